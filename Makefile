@@ -1,0 +1,33 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs/small
+ARGS ?=
+
+.PHONY: compare test lint benchmark clean
+
+# Trains and evaluates every scheme on two CPU cores, then prints the table and the report's path.
+compare: $(VENV)/installed
+	$(BIN)/python launch.py --config=configs/extrapolation.py:small --workdir=$(WORKDIR) $(ARGS)
+
+test: $(VENV)/installed lint
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -e ".[benchmark]"
+	$(BIN)/python benchmarks/train.py $(ARGS)
+
+# The environment, made anew when what it is made of changes.
+$(VENV)/installed: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

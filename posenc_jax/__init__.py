@@ -1,0 +1,16 @@
+"""Positional encodings for Transformers, as Flax modules over pure functions.
+
+Array names carry their shape, one letter an axis:
+
+    B  batch            H  query heads          D  model width
+    T  query tokens     K  key and value heads  A  position axes
+    S  key tokens       C  channels of a head   G  query heads for each kv head
+"""
+
+from posenc_jax.attention import attend
+from posenc_jax.encoding import Encoding, Tile, Tokens
+from posenc_jax.registry import REGISTRY, make
+from posenc_jax.transformer import Transformer
+
+__all__ = ["REGISTRY", "Encoding", "Tile", "Tokens", "Transformer", "attend", "make"]
+__version__ = "0.1.0"

@@ -1,0 +1,73 @@
+"""Attention over any encoding, through one door."""
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.attention.dense import dense
+from posenc_jax.encoding import Encoding, Tile, Tokens
+
+
+def attend(
+    encoding: Encoding,
+    q_BTHC,
+    k_BSKC,
+    v_BSKC,
+    q_tokens: Tokens,
+    k_tokens: Tokens | None = None,
+    *,
+    causal: bool = True,
+    scale: float | None = None,
+    heads=None,
+    num_heads: int | None = None,
+) -> jax.Array:
+    """Softmax attention under ``encoding``, ``[B, T, H, C]``.
+
+    Args:
+      encoding: any scheme; a per-layer one must be this layer's own.
+      q_BTHC: queries, not yet rotated.
+      k_BSKC: keys, not yet rotated; query head h reads kv head ``h // (H / K)``.
+      v_BSKC: values.
+      q_tokens: positions, order and segments of the queries, from ``Tokens.of(encoding, ...)``.
+      k_tokens: the same of the keys. Default: the keys are the queries' own tokens.
+      causal: hide keys whose index is larger than the query's.
+      scale: multiplies the product of queries and keys; default ``1 / sqrt(C)``, with C as it was
+        before ``rotate``.
+      heads: int ``[H]`` global numbers of the query heads given here, where they are only some
+        of the model's ``num_heads`` (inside ``shard_map``). Default: all of them.
+      num_heads: how many query heads the whole model has. Default: H.
+
+    Logits are float32 whatever the inputs are. A query that may see no key gives zeros.
+    """
+    k_tokens = q_tokens if k_tokens is None else k_tokens
+    _check_shapes(q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens)
+    scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
+    tile = Tile(
+        q=encoding.rotate(q_BTHC, q_tokens.prepared, is_query=True),
+        k=encoding.rotate(k_BSKC, k_tokens.prepared, is_query=False),
+        q_positions=q_tokens.positions,
+        k_positions=k_tokens.positions,
+        q_index=q_tokens.index,
+        k_index=k_tokens.index,
+        heads=jnp.arange(q_BTHC.shape[2]) if heads is None else heads,
+        num_heads=q_BTHC.shape[2] if num_heads is None else num_heads,
+    )
+    segment_ids = q_tokens.segment_ids, k_tokens.segment_ids
+    return dense(encoding, tile, v_BSKC, segment_ids, causal=causal, scale=scale)
+
+
+def _check_shapes(q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens):
+    B, T, H, C = q_BTHC.shape
+    _, S, K, _ = k_BSKC.shape
+    if k_BSKC.shape != (B, S, K, C) or v_BSKC.shape[:3] != (B, S, K) or H % K:
+        raise ValueError(
+            f"q {q_BTHC.shape}, k {k_BSKC.shape} and v {v_BSKC.shape} do not fit: q must be "
+            "[B, T, H, C], k and v [B, S, K, C] with H a multiple of K"
+        )
+    for name, tokens, length in (("q_tokens", q_tokens, T), ("k_tokens", k_tokens, S)):
+        if tokens.positions.shape[-2:] not in ((B, length), (1, length)):
+            raise ValueError(
+                f"{name} has positions of shape {tokens.positions.shape}, but attention is over "
+                f"{length} tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
+            )
+    if (q_tokens.segment_ids is None) != (k_tokens.segment_ids is None):
+        raise ValueError("segment_ids must be given for both queries and keys, or for neither")

@@ -1,0 +1,75 @@
+"""Learned absolute positions.
+
+https://arxiv.org/abs/1705.03122, and GPT-2
+
+``x + P[position]`` with a trained table ``P``. Overrides ``embed``.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.gather import rows
+
+OUT_OF_RANGE = ("error", "clamp", "interpolate")
+
+
+class Learned(Encoding):
+    """One trained vector a position.
+
+    Args:
+      model_dim: width of the residual stream.
+      train_length: rows of the table; it knows positions ``0 .. train_length - 1``.
+      out_of_range: what a position outside the table means. "error" raises ValueError; under
+        ``jax.jit``, where values are not known, such a position reads NaN, never another row.
+        "clamp" reads the nearest row. "interpolate" squeezes a sequence longer than the table
+        onto it, reading between rows.
+      rngs: initial values, N(0, 0.02) as in GPT-2.
+    """
+
+    shift_invariant = False
+
+    def __init__(
+        self, *, model_dim: int, train_length: int, rngs: nnx.Rngs, out_of_range: str = "error"
+    ):
+        if out_of_range not in OUT_OF_RANGE:
+            raise ValueError(f"out_of_range={out_of_range!r} must be one of {OUT_OF_RANGE}")
+        self.out_of_range = out_of_range
+        self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (train_length, model_dim)))
+
+    def embed(self, x_BTD, positions):
+        size = self.table.shape[0]
+        if self.out_of_range == "interpolate":
+            table = self._between_rows(positions)
+        else:
+            if self.out_of_range == "clamp":
+                positions = jnp.round(jnp.clip(positions, 0, size - 1))
+            elif not isinstance(positions, jax.core.Tracer):
+                _check_range(np.asarray(positions), size)
+            # "fill" reads NaN past the end; a negative number would count from there, and a
+            # fraction would be cut off.
+            is_row = (positions >= 0) & (positions % 1 == 0)
+            positions = jnp.where(is_row, positions, size).astype(jnp.int32)
+            table = rows(self.table[...], positions, mode="fill", fill_value=jnp.nan)
+        return x_BTD + table.astype(x_BTD.dtype)
+
+    def _between_rows(self, positions):
+        last = self.table.shape[0] - 1
+        longest = jnp.max(positions, axis=-1, keepdims=True)
+        place = jnp.clip(positions * jnp.minimum(1.0, last / jnp.maximum(longest, 1)), 0, last)
+        below = jnp.floor(place).astype(jnp.int32)
+        above = jnp.minimum(below + 1, last)
+        weight = (place - below)[..., None]
+        table = self.table[...]
+        return (1 - weight) * rows(table, below) + weight * rows(table, above)
+
+
+def _check_range(positions, size):
+    outside = positions[(positions < 0) | (positions >= size) | (positions % 1 != 0)]
+    if outside.size:
+        raise ValueError(
+            f"position {outside.flat[0]} is not a row of the learned table of {size} positions; "
+            "use out_of_range='clamp' or 'interpolate', or a larger train_length"
+        )

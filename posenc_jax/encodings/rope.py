@@ -1,0 +1,126 @@
+"""RoPE, rotary position embedding, and the encodings that are settings of its dials.
+
+https://arxiv.org/abs/2104.09864
+
+Channel pair i of a query or key at position p turns by the angle ``p * base ** (-2 i / d)``, so
+that the product of a query and a key depends on their distance only. Overrides ``prepare`` (the
+cosines and sines) and ``rotate``.
+"""
+
+import inspect
+
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.rotary import frequencies as frequency_dial
+from posenc_jax.rotary.angles import cos_sin
+
+
+class RoPE(Encoding):
+    """The one class that rotates.
+
+    Args:
+      head_dim: channels of one head.
+      base: the slowest pair's wavelength is about ``2 pi base`` tokens.
+      frequencies: a member of ``posenc_jax.rotary.frequencies``.
+      axes: the position axis that turns each pair (``posenc_jax.rotary.axes``); None for text.
+      rotary_dim: rotate only the first channels and pass the rest through (partial rotary); the
+        exponents then count ``rotary_dim``. Default: all of ``head_dim``.
+      layout: which channels form a pair. "half" pairs i with i + rotary_dim / 2 (GPT-NeoX, Llama
+        in Hugging Face), "interleaved" pairs 2 i with 2 i + 1 (the paper, GPT-J, Llama as
+        released by Meta). One is a fixed permutation of the other.
+    """
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        base: float = 10000.0,
+        frequencies=None,
+        axes: tuple[int, ...] | None = None,
+        rotary_dim: int | None = None,
+        layout: str = "half",
+    ):
+        rotary_dim = head_dim if rotary_dim is None else rotary_dim
+        if rotary_dim % 2 or not 2 <= rotary_dim <= head_dim:
+            raise ValueError(
+                f"the rotary width must be even and within 2..head_dim={head_dim}, not "
+                f"{rotary_dim}: channels turn in pairs; change head_dim or set rotary_dim"
+            )
+        if layout not in ("half", "interleaved"):
+            raise ValueError(f"layout={layout!r} must be 'half' or 'interleaved'")
+        if not base > 1:
+            raise ValueError(f"base={base!r} must be a number above 1")
+        if axes is not None and len(axes) != rotary_dim // 2:
+            raise ValueError(
+                f"axes names {len(axes)} channel pairs, but rotary_dim={rotary_dim} has "
+                f"{rotary_dim // 2}"
+            )
+        self.base = base
+        self.frequencies = frequencies or frequency_dial.Default()
+        self.axes = axes
+        self.rotary_dim = rotary_dim
+        self.layout = layout
+
+    def prepare(self, positions, length):
+        """float32 cos and sin, each ``[B, T, 1, rotary_dim / 2]``."""
+        inv_freq, attention_factor = self.frequencies(self.rotary_dim, self.base, length)
+        angles = cos_sin(self._positions_of_pairs(positions), inv_freq)
+        return tuple(attention_factor * table[:, :, None, :] for table in angles)
+
+    def _positions_of_pairs(self, positions):
+        if self.axes is None:
+            if positions.ndim != 2:
+                raise ValueError(
+                    f"positions have shape {positions.shape}, but this RoPE has one axis; say "
+                    "which axis turns which pair with axes="
+                )
+            return positions[..., None]
+        if positions.ndim != 3 or positions.shape[0] <= max(self.axes):
+            raise ValueError(
+                f"axes={self.axes} needs positions [A, B, T] with A > {max(self.axes)}, "
+                f"not {positions.shape}"
+            )
+        return jnp.moveaxis(positions[np.array(self.axes)], 0, -1)
+
+    def rotate(self, x_BTHC, prepared, *, is_query):
+        cos, sin = prepared
+        turning, still = x_BTHC[..., : self.rotary_dim], x_BTHC[..., self.rotary_dim :]
+        turning = turning.astype(jnp.float32)
+        if self.layout == "half":
+            a, b = jnp.split(turning, 2, axis=-1)
+            turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+        else:
+            a, b = turning[..., 0::2], turning[..., 1::2]
+            turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1)
+            turned = turned.reshape(turning.shape)
+        turned = turned.astype(x_BTHC.dtype)
+        return jnp.concatenate([turned, still], axis=-1) if still.shape[-1] else turned
+
+
+def _setting(frequencies):
+    """A function that builds RoPE with these frequencies and takes the keywords of both."""
+    own = inspect.signature(frequencies).parameters
+    rope = dict(inspect.signature(RoPE.__init__).parameters)
+    del rope["self"], rope["frequencies"]
+
+    def build(*, head_dim: int, **keywords) -> RoPE:
+        dial = {name: keywords.pop(name) for name in own if name in keywords}
+        return RoPE(head_dim=head_dim, frequencies=frequencies(**dial), **keywords)
+
+    keyword_only = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in (rope | dict(own)).values()
+    ]
+    build.__signature__ = inspect.Signature(keyword_only)
+    build.__doc__ = f"RoPE with the frequencies of: {frequencies.__doc__}"
+    return build
+
+
+pi = _setting(frequency_dial.PositionInterpolation)
+ntk = _setting(frequency_dial.NTK)
+dynamic_ntk = _setting(frequency_dial.DynamicNTK)
+yarn = _setting(frequency_dial.YaRN)
+hope = _setting(frequency_dial.HoPE)
+p_rope = _setting(frequency_dial.Proportional)

@@ -1,0 +1,81 @@
+"""Transformer-XL relative positions.
+
+https://arxiv.org/abs/1901.02860
+
+``[(q_m + u) . k_n + (q_m + v) . (W_R R(m - n))] / sqrt(d)``, where R is the sinusoidal vector of
+the distance. By the addition theorem R(m - n) is R(m) turned by n, so the second term is an
+ordinary product of wider queries and keys and no ``[T, S]`` table is needed:
+``q' = [q + u ; turned W_R^T (q + v)]``, ``k' = [k ; cos n, sin n]``. Overrides ``prepare`` and
+``rotate``.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.rotary.angles import cos_sin
+from posenc_jax.rotary.frequencies import geometric
+
+
+class TransformerXL(Encoding):
+    """Content and position terms with biases of their own, in every layer.
+
+    The released code can also share u and v between layers (``untie_r=False``); here each layer
+    has its own.
+
+    Args:
+      num_heads: query heads of one layer.
+      head_dim: channels of one head.
+      model_dim: width of the sinusoids, even.
+      base: of the sinusoids.
+      rngs: initial values, N(0, 0.02).
+    """
+
+    per_layer = True
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        model_dim: int,
+        rngs: nnx.Rngs,
+        base: float = 10000.0,
+    ):
+        if model_dim % 2:
+            raise ValueError(f"model_dim={model_dim} must be even: sines and cosines come in pairs")
+        self.model_dim = model_dim
+        self.base = base
+
+        def normal(*shape):
+            return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
+
+        self.u = normal(num_heads, head_dim)
+        self.v = normal(num_heads, head_dim)
+        self.w_r = normal(num_heads, head_dim, model_dim)
+
+    def prepare(self, positions, length):
+        """float32 cos and sin, each ``[B, T, 1, model_dim / 2]``."""
+        cos, sin = cos_sin(positions[..., None], geometric(self.model_dim, self.base))
+        return cos[:, :, None, :], sin[:, :, None, :]
+
+    def rotate(self, x_BTHC, prepared, *, is_query):
+        cos, sin = prepared
+        dtype = x_BTHC.dtype
+        if not is_query:
+            place = jnp.concatenate([cos, sin], axis=-1).astype(dtype)
+            place = place + jnp.zeros_like(x_BTHC[..., :1])  # for every head, sharded as they are
+            return jnp.concatenate([x_BTHC, place], axis=-1)
+        with_u = x_BTHC + self.u[...].astype(dtype)[None, None]
+        with_v = x_BTHC + self.v[...].astype(dtype)[None, None]
+        wanted = jnp.einsum(
+            "bthc,hcd->bthd",
+            with_v,
+            self.w_r[...].astype(dtype),
+            preferred_element_type=jnp.float32,
+        )
+        # wanted . [sin(m-n), cos(m-n)], regrouped by cos n and sin n.
+        of_sin, of_cos = jnp.split(wanted, 2, axis=-1)
+        turned = [of_sin * sin + of_cos * cos, of_cos * sin - of_sin * cos]
+        return jnp.concatenate([with_u, *(part.astype(dtype) for part in turned)], axis=-1)

@@ -1,0 +1,17 @@
+"""The third dial of the rotary family, and of every scheme: position builders."""
+
+import jax
+import jax.numpy as jnp
+
+
+def text(length: int, start: int = 0) -> jax.Array:
+    """``start, start + 1, ...``: int32 ``[1, T]``, shared by the batch."""
+    return jnp.arange(start, start + length, dtype=jnp.int32)[None]
+
+
+def packed(segment_ids) -> jax.Array:
+    """Positions that restart at 0 with every run of equal ``segment_ids``; both int ``[B, T]``."""
+    index = jnp.broadcast_to(jnp.arange(segment_ids.shape[-1]), segment_ids.shape)
+    starts = segment_ids[:, 1:] != segment_ids[:, :-1]
+    starts = jnp.pad(starts, ((0, 0), (1, 0)), constant_values=True)
+    return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1)

@@ -1,0 +1,226 @@
+"""A minimal decoder-only Transformer that takes any encoding.
+
+Pre-norm with RMSNorm (1910.07467), grouped-query attention (2305.13245), SwiGLU (2002.05202), and
+an output layer tied to the embedding.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.attention import attend
+from posenc_jax.encoding import Encoding, Tokens
+from posenc_jax.gather import rows
+
+
+class Attention(nnx.Module):
+    """Projections around ``attend``."""
+
+    def __init__(self, model_dim, num_heads, num_kv_heads, head_dim, out_std, *, dtype, rngs):
+        self.head_dim = head_dim
+        self.q = _linear(model_dim, num_heads * head_dim, dtype=dtype, rngs=rngs)
+        self.k = _linear(model_dim, num_kv_heads * head_dim, dtype=dtype, rngs=rngs)
+        self.v = _linear(model_dim, num_kv_heads * head_dim, dtype=dtype, rngs=rngs)
+        self.out = _linear(num_heads * head_dim, model_dim, out_std, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_BTD, encoding, tokens: Tokens):
+        B, T, _ = x_BTD.shape
+        q, k, v = (
+            _by_token(project, x_BTD).reshape(B, T, -1, self.head_dim)
+            for project in (self.q, self.k, self.v)
+        )
+        attended = attend(encoding, q, k, v, tokens)
+        return _by_token(self.out, attended.reshape(B, T, -1))
+
+
+class SwiGLU(nnx.Module):
+    """``down(silu(gate x) * up x)``."""
+
+    def __init__(self, model_dim, mlp_dim, out_std, *, dtype, rngs):
+        self.gate = _linear(model_dim, mlp_dim, dtype=dtype, rngs=rngs)
+        self.up = _linear(model_dim, mlp_dim, dtype=dtype, rngs=rngs)
+        self.down = _linear(mlp_dim, model_dim, out_std, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_BTD):
+        hidden = jax.nn.silu(_by_token(self.gate, x_BTD)) * _by_token(self.up, x_BTD)
+        return _by_token(self.down, hidden)
+
+
+class Block(nnx.Module):
+    """One layer: attention, then the feed-forward network, each on a normalised residual."""
+
+    def __init__(
+        self, model_dim, num_heads, num_kv_heads, head_dim, mlp_dim, out_std, *, dtype, rngs
+    ):
+        self.attention_norm = nnx.RMSNorm(model_dim, dtype=dtype, rngs=rngs)
+        self.attention = Attention(
+            model_dim, num_heads, num_kv_heads, head_dim, out_std, dtype=dtype, rngs=rngs
+        )
+        self.mlp_norm = nnx.RMSNorm(model_dim, dtype=dtype, rngs=rngs)
+        self.mlp = SwiGLU(model_dim, mlp_dim, out_std, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_BTD, encoding, tokens):
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), encoding, tokens)
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+
+
+class Transformer(nnx.Module):
+    """Token ids and positions in, logits out.
+
+    Args:
+      encoding: one encoding for all layers, or a pattern of them that the layers repeat
+        (``[rope, rope, rope, nope]``). An instance that occurs twice is one set of parameters. A
+        scheme with per-layer parameters must be stacked: ``make(..., num_layers=)``.
+      vocab_size: number of token ids.
+      model_dim: width of the residual stream.
+      num_layers: number of blocks.
+      num_heads: query heads.
+      num_kv_heads: key and value heads, a divisor of ``num_heads``. Default: as many.
+      head_dim: channels of a head. Default: ``model_dim / num_heads``.
+      mlp_dim: hidden width of the feed-forward network. Default: 8/3 of ``model_dim``, rounded up
+        to a multiple of 64.
+      dtype: what is computed in; parameters stay float32.
+      scan: compile one block and loop over it (``lax.scan``), for depth.
+      remat: recompute each block in the backward pass, for memory.
+      rngs: initial values, N(0, 0.02), with the two projections into the residual stream scaled
+        by ``1 / sqrt(2 num_layers)`` as in GPT-2.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding | Sequence[Encoding],
+        *,
+        vocab_size: int,
+        model_dim: int,
+        num_layers: int,
+        num_heads: int,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        mlp_dim: int | None = None,
+        dtype: str = "float32",
+        scan: bool = False,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if num_heads % num_kv_heads:
+            raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
+        if head_dim is None and model_dim % num_heads:
+            raise ValueError(
+                f"num_heads={num_heads} must divide model_dim={model_dim}, or head_dim be given"
+            )
+        head_dim = model_dim // num_heads if head_dim is None else head_dim
+        mlp_dim = -(-model_dim * 8 // (3 * 64)) * 64 if mlp_dim is None else mlp_dim
+        out_std = 0.02 * (2 * num_layers) ** -0.5
+
+        def block(key):
+            rngs = nnx.Rngs(key)
+            widths = model_dim, num_heads, num_kv_heads, head_dim, mlp_dim
+            return Block(*widths, out_std, dtype=jnp.dtype(dtype), rngs=rngs)
+
+        self.embedding = nnx.Param(0.02 * jax.random.normal(rngs.params(), (vocab_size, model_dim)))
+        self.blocks = jax.vmap(block)(jax.random.split(rngs.params(), num_layers))
+        self.final_norm = nnx.RMSNorm(model_dim, dtype=jnp.dtype(dtype), rngs=rngs)
+        self.num_layers = num_layers
+        self.dtype = dtype
+        self.scan = scan
+        self.remat = remat
+        distinct, self.pattern = _distinct(encoding, num_layers)
+        self.encodings = nnx.List(distinct)
+
+    def __call__(self, tokens_BT, positions, segment_ids=None, *, length=None, encoding=None):
+        """float32 logits ``[B, T, vocab_size]``.
+
+        Args:
+          tokens_BT: int token ids.
+          positions: int or float32 ``[B, T]`` (``B`` may be 1) or ``[A, B, T]``.
+          segment_ids: int ``[B, T]``: tokens see only their own segment.
+          length: see ``Tokens.of``.
+          encoding: evaluate under this encoding, or pattern, in the place of the trained one.
+        """
+        encodings, pattern = self.encodings, self.pattern
+        if encoding is not None:
+            encodings, pattern = _distinct(encoding, self.num_layers)
+
+        x_BTD = rows(self.embedding[...].astype(self.dtype), tokens_BT)
+        for each in encodings:
+            x_BTD = each.embed(x_BTD, positions)
+        sides = [Tokens.of(each, positions, segment_ids, length) for each in encodings]
+
+        # A group is one turn of the pattern: its blocks, and its share of the per-layer encodings.
+        groups = self.num_layers // len(pattern)
+        per_layer = [each if each.per_layer else None for each in encodings]
+        stacked = jax.tree.map(
+            lambda p: p.reshape(groups, -1, *p.shape[1:]), (self.blocks, per_layer)
+        )
+
+        def run_group(x_BTD, group):
+            blocks, own = group
+            uses = [0] * len(encodings)
+            for block, which in zip(_unstack(blocks, len(pattern)), pattern, strict=True):
+                scheme = encodings[which]
+                if scheme.per_layer:
+                    scheme = jax.tree.map(lambda p, use=uses[which]: p[use], own[which])
+                uses[which] += 1
+                x_BTD = run_block(block, x_BTD, scheme, sides[which])
+            return x_BTD, None
+
+        run_block = jax.checkpoint(Block.__call__) if self.remat else Block.__call__
+        if self.scan:
+            x_BTD, _ = jax.lax.scan(run_group, x_BTD, stacked)
+        else:
+            for group in _unstack(stacked, groups):
+                x_BTD, _ = run_group(x_BTD, group)
+
+        x_BTD = self.final_norm(x_BTD)
+        table_DV = self.embedding[...].astype(self.dtype).T
+        project = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+        return _by_token(lambda x: project(x, table_DV), x_BTD)
+
+
+def _linear(d_in, d_out, std=0.02, *, dtype, rngs):
+    init = nnx.initializers.normal(std)
+    return nnx.Linear(d_in, d_out, use_bias=False, kernel_init=init, dtype=dtype, rngs=rngs)
+
+
+def _by_token(layer, x_BTD):
+    """``layer`` over tokens laid end to end.
+
+    The gradient of a matrix is a product over tokens; XLA:CPU runs it three to five times faster
+    in two dimensions than in three.
+    """
+    B, T, D = x_BTD.shape
+    return layer(x_BTD.reshape(B * T, D)).reshape(B, T, -1)
+
+
+def _unstack(tree, count: int) -> list:
+    """``tree`` cut along its leading axis; its gradient is one concatenation."""
+    leaves, structure = jax.tree.flatten(tree)
+    cut = [[p.squeeze(0) for p in jax.lax.split(leaf, [1] * count)] for leaf in leaves]
+    return [jax.tree.unflatten(structure, [pieces[i] for pieces in cut]) for i in range(count)]
+
+
+def _distinct(encoding, num_layers):
+    """The different encodings of a pattern, and the pattern as numbers into them."""
+    pattern = [encoding] if isinstance(encoding, Encoding) else list(encoding)
+    if not pattern or num_layers % len(pattern):
+        raise ValueError(
+            f"a pattern of {len(pattern)} encodings does not repeat evenly over {num_layers} layers"
+        )
+    distinct = []
+    for each in pattern:
+        if not any(each is other for other in distinct):
+            distinct.append(each)
+    numbers = tuple(next(i for i, e in enumerate(distinct) if e is each) for each in pattern)
+    for i, each in enumerate(distinct):
+        layers = numbers.count(i) * num_layers // len(pattern)
+        leaves = jax.tree.leaves(each) if each.per_layer else []
+        if any(leaf.shape[:1] != (layers,) for leaf in leaves):
+            raise ValueError(
+                f"{type(each).__name__} has parameters for each layer and is used by {layers}: "
+                f"build it with make(..., num_layers={layers})"
+            )
+    return distinct, numbers
