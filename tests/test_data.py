@@ -1,0 +1,519 @@
+"""Corpora and windows: what is in them, that they repeat, and that bad input is refused."""
+
+import os
+import pydoc_data.topics
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from experiments import data
+from experiments.data import SPLITS, eval_windows, load_corpus, train_batch, window_index
+
+LENGTH = 16
+
+# First tokens of windows of five documents of 900 tokens. Other values mean that a run cannot be
+# resumed, and that published evaluations cannot be compared, across the change that made them.
+GOLDEN_TRAIN = [1447, 3347, 1166, 2479]
+GOLDEN_EVAL = [2439, 1554, 798]
+
+
+def from_documents(documents, splits, **changes):
+    """A corpus of int documents without a file."""
+    fields = {
+        "name": "synthetic",
+        "tokens": np.concatenate(documents).astype(np.uint32),
+        "offsets": np.cumsum([0, *map(len, documents)]),
+        "splits": np.array([SPLITS.index(split) for split in splits], np.int8),
+        "vocab_size": 1 << 31,
+        "bytes_per_token": 1.0,
+        "digest": "",
+    }
+    return data.Corpus(**(fields | changes))
+
+
+def counting(sizes, splits=None):
+    """Document ``n`` counts ``1000 n, 1000 n + 1, ...``: a token tells its document and place."""
+    documents = [1000 * n + np.arange(size) for n, size in enumerate(sizes)]
+    return from_documents(documents, splits or ["train"] * len(sizes))
+
+
+@pytest.fixture(scope="module")
+def stdlib():
+    return load_corpus("stdlib")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """60 text files, some in a folder below, one of them empty."""
+    root = tmp_path / "texts"
+    (root / "below").mkdir(parents=True)
+    for n in range(60):
+        place = root / "below" if n % 2 else root
+        (place / f"{n}.txt").write_bytes(b"text %d " % n * 10)
+    (root / "empty.txt").touch()
+    return root
+
+
+def document(corpus, number):
+    return corpus.tokens[corpus.offsets[number] : corpus.offsets[number + 1]]
+
+
+# --- train batches
+
+
+def test_train_windows_are_runs_within_one_document_of_the_split():
+    corpus = counting(
+        [50, 17, 16, 400, 3, 90], ["train", "train", "train", "test", "train", "train"]
+    )
+    index = window_index(corpus, "train", LENGTH)
+    rows = np.concatenate(
+        [train_batch(index, batch_size=8, seed=1, step=step) for step in range(100)]
+    )
+    assert rows.shape == (800, LENGTH + 1) and rows.dtype == np.int32
+    assert (np.diff(rows) == 1).all()  # a step to the next document would jump
+    assert set(rows[:, 0] // 1000) == {0, 1, 5}
+    firsts, lasts = rows.min() % 1000, rows[rows // 1000 == 5].max() % 1000
+    assert (firsts, lasts) == (0, 89)  # the first and the last window are both reached
+
+
+def test_train_windows_are_uniform():
+    corpus = counting([20, 17, 27])  # 4 + 1 + 11 windows
+    index = window_index(corpus, "train", LENGTH)
+    rows = np.concatenate([train_batch(index, batch_size=2, seed=0, step=s) for s in range(3200)])
+    starts, counts = np.unique(rows[:, 0], return_counts=True)
+    assert starts.tolist() == [*range(4), 1000, *range(2000, 2011)]
+    assert (abs(counts - 400) < 5 * np.sqrt(400)).all()
+
+
+def test_train_batch_depends_on_seed_and_step_alone():
+    index = window_index(counting([900] * 5), "train", LENGTH)
+
+    def draw(seed, step):
+        return train_batch(index, batch_size=8, seed=seed, step=step)
+
+    later = draw(0, 7)
+    batches = [draw(seed, step) for seed in range(3) for step in range(8)]
+    np.testing.assert_array_equal(later, batches[7])  # no draw before it moved it
+    assert len({batch.tobytes() for batch in batches}) == len(batches)
+
+
+def test_train_batch_is_the_same_in_every_version():
+    index = window_index(counting([900] * 5), "train", LENGTH)
+    first = train_batch(index, batch_size=4, seed=3, step=5)[:, 0]
+    assert first.tolist() == GOLDEN_TRAIN
+
+
+@pytest.mark.parametrize("process_count", [2, 4])
+def test_processes_share_the_batch(process_count):
+    index = window_index(counting([900] * 5), "train", LENGTH)
+    arguments = {"batch_size": 8, "seed": 0, "step": 3}
+    together = np.empty((8, LENGTH + 1), np.int32)
+    for process in range(process_count):
+        rows = train_batch(index, **arguments, process_index=process, process_count=process_count)
+        assert len(rows) == 8 // process_count
+        together[process::process_count] = rows
+    np.testing.assert_array_equal(together, train_batch(index, **arguments))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"process_count": 3}, "batch_size=8 must be a multiple of process_count=3"),
+        ({"process_count": 2, "process_index": 2}, r"process_index=2 must be in 0 \.\. 1"),
+        ({"process_index": -1}, r"process_index=-1 must be in 0 \.\. 0"),
+        ({"process_count": 0}, "process_count=0 must be an integer of at least 1"),
+        ({"batch_size": 0}, "batch_size=0 must be an integer of at least 1"),
+        ({"batch_size": 12}, r"smaller than one batch.* 187 tokens.*batch_size=12 .* are 204"),
+        ({"seed": -1}, "seed=-1 must be an integer of at least 0"),
+        ({"seed": 0.5}, "seed=0.5 must be an integer"),
+        ({"step": -1}, "step=-1 must be an integer of at least 0"),
+    ],
+)
+def test_train_batch_refuses(changes, message):
+    index = window_index(counting([170, 17, 500], ["train", "train", "test"]), "train", LENGTH)
+    arguments = {"batch_size": 8, "seed": 0, "step": 0}
+    train_batch(index, **arguments | {"batch_size": 11})  # all of its 187 tokens
+    with pytest.raises(ValueError, match=message):
+        train_batch(index, **arguments | changes)
+
+
+def test_a_length_beyond_every_document_is_refused():
+    corpus = counting([30, 41, 90], ["train", "train", "test"])
+    window_index(corpus, "train", 40)
+    with pytest.raises(ValueError, match=r"train split of 'synthetic' has the 42 .*longest has 41"):
+        window_index(corpus, "train", 41)
+    with pytest.raises(ValueError, match=r"validation split .* longest has 0"):
+        window_index(corpus, "validation", 41)
+    with pytest.raises(ValueError, match="length=0 must be an integer of at least 1"):
+        window_index(corpus, "train", 0)
+    with pytest.raises(ValueError, match=r"split='dev' must be one of \('train', 'validation'"):
+        window_index(corpus, "dev", 8)
+
+
+def test_a_token_outside_the_vocabulary_is_refused():
+    corpus = from_documents([np.full(500, 7)] * 2, ["train", "test"], vocab_size=7)
+    with pytest.raises(ValueError, match="has token 7, but vocab_size=7"):
+        train_batch(window_index(corpus, "train", LENGTH), batch_size=2, seed=0, step=0)
+    with pytest.raises(ValueError, match="has token 7, but vocab_size=7"):
+        eval_windows(corpus, "test", length=LENGTH, count=2)
+
+
+# --- evaluation windows
+
+
+def test_eval_windows_never_overlap_and_stay_in_one_document():
+    corpus = counting([100, 15, 16, 70, 35, 900], ["test"] * 5 + ["train"])
+    rows = eval_windows(corpus, "test", length=LENGTH, count=10**6)
+    assert rows.dtype == np.int32 and (np.diff(rows) == 1).all()
+    assert len(np.unique(rows)) == rows.size  # every token is in at most one window
+    documents = rows[:, 0] // 1000
+    assert set(documents[:4]) == {0, 2, 3, 4}  # each once before any twice
+    counts = np.bincount(documents)
+    # A random place may cost a document one of the windows it has room for, never more.
+    assert 5 <= counts[0] <= 6 and counts[2] == 1 and 3 <= counts[3] <= 4 and 1 <= counts[4] <= 2
+    one, other = np.flatnonzero(documents == 0)[:3], np.flatnonzero(documents == 3)[:3]
+    assert (abs(one - other) < 4).all()  # the documents take turns
+
+
+def test_fewer_eval_windows_are_the_first_of_more():
+    corpus = counting([300] * 9, ["test"] * 9)
+    more = eval_windows(corpus, "test", length=LENGTH, count=40)
+    assert len(more) == 40
+    for count in (1, 5, 9, 12):
+        np.testing.assert_array_equal(
+            eval_windows(corpus, "test", length=LENGTH, count=count), more[:count]
+        )
+
+
+def test_eval_windows_are_a_fair_sample():
+    corpus = counting([200] * 400, ["test"] * 400)
+    rows = eval_windows(corpus, "test", length=LENGTH, count=100)
+    documents, places = rows[:, 0] // 1000, rows[:, 0] % 1000
+    assert len(set(documents)) == 100
+    assert abs(documents.mean() - 200) < 60 and abs(places.mean() - 92) < 30
+    assert places.max() <= 184 and abs(np.corrcoef(documents, places)[0, 1]) < 0.4
+
+
+def test_eval_windows_are_the_same_in_every_version():
+    rows = eval_windows(counting([900] * 5, ["test"] * 5), "test", length=LENGTH, count=3)
+    assert rows[:, 0].tolist() == GOLDEN_EVAL
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"length": 41}, "test split of 'synthetic' has the 41 tokens .* longest has 40"),
+        ({"split": "manual"}, "manual split .* longest has 0"),
+        ({"split": "dev"}, "split='dev' must be one of"),
+        ({"length": 0}, "length=0 must be an integer of at least 1"),
+        ({"count": 0}, "count=0 must be an integer of at least 1"),
+    ],
+)
+def test_eval_windows_refuses(changes, message):
+    arguments = {"split": "test", "length": 40, "count": 3} | changes
+    corpus = counting([40, 90], ["test", "train"])
+    assert eval_windows(corpus, "test", length=40, count=3).shape == (1, 40)
+    with pytest.raises(ValueError, match=message):
+        eval_windows(corpus, **arguments)
+
+
+# --- corpora of bytes
+
+
+def test_stdlib_splits(stdlib):
+    sizes = np.diff(stdlib.offsets)
+    share = np.bincount(stdlib.splits) / len(sizes)
+    assert np.abs(share[:3] - [0.8, 0.1, 0.1]).max() < 0.03
+    assert (sizes > 0).all() and stdlib.offsets[-1] == len(stdlib.tokens)
+    assert (stdlib.vocab_size, stdlib.bytes_per_token) == (256, 1.0)
+    (manual,) = np.flatnonzero(stdlib.splits == SPLITS.index("manual"))
+    with open(pydoc_data.topics.__file__, "rb") as topics:
+        assert document(stdlib, manual).tobytes() == topics.read()
+
+
+def test_stdlib_is_every_source_but_the_installed_packages(tmp_path, monkeypatch):
+    for path in ("a.py", "a.txt", "b/c.py", "site-packages/d.py", "b/dist-packages/e.py"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(path)
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__/f.py").write_text("f")
+    (tmp_path / "empty.py").touch()
+    monkeypatch.setattr(data.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    corpus = load_corpus("stdlib")
+    assert [document(corpus, n).tobytes() for n in range(len(corpus.splits))] == [
+        b"a.py",
+        b"b/c.py",
+    ]
+
+
+def test_files_are_documents(folder):
+    corpus = load_corpus(f"files:{folder}/**/*.txt")
+    assert len(corpus.splits) == 60  # the empty one is none
+    written = {b"text %d " % n * 10 for n in range(60)}
+    assert {document(corpus, n).tobytes() for n in range(60)} == written
+    assert set(corpus.splits) == {0, 1, 2}
+    assert len(load_corpus(f"files:{folder}/*.txt").splits) == 30
+    assert len(load_corpus(f"files:{folder}/below/7.txt").splits) == 1
+
+
+def test_digest_and_splits_survive_a_move_but_not_a_change(folder, monkeypatch):
+    before = load_corpus(f"files:{folder}/**/*.txt")
+    moved = folder.rename(folder.with_name("elsewhere"))
+    after = load_corpus(f"files:{moved}/**/*.txt")
+    assert after.digest == before.digest
+    np.testing.assert_array_equal(after.splits, before.splits)
+    monkeypatch.chdir(moved.parent)
+    assert load_corpus("files:elsewhere/**/*.txt").digest == before.digest
+
+    (moved / "0.txt").write_bytes(b"Text 0 " + b"text 0 " * 9)
+    assert load_corpus(f"files:{moved}/**/*.txt").digest != before.digest
+    (moved / "0.txt").write_bytes(b"text 0 " * 10)
+    assert load_corpus(f"files:{moved}/**/*.txt").digest == before.digest
+    # The same bytes with the border between two documents elsewhere.
+    (moved / "below/1.txt").write_bytes(b"text 1 " * 9 + b"text 1")
+    (moved / "below/11.txt").write_bytes(b" " + b"text 11 " * 10)
+    shifted = load_corpus(f"files:{moved}/**/*.txt")
+    assert shifted.tokens.tobytes() == before.tokens.tobytes() and shifted.digest != before.digest
+
+
+def test_digest_changes_with_a_split(folder, monkeypatch):
+    before = load_corpus(f"files:{folder}/**/*.txt")
+    split = data._splits
+
+    def move_one(words):
+        splits = split(words)
+        splits[0] = (splits[0] + 1) % 3
+        return splits
+
+    monkeypatch.setattr(data, "_splits", move_one)
+    after = load_corpus(f"files:{folder}/**/*.txt")
+    assert after.tokens.tobytes() == before.tokens.tobytes() and after.digest != before.digest
+
+
+def test_a_new_file_leaves_the_others_where_they_are(folder):
+    def splits():
+        corpus = load_corpus(f"files:{folder}/**/*.txt")
+        return {document(corpus, n).tobytes(): split for n, split in enumerate(corpus.splits)}
+
+    before = splits()
+    (folder / "00.txt").write_bytes(b"a new one")
+    after = splits()
+    assert len(after) == 61 and before.items() <= after.items()
+
+
+def test_bad_files_are_named(folder):
+    with pytest.raises(ValueError, match=r"'files:.*/\*\.md': no files found; check the path"):
+        load_corpus(f"files:{folder}/*.md")
+    with pytest.raises(ValueError, match=r"empty\.txt': all 1 documents are empty"):
+        load_corpus(f"files:{folder}/empty.txt")
+    os.symlink(folder / "nowhere", folder / "broken.txt")
+    with pytest.raises(ValueError, match=r"cannot read .*broken\.txt \(No such file"):
+        load_corpus(f"files:{folder}/*.txt")
+
+
+def test_a_standard_library_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(data.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    with pytest.raises(ValueError, match="'stdlib': no files found"):
+        load_corpus("stdlib")
+    os.symlink(tmp_path / "nowhere", tmp_path / "broken.py")
+    with pytest.raises(ValueError, match=r"'stdlib': cannot read .*broken\.py"):
+        load_corpus("stdlib")
+
+
+@pytest.mark.parametrize(
+    "name, near",
+    [
+        ("stdlb", "stdlib"),
+        ("stdlib:all", "stdlib"),
+        ("file:*.txt", "files:GLOB"),
+        ("files:", "files:GLOB"),
+        ("token:x", "tokens:PATH"),
+        ("HF:x", "hf:NAME[:SPLIT]"),
+        ("wikitext", None),
+    ],
+)
+def test_an_unknown_name_lists_the_kinds(name, near):
+    with pytest.raises(ValueError) as caught:
+        load_corpus(name)
+    suggestion = f"; did you mean {near!r}?" if near else ""
+    kinds = "stdlib, files:GLOB, tokens:PATH, hf:NAME[:SPLIT]"
+    assert str(caught.value) == f"corpus {name!r} must be one of {kinds}{suggestion}"
+
+
+# --- tokens:PATH
+
+
+def write(folder, documents=((1, 2, 3), (), (299,)), vocab_size=300, bytes_per_token=4.5):
+    data.write_tokens(folder, documents, vocab_size=vocab_size, bytes_per_token=bytes_per_token)
+    return f"tokens:{folder}"
+
+
+@pytest.mark.parametrize(
+    "vocab_size, dtype", [(300, np.uint16), (1 << 16, np.uint16), (1 << 17, np.uint32)]
+)
+def test_tokens_round_trip(tmp_path, vocab_size, dtype):
+    largest = vocab_size - 1
+    corpus = load_corpus(write(tmp_path / "new/folder", [[1, 2, 3], [], [largest]], vocab_size))
+    assert isinstance(corpus.tokens, np.memmap) and corpus.tokens.dtype == dtype
+    assert [document(corpus, n).tolist() for n in range(3)] == [[1, 2, 3], [], [largest]]
+    assert (corpus.vocab_size, corpus.bytes_per_token) == (vocab_size, 4.5)
+    assert len(corpus.digest) == 64
+
+
+def test_tokens_split_by_number(tmp_path):
+    few = load_corpus(write(tmp_path / "few", [[n] for n in range(100)]))
+    many = load_corpus(write(tmp_path / "many", [[n % 300] for n in range(4000)]))
+    np.testing.assert_array_equal(many.splits[:100], few.splits)
+    share = np.bincount(many.splits) / 4000
+    np.testing.assert_allclose(share, [0.8, 0.1, 0.1], atol=0.02)
+
+
+def test_windows_of_tokens_are_ordinary_arrays(tmp_path):
+    corpus = load_corpus(write(tmp_path, [np.arange(n, n + 100) for n in range(100)]))
+    batch = train_batch(window_index(corpus, "train", 50), batch_size=4, seed=0, step=0)
+    rows = eval_windows(corpus, "test", length=50, count=4)
+    assert type(batch) is type(rows) is np.ndarray and batch.dtype == rows.dtype == np.int32
+    assert (np.diff(batch) == 1).all() and (np.diff(rows) == 1).all()
+
+
+def test_tokens_digest(tmp_path):
+    digest = load_corpus(write(tmp_path / "a")).digest
+    assert load_corpus(write(tmp_path / "b")).digest == digest
+    for number, changes in enumerate(
+        [
+            {"documents": ((1, 2, 4), (), (299,))},
+            {"documents": ((1, 2), (3,), (299,))},
+            {"vocab_size": 301},
+            {"bytes_per_token": 4.0},
+        ]
+    ):
+        assert load_corpus(write(tmp_path / str(number), **changes)).digest != digest, changes
+
+
+def test_a_large_corpus_is_sampled_for_its_digest(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "SAMPLE_BLOCKS", 3)
+    monkeypatch.setattr(data, "SAMPLE_BLOCK", 10)
+    tokens = np.zeros(101, int)
+    digest = load_corpus(write(tmp_path, [tokens])).digest
+    changed = []
+    for place in range(101):
+        tokens[:] = 0
+        tokens[place] = 1
+        if load_corpus(write(tmp_path, [tokens])).digest != digest:
+            changed.append(place)
+    assert changed == [*range(10), *range(45, 55), *range(91, 101)]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"documents": ([1], [300])}, r"documents\[1\]=\[300\] must be .* integers in 0 \.\. 299"),
+        ({"documents": ([1], [-1])}, r"documents\[1\]=\[-1\] must be"),
+        ({"documents": ([0.5],)}, r"documents\[0\]=\[0.5\] must be a 1-D sequence of integers"),
+        ({"documents": ([[1]],)}, r"documents\[0\]=\[\[1\]\] must be a 1-D sequence"),
+        ({"documents": ("text",)}, r"documents\[0\]='text' must be a 1-D sequence"),
+        ({"documents": ()}, r"no tokens \(0 documents\)"),
+        ({"documents": ([], [])}, r"no tokens \(2 documents\)"),
+        ({"vocab_size": 0}, "vocab_size=0 must be an integer of at least 1"),
+        ({"vocab_size": 1 << 32}, r"vocab_size=4294967296 must be at most 2\^31"),
+        ({"bytes_per_token": 0.0}, "bytes_per_token=0.0 must be a finite number above 0"),
+        ({"bytes_per_token": float("nan")}, "bytes_per_token=nan must be a finite number"),
+    ],
+)
+def test_write_tokens_refuses(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path, **changes)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("tokens", None, r"FileNotFoundError.*tokens\.npy.*write_tokens"),
+        ("tokens", b"", r"tokens:.*Error.*write_tokens"),
+        ("tokens", b"junk", r"tokens:.*ValueError.*write_tokens"),
+        ("tokens", np.zeros(4, np.int32), "1-D uint16 or uint32, not int32 of shape"),
+        ("tokens", np.zeros(4, ">u2"), "1-D uint16 or uint32, not >u2"),
+        ("tokens", np.zeros((2, 2), np.uint16), r"not uint16 of shape \(2, 2\)"),
+        ("offsets", None, r"FileNotFoundError.*offsets\.npy"),
+        ("offsets", np.array([0, 4], np.int32), r"1-D int64, not int32 of shape \(2,\)"),
+        ("offsets", np.zeros((2, 2), int), r"1-D int64, not int64 of shape \(2, 2\)"),
+        ("offsets", np.zeros(0, int), r"1-D int64, not int64 of shape \(0,\)"),
+        ("offsets", np.array([0, 3, 2, 4]), "number of tokens, 4, never falling"),
+        ("offsets", np.array([0, 3, 5]), "begins with 0 and ends with 5"),
+        ("offsets", np.array([1, 3, 4]), "begins with 1 and ends with 4"),
+        ("meta", None, r"FileNotFoundError.*meta\.json"),
+        ("meta", b"{", "JSONDecodeError"),
+        ("meta", b"[]", "TypeError"),
+        ("meta", b'{"bytes_per_token": 1}', "KeyError: 'vocab_size'"),
+        ("meta", b'{"vocab_size": 9}', "KeyError: 'bytes_per_token'"),
+        ("meta", b'{"vocab_size": 9.5, "bytes_per_token": 1}', "vocab_size=9.5 must be an integer"),
+        ("meta", b'{"vocab_size": 9, "bytes_per_token": "1"}', "bytes_per_token='1' must be"),
+    ],
+)
+def test_a_malformed_folder_is_refused(tmp_path, file, content, message):
+    name = write(tmp_path)
+    load_corpus(name)
+    path = tmp_path / (file + (".json" if file == "meta" else ".npy"))
+    if content is None:
+        path.unlink()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content)
+    with pytest.raises(ValueError, match=message):
+        load_corpus(name)
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    name = write(tmp_path)
+    path = tmp_path / "tokens.npy"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(ValueError, match=r"tokens:.*write_tokens"):
+        load_corpus(name)
+
+
+# --- hf:NAME, with a stand-in for the package: the tests reach no network
+
+
+class Rows(dict):
+    @property
+    def column_names(self):
+        return list(self)
+
+
+def stand_in(monkeypatch, **columns):
+    asked = []
+
+    def load_dataset(path, split):
+        asked.append((path, split))
+        return Rows(columns)
+
+    module = types.SimpleNamespace(load_dataset=load_dataset)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return asked
+
+
+def test_hugging_face_rows_are_documents(monkeypatch):
+    asked = stand_in(monkeypatch, text=["naïve", "", None, *map(str, range(500))])
+    corpus = load_corpus("hf:owner/name")
+    load_corpus("hf:owner/name:train[:1%]")
+    assert asked == [("owner/name", "train"), ("owner/name", "train[:1%]")]
+    assert document(corpus, 0).tobytes().decode() == "naïve"
+    assert document(corpus, 1).tobytes() == b"0"  # rows without text are left out
+    assert len(corpus.splits) == 501 and set(corpus.splits) == {0, 1, 2}
+    # The split belongs to the row, so an empty row that gets text moves no other.
+    stand_in(monkeypatch, text=["naïve", "now text", None, *map(str, range(500))])
+    np.testing.assert_array_equal(load_corpus("hf:x").splits[2:], corpus.splits[1:])
+
+
+def test_hugging_face_without_the_column_or_the_package(monkeypatch):
+    stand_in(monkeypatch, content=["a"], label=[0])
+    with pytest.raises(ValueError, match=r"has columns \['content', 'label'\] but no 'text'"):
+        load_corpus("hf:owner/name")
+    monkeypatch.setitem(sys.modules, "datasets", None)  # import then fails, installed or not
+    with pytest.raises(ValueError, match=r"run: pip install posenc_jax\[data\]") as caught:
+        load_corpus("hf:owner/name")
+    assert "'hf:owner/name'" in str(caught.value)
