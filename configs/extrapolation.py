@@ -1,0 +1,103 @@
+"""Train short, test long: every scheme under the same model, data and steps.
+
+    python launch.py --config=configs/extrapolation.py:small --workdir=runs/small
+
+Presets, after the colon:
+
+    tiny   one seed, seconds: checks that everything runs, shows nothing
+    small  three seeds on a laptop CPU; what ``make compare`` runs
+    paper  125M parameters, trained at 512 and tested to 16384, for a GPU or TPU
+
+Any field is overridden on the command line, ``--config.train.steps=500``; to run fewer schemes,
+``--config.schemes=rope,yarn,alibi``.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.config import defaults, encoding_defaults
+from experiments.evaluate import Protocols
+from experiments.train import Recipe
+from posenc_jax import Transformer
+
+PRESETS = ("tiny", "small", "paper")
+
+
+def get_config(preset: str = "small") -> ConfigDict:
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
+    config = ConfigDict()
+    config.schemes = ""  # comma-separated; empty means every registered scheme
+    config.seeds = 3
+    config.corpus = "stdlib"
+    config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
+    config.model = defaults(Transformer.__init__, leave_out=("vocab_size", "rngs"))
+    config.train = defaults(Recipe)
+    config.eval = defaults(Protocols)
+    config.encodings = encoding_defaults()
+    # Evaluated on the checkpoint of ``of`` instead of being trained. "ratio" stands for the
+    # evaluated length over the training length.
+    config.extend = ConfigDict(
+        {
+            "pi": {"of": "rope", "factor": "ratio"},
+            "ntk": {"of": "rope", "factor": "ratio"},
+            # With factor 1 this is NTK again, when all sequences have the evaluated length.
+            "dynamic_ntk": {"of": "rope", "factor": 2.0},
+            "yarn": {"of": "rope", "factor": "ratio", "beta_fast": 32.0, "beta_slow": 1.0},
+        }
+    )
+    globals()[f"_{preset}"](config)
+    length = config.train.length
+    # The learned table ends at the training length: what lies past it reads the last row.
+    config.encodings.learned.out_of_range = "clamp"
+    # FIRE's threshold is a quarter of the training length in the paper (512 of 2048).
+    config.encodings.fire.init_length = length / 4
+    return config
+
+
+def _tiny(config):
+    config.seeds = 1
+    config.model.update(model_dim=32, num_layers=2, num_heads=4)
+    config.train.update(length=32, batch_size=4, steps=6, warmup_steps=2)
+    config.eval.update(
+        multiples=(1, 2, 4),
+        last_tokens=16,
+        documents=2,
+        strides=((8, 2),),
+        window_stride=8,
+        batch_tokens=512,
+    )
+
+
+def _small(config):
+    config.model.update(model_dim=128, num_layers=2, num_heads=4)
+    config.train.update(length=64, batch_size=32, steps=250, warmup_steps=25)
+    config.eval.update(
+        last_tokens=64,
+        documents=64,
+        strides=((16, 8), (1, 1)),
+        window_stride=16,
+        batch_tokens=8192,
+    )
+
+
+def _paper(config):
+    config.model.update(
+        model_dim=768, num_layers=12, num_heads=12, dtype="bfloat16", scan=True, remat=True
+    )
+    config.train.update(
+        length=512,
+        batch_size=64,
+        steps=50_000,
+        learning_rate=6e-4,
+        warmup_steps=1000,
+        log_every=50,
+        checkpoint_every=2000,
+    )
+    config.eval.update(
+        multiples=(1, 2, 4, 8, 16, 32),
+        last_tokens=256,
+        documents=256,
+        strides=((256, 64), (1, 2)),
+        window_stride=64,
+        batch_tokens=16384,
+    )

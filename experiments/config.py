@@ -1,0 +1,54 @@
+"""Configs filled from the constructors they will be passed to.
+
+So a hyperparameter has one home, and every one of them can be overridden on the command line.
+"""
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
+
+from ml_collections import ConfigDict, config_dict
+
+from posenc_jax import REGISTRY
+from posenc_jax.registry import keywords, lookup, own_keywords
+
+
+def defaults(function: Callable, leave_out: tuple[str, ...] = ()) -> ConfigDict:
+    """The keywords of ``function`` (or fields of a dataclass) with their defaults.
+
+    A keyword without a default becomes a placeholder of its type, which a preset or the command
+    line must fill.
+    """
+    parameters = inspect.signature(function).parameters
+    hints = typing.get_type_hints(function)
+    return ConfigDict(
+        {
+            name: _field(parameter.default, hints.get(name))
+            for name, parameter in parameters.items()
+            if name not in leave_out
+            and (dataclasses.is_dataclass(function) or parameter.kind is parameter.KEYWORD_ONLY)
+        }
+    )
+
+
+def encoding_defaults() -> ConfigDict:
+    """The own keywords of every registered scheme with their defaults."""
+    config = ConfigDict()
+    for scheme in REGISTRY:
+        parameters = keywords(lookup(scheme))
+        config[scheme] = ConfigDict(
+            {
+                name: _field(parameters[name].default, parameters[name].annotation)
+                for name in own_keywords(scheme)
+            }
+        )
+    return config
+
+
+def _field(default, annotation):
+    if default is not None and default is not inspect.Parameter.empty:
+        return default
+    kinds = [t for t in typing.get_args(annotation) or (annotation,) if t is not type(None)]
+    kind = kinds[0] if kinds and isinstance(kinds[0], type) else object
+    return config_dict.placeholder(kind)

@@ -1,0 +1,195 @@
+"""What happens past the training length: every protocol from a few forward passes.
+
+Each evaluation document is a run of tokens whose last ``last_tokens`` are the targets. A length L
+is tried by giving the model L tokens of context, in one of these ways:
+
+    last             the document's last L tokens, scored on the targets: the same tokens at every
+                     length, only the prefix grows. The primary protocol.
+    non_overlapping  the document cut into pieces of L, all tokens scored. Early tokens of a piece
+                     have little context, which flatters longer pieces.
+    sliding          windows of L moved by ``stride``, each scored on its last ``stride`` tokens, so
+                     that together they score the targets. With stride 1 every target has exactly L
+                     tokens of context.
+    windowed         sliding at the training length: what the model makes of its most recent tokens
+                     alone. A scheme that does worse with more context is better off cut.
+
+Beside them, the loss at each position of the longest context.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from experiments.mesh import batch_sharding, replicated
+from experiments.train import token_losses
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocols:
+    """How to evaluate.
+
+    Attributes:
+      multiples: context lengths, as multiples of the training length, ascending from 1.
+      last_tokens: targets at the end of each document; at most the training length.
+      documents: documents of each split.
+      splits: which parts of the corpus.
+      strides: ``(stride, documents)`` pairs for the sliding protocol.
+      window_stride: stride of the windowed baseline, a divisor of ``last_tokens``.
+      batch_tokens: tokens of one forward pass, over all devices.
+    """
+
+    multiples: tuple[int, ...] = (1, 2, 4, 8, 16)
+    last_tokens: int = 256
+    documents: int = 64
+    splits: tuple[str, ...] = ("test", "manual")
+    strides: tuple[tuple[int, int], ...] = ((256, 64), (1, 1))
+    window_stride: int = 64
+    batch_tokens: int = 16384
+
+    def __post_init__(self):
+        if self.multiples[:1] != (1,) or sorted(set(self.multiples)) != list(self.multiples):
+            raise ValueError(f"eval.multiples={self.multiples} must ascend from 1")
+        strides = [("window_stride", self.window_stride)]
+        strides += [("strides", stride) for stride, _ in self.strides]
+        for name, stride in strides:
+            if stride < 1 or self.last_tokens % stride:
+                raise ValueError(
+                    f"eval.{name}: {stride} must divide eval.last_tokens={self.last_tokens}"
+                )
+        if any(self.multiples[-1] % multiple for multiple in self.multiples):
+            raise ValueError(f"eval.multiples={self.multiples} must all divide the largest")
+
+    def check(self, train_length: int) -> None:
+        if self.last_tokens > train_length:
+            raise ValueError(
+                f"eval.last_tokens={self.last_tokens} must be at most the training length "
+                f"{train_length}, or the shortest context could not hold the targets"
+            )
+
+    def document_length(self, train_length: int) -> int:
+        """Tokens a document must have: the longest context of its first target, and the targets."""
+        return self.multiples[-1] * train_length + self.last_tokens + 1
+
+
+class Scorer:
+    """Token losses of many windows under one model, batch by batch on the mesh."""
+
+    def __init__(self, model, mesh: Mesh, batch_tokens: int, advance: Callable[..., None]):
+        self._model = model
+        self._mesh = mesh
+        self._batch_tokens = batch_tokens
+        self._advance = advance
+        self._losses = jax.jit(token_losses, out_shardings=replicated(mesh))
+
+    def __call__(self, windows_NL, encoding) -> np.ndarray:
+        """float64 ``[N, L - 1]`` losses of ``windows_NL``, nats."""
+        count, width = windows_NL.shape
+        shards = self._mesh.shape["data"]
+        rows = max(1, self._batch_tokens // (width * shards)) * shards
+        losses = []
+        for start in range(0, count, rows):
+            batch = windows_NL[start : start + rows]
+            # A last batch that is short repeats its first row, so that one program serves all.
+            padding = np.repeat(batch[:1], rows - len(batch), axis=0)
+            full = np.concatenate([batch, padding])
+            on_mesh = jax.make_array_from_callback(
+                full.shape, batch_sharding(self._mesh), full.__getitem__
+            )
+            losses.append(np.asarray(self._losses(self._model, on_mesh, encoding))[: len(batch)])
+            self._advance(f"{width - 1} tokens", steps=len(batch) * (width - 1))
+        return np.concatenate(losses).astype(np.float64)
+
+
+def work(protocols: Protocols, train_length: int) -> int:
+    """Tokens that ``evaluate`` will pass through the model, for a progress bar."""
+    longest = protocols.multiples[-1] * train_length
+    tokens = len(protocols.multiples) * protocols.documents * longest
+    slides = [(stride, n, protocols.multiples) for stride, n in protocols.strides]
+    slides.append((protocols.window_stride, protocols.documents, (1,)))
+    for stride, documents, multiples in slides:
+        tokens += sum(multiples) * train_length * documents * (protocols.last_tokens // stride)
+    return tokens
+
+
+def evaluate(
+    score: Scorer,
+    documents_NL: np.ndarray,
+    protocols: Protocols,
+    train_length: int,
+    encoding_at: Callable[[int], object],
+) -> tuple[list[dict], dict]:
+    """Every protocol at every length.
+
+    Args:
+      score: a model.
+      documents_NL: int ``[N, protocols.document_length(train_length)]``.
+      protocols: which evaluations.
+      train_length: tokens of a training sequence.
+      encoding_at: the encoding to use at a multiple of the training length, or None for the
+        model's own.
+
+    Returns:
+      Records (protocol, stride, length, multiple, loss in nats, tokens scored) and a curve: the
+      loss at each position of the longest context, averaged over buckets of positions.
+    """
+    longest = protocols.multiples[-1] * train_length
+    records = []
+
+    def record(protocol, multiple, losses, stride=None):
+        loss = float(losses.mean())
+        where = {"protocol": protocol, "stride": stride, "multiple": multiple}
+        records.append(
+            where | {"length": multiple * train_length, "loss": loss, "tokens": losses.size}
+        )
+
+    for multiple in protocols.multiples:
+        length = multiple * train_length
+        pieces = _pieces(documents_NL[:, -longest - 1 :], length)
+        losses = score(pieces, encoding_at(multiple)).reshape(len(documents_NL), -1, length)
+        record("non_overlapping", multiple, losses)
+        # The last piece is the last L tokens: the primary protocol is already computed.
+        record("last", multiple, losses[:, -1, -protocols.last_tokens :])
+
+    curve = _position_curve(losses[:, 0], train_length)
+
+    for stride, count in protocols.strides:
+        for multiple in protocols.multiples:
+            windows = _slide(documents_NL[:count], multiple * train_length, stride, protocols)
+            losses = score(windows, encoding_at(multiple))[:, -stride:]
+            record("sliding", multiple, losses, stride)
+
+    windows = _slide(documents_NL, train_length, protocols.window_stride, protocols)
+    losses = score(windows, encoding_at(1))[:, -protocols.window_stride :]
+    record("windowed", 1, losses, protocols.window_stride)
+    return records, curve
+
+
+def in_other_units(loss: float, bytes_per_token: float) -> dict[str, float]:
+    """Bits per byte, and perplexity per token, of a loss in nats per token."""
+    perplexity = math.exp(loss) if loss < 700 else math.inf
+    return {"bits_per_byte": loss / math.log(2) / bytes_per_token, "perplexity": perplexity}
+
+
+def _pieces(documents_NL, length):
+    """Consecutive windows of ``length + 1`` tokens, each starting on the last token before it."""
+    starts = range(0, documents_NL.shape[1] - 1, length)
+    pieces = np.stack([documents_NL[:, s : s + length + 1] for s in starts], axis=1)
+    return pieces.reshape(-1, length + 1)
+
+
+def _slide(documents_NL, length, stride, protocols):
+    """Windows of ``length + 1`` tokens whose last ``stride`` together cover the targets."""
+    ends = documents_NL.shape[1] - np.arange(0, protocols.last_tokens, stride)
+    windows = np.stack([documents_NL[:, end - length - 1 : end] for end in ends], axis=1)
+    return windows.reshape(-1, length + 1)
+
+
+def _position_curve(losses_NL, train_length) -> dict[str, list]:
+    width = train_length // 8 if train_length % 8 == 0 else train_length
+    by_bucket = losses_NL.mean(axis=0).reshape(-1, width).mean(axis=1)
+    edges = width * np.arange(1, len(by_bucket) + 1)
+    return {"positions": edges.tolist(), "loss": by_bucket.tolist()}

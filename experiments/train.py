@@ -1,0 +1,263 @@
+"""Training one model: state, step and loop."""
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import FrozenConfigDict
+from rich.console import Console
+
+from experiments.checkpoint import Checkpoints
+from experiments.data import WindowIndex, train_batch
+from experiments.mesh import batch_sharding, path_name, replicated, state_shardings
+from experiments.progress import stage
+from experiments.record import Metrics
+from posenc_jax import Encoding, Transformer, make
+from posenc_jax.rotary import positions
+
+State = dict[str, Any]  # {"model": Transformer, "opt_state": ..., "step": int32 scalar}
+
+
+class PreemptedError(Exception):
+    """The scheduler asked the job to stop; everything up to now is saved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+      length: tokens of a training sequence.
+      batch_size: sequences in a step, over all devices.
+      steps: optimizer steps.
+      learning_rate: at its peak, after ``warmup_steps`` of linear growth; then a cosine down to a
+        tenth of it.
+      weight_decay: AdamW's, on matrices only.
+      beta2: AdamW's second decay.
+      clip_norm: largest global norm of the gradient.
+      accumulate: micro-batches a step is computed in, for memory.
+      log_every, checkpoint_every: in steps. The last step does both.
+    """
+
+    length: int
+    batch_size: int
+    steps: int
+    learning_rate: float = 3e-3
+    warmup_steps: int = 50
+    weight_decay: float = 0.1
+    beta2: float = 0.95
+    clip_norm: float = 1.0
+    accumulate: int = 1
+    log_every: int = 10
+    checkpoint_every: int = 1000
+
+    def __post_init__(self):
+        for field in ("length", "batch_size", "steps", "accumulate", "log_every"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"train.{field}={getattr(self, field)} must be at least 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"train.accumulate={self.accumulate} must divide train.batch_size={self.batch_size}"
+            )
+
+    def schedule(self) -> optax.Schedule:
+        warmup = min(self.warmup_steps, self.steps - 1)
+        return optax.warmup_cosine_decay_schedule(
+            0.0, self.learning_rate, warmup, self.steps, self.learning_rate / 10
+        )
+
+    def optimizer(self) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm),
+            optax.adamw(
+                self.schedule(), b2=self.beta2, weight_decay=self.weight_decay, mask=_matrices
+            ),
+        )
+
+
+def _matrices(model):
+    return jax.tree_util.tree_map_with_path(lambda p, _: path_name(p).endswith("kernel"), model)
+
+
+def make_encoding(encoding, model, train_length: int, rngs: nnx.Rngs | None) -> Encoding:
+    """The scheme that ``encoding`` (a name and its own keywords) is in a model of these sizes."""
+    head_dim = model.get("head_dim") or model["model_dim"] // model["num_heads"]
+    return make(
+        **encoding,
+        num_heads=model["num_heads"],
+        head_dim=head_dim,
+        model_dim=model["model_dim"],
+        num_layers=model["num_layers"],
+        train_length=train_length,
+        rngs=rngs,
+    )
+
+
+def initial_state(key, spec: FrozenConfigDict, recipe: Recipe) -> State:
+    """``spec`` has the keywords of ``make`` in ``encoding`` and of ``Transformer`` in ``model``."""
+    encoding_key, model_key = jax.random.split(key)
+    encoding = make_encoding(spec.encoding, spec.model, recipe.length, nnx.Rngs(encoding_key))
+    model = Transformer(encoding, **spec.model, rngs=nnx.Rngs(model_key))
+    opt_state = recipe.optimizer().init(model)
+    return {"model": model, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32)}
+
+
+def token_losses(model, tokens_BL, encoding=None):
+    """Cross-entropy in nats of each token but the first, given those before it: ``[B, L - 1]``."""
+    inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
+    logits_BTV = model(inputs_BT, positions.text(inputs_BT.shape[1]), encoding=encoding)
+    return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
+
+
+def train_step(state: State, tokens_BL, recipe: Recipe) -> tuple[State, dict[str, jax.Array]]:
+    """One optimizer step on ``tokens_BL``, sequences of ``recipe.length + 1`` tokens."""
+    model = state["model"]
+    loss_and_gradient = jax.value_and_grad(lambda model, tokens: token_losses(model, tokens).mean())
+    if recipe.accumulate == 1:
+        loss, gradient = loss_and_gradient(model, tokens_BL)
+    else:
+        parts = tokens_BL.reshape(recipe.accumulate, -1, tokens_BL.shape[1])
+        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, model))
+
+        def add(total, tokens):
+            return jax.tree.map(jnp.add, total, loss_and_gradient(model, tokens)), None
+
+        total, _ = jax.lax.scan(add, zero, parts)
+        loss, gradient = jax.tree.map(lambda x: x / recipe.accumulate, total)
+
+    updates, opt_state = recipe.optimizer().update(gradient, state["opt_state"], model)
+    new_state = {
+        "model": optax.apply_updates(model, updates),
+        "opt_state": opt_state,
+        "step": state["step"] + 1,
+    }
+    return new_state, {"loss": loss, "gradient_norm": optax.global_norm(gradient)}
+
+
+def train(
+    spec: FrozenConfigDict,
+    recipe: Recipe,
+    windows: WindowIndex,
+    mesh: Mesh,
+    *,
+    seed: int,
+    folder: Path,
+    console: Console,
+    name: str = "train",
+) -> tuple[Transformer, dict[str, Any]]:
+    """Trains to the last step, from the newest checkpoint in ``folder`` if there is one.
+
+    Returns:
+      The model and a summary: steps, tokens, seconds, final loss, number of parameters.
+
+    Raises:
+      FloatingPointError: the loss or the gradient is not finite; the last checkpoint is from
+        before it.
+      PreemptedError: the scheduler asked to stop; a checkpoint of this very step is saved.
+    """
+    init = functools.partial(initial_state, jax.random.key(seed), spec, recipe)
+    abstract = jax.eval_shape(init)
+    shardings = state_shardings(abstract, mesh)
+    abstract = jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings
+    )
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        first = checkpoints.latest_step()
+        if first is None:
+            first, state = 0, jax.jit(init, out_shardings=shardings)()
+        else:
+            state = checkpoints.restore(first, abstract)
+        loop = _Loop(recipe, windows, mesh, seed, checkpoints, shardings)
+        metrics = Metrics(folder / "metrics.jsonl", first)
+        try:
+            with stage(name, recipe.steps - first, console) as advance:
+                state, summary = loop.run(state, first, metrics, advance)
+        finally:
+            metrics.close()
+    finally:
+        checkpoints.close()
+    summary["parameters"] = sum(p.size for p in jax.tree.leaves(state["model"]))
+    return state["model"], summary
+
+
+@dataclasses.dataclass
+class _Loop:
+    recipe: Recipe
+    windows: WindowIndex
+    mesh: Mesh
+    seed: int
+    checkpoints: Checkpoints
+    shardings: Any
+
+    def run(self, state, first, metrics, advance):
+        """Dispatches step n before it looks at the numbers of step n - 1, so no device waits."""
+        recipe = self.recipe
+        step_function = jax.jit(
+            train_step,
+            static_argnames="recipe",
+            donate_argnames="state",
+            out_shardings=(self.shardings, replicated(self.mesh)),
+        )
+        started, loss, pending = time.monotonic(), None, None
+        for step in range(first + 1, recipe.steps + 1):
+            state, numbers = step_function(state, self._batch(step), recipe=recipe)
+            if pending:
+                loss = self._record(*pending, started, first, metrics, advance)
+            pending = step, numbers
+            stop = self.checkpoints.preempted(step)
+            if stop or step == recipe.steps or step % recipe.checkpoint_every == 0:
+                loss = self._record(*pending, started, first, metrics, advance)
+                pending = None
+                self.checkpoints.save(step, state)
+            if stop:
+                raise PreemptedError(f"asked to stop at step {step}: saved, run again")
+        done = recipe.steps - first
+        return state, {
+            "steps": recipe.steps,
+            "tokens": recipe.steps * recipe.batch_size * recipe.length,
+            "seconds": (time.monotonic() - started) * recipe.steps / max(done, 1),
+            "final_loss": loss,
+        }
+
+    def _batch(self, step):
+        recipe = self.recipe
+        rows = train_batch(
+            self.windows,
+            batch_size=recipe.batch_size,
+            seed=self.seed,
+            step=step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return jax.make_array_from_process_local_data(batch_sharding(self.mesh), rows)
+
+    def _record(self, step, numbers, started, first, metrics, advance):
+        loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
+        if not (jnp.isfinite(loss) and jnp.isfinite(gradient_norm)):
+            saved = self.checkpoints.latest_step()
+            raise FloatingPointError(
+                f"loss {loss}, gradient norm {gradient_norm} at step {step}; the last good "
+                + (f"checkpoint is of step {saved}" if saved else "checkpoint: none yet")
+                + "; try a smaller train.learning_rate or train.clip_norm"
+            )
+        speed = (step - first) * self.recipe.batch_size * self.recipe.length
+        speed /= time.monotonic() - started
+        if step % self.recipe.log_every == 0 or step == self.recipe.steps:
+            rate = float(self.recipe.schedule()(step))
+            metrics.write(
+                step=step,
+                loss=loss,
+                gradient_norm=gradient_norm,
+                learning_rate=rate,
+                tokens_per_second=speed,
+            )
+        advance(f"loss {loss:.3f}  {speed / 1e3:.0f}k tok/s")
+        return loss

@@ -1,0 +1,74 @@
+"""The one entry point, on every host.
+
+    python launch.py --config=configs/extrapolation.py:small --workdir=runs/small
+
+Runs the comparison of a config and writes its report. What is already finished in the workdir is
+not done again, so the same command resumes after an interruption. With --task_id=N only point N is
+run, for a queue that starts one job a point.
+"""
+
+import os
+import shlex
+import socket
+import sys
+from pathlib import Path
+
+from experiments.host import keep_freed_memory
+
+keep_freed_memory()
+
+import jax  # noqa: E402
+from absl import app, flags, logging  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, and :preset if any.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, results and the report.")
+TASK_ID = flags.DEFINE_integer(
+    "task_id",
+    int(os.environ.get("SLURM_ARRAY_TASK_ID", os.environ.get("JOB_COMPLETION_INDEX", -1))),
+    "Run this point only; -1 runs all. Default: the number a SLURM or Kubernetes array gives.",
+)
+
+
+def main(_) -> int:
+    from experiments.compare import Comparison
+    from experiments.train import PreemptedError
+
+    logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
+    console = Console(soft_wrap=True)
+    workdir = Path(WORKDIR.value)
+    _start_jax(workdir)
+    try:
+        comparison = Comparison(CONFIG.value, workdir, console)
+        failures = comparison.run(None if TASK_ID.value < 0 else TASK_ID.value)
+        path = comparison.write_report(shlex.join(["python", *sys.argv]))
+    except (ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except PreemptedError as stop:
+        print(stop, file=sys.stderr)
+        return 75  # EX_TEMPFAIL: run it again
+    console.print(f"report: {path}", highlight=False)
+    for failure in failures:
+        console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
+    return 1 if failures else 0
+
+
+def _start_jax(workdir: Path) -> None:
+    jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # A lone process is a job of one: only with a coordinator does JAX turn the scheduler's SIGTERM
+    # into a checkpoint. Clusters (SLURM, Kubernetes, Cloud TPU) are recognised by JAX itself.
+    if any(name in os.environ for name in ("SLURM_JOB_ID", "JAX_COORDINATOR_ADDRESS", "TPU_NAME")):
+        jax.distributed.initialize()
+    else:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        jax.distributed.initialize(address, num_processes=1, process_id=0)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)
