@@ -69,6 +69,19 @@ def _start_jax(workdir: Path) -> None:
         jax.distributed.initialize(address, num_processes=1, process_id=0)
 
 
+def _parse(arguments: list[str]) -> list[str]:
+    """The flags, or one sentence where absl and ml_collections would print a traceback."""
+    try:
+        return flags.FLAGS(arguments)
+    except Exception as error:
+        # The outermost message that is a sentence: it names the flag.
+        while "Traceback" in str(error) and (error.__cause__ or error.__context__):
+            error = error.__cause__ or error.__context__
+        sentence = error.args[0] if isinstance(error, KeyError) else error
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=_parse)

@@ -138,7 +138,7 @@ def train_step(state: State, tokens_BL, recipe: Recipe) -> tuple[State, dict[str
         "opt_state": opt_state,
         "step": state["step"] + 1,
     }
-    return new_state, {"loss": loss, "gradient_norm": optax.global_norm(gradient)}
+    return new_state, {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
 
 
 def train(

@@ -20,7 +20,8 @@ class Tokens:
     Attributes:
       positions: where the tokens are, int or float32, ``[B, T]`` or ``[A, B, T]``; ``B`` may be 1
         (shared by the batch). Positions may repeat, skip, restart, be negative or fractional.
-      index: the order the tokens came in, int32 ``[B, T]``. Causality reads this, never positions.
+      index: the order the tokens came in, int32 ``[B, T]``, ascending along T. Causality reads
+        this, never positions.
       segment_ids: int ``[B, T]`` or None; tokens of different segments do not see each other.
       prepared: what the encoding's ``prepare`` made of the positions.
     """
@@ -42,10 +43,7 @@ class Tokens:
         if length is None:
             length = _own_length(positions, segment_ids)
         index = jnp.arange(positions.shape[-1], dtype=jnp.int32)[None]
-        # Without the barrier XLA fuses the sines into every layer's rotation and computes them
-        # again for each batch row, head and layer.
-        prepared = jax.lax.optimization_barrier(encoding.prepare(positions, length))
-        return cls(positions, index, segment_ids, prepared)
+        return cls(positions, index, segment_ids, encoding.prepare(positions, length))
 
 
 def check_positions(positions) -> jax.Array:

@@ -38,6 +38,7 @@ def attend(
 
     Logits are float32 whatever the inputs are. A query that may see no key gives zeros.
     """
+    in_order = k_tokens is None or k_tokens is q_tokens
     k_tokens = q_tokens if k_tokens is None else k_tokens
     _check_shapes(q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens)
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
@@ -52,7 +53,7 @@ def attend(
         num_heads=q_BTHC.shape[2] if num_heads is None else num_heads,
     )
     segment_ids = q_tokens.segment_ids, k_tokens.segment_ids
-    return dense(encoding, tile, v_BSKC, segment_ids, causal=causal, scale=scale)
+    return dense(encoding, tile, v_BSKC, segment_ids, causal=causal, in_order=in_order, scale=scale)
 
 
 def _check_shapes(q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens):

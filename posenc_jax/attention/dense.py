@@ -1,11 +1,47 @@
-"""The readable reference: all logits at once, memory ``[B, H, T, S]``."""
+"""The readable reference: whole rows of logits at a time, memory ``[B, H, rows, S]``."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
+# Rows of queries handled together where causality makes later keys pointless: enough rows to keep
+# products large, few enough blocks to keep programs small.
+_MIN_ROWS = 128
+_MAX_BLOCKS = 4
 
-def dense(encoding, tile, v_BSKC, segment_ids, *, causal: bool, scale: float) -> jax.Array:
-    """Softmax attention over one tile that holds every query and key; see ``attend``."""
+
+def dense(encoding, tile, v_BSKC, segment_ids, *, causal: bool, in_order: bool, scale: float):
+    """Softmax attention over a tile that holds every query and key; see ``attend``.
+
+    ``in_order`` says that queries and keys are the same tokens, in ascending order. A block of
+    rows then needs no key after its last query, which saves up to 3/8 of the work.
+    """
+    T = tile.q.shape[1]
+    if not (causal and in_order):
+        return _rows(encoding, tile, v_BSKC, segment_ids, causal, scale)
+    size = max(_MIN_ROWS, -(-T // _MAX_BLOCKS))
+    blocks = []
+    for start in range(0, T, size):
+        end = min(start + size, T)
+        block = dataclasses.replace(
+            tile,
+            q=tile.q[:, start:end],
+            q_positions=tile.q_positions[..., start:end],
+            q_index=tile.q_index[:, start:end],
+            k=tile.k[:, :end],
+            k_positions=tile.k_positions[..., :end],
+            k_index=tile.k_index[:, :end],
+        )
+        q_segments, k_segments = segment_ids
+        if q_segments is not None:
+            q_segments, k_segments = q_segments[:, start:end], k_segments[:, :end]
+        segments = q_segments, k_segments
+        blocks.append(_rows(encoding, block, v_BSKC[:, :end], segments, causal, scale))
+    return jnp.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
+
+
+def _rows(encoding, tile, v_BSKC, segment_ids, causal, scale):
     B, T, H, C = tile.q.shape
     S, K = v_BSKC.shape[1:3]
     q_BTKGC = tile.q.reshape(B, T, K, H // K, C)

@@ -68,13 +68,9 @@ class TransformerXL(Encoding):
             place = place + jnp.zeros_like(x_BTHC[..., :1])  # for every head, sharded as they are
             return jnp.concatenate([x_BTHC, place], axis=-1)
         with_u = x_BTHC + self.u[...].astype(dtype)[None, None]
-        with_v = x_BTHC + self.v[...].astype(dtype)[None, None]
-        wanted = jnp.einsum(
-            "bthc,hcd->bthd",
-            with_v,
-            self.w_r[...].astype(dtype),
-            preferred_element_type=jnp.float32,
-        )
+        # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
+        with_v = x_BTHC.astype(jnp.float32) + self.v[...].astype(jnp.float32)[None, None]
+        wanted = jnp.einsum("bthc,hcd->bthd", with_v, self.w_r[...].astype(jnp.float32))
         # wanted . [sin(m-n), cos(m-n)], regrouped by cos n and sin n.
         of_sin, of_cos = jnp.split(wanted, 2, axis=-1)
         turned = [of_sin * sin + of_cos * cos, of_cos * sin - of_sin * cos]

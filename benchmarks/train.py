@@ -1,0 +1,171 @@
+"""Training step against PyTorch: the same decoder, interleaved in one process.
+
+    python benchmarks/train.py --batch=8 --length=256
+
+Each round times one step of ours, then one of PyTorch's (``torch.compile``, scaled-dot-product
+attention, fused AdamW); the figure is the median over rounds of the ratio of their times. Above 1
+ours is faster.
+"""
+
+import argparse
+import functools
+import statistics
+import time
+
+from experiments.host import keep_freed_memory
+
+keep_freed_memory()
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from ml_collections import FrozenConfigDict  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+from experiments.train import Recipe, initial_state, train_step  # noqa: E402
+
+VOCAB = 256
+
+
+class TorchBlock(torch.nn.Module):
+    def __init__(self, dim, heads, hidden):
+        super().__init__()
+        self.heads = heads
+        linear = functools.partial(torch.nn.Linear, bias=False)
+        self.norm1, self.norm2 = torch.nn.RMSNorm(dim, 1e-6), torch.nn.RMSNorm(dim, 1e-6)
+        self.q, self.k, self.v, self.out = (linear(dim, dim) for _ in range(4))
+        self.gate, self.up, self.down = (
+            linear(dim, hidden),
+            linear(dim, hidden),
+            linear(hidden, dim),
+        )
+
+    def forward(self, x, cos, sin, bias):
+        B, T, D = x.shape
+        y = self.norm1(x)
+        q, k, v = (
+            f(y).view(B, T, self.heads, -1).transpose(1, 2) for f in (self.q, self.k, self.v)
+        )
+        if cos is not None:
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None)
+        x = x + self.out(y.transpose(1, 2).reshape(B, T, D))
+        y = self.norm2(x)
+        return x + self.down(functional.silu(self.gate(y)) * self.up(y))
+
+
+class TorchDecoder(torch.nn.Module):
+    def __init__(self, dim, layers, heads, hidden):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(VOCAB, dim)
+        self.blocks = torch.nn.ModuleList(TorchBlock(dim, heads, hidden) for _ in range(layers))
+        self.norm = torch.nn.RMSNorm(dim, 1e-6)
+        for p in self.parameters():
+            if p.ndim == 2:
+                torch.nn.init.normal_(p, std=0.02)
+
+    def forward(self, tokens, cos, sin, bias):
+        x = self.embedding(tokens[:, :-1])
+        for block in self.blocks:
+            x = block(x, cos, sin, bias)
+        logits = functional.linear(self.norm(x), self.embedding.weight)
+        return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def rotate(x, cos, sin):
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def torch_step(args, tokens):
+    """A function that runs one step; returns its loss."""
+    hidden = -(-args.dim * 8 // (3 * 64)) * 64
+    model = TorchDecoder(args.dim, args.layers, args.heads, hidden)
+    compiled = torch.compile(model)
+    decay = [p for p in model.blocks.parameters() if p.ndim == 2]
+    rest = [p for p in model.parameters() if not any(p is q for q in decay)]
+    groups = [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=3e-3, betas=(0.9, 0.95), fused=True)
+    cos = sin = bias = None
+    position = torch.arange(args.length).float()
+    if args.encoding == "rope":
+        half = args.dim // args.heads // 2
+        angles = position[:, None] * 10000.0 ** (-torch.arange(half) / half)
+        cos, sin = angles.cos(), angles.sin()
+    if args.encoding == "alibi":
+        slopes = 2.0 ** (-8 * torch.arange(1, args.heads + 1) / args.heads)
+        distance = position[:, None] - position
+        bias = -slopes[:, None, None] * distance
+        bias = bias.masked_fill(distance < 0, -torch.inf)[None]
+    tokens = torch.from_numpy(tokens).long()
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss = compiled(tokens, cos, sin, bias)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return step, sum(p.numel() for p in model.parameters())
+
+
+def jax_step(args, tokens):
+    """The same of ours."""
+    recipe = Recipe(length=args.length, batch_size=args.batch, steps=10_000)
+    model = {
+        "vocab_size": VOCAB,
+        "model_dim": args.dim,
+        "num_layers": args.layers,
+        "num_heads": args.heads,
+    }
+    spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": model})
+    state = jax.jit(functools.partial(initial_state, spec=spec, recipe=recipe))(jax.random.key(0))
+    function = jax.jit(train_step, static_argnames="recipe", donate_argnames="state")
+    holder = {"state": state}
+
+    def step():
+        holder["state"], numbers = function(holder["state"], tokens, recipe=recipe)
+        jax.block_until_ready(holder["state"])
+        return float(numbers["loss"])
+
+    return step, sum(p.size for p in jax.tree.leaves(state["model"]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--encoding", default="rope", choices=("nope", "rope", "alibi"))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=40)
+    args = parser.parse_args()
+
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, VOCAB, (args.batch, args.length + 1)).astype(np.int32)
+    ours, our_size = jax_step(args, tokens)
+    theirs, their_size = torch_step(args, tokens)
+    assert our_size == their_size, f"not the same model: {our_size} and {their_size} parameters"
+    for _ in range(3):
+        ours(), theirs()
+    times = []
+    for _ in range(args.rounds):
+        start = time.perf_counter()
+        ours()
+        middle = time.perf_counter()
+        theirs()
+        times.append((middle - start, time.perf_counter() - middle))
+    our_ms, their_ms = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
+    ratio = statistics.median(b / a for a, b in times)
+    print(
+        f"{args.encoding} batch {args.batch} length {args.length} width {args.dim} layers "
+        f"{args.layers}, {our_size / 1e6:.2f}M parameters, {args.rounds} rounds: ours "
+        f"{our_ms:.0f} ms, torch.compile {their_ms:.0f} ms, ratio {ratio:.2f} "
+        f"(jax {jax.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads)"
+    )
+
+
+if __name__ == "__main__":
+    main()

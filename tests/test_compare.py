@@ -1,0 +1,222 @@
+"""The comparison and its command line, at a size that runs in seconds."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from rich.console import Console
+
+import experiments.compare as compare
+from configs.extrapolation import PRESETS, get_config
+from experiments.compare import Comparison, points
+from experiments.train import train
+from posenc_jax import REGISTRY
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A folder of small text files, as the ``files:`` corpus that covers it."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for number in range(40):
+        words = (f"{number} tokens in a row, {step} of them. " for step in range(40))
+        (folder / f"{number}.txt").write_text("".join(words))
+    return f"files:{folder}/*.txt"
+
+
+def config(files, **changes):
+    config = get_config("tiny")
+    config.corpus = files
+    config.schemes = "rope,yarn,alibi"
+    for name, value in changes.items():
+        with config.unlocked():
+            parent, _, leaf = name.replace("__", ".").rpartition(".")
+            (config[parent] if parent else config)[leaf] = value
+    return config
+
+
+def comparison(config, workdir):
+    output = io.StringIO()
+    return Comparison(config, workdir, Console(file=output, width=200)), output
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    one, output = comparison(config(corpus), workdir)
+    assert one.run() == []
+    path = one.write_report("the command")
+    return workdir, path, output.getvalue()
+
+
+def test_results_hold_every_scheme_length_and_protocol(finished):
+    workdir, path, output = finished
+    assert path == workdir / "report.html" and "the command" in path.read_text()
+    records = json.loads((workdir / "results.json").read_text())["records"]
+    found = {(r["scheme"], r["protocol"], r["multiple"]) for r in records}
+    for scheme in ("rope", "yarn", "alibi"):
+        for protocol in ("last", "non_overlapping", "sliding"):
+            assert {(scheme, protocol, 1), (scheme, protocol, 2)} <= found
+        assert (scheme, "windowed", 1) in found
+    assert (workdir / "results.csv").read_text().count("\n") == len(records) + 1
+    for scheme in ("rope", "yarn", "alibi"):
+        assert scheme in output
+
+
+def test_an_extension_is_evaluated_on_the_checkpoint_it_extends(finished):
+    workdir, _, _ = finished
+    assert sorted(p.name for p in (workdir / "runs").iterdir()) == ["alibi", "rope"]
+    records = json.loads((workdir / "results.json").read_text())["records"]
+
+    def loss(scheme, multiple):
+        return next(
+            r["loss"]
+            for r in records
+            if (r["scheme"], r["protocol"], r["multiple"]) == (scheme, "last", multiple)
+        )
+
+    # At the training length YaRN's factor is 1, which changes nothing; beyond it does.
+    assert loss("yarn", 1) == pytest.approx(loss("rope", 1), abs=1e-6)
+    assert loss("yarn", 2) != pytest.approx(loss("rope", 2), abs=1e-6)
+
+
+def test_run_json_records_what_a_figure_must_be_quoted_with(finished):
+    run = json.loads((finished[0] / "runs/rope/seed0/run.json").read_text())
+    assert run["config"]["train"]["length"] == 32 and run["config"]["seed"] == 0
+    assert len(run["config"]["corpus_digest"]) == 64
+    assert run["versions"]["jax"] == jax.__version__ and run["device"] and run["git"]
+
+
+def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
+    workdir, _, _ = finished
+    monkeypatch.setattr(compare, "train", lambda *a, **k: pytest.fail("trained again"))
+    again, output = comparison(config(corpus), workdir)
+    assert again.run() == []
+    assert output.getvalue().count("skipped") == 2
+
+
+def test_another_config_in_the_same_place_is_refused(finished, corpus):
+    workdir, _, _ = finished
+    other, _ = comparison(config(corpus, train__learning_rate=0.1), workdir)
+    failures = other.run()
+    assert "train.learning_rate was 0.003 and is now 0.1" in failures[0]["reason"]
+    assert "--workdir" in failures[0]["reason"]
+
+
+def test_another_evaluation_uses_the_trained_checkpoint(finished, corpus, tmp_path):
+    workdir, _, _ = finished
+    other, _ = comparison(config(corpus, eval__documents=1), workdir)
+    assert other.run(task_id=0) == []
+    metrics = (workdir / "runs/rope/seed0/metrics.jsonl").read_text().splitlines()
+    assert len(metrics) == 1, "trained again"
+    comparison(config(corpus), workdir)[0].run()
+
+
+def test_one_scheme_failing_leaves_the_others(corpus, tmp_path, monkeypatch):
+    def failing(spec, *args, **kwargs):
+        if spec.encoding.name == "rope":
+            raise FloatingPointError("loss nan at step 3")
+        return train(spec, *args, **kwargs)
+
+    monkeypatch.setattr(compare, "train", failing)
+    one, output = comparison(config(corpus), tmp_path)
+    failures = one.run()
+    assert [f["scheme"] for f in failures] == ["rope"]
+    assert "loss nan at step 3" in output.getvalue()
+    page = one.write_report("command").read_text()
+    assert "alibi" in page and "loss nan at step 3" in page
+    assert "Traceback" in (tmp_path / "runs/rope/seed0/failure.json").read_text()
+    # Mended, the failure goes away.
+    monkeypatch.setattr(compare, "train", train)
+    again, _ = comparison(config(corpus), tmp_path)
+    assert again.run() == [] and not (tmp_path / "runs/rope/seed0/failure.json").exists()
+
+
+def test_points_are_every_trained_scheme_under_every_seed():
+    config = get_config("small")
+    found = points(config)
+    trained = [name for name in REGISTRY if name not in config.extend]
+    assert len(found) == 3 * len(trained) == 33
+    assert [p.scheme for p in found[: len(trained)]] == trained
+    assert found[trained.index("rope")].extensions == ("pi", "ntk", "dynamic_ntk", "yarn")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_describe_models_that_exist(preset, tmp_path):
+    config = get_config(preset)
+    config.corpus = "stdlib"
+    one, _ = comparison(config, tmp_path)
+    assert one.protocols.document_length(one.recipe.length) == one.documents["test"].shape[1]
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"schemes": "rope,alibbi"}, "alibbi.*did you mean 'alibi'"),
+        ({"schemes": "yarn"}, "add rope to schemes"),
+        ({"seeds": 0}, "seeds=0"),
+        ({"corpus": "files:nowhere/*.txt"}, "'files:nowhere/.*no files found"),
+        ({"train__length": 5000, "eval__last_tokens": 16}, "5001 tokens.*the longest has"),
+        ({"train__batch_size": 12}, "train.batch_size=12 must be a multiple of 8"),
+        ({"mesh": (3, 1, 1)}, "mesh=.*8"),
+        ({"eval__last_tokens": 64}, "at most the training length"),
+        ({"model__num_heads": 5}, "num_heads=5"),
+        ({"model__model_dim": 36, "model__head_dim": 9}, "even"),
+    ],
+)
+def test_bad_configs_are_refused_before_anything_is_trained(corpus, tmp_path, changes, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        comparison(config(corpus, **changes), tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def launch(*arguments, **environment):
+    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    return subprocess.run(
+        [sys.executable, "launch.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_command_line_runs_one_point_and_reports(corpus, tmp_path):
+    done = launch(
+        "--config=configs/extrapolation.py:tiny",
+        f"--workdir={tmp_path}",
+        f"--config.corpus={corpus}",
+        "--config.schemes=alibi,nope",
+        "--config.train.steps=2",
+        SLURM_ARRAY_TASK_ID="1",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nope" in done.stdout and "report.html" in done.stdout
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["nope"]
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--config.schemes=nopee"], "error: unknown encoding 'nopee', did you mean 'nope'"),
+        (["--task_id=99"], "error: task_id=99 must be in 0..10"),
+        (["--config=configs/extrapolation.py:smal"], "unknown preset 'smal'; valid: tiny, small"),
+        (["--config.train.stepz=3"], 'Did you mean "steps"'),
+        (["--config.train.steps=many"], "--config.train.steps"),
+    ],
+)
+def test_command_line_says_what_is_wrong(tmp_path, arguments, message):
+    preset = "--config=configs/extrapolation.py:tiny"
+    if not any(a.startswith("--config=") for a in arguments):
+        arguments = [preset, *arguments]
+    done = launch(f"--workdir={tmp_path}", *arguments)
+    assert done.returncode != 0
+    assert message in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr

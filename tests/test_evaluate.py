@@ -1,0 +1,147 @@
+"""The evaluation protocols, on losses that say which token was scored with what context."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
+from experiments.mesh import make_mesh
+from posenc_jax import Encoding
+
+T = 8
+PROTOCOLS = Protocols(
+    multiples=(1, 2, 4),
+    last_tokens=4,
+    documents=3,
+    splits=("test",),
+    strides=((2, 3), (1, 2)),
+    window_stride=2,
+    batch_tokens=64,
+)
+DOCUMENTS = np.arange(3)[:, None] * 1000 + np.arange(PROTOCOLS.document_length(T))[None]
+
+
+class Recorder:
+    """Stands in for a Scorer: the loss of a target is its context length, and it keeps targets."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, windows_NL, encoding):
+        self.calls.append((windows_NL, encoding))
+        N, L = windows_NL.shape
+        return np.tile(np.arange(1.0, L), (N, 1))
+
+
+def run():
+    recorder = Recorder()
+    records, curve = evaluate(recorder, DOCUMENTS, PROTOCOLS, T, lambda multiple: f"x{multiple}")
+    return recorder, {(r["protocol"], r["stride"], r["multiple"]): r for r in records}, curve
+
+
+def test_last_scores_the_same_tokens_at_every_length():
+    recorder, records, _ = run()
+    targets = {}
+    for multiple in PROTOCOLS.multiples:
+        windows = next(
+            w for w, encoding in recorder.calls if w.shape[1] == multiple * T + 1 and encoding
+        )
+        last_piece = windows.reshape(3, -1, multiple * T + 1)[:, -1]
+        targets[multiple] = last_piece[:, -PROTOCOLS.last_tokens :]
+        record = records["last", None, multiple]
+        assert record["tokens"] == 3 * 4
+        # Contexts of the last four targets: L - 3 .. L tokens.
+        assert record["loss"] == multiple * T - 1.5
+    for one, other in itertools.pairwise(targets.values()):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(targets[1], DOCUMENTS[:, -4:])
+
+
+def test_non_overlapping_scores_every_token_once():
+    recorder, records, _ = run()
+    for multiple in PROTOCOLS.multiples:
+        windows = next(w for w, _ in recorder.calls if w.shape[1] == multiple * T + 1)
+        scored = windows[:, 1:].reshape(3, -1)
+        np.testing.assert_array_equal(scored, DOCUMENTS[:, -4 * T :])
+        assert records["non_overlapping", None, multiple]["loss"] == (multiple * T + 1) / 2
+
+
+@pytest.mark.parametrize("stride,documents", PROTOCOLS.strides)
+def test_sliding_windows_cover_the_targets_with_full_context(stride, documents):
+    recorder, records, _ = run()
+    for multiple in PROTOCOLS.multiples:
+        record = records["sliding", stride, multiple]
+        assert record["tokens"] == documents * PROTOCOLS.last_tokens
+        assert record["loss"] == multiple * T - (stride - 1) / 2
+    windows = [w for w, _ in recorder.calls if w.shape == (documents * 4 // stride, 4 * T + 1)]
+    scored = np.sort(windows[0][:, -stride:].reshape(documents, -1), axis=1)
+    np.testing.assert_array_equal(scored, DOCUMENTS[:documents, -4:])
+
+
+def test_windowed_is_sliding_at_the_training_length():
+    _, records, _ = run()
+    assert records["windowed", 2, 1]["loss"] == T - 0.5
+    assert records["windowed", 2, 1]["tokens"] == 12
+
+
+def test_curve_is_the_loss_by_position():
+    _, _, curve = run()
+    assert curve["positions"] == list(range(1, 4 * T + 1))
+    assert curve["loss"] == list(range(1, 4 * T + 1))
+
+
+def test_the_encoding_of_a_length_is_used_at_that_length():
+    recorder, _, _ = run()
+    for windows, encoding in recorder.calls:
+        assert encoding == f"x{(windows.shape[1] - 1) // T}"
+
+
+def test_work_counts_the_tokens():
+    recorder, _, _ = run()
+    tokens = sum(w.shape[0] * (w.shape[1] - 1) for w, _ in recorder.calls)
+    assert work(PROTOCOLS, T) == tokens
+
+
+class Uniform(Encoding):
+    """A model that finds all 7 tokens equally likely."""
+
+    def __call__(self, tokens_BT, positions, encoding=None):
+        return jax.numpy.zeros((*tokens_BT.shape, 7))
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+def test_scorer_pads_the_last_batch_and_drops_the_padding(shape):
+    advanced = []
+    score = Scorer(Uniform(), make_mesh(shape), 20, lambda note, steps: advanced.append(steps))
+    losses = score(np.zeros((11, 5), np.int32), None)
+    assert losses.shape == (11, 4)
+    np.testing.assert_allclose(losses, np.log(7), rtol=1e-6)
+    assert sum(advanced) == 44
+
+
+def test_units():
+    assert in_other_units(np.log(2), 1.0)["bits_per_byte"] == 1.0
+    assert in_other_units(2 * np.log(2), 4.0)["bits_per_byte"] == 0.5
+    assert in_other_units(np.log(5), 1.0)["perplexity"] == pytest.approx(5)
+    assert in_other_units(1e4, 1.0)["perplexity"] == np.inf
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"multiples": (2, 4)}, "must ascend from 1"),
+        ({"multiples": (1, 3, 4)}, "must all divide the largest"),
+        ({"strides": ((3, 1),)}, "must divide eval.last_tokens"),
+        ({"window_stride": 0}, "must divide eval.last_tokens"),
+    ],
+)
+def test_bad_protocols_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Protocols(**({"last_tokens": 4, "strides": (), "window_stride": 2} | change))
+
+
+def test_targets_must_fit_the_shortest_context():
+    with pytest.raises(ValueError, match="at most the training length 3"):
+        PROTOCOLS.check(3)

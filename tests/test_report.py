@@ -1,0 +1,242 @@
+"""The report: its numbers, what it refuses to average, and that the page stands alone."""
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from experiments import report
+
+TRAIN_LENGTH = 64
+SLOPES = {"alibi": -0.01, "nope": 0.4, "rope": 1.1, "yarn": 0.1}
+
+
+def record(scheme, seed, length, bits, split="test", protocol="last", stride=None):
+    return {
+        "scheme": scheme,
+        "seed": seed,
+        "split": split,
+        "protocol": protocol,
+        "stride": stride,
+        "length": length,
+        "multiple": length // TRAIN_LENGTH,
+        "loss": bits * 2.2,
+        "bits_per_byte": bits,
+        "perplexity": math.exp(min(bits * 2.2, 700)),
+        "tokens": 1000,
+    }
+
+
+def make_study(slopes=SLOPES, seeds=(0, 1, 2), splits=("test",), strides=()):
+    """Loss grows by the slope with every doubling; seed ``s`` adds ``s / 1000`` bits."""
+    records, curves, training = [], [], []
+    for scheme, slope in slopes.items():
+        for seed in seeds:
+            base = 1.2 + seed / 1000
+            for split in splits:
+                window = {"split": split, "protocol": "windowed"}
+                records.append(record(scheme, seed, TRAIN_LENGTH, base + 0.0005, **window))
+                for k in range(5):
+                    bits, length = base + slope * k, TRAIN_LENGTH * 2**k
+                    records.append(record(scheme, seed, length, bits, split))
+                    for stride in strides:
+                        sliding = {"protocol": "sliding", "stride": stride}
+                        records.append(record(scheme, seed, length, bits, split, **sliding))
+            run = {"scheme": scheme, "seed": seed}
+            positions = [1, 8, 64, 256, 1024]
+            curves.append({**run, "split": "test", "positions": positions, "loss": [5, 4, 3, 3, 4]})
+            cost = {"steps": 10, "tokens": 5000, "seconds": 2.5, "final_loss": 3.0}
+            trained = "rope" if scheme == "yarn" else scheme
+            training.append({**run, **cost, "parameters": 1234567, "trained": trained})
+    about = {
+        "command": "python launch.py --config=configs/length.py --sweep",
+        "train_length": TRAIN_LENGTH,
+        "last_tokens": 32,
+        "corpus": "a & b",
+        "corpus_digest": "sha256:12ab",
+        "versions": {"jax": "0.7"},
+        "device": "1 x CPU",
+        "git": "abc123",
+        "config": {"train": {"steps": 10}},
+        "date": "2026-01-01",
+    }
+    return report.Study(records, curves, training, [], about)
+
+
+def page_of(study, folder):
+    return report.write(folder, study).read_text(encoding="utf-8")
+
+
+def printed(study, width=200):
+    console = Console(file=io.StringIO(), width=width)
+    report.print_table(study, console)
+    return console.file.getvalue()
+
+
+def replace_bits(study, scheme, seed, length, bits):
+    where = (scheme, seed, length, "last")
+    records = [
+        {**r, "bits_per_byte": bits}
+        if (r["scheme"], r["seed"], r["length"], r["protocol"]) == where
+        else r
+        for r in study.records
+    ]
+    return dataclasses.replace(study, records=records)
+
+
+def test_mean_and_standard_error():
+    records = [record("a", seed, 64, bits) for seed, bits in enumerate((1.0, 2.0, 4.0))]
+    cell = report.summarise(records, split="test", protocol="last")["a"][64]
+    # Mean 7/3; squared deviations sum to 14/3; sqrt(14/3 / 2 / 3) = sqrt(7) / 3.
+    assert cell == (pytest.approx(7 / 3), pytest.approx(math.sqrt(7) / 3), 3)
+    loss = report.summarise(records[:1], split="test", protocol="last", metric="loss")
+    assert loss["a"][64] == (pytest.approx(2.2), None, 1)
+
+
+def test_strides_are_not_mixed():
+    records = make_study(strides=(64, 1)).records
+    with pytest.raises(ValueError, match=r"strides \[1, 64\]"):
+        report.summarise(records, split="test", protocol="sliding")
+    assert report.summarise(records, split="test", protocol="sliding", stride=1)["rope"][64][2] == 3
+
+
+def test_a_measurement_counts_once():
+    records = [record("a", 0, 64, 1.0), record("a", 0, 64, 1.0)]
+    with pytest.raises(ValueError, match="two records of a, seed 0"):
+        report.summarise(records, split="test", protocol="last")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, None])
+def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
+    study = replace_bits(make_study(), "alibi", 1, 256, bad)
+    summary = report.summarise(study.records, split="test", protocol="last")
+    assert summary["alibi"][256] == (math.inf, None, 3)
+    assert math.isfinite(summary["alibi"][128][0])
+    assert "not finite" in printed(study)
+    assert "not finite" in page_of(study, tmp_path)
+    json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_rows_are_sorted_by_loss_at_four_times_the_train_length():
+    lines = printed(make_study()).splitlines()
+    order = [line.split()[1] for line in lines if line.startswith("│")]
+    assert order == ["alibi", "yarn", "nope", "rope"]
+    study = replace_bits(make_study(seeds=(0,)), "alibi", 0, 256, 9.0)
+    lines = printed(study).splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("│")][-1] == "alibi"
+
+
+def test_marks_who_beats_the_windowed_baseline_for_every_seed(tmp_path):
+    study = make_study()
+    # Better than its window at 2x, 4x, 8x, 16x; in two tables.
+    assert page_of(study, tmp_path).count("<i>✓</i>") == 2 * 4
+    study = replace_bits(study, "alibi", 2, 256, 1.3)
+    assert page_of(study, tmp_path).count("<i>✓</i>") == 2 * 3
+
+
+def test_the_page_stands_alone(tmp_path):
+    page = page_of(make_study(splits=("test", "manual"), strides=(64, 1)), tmp_path)
+    assert "http" not in page
+    assert "<script" not in page and "@import" not in page and " src=" not in page
+    assert page.count("<svg") == 3
+    ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
+    assert len(ids) == len(set(ids))
+    assert "a &amp; b" in page and "sha256:12ab" in page
+
+
+def test_text_is_escaped_and_names_are_not_markup(tmp_path):
+    names = ("<b>", "$x_{$", "[red]", "_a--b")
+    study = make_study(dict.fromkeys(names, 0.1))
+    failures = [{"scheme": "<i>", "seed": 0, "reason": "<script>"}]
+    page = page_of(dataclasses.replace(study, failures=failures), tmp_path)
+    assert "<th class=text><b>" not in page and "&lt;b&gt;" in page
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert all(name in printed(study) for name in names)
+
+
+def test_round_trip(tmp_path):
+    study = make_study()
+    report.write(tmp_path, study)
+    assert report.Study(**json.loads((tmp_path / "results.json").read_text())) == study
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
+    assert len(rows) == len(study.records)
+    assert [float(row["bits_per_byte"]) for row in rows] == [
+        r["bits_per_byte"] for r in study.records
+    ]
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path):
+    report.write(tmp_path / "a", make_study())
+    report.write(tmp_path / "b", make_study())
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == [
+        "loss_vs_length.svg", "loss_vs_position.svg",
+        "report.html", "results.csv", "results.json",
+    ]  # fmt: skip
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_what_is_missing_is_left_out(tmp_path):
+    study = make_study(seeds=(0,))
+    records = [r for r in study.records if r["protocol"] == "last"]
+    records = [r for r in records if r["scheme"] != "rope" or r["length"] == TRAIN_LENGTH]
+    failures = [{"scheme": "cope", "seed": 0, "reason": "out of memory"}]
+    study = dataclasses.replace(study, curves=[], training=[])
+    bare = dataclasses.replace(study, records=records, failures=failures)
+    page = page_of(bare, tmp_path)
+    assert page.count("<svg") == 1 and "out of memory" in page
+    # The only ± is the caption's; the only length of rope is the train length.
+    assert page.count("±") == 1 and "<td>-<small>" in page
+    assert "out of memory" in printed(bare)
+
+
+def test_every_run_failed(tmp_path):
+    failures = [{"scheme": "rope", "seed": 0, "reason": "out of memory"}]
+    study = dataclasses.replace(make_study(), records=[], curves=[], training=[], failures=failures)
+    assert "out of memory" in page_of(study, tmp_path)
+    assert "out of memory" in printed(study)
+
+
+def test_no_test_split_and_no_finite_loss(tmp_path):
+    page_of(make_study(splits=("manual",)), tmp_path)
+    study = make_study({"rope": math.nan}, seeds=(0,))
+    assert "not finite" in page_of(study, tmp_path)
+
+
+def test_an_empty_study_is_refused(tmp_path):
+    study = dataclasses.replace(make_study(), records=[])
+    for call in (lambda: report.write(tmp_path, study), lambda: report.print_table(study)):
+        with pytest.raises(ValueError, match="no records and no failures"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_changes_nothing(tmp_path, monkeypatch):
+    report.write(tmp_path, make_study())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write_text = Path.write_text
+
+    def full_disk(path, text, **options):
+        if "report.html" in path.name:
+            write_text(path, text[:10], **options)
+            raise OSError("no space left")
+        return write_text(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        report.write(tmp_path, make_study(seeds=(0,)))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_labels_keep_their_distance_and_their_order():
+    heights = report._spread([0.1, 0.1, 0.11, 0.5, 7.0, math.inf], gap=0.1)
+    assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(heights))
+    assert heights[0] >= 0 and heights[-1] <= 1 + 1e-9
+    assert heights[3] == pytest.approx(0.5)

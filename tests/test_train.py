@@ -1,0 +1,254 @@
+"""Training: the step, its sharding, and stopping and resuming at any moment."""
+
+import functools
+import io
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import FrozenConfigDict
+from rich.console import Console
+
+from experiments.checkpoint import Checkpoints
+from experiments.data import Corpus, window_index
+from experiments.mesh import batch_sharding, make_mesh, state_shardings
+from experiments.record import Metrics, open_run
+from experiments.train import PreemptedError, Recipe, initial_state, token_losses, train, train_step
+
+SPEC = FrozenConfigDict(
+    {
+        "encoding": {"name": "alibi"},
+        "model": {"vocab_size": 16, "model_dim": 16, "num_layers": 2, "num_heads": 4},
+    }
+)
+RECIPE = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, log_every=1, checkpoint_every=2)
+
+
+@pytest.fixture(scope="module")
+def windows():
+    tokens = np.random.default_rng(0).integers(0, 16, 4000).astype(np.uint8)
+    offsets, splits = np.array([0, 1500, 4000]), np.zeros(2, np.int8)
+    corpus = Corpus("toy", tokens, offsets, splits, 16, 1.0, "digest")
+    return window_index(corpus, "train", RECIPE.length)
+
+
+def run(folder, windows, recipe=RECIPE, seed=0, shape=(-1, 1, 1)):
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console(file=io.StringIO())
+    mesh = make_mesh(shape)
+    return train(SPEC, recipe, windows, mesh, seed=seed, folder=folder, console=console)
+
+
+def losses(folder):
+    return [
+        json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def arrays(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_identical(one, other):
+    for a, b in zip(arrays(one), arrays(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, windows):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    model, summary = run(folder, windows)
+    return folder, model, summary
+
+
+def test_summary_and_metrics(uninterrupted):
+    folder, model, summary = uninterrupted
+    assert summary["steps"] == 6 and summary["tokens"] == 6 * 8 * 8
+    assert summary["parameters"] == sum(a.size for a in arrays(model))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[-1]["loss"] == summary["final_loss"]
+    # An untrained model finds all tokens about equally likely.
+    assert lines[0]["loss"] == pytest.approx(np.log(16), abs=0.1)
+
+
+def test_learns_what_repeats(tmp_path):
+    tokens = np.tile(np.arange(16), 250).astype(np.uint8)
+    corpus = Corpus("cycle", tokens, np.array([0, 4000]), np.zeros(1, np.int8), 16, 1.0, "digest")
+    recipe = Recipe(length=8, batch_size=8, steps=60, learning_rate=1e-2, warmup_steps=5)
+    _, summary = run(tmp_path, window_index(corpus, "train", 8), recipe)
+    assert summary["final_loss"] < np.log(16) / 4
+
+
+class StopError(Exception):
+    pass
+
+
+def interrupt_at(step, monkeypatch):
+    """Makes training die while it records ``step``, as a kill would: nothing is cleaned up."""
+    write = Metrics.write
+
+    def failing(self, **values):
+        if values["step"] == step:
+            raise StopError
+        write(self, **values)
+
+    monkeypatch.setattr(Metrics, "write", failing)
+
+
+@pytest.mark.parametrize("step", [1, 4, 5])
+def test_resumes_exactly_where_it_stopped(tmp_path, windows, uninterrupted, monkeypatch, step):
+    with monkeypatch.context() as patch:
+        interrupt_at(step, patch)
+        with pytest.raises(StopError):
+            run(tmp_path, windows)
+    model, _ = run(tmp_path, windows)
+    assert_identical(model, uninterrupted[1])
+    assert losses(tmp_path) == losses(uninterrupted[0])
+
+
+def test_a_finished_run_is_not_trained_again(uninterrupted, windows):
+    folder, model, _ = uninterrupted
+    before = losses(folder)
+    again, _ = run(folder, windows)
+    assert_identical(again, model)
+    assert losses(folder) == before
+
+
+def test_preemption_saves_the_step_it_stopped_at(tmp_path, windows, uninterrupted, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "preempted", lambda self, step: step == 3)
+        with pytest.raises(PreemptedError, match="step 3"):
+            run(tmp_path, windows)
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 3
+    model, _ = run(tmp_path, windows)
+    assert_identical(model, uninterrupted[1])
+
+
+def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, uninterrupted, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(5, patch)
+        with pytest.raises(StopError):
+            run(tmp_path, windows)
+    half = tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp-1"
+    half.mkdir()
+    (half / "default").write_text("cut off")
+    model, _ = run(tmp_path, windows)
+    assert_identical(model, uninterrupted[1])
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    tmp_path, windows, monkeypatch
+):
+    import experiments.train as module
+
+    def poisoned(model, tokens, encoding=None):
+        return token_losses(model, tokens, encoding) * jnp.where(tokens[0, 0] >= 0, jnp.nan, 1.0)
+
+    recipe = Recipe(length=8, batch_size=8, steps=4, warmup_steps=2, checkpoint_every=2)
+    run(tmp_path, windows, recipe)
+    longer = Recipe(length=8, batch_size=8, steps=8, warmup_steps=2, checkpoint_every=2, beta2=0.9)
+    monkeypatch.setattr(module, "token_losses", poisoned)
+    with pytest.raises(FloatingPointError, match=r"step 5.*of step 4.*train\.learning_rate"):
+        run(tmp_path, windows, longer)
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 1), (2, 4, 1), (2, 2, 2)])
+def test_sharded_training_is_unsharded_training(tmp_path, windows, uninterrupted, shape):
+    model, _ = run(tmp_path, windows, shape=shape)
+    for a, b in zip(arrays(model), arrays(uninterrupted[1]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
+
+
+def test_heads_and_optimizer_moments_are_on_the_model_axis():
+    mesh = make_mesh((2, 4, 1))
+    init = functools.partial(initial_state, spec=SPEC, recipe=RECIPE)
+    shardings = state_shardings(jax.eval_shape(init, jax.random.key(0)), mesh)
+    state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
+    kernels = [state["model"], state["opt_state"][1][0].mu, state["opt_state"][1][0].nu]
+    for tree in kernels:
+        kernel = tree.blocks.attention.q.kernel[...]
+        assert kernel.shape == (2, 16, 16)
+        assert kernel.addressable_shards[0].data.shape == (2, 16, 4)
+
+
+def test_gradient_accumulation_is_the_whole_batch():
+    state = initial_state(jax.random.key(0), SPEC, RECIPE)
+    tokens = jax.random.randint(jax.random.key(1), (8, 9), 0, 16)
+    step = jax.jit(train_step, static_argnames="recipe")
+    whole, numbers = step(state, tokens, recipe=RECIPE)
+    parts = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, accumulate=4)
+    accumulated, same_numbers = step(state, tokens, recipe=parts)
+    np.testing.assert_allclose(numbers["loss"], same_numbers["loss"], rtol=1e-6)
+    # The first update is Adam's sign of the gradient: compare moments, which keep its size.
+    for a, b in zip(
+        arrays(whole["opt_state"][1][0].mu), arrays(accumulated["opt_state"][1][0].mu), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_only_matrices_decay():
+    state = initial_state(jax.random.key(0), SPEC, RECIPE)
+    zero = jax.tree.map(jnp.zeros_like, state["model"])
+    recipe = Recipe(length=8, batch_size=8, steps=6, warmup_steps=0, weight_decay=0.5)
+    optimizer = recipe.optimizer()
+    updates, _ = optimizer.update(zero, optimizer.init(state["model"]), state["model"])
+    assert abs(updates.blocks.mlp.up.kernel[...]).max() > 0
+    for still in (updates.embedding, updates.final_norm.scale, updates.blocks.mlp_norm.scale):
+        assert abs(still[...]).max() == 0
+
+
+def test_schedule_warms_up_and_falls_to_a_tenth():
+    schedule = Recipe(length=8, batch_size=8, steps=100, warmup_steps=10).schedule()
+    assert float(schedule(0)) == 0
+    assert float(schedule(10)) == pytest.approx(3e-3)
+    assert float(schedule(100)) == pytest.approx(3e-4)
+
+
+def test_losses_are_cross_entropies():
+    model = initial_state(jax.random.key(0), SPEC, RECIPE)["model"]
+    tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 16)
+    logits = model(tokens[:, :-1], jnp.arange(8)[None])
+    expected = optax.losses.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
+    np.testing.assert_allclose(token_losses(model, tokens), expected, rtol=1e-6)
+
+
+def test_changed_config_is_refused_with_the_fields_that_differ(tmp_path):
+    config = {"train": {"steps": 5, "length": 8}, "seed": 0}
+    open_run(tmp_path, config)
+    open_run(tmp_path, config)
+    with pytest.raises(ValueError, match=r"train\.steps was 5 and is now 9.*--workdir") as error:
+        open_run(tmp_path, {"train": {"steps": 9, "length": 8}, "seed": 0})
+    assert "length" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (1, 1), (-1, -1, 1), (0, 1, 1), (16, 1, 1)])
+def test_a_mesh_that_does_not_match_the_devices_is_refused(shape):
+    with pytest.raises(ValueError, match="mesh="):
+        make_mesh(shape)
+
+
+def test_a_model_the_mesh_does_not_divide_is_refused():
+    spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | {"vocab_size": 15}})
+    init = functools.partial(initial_state, spec=spec, recipe=RECIPE)
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"model=8 does not divide axis 0 of model/embedding"):
+        state_shardings(abstract, make_mesh((1, 8, 1)))
+
+
+def test_batches_lie_on_the_data_axis():
+    mesh = make_mesh((4, 2, 1))
+    batch = jax.device_put(np.zeros((8, 9), np.int32), batch_sharding(mesh))
+    assert batch.addressable_shards[0].data.shape == (2, 9)
+
+
+@pytest.mark.parametrize(
+    "field,value", [("steps", 0), ("length", 0), ("batch_size", 0), ("accumulate", 3)]
+)
+def test_bad_recipes_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"train.{field}"):
+        Recipe(**({"length": 8, "batch_size": 8, "steps": 6} | {field: value}))
