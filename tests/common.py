@@ -1,0 +1,224 @@
+"""Small encodings, models and inputs that the tests share.
+
+To bring a new scheme under the tests, list here what cannot be guessed: alternative values of its
+own keywords (``ALTERNATIVES``), and in ``test_float64.py`` its equation in NumPy.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import posenc_jax
+from posenc_jax.rotary import frequencies
+
+SCHEMES = list(posenc_jax.REGISTRY)
+HEADS, HEAD_DIM, WIDTH, TRAIN_LENGTH, VOCAB, LAYERS = 4, 8, 32, 32, 64, 2
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+INDEX = json.loads((GOLDEN / "index.json").read_text())
+
+# What a scheme needs in order to be used past its training length, and to show at short ones.
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "learned": {"out_of_range": "clamp"},
+    "fire": {"init_length": 8.0},
+}
+
+# Parameters that cannot change the output: the last bias of FIRE's network is one constant a head,
+# which softmax does not see.
+INVISIBLE = {"fire": (("outer", "bias"),)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Alternative:
+    """Another value of a keyword, and the settings under which it must matter.
+
+    ``beside`` are further keywords that both sides get, ``baseline`` the value on the other side
+    (default: the scheme's own default), ``num_axes`` the number of position axes.
+    """
+
+    value: Any
+    beside: dict[str, Any] = dataclasses.field(default_factory=dict)
+    baseline: Any = None
+    num_axes: int = 1
+
+
+_ROPE = {
+    "base": Alternative(100.0),
+    "axes": Alternative((1, 0, 1, 0), baseline=(0, 0, 1, 1), num_axes=2),
+    "rotary_dim": Alternative(4),
+    "layout": Alternative("interleaved"),
+}
+_FACTOR = {"factor": Alternative(8.0)}
+
+ALTERNATIVES: dict[str, dict[str, Alternative]] = {
+    "sinusoidal": {
+        "base": Alternative(100.0),
+        "layout": Alternative("half"),
+        "token_scale": Alternative(1.0),
+    },
+    "learned": {"out_of_range": Alternative("interpolate")},
+    "rope": _ROPE | {"frequencies": Alternative(frequencies.PositionInterpolation(2.0))},
+    "pi": _ROPE | _FACTOR,
+    "ntk": _ROPE | _FACTOR,
+    "dynamic_ntk": _ROPE | {"factor": Alternative(2.0)},
+    "yarn": _ROPE
+    | _FACTOR
+    | {
+        "beta_fast": Alternative(1.2, beside={"base": 20.0}),
+        "beta_slow": Alternative(0.5),
+        "ramp": Alternative("turns"),
+        "truncate": Alternative(False, beside={"base": 100.0}),
+        "attention_factor": Alternative(1.0),
+        "mscale": Alternative(0.5, beside={"mscale_all_dim": 1.0}),
+        "mscale_all_dim": Alternative(0.5, beside={"mscale": 1.0}),
+    },
+    "hope": _ROPE | {"cut_cycles": Alternative(0.1)},
+    "p_rope": _ROPE | {"fraction": Alternative(0.5), "factor": Alternative(2.0)},
+    "t5": {
+        "num_buckets": Alternative(16),
+        "max_distance": Alternative(32),
+        "bidirectional": Alternative(True),
+    },
+    "fire": {"hidden": Alternative(16), "init_length": Alternative(64.0)},
+    "transformer_xl": {"base": Alternative(100.0)},
+}
+
+
+def build(name: str, *, seed: int = 0, trained: bool = True, **keywords):
+    """The scheme at small dimensions, its parameters moved as if by training.
+
+    Several start at zero, where a mistake in how they are used would not show.
+    """
+    arguments = dict(num_heads=HEADS, head_dim=HEAD_DIM, model_dim=WIDTH, train_length=TRAIN_LENGTH)
+    arguments |= OVERRIDES.get(name, {}) | keywords
+    encoding = posenc_jax.make(name, rngs=nnx.Rngs(seed), **arguments)
+    return moved(encoding, seed) if trained else encoding
+
+
+def one_of_each_program() -> list[str]:
+    """The first scheme of every class, and of every length of ``prepare`` within it.
+
+    PI, NTK, p-RoPE and HoPE are RoPE with other constants: where a test compiles a whole model, one
+    of them stands for all.
+    """
+    first: dict[tuple, str] = {}
+    for name in SCHEMES:
+        encodings = []
+
+        def prepare(positions, length, name=name, encodings=encodings):
+            encodings.append(build(name, trained=False))
+            return encodings[0].prepare(positions, length)
+
+        program = jax.make_jaxpr(prepare)(np.zeros((1, 2), np.int32), np.ones((1, 1), np.int32))
+        first.setdefault((type(encodings[0]), len(program.eqns)), name)
+    return list(first.values())
+
+
+def moved(module, seed: int, by: float = 0.3):
+    """``module`` with Gaussian noise of width ``by`` added to every parameter."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda p: p + by * jnp.asarray(rng.standard_normal(p.shape), p.dtype), module
+    )
+
+
+def build_model(encoding, *, seed: int = 0, trained: bool = True, **keywords):
+    """A Transformer of two layers over ``encoding``, a scheme's name or a built one."""
+    if isinstance(encoding, str):
+        encoding = build(encoding, num_layers=LAYERS)
+    arguments = dict(vocab_size=VOCAB, model_dim=WIDTH, num_layers=LAYERS, num_heads=HEADS)
+    arguments |= dict(mlp_dim=WIDTH) | keywords
+    model = posenc_jax.Transformer(encoding, rngs=nnx.Rngs(seed), **arguments)
+    if trained:
+        # Wide enough for attention to be far from uniform, so that positions matter.
+        model.embedding[...] = 25 * model.embedding[...]
+        model.blocks = jax.tree.map(lambda p: 8 * p if p.ndim == 3 else p, model.blocks)
+    return model
+
+
+def normal(seed: int, *shape) -> np.ndarray:
+    """float32 standard normal numbers."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def projections(num_heads: int = HEADS, head_dim: int = HEAD_DIM) -> list[np.ndarray]:
+    """Random matrices from the residual stream to queries, keys and values, ``[D, H, C]``."""
+    return [normal(seed, WIDTH, num_heads, head_dim) * WIDTH**-0.5 for seed in (101, 102, 103)]
+
+
+@jax.jit
+def attention(encoding, x_BTD, positions, segment_ids=None, length=None, weights=None):
+    """One attention layer under ``encoding``, ``[B, T, H, C]``: embed, project, attend."""
+    tokens = posenc_jax.Tokens.of(encoding, positions, segment_ids, length)
+    x_BTD = encoding.embed(x_BTD, positions)
+    q, k, v = (
+        jnp.einsum("btd,dhc->bthc", x_BTD, jnp.asarray(w, x_BTD.dtype))
+        for w in weights or projections()
+    )
+    return posenc_jax.attend(encoding, q, k, v, tokens)
+
+
+@jax.jit
+def forward(model, token_ids, positions, segment_ids=None, encoding=None):
+    """Logits of a Transformer."""
+    return model(token_ids, positions, segment_ids, encoding=encoding)
+
+
+def loss_and_gradients_of(model, token_ids, positions, weights_BTV):
+    """A weighted sum of the logits, and its gradient by every parameter."""
+    return jax.value_and_grad(lambda model: (model(token_ids, positions) * weights_BTV).sum())(
+        model
+    )
+
+
+loss_and_gradients = jax.jit(loss_and_gradients_of)
+
+
+@functools.partial(jax.jit, static_argnames=("scale", "causal"))
+def probabilities(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens=None, scale=None, causal=True):
+    """Attention weights ``[B, H, T, S]``, read off by attending to one-hot values."""
+    B, S, K, _ = k_BSKC.shape
+    one_hot = jnp.broadcast_to(jnp.eye(S)[None, :, None], (B, S, K, S))
+    weights = posenc_jax.attend(
+        encoding, q_BTHC, k_BSKC, one_hot, q_tokens, k_tokens, scale=scale, causal=causal
+    )
+    return weights.swapaxes(1, 2)
+
+
+@functools.partial(jax.jit, static_argnames="num_heads")
+def bias(encoding, q_positions, k_positions, num_heads: int = HEADS, heads=None) -> jax.Array:
+    """What ``score`` adds to zero logits between positions ``[T]`` and ``[S]``: ``[H, T, S]``."""
+    (T,), (S,) = q_positions.shape, k_positions.shape
+    heads = jnp.arange(num_heads) if heads is None else heads
+    tile = posenc_jax.Tile(
+        q=jnp.zeros((1, T, len(heads), HEAD_DIM)),
+        k=jnp.zeros((1, S, len(heads), HEAD_DIM)),
+        q_positions=q_positions[None],
+        k_positions=k_positions[None],
+        q_index=jnp.arange(T)[None],
+        k_index=jnp.arange(S)[None],
+        heads=heads,
+        num_heads=num_heads,
+    )
+    return encoding.score(jnp.zeros((1, len(heads), T, S)), tile)[0]
+
+
+def golden(name: str) -> tuple[dict[str, np.ndarray], Any]:
+    """The arrays of one golden file and the settings they were made with."""
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return dict(arrays), INDEX[name]["params"]
+
+
+def parameter_paths(module) -> list[tuple[tuple[str, ...], jax.Array]]:
+    """Every parameter of a module with the names that lead to it."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(module)
+    names = [
+        [str(getattr(key, "key", getattr(key, "name", key))) for key in path] for path, _ in flat
+    ]
+    return [(tuple(path[:-1]), leaf) for path, (_, leaf) in zip(names, flat, strict=True)]

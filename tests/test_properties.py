@@ -1,0 +1,496 @@
+"""What must hold for every scheme of the registry, so that a new one is tested by being listed."""
+
+import dataclasses
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import posenc_jax
+from posenc_jax.registry import own_keywords
+from posenc_jax.rotary.positions import packed, text
+
+each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
+each_program = pytest.mark.parametrize("name", common.one_of_each_program())
+each_mesh = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+
+B, T = 2, 24
+TOKEN_IDS = np.arange(B * T, dtype=np.int32).reshape(B, T)
+UNUSED_ID = B * T + 3
+
+
+def shuffled(limit: int = 32) -> np.ndarray:
+    """int32 ``[B, T]`` positions below ``limit``, another order in every row."""
+    rng = np.random.default_rng(limit)
+    return np.stack([rng.choice(limit, T, replace=False) for _ in range(B)]).astype(np.int32)
+
+
+def residual(length: int = T, seed: int = 0) -> np.ndarray:
+    return 0.5 * common.normal(seed, B, length, common.WIDTH)
+
+
+def heads_of(seed: int, num_heads: int = common.HEADS, length: int = T) -> np.ndarray:
+    return common.normal(seed, B, length, num_heads, common.HEAD_DIM)
+
+
+@jax.jit
+def attend(encoding, q, k, v, positions, segment_ids=None):
+    tokens = posenc_jax.Tokens.of(encoding, positions, segment_ids)
+    return posenc_jax.attend(encoding, q, k, v, tokens)
+
+
+def close(actual, expected, rtol=1e-5, atol=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+def far(actual, expected) -> bool:
+    return float(jnp.abs(actual - expected).max()) > 1e-3
+
+
+def close_trees(actual, expected, rtol=2e-4, atol=1e-4):
+    """Leaf by leaf, to ``atol`` of the largest number in the leaf."""
+    pairs = zip(common.parameter_paths(actual), common.parameter_paths(expected), strict=True)
+    for (path, a), (_, b) in pairs:
+        scale = max(1.0, float(jnp.abs(b).max()))
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol * scale, err_msg=".".join(path))
+
+
+# Lengths
+
+
+@each_scheme
+def test_one_token_and_eight_times_the_training_length(name):
+    encoding = common.build(name)
+    length = 8 * common.TRAIN_LENGTH
+    x_BTD = residual(length)
+    long = common.attention(encoding, x_BTD, text(length))
+    assert np.isfinite(long).all()
+    assert np.ptp(long, axis=1).min() > 0
+
+    one = common.attention(encoding, x_BTD[:, :1], text(1))
+    only_value = encoding.embed(jnp.asarray(x_BTD[:, :1]), text(1))
+    close(one, jnp.einsum("btd,dhc->bthc", only_value, jnp.asarray(common.projections()[2])))
+
+
+@each_program
+def test_what_follows_does_not_change_what_came(name):
+    """Where a scheme adapts to a length, given the length."""
+    encoding = common.build(name)
+    x_BTD = residual(2 * T)
+    whole = common.attention(encoding, x_BTD, text(2 * T), length=2 * T)
+    start = common.attention(encoding, x_BTD[:, :T], text(T), length=2 * T)
+    close(whole[:, :T], start)
+
+
+@each_program
+def test_a_query_alone_is_a_query_among_others(name):
+    """One step of decoding: the last query, all the keys."""
+    encoding = common.build(name)
+    q, k, v = (jnp.asarray(heads_of(seed)) for seed in range(3))
+
+    @jax.jit
+    def both(encoding, positions):
+        tokens = posenc_jax.Tokens.of(encoding, positions, length=50)
+        last = posenc_jax.Tokens.of(encoding, positions[:, -1:], length=50)
+        last = dataclasses.replace(last, index=tokens.index[:, -1:])
+        whole = posenc_jax.attend(encoding, q, k, v, tokens)
+        return whole[:, -1:], posenc_jax.attend(encoding, q[:, -1:], k, v, last, tokens)
+
+    close(*both(encoding, shuffled()))
+
+
+# Positions
+
+
+@each_scheme
+def test_shift_of_all_positions(name):
+    encoding = common.build(name)
+    x_BTD, positions = residual(), shuffled(25)
+    # Given, or a shift would be a longer sequence to a scheme that adapts to it.
+    output = common.attention(encoding, x_BTD, positions, length=64)
+    shifted = common.attention(encoding, x_BTD, positions + 7, length=64)
+    assert far(shifted, output) != encoding.shift_invariant
+    if encoding.shift_invariant:
+        close(shifted, output)
+        distant = common.attention(encoding, x_BTD, positions + 1_000_003, length=64)
+        close(distant, output)
+
+
+@each_scheme
+def test_order_shows(name):
+    """Other positions for the same tokens give another output, but for NoPE."""
+    encoding = common.build(name)
+    x_BTD, positions = residual(), shuffled()
+    output = common.attention(encoding, x_BTD, positions)
+    assert far(common.attention(encoding, x_BTD, positions[:, ::-1]), output) == (name != "nope")
+
+
+@each_scheme
+def test_positions_shared_by_the_batch(name):
+    encoding = common.build(name)
+    positions = shuffled()[:1]
+    each_row = np.broadcast_to(positions, (B, T))
+    shared = common.attention(encoding, residual(), positions)
+    close(shared, common.attention(encoding, residual(), each_row))
+
+
+# Causality and documents
+
+
+@each_program
+def test_causality_by_gradient(name):
+    """A token's logit depends on the tokens written up to it, whatever their positions."""
+    query = 10
+    weights_BTV = np.zeros((B, T, common.VOCAB), np.float32)
+    # The output layer is tied: an id that is no input keeps its gradient out of the inputs' rows.
+    weights_BTV[0, query, UNUSED_ID] = 1.0
+    model = common.build_model(name)
+    _, gradients = common.loss_and_gradients(model, TOKEN_IDS, shuffled(), weights_BTV)
+    by_token = np.abs(gradients.embedding[...]).max(axis=-1)
+    assert (by_token[TOKEN_IDS[0, : query + 1]] > 0).all()
+    assert (by_token[TOKEN_IDS[0, query + 1 :]] == 0).all()
+    assert (by_token[TOKEN_IDS[1]] == 0).all()
+
+
+@each_program
+def test_packed_documents_are_separate_documents(name):
+    """One of them longer than a training sequence, so that a scheme may adapt to that one."""
+    encoding = common.build(name)
+    lengths = (7, common.TRAIN_LENGTH + 9)
+    segment_ids = np.repeat([3, 5], lengths)[None]
+    x_BTD = residual(sum(lengths))
+    together = common.attention(
+        encoding, x_BTD, np.asarray(packed(jnp.asarray(segment_ids))), segment_ids
+    )
+    first = common.attention(encoding, x_BTD[:, : lengths[0]], text(lengths[0]))
+    second = common.attention(encoding, x_BTD[:, lengths[0] :], text(lengths[1]))
+    close(together[:, : lengths[0]], first)
+    close(together[:, lengths[0] :], second)
+
+
+def test_a_model_packs_documents_too():
+    model = common.build_model("dynamic_ntk")
+    segment_ids = np.repeat([0, 1], (T - 9, 9))[None]
+    positions = np.asarray(packed(jnp.asarray(segment_ids))) * 3
+    together = common.forward(model, TOKEN_IDS, positions, segment_ids)
+    last = common.forward(model, TOKEN_IDS[:, -9:], positions[:, -9:])
+    close(together[:, -9:], last, atol=1e-4)
+    assert far(together, common.forward(model, TOKEN_IDS, positions))
+
+
+# Precision
+
+
+@each_scheme
+@pytest.mark.parametrize("start", [0, 1001])
+def test_bfloat16_attention(name, start):
+    """Positions past 256 are not bfloat16 numbers; the encoding must not make them so."""
+    encoding = common.build(name)
+    x_BTD, positions = residual(), shuffled() + np.int32(start)
+    exact = common.attention(encoding, x_BTD, positions)
+    rounded = common.attention(encoding, x_BTD.astype(jnp.bfloat16), positions)
+    assert rounded.dtype == jnp.bfloat16
+    error = np.abs(rounded.astype(np.float32) - exact).mean() / np.abs(exact).mean()
+    assert error < 0.02
+
+
+@each_program
+def test_bfloat16_model(name):
+    exact = common.forward(common.build_model(name), TOKEN_IDS, shuffled())
+    rounded_model = common.build_model(name, dtype="bfloat16")
+    assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(rounded_model))
+    rounded = common.forward(rounded_model, TOKEN_IDS, shuffled())
+    assert rounded.dtype == jnp.float32
+    assert 0 < np.abs(rounded - exact).mean() / np.abs(exact).mean() < 0.05
+
+
+# Heads
+
+
+def turns_heads_differently(encoding) -> bool:
+    """``rotate`` knows no head numbers: with parameters for each head it needs all heads."""
+    overrides = type(encoding).rotate is not posenc_jax.Encoding.rotate
+    leaves = jax.tree.leaves(encoding)
+    return overrides and any(p.shape[:1] == (common.HEADS,) for p in leaves)
+
+
+@each_program
+def test_some_heads_of_the_model(name):
+    encoding = common.build(name)
+    if turns_heads_differently(encoding):
+        pytest.skip("rotate has parameters for each head; see the sharded tests")
+    q, k, v = (heads_of(seed) for seed in range(3))
+
+    @jax.jit
+    def some(encoding, q, k, v, positions, heads):
+        tokens = posenc_jax.Tokens.of(encoding, positions)
+        return posenc_jax.attend(encoding, q, k, v, tokens, heads=heads, num_heads=common.HEADS)
+
+    whole = attend(encoding, q, k, v, shuffled())
+    for heads in (np.array([0, 1]), np.array([2, 3]), np.array([3, 1])):
+        parts = (x[:, :, heads] for x in (q, k, v))
+        close(some(encoding, *parts, shuffled(), heads), whole[:, :, heads])
+
+
+@each_program
+def test_grouped_queries(name):
+    encoding = common.build(name)
+    q, k, v = heads_of(0), heads_of(1, num_heads=2), heads_of(2, num_heads=2)
+    grouped = attend(encoding, q, k, v, shuffled())
+    repeated = attend(encoding, q, *(np.repeat(x, 2, axis=2) for x in (k, v)), shuffled())
+    close(grouped, repeated)
+
+
+# Meshes
+
+
+def mesh_of(kind):
+    return jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind, kind))
+
+
+def place(tree, mesh, *spec):
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
+
+
+@each_program
+@each_mesh
+def test_attention_sharded_over_batch_and_heads(name, kind):
+    """Values and gradients, by the input and by every parameter."""
+    encoding, x_BTD = common.build(name), residual()
+    positions, weights = shuffled(), common.projections()
+    segment_ids = np.sort(shuffled() % 2, axis=1)
+    expected = loss_and_gradients(encoding, x_BTD, positions, segment_ids, weights)
+    mesh = mesh_of(kind)
+    with jax.set_mesh(mesh):
+        by_head = ("model",) if turns_heads_differently(encoding) else ()
+        encoding = place(encoding, mesh, *by_head)
+        weights = place(weights, mesh, None, "model")
+        sides = (place(x, mesh, "data") for x in (x_BTD, positions, segment_ids))
+        (_, output), gradients = actual = loss_and_gradients(encoding, *sides, weights)
+    assert output.sharding.shard_shape(output.shape) == (B // 2, T, 1, common.HEAD_DIM)
+    close_trees(actual, expected)
+    assert len(gradients) == 2
+
+
+@jax.jit
+def loss_and_gradients(encoding, x_BTD, positions, segment_ids, weights):
+    def loss(encoding, x_BTD):
+        output = common.attention(encoding, x_BTD, positions, segment_ids, weights=weights)
+        return (output**2).sum(), output
+
+    return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(encoding, x_BTD)
+
+
+@pytest.mark.parametrize("name", ["learned", "transformer_xl"])
+@each_mesh
+def test_model_on_a_mesh(name, kind):
+    """Values and gradients, the batch sharded and the parameters on every device."""
+    weights_BTV = common.normal(0, B, T, common.VOCAB)
+    model, positions = common.build_model(name), shuffled()
+    expected = common.loss_and_gradients(model, TOKEN_IDS, positions, weights_BTV)
+    mesh = mesh_of(kind)
+    with jax.set_mesh(mesh):
+        batch = (place(x, mesh, "data") for x in (TOKEN_IDS, positions, weights_BTV))
+        actual = common.loss_and_gradients(place(model, mesh), *batch)
+    close_trees(actual, expected)
+
+
+# Transformations
+
+
+@each_program
+def test_without_jit(name):
+    encoding = common.build(name)
+    close(
+        common.attention.__wrapped__(encoding, jnp.asarray(residual()), shuffled()),
+        common.attention(encoding, residual(), shuffled()),
+    )
+
+
+@each_program
+def test_under_vmap(name):
+    """An ensemble: two sets of parameters, two inputs."""
+    ensemble = [common.build(name, seed=seed) for seed in (0, 1)]
+    inputs = np.stack([residual(seed=seed) for seed in (0, 1)])
+    stacked = jax.tree.map(lambda *p: jnp.stack(p), *ensemble)
+    together = jax.jit(jax.vmap(common.attention, in_axes=(0, 0, None)))(
+        stacked, inputs, shuffled()
+    )
+    for member, x_BTD, output in zip(ensemble, inputs, together, strict=True):
+        close(output, common.attention(member, x_BTD, shuffled()))
+
+
+def assert_same_numbers(name, **options):
+    weights_BTV = common.normal(0, B, T, common.VOCAB)
+    expected, actual = (
+        common.loss_and_gradients(model, TOKEN_IDS, shuffled(), weights_BTV)
+        for model in (common.build_model(name), common.build_model(name, **options))
+    )
+    close_trees(actual, expected)
+
+
+@each_program
+def test_scan_and_remat_change_no_number(name):
+    assert_same_numbers(name, scan=True, remat=True)
+
+
+@pytest.mark.parametrize("option", ["scan", "remat"])
+def test_scan_or_remat_changes_no_number(option):
+    assert_same_numbers("transformer_xl", **{option: True})
+
+
+@each_program
+def test_every_parameter_has_a_gradient(name):
+    weights_BTV = common.normal(0, B, T, common.VOCAB)
+    model = common.build_model(name)
+    _, gradients = common.loss_and_gradients(model, TOKEN_IDS, shuffled(), weights_BTV)
+    for path, gradient in common.parameter_paths(gradients):
+        assert np.isfinite(gradient).all(), path
+        invisible = common.INVISIBLE.get(name, ())
+        seen = not any(path[-len(names) :] == names for names in invisible)
+        assert (np.abs(gradient).max() > 1e-3) == seen, path
+        # One parameter for each layer must be used by each layer.
+        if "blocks" in path:
+            assert all(np.abs(layer).max() > 0 for layer in gradient), path
+
+
+# Keywords
+
+
+@each_scheme
+def test_every_keyword_is_listed(name):
+    listed = common.ALTERNATIVES.get(name, {})
+    missing = set(own_keywords(name)) - set(listed)
+    assert not missing, (
+        f"no other value of {sorted(missing)} to test {name!r} with: add one to "
+        f"ALTERNATIVES[{name!r}] in {common.__file__}"
+    )
+    assert not set(listed) - set(own_keywords(name))
+
+
+KEYWORDS = [(name, key) for name in common.SCHEMES for key in own_keywords(name)]
+
+
+@pytest.mark.parametrize(("name", "keyword"), KEYWORDS)
+def test_every_keyword_matters(name, keyword):
+    other = common.ALTERNATIVES.get(name, {}).get(keyword)
+    if other is None:
+        pytest.fail(f"add another value of {keyword!r} to ALTERNATIVES in {common.__file__}")
+    baseline = {} if other.baseline is None else {keyword: other.baseline}
+    one = common.build(name, **other.beside, **baseline)
+    two = common.build(name, **other.beside, **{keyword: other.value})
+    positions = shuffled(100)
+    if other.num_axes > 1:
+        positions = np.stack([positions + 5 * axis for axis in range(other.num_axes)])
+        positions[1:] = positions[1:, :, ::-1]
+    # Without jit: so many settings, of the same shapes, are quicker run than compiled.
+    x_BTD, positions = jnp.asarray(residual()), jnp.asarray(positions)
+    outputs = [common.attention.__wrapped__(each, x_BTD, positions) for each in (one, two)]
+    assert far(*outputs)
+
+
+# Models
+
+
+def by_hand(model, layer_encodings, token_ids, positions):
+    """The model's logits, one block after another."""
+    x_BTD = model.embedding[...][token_ids]
+    for encoding in {id(each): each for each in layer_encodings}.values():
+        x_BTD = encoding.embed(x_BTD, positions)
+    for layer, encoding in enumerate(layer_encodings):
+        block = jax.tree.map(lambda p, layer=layer: p[layer], model.blocks)
+        tokens = posenc_jax.Tokens.of(encoding, positions)
+        x_BTD = block(x_BTD, encoding, tokens)
+    return model.final_norm(x_BTD) @ model.embedding[...].T
+
+
+@pytest.mark.parametrize(("turns", "scan"), [(1, False), (2, True)])
+def test_pattern_of_layers(turns, scan):
+    rope, nope = common.build("rope"), common.build("nope")
+    pattern = [rope, rope, rope, nope]
+    model = common.build_model(pattern, num_layers=4 * turns, scan=scan)
+    output = common.forward(model, TOKEN_IDS, shuffled())
+    expected = jax.jit(by_hand)(model, pattern * turns, TOKEN_IDS, shuffled())
+    close(output, expected, atol=1e-4)
+    for other in (rope, pattern[::-1]):
+        assert far(output, common.forward(model, TOKEN_IDS, shuffled(), None, other))
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_pattern_with_parameters_for_each_layer(scan):
+    own_parameters = common.build("transformer_xl", num_layers=2)
+    bias = common.build("t5")
+    model = common.build_model([own_parameters, bias], num_layers=4, scan=scan)
+    first, second = (jax.tree.map(lambda p, i=i: p[i], own_parameters) for i in range(2))
+    output = common.forward(model, TOKEN_IDS, shuffled())
+    expected = jax.jit(by_hand)(model, [first, bias, second, bias], TOKEN_IDS, shuffled())
+    close(output, expected, atol=1e-4)
+    swapped = jax.tree.map(lambda p: p[::-1], own_parameters)
+    assert far(output, common.forward(model, TOKEN_IDS, shuffled(), None, [swapped, bias]))
+
+
+def test_one_instance_is_one_set_of_parameters():
+    bias = common.build("t5")
+    model = common.build_model([bias, common.build("rope"), bias, bias], num_layers=4)
+    tables = [p for path, p in common.parameter_paths(model) if path[-1] == "table"]
+    assert len(tables) == 1
+
+
+def test_layers_draw_their_own_parameters():
+    stacked = common.build("transformer_xl", num_layers=3, trained=False)
+    for p in jax.tree.leaves(stacked):
+        assert p.shape[0] == 3
+        assert far(p[0], p[1]) and far(p[1], p[2])
+
+
+@each_program
+def test_evaluation_under_another_encoding(name):
+    trained = common.build_model("alibi")
+    other = common.build(name, num_layers=common.LAYERS)
+    swapped = common.forward(trained, TOKEN_IDS, shuffled(), None, other)
+    close(swapped, common.forward(common.build_model(other), TOKEN_IDS, shuffled()), atol=1e-4)
+    if name != "alibi":
+        assert far(swapped, common.forward(trained, TOKEN_IDS, shuffled()))
+
+
+@each_scheme
+def test_seeds(name):
+    """The same seed gives the same parameters, another seed others."""
+    one, same, other = (common.build(name, seed=seed, trained=False) for seed in (0, 0, 1))
+    assert jax.tree.structure(one) == jax.tree.structure(same)
+    close_trees(one, same, rtol=0, atol=0)
+    if jax.tree.leaves(one):
+        pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+        assert any(far(a, b) for a, b in pairs)
+
+
+# Learned positions past their table
+
+
+def test_learned_positions_out_of_range_eagerly():
+    encoding = common.build("learned", out_of_range="error")
+    x_BTD = jnp.asarray(residual())
+    close(encoding.embed(x_BTD, text(T)), x_BTD + encoding.table[...][None, :T])
+    for bad in (text(T, start=common.TRAIN_LENGTH - T + 1), text(T, start=-1), text(T) + 0.5):
+        with pytest.raises(ValueError, match="is not a row of the learned table of 32 positions"):
+            encoding.embed(x_BTD, bad)
+
+
+def test_learned_positions_out_of_range_compiled():
+    encoding = common.build("learned", out_of_range="error")
+    x_BTD = jnp.zeros((1, 5, common.WIDTH))
+    positions = jnp.array([[-1.0, 0.0, 31.0, 32.0, 2.5]])
+    rows = np.asarray(jax.jit(lambda e, x, p: e.embed(x, p))(encoding, x_BTD, positions))[0]
+    assert np.isnan(rows[[0, 3, 4]]).all()
+    close(rows[[1, 2]], encoding.table[...][np.array([0, 31])], rtol=0, atol=0)
+
+
+def test_learned_positions_clamped():
+    encoding = common.build("learned", out_of_range="clamp")
+    x_BTD = jnp.zeros((1, 5, common.WIDTH))
+    positions = jnp.array([[-3.0, 0.0, 31.0, 4000.0, 2.7]])
+    expected = encoding.table[...][np.array([0, 0, 31, 31, 3])]
+    close(encoding.embed(x_BTD, positions)[0], expected, rtol=0, atol=0)
