@@ -70,9 +70,9 @@ def _tiny(config):
 
 def _small(config):
     config.model.update(model_dim=128, num_layers=2, num_heads=4)
-    config.train.update(length=64, batch_size=32, steps=250, warmup_steps=25)
+    config.train.update(length=64, batch_size=32, steps=200, warmup_steps=20)
     config.eval.update(
-        last_tokens=64, documents=32, strides=((16, 4),), window_stride=16, batch_tokens=8192
+        last_tokens=64, documents=24, strides=((16, 4),), window_stride=16, batch_tokens=8192
     )
     # YaRN's bounds of 32 and 1 turns are for training lengths of thousands of tokens. Within 64
     # no pair turns 32 times and all would be slowed down. 2 was the best of 13 pairs of bounds on

@@ -1,6 +1,7 @@
 """The readable reference: whole rows of logits at a time, memory ``[B, H, rows, S]``."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -44,10 +45,8 @@ def dense(encoding, tile, v_BSKC, segment_ids, *, causal: bool, in_order: bool, 
 def _rows(encoding, tile, v_BSKC, segment_ids, causal, scale):
     B, T, H, C = tile.q.shape
     S, K = v_BSKC.shape[1:3]
-    q_BTKGC = tile.q.reshape(B, T, K, H // K, C)
-    logits_BKGTS = jnp.einsum(
-        "btkgc,bskc->bkgts", q_BTKGC, tile.k, preferred_element_type=jnp.float32
-    )
+    q_BKGTC = tile.q.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
+    logits_BKGTS = _scores(q_BKGTC, tile.k.swapaxes(1, 2))
     logits_BHTS = encoding.score(logits_BKGTS.reshape(B, H, T, S) * scale, tile)
     visible = _visible(tile, segment_ids, causal)
     if visible is not None:
@@ -59,11 +58,48 @@ def _rows(encoding, tile, v_BSKC, segment_ids, causal, scale):
     weights_BHTS = jnp.exp(logits_BHTS - largest)
     sums_BHT = weights_BHTS.sum(-1)
     weights_BKGTS = weights_BHTS.reshape(B, K, H // K, T, S).astype(v_BSKC.dtype)
-    out_BKGTC = jnp.einsum(
-        "bkgts,bskc->bkgtc", weights_BKGTS, v_BSKC, preferred_element_type=jnp.float32
-    )
+    out_BKGTC = _mix(weights_BKGTS, v_BSKC.swapaxes(1, 2))
     out_BHTC = out_BKGTC.reshape(B, H, T, -1) / jnp.maximum(sums_BHT, 1e-30)[..., None]
     return out_BHTC.swapaxes(1, 2).astype(v_BSKC.dtype)
+
+
+# The two products, with gradients of their own for one reason: the gradient of the keys and of the
+# values is computed transposed. Otherwise XLA:CPU transposes a [T, S] matrix in memory to get it,
+# which is an eighth of attention's time; the barrier keeps XLA from undoing the choice.
+
+
+@jax.custom_vjp
+def _scores(q_BKGTC, k_BKSC):
+    return _einsum("bkgtc,bksc->bkgts", q_BKGTC, k_BKSC)
+
+
+def _scores_backward(operands, d_BKGTS):
+    q_BKGTC, k_BKSC = operands
+    d_BKGTS = d_BKGTS.astype(k_BKSC.dtype)
+    dq = _einsum("bkgts,bksc->bkgtc", d_BKGTS, k_BKSC)
+    dk = jax.lax.optimization_barrier(_einsum("bkgtc,bkgts->bkcs", q_BKGTC, d_BKGTS))
+    return dq.astype(q_BKGTC.dtype), dk.swapaxes(2, 3).astype(k_BKSC.dtype)
+
+
+_scores.defvjp(lambda q, k: (_scores(q, k), (q, k)), _scores_backward)
+
+
+@jax.custom_vjp
+def _mix(weights_BKGTS, v_BKSC):
+    return _einsum("bkgts,bksc->bkgtc", weights_BKGTS, v_BKSC)
+
+
+def _mix_backward(operands, d_BKGTC):
+    weights_BKGTS, v_BKSC = operands
+    d_BKGTC = d_BKGTC.astype(v_BKSC.dtype)
+    dweights = _einsum("bkgtc,bksc->bkgts", d_BKGTC, v_BKSC)
+    dv = jax.lax.optimization_barrier(_einsum("bkgtc,bkgts->bkcs", d_BKGTC, weights_BKGTS))
+    return dweights.astype(weights_BKGTS.dtype), dv.swapaxes(2, 3).astype(v_BKSC.dtype)
+
+
+_mix.defvjp(lambda weights, v: (_mix(weights, v), (weights, v)), _mix_backward)
+
+_einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def _visible(tile, segment_ids, causal):
