@@ -20,7 +20,7 @@ lint: $(VENV)/installed
 
 benchmark: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -e ".[benchmark]"
-	$(BIN)/python benchmarks/train.py $(ARGS)
+	$(BIN)/python -m benchmarks.train $(ARGS)
 
 # The environment, made anew when what it is made of changes.
 $(VENV)/installed: setup.py

@@ -15,7 +15,7 @@ setup(
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["posenc_jax", "posenc_jax.*", "experiments", "configs"]),
+    packages=find_packages(include=["posenc_jax", "posenc_jax.*"]),
     package_data={"posenc_jax": ["py.typed"]},
     python_requires=">=3.11,<3.14",
     install_requires=[

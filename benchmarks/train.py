@@ -1,6 +1,6 @@
 """Training step against PyTorch: the same decoder, interleaved in one process.
 
-    python benchmarks/train.py --batch=8 --length=256
+    python -m benchmarks.train --batch=8 --length=256
 
 Each round times one step of ours, then one of PyTorch's (``torch.compile``, scaled-dot-product
 attention, fused AdamW); the figure is the median over rounds of the ratio of their times. Above 1

@@ -23,12 +23,13 @@ from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, wo
 from experiments.mesh import make_mesh, state_shardings
 from experiments.progress import stage
 from experiments.record import environment, open_run, read_json, write_json
+from experiments.study import Study
 from experiments.train import PreemptedError, Recipe, initial_state, make_encoding, train
 from posenc_jax import REGISTRY
 from posenc_jax.registry import lookup
 
 # What may change between two starts of the same run: it decides when, not what, is computed.
-_FREE_TO_CHANGE = ("log_every", "checkpoint_every")
+_FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +214,7 @@ class Comparison:
             write_json(folder / "failure.json", failure | {"traceback": traceback.format_exc()})
         return failure
 
-    def _study(self, command) -> report.Study:
+    def _study(self, command) -> Study:
         records, curves, training, failures = [], [], [], []
         for point in self.points:
             folder = self._folder(point)
@@ -236,7 +237,7 @@ class Comparison:
             "config": _plain(self.config),
             "date": datetime.date.today().isoformat(),
         }
-        return report.Study(records, curves, training, failures, about)
+        return Study(records, curves, training, failures, about)
 
 
 def points(config: ConfigDict) -> list[Point]:

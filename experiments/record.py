@@ -13,14 +13,23 @@ import jax
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes ``value`` so that a kill leaves the old file or the new one, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def write_files(folder: Path, files: dict[str, str]) -> None:
+    """Writes texts by name, so that a kill or a full disk leaves old files or new, never half."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = {name: folder / f".{name}.{os.getpid()}" for name in files}
     try:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=True) + "\n")
-        os.replace(temporary, path)
+        for name, text in files.items():
+            temporary[name].write_text(text, encoding="utf-8", newline="")
+        for name, path in temporary.items():
+            os.replace(path, folder / name)
     finally:
-        temporary.unlink(missing_ok=True)
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes ``value`` as :func:`write_files` does."""
+    write_files(path.parent, {path.name: json.dumps(value, indent=1) + "\n"})
 
 
 def read_json(path: Path) -> Any:
@@ -83,11 +92,13 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
 class Metrics:
     """``metrics.jsonl``: one JSON object a line, in the order of steps.
 
-    Lines of steps at or after ``resume_step`` are dropped on opening: they belong to work that
-    was not saved and is about to be done again.
+    Lines of steps after ``resume_step`` are dropped on opening: they belong to work that
+    was not saved and is about to be done again. With ``tensorboard`` the same numbers also go into
+    event files beside it.
     """
 
-    def __init__(self, path: Path, resume_step: int):
+    def __init__(self, path: Path, resume_step: int, tensorboard: bool = False):
+        self._events = _event_writer(path.parent / "tensorboard") if tensorboard else None
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if (step := _step_of(line)) and step <= resume_step]
         temporary = path.with_name(f".{path.name}")
@@ -95,11 +106,26 @@ class Metrics:
         os.replace(temporary, path)
         self._file = path.open("a", buffering=1)
 
-    def write(self, **values) -> None:
-        self._file.write(json.dumps(values) + "\n")
+    def write(self, *, step: int, **values: float) -> None:
+        self._file.write(json.dumps({"step": step} | values) + "\n")
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
         self._file.close()
+        if self._events:
+            self._events.close()
+
+
+def _event_writer(folder: Path):
+    try:
+        import tensorboardX
+    except ImportError:
+        raise ValueError(
+            "train.tensorboard=True needs tensorboardX: pip install posenc_jax[tensorboard]"
+        ) from None
+    return tensorboardX.SummaryWriter(str(folder))
 
 
 def _step_of(line: str) -> int | None:

@@ -44,6 +44,7 @@ class Recipe:
       clip_norm: largest global norm of the gradient.
       accumulate: micro-batches a step is computed in, for memory.
       log_every, checkpoint_every: in steps. The last step does both.
+      tensorboard: also write TensorBoard event files; needs ``posenc_jax[tensorboard]``.
     """
 
     length: int
@@ -57,6 +58,7 @@ class Recipe:
     accumulate: int = 1
     log_every: int = 10
     checkpoint_every: int = 1000
+    tensorboard: bool = False
 
     def __post_init__(self):
         for field in ("length", "batch_size", "steps", "accumulate", "log_every"):
@@ -176,7 +178,7 @@ def train(
         else:
             state = checkpoints.restore(first, abstract)
         loop = _Loop(recipe, windows, mesh, seed, checkpoints, shardings)
-        metrics = Metrics(folder / "metrics.jsonl", first)
+        metrics = Metrics(folder / "metrics.jsonl", first, recipe.tensorboard)
         try:
             with stage(name, recipe.steps - first, console) as advance:
                 state, summary = loop.run(state, first, metrics, advance)

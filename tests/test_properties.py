@@ -255,24 +255,37 @@ def place(tree, mesh, *spec):
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
 
 
-@each_program
-@each_mesh
-def test_attention_sharded_over_batch_and_heads(name, kind):
-    """Values and gradients, by the input and by every parameter."""
-    encoding, x_BTD = common.build(name), residual()
-    positions, weights = shuffled(), common.projections()
+def sharded_arguments(encoding, mesh):
+    """The harness's arguments over the batch, and its projections over the heads as well."""
+    per_head = ("model",) if turns_heads_differently(encoding) else ()
     segment_ids = np.sort(shuffled() % 2, axis=1)
-    expected = loss_and_gradients(encoding, x_BTD, positions, segment_ids, weights)
-    mesh = mesh_of(kind)
+    sides = (place(x, mesh, "data") for x in (residual(), shuffled(), segment_ids))
+    weights = place(common.projections(), mesh, None, "model")
+    return place(encoding, mesh, *per_head), *sides, weights
+
+
+@each_program
+def test_attention_sharded_over_batch_and_heads(name):
+    encoding = common.build(name)
+    mesh = mesh_of(AxisType.Auto)
+    arguments = sharded_arguments(encoding, mesh)
+    encoding, x_BTD, positions, segment_ids, weights = arguments
+    actual = common.attention(encoding, x_BTD, positions, segment_ids, weights=weights)
+    assert actual.sharding.shard_shape(actual.shape) == (B // 2, T, 1, common.HEAD_DIM)
+    encoding, x_BTD, positions, segment_ids, weights = jax.device_get(arguments)
+    expected = common.attention(encoding, x_BTD, positions, segment_ids, weights=weights)
+    close(actual, expected)
+
+
+@each_program
+def test_attention_and_gradients_on_a_mesh_of_explicit_axes(name):
+    """By the input and by every parameter; every operation must know where its result lies."""
+    mesh = mesh_of(AxisType.Explicit)
     with jax.set_mesh(mesh):
-        by_head = ("model",) if turns_heads_differently(encoding) else ()
-        encoding = place(encoding, mesh, *by_head)
-        weights = place(weights, mesh, None, "model")
-        sides = (place(x, mesh, "data") for x in (x_BTD, positions, segment_ids))
-        (_, output), gradients = actual = loss_and_gradients(encoding, *sides, weights)
+        arguments = sharded_arguments(common.build(name), mesh)
+        (_, output), _ = actual = loss_and_gradients(*arguments)
     assert output.sharding.shard_shape(output.shape) == (B // 2, T, 1, common.HEAD_DIM)
-    close_trees(actual, expected)
-    assert len(gradients) == 2
+    close_trees(actual, loss_and_gradients(*jax.device_get(arguments)))
 
 
 @jax.jit

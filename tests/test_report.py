@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments import report
+from experiments import figures, report
+from experiments import study as studies
 
 TRAIN_LENGTH = 64
 SLOPES = {"alibi": -0.01, "nope": 0.4, "rope": 1.1, "yarn": 0.1}
@@ -66,7 +67,7 @@ def make_study(slopes=SLOPES, seeds=(0, 1, 2), splits=("test",), strides=()):
         "config": {"train": {"steps": 10}},
         "date": "2026-01-01",
     }
-    return report.Study(records, curves, training, [], about)
+    return studies.Study(records, curves, training, [], about)
 
 
 def page_of(study, folder):
@@ -92,30 +93,32 @@ def replace_bits(study, scheme, seed, length, bits):
 
 def test_mean_and_standard_error():
     records = [record("a", seed, 64, bits) for seed, bits in enumerate((1.0, 2.0, 4.0))]
-    cell = report.summarise(records, split="test", protocol="last")["a"][64]
+    cell = studies.summarise(records, split="test", protocol="last")["a"][64]
     # Mean 7/3; squared deviations sum to 14/3; sqrt(14/3 / 2 / 3) = sqrt(7) / 3.
     assert cell == (pytest.approx(7 / 3), pytest.approx(math.sqrt(7) / 3), 3)
-    loss = report.summarise(records[:1], split="test", protocol="last", metric="loss")
+    loss = studies.summarise(records[:1], split="test", protocol="last", metric="loss")
     assert loss["a"][64] == (pytest.approx(2.2), None, 1)
 
 
 def test_strides_are_not_mixed():
     records = make_study(strides=(64, 1)).records
     with pytest.raises(ValueError, match=r"strides \[1, 64\]"):
-        report.summarise(records, split="test", protocol="sliding")
-    assert report.summarise(records, split="test", protocol="sliding", stride=1)["rope"][64][2] == 3
+        studies.summarise(records, split="test", protocol="sliding")
+    assert (
+        studies.summarise(records, split="test", protocol="sliding", stride=1)["rope"][64][2] == 3
+    )
 
 
 def test_a_measurement_counts_once():
     records = [record("a", 0, 64, 1.0), record("a", 0, 64, 1.0)]
     with pytest.raises(ValueError, match="two records of a, seed 0"):
-        report.summarise(records, split="test", protocol="last")
+        studies.summarise(records, split="test", protocol="last")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None])
 def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
     study = replace_bits(make_study(), "alibi", 1, 256, bad)
-    summary = report.summarise(study.records, split="test", protocol="last")
+    summary = studies.summarise(study.records, split="test", protocol="last")
     assert summary["alibi"][256] == (math.inf, None, 3)
     assert math.isfinite(summary["alibi"][128][0])
     assert "not finite" in printed(study)
@@ -163,7 +166,7 @@ def test_text_is_escaped_and_names_are_not_markup(tmp_path):
 def test_round_trip(tmp_path):
     study = make_study()
     report.write(tmp_path, study)
-    assert report.Study(**json.loads((tmp_path / "results.json").read_text())) == study
+    assert studies.Study(**json.loads((tmp_path / "results.json").read_text())) == study
     rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
     assert len(rows) == len(study.records)
     assert [float(row["bits_per_byte"]) for row in rows] == [
@@ -236,7 +239,7 @@ def test_a_failed_write_changes_nothing(tmp_path, monkeypatch):
 
 
 def test_labels_keep_their_distance_and_their_order():
-    heights = report._spread([0.1, 0.1, 0.11, 0.5, 7.0, math.inf], gap=0.1)
+    heights = figures._spread([0.1, 0.1, 0.11, 0.5, 7.0, math.inf], gap=0.1)
     assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(heights))
     assert heights[0] >= 0 and heights[-1] <= 1 + 1e-9
     assert heights[3] == pytest.approx(0.5)

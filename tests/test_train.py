@@ -3,6 +3,8 @@
 import functools
 import io
 import json
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -215,6 +217,33 @@ def test_losses_are_cross_entropies():
     logits = model(tokens[:, :-1], jnp.arange(8)[None])
     expected = optax.losses.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
     np.testing.assert_allclose(token_losses(model, tokens), expected, rtol=1e-6)
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder):
+            assert folder == str(tmp_path / "tensorboard")
+
+        def add_scalar(self, name, value, step):
+            written.append((name, value, step))
+
+        def close(self):
+            written.append("closed")
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=Writer))
+    metrics = Metrics(tmp_path / "metrics.jsonl", 0, tensorboard=True)
+    metrics.write(step=3, loss=1.5)
+    metrics.close()
+    assert written == [("loss", 1.5, 3), "closed"]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 3, "loss": 1.5}
+
+
+def test_tensorboard_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ValueError, match=r"pip install posenc_jax\[tensorboard\]"):
+        Metrics(tmp_path / "metrics.jsonl", 0, tensorboard=True)
 
 
 def test_changed_config_is_refused_with_the_fields_that_differ(tmp_path):

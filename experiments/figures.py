@@ -1,0 +1,171 @@
+"""The figures of a length study, as SVG."""
+
+import io
+import math
+import re
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from experiments.study import (
+    BASELINE,
+    MAIN,
+    Study,
+    Summary,
+    View,
+    evaluation_name,
+    evaluations,
+    number,
+    summarise,
+)
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is lost on white.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#e69f00", "#56b4e9", "#222222")
+DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.1)), (0, (6, 1.5, 1.2, 1.5)))
+
+
+def draw(study: Study) -> dict[str, str]:
+    """SVG by name; a figure without data is left out."""
+    points = [
+        curve | {"protocol": "curve", "stride": None, "length": position, "loss": loss}
+        for curve in study.curves
+        for position, loss in zip(curve["positions"], curve["loss"], strict=True)
+    ]
+    by_length = summarise(study.records, split="test", protocol="last")
+    by_position = summarise(points, split="test", protocol="curve", metric="loss")
+    styles = _styles(by_length | by_position)
+    length = (by_length, styles, "context length in tokens", "bits per byte")
+    position = (by_position, styles, "position in the longest context", "nats per token")
+    # Text as paths looks the same without the font, and the salt keeps ids the same in every run.
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "x", "font.size": 9}):
+        drawn = {
+            "loss_vs_length": _lines(study, *length) if by_length else None,
+            "loss_vs_position": _lines(study, *position) if by_position else None,
+            "protocols": _panels(study),
+        }
+        return {name: _svg(figure) for name, figure in drawn.items() if figure}
+
+
+def _styles(names: Iterable[str]) -> dict[str, dict]:
+    # 7 colours and 4 dashes share no factor: 28 names in alphabetical order differ.
+    cycle = enumerate(sorted(set(names) - {BASELINE}))
+    styles = {
+        n: dict(color=COLOURS[i % 7], linestyle=DASHES[i % 4], linewidth=1.5) for i, n in cycle
+    }
+    return styles | {BASELINE: dict(color="#777777", linestyle=DASHES[1], linewidth=2.4)}
+
+
+def _lines(study: Study, summary: Summary, styles, xlabel: str, ylabel: str) -> Figure:
+    """Loss of every scheme on a log2 axis, exploding lines cut off, names at the line ends."""
+    height = max(4.6, 0.21 * len(summary) + 1)
+    figure = Figure(figsize=(8.8, height))
+    axes = figure.add_axes((0.075, 0.62 / height, 0.66, 1 - 0.8 / height))
+    _draw(axes, study, summary, styles)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    low, high = axes.get_ylim()
+    last = max(x for line in summary.values() for x in line)
+    ends = []
+    for name, line in summary.items():
+        x, (mean, _, _) = max(line.items())
+        outside = "" if mean < high else f" ↑ {number(mean)}"
+        label = name + outside + ("" if x == last else f" (to {x})")
+        ends.append(((mean - low) / (high - low), name, label, mean < high and x == last))
+    ends.sort()
+    heights = _spread([end for end, *_ in ends], gap=0.2 / (height - 0.8))
+    for (end, name, label, is_joined), y in zip(ends, heights, strict=True):
+        style = styles[name] | {"clip_on": False, "transform": axes.transAxes}
+        axes.plot((1.045, 1.09), (y, y), **style)
+        if is_joined:
+            axes.plot((1, 1.045), (end, y), **style | {"linewidth": 0.6, "linestyle": "-"})
+        weight = "bold" if name == BASELINE else "normal"
+        place: dict[str, Any] = dict(
+            transform=axes.transAxes, verticalalignment="center", weight=weight
+        )
+        axes.text(1.1, y, label, parse_math=False, **place)
+    return figure
+
+
+def _draw(axes, study: Study, summary: Summary, styles) -> None:
+    finite = [[m for m, _, _ in line.values() if m < math.inf] for line in summary.values()]
+    means = sorted(m for line in finite for m in line) or [0.0]
+    # The best point of every line is inside, and three times the spread of the better half.
+    least = [min(line) for line in finite if line]
+    high = min(max([4 * statistics.median(means) - 3 * means[0], *least]), means[-1])
+    margin = 0.05 * (high - means[0]) or 0.05
+    low, high = means[0] - margin, high + margin
+    for name, line in summary.items():
+        xs, cells = zip(*sorted(line.items()), strict=True)
+        ys, errors = [mean for mean, _, _ in cells], [stderr or 0 for _, stderr, _ in cells]
+        axes.plot(xs, ys, **styles[name], marker="o" if len(xs) < 9 else "", markersize=3)
+        band = [[y + sign * e for y, e in zip(ys, errors, strict=True)] for sign in (-1, 1)]
+        colour = styles[name]["color"]
+        axes.fill_between(xs, *band, color=colour, alpha=0.18, linewidth=0)
+        for x, next_x, y, next_y in zip(xs, xs[1:], ys, ys[1:], strict=False):
+            if y <= high < next_y < math.inf:
+                x *= (next_x / x) ** ((high - y) / (next_y - y))
+                axes.plot(x, high, "^", color=colour, markersize=6, clip_on=False)
+            elif y < next_y == math.inf:
+                axes.plot(x, y, "x", color=colour, markersize=7)
+    own, ticks = study.about["train_length"], sorted({x for line in summary.values() for x in line})
+    first, last = ticks[0], ticks[-1]
+    if len(ticks) > 8:
+        doublings = (own * 2.0**k for k in range(-20, 20))
+        ticks = [int(x) for x in doublings if x.is_integer() and first <= x <= last]
+    axes.axvline(own, color="#444444", linewidth=0.9, linestyle=":")
+    axes.set_xscale("log", base=2)
+    axes.set(xlim=(first * 0.97, last * 1.0001), ylim=(low, high))
+    axes.set_xticks(ticks, [f"{x}\n{x / own:g}x" if x >= own else f"{x}" for x in ticks])
+    axes.minorticks_off()
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _spread(wanted: list[float], gap: float) -> list[float]:
+    """Heights in [0, 1], ``gap`` apart, closest to ``wanted`` (ascending) in least squares."""
+    blocks: list[tuple[float, int]] = []
+    for i, y in enumerate(wanted):
+        value, count = min(y, 2.0) - i * gap, 1
+        while blocks and blocks[-1][0] > value:  # isotonic regression: pool what would overlap
+            other, size = blocks.pop()
+            value, count = (value * count + other * size) / (count + size), count + size
+        blocks.append((value, count))
+    top = 1 - gap * (len(wanted) - 1)
+    lowest = [min(max(value, 0), top) for value, count in blocks for _ in range(count)]
+    return [y + i * gap for i, y in enumerate(lowest)]
+
+
+def _panels(study: Study) -> Figure | None:
+    """The protocols side by side, for a few schemes from the best to the worst."""
+    tests = [e for e in evaluations(study) if e[0] == "test"]
+    found = {
+        evaluation_name(study, (split, protocol, stride)): summarise(
+            study.records, split=split, protocol=protocol, stride=stride
+        )
+        for split, protocol, stride in tests
+    }
+    order = View.of(study, MAIN).order
+    names = [s for s in order if all(s in summary for summary in found.values())]
+    if len(found) < 2 or not names:
+        return None
+    names = names[:: -(-len(names) // 6)]
+    styles = _styles(found)
+    rows = -(-len(names) // 3)
+    figure = Figure(figsize=(8.8, 2.4 * rows + 0.4), layout="constrained")
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(rows, 3, i + 1)
+        _draw(axes, study, {p: summary[name] for p, summary in found.items()}, styles)
+        axes.set_title(name, loc="left", fontsize=10, parse_math=False)
+        axes.tick_params(labelsize=7.5)
+    handles = [axes.plot([], [], **styles[p], label=p)[0] for p in found]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
+    return figure
+
+
+def _svg(figure: Figure) -> str:
+    output = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(output, format="svg", metadata=nothing)
+    return re.sub(r"<!--.*?-->\n?", "", output.getvalue(), flags=re.DOTALL)
