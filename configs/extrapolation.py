@@ -51,6 +51,9 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.encodings.learned.out_of_range = "clamp"
     # FIRE's threshold is a quarter of the training length in the paper (512 of 2048).
     config.encodings.fire.init_length = length / 4
+    # T5's last bucket starts at a quarter of the training length too (128 of 512), or it would
+    # hold its random initial value when longer distances first reach it. 17 is the least it can be.
+    config.encodings.t5.max_distance = max(length // 4, 32)
     return config
 
 
