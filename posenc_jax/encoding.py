@@ -20,16 +20,17 @@ class Tokens:
     Attributes:
       positions: where the tokens are, int or float32, ``[B, T]`` or ``[A, B, T]``; ``B`` may be 1
         (shared by the batch). Positions may repeat, skip, restart, be negative or fractional.
-      index: the order the tokens came in, int32 ``[B, T]``, ascending along T. Causality reads
-        this, never positions.
       segment_ids: int ``[B, T]`` or None; tokens of different segments do not see each other.
       prepared: what the encoding's ``prepare`` made of the positions.
+      index: the order the tokens came in, int32 ``[B, T]``, in any arrangement. Causality reads
+        this, never positions. None is the order they are written in, ``0 .. T - 1``, which
+        attention knows without looking and uses to leave out keys that no query may see.
     """
 
     positions: jax.Array
-    index: jax.Array
     segment_ids: jax.Array | None = None
     prepared: Any = None
+    index: jax.Array | None = None
 
     @classmethod
     def of(cls, encoding, positions, segment_ids=None, length=None) -> "Tokens":
@@ -42,8 +43,13 @@ class Tokens:
         positions = check_positions(positions)
         if length is None:
             length = _own_length(positions, segment_ids)
-        index = jnp.arange(positions.shape[-1], dtype=jnp.int32)[None]
-        return cls(positions, index, segment_ids, encoding.prepare(positions, length))
+        return cls(positions, segment_ids, encoding.prepare(positions, length))
+
+    def order(self) -> jax.Array:
+        """``index``, written out."""
+        if self.index is not None:
+            return self.index
+        return jnp.arange(self.positions.shape[-1], dtype=jnp.int32)[None]
 
 
 def check_positions(positions) -> jax.Array:

@@ -1,6 +1,7 @@
 """What must hold for every scheme of the registry, so that a new one is tested by being listed."""
 
 import dataclasses
+import functools
 
 import common
 import jax
@@ -95,7 +96,7 @@ def test_a_query_alone_is_a_query_among_others(name):
     def both(encoding, positions):
         tokens = posenc_jax.Tokens.of(encoding, positions, length=50)
         last = posenc_jax.Tokens.of(encoding, positions[:, -1:], length=50)
-        last = dataclasses.replace(last, index=tokens.index[:, -1:])
+        last = dataclasses.replace(last, index=tokens.order()[:, -1:])
         whole = posenc_jax.attend(encoding, q, k, v, tokens)
         return whole[:, -1:], posenc_jax.attend(encoding, q[:, -1:], k, v, last, tokens)
 
@@ -205,6 +206,67 @@ def test_bfloat16_model(name):
     rounded = common.forward(rounded_model, TOKEN_IDS, shuffled())
     assert rounded.dtype == jnp.float32
     assert 0 < np.abs(rounded - exact).mean() / np.abs(exact).mean() < 0.05
+
+
+# Long sequences
+
+
+def plain_attention(encoding, q, k, v, tokens):
+    """The whole matrix of logits at once, with JAX's own gradients."""
+    group = q.shape[2] // k.shape[2]
+    scale = q.shape[-1] ** -0.5
+    q = encoding.rotate(q, tokens.prepared, is_query=True)
+    k = jnp.repeat(encoding.rotate(k, tokens.prepared, is_query=False), group, axis=2)
+    positions, index = tokens.positions, tokens.order()
+    heads = jnp.arange(common.HEADS)
+    tile = posenc_jax.Tile(q, k, positions, positions, index, index, heads, common.HEADS)
+    logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), tile)
+    segment_ids = tokens.segment_ids
+    same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+    visible = same & np.tri(q.shape[1], dtype=bool)[None, None]
+    weights = jax.nn.softmax(jnp.where(visible, logits, -jnp.inf))
+    return jnp.einsum("bhts,bshc->bthc", weights, jnp.repeat(v, group, axis=2))
+
+
+@each_program
+def test_tokens_laid_out_in_another_order(name):
+    """Long enough for several blocks of rows: no key may be left out that a query must see."""
+    length = 300
+    encoding = common.build(name)
+    q, k, v = (jnp.asarray(heads_of(seed, length=length)) for seed in range(3))
+    order = np.random.default_rng(0).permutation(length).astype(np.int32)
+    written = posenc_jax.Tokens.of(encoding, text(length))
+    mixed = posenc_jax.Tokens.of(encoding, jnp.asarray(order)[None], length=length)
+    mixed = dataclasses.replace(mixed, index=jnp.asarray(order)[None])
+    attended = jax.jit(posenc_jax.attend)
+    expected = attended(encoding, q, k, v, written)[:, order]
+    close(attended(encoding, q[:, order], k[:, order], v[:, order], mixed), expected, 1e-4, 1e-4)
+
+
+@each_program
+def test_values_and_gradients_of_a_long_sequence(name):
+    """Longer than one block of rows, with two documents and shared kv heads."""
+    length = 150
+    encoding = common.build(name)
+    q = heads_of(0, length=length)
+    k, v = (heads_of(seed, num_heads=2, length=length) for seed in (1, 2))
+    positions = np.random.default_rng(0).integers(0, 100, (B, length))
+    segment_ids = np.repeat([[0, 1], [1, 0]], (60, 90), axis=1)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def value_and_gradients(attend, *arguments):
+        def loss(encoding, q, k, v):
+            tokens = posenc_jax.Tokens.of(encoding, positions, segment_ids)
+            output = attend(encoding, q, k, v, tokens)
+            return (output**2).sum(), output
+
+        return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(*arguments)
+
+    actual, expected = (
+        value_and_gradients(attend, encoding, q, k, v)
+        for attend in (posenc_jax.attend, plain_attention)
+    )
+    close_trees(actual, expected)
 
 
 # Heads
@@ -434,15 +496,18 @@ def test_pattern_of_layers(turns, scan):
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_pattern_with_parameters_for_each_layer(scan):
-    own_parameters = common.build("transformer_xl", num_layers=2)
+    own_parameters = common.build("transformer_xl", num_layers=4)
     bias = common.build("t5")
-    model = common.build_model([own_parameters, bias], num_layers=4, scan=scan)
-    first, second = (jax.tree.map(lambda p, i=i: p[i], own_parameters) for i in range(2))
+    pattern = [own_parameters, bias, own_parameters]
+    model = common.build_model(pattern, num_layers=6, scan=scan)
+    layers = [jax.tree.map(lambda p, i=i: p[i], own_parameters) for i in range(4)]
+    layers = [layers[0], bias, *layers[1:3], bias, layers[3]]
     output = common.forward(model, TOKEN_IDS, shuffled())
-    expected = jax.jit(by_hand)(model, [first, bias, second, bias], TOKEN_IDS, shuffled())
-    close(output, expected, atol=1e-4)
+    close(output, jax.jit(by_hand)(model, layers, TOKEN_IDS, shuffled()), atol=1e-4)
     swapped = jax.tree.map(lambda p: p[::-1], own_parameters)
-    assert far(output, common.forward(model, TOKEN_IDS, shuffled(), None, [swapped, bias]))
+    # Not as an argument of jit, past which one instance in two places is two.
+    other = common.build_model([swapped, bias, swapped], num_layers=6, scan=scan)
+    assert far(output, common.forward(other, TOKEN_IDS, shuffled()))
 
 
 def test_one_instance_is_one_set_of_parameters():

@@ -38,7 +38,7 @@ def attend(
 
     Logits are float32 whatever the inputs are. A query that may see no key gives zeros.
     """
-    in_order = k_tokens is None or k_tokens is q_tokens
+    in_order = (k_tokens is None or k_tokens is q_tokens) and q_tokens.index is None
     k_tokens = q_tokens if k_tokens is None else k_tokens
     _check_shapes(q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens)
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
@@ -47,8 +47,8 @@ def attend(
         k=encoding.rotate(k_BSKC, k_tokens.prepared, is_query=False),
         q_positions=q_tokens.positions,
         k_positions=k_tokens.positions,
-        q_index=q_tokens.index,
-        k_index=k_tokens.index,
+        q_index=q_tokens.order(),
+        k_index=k_tokens.order(),
         heads=jnp.arange(q_BTHC.shape[2]) if heads is None else heads,
         num_heads=q_BTHC.shape[2] if num_heads is None else num_heads,
     )

@@ -15,8 +15,8 @@ _MAX_BLOCKS = 4
 def dense(encoding, tile, v_BSKC, segment_ids, *, causal: bool, in_order: bool, scale: float):
     """Softmax attention over a tile that holds every query and key; see ``attend``.
 
-    ``in_order`` says that queries and keys are the same tokens, in ascending order. A block of
-    rows then needs no key after its last query, which saves up to 3/8 of the work.
+    ``in_order`` says that queries and keys are the same tokens, in the order they are written. A
+    block of rows then needs no key after its last query, which saves up to 3/8 of the work.
     """
     T = tile.q.shape[1]
     if not (causal and in_order):

@@ -25,7 +25,7 @@ class Learned(Encoding):
       out_of_range: what a position outside the table means. "error" raises ValueError; under
         ``jax.jit``, where values are not known, such a position reads NaN, never another row.
         "clamp" reads the nearest row. "interpolate" squeezes a sequence longer than the table
-        onto it, reading between rows.
+        onto it, reading between rows; a row of packed documents counts as one sequence.
       rngs: initial values, N(0, 0.02) as in GPT-2.
     """
 
