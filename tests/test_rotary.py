@@ -57,6 +57,16 @@ def test_layouts_are_a_permutation_of_each_other():
     np.testing.assert_allclose(by_paper, by_half[..., order], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_a_bfloat16_rotation_is_rounded_once(layout):
+    encoding = common.build("rope", layout=layout)
+    prepared = encoding.prepare(text(300), 300)
+    x_BTHC = jnp.asarray(common.normal(0, 1, 300, 2, common.HEAD_DIM), jnp.bfloat16)
+    rounded = encoding.rotate(x_BTHC, prepared, is_query=True)
+    exact = encoding.rotate(x_BTHC.astype(jnp.float32), prepared, is_query=True)
+    np.testing.assert_array_equal(rounded, exact.astype(jnp.bfloat16))
+
+
 def test_axes_of_equal_positions_are_text():
     plain = common.build("rope")
     positions = np.array([[3, 1, 4, 1, 5]], np.int32)
