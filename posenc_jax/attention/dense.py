@@ -63,9 +63,15 @@ def _rows(encoding, tile, v_BSKC, segment_ids, causal, scale):
     return out_BHTC.swapaxes(1, 2).astype(v_BSKC.dtype)
 
 
-# The two products, with gradients of their own for one reason: the gradient of the keys and of the
-# values is computed transposed. Otherwise XLA:CPU transposes a [T, S] matrix in memory to get it,
-# which is an eighth of attention's time; the barrier keeps XLA from undoing the choice.
+def _by_key(x_BKGTC, matrix_BKGTS):
+    """Sum over queries of their vectors, weighted for each key: ``[B, K, S, C]``.
+
+    Computed transposed, because XLA:CPU would otherwise transpose the [T, S] matrix in memory,
+    which is an eighth of attention's time; the barrier keeps XLA from undoing the choice. It is
+    why the two products below have gradients of their own.
+    """
+    sums_BKCS = _einsum("bkgtc,bkgts->bkcs", x_BKGTC, matrix_BKGTS)
+    return jax.lax.optimization_barrier(sums_BKCS).swapaxes(2, 3)
 
 
 @jax.custom_vjp
@@ -77,8 +83,7 @@ def _scores_backward(operands, d_BKGTS):
     q_BKGTC, k_BKSC = operands
     d_BKGTS = d_BKGTS.astype(k_BKSC.dtype)
     dq = _einsum("bkgts,bksc->bkgtc", d_BKGTS, k_BKSC)
-    dk = jax.lax.optimization_barrier(_einsum("bkgtc,bkgts->bkcs", q_BKGTC, d_BKGTS))
-    return dq.astype(q_BKGTC.dtype), dk.swapaxes(2, 3).astype(k_BKSC.dtype)
+    return dq.astype(q_BKGTC.dtype), _by_key(q_BKGTC, d_BKGTS).astype(k_BKSC.dtype)
 
 
 _scores.defvjp(lambda q, k: (_scores(q, k), (q, k)), _scores_backward)
@@ -93,8 +98,9 @@ def _mix_backward(operands, d_BKGTC):
     weights_BKGTS, v_BKSC = operands
     d_BKGTC = d_BKGTC.astype(v_BKSC.dtype)
     dweights = _einsum("bkgtc,bksc->bkgts", d_BKGTC, v_BKSC)
-    dv = jax.lax.optimization_barrier(_einsum("bkgtc,bkgts->bkcs", d_BKGTC, weights_BKGTS))
-    return dweights.astype(weights_BKGTS.dtype), dv.swapaxes(2, 3).astype(v_BKSC.dtype)
+    return dweights.astype(weights_BKGTS.dtype), _by_key(d_BKGTC, weights_BKGTS).astype(
+        v_BKSC.dtype
+    )
 
 
 _mix.defvjp(lambda weights, v: (_mix(weights, v), (weights, v)), _mix_backward)
