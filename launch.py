@@ -33,7 +33,7 @@ TASK_ID = flags.DEFINE_integer(
 
 def main(_) -> int:
     from experiments.compare import Comparison
-    from experiments.train import PreemptedError
+    from experiments.preemption import PreemptedError
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
     console = Console(soft_wrap=True)

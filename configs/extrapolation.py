@@ -35,26 +35,30 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.eval = defaults(Protocols)
     config.encodings = encoding_defaults()
     # Evaluated on the checkpoint of ``of`` instead of being trained. "ratio" stands for the
-    # evaluated length over the training length.
+    # evaluated length over the training length; all else comes from ``encodings``.
     config.extend = ConfigDict(
         {
             "pi": {"of": "rope", "factor": "ratio"},
             "ntk": {"of": "rope", "factor": "ratio"},
-            # With factor 1 this is NTK again, when all sequences have the evaluated length.
-            "dynamic_ntk": {"of": "rope", "factor": 2.0},
-            "yarn": {"of": "rope", "factor": "ratio", "beta_fast": 32.0, "beta_slow": 1.0},
+            "dynamic_ntk": {"of": "rope"},
+            "yarn": {"of": "rope", "factor": "ratio"},
         }
     )
-    globals()[f"_{preset}"](config)
-    length = config.train.length
+    # With factor 1 this is NTK again, when all sequences have the evaluated length.
+    config.encodings.dynamic_ntk.factor = 2.0
     # The learned table ends at the training length: what lies past it reads the last row.
     config.encodings.learned.out_of_range = "clamp"
-    # FIRE's threshold is a quarter of the training length in the paper (512 of 2048).
-    config.encodings.fire.init_length = length / 4
-    # T5's last bucket starts at a quarter of the training length too (128 of 512), or it would
-    # hold its random initial value when longer distances first reach it. 17 is the least it can be.
-    config.encodings.t5.max_distance = max(length // 4, 32)
+    # FIRE's threshold is a quarter of the training length in the paper (512 of 2048). A reference
+    # follows when the length is overridden.
+    config.encodings.fire.init_length = config.train.get_ref("length").to_float() / 4
+    globals()[f"_{preset}"](config)
     return config
+
+
+def _short_t5(config, num_buckets):
+    """T5's last bucket within a short training length: it would else be met untrained."""
+    config.encodings.t5.num_buckets = num_buckets
+    config.encodings.t5.max_distance = config.train.get_ref("length") // 2
 
 
 def _tiny(config):
@@ -69,6 +73,7 @@ def _tiny(config):
         window_stride=8,
         batch_tokens=512,
     )
+    _short_t5(config, num_buckets=16)
 
 
 def _small(config):
@@ -77,10 +82,11 @@ def _small(config):
     config.eval.update(
         last_tokens=64, documents=24, strides=((16, 4),), window_stride=16, batch_tokens=8192
     )
+    _short_t5(config, num_buckets=32)
     # YaRN's bounds of 32 and 1 turns are for training lengths of thousands of tokens. Within 64
     # no pair turns 32 times and all would be slowed down. 2 was the best of 13 pairs of bounds on
     # the validation split, in one seed.
-    config.extend.yarn.beta_fast = 2.0
+    config.encodings.yarn.beta_fast = 2.0
 
 
 def _paper(config):

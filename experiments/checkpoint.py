@@ -34,10 +34,6 @@ class Checkpoints:
         leaves = [arrays[path_name(path)] for path, _ in paths]
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
 
-    def preempted(self, step: int) -> bool:
-        """Whether the scheduler has asked this job to stop; all processes agree on the step."""
-        return self._manager.reached_preemption(step)
-
     def close(self) -> None:
         """Waits until everything is on disk."""
         self._manager.wait_until_finished()

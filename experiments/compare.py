@@ -21,12 +21,13 @@ from experiments import report
 from experiments.data import SPLITS, Corpus, eval_windows, load_corpus, window_index
 from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
 from experiments.mesh import make_mesh, state_shardings
+from experiments.preemption import PreemptedError
 from experiments.progress import stage
 from experiments.record import environment, open_run, read_json, write_json
 from experiments.study import Study
-from experiments.train import PreemptedError, Recipe, initial_state, make_encoding, train
+from experiments.train import Recipe, initial_state, make_encoding, train
 from posenc_jax import REGISTRY
-from posenc_jax.registry import lookup
+from posenc_jax.registry import lookup, own_keywords
 
 # What may change between two starts of the same run: it decides when, not what, is computed.
 _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard")
@@ -123,11 +124,18 @@ class Comparison:
 
     def _extension(self, name, multiple):
         """The encoding that extends a trained one to ``multiple`` times its length."""
-        own = dict(self.config["extend"][name])
-        del own["of"]
+        own = self._extension_config(name)
         own = {key: float(multiple) if value == "ratio" else value for key, value in own.items()}
         model = self.config["model"]
         return make_encoding({"name": name} | own, model, self.recipe.length, rngs=None)
+
+    def _extension_config(self, name) -> dict[str, Any]:
+        """Its own keywords; those it shares with the trained scheme are as they were trained."""
+        encodings, extend = self.config["encodings"], self.config["extend"][name]
+        trained = encodings[extend["of"]]
+        shared = {key: trained[key] for key in own_keywords(name) if key in trained}
+        chosen = {key: value for key, value in extend.items() if key != "of"}
+        return encodings[name] | shared | chosen
 
     def _training_config(self, point) -> dict[str, Any]:
         recipe = {k: v for k, v in self.config["train"].items() if k not in _FREE_TO_CHANGE}
@@ -136,8 +144,8 @@ class Comparison:
         return spec | corpus | {"train": recipe, "seed": point.seed}
 
     def _evaluation_config(self, point) -> dict[str, Any]:
-        extend = {name: self.config["extend"][name] for name in point.extensions}
-        return {"eval": _plain(self.config["eval"]), "extend": extend}
+        extend = {name: self._extension_config(name) for name in point.extensions}
+        return _plain({"eval": self.config["eval"], "extend": extend})
 
     def _run_point(self, point):
         folder = self._folder(point)

@@ -24,6 +24,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from experiments import preemption
 from experiments.mesh import batch_sharding, replicated
 from experiments.train import token_losses
 
@@ -99,6 +100,8 @@ class Scorer:
             on_mesh = jax.make_array_from_callback(
                 full.shape, batch_sharding(self._mesh), full.__getitem__
             )
+            if preemption.requested():
+                raise preemption.PreemptedError("asked to stop in an evaluation: run again")
             losses.append(np.asarray(self._losses(self._model, on_mesh, encoding))[: len(batch)])
             self._advance(f"{width - 1} tokens", steps=len(batch) * (width - 1))
         return np.concatenate(losses).astype(np.float64)

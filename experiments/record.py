@@ -94,7 +94,7 @@ class Metrics:
 
     Lines of steps after ``resume_step`` are dropped on opening: they belong to work that
     was not saved and is about to be done again. With ``tensorboard`` the same numbers also go into
-    event files beside it.
+    event files beside it. ``last`` is the newest line, or empty.
     """
 
     def __init__(self, path: Path, resume_step: int, tensorboard: bool = False):
@@ -104,10 +104,12 @@ class Metrics:
         temporary = path.with_name(f".{path.name}")
         temporary.write_text("".join(line + "\n" for line in kept))
         os.replace(temporary, path)
+        self.last: dict[str, float] = json.loads(kept[-1]) if kept else {}
         self._file = path.open("a", buffering=1)
 
     def write(self, *, step: int, **values: float) -> None:
-        self._file.write(json.dumps({"step": step} | values) + "\n")
+        self.last = {"step": step} | values
+        self._file.write(json.dumps(self.last) + "\n")
         if self._events:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
+from experiments import preemption
 from experiments.checkpoint import Checkpoints
 from experiments.data import WindowIndex, train_batch
 from experiments.mesh import batch_sharding, path_name, replicated, state_shardings
@@ -23,10 +25,6 @@ from posenc_jax import Encoding, Transformer, make
 from posenc_jax.rotary import positions
 
 State = dict[str, Any]  # {"model": Transformer, "opt_state": ..., "step": int32 scalar}
-
-
-class PreemptedError(Exception):
-    """The scheduler asked the job to stop; everything up to now is saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,17 +175,22 @@ def train(
             first, state = 0, jax.jit(init, out_shardings=shardings)()
         else:
             state = checkpoints.restore(first, abstract)
-        loop = _Loop(recipe, windows, mesh, seed, checkpoints, shardings)
         metrics = Metrics(folder / "metrics.jsonl", first, recipe.tensorboard)
+        loop = _Loop(recipe, windows, mesh, seed, checkpoints, shardings, metrics)
         try:
             with stage(name, recipe.steps - first, console) as advance:
-                state, summary = loop.run(state, first, metrics, advance)
+                state = loop.run(state, first, advance)
         finally:
             metrics.close()
     finally:
         checkpoints.close()
-    summary["parameters"] = sum(p.size for p in jax.tree.leaves(state["model"]))
-    return state["model"], summary
+    return state["model"], {
+        "steps": recipe.steps,
+        "tokens": recipe.steps * recipe.batch_size * recipe.length,
+        "seconds": metrics.last["seconds"],
+        "final_loss": metrics.last["loss"],
+        "parameters": sum(p.size for p in jax.tree.leaves(state["model"])),
+    }
 
 
 @dataclasses.dataclass
@@ -198,8 +201,9 @@ class _Loop:
     seed: int
     checkpoints: Checkpoints
     shardings: Any
+    metrics: Metrics
 
-    def run(self, state, first, metrics, advance):
+    def run(self, state, first, advance):
         """Dispatches step n before it looks at the numbers of step n - 1, so no device waits."""
         recipe = self.recipe
         step_function = jax.jit(
@@ -208,26 +212,21 @@ class _Loop:
             donate_argnames="state",
             out_shardings=(self.shardings, replicated(self.mesh)),
         )
-        started, loss, pending = time.monotonic(), None, None
+        clock = _Clock(first, self.metrics.last.get("seconds", 0.0))
+        pending = None
         for step in range(first + 1, recipe.steps + 1):
             state, numbers = step_function(state, self._batch(step), recipe=recipe)
             if pending:
-                loss = self._record(*pending, started, first, metrics, advance)
+                self._record(*pending, clock, advance)
             pending = step, numbers
-            stop = self.checkpoints.preempted(step)
+            stop = preemption.requested()
             if stop or step == recipe.steps or step % recipe.checkpoint_every == 0:
-                loss = self._record(*pending, started, first, metrics, advance)
+                self._record(*pending, clock, advance, is_saved=True)
                 pending = None
                 self.checkpoints.save(step, state)
             if stop:
-                raise PreemptedError(f"asked to stop at step {step}: saved, run again")
-        done = recipe.steps - first
-        return state, {
-            "steps": recipe.steps,
-            "tokens": recipe.steps * recipe.batch_size * recipe.length,
-            "seconds": (time.monotonic() - started) * recipe.steps / max(done, 1),
-            "final_loss": loss,
-        }
+                raise preemption.PreemptedError(f"asked to stop at step {step}: saved, run again")
+        return state
 
     def _batch(self, step):
         recipe = self.recipe
@@ -241,25 +240,38 @@ class _Loop:
         )
         return jax.make_array_from_process_local_data(batch_sharding(self.mesh), rows)
 
-    def _record(self, step, numbers, started, first, metrics, advance):
+    def _record(self, step, numbers, clock, advance, is_saved=False):
         loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
-        if not (jnp.isfinite(loss) and jnp.isfinite(gradient_norm)):
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             saved = self.checkpoints.latest_step()
             raise FloatingPointError(
                 f"loss {loss}, gradient norm {gradient_norm} at step {step}; the last good "
                 + (f"checkpoint is of step {saved}" if saved else "checkpoint: none yet")
                 + "; try a smaller train.learning_rate or train.clip_norm"
             )
-        speed = (step - first) * self.recipe.batch_size * self.recipe.length
-        speed /= time.monotonic() - started
-        if step % self.recipe.log_every == 0 or step == self.recipe.steps:
-            rate = float(self.recipe.schedule()(step))
-            metrics.write(
+        speed = clock.steps_per_second(step) * self.recipe.batch_size * self.recipe.length
+        # A saved step is always logged, so that a resumed run knows its time and its loss.
+        if is_saved or step % self.recipe.log_every == 0:
+            self.metrics.write(
                 step=step,
                 loss=loss,
                 gradient_norm=gradient_norm,
-                learning_rate=rate,
+                learning_rate=float(self.recipe.schedule()(step)),
                 tokens_per_second=speed,
+                seconds=clock.seconds(),
             )
         advance(f"loss {loss:.3f}  {speed / 1e3:.0f}k tok/s")
-        return loss
+
+
+class _Clock:
+    """Seconds spent on the steps of a run, those of earlier starts included."""
+
+    def __init__(self, first: int, seconds_before: float):
+        self._first, self._before, self._start = first, seconds_before, time.monotonic()
+
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._start
+
+    def steps_per_second(self, step: int) -> float:
+        """Speed since this start."""
+        return (step - self._first) / (time.monotonic() - self._start)

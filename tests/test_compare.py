@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -84,6 +86,21 @@ def test_an_extension_is_evaluated_on_the_checkpoint_it_extends(finished):
     # At the training length YaRN's factor is 1, which changes nothing; beyond it does.
     assert loss("yarn", 1) == pytest.approx(loss("rope", 1), abs=1e-6)
     assert loss("yarn", 2) != pytest.approx(loss("rope", 2), abs=1e-6)
+
+
+def test_an_extension_shares_the_settings_its_checkpoint_was_trained_with(corpus, tmp_path):
+    changes = {"encodings__rope__base": 77.0, "encodings__yarn__beta_fast": 5.0}
+    one, _ = comparison(config(corpus, **changes), tmp_path)
+    yarn = one._extension("yarn", 2)
+    assert yarn.base == 77.0
+    assert (yarn.frequencies.beta_fast, yarn.frequencies.factor) == (5.0, 2.0)
+
+
+def test_derived_settings_follow_an_overridden_length():
+    config = get_config("small")
+    config.train.length = 256
+    assert config.encodings.fire.init_length == 64.0
+    assert config.encodings.t5.max_distance == 128
 
 
 def test_run_json_records_what_a_figure_must_be_quoted_with(finished):
@@ -176,16 +193,47 @@ def test_bad_configs_are_refused_before_anything_is_trained(corpus, tmp_path, ch
     assert not (tmp_path / "runs").exists()
 
 
+FLAGS = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+
+
 def launch(*arguments, **environment):
-    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
     return subprocess.run(
         [sys.executable, "launch.py", *arguments],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags} | environment,
+        env=os.environ | {"XLA_FLAGS": FLAGS} | environment,
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_sigterm_stops_any_stage_and_the_same_command_goes_on(corpus, tmp_path, stage):
+    long = {"train": "--config.train.steps=100000", "evaluate": "--config.eval.documents=30"}
+    command = [
+        sys.executable,
+        "launch.py",
+        "--config=configs/extrapolation.py:tiny",
+        f"--workdir={tmp_path}",
+        f"--config.corpus={corpus}",
+        "--config.schemes=nope,alibi",
+        "--config.eval.batch_tokens=32",
+        long[stage],
+    ]
+    folder = tmp_path / "runs/nope/seed0"
+    begun = folder / ("metrics.jsonl" if stage == "train" else "checkpoints/6/_CHECKPOINT_METADATA")
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": FLAGS}, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (begun.exists() and begun.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 75, errors
+    assert "run again" in errors
+    assert not (tmp_path / "runs/alibi").exists(), "went on to the next point"
+    assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
 
 
 def test_command_line_runs_one_point_and_reports(corpus, tmp_path):

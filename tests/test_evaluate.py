@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import preemption
 from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
 from experiments.mesh import make_mesh
 from posenc_jax import Encoding
@@ -119,6 +120,16 @@ def test_scorer_pads_the_last_batch_and_drops_the_padding(shape):
     assert losses.shape == (11, 4)
     np.testing.assert_allclose(losses, np.log(7), rtol=1e-6)
     assert sum(advanced) == 44
+
+
+def test_an_evaluation_hears_that_it_must_stop(monkeypatch):
+    answers = iter([False, True])
+    monkeypatch.setattr(preemption, "requested", lambda: next(answers))
+    batches = []
+    score = Scorer(Uniform(), make_mesh((8, 1, 1)), 20, lambda note, steps: batches.append(steps))
+    with pytest.raises(preemption.PreemptedError):
+        score(np.zeros((24, 5), np.int32), None)
+    assert len(batches) == 1
 
 
 def test_units():

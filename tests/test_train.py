@@ -1,5 +1,6 @@
 """Training: the step, its sharding, and stopping and resuming at any moment."""
 
+import dataclasses
 import functools
 import io
 import json
@@ -14,11 +15,12 @@ import pytest
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
+from experiments import preemption
 from experiments.checkpoint import Checkpoints
 from experiments.data import Corpus, window_index
 from experiments.mesh import batch_sharding, make_mesh, state_shardings
 from experiments.record import Metrics, open_run
-from experiments.train import PreemptedError, Recipe, initial_state, token_losses, train, train_step
+from experiments.train import Recipe, initial_state, token_losses, train, train_step
 
 SPEC = FrozenConfigDict(
     {
@@ -113,17 +115,34 @@ def test_resumes_exactly_where_it_stopped(tmp_path, windows, uninterrupted, monk
 
 
 def test_a_finished_run_is_not_trained_again(uninterrupted, windows):
-    folder, model, _ = uninterrupted
+    folder, model, summary = uninterrupted
     before = losses(folder)
-    again, _ = run(folder, windows)
+    again, same_summary = run(folder, windows)
     assert_identical(again, model)
     assert losses(folder) == before
+    assert same_summary == summary, "what training cost and reached is no news of this start"
+
+
+def test_time_and_loss_are_those_of_all_starts(tmp_path, windows, monkeypatch):
+    recipe = dataclasses.replace(RECIPE, log_every=100)  # only saved steps are logged
+    with monkeypatch.context() as patch:
+        interrupt_at(4, patch)
+        with pytest.raises(StopError):
+            run(tmp_path, windows, recipe)
+    metrics = tmp_path / "metrics.jsonl"
+    line = json.loads(metrics.read_text().splitlines()[-1])
+    assert line["step"] == 2
+    metrics.write_text(json.dumps(line | {"seconds": 1000.0}) + "\n")
+    _, summary = run(tmp_path, windows, recipe)
+    assert 1000 < summary["seconds"] < 1100
+    assert [json.loads(x)["step"] for x in metrics.read_text().splitlines()] == [2, 4, 6]
 
 
 def test_preemption_saves_the_step_it_stopped_at(tmp_path, windows, uninterrupted, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "preempted", lambda self, step: step == 3)
-        with pytest.raises(PreemptedError, match="step 3"):
+        answers = iter([False, False, True])
+        patch.setattr(preemption, "requested", lambda: next(answers))
+        with pytest.raises(preemption.PreemptedError, match="step 3"):
             run(tmp_path, windows)
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 3
     model, _ = run(tmp_path, windows)
