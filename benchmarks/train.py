@@ -122,10 +122,10 @@ def jax_step(args, tokens):
     spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": model})
     state = jax.jit(functools.partial(initial_state, spec=spec, recipe=recipe))(jax.random.key(0))
     function = jax.jit(train_step, static_argnames="recipe", donate_argnames="state")
-    holder = {"state": state}
+    holder, key = {"state": state}, jax.random.key(1)
 
     def step():
-        holder["state"], numbers = function(holder["state"], tokens, recipe=recipe)
+        holder["state"], numbers = function(holder["state"], tokens, key, recipe=recipe)
         jax.block_until_ready(holder["state"])
         return float(numbers["loss"])
 

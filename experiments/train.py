@@ -92,6 +92,7 @@ def make_encoding(encoding, model, train_length: int, rngs: nnx.Rngs | None) -> 
     return make(
         **encoding,
         num_heads=model["num_heads"],
+        num_kv_heads=model.get("num_kv_heads"),
         head_dim=head_dim,
         model_dim=model["model_dim"],
         num_layers=model["num_layers"],
@@ -109,27 +110,41 @@ def initial_state(key, spec: FrozenConfigDict, recipe: Recipe) -> State:
     return {"model": model, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32)}
 
 
-def token_losses(model, tokens_BL, encoding=None):
+def token_losses(model, tokens_BL, encoding=None, key=None):
     """Cross-entropy in nats of each token but the first, given those before it: ``[B, L - 1]``."""
     inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
-    logits_BTV = model(inputs_BT, positions.text(inputs_BT.shape[1]), encoding=encoding)
+    logits_BTV = model(inputs_BT, positions.text(inputs_BT.shape[1]), encoding=encoding, key=key)
     return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
 
 
-def train_step(state: State, tokens_BL, recipe: Recipe) -> tuple[State, dict[str, jax.Array]]:
-    """One optimizer step on ``tokens_BL``, sequences of ``recipe.length + 1`` tokens."""
-    model = state["model"]
-    loss_and_gradient = jax.value_and_grad(lambda model, tokens: token_losses(model, tokens).mean())
+def train_step(state: State, tokens_BL, key, recipe: Recipe) -> tuple[State, dict[str, jax.Array]]:
+    """One optimizer step on ``tokens_BL``, sequences of ``recipe.length + 1`` tokens.
+
+    ``key`` is the run's; the step number makes it this step's. The loss reported is that of the
+    tokens, without what a scheme adds of its own.
+    """
+    model, key = state["model"], jax.random.fold_in(key, state["step"])
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def gradient_of(model, tokens, key):
+        place_key, aux_key = jax.random.split(key)
+        loss = token_losses(model, tokens, key=place_key).mean()
+        return loss + model.layers.aux_loss(aux_key), loss
+
+    def loss_and_gradient(tokens, key):
+        (_, loss), gradient = gradient_of(model, tokens, key)
+        return loss, gradient
+
     if recipe.accumulate == 1:
-        loss, gradient = loss_and_gradient(model, tokens_BL)
+        loss, gradient = loss_and_gradient(tokens_BL, key)
     else:
         parts = tokens_BL.reshape(recipe.accumulate, -1, tokens_BL.shape[1])
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, model))
 
-        def add(total, tokens):
-            return jax.tree.map(jnp.add, total, loss_and_gradient(model, tokens)), None
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, loss_and_gradient(*part)), None
 
-        total, _ = jax.lax.scan(add, zero, parts)
+        total, _ = jax.lax.scan(add, zero, (parts, jax.random.split(key, recipe.accumulate)))
         loss, gradient = jax.tree.map(lambda x: x / recipe.accumulate, total)
 
     updates, opt_state = recipe.optimizer().update(gradient, state["opt_state"], model)
@@ -212,10 +227,11 @@ class _Loop:
             donate_argnames="state",
             out_shardings=(self.shardings, replicated(self.mesh)),
         )
+        key = jax.random.key(self.seed)
         clock = _Clock(first, self.metrics.last.get("seconds", 0.0))
         pending = None
         for step in range(first + 1, recipe.steps + 1):
-            state, numbers = step_function(state, self._batch(step), recipe=recipe)
+            state, numbers = step_function(state, self._batch(step), key, recipe=recipe)
             if pending:
                 self._record(*pending, clock, advance)
             pending = step, numbers

@@ -9,8 +9,9 @@ Array names carry their shape, one letter an axis:
 
 from posenc_jax.attention import attend
 from posenc_jax.encoding import Encoding, Tile, Tokens
+from posenc_jax.layers import Layers
 from posenc_jax.registry import REGISTRY, make
 from posenc_jax.transformer import Transformer
 
-__all__ = ["REGISTRY", "Encoding", "Tile", "Tokens", "Transformer", "attend", "make"]
+__all__ = ["REGISTRY", "Encoding", "Layers", "Tile", "Tokens", "Transformer", "attend", "make"]
 __version__ = "0.1.0"

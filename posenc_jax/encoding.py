@@ -21,7 +21,8 @@ class Tokens:
       positions: where the tokens are, int or float32, ``[B, T]`` or ``[A, B, T]``; ``B`` may be 1
         (shared by the batch). Positions may repeat, skip, restart, be negative or fractional.
       segment_ids: int ``[B, T]`` or None; tokens of different segments do not see each other.
-      prepared: what the encoding's ``prepare`` made of the positions.
+      prepared: what the encoding's ``prepare`` made of the positions, or its ``read`` made of the
+        layer's input: arrays with the tokens along axis 1.
       index: the order the tokens came in, int32 ``[B, T]``, in any arrangement. Causality reads
         this, never positions. None is the order they are written in, ``0 .. T - 1``, which
         attention knows without looking and uses to leave out keys that no query may see.
@@ -44,6 +45,14 @@ class Tokens:
         if length is None:
             length = _own_length(positions, segment_ids)
         return cls(positions, segment_ids, encoding.prepare(positions, length))
+
+    def read(self, encoding, x_BTD) -> "Tokens":
+        """These tokens with what ``encoding`` reads in ``x_BTD``: call it once per layer.
+
+        ``x_BTD`` is what the layer's queries and keys are projected from. Only data-dependent
+        schemes look at it; for all others this returns the tokens as they are.
+        """
+        return dataclasses.replace(self, prepared=encoding.read(x_BTD, self))
 
     def order(self) -> jax.Array:
         """``index``, written out."""
@@ -88,6 +97,8 @@ class Tile:
       k: keys after ``rotate``, ``[B, S, K, C]``.
       q_positions, k_positions: as in :class:`Tokens`.
       q_index, k_index: as in :class:`Tokens`.
+      q_prepared, k_prepared: as in :class:`Tokens`.
+      scale: what the products of queries and keys were multiplied by, usually ``1 / sqrt(C)``.
       heads: int32 ``[H]``, the *global* numbers of the heads in this tile. A scheme whose heads
         differ must index its parameters with them, or it is wrong where heads are sharded.
       num_heads: how many heads the whole model has (static).
@@ -99,6 +110,9 @@ class Tile:
     k_positions: jax.Array
     q_index: jax.Array
     k_index: jax.Array
+    q_prepared: Any
+    k_prepared: Any
+    scale: float | jax.Array
     heads: jax.Array
     num_heads: int = dataclasses.field(metadata={"static": True})
 
@@ -132,10 +146,21 @@ class Encoding(nnx.Module):
       per_layer: the paper gives each layer its own parameters; ``make(..., num_layers=n)`` then
         stacks them along a leading axis. ``prepare`` of such a scheme must not read parameters.
       shift_invariant: adding a constant to every position changes nothing.
+      whole_rows: ``score`` needs every key that a query may see in one tile.
     """
 
     per_layer = False
     shift_invariant = True
+    whole_rows = False
+
+    def place(self, positions, key=None, length=None):
+        """Positions in, positions out, before every other hook.
+
+        ``key`` is a fresh one in every training step and None elsewhere; ``length`` as in
+        ``Tokens.of``.
+        """
+        del key, length
+        return positions
 
     def embed(self, x_BTD, positions):
         """Token embeddings in, token embeddings with positions out."""
@@ -146,6 +171,17 @@ class Encoding(nnx.Module):
         """Whatever ``rotate`` needs of the positions, any pytree; runs once per forward."""
         del positions, length
 
+    def read(self, x_BTD, tokens: Tokens) -> Any:
+        """The layer's input in, ``prepared`` of this layer out; runs once per layer.
+
+        For schemes in which the content of the tokens between a query and a key decides how far
+        apart they are (FoX, PaTH, Selective RoPE): their gates, transitions and angles come from
+        the same input as queries and keys, which ``rotate`` and ``score`` do not see. Whatever
+        looks at several tokens must stay within ``tokens.segment_ids``.
+        """
+        del x_BTD
+        return tokens.prepared
+
     def rotate(self, x_BTHC, prepared, *, is_query: bool):
         """Queries or keys in, queries or keys out; both may come out wider than they went in."""
         del prepared, is_query
@@ -155,3 +191,17 @@ class Encoding(nnx.Module):
         """Scaled float32 logits of one tile in, logits out."""
         del tile
         return logits_BHTS
+
+    def mix(self, out_BTHC, weights_BHTS, tile: Tile):
+        """The tile's weighted sum of values in, the same with values of positions added out.
+
+        ``weights_BHTS`` are those of the sum, float32 and not normalised; what is added must be
+        linear in them.
+        """
+        del weights_BHTS, tile
+        return out_BTHC
+
+    def aux_loss(self, key):
+        """A training objective of the scheme's own, a scalar added to the loss."""
+        del key
+        return 0.0

@@ -30,13 +30,14 @@ REGISTRY = {
 }
 
 # What make() offers to every scheme; each constructor takes those it has a parameter for.
-_MODEL_ARGUMENTS = ("num_heads", "head_dim", "model_dim", "train_length", "rngs")
+_MODEL_ARGUMENTS = ("num_heads", "num_kv_heads", "head_dim", "model_dim", "train_length", "rngs")
 
 
 def make(
     name: str,
     *,
     num_heads: int | None = None,
+    num_kv_heads: int | None = None,
     head_dim: int | None = None,
     model_dim: int | None = None,
     train_length: int | None = None,
@@ -49,6 +50,7 @@ def make(
     Args:
       name: a key of ``REGISTRY``.
       num_heads: query heads of one layer.
+      num_kv_heads: key and value heads of one layer. Default: as many.
       head_dim: channels of one head.
       model_dim: width of the residual stream.
       train_length: tokens in one training sequence.
@@ -65,7 +67,11 @@ def make(
     build = lookup(name)
     accepted = keywords(build)
     sizes = dict(
-        num_heads=num_heads, head_dim=head_dim, model_dim=model_dim, train_length=train_length
+        num_heads=num_heads,
+        num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
+        head_dim=head_dim,
+        model_dim=model_dim,
+        train_length=train_length,
     )
     for key, value in sizes.items():
         if value is not None and (not isinstance(value, int) or value < 1):

@@ -14,6 +14,7 @@ from flax import nnx
 from posenc_jax.attention import attend
 from posenc_jax.encoding import Encoding, Tokens
 from posenc_jax.gather import rows
+from posenc_jax.layers import Layers
 
 
 class Attention(nnx.Module):
@@ -26,13 +27,14 @@ class Attention(nnx.Module):
         self.v = _linear(model_dim, num_kv_heads * head_dim, dtype=dtype, rngs=rngs)
         self.out = _linear(num_heads * head_dim, model_dim, out_std, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_BTD, encoding, tokens: Tokens):
+    def __call__(self, x_BTD, encoding, tokens: Tokens, window: int | None = None):
         B, T, _ = x_BTD.shape
         q, k, v = (
             _by_token(project, x_BTD).reshape(B, T, -1, self.head_dim)
             for project in (self.q, self.k, self.v)
         )
-        attended = attend(encoding, q, k, v, tokens)
+        tokens = tokens.read(encoding, x_BTD)
+        attended = attend(encoding, q, k, v, tokens, window=window)
         return _by_token(self.out, attended.reshape(B, T, -1))
 
 
@@ -62,8 +64,8 @@ class Block(nnx.Module):
         self.mlp_norm = nnx.RMSNorm(model_dim, dtype=dtype, rngs=rngs)
         self.mlp = SwiGLU(model_dim, mlp_dim, out_std, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_BTD, encoding, tokens):
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), encoding, tokens)
+    def __call__(self, x_BTD, encoding, tokens, window=None):
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), encoding, tokens, window)
         return x_BTD + self.mlp(self.mlp_norm(x_BTD))
 
 
@@ -72,8 +74,9 @@ class Transformer(nnx.Module):
 
     Args:
       encoding: one encoding for all layers, or a pattern of them that the layers repeat
-        (``[rope, rope, rope, nope]``). An instance that occurs twice is one set of parameters. A
-        scheme with per-layer parameters must be stacked: ``make(..., num_layers=)``.
+        (``[rope, rope, rope, nope]``, or ``Layers``, which has windows too). An instance that
+        occurs twice is one set of parameters. A scheme with per-layer parameters must be stacked:
+        ``make(..., num_layers=)``.
       vocab_size: number of token ids.
       model_dim: width of the residual stream.
       num_layers: number of blocks.
@@ -91,7 +94,7 @@ class Transformer(nnx.Module):
 
     def __init__(
         self,
-        encoding: Encoding | Sequence[Encoding],
+        encoding: Encoding | Sequence[Encoding] | Layers,
         *,
         vocab_size: int,
         model_dim: int,
@@ -128,10 +131,12 @@ class Transformer(nnx.Module):
         self.dtype = dtype
         self.scan = scan
         self.remat = remat
-        distinct, self.pattern = _distinct(encoding, num_layers)
-        self.encodings = nnx.List(distinct)
+        self.layers = Layers.of(encoding)
+        self.layers.check(num_layers)
 
-    def __call__(self, tokens_BT, positions, segment_ids=None, *, length=None, encoding=None):
+    def __call__(
+        self, tokens_BT, positions, segment_ids=None, *, length=None, encoding=None, key=None
+    ):
         """float32 logits ``[B, T, vocab_size]``.
 
         Args:
@@ -140,35 +145,43 @@ class Transformer(nnx.Module):
           segment_ids: int ``[B, T]``: tokens see only their own segment.
           length: see ``Tokens.of``.
           encoding: evaluate under this encoding, or pattern, in the place of the trained one.
+          key: fresh randomness in training, for schemes that move positions; see
+            ``Encoding.place``.
         """
-        encodings, pattern = self.encodings, self.pattern
+        layers = self.layers
         if encoding is not None:
-            encodings, pattern = _distinct(encoding, self.num_layers)
+            layers = Layers.of(encoding)
+            layers.check(self.num_layers)
 
         x_BTD = rows(self.embedding[...].astype(self.dtype), tokens_BT)
-        for each in encodings:
-            x_BTD = each.embed(x_BTD, positions)
-        sides = [Tokens.of(each, positions, segment_ids, length) for each in encodings]
+        sides = []
+        for i, each in enumerate(layers.distinct):
+            own_key = None if key is None else jax.random.fold_in(key, i)
+            placed = each.place(positions, own_key, length)
+            x_BTD = each.embed(x_BTD, placed)
+            sides.append(Tokens.of(each, placed, segment_ids, length))
 
         # A group is one turn of the pattern: its blocks, and its share of the per-layer encodings.
-        groups = self.num_layers // len(pattern)
-        per_layer = [each if each.per_layer else None for each in encodings]
+        turn = len(layers.pattern)
+        groups = self.num_layers // turn
+        per_layer = [each if each.per_layer else None for each in layers.distinct]
         stacked = jax.tree.map(
             lambda p: p.reshape(groups, -1, *p.shape[1:]), (self.blocks, per_layer)
         )
 
         def run_group(x_BTD, group):
             blocks, own = group
-            uses = [0] * len(encodings)
-            for block, which in zip(_unstack(blocks, len(pattern)), pattern, strict=True):
-                scheme = encodings[which]
+            uses = [0] * len(sides)
+            places = zip(_unstack(blocks, turn), layers.pattern, layers.windows, strict=True)
+            for block, which, window in places:
+                scheme = layers.distinct[which]
                 if scheme.per_layer:
                     scheme = jax.tree.map(lambda p, use=uses[which]: p[use], own[which])
                 uses[which] += 1
-                x_BTD = run_block(block, x_BTD, scheme, sides[which])
+                x_BTD = run_block[window](block, x_BTD, scheme, sides[which])
             return x_BTD, None
 
-        run_block = jax.checkpoint(Block.__call__) if self.remat else Block.__call__
+        run_block = {window: self._run_block(window) for window in layers.windows}
         if self.scan:
             x_BTD, _ = jax.lax.scan(run_group, x_BTD, stacked)
         else:
@@ -179,6 +192,10 @@ class Transformer(nnx.Module):
         table_DV = self.embedding[...].astype(self.dtype).T
         project = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
         return _by_token(lambda x: project(x, table_DV), x_BTD)
+
+    def _run_block(self, window):
+        run = functools.partial(Block.__call__, window=window)
+        return jax.checkpoint(run) if self.remat else run
 
 
 def _linear(d_in, d_out, std=0.02, *, dtype, rngs):
@@ -201,26 +218,3 @@ def _unstack(tree, count: int) -> list:
     leaves, structure = jax.tree.flatten(tree)
     cut = [[p.squeeze(0) for p in jax.lax.split(leaf, [1] * count)] for leaf in leaves]
     return [jax.tree.unflatten(structure, [pieces[i] for pieces in cut]) for i in range(count)]
-
-
-def _distinct(encoding, num_layers):
-    """The different encodings of a pattern, and the pattern as numbers into them."""
-    pattern = [encoding] if isinstance(encoding, Encoding) else list(encoding)
-    if not pattern or num_layers % len(pattern):
-        raise ValueError(
-            f"a pattern of {len(pattern)} encodings does not repeat evenly over {num_layers} layers"
-        )
-    distinct = []
-    for each in pattern:
-        if not any(each is other for other in distinct):
-            distinct.append(each)
-    numbers = tuple(next(i for i, e in enumerate(distinct) if e is each) for each in pattern)
-    for i, each in enumerate(distinct):
-        layers = numbers.count(i) * num_layers // len(pattern)
-        leaves = jax.tree.leaves(each) if each.per_layer else []
-        if any(leaf.shape[:1] != (layers,) for leaf in leaves):
-            raise ValueError(
-                f"{type(each).__name__} has parameters for each layer and is used by {layers}: "
-                f"build it with make(..., num_layers={layers})"
-            )
-    return distinct, numbers

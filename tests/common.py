@@ -1,10 +1,5 @@
-"""Small encodings, models and inputs that the tests share.
+"""Small encodings, models and inputs that the tests share."""
 
-To bring a new scheme under the tests, list here what cannot be guessed: alternative values of its
-own keywords (``ALTERNATIVES``), and in ``test_float64.py`` its equation in NumPy.
-"""
-
-import dataclasses
 import functools
 import json
 import pathlib
@@ -13,81 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import schemes
 from flax import nnx
 
 import posenc_jax
-from posenc_jax.rotary import frequencies
 
 SCHEMES = list(posenc_jax.REGISTRY)
 HEADS, HEAD_DIM, WIDTH, TRAIN_LENGTH, VOCAB, LAYERS = 4, 8, 32, 32, 64, 2
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 INDEX = json.loads((GOLDEN / "index.json").read_text())
-
-# What a scheme needs in order to be used past its training length, and to show at short ones.
-OVERRIDES: dict[str, dict[str, Any]] = {
-    "learned": {"out_of_range": "clamp"},
-    "fire": {"init_length": 8.0},
-}
-
-# Parameters that cannot change the output: the last bias of FIRE's network is one constant a head,
-# which softmax does not see.
-INVISIBLE = {"fire": (("outer", "bias"),)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Alternative:
-    """Another value of a keyword, and the settings under which it must matter.
-
-    ``beside`` are further keywords that both sides get, ``baseline`` the value on the other side
-    (default: the scheme's own default), ``num_axes`` the number of position axes.
-    """
-
-    value: Any
-    beside: dict[str, Any] = dataclasses.field(default_factory=dict)
-    baseline: Any = None
-    num_axes: int = 1
-
-
-_ROPE = {
-    "base": Alternative(100.0),
-    "axes": Alternative((1, 0, 1, 0), baseline=(0, 0, 1, 1), num_axes=2),
-    "rotary_dim": Alternative(4),
-    "layout": Alternative("interleaved"),
-}
-_FACTOR = {"factor": Alternative(8.0)}
-
-ALTERNATIVES: dict[str, dict[str, Alternative]] = {
-    "sinusoidal": {
-        "base": Alternative(100.0),
-        "layout": Alternative("half"),
-        "token_scale": Alternative(1.0),
-    },
-    "learned": {"out_of_range": Alternative("interpolate")},
-    "rope": _ROPE | {"frequencies": Alternative(frequencies.PositionInterpolation(2.0))},
-    "pi": _ROPE | _FACTOR,
-    "ntk": _ROPE | _FACTOR,
-    "dynamic_ntk": _ROPE | {"factor": Alternative(2.0)},
-    "yarn": _ROPE
-    | _FACTOR
-    | {
-        "beta_fast": Alternative(1.2, beside={"base": 20.0}),
-        "beta_slow": Alternative(0.5),
-        "ramp": Alternative("turns"),
-        "truncate": Alternative(False, beside={"base": 100.0}),
-        "attention_factor": Alternative(1.0),
-        "mscale": Alternative(0.5, beside={"mscale_all_dim": 1.0}),
-        "mscale_all_dim": Alternative(0.5, beside={"mscale": 1.0}),
-    },
-    "hope": _ROPE | {"cut_cycles": Alternative(0.1)},
-    "p_rope": _ROPE | {"fraction": Alternative(0.5), "factor": Alternative(2.0)},
-    "t5": {
-        "num_buckets": Alternative(16),
-        "max_distance": Alternative(32),
-        "bidirectional": Alternative(True),
-    },
-    "fire": {"hidden": Alternative(16), "init_length": Alternative(64.0)},
-    "transformer_xl": {"base": Alternative(100.0)},
-}
 
 
 def build(name: str, *, seed: int = 0, trained: bool = True, **keywords):
@@ -95,8 +24,9 @@ def build(name: str, *, seed: int = 0, trained: bool = True, **keywords):
 
     Several start at zero, where a mistake in how they are used would not show.
     """
+    overrides = schemes.ALL[name].overrides if name in schemes.ALL else {}
     arguments = dict(num_heads=HEADS, head_dim=HEAD_DIM, model_dim=WIDTH, train_length=TRAIN_LENGTH)
-    arguments |= OVERRIDES.get(name, {}) | keywords
+    arguments |= overrides | keywords
     encoding = posenc_jax.make(name, rngs=nnx.Rngs(seed), **arguments)
     return moved(encoding, seed) if trained else encoding
 
@@ -155,8 +85,10 @@ def projections(num_heads: int = HEADS, head_dim: int = HEAD_DIM) -> list[np.nda
 @jax.jit
 def attention(encoding, x_BTD, positions, segment_ids=None, length=None, weights=None):
     """One attention layer under ``encoding``, ``[B, T, H, C]``: embed, project, attend."""
+    positions = encoding.place(positions, length=length)
     tokens = posenc_jax.Tokens.of(encoding, positions, segment_ids, length)
     x_BTD = encoding.embed(x_BTD, positions)
+    tokens = tokens.read(encoding, x_BTD)
     q, k, v = (
         jnp.einsum("btd,dhc->bthc", x_BTD, jnp.asarray(w, x_BTD.dtype))
         for w in weights or projections()
@@ -203,6 +135,9 @@ def bias(encoding, q_positions, k_positions, num_heads: int = HEADS, heads=None)
         k_positions=k_positions[None],
         q_index=jnp.arange(T)[None],
         k_index=jnp.arange(S)[None],
+        q_prepared=None,
+        k_prepared=None,
+        scale=HEAD_DIM**-0.5,
         heads=heads,
         num_heads=num_heads,
     )

@@ -251,7 +251,7 @@ def test_pattern_must_divide_the_layers():
     rope, nope = common.build("rope"), common.build("nope")
     with raises(ValueError, "a pattern of 3 encodings does not repeat evenly over 4 layers"):
         common.build_model([rope, rope, nope], num_layers=4)
-    with raises(ValueError, "a pattern of 0 encodings"):
+    with raises(ValueError, "a pattern needs encodings", "got 0 encodings and 0 windows"):
         common.build_model([])
     model = common.build_model(rope)
     with raises(ValueError, "a pattern of 3 encodings does not repeat evenly over 2 layers"):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import schemes
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
@@ -37,9 +38,22 @@ def heads_of(seed: int, num_heads: int = common.HEADS, length: int = T) -> np.nd
     return common.normal(seed, B, length, num_heads, common.HEAD_DIM)
 
 
+def tokens_of(encoding, positions, segment_ids=None, length=None):
+    """Tokens of a layer whose input is ``residual``."""
+    positions = encoding.place(positions, length=length)
+    tokens = posenc_jax.Tokens.of(encoding, positions, segment_ids, length)
+    return tokens.read(encoding, jnp.asarray(residual(positions.shape[-1])))
+
+
+def some_of(tokens, which):
+    """The tokens at ``which`` indices, in their place."""
+    cut = jax.tree.map(lambda x: x[:, which], tokens)
+    return dataclasses.replace(cut, index=tokens.order()[:, which])
+
+
 @jax.jit
 def attend(encoding, q, k, v, positions, segment_ids=None):
-    tokens = posenc_jax.Tokens.of(encoding, positions, segment_ids)
+    tokens = tokens_of(encoding, positions, segment_ids)
     return posenc_jax.attend(encoding, q, k, v, tokens)
 
 
@@ -94,9 +108,8 @@ def test_a_query_alone_is_a_query_among_others(name):
 
     @jax.jit
     def both(encoding, positions):
-        tokens = posenc_jax.Tokens.of(encoding, positions, length=50)
-        last = posenc_jax.Tokens.of(encoding, positions[:, -1:], length=50)
-        last = dataclasses.replace(last, index=tokens.order()[:, -1:])
+        tokens = tokens_of(encoding, positions, length=50)
+        last = some_of(tokens, np.array([T - 1]))
         whole = posenc_jax.attend(encoding, q, k, v, tokens)
         return whole[:, -1:], posenc_jax.attend(encoding, q[:, -1:], k, v, last, tokens)
 
@@ -219,13 +232,17 @@ def plain_attention(encoding, q, k, v, tokens):
     k = jnp.repeat(encoding.rotate(k, tokens.prepared, is_query=False), group, axis=2)
     positions, index = tokens.positions, tokens.order()
     heads = jnp.arange(common.HEADS)
-    tile = posenc_jax.Tile(q, k, positions, positions, index, index, heads, common.HEADS)
+    tile = posenc_jax.Tile(
+        *(q, k, positions, positions, index, index, tokens.prepared, tokens.prepared),
+        *(scale, heads, common.HEADS),
+    )
     logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), tile)
     segment_ids = tokens.segment_ids
     same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     visible = same & np.tri(q.shape[1], dtype=bool)[None, None]
     weights = jax.nn.softmax(jnp.where(visible, logits, -jnp.inf))
-    return jnp.einsum("bhts,bshc->bthc", weights, jnp.repeat(v, group, axis=2))
+    out = jnp.einsum("bhts,bshc->bthc", weights, jnp.repeat(v, group, axis=2))
+    return encoding.mix(out, weights, tile)
 
 
 @each_program
@@ -235,9 +252,8 @@ def test_tokens_laid_out_in_another_order(name):
     encoding = common.build(name)
     q, k, v = (jnp.asarray(heads_of(seed, length=length)) for seed in range(3))
     order = np.random.default_rng(0).permutation(length).astype(np.int32)
-    written = posenc_jax.Tokens.of(encoding, text(length))
-    mixed = posenc_jax.Tokens.of(encoding, jnp.asarray(order)[None], length=length)
-    mixed = dataclasses.replace(mixed, index=jnp.asarray(order)[None])
+    written = tokens_of(encoding, text(length))
+    mixed = some_of(written, order)
     attended = jax.jit(posenc_jax.attend)
     expected = attended(encoding, q, k, v, written)[:, order]
     close(attended(encoding, q[:, order], k[:, order], v[:, order], mixed), expected, 1e-4, 1e-4)
@@ -256,7 +272,7 @@ def test_values_and_gradients_of_a_long_sequence(name):
     @functools.partial(jax.jit, static_argnums=0)
     def value_and_gradients(attend, *arguments):
         def loss(encoding, q, k, v):
-            tokens = posenc_jax.Tokens.of(encoding, positions, segment_ids)
+            tokens = tokens_of(encoding, positions, segment_ids)
             output = attend(encoding, q, k, v, tokens)
             return (output**2).sum(), output
 
@@ -272,23 +288,16 @@ def test_values_and_gradients_of_a_long_sequence(name):
 # Heads
 
 
-def turns_heads_differently(encoding) -> bool:
-    """``rotate`` knows no head numbers: with parameters for each head it needs all heads."""
-    overrides = type(encoding).rotate is not posenc_jax.Encoding.rotate
-    leaves = jax.tree.leaves(encoding)
-    return overrides and any(p.shape[:1] == (common.HEADS,) for p in leaves)
-
-
 @each_program
 def test_some_heads_of_the_model(name):
+    if schemes.ALL[name].heads != "any":
+        pytest.skip("needs all heads, or its parameters sharded with them: see the sharded tests")
     encoding = common.build(name)
-    if turns_heads_differently(encoding):
-        pytest.skip("rotate has parameters for each head; see the sharded tests")
     q, k, v = (heads_of(seed) for seed in range(3))
 
     @jax.jit
     def some(encoding, q, k, v, positions, heads):
-        tokens = posenc_jax.Tokens.of(encoding, positions)
+        tokens = tokens_of(encoding, positions)
         return posenc_jax.attend(encoding, q, k, v, tokens, heads=heads, num_heads=common.HEADS)
 
     whole = attend(encoding, q, k, v, shuffled())
@@ -299,7 +308,7 @@ def test_some_heads_of_the_model(name):
 
 @each_program
 def test_grouped_queries(name):
-    encoding = common.build(name)
+    encoding = common.build(name, num_kv_heads=2)
     q, k, v = heads_of(0), heads_of(1, num_heads=2), heads_of(2, num_heads=2)
     grouped = attend(encoding, q, k, v, shuffled())
     repeated = attend(encoding, q, *(np.repeat(x, 2, axis=2) for x in (k, v)), shuffled())
@@ -317,23 +326,27 @@ def place(tree, mesh, *spec):
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
 
 
-def sharded_arguments(encoding, mesh):
+def sharded_arguments(name, mesh):
     """The harness's arguments over the batch, and its projections over the heads as well."""
-    per_head = ("model",) if turns_heads_differently(encoding) else ()
+    heads = schemes.ALL[name].heads
+    encoding = place(common.build(name), mesh, *(("model",) if heads == "sharded" else ()))
     segment_ids = np.sort(shuffled() % 2, axis=1)
     sides = (place(x, mesh, "data") for x in (residual(), shuffled(), segment_ids))
-    weights = place(common.projections(), mesh, None, "model")
-    return place(encoding, mesh, *per_head), *sides, weights
+    weights = place(common.projections(), mesh, None, None if heads == "mixed" else "model")
+    return encoding, *sides, weights
+
+
+def assert_sharded(name, output):
+    heads = common.HEADS if schemes.ALL[name].heads == "mixed" else 1
+    assert output.sharding.shard_shape(output.shape) == (B // 2, T, heads, common.HEAD_DIM)
 
 
 @each_program
 def test_attention_sharded_over_batch_and_heads(name):
-    encoding = common.build(name)
-    mesh = mesh_of(AxisType.Auto)
-    arguments = sharded_arguments(encoding, mesh)
+    arguments = sharded_arguments(name, mesh_of(AxisType.Auto))
     encoding, x_BTD, positions, segment_ids, weights = arguments
     actual = common.attention(encoding, x_BTD, positions, segment_ids, weights=weights)
-    assert actual.sharding.shard_shape(actual.shape) == (B // 2, T, 1, common.HEAD_DIM)
+    assert_sharded(name, actual)
     encoding, x_BTD, positions, segment_ids, weights = jax.device_get(arguments)
     expected = common.attention(encoding, x_BTD, positions, segment_ids, weights=weights)
     close(actual, expected)
@@ -344,9 +357,9 @@ def test_attention_and_gradients_on_a_mesh_of_explicit_axes(name):
     """By the input and by every parameter; every operation must know where its result lies."""
     mesh = mesh_of(AxisType.Explicit)
     with jax.set_mesh(mesh):
-        arguments = sharded_arguments(common.build(name), mesh)
+        arguments = sharded_arguments(name, mesh)
         (_, output), _ = actual = loss_and_gradients(*arguments)
-    assert output.sharding.shard_shape(output.shape) == (B // 2, T, 1, common.HEAD_DIM)
+    assert_sharded(name, output)
     close_trees(actual, loss_and_gradients(*jax.device_get(arguments)))
 
 
@@ -424,7 +437,7 @@ def test_every_parameter_has_a_gradient(name):
     _, gradients = common.loss_and_gradients(model, TOKEN_IDS, shuffled(), weights_BTV)
     for path, gradient in common.parameter_paths(gradients):
         assert np.isfinite(gradient).all(), path
-        invisible = common.INVISIBLE.get(name, ())
+        invisible = schemes.ALL[name].invisible
         seen = not any(path[-len(names) :] == names for names in invisible)
         assert (np.abs(gradient).max() > 1e-3) == seen, path
         # One parameter for each layer must be used by each layer.
@@ -437,11 +450,11 @@ def test_every_parameter_has_a_gradient(name):
 
 @each_scheme
 def test_every_keyword_is_listed(name):
-    listed = common.ALTERNATIVES.get(name, {})
+    listed = schemes.ALL[name].alternatives
     missing = set(own_keywords(name)) - set(listed)
     assert not missing, (
         f"no other value of {sorted(missing)} to test {name!r} with: add one to "
-        f"ALTERNATIVES[{name!r}] in {common.__file__}"
+        f"its alternatives in tests/schemes"
     )
     assert not set(listed) - set(own_keywords(name))
 
@@ -451,9 +464,9 @@ KEYWORDS = [(name, key) for name in common.SCHEMES for key in own_keywords(name)
 
 @pytest.mark.parametrize(("name", "keyword"), KEYWORDS)
 def test_every_keyword_matters(name, keyword):
-    other = common.ALTERNATIVES.get(name, {}).get(keyword)
+    other = schemes.ALL[name].alternatives.get(keyword)
     if other is None:
-        pytest.fail(f"add another value of {keyword!r} to ALTERNATIVES in {common.__file__}")
+        pytest.fail(f"add another value of {keyword!r} to the alternatives of {name!r}")
     baseline = {} if other.baseline is None else {keyword: other.baseline}
     one = common.build(name, **other.beside, **baseline)
     two = common.build(name, **other.beside, **{keyword: other.value})

@@ -166,8 +166,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 ):
     import experiments.train as module
 
-    def poisoned(model, tokens, encoding=None):
-        return token_losses(model, tokens, encoding) * jnp.where(tokens[0, 0] >= 0, jnp.nan, 1.0)
+    def poisoned(model, tokens, **options):
+        return token_losses(model, tokens, **options) * jnp.where(tokens[0, 0] >= 0, jnp.nan, 1.0)
 
     recipe = Recipe(length=8, batch_size=8, steps=4, warmup_steps=2, checkpoint_every=2)
     run(tmp_path, windows, recipe)
@@ -201,9 +201,9 @@ def test_gradient_accumulation_is_the_whole_batch():
     state = initial_state(jax.random.key(0), SPEC, RECIPE)
     tokens = jax.random.randint(jax.random.key(1), (8, 9), 0, 16)
     step = jax.jit(train_step, static_argnames="recipe")
-    whole, numbers = step(state, tokens, recipe=RECIPE)
+    whole, numbers = step(state, tokens, jax.random.key(2), recipe=RECIPE)
     parts = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, accumulate=4)
-    accumulated, same_numbers = step(state, tokens, recipe=parts)
+    accumulated, same_numbers = step(state, tokens, jax.random.key(2), recipe=parts)
     np.testing.assert_allclose(numbers["loss"], same_numbers["loss"], rtol=1e-6)
     # The first update is Adam's sign of the gradient: compare moments, which keep its size.
     for a, b in zip(

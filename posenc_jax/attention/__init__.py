@@ -16,6 +16,7 @@ def attend(
     k_tokens: Tokens | None = None,
     *,
     causal: bool = True,
+    window: int | None = None,
     scale: float | None = None,
     heads=None,
     num_heads: int | None = None,
@@ -30,6 +31,7 @@ def attend(
       q_tokens: positions, order and segments of the queries, from ``Tokens.of(encoding, ...)``.
       k_tokens: the same of the keys. Default: the keys are the queries' own tokens.
       causal: hide keys whose index is larger than the query's.
+      window: hide keys whose index is this much smaller than the query's, or more.
       scale: multiplies the product of queries and keys; default ``1 / sqrt(C)``, with C as it was
         before ``rotate``.
       heads: int ``[H]`` global numbers of the query heads given here, where they are only some
@@ -41,6 +43,8 @@ def attend(
     in_order = (k_tokens is None or k_tokens is q_tokens) and q_tokens.index is None
     k_tokens = q_tokens if k_tokens is None else k_tokens
     _check_shapes(q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens)
+    if window is not None and window < 1:
+        raise ValueError(f"window={window} must be at least 1, or None to see every key")
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
     tile = Tile(
         q=encoding.rotate(q_BTHC, q_tokens.prepared, is_query=True),
@@ -49,11 +53,16 @@ def attend(
         k_positions=k_tokens.positions,
         q_index=q_tokens.order(),
         k_index=k_tokens.order(),
+        q_prepared=q_tokens.prepared,
+        k_prepared=k_tokens.prepared,
+        scale=scale,
         heads=jnp.arange(q_BTHC.shape[2]) if heads is None else heads,
         num_heads=q_BTHC.shape[2] if num_heads is None else num_heads,
     )
     segment_ids = q_tokens.segment_ids, k_tokens.segment_ids
-    return dense(encoding, tile, v_BSKC, segment_ids, causal=causal, in_order=in_order, scale=scale)
+    return dense(
+        encoding, tile, v_BSKC, segment_ids, causal=causal, in_order=in_order, window=window
+    )
 
 
 def _check_shapes(q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens):

@@ -1,0 +1,63 @@
+"""Which encoding, and which window, each layer of a model uses."""
+
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+
+
+class Layers(nnx.Module):
+    """A pattern that the layers of a model repeat, first layer first.
+
+    Args:
+      encodings: one for each place of the pattern. An instance that occurs twice is one set of
+        parameters; a scheme with per-layer parameters is stacked over all its layers.
+      windows: how many keys a query sees in each place, itself included; None for all of them.
+    """
+
+    def __init__(self, encodings: Sequence[Encoding], windows: Sequence[int | None] | None = None):
+        distinct: list[Encoding] = []
+        for each in encodings:
+            if not any(each is other for other in distinct):
+                distinct.append(each)
+        self.distinct = nnx.List(distinct)
+        self.pattern = tuple(
+            next(i for i, other in enumerate(distinct) if other is each) for each in encodings
+        )
+        self.windows = (None,) * len(self.pattern) if windows is None else tuple(windows)
+        if not self.pattern or len(self.windows) != len(self.pattern):
+            raise ValueError(
+                f"a pattern needs encodings, and a window (or None) for each: got "
+                f"{len(self.pattern)} encodings and {len(self.windows)} windows"
+            )
+
+    @classmethod
+    def of(cls, encoding: "Encoding | Sequence[Encoding] | Layers") -> "Layers":
+        """``encoding`` as a pattern: one for all layers, a sequence of them, or one already."""
+        if isinstance(encoding, Layers):
+            return encoding
+        return cls([encoding] if isinstance(encoding, Encoding) else encoding)
+
+    def check(self, num_layers: int) -> None:
+        """Refuses a pattern that does not fit a model of ``num_layers``."""
+        if num_layers % len(self.pattern):
+            raise ValueError(
+                f"a pattern of {len(self.pattern)} encodings does not repeat evenly over "
+                f"{num_layers} layers"
+            )
+        for i, each in enumerate(self.distinct):
+            layers = self.pattern.count(i) * num_layers // len(self.pattern)
+            leaves = jax.tree.leaves(each) if each.per_layer else []
+            if any(leaf.shape[:1] != (layers,) for leaf in leaves):
+                raise ValueError(
+                    f"{type(each).__name__} has parameters for each layer and is used by {layers}: "
+                    f"build it with make(..., num_layers={layers})"
+                )
+
+    def aux_loss(self, key):
+        """The sum of the encodings' own objectives."""
+        return sum(
+            each.aux_loss(jax.random.fold_in(key, i)) for i, each in enumerate(self.distinct)
+        )

@@ -1,0 +1,52 @@
+"""Comparing a scheme with a golden array, through what users call."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import posenc_jax
+
+
+def close(actual, expected, rtol=1e-5, atol=1e-6):
+    np.testing.assert_allclose(np.asarray(actual, np.float64), expected, rtol=rtol, atol=atol)
+
+
+@functools.partial(jax.jit, static_argnames="length")
+def turn(encoding, positions, length, array_length=None):
+    """Cosine and sine, ``[T, channels / 2]``, by which every pair turns.
+
+    Read off by rotating pairs (1, 0); any attention factor is still in them. The length is given
+    as a Python int, or as an array in its place.
+    """
+    length = length if array_length is None else array_length
+    pairs, half = encoding.rotary_dim // 2, encoding.layout == "half"
+    unit_C = np.repeat([1.0, 0.0], pairs) if half else np.tile([1.0, 0.0], pairs)
+    unit_1T1C = jnp.broadcast_to(jnp.float32(unit_C), (1, len(positions), 1, 2 * pairs))
+    prepared = encoding.prepare(positions[None], length)
+    turned = encoding.rotate(unit_1T1C, prepared, is_query=True)[0, :, 0]
+    return jnp.split(turned, 2, axis=-1) if half else (turned[:, 0::2], turned[:, 1::2])
+
+
+def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1, array_length=None):
+    """The encoding turns by ``inv_freq`` a token, at position 1 and at many."""
+    positions = np.array([1, 0, 3, 64, 200])
+    turned = turn(encoding, positions, length, array_length)
+    cos, sin = (np.asarray(table, np.float64) for table in turned)
+    close(np.arctan2(sin, cos)[0], inv_freq, rtol=1e-5, atol=1e-12)
+    close(np.hypot(sin, cos), np.full(cos.shape, attention_factor), rtol=1e-6)
+    # The arrays' own float32 rounding grows with the position.
+    angles = positions[:, None] * inv_freq.astype(np.float64)
+    close(cos, attention_factor * np.cos(angles), rtol=0, atol=2e-3)
+    close(sin, attention_factor * np.sin(angles), rtol=0, atol=2e-3)
+
+
+@jax.jit
+def rotated(encoding, x_BTHC, positions):
+    tokens = posenc_jax.Tokens.of(encoding, positions)
+    return encoding.rotate(x_BTHC.astype(jnp.float32), tokens.prepared, is_query=True)
+
+
+def by_token(x_BHTC):
+    return np.swapaxes(x_BHTC, 1, 2)

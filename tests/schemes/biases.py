@@ -1,0 +1,92 @@
+"""Biases by distance."""
+
+import math
+
+import numpy as np
+
+from schemes.equations import Alternative, NoPE, Scheme, content, distances
+
+
+class ALiBi(NoPE):
+    def slopes(self, num_heads):
+        power = 2 ** math.floor(math.log2(num_heads))
+        slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
+        if power < num_heads:
+            slopes += self.slopes(2 * power)[0::2][: num_heads - power]
+        return slopes
+
+    def logits(self, q, k, positions, own, weights):
+        slopes = np.array(self.slopes(q.shape[1]))
+        return content(q, k) - slopes[:, None, None] * abs(distances(positions))
+
+
+class T5(NoPE):
+    def bucket(self, distance, num_buckets, max_distance):
+        """Bucket of a distance of 0 or more, in whole numbers.
+
+        e + floor(ln(n / e) / ln(Dmax / e) (N - e)) is at least e + j where
+        n^(N - e) e^j >= Dmax^j e^(N - e).
+        """
+        exact = num_buckets // 2
+        if distance < exact:
+            return distance
+        far = num_buckets - exact
+        steps = [j for j in range(far) if distance**far * exact**j >= max_distance**j * exact**far]
+        return exact + max(steps)
+
+    def logits(self, q, k, positions, own, weights):
+        num_buckets, max_distance = own.get("num_buckets", 32), own.get("max_distance", 128)
+        bias = np.empty((q.shape[1], len(positions), len(positions)))
+        for (m, n), distance in np.ndenumerate(distances(positions)):
+            distance = int(distance)
+            if own.get("bidirectional"):
+                half = num_buckets // 2
+                bucket = self.bucket(abs(distance), half, max_distance) + half * (distance < 0)
+            else:
+                bucket = self.bucket(max(distance, 0), num_buckets, max_distance)
+            bias[:, m, n] = weights["table"][bucket]
+        return content(q, k) + bias
+
+
+class KerpleLog(NoPE):
+    def logits(self, q, k, positions, own, weights):
+        p, a = (0.01 + np.log1p(np.exp(weights[key])) for key in ("raw_p", "raw_a"))
+        p, a = p[:, None, None], a[:, None, None]
+        return content(q, k) - p * np.log(1 + a * abs(distances(positions)))
+
+
+class FIRE(NoPE):
+    def logits(self, q, k, positions, own, weights):
+        def psi(x):
+            return np.log(abs(weights["c"] * x) + 1)
+
+        threshold = abs(weights["length_multiplier"] * own["init_length"])
+        reach = np.maximum(positions, threshold)[:, None]
+        share = psi(distances(positions)) / (psi(reach) + 1e-6)
+        hidden = share[..., None] * weights["inner.kernel"][0] + weights["inner.bias"]
+        bias = np.maximum(hidden, 0) @ weights["outer.kernel"] + weights["outer.bias"]
+        return content(q, k) + np.moveaxis(bias, -1, 0)
+
+
+SCHEMES = {
+    "alibi": Scheme(ALiBi(), [{}, {"num_heads": 6}]),
+    "t5": Scheme(
+        T5(),
+        [{}, {"num_buckets": 8, "max_distance": 50, "bidirectional": True}],
+        {
+            "num_buckets": Alternative(16),
+            "max_distance": Alternative(32),
+            "bidirectional": Alternative(True),
+        },
+        whole_positions_only=True,
+    ),
+    "kerple_log": Scheme(KerpleLog(), [{}, {"num_heads": 6}]),
+    "fire": Scheme(
+        FIRE(),
+        [{"init_length": 64.0}, {"init_length": 16.0, "hidden": 8}],
+        {"hidden": Alternative(16), "init_length": Alternative(64.0)},
+        overrides={"init_length": 8.0},
+        # The last bias of its network is one constant a head, which softmax does not see.
+        invisible=(("outer", "bias"),),
+    ),
+}

@@ -1,0 +1,81 @@
+"""The form of a scheme's test data, and the equations of attention without positions.
+
+Equations are written from the papers in float64 NumPy, one row of a batch at a time, positions
+``[T]`` in any order: no shared code, no shared tricks.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Alternative:
+    """Another value of a keyword, and the settings under which it must matter.
+
+    ``beside`` are further keywords that both sides get, ``baseline`` the value on the other side
+    (default: the scheme's own default), ``num_axes`` the number of position axes.
+    """
+
+    value: Any
+    beside: dict[str, Any] = dataclasses.field(default_factory=dict)
+    baseline: Any = None
+    num_axes: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """What cannot be guessed about a scheme.
+
+    Attributes:
+      equations: an instance of a subclass of ``NoPE``.
+      settings: its keywords in each comparison with them, two or more. Positions are whole numbers
+        in the first, and fractional and negative in the others.
+      alternatives: for each of its own keywords.
+      overrides: keywords it needs to be used past its training length, and to show at short ones.
+      invisible: endings of paths to parameters that cannot change the output.
+      whole_positions_only: fractional and negative positions mean nothing to it.
+      heads: "any" subset of the model's heads will do; or its parameters must be "sharded" by head
+        as queries are, because ``rotate`` knows no head numbers; or heads are "mixed", and all of
+        them must be there.
+    """
+
+    equations: "NoPE"
+    settings: list[dict[str, Any]]
+    alternatives: dict[str, Alternative] = dataclasses.field(default_factory=dict)
+    overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+    invisible: tuple[tuple[str, ...], ...] = ()
+    whole_positions_only: bool = False
+    heads: str = "any"
+
+
+def content(q, k):
+    return np.einsum("thc,shc->hts", q, k) / math.sqrt(q.shape[-1])
+
+
+def distances(positions):
+    return positions[:, None] - positions[None, :]
+
+
+class NoPE:
+    """A scheme's equations; those below override what they change.
+
+    ``own`` are the keywords it was made with, ``weights`` its parameters by their dotted paths.
+    Arrays are ``x [T, D]``, ``q``, ``k`` and ``v [T, H, C]``, ``logits`` and softmax ``weights``
+    of attention ``[H, T, T]``, ``out [T, H, C]``.
+    """
+
+    def embed(self, x, positions, own, weights):
+        return x
+
+    def logits(self, q, k, positions, own, weights):
+        return content(q, k)
+
+    def values(self, out, attention, positions, own, weights):
+        """``attention`` times the values in, the same with values of positions added out."""
+        return out
+
+
+SCHEMES = {"nope": Scheme(NoPE(), [{}, {"num_heads": 2}])}

@@ -1,0 +1,150 @@
+"""The rotary family: logits come from a complex product with the distance."""
+
+import math
+
+import numpy as np
+
+from posenc_jax.rotary import frequencies
+from schemes.equations import Alternative, NoPE, Scheme, distances
+
+TRAIN_LENGTH = 32  # what common.build gives
+
+
+class Rotary(NoPE):
+    def frequencies(self, d, base, own, longest):
+        """Radians a token of each pair, and the factor on the logits."""
+        return base ** (-2 * np.arange(d // 2) / d), 1.0
+
+    def logits(self, q, k, positions, own, weights):
+        d = own.get("rotary_dim", q.shape[-1])
+        rate, temperature = self.frequencies(d, own.get("base", 1e4), own, positions.max() + 1)
+        if own.get("layout") == "interleaved":
+            first, second = slice(0, d, 2), slice(1, d, 2)
+        else:
+            first, second = slice(0, d // 2), slice(d // 2, d)
+        q_complex = q[..., first] + 1j * q[..., second]
+        k_complex = k[..., first] + 1j * k[..., second]
+        turn = np.exp(1j * distances(positions)[..., None] * rate)
+        turned = np.einsum("thp,shp,tsp->hts", q_complex, k_complex.conj(), turn).real
+        still = np.einsum("thc,shc->hts", q[..., d:], k[..., d:])
+        return (temperature * turned + still) / math.sqrt(q.shape[-1])
+
+
+class PositionInterpolation(Rotary):
+    def frequencies(self, d, base, own, longest):
+        rate, _ = super().frequencies(d, base, own, longest)
+        return rate / own["factor"], 1.0
+
+
+class NTK(Rotary):
+    def frequencies(self, d, base, own, longest):
+        return super().frequencies(d, base * own["factor"] ** (d / (d - 2)), own, longest)
+
+
+class DynamicNTK(Rotary):
+    def frequencies(self, d, base, own, longest):
+        if longest > TRAIN_LENGTH:
+            factor = own.get("factor", 1.0)
+            bracket = factor * longest / TRAIN_LENGTH - (factor - 1)
+            base = base * bracket ** (d / (d - 2))
+        return super().frequencies(d, base, own, longest)
+
+
+class YaRN(Rotary):
+    def frequencies(self, d, base, own, longest):
+        rate, _ = super().frequencies(d, base, own, longest)
+        factor, fast, slow = own["factor"], own.get("beta_fast", 32), own.get("beta_slow", 1)
+        if own.get("ramp") == "turns":
+            # The paper's gamma of r = L / wavelength: 1 keeps a pair, 0 divides it.
+            turns = TRAIN_LENGTH / (2 * np.pi / rate)
+            gamma = np.clip((turns - slow) / (fast - slow), 0, 1)
+        else:
+            # The same between whole pairs: i solves 2 pi base^(2 i / d) = L / turns.
+            low, high = (
+                d / 2 * math.log(TRAIN_LENGTH / (2 * math.pi * turns), base)
+                for turns in (fast, slow)
+            )
+            if own.get("truncate", True):
+                low, high = math.floor(low), math.ceil(high)
+            low, high = max(low, 0), min(high, d - 1)
+            gamma = 1 - np.clip((np.arange(d // 2) - low) / (high - low), 0, 1)
+
+        def mu(mscale):
+            return 0.1 * mscale * math.log(factor) + 1
+
+        temperature = mu(1)
+        if "mscale" in own:
+            temperature = mu(own["mscale"]) / mu(own["mscale_all_dim"])
+        return (1 - gamma) * rate / factor + gamma * rate, temperature**2
+
+
+class HoPE(Rotary):
+    def frequencies(self, d, base, own, longest):
+        rate, _ = super().frequencies(d, base, own, longest)
+        wavelength = 2 * np.pi / rate
+        return rate * (own.get("cut_cycles", 1) * wavelength < TRAIN_LENGTH), 1.0
+
+
+class Proportional(Rotary):
+    def frequencies(self, d, base, own, longest):
+        rate, _ = super().frequencies(d, base, own, longest)
+        rate[math.floor(own["fraction"] * d / 2) :] = 0
+        return rate / own.get("factor", 1.0), 1.0
+
+
+ROPE = {
+    "base": Alternative(100.0),
+    "axes": Alternative((1, 0, 1, 0), baseline=(0, 0, 1, 1), num_axes=2),
+    "rotary_dim": Alternative(4),
+    "layout": Alternative("interleaved"),
+}
+FACTOR = {"factor": Alternative(8.0)}
+
+SCHEMES = {
+    "rope": Scheme(
+        Rotary(),
+        [{}, {"base": 300.0, "layout": "interleaved", "rotary_dim": 10}],
+        ROPE | {"frequencies": Alternative(frequencies.PositionInterpolation(2.0))},
+    ),
+    "pi": Scheme(
+        PositionInterpolation(), [{"factor": 4.0}, {"factor": 1.5, "rotary_dim": 8}], ROPE | FACTOR
+    ),
+    "ntk": Scheme(
+        NTK(), [{"factor": 4.0}, {"factor": 8.0, "base": 300.0, "rotary_dim": 12}], ROPE | FACTOR
+    ),
+    "dynamic_ntk": Scheme(
+        DynamicNTK(),
+        [{}, {"factor": 3.0, "layout": "interleaved"}],
+        ROPE | {"factor": Alternative(2.0)},
+    ),
+    "yarn": Scheme(
+        YaRN(),
+        [
+            {"factor": 4.0},
+            {"factor": 6.0, "ramp": "turns", "beta_fast": 4.0, "rotary_dim": 12},
+            {"factor": 2.0, "truncate": False, "mscale": 1.0, "mscale_all_dim": 0.3},
+            {"factor": 8.0, "base": 20.0, "beta_fast": 3.0, "beta_slow": 0.5},
+        ],
+        ROPE
+        | FACTOR
+        | {
+            "beta_fast": Alternative(1.2, beside={"base": 20.0}),
+            "beta_slow": Alternative(0.5),
+            "ramp": Alternative("turns"),
+            "truncate": Alternative(False, beside={"base": 100.0}),
+            "attention_factor": Alternative(1.0),
+            "mscale": Alternative(0.5, beside={"mscale_all_dim": 1.0}),
+            "mscale_all_dim": Alternative(0.5, beside={"mscale": 1.0}),
+        },
+    ),
+    "hope": Scheme(
+        HoPE(),
+        [{}, {"cut_cycles": 0.2, "base": 300.0}],
+        ROPE | {"cut_cycles": Alternative(0.1)},
+    ),
+    "p_rope": Scheme(
+        Proportional(),
+        [{"fraction": 0.75}, {"fraction": 0.4, "factor": 2.0}],
+        ROPE | {"fraction": Alternative(0.5), "factor": Alternative(2.0)},
+    ),
+}
