@@ -56,9 +56,16 @@ def get_config(preset: str = "small") -> ConfigDict:
 
 
 def _short_t5(config, num_buckets):
-    """T5's last bucket within a short training length: it would else be met untrained."""
+    """T5 for short training: at few tokens and few steps.
+
+    Its last bucket must lie within the training length, or it is met untrained. And the bias must
+    be able to grow: 200 steps at 3e-3 move a number by a few tenths at most.
+    """
     config.encodings.t5.num_buckets = num_buckets
     config.encodings.t5.max_distance = config.train.get_ref("length") // 2
+    width, heads = (config.model.get_ref(key) for key in ("model_dim", "num_heads"))
+    head_dim = width.to_float() / heads
+    config.encodings.t5.table_scale = head_dim**0.5  # as GPT-NeoX has it
 
 
 def _tiny(config):

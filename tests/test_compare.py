@@ -101,6 +101,8 @@ def test_derived_settings_follow_an_overridden_length():
     config.train.length = 256
     assert config.encodings.fire.init_length == 64.0
     assert config.encodings.t5.max_distance == 128
+    config.model.num_heads = 8
+    assert config.encodings.t5.table_scale == 16**0.5
 
 
 def test_run_json_records_what_a_figure_must_be_quoted_with(finished):

@@ -42,6 +42,9 @@ class T5(Encoding):
       max_distance: distances from here on share the last bucket; 128 in T5.
       bidirectional: give half the buckets to keys ahead of the query. Otherwise they all count
         as distance 0.
+      table_scale: the bias is this times the table. GPT-NeoX and x-transformers have
+        ``sqrt(head_dim)``, with which Adam moves the bias that much faster: in a few hundred steps
+        it cannot otherwise grow to where it matters.
       rngs: initial values.
 
     T5 itself has no ``1 / sqrt(head_dim)``; here the bias is added to the scaled logits, the same
@@ -57,6 +60,7 @@ class T5(Encoding):
         num_buckets: int = 32,
         max_distance: int = 128,
         bidirectional: bool = False,
+        table_scale: float = 1.0,
     ):
         directions = 2 if bidirectional else 1
         if num_buckets % (2 * directions) or num_buckets < 2 * directions:
@@ -70,6 +74,7 @@ class T5(Encoding):
             )
         self.max_distance = max_distance
         self.bidirectional = bidirectional
+        self.table_scale = table_scale
         self.table = nnx.Param(
             jax.random.normal(rngs.params(), (num_buckets, num_heads)) * model_dim**-0.5
         )
@@ -85,7 +90,7 @@ class T5(Encoding):
         return ahead + _last_start_reached(starts, abs(distance))
 
     def score(self, logits_BHTS, tile):
-        table_HN = tile.of_heads(self.table[...].astype(jnp.float32).T)
+        table_HN = self.table_scale * tile.of_heads(self.table[...].astype(jnp.float32).T)
         bucket_BTS = self.bucket(tile.distance()[:, 0])
         bias_HBTS = jax.vmap(lambda table_N: rows(table_N, bucket_BTS))(table_HN)
         return logits_BHTS + jnp.moveaxis(bias_HBTS, 0, 1)

@@ -45,7 +45,7 @@ class T5(NoPE):
             else:
                 bucket = self.bucket(max(distance, 0), num_buckets, max_distance)
             bias[:, m, n] = weights["table"][bucket]
-        return content(q, k) + bias
+        return content(q, k) + own.get("table_scale", 1) * bias
 
 
 class KerpleLog(NoPE):
@@ -72,11 +72,12 @@ SCHEMES = {
     "alibi": Scheme(ALiBi(), [{}, {"num_heads": 6}]),
     "t5": Scheme(
         T5(),
-        [{}, {"num_buckets": 8, "max_distance": 50, "bidirectional": True}],
+        [{}, {"num_buckets": 8, "max_distance": 50, "bidirectional": True, "table_scale": 3.0}],
         {
             "num_buckets": Alternative(16),
             "max_distance": Alternative(32),
             "bidirectional": Alternative(True),
+            "table_scale": Alternative(2.0),
         },
         whole_positions_only=True,
     ),
