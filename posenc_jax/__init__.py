@@ -7,11 +7,23 @@ Array names carry their shape, one letter an axis:
     S  key tokens       C  channels of a head   G  query heads for each kv head
 """
 
-from posenc_jax.attention import attend
+from posenc_jax.attention import attend, logits
+from posenc_jax.describe import describe
 from posenc_jax.encoding import Encoding, Tile, Tokens
 from posenc_jax.layers import Layers
 from posenc_jax.registry import REGISTRY, make
 from posenc_jax.transformer import Transformer
 
-__all__ = ["REGISTRY", "Encoding", "Layers", "Tile", "Tokens", "Transformer", "attend", "make"]
+__all__ = [
+    "REGISTRY",
+    "Encoding",
+    "Layers",
+    "Tile",
+    "Tokens",
+    "Transformer",
+    "attend",
+    "describe",
+    "logits",
+    "make",
+]
 __version__ = "0.1.0"

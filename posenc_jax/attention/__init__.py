@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.attention.dense import dense
+from posenc_jax.attention.dense import dense, tile_logits
 from posenc_jax.encoding import Encoding, Tile, Tokens
 
 
@@ -45,8 +45,33 @@ def attend(
     _check_shapes(q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens)
     if window is not None and window < 1:
         raise ValueError(f"window={window} must be at least 1, or None to see every key")
-    scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
-    tile = Tile(
+    tile = _tile(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens, scale, heads, num_heads)
+    segment_ids = q_tokens.segment_ids, k_tokens.segment_ids
+    return dense(
+        encoding, tile, v_BSKC, segment_ids, causal=causal, in_order=in_order, window=window
+    )
+
+
+def logits(
+    encoding: Encoding,
+    q_BTHC,
+    k_BSKC,
+    q_tokens: Tokens,
+    k_tokens: Tokens | None = None,
+    *,
+    scale: float | None = None,
+) -> jax.Array:
+    """What the softmax of ``attend`` sees, float32 ``[B, H, T, S]``, but for the mask.
+
+    For looking at a scheme; see ``attend`` for the arguments.
+    """
+    k_tokens = q_tokens if k_tokens is None else k_tokens
+    _check_shapes(q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens)
+    return tile_logits(encoding, _tile(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens, scale))
+
+
+def _tile(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens, scale, heads=None, num_heads=None):
+    return Tile(
         q=encoding.rotate(q_BTHC, q_tokens.prepared, is_query=True),
         k=encoding.rotate(k_BSKC, k_tokens.prepared, is_query=False),
         q_positions=q_tokens.positions,
@@ -55,13 +80,9 @@ def attend(
         k_index=k_tokens.order(),
         q_prepared=q_tokens.prepared,
         k_prepared=k_tokens.prepared,
-        scale=scale,
+        scale=q_BTHC.shape[-1] ** -0.5 if scale is None else scale,
         heads=jnp.arange(q_BTHC.shape[2]) if heads is None else heads,
         num_heads=q_BTHC.shape[2] if num_heads is None else num_heads,
-    )
-    segment_ids = q_tokens.segment_ids, k_tokens.segment_ids
-    return dense(
-        encoding, tile, v_BSKC, segment_ids, causal=causal, in_order=in_order, window=window
     )
 
 

@@ -1,0 +1,86 @@
+"""What an encoding costs: parameters, and arithmetic beside attention without positions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.attention import attend
+from posenc_jax.encoding import Encoding, Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """One layer of attention over one sequence, forward.
+
+    Attributes:
+      name: the encoding's class.
+      parameters: trained numbers.
+      flops: floating-point operations of the layer under this encoding, projections left out.
+      flops_nope: of the same layer under none.
+      hooks: what the encoding overrides.
+    """
+
+    name: str
+    parameters: int
+    flops: float
+    flops_nope: float
+    hooks: tuple[str, ...]
+
+    @property
+    def overhead(self) -> float:
+        """Share of operations added: 0.05 is five per cent more."""
+        return self.flops / self.flops_nope - 1
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.parameters:,} parameters, {self.overhead:+.1%} operations in "
+            f"attention; overrides {', '.join(self.hooks) or 'nothing'}"
+        )
+
+
+_HOOKS = ("place", "embed", "prepare", "read", "rotate", "score", "mix", "aux_loss")
+
+
+def describe(
+    encoding: Encoding,
+    *,
+    num_heads: int,
+    head_dim: int,
+    length: int,
+    num_kv_heads: int | None = None,
+    model_dim: int | None = None,
+) -> Description:
+    """Counts the parameters of ``encoding`` and the operations it adds to causal attention.
+
+    Args:
+      encoding: from ``make``, without ``num_layers``: a per-layer one counts once a layer.
+      num_heads, head_dim, num_kv_heads: of the layer.
+      length: tokens of the sequence.
+      model_dim: width of the residual stream. Default: ``num_heads * head_dim``.
+
+    The operations are those XLA counts in the traced program, before it optimises: a cosine counts
+    for one. They say what must be computed, not how long it takes; ``benchmarks/cost.py`` does.
+    """
+    model_dim = num_heads * head_dim if model_dim is None else model_dim
+    num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+    parameters = sum(p.size for p in jax.tree.leaves(encoding))
+
+    def layer(encoding, x_BTD, q, k, v):
+        positions = encoding.place(jnp.arange(length)[None])
+        x_BTD = encoding.embed(x_BTD, positions)
+        tokens = Tokens.of(encoding, positions).read(encoding, x_BTD)
+        # The sum keeps what ``embed`` adds, which attention itself does not use.
+        return attend(encoding, q, k, v, tokens), x_BTD.sum()
+
+    def flops(encoding):
+        shapes = [(1, length, model_dim), (1, length, num_heads, head_dim)]
+        shapes += [(1, length, num_kv_heads, head_dim)] * 2
+        arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+        cost = jax.jit(layer).lower(encoding, *arrays).cost_analysis() or {}
+        return cost.get("flops", 0.0) + cost.get("transcendentals", 0.0)
+
+    hooks = tuple(h for h in _HOOKS if getattr(type(encoding), h) is not getattr(Encoding, h))
+    return Description(
+        type(encoding).__name__, parameters, flops(encoding), flops(Encoding()), hooks
+    )
