@@ -48,11 +48,9 @@ def dense(encoding, tile, v_BSKC, segment_ids, *, causal: bool, in_order: bool, 
 
 
 def _rows(encoding, tile, v_BSKC, segment_ids, causal, window):
-    B, T, H, C = tile.q.shape
+    B, T, H, _ = tile.q.shape
     S, K = v_BSKC.shape[1:3]
-    q_BKGTC = tile.q.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
-    logits_BKGTS = _scores(q_BKGTC, tile.k.swapaxes(1, 2))
-    logits_BHTS = encoding.score(logits_BKGTS.reshape(B, H, T, S) * tile.scale, tile)
+    logits_BHTS = encoding.score(products(tile.q, tile.k) * tile.scale, tile)
     visible = _visible(tile, segment_ids, causal, window)
     if visible is not None:
         logits_BHTS = jnp.where(visible, logits_BHTS, -jnp.inf)
@@ -67,6 +65,14 @@ def _rows(encoding, tile, v_BSKC, segment_ids, causal, window):
     out_BTHC = out_BKGTC.reshape(B, H, T, -1).swapaxes(1, 2)
     out_BTHC = encoding.mix(out_BTHC, weights_BHTS, tile) / jnp.maximum(sums_BTH1, 1e-30)
     return out_BTHC.astype(v_BSKC.dtype)
+
+
+def products(q_BTHC, k_BSKC) -> jax.Array:
+    """float32 ``[B, H, T, S]`` products of each query with the keys of its kv head."""
+    B, T, H, C = q_BTHC.shape
+    S, K = k_BSKC.shape[1:3]
+    q_BKGTC = q_BTHC.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
+    return _scores(q_BKGTC, k_BSKC.swapaxes(1, 2)).reshape(B, H, T, S)
 
 
 def _by_key(x_BKGTC, matrix_BKGTS):
