@@ -86,7 +86,11 @@ SCHEMES = {
     ),
     "dual_chunk": Scheme(
         DualChunk(),
-        [{}, {"chunk_size": 15, "local_window": 6} | OTHER_ROPE, {"chunk_size": 24}],
+        [
+            {},
+            {"chunk_size": 15, "local_window": 6} | OTHER_ROPE,
+            {"chunk_size": 15, "local_window": 9},  # 2 s - 1 below the chunk size
+        ],
         ROPE | {"chunk_size": Alternative(15), "local_window": Alternative(9)},
     ),
 }
