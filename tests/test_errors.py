@@ -35,7 +35,7 @@ def inputs(num_heads=H, keys=T, num_kv_heads=None, channels=C):
 def test_unknown_scheme_names_the_nearest():
     with raises(ValueError, "unknown encoding 'alibbi', did you mean 'alibi'?", "valid: alibi"):
         posenc_jax.make("alibbi", num_heads=4)
-    with raises(ValueError, "unknown encoding 'zzz'; valid: alibi, dynamic_ntk", "yarn"):
+    with raises(ValueError, "unknown encoding 'zzz'; valid: ", "alibi, ", "yarn"):
         posenc_jax.make("zzz")
 
 
@@ -97,6 +97,21 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("p_rope", {"fraction": 0.0}, "fraction=0.0 must be in (0, 1]"),
         ("p_rope", {"fraction": 1.5}, "fraction=1.5 must be in (0, 1]"),
         ("p_rope", {"factor": 0.0}, "factor=0.0 must be a finite number >= 1"),
+        ("xpos", {"scale_base": 0.0}, "scale_base=0.0 must be a positive number"),
+        ("xpos", {"gamma": -0.1}, "gamma=-0.1 must be a positive number"),
+        ("fope", {"padding": "zero"}, "padding='zero' must be 'zero_frequency' or 'ones'"),
+        ("fope", {"rotary_dim": 2}, "FoPE needs at least 4 rotary channels, not 2"),
+        ("fope", {"train_length": 6}, "train_length=6 leaves no frequency"),
+        ("fope", {"gain": -1.0}, "gain=-1.0 must be a number, 0 or more"),
+        ("pope", {"phase_init": "normal"}, "phase_init='normal' must be 'zero' or 'uniform'"),
+        ("pope", {"base": 0.5}, "base=0.5 must be a number above 1"),
+        ("rerope", {"window": 0}, "window=0 must be a whole number of tokens, 1 or more"),
+        ("leaky_rerope", {"window": 4.5}, "window=4.5 must be a whole number of tokens"),
+        ("leaky_rerope", {"factor": 0.5}, "factor=0.5 must be a finite number, 1 or more"),
+        ("self_extend", {"group_size": 0}, "group_size=0 must be a whole number of tokens"),
+        ("self_extend", {"window": -8}, "window=-8 must be a whole number of tokens, 1 or more"),
+        ("dual_chunk", {"local_window": 24}, "local_window=24 must be 0 or more and less than"),
+        ("dual_chunk", {"chunk_size": 4}, "local_window=4 must be 0 or more and less than"),
         ("t5", {"num_buckets": 7}, "num_buckets=7 must be a positive multiple of 2"),
         ("t5", {"num_buckets": 0}, "num_buckets=0 must be a positive multiple of 2"),
         (
@@ -143,6 +158,21 @@ def test_position_axes_must_fit():
     for positions in (text(T), stacked):
         with raises(ValueError, "axes=(0, 1, 2, 0) needs positions [A, B, T] with A > 2"):
             posenc_jax.Tokens.of(spatial, positions)
+
+
+@pytest.mark.parametrize("name", ["xpos", "fope", "pope", "rerope", "self_extend", "dual_chunk"])
+def test_rotations_of_one_position_axis(name):
+    with raises(ValueError, "positions have shape (2, 1, 6)", "one position axis", "[B, T]"):
+        posenc_jax.Tokens.of(common.build(name), jnp.zeros((2, 1, T), jnp.int32))
+
+
+@pytest.mark.parametrize("name", ["fope", "pope"])
+def test_another_number_of_kv_heads(name):
+    encoding = common.build(name)
+    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    message = "the encoding was made for num_kv_heads=4, but attention has 2 heads"
+    with raises(ValueError, message, "pass num_kv_heads= to make"):
+        posenc_jax.attend(encoding, *inputs(num_kv_heads=2), tokens)
 
 
 @pytest.mark.parametrize("name", ["alibi", "t5", "kerple_log", "fire"])

@@ -15,3 +15,13 @@ def packed(segment_ids) -> jax.Array:
     starts = segment_ids[:, 1:] != segment_ids[:, :-1]
     starts = jnp.pad(starts, ((0, 0), (1, 0)), constant_values=True)
     return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
+
+
+def one_axis(positions):
+    """``positions``, refused unless they have one axis."""
+    if positions.ndim != 2:
+        raise ValueError(
+            f"positions have shape {positions.shape}, but this encoding knows one position axis; "
+            "pass one axis of them, [B, T]"
+        )
+    return positions

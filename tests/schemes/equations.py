@@ -16,13 +16,15 @@ class Alternative:
     """Another value of a keyword, and the settings under which it must matter.
 
     ``beside`` are further keywords that both sides get, ``baseline`` the value on the other side
-    (default: the scheme's own default), ``num_axes`` the number of position axes.
+    (default: the scheme's own default), ``num_axes`` the number of position axes. ``trains`` marks
+    a keyword that changes no output, only which parameters have a gradient.
     """
 
     value: Any
     beside: dict[str, Any] = dataclasses.field(default_factory=dict)
     baseline: Any = None
     num_axes: int = 1
+    trains: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Scheme:
       heads: "any" subset of the model's heads will do; or its parameters must be "sharded" by head
         as queries are, because ``rotate`` knows no head numbers; or heads are "mixed", and all of
         them must be there.
+      distant: a shift of all positions, as far as floating point takes the scheme.
     """
 
     equations: "NoPE"
@@ -49,6 +52,7 @@ class Scheme:
     invisible: tuple[tuple[str, ...], ...] = ()
     whole_positions_only: bool = False
     heads: str = "any"
+    distant: int = 1_000_003
 
 
 def content(q, k):

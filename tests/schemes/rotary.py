@@ -15,6 +15,10 @@ class Rotary(NoPE):
         """Radians a token of each pair, and the factor on the logits."""
         return base ** (-2 * np.arange(d // 2) / d), 1.0
 
+    def turns(self, positions, rate, own):
+        """Complex ``[T, T, pairs]``: the turn between each two positions."""
+        return np.exp(1j * distances(positions)[..., None] * rate)
+
     def logits(self, q, k, positions, own, weights):
         d = own.get("rotary_dim", q.shape[-1])
         rate, temperature = self.frequencies(d, own.get("base", 1e4), own, positions.max() + 1)
@@ -24,7 +28,7 @@ class Rotary(NoPE):
             first, second = slice(0, d // 2), slice(d // 2, d)
         q_complex = q[..., first] + 1j * q[..., second]
         k_complex = k[..., first] + 1j * k[..., second]
-        turn = np.exp(1j * distances(positions)[..., None] * rate)
+        turn = self.turns(positions, rate, own)
         turned = np.einsum("thp,shp,tsp->hts", q_complex, k_complex.conj(), turn).real
         still = np.einsum("thc,shc->hts", q[..., d:], k[..., d:])
         return (temperature * turned + still) / math.sqrt(q.shape[-1])

@@ -1,0 +1,73 @@
+"""Dual chunk attention, with positions that restart in every chunk.
+
+https://arxiv.org/abs/2402.17463
+
+RoPE in chunks of ``s = chunk_size - local_window`` tokens. A key at n counts as ``n mod s``. A
+query at m counts as ``m mod s`` to the keys of its own chunk, as ``min(m mod s + s, chunk_size)``
+to those of the chunk before, and as ``min(2 s - 1, chunk_size)`` to all older ones. Overrides
+``prepare``, ``rotate`` and ``score``.
+"""
+
+import jax.numpy as jnp
+
+from posenc_jax.encodings.position_map import PositionMap, products_of_parts
+from posenc_jax.rotary.positions import one_axis
+
+
+class DualChunk(PositionMap):
+    """RoPE with no distance beyond ``chunk_size``, and all up to ``local_window`` exact.
+
+    There is one softmax over all keys. The released code's optional temperature (``mscale``) is
+    left out: it is off in the paper.
+
+    Chunks are counted from position 0, so a shift of all positions changes the logits, and packed
+    documents need positions that restart. Keys in a later chunk than their query have no defined
+    position; they count as of its own chunk.
+
+    Args:
+      head_dim: channels of one head.
+      train_length: L, tokens of a sequence the model was trained on.
+      base, rotary_dim, layout: see ``RoPE``; those of the trained model.
+      chunk_size: default ``3 L / 4``, as in the released code.
+      local_window: default ``L / 8``, as in the released code.
+    """
+
+    shift_invariant = False
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        train_length: int,
+        base: float = 10000.0,
+        rotary_dim: int | None = None,
+        layout: str = "half",
+        chunk_size: int | None = None,
+        local_window: int | None = None,
+    ):
+        super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+        self.chunk_size = train_length * 3 // 4 if chunk_size is None else chunk_size
+        self.local_window = train_length // 8 if local_window is None else local_window
+        if not 0 <= self.local_window < self.chunk_size:
+            raise ValueError(
+                f"local_window={self.local_window} must be 0 or more and less than "
+                f"chunk_size={self.chunk_size}"
+            )
+        self.stride = self.chunk_size - self.local_window
+
+    def prepare(self, positions, length):
+        """Three float32 cos and sin, each ``[B, T, 1, rotary_dim / 2]``, for each side."""
+        place = one_axis(positions) % self.stride
+        places = (
+            place,
+            jnp.minimum(place + self.stride, self.chunk_size),
+            jnp.full_like(place, min(2 * self.stride - 1, self.chunk_size)),
+        )
+        own, before, older = (super(DualChunk, self).prepare(each, length) for each in places)
+        return (own, before, older), (own, own, own)
+
+    def score(self, logits_BHTS, tile):
+        own, before, older = products_of_parts(tile, 3)
+        q_chunk, k_chunk = tile.q_positions // self.stride, tile.k_positions // self.stride
+        chunks_back = q_chunk[:, None, :, None] - k_chunk[:, None, None, :]
+        return jnp.where(chunks_back > 1, older, jnp.where(chunks_back == 1, before, own))

@@ -1,0 +1,49 @@
+"""Self-Extend, which counts far tokens in groups.
+
+https://arxiv.org/abs/2401.01325
+
+RoPE whose relative position is the distance d below a window w, and beyond it
+``floor(m / G) - floor(n / G) + w - w / G``. Overrides ``prepare``, ``rotate`` and ``score``.
+"""
+
+from posenc_jax.encodings.position_map import NearFar, check_tokens
+from posenc_jax.rotary.angles import cos_sin
+
+
+class SelfExtend(NearFar):
+    """RoPE with an exact neighbourhood and groups of positions beyond it.
+
+    Groups are counted from position 0, so a shift of all positions changes the logits.
+
+    Args:
+      head_dim: channels of one head.
+      base, rotary_dim, layout: see ``RoPE``; those of the trained model.
+      window: w, in tokens; 1024 in the released code, for models trained on 4096.
+      group_size: G; 8 in the released code. Distances stay within a training length L up to
+        ``(L - w) * G + w``.
+      floor: round ``w / G`` down, as the paper writes it. The released code does not, nor does
+        this default, so that results compare; the two differ where G does not divide w.
+    """
+
+    shift_invariant = False
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        base: float = 10000.0,
+        rotary_dim: int | None = None,
+        layout: str = "half",
+        window: int = 1024,
+        group_size: int = 8,
+        floor: bool = False,
+    ):
+        check_tokens("group_size", group_size)
+        rope = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+        super().__init__(window=window, compression=group_size, **rope)
+        self.group_size = group_size
+        if floor:
+            self.offset = window - window // group_size
+
+    def far_tables(self, positions, inv_freq):
+        return cos_sin((positions // self.group_size)[..., None], inv_freq)

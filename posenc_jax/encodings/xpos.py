@@ -1,0 +1,68 @@
+"""xPos, rotary positions whose pairs also fade with distance.
+
+https://arxiv.org/abs/2212.10554
+
+RoPE in which pair i of a query at position m grows by ``zeta_i ** (m / B)`` and the same pair of a
+key at n by ``zeta_i ** (-n / B)``, so that their product fades by ``zeta_i ** ((m - n) / B)``, with
+``zeta_i = (2 i / d + gamma) / (1 + gamma)``: the fastest pair fades soonest. Overrides ``prepare``
+and ``rotate``.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.encodings.rope import RoPE
+from posenc_jax.rotary.positions import one_axis
+
+
+class XPos(RoPE):
+    """RoPE with an exponential decay of its own for each pair.
+
+    The paper's tables also restrict attention to blocks of half the training length; that is a
+    window of the layer, not of this scheme.
+
+    The factors need range. float32 and bfloat16 hold positions up to about ``70 * scale_base``
+    tokens from 0, float16 up to about ``8 * scale_base``; further out logits become NaN. Positions
+    may be negative: subtracting half the length from all of them changes no logit and doubles the
+    reach, but queries and keys must be moved by the same amount.
+
+    Args:
+      head_dim: channels of one head.
+      base: see ``RoPE``.
+      rotary_dim: see ``RoPE``; d in the equation.
+      layout: see ``RoPE``; interleaved pairs as published.
+      scale_base: B, in tokens; 512 in the released code. The paper's Algorithm 1 leaves it out,
+        which is ``scale_base=1``; its sequences would leave float32 after 70 tokens.
+      gamma: 0.4 as published. Larger means less decay.
+    """
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        base: float = 10000.0,
+        rotary_dim: int | None = None,
+        layout: str = "interleaved",
+        scale_base: float = 512.0,
+        gamma: float = 0.4,
+    ):
+        super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+        for name, value in (("scale_base", scale_base), ("gamma", gamma)):
+            if not value > 0:
+                raise ValueError(f"{name}={value!r} must be a positive number")
+        self.scale_base = scale_base
+        self.gamma = gamma
+
+    def prepare(self, positions, length):
+        """float32 cos and sin for queries, then for keys, each ``[B, T, 1, rotary_dim / 2]``."""
+        cos, sin = super().prepare(one_axis(positions), length)
+        zeta = np.arange(0, self.rotary_dim, 2) / self.rotary_dim
+        zeta = (zeta + self.gamma) / (1 + self.gamma)
+        rate = jnp.asarray(np.log(zeta) / self.scale_base, jnp.float32)
+        exponent = positions.astype(jnp.float32)[:, :, None, None] * rate[None, None, None]
+        grow, shrink = jnp.exp(exponent), jnp.exp(-exponent)
+        return (cos * grow, sin * grow), (cos * shrink, sin * shrink)
+
+    def rotate(self, x_BTHC, prepared, *, is_query):
+        of_queries, of_keys = prepared
+        return super().rotate(x_BTHC, of_queries if is_query else of_keys, is_query=is_query)

@@ -1,0 +1,96 @@
+"""RoPE with another relative position in the place of the distance."""
+
+import math
+
+import numpy as np
+
+from schemes.equations import Alternative, Scheme
+from schemes.rotary import TRAIN_LENGTH, Rotary
+
+
+class PositionMap(Rotary):
+    def relative(self, m, n, own) -> float:
+        raise NotImplementedError
+
+    def turns(self, positions, rate, own):
+        relative = [[self.relative(m, n, own) for n in positions] for m in positions]
+        return np.exp(1j * np.array(relative)[..., None] * rate)
+
+
+class ReRoPE(PositionMap):
+    def relative(self, m, n, own):
+        return min(m - n, own["window"])
+
+
+class LeakyReRoPE(PositionMap):
+    def relative(self, m, n, own):
+        w = own["window"]
+        return m - n if m - n < w else w + (m - n - w) / own.get("factor", 16)
+
+
+class SelfExtend(PositionMap):
+    def relative(self, m, n, own):
+        w, group = own["window"], own["group_size"]
+        if m - n < w:
+            return m - n
+        shift = w - (w // group if own.get("floor") else w / group)
+        return math.floor(m / group) - math.floor(n / group) + shift
+
+
+class DualChunk(PositionMap):
+    def relative(self, m, n, own):
+        chunk = own.get("chunk_size", 3 * TRAIN_LENGTH // 4)
+        stride = chunk - own.get("local_window", TRAIN_LENGTH // 8)
+        (q_chunk, q_place), (k_chunk, k_place) = divmod(m, stride), divmod(n, stride)
+        if q_chunk <= k_chunk:
+            return q_place - k_place
+        if q_chunk == k_chunk + 1:
+            return min(q_place + stride, chunk) - k_place
+        return min(2 * stride - 1, chunk) - k_place
+
+
+ROPE = {
+    "base": Alternative(100.0),
+    "rotary_dim": Alternative(4),
+    "layout": Alternative("interleaved"),
+}
+OTHER_ROPE = {"base": 300.0, "layout": "interleaved", "rotary_dim": 10}
+
+SCHEMES = {
+    "rerope": Scheme(
+        ReRoPE(),
+        [{"window": 8}, {"window": 21} | OTHER_ROPE],
+        ROPE | {"window": Alternative(12)},
+        overrides={"window": 8},
+    ),
+    "leaky_rerope": Scheme(
+        LeakyReRoPE(),
+        [{"window": 8}, {"window": 21, "factor": 2.5} | OTHER_ROPE],
+        ROPE | {"window": Alternative(12), "factor": Alternative(3.0)},
+        overrides={"window": 8},
+    ),
+    "self_extend": Scheme(
+        SelfExtend(),
+        [
+            {"window": 10, "group_size": 4},
+            {"window": 21, "group_size": 8} | OTHER_ROPE,
+            {"window": 10, "group_size": 4, "floor": True},
+        ],
+        ROPE
+        | {
+            "window": Alternative(12),
+            "group_size": Alternative(3),
+            "floor": Alternative(True, beside={"window": 10}),
+        },
+        overrides={"window": 8, "group_size": 4},
+    ),
+    "dual_chunk": Scheme(
+        DualChunk(),
+        [
+            {},
+            {"chunk_size": 15, "local_window": 6} | OTHER_ROPE,
+            {"chunk_size": 15, "local_window": 9},  # 2 s - 1 below the chunk size
+        ],
+        ROPE | {"chunk_size": Alternative(15), "local_window": Alternative(9)},
+    ),
+}

@@ -1,0 +1,98 @@
+"""Near relatives of the rotary family: decay, mixed frequencies, polar coordinates."""
+
+import math
+
+import numpy as np
+
+from schemes.equations import Alternative, NoPE, Scheme, distances
+from schemes.rotary import TRAIN_LENGTH, Rotary
+
+ROPE = {"base": Alternative(100.0), "rotary_dim": Alternative(4)}
+
+
+class XPos(Rotary):
+    def turns(self, positions, rate, own):
+        pairs = len(rate)
+        gamma, scale_base = own.get("gamma", 0.4), own.get("scale_base", 512)
+        zeta = (np.arange(pairs) / pairs + gamma) / (1 + gamma)
+        fading = zeta ** (distances(positions)[..., None] / scale_base)
+        return fading * super().turns(positions, rate, own)
+
+    def logits(self, q, k, positions, own, weights):
+        return super().logits(q, k, positions, {"layout": "interleaved"} | own, weights)
+
+
+class FoPE(NoPE):
+    def turned(self, x, positions, own, weights):
+        """Head by head, pair by pair."""
+        T, H, C = x.shape
+        d = own.get("rotary_dim", C)
+        rates = [own.get("base", 1e4) ** (-2 * i / d) for i in range(d // 2)]
+        rates = np.array([rate for rate in rates if rate >= 2 * math.pi / TRAIN_LENGTH])
+        num_kv_heads, _, mixed = weights["cos_coef"].shape
+        out = x.copy()
+        for h in range(H):
+            kv = h // (H // num_kv_heads)
+            for i in range(d // 2):
+                a, b = (2 * i, 2 * i + 1) if own.get("layout") == "interleaved" else (i, i + d // 2)
+                cos, sin = np.ones(T), np.full(T, 1.0 if own.get("padding") == "ones" else 0.0)
+                if i < mixed:
+                    cos = np.cos(np.outer(positions, rates)) @ weights["cos_coef"][kv, :, i]
+                    sin = np.sin(np.outer(positions, rates)) @ weights["sin_coef"][kv, :, i]
+                out[:, h, a] = x[:, h, a] * cos - x[:, h, b] * sin
+                out[:, h, b] = x[:, h, b] * cos + x[:, h, a] * sin
+        return out
+
+    def logits(self, q, k, positions, own, weights):
+        q, k = (self.turned(x, positions, own, weights) for x in (q, k))
+        return super().logits(q, k, positions, own, weights)
+
+
+class PoPE(NoPE):
+    def logits(self, q, k, positions, own, weights):
+        d = q.shape[-1]
+        rate = own.get("base", 1e4) ** (-np.arange(d) / d)
+        delta = np.clip(weights["phase"], -2 * np.pi, 0)
+        angle = distances(positions)[:, :, None, None] * rate - delta
+        magnitudes = (np.log1p(np.exp(x)) for x in (q, k))
+        return np.einsum("thc,shc,tshc->hts", *magnitudes, np.cos(angle)) / math.sqrt(d)
+
+
+SCHEMES = {
+    "xpos": Scheme(
+        XPos(),
+        [{}, {"scale_base": 64.0, "gamma": 0.2, "layout": "half", "rotary_dim": 12, "base": 300.0}],
+        ROPE
+        | {
+            "layout": Alternative("half"),
+            "scale_base": Alternative(64.0),
+            "gamma": Alternative(0.01, beside={"scale_base": 64.0}),
+        },
+        distant=10_003,  # zeta ** (distant / 512) must be a float32
+    ),
+    "fope": Scheme(
+        FoPE(),
+        [
+            {},
+            {"padding": "ones", "base": 30.0, "layout": "interleaved", "learned": True},
+            {"base": 100.0, "rotary_dim": 12, "num_heads": 2},
+        ],
+        ROPE
+        | {
+            "layout": Alternative("interleaved"),
+            "gain": Alternative(1.0),
+            "padding": Alternative("ones"),
+            "learned": Alternative(True, trains=True),
+        },
+        invisible=(("cos_coef",), ("sin_coef",)),
+        heads="sharded",
+    ),
+    "pope": Scheme(
+        PoPE(),
+        [{}, {"base": 300.0, "num_heads": 2, "phase_init": "zero"}],
+        {"base": Alternative(100.0), "phase_init": Alternative("zero")},
+        # Zero is the same with every seed.
+        overrides={"phase_init": "uniform"},
+        heads="sharded",
+    ),
+}
