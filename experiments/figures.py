@@ -46,7 +46,7 @@ def draw(study: Study) -> dict[str, str]:
             "loss_vs_position": _lines(study, *position) if by_position else None,
             "protocols": _panels(study),
         }
-        return {name: _svg(figure) for name, figure in drawn.items() if figure}
+        return {name: svg(figure) for name, figure in drawn.items() if figure}
 
 
 def _styles(names: Iterable[str]) -> dict[str, dict]:
@@ -164,7 +164,7 @@ def _panels(study: Study) -> Figure | None:
     return figure
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     output = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(output, format="svg", metadata=nothing)

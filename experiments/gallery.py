@@ -1,0 +1,168 @@
+"""A page that shows what each encoding does to attention.
+
+    python -m experiments.gallery --out=gallery.html
+
+For every scheme: the logit of a query for a key of the same content, averaged over random contents,
+against the distance between the two, at the training length and at eight times that. Every curve
+is computed by the module itself, with the parameters it starts training from.
+"""
+
+import argparse
+import functools
+import html
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from flax import nnx
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from experiments.figures import COLOURS, svg
+from experiments.progress import stage
+from experiments.record import write_files
+from posenc_jax import REGISTRY, Tokens, describe, logits, make
+from posenc_jax.registry import lookup
+
+TIMES = 8
+CONTENTS = 16  # random contents a curve is the mean of
+OWN = {"learned": {"out_of_range": "clamp"}}  # what a scheme needs to be shown past its training
+
+
+@functools.partial(jax.jit, static_argnames="length")
+def curve(encoding, contents_BHC, length: int):
+    """Mean logit of the last of ``length`` tokens for each of them: float32 ``[H, length]``.
+
+    All tokens of a sequence have the same content, which is also their query and their key.
+    """
+    B, H, C = contents_BHC.shape
+    positions = encoding.place(jnp.arange(length)[None])
+    x_BTD = jnp.broadcast_to(contents_BHC.reshape(B, 1, H * C), (B, length, H * C))
+    x_BTD = encoding.embed(x_BTD, positions)
+    tokens = Tokens.of(encoding, positions).read(encoding, x_BTD)
+    last = jax.tree.map(lambda x: x[:, -1:], tokens)
+    last = Tokens(last.positions, None, last.prepared, tokens.order()[:, -1:])
+    x_BTHC = x_BTD.reshape(B, length, H, C)
+    return logits(encoding, x_BTHC[:, -1:], x_BTHC, last, tokens)[:, :, 0].mean(axis=0)
+
+
+def draw(curves: dict[int, np.ndarray], train_length: int) -> str:
+    """The curves ``{length: [H, length]}`` of one scheme, as SVG."""
+    figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+    axes = figure.add_subplot()
+    for length, logits_HT in sorted(curves.items(), reverse=True):
+        trained = length == train_length
+        # Distance 0 has no place on a logarithmic axis.
+        distance = np.arange(length)[1:]
+        for head, logits_T in enumerate(np.unique(logits_HT, axis=0)):
+            axes.plot(
+                distance,
+                logits_T[::-1][1:],
+                color="#222222" if trained else COLOURS[head % len(COLOURS)],
+                linestyle=(0, (4, 2)) if trained else "-",
+                linewidth=0.9 if trained else 1.4,
+            )
+    axes.axvline(train_length, color="#444444", linewidth=0.9, linestyle=":")
+    axes.set_xscale("log", base=2)
+    ticks = [2**k for k in range(0, 40, 2) if 2**k < max(curves)]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="distance", ylabel="logit", xlim=(1, max(curves)))
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    return svg(figure)
+
+
+STYLE = """
+:root { color-scheme: light }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 1400px;
+  margin: auto; padding: 1.5rem 1rem 4rem }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1.4rem }
+article { border: 1px solid #ddd; border-radius: 6px; padding: .9rem 1rem; min-width: 0 }
+h1 { font-size: 1.7rem } h2 { font: 600 1.05rem ui-monospace, monospace; margin: 0 0 .3rem }
+p { margin: .4rem 0; max-width: 90ch; overflow-wrap: anywhere }
+.cost { color: #555; font-size: .85rem }
+code { font: .85em ui-monospace, monospace } svg { width: 100%; height: auto }
+@media print { article { break-inside: avoid } }
+"""
+
+
+def page(cards: list[str], sizes: str) -> str:
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
+        "content='width=device-width'><title>What each encoding does to attention</title>"
+        f"<style>{STYLE}</style><h1>What each encoding does to attention</h1><p>The logit of a "
+        "query for a key of the same content, averaged over random contents, against the distance "
+        f"between them. {sizes} Coloured: each head at {TIMES} times the training length; dashed: "
+        "the same at the training length, whose end is dotted. Parameters are as they start."
+        f"</p><main>{''.join(cards)}</main></html>\n"
+    )
+
+
+def card(name: str, args) -> str:
+    sizes = dict(num_heads=args.heads, head_dim=args.head_dim)
+    encoding = make(
+        name,
+        **sizes,
+        model_dim=args.heads * args.head_dim,
+        train_length=args.train_length,
+        rngs=nnx.Rngs(0),
+        **OWN.get(name, {}),
+    )
+    # A scheme that works on whole rows may need memory in the square of the length for each.
+    shape = (2 if encoding.whole_rows else CONTENTS, 1, args.head_dim)
+    # The same for each head, so that heads differ only where the encoding makes them differ.
+    contents_BHC = jnp.repeat(jax.random.normal(jax.random.key(0), shape), args.heads, axis=1)
+    lengths = (args.train_length, TIMES * args.train_length)
+    curves = {length: np.asarray(curve(encoding, contents_BHC, length)) for length in lengths}
+    cost = describe(encoding, **sizes, length=args.train_length)
+    return (
+        f"<article id={name}><h2>{name}</h2>{_summary(name)}{draw(curves, args.train_length)}"
+        f"<p class=cost>{html.escape(str(cost))}</p></article>"
+    )
+
+
+def _summary(name) -> str:
+    """The head of the docstring that says what the scheme is: its frequencies', or its module's."""
+    build = lookup(name)
+    text = inspect.getdoc(build) if inspect.isfunction(build) else None
+    text = text or inspect.getdoc(sys.modules[build.__module__]) or ""
+    paragraphs = [re.sub(r"\s+", " ", html.escape(p)) for p in text.split("\n\n")]
+    chosen = [p for p in paragraphs if not p.startswith(("http", "Args:", "Attributes:"))][:2]
+    return re.sub("``(.+?)``", r"<code>\1</code>", "".join(f"<p>{p}</p>" for p in chosen))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("gallery.html"))
+    parser.add_argument("--schemes", default="", help="comma-separated; default: all of them")
+    parser.add_argument("--train_length", type=int, default=256)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--head_dim", type=int, default=64)
+    args = parser.parse_args()
+    names = [n.strip() for n in args.schemes.split(",")] if args.schemes else list(REGISTRY)
+    for name in names:
+        lookup(name)
+    console = Console()
+    cards = []
+    with (
+        stage("gallery", len(names), console) as advance,
+        matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "x", "font.size": 9}),
+    ):
+        for name in names:
+            cards.append(card(name, args))
+            advance(name)
+    sizes = (
+        f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."
+    )
+    write_files(args.out.parent, {args.out.name: page(cards, sizes)})
+    console.print(f"gallery: {args.out}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
