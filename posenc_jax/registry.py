@@ -25,6 +25,8 @@ REGISTRY = {
     "alibi": "posenc_jax.encodings.alibi:ALiBi",
     "t5": "posenc_jax.encodings.t5:T5",
     "kerple_log": "posenc_jax.encodings.kerple:KerpleLog",
+    "kerple_power": "posenc_jax.encodings.kerple:KerplePower",
+    "sandwich": "posenc_jax.encodings.sandwich:Sandwich",
     "fire": "posenc_jax.encodings.fire:FIRE",
     "transformer_xl": "posenc_jax.encodings.transformer_xl:TransformerXL",
 }
