@@ -28,7 +28,11 @@ REGISTRY = {
     "kerple_power": "posenc_jax.encodings.kerple:KerplePower",
     "sandwich": "posenc_jax.encodings.sandwich:Sandwich",
     "fire": "posenc_jax.encodings.fire:FIRE",
+    "shaw": "posenc_jax.encodings.shaw:Shaw",
     "transformer_xl": "posenc_jax.encodings.transformer_xl:TransformerXL",
+    "deberta": "posenc_jax.encodings.deberta:DeBERTa",
+    "dape": "posenc_jax.encodings.dape:DAPE",
+    "cope": "posenc_jax.encodings.cope:CoPE",
 }
 
 # What make() offers to every scheme; each constructor takes those it has a parameter for.
