@@ -1,4 +1,4 @@
-"""Which rows of a table: lookup that works on any mesh, and rows shared by groups of heads."""
+"""Lookup in tables, products with them, rows shared by groups of heads: all on any mesh."""
 
 import jax
 import jax.numpy as jnp
@@ -31,3 +31,31 @@ def for_heads(values_KX, num_heads: int) -> jax.Array:
         )
     group = num_heads // num_kv_heads
     return values_KX if group == 1 else jnp.repeat(values_KX, group, axis=0)
+
+
+def pick(table, index) -> jax.Array:
+    """``table[..., index]``, each row by its own indices: ``[..., R]`` and ``[..., S]`` in.
+
+    ``index`` is of the rank of ``table``; axes of size 1 are shared. Every index must be within
+    ``0 .. R - 1``: nothing checks it.
+    """
+    return jnp.take_along_axis(table, index, axis=-1, mode="promise_in_bounds")
+
+
+def tally(weights, index, size: int) -> jax.Array:
+    """``pick``'s adjoint: sums ``[..., size]`` of the ``weights [..., S]`` that share an index."""
+    empty = jnp.broadcast_to(jnp.zeros_like(weights[..., :1]), (*weights.shape[:-1], size))
+    _, adjoint = jax.vjp(lambda table: pick(table, index), empty)
+    return adjoint(weights)[0]
+
+
+def products(x_BTHC, table) -> jax.Array:
+    """float32 ``[B, H, T, R]``: every vector times every row of ``[R, C]`` or ``[H, R, C]``."""
+    if x_BTHC.shape[-1] != table.shape[-1]:
+        raise ValueError(
+            f"the encoding was made for head_dim={table.shape[-1]}, but queries have "
+            f"{x_BTHC.shape[-1]} channels"
+        )
+    # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
+    x_BTHC, table = x_BTHC.astype(jnp.float32), table.astype(jnp.float32)
+    return jnp.einsum(f"bthc,{'rc' if table.ndim == 2 else 'hrc'}->bhtr", x_BTHC, table)

@@ -41,8 +41,14 @@ REGISTRY = {
     "alibi": "posenc_jax.encodings.alibi:ALiBi",
     "t5": "posenc_jax.encodings.t5:T5",
     "kerple_log": "posenc_jax.encodings.kerple:KerpleLog",
+    "kerple_power": "posenc_jax.encodings.kerple:KerplePower",
+    "sandwich": "posenc_jax.encodings.sandwich:Sandwich",
     "fire": "posenc_jax.encodings.fire:FIRE",
+    "shaw": "posenc_jax.encodings.shaw:Shaw",
     "transformer_xl": "posenc_jax.encodings.transformer_xl:TransformerXL",
+    "deberta": "posenc_jax.encodings.deberta:DeBERTa",
+    "dape": "posenc_jax.encodings.dape:DAPE",
+    "cope": "posenc_jax.encodings.cope:CoPE",
 }
 
 # What make() offers to every scheme; each constructor takes those it has a parameter for.

@@ -135,8 +135,8 @@ def bias(encoding, q_positions, k_positions, num_heads: int = HEADS, heads=None)
         k_positions=k_positions[None],
         q_index=jnp.arange(T)[None],
         k_index=jnp.arange(S)[None],
-        q_prepared=None,
-        k_prepared=None,
+        q_prepared=encoding.prepare(q_positions[None], None),
+        k_prepared=encoding.prepare(k_positions[None], None),
         scale=HEAD_DIM**-0.5,
         heads=heads,
         num_heads=num_heads,
@@ -157,3 +157,9 @@ def parameter_paths(module) -> list[tuple[tuple[str, ...], jax.Array]]:
         [str(getattr(key, "key", getattr(key, "name", key))) for key in path] for path, _ in flat
     ]
     return [(tuple(path[:-1]), leaf) for path, (_, leaf) in zip(names, flat, strict=True)]
+
+
+def parameters_float64(module) -> dict[str, np.ndarray]:
+    """Every parameter of a module by its dotted path."""
+    paths = parameter_paths(module)
+    return {".".join(path): np.asarray(value, np.float64) for path, value in paths}

@@ -157,6 +157,21 @@ def test_dimensions_are_positive_whole_numbers(value):
         ),
         ("t5", {"max_distance": 16}, "max_distance=16 must exceed the 16 distances"),
         ("fire", {"init_length": 0.0}, "init_length=0.0 must be a positive number of tokens"),
+        ("sandwich", {"channels": 7}, "channels=7 must be a positive even number"),
+        ("sandwich", {"channels": 0}, "channels=0 must be a positive even number"),
+        ("shaw", {"max_distance": 0}, "max_distance=0 must be a positive number of tokens"),
+        ("deberta", {"max_distance": 0}, "max_distance=0 must be a positive number of tokens"),
+        ("deberta", {"num_buckets": 7}, "num_buckets=7 must be a positive even number"),
+        ("deberta", {"num_buckets": 0}, "num_buckets=0 must be a positive even number"),
+        (
+            "deberta",
+            {"num_buckets": 8, "max_distance": 5},
+            "max_distance=5 must exceed 5, or the num_buckets=8 have nothing to group",
+        ),
+        ("deberta", {"p2c_row": "code"}, "p2c_row='code' must be one of ('released', 'paper')"),
+        ("dape", {"bias": "fire"}, "bias='fire' must be one of ('kerple_log', 'alibi')"),
+        ("dape", {"hidden": 0}, "hidden=0 must be a positive width"),
+        ("cope", {"num_positions": 1}, "num_positions=1 must be at least 2"),
         ("learned", {"out_of_range": "wrap"}, "out_of_range='wrap' must be one of ('error'"),
         ("sinusoidal", {"model_dim": 33}, "model_dim=33 must be even"),
         ("sinusoidal", {"layout": "pairs"}, "layout='pairs' must be 'half' or 'interleaved'"),
@@ -225,7 +240,9 @@ def test_another_number_of_kv_heads(name):
         posenc_jax.attend(encoding, *inputs(num_kv_heads=2), tokens)
 
 
-@pytest.mark.parametrize("name", ["alibi", "t5", "kerple_log", "fire"])
+@pytest.mark.parametrize(
+    "name", ["alibi", "t5", "kerple_log", "kerple_power", "fire", "shaw", "deberta", "dape"]
+)
 def test_distances_need_one_position_axis(name):
     encoding = common.build(name)
     tokens = posenc_jax.Tokens.of(encoding, jnp.zeros((2, 1, T), jnp.int32))
@@ -233,16 +250,41 @@ def test_distances_need_one_position_axis(name):
         posenc_jax.attend(encoding, *inputs(), tokens)
 
 
+def test_sandwich_needs_one_position_axis():
+    with raises(ValueError, "a distance needs one position axis", "(2, 1, 6)"):
+        posenc_jax.Tokens.of(common.build("sandwich"), jnp.zeros((2, 1, T), jnp.int32))
+
+
 # attend
 
 
-@pytest.mark.parametrize("name", ["alibi", "t5", "kerple_log", "fire"])
+@pytest.mark.parametrize(
+    "name", ["alibi", "t5", "kerple_log", "kerple_power", "sandwich", "fire", "deberta", "dape"]
+)
 def test_another_number_of_heads(name):
     encoding = common.build(name)
     tokens = posenc_jax.Tokens.of(encoding, text(T))
     message = "the encoding was made for num_heads=4, but attention has 2 query heads"
     with raises(ValueError, message):
         posenc_jax.attend(encoding, *inputs(num_heads=2), tokens)
+
+
+def test_mixed_heads_must_all_be_there():
+    encoding = common.build("dape")
+    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    message = "DAPE mixes heads and needs all num_heads=4 of them, but was given 2"
+    with raises(ValueError, message, "do not shard attention over heads"):
+        posenc_jax.attend(
+            encoding, *inputs(num_heads=2), tokens, heads=jnp.array([2, 3]), num_heads=H
+        )
+
+
+@pytest.mark.parametrize("name", ["shaw", "cope", "deberta"])
+def test_another_head_dim(name):
+    encoding = common.build(name)
+    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    with raises(ValueError, "the encoding was made for head_dim=8, but queries have 6 channels"):
+        posenc_jax.attend(encoding, *inputs(channels=6), tokens)
 
 
 def test_shapes_must_fit():

@@ -8,7 +8,7 @@ from flax import nnx
 from golden_checks import by_token, close
 
 import posenc_jax
-from posenc_jax.encodings.kerple import inverse_positive
+from posenc_jax.encodings.kerple import inverse_exponent, inverse_positive
 from posenc_jax.rotary.positions import text
 
 
@@ -108,15 +108,46 @@ def test_t5_of_x_transformers(name):
 # KERPLE
 
 
-def test_kerple_log():
+@pytest.mark.parametrize("kind", ["log", "power"])
+def test_kerple(kind):
     arrays, params = common.golden("kerple_h4_T12")
     T, num_heads = params["T"], params["heads"]
-    encoding = posenc_jax.make("kerple_log", num_heads=num_heads, rngs=nnx.Rngs(0))
-    for raw, key in ((encoding.raw_p, "log_p"), (encoding.raw_a, "log_a")):
-        clamped = np.maximum(arrays[key], params["eps"] + 1e-7)
-        raw[...] = inverse_positive(jnp.asarray(clamped, jnp.float32))
+    encoding = posenc_jax.make(f"kerple_{kind}", num_heads=num_heads, rngs=nnx.Rngs(0))
+    inverse_p = inverse_positive if kind == "log" else inverse_exponent
+    for raw, key, inverse in (
+        (encoding.raw_p, "p", inverse_p),
+        (encoding.raw_a, "a", inverse_positive),
+    ):
+        clamped = np.maximum(arrays[f"{kind}_{key}"], params["eps"] + 1e-7)
+        raw[...] = inverse(jnp.asarray(clamped, jnp.float32))
     actual = common.bias(encoding, np.arange(T), np.arange(T), num_heads)
-    close(np.tril(actual), np.tril(arrays["log_bias"][0]), rtol=1e-4)
+    close(np.tril(actual), np.tril(arrays[f"{kind}_bias"][0]), rtol=1e-4)
+
+
+def test_kerple_parameters_stay_in_range():
+    """However far training takes them; and published ones survive the way there and back."""
+    raw, distance = jnp.array([-50.0, -1.0, 2.0, 50.0]), np.arange(3)
+    encoding = posenc_jax.make("kerple_power", num_heads=4, rngs=nnx.Rngs(0))
+    encoding.raw_p[...], encoding.raw_a[...] = raw, inverse_positive(jnp.ones(4))
+    at_two = -np.asarray(common.bias(encoding, distance[2:], distance[:1], 4))[:, 0, 0]
+    assert (at_two >= 2**0.01 - 1e-6).all() and (at_two <= 2**2 + 1e-6).all()
+    close(at_two[[0, 3]], [2**0.01, 4.0])
+    published = jnp.array([0.011, 0.5, 1.0, 1.99])
+    close(encoding.p_of(inverse_exponent(published)), published, rtol=1e-4)
+
+
+# Sandwich
+
+
+def test_sandwich():
+    arrays, params = common.golden("sandwich_T20_d32_h4")
+    T, num_heads = params["T"], params["heads"]
+    encoding = posenc_jax.make(
+        "sandwich", num_heads=num_heads, channels=params["bar_d"], base=params["base"]
+    )
+    actual = np.asarray(common.bias(encoding, np.arange(T), np.arange(T), num_heads))
+    close(actual, arrays["bias_paper"])
+    close(actual - actual[:, :1, :1], arrays["bias_shifted"], atol=1e-5)
 
 
 # FIRE

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import close
+from golden_checks import by_token, close
 
 import posenc_jax
+from posenc_jax.encodings.kerple import inverse_positive
 from posenc_jax.rotary.positions import text
 
 
@@ -56,3 +57,236 @@ def attend_with_memory(encoding, q, k, v):
     wide_k = encoding.rotate(k, k_tokens.prepared, is_query=False)
     logits = jnp.einsum("bthc,bshc->hts", wide_q, wide_k) / jnp.sqrt(C)
     return q_tokens, k_tokens, posenc_jax.attend(encoding, q, k, v, q_tokens, k_tokens), logits
+
+
+def heads(arrays, *names):
+    """Arrays of heads ``[B, H, T, C]``, or of one head ``[B, T, C]``, as attention wants them."""
+    for name in names:
+        x = arrays[name].astype(np.float32)
+        yield by_token(x) if x.ndim == 4 else x[:, :, None]
+
+
+def load(encoding, **values):
+    for name, value in values.items():
+        getattr(encoding, name)[...] = jnp.asarray(value, jnp.float32)
+    return encoding
+
+
+def flat(out_BTHC):
+    return out_BTHC.reshape(*out_BTHC.shape[:2], -1)
+
+
+def softmax(logits):
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+# Shaw
+
+
+def shaw(keys, values=None):
+    """Shaw's encoding with these tables."""
+    encoding = posenc_jax.make(
+        "shaw",
+        head_dim=keys.shape[1],
+        max_distance=len(keys) // 2,
+        values=values is not None,
+        rngs=nnx.Rngs(0),
+    )
+    return load(encoding, keys=keys, **({} if values is None else {"values": values}))
+
+
+def test_shaw_keys():
+    arrays, params = common.golden("shaw_key_h2_T12_k4")
+    encoding = shaw(arrays["table"])
+    tokens = posenc_jax.Tokens.of(encoding, text(params["T"]))
+    actual = common.probabilities(encoding, *heads(arrays, "q", "k"), tokens, causal=False)
+    close(actual, softmax(arrays["logits"]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["shaw_kv_h2_T8_w7", "shaw_kv_clip_h2_T11_k3"])
+def test_shaw_keys_and_values(name):
+    arrays, params = common.golden(name)
+    encoding = shaw(arrays["table_k"], arrays["table_v"])
+    tokens = posenc_jax.Tokens.of(encoding, text(params["T"]))
+    q, k, v = heads(arrays, "q", "k", "v")
+    # Weights are read off without the values' table, which would add to the one-hot values.
+    no_values = shaw(arrays["table_k"])
+    close(common.probabilities(no_values, q, k, tokens), arrays["probs"], rtol=1e-4)
+    out = posenc_jax.attend(encoding, q, k, v, tokens)
+    expected = by_token(arrays["out"]) if arrays["out"].ndim == 4 else arrays["out"]
+    close(flat(out), expected.reshape(*out.shape[:2], -1), rtol=1e-4, atol=1e-5)
+
+
+def test_shaw_of_bert_counts_the_other_way():
+    """Its table begins with the keys furthest ahead, and reaches further than its tokens."""
+    arrays, params = common.golden("bert_relative_key_h2_T8")
+    encoding = shaw(arrays["table"][::-1])
+    tokens = posenc_jax.Tokens.of(encoding, text(params["T"]))
+    q, k, v = heads(arrays, "q", "k", "v")
+    actual = common.probabilities(encoding, q, k, tokens, causal=False)
+    close(actual, arrays["probs"], rtol=1e-4)
+    out = posenc_jax.attend(encoding, q, k, v, tokens, causal=False)
+    close(flat(out), arrays["out"], rtol=1e-4, atol=1e-5)
+
+
+# DeBERTa
+
+
+def assert_deberta(arrays, encoding, scale=None):
+    T = arrays["probs"].shape[-1]
+    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    q, k, v = (
+        np.moveaxis(arrays[name].reshape(-1, T, arrays[name].shape[-1]), 0, 1)[None]
+        for name in "qkv"
+    )
+    q, k, v = (x.astype(np.float32) for x in (q, k, v))
+    actual = common.probabilities(encoding, q, k, tokens, scale=scale, causal=False)
+    close(actual, arrays["probs"], rtol=1e-4)
+    out = posenc_jax.attend(encoding, q, k, v, tokens, scale=scale, causal=False)
+    expected = arrays.get("context", arrays.get("out"))
+    close(flat(out), expected, rtol=1e-4, atol=1e-5)
+
+
+def deberta(arrays, params, key, query, bias, **keywords):
+    """DeBERTa's encoding with the table and the projections of these names."""
+    H, C = params["heads"], params["head_dim"]
+    D = H * C
+    encoding = posenc_jax.make(
+        "deberta",
+        num_heads=H,
+        head_dim=C,
+        model_dim=D,
+        max_distance=params["max_relative_positions"],
+        rngs=nnx.Rngs(0),
+        **keywords,
+    )
+    return load(
+        encoding,
+        table=arrays["rel_embeddings"],
+        w_kr=arrays[key].reshape(H, C, D),
+        w_qr=arrays[query].reshape(H, C, D),
+        b_qr=arrays[bias].reshape(H, C),
+    )
+
+
+V1 = ("pos_key_proj_weight", "pos_query_proj_weight", "pos_query_proj_bias")
+
+
+@pytest.mark.parametrize("name", ["deberta_v1_h2_T10", "deberta_v1_clip_T14_k4"])
+def test_deberta_v1(name):
+    arrays, params = common.golden(name)
+    assert_deberta(arrays, deberta(arrays, params, *V1))
+    with pytest.raises(AssertionError):
+        assert_deberta(arrays, deberta(arrays, params, *V1, p2c_row="paper"))
+
+
+def test_deberta_v2():
+    """Positions share the projections of the tokens; the bias of keys does not show."""
+    arrays, params = common.golden("deberta_v2_h2_T20")
+    names = ("w.key_proj.weight", "w.query_proj.weight", "w.query_proj.bias")
+    num_buckets = params["position_buckets"]
+    assert_deberta(arrays, deberta(arrays, params, *names, num_buckets=num_buckets))
+
+
+@pytest.mark.parametrize("name", ["deberta_v2_bucket_256_512", "deberta_repo_bucket_256_512"])
+def test_deberta_buckets(name):
+    arrays, params = common.golden(name)
+    num_buckets = params["position_buckets"]
+    encoding = posenc_jax.make(
+        "deberta",
+        num_heads=1,
+        head_dim=1,
+        model_dim=1,
+        max_distance=params["max_position"],
+        num_buckets=num_buckets,
+        rngs=nnx.Rngs(0),
+    )
+    rows = encoding.row(jnp.asarray(arrays["relative_pos"], jnp.float32))
+    expected = np.clip(arrays["bucket"] + num_buckets, 0, 2 * num_buckets - 1)
+    np.testing.assert_array_equal(rows, expected)
+
+
+def test_relative_key_query_of_bert_is_deberta_without_projections():
+    """Nor its sqrt(3); and its table has no row for the key one further ahead."""
+    arrays, params = common.golden("bert_relative_key_query_h2_T8")
+    H, C, half = params["heads"], params["head_dim"], params["max_position"]
+    encoding = posenc_jax.make(
+        "deberta", num_heads=H, head_dim=C, model_dim=C, max_distance=half, rngs=nnx.Rngs(0)
+    )
+    unit = np.tile(np.eye(C), (H, 1, 1))
+    load(encoding, table=np.pad(arrays["table"], ((1, 0), (0, 0))), w_kr=unit, w_qr=unit)
+    assert_deberta(arrays, encoding, scale=float(np.sqrt(3 / C)))
+
+
+# DAPE
+
+
+@pytest.mark.parametrize("bias", ["alibi", "kerple"])
+def test_dape(bias):
+    arrays, params = common.golden("dape_h3_T8")
+    H, T = params["heads"], params["T"]
+    encoding = posenc_jax.make(
+        "dape",
+        num_heads=H,
+        hidden=params["mlp_width"],
+        bias="alibi" if bias == "alibi" else "kerple_log",
+        rngs=nnx.Rngs(0),
+    )
+    inner, outer = arrays[f"{bias}.0.weight"].T, arrays[f"{bias}.2.weight"]
+    load(
+        encoding,
+        of_logit=inner[:H],
+        of_bias=inner[H:],
+        hidden_bias=arrays[f"{bias}.0.bias"],
+        out=outer,
+        out_bias=arrays[f"{bias}.2.bias"],
+    )
+    if bias == "kerple":
+        p, a = (jnp.maximum(arrays[f"kerple_{key}"], 0.01 + 1e-7) for key in "pa")
+        load(encoding.bias, raw_p=inverse_positive(p), raw_a=inverse_positive(a))
+    actual = score(encoding, arrays["logits_in"].astype(np.float32), text(T))
+    close(np.tril(actual), np.tril(arrays[f"{bias}_out_lower"]), rtol=1e-4, atol=1e-5)
+
+
+def score(encoding, logits_BHTS, positions):
+    """What a scheme that does not look at queries and keys makes of these logits."""
+    B, H, T, _ = logits_BHTS.shape
+    index, nothing = jnp.arange(T)[None], jnp.zeros((B, T, H, 1))
+    tile = posenc_jax.Tile(
+        *(nothing, nothing, positions, positions, index, index, None, None),
+        *(1.0, jnp.arange(H), H),
+    )
+    return jax.jit(type(encoding).score)(encoding, logits_BHTS, tile)
+
+
+# CoPE
+
+
+def cope(table, **keywords):
+    num_positions, C = table.shape
+    encoding = posenc_jax.make(
+        "cope", head_dim=C, num_positions=num_positions, rngs=nnx.Rngs(0), **keywords
+    )
+    return load(encoding, table=table)
+
+
+@pytest.mark.parametrize("name", ["cope_h2_T7_p16", "cope_h2_T10_p6"])
+def test_cope_of_x_transformers(name):
+    arrays, params = common.golden(name)
+    encoding = cope(arrays["pos_emb"])
+    tokens = posenc_jax.Tokens.of(encoding, text(params["T"]))
+    q, k = heads(arrays, "q_scaled", "k")
+    actual = common.probabilities(encoding, q, k, tokens, scale=1.0)
+    close(actual, arrays["final_probs"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cope_official_L9_n6", "cope_official_nodiv_L8"])
+def test_cope(name):
+    arrays, params = common.golden(name)
+    encoding = cope(arrays["pos_emb"].T, nodiv=params["nodiv"])
+    tokens = posenc_jax.Tokens.of(encoding, text(params["L"]))
+    q, k, v = heads(arrays, "q", "k", "v")
+    close(common.probabilities(encoding, q, k, tokens)[:, 0], arrays["probs"], rtol=1e-4)
+    out = posenc_jax.attend(encoding, q, k, v, tokens)
+    close(flat(out), arrays["out"], rtol=1e-4, atol=1e-5)

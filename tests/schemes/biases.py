@@ -55,6 +55,21 @@ class KerpleLog(NoPE):
         return content(q, k) - p * np.log(1 + a * abs(distances(positions)))
 
 
+class KerplePower(NoPE):
+    def logits(self, q, k, positions, own, weights):
+        a = 0.01 + np.log1p(np.exp(weights["raw_a"]))[:, None, None]
+        p = 0.01 + 1.99 / (1 + np.exp(-weights["raw_p"]))[:, None, None]
+        return content(q, k) - a * abs(distances(positions)) ** p
+
+
+class Sandwich(NoPE):
+    def logits(self, q, k, positions, own, weights):
+        H, channels = q.shape[1], own.get("channels", 128)
+        rate = own.get("base", 1e4) ** (-2 * np.arange(channels // 2) / channels)
+        inner = np.cos(distances(positions)[..., None] * rate).sum(-1)
+        return content(q, k) + np.stack([inner / (8 * h / H) for h in range(1, H + 1)])
+
+
 class FIRE(NoPE):
     def logits(self, q, k, positions, own, weights):
         def psi(x):
@@ -82,6 +97,12 @@ SCHEMES = {
         whole_positions_only=True,
     ),
     "kerple_log": Scheme(KerpleLog(), [{}, {"num_heads": 6}]),
+    "kerple_power": Scheme(KerplePower(), [{}, {"num_heads": 6}]),
+    "sandwich": Scheme(
+        Sandwich(),
+        [{}, {"num_heads": 6, "channels": 20, "base": 300.0}],
+        {"channels": Alternative(16), "base": Alternative(100.0)},
+    ),
     "fire": Scheme(
         FIRE(),
         [{"init_length": 64.0}, {"init_length": 16.0, "hidden": 8}],

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from schemes.equations import Alternative, NoPE, Scheme, distances
+from schemes.equations import Alternative, NoPE, Scheme, content, distances
 
 
 class TransformerXL(NoPE):
@@ -19,7 +19,115 @@ class TransformerXL(NoPE):
         return (of_content + of_place) / math.sqrt(q.shape[-1])
 
 
+class Shaw(NoPE):
+    def rows(self, positions, own):
+        k = own.get("max_distance", 16)
+        return np.clip(np.rint(-distances(positions)).astype(int), -k, k) + k
+
+    def logits(self, q, k, positions, own, weights):
+        keys = k[None] + weights["keys"][self.rows(positions, own)][:, :, None]
+        return np.einsum("thc,tshc->hts", q, keys) / math.sqrt(q.shape[-1])
+
+    def values(self, out, attention, positions, own, weights):
+        if not own.get("values", True):
+            return out
+        rows = self.rows(positions, own)
+        return out + np.einsum("hts,tsc->thc", attention, weights["values"][rows])
+
+
+class DeBERTa(NoPE):
+    def row(self, distance, own):
+        num_buckets, max_distance = own.get("num_buckets"), own.get("max_distance", 512)
+        if num_buckets is None:
+            return min(max(distance + max_distance, 0), 2 * max_distance - 1)
+        mid, size = num_buckets // 2, min(abs(distance), max_distance - 1)
+        if size > mid:
+            share = math.log(size / mid) / math.log((max_distance - 1) / mid)
+            # A hair less, so that the largest distance is not rounded into one bucket more.
+            size = math.ceil(share * (mid - 1) - 1e-9) + mid
+        bucket = size if distance > 0 else -size
+        return min(max(bucket + num_buckets, 0), 2 * num_buckets - 1)
+
+    def logits(self, q, k, positions, own, weights):
+        keys = np.einsum("rd,hcd->rhc", weights["table"], weights["w_kr"])
+        queries = np.einsum("rd,hcd->rhc", weights["table"], weights["w_qr"]) + weights["b_qr"]
+        logits = np.einsum("thc,shc->hts", q, k)
+        for (m, n), distance in np.ndenumerate(np.rint(distances(positions)).astype(int)):
+            to_place = self.row(distance, own)
+            to_content = self.row(-distance, own) if own.get("p2c_row") == "paper" else to_place
+            logits[:, m, n] += (q[m] * keys[to_place]).sum(-1) + (k[n] * queries[to_content]).sum(
+                -1
+            )
+        return logits / math.sqrt(3 * q.shape[-1])
+
+
+class DAPE(NoPE):
+    def logits(self, q, k, positions, own, weights):
+        H, distance = q.shape[1], abs(distances(positions))
+        if own.get("bias") == "alibi":
+            bias = (
+                -np.array([2.0 ** (-8 * (h + 1) / H) for h in range(H)])[:, None, None] * distance
+            )
+        else:
+            p, a = (0.01 + np.log1p(np.exp(weights[f"bias.raw_{x}"])) for x in "pa")
+            bias = -p[:, None, None] * np.log(1 + a[:, None, None] * distance)
+        z = content(q, k)
+        into = np.concatenate([weights["of_logit"], weights["of_bias"]])
+        hidden = np.einsum("hts,he->tse", np.concatenate([z, bias]), into) + weights["hidden_bias"]
+        hidden = np.where(hidden > 0, hidden, 0.01 * hidden)
+        change = hidden @ weights["out"].T + weights["out_bias"]
+        return z + bias + np.moveaxis(change, -1, 0)
+
+
+class CoPE(NoPE):
+    def logits(self, q, k, positions, own, weights):
+        T, H, C = q.shape
+        table, z = weights["table"], content(q, k)
+        logits = z.copy()
+        for h, m, n in np.ndindex(H, T, T):
+            place = sum(1 / (1 + math.exp(-z[h, m, t])) for t in range(n, m + 1))
+            place = min(place, len(table) - 1)
+            below, above = math.floor(place), math.ceil(place)
+            e = table[below] + (place - below) * (table[above] - table[below])
+            logits[h, m, n] += q[m, h] @ e / (1 if own.get("nodiv") else math.sqrt(C))
+        return logits
+
+
 SCHEMES = {
+    "shaw": Scheme(
+        Shaw(),
+        [{}, {"max_distance": 5, "num_heads": 2}, {"values": False}],
+        {"max_distance": Alternative(4), "values": Alternative(False)},
+        whole_positions_only=True,
+    ),
+    "deberta": Scheme(
+        DeBERTa(),
+        [
+            {},
+            {"max_distance": 20, "num_heads": 2, "p2c_row": "paper"},
+            {"max_distance": 100, "num_buckets": 8},
+        ],
+        {
+            "max_distance": Alternative(8),
+            "num_buckets": Alternative(8),
+            "p2c_row": Alternative("paper"),
+        },
+        whole_positions_only=True,
+    ),
+    "dape": Scheme(
+        DAPE(),
+        [{}, {"bias": "alibi", "num_heads": 2, "hidden": 6}],
+        {"bias": Alternative("alibi"), "hidden": Alternative(8)},
+        # One constant a head, which softmax does not see.
+        invisible=(("out_bias",),),
+        heads="mixed",
+    ),
+    "cope": Scheme(
+        CoPE(),
+        [{"num_positions": 6}, {"num_heads": 2, "nodiv": True}],
+        {"num_positions": Alternative(4), "nodiv": Alternative(True)},
+        reads_positions=False,
+    ),
     "transformer_xl": Scheme(
         TransformerXL(),
         [{}, {"base": 300.0, "num_heads": 2}],

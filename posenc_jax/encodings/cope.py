@@ -1,0 +1,68 @@
+"""CoPE, contextual position encoding.
+
+https://arxiv.org/abs/2405.18719
+
+How far key n is from query m is a count of what lies between, both included:
+``p_mn = sum_t sigmoid(q_m . k_t / sqrt(d))`` over the tokens t = n .. m. The logit is
+``[q_m . k_n + q_m . e[p_mn]] / sqrt(d)`` with a trained table e, linear between its rows.
+Overrides ``read`` (to keep documents apart) and ``score``.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.gather import pick, products
+
+
+class CoPE(Encoding):
+    """Positions that the queries count themselves; those given are not read.
+
+    The table is shared by the heads; every layer has its own. The order of tokens is that of
+    their index. A key after the query, which a causal mask hides, counts as position 0.
+
+    Args:
+      head_dim: channels of one head.
+      num_positions: rows of the table; larger counts read the last row. 64 in the paper; the
+        released code takes the length of a training sequence plus one unless told otherwise.
+      nodiv: leave the table's term undivided by ``sqrt(d)``, an option of the released code. Its
+        others (gates from keys of their own, or from values) are not offered.
+      rngs: not used, since the table starts at 0; asked for as of every scheme with parameters.
+    """
+
+    per_layer = True
+    whole_rows = True
+
+    def __init__(
+        self, *, head_dim: int, rngs: nnx.Rngs, num_positions: int = 64, nodiv: bool = False
+    ):
+        del rngs
+        if num_positions < 2:
+            raise ValueError(f"num_positions={num_positions} must be at least 2")
+        self.nodiv = nodiv
+        self.table = nnx.Param(jnp.zeros((num_positions, head_dim)))
+
+    def read(self, x_BTD, tokens):
+        """The segments, for ``score`` to count within."""
+        return tokens.segment_ids
+
+    def score(self, logits_BHTS, tile):
+        last = self.table.shape[0] - 1
+        place_BHTS = jnp.minimum(self._count(logits_BHTS, tile), last)
+        rows_BHTP = products(tile.q, self.table[...])
+        rows_BHTP = rows_BHTP if self.nodiv else tile.scale * rows_BHTP
+        below = jax.lax.stop_gradient(jnp.floor(place_BHTS)).astype(jnp.int32)
+        lower, upper = pick(rows_BHTP, below), pick(rows_BHTP, jnp.minimum(below + 1, last))
+        return logits_BHTS + lower + (place_BHTS - below) * (upper - lower)
+
+    def _count(self, logits_BHTS, tile):
+        """The gates of the tokens from each key to the query, summed: float32 ``[B, H, T, S]``."""
+        counted = tile.q_index[:, None, :, None] >= tile.k_index[:, None, None, :]
+        if tile.q_prepared is not None:
+            same = tile.q_prepared[:, None, :, None] == tile.k_prepared[:, None, None, :]
+            counted = counted & same
+        gates = jnp.where(counted, jax.nn.sigmoid(logits_BHTS), 0.0)
+        order = jnp.argsort(tile.k_index, axis=-1)[:, None, None, :]
+        sums = jax.lax.cumsum(pick(gates, order), axis=3, reverse=True)
+        return pick(sums, jnp.argsort(order, axis=-1))

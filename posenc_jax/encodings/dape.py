@@ -1,0 +1,74 @@
+"""DAPE, data-adaptive positional encoding.
+
+https://arxiv.org/abs/2405.14722
+
+``z + B + f([z; B])``, where z are the logits of all H heads between one query and one key, B are
+their biases by distance, and f is a small network ``2 H -> hidden -> H`` with a leaky ReLU.
+Overrides ``score``.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.alibi import ALiBi
+from posenc_jax.encodings.kerple import KerpleLog
+
+BIASES = ("kerple_log", "alibi")
+
+
+class DAPE(Encoding):
+    """A bias by distance, corrected by what the heads say to each other about this pair of tokens.
+
+    Heads mix, so all of them must be computed in one place. All parameters are per layer, those
+    of KERPLE included, as in the released code.
+
+    Args:
+      num_heads: query heads of one layer.
+      bias: where B comes from, "kerple_log" (the paper's best) or "alibi".
+      hidden: width of the network; 32 in the paper.
+      rngs: initial values; weights and biases of the network are uniform within
+        ``1 / sqrt(inputs)``, PyTorch's default, which the released code uses.
+    """
+
+    per_layer = True
+
+    def __init__(
+        self, *, num_heads: int, rngs: nnx.Rngs, bias: str = "kerple_log", hidden: int = 32
+    ):
+        if bias not in BIASES:
+            raise ValueError(f"bias={bias!r} must be one of {BIASES}")
+        if hidden < 1:
+            raise ValueError(f"hidden={hidden} must be a positive width")
+        kerple = bias == "kerple_log"
+        self.bias = (
+            KerpleLog(num_heads=num_heads, rngs=rngs) if kerple else ALiBi(num_heads=num_heads)
+        )
+
+        def uniform(inputs, *shape):
+            limit = inputs**-0.5
+            return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-limit, maxval=limit))
+
+        self.of_logit = uniform(2 * num_heads, num_heads, hidden)
+        self.of_bias = uniform(2 * num_heads, num_heads, hidden)
+        self.hidden_bias = uniform(2 * num_heads, hidden)
+        self.out = uniform(hidden, num_heads, hidden)
+        self.out_bias = uniform(hidden, num_heads)
+
+    def score(self, logits_BHTS, tile):
+        if logits_BHTS.shape[1] != tile.num_heads:
+            raise ValueError(
+                f"DAPE mixes heads and needs all num_heads={tile.num_heads} of them, but was given "
+                f"{logits_BHTS.shape[1]}; do not shard attention over heads"
+            )
+        bias_BHTS = self.bias.score(jnp.zeros_like(logits_BHTS), tile)
+        hidden_BETS = (
+            jnp.einsum("he,bhts->bets", tile.of_heads(self.of_logit[...]), logits_BHTS)
+            + jnp.einsum("he,bhts->bets", tile.of_heads(self.of_bias[...]), bias_BHTS)
+            + self.hidden_bias[...][None, :, None, None]
+        )
+        hidden_BETS = jax.nn.leaky_relu(hidden_BETS, 0.01)
+        change_BHTS = jnp.einsum("he,bets->bhts", tile.of_heads(self.out[...]), hidden_BETS)
+        change_BHTS = change_BHTS + tile.of_heads(self.out_bias[...])[None, :, None, None]
+        return logits_BHTS + bias_BHTS + change_BHTS

@@ -1,0 +1,130 @@
+"""DeBERTa's disentangled attention.
+
+https://arxiv.org/abs/2006.03654
+
+``[q_m . k_n + q_m . Kr[i] + k_n . Qr[j]] / sqrt(3 d)`` with ``Kr = P W_kr`` and ``Qr = P W_qr`` of
+one trained table P of relative positions; i and j are rows for the distance m - n. Overrides
+``score``.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.gather import pick, products, rows
+
+P2C_ROWS = ("released", "paper")
+
+
+def deberta_buckets(num_buckets: int, max_distance: int) -> np.ndarray:
+    """int ``[max_distance]``: the bucket of each distance, one for each up to half of them.
+
+    Later ones grow with the logarithm, rounded up. Found on the host, so that no accelerator's
+    logarithm can move a distance into the bucket next door.
+    """
+    exact = num_buckets // 2
+    distance = np.arange(max_distance)
+    ratio = np.log(np.maximum(distance, 1) / exact) / math.log((max_distance - 1) / exact)
+    far = exact + np.ceil(ratio * (exact - 1)).astype(np.int64)
+    return np.where(distance <= exact, distance, far)
+
+
+class DeBERTa(Encoding):
+    """Content to position and position to content, each with a projection of its own.
+
+    An encoder's scheme; under a causal mask it is our extension. Distances that are not whole
+    numbers are rounded. Deviations from the released code:
+
+    - P is one table for all its layers, here each layer has its own, as it has its own W.
+    - ``W_kr`` has no bias, which v2 has: ``q_m . b`` is the same for every key, and softmax does
+      not see it. ``W_qr`` has one.
+    - ``share_att_key`` (v2) is not offered, because queries and keys come from the model's own
+      projections. To load such a checkpoint copy those into ``w_kr``, ``w_qr`` and ``b_qr``, and
+      P as it is after its layer normalisation.
+    - With grouped keys, ``Kr`` and ``Qr`` still have one head for each query head.
+
+    Args:
+      num_heads: query heads of one layer.
+      head_dim: channels of one head.
+      model_dim: width of P.
+      max_distance: 512 in the released models. Distances from here on share a row with the last.
+      num_buckets: None gives each distance a row of its own (v1). A number groups distances in
+        that many buckets a direction (v2, which has 256).
+      p2c_row: which row position to content reads. "released" is that of m - n, as all released
+        code has it and checkpoints need it; "paper" is that of n - m, as the paper writes it.
+      rngs: initial values, N(0, 0.02), and 0 for the bias.
+    """
+
+    per_layer = True
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        model_dim: int,
+        rngs: nnx.Rngs,
+        max_distance: int = 512,
+        num_buckets: int | None = None,
+        p2c_row: str = "released",
+    ):
+        if max_distance < 1:
+            raise ValueError(f"max_distance={max_distance} must be a positive number of tokens")
+        if num_buckets is not None:
+            if num_buckets % 2 or num_buckets < 2:
+                raise ValueError(f"num_buckets={num_buckets} must be a positive even number")
+            if max_distance - 1 <= num_buckets // 2:
+                raise ValueError(
+                    f"max_distance={max_distance} must exceed {num_buckets // 2 + 1}, or the "
+                    f"num_buckets={num_buckets} have nothing to group"
+                )
+        if p2c_row not in P2C_ROWS:
+            raise ValueError(f"p2c_row={p2c_row!r} must be one of {P2C_ROWS}")
+        self.max_distance = max_distance
+        self.num_buckets = num_buckets
+        self.p2c_row = p2c_row
+
+        def normal(*shape):
+            return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
+
+        self.table = normal(2 * (num_buckets or max_distance), model_dim)
+        self.w_kr = normal(num_heads, head_dim, model_dim)
+        self.w_qr = normal(num_heads, head_dim, model_dim)
+        self.b_qr = nnx.Param(jnp.zeros((num_heads, head_dim)))
+
+    def row(self, distance):
+        """int32 rows of P for float32 distances, query position minus key position.
+
+        There is one row less for keys before the query than for those ahead.
+        """
+        distance = jnp.round(distance).astype(jnp.int32)
+        half = self.table.shape[0] // 2
+        if self.num_buckets is not None:
+            # Clipped as in the authors' code; in Hugging Face's, keys further ahead than
+            # max_distance fall into row 0, which no other key reads.
+            size = jnp.minimum(abs(distance), self.max_distance - 1)
+            buckets = jnp.asarray(deberta_buckets(self.num_buckets, self.max_distance), jnp.int32)
+            distance = jnp.sign(distance) * rows(buckets, size)
+        return jnp.clip(distance + half, 0, 2 * half - 1)
+
+    def score(self, logits_BHTS, tile):
+        (B, S, K, _), H = tile.k.shape, tile.q.shape[2]
+        table_RD = self.table[...].astype(jnp.float32)
+        w_kr, w_qr, b_qr = (tile.of_heads(p[...]) for p in (self.w_kr, self.w_qr, self.b_qr))
+        keys_HRC = jnp.einsum("rd,hcd->hrc", table_RD, w_kr)
+        queries_HRC = jnp.einsum("rd,hcd->hrc", table_RD, w_qr) + b_qr[:, None]
+        c2p_BHTR = products(tile.q, keys_HRC)
+        queries_KGRC = queries_HRC.reshape(K, H // K, *queries_HRC.shape[1:])
+        k_BSKC = tile.k.astype(jnp.float32)
+        p2c_BHSR = jnp.einsum("bskc,kgrc->bkgsr", k_BSKC, queries_KGRC).reshape(B, H, S, -1)
+
+        distance = tile.distance()
+        c2p_row = self.row(distance)
+        p2c_row = c2p_row if self.p2c_row == "released" else self.row(-distance)
+        c2p = pick(c2p_BHTR, c2p_row)
+        p2c = pick(p2c_BHSR, p2c_row.swapaxes(2, 3)).swapaxes(2, 3)
+        return (logits_BHTS + tile.scale * (c2p + p2c)) / math.sqrt(3)

@@ -1,0 +1,80 @@
+"""What only one scheme promises, among those in which content and distance meet."""
+
+import dataclasses
+
+import common
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import posenc_jax
+from posenc_jax.gather import pick, tally
+from posenc_jax.rotary.positions import text
+
+T, H, C = 12, common.HEADS, common.HEAD_DIM
+
+
+def inputs(num_kv_heads=H):
+    heads = (H, num_kv_heads, num_kv_heads)
+    return [jnp.asarray(common.normal(seed, 1, T, n, C)) for seed, n in enumerate(heads)]
+
+
+def test_tally_is_a_sum_by_index():
+    weights, index = (
+        common.normal(0, 2, 3, 4, 9),
+        np.random.default_rng(0).integers(0, 5, (2, 1, 4, 9)),
+    )
+    expected = np.stack([(weights * (index == r)).sum(-1) for r in range(5)], axis=-1)
+    np.testing.assert_allclose(tally(jnp.asarray(weights), index, 5), expected, atol=1e-6)
+    picked = np.take_along_axis(expected, np.broadcast_to(index, weights.shape), axis=-1)
+    np.testing.assert_array_equal(pick(jnp.asarray(expected), index), picked)
+
+
+def test_cope_counts_within_documents_that_take_turns():
+    """A count stays in its own document, even where another lies between."""
+    encoding = common.build("cope")
+    x_BTD = jnp.asarray(common.normal(0, 1, T, common.WIDTH))
+    segment_ids = np.array([[0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0, 0]])
+    together = common.attention(encoding, x_BTD, text(T), segment_ids)
+    for document in (0, 1):
+        own = np.flatnonzero(segment_ids[0] == document)
+        alone = common.attention(encoding, x_BTD[:, own], text(len(own)))
+        np.testing.assert_allclose(together[:, own], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_cope_under_a_window_counts_what_the_window_shows():
+    encoding = common.build("cope")
+    q, k, v = inputs()
+    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    windowed = posenc_jax.attend(encoding, q, k, v, tokens, window=5)
+    last = slice(T - 5, T)
+    index = tokens.order()[:, last]
+    near = dataclasses.replace(posenc_jax.Tokens.of(encoding, text(5)), index=index)
+    alone = posenc_jax.attend(encoding, q[:, last], k[:, last], v[:, last], near)
+    np.testing.assert_allclose(windowed[:, -1], alone[:, -1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_buckets", [None, 8])
+def test_deberta_rows_of_its_two_terms(num_buckets):
+    """Read the other way, one distance's row is the opposite distance's, but for the last."""
+    encoding = common.build("deberta", max_distance=20, num_buckets=num_buckets)
+    distance = jnp.arange(-19.0, 20.0)
+    rows = np.asarray(encoding.row(distance))
+    assert rows[19] == len(encoding.table) // 2
+    np.testing.assert_array_equal(rows + rows[::-1], 2 * rows[19])
+    beyond = encoding.row(jnp.array([-1e6, -21.0, 20.0, 1e6]))
+    nearest = 0 if num_buckets is None else 1
+    np.testing.assert_array_equal(beyond, [nearest, nearest, *[len(encoding.table) - 1] * 2])
+
+
+def test_schemes_start_as_published():
+    """CoPE at zero, which is NoPE; Shaw within Xavier's bound; DAPE within PyTorch's."""
+    cope = common.build("cope", trained=False)
+    tokens = posenc_jax.Tokens.of(cope, text(T))
+    same = posenc_jax.attend(common.build("nope"), *inputs(), tokens)
+    np.testing.assert_allclose(posenc_jax.attend(cope, *inputs(), tokens), same, atol=1e-6)
+    shaw = common.build("shaw", trained=False)
+    assert 0.9 < np.abs(shaw.keys[...]).max() / np.sqrt(6 / (33 + C)) <= 1
+    dape = common.build("dape", trained=False)
+    assert 0.9 < np.abs(dape.of_logit[...]).max() * np.sqrt(2 * H) <= 1
+    assert 0.9 < np.abs(dape.out[...]).max() * np.sqrt(32) <= 1
