@@ -14,6 +14,7 @@ import inspect
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,9 @@ from posenc_jax.registry import lookup
 
 TIMES = 8
 CONTENTS = 16  # random contents a curve is the mean of
-OWN = {"learned": {"out_of_range": "clamp"}}  # what a scheme needs to be shown past its training
+OWN: dict[str, dict[str, Any]] = {
+    "learned": {"out_of_range": "clamp"}
+}  # what a scheme needs to be shown past its training
 
 
 @functools.partial(jax.jit, static_argnames="length")

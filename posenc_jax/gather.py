@@ -49,7 +49,7 @@ def tally(weights, index, size: int) -> jax.Array:
     return adjoint(weights)[0]
 
 
-def products(x_BTHC, table) -> jax.Array:
+def row_products(x_BTHC, table) -> jax.Array:
     """float32 ``[B, H, T, R]``: every vector times every row of ``[R, C]`` or ``[H, R, C]``."""
     if x_BTHC.shape[-1] != table.shape[-1]:
         raise ValueError(

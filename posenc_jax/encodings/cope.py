@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import pick, products
+from posenc_jax.gather import pick, row_products
 
 
 class CoPE(Encoding):
@@ -50,7 +50,7 @@ class CoPE(Encoding):
     def score(self, logits_BHTS, tile):
         last = self.table.shape[0] - 1
         place_BHTS = jnp.minimum(self._count(logits_BHTS, tile), last)
-        rows_BHTP = products(tile.q, self.table[...])
+        rows_BHTP = row_products(tile.q, self.table[...])
         rows_BHTP = rows_BHTP if self.nodiv else tile.scale * rows_BHTP
         below = jax.lax.stop_gradient(jnp.floor(place_BHTS)).astype(jnp.int32)
         lower, upper = pick(rows_BHTP, below), pick(rows_BHTP, jnp.minimum(below + 1, last))

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import pick, products, rows
+from posenc_jax.gather import pick, row_products, rows
 
 P2C_ROWS = ("released", "paper")
 
@@ -117,7 +117,7 @@ class DeBERTa(Encoding):
         w_kr, w_qr, b_qr = (tile.of_heads(p[...]) for p in (self.w_kr, self.w_qr, self.b_qr))
         keys_HRC = jnp.einsum("rd,hcd->hrc", table_RD, w_kr)
         queries_HRC = jnp.einsum("rd,hcd->hrc", table_RD, w_qr) + b_qr[:, None]
-        c2p_BHTR = products(tile.q, keys_HRC)
+        c2p_BHTR = row_products(tile.q, keys_HRC)
         queries_KGRC = queries_HRC.reshape(K, H // K, *queries_HRC.shape[1:])
         k_BSKC = tile.k.astype(jnp.float32)
         p2c_BHSR = jnp.einsum("bskc,kgrc->bkgsr", k_BSKC, queries_KGRC).reshape(B, H, S, -1)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import pick, products, tally
+from posenc_jax.gather import pick, row_products, tally
 
 
 class Shaw(Encoding):
@@ -44,7 +44,7 @@ class Shaw(Encoding):
         self.values = table() if values else None
 
     def score(self, logits_BHTS, tile):
-        products_BHTR = tile.scale * products(tile.q, self.keys[...])
+        products_BHTR = tile.scale * row_products(tile.q, self.keys[...])
         return logits_BHTS + pick(products_BHTR, self._row(tile))
 
     def mix(self, out_BTHC, weights_BHTS, tile):
