@@ -20,13 +20,18 @@ from experiments.train import Recipe
 from posenc_jax import Transformer
 
 PRESETS = ("tiny", "small", "paper")
+# What two CPU cores compare in 20 minutes, or seconds: schemes of every kind.
+SMALL = (
+    "nope,sinusoidal,learned,rope,pi,ntk,dynamic_ntk,yarn,hope,p_rope,alibi,t5,kerple_log,fire,"
+    "transformer_xl"
+)
 
 
 def get_config(preset: str = "small") -> ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
     config = ConfigDict()
-    config.schemes = ""  # comma-separated; empty means every registered scheme
+    config.schemes = "all"  # or some of the registry's names, comma-separated
     config.seeds = 3
     config.corpus = "stdlib"
     config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
@@ -36,13 +41,13 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.encodings = encoding_defaults()
     # Evaluated on the checkpoint of ``of`` instead of being trained. "ratio" stands for the
     # evaluated length over the training length; all else comes from ``encodings``.
+    by_ratio = ("pi", "ntk", "ntk_critical", "ntk_by_parts", "llama3", "yarn", "longrope")
+    by_ratio += ("longrope2", "leaky_rerope")
+    by_length = ("dynamic_pi", "dynamic_ntk", "dynamic_yarn", "rerope", "dual_chunk")
     config.extend = ConfigDict(
-        {
-            "pi": {"of": "rope", "factor": "ratio"},
-            "ntk": {"of": "rope", "factor": "ratio"},
-            "dynamic_ntk": {"of": "rope"},
-            "yarn": {"of": "rope", "factor": "ratio"},
-        }
+        {name: {"of": "rope", "factor": "ratio"} for name in by_ratio}
+        | {name: {"of": "rope"} for name in by_length}
+        | {"self_extend": {"of": "rope", "group_size": "ratio"}}
     )
     # With factor 1 this is NTK again, when all sequences have the evaluated length.
     config.encodings.dynamic_ntk.factor = 2.0
@@ -51,6 +56,10 @@ def get_config(preset: str = "small") -> ConfigDict:
     # FIRE's threshold is a quarter of the training length in the paper (512 of 2048). A reference
     # follows when the length is overridden.
     config.encodings.fire.init_length = config.train.get_ref("length").to_float() / 4
+    # Windows within the training length: half of it is near, or what leaves room for the groups.
+    config.encodings.rerope.window = config.train.get_ref("length") // 2
+    config.encodings.leaky_rerope.window = config.train.get_ref("length") // 2
+    config.encodings.self_extend.window = config.train.get_ref("length") // 8
     globals()[f"_{preset}"](config)
     return config
 
@@ -69,6 +78,7 @@ def _short_t5(config, num_buckets):
 
 
 def _tiny(config):
+    config.schemes = SMALL
     config.seeds = 1
     config.model.update(model_dim=32, num_layers=2, num_heads=4, scan=True)
     config.train.update(length=32, batch_size=8, steps=6, warmup_steps=2)
@@ -90,10 +100,13 @@ def _small(config):
         last_tokens=64, documents=24, strides=((16, 4),), window_stride=16, batch_tokens=8192
     )
     _short_t5(config, num_buckets=32)
+    config.schemes = SMALL
     # YaRN's bounds of 32 and 1 turns are for training lengths of thousands of tokens. Within 64
     # no pair turns 32 times and all would be slowed down. 2 was the best of 13 pairs of bounds on
     # the validation split, in one seed.
     config.encodings.yarn.beta_fast = 2.0
+    config.encodings.dynamic_yarn.beta_fast = 2.0
+    config.encodings.ntk_by_parts.beta = 2.0
 
 
 def _paper(config):

@@ -125,7 +125,7 @@ class Comparison:
     def _extension(self, name, multiple):
         """The encoding that extends a trained one to ``multiple`` times its length."""
         own = self._extension_config(name)
-        own = {key: float(multiple) if value == "ratio" else value for key, value in own.items()}
+        own = {key: multiple if value == "ratio" else value for key, value in own.items()}
         model = self.config["model"]
         return make_encoding({"name": name} | own, model, self.recipe.length, rngs=None)
 
@@ -253,7 +253,8 @@ def points(config: ConfigDict) -> list[Point]:
 
     So that a comparison cut short has all schemes under fewer seeds, not fewer schemes.
     """
-    names = [n.strip() for n in config.schemes.split(",")] if config.schemes else list(REGISTRY)
+    named = [name.strip() for name in config.schemes.split(",")]
+    names = list(REGISTRY) if named == ["all"] else named
     for name in {*names, *config.encodings, *config.extend}:
         lookup(name)
     if config.seeds < 1:
