@@ -7,11 +7,22 @@ Array names carry their shape, one letter an axis:
     S  key tokens       C  channels of a head   G  query heads for each kv head
 """
 
+from posenc_jax.adapters import attention_fn
 from posenc_jax.attention import attend
 from posenc_jax.encoding import Encoding, Tile, Tokens
 from posenc_jax.layers import Layers
 from posenc_jax.registry import REGISTRY, make
 from posenc_jax.transformer import Transformer
 
-__all__ = ["REGISTRY", "Encoding", "Layers", "Tile", "Tokens", "Transformer", "attend", "make"]
+__all__ = [
+    "REGISTRY",
+    "Encoding",
+    "Layers",
+    "Tile",
+    "Tokens",
+    "Transformer",
+    "attend",
+    "attention_fn",
+    "make",
+]
 __version__ = "0.1.0"
