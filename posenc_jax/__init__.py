@@ -7,6 +7,7 @@ Array names carry their shape, one letter an axis:
     S  key tokens       C  channels of a head   G  query heads for each kv head
 """
 
+from posenc_jax import linen
 from posenc_jax.adapters import attention_fn
 from posenc_jax.attention import attend
 from posenc_jax.encoding import Encoding, Tile, Tokens
@@ -23,6 +24,7 @@ __all__ = [
     "Transformer",
     "attend",
     "attention_fn",
+    "linen",
     "make",
 ]
 __version__ = "0.1.0"
