@@ -157,13 +157,6 @@ YARN = {
     "rope_yarn_dsv3_s40_mscale": {"mscale": 1.0, "mscale_all_dim": 1.0},
     "rope_yarn_d64_s32_notrunc_gptoss": {"truncate": False},
     "rope_yarn_d32_b500_L16384_highclamp": {},
-    # Llama-3's rule is the "turns" ramp between 1 and 4 turns, without a temperature.
-    "rope_llama3_8b": {
-        "ramp": "turns",
-        "beta_slow": 1.0,
-        "beta_fast": 4.0,
-        "attention_factor": 1.0,
-    },
 }
 
 

@@ -65,9 +65,13 @@ class RoPE(Encoding):
 
     def prepare(self, positions, length):
         """float32 cos and sin, each ``[B, T, 1, rotary_dim / 2]``."""
-        inv_freq, attention_factor = self.frequencies(self.rotary_dim, self.base, length)
+        if not isinstance(length, int):
+            length = jnp.atleast_2d(length)
+        return self._tables(positions, *self.frequencies(self.rotary_dim, self.base, length))
+
+    def _tables(self, positions, inv_freq, attention_factor):
         angles = cos_sin(self._positions_of_pairs(positions), inv_freq)
-        return tuple(attention_factor * table[:, :, None, :] for table in angles)
+        return tuple((attention_factor * table)[:, :, None, :] for table in angles)
 
     def _positions_of_pairs(self, positions):
         if self.axes is None:
@@ -119,8 +123,15 @@ def _setting(frequencies):
 
 
 pi = _setting(frequency_dial.PositionInterpolation)
+dynamic_pi = _setting(frequency_dial.DynamicPI)
 ntk = _setting(frequency_dial.NTK)
+ntk_critical = _setting(frequency_dial.NTKCritical)
 dynamic_ntk = _setting(frequency_dial.DynamicNTK)
+ntk_by_parts = _setting(frequency_dial.NTKByParts)
+llama3 = _setting(frequency_dial.Llama3)
 yarn = _setting(frequency_dial.YaRN)
+dynamic_yarn = _setting(frequency_dial.DynamicYaRN)
 hope = _setting(frequency_dial.HoPE)
 p_rope = _setting(frequency_dial.Proportional)
+clipped_rope = _setting(frequency_dial.Clipped)
+resonance = _setting(frequency_dial.Resonance)

@@ -1,0 +1,191 @@
+"""LongRoPE and LongRoPE2: every channel pair slowed down by a factor that a search has found.
+
+https://arxiv.org/abs/2402.13753, https://arxiv.org/abs/2502.20082
+
+In a sequence longer than the training length L, pair i at position p turns by the angle
+``p * base ** (-2 i / d) / long_factor[i]``, and in others by the same with ``short_factor``. All
+tokens of a sequence switch together, so keys that were rotated before the switch are of no use
+after it. Cosine and sine are multiplied by ``sqrt(1 + ln(factor) / ln(L))``. Overrides RoPE's
+``prepare``.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.encodings.rope import RoPE
+from posenc_jax.rotary.frequencies import check_factor
+
+Factors = float | Sequence[float]
+
+
+class LongRoPE(RoPE):
+    """LongRoPE (``longrope`` in Hugging Face, ``su`` before).
+
+    Args:
+      head_dim: channels of one head.
+      train_length: tokens of a training sequence before the extension, L.
+      factor: target length / train length. Only the attention factor depends on it.
+      long_factor: how many times slower each pair turns past L, the fastest pair first, or one
+        number for all of them. Default: ``factor``, which is PI, where the search starts.
+      short_factor: the same up to L.
+      attention_factor: multiplies cosine and sine. Default: ``sqrt(1 + ln(factor) / ln(L))``.
+      short_attention_factor: the same up to L. Default: as past it, which is what Hugging Face
+        does and the paper leaves open.
+      start_tokens: tokens at positions below this (n-hat in the paper) turn as in RoPE. Positions
+        are not counted anew after them, so that a product of tokens on two sides of this border
+        depends on more than their distance. As in the released code, the start tokens' cosine and
+        sine have no attention factor.
+      base, axes, rotary_dim, layout: as in RoPE.
+
+    The released code's dynamic variant, whose factors grow with the length, is not offered.
+    """
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        train_length: int,
+        factor: float = 4.0,
+        long_factor: Factors | None = None,
+        short_factor: Factors = 1.0,
+        attention_factor: float | None = None,
+        short_attention_factor: float | None = None,
+        start_tokens: int = 0,
+        base: float = 10000.0,
+        axes: tuple[int, ...] | None = None,
+        rotary_dim: int | None = None,
+        layout: str = "half",
+    ):
+        super().__init__(
+            head_dim=head_dim, base=base, axes=axes, rotary_dim=rotary_dim, layout=layout
+        )
+        check_factor(factor)
+        if start_tokens < 0:
+            raise ValueError(f"start_tokens={start_tokens} must be 0 or more")
+        if attention_factor is None:
+            attention_factor = _attention_factor(factor, train_length)
+        if short_attention_factor is None:
+            short_attention_factor = attention_factor
+        if long_factor is None:
+            long_factor = factor
+        pairs = self.rotary_dim // 2
+        self.train_length = train_length
+        self.long_factor = _of_pairs("long_factor", long_factor, pairs)
+        self.short_factor = _of_pairs("short_factor", short_factor, pairs)
+        self.attention_factor = attention_factor
+        self.short_attention_factor = short_attention_factor
+        self.start_tokens = start_tokens
+        self.shift_invariant = not start_tokens
+
+    def prepare(self, positions, length):
+        """float32 cos and sin, each ``[B, T, 1, rotary_dim / 2]``."""
+        inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)
+
+        def long():
+            slowed = inv_freq / np.array(self.long_factor)
+            return self._tables(positions, slowed, self.attention_factor)
+
+        def short():
+            slowed = inv_freq / np.array(self.short_factor)
+            return self._tables(positions, slowed, self.short_attention_factor)
+
+        if isinstance(length, int):
+            tables = long() if length > self.train_length else short()
+        else:
+            # Both are computed and one is chosen: a chosen frequency would be a float32 one, and
+            # at two million tokens its angles would be wrong.
+            is_long = (jnp.atleast_2d(length) > self.train_length)[:, :, None, None]
+            tables = _where(is_long, long(), short())
+        if self.start_tokens:
+            starts = (self._positions_of_pairs(positions) < self.start_tokens)[:, :, None, :]
+            tables = _where(starts, self._tables(positions, inv_freq, no_factor), tables)
+        return tables
+
+
+def longrope2(
+    *,
+    head_dim: int,
+    train_length: int,
+    factor: float = 4.0,
+    critical_pair: int | None = None,
+    tail_factors: Factors | None = None,
+    attention_factor: float | None = None,
+    base: float = 10000.0,
+    axes: tuple[int, ...] | None = None,
+    rotary_dim: int | None = None,
+    layout: str = "half",
+) -> LongRoPE:
+    """LongRoPE2: search only among the slow pairs, and let NTK follow for the fast ones.
+
+    Past the training length L, pair i is slower by ``tail_factors[i - critical_pair]`` from the
+    critical pair on, and by ``tail_factors[0] ** (i / critical_pair)`` below it: the fastest is
+    kept, and the factors are those of a larger base. Up to L this is RoPE, without an attention
+    factor, as the paper trains on short windows and switches by length. (The attention factor of
+    short windows is our reading of "original RoPE"; no code of that part is known.)
+
+    Args:
+      critical_pair: the first pair with a factor of its own, counted from 0. Default: the first
+        that does not turn once within L, ``ceil(d / 2 * ln(L / 2 pi) / ln(base))``. The paper's
+        thesis is that the real one is smaller and must be searched for: 30 instead of 35 for
+        Llama-3-8B. The one public implementation known counts one less by default.
+      tail_factors: a number for each pair from there on, or one for all of them: not decreasing,
+        and at least ``factor``. Default: ``factor``.
+      head_dim, train_length, factor, attention_factor: as in LongRoPE.
+      base, axes, rotary_dim, layout: as in RoPE.
+    """
+    rope: dict[str, Any] = dict(
+        head_dim=head_dim, base=base, axes=axes, rotary_dim=rotary_dim, layout=layout
+    )
+    pairs = RoPE(**rope).rotary_dim // 2
+    if critical_pair is None:
+        critical_pair = math.ceil(pairs * math.log(train_length / (2 * math.pi)) / math.log(base))
+        critical_pair = min(max(critical_pair, 0), pairs - 1)
+    if not 0 <= critical_pair < pairs:
+        raise ValueError(
+            f"critical_pair={critical_pair} must be within 0..{pairs - 1}: there are {pairs} pairs"
+        )
+    tail = factor if tail_factors is None else tail_factors
+    tail = _of_pairs("tail_factors", tail, pairs - critical_pair)
+    if tail[0] < factor or any(np.diff(tail) < 0):
+        raise ValueError(
+            f"tail_factors={tail_factors!r} must not decrease, and be at least factor={factor}"
+        )
+    head = tuple(tail[0] ** (i / critical_pair) for i in range(critical_pair))
+    return LongRoPE(
+        train_length=train_length,
+        factor=factor,
+        long_factor=head + tail,
+        attention_factor=attention_factor,
+        short_attention_factor=1.0,
+        **rope,
+    )
+
+
+def _of_pairs(name: str, factors: Factors, pairs: int) -> tuple[float, ...]:
+    """A factor for each of ``pairs`` pairs, checked; a tuple, so that jit can compare modules."""
+    each = (factors,) * pairs if isinstance(factors, (int, float)) else tuple(factors)
+    if len(each) != pairs or not all(math.isfinite(factor) and factor > 0 for factor in each):
+        raise ValueError(
+            f"{name}={factors!r} must be {pairs} finite numbers above 0, one for each channel "
+            "pair it is for, the fastest first, or one number for all of them"
+        )
+    return tuple(float(factor) for factor in each)
+
+
+def _attention_factor(factor, train_length):
+    if train_length < 2:
+        raise ValueError(
+            f"train_length={train_length} must be at least 2: the attention factor divides by its "
+            "logarithm; or give attention_factor"
+        )
+    return math.sqrt(1 + math.log(factor) / math.log(train_length))
+
+
+def _where(condition, tables, others):
+    return tuple(
+        jnp.where(condition, table, other) for table, other in zip(tables, others, strict=True)
+    )

@@ -1,0 +1,213 @@
+"""Rotary frequencies for longer sequences."""
+
+import math
+
+import numpy as np
+
+from posenc_jax.rotary import frequencies
+from schemes.equations import Alternative, Scheme
+from schemes.rotary import FACTOR, ROPE, TRAIN_LENGTH, Rotary, YaRN
+
+
+class DynamicPI(Rotary):
+    def frequencies(self, d, base, own, longest):
+        rate, _ = super().frequencies(d, base, own, longest)
+        return rate / max(1, longest / TRAIN_LENGTH), 1.0
+
+
+class NTKCritical(Rotary):
+    def frequencies(self, d, base, own, longest):
+        target = own.get("factor", 4.0) * TRAIN_LENGTH
+        exponent = math.log(target / (2 * math.pi)) / math.log(TRAIN_LENGTH / (2 * math.pi))
+        return super().frequencies(d, base**exponent, own, longest)
+
+
+class NTKByParts(Rotary):
+    names = ("alpha", "beta")
+    published = (4.0, 1.0, 32.0)
+
+    def frequencies(self, d, base, own, longest):
+        rate, _ = super().frequencies(d, base, own, longest)
+        new = []
+        for theta in rate:
+            factor, low, high = (
+                own.get(name, value)
+                for name, value in zip(("factor", *self.names), self.published, strict=True)
+            )
+            r = TRAIN_LENGTH / (2 * math.pi / theta)
+            gamma = 0 if r < low else 1 if r > high else (r - low) / (high - low)
+            new.append((1 - gamma) * theta / factor + gamma * theta)
+        return np.array(new), 1.0
+
+
+class Llama3(NTKByParts):
+    names = ("low_freq_factor", "high_freq_factor")
+    published = (8.0, 1.0, 4.0)
+
+
+class DynamicYaRN(YaRN):
+    def frequencies(self, d, base, own, longest):
+        factor = max(1, longest / TRAIN_LENGTH)
+        rate, temperature = super().frequencies(d, base, own | {"factor": factor}, longest)
+        if "attention_factor" in own:
+            temperature = own["attention_factor"] ** 2
+        return rate, temperature
+
+
+class LongRoPE(Rotary):
+    def factors(self, d, base, own):
+        """Of the short side and the long one: how much slower each pair, and the attention's."""
+        scale = own.get("factor", 4.0)
+        attention = own.get(
+            "attention_factor", math.sqrt(1 + math.log(scale) / math.log(TRAIN_LENGTH))
+        )
+        short = own.get("short_factor", 1.0), own.get("short_attention_factor", attention)
+        return short, (own.get("long_factor", scale), attention)
+
+    def logits(self, q, k, positions, own, weights):
+        d, base = own.get("rotary_dim", q.shape[-1]), own.get("base", 1e4)
+        rate, _ = self.frequencies(d, base, own, None)
+        short, long = self.factors(d, base, own)
+        slower, attention = long if positions.max() + 1 > TRAIN_LENGTH else short
+        unit = []
+        for n in positions:
+            if own.get("start_tokens") and n < own["start_tokens"]:
+                unit.append(np.exp(1j * n * rate))
+            else:
+                unit.append(attention * np.exp(1j * n * rate / np.array(slower)))
+        first, second = slice(0, d // 2), slice(d // 2, d)
+        q_turned, k_turned = (
+            (x[..., first] + 1j * x[..., second]) * np.array(unit)[:, None] for x in (q, k)
+        )
+        turned = np.einsum("thp,shp->hts", q_turned, k_turned.conj()).real
+        still = np.einsum("thc,shc->hts", q[..., d:], k[..., d:])
+        return (turned + still) / math.sqrt(q.shape[-1])
+
+
+class LongRoPE2(LongRoPE):
+    def factors(self, d, base, own):
+        scale = own.get("factor", 4.0)
+        wavelength = 2 * np.pi * base ** (2 * np.arange(d // 2) / d)
+        critical = own.get("critical_pair", int(np.argmax(wavelength > TRAIN_LENGTH)))
+        tail = np.broadcast_to(own.get("tail_factors", scale), d // 2 - critical)
+        # The base at which RoPE's own rule slows the critical pair down by its factor.
+        larger = base * tail[0] ** (d / (2 * critical))
+        ntk = (larger / base) ** (2 * np.arange(critical) / d)
+        long = np.concatenate([ntk, tail])
+        return (1.0, 1.0), (long, super().factors(d, base, own)[1][1])
+
+
+class Clipped(Rotary):
+    def frequencies(self, d, base, own, longest):
+        rate, _ = super().frequencies(d, base, own, longest)
+        n = own.get("clipped_pairs", round(d // 2 * 20 / 64))
+        for j in range(n):
+            left = 0.0
+            if own.get("taper") != "hard":
+                left = 0.5 * (1 + math.cos(math.pi * j / (n - 1)))
+            rate[d // 2 - n + j] *= left
+        return rate, 1.0
+
+
+class Resonance(Rotary):
+    def frequencies(self, d, base, own, longest):
+        rate, temperature = super().frequencies(d, base, own, longest)
+        if "frequencies" in own:
+            inner = {"factor": own["frequencies"].factor}
+            rate, temperature = YaRN().frequencies(d, base, inner, longest)
+        return 2 * np.pi / np.round(2 * np.pi / rate), temperature
+
+
+LONG_FACTOR = (1.0, 1.5, 2.0, 2.25, 3.0, 4.0, 4.5, 5.0)
+SHORT_FACTOR = (1.0, 1.0, 1.05, 1.1, 1.2, 1.2, 1.3, 1.5)
+
+SCHEMES = {
+    "dynamic_pi": Scheme(DynamicPI(), [{}, {"base": 300.0, "rotary_dim": 12}], ROPE),
+    "ntk_critical": Scheme(
+        NTKCritical(),
+        [{}, {"factor": 8.0, "base": 300.0, "rotary_dim": 12}],
+        ROPE | FACTOR,
+    ),
+    "ntk_by_parts": Scheme(
+        NTKByParts(),
+        [{}, {"factor": 6.0, "alpha": 0.5, "beta": 4.0, "layout": "interleaved"}],
+        ROPE | FACTOR | {"alpha": Alternative(0.5), "beta": Alternative(4.0)},
+    ),
+    "llama3": Scheme(
+        Llama3(),
+        [{}, {"factor": 32.0, "low_freq_factor": 0.5, "high_freq_factor": 6.0, "base": 300.0}],
+        ROPE
+        | {
+            "factor": Alternative(2.0),
+            "low_freq_factor": Alternative(0.5),
+            "high_freq_factor": Alternative(8.0),
+        },
+    ),
+    "dynamic_yarn": Scheme(
+        DynamicYaRN(),
+        [
+            {},
+            {"ramp": "turns", "beta_fast": 4.0, "rotary_dim": 12},
+            {"truncate": False, "base": 100.0, "beta_fast": 8.0, "beta_slow": 0.5},
+            {"attention_factor": 1.0},
+        ],
+        ROPE
+        | {
+            "beta_fast": Alternative(1.2, beside={"base": 20.0}),
+            "beta_slow": Alternative(0.5),
+            "ramp": Alternative("turns"),
+            "truncate": Alternative(False, beside={"base": 100.0}),
+            "attention_factor": Alternative(1.0),
+        },
+    ),
+    "longrope": Scheme(
+        LongRoPE(),
+        [
+            {"factor": 4.0, "long_factor": LONG_FACTOR, "short_factor": SHORT_FACTOR},
+            {"factor": 8.0, "start_tokens": 6, "long_factor": LONG_FACTOR[:6], "rotary_dim": 12},
+            {"attention_factor": 1.2, "short_attention_factor": 1.1, "base": 300.0},
+        ],
+        ROPE
+        | FACTOR
+        | {
+            "long_factor": Alternative((1.0, 2.0, 3.0, 6.0)),
+            "short_factor": Alternative((1.0, 1.2, 2.0, 3.0), beside={"train_length": 128}),
+            "attention_factor": Alternative(1.0),
+            "short_attention_factor": Alternative(2.0, beside={"train_length": 128}),
+            "start_tokens": Alternative(12),
+        },
+    ),
+    "longrope2": Scheme(
+        LongRoPE2(),
+        [
+            {},
+            {"factor": 5.0, "critical_pair": 3, "tail_factors": (5.0, 5.5, 6.0, 6.0, 7.0)},
+            {"factor": 8.0, "rotary_dim": 12, "base": 100.0, "attention_factor": 1.0},
+        ],
+        ROPE
+        | FACTOR
+        | {
+            "critical_pair": Alternative(2),
+            "tail_factors": Alternative((4.0, 5.0, 9.0)),
+            "attention_factor": Alternative(1.0),
+        },
+    ),
+    "clipped_rope": Scheme(
+        Clipped(),
+        [{}, {"clipped_pairs": 5}, {"clipped_pairs": 3, "taper": "hard", "base": 300.0}],
+        ROPE
+        | {
+            "clipped_pairs": Alternative(4),
+            "taper": Alternative("hard", beside={"clipped_pairs": 3}),
+        },
+    ),
+    "resonance": Scheme(
+        Resonance(),
+        [
+            {},
+            {"base": 300.0, "layout": "interleaved", "rotary_dim": 10},
+            {"frequencies": frequencies.YaRN(TRAIN_LENGTH, 3.0)},
+        ],
+        ROPE | {"frequencies": Alternative(frequencies.PositionInterpolation(2.0))},
+    ),
+}
