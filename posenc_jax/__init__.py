@@ -11,6 +11,7 @@ from posenc_jax import linen
 from posenc_jax.adapters import attention_fn
 from posenc_jax.attention import attend
 from posenc_jax.encoding import Encoding, Tile, Tokens
+from posenc_jax.hf import from_hf
 from posenc_jax.layers import Layers
 from posenc_jax.registry import REGISTRY, make
 from posenc_jax.transformer import Transformer
@@ -24,6 +25,7 @@ __all__ = [
     "Transformer",
     "attend",
     "attention_fn",
+    "from_hf",
     "linen",
     "make",
 ]
