@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 import posenc_jax
+from posenc_jax.rotary.layouts import to_half, to_interleaved
 from posenc_jax.rotary.positions import text
 
 B, T, H, C = 2, 6, common.HEADS, common.HEAD_DIM
@@ -35,7 +36,7 @@ def inputs(num_heads=H, keys=T, num_kv_heads=None, channels=C):
 def test_unknown_scheme_names_the_nearest():
     with raises(ValueError, "unknown encoding 'alibbi', did you mean 'alibi'?", "valid: alibi"):
         posenc_jax.make("alibbi", num_heads=4)
-    with raises(ValueError, "unknown encoding 'zzz'; valid: alibi, dynamic_ntk", "yarn"):
+    with raises(ValueError, "unknown encoding 'zzz'; valid: alibi, ", ", yarn"):
         posenc_jax.make("zzz")
 
 
@@ -92,6 +93,41 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("yarn", {"ramp": "linear"}, "ramp='linear' must be 'index' or 'turns'"),
         ("yarn", {"beta_fast": 1.0}, "beta_fast=1.0 must be larger than beta_slow=1.0"),
         ("yarn", {"beta_slow": 0.0}, "beta_slow=0.0, and both positive"),
+        ("ntk_critical", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
+        ("ntk_critical", {"train_length": 6}, "train_length=6 must be at least 7"),
+        ("ntk_by_parts", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
+        ("ntk_by_parts", {"alpha": 40.0}, "beta=32.0 must be larger than alpha=40.0"),
+        ("llama3", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
+        (
+            "llama3",
+            {"high_freq_factor": 0.5},
+            "high_freq_factor=0.5 must be larger than low_freq_factor=1.0",
+        ),
+        ("dynamic_yarn", {"ramp": "linear"}, "ramp='linear' must be 'index' or 'turns'"),
+        ("dynamic_yarn", {"beta_slow": 0.0}, "beta_slow=0.0, and both positive"),
+        ("longrope", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
+        ("longrope", {"train_length": 1}, "train_length=1 must be at least 2"),
+        ("longrope", {"start_tokens": -1}, "start_tokens=-1 must be 0 or more"),
+        ("longrope", {"long_factor": (1.0, 2.0)}, "long_factor=(1.0, 2.0) must be 4 finite"),
+        ("longrope", {"long_factor": 0.0}, "long_factor=0.0 must be 4 finite numbers above 0"),
+        ("longrope", {"short_factor": (1, 1, 1, float("inf"))}, "short_factor=(1, 1, 1, inf) must"),
+        ("longrope2", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
+        ("longrope2", {"base": 1.0}, "base=1.0 must be a number above 1"),
+        ("longrope2", {"critical_pair": 4}, "critical_pair=4 must be within 0..3"),
+        ("longrope2", {"critical_pair": -1}, "critical_pair=-1 must be within 0..3"),
+        (
+            "longrope2",
+            {"critical_pair": 1, "tail_factors": (4.0, 5.0)},
+            "tail_factors=(4.0, 5.0) must be 3 finite numbers",
+        ),
+        (
+            "longrope2",
+            {"critical_pair": 2, "tail_factors": (5.0, 4.5)},
+            "tail_factors=(5.0, 4.5) must not decrease",
+        ),
+        ("longrope2", {"tail_factors": 3.0}, "tail_factors=3.0 must not decrease, and be at least"),
+        ("clipped_rope", {"clipped_pairs": 0}, "clipped_pairs=0 must be at least 1, or None"),
+        ("clipped_rope", {"taper": "soft"}, "taper='soft' must be 'cosine' or 'hard'"),
         ("hope", {"cut_cycles": -1.0}, "cut_cycles=-1.0 must be a number of turns, 0 or more"),
         ("hope", {"cut_cycles": float("nan")}, "cut_cycles=nan must be a number of turns"),
         ("p_rope", {"fraction": 0.0}, "fraction=0.0 must be in (0, 1]"),
@@ -122,6 +158,20 @@ def test_ntk_needs_two_pairs():
     encoding = common.build("ntk", rotary_dim=2)
     with raises(ValueError, "NTK scaling needs at least 4 rotary channels, not 2"):
         encoding.prepare(text(3), 3)
+
+
+def test_clipped_pairs_must_exist():
+    encoding = common.build("clipped_rope", clipped_pairs=5)
+    with raises(ValueError, "clipped_pairs=5 must be at most 4, the pairs of 8 rotary channels"):
+        encoding.prepare(text(3), 3)
+
+
+def test_a_layout_is_converted_along_channels():
+    for convert in (to_half, to_interleaved):
+        with raises(ValueError, "rotary_dim=6 must be even and within 2..4", "axis 1 of (8, 4)"):
+            convert(np.zeros((8, 4)), rotary_dim=6, axis=1)
+        with raises(ValueError, "rotary_dim=7 must be even"):
+            convert(np.zeros((8, 7)))
 
 
 # Positions

@@ -1,14 +1,16 @@
-"""The three dials of the rotary family on their own, and the angles under them."""
+"""The three dials of the rotary family on their own, the angles under them, and the layouts."""
 
 import common
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import schemes
 
 from posenc_jax.rotary.angles import cos_sin
 from posenc_jax.rotary.axes import chunked, interleaved
-from posenc_jax.rotary.frequencies import geometric
+from posenc_jax.rotary.frequencies import DynamicPI, HoPE, Resonance, YaRN, geometric
+from posenc_jax.rotary.layouts import to_half, to_interleaved
 from posenc_jax.rotary.positions import packed, text
 
 FREQUENCIES = geometric(32, 10000.0)
@@ -48,13 +50,143 @@ def test_derivative_by_the_position_is_the_frequency():
     np.testing.assert_allclose(d_sin, cos * FREQUENCIES[None], rtol=1e-5, atol=1e-6)
 
 
-def test_layouts_are_a_permutation_of_each_other():
-    half, paper = (common.build("rope", layout=layout) for layout in ("half", "interleaved"))
-    x_BTHC = jnp.asarray(common.normal(0, 2, 5, common.HEADS, common.HEAD_DIM))
-    order = np.arange(common.HEAD_DIM).reshape(2, -1).T.ravel()
-    by_half = half.rotate(x_BTHC, half.prepare(text(5), 5), is_query=True)
-    by_paper = paper.rotate(x_BTHC[..., order], paper.prepare(text(5), 5), is_query=True)
-    np.testing.assert_allclose(by_paper, by_half[..., order], rtol=1e-6, atol=1e-6)
+FIXED = [
+    "ntk_critical",
+    "ntk_by_parts",
+    "llama3",
+    "clipped_rope",
+    "resonance",
+    "longrope",
+    "longrope2",
+]
+
+
+@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("as_array", [False, True])
+def test_fixed_frequencies_to_two_million(name, as_array):
+    """And between them: the angle between two tokens is that of their distance."""
+    scheme, train_length, head_dim = schemes.ALL[name], 32, 16
+    own = scheme.settings[0]
+    encoding = common.build(name, head_dim=head_dim, train_length=train_length, **own)
+    equations = scheme.equations
+    rate, temperature = equations.frequencies(head_dim, 1e4, own, None)
+    attention = np.sqrt(temperature)
+    if hasattr(equations, "factors"):
+        slower, attention = equations.factors(head_dim, 1e4, own)[1]
+        rate = rate / np.array(slower)
+
+    starts = np.array([0, 1, 4097, 131_072, 1_000_003, 2_097_051])
+    positions = (starts[:, None] + np.array([[0, 1, 7, 100]])).astype(np.int32)
+    assert positions.max() == 2_097_151
+    length = jnp.full((len(starts), 1), 2**21) if as_array else 2**21
+    if as_array:
+        tables = jax.jit(encoding.prepare)(positions, length)
+    else:
+        tables = jax.jit(encoding.prepare, static_argnums=1)(positions, length)
+    cos, sin = (np.asarray(table[:, :, 0], np.float64) / attention for table in tables)
+    angles = positions[..., None].astype(np.float64) * rate
+    np.testing.assert_allclose(cos, np.cos(angles), rtol=0, atol=5e-7)
+    np.testing.assert_allclose(sin, np.sin(angles), rtol=0, atol=5e-7)
+
+    turned = cos + 1j * sin
+    between = np.angle(turned * turned[:, :1].conj() * np.exp(-1j * (angles - angles[:, :1])))
+    np.testing.assert_allclose(between, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dynamic_pi", "dynamic_ntk", "dynamic_yarn", "longrope"])
+def test_lengths_of_any_kind(name):
+    """A Python int, a scalar, and an array for each row or token say the same."""
+    encoding = common.build(name)
+    positions = np.array([[5, 60], [3, 70]], np.int32)
+    lengths = np.array([[20, 20], [100, 40]])
+    together = jax.jit(encoding.prepare)(positions, lengths)
+    for row in range(2):
+        for token in range(2):
+            one = positions[row : row + 1, token : token + 1]
+            length = int(lengths[row, token])
+            for given in (length, jnp.int32(length), np.int64(length), jnp.full((1, 1), length)):
+                alone = encoding.prepare(one, given)
+                for table, tables in zip(alone, together, strict=True):
+                    np.testing.assert_allclose(table[0, 0], tables[row, token], atol=1e-5)
+
+
+def test_start_tokens_turn_as_in_rope():
+    plain, encoding = common.build("rope"), common.build("longrope", start_tokens=3)
+    assert plain.shift_invariant and not encoding.shift_invariant
+    assert common.build("longrope").shift_invariant
+    expected, actual = (each.prepare(text(6), 100) for each in (plain, encoding))
+    for one, other in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(one[:, :3], other[:, :3])
+        assert (np.abs(one[:, 3:] - other[:, 3:]) > 1e-3).any(axis=(0, 2, 3)).all()
+
+
+def test_resonance_repeats_after_whole_tokens():
+    rate = Resonance()(64, 10000.0, 1)[0]
+    wavelengths = 2 * np.pi / rate
+    np.testing.assert_allclose(wavelengths, np.round(wavelengths), rtol=1e-12)
+    assert (wavelengths[0], wavelengths[-1]) == (6, round(2 * np.pi * 10000 ** (62 / 64)))
+
+
+def test_resonance_rounds_what_other_frequencies_give():
+    yarn = YaRN(512, 4.0)
+    rate, attention_factor = Resonance(yarn)(64, 10000.0, 1)
+    expected, temperature = yarn(64, 10000.0, 1)
+    assert attention_factor == temperature > 1
+    np.testing.assert_allclose(2 * np.pi / rate, np.round(2 * np.pi / expected), rtol=1e-12)
+    # Pairs that do not turn stay as they are, whatever kind of length there is.
+    still = Resonance(HoPE(32))(16, 10000.0, 1)[0]
+    assert (still == 0).any() and np.isfinite(still).all()
+    for length in (40, 400):
+        fixed, _ = Resonance(DynamicPI(100))(16, 100.0, length)
+        traced, _ = Resonance(DynamicPI(100))(16, 100.0, jnp.full((1, 1), length))
+        np.testing.assert_allclose(traced[0, 0], fixed, rtol=1e-6)
+
+
+# Layouts
+
+
+def test_layouts_written_out():
+    x = np.array([10, 20, 30, 11, 21, 31, 7, 8])
+    np.testing.assert_array_equal(to_interleaved(x, rotary_dim=6), [10, 11, 20, 21, 30, 31, 7, 8])
+    np.testing.assert_array_equal(to_interleaved(x), [10, 21, 20, 31, 30, 7, 11, 8])
+    np.testing.assert_array_equal(to_half(np.arange(6)), [0, 2, 4, 1, 3, 5])
+
+
+@pytest.mark.parametrize("rotary_dim", [None, 4])
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+def test_layouts_there_and_back(kind, rotary_dim):
+    x = kind(common.normal(0, 3, common.HEAD_DIM, 5))
+    for one, other in ((to_half, to_interleaved), (to_interleaved, to_half)):
+        there = one(x, rotary_dim=rotary_dim, axis=1)
+        assert type(there) is type(x) and not np.array_equal(there, x)
+        np.testing.assert_array_equal(other(there, rotary_dim=rotary_dim, axis=1), x)
+
+
+@pytest.mark.parametrize("rotary_dim", [common.HEAD_DIM, 4])
+@pytest.mark.parametrize(
+    ("layout", "convert"), [("half", to_half), ("interleaved", to_interleaved)]
+)
+def test_a_model_in_the_other_layout(rotary_dim, layout, convert):
+    """Converted projections of queries and keys, or converted activations, give the same model."""
+    other = {"half": "interleaved", "interleaved": "half"}[layout]
+    new, old = (
+        common.build("rope", layout=each, rotary_dim=rotary_dim) for each in (layout, other)
+    )
+    x_BTD = 0.5 * common.normal(0, 2, 9, common.WIDTH)
+    q, k, v = common.projections()
+    converted = [*(convert(w, rotary_dim=rotary_dim) for w in (q, k)), v]
+    expected = common.attention(old, x_BTD, text(9), weights=[q, k, v])
+    actual = common.attention(new, x_BTD, text(9), weights=converted)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+    unconverted = common.attention(new, x_BTD, text(9), weights=[q, k, v])
+    assert np.abs(unconverted - expected).max() > 1e-3
+
+    x_BTHC = common.normal(1, 2, 9, common.HEADS, common.HEAD_DIM)
+    by_old = old.rotate(x_BTHC, old.prepare(text(9), 9), is_query=True)
+    by_new = new.rotate(
+        convert(x_BTHC, rotary_dim=rotary_dim), new.prepare(text(9), 9), is_query=True
+    )
+    np.testing.assert_allclose(by_new, convert(by_old, rotary_dim=rotary_dim), atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])

@@ -19,7 +19,7 @@ import numpy as np
 from posenc_jax.encodings.rope import RoPE
 from posenc_jax.rotary.frequencies import check_factor
 
-Factors = float | Sequence[float]
+Factors = Sequence[float] | float
 
 
 class LongRoPE(RoPE):
@@ -28,10 +28,10 @@ class LongRoPE(RoPE):
     Args:
       head_dim: channels of one head.
       train_length: tokens of a training sequence before the extension, L.
-      factor: target length / train length. Only the attention factor depends on it.
+      factor: target length / train length; the defaults below depend on it, nothing else.
       long_factor: how many times slower each pair turns past L, the fastest pair first, or one
         number for all of them. Default: ``factor``, which is PI, where the search starts.
-      short_factor: the same up to L.
+      short_factor: the same up to L. Default: 1, as in RoPE.
       attention_factor: multiplies cosine and sine. Default: ``sqrt(1 + ln(factor) / ln(L))``.
       short_attention_factor: the same up to L. Default: as past it, which is what Hugging Face
         does and the paper leaves open.
@@ -51,7 +51,7 @@ class LongRoPE(RoPE):
         train_length: int,
         factor: float = 4.0,
         long_factor: Factors | None = None,
-        short_factor: Factors = 1.0,
+        short_factor: Factors | None = None,
         attention_factor: float | None = None,
         short_attention_factor: float | None = None,
         start_tokens: int = 0,
@@ -70,8 +70,8 @@ class LongRoPE(RoPE):
             attention_factor = _attention_factor(factor, train_length)
         if short_attention_factor is None:
             short_attention_factor = attention_factor
-        if long_factor is None:
-            long_factor = factor
+        long_factor = factor if long_factor is None else long_factor
+        short_factor = 1.0 if short_factor is None else short_factor
         pairs = self.rotary_dim // 2
         self.train_length = train_length
         self.long_factor = _of_pairs("long_factor", long_factor, pairs)

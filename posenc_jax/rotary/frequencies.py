@@ -13,7 +13,7 @@ factor that depends on it, ``[B, T, 1]``.
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -435,7 +435,7 @@ class Resonance:
       frequencies: another member of this module, whose wavelengths are rounded. Default: RoPE's.
     """
 
-    frequencies: Any = None
+    frequencies: Callable | None = None
 
     def __call__(self, channels, base, length):
         inv_freq, attention_factor = (self.frequencies or Default())(channels, base, length)
