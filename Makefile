@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 WORKDIR ?= runs/small
 ARGS ?=
 
-.PHONY: compare test lint benchmark clean
+.PHONY: compare test lint parity benchmark clean
 
 # Trains and evaluates every scheme on two CPU cores, then prints the table and the report's path.
 compare: $(VENV)/installed
@@ -17,6 +17,11 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Compares with transformers itself, which `make test` does only through the arrays it gave.
+parity: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -e ".[parity]"
+	$(BIN)/python -m pytest parity $(ARGS)
 
 benchmark: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -e ".[benchmark]"

@@ -36,5 +36,6 @@ setup(
         "plots": ["matplotlib"],
         "tensorboard": ["tensorboardX"],
         "benchmark": ["torch"],
+        "parity": ["pytest", "torch", "transformers"],
     },
 )

@@ -41,12 +41,11 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.encodings = encoding_defaults()
     # Evaluated on the checkpoint of ``of`` instead of being trained. "ratio" stands for the
     # evaluated length over the training length; all else comes from ``encodings``.
-    by_ratio = ("pi", "ntk", "ntk_critical", "ntk_by_parts", "llama3", "yarn", "longrope")
-    by_ratio += ("longrope2", "leaky_rerope")
-    by_length = ("dynamic_pi", "dynamic_ntk", "dynamic_yarn", "rerope", "dual_chunk")
+    by_ratio = "pi ntk ntk_critical ntk_by_parts llama3 yarn longrope longrope2 leaky_rerope"
+    by_length = "dynamic_pi dynamic_ntk dynamic_yarn rerope dual_chunk"
     config.extend = ConfigDict(
-        {name: {"of": "rope", "factor": "ratio"} for name in by_ratio}
-        | {name: {"of": "rope"} for name in by_length}
+        {name: {"of": "rope", "factor": "ratio"} for name in by_ratio.split()}
+        | {name: {"of": "rope"} for name in by_length.split()}
         | {"self_extend": {"of": "rope", "group_size": "ratio"}}
     )
     # With factor 1 this is NTK again, when all sequences have the evaluated length.

@@ -7,9 +7,12 @@ Array names carry their shape, one letter an axis:
     S  key tokens       C  channels of a head   G  query heads for each kv head
 """
 
+from posenc_jax import linen
+from posenc_jax.adapters import attention_fn
 from posenc_jax.attention import attend, logits
 from posenc_jax.describe import describe
 from posenc_jax.encoding import Encoding, Tile, Tokens
+from posenc_jax.hf import from_hf
 from posenc_jax.layers import Layers
 from posenc_jax.registry import REGISTRY, make
 from posenc_jax.transformer import Transformer
@@ -22,7 +25,10 @@ __all__ = [
     "Tokens",
     "Transformer",
     "attend",
+    "attention_fn",
     "describe",
+    "from_hf",
+    "linen",
     "logits",
     "make",
 ]

@@ -28,11 +28,17 @@ class ALiBi(Encoding):
 
     Args:
       num_heads: query heads of one layer.
+      slope_scale: multiplies every slope. Falcon, which adds the penalty before it divides by
+        ``sqrt(head_dim)``, has ``head_dim ** -0.5``.
     """
 
-    def __init__(self, *, num_heads: int):
+    def __init__(self, *, num_heads: int, slope_scale: float = 1.0):
+        if not slope_scale > 0:
+            raise ValueError(f"slope_scale={slope_scale!r} must be a positive number")
         self.num_heads = num_heads
+        self.slope_scale = slope_scale
 
     def score(self, logits_BHTS, tile):
-        slopes_H = tile.of_heads(jnp.asarray(alibi_slopes(self.num_heads), jnp.float32))
+        slopes = self.slope_scale * alibi_slopes(self.num_heads)
+        slopes_H = tile.of_heads(jnp.asarray(slopes, jnp.float32))
         return logits_BHTS - slopes_H[None, :, None, None] * abs(tile.distance())

@@ -16,7 +16,7 @@ class ALiBi(NoPE):
         return slopes
 
     def logits(self, q, k, positions, own, weights):
-        slopes = np.array(self.slopes(q.shape[1]))
+        slopes = own.get("slope_scale", 1.0) * np.array(self.slopes(q.shape[1]))
         return content(q, k) - slopes[:, None, None] * abs(distances(positions))
 
 
@@ -84,7 +84,11 @@ class FIRE(NoPE):
 
 
 SCHEMES = {
-    "alibi": Scheme(ALiBi(), [{}, {"num_heads": 6}]),
+    "alibi": Scheme(
+        ALiBi(),
+        [{}, {"num_heads": 6, "slope_scale": 0.25}],
+        {"slope_scale": Alternative(0.25)},
+    ),
     "t5": Scheme(
         T5(),
         [{}, {"num_buckets": 8, "max_distance": 50, "bidirectional": True, "table_scale": 3.0}],

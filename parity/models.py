@@ -1,0 +1,250 @@
+"""Small models of transformers with random weights, and what their forward pass gives.
+
+``python -m parity.models`` writes them to ``tests/golden``, for the tests that have no torch.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+import torch
+import transformers
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "tests" / "golden"
+
+_TINY = dict(
+    vocab_size=48,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=48,
+    rms_norm_eps=1e-6,  # As in our decoder.
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=0,
+)
+_WINDOW = dict(max_position_embeddings=64, original_max_position_embeddings=16)
+
+# What transformers is told, and the lengths of the sequences.
+CASES: dict[str, tuple[str, dict, tuple[int, ...]]] = {
+    "hf_llama": (
+        "LlamaForCausalLM",
+        dict(
+            model_type="llama",
+            tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": 500.0},
+            **_TINY,
+        ),
+        (24,),
+    ),
+    "hf_llama3": (
+        "LlamaForCausalLM",
+        dict(
+            model_type="llama",
+            tie_word_embeddings=True,
+            max_position_embeddings=256,
+            rope_parameters={
+                "rope_type": "llama3",
+                "rope_theta": 50.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            },
+            **_TINY,
+        ),
+        (24,),
+    ),
+    "hf_qwen3_yarn": (
+        "Qwen3ForCausalLM",
+        dict(
+            model_type="qwen3",
+            tie_word_embeddings=False,
+            head_dim=16,
+            max_position_embeddings=128,
+            rope_parameters={
+                "rope_type": "yarn",
+                "rope_theta": 100.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 32,
+                "beta_fast": 4.0,
+            },
+            **_TINY,
+        ),
+        (40,),
+    ),
+    # 16 is the last length with short factors.
+    "hf_phi3_longrope": (
+        "Phi3ForCausalLM",
+        dict(
+            model_type="phi3",
+            tie_word_embeddings=True,
+            rope_theta=100.0,
+            rope_scaling={
+                "type": "longrope",
+                "short_factor": [1.0, 1.05, 1.1, 1.3],
+                "long_factor": [1.1, 1.7, 3.0, 4.5],
+            },
+            **_WINDOW,
+            **_TINY,
+        ),
+        (16, 17, 40),
+    ),
+    "hf_gpt_neox": (
+        "GPTNeoXForCausalLM",
+        dict(
+            model_type="gpt_neox",
+            vocab_size=48,
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=64,
+            rotary_pct=0.25,
+            rotary_emb_base=100,
+            layer_norm_eps=1e-5,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        (24,),
+    ),
+    # Six heads: slopes of a number that is no power of two.
+    "hf_bloom": (
+        "BloomForCausalLM",
+        dict(
+            model_type="bloom",
+            vocab_size=48,
+            hidden_size=48,
+            n_layer=2,
+            n_head=6,
+            layer_norm_epsilon=1e-5,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        (24,),
+    ),
+    "hf_mpt": (
+        "MptForCausalLM",
+        dict(
+            model_type="mpt",
+            vocab_size=48,
+            d_model=48,
+            n_layers=2,
+            n_heads=6,
+            max_seq_len=64,
+            layer_norm_epsilon=1e-5,
+            attn_config={"alibi": True},
+        ),
+        (24,),
+    ),
+    "hf_t5": (
+        "T5ForConditionalGeneration",
+        dict(
+            model_type="t5",
+            vocab_size=48,
+            d_model=32,
+            d_kv=8,
+            d_ff=48,
+            num_layers=2,
+            num_decoder_layers=2,
+            num_heads=4,
+            relative_attention_num_buckets=16,
+            relative_attention_max_distance=24,
+            layer_norm_epsilon=1e-6,
+            pad_token_id=0,
+            eos_token_id=1,
+        ),
+        (40,),
+    ),
+}
+
+
+def build(name: str, seed: int):
+    """The torch model, its weights drawn so widely that attention is far from uniform."""
+    architecture, given, _ = CASES[name]
+    keywords = json.loads(json.dumps(given))
+    keywords.pop("model_type")
+    model_class = getattr(transformers, architecture)
+    config = model_class.config_class(**keywords, attn_implementation="eager")
+    model = model_class(config).eval()
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for key, parameter in sorted(model.named_parameters()):
+            value = rng.standard_normal(parameter.shape)
+            if (
+                "relative_attention_bias" in key
+                or "embed" in key
+                or "shared" in key
+                or "wte" in key
+            ):
+                value = value
+            elif parameter.ndim == 1:
+                value = 0.2 * value + ("bias" not in key)
+            else:
+                value = 1.3 * parameter.shape[1] ** -0.5 * value
+                if "SelfAttention.q" in key or "EncDecAttention.q" in key:  # No 1 / sqrt(d) in T5.
+                    value = value * given["d_kv"] ** -0.5
+            parameter.copy_(torch.as_tensor(value.astype(np.float32)))
+    return model
+
+
+def weights_of(model) -> dict[str, np.ndarray]:
+    return {key: value.detach().numpy().copy() for key, value in model.named_parameters()}
+
+
+def logits_of(model, ids: np.ndarray) -> np.ndarray:
+    ids = torch.as_tensor(ids, dtype=torch.long)
+    inputs = dict(input_ids=ids)
+    if model.config.model_type == "t5":
+        inputs["decoder_input_ids"] = ids
+    else:
+        inputs["use_cache"] = False
+    with torch.no_grad():
+        return model(**inputs).logits.numpy()
+
+
+def token_ids(name: str, seed: int) -> np.ndarray:
+    """Of the longest sequence; no padding among them."""
+    _, config, lengths = CASES[name]
+    rng = np.random.default_rng(seed)
+    return rng.integers(3, config["vocab_size"], (2, max(lengths))).astype(np.int32)
+
+
+def write_golden(name: str) -> dict:
+    """Saves one case; returns its entry of the index."""
+    _, config, lengths = CASES[name]
+    model, ids = build(name, seed=0), token_ids(name, seed=0)
+    arrays = {"ids": ids} | {f"w.{key}": value for key, value in weights_of(model).items()}
+    arrays |= {f"logits_T{T}": logits_of(model, ids[:, :T]) for T in lengths}
+    np.savez_compressed(GOLDEN / f"{name}.npz", **arrays)
+    return {
+        "params": {"config": config, "lengths": list(lengths)},
+        "source": f"transformers=={transformers.__version__} {CASES[name][0]}, eager, float32",
+        "arrays": {
+            key: [list(value.shape), str(value.dtype)]
+            for key, value in arrays.items()
+            if not key.startswith("w.")
+        },
+        "notes": "Written by parity/models.py: w.* are the model's parameters, logits_T<n> its "
+        "logits for the first n ids of each row.",
+    }
+
+
+def main():
+    path = GOLDEN / "index.json"
+    index = json.loads(path.read_text()) | {name: write_golden(name) for name in CASES}
+    path.write_text(_dump(dict(sorted(index.items()))) + "\n")
+
+
+def _dump(value, indent: str = "") -> str:
+    """JSON with one line for each entry of a dict, and one for a whole list."""
+    if not isinstance(value, dict) or not value:
+        flat = json.dumps(value, ensure_ascii=False)
+        return flat.replace("{", "{ ").replace("}", " }") if isinstance(value, list) else flat
+    inner = indent + " "
+    lines = [f"{inner}{json.dumps(key)}: {_dump(each, inner)}" for key, each in value.items()]
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+
+
+if __name__ == "__main__":
+    main()

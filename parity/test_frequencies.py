@@ -1,0 +1,59 @@
+"""Frequencies and attention factors of ``from_hf`` against transformers, by config."""
+
+import numpy as np
+import pytest
+import transformers
+from golden_checks import assert_frequencies
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+import posenc_jax
+
+LENGTH = 4096
+ORIGINAL = dict(original_max_position_embeddings=512)
+LISTS = dict(
+    short_factor=np.linspace(1.0, 1.3, 32).tolist(), long_factor=np.linspace(1.1, 9, 32).tolist()
+)
+SECTIONS = [
+    dict(rope_type="linear", factor=4.0),
+    dict(rope_type="dynamic", factor=1.0),
+    dict(rope_type="dynamic", factor=3.0),
+    dict(rope_type="yarn", factor=8.0, **ORIGINAL),
+    dict(rope_type="yarn", factor=8.0, truncate=False, beta_fast=16.0, beta_slow=2.0, **ORIGINAL),
+    dict(rope_type="yarn", factor=8.0, attention_factor=1.0, **ORIGINAL),
+    dict(rope_type="yarn", factor=40.0, mscale=1.0, mscale_all_dim=0.707, **ORIGINAL),
+    dict(rope_type="yarn", factor=8.0, partial_rotary_factor=0.5, **ORIGINAL),
+    dict(rope_type="longrope", factor=8.0, **LISTS, **ORIGINAL),
+    dict(rope_type="longrope", **LISTS, **ORIGINAL),
+    dict(rope_type="longrope", attention_factor=1.5, **LISTS, **ORIGINAL),
+    dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, **ORIGINAL),
+    dict(rope_type="llama3", factor=32.0, low_freq_factor=2.0, high_freq_factor=9.0, **ORIGINAL),
+    dict(rope_type="proportional", partial_rotary_factor=0.25),
+    dict(rope_type="proportional", partial_rotary_factor=0.7, factor=2.0),
+]
+
+
+@pytest.mark.parametrize("base", [10000.0, 500000.0])
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section["rope_type"])
+def test_frequencies(section, base):
+    config = transformers.LlamaConfig(
+        hidden_size=256,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        rope_parameters=section | {"rope_theta": base},
+    )
+    compute = ROPE_INIT_FUNCTIONS[section["rope_type"]]
+    encoding = posenc_jax.from_hf(config.to_dict())
+    for length in (100, 512, 513, LENGTH, LENGTH + 1, 4 * LENGTH):
+        inv_freq, attention_factor = compute(config, "cpu", seq_len=length)
+        assert_frequencies(encoding, inv_freq.numpy(), attention_factor, length=length)
+
+
+@pytest.mark.parametrize("layer_type", ["full_attention", "sliding_attention"])
+def test_gemma3(layer_type):
+    config = transformers.Gemma3TextConfig(
+        rope_scaling={"rope_type": "linear", "factor": 8.0}, head_dim=64
+    )
+    embedding = transformers.models.gemma3.modeling_gemma3.Gemma3RotaryEmbedding(config)
+    encoding = posenc_jax.from_hf(config.to_dict(), layer_type=layer_type)
+    inv_freq = getattr(embedding, f"{layer_type}_inv_freq").numpy()
+    assert_frequencies(encoding, inv_freq)

@@ -1,0 +1,108 @@
+"""Any scheme as a Flax Linen module.
+
+.. code-block:: python
+
+    class Layer(nn.Module):
+        @nn.compact
+        def __call__(self, x_BTD, positions):
+            encoding = posenc_jax.linen.Encoding("yarn", head_dim=64, train_length=2048, factor=4.0)
+            q, k, v = (nn.DenseGeneral((8, 64), use_bias=False)(x_BTD) for _ in range(3))
+            attended = encoding.attend(q, k, v, positions)
+            return x_BTD + nn.DenseGeneral(x_BTD.shape[-1], axis=(-2, -1))(attended)
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import nnx
+from flax.core import FrozenDict
+
+from posenc_jax.adapters import layer_tokens
+from posenc_jax.attention import attend
+from posenc_jax.registry import make
+
+
+class Encoding(nn.Module):
+    """The encoding that ``posenc_jax.make(scheme, **keywords)`` builds, its parameters in Linen.
+
+    They lie under the module's own name, called as in NNX (``params["Encoding_0"]["table"]``), and
+    are drawn from the "params" stream of ``init``; ``apply`` needs no stream. A module made in
+    ``setup`` of the model and given to every layer is one set of parameters; one made in each
+    layer is one for each, and so is one under ``nn.scan`` with ``variable_axes={"params": 0}``.
+
+    Attributes:
+      scheme: a key of ``posenc_jax.REGISTRY``.
+      keywords: what ``make`` takes for it, given as keywords.
+      nnx: the NNX module, for every other function of posenc_jax; exists where Linen modules are
+        bound (inside ``init`` and ``apply``).
+    """
+
+    scheme: str
+    keywords: FrozenDict
+
+    def __init_subclass__(cls, **options):
+        # nn.remat and its kind subclass what they wrap, and Linen would write another constructor.
+        cls.__init__ = Encoding.__init__
+        super().__init_subclass__(**options)
+
+    def __init__(
+        self, scheme, keywords=None, *, parent=nn.module._unspecified_parent, name=None, **own
+    ):
+        self.scheme = scheme
+        self.keywords = FrozenDict({**(keywords or {}), **own})
+        self.parent = parent
+        self.name = name
+        self.__post_init__()
+
+    def setup(self):
+        if "num_layers" in self.keywords or "rngs" in self.keywords:
+            raise ValueError(
+                "num_layers= and rngs= are Linen's here: make one Encoding in each layer (or use "
+                "nn.scan), and pass the key to init"
+            )
+
+        def draw(key):
+            return make(self.scheme, rngs=nnx.Rngs(key), **self.keywords)
+
+        structure, state = nnx.split(jax.eval_shape(draw, jax.random.key(0)))
+        if self.is_initializing():
+            state = nnx.split(draw(self.make_rng("params")))[1]
+        values = nnx.to_pure_dict(state)
+        values = {
+            name: self.param(name, lambda _, value=value: jax.tree.map(_number, value))
+            for name, value in values.items()
+        }
+        nnx.replace_by_pure_dict(state, values)
+        self.nnx = nnx.merge(structure, state)
+
+    def embed(self, x_BTD, positions, *, length=None, key=None):
+        """Token embeddings in, token embeddings with positions out."""
+        return self.nnx.embed(x_BTD, self.nnx.place(jnp.asarray(positions), key, length))
+
+    def attend(
+        self,
+        q_BTHC,
+        k_BSKC,
+        v_BSKC,
+        positions,
+        segment_ids=None,
+        *,
+        x=None,
+        length=None,
+        key=None,
+        **options,
+    ):
+        """Self-attention ``[B, T, H, C]``; ``posenc_jax.attend`` says what ``options`` there are.
+
+        ``x`` is the layer's input ``[B, T, D]``, which data-dependent schemes need; ``key`` is
+        fresh randomness in training, for schemes that move positions (the same in every layer).
+        """
+        tokens = layer_tokens(self.nnx, positions, segment_ids, x, length, key)
+        return attend(self.nnx, q_BTHC, k_BSKC, v_BSKC, tokens, **options)
+
+    __call__ = attend
+
+
+def _number(value):
+    """A value to take the shape of, where Linen asks for no more."""
+    return jnp.zeros(value.shape, value.dtype) if isinstance(value, jax.ShapeDtypeStruct) else value

@@ -1,0 +1,225 @@
+"""Small Hugging Face models rebuilt around ``attend``, from their configs and weights.
+
+``FORWARD[model_type](config, weights, ids)`` gives logits ``[B, T, V]``; ``weights`` has the names
+of transformers' state dict. Llama and Phi-3 are our own decoder with their weights in it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import posenc_jax
+from posenc_jax.rotary.positions import text
+
+
+class Weights(dict):
+    """A state dict with the layers that read it."""
+
+    def linear(self, name, x):
+        y = x @ self[f"{name}.weight"].T
+        return y + self[f"{name}.bias"][None, None] if f"{name}.bias" in self else y
+
+    def embed(self, name, ids):
+        return jnp.asarray(self[f"{name}.weight"])[ids]
+
+    def layer_norm(self, name, x, epsilon):
+        return self._scaled(name, _unit(x - x.mean(-1, keepdims=True), epsilon))
+
+    def rms_norm(self, name, x, epsilon):
+        return self._scaled(name, _unit(x, epsilon))
+
+    def _scaled(self, name, x):
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        y = x * self[f"{name}.weight"].reshape(shape)
+        return y + self[f"{name}.bias"].reshape(shape) if f"{name}.bias" in self else y
+
+
+def _unit(x, epsilon):
+    return x / jnp.sqrt((x**2).mean(-1, keepdims=True) + epsilon)
+
+
+def _heads(x, num_heads):
+    return x.reshape(*x.shape[:2], num_heads, -1)
+
+
+def _joined(x_BTHC):
+    return x_BTHC.reshape(*x_BTHC.shape[:2], -1)
+
+
+def our_decoder(config, weights) -> posenc_jax.Transformer:
+    """``posenc_jax.Transformer`` with the weights of a Llama or a Phi-3."""
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    queries, keys = (config[f"num_{k}_heads"] * head_dim for k in ("attention", "key_value"))
+    model = posenc_jax.Transformer(
+        posenc_jax.from_hf(config),
+        vocab_size=config["vocab_size"],
+        model_dim=config["hidden_size"],
+        num_layers=config["num_hidden_layers"],
+        num_heads=config["num_attention_heads"],
+        num_kv_heads=config["num_key_value_heads"],
+        mlp_dim=config["intermediate_size"],
+        rngs=nnx.Rngs(0),
+    )
+
+    def stacked(name, rows=slice(None)):
+        layers = range(config["num_hidden_layers"])
+        each = [weights[f"model.layers.{i}.{name}.weight"][rows] for i in layers]
+        return jnp.stack([matrix.T for matrix in each])
+
+    attention, mlp = model.blocks.attention, model.blocks.mlp
+    if config["model_type"] == "phi3":  # Projections of one input are one matrix.
+        ends = np.cumsum([0, queries, keys, keys])
+        q, k, v = (stacked("self_attn.qkv_proj", slice(*ends[i : i + 2])) for i in range(3))
+        gate, up = jnp.split(stacked("mlp.gate_up_proj"), 2, axis=-1)
+    else:
+        q, k, v = (stacked(f"self_attn.{name}_proj") for name in "qkv")
+        gate, up = (stacked(f"mlp.{name}_proj") for name in ("gate", "up"))
+    attention.q.kernel[...], attention.k.kernel[...], attention.v.kernel[...] = q, k, v
+    attention.out.kernel[...] = stacked("self_attn.o_proj")
+    mlp.gate.kernel[...], mlp.up.kernel[...] = gate, up
+    mlp.down.kernel[...] = stacked("mlp.down_proj")
+    model.blocks.attention_norm.scale[...] = stacked("input_layernorm")
+    model.blocks.mlp_norm.scale[...] = stacked("post_attention_layernorm")
+    model.embedding[...] = jnp.asarray(weights["model.embed_tokens.weight"])
+    model.final_norm.scale[...] = jnp.asarray(weights["model.norm.weight"])
+    return model
+
+
+def llama(config, weights, ids):
+    return our_decoder(config, weights)(ids, text(ids.shape[1]))
+
+
+def qwen3(config, weights, ids):
+    """Queries and keys are normalised before they are rotated."""
+    w, epsilon = Weights(weights), config["rms_norm_eps"]
+    encoding, tokens = _encoding(config, ids)
+    x = w.embed("model.embed_tokens", ids)
+    for i in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{i}"
+        h = w.rms_norm(f"{layer}.input_layernorm", x, epsilon)
+        q = _heads(w.linear(f"{layer}.self_attn.q_proj", h), config["num_attention_heads"])
+        k, v = (
+            _heads(w.linear(f"{layer}.self_attn.{name}", h), config["num_key_value_heads"])
+            for name in ("k_proj", "v_proj")
+        )
+        q = w.rms_norm(f"{layer}.self_attn.q_norm", q, epsilon)
+        k = w.rms_norm(f"{layer}.self_attn.k_norm", k, epsilon)
+        out = posenc_jax.attend(encoding, q, k, v, tokens)
+        x = x + w.linear(f"{layer}.self_attn.o_proj", _joined(out))
+        h = w.rms_norm(f"{layer}.post_attention_layernorm", x, epsilon)
+        gate, up = (w.linear(f"{layer}.mlp.{name}_proj", h) for name in ("gate", "up"))
+        x = x + w.linear(f"{layer}.mlp.down_proj", jax.nn.silu(gate) * up)
+    return w.linear("lm_head", w.rms_norm("model.norm", x, epsilon))
+
+
+def gpt_neox(config, weights, ids):
+    """Attention and feed-forward network read the same residual."""
+    w, epsilon = Weights(weights), config["layer_norm_eps"]
+    encoding, tokens = _encoding(config, ids)
+    x = w.embed("gpt_neox.embed_in", ids)
+    for i in range(config["num_hidden_layers"]):
+        layer = f"gpt_neox.layers.{i}"
+        h = w.layer_norm(f"{layer}.input_layernorm", x, epsilon)
+        qkv = w.linear(f"{layer}.attention.query_key_value", h)
+        q, k, v = jnp.split(_heads(qkv, config["num_attention_heads"]), 3, axis=-1)
+        out = posenc_jax.attend(encoding, q, k, v, tokens)
+        h = w.layer_norm(f"{layer}.post_attention_layernorm", x, epsilon)
+        h = jax.nn.gelu(w.linear(f"{layer}.mlp.dense_h_to_4h", h), approximate=False)
+        x = x + w.linear(f"{layer}.attention.dense", _joined(out))
+        x = x + w.linear(f"{layer}.mlp.dense_4h_to_h", h)
+    return w.linear("lm_head", w.layer_norm("gpt_neox.final_layer_norm", x, epsilon))
+
+
+def bloom(config, weights, ids):
+    w, epsilon = Weights(weights), config["layer_norm_epsilon"]
+    encoding, tokens = _encoding(config, ids)
+    x = w.embed("transformer.word_embeddings", ids)
+    x = w.layer_norm("transformer.word_embeddings_layernorm", x, epsilon)
+    for i in range(config["n_layer"]):
+        layer = f"transformer.h.{i}"
+        h = w.layer_norm(f"{layer}.input_layernorm", x, epsilon)
+        qkv = w.linear(f"{layer}.self_attention.query_key_value", h)
+        q, k, v = jnp.split(_heads(qkv, config["n_head"]), 3, axis=-1)
+        out = posenc_jax.attend(encoding, q, k, v, tokens)
+        x = x + w.linear(f"{layer}.self_attention.dense", _joined(out))
+        h = w.layer_norm(f"{layer}.post_attention_layernorm", x, epsilon)
+        h = jax.nn.gelu(w.linear(f"{layer}.mlp.dense_h_to_4h", h), approximate=True)
+        x = x + w.linear(f"{layer}.mlp.dense_4h_to_h", h)
+    x = w.layer_norm("transformer.ln_f", x, epsilon)
+    return x @ w["transformer.word_embeddings.weight"].T
+
+
+def mpt(config, weights, ids):
+    w, epsilon = Weights(weights), config["layer_norm_epsilon"]
+    encoding, tokens = _encoding(config, ids)
+    x = w.embed("transformer.wte", ids)
+    for i in range(config["n_layers"]):
+        layer = f"transformer.blocks.{i}"
+        qkv = w.linear(f"{layer}.attn.Wqkv", w.layer_norm(f"{layer}.norm_1", x, epsilon))
+        q, k, v = (_heads(each, config["n_heads"]) for each in jnp.split(qkv, 3, axis=-1))
+        out = posenc_jax.attend(encoding, q, k, v, tokens)
+        x = x + w.linear(f"{layer}.attn.out_proj", _joined(out))
+        h = w.linear(f"{layer}.ffn.up_proj", w.layer_norm(f"{layer}.norm_2", x, epsilon))
+        x = x + w.linear(f"{layer}.ffn.down_proj", jax.nn.gelu(h, approximate=False))
+    return w.layer_norm("transformer.norm_f", x, epsilon) @ w["transformer.wte.weight"].T
+
+
+def t5(config, weights, ids):
+    """Encoder and decoder read the same ids; no ``1 / sqrt(d)``, one bias table for each stack."""
+    w, epsilon = Weights(weights), config["layer_norm_epsilon"]
+    embedded = w.embed("shared", ids)
+    nope = posenc_jax.make("nope")
+    everywhere = posenc_jax.Tokens.of(nope, text(ids.shape[1]))
+
+    def attention(name, x, source, encoding, tokens, causal):
+        q, k, v = (
+            _heads(w.linear(f"{name}.{part}", side), config["num_heads"])
+            for part, side in (("q", x), ("k", source), ("v", source))
+        )
+        out = posenc_jax.attend(encoding, q, k, v, tokens, scale=1.0, causal=causal)
+        return w.linear(f"{name}.o", _joined(out))
+
+    def stack(side, source=None):
+        encoding, tokens = _encoding(config, ids, layer_type=side)
+        bias = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        encoding.table[...] = jnp.asarray(w[bias])
+        x = embedded
+        for i in range(config["num_layers"]):
+            name = f"{side}.block.{i}.layer"
+            h = w.rms_norm(f"{name}.0.layer_norm", x, epsilon)
+            causal = side == "decoder"
+            x = x + attention(f"{name}.0.SelfAttention", h, h, encoding, tokens, causal)
+            last = 1
+            if source is not None:
+                h = w.rms_norm(f"{name}.1.layer_norm", x, epsilon)
+                x = x + attention(f"{name}.1.EncDecAttention", h, source, nope, everywhere, False)
+                last = 2
+            h = w.rms_norm(f"{name}.{last}.layer_norm", x, epsilon)
+            h = jax.nn.relu(w.linear(f"{name}.{last}.DenseReluDense.wi", h))
+            x = x + w.linear(f"{name}.{last}.DenseReluDense.wo", h)
+        return w.rms_norm(f"{side}.final_layer_norm", x, epsilon)
+
+    decoded = stack("decoder", source=stack("encoder"))
+    return decoded * config["d_model"] ** -0.5 @ w["shared.weight"].T
+
+
+def _encoding(config, ids, **options):
+    encoding = posenc_jax.from_hf(config, rngs=nnx.Rngs(0), **options)
+    return encoding, posenc_jax.Tokens.of(encoding, text(ids.shape[1]))
+
+
+FORWARD = {
+    "llama": llama,
+    "phi3": llama,
+    "qwen3": qwen3,
+    "gpt_neox": gpt_neox,
+    "bloom": bloom,
+    "mpt": mpt,
+    "t5": t5,
+}
+
+
+def relative_error(actual, expected) -> float:
+    """The largest difference, relative to the largest logit."""
+    return float(np.abs(np.asarray(actual) - expected).max() / np.abs(expected).max())

@@ -1,0 +1,191 @@
+"""Any encoding in the attention layers of Flax itself."""
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import posenc_jax
+from posenc_jax.encoding import Encoding
+from posenc_jax.rotary.positions import text
+
+each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
+
+B, T, H, C, D = 2, 12, common.HEADS, common.HEAD_DIM, common.WIDTH
+SEGMENT_IDS = np.repeat([[0, 1], [2, 2]], T // 2, axis=1)
+POSITIONS = np.stack([np.arange(T), np.arange(T)[::-1]]).astype(np.int32)
+
+
+class Gated(Encoding):
+    """A scheme that depends on the layer's input: what ``read`` makes of it is added to queries."""
+
+    def read(self, x_BTD, tokens):
+        return x_BTD[..., None, :C]
+
+    def rotate(self, x_BTHC, prepared, *, is_query):
+        return x_BTHC + prepared if is_query else x_BTHC
+
+
+def residual(*batch) -> jax.Array:
+    return jnp.asarray(common.normal(0, *(batch or (B,)), T, D))
+
+
+def nnx_layer(attention_fn, **options):
+    sizes = dict(num_heads=H, in_features=D, qkv_features=H * C)
+    layer = nnx.MultiHeadAttention(
+        **sizes, attention_fn=attention_fn, decode=False, rngs=nnx.Rngs(0), **options
+    )
+    return layer
+
+
+def by_hand(layer, encoding, x_BTD, positions, segment_ids=None, **options):
+    """The same layer with our own ``attend`` in it."""
+    tokens = posenc_jax.Tokens.of(encoding, encoding.place(jnp.asarray(positions)), segment_ids)
+    tokens = tokens.read(encoding, x_BTD)
+    q, k, v = (project(x_BTD) for project in (layer.query, layer.key, layer.value))
+    return layer.out(posenc_jax.attend(encoding, q, k, v, tokens, **options))
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@each_scheme
+def test_in_the_layer_of_nnx(name):
+    encoding = common.build(name)
+    fn = posenc_jax.attention_fn(encoding, POSITIONS, SEGMENT_IDS, x=residual())
+    layer = nnx_layer(fn)
+    expected = by_hand(layer, encoding, residual(), POSITIONS, SEGMENT_IDS)
+    close(jax.jit(lambda layer, x: layer(x))(layer, residual()), expected)
+
+
+@each_scheme
+def test_in_the_layer_of_linen(name):
+    encoding = common.build(name)
+    fn = posenc_jax.attention_fn(encoding, POSITIONS, SEGMENT_IDS, x=residual())
+    sizes = dict(num_heads=H, qkv_features=H * C)
+    layer = nn.MultiHeadDotProductAttention(**sizes, attention_fn=fn)
+    output, variables = layer.init_with_output(jax.random.key(0), residual())
+
+    class ByHand(nn.Module):
+        @nn.compact
+        def __call__(self, x_BTD):
+            q, k, v = (nn.DenseGeneral((H, C), name=n)(x_BTD) for n in ("query", "key", "value"))
+            tokens = posenc_jax.Tokens.of(encoding, encoding.place(POSITIONS), SEGMENT_IDS)
+            out = posenc_jax.attend(encoding, q, k, v, tokens.read(encoding, x_BTD))
+            return nn.DenseGeneral(D, axis=(-2, -1), name="out")(out)
+
+    close(output, ByHand().apply(variables, residual()))
+
+
+def test_parameters_train_with_the_layer_in_nnx():
+    encoding = common.build("t5")
+    layer = nnx_layer(posenc_jax.attention_fn(encoding, text(T)))
+    weights = common.normal(1, B, T, D)
+    # No leaf that is not a parameter: positions among them would stop jax.grad.
+    gradient = jax.jit(jax.grad(lambda layer: (layer(residual()) * weights).sum()))(layer)
+    expected = jax.grad(
+        lambda encoding: (by_hand(layer, encoding, residual(), text(T)) * weights).sum()
+    )(encoding)
+    close(gradient.attention_fn.encoding.table[...], expected.table[...])
+    assert np.abs(expected.table[...]).max() > 1e-2
+    assert "attention_fn" in nnx.to_pure_dict(nnx.state(layer, nnx.Param))
+
+
+def test_parameters_train_with_the_model_in_linen():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x_BTD, positions):
+            t5 = posenc_jax.linen.Encoding("t5", name="t5", num_heads=H, model_dim=D)
+            fn = posenc_jax.attention_fn(t5.nnx, positions)
+            return nn.MultiHeadDotProductAttention(H, qkv_features=H * C, attention_fn=fn)(x_BTD)
+
+    variables = Model().init(jax.random.key(0), residual(), text(T))
+
+    @jax.jit
+    def loss(variables, positions):
+        return (Model().apply(variables, residual(), positions) ** 2).sum()
+
+    gradient = jax.grad(loss)(variables, text(T))["params"]["t5"]["table"]
+    assert np.abs(gradient).max() > 1e-3 and np.isfinite(gradient).all()
+
+
+def test_more_batch_axes_are_one_batch():
+    encoding, x = common.build("rope"), residual(3, B)
+    positions = np.tile(POSITIONS, (3, 1))
+    layer = nnx_layer(posenc_jax.attention_fn(encoding, positions, np.tile(SEGMENT_IDS, (3, 1))))
+    one_by_one = [by_hand(layer, encoding, each, POSITIONS, SEGMENT_IDS) for each in x]
+    close(layer(x), np.stack(one_by_one))
+    shared = nnx_layer(posenc_jax.attention_fn(encoding, text(T)))
+    close(shared(x[0, 0]), shared(x)[0, 0])
+
+
+def test_options_of_attend():
+    encoding = common.build("alibi")
+    for options in (dict(causal=False), dict(window=3), dict(scale=1.0)):
+        layer = nnx_layer(posenc_jax.attention_fn(encoding, POSITIONS, **options))
+        expected = by_hand(layer, encoding, residual(), POSITIONS, **options)
+        close(layer(residual()), expected)
+        assert np.abs(expected - by_hand(layer, encoding, residual(), POSITIONS)).max() > 1e-3
+    nothing = nnx_layer(posenc_jax.attention_fn(common.build("nope"), text(T), causal=False))
+    layer = nnx.MultiHeadAttention(
+        H, in_features=D, qkv_features=H * C, decode=False, rngs=nnx.Rngs(0)
+    )
+    close(nothing(residual()), layer(residual()))
+    causal = nnx_layer(posenc_jax.attention_fn(common.build("nope"), text(T)))
+    close(causal(residual()), layer(residual(), mask=nnx.make_causal_mask(jnp.ones((B, T)))))
+
+
+def test_half_precision_is_the_layers_own():
+    layer = nnx_layer(posenc_jax.attention_fn(common.build("rope"), text(T)), dtype=jnp.bfloat16)
+    full = nnx_layer(posenc_jax.attention_fn(common.build("rope"), text(T)))
+    assert layer(residual()).dtype == jnp.bfloat16
+    np.testing.assert_allclose(layer(residual()), full(residual()), atol=3e-2)
+
+
+def test_a_scheme_that_reads_the_input_asks_for_it():
+    fn = posenc_jax.attention_fn(Gated(), text(T))
+    with pytest.raises(ValueError, match="Gated depends on the layer's input: pass x="):
+        nnx_layer(fn)(residual())
+    layer = nnx_layer(posenc_jax.attention_fn(Gated(), text(T), x=residual()))
+    close(layer(residual()), by_hand(layer, Gated(), residual(), text(T)))
+
+
+def test_what_cannot_be_honoured_is_refused():
+    fn = posenc_jax.attention_fn(common.build("rope"), text(T))
+    q = jnp.zeros((B, T, H, C))
+    mask = nnx.make_causal_mask(jnp.ones((B, T)))
+    for bad, message in [
+        (dict(mask=mask), "mask is not supported.*causal= and segment_ids="),
+        (dict(bias=jnp.zeros((1, H, T, T))), "bias is not supported"),
+        (dict(precision="highest"), "precision is not supported"),
+        (dict(dropout_rate=0.1), r"dropout_rate=0.1 .*deterministic=True"),
+        (dict(module=object()), "sow_weights is not supported"),
+        (dict(qk_attn_weights_einsum=jnp.einsum), "qk_attn_weights_einsum is not supported"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fn(q, q, q, **bad)
+    fn(q, q, q, dropout_rate=0.1, deterministic=True)
+
+    # Through the layers, which decide what they pass on.
+    linen = nn.MultiHeadDotProductAttention(H, qkv_features=H * C, attention_fn=fn)
+    with pytest.raises(ValueError, match="mask is not supported"):
+        linen.init(jax.random.key(0), residual(), mask=mask)
+    with pytest.raises(ValueError, match="sow_weights is not supported"):
+        linen.init(jax.random.key(0), residual(), sow_weights=True)
+    with pytest.raises(ValueError, match="mask is not supported"):
+        nnx_layer(fn)(residual(), mask=mask)
+    with pytest.raises(ValueError, match=r"dropout_rate=0\.5"):
+        nnx_layer(fn, dropout_rate=0.5)(residual(), deterministic=False, rngs=nnx.Rngs(1))
+    both_ways = posenc_jax.attention_fn(common.build("rope"), text(T), causal=False)
+    with pytest.raises(ValueError, match="is_causal=True contradicts"):
+        nnx_layer(both_ways)(residual(), is_causal=True)
+
+
+def test_other_keys_than_queries_are_refused():
+    layer = nnx_layer(posenc_jax.attention_fn(common.build("rope"), text(T)))
+    with pytest.raises(ValueError, match="k_tokens has positions of shape"):
+        layer(residual(), residual()[:, :5])

@@ -1,0 +1,228 @@
+"""Every scheme in a Linen model: the same numbers as in NNX, under Linen's own transforms."""
+
+import functools
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import schemes
+from flax import linen as nn
+from flax import nnx
+
+import posenc_jax
+import posenc_jax.linen
+from posenc_jax.rotary.positions import text
+
+each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
+each_program = pytest.mark.parametrize("name", common.one_of_each_program())
+
+B, T, DEPTH = 2, 12, 3
+SEGMENT_IDS = np.repeat([[0, 1], [2, 2]], T // 2, axis=1)
+
+
+def keywords(name) -> dict:
+    sizes = dict(
+        num_heads=common.HEADS,
+        head_dim=common.HEAD_DIM,
+        model_dim=common.WIDTH,
+        train_length=common.TRAIN_LENGTH,
+    )
+    return sizes | (schemes.ALL[name].overrides if name in schemes.ALL else {})
+
+
+def residual() -> jax.Array:
+    return jnp.asarray(common.normal(0, B, T, common.WIDTH))
+
+
+class Layer(nn.Module):
+    """Embed, project with fixed matrices, attend; the residual is wide enough for all heads."""
+
+    scheme: str
+
+    @nn.compact
+    def __call__(self, x_BTD, positions, segment_ids=None):
+        encoding = posenc_jax.linen.Encoding(self.scheme, name="encoding", **keywords(self.scheme))
+        x_BTD = encoding.embed(x_BTD, positions)
+        q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
+        attended = encoding.attend(q, k, v, positions, segment_ids, x=x_BTD)
+        return x_BTD + attended.reshape(x_BTD.shape)
+
+
+def in_nnx(encoding, x_BTD, positions, segment_ids=None):
+    """The layer above, written with the NNX module."""
+    attended = common.attention(encoding, x_BTD, positions, segment_ids)
+    x_BTD = encoding.embed(x_BTD, encoding.place(positions))
+    return x_BTD + attended.reshape(x_BTD.shape)
+
+
+def nnx_module(name, params):
+    """The scheme in NNX with the parameters of the Linen module."""
+    encoding = posenc_jax.make(name, rngs=nnx.Rngs(9), **keywords(name))
+    structure, state = nnx.split(encoding)
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(structure, state)
+
+
+def trained(variables):
+    return common.moved(variables, seed=1)
+
+
+def assert_close(actual, expected, atol=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=atol)
+
+
+@each_scheme
+def test_linen_equals_nnx(name):
+    layer, x_BTD, positions = Layer(name), residual(), text(T)
+    output, variables = layer.init_with_output(jax.random.key(0), x_BTD, positions, SEGMENT_IDS)
+    # No stream but "params" in init, none at all in apply.
+    assert_close(jax.jit(layer.apply)(variables, x_BTD, positions, SEGMENT_IDS), output)
+
+    variables = trained(variables)
+    params = variables["params"]["encoding"] if variables else {}
+    encoding = nnx_module(name, params)
+    assert jax.tree.structure(params) == jax.tree.structure(
+        nnx.to_pure_dict(nnx.split(encoding)[1])
+    )
+    expected = in_nnx(encoding, x_BTD, positions, SEGMENT_IDS)
+    assert_close(layer.apply(variables, x_BTD, positions, SEGMENT_IDS), expected)
+    if params:
+        assert np.abs(expected - output).max() > 1e-3
+
+
+@each_scheme
+def test_initial_values_are_those_of_nnx(name):
+    """One draw from the "params" stream makes all parameters, as ``make`` does."""
+
+    class Key(nn.Module):
+        def __call__(self):
+            return self.make_rng("params")
+
+    q = jnp.zeros((1, T, common.HEADS, common.HEAD_DIM))
+    encoding, x_BTD = posenc_jax.linen.Encoding(name, **keywords(name)), residual()[:1]
+    variables = encoding.init(jax.random.key(0), q, q, q, text(T), x=x_BTD)
+    key = Key().apply({}, rngs={"params": jax.random.key(0)})
+    expected = nnx.split(posenc_jax.make(name, rngs=nnx.Rngs(key), **keywords(name)))[1]
+    jax.tree.map(
+        np.testing.assert_array_equal, variables.get("params", {}), nnx.to_pure_dict(expected)
+    )
+
+
+@each_program
+def test_under_scan_and_remat(name):
+    """Layers under nn.scan and nn.remat, values and gradients, equal layers one by one in NNX."""
+    positions, x_BTD = text(T), residual()
+
+    def step(layer, x_BTD, _):
+        return layer(x_BTD, positions, SEGMENT_IDS), None
+
+    scanned = nn.scan(
+        nn.remat(step), variable_axes={"params": 0}, split_rngs={"params": True}, length=DEPTH
+    )
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x_BTD):
+            return scanned(Layer(name), x_BTD, None)[0]
+
+    def layer_by_layer(params):
+        x = x_BTD
+        for i in range(DEPTH):
+            own = jax.tree.map(lambda p, i=i: p[i], params)
+            x = in_nnx(nnx_module(name, own), x, positions, SEGMENT_IDS)
+        return x
+
+    variables = trained(Model().init(jax.random.key(0), x_BTD))
+    assert_close(Model().apply(variables, x_BTD), layer_by_layer(_own(variables)), atol=1e-4)
+    if not variables:
+        return
+
+    weights = common.normal(5, *x_BTD.shape)
+
+    def loss(forward, parameters):
+        return (forward(parameters) * weights).mean()
+
+    linen = functools.partial(loss, lambda variables: Model().apply(variables, x_BTD))
+    one_by_one = functools.partial(loss, lambda variables: layer_by_layer(_own(variables)))
+    gradients, expected = jax.grad(linen)(variables), jax.grad(one_by_one)(variables)
+    # Not every parameter alone: one bias for all of a head's logits (FIRE) changes nothing.
+    largest = sum(np.abs(g).reshape(DEPTH, -1).max(axis=1) for g in jax.tree.leaves(expected))
+    assert (largest > 1e-5).all()
+    for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
+        assert_close(a, b, atol=1e-3 * largest.min())
+
+
+def _own(variables):
+    """The encodings' parameters in the variables of a scanned model."""
+    return variables["params"]["Layer_0"]["encoding"] if variables else {}
+
+
+def test_parameters_have_their_own_names():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, q):
+            sizes = dict(num_heads=common.HEADS, model_dim=common.WIDTH)
+            t5 = posenc_jax.linen.Encoding("t5", name="t5", **sizes)
+            return t5.attend(q, q, q, text(T))
+
+    q = jnp.zeros((1, T, common.HEADS, common.HEAD_DIM))
+    variables = Model().init(jax.random.key(0), q)
+    assert jax.tree.map(jnp.shape, variables) == {"params": {"t5": {"table": (32, common.HEADS)}}}
+
+
+def test_one_encoding_for_all_layers():
+    """Made in the model and given to its layers, it is one set of parameters."""
+
+    class Given(nn.Module):
+        encoding: posenc_jax.linen.Encoding
+
+        def __call__(self, x_BTD):
+            heads = x_BTD.reshape(B, T, common.HEADS, common.HEAD_DIM)
+            return x_BTD + self.encoding.attend(heads, heads, heads, text(T)).reshape(x_BTD.shape)
+
+    class Model(nn.Module):
+        def setup(self):
+            self.t5 = posenc_jax.linen.Encoding("t5", num_heads=common.HEADS, model_dim=32)
+            self.layers = [nn.remat(Given)(self.t5) for _ in range(2)]
+
+        def __call__(self, x_BTD):
+            for layer in self.layers:
+                x_BTD = layer(x_BTD)
+            return x_BTD
+
+    output, variables = Model().init_with_output(jax.random.key(0), residual())
+    assert list(variables["params"]) == ["t5"]
+    assert_close(Model().apply(variables, residual()), output)
+
+
+def test_a_transformed_encoding_is_made_the_same_way():
+    q = jnp.asarray(common.normal(0, 1, T, common.HEADS, common.HEAD_DIM))
+    plain = posenc_jax.linen.Encoding("t5", num_heads=common.HEADS, model_dim=32)
+    variables = plain.init(jax.random.key(0), q, q, q, text(T))
+    remat = nn.remat(posenc_jax.linen.Encoding)("t5", num_heads=common.HEADS, model_dim=32)
+    expected = plain.apply(variables, q, q, q, text(T))
+    assert_close(remat.apply(variables, q, q, q, text(T)), expected)
+    assert hash(plain) == hash(plain.clone()) and plain.copy(name="x").keywords == plain.keywords
+
+
+def test_what_make_refuses_is_refused():
+    q = jnp.zeros((1, T, common.HEADS, common.HEAD_DIM))
+    for error, message, encoding in [
+        (ValueError, "did you mean 'alibi'", posenc_jax.linen.Encoding("alibbi")),
+        (TypeError, "no keyword 'beta'", posenc_jax.linen.Encoding("rope", head_dim=8, beta=1)),
+        (ValueError, "num_layers= and rngs=", posenc_jax.linen.Encoding("rope", num_layers=2)),
+        (ValueError, "num_layers= and rngs=", posenc_jax.linen.Encoding("rope", rngs=nnx.Rngs(0))),
+    ]:
+        with pytest.raises(error, match=message):
+            encoding.init(jax.random.key(0), q, q, q, text(T))
+
+
+def test_a_checkpoint_of_other_sizes_is_refused():
+    q = jnp.zeros((1, T, common.HEADS, common.HEAD_DIM))
+    encoding = posenc_jax.linen.Encoding("t5", num_heads=common.HEADS, model_dim=32)
+    with pytest.raises(Exception, match="table"):
+        encoding.apply({"params": {"table": jnp.zeros((16, common.HEADS))}}, q, q, q, text(T))
+    with pytest.raises(Exception, match="table"):
+        encoding.apply({}, q, q, q, text(T))
