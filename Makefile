@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 WORKDIR ?= runs/small
 ARGS ?=
 
-.PHONY: compare test lint parity benchmark clean
+.PHONY: compare test lint parity benchmark cost gallery clean
 
 # Trains and evaluates every scheme on two CPU cores, then prints the table and the report's path.
 compare: $(VENV)/installed
@@ -26,6 +26,14 @@ parity: $(VENV)/installed
 benchmark: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -e ".[benchmark]"
 	$(BIN)/python -m benchmarks.train $(ARGS)
+
+# What each encoding adds to a training step.
+cost: $(VENV)/installed
+	$(BIN)/python -m benchmarks.cost $(ARGS)
+
+# One page that shows what each encoding does to attention.
+gallery: $(VENV)/installed
+	$(BIN)/python -m experiments.gallery $(ARGS)
 
 # The environment, made anew when what it is made of changes.
 $(VENV)/installed: setup.py

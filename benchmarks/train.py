@@ -7,7 +7,6 @@ attention, fused AdamW); the figure is the median over rounds of the ratio of th
 ours is faster.
 """
 
-import argparse
 import functools
 import statistics
 import time
@@ -17,14 +16,10 @@ from experiments.host import keep_freed_memory
 keep_freed_memory()
 
 import jax  # noqa: E402
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from ml_collections import FrozenConfigDict  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from experiments.train import Recipe, initial_state, train_step  # noqa: E402
-
-VOCAB = 256
+from benchmarks.ours import VOCAB, jax_step, random_tokens, shape_parser  # noqa: E402
 
 
 class TorchBlock(torch.nn.Module):
@@ -110,42 +105,13 @@ def torch_step(args, tokens):
     return step, sum(p.numel() for p in model.parameters())
 
 
-def jax_step(args, tokens):
-    """The same of ours."""
-    recipe = Recipe(length=args.length, batch_size=args.batch, steps=10_000)
-    model = {
-        "vocab_size": VOCAB,
-        "model_dim": args.dim,
-        "num_layers": args.layers,
-        "num_heads": args.heads,
-    }
-    spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": model})
-    state = jax.jit(functools.partial(initial_state, spec=spec, recipe=recipe))(jax.random.key(0))
-    function = jax.jit(train_step, static_argnames="recipe", donate_argnames="state")
-    holder, key = {"state": state}, jax.random.key(1)
-
-    def step():
-        holder["state"], numbers = function(holder["state"], tokens, key, recipe=recipe)
-        jax.block_until_ready(holder["state"])
-        return float(numbers["loss"])
-
-    return step, sum(p.size for p in jax.tree.leaves(state["model"]))
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = shape_parser(__doc__, batch=8, length=256)
     parser.add_argument("--encoding", default="rope", choices=("nope", "rope", "alibi"))
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
 
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(0, VOCAB, (args.batch, args.length + 1)).astype(np.int32)
-    ours, our_size = jax_step(args, tokens)
+    tokens = random_tokens(args)
+    ours, our_size = jax_step(args, args.encoding, tokens)
     theirs, their_size = torch_step(args, tokens)
     assert our_size == their_size, f"not the same model: {our_size} and {their_size} parameters"
     for _ in range(3):

@@ -1,0 +1,58 @@
+"""What each encoding adds to a training step, against the same model without positions.
+
+    python -m benchmarks.cost --length=1024
+
+Each round times one step under every encoding, NoPE among them; the figure is the median over
+rounds of the ratio to NoPE's step of the same round, so that a busy machine slows both.
+"""
+
+import statistics
+import time
+
+from experiments.host import keep_freed_memory
+
+keep_freed_memory()
+
+import jax  # noqa: E402
+
+from benchmarks.ours import jax_step, random_tokens, shape_parser  # noqa: E402
+
+SCHEMES = "rope,yarn,xpos,alibi,t5,kerple_log,sandwich,fire,shaw,transformer_xl,deberta,dape"
+
+
+def main():
+    parser = shape_parser(__doc__, batch=2, length=1024)
+    parser.add_argument("--schemes", default=SCHEMES)
+    args = parser.parse_args()
+    names = ["nope", *args.schemes.split(",")]
+    tokens = random_tokens(args)
+    steps = {}
+    for name in names:
+        steps[name], _ = jax_step(args, name, tokens)
+        for _ in range(2):
+            steps[name]()
+        print(f"compiled {name}", flush=True)
+    rounds = []
+    for number in range(1, args.rounds + 1):
+        seconds = {}
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[name] = time.perf_counter() - start
+        rounds.append(seconds)
+        if number % 5 == 0:
+            print(f"round {number}/{args.rounds}", flush=True)
+    nope_ms = 1e3 * statistics.median(seconds["nope"] for seconds in rounds)
+    print(
+        f"batch {args.batch} length {args.length} width {args.dim} layers {args.layers}, "
+        f"{args.rounds} rounds, NoPE {nope_ms:.0f} ms a step "
+        f"({jax.devices()[0].device_kind}, jax {jax.__version__})"
+    )
+    print("| scheme | step, NoPE = 1 |\n|---|---|")
+    for name in names[1:]:
+        ratio = statistics.median(seconds[name] / seconds["nope"] for seconds in rounds)
+        print(f"| `{name}` | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

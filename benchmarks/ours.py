@@ -1,0 +1,50 @@
+"""What the benchmarks share: our training step at a shape given on the command line."""
+
+import argparse
+import functools
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from experiments.train import Recipe, initial_state, train_step
+
+VOCAB = 256
+
+
+def shape_parser(doc: str, *, batch: int, length: int) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--length", type=int, default=length)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=40)
+    return parser
+
+
+def random_tokens(args) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, VOCAB, (args.batch, args.length + 1)).astype(np.int32)
+
+
+def jax_step(args, name: str, tokens):
+    """A function that runs one training step under encoding ``name``, and the model's size."""
+    recipe = Recipe(length=args.length, batch_size=args.batch, steps=10_000)
+    model = {
+        "vocab_size": VOCAB,
+        "model_dim": args.dim,
+        "num_layers": args.layers,
+        "num_heads": args.heads,
+    }
+    spec = FrozenConfigDict({"encoding": {"name": name}, "model": model})
+    state = jax.jit(functools.partial(initial_state, spec=spec, recipe=recipe))(jax.random.key(0))
+    function = jax.jit(train_step, static_argnames="recipe", donate_argnames="state")
+    holder, key = {"state": state}, jax.random.key(1)
+
+    def step():
+        holder["state"], numbers = function(holder["state"], tokens, key, recipe=recipe)
+        jax.block_until_ready(holder["state"])
+        return float(numbers["loss"])
+
+    return step, sum(p.size for p in jax.tree.leaves(state["model"]))
