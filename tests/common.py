@@ -58,6 +58,16 @@ def moved(module, seed: int, by: float = 0.3):
     )
 
 
+def moved_at(module, path: tuple[str, ...], index, by: float):
+    """``module`` with one number of one parameter moved."""
+
+    def move(names, p):
+        names = tuple(str(getattr(n, "key", getattr(n, "name", n))) for n in names)[:-1]
+        return p.at[index].add(by) if names == path else p
+
+    return jax.tree_util.tree_map_with_path(move, module)
+
+
 def build_model(encoding, *, seed: int = 0, trained: bool = True, **keywords):
     """A Transformer of two layers over ``encoding``, a scheme's name or a built one."""
     if isinstance(encoding, str):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.attention.strip import bias_by_distance
 from posenc_jax.encoding import Encoding
 
 
@@ -32,9 +33,9 @@ class Kerple(Encoding):
         self.raw_a = nnx.Param(inverse_positive(jnp.maximum(a, 0.02)))
 
     def score(self, logits_BHTS, tile):
-        p = tile.of_heads(self.p_of(self.raw_p[...]))[None, :, None, None]
-        a = tile.of_heads(positive(self.raw_a[...]))[None, :, None, None]
-        return logits_BHTS - self.penalty(abs(tile.distance()), p, a)
+        p_H1 = tile.of_heads(self.p_of(self.raw_p[...]))[:, None]
+        a_H1 = tile.of_heads(positive(self.raw_a[...]))[:, None]
+        return logits_BHTS - bias_by_distance(self.penalty, (p_H1, a_H1), tile)
 
     def p_of(self, raw):
         return positive(raw)
@@ -42,7 +43,8 @@ class Kerple(Encoding):
     def inverse_p(self, p):
         return inverse_positive(p)
 
-    def penalty(self, distance, p, a):
+    @staticmethod
+    def penalty(parameters, distance_N):
         raise NotImplementedError
 
 
@@ -52,8 +54,10 @@ class KerpleLog(Kerple):
     p and a are ``0.01 + softplus`` of what is trained.
     """
 
-    def penalty(self, distance, p, a):
-        return p * jnp.log1p(a * distance)
+    @staticmethod
+    def penalty(parameters, distance_N):
+        p_H1, a_H1 = parameters
+        return p_H1 * jnp.log1p(a_H1 * abs(distance_N)[None])
 
 
 class KerplePower(Kerple):
@@ -63,8 +67,10 @@ class KerplePower(Kerple):
     the kernel would no longer be conditionally positive definite.
     """
 
-    def penalty(self, distance, p, a):
-        return a * distance**p
+    @staticmethod
+    def penalty(parameters, distance_N):
+        p_H1, a_H1 = parameters
+        return a_H1 * abs(distance_N)[None] ** p_H1
 
     def p_of(self, raw):
         return exponent(raw)

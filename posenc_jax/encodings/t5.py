@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.attention.strip import bias_by_distance
 from posenc_jax.encoding import Encoding
 from posenc_jax.gather import rows
 
@@ -90,10 +91,12 @@ class T5(Encoding):
         return ahead + _last_start_reached(starts, abs(distance))
 
     def score(self, logits_BHTS, tile):
-        table_HN = self.table_scale * tile.of_heads(self.table[...].astype(jnp.float32).T)
-        bucket_BTS = self.bucket(tile.distance()[:, 0])
-        bias_HBTS = jax.vmap(lambda table_N: rows(table_N, bucket_BTS))(table_HN)
-        return logits_BHTS + jnp.moveaxis(bias_HBTS, 0, 1)
+        def bias(table_HR, distance_N):
+            bucket_N = self.bucket(distance_N)
+            return jax.vmap(lambda table_R: rows(table_R, bucket_N))(table_HR)
+
+        table_HR = self.table_scale * tile.of_heads(self.table[...].astype(jnp.float32).T)
+        return logits_BHTS + bias_by_distance(bias, table_HR, tile)
 
 
 def _last_start_reached(starts, distance):

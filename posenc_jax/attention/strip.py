@@ -1,0 +1,94 @@
+"""Biases that depend on the distance alone, computed once a distance where that is possible."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+def bias_by_distance(function, parameters, tile) -> jax.Array:
+    """``function(parameters, distance)`` for every pair of a tile: float32 ``[B, H, T, S]``.
+
+    Args:
+      function: of parameters and float32 distances ``[N]`` (query minus key) to ``[H, N]``; it
+        must be the same Python object in every call, and close over no array.
+      parameters: any pytree, the rows of this tile's heads.
+      tile: positions of one axis.
+
+    Where positions are consecutive, which is looked up at run time, a tile has T + S - 1 distances
+    and not T * S: the function runs on those, and its values are laid out along the diagonals. A
+    logarithm or a table lookup for each pair would cost a third of a training step on a CPU.
+    """
+    distance = tile.distance()  # refuses several position axes
+    q_positions, k_positions = tile.q_positions, tile.k_positions
+    shared = q_positions.shape[0] == k_positions.shape[0] == 1
+    if shared and jnp.issubdtype(jnp.result_type(q_positions, k_positions), jnp.integer):
+        return _bias(function, parameters, q_positions, k_positions)[None]
+    return _pairs(function, parameters, distance[:, 0])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _bias(function, parameters, q_positions, k_positions):
+    return jax.lax.cond(
+        _consecutive(q_positions) & _consecutive(k_positions),
+        functools.partial(_strip, function),
+        functools.partial(_pairs_of_row, function),
+        *(parameters, q_positions, k_positions),
+    )
+
+
+def _forward(function, *arguments):
+    return _bias(function, *arguments), arguments
+
+
+def _backward(function, arguments, d_HTS):
+    # The gradient is taken within each branch: between them, JAX would hand over what both need.
+    def gradient_of(branch):
+        def gradient(parameters, q_positions, k_positions):
+            value = functools.partial(branch, function)
+            _, pull = jax.vjp(lambda p: value(p, q_positions, k_positions), parameters)
+            return pull(d_HTS)[0]
+
+        return gradient
+
+    _, q_positions, k_positions = arguments
+    d_parameters = jax.lax.cond(
+        _consecutive(q_positions) & _consecutive(k_positions),
+        gradient_of(_strip),
+        gradient_of(_pairs_of_row),
+        *arguments,
+    )
+    return d_parameters, None, None
+
+
+_bias.defvjp(_forward, _backward)
+
+
+def _consecutive(positions_1T):
+    steps = positions_1T[:, 1:] - positions_1T[:, :-1]
+    return (steps == 1).all()
+
+
+def _pairs(function, parameters, distance_BTS):
+    B, T, S = distance_BTS.shape
+    bias_HN = function(parameters, distance_BTS.reshape(-1))
+    return jnp.moveaxis(bias_HN.reshape(-1, B, T, S), 0, 1)
+
+
+def _pairs_of_row(function, parameters, q_positions, k_positions):
+    distance = (q_positions[:, :, None] - k_positions[:, None, :]).astype(jnp.float32)
+    return _pairs(function, parameters, distance)[0]
+
+
+def _strip(function, parameters, q_positions, k_positions):
+    T, S = q_positions.shape[1], k_positions.shape[1]
+    # From the distance of the first query to the last key on, up to the last query's to the first.
+    first = q_positions[0, 0] - k_positions[0, -1]
+    distance_N = (first + jnp.arange(T + S - 1)).astype(jnp.float32)
+    strip_HN = function(parameters, distance_N)[:, ::-1]
+    # Row t is the part of the reversed strip that starts at T - 1 - t. Written out row after row
+    # with one number to spare, each row starts one number earlier than the one above it.
+    H, N = strip_HN.shape
+    padded = jnp.pad(strip_HN, ((0, 0), (0, 1)))
+    rows_HTN = jnp.tile(padded, (1, T))[:, : T * N].reshape(H, T, N)
+    return rows_HTN[:, :, T - 1 :]
