@@ -27,6 +27,9 @@ REGISTRY = {
     "kerple_log": "posenc_jax.encodings.kerple:KerpleLog",
     "fire": "posenc_jax.encodings.fire:FIRE",
     "transformer_xl": "posenc_jax.encodings.transformer_xl:TransformerXL",
+    "fox": "posenc_jax.encodings.fox:FoX",
+    "path": "posenc_jax.encodings.path:PaTH",
+    "selective_rope": "posenc_jax.encodings.selective_rope:SelectiveRoPE",
 }
 
 # What make() offers to every scheme; each constructor takes those it has a parameter for.

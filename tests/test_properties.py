@@ -135,11 +135,12 @@ def test_shift_of_all_positions(name):
 
 @each_scheme
 def test_order_shows(name):
-    """Other positions for the same tokens give another output, but for NoPE."""
+    """Other positions for the same tokens give another output, where positions are read."""
     encoding = common.build(name)
     x_BTD, positions = residual(), shuffled()
     output = common.attention(encoding, x_BTD, positions)
-    assert far(common.attention(encoding, x_BTD, positions[:, ::-1]), output) == (name != "nope")
+    shows = far(common.attention(encoding, x_BTD, positions[:, ::-1]), output)
+    assert shows == schemes.ALL[name].reads_positions
 
 
 @each_scheme
@@ -263,7 +264,7 @@ def test_tokens_laid_out_in_another_order(name):
 def test_values_and_gradients_of_a_long_sequence(name):
     """Longer than one block of rows, with two documents and shared kv heads."""
     length = 150
-    encoding = common.build(name)
+    encoding = common.build(name, num_kv_heads=2)
     q = heads_of(0, length=length)
     k, v = (heads_of(seed, num_heads=2, length=length) for seed in (1, 2))
     positions = np.random.default_rng(0).integers(0, 100, (B, length))
@@ -549,11 +550,11 @@ def test_evaluation_under_another_encoding(name):
 
 @each_scheme
 def test_seeds(name):
-    """The same seed gives the same parameters, another seed others."""
+    """The same seed gives the same parameters, another seed others, where any are drawn."""
     one, same, other = (common.build(name, seed=seed, trained=False) for seed in (0, 0, 1))
     assert jax.tree.structure(one) == jax.tree.structure(same)
     close_trees(one, same, rtol=0, atol=0)
-    if jax.tree.leaves(one):
+    if any(np.ptp(p) > 0 for p in jax.tree.leaves(one)):
         pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
         assert any(far(a, b) for a, b in pairs)
 

@@ -37,6 +37,7 @@ class Scheme:
       overrides: keywords it needs to be used past its training length, and to show at short ones.
       invisible: endings of paths to parameters that cannot change the output.
       whole_positions_only: fractional and negative positions mean nothing to it.
+      reads_positions: False where the order of the tokens decides, and what they contain.
       heads: "any" subset of the model's heads will do; or its parameters must be "sharded" by head
         as queries are, because ``rotate`` knows no head numbers; or heads are "mixed", and all of
         them must be there.
@@ -48,6 +49,7 @@ class Scheme:
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
     invisible: tuple[tuple[str, ...], ...] = ()
     whole_positions_only: bool = False
+    reads_positions: bool = True
     heads: str = "any"
 
 
@@ -70,6 +72,9 @@ class NoPE:
     def embed(self, x, positions, own, weights):
         return x
 
+    def observe(self, x, own, weights):
+        """Comes before ``logits``, with what queries and keys are projected from."""
+
     def logits(self, q, k, positions, own, weights):
         return content(q, k)
 
@@ -78,4 +83,4 @@ class NoPE:
         return out
 
 
-SCHEMES = {"nope": Scheme(NoPE(), [{}, {"num_heads": 2}])}
+SCHEMES = {"nope": Scheme(NoPE(), [{}, {"num_heads": 2}], reads_positions=False)}
