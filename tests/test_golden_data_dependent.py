@@ -113,8 +113,8 @@ def test_selective_rope():
         temperature=params["temp_max"],
         rngs=nnx.Rngs(0),
     )
-    encoding.down[...] = arrays["w.phi_proj.0.weight"].T
-    encoding.up[...] = arrays["w.phi_proj.1.weight"].T
+    encoding.down_kernel[...] = arrays["w.phi_proj.0.weight"].T
+    encoding.up_kernel[...] = arrays["w.phi_proj.1.weight"].T
     encoding.convolution[...] = jnp.zeros_like(encoding.convolution).at[0].set(1)
 
     tokens = posenc_jax.Tokens.of(encoding, text(params["T"])).read(encoding, arrays["x"])

@@ -46,12 +46,13 @@ def test_a_token_far_into_a_sequence_forgets_as_much_as_an_early_one():
     x_BTD = 0.5 * common.normal(0, 1, length, common.WIDTH)
     x_BTD[:, -near:] = x_BTD[:, :near]
     tokens = posenc_jax.Tokens.of(encoding, text(length)).read(encoding, jnp.asarray(x_BTD))
+    q, k, v = (common.normal(seed, 1, near, 1, common.HEAD_DIM) for seed in range(3))
 
-    def between(part):
-        high, low = (sums[:, part, None] - sums[:, None, part] for sums in tokens.prepared)
-        return high + low
+    def attend(part):
+        sums = jax.tree.map(lambda x: x[:, part], tokens.prepared)
+        return posenc_jax.attend(encoding, q, k, v, posenc_jax.Tokens(text(near), None, sums))
 
-    close(between(slice(length - near, length)), between(slice(0, near)), rtol=1e-5, atol=1e-6)
+    close(attend(slice(length - near, length)), attend(slice(0, near)), rtol=1e-5, atol=1e-6)
 
 
 def test_short_convolution_is_numpys():
@@ -104,3 +105,37 @@ def test_documents_interleaved_in_any_layout_are_separate_documents(name):
         its = np.flatnonzero(segment_ids[0] == document)
         alone = attend(x_BTD[:, its], posenc_jax.Tokens(positions[:, : len(its)]))
         close(actual[its], alone[0])
+
+
+def test_gradients_of_path_are_those_of_its_product():
+    """By queries, keys, directions and betas, of transitions applied one after another."""
+    T, H, C = 9, common.HEADS, common.HEAD_DIM
+    encoding = common.build("path")
+    q, k, v, w = (jnp.asarray(common.normal(seed, 1, T, H, C)) for seed in range(4))
+    w = w / jnp.linalg.norm(w, axis=-1, keepdims=True)
+    beta = jax.nn.sigmoid(jnp.asarray(common.normal(4, 1, T, H))) * 2
+    weights = common.normal(5, 1, T, H, C)
+
+    def by_attend(q, k, w, beta):
+        prepared = {"w": w, "beta": beta, "segment_ids": None, "gate": None}
+        tokens = posenc_jax.Tokens(text(T), None, prepared)
+        return (posenc_jax.attend(encoding, q, k, v, tokens) * weights).sum()
+
+    def by_product(q, k, w, beta):
+        keys, rows = k, []
+        for m in range(T):
+            # Every key before token m passes its transition; the others wait.
+            along = jnp.einsum("bshc,bhc->bsh", keys, w[:, m]) * beta[:, m][:, None]
+            moved = keys - along[..., None] * w[:, m][:, None]
+            keys = jnp.where((jnp.arange(T) < m)[None, :, None, None], moved, keys)
+            logits = jnp.einsum("bhc,bshc->bhs", q[:, m], keys) / C**0.5
+            logits = jnp.where((jnp.arange(T) <= m)[None, None], logits, -jnp.inf)
+            rows.append(jnp.einsum("bhs,bshc->bhc", jax.nn.softmax(logits), v))
+        return (jnp.stack(rows, axis=1) * weights).sum()
+
+    arguments = q, k, w, beta
+    actual, expected = (
+        jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(*arguments)
+        for loss in (by_attend, by_product)
+    )
+    jax.tree.map(lambda a, b: close(a, b, rtol=1e-4, atol=1e-4), actual, expected)

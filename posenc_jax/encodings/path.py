@@ -76,11 +76,11 @@ class PaTH(Encoding):
         self.num_kv_heads = num_kv_heads
         channels = num_kv_heads * head_dim
         if rank is None:
-            self.down = None
+            self.down_kernel = None
         else:
-            self.down = nnx.Param(uniform(rngs, (model_dim, rank), model_dim))
+            self.down_kernel = nnx.Param(uniform(rngs, (model_dim, rank), model_dim))
         inner = model_dim if rank is None else rank
-        self.up = nnx.Param(uniform(rngs, (inner, channels), inner))
+        self.up_kernel = nnx.Param(uniform(rngs, (inner, channels), inner))
         self.convolution = nnx.Param(uniform(rngs, (width, channels), width))
         self.beta_kernel = nnx.Param(uniform(rngs, (model_dim, num_kv_heads), model_dim))
         self.beta_bias = nnx.Param(jnp.zeros(num_kv_heads))
@@ -88,8 +88,8 @@ class PaTH(Encoding):
 
     def read(self, x_BTD, tokens):
         """float32 w ``[B, T, K, C]`` and beta ``[B, T, K]``; segments; the gates' sums, if any."""
-        w = x_BTD if self.down is None else project(x_BTD, self.down[...])
-        w = project(w, self.up[...])
+        w = x_BTD if self.down_kernel is None else project(x_BTD, self.down_kernel[...])
+        w = project(w, self.up_kernel[...])
         convolve = functools.partial(short_convolution, kernel_WN=self.convolution[...])
         w = jax.nn.silu(by_segment(lambda w, ids: convolve(w, segment_ids=ids), w, tokens))
         w_BTKC = w.reshape(*w.shape[:2], self.num_kv_heads, -1)

@@ -71,8 +71,8 @@ class SelectiveRoPE(RoPE):
         self.num_kv_heads = num_kv_heads
         self.temperature = temperature
         channels = num_kv_heads * head_dim // 2
-        self.down = nnx.Param(uniform(rngs, (model_dim, rank), model_dim))
-        self.up = nnx.Param(uniform(rngs, (rank, channels), rank))
+        self.down_kernel = nnx.Param(uniform(rngs, (model_dim, rank), model_dim))
+        self.up_kernel = nnx.Param(uniform(rngs, (rank, channels), rank))
         self.convolution = nnx.Param(uniform(rngs, (width, channels), width))
         self.bias = nnx.Param(jnp.zeros((num_kv_heads, head_dim // 2))) if bias else None
         gate_kernel = uniform(rngs, (model_dim, num_kv_heads), model_dim)
@@ -98,7 +98,7 @@ class SelectiveRoPE(RoPE):
         shares = x_BTD.astype(jnp.float32).reshape(B, T, self.num_heads, -1)
         shares = shares * jax.lax.rsqrt((shares**2).sum(-1, keepdims=True) + 1e-6)
         x_BTD = shares.reshape(B, T, D)
-        phi = project(project(x_BTD, self.down[...]), self.up[...])
+        phi = project(project(x_BTD, self.down_kernel[...]), self.up_kernel[...])
         phi = short_convolution(phi, self.convolution[...], segment_ids)
         phi = phi.reshape(B, T, self.num_kv_heads, -1)
         if self.bias is not None:
@@ -113,7 +113,8 @@ class SelectiveRoPE(RoPE):
         if heads % self.num_kv_heads:
             raise ValueError(
                 f"the encoding was made for num_kv_heads={self.num_kv_heads}, of which "
-                f"{'query' if is_query else 'kv'} heads must be a multiple, not {heads}"
+                f"{'query' if is_query else 'kv'} heads must be a multiple, not {heads}; "
+                "pass num_kv_heads= to make"
             )
         kv_heads = jnp.arange(heads) // (heads // self.num_kv_heads)
         of_heads = tuple(table[:, :, kv_heads] for table in prepared)

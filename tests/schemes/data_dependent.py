@@ -38,8 +38,8 @@ class FoX(NoPE):
 
 class PaTH(FoX):
     def observe(self, x, own, weights):
-        w = x if own.get("rank", 32) is None else x @ weights["down"]
-        w = convolved(w @ weights["up"], weights["convolution"])
+        w = x if own.get("rank", 32) is None else x @ weights["down_kernel"]
+        w = convolved(w @ weights["up_kernel"], weights["convolution"])
         w = w * sigmoid(w)
         w = w.reshape(len(x), weights["beta_bias"].size, -1)
         w = w / np.sqrt((w**2).sum(-1, keepdims=True) + 1e-6)
@@ -69,7 +69,7 @@ class SelectiveRoPE(NoPE):
     def observe(self, x, own, weights):
         shares = x.reshape(len(x), own.get("num_heads", 4), -1)
         x = (shares / np.sqrt((shares**2).sum(-1, keepdims=True) + 1e-6)).reshape(x.shape)
-        phi = convolved(x @ weights["down"] @ weights["up"], weights["convolution"])
+        phi = convolved(x @ weights["down_kernel"] @ weights["up_kernel"], weights["convolution"])
         phi = phi.reshape(len(x), own.get("num_kv_heads", own.get("num_heads", 4)), -1)
         if own.get("bias"):
             phi = phi + np.exp(weights["bias"])
