@@ -26,7 +26,8 @@ def get_config(preset: str = "small") -> ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
     config = ConfigDict()
-    config.schemes = ""  # comma-separated; empty means every registered scheme
+    # Comma-separated; empty means every registered scheme, and the patterns of layers that fit.
+    config.schemes = ""
     config.seeds = 3
     config.corpus = "stdlib"
     config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
@@ -51,6 +52,11 @@ def get_config(preset: str = "small") -> ConfigDict:
     # FIRE's threshold is a quarter of the training length in the paper (512 of 2048). A reference
     # follows when the length is overridden.
     config.encodings.fire.init_length = config.train.get_ref("length").to_float() / 4
+    # So do windows, and the steps of Llama 4's temperature, which are for thousands of tokens.
+    config.encodings.rnope_swa.window = config.train.get_ref("length") // 2
+    config.encodings.dual_base.window = config.train.get_ref("length") // 4
+    config.encodings.irope.floor_scale = config.train.get_ref("length")
+    config.encodings.llama4_temperature.floor_scale = config.train.get_ref("length")
     globals()[f"_{preset}"](config)
     return config
 

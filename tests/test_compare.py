@@ -18,6 +18,7 @@ from configs.extrapolation import PRESETS, get_config
 from experiments.compare import Comparison, points
 from experiments.train import train
 from posenc_jax import REGISTRY
+from posenc_jax.registry import PATTERNS
 
 ROOT = Path(__file__).parents[1]
 
@@ -158,10 +159,29 @@ def test_one_scheme_failing_leaves_the_others(corpus, tmp_path, monkeypatch):
 def test_points_are_every_trained_scheme_under_every_seed():
     config = get_config("small")
     found = points(config)
-    trained = [name for name in REGISTRY if name not in config.extend]
-    assert len(found) == 3 * len(trained) == 33
+    trained = [name for name in REGISTRY if name not in {*config.extend, *PATTERNS}]
+    assert len(found) == 3 * len(trained)
     assert [p.scheme for p in found[: len(trained)]] == trained
     assert found[trained.index("rope")].extensions == ("pi", "ntk", "dynamic_ntk", "yarn")
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "fit"),
+    [(2, ()), (4, ("irope", "rnope_swa")), (6, ("dual_base",)), (12, PATTERNS)],
+)
+def test_points_have_the_patterns_that_fit_the_layers(num_layers, fit):
+    config = get_config("tiny")
+    config.model.num_layers = num_layers
+    schemes = [point.scheme for point in points(config)]
+    assert [name for name in schemes if name in PATTERNS] == list(fit)
+    config.schemes = "irope"
+    assert [point.scheme for point in points(config)] == ["irope"]
+
+
+def test_a_pattern_is_trained_and_evaluated(corpus, tmp_path):
+    one, _ = comparison(config(corpus, schemes="rnope_swa", model__num_layers=4), tmp_path)
+    assert one.config["encodings"]["rnope_swa"]["window"] == one.recipe.length // 2
+    assert one.run() == []
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -184,6 +204,7 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"mesh": (3, 1, 1)}, "mesh=.*8"),
         ({"eval__last_tokens": 64}, "at most the training length"),
         ({"model__num_heads": 5}, "num_heads=5"),
+        ({"schemes": "irope"}, "a pattern of 4 encodings does not repeat evenly over 2 layers"),
         ({"model__model_dim": 36, "model__head_dim": 9}, "even"),
     ],
 )
