@@ -31,7 +31,8 @@ def get_config(preset: str = "small") -> ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
     config = ConfigDict()
-    config.schemes = "all"  # or some of the registry's names, comma-separated
+    # Names of the registry, comma-separated; "all" leaves out patterns that do not fit the layers.
+    config.schemes = "all"
     config.seeds = 3
     config.corpus = "stdlib"
     config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
@@ -59,6 +60,11 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.encodings.rerope.window = config.train.get_ref("length") // 2
     config.encodings.leaky_rerope.window = config.train.get_ref("length") // 2
     config.encodings.self_extend.window = config.train.get_ref("length") // 8
+    # So do windows, and the steps of Llama 4's temperature, which are for thousands of tokens.
+    config.encodings.rnope_swa.window = config.train.get_ref("length") // 2
+    config.encodings.dual_base.window = config.train.get_ref("length") // 4
+    config.encodings.irope.floor_scale = config.train.get_ref("length")
+    config.encodings.llama4_temperature.floor_scale = config.train.get_ref("length")
     globals()[f"_{preset}"](config)
     return config
 

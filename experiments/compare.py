@@ -27,7 +27,7 @@ from experiments.record import environment, open_run, read_json, write_json
 from experiments.study import Study
 from experiments.train import Recipe, initial_state, make_encoding, train
 from posenc_jax import REGISTRY
-from posenc_jax.registry import lookup, own_keywords
+from posenc_jax.registry import PATTERNS, lookup, own_keywords
 
 # What may change between two starts of the same run: it decides when, not what, is computed.
 _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard")
@@ -254,7 +254,7 @@ def points(config: ConfigDict) -> list[Point]:
     So that a comparison cut short has all schemes under fewer seeds, not fewer schemes.
     """
     named = [name.strip() for name in config.schemes.split(",")]
-    names = list(REGISTRY) if named == ["all"] else named
+    names = _all(config) if named == ["all"] else named
     for name in {*names, *config.encodings, *config.extend}:
         lookup(name)
     if config.seeds < 1:
@@ -275,6 +275,17 @@ def points(config: ConfigDict) -> list[Point]:
         for seed in range(config.seeds)
         for name in trained
     ]
+
+
+def _all(config) -> list[str]:
+    """Every registered scheme, and the patterns of layers that fit the model."""
+
+    def fits(pattern):
+        encoding = {"name": pattern} | config.encodings[pattern].to_dict()
+        layers = make_encoding(encoding, config.model, config.train.length, rngs=None)
+        return config.model.num_layers % len(layers.pattern) == 0
+
+    return [name for name in REGISTRY if name not in PATTERNS or fits(name)]
 
 
 def _documents(corpus: Corpus, protocols: Protocols, train_length: int):

@@ -21,7 +21,7 @@ from experiments.data import WindowIndex, train_batch
 from experiments.mesh import batch_sharding, path_name, replicated, state_shardings
 from experiments.progress import stage
 from experiments.record import Metrics
-from posenc_jax import Encoding, Transformer, make
+from posenc_jax import Encoding, Layers, Transformer, make
 from posenc_jax.rotary import positions
 
 State = dict[str, Any]  # {"model": Transformer, "opt_state": ..., "step": int32 scalar}
@@ -86,8 +86,8 @@ def _matrices(model):
     return jax.tree_util.tree_map_with_path(lambda p, _: path_name(p).endswith("kernel"), model)
 
 
-def make_encoding(encoding, model, train_length: int, rngs: nnx.Rngs | None) -> Encoding:
-    """The scheme that ``encoding`` (a name and its own keywords) is in a model of these sizes."""
+def make_encoding(encoding, model, train_length: int, rngs: nnx.Rngs | None) -> Encoding | Layers:
+    """What ``encoding`` (a name and its own keywords) builds in a model of these sizes."""
     head_dim = model.get("head_dim") or model["model_dim"] // model["num_heads"]
     return make(
         **encoding,

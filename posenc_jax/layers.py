@@ -32,6 +32,8 @@ class Layers(nnx.Module):
                 f"a pattern needs encodings, and a window (or None) for each: got "
                 f"{len(self.pattern)} encodings and {len(self.windows)} windows"
             )
+        if any(window is not None and window < 1 for window in self.windows):
+            raise ValueError(f"windows={self.windows} must be at least 1, or None to see every key")
 
     @classmethod
     def of(cls, encoding: "Encoding | Sequence[Encoding] | Layers") -> "Layers":

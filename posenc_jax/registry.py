@@ -4,11 +4,17 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable
+from typing import Any, Literal, get_args, overload
 
 import jax
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
+from posenc_jax.layers import Layers
+
+# What differs from layer to layer: ``make`` returns Layers for these names, and else an Encoding.
+Pattern = Literal["irope", "rnope_swa", "dual_base"]
+PATTERNS: tuple[str, ...] = get_args(Pattern)
 
 # One line a scheme: "module:class or function", imported when it is first asked for.
 REGISTRY = {
@@ -49,10 +55,25 @@ REGISTRY = {
     "deberta": "posenc_jax.encodings.deberta:DeBERTa",
     "dape": "posenc_jax.encodings.dape:DAPE",
     "cope": "posenc_jax.encodings.cope:CoPE",
+    "fox": "posenc_jax.encodings.fox:FoX",
+    "path": "posenc_jax.encodings.path:PaTH",
+    "selective_rope": "posenc_jax.encodings.selective_rope:SelectiveRoPE",
+    "logn": "posenc_jax.encodings.logit_scale:LogN",
+    "ssmax": "posenc_jax.encodings.logit_scale:SSMax",
+    "llama4_temperature": "posenc_jax.encodings.logit_scale:Llama4Temperature",
+    "irope": "posenc_jax.encodings.patterns:irope",
+    "rnope_swa": "posenc_jax.encodings.patterns:rnope_swa",
+    "dual_base": "posenc_jax.encodings.patterns:dual_base",
 }
 
 # What make() offers to every scheme; each constructor takes those it has a parameter for.
 _MODEL_ARGUMENTS = ("num_heads", "num_kv_heads", "head_dim", "model_dim", "train_length", "rngs")
+
+
+@overload
+def make(name: Pattern, **arguments: Any) -> Layers: ...
+@overload
+def make(name: str, **arguments: Any) -> Encoding: ...
 
 
 def make(
@@ -66,11 +87,11 @@ def make(
     num_layers: int | None = None,
     rngs: nnx.Rngs | None = None,
     **own,
-) -> Encoding:
-    """Builds the encoding called ``name``.
+) -> Encoding | Layers:
+    """Builds the encoding called ``name``, or the pattern of layers.
 
     Args:
-      name: a key of ``REGISTRY``.
+      name: a key of ``REGISTRY``; those in ``PATTERNS`` give Layers.
       num_heads: query heads of one layer.
       num_kv_heads: key and value heads of one layer. Default: as many.
       head_dim: channels of one head.
@@ -107,14 +128,14 @@ def make(
     ]
     if missing:
         raise ValueError(f"make({name!r}, ...) needs {', '.join(missing)}")
-    if rngs is None or num_layers is None or not getattr(build, "per_layer", False):
+    if rngs is None or num_layers is None or not _is_per_layer(build, own):
         return build(**given, **own)
     del given["rngs"]
     layer_keys = jax.random.split(rngs.params(), num_layers)
     return jax.vmap(lambda key: build(rngs=nnx.Rngs(key), **given, **own))(layer_keys)
 
 
-def lookup(name: str) -> Callable[..., Encoding]:
+def lookup(name: str) -> Callable[..., Any]:
     """The class or function registered under ``name``."""
     if name not in REGISTRY:
         raise ValueError(f"unknown encoding {name!r}{_suggest(name, REGISTRY)}")
@@ -137,6 +158,23 @@ def keywords(build: Callable) -> dict[str, inspect.Parameter]:
         for name, parameter in signature.parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def _is_per_layer(build, own) -> bool:
+    """Whether what is built, or what it is put over by name, has parameters for each layer."""
+    per_layer = getattr(build, "per_layer", False)
+    if "over" not in keywords(build):
+        return per_layer
+    over = own.get("over", keywords(build)["over"].default)
+    if isinstance(over, Encoding):
+        if per_layer and over.per_layer:
+            raise ValueError(
+                f"over={type(over).__name__}(...) has parameters for each layer: give its name, or "
+                "a mapping of its name and keywords, to build both for each layer"
+            )
+        return per_layer
+    name, rest = (over, {}) if isinstance(over, str) else (over["name"], dict(over))
+    return per_layer or _is_per_layer(lookup(name), rest)
 
 
 def _check_keywords(name, own, accepted):

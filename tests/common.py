@@ -12,8 +12,9 @@ import schemes
 from flax import nnx
 
 import posenc_jax
+from posenc_jax.registry import PATTERNS
 
-SCHEMES = list(posenc_jax.REGISTRY)
+SCHEMES = [name for name in posenc_jax.REGISTRY if name not in PATTERNS]
 HEADS, HEAD_DIM, WIDTH, TRAIN_LENGTH, VOCAB, LAYERS = 4, 8, 32, 32, 64, 2
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 INDEX = json.loads((GOLDEN / "index.json").read_text())

@@ -18,6 +18,7 @@ from configs.extrapolation import PRESETS, SMALL, get_config
 from experiments.compare import Comparison, points
 from experiments.train import train
 from posenc_jax import REGISTRY
+from posenc_jax.registry import PATTERNS
 
 ROOT = Path(__file__).parents[1]
 
@@ -166,7 +167,27 @@ def test_points_are_every_trained_scheme_under_every_seed():
     assert found[trained.index("rope")].extensions == ("pi", "ntk", "dynamic_ntk", "yarn")
     config.schemes = "all"
     everything = {name for p in points(config) for name in (p.scheme, *p.extensions)}
-    assert everything == set(REGISTRY)
+    assert everything == set(REGISTRY) - set(PATTERNS)
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "fit"),
+    [(2, ()), (4, ("irope", "rnope_swa")), (6, ("dual_base",)), (12, PATTERNS)],
+)
+def test_points_have_the_patterns_that_fit_the_layers(num_layers, fit):
+    config = get_config("tiny")
+    config.schemes = "all"
+    config.model.num_layers = num_layers
+    schemes = [point.scheme for point in points(config)]
+    assert [name for name in schemes if name in PATTERNS] == list(fit)
+    config.schemes = "irope"
+    assert [point.scheme for point in points(config)] == ["irope"]
+
+
+def test_a_pattern_is_trained_and_evaluated(corpus, tmp_path):
+    one, _ = comparison(config(corpus, schemes="rnope_swa", model__num_layers=4), tmp_path)
+    assert one.config["encodings"]["rnope_swa"]["window"] == one.recipe.length // 2
+    assert one.run() == []
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -189,6 +210,7 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"mesh": (3, 1, 1)}, "mesh=.*8"),
         ({"eval__last_tokens": 64}, "at most the training length"),
         ({"model__num_heads": 5}, "num_heads=5"),
+        ({"schemes": "irope"}, "a pattern of 4 encodings does not repeat evenly over 2 layers"),
         ({"model__model_dim": 36, "model__head_dim": 9}, "even"),
     ],
 )

@@ -177,6 +177,12 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("sinusoidal", {"model_dim": 33}, "model_dim=33 must be even"),
         ("sinusoidal", {"layout": "pairs"}, "layout='pairs' must be 'half' or 'interleaved'"),
         ("transformer_xl", {"model_dim": 33}, "model_dim=33 must be even"),
+        ("path", {"num_kv_heads": 3}, "num_kv_heads=3 must divide num_heads=4"),
+        ("path", {"rank": 0}, "rank=0 must be at least 1"),
+        ("path", {"width": 0}, "width=0 must be at least 1"),
+        ("selective_rope", {"model_dim": 33}, "num_heads=4 must divide model_dim=33"),
+        ("selective_rope", {"rank": 0}, "rank=0 must be at least 1"),
+        ("selective_rope", {"width": 0}, "width=0 must be at least 1"),
     ],
 )
 def test_bad_value_of_a_keyword(name, bad, message):
@@ -286,6 +292,24 @@ def test_another_head_dim(name):
     tokens = posenc_jax.Tokens.of(encoding, text(T))
     with raises(ValueError, "the encoding was made for head_dim=8, but queries have 6 channels"):
         posenc_jax.attend(encoding, *inputs(channels=6), tokens)
+
+
+@pytest.mark.parametrize("name", ["fox", "path"])
+def test_another_number_of_heads_than_gates(name):
+    encoding = common.build(name)
+    x_BTD = jnp.ones((B, T, common.WIDTH))
+    tokens = posenc_jax.Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+    with raises(ValueError, "the encoding was made for num_heads=4, but attention has 2 query"):
+        posenc_jax.attend(encoding, *inputs(num_heads=2), tokens)
+
+
+def test_heads_that_do_not_share_angles():
+    encoding = common.build("selective_rope")
+    x_BTD = jnp.ones((B, T, common.WIDTH))
+    tokens = posenc_jax.Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+    message = "made for num_kv_heads=4, of which kv heads must be a multiple, not 2"
+    with raises(ValueError, message, "pass num_kv_heads= to make"):
+        posenc_jax.attend(encoding, *inputs(num_kv_heads=2), tokens)
 
 
 def test_shapes_must_fit():

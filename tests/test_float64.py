@@ -19,6 +19,7 @@ def reference_attention(equations, x_BTD, positions_BT, own, weights, projection
     for x_TD, positions_T in zip(x_BTD, positions_BT, strict=True):
         x_TD = equations.embed(x_TD, positions_T, own, weights)
         q, k, v = (np.einsum("td,dhc->thc", x_TD, w) for w in projections)
+        equations.observe(x_TD, own, weights)
         logits_HTS = equations.logits(q, k, positions_T, own, weights)
         # A query sees the tokens written before it, wherever their positions lie.
         logits_HTS = np.where(np.tri(len(x_TD), dtype=bool), logits_HTS, -np.inf)

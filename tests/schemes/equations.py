@@ -76,6 +76,9 @@ class NoPE:
     def embed(self, x, positions, own, weights):
         return x
 
+    def observe(self, x, own, weights):
+        """Comes before ``logits``, with what queries and keys are projected from."""
+
     def logits(self, q, k, positions, own, weights):
         return content(q, k)
 

@@ -1,0 +1,76 @@
+"""FoX, the Forgetting Transformer's gate; the same function as CABLE's.
+
+https://arxiv.org/abs/2503.02130, https://arxiv.org/abs/2503.08067
+
+``logit + sum_{l = n+1 .. m} ln sigmoid(w_h . x_l + b_h)`` for query m and key n: every token read
+after the key takes a share of it away. Overrides ``read`` (the sums up to each token) and
+``score``.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.sequence import by_segment, project, running_sum, uniform
+
+
+class ForgetGate(nnx.Module):
+    """One gate a head and token, and what gates leave of a key.
+
+    Args:
+      num_heads: query heads of one layer.
+      model_dim: width of the residual stream.
+      bias_init: what b starts at.
+      rngs: initial values of w.
+    """
+
+    def __init__(self, num_heads: int, model_dim: int, bias_init: float, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(uniform(rngs, (model_dim, num_heads), model_dim))
+        self.bias = nnx.Param(jnp.full((num_heads,), bias_init, jnp.float32))
+
+    def __call__(self, x_BTD, tokens):
+        """Sums of the logarithms of the gates up to each token, see ``running_sum``."""
+        gate_BTH = project(x_BTD, self.kernel[...]) + self.bias[...][None, None]
+        log_gate_BTH = jax.nn.log_sigmoid(gate_BTH)
+        return by_segment(lambda x_BTH, _: running_sum(x_BTH), log_gate_BTH, tokens)
+
+
+def decay(q_sums, k_sums, tile):
+    """float32 ``[B, H, T, S]``: the sum of the log gates between each query and each key.
+
+    A key ahead of its query counts by the gates between them too.
+    """
+    q_high, q_low, k_high, k_low = (
+        jnp.moveaxis(tile.of_heads(jnp.moveaxis(sums_BTH, -1, 0)), 0, 1)
+        for sums_BTH in (*q_sums, *k_sums)
+    )
+    between = q_high[..., None] - k_high[..., None, :]
+    return -abs(between + (q_low[..., None] - k_low[..., None, :]))
+
+
+class FoX(Encoding):
+    """Keys fade by gates that the tokens after them set; positions are not read at all.
+
+    CABLE writes the gate as ``-softplus(w . x + b)``: negate w and b to load its parameters. Its
+    released code also leaves out ``1 / sqrt(head_dim)``; pass ``scale=1.0`` to ``attend`` for that.
+
+    Args:
+      num_heads: query heads of one layer.
+      model_dim: width of the residual stream.
+      bias_init: what b starts at. 5, from x-transformers, starts close to no forgetting: 0.7 % a
+        token. The authors' code starts at 0 [unverified], half a token.
+      rngs: initial values of w, uniform as in PyTorch's linear layer.
+    """
+
+    per_layer = True
+
+    def __init__(self, *, num_heads: int, model_dim: int, rngs: nnx.Rngs, bias_init: float = 5.0):
+        self.gate = ForgetGate(num_heads, model_dim, bias_init, rngs)
+
+    def read(self, x_BTD, tokens):
+        """float32 ``[B, T, H]`` sums of log gates, twice: high and low digits."""
+        return self.gate(x_BTD, tokens)
+
+    def score(self, logits_BHTS, tile):
+        return logits_BHTS + decay(tile.q_prepared, tile.k_prepared, tile)

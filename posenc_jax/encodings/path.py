@@ -1,0 +1,164 @@
+"""PaTH, position encoding by accumulated Householder transformations.
+
+https://arxiv.org/abs/2505.16381
+
+``q_m^T (prod_{t = m .. n+1} (I - beta_t w_t w_t^T)) k_n / sqrt(d)``: each token between a key and
+a query reflects or shrinks the key along a direction of its own. In the parallel (UT) form
+
+    logits = q k^T - tril(q w^T) T stril(w k^T),  T = (I + stril(diag(beta) w w^T))^-1 diag(beta)
+
+with ``tril`` keeping t <= m and ``stril`` n < t; for it a block of rows needs only the keys that
+its queries see. Overrides ``read`` (w, beta and gates) and ``score``.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.fox import ForgetGate, decay
+from posenc_jax.sequence import (
+    arrange,
+    by_segment,
+    for_each_row,
+    project,
+    short_convolution,
+    uniform,
+)
+
+_einsum = functools.partial(jnp.einsum, precision="highest", preferred_element_type=jnp.float32)
+
+
+class PaTH(Encoding):
+    """Content between a query and a key decides what becomes of the key; positions are not read.
+
+    ``w`` comes from the layer's input through a low-rank map, a causal convolution and SiLU, and
+    is scaled to length 1; ``beta = 2 sigmoid(...)`` is within (0, 2). Both belong to a kv head.
+    Computed in float32 with ``[T, S]`` matrices for every head, a triangular system among them.
+
+    Args:
+      num_heads: query heads of one layer.
+      num_kv_heads: kv heads of one layer.
+      head_dim: channels of one head.
+      model_dim: width of the residual stream.
+      rank: of the map to w; 32 in the paper. None for a full matrix, which the authors' code takes
+        wherever kv heads are shared.
+      width: tokens the convolution spans, 3 in the paper; 1 to weigh channels only.
+      forget_gate: PaTH-FoX, which adds FoX's gates. As in the authors' code, and unlike FoX, their
+        sum is multiplied by ``1 / sqrt(d)`` like the product of q and k.
+      rngs: initial values, uniform as in PyTorch's linear and convolution layers; the gates' bias
+        starts as FoX's does.
+    """
+
+    per_layer = True
+    whole_rows = True
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        model_dim: int,
+        rngs: nnx.Rngs,
+        rank: int | None = 32,
+        width: int = 3,
+        forget_gate: bool = False,
+    ):
+        if num_heads % num_kv_heads:
+            raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
+        for name, value in (("rank", rank), ("width", width)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value!r} must be at least 1")
+        self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads
+        channels = num_kv_heads * head_dim
+        if rank is None:
+            self.down_kernel = None
+        else:
+            self.down_kernel = nnx.Param(uniform(rngs, (model_dim, rank), model_dim))
+        inner = model_dim if rank is None else rank
+        self.up_kernel = nnx.Param(uniform(rngs, (inner, channels), inner))
+        self.convolution = nnx.Param(uniform(rngs, (width, channels), width))
+        self.beta_kernel = nnx.Param(uniform(rngs, (model_dim, num_kv_heads), model_dim))
+        self.beta_bias = nnx.Param(jnp.zeros(num_kv_heads))
+        self.gate = ForgetGate(num_heads, model_dim, 5.0, rngs) if forget_gate else None
+
+    def read(self, x_BTD, tokens):
+        """float32 w ``[B, T, K, C]`` and beta ``[B, T, K]``; segments; the gates' sums, if any."""
+        w = x_BTD if self.down_kernel is None else project(x_BTD, self.down_kernel[...])
+        w = project(w, self.up_kernel[...])
+        convolve = functools.partial(short_convolution, kernel_WN=self.convolution[...])
+        w = jax.nn.silu(by_segment(lambda w, ids: convolve(w, segment_ids=ids), w, tokens))
+        w_BTKC = w.reshape(*w.shape[:2], self.num_kv_heads, -1)
+        beta = project(x_BTD, self.beta_kernel[...]) + self.beta_bias[...][None, None]
+        return {
+            "w": w_BTKC * jax.lax.rsqrt((w_BTKC**2).sum(-1, keepdims=True) + 1e-6),
+            "beta": 2 * jax.nn.sigmoid(beta),
+            "segment_ids": tokens.segment_ids,
+            "gate": None if self.gate is None else self.gate(x_BTD, tokens),
+        }
+
+    def score(self, logits_BHTS, tile):
+        q, k = (x.astype(jnp.float32) for x in (tile.q, tile.k))
+        B, S, K, C = k.shape
+        k = jnp.broadcast_to(k[:, :, :, None], (B, S, K, q.shape[2] // K, C)).reshape(B, S, -1, C)
+
+        # Tokens may lie in any order; the system is triangular in the one they were written in.
+        k_index = for_each_row(tile.k_index, tile.k_prepared["beta"])
+        order_BS = jnp.argsort(k_index, axis=1)
+        group = self.num_heads // self.num_kv_heads
+        kv_heads = tile.of_heads(jnp.arange(self.num_heads) // group)
+        w = arrange(tile.k_prepared["w"], order_BS)[:, :, kv_heads]
+        beta = arrange(tile.k_prepared["beta"], order_BS)[:, :, kv_heads]
+        w = w + jnp.zeros_like(q[:, :1, :, :1])  # sharded as the queries' heads are
+        beta_w = beta[..., None] * w
+        index = arrange(k_index, order_BS)
+
+        of_query = tile.q_index[:, None, :, None] >= index[:, None, None, :]
+        of_key = index[:, None, :, None] > tile.k_index[:, None, None, :]
+        earlier = index[:, None, :, None] > index[:, None, None, :]
+        if tile.k_prepared["segment_ids"] is not None:
+            segment = for_each_row(tile.k_prepared["segment_ids"], beta)
+            segment = arrange(segment, order_BS)[:, None, None, :]
+            of_query &= tile.q_prepared["segment_ids"][:, None, :, None] == segment
+            earlier &= segment.swapaxes(2, 3) == segment
+
+        overlap = jnp.where(earlier, _einsum("bshc,bthc->bhst", beta_w, w), 0)
+        seen = jnp.where(of_query, _einsum("bthc,bshc->bhts", q, w), 0)
+        taken = jnp.where(of_key, _einsum("bshc,bnhc->bhsn", beta_w, k), 0)
+        change = _einsum("bhts,bhsn->bhtn", _times_inverse(seen, overlap), taken)
+        logits_BHTS = logits_BHTS - tile.scale * change
+        if self.gate is None:
+            return logits_BHTS
+        forgotten = decay(tile.q_prepared["gate"], tile.k_prepared["gate"], tile)
+        return logits_BHTS + tile.scale * forgotten
+
+
+@jax.custom_vjp
+def _times_inverse(rows, lower):
+    """``rows (I + lower)^-1`` for strictly lower triangular ``lower``.
+
+    It has a gradient of its own because JAX's does not know its layout on a mesh of Explicit axes.
+    """
+    return _solve(lower, rows, transpose_a=False)
+
+
+def _times_inverse_forward(rows, lower):
+    result = _times_inverse(rows, lower)
+    return result, (result, lower)
+
+
+def _times_inverse_backward(saved, d_result):
+    result, lower = saved
+    d_rows = _solve(lower, d_result, transpose_a=True)
+    return d_rows, -_einsum("bhts,bhtn->bhsn", result, d_rows)
+
+
+_times_inverse.defvjp(_times_inverse_forward, _times_inverse_backward)
+
+_solve = functools.partial(
+    jax.lax.linalg.triangular_solve, left_side=False, lower=True, unit_diagonal=True
+)

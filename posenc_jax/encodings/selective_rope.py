@@ -1,0 +1,121 @@
+"""Selective RoPE.
+
+https://arxiv.org/abs/2511.17388
+
+Channel pair i of a query or key at token t turns by ``tau_i sum_{s <= t} phi_i(x_s)``: RoPE whose
+steps are read from the tokens, with ``tau_i`` RoPE's frequencies. Overrides ``read`` (the cosines
+and sines) and ``rotate``.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encodings.rope import RoPE
+from posenc_jax.rotary.angles import cos_sin
+from posenc_jax.rotary.frequencies import geometric
+from posenc_jax.sequence import by_segment, project, running_sum, short_convolution, uniform
+
+
+class SelectiveRoPE(RoPE):
+    """Rotation by content; positions are not read at all.
+
+    ``phi`` comes from the layer's input, each head's share of which is first scaled to length 1,
+    through a low-rank map and a causal convolution. The released code turns every head by itself
+    and knows no grouped queries; here a kv head and its queries turn together, or their product
+    would not depend on the tokens between them alone. Its Transformer normalises queries and keys
+    after the rotation, if at all, and its other temperatures and gates are left out.
+
+    Args:
+      num_heads: query heads of one layer, a divisor of ``model_dim``.
+      num_kv_heads: kv heads of one layer.
+      head_dim: channels of one head; pair i with i + head_dim / 2.
+      model_dim: width of the residual stream.
+      base: of the frequencies ``tau_i = temperature * base ** (-2 i / head_dim)``; 500000 and 1 in
+        the released code, where they are not trained by default.
+      temperature: radians of the fastest pair for each unit of ``phi``.
+      rank: of the map to ``phi``, 16 in the released code.
+      width: tokens the convolution spans, 4 in the released code; 1 to weigh channels only.
+      gate: multiply ``phi`` by a sigmoid of the input, one for each kv head.
+      bias: add ``exp(b)`` to ``phi``, so that it turns a little whatever the token; b starts at 0.
+      rngs: initial values, uniform as in PyTorch's linear and convolution layers.
+    """
+
+    per_layer = True
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        model_dim: int,
+        rngs: nnx.Rngs,
+        base: float = 500_000.0,
+        temperature: float = 1.0,
+        rank: int = 16,
+        width: int = 4,
+        gate: bool = False,
+        bias: bool = False,
+    ):
+        super().__init__(head_dim=head_dim, base=base)
+        if model_dim % num_heads:
+            raise ValueError(
+                f"num_heads={num_heads} must divide model_dim={model_dim}: each head normalises "
+                "its share of the input"
+            )
+        for name, value in (("rank", rank), ("width", width)):
+            if value < 1:
+                raise ValueError(f"{name}={value!r} must be at least 1")
+        self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads
+        self.temperature = temperature
+        channels = num_kv_heads * head_dim // 2
+        self.down_kernel = nnx.Param(uniform(rngs, (model_dim, rank), model_dim))
+        self.up_kernel = nnx.Param(uniform(rngs, (rank, channels), rank))
+        self.convolution = nnx.Param(uniform(rngs, (width, channels), width))
+        self.bias = nnx.Param(jnp.zeros((num_kv_heads, head_dim // 2))) if bias else None
+        gate_kernel = uniform(rngs, (model_dim, num_kv_heads), model_dim)
+        self.gate_kernel = nnx.Param(gate_kernel) if gate else None
+        self.gate_bias = nnx.Param(jnp.zeros(num_kv_heads)) if gate else None
+
+    def prepare(self, positions, length):
+        del positions, length
+
+    def read(self, x_BTD, tokens):
+        """float32 cos and sin, each ``[B, T, K, head_dim / 2]``."""
+        high, low = by_segment(self._turned, x_BTD, tokens)
+        tau = self.temperature * geometric(self.rotary_dim, self.base)
+        cos, sin = cos_sin(high, tau)
+        # What float32 has lost of a large sum turns on by so little that this is exact.
+        rest = low * jnp.asarray(tau, jnp.float32)[None, None, None]
+        cos_rest, sin_rest = jnp.cos(rest), jnp.sin(rest)
+        return cos * cos_rest - sin * sin_rest, sin * cos_rest + cos * sin_rest
+
+    def _turned(self, x_BTD, segment_ids):
+        """The sum of ``phi`` up to each token, ``[B, T, K, head_dim / 2]``."""
+        B, T, D = x_BTD.shape
+        shares = x_BTD.astype(jnp.float32).reshape(B, T, self.num_heads, -1)
+        shares = shares * jax.lax.rsqrt((shares**2).sum(-1, keepdims=True) + 1e-6)
+        x_BTD = shares.reshape(B, T, D)
+        phi = project(project(x_BTD, self.down_kernel[...]), self.up_kernel[...])
+        phi = short_convolution(phi, self.convolution[...], segment_ids)
+        phi = phi.reshape(B, T, self.num_kv_heads, -1)
+        if self.bias is not None:
+            phi = phi + jnp.exp(self.bias[...])[None, None]
+        if self.gate_kernel is not None:
+            gate = project(x_BTD, self.gate_kernel[...]) + self.gate_bias[...][None, None]
+            phi = phi * jax.nn.sigmoid(gate)[..., None]
+        return running_sum(phi)
+
+    def rotate(self, x_BTHC, prepared, *, is_query):
+        heads = x_BTHC.shape[2]
+        if heads % self.num_kv_heads:
+            raise ValueError(
+                f"the encoding was made for num_kv_heads={self.num_kv_heads}, of which "
+                f"{'query' if is_query else 'kv'} heads must be a multiple, not {heads}; "
+                "pass num_kv_heads= to make"
+            )
+        kv_heads = jnp.arange(heads) // (heads // self.num_kv_heads)
+        of_heads = tuple(table[:, :, kv_heads] for table in prepared)
+        return super().rotate(x_BTHC, of_heads, is_query=is_query)

@@ -1,0 +1,82 @@
+"""What data-dependent schemes compute over the tokens of a sequence."""
+
+import jax
+import jax.numpy as jnp
+
+
+def by_segment(function, x_BTD, tokens):
+    """``function(x_BTD, segment_ids)`` of tokens sorted by segment, then by index.
+
+    So that each segment lies in one piece, in the order it was written, whatever the arrangement.
+    ``segment_ids`` is None without segments. The result, arrays with the tokens along axis 1, comes
+    back in the tokens' own arrangement.
+    """
+    segment_ids = tokens.segment_ids
+    if tokens.index is None and segment_ids is None:
+        return function(x_BTD, None)
+    order_BT = jnp.argsort(for_each_row(tokens.order(), x_BTD), axis=1)
+    if segment_ids is not None:
+        by_index = arrange(for_each_row(segment_ids, x_BTD), order_BT)
+        segments = jnp.argsort(by_index, axis=1, stable=True)
+        order_BT, segment_ids = arrange(order_BT, segments), arrange(by_index, segments)
+    result = function(arrange(x_BTD, order_BT), segment_ids)
+    back_BT = jnp.argsort(order_BT, axis=1)
+    return jax.tree.map(lambda x: arrange(x, back_BT), result)
+
+
+def for_each_row(numbers_BT, x_BTD):
+    """Whole numbers, whose ``B`` may be 1, for every row of ``x``, laid out on a mesh as it is."""
+    numbers_BT = jnp.asarray(numbers_BT)
+    zeros = jnp.zeros_like(x_BTD, dtype=numbers_BT.dtype)
+    return numbers_BT + zeros.reshape(*x_BTD.shape[:2], -1)[..., 0]
+
+
+def arrange(x, order_BT):
+    """The tokens of ``x [B, T, ...]`` in the order of ``order_BT``."""
+    order = order_BT.reshape(order_BT.shape + (1,) * (x.ndim - 2))
+    return jnp.take_along_axis(x, order, axis=1, mode="promise_in_bounds")
+
+
+def running_sum(x_BTN):
+    """Sums over the tokens up to each, as two float32 arrays that add up to them.
+
+    The difference of two sums ``(high, low)`` is ``(high - high') + (low - low')``, as exact as if
+    only the tokens between had been added, however many came before.
+    """
+
+    def add(a, b):
+        (high_a, low_a), (high_b, low_b) = a, b
+        high = high_a + high_b
+        of_b = high - high_a
+        lost = (high_a - (high - of_b)) + (high_b - of_b)
+        return high, low_a + low_b + lost
+
+    x_BTN = x_BTN.astype(jnp.float32)
+    high, low = jax.lax.associative_scan(add, (x_BTN, jnp.zeros_like(x_BTN)), axis=1)
+    return high, jax.lax.stop_gradient(low)  # what rounding loses has no derivative
+
+
+def short_convolution(x_BTN, kernel_WN, segment_ids=None):
+    """Each channel's sum over the last W tokens of the segment, weighted by how far back they are.
+
+    Row 0 of the kernel is for the token itself. Tokens as ``by_segment`` sorts them.
+    """
+    total = x_BTN * kernel_WN[None, None, 0]
+    for back in range(1, min(kernel_WN.shape[0], x_BTN.shape[1])):
+        earlier = jnp.pad(x_BTN[:, :-back], ((0, 0), (back, 0), (0, 0)))
+        if segment_ids is not None:
+            same = segment_ids[:, back:] == segment_ids[:, :-back]
+            earlier = earlier * jnp.pad(same, ((0, 0), (back, 0)))[..., None]
+        total = total + earlier * kernel_WN[None, None, back]
+    return total
+
+
+def project(x_BTD, kernel_DN) -> jax.Array:
+    """float32 ``[B, T, N]``; not in fewer digits, because sums over many tokens follow."""
+    return jnp.einsum("btd,dn->btn", x_BTD.astype(jnp.float32), kernel_DN, precision="highest")
+
+
+def uniform(rngs, shape, fan_in: int) -> jax.Array:
+    """Initial weights as PyTorch draws them, U(-b, b) with b = 1 / sqrt(fan_in)."""
+    bound = fan_in**-0.5
+    return jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)

@@ -1,0 +1,88 @@
+"""Logits multiplied by a function of the query's position, over another scheme."""
+
+import math
+
+import numpy as np
+
+from schemes.biases import ALiBi
+from schemes.data_dependent import FoX
+from schemes.equations import Alternative, NoPE, Scheme
+from schemes.rotary import PositionInterpolation, Rotary
+
+BENEATH = {"nope": NoPE(), "rope": Rotary(), "pi": PositionInterpolation(), "alibi": ALiBi()}
+BENEATH["fox"] = FoX()
+
+
+class LogitScale(NoPE):
+    """The products of queries and keys are scaled; biases come after."""
+
+    over = "rope"
+
+    def factor(self, count, own, weights):
+        """``[H, T]`` or ``[1, T]``."""
+        raise NotImplementedError
+
+    def beneath(self, own, weights):
+        over = own.get("over", self.over)
+        name, rest = (over, {}) if isinstance(over, str) else (over["name"], dict(over))
+        inside = {key.removeprefix("inner."): value for key, value in weights.items()}
+        return BENEATH[name], own | rest, inside
+
+    def observe(self, x, own, weights):
+        scheme, own, weights = self.beneath(own, weights)
+        scheme.observe(x, own, weights)
+
+    def logits(self, q, k, positions, own, weights):
+        scheme, of_scheme, inside = self.beneath(own, weights)
+        unscaled = scheme.logits(q, k, positions, of_scheme, inside)
+        bias = scheme.logits(0 * q, k, positions, of_scheme, inside)
+        factor = self.factor(np.maximum(positions, 0) + 1, own, weights)
+        return (unscaled - bias) * factor[..., None] + bias
+
+
+class LogN(LogitScale):
+    def factor(self, count, own, weights):
+        return np.maximum(1, np.log(count) / math.log(own.get("train_length", 32)))[None]
+
+
+class SSMax(LogitScale):
+    def factor(self, count, own, weights):
+        return weights["s"][:, None] * np.log(count)
+
+
+class Llama4Temperature(LogitScale):
+    over = "nope"
+
+    def factor(self, count, own, weights):
+        steps = np.floor(count / own.get("floor_scale", 8192))
+        return 1 + own.get("attn_scale", 0.1) * np.log(1 + steps)[None]
+
+
+SCHEMES = {
+    "logn": Scheme(
+        LogN(),
+        [{"train_length": 8}, {"over": "alibi", "train_length": 20}]
+        + [{"over": {"name": "pi", "factor": 3.0}, "train_length": 30}],
+        {"over": Alternative("alibi")},
+        overrides={"train_length": 8},
+    ),
+    "ssmax": Scheme(
+        SSMax(),
+        [{}, {"over": "nope", "num_heads": 2}, {"over": "fox"}],
+        {"over": Alternative("nope")},
+        heads="sharded",
+    ),
+    "llama4_temperature": Scheme(
+        Llama4Temperature(),
+        [
+            {"floor_scale": 8, "attn_scale": 0.1},
+            {"floor_scale": 3, "attn_scale": 0.7, "over": "rope"},
+        ],
+        {
+            "over": Alternative("alibi"),
+            "floor_scale": Alternative(20),
+            "attn_scale": Alternative(1.0),
+        },
+        overrides={"floor_scale": 3, "attn_scale": 0.5},
+    ),
+}

@@ -1,0 +1,282 @@
+"""Layers that differ: windows, patterns of encodings, and encodings put over others."""
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from schemes.equations import Alternative
+
+import posenc_jax
+from posenc_jax.encodings.logit_scale import Llama4Temperature, LogN, SSMax
+from posenc_jax.encodings.rope import RoPE
+from posenc_jax.encodings.wrapper import Wrapper
+from posenc_jax.registry import own_keywords
+from posenc_jax.rotary.frequencies import PositionInterpolation
+from posenc_jax.rotary.positions import text
+
+B, T = 2, 24
+TOKEN_IDS = np.arange(B * T, dtype=np.int32).reshape(B, T)
+UNUSED_ID = B * T + 3
+
+
+def close(actual, expected, rtol=1e-5, atol=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+def far(actual, expected) -> bool:
+    return float(jnp.abs(actual - expected).max()) > 1e-3
+
+
+# Windows
+
+
+class Hidden(Wrapper):
+    """Another scheme that hides by hand what a window would."""
+
+    def __init__(self, inner, window):
+        super().__init__(inner)
+        self.window = window
+
+    def score(self, logits_BHTS, tile):
+        ago = tile.q_index[:, None, :, None] - tile.k_index[:, None, None, :]
+        return jnp.where(ago < self.window, self.inner.score(logits_BHTS, tile), -jnp.inf)
+
+
+@pytest.mark.parametrize("name", ["nope", "rope", "alibi", "transformer_xl", "fox", "path"])
+@pytest.mark.parametrize("window", [1, 40, 200])
+@pytest.mark.parametrize("segments", [False, True])
+def test_a_window_is_masking_by_hand(name, window, segments):
+    """Over several blocks of rows, whose first keys have left the window."""
+    length, encoding = 300, common.build(name)
+    q, k, v = (common.normal(s, B, length, common.HEADS, common.HEAD_DIM) for s in range(3))
+    x_BTD = 0.5 * common.normal(3, B, length, common.WIDTH)
+    segment_ids = np.repeat([[0, 1]], (110, 190), axis=1) if segments else None
+
+    @jax.jit
+    def both(encoding):
+        tokens = posenc_jax.Tokens.of(encoding, text(length), segment_ids)
+        tokens = tokens.read(encoding, jnp.asarray(x_BTD))
+        by_hand = posenc_jax.attend(Hidden(encoding, window), q, k, v, tokens)
+        return posenc_jax.attend(encoding, q, k, v, tokens, window=window), by_hand
+
+    actual, expected = both(encoding)
+    close(actual, expected, 1e-4, 1e-4)
+    if window == 1:
+        close(actual, v)
+
+
+def influence(layers, query=T - 1, **keywords):
+    """How much the logits of one token depend on each token of its row."""
+    model = common.build_model(layers, **keywords)
+    weights_BTV = np.zeros((B, T, common.VOCAB), np.float32)
+    weights_BTV[0, query, UNUSED_ID] = 1.0
+    _, gradients = common.loss_and_gradients(model, TOKEN_IDS, text(T), weights_BTV)
+    return np.abs(gradients.embedding[...]).max(axis=-1)[TOKEN_IDS[0]]
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_model_reaches_as_far_as_its_windows(scan):
+    rope, nope = common.build("rope"), common.build("nope")
+    layers = posenc_jax.Layers([rope, nope], [5, 3])
+    reach = 2 * (5 - 1) + 2 * (3 - 1)
+    seen = influence(layers, num_layers=4, scan=scan, remat=scan)
+    assert (seen[T - 1 - reach :] > 0).all() and (seen[: T - 1 - reach] == 0).all()
+    unbounded = posenc_jax.Layers([rope, nope], [5, None])
+    assert (influence(unbounded, num_layers=4, scan=scan) > 0).all()
+
+
+def test_bad_windows():
+    rope = common.build("rope")
+    with pytest.raises(ValueError, match=r"windows=\(0,\) must be at least 1, or None"):
+        posenc_jax.Layers([rope], [0])
+    with pytest.raises(ValueError, match="got 2 encodings and 1 windows"):
+        posenc_jax.Layers([rope, rope], [3])
+
+
+# Patterns
+
+
+def rope(**keywords):
+    return RoPE(head_dim=common.HEAD_DIM, **keywords)
+
+
+def irope_by_hand():
+    turning, still = rope(base=5e5, layout="interleaved"), Llama4Temperature(floor_scale=7)
+    return posenc_jax.Layers([turning, turning, turning, still])
+
+
+def rnope_swa_by_hand():
+    near = rope()
+    return posenc_jax.Layers([near, near, near, posenc_jax.Encoding()], [6, 6, 6, None])
+
+
+def dual_base_by_hand():
+    near = rope()
+    far_away = rope(base=1e6, frequencies=PositionInterpolation(8.0))
+    return posenc_jax.Layers([near] * 5 + [far_away], [6] * 5 + [None])
+
+
+BY_HAND = {
+    "irope": (irope_by_hand, {"floor_scale": 7}, 4),
+    "rnope_swa": (rnope_swa_by_hand, {"window": 6}, 4),
+    "dual_base": (dual_base_by_hand, {"window": 6, "global_factor": 8.0}, 6),
+}
+each_pattern = pytest.mark.parametrize("name", common.PATTERNS)
+
+
+@each_pattern
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_pattern_is_its_layers(name, scan):
+    by_hand, own, turn = BY_HAND[name]
+    layers = common.build(name, **own)
+    assert isinstance(layers, posenc_jax.Layers) and len(layers.pattern) == turn
+    model, expected = (
+        common.forward(common.build_model(each, num_layers=2 * turn, scan=scan), TOKEN_IDS, text(T))
+        for each in (layers, by_hand())
+    )
+    close(model, expected, rtol=1e-5, atol=1e-5)
+
+
+@each_pattern
+def test_a_pattern_trains(name):
+    """A step down the gradient lowers the loss, and no parameter is left out."""
+    _, own, turn = BY_HAND[name]
+    model = common.build_model(common.build(name, **own), num_layers=turn)
+    weights_BTV = common.normal(0, B, T, common.VOCAB)
+    before, gradients = common.loss_and_gradients(model, TOKEN_IDS, text(T), weights_BTV)
+    assert all(np.abs(g).max() > 1e-3 for g in jax.tree.leaves(gradients))
+    squares = sum(float((g**2).sum()) for g in jax.tree.leaves(gradients))
+    model = jax.tree.map(lambda p, g: p - 0.01 * before / squares * g, model, gradients)
+    after, _ = common.loss_and_gradients(model, TOKEN_IDS, text(T), weights_BTV)
+    assert abs(after - 0.99 * before) < 0.005 * abs(before)
+
+
+ALTERNATIVES = {
+    "irope": {
+        "base": Alternative(100.0),
+        "interval": Alternative(2),
+        "floor_scale": Alternative(4),
+        "attn_scale": Alternative(1.0, beside={"floor_scale": 4}),
+    },
+    "rnope_swa": {
+        "base": Alternative(100.0),
+        "interval": Alternative(2),
+        "window": Alternative(4),
+    },
+    "dual_base": {
+        "local_base": Alternative(100.0),
+        "global_base": Alternative(100.0),
+        "global_factor": Alternative(8.0, beside={"global_base": 100.0}),
+        "interval": Alternative(3),
+        "window": Alternative(4),
+    },
+}
+
+
+@each_pattern
+def test_every_keyword_of_a_pattern_matters(name):
+    assert set(own_keywords(name)) == set(ALTERNATIVES[name])
+    for keyword, other in ALTERNATIVES[name].items():
+        one, two = (
+            common.build_model(
+                common.build(name, **other.beside, **value), num_layers=BY_HAND[name][2]
+            )
+            for value in ({}, {keyword: other.value})
+        )
+        assert far(*(common.forward(m, TOKEN_IDS, text(T)) for m in (one, two))), keyword
+
+
+@each_pattern
+def test_bad_patterns(name):
+    with pytest.raises(ValueError, match="interval=1 must be at least 2"):
+        common.build(name, interval=1)
+    turn = BY_HAND[name][2]
+    message = f"a pattern of {turn} encodings does not repeat evenly over 2 layers"
+    with pytest.raises(ValueError, match=message):
+        common.build_model(name)
+    with pytest.raises(TypeError, match="has no keyword 'intervall', did you mean 'interval'"):
+        common.build(name, intervall=4)
+    with pytest.raises(ValueError, match=rf"make\('{name}', ...\) needs head_dim="):
+        posenc_jax.make(name)
+    with pytest.raises(ValueError, match=f"over='{name}' must be an encoding, not a pattern"):
+        common.build("logn", over=name)
+
+
+# Over another encoding
+
+
+@pytest.mark.parametrize("name", common.one_of_each_program())
+def test_a_wrapper_that_changes_nothing(name):
+    inner = common.build(name)
+    x_BTD = 0.5 * common.normal(0, B, T, common.WIDTH)
+    output = common.attention(Wrapper(inner), x_BTD, text(T))
+    close(output, common.attention(inner, x_BTD, text(T)))
+    for attribute in ("per_layer", "shift_invariant", "whole_rows"):
+        assert getattr(Wrapper(inner), attribute) == getattr(inner, attribute)
+
+
+@pytest.mark.parametrize("name", ["logn", "ssmax"])
+@pytest.mark.parametrize("over", ["fox", "transformer_xl", {"name": "path", "rank": 3}, "t5"])
+def test_over_a_scheme_with_parameters(name, over):
+    """Of each layer's own, where that scheme has them for each layer or this one does."""
+    encoding = common.build(name, num_layers=3, over=over)
+    shared = (name, over) == ("logn", "t5")
+    assert encoding.per_layer != shared
+    assert all((p.shape[0] == 3) != shared for p in jax.tree.leaves(encoding))
+    output = common.forward(common.build_model(encoding, num_layers=3), TOKEN_IDS, text(T))
+    other = jax.tree.map(lambda p: p[::-1], encoding)
+    assert far(output, common.forward(common.build_model(other, num_layers=3), TOKEN_IDS, text(T)))
+
+
+def test_over_a_scheme_already_built():
+    sizes = dict(train_length=8, rngs=nnx.Rngs(0))
+    named = common.build("logn", over={"name": "pi", "factor": 2.0}, train_length=8)
+    built = LogN(over=common.build("pi", factor=2.0), train_length=8)
+    x_BTD = common.normal(0, B, T, common.WIDTH)
+    close(*(common.attention(each, x_BTD, text(T)) for each in (named, built)))
+    stacked = common.build("fox", num_layers=3)
+    assert LogN(over=stacked, train_length=8).per_layer
+    with pytest.raises(ValueError, match=r"over=FoX\(...\) has parameters for each layer"):
+        posenc_jax.make("ssmax", num_heads=4, num_layers=3, over=stacked, **sizes)
+
+
+@pytest.mark.parametrize("over", ["rope", "alibi", "fox", "path"])
+def test_a_logit_scale_is_scaling_queries_by_hand(over):
+    """Over several blocks of rows; what is added to the logits is not scaled."""
+    length, inner = 300, common.build(over)
+    q, k, v = (common.normal(s, B, length, common.HEADS, common.HEAD_DIM) for s in range(3))
+    x_BTD = 0.5 * common.normal(3, B, length, common.WIDTH)
+    factor = np.maximum(1, np.log(np.arange(1, length + 1)) / np.log(8))[:, None, None]
+
+    @jax.jit
+    def attend(encoding, q):
+        tokens = posenc_jax.Tokens.of(encoding, text(length)).read(encoding, jnp.asarray(x_BTD))
+        return posenc_jax.attend(encoding, q, k, v, tokens)
+
+    scaled = attend(LogN(over=inner, train_length=8), q)
+    close(scaled, attend(inner, q * factor[None].astype(np.float32)), 1e-4, 1e-4)
+
+
+def test_ssmax_starts_as_softmax_at_the_training_length():
+    encoding = SSMax(num_heads=3, train_length=50, rngs=nnx.Rngs(0), over=posenc_jax.Encoding())
+    ones = jnp.ones((1, 3, 3, 1))
+    tokens = posenc_jax.Tokens.of(encoding, jnp.array([[0, 49, 2499]]))
+    close(encoding.rotate(ones, tokens.prepared, is_query=True)[0, :, 0, 0], [0, 1, 2])
+
+
+def test_bad_logit_scales():
+    encoding = common.build("ssmax")
+    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    with pytest.raises(ValueError, match="made for num_heads=4, but attention has 2 query heads"):
+        encoding.rotate(jnp.ones((1, T, 2, common.HEAD_DIM)), tokens.prepared, is_query=True)
+    with pytest.raises(ValueError, match=r"LogN needs one position axis.*\(2, 1, 24\)"):
+        posenc_jax.Tokens.of(common.build("logn"), jnp.zeros((2, 1, T), jnp.int32))
+    for name in ("logn", "ssmax"):
+        with pytest.raises(ValueError, match="train_length=1 must be at least 2"):
+            common.build(name, train_length=1)
+    with pytest.raises(ValueError, match="floor_scale=0 must be a positive number of tokens"):
+        common.build("llama4_temperature", floor_scale=0)
+    with pytest.raises(ValueError, match="unknown encoding 'ropee', did you mean 'rope'"):
+        common.build("logn", over="ropee")

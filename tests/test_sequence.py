@@ -1,0 +1,141 @@
+"""What data-dependent schemes compute over a sequence: exactly, and within their own document."""
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import posenc_jax
+from posenc_jax.rotary.positions import text
+from posenc_jax.sequence import by_segment, running_sum, short_convolution
+
+
+def close(actual, expected, rtol=1e-5, atol=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("mean", [1e-3, 1.0, 50.0])
+def test_differences_of_running_sums_are_exact_however_long_the_sequence(mean):
+    x_BTN = mean * np.random.default_rng(0).exponential(size=(1, 1 << 18, 1)).astype(np.float32)
+    high, low = jax.jit(running_sum)(x_BTN)
+    exact = np.cumsum(x_BTN.astype(np.float64), axis=1)
+    for apart in (1, 2, 300, 100_000):
+        of_float32 = high[:, apart:] - high[:, :-apart]
+        actual = of_float32 + (low[:, apart:] - low[:, :-apart])
+        expected = exact[:, apart:] - exact[:, :-apart]
+        close(actual, expected, rtol=2e-6, atol=1e-6 * mean)
+        if apart < 3:  # what float32 alone would give
+            assert np.abs(of_float32 - expected).max() > 1e-3 * mean
+
+
+def test_gradient_of_a_running_sum():
+    weights = common.normal(0, 1, 9, 2)
+
+    def loss(x):
+        high, low = running_sum(x)
+        return ((high + low) * weights).sum()
+
+    expected = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1]
+    close(jax.grad(loss)(common.normal(1, 1, 9, 2)), expected)
+
+
+def test_a_token_far_into_a_sequence_forgets_as_much_as_an_early_one():
+    encoding = common.build("fox", num_heads=1, bias_init=0.0)
+    length, near = 1 << 17, 8
+    x_BTD = 0.5 * common.normal(0, 1, length, common.WIDTH)
+    x_BTD[:, -near:] = x_BTD[:, :near]
+    tokens = posenc_jax.Tokens.of(encoding, text(length)).read(encoding, jnp.asarray(x_BTD))
+    q, k, v = (common.normal(seed, 1, near, 1, common.HEAD_DIM) for seed in range(3))
+
+    def attend(part):
+        sums = jax.tree.map(lambda x: x[:, part], tokens.prepared)
+        return posenc_jax.attend(encoding, q, k, v, posenc_jax.Tokens(text(near), None, sums))
+
+    close(attend(slice(length - near, length)), attend(slice(0, near)), rtol=1e-5, atol=1e-6)
+
+
+def test_short_convolution_is_numpys():
+    x, kernel = common.normal(0, 2, 9, 3), common.normal(1, 4, 3)
+    expected = [
+        np.stack([np.convolve(row[:, n], kernel[:, n])[:9] for n in range(3)], axis=-1) for row in x
+    ]
+    close(short_convolution(jnp.asarray(x), jnp.asarray(kernel)), np.stack(expected))
+    one = short_convolution(jnp.asarray(x[:, :1]), jnp.asarray(kernel))
+    close(one, x[:, :1] * kernel[None, :1])
+
+
+def test_by_segment_puts_everything_back():
+    segment_ids = np.array([[5, 2, 5, 2, 2], [1, 1, 1, 0, 0]])
+    index = np.array([[4, 0, 3, 2, 1], [0, 1, 2, 3, 4]])
+    tokens = posenc_jax.Tokens(text(5), jnp.asarray(segment_ids), None, jnp.asarray(index))
+    x = jnp.asarray(index, jnp.float32)[..., None]
+    seen = []
+
+    def look(x, segment_ids):
+        seen.extend([x[..., 0], segment_ids])
+        return x + 10 * segment_ids[..., None]
+
+    close(by_segment(look, x, tokens)[..., 0], index + 10 * segment_ids)
+    close(seen[1], np.sort(segment_ids))
+    close(seen[0], [[0, 1, 2, 3, 4], [3, 4, 0, 1, 2]])
+
+
+@pytest.mark.parametrize("name", ["fox", "path", "selective_rope"])
+def test_documents_interleaved_in_any_layout_are_separate_documents(name):
+    """Tokens read in another order than they were written, those of two documents in turns."""
+    encoding = common.build(name, **({"forget_gate": True} if name == "path" else {}))
+    length, rng = 30, np.random.default_rng(0)
+    segment_ids = rng.integers(0, 2, (1, length))
+    x_BTD = 0.5 * common.normal(0, 1, length, common.WIDTH)
+    layout = rng.permutation(length)
+
+    def attend(x_BTD, tokens):
+        tokens = tokens.read(encoding, x_BTD)
+        q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
+        return posenc_jax.attend(encoding, q, k, v, tokens)
+
+    positions = text(length)
+    together = posenc_jax.Tokens(
+        positions, jnp.asarray(segment_ids[:, layout]), None, jnp.asarray(layout[None])
+    )
+    actual = np.empty((length, common.HEADS, common.HEAD_DIM))
+    actual[layout] = attend(x_BTD[:, layout], together)[0]
+    for document in (0, 1):
+        its = np.flatnonzero(segment_ids[0] == document)
+        alone = attend(x_BTD[:, its], posenc_jax.Tokens(positions[:, : len(its)]))
+        close(actual[its], alone[0])
+
+
+def test_gradients_of_path_are_those_of_its_product():
+    """By queries, keys, directions and betas, of transitions applied one after another."""
+    T, H, C = 9, common.HEADS, common.HEAD_DIM
+    encoding = common.build("path")
+    q, k, v, w = (jnp.asarray(common.normal(seed, 1, T, H, C)) for seed in range(4))
+    w = w / jnp.linalg.norm(w, axis=-1, keepdims=True)
+    beta = jax.nn.sigmoid(jnp.asarray(common.normal(4, 1, T, H))) * 2
+    weights = common.normal(5, 1, T, H, C)
+
+    def by_attend(q, k, w, beta):
+        prepared = {"w": w, "beta": beta, "segment_ids": None, "gate": None}
+        tokens = posenc_jax.Tokens(text(T), None, prepared)
+        return (posenc_jax.attend(encoding, q, k, v, tokens) * weights).sum()
+
+    def by_product(q, k, w, beta):
+        keys, rows = k, []
+        for m in range(T):
+            # Every key before token m passes its transition; the others wait.
+            along = jnp.einsum("bshc,bhc->bsh", keys, w[:, m]) * beta[:, m][:, None]
+            moved = keys - along[..., None] * w[:, m][:, None]
+            keys = jnp.where((jnp.arange(T) < m)[None, :, None, None], moved, keys)
+            logits = jnp.einsum("bhc,bshc->bhs", q[:, m], keys) / C**0.5
+            logits = jnp.where((jnp.arange(T) <= m)[None, None], logits, -jnp.inf)
+            rows.append(jnp.einsum("bhs,bshc->bhc", jax.nn.softmax(logits), v))
+        return (jnp.stack(rows, axis=1) * weights).sum()
+
+    arguments = q, k, w, beta
+    actual, expected = (
+        jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(*arguments)
+        for loss in (by_attend, by_product)
+    )
+    jax.tree.map(lambda a, b: close(a, b, rtol=1e-4, atol=1e-4), actual, expected)
