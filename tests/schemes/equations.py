@@ -16,13 +16,17 @@ class Alternative:
     """Another value of a keyword, and the settings under which it must matter.
 
     ``beside`` are further keywords that both sides get, ``baseline`` the value on the other side
-    (default: the scheme's own default), ``num_axes`` the number of position axes.
+    (default: the scheme's own default), ``num_axes`` the number of position axes and
+    ``baseline_axes`` that of the other side, if it is another. ``training_only`` keywords show in
+    ``place`` and ``aux_loss`` under a key, and nowhere else.
     """
 
     value: Any
     beside: dict[str, Any] = dataclasses.field(default_factory=dict)
     baseline: Any = None
     num_axes: int = 1
+    baseline_axes: int | None = None
+    training_only: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Scheme:
       overrides: keywords it needs to be used past its training length, and to show at short ones.
       invisible: endings of paths to parameters that cannot change the output.
       whole_positions_only: fractional and negative positions mean nothing to it.
+      depends_on_batch: where no length is given, what it does to one document depends on how long
+        the others are, as one random draw must be large enough for all.
       heads: "any" subset of the model's heads will do; or its parameters must be "sharded" by head
         as queries are, because ``rotate`` knows no head numbers; or heads are "mixed", and all of
         them must be there.
@@ -48,6 +54,7 @@ class Scheme:
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
     invisible: tuple[tuple[str, ...], ...] = ()
     whole_positions_only: bool = False
+    depends_on_batch: bool = False
     heads: str = "any"
 
 
@@ -64,8 +71,11 @@ class NoPE:
 
     ``own`` are the keywords it was made with, ``weights`` its parameters by their dotted paths.
     Arrays are ``x [T, D]``, ``q``, ``k`` and ``v [T, H, C]``, ``logits`` and softmax ``weights``
-    of attention ``[H, T, T]``, ``out [T, H, C]``.
+    of attention ``[H, T, T]``, ``out [T, H, C]``; only ``place`` sees all rows, ``[B, T]``.
     """
+
+    def place(self, positions, own):
+        return positions
 
     def embed(self, x, positions, own, weights):
         return x
