@@ -21,6 +21,8 @@ REGISTRY = {
     "nope": "posenc_jax.encoding:Encoding",
     "sinusoidal": "posenc_jax.encodings.sinusoidal:Sinusoidal",
     "learned": "posenc_jax.encodings.learned:Learned",
+    "seqpe": "posenc_jax.encodings.seqpe:SeqPE",
+    "randomized": "posenc_jax.encodings.randomized:Randomized",
     "rope": "posenc_jax.encodings.rope:RoPE",
     "pi": "posenc_jax.encodings.rope:pi",
     "dynamic_pi": "posenc_jax.encodings.rope:dynamic_pi",

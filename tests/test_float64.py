@@ -16,6 +16,7 @@ def softmax(logits):
 
 def reference_attention(equations, x_BTD, positions_BT, own, weights, projections):
     outputs = []
+    positions_BT = equations.place(positions_BT, own)
     for x_TD, positions_T in zip(x_BTD, positions_BT, strict=True):
         x_TD = equations.embed(x_TD, positions_T, own, weights)
         q, k, v = (np.einsum("td,dhc->thc", x_TD, w) for w in projections)

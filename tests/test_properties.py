@@ -183,11 +183,12 @@ def test_packed_documents_are_separate_documents(name):
     lengths = (7, common.TRAIN_LENGTH + 9)
     segment_ids = np.repeat([3, 5], lengths)[None]
     x_BTD = residual(sum(lengths))
+    length = max(lengths) if schemes.ALL[name].depends_on_batch else None
     together = common.attention(
-        encoding, x_BTD, np.asarray(packed(jnp.asarray(segment_ids))), segment_ids
+        encoding, x_BTD, np.asarray(packed(jnp.asarray(segment_ids))), segment_ids, length
     )
-    first = common.attention(encoding, x_BTD[:, : lengths[0]], text(lengths[0]))
-    second = common.attention(encoding, x_BTD[:, lengths[0] :], text(lengths[1]))
+    first = common.attention(encoding, x_BTD[:, : lengths[0]], text(lengths[0]), length=length)
+    second = common.attention(encoding, x_BTD[:, lengths[0] :], text(lengths[1]), length=length)
     close(together[:, : lengths[0]], first)
     close(together[:, lengths[0] :], second)
 
@@ -477,23 +478,42 @@ def test_every_keyword_matters(name, keyword):
     baseline = {} if other.baseline is None else {keyword: other.baseline}
     one = common.build(name, **other.beside, **baseline)
     two = common.build(name, **other.beside, **{keyword: other.value})
-    positions = shuffled(100)
-    if other.num_axes > 1:
-        positions = np.stack([positions + 5 * axis for axis in range(other.num_axes)])
-        positions[1:] = positions[1:, :, ::-1]
+    if other.training_only:
+        assert far(*(in_training(each) for each in (one, two)))
+        return
     # Without jit: so many settings, of the same shapes, are quicker run than compiled.
-    x_BTD, positions = jnp.asarray(residual()), jnp.asarray(positions)
+    x_BTD, axes = jnp.asarray(residual()), (other.baseline_axes or other.num_axes, other.num_axes)
 
-    def output(encoding):
+    def output(encoding, num_axes):
+        positions = jnp.asarray(on_axes(num_axes))
         return common.attention.__wrapped__(encoding, x_BTD, positions)
 
+    outputs = [output(*each) for each in zip((one, two), axes, strict=True)]
     if not other.trains:
-        assert far(output(one), output(two))
+        assert far(*outputs)
         return
-    close(output(one), output(two))
-    gradients = [jax.grad(lambda each: (output(each) ** 2).sum())(each) for each in (one, two)]
+    close(*outputs)
+    gradients = [jax.grad(lambda each: (output(each, 1) ** 2).sum())(each) for each in (one, two)]
     for pair in zip(*map(jax.tree.leaves, gradients), strict=True):
         assert far(*pair)
+
+
+def on_axes(num_axes):
+    """``[B, T]`` positions, or ``[num_axes, B, T]`` of which each axis has another order."""
+    positions = shuffled(100 - 5 * (num_axes - 1))
+    if num_axes == 1:
+        return positions
+    positions = np.stack([positions + 5 * axis for axis in range(num_axes)])
+    positions[1:] = positions[1:, :, ::-1]
+    return positions
+
+
+def in_training(encoding):
+    """Positions and objectives of a few training steps, ``[steps, T + 1]``."""
+    keys = jax.random.split(jax.random.key(0), 8)
+    places = jnp.stack([encoding.place(text(T), key)[0] for key in keys])
+    losses = jnp.stack([jnp.asarray(encoding.aux_loss(key)) for key in keys])
+    return jnp.concatenate([places, losses[:, None]], axis=1)
 
 
 # Models

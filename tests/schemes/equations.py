@@ -16,8 +16,10 @@ class Alternative:
     """Another value of a keyword, and the settings under which it must matter.
 
     ``beside`` are further keywords that both sides get, ``baseline`` the value on the other side
-    (default: the scheme's own default), ``num_axes`` the number of position axes. ``trains`` marks
-    a keyword that changes no output, only which parameters have a gradient.
+    (default: the scheme's own default), ``num_axes`` the number of position axes and
+    ``baseline_axes`` that of the other side, if it is another. ``trains`` marks a keyword that
+    changes no output, only which parameters have a gradient; ``training_only`` one that shows in
+    ``place`` and ``aux_loss`` under a key, and nowhere else.
     """
 
     value: Any
@@ -25,6 +27,8 @@ class Alternative:
     baseline: Any = None
     num_axes: int = 1
     trains: bool = False
+    baseline_axes: int | None = None
+    training_only: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Scheme:
       invisible: endings of paths to parameters that cannot change the output.
       whole_positions_only: fractional and negative positions mean nothing to it.
       reads_positions: False where the order of the tokens decides, and what they contain.
+      depends_on_batch: where no length is given, what it does to one document depends on how long
+        the others are, as one random draw must be large enough for all.
       heads: "any" subset of the model's heads will do; or its parameters must be "sharded" by head
         as queries are, because ``rotate`` knows no head numbers; or heads are "mixed", and all of
         them must be there.
@@ -53,6 +59,7 @@ class Scheme:
     invisible: tuple[tuple[str, ...], ...] = ()
     whole_positions_only: bool = False
     reads_positions: bool = True
+    depends_on_batch: bool = False
     heads: str = "any"
     distant: int = 1_000_003
 
@@ -70,8 +77,11 @@ class NoPE:
 
     ``own`` are the keywords it was made with, ``weights`` its parameters by their dotted paths.
     Arrays are ``x [T, D]``, ``q``, ``k`` and ``v [T, H, C]``, ``logits`` and softmax ``weights``
-    of attention ``[H, T, T]``, ``out [T, H, C]``.
+    of attention ``[H, T, T]``, ``out [T, H, C]``; only ``place`` sees all rows, ``[B, T]``.
     """
+
+    def place(self, positions, own):
+        return positions
 
     def embed(self, x, positions, own, weights):
         return x

@@ -1,0 +1,116 @@
+"""Randomized positions.
+
+https://arxiv.org/abs/2305.16843
+
+T tokens get T different numbers drawn from ``0 .. max_length - 1``, in ascending order, so that
+positions far beyond the training length are met in training, if never all at once. Overrides
+``place``; everything else is the wrapped scheme's.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.wrapper import Wrapper, wrapped
+from posenc_jax.gather import rows
+
+
+class Randomized(Wrapper):
+    """Another scheme on randomly drawn, ordered positions.
+
+    Token p gets the p-th smallest of T different integers drawn from ``0 .. max_length - 1``;
+    tokens at the same position get the same one. T is ``length`` where it is given and else the
+    largest position of the batch plus one, so one draw serves all rows, all position axes,
+    queries and keys.
+
+    Training draws anew in every step. Evaluation has no key and uses one fixed draw, for the paper
+    draws at evaluation too; average over seeds for the expectation. The paper draws for each
+    layer as well, where here one draw serves the whole model. Its relative variants draw
+    distances instead of positions and are not defined for causal attention: here a relative
+    scheme sees the differences of drawn positions.
+
+    A position outside the draw raises ValueError; under ``jax.jit``, where values are not known,
+    it becomes NaN, and so does every position if T exceeds ``max_length``.
+
+    Args:
+      over: the scheme that gets the drawn positions: its name, a mapping of its name and its own
+        keywords (``{"name": "rope", "base": 500000.0}``), or one already built, which it must be
+        if it has parameters for each layer.
+      max_length: how many numbers there are to draw from, more than the longest sequence ever
+        evaluated; 2048 in the paper, for lengths up to 500. It is the ``train_length`` of a
+        scheme given by name.
+      evaluation_seed: of the draw without a key.
+      num_heads, num_kv_heads, head_dim, model_dim, rngs: what ``make`` is to build ``over`` with.
+    """
+
+    def __init__(
+        self,
+        *,
+        over: "str | Mapping | Encoding" = "rope",
+        max_length: int = 2048,
+        evaluation_seed: int = 0,
+        num_heads: int | None = None,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        model_dim: int | None = None,
+        rngs: nnx.Rngs | None = None,
+    ):
+        # Positions come out as float32, which counts to 2^24, because only a float can be NaN.
+        if not 1 <= max_length <= 2**24:
+            raise ValueError(f"max_length={max_length!r} must be within 1..2^24")
+        inner = wrapped(
+            over,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            model_dim=model_dim,
+            train_length=max_length,
+            rngs=rngs,
+        )
+        if inner.per_layer and inner is not over:
+            raise ValueError(
+                f"over={over!r} has parameters for each layer: build it first, "
+                "over=make(..., num_layers=)"
+            )
+        super().__init__(inner)
+        self.shift_invariant = False
+        self.max_length = max_length
+        self.evaluation_seed = evaluation_seed
+
+    def place(self, positions, key=None, length=None):
+        positions = jnp.asarray(positions)
+        count = jnp.max(positions if length is None else jnp.asarray(length) - 1) + 1
+        if not isinstance(positions, jax.core.Tracer) and not isinstance(count, jax.core.Tracer):
+            _check_range(np.asarray(positions), int(count), self.max_length)
+        key, inner_key = (
+            (jax.random.key(self.evaluation_seed), None) if key is None else jax.random.split(key)
+        )
+        is_drawable = (positions >= 0) & (positions % 1 == 0)
+        index = jnp.where(is_drawable, positions, self.max_length).astype(jnp.int32)
+        drawn = rows(self._draw(key, count), index, mode="fill", fill_value=jnp.nan)
+        return super().place(drawn, inner_key, length)
+
+    def _draw(self, key, count):
+        """float32 ``[max_length]``: ``count`` different integers, ascending, and NaN after them."""
+        numbers = jnp.arange(self.max_length, dtype=jnp.float32)
+        is_drawn = jax.random.permutation(key, self.max_length) < count
+        drawn = jnp.sort(jnp.where(is_drawn, numbers, jnp.nan))
+        return jnp.where(count <= self.max_length, drawn, jnp.nan)
+
+
+def _check_range(positions, count, max_length):
+    if count > max_length:
+        raise ValueError(
+            f"{count} positions cannot be drawn from max_length={max_length}; build the encoding "
+            "with a larger one"
+        )
+    outside = positions[(positions < 0) | (positions >= count) | (positions % 1 != 0)]
+    if outside.size:
+        raise ValueError(
+            f"position {outside.flat[0]} is not among the {count} drawn, 0..{count - 1}; use whole "
+            "positions below length="
+        )

@@ -1,0 +1,253 @@
+"""SeqPE, sequential position encoding.
+
+https://arxiv.org/abs/2506.13277
+
+A small Transformer reads the decimal digits of a position and makes a vector ``pe`` of them, once
+for each position and all layers; ``pe_q`` and ``pe_k`` are linear in it. Text adds their product
+to the logits, ``(q . k + s pe_q . pe_k) / sqrt(C)``, which is the ordinary product of
+``[q ; s pe_q]`` and ``[k ; pe_k]``. Overrides ``place``, ``embed``, ``prepare``, ``rotate`` and
+``aux_loss``.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.seqpe_encoder import DigitEncoder, linear
+from posenc_jax.encodings.seqpe_losses import (
+    contrastive_loss,
+    draw_candidates,
+    draw_places,
+    nearest,
+    transfer_loss,
+)
+
+HOOKS = ("attn_scalar", "attn_mul", "attn_add", "input_add")
+
+
+class SeqPE(Encoding):
+    """Positions read digit by digit.
+
+    The two regularisers are in ``aux_loss`` and the random shift of the training positions in
+    ``place``; both need a key, so that evaluation has neither.
+
+    Defaults are the published text model's. Its image model differs in ``hook="attn_mul"`` with a
+    projection of its own in every layer ("multi"), which is not offered: here a scheme is either
+    shared by the layers or has all its parameters, the encoder with them, in each. Other
+    deviations from the released code: no dropout in the encoder (0.1 there); a shift starts
+    anywhere, not at one of 320 places drawn once; the second regulariser is not left out in the
+    steps that happen to be shifted; its windows start outside the training block (the code lets
+    those of text overlap it by three quarters). See ``draw_candidates`` too. Published runs had
+    no weight decay and clipped the encoder's gradient by itself.
+
+    Args:
+      num_heads, num_kv_heads, head_dim: of one layer. Fewer kv heads than query heads are not in
+        the paper; each then has a ``pe_k`` of its own.
+      model_dim: width of the residual stream, and the encoder's.
+      train_length: tokens in one training sequence; with several axes, of a square or cube.
+      hook: what ``pe`` does. "attn_scalar" see above; "attn_mul" and "attn_add" multiply it into,
+        or add it to, queries and keys; "input_add" adds it to the token embeddings.
+      pe_qk: where ``pe_q`` and ``pe_k`` come from. "single" is one linear map for all layers;
+        "none" takes ``pe`` for both, which needs ``num_heads * head_dim == model_dim``.
+      scalar_scale: s in the equation, for "attn_scalar".
+      num_axes: position axes, whose digits make one string: positions are ``[num_axes, B, T]``,
+        or ``[B, T]`` for one.
+      max_position: training positions, shifted ones and those of the regularisers, are below it
+        on every axis; images have 100. It also says how many digits are read: larger positions
+        of as many digits are fine, those of more digits raise ValueError, as negative and
+        fractional ones do; under ``jax.jit``, where values are not known, they read NaN.
+      encoder_layers, encoder_heads: of the encoder. Default: 2, and one head every 64 channels.
+      bidirectional: let digits see those after them; they are causal in the published models.
+      mask_padding: hide the zeros that pad a number to its length, which published models read.
+      temperature: divides ``pe``.
+      shift_probability: how often a training step moves its positions by a random amount, the
+        same for all tokens of a row of positions.
+      contrastive_weight, transfer_weight: of the regularisers, see ``aux_loss``. 0 saves their
+        work.
+      num_pivots, num_candidates, num_offsets: positions in them; published are 16 to 32, 32
+        (images 64) and 32 (images 64).
+      rngs: initial values, N(0, 0.02), zero biases.
+    """
+
+    shift_invariant = False
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        model_dim: int,
+        train_length: int,
+        rngs: nnx.Rngs,
+        num_kv_heads: int | None = None,
+        hook: str = "attn_scalar",
+        pe_qk: str = "single",
+        scalar_scale: float = 1.0,
+        num_axes: int = 1,
+        max_position: int = 20_000,
+        encoder_layers: int = 2,
+        encoder_heads: int | None = None,
+        bidirectional: bool = False,
+        mask_padding: bool = False,
+        temperature: float = 1.0,
+        shift_probability: float = 0.1,
+        contrastive_weight: float = 0.1,
+        transfer_weight: float = 0.1,
+        num_pivots: int = 16,
+        num_candidates: int = 32,
+        num_offsets: int = 32,
+    ):
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        encoder_heads = max(1, model_dim // 64) if encoder_heads is None else encoder_heads
+        self.block_side = round(train_length ** (1 / num_axes))
+        _check_choices(hook, pe_qk, temperature, shift_probability)
+        _check_sizes(model_dim, encoder_heads, max_position, self.block_side)
+        _check_counts(num_pivots=num_pivots, num_candidates=num_candidates, num_offsets=num_offsets)
+        if pe_qk == "none" and not num_heads * head_dim == num_kv_heads * head_dim == model_dim:
+            raise ValueError(
+                f"pe_qk='none' cuts model_dim={model_dim} channels into heads, but queries have "
+                f"{num_heads} of {head_dim} and keys {num_kv_heads}; use pe_qk='single'"
+            )
+        self.hook = hook
+        self.heads = num_heads, num_kv_heads
+        self.head_dim = head_dim
+        self.scalar_scale = scalar_scale
+        self.num_axes = num_axes
+        self.max_position = max_position
+        self.shift_probability = shift_probability
+        self.contrastive_weight = contrastive_weight
+        self.transfer_weight = transfer_weight
+        self.num_pivots = num_pivots
+        self.num_candidates = num_candidates
+        self.num_offsets = num_offsets
+        self.encoder_heads = encoder_heads
+        self.encoder = DigitEncoder(
+            model_dim,
+            encoder_heads,
+            encoder_layers,
+            len(str(max_position - 1)),
+            num_axes,
+            bidirectional=bidirectional,
+            mask_padding=mask_padding,
+            temperature=temperature,
+            rngs=rngs,
+        )
+        is_projected = pe_qk == "single" and hook != "input_add"
+        width = (num_heads + num_kv_heads) * head_dim
+        self.pe_qk = linear(model_dim, width, rngs) if is_projected else None
+
+    def place(self, positions, key=None, length=None):
+        """Each row of positions, each axis of them, moved to another start; now and then."""
+        if key is None:
+            return positions
+        positions = jnp.asarray(positions)
+        last = positions.max(axis=-1, keepdims=True)
+        start_key, when_key = jax.random.split(key)
+        room = jnp.maximum(self.max_position - last, 1).astype(jnp.int32)
+        start = jax.random.randint(start_key, last.shape, 0, room)
+        is_shifted = jax.random.bernoulli(when_key, self.shift_probability)
+        return positions + jnp.where(is_shifted, start, 0).astype(positions.dtype)
+
+    def embed(self, x_BTD, positions):
+        if self.hook != "input_add":
+            return x_BTD
+        return x_BTD + self.encoder(positions).astype(x_BTD.dtype)
+
+    def prepare(self, positions, length):
+        """float32 ``pe_q [B, T, H, C]`` and ``pe_k [B, T, K, C]``."""
+        return None if self.hook == "input_add" else self.by_head(self.encoder(positions))
+
+    def by_head(self, pe_BTE):
+        """What ``prepare`` gives, made of the encoder's vectors."""
+        pe_q, pe_k = pe_BTE, pe_BTE
+        if self.pe_qk is not None:
+            pe_q, pe_k = jnp.split(self.pe_qk(pe_BTE), [self.heads[0] * self.head_dim], axis=-1)
+        return tuple(pe.reshape(*pe.shape[:2], -1, self.head_dim) for pe in (pe_q, pe_k))
+
+    def rotate(self, x_BTHC, prepared, *, is_query):
+        if self.hook == "input_add":
+            return x_BTHC
+        pe = prepared[0] if is_query else prepared[1]
+        heads, given = pe.shape[2], x_BTHC.shape[2]
+        if given % heads:
+            raise ValueError(
+                f"SeqPE was made for {heads} {'query' if is_query else 'kv'} heads, but attention "
+                f"has {given}; say num_heads= and num_kv_heads= to make"
+            )
+        # Keys may come already repeated for the query heads.
+        pe = jnp.repeat(pe, given // heads, axis=2)
+        if self.hook == "attn_scalar":
+            pe = self.scalar_scale * pe if is_query else pe
+            beside = pe.astype(x_BTHC.dtype) + jnp.zeros_like(x_BTHC[..., :1])  # for every row
+            return jnp.concatenate([x_BTHC, beside], axis=-1)
+        x = x_BTHC.astype(jnp.float32)
+        return (x * pe if self.hook == "attn_mul" else x + pe).astype(x_BTHC.dtype)
+
+    def aux_loss(self, key):
+        """The two regularisers, weighted.
+
+        The contrastive one (L_delta) asks which of some positions is nearest to a pivot, by inner
+        products of ``pe``. The transfer one (L_OOD) asks a block of positions that are never
+        trained on to attend among itself as the training block does.
+        """
+        contrastive_key, transfer_key = jax.random.split(key)
+        loss = jnp.zeros(())
+        if self.contrastive_weight:
+            loss += self.contrastive_weight * self._contrastive(contrastive_key)
+        if self.transfer_weight:
+            loss += self.transfer_weight * self._transfer(transfer_key)
+        return loss
+
+    def _contrastive(self, key):
+        pivot_key, candidate_key = jax.random.split(key)
+        shape = self.num_axes, self.num_pivots
+        pivots = jax.random.randint(pivot_key, shape, 0, self.max_position)
+        candidates = draw_candidates(candidate_key, pivots, self.num_candidates, self.max_position)
+        all_APN = jnp.concatenate([pivots[:, :, None], candidates], axis=2)
+        pe_PNE = self._encode(all_APN)
+        return contrastive_loss(pe_PNE[:, 0], pe_PNE[:, 1:], nearest(pivots, candidates))
+
+    def _transfer(self, key):
+        place_key, start_key, axis_key, outside_key = jax.random.split(key, 4)
+        count = min(self.num_offsets, self.block_side**self.num_axes)
+        offsets = draw_places(place_key, self.num_pivots, count, self.block_side, self.num_axes)
+        # Anywhere, but past the training block on one axis at least.
+        shape, end = (self.num_axes, self.num_pivots), self.max_position - self.block_side + 1
+        start = jax.random.randint(start_key, shape, 0, end)
+        outside = jax.random.randint(outside_key, shape, self.block_side, end)
+        axis = jax.random.randint(axis_key, (1, self.num_pivots), 0, self.num_axes)
+        is_outside = axis == jnp.arange(self.num_axes)[:, None]
+        start = jnp.where(is_outside, outside, start)
+        teacher, student = (self._encode(o) for o in (offsets, offsets + start[:, :, None]))
+        return transfer_loss(teacher, student, self.encoder_heads)
+
+    def _encode(self, positions_APN):
+        return self.encoder(positions_APN[0] if self.num_axes == 1 else positions_APN)
+
+
+def _check_choices(hook, pe_qk, temperature, shift_probability):
+    if hook not in HOOKS:
+        raise ValueError(f"hook={hook!r} must be one of {HOOKS}")
+    if pe_qk not in ("single", "none"):
+        raise ValueError(f"pe_qk={pe_qk!r} must be 'single' or 'none'")
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature!r} must be a positive number")
+    if not 0 <= shift_probability <= 1:
+        raise ValueError(f"shift_probability={shift_probability!r} must be within 0..1")
+
+
+def _check_sizes(model_dim, encoder_heads, max_position, block_side):
+    if encoder_heads < 1 or model_dim % encoder_heads:
+        raise ValueError(f"encoder_heads={encoder_heads} must divide model_dim={model_dim}")
+    if not 2 * block_side <= max_position <= 10**8:
+        raise ValueError(
+            f"max_position={max_position} must be within {2 * block_side}..10^8: the training "
+            "block must fit into it twice for the transfer loss"
+        )
+
+
+def _check_counts(**counts):
+    for name, value in counts.items():
+        if value < 2:
+            raise ValueError(f"{name}={value} must be at least 2 positions")

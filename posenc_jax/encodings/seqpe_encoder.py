@@ -1,0 +1,152 @@
+"""SeqPE's encoder: a small Transformer that reads a position as a string of digits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from posenc_jax.gather import rows
+
+BASE = 10
+
+
+def digits(positions, max_digits: int) -> jax.Array:
+    """int32 ``[..., max_digits]``: decimal digits, the largest first, zeros before the number."""
+    places = range(max_digits - 1, -1, -1)
+    return jnp.stack([positions // BASE**i % BASE for i in places], axis=-1).astype(jnp.int32)
+
+
+def is_written(positions, max_digits: int) -> jax.Array:
+    """bool ``[..., max_digits]``: the digit is the number's own and not a zero put before it."""
+    places = range(max_digits - 1, 0, -1)
+    return jnp.stack([*(positions >= BASE**i for i in places), positions >= 0], axis=-1)
+
+
+def visible(is_written_BTN, *, bidirectional: bool, mask_padding: bool) -> jax.Array:
+    """bool ``[B, T, N + 1, N + 1]``: what each digit, and the summary after them, attends to.
+
+    With ``mask_padding`` zeros before the number are not seen, and may then see nothing.
+    """
+    N = is_written_BTN.shape[-1]
+    seen = jnp.ones_like(is_written_BTN) if not mask_padding else is_written_BTN
+    seen = jnp.concatenate([seen, jnp.ones_like(seen[..., :1])], axis=-1)[:, :, None]
+    earlier = np.ones((N + 1, N + 1), bool) if bidirectional else np.tri(N + 1, dtype=bool)
+    return seen & earlier[None, None]
+
+
+class DigitBlock(nnx.Module):
+    """Attention between the digits of a string, then a feed-forward network; pre-norm."""
+
+    def __init__(self, width: int, num_heads: int, rngs: nnx.Rngs):
+        self.num_heads = num_heads
+        self.attention_norm = layer_norm(width, rngs)
+        self.attention_in = linear(width, 3 * width, rngs)
+        self.attention_out = linear(width, width, rngs)
+        self.mlp_norm = layer_norm(width, rngs)
+        self.mlp_in = linear(width, 4 * width, rngs)
+        self.mlp_out = linear(4 * width, width, rngs)
+
+    def __call__(self, x_BTNE, visible_BTNN):
+        q, k, v = (
+            heads.reshape(*heads.shape[:3], self.num_heads, -1)
+            for heads in jnp.split(self.attention_in(self.attention_norm(x_BTNE)), 3, axis=-1)
+        )
+        logits_BTHNM = jnp.einsum("btnhc,btmhc->bthnm", q, k) * q.shape[-1] ** -0.5
+        lowest = jnp.finfo(jnp.float32).min  # not -inf, or a digit that sees nothing would be NaN
+        weights = jax.nn.softmax(jnp.where(visible_BTNN[:, :, None], logits_BTHNM, lowest))
+        mixed = jnp.einsum("bthnm,btmhc->btnhc", weights, v).reshape(x_BTNE.shape)
+        x_BTNE = x_BTNE + self.attention_out(mixed)
+        hidden = jax.nn.gelu(self.mlp_in(self.mlp_norm(x_BTNE)), approximate=True)
+        return x_BTNE + self.mlp_out(hidden)
+
+
+class DigitEncoder(nnx.Module):
+    """Positions in, vectors out; the arguments are those of ``SeqPE``.
+
+    Vectors of digit, of slot and (with several axes) of axis are added; a trained vector without
+    a slot comes last, and what the blocks make of it is the position's.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        num_layers: int,
+        max_digits: int,
+        num_axes: int,
+        *,
+        bidirectional: bool,
+        mask_padding: bool,
+        temperature: float,
+        rngs: nnx.Rngs,
+    ):
+        self.max_digits = max_digits
+        self.num_axes = num_axes
+        self.bidirectional = bidirectional
+        self.mask_padding = mask_padding
+        self.temperature = temperature
+        self.digit_table = normal(rngs, BASE, width)
+        self.slot_table = normal(rngs, max_digits * num_axes, width)
+        self.axis_table = normal(rngs, num_axes, width) if num_axes > 1 else None
+        self.summary = normal(rngs, width)
+        self.digit_blocks = nnx.List(DigitBlock(width, num_heads, rngs) for _ in range(num_layers))
+        self.last_norm = layer_norm(width, rngs)
+        self.out = linear(width, width, rngs)
+
+    def __call__(self, positions) -> jax.Array:
+        """float32 ``[B, T, E]``; NaN for a position that is not a number of ``max_digits``."""
+        positions_ABT = positions[None] if self.num_axes == 1 else positions
+        if positions_ABT.ndim != 3 or len(positions_ABT) != self.num_axes:
+            shape = "[B, T]" if self.num_axes == 1 else f"[{self.num_axes}, B, T]"
+            raise ValueError(
+                f"positions have shape {positions.shape}, but num_axes={self.num_axes} needs "
+                f"{shape}; set num_axes or pass the axes it names"
+            )
+        if not isinstance(positions, jax.core.Tracer):
+            _check_range(np.asarray(positions), self.max_digits)
+        limit = BASE**self.max_digits
+        is_number = (positions_ABT >= 0) & (positions_ABT < limit) & (positions_ABT % 1 == 0)
+        number = jnp.where(is_number, positions_ABT, 0).astype(jnp.int32)
+        vectors_BTE = self._encode(number)
+        return jnp.where(is_number.all(axis=0)[..., None], vectors_BTE, jnp.nan)
+
+    def _encode(self, number_ABT):
+        def string(each):
+            """``[A, B, T, max_digits]`` as one string of all axes, ``[B, T, N]``."""
+            each = jnp.moveaxis(each(number_ABT, self.max_digits), 0, 2)
+            return each.reshape(*each.shape[:2], -1)
+
+        x_BTNE = rows(self.digit_table[...], string(digits)) + self.slot_table[...][None, None]
+        if self.axis_table is not None:
+            of_axis = jnp.repeat(self.axis_table[...], self.max_digits, axis=0)
+            x_BTNE = x_BTNE + of_axis[None, None]
+        summary = self.summary[...][None, None, None] + jnp.zeros_like(x_BTNE[:, :, :1])
+        x_BTNE = jnp.concatenate([x_BTNE, summary], axis=2)
+        mask = visible(
+            string(is_written), bidirectional=self.bidirectional, mask_padding=self.mask_padding
+        )
+        for block in self.digit_blocks:
+            x_BTNE = block(x_BTNE, mask)
+        return self.out(self.last_norm(x_BTNE[:, :, -1])) / self.temperature
+
+
+def normal(rngs: nnx.Rngs, *shape) -> nnx.Param:
+    return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
+
+
+def linear(d_in: int, d_out: int, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(d_in, d_out, kernel_init=nnx.initializers.normal(0.02), rngs=rngs)
+
+
+def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+
+
+def _check_range(positions, max_digits):
+    limit = BASE**max_digits
+    outside = positions[(positions < 0) | (positions >= limit) | (positions % 1 != 0)]
+    if outside.size:
+        raise ValueError(
+            f"position {outside.flat[0]} is not a whole number of {max_digits} digits, "
+            f"0..{limit - 1}; use a larger max_position"
+        )

@@ -1,0 +1,155 @@
+"""SeqPE's two training objectives and the positions they are computed at."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.encodings.seqpe_encoder import BASE
+from posenc_jax.gather import rows
+
+# Shares of the pivots whose candidates are drawn from everywhere; from everywhere with a quarter
+# of them edits of the pivot's digits; from one window. This is what the released sampler does;
+# a comment in it says 50, 30 and 20 percent.
+CANDIDATE_MODES = (0.0, 0.4, 0.6)
+HARD_SHARE = 0.25
+WINDOW = 256
+
+
+def contrastive_loss(pivots_PE, candidates_PNE, nearest_P) -> jax.Array:
+    """Cross-entropy of choosing, by inner product, the candidate nearest to the pivot."""
+    logits_PN = jnp.einsum("pe,pne->pn", pivots_PE, candidates_PNE)
+    log_weights = jax.nn.log_softmax(logits_PN)
+    return -jnp.take_along_axis(log_weights, nearest_P[:, None], axis=-1).mean()
+
+
+def transfer_loss(teacher_PNE, student_PNE, num_heads: int) -> jax.Array:
+    """How far the student's attention among N positions is from the teacher's, by head.
+
+    The Kullback-Leibler divergences of both directions, as means over all ``P H N N`` elements.
+    The teacher gets no gradient.
+    """
+
+    def log_attention(x_PNE):
+        x_PNHC = x_PNE.reshape(*x_PNE.shape[:2], num_heads, -1)
+        return jax.nn.log_softmax(jnp.einsum("pnhc,pmhc->phnm", x_PNHC, x_PNHC))
+
+    teacher = jax.lax.stop_gradient(log_attention(teacher_PNE))
+    student = log_attention(student_PNE)
+    # sum exp(t) (t - s) + sum exp(s) (s - t), in one.
+    return ((jnp.exp(teacher) - jnp.exp(student)) * (teacher - student)).mean()
+
+
+def nearest(pivots_AP, candidates_APN) -> jax.Array:
+    """int ``[P]``: the first candidate at the smallest Euclidean distance."""
+    return squared_distances(pivots_AP, candidates_APN).argmin(axis=-1)
+
+
+def squared_distances(pivots_AP, candidates_APN) -> jax.Array:
+    """float32 ``[P, N]``."""
+    apart = (candidates_APN - pivots_AP[:, :, None]).astype(jnp.float32)
+    return (apart**2).sum(axis=0)
+
+
+def draw_candidates(
+    key, pivots_AP, count: int, max_position: int, modes=CANDIDATE_MODES
+) -> jax.Array:
+    """int32 ``[A, P, count]`` positions to compare with each pivot.
+
+    Unlike the released sampler, which walks lists of Python integers: candidates from everywhere
+    may repeat each other, an edit that is no good is replaced by a candidate from everywhere
+    instead of another try, and with several axes each edit is of one axis, not of their joined
+    string.
+    """
+    everywhere_key, window_key, hard_key, mode_key = jax.random.split(key, 4)
+    shape = (*pivots_AP.shape, count)
+    everywhere = jax.random.randint(everywhere_key, shape, 0, max_position)
+    # The pivot itself is no candidate: one further along the first axis is.
+    is_pivot = (everywhere == pivots_AP[:, :, None]).all(axis=0)
+    everywhere = everywhere.at[0].set((everywhere[0] + is_pivot) % max_position)
+    near = draw_window(window_key, pivots_AP, count, max_position)
+
+    def fit(candidates, at_least):
+        """``candidates`` farther off than ``at_least``; from everywhere in place of others."""
+        is_far = squared_distances(pivots_AP, candidates) > at_least
+        return jnp.where(is_far[None], candidates, everywhere)
+
+    hard = draw_edits(hard_key, pivots_AP, count, max_position)
+    num_hard = int(HARD_SHARE * count)
+    nearest_other = squared_distances(pivots_AP, everywhere)[:, num_hard:].min(-1, keepdims=True)
+    is_hard = (jnp.arange(count) < num_hard)[None, None]
+    with_edits = jnp.where(is_hard, fit(hard, nearest_other), everywhere)
+    number = jax.random.uniform(mode_key, (1, pivots_AP.shape[1], 1))
+    return jnp.where(
+        number < modes[0],
+        everywhere,
+        jnp.where(number < modes[0] + modes[1], with_edits, fit(near, 0.0)),
+    )
+
+
+def draw_window(key, pivots_AP, count: int, max_position: int) -> jax.Array:
+    """int32 ``[A, P, count]``: ``count`` places of one window (line, square, cube), anywhere."""
+    A, P = pivots_AP.shape
+    side = min(int(max(WINDOW, 5 * count) ** (1 / A)), max_position)
+    start_key, place_key = jax.random.split(key)
+    start = jax.random.randint(start_key, (A, P, 1), 0, max_position - side + 1)
+    return start + draw_places(place_key, P, count, side, A)
+
+
+def draw_places(key, rows_count: int, count: int, side: int, num_axes: int) -> jax.Array:
+    """int32 ``[A, rows_count, count]``: different places of a cube with ``num_axes`` axes.
+
+    As many as it has where that is less than ``count``; the rest repeats them.
+    """
+    total = side**num_axes
+    shuffled = jax.vmap(lambda key: jax.random.permutation(key, total))(
+        jax.random.split(key, rows_count)
+    )
+    chosen = rows(shuffled.T, jnp.arange(count) % total).T
+    return jnp.stack([chosen // side**axis % side for axis in reversed(range(num_axes))])
+
+
+def draw_edits(key, pivots_AP, count: int, max_position: int) -> jax.Array:
+    """int32 ``[A, P, count]``: the pivots after one to three random edits of their digits.
+
+    An edit inserts, removes, changes or swaps digits of the number without zeros before it; one
+    that leads out of ``0 .. max_position - 1`` is left out.
+    """
+    shape = (*pivots_AP.shape, count)
+    number = jnp.broadcast_to(pivots_AP[:, :, None], shape)
+    axes = np.arange(shape[0])[:, None, None]
+    amount_key, *edit_keys = jax.random.split(key, 4)
+    amount = jax.random.randint(amount_key, (1, *shape[1:]), 1, 4)
+    for i, edit_key in enumerate(edit_keys):
+        edit_key, axis_key = jax.random.split(edit_key)
+        edited = _edit(edit_key, number)
+        is_edited = (i < amount) & (edited >= 0) & (edited < max_position)
+        is_edited &= jax.random.randint(axis_key, (1, *shape[1:]), 0, shape[0]) == axes
+        number = jnp.where(is_edited, edited, number)
+    return number
+
+
+def _edit(key, number):
+    """One random edit of every number, all below 10^8."""
+    kind_key, digit_key, *place_keys = jax.random.split(key, 4)
+    length = 1 + sum((number >= BASE**i).astype(jnp.int32) for i in range(1, 9))
+    one, two = (
+        # A place from the right, 0 .. length - 1, and for the first of them length too.
+        jax.random.randint(place_key, number.shape, 0, length + extra)
+        for place_key, extra in zip(place_keys, (1, 0), strict=True)
+    )
+    # Places as powers of ten: exact, and cheaper than strings of varying length.
+    units = BASE ** jnp.arange(9)
+    new = jax.random.randint(digit_key, number.shape, 0, BASE)
+    inserted = _with_digit_before(number, rows(units, one), new)
+    one = jnp.minimum(one, length - 1)
+    one_unit, two_unit = rows(units, one), rows(units, two)
+    one_digit, two_digit = number // one_unit % BASE, number // two_unit % BASE
+    removed = number // (BASE * one_unit) * one_unit + number % one_unit
+    changed = number + (new - one_digit) * one_unit
+    swapped = number + (two_digit - one_digit) * (one_unit - two_unit)
+    kind = jax.random.randint(kind_key, number.shape, 0, 4)
+    return jnp.select([kind == i for i in range(3)], [inserted, removed, changed], swapped)
+
+
+def _with_digit_before(number, unit, digit):
+    return (number // unit * BASE + digit) * unit + number % unit

@@ -1,0 +1,51 @@
+"""Other schemes on drawn positions."""
+
+import jax
+import numpy as np
+
+from schemes.absolute import Sinusoidal
+from schemes.equations import Alternative, NoPE, Scheme
+from schemes.rotary import Rotary
+
+
+class Randomized(NoPE):
+    def inner(self, own):
+        """The wrapped scheme's equations, and its own keywords."""
+        over = own["over"]
+        inner = over if isinstance(over, dict) else {"name": over}
+        return {"rope": Rotary(), "sinusoidal": Sinusoidal()}[inner["name"]], inner
+
+    def place(self, positions, own):
+        count, limit = int(positions.max()) + 1, own["max_length"]
+        # The library's own random order of 0 .. limit - 1: the numbers in its first places.
+        order = np.asarray(
+            jax.random.permutation(jax.random.key(own.get("evaluation_seed", 0)), limit)
+        )
+        drawn = sorted(number for number in range(limit) if order[number] < count)
+        return np.vectorize(lambda position: float(drawn[int(position)]))(positions)
+
+    def embed(self, x, positions, own, weights):
+        equations, inner = self.inner(own)
+        return equations.embed(x, positions, inner, weights)
+
+    def logits(self, q, k, positions, own, weights):
+        equations, inner = self.inner(own)
+        return equations.logits(q, k, positions, inner, weights)
+
+
+SCHEMES = {
+    "randomized": Scheme(
+        Randomized(),
+        [
+            {"over": {"name": "rope", "base": 300.0}, "max_length": 500},
+            {"over": "sinusoidal", "max_length": 200, "evaluation_seed": 3},
+        ],
+        {
+            "over": Alternative("sinusoidal"),
+            "max_length": Alternative(1000),
+            "evaluation_seed": Alternative(1),
+        },
+        whole_positions_only=True,
+        depends_on_batch=True,
+    ),
+}

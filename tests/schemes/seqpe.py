@@ -1,0 +1,122 @@
+"""Positions read as strings of digits."""
+
+import math
+
+import numpy as np
+
+from schemes.equations import Alternative, NoPE, Scheme
+
+
+def normed(x, weights, path):
+    x = x - x.mean(-1, keepdims=True)
+    x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5)
+    return x * weights[f"{path}.scale"] + weights[f"{path}.bias"]
+
+
+def affine(x, weights, path):
+    return x @ weights[f"{path}.kernel"] + weights[f"{path}.bias"]
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+class SeqPE(NoPE):
+    def vector(self, position, own, weights):
+        """``pe [E]`` of one position, from its string of digits."""
+        size = len(str(own.get("max_position", 20000) - 1))
+        written = str(int(position))
+        string = written.rjust(size, "0")
+        x = [
+            weights["encoder.digit_table"][int(digit)] + weights["encoder.slot_table"][slot]
+            for slot, digit in enumerate(string)
+        ]
+        x = np.stack([*x, weights["encoder.summary"]])
+        may_see = np.ones((size + 1, size + 1), bool)
+        if not own.get("bidirectional"):
+            may_see = np.tri(size + 1, dtype=bool)
+        if own.get("mask_padding"):
+            may_see[:, : size - len(written)] = False
+            # Rows without anything to see are never seen either.
+            may_see[~may_see.any(-1)] = True
+        num_heads = own.get("encoder_heads", 1)
+        for layer in range(own.get("encoder_layers", 2)):
+            block = f"encoder.digit_blocks.[{layer}]"
+            inner = normed(x, weights, f"{block}.attention_norm")
+            qkv = affine(inner, weights, f"{block}.attention_in")
+            qkv = qkv.reshape(size + 1, 3, num_heads, -1)
+            heads = []
+            for q, k, v in np.moveaxis(qkv, 0, 2).swapaxes(0, 1):
+                logits = np.where(may_see, q @ k.T / math.sqrt(q.shape[-1]), -np.inf)
+                attention = np.exp(logits - logits.max(-1, keepdims=True))
+                heads.append(attention / attention.sum(-1, keepdims=True) @ v)
+            heads = np.concatenate(heads, axis=-1)
+            x = x + affine(heads, weights, f"{block}.attention_out")
+            inner = normed(x, weights, f"{block}.mlp_norm")
+            hidden = gelu(affine(inner, weights, f"{block}.mlp_in"))
+            x = x + affine(hidden, weights, f"{block}.mlp_out")
+        pe = affine(normed(x[-1], weights, "encoder.last_norm"), weights, "encoder.out")
+        return pe / own.get("temperature", 1.0)
+
+    def vectors(self, positions, own, weights):
+        return np.stack([self.vector(p, own, weights) for p in positions])
+
+    def embed(self, x, positions, own, weights):
+        if own.get("hook") != "input_add":
+            return x
+        return x + self.vectors(positions, own, weights)
+
+    def logits(self, q, k, positions, own, weights):
+        hook, (T, H, C) = own.get("hook", "attn_scalar"), q.shape
+        scale = 0.0
+        if hook != "input_add":
+            pe = self.vectors(positions, own, weights)
+            both = np.tile(pe, 2) if own.get("pe_qk") == "none" else affine(pe, weights, "pe_qk")
+            pe_q, pe_k = both.reshape(T, 2, H, C).swapaxes(0, 1)
+            scale = own.get("scalar_scale", 1.0) if hook == "attn_scalar" else 0.0
+            if hook == "attn_mul":
+                q, k = q * pe_q, k * pe_k
+            elif hook == "attn_add":
+                q, k = q + pe_q, k + pe_k
+        logits = np.einsum("thc,shc->hts", q, k)
+        if scale:
+            logits = logits + scale * np.einsum("thc,shc->hts", pe_q, pe_k)
+        return logits / math.sqrt(C)
+
+
+NONE = {"pe_qk": "none"}
+WHOLE_HEADS = {"num_heads": 2}  # of 16 channels, which make the width of 32
+
+SCHEMES = {
+    "seqpe": Scheme(
+        SeqPE(),
+        [
+            {},
+            {"max_position": 400, "encoder_heads": 4, "scalar_scale": 0.5, **NONE, **WHOLE_HEADS},
+            {"hook": "attn_mul", "bidirectional": True, "encoder_layers": 1},
+            {"hook": "attn_add", "mask_padding": True, "temperature": 2.0},
+            {"hook": "input_add", "mask_padding": True, "bidirectional": True},
+            {"hook": "attn_mul", **NONE, **WHOLE_HEADS},
+        ],
+        {
+            "hook": Alternative("attn_mul"),
+            "pe_qk": Alternative("none"),
+            "scalar_scale": Alternative(0.5),
+            "num_axes": Alternative(2, num_axes=2, baseline_axes=1),
+            "max_position": Alternative(100),
+            "encoder_layers": Alternative(1),
+            "encoder_heads": Alternative(4),
+            "bidirectional": Alternative(True),
+            "mask_padding": Alternative(True),
+            "temperature": Alternative(2.0),
+            "shift_probability": Alternative(1.0, training_only=True),
+            "contrastive_weight": Alternative(0.0, training_only=True),
+            "transfer_weight": Alternative(0.0, training_only=True),
+            "num_pivots": Alternative(4, training_only=True),
+            "num_candidates": Alternative(8, training_only=True),
+            "num_offsets": Alternative(8, training_only=True),
+        },
+        whole_positions_only=True,
+        heads="mixed",
+    ),
+}

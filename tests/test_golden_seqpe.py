@@ -1,0 +1,210 @@
+"""SeqPE against its authors' code."""
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from golden_checks import close
+
+import posenc_jax
+from posenc_jax.encodings.seqpe_encoder import digits, is_written, visible
+from posenc_jax.encodings.seqpe_losses import (
+    contrastive_loss,
+    nearest,
+    squared_distances,
+    transfer_loss,
+)
+from posenc_jax.rotary.positions import text
+
+# The released names of what is in a block; Conv1D matrices are [in, out], as here.
+IN_BLOCK = {
+    "layernorm_1": "attention_norm",
+    "attn.c_attn": "attention_in",
+    "attn.c_proj": "attention_out",
+    "layernorm_2": "mlp_norm",
+    "mlp.c_fc": "mlp_in",
+    "mlp.c_proj": "mlp_out",
+}
+
+
+def seqpe(width, num_heads=2, **keywords):
+    return posenc_jax.make(
+        "seqpe",
+        num_heads=num_heads,
+        head_dim=width // num_heads,
+        model_dim=width,
+        train_length=4,
+        rngs=nnx.Rngs(0),
+        **keywords,
+    )
+
+
+def load(encoder, weights):
+    """Puts released weights into an encoder."""
+
+    def affine(module, name):
+        weight, bias = (jnp.asarray(weights[f"w/{name}.{kind}"]) for kind in ("weight", "bias"))
+        if isinstance(module, nnx.LayerNorm):
+            module.scale[...] = weight
+        else:
+            module.kernel[...] = weight.T if name == "out_proj" else weight
+        module.bias[...] = bias
+
+    encoder.digit_table[...] = jnp.asarray(weights["w/token_of_seqpe_embed.weight"])
+    encoder.slot_table[...] = jnp.asarray(weights["w/pos_of_seqpe_embed.weight"])
+    encoder.summary[...] = jnp.asarray(weights["w/cls_token_embed"][0, 0])
+    if "w/dim_token_embed" in weights:
+        encoder.axis_table[...] = jnp.asarray(weights["w/dim_token_embed"][:, 0])
+    for i, block in enumerate(encoder.digit_blocks):
+        for released, ours in IN_BLOCK.items():
+            affine(getattr(block, ours), f"transformers.{i}.{released}")
+    affine(encoder.last_norm, "layernorm")
+    affine(encoder.out, "out_proj")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "seqpe_encoder_1d",
+        "seqpe_encoder_1d_bi",
+        "seqpe_encoder_1d_masked",
+        "seqpe_encoder_2d",
+    ],
+)
+def test_encoder(name):
+    """Read off as what is added to token embeddings of zero."""
+    arrays, params = common.golden(name)
+    positions = jnp.asarray(arrays["positions"].astype(np.int32))
+    encoding = seqpe(
+        params["embed_dim"],
+        hook="input_add",
+        num_axes=params["data_dim"],
+        max_position=10 ** params["max_digits"],
+        encoder_layers=params["layers"],
+        encoder_heads=params["heads"],
+        bidirectional=params["attn_direction"] == "bi",
+        mask_padding=params["mask_padding"],
+        temperature=params["temperature"],
+    )
+    load(encoding.encoder, arrays)
+    placed = positions.T[:, None] if params["data_dim"] > 1 else positions[None]
+    zeros = jnp.zeros((1, len(positions), params["embed_dim"]))
+    actual = jax.jit(lambda e, p: e.embed(zeros, p))(encoding, placed)[0]
+    close(actual, arrays["pe"], **tolerance(name))
+
+
+def tolerance(name):
+    return {key: value / 10 for key, value in common.INDEX[name]["tolerance"].items()}
+
+
+def test_digits():
+    arrays, params = common.golden("seqpe_digits")
+    for axes, max_digits in (("1d", params["max_digits_1d"]), ("2d", params["max_digits_2d"])):
+        positions = jnp.asarray(arrays[f"pos_{axes}"].astype(np.int32))
+        strings, written = (
+            each(positions, max_digits).reshape(len(positions), -1) for each in (digits, is_written)
+        )
+        np.testing.assert_array_equal(strings, arrays[f"digits_{axes}_left"])
+        np.testing.assert_array_equal(written, arrays[f"real_{axes}_left"])
+        for direction in ("causal", "bi"):
+            for padding in ("pad", "nopad"):
+                mask = visible(
+                    written[None],
+                    bidirectional=direction == "bi",
+                    mask_padding=padding == "pad",
+                )[0]
+                expected = arrays[f"mask_{axes}_{direction}_{padding}mask"]
+                np.testing.assert_array_equal(np.broadcast_to(mask, expected.shape), expected)
+
+
+def test_number_of_digits():
+    arrays, _ = common.golden("seqpe_digits")
+    for max_position, expected in zip(arrays["n_digits_of"], arrays["n_digits"], strict=True):
+        assert seqpe(8, max_position=int(max_position)).encoder.max_digits == expected
+
+
+def attended(hook, projection, arrays, prefix, num_heads, causal):
+    """Probabilities and output of one attention layer, the vectors ``pe`` given."""
+    x, pe = jnp.asarray(arrays["x"]), jnp.asarray(arrays["pe"])
+    B, T, D = x.shape
+    encoding = seqpe(D, num_heads, hook=hook, pe_qk="none" if projection is None else "single")
+    if projection is not None:
+        weight, bias = projection
+        encoding.pe_qk.kernel[...], encoding.pe_qk.bias[...] = jnp.asarray(weight.T), bias
+    in_weight, in_bias, out_weight, out_bias = (arrays[f"w/{name}"] for name in prefix)
+    q, k, v = (
+        part.reshape(B, T, num_heads, -1) for part in jnp.split(x @ in_weight + in_bias, 3, -1)
+    )
+    tokens = posenc_jax.Tokens(text(T), prepared=encoding.by_head(pe))
+    out = posenc_jax.attend(encoding, q, k, v, tokens, causal=causal).reshape(B, T, D)
+    probabilities = common.probabilities(encoding, q, k, tokens, causal=causal)
+    return out @ out_weight + out_bias, probabilities
+
+
+@pytest.mark.parametrize("hook", ["attn_scalar", "attn_add", "attn_mul"])
+@pytest.mark.parametrize("pe_qk", ["single", "none"])
+def test_text_attention(hook, pe_qk):
+    arrays, params = common.golden("seqpe_attention_gpt2")
+    projection = (arrays["pe_qk_weight"], arrays["pe_qk_bias"]) if pe_qk == "single" else None
+    arrays = {key: reshaped(key, value) for key, value in arrays.items()}
+    names = ["c_attn.weight", "c_attn.bias", "c_proj.weight", "c_proj.bias"]
+    out, probabilities = attended(hook, projection, arrays, names, params["heads"], True)
+    close(out, arrays[f"{hook}_{pe_qk}/out"], rtol=1e-5, atol=1e-5)
+    close(probabilities, arrays[f"{hook}_{pe_qk}/probs"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("hook", ["attn_scalar", "attn_add", "attn_mul"])
+def test_image_attention(hook):
+    """One layer; the class token's row of ``pe`` is given as any other."""
+    arrays, params = common.golden("seqpe_attention_vit")
+    projection = arrays["w/pe_qk.weight"], arrays["w/pe_qk.bias"]
+    arrays = {key: reshaped(key, value) for key, value in arrays.items()}
+    arrays |= {key: arrays[key].T for key in ("w/qkv.weight", "w/proj.weight")}
+    names = ["qkv.weight", "qkv.bias", "proj.weight", "proj.bias"]
+    out, _ = attended(hook, projection, arrays, names, params["heads"], False)
+    close(out, arrays[f"{hook}/out"], rtol=1e-5, atol=1e-5)
+
+
+def reshaped(key, value):
+    """Biases with the axes of what they are added to."""
+    return value[None, None] if key.endswith(".bias") else value
+
+
+def test_contrastive_loss():
+    arrays, params = common.golden("seqpe_losses")
+    candidates = arrays["candidates"].reshape(params["batch"], params["candidates"], -1)
+    labels = jnp.asarray(arrays["labels"].astype(np.int32))
+    loss, gradients = jax.value_and_grad(contrastive_loss, argnums=(0, 1))(
+        jnp.asarray(arrays["pivot"]), jnp.asarray(candidates), labels
+    )
+    close(loss, arrays["contrastive_loss"])
+    close(gradients[0], arrays["contrastive_dpivot"])
+    close(gradients[1].reshape(arrays["candidates"].shape), arrays["contrastive_dcandidates"])
+
+
+@pytest.mark.parametrize("kind", ["multihead", "single"])
+def test_transfer_loss(kind):
+    arrays, params = common.golden("seqpe_losses")
+    teacher = jnp.asarray(arrays["teacher_pe"][0][arrays["teacher_indices"]])
+    student = jnp.asarray(arrays["student_pe"].reshape(teacher.shape))
+    num_heads = params["heads"] if kind == "multihead" else 1
+    loss, gradients = jax.value_and_grad(transfer_loss, argnums=(0, 1))(teacher, student, num_heads)
+    close(loss, arrays[f"transfer_loss_{kind}"])
+    close(gradients[0], np.zeros_like(teacher))
+    assert not arrays[f"transfer_dteacher_{kind}"].any()
+    actual = gradients[1].reshape(arrays["student_pe"].shape)
+    close(actual, arrays[f"transfer_dstudent_{kind}"])
+
+
+@pytest.mark.parametrize("axes", ["1d", "2d"])
+def test_nearest_candidate(axes):
+    arrays, _ = common.golden("seqpe_losses")
+    pivots, candidates = (
+        jnp.asarray(arrays[f"pos_{kind}_{axes}"].astype(np.int32)) for kind in ("pivot", "cand")
+    )
+    pivots = jnp.moveaxis(pivots, -1, 0) if axes == "2d" else pivots[None]
+    candidates = jnp.moveaxis(candidates, -1, 0) if axes == "2d" else candidates[None]
+    np.testing.assert_array_equal(squared_distances(pivots, candidates), arrays[f"sqdist_{axes}"])
+    np.testing.assert_array_equal(nearest(pivots, candidates), arrays[f"label_{axes}"])

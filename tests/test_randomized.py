@@ -1,0 +1,137 @@
+"""Randomized positions: what must hold of every draw, and how schemes are wrapped."""
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import posenc_jax
+from posenc_jax.rotary.positions import text
+
+KEYS = [None, *(jax.random.key(seed) for seed in range(3))]
+
+
+def place(encoding, positions, key=None, length=None):
+    return np.asarray(jax.jit(encoding.place)(jnp.asarray(positions), key, length))
+
+
+@pytest.mark.parametrize("count", [1, 7, 100])
+@pytest.mark.parametrize("key", KEYS)
+def test_a_draw_is_ascending_different_and_below_the_limit(key, count):
+    encoding = common.build("randomized", max_length=100)
+    drawn = place(encoding, text(count), key)[0]
+    assert drawn.shape == (count,) and drawn.dtype == np.float32
+    assert (np.diff(drawn) > 0).all()
+    assert drawn[0] >= 0 and drawn[-1] < 100 and (drawn % 1 == 0).all()
+    np.testing.assert_array_equal(drawn, encoding.place(text(count), key)[0])
+
+
+def test_every_subset_is_as_likely():
+    encoding = common.build("randomized", max_length=5)
+    keys = jax.random.split(jax.random.key(0), 5000)
+    pairs = jax.vmap(lambda key: encoding.place(text(2), key)[0])(keys)
+    _, counts = np.unique(pairs, axis=0, return_counts=True)
+    assert len(counts) == 10  # 5 choose 2, each about 500 times
+    assert abs(counts - 500).max() < 120
+
+
+def test_every_key_draws_anew_and_no_key_repeats_itself():
+    encoding = common.build("randomized")
+    draws = [place(encoding, text(20), key) for key in KEYS]
+    for i, one in enumerate(draws):
+        assert not any((one == other).all() for other in draws[:i])
+    np.testing.assert_array_equal(draws[0], place(encoding, text(20)))
+    other = common.build("randomized", evaluation_seed=1)
+    assert (place(other, text(20)) != draws[0]).any()
+    np.testing.assert_array_equal(place(other, text(20), KEYS[1]), draws[1])
+
+
+def test_equal_positions_stay_equal_and_order_stays():
+    """In all rows and on all axes."""
+    encoding = common.build("randomized")
+    positions = np.random.default_rng(0).integers(0, 40, (2, 3, 30))
+    positions[0, 0, 0] = 39
+    drawn = place(encoding, positions, KEYS[1])
+    table = place(encoding, text(40), KEYS[1])[0]
+    np.testing.assert_array_equal(drawn, table[positions])
+
+
+def test_the_length_decides_how_many_are_drawn():
+    encoding = common.build("randomized", max_length=64)
+    every = place(encoding, text(10), length=64)[0]
+    np.testing.assert_array_equal(every, np.arange(10))
+    for length in (64, jnp.int32(64), jnp.full((1, 1), 64)):
+        np.testing.assert_array_equal(place(encoding, text(10), None, length)[0], every)
+    assert (place(encoding, text(10))[0] != every).any()
+
+
+def test_positions_outside_the_draw():
+    encoding = common.build("randomized", max_length=64)
+    positions = jnp.array([[-1.0, 0.0, 2.5, 9.0, 10.0]])
+    drawn = place(encoding, positions, length=10)[0]
+    np.testing.assert_array_equal(np.isnan(drawn), [True, False, True, False, True])
+    for bad in (-1.0, 2.5, 10.0):
+        with pytest.raises(ValueError, match=f"position {bad} is not among the 10 drawn, 0..9"):
+            encoding.place(jnp.array([[0.0, bad]]), length=10)
+    with pytest.raises(ValueError, match="65 positions cannot be drawn from max_length=64"):
+        encoding.place(text(65))
+    assert np.isnan(place(encoding, text(65))).all()
+
+
+def test_nan_reaches_the_output():
+    encoding = common.build("randomized", over="learned", max_length=64)
+    x_BTD = 0.5 * common.normal(0, 1, 65, common.WIDTH)
+    assert np.isnan(common.attention(encoding, x_BTD, text(65))).all()
+    assert np.isfinite(common.attention(encoding, x_BTD[:, :64], text(64))).all()
+
+
+def test_is_the_wrapped_scheme_on_drawn_positions():
+    x_BTD = 0.5 * common.normal(0, 1, 24, common.WIDTH)
+    for name in ("rope", "sinusoidal", "learned", "alibi", "transformer_xl"):
+        inner = common.build(name, train_length=256)
+        encoding = common.build("randomized", over=inner, max_length=256, trained=False)
+        assert encoding.inner is inner and encoding.per_layer == inner.per_layer
+        drawn = encoding.place(text(24))
+        expected = common.attention(inner, x_BTD, drawn)
+        np.testing.assert_allclose(common.attention(encoding, x_BTD, text(24)), expected, 1e-6)
+
+
+def test_names_mappings_and_configs():
+    rope = {"name": "rope", "base": 300.0, "layout": "interleaved"}
+    for over in (rope, ConfigDict(rope), common.build("rope", base=300.0, layout="interleaved")):
+        inner = common.build("randomized", over=over).inner
+        assert (inner.base, inner.layout) == (300.0, "interleaved")
+    # A table must hold what is drawn, whatever the training length.
+    assert common.build("randomized", over="learned", max_length=99).inner.table.shape[0] == 99
+
+
+def test_bad_wrapping_is_refused():
+    with pytest.raises(TypeError, match="encoding 'rope' has no keyword 'bse', did you mean"):
+        common.build("randomized", over={"name": "rope", "bse": 1})
+    with pytest.raises(ValueError, match=r"make\('learned', ...\) needs model_dim="):
+        posenc_jax.make("randomized", over="learned")
+    with pytest.raises(ValueError, match=r"build it first, over=make\(..., num_layers=\)"):
+        common.build("randomized", over="transformer_xl")
+    for bad in (0, 2**24 + 1):
+        with pytest.raises(ValueError, match=f"max_length={bad} must be within"):
+            common.build("randomized", max_length=bad)
+
+
+def test_a_model_over_parameters_for_each_layer():
+    inner = common.build("transformer_xl", num_layers=common.LAYERS)
+    encoding = common.build("randomized", over=inner, trained=False)
+    model = common.build_model(encoding)
+    drawn = encoding.place(text(12))
+    tokens = np.arange(12)[None]
+    expected = common.forward(common.build_model(inner), tokens, drawn)
+    np.testing.assert_allclose(common.forward(model, tokens, text(12)), expected, atol=1e-4)
+
+
+def test_a_model_draws_in_training_only():
+    model = common.build_model("randomized")
+    tokens = np.arange(12)[None]
+    run = jax.jit(lambda key: model(tokens, text(12), key=key))
+    assert jnp.abs(run(KEYS[1]) - run(KEYS[2])).max() > 1e-3
+    np.testing.assert_array_equal(run(None), run(None))

@@ -1,0 +1,294 @@
+"""SeqPE beside its equation: where positions may lie, what is drawn in training, and training."""
+
+import io
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import FrozenConfigDict
+from rich.console import Console
+
+import posenc_jax
+from experiments.data import Corpus, window_index
+from experiments.mesh import make_mesh
+from experiments.train import Recipe, initial_state, train, train_step
+from posenc_jax.encodings.seqpe_losses import (
+    draw_candidates,
+    draw_edits,
+    draw_places,
+    draw_window,
+    squared_distances,
+)
+from posenc_jax.rotary.positions import text
+
+KEYS = jax.random.split(jax.random.key(0), 40)
+SMALL = dict(num_pivots=8, num_candidates=8, num_offsets=8)
+
+
+# Positions
+
+
+def test_positions_outside_the_digits_eagerly():
+    encoding = common.build("seqpe", max_position=500)
+    encoding.prepare(jnp.array([[0, 500, 999]]), 1)
+    for bad in (-1, 1000, 0.5):
+        with pytest.raises(ValueError, match=f"position {bad} is not a whole number of 3 digits"):
+            encoding.prepare(jnp.array([[0, bad]]), 1)
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+def test_positions_outside_the_digits_compiled(num_axes):
+    encoding = common.build("seqpe", max_position=500, num_axes=num_axes)
+    positions = jnp.array([[-1.0, 0.0, 999.0, 1000.0, 2.5]])
+    if num_axes == 2:
+        positions = jnp.stack([jnp.full((1, 5), 7.0), positions])
+    pe_q, _ = jax.jit(lambda e, p: e.prepare(p, 1))(encoding, positions)
+    isnan = np.isnan(pe_q[0]).reshape(5, -1)
+    assert isnan[[0, 3, 4]].all() and not isnan[[1, 2]].any()
+
+
+def test_whole_numbers_of_either_type_are_the_same():
+    encoding = common.build("seqpe")
+    whole, same = (encoding.prepare(text(30).astype(t), 30) for t in (jnp.int32, jnp.float32))
+    np.testing.assert_array_equal(whole[0], same[0])
+
+
+def test_number_of_axes_must_fit():
+    one, two = (common.build("seqpe", num_axes=n) for n in (1, 2))
+    stacked = jnp.zeros((2, 1, 6), jnp.int32)
+    for encoding, positions in ((one, stacked), (two, text(6)), (two, jnp.zeros((3, 1, 6)))):
+        with pytest.raises(ValueError, match=r"but num_axes=[12] needs .*set num_axes"):
+            encoding.prepare(positions, 6)
+
+
+def test_heads_must_fit():
+    encoding = common.build("seqpe")
+    tokens = posenc_jax.Tokens.of(encoding, text(6))
+    q = jnp.zeros((1, 6, 2, common.HEAD_DIM))
+    with pytest.raises(ValueError, match="SeqPE was made for 4 query heads, but attention has 2"):
+        posenc_jax.attend(encoding, q, q, q, tokens)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"hook": "rotary"}, "hook='rotary' must be one of"),
+        ({"pe_qk": "multi"}, "pe_qk='multi' must be 'single' or 'none'"),
+        ({"pe_qk": "none", "num_kv_heads": 2}, "pe_qk='none' cuts model_dim=32 .* use pe_qk="),
+        ({"encoder_heads": 5}, "encoder_heads=5 must divide model_dim=32"),
+        ({"max_position": 63}, r"max_position=63 must be within 64..10\^8"),
+        ({"max_position": 10**8 + 1}, "must be within"),
+        ({"temperature": 0.0}, "temperature=0.0 must be a positive number"),
+        ({"shift_probability": 1.5}, "shift_probability=1.5 must be within 0..1"),
+        ({"num_candidates": 1}, "num_candidates=1 must be at least 2"),
+    ],
+)
+def test_bad_values(bad, message):
+    with pytest.raises(ValueError, match=message):
+        common.build("seqpe", **bad)
+
+
+# The random shift
+
+
+def test_shifts_move_rows_as_a_whole_and_stay_in_range():
+    encoding = common.build("seqpe", max_position=100, shift_probability=1.0)
+    positions = jnp.stack([jnp.arange(20), jnp.arange(20)[::-1], jnp.full(20, 99)])
+    starts = np.stack([encoding.place(positions, key) - positions for key in KEYS])
+    assert (starts == starts[:, :, :1]).all()
+    assert (starts[:, 2] == 0).all(), "there is no room behind 99"
+    assert (starts[:, 0, 0] != starts[:, 1, 0]).any(), "rows move by themselves"
+    assert starts.min() >= 0 and 60 < starts.max() <= 80
+    assert encoding.place(positions) is positions, "evaluation does not move"
+
+
+def test_shifts_of_several_axes():
+    encoding = common.build("seqpe", max_position=100, num_axes=2, shift_probability=1.0)
+    positions = jnp.arange(2 * 3 * 4).reshape(2, 3, 4)
+    starts = np.asarray(encoding.place(positions, KEYS[0]) - positions)
+    assert (starts == starts[:, :, :1]).all()
+    assert len(np.unique(starts)) > 4, "every row and axis moves by itself"
+
+
+def test_a_tenth_of_the_steps_is_shifted():
+    encoding = common.build("seqpe")
+    keys = jax.random.split(jax.random.key(1), 2000)
+    first = jax.vmap(lambda key: encoding.place(text(5), key)[0, 0])(keys)
+    assert abs(np.mean(first > 0) - 0.1) < 0.03
+
+
+# What the objectives are computed at
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+@pytest.mark.parametrize("modes", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_candidates_are_other_positions_in_range(num_axes, modes):
+    pivots = jax.random.randint(KEYS[0], (num_axes, 50), 0, 40)
+    candidates = draw_candidates(KEYS[1], pivots, 32, 40, modes)
+    assert candidates.shape == (num_axes, 50, 32)
+    assert candidates.min() == 0 and candidates.max() == 39
+    assert squared_distances(pivots, candidates).min() >= 1
+
+
+def test_shares_of_the_modes():
+    """A window is narrower than what is drawn from everywhere."""
+    pivots = jax.random.randint(KEYS[0], (1, 500), 0, 10**6)
+    candidates = np.asarray(draw_candidates(KEYS[1], pivots, 8, 10**6)[0])
+    is_narrow = np.ptp(candidates, axis=1) < 256
+    assert abs(is_narrow.mean() - 0.6) < 0.08
+    mixed = draw_candidates(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))[0]
+    plain = draw_candidates(KEYS[1], pivots, 8, 10**6, (1.0, 0.0, 0.0))[0]
+    is_edited = np.asarray(mixed != plain)
+    assert is_edited[:, :2].mean() > 0.5 and not is_edited[:, 2:].any()
+
+
+def test_hard_candidates_are_not_the_nearest():
+    pivots = jax.random.randint(KEYS[0], (1, 200), 0, 10**6)
+    candidates = draw_candidates(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))
+    plain = draw_candidates(KEYS[1], pivots, 8, 10**6, (1.0, 0.0, 0.0))
+    far, of_plain = (squared_distances(pivots, each) for each in (candidates, plain))
+    is_edited = np.asarray(candidates != plain)[0]
+    nearest_plain = np.broadcast_to(of_plain[:, 2:].min(-1, keepdims=True), is_edited.shape)
+    assert (np.asarray(far)[is_edited] > nearest_plain[is_edited]).all()
+
+
+def neighbours(number: str) -> set[str]:
+    """Every number one edit away, written with a loop over strings."""
+    found, ten = set(), [str(d) for d in range(10)]
+    for i in range(len(number) + 1):
+        found |= {number[:i] + d + number[i:] for d in ten}
+    for i in range(len(number)):
+        found |= {number[:i] + d + number[i + 1 :] for d in ten}
+        found.add(number[:i] + number[i + 1 :])
+        for j in range(i):
+            swapped = list(number)
+            swapped[i], swapped[j] = swapped[j], swapped[i]
+            found.add("".join(swapped))
+    return {str(int(each or "0")) for each in found}
+
+
+@pytest.mark.parametrize("pivot", [7, 40, 385])
+def test_edits_are_one_to_three_edits_of_the_digits(pivot):
+    edits = draw_edits(KEYS[0], jnp.array([[pivot]]), 4000, 5000)
+    found = {str(n) for n in np.unique(edits)}
+    allowed, reached = {str(pivot)}, []
+    for _ in range(3):
+        allowed = {b for a in allowed for b in neighbours(a) if int(b) < 5000} | allowed
+        reached.append(len(found & allowed) / len(found))
+    assert reached[2] == 1.0 and reached[0] < 1.0
+    once = {n for n in neighbours(str(pivot)) if int(n) < 5000}
+    assert len(once & found) > 0.9 * len(once), "every kind of edit happens"
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+def test_a_window_is_narrow_and_its_places_differ(num_axes):
+    pivots = jnp.zeros((num_axes, 20), jnp.int32)
+    window = np.asarray(draw_window(KEYS[0], pivots, 32, 1000))
+    side = 256 if num_axes == 1 else 16
+    assert (np.ptp(window, axis=-1) < side).all() and np.ptp(window) > 500
+    for places in window.swapaxes(0, 1):
+        assert len(np.unique(places, axis=1).T) == 32
+
+
+def test_places_of_a_block():
+    places = np.asarray(draw_places(KEYS[0], 30, 9, 3, 2))
+    assert places.shape == (2, 30, 9)
+    assert (np.sort(3 * places[0] + places[1], axis=-1) == np.arange(9)).all()
+
+
+# Training
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+def test_objectives_have_gradients_and_fall(num_axes):
+    """With fresh positions in every step; on two axes, which take longer, with the same ones."""
+    encoding = common.build("seqpe", num_axes=num_axes, max_position=1000, trained=False, **SMALL)
+    optimizer = optax.adam(3e-3)
+
+    @jax.jit
+    def step(encoding, state, key):
+        loss, gradient = jax.value_and_grad(lambda e: e.aux_loss(key))(encoding)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(encoding, updates), state, loss, gradient
+
+    state, losses = optimizer.init(encoding), []
+    for i, key in enumerate(jax.random.split(jax.random.key(3), 150 if num_axes == 1 else 60)):
+        key = key if num_axes == 1 else KEYS[0]
+        encoding, state, loss, gradient = step(encoding, state, key)
+        losses.append(float(loss))
+        if i == 20:
+            for path, g in common.parameter_paths(gradient):
+                assert np.isfinite(g).all(), path
+                assert ("pe_qk" in path) == (np.abs(g).max() == 0), path
+    # Chance is 0.1 ln 8.
+    assert abs(losses[0] - 0.1 * np.log(8)) < 0.02
+    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_each_objective_has_its_weight():
+    both, *one = (
+        common.build("seqpe", contrastive_weight=a, transfer_weight=b, **SMALL)
+        for a, b in ((0.3, 0.2), (1.0, 0.0), (0.0, 1.0))
+    )
+    aux_loss = jax.jit(lambda encoding: encoding.aux_loss(KEYS[0]))
+    contrastive, transfer = (aux_loss(each) for each in one)
+    assert contrastive > 0 and transfer > 0
+    np.testing.assert_allclose(aux_loss(both), 0.3 * contrastive + 0.2 * transfer, 1e-5)
+
+
+def test_teacher_is_the_training_block_and_student_lies_outside(monkeypatch):
+    encoding = common.build("seqpe", num_axes=2, train_length=100, max_position=50, num_pivots=200)
+    seen = []
+    # Modules do not take functions for attributes: spy on the class.
+    monkeypatch.setattr(type(encoding), "_encode", lambda self, p: seen.append(p) or zeros(p))
+    encoding._transfer(KEYS[0])
+    teacher, student = (np.asarray(positions) for positions in seen)
+    assert teacher.min() == 0 and teacher.max() == 9, "a square of 100 places"
+    start = student - teacher
+    assert (start == start[:, :, :1]).all()
+    assert (start.max(axis=0) >= 10).all() and start.min() == 0
+    assert student.max() == 49
+
+
+def zeros(positions):
+    return jnp.zeros((*positions.shape[1:], common.WIDTH))
+
+
+MODEL = {"vocab_size": 16, "model_dim": 16, "num_layers": 1, "num_heads": 4}
+RECIPE = Recipe(length=16, batch_size=8, steps=60, learning_rate=1e-2, warmup_steps=5)
+
+
+def spec(**keywords):
+    encoding = {"name": "seqpe", "max_position": 100, "encoder_layers": 1, **SMALL, **keywords}
+    return FrozenConfigDict({"encoding": encoding, "model": MODEL})
+
+
+def test_trains_in_the_ordinary_trainer(tmp_path):
+    tokens = np.tile(np.arange(16), 250).astype(np.uint8)
+    corpus = Corpus("cycle", tokens, np.array([0, 4000]), np.zeros(1, np.int8), 16, 1.0, "digest")
+    _, summary = train(
+        spec(),
+        RECIPE,
+        window_index(corpus, "train", 16),
+        make_mesh((8, 1, 1)),
+        seed=0,
+        folder=tmp_path,
+        console=Console(file=io.StringIO()),
+    )
+    assert summary["final_loss"] < np.log(16) / 4
+
+
+def test_the_trainer_adds_the_objectives_and_reports_the_loss_without_them():
+    tokens = jax.random.randint(jax.random.key(1), (8, 17), 0, 16)
+    step = jax.jit(train_step, static_argnames="recipe")
+    numbers = []
+    for weight in (0.0, 100.0):
+        weights = dict(contrastive_weight=weight, transfer_weight=weight, shift_probability=0.0)
+        state = initial_state(jax.random.key(0), spec(**weights), RECIPE)
+        numbers.append(step(state, tokens, jax.random.key(2), recipe=RECIPE)[1])
+    without, with_them = numbers
+    assert without["loss"] == with_them["loss"]
+    assert with_them["gradient_norm"] > 2 * without["gradient_norm"]
