@@ -25,9 +25,8 @@ def build(name: str, *, seed: int = 0, trained: bool = True, **keywords):
 
     Several start at zero, where a mistake in how they are used would not show.
     """
-    overrides = schemes.ALL[name].overrides if name in schemes.ALL else {}
     arguments = dict(num_heads=HEADS, head_dim=HEAD_DIM, model_dim=WIDTH, train_length=TRAIN_LENGTH)
-    arguments |= overrides | keywords
+    arguments |= schemes.ALL[name].overrides | keywords
     encoding = posenc_jax.make(name, rngs=nnx.Rngs(seed), **arguments)
     return moved(encoding, seed) if trained else encoding
 
