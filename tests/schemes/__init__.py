@@ -10,7 +10,6 @@ import pkgutil
 from schemes.equations import NoPE, Scheme
 
 
-
 class _Schemes(dict[str, Scheme]):
     def __missing__(self, name):
         return Scheme(NoPE(), [])
