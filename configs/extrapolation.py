@@ -135,3 +135,5 @@ def _paper(config):
         window_stride=64,
         batch_tokens=16384,
     )
+    # Four times the longest evaluated sequence, as in the paper; past it there is nothing to draw.
+    config.encodings.randomized.max_length = 4 * 32 * 512
