@@ -1,6 +1,7 @@
 """Small encodings, models and inputs that the tests share."""
 
 import functools
+import inspect
 import json
 import pathlib
 from typing import Any
@@ -47,6 +48,22 @@ def one_of_each_program() -> list[str]:
 
         program = jax.make_jaxpr(prepare)(np.zeros((1, 2), np.int32), np.ones((1, 1), np.int32))
         first.setdefault((type(encodings[0]), len(program.eqns)), name)
+    return list(first.values())
+
+
+def one_of_each_kind() -> list[str]:
+    """The first scheme of every set of hooks, with and without parameters, shared or per layer.
+
+    Where a test is about the model around the encoding, one of them stands for all.
+    """
+    first: dict[tuple, str] = {}
+    for name in SCHEMES:
+        encoding = jax.eval_shape(lambda name=name: build(name, trained=False))
+        base = {k: v for k, v in vars(posenc_jax.Encoding).items() if inspect.isfunction(v)}
+        hooks = tuple(hook for hook in base if getattr(type(encoding), hook) is not base[hook])
+        has_parameters = bool(jax.tree.leaves(encoding))
+        kind = hooks, encoding.per_layer, has_parameters, encoding.whole_rows
+        first.setdefault(kind, name)
     return list(first.values())
 
 

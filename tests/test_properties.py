@@ -17,6 +17,7 @@ from posenc_jax.rotary.positions import packed, text
 
 each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
 each_program = pytest.mark.parametrize("name", common.one_of_each_program())
+each_kind = pytest.mark.parametrize("name", common.one_of_each_kind())
 each_mesh = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 
 B, T = 2, 24
@@ -219,7 +220,7 @@ def test_bfloat16_attention(name, start):
     assert error < 0.02
 
 
-@each_program
+@each_kind
 def test_bfloat16_model(name):
     exact = common.forward(common.build_model(name), TOKEN_IDS, shuffled())
     rounded_model = common.build_model(name, dtype="bfloat16")
@@ -397,7 +398,7 @@ def test_model_on_a_mesh(name, kind):
 # Transformations
 
 
-@each_program
+@each_kind
 def test_without_jit(name):
     encoding = common.build(name)
     close(
@@ -406,7 +407,7 @@ def test_without_jit(name):
     )
 
 
-@each_program
+@each_kind
 def test_under_vmap(name):
     """An ensemble: two sets of parameters, two inputs."""
     ensemble = [common.build(name, seed=seed) for seed in (0, 1)]
@@ -428,7 +429,7 @@ def assert_same_numbers(name, **options):
     close_trees(actual, expected)
 
 
-@each_program
+@each_kind
 def test_scan_and_remat_change_no_number(name):
     assert_same_numbers(name, scan=True, remat=True)
 
@@ -573,7 +574,7 @@ def test_layers_draw_their_own_parameters():
         assert far(p[0], p[1]) and far(p[1], p[2])
 
 
-@each_program
+@each_kind
 def test_evaluation_under_another_encoding(name):
     trained = common.build_model("alibi")
     other = common.build(name, num_layers=common.LAYERS)
