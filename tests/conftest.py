@@ -1,6 +1,7 @@
 """Every test runs on eight virtual CPU devices and refuses silent rank promotion."""
 
 import importlib.metadata
+import itertools
 import os
 
 # Nearly all of the time goes into compiling programs that run once: let XLA not try hard. A flag
@@ -16,6 +17,7 @@ os.environ["XLA_FLAGS"] = " ".join([*quick, os.environ.get("XLA_FLAGS", ""), dev
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -28,3 +30,14 @@ def pytest_collection_modifyitems(items):
         return str(callspec.params.get("name", "")) if callspec else ""
 
     items.sort(key=scheme)
+
+
+_tests = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """Forgets compiled programs now and then: each takes memory maps, and Linux allows 65,530."""
+    yield
+    if next(_tests) % 100 == 0:
+        jax.clear_caches()
