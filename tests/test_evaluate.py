@@ -108,7 +108,7 @@ def test_work_counts_the_tokens():
 class Uniform(Encoding):
     """A model that finds all 7 tokens equally likely."""
 
-    def __call__(self, tokens_BT, positions, encoding=None):
+    def __call__(self, tokens_BT, positions, encoding=None, key=None):
         return jax.numpy.zeros((*tokens_BT.shape, 7))
 
 
