@@ -307,7 +307,7 @@ def test_heads_that_do_not_share_angles():
     encoding = common.build("selective_rope")
     x_BTD = jnp.ones((B, T, common.WIDTH))
     tokens = posenc_jax.Tokens.of(encoding, text(T)).read(encoding, x_BTD)
-    message = "made for num_kv_heads=4, of which kv heads must be a multiple, not 2"
+    message = "made for num_kv_heads=4, but attention has 2 heads"
     with raises(ValueError, message, "pass num_kv_heads= to make"):
         posenc_jax.attend(encoding, *inputs(num_kv_heads=2), tokens)
 

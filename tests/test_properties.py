@@ -593,32 +593,3 @@ def test_seeds(name):
     if any(np.ptp(p) > 0 for p in jax.tree.leaves(one)):
         pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
         assert any(far(a, b) for a, b in pairs)
-
-
-# Learned positions past their table
-
-
-def test_learned_positions_out_of_range_eagerly():
-    encoding = common.build("learned", out_of_range="error")
-    x_BTD = jnp.asarray(residual())
-    close(encoding.embed(x_BTD, text(T)), x_BTD + encoding.table[...][None, :T])
-    for bad in (text(T, start=common.TRAIN_LENGTH - T + 1), text(T, start=-1), text(T) + 0.5):
-        with pytest.raises(ValueError, match="is not a row of the learned table of 32 positions"):
-            encoding.embed(x_BTD, bad)
-
-
-def test_learned_positions_out_of_range_compiled():
-    encoding = common.build("learned", out_of_range="error")
-    x_BTD = jnp.zeros((1, 5, common.WIDTH))
-    positions = jnp.array([[-1.0, 0.0, 31.0, 32.0, 2.5]])
-    rows = np.asarray(jax.jit(lambda e, x, p: e.embed(x, p))(encoding, x_BTD, positions))[0]
-    assert np.isnan(rows[[0, 3, 4]]).all()
-    close(rows[[1, 2]], encoding.table[...][np.array([0, 31])], rtol=0, atol=0)
-
-
-def test_learned_positions_clamped():
-    encoding = common.build("learned", out_of_range="clamp")
-    x_BTD = jnp.zeros((1, 5, common.WIDTH))
-    positions = jnp.array([[-3.0, 0.0, 31.0, 4000.0, 2.7]])
-    expected = encoding.table[...][np.array([0, 0, 31, 31, 3])]
-    close(encoding.embed(x_BTD, positions)[0], expected, rtol=0, atol=0)

@@ -112,8 +112,6 @@ def test_bad_wrapping_is_refused():
         common.build("randomized", over={"name": "rope", "bse": 1})
     with pytest.raises(ValueError, match=r"make\('learned', ...\) needs model_dim="):
         posenc_jax.make("randomized", over="learned")
-    with pytest.raises(ValueError, match=r"build it first, over=make\(..., num_layers=\)"):
-        common.build("randomized", over="transformer_xl")
     for bad in (0, 2**24 + 1):
         with pytest.raises(ValueError, match=f"max_length={bad} must be within"):
             common.build("randomized", max_length=bad)
@@ -135,3 +133,11 @@ def test_a_model_draws_in_training_only():
     run = jax.jit(lambda key: model(tokens, text(12), key=key))
     assert jnp.abs(run(KEYS[1]) - run(KEYS[2])).max() > 1e-3
     np.testing.assert_array_equal(run(None), run(None))
+
+
+def test_a_scheme_with_parameters_for_each_layer_is_stacked():
+    encoding = common.build("randomized", over="shaw", num_layers=2)
+    assert encoding.per_layer and encoding.inner.keys.shape[0] == 2
+    model = common.build_model(encoding, num_layers=2)
+    token_ids = np.arange(6, dtype=np.int32)[None]
+    assert np.isfinite(common.forward(model, token_ids, text(6))).all()

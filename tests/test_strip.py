@@ -81,7 +81,7 @@ def of_pair(encoding, q_position, k_position):
     return posenc_jax.logits(encoding, one, one, *sides)
 
 
-def test_consecutive_positions_are_computed_once_a_distance(monkeypatch):
+def test_consecutive_positions_are_computed_once_a_distance():
     calls = []
 
     def function(parameters, distance_N):

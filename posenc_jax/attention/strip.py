@@ -11,7 +11,7 @@ def bias_by_distance(function, parameters, tile) -> jax.Array:
 
     Args:
       function: of parameters and float32 distances ``[N]`` (query minus key) to ``[H, N]``; it
-        must be the same Python object in every call, and close over no array.
+        must close over no array, which would have no gradient.
       parameters: any pytree, the rows of this tile's heads.
       tile: positions of one axis.
 

@@ -71,11 +71,6 @@ class Randomized(Wrapper):
             train_length=max_length,
             rngs=rngs,
         )
-        if inner.per_layer and inner is not over:
-            raise ValueError(
-                f"over={over!r} has parameters for each layer: build it first, "
-                "over=make(..., num_layers=)"
-            )
         super().__init__(inner)
         self.shift_invariant = False
         self.max_length = max_length

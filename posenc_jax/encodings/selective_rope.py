@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encodings.rope import RoPE
+from posenc_jax.gather import for_heads
 from posenc_jax.rotary.angles import cos_sin
 from posenc_jax.rotary.frequencies import geometric
 from posenc_jax.sequence import by_segment, project, running_sum, short_convolution, uniform
@@ -109,13 +110,7 @@ class SelectiveRoPE(RoPE):
         return running_sum(phi)
 
     def rotate(self, x_BTHC, prepared, *, is_query):
-        heads = x_BTHC.shape[2]
-        if heads % self.num_kv_heads:
-            raise ValueError(
-                f"the encoding was made for num_kv_heads={self.num_kv_heads}, of which "
-                f"{'query' if is_query else 'kv'} heads must be a multiple, not {heads}; "
-                "pass num_kv_heads= to make"
-            )
-        kv_heads = jnp.arange(heads) // (heads // self.num_kv_heads)
-        of_heads = tuple(table[:, :, kv_heads] for table in prepared)
-        return super().rotate(x_BTHC, of_heads, is_query=is_query)
+        def for_all(table_BTKP):
+            return jnp.moveaxis(for_heads(jnp.moveaxis(table_BTKP, 2, 0), x_BTHC.shape[2]), 0, 2)
+
+        return super().rotate(x_BTHC, tuple(map(for_all, prepared)), is_query=is_query)

@@ -1,0 +1,25 @@
+"""The gallery draws what the modules compute."""
+
+import sys
+
+import common
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import gallery
+
+
+def test_a_curve_is_the_bias_by_distance():
+    encoding = common.build("alibi")
+    curve = gallery.curve(encoding, jnp.zeros((1, common.HEADS, common.HEAD_DIM)), 9)
+    slopes = 2.0 ** (-2 * np.arange(1, 5))
+    np.testing.assert_allclose(curve, -slopes[:, None] * np.arange(8, -1, -1), rtol=1e-6)
+
+
+def test_a_page_with_a_figure_for_each_scheme(tmp_path, monkeypatch):
+    out = tmp_path / "page.html"
+    sizes = ["--train_length=8", "--head_dim=8"]
+    monkeypatch.setattr(sys, "argv", ["gallery", f"--out={out}", "--schemes=rope,t5", *sizes])
+    gallery.main()
+    page = out.read_text()
+    assert page.count("<svg") == 2 and "id=rope" in page and "128 parameters" in page
