@@ -137,7 +137,21 @@ class Transformer(nnx.Module):
     def __call__(
         self, tokens_BT, positions, segment_ids=None, *, length=None, encoding=None, key=None
     ):
-        """float32 logits ``[B, T, vocab_size]``.
+        """float32 logits ``[B, T, vocab_size]``; see ``hidden`` for the arguments."""
+        x_BTD = self.hidden(
+            tokens_BT, positions, segment_ids, length=length, encoding=encoding, key=key
+        )
+        table_DV = self.embedding[...].astype(self.dtype).T
+        project = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+        return _by_token(lambda x: project(x, table_DV), x_BTD)
+
+    def hidden(
+        self, tokens_BT, positions, segment_ids=None, *, length=None, encoding=None, key=None
+    ):
+        """What the output layer reads, ``[B, T, model_dim]`` in ``dtype``.
+
+        The output layer is the embedding's transpose; a loss that multiplies by it piece by piece
+        never holds all logits.
 
         Args:
           tokens_BT: int token ids.
@@ -188,10 +202,7 @@ class Transformer(nnx.Module):
             for group in _unstack(stacked, groups):
                 x_BTD, _ = run_group(x_BTD, group)
 
-        x_BTD = self.final_norm(x_BTD)
-        table_DV = self.embedding[...].astype(self.dtype).T
-        project = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
-        return _by_token(lambda x: project(x, table_DV), x_BTD)
+        return self.final_norm(x_BTD)
 
     def _run_block(self, window):
         run = functools.partial(Block.__call__, window=window)
