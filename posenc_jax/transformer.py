@@ -27,14 +27,15 @@ class Attention(nnx.Module):
         self.v = _linear(model_dim, num_kv_heads * head_dim, dtype=dtype, rngs=rngs)
         self.out = _linear(num_heads * head_dim, model_dim, out_std, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_BTD, encoding, tokens: Tokens, window: int | None = None):
+    def __call__(self, x_BTD, encoding, tokens: Tokens, **rule):
+        """``rule``: keywords of ``attend``."""
         B, T, _ = x_BTD.shape
         q, k, v = (
             _by_token(project, x_BTD).reshape(B, T, -1, self.head_dim)
             for project in (self.q, self.k, self.v)
         )
         tokens = tokens.read(encoding, x_BTD)
-        attended = attend(encoding, q, k, v, tokens, window=window)
+        attended = attend(encoding, q, k, v, tokens, **rule)
         return _by_token(self.out, attended.reshape(B, T, -1))
 
 
@@ -64,8 +65,8 @@ class Block(nnx.Module):
         self.mlp_norm = nnx.RMSNorm(model_dim, dtype=dtype, rngs=rngs)
         self.mlp = SwiGLU(model_dim, mlp_dim, out_std, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_BTD, encoding, tokens, window=None):
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), encoding, tokens, window)
+    def __call__(self, x_BTD, encoding, tokens, **rule):
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), encoding, tokens, **rule)
         return x_BTD + self.mlp(self.mlp_norm(x_BTD))
 
 
@@ -88,6 +89,7 @@ class Transformer(nnx.Module):
       dtype: what is computed in; parameters stay float32.
       scan: compile one block and loop over it (``lax.scan``), for depth.
       remat: recompute each block in the backward pass, for memory.
+      implementation: of attention, see ``attend``.
       rngs: initial values, N(0, 0.02), with the two projections into the residual stream scaled
         by ``1 / sqrt(2 num_layers)`` as in GPT-2.
     """
@@ -106,6 +108,7 @@ class Transformer(nnx.Module):
         dtype: str = "float32",
         scan: bool = False,
         remat: bool = False,
+        implementation: str | None = None,
         rngs: nnx.Rngs,
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
@@ -131,6 +134,7 @@ class Transformer(nnx.Module):
         self.dtype = dtype
         self.scan = scan
         self.remat = remat
+        self.implementation = implementation
         self.layers = Layers.of(encoding)
         self.layers.check(num_layers)
 
@@ -205,7 +209,8 @@ class Transformer(nnx.Module):
         return self.final_norm(x_BTD)
 
     def _run_block(self, window):
-        run = functools.partial(Block.__call__, window=window)
+        rule = dict(window=window, implementation=self.implementation)
+        run = functools.partial(Block.__call__, **rule)
         return jax.checkpoint(run) if self.remat else run
 
 

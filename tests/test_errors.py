@@ -351,7 +351,8 @@ def test_segments_of_both_sides_or_of_neither():
 
 @pytest.mark.parametrize("name", ["rope", "t5"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_query_that_sees_nothing_gives_zeros(name, dtype):
+@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
+def test_a_query_that_sees_nothing_gives_zeros(name, dtype, implementation):
     """And gradients without NaN."""
     encoding = common.build(name)
     q, k, v = (x.astype(dtype) for x in inputs())
@@ -361,13 +362,33 @@ def test_a_query_that_sees_nothing_gives_zeros(name, dtype):
 
     @jax.jit
     def attend(q, k, v):
-        return posenc_jax.attend(encoding, q, k, v, q_tokens, k_tokens)
+        return posenc_jax.attend(
+            encoding, q, k, v, q_tokens, k_tokens, implementation=implementation
+        )
 
     output = attend(q, k, v)
     assert (output[:, 2] == 0).all()
     assert (jnp.abs(output[:, 3:]).max(axis=(0, 2, 3)) > 0.1).all()
     for gradient in jax.grad(lambda *qkv: (attend(*qkv) ** 2).sum(), argnums=(0, 1, 2))(q, k, v):
         assert jnp.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["cope", "path"])
+def test_whole_rows_do_not_fit_into_tiles(name):
+    encoding = common.build(name)
+    x_BTD = common.normal(3, 1, T, common.WIDTH)
+    tokens = posenc_jax.Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+    with raises(ValueError, "needs every key that a query may see in one tile", "dense"):
+        posenc_jax.attend(encoding, *inputs(), tokens, implementation="blockwise")
+
+
+def test_implementations():
+    encoding = common.build("nope")
+    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    with raises(ValueError, "implementation='flash' must be one of", "blockwise"):
+        posenc_jax.attend(encoding, *inputs(), tokens, implementation="flash")
+    with raises(ValueError, "block=0 must be at least 1"):
+        posenc_jax.attend(encoding, *inputs(), tokens, implementation="blockwise", block=0)
 
 
 def test_huge_logits_do_not_overflow():

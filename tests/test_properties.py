@@ -1,7 +1,6 @@
 """What must hold for every scheme of the registry, so that a new one is tested by being listed."""
 
 import dataclasses
-import functools
 
 import common
 import jax
@@ -228,70 +227,6 @@ def test_bfloat16_model(name):
     rounded = common.forward(rounded_model, TOKEN_IDS, shuffled())
     assert rounded.dtype == jnp.float32
     assert 0 < np.abs(rounded - exact).mean() / np.abs(exact).mean() < 0.05
-
-
-# Long sequences
-
-
-def plain_attention(encoding, q, k, v, tokens):
-    """The whole matrix of logits at once, with JAX's own gradients."""
-    group = q.shape[2] // k.shape[2]
-    scale = q.shape[-1] ** -0.5
-    q = encoding.rotate(q, tokens.prepared, is_query=True)
-    k = jnp.repeat(encoding.rotate(k, tokens.prepared, is_query=False), group, axis=2)
-    positions, index = tokens.positions, tokens.order()
-    heads = jnp.arange(common.HEADS)
-    tile = posenc_jax.Tile(
-        *(q, k, positions, positions, index, index, tokens.prepared, tokens.prepared),
-        *(scale, heads, common.HEADS),
-    )
-    logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), tile)
-    segment_ids = tokens.segment_ids
-    same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    visible = same & np.tri(q.shape[1], dtype=bool)[None, None]
-    weights = jax.nn.softmax(jnp.where(visible, logits, -jnp.inf))
-    out = jnp.einsum("bhts,bshc->bthc", weights, jnp.repeat(v, group, axis=2))
-    return encoding.mix(out, weights, tile)
-
-
-@each_program
-def test_tokens_laid_out_in_another_order(name):
-    """Long enough for several blocks of rows: no key may be left out that a query must see."""
-    length = 300
-    encoding = common.build(name)
-    q, k, v = (jnp.asarray(heads_of(seed, length=length)) for seed in range(3))
-    order = np.random.default_rng(0).permutation(length).astype(np.int32)
-    written = tokens_of(encoding, text(length))
-    mixed = some_of(written, order)
-    attended = jax.jit(posenc_jax.attend)
-    expected = attended(encoding, q, k, v, written)[:, order]
-    close(attended(encoding, q[:, order], k[:, order], v[:, order], mixed), expected, 1e-4, 1e-4)
-
-
-@each_program
-def test_values_and_gradients_of_a_long_sequence(name):
-    """Longer than one block of rows, with two documents and shared kv heads."""
-    length = 150
-    encoding = common.build(name, num_kv_heads=2)
-    q = heads_of(0, length=length)
-    k, v = (heads_of(seed, num_heads=2, length=length) for seed in (1, 2))
-    positions = np.random.default_rng(0).integers(0, 100, (B, length))
-    segment_ids = np.repeat([[0, 1], [1, 0]], (60, 90), axis=1)
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def value_and_gradients(attend, *arguments):
-        def loss(encoding, q, k, v):
-            tokens = tokens_of(encoding, positions, segment_ids)
-            output = attend(encoding, q, k, v, tokens)
-            return (output**2).sum(), output
-
-        return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(*arguments)
-
-    actual, expected = (
-        value_and_gradients(attend, encoding, q, k, v)
-        for attend in (posenc_jax.attend, plain_attention)
-    )
-    close_trees(actual, expected)
 
 
 # Heads

@@ -3,8 +3,14 @@
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.attention.dense import dense, tile_logits
 from posenc_jax.encoding import Encoding, Tile, Tokens
+
+IMPLEMENTATIONS = ("dense", "blockwise")
+
+# Up to so many logits in a head, and for so few queries, one product of everything is faster.
+_FEW_LOGITS, _FEW_QUERIES = 256 * 256, 16
 
 
 def attend(
@@ -20,6 +26,8 @@ def attend(
     scale: float | None = None,
     heads=None,
     num_heads: int | None = None,
+    implementation: str | None = None,
+    block: int | None = None,
 ) -> jax.Array:
     """Softmax attention under ``encoding``, ``[B, T, H, C]``.
 
@@ -37,19 +45,31 @@ def attend(
       heads: int ``[H]`` global numbers of the query heads given here, where they are only some
         of the model's ``num_heads`` (inside ``shard_map``). Default: all of them.
       num_heads: how many query heads the whole model has. Default: H.
+      implementation: "dense" holds all logits at once, "blockwise" those of one tile. Default:
+        blockwise, but for few tokens and for schemes that need whole rows.
+      block: queries, and keys, in a tile of blockwise. Default: by their number.
 
     Logits are float32 whatever the inputs are. A query that may see no key gives zeros.
     """
-    in_order = (k_tokens is None or k_tokens is q_tokens) and q_tokens.index is None
     k_tokens = q_tokens if k_tokens is None else k_tokens
     _check_shapes(q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens)
     if window is not None and window < 1:
         raise ValueError(f"window={window} must be at least 1, or None to see every key")
     tile = _tile(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens, scale, heads, num_heads)
     segment_ids = q_tokens.segment_ids, k_tokens.segment_ids
-    return dense(
-        encoding, tile, v_BSKC, segment_ids, causal=causal, in_order=in_order, window=window
-    )
+    if _choose(implementation, encoding, q_BTHC.shape[1], k_BSKC.shape[1]) == "dense":
+        return dense(encoding, tile, v_BSKC, segment_ids, causal=causal, window=window)
+    rule = dict(causal=causal, window=window, block=block)
+    return blockwise(encoding, tile, v_BSKC, segment_ids, **rule)
+
+
+def _choose(implementation, encoding, T, S) -> str:
+    if implementation is None:
+        few = T * S <= _FEW_LOGITS or T < _FEW_QUERIES
+        return "dense" if few or encoding.whole_rows else "blockwise"
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation={implementation!r} must be one of {IMPLEMENTATIONS}")
+    return implementation
 
 
 def logits(

@@ -1,69 +1,31 @@
-"""The readable reference: whole rows of logits at a time, memory ``[B, H, rows, S]``."""
+"""The readable reference: all logits at once, memory ``[B, H, T, S]``."""
 
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 
-# Rows of queries handled together where causality makes later keys pointless: enough rows to keep
-# products large, few enough blocks to keep programs small.
-_MIN_ROWS = 128
-_MAX_BLOCKS = 4
+# Below any logit, and below any sum of weights: what turns a row that sees nothing into zeros.
+FLOOR, TINY = -1e30, 1e-30
 
 
-def dense(encoding, tile, v_BSKC, segment_ids, *, causal: bool, in_order: bool, window: int | None):
-    """Softmax attention over a tile that holds every query and key; see ``attend``.
-
-    ``in_order`` says that queries and keys are the same tokens, in the order they are written. A
-    block of rows then needs no key after its last query, which saves up to 3/8 of the work, and
-    none that has left the window of its first.
-    """
-    T = tile.q.shape[1]
-    if not (causal and in_order):
-        return _rows(encoding, tile, v_BSKC, segment_ids, causal, window)
-    size = max(_MIN_ROWS, -(-T // _MAX_BLOCKS))
-    blocks = []
-    for start in range(0, T, size):
-        end = min(start + size, T)
-        rows = slice(start, end)
-        keys = slice(0 if window is None else max(0, start - window + 1), end)
-        block = dataclasses.replace(
-            tile,
-            q=tile.q[:, rows],
-            q_positions=tile.q_positions[..., rows],
-            q_index=tile.q_index[:, rows],
-            q_prepared=jax.tree.map(lambda x, rows=rows: x[:, rows], tile.q_prepared),
-            k=tile.k[:, keys],
-            k_positions=tile.k_positions[..., keys],
-            k_index=tile.k_index[:, keys],
-            k_prepared=jax.tree.map(lambda x, keys=keys: x[:, keys], tile.k_prepared),
-        )
-        q_segments, k_segments = segment_ids
-        if q_segments is not None:
-            q_segments, k_segments = q_segments[:, rows], k_segments[:, keys]
-        segments = q_segments, k_segments
-        blocks.append(_rows(encoding, block, v_BSKC[:, keys], segments, causal, window))
-    return jnp.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
-
-
-def _rows(encoding, tile, v_BSKC, segment_ids, causal, window):
+def dense(encoding, tile, v_BSKC, segment_ids, *, causal: bool, window: int | None):
+    """Softmax attention over a tile that holds every query and key; see ``attend``."""
     B, T, H, _ = tile.q.shape
     S, K = v_BSKC.shape[1:3]
     logits_BHTS = tile_logits(encoding, tile)
-    visible = _visible(tile, segment_ids, causal, window)
-    if visible is not None:
-        logits_BHTS = jnp.where(visible, logits_BHTS, -jnp.inf)
+    seen = visible(tile, segment_ids, causal, window)
+    if seen is not None:
+        logits_BHTS = jnp.where(seen, logits_BHTS, -jnp.inf)
 
-    # Normalising after the product with the values touches [T, C] numbers instead of [T, S], and
-    # a floor under the maximum and the sum turns a row that sees nothing into zeros.
-    largest = jnp.maximum(jax.lax.stop_gradient(logits_BHTS.max(-1, keepdims=True)), -1e30)
+    # Normalising after the product with the values touches [T, C] numbers instead of [T, S].
+    largest = jnp.maximum(jax.lax.stop_gradient(logits_BHTS.max(-1, keepdims=True)), FLOOR)
     weights_BHTS = jnp.exp(logits_BHTS - largest)
     sums_BTH1 = weights_BHTS.sum(-1).swapaxes(1, 2)[..., None]
     weights_BKGTS = weights_BHTS.reshape(B, K, H // K, T, S).astype(v_BSKC.dtype)
     out_BKGTC = _mix(weights_BKGTS, v_BSKC.swapaxes(1, 2))
     out_BTHC = out_BKGTC.reshape(B, H, T, -1).swapaxes(1, 2)
-    out_BTHC = encoding.mix(out_BTHC, weights_BHTS, tile) / jnp.maximum(sums_BTH1, 1e-30)
+    out_BTHC = encoding.mix(out_BTHC, weights_BHTS, tile) / jnp.maximum(sums_BTH1, TINY)
     return out_BTHC.astype(v_BSKC.dtype)
 
 
@@ -125,16 +87,16 @@ _mix.defvjp(lambda weights, v: (_mix(weights, v), (weights, v)), _mix_backward)
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-def _visible(tile, segment_ids, causal, window):
+def visible(tile, segment_ids, causal, window):
     """bool ``[B, 1, T, S]``, or None where every query sees every key."""
     q_segments, k_segments = segment_ids
-    visible = None
+    seen = None
     if causal:
-        visible = tile.q_index[:, None, :, None] >= tile.k_index[:, None, None, :]
+        seen = tile.q_index[:, None, :, None] >= tile.k_index[:, None, None, :]
     if window is not None:
         near = tile.q_index[:, None, :, None] - tile.k_index[:, None, None, :] < window
-        visible = near if visible is None else visible & near
+        seen = near if seen is None else seen & near
     if q_segments is not None:
         same = q_segments[:, None, :, None] == k_segments[:, None, None, :]
-        visible = same if visible is None else visible & same
-    return visible
+        seen = same if seen is None else seen & same
+    return seen

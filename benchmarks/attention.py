@@ -1,0 +1,122 @@
+"""Attention alone, forward and backward: time and memory of every implementation.
+
+    python -m benchmarks.attention --schemes=rope,alibi --lengths=512,1024
+    python -m benchmarks.attention --schemes=nope --lengths=2048,4096,8192 --implementations=blockwise
+
+Each round times one gradient (by queries, keys, values and the encoding's parameters) under every
+scheme and implementation; ratios are medians over rounds of times of the same round, so that a busy
+machine slows both. Memory is what XLA plans for temporaries. With several lengths the exponents of
+time and memory against length are fitted too.
+"""
+
+import argparse
+import functools
+import statistics
+import time
+
+from experiments.host import keep_freed_memory
+
+keep_freed_memory()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from flax import nnx  # noqa: E402
+
+import posenc_jax  # noqa: E402
+from experiments.progress import stage  # noqa: E402
+from posenc_jax.rotary import positions  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+
+def gradient(args, name: str, implementation: str, length: int):
+    """The compiled gradient of one layer's attention, and its arguments."""
+    sizes = dict(num_heads=args.heads, head_dim=args.head_dim, model_dim=args.heads * args.head_dim)
+    encoding = posenc_jax.make(name, train_length=length, rngs=nnx.Rngs(0), **sizes)
+    rng = np.random.default_rng(0)
+    shape = args.batch, length, args.heads, args.head_dim
+    q, k, v, weight = (
+        jnp.asarray(rng.standard_normal(shape, np.float32), args.dtype) for _ in range(4)
+    )
+    x_BTD = weight.reshape(*shape[:2], -1)
+
+    @functools.partial(jax.grad, argnums=(0, 1, 2, 3))
+    def run(encoding, q, k, v):
+        tokens = posenc_jax.Tokens.of(encoding, positions.text(length)).read(encoding, x_BTD)
+        out = posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
+        return (out * weight).sum().astype(jnp.float32)
+
+    return jax.jit(run).lower(encoding, q, k, v).compile(), (encoding, q, k, v)
+
+
+def exponent(lengths, numbers) -> float:
+    return float(np.polyfit(np.log(lengths), np.log(numbers), 1)[0])
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--schemes", default="nope,rope,alibi,t5,kerple_log,fire,shaw")
+    parser.add_argument("--implementations", default="blockwise,dense")
+    parser.add_argument("--lengths", default="512")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--head_dim", type=int, default=64)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--rounds", type=int, default=11)
+    args = parser.parse_args()
+    schemes, implementations = args.schemes.split(","), args.implementations.split(",")
+    lengths = [int(length) for length in args.lengths.split(",")]
+    console = Console(stderr=True)
+    seconds: dict[tuple, list[float]] = {}
+    memory = {}
+    for length in lengths:
+        runs = {}
+        points = [(name, each) for name in schemes for each in implementations]
+        with stage(f"compile {length}", len(points), console) as advance:
+            for name, each in points:
+                compiled, arguments = gradient(args, name, each, length)
+                memory[name, each, length] = compiled.memory_analysis().temp_size_in_bytes
+                runs[name, each] = functools.partial(compiled, *arguments)
+                jax.block_until_ready(runs[name, each]())
+                advance(f"{name} {each}")
+        with stage(f"rounds {length}", args.rounds, console) as advance:
+            for _ in range(args.rounds):
+                for point, run in runs.items():
+                    start = time.perf_counter()
+                    jax.block_until_ready(run())
+                    seconds.setdefault((*point, length), []).append(time.perf_counter() - start)
+                advance("")
+
+    def ratio(a, b) -> str:
+        if a == b or b not in seconds:
+            return ""
+        return f"{statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True)):.2f}"
+
+    device = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
+    print(
+        f"batch {args.batch}, {args.heads} heads of {args.head_dim}, {args.dtype}, {args.rounds} "
+        f"rounds, forward and backward ({device})"
+    )
+    print("| scheme | implementation | length | ms | x dense | x NoPE | temporaries, MiB |")
+    print("|---|---|---|---|---|---|---|")
+    for name, each, length in seconds:
+        point = name, each, length
+        print(
+            f"| `{name}` | {each} | {length} | {1e3 * statistics.median(seconds[point]):.1f} "
+            f"| {ratio(point, (name, 'dense', length))} | {ratio(point, ('nope', each, length))} "
+            f"| {memory[point] / 2**20:.1f} |"
+        )
+    if len(lengths) > 1:
+        for name, each in points:
+            times = [statistics.median(seconds[name, each, n]) for n in lengths]
+            sizes = [memory[name, each, n] for n in lengths]
+            print(
+                f"{name} {each}: time ~ length^{exponent(lengths, times):.2f}, "
+                f"temporaries ~ length^{exponent(lengths, sizes):.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

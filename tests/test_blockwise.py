@@ -1,0 +1,231 @@
+"""Attention in tiles against the whole matrix of logits at once, with JAX's own gradients."""
+
+import dataclasses
+import functools
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import posenc_jax
+from posenc_jax.attention.blockwise import _visits, take_apart
+from posenc_jax.rotary.positions import text
+
+B, T, BLOCK = 2, 37, 16  # three blocks, the last of which begins within the second
+TILED = [name for name in common.one_of_each_program() if not common.build(name).whole_rows]
+each_tiled = pytest.mark.parametrize("name", TILED)
+DOCUMENTS = np.repeat([[0, 1], [1, 0]], (15, T - 15), axis=1)
+
+
+def sides(num_kv_heads=2, q_length=T, k_length=T, dtype=np.float32):
+    """Queries, keys and values."""
+    shapes = ((q_length, common.HEADS), (k_length, num_kv_heads), (k_length, num_kv_heads))
+    return [
+        jnp.asarray(common.normal(seed, B, *shape, common.HEAD_DIM), dtype)
+        for seed, shape in enumerate(shapes)
+    ]
+
+
+def tokens_of(encoding, positions, segment_ids=None):
+    x_BTD = 0.5 * common.normal(3, B, positions.shape[-1], common.WIDTH)
+    positions = encoding.place(positions)
+    return posenc_jax.Tokens.of(encoding, positions, segment_ids).read(encoding, x_BTD)
+
+
+def plain(encoding, q, k, v, tokens, *, window=None):
+    """As a textbook has it."""
+    group, scale = q.shape[2] // k.shape[2], q.shape[-1] ** -0.5
+    q = encoding.rotate(q, tokens.prepared, is_query=True)
+    k = jnp.repeat(encoding.rotate(k, tokens.prepared, is_query=False), group, axis=2)
+    positions, index = tokens.positions, tokens.order()
+    tile = posenc_jax.Tile(
+        *(q, k, positions, positions, index, index, tokens.prepared, tokens.prepared),
+        *(scale, jnp.arange(common.HEADS), common.HEADS),
+    )
+    logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), tile)
+    ahead = index[:, None, :, None] - index[:, None, None, :]
+    seen = (ahead >= 0) & (ahead < (window or q.shape[1]))
+    segment_ids = tokens.segment_ids
+    seen &= segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+    weights = jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
+    out = jnp.einsum("bhts,bshc->bthc", weights, jnp.repeat(v, group, axis=2))
+    return encoding.mix(out, weights, tile)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_gradients(attend, encoding, *sides):
+    positions = np.random.default_rng(0).integers(0, 30, (B, T))
+
+    def loss(encoding, q, k, v):
+        output = attend(encoding, q, k, v, tokens_of(encoding, positions, DOCUMENTS))
+        return (output**2).sum() + output[:, 3].sum(), output
+
+    return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(encoding, *sides)
+
+
+def tiled(implementation="blockwise", **rule):
+    block = BLOCK if implementation == "blockwise" else None
+    return functools.partial(posenc_jax.attend, implementation=implementation, block=block, **rule)
+
+
+def close_trees(actual, expected, tolerance=1e-5):
+    """Leaf by leaf, to ``tolerance`` of the largest number in the leaf, or of 1."""
+    pairs = zip(common.parameter_paths(actual), common.parameter_paths(expected), strict=True)
+    for (path, a), (_, b) in pairs:
+        scale = max(1.0, float(jnp.abs(b).max()))
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale, err_msg=".".join(path))
+
+
+@pytest.mark.parametrize("name", common.one_of_each_program())
+def test_values_and_gradients(name):
+    """Two documents in each row, shared kv heads, positions in any order."""
+    encoding = common.build(name, num_kv_heads=2)
+    expected = value_and_gradients(plain, encoding, *sides())
+    for implementation in ("dense", "blockwise") if name in TILED else ("dense",):
+        close_trees(value_and_gradients(tiled(implementation), encoding, *sides()), expected)
+
+
+@pytest.mark.parametrize("name", ["rope", "alibi", "shaw"])
+def test_window(name):
+    encoding = common.build(name, num_kv_heads=2)
+    expected = value_and_gradients(functools.partial(plain, window=9), encoding, *sides())
+    close_trees(value_and_gradients(tiled(window=9), encoding, *sides()), expected)
+
+
+@each_tiled
+def test_tokens_laid_out_in_another_order(name):
+    encoding = common.build(name, num_kv_heads=2)
+    order = np.random.default_rng(0).permutation(T).astype(np.int32)
+
+    @jax.jit
+    def both(encoding, q, k, v):
+        written = tokens_of(encoding, text(T))
+        mixed = jax.tree.map(lambda x: x[:, order], written)
+        mixed = dataclasses.replace(mixed, index=written.order()[:, order])
+        expected = tiled("dense")(encoding, q, k, v, written)[:, order]
+        return tiled()(encoding, q[:, order], k[:, order], v[:, order], mixed), expected
+
+    close_trees(*both(encoding, *sides()))
+
+
+@each_tiled
+def test_bfloat16(name):
+    encoding = common.build(name, num_kv_heads=2)
+    exact = value_and_gradients(tiled(), encoding, *sides())
+    (_, output), gradients = value_and_gradients(tiled(), encoding, *sides(dtype=jnp.bfloat16))
+    assert output.dtype == gradients[1].dtype == jnp.bfloat16
+    pairs = zip(jax.tree.leaves((output, gradients[1:])), jax.tree.leaves((exact[0][1], exact[1][1:])))
+    for rounded, number in pairs:
+        error = np.abs(rounded.astype(np.float32) - number).mean() / np.abs(number).mean()
+        assert error < 2e-2
+
+
+@pytest.mark.parametrize("name", ["t5", "shaw"])
+def test_queries_and_keys_of_different_lengths(name):
+    """Without causality, under a scale that is an array and has a gradient, some of the heads."""
+    encoding, heads = common.build(name), jnp.array([3, 1])
+    q, k, v = sides(num_kv_heads=4, q_length=21)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def value_and_gradients(attend, *arguments):
+        def loss(encoding, q, k, v, scale):
+            q_tokens, k_tokens = (tokens_of(encoding, text(n)) for n in (21, T))
+            parts = (x[:, :, heads] for x in (q, k, v))
+            rule = dict(causal=False, scale=scale, heads=heads, num_heads=common.HEADS)
+            return (attend(encoding, *parts, q_tokens, k_tokens, **rule) ** 2).sum()
+
+        return jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))(*arguments)
+
+    expected, actual = (
+        value_and_gradients(tiled(each), encoding, q, k, v, jnp.asarray(0.3))
+        for each in ("dense", "blockwise")
+    )
+    close_trees(actual, expected)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("name", [name for name in common.one_of_each_kind() if name in TILED])
+def test_on_a_mesh(name, kind):
+    """The batch on one axis, and the heads of schemes that have none of their own on another."""
+    encoding = common.build(name)
+    expected = value_and_gradients(tiled(), encoding, *sides(num_kv_heads=4))
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind, kind))
+    with jax.set_mesh(mesh):
+        place = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+        arguments = [place(x, "data") for x in sides(num_kv_heads=4)]
+        actual = value_and_gradients(tiled(), place(encoding), *arguments)
+    assert actual[0][1].sharding.spec[0] == "data"
+    close_trees(actual, expected)
+
+
+def test_under_vmap():
+    encoding = common.build("t5", num_kv_heads=2)
+    ensemble = [sides(), [2 * x for x in sides()]]
+    together = jax.vmap(functools.partial(value_and_gradients, tiled(), encoding))(
+        *(jnp.stack(x) for x in zip(*ensemble, strict=True))
+    )
+    for i, member in enumerate(ensemble):
+        one = jax.tree.map(lambda x, i=i: x[i], together)
+        close_trees(one, value_and_gradients(tiled(), encoding, *member))
+
+
+def visited(length, *, window=None, segment_ids=None, block=64):
+    """How many of the tiles are computed."""
+    encoding = common.build("nope")
+    q = jnp.zeros((1, length, 1, 8))
+    tokens = posenc_jax.Tokens.of(encoding, text(length), segment_ids)
+    tile = posenc_jax.attention._tile(encoding, q, q, tokens, tokens, None)
+    segments = segment_ids, segment_ids
+    rule = dict(causal=True, window=window, block=block)
+    plan, queries, keys, _ = take_apart(encoding, tile, q, segments, **rule)
+    first, end, first_of_keys, end_of_keys = _visits(plan, queries, keys)
+    assert (end - first).sum() == (end_of_keys - first_of_keys).sum()
+    return int((end - first).sum())
+
+
+def test_tiles_that_nobody_sees_are_not_visited():
+    assert visited(512) == 8 * 9 // 2
+    assert visited(512, window=65) == 8 + 7
+    assert visited(512, window=66) == 8 + 7 + 6
+    assert visited(512, segment_ids=np.repeat([[0, 1]], 256, axis=1)) == 2 * (4 * 5 // 2)
+
+
+def temporaries(implementation, length):
+    """Bytes that XLA plans for a gradient of attention over ``length`` tokens."""
+    encoding = common.build("t5")
+
+    def loss(q):
+        tokens = posenc_jax.Tokens.of(encoding, text(length))
+        return posenc_jax.attend(encoding, q, q, q, tokens, implementation=implementation).sum()
+
+    q = jax.ShapeDtypeStruct((1, length, common.HEADS, 64), jnp.float32)
+    return jax.jit(jax.grad(loss)).lower(q).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory():
+    """At 4096 tokens a fifth of dense attention's at most, and linear from there on."""
+    at_4096 = temporaries("blockwise", 4096)
+    assert 5 * at_4096 < temporaries("dense", 4096)
+    assert temporaries("blockwise", 8192) < 2.1 * at_4096
+
+
+def test_choice(monkeypatch):
+    """Many tokens are computed in tiles, few at once, and so is what needs whole rows."""
+    chosen = []
+    for each in posenc_jax.attention.IMPLEMENTATIONS:
+        monkeypatch.setattr(
+            posenc_jax.attention, each, lambda *_, each=each, **rule: chosen.append(each)
+        )
+
+    def attend(name, q_length, k_length):
+        encoding = common.build(name)
+        q, k, v = sides(4, q_length, k_length)
+        q_tokens, k_tokens = (tokens_of(encoding, text(n)) for n in (q_length, k_length))
+        posenc_jax.attend(encoding, q, k, v, q_tokens, k_tokens)
+
+    for arguments in (("rope", 64, 64), ("rope", 512, 512), ("rope", 1, 4096), ("cope", 512, 512)):
+        attend(*arguments)
+    assert chosen == ["dense", "blockwise", "dense", "dense"]
