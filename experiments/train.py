@@ -21,7 +21,7 @@ from experiments.data import WindowIndex, train_batch
 from experiments.mesh import batch_sharding, path_name, replicated, state_shardings
 from experiments.progress import stage
 from experiments.record import Metrics
-from posenc_jax import Encoding, Layers, Transformer, make
+from posenc_jax import Encoding, Layers, Transformer, cross_entropy, make
 from posenc_jax.rotary import positions
 
 State = dict[str, Any]  # {"model": Transformer, "opt_state": ..., "step": int32 scalar}
@@ -113,8 +113,9 @@ def initial_state(key, spec: FrozenConfigDict, recipe: Recipe) -> State:
 def token_losses(model, tokens_BL, encoding=None, key=None):
     """Cross-entropy in nats of each token but the first, given those before it: ``[B, L - 1]``."""
     inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
-    logits_BTV = model(inputs_BT, positions.text(inputs_BT.shape[1]), encoding=encoding, key=key)
-    return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
+    places = positions.text(inputs_BT.shape[1])
+    x_BTD = model.hidden(inputs_BT, places, encoding=encoding, key=key)
+    return cross_entropy(x_BTD, model.embedding[...], targets_BT)
 
 
 def train_step(state: State, tokens_BL, key, recipe: Recipe) -> tuple[State, dict[str, jax.Array]]:

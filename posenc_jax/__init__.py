@@ -14,6 +14,7 @@ from posenc_jax.describe import describe
 from posenc_jax.encoding import Encoding, Tile, Tokens
 from posenc_jax.hf import from_hf
 from posenc_jax.layers import Layers
+from posenc_jax.loss import cross_entropy
 from posenc_jax.registry import REGISTRY, make
 from posenc_jax.transformer import Transformer
 
@@ -26,6 +27,7 @@ __all__ = [
     "Transformer",
     "attend",
     "attention_fn",
+    "cross_entropy",
     "describe",
     "from_hf",
     "linen",

@@ -108,8 +108,10 @@ def test_work_counts_the_tokens():
 class Uniform(Encoding):
     """A model that finds all 7 tokens equally likely."""
 
-    def __call__(self, tokens_BT, positions, encoding=None, key=None):
-        return jax.numpy.zeros((*tokens_BT.shape, 7))
+    embedding = np.zeros((7, 1), np.float32)
+
+    def hidden(self, tokens_BT, positions, encoding=None, key=None):
+        return jax.numpy.zeros((*tokens_BT.shape, 1))
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])

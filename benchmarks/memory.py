@@ -1,0 +1,67 @@
+"""Memory of a training step beside its arguments, by what is kept and what is computed again.
+
+    python -m benchmarks.memory --length=8192
+
+Compiles the gradient with and without remat, and with the loss of all logits at once or of pieces
+of the vocabulary; the figure is what the compiler reserves for temporaries. Nothing is run.
+
+Remat goes with a scan over the layers: XLA:CPU sees through it where layers are written out, and
+computes nothing again.
+"""
+
+import functools
+
+import jax
+import optax
+from ml_collections import FrozenConfigDict
+
+from benchmarks.ours import shape_parser
+from experiments.train import Recipe, initial_state, token_losses
+from posenc_jax.rotary import positions
+
+
+def losses_of_all_logits(model, tokens_BL):
+    inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
+    logits_BTV = model(inputs_BT, positions.text(inputs_BT.shape[1]))
+    return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
+
+
+def temporaries(args, losses, remat: bool) -> int:
+    """Bytes that one gradient needs beside parameters, tokens and the gradient itself."""
+    model = {
+        "vocab_size": args.vocab,
+        "model_dim": args.dim,
+        "num_layers": args.layers,
+        "num_heads": args.heads,
+        "scan": remat,
+        "remat": remat,
+    }
+    spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": model})
+    recipe = Recipe(length=args.length, batch_size=args.batch, steps=1)
+    init = functools.partial(initial_state, spec=spec, recipe=recipe)
+    state = jax.eval_shape(init, jax.random.key(0))
+    tokens = jax.ShapeDtypeStruct((args.batch, args.length + 1), "int32")
+    gradient = jax.jit(jax.grad(lambda model, tokens: losses(model, tokens).mean()))
+    compiled = gradient.lower(state["model"], tokens).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def main():
+    parser = shape_parser(__doc__, batch=1, length=8192)
+    parser.add_argument("--vocab", type=int, default=32768)
+    parser.add_argument("--encoding", default="rope")
+    args = parser.parse_args()
+    print(
+        f"{args.encoding} batch {args.batch} length {args.length} width {args.dim} layers "
+        f"{args.layers} vocabulary {args.vocab} ({jax.devices()[0].device_kind}, jax "
+        f"{jax.__version__})"
+    )
+    print("| remat | loss | temporaries, MiB |\n|---|---|---|")
+    for remat in (False, True):
+        for name, losses in (("all logits", losses_of_all_logits), ("in pieces", token_losses)):
+            mebibytes = temporaries(args, losses, remat) / 2**20
+            print(f"| {'yes' if remat else 'no'} | {name} | {mebibytes:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
