@@ -1,7 +1,7 @@
 """Attention alone, forward and backward: time and memory of every implementation.
 
     python -m benchmarks.attention --schemes=rope,alibi --lengths=512,1024
-    python -m benchmarks.attention --schemes=nope --lengths=2048,4096,8192 --implementations=blockwise
+    python -m benchmarks.attention --implementations=blockwise --lengths=2048,4096,8192
 
 Each round times one gradient (by queries, keys, values and the encoding's parameters) under every
 scheme and implementation; ratios are medians over rounds of times of the same round, so that a busy
@@ -22,11 +22,11 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
+from rich.console import Console  # noqa: E402
 
 import posenc_jax  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax.rotary import positions  # noqa: E402
-from rich.console import Console  # noqa: E402
 
 
 def gradient(args, name: str, implementation: str, length: int):
@@ -92,7 +92,9 @@ def main():
     def ratio(a, b) -> str:
         if a == b or b not in seconds:
             return ""
-        return f"{statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True)):.2f}"
+        return (
+            f"{statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True)):.2f}"
+        )
 
     device = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
     print(

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.attention.dense import dense, tile_logits
+from posenc_jax.attention.ring import ring
 from posenc_jax.encoding import Encoding, Tile, Tokens
 
-IMPLEMENTATIONS = ("dense", "blockwise")
+IMPLEMENTATIONS = ("dense", "blockwise", "ring")
 
 # Up to so many logits in a head, and for so few queries, one product of everything is faster.
 _FEW_LOGITS, _FEW_QUERIES = 256 * 256, 16
@@ -45,9 +46,10 @@ def attend(
       heads: int ``[H]`` global numbers of the query heads given here, where they are only some
         of the model's ``num_heads`` (inside ``shard_map``). Default: all of them.
       num_heads: how many query heads the whole model has. Default: H.
-      implementation: "dense" holds all logits at once, "blockwise" those of one tile. Default:
+      implementation: "dense" holds all logits at once, "blockwise" those of one tile,
+        and "ring" does the same with tokens sharded over the mesh axis "context". Default:
         blockwise, but for few tokens and for schemes that need whole rows.
-      block: queries, and keys, in a tile of blockwise. Default: by their number.
+      block: queries, and keys, in a tile. Default: by their number.
 
     Logits are float32 whatever the inputs are. A query that may see no key gives zeros.
     """
@@ -57,10 +59,11 @@ def attend(
         raise ValueError(f"window={window} must be at least 1, or None to see every key")
     tile = _tile(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens, scale, heads, num_heads)
     segment_ids = q_tokens.segment_ids, k_tokens.segment_ids
-    if _choose(implementation, encoding, q_BTHC.shape[1], k_BSKC.shape[1]) == "dense":
+    chosen = _choose(implementation, encoding, q_BTHC.shape[1], k_BSKC.shape[1])
+    if chosen == "dense":
         return dense(encoding, tile, v_BSKC, segment_ids, causal=causal, window=window)
-    rule = dict(causal=causal, window=window, block=block)
-    return blockwise(encoding, tile, v_BSKC, segment_ids, **rule)
+    run = ring if chosen == "ring" else blockwise
+    return run(encoding, tile, v_BSKC, segment_ids, causal=causal, window=window, block=block)
 
 
 def _choose(implementation, encoding, T, S) -> str:

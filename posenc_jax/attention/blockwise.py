@@ -31,7 +31,7 @@ class Side(NamedTuple):
 
 
 # Where each of them has its tokens.
-_AXES = Side(x=-2, v=-2, positions=-1, index=1, segment_ids=1, prepared=1)
+AXES = Side(x=-2, v=-2, positions=-1, index=1, segment_ids=1, prepared=1)
 
 
 class Shared(NamedTuple):
@@ -188,22 +188,22 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
     q_turned, d_out_turned = lax.optimization_barrier(
         (jnp.moveaxis(queries.x, -1, 2), jnp.moveaxis(d_out, -1, 2))
     )
-    shared_floats, shared_rest = _split(shared)
+    shared_floats, shared_rest = split(shared)
 
     def columns(j, gradients):
         d_queries, d_keys, d_shared = gradients
         k = _block(keys, j, plan.k_block)
-        k_floats, k_rest = _split(k.side)
+        k_floats, k_rest = split(k.side)
 
         def add_queries(i, running):
             d_queries, d_k, d_shared, dk_turned, dv_turned = running
             q = _block(queries, i, plan.q_block)
-            q_floats, q_rest = _split(q.side)
+            q_floats, q_rest = split(q.side)
             d_out_rows = _take(d_out, q, -2)
 
             def scheme_and_tile(shared_floats, q_floats, k_floats):
-                common = _join(shared_floats, shared_rest)
-                sides = _join(q_floats, q_rest), _join(k_floats, k_rest)
+                common = join(shared_floats, shared_rest)
+                sides = join(q_floats, q_rest), join(k_floats, k_rest)
                 return common.encoding, _tile(plan, common, *sides)
 
             def score(products, *floats):
@@ -230,21 +230,22 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
             weights = weights.astype(k.side.v.dtype)
             dk_turned += _sum_over_queries(_take(q_turned, q, -1), d_products)
             dv_turned += _sum_over_queries(_take(d_out_turned, q, -1), weights)
-            d_shared, d_q, d_k = _add(
-                (d_shared, _zeros(q_floats), d_k), _add(tuple(by_score), tuple(by_mix))
+            d_shared, d_q, d_k = add_gradients(
+                (d_shared, zero_gradients(q.side), d_k),
+                add_gradients(tuple(by_score), tuple(by_mix)),
             )
             d_q = d_q._replace(x=d_q.x + _dot("bkgts,bksc->bkgtc", d_products, k.side.x))
             return _put(d_queries, d_q, q.start), d_k, d_shared, dk_turned, dv_turned
 
         zeros = (jnp.zeros_like(x.swapaxes(-1, -2), jnp.float32) for x in (k.side.x, k.side.v))
-        running = d_queries, _zeros(k_floats), d_shared, *zeros
+        running = d_queries, zero_gradients(k.side), d_shared, *zeros
         running = lax.fori_loop(first[j], end[j], add_queries, running)
         d_queries, d_k, d_shared, dk_turned, dv_turned = running
         d_k = d_k._replace(x=d_k.x + dk_turned.swapaxes(-1, -2), v=dv_turned.swapaxes(-1, -2))
         return d_queries, _put(d_keys, d_k, k.start), d_shared
 
-    zeros = tuple(_zeros(_split(each)[0]) for each in (queries, keys, shared))
-    return lax.fori_loop(0, first.shape[0], columns, zeros)
+    start = zero_gradients((queries, keys, shared))
+    return lax.fori_loop(0, first.shape[0], columns, start)
 
 
 _dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -292,7 +293,7 @@ def _block(side: Side, i, size: int) -> _Block:
         lambda axis, part: jax.tree.map(
             lambda x: lax.dynamic_slice_in_dim(x, start, size, axis), part
         ),
-        *(_AXES, side),
+        *(AXES, side),
     )
     is_new = None if count % size == 0 else start + jnp.arange(size) >= i * size
     return _Block(cut, start, is_new)
@@ -306,13 +307,13 @@ def _take(x, block: _Block, axis: int):
 def _put(total: Side, part: Side, start) -> Side:
     """``total`` with ``part`` added from token ``start`` on."""
 
-    def add(axis, total, part):
+    def add_at(axis, total, part):
         old = lax.dynamic_slice_in_dim(total, start, part.shape[axis], axis)
         return lax.dynamic_update_slice_in_dim(total, old + part, start, axis)
 
     return jax.tree.map(
-        lambda axis, *parts: jax.tree.map(functools.partial(add, axis), *parts),
-        *(_AXES, total, part),
+        lambda axis, *parts: jax.tree.map(functools.partial(add_at, axis), *parts),
+        *(AXES, total, part),
     )
 
 
@@ -371,7 +372,7 @@ def _seen(plan, tile, q: _Block, k: _Block):
 
 
 def _zero_rows(queries: Side, keys: Side):
-    """float32 zeros ``[B, K, G, T, C]``, with the C of values, laid out on a mesh as queries are."""
+    """float32 ``[B, K, G, T, C]`` with the C of values, laid out on a mesh as queries are."""
     zeros = jnp.zeros_like(queries.x[..., :1], jnp.float32)
     return jnp.broadcast_to(zeros, (*zeros.shape[:-1], keys.v.shape[-1]))
 
@@ -379,25 +380,25 @@ def _zero_rows(queries: Side, keys: Side):
 # Gradients are trees of float32 arrays with None for what has no gradient.
 
 
-def _split(tree):
+def split(tree):
     """The floating-point arrays of ``tree``, and the others, each with None for the rest."""
     leaves, structure = jax.tree.flatten(tree)
-    is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in leaves]
-    parts = ([x if f is kind else None for x, f in zip(leaves, is_float)] for kind in (True, False))
-    return tuple(structure.unflatten(part) for part in parts)
+    floats = [x if jnp.issubdtype(x.dtype, jnp.floating) else None for x in leaves]
+    rest = [x if number is None else None for x, number in zip(leaves, floats, strict=True)]
+    return structure.unflatten(floats), structure.unflatten(rest)
 
 
-def _join(tree, rest):
+def join(tree, rest):
     return jax.tree.map(
         lambda x, other: other if x is None else x, tree, rest, is_leaf=lambda x: x is None
     )
 
 
-def _zeros(tree):
-    return jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), tree)
+def zero_gradients(tree):
+    return jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), split(tree)[0])
 
 
-def _add(tree, other):
+def add_gradients(tree, other):
     return jax.tree.map(jnp.add, tree, other)
 
 
@@ -411,6 +412,4 @@ def cotangents(operands, gradients):
             return np.zeros(operand.shape, jax.dtypes.float0)
         return gradient.astype(operand.dtype)
 
-    return jax.tree.map(
-        cotangent, tuple(operands), tuple(gradients), is_leaf=lambda x: x is None
-    )
+    return jax.tree.map(cotangent, tuple(operands), tuple(gradients), is_leaf=lambda x: x is None)

@@ -1,0 +1,162 @@
+"""Attention over tokens that lie on several devices: the tiles of blockwise, keys going round.
+
+Every device keeps its queries, and passes keys and values, with all that is known about them, on to
+the next (Ring Attention, https://arxiv.org/abs/2310.01889). In the backward pass their gradients
+travel along, and after a full turn are back home. Which tiles are visited is decided on each
+device, by the index of the tokens that lie there at that moment. In written order the first device
+would have next to nothing to do, and the last one everything: ``zigzag`` evens it out.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from posenc_jax.attention.blockwise import (
+    AXES,
+    add_gradients,
+    backward,
+    cotangents,
+    forward,
+    split,
+    take_apart,
+    zero_gradients,
+)
+from posenc_jax.attention.dense import FLOOR
+
+AXIS = "context"
+
+
+def zigzag(length: int, devices: int) -> np.ndarray:
+    """int32 ``[length]``: in which order to lay out tokens, so that causal work is even.
+
+    Each device gets a piece from the start and the one as far from the end. Give the model
+    ``tokens[:, order]`` with ``positions[:, order]`` and ``index=order[None]``.
+    """
+    if length % (2 * devices):
+        raise ValueError(
+            f"length={length} must be a multiple of {2 * devices}, twice the number of devices"
+        )
+    pieces = np.arange(length, dtype=np.int32).reshape(2, devices, -1)
+    return np.stack([pieces[0], pieces[1, ::-1]], axis=1).reshape(-1)
+
+
+def ring(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=None):
+    """Softmax attention as ``attend`` has it, tokens sharded over the mesh axis ``context``.
+
+    Called on whole arrays, under ``jax.set_mesh``, as everything else in a jitted program; other
+    axes of the mesh keep what they shard. Every length must be a multiple of the size of the axis.
+
+    Raises:
+      ValueError: there is no such axis, it does not divide a length, or the scheme needs whole
+        rows.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if AXIS not in mesh.axis_names:
+        raise ValueError(
+            f'implementation="ring" needs a mesh with an axis "{AXIS}", not {mesh.axis_names}: '
+            "call under jax.set_mesh(mesh)"
+        )
+    for name, x in (("queries", tile.q), ("keys", tile.k)):
+        if x.shape[1] % mesh.shape[AXIS]:
+            raise ValueError(
+                f"{x.shape[1]} {name} do not divide over the {mesh.shape[AXIS]} devices of the "
+                f'mesh axis "{AXIS}"; pad them'
+            )
+    plan, *operands = take_apart(
+        encoding, tile, v_BSKC, segment_ids, causal=causal, window=window, block=block
+    )
+    devices = mesh.shape[AXIS]
+    plan = dataclasses.replace(
+        plan,
+        q_block=min(plan.q_block, tile.q.shape[1] // devices),
+        k_block=min(plan.k_block, tile.k.shape[1] // devices),
+    )
+    out_BKGTC = _attend(plan, *operands)
+    return out_BKGTC.transpose(0, 3, 1, 2, 4).reshape(*tile.q.shape[:3], -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(plan, queries, keys, shared):
+    """``[B, K, G, T, C]`` in the dtype of the values."""
+    return _attend_forward(plan, queries, keys, shared)[0]
+
+
+def _attend_forward(plan, queries, keys, shared):
+    def turn(queries, keys, shared):
+        def step(_, running):
+            out, lse, keys = running
+            part, part_lse = forward(plan, queries, keys, shared)
+            total = jnp.logaddexp(lse, part_lse)
+            out = (
+                out * jnp.exp(lse - total)[..., None] + part * jnp.exp(part_lse - total)[..., None]
+            )
+            return out, total, _pass_on(keys)
+
+        shape = (*queries.x.shape[:-1], keys.v.shape[-1])
+        running = jnp.zeros(shape), jnp.full(shape[:-1], FLOOR), keys
+        out, lse, _ = lax.fori_loop(0, lax.axis_size(AXIS), step, running)
+        return out.astype(keys.v.dtype), lse
+
+    of_rows = PartitionSpec(*(None,) * 3, AXIS, None), PartitionSpec(*(None,) * 3, AXIS)
+    in_specs = _specs(queries), _specs(keys), PartitionSpec()
+    out, lse = _on_each_device(turn, in_specs, of_rows)(queries, keys, shared)
+    return out, (queries, keys, shared, out, lse)
+
+
+def _attend_backward(plan, saved, d_out):
+    *operands, out, lse = saved
+    queries, keys, _ = operands
+    delta = (d_out.astype(jnp.float32) * out).sum(-1)
+
+    def turn(queries, keys, shared, d_out, lse, delta):
+        def step(_, running):
+            d_queries, d_shared, keys, d_keys = running
+            gradients = backward(plan, queries, keys, shared, d_out, lse, delta)
+            d_queries, d_keys, d_shared = add_gradients((d_queries, d_keys, d_shared), gradients)
+            return d_queries, d_shared, *_pass_on((keys, d_keys))
+
+        d_queries, d_keys, d_shared = zero_gradients((queries, keys, shared))
+        running = d_queries, d_shared, keys, d_keys
+        d_queries, d_shared, _, d_keys = lax.fori_loop(0, lax.axis_size(AXIS), step, running)
+        return d_queries, d_keys, lax.psum(d_shared, AXIS)
+
+    row = PartitionSpec(*(None,) * 3, AXIS)
+    in_specs = _specs(queries), _specs(keys), PartitionSpec(), PartitionSpec(*row, None), row, row
+    out_specs = _specs(split(queries)[0]), _specs(split(keys)[0]), PartitionSpec()
+    gradients = _on_each_device(turn, in_specs, out_specs)(*operands, d_out, lse, delta)
+    return cotangents(operands, gradients)
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _on_each_device(function, in_specs, out_specs):
+    """``function`` of what lies on a device of the ring; other mesh axes are left to XLA."""
+    return jax.shard_map(
+        function, in_specs=in_specs, out_specs=out_specs, axis_names={AXIS}, check_vma=False
+    )
+
+
+def _specs(side):
+    """Every array of ``side`` cut along its tokens."""
+
+    def spec(axis, x):
+        names = [None] * x.ndim
+        names[axis] = AXIS
+        return PartitionSpec(*names)
+
+    return jax.tree.map(
+        lambda axis, part: jax.tree.map(functools.partial(spec, axis), part), AXES, side
+    )
+
+
+def _pass_on(tree):
+    """What the device before holds."""
+    devices = lax.axis_size(AXIS)
+    to_next = [(i, (i + 1) % devices) for i in range(devices)]
+    return jax.tree.map(lambda x: lax.ppermute(x, AXIS, to_next), tree)

@@ -1,0 +1,95 @@
+"""Attention with tokens on several devices against the same on one."""
+
+import dataclasses
+import functools
+
+import common
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from test_blockwise import TILED, close, sides, tokens_of
+
+import posenc_jax
+from posenc_jax.attention.ring import zigzag
+
+T = 32
+DOCUMENTS = np.repeat([[0, 1], [1, 0]], (11, T - 11), axis=1)
+
+
+def mesh_of(**shape):
+    devices = jax.devices()[: int(np.prod(list(shape.values())))]
+    axis_types = (AxisType.Auto,) * len(shape)
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types, devices=devices)
+
+
+def value_and_gradients(implementation, encoding, q, k, v, order, segment_ids=None):
+    """Tokens laid out in ``order``."""
+    positions = np.random.default_rng(0).integers(0, 30, (2, T))
+
+    def loss(encoding, q, k, v):
+        tokens = tokens_of(encoding, positions, segment_ids)
+        tokens = jax.tree.map(lambda x: x[:, order], tokens)
+        tokens = dataclasses.replace(tokens, index=order[None])
+        output = posenc_jax.attend(
+            encoding, q[:, order], k[:, order], v[:, order], tokens, implementation=implementation
+        )
+        return (output**2).sum(), output
+
+    return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(encoding, q, k, v)
+
+
+def on_mesh(mesh, implementation, *arguments):
+    with jax.set_mesh(mesh):
+        return jax.jit(functools.partial(value_and_gradients, implementation))(*arguments)
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_as_on_one_device(name):
+    """Four devices, balanced, documents in each row, shared kv heads."""
+    arguments = common.build(name, num_kv_heads=2), *sides(2, T, T), zigzag(T, 4), DOCUMENTS
+    expected = jax.jit(functools.partial(value_and_gradients, "dense"))(*arguments)
+    close(on_mesh(mesh_of(context=4), "ring", *arguments), expected)
+
+
+@pytest.mark.parametrize("shape", [{"context": 2}, {"context": 8}, {"data": 2, "context": 4}])
+@pytest.mark.parametrize("name", ["alibi", "shaw"])
+def test_meshes(name, shape):
+    """In written order too; with the batch sharded as well, every device has its own part."""
+    encoding, (q, k, v) = common.build(name, num_kv_heads=2), sides(2, T, T)
+    written = np.arange(T, dtype=np.int32)
+    expected = jax.jit(functools.partial(value_and_gradients, "dense"))(encoding, q, k, v, written)
+    mesh = mesh_of(**shape)
+    by_token = PartitionSpec("data" if "data" in shape else None, "context")
+    with jax.set_mesh(mesh):
+        placed = [jax.device_put(x, NamedSharding(mesh, by_token)) for x in (q, k, v)]
+    actual = on_mesh(mesh, "ring", encoding, *placed, written)
+    close(actual, expected)
+    output = actual[0][1]
+    assert output.sharding.shard_shape(output.shape)[:2] == (
+        2 // shape.get("data", 1),
+        T // shape["context"],
+    )
+
+
+def test_zigzag():
+    """Every device has the same number of pairs to compute."""
+    order = zigzag(24, 3)
+    assert sorted(order) == list(range(24))
+    assert {int((piece + 1).sum()) for piece in order.reshape(3, -1)} == {100}
+    with pytest.raises(ValueError, match="length=20 must be a multiple of 6"):
+        zigzag(20, 3)
+
+
+def test_bad_meshes():
+    encoding, (q, k, v) = common.build("nope"), sides(2, 30, 30)
+    run = functools.partial(
+        posenc_jax.attend, encoding, q, k, v, tokens_of(encoding, np.arange(30)[None])
+    )
+    with pytest.raises(ValueError, match='needs a mesh with an axis "context", not'):
+        run(implementation="ring")
+    with (
+        jax.set_mesh(mesh_of(context=4)),
+        pytest.raises(ValueError, match="30 queries do not divide"),
+    ):
+        run(implementation="ring")
