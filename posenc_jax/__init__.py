@@ -11,6 +11,7 @@ from posenc_jax import linen
 from posenc_jax.adapters import attention_fn
 from posenc_jax.attention import attend, logits
 from posenc_jax.cache import Cache
+from posenc_jax.decode import generate
 from posenc_jax.describe import describe
 from posenc_jax.encoding import Encoding, Tile, Tokens
 from posenc_jax.hf import from_hf
@@ -30,6 +31,7 @@ __all__ = [
     "attention_fn",
     "describe",
     "from_hf",
+    "generate",
     "linen",
     "logits",
     "make",

@@ -11,7 +11,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
+from posenc_jax import generate
 from posenc_jax.cache import Cache, Kept
+from posenc_jax.decode import sample
 from posenc_jax.encodings.rope import RoPE
 from posenc_jax.rotary.positions import packed, text
 
@@ -38,8 +40,8 @@ def used(cache):
     return dataclasses.replace(cache, layers=jax.tree.map(lambda x: x + 7, cache.layers))
 
 
-def in_pieces(model, cache, positions, segment_ids=None, pieces=(4, 4, 1, 1, 1, 1), **options):
-    """Logits ``[B, T, V]``: two chunks, and token by token."""
+def in_pieces(model, cache, positions, segment_ids=None, pieces=(8, 1, 1, 1, 1), **options):
+    """Logits ``[B, T, V]``: a chunk, and token by token."""
     outputs, start = [], 0
     for count in pieces:
         now = slice(start, start + count)
@@ -56,12 +58,21 @@ def close(actual, expected, tolerance=1e-4):
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", common.one_of_each_program())
-def test_in_pieces_or_at_once(name):
+def assert_in_pieces_or_at_once(name, pieces):
     model = common.build_model(name, scan=True)
     cache = used(Cache.empty(model, B, SIZE))
     expected = forward(model, TOKEN_IDS, text(T), length=T)
-    close(in_pieces(model, cache, text(T), length=T), expected)
+    close(in_pieces(model, cache, text(T), pieces=pieces, length=T), expected)
+
+
+@pytest.mark.parametrize("name", common.one_of_each_program())
+def test_token_by_token_or_at_once(name):
+    assert_in_pieces_or_at_once(name, pieces=T * (1,))
+
+
+@pytest.mark.parametrize("name", common.one_of_each_kind())
+def test_in_chunks_or_at_once(name):
+    assert_in_pieces_or_at_once(name, pieces=(6, 6))
 
 
 ADAPTIVE = ["dynamic_pi", "dynamic_ntk", "dynamic_yarn", "longrope", "longrope2"]
@@ -94,11 +105,11 @@ def test_patterns_with_windows(name, scan):
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_pattern_of_layers_that_read_and_layers_that_do_not(scan):
-    gates = common.build("fox", num_layers=4)
-    pattern = [gates, common.build("alibi"), gates]
-    model = common.build_model(pattern, num_layers=6, scan=scan)
+    gates = common.build("fox", num_layers=2)
+    pattern = [gates, common.build("alibi")]
+    model = common.build_model(pattern, num_layers=4, scan=scan)
     cache = Cache.empty(model, B, SIZE)
-    assert [kept.x is not None for kept in cache.layers] == [True, False, True]
+    assert [kept.x is not None for kept in cache.layers] == [True, False]
     close(in_pieces(model, cache, text(T)), forward(model, TOKEN_IDS, text(T)))
 
 
@@ -201,3 +212,129 @@ def test_what_the_cache_was_not_made_for():
     for sizes in ((0, T), (B, 0)):
         with pytest.raises(ValueError, match="=0 must be at least 1"):
             Cache.empty(model, *sizes)
+
+
+# Generating
+
+NEW = 6
+
+
+def talker(encoding, **keywords):
+    """A model that does not say the last token again, as a tied embedding of large numbers does."""
+    model = common.build_model(encoding, seed=2, **keywords)
+    model.embedding[...] = model.embedding[...] / 50
+    return model
+
+
+def greedy(model, prompt_T, count=NEW, **options):
+    """The likeliest token, again and again, by whole forward passes of one padded shape."""
+    tokens = list(prompt_T)
+    for _ in range(count):
+        padded = np.pad(tokens, (0, T + NEW - len(tokens)))[None]
+        logits = forward(model, padded, text(T + NEW), **options)
+        tokens.append(int(logits[0, len(tokens) - 1].argmax()))
+    return tokens[len(prompt_T) :]
+
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("name", ["rope", "dynamic_ntk", "alibi", "path", "transformer_xl"])
+def test_greedy(name):
+    """Prompts of different lengths, each as it goes on alone."""
+    model = talker(name, scan=True)
+    options = {"length": 40} if name == "dynamic_ntk" else {}
+    lengths = [T, 5]
+    actual = generate(
+        model, TOKEN_IDS, KEY, max_new_tokens=NEW, lengths=lengths, prefill_chunk=4, **options
+    )
+    expected = [
+        greedy(model, row[:n], **options) for row, n in zip(TOKEN_IDS, lengths, strict=True)
+    ]
+    assert actual.tolist() == expected
+    assert all(len({*row}) > 1 for row in expected)
+
+
+def test_greedy_under_a_window_and_another_encoding():
+    model = talker("nope")
+    other = posenc_jax.make("rnope_swa", head_dim=common.HEAD_DIM, interval=2, window=3)
+    actual = generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW, lengths=[T, 5], encoding=other)
+    expected = [
+        greedy(model, row[:n], encoding=other) for row, n in zip(TOKEN_IDS, (T, 5), strict=True)
+    ]
+    assert actual.tolist() == expected
+
+
+def test_a_ragged_row_adapts_to_its_own_length():
+    """At every step, to the length of that step: a model of one layer is exact."""
+    model = talker(common.build("dynamic_ntk", train_length=4), num_layers=1)
+    actual = generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW, lengths=[T, 5])
+    for row, n, new in zip(TOKEN_IDS, (T, 5), actual, strict=True):
+        tokens = [*row[:n], *new.tolist()]
+        for t in range(n, n + NEW):
+            padded = np.pad(tokens[:t], (0, T + NEW - t))[None]
+            logits = forward(model, padded, text(T + NEW), length=t)
+            assert int(logits[0, t - 1].argmax()) == tokens[t]
+
+
+def test_sequences_stop_each_by_itself():
+    model = talker("rope")
+    free = np.asarray(generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW))
+    stop = int(free[0, 1])
+    assert stop != free[0, 0] and stop not in free[1]
+    stopped = generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW, stop_token=stop)
+    assert stopped.tolist() == [[*free[0, :2], *[stop] * (NEW - 2)], free[1].tolist()]
+
+
+def test_randomness_is_the_key():
+    model = talker("rope")
+    options = dict(max_new_tokens=NEW, temperature=5.0, top_p=0.9)
+    one, same, other = (
+        generate(model, TOKEN_IDS, jax.random.key(seed), **options) for seed in (0, 0, 1)
+    )
+    assert one.tolist() == same.tolist() != other.tolist()
+    assert (one != generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW)).any()
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (2.0, 0.7), (0.5, 0.95)])
+def test_frequencies_of_drawn_tokens(temperature, top_p):
+    logits_V, draws = np.array([1.0, 3.0, -1.0, 2.5, 0.0], np.float32), 20_000
+    shares = np.exp(logits_V / temperature)
+    shares /= shares.sum()
+    kept, total = [], 0.0
+    for token in np.argsort(-shares):
+        if total < top_p:
+            kept.append(token)
+            total += shares[token]
+    expected = np.where(np.isin(np.arange(5), kept), shares, 0)
+    expected /= expected.sum()
+    tokens = sample(jnp.tile(logits_V[None], (draws, 1)), KEY, temperature, top_p)
+    counts = np.bincount(tokens, minlength=5)
+    assert (counts[expected == 0] == 0).all()
+    # Five standard deviations of a count.
+    deviation = np.sqrt(draws * expected * (1 - expected))
+    assert (abs(counts - draws * expected) <= 5 * deviation + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"temperature": -1.0}, r"temperature=-1.0 must be finite, and at least 0 for greedy"),
+        ({"top_p": 0.0}, r"top_p=0.0 must be within \(0, 1\]"),
+        ({"top_p": 1.5}, r"top_p=1.5 must be within \(0, 1\]"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0 must be at least 1"),
+        ({"prefill_chunk": 0}, "prefill_chunk=0 must be at least 1"),
+        ({"stop_token": 64}, r"stop_token has token 64, but the model knows 0\.\.63"),
+        ({"prompt_BT": np.full((1, 2), -1)}, "prompt_BT has token -1"),
+        ({"prompt_BT": np.zeros((2, 0), int)}, r"prompt_BT has shape \(2, 0\).*at least one token"),
+        ({"prompt_BT": np.zeros(3, int)}, r"prompt_BT has shape \(3,\)"),
+        ({"lengths": [T, 0]}, r"lengths=\[12, 0\] must be 2 numbers within 1\.\.12"),
+        ({"lengths": [T]}, r"lengths=\[12\] must be 2 numbers"),
+        ({"max_new_tokens": 22}, "position 32 is not a row of the learned table"),
+    ],
+)
+def test_bad_arguments(arguments, sentence):
+    model = talker(common.build("learned", out_of_range="error"))
+    arguments = {"prompt_BT": TOKEN_IDS, "max_new_tokens": 1} | arguments
+    with pytest.raises(ValueError, match=sentence):
+        generate(model, arguments.pop("prompt_BT"), KEY, **arguments)
