@@ -10,6 +10,8 @@ Array names carry their shape, one letter an axis:
 from posenc_jax import linen
 from posenc_jax.adapters import attention_fn
 from posenc_jax.attention import attend, logits
+from posenc_jax.cache import Cache
+from posenc_jax.decode import generate
 from posenc_jax.describe import describe
 from posenc_jax.encoding import Encoding, Tile, Tokens
 from posenc_jax.hf import from_hf
@@ -20,6 +22,7 @@ from posenc_jax.transformer import Transformer
 
 __all__ = [
     "REGISTRY",
+    "Cache",
     "Encoding",
     "Layers",
     "Tile",
@@ -30,6 +33,7 @@ __all__ = [
     "cross_entropy",
     "describe",
     "from_hf",
+    "generate",
     "linen",
     "logits",
     "make",

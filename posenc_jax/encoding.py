@@ -54,6 +54,20 @@ class Tokens:
         """
         return dataclasses.replace(self, prepared=encoding.read(x_BTD, self))
 
+    def part(self, start, count: int) -> "Tokens":
+        """``count`` of these tokens, from the one written at ``start`` on, which may be traced."""
+
+        def cut(x, axis=1):
+            return jax.lax.dynamic_slice_in_dim(x, start, count, axis)
+
+        index = start + jnp.arange(count, dtype=jnp.int32)[None]
+        return Tokens(
+            cut(self.positions, axis=self.positions.ndim - 1),
+            None if self.segment_ids is None else cut(self.segment_ids),
+            jax.tree.map(cut, self.prepared),
+            index if self.index is None else cut(self.index),
+        )
+
     def order(self) -> jax.Array:
         """``index``, written out."""
         if self.index is not None:

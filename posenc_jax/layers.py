@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
@@ -57,6 +58,17 @@ class Layers(nnx.Module):
                     f"{type(each).__name__} has parameters for each layer and is used by {layers}: "
                     f"build it with make(..., num_layers={layers})"
                 )
+
+    def check_reach(self, length: int, adapted: int | None, model_dim: int) -> None:
+        """Lets every encoding refuse a text of ``length`` tokens, as it cannot under ``jax.jit``.
+
+        ``adapted`` is the length it will be told to adapt to, if any.
+        """
+        last = jnp.full((1, 1), length - 1, jnp.int32)
+        for each in self.distinct:
+            placed = each.place(last, length=adapted)
+            each.embed(jnp.zeros((1, 1, model_dim)), placed)
+            each.prepare(placed, length if adapted is None else adapted)
 
     def aux_loss(self, key):
         """The sum of the encodings' own objectives."""

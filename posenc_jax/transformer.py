@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention import attend
-from posenc_jax.encoding import Encoding, Tokens
+from posenc_jax.cache import Cache, Kept
+from posenc_jax.encoding import Encoding, Tokens, check_positions
 from posenc_jax.gather import rows
 from posenc_jax.layers import Layers
 
@@ -27,16 +28,24 @@ class Attention(nnx.Module):
         self.v = _linear(model_dim, num_kv_heads * head_dim, dtype=dtype, rngs=rngs)
         self.out = _linear(num_heads * head_dim, model_dim, out_std, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_BTD, encoding, tokens: Tokens, **rule):
-        """``rule``: keywords of ``attend``."""
+    def __call__(self, x_BTD, encoding, tokens: Tokens, past=None, **rule):
+        """The layer's output, and what a cache keeps of it; see ``Block``.
+
+        ``rule``: keywords of ``attend``.
+        """
         B, T, _ = x_BTD.shape
         q, k, v = (
             _by_token(project, x_BTD).reshape(B, T, -1, self.head_dim)
             for project in (self.q, self.k, self.v)
         )
-        tokens = tokens.read(encoding, x_BTD)
-        attended = attend(encoding, q, k, v, tokens, **rule)
-        return _by_token(self.out, attended.reshape(B, T, -1))
+        seen = new = Kept(k, v, x_BTD)
+        if past is not None:
+            slots, start = past
+            seen = slots.with_new(new, start, axis=1)
+        tokens = tokens.read(encoding, seen.x)
+        queries = tokens if past is None else tokens.part(start, T)
+        attended = attend(encoding, q, seen.k, seen.v, queries, tokens, **rule)
+        return _by_token(self.out, attended.reshape(B, T, -1)), new
 
 
 class SwiGLU(nnx.Module):
@@ -53,7 +62,11 @@ class SwiGLU(nnx.Module):
 
 
 class Block(nnx.Module):
-    """One layer: attention, then the feed-forward network, each on a normalised residual."""
+    """One layer: attention, then the feed-forward network, each on a normalised residual.
+
+    ``past`` is what the layer has kept of earlier tokens, and the slot that ``x`` starts at; the
+    ``tokens`` are then those of all slots. Returns the residual, and what is to be kept of ``x``.
+    """
 
     def __init__(
         self, model_dim, num_heads, num_kv_heads, head_dim, mlp_dim, out_std, *, dtype, rngs
@@ -65,9 +78,11 @@ class Block(nnx.Module):
         self.mlp_norm = nnx.RMSNorm(model_dim, dtype=dtype, rngs=rngs)
         self.mlp = SwiGLU(model_dim, mlp_dim, out_std, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_BTD, encoding, tokens, **rule):
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), encoding, tokens, **rule)
-        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+    def __call__(self, x_BTD, encoding, tokens, past=None, **rule):
+        normalised = self.attention_norm(x_BTD)
+        attended, new = self.attention(normalised, encoding, tokens, past, **rule)
+        x_BTD = x_BTD + attended
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD)), new
 
 
 class Transformer(nnx.Module):
@@ -145,6 +160,10 @@ class Transformer(nnx.Module):
         x_BTD = self.hidden(
             tokens_BT, positions, segment_ids, length=length, encoding=encoding, key=key
         )
+        return self.unembed(x_BTD)
+
+    def unembed(self, x_BTD):
+        """The output layer: float32 logits of what ``hidden`` or ``extend`` gives."""
         table_DV = self.embedding[...].astype(self.dtype).T
         project = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
         return _by_token(lambda x: project(x, table_DV), x_BTD)
@@ -166,18 +185,67 @@ class Transformer(nnx.Module):
           key: fresh randomness in training, for schemes that move positions; see
             ``Encoding.place``.
         """
+        return self._run(tokens_BT, positions, segment_ids, length, encoding, key)[0]
+
+    def extend(
+        self,
+        tokens_BT,
+        positions,
+        cache: Cache,
+        segment_ids=None,
+        *,
+        length=None,
+        encoding=None,
+    ):
+        """``hidden`` of tokens that follow those in ``cache``, and the cache with them in it.
+
+        Any number of tokens at a time: a whole prompt, a chunk of it, one. Which came first is the
+        order of the calls; positions say where tokens are, as ever.
+
+        A scheme that adapts to the length (dynamic NTK, LongRoPE, randomized positions) sees that
+        of this call, and turns all keys with it. Keys of the second layer on were made of what the
+        first layer gave at the length of their own call, so that a model of several layers equals
+        ``hidden`` of the whole sequence where every call has the same ``length``.
+
+        Args:
+          tokens_BT: int token ids.
+          positions: int or float32 ``[B, T]`` (``B`` may be 1) or ``[A, B, T]``, as the cache was
+            made for.
+          cache: from ``Cache.empty`` or the previous call.
+          segment_ids: int ``[B, T]``, if the cache was made for them.
+          length: as in ``Tokens.of``, an int or an array that broadcasts against ``[B, S]``.
+            Default: the largest position of a token's own sequence or segment so far, plus one.
+          encoding: as in ``hidden``; the cache must be made for it too.
+
+        Raises:
+          ValueError: the cache is full, or was made for something else. Under ``jax.jit``, where
+            the count is not known, tokens without room give NaN.
+        """
+        T = tokens_BT.shape[-1]
+        cache = cache.with_places(check_positions(positions), segment_ids, T)
+        x_BTD, new = self._run(
+            tokens_BT, cache.positions, cache.segment_ids, length, encoding, None, cache
+        )
+        x_BTD = jnp.where(cache.count + T <= cache.size, x_BTD, jnp.nan)
+        return x_BTD, cache.with_layers(new, T)
+
+    def _run(self, tokens_BT, positions, segment_ids, length, encoding, key, cache=None):
+        """``hidden``, and what a cache keeps of it; positions are those of the slots, if any."""
         layers = self.layers
         if encoding is not None:
             layers = Layers.of(encoding)
             layers.check(self.num_layers)
+        if cache is not None:
+            cache.check_layers(layers, self.embedding.shape[1])
 
         x_BTD = rows(self.embedding[...].astype(self.dtype), tokens_BT)
         sides = []
         for i, each in enumerate(layers.distinct):
             own_key = None if key is None else jax.random.fold_in(key, i)
             placed = each.place(positions, own_key, length)
-            x_BTD = each.embed(x_BTD, placed)
             sides.append(Tokens.of(each, placed, segment_ids, length))
+            new = sides[i] if cache is None else sides[i].part(cache.count, tokens_BT.shape[1])
+            x_BTD = each.embed(x_BTD, new.positions)
 
         # A group is one turn of the pattern: its blocks, and its share of the per-layer encodings.
         turn = len(layers.pattern)
@@ -186,27 +254,34 @@ class Transformer(nnx.Module):
         stacked = jax.tree.map(
             lambda p: p.reshape(groups, -1, *p.shape[1:]), (self.blocks, per_layer)
         )
+        slots = [None] * turn if cache is None else list(cache.layers)
 
         def run_group(x_BTD, group):
-            blocks, own = group
-            uses = [0] * len(sides)
-            places = zip(_unstack(blocks, turn), layers.pattern, layers.windows, strict=True)
-            for block, which, window in places:
+            (blocks, own), slots = group
+            uses, kept = [0] * len(sides), []
+            blocks = _unstack(blocks, turn)
+            places = zip(blocks, slots, layers.pattern, layers.windows, strict=True)
+            for block, own_slots, which, window in places:
                 scheme = layers.distinct[which]
                 if scheme.per_layer:
                     scheme = jax.tree.map(lambda p, use=uses[which]: p[use], own[which])
                 uses[which] += 1
-                x_BTD = run_block[window](block, x_BTD, scheme, sides[which])
-            return x_BTD, None
+                past = None if cache is None else (own_slots, cache.count)
+                x_BTD, new = run_block[window](block, x_BTD, scheme, sides[which], past)
+                kept.append(None if cache is None else new)
+            return x_BTD, kept
 
         run_block = {window: self._run_block(window) for window in layers.windows}
         if self.scan:
-            x_BTD, _ = jax.lax.scan(run_group, x_BTD, stacked)
+            x_BTD, kept = jax.lax.scan(run_group, x_BTD, (stacked, slots))
         else:
-            for group in _unstack(stacked, groups):
-                x_BTD, _ = run_group(x_BTD, group)
+            each_kept = []
+            for group in _unstack((stacked, slots), groups):
+                x_BTD, kept = run_group(x_BTD, group)
+                each_kept.append(kept)
+            kept = jax.tree.map(lambda *each: jnp.stack(each), *each_kept)
 
-        return self.final_norm(x_BTD)
+        return self.final_norm(x_BTD), kept
 
     def _run_block(self, window):
         rule = dict(window=window, implementation=self.implementation)

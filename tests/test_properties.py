@@ -463,7 +463,7 @@ def by_hand(model, layer_encodings, token_ids, positions):
     for layer, encoding in enumerate(layer_encodings):
         block = jax.tree.map(lambda p, layer=layer: p[layer], model.blocks)
         tokens = posenc_jax.Tokens.of(encoding, positions)
-        x_BTD = block(x_BTD, encoding, tokens)
+        x_BTD, _ = block(x_BTD, encoding, tokens)
     return model.final_norm(x_BTD) @ model.embedding[...].T
 
 

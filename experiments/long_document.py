@@ -1,0 +1,256 @@
+"""One document of any length, read past a cache: the loss of each token given all before it.
+
+    python -m experiments.long_document --run=runs/small/runs/rope/seed0 --document=book.txt \
+        --out=book
+
+A chunk of tokens at a time reads the keys and values of all before it, so memory is linear in the
+document. A finished chunk becomes a file: its losses, and its keys and values, each written once. A
+run that was killed reads them back and goes on with the same numbers. Until the document is
+finished they take as much disk as the cache takes memory; then only the losses stay.
+
+From one pass: the loss at each position, and that of the last tokens. A sliding window is not to be
+had this way: keys of the second layer on have seen what came before the window.
+"""
+
+import argparse
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+from ml_collections import FrozenConfigDict
+from rich.console import Console
+
+from experiments import preemption
+from experiments.checkpoint import Checkpoints
+from experiments.progress import stage
+from experiments.record import open_run, read_json, write_json
+from experiments.train import Recipe, initial_state, make_encoding
+from posenc_jax import Cache, Layers, Transformer
+from posenc_jax.rotary import positions
+
+
+def score_document(
+    model: Transformer,
+    tokens_N,
+    folder: Path,
+    console: Console,
+    *,
+    chunk: int = 512,
+    encoding=None,
+) -> np.ndarray:
+    """float32 ``[N - 1]`` losses in nats of each token but the first, given all before it.
+
+    Schemes that adapt to the length adapt to the whole document's from the first token on, as when
+    it is read at once.
+
+    Args:
+      model: a Transformer.
+      tokens_N: int ``[N]`` token ids.
+      folder: where ``losses.npy`` goes; chunks finished there are not computed again.
+      console: where progress goes.
+      chunk: tokens of one step, whose logits over all keys must fit into memory.
+      encoding: evaluate under this encoding, or pattern, in the place of the trained one.
+
+    Raises:
+      ValueError: the document has tokens the model does not know, or more than the encoding has
+        positions for; or the folder holds another document, model, encoding or chunk.
+      PreemptedError: the scheduler asked to stop; finished chunks are saved.
+    """
+    tokens_N = np.asarray(tokens_N)
+    layers = model.layers if encoding is None else Layers.of(encoding)
+    _check(tokens_N, model.embedding.shape[0], chunk)
+    tokens_N, length = tokens_N.astype(np.int32), len(tokens_N) - 1
+    layers.check_reach(length, length, model.embedding.shape[1])
+    digest = _digest((model, layers, tokens_N))
+    open_run(folder, {"tokens": len(tokens_N), "chunk": chunk, "digest": digest})
+    finished, chunks = folder / "losses.npy", folder / "chunks"
+    if not finished.exists():
+        losses_N = _all_chunks(model, tokens_N, chunks, console, chunk, layers)
+        _write(finished, lambda file: np.save(file, losses_N))
+    shutil.rmtree(chunks, ignore_errors=True)
+    return np.load(finished)
+
+
+def _all_chunks(model, tokens_N, folder, console, chunk, layers):
+    folder.mkdir(exist_ok=True)
+    length = len(tokens_N) - 1
+    cache = Cache.empty(model, 1, length, encoding=layers)
+    losses = []
+    with stage("document", length, console) as advance:
+        for start in range(0, length, chunk):
+            path = folder / f"{start:012d}.npz"
+            tokens_1T = tokens_N[None, start : start + chunk + 1]
+            if path.exists():
+                losses_T, kept = _load(path, cache.layers)
+                cache = _put(cache, positions.text(len(losses_T), start), kept)
+            else:
+                losses_T, kept, cache = _read(model, tokens_1T, cache, length, layers)
+                arrays = [_plain(leaf) for leaf in (losses_T, *jax.tree.leaves(kept))]
+                _write(path, lambda file, arrays=arrays: np.savez(file, *arrays))
+            losses.append(np.asarray(losses_T))
+            advance(f"loss {losses[-1].mean():.3f}", steps=len(losses[-1]))
+            if preemption.requested():
+                raise preemption.PreemptedError(f"asked to stop at token {start}: run again")
+    return np.concatenate(losses)
+
+
+@functools.partial(jax.jit, donate_argnames="cache")
+def _read(model, tokens_1L, cache, length, layers):
+    """Losses of all tokens but the first, what the layers keep of all but the last, the cache."""
+    start, T = cache.count, tokens_1L.shape[1] - 1
+    places = positions.text(T) + start
+    x_BTD, cache = model.extend(tokens_1L[:, :-1], places, cache, length=length, encoding=layers)
+    losses = optax.softmax_cross_entropy_with_integer_labels(model.unembed(x_BTD), tokens_1L[:, 1:])
+    kept = jax.tree.map(
+        lambda slots: jax.lax.dynamic_slice_in_dim(slots, start, T, axis=2), cache.layers
+    )
+    return losses[0], kept, cache
+
+
+@functools.partial(jax.jit, donate_argnames="cache")
+def _put(cache, places, kept):
+    T = places.shape[1]
+    return cache.with_places(places, None, T).with_layers(kept, T)
+
+
+def _load(path, like):
+    with np.load(path) as arrays:
+        losses_T, *leaves = arrays.values()
+    kinds, structure = jax.tree.flatten(like)
+    leaves = [x.view(kind.dtype) for x, kind in zip(leaves, kinds, strict=True)]
+    return losses_T, jax.tree.unflatten(structure, leaves)
+
+
+def _plain(array):
+    """``array`` as numpy can write it, which does not know bfloat16."""
+    array = np.asarray(array)
+    return array if array.dtype.kind == "f" else array.view(np.uint16)
+
+
+def _write(path, save):
+    """Writes a file whole or not at all, whatever stops the program."""
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("wb") as file:
+        save(file)
+    os.replace(temporary, path)
+
+
+def _digest(tree) -> str:
+    """Of all numbers in ``tree`` and all settings of its modules."""
+    settings = re.sub("0x[0-9a-f]+", "", str(jax.tree.structure(tree)))
+    digest = hashlib.sha256(settings.encode())
+    for leaf in jax.tree.leaves(tree):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check(tokens_N, vocab_size, chunk):
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk} must be at least 1 token")
+    if tokens_N.ndim != 1 or len(tokens_N) < 2:
+        raise ValueError(
+            f"the document has shape {tokens_N.shape}, but must be [N] with two tokens or more: "
+            "one to read, one to score"
+        )
+    outside = tokens_N[(tokens_N < 0) | (tokens_N >= vocab_size)]
+    if outside.size:
+        raise ValueError(
+            f"the document has token {outside[0]}, but the model knows 0..{vocab_size - 1}"
+        )
+
+
+def summary(losses_N, last_tokens: int = 256) -> dict:
+    """Mean loss of all tokens, of the last, and by position, in ranges that double."""
+    edges = [0, *(2**k for k in range(len(losses_N).bit_length()) if 2**k < len(losses_N))]
+    means = [
+        float(losses_N[start:end].mean())
+        for start, end in zip(edges, [*edges[1:], len(losses_N)], strict=True)
+    ]
+    return {
+        "tokens": len(losses_N),
+        "loss": float(losses_N.mean()),
+        "last_tokens": min(last_tokens, len(losses_N)),
+        "last_loss": float(losses_N[-last_tokens:].mean()),
+        "first_position": edges,
+        "loss_by_position": means,
+    }
+
+
+def load_run(folder: Path) -> tuple[Transformer, dict]:
+    """The model of a run's newest checkpoint, on one device, and the run's config.
+
+    Raises:
+      ValueError: there is none.
+    """
+    run = read_json(folder / "run.json")
+    if run is None or not (folder / "checkpoints").exists():
+        raise ValueError(
+            f"{folder} is not the folder of a trained run: give one with run.json and checkpoints, "
+            "such as WORKDIR/runs/rope/seed0"
+        )
+    config = run["config"]
+    spec = FrozenConfigDict({key: config[key] for key in ("encoding", "model")})
+    init = functools.partial(initial_state, spec=spec, recipe=Recipe(**config["train"]))
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
+        jax.eval_shape(init, jax.random.key(0)),
+    )
+    checkpoints = Checkpoints(folder / "checkpoints")
+    step = checkpoints.latest_step()
+    if step is None:
+        raise ValueError(f"{folder} has no finished checkpoint yet; train it for longer")
+    state = checkpoints.restore(step, abstract)
+    checkpoints.close()
+    return state["model"], config
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="folder of a trained run")
+    parser.add_argument(
+        "--document", type=Path, required=True, help=".npy of token ids, or a file read as bytes"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the result")
+    parser.add_argument("--chunk", type=int, default=512, help="tokens of one step")
+    parser.add_argument(
+        "--encoding", type=json.loads, help='in the place of the trained: {"name": "yarn"}'
+    )
+    args = parser.parse_args()
+    console = Console()
+    try:
+        model, config = load_run(args.run)
+        encoding = args.encoding and make_encoding(
+            args.encoding, config["model"], config["train"]["length"], rngs=None
+        )
+        is_ids = args.document.suffix == ".npy"
+        tokens_N = np.load(args.document) if is_ids else np.fromfile(args.document, np.uint8)
+        losses_N = score_document(
+            model, tokens_N, args.out, console, chunk=args.chunk, encoding=encoding
+        )
+    except (ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except preemption.PreemptedError as stop:
+        print(stop, file=sys.stderr)
+        return 75  # EX_TEMPFAIL: run it again
+    result = summary(losses_N)
+    write_json(args.out / "summary.json", result)
+    console.print(
+        "document: loss {loss:.4f} over {tokens} tokens, {last_loss:.4f} over the last "
+        "{last_tokens}".format(**result),
+        highlight=False,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Generating text with a Transformer and its cache."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.cache import Cache
+from posenc_jax.layers import Layers
+
+
+def generate(
+    model,
+    prompt_BT,
+    key,
+    *,
+    max_new_tokens: int,
+    lengths=None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    stop_token: int | None = None,
+    length: int | None = None,
+    encoding=None,
+    prefill_chunk: int = 512,
+) -> jax.Array:
+    """Tokens that follow the prompts, int32 ``[B, max_new_tokens]``.
+
+    Args:
+      model: a Transformer whose encoding takes text positions ``[B, T]``.
+      prompt_BT: int token ids, those of a row first and then anything.
+      key: randomness; greedy decoding draws nothing from it.
+      max_new_tokens: when to stop at the latest.
+      lengths: int ``[B]``, tokens of each prompt. Default: T for all. Rows give what each gives
+        alone, but under randomized positions, which draw for the longest.
+      temperature: divides the logits; 0 takes the likeliest token.
+      top_p: draw from the fewest tokens that have this probability together (1904.09751).
+      stop_token: ends a sequence, and fills what is left of its row.
+      length: what a scheme adapts to; default: the length at each step. See ``Transformer.extend``
+        for when this is what the model gives without a cache.
+      encoding: generate under this encoding, or pattern, in the place of the trained one.
+      prefill_chunk: tokens of the prompt read at a time; memory is in proportion.
+
+    Raises:
+      ValueError: an argument is out of range, or a scheme has no position for so many tokens.
+    """
+    prompt_BT = np.asarray(prompt_BT)
+    _check_prompt(prompt_BT, model.embedding.shape[0], stop_token)
+    B, T = prompt_BT.shape
+    for name, value in (("max_new_tokens", max_new_tokens), ("prefill_chunk", prefill_chunk)):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature={temperature} must be finite, and at least 0 for greedy")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p} must be within (0, 1]; 1 draws from all tokens")
+    layers = model.layers if encoding is None else Layers.of(encoding)
+    layers.check_reach(T + max_new_tokens - 1, length, model.embedding.shape[1])
+
+    # Shorter prompts start later, so that all end together. What is before them is another segment.
+    padding_B1 = T - _lengths(lengths, B, T)[:, None]
+    place_1T = np.arange(T, dtype=np.int32)[None]
+    prompt_BT = np.take_along_axis(prompt_BT, (place_1T - padding_B1) % T, axis=1)
+    positions = np.maximum(place_1T - padding_B1, 0)
+    is_ragged = bool(padding_B1.any())
+    segment_ids = (place_1T >= padding_B1).astype(np.int32) if is_ragged else None
+
+    cache = Cache.empty(model, B, T + max_new_tokens, encoding=layers, segments=is_ragged)
+    for start in range(0, T, prefill_chunk):
+        now = slice(start, start + prefill_chunk)
+        segments = None if segment_ids is None else segment_ids[:, now]
+        logits_BV, cache = _read(
+            model, prompt_BT[:, now], positions[:, now], cache, segments, length, layers
+        )
+    output_BN, _ = _continue(
+        model,
+        logits_BV,
+        positions[:, -1:] + 1,
+        cache,
+        key,
+        length,
+        layers,
+        count=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        stop_token=stop_token,
+    )
+    return output_BN
+
+
+@functools.partial(jax.jit, donate_argnames="cache")
+def _read(model, tokens_BT, positions, cache, segment_ids, length, layers):
+    """Logits after the last of the tokens, and the cache."""
+    x_BTD, cache = model.extend(
+        tokens_BT, positions, cache, segment_ids, length=length, encoding=layers
+    )
+    return model.unembed(x_BTD[:, -1:])[:, 0], cache
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("count", "temperature", "top_p", "stop_token"),
+    donate_argnames="cache",
+)
+def _continue(
+    model, logits_BV, start_B1, cache, key, length, layers, *, count, temperature, top_p, stop_token
+):
+    """The output, and the cache, in the place of the one that was donated."""
+    B = logits_BV.shape[0]
+    segment_ids = None if cache.segment_ids is None else jnp.ones((B, 1), jnp.int32)
+
+    def is_unfinished(state):
+        step, _, _, stopped_B, _ = state
+        return (step < count) & ~stopped_B.all()
+
+    def one_more(state):
+        step, logits_BV, cache, stopped_B, output_BN = state
+        token_B = sample(logits_BV, jax.random.fold_in(key, step), temperature, top_p)
+        if stop_token is not None:
+            token_B = jnp.where(stopped_B, stop_token, token_B)
+            stopped_B = token_B == stop_token
+        output_BN = output_BN.at[:, step].set(token_B)
+        logits_BV, cache = _read(
+            model, token_B[:, None], start_B1 + step, cache, segment_ids, length, layers
+        )
+        return step + 1, logits_BV, cache, stopped_B, output_BN
+
+    output_BN = jnp.full((B, count), 0 if stop_token is None else stop_token, jnp.int32)
+    state = jnp.zeros((), jnp.int32), logits_BV, cache, jnp.zeros(B, bool), output_BN
+    _, _, cache, _, output_BN = jax.lax.while_loop(is_unfinished, one_more, state)
+    return output_BN, cache
+
+
+def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
+    """int32 ``[B]`` tokens drawn from float32 logits; see ``generate``."""
+    if temperature == 0:
+        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+    logits_BV = logits_BV / temperature
+    if top_p == 1:
+        return jax.random.categorical(key, logits_BV).astype(jnp.int32)
+    order_BV = jnp.argsort(-logits_BV, axis=-1).astype(jnp.int32)
+    logits_BV = jnp.take_along_axis(logits_BV, order_BV, axis=-1)
+    shares_BV = jax.nn.softmax(logits_BV)
+    before_BV = jnp.cumsum(shares_BV, axis=-1) - shares_BV
+    place_B = jax.random.categorical(key, jnp.where(before_BV < top_p, logits_BV, -jnp.inf))
+    return jnp.take_along_axis(order_BV, place_B[:, None], axis=-1)[:, 0]
+
+
+def _check_prompt(prompt_BT, vocab_size, stop_token):
+    if prompt_BT.ndim != 2 or 0 in prompt_BT.shape:
+        raise ValueError(
+            f"prompt_BT has shape {prompt_BT.shape}, but must be [B, T] with at least one token; "
+            "a model without a prompt needs a token to start from"
+        )
+    for name, ids in (("prompt_BT", prompt_BT), ("stop_token", np.asarray(stop_token or 0))):
+        outside = ids[(ids < 0) | (ids >= vocab_size)]
+        if outside.size:
+            raise ValueError(
+                f"{name} has token {outside.flat[0]}, but the model knows 0..{vocab_size - 1}"
+            )
+
+
+def _lengths(lengths, B, T) -> np.ndarray:
+    lengths_B = np.full(B, T) if lengths is None else np.asarray(lengths)
+    if lengths_B.shape != (B,) or lengths_B.min() < 1 or lengths_B.max() > T:
+        raise ValueError(
+            f"lengths={lengths_B.tolist()} must be {B} numbers within 1..{T}, the tokens of each "
+            "row of prompt_BT"
+        )
+    return lengths_B.astype(np.int32)
