@@ -79,6 +79,12 @@ class Comparison:
                 f"train.batch_size={self.recipe.batch_size} must be a multiple of {shards}: the "
                 "mesh's data axis times train.accumulate"
             )
+        pieces = 2 * self.mesh.shape["context"]
+        if pieces > 2 and self.recipe.length % pieces:
+            raise ValueError(
+                f"train.length={self.recipe.length} must be a multiple of {pieces}, twice the "
+                "mesh's context axis"
+            )
         for point in {point.scheme: point for point in self.points}.values():
             init = functools.partial(
                 initial_state, spec=self._spec(point.scheme), recipe=self.recipe

@@ -102,7 +102,9 @@ class Scorer:
             )
             if preemption.requested():
                 raise preemption.PreemptedError("asked to stop in an evaluation: run again")
-            losses.append(np.asarray(self._losses(self._model, on_mesh, encoding))[: len(batch)])
+            with jax.set_mesh(self._mesh):
+                batch_losses = self._losses(self._model, on_mesh, encoding)
+            losses.append(np.asarray(batch_losses)[: len(batch)])
             self._advance(f"{width - 1} tokens", steps=len(batch) * (width - 1))
         return np.concatenate(losses).astype(np.float64)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
@@ -22,6 +23,7 @@ from experiments.mesh import batch_sharding, path_name, replicated, state_shardi
 from experiments.progress import stage
 from experiments.record import Metrics
 from posenc_jax import Encoding, Layers, Transformer, cross_entropy, make
+from posenc_jax.attention.ring import context_size, zigzag
 from posenc_jax.rotary import positions
 
 State = dict[str, Any]  # {"model": Transformer, "opt_state": ..., "step": int32 scalar}
@@ -111,11 +113,21 @@ def initial_state(key, spec: FrozenConfigDict, recipe: Recipe) -> State:
 
 
 def token_losses(model, tokens_BL, encoding=None, key=None):
-    """Cross-entropy in nats of each token but the first, given those before it: ``[B, L - 1]``."""
+    """Cross-entropy in nats of each token but the first, given those before it: ``[B, L - 1]``.
+
+    On a mesh with several devices along ``context`` each of them works on a part of every sequence.
+    """
     inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
-    places = positions.text(inputs_BT.shape[1])
-    x_BTD = model.hidden(inputs_BT, places, encoding=encoding, key=key)
-    return cross_entropy(x_BTD, model.embedding[...], targets_BT)
+    places, index, written = positions.text(inputs_BT.shape[1]), None, None
+    devices = context_size()
+    if devices > 1:
+        order = zigzag(inputs_BT.shape[1], devices)
+        index, written = order[None], np.argsort(order)
+        inputs_BT, targets_BT, places = (x[:, order] for x in (inputs_BT, targets_BT, places))
+        inputs_BT = jax.lax.with_sharding_constraint(inputs_BT, PartitionSpec("data", "context"))
+    x_BTD = model.hidden(inputs_BT, places, encoding=encoding, key=key, index=index)
+    losses_BT = cross_entropy(x_BTD, model.embedding[...], targets_BT)
+    return losses_BT if written is None else losses_BT[:, written]
 
 
 def train_step(state: State, tokens_BL, key, recipe: Recipe) -> tuple[State, dict[str, jax.Array]]:
@@ -194,7 +206,7 @@ def train(
         metrics = Metrics(folder / "metrics.jsonl", first, recipe.tensorboard)
         loop = _Loop(recipe, windows, mesh, seed, checkpoints, shardings, metrics)
         try:
-            with stage(name, recipe.steps - first, console) as advance:
+            with stage(name, recipe.steps - first, console) as advance, jax.set_mesh(mesh):
                 state = loop.run(state, first, advance)
         finally:
             metrics.close()

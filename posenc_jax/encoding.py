@@ -93,8 +93,12 @@ def _own_length(positions, segment_ids):
     if segment_ids is None:
         return positions.max(axis=-1, keepdims=True) + 1
     positions, segment_ids = jnp.broadcast_arrays(positions, segment_ids)
-    starts = segment_ids[:, 1:] != segment_ids[:, :-1]
+    # Sorted, a segment is one run, whatever order the tokens are laid out in.
+    order = jnp.argsort(segment_ids, axis=-1)
+    sorted_ids = jnp.take_along_axis(segment_ids, order, axis=-1)
+    starts = sorted_ids[:, 1:] != sorted_ids[:, :-1]
     run = jnp.cumsum(jnp.pad(starts, ((0, 0), (1, 0))), axis=-1)
+    run = jnp.take_along_axis(run, jnp.argsort(order, axis=-1), axis=-1)
     largest = jax.vmap(
         lambda last, number: jax.ops.segment_max(last, number, num_segments=last.size)[number]
     )

@@ -4,6 +4,7 @@ Pre-norm with RMSNorm (1910.07467), grouped-query attention (2305.13245), SwiGLU
 an output layer tied to the embedding.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -153,14 +154,9 @@ class Transformer(nnx.Module):
         self.layers = Layers.of(encoding)
         self.layers.check(num_layers)
 
-    def __call__(
-        self, tokens_BT, positions, segment_ids=None, *, length=None, encoding=None, key=None
-    ):
+    def __call__(self, tokens_BT, positions, segment_ids=None, **options):
         """float32 logits ``[B, T, vocab_size]``; see ``hidden`` for the arguments."""
-        x_BTD = self.hidden(
-            tokens_BT, positions, segment_ids, length=length, encoding=encoding, key=key
-        )
-        return self.unembed(x_BTD)
+        return self.unembed(self.hidden(tokens_BT, positions, segment_ids, **options))
 
     def unembed(self, x_BTD):
         """The output layer: float32 logits of what ``hidden`` or ``extend`` gives."""
@@ -169,7 +165,15 @@ class Transformer(nnx.Module):
         return _by_token(lambda x: project(x, table_DV), x_BTD)
 
     def hidden(
-        self, tokens_BT, positions, segment_ids=None, *, length=None, encoding=None, key=None
+        self,
+        tokens_BT,
+        positions,
+        segment_ids=None,
+        *,
+        length=None,
+        encoding=None,
+        key=None,
+        index=None,
     ):
         """What the output layer reads, ``[B, T, model_dim]`` in ``dtype``.
 
@@ -184,8 +188,10 @@ class Transformer(nnx.Module):
           encoding: evaluate under this encoding, or pattern, in the place of the trained one.
           key: fresh randomness in training, for schemes that move positions; see
             ``Encoding.place``.
+          index: int32 ``[B, T]``, the order the tokens came in, where they are laid out in another
+            one (``zigzag``).
         """
-        return self._run(tokens_BT, positions, segment_ids, length, encoding, key)[0]
+        return self._run(tokens_BT, positions, segment_ids, length, encoding, key, index)[0]
 
     def extend(
         self,
@@ -224,12 +230,19 @@ class Transformer(nnx.Module):
         T = tokens_BT.shape[-1]
         cache = cache.with_places(check_positions(positions), segment_ids, T)
         x_BTD, new = self._run(
-            tokens_BT, cache.positions, cache.segment_ids, length, encoding, None, cache
+            tokens_BT,
+            cache.positions,
+            cache.segment_ids,
+            length,
+            encoding,
+            key=None,
+            index=None,
+            cache=cache,
         )
         x_BTD = jnp.where(cache.count + T <= cache.size, x_BTD, jnp.nan)
         return x_BTD, cache.with_layers(new, T)
 
-    def _run(self, tokens_BT, positions, segment_ids, length, encoding, key, cache=None):
+    def _run(self, tokens_BT, positions, segment_ids, length, encoding, key, index, cache=None):
         """``hidden``, and what a cache keeps of it; positions are those of the slots, if any."""
         layers = self.layers
         if encoding is not None:
@@ -243,7 +256,8 @@ class Transformer(nnx.Module):
         for i, each in enumerate(layers.distinct):
             own_key = None if key is None else jax.random.fold_in(key, i)
             placed = each.place(positions, own_key, length)
-            sides.append(Tokens.of(each, placed, segment_ids, length))
+            side = Tokens.of(each, placed, segment_ids, length)
+            sides.append(dataclasses.replace(side, index=index))
             new = sides[i] if cache is None else sides[i].part(cache.count, tokens_BT.shape[1])
             x_BTD = each.embed(x_BTD, new.positions)
 
@@ -298,8 +312,10 @@ def _by_token(layer, x_BTD):
     """``layer`` over tokens laid end to end.
 
     The gradient of a matrix is a product over tokens; XLA:CPU runs it three to five times faster
-    in two dimensions than in three.
+    in two dimensions than in three. Elsewhere tokens keep their axes, each of which may be sharded.
     """
+    if jax.default_backend() != "cpu":
+        return layer(x_BTD)
     B, T, D = x_BTD.shape
     return layer(x_BTD.reshape(B * T, D)).reshape(B, T, -1)
 

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.attention.dense import dense, tile_logits
-from posenc_jax.attention.ring import ring
+from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.encoding import Encoding, Tile, Tokens
+
+__all__ = ["IMPLEMENTATIONS", "attend", "logits", "zigzag"]
 
 IMPLEMENTATIONS = ("dense", "blockwise", "ring")
 
@@ -47,8 +49,9 @@ def attend(
         of the model's ``num_heads`` (inside ``shard_map``). Default: all of them.
       num_heads: how many query heads the whole model has. Default: H.
       implementation: "dense" holds all logits at once, "blockwise" those of one tile,
-        and "ring" does the same with tokens sharded over the mesh axis "context". Default:
-        blockwise, but for few tokens and for schemes that need whole rows.
+        and "ring" does the same with tokens sharded over the mesh axis "context". Default: dense
+        for schemes that need whole rows; else ring, if the mesh has such an axis and it divides
+        the tokens; else dense for few tokens, and blockwise for many.
       block: queries, and keys, in a tile. Default: by their number.
 
     Logits are float32 whatever the inputs are. A query that may see no key gives zeros.
@@ -68,8 +71,12 @@ def attend(
 
 def _choose(implementation, encoding, T, S) -> str:
     if implementation is None:
-        few = T * S <= _FEW_LOGITS or T < _FEW_QUERIES
-        return "dense" if few or encoding.whole_rows else "blockwise"
+        if encoding.whole_rows:
+            return "dense"
+        devices = context_size()
+        if devices > 1 and T % devices == S % devices == 0:
+            return "ring"
+        return "dense" if T * S <= _FEW_LOGITS or T < _FEW_QUERIES else "blockwise"
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation={implementation!r} must be one of {IMPLEMENTATIONS}")
     return implementation

@@ -31,11 +31,19 @@ from posenc_jax.attention.dense import FLOOR
 AXIS = "context"
 
 
+def context_size() -> int:
+    """Over how many devices ``jax.set_mesh`` says that sequences are spread."""
+    return jax.sharding.get_abstract_mesh().shape.get(AXIS, 1)
+
+
 def zigzag(length: int, devices: int) -> np.ndarray:
     """int32 ``[length]``: in which order to lay out tokens, so that causal work is even.
 
     Each device gets a piece from the start and the one as far from the end. Give the model
     ``tokens[:, order]`` with ``positions[:, order]`` and ``index=order[None]``.
+
+    Raises:
+      ValueError: twice the number of devices does not divide the length.
     """
     if length % (2 * devices):
         raise ValueError(
@@ -70,7 +78,7 @@ def ring(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=None):
     plan, *operands = take_apart(
         encoding, tile, v_BSKC, segment_ids, causal=causal, window=window, block=block
     )
-    devices = mesh.shape[AXIS]
+    devices = context_size()
     plan = dataclasses.replace(
         plan,
         q_block=min(plan.q_block, tile.q.shape[1] // devices),
