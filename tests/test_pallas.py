@@ -1,0 +1,57 @@
+"""Kernels that run every scheme's hooks, interpreted, and lowered for what no host here has."""
+
+import attention_cases
+import common
+import jax.numpy as jnp
+import pytest
+from attention_cases import Case
+
+from posenc_jax.attention.pallas import pallas
+
+REFUSED = {
+    "cope": "cannot run CoPE, whose score needs whole rows",
+    "path": "cannot run PaTH, whose score needs whole rows",
+    "dape": "DAPE mixes heads and needs all num_heads=2",
+}
+# Small enough to be compared row by row, in programs that are quick to compile.
+SMALLER = {"deberta": {"max_distance": 6}, "shaw": {"max_distance": 4}, "t5": {"num_buckets": 8}}
+
+CASES = {
+    "all": ("fire", Case(causal=False)),
+    "grouped": ("kerple_log", Case(T=33, S=33, kv_heads=1, scale=0.3)),
+    "window": ("alibi", Case(window=18)),
+    "window_both_ways": ("alibi", Case(causal=False, window=5)),
+    "some_tokens": ("fox", Case(T=23, S=37, written=False, kv_heads=1)),
+    "some_tokens_in_window": ("alibi", Case(T=23, S=37, written=False, window=5, segments=2)),
+    "bfloat16": ("alibi", Case(dtype="bfloat16", kv_heads=1)),
+    "bfloat16_reading_keys": ("shaw", Case(dtype="bfloat16", kv_heads=1)),
+}
+
+
+def build(name, **keywords):
+    return common.build(name, num_heads=attention_cases.H, **SMALLER.get(name, {}) | keywords)
+
+
+@pytest.mark.parametrize("name", [n for n in common.one_of_each_program() if n not in REFUSED])
+def test_every_scheme_equals_dense(name):
+    attention_cases.assert_equals_dense(pallas, build(name), Case(segments=2))
+
+
+@pytest.mark.parametrize(("name", "case"), CASES.values(), ids=CASES)
+def test_equals_dense(name, case):
+    out, _ = attention_cases.assert_equals_dense(pallas, build(name), case)
+    sees_nothing = jnp.abs(out).max(axis=(2, 3)) == 0
+    assert sees_nothing.any() == (not case.written)
+
+
+@pytest.mark.parametrize(("name", "message"), REFUSED.items())
+def test_refused(name, message):
+    encoding, case = build(name), Case()
+    with pytest.raises(ValueError, match=message):
+        case.run(pallas, encoding, *case.operands(encoding))
+
+
+def test_large_table_is_refused():
+    encoding, case = build("deberta", max_distance=512), Case()
+    with pytest.raises(ValueError, match="cannot look up a table of 1024 rows"):
+        case.run(pallas, encoding, *case.operands(encoding))
