@@ -22,6 +22,7 @@ class Case:
     T: int = 40
     S: int = 40
     kv_heads: int = H
+    head_dim: int = common.HEAD_DIM
     dtype: str = "float32"
     causal: bool = True
     written: bool = True
@@ -33,10 +34,10 @@ class Case:
     def options(self):
         return dict(causal=self.causal, in_order=self.written, window=self.window)
 
-    def operands(self, encoding):
+    def operands(self):
         """x, q, k, v: what the layer reads and its projections."""
         q, k, v = (
-            common.normal(seed, B, length, heads, common.HEAD_DIM)
+            common.normal(seed, B, length, heads, self.head_dim)
             for seed, length, heads in (
                 (0, self.T, H),
                 (1, self.S, self.kv_heads),
@@ -79,7 +80,7 @@ def values_and_gradients(attention, case, encoding, x_BSD, q, k, v):
 
 
 def assert_equals_dense(attention, encoding, case):
-    operands = case.operands(encoding)
+    operands = case.operands()
     actual = values_and_gradients(attention, case, encoding, *operands)
     expected = values_and_gradients(dense, case, encoding, *operands)
     half = case.dtype == "bfloat16"

@@ -55,14 +55,14 @@ def test_which_schemes_may_be_fused(name):
         assert fused.is_fusable(encoding, tile, v) == (name not in CHANGES_LOGITS)
         return v
 
-    jax.eval_shape(functools.partial(case.run, attention), encoding, *case.operands(encoding))
+    jax.eval_shape(functools.partial(case.run, attention), encoding, *case.operands())
 
 
 def test_wrapped_scheme_that_changes_logits():
     encoding = build("logn").__class__(over=build("alibi"), train_length=common.TRAIN_LENGTH)
     case = Case()
     with pytest.raises(ValueError, match="LogN, which changes"):
-        case.run(fused.fused, encoding, *case.operands(encoding))
+        case.run(fused.fused, encoding, *case.operands())
 
 
 LOWERED = {
@@ -84,7 +84,7 @@ def test_cudnn_lowers(case, monkeypatch):
         return fused.by_library("cudnn", tile, v, segments, **options)
 
     program = attention_cases.values_and_gradients.trace(
-        *(attention, case, encoding), *case.operands(encoding)
+        *(attention, case, encoding), *case.operands()
     )
     text = program.lower(lowering_platforms=("cuda",)).as_text()
     names = re.findall(r"@__cudnn\$fmha(\w+)", text)
@@ -106,4 +106,4 @@ def test_cudnn_does_not_take(case):
         return v
 
     encoding = build("rope")
-    case.run(attention, encoding, *case.operands(encoding))
+    case.run(attention, encoding, *case.operands())

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
 
 from posenc_jax.attention.program import Program, on_matrices
 from posenc_jax.encoding import Tile
@@ -41,27 +42,33 @@ def pallas(
         )
     size = _SIZES[jax.default_backend()]
     hooks = _Hooks(encoding, tile, v_BSKC.shape[-1], size)
+    # Triton's arrays have a power of 2 of numbers; zeros change no product.
+    q, k, v = tile.q, tile.k, v_BSKC
+    if not hooks.read_content:
+        q, k = _widened(q), _widened(k)
+    if not hooks.read_output:
+        v = _widened(v)
     q_segments, k_segments = (None if ids is None else _of_tokens(ids, size) for ids in segment_ids)
     q_leaves, k_leaves = _leaves_of_sides(tile)
     q_side = {
-        "q": _of_heads(tile.q, size),
+        "q": _of_heads(q, size),
         "index": _of_tokens(tile.q_index, size),
         "segment_ids": q_segments,
         "leaves": _used(q_leaves, hooks.q_used, size),
     }
     k_side = {
-        "k": _of_heads(tile.k, size),
-        "v": _of_heads(v_BSKC, size),
+        "k": _of_heads(k, size),
+        "v": _of_heads(v, size),
         "index": _of_tokens(tile.k_index, size),
         "segment_ids": k_segments,
         "leaves": _used(k_leaves, hooks.k_used, size),
     }
-    (B, T, H, _), S = tile.q.shape, tile.k.shape[1]
+    (B, T, H, _), S = q.shape, k.shape[1]
     sizes = size, B, H, T, S
-    dtypes = jnp.result_type(tile.q, tile.k), v_BSKC.dtype
+    dtypes = jnp.result_type(q, k), v.dtype
     kernels = _Kernels(hooks, dtypes, *sizes, causal=causal, in_order=in_order, window=window)
     out_BHTC = kernels.attention(hooks.ahead(encoding, tile), q_side, k_side)
-    return out_BHTC.swapaxes(1, 2).astype(v_BSKC.dtype)
+    return out_BHTC.swapaxes(1, 2)[..., : v_BSKC.shape[-1]].astype(v.dtype)
 
 
 # Operands
@@ -164,6 +171,11 @@ def _is_operand(x):
     return isinstance(x, _Operand)
 
 
+def _widened(x_BTHC):
+    C = x_BTHC.shape[-1]
+    return jnp.pad(x_BTHC, ((0, 0), (0, 0), (0, 0), (0, pl.next_power_of_2(C) - C)))
+
+
 def _of_heads(x_BTHC, size):
     shape = (1, size, 1, x_BTHC.shape[-1])
     return _Operand(x_BTHC.swapaxes(1, 2), axis=2, shape=shape)
@@ -206,7 +218,13 @@ def _used(leaves, used, size):
 
 
 class _Hooks:
-    """``score`` and ``mix`` on a tile of one sequence and one head."""
+    """``score`` and ``mix`` on a tile of one sequence and one head.
+
+    Attributes:
+      read_content: whether they read queries or keys.
+      read_output: whether ``mix`` does anything to the sum of values.
+      q_used, k_used: which of ``_leaves_of_sides`` they read.
+    """
 
     def __init__(self, encoding, tile, v_channels, size):
         structure = jax.tree.structure(tile.q_prepared), jax.tree.structure(tile.k_prepared)
@@ -246,14 +264,10 @@ class _Hooks:
         sides = q, k, q_leaves, k_leaves
         self._score = Program(hook("score"), known, ((logits,), *sides))
         self._mix = Program(hook("mix"), known, ((out, logits), *sides))
-        used = [
-            a or b
-            for a, b in zip(
-                self._score.used[-len(q_leaves + k_leaves) :],
-                self._mix.used[-len(q_leaves + k_leaves) :],
-                strict=True,
-            )
-        ]
+        score, mix = self._score.used, self._mix.used
+        self.read_content = any(score[1:3] + mix[2:4])
+        self.read_output = not self._mix.returns_first
+        used = [a or b for a, b in zip(score[3:], mix[4:], strict=True)]
         self.q_used, self.k_used = used[: len(q_leaves)], used[len(q_leaves) :]
 
     def ahead(self, encoding, tile):
@@ -423,6 +437,7 @@ class _Kernels:
             out_specs=[spec for _, spec in results],
             out_shape=[shape for shape, _ in results],
             interpret=jax.default_backend() == "cpu",
+            compiler_params=triton.CompilerParams() if jax.default_backend() == "gpu" else None,
         )
         return call(*(x.array for x in operands))
 

@@ -18,6 +18,7 @@ class Program:
 
     Attributes:
       used: bool for each leaf of ``given``: whether the part inside reads it.
+      returns_first: whether the output is the first of them, as it is.
     """
 
     def __init__(self, function, known, given):
@@ -29,12 +30,12 @@ class Program:
         self._outputs = jaxpr.outvars
         self._constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
 
-        ahead = {*self._known, *self._constants}
-        free: set = set()
+        # What needs no input at all (an iota) is made anew wherever it is needed.
+        ahead, free = {*self._known, *self._constants}, set()
         self._ahead = []
         for eqn in jaxpr.eqns:
             inputs = _variables(eqn)
-            if not inputs and not eqn.effects:
+            if free.issuperset(inputs):
                 free.update(eqn.outvars)
                 self._ahead.append(eqn)
             elif _may_run_ahead(eqn) and ahead.issuperset(set(inputs) - free):
@@ -46,6 +47,7 @@ class Program:
         self._carried = [v for v in self._constants if v in needed]
         self._carried += [v for v in self._known if v in needed]
         self._carried += [v for e in self._ahead for v in e.outvars if v in needed & ahead]
+        self.returns_first = self._outputs == self._given[:1]
         self.used = [v in needed for v in self._given]
 
     def ahead(self, known) -> list[jax.Array]:
