@@ -1,14 +1,17 @@
 """Kernels that run every scheme's hooks, interpreted, and lowered for what no host here has."""
 
+import dataclasses
 import functools
 
 import attention_cases
 import common
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from attention_cases import Case
 
+from posenc_jax.attention.dense import dense
 from posenc_jax.attention.pallas import pallas
 
 REFUSED = {
@@ -33,7 +36,8 @@ CASES = {
 
 
 def build(name, **keywords):
-    return common.build(name, num_heads=attention_cases.H, **SMALLER.get(name, {}) | keywords)
+    defaults = {"num_heads": attention_cases.H} | SMALLER.get(name, {})
+    return common.build(name, **defaults | keywords)
 
 
 @pytest.mark.parametrize("name", [n for n in common.one_of_each_program() if n not in REFUSED])
@@ -46,6 +50,22 @@ def test_equals_dense(name, case):
     out, _ = attention_cases.assert_equals_dense(pallas, build(name), case)
     sees_nothing = jnp.abs(out).max(axis=(2, 3)) == 0
     assert sees_nothing.any() == (not case.written)
+
+
+@pytest.mark.parametrize("name", ["kerple_log", "fox"])
+def test_some_heads_of_the_model(name):
+    encoding, case = build(name, num_heads=4), Case()
+
+    def some(attention, encoding, tile, *others, **options):
+        tile = dataclasses.replace(tile, heads=jnp.array([3, 1]), num_heads=4)
+        return attention(encoding, tile, *others, **options)
+
+    operands = encoding, *case.operands()
+    actual, expected = (
+        jax.jit(functools.partial(case.run, functools.partial(some, each)))(*operands)
+        for each in (pallas, dense)
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "message"), REFUSED.items())

@@ -3,11 +3,18 @@
 One source for two compilers: Triton's on a GPU, Mosaic's on a TPU; on a CPU the kernels are
 interpreted, slowly, for tests. ``score`` and ``mix`` are traced once and cut in two
 (``program.py``): their work on parameters alone runs ahead, the rest in the kernels, where the
-gradients of the parameters are made too, a tile at a time. Memory is linear in the length.
+gradients of the parameters are made too, a tile at a time. Memory is linear in the length; on a
+TPU the keys and values of one head must fit in VMEM.
 
-Nothing chooses these kernels by itself: no GPU or TPU was at hand, so they are known to be right
-where they are interpreted and to be accepted by JAX's half of both compilers (see
-tests/test_pallas.py for the schemes that are), and how fast they are nobody has measured.
+Nothing chooses these kernels by itself; only ``implementation="pallas"`` asks for them. No GPU or
+TPU was at hand: they are known to be right where they are interpreted, and JAX's half of either
+compiler accepts them, but the vendors' halves have not seen them and nobody has measured them.
+
+No kernel runs CoPE and PaTH, which need whole rows, DAPE, which needs all heads in one tile, and
+tables of more than 128 rows (DeBERTa's as published). For Triton JAX does not lower Shaw (its
+table has an odd number of rows), DeBERTa (``round``), dual chunk attention (three rotations side by
+side are no power of 2) and the gradients of ReRoPE, Leaky ReRoPE and Self-Extend (two rotations
+side by side are concatenated).
 """
 
 import dataclasses
@@ -64,9 +71,12 @@ def pallas(
         "leaves": _used(k_leaves, hooks.k_used, size),
     }
     (B, T, H, _), S = q.shape, k.shape[1]
-    sizes = size, B, H, T, S
-    dtypes = jnp.result_type(q, k), v.dtype
-    kernels = _Kernels(hooks, dtypes, *sizes, causal=causal, in_order=in_order, window=window)
+    kernels = _Kernels(
+        *(hooks, jnp.result_type(q, k), v.dtype, size, B, H, T, S),
+        causal=causal,
+        in_order=in_order,
+        window=window,
+    )
     out_BHTC = kernels.attention(hooks.ahead(encoding, tile), q_side, k_side)
     return out_BHTC.swapaxes(1, 2)[..., : v_BSKC.shape[-1]].astype(v.dtype)
 
@@ -137,8 +147,8 @@ class _Operand:
             whole = jax.ShapeDtypeStruct((B, H, *rest), jnp.float32)
             return whole, dataclasses.replace(self, array=whole).spec(H, size)
         parts = jax.ShapeDtypeStruct((B, H, count, *rest), jnp.float32)
-        index = lambda b, h, i: (b, h, i, *[0] * len(rest))  # noqa: E731
-        return parts, pl.BlockSpec((None, None, None, *rest), index)
+        block = None, None, None, *rest
+        return parts, pl.BlockSpec(block, lambda b, h, i: (b, h, i, *[0] * len(rest)))
 
     def gradient(self, whole):
         """Its gradient, made of what a kernel returned for ``result``."""
@@ -298,21 +308,27 @@ class _Hooks:
 # Kernels
 
 
+@dataclasses.dataclass(frozen=True)
 class _Kernels:
     """Forwards a program for each tile of queries; backwards one for these and one for keys."""
 
-    def __init__(self, hooks, dtypes, size, B, H, T, S, *, causal, in_order, window):
-        self.hooks = hooks
-        self.qk_dtype, self.v_dtype = dtypes
-        self.size = size
-        self.B, self.H, self.T, self.S = B, H, T, S
-        self.causal = causal
-        self.in_order = in_order
-        self.window = window
+    hooks: _Hooks
+    qk_dtype: jnp.dtype
+    v_dtype: jnp.dtype
+    size: int  # of a tile
+    B: int
+    H: int
+    T: int
+    S: int
+    causal: bool
+    in_order: bool
+    window: int | None
 
+    def attention(self, ahead, q_side, k_side):
+        """float32 ``[B, H, T, C]``."""
         attention = jax.custom_vjp(lambda *operands: self._forward(*operands)[0])
         attention.defvjp(self._forward, self._backward)
-        self.attention = attention
+        return attention(ahead, q_side, k_side)
 
     def _forward(self, ahead, q_side, k_side):
         rows, C = self.size, k_side["v"].array.shape[-1]
@@ -393,7 +409,10 @@ class _Kernels:
         """Gradients by the floats of ``moving``, which is of ``ahead`` and ``here``."""
         operands, structure = _flatten(moving)
         floats = [x for x in operands if _is_float(x.array.dtype)]
-        start = lambda: [jnp.zeros(x.shape) for x in floats]  # noqa: E731
+
+        def start():
+            return [jnp.zeros(x.shape) for x in floats]
+
         wholes = iter(self._launch(start, step, list, floats, *launched))
         gradients = [
             x.gradient(next(wholes)) if _is_float(x.array.dtype) else None for x in operands
