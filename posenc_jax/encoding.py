@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.gather import compares, rows
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Tile:
                 f"the encoding was made for num_heads={values.shape[0]}, but attention has "
                 f"{self.num_heads} query heads"
             )
-        return values[self.heads]
+        return rows(values, self.heads) if compares() else values[self.heads]
 
     def distance(self) -> jax.Array:
         """Query position minus key position, float32 ``[B, 1, T, S]``; positive looks back."""

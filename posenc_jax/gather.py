@@ -1,8 +1,31 @@
 """Lookup in tables, products with them, rows shared by groups of heads: all on any mesh."""
 
+import contextlib
+import contextvars
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+
+# Compared one by one, they make a program as long.
+_MOST_ROWS = 128
+
+_COMPARES = contextvars.ContextVar("compares", default=False)
+
+
+def compares() -> bool:
+    """Whether lookups being traced are ``by_comparison``."""
+    return _COMPARES.get()
+
+
+@contextlib.contextmanager
+def by_comparison():
+    """Within it, lookups compare the index with every row: compilers of kernels know no gather."""
+    token = _COMPARES.set(True)
+    try:
+        yield
+    finally:
+        _COMPARES.reset(token)
 
 
 def rows(table, index, **options) -> jax.Array:
@@ -11,6 +34,8 @@ def rows(table, index, **options) -> jax.Array:
     On a mesh of Explicit axes a gather must say where its result lies; on any other, and on none,
     this says nothing. ``options`` go to ``table.at[index].get``.
     """
+    if compares():
+        return _rows_by_comparison(table, index)
     sharding = jax.typeof(index).sharding
     if not sharding.mesh.empty:
         spec = (*sharding.spec, *[None] * (table.ndim - 1))
@@ -39,6 +64,8 @@ def pick(table, index) -> jax.Array:
     ``index`` is of the rank of ``table``; axes of size 1 are shared. Every index must be within
     ``0 .. R - 1``: nothing checks it.
     """
+    if compares():
+        return _picked_by_comparison(table, index)
     return jnp.take_along_axis(table, index, axis=-1, mode="promise_in_bounds")
 
 
@@ -59,3 +86,29 @@ def row_products(x_BTHC, table) -> jax.Array:
     # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
     x_BTHC, table = x_BTHC.astype(jnp.float32), table.astype(jnp.float32)
     return jnp.einsum(f"bthc,{'rc' if table.ndim == 2 else 'hrc'}->bhtr", x_BTHC, table)
+
+
+def _rows_by_comparison(table, index):
+    """``rows`` of a table ``[R, ...]``."""
+    index = jnp.expand_dims(index, tuple(range(index.ndim, index.ndim + table.ndim - 1)))
+    return _compared(table, index, axis=0, keepdims=False)
+
+
+def _picked_by_comparison(table, index):
+    """``pick`` of a table ``[..., R]``."""
+    return _compared(table, index, axis=table.ndim - 1, keepdims=True)
+
+
+def _compared(table, index, axis, keepdims):
+    size = table.shape[axis]
+    if size > _MOST_ROWS:
+        raise ValueError(
+            f'implementation="pallas" cannot look up a table of {size} rows: it compares an index '
+            f'with each, and takes at most {_MOST_ROWS}; make the table smaller or use "dense"'
+        )
+    number = jax.lax.broadcasted_iota(jnp.int32, table.shape, axis)
+    out = jnp.zeros((), table.dtype)
+    for r in range(size):
+        row = jnp.where(number == r, table, 0).sum(axis, keepdims=keepdims)
+        out = jnp.where(index == r, row, out)
+    return out

@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.gather import compares
+
 
 def bias_by_distance(function, parameters, tile) -> jax.Array:
     """``function(parameters, distance)`` for every pair of a tile: float32 ``[B, H, T, S]``.
@@ -20,6 +22,10 @@ def bias_by_distance(function, parameters, tile) -> jax.Array:
     logarithm or a table lookup for each pair would cost a third of a training step on a CPU.
     """
     distance = tile.distance()  # refuses several position axes
+    if compares():
+        # Inside a kernel, which knows no branches and wants matrices.
+        of_rows = jax.vmap(functools.partial(function, parameters), out_axes=1)
+        return jax.vmap(of_rows)(distance[:, 0])
     q_positions, k_positions = tile.q_positions, tile.k_positions
     shared = q_positions.shape[0] == k_positions.shape[0] == 1
     if shared and jnp.issubdtype(jnp.result_type(q_positions, k_positions), jnp.integer):

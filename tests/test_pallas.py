@@ -1,0 +1,114 @@
+"""Kernels that run every scheme's hooks, interpreted, and lowered for what no host here has."""
+
+import dataclasses
+import functools
+
+import attention_cases
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from attention_cases import Case
+
+from posenc_jax.attention.dense import dense
+from posenc_jax.attention.pallas import pallas
+
+REFUSED = {
+    "cope": "cannot run CoPE, whose score needs whole rows",
+    "path": "cannot run PaTH, whose score needs whole rows",
+    "dape": "DAPE mixes heads and needs all num_heads=2",
+}
+# Small enough to be compared row by row, in programs that are quick to compile.
+SMALLER = {"deberta": {"max_distance": 6}, "shaw": {"max_distance": 4}, "t5": {"num_buckets": 8}}
+
+CASES = {
+    "all": ("fire", Case(causal=False)),
+    "grouped": ("kerple_log", Case(T=33, S=33, kv_heads=1, scale=0.3)),
+    "odd_width": ("sandwich", Case(head_dim=6)),
+    "window": ("alibi", Case(window=18)),
+    "window_both_ways": ("alibi", Case(causal=False, window=5)),
+    "some_tokens": ("fox", Case(T=23, S=37, written=False, kv_heads=1)),
+    "some_tokens_in_window": ("alibi", Case(T=23, S=37, written=False, window=5, segments=2)),
+    "bfloat16": ("alibi", Case(dtype="bfloat16", kv_heads=1)),
+    "bfloat16_reading_keys": ("shaw", Case(dtype="bfloat16", kv_heads=1)),
+}
+
+
+def build(name, **keywords):
+    defaults = {"num_heads": attention_cases.H} | SMALLER.get(name, {})
+    return common.build(name, **defaults | keywords)
+
+
+@pytest.mark.parametrize("name", [n for n in common.one_of_each_program() if n not in REFUSED])
+def test_every_scheme_equals_dense(name):
+    attention_cases.assert_equals_dense(pallas, build(name), Case(segments=2))
+
+
+@pytest.mark.parametrize(("name", "case"), CASES.values(), ids=CASES)
+def test_equals_dense(name, case):
+    out, _ = attention_cases.assert_equals_dense(pallas, build(name), case)
+    sees_nothing = jnp.abs(out).max(axis=(2, 3)) == 0
+    assert sees_nothing.any() == (not case.written)
+
+
+@pytest.mark.parametrize("name", ["kerple_log", "fox"])
+def test_some_heads_of_the_model(name):
+    encoding, case = build(name, num_heads=4), Case()
+
+    def some(attention, encoding, tile, *others, **options):
+        tile = dataclasses.replace(tile, heads=jnp.array([3, 1]), num_heads=4)
+        return attention(encoding, tile, *others, **options)
+
+    operands = encoding, *case.operands()
+    actual, expected = (
+        jax.jit(functools.partial(case.run, functools.partial(some, each)))(*operands)
+        for each in (pallas, dense)
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "message"), REFUSED.items())
+def test_refused(name, message):
+    encoding, case = build(name), Case()
+    with pytest.raises(ValueError, match=message):
+        case.run(pallas, encoding, *case.operands())
+
+
+def test_large_table_is_refused():
+    encoding, case = build("deberta", max_distance=512), Case()
+    with pytest.raises(ValueError, match="cannot look up a table of 1024 rows"):
+        case.run(pallas, encoding, *case.operands())
+
+
+# What Triton's half of Pallas does not know of.
+NOT_ON_CUDA = {
+    "shaw": "a table of an odd number of rows",
+    "deberta": "rounding of positions",
+    "dual_chunk": "three rotations side by side, whose width is no power of 2",
+    "rerope": "the gradient of rotations side by side, a concatenation",
+    "leaky_rerope": "the gradient of rotations side by side, a concatenation",
+    "self_extend": "the gradient of rotations side by side, a concatenation",
+}
+TARGETS = {"cuda": ("gpu", "__gpu$xla.gpu.triton"), "tpu": ("tpu", "tpu_custom_call")}
+
+
+@pytest.mark.parametrize("platform", TARGETS)
+@pytest.mark.parametrize("name", [n for n in common.one_of_each_program() if n not in REFUSED])
+def test_lowers(name, platform, monkeypatch, request):
+    """Three kernels, for output and gradients; the vendor's compiler has not seen them."""
+    if platform == "cuda" and name in NOT_ON_CUDA:
+        request.applymarker(pytest.mark.xfail(raises=(NotImplementedError, ValueError)))
+    backend, target = TARGETS[platform]
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    encoding = build(name, head_dim=64)
+    case = Case(T=256, S=256, head_dim=64, dtype="bfloat16", segments=2, window=200)
+    # Not the jitted function, which would remember the other platform's kernels.
+    attend = attention_cases.values_and_gradients.__wrapped__
+    program = jax.jit(functools.partial(attend, pallas, case))
+    checks = [jax.export.DisabledSafetyCheck.custom_call(target)]
+    device = jax.sharding.AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
+        export = jax.export.export(program, platforms=(platform,), disabled_checks=checks)
+        text = export(encoding, *case.operands()).mlir_module()
+    assert text.count(f"@{target}(") == 3
