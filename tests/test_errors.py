@@ -388,7 +388,7 @@ def test_implementations():
     with raises(ValueError, "implementation='flash' must be one of", "blockwise"):
         posenc_jax.attend(encoding, *inputs(), tokens, implementation="flash")
     with raises(ValueError, "block=0 must be at least 1"):
-        posenc_jax.attend(encoding, *inputs(), tokens, implementation="blockwise", block=0)
+        posenc_jax.attend(encoding, *inputs(), tokens, block=0)
 
 
 def test_huge_logits_do_not_overflow():

@@ -11,7 +11,7 @@ import pytest
 from attention_cases import Case
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
-from posenc_jax.attention import fused
+from posenc_jax.attention.fused import by_library, cudnn_takes, fused, is_fusable
 
 CHANGES_LOGITS = {
     *("rerope", "leaky_rerope", "self_extend", "dual_chunk", "alibi", "t5", "kerple_log"),
@@ -37,14 +37,14 @@ def build(name):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_equals_dense(case):
-    out, _ = attention_cases.assert_equals_dense(fused.fused, build("rope"), case)
+    out, _ = attention_cases.assert_equals_dense(fused, build("rope"), case)
     sees_nothing = jnp.abs(out).max(axis=(2, 3)) == 0
     assert sees_nothing.any() == (not case.written)
 
 
 @pytest.mark.parametrize("name", ["transformer_xl", "logn", "pope"])
 def test_wider_and_wrapped(name):
-    attention_cases.assert_equals_dense(fused.fused, build(name), Case(segments=2))
+    attention_cases.assert_equals_dense(fused, build(name), Case(segments=2))
 
 
 @pytest.mark.parametrize("name", common.SCHEMES)
@@ -52,7 +52,7 @@ def test_which_schemes_may_be_fused(name):
     encoding, case = build(name), Case(T=4, S=4)
 
     def attention(encoding, tile, v, segments, **options):
-        assert fused.is_fusable(encoding, tile, v) == (name not in CHANGES_LOGITS)
+        assert is_fusable(encoding, tile, v) == (name not in CHANGES_LOGITS)
         return v
 
     jax.eval_shape(functools.partial(case.run, attention), encoding, *case.operands())
@@ -62,7 +62,7 @@ def test_wrapped_scheme_that_changes_logits():
     encoding = build("logn").__class__(over=build("alibi"), train_length=common.TRAIN_LENGTH)
     case = Case()
     with pytest.raises(ValueError, match="LogN, which changes"):
-        case.run(fused.fused, encoding, *case.operands())
+        case.run(fused, encoding, *case.operands())
 
 
 LOWERED = {
@@ -80,8 +80,8 @@ def test_cudnn_lowers(case, monkeypatch):
     encoding = build("rope")
 
     def attention(encoding, tile, v, segments, **options):
-        assert fused.cudnn_takes(tile, v)
-        return fused.by_library("cudnn", tile, v, segments, **options)
+        assert cudnn_takes(tile, v)
+        return by_library("cudnn", tile, v, segments, **options)
 
     program = attention_cases.values_and_gradients.trace(
         *(attention, case, encoding), *case.operands()
@@ -102,7 +102,7 @@ def test_cudnn_lowers(case, monkeypatch):
 )
 def test_cudnn_does_not_take(case):
     def attention(encoding, tile, v, segments, **options):
-        assert not fused.cudnn_takes(tile, v)
+        assert not cudnn_takes(tile, v)
         return v
 
     encoding = build("rope")

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from attention_cases import Case
 
-from posenc_jax.attention.dense import dense
 from posenc_jax.attention.pallas import pallas
 
 REFUSED = {
@@ -63,7 +62,7 @@ def test_some_heads_of_the_model(name):
     operands = encoding, *case.operands()
     actual, expected = (
         jax.jit(functools.partial(case.run, functools.partial(some, each)))(*operands)
-        for each in (pallas, dense)
+        for each in (pallas, attention_cases.reference)
     )
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 

@@ -1,16 +1,20 @@
 """Attention over any encoding, through one door."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.attention.dense import dense, tile_logits
+from posenc_jax.attention.fused import cudnn_takes, fused, is_fusable
+from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.encoding import Encoding, Tile, Tokens
 
 __all__ = ["IMPLEMENTATIONS", "attend", "logits", "zigzag"]
 
-IMPLEMENTATIONS = ("dense", "blockwise", "ring")
+IMPLEMENTATIONS = ("dense", "blockwise", "ring", "fused", "pallas")
 
 # Up to so many logits in a head, and for so few queries, one product of everything is faster.
 _FEW_LOGITS, _FEW_QUERIES = 256 * 256, 16
@@ -48,38 +52,60 @@ def attend(
       heads: int ``[H]`` global numbers of the query heads given here, where they are only some
         of the model's ``num_heads`` (inside ``shard_map``). Default: all of them.
       num_heads: how many query heads the whole model has. Default: H.
-      implementation: "dense" holds all logits at once, "blockwise" those of one tile,
-        and "ring" does the same with tokens sharded over the mesh axis "context". Default: dense
-        for schemes that need whole rows; else ring, if the mesh has such an axis and it divides
-        the tokens; else dense for few tokens, and blockwise for many.
-      block: queries, and keys, in a tile. Default: by their number.
+      implementation: one of
+
+        - "dense": all logits at once, the reference;
+        - "blockwise": those of one tile at a time, memory linear in T;
+        - "ring": the same with tokens sharded over the mesh axis "context";
+        - "fused": cuDNN's kernel or XLA's, for schemes that leave the logits alone;
+        - "pallas": our kernel for GPU and TPU, not measured yet.
+
+        Default: dense for schemes that need whole rows; else ring, if there is such an axis and it
+        divides the tokens; else fused, where cuDNN takes bfloat16 or float16 in written order; else
+        dense for few tokens, and blockwise for many.
+      block: queries, and keys, in a tile of blockwise and ring. Default: by their number.
 
     Logits are float32 whatever the inputs are. A query that may see no key gives zeros.
     """
+    in_order = (k_tokens is None or k_tokens is q_tokens) and q_tokens.index is None
     k_tokens = q_tokens if k_tokens is None else k_tokens
     _check_shapes(q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens)
-    if window is not None and window < 1:
-        raise ValueError(f"window={window} must be at least 1, or None to see every key")
+    for name, value in (("window", window), ("block", block)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} must be at least 1, or None")
     tile = _tile(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens, scale, heads, num_heads)
     segment_ids = q_tokens.segment_ids, k_tokens.segment_ids
-    chosen = _choose(implementation, encoding, q_BTHC.shape[1], k_BSKC.shape[1])
-    if chosen == "dense":
-        return dense(encoding, tile, v_BSKC, segment_ids, causal=causal, window=window)
-    run = ring if chosen == "ring" else blockwise
-    return run(encoding, tile, v_BSKC, segment_ids, causal=causal, window=window, block=block)
-
-
-def _choose(implementation, encoding, T, S) -> str:
     if implementation is None:
-        if encoding.whole_rows:
-            return "dense"
-        devices = context_size()
-        if devices > 1 and T % devices == S % devices == 0:
-            return "ring"
-        return "dense" if T * S <= _FEW_LOGITS or T < _FEW_QUERIES else "blockwise"
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation={implementation!r} must be one of {IMPLEMENTATIONS}")
-    return implementation
+        is_plain = causal and in_order and segment_ids == (None, None)
+        implementation = _choose(encoding, tile, v_BSKC, is_plain)
+    operands = encoding, tile, v_BSKC, segment_ids
+    rule: dict[str, Any] = dict(causal=causal, window=window)
+    match implementation:
+        case "dense":
+            return dense(*operands, **rule)
+        case "blockwise":
+            return blockwise(*operands, **rule, block=block)
+        case "ring":
+            return ring(*operands, **rule, block=block)
+        case "fused":
+            return fused(*operands, **rule, in_order=in_order)
+        case "pallas":
+            return pallas(*operands, **rule, in_order=in_order)
+    raise ValueError(f"implementation={implementation!r} must be one of {IMPLEMENTATIONS}")
+
+
+def _choose(encoding, tile, v_BSKC, is_plain: bool) -> str:
+    """``is_plain``: causal over tokens in written order, without segments."""
+    if encoding.whole_rows:
+        return "dense"
+    T, S = tile.q.shape[1], tile.k.shape[1]
+    devices = context_size()
+    if devices > 1 and T % devices == S % devices == 0:
+        return "ring"
+    on_gpu = jax.default_backend() == "gpu"
+    if on_gpu and is_plain and cudnn_takes(tile, v_BSKC) and is_fusable(encoding, tile, v_BSKC):
+        return "fused"
+    return "dense" if T * S <= _FEW_LOGITS or T < _FEW_QUERIES else "blockwise"
 
 
 def logits(

@@ -97,8 +97,6 @@ def take_apart(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=Non
     B, T, H, C = tile.q.shape
     S, K = v_BSKC.shape[1:3]
     block = (128 if max(T, S) <= 512 else 256) if block is None else block
-    if block < 1:
-        raise ValueError(f"block={block} must be at least 1")
     is_number = isinstance(tile.scale, int | float)
     plan = Plan(
         causal=causal,

@@ -7,7 +7,7 @@ operands, and XLA's own everywhere else, which holds all logits like ``dense``.
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.attention.dense import _visible
+from posenc_jax.attention.dense import visible
 
 _WIDEST_HEAD = 128  # of cuDNN on every GPU it supports
 
@@ -54,31 +54,31 @@ def by_library(implementation, tile, v_BSKC, segment_ids, *, causal, in_order, w
     """``jax.nn.dot_product_attention`` of a tile, ``implementation`` "xla" or "cudnn"."""
     if causal and in_order:
         # Written order: the library counts as the index does, and every query sees itself.
-        visible = _visible(tile, segment_ids, causal=False, window=None)
+        seen = visible(tile, segment_ids, causal=False, window=None)
         before = None if window is None else (window - 1, 0)
     else:
-        visible, before = _visible(tile, segment_ids, causal, window), None
+        seen, before = visible(tile, segment_ids, causal, window), None
 
     # The library wants one type and one width, and cuDNN a multiple of 8; zeros add nothing.
     dtype = jnp.result_type(tile.q, tile.k, v_BSKC)
     width = _width(tile, v_BSKC)
     q, k, v = (_widened(x.astype(dtype), width) for x in (tile.q, tile.k, v_BSKC))
     (B, T), S = q.shape[:2], k.shape[1]
-    if visible is not None:
-        visible = jnp.broadcast_to(visible, (B, 1, T, S))
+    if seen is not None:
+        seen = jnp.broadcast_to(seen, (B, 1, T, S))
     out_BTHC = jax.nn.dot_product_attention(
         *(q, k, v),
-        mask=visible,
+        mask=seen,
         scale=tile.scale,
         is_causal=causal and in_order,
         local_window_size=before,
         implementation=implementation,
     )
     out_BTHC = out_BTHC[..., : v_BSKC.shape[-1]].astype(v_BSKC.dtype)
-    if visible is None or (causal and in_order):
+    if seen is None or (causal and in_order):
         return out_BTHC
     # The library gives a row that sees nothing the mean of all values.
-    return jnp.where(visible.any(-1).swapaxes(1, 2)[..., None], out_BTHC, 0)
+    return jnp.where(seen.any(-1).swapaxes(1, 2)[..., None], out_BTHC, 0)
 
 
 def _width(tile, v_BSKC):
