@@ -7,6 +7,7 @@ that is not understood is an error, for a number read past it would be wrong.
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,9 +62,12 @@ _EVERY_TYPE = (
 )
 _OLD_NAMES = {"su": "longrope", "mrope": "default"}
 
-# Models whose channel pairs are neighbours in transformers' code, where no key says so.
-_INTERLEAVED = {"gptj", "codegen", "roformer", "cohere", "cohere2", "glm", "glm4", "helium"}
-_INTERLEAVED |= {"ernie4_5", "ernie4_5_moe", "llama4_text", "deepseek_v2", "deepseek_v3"}
+# Models whose channel pairs are neighbours in transformers' code, where rope_interleave is not set.
+_INTERLEAVED = {"gptj", "codegen", "roformer", "cohere", "cohere2", "cohere2_moe", "helium"}
+_INTERLEAVED |= {"glm", "glm4", "glm4v_text", "glm_ocr_text", "glm4_moe_lite", "glm_moe_dsa"}
+_INTERLEAVED |= {"ernie4_5", "ernie4_5_moe", "ernie4_5_vl_moe_text", "llama4_text"}
+_INTERLEAVED |= {"deepseek_v2", "deepseek_v3", "deepseek_v32", "longcat_flash", "youtu"}
+_INTERLEAVED |= {"bailing_hybrid", "moonshine"}
 
 # Models whose published configs may lack a base, and then mean 10000.
 _OLD_MODELS = {"llama", "mistral", "falcon", "gptj", "codegen", "gpt_neox", "phi", "roformer"}
@@ -71,6 +75,17 @@ _OLD_MODELS = {"llama", "mistral", "falcon", "gptj", "codegen", "gpt_neox", "phi
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 _WIDTH = ("hidden_size", "n_embd", "d_model")
 _LENGTH = ("max_position_embeddings", "n_positions", "max_seq_len")
+
+# Layers that may differ, as Gemma 3 names them.
+_KINDS = {"full_attention", "sliding_attention"}
+
+# Keys that say which positions a model has. Those not read here must be empty.
+_ABOUT_POSITIONS = re.compile("rope|rotary|alibi|_ntk|logn")
+_READ = {"rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "rotary_emb_base"}
+_READ |= {"rotary_dim", "partial_rotary_factor", "rotary_pct", "rope_pct", "qk_rope_head_dim"}
+_READ |= {"rope_interleave", "alibi", "alibi_bias_max"}
+# Which layers have no positions is the model's affair.
+_READ |= {"no_rope_layers", "no_rope_layer_interval"}
 
 
 def from_hf(
@@ -91,7 +106,8 @@ def from_hf(
       layout: which channels form a pair, as in ``RoPE``. Default: as transformers has it for the
         config's ``model_type``, and "half" for models not known to differ.
       rngs: initial values, for T5 only; its checkpoint then replaces ``table``.
-      **keys: keys of the config to add or replace, ``head_dim=64`` for instance.
+      **keys: keys of the config to add or replace, ``head_dim=64`` for instance, or to leave out:
+        ``rope_ratio=None``. Without ``rope_theta``, a section alone has a base of 10000.
 
     What is not part of an encoding stays the model's affair: which layers have none, sliding
     windows, a softmax scale (T5 has 1.0, and DeepSeek one that grows with its ``mscale``), and that
@@ -101,21 +117,48 @@ def from_hf(
     Raises:
       ValueError: a key is missing, unknown, malformed or contradicts another; it is named.
     """
-    if not isinstance(config, Mapping):
-        raise ValueError(f"config must be a dict, as json.load returns, not {config!r}")
-    config = config.get("text_config") or config
-    if "rope_type" in config or "type" in config or "full_attention" in config:
-        config = {"rope_parameters": config}
-    config = {key: value for key, value in {**config, **keys}.items() if value is not None}
-
+    config = _flat(config, keys)
     if "relative_attention_num_buckets" in config:
+        _left_out("T5's bias", layout=layout)
         return _t5(config, layer_type, rngs)
     if _has_alibi(config):
+        _left_out("ALiBi", layout=layout, layer_type=layer_type)
         return _alibi(config)
+    _check_positions(config)
     where, section = _section(config, layer_type)
     if section is None:
         return make("nope")
     return _rope(config, where, section, layout)
+
+
+def _flat(config, keys) -> dict[str, Any]:
+    """The keys of the text model, without nulls."""
+    if not isinstance(config, Mapping):
+        raise ValueError(f"config must be a dict, as json.load returns, not {config!r}")
+    if config.keys() & {"rope_type", "type", *_KINDS}:
+        config = {"rope_parameters": config}
+    text = _inner(config, "text_config")
+    for key in _READ & config.keys() if text else ():
+        if config[key] is not None and config[key] != text.get(key):
+            raise ValueError(f"{key} contradicts text_config: pass config['text_config'] instead")
+    config = text or config
+    config = {**_inner(config, "attn_config"), **config, **keys}
+    if not isinstance(config.get("model_type") or "", str):
+        raise ValueError(f"model_type={config['model_type']!r} must be a string")
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _inner(config, name):
+    inner = config.get(name) or {}
+    if not isinstance(inner, Mapping):
+        raise ValueError(f"{name}={inner!r} must be a dict")
+    return inner
+
+
+def _left_out(scheme, **arguments):
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"{name}={value!r} must be left out: {scheme} has none")
 
 
 def _t5(config, layer_type, rngs):
@@ -135,19 +178,13 @@ def _t5(config, layer_type, rngs):
 
 
 def _has_alibi(config):
-    if config.get("model_type") == "bloom":
-        return True
-    where, attention = "config", config
-    if config.get("model_type") == "mpt" or "attn_config" in config:
-        where, attention = "attn_config", {"alibi": True} | dict(config.get("attn_config", {}))
-    alibi = attention.get("alibi", False)
-    if not isinstance(alibi, bool):
-        raise ValueError(f"alibi={alibi!r} in {where} must be true or false")
-    bias_max = attention.get("alibi_bias_max", 8)
+    model = config.get("model_type")
+    alibi = _flag(config, "alibi", default=model in ("bloom", "mpt"))
+    bias_max = config.get("alibi_bias_max", 8)
     if alibi and bias_max != 8:
-        raise ValueError(f"alibi_bias_max={bias_max!r} in {where} must be 8: no other is offered")
-    if not alibi and where == "attn_config":
-        raise ValueError("alibi=false in attn_config: the other positions of MPT are not offered")
+        raise ValueError(f"alibi_bias_max={bias_max!r} must be 8: no other is offered")
+    if not alibi and model in ("bloom", "mpt"):
+        raise ValueError(f"alibi=false: the other positions of {model!r} are not offered")
     if alibi and (config.get("rope_scaling") or config.get("rope_parameters")):
         raise ValueError("alibi=true contradicts rope_scaling or rope_parameters: drop one")
     return alibi
@@ -161,6 +198,18 @@ def _alibi(config):
     return make("alibi", num_heads=num_heads, slope_scale=_head_dim(config) ** -0.5)
 
 
+def _check_positions(config):
+    """Refuses what would be RoPE of another kind, or no RoPE, were the key not read."""
+    for key, value in config.items():
+        if _ABOUT_POSITIONS.search(key) and key not in _READ and value:
+            raise ValueError(
+                f"{key}={value!r} is not understood; where it changes nothing, pass {key}=None"
+            )
+    kind = config.get("position_embedding_type", "rope")
+    if kind not in ("rope", "rotary"):
+        raise ValueError(f"position_embedding_type={kind!r} must be 'rope' or 'rotary'")
+
+
 def _section(config, layer_type):
     """The name of the rotary section and the section of these layers, None if they do not turn."""
     given = {name: config[name] for name in ("rope_parameters", "rope_scaling") if name in config}
@@ -171,15 +220,15 @@ def _section(config, layer_type):
         raise ValueError("rope_parameters contradicts rope_scaling: drop one")
     where, section = next(iter(given.items()), ("config", {}))
 
-    local_base = config.get("rope_local_base_freq")
-    kinds = [kind for kind, value in section.items() if isinstance(value, Mapping)]
-    if kinds:
+    local_base = config.pop("rope_local_base_freq", None)
+    kinds = []
+    if section.keys() & _KINDS or any(isinstance(value, Mapping) for value in section.values()):
         kinds = list(section)
+        _check_layers(config, where, section, local_base)
     elif local_base is not None:
         kinds = ["full_attention", "sliding_attention"]
         local = {"rope_type": "default", "rope_theta": local_base}
         section = {"full_attention": section, "sliding_attention": local}
-        config.pop("rope_local_base_freq")
     elif layer_type is None or layer_type in config.get("layer_types", ()):
         return where, _without_nulls(section)
     if layer_type not in kinds:
@@ -188,11 +237,20 @@ def _section(config, layer_type):
     section = section[layer_type]
     if section is None:
         return where, None
-    if not isinstance(section, Mapping):
-        raise ValueError(f"{layer_type}={section!r} in {where} must be a dict, or null for no RoPE")
     if "rope_theta" in section:
         config.pop("rope_theta", None)  # That of the other layers.
     return f"{where}[{layer_type!r}]", _without_nulls(section)
+
+
+def _check_layers(config, where, section, local_base):
+    for kind, value in section.items():
+        if not isinstance(value, Mapping | None):
+            raise ValueError(f"{kind}={value!r} in {where} must be a dict, or null for no RoPE")
+    bases = [value.get("rope_theta") for value in section.values() if value is not None]
+    outside = {"rope_theta": config.get("rope_theta"), "rope_local_base_freq": local_base}
+    for key, base in outside.items():
+        if base is not None and None not in bases and base not in bases:
+            raise ValueError(f"{key}={base!r} contradicts rope_theta in {where}: drop one")
 
 
 def _rope(config, where, section, layout):
@@ -209,13 +267,10 @@ def _rope(config, where, section, layout):
             raise ValueError(f"{where} of type {kind!r} lacks {key!r}")
 
     rope = dict(head_dim=_head_dim(config), base=_base(config, where, section))
-    fraction, rotary_dim = _rotary_part(config, section, rope["head_dim"])
-    if kind != "proportional":
-        rope["rotary_dim"] = rotary_dim
-    rope["axes"] = _axes(where, section, rope["head_dim"] if kind == "proportional" else rotary_dim)
-    is_interleaved = config.get("model_type") in _INTERLEAVED and config.get(
-        "rope_interleave", True
-    )
+    fraction, rope["rotary_dim"] = _rotary_part(config, section, rope["head_dim"], kind)
+    rope["axes"] = _axes(where, section, rope["rotary_dim"] // 2)
+    by_model = config.get("model_type") in _INTERLEAVED
+    is_interleaved = _flag(config, "rope_interleave", default=by_model)
     rope["layout"] = layout or ("interleaved" if is_interleaved else "half")
 
     if kind == "default":
@@ -234,19 +289,21 @@ def _rope(config, where, section, layout):
         for key in needed:
             rope[key] = _number(where, section, key, 1 if key == "factor" else 0)
         return make("llama3", **rope)
-    rope["factor"] = _stretch(config, where, section, rope["train_length"])
+    rope["factor"] = _stretch(config, where, section, kind, rope["train_length"])
     if kind == "longrope":
-        return make("longrope", **_longrope(where, section, rotary_dim // 2), **rope)
-    for key in ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"):
+        return make("longrope", **_longrope(where, section, rope["rotary_dim"] // 2), **rope)
+    for key in ("beta_fast", "beta_slow", "mscale", "mscale_all_dim"):
         if key in section:
             rope[key] = _number(where, section, key, 0)
-    truncate = section.get("truncate", True)
-    if not isinstance(truncate, bool):
-        raise ValueError(f"truncate={truncate!r} in {where} must be true or false")
-    return make("yarn", truncate=truncate, **rope)
+    if "attention_factor" in section:
+        rope["attention_factor"] = _attention_factor(where, section, "attention_factor")
+    return make("yarn", truncate=_flag(section, "truncate", where, default=True), **rope)
 
 
 def _kind(where, section):
+    for key in ("rope_type", "type"):
+        if not isinstance(section.get(key, ""), str):
+            raise ValueError(f"{key}={section[key]!r} in {where} must be a string")
     names = {section[key] for key in ("rope_type", "type") if key in section}
     kinds = {_OLD_NAMES.get(name, name) for name in names} or {"default"}
     if len(kinds) > 1:
@@ -264,9 +321,9 @@ def _kind(where, section):
 
 
 def _head_dim(config):
-    for key in ("qk_rope_head_dim", "head_dim", "kv_channels"):
-        if key in config:
-            return _whole(config, key)
+    for keys in (("qk_rope_head_dim",), ("head_dim", "kv_channels")):
+        if config.keys() & set(keys):
+            return _whole(config, *keys)
     width, heads = _whole(config, *_WIDTH, instead="head_dim"), _whole(config, *_HEADS)
     if width % heads:
         raise ValueError(f"head_dim is missing, and {width} channels are not {heads} equal heads")
@@ -292,8 +349,8 @@ def _base(config, where, section):
     return float(_agreed(bases))
 
 
-def _rotary_part(config, section, head_dim):
-    """The rotated fraction of a head, and how many channels that is."""
+def _rotary_part(config, section, head_dim, kind):
+    """The rotated fraction of a head, and how many channels take part in rotation."""
     fractions = {
         f"{key}={place[key]!r}": place[key]
         for place in (section, config)
@@ -307,24 +364,31 @@ def _rotary_part(config, section, head_dim):
     if "rotary_dim" in config:
         widths["rotary_dim"] = _whole(config, "rotary_dim")
     fraction = next(iter(fractions.values()), 1.0)
-    return fraction, _agreed(widths) if widths else head_dim
+    width = _agreed(widths) if widths else head_dim
+    if kind == "proportional":
+        return fraction, head_dim
+    if widths and (width % 2 or not 2 <= width <= head_dim):
+        raise ValueError(
+            f"{' and '.join(widths)} must turn an even number of the head_dim={head_dim} channels, "
+            f"not {width}"
+        )
+    return fraction, width
 
 
-def _axes(where, section, rotary_dim):
+def _axes(where, section, pairs):
     if "mrope_section" not in section:
         if section.get("mrope_interleaved"):
             raise ValueError(f"mrope_interleaved in {where} needs mrope_section")
         return None
-    counts, interleaved = section["mrope_section"], section.get("mrope_interleaved", False)
+    counts = section["mrope_section"]
     is_list = isinstance(counts, (list, tuple)) and all(type(n) is int and n >= 0 for n in counts)
-    if not is_list or sum(counts) != rotary_dim // 2:
+    if not is_list or sum(counts) != pairs:
         raise ValueError(
             f"mrope_section={counts!r} in {where} must be a list of numbers of channel pairs, "
-            f"{rotary_dim // 2} in all"
+            f"{pairs} in all"
         )
-    if not isinstance(interleaved, bool):
-        raise ValueError(f"mrope_interleaved={interleaved!r} in {where} must be true or false")
-    return (axes.interleaved if interleaved else axes.chunked)(tuple(counts))
+    is_interleaved = _flag(section, "mrope_interleaved", where, default=False)
+    return (axes.interleaved if is_interleaved else axes.chunked)(tuple(counts))
 
 
 def _train_length(config, where, section, kind):
@@ -334,23 +398,30 @@ def _train_length(config, where, section, kind):
         for name, place in ((where, section), ("config", config))
         if key in place
     }
-    if lengths:
-        return _agreed(lengths)
-    if kind != "yarn":
+    if not lengths and kind != "yarn":
         raise ValueError(f"{where} of type {kind!r} lacks {key!r}")
-    return _whole(config, *_LENGTH, instead=key)
-
-
-def _stretch(config, where, section, train_length):
-    if "factor" in section:
-        return _number(where, section, "factor", 1)
-    length = _whole(config, *_LENGTH, instead="factor")
-    if length < train_length:
+    length = _agreed(lengths) if lengths else _whole(config, *_LENGTH, instead=key)
+    longest = _whole(config, *_LENGTH, default=length)
+    if longest < length:
         raise ValueError(
-            f"max_position_embeddings={length} must not be below "
-            f"original_max_position_embeddings={train_length}: their ratio is the factor"
+            f"max_position_embeddings={longest} must not be below {key}={length}: it is what that "
+            "was extended to"
         )
-    return length / train_length
+    return length
+
+
+def _stretch(config, where, section, kind, train_length):
+    if "factor" not in section:
+        return _whole(config, *_LENGTH, instead="factor") / train_length
+    factor = _number(where, section, "factor", 1)
+    ratio = _whole(config, *_LENGTH, default=train_length) / train_length
+    # transformers 4 reads the ratio and 5 the factor; of YaRN both read the factor.
+    if kind == "longrope" and ratio not in (1, factor):
+        raise ValueError(
+            f"factor={factor} in {where} contradicts max_position_embeddings / "
+            f"original_max_position_embeddings = {ratio}: drop one"
+        )
+    return factor
 
 
 def _longrope(where, section, pairs):
@@ -369,8 +440,15 @@ def _longrope(where, section, pairs):
         if key in section:
             if name in keywords:
                 raise ValueError(f"{key} contradicts attention_factor in {where}: drop one")
-            keywords[name] = _number(where, section, key, 0)
+            keywords[name] = _attention_factor(where, section, key)
     return keywords
+
+
+def _attention_factor(where, section, key):
+    factor = _number(where, section, key, 0)
+    if factor == 0:
+        raise ValueError(f"{key}=0 in {where} makes every logit 0: drop it")
+    return factor
 
 
 def _agreed(values):
@@ -398,6 +476,13 @@ def _number(where, section, key, minimum, default=None):
     if not _is_number(value) or value < minimum:
         raise ValueError(f"{key}={value!r} in {where} must be a number of {minimum} or more")
     return float(value)
+
+
+def _flag(section, key, where="config", *, default):
+    value = section.get(key, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{key}={value!r} in {where} must be true or false")
+    return value
 
 
 def _is_number(value):
