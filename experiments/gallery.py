@@ -135,7 +135,8 @@ def card(name: str, args) -> str:
     figures = ""
     for encoding, window in dict.fromkeys(places):
         which = [str(i) for i, place in enumerate(places, 1) if place == (encoding, window)]
-        title = f"<p>Layers {', '.join(which)} of {turn}:</p>" if turn > 1 else ""
+        layer = "Layer" if len(which) == 1 else "Layers"
+        title = f"<p>{layer} {', '.join(which)} of {turn}:</p>" if turn > 1 else ""
         figures += title + _figure(encoding, window, args)
     return f"<article id={name}><h2>{name}</h2>{_summary(name)}{figures}</article>"
 
@@ -157,7 +158,8 @@ def _figure(encoding: Encoding, window: int | None, args) -> str:
 def _summary(name) -> str:
     """The head of the docstring that says what the scheme is: its frequencies', or its module's."""
     build = lookup(name)
-    text = inspect.getdoc(build) if inspect.isfunction(build) else None
+    is_its_own = inspect.isfunction(build) or build is Encoding
+    text = inspect.getdoc(build) if is_its_own else None
     text = text or inspect.getdoc(sys.modules[build.__module__]) or ""
     paragraphs = [re.sub(r"\s+", " ", html.escape(p)) for p in text.split("\n\n")]
     chosen = [p for p in paragraphs if not p.startswith(("http", "Args:", "Attributes:"))][:2]

@@ -33,4 +33,4 @@ def test_a_figure_for_each_kind_of_layer(tmp_path, monkeypatch):
     page = page_of("rnope_swa", tmp_path, monkeypatch)
     assert page.count("<svg") == 2
     assert "Layers 1, 2, 3 of 4" in page and "the last 4 keys are seen" in page
-    assert "Layers 4 of 4" in page
+    assert "Layer 4 of 4" in page
