@@ -66,7 +66,10 @@ def _start_jax(workdir: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
-        jax.distributed.initialize(address, num_processes=1, process_id=0)
+        # Nobody waits for it: a machine so busy that heartbeats are late must not end the run.
+        jax.distributed.initialize(
+            address, num_processes=1, process_id=0, heartbeat_timeout_seconds=24 * 3600
+        )
 
 
 def _parse(arguments: list[str]) -> list[str]:

@@ -27,14 +27,22 @@ from rich.console import Console
 from experiments.figures import COLOURS, svg
 from experiments.progress import stage
 from experiments.record import write_files
-from posenc_jax import REGISTRY, Tokens, describe, logits, make
+from posenc_jax import REGISTRY, Encoding, Layers, Tokens, describe, logits, make
 from posenc_jax.registry import lookup
 
 TIMES = 8
 CONTENTS = 16  # random contents a curve is the mean of
-OWN: dict[str, dict[str, Any]] = {
-    "learned": {"out_of_range": "clamp"}
-}  # what a scheme needs to be shown past its training
+
+
+def own(train_length: int) -> dict[str, dict[str, Any]]:
+    """What schemes need to be shown past their training, at lengths of hundreds."""
+    return {
+        "learned": {"out_of_range": "clamp"},
+        "llama4_temperature": {"floor_scale": train_length},
+        "irope": {"floor_scale": train_length},
+        "rnope_swa": {"window": train_length // 2},
+        "dual_base": {"window": train_length // 4},
+    }
 
 
 @functools.partial(jax.jit, static_argnames="length")
@@ -54,18 +62,18 @@ def curve(encoding, contents_BHC, length: int):
     return logits(encoding, x_BTHC[:, -1:], x_BTHC, last, tokens)[:, :, 0].mean(axis=0)
 
 
-def draw(curves: dict[int, np.ndarray], train_length: int) -> str:
-    """The curves ``{length: [H, length]}`` of one scheme, as SVG."""
+def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = None) -> str:
+    """The curves ``{length: [H, length]}`` of one layer, as SVG, up to its window."""
     figure = Figure(figsize=(4.6, 2.7), layout="constrained")
     axes = figure.add_subplot()
     for length, logits_HT in sorted(curves.items(), reverse=True):
         trained = length == train_length
         # Distance 0 has no place on a logarithmic axis.
-        distance = np.arange(length)[1:]
+        distance = np.arange(length)[1:window]
         for head, logits_T in enumerate(np.unique(logits_HT, axis=0)):
             axes.plot(
                 distance,
-                logits_T[::-1][1:],
+                logits_T[::-1][1:window],
                 color="#222222" if trained else COLOURS[head % len(COLOURS)],
                 linestyle=(0, (4, 2)) if trained else "-",
                 linewidth=0.9 if trained else 1.4,
@@ -108,32 +116,50 @@ def page(cards: list[str], sizes: str) -> str:
 
 
 def card(name: str, args) -> str:
-    sizes = dict(num_heads=args.heads, head_dim=args.head_dim)
-    encoding = make(
-        name,
-        **sizes,
-        model_dim=args.heads * args.head_dim,
-        train_length=args.train_length,
-        rngs=nnx.Rngs(0),
-        **OWN.get(name, {}),
+    layers = Layers.of(
+        make(
+            name,
+            num_heads=args.heads,
+            head_dim=args.head_dim,
+            model_dim=args.heads * args.head_dim,
+            train_length=args.train_length,
+            rngs=nnx.Rngs(0),
+            **own(args.train_length).get(name, {}),
+        )
     )
+    places = [
+        (layers.distinct[i], window)
+        for i, window in zip(layers.pattern, layers.windows, strict=True)
+    ]
+    turn = len(places)
+    figures = ""
+    for encoding, window in dict.fromkeys(places):
+        which = [str(i) for i, place in enumerate(places, 1) if place == (encoding, window)]
+        layer = "Layer" if len(which) == 1 else "Layers"
+        title = f"<p>{layer} {', '.join(which)} of {turn}:</p>" if turn > 1 else ""
+        figures += title + _figure(encoding, window, args)
+    return f"<article id={name}><h2>{name}</h2>{_summary(name)}{figures}</article>"
+
+
+def _figure(encoding: Encoding, window: int | None, args) -> str:
+    """The curves of one layer and what it costs."""
     # A scheme that works on whole rows may need memory in the square of the length for each.
     shape = (2 if encoding.whole_rows else CONTENTS, 1, args.head_dim)
     # The same for each head, so that heads differ only where the encoding makes them differ.
     contents_BHC = jnp.repeat(jax.random.normal(jax.random.key(0), shape), args.heads, axis=1)
     lengths = (args.train_length, TIMES * args.train_length)
     curves = {length: np.asarray(curve(encoding, contents_BHC, length)) for length in lengths}
-    cost = describe(encoding, **sizes, length=args.train_length)
-    return (
-        f"<article id={name}><h2>{name}</h2>{_summary(name)}{draw(curves, args.train_length)}"
-        f"<p class=cost>{html.escape(str(cost))}</p></article>"
-    )
+    sizes = dict(num_heads=args.heads, head_dim=args.head_dim, length=args.train_length)
+    cost = html.escape(str(describe(encoding, **sizes)))
+    seen = "" if window is None else f"; the last {window} keys are seen"
+    return f"{draw(curves, args.train_length, window)}<p class=cost>{cost}{seen}</p>"
 
 
 def _summary(name) -> str:
     """The head of the docstring that says what the scheme is: its frequencies', or its module's."""
     build = lookup(name)
-    text = inspect.getdoc(build) if inspect.isfunction(build) else None
+    is_its_own = inspect.isfunction(build) or build is Encoding
+    text = inspect.getdoc(build) if is_its_own else None
     text = text or inspect.getdoc(sys.modules[build.__module__]) or ""
     paragraphs = [re.sub(r"\s+", " ", html.escape(p)) for p in text.split("\n\n")]
     chosen = [p for p in paragraphs if not p.startswith(("http", "Args:", "Attributes:"))][:2]

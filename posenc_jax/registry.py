@@ -69,7 +69,7 @@ REGISTRY = {
 }
 
 # What make() offers to every scheme; each constructor takes those it has a parameter for.
-_MODEL_ARGUMENTS = ("num_heads", "num_kv_heads", "head_dim", "model_dim", "train_length", "rngs")
+MODEL_ARGUMENTS = ("num_heads", "num_kv_heads", "head_dim", "model_dim", "train_length", "rngs")
 
 
 @overload
@@ -125,7 +125,7 @@ def make(
     given = {k: v for k, v in (sizes | {"rngs": rngs}).items() if v is not None and k in accepted}
     missing = [
         f"{key}="
-        for key in _MODEL_ARGUMENTS
+        for key in MODEL_ARGUMENTS
         if key in accepted and key not in given and accepted[key].default is inspect.Parameter.empty
     ]
     if missing:
@@ -147,19 +147,25 @@ def lookup(name: str) -> Callable[..., Any]:
 
 def own_keywords(name: str) -> tuple[str, ...]:
     """The keywords only this scheme has, those ``make`` passes through."""
-    return tuple(key for key in keywords(lookup(name)) if key not in _MODEL_ARGUMENTS)
+    return tuple(key for key in keywords(lookup(name)) if key not in MODEL_ARGUMENTS)
 
 
 def keywords(build: Callable) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a scheme's constructor, which are all it has."""
+    """The keyword-only parameters of a scheme's constructor, which are all it has.
+
+    One that takes ``**sizes`` takes all that ``make`` offers, for the scheme it is put over.
+    """
     # The metaclass of nnx.Module hides the constructor's own signature.
     constructor = build.__init__ if isinstance(build, type) else build  # type: ignore[misc]
     signature = inspect.signature(constructor)
-    return {
-        name: parameter
-        for name, parameter in signature.parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    named, of_inner = {}, {}
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            named[name] = parameter
+        elif name == "sizes":
+            optional = inspect.Parameter("size", inspect.Parameter.KEYWORD_ONLY, default=None)
+            of_inner = dict.fromkeys(MODEL_ARGUMENTS, optional)
+    return of_inner | named
 
 
 def _is_per_layer(build, own) -> bool:
@@ -180,7 +186,7 @@ def _is_per_layer(build, own) -> bool:
 
 
 def _check_keywords(name, own, accepted):
-    allowed = [key for key in accepted if key not in _MODEL_ARGUMENTS]
+    allowed = [key for key in accepted if key not in MODEL_ARGUMENTS]
     for key in own:
         if key not in allowed:
             raise TypeError(

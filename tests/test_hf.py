@@ -270,6 +270,28 @@ GPT_OSS = {
             "rope",
             dict(head_dim=128, base=5e6, axes=interleaved((24, 20, 20))),
         ),
+        # A text model in a model of pictures, and a number that is empty in it.
+        (
+            {
+                "rope_theta": None,
+                "text_config": {"model_type": "glm4v_text", "head_dim": 8, "rope_theta": 1e4},
+            },
+            "rope",
+            dict(head_dim=8, layout="interleaved"),
+        ),
+        # The key counts where both it and the model's name say which channels are a pair.
+        (
+            dict(model_type="another", head_dim=8, rope_theta=1e4, rope_interleave=True),
+            "rope",
+            dict(head_dim=8, layout="interleaved"),
+        ),
+        # DBRX, whose attn_config is not MPT's.
+        (
+            dict(model_type="dbrx", d_model=64, n_heads=8, max_seq_len=32)
+            | dict(attn_config={"model_type": "", "rope_theta": 500000, "kv_n_heads": 2}),
+            "rope",
+            dict(head_dim=8, base=500000.0),
+        ),
         (dict(model_type="bloom", n_head=16, hidden_size=64), "alibi", dict(num_heads=16)),
         (
             dict(model_type="mpt", n_heads=12, d_model=96, attn_config={"alibi": True}),
@@ -356,6 +378,14 @@ LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
+}
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0] * 4,
+    "original_max_position_embeddings": 512,
 }
 
 
@@ -449,11 +479,47 @@ def without(section, key):
         # Other schemes
         ({"alibi": "yes"}, "alibi='yes' in config must be true or false"),
         ({"alibi": True}, "config lacks num_attention_heads"),
-        ({"model_type": "mpt", "attn_config": {"alibi": False}}, "alibi=false in attn_config"),
+        ({"model_type": "mpt", "attn_config": {"alibi": False}}, "alibi=false: the other pos"),
         (
             {"model_type": "mpt", "attn_config": {"alibi_bias_max": 16}},
-            "alibi_bias_max=16 in attn_config must be 8",
+            "alibi_bias_max=16 must be 8",
         ),
+        ({"model_type": "bloom", "n_head": 4, "rope_scaling": YARN}, "alibi=true contradicts rope"),
+        ({"attn_config": "alibi"}, "attn_config='alibi' must be a dict"),
+        # Malformed where a type is expected
+        ({"rope_type": ["yarn"]}, r"rope_type=\['yarn'\] in rope_parameters must be a string"),
+        ({"rope_theta": 1e4, "model_type": ["llama"]}, r"model_type=\['llama'\] must be a string"),
+        ({"text_config": "llama"}, "text_config='llama' must be a dict"),
+        (
+            {"rope_theta": 1e4, "rope_interleave": "no"},
+            "rope_interleave='no' in config must be true",
+        ),
+        # Not positive, or not even
+        (YARN | {"attention_factor": 0}, "attention_factor=0 in rope_parameters makes every logit"),
+        (YARN | {"partial_rotary_factor": 0.7}, "partial_rotary_factor=0.7 must turn an even num"),
+        ({"rope_theta": 1e4, "rotary_dim": 10}, "rotary_dim must turn an even number .* not 10"),
+        # Contradictions that no key by itself shows
+        (
+            {"rope_scaling": YARN, "max_position_embeddings": 256},
+            "max_position_embeddings=256 must not be below original_max_position_embeddings=512",
+        ),
+        (
+            {"rope_scaling": LONGROPE | {"factor": 4.0}, "max_position_embeddings": 4096},
+            "factor=4.0 in rope_scaling contradicts max_position_embeddings / .* = 8.0",
+        ),
+        ({"head_dim": 8, "kv_channels": 16, "rope_theta": 1e4}, r"head_dim \(8\) and kv_channels"),
+        (
+            {"rope_theta": 1e4, "text_config": {"rope_theta": 1e6}},
+            "rope_theta contradicts text_config: pass config",
+        ),
+        # Positions of another kind
+        ({"rope_theta": 1e4, "rope_ratio": 50}, "rope_ratio=50 is not understood.*rope_ratio=None"),
+        ({"rotary_emb_base": 10000, "use_dynamic_ntk": True}, "use_dynamic_ntk=True is not under"),
+        (
+            {"rope_theta": 1e4, "layer_rope_theta": [1e4, 0]},
+            "layer_rope_theta=.* is not understood",
+        ),
+        ({"rope_theta": 1e4, "position_embedding_type": "nope"}, "position_embedding_type='nope'"),
         # Where the base is not known to be 10000
         ({"model_type": "smollm3", "rope_scaling": YARN}, "rope_theta is missing.*'smollm3'"),
     ],
@@ -461,6 +527,48 @@ def without(section, key):
 def test_a_fault_is_named(config, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         from_hf(config, head_dim=8)
+
+
+FULL = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"rope_parameters": FULL | {"rope_theta": 1e6}}, "rope_theta=1000000.0 .*must be a dict"),
+        (
+            {"rope_parameters": FULL, "rope_theta": 5e5},
+            "rope_theta=500000.0 contradicts rope_theta",
+        ),
+        (
+            {"rope_parameters": FULL, "rope_local_base_freq": 2e4},
+            "rope_local_base_freq=20000.0 con",
+        ),
+        (
+            {"rope_parameters": FULL | {"sliding_attention": None}, "rope_theta": 5e5},
+            "rope_theta=500000.0 contradicts rope_theta in rope_parameters",
+        ),
+        ({"alibi": True, "n_head": 4}, "layer_type='full_attention' must be left out: ALiBi"),
+    ],
+)
+def test_a_fault_of_layers_is_named(config, message):
+    with pytest.raises(ValueError, match=message):
+        from_hf(config, layer_type="full_attention", head_dim=8)
+
+
+def test_a_layout_is_for_rotation():
+    with pytest.raises(ValueError, match="layout='half' must be left out: ALiBi has none"):
+        from_hf({"alibi": True, "n_head": 4}, layout="half")
+
+
+def test_a_key_can_be_left_out():
+    left_out = from_hf({"rope_theta": 1e4, "rope_ratio": 1}, head_dim=8, rope_ratio=None)
+    assert_same(left_out, "rope", head_dim=8)
+
+
+def test_every_kind_of_layer_without_rope():
+    config = {"rope_parameters": {"full_attention": None}}
+    assert_same(from_hf(config, layer_type="full_attention", head_dim=8), "nope")
 
 
 @pytest.mark.parametrize(

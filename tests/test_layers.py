@@ -280,3 +280,5 @@ def test_bad_logit_scales():
         common.build("llama4_temperature", floor_scale=0)
     with pytest.raises(ValueError, match="unknown encoding 'ropee', did you mean 'rope'"):
         common.build("logn", over="ropee")
+    with pytest.raises(TypeError, match=r"unknown keyword 'heads': besides its own .*num_heads"):
+        LogN(over=posenc_jax.Encoding(), train_length=8, heads=2)

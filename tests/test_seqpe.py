@@ -84,6 +84,11 @@ def test_heads_must_fit():
         ({"temperature": 0.0}, "temperature=0.0 must be a positive number"),
         ({"shift_probability": 1.5}, "shift_probability=1.5 must be within 0..1"),
         ({"num_candidates": 1}, "num_candidates=1 must be at least 2"),
+        ({"num_axes": 0}, "num_axes=0 must be at least 1"),
+        ({"encoder_layers": 0}, "encoder_layers=0 must be at least 1"),
+        ({"transfer_weight": -0.1}, "transfer_weight=-0.1 must be at least 0"),
+        ({"contrastive_weight": float("nan")}, "contrastive_weight=nan must be at least 0"),
+        ({"hook": "attn_mul", "scalar_scale": 0.5}, "scalar_scale=0.5 is for hook='attn_scalar'"),
     ],
 )
 def test_bad_values(bad, message):
@@ -133,12 +138,17 @@ def test_candidates_are_other_positions_in_range(num_axes, modes):
     assert squared_distances(pivots, candidates).min() >= 1
 
 
-def test_shares_of_the_modes():
+@pytest.mark.parametrize(("num_axes", "share"), [(1, 0.6), (2, 0.2)])
+def test_share_of_the_windows(num_axes, share):
     """A window is narrower than what is drawn from everywhere."""
-    pivots = jax.random.randint(KEYS[0], (1, 500), 0, 10**6)
+    pivots = jax.random.randint(KEYS[0], (num_axes, 500), 0, 10**6)
     candidates = np.asarray(draw_candidates(KEYS[1], pivots, 8, 10**6)[0])
     is_narrow = np.ptp(candidates, axis=1) < 256
-    assert abs(is_narrow.mean() - 0.6) < 0.08
+    assert abs(is_narrow.mean() - share) < 0.06
+
+
+def test_edits_are_a_quarter_of_the_candidates_of_their_mode():
+    pivots = jax.random.randint(KEYS[0], (1, 500), 0, 10**6)
     mixed = draw_candidates(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))[0]
     plain = draw_candidates(KEYS[1], pivots, 8, 10**6, (1.0, 0.0, 0.0))[0]
     is_edited = np.asarray(mixed != plain)
@@ -191,6 +201,14 @@ def test_a_window_is_narrow_and_its_places_differ(num_axes):
     assert (np.ptp(window, axis=-1) < side).all() and np.ptp(window) > 500
     for places in window.swapaxes(0, 1):
         assert len(np.unique(places, axis=1).T) == 32
+
+
+@pytest.mark.parametrize(
+    ("num_axes", "train_length", "side"), [(1, 60, 60), (2, 60, 7), (2, 64, 8), (3, 125, 5)]
+)
+def test_the_training_block_is_trained_as_a_whole(num_axes, train_length, side):
+    encoding = common.build("seqpe", num_axes=num_axes, train_length=train_length)
+    assert encoding.block_side == side
 
 
 def test_places_of_a_block():

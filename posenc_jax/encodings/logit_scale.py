@@ -32,8 +32,7 @@ class LogitScale(Wrapper):
     shift_invariant = False
 
     def __init__(self, over, **sizes):
-        given = {name: value for name, value in sizes.items() if value is not None}
-        super().__init__(wrapped(over, **given))
+        super().__init__(wrapped(over, **sizes))
         self.shift_invariant = False
 
     def factor(self, count):
@@ -84,7 +83,7 @@ class LogN(LogitScale):
     Args:
       train_length: L, 2 or more.
       over: the encoding beneath, RoPE where it was published (``wrapped``).
-      num_heads, num_kv_heads, head_dim, model_dim, rngs: what ``over`` is built with.
+      **sizes: what ``over`` is built with.
     """
 
     def __init__(
@@ -92,22 +91,10 @@ class LogN(LogitScale):
         *,
         train_length: int,
         over: "str | Mapping | Encoding" = "rope",
-        num_heads: int | None = None,
-        num_kv_heads: int | None = None,
-        head_dim: int | None = None,
-        model_dim: int | None = None,
-        rngs: nnx.Rngs | None = None,
+        **sizes,
     ):
         _check_length(train_length)
-        super().__init__(
-            over,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            head_dim=head_dim,
-            model_dim=model_dim,
-            train_length=train_length,
-            rngs=rngs,
-        )
+        super().__init__(over, train_length=train_length, **sizes)
         self.train_length = train_length
 
     def factor(self, count):
@@ -128,7 +115,7 @@ class SSMax(LogitScale):
         training at 1024 [unverified], and 1 / ln 1024 is 0.144.
       over: the encoding beneath, RoPE in the paper (``wrapped``).
       rngs: what ``over`` takes its initial values from.
-      num_kv_heads, head_dim, model_dim: what ``over`` is built with.
+      **sizes: what else ``over`` is built with.
     """
 
     per_layer = True
@@ -140,20 +127,10 @@ class SSMax(LogitScale):
         train_length: int,
         rngs: nnx.Rngs,
         over: "str | Mapping | Encoding" = "rope",
-        num_kv_heads: int | None = None,
-        head_dim: int | None = None,
-        model_dim: int | None = None,
+        **sizes,
     ):
         _check_length(train_length)
-        super().__init__(
-            over,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            head_dim=head_dim,
-            model_dim=model_dim,
-            train_length=train_length,
-            rngs=rngs,
-        )
+        super().__init__(over, num_heads=num_heads, train_length=train_length, rngs=rngs, **sizes)
         self.per_layer = True
         self.s = nnx.Param(jnp.full((num_heads,), 1 / math.log(train_length), jnp.float32))
 
@@ -176,7 +153,7 @@ class Llama4Temperature(LogitScale):
       over: the encoding beneath: NoPE in Llama 4, whose RoPE layers have no temperature.
       floor_scale: F, 8192 in Llama 4.
       attn_scale: a, 0.1 in Llama 4.
-      num_heads, num_kv_heads, head_dim, model_dim, train_length, rngs: what ``over`` is built with.
+      **sizes: what ``over`` is built with.
     """
 
     def __init__(
@@ -185,24 +162,11 @@ class Llama4Temperature(LogitScale):
         over: "str | Mapping | Encoding" = "nope",
         floor_scale: int = 8192,
         attn_scale: float = 0.1,
-        num_heads: int | None = None,
-        num_kv_heads: int | None = None,
-        head_dim: int | None = None,
-        model_dim: int | None = None,
-        train_length: int | None = None,
-        rngs: nnx.Rngs | None = None,
+        **sizes,
     ):
         if floor_scale < 1:
             raise ValueError(f"floor_scale={floor_scale!r} must be a positive number of tokens")
-        super().__init__(
-            over,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            head_dim=head_dim,
-            model_dim=model_dim,
-            train_length=train_length,
-            rngs=rngs,
-        )
+        super().__init__(over, **sizes)
         self.floor_scale = floor_scale
         self.attn_scale = attn_scale
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrapper import Wrapper, wrapped
@@ -44,7 +43,7 @@ class Randomized(Wrapper):
         evaluated; 2048 in the paper, for lengths up to 500. It is the ``train_length`` of a
         scheme given by name.
       evaluation_seed: of the draw without a key.
-      num_heads, num_kv_heads, head_dim, model_dim, rngs: what ``make`` is to build ``over`` with.
+      **sizes: what else ``over`` is built with.
     """
 
     def __init__(
@@ -53,25 +52,12 @@ class Randomized(Wrapper):
         over: "str | Mapping | Encoding" = "rope",
         max_length: int = 2048,
         evaluation_seed: int = 0,
-        num_heads: int | None = None,
-        num_kv_heads: int | None = None,
-        head_dim: int | None = None,
-        model_dim: int | None = None,
-        rngs: nnx.Rngs | None = None,
+        **sizes,
     ):
         # Positions come out as float32, which counts to 2^24, because only a float can be NaN.
         if not 1 <= max_length <= 2**24:
             raise ValueError(f"max_length={max_length!r} must be within 1..2^24")
-        inner = wrapped(
-            over,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            head_dim=head_dim,
-            model_dim=model_dim,
-            train_length=max_length,
-            rngs=rngs,
-        )
-        super().__init__(inner)
+        super().__init__(wrapped(over, **(sizes | {"train_length": max_length})))
         self.shift_invariant = False
         self.max_length = max_length
         self.evaluation_seed = evaluation_seed

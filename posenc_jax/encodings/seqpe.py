@@ -45,7 +45,8 @@ class SeqPE(Encoding):
       num_heads, num_kv_heads, head_dim: of one layer. Fewer kv heads than query heads are not in
         the paper; each then has a ``pe_k`` of its own.
       model_dim: width of the residual stream, and the encoder's.
-      train_length: tokens in one training sequence; with several axes, of a square or cube.
+      train_length: tokens in one training sequence; with several axes, the training block is the
+        largest square or cube of no more.
       hook: what ``pe`` does. "attn_scalar" see above; "attn_mul" and "attn_add" multiply it into,
         or add it to, queries and keys; "input_add" adds it to the token embeddings.
       pe_qk: where ``pe_q`` and ``pe_k`` come from. "single" is one linear map for all layers;
@@ -100,10 +101,20 @@ class SeqPE(Encoding):
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         encoder_heads = max(1, model_dim // 64) if encoder_heads is None else encoder_heads
-        self.block_side = round(train_length ** (1 / num_axes))
         _check_choices(hook, pe_qk, temperature, shift_probability)
+        _check_at_least(1, num_axes=num_axes, encoder_layers=encoder_layers)
+        _check_at_least(
+            2, num_pivots=num_pivots, num_candidates=num_candidates, num_offsets=num_offsets
+        )
+        _check_at_least(0, contrastive_weight=contrastive_weight, transfer_weight=transfer_weight)
+        # The largest that is trained as a whole; the cube root of 125 is a little below 5.
+        self.block_side = int(train_length ** (1 / num_axes) + 1e-9)
         _check_sizes(model_dim, encoder_heads, max_position, self.block_side)
-        _check_counts(num_pivots=num_pivots, num_candidates=num_candidates, num_offsets=num_offsets)
+        if hook != "attn_scalar" and scalar_scale != 1.0:
+            raise ValueError(
+                f"scalar_scale={scalar_scale} is for hook='attn_scalar' and changes nothing under "
+                f"hook={hook!r}: leave it out"
+            )
         if pe_qk == "none" and not num_heads * head_dim == num_kv_heads * head_dim == model_dim:
             raise ValueError(
                 f"pe_qk='none' cuts model_dim={model_dim} channels into heads, but queries have "
@@ -247,7 +258,7 @@ def _check_sizes(model_dim, encoder_heads, max_position, block_side):
         )
 
 
-def _check_counts(**counts):
-    for name, value in counts.items():
-        if value < 2:
-            raise ValueError(f"{name}={value} must be at least 2 positions")
+def _check_at_least(smallest, **values):
+    for name, value in values.items():
+        if not value >= smallest:
+            raise ValueError(f"{name}={value} must be at least {smallest}")

@@ -7,11 +7,11 @@ import numpy as np
 from posenc_jax.encodings.seqpe_encoder import BASE
 from posenc_jax.gather import rows
 
-# Shares of the pivots whose candidates are drawn from everywhere; from everywhere with a quarter
-# of them edits of the pivot's digits; from one window. This is what the released sampler does;
-# a comment in it says 50, 30 and 20 percent.
-CANDIDATE_MODES = (0.0, 0.4, 0.6)
-HARD_SHARE = 0.25
+# Shares of the pivots whose candidates are drawn from everywhere; from everywhere with some edits
+# of the pivot's digits among them; from one window. And how many are edits. The released samplers
+# do this, one for text and one for images; a comment in the first has the shares of the second.
+TEXT_MODES, TEXT_EDITS = (0.0, 0.4, 0.6), 0.25
+IMAGE_MODES, IMAGE_EDITS = (0.5, 0.3, 0.2), 0.2
 WINDOW = 256
 
 
@@ -50,16 +50,18 @@ def squared_distances(pivots_AP, candidates_APN) -> jax.Array:
     return (apart**2).sum(axis=0)
 
 
-def draw_candidates(
-    key, pivots_AP, count: int, max_position: int, modes=CANDIDATE_MODES
-) -> jax.Array:
-    """int32 ``[A, P, count]`` positions to compare with each pivot.
+def draw_candidates(key, pivots_AP, count: int, max_position: int, modes=None) -> jax.Array:
+    """int32 ``[A, P, count]`` positions to compare with each pivot; ``modes`` replaces the shares.
 
     Unlike the released sampler, which walks lists of Python integers: candidates from everywhere
     may repeat each other, an edit that is no good is replaced by a candidate from everywhere
     instead of another try, and with several axes each edit is of one axis, not of their joined
     string.
     """
+    one_axis = len(pivots_AP) == 1
+    edits = TEXT_EDITS if one_axis else IMAGE_EDITS
+    if modes is None:
+        modes = TEXT_MODES if one_axis else IMAGE_MODES
     everywhere_key, window_key, hard_key, mode_key = jax.random.split(key, 4)
     shape = (*pivots_AP.shape, count)
     everywhere = jax.random.randint(everywhere_key, shape, 0, max_position)
@@ -74,7 +76,7 @@ def draw_candidates(
         return jnp.where(is_far[None], candidates, everywhere)
 
     hard = draw_edits(hard_key, pivots_AP, count, max_position)
-    num_hard = int(HARD_SHARE * count)
+    num_hard = int(edits * count)
     nearest_other = squared_distances(pivots_AP, everywhere)[:, num_hard:].min(-1, keepdims=True)
     is_hard = (jnp.arange(count) < num_hard)[None, None]
     with_edits = jnp.where(is_hard, fit(hard, nearest_other), everywhere)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.registry import make
+from posenc_jax.registry import MODEL_ARGUMENTS, make
 
 
 class Wrapper(Encoding):
@@ -42,8 +42,15 @@ class Wrapper(Encoding):
 
 def wrapped(over: "str | Mapping | Encoding", **sizes) -> Encoding:
     """The encoding that ``over`` is or names: one already built; its name; or a mapping of its name
-    and its own keywords (``{"name": "yarn", "factor": 4.0}``), built with ``sizes``.
+    and its own keywords (``{"name": "yarn", "factor": 4.0}``), built with ``sizes``, as ``make``
+    names them.
     """
+    for name in sizes:
+        if name not in MODEL_ARGUMENTS:
+            raise TypeError(
+                f"unknown keyword {name!r}: besides its own the encoding takes what it builds "
+                f"over={over!r} with, {', '.join(MODEL_ARGUMENTS)}"
+            )
     if isinstance(over, Encoding):
         return over
     built = make(**({"name": over} if isinstance(over, str) else dict(over)), **sizes)
