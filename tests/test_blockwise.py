@@ -234,6 +234,11 @@ def test_choice(monkeypatch):
         q_tokens, k_tokens = (tokens_of(encoding, text(n)) for n in (q_length, k_length))
         posenc_jax.attend(encoding, q, k, v, q_tokens, k_tokens)
 
-    for arguments in (("rope", 64, 64), ("rope", 512, 512), ("rope", 1, 4096), ("cope", 512, 512)):
+    for arguments in (
+        ("rope", 64, 64),
+        ("rope", 1024, 1024),
+        ("rope", 1, 4096),
+        ("cope", 1024, 1024),
+    ):
         attend(*arguments)
     assert chosen == ["dense", "blockwise", "dense", "dense"]

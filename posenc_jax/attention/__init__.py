@@ -16,8 +16,9 @@ __all__ = ["IMPLEMENTATIONS", "attend", "logits", "zigzag"]
 
 IMPLEMENTATIONS = ("dense", "blockwise", "ring", "fused", "pallas")
 
-# Up to so many logits in a head, and for so few queries, one product of everything is faster.
-_FEW_LOGITS, _FEW_QUERIES = 256 * 256, 16
+# Up to so many logits in a head, and for so few queries, one product of everything is faster; see
+# docs/performance.md.
+_FEW_LOGITS, _FEW_QUERIES = 2**19, 16
 
 
 def attend(

@@ -96,7 +96,9 @@ def take_apart(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=Non
         )
     B, T, H, C = tile.q.shape
     S, K = v_BSKC.shape[1:3]
-    block = (128 if max(T, S) <= 512 else 256) if block is None else block
+    if block is None:
+        # XLA:CPU runs a product on several cores only if its matrices are this large.
+        block = 128 if max(T, S) <= 512 else 512
     is_number = isinstance(tile.scale, int | float)
     plan = Plan(
         causal=causal,

@@ -33,6 +33,30 @@ def bias_by_distance(function, parameters, tile) -> jax.Array:
     return _pairs(function, parameters, distance[:, 0])
 
 
+@jax.custom_vjp
+def add_bias(logits_BHTS, bias_BHTS):
+    """Their sum; ``B`` of the bias may be 1.
+
+    It has a gradient of its own because XLA:CPU sums over a leading axis twenty times as slowly as
+    it multiplies by a row of ones.
+    """
+    return logits_BHTS + bias_BHTS
+
+
+def _add_bias_forward(logits_BHTS, bias_BHTS):
+    return logits_BHTS + bias_BHTS, bias_BHTS.shape[0]
+
+
+def _add_bias_backward(bias_batch, d_BHTS):
+    if bias_batch == d_BHTS.shape[0]:
+        return d_BHTS, d_BHTS
+    ones_B = jnp.ones(d_BHTS.shape[0])
+    return d_BHTS, jnp.einsum("b,bhts->hts", ones_B, d_BHTS, precision="highest")[None]
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _bias(function, parameters, q_positions, k_positions):
     return jax.lax.cond(
@@ -92,9 +116,30 @@ def _strip(function, parameters, q_positions, k_positions):
     first = q_positions[0, 0] - k_positions[0, -1]
     distance_N = (first + jnp.arange(T + S - 1)).astype(jnp.float32)
     strip_HN = function(parameters, distance_N)[:, ::-1]
-    # Row t is the part of the reversed strip that starts at T - 1 - t. Written out row after row
-    # with one number to spare, each row starts one number earlier than the one above it.
+    return _along_diagonals(T, strip_HN)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _along_diagonals(T, strip_HN):
+    """``[H, T, S]`` whose row t is the part of the strip that starts at ``T - 1 - t``."""
+    # Written out row after row with one number to spare, each row starts one number earlier than
+    # the one above it.
     H, N = strip_HN.shape
     padded = jnp.pad(strip_HN, ((0, 0), (0, 1)))
     rows_HTN = jnp.tile(padded, (1, T))[:, : T * N].reshape(H, T, N)
     return rows_HTN[:, :, T - 1 :]
+
+
+def _sums_of_diagonals(T, _, d_HTS):
+    # The gradient of slices, which is three times as fast on a CPU as that of the reshape above.
+    H, _, S = d_HTS.shape
+    row = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=S, axis=1)
+    rows = jax.vmap(row, in_axes=(None, 0), out_axes=1)
+    zeros_HN = jnp.zeros_like(d_HTS, shape=(H, T + S - 1))
+    _, pull = jax.vjp(lambda strip_HN: rows(strip_HN, T - 1 - jnp.arange(T)), zeros_HN)
+    return pull(d_HTS)
+
+
+_along_diagonals.defvjp(
+    lambda T, strip_HN: (_along_diagonals(T, strip_HN), None), _sums_of_diagonals
+)

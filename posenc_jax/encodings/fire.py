@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.attention.strip import add_bias
 from posenc_jax.encoding import Encoding
 
 
@@ -47,7 +48,7 @@ class FIRE(Encoding):
         hidden = jax.nn.relu(self.inner(share_BTS[..., None]))
         bias_BTSH = hidden @ tile.of_heads(self.outer.kernel[...].T).T
         bias_BTSH = bias_BTSH + tile.of_heads(self.outer.bias[...])[None, None, None]
-        return logits_BHTS + jnp.moveaxis(bias_BTSH, -1, 1)
+        return add_bias(logits_BHTS, jnp.moveaxis(bias_BTSH, -1, 1))
 
     def _psi(self, x):
         return jnp.log(jnp.abs(self.c[...] * x) + 1)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.attention.strip import bias_by_distance
+from posenc_jax.attention.strip import add_bias, bias_by_distance
 from posenc_jax.encoding import Encoding
 
 
@@ -35,7 +35,8 @@ class Kerple(Encoding):
     def score(self, logits_BHTS, tile):
         p_H1 = tile.of_heads(self.p_of(self.raw_p[...]))[:, None]
         a_H1 = tile.of_heads(positive(self.raw_a[...]))[:, None]
-        return logits_BHTS - bias_by_distance(self.penalty, (p_H1, a_H1), tile)
+        penalty = bias_by_distance(self.penalty, (p_H1, a_H1), tile)
+        return add_bias(logits_BHTS, -penalty)
 
     def p_of(self, raw):
         return positive(raw)

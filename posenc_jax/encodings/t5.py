@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.attention.strip import bias_by_distance
+from posenc_jax.attention.strip import add_bias, bias_by_distance
 from posenc_jax.encoding import Encoding
 from posenc_jax.gather import rows
 
@@ -96,7 +96,7 @@ class T5(Encoding):
             return jax.vmap(lambda table_R: rows(table_R, bucket_N))(table_HR)
 
         table_HR = self.table_scale * tile.of_heads(self.table[...].astype(jnp.float32).T)
-        return logits_BHTS + bias_by_distance(bias, table_HR, tile)
+        return add_bias(logits_BHTS, bias_by_distance(bias, table_HR, tile))
 
 
 def _last_start_reached(starts, distance):
