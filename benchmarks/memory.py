@@ -2,14 +2,16 @@
 
     python -m benchmarks.memory --length=8192
 
-Compiles the gradient with and without remat, and with the loss of all logits at once or of pieces
-of the vocabulary; the figure is what the compiler reserves for temporaries. Nothing is run.
+Compiles the gradient with dense attention and in tiles, with and without remat, and with the loss
+of all logits at once or of pieces of the vocabulary; the figure is what the compiler reserves for
+temporaries. Nothing is run.
 
 Remat goes with a scan over the layers: XLA:CPU sees through it where layers are written out, and
 computes nothing again.
 """
 
 import functools
+import itertools
 
 import jax
 import optax
@@ -26,7 +28,7 @@ def losses_of_all_logits(model, tokens_BL):
     return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
 
 
-def temporaries(args, losses, remat: bool) -> int:
+def temporaries(args, losses, remat: bool, implementation: str) -> int:
     """Bytes that one gradient needs beside parameters, tokens and the gradient itself."""
     model = {
         "vocab_size": args.vocab,
@@ -35,6 +37,7 @@ def temporaries(args, losses, remat: bool) -> int:
         "num_heads": args.heads,
         "scan": remat,
         "remat": remat,
+        "implementation": implementation,
     }
     spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": model})
     recipe = Recipe(length=args.length, batch_size=args.batch, steps=1)
@@ -56,11 +59,14 @@ def main():
         f"{args.layers} vocabulary {args.vocab} ({jax.devices()[0].device_kind}, jax "
         f"{jax.__version__})"
     )
-    print("| remat | loss | temporaries, MiB |\n|---|---|---|")
-    for remat in (False, True):
-        for name, losses in (("all logits", losses_of_all_logits), ("in pieces", token_losses)):
-            mebibytes = temporaries(args, losses, remat) / 2**20
-            print(f"| {'yes' if remat else 'no'} | {name} | {mebibytes:.0f} |", flush=True)
+    print("| attention | remat | loss | temporaries, MiB |\n|---|---|---|---|")
+    kinds = ("all logits", losses_of_all_logits), ("in pieces", token_losses)
+    for implementation, remat, (name, losses) in itertools.product(
+        ("dense", "blockwise"), (False, True), kinds
+    ):
+        mebibytes = temporaries(args, losses, remat, implementation) / 2**20
+        answer = "yes" if remat else "no"
+        print(f"| {implementation} | {answer} | {name} | {mebibytes:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import optax
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
@@ -33,7 +32,7 @@ from experiments.checkpoint import Checkpoints
 from experiments.progress import stage
 from experiments.record import open_run, read_json, write_json
 from experiments.train import Recipe, initial_state, make_encoding
-from posenc_jax import Cache, Layers, Transformer
+from posenc_jax import Cache, Layers, Transformer, cross_entropy
 from posenc_jax.rotary import positions
 
 
@@ -56,7 +55,7 @@ def score_document(
       tokens_N: int ``[N]`` token ids.
       folder: where ``losses.npy`` goes; chunks finished there are not computed again.
       console: where progress goes.
-      chunk: tokens of one step, whose logits over all keys must fit into memory.
+      chunk: tokens of one step.
       encoding: evaluate under this encoding, or pattern, in the place of the trained one.
 
     Raises:
@@ -108,7 +107,7 @@ def _read(model, tokens_1L, cache, length, layers):
     start, T = cache.count, tokens_1L.shape[1] - 1
     places = positions.text(T) + start
     x_BTD, cache = model.extend(tokens_1L[:, :-1], places, cache, length=length, encoding=layers)
-    losses = optax.softmax_cross_entropy_with_integer_labels(model.unembed(x_BTD), tokens_1L[:, 1:])
+    losses = cross_entropy(x_BTD, model.embedding[...], tokens_1L[:, 1:])
     kept = jax.tree.map(
         lambda slots: jax.lax.dynamic_slice_in_dim(slots, start, T, axis=2), cache.layers
     )

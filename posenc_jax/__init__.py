@@ -9,7 +9,7 @@ Array names carry their shape, one letter an axis:
 
 from posenc_jax import linen
 from posenc_jax.adapters import attention_fn
-from posenc_jax.attention import attend, logits
+from posenc_jax.attention import attend, logits, zigzag
 from posenc_jax.cache import Cache
 from posenc_jax.decode import generate
 from posenc_jax.describe import describe
@@ -37,5 +37,6 @@ __all__ = [
     "linen",
     "logits",
     "make",
+    "zigzag",
 ]
 __version__ = "0.1.0"
