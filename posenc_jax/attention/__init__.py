@@ -77,7 +77,7 @@ def attend(
     tile = _tile(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens, scale, heads, num_heads)
     segment_ids = q_tokens.segment_ids, k_tokens.segment_ids
     if implementation is None:
-        is_plain = causal and in_order and segment_ids == (None, None)
+        is_plain = causal and in_order and q_tokens.segment_ids is None
         implementation = _choose(encoding, tile, v_BSKC, is_plain)
     operands = encoding, tile, v_BSKC, segment_ids
     rule: dict[str, Any] = dict(causal=causal, window=window)

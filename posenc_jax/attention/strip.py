@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
 
 from posenc_jax.gather import compares
 
@@ -33,28 +34,39 @@ def bias_by_distance(function, parameters, tile) -> jax.Array:
     return _pairs(function, parameters, distance[:, 0])
 
 
-@jax.custom_vjp
 def add_bias(logits_BHTS, bias_BHTS):
     """Their sum; ``B`` of the bias may be 1.
 
-    It has a gradient of its own because XLA:CPU sums over a leading axis twenty times as slowly as
-    it multiplies by a row of ones.
+    Where it is, the sum has a gradient of its own, because XLA:CPU adds along a leading axis twenty
+    times as slowly as it multiplies by a row of ones.
     """
-    return logits_BHTS + bias_BHTS
+    if bias_BHTS.shape[0] == logits_BHTS.shape[0]:
+        return logits_BHTS + bias_BHTS
+    return _add_shared(jax.typeof(bias_BHTS).sharding, logits_BHTS, bias_BHTS)
 
 
-def _add_bias_forward(logits_BHTS, bias_BHTS):
-    return logits_BHTS + bias_BHTS, bias_BHTS.shape[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _add_shared(sharding, logits_BHTS, bias_1HTS):
+    del sharding
+    return logits_BHTS + bias_1HTS
 
 
-def _add_bias_backward(bias_batch, d_BHTS):
-    if bias_batch == d_BHTS.shape[0]:
-        return d_BHTS, d_BHTS
-    ones_B = jnp.ones(d_BHTS.shape[0])
-    return d_BHTS, jnp.einsum("b,bhts->hts", ones_B, d_BHTS, precision="highest")[None]
+def _add_shared_backward(sharding, _, d_BHTS):
+    # On a mesh of Explicit axes a sum over devices must say where it lies.
+    is_explicit = AxisType.Explicit in sharding.mesh.axis_types
+    d_1HTS = jnp.einsum(
+        "ab,bhts->ahts",
+        jnp.ones((1, d_BHTS.shape[0])),
+        d_BHTS,
+        precision="highest",
+        out_sharding=sharding if is_explicit else None,
+    )
+    return d_BHTS, d_1HTS
 
 
-add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+_add_shared.defvjp(
+    lambda sharding, logits_BHTS, bias_1HTS: (logits_BHTS + bias_1HTS, None), _add_shared_backward
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
