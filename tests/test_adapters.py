@@ -12,7 +12,6 @@ import posenc_jax
 from posenc_jax.encoding import Encoding
 from posenc_jax.rotary.positions import text
 
-each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
 
 B, T, H, C, D = 2, 12, common.HEADS, common.HEAD_DIM, common.WIDTH
 SEGMENT_IDS = np.repeat([[0, 1], [2, 2]], T // 2, axis=1)
@@ -53,7 +52,7 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-@each_scheme
+@pytest.mark.parametrize("name", common.one_of_each_program())
 def test_in_the_layer_of_nnx(name):
     encoding = common.build(name)
     fn = posenc_jax.attention_fn(encoding, POSITIONS, SEGMENT_IDS, x=residual())
@@ -62,7 +61,7 @@ def test_in_the_layer_of_nnx(name):
     close(jax.jit(lambda layer, x: layer(x))(layer, residual()), expected)
 
 
-@each_scheme
+@pytest.mark.parametrize("name", common.one_of_each_kind())
 def test_in_the_layer_of_linen(name):
     encoding = common.build(name)
     fn = posenc_jax.attention_fn(encoding, POSITIONS, SEGMENT_IDS, x=residual())

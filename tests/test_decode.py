@@ -71,7 +71,7 @@ def test_token_by_token_or_at_once(name):
     assert_in_pieces_or_at_once(name, pieces=T * (1,))
 
 
-@pytest.mark.parametrize("name", common.one_of_each_kind())
+@pytest.mark.parametrize("name", ["rope", "fox", "path", "cope"])
 def test_in_chunks_or_at_once(name):
     assert_in_pieces_or_at_once(name, pieces=(6, 6))
 

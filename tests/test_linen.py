@@ -73,7 +73,7 @@ def assert_close(actual, expected, atol=1e-5):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=atol)
 
 
-@each_scheme
+@each_program
 def test_linen_equals_nnx(name):
     layer, x_BTD, positions = Layer(name), residual(), text(T)
     output, variables = layer.init_with_output(jax.random.key(0), x_BTD, positions, SEGMENT_IDS)
@@ -110,7 +110,7 @@ def test_initial_values_are_those_of_nnx(name):
     )
 
 
-@each_program
+@pytest.mark.parametrize("name", common.one_of_each_kind())
 def test_under_scan_and_remat(name):
     """Layers under nn.scan and nn.remat, values and gradients, equal layers one by one in NNX."""
     positions, x_BTD = text(T), residual()

@@ -92,8 +92,11 @@ NOT_ON_CUDA = {
 TARGETS = {"cuda": ("gpu", "__gpu$xla.gpu.triton"), "tpu": ("tpu", "tpu_custom_call")}
 
 
+LOWERED = sorted({*common.one_of_each_kind(), *NOT_ON_CUDA} - {*REFUSED})
+
+
 @pytest.mark.parametrize("platform", TARGETS)
-@pytest.mark.parametrize("name", [n for n in common.one_of_each_program() if n not in REFUSED])
+@pytest.mark.parametrize("name", LOWERED)
 def test_lowers(name, platform, monkeypatch, request):
     """Three kernels, for output and gradients; the vendor's compiler has not seen them."""
     if platform == "cuda" and name in NOT_ON_CUDA:
