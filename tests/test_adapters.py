@@ -12,7 +12,6 @@ import posenc_jax
 from posenc_jax.encoding import Encoding
 from posenc_jax.rotary.positions import text
 
-
 B, T, H, C, D = 2, 12, common.HEADS, common.HEAD_DIM, common.WIDTH
 SEGMENT_IDS = np.repeat([[0, 1], [2, 2]], T // 2, axis=1)
 POSITIONS = np.stack([np.arange(T), np.arange(T)[::-1]]).astype(np.int32)
