@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.attention import attend
+from posenc_jax.attention import attend, check_implementation
 from posenc_jax.cache import Cache, Kept
 from posenc_jax.encoding import Encoding, Tokens, check_positions
 from posenc_jax.gather import rows
@@ -134,6 +134,7 @@ class Transformer(nnx.Module):
             raise ValueError(
                 f"num_heads={num_heads} must divide model_dim={model_dim}, or head_dim be given"
             )
+        check_implementation(implementation)
         head_dim = model_dim // num_heads if head_dim is None else head_dim
         mlp_dim = -(-model_dim * 8 // (3 * 64)) * 64 if mlp_dim is None else mlp_dim
         out_std = 0.02 * (2 * num_layers) ** -0.5

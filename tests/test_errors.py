@@ -387,6 +387,8 @@ def test_implementations():
     tokens = posenc_jax.Tokens.of(encoding, text(T))
     with raises(ValueError, "implementation='flash' must be one of", "blockwise"):
         posenc_jax.attend(encoding, *inputs(), tokens, implementation="flash")
+    with raises(ValueError, "implementation='flash' must be one of"):
+        common.build_model("nope", implementation="flash")
     with raises(ValueError, "block=0 must be at least 1"):
         posenc_jax.attend(encoding, *inputs(), tokens, block=0)
 

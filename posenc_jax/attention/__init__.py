@@ -12,7 +12,7 @@ from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.encoding import Encoding, Tile, Tokens
 
-__all__ = ["IMPLEMENTATIONS", "attend", "logits", "zigzag"]
+__all__ = ["IMPLEMENTATIONS", "attend", "check_implementation", "logits", "zigzag"]
 
 IMPLEMENTATIONS = ("dense", "blockwise", "ring", "fused", "pallas")
 
@@ -76,6 +76,7 @@ def attend(
             raise ValueError(f"{name}={value} must be at least 1, or None")
     tile = _tile(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens, scale, heads, num_heads)
     segment_ids = q_tokens.segment_ids, k_tokens.segment_ids
+    check_implementation(implementation)
     if implementation is None:
         is_plain = causal and in_order and q_tokens.segment_ids is None
         implementation = _choose(encoding, tile, v_BSKC, is_plain)
@@ -90,9 +91,14 @@ def attend(
             return ring(*operands, **rule, block=block)
         case "fused":
             return fused(*operands, **rule, in_order=in_order)
-        case "pallas":
+        case _:
             return pallas(*operands, **rule, in_order=in_order)
-    raise ValueError(f"implementation={implementation!r} must be one of {IMPLEMENTATIONS}")
+
+
+def check_implementation(implementation: str | None) -> None:
+    """Refuses what is no name of an implementation."""
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation={implementation!r} must be one of {IMPLEMENTATIONS}")
 
 
 def _choose(encoding, tile, v_BSKC, is_plain: bool) -> str:
