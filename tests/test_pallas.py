@@ -89,7 +89,10 @@ NOT_ON_CUDA = {
     "leaky_rerope": "the gradient of rotations side by side, a concatenation",
     "self_extend": "the gradient of rotations side by side, a concatenation",
 }
-TARGETS = {"cuda": ("gpu", "__gpu$xla.gpu.triton"), "tpu": ("tpu", "tpu_custom_call")}
+TARGETS = {
+    "cuda": ("gpu", "__gpu$xla.gpu.triton", "NVIDIA H100 80GB HBM3"),
+    "tpu": ("tpu", "tpu_custom_call", "TPU v5 lite"),
+}
 
 
 LOWERED = sorted({*common.one_of_each_kind(), *NOT_ON_CUDA} - {*REFUSED})
@@ -101,7 +104,7 @@ def test_lowers(name, platform, monkeypatch, request):
     """Three kernels, for output and gradients; the vendor's compiler has not seen them."""
     if platform == "cuda" and name in NOT_ON_CUDA:
         request.applymarker(pytest.mark.xfail(raises=(NotImplementedError, ValueError)))
-    backend, target = TARGETS[platform]
+    backend, target, kind = TARGETS[platform]
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     encoding = build(name, head_dim=64)
     case = Case(T=256, S=256, head_dim=64, dtype="bfloat16", segments=2, window=200)
@@ -109,7 +112,7 @@ def test_lowers(name, platform, monkeypatch, request):
     attend = attention_cases.values_and_gradients.__wrapped__
     program = jax.jit(functools.partial(attend, pallas, case))
     checks = [jax.export.DisabledSafetyCheck.custom_call(target)]
-    device = jax.sharding.AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+    device = jax.sharding.AbstractDevice(device_kind=kind, num_cores=1, platform=backend)
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
         export = jax.export.export(program, platforms=(platform,), disabled_checks=checks)
         text = export(encoding, *case.operands()).mlir_module()
