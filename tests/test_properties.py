@@ -495,6 +495,16 @@ def test_pattern_with_parameters_for_each_layer(scan):
     assert far(output, common.forward(other, TOKEN_IDS, shuffled()))
 
 
+def test_tokens_keep_their_axes_on_accelerators(monkeypatch):
+    """Where dense layers do not lay tokens end to end."""
+    model = common.build_model("rope")
+    expected = common.forward(model, TOKEN_IDS, shuffled())
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    program = jax.make_jaxpr(model)(TOKEN_IDS, shuffled())
+    assert f"[{B * T}," not in str(program)
+    close(model(TOKEN_IDS, shuffled()), expected, atol=1e-4)
+
+
 def test_one_instance_is_one_set_of_parameters():
     bias = common.build("t5")
     model = common.build_model([bias, common.build("rope"), bias, bias], num_layers=4)

@@ -26,6 +26,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from posenc_jax.attention.dense import FLOOR, TINY
 from posenc_jax.attention.program import Program, on_matrices
 from posenc_jax.encoding import Tile
 from posenc_jax.gather import by_comparison
@@ -334,7 +335,7 @@ class _Kernels:
         rows, C = self.size, k_side["v"].array.shape[-1]
 
         def start():
-            return jnp.full((rows, 1), -1e30), jnp.zeros((rows, 1)), jnp.zeros((rows, C))
+            return jnp.full((rows, 1), FLOOR), jnp.zeros((rows, 1)), jnp.zeros((rows, C))
 
         def step(carry, ahead, q_side, k_side, i, j):
             def update(largest, sums, out):
@@ -349,7 +350,7 @@ class _Kernels:
 
         def finish(carry):
             largest, sums, out = carry
-            sums = jnp.maximum(sums, 1e-30)  # of a row that sees nothing, which gives zeros
+            sums = jnp.maximum(sums, TINY)
             return out / sums, largest + jnp.log(sums)
 
         q = q_side["q"]
