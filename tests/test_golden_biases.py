@@ -1,6 +1,7 @@
 """Biases by distance against other people's code."""
 
 import common
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from flax import nnx
 from golden_checks import by_token, close
 
 import posenc_jax
+from posenc_jax import Tokens
+from posenc_jax.attention import logits
 from posenc_jax.encodings.kerple import inverse_exponent, inverse_positive
 from posenc_jax.rotary.positions import text
 
@@ -172,3 +175,31 @@ def test_fire(name):
     encoding.outer.bias[...] = jnp.asarray(arrays["b2"], jnp.float32)
     actual = common.bias(encoding, np.arange(T), np.arange(T), num_heads)
     close(np.tril(actual), np.tril(arrays["bias_lower"]), rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_of_fire():
+    """Its own, against JAX's of the network as two matrix products."""
+    encoding = posenc_jax.make("fire", num_heads=3, hidden=5, init_length=6.0, rngs=nnx.Rngs(0))
+    encoding.inner.bias[...] = jnp.linspace(-0.4, 0.3, 5)
+    keys = jax.random.split(jax.random.key(0), 3)
+    q, k, weights = (
+        jax.random.normal(key, (2, 9, 3, n)) for key, n in zip(keys, (4, 4, 9), strict=True)
+    )
+    tokens = Tokens.of(encoding, jnp.stack([jnp.arange(9), 2 * jnp.arange(9)]))
+
+    def ours(encoding):
+        return (logits(encoding, q, k, tokens) * jnp.swapaxes(weights, 1, 2)).sum()
+
+    def plain(encoding):
+        def psi(x):
+            return jnp.log(jnp.abs(encoding.c[...] * x) + 1)
+
+        m = tokens.positions.astype(jnp.float32)
+        reach = jnp.maximum(m, jnp.abs(encoding.length_multiplier[...] * 6.0))[..., None]
+        share = psi(m[:, :, None] - m[:, None]) / (psi(reach) + 1e-6)
+        bias = encoding.outer(jax.nn.relu(encoding.inner(share[..., None])))
+        return (jnp.moveaxis(bias, -1, 1) * jnp.swapaxes(weights, 1, 2)).sum()
+
+    gradients = (jax.tree.leaves(jax.grad(f)(encoding)) for f in (ours, plain))
+    for own, expected in zip(*gradients, strict=True):
+        close(own, expected, rtol=1e-4, atol=1e-5)

@@ -6,12 +6,15 @@ https://arxiv.org/abs/2310.04418
 the query's position, the largest distance its row can hold. Overrides ``score``.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention.strip import add_bias
 from posenc_jax.encoding import Encoding
+from posenc_jax.gather import compares
 
 
 class FIRE(Encoding):
@@ -45,10 +48,72 @@ class FIRE(Encoding):
         threshold = jnp.abs(self.length_multiplier[...] * self.init_length)
         reach = jnp.maximum(tile.q_positions.astype(jnp.float32), threshold)[:, :, None]
         share_BTS = self._psi(tile.distance()[:, 0]) / (self._psi(reach) + 1e-6)
-        hidden = jax.nn.relu(self.inner(share_BTS[..., None]))
-        bias_BTSH = hidden @ tile.of_heads(self.outer.kernel[...].T).T
-        bias_BTSH = bias_BTSH + tile.of_heads(self.outer.bias[...])[None, None, None]
-        return add_bias(logits_BHTS, jnp.moveaxis(bias_BTSH, -1, 1))
+        units = self.inner.kernel[...][0], self.inner.bias[...]
+        outer_KH = tile.of_heads(self.outer.kernel[...].T).T
+        # In a kernel nothing is kept that could be too large, and rows cannot be looped over.
+        network = _network if compares() else _network_of_rows
+        bias_BHTS = network(share_BTS, units, outer_KH)
+        bias_BHTS = bias_BHTS + tile.of_heads(self.outer.bias[...])[None, :, None, None]
+        return add_bias(logits_BHTS, bias_BHTS)
 
     def _psi(self, x):
         return jnp.log(jnp.abs(self.c[...] * x) + 1)
+
+
+def _network(share_BTS, units, outer_KH):
+    """``outer @ relu(kernel * share + bias)`` of every pair, ``[B, H, T, S]``.
+
+    One unit after the other, in registers: the ``[T, S, K]`` outputs of all units never exist.
+    """
+    share_B1TS = share_BTS[:, None]
+    bias_BHTS = jnp.zeros((1, outer_KH.shape[1], 1, 1))
+    for kernel, bias, outer_H in zip(*units, outer_KH, strict=True):
+        active = jax.nn.relu(kernel * share_B1TS + bias)
+        bias_BHTS = bias_BHTS + outer_H[None, :, None, None] * active
+    return bias_BHTS
+
+
+@jax.custom_vjp
+def _network_of_rows(share_BTS, units, outer_KH):
+    """``_network`` with a gradient that holds the units of one row of queries at a time.
+
+    Measured on a CPU: thirty times as fast as the gradient of matrix products.
+    """
+    return _network(share_BTS, units, outer_KH)
+
+
+def _network_backward(operands, d_BHTS):
+    share_BTS, units, outer_KH = operands
+
+    d_share_BTS = jnp.zeros_like(share_BTS)
+    for kernel, bias, outer_H in zip(*units, outer_KH, strict=True):
+        slope_BTS = sum(outer_H[h] * d_BHTS[:, h] for h in range(outer_H.size))
+        is_on = kernel * share_BTS + bias > 0
+        d_share_BTS = d_share_BTS + jnp.where(is_on, kernel * slope_BTS, 0)
+
+    # On a mesh of Explicit axes a sum over devices must say where it lies.
+    layout = jax.typeof(outer_KH).sharding
+    product = functools.partial(
+        jnp.einsum,
+        "kbs,bhs->kh",
+        precision="highest",
+        out_sharding=None if layout.mesh.empty else layout,
+    )
+
+    # A unit that is on is linear: all parameters' gradients are sums of d and of d * share.
+    def add_row(sums, row):
+        share_BS, d_BHS = row
+        kernel_K11, bias_K11 = (x[:, None, None] for x in units)
+        is_on_KBS = (kernel_K11 * share_BS[None] + bias_K11 > 0).astype(jnp.float32)
+        both = d_BHS, d_BHS * share_BS[:, None]
+        own = [product(is_on_KBS, x) for x in both]
+        return jax.tree.map(jnp.add, sums, own), None
+
+    rows = jnp.moveaxis(share_BTS, 1, 0), jnp.moveaxis(d_BHTS, 2, 0)
+    (sums_KH, moments_KH), _ = jax.lax.scan(add_row, [jnp.zeros_like(outer_KH)] * 2, rows)
+    d_units = (outer_KH * moments_KH).sum(1), (outer_KH * sums_KH).sum(1)
+    kernel_K1, bias_K1 = (x[:, None] for x in units)
+    return d_share_BTS, d_units, kernel_K1 * moments_KH + bias_K1 * sums_KH
+
+
+_network_of_rows.defvjp(lambda *operands: (_network(*operands), operands), _network_backward)
