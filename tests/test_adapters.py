@@ -56,7 +56,7 @@ def test_in_the_layer_of_nnx(name):
     encoding = common.build(name)
     fn = posenc_jax.attention_fn(encoding, POSITIONS, SEGMENT_IDS, x=residual())
     layer = nnx_layer(fn)
-    expected = by_hand(layer, encoding, residual(), POSITIONS, SEGMENT_IDS)
+    expected = jax.jit(by_hand)(layer, encoding, residual(), POSITIONS, SEGMENT_IDS)
     close(jax.jit(lambda layer, x: layer(x))(layer, residual()), expected)
 
 
@@ -66,7 +66,7 @@ def test_in_the_layer_of_linen(name):
     fn = posenc_jax.attention_fn(encoding, POSITIONS, SEGMENT_IDS, x=residual())
     sizes = dict(num_heads=H, qkv_features=H * C)
     layer = nn.MultiHeadDotProductAttention(**sizes, attention_fn=fn)
-    output, variables = layer.init_with_output(jax.random.key(0), residual())
+    output, variables = jax.jit(layer.init_with_output)(jax.random.key(0), residual())
 
     class ByHand(nn.Module):
         @nn.compact
@@ -76,7 +76,7 @@ def test_in_the_layer_of_linen(name):
             out = posenc_jax.attend(encoding, q, k, v, tokens.read(encoding, x_BTD))
             return nn.DenseGeneral(D, axis=(-2, -1), name="out")(out)
 
-    close(output, ByHand().apply(variables, residual()))
+    close(output, jax.jit(ByHand().apply)(variables, residual()))
 
 
 def test_parameters_train_with_the_layer_in_nnx():
@@ -85,8 +85,8 @@ def test_parameters_train_with_the_layer_in_nnx():
     weights = common.normal(1, B, T, D)
     # No leaf that is not a parameter: positions among them would stop jax.grad.
     gradient = jax.jit(jax.grad(lambda layer: (layer(residual()) * weights).sum()))(layer)
-    expected = jax.grad(
-        lambda encoding: (by_hand(layer, encoding, residual(), text(T)) * weights).sum()
+    expected = jax.jit(
+        jax.grad(lambda encoding: (by_hand(layer, encoding, residual(), text(T)) * weights).sum())
     )(encoding)
     close(gradient.attention_fn.encoding.table[...], expected.table[...])
     assert np.abs(expected.table[...]).max() > 1e-2
