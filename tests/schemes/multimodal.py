@@ -53,7 +53,7 @@ class Interleaved(MultiAxis):
 
 class Heads(MultiAxis):
     def logits(self, q, k, positions, own, weights):
-        time, row, column = own.get("axis_heads", (1, 1, 1))
+        time, row, column = own["axis_heads"] or (1, 1, 1)
         axes = [0] * time + [1] * row + [2] * column
         axes += [None] * (own.get("num_kv_heads", 4) - len(axes))
         group = q.shape[1] // len(axes)
@@ -128,13 +128,21 @@ SCHEMES = {
             {"order": (2, 0, 1), "sections": (2, 1, 3), "rotary_dim": 12, "frequencies": YARN},
             {"order": (1, 2, 0)},
         ],
-        axes(**SECTIONS, order=Alternative((1, 0, 2), num_axes=3)),
+        axes(
+            sections=Alternative((3, 1, 0), num_axes=3),
+            order=Alternative((1, 0, 2), num_axes=3),
+        ),
         num_axes=3,
     ),
     "mhrope": Scheme(
         Heads(),
-        [{}, {"base": 300.0}, {"axis_heads": (0, 2, 2), "rotary_dim": 12, "frequencies": YARN}],
-        axes(axis_heads=Alternative((2, 1, 1), num_axes=3)),
+        [
+            {"axis_heads": (1, 1, 1)},
+            {"axis_heads": None, "base": 300.0},
+            {"axis_heads": (0, 2, 2), "rotary_dim": 12, "frequencies": YARN},
+        ],
+        axes(axis_heads=Alternative((1, 0, 1), num_axes=3)),
+        overrides={"axis_heads": (0, 1, 1)},  # Which two kv heads have too.
         heads="sharded",
         num_axes=3,
     ),
