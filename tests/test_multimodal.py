@@ -116,6 +116,16 @@ def test_implementations(name, implementation):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+def test_adapters():
+    q, k, v = (common.normal(i, B, T, common.HEADS, common.HEAD_DIM) for i in range(3))
+    encoding, positions = common.build("videorope"), placed()
+    tokens = posenc_jax.Tokens.of(encoding, positions)
+    expected = posenc_jax.attend(encoding, q, k, v, tokens)
+    close(posenc_jax.attention_fn(encoding, positions)(q, k, v), expected)
+    linen = posenc_jax.linen.Encoding("videorope", head_dim=common.HEAD_DIM)
+    close(linen.apply({}, q, k, v, positions), expected)
+
+
 def test_frequencies_that_adapt_to_the_length():
     """Of its own document, the largest position on any axis."""
     rule = DynamicNTK(8, 2.0)

@@ -53,8 +53,10 @@ def i_mrope(
 ) -> RoPE:
     """Interleaved M-RoPE: the axes take turns, so that each has fast pairs and slow ones.
 
-    Qwen3-VL's rule. The paper named I-MRoPE (2510.03230) interleaves too; its order of axes is not
-    known here, nor what it does with the pairs left over.
+    Qwen3-VL's rule. Its README stretches 256K tokens to 1M by ``frequencies=YaRN(262144, 3.0)``, a
+    factor of 3 and not 4, for positions grow more slowly than tokens. The paper named I-MRoPE
+    (2510.03230) interleaves too; its order of axes is not known here, nor what it does with the
+    pairs left over.
 
     Args:
       sections: channel pairs of time, row and column. Default: in the proportions of (24, 20, 20),
