@@ -10,6 +10,8 @@ import numpy as np
 import torch
 import transformers
 
+from posenc_jax.rotary.positions import Text, Vision, qwen2_vl, qwen3_vl
+
 GOLDEN = pathlib.Path(__file__).parent.parent / "tests" / "golden"
 
 _TINY = dict(
@@ -25,6 +27,9 @@ _TINY = dict(
     pad_token_id=0,
 )
 _WINDOW = dict(max_position_embeddings=64, original_max_position_embeddings=16)
+
+# Smaller than any picture: only the tower of text is compared.
+_NO_VISION = dict(depth=1, num_heads=2, patch_size=4)
 
 # What transformers is told, and the lengths of the sequences.
 CASES: dict[str, tuple[str, dict, tuple[int, ...]]] = {
@@ -156,6 +161,70 @@ CASES: dict[str, tuple[str, dict, tuple[int, ...]]] = {
         ),
         (40,),
     ),
+    "hf_qwen2_vl": (
+        "Qwen2VLForConditionalGeneration",
+        dict(
+            model_type="qwen2_vl",
+            tie_word_embeddings=False,
+            vision_config=dict(embed_dim=8, hidden_size=64, mlp_ratio=1, **_NO_VISION),
+            text_config=_TINY
+            | dict(
+                model_type="qwen2_vl_text",
+                hidden_size=64,
+                rope_parameters={
+                    "type": "mrope",
+                    "rope_theta": 50.0,
+                    "mrope_section": [2, 3, 3],
+                },
+            ),
+        ),
+        (24,),
+    ),
+    "hf_qwen3_vl": (
+        "Qwen3VLForConditionalGeneration",
+        dict(
+            model_type="qwen3_vl",
+            tie_word_embeddings=True,
+            vision_config=dict(
+                hidden_size=8,
+                intermediate_size=8,
+                out_hidden_size=32,
+                num_position_embeddings=4,
+                deepstack_visual_indexes=[0],
+                **_NO_VISION,
+            ),
+            text_config=_TINY
+            | dict(
+                model_type="qwen3_vl_text",
+                head_dim=16,
+                rope_parameters={
+                    "rope_type": "default",
+                    "rope_theta": 50.0,
+                    "mrope_section": [4, 2, 2],
+                    "mrope_interleaved": True,
+                },
+            ),
+        ),
+        (24,),
+    ),
+}
+
+# Positions of an image in the first row and of a video in the second, ``[3, 2, T]``.
+_FRAMES = [Text(2), Vision(1, 2, 2)] * 3
+POSITIONS = {
+    name: np.concatenate([place(row).positions for row in rows], axis=1)
+    for name, place, rows in (
+        (
+            "hf_qwen2_vl",
+            qwen2_vl,
+            ([Text(5), Vision(1, 2, 5), Text(9)], [Text(3), Vision(4, 2, 2), Text(5)]),
+        ),
+        (
+            "hf_qwen3_vl",
+            qwen3_vl,
+            ([Text(4), Vision(1, 4, 3), Text(8)], [Text(1), *_FRAMES, Text(5)]),
+        ),
+    )
 }
 
 
@@ -165,6 +234,8 @@ def build(name: str, seed: int):
     keywords = json.loads(json.dumps(given))
     keywords.pop("model_type")
     model_class = getattr(transformers, architecture)
+    for part in ("text_config", "vision_config"):
+        keywords.get(part, {}).pop("model_type", None)
     config = model_class.config_class(**keywords, attn_implementation="eager")
     model = model_class(config).eval()
     rng = np.random.default_rng(seed)
@@ -189,25 +260,37 @@ def build(name: str, seed: int):
 
 
 def weights_of(model) -> dict[str, np.ndarray]:
-    return {key: value.detach().numpy().copy() for key, value in model.named_parameters()}
+    return {
+        key: value.detach().numpy().copy()
+        for key, value in model.named_parameters()
+        if "visual" not in key
+    }
 
 
-def logits_of(model, ids: np.ndarray) -> np.ndarray:
+def logits_of(model, ids: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
     ids = torch.as_tensor(ids, dtype=torch.long)
     inputs = dict(input_ids=ids)
     if model.config.model_type == "t5":
         inputs["decoder_input_ids"] = ids
     else:
         inputs["use_cache"] = False
+    if positions is not None:
+        inputs["position_ids"] = torch.as_tensor(positions, dtype=torch.long)
     with torch.no_grad():
         return model(**inputs).logits.numpy()
+
+
+def arguments(name: str, length: int) -> dict[str, np.ndarray]:
+    """What else a forward pass over the first ``length`` tokens is given."""
+    return {"positions": POSITIONS[name][..., :length]} if name in POSITIONS else {}
 
 
 def token_ids(name: str, seed: int) -> np.ndarray:
     """Of the longest sequence; no padding among them."""
     _, config, lengths = CASES[name]
     rng = np.random.default_rng(seed)
-    return rng.integers(3, config["vocab_size"], (2, max(lengths))).astype(np.int32)
+    vocab_size = config.get("text_config", config)["vocab_size"]
+    return rng.integers(3, vocab_size, (2, max(lengths))).astype(np.int32)
 
 
 def write_golden(name: str) -> dict:
@@ -215,7 +298,8 @@ def write_golden(name: str) -> dict:
     _, config, lengths = CASES[name]
     model, ids = build(name, seed=0), token_ids(name, seed=0)
     arrays = {"ids": ids} | {f"w.{key}": value for key, value in weights_of(model).items()}
-    arrays |= {f"logits_T{T}": logits_of(model, ids[:, :T]) for T in lengths}
+    arrays |= arguments(name, max(lengths))
+    arrays |= {f"logits_T{T}": logits_of(model, ids[:, :T], **arguments(name, T)) for T in lengths}
     np.savez_compressed(GOLDEN / f"{name}.npz", **arrays)
     return {
         "params": {"config": config, "lengths": list(lengths)},
@@ -226,7 +310,7 @@ def write_golden(name: str) -> dict:
             if not key.startswith("w.")
         },
         "notes": "Written by parity/models.py: w.* are the model's parameters, logits_T<n> its "
-        "logits for the first n ids of each row.",
+        "logits for the first n ids of each row, at their positions where there are any.",
     }
 
 

@@ -14,8 +14,9 @@ def test_logits(name, seed):
     model, ids = models.build(name, seed), models.token_ids(name, seed)
     weights = models.weights_of(model)
     for length in lengths:
-        actual = FORWARD[config["model_type"]](config, weights, ids[:, :length])
-        assert relative_error(actual, models.logits_of(model, ids[:, :length])) < 1e-4
+        given = models.arguments(name, length)
+        actual = FORWARD[config["model_type"]](config, weights, ids[:, :length], **given)
+        assert relative_error(actual, models.logits_of(model, ids[:, :length], **given)) < 1e-4
 
 
 @pytest.mark.parametrize("name", models.CASES)
@@ -23,9 +24,9 @@ def test_the_config_that_transformers_writes(name):
     """It holds every key there is, defaults included, and gives the same logits."""
     config = models.CASES[name][1]
     model, ids = models.build(name, seed=1), models.token_ids(name, seed=1)
-    written = model.config.to_dict()
-    actual = FORWARD[config["model_type"]](written, models.weights_of(model), ids)
-    assert relative_error(actual, models.logits_of(model, ids)) < 1e-4
+    written, given = model.config.to_dict(), models.arguments(name, ids.shape[1])
+    actual = FORWARD[config["model_type"]](written, models.weights_of(model), ids, **given)
+    assert relative_error(actual, models.logits_of(model, ids, **given)) < 1e-4
 
 
 @pytest.mark.parametrize("name", models.CASES)
@@ -37,5 +38,6 @@ def test_the_golden_arrays_are_what_transformers_gives(name):
         for key, value in models.weights_of(model).items():
             np.testing.assert_array_equal(value, weights[key])
         for length in models.CASES[name][2]:
-            again = models.logits_of(model, arrays["ids"][:, :length])
+            given = models.arguments(name, length)
+            again = models.logits_of(model, arrays["ids"][:, :length], **given)
             assert relative_error(again, arrays[f"logits_T{length}"]) < 1e-5

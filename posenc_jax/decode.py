@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.cache import Cache
+from posenc_jax.encoding import check_positions
 from posenc_jax.layers import Layers
 
 
@@ -17,6 +18,8 @@ def generate(
     *,
     max_new_tokens: int,
     lengths=None,
+    positions=None,
+    next_positions=None,
     temperature: float = 0.0,
     top_p: float = 1.0,
     stop_token: int | None = None,
@@ -27,12 +30,16 @@ def generate(
     """Tokens that follow the prompts, int32 ``[B, max_new_tokens]``.
 
     Args:
-      model: a Transformer whose encoding takes text positions ``[B, T]``.
+      model: a Transformer.
       prompt_BT: int token ids, those of a row first and then anything.
       key: randomness; greedy decoding draws nothing from it.
       max_new_tokens: when to stop at the latest.
       lengths: int ``[B]``, tokens of each prompt. Default: T for all. Rows give what each gives
         alone, but under randomized positions, which draw for the longest.
+      positions: int or float32 ``[B, T]`` or ``[A, B, T]`` (``B`` may be 1), of the prompts.
+        Default: those of text.
+      next_positions: ``[B]``, where the text that follows each prompt goes on, on every axis:
+        ``Placed.next`` of the builders. Default: one after the largest position of the prompt.
       temperature: divides the logits; 0 takes the likeliest token.
       top_p: draw from the fewest tokens that have this probability together (1904.09751).
       stop_token: ends a sequence, and fills what is left of its row.
@@ -55,27 +62,36 @@ def generate(
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p} must be within (0, 1]; 1 draws from all tokens")
     layers = model.layers if encoding is None else Layers.of(encoding)
-    layers.check_reach(T + max_new_tokens - 1, length, model.embedding.shape[1])
-
     # Shorter prompts start later, so that all end together. What is before them is another segment.
     padding_B1 = T - _lengths(lengths, B, T)[:, None]
     place_1T = np.arange(T, dtype=np.int32)[None]
     prompt_BT = np.take_along_axis(prompt_BT, (place_1T - padding_B1) % T, axis=1)
-    positions = np.maximum(place_1T - padding_B1, 0)
+    positions = _positions(positions, padding_B1, T)
+    next_B = _next_positions(next_positions, positions)
+    reach = int(np.ceil(next_B.max())) + max_new_tokens - 1
+    layers.check_reach(reach, length, model.embedding.shape[1])
     is_ragged = bool(padding_B1.any())
     segment_ids = (place_1T >= padding_B1).astype(np.int32) if is_ragged else None
 
-    cache = Cache.empty(model, B, T + max_new_tokens, encoding=layers, segments=is_ragged)
+    cache = Cache.empty(
+        model,
+        B,
+        T + max_new_tokens,
+        encoding=layers,
+        segments=is_ragged,
+        axes=positions.shape[0] if positions.ndim == 3 else None,
+        dtype=positions.dtype.name,
+    )
     for start in range(0, T, prefill_chunk):
         now = slice(start, start + prefill_chunk)
         segments = None if segment_ids is None else segment_ids[:, now]
         logits_BV, cache = _read(
-            model, prompt_BT[:, now], positions[:, now], cache, segments, length, layers
+            model, prompt_BT[:, now], positions[..., now], cache, segments, length, layers
         )
     output_BN, _ = _continue(
         model,
         logits_BV,
-        positions[:, -1:] + 1,
+        np.broadcast_to(next_B[:, None], (*positions.shape[:-1], 1)),
         cache,
         key,
         length,
@@ -103,7 +119,7 @@ def _read(model, tokens_BT, positions, cache, segment_ids, length, layers):
     donate_argnames="cache",
 )
 def _continue(
-    model, logits_BV, start_B1, cache, key, length, layers, *, count, temperature, top_p, stop_token
+    model, logits_BV, start, cache, key, length, layers, *, count, temperature, top_p, stop_token
 ):
     """The output, and the cache, in the place of the one that was donated."""
     B = logits_BV.shape[0]
@@ -121,7 +137,7 @@ def _continue(
             stopped_B = token_B == stop_token
         output_BN = output_BN.at[:, step].set(token_B)
         logits_BV, cache = _read(
-            model, token_B[:, None], start_B1 + step, cache, segment_ids, length, layers
+            model, token_B[:, None], start + step, cache, segment_ids, length, layers
         )
         return step + 1, logits_BV, cache, stopped_B, output_BN
 
@@ -168,3 +184,33 @@ def _lengths(lengths, B, T) -> np.ndarray:
             "row of prompt_BT"
         )
     return lengths_B.astype(np.int32)
+
+
+def _positions(positions, padding_B1, T) -> np.ndarray:
+    """``[B, T]`` or ``[A, B, T]`` of rows moved to the right, their padding at their start."""
+    place_1T = np.arange(T, dtype=np.int32)[None]
+    positions = np.asarray(check_positions(place_1T if positions is None else positions))
+    B = len(padding_B1)
+    if positions.shape[-2:] not in ((B, T), (1, T)):
+        raise ValueError(
+            f"positions have shape {positions.shape}, but the prompts are {B} x {T}: give "
+            f"[{B}, {T}] or [A, {B}, {T}]; {B} may be 1"
+        )
+    positions = np.broadcast_to(positions, (*positions.shape[:-2], B, T))
+    index = np.maximum(place_1T - padding_B1, 0)
+    return np.take_along_axis(positions, index.reshape((1,) * (positions.ndim - 2) + (B, T)), -1)
+
+
+def _next_positions(next_positions, positions) -> np.ndarray:
+    """``[B]``, in the dtype of positions."""
+    largest_B = positions.max(axis=-1).reshape(-1, positions.shape[-2]).max(axis=0)
+    if next_positions is None:
+        return largest_B + 1
+    next_B = np.asarray(next_positions)
+    cast_B = next_B.astype(positions.dtype)
+    if next_B.shape != largest_B.shape or not (next_B == cast_B).all():
+        raise ValueError(
+            f"next_positions={next_B.tolist()} must be {len(largest_B)} numbers, one for each row "
+            f"of prompt_BT, in the {positions.dtype} of positions"
+        )
+    return cast_B

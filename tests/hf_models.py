@@ -90,10 +90,10 @@ def llama(config, weights, ids):
     return our_decoder(config, weights)(ids, text(ids.shape[1]))
 
 
-def qwen3(config, weights, ids):
-    """Queries and keys are normalised before they are rotated."""
+def qwen3(config, weights, ids, positions=None):
+    """Queries and keys are normalised before they are rotated, where there are weights for it."""
     w, epsilon = Weights(weights), config["rms_norm_eps"]
-    encoding, tokens = _encoding(config, ids)
+    encoding, tokens = _encoding(config, ids, positions)
     x = w.embed("model.embed_tokens", ids)
     for i in range(config["num_hidden_layers"]):
         layer = f"model.layers.{i}"
@@ -103,14 +103,22 @@ def qwen3(config, weights, ids):
             _heads(w.linear(f"{layer}.self_attn.{name}", h), config["num_key_value_heads"])
             for name in ("k_proj", "v_proj")
         )
-        q = w.rms_norm(f"{layer}.self_attn.q_norm", q, epsilon)
-        k = w.rms_norm(f"{layer}.self_attn.k_norm", k, epsilon)
+        if f"{layer}.self_attn.q_norm.weight" in w:
+            q = w.rms_norm(f"{layer}.self_attn.q_norm", q, epsilon)
+            k = w.rms_norm(f"{layer}.self_attn.k_norm", k, epsilon)
         out = posenc_jax.attend(encoding, q, k, v, tokens)
         x = x + w.linear(f"{layer}.self_attn.o_proj", _joined(out))
         h = w.rms_norm(f"{layer}.post_attention_layernorm", x, epsilon)
         gate, up = (w.linear(f"{layer}.mlp.{name}_proj", h) for name in ("gate", "up"))
         x = x + w.linear(f"{layer}.mlp.down_proj", jax.nn.silu(gate) * up)
-    return w.linear("lm_head", w.rms_norm("model.norm", x, epsilon))
+    output = "lm_head" if "lm_head.weight" in w else "model.embed_tokens"
+    return w.linear(output, w.rms_norm("model.norm", x, epsilon))
+
+
+def qwen_vl(config, weights, ids, positions):
+    """The tower of text; Qwen2-VL has biases, and Qwen3-VL normalised queries and keys."""
+    renamed = {key.replace("model.language_model.", "model."): w for key, w in weights.items()}
+    return qwen3(config["text_config"], renamed, ids, positions)
 
 
 def gpt_neox(config, weights, ids):
@@ -204,15 +212,18 @@ def t5(config, weights, ids):
     return decoded * config["d_model"] ** -0.5 @ w["shared.weight"].T
 
 
-def _encoding(config, ids, **options):
+def _encoding(config, ids, positions=None, **options):
     encoding = posenc_jax.from_hf(config, rngs=nnx.Rngs(0), **options)
-    return encoding, posenc_jax.Tokens.of(encoding, text(ids.shape[1]))
+    positions = text(ids.shape[1]) if positions is None else positions
+    return encoding, posenc_jax.Tokens.of(encoding, positions)
 
 
 FORWARD = {
     "llama": llama,
     "phi3": llama,
     "qwen3": qwen3,
+    "qwen2_vl": qwen_vl,
+    "qwen3_vl": qwen_vl,
     "gpt_neox": gpt_neox,
     "bloom": bloom,
     "mpt": mpt,

@@ -1,6 +1,7 @@
 """Whole models of transformers: their weights around our attention give their logits."""
 
 import common
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hf_models import FORWARD, relative_error
@@ -16,31 +17,44 @@ MODELS = [
     "hf_bloom",
     "hf_mpt",
     "hf_t5",
+    "hf_qwen2_vl",
+    "hf_qwen3_vl",
 ]
 
 
-def load(name):
+def errors(name):
+    """Of our logits, relative to the largest, at each length."""
     arrays, params = common.golden(name)
-    weights = {key[2:]: value for key, value in arrays.items() if key.startswith("w.")}
-    return params["config"], weights, arrays, params["lengths"]
+    config, weights = params["config"], {k[2:]: v for k, v in arrays.items() if k.startswith("w.")}
+    for length in params["lengths"]:
+        given = {k: v[..., :length] for k, v in arrays.items() if k == "positions"}
+        ids = arrays["ids"][:, :length]
+        logits = FORWARD[config["model_type"]](config, weights, ids, **given)
+        yield relative_error(logits, arrays[f"logits_T{length}"])
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_logits(name):
-    config, weights, arrays, lengths = load(name)
-    for length in lengths:
-        logits = FORWARD[config["model_type"]](config, weights, arrays["ids"][:, :length])
-        assert relative_error(logits, arrays[f"logits_T{length}"]) < 1e-4
+    assert max(errors(name)) < 1e-4
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_encoding_shows_in_the_logits(name, monkeypatch):
     """Without it the same weights give something else, so that the test above tests it."""
-    config, weights, arrays, lengths = load(name)
     monkeypatch.setattr(posenc_jax, "from_hf", lambda *_, **__: NoPEWithTable())
-    for length in lengths:
-        logits = FORWARD[config["model_type"]](config, weights, arrays["ids"][:, :length])
-        assert relative_error(logits, arrays[f"logits_T{length}"]) > 0.02
+    assert min(errors(name)) > 0.02
+
+
+@pytest.mark.parametrize("name", ["hf_qwen2_vl", "hf_qwen3_vl"])
+@pytest.mark.parametrize("axis", range(3))
+def test_each_axis_shows_in_the_logits(name, axis, monkeypatch):
+    of = posenc_jax.Tokens.of
+
+    def without(encoding, positions):
+        return of(encoding, jnp.asarray(positions).at[axis].set(0))
+
+    monkeypatch.setattr(posenc_jax.Tokens, "of", without)
+    assert min(errors(name)) > 0.02
 
 
 class NoPEWithTable(posenc_jax.Encoding):

@@ -8,7 +8,6 @@ from golden_checks import assert_frequencies, by_token, close, rotated
 
 import posenc_jax
 from posenc_jax import from_hf
-from posenc_jax.rotary.axes import chunked, interleaved
 
 
 def assert_same(encoding, name, **keywords):
@@ -237,11 +236,7 @@ GPT_OSS = {
                 long_factor=PHI3["rope_scaling"]["long_factor"],
             ),
         ),
-        (
-            QWEN2_VL,
-            "rope",
-            dict(head_dim=128, base=1e6, axes=chunked((16, 24, 24))),
-        ),
+        (QWEN2_VL, "mrope", dict(head_dim=128, base=1e6)),
         # As transformers itself rewrites it.
         (
             QWEN2_VL
@@ -252,8 +247,28 @@ GPT_OSS = {
                     "mrope_section": [16, 24, 24],
                 }
             },
-            "rope",
-            dict(head_dim=128, base=1e6, axes=chunked((16, 24, 24))),
+            "mrope",
+            dict(head_dim=128, base=1e6, sections=(16, 24, 24)),
+        ),
+        # The model's code does not look at the flag.
+        (
+            dict(model_type="qwen3_vl_text", head_dim=128)
+            | dict(rope_parameters={"rope_theta": 5e6, "mrope_section": [24, 20, 20]}),
+            "i_mrope",
+            dict(head_dim=128, base=5e6),
+        ),
+        (
+            dict(model_type="qwen3_5_text", head_dim=256, partial_rotary_factor=0.25)
+            | dict(rope_parameters={"rope_theta": 1e7, "mrope_section": [11, 11, 10]}),
+            "i_mrope",
+            dict(head_dim=256, rotary_dim=64, base=1e7, sections=(11, 11, 10)),
+        ),
+        # Row, column, time.
+        (
+            dict(model_type="ernie4_5_vl_moe_text", head_dim=128)
+            | dict(rope_parameters={"rope_theta": 5e5, "mrope_section": [22, 22, 20]}),
+            "videorope",
+            dict(head_dim=128, base=5e5, sections=(20, 22, 22), layout="interleaved"),
         ),
         (
             {
@@ -267,8 +282,8 @@ GPT_OSS = {
                     },
                 }
             },
-            "rope",
-            dict(head_dim=128, base=5e6, axes=interleaved((24, 20, 20))),
+            "i_mrope",
+            dict(head_dim=128, base=5e6, sections=(24, 20, 20)),
         ),
         # A text model in a model of pictures, and a number that is empty in it.
         (
@@ -437,6 +452,16 @@ def without(section, key):
         ({"type": "default", "mrope_section": [2, 1]}, r"mrope_section=\[2, 1\] .* 4 in all"),
         ({"type": "default", "mrope_section": 4}, "mrope_section=4 in rope_parameters"),
         ({"type": "default", "mrope_interleaved": True}, "mrope_interleaved .* needs mrope_sec"),
+        (
+            dict(model_type="hunyuan_vl_text", head_dim=8)
+            | dict(rope_parameters={"rope_theta": 1e4, "mrope_section": [1, 1, 1, 1]}),
+            r"mrope_section=\[1, 1, 1, 1\] .* that of 'hunyuan_vl_text' is not offered",
+        ),
+        (
+            dict(model_type="ernie4_5_vl_moe_text", head_dim=8)
+            | dict(rope_parameters={"rope_theta": 1e4, "mrope_section": [2, 1, 1]}),
+            r"sections=\(1, 2, 1\) must be of time, row and column, the last two alike",
+        ),
         (
             {"type": "default", "mrope_section": [2, 2], "mrope_interleaved": 1},
             "mrope_interleaved=1 in rope_parameters must be true or false",

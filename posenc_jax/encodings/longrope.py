@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.rope import RoPE
+from posenc_jax.rotary.axes import Allocation
 from posenc_jax.rotary.frequencies import check_factor
 
 Factors = Sequence[float] | float
@@ -56,7 +57,7 @@ class LongRoPE(RoPE):
         short_attention_factor: float | None = None,
         start_tokens: int = 0,
         base: float = 10000.0,
-        axes: tuple[int, ...] | None = None,
+        axes: Allocation | None = None,
         rotary_dim: int | None = None,
         layout: str = "half",
     ):
@@ -82,7 +83,7 @@ class LongRoPE(RoPE):
         self.shift_invariant = not start_tokens
 
     def prepare(self, positions, length):
-        """float32 cos and sin, each ``[B, T, 1, rotary_dim / 2]``."""
+        """float32 cos and sin, each ``[B, T, K or 1, rotary_dim / 2]``."""
         inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)
 
         def long():
@@ -101,7 +102,7 @@ class LongRoPE(RoPE):
             is_long = (jnp.atleast_2d(length) > self.train_length)[:, :, None, None]
             tables = _where(is_long, long(), short())
         if self.start_tokens:
-            starts = (self._positions_of_pairs(positions) < self.start_tokens)[:, :, None, :]
+            starts = self._positions_of_pairs(positions) < self.start_tokens
             tables = _where(starts, self._tables(positions, inv_freq, no_factor), tables)
         return tables
 
@@ -115,7 +116,7 @@ def longrope2(
     tail_factors: Factors | None = None,
     attention_factor: float | None = None,
     base: float = 10000.0,
-    axes: tuple[int, ...] | None = None,
+    axes: Allocation | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> LongRoPE:

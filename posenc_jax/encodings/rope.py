@@ -9,10 +9,12 @@ cosines and sines) and ``rotate``.
 
 import inspect
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encoding import Encoding
+from posenc_jax.rotary import axes as axis_dial
 from posenc_jax.rotary import frequencies as frequency_dial
 from posenc_jax.rotary.angles import cos_sin
 
@@ -25,6 +27,7 @@ class RoPE(Encoding):
       base: the slowest pair's wavelength is about ``2 pi base`` tokens.
       frequencies: a member of ``posenc_jax.rotary.frequencies``.
       axes: the position axis that turns each pair (``posenc_jax.rotary.axes``); None for text.
+        Positions ``[B, T]`` are text too: the same on every axis.
       rotary_dim: rotate only the first channels and pass the rest through (partial rotary); the
         exponents then count ``rotary_dim``. Default: all of ``head_dim``.
       layout: which channels form a pair. "half" pairs i with i + rotary_dim / 2 (GPT-NeoX, Llama
@@ -38,7 +41,7 @@ class RoPE(Encoding):
         head_dim: int,
         base: float = 10000.0,
         frequencies=None,
-        axes: tuple[int, ...] | None = None,
+        axes: axis_dial.Allocation | None = None,
         rotary_dim: int | None = None,
         layout: str = "half",
     ):
@@ -52,11 +55,8 @@ class RoPE(Encoding):
             raise ValueError(f"layout={layout!r} must be 'half' or 'interleaved'")
         if not base > 1:
             raise ValueError(f"base={base!r} must be a number above 1")
-        if axes is not None and len(axes) != rotary_dim // 2:
-            raise ValueError(
-                f"axes names {len(axes)} channel pairs, but rotary_dim={rotary_dim} has "
-                f"{rotary_dim // 2}"
-            )
+        if axes is not None:
+            _check_axes(axes, rotary_dim)
         self.base = base
         self.frequencies = frequencies or frequency_dial.Default()
         self.axes = axes
@@ -64,32 +64,42 @@ class RoPE(Encoding):
         self.layout = layout
 
     def prepare(self, positions, length):
-        """float32 cos and sin, each ``[B, T, 1, rotary_dim / 2]``."""
+        """float32 cos and sin, each ``[B, T, K or 1, rotary_dim / 2]``."""
         if not isinstance(length, int):
             length = jnp.atleast_2d(length)
         return self._tables(positions, *self.frequencies(self.rotary_dim, self.base, length))
 
     def _tables(self, positions, inv_freq, attention_factor):
+        if isinstance(inv_freq, jax.Array):
+            inv_freq = inv_freq[:, :, None]
+        if isinstance(attention_factor, jax.Array):
+            attention_factor = attention_factor[:, :, None]
         angles = cos_sin(self._positions_of_pairs(positions), inv_freq)
-        return tuple((attention_factor * table)[:, :, None, :] for table in angles)
+        return tuple(attention_factor * table for table in angles)
 
     def _positions_of_pairs(self, positions):
-        if self.axes is None:
-            if positions.ndim != 2:
-                raise ValueError(
-                    f"positions have shape {positions.shape}, but this RoPE has one axis; say "
-                    "which axis turns which pair with axes="
-                )
-            return positions[..., None]
-        if positions.ndim != 3 or positions.shape[0] <= max(self.axes):
+        """``[B, T, K or 1, pairs or 1]``: a head that has its own axes has its own positions."""
+        if self.axes is None and positions.ndim != 2:
             raise ValueError(
-                f"axes={self.axes} needs positions [A, B, T] with A > {max(self.axes)}, "
-                f"not {positions.shape}"
+                f"positions have shape {positions.shape}, but this RoPE has one axis; say "
+                "which axis turns which pair with axes="
             )
-        return jnp.moveaxis(positions[np.array(self.axes)], 0, -1)
+        axes_KP = np.atleast_2d(0 if self.axes is None else self.axes)[None, None]
+        if positions.ndim == 2:
+            turning, positions = axes_KP != axis_dial.STILL, positions[:, :, None, None]
+            return positions if turning.all() else jnp.where(turning, positions, 0)
+        if positions.shape[0] <= axes_KP.max():
+            raise ValueError(
+                f"axes={self.axes} needs positions [A, B, T] with A > {axes_KP.max()}, or [B, T] "
+                f"for text, not {positions.shape}"
+            )
+        chosen = jnp.zeros_like(positions, shape=(1, 1, 1, 1))
+        for axis in np.unique(axes_KP[axes_KP != axis_dial.STILL]).tolist():
+            chosen = jnp.where(axes_KP == axis, positions[axis][:, :, None, None], chosen)
+        return chosen
 
     def rotate(self, x_BTHC, prepared, *, is_query):
-        cos, sin = prepared
+        cos, sin = (self._for_heads(table, x_BTHC.shape[2]) for table in prepared)
         turning, still = x_BTHC[..., : self.rotary_dim], x_BTHC[..., self.rotary_dim :]
         turning = turning.astype(jnp.float32)
         if self.layout == "half":
@@ -101,6 +111,37 @@ class RoPE(Encoding):
             turned = turned.reshape(turning.shape)
         turned = turned.astype(x_BTHC.dtype)
         return jnp.concatenate([turned, still], axis=-1) if still.shape[-1] else turned
+
+    @staticmethod
+    def _for_heads(table_BTKP, num_heads):
+        """The table that each of ``num_heads`` heads reads, of queries or of keys."""
+        num_kv_heads = table_BTKP.shape[2]
+        if num_heads % num_kv_heads:
+            raise ValueError(
+                f"axes= are those of {num_kv_heads} kv heads, but attention has {num_heads} heads "
+                "of queries or keys, no multiple of it; build the encoding for its num_kv_heads"
+            )
+        is_own = 1 < num_kv_heads < num_heads
+        return jnp.repeat(table_BTKP, num_heads // num_kv_heads, axis=2) if is_own else table_BTKP
+
+
+def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
+    """How many channel pairs turn."""
+    return (head_dim if rotary_dim is None else rotary_dim) // 2
+
+
+def _check_axes(axes, rotary_dim):
+    for of_head in axes if isinstance(axes[0], tuple) else (axes,):
+        if len(of_head) != rotary_dim // 2:
+            raise ValueError(
+                f"axes names {len(of_head)} channel pairs, but rotary_dim={rotary_dim} has "
+                f"{rotary_dim // 2}"
+            )
+        if not all(isinstance(axis, int) and axis >= axis_dial.STILL for axis in of_head):
+            raise ValueError(
+                f"axes={of_head} must be numbers of position axes, 0 or more, or "
+                f"{axis_dial.STILL} for a pair that does not turn"
+            )
 
 
 def _setting(frequencies):

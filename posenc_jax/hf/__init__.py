@@ -49,7 +49,8 @@ def from_hf(
       **keys: keys of the config to add or replace, ``head_dim=64`` for instance, or to leave out:
         ``rope_ratio=None``. Without ``rope_theta``, a section alone has a base of 10000.
 
-    What is not part of an encoding stays the model's affair: which layers have none, sliding
+    ``mrope_section`` gives the axes of ``mrope``, ``i_mrope`` or ``videorope``, as the model has
+    them. What is not part of an encoding stays the model's affair: which layers have none, sliding
     windows, a softmax scale (T5 has 1.0, and DeepSeek one that grows with its ``mscale``), and that
     DeepSeek rotates ``qk_rope_head_dim`` channels kept apart, which the encoding then is for.
     ALiBi of Falcon lacks the rounding to bfloat16 that transformers has there.

@@ -58,6 +58,17 @@ _INTERLEAVED |= {"ernie4_5", "ernie4_5_moe", "ernie4_5_vl_moe_text", "llama4_tex
 _INTERLEAVED |= {"deepseek_v2", "deepseek_v3", "deepseek_v32", "longcat_flash", "youtu"}
 _INTERLEAVED |= {"bailing_hybrid", "moonshine"}
 
+# Models whose code interleaves the axes of positions, whether mrope_interleaved is set or not.
+_AXES_INTERLEAVED = {
+    f"{model}{part}"
+    for model in ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "qwen3_omni_moe")
+    for part in ("", "_text")
+}
+# Sections of row, column and time, laid out as in VideoRoPE.
+_TIME_LAST = {"ernie4_5_vl_moe", "ernie4_5_vl_moe_text"}
+# Two channels that are a pair there turn by different axes, which is no rotation.
+_NOT_OFFERED = {"hunyuan_vl", "hunyuan_vl_text"}
+
 # Models whose published configs may lack a base, and then mean 10000.
 _OLD_MODELS = {"llama", "mistral", "falcon", "gptj", "codegen", "gpt_neox", "phi", "roformer"}
 
@@ -78,7 +89,7 @@ def rotary(config, where, section, layout):
 
     rope = dict(head_dim=head_dim_of(config), base=_base(config, where, section))
     fraction, rope["rotary_dim"] = _rotary_part(config, section, rope["head_dim"], kind)
-    rope["axes"] = _axes(where, section, rope["rotary_dim"] // 2)
+    rope["axes"] = _axes(config, where, section, rope["rotary_dim"] // 2)
     by_model = config.get("model_type") in _INTERLEAVED
     is_interleaved = flag(config, "rope_interleave", default=by_model)
     rope["layout"] = layout or ("interleaved" if is_interleaved else "half")
@@ -175,7 +186,7 @@ def _rotary_part(config, section, head_dim, kind):
     return fraction, width
 
 
-def _axes(where, section, pairs):
+def _axes(config, where, section, pairs):
     if "mrope_section" not in section:
         if section.get("mrope_interleaved"):
             raise ValueError(f"mrope_interleaved in {where} needs mrope_section")
@@ -187,7 +198,13 @@ def _axes(where, section, pairs):
             f"mrope_section={counts!r} in {where} must be a list of numbers of channel pairs, "
             f"{pairs} in all"
         )
-    is_interleaved = flag(section, "mrope_interleaved", where, default=False)
+    model = config.get("model_type")
+    if model in _NOT_OFFERED:
+        raise ValueError(f"mrope_section={counts!r} in {where}: that of {model!r} is not offered")
+    if model in _TIME_LAST:
+        return axes.temporal_last((*counts[2:], *counts[:2]))
+    by_model = model in _AXES_INTERLEAVED
+    is_interleaved = flag(section, "mrope_interleaved", where, default=by_model)
     return (axes.interleaved if is_interleaved else axes.chunked)(tuple(counts))
 
 

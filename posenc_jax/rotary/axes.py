@@ -1,8 +1,16 @@
 """The second dial of the rotary family: which position axis turns which channel pair.
 
-An allocation is a tuple with one axis number for each channel pair, the fastest pair first. Text
+An allocation is a tuple with one axis number for each channel pair, the fastest pair first, or one
+such tuple for each kv head. ``STILL`` is in the place of an axis where a pair does not turn. Text
 has one axis and needs none.
+
+Sections are numbers of channel pairs, one for each axis in the order that positions have them:
+time, row, column.
 """
+
+STILL = -1
+
+Allocation = tuple[int, ...] | tuple[tuple[int, ...], ...]
 
 
 def chunked(sections: tuple[int, ...]) -> tuple[int, ...]:
@@ -10,21 +18,72 @@ def chunked(sections: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(axis for axis, count in enumerate(sections) for _ in range(count))
 
 
-def interleaved(sections: tuple[int, ...]) -> tuple[int, ...]:
+def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None) -> tuple[int, ...]:
     """Axes taking turns: Qwen3-VL (2511.21631), e.g. sections (24, 20, 20) for time, row, column.
 
-    Axis a > 0 takes every ``len(sections)``-th pair from pair a on until its section is used up;
-    axis 0 takes what is left, the slow tail included.
+    In every turn of ``len(sections)`` pairs the axes come in ``order``, by default as they are
+    numbered. Each but the first takes its pair until its section is used up; the first takes what
+    is left, the slow tail included.
     """
     num_pairs, num_axes = sum(sections), len(sections)
-    allocation = [0] * num_pairs
-    for axis in range(1, num_axes):
+    first, *others = range(num_axes) if order is None else order
+    if sorted([first, *others]) != list(range(num_axes)):
+        raise ValueError(f"order={order} must be the axes 0..{num_axes - 1}, each of them once")
+    allocation = [first] * num_pairs
+    for place, axis in enumerate(others, 1):
         for turn in range(sections[axis]):
-            pair = axis + turn * num_axes
+            pair = place + turn * num_axes
             if pair >= num_pairs:
                 raise ValueError(
                     f"sections={sections} cannot be interleaved: pair {pair} of axis {axis} is "
-                    f"past the last of {num_pairs}; give axis 0 a larger section"
+                    f"past the last of {num_pairs}; give axis {first} a larger section"
                 )
             allocation[pair] = axis
     return tuple(allocation)
+
+
+def temporal_last(sections: tuple[int, ...]) -> tuple[int, ...]:
+    """Rows and columns in turn, then time on the slowest pairs: VideoRoPE's LTA (2502.05173)."""
+    if len(sections) != 3 or sections[1] != sections[2]:
+        raise ValueError(
+            f"sections={sections} must be of time, row and column, the last two alike: they "
+            "take turns"
+        )
+    return (1, 2) * sections[1] + (0,) * sections[0]
+
+
+def by_head(axis_heads: tuple[int, ...], num_kv_heads: int, pairs: int) -> Allocation:
+    """All pairs of a kv head to one axis: MHRoPE (2510.23095), e.g. (2, 3, 3) of 8 heads.
+
+    The first heads are those of axis 0, and heads that are left over do not turn.
+    """
+    if sum(axis_heads) > num_kv_heads:
+        raise ValueError(
+            f"axis_heads={axis_heads} are {sum(axis_heads)} heads, but there are "
+            f"num_kv_heads={num_kv_heads}"
+        )
+    still = (STILL,) * (num_kv_heads - sum(axis_heads))
+    return tuple((axis,) * pairs for axis in chunked(axis_heads) + still)
+
+
+def check_sections(sections, pairs: int) -> tuple[int, ...]:
+    """``sections`` as a tuple, refused unless they are ``pairs`` channel pairs in all."""
+    sections = tuple(sections)
+    if not all(isinstance(n, int) and n >= 0 for n in sections) or sum(sections) != pairs:
+        raise ValueError(
+            f"sections={sections} must be whole numbers of channel pairs, {pairs} in all: "
+            f"{2 * pairs} rotary channels are {pairs} pairs"
+        )
+    return sections
+
+
+def shares(pairs: int, published: tuple[int, ...], first: int = 0) -> tuple[int, ...]:
+    """Sections in the proportions of the published ones; axis ``first`` has what is left over."""
+    if pairs < len(published):
+        raise ValueError(
+            f"{pairs} channel pairs are too few for {len(published)} axes: use a larger head_dim "
+            "or rotary_dim, or give sections="
+        )
+    sections = [max(1, pairs * share // sum(published)) for share in published]
+    sections[first] += pairs - sum(sections)
+    return tuple(sections)

@@ -1,7 +1,7 @@
 """The form of a scheme's test data, and the equations of attention without positions.
 
 Equations are written from the papers in float64 NumPy, one row of a batch at a time, positions
-``[T]`` in any order: no shared code, no shared tricks.
+``[T]`` or ``[A, T]`` in any order: no shared code, no shared tricks.
 """
 
 import dataclasses
@@ -50,6 +50,7 @@ class Scheme:
         as queries are, because ``rotate`` knows no head numbers; or heads are "mixed", and all of
         them must be there.
       distant: a shift of all positions, as far as floating point takes the scheme.
+      num_axes: of positions, in every comparison with the equations but the first; text is in it.
     """
 
     equations: "NoPE"
@@ -62,6 +63,7 @@ class Scheme:
     depends_on_batch: bool = False
     heads: str = "any"
     distant: int = 1_000_003
+    num_axes: int = 1
 
 
 def content(q, k):

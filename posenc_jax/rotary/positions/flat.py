@@ -1,4 +1,4 @@
-"""The third dial of the rotary family, and of every scheme: position builders."""
+"""Positions of tokens on one axis."""
 
 import jax
 import jax.numpy as jnp

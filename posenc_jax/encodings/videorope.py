@@ -1,0 +1,111 @@
+"""VideoRoPE: time on the slowest channel pairs, so that no period of theirs fits into a video.
+
+https://arxiv.org/abs/2502.05173
+
+Row and column take turns on the fast pairs. Settings of RoPE's axes and frequencies; positions are
+``[3, B, T]``, best from ``posenc_jax.rotary.positions.videorope``, and text, ``[B, T]``, has one
+position on every axis. The published base is 1e6.
+"""
+
+from posenc_jax.encodings.rope import RoPE, pairs_of
+from posenc_jax.rotary import axes
+from posenc_jax.rotary.axis_frequencies import ByAxis
+from posenc_jax.rotary.frequencies import NTK, Default, check_factor
+
+
+def videorope(
+    *,
+    head_dim: int,
+    sections: tuple[int, ...] | None = None,
+    base: float = 10000.0,
+    frequencies=None,
+    rotary_dim: int | None = None,
+    layout: str = "half",
+) -> RoPE:
+    """VideoRoPE's allocation (LTA): the even fast pairs turn by row, the odd ones by column.
+
+    Args:
+      sections: channel pairs of time, row and column, the last two alike. Default: in the
+        proportions of (16, 24, 24).
+      head_dim, base, frequencies, rotary_dim, layout: as in ``RoPE``.
+    """
+    return RoPE(
+        head_dim=head_dim,
+        base=base,
+        frequencies=frequencies,
+        axes=_allocation(sections, head_dim, rotary_dim),
+        rotary_dim=rotary_dim,
+        layout=layout,
+    )
+
+
+def videorope_pp(
+    *,
+    head_dim: int,
+    train_length: int,
+    factor: float = 4.0,
+    sections: tuple[int, ...] | None = None,
+    base: float = 10000.0,
+    rotary_dim: int | None = None,
+    layout: str = "half",
+) -> RoPE:
+    """VideoRoPE++ (YaRN-V): VideoRoPE for longer videos, without training.
+
+    Only pairs of time are slowed down. Despite its name the released code (``videorope++_v1``)
+    does it by NTK's larger base, ``base * ((factor L - 1) / (L - 1)) ** (d / (d - 2))``, without a
+    temperature. YaRN's own rule on the pairs of time is ``make("videorope", frequencies=ByAxis(
+    allocation, (YaRN(L, factor, attention_factor=1.0), Default(), Default())))``.
+
+    Args:
+      train_length: L, tokens of a training sequence; 32768 as published.
+      factor: target length / train length; 4 as published.
+      head_dim, sections, base, rotary_dim, layout: as in ``videorope``.
+    """
+    check_factor(factor)
+    if train_length < 2:
+        raise ValueError(f"train_length={train_length} must be at least 2: NTK divides by L - 1")
+    allocation = _allocation(sections, head_dim, rotary_dim)
+    slower = NTK((factor * train_length - 1) / (train_length - 1))
+    return RoPE(
+        head_dim=head_dim,
+        base=base,
+        frequencies=ByAxis(allocation, (slower, Default(), Default())),
+        axes=allocation,
+        rotary_dim=rotary_dim,
+        layout=layout,
+    )
+
+
+def hope_hybrid(
+    *,
+    head_dim: int,
+    sections: tuple[int, ...] | None = None,
+    base: float = 10000.0,
+    frequencies=None,
+    rotary_dim: int | None = None,
+    layout: str = "half",
+) -> RoPE:
+    """HoPE of vision-language models (2505.20444): VideoRoPE's pairs of time do not turn.
+
+    Not ``hope`` (2410.21216). The paper draws the spacing of frames anew for each sample in
+    training: ``delta`` of ``posenc_jax.rotary.positions.videorope``, from 0.5, 0.75, 1, 1.25 and
+    1.5.
+
+    Args:
+      head_dim, sections, base, frequencies, rotary_dim, layout: as in ``videorope``.
+    """
+    allocation = _allocation(sections, head_dim, rotary_dim)
+    return RoPE(
+        head_dim=head_dim,
+        base=base,
+        frequencies=frequencies,
+        axes=tuple(axes.STILL if axis == 0 else axis for axis in allocation),
+        rotary_dim=rotary_dim,
+        layout=layout,
+    )
+
+
+def _allocation(sections, head_dim, rotary_dim) -> tuple[int, ...]:
+    pairs = pairs_of(head_dim, rotary_dim)
+    sections = axes.shares(pairs, (16, 24, 24)) if sections is None else sections
+    return axes.temporal_last(axes.check_sections(sections, pairs))

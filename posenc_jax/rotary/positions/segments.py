@@ -1,0 +1,208 @@
+"""What a sequence of text, images and videos is made of, and how builders go through it."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Consecutive tokens of text; whatever marks the borders of a vision block is text too."""
+
+    tokens: int
+
+    def __post_init__(self):
+        _check_counts(self, "tokens")
+
+
+@dataclasses.dataclass(frozen=True)
+class Vision:
+    """A block of patches, frame after frame, row after row: an image, a frame, or a video.
+
+    Attributes:
+      frames, rows, columns: of the grid as the decoder sees it, after patches are merged.
+      times: seconds of each frame, counted from the block's start, for a builder that reads them.
+      ruler: with it, ruler tokens (2510.03230) come before the patches: one for every ``ruler``
+        rows or columns, at the first frame's time and at the row and the column of that number,
+        so that a patch finds the nearest one beside it. They are text, coordinates written out.
+        The paper's interval is said to be 8; that, and where exactly its tokens are placed, could
+        not be verified.
+    """
+
+    frames: int
+    rows: int
+    columns: int
+    times: tuple[float, ...] | None = None
+    ruler: int | None = None
+
+    def __post_init__(self):
+        _check_counts(self, "frames", "rows", "columns", *["ruler"] * (self.ruler is not None))
+        if self.times is not None:
+            _check_times(self)
+
+    @property
+    def marks(self) -> range:
+        """The row and column of each ruler token."""
+        return range(0, max(self.rows, self.columns) if self.ruler else 0, self.ruler or 1)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.marks) + self.frames * self.rows * self.columns
+
+
+class Placed(NamedTuple):
+    """Where the tokens of a sequence are, and where the next one is.
+
+    Attributes:
+      positions: int32 or float32 ``[3, 1, T]``, time, row and column.
+      next: of the token that follows, on every axis; the one after it is one further.
+    """
+
+    positions: np.ndarray
+    next: int | float
+
+    def rope_delta(self, length: int) -> int | float:
+        """What decoding adds to a token's index in a row of ``length`` tokens, padding included.
+
+        transformers 4 calls this so, and counts the padding as it is meant; 5 does not.
+        """
+        return self.next - length
+
+
+Block = Callable[[Vision, float], np.ndarray]
+
+
+def place(
+    segments: Sequence[Text | Vision],
+    block: Block,
+    after: Callable[[np.ndarray, float], float] = lambda grid, start: grid.max() + 1,
+    dtype=np.int32,
+) -> Placed:
+    """Text counts on, and every vision block is where ``block`` says.
+
+    ``block`` is given what to place and the next free position, and returns the positions of the
+    patches, ``[3, frames, rows, columns]``; ``after`` is given these and the same position, and
+    returns the next free one.
+    """
+    if not segments:
+        raise ValueError("segments must not be empty: a sequence has a token at least")
+    parts: list[np.ndarray] = []
+    start: float = 0
+    for segment in segments:
+        if isinstance(segment, Text):
+            parts.append(np.tile(start + np.arange(segment.tokens), (3, 1)))
+            start = start + segment.tokens
+        else:
+            grid = block(segment, start)
+            marks = grid[:, 0, 0, 0][:, None] + np.outer((0, 1, 1), segment.marks)
+            parts += [marks, grid.reshape(3, -1)]
+            start = after(grid, start)
+    positions = np.concatenate(parts, axis=1).astype(dtype)[:, None]
+    return Placed(positions, start.item() if isinstance(start, np.generic) else start)
+
+
+def cells(vision: Vision) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The frame, row and column of every patch, each ``[frames, rows, columns]``."""
+    frame, row, column = np.indices((vision.frames, vision.rows, vision.columns))
+    return frame, row, column
+
+
+def segments_of(
+    ids,
+    *,
+    image_token: int,
+    video_token: int,
+    image_grids: Sequence[Sequence[int]] = (),
+    video_grids: Sequence[Sequence[int]] = (),
+    merge: int = 2,
+    seconds_per_frame: Sequence[float] | None = None,
+    frame_by_frame: bool = False,
+) -> list[Text | Vision]:
+    """The segments of token ids ``[T]`` as Qwen's processors write them, without padding.
+
+    Args:
+      image_token, video_token: the ids in the place of patches.
+      image_grids, video_grids: frames, rows and columns of patches before they are merged, of each
+        image and each video in the order they come in.
+      merge: rows, and columns, of patches that become one token.
+      seconds_per_frame: of each video, if its times matter.
+      frame_by_frame: every frame of a video is a block of its own (Qwen3-VL).
+
+    Raises:
+      ValueError: ids and grids disagree.
+    """
+    if frame_by_frame:
+        video_grids = [(1, h, w) for frames, h, w in video_grids for _ in range(frames)]
+    waiting = {image_token: list(image_grids), video_token: list(video_grids)}
+    names = {image_token: "image", video_token: "video"}
+    seconds = list(seconds_per_frame) if seconds_per_frame is not None else []
+    ids, at = np.asarray(ids), 0
+    found: list[Text | Vision] = []
+    while at < len(ids):
+        token = int(ids[at])
+        if token not in waiting:
+            run = next((i for i, t in enumerate(ids[at:]) if int(t) in waiting), len(ids) - at)
+            found.append(Text(run))
+        elif not waiting[token]:
+            raise ValueError(
+                f"there are more {names[token]} tokens than {names[token]}_grids say: the one at "
+                f"index {at} belongs to none of them"
+            )
+        else:
+            vision = _of_grid(waiting[token].pop(0), merge)
+            if token == video_token and seconds:
+                each = seconds.pop(0)
+                vision = dataclasses.replace(
+                    vision, times=tuple(frame * float(each) for frame in range(vision.frames))
+                )
+            run = int((ids[at : at + vision.tokens] == token).sum())
+            if run != vision.tokens:
+                raise ValueError(
+                    f"a {names[token]} of {vision.frames} x {vision.rows} x {vision.columns} "
+                    f"patches, merged, needs {vision.tokens} tokens, but ids have {run} from index "
+                    f"{at} on"
+                )
+            found.append(vision)
+        at += found[-1].tokens
+    for token, grids in waiting.items():
+        if grids:
+            raise ValueError(
+                f"{names[token]}_grids have {len(grids)} more than ids have {names[token]}s"
+            )
+    return found
+
+
+def _of_grid(grid, merge):
+    frames, rows, columns = (int(n) for n in grid)
+    if rows % merge or columns % merge:
+        raise ValueError(
+            f"a grid of {frames} x {rows} x {columns} patches does not divide by merge={merge}"
+        )
+    return Vision(frames, rows // merge, columns // merge)
+
+
+def _check_counts(segment, *names):
+    for name in names:
+        value = getattr(segment, name)
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(
+                f"{name}={value!r} of {type(segment).__name__} must be a whole number, 1 or more"
+            )
+
+
+def _check_times(vision):
+    times = vision.times
+    if len(times) != vision.frames or not all(map(math.isfinite, times)):
+        raise ValueError(
+            f"times={times} must be {vision.frames} finite numbers of seconds, one for each frame"
+        )
+    for earlier, later in itertools.pairwise(times):
+        if later < earlier:
+            raise ValueError(
+                f"times={times} must not decrease, but {later} comes after {earlier}; for story "
+                "time, which may, there is story_time"
+            )

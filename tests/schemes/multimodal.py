@@ -1,0 +1,174 @@
+"""Rotary encodings over several position axes."""
+
+import numpy as np
+
+from posenc_jax.rotary import frequencies
+from schemes.equations import Alternative, Scheme, distances
+from schemes.rotary import ROPE, TRAIN_LENGTH, Rotary, YaRN
+
+
+class MultiAxis(Rotary):
+    """Each pair counts the distance along its axis; a text token is at one place on all."""
+
+    def axis_of(self, pair, pairs, own):
+        """The axis that turns a pair, or None."""
+        raise NotImplementedError
+
+    def frequencies(self, d, base, own, longest):
+        if "frequencies" in own:
+            rule = {"factor": own["frequencies"].factor}
+            return YaRN().frequencies(d, base, rule, longest)
+        return super().frequencies(d, base, own, longest)
+
+    def turns(self, positions, rate, own):
+        positions = np.broadcast_to(positions, (3, positions.shape[-1]))
+        turns = []
+        for pair, theta in enumerate(rate):
+            axis = self.axis_of(pair, len(rate), own)
+            distance = 0 * distances(positions[0]) if axis is None else distances(positions[axis])
+            turns.append(np.exp(1j * distance * theta))
+        return np.stack(turns, axis=-1)
+
+
+class Chunked(MultiAxis):
+    def sections(self, pairs, own):
+        space = pairs * 3 // 8
+        return own.get("sections") or (pairs - 2 * space, space, space)
+
+    def axis_of(self, pair, pairs, own):
+        time, row, _ = self.sections(pairs, own)
+        return 0 if pair < time else 1 if pair < time + row else 2
+
+
+class Interleaved(MultiAxis):
+    def axis_of(self, pair, pairs, own):
+        order = own.get("order", (0, 1, 2))
+        small = pairs * 5 // 16
+        sections = own.get("sections") or tuple(
+            pairs - 2 * small if axis == order[0] else small for axis in range(3)
+        )
+        turn, place = divmod(pair, 3)
+        return order[place] if turn < sections[order[place]] else order[0]
+
+
+class Heads(MultiAxis):
+    def logits(self, q, k, positions, own, weights):
+        time, row, column = own["axis_heads"] or (1, 1, 1)
+        axes = [0] * time + [1] * row + [2] * column
+        axes += [None] * (own.get("num_kv_heads", 4) - len(axes))
+        group = q.shape[1] // len(axes)
+        every = []
+        for head in range(q.shape[1]):
+            self.axis = axes[head // group]
+            one = (x[:, head : head + 1] for x in (q, k))
+            every.append(super().logits(*one, positions, own, weights)[0])
+        return np.stack(every)
+
+    def axis_of(self, pair, pairs, own):
+        return self.axis
+
+
+class VideoRoPE(Chunked):
+    def axis_of(self, pair, pairs, own):
+        time = self.sections(pairs, own)[0]
+        return 0 if pair >= pairs - time else 1 + pair % 2
+
+
+class VideoRoPEPP(VideoRoPE):
+    def frequencies(self, d, base, own, longest):
+        rate, temperature = super().frequencies(d, base, own, longest)
+        scale = (TRAIN_LENGTH * own.get("factor", 4.0) - 1) / (TRAIN_LENGTH - 1)
+        for pair in range(d // 2):
+            if self.axis_of(pair, d // 2, own) == 0:
+                rate[pair] = (base * scale ** (d / (d - 2))) ** (-2 * pair / d)
+        return rate, temperature
+
+
+class HopeHybrid(VideoRoPE):
+    def axis_of(self, pair, pairs, own):
+        return super().axis_of(pair, pairs, own) or None
+
+
+class TimeRoPE(Chunked):
+    def frequencies(self, d, base, own, longest):
+        spectra = [
+            super(TimeRoPE, self).frequencies(2 * pairs, base, own, longest)
+            for pairs in self.sections(d // 2, own)
+        ]
+        return np.concatenate([rate for rate, _ in spectra]), spectra[0][1]
+
+    def logits(self, q, k, positions, own, weights):
+        return super().logits(q, k, positions, {"layout": "interleaved"} | own, weights)
+
+
+def axes(**alternatives):
+    """Keywords of all of them."""
+    rope = {key: value for key, value in ROPE.items() if key != "axes"}
+    rope["rotary_dim"] = Alternative(6)
+    rope["frequencies"] = Alternative(frequencies.PositionInterpolation(2.0))
+    return rope | alternatives
+
+
+SECTIONS = {"sections": Alternative((1, 2, 1), num_axes=3)}
+EVEN_SECTIONS = {"sections": Alternative((0, 2, 2), num_axes=3)}
+YARN = frequencies.YaRN(TRAIN_LENGTH, 3.0)
+
+SCHEMES = {
+    "mrope": Scheme(
+        Chunked(),
+        [{}, {"base": 300.0}, {"sections": (1, 2, 3), "rotary_dim": 12, "frequencies": YARN}],
+        axes(**SECTIONS),
+        num_axes=3,
+    ),
+    "i_mrope": Scheme(
+        Interleaved(),
+        [
+            {},
+            {"base": 300.0, "layout": "interleaved"},
+            {"order": (2, 0, 1), "sections": (2, 1, 3), "rotary_dim": 12, "frequencies": YARN},
+            {"order": (1, 2, 0)},
+        ],
+        axes(
+            sections=Alternative((3, 1, 0), num_axes=3),
+            order=Alternative((1, 0, 2), num_axes=3),
+        ),
+        num_axes=3,
+    ),
+    "mhrope": Scheme(
+        Heads(),
+        [
+            {"axis_heads": (1, 1, 1)},
+            {"axis_heads": None, "base": 300.0},
+            {"axis_heads": (0, 2, 2), "rotary_dim": 12, "frequencies": YARN},
+        ],
+        axes(axis_heads=Alternative((1, 0, 1), num_axes=3)),
+        overrides={"axis_heads": (0, 1, 1)},  # Which two kv heads have too.
+        heads="sharded",
+        num_axes=3,
+    ),
+    "videorope": Scheme(
+        VideoRoPE(),
+        [{}, {"base": 300.0}, {"sections": (2, 2, 2), "rotary_dim": 12, "frequencies": YARN}],
+        axes(**EVEN_SECTIONS),
+        num_axes=3,
+    ),
+    "videorope_pp": Scheme(
+        VideoRoPEPP(),
+        [{}, {"base": 300.0}, {"sections": (4, 2, 2), "factor": 7.0, "layout": "interleaved"}],
+        {key: value for key, value in axes(**EVEN_SECTIONS).items() if key != "frequencies"}
+        | {"factor": Alternative(16.0, beside={"base": 100.0})},
+        num_axes=3,
+    ),
+    "hope_hybrid": Scheme(
+        HopeHybrid(),
+        [{}, {"base": 300.0}, {"sections": (2, 2, 2), "rotary_dim": 12, "frequencies": YARN}],
+        axes(**EVEN_SECTIONS),
+        num_axes=3,
+    ),
+    "time_rope": Scheme(
+        TimeRoPE(),
+        [{}, {"base": 300.0}, {"sections": (1, 2, 3), "rotary_dim": 12, "frequencies": YARN}],
+        axes(**SECTIONS) | {"layout": Alternative("half")},
+        num_axes=3,
+    ),
+}

@@ -1,0 +1,314 @@
+"""Rotation by several position axes, and their builders, against other people's code."""
+
+import dataclasses
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_checks import assert_frequencies, by_token, close, rotated, turn
+
+import posenc_jax
+from posenc_jax.rotary import positions as builders
+from posenc_jax.rotary.axes import STILL, chunked
+from posenc_jax.rotary.axis_frequencies import ByAxis
+from posenc_jax.rotary.frequencies import NTK, Default, PositionInterpolation, YaRN
+
+# Encodings
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        ("mrope_chunked_small", "mrope"),
+        ("mrope_chunked_128", "mrope"),
+        ("mrope_interleaved_small", "i_mrope"),
+        ("mrope_interleaved_128", "i_mrope"),
+        ("mrope_interleaved_partial", "i_mrope"),
+        ("mrope_interleaved_yarn", "i_mrope"),
+    ],
+)
+def test_mrope(name, scheme):
+    """Sections given, and the default, which is in their proportions."""
+    arrays, params = common.golden(name)
+    own = dict(head_dim=params["head_dim"], base=params["rope_theta"])
+    if "partial_rotary_factor" in params:
+        own["rotary_dim"] = int(params["partial_rotary_factor"] * params["head_dim"])
+    if "factor" in params:
+        train_length = params["original_max_position_embeddings"]
+        own["frequencies"] = YaRN(train_length, params["factor"])
+    positions = arrays["position_ids"].astype(np.int32)
+    for sections in (tuple(params["mrope_section"]), None):
+        encoding = posenc_jax.make(scheme, sections=sections, **own)
+        for key in ("q", "k"):
+            actual = rotated(encoding, by_token(arrays[key]), positions)
+            close(actual, by_token(arrays[f"{key}_rot"]), atol=3e-4)
+
+
+def test_mhrope():
+    arrays, params = common.golden("mhrope")
+    sizes = {key: params[key] for key in ("head_dim", "num_kv_heads")}
+    positions = arrays["position_ids"].astype(np.int32)
+    for axis_heads in (tuple(params["heads_thw"]), None):
+        encoding = posenc_jax.make("mhrope", axis_heads=axis_heads, **sizes)
+        for table, key in zip(encoding.prepare(positions, 20), ("cos", "sin"), strict=True):
+            expected = by_token(arrays[key])[..., : params["head_dim"] // 2]
+            close(table, expected, atol=2e-4)
+        for key in ("q", "k"):
+            actual = rotated(encoding, by_token(arrays[key]), positions)
+            close(actual, by_token(arrays[f"{key}_rot"]), atol=2e-4)
+        # The last kv head has no axis left, and its query heads none either.
+        np.testing.assert_array_equal(actual[:, :, -1], by_token(arrays["k"])[:, :, -1])
+
+
+@pytest.mark.parametrize("size", ["small", "full"])
+@pytest.mark.parametrize(("scheme", "name"), [("videorope", "videorope"), ("mrope", "mrope")])
+def test_videorope_applied(size, scheme, name):
+    """Positions are fractional."""
+    arrays, every = common.golden("videorope_apply")
+    params = every[size]
+    sections = tuple(params["mrope_section"])
+    positions = arrays[f"{size}/position_ids"]
+    assert (positions % 1 != 0).any()
+    for given in (sections, None):
+        encoding = posenc_jax.make(
+            scheme, head_dim=params["head_dim"], base=params["rope_theta"], sections=given
+        )
+        for key in ("q", "k"):
+            actual = rotated(encoding, by_token(arrays[f"{size}/{key}"]), positions)
+            close(actual, by_token(arrays[f"{size}/{name}_{key}"]), atol=5e-4)
+
+
+def test_hope_hybrid_is_videorope_without_time():
+    """Of two golden arrays: what time turns is as it came, the rest as in VideoRoPE."""
+    arrays, every = common.golden("videorope_apply")
+    params = every["small"]
+    encoding = posenc_jax.make(
+        "hope_hybrid", head_dim=params["head_dim"], base=params["rope_theta"]
+    )
+    time = np.array([*encoding.axes] * 2) == STILL
+    assert time.sum() == 2 * params["mrope_section"][0]
+    positions, q = arrays["small/position_ids"], by_token(arrays["small/q"])
+    actual = np.asarray(rotated(encoding, q, positions))
+    close(actual[..., ~time], by_token(arrays["small/videorope_q"])[..., ~time], atol=5e-4)
+    np.testing.assert_array_equal(actual[..., time], q[..., time])
+
+
+@dataclasses.dataclass(frozen=True)
+class Between:
+    """The mean of PI and NTK, which M-RoPE++ has for rows."""
+
+    factor: float
+    scale: float
+
+    def __call__(self, channels, base, length):
+        rules = PositionInterpolation(self.factor), NTK(self.scale)
+        return sum(rule(channels, base, length)[0] for rule in rules) / 2, 1.0
+
+
+@pytest.mark.parametrize("case", ["c0", "c1"])
+def test_yarn_v_and_its_baselines(case):
+    arrays, every = common.golden("videorope_yarnv_invfreq")
+    params = every[case]
+    train_length, factor = params["original_max_position"], params["factor"]
+    rope = dict(head_dim=params["head_dim"], base=params["base"])
+    scale = (train_length * factor - 1) / (train_length - 1)
+    sections = tuple(params["mrope_section"])
+    mrope_pp = ByAxis(chunked(sections), (Default(), Between(factor, scale), NTK(scale)))
+    stretch = dict(train_length=train_length, factor=factor)
+    for key, scheme, own in (
+        ("default", "videorope", {}),
+        ("ntk", "ntk", {"factor": factor}),
+        ("yarn", "yarn", {"attention_factor": 1.0, **stretch}),
+        ("videoropepp_v1", "videorope_pp", stretch),
+        ("mropepp", "mrope", {"frequencies": mrope_pp}),
+    ):
+        encoding = posenc_jax.make(scheme, **rope, **own)
+        assert_frequencies(encoding, arrays[f"{case}/{key}"])
+
+
+STORIES = ["uniform", "slow", "pause", "reverse", "warp", "shifted"]
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_time_rope(story):
+    arrays, params = common.golden("time_rope")
+    split = tuple(channels // 2 for channels in params["split_thw"])
+    q, k = by_token(arrays["q"]), by_token(arrays["k"])
+    positions = builders.story_time(arrays[f"{story}/tau"], *params["grid"])
+    for sections in (split, None):
+        encoding = posenc_jax.make(
+            "time_rope", head_dim=params["head_dim"], base=params["theta"], sections=sections
+        )
+        cos, sin = encoding.prepare(jnp.asarray(positions), 5)
+        close(cos[0, :, 0], arrays[f"{story}/cos"][:, ::2], atol=3e-4)
+        close(sin[0, :, 0], arrays[f"{story}/sin"][:, ::2], atol=3e-4)
+        turned = (rotated(encoding, x, positions) for x in (q, k))
+        logits = jnp.einsum("bthc,bshc->bhts", *turned)
+        scale = arrays[f"{story}/logits"][0, 0, 0, 0] / float(logits[0, 0, 0, 0])
+        np.testing.assert_allclose(scale, 1 / np.sqrt(params["head_dim"]), rtol=1e-4)
+        close(logits * scale, arrays[f"{story}/logits"], rtol=1e-4, atol=3e-4)
+
+
+# Positions
+
+
+def segments_of(arrays, params, case, row=0, **options):
+    """The segments of one row, its padding left out."""
+    ids = arrays[f"{case}/input_ids"]
+    tokens = {kind: params[f"{kind}_token_id"] for kind in ("image", "video")}
+    grids = {kind: arrays[f"{case}/{kind}_grid_thw"] for kind in tokens}
+    if len(ids) > 1:  # Here each row has one picture, the only one of its kind.
+        grids = {kind: grids[kind][: int(token in ids[row])] for kind, token in tokens.items()}
+    ids = ids[row][arrays[f"{case}/attention_mask"][row].astype(bool)]
+    options |= {f"{kind}_token": token for kind, token in tokens.items()}
+    options |= {f"{kind}_grids": each for kind, each in grids.items()}
+    merge = params["spatial_merge_size"]
+    return builders.segments_of(ids, merge=merge, **options)
+
+
+def assert_placed(arrays, case, row, placed, key="position_ids", delta=None):
+    mask = arrays[f"{case}/attention_mask"][row].astype(bool)
+    expected = arrays[f"{case}/{key}"][:, row][:, mask]
+    np.testing.assert_array_equal(placed.positions[:, 0], expected)
+    assert placed.positions.dtype == (np.float32 if expected.dtype == np.float32 else np.int32)
+    if delta is not None:
+        assert placed.rope_delta(len(mask)) == arrays[f"{case}/{delta}"][row, 0]
+
+
+CASES = ["text", "image", "two_images", "video_long", "batch_leftpad", "image_video"]
+
+
+def rows_of(arrays, case):
+    return range(len(arrays[f"{case}/input_ids"]))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("name", "build", "options"),
+    [
+        ("mm_positions_q2", builders.qwen2_vl, {}),
+        ("mm_positions_q3", builders.qwen3_vl, {"frame_by_frame": True}),
+    ],
+)
+def test_positions_of_qwen(name, build, options, case):
+    arrays, params = common.golden(name)
+    for row in rows_of(arrays, case):
+        placed = build(segments_of(arrays, params, case, row, **options))
+        assert_placed(arrays, case, row, placed, delta="rope_deltas")
+
+
+def q25(arrays, params, case, row):
+    seconds = arrays.get(f"{case}/second_per_grid")
+    segments = segments_of(arrays, params, case, row, seconds_per_frame=seconds)
+    return builders.qwen25_vl(segments, tokens_per_second=params["tokens_per_second"])
+
+
+Q25_CASES = [*CASES[:3], *(f"{case}_s{i}" for case in CASES[3:] for i in range(3))]
+
+
+@pytest.mark.parametrize("case", Q25_CASES)
+def test_positions_of_qwen25(case):
+    arrays, params = common.golden("mm_positions_q25")
+    for row in rows_of(arrays, case):
+        assert_placed(arrays, case, row, q25(arrays, params, case, row), delta="rope_deltas")
+
+
+def test_seconds_are_not_truncated():
+    """As they are in transformers 4.57: frames half a second apart would be in one place."""
+    arrays, params = common.golden("mm_positions_q25")
+    assert arrays["video_long_s1/second_per_grid"] == 0.5
+    times = np.unique(q25(arrays, params, "video_long_s1", 0).positions[0, 0, 4:24])
+    assert len(times) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("mm_positions_q2", lambda *case: builders.qwen2_vl(segments_of(*case))),
+        ("mm_positions_q25", q25),
+        (
+            "mm_positions_q3",
+            lambda *case: builders.qwen3_vl(segments_of(*case, frame_by_frame=True)),
+        ),
+    ],
+)
+def test_we_are_not_transformers_5(name, build):
+    """Its text goes on within the video, and its padding does not count."""
+    arrays, params = common.golden(name)
+    wrong, _ = common.golden(
+        {
+            "mm_positions_q2": "mm_positions_q2_tf5_divergence",
+            "mm_positions_q25": "mm_positions_q25_tf5_divergence",
+            "mm_positions_q3": "mm_positions_q3_tf5_divergence",
+        }[name]
+    )
+    for key in wrong:
+        case, kind = key.split("/")
+        mask = arrays[f"{case}/attention_mask"].astype(bool)
+        placed = [build(arrays, params, case, row) for row in rows_of(arrays, case)]
+        if kind == "rope_deltas":
+            ours = np.array([[each.rope_delta(mask.shape[1])] for each in placed])
+            assert (ours != wrong[key]).any()
+            continue
+        differ = [
+            not np.array_equal(each.positions[:, 0], wrong[key][:, row][:, mask[row]])
+            for row, each in enumerate(placed)
+        ]
+        # In a batch the row of the image agrees, but for its padding.
+        assert any(differ)
+
+
+@pytest.mark.parametrize("case", ["image", "two", "video", "late_image"])
+@pytest.mark.parametrize("reset", [False, True])
+def test_positions_of_mrope_i(case, reset):
+    arrays, params = common.golden("mrope_i_positions")
+    case = f"{case}_reset{int(reset)}"
+    segments = segments_of(arrays, params, case, frame_by_frame=True)
+    if reset:
+        placed = builders.spatial_reset(segments, stride=params["temporal_stride"])
+    else:
+        placed = builders.qwen3_vl(segments)
+    assert_placed(arrays, case, 0, placed, delta="rope_deltas")
+
+
+@pytest.mark.parametrize("case", ["text_image", "video", "video_even_grid", "batch", "two_videos"])
+def test_positions_of_videorope_and_its_baselines(case):
+    arrays, params = common.golden("videorope_positions")
+    for row in rows_of(arrays, case):
+        segments = segments_of(arrays, params, case, row)
+        for delta in params["scale_factors"]:
+            placed, key = builders.videorope(segments, delta=delta), f"videorope_d{delta}"
+            assert_placed(arrays, case, row, placed, key, delta=f"{key}_delta")
+        default = builders.videorope(segments)
+        key = f"videorope_d{params['default_scale_factor']}"
+        assert_placed(arrays, case, row, default, key)
+        for key, build in (
+            ("m_rope", builders.qwen2_vl),
+            ("vanilla", builders.vanilla),
+            ("time", builders.frame_time),
+            ("tad_rope", builders.tad_rope),
+        ):
+            assert_placed(arrays, case, row, build(segments), key)
+
+
+def test_a_paused_frame_turns_as_the_one_before():
+    arrays, params = common.golden("time_rope")
+    tau = arrays["pause/tau"]
+    same = np.flatnonzero(np.diff(tau) == 0)
+    assert same.size
+    encoding = posenc_jax.make("time_rope", head_dim=params["head_dim"])
+    positions = builders.story_time(tau, *params["grid"])
+    for table in jax.jit(encoding.prepare)(positions, 5):
+        frames = np.asarray(table).reshape(len(tau), -1)
+        np.testing.assert_array_equal(frames[same], frames[same + 1])
+
+
+def test_frequencies_of_time_rope_restart():
+    """Every axis has a fastest pair of one radian."""
+    encoding = posenc_jax.make("time_rope", head_dim=64)
+    cos, sin = turn(encoding, np.array([1]), 1)
+    rate = np.arctan2(sin, cos)[0]
+    np.testing.assert_allclose(rate[[0, 8, 20]], 1, rtol=1e-6)
+    np.testing.assert_allclose(rate[8:20], rate[20:], rtol=1e-6)
