@@ -59,9 +59,11 @@ def test_whole_numbers_of_either_type_are_the_same():
 def test_number_of_axes_must_fit():
     one, two = (common.build("seqpe", num_axes=n) for n in (1, 2))
     stacked = jnp.zeros((2, 1, 6), jnp.int32)
-    for encoding, positions in ((one, stacked), (two, text(6)), (two, jnp.zeros((3, 1, 6)))):
-        with pytest.raises(ValueError, match=r"but num_axes=[12] needs .*set num_axes"):
+    for encoding, positions in ((one, stacked), (two, jnp.zeros((3, 1, 6)))):
+        with pytest.raises(ValueError, match=r"this encoding has [12] position axes: pass \[[12]"):
             encoding.prepare(positions, 6)
+    of_text, on_both = two.prepare(text(6), 6), two.prepare(jnp.stack([text(6)] * 2), 6)
+    np.testing.assert_array_equal(of_text[0], on_both[0])
 
 
 def test_heads_must_fit():
