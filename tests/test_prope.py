@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
 from posenc_jax.encodings import prope
@@ -122,6 +123,20 @@ def test_a_camera_for_every_token():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_on_a_mesh_of_explicit_axes():
+    mesh = jax.make_mesh((2,), ("data",), (AxisType.Explicit,), devices=jax.devices()[:2])
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    cameras = [np.asarray(x, np.float32) for x in (VIEWMATS, INTRINSICS)]
+
+    @jax.jit
+    def run(viewmats, intrinsics, *sides):
+        return attended(transforms_of(viewmats=viewmats, intrinsics=intrinsics), *sides)
+
+    with jax.set_mesh(mesh):
+        actual = run(*jax.device_put([*cameras, *heads()], sharding))
+    np.testing.assert_allclose(actual, attended(transforms_of(), *heads()), atol=1e-5)
+
+
 def test_bfloat16_in_and_out():
     transforms, (q, _, _) = transforms_of(), heads()
     q = jnp.asarray(q, jnp.bfloat16)
@@ -136,7 +151,12 @@ def test_bfloat16_in_and_out():
         ({"time_channels": 4}, "leave a multiple of 8 of head_dim=22"),
         ({"time_channels": 0, "head_dim": 16}, r"time_channels=0 needs \[2, B, T\]: rows and"),
         ({"positions": POSITIONS[1:]}, r"\(2, 1, 12\), but time_channels=6 needs \[3, B, T\]"),
-        ({"viewmats": rigid(B, 5)}, "5 cameras, which cannot share 12 tokens"),
+        (
+            {"viewmats": rigid(B, 5), "intrinsics": None, "image_size": None},
+            "5 cameras, which cannot share 12 tokens",
+        ),
+        ({"viewmats": VIEWMATS[0]}, r"viewmats must be \[B, F, 4, 4\], not \(3, 4, 4\)"),
+        ({"intrinsics": INTRINSICS[:, :1]}, r"\(2, 1, 3, 3\) do not fit .* must be \(2, 3, 3, 3\)"),
         ({"image_size": None}, "image_size=None and intrinsics go together"),
     ],
 )

@@ -88,6 +88,7 @@ def prepare(
         )
     if (intrinsics is None) != (image_size is None):
         raise ValueError(f"image_size={image_size} and intrinsics go together: pass both or none")
+    _check_cameras(viewmats, intrinsics)
     T, cameras = positions.shape[-1], viewmats.shape[1]
     if T % cameras:
         raise ValueError(
@@ -97,8 +98,7 @@ def prepare(
     if image_size is not None:
         projection = _product(_lifted(intrinsics, *image_size), projection)
     projection, inverse = (
-        jnp.repeat(matrix, T // cameras, axis=1)
-        for matrix in (projection, jnp.linalg.inv(projection))
+        jnp.repeat(matrix, T // cameras, axis=1) for matrix in (projection, _inverse(projection))
     )
     *times, rows, columns = positions
     turns = [
@@ -130,12 +130,33 @@ def to_output(transforms: Transforms, out_BTHC) -> jax.Array:
     return _applied(out_BTHC, transforms.projection, back)
 
 
+def _check_cameras(viewmats, intrinsics):
+    if viewmats.ndim != 4 or viewmats.shape[2:] != (4, 4):
+        raise ValueError(f"viewmats must be [B, F, 4, 4], not {viewmats.shape}")
+    expected = (*viewmats.shape[:2], 3, 3)
+    if intrinsics is not None and intrinsics.shape != expected:
+        raise ValueError(
+            f"intrinsics of shape {intrinsics.shape} do not fit viewmats of shape "
+            f"{viewmats.shape}: they must be {expected}"
+        )
+
+
 def _lifted(intrinsics, height, width):
     """Intrinsics in shares of the image, ``[B, F, 4, 4]``."""
     to_shares = np.array([[1 / width, 0, -0.5], [0, 1 / height, -0.5], [0, 0, 1]], np.float32)
     shares = _product(to_shares[None, None], jnp.asarray(intrinsics, jnp.float32))
     lifted = jnp.pad(shares, [(0, 0), (0, 0), (0, 1), (0, 1)])
     return lifted.at[..., 3, 3].set(1.0)
+
+
+def _inverse(projection):
+    """Of ``[[A, t], [0, 1]]``, in closed form: on a mesh of Explicit axes there is no solver."""
+    top, bottom = projection[..., :3, :], projection[..., 3:, :]
+    a, b, c = (top[..., i, :3] for i in range(3))
+    columns = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=-1)
+    inverse = columns / (a * columns[..., 0]).sum(axis=-1)[..., None, None]
+    shift = -_product(inverse, top[..., 3:])
+    return jnp.concatenate([jnp.concatenate([inverse, shift], axis=-1), bottom], axis=-2)
 
 
 def _turn_of(positions_BT, channels, base) -> CosSin:
