@@ -90,6 +90,14 @@ def test_frames_must_fit(keywords, frames, message):
         build(**keywords)(jnp.zeros((B, T, D)), times_of(frames))
 
 
+def test_times_must_be_finite():
+    times = np.array([[0.0, np.nan, 2.0]], np.float32)
+    with pytest.raises(ValueError, match=r"times must be finite, not \[\[0.0, nan, 2.0\]\]"):
+        build()(jnp.zeros((B, T, D)), times)
+    compiled = run(build(), jnp.zeros((B, T, D)), times)
+    np.testing.assert_array_equal(np.isnan(compiled[0]).all(-1), np.arange(T) // 4 == 1)
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [({"source_frames": 0}, "source_frames=0 must be"), ({"time_scale": 0.0}, "time_scale=0.0")],

@@ -9,6 +9,7 @@ tells attention how far apart two times are, this one tells every token when it 
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 
@@ -66,7 +67,8 @@ class TimeAdaLN(nnx.Module):
         Args:
           x_BTD: the tokens, frame after frame.
           times: int or float32 ``[B, F * source_frames]``, F of which divides T; ``B`` may be 1. A
-            time for every token, F = T, is fine.
+            time for every token, F = T, is fine. Those not finite raise ValueError; under
+            ``jax.jit``, where values are not known, NaN makes their tokens NaN.
         """
         gamma, beta = self.modulation(times, x_BTD.shape[1])
         x = self.norm(x_BTD.astype(jnp.float32))
@@ -82,6 +84,8 @@ class TimeAdaLN(nnx.Module):
                 f"{source / self.source_frames:g} frames, which cannot share {length} tokens: each "
                 "must have as many"
             )
+        if not isinstance(times, jax.core.Tracer) and not np.isfinite(times).all():
+            raise ValueError(f"times must be finite, not {np.asarray(times).tolist()}")
         times = times.astype(jnp.float32) / self.time_scale
         e_BFE = self.convolution(times.reshape(B, -1, self.source_frames))
         gamma, beta = (
