@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import schemes
 from ml_collections import FrozenConfigDict
 from rich.console import Console
+from test_float64 import reference_attention
 
 import posenc_jax
 from experiments.data import Corpus, window_index
@@ -59,9 +61,11 @@ def test_whole_numbers_of_either_type_are_the_same():
 def test_number_of_axes_must_fit():
     one, two = (common.build("seqpe", num_axes=n) for n in (1, 2))
     stacked = jnp.zeros((2, 1, 6), jnp.int32)
-    for encoding, positions in ((one, stacked), (two, text(6)), (two, jnp.zeros((3, 1, 6)))):
-        with pytest.raises(ValueError, match=r"but num_axes=[12] needs .*set num_axes"):
+    for encoding, positions in ((one, stacked), (two, jnp.zeros((3, 1, 6)))):
+        with pytest.raises(ValueError, match=r"this encoding has [12] position axes: pass \[[12]"):
             encoding.prepare(positions, 6)
+    of_text, on_both = two.prepare(text(6), 6), two.prepare(jnp.stack([text(6)] * 2), 6)
+    np.testing.assert_array_equal(of_text[0], on_both[0])
 
 
 def test_heads_must_fit():
@@ -94,6 +98,31 @@ def test_heads_must_fit():
 def test_bad_values(bad, message):
     with pytest.raises(ValueError, match=message):
         common.build("seqpe", **bad)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"num_axes": 2}, {"num_axes": 3, "hook": "attn_mul", "mask_padding": True}],
+    ids=["two", "three"],
+)
+def test_attention_on_several_axes(own):
+    """Far outside the training block too, which ends at 5 or 3 on every axis."""
+    own = {"max_position": 100} | own
+    encoding = common.build("seqpe", **own)
+    positions = np.random.default_rng(0).integers(0, 100, (own["num_axes"], 2, 7))
+    positions[:, :, :3] //= 40
+    x_BTD = 0.5 * common.normal(0, 2, 7, common.WIDTH)
+    projections = common.projections()
+    expected = reference_attention(
+        schemes.ALL["seqpe"].equations,
+        x_BTD.astype(np.float64),
+        np.moveaxis(positions, 0, 1),
+        own,
+        common.parameters_float64(encoding),
+        [w.astype(np.float64) for w in projections],
+    )
+    actual = common.attention(encoding, x_BTD, positions.astype(np.int32), weights=projections)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=2e-5)
 
 
 # The random shift
@@ -220,10 +249,8 @@ def test_places_of_a_block():
 # Training
 
 
-@pytest.mark.parametrize("num_axes", [1, 2])
-def test_objectives_have_gradients_and_fall(num_axes):
-    """With fresh positions in every step; on two axes, which take longer, with the same ones."""
-    encoding = common.build("seqpe", num_axes=num_axes, max_position=1000, trained=False, **SMALL)
+def descend(encoding, keys):
+    """Loss and gradient of each step."""
     optimizer = optax.adam(3e-3)
 
     @jax.jit
@@ -232,18 +259,35 @@ def test_objectives_have_gradients_and_fall(num_axes):
         updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(encoding, updates), state, loss, gradient
 
-    state, losses = optimizer.init(encoding), []
-    for i, key in enumerate(jax.random.split(jax.random.key(3), 150 if num_axes == 1 else 60)):
-        key = key if num_axes == 1 else KEYS[0]
+    state = optimizer.init(encoding)
+    for key in keys:
         encoding, state, loss, gradient = step(encoding, state, key)
-        losses.append(float(loss))
-        if i == 20:
-            for path, g in common.parameter_paths(gradient):
-                assert np.isfinite(g).all(), path
-                assert ("pe_qk" in path) == (np.abs(g).max() == 0), path
+        yield float(loss), gradient
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+def test_objectives_have_gradients_and_fall(num_axes):
+    """With fresh positions in every step; on two axes, which take longer, with the same ones."""
+    encoding = common.build("seqpe", num_axes=num_axes, max_position=1000, trained=False, **SMALL)
+    keys = jax.random.split(jax.random.key(3), 150) if num_axes == 1 else [KEYS[0]] * 60
+    losses, gradients = zip(*descend(encoding, keys), strict=True)
+    for path, g in common.parameter_paths(gradients[20]):
+        assert np.isfinite(g).all(), path
+        assert ("pe_qk" in path) == (np.abs(g).max() == 0), path
     # Chance is 0.1 ln 8.
     assert abs(losses[0] - 0.1 * np.log(8)) < 0.02
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+def test_transfer_falls(num_axes):
+    """Fresh positions in every step; those of an untrained encoder are too alike to differ."""
+    one = dict(contrastive_weight=0.0, transfer_weight=1.0, encoder_layers=1)
+    encoding = common.build(
+        "seqpe", num_axes=num_axes, max_position=100, trained=False, **one, **SMALL
+    )
+    losses = [loss for loss, _ in descend(common.moved(encoding, 0, by=0.1), KEYS)]
+    assert np.mean(losses[-5:]) < 0.05 * np.mean(losses[:5])
 
 
 def test_each_objective_has_its_weight():

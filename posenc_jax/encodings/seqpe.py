@@ -53,7 +53,7 @@ class SeqPE(Encoding):
         "none" takes ``pe`` for both, which needs ``num_heads * head_dim == model_dim``.
       scalar_scale: s in the equation, for "attn_scalar".
       num_axes: position axes, whose digits make one string: positions are ``[num_axes, B, T]``,
-        or ``[B, T]`` for one.
+        or ``[B, T]``, the same on every axis.
       max_position: training positions, shifted ones and those of the regularisers, are below it
         on every axis; images have 100. It also says how many digits are read: larger positions
         of as many digits are fine, those of more digits raise ValueError, as negative and

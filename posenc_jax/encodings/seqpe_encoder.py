@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.gather import rows
+from posenc_jax.rotary.positions import on_axes
 
 BASE = 10
 
@@ -95,13 +96,7 @@ class DigitEncoder(nnx.Module):
 
     def __call__(self, positions) -> jax.Array:
         """float32 ``[B, T, E]``; NaN for a position that is not a number of ``max_digits``."""
-        positions_ABT = positions[None] if self.num_axes == 1 else positions
-        if positions_ABT.ndim != 3 or len(positions_ABT) != self.num_axes:
-            shape = "[B, T]" if self.num_axes == 1 else f"[{self.num_axes}, B, T]"
-            raise ValueError(
-                f"positions have shape {positions.shape}, but num_axes={self.num_axes} needs "
-                f"{shape}; set num_axes or pass the axes it names"
-            )
+        positions_ABT = on_axes(positions, self.num_axes)
         if not isinstance(positions, jax.core.Tracer):
             _check_range(np.asarray(positions), self.max_digits)
         limit = BASE**self.max_digits

@@ -23,20 +23,25 @@ def gelu(x):
 
 class SeqPE(NoPE):
     def vector(self, position, own, weights):
-        """``pe [E]`` of one position, from its string of digits."""
+        """``pe [E]`` of one position, ``[]`` or ``[A]``, from its string of digits."""
         size = len(str(own.get("max_position", 20000) - 1))
-        written = str(int(position))
-        string = written.rjust(size, "0")
+        numbers = [str(int(each)) for each in np.ravel(position)]
+        string = "".join(number.rjust(size, "0") for number in numbers)
         x = [
             weights["encoder.digit_table"][int(digit)] + weights["encoder.slot_table"][slot]
             for slot, digit in enumerate(string)
         ]
+        if len(numbers) > 1:
+            axes = np.repeat(weights["encoder.axis_table"], size, axis=0)
+            x = list(np.stack(x) + axes)
+        padding = [slot < size - len(n) for n in numbers for slot in range(size)]
+        size = len(string)
         x = np.stack([*x, weights["encoder.summary"]])
         may_see = np.ones((size + 1, size + 1), bool)
         if not own.get("bidirectional"):
             may_see = np.tri(size + 1, dtype=bool)
         if own.get("mask_padding"):
-            may_see[:, : size - len(written)] = False
+            may_see[:, :-1] &= ~np.array(padding)
             # Rows without anything to see are never seen either.
             may_see[~may_see.any(-1)] = True
         num_heads = own.get("encoder_heads", 1)
@@ -59,7 +64,7 @@ class SeqPE(NoPE):
         return pe / own.get("temperature", 1.0)
 
     def vectors(self, positions, own, weights):
-        return np.stack([self.vector(p, own, weights) for p in positions])
+        return np.stack([self.vector(p, own, weights) for p in positions.T])
 
     def embed(self, x, positions, own, weights):
         if own.get("hook") != "input_add":

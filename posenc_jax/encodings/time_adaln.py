@@ -1,0 +1,95 @@
+"""Time-AdaLN, normalisation that knows the world time.
+
+https://arxiv.org/abs/2512.05076 (BulletTime; its code is not published)
+
+``LN(z) * gamma(e) + beta(e)`` in front of attention, with ``e`` a convolution over the world times
+of a clip's frames and ``gamma``, ``beta`` small networks. It stands beside Time-RoPE: that one
+tells attention how far apart two times are, this one tells every token when it is.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+
+class Network(nnx.Module):
+    """Two layers, of which the last starts at zero."""
+
+    def __init__(self, hidden: int, model_dim: int, rngs: nnx.Rngs):
+        self.inner = nnx.Linear(hidden, hidden, rngs=rngs)
+        self.outer = nnx.Linear(hidden, model_dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
+
+    def __call__(self, e_BFE):
+        return self.outer(jax.nn.silu(self.inner(jax.nn.silu(e_BFE))))
+
+
+class TimeAdaLN(nnx.Module):
+    """LayerNorm without parameters of its own, scaled and shifted by the time.
+
+    [infer]: the width of the networks and their SiLU; that the convolution's kernel is its stride;
+    the start, which is ``LN`` itself.
+
+    Args:
+      model_dim: width of the residual stream.
+      hidden: width of the convolution's output and of the networks. Default: ``model_dim``.
+      source_frames: frames of the video that one frame of tokens stands for, as where a video
+        encoder has compressed four into one: what the convolution strides over.
+      time_scale: divides the times; about the length of a clip, so that they are numbers near 1.
+      rngs: initial values; those of the last layers are zero.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_dim: int,
+        rngs: nnx.Rngs,
+        hidden: int | None = None,
+        source_frames: int = 1,
+        time_scale: float = 1.0,
+    ):
+        if source_frames < 1:
+            raise ValueError(f"source_frames={source_frames} must be at least 1")
+        if not time_scale > 0:
+            raise ValueError(f"time_scale={time_scale!r} must be a positive number")
+        hidden = model_dim if hidden is None else hidden
+        self.source_frames = source_frames
+        self.time_scale = time_scale
+        self.norm = nnx.LayerNorm(
+            model_dim, use_scale=False, use_bias=False, use_fast_variance=False, rngs=rngs
+        )
+        self.convolution = nnx.Linear(source_frames, hidden, rngs=rngs)
+        self.scale, self.shift = (Network(hidden, model_dim, rngs) for _ in range(2))
+
+    def __call__(self, x_BTD, times):
+        """Residual stream in, what attention is to read out, ``[B, T, D]``.
+
+        Args:
+          x_BTD: the tokens, frame after frame.
+          times: int or float32 ``[B, F * source_frames]``, F of which divides T; ``B`` may be 1. A
+            time for every token, F = T, is fine. Those not finite raise ValueError; under
+            ``jax.jit``, where values are not known, NaN makes their tokens NaN.
+        """
+        gamma, beta = self.modulation(times, x_BTD.shape[1])
+        x = self.norm(x_BTD.astype(jnp.float32))
+        return (x * gamma + beta).astype(x_BTD.dtype)
+
+    def modulation(self, times, length: int) -> tuple[jax.Array, jax.Array]:
+        """float32 gamma and beta, ``[B, T, D]``, for another norm than this one's."""
+        B, source = times.shape
+        frames = source // self.source_frames
+        if source % self.source_frames or not 0 < frames <= length or length % frames:
+            raise ValueError(
+                f"times of shape {times.shape} with source_frames={self.source_frames} are "
+                f"{source / self.source_frames:g} frames, which cannot share {length} tokens: each "
+                "must have as many"
+            )
+        if not isinstance(times, jax.core.Tracer) and not np.isfinite(times).all():
+            raise ValueError(f"times must be finite, not {np.asarray(times).tolist()}")
+        times = times.astype(jnp.float32) / self.time_scale
+        e_BFE = self.convolution(times.reshape(B, -1, self.source_frames))
+        gamma, beta = (
+            jnp.repeat(network(e_BFE), length // frames, axis=1)
+            for network in (self.scale, self.shift)
+        )
+        return 1 + gamma, beta
