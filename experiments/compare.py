@@ -18,6 +18,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from experiments import report
+from experiments.config import make_encoding
 from experiments.data import SPLITS, Corpus, eval_windows, load_corpus, window_index
 from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
 from experiments.mesh import make_mesh, state_shardings
@@ -25,7 +26,8 @@ from experiments.preemption import PreemptedError
 from experiments.progress import stage
 from experiments.record import environment, open_run, read_json, write_json
 from experiments.study import Study
-from experiments.train import Recipe, initial_state, make_encoding, train
+from experiments.text import Text, text_state
+from experiments.train import Recipe, train
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS, lookup, own_keywords
 
@@ -86,9 +88,7 @@ class Comparison:
                 "mesh's context axis"
             )
         for point in {point.scheme: point for point in self.points}.values():
-            init = functools.partial(
-                initial_state, spec=self._spec(point.scheme), recipe=self.recipe
-            )
+            init = functools.partial(text_state, spec=self._spec(point.scheme), recipe=self.recipe)
             state_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
             for name in point.extensions:
                 self._extension(name, self.protocols.multiples[-1])
@@ -161,9 +161,8 @@ class Comparison:
             self.console.print("  done before, skipped", highlight=False)
             return
         model, summary = train(
-            self._spec(point.scheme),
+            Text(self._spec(point.scheme), self.recipe, self.windows),
             self.recipe,
-            self.windows,
             self.mesh,
             seed=point.seed,
             folder=folder,

@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 
 from experiments import preemption
 from experiments.mesh import batch_sharding, replicated
-from experiments.train import token_losses
+from experiments.text import token_losses
 
 
 @dataclasses.dataclass(frozen=True)

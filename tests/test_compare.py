@@ -139,10 +139,10 @@ def test_another_evaluation_uses_the_trained_checkpoint(finished, corpus, tmp_pa
 
 
 def test_one_scheme_failing_leaves_the_others(corpus, tmp_path, monkeypatch):
-    def failing(spec, *args, **kwargs):
-        if spec.encoding.name == "rope":
+    def failing(task, *args, **kwargs):
+        if task.spec.encoding.name == "rope":
             raise FloatingPointError("loss nan at step 3")
-        return train(spec, *args, **kwargs)
+        return train(task, *args, **kwargs)
 
     monkeypatch.setattr(compare, "train", failing)
     one, output = comparison(config(corpus), tmp_path)
