@@ -52,8 +52,9 @@ def get_config(preset: str = "small") -> ConfigDict:
     )
     # With factor 1 this is NTK again, when all sequences have the evaluated length.
     config.encodings.dynamic_ntk.factor = 2.0
-    # The learned table ends at the training length: what lies past it reads the last row.
+    # Learned tables end at the training length: what lies past it reads the last row.
     config.encodings.learned.out_of_range = "clamp"
+    config.encodings.learned_2d.out_of_range = "clamp"
     # FIRE's threshold is a quarter of the training length in the paper (512 of 2048). A reference
     # follows when the length is overridden.
     config.encodings.fire.init_length = config.train.get_ref("length").to_float() / 4

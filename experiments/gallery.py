@@ -37,6 +37,7 @@ def own(train_length: int) -> dict[str, dict[str, Any]]:
     """What schemes need to be shown past their training, at lengths of hundreds."""
     return {
         "learned": {"out_of_range": "clamp"},
+        "learned_2d": {"out_of_range": "clamp"},
         "llama4_temperature": {"floor_scale": train_length},
         "irope": {"floor_scale": train_length},
         "rnope_swa": {"window": train_length // 2},

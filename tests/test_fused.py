@@ -14,8 +14,19 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from posenc_jax.attention.fused import by_library, cudnn_takes, fused, is_fusable
 
 CHANGES_LOGITS = {
-    *("rerope", "leaky_rerope", "self_extend", "dual_chunk", "alibi", "t5", "kerple_log"),
-    *("kerple_power", "sandwich", "fire", "shaw", "deberta", "dape", "cope", "fox", "path"),
+    *("rerope", "leaky_rerope", "self_extend", "dual_chunk", "alibi", "alibi_2d", "t5"),
+    *(
+        "kerple_log",
+        "kerple_power",
+        "sandwich",
+        "fire",
+        "shaw",
+        "deberta",
+        "dape",
+        "cope",
+        "fox",
+        "path",
+    ),
 }
 
 CASES = {

@@ -41,4 +41,8 @@ class ALiBi(Encoding):
     def score(self, logits_BHTS, tile):
         slopes = self.slope_scale * alibi_slopes(self.num_heads)
         slopes_H = tile.of_heads(jnp.asarray(slopes, jnp.float32))
-        return logits_BHTS - slopes_H[None, :, None, None] * abs(tile.distance())
+        return logits_BHTS - slopes_H[None, :, None, None] * self.distance(tile)
+
+    def distance(self, tile):
+        """float32 ``[B, 1, T, S]``, 0 or more."""
+        return abs(tile.distance())

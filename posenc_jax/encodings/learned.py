@@ -34,36 +34,45 @@ class Learned(Encoding):
     def __init__(
         self, *, model_dim: int, train_length: int, rngs: nnx.Rngs, out_of_range: str = "error"
     ):
-        if out_of_range not in OUT_OF_RANGE:
-            raise ValueError(f"out_of_range={out_of_range!r} must be one of {OUT_OF_RANGE}")
+        check_out_of_range(out_of_range)
         self.out_of_range = out_of_range
         self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (train_length, model_dim)))
 
     def embed(self, x_BTD, positions):
-        size = self.table.shape[0]
+        table = self.table[...]
         if self.out_of_range == "interpolate":
-            table = self._between_rows(positions)
+            below, above, share = rows_between(positions, len(table))
+            share = share[..., None]
+            table = (1 - share) * rows(table, below) + share * rows(table, above)
         else:
-            if self.out_of_range == "clamp":
-                positions = jnp.round(jnp.clip(positions, 0, size - 1))
-            elif not isinstance(positions, jax.core.Tracer):
-                _check_range(np.asarray(positions), size)
-            # "fill" reads NaN past the end; a negative number would count from there, and a
-            # fraction would be cut off.
-            is_row = (positions >= 0) & (positions % 1 == 0)
-            positions = jnp.where(is_row, positions, size).astype(jnp.int32)
-            table = rows(self.table[...], positions, mode="fill", fill_value=jnp.nan)
+            row = row_of(positions, len(table), self.out_of_range)
+            table = rows(table, row, mode="fill", fill_value=jnp.nan)
         return x_BTD + table.astype(x_BTD.dtype)
 
-    def _between_rows(self, positions):
-        last = self.table.shape[0] - 1
-        longest = jnp.max(positions, axis=-1, keepdims=True)
-        place = jnp.clip(positions * jnp.minimum(1.0, last / jnp.maximum(longest, 1)), 0, last)
-        below = jnp.floor(place).astype(jnp.int32)
-        above = jnp.minimum(below + 1, last)
-        weight = (place - below)[..., None]
-        table = self.table[...]
-        return (1 - weight) * rows(table, below) + weight * rows(table, above)
+
+def check_out_of_range(out_of_range):
+    if out_of_range not in OUT_OF_RANGE:
+        raise ValueError(f"out_of_range={out_of_range!r} must be one of {OUT_OF_RANGE}")
+
+
+def row_of(positions, size: int, out_of_range: str) -> jax.Array:
+    """int32: the row of each position in a table of ``size``, or ``size`` where it has none."""
+    if out_of_range == "clamp":
+        positions = jnp.round(jnp.clip(positions, 0, size - 1))
+    elif not isinstance(positions, jax.core.Tracer):
+        _check_range(np.asarray(positions), size)
+    # A negative number would count from the end, and a fraction would be cut off.
+    is_row = (positions >= 0) & (positions < size) & (positions % 1 == 0)
+    return jnp.where(is_row, positions, size).astype(jnp.int32)
+
+
+def rows_between(positions, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Row below, row above and the share of the latter, of a sequence squeezed onto ``size``."""
+    last = size - 1
+    longest = jnp.max(positions, axis=-1, keepdims=True)
+    place = jnp.clip(positions * jnp.minimum(1.0, last / jnp.maximum(longest, 1)), 0, last)
+    below = jnp.floor(place).astype(jnp.int32)
+    return below, jnp.minimum(below + 1, last), place - below
 
 
 def _check_range(positions, size):

@@ -24,7 +24,8 @@ class RoPE(Encoding):
       head_dim: channels of one head.
       base: the slowest pair's wavelength is about ``2 pi base`` tokens.
       frequencies: a member of ``posenc_jax.rotary.frequencies``.
-      axes: the position axis that turns each pair (``posenc_jax.rotary.axes``); None for text.
+      axes: the position axis that turns each pair (``posenc_jax.rotary.axes``); None for text,
+        which may also be ``[B, T]`` where axes are named.
       rotary_dim: rotate only the first channels and pass the rest through (partial rotary); the
         exponents then count ``rotary_dim``. Default: all of ``head_dim``.
       layout: which channels form a pair. "half" pairs i with i + rotary_dim / 2 (GPT-NeoX, Llama
@@ -74,17 +75,18 @@ class RoPE(Encoding):
         return tuple((attention_factor * table)[:, :, None, :] for table in angles)
 
     def _positions_of_pairs(self, positions):
-        if self.axes is None:
-            if positions.ndim != 2:
-                raise ValueError(
-                    f"positions have shape {positions.shape}, but this RoPE has one axis; say "
-                    "which axis turns which pair with axes="
-                )
+        if positions.ndim == 2:
+            # Text: the same position on every axis.
             return positions[..., None]
-        if positions.ndim != 3 or positions.shape[0] <= max(self.axes):
+        if self.axes is None:
+            raise ValueError(
+                f"positions have shape {positions.shape}, but this RoPE has one axis; say "
+                "which axis turns which pair with axes="
+            )
+        if positions.shape[0] <= max(self.axes):
             raise ValueError(
                 f"axes={self.axes} needs positions [A, B, T] with A > {max(self.axes)}, "
-                f"not {positions.shape}"
+                f"or [B, T] for text, not {positions.shape}"
             )
         return jnp.moveaxis(positions[np.array(self.axes)], 0, -1)
 

@@ -17,6 +17,18 @@ def packed(segment_ids) -> jax.Array:
     return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
 
 
+def on_axes(positions, num_axes: int) -> jax.Array:
+    """``[num_axes, B, T]``; text, ``[B, T]``, has the same position on every axis."""
+    if positions.ndim == 2:
+        return jnp.stack([positions] * num_axes)
+    if len(positions) != num_axes:
+        raise ValueError(
+            f"positions have shape {positions.shape}, but this encoding has {num_axes} position "
+            f"axes: pass [{num_axes}, B, T], or [B, T] for text, or make it with other axes"
+        )
+    return positions
+
+
 def one_axis(positions):
     """``positions``, refused unless they have one axis."""
     if positions.ndim != 2:

@@ -1,0 +1,98 @@
+"""Learned absolute positions on a grid.
+
+https://arxiv.org/abs/2010.11929 (ViT)
+
+``x + P[row, column]`` with a trained vector for every cell of the training grid. Overrides
+``embed``.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.learned import check_out_of_range, row_of, rows_between
+from posenc_jax.gather import rows
+from posenc_jax.rotary.positions import on_axes
+
+
+class Learned2D(Encoding):
+    """One trained vector a cell of a grid.
+
+    Text, ``[B, T]``, lies on the diagonal: it has as many positions as the shortest side.
+
+    Args:
+      model_dim: width of the residual stream.
+      train_length: tokens in one training sequence.
+      grid: cells along each position axis, e.g. ``(rows, columns)``; positions are ``[A, B, T]``
+        in this order, or ``[B, T]``. Default: the largest square of no more than
+        ``train_length``.
+      out_of_range: what a position outside the grid means, on each axis as in ``Learned``: "error",
+        "clamp", or "interpolate", which squeezes an axis longer than the grid's onto it and reads
+        between cells, bilinearly as ViT does at another resolution.
+      rngs: initial values, N(0, 0.02).
+    """
+
+    shift_invariant = False
+
+    def __init__(
+        self,
+        *,
+        model_dim: int,
+        rngs: nnx.Rngs,
+        train_length: int | None = None,
+        grid: tuple[int, ...] | None = None,
+        out_of_range: str = "error",
+    ):
+        check_out_of_range(out_of_range)
+        if grid is None:
+            if train_length is None:
+                raise ValueError("a learned grid needs grid= or train_length=")
+            grid = (int(train_length**0.5 + 1e-9),) * 2
+        if not grid or not all(isinstance(side, int) and side > 0 for side in grid):
+            raise ValueError(f"grid={grid!r} must name one or more positive numbers of cells")
+        self.out_of_range = out_of_range
+        self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (*grid, model_dim)))
+
+    def embed(self, x_BTD, positions):
+        *grid, channels = self.table.shape
+        positions_ABT = on_axes(positions, len(grid))
+        cells = self.table[...].reshape(-1, channels)
+        if self.out_of_range == "interpolate":
+            table = _between_cells(cells, grid, positions_ABT)
+        else:
+            places = [
+                row_of(positions_BT, side, self.out_of_range)
+                for positions_BT, side in zip(positions_ABT, grid, strict=True)
+            ]
+            outside = [place == side for place, side in zip(places, grid, strict=True)]
+            is_outside = jnp.stack(outside).any(axis=0)
+            cell = jnp.where(is_outside, len(cells), _number(places, grid))
+            table = rows(cells, cell, mode="fill", fill_value=jnp.nan)
+        return x_BTD + table.astype(x_BTD.dtype)
+
+
+def _between_cells(cells, grid, positions_ABT):
+    """Multilinear between the corners around each position."""
+    sides = [
+        rows_between(positions_BT, side)
+        for positions_BT, side in zip(positions_ABT, grid, strict=True)
+    ]
+    table = jnp.zeros(())
+    for corner in itertools.product(*([(0, 1)] * len(grid))):
+        weight, places = jnp.ones(()), []
+        for is_above, (below, above, share) in zip(corner, sides, strict=True):
+            weight = weight * (share if is_above else 1 - share)
+            places.append(above if is_above else below)
+        table = table + weight[..., None] * rows(cells, _number(places, grid))
+    return table
+
+
+def _number(places, grid):
+    """Cells counted along the last axis first."""
+    number = 0
+    for place, side in zip(places, grid, strict=True):
+        number = number * side + place
+    return number

@@ -1,0 +1,57 @@
+"""Sinusoidal absolute positions on a grid.
+
+https://arxiv.org/abs/2104.02057 (MoCo v3), https://arxiv.org/abs/2111.06377 (MAE)
+
+The channels are split evenly between the position axes, the first axis first; each part has the
+sines and then the cosines of its axis. Overrides ``embed``.
+"""
+
+import jax.numpy as jnp
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.sinusoidal import sinusoids
+from posenc_jax.rotary.positions import on_axes
+
+
+class Sinusoidal2D(Encoding):
+    """Sines and cosines of the position along each axis, added once at the input.
+
+    MAE puts the column before the row: pass positions in that order for its table. Text,
+    ``[B, T]``, reads the same sinusoids of ``model_dim / num_axes`` channels on every axis: unlike
+    ``sinusoidal``'s, of which they are every ``num_axes``-th frequency, repeated.
+
+    Args:
+      model_dim: width of the residual stream, a multiple of ``2 * num_axes``.
+      num_axes: position axes; positions are ``[num_axes, B, T]``, or ``[B, T]``.
+      base: the slowest wavelength is about ``2 pi base`` positions.
+      token_scale: what the token embeddings are multiplied by before the addition; 1 in MAE.
+    """
+
+    shift_invariant = False
+
+    def __init__(
+        self,
+        *,
+        model_dim: int,
+        num_axes: int = 2,
+        base: float = 10000.0,
+        token_scale: float = 1.0,
+    ):
+        if num_axes < 1 or model_dim % (2 * num_axes):
+            raise ValueError(
+                f"model_dim={model_dim} must be a multiple of 2 * num_axes, with num_axes="
+                f"{num_axes}: every axis has as many sines as cosines"
+            )
+        self.model_dim = model_dim
+        self.num_axes = num_axes
+        self.base = base
+        self.token_scale = token_scale
+
+    def embed(self, x_BTD, positions):
+        channels = self.model_dim // self.num_axes
+        tables = [
+            sinusoids(positions_BT, channels, self.base, "half")
+            for positions_BT in on_axes(positions, self.num_axes)
+        ]
+        table = jnp.concatenate(tables, axis=-1)
+        return x_BTD * self.token_scale + table.astype(x_BTD.dtype)
