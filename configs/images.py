@@ -49,7 +49,7 @@ def get_config(preset: str = "small") -> ConfigDict:
             "num_axes": 2,
             "max_position": 100,
             "encoder_layers": 1,
-            "num_pivots": 8,
+            "num_pivots": 4,
             "num_candidates": 8,
             "num_offsets": 8,
         },

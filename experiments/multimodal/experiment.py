@@ -12,9 +12,9 @@ An experiment is one module with a subclass of ``Experiment``, one config, and o
     maps(scheme, model)      ``Map``s of attention over a grid, for the report
 
 and the config has ``schemes``, a comma-separated choice of ``variants``. A variant has the keywords
-of ``make`` in ``encoding``, and beside it whatever else the experiment reads of it: which positions,
-whether there are ruler tokens. One with ``of`` is not trained but evaluated on the checkpoint of
-that scheme, its encoding in the place of the trained one.
+of ``make`` in ``encoding``, and beside it whatever else the experiment reads of it: which
+positions, whether there are ruler tokens. One with ``of`` is not trained but evaluated on the
+checkpoint of that scheme, its encoding in the place of the trained one.
 """
 
 import dataclasses

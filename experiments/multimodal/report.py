@@ -121,12 +121,12 @@ def _table(study, panel) -> str:
 def _lines(study: Study, panels: list[Panel]) -> Figure:
     """A plot for each panel, its columns evenly spaced."""
     styles = styles_of({r["scheme"] for r in study.records})
-    columns = min(3, len(panels))
+    columns = min(2 if len(panels) < 5 else 3, len(panels))
     rows = -(-len(panels) // columns)
-    drawing = Figure(figsize=(max(5.0, 3.6 * columns), 3.3 * rows + 0.5), layout="constrained")
+    drawing = Figure(figsize=(8.8, 3.3 * rows + 0.5), layout="constrained")
     drawn = {}
-    for number_, panel in enumerate(panels, 1):
-        axes = drawing.add_subplot(rows, columns, number_)
+    for count, panel in enumerate(panels, 1):
+        axes = drawing.add_subplot(rows, columns, count)
         place = {x: i for i, x in enumerate(panel.xs)}
         for scheme, row in cells(study, panel).items():
             finite = {place[x]: cell for x, cell in row.items() if cell[0] < math.inf}
@@ -178,10 +178,8 @@ def _maps(study: Study) -> Iterator[str]:
         return
     schemes = list(dict.fromkeys(each["scheme"] for each in study.maps))
     captions = list(dict.fromkeys(each["caption"] for each in study.maps))
-    size = 1.5
-    drawing = Figure(
-        figsize=(size * len(captions) + 1.2, size * len(schemes) + 0.5), layout="constrained"
-    )
+    side = min(1.5, 7.6 / len(captions))
+    drawing = Figure(figsize=(8.8, side * len(schemes) + 0.5), layout="constrained")
     panels = drawing.subplots(len(schemes), len(captions), squeeze=False)
     for row, scheme in zip(panels, schemes, strict=True):
         row[0].set_ylabel(scheme, parse_math=False)
@@ -208,7 +206,7 @@ def _frequencies(study: Study, encodings: dict[str, Any]) -> Iterator[str]:
     if not spectra:
         return
     names = study.about["axes"]
-    drawing = Figure(figsize=(7.4, 0.55 * len(spectra) + 1.3), layout="constrained")
+    drawing = Figure(figsize=(8.8, 0.55 * len(spectra) + 1.3), layout="constrained")
     axes = drawing.add_subplot()
     for place, encoding in enumerate(spectra.values()):
         inv_freq, _ = encoding.frequencies(encoding.rotary_dim, encoding.base, 1)

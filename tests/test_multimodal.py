@@ -1,0 +1,348 @@
+"""What multimodal experiments share: models, batches, points, records and the report."""
+
+import io
+import json
+import shutil
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from experiments import preemption, sweep
+from experiments.config import defaults
+from experiments.mesh import make_mesh
+from experiments.multimodal import report
+from experiments.multimodal.experiment import Drawn, Experiment
+from experiments.multimodal.model import Decoder, ViT, attention_weights, grid, patches
+from experiments.multimodal.study import Map, Panel, Result, Study, cells
+from experiments.record import environment
+from experiments.train import Recipe, train
+from posenc_jax.rotary.positions import text
+
+T, PATCH_DIM = 6, 5
+SIZES = dict(model_dim=common.WIDTH, num_layers=2, num_heads=common.HEADS, mlp_dim=16)
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+# Models
+
+
+def test_patches_are_cut_row_by_row():
+    images = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    cut = patches(images, 2)
+    assert cut.shape == (2, 6, 12)
+    rows, columns = grid(2, 3)[:, 0]
+    for number, (row, column) in enumerate(zip(2 * rows, 2 * columns, strict=True)):
+        one = images[:, row : row + 2, column : column + 2]
+        np.testing.assert_array_equal(cut[:, number], one.reshape(2, -1))
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 30), (1, 30, 28), (1, 2, 2), (1, 0, 4)])
+def test_images_that_are_no_whole_patches_are_refused(shape):
+    with pytest.raises(ValueError, match=rf"{shape[1]} x {shape[2]} pixels.* 4 x 4"):
+        patches(np.zeros(shape), 4)
+
+
+def test_the_decoder_mixes_tokens_and_patches():
+    sizes = SIZES | {"vocab_size": 7, "patch_dim": PATCH_DIM}
+    model = Decoder(common.build("rope"), rngs=nnx.Rngs(0), **sizes)
+    assert model.causal
+    tokens = np.arange(T)[None] % 7
+    values = common.normal(1, 1, T, PATCH_DIM)
+    is_patch = np.array([[False, True, True, False, True, False]])
+    x_TD = np.asarray(model.embed({"tokens": tokens, "patches": values, "is_patch": is_patch}))[0]
+    table, matrix = np.asarray(model.embedding[...]), np.asarray(model.from_patch.kernel[...])
+    for i in range(T):
+        close(x_TD[i], values[0, i] @ matrix if is_patch[0, i] else table[tokens[0, i]])
+
+
+def test_the_vit_reads_all_patches_in_any_order():
+    model = ViT(common.build("nope"), patch_dim=PATCH_DIM, num_classes=3, rngs=nnx.Rngs(0), **SIZES)
+    values = common.normal(1, 2, T, PATCH_DIM)
+    logits = model(values, text(T))
+    assert logits.shape == (2, 3)
+    close(model(values[:, ::-1], text(T)), logits)
+    x_BD = np.asarray(model.hidden(values, text(T))).max(axis=1)
+    close(logits, x_BD @ np.asarray(model.embedding[...]).T)
+
+
+@pytest.mark.parametrize("name,causal", [("selective_rope", True), ("sinusoidal", False)])
+def test_attention_weights_are_those_of_the_model(name, causal):
+    """With them, the model's output is put together by hand."""
+    model = common.build_model(name, causal=causal)
+    tokens = np.random.default_rng(0).integers(0, common.VOCAB, (2, T))
+    weights = np.asarray(attention_weights(model, tokens, text(T)))
+    close(weights.sum(axis=-1), np.ones(weights.shape[:-1]))
+    x_BTD = model.layers.distinct[0].embed(model.embed(tokens), text(T))
+    for layer, weights_BHTS in enumerate(weights):
+        block = jax.tree.map(lambda p, layer=layer: p[layer], model.blocks)
+        v_BTHC = block.attention.v(block.attention_norm(x_BTD)).reshape(2, T, common.HEADS, -1)
+        out = np.einsum("bhts,bshc->bthc", weights_BHTS, v_BTHC)
+        x_BTD = x_BTD + block.attention.out(out.reshape(2, T, -1))
+        x_BTD = x_BTD + block.mlp(block.mlp_norm(x_BTD))
+    close(model.final_norm(x_BTD), model.hidden(tokens, text(T)))
+
+
+# Batches and training
+
+
+class Sums(Drawn):
+    """Which of two classes a vector belongs to: whether its sum is positive."""
+
+    def __init__(self, init, batch_size=8):
+        self.init, self.batch_size = init, batch_size
+
+    def draw(self, rng, count):
+        values = rng.standard_normal((count, 4, PATCH_DIM)).astype(np.float32)
+        return {"patches": values, "label": (values.sum(axis=(1, 2)) > 0).astype(np.int32)}
+
+    def loss(self, model, batch, key):
+        logits = jax.nn.log_softmax(model(batch["patches"], grid(2, 2), key=key))
+        return -jnp.take_along_axis(logits, batch["label"][:, None], axis=-1).mean()
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    task = Sums(None)
+    whole = task.batch(1, 2, 0, 1)
+    parts = [task.batch(1, 2, process, 2) for process in range(2)]
+    for key in ("patches", "label"):
+        for process, part in enumerate(parts):
+            np.testing.assert_array_equal(part[key], whole[key][process::2])
+    for seed, step in ((1, 3), (2, 2)):
+        assert (task.batch(seed, step, 0, 1)["patches"] != whole["patches"]).any()
+
+
+def vit(key):
+    sizes = SIZES | {"num_layers": 1, "patch_dim": PATCH_DIM, "num_classes": 2}
+    return ViT(common.build("nope"), rngs=nnx.Rngs(key), **sizes)
+
+
+def test_training_on_a_pytree_resumes_exactly(tmp_path, monkeypatch):
+    recipe = Recipe(length=4, batch_size=16, steps=3, accumulate=2, warmup_steps=1, log_every=1)
+    task, mesh = Sums(vit, 16), make_mesh((-1, 1, 1))
+
+    def run(name):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        console = Console(file=io.StringIO())
+        return train(task, recipe, mesh, seed=0, folder=folder, console=console)[0]
+
+    whole = run("whole")
+    with monkeypatch.context() as patch:
+        answers = iter([False, True])
+        patch.setattr(preemption, "requested", lambda: next(answers))
+        with pytest.raises(preemption.PreemptedError, match="step 2"):
+            run("stopped")
+    for a, b in zip(jax.tree.leaves(run("stopped")), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# Experiments
+
+
+class Toy(Experiment):
+    title = "Sums <&>"
+    summary = "Is the sum positive?"
+    axes = ("row", "column")
+
+    def load(self):
+        self.length = 4
+        self.panels = (
+            Panel("sums", "accuracy", "patches", (4, 9), trained=(4,)),
+            Panel("first logit", "error", "where", ("here", "there"), is_error=True),
+        )
+        self.data = {"digest": "abc"}
+
+    def task(self, scheme):
+        sizes = {"patch_dim": PATCH_DIM, "num_classes": 2}
+        return Sums(lambda key: self.make_model(ViT, scheme, key, **sizes))
+
+    def measure(self, scheme, model):
+        for count in (4, 9):
+            rows = common.normal(count, 5, count, PATCH_DIM)
+            logits = self.predict(_logits, model, rows)
+            assert logits.shape == (5, 2), "the batch of three that is filled up"
+            yield Result("sums", count, "accuracy", float(logits.argmax(axis=-1).mean()), 0.5)
+        close(logits, jax.jit(_logits)(model, rows))
+        for x, logit in zip(("here", "there"), logits[:, 0], strict=False):
+            yield Result("first logit", x, "error", float(logit))
+
+    def pictures(self):
+        return {"an <input>": np.eye(3)}
+
+    def maps(self, scheme, model):
+        yield Map("all", [[0.5, 0.25], [0.25, 0.0]], (0, 1))
+
+
+def _logits(model, rows):
+    side = round(rows.shape[1] ** 0.5)
+    return model(rows, grid(side, side))
+
+
+def config(**changes):
+    rope = {"name": "rope", "axes": (0, 1) * (common.HEAD_DIM // 4)}
+    config = ConfigDict(
+        {
+            "experiment": "toy",
+            "schemes": "turning,slower,nope",
+            "variants": {
+                "turning": {"encoding": rope},
+                "slower": {"of": "turning", "encoding": rope | {"base": 9.0}},
+                "nope": {"encoding": {"name": "nope"}},
+            },
+            "seeds": 1,
+            "mesh": (-1, 1, 1),
+            "model": SIZES | {"num_layers": 1},
+            "task": {},
+            "train": defaults(Recipe, leave_out=("length",)),
+            "eval": {"batch": 3},
+        }
+    )
+    config.train.update(batch_size=8, steps=2, warmup_steps=1)
+    config.update(changes)
+    return config
+
+
+def experiment(workdir, **changes):
+    output = io.StringIO()
+    return Toy(config(**changes), workdir, Console(file=output, width=200)), output
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    toy, output = experiment(workdir)
+    assert toy.run() == []
+    return workdir, toy.write_report("the command").read_text(), output.getvalue()
+
+
+def test_records_and_files(finished):
+    workdir, _, output = finished
+    results = json.loads((workdir / "results.json").read_text())
+    records = results["records"]
+    assert len(records) == 3 * 4 == (workdir / "results.csv").read_text().count("\n") - 1
+    assert {"scheme", "seed", "condition", "x", "metric", "value", "chance"} == set(records[0])
+    assert sorted(p.name for p in (workdir / "runs").iterdir()) == ["nope", "turning"]
+    first = {r["scheme"]: r["value"] for r in records if r["x"] == "here"}
+    assert first["slower"] != first["turning"], "evaluated under the encoding it was trained with"
+    trained = {r["scheme"]: r["trained"] for r in results["training"]}
+    assert trained == {"turning": "turning", "slower": "turning", "nope": "nope"}
+    run = json.loads((workdir / "runs/turning/seed0/run.json").read_text())["config"]
+    assert run["variant"]["encoding"]["name"] == "rope" and run["data"] == {"digest": "abc"}
+    assert "sums, accuracy:" in output and "chance" in output
+
+
+def test_a_page_has_everything_and_escapes_it(finished):
+    _, page, _ = finished
+    assert "Sums &lt;&amp;&gt;" in page and "an &lt;input&gt;" in page and "the command" in page
+    for heading in ("sums: accuracy", "first logit: error", "Attention over", "Frequencies by"):
+        assert heading in page
+    assert page.count("<svg") == 3 and "data:image/png;base64," in page
+    assert "<th class=text>chance<td>0.500<td>0.500" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_second_run_does_nothing_again(finished, monkeypatch):
+    monkeypatch.setattr(sweep, "train", lambda *a, **k: pytest.fail("trained again"))
+    again, output = experiment(finished[0])
+    assert again.run() == [] and output.getvalue().count("skipped") == 2
+
+
+def test_another_variant_in_the_same_place_is_refused(finished):
+    variants = config().variants
+    variants.nope.encoding.name = "alibi"
+    other, _ = experiment(finished[0], variants=variants)
+    (failure,) = other.run()
+    assert "variant.encoding.name was 'nope' and is now 'alibi'" in failure["reason"]
+
+
+def test_one_scheme_failing_leaves_the_others(finished, tmp_path, monkeypatch):
+    def measure(self, scheme, model):
+        if scheme == "nope":
+            raise FloatingPointError("not today")
+        yield Result("sums", 4, "accuracy", 1.0)
+
+    shutil.copytree(finished[0], tmp_path / "copy")
+    monkeypatch.setattr(Toy, "measure", measure)
+    toy, _ = experiment(tmp_path / "copy", eval={"batch": 2})  # evaluated anew, not trained
+    assert [f["scheme"] for f in toy.run()] == ["nope"]
+    page = toy.write_report("command").read_text()
+    assert "not today" in page and "<b>1.000</b>" in page
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"schemes": "turnin"}, "unknown scheme 'turnin', did you mean 'turning'"),
+        ({"schemes": "slower"}, "slower is evaluated on a trained turning; add turning"),
+        ({"seeds": 0}, "seeds=0"),
+        ({"train": {"batch_size": 12}}, "train.batch_size=12 must be a multiple of 8"),
+        ({"model": {"head_dim": 6}}, "axes names 4 channel pairs, but rotary_dim=6 has 3"),
+    ],
+)
+def test_bad_configs_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        experiment(tmp_path, **changes)
+
+
+# The report
+
+
+ACCURACY = Panel("sums", "accuracy", "patches", (4, 9), trained=(4,))
+
+
+def study(values, panel=ACCURACY, failures=()):
+    """``values``: by scheme and x, one number for each seed."""
+    records = [
+        {"scheme": scheme, "seed": seed, "condition": panel.condition, "x": x}
+        | {"metric": panel.metric, "value": value, "chance": 0.125}
+        for scheme, row in values.items()
+        for x, seeds in row.items()
+        for seed, value in enumerate(seeds)
+    ]
+    about = environment() | {"title": "t", "summary": "s", "axes": ("row",), "data": {}}
+    about |= {"command": "c", "config": {}, "date": "2026-01-01"}
+    return Study(records, [], [], list(failures), (panel,), about)
+
+
+def test_cells_are_means_with_their_errors_the_best_first():
+    found = cells(study({"a": {4: [0.5, 0.7], 9: [0.1]}, "b": {4: [1.0], 9: [0.2]}}), ACCURACY)
+    assert list(found) == ["b", "a"]
+    mean, stderr, seeds = found["a"][4]
+    assert (mean, seeds) == (pytest.approx(0.6), 2) and stderr == pytest.approx(0.1)
+    error = Panel("sums", "error", "patches", (4, 9), is_error=True)
+    assert list(cells(study({"a": {9: [0.1]}, "b": {9: [0.2]}}, error), error)) == ["a", "b"]
+    assert list(cells(study({"a": {9: [float("nan")]}, "b": {9: [0.2]}}), ACCURACY)) == ["b", "a"]
+
+
+def test_a_table_says_what_the_records_say(tmp_path):
+    values = {"a": {4: [0.5, 0.7], 9: [0.1, 0.3]}, "b": {4: [0.25], 9: [float("nan")]}}
+    failure = {"scheme": "b", "seed": 1, "reason": "out of memory"}
+    results = study(values, failures=[failure])
+    page = report.write(tmp_path, results, {}, {}).read_text()
+    assert "<b>0.600</b><small> ± 0.100</small>" in page
+    assert "<td>0.250<small> (1 of 2 seeds)</small>" in page and "not finite" in page
+    assert "out of memory" in page and "<th class=text>chance<td>0.125<td>0.125" in page
+    assert page.count("<svg") == 1 and "Attention" not in page
+    first = (tmp_path / "report.html").read_bytes()
+    assert report.write(tmp_path, results, {}, {}).read_bytes() == first
+    output = io.StringIO()
+    report.print_tables(results, Console(file=output, width=100))
+    assert "0.600 ± 0.100" in output.getvalue() and "out of memory" in output.getvalue()
+
+
+def test_a_study_that_says_nothing_or_the_same_twice_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="nothing to report"):
+        report.write(tmp_path, study({}), {}, {})
+    twice = study({"a": {4: [0.5]}})
+    twice.records.append(twice.records[0])
+    with pytest.raises(ValueError, match="two records of a, seed 0, sums, x 4"):
+        report.write(tmp_path, twice, {}, {})
