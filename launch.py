@@ -1,12 +1,14 @@
 """The one entry point, on every host.
 
     python launch.py --config=configs/extrapolation.py:small --workdir=runs/small
+    python launch.py --config=configs/images.py:small --workdir=runs/images
 
-Runs the comparison of a config and writes its report. What is already finished in the workdir is
+Runs the experiment of a config and writes its report. What is already finished in the workdir is
 not done again, so the same command resumes after an interruption. With --task_id=N only point N is
 run, for a queue that starts one job a point.
 """
 
+import importlib
 import os
 import shlex
 import socket
@@ -22,6 +24,12 @@ from absl import app, flags, logging  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 from rich.console import Console  # noqa: E402
 
+# "module:class", imported when a config says that it is for it.
+EXPERIMENTS = {
+    "extrapolation": "experiments.compare:Comparison",
+    "images": "experiments.multimodal.images:Images",
+}
+
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, and :preset if any.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, results and the report.")
 TASK_ID = flags.DEFINE_integer(
@@ -32,7 +40,6 @@ TASK_ID = flags.DEFINE_integer(
 
 
 def main(_) -> int:
-    from experiments.compare import Comparison
     from experiments.preemption import PreemptedError
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
@@ -40,9 +47,9 @@ def main(_) -> int:
     workdir = Path(WORKDIR.value)
     _start_jax(workdir)
     try:
-        comparison = Comparison(CONFIG.value, workdir, console)
-        failures = comparison.run(None if TASK_ID.value < 0 else TASK_ID.value)
-        path = comparison.write_report(shlex.join(["python", *sys.argv]))
+        experiment = _experiment(CONFIG.value.experiment)(CONFIG.value, workdir, console)
+        failures = experiment.run(None if TASK_ID.value < 0 else TASK_ID.value)
+        path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -53,6 +60,13 @@ def main(_) -> int:
     for failure in failures:
         console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
     return 1 if failures else 0
+
+
+def _experiment(name: str):
+    if name not in EXPERIMENTS:
+        raise ValueError(f"config.experiment={name!r} must be one of {', '.join(EXPERIMENTS)}")
+    module, attribute = EXPERIMENTS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _start_jax(workdir: Path) -> None:

@@ -33,6 +33,7 @@ setup(
     extras_require={
         "test": ["pytest", "pytest-xdist", "ruff", "mypy"],
         "data": ["datasets"],
+        "images": ["mlxtend", "pillow"],
         "plots": ["matplotlib"],
         "tensorboard": ["tensorboardX"],
         "benchmark": ["torch"],

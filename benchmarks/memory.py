@@ -18,7 +18,8 @@ import optax
 from ml_collections import FrozenConfigDict
 
 from benchmarks.ours import shape_parser
-from experiments.train import Recipe, initial_state, token_losses
+from experiments.text import text_state, token_losses
+from experiments.train import Recipe
 from posenc_jax.rotary import positions
 
 
@@ -41,7 +42,7 @@ def temporaries(args, losses, remat: bool, implementation: str) -> int:
     }
     spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": model})
     recipe = Recipe(length=args.length, batch_size=args.batch, steps=1)
-    init = functools.partial(initial_state, spec=spec, recipe=recipe)
+    init = functools.partial(text_state, spec=spec, recipe=recipe)
     state = jax.eval_shape(init, jax.random.key(0))
     tokens = jax.ShapeDtypeStruct((args.batch, args.length + 1), "int32")
     gradient = jax.jit(jax.grad(lambda model, tokens: losses(model, tokens).mean()))

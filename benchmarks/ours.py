@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from experiments.train import Recipe, initial_state, train_step
+from experiments.text import mean_loss, text_state
+from experiments.train import Recipe, train_step
 
 VOCAB = 256
 
@@ -38,12 +39,13 @@ def jax_step(args, name: str, tokens):
         "num_heads": args.heads,
     }
     spec = FrozenConfigDict({"encoding": {"name": name}, "model": model})
-    state = jax.jit(functools.partial(initial_state, spec=spec, recipe=recipe))(jax.random.key(0))
-    function = jax.jit(train_step, static_argnames="recipe", donate_argnames="state")
+    state = jax.jit(functools.partial(text_state, spec=spec, recipe=recipe))(jax.random.key(0))
+    options = {"loss": mean_loss, "recipe": recipe}
+    function = jax.jit(functools.partial(train_step, **options), donate_argnames="state")
     holder, key = {"state": state}, jax.random.key(1)
 
     def step():
-        holder["state"], numbers = function(holder["state"], tokens, key, recipe=recipe)
+        holder["state"], numbers = function(holder["state"], tokens, key)
         jax.block_until_ready(holder["state"])
         return float(numbers["loss"])
 

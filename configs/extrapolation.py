@@ -31,6 +31,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
     config = ConfigDict()
+    config.experiment = "extrapolation"
     # Names of the registry, comma-separated; "all" leaves out patterns that do not fit the layers.
     config.schemes = "all"
     config.seeds = 3

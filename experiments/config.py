@@ -8,9 +8,10 @@ import inspect
 import typing
 from collections.abc import Callable
 
+from flax import nnx
 from ml_collections import ConfigDict, config_dict
 
-from posenc_jax import REGISTRY
+from posenc_jax import REGISTRY, Encoding, Layers, make
 from posenc_jax.registry import keywords, lookup, own_keywords
 
 
@@ -44,6 +45,21 @@ def encoding_defaults() -> ConfigDict:
             }
         )
     return config
+
+
+def make_encoding(encoding, model, train_length: int, rngs: nnx.Rngs | None) -> Encoding | Layers:
+    """What ``encoding`` (a name and its own keywords) builds in a model of these sizes."""
+    head_dim = model.get("head_dim") or model["model_dim"] // model["num_heads"]
+    return make(
+        **encoding,
+        num_heads=model["num_heads"],
+        num_kv_heads=model.get("num_kv_heads"),
+        head_dim=head_dim,
+        model_dim=model["model_dim"],
+        num_layers=model["num_layers"],
+        train_length=train_length,
+        rngs=rngs,
+    )
 
 
 def _field(default, annotation):

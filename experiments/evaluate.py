@@ -17,6 +17,7 @@ Beside them, the loss at each position of the longest context.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -24,9 +25,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import preemption
-from experiments.mesh import batch_sharding, replicated
-from experiments.train import token_losses
+from experiments.batches import in_batches
+from experiments.mesh import replicated
+from experiments.text import token_losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,24 +89,14 @@ class Scorer:
 
     def __call__(self, windows_NL, encoding) -> np.ndarray:
         """float64 ``[N, L - 1]`` losses of ``windows_NL``, nats."""
-        count, width = windows_NL.shape
+        width = windows_NL.shape[1]
         shards = self._mesh.shape["data"]
         rows = max(1, self._batch_tokens // (width * shards)) * shards
         losses = []
-        for start in range(0, count, rows):
-            batch = windows_NL[start : start + rows]
-            # A last batch that is short repeats its first row, so that one program serves all.
-            padding = np.repeat(batch[:1], rows - len(batch), axis=0)
-            full = np.concatenate([batch, padding])
-            on_mesh = jax.make_array_from_callback(
-                full.shape, batch_sharding(self._mesh), full.__getitem__
-            )
-            if preemption.requested():
-                raise preemption.PreemptedError("asked to stop in an evaluation: run again")
-            with jax.set_mesh(self._mesh):
-                batch_losses = self._losses(self._model, on_mesh, encoding)
-            losses.append(np.asarray(batch_losses)[: len(batch)])
-            self._advance(f"{width - 1} tokens", steps=len(batch) * (width - 1))
+        score = functools.partial(self._losses, self._model, encoding=encoding)
+        for batch_losses in in_batches(score, windows_NL, rows, self._mesh):
+            losses.append(batch_losses)
+            self._advance(f"{width - 1} tokens", steps=batch_losses.size)
         return np.concatenate(losses).astype(np.float64)
 
 

@@ -36,11 +36,10 @@ def draw(study: Study) -> dict[str, str]:
     ]
     by_length = summarise(study.records, split="test", protocol="last")
     by_position = summarise(points, split="test", protocol="curve", metric="loss")
-    styles = _styles(by_length | by_position)
+    styles = styles_of(by_length | by_position)
     length = (by_length, styles, "context length in tokens", "bits per byte")
     position = (by_position, styles, "position in the longest context", "nats per token")
-    # Text as paths looks the same without the font, and the salt keeps ids the same in every run.
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "x", "font.size": 9}):
+    with drawing_style():
         drawn = {
             "loss_vs_length": _lines(study, *length) if by_length else None,
             "loss_vs_position": _lines(study, *position) if by_position else None,
@@ -49,7 +48,13 @@ def draw(study: Study) -> dict[str, str]:
         return {name: svg(figure) for name, figure in drawn.items() if figure}
 
 
-def _styles(names: Iterable[str]) -> dict[str, dict]:
+def drawing_style():
+    """Text as paths looks the same without the font, and the salt keeps ids the same every time."""
+    return matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "x", "font.size": 9})
+
+
+def styles_of(names: Iterable[str]) -> dict[str, dict]:
+    """How the line of each scheme is drawn."""
     # 7 colours and 4 dashes share no factor: 28 names in alphabetical order differ.
     cycle = enumerate(sorted(set(names) - {BASELINE}))
     styles = {
@@ -151,7 +156,7 @@ def _panels(study: Study) -> Figure | None:
     if len(found) < 2 or not names:
         return None
     names = names[:: -(-len(names) // 6)]
-    styles = _styles(found)
+    styles = styles_of(found)
     rows = -(-len(names) // 3)
     figure = Figure(figsize=(8.8, 2.4 * rows + 0.4), layout="constrained")
     for i, name in enumerate(names):

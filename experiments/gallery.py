@@ -18,13 +18,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 from flax import nnx
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments.figures import COLOURS, svg
+from experiments.figures import COLOURS, drawing_style, svg
 from experiments.progress import stage
 from experiments.record import write_files
 from posenc_jax import REGISTRY, Encoding, Layers, Tokens, describe, logits, make
@@ -182,7 +181,7 @@ def main():
     cards = []
     with (
         stage("gallery", len(names), console) as advance,
-        matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "x", "font.size": 9}),
+        drawing_style(),
     ):
         for name in names:
             cards.append(card(name, args))

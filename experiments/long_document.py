@@ -29,9 +29,11 @@ from rich.console import Console
 
 from experiments import preemption
 from experiments.checkpoint import Checkpoints
+from experiments.config import make_encoding
 from experiments.progress import stage
 from experiments.record import open_run, read_json, write_json
-from experiments.train import Recipe, initial_state, make_encoding
+from experiments.text import text_state
+from experiments.train import Recipe
 from posenc_jax import Cache, Layers, Transformer, cross_entropy
 from posenc_jax.rotary import positions
 
@@ -197,7 +199,7 @@ def load_run(folder: Path) -> tuple[Transformer, dict]:
         )
     config = run["config"]
     spec = FrozenConfigDict({key: config[key] for key in ("encoding", "model")})
-    init = functools.partial(initial_state, spec=spec, recipe=Recipe(**config["train"]))
+    init = functools.partial(text_state, spec=spec, recipe=Recipe(**config["train"]))
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),

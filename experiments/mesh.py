@@ -58,8 +58,8 @@ def state_shardings(state, mesh: Mesh):
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Token batches ``[B, T]``: sequences over ``data``."""
-    return NamedSharding(mesh, P("data", None))
+    """Batches of any rank: their rows over ``data``."""
+    return NamedSharding(mesh, P("data"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

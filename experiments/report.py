@@ -41,6 +41,14 @@ def write(folder: str | Path, study: Study) -> Path:
     """
     _check(study)
     drawn = figures.draw(study)
+    files = result_files(study) | {"report.html": _page(study, drawn)}
+    named = {f"{name}.svg": svg for name, svg in drawn.items() if name != "protocols"}
+    write_files(Path(folder), files | named)
+    return Path(folder) / "report.html"
+
+
+def result_files(study) -> dict[str, str]:
+    """``results.csv``, of the ``records`` of a study, and ``results.json``, of everything."""
     table = io.StringIO(newline="")
     columns = dict.fromkeys(key for record in study.records for key in record)
     rows = csv.DictWriter(table, list(columns), lineterminator="\n")
@@ -48,14 +56,10 @@ def write(folder: str | Path, study: Study) -> Path:
     rows.writerows(study.records)
     python_json = json.dumps(dataclasses.asdict(study), default=_native)
     everything = json.loads(python_json, parse_constant=lambda _: None)
-    files = {
+    return {
         "results.csv": table.getvalue(),
         "results.json": json.dumps(everything, indent=1) + "\n",
-        "report.html": _page(study, drawn),
     }
-    named = {f"{name}.svg": svg for name, svg in drawn.items() if name != "protocols"}
-    write_files(Path(folder), files | named)
-    return Path(folder) / "report.html"
 
 
 def print_table(study: Study, console: Console | None = None) -> None:
@@ -130,44 +134,50 @@ FIGURES = {
 
 
 def _page(study: Study, drawn: dict[str, str]) -> str:
-    about = {key: _text(value) for key, value in study.about.items()}
+    about = {key: text(value) for key, value in study.about.items()}
     seeds = ", ".join(map(str, sorted({r["seed"] for r in study.records}))) or "none"
     title = "Length extrapolation of positional encodings"
     count = len({r["scheme"] for r in study.records})
-    command = study.about["command"].replace(
-        " --", " \\\n  --"
-    )  # a browser would break inside "--"
-    setup = {key: study.about[key] for key in ("config", "versions")}
+    intro = (
+        f"{count} encodings, trained at {about['train_length']} tokens and tested at longer "
+        f"lengths; seeds: {seeds}. The main test scores the same last {about['last_tokens']} "
+        "tokens at every length: only the context before them grows. Corpus: "
+        f"{about['corpus']}, digest <code>{about['corpus_digest']}</code>."
+    )
     sections = ["".join(_section(study, e)) for e in evaluations(study)]
-    parts = [
+    figure_parts = [figure(name, *FIGURES[name], svg) for name, svg in drawn.items()]
+    return page(title, intro, study, [*sections[:1], *figure_parts, *sections[1:]])
+
+
+def page(title: str, intro: str, study, parts: list[str]) -> str:
+    """One HTML page, whole in itself: what was run, what failed, ``parts``, cost and config."""
+    about = {key: text(value) for key, value in study.about.items()}
+    # A browser would break inside "--".
+    command = study.about["command"].replace(" --", " \\\n  --")
+    setup = {key: study.about[key] for key in ("config", "versions")}
+    everything = [
         "<!doctype html><html lang=en><meta charset=utf-8>"
         f"<meta name=viewport content='width=device-width'><title>{title}</title>"
-        f"<style>{STYLE}</style><h1>{title}</h1><p>{count} encodings, trained at "
-        f"{about['train_length']} tokens and tested at longer lengths; seeds: {seeds}. The main "
-        f"test scores the same last {about['last_tokens']} tokens at every length: only the "
-        f"context before them grows. Corpus: {about['corpus']}, digest "
-        f"<code>{about['corpus_digest']}</code>. Device: {about['device']}. Revision "
+        f"<style>{STYLE}</style><h1>{title}</h1><p>{intro} Device: {about['device']}. Revision "
         f"<code>{about['git']}</code>, {about['date']}.</p>",
-        f"<pre>{_text(command)}</pre>",
+        f"<pre>{text(command)}</pre>",
         _failures(study),
-        *sections[:1],
-        *(_figure(name, svg) for name, svg in drawn.items()),
-        *sections[1:],
+        *parts,
         _training(study),
         "<details><summary>Configuration and versions</summary>",
-        f"<pre>{_text(json.dumps(setup, indent=2, default=_native))}</pre></details>\n",
+        f"<pre>{text(json.dumps(setup, indent=2, default=_native))}</pre></details>\n",
     ]
-    return "\n".join(parts)
+    return "\n".join(everything)
 
 
 def _section(study: Study, evaluation: Evaluation) -> Iterator[str]:
     split, name = evaluation[0], f"{evaluation[0]} split, {evaluation_name(study, evaluation)}"
     if evaluation[1] != "last":
-        yield f"<details><summary>Bits per byte: {_text(name)}</summary>"
+        yield f"<details><summary>Bits per byte: {text(name)}</summary>"
         yield _table(study, evaluation) + "</details>"
         return
     domain = "" if split == "test" else " across domains"
-    yield f"<h2>Bits per byte{domain}: {_text(name)}</h2>{_table(study, evaluation)}"
+    yield f"<h2>Bits per byte{domain}: {text(name)}</h2>{_table(study, evaluation)}"
     keys = " ".join(f"<span class=key{_shade(w)}>{w:.0%}</span>" for w in (0, 0.05, 0.2, 0.5))
     yield (
         "<figcaption>Lower is better: mean ± standard error over seeds, best of a column in bold, "
@@ -186,13 +196,13 @@ def _table(study: Study, evaluation: Evaluation, metric: str = "bits_per_byte") 
     heads = ["{}<small>{}</small>".format(*heading(study, column)) for column in view.columns]
     rows = {}
     for scheme in view.order:
-        rows[scheme] = [f"<td class=text>{_text(trained.get(scheme, ''))}"] * is_swapped
+        rows[scheme] = [f"<td class=text>{text(trained.get(scheme, ''))}"] * is_swapped
         for column in view.columns:
             mean, extra, mark = view.words(scheme, column)
             mean = f"<b>{mean}</b>" if view.is_best(scheme, column) else mean
             shade = _shade(view.worse(scheme, column))
             rows[scheme].append(f"<td{shade}>{mean}<small>{extra}</small><i>{mark}</i>")
-    return _grid(["<th class=text>trained as"] * is_swapped + [f"<th>{h}" for h in heads], rows)
+    return grid(["<th class=text>trained as"] * is_swapped + [f"<th>{h}" for h in heads], rows)
 
 
 def _training(study: Study) -> str:
@@ -207,21 +217,22 @@ def _training(study: Study) -> str:
             shown = f"{mean:,.{places}f}" if mean < math.inf else "not finite"
             extra = f"<small> ± {stderr:,.{places}f}</small>" if stderr else ""
             rows.setdefault(scheme, []).append(f"<td>{shown}{extra}")
-    heads = [f"<th>{key.replace('final_loss', 'final nats per token')}" for key in digits]
-    return f"<h2>Training cost</h2>{_grid(heads, rows)}" if rows else ""
+    heads = [f"<th>{key.replace('final_loss', 'final loss, nats')}" for key in digits]
+    return f"<h2>Training cost</h2>{grid(heads, rows)}" if rows else ""
 
 
-def _grid(heads: list[str], rows: dict[str, list[str]]) -> str:
+def grid(heads: list[str], rows: dict[str, list[str]]) -> str:
+    """A table with a row for each scheme; heads and cells begin with their tags."""
     body = "".join(
-        f"<tr{' class=baseline' * (name == BASELINE)}><th class=text>{_text(name)}{''.join(cells)}"
+        f"<tr{' class=baseline' * (name == BASELINE)}><th class=text>{text(name)}{''.join(cells)}"
         for name, cells in rows.items()
     )
     head = f"<thead><tr><th class=text>scheme{''.join(heads)}"
     return f"<div class=wide><table>{head}<tbody>{body}</table></div>"
 
 
-def _figure(name: str, svg: str) -> str:
-    title, caption = FIGURES[name]
+def figure(name: str, title: str, caption: str, svg: str) -> str:
+    """A figure with an id-safe ``name`` of its own."""
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg[svg.index("<svg") :])
     # An id may occur once in a page, and matplotlib calls the parts of every figure the same.
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
@@ -233,7 +244,7 @@ def _figure(name: str, svg: str) -> str:
 
 def _failures(study: Study) -> str:
     reasons = "".join(
-        f"<li><b>{_text(f['scheme'])}</b>, seed {_text(f['seed'])}: {_text(f['reason'])}"
+        f"<li><b>{text(f['scheme'])}</b>, seed {text(f['seed'])}: {text(f['reason'])}"
         for f in study.failures
     )
     head = f"<div class=failed><b>Runs that failed: {len(study.failures)}</b>"
@@ -249,7 +260,8 @@ def _shade(worse: float) -> str:
     return " style='background:#{:02x}{:02x}{:02x}'".format(*rgb)
 
 
-def _text(value) -> str:
+def text(value) -> str:
+    """``value`` as HTML shows it."""
     return html.escape(str(value))
 
 

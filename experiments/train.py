@@ -1,32 +1,47 @@
-"""Training one model: state, step and loop."""
+"""Training one model on one task: state, step and loop."""
 
 import dataclasses
 import functools
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from flax import nnx
-from jax.sharding import Mesh, PartitionSpec
-from ml_collections import FrozenConfigDict
+from jax.sharding import Mesh
 from rich.console import Console
 
 from experiments import preemption
 from experiments.checkpoint import Checkpoints
-from experiments.data import WindowIndex, train_batch
 from experiments.mesh import batch_sharding, path_name, replicated, state_shardings
 from experiments.progress import stage
 from experiments.record import Metrics
-from posenc_jax import Encoding, Layers, Transformer, cross_entropy, make
-from posenc_jax.attention.ring import context_size, zigzag
-from posenc_jax.rotary import positions
+from posenc_jax import Transformer
 
 State = dict[str, Any]  # {"model": Transformer, "opt_state": ..., "step": int32 scalar}
+
+
+class Task(Protocol):
+    """What is trained on what. ``experiments/text.py`` has the one for text."""
+
+    def init(self, key) -> Transformer:
+        """The model at the start."""
+
+    def batch(self, seed: int, step: int, process_index: int, process_count: int) -> Any:
+        """This process' rows of a batch, any pytree of NumPy arrays with the rows along axis 0.
+
+        A pure function: the step is all the state that a resumed run has. The global batch must
+        not depend on ``process_count``.
+        """
+
+    def loss(self, model, batch, key) -> jax.Array:
+        """A scalar, the mean over the rows; ``key`` is fresh randomness for every step.
+
+        The trainer adds what an encoding has as ``aux_loss``.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,77 +103,44 @@ def _matrices(model):
     return jax.tree_util.tree_map_with_path(lambda p, _: path_name(p).endswith("kernel"), model)
 
 
-def make_encoding(encoding, model, train_length: int, rngs: nnx.Rngs | None) -> Encoding | Layers:
-    """What ``encoding`` (a name and its own keywords) builds in a model of these sizes."""
-    head_dim = model.get("head_dim") or model["model_dim"] // model["num_heads"]
-    return make(
-        **encoding,
-        num_heads=model["num_heads"],
-        num_kv_heads=model.get("num_kv_heads"),
-        head_dim=head_dim,
-        model_dim=model["model_dim"],
-        num_layers=model["num_layers"],
-        train_length=train_length,
-        rngs=rngs,
-    )
-
-
-def initial_state(key, spec: FrozenConfigDict, recipe: Recipe) -> State:
-    """``spec`` has the keywords of ``make`` in ``encoding`` and of ``Transformer`` in ``model``."""
-    encoding_key, model_key = jax.random.split(key)
-    encoding = make_encoding(spec.encoding, spec.model, recipe.length, nnx.Rngs(encoding_key))
-    model = Transformer(encoding, **spec.model, rngs=nnx.Rngs(model_key))
+def initial_state(key, init: Callable[[Any], Transformer], recipe: Recipe) -> State:
+    """What training starts from; ``init`` is a task's."""
+    model = init(key)
     opt_state = recipe.optimizer().init(model)
     return {"model": model, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32)}
 
 
-def token_losses(model, tokens_BL, encoding=None, key=None):
-    """Cross-entropy in nats of each token but the first, given those before it: ``[B, L - 1]``.
+def train_step(
+    state: State, batch, key, *, loss: Callable[..., jax.Array], recipe: Recipe
+) -> tuple[State, dict[str, jax.Array]]:
+    """One optimizer step on ``batch``; ``loss`` is a task's.
 
-    On a mesh with several devices along ``context`` each of them works on a part of every sequence.
-    """
-    inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
-    places, index, written = positions.text(inputs_BT.shape[1]), None, None
-    devices = context_size()
-    if devices > 1:
-        order = zigzag(inputs_BT.shape[1], devices)
-        index, written = order[None], np.argsort(order)
-        inputs_BT, targets_BT, places = (x[:, order] for x in (inputs_BT, targets_BT, places))
-        inputs_BT = jax.lax.with_sharding_constraint(inputs_BT, PartitionSpec("data", "context"))
-    x_BTD = model.hidden(inputs_BT, places, encoding=encoding, key=key, index=index)
-    losses_BT = cross_entropy(x_BTD, model.embedding[...], targets_BT)
-    return losses_BT if written is None else losses_BT[:, written]
-
-
-def train_step(state: State, tokens_BL, key, recipe: Recipe) -> tuple[State, dict[str, jax.Array]]:
-    """One optimizer step on ``tokens_BL``, sequences of ``recipe.length + 1`` tokens.
-
-    ``key`` is the run's; the step number makes it this step's. The loss reported is that of the
-    tokens, without what a scheme adds of its own.
+    ``key`` is the run's; the step number makes it this step's. The loss reported is the task's,
+    without what a scheme adds of its own.
     """
     model, key = state["model"], jax.random.fold_in(key, state["step"])
 
     @functools.partial(jax.value_and_grad, has_aux=True)
-    def gradient_of(model, tokens, key):
-        place_key, aux_key = jax.random.split(key)
-        loss = token_losses(model, tokens, key=place_key).mean()
-        return loss + model.layers.aux_loss(aux_key), loss
+    def gradient_of(model, batch, key):
+        task_key, aux_key = jax.random.split(key)
+        value = loss(model, batch, task_key)
+        return value + model.layers.aux_loss(aux_key), value
 
-    def loss_and_gradient(tokens, key):
-        (_, loss), gradient = gradient_of(model, tokens, key)
-        return loss, gradient
+    def value_and_gradient(batch, key):
+        (_, value), gradient = gradient_of(model, batch, key)
+        return value, gradient
 
     if recipe.accumulate == 1:
-        loss, gradient = loss_and_gradient(tokens_BL, key)
+        value, gradient = value_and_gradient(batch, key)
     else:
-        parts = tokens_BL.reshape(recipe.accumulate, -1, tokens_BL.shape[1])
+        parts = jax.tree.map(lambda x: x.reshape(recipe.accumulate, -1, *x.shape[1:]), batch)
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, model))
 
         def add(total, part):
-            return jax.tree.map(jnp.add, total, loss_and_gradient(*part)), None
+            return jax.tree.map(jnp.add, total, value_and_gradient(*part)), None
 
         total, _ = jax.lax.scan(add, zero, (parts, jax.random.split(key, recipe.accumulate)))
-        loss, gradient = jax.tree.map(lambda x: x / recipe.accumulate, total)
+        value, gradient = jax.tree.map(lambda x: x / recipe.accumulate, total)
 
     updates, opt_state = recipe.optimizer().update(gradient, state["opt_state"], model)
     new_state = {
@@ -166,13 +148,12 @@ def train_step(state: State, tokens_BL, key, recipe: Recipe) -> tuple[State, dic
         "opt_state": opt_state,
         "step": state["step"] + 1,
     }
-    return new_state, {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
+    return new_state, {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
 
 
 def train(
-    spec: FrozenConfigDict,
+    task: Task,
     recipe: Recipe,
-    windows: WindowIndex,
     mesh: Mesh,
     *,
     seed: int,
@@ -190,7 +171,7 @@ def train(
         before it.
       PreemptedError: the scheduler asked to stop; a checkpoint of this very step is saved.
     """
-    init = functools.partial(initial_state, jax.random.key(seed), spec, recipe)
+    init = functools.partial(initial_state, jax.random.key(seed), task.init, recipe)
     abstract = jax.eval_shape(init)
     shardings = state_shardings(abstract, mesh)
     abstract = jax.tree.map(
@@ -204,7 +185,7 @@ def train(
         else:
             state = checkpoints.restore(first, abstract)
         metrics = Metrics(folder / "metrics.jsonl", first, recipe.tensorboard)
-        loop = _Loop(recipe, windows, mesh, seed, checkpoints, shardings, metrics)
+        loop = _Loop(task, recipe, mesh, seed, checkpoints, shardings, metrics)
         try:
             with stage(name, recipe.steps - first, console) as advance, jax.set_mesh(mesh):
                 state = loop.run(state, first, advance)
@@ -223,8 +204,8 @@ def train(
 
 @dataclasses.dataclass
 class _Loop:
+    task: Task
     recipe: Recipe
-    windows: WindowIndex
     mesh: Mesh
     seed: int
     checkpoints: Checkpoints
@@ -236,7 +217,7 @@ class _Loop:
         recipe = self.recipe
         step_function = jax.jit(
             train_step,
-            static_argnames="recipe",
+            static_argnames=("loss", "recipe"),
             donate_argnames="state",
             out_shardings=(self.shardings, replicated(self.mesh)),
         )
@@ -244,7 +225,8 @@ class _Loop:
         clock = _Clock(first, self.metrics.last.get("seconds", 0.0))
         pending = None
         for step in range(first + 1, recipe.steps + 1):
-            state, numbers = step_function(state, self._batch(step), key, recipe=recipe)
+            batch = self._batch(step)
+            state, numbers = step_function(state, batch, key, loss=self.task.loss, recipe=recipe)
             if pending:
                 self._record(*pending, clock, advance)
             pending = step, numbers
@@ -258,16 +240,9 @@ class _Loop:
         return state
 
     def _batch(self, step):
-        recipe = self.recipe
-        rows = train_batch(
-            self.windows,
-            batch_size=recipe.batch_size,
-            seed=self.seed,
-            step=step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        return jax.make_array_from_process_local_data(batch_sharding(self.mesh), rows)
+        rows = self.task.batch(self.seed, step, jax.process_index(), jax.process_count())
+        place = functools.partial(jax.make_array_from_process_local_data, batch_sharding(self.mesh))
+        return jax.tree.map(place, rows)
 
     def _record(self, step, numbers, clock, advance, is_saved=False):
         loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])

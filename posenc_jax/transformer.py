@@ -89,6 +89,8 @@ class Block(nnx.Module):
 class Transformer(nnx.Module):
     """Token ids and positions in, logits out.
 
+    A model of something else than token ids overrides ``embed``.
+
     Args:
       encoding: one encoding for all layers, or a pattern of them that the layers repeat
         (``[rope, rope, rope, nope]``, or ``Layers``, which has windows too). An instance that
@@ -102,6 +104,7 @@ class Transformer(nnx.Module):
       head_dim: channels of a head. Default: ``model_dim / num_heads``.
       mlp_dim: hidden width of the feed-forward network. Default: 8/3 of ``model_dim``, rounded up
         to a multiple of 64.
+      causal: hide tokens from those before them. False is an encoder, such as a ViT.
       dtype: what is computed in; parameters stay float32.
       scan: compile one block and loop over it (``lax.scan``), for depth.
       remat: recompute each block in the backward pass, for memory.
@@ -121,6 +124,7 @@ class Transformer(nnx.Module):
         num_kv_heads: int | None = None,
         head_dim: int | None = None,
         mlp_dim: int | None = None,
+        causal: bool = True,
         dtype: str = "float32",
         scan: bool = False,
         remat: bool = False,
@@ -148,6 +152,7 @@ class Transformer(nnx.Module):
         self.blocks = jax.vmap(block)(jax.random.split(rngs.params(), num_layers))
         self.final_norm = nnx.RMSNorm(model_dim, dtype=jnp.dtype(dtype), rngs=rngs)
         self.num_layers = num_layers
+        self.causal = causal
         self.dtype = dtype
         self.scan = scan
         self.remat = remat
@@ -155,9 +160,16 @@ class Transformer(nnx.Module):
         self.layers = Layers.of(encoding)
         self.layers.check(num_layers)
 
-    def __call__(self, tokens_BT, positions, segment_ids=None, **options):
+    def __call__(self, inputs, positions, segment_ids=None, **options):
         """float32 logits ``[B, T, vocab_size]``; see ``hidden`` for the arguments."""
-        return self.unembed(self.hidden(tokens_BT, positions, segment_ids, **options))
+        return self.unembed(self.hidden(inputs, positions, segment_ids, **options))
+
+    def embed(self, inputs):
+        """What the first block reads, ``[B, T, model_dim]`` in ``dtype``.
+
+        Here ``inputs`` are int token ids ``[B, T]``; a subclass takes any pytree.
+        """
+        return rows(self.embedding[...].astype(self.dtype), inputs)
 
     def unembed(self, x_BTD):
         """The output layer: float32 logits of what ``hidden`` or ``extend`` gives."""
@@ -167,7 +179,7 @@ class Transformer(nnx.Module):
 
     def hidden(
         self,
-        tokens_BT,
+        inputs,
         positions,
         segment_ids=None,
         *,
@@ -182,7 +194,7 @@ class Transformer(nnx.Module):
         never holds all logits.
 
         Args:
-          tokens_BT: int token ids.
+          inputs: what ``embed`` takes, int token ids ``[B, T]``.
           positions: int or float32 ``[B, T]`` (``B`` may be 1) or ``[A, B, T]``.
           segment_ids: int ``[B, T]``: tokens see only their own segment.
           length: see ``Tokens.of``.
@@ -192,11 +204,12 @@ class Transformer(nnx.Module):
           index: int32 ``[B, T]``, the order the tokens came in, where they are laid out in another
             one (``zigzag``).
         """
-        return self._run(tokens_BT, positions, segment_ids, length, encoding, key, index)[0]
+        x_BTD = self.embed(inputs)
+        return self._run(x_BTD, positions, segment_ids, length, encoding, key, index)[0]
 
     def extend(
         self,
-        tokens_BT,
+        inputs,
         positions,
         cache: Cache,
         segment_ids=None,
@@ -215,7 +228,7 @@ class Transformer(nnx.Module):
         ``hidden`` of the whole sequence where every call has the same ``length``.
 
         Args:
-          tokens_BT: int token ids.
+          inputs: what ``embed`` takes, int token ids ``[B, T]``.
           positions: int or float32 ``[B, T]`` (``B`` may be 1) or ``[A, B, T]``, as the cache was
             made for.
           cache: from ``Cache.empty`` or the previous call.
@@ -225,13 +238,19 @@ class Transformer(nnx.Module):
           encoding: as in ``hidden``; the cache must be made for it too.
 
         Raises:
-          ValueError: the cache is full, or was made for something else. Under ``jax.jit``, where
-            the count is not known, tokens without room give NaN.
+          ValueError: the cache is full, or was made for something else, or the model is not
+            causal. Under ``jax.jit``, where the count is not known, tokens without room give NaN.
         """
-        T = tokens_BT.shape[-1]
+        if not self.causal:
+            raise ValueError(
+                "a model with causal=False cannot be extended: tokens in the cache would have to "
+                "see those that follow; give hidden() the whole sequence"
+            )
+        x_BTD = self.embed(inputs)
+        T = x_BTD.shape[1]
         cache = cache.with_places(check_positions(positions), segment_ids, T)
         x_BTD, new = self._run(
-            tokens_BT,
+            x_BTD,
             cache.positions,
             cache.segment_ids,
             length,
@@ -243,7 +262,7 @@ class Transformer(nnx.Module):
         x_BTD = jnp.where(cache.count + T <= cache.size, x_BTD, jnp.nan)
         return x_BTD, cache.with_layers(new, T)
 
-    def _run(self, tokens_BT, positions, segment_ids, length, encoding, key, index, cache=None):
+    def _run(self, x_BTD, positions, segment_ids, length, encoding, key, index, cache=None):
         """``hidden``, and what a cache keeps of it; positions are those of the slots, if any."""
         layers = self.layers
         if encoding is not None:
@@ -252,14 +271,14 @@ class Transformer(nnx.Module):
         if cache is not None:
             cache.check_layers(layers, self.embedding.shape[1])
 
-        x_BTD = rows(self.embedding[...].astype(self.dtype), tokens_BT)
+        T = x_BTD.shape[1]
         sides = []
         for i, each in enumerate(layers.distinct):
             own_key = None if key is None else jax.random.fold_in(key, i)
             placed = each.place(positions, own_key, length)
             side = Tokens.of(each, placed, segment_ids, length)
             sides.append(dataclasses.replace(side, index=index))
-            new = sides[i] if cache is None else sides[i].part(cache.count, tokens_BT.shape[1])
+            new = sides[i] if cache is None else sides[i].part(cache.count, T)
             x_BTD = each.embed(x_BTD, new.positions)
 
         # A group is one turn of the pattern: its blocks, and its share of the per-layer encodings.
@@ -299,7 +318,7 @@ class Transformer(nnx.Module):
         return self.final_norm(x_BTD), kept
 
     def _run_block(self, window):
-        rule = dict(window=window, implementation=self.implementation)
+        rule = dict(causal=self.causal, window=window, implementation=self.implementation)
         run = functools.partial(Block.__call__, **rule)
         return jax.checkpoint(run) if self.remat else run
 

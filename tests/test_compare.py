@@ -13,7 +13,7 @@ import jax
 import pytest
 from rich.console import Console
 
-import experiments.compare as compare
+import experiments.sweep as sweep
 from configs.extrapolation import PRESETS, SMALL, get_config
 from experiments.compare import Comparison, points
 from experiments.train import train
@@ -115,7 +115,7 @@ def test_run_json_records_what_a_figure_must_be_quoted_with(finished):
 
 def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
     workdir, _, _ = finished
-    monkeypatch.setattr(compare, "train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(sweep, "train", lambda *a, **k: pytest.fail("trained again"))
     again, output = comparison(config(corpus), workdir)
     assert again.run() == []
     assert output.getvalue().count("skipped") == 2
@@ -139,12 +139,12 @@ def test_another_evaluation_uses_the_trained_checkpoint(finished, corpus, tmp_pa
 
 
 def test_one_scheme_failing_leaves_the_others(corpus, tmp_path, monkeypatch):
-    def failing(spec, *args, **kwargs):
-        if spec.encoding.name == "rope":
+    def failing(task, *args, **kwargs):
+        if task.spec.encoding.name == "rope":
             raise FloatingPointError("loss nan at step 3")
-        return train(spec, *args, **kwargs)
+        return train(task, *args, **kwargs)
 
-    monkeypatch.setattr(compare, "train", failing)
+    monkeypatch.setattr(sweep, "train", failing)
     one, output = comparison(config(corpus), tmp_path)
     failures = one.run()
     assert [f["scheme"] for f in failures] == ["rope"]
@@ -153,7 +153,7 @@ def test_one_scheme_failing_leaves_the_others(corpus, tmp_path, monkeypatch):
     assert "alibi" in page and "loss nan at step 3" in page
     assert "Traceback" in (tmp_path / "runs/rope/seed0/failure.json").read_text()
     # Mended, the failure goes away.
-    monkeypatch.setattr(compare, "train", train)
+    monkeypatch.setattr(sweep, "train", train)
     again, _ = comparison(config(corpus), tmp_path)
     assert again.run() == [] and not (tmp_path / "runs/rope/seed0/failure.json").exists()
 

@@ -13,9 +13,11 @@ from rich.console import Console
 
 from experiments import long_document, preemption
 from experiments.checkpoint import Checkpoints
+from experiments.config import make_encoding
 from experiments.long_document import score_document, summary
 from experiments.record import open_run
-from experiments.train import Recipe, initial_state, make_encoding, token_losses
+from experiments.text import text_state, token_losses
+from experiments.train import Recipe
 
 TOKENS = np.random.default_rng(0).integers(0, common.VOCAB, 39)
 
@@ -136,7 +138,7 @@ TRAIN = {"length": 8, "batch_size": 2, "steps": 4}
 def trained(tmp_path):
     """The folder of a run, and the model in it."""
     spec, recipe = FrozenConfigDict({"encoding": ENCODING, "model": MODEL}), Recipe(**TRAIN)
-    state = initial_state(jax.random.key(7), spec, recipe)
+    state = text_state(jax.random.key(7), spec, recipe)
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     checkpoints.save(4, state)
     checkpoints.close()

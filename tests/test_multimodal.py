@@ -1,395 +1,348 @@
-"""Several position axes: text is one of their cases, and builders of positions."""
+"""What multimodal experiments share: models, batches, points, records and the report."""
 
-import functools
+import io
+import json
+import shutil
 
 import common
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_decode
-from jax.sharding import AxisType
+from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
 
-import posenc_jax
-from posenc_jax.cache import Cache
-from posenc_jax.rotary import positions as builders
-from posenc_jax.rotary.axes import by_head, interleaved, shares, temporal_last
-from posenc_jax.rotary.axis_frequencies import ByAxis, Spectra
-from posenc_jax.rotary.frequencies import Default, DynamicNTK, DynamicYaRN, YaRN
-from posenc_jax.rotary.positions import Text, Vision, text
+from experiments import preemption, sweep
+from experiments.config import defaults
+from experiments.mesh import make_mesh
+from experiments.multimodal import report
+from experiments.multimodal.experiment import Drawn, Experiment
+from experiments.multimodal.model import Decoder, ViT, attention_weights, grid, patches
+from experiments.multimodal.study import Map, Panel, Result, Study, cells
+from experiments.record import environment
+from experiments.train import Recipe, train
+from posenc_jax.rotary.positions import text
 
-AXES = ["mrope", "i_mrope", "mhrope", "videorope", "videorope_pp", "hope_hybrid", "time_rope"]
-each_scheme = pytest.mark.parametrize("name", AXES)
-
-# An image at the very start: VideoRoPE's first positions are negative.
-SEQUENCE = [Vision(2, 3, 2), Text(4), Vision(1, 2, 4), Text(4)]
-B, T = 2, sum(segment.tokens for segment in SEQUENCE)
-TOKEN_IDS = np.random.default_rng(0).integers(0, common.VOCAB, (B, T)).astype(np.int32)
-
-
-def placed(dtype=np.float32):
-    """Negative and fractional positions ``[3, 1, T]``, or whole ones."""
-    if dtype == np.float32:
-        return builders.videorope(SEQUENCE, delta=0.5).positions
-    return builders.qwen2_vl(SEQUENCE).positions
+T, PATCH_DIM = 6, 5
+SIZES = dict(model_dim=common.WIDTH, num_layers=2, num_heads=common.HEADS, mlp_dim=16)
 
 
-def residual(length=T):
-    return 0.5 * common.normal(0, B, length, common.WIDTH)
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def close(actual, expected, atol=1e-5):
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=atol)
+# Models
 
 
-# Encodings
+def test_patches_are_cut_row_by_row():
+    images = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    cut = patches(images, 2)
+    assert cut.shape == (2, 6, 12)
+    rows, columns = grid(2, 3)[:, 0]
+    for number, (row, column) in enumerate(zip(2 * rows, 2 * columns, strict=True)):
+        one = images[:, row : row + 2, column : column + 2]
+        np.testing.assert_array_equal(cut[:, number], one.reshape(2, -1))
 
 
-@each_scheme
-def test_text_is_the_same_on_every_axis(name):
-    encoding = common.build(name)
-    positions = np.array([[3, 0, 7, 1, 12]], np.int32)
-    expected = common.attention(encoding, residual(5), positions)
-    stacked = np.stack([positions] * 3)
-    close(common.attention(encoding, residual(5), stacked), expected)
+@pytest.mark.parametrize("shape", [(1, 28, 30), (1, 30, 28), (1, 2, 2), (1, 0, 4)])
+def test_images_that_are_no_whole_patches_are_refused(shape):
+    with pytest.raises(ValueError, match=rf"{shape[1]} x {shape[2]} pixels.* 4 x 4"):
+        patches(np.zeros(shape), 4)
 
 
-@each_scheme
-def test_text_is_rope(name):
-    """Of the pairs, or the heads, that turn at all."""
-    encoding = common.build(name, axis_heads=(1, 1, 1)) if name == "mhrope" else common.build(name)
-    rope = common.build("rope", layout=encoding.layout, frequencies=encoding.frequencies)
-    x_BTHC = common.normal(0, B, T, common.HEADS, common.HEAD_DIM)
-    turned, expected = (
-        np.array(each.rotate(x_BTHC, each.prepare(text(T), T), is_query=True))
-        for each in (encoding, rope)
-    )
-    if name == "mhrope":
-        np.testing.assert_array_equal(turned[:, :, -1], x_BTHC[:, :, -1])
-        turned, expected = turned[:, :, :-1], expected[:, :, :-1]
-    if name == "hope_hybrid":  # Pairs 2 and 3 are those of time.
-        still = [2, 3, 6, 7]
-        np.testing.assert_array_equal(turned[..., still], x_BTHC[..., still])
-        turned, expected = (np.delete(x, still, axis=-1) for x in (turned, expected))
-    np.testing.assert_array_equal(turned, expected)
+def test_the_decoder_mixes_tokens_and_patches():
+    sizes = SIZES | {"vocab_size": 7, "patch_dim": PATCH_DIM}
+    model = Decoder(common.build("rope"), rngs=nnx.Rngs(0), **sizes)
+    assert model.causal
+    tokens = np.arange(T)[None] % 7
+    values = common.normal(1, 1, T, PATCH_DIM)
+    is_patch = np.array([[False, True, True, False, True, False]])
+    x_TD = np.asarray(model.embed({"tokens": tokens, "patches": values, "is_patch": is_patch}))[0]
+    table, matrix = np.asarray(model.embedding[...]), np.asarray(model.from_patch.kernel[...])
+    for i in range(T):
+        close(x_TD[i], values[0, i] @ matrix if is_patch[0, i] else table[tokens[0, i]])
 
 
-@each_scheme
-def test_each_axis_shows_and_only_differences_do(name):
-    overrides = {"axis_heads": (1, 1, 1)} if name == "mhrope" else {}
-    # Columns hardly show in M-RoPE at larger bases.
-    encoding, positions = common.build(name, base=100.0, **overrides), placed()
-    output = common.attention(encoding, residual(), positions, length=64)
-    for axis in range(3):
-        moved = positions.copy()
-        moved[axis] += 1.5
-        close(common.attention(encoding, residual(), moved, length=64), output)
-        moved[axis] = moved[axis, :, ::-1]
-        other = common.attention(encoding, residual(), moved, length=64)
-        shows = np.abs(other - output).max() > 1e-3
-        assert shows == (axis != 0 or name != "hope_hybrid")
+def test_the_vit_reads_all_patches_in_any_order():
+    model = ViT(common.build("nope"), patch_dim=PATCH_DIM, num_classes=3, rngs=nnx.Rngs(0), **SIZES)
+    values = common.normal(1, 2, T, PATCH_DIM)
+    logits = model(values, text(T))
+    assert logits.shape == (2, 3)
+    close(model(values[:, ::-1], text(T)), logits)
+    x_BD = np.asarray(model.hidden(values, text(T))).max(axis=1)
+    close(logits, x_BD @ np.asarray(model.embedding[...]).T)
 
 
-@pytest.mark.parametrize("name", ["mrope", "mhrope"])
-@pytest.mark.parametrize("implementation", ["blockwise", "ring", "pallas"])
-def test_implementations(name, implementation):
-    """On negative and fractional positions, values and gradients, with several documents."""
-    encoding, segment_ids = common.build(name, num_kv_heads=2), np.arange(T)[None] * 2 // T
-    q, k, v = (common.normal(i, B, T, heads, 8) for i, heads in enumerate((4, 2, 2)))
+@pytest.mark.parametrize("name,causal", [("selective_rope", True), ("sinusoidal", False)])
+def test_attention_weights_are_those_of_the_model(name, causal):
+    """With them, the model's output is put together by hand."""
+    model = common.build_model(name, causal=causal)
+    tokens = np.random.default_rng(0).integers(0, common.VOCAB, (2, T))
+    weights = np.asarray(attention_weights(model, tokens, text(T)))
+    close(weights.sum(axis=-1), np.ones(weights.shape[:-1]))
+    x_BTD = model.layers.distinct[0].embed(model.embed(tokens), text(T))
+    for layer, weights_BHTS in enumerate(weights):
+        block = jax.tree.map(lambda p, layer=layer: p[layer], model.blocks)
+        v_BTHC = block.attention.v(block.attention_norm(x_BTD)).reshape(2, T, common.HEADS, -1)
+        out = np.einsum("bhts,bshc->bthc", weights_BHTS, v_BTHC)
+        x_BTD = x_BTD + block.attention.out(out.reshape(2, T, -1))
+        x_BTD = x_BTD + block.mlp(block.mlp_norm(x_BTD))
+    close(model.final_norm(x_BTD), model.hidden(tokens, text(T)))
 
-    def loss(implementation, q, k, v, positions):
-        tokens = posenc_jax.Tokens.of(encoding, positions, np.repeat(segment_ids, B, axis=0))
-        out = posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
-        return (out**2).sum(), out
 
-    def run(implementation):
-        function = jax.value_and_grad(
-            functools.partial(loss, implementation), argnums=(0, 1, 2), has_aux=True
+# Batches and training
+
+
+class Sums(Drawn):
+    """Which of two classes a vector belongs to: whether its sum is positive."""
+
+    def __init__(self, init, batch_size=8):
+        self.init, self.batch_size = init, batch_size
+
+    def draw(self, rng, count):
+        values = rng.standard_normal((count, 4, PATCH_DIM)).astype(np.float32)
+        return {"patches": values, "label": (values.sum(axis=(1, 2)) > 0).astype(np.int32)}
+
+    def loss(self, model, batch, key):
+        logits = jax.nn.log_softmax(model(batch["patches"], grid(2, 2), key=key))
+        return -jnp.take_along_axis(logits, batch["label"][:, None], axis=-1).mean()
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    task = Sums(None)
+    whole = task.batch(1, 2, 0, 1)
+    parts = [task.batch(1, 2, process, 2) for process in range(2)]
+    for key in ("patches", "label"):
+        for process, part in enumerate(parts):
+            np.testing.assert_array_equal(part[key], whole[key][process::2])
+    for seed, step in ((1, 3), (2, 2)):
+        assert (task.batch(seed, step, 0, 1)["patches"] != whole["patches"]).any()
+
+
+def vit(key):
+    sizes = SIZES | {"num_layers": 1, "patch_dim": PATCH_DIM, "num_classes": 2}
+    return ViT(common.build("nope"), rngs=nnx.Rngs(key), **sizes)
+
+
+def test_training_on_a_pytree_resumes_exactly(tmp_path, monkeypatch):
+    recipe = Recipe(length=4, batch_size=16, steps=3, accumulate=2, warmup_steps=1, log_every=1)
+    task, mesh = Sums(vit, 16), make_mesh((-1, 1, 1))
+
+    def run(name):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        console = Console(file=io.StringIO())
+        return train(task, recipe, mesh, seed=0, folder=folder, console=console)[0]
+
+    whole = run("whole")
+    with monkeypatch.context() as patch:
+        answers = iter([False, True])
+        patch.setattr(preemption, "requested", lambda: next(answers))
+        with pytest.raises(preemption.PreemptedError, match="step 2"):
+            run("stopped")
+    for a, b in zip(jax.tree.leaves(run("stopped")), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# Experiments
+
+
+class Toy(Experiment):
+    title = "Sums <&>"
+    summary = "Is the sum positive?"
+    axes = ("row", "column")
+
+    def load(self):
+        self.length = 4
+        self.panels = (
+            Panel("sums", "accuracy", "patches", (4, 9), trained=(4,)),
+            Panel("first logit", "error", "where", ("here", "there"), is_error=True),
         )
-        return jax.jit(function)(q, k, v, placed())
+        self.data = {"digest": "abc"}
 
-    mesh = jax.make_mesh((4,), ("context",), (AxisType.Auto,), devices=jax.devices()[:4])
-    expected = run("dense")
-    with jax.set_mesh(mesh if implementation == "ring" else jax.sharding.get_mesh()):
-        actual = run(implementation)
-    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    def task(self, scheme):
+        sizes = {"patch_dim": PATCH_DIM, "num_classes": 2}
+        return Sums(lambda key: self.make_model(ViT, scheme, key, **sizes))
 
+    def measure(self, scheme, model):
+        for count in (4, 9):
+            rows = common.normal(count, 5, count, PATCH_DIM)
+            logits = self.predict(_logits, model, rows)
+            assert logits.shape == (5, 2), "the batch of three that is filled up"
+            yield Result("sums", count, "accuracy", float(logits.argmax(axis=-1).mean()), 0.5)
+        close(logits, jax.jit(_logits)(model, rows))
+        for x, logit in zip(("here", "there"), logits[:, 0], strict=False):
+            yield Result("first logit", x, "error", float(logit))
 
-def test_adapters():
-    q, k, v = (common.normal(i, B, T, common.HEADS, common.HEAD_DIM) for i in range(3))
-    encoding, positions = common.build("videorope"), placed()
-    tokens = posenc_jax.Tokens.of(encoding, positions)
-    expected = posenc_jax.attend(encoding, q, k, v, tokens)
-    close(posenc_jax.attention_fn(encoding, positions)(q, k, v), expected)
-    linen = posenc_jax.linen.Encoding("videorope", head_dim=common.HEAD_DIM)
-    close(linen.apply({}, q, k, v, positions), expected)
+    def pictures(self):
+        return {"an <input>": np.eye(3)}
 
-
-def test_frequencies_that_adapt_to_the_length():
-    """Of its own document, the largest position on any axis."""
-    rule = DynamicNTK(8, 2.0)
-    encoding = common.build("mhrope", frequencies=rule)
-    positions, segment_ids = placed(np.int32), np.repeat([[0, 1]], [16, T - 16], axis=1)
-    together = common.attention(encoding, residual(), positions, np.repeat(segment_ids, B, axis=0))
-    for part in (slice(16), slice(16, T)):
-        length = int(positions[:, :, part].max()) + 1
-        alone = common.attention(
-            encoding, residual()[:, part], positions[:, :, part], length=length
-        )
-        close(together[:, part], alone)
+    def maps(self, scheme, model):
+        yield Map("all", [[0.5, 0.25], [0.25, 0.0]], (0, 1))
 
 
-@pytest.mark.parametrize("make", [Spectra, lambda _, rule: ByAxis((0, 1, 2) * 2, (rule,) * 3)])
-def test_rules_of_axes_that_adapt_to_the_length(make):
-    rule = make((2, 2, 2), DynamicNTK(8, 2.0))
-    for length in (5, 40):
-        fixed, factor = rule(12, 100.0, length)
-        traced, _ = rule(12, 100.0, jnp.full((B, 1), length))
-        np.testing.assert_allclose(traced, np.tile(fixed, (B, 1, 1)), rtol=1e-6)
-        assert factor == 1
+def _logits(model, rows):
+    side = round(rows.shape[1] ** 0.5)
+    return model(rows, grid(side, side))
 
 
-# Decoding
-
-
-@pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_piece_by_piece(dtype):
-    model = common.build_model(common.build("mhrope", num_kv_heads=2), num_kv_heads=2)
-    ids = test_decode.TOKEN_IDS
-    positions = placed(dtype)[..., : ids.shape[1]]
-    cache = Cache.empty(model, len(ids), test_decode.SIZE, axes=3, dtype=dtype.__name__)
-    expected = test_decode.forward(model, ids, positions)
-    close(test_decode.in_pieces(model, cache, positions), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("build", [builders.qwen2_vl, builders.videorope])
-def test_generating_after_a_video(build):
-    """Text goes on after the video, in rows of unequal length, as in one forward pass."""
-    model, count = common.build_model("videorope"), 4
-    rows = [build([*SEQUENCE[:-1], Text(n)]) for n in (4, 1)]
-    lengths = [each.positions.shape[-1] for each in rows]
-    positions = np.zeros((3, B, T + count), rows[0].positions.dtype)
-    for row, each in enumerate(rows):
-        after = each.next + np.arange(count)
-        positions[:, row, : lengths[row]] = each.positions[:, 0]
-        positions[:, row, lengths[row] : lengths[row] + count] = after
-    # Of M-RoPE the next position is one after the largest.
-    given = {} if build is builders.qwen2_vl else {"next_positions": [each.next for each in rows]}
-    output = posenc_jax.generate(
-        model,
-        TOKEN_IDS,
-        jax.random.key(0),
-        max_new_tokens=count,
-        lengths=lengths,
-        positions=positions[:, :, :T],
-        **given,
+def config(**changes):
+    rope = {"name": "rope", "axes": (0, 1) * (common.HEAD_DIM // 4)}
+    config = ConfigDict(
+        {
+            "experiment": "toy",
+            "schemes": "turning,slower,nope",
+            "variants": {
+                "turning": {"encoding": rope},
+                "slower": {"of": "turning", "encoding": rope | {"base": 9.0}},
+                "nope": {"encoding": {"name": "nope"}},
+            },
+            "seeds": 1,
+            "mesh": (-1, 1, 1),
+            "model": SIZES | {"num_layers": 1},
+            "task": {},
+            "train": defaults(Recipe, leave_out=("length",)),
+            "eval": {"batch": 3},
+        }
     )
-    ids = np.pad(TOKEN_IDS, ((0, 0), (0, count)))
-    for row, length in enumerate(lengths):
-        ids[row, length : length + count] = output[row]
-    likeliest = np.asarray(common.forward(model, ids, positions)).argmax(-1)
-    for row, length in enumerate(lengths):
-        np.testing.assert_array_equal(likeliest[row, length - 1 :][:count], output[row])
+    config.train.update(batch_size=8, steps=2, warmup_steps=1)
+    config.update(changes)
+    return config
 
 
-def test_a_prompt_and_its_positions_must_fit():
-    model = common.build_model("mrope")
-    generate = functools.partial(
-        posenc_jax.generate, model, TOKEN_IDS, jax.random.key(0), max_new_tokens=1
-    )
-    with pytest.raises(ValueError, match=rf"shape \(3, 1, 5\), but the prompts are 2 x {T}"):
-        generate(positions=np.zeros((3, 1, 5), np.int32))
-    for wrong in ([3], [1.5, 2]):
-        with pytest.raises(ValueError, match=r"next_positions=.* 2 numbers, .* in the int32"):
-            generate(positions=placed(np.int32), next_positions=wrong)
+def experiment(workdir, **changes):
+    output = io.StringIO()
+    return Toy(config(**changes), workdir, Console(file=output, width=200)), output
 
 
-# Builders
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    toy, output = experiment(workdir)
+    assert toy.run() == []
+    return workdir, toy.write_report("the command").read_text(), output.getvalue()
 
 
-BUILDERS = [
-    builders.qwen2_vl,
-    functools.partial(builders.qwen25_vl, tokens_per_second=2),
-    builders.qwen3_vl,
-    builders.spatial_reset,
-    builders.videorope,
-    builders.spaced_frames,
-    builders.vanilla,
-    builders.frame_time,
-]
+def test_records_and_files(finished):
+    workdir, _, output = finished
+    results = json.loads((workdir / "results.json").read_text())
+    records = results["records"]
+    assert len(records) == 3 * 4 == (workdir / "results.csv").read_text().count("\n") - 1
+    assert {"scheme", "seed", "condition", "x", "metric", "value", "chance"} == set(records[0])
+    assert sorted(p.name for p in (workdir / "runs").iterdir()) == ["nope", "turning"]
+    first = {r["scheme"]: r["value"] for r in records if r["x"] == "here"}
+    assert first["slower"] != first["turning"], "evaluated under the encoding it was trained with"
+    trained = {r["scheme"]: r["trained"] for r in results["training"]}
+    assert trained == {"turning": "turning", "slower": "turning", "nope": "nope"}
+    run = json.loads((workdir / "runs/turning/seed0/run.json").read_text())["config"]
+    assert run["variant"]["encoding"]["name"] == "rope" and run["data"] == {"digest": "abc"}
+    assert "sums, accuracy:" in output and "chance" in output
 
 
-@pytest.mark.parametrize("build", BUILDERS)
-def test_a_sequence_of_text(build):
-    positions, following = build([Text(3), Text(4)])
-    np.testing.assert_array_equal(positions, np.tile(np.arange(7), (3, 1, 1)))
-    assert following == 7
+def test_a_page_has_everything_and_escapes_it(finished):
+    _, page, _ = finished
+    assert "Sums &lt;&amp;&gt;" in page and "an &lt;input&gt;" in page and "the command" in page
+    for heading in ("sums: accuracy", "first logit: error", "Attention over", "Frequencies by"):
+        assert heading in page
+    assert page.count("<svg") == 3 and "data:image/png;base64," in page
+    assert "<th class=text>chance<td>0.500<td>0.500" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_the_start_of_a_video():
-    """Written out: two frames of 3 x 2 patches, in front of everything."""
-    time = [0] * 6 + [0.5] * 6
-    row, column = [-1, -1, 0, 0, 1, 1] * 2, [0, 1] * 6
-    positions, following = builders.videorope(SEQUENCE[:2], delta=0.5)
-    expected = np.stack([time, np.add(time, row), np.add(time, column)])
-    np.testing.assert_array_equal(positions[:, 0, :12], expected)
-    np.testing.assert_array_equal(positions[:, 0, 12:], np.tile(np.arange(1.5, 5), (3, 1)))
-    assert following == 5.5
-
-    positions, following = builders.spaced_frames(SEQUENCE[:1], delta=0.5)
-    expected = np.stack([time, np.add(row, 1), column])
-    np.testing.assert_array_equal(positions[:, 0], expected)
-    assert following == 3
+def test_a_second_run_does_nothing_again(finished, monkeypatch):
+    monkeypatch.setattr(sweep, "train", lambda *a, **k: pytest.fail("trained again"))
+    again, output = experiment(finished[0])
+    assert again.run() == [] and output.getvalue().count("skipped") == 2
 
 
-def test_frames_at_their_seconds():
-    """Of unequal length, and rounded down only once they are scaled."""
-    video = Vision(4, 1, 1, times=(0.0, 0.4, 0.9, 3.2))
-    positions, following = builders.qwen25_vl([Text(2), video], tokens_per_second=2.5)
-    np.testing.assert_array_equal(positions[0, 0], [0, 1, 2, 3, 4, 10])
-    assert following == 11
+def test_another_variant_in_the_same_place_is_refused(finished):
+    variants = config().variants
+    variants.nope.encoding.name = "alibi"
+    other, _ = experiment(finished[0], variants=variants)
+    (failure,) = other.run()
+    assert "variant.encoding.name was 'nope' and is now 'alibi'" in failure["reason"]
 
 
-def test_frames_apart_with_rows_from_zero():
-    video = Vision(3, 1, 2)
-    positions, following = builders.spatial_reset([Text(5), video, Text(1)], stride=4)
-    expected = [[5, 5, 9, 9, 13, 13, 14], [0] * 6 + [14], [0, 1] * 3 + [14]]
-    np.testing.assert_array_equal(positions[:, 0, 5:], expected)
-    assert following == 15
+def test_one_scheme_failing_leaves_the_others(finished, tmp_path, monkeypatch):
+    def measure(self, scheme, model):
+        if scheme == "nope":
+            raise FloatingPointError("not today")
+        yield Result("sums", 4, "accuracy", 1.0)
 
-
-@pytest.mark.parametrize("build", [*BUILDERS[:6], builders.frame_time])
-def test_ruler_tokens_are_beside_their_patches(build):
-    """One for every second row and column, and one past the rows of a wide image."""
-    image = Vision(1, 3, 5, ruler=2)
-    assert list(image.marks) == [0, 2, 4] and image.tokens == 18
-    with_ruler, after = build([Text(4), image, Text(2)])
-    without, following = build([Text(4), Vision(1, 3, 5), Text(2)])
-    np.testing.assert_array_equal(np.delete(with_ruler, [4, 5, 6], axis=2), without)
-    assert after == following
-    marks, grid = with_ruler[:, 0, 4:7], without[:, 0, 4:19].reshape(3, 3, 5)
-    if build is builders.frame_time:
-        np.testing.assert_array_equal(marks, np.full((3, 3), 4))
-        return
-    np.testing.assert_array_equal(marks[0], grid[0, 0, [0, 2, 4]])
-    np.testing.assert_array_equal(marks[1, :2], grid[1, [0, 2], 0])
-    np.testing.assert_array_equal(marks[2], grid[2, 0, [0, 2, 4]])
-
-
-def test_story_time():
-    times = [0.5, 0.75, 0.75, -1.25]
-    positions = builders.story_time(times, 2, 3, frames_per_second=24.0)
-    assert positions.dtype == np.float32
-    np.testing.assert_array_equal(positions[0, 0], np.repeat([12, 18, 18, -30], 6))
-    np.testing.assert_array_equal(positions[1, 0], [0, 0, 0, 1, 1, 1] * 4)
-    np.testing.assert_array_equal(positions[2, 0], [0, 1, 2] * 8)
-
-
-def test_segments_of_ids():
-    ids = [9, 5, 7, 7, 6, 8, 8, 8, 8, 8, 8, 9]
-    read = functools.partial(builders.segments_of, ids, image_token=7, video_token=8)
-    video = dict(image_grids=[(1, 2, 4)], video_grids=[(3, 4, 2)])
-    found = read(**video, seconds_per_frame=[0.5])
-    assert found == [Text(2), Vision(1, 1, 2), Text(1), Vision(3, 2, 1, (0.0, 0.5, 1.0)), Text(1)]
-    assert read(**video, frame_by_frame=True)[3:6] == [Vision(1, 2, 1)] * 3
-    assert read(image_grids=[(1, 1, 2)], video_grids=[(6, 1, 1)], merge=1)[1] == Vision(1, 1, 2)
+    shutil.copytree(finished[0], tmp_path / "copy")
+    monkeypatch.setattr(Toy, "measure", measure)
+    toy, _ = experiment(tmp_path / "copy", eval={"batch": 2})  # evaluated anew, not trained
+    assert [f["scheme"] for f in toy.run()] == ["nope"]
+    page = toy.write_report("command").read_text()
+    assert "not today" in page and "<b>1.000</b>" in page
 
 
 @pytest.mark.parametrize(
-    ("grids", "message"),
+    "changes,message",
     [
-        (
-            dict(image_grids=[(1, 4, 4)], video_grids=[(3, 4, 2)]),
-            "image of 1 x 2 x 2 patches, merged, needs 4 tokens, but ids have 2 from index 2 on",
-        ),
-        (
-            dict(image_grids=[(1, 2, 4)], video_grids=[(2, 4, 2)]),
-            "more video tokens than video_grids say: the one at index 9",
-        ),
-        (dict(video_grids=[(3, 4, 2)]), "more image tokens than image_grids say.* index 2"),
-        (
-            dict(image_grids=[(1, 2, 4)] * 3, video_grids=[(3, 4, 2)]),
-            "image_grids have 2 more than ids have images",
-        ),
-        (dict(image_grids=[(1, 3, 4)]), "1 x 3 x 4 patches does not divide by merge=2"),
+        ({"schemes": "turnin"}, "unknown scheme 'turnin', did you mean 'turning'"),
+        ({"schemes": "slower"}, "slower is evaluated on a trained turning; add turning"),
+        ({"seeds": 0}, "seeds=0"),
+        ({"train": {"batch_size": 12}}, "train.batch_size=12 must be a multiple of 8"),
+        ({"model": {"head_dim": 6}}, "axes names 4 channel pairs, but rotary_dim=6 has 3"),
     ],
 )
-def test_ids_and_grids_that_disagree(grids, message):
-    ids = [9, 5, 7, 7, 6, 8, 8, 8, 8, 8, 8, 9]
+def test_bad_configs_are_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        builders.segments_of(ids, image_token=7, video_token=8, **grids)
+        experiment(tmp_path, **changes)
 
 
-NAN = float("nan")
+# The report
 
 
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: Text(0), "tokens=0 of Text must be a whole number, 1 or more"),
-        (lambda: Vision(1, 0, 4), "rows=0 of Vision must be a whole number"),
-        (lambda: Vision(1, 2, 2.5), "columns=2.5 of Vision must be a whole number"),
-        (lambda: Vision(1, 2, 2, ruler=0), "ruler=0 of Vision must be a whole number"),
-        (lambda: Vision(2, 1, 1, times=(0.0,)), r"times=\(0.0,\) must be 2 finite numbers"),
-        (lambda: Vision(2, 1, 1, times=(0.0, NAN)), r"times=\(0.0, nan\) must be 2 finite"),
-        (lambda: Vision(3, 1, 1, times=(0.0, 2.0, 1.5)), "decrease, but 1.5 comes after 2.0"),
-        (lambda: builders.qwen2_vl([]), "segments must not be empty"),
-        (lambda: builders.qwen3_vl([Vision(3, 1, 1)]), "a video's 3 frames in blocks of one"),
-        (
-            lambda: builders.qwen25_vl([Vision(3, 1, 1)], tokens_per_second=2),
-            "needs the times of a video's 3 frames",
-        ),
-        (lambda: builders.videorope(SEQUENCE, delta=0), "delta=0 must be a number above 0"),
-        (lambda: builders.spaced_frames(SEQUENCE, delta=NAN), "delta=nan must be a number above"),
-        (lambda: builders.story_time([0.0, NAN], 2, 2), r"times=\[0.0, nan\] must be finite"),
-        (lambda: builders.story_time([], 2, 2), r"times=\[\] must be finite numbers"),
-        (lambda: builders.story_time([1.0], 2, 0), "columns=0 of Vision must be a whole number"),
-        (lambda: shares(2, (1, 2, 2)), "2 channel pairs are too few for 3 axes"),
-        (lambda: by_head((2, 2, 2), 5, 4), r"\(2, 2, 2\) are 6 heads, but .* num_kv_heads=5"),
-        (lambda: temporal_last((1, 2, 1)), r"sections=\(1, 2, 1\) must be of time, row and col"),
-        (lambda: interleaved((2, 1, 1), (0, 1, 1)), r"order=\(0, 1, 1\) must be the axes 0..2"),
-        (
-            lambda: ByAxis((0, 1), (YaRN(32), Default()))(4, 1e4, 8),
-            r"attention factors of the axes differ: \[1.13.*, 1.0\]",
-        ),
-        (
-            lambda: ByAxis((0, 1), (DynamicYaRN(8),) * 2)(4, 1e4, jnp.full((1, 1), 16)),
-            "attention factors of the axes differ",
-        ),
-    ],
-)
-def test_what_cannot_be_is_refused(build, message):
-    with pytest.raises(ValueError, match=message):
-        build()
+ACCURACY = Panel("sums", "accuracy", "patches", (4, 9), trained=(4,))
 
 
-@pytest.mark.parametrize(
-    ("name", "bad", "message"),
-    [
-        ("mrope", {"sections": (1, 1, 1)}, "sections=(1, 1, 1) must be whole numbers of channel"),
-        ("mrope", {"head_dim": 4}, "2 channel pairs are too few for 3 axes"),
-        ("mrope", {"sections": (2, 3, -1)}, "sections=(2, 3, -1) must be whole numbers"),
-        ("i_mrope", {"sections": (1, 1, 2)}, "pair 5 of axis 2 is past the last of 4"),
-        ("i_mrope", {"order": (0, 2)}, "order=(0, 2) must be the axes 0..2"),
-        ("videorope", {"sections": (1, 2, 1)}, "the last two alike"),
-        ("videorope_pp", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
-        ("videorope_pp", {"train_length": 1}, "train_length=1 must be at least 2"),
-        ("time_rope", {"sections": (4, 4, 4)}, "4 in all: 8 rotary channels are 4 pairs"),
-        ("mhrope", {"axis_heads": None, "num_kv_heads": 2}, "num_kv_heads=2 are too few for three"),
-        ("rope", {"axes": (0, 1, -2, 0)}, "axes=(0, 1, -2, 0) must be numbers of position axes"),
-        ("rope", {"axes": ((0, 1, 0, 0), (0, 1))}, "axes names 2 channel pairs, but rotary_dim=8"),
-    ],
-)
-def test_a_setting_that_does_not_fit(name, bad, message):
-    with pytest.raises(ValueError) as error:
-        common.build(name, **bad)
-    assert message in str(error.value)
+def study(values, panel=ACCURACY, failures=()):
+    """``values``: by scheme and x, one number for each seed."""
+    records = [
+        {"scheme": scheme, "seed": seed, "condition": panel.condition, "x": x}
+        | {"metric": panel.metric, "value": value, "chance": 0.125}
+        for scheme, row in values.items()
+        for x, seeds in row.items()
+        for seed, value in enumerate(seeds)
+    ]
+    about = environment() | {"title": "t", "summary": "s", "axes": ("row",), "data": {}}
+    about |= {"command": "c", "config": {}, "date": "2026-01-01"}
+    return Study(records, [], [], list(failures), (panel,), about)
 
 
-def test_another_number_of_kv_heads():
-    encoding = common.build("mhrope", axis_heads=(1, 1, 1))
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
-    q, k, v = (common.normal(0, B, T, heads, 8) for heads in (4, 2, 2))
-    with pytest.raises(ValueError, match="axes= are those of 4 kv heads, but attention has 2"):
-        posenc_jax.attend(encoding, q, k, v, tokens)
+def test_cells_are_means_with_their_errors_the_best_first():
+    found = cells(study({"a": {4: [0.5, 0.7], 9: [0.1]}, "b": {4: [1.0], 9: [0.2]}}), ACCURACY)
+    assert list(found) == ["b", "a"]
+    mean, stderr, seeds = found["a"][4]
+    assert (mean, seeds) == (pytest.approx(0.6), 2) and stderr == pytest.approx(0.1)
+    error = Panel("sums", "error", "patches", (4, 9), is_error=True)
+    assert list(cells(study({"a": {9: [0.1]}, "b": {9: [0.2]}}, error), error)) == ["a", "b"]
+    assert list(cells(study({"a": {9: [float("nan")]}, "b": {9: [0.2]}}), ACCURACY)) == ["b", "a"]
+
+
+def test_a_table_says_what_the_records_say(tmp_path):
+    values = {"a": {4: [0.5, 0.7], 9: [0.1, 0.3]}, "b": {4: [0.25], 9: [float("nan")]}}
+    failure = {"scheme": "b", "seed": 1, "reason": "out of memory"}
+    results = study(values, failures=[failure])
+    page = report.write(tmp_path, results, {}, {}).read_text()
+    assert "<b>0.600</b><small> ± 0.100</small>" in page
+    assert "<td>0.250<small> (1 of 2 seeds)</small>" in page and "not finite" in page
+    assert "out of memory" in page and "<th class=text>chance<td>0.125<td>0.125" in page
+    assert page.count("<svg") == 1 and "Attention" not in page
+    first = (tmp_path / "report.html").read_bytes()
+    assert report.write(tmp_path, results, {}, {}).read_bytes() == first
+    output = io.StringIO()
+    report.print_tables(results, Console(file=output, width=100))
+    assert "0.600 ± 0.100" in output.getvalue() and "out of memory" in output.getvalue()
+
+
+def test_a_study_that_says_nothing_or_the_same_twice_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="nothing to report"):
+        report.write(tmp_path, study({}), {}, {})
+    twice = study({"a": {4: [0.5]}})
+    twice.records.append(twice.records[0])
+    with pytest.raises(ValueError, match="two records of a, seed 0, sums, x 4"):
+        report.write(tmp_path, twice, {}, {})

@@ -1,5 +1,6 @@
 """SeqPE beside its equation: where positions may lie, what is drawn in training, and training."""
 
+import functools
 import io
 
 import common
@@ -16,7 +17,8 @@ from test_float64 import reference_attention
 import posenc_jax
 from experiments.data import Corpus, window_index
 from experiments.mesh import make_mesh
-from experiments.train import Recipe, initial_state, train, train_step
+from experiments.text import Text, mean_loss, text_state
+from experiments.train import Recipe, train, train_step
 from posenc_jax.encodings.seqpe_losses import (
     draw_candidates,
     draw_edits,
@@ -332,9 +334,8 @@ def test_trains_in_the_ordinary_trainer(tmp_path):
     tokens = np.tile(np.arange(16), 250).astype(np.uint8)
     corpus = Corpus("cycle", tokens, np.array([0, 4000]), np.zeros(1, np.int8), 16, 1.0, "digest")
     _, summary = train(
-        spec(),
+        Text(spec(), RECIPE, window_index(corpus, "train", 16)),
         RECIPE,
-        window_index(corpus, "train", 16),
         make_mesh((8, 1, 1)),
         seed=0,
         folder=tmp_path,
@@ -345,12 +346,12 @@ def test_trains_in_the_ordinary_trainer(tmp_path):
 
 def test_the_trainer_adds_the_objectives_and_reports_the_loss_without_them():
     tokens = jax.random.randint(jax.random.key(1), (8, 17), 0, 16)
-    step = jax.jit(train_step, static_argnames="recipe")
+    step = jax.jit(functools.partial(train_step, loss=mean_loss, recipe=RECIPE))
     numbers = []
     for weight in (0.0, 100.0):
         weights = dict(contrastive_weight=weight, transfer_weight=weight, shift_probability=0.0)
-        state = initial_state(jax.random.key(0), spec(**weights), RECIPE)
-        numbers.append(step(state, tokens, jax.random.key(2), recipe=RECIPE)[1])
+        state = text_state(jax.random.key(0), spec(**weights), RECIPE)
+        numbers.append(step(state, tokens, jax.random.key(2))[1])
     without, with_them = numbers
     assert without["loss"] == with_them["loss"]
     assert with_them["gradient_norm"] > 2 * without["gradient_norm"]

@@ -20,7 +20,8 @@ from experiments.checkpoint import Checkpoints
 from experiments.data import Corpus, window_index
 from experiments.mesh import batch_sharding, make_mesh, state_shardings
 from experiments.record import Metrics, open_run
-from experiments.train import Recipe, initial_state, token_losses, train, train_step
+from experiments.text import Text, mean_loss, text_state, token_losses
+from experiments.train import Recipe, train, train_step
 
 SPEC = FrozenConfigDict(
     {
@@ -43,7 +44,8 @@ def run(folder, windows, recipe=RECIPE, seed=0, shape=(-1, 1, 1)):
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(file=io.StringIO())
     mesh = make_mesh(shape)
-    return train(SPEC, recipe, windows, mesh, seed=seed, folder=folder, console=console)
+    task = Text(SPEC, recipe, windows)
+    return train(task, recipe, mesh, seed=seed, folder=folder, console=console)
 
 
 def losses(folder):
@@ -164,7 +166,7 @@ def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, uninterrupted, 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     tmp_path, windows, monkeypatch
 ):
-    import experiments.train as module
+    import experiments.text as module
 
     def poisoned(model, tokens, **options):
         return token_losses(model, tokens, **options) * jnp.where(tokens[0, 0] >= 0, jnp.nan, 1.0)
@@ -187,7 +189,7 @@ def test_sharded_training_is_unsharded_training(tmp_path, windows, uninterrupted
 
 def test_heads_and_optimizer_moments_are_on_the_model_axis():
     mesh = make_mesh((2, 4, 1))
-    init = functools.partial(initial_state, spec=SPEC, recipe=RECIPE)
+    init = functools.partial(text_state, spec=SPEC, recipe=RECIPE)
     shardings = state_shardings(jax.eval_shape(init, jax.random.key(0)), mesh)
     state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
     kernels = [state["model"], state["opt_state"][1][0].mu, state["opt_state"][1][0].nu]
@@ -198,9 +200,9 @@ def test_heads_and_optimizer_moments_are_on_the_model_axis():
 
 
 def test_gradient_accumulation_is_the_whole_batch():
-    state = initial_state(jax.random.key(0), SPEC, RECIPE)
+    state = text_state(jax.random.key(0), SPEC, RECIPE)
     tokens = jax.random.randint(jax.random.key(1), (8, 9), 0, 16)
-    step = jax.jit(train_step, static_argnames="recipe")
+    step = jax.jit(functools.partial(train_step, loss=mean_loss), static_argnames="recipe")
     whole, numbers = step(state, tokens, jax.random.key(2), recipe=RECIPE)
     parts = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, accumulate=4)
     accumulated, same_numbers = step(state, tokens, jax.random.key(2), recipe=parts)
@@ -213,7 +215,7 @@ def test_gradient_accumulation_is_the_whole_batch():
 
 
 def test_only_matrices_decay():
-    state = initial_state(jax.random.key(0), SPEC, RECIPE)
+    state = text_state(jax.random.key(0), SPEC, RECIPE)
     zero = jax.tree.map(jnp.zeros_like, state["model"])
     recipe = Recipe(length=8, batch_size=8, steps=6, warmup_steps=0, weight_decay=0.5)
     optimizer = recipe.optimizer()
@@ -231,7 +233,7 @@ def test_schedule_warms_up_and_falls_to_a_tenth():
 
 
 def test_losses_are_cross_entropies():
-    model = initial_state(jax.random.key(0), SPEC, RECIPE)["model"]
+    model = text_state(jax.random.key(0), SPEC, RECIPE)["model"]
     tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 16)
     logits = model(tokens[:, :-1], jnp.arange(8)[None])
     expected = optax.losses.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
@@ -282,7 +284,7 @@ def test_a_mesh_that_does_not_match_the_devices_is_refused(shape):
 
 def test_a_model_the_mesh_does_not_divide_is_refused():
     spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | {"vocab_size": 15}})
-    init = functools.partial(initial_state, spec=spec, recipe=RECIPE)
+    init = functools.partial(text_state, spec=spec, recipe=RECIPE)
     abstract = jax.eval_shape(init, jax.random.key(0))
     with pytest.raises(ValueError, match=r"model=8 does not divide axis 0 of model/embedding"):
         state_shardings(abstract, make_mesh((1, 8, 1)))

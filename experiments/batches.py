@@ -1,0 +1,40 @@
+"""Many rows through a model, in batches on the mesh."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from experiments import preemption
+from experiments.mesh import batch_sharding
+
+
+def in_batches(compute: Callable, rows: Any, size: int, mesh: Mesh) -> Iterator[Any]:
+    """What ``compute`` makes of ``size`` rows at a time, as NumPy, without what fills the last one.
+
+    Args:
+      compute: a batch in, a pytree with a result for each of its rows out.
+      rows: a pytree of NumPy arrays with the rows along axis 0.
+      size: rows of a batch, a multiple of the mesh's data axis.
+      mesh: where the batches lie.
+
+    Raises:
+      PreemptedError: the scheduler asked to stop.
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    for start in range(0, count, size):
+        batch = jax.tree.map(lambda x, start=start: x[start : start + size], rows)
+        real = len(jax.tree.leaves(batch)[0])
+
+        def on_mesh(x, real=real):
+            # A last batch that is short repeats its first row, so that one program serves all.
+            full = np.concatenate([x, np.repeat(x[:1], size - real, axis=0)])
+            return jax.make_array_from_callback(full.shape, batch_sharding(mesh), full.__getitem__)
+
+        if preemption.requested():
+            raise preemption.PreemptedError("asked to stop in an evaluation: run again")
+        with jax.set_mesh(mesh):
+            results = compute(jax.tree.map(on_mesh, batch))
+        yield jax.tree.map(lambda x, real=real: np.asarray(x)[:real], results)

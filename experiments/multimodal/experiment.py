@@ -1,0 +1,209 @@
+"""What all multimodal experiments share: their points, their records and their report.
+
+An experiment is one module with a subclass of ``Experiment``, one config, and one line in
+``launch.py``. The subclass says
+
+    title, summary, axes     for the report; the names of the position axes
+    load()                   reads ``self.config`` ("task", "eval", "model"), refuses what cannot
+                             work, and sets ``length``, ``panels`` and ``data``
+    task(scheme)             a ``Drawn``: the model, batches and the loss
+    measure(scheme, model)   one ``Result`` for every x of every panel
+    pictures()               example inputs by caption, for the report
+    maps(scheme, model)      ``Map``s of attention over a grid, for the report
+
+and the config has ``schemes``, a comma-separated choice of ``variants``. A variant has the keywords
+of ``make`` in ``encoding``, and beside it whatever else the experiment reads of it: which
+positions, whether there are ruler tokens. One with ``of`` is not trained but evaluated on the
+checkpoint of that scheme, its encoding in the place of the trained one.
+"""
+
+import dataclasses
+import datetime
+import difflib
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from experiments import sweep
+from experiments.batches import in_batches
+from experiments.config import make_encoding
+from experiments.mesh import make_mesh, replicated
+from experiments.multimodal import report
+from experiments.multimodal.study import Map, Panel, Result, Study
+from experiments.progress import stage
+from experiments.record import environment
+from experiments.sweep import Sweep, plain
+from experiments.train import Recipe
+from posenc_jax import Layers
+
+
+class Drawn:
+    """A ``Task`` whose batches are drawn at random: says ``init``, ``draw`` and ``loss``."""
+
+    batch_size: int
+
+    def draw(self, rng: np.random.Generator, count: int) -> Any:
+        """``count`` examples: a pytree of arrays with the examples along axis 0."""
+        raise NotImplementedError
+
+    def batch(self, seed, step, process_index, process_count):
+        words = np.random.Philox(key=np.array([seed, step], np.uint64))
+        whole = self.draw(np.random.Generator(words), self.batch_size)
+        return jax.tree.map(lambda x: x[process_index::process_count], whole)
+
+
+class Experiment(Sweep):
+    """A checked config, ready to run.
+
+    Args:
+      config: ``experiment``, ``schemes``, ``variants``, ``seeds``, ``mesh``, ``model``, ``task``,
+        ``train`` and ``eval``; see ``configs/images.py``.
+      workdir: where everything goes; what is already there and finished is not done again.
+      console: where progress and tables go.
+
+    Attributes set by ``load``:
+      length: tokens of a training sequence.
+      panels: what is measured.
+      data: what must be the same for two runs to be compared, such as a digest.
+
+    Raises:
+      ValueError: anything in the config that cannot work is found here, before any training.
+    """
+
+    title: str
+    summary: str
+    axes: tuple[str, ...]
+    length: int
+    panels: tuple[Panel, ...]
+    data: dict[str, Any]
+
+    def __init__(self, config: ConfigDict, workdir: Path, console: Console):
+        self.config = config.to_dict()
+        schemes = [name.strip() for name in config.schemes.split(",")]
+        extend = {n: v["of"] for n in schemes if (v := self.variant(n)).get("of")}
+        points = sweep.points(schemes, extend, config.seeds)
+        self.load()
+        recipe = Recipe(length=self.length, **config.train)
+        super().__init__(points, recipe, make_mesh(config.mesh), workdir, console)
+        self.check()
+        for name in extend:
+            self.encoding(name, None)
+
+    def load(self) -> None:
+        raise NotImplementedError
+
+    def measure(self, scheme: str, model) -> Iterator[Result]:
+        raise NotImplementedError
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Grey ``[height, width]`` or colour ``[height, width, 3]``, from 0 to 1."""
+        return {}
+
+    def maps(self, scheme: str, model) -> list[Map]:
+        del scheme, model
+        return []
+
+    def variant(self, scheme: str) -> dict[str, Any]:
+        variants = self.config["variants"]
+        if scheme not in variants:
+            near = difflib.get_close_matches(scheme, variants, n=1)
+            raise ValueError(
+                f"unknown scheme {scheme!r}"
+                + (f", did you mean {near[0]!r}?" if near else ";")
+                + f" config.variants has: {', '.join(sorted(variants))}"
+            )
+        return variants[scheme]
+
+    def encoding(self, scheme: str, rngs: nnx.Rngs | None):
+        encoding = self.variant(scheme)["encoding"]
+        return make_encoding(encoding, self.config["model"], self.length, rngs)
+
+    def make_model(self, kind: type, scheme: str, key, **sizes):
+        """``kind``, ``Decoder`` or ``ViT``, over the scheme's encoding."""
+        encoding_key, model_key = jax.random.split(key)
+        encoding = self.encoding(scheme, nnx.Rngs(encoding_key))
+        return kind(encoding, **self.config["model"], **sizes, rngs=nnx.Rngs(model_key))
+
+    def predict(self, function, model, rows: Any) -> Any:
+        """``function(model, batch)`` of all ``rows``, ``config.eval.batch`` at a time.
+
+        ``function`` gives a pytree with a result for each row, and is compiled once for each shape
+        if it is the same object every time.
+        """
+        shards = self.mesh.shape["data"]
+        size = -(-self.config["eval"]["batch"] // shards) * shards
+        compute = functools.partial(jax.jit(function, out_shardings=replicated(self.mesh)), model)
+        results = list(in_batches(compute, rows, size, self.mesh))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+    def describe_training(self, scheme):
+        shared = {key: self.config[key] for key in ("experiment", "model", "task")}
+        return shared | {"variant": self.variant(scheme), "data": self.data}
+
+    def describe_evaluation(self, point):
+        extend = {name: self.variant(name) for name in point.extensions}
+        return {"eval": self.config["eval"], "extend": extend}
+
+    def evaluate(self, point, model):
+        records, maps = [], []
+        schemes = (point.scheme, *point.extensions)
+        total = len(schemes) * sum(len(panel.xs) for panel in self.panels)
+        with stage(f"{point.name}  evaluate", total, self.console) as advance:
+            for scheme in schemes:
+                if scheme != point.scheme:
+                    model = _with_encoding(model, self.encoding(scheme, None))
+                where = {"scheme": scheme, "seed": point.seed}
+                for result in self.measure(scheme, model):
+                    records.append(where | dataclasses.asdict(result))
+                    advance(f"{result.condition} {result.x}")
+                if point.seed == 0:
+                    found = self.maps(scheme, model)
+                    maps += [{"scheme": scheme} | dataclasses.asdict(each) for each in found]
+        return {"records": records, "maps": maps}
+
+    def print_point(self, point, evaluation):
+        for scheme in (point.scheme, *point.extensions):
+            for panel in self.panels:
+                values = [
+                    f"{r['x']} {r['value']:.3f}"
+                    for r in evaluation["records"]
+                    if r["scheme"] == scheme and r["condition"] == panel.condition
+                ]
+                self.console.print(
+                    f"  {scheme:<15} {panel.condition}, {panel.metric}:  {'  '.join(values)}",
+                    highlight=False,
+                )
+
+    def write_report(self, command: str) -> Path:
+        """Prints the tables of all finished points, writes their report and returns its path."""
+        evaluations, training, failures = self.results()
+        records, maps = (
+            [each for found in evaluations for each in found[key]] for key in ("records", "maps")
+        )
+        about = environment() | {
+            "title": self.title,
+            "summary": self.summary,
+            "axes": self.axes,
+            "data": self.data,
+            "command": command,
+            "config": plain(self.config),
+            "date": datetime.date.today().isoformat(),
+        }
+        study = Study(records, maps, training, failures, self.panels, about)
+        schemes = dict.fromkeys(r["scheme"] for r in records)
+        encodings = {name: self.encoding(name, nnx.Rngs(0)) for name in schemes}
+        report.print_tables(study, self.console)
+        return report.write(self.workdir, study, self.pictures(), encodings)
+
+
+def _with_encoding(model, encoding):
+    model = jax.tree.map(lambda p: p, model)  # a module of its own
+    model.layers = Layers.of(encoding)
+    return model

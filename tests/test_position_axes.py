@@ -1,0 +1,395 @@
+"""Several position axes: text is one of their cases, and builders of positions."""
+
+import functools
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import test_decode
+from jax.sharding import AxisType
+
+import posenc_jax
+from posenc_jax.cache import Cache
+from posenc_jax.rotary import positions as builders
+from posenc_jax.rotary.axes import by_head, interleaved, shares, temporal_last
+from posenc_jax.rotary.axis_frequencies import ByAxis, Spectra
+from posenc_jax.rotary.frequencies import Default, DynamicNTK, DynamicYaRN, YaRN
+from posenc_jax.rotary.positions import Text, Vision, text
+
+AXES = ["mrope", "i_mrope", "mhrope", "videorope", "videorope_pp", "hope_hybrid", "time_rope"]
+each_scheme = pytest.mark.parametrize("name", AXES)
+
+# An image at the very start: VideoRoPE's first positions are negative.
+SEQUENCE = [Vision(2, 3, 2), Text(4), Vision(1, 2, 4), Text(4)]
+B, T = 2, sum(segment.tokens for segment in SEQUENCE)
+TOKEN_IDS = np.random.default_rng(0).integers(0, common.VOCAB, (B, T)).astype(np.int32)
+
+
+def placed(dtype=np.float32):
+    """Negative and fractional positions ``[3, 1, T]``, or whole ones."""
+    if dtype == np.float32:
+        return builders.videorope(SEQUENCE, delta=0.5).positions
+    return builders.qwen2_vl(SEQUENCE).positions
+
+
+def residual(length=T):
+    return 0.5 * common.normal(0, B, length, common.WIDTH)
+
+
+def close(actual, expected, atol=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=atol)
+
+
+# Encodings
+
+
+@each_scheme
+def test_text_is_the_same_on_every_axis(name):
+    encoding = common.build(name)
+    positions = np.array([[3, 0, 7, 1, 12]], np.int32)
+    expected = common.attention(encoding, residual(5), positions)
+    stacked = np.stack([positions] * 3)
+    close(common.attention(encoding, residual(5), stacked), expected)
+
+
+@each_scheme
+def test_text_is_rope(name):
+    """Of the pairs, or the heads, that turn at all."""
+    encoding = common.build(name, axis_heads=(1, 1, 1)) if name == "mhrope" else common.build(name)
+    rope = common.build("rope", layout=encoding.layout, frequencies=encoding.frequencies)
+    x_BTHC = common.normal(0, B, T, common.HEADS, common.HEAD_DIM)
+    turned, expected = (
+        np.array(each.rotate(x_BTHC, each.prepare(text(T), T), is_query=True))
+        for each in (encoding, rope)
+    )
+    if name == "mhrope":
+        np.testing.assert_array_equal(turned[:, :, -1], x_BTHC[:, :, -1])
+        turned, expected = turned[:, :, :-1], expected[:, :, :-1]
+    if name == "hope_hybrid":  # Pairs 2 and 3 are those of time.
+        still = [2, 3, 6, 7]
+        np.testing.assert_array_equal(turned[..., still], x_BTHC[..., still])
+        turned, expected = (np.delete(x, still, axis=-1) for x in (turned, expected))
+    np.testing.assert_array_equal(turned, expected)
+
+
+@each_scheme
+def test_each_axis_shows_and_only_differences_do(name):
+    overrides = {"axis_heads": (1, 1, 1)} if name == "mhrope" else {}
+    # Columns hardly show in M-RoPE at larger bases.
+    encoding, positions = common.build(name, base=100.0, **overrides), placed()
+    output = common.attention(encoding, residual(), positions, length=64)
+    for axis in range(3):
+        moved = positions.copy()
+        moved[axis] += 1.5
+        close(common.attention(encoding, residual(), moved, length=64), output)
+        moved[axis] = moved[axis, :, ::-1]
+        other = common.attention(encoding, residual(), moved, length=64)
+        shows = np.abs(other - output).max() > 1e-3
+        assert shows == (axis != 0 or name != "hope_hybrid")
+
+
+@pytest.mark.parametrize("name", ["mrope", "mhrope"])
+@pytest.mark.parametrize("implementation", ["blockwise", "ring", "pallas"])
+def test_implementations(name, implementation):
+    """On negative and fractional positions, values and gradients, with several documents."""
+    encoding, segment_ids = common.build(name, num_kv_heads=2), np.arange(T)[None] * 2 // T
+    q, k, v = (common.normal(i, B, T, heads, 8) for i, heads in enumerate((4, 2, 2)))
+
+    def loss(implementation, q, k, v, positions):
+        tokens = posenc_jax.Tokens.of(encoding, positions, np.repeat(segment_ids, B, axis=0))
+        out = posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
+        return (out**2).sum(), out
+
+    def run(implementation):
+        function = jax.value_and_grad(
+            functools.partial(loss, implementation), argnums=(0, 1, 2), has_aux=True
+        )
+        return jax.jit(function)(q, k, v, placed())
+
+    mesh = jax.make_mesh((4,), ("context",), (AxisType.Auto,), devices=jax.devices()[:4])
+    expected = run("dense")
+    with jax.set_mesh(mesh if implementation == "ring" else jax.sharding.get_mesh()):
+        actual = run(implementation)
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_adapters():
+    q, k, v = (common.normal(i, B, T, common.HEADS, common.HEAD_DIM) for i in range(3))
+    encoding, positions = common.build("videorope"), placed()
+    tokens = posenc_jax.Tokens.of(encoding, positions)
+    expected = posenc_jax.attend(encoding, q, k, v, tokens)
+    close(posenc_jax.attention_fn(encoding, positions)(q, k, v), expected)
+    linen = posenc_jax.linen.Encoding("videorope", head_dim=common.HEAD_DIM)
+    close(linen.apply({}, q, k, v, positions), expected)
+
+
+def test_frequencies_that_adapt_to_the_length():
+    """Of its own document, the largest position on any axis."""
+    rule = DynamicNTK(8, 2.0)
+    encoding = common.build("mhrope", frequencies=rule)
+    positions, segment_ids = placed(np.int32), np.repeat([[0, 1]], [16, T - 16], axis=1)
+    together = common.attention(encoding, residual(), positions, np.repeat(segment_ids, B, axis=0))
+    for part in (slice(16), slice(16, T)):
+        length = int(positions[:, :, part].max()) + 1
+        alone = common.attention(
+            encoding, residual()[:, part], positions[:, :, part], length=length
+        )
+        close(together[:, part], alone)
+
+
+@pytest.mark.parametrize("make", [Spectra, lambda _, rule: ByAxis((0, 1, 2) * 2, (rule,) * 3)])
+def test_rules_of_axes_that_adapt_to_the_length(make):
+    rule = make((2, 2, 2), DynamicNTK(8, 2.0))
+    for length in (5, 40):
+        fixed, factor = rule(12, 100.0, length)
+        traced, _ = rule(12, 100.0, jnp.full((B, 1), length))
+        np.testing.assert_allclose(traced, np.tile(fixed, (B, 1, 1)), rtol=1e-6)
+        assert factor == 1
+
+
+# Decoding
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_piece_by_piece(dtype):
+    model = common.build_model(common.build("mhrope", num_kv_heads=2), num_kv_heads=2)
+    ids = test_decode.TOKEN_IDS
+    positions = placed(dtype)[..., : ids.shape[1]]
+    cache = Cache.empty(model, len(ids), test_decode.SIZE, axes=3, dtype=dtype.__name__)
+    expected = test_decode.forward(model, ids, positions)
+    close(test_decode.in_pieces(model, cache, positions), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("build", [builders.qwen2_vl, builders.videorope])
+def test_generating_after_a_video(build):
+    """Text goes on after the video, in rows of unequal length, as in one forward pass."""
+    model, count = common.build_model("videorope"), 4
+    rows = [build([*SEQUENCE[:-1], Text(n)]) for n in (4, 1)]
+    lengths = [each.positions.shape[-1] for each in rows]
+    positions = np.zeros((3, B, T + count), rows[0].positions.dtype)
+    for row, each in enumerate(rows):
+        after = each.next + np.arange(count)
+        positions[:, row, : lengths[row]] = each.positions[:, 0]
+        positions[:, row, lengths[row] : lengths[row] + count] = after
+    # Of M-RoPE the next position is one after the largest.
+    given = {} if build is builders.qwen2_vl else {"next_positions": [each.next for each in rows]}
+    output = posenc_jax.generate(
+        model,
+        TOKEN_IDS,
+        jax.random.key(0),
+        max_new_tokens=count,
+        lengths=lengths,
+        positions=positions[:, :, :T],
+        **given,
+    )
+    ids = np.pad(TOKEN_IDS, ((0, 0), (0, count)))
+    for row, length in enumerate(lengths):
+        ids[row, length : length + count] = output[row]
+    likeliest = np.asarray(common.forward(model, ids, positions)).argmax(-1)
+    for row, length in enumerate(lengths):
+        np.testing.assert_array_equal(likeliest[row, length - 1 :][:count], output[row])
+
+
+def test_a_prompt_and_its_positions_must_fit():
+    model = common.build_model("mrope")
+    generate = functools.partial(
+        posenc_jax.generate, model, TOKEN_IDS, jax.random.key(0), max_new_tokens=1
+    )
+    with pytest.raises(ValueError, match=rf"shape \(3, 1, 5\), but the prompts are 2 x {T}"):
+        generate(positions=np.zeros((3, 1, 5), np.int32))
+    for wrong in ([3], [1.5, 2]):
+        with pytest.raises(ValueError, match=r"next_positions=.* 2 numbers, .* in the int32"):
+            generate(positions=placed(np.int32), next_positions=wrong)
+
+
+# Builders
+
+
+BUILDERS = [
+    builders.qwen2_vl,
+    functools.partial(builders.qwen25_vl, tokens_per_second=2),
+    builders.qwen3_vl,
+    builders.spatial_reset,
+    builders.videorope,
+    builders.spaced_frames,
+    builders.vanilla,
+    builders.frame_time,
+]
+
+
+@pytest.mark.parametrize("build", BUILDERS)
+def test_a_sequence_of_text(build):
+    positions, following = build([Text(3), Text(4)])
+    np.testing.assert_array_equal(positions, np.tile(np.arange(7), (3, 1, 1)))
+    assert following == 7
+
+
+def test_the_start_of_a_video():
+    """Written out: two frames of 3 x 2 patches, in front of everything."""
+    time = [0] * 6 + [0.5] * 6
+    row, column = [-1, -1, 0, 0, 1, 1] * 2, [0, 1] * 6
+    positions, following = builders.videorope(SEQUENCE[:2], delta=0.5)
+    expected = np.stack([time, np.add(time, row), np.add(time, column)])
+    np.testing.assert_array_equal(positions[:, 0, :12], expected)
+    np.testing.assert_array_equal(positions[:, 0, 12:], np.tile(np.arange(1.5, 5), (3, 1)))
+    assert following == 5.5
+
+    positions, following = builders.spaced_frames(SEQUENCE[:1], delta=0.5)
+    expected = np.stack([time, np.add(row, 1), column])
+    np.testing.assert_array_equal(positions[:, 0], expected)
+    assert following == 3
+
+
+def test_frames_at_their_seconds():
+    """Of unequal length, and rounded down only once they are scaled."""
+    video = Vision(4, 1, 1, times=(0.0, 0.4, 0.9, 3.2))
+    positions, following = builders.qwen25_vl([Text(2), video], tokens_per_second=2.5)
+    np.testing.assert_array_equal(positions[0, 0], [0, 1, 2, 3, 4, 10])
+    assert following == 11
+
+
+def test_frames_apart_with_rows_from_zero():
+    video = Vision(3, 1, 2)
+    positions, following = builders.spatial_reset([Text(5), video, Text(1)], stride=4)
+    expected = [[5, 5, 9, 9, 13, 13, 14], [0] * 6 + [14], [0, 1] * 3 + [14]]
+    np.testing.assert_array_equal(positions[:, 0, 5:], expected)
+    assert following == 15
+
+
+@pytest.mark.parametrize("build", [*BUILDERS[:6], builders.frame_time])
+def test_ruler_tokens_are_beside_their_patches(build):
+    """One for every second row and column, and one past the rows of a wide image."""
+    image = Vision(1, 3, 5, ruler=2)
+    assert list(image.marks) == [0, 2, 4] and image.tokens == 18
+    with_ruler, after = build([Text(4), image, Text(2)])
+    without, following = build([Text(4), Vision(1, 3, 5), Text(2)])
+    np.testing.assert_array_equal(np.delete(with_ruler, [4, 5, 6], axis=2), without)
+    assert after == following
+    marks, grid = with_ruler[:, 0, 4:7], without[:, 0, 4:19].reshape(3, 3, 5)
+    if build is builders.frame_time:
+        np.testing.assert_array_equal(marks, np.full((3, 3), 4))
+        return
+    np.testing.assert_array_equal(marks[0], grid[0, 0, [0, 2, 4]])
+    np.testing.assert_array_equal(marks[1, :2], grid[1, [0, 2], 0])
+    np.testing.assert_array_equal(marks[2], grid[2, 0, [0, 2, 4]])
+
+
+def test_story_time():
+    times = [0.5, 0.75, 0.75, -1.25]
+    positions = builders.story_time(times, 2, 3, frames_per_second=24.0)
+    assert positions.dtype == np.float32
+    np.testing.assert_array_equal(positions[0, 0], np.repeat([12, 18, 18, -30], 6))
+    np.testing.assert_array_equal(positions[1, 0], [0, 0, 0, 1, 1, 1] * 4)
+    np.testing.assert_array_equal(positions[2, 0], [0, 1, 2] * 8)
+
+
+def test_segments_of_ids():
+    ids = [9, 5, 7, 7, 6, 8, 8, 8, 8, 8, 8, 9]
+    read = functools.partial(builders.segments_of, ids, image_token=7, video_token=8)
+    video = dict(image_grids=[(1, 2, 4)], video_grids=[(3, 4, 2)])
+    found = read(**video, seconds_per_frame=[0.5])
+    assert found == [Text(2), Vision(1, 1, 2), Text(1), Vision(3, 2, 1, (0.0, 0.5, 1.0)), Text(1)]
+    assert read(**video, frame_by_frame=True)[3:6] == [Vision(1, 2, 1)] * 3
+    assert read(image_grids=[(1, 1, 2)], video_grids=[(6, 1, 1)], merge=1)[1] == Vision(1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("grids", "message"),
+    [
+        (
+            dict(image_grids=[(1, 4, 4)], video_grids=[(3, 4, 2)]),
+            "image of 1 x 2 x 2 patches, merged, needs 4 tokens, but ids have 2 from index 2 on",
+        ),
+        (
+            dict(image_grids=[(1, 2, 4)], video_grids=[(2, 4, 2)]),
+            "more video tokens than video_grids say: the one at index 9",
+        ),
+        (dict(video_grids=[(3, 4, 2)]), "more image tokens than image_grids say.* index 2"),
+        (
+            dict(image_grids=[(1, 2, 4)] * 3, video_grids=[(3, 4, 2)]),
+            "image_grids have 2 more than ids have images",
+        ),
+        (dict(image_grids=[(1, 3, 4)]), "1 x 3 x 4 patches does not divide by merge=2"),
+    ],
+)
+def test_ids_and_grids_that_disagree(grids, message):
+    ids = [9, 5, 7, 7, 6, 8, 8, 8, 8, 8, 8, 9]
+    with pytest.raises(ValueError, match=message):
+        builders.segments_of(ids, image_token=7, video_token=8, **grids)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Text(0), "tokens=0 of Text must be a whole number, 1 or more"),
+        (lambda: Vision(1, 0, 4), "rows=0 of Vision must be a whole number"),
+        (lambda: Vision(1, 2, 2.5), "columns=2.5 of Vision must be a whole number"),
+        (lambda: Vision(1, 2, 2, ruler=0), "ruler=0 of Vision must be a whole number"),
+        (lambda: Vision(2, 1, 1, times=(0.0,)), r"times=\(0.0,\) must be 2 finite numbers"),
+        (lambda: Vision(2, 1, 1, times=(0.0, NAN)), r"times=\(0.0, nan\) must be 2 finite"),
+        (lambda: Vision(3, 1, 1, times=(0.0, 2.0, 1.5)), "decrease, but 1.5 comes after 2.0"),
+        (lambda: builders.qwen2_vl([]), "segments must not be empty"),
+        (lambda: builders.qwen3_vl([Vision(3, 1, 1)]), "a video's 3 frames in blocks of one"),
+        (
+            lambda: builders.qwen25_vl([Vision(3, 1, 1)], tokens_per_second=2),
+            "needs the times of a video's 3 frames",
+        ),
+        (lambda: builders.videorope(SEQUENCE, delta=0), "delta=0 must be a number above 0"),
+        (lambda: builders.spaced_frames(SEQUENCE, delta=NAN), "delta=nan must be a number above"),
+        (lambda: builders.story_time([0.0, NAN], 2, 2), r"times=\[0.0, nan\] must be finite"),
+        (lambda: builders.story_time([], 2, 2), r"times=\[\] must be finite numbers"),
+        (lambda: builders.story_time([1.0], 2, 0), "columns=0 of Vision must be a whole number"),
+        (lambda: shares(2, (1, 2, 2)), "2 channel pairs are too few for 3 axes"),
+        (lambda: by_head((2, 2, 2), 5, 4), r"\(2, 2, 2\) are 6 heads, but .* num_kv_heads=5"),
+        (lambda: temporal_last((1, 2, 1)), r"sections=\(1, 2, 1\) must be of time, row and col"),
+        (lambda: interleaved((2, 1, 1), (0, 1, 1)), r"order=\(0, 1, 1\) must be the axes 0..2"),
+        (
+            lambda: ByAxis((0, 1), (YaRN(32), Default()))(4, 1e4, 8),
+            r"attention factors of the axes differ: \[1.13.*, 1.0\]",
+        ),
+        (
+            lambda: ByAxis((0, 1), (DynamicYaRN(8),) * 2)(4, 1e4, jnp.full((1, 1), 16)),
+            "attention factors of the axes differ",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "message"),
+    [
+        ("mrope", {"sections": (1, 1, 1)}, "sections=(1, 1, 1) must be whole numbers of channel"),
+        ("mrope", {"head_dim": 4}, "2 channel pairs are too few for 3 axes"),
+        ("mrope", {"sections": (2, 3, -1)}, "sections=(2, 3, -1) must be whole numbers"),
+        ("i_mrope", {"sections": (1, 1, 2)}, "pair 5 of axis 2 is past the last of 4"),
+        ("i_mrope", {"order": (0, 2)}, "order=(0, 2) must be the axes 0..2"),
+        ("videorope", {"sections": (1, 2, 1)}, "the last two alike"),
+        ("videorope_pp", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
+        ("videorope_pp", {"train_length": 1}, "train_length=1 must be at least 2"),
+        ("time_rope", {"sections": (4, 4, 4)}, "4 in all: 8 rotary channels are 4 pairs"),
+        ("mhrope", {"axis_heads": None, "num_kv_heads": 2}, "num_kv_heads=2 are too few for three"),
+        ("rope", {"axes": (0, 1, -2, 0)}, "axes=(0, 1, -2, 0) must be numbers of position axes"),
+        ("rope", {"axes": ((0, 1, 0, 0), (0, 1))}, "axes names 2 channel pairs, but rotary_dim=8"),
+    ],
+)
+def test_a_setting_that_does_not_fit(name, bad, message):
+    with pytest.raises(ValueError) as error:
+        common.build(name, **bad)
+    assert message in str(error.value)
+
+
+def test_another_number_of_kv_heads():
+    encoding = common.build("mhrope", axis_heads=(1, 1, 1))
+    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    q, k, v = (common.normal(0, B, T, heads, 8) for heads in (4, 2, 2))
+    with pytest.raises(ValueError, match="axes= are those of 4 kv heads, but attention has 2"):
+        posenc_jax.attend(encoding, q, k, v, tokens)
