@@ -6,7 +6,7 @@ row and column as NumPy, ``[3, 1, T]``, and where the text goes on after them. A
 them concatenated along axis 1.
 """
 
-from posenc_jax.rotary.positions.flat import one_axis, packed, text
+from posenc_jax.rotary.positions.flat import on_axes, one_axis, packed, text
 from posenc_jax.rotary.positions.grids import qwen2_vl, qwen3_vl, qwen25_vl, spatial_reset
 from posenc_jax.rotary.positions.segments import Placed, Text, Vision, segments_of
 from posenc_jax.rotary.positions.videos import (
@@ -23,6 +23,7 @@ __all__ = [
     "Text",
     "Vision",
     "frame_time",
+    "on_axes",
     "one_axis",
     "packed",
     "qwen2_vl",
