@@ -276,14 +276,13 @@ def test_objectives_have_gradients_and_fall(num_axes):
     for path, g in common.parameter_paths(gradients[20]):
         assert np.isfinite(g).all(), path
         assert ("pe_qk" in path) == (np.abs(g).max() == 0), path
-    # Chance is 0.1 ln 8.
-    assert abs(losses[0] - 0.1 * np.log(8)) < 0.02
-    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:5])
+    chance = 0.1 * np.log(8)
+    assert np.mean(losses[-20:]) < 0.8 * min(chance, np.mean(losses[:5]))
 
 
 @pytest.mark.parametrize("num_axes", [1, 2])
 def test_transfer_falls(num_axes):
-    """Fresh positions in every step; those of an untrained encoder are too alike to differ."""
+    """Fresh positions in every step, of an encoder to which they are less alike than at first."""
     one = dict(contrastive_weight=0.0, transfer_weight=1.0, encoder_layers=1)
     encoding = common.build(
         "seqpe", num_axes=num_axes, max_position=100, trained=False, **one, **SMALL

@@ -1,5 +1,7 @@
 """SeqPE's encoder: a small Transformer that reads a position as a string of digits."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,11 +43,11 @@ class DigitBlock(nnx.Module):
     def __init__(self, width: int, num_heads: int, rngs: nnx.Rngs):
         self.num_heads = num_heads
         self.attention_norm = layer_norm(width, rngs)
-        self.attention_in = linear(width, 3 * width, rngs)
-        self.attention_out = linear(width, width, rngs)
+        self.attention_in = linear(width, 3 * width, width, rngs)
+        self.attention_out = linear(width, width, width, rngs)
         self.mlp_norm = layer_norm(width, rngs)
-        self.mlp_in = linear(width, 4 * width, rngs)
-        self.mlp_out = linear(4 * width, width, rngs)
+        self.mlp_in = linear(width, 4 * width, width, rngs)
+        self.mlp_out = linear(4 * width, width, width, rngs)
 
     def __call__(self, x_BTNE, visible_BTNN):
         q, k, v = (
@@ -92,7 +94,7 @@ class DigitEncoder(nnx.Module):
         self.summary = normal(rngs, width)
         self.digit_blocks = nnx.List(DigitBlock(width, num_heads, rngs) for _ in range(num_layers))
         self.last_norm = layer_norm(width, rngs)
-        self.out = linear(width, width, rngs)
+        self.out = linear(width, width, width, rngs)
 
     def __call__(self, positions) -> jax.Array:
         """float32 ``[B, T, E]``; NaN for a position that is not a number of ``max_digits``."""
@@ -129,8 +131,10 @@ def normal(rngs: nnx.Rngs, *shape) -> nnx.Param:
     return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
 
 
-def linear(d_in: int, d_out: int, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(d_in, d_out, kernel_init=nnx.initializers.normal(0.02), rngs=rngs)
+def linear(d_in: int, d_out: int, width: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """Of an encoder of ``width``; the published one has 768, and N(0, 0.02) there."""
+    std = 0.02 * math.sqrt(768 / width)
+    return nnx.Linear(d_in, d_out, kernel_init=nnx.initializers.normal(std), rngs=rngs)
 
 
 def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
