@@ -34,15 +34,20 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk={chunk} must be at least 1, or None to choose")
 
-    # Two dimensions, because XLA:CPU is slow in three. Each piece takes every P-th row: where rows
-    # are spread over devices, every device has its share of each piece.
+    # Each piece takes every P-th row: where rows are spread over devices, every device has its
+    # share of each piece.
     R = min(_rows(targets_BT.size, V) if chunk is None else chunk, V)
     P = -(-V // R)
     padded = jnp.pad(table_VD, ((0, P * R - V), (0, 0)))
     pieces_PRD = padded.reshape(R, P, D).swapaxes(0, 1)
-    losses_N = _losses(V, x_BTD.reshape(-1, D), pieces_PRD, targets_BT.reshape(-1))
+    # N are the axes of tokens: one on a CPU, where XLA is slow with more. Elsewhere each may be
+    # sharded.
+    x_ND, targets_N = x_BTD, targets_BT
+    if jax.default_backend() == "cpu":
+        x_ND, targets_N = x_BTD.reshape(-1, D), targets_BT.reshape(-1)
+    losses_BT = _losses(V, x_ND, pieces_PRD, targets_N).reshape(shape)
     is_id = (targets_BT >= 0) & (targets_BT < V)
-    return jnp.where(is_id, losses_N.reshape(shape), jnp.nan)
+    return jnp.where(is_id, losses_BT, jnp.nan)
 
 
 def _rows(N, V):
@@ -62,7 +67,7 @@ def _forward(V, x_ND, pieces_PRD, targets_N):
         logits_NR, is_target_NR = _logits(V, x_ND, piece, targets_N, len(pieces_PRD))
         larger_N = jnp.maximum(largest_N, logits_NR.max(-1))
         sum_N *= jnp.exp(largest_N - larger_N)
-        sum_N += jnp.exp(logits_NR - larger_N[:, None]).sum(-1)
+        sum_N += jnp.exp(logits_NR - larger_N[..., None]).sum(-1)
         target_N += jnp.where(is_target_NR, logits_NR, 0).sum(-1)
         return (larger_N, sum_N, target_N), None
 
@@ -80,12 +85,14 @@ def _backward(V, kept, d_N):
 
     def add(dx_ND, piece):
         logits_NR, is_target_NR = _logits(V, x_ND, piece, targets_N, len(pieces_PRD))
-        d_NR = jnp.exp(logits_NR - largest_N[:, None]) * d_sum_N[:, None]
-        d_NR -= jnp.where(is_target_NR, d_N[:, None], 0)
+        d_NR = jnp.exp(logits_NR - largest_N[..., None]) * d_sum_N[..., None]
+        d_NR -= jnp.where(is_target_NR, d_N[..., None], 0)
         d_NR = d_NR.astype(x_ND.dtype)
         rows_RD = piece[1]
-        dx_ND += _gradient(d_NR, rows_RD.astype(x_ND.dtype), x_ND)
-        return dx_ND, _gradient(d_NR.T, x_ND, rows_RD).astype(rows_RD.dtype)
+        dx_ND += _gradient(d_NR, rows_RD.astype(x_ND.dtype), x_ND, ((d_NR.ndim - 1,), (0,)))
+        tokens = tuple(range(x_ND.ndim - 1))
+        d_rows_RD = _gradient(d_NR, x_ND, rows_RD, (tokens, tokens))
+        return dx_ND, d_rows_RD.astype(rows_RD.dtype)
 
     zeros_ND = jnp.zeros_like(x_ND, jnp.float32)
     dx_ND, d_pieces_PRD = jax.lax.scan(add, zeros_ND, _numbered(pieces_PRD))
@@ -94,16 +101,18 @@ def _backward(V, kept, d_N):
 
 _losses.defvjp(_forward, _backward)
 
-_product = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
 
-
-def _gradient(left, right, of):
-    """Their product, laid out over the devices as ``of`` is.
+def _gradient(left, right, of, axes):
+    """Their product over ``axes`` of each, laid out over the devices as ``of`` is.
 
     On a mesh of Explicit axes a sum over devices must say where it lies.
     """
     sharding = jax.typeof(of).sharding
-    return _product(left, right, out_sharding=None if sharding.mesh.empty else sharding)
+    return jax.lax.dot_general(
+        *(left, right, (axes, ((), ()))),
+        preferred_element_type=jnp.float32,
+        out_sharding=None if sharding.mesh.empty else sharding,
+    )
 
 
 def _numbered(pieces_PRD):
@@ -113,6 +122,8 @@ def _numbered(pieces_PRD):
 def _logits(V, x_ND, piece, targets_N, P):
     """float32 logits of a piece, and which of them are the targets'."""
     number, rows_RD = piece
-    ids_1R = (jnp.arange(len(rows_RD)) * P + number)[None]
-    logits_NR = _product(x_ND, rows_RD.astype(x_ND.dtype).T)
-    return jnp.where(ids_1R < V, logits_NR, -jnp.inf), ids_1R == targets_N[:, None]
+    ids_R = jnp.arange(len(rows_RD)) * P + number
+    ids_R = ids_R.reshape((1,) * targets_N.ndim + (-1,))
+    rows_DR = rows_RD.astype(x_ND.dtype).T
+    logits_NR = jnp.matmul(x_ND, rows_DR, preferred_element_type=jnp.float32)
+    return jnp.where(ids_R < V, logits_NR, -jnp.inf), ids_R == targets_N[..., None]

@@ -56,6 +56,15 @@ def test_is_the_cross_entropy_of_all_logits(dtype, chunk):
     close(gradients, expected_gradients, rtol=1e-5 if dtype == "float32" else 2**-7)
 
 
+def test_tokens_keep_their_axes_on_accelerators(monkeypatch):
+    x, table, targets, weights = operands(3, 7)
+    expected = losses_and_gradients(on_all_logits, x, table, targets, weights)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    fused = functools.partial(cross_entropy, chunk=10)
+    assert "[21," not in str(jax.make_jaxpr(fused)(x, table, targets))
+    close(losses_and_gradients(fused, x, table, targets, weights), expected)
+
+
 def test_chunks_of_the_default_size():
     x, table, targets, weights = operands(1201, vocab=1100)
     actual = losses_and_gradients(cross_entropy, x, table, targets, weights)

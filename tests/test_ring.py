@@ -72,6 +72,26 @@ def test_meshes(name, shape):
     )
 
 
+def test_a_training_step_on_accelerators_gathers_no_tokens(monkeypatch):
+    """Keys go round from device to device; whatever else is of tokens stays where it is."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    order = zigzag(T, 4)
+
+    def loss(model, ids, targets, places, index):
+        x_BTD = model.hidden(ids, places, index=index)
+        return posenc_jax.cross_entropy(x_BTD, model.embedding[...], targets).mean()
+
+    with jax.set_mesh(mesh := mesh_of(context=4)):
+        by_token = NamedSharding(mesh, PartitionSpec(None, "context"))
+        ids, targets = (jax.device_put(np.zeros((2, T), np.int32), by_token) for _ in range(2))
+        order = jax.device_put(order[None], by_token)
+        step = jax.jit(jax.grad(loss))
+        program = step.lower(common.build_model("t5"), ids, targets, order, order).compile()
+    text = program.as_text()
+    assert "collective-permute(" in text
+    assert "all-gather(" not in text
+
+
 def test_zigzag():
     """Every device has the same number of pairs to compute."""
     order = zigzag(24, 3)

@@ -1,0 +1,241 @@
+"""The Pallas kernels of flash attention, for any hooks on a tile."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+
+from posenc_jax.attention.dense import FLOOR, TINY
+from posenc_jax.attention.pallas.hooks import Hooks
+from posenc_jax.attention.pallas.operands import Operand, flatten, is_float, map_operands
+from posenc_jax.attention.pallas.program import on_matrices
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """Forwards a program for each tile of queries; backwards one for these and one for keys."""
+
+    hooks: Hooks
+    qk_dtype: jnp.dtype
+    v_dtype: jnp.dtype
+    size: int  # of a tile
+    B: int
+    H: int
+    T: int
+    S: int
+    causal: bool
+    in_order: bool
+    window: int | None
+
+    def attention(self, ahead, q_side, k_side):
+        """float32 ``[B, H, T, C]``."""
+        attention = jax.custom_vjp(lambda *operands: self._forward(*operands)[0])
+        attention.defvjp(self._forward, self._backward)
+        return attention(ahead, q_side, k_side)
+
+    def _forward(self, ahead, q_side, k_side):
+        rows, C = self.size, k_side["v"].array.shape[-1]
+
+        def start():
+            return jnp.full((rows, 1), FLOOR), jnp.zeros((rows, 1)), jnp.zeros((rows, C))
+
+        def step(carry, ahead, q_side, k_side, i, j):
+            def update(largest, sums, out):
+                logits = self._logits(ahead, q_side, k_side, i, j)
+                new = jnp.maximum(largest, logits.max(1, keepdims=True))
+                weights, shrink = jnp.exp(logits - new), jnp.exp(largest - new)
+                sums = shrink * sums + weights.sum(1, keepdims=True)
+                mixed = self._mixed(ahead, weights, q_side, k_side)
+                return new, sums, shrink * out + mixed
+
+            return on_matrices(update, *carry)
+
+        def finish(carry):
+            largest, sums, out = carry
+            sums = jnp.maximum(sums, TINY)
+            return out / sums, largest + jnp.log(sums)
+
+        q = q_side["q"]
+        outputs = [
+            dataclasses.replace(q, array=jax.ShapeDtypeStruct((*q.array.shape[:3], n), jnp.float32))
+            for n in (C, 1)
+        ]
+        out, log_sums = self._launch(
+            *(start, step, finish, outputs, ahead, q_side, k_side, self.T, self._columns)
+        )
+        out, log_sums = out[:, :, : self.T], log_sums[:, :, : self.T]
+        return out, (ahead, q_side, k_side, out, log_sums)
+
+    def _backward(self, saved, d_out):
+        ahead, q_side, k_side, out, log_sums = saved
+        of_row = (d_out, (d_out * out).sum(-1, keepdims=True), log_sums)
+        of_row = [Operand(x, axis=2, shape=(self.size, x.shape[-1])) for x in of_row]
+
+        def gradients(carry, moving, rebuild, of_row, i, j):
+            """Adds a tile's gradients by the floats of ``moving``."""
+            leaves, structure = jax.tree.flatten(moving)
+            d_out, delta, log_sums = of_row
+
+            def tile(*floats):
+                given = iter(floats)
+                merged = [next(given) if is_float(x.dtype) else x for x in leaves]
+                ahead, q_side, k_side = rebuild(jax.tree.unflatten(structure, merged))
+                logits = self._logits(ahead, q_side, k_side, i, j)
+                weights = jnp.exp(logits - log_sums)
+                mixed = self._mixed(ahead, weights, q_side, k_side)
+                return mixed, weights.sum(1, keepdims=True)
+
+            def pull(*floats):
+                return jax.vjp(tile, *floats)[1]((d_out, -delta))
+
+            floats = [x for x in leaves if is_float(x.dtype)]
+            return [a + b for a, b in zip(carry, on_matrices(pull, *floats), strict=True)]
+
+        def q_step(carry, ahead, here, k_side, i, j):
+            q_side, of_row = here
+            return gradients(carry, q_side, lambda q: (ahead, q, k_side), of_row, i, j)
+
+        def k_step(carry, ahead, k_side, there, j, i):
+            q_side, of_row = there
+            moving = ahead, k_side
+            return gradients(carry, moving, lambda m: (m[0], q_side, m[1]), of_row, i, j)
+
+        d_q_side = self._launch_gradients(
+            *(q_step, q_side, ahead, (q_side, of_row), k_side, self.T, self._columns)
+        )
+        d_ahead, d_k_side = self._launch_gradients(
+            *(k_step, (ahead, k_side), ahead, k_side, (q_side, of_row), self.S, self._rows)
+        )
+        return d_ahead, d_q_side, d_k_side
+
+    def _launch_gradients(self, step, moving, *launched):
+        """Gradients by the floats of ``moving``, which is of ``ahead`` and ``here``."""
+        operands, structure = flatten(moving)
+        floats = [x for x in operands if is_float(x.array.dtype)]
+
+        def start():
+            return [jnp.zeros(x.shape) for x in floats]
+
+        wholes = iter(self._launch(start, step, list, floats, *launched))
+        gradients = [
+            x.gradient(next(wholes)) if is_float(x.array.dtype) else None for x in operands
+        ]
+        return jax.tree.unflatten(structure, gradients)
+
+    def _launch(self, start, step, finish, outputs, ahead, here, there, length, reach):
+        """Runs ``step`` for each tile of ``here`` over all tiles of ``there`` within ``reach``.
+
+        What ``finish`` returns is for each head and sequence, and but for that like ``outputs``.
+        """
+        size, H = self.size, self.H
+        ahead, here, there = map_operands(lambda x: x.padded(size), (ahead, here, there))
+        operands, structure = flatten((ahead, here, there))
+        count = self._tiles(length)
+        specs = (
+            map_operands(lambda x: x.spec(H), ahead),
+            map_operands(lambda x: x.spec(H, size), here),
+            map_operands(lambda x: x.spec(H), there),
+        )
+        results = [x.result(self.B, H, count, size) for x in outputs]
+
+        def kernel(*refs):
+            tile = pl.program_id(2)
+            of_ahead, of_here, of_there = jax.tree.unflatten(structure, refs[: len(operands)])
+            own = (
+                map_operands(Operand.read, x, y) for x, y in ((ahead, of_ahead), (here, of_here))
+            )
+            own = tuple(own)
+
+            def body(other, carry):
+                read = functools.partial(Operand.read, start=other * size, size=size)
+                return step(carry, *own, map_operands(read, there, of_there), tile, other)
+
+            final = finish(lax.fori_loop(*reach(tile), body, start()))
+            for ref, result in zip(refs[len(operands) :], final, strict=True):
+                ref[...] = result.reshape(ref.shape)
+
+        call = pl.pallas_call(
+            kernel,
+            grid=(self.B, H, count),
+            in_specs=jax.tree.leaves(specs),
+            out_specs=[spec for _, spec in results],
+            out_shape=[shape for shape, _ in results],
+            interpret=jax.default_backend() == "cpu",
+            compiler_params=triton.CompilerParams() if jax.default_backend() == "gpu" else None,
+        )
+        return call(*(x.array for x in operands))
+
+    def _logits(self, ahead, q_side, k_side, i, j):
+        """float32 ``[rows, columns]``, -inf where a query must not see a key."""
+        q, k = (x.reshape(self.size, -1) for x in (q_side["q"], k_side["k"]))
+        logits = _product(q, k, 1, self.qk_dtype) * ahead["scale"]
+        logits = self.hooks.score(ahead, logits[None, None], q_side, k_side)
+        row, column = (
+            n * self.size + lax.broadcasted_iota(jnp.int32, (self.size, self.size), axis)
+            for axis, n in enumerate((i, j))
+        )
+        visible = (row < self.T) & (column < self.S)
+        q_index, k_index = q_side["index"].reshape(-1, 1), k_side["index"].reshape(1, -1)
+        if self.causal:
+            visible &= q_index >= k_index
+        if self.window is not None:
+            visible &= q_index - k_index < self.window
+        if q_side["segment_ids"] is not None:
+            visible &= q_side["segment_ids"].reshape(-1, 1) == k_side["segment_ids"].reshape(1, -1)
+        return jnp.where(visible, logits.reshape(visible.shape), -jnp.inf)
+
+    def _mixed(self, ahead, weights, q_side, k_side):
+        v = k_side["v"].reshape(self.size, -1)
+        out = _product(weights, v, 0, self.v_dtype)
+        out = self.hooks.mix(ahead, out[None, :, None], weights[None, None], q_side, k_side)
+        return out.reshape(self.size, -1)
+
+    def _columns(self, i):
+        """The tiles of keys that a tile of queries sees: from, and up to."""
+        first, last = 0, self._tiles(self.S)
+        if self.in_order and self.causal:
+            last = i + 1
+        if self.in_order and self.window is not None:
+            first = jnp.maximum(i * self.size - self.window + 1, 0) // self.size
+        return first, last
+
+    def _rows(self, j):
+        """The tiles of queries that see a tile of keys: from, and up to."""
+        first, last = 0, self._tiles(self.T)
+        if self.in_order and self.causal:
+            first = j
+        if self.in_order and self.window is not None:
+            last = jnp.minimum(((j + 1) * self.size + self.window - 2) // self.size + 1, last)
+        return first, last
+
+    def _tiles(self, length):
+        return -(-length // self.size)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _product(x, y, y_axis, dtype):
+    """float32 product of float32 matrices over the last axis of x and ``y_axis`` of y.
+
+    In ``dtype``, and so are its gradients, which would else be rounded tile by tile.
+    """
+    return _dot(x, 1, y, y_axis, dtype)
+
+
+def _product_backward(y_axis, dtype, operands, d_out):
+    x, y = operands
+    d_x = _dot(d_out, 1, y, 1 - y_axis, dtype)
+    d_y = _dot(d_out, 0, x, 0, dtype) if y_axis == 1 else _dot(x, 0, d_out, 0, dtype)
+    return d_x, d_y
+
+
+_product.defvjp(lambda x, y, *options: (_product(x, y, *options), (x, y)), _product_backward)
+
+
+def _dot(x, x_axis, y, y_axis, dtype):
+    dimensions = ((x_axis,), (y_axis,)), ((), ())
+    x, y = x.astype(dtype), y.astype(dtype)
+    return lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
