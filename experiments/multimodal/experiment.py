@@ -50,7 +50,10 @@ class Drawn:
     batch_size: int
 
     def draw(self, rng: np.random.Generator, count: int) -> Any:
-        """``count`` examples: a pytree of arrays with the examples along axis 0."""
+        """``count`` examples: a pytree of arrays with the examples along axis 0.
+
+        Positions that differ from example to example come as ``[B, A, T]``, for ``loss`` to turn.
+        """
         raise NotImplementedError
 
     def batch(self, seed, step, process_index, process_count):
