@@ -43,11 +43,14 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.encodings = encoding_defaults()
     # Evaluated on the checkpoint of ``of`` instead of being trained. "ratio" stands for the
     # evaluated length over the training length; all else comes from ``encodings``.
-    by_ratio = "pi ntk ntk_critical ntk_by_parts llama3 yarn longrope longrope2 leaky_rerope"
+    by_ratio = (
+        "pi ntk ntk_critical ntk_by_parts llama3 yarn longrope longrope2 leaky_rerope videorope_pp"
+    )
     by_length = "dynamic_pi dynamic_ntk dynamic_yarn rerope dual_chunk"
+    same_on_text = "mrope i_mrope videorope"
     config.extend = ConfigDict(
         {name: {"of": "rope", "factor": "ratio"} for name in by_ratio.split()}
-        | {name: {"of": "rope"} for name in by_length.split()}
+        | {name: {"of": "rope"} for name in f"{by_length} {same_on_text}".split()}
         | {"self_extend": {"of": "rope", "group_size": "ratio"}}
     )
     # With factor 1 this is NTK again, when all sequences have the evaluated length.

@@ -48,6 +48,13 @@ class Comparison(Sweep):
         self.windows = window_index(self.corpus, "train", self.recipe.length)
         self.documents = _documents(self.corpus, self.protocols, self.recipe.length)
         self.check()
+        if config.schemes.strip() == "all":
+            layers = config.model.num_layers
+            for name in PATTERNS:
+                if not any(point.scheme == name for point in self.points):
+                    console.print(
+                        f"{name} is left out: it does not divide model.num_layers={layers}"
+                    )
 
     def check(self):
         super().check()

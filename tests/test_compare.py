@@ -184,6 +184,12 @@ def test_points_have_the_patterns_that_fit_the_layers(num_layers, fit):
     assert [point.scheme for point in points(config)] == ["irope"]
 
 
+def test_patterns_that_do_not_fit_are_named(corpus, tmp_path):
+    _, output = comparison(config(corpus, schemes="all"), tmp_path)
+    for name in PATTERNS:
+        assert f"{name} is left out: it does not divide model.num_layers=2" in output.getvalue()
+
+
 def test_a_pattern_is_trained_and_evaluated(corpus, tmp_path):
     one, _ = comparison(config(corpus, schemes="rnope_swa", model__num_layers=4), tmp_path)
     assert one.config["encodings"]["rnope_swa"]["window"] == one.recipe.length // 2
