@@ -76,6 +76,18 @@ def tally(weights, index, size: int) -> jax.Array:
     return adjoint(weights)[0]
 
 
+def near_or_far(tile, reach: float, near, far, x):
+    """``near(x)``, or ``far(x)`` where every key is ``reach`` or more behind every query.
+
+    For schemes to which keys so far away are all alike, as in most tiles of a long sequence. It is
+    looked up at run time.
+    """
+    if compares() or tile.q_positions is tile.k_positions:
+        return near(x)  # kernels know no branches, and a token is not behind itself
+    nearest = tile.q_positions.min() - tile.k_positions.max()
+    return jax.lax.cond(nearest >= reach, far, near, x)
+
+
 def row_products(x_BTHC, table) -> jax.Array:
     """float32 ``[B, H, T, R]``: every vector times every row of ``[R, C]`` or ``[H, R, C]``."""
     if x_BTHC.shape[-1] != table.shape[-1]:

@@ -55,8 +55,9 @@ def plain(encoding, q, k, v, tokens, *, window=None):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def value_and_gradients(attend, encoding, *sides):
-    positions = np.random.default_rng(0).integers(0, 30, (B, T))
+def value_and_gradients(attend, encoding, *sides, positions=None):
+    if positions is None:
+        positions = np.random.default_rng(0).integers(0, 30, (B, T))
 
     def loss(encoding, q, k, v):
         output = attend(encoding, q, k, v, tokens_of(encoding, positions, DOCUMENTS))
@@ -93,6 +94,24 @@ def test_values_and_gradients(name):
     expected = value_and_gradients(plain, encoding, *sides())
     for implementation in ("dense", "blockwise") if name in TILED else ("dense",):
         close(value_and_gradients(tiled(implementation), encoding, *sides()), expected)
+
+
+FAR = {
+    "t5": {"num_buckets": 8, "max_distance": 6},
+    "shaw": {"max_distance": 6},
+    "deberta": {"max_distance": 6, "num_buckets": 4, "p2c_row": "paper"},
+}
+
+
+@pytest.mark.parametrize(("name", "own"), FAR.items(), ids=FAR)
+def test_tiles_in_which_all_keys_are_far(name, own):
+    """The nearest at the distance from which they are alike, and one nearer."""
+    encoding = common.build(name, num_kv_heads=2, **own)
+    attend = functools.partial(tiled(), block=8)
+    for gap in (4, 5):
+        positions = np.broadcast_to(np.arange(T) + gap * (np.arange(T) // 8), (B, T))
+        expected = value_and_gradients(plain, encoding, *sides(), positions=positions)
+        close(value_and_gradients(attend, encoding, *sides(), positions=positions), expected)
 
 
 @pytest.mark.parametrize("name", ["rope", "alibi", "shaw"])

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import pick, row_products, rows
+from posenc_jax.gather import near_or_far, pick, row_products, rows
 
 P2C_ROWS = ("released", "paper")
 
@@ -112,19 +112,36 @@ class DeBERTa(Encoding):
         return jnp.clip(distance + half, 0, 2 * half - 1)
 
     def score(self, logits_BHTS, tile):
-        (B, S, K, _), H = tile.k.shape, tile.q.shape[2]
         table_RD = self.table[...].astype(jnp.float32)
-        w_kr, w_qr, b_qr = (tile.of_heads(p[...]) for p in (self.w_kr, self.w_qr, self.b_qr))
-        keys_HRC = jnp.einsum("rd,hcd->hrc", table_RD, w_kr)
+
+        def rows_of(distance):
+            c2p_row = self.row(distance)
+            return c2p_row, c2p_row if self.p2c_row == "released" else self.row(-distance)
+
+        def near(logits_BHTS):
+            c2p_row, p2c_row = rows_of(tile.distance())
+            c2p = pick(self._c2p(tile, table_RD), c2p_row)
+            p2c = pick(self._p2c(tile, table_RD), p2c_row.swapaxes(2, 3)).swapaxes(2, 3)
+            return logits_BHTS + tile.scale * (c2p + p2c)
+
+        def far(logits_BHTS):
+            c2p_row, p2c_row = rows_of(jnp.array([self.max_distance], jnp.float32))
+            c2p_BHT1 = self._c2p(tile, rows(table_RD, c2p_row))
+            p2c_BH1S = self._p2c(tile, rows(table_RD, p2c_row)).swapaxes(2, 3)
+            return logits_BHTS + tile.scale * (c2p_BHT1 + p2c_BH1S)
+
+        return near_or_far(tile, self.max_distance, near, far, logits_BHTS) / math.sqrt(3)
+
+    def _c2p(self, tile, table_RD):
+        """Every query times every row, float32 ``[B, H, T, R]``."""
+        w_kr = tile.of_heads(self.w_kr[...])
+        return row_products(tile.q, jnp.einsum("rd,hcd->hrc", table_RD, w_kr))
+
+    def _p2c(self, tile, table_RD):
+        """Every key times every row, float32 ``[B, H, S, R]``."""
+        (B, S, K, _), H = tile.k.shape, tile.q.shape[2]
+        w_qr, b_qr = (tile.of_heads(p[...]) for p in (self.w_qr, self.b_qr))
         queries_HRC = jnp.einsum("rd,hcd->hrc", table_RD, w_qr) + b_qr[:, None]
-        c2p_BHTR = row_products(tile.q, keys_HRC)
         queries_KGRC = queries_HRC.reshape(K, H // K, *queries_HRC.shape[1:])
         k_BSKC = tile.k.astype(jnp.float32)
-        p2c_BHSR = jnp.einsum("bskc,kgrc->bkgsr", k_BSKC, queries_KGRC).reshape(B, H, S, -1)
-
-        distance = tile.distance()
-        c2p_row = self.row(distance)
-        p2c_row = c2p_row if self.p2c_row == "released" else self.row(-distance)
-        c2p = pick(c2p_BHTR, c2p_row)
-        p2c = pick(p2c_BHSR, p2c_row.swapaxes(2, 3)).swapaxes(2, 3)
-        return (logits_BHTS + tile.scale * (c2p + p2c)) / math.sqrt(3)
+        return jnp.einsum("bskc,kgrc->bkgsr", k_BSKC, queries_KGRC).reshape(B, H, S, -1)

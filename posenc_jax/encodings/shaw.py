@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import pick, row_products, tally
+from posenc_jax.gather import near_or_far, pick, row_products, tally
 
 
 class Shaw(Encoding):
@@ -45,13 +45,28 @@ class Shaw(Encoding):
 
     def score(self, logits_BHTS, tile):
         products_BHTR = tile.scale * row_products(tile.q, self.keys[...])
-        return logits_BHTS + pick(products_BHTR, self._row(tile))
+
+        def near(logits_BHTS):
+            return logits_BHTS + pick(products_BHTR, self._row(tile))
+
+        def far(logits_BHTS):
+            return logits_BHTS + products_BHTR[..., :1]
+
+        return near_or_far(tile, self.max_distance, near, far, logits_BHTS)
 
     def mix(self, out_BTHC, weights_BHTS, tile):
         if self.values is None:
             return out_BTHC
         values_RC = self.values[...].astype(jnp.float32)
-        weights_BHTR = tally(weights_BHTS, self._row(tile), len(values_RC))
+
+        def near(weights_BHTS):
+            return tally(weights_BHTS, self._row(tile), len(values_RC))
+
+        def far(weights_BHTS):
+            sums_BHT1 = weights_BHTS.sum(-1, keepdims=True)
+            return jnp.pad(sums_BHT1, ((0, 0), (0, 0), (0, 0), (0, len(values_RC) - 1)))
+
+        weights_BHTR = near_or_far(tile, self.max_distance, near, far, weights_BHTS)
         return out_BTHC + jnp.einsum("bhtr,rc->bthc", weights_BHTR, values_RC)
 
     def _row(self, tile):

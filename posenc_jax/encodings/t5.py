@@ -13,7 +13,7 @@ from flax import nnx
 
 from posenc_jax.attention.strip import add_bias, bias_by_distance
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import rows
+from posenc_jax.gather import near_or_far, rows
 
 
 def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
@@ -96,7 +96,15 @@ class T5(Encoding):
             return jax.vmap(lambda table_R: rows(table_R, bucket_N))(table_HR)
 
         table_HR = self.table_scale * tile.of_heads(self.table[...].astype(jnp.float32).T)
-        return add_bias(logits_BHTS, bias_by_distance(bias, table_HR, tile))
+
+        def near(logits_BHTS):
+            return add_bias(logits_BHTS, bias_by_distance(bias, table_HR, tile))
+
+        def far(logits_BHTS):
+            last_H1 = bias(table_HR, jnp.array([self.max_distance], jnp.float32))
+            return logits_BHTS + last_H1[None, :, :, None]
+
+        return near_or_far(tile, self.max_distance, near, far, logits_BHTS)
 
 
 def _last_start_reached(starts, distance):
