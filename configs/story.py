@@ -7,7 +7,8 @@ Presets, after the colon:
     tiny   one seed, seconds: checks that everything runs, shows nothing
     small  three seeds on a laptop CPU
 
-Clips that always run forwards: ``--config.task.warps="('steady',)"``. One more variant is
+Trained on clips that run backwards and pause too:
+``--config.task.warps="('steady','uneven','pause','reverse','random')"``. One more variant is
 ``time_rope_told``, which has the times among its inputs too.
 """
 
@@ -26,7 +27,7 @@ def get_config(preset: str = "small") -> ConfigDict:
         raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
     config = ConfigDict()
     config.experiment = "story"
-    config.schemes = "frame_index,frame_index_told,time_rope,time_rope_adaln"
+    config.schemes = "frame_index,frame_index_told,time_rope,time_rope_halved,time_rope_adaln"
     config.seeds = 3
     config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
     config.model = defaults(Transformer.__init__, leave_out=("vocab_size", "causal", "rngs"))
@@ -38,6 +39,7 @@ def get_config(preset: str = "small") -> ConfigDict:
             "frame_index": _variant("frame"),
             "frame_index_told": _variant("frame", told=True),
             "time_rope": _variant("story"),
+            "time_rope_halved": _variant("story", rate=0.5, of="time_rope"),
             "time_rope_told": _variant("story", told=True),
             "time_rope_adaln": _variant("story", adaln=True),
         }
@@ -46,10 +48,10 @@ def get_config(preset: str = "small") -> ConfigDict:
     return config
 
 
-def _variant(clock: str, told: bool = False, adaln: bool = False) -> ConfigDict:
+def _variant(clock: str, **own) -> ConfigDict:
     # Frames of four patches need few pairs for space, and clips of tens of frames a small base.
     config = variant("time_rope", sections=(6, 1, 1), base=100.0)
-    config.update(clock=clock, told=told, adaln=adaln)
+    config.update(dict(clock=clock, rate=1.0, told=False, adaln=False) | own)
     return config
 
 

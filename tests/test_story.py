@@ -1,5 +1,6 @@
 """The experiment on story time, with small clips."""
 
+import functools
 import io
 
 import common
@@ -16,14 +17,14 @@ from experiments.multimodal.model import attention_weights
 from experiments.multimodal.story import REACH, WARPS, Clips, Story, lay_out
 
 FRAMES, SIDE, PATCH, QUESTIONS = 6, 16, 8, 2
-SCHEMES = ("frame_index", "frame_index_told", "time_rope", "time_rope_adaln")
+TRAINED = ("frame_index", "frame_index_told", "time_rope", "time_rope_adaln")
 
 
 def experiment(workdir, **changes):
     config = get_config("tiny")
     for name, value in changes.items():
-        parent, leaf = name.split("__")
-        config[parent][leaf] = value
+        *parents, leaf = name.split("__")
+        functools.reduce(getattr, parents, config)[leaf] = value
     return Story(config, workdir, Console(file=io.StringIO()))
 
 
@@ -101,12 +102,17 @@ def test_warps():
         name: np.diff(warp(np.random.default_rng(0), (0.5, 2.0), 300, 9), axis=1)
         for name, warp in WARPS.items()
     }
+    moves = steps["random"] != 0
+    np.testing.assert_allclose(np.abs(steps["random"][moves]), steps["uneven"][moves])
+    assert np.ptp(steps["uneven"], axis=1).min() > 0.3
     for name in ("steady", "reverse"):
         np.testing.assert_allclose(steps[name], steps[name][:, :1].repeat(8, axis=1))
     # Of nine frames, 3, 4 and 5 are at the time of 2.
     moves = np.array([True, True, False, False, False, True, True, True])
     np.testing.assert_array_equal(steps["pause"] > 0, np.tile(moves, (300, 1)))
-    assert (steps["steady"] > 0).all() and (steps["reverse"] < 0).all()
+    assert (
+        (steps["steady"] > 0).all() and (steps["uneven"] > 0).all() and (steps["reverse"] < 0).all()
+    )
     signs = [(np.sign(steps["random"]) == sign).mean() for sign in (-1, 0, 1)]
     np.testing.assert_allclose(signs, (0.25, 0.125, 0.625), atol=0.03)
     for each in steps.values():
@@ -116,11 +122,24 @@ def test_warps():
     np.testing.assert_array_equal(exact, [[0, 4, 8], [0, 4, 8]])
 
 
-def test_training_clips_run_in_all_ways(tiny):
-    batch = tiny.task("time_rope").draw(np.random.default_rng(0), 100)
+def test_training_clips_run_in_all_ways(tmp_path):
+    warps = ("steady", "pause", "reverse", "uneven")
+    task = experiment(tmp_path, task__warps=warps).task("time_rope")
+    batch = task.draw(np.random.default_rng(0), 200)
     steps = np.diff(batch["positions"][:, 0, :-QUESTIONS:4], axis=1)
-    shares = [(steps > 0).all(1).mean(), (steps < 0).all(1).mean(), (steps == 0).any(1).mean()]
-    assert min(shares) > 0.1 and sum(shares) < 1
+    is_steady = np.ptp(steps, axis=1) < 1e-5
+    ways = [is_steady & (steps[:, 0] > 0), is_steady & (steps[:, 0] < 0), (steps == 0).any(1)]
+    shares = [way.mean() for way in ways]
+    np.testing.assert_allclose([*shares, 1 - sum(shares)], 0.25, atol=0.1)
+    first = batch["positions"][~ways[1], 0, 0]
+    assert 0 <= first.min() < 2 and 14 < first.max() <= 16
+
+
+def test_a_rate_is_of_the_times_alone(tiny, clips):
+    whole, halved = (tiny.rows(name, clips) for name in ("time_rope", "time_rope_halved"))
+    np.testing.assert_array_equal(halved["positions"][:, 0], whole["positions"][:, 0] / 2)
+    np.testing.assert_array_equal(halved["positions"][:, 1:], whole["positions"][:, 1:])
+    np.testing.assert_array_equal(halved["inputs"], whole["inputs"])
 
 
 # Tokens
@@ -168,11 +187,14 @@ def test_frames_and_times_that_disagree_are_refused(clips):
 # Models
 
 
+answers = jax.jit(story._answers)
+
+
 def trained(tiny, scheme):
     return common.moved(tiny.model(scheme, jax.random.key(0)), 0)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", TRAINED)
 def test_what_a_model_knows_of_time(tiny, clips, scheme):
     """The same frames said to be of other times: told, shifted, and asked about another time."""
     model = trained(tiny, scheme)
@@ -183,7 +205,7 @@ def test_what_a_model_knows_of_time(tiny, clips, scheme):
         other = tiny.rows(scheme, Clips(clips.waves, times, asked, clips.cameras))
         # The ball is where it was.
         other["inputs"][..., : PATCH**2] = rows["inputs"][..., : PATCH**2]
-        before, now = (story._answers(model, each) for each in (rows, other))
+        before, now = (answers(model, each) for each in (rows, other))
         return float(np.abs(before - now).max() / np.std(before))
 
     knows, shifts = scheme != "frame_index", scheme in ("frame_index_told", "time_rope_adaln")
@@ -217,14 +239,14 @@ def test_time_adaln_is_in_front_of_attention(tiny, clips):
 
 
 def test_time_adaln_starts_as_nothing(tiny, clips):
-    plain, timed = (tiny.model(name, jax.random.key(0)) for name in SCHEMES[2:])
+    plain, timed = (tiny.model(name, jax.random.key(0)) for name in TRAINED[2:])
     for name in ("embedding", "from_patch", "final_norm"):
         setattr(plain, name, getattr(timed, name))
     for name in ("attention_norm", "attention", "mlp_norm", "mlp"):
         setattr(plain.blocks, name, getattr(timed.blocks, name))
     rows = tiny.rows("time_rope", clips)
     np.testing.assert_allclose(
-        story._answers(plain, rows), story._answers(timed, rows), rtol=1e-4, atol=1e-6
+        answers(plain, rows), answers(timed, rows), rtol=1e-4, atol=1e-6
     )
 
 
@@ -274,13 +296,11 @@ def test_the_drawn_clip_is_asked_all_along(tiny):
     assert len({row.tobytes() for row in clips.waves}) == 1
 
 
-def test_panels_say_what_was_trained(tiny, tmp_path):
-    pace, later, bullet = tiny.panels
-    assert pace.xs == ("0.5x", "1x", "4x", "pause", "reverse", "random")
-    assert pace.trained == ("0.5x", "1x", "pause", "reverse", "random")
+def test_panels_say_what_was_trained(tiny):
+    pace, warp, later, bullet = tiny.panels
+    assert (pace.xs, pace.trained) == (("0.5x", "1x", "4x"), ("0.5x", "1x"))
+    assert warp.xs == tuple(WARPS) and warp.trained == ("steady", "uneven")
     assert (later.trained, bullet.trained) == ((0.0, 16.0), (0.05, 0.1))
-    forwards = experiment(tmp_path, task__warps=("steady",))
-    assert forwards.panels[0].trained == ("0.5x", "1x")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +309,7 @@ def test_panels_say_what_was_trained(tiny, tmp_path):
         ({"task__patch": 7}, "task.patch=7 must divide the frame's task.side=16"),
         ({"task__frames": 2}, "task.frames=2 must be at least 3"),
         ({"task__questions": 0}, "task.questions=0"),
-        ({"task__warps": ("steady", "revers")}, "task.warps=.*must be some of steady, pause, rev"),
+        ({"task__warps": ("steady", "revers")}, "task.warps=.*must be some of steady, uneven"),
         ({"task__paces": (2.0, 0.5)}, r"task.paces=\(2.0, 0.5\) must ascend"),
         ({"task__paces": (0.5, 1.0, 2.0)}, "must be two, the slowest and the fastest"),
         ({"task__view": 0.3}, r"task.view=\(0.3,\) must be from 0 to 0.25"),
@@ -299,11 +319,9 @@ def test_panels_say_what_was_trained(tiny, tmp_path):
         ({"eval__views": (0.1, 0.4)}, r"eval.views=\(0.1, 0.4\)"),
         ({"eval__starts": (0.0, float("inf"))}, "eval.starts=.*inf"),
         ({"eval__cameras": 1}, "eval.cameras=1 must be at least 2"),
-        (
-            {"variants__frame_index": {"clock": "frame", "adaln": True}},
-            "frame_index.adaln=True needs clock='story'",
-        ),
-        ({"variants__time_rope": {"clock": "world"}}, "time_rope.clock='world'"),
+        ({"variants__frame_index__clock": "world"}, "frame_index.clock='world' must be"),
+        ({"variants__frame_index__adaln": True}, "frame_index.adaln=True needs clock='story'"),
+        ({"variants__time_rope_halved__rate": 0.0}, "time_rope_halved.rate=0.0 must be above 0"),
     ],
 )
 def test_bad_configs_are_refused(tmp_path, changes, message):

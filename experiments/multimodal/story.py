@@ -10,6 +10,9 @@ is a token without pixels. How a model learns the times is its variant:
     clock="frame", told=True  from the inputs, where every token has waves of its time
     clock="story"             from the positions: Time-RoPE
     clock="story", adaln=True and from Time-AdaLN of the same times in every block
+
+With clock="story", positions are ``rate`` times the times: below 1, as position interpolation does,
+it brings clips of a fast pace back into the range of times that training had.
 """
 
 import dataclasses
@@ -58,7 +61,7 @@ class Setting:
     side: int = 16
     patch: int = 8
     paces: tuple[float, ...] = (0.5, 2.0)
-    warps: tuple[str, ...] = ("steady", "pause", "reverse", "random")
+    warps: tuple[str, ...] = ("steady", "uneven")
     start: float = 16.0
     view: float = 0.1
 
@@ -112,19 +115,23 @@ class Story(Experiment):
     def load(self):
         self.setting, self.trials = Setting(**self.config["task"]), Trials(**self.config["eval"])
         _check(self.setting, self.trials)
+        for scheme in self.config["schemes"].split(","):
+            _check_variant(scheme.strip(), self.variant(scheme.strip()))
         setting, trials = self.setting, self.trials
         cells = (setting.side // setting.patch) ** 2
         self.length = setting.frames * cells + setting.questions
         self.panels = _panels(setting, trials)
         self.data = {"name": "a ball on smooth random paths"}
         straight = ", ".join(
-            f"{_size(clips.straight() - clips.answers):.3f} at {name}"
-            for name, clips in self.clips_by_pace().items()
+            f"{_size(clips.straight() - clips.answers):.3f} at {pace:g}x"
+            for pace in trials.paces
+            for clips in [self.clips_of("steady", (pace, pace))]
         )
         self.summary = (
             f"An encoder reads {setting.frames} frames of {setting.side} x {setting.side} pixels, "
-            f"{cells} patches each, at world times {' to '.join(f'{p:g}' for p in setting.paces)} "
-            "apart (a pace of 1x is 1), and says where a ball is at times that no frame shows. "
+            f"{cells} patches each, and says where a ball is at times that no frame shows. World "
+            "times of frames are 1 apart at a pace of 1x; trained on clips that are "
+            f"{', '.join(setting.warps)}, at {' to '.join(f'{p:g}x' for p in setting.paces)}. "
             "Errors are root mean square distances; chance is always to answer the middle. The "
             "straight line between the true places in the frames before and after errs by "
             f"{straight}. Bullet time: {trials.cameras} moving cameras film the same clip, and "
@@ -137,13 +144,6 @@ class Story(Experiment):
 
     def model(self, scheme, key):
         variant = self.variant(scheme)
-        if variant["clock"] not in ("frame", "story"):
-            raise ValueError(f"{scheme}.clock={variant['clock']!r} must be 'frame' or 'story'")
-        if variant["adaln"] and variant["clock"] != "story":
-            raise ValueError(
-                f"{scheme}.adaln=True needs clock='story', not {variant['clock']!r}: Time-AdaLN "
-                "reads the positions"
-            )
         patch_dim = self.setting.patch**2 + 3 + 2 * len(WAVES) * variant["told"]
         kind = TimedViT if variant["adaln"] else ViT
         return self.make_model(kind, scheme, key, patch_dim=patch_dim, num_classes=2)
@@ -157,7 +157,9 @@ class Story(Experiment):
         if variant["told"]:
             angles = times[..., None] * WAVES
             inputs = np.concatenate([inputs, np.cos(angles), np.sin(angles)], axis=-1)
-        if variant["clock"] == "frame":
+        if variant["clock"] == "story":
+            positions[:, 0] *= variant["rate"]
+        else:
             cells = (inputs.shape[1] - clips.asked.shape[1]) // setting.frames
             number = np.arange(inputs.shape[1]) // cells
             positions[:, 0] = np.minimum(number, setting.frames)
@@ -165,9 +167,12 @@ class Story(Experiment):
         return {"inputs": inputs.astype(np.float32), "positions": positions, "answers": answers}
 
     def measure(self, scheme, model):
-        pace, later, bullet = self.panels
-        for name, clips in self.clips_by_pace().items():
-            yield self.error(pace, name, scheme, model, clips)
+        of_paces, of_warps, later, bullet = self.panels
+        for pace, x in zip(self.trials.paces, of_paces.xs, strict=True):
+            yield self.error(of_paces, x, scheme, model, self.clips_of("steady", (pace, pace)))
+        for name in WARPS:
+            clips = self.clips_of(name, self.setting.paces)
+            yield self.error(of_warps, name, scheme, model, clips)
         for start in self.trials.starts:
             times = start + steady(None, (1, 1), self.trials.clips, self.setting.frames)
             yield self.error(later, start, scheme, model, self.clips(_rng(1), times))
@@ -189,15 +194,10 @@ class Story(Experiment):
         view = self.setting.view if view is None else view
         return Clips.draw(rng, times, self.setting.questions, view)
 
-    def clips_by_pace(self) -> dict[str, "Clips"]:
-        ways = {f"{pace:g}x": ("steady", (pace, pace)) for pace in self.trials.paces}
-        ways |= {name: (name, self.setting.paces) for name in WARPS if name != "steady"}
-        found = {}
-        for x, (name, paces) in ways.items():
-            rng = _rng(0)
-            times = WARPS[name](rng, paces, self.trials.clips, self.setting.frames)
-            found[x] = self.clips(rng, times)
-        return found
+    def clips_of(self, warp: str, paces) -> "Clips":
+        """Those of a test, the same every time."""
+        rng = _rng(0)
+        return self.clips(rng, WARPS[warp](rng, paces, self.trials.clips, self.setting.frames))
 
     def bullet_time(self, view: float) -> "Clips":
         """Clips of pace 1, each as many times as there are cameras, one after the other."""
@@ -399,6 +399,12 @@ def steady(rng, paces, count: int, frames: int) -> np.ndarray:
     return pace * np.arange(frames)
 
 
+def uneven(rng, paces, count, frames):
+    """Every step has a pace of its own."""
+    steps = rng.uniform(*paces, (count, frames - 1))
+    return np.pad(np.cumsum(steps, axis=1), ((0, 0), (1, 0)))
+
+
 def pause(rng, paces, count, frames):
     """The middle third stands still."""
     moving = np.arange(1, frames)
@@ -412,8 +418,8 @@ def reverse(rng, paces, count, frames):
 
 
 def random(rng, paces, count, frames):
-    """Every step has a pace of its own; one in four is backwards, one in eight a pause."""
-    steps = rng.uniform(*paces, (count, frames - 1))
+    """As ``uneven``, and one step in four is backwards, one in eight a pause."""
+    steps = np.diff(uneven(rng, paces, count, frames), axis=1)
     chance = rng.uniform(0, 1, steps.shape)
     steps = np.where(chance < 0.25, -steps, np.where(chance < 0.375, 0, steps))
     return np.pad(np.cumsum(steps, axis=1), ((0, 0), (1, 0)))
@@ -421,6 +427,7 @@ def random(rng, paces, count, frames):
 
 WARPS: dict[str, Callable] = {
     "steady": steady,
+    "uneven": uneven,
     "pause": pause,
     "reverse": reverse,
     "random": random,
@@ -453,16 +460,14 @@ def draw_paths(clips: Clips, answers: dict[str, list]) -> np.ndarray:
 
 def _panels(setting: Setting, trials: Trials) -> tuple[Panel, ...]:
     slow, fast = setting.paces
-    paces = {
-        f"{pace:g}x": "steady" in setting.warps and slow <= pace <= fast for pace in trials.paces
-    }
-    paces |= {name: name in setting.warps for name in WARPS if name != "steady"}
-    trained = tuple(x for x, is_trained in paces.items() if is_trained)
+    paces = {f"{pace:g}x": slow <= pace <= fast for pace in trials.paces}
+    in_range = tuple(x for x, is_in_range in paces.items() if is_in_range)
     early = tuple(start for start in trials.starts if start <= setting.start)
     near = tuple(view for view in trials.views if view <= setting.view)
     error = "error in frame widths"
     return (
-        Panel("pace", error, "pace of the clip", tuple(paces), trained, True),
+        Panel("pace", error, "pace of a steady clip", tuple(paces), in_range, True),
+        Panel("warp", error, "how the clip runs", tuple(WARPS), setting.warps, True),
         Panel(
             "later in the story",
             error,
@@ -520,3 +525,15 @@ def _check(setting: Setting, trials: Trials):
             raise ValueError(
                 f"{name}={views} must be from 0 to {furthest}: the ball is seen so far"
             )
+
+
+def _check_variant(scheme: str, variant: dict):
+    clock, rate = variant["clock"], variant["rate"]
+    if clock not in ("frame", "story"):
+        raise ValueError(f"{scheme}.clock={clock!r} must be 'frame' or 'story'")
+    if variant["adaln"] and clock != "story":
+        raise ValueError(
+            f"{scheme}.adaln=True needs clock='story', not {clock!r}: Time-AdaLN reads positions"
+        )
+    if not 0 < rate < np.inf:
+        raise ValueError(f"{scheme}.rate={rate} must be above 0: what times are multiplied by")
