@@ -118,7 +118,7 @@ def test_warps():
     for each in steps.values():
         paces = np.abs(each[each != 0])
         assert 0.5 <= paces.min() < 0.6 and 1.9 < paces.max() <= 2.0
-    exact = WARPS["steady"](None, (4.0, 4.0), 2, 3)
+    exact = WARPS["steady"](np.random.default_rng(0), (4.0, 4.0), 2, 3)
     np.testing.assert_array_equal(exact, [[0, 4, 8], [0, 4, 8]])
 
 
@@ -245,9 +245,7 @@ def test_time_adaln_starts_as_nothing(tiny, clips):
     for name in ("attention_norm", "attention", "mlp_norm", "mlp"):
         setattr(plain.blocks, name, getattr(timed.blocks, name))
     rows = tiny.rows("time_rope", clips)
-    np.testing.assert_allclose(
-        answers(plain, rows), answers(timed, rows), rtol=1e-4, atol=1e-6
-    )
+    np.testing.assert_allclose(answers(plain, rows), answers(timed, rows), rtol=1e-4, atol=1e-6)
 
 
 # Tests of a model

@@ -174,8 +174,9 @@ class Story(Experiment):
             clips = self.clips_of(name, self.setting.paces)
             yield self.error(of_warps, name, scheme, model, clips)
         for start in self.trials.starts:
-            times = start + steady(None, (1, 1), self.trials.clips, self.setting.frames)
-            yield self.error(later, start, scheme, model, self.clips(_rng(1), times))
+            rng = _rng(1)
+            times = start + steady(rng, (1, 1), self.trials.clips, self.setting.frames)
+            yield self.error(later, start, scheme, model, self.clips(rng, times))
         for view in self.trials.views:
             answers = self.answers(scheme, model, self.bullet_time(view))
             of_cameras = answers.reshape(-1, self.trials.cameras, *answers.shape[1:])
@@ -190,9 +191,8 @@ class Story(Experiment):
         """Where the model says the ball is, ``[N, Q, 2]``."""
         return REACH * self.predict(_answers, model, self.rows(scheme, clips))
 
-    def clips(self, rng, times, view: float | None = None) -> "Clips":
-        view = self.setting.view if view is None else view
-        return Clips.draw(rng, times, self.setting.questions, view)
+    def clips(self, rng, times) -> "Clips":
+        return Clips.draw(rng, times, self.setting.questions, self.setting.view)
 
     def clips_of(self, warp: str, paces) -> "Clips":
         """Those of a test, the same every time."""
@@ -202,8 +202,7 @@ class Story(Experiment):
     def bullet_time(self, view: float) -> "Clips":
         """Clips of pace 1, each as many times as there are cameras, one after the other."""
         rng, count = _rng(2), -(-self.trials.clips // self.trials.cameras)
-        times = steady(None, (1, 1), count, self.setting.frames)
-        clips = self.clips(rng, times)
+        clips = self.clips(rng, steady(rng, (1, 1), count, self.setting.frames))
         again = {
             field.name: np.repeat(getattr(clips, field.name), self.trials.cameras, axis=0)
             for field in dataclasses.fields(clips)
@@ -224,8 +223,9 @@ class Story(Experiment):
     def one_clip(self, pace: float) -> "Clips":
         """The same clip with other questions in every row, ``ASKED`` in order of their times."""
         questions = self.setting.questions
-        times = steady(None, (pace, pace), 1, self.setting.frames)
-        clip = self.clips(_rng(3), times)
+        rng = _rng(3)
+        times = steady(rng, (pace, pace), 1, self.setting.frames)
+        clip = self.clips(rng, times)
         asked = np.linspace(times[0, 0], times[0, -1], -(-ASKED // questions) * questions)
         asked = asked.reshape(-1, questions)
         waves, times, cameras = (
@@ -250,15 +250,15 @@ class Story(Experiment):
 
     def maps(self, scheme, model):
         """What the first question of a clip reads: a column for each frame, a row a patch."""
-        times = steady(None, (1, 1), 1, self.setting.frames)
-        clips = self.clips(_rng(3), times)
+        rng = _rng(3)
+        clips = self.clips(rng, steady(rng, (1, 1), 1, self.setting.frames))
         rows = self.rows(scheme, clips)
         positions = jnp.moveaxis(rows["positions"], 1, 0)
         weights = jax.jit(attention_weights)(model, rows["inputs"], positions)
         of_question = np.asarray(weights).mean(axis=2)[:, 0, -self.setting.questions]
         for layer, weights_T in enumerate(of_question, 1):
             of_frames = weights_T[: -self.setting.questions].reshape(self.setting.frames, -1).T
-            caption = f"question at {clips.asked[0, 0]:.1f}, layer {layer}"
+            caption = f"layer {layer}, asked about {clips.asked[0, 0]:.1f}: frames across"
             yield Map(caption, of_frames.round(4).tolist())
 
 
@@ -394,9 +394,7 @@ def lay_out(frames, cameras, times, asked, patch: int):
 
 
 def steady(rng, paces, count: int, frames: int) -> np.ndarray:
-    slow, fast = paces
-    pace = np.full((count, 1), slow) if slow == fast else rng.uniform(slow, fast, (count, 1))
-    return pace * np.arange(frames)
+    return rng.uniform(*paces, (count, 1)) * np.arange(frames)
 
 
 def uneven(rng, paces, count, frames):
