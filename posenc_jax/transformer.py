@@ -79,8 +79,13 @@ class Block(nnx.Module):
         self.mlp_norm = nnx.RMSNorm(model_dim, dtype=dtype, rngs=rngs)
         self.mlp = SwiGLU(model_dim, mlp_dim, out_std, dtype=dtype, rngs=rngs)
 
+    def normalise(self, x_BTD, tokens):
+        """What attention reads; a norm that knows where tokens are overrides it."""
+        del tokens
+        return self.attention_norm(x_BTD)
+
     def __call__(self, x_BTD, encoding, tokens, past=None, **rule):
-        normalised = self.attention_norm(x_BTD)
+        normalised = self.normalise(x_BTD, tokens)
         attended, new = self.attention(normalised, encoding, tokens, past, **rule)
         x_BTD = x_BTD + attended
         return x_BTD + self.mlp(self.mlp_norm(x_BTD)), new
@@ -89,7 +94,7 @@ class Block(nnx.Module):
 class Transformer(nnx.Module):
     """Token ids and positions in, logits out.
 
-    A model of something else than token ids overrides ``embed``.
+    A model of something else than token ids overrides ``embed``, one of other blocks ``block``.
 
     Args:
       encoding: one encoding for all layers, or a pattern of them that the layers repeat
@@ -112,6 +117,8 @@ class Transformer(nnx.Module):
       rngs: initial values, N(0, 0.02), with the two projections into the residual stream scaled
         by ``1 / sqrt(2 num_layers)`` as in GPT-2.
     """
+
+    block = Block
 
     def __init__(
         self,
@@ -146,7 +153,7 @@ class Transformer(nnx.Module):
         def block(key):
             rngs = nnx.Rngs(key)
             widths = model_dim, num_heads, num_kv_heads, head_dim, mlp_dim
-            return Block(*widths, out_std, dtype=jnp.dtype(dtype), rngs=rngs)
+            return self.block(*widths, out_std, dtype=jnp.dtype(dtype), rngs=rngs)
 
         self.embedding = nnx.Param(0.02 * jax.random.normal(rngs.params(), (vocab_size, model_dim)))
         self.blocks = jax.vmap(block)(jax.random.split(rngs.params(), num_layers))
@@ -319,7 +326,7 @@ class Transformer(nnx.Module):
 
     def _run_block(self, window):
         rule = dict(causal=self.causal, window=window, implementation=self.implementation)
-        run = functools.partial(Block.__call__, **rule)
+        run = functools.partial(self.block.__call__, **rule)
         return jax.checkpoint(run) if self.remat else run
 
 

@@ -94,7 +94,7 @@ def attention_weights(model, inputs, positions):
             (model.blocks, encoding if encoding.per_layer else None),
         )
         own = own or encoding
-        normalised = block.attention_norm(x_BTD)
+        normalised = block.normalise(x_BTD, tokens)
         q_BTHC, k_BTKC = (
             project(normalised).reshape(*x_BTD.shape[:2], -1, block.attention.head_dim)
             for project in (block.attention.q, block.attention.k)

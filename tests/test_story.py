@@ -1,0 +1,334 @@
+"""The experiment on story time, with small clips."""
+
+import functools
+import io
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+from test_compare import launch
+
+from configs.story import PRESETS, get_config
+from experiments.multimodal import story
+from experiments.multimodal.model import attention_weights
+from experiments.multimodal.story import REACH, WARPS, Clips, Story, lay_out
+
+FRAMES, SIDE, PATCH, QUESTIONS = 6, 16, 8, 2
+TRAINED = ("frame_index", "frame_index_told", "time_rope", "time_rope_adaln")
+
+
+def experiment(workdir, **changes):
+    config = get_config("tiny")
+    for name, value in changes.items():
+        *parents, leaf = name.split("__")
+        functools.reduce(getattr, parents, config)[leaf] = value
+    return Story(config, workdir, Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return experiment(tmp_path_factory.mktemp("story"))
+
+
+@pytest.fixture(scope="module")
+def clips(tiny):
+    times = np.array([[0.0, 1.5, 3.0, 3.0, 2.0, 5.0], [7.0, 6.0, 5.0, 4.0, 3.0, 2.5]])
+    return tiny.clips(np.random.default_rng(0), times)
+
+
+def test_command_line_end_to_end(tmp_path):
+    done = launch(
+        "--config=configs/story.py:tiny",
+        f"--workdir={tmp_path}",
+        "--config.schemes=time_rope_adaln",
+        "--config.train.steps=2",
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report.html").read_text()
+    for words in ("pace: error", "later in the story: error", "bullet time: spread", "random, at"):
+        assert words in page
+    assert "at 4x, seed 0: true path" in page and "Attention over the grid" in page
+    assert page.count("data:image/png;base64,") >= 6
+
+
+# Clips
+
+
+def test_frames_show_the_ball_where_it_is(clips):
+    side = 64  # so that nothing of the ball is out of the picture
+    middles = (np.arange(side) + 0.5) / side - 0.5
+    frames = clips.frames(side)
+    total = frames.sum(axis=(2, 3))
+    seen = [np.einsum(f"nfyx,{axis}->nf", frames, middles) / total for axis in "xy"]
+    places = np.stack(seen, axis=-1) + clips.cameras
+    np.testing.assert_allclose(places, clips.places(clips.times), atol=1e-5)
+    assert np.ptp(clips.cameras, axis=1).min() > 1e-3  # the view moves
+
+
+def test_paths_are_smooth_and_stay_in_reach(clips):
+    times = np.linspace(-50, 300, 3000)[None].repeat(2, axis=0)
+    places = clips.places(times)
+    assert np.abs(places).max() <= REACH
+    assert np.ptp(places, axis=1).min() > 0.1
+    step = times[0, 1] - times[0, 0]
+    assert np.abs(np.diff(places, axis=1)).max() <= REACH * 2 * np.pi / story.PERIODS[0] * step
+    size, speed, phase = np.moveaxis(clips.waves[1, 0], -1, 0)
+    expected = sum(a * np.sin(w * 3.7 + p) for a, w, p in zip(size, speed, phase, strict=True))
+    np.testing.assert_allclose(clips.places(np.full((2, 1), 3.7))[1, 0, 0], expected)
+
+
+def test_straight_lines_are_those_between_neighbouring_times(clips):
+    asked = np.array([[0.75, 2.5], [2.75, 7.0]])
+    clips = Clips(clips.waves, clips.times, asked, clips.cameras)
+    at = clips.places(clips.times)
+    middle = (at[0, 4] + at[0, 3]) / 2  # of times 2 and 3, whichever frame came first
+    expected = [[(at[0, 0] + at[0, 1]) / 2, middle], [(at[1, 4] + at[1, 5]) / 2, at[1, 0]]]
+    np.testing.assert_allclose(clips.straight(), expected)
+
+
+def test_questions_are_about_times_of_the_clip(tiny):
+    times = WARPS["random"](np.random.default_rng(0), (0.5, 2.0), 200, FRAMES)
+    clips = tiny.clips(np.random.default_rng(1), times)
+    after = clips.asked - times.min(axis=1, keepdims=True)
+    share = after / np.ptp(times, axis=1)[:, None]
+    assert share.min() >= 0 and share.max() <= 1 and 0.4 < share.mean() < 0.6
+
+
+def test_warps():
+    steps = {
+        name: np.diff(warp(np.random.default_rng(0), (0.5, 2.0), 300, 9), axis=1)
+        for name, warp in WARPS.items()
+    }
+    moves = steps["random"] != 0
+    np.testing.assert_allclose(np.abs(steps["random"][moves]), steps["uneven"][moves])
+    assert np.ptp(steps["uneven"], axis=1).min() > 0.3
+    for name in ("steady", "reverse"):
+        np.testing.assert_allclose(steps[name], steps[name][:, :1].repeat(8, axis=1))
+    # Of nine frames, 3, 4 and 5 are at the time of 2.
+    moves = np.array([True, True, False, False, False, True, True, True])
+    np.testing.assert_array_equal(steps["pause"] > 0, np.tile(moves, (300, 1)))
+    assert (
+        (steps["steady"] > 0).all() and (steps["uneven"] > 0).all() and (steps["reverse"] < 0).all()
+    )
+    signs = [(np.sign(steps["random"]) == sign).mean() for sign in (-1, 0, 1)]
+    np.testing.assert_allclose(signs, (0.25, 0.125, 0.625), atol=0.03)
+    for each in steps.values():
+        paces = np.abs(each[each != 0])
+        assert 0.5 <= paces.min() < 0.6 and 1.9 < paces.max() <= 2.0
+    exact = WARPS["steady"](np.random.default_rng(0), (4.0, 4.0), 2, 3)
+    np.testing.assert_array_equal(exact, [[0, 4, 8], [0, 4, 8]])
+
+
+def test_training_clips_run_in_all_ways(tmp_path):
+    warps = ("steady", "pause", "reverse", "uneven")
+    task = experiment(tmp_path, task__warps=warps).task("time_rope")
+    batch = task.draw(np.random.default_rng(0), 200)
+    steps = np.diff(batch["positions"][:, 0, :-QUESTIONS:4], axis=1)
+    is_steady = np.ptp(steps, axis=1) < 1e-5
+    ways = [is_steady & (steps[:, 0] > 0), is_steady & (steps[:, 0] < 0), (steps == 0).any(1)]
+    shares = [way.mean() for way in ways]
+    np.testing.assert_allclose([*shares, 1 - sum(shares)], 0.25, atol=0.1)
+    first = batch["positions"][~ways[1], 0, 0]
+    assert 0 <= first.min() < 2 and 14 < first.max() <= 16
+
+
+def test_a_rate_is_of_the_times_alone(tiny, clips):
+    whole, halved = (tiny.rows(name, clips) for name in ("time_rope", "time_rope_halved"))
+    np.testing.assert_array_equal(halved["positions"][:, 0], whole["positions"][:, 0] / 2)
+    np.testing.assert_array_equal(halved["positions"][:, 1:], whole["positions"][:, 1:])
+    np.testing.assert_array_equal(halved["inputs"], whole["inputs"])
+
+
+# Tokens
+
+
+def test_tokens(clips):
+    inputs, times, positions = lay_out(
+        clips.frames(SIDE), clips.cameras, clips.times, clips.asked, PATCH
+    )
+    of_patches, of_questions = inputs[:, :-QUESTIONS], inputs[:, -QUESTIONS:]
+    places = clips.places(clips.times)
+    for clip, frame in np.ndindex(2, FRAMES):
+        four = of_patches[clip, 4 * frame : 4 * frame + 4]
+        # The ball is in the patch with the nearest middle, and the picture is put together again.
+        assert four[:, : PATCH**2].sum(1).argmax() == (
+            np.linalg.norm(four[:, PATCH**2 : -1] - places[clip, frame], axis=1).argmin()
+        )
+        whole = np.block([[p.reshape(PATCH, PATCH) for p in four[i : i + 2, :-3]] for i in (0, 2)])
+        np.testing.assert_array_equal(whole, clips.frames(SIDE)[clip, frame])
+    assert (of_questions[..., :-1] == 0).all() and (of_questions[..., -1] == 1).all()
+    assert (of_patches[..., -1] == 0).all()
+    asked = np.concatenate([clips.times.repeat(4, axis=1), clips.asked], axis=1)
+    np.testing.assert_array_equal(times, asked)
+    np.testing.assert_allclose(positions[:, 0], asked, rtol=1e-6)
+    np.testing.assert_array_equal(positions[1, 1, :8], [0, 0, 1, 1] * 2)
+    np.testing.assert_array_equal(positions[1, 2, :8], [0, 1, 0, 1] * 2)
+    assert (positions[:, 1:, -QUESTIONS:] == 0).all() and positions.dtype == np.float32
+
+
+def test_frames_and_times_that_disagree_are_refused(clips):
+    frames = clips.frames(SIDE)
+    message = r"2 clips of 6 frames need times of shape \(2, 6\).*, not \(2, 5\) and \(2, 6, 2\)"
+    with pytest.raises(ValueError, match=message):
+        lay_out(frames, clips.cameras, clips.times[:, 1:], clips.asked, PATCH)
+    with pytest.raises(ValueError, match=r"not \(2, 6\) and \(2, 1, 2\)"):
+        lay_out(frames, clips.cameras[:, :1], clips.times, clips.asked, PATCH)
+    times, asked = clips.times.copy(), clips.asked.copy()
+    times[1, 2] = asked[0, 1] = np.nan
+    with pytest.raises(ValueError, match=r"times of clip 1 must be finite, not \[7.0, 6.0, nan,"):
+        lay_out(frames, clips.cameras, times, clips.asked, PATCH)
+    with pytest.raises(ValueError, match="asked of clip 0 must be finite"):
+        lay_out(frames, clips.cameras, clips.times, asked, PATCH)
+
+
+# Models
+
+
+answers = jax.jit(story._answers)
+hidden = jax.jit(lambda model, inputs, positions: model.hidden(inputs, positions))
+
+
+def trained(tiny, scheme):
+    return common.moved(tiny.model(scheme, jax.random.key(0)), 0)
+
+
+@pytest.mark.parametrize("scheme", TRAINED)
+def test_what_a_model_knows_of_time(tiny, clips, scheme):
+    """The same frames said to be of other times: told, shifted, and asked about another time."""
+    model = trained(tiny, scheme)
+
+    def change(after=0.0, later=0.0, slower=1.0):
+        rows = tiny.rows(scheme, clips)
+        times, asked = (slower * (t + later) for t in (clips.times, clips.asked + after))
+        other = tiny.rows(scheme, Clips(clips.waves, times, asked, clips.cameras))
+        # The ball is where it was.
+        other["inputs"][..., : PATCH**2] = rows["inputs"][..., : PATCH**2]
+        before, now = (answers(model, each) for each in (rows, other))
+        return float(np.abs(before - now).max() / np.std(before))
+
+    knows, shifts = scheme != "frame_index", scheme in ("frame_index_told", "time_rope_adaln")
+    assert (change(after=1.0) > 1e-2) == knows and (change(slower=2.0) > 1e-2) == knows
+    assert (change(later=8.0) > 1e-2) == shifts
+    if not shifts:
+        assert change(later=8.0) < 1e-3
+
+
+def placed(rows):
+    return rows["inputs"], jnp.moveaxis(rows["positions"], 1, 0)
+
+
+def test_time_adaln_is_in_front_of_attention(tiny, clips):
+    """With the weights of attention, the model's output is put together by hand."""
+    model = trained(tiny, "time_rope_adaln")
+    inputs, positions = placed(tiny.rows("time_rope_adaln", clips))
+    (weights_BHTS,) = jax.jit(attention_weights)(model, inputs, positions)
+    block = jax.tree.map(lambda p: p[0], model.blocks)
+    x_BTD = model.embed(inputs)
+    gamma, beta = block.time.modulation(positions[0], x_BTD.shape[1])
+    assert np.ptp(gamma, axis=1).min() > 1e-3
+    v_BTHC = block.attention.v(gamma * block.attention_norm(x_BTD) + beta)[:, :, None]
+    out = np.einsum("bhts,bshc->bthc", weights_BHTS, v_BTHC).reshape(x_BTD.shape)
+    x_BTD = x_BTD + block.attention.out(out)
+    x_BTD = x_BTD + block.mlp(block.mlp_norm(x_BTD))
+    expected = model.final_norm(x_BTD)
+    np.testing.assert_allclose(hidden(model, inputs, positions), expected, rtol=1e-4, atol=1e-5)
+    model.scan = model.remat = True
+    np.testing.assert_allclose(hidden(model, inputs, positions), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_time_adaln_starts_as_nothing(tiny, clips):
+    plain, timed = (tiny.model(name, jax.random.key(0)) for name in TRAINED[2:])
+    for name in ("embedding", "from_patch", "final_norm"):
+        setattr(plain, name, getattr(timed, name))
+    for name in ("attention_norm", "attention", "mlp_norm", "mlp"):
+        setattr(plain.blocks, name, getattr(timed.blocks, name))
+    rows = tiny.rows("time_rope", clips)
+    np.testing.assert_allclose(answers(plain, rows), answers(timed, rows), rtol=1e-4, atol=1e-6)
+
+
+# Tests of a model
+
+
+def test_bullet_time_is_one_clip_from_several_cameras(tiny):
+    again = tiny.bullet_time(0.2)
+    cameras = tiny.trials.cameras
+    assert len(again.times) == 16
+    for each in (again.waves, again.times, again.asked):
+        np.testing.assert_array_equal(each[0], each[cameras - 1])
+        assert (each[0] != each[cameras]).any() or each is again.times
+    assert len(np.unique(again.cameras[:cameras, 0, 0])) == cameras
+    assert 0.1 < np.abs(again.cameras).max() <= 0.2
+
+
+class Oracle:
+    """Answers from the true path, by ``step`` to the right for every camera in turn."""
+
+    def __init__(self, step=0.0):
+        self.step = step
+
+    def __call__(self, scheme, model, clips):
+        aside = self.step * (np.arange(len(clips.times)) % 8)
+        return clips.answers + np.stack([aside, 0 * aside], axis=-1)[:, None]
+
+
+@pytest.mark.parametrize("step", [0.0, 0.1])
+def test_measures_of_known_answers(tiny, monkeypatch, step):
+    monkeypatch.setattr(tiny, "answers", Oracle(step))
+    found = list(tiny.measure("time_rope", None))
+    assert [(r.condition, r.x) for r in found] == [
+        (p.condition, x) for p in tiny.panels for x in p.xs
+    ]
+    for result in found:
+        spread = step * np.std(np.arange(8))
+        error = step * np.sqrt(np.mean(np.arange(8) ** 2))
+        expected = spread if result.condition == "bullet time" else error
+        assert result.value == pytest.approx(expected)
+        assert result.chance is None or 0.1 < result.chance < 0.25
+
+
+def test_the_drawn_clip_is_asked_all_along(tiny):
+    clips = tiny.one_clip(4.0)
+    np.testing.assert_allclose(clips.asked.reshape(-1), np.linspace(0, 20, story.ASKED))
+    assert len({row.tobytes() for row in clips.waves}) == 1
+
+
+def test_panels_say_what_was_trained(tiny):
+    pace, warp, later, bullet = tiny.panels
+    assert (pace.xs, pace.trained) == (("0.5x", "1x", "4x"), ("0.5x", "1x"))
+    assert warp.xs == tuple(WARPS) and warp.trained == ("steady", "uneven")
+    assert (later.trained, bullet.trained) == ((0.0, 16.0), (0.05, 0.1))
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"task__patch": 7}, "task.patch=7 must divide the frame's task.side=16"),
+        ({"task__frames": 2}, "task.frames=2 must be at least 3"),
+        ({"task__questions": 0}, "task.questions=0"),
+        ({"task__warps": ("steady", "revers")}, "task.warps=.*must be some of steady, uneven"),
+        ({"task__paces": (2.0, 0.5)}, r"task.paces=\(2.0, 0.5\) must ascend"),
+        ({"task__paces": (0.5, 1.0, 2.0)}, "must be two, the slowest and the fastest"),
+        ({"task__view": 0.3}, r"task.view=\(0.3,\) must be from 0 to 0.25"),
+        ({"task__start": float("nan")}, "task.start=nan"),
+        ({"eval__paces": (0.0, 1.0)}, r"eval.paces=\(0.0, 1.0\) must ascend and be above 0"),
+        ({"eval__paces": (1.0, float("nan"))}, "eval.paces=.*nan"),
+        ({"eval__views": (0.1, 0.4)}, r"eval.views=\(0.1, 0.4\)"),
+        ({"eval__starts": (0.0, float("inf"))}, "eval.starts=.*inf"),
+        ({"eval__cameras": 1}, "eval.cameras=1 must be at least 2"),
+        ({"variants__frame_index__clock": "world"}, "frame_index.clock='world' must be"),
+        ({"variants__frame_index__adaln": True}, "frame_index.adaln=True needs clock='story'"),
+        ({"variants__time_rope_halved__rate": 0.0}, "time_rope_halved.rate=0.0 must be above 0"),
+    ],
+)
+def test_bad_configs_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        experiment(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_describe_models_that_exist(tmp_path, preset):
+    config = get_config(preset)
+    assert len(Story(config, tmp_path, Console(file=io.StringIO())).points) in (4, 12)
