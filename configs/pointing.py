@@ -37,16 +37,15 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.train = defaults(Recipe, leave_out=("length",))
     config.eval = defaults(Trials)
     config.variants = ConfigDict({"nope": _placed("nope", "vanilla")})
-    config.variants.rope = _placed("mrope", "vanilla", base=BASE)
+    config.variants.rope = _placed("mrope", "vanilla")
     for name, positions in LAYOUTS.items():
-        config.variants[name] = _placed(name, positions, base=BASE)
-        config.variants[f"{name}_ruler"] = _placed(name, positions, ruler=1, base=BASE)
+        config.variants[name] = _placed(name, positions)
+        config.variants[f"{name}_ruler"] = _placed(name, positions, ruler=1)
     config.schemes = ",".join(config.variants)
     globals()[f"_{preset}"](config)
     return config
 
 
-BASE = 1e6  # Qwen2-VL's, and VideoRoPE's; the same for all, so that only the layouts differ
 LAYOUTS = {
     "mrope": "qwen2_vl",
     "i_mrope": "qwen2_vl",
@@ -72,5 +71,5 @@ def _tiny(config):
 
 
 def _small(config):
-    config.model.update(model_dim=64, num_layers=2, num_heads=4, head_dim=32)
-    config.train.update(batch_size=32, steps=1000, warmup_steps=50)
+    config.model.update(model_dim=64, num_layers=1, num_heads=8, head_dim=32, mlp_dim=64)
+    config.train.update(batch_size=16, steps=1500, learning_rate=0.01)

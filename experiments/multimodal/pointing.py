@@ -3,13 +3,13 @@
     python launch.py --config=configs/pointing.py:small --workdir=runs/pointing
 
 A screen is a grid of cells with an icon in each; a cell is a patch. It is a window of a larger
-desktop, whose cells are numbered along both sides: the number of its upper left corner, along
-either side, comes before the screen as a token of text. Every cell is asked which icons stand one
-and two to its left and above it, and for its own row and column on the desktop. After the screen
-come some of its icons once more, as in "click on this", and are asked where they stand.
+desktop, whose cells are numbered along both sides: the number of its upper left corner, the same
+along both, comes before the screen as a token of text, and ruler tokens (2510.03230), where there
+are any, are the numbers of rows and columns. Every cell is asked which icons stand one and two to
+its left and above it, and which row and column of the desktop it is in: where to click.
 
-The published models (2510.03230) write coordinates one digit at a time. Here row and column are
-read off at once: neighbours asked for by a token after the screen stayed at chance.
+All cells are asked at once, and row and column are read off at once. A query after the screen, an
+icon shown again whose row and column are asked, stayed at chance (two layers, 900 steps).
 """
 
 import dataclasses
@@ -32,10 +32,10 @@ from experiments.multimodal.study import Map, Panel, Result
 from posenc_jax.rotary import positions
 from posenc_jax.rotary.positions import Text, Vision
 
-# How far, in rows and columns, from the cell that is asked.
+# Rows down and columns to the right, from the neighbour to the cell that is asked.
 NEIGHBOURS = {"1 left": (0, 1), "2 left": (0, 2), "1 up": (1, 0), "2 up": (2, 0)}
 BUILDERS = "qwen2_vl", "spatial_reset", "videorope", "vanilla"
-BOX = 0.84, 0.37, 0.0  # orange
+ORANGE, BLUE = (0.84, 0.37, 0.0), (0.0, 0.45, 0.7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,16 +48,14 @@ class Setting:
       icons: how many different ones there are.
       icon, cell: sides in pixels, of an icon and of the cell it is in the middle of.
       rows, columns: cells of a screen.
-      queries: how many icons are asked for after the screen; they are on it once.
     """
 
     data: str = "mdi"
-    icons: int = 64
+    icons: int = 32
     icon: int = 10
     cell: int = 12
     rows: int = 8
     columns: int = 8
-    queries: int = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,151 +81,127 @@ class Pointing(Experiment):
     def load(self):
         self.setting, self.trials = Setting(**self.config["task"]), Trials(**self.config["eval"])
         _check(self.setting, self.trials)
+        for scheme in self.config["schemes"].split(","):
+            _builder(self.variant(scheme.strip()))
         self.own = self.setting.rows, self.setting.columns
         self.desktop = max(max(screen) for screen in self.trials.screens)
         self.icons = load_icons(self.setting)
-        for scheme in self.config["schemes"].split(","):
-            _builder(self.variant(scheme.strip()))
-        self.length = 1 + self.own[0] * self.own[1] + self.setting.queries
+        self.length = 1 + self.own[0] * self.own[1]
         xs = tuple(_name(screen) for screen in self.trials.screens)
         self.panels = tuple(
             Panel(condition, "accuracy", "rows x columns of the screen", xs, xs[:1])
-            for condition in (*NEIGHBOURS, "own place", "pointing")
+            for condition in (*NEIGHBOURS, "row", "column", "place")
         )
         digest = hashlib.sha256(self.icons.tobytes()).hexdigest()[:16]
         self.data = {"icons": self.setting.data, "digest": digest}
         self.summary = (
             f"Screens of {_name(self.own)} cells with one of {len(self.icons)} icons in each, in a "
-            f"desktop of {self.desktop} x {self.desktop}. Which icon stands 1 or 2 cells to the "
-            "left of a cell or above it, on which row and column of the desktop is the cell "
-            "itself, and where is an icon that is shown again after the screen? A place is right "
-            "if row and column are."
+            f"desktop of {self.desktop} x {self.desktop}; larger screens in the tests. Every cell "
+            "is asked which icon stands 1 or 2 cells to its left and above it, and for its own "
+            "row and column on the desktop; its place is right if both are. The corner of the "
+            "screen is told; ruler tokens also tell the numbers of its rows and columns."
         )
 
     def task(self, scheme):
         return Screens(self, scheme, self.recipe.batch_size)
 
     def draw(self, rng, count: int, screen: tuple[int, int]) -> dict[str, np.ndarray]:
-        """``count`` screens.
-
-        ``icons`` int32 ``[B, rows, columns]``, numbers of icons; ``asked`` ``[B, queries]``, those
-        asked for; ``place`` ``[B, queries, 2]``, row and column of each on the screen; ``corner``
-        ``[B]``, the number of its first row, and column, on the desktop.
-        """
-        rows, columns = screen
-        queries = self.setting.queries
-        order = rng.permuted(np.tile(np.arange(len(self.icons)), (count, 1)), axis=1)
-        asked, others = order[:, :queries], order[:, queries:]
-        fill = rng.integers(0, others.shape[1], (count, rows * columns))
-        icons = np.take_along_axis(others, fill, axis=1)
-        cells = rng.permuted(np.tile(np.arange(rows * columns), (count, 1)), axis=1)[:, :queries]
-        np.put_along_axis(icons, cells, asked, axis=1)
-        drawn = {
-            "icons": icons.reshape(count, rows, columns),
-            "asked": asked,
-            "place": np.stack([cells // columns, cells % columns], axis=-1),
-            "corner": rng.integers(0, self.desktop - max(screen) + 1, count),
-        }
-        return {key: value.astype(np.int32) for key, value in drawn.items()}
+        """``count`` screens: numbers of ``icons``, int32 ``[B, rows, columns]``, and where their
+        ``corner`` is, ``[B]``: the number of the first row, and column, on the desktop."""
+        icons = rng.integers(0, len(self.icons), (count, *screen))
+        corner = rng.integers(0, self.desktop - max(screen) + 1, count)
+        return {"icons": icons.astype(np.int32), "corner": corner.astype(np.int32)}
 
     def tests(self, screen) -> dict[str, np.ndarray]:
         words = np.random.Philox(key=np.array(screen, np.uint64))
         return self.draw(np.random.Generator(words), self.trials.count, screen)
 
     def measure(self, scheme, model):
-        answer = functools.partial(self.predictions, scheme)
+        predict = functools.partial(self.predictions, scheme)
         for screen in self.trials.screens:
-            drawn = self.tests(screen)
-            found = self.predict(answer, model, drawn)
-            right = {
-                name: np.where(target < 0, np.nan, found[name] == target)
-                for name, target in targets(drawn).items()
-            }
-            for name in NEIGHBOURS:
-                accuracy = float(np.nanmean(right[name]))
-                yield Result(name, _name(screen), "accuracy", accuracy, 1 / len(self.icons))
-            cells = screen[0] * screen[1]
-            hits = right["row"] * right["column"]
-            for name, part in (("own place", hits[:, :cells]), ("pointing", hits[:, cells:])):
-                yield Result(name, _name(screen), "accuracy", float(part.mean()), 1 / cells)
+            drawn, x = self.tests(screen), _name(screen)
+            found = self.predict(predict, model, drawn)
+            right = {name: found[name] == target for name, target in targets(drawn).items()}
+            right["place"] = right["row"] & right["column"]
+            chance = dict.fromkeys(NEIGHBOURS, 1 / len(self.icons))
+            chance |= {"row": 1 / screen[0], "column": 1 / screen[1]}
+            chance["place"] = chance["row"] * chance["column"]
+            for name, each in right.items():
+                yield Result(name, x, "accuracy", float(each.mean()), chance[name])
 
     def predictions(self, scheme, model, batch):
-        """The likeliest answers, int ``[B, T]`` by question."""
+        """The likeliest answers, int ``[B, rows, columns]`` by question; see ``targets``."""
         logits = self.logits(scheme, model, batch)
         return {name: jnp.argmax(each, axis=-1) for name, each in logits.items()}
 
     def logits(self, scheme, model, batch, key=None):
-        """Of every answer: ``[B, T, answers]`` by question, of cells and icons asked for."""
+        """Of every answer of every cell that has a right one, by question."""
         inputs, places = self.sequence(scheme, batch)
-        told = inputs["is_patch"].shape[1] - batch["icons"][0].size - batch["asked"].shape[1]
-        logits = model(inputs, places, key=key)[:, told:]
+        B, rows, columns = batch["icons"].shape
+        of_cells = model(inputs, places, key=key)[:, -rows * columns :]
         ends = np.cumsum(list(self.answers().values()))
-        parts = jnp.split(logits, ends[:-1], axis=-1)
-        return dict(zip(self.answers(), parts, strict=True))
+        parts = jnp.split(of_cells.reshape(B, rows, columns, -1), ends[:-1], axis=-1)
+        found = dict(zip(self.answers(), parts, strict=True))
+        return found | {n: found[n][:, down:, across:] for n, (down, across) in NEIGHBOURS.items()}
 
     def answers(self) -> dict[str, int]:
         """How many there are to each question; together they are the vocabulary.
 
-        Those to "row" are the numbers of the desktop, as they are read.
+        Those to "row" are the numbers of the desktop, as the decoder reads them too.
         """
         sides = {"row": self.desktop, "column": self.desktop}
-        return sides | {name: len(self.icons) for name in NEIGHBOURS}
+        return sides | dict.fromkeys(NEIGHBOURS, len(self.icons))
 
     def sequence(self, scheme, batch):
-        """What the decoder reads, and its positions: numbers, cells, and icons asked for."""
+        """What the decoder reads, numbers and then cells, and the positions."""
         B, rows, columns = batch["icons"].shape
         variant = self.variant(scheme)
         vision = Vision(1, rows, columns, ruler=variant["ruler"])
-        placed = _builder(variant)([Text(1), vision, Text(batch["asked"].shape[1])])
         numbers = batch["corner"][:, None] + np.array([[0, *vision.marks]])
-        shown = jnp.concatenate([batch["icons"].reshape(B, -1), batch["asked"]], axis=1)
-        first, then = numbers.shape[1], shown.shape[1]
+        told, cells = numbers.shape[1], rows * columns
+        shown = self.pixels()[batch["icons"].reshape(B, cells)]
         inputs = {
-            "tokens": jnp.pad(numbers, ((0, 0), (0, then))),
-            "patches": jnp.pad(self.cut()[shown], ((0, 0), (first, 0), (0, 0))),
-            "is_patch": np.arange(first + then)[None] >= first,
+            "tokens": jnp.pad(numbers, ((0, 0), (0, cells))),
+            "patches": jnp.pad(shown, ((0, 0), (told, 0), (0, 0))),
+            "is_patch": np.arange(told + cells)[None] >= told,
         }
-        return inputs, placed.positions
+        return inputs, _builder(variant)([Text(1), vision]).positions
 
-    def cut(self):
-        """The icons as the decoder reads them: float32 from -1 to 1."""
-        pixels = self.icons.astype(np.float32) / 127.5 - 1
-        return jnp.asarray(patches(pixels, self.setting.cell)[:, 0])
+    def pixels(self):
+        """The icons as the decoder reads them: float32 ``[icons, patch_dim]``, of variance 1."""
+        ink = patches(self.icons.astype(np.float32), self.setting.cell)[:, 0]
+        return jnp.asarray((ink - ink.mean()) / ink.std())
 
     def picture(self, screen) -> np.ndarray:
-        """The first tested screen, with a box around the icon that is asked for first."""
-        drawn = self.tests(screen)
-        cell = self.setting.cell
-        grey = np.block([[self.icons[n] for n in row] for row in drawn["icons"][0]]) / 255
-        colour = 1 - np.repeat(grey[..., None], 3, axis=-1)
-        top, left = cell * drawn["place"][0, 0]
-        box = colour[top : top + cell, left : left + cell]
-        for edge in (box[0], box[-1], box[:, 0], box[:, -1]):
-            edge[:] = BOX
+        """The first tested screen: the middle cell boxed, and, in another colour, its answers."""
+        side = self.setting.cell
+        grey = np.block([[self.icons[n] for n in row] for row in self.tests(screen)["icons"][0]])
+        colour = np.repeat(1 - grey[..., None] / 255, 3, axis=-1)
+        row, column = screen[0] // 2, screen[1] // 2
+        boxes = {(row - down, column - across): BLUE for down, across in NEIGHBOURS.values()}
+        for (i, j), edge in (boxes | {(row, column): ORANGE}).items():
+            box = colour[i * side : (i + 1) * side, j * side : (j + 1) * side]
+            box[[0, -1]] = box[:, [0, -1]] = edge
         return colour
 
     def pictures(self):
         return {
-            f"{_name(screen)}, boxed: the icon asked for": self.picture(screen)
+            f"{_name(screen)}: a cell, and its neighbours": self.picture(screen)
             for screen in self.trials.screens
         }
 
     def maps(self, scheme, model):
-        """What the middle cell reads, and the first icon asked for, as in the pictures."""
-        for screen in (self.own, self.trials.screens[-1]):
-            rows, columns = screen
+        """What the middle cell of every picture reads."""
+        for screen in self.trials.screens:
+            middle = screen[0] // 2, screen[1] // 2
             one = jax.tree.map(lambda x: x[:1], self.tests(screen))
             inputs, places = self.sequence(scheme, one)
-            weights = np.asarray(jax.jit(attention_weights)(model, inputs, places))
-            start = weights.shape[-1] - rows * columns - self.setting.queries
-            middle = rows // 2, columns // 2
-            asks = {"a cell": (start + middle[0] * columns + middle[1], middle)}
-            asks["pointing"] = start + rows * columns, None
-            for what, (query, where) in asks.items():
-                for layer, read in enumerate(weights.mean(axis=2)[:, 0, query], 1):
-                    of_cells = read[start : start + rows * columns].reshape(screen)
-                    caption = f"{_name(screen)}, {what}, layer {layer}"
-                    yield Map(caption, of_cells.round(4).tolist(), where)
+            weights = np.asarray(jax.jit(attention_weights)(model, inputs, places)).mean(axis=2)
+            cells = weights[:, 0, :, -screen[0] * screen[1] :]
+            query = middle[0] * screen[1] + middle[1] - screen[0] * screen[1]
+            for layer, read in enumerate(cells[:, query], 1):
+                rows = read.reshape(screen).round(4).tolist()
+                yield Map(f"{_name(screen)}, layer {layer}", rows, middle)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -247,36 +221,26 @@ class Screens(Drawn):
         return self.experiment.draw(rng, count, self.experiment.own)
 
     def loss(self, model, batch, key):
+        """The mean over the questions."""
         logits = self.experiment.logits(self.scheme, model, batch, key)
-        cells = batch["icons"][0].size
-        losses = []
-        for name, target in targets(batch).items():
-            each = optax.softmax_cross_entropy_with_integer_labels(logits[name], target)
-            # Cells, of which there are many, and icons asked for count as much.
-            for part in (slice(None, cells), slice(cells, None)):
-                if name in NEIGHBOURS and part.start == cells:
-                    continue
-                losses.append(each[:, part].mean(where=target[:, part] >= 0))
-        return sum(losses) / len(losses)
+        loss = optax.softmax_cross_entropy_with_integer_labels
+        right = targets(batch)
+        return sum(loss(logits[name], right[name]).mean() for name in right) / len(right)
 
 
 def targets(drawn) -> dict:
-    """The right answers, int32 ``[B, T]`` by question: of cells, then of icons asked for.
+    """The right answers of the cells that have one, int32 ``[B, rows, columns]`` by question.
 
-    -1 is where there is none: past the side of the screen.
+    Those nearer to the side than the neighbour that is asked for have none.
     """
-    B, rows, columns = drawn["icons"].shape
-    none = ((0, 0), (0, drawn["asked"].shape[1]))
-    found = {}
-    for side, name in enumerate(("row", "column")):
-        of_cells = np.tile(np.indices((rows, columns), np.int32)[side].reshape(1, -1), (B, 1))
-        places = jnp.concatenate([of_cells, drawn["place"][..., side]], axis=1)
-        found[name] = places + drawn["corner"][:, None]
-    for name, (down, across) in NEIGHBOURS.items():
-        there = drawn["icons"][:, : rows - down, : columns - across]
-        there = jnp.pad(there, ((0, 0), (down, 0), (across, 0)), constant_values=-1)
-        found[name] = jnp.pad(there.reshape(B, -1), none, constant_values=-1)
-    return found
+    icons, corner = drawn["icons"], drawn["corner"][:, None, None]
+    rows, columns = icons.shape[1:]
+    row, column = np.indices((rows, columns), np.int32)[:, None]
+    neighbours = {
+        name: icons[:, : rows - down, : columns - across]
+        for name, (down, across) in NEIGHBOURS.items()
+    }
+    return {"row": corner + row, "column": corner + column} | neighbours
 
 
 def load_icons(setting: Setting) -> np.ndarray:
@@ -370,10 +334,3 @@ def _check(setting: Setting, trials: Trials):
                 f"{screen} of eval.screens must be rows and columns, {least} or more of each: "
                 f"cells are asked for their neighbours {least - 1} away"
             )
-    most = min(setting.icons - 1, *(rows * columns for rows, columns in trials.screens))
-    if not 1 <= setting.queries <= most:
-        raise ValueError(
-            f"task.queries={setting.queries} must be 1 to {most}: icons asked for are on the "
-            f"screen once, so task.icons={setting.icons} must have others, and "
-            f"{_name(own)} cells must have room"
-        )
