@@ -51,7 +51,7 @@ class Setting:
     """
 
     data: str = "mdi"
-    icons: int = 32
+    icons: int = 16
     icon: int = 10
     cell: int = 12
     rows: int = 8
@@ -81,12 +81,12 @@ class Pointing(Experiment):
     def load(self):
         self.setting, self.trials = Setting(**self.config["task"]), Trials(**self.config["eval"])
         _check(self.setting, self.trials)
-        for scheme in self.config["schemes"].split(","):
-            _builder(self.variant(scheme.strip()))
         self.own = self.setting.rows, self.setting.columns
         self.desktop = max(max(screen) for screen in self.trials.screens)
         self.icons = load_icons(self.setting)
         self.length = 1 + self.own[0] * self.own[1]
+        for scheme in self.config["schemes"].split(","):
+            self.place(scheme.strip(), self.own)
         xs = tuple(_name(screen) for screen in self.trials.screens)
         self.panels = tuple(
             Panel(condition, "accuracy", "rows x columns of the screen", xs, xs[:1])
@@ -152,25 +152,38 @@ class Pointing(Experiment):
         sides = {"row": self.desktop, "column": self.desktop}
         return sides | dict.fromkeys(NEIGHBOURS, len(self.icons))
 
+    def place(self, scheme, screen) -> tuple[Vision, np.ndarray]:
+        """A screen with the variant's rulers, and positions of the corner's number and of it."""
+        variant = self.variant(scheme)
+        name, vision = variant["positions"], Vision(1, screen[0], screen[1], ruler=variant["ruler"])
+        if name not in BUILDERS:
+            raise ValueError(f"positions={name!r} of {scheme} must be one of {', '.join(BUILDERS)}")
+        return vision, getattr(positions, name)([Text(1), vision]).positions
+
     def sequence(self, scheme, batch):
         """What the decoder reads, numbers and then cells, and the positions."""
-        B, rows, columns = batch["icons"].shape
-        variant = self.variant(scheme)
-        vision = Vision(1, rows, columns, ruler=variant["ruler"])
+        B, *screen = batch["icons"].shape
+        vision, places = self.place(scheme, screen)
         numbers = batch["corner"][:, None] + np.array([[0, *vision.marks]])
-        told, cells = numbers.shape[1], rows * columns
-        shown = self.pixels()[batch["icons"].reshape(B, cells)]
+        shown = self.pixels()[batch["icons"].reshape(B, -1)]
+        told, cells = numbers.shape[1], shown.shape[1]
         inputs = {
             "tokens": jnp.pad(numbers, ((0, 0), (0, cells))),
             "patches": jnp.pad(shown, ((0, 0), (told, 0), (0, 0))),
             "is_patch": np.arange(told + cells)[None] >= told,
         }
-        return inputs, _builder(variant)([Text(1), vision]).positions
+        return inputs, places
 
     def pixels(self):
-        """The icons as the decoder reads them: float32 ``[icons, patch_dim]``, of variance 1."""
+        """The icons as the decoder reads them: float32 ``[icons, patch_dim]``, of variance 1.
+
+        What they all have in common would hide what tells them apart, so the mean icon is taken
+        away; but patches with nothing in common give attention nothing to be led by, save by what
+        is on them, so all are a little brighter than 0.
+        """
         ink = patches(self.icons.astype(np.float32), self.setting.cell)[:, 0]
-        return jnp.asarray((ink - ink.mean()) / ink.std())
+        ink = ink - ink.mean(axis=0, keepdims=True)
+        return jnp.asarray(ink / ink.std() + 0.3)
 
     def picture(self, screen) -> np.ndarray:
         """The first tested screen: the middle cell boxed, and, in another colour, its answers."""
@@ -290,25 +303,18 @@ def _draw(symbol, font, setting):
 
     Drawn large and then made smaller, so that all fonts fill their icons.
     """
-    left, top, right, bottom = font.getbbox(symbol)
-    if right <= left or bottom <= top:
+    side = 2 * font.size
+    ink = Image.new("L", (side, side))
+    ImageDraw.Draw(ink).text((side // 2, side // 2), symbol, fill=255, font=font, anchor="mm")
+    if not ink.getbbox():
         return None
-    ink = Image.new("L", (right - left, bottom - top))
-    ImageDraw.Draw(ink).text((-left, -top), symbol, fill=255, font=font)
+    ink = ink.crop(ink.getbbox())
     scale = setting.icon / max(ink.size)
     width, height = (max(1, round(scale * side)) for side in ink.size)
     cell = Image.new("L", (setting.cell, setting.cell))
     corner = (setting.cell - width) // 2, (setting.cell - height) // 2
     cell.paste(ink.resize((width, height), Image.Resampling.BOX), corner)
     return np.asarray(cell)
-
-
-def _builder(variant):
-    """The builder of ``posenc_jax.rotary.positions`` that a variant names."""
-    name = variant["positions"]
-    if name not in BUILDERS:
-        raise ValueError(f"positions={name!r} of a variant must be one of {', '.join(BUILDERS)}")
-    return getattr(positions, name)
 
 
 def _name(screen) -> str:
