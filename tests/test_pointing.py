@@ -6,7 +6,6 @@ import io
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from rich.console import Console
 from test_compare import launch
 
@@ -202,11 +201,11 @@ def test_bad_configs_are_refused(tmp_path, changes, message):
 
 def test_grids_and_tokens_that_disagree_are_refused(tmp_path):
     pointing = experiment(tmp_path)
-    model = pointing.task("i_mrope").init(nnx.Rngs(0).params())
+    task = pointing.task("i_mrope")
     inputs, _ = pointing.sequence("i_mrope", pointing.tests((8, 8)))
     _, wider = pointing.sequence("i_mrope", pointing.tests((8, 16)))
     with pytest.raises(ValueError, match="129"):
-        model(inputs, wider)
+        jax.eval_shape(lambda key: task.init(key)(inputs, wider), jax.random.key(0))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
