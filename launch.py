@@ -28,6 +28,7 @@ from rich.console import Console  # noqa: E402
 EXPERIMENTS = {
     "extrapolation": "experiments.compare:Comparison",
     "images": "experiments.multimodal.images:Images",
+    "video": "experiments.multimodal.video:Videos",
 }
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, and :preset if any.")

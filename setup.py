@@ -34,6 +34,7 @@ setup(
         "test": ["pytest", "pytest-xdist", "ruff", "mypy"],
         "data": ["datasets"],
         "images": ["mlxtend", "pillow"],
+        "video": ["mlxtend", "scikit-video", "av"],
         "plots": ["matplotlib"],
         "tensorboard": ["tensorboardX"],
         "benchmark": ["torch"],
