@@ -1,5 +1,6 @@
 """The experiment on video, on a few digits made up."""
 
+import dataclasses
 import importlib.util
 import io
 import itertools
@@ -247,6 +248,26 @@ def test_positions_of_another_number_of_tokens_are_refused(data, tmp_path):
 def test_bad_configs_are_refused(data, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         experiment(data, tmp_path, **changes)
+
+
+def test_unknown_positions_are_refused(data, tmp_path):
+    config = get_config("tiny")
+    config.variants.mrope.positions.name = "qwen"
+    with pytest.raises(ValueError, match=r"variants.mrope.positions.name='qwen' .* qwen2_vl"):
+        Videos(config, tmp_path, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"labels": np.full(12, 7)}, r"12 digits of the one class \[7\]"),
+        ({"clips": (np.zeros((5, 20, 20), np.uint8),)}, "20 x 20 pixels .* cards of 8 x 8"),
+        ({"clips": (np.zeros((5, 16, 24), np.uint8),)}, "16 x 24 pixels .* cards of 8 x 8"),
+    ],
+)
+def test_sources_of_no_videos_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(source(), **changes)
 
 
 def test_a_gap_longer_than_the_video_is_refused():

@@ -87,6 +87,8 @@ class Videos(Experiment):
     def load(self):
         self.setting, self.trials = Setting(**self.config["task"]), Trials(**self.config["eval"])
         _check(self.setting, self.trials)
+        for scheme in self.config["variants"]:
+            self.positions(scheme, self.setting.frames)
         digits, labels = load_images(self.setting.data)
         digits = shrink(digits, self.setting.patch)
         clips = load_clips(self.setting.background, self.setting.cells * self.setting.patch)
@@ -99,17 +101,9 @@ class Videos(Experiment):
         # The file is in the order of its classes, or may be.
         order = np.random.Philox(key=np.uint64(0)).random_raw(len(digits)).argsort()
         digits, labels = digits[order], labels[order]
-        cuts = [len(clip) * 3 // 4 for clip in clips]
-        self.trained = Source(
-            digits[kept_out:],
-            labels[kept_out:],
-            tuple(clip[:cut] for clip, cut in zip(clips, cuts, strict=True)),
-        )
-        self.tested = Source(
-            digits[:kept_out],
-            labels[:kept_out],
-            tuple(clip[cut:] for clip, cut in zip(clips, cuts, strict=True)),
-        )
+        earlier, later = zip(*(np.split(clip, [len(clip) * 3 // 4]) for clip in clips), strict=True)
+        self.trained = Source(digits[kept_out:], labels[kept_out:], earlier)
+        self.tested = Source(digits[:kept_out], labels[:kept_out], later)
         self.classes = int(labels.max()) + 1
         trained, longest = self.setting.frames, self.trials.frames[-1]
         self.length = trained * self.setting.cells**2 + 1
@@ -212,7 +206,12 @@ class Videos(Experiment):
         """``[3, 1, T]`` of the patches and the question, or ``[1, T]`` if the axes are alike."""
         video = Vision(frames, self.setting.cells, self.setting.cells)
         keywords = self.variant(scheme)["positions"] | changes
-        placed = BUILDERS[keywords.pop("name")]([video, Text(1)], **keywords).positions
+        name = keywords.pop("name")
+        if name not in BUILDERS:
+            raise ValueError(
+                f"variants.{scheme}.positions.name={name!r} must be one of {', '.join(BUILDERS)}"
+            )
+        placed = BUILDERS[name]([video, Text(1)], **keywords).positions
         return placed[0] if (placed == placed[0]).all() else placed
 
     def logits(self, scheme, model, video, positions=None, key=None):
@@ -277,12 +276,27 @@ class Source:
     Attributes:
       digits: uint8 ``[N, patch, patch]``.
       labels: int32 ``[N]``.
-      clips: each uint8 ``[n, side, side]``.
+      clips: each uint8 ``[n, side, side]``, where ``side`` is a multiple of ``patch``.
     """
 
     digits: np.ndarray
     labels: np.ndarray
     clips: tuple[np.ndarray, ...]
+
+    def __post_init__(self):
+        if len(np.unique(self.labels)) < 2:
+            raise ValueError(
+                f"{len(self.labels)} digits of the one class {self.labels[:1]} make no needle and "
+                "distractor: they must be of two classes at least"
+            )
+        patch = self.digits.shape[1]
+        for clip in self.clips:
+            _, height, width = clip.shape
+            if height != width or width % patch:
+                raise ValueError(
+                    f"frames of {height} x {width} pixels are no square grid of cards of {patch} x "
+                    f"{patch}"
+                )
 
 
 def draw(source: Source, rng: np.random.Generator, count: int, frames: int, gaps) -> dict:
