@@ -52,12 +52,12 @@ def test_command_line_end_to_end(data, tmp_path):
         "--config.task.background=noise",
         f"--config.task.patch={SIDE}",
         "--config.task.test_digits=10",
-        "--config.schemes=videorope,videorope_pp",
+        "--config.schemes=videorope",
         "--config.train.steps=2",
     )
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report.html").read_text()
-    for words in ("videorope_pp", "length: accuracy", "gap, 8 frames: accuracy", "0.250", "noise"):
+    for words in ("videorope", "length: accuracy", "gap, 8 frames: accuracy", "0.250", "noise"):
         assert words in page
     assert page.count("data:image/png;base64,") >= 3 and "Attention over" in page
 
@@ -154,6 +154,13 @@ def test_training_and_tested_digits_and_frames_are_apart(data, tmp_path):
         assert [len(part.digits), *map(len, part.clips)] == [digits, frames, frames, frames]
         assert not {each.tobytes() for each in part.digits} & {d.tobytes() for d in other.digits}
         assert not (part.clips[0][:, None] == other.clips[0]).all(axis=(2, 3)).any()
+
+
+def test_tested_needles_are_as_late_whatever_the_gap(data, tmp_path):
+    videos = experiment(data, tmp_path, eval__gaps=(1, 3, 5), eval__videos=50)
+    for gap in (1, 3, 5):
+        assert set(videos.draw_tested(8, gap)["earlier"] + gap) == {5, 6, 7}
+    assert set(videos.draw_tested(8)["earlier"]) == set(range(7)), "by length, anywhere"
 
 
 # What the model reads

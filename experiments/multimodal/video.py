@@ -129,7 +129,8 @@ class Videos(Experiment):
             f"for. A blind guess is right once in {self.classes}; a model that reads both but "
             f"cannot tell times apart, every second time. Trained on {trained} frames of "
             f"{self.setting.cells} x {self.setting.cells} patches with gaps of 1 to {trained - 1} "
-            "frames, and tested by length with the same gaps. The background is "
+            "frames, and tested by length with the same gaps, by gap with the later card in the "
+            "last frames, where all gaps end. The background is "
             f"{BACKGROUNDS[self.setting.background]}."
         )
 
@@ -225,8 +226,11 @@ class Videos(Experiment):
         """Videos that are the same for every scheme, with gaps as trained unless one is given."""
         rng = np.random.Generator(np.random.Philox(key=np.array([frames, gap or 0], np.uint64)))
         count = self.trials.videos
-        gaps = rng.integers(1, self.setting.frames, count) if gap is None else [gap] * count
-        return draw(self.tested, rng, count, frames, gaps)
+        if gap is None:
+            gaps = rng.integers(1, self.setting.frames, count)
+            return draw(self.tested, rng, count, frames, gaps)
+        # Needles of one depth, or a longer gap would leave later ones, which are easier to find.
+        return draw(self.tested, rng, count, frames, [gap] * count, self.gaps(frames)[-1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -299,8 +303,12 @@ class Source:
                 )
 
 
-def draw(source: Source, rng: np.random.Generator, count: int, frames: int, gaps) -> dict:
+def draw(
+    source: Source, rng: np.random.Generator, count: int, frames: int, gaps, first: int = 0
+) -> dict:
     """``count`` videos with two cards of different digits, ``gaps`` ``[count]`` frames apart.
+
+    The later card is in frame ``first`` or after it.
 
     Returns:
       ``video`` uint8 ``[count, frames, side, side]``, ``label`` and ``other``, int32 ``[count]``,
@@ -334,7 +342,7 @@ def draw(source: Source, rng: np.random.Generator, count: int, frames: int, gaps
     example = np.arange(count)[:, None, None]
     at = example[:, None], np.arange(frames)[:, None, None], rows, columns
     video[at] = np.maximum(video[at], digits[wanderer][:, None])
-    earlier = rng.integers(0, frames - gaps)
+    earlier = rng.integers(np.maximum(gaps, first), frames) - gaps
     corners = patch * rng.integers(0, side // patch, (2, 2, count, 1, 1))
     for frame, card, (top, left) in zip((earlier, earlier + gaps), cards, corners, strict=True):
         rows, columns = top + np.arange(patch)[:, None], left + np.arange(patch)
