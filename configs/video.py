@@ -13,8 +13,13 @@ digits: ``--config.task.data=npz:FILE``.
 
 A variant has the builder of its ``positions`` beside its encoding. ``videorope`` is three things:
 its allocation of channel pairs (LTA), its diagonal (DL) and its spacing of frames (ATS);
-``no_lta``, ``no_dl`` and ``no_ats`` are without the one. Also there: ``nope``, ``tad_rope``, and
-``hope_hybrid``, all for ``--config.schemes=``.
+``no_lta``, ``no_dl`` and ``no_ats`` are without the one. Also there, for ``--config.schemes=``:
+``tad_rope`` and ``hope_hybrid``.
+
+What seed 0 of ``small`` found, on 400 videos each: at 128 frames ``mrope`` is right 0.42 of the
+time where the distractor is one turn of its slowest pair of time before the needle (35 frames), and
+0.70 where it is one and a half (53); ``videorope`` 0.85 and 0.87, but so, nearly, are ``vanilla``
+and ``no_lta``. None finds needles much farther from the question than those trained on.
 """
 
 from ml_collections import ConfigDict

@@ -69,7 +69,8 @@ class Trials:
 
     Attributes:
       frames: of the tested videos, ``task.frames`` first.
-      gaps: frames from the distractor to the needle.
+      gaps: frames from the distractor to the needle. 35, 71 and 106 are one, two and three turns of
+        ``mrope``'s slowest pair of time, at ``base`` 1e4 and ``head_dim`` 32.
       videos: how many are tested in each condition.
       batch: in one forward pass.
     """
