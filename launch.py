@@ -30,6 +30,7 @@ EXPERIMENTS = {
     "images": "experiments.multimodal.images:Images",
     "story": "experiments.multimodal.story:Story",
     "pointing": "experiments.multimodal.pointing:Pointing",
+    "video": "experiments.multimodal.video:Videos",
 }
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, and :preset if any.")

