@@ -209,15 +209,15 @@ def _training(study: Study) -> str:
     rows: dict[str, list[str]] = {}
     own = [r for r in study.training if r["trained"] == r["scheme"]]
     own = [r | {"tokens per second": r["tokens"] / r["seconds"]} for r in own]
-    digits = {"parameters": 0, "steps": 0, "tokens": 0, "seconds": 1, "tokens per second": 0}
-    digits["final_loss"] = 3
+    digits = {"parameters": 0, "steps": 0, "tokens": 0, "seconds": 1, "final_loss": 3}
+    digits["tokens per second"] = 0
     for scheme in sorted({r["scheme"] for r in own}):
         for key, places in digits.items():
             mean, stderr, _ = mean_and_stderr([r[key] for r in own if r["scheme"] == scheme])
             shown = f"{mean:,.{places}f}" if mean < math.inf else "not finite"
             extra = f"<small> ± {stderr:,.{places}f}</small>" if stderr else ""
             rows.setdefault(scheme, []).append(f"<td>{shown}{extra}")
-    heads = [f"<th>{key.replace('final_loss', 'final loss, nats')}" for key in digits]
+    heads = [f"<th>{key.replace('_', ' ')}" for key in digits]
     return f"<h2>Training cost</h2>{grid(heads, rows)}" if rows else ""
 
 

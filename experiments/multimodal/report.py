@@ -59,7 +59,7 @@ def print_tables(study: Study, console: Console) -> None:
         if not found:
             continue
         table = Table(title=f"{_title(panel)}, by {panel.xlabel}, mean ± standard error over seeds")
-        table.add_column("scheme")
+        table.add_column("scheme", no_wrap=True)
         for x in panel.xs:
             table.add_column(str(x), justify="right", no_wrap=True)
         for scheme, row in found.items():
@@ -194,8 +194,8 @@ def _maps(study: Study) -> Iterator[str]:
             row, column = each["query"]
             axes.plot(column, row, "s", markerfacecolor="none", color=COLOURS[1], markersize=5)
     caption = (
-        "What one query (orange) reads of the grid, mean of all heads, seed 0; darker is more, on "
-        "a scale of its own in each map."
+        "What one query reads of the grid, mean of all heads, seed 0; darker is more, on its own "
+        "scale in each map. Orange: the query, where it is one of the grid."
     )
     yield figure("attention", "Attention over the grid", caption, svg(drawing))
 
