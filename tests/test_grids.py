@@ -46,7 +46,7 @@ def test_attention_is_the_equation(name, setting):
     expected = reference_attention(
         scheme.equations,
         x_BTD.astype(np.float64),
-        np.moveaxis(positions, 0, 1).astype(np.float64),
+        positions.astype(np.float64),
         own,
         common.parameters_float64(encoding),
         [w.astype(np.float64) for w in projections],

@@ -118,7 +118,7 @@ def test_attention_on_several_axes(own):
     expected = reference_attention(
         schemes.ALL["seqpe"].equations,
         x_BTD.astype(np.float64),
-        np.moveaxis(positions, 0, 1),
+        positions,
         own,
         common.parameters_float64(encoding),
         [w.astype(np.float64) for w in projections],
