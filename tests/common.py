@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import schemes
 from flax import nnx
+from jax.interpreters.partial_eval import dce_jaxpr
 
 import posenc_jax
 from posenc_jax.registry import PATTERNS
@@ -33,22 +34,19 @@ def build(name: str, *, seed: int = 0, trained: bool = True, **keywords):
 
 
 def one_of_each_program() -> list[str]:
-    """The first scheme of every class, and of every length of ``prepare`` within it.
+    """The first scheme of every set of hooks' functions, and of what else its program depends on.
 
     PI, NTK, p-RoPE and HoPE are RoPE with other constants: where a test compiles a whole model, one
     of them stands for all.
     """
-    first: dict[tuple, str] = {}
-    for name in SCHEMES:
-        encodings = []
 
-        def prepare(positions, length, name=name, encodings=encodings):
-            encodings.append(build(name, trained=False))
-            return encodings[0].prepare(positions, length)
+    def program(name, encoding):
+        prepare = jax.make_jaxpr(lambda *each: build(name, trained=False).prepare(*each))
+        jaxpr = prepare(np.zeros((1, 2), np.int32), np.ones((1, 1), np.int32)).jaxpr
+        _, (_, reads_length) = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+        return hooks(encoding), has_parameters(encoding), reads_length, schemes.ALL[name].heads
 
-        program = jax.make_jaxpr(prepare)(np.zeros((1, 2), np.int32), np.ones((1, 1), np.int32))
-        first.setdefault((type(encodings[0]), len(program.eqns)), name)
-    return list(first.values())
+    return _first_of_each(program)
 
 
 def one_of_each_kind() -> list[str]:
@@ -56,15 +54,31 @@ def one_of_each_kind() -> list[str]:
 
     Where a test is about the model around the encoding, one of them stands for all.
     """
+    untouched = hooks(posenc_jax.Encoding())
+
+    def kind(name, encoding):
+        overridden = tuple(a != b for a, b in zip(hooks(encoding), untouched, strict=True))
+        return overridden, encoding.per_layer, has_parameters(encoding), encoding.whole_rows
+
+    return _first_of_each(kind)
+
+
+def _first_of_each(key) -> list[str]:
     first: dict[tuple, str] = {}
     for name in SCHEMES:
         encoding = jax.eval_shape(lambda name=name: build(name, trained=False))
-        base = {k: v for k, v in vars(posenc_jax.Encoding).items() if inspect.isfunction(v)}
-        hooks = tuple(hook for hook in base if getattr(type(encoding), hook) is not base[hook])
-        has_parameters = bool(jax.tree.leaves(encoding))
-        kind = hooks, encoding.per_layer, has_parameters, encoding.whole_rows
-        first.setdefault(kind, name)
+        first.setdefault(key(name, encoding), name)
     return list(first.values())
+
+
+def hooks(encoding) -> tuple:
+    """The functions that are the encoding's hooks."""
+    names = [name for name, f in vars(posenc_jax.Encoding).items() if inspect.isfunction(f)]
+    return tuple(getattr(type(encoding), name) for name in names)
+
+
+def has_parameters(encoding) -> bool:
+    return bool(jax.tree.leaves(encoding))
 
 
 def moved(module, seed: int, by: float = 0.3):

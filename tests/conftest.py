@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 # Nearly all of the time goes into compiling programs that run once: let XLA not try hard. A flag
-# it does not know ends the process, so the second is for the version that has it. Flags of the
+# it does not know ends the process, so the third is for the version that has it. Flags of the
 # caller's come later and win, but for the number of devices.
-quick = ["--xla_backend_optimization_level=0"]
+quick = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     quick.append("--xla_cpu_use_fusion_emitters=false")
 devices = "--xla_force_host_platform_device_count=8"
