@@ -51,7 +51,7 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", common.one_of_each_program())
+@pytest.mark.parametrize("name", common.one_of_each_kind())
 def test_in_the_layer_of_nnx(name):
     encoding = common.build(name)
     fn = posenc_jax.attention_fn(encoding, POSITIONS, SEGMENT_IDS, x=residual())

@@ -16,7 +16,6 @@ import posenc_jax.linen
 from posenc_jax.rotary.positions import text
 
 each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
-each_program = pytest.mark.parametrize("name", common.one_of_each_program())
 
 B, T, DEPTH = 2, 12, 3
 SEGMENT_IDS = np.repeat([[0, 1], [2, 2]], T // 2, axis=1)
@@ -73,7 +72,7 @@ def assert_close(actual, expected, atol=1e-5):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=atol)
 
 
-@each_program
+@pytest.mark.parametrize("name", common.one_of_each_kind())
 def test_linen_equals_nnx(name):
     layer, x_BTD, positions = Layer(name), residual(), text(T)
     # No stream but "params" in init, none at all in apply.

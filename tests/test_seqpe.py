@@ -29,7 +29,7 @@ from posenc_jax.encodings.seqpe_losses import (
 from posenc_jax.rotary.positions import text
 
 KEYS = jax.random.split(jax.random.key(0), 40)
-SMALL = dict(num_pivots=8, num_candidates=8, num_offsets=8)
+SMALL = dict(encoder_layers=1, num_pivots=8, num_candidates=8, num_offsets=8)
 
 
 # Positions
@@ -283,7 +283,7 @@ def test_objectives_have_gradients_and_fall(num_axes):
 @pytest.mark.parametrize("num_axes", [1, 2])
 def test_transfer_falls(num_axes):
     """Fresh positions in every step, of an encoder to which they are less alike than at first."""
-    one = dict(contrastive_weight=0.0, transfer_weight=1.0, encoder_layers=1)
+    one = dict(contrastive_weight=0.0, transfer_weight=1.0)
     encoding = common.build(
         "seqpe", num_axes=num_axes, max_position=100, trained=False, **one, **SMALL
     )
@@ -325,7 +325,7 @@ RECIPE = Recipe(length=16, batch_size=8, steps=60, learning_rate=1e-2, warmup_st
 
 
 def spec(**keywords):
-    encoding = {"name": "seqpe", "max_position": 100, "encoder_layers": 1, **SMALL, **keywords}
+    encoding = {"name": "seqpe", "max_position": 100, **SMALL, **keywords}
     return FrozenConfigDict({"encoding": encoding, "model": MODEL})
 
 

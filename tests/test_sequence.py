@@ -90,6 +90,7 @@ def test_documents_interleaved_in_any_layout_are_separate_documents(name):
     x_BTD = 0.5 * common.normal(0, 1, length, common.WIDTH)
     layout = rng.permutation(length)
 
+    @jax.jit
     def attend(x_BTD, tokens):
         tokens = tokens.read(encoding, x_BTD)
         q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
