@@ -151,6 +151,7 @@ def _lines(study: Study, panels: list[Panel]) -> Figure:
         names,
         loc="outside upper left",
         ncols=4,
+        handlelength=3.4,  # long enough for every dash
         frameon=False,
     )
     return drawing
