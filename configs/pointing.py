@@ -5,14 +5,8 @@
 Presets, after the colon:
 
     tiny   one seed, seconds: checks that everything runs, shows nothing
-    small  three seeds on a laptop CPU, under a minute for each scheme and seed
-
-Of ``small`` with one seed, accuracy at 8 x 8 and at 16 x 16: the icon above is found by the layouts
-that have fast pairs for columns (i_mrope 1.00, 0.36) and not by the chunked one (mrope 0.14, 0.08);
-in one layer mhrope, no head of which knows both row and column, is between (0.51, 0.33). A cell's
-place is right in all at 8 x 8, and at 16 x 16 in i_mrope 0.15, with ruler tokens 0.58; mhrope 0.17
-and 0.56; videorope 0.00 (the corner is not where it was: it counts from the middle) and 0.52; mrope
-0.08 and 0.08.
+    small  three seeds on a laptop CPU, under a minute for each scheme and seed; what it found is in
+           docs/multimodal.md
 
 Both draw the Material Design Icons (``pip install posenc_jax[icons]``). Without them:
 ``--config.task.data=dejavu``, the symbols of a font that matplotlib brings along.

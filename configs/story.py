@@ -5,9 +5,7 @@
 Presets, after the colon:
 
     tiny   one seed, seconds: checks that everything runs, shows nothing
-    small  three seeds on a laptop CPU. Expect these errors in frame widths (chance: 0.17 to 0.18)
-           at 1x, backwards, and at 1x from time 64 on: frame_index 0.135, 0.145, 0.140;
-           frame_index_told 0.009, 0.039, 0.320; time_rope 0.007 in all three
+    small  three seeds on a laptop CPU; what it found is in docs/multimodal.md
 
 Trained on clips that run backwards and pause too:
 ``--config.task.warps="('steady','uneven','pause','reverse','random')"``. One more variant is
