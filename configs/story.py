@@ -14,26 +14,13 @@ Trained on clips that run backwards and pause too:
 
 from ml_collections import ConfigDict
 
-from experiments.config import defaults, variant
+from experiments.multimodal.config import start, variant
 from experiments.multimodal.story import Setting, Trials
-from experiments.train import Recipe
-from posenc_jax import Transformer
-
-PRESETS = ("tiny", "small")
 
 
 def get_config(preset: str = "small") -> ConfigDict:
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
-    config = ConfigDict()
-    config.experiment = "story"
+    config = start("story", preset, Setting, Trials)
     config.schemes = "frame_index,frame_index_told,time_rope,time_rope_halved,time_rope_adaln"
-    config.seeds = 3
-    config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
-    config.model = defaults(Transformer.__init__, leave_out=("vocab_size", "causal", "rngs"))
-    config.task = defaults(Setting)
-    config.train = defaults(Recipe, leave_out=("length",))
-    config.eval = defaults(Trials)
     config.variants = ConfigDict(
         {
             "frame_index": _variant("frame"),

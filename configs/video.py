@@ -19,26 +19,13 @@ its allocation of channel pairs (LTA), its diagonal (DL) and its spacing of fram
 
 from ml_collections import ConfigDict
 
-from experiments.config import defaults, variant
+from experiments.multimodal.config import start, variant
 from experiments.multimodal.video import Setting, Trials
-from experiments.train import Recipe
-from posenc_jax import Transformer
-
-PRESETS = ("tiny", "small")
 
 
 def get_config(preset: str = "small") -> ConfigDict:
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
-    config = ConfigDict()
-    config.experiment = "video"
+    config = start("video", preset, Setting, Trials)
     config.schemes = "nope,vanilla,mrope,i_mrope,videorope,videorope_pp,no_lta,no_dl,no_ats"
-    config.seeds = 3
-    config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
-    config.model = defaults(Transformer.__init__, leave_out=("vocab_size", "causal", "rngs"))
-    config.task = defaults(Setting)
-    config.train = defaults(Recipe, leave_out=("length",))
-    config.eval = defaults(Trials)
     config.variants = {
         "nope": _placed("nope", "vanilla"),
         "vanilla": _placed("rope", "vanilla"),

@@ -36,14 +36,16 @@ def defaults(function: Callable, leave_out: tuple[str, ...] = ()) -> ConfigDict:
 
 def encoding_defaults() -> ConfigDict:
     """The own keywords of every registered scheme with their defaults."""
-    return ConfigDict({scheme: _own_defaults(scheme) for scheme in REGISTRY})
+    return ConfigDict({scheme: own_defaults(scheme) for scheme in REGISTRY})
 
 
-def variant(name: str, **own) -> ConfigDict:
-    """A variant of a multimodal experiment: the scheme ``name`` with its own keywords in full."""
-    config = ConfigDict({"encoding": {"name": name} | _own_defaults(name)})
-    config.encoding.update(own)
-    return config
+def own_defaults(name: str) -> dict[str, Any]:
+    """The own keywords of the scheme ``name`` with their defaults."""
+    parameters = keywords(lookup(name))
+    return {
+        key: _field(parameters[key].default, parameters[key].annotation)
+        for key in own_keywords(name)
+    }
 
 
 def make_encoding(encoding, model, train_length: int, rngs: nnx.Rngs | None) -> Encoding | Layers:
@@ -59,14 +61,6 @@ def make_encoding(encoding, model, train_length: int, rngs: nnx.Rngs | None) -> 
         train_length=train_length,
         rngs=rngs,
     )
-
-
-def _own_defaults(name: str) -> dict[str, Any]:
-    parameters = keywords(lookup(name))
-    return {
-        key: _field(parameters[key].default, parameters[key].annotation)
-        for key in own_keywords(name)
-    }
 
 
 def _field(default, annotation):

@@ -10,7 +10,8 @@ from rich.console import Console
 from test_compare import launch
 
 import experiments.multimodal.images as module
-from configs.images import PRESETS, get_config
+from configs.images import get_config
+from experiments.multimodal.config import PRESETS
 from experiments.multimodal.images import Images, load_images, paste, rescale
 
 SIDE, COUNT = 28, 60

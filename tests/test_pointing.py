@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 from test_compare import launch
 
-from configs.pointing import PRESETS, get_config
+from configs.pointing import get_config
+from experiments.multimodal.config import PRESETS
 from experiments.multimodal.pointing import NEIGHBOURS, Pointing, Setting, load_icons, targets
 
 SMALL = dict(model_dim=32, num_layers=1, num_heads=4, head_dim=8, mlp_dim=32)

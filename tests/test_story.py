@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 from test_compare import launch
 
-from configs.story import PRESETS, get_config
+from configs.story import get_config
 from experiments.multimodal import story
+from experiments.multimodal.config import PRESETS
 from experiments.multimodal.model import attention_weights
 from experiments.multimodal.story import REACH, WARPS, Clips, Story, lay_out
 

@@ -13,7 +13,8 @@ from flax import nnx
 from rich.console import Console
 from test_compare import launch
 
-from configs.video import PRESETS, get_config
+from configs.video import get_config
+from experiments.multimodal.config import PRESETS
 from experiments.multimodal.video import Source, Videos, draw, load_clips, shrink, tiles
 from posenc_jax.rotary import positions
 from posenc_jax.rotary.positions import Text, Vision
