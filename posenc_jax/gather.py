@@ -5,7 +5,7 @@ import contextvars
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 # Compared one by one, they make a program as long.
 _MOST_ROWS = 128
@@ -97,7 +97,20 @@ def row_products(x_BTHC, table) -> jax.Array:
         )
     # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
     x_BTHC, table = x_BTHC.astype(jnp.float32), table.astype(jnp.float32)
-    return jnp.einsum(f"bthc,{'rc' if table.ndim == 2 else 'hrc'}->bhtr", x_BTHC, table)
+    if table.ndim == 2:
+        return jnp.einsum("bthc,rc->bhtr", x_BTHC, table)
+    return jnp.einsum("bthc,hrc->bhtr", x_BTHC, lying_as_heads(table, x_BTHC))
+
+
+def lying_as_heads(table, x_BTHC) -> jax.Array:
+    """``table`` ``[H, ...]`` on the devices that have the heads of ``x_BTHC``.
+
+    On a mesh of Explicit axes, where a product wants them to lie alike; elsewhere the table itself.
+    """
+    layout = jax.typeof(x_BTHC).sharding
+    if AxisType.Explicit not in layout.mesh.axis_types:
+        return table
+    return jax.sharding.reshard(table, PartitionSpec(layout.spec[2]))
 
 
 def _rows_by_comparison(table, index):

@@ -64,7 +64,7 @@ def test_command_line_end_to_end(data, tmp_path):
 
 
 def test_learns_which_card_is_later(data, tmp_path):
-    training = dict(train__steps=150, train__learning_rate=0.01, train__batch_size=32)
+    training = dict(train__steps=300, train__learning_rate=0.005, train__batch_size=32)
     trials = dict(eval__frames=(4,), eval__gaps=(1, 3), eval__videos=64, eval__batch=64)
     videos = experiment(data, tmp_path, **training, **trials)
     assert videos.run() == []

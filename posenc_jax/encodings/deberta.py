@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import near_or_far, pick, row_products, rows
+from posenc_jax.gather import lying_as_heads, near_or_far, pick, row_products, rows
 
 P2C_ROWS = ("released", "paper")
 
@@ -143,5 +143,5 @@ class DeBERTa(Encoding):
         w_qr, b_qr = (tile.of_heads(p[...]) for p in (self.w_qr, self.b_qr))
         queries_HRC = jnp.einsum("rd,hcd->hrc", table_RD, w_qr) + b_qr[:, None]
         queries_KGRC = queries_HRC.reshape(K, H // K, *queries_HRC.shape[1:])
-        k_BSKC = tile.k.astype(jnp.float32)
+        k_BSKC, queries_KGRC = tile.k.astype(jnp.float32), lying_as_heads(queries_KGRC, tile.k)
         return jnp.einsum("bskc,kgrc->bkgsr", k_BSKC, queries_KGRC).reshape(B, H, S, -1)
