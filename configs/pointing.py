@@ -5,8 +5,7 @@
 Presets, after the colon:
 
     tiny   one seed, seconds: checks that everything runs, shows nothing
-    small  three seeds on a laptop CPU, under a minute for each scheme and seed; what it found is in
-           docs/multimodal.md
+    small  three seeds on a laptop CPU; what it found is in docs/multimodal.md
 
 Both draw the Material Design Icons (``pip install posenc_jax[icons]``). Without them:
 ``--config.task.data=dejavu``, the symbols of a font that matplotlib brings along.

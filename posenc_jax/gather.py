@@ -107,10 +107,14 @@ def lying_as_heads(table, x_BTHC) -> jax.Array:
 
     On a mesh of Explicit axes, where a product wants them to lie alike; elsewhere the table itself.
     """
-    layout = jax.typeof(x_BTHC).sharding
-    if AxisType.Explicit not in layout.mesh.axis_types:
-        return table
-    return jax.sharding.reshard(table, PartitionSpec(layout.spec[2]))
+    layout = explicit_layout(x_BTHC)
+    return jax.sharding.reshard(table, PartitionSpec(layout.spec[2])) if layout else table
+
+
+def explicit_layout(x):
+    """Where ``x`` lies on a mesh of Explicit axes, which sums over devices must say; else None."""
+    layout = jax.typeof(x).sharding
+    return layout if AxisType.Explicit in layout.mesh.axis_types else None
 
 
 def _rows_by_comparison(table, index):

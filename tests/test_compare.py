@@ -261,12 +261,13 @@ def test_sigterm_stops_any_stage_and_the_same_command_goes_on(corpus, tmp_path, 
     deadline = time.monotonic() + 120
     while not (begun.exists() and begun.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.05)
+    # On a machine that stalls, the stage may be over before this process sees that it has begun.
+    is_late = (folder / "evaluation.json").exists()
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors
     assert "run again" in errors
-    # On a busy machine the signal may come when the next point has begun, not when it is finished.
-    assert not (tmp_path / "runs/alibi/seed0/evaluation.json").exists(), "went on to the end"
+    assert is_late or not (tmp_path / "runs/alibi").exists(), "went on to the next point"
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
 
 

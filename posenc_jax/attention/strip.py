@@ -4,9 +4,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
 
-from posenc_jax.gather import compares
+from posenc_jax.gather import compares, explicit_layout
 
 
 def bias_by_distance(function, parameters, tile) -> jax.Array:
@@ -42,30 +41,28 @@ def add_bias(logits_BHTS, bias_BHTS):
     """
     if bias_BHTS.shape[0] == logits_BHTS.shape[0]:
         return logits_BHTS + bias_BHTS
-    return _add_shared(jax.typeof(bias_BHTS).sharding, logits_BHTS, bias_BHTS)
+    return _add_shared(explicit_layout(bias_BHTS), logits_BHTS, bias_BHTS)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _add_shared(sharding, logits_BHTS, bias_1HTS):
-    del sharding
+def _add_shared(layout, logits_BHTS, bias_1HTS):
+    del layout
     return logits_BHTS + bias_1HTS
 
 
-def _add_shared_backward(sharding, _, d_BHTS):
-    # On a mesh of Explicit axes a sum over devices must say where it lies.
-    is_explicit = AxisType.Explicit in sharding.mesh.axis_types
+def _add_shared_backward(layout, _, d_BHTS):
     d_1HTS = jnp.einsum(
         "ab,bhts->ahts",
         jnp.ones((1, d_BHTS.shape[0])),
         d_BHTS,
         precision="highest",
-        out_sharding=sharding if is_explicit else None,
+        out_sharding=layout,
     )
     return d_BHTS, d_1HTS
 
 
 _add_shared.defvjp(
-    lambda sharding, logits_BHTS, bias_1HTS: (logits_BHTS + bias_1HTS, None), _add_shared_backward
+    lambda layout, logits_BHTS, bias_1HTS: (logits_BHTS + bias_1HTS, None), _add_shared_backward
 )
 
 

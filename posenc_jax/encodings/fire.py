@@ -14,7 +14,7 @@ from flax import nnx
 
 from posenc_jax.attention.strip import add_bias
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import compares
+from posenc_jax.gather import compares, explicit_layout
 
 
 class FIRE(Encoding):
@@ -91,13 +91,11 @@ def _network_backward(operands, d_BHTS):
         is_on = kernel * share_BTS + bias > 0
         d_share_BTS = d_share_BTS + jnp.where(is_on, kernel * slope_BTS, 0)
 
-    # On a mesh of Explicit axes a sum over devices must say where it lies.
-    layout = jax.typeof(outer_KH).sharding
     product = functools.partial(
         jnp.einsum,
         "kbs,bhs->kh",
         precision="highest",
-        out_sharding=None if layout.mesh.empty else layout,
+        out_sharding=explicit_layout(outer_KH),
     )
 
     # A unit that is on is linear: all parameters' gradients are sums of d and of d * share.
