@@ -240,9 +240,15 @@ def launch(*arguments, **environment):
     )
 
 
-@pytest.mark.parametrize("stage", ["train", "evaluate"])
-def test_sigterm_stops_any_stage_and_the_same_command_goes_on(corpus, tmp_path, stage):
-    long = {"train": "--config.train.steps=100000", "evaluate": "--config.eval.documents=30"}
+# Each far longer than the second that JAX may take to notice the signal, on the slowest machine.
+ENDLESS = {
+    "train": "--config.train.steps=100000",
+    "evaluate": f"--config.eval.strides={((1, 30),) * 300}",
+}
+
+
+@pytest.mark.parametrize("stage", ENDLESS)
+def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     command = [
         sys.executable,
         "launch.py",
@@ -251,7 +257,7 @@ def test_sigterm_stops_any_stage_and_the_same_command_goes_on(corpus, tmp_path, 
         f"--config.corpus={corpus}",
         "--config.schemes=nope,alibi",
         "--config.eval.batch_tokens=32",
-        long[stage],
+        ENDLESS[stage],
     ]
     folder = tmp_path / "runs/nope/seed0"
     begun = folder / ("metrics.jsonl" if stage == "train" else "checkpoints/6/_CHECKPOINT_METADATA")
@@ -261,13 +267,11 @@ def test_sigterm_stops_any_stage_and_the_same_command_goes_on(corpus, tmp_path, 
     deadline = time.monotonic() + 120
     while not (begun.exists() and begun.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.05)
-    # On a machine that stalls, the stage may be over before this process sees that it has begun.
-    is_late = (folder / "evaluation.json").exists()
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors
     assert "run again" in errors
-    assert is_late or not (tmp_path / "runs/alibi").exists(), "went on to the next point"
+    assert not (tmp_path / "runs/alibi").exists(), "went on to the next point"
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
 
 
