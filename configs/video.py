@@ -63,4 +63,4 @@ def _tiny(config):
 def _small(config):
     # One layer: the second could tell the later card without positions, see the module.
     config.model.update(model_dim=64, num_layers=1, num_heads=2)
-    config.train.update(batch_size=64, steps=1000, warmup_steps=50)
+    config.train.update(batch_size=64, steps=2000, warmup_steps=50)
