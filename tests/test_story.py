@@ -12,10 +12,11 @@ from rich.console import Console
 from test_compare import launch
 
 from configs.story import get_config
-from experiments.multimodal import story
+from experiments.multimodal import ball, story
+from experiments.multimodal.ball import REACH, WARPS, Clips
 from experiments.multimodal.config import PRESETS
 from experiments.multimodal.model import attention_weights
-from experiments.multimodal.story import REACH, WARPS, Clips, Story, lay_out
+from experiments.multimodal.story import Story, lay_out
 
 FRAMES, SIDE, PATCH, QUESTIONS = 6, 16, 8, 2
 TRAINED = ("frame_index", "frame_index_told", "time_rope", "time_rope_adaln")
@@ -75,7 +76,7 @@ def test_paths_are_smooth_and_stay_in_reach(clips):
     assert np.abs(places).max() <= REACH
     assert np.ptp(places, axis=1).min() > 0.1
     step = times[0, 1] - times[0, 0]
-    assert np.abs(np.diff(places, axis=1)).max() <= REACH * 2 * np.pi / story.PERIODS[0] * step
+    assert np.abs(np.diff(places, axis=1)).max() <= REACH * 2 * np.pi / ball.PERIODS[0] * step
     size, speed, phase = np.moveaxis(clips.waves[1, 0], -1, 0)
     expected = sum(a * np.sin(w * 3.7 + p) for a, w, p in zip(size, speed, phase, strict=True))
     np.testing.assert_allclose(clips.places(np.full((2, 1), 3.7))[1, 0, 0], expected)

@@ -15,7 +15,9 @@ from test_compare import launch
 
 from configs.video import get_config
 from experiments.multimodal.config import PRESETS
-from experiments.multimodal.video import Source, Videos, draw, load_clips, shrink, tiles
+from experiments.multimodal.needles import Source, draw, load_clips, shrink
+from experiments.multimodal.report import tiles
+from experiments.multimodal.video import Videos
 from posenc_jax.rotary import positions
 from posenc_jax.rotary.positions import Text, Vision
 

