@@ -93,7 +93,7 @@ def _all_chunks(model, tokens_N, folder, console, chunk, layers):
                 losses_T, kept = _load(path, cache.layers)
                 cache = _put(cache, positions.text(len(losses_T), start), kept)
             else:
-                losses_T, kept, cache = _read(model, tokens_1T, cache, length, layers)
+                losses_T, kept, cache = read_chunk(model, tokens_1T, cache, length, layers)
                 arrays = [_plain(leaf) for leaf in (losses_T, *jax.tree.leaves(kept))]
                 _write(path, lambda file, arrays=arrays: np.savez(file, *arrays))
             losses.append(np.asarray(losses_T))
@@ -104,7 +104,7 @@ def _all_chunks(model, tokens_N, folder, console, chunk, layers):
 
 
 @functools.partial(jax.jit, donate_argnames="cache")
-def _read(model, tokens_1L, cache, length, layers):
+def read_chunk(model, tokens_1L, cache, length, layers):
     """Losses of all tokens but the first, what the layers keep of all but the last, the cache."""
     start, T = cache.count, tokens_1L.shape[1] - 1
     places = positions.text(T) + start

@@ -39,7 +39,8 @@ def generate(
       positions: int or float32 ``[B, T]`` or ``[A, B, T]`` (``B`` may be 1), of the prompts.
         Default: those of text.
       next_positions: ``[B]``, where the text that follows each prompt goes on, on every axis:
-        ``Placed.next`` of the builders. Default: one after the largest position of the prompt.
+        ``Placed.next`` of the builders. Default: one after the prompt's last token, which must be
+        in one place on all axes, as text is.
       temperature: divides the logits; 0 takes the likeliest token.
       top_p: draw from the fewest tokens that have this probability together (1904.09751).
       stop_token: ends a sequence, and fills what is left of its row.
@@ -68,7 +69,7 @@ def generate(
     prompt_BT = np.take_along_axis(prompt_BT, (place_1T - padding_B1) % T, axis=1)
     positions = _positions(positions, padding_B1, T)
     next_B = _next_positions(next_positions, positions)
-    reach = int(np.ceil(next_B.max())) + max_new_tokens - 1
+    reach = int(np.ceil(max(next_B.max() + max_new_tokens - 1, positions.max() + 1)))
     layers.check_reach(reach, length, model.embedding.shape[1])
     is_ragged = bool(padding_B1.any())
     segment_ids = (place_1T >= padding_B1).astype(np.int32) if is_ragged else None
@@ -203,14 +204,19 @@ def _positions(positions, padding_B1, T) -> np.ndarray:
 
 def _next_positions(next_positions, positions) -> np.ndarray:
     """``[B]``, in the dtype of positions."""
-    largest_B = positions.max(axis=-1).reshape(-1, positions.shape[-2]).max(axis=0)
+    last_BA = positions[..., -1].reshape(-1, positions.shape[-2]).T
     if next_positions is None:
-        return largest_B + 1
+        if (last_BA != last_BA[:, :1]).any():
+            raise ValueError(
+                "next_positions=None goes on from a last token with one position on all axes, but "
+                f"those of the prompts are at {last_BA.tolist()}; pass Placed.next of each row"
+            )
+        return last_BA[:, 0] + 1
     next_B = np.asarray(next_positions)
     cast_B = next_B.astype(positions.dtype)
-    if next_B.shape != largest_B.shape or not (next_B == cast_B).all():
+    if next_B.shape != last_BA.shape[:1] or not (next_B == cast_B).all():
         raise ValueError(
-            f"next_positions={next_B.tolist()} must be {len(largest_B)} numbers, one for each row "
+            f"next_positions={next_B.tolist()} must be {len(last_BA)} numbers, one for each row "
             f"of prompt_BT, in the {positions.dtype} of positions"
         )
     return cast_B

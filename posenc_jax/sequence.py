@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.gather import pick
+
 
 def by_segment(function, x_BTD, tokens):
     """``function(x_BTD, segment_ids)`` of tokens sorted by segment, then by index.
@@ -35,6 +37,13 @@ def arrange(x, order_BT):
     """The tokens of ``x [B, T, ...]`` in the order of ``order_BT``."""
     order = order_BT.reshape(order_BT.shape + (1,) * (x.ndim - 2))
     return jnp.take_along_axis(x, order, axis=1, mode="promise_in_bounds")
+
+
+def arrange_keys(x_BHTS, order_BS):
+    """The columns of ``x`` in the order of ``order_BS``; free where they lie so already."""
+    is_arranged = (order_BS == jnp.arange(order_BS.shape[1])[None]).all()
+    order = order_BS[:, None, None, :]
+    return jax.lax.cond(is_arranged, lambda x: x, lambda x: pick(x, order), x_BHTS)
 
 
 def running_sum(x_BTN):

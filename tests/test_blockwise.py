@@ -15,7 +15,6 @@ from posenc_jax.attention.blockwise import _visits, take_apart
 from posenc_jax.rotary.positions import text
 
 B, T, BLOCK = 2, 37, 16  # three blocks, the last of which begins within the second
-TILED = [name for name in common.one_of_each_program() if not common.build(name).whole_rows]
 DOCUMENTS = np.repeat([[0, 1], [1, 0]], (15, T - 15), axis=1)
 
 
@@ -92,7 +91,7 @@ def test_values_and_gradients(name):
     """Two documents in each row, shared kv heads, positions in any order."""
     encoding = common.build(name, num_kv_heads=2)
     expected = value_and_gradients(plain, encoding, *sides())
-    for implementation in ("dense", "blockwise") if name in TILED else ("dense",):
+    for implementation in ("dense", "blockwise"):
         close(value_and_gradients(tiled(implementation), encoding, *sides()), expected)
 
 
@@ -121,7 +120,7 @@ def test_window(name):
     close(value_and_gradients(tiled(window=9), encoding, *sides()), expected)
 
 
-@pytest.mark.parametrize("name", [n for n in common.one_of_each_kind() if n in TILED])
+@pytest.mark.parametrize("name", common.one_of_each_kind())
 def test_tokens_laid_out_in_another_order(name):
     encoding = common.build(name, num_kv_heads=2)
     order = np.random.default_rng(0).permutation(T).astype(np.int32)
@@ -239,7 +238,7 @@ def test_memory():
 
 
 def test_choice(monkeypatch):
-    """Many tokens are computed in tiles, few at once, and so is what needs whole rows."""
+    """Many tokens are computed in tiles, few at once; whole rows only where they are too many."""
     chosen = []
     for each in ("dense", "blockwise"):
         monkeypatch.setattr(
@@ -257,6 +256,7 @@ def test_choice(monkeypatch):
         ("rope", 1024, 1024),
         ("rope", 1, 4096),
         ("cope", 1024, 1024),
+        ("cope", 2048, 2048),
     ):
         attend(*arguments)
-    assert chosen == ["dense", "blockwise", "dense", "dense"]
+    assert chosen == ["dense", "blockwise", "dense", "dense", "blockwise"]

@@ -3,11 +3,13 @@
 import dataclasses
 
 import common
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import posenc_jax
+from posenc_jax.encodings import path
 from posenc_jax.gather import pick, tally
 from posenc_jax.rotary.positions import text
 
@@ -52,6 +54,33 @@ def test_cope_under_a_window_counts_what_the_window_shows():
     near = dataclasses.replace(posenc_jax.Tokens.of(encoding, text(5)), index=index)
     alone = posenc_jax.attend(encoding, q[:, last], k[:, last], v[:, last], near)
     np.testing.assert_allclose(windowed[:, -1], alone[:, -1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_path_in_blocks(monkeypatch, is_written):
+    """Blocks of keys, the last of which is not full, give what one block gives."""
+    encoding = common.build("path", num_kv_heads=2, forget_gate=True)
+    x_BTD = jnp.asarray(common.normal(3, 1, T, common.WIDTH))
+    order = np.arange(T) if is_written else np.random.default_rng(0).permutation(T)
+    segment_ids = np.array([[0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0, 0]])
+
+    def loss(encoding, q, k, v):
+        tokens = posenc_jax.Tokens.of(encoding, text(T), segment_ids)
+        tokens = dataclasses.replace(tokens, index=order[None].astype(np.int32))
+        tokens = tokens.read(encoding, x_BTD)
+        out = posenc_jax.attend(encoding, q, k, v, tokens)
+        return (out**2).sum(), out
+
+    def results(block):
+        monkeypatch.setattr(path, "BLOCK", block)
+        run = jax.value_and_grad(lambda *x: loss(*x), argnums=(0, 1, 2, 3), has_aux=True)
+        return jax.jit(run)(encoding, *inputs(2))
+
+    in_one = results(64)
+    for block in (1, 5):
+        pairs = zip(jax.tree.leaves(results(block)), jax.tree.leaves(in_one), strict=True)
+        for actual, expected in pairs:
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_buckets", [None, 8])

@@ -54,7 +54,7 @@ class KilledError(Exception):
 def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path, monkeypatch, name, dtype):
     model = common.build_model(name, scan=True, dtype=dtype)
     uninterrupted = score(model, tmp_path / "whole")
-    write, read = long_document._write, long_document._read
+    write, read = long_document._write, long_document.read_chunk
     with monkeypatch.context() as patch:
 
         def half_written(path, save):
@@ -72,7 +72,7 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path, monkeypatch, name,
         calls.append(arguments)
         return read(*arguments)
 
-    monkeypatch.setattr(long_document, "_read", counted)
+    monkeypatch.setattr(long_document, "read_chunk", counted)
     np.testing.assert_array_equal(score(model, tmp_path / "killed"), uninterrupted)
     assert len(calls) == 1, "two of three chunks were done"
 

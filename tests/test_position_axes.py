@@ -174,8 +174,6 @@ def test_generating_after_a_video(build):
         after = each.next + np.arange(count)
         positions[:, row, : lengths[row]] = each.positions[:, 0]
         positions[:, row, lengths[row] : lengths[row] + count] = after
-    # Of M-RoPE the next position is one after the largest.
-    given = {} if build is builders.qwen2_vl else {"next_positions": [each.next for each in rows]}
     output = posenc_jax.generate(
         model,
         TOKEN_IDS,
@@ -183,7 +181,6 @@ def test_generating_after_a_video(build):
         max_new_tokens=count,
         lengths=lengths,
         positions=positions[:, :, :T],
-        **given,
     )
     ids = np.pad(TOKEN_IDS, ((0, 0), (0, count)))
     for row, length in enumerate(lengths):
@@ -191,6 +188,24 @@ def test_generating_after_a_video(build):
     likeliest = np.asarray(common.forward(model, ids, positions)).argmax(-1)
     for row, length in enumerate(lengths):
         np.testing.assert_array_equal(likeliest[row, length - 1 :][:count], output[row])
+
+
+def test_generating_right_after_a_video():
+    """Only the builder knows where the text goes on, so it must be said."""
+    model, count = common.build_model("videorope"), 4
+    placed = builders.videorope(SEQUENCE[:-1], delta=2.0)
+    positions, ids = placed.positions, TOKEN_IDS[:1, : placed.positions.shape[-1]]
+    generate = functools.partial(
+        posenc_jax.generate, model, ids, jax.random.key(0), max_new_tokens=count
+    )
+    with pytest.raises(ValueError, match="next_positions=None goes on from a last token with one"):
+        generate(positions=positions)
+    output = generate(positions=positions, next_positions=[placed.next])
+    after = np.broadcast_to(placed.next + np.arange(count), (3, 1, count))
+    ids = np.concatenate([ids, output], axis=1)
+    positions = np.concatenate([positions, after.astype(positions.dtype)], axis=-1)
+    likeliest = np.asarray(common.forward(model, ids, positions)).argmax(-1)
+    np.testing.assert_array_equal(likeliest[0, -count - 1 : -1], output[0])
 
 
 def test_a_prompt_and_its_positions_must_fit():

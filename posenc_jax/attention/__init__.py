@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.attention.blockwise import blockwise
+from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
 from posenc_jax.attention.dense import dense, tile_logits
 from posenc_jax.attention.fused import cudnn_takes, fused, is_fusable
 from posenc_jax.attention.pallas import pallas
@@ -61,9 +61,9 @@ def attend(
         - "fused": cuDNN's kernel or XLA's, for schemes that leave the logits alone;
         - "pallas": our kernel for GPU and TPU, not measured yet.
 
-        Default: dense for schemes that need whole rows; else ring, if there is such an axis and it
-        divides the tokens; else fused, where cuDNN takes bfloat16 or float16 in written order; else
-        dense for few tokens, and blockwise for many.
+        Default: ring, if there is such an axis, it divides the tokens and the scheme does not need
+        whole rows; else fused, where cuDNN takes bfloat16 or float16 in written order; else dense
+        for few tokens, and blockwise for many.
       block: queries, and keys, in a tile of blockwise and ring. Default: by their number.
 
     Logits are float32 whatever the inputs are. A query that may see no key gives zeros.
@@ -103,9 +103,10 @@ def check_implementation(implementation: str | None) -> None:
 
 def _choose(encoding, tile, v_BSKC, is_plain: bool) -> str:
     """``is_plain``: causal over tokens in written order, without segments."""
+    B, T, H, _ = tile.q.shape
+    S = tile.k.shape[1]
     if encoding.whole_rows:
-        return "dense"
-    T, S = tile.q.shape[1], tile.k.shape[1]
+        return "dense" if B * H * T * S <= MOST_LOGITS else "blockwise"
     devices = context_size()
     if devices > 1 and T % devices == S % devices == 0:
         return "ring"

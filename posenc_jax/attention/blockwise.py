@@ -30,6 +30,9 @@ class Side(NamedTuple):
     prepared: Any  # leaves [B, T, ...]
 
 
+# Of a tile with whole rows: 64 MiB, and a few times as much on the way.
+MOST_LOGITS = 2**24
+
 # Where each of them has its tokens.
 AXES = Side(x=-2, v=-2, positions=-1, index=1, segment_ids=1, prepared=1)
 
@@ -75,10 +78,7 @@ def blockwise(
     """Softmax attention over a tile that holds every query and key; see ``attend``.
 
     ``block`` is the number of queries, and of keys, in one tile of the loop; by default it follows
-    from how many there are.
-
-    Raises:
-      ValueError: the scheme needs whole rows.
+    from how many there are. A scheme that needs whole rows gets a few queries and every key.
     """
     plan, *operands = take_apart(
         encoding, tile, v_BSKC, segment_ids, causal=causal, window=window, block=block
@@ -89,16 +89,14 @@ def blockwise(
 
 def take_apart(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=None):
     """The plan, queries, keys, and what all tiles share."""
-    if encoding.whole_rows:
-        raise ValueError(
-            f"{type(encoding).__name__} needs every key that a query may see in one tile; use "
-            'implementation="dense"'
-        )
     B, T, H, C = tile.q.shape
     S, K = v_BSKC.shape[1:3]
-    if block is None:
+    k_block = block
+    if encoding.whole_rows:
+        block, k_block = block or max(1, MOST_LOGITS // (B * H * S)), S
+    elif block is None:
         # XLA:CPU runs a product on several cores only if its matrices are this large.
-        block = 128 if max(T, S) <= 512 else 512
+        block = k_block = 128 if max(T, S) <= 512 else 512
     is_number = isinstance(tile.scale, int | float)
     plan = Plan(
         causal=causal,
@@ -106,7 +104,7 @@ def take_apart(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=Non
         scale=tile.scale if is_number else None,
         num_heads=tile.num_heads,
         q_block=min(block, T),
-        k_block=min(block, S),
+        k_block=min(k_block, S),
     )
     q_BKGTC = tile.q.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
     k_BKSC, v_BKSC = tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2)

@@ -75,6 +75,11 @@ def ring(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=None):
                 f"{x.shape[1]} {name} do not divide over the {mesh.shape[AXIS]} devices of the "
                 f'mesh axis "{AXIS}"; pad them'
             )
+    if encoding.whole_rows:
+        raise ValueError(
+            f'implementation="ring" cannot run {type(encoding).__name__}, which needs every key '
+            'that a query may see in one tile; use "blockwise" or "dense"'
+        )
     plan, *operands = take_apart(
         encoding, tile, v_BSKC, segment_ids, causal=causal, window=window, block=block
     )

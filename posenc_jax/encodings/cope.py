@@ -14,6 +14,7 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.gather import pick, row_products
+from posenc_jax.sequence import arrange_keys
 
 
 class CoPE(Encoding):
@@ -63,6 +64,6 @@ class CoPE(Encoding):
             same = tile.q_prepared[:, None, :, None] == tile.k_prepared[:, None, None, :]
             counted = counted & same
         gates = jnp.where(counted, jax.nn.sigmoid(logits_BHTS), 0.0)
-        order = jnp.argsort(tile.k_index, axis=-1)[:, None, None, :]
-        sums = jax.lax.cumsum(pick(gates, order), axis=3, reverse=True)
-        return pick(sums, jnp.argsort(order, axis=-1))
+        order_BS = jnp.argsort(tile.k_index, axis=-1)
+        sums = jax.lax.cumsum(arrange_keys(gates, order_BS), axis=3, reverse=True)
+        return arrange_keys(sums, jnp.argsort(order_BS, axis=-1))

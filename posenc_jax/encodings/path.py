@@ -12,6 +12,7 @@ its queries see. Overrides ``read`` (w, beta and gates) and ``score``.
 """
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +22,15 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.fox import ForgetGate, decay
 from posenc_jax.sequence import (
     arrange,
+    arrange_keys,
     by_segment,
     for_each_row,
     project,
     short_convolution,
     uniform,
 )
+
+BLOCK = 64  # keys of one triangular system
 
 _einsum = functools.partial(jnp.einsum, precision="highest", preferred_element_type=jnp.float32)
 
@@ -36,7 +40,7 @@ class PaTH(Encoding):
 
     ``w`` comes from the layer's input through a low-rank map, a causal convolution and SiLU, and
     is scaled to length 1; ``beta = 2 sigmoid(...)`` is within (0, 2). Both belong to a kv head.
-    Computed in float32 with ``[T, S]`` matrices for every head, a triangular system among them.
+    Computed in float32, a triangular system for each block of keys.
 
     Args:
       num_heads: query heads of one layer.
@@ -111,30 +115,75 @@ class PaTH(Encoding):
         order_BS = jnp.argsort(k_index, axis=1)
         group = self.num_heads // self.num_kv_heads
         kv_heads = tile.of_heads(jnp.arange(self.num_heads) // group)
-        w = arrange(tile.k_prepared["w"], order_BS)[:, :, kv_heads]
-        beta = arrange(tile.k_prepared["beta"], order_BS)[:, :, kv_heads]
+        w = tile.k_prepared["w"][:, :, kv_heads]
         w = w + jnp.zeros_like(q[:, :1, :, :1])  # sharded as the queries' heads are
-        beta_w = beta[..., None] * w
-        index = arrange(k_index, order_BS)
-
-        of_query = tile.q_index[:, None, :, None] >= index[:, None, None, :]
-        of_key = index[:, None, :, None] > tile.k_index[:, None, None, :]
-        earlier = index[:, None, :, None] > index[:, None, None, :]
-        if tile.k_prepared["segment_ids"] is not None:
-            segment = for_each_row(tile.k_prepared["segment_ids"], beta)
-            segment = arrange(segment, order_BS)[:, None, None, :]
-            of_query &= tile.q_prepared["segment_ids"][:, None, :, None] == segment
-            earlier &= segment.swapaxes(2, 3) == segment
-
-        overlap = jnp.where(earlier, _einsum("bshc,bthc->bhst", beta_w, w), 0)
-        seen = jnp.where(of_query, _einsum("bthc,bshc->bhts", q, w), 0)
-        taken = jnp.where(of_key, _einsum("bshc,bnhc->bhsn", beta_w, k), 0)
-        change = _einsum("bhts,bhsn->bhtn", _times_inverse(seen, overlap), taken)
+        segment_ids = tile.k_prepared["segment_ids"]
+        if segment_ids is not None:
+            segment_ids = for_each_row(segment_ids, tile.k_prepared["beta"])
+        keys = _Tokens(k, k_index, segment_ids, w, tile.k_prepared["beta"][:, :, kv_heads])
+        keys = jax.tree.map(lambda x: arrange(x, order_BS), keys)
+        queries = _Tokens(q, tile.q_index, tile.q_prepared["segment_ids"])
+        change = arrange_keys(_change(queries, keys), jnp.argsort(order_BS, axis=1))
         logits_BHTS = logits_BHTS - tile.scale * change
         if self.gate is None:
             return logits_BHTS
         forgotten = decay(tile.q_prepared["gate"], tile.k_prepared["gate"], tile)
         return logits_BHTS + tile.scale * forgotten
+
+
+class _Tokens(NamedTuple):
+    """Queries, or keys in the order they were written in, tokens along axis 1."""
+
+    x_BTHC: Any
+    index: Any
+    segment_ids: Any
+    w: Any = None
+    beta: Any = None
+
+
+def _change(queries, keys):
+    """What the transformations take from each product, ``[B, H, T, S]``.
+
+    Blocks of keys from the last to the first: the part of each query that the later tokens have
+    taken is one vector, so no matrix is larger than the result.
+    """
+    S = keys.index.shape[1]
+    block = min(BLOCK, S)
+    blocks = -(-S // block)
+
+    def cut(x):
+        # Tokens in front of the first have no direction, and change nothing.
+        x = jnp.pad(x, ((0, 0), (blocks * block - S, 0), *[(0, 0)] * (x.ndim - 2)))
+        return jnp.moveaxis(x.reshape(x.shape[0], blocks, block, *x.shape[2:]), 1, 0)
+
+    def add_block(taken_BTHC, keys):
+        change, taken_BTHC = _change_of_block(queries, taken_BTHC, keys)
+        return taken_BTHC, change
+
+    _, change = jax.lax.scan(
+        add_block, jnp.zeros_like(queries.x_BTHC), jax.tree.map(cut, keys), reverse=True
+    )
+    change = jnp.moveaxis(change, 0, 3)
+    return change.reshape(*change.shape[:3], -1)[..., blocks * block - S :]
+
+
+def _change_of_block(queries, taken_BTHC, keys):
+    """Its part of ``_change``, and what is taken from the queries after it."""
+    earlier = keys.index[:, None, :, None] > keys.index[:, None, None, :]
+    of_query = queries.index[:, None, :, None] >= keys.index[:, None, None, :]
+    overlaps = earlier
+    if keys.segment_ids is not None:
+        segment = keys.segment_ids[:, None, None, :]
+        of_query &= queries.segment_ids[:, None, :, None] == segment
+        overlaps &= keys.segment_ids[:, None, :, None] == segment
+    beta_w = keys.beta[..., None] * keys.w
+    overlap = jnp.where(overlaps, _einsum("bshc,bthc->bhst", beta_w, keys.w), 0)
+    seen = _einsum("bthc,bshc->bhts", queries.x_BTHC - taken_BTHC, keys.w)
+    own = _times_inverse(jnp.where(of_query, seen, 0), overlap)
+    taken = jnp.where(earlier, _einsum("bshc,bnhc->bhsn", beta_w, keys.x_BTHC), 0)
+    change = _einsum("bthc,bnhc->bhtn", taken_BTHC, keys.x_BTHC)
+    change = change + _einsum("bhts,bhsn->bhtn", own, taken)
+    return change, taken_BTHC + _einsum("bhts,bshc->bthc", own, beta_w)
 
 
 @jax.custom_vjp

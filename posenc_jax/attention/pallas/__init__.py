@@ -39,7 +39,7 @@ def pallas(
     if encoding.whole_rows:
         raise ValueError(
             f'implementation="pallas" cannot run {type(encoding).__name__}, whose score needs '
-            'whole rows of logits; use "dense"'
+            'whole rows of logits; use "blockwise" or "dense"'
         )
     size = _SIZES[jax.default_backend()]
     hooks = Hooks(encoding, tile, v_BSKC.shape[-1], size)

@@ -1,0 +1,87 @@
+"""Memory and time of a long document under every scheme, by its last chunk.
+
+    python -m benchmarks.long_document --length=131072
+
+The model of ``configs/extrapolation.py:small``, untrained, reads the last chunk past a cache that
+holds all tokens before it: no chunk of ``experiments.long_document`` takes more memory or time.
+Every scheme has a process of its own; the most that was resident, Python and JAX included, is the
+figure.
+"""
+
+import argparse
+import dataclasses
+import functools
+import os
+import resource
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+from rich.console import Console
+
+from benchmarks.ours import VOCAB
+from configs.extrapolation import get_config
+from experiments.long_document import read_chunk
+from experiments.progress import stage
+from experiments.text import make_model
+from posenc_jax import REGISTRY, Cache
+from posenc_jax.rotary import positions
+
+
+def last_chunk(name: str, length: int, chunk: int) -> tuple[float, float]:
+    """Seconds it takes, and the most MiB this process has had."""
+    config = get_config("small")
+    spec = FrozenConfigDict(
+        {
+            "encoding": {"name": name} | config.encodings[name].to_dict(),
+            "model": config.model.to_dict() | {"vocab_size": VOCAB},
+        }
+    )
+    make = functools.partial(make_model, spec=spec, length=config.train.length)
+    model = jax.jit(make)(jax.random.key(0))
+    cache = Cache.empty(model, 1, length)
+    cache = dataclasses.replace(
+        cache, positions=positions.text(length), count=np.int32(length - chunk)
+    )
+    tokens = np.zeros((1, chunk + 1), np.int32)
+    arguments = model, tokens, cache, length
+    compiled = read_chunk.lower(*arguments, model.layers).compile()
+    start = time.perf_counter()
+    jax.block_until_ready(compiled(*arguments, model.layers))
+    seconds = time.perf_counter() - start
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--schemes", default=",".join(REGISTRY))
+    parser.add_argument("--length", type=int, default=131072)
+    parser.add_argument("--chunk", type=int, default=512)
+    parser.add_argument("--here", action="store_true", help="one scheme, in this process")
+    args = parser.parse_args()
+    names = args.schemes.split(",")
+    if args.here:
+        seconds, mebibytes = last_chunk(names[0], args.length, args.chunk)
+        print(f"| `{names[0]}` | {seconds:.2f} | {mebibytes:.0f} |")
+        return
+    lines = []
+    with stage("last chunks", len(names), Console(stderr=True)) as advance:
+        for name in names:
+            command = [sys.executable, "-m", "benchmarks.long_document", "--here"]
+            command += [f"--schemes={name}", f"--length={args.length}", f"--chunk={args.chunk}"]
+            done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+            reason = (done.stderr.strip().splitlines() or [""])[-1]
+            lines.append(
+                done.stdout.strip() if done.returncode == 0 else f"| `{name}` | {reason} |"
+            )
+            advance(lines[-1])
+    print(f"{args.length} tokens, the last {args.chunk} timed (jax {jax.__version__})")
+    print("| scheme | last chunk, s | most memory, MiB |\n|---|---|---|")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
