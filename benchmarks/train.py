@@ -73,6 +73,40 @@ class KerpleBias(torch.nn.Module):
         return -p * torch.log1p(a * self.distance)
 
 
+class KerplePowerBias(KerpleBias):
+    def forward(self):
+        p = 0.01 + 1.99 * functional.sigmoid(self.p)
+        return -(0.01 + functional.softplus(self.a)) * self.distance**p
+
+
+class SandwichBias(torch.nn.Module):
+    def __init__(self, heads, distance):
+        super().__init__()
+        angles = distance[:, :1] * 10000.0 ** (-torch.arange(64) / 64)
+        vectors = torch.cat([angles.sin(), angles.cos()], -1)
+        head = torch.arange(1, heads + 1)[:, None, None]
+        self.bias = vectors @ vectors.T / (8 * head / heads)
+
+    def forward(self):
+        return self.bias
+
+
+class FIREBias(torch.nn.Module):
+    def __init__(self, heads, distance):
+        super().__init__()
+        self.distance, self.position = distance.clamp(min=0), distance[:, :1]
+        self.c, self.length_multiplier = (torch.nn.Parameter(torch.tensor(x)) for x in (0.1, 1.0))
+        self.inner, self.outer = torch.nn.Linear(1, 32), torch.nn.Linear(32, heads)
+
+    def forward(self):
+        reach = torch.maximum(self.position, (512 * self.length_multiplier).abs())
+        share = self.psi(self.distance) / (self.psi(reach) + 1e-6)
+        return self.outer(functional.relu(self.inner(share[..., None]))).permute(2, 0, 1)
+
+    def psi(self, x):
+        return torch.log1p((self.c * x).abs())
+
+
 class ALiBiBias(torch.nn.Module):
     def __init__(self, heads, distance):
         super().__init__()
@@ -83,7 +117,14 @@ class ALiBiBias(torch.nn.Module):
         return self.bias
 
 
-BIASES = {"alibi": ALiBiBias, "t5": T5Bias, "kerple_log": KerpleBias}
+BIASES = {
+    "alibi": ALiBiBias,
+    "t5": T5Bias,
+    "kerple_log": KerpleBias,
+    "kerple_power": KerplePowerBias,
+    "sandwich": SandwichBias,
+    "fire": FIREBias,
+}
 
 
 class TorchDecoder(torch.nn.Module):
