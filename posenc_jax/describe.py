@@ -1,9 +1,12 @@
 """What an encoding costs: parameters, and arithmetic beside attention without positions."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from posenc_jax.attention import attend
 from posenc_jax.encoding import Encoding, Tokens
@@ -59,8 +62,9 @@ def describe(
       length: tokens of the sequence.
       model_dim: width of the residual stream. Default: ``num_heads * head_dim``.
 
-    The operations are those XLA counts in the traced program, before it optimises: a cosine counts
-    for one. They say what must be computed, not how long it takes; ``benchmarks/cost.py`` does.
+    The operations are those XLA counts in the traced program of dense attention, before it
+    optimises: a cosine counts for one. They say what must be computed, not how long it takes;
+    ``benchmarks/cost.py`` does.
     """
     model_dim = num_heads * head_dim if model_dim is None else model_dim
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
@@ -71,16 +75,42 @@ def describe(
         x_BTD = encoding.embed(x_BTD, positions)
         tokens = Tokens.of(encoding, positions).read(encoding, x_BTD)
         # The sum keeps what ``embed`` adds, which attention itself does not use.
-        return attend(encoding, q, k, v, tokens), x_BTD.sum()
+        return attend(encoding, q, k, v, tokens, implementation="dense"), x_BTD.sum()
 
     def flops(encoding):
         shapes = [(1, length, model_dim), (1, length, num_heads, head_dim)]
         shapes += [(1, length, num_kv_heads, head_dim)] * 2
         arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-        cost = jax.jit(layer).lower(encoding, *arrays).cost_analysis() or {}
-        return cost.get("flops", 0.0) + cost.get("transcendentals", 0.0)
+        return _count(jax.make_jaxpr(layer)(encoding, *arrays))
 
     hooks = tuple(h for h in _HOOKS if getattr(type(encoding), h) is not getattr(Encoding, h))
     return Description(
         type(encoding).__name__, parameters, flops(encoding), flops(Encoding()), hooks
     )
+
+
+def _count(program: ClosedJaxpr) -> float:
+    """What XLA counts, but for loops, whose body it counts once, and running sums.
+
+    It takes those for as many sums as they give, each of all numbers before it.
+    """
+    cost = jax.jit(jaxpr_as_fun(program)).lower(*program.in_avals).cost_analysis() or {}
+    total = cost.get("flops", 0.0) + cost.get("transcendentals", 0.0)
+    for step in _steps(program.jaxpr):
+        if step.primitive.name == "scan":
+            total += (step.params["length"] - 1) * _count(step.params["jaxpr"])
+        elif step.primitive.name == "cumsum":
+            summed: Any = step.invars[0].aval
+            total -= summed.size * (summed.shape[step.params["axis"]] - 2)
+    return total
+
+
+def _steps(program: Jaxpr) -> Iterator[JaxprEqn]:
+    """Every step, and those within but for the bodies of loops."""
+    for step in program.eqns:
+        yield step
+        if step.primitive.name == "scan":
+            continue
+        for each in jax.tree.leaves(tuple(step.params.values())):
+            if isinstance(each, ClosedJaxpr | Jaxpr):
+                yield from _steps(each.jaxpr if isinstance(each, ClosedJaxpr) else each)

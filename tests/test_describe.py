@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import posenc_jax
+from posenc_jax.describe import _count
 from posenc_jax.rotary.positions import text
 
 SIZES = dict(num_heads=common.HEADS, head_dim=common.HEAD_DIM, length=64)
@@ -29,6 +30,28 @@ def test_operations_of_alibi_by_hand():
     assert found.flops_nope > 4 * 2 * 2 * pairs * 8
     # A product and a difference a head; a distance, its cast and its absolute value for them all.
     assert found.flops - found.flops_nope == pytest.approx(pairs * (4 * 2 + 3), rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "most"), [("alibi", 0.1), ("cope", 1), ("path", 6)])
+def test_overhead_hardly_depends_on_the_length(name, most):
+    """Loops, and tiles of long sequences, count as often as they run; running sums are linear."""
+    encoding = common.build(name)
+    shares = [posenc_jax.describe(encoding, **SIZES | {"length": n}).overhead for n in (256, 2048)]
+    assert shares[1] == pytest.approx(shares[0], rel=0.35)
+    assert 0 < shares[1] < most
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: jax.lax.fori_loop(0, 10, lambda _, x: x * 2, x), 10),
+        (lambda x: jax.jit(lambda x: jax.lax.cumsum(x, axis=1) * 3)(x), 2),
+    ],
+    ids=["loop", "running sum"],
+)
+def test_operations_by_hand(function, expected):
+    x = jnp.ones((4, 1024))
+    assert _count(jax.make_jaxpr(function)(x)) == pytest.approx(expected * x.size, rel=0.001)
 
 
 def test_logits_are_what_softmax_sees():
