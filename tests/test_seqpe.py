@@ -19,6 +19,7 @@ from experiments.data import Corpus, window_index
 from experiments.mesh import make_mesh
 from experiments.text import Text, mean_loss, text_state
 from experiments.train import Recipe, train, train_step
+from posenc_jax.encodings import seqpe_encoder
 from posenc_jax.encodings.seqpe_losses import (
     draw_candidates,
     draw_edits,
@@ -58,6 +59,26 @@ def test_whole_numbers_of_either_type_are_the_same():
     encoding = common.build("seqpe")
     whole, same = (encoding.prepare(text(30).astype(t), 30) for t in (jnp.int32, jnp.float32))
     np.testing.assert_array_equal(whole[0], same[0])
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+def test_long_rows_are_encoded_in_pieces(monkeypatch, num_axes):
+    """Of five positions each, the last of which is not full."""
+    encoder = common.build("seqpe", num_axes=num_axes).encoder
+    shape = (2, 12) if num_axes == 1 else (num_axes, 2, 12)
+    positions = np.random.default_rng(0).integers(0, 20_000, shape)
+
+    def results():
+        def loss(encoder):
+            pe_BTE = encoder(positions)
+            return (pe_BTE**2).sum(), pe_BTE
+
+        return jax.jit(jax.value_and_grad(lambda x: loss(x), has_aux=True))(encoder)
+
+    whole = results()
+    monkeypatch.setattr(seqpe_encoder, "PIECE", 5)
+    for actual, expected in zip(jax.tree.leaves(results()), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_number_of_axes_must_fit():

@@ -10,6 +10,7 @@ from flax import nnx
 from posenc_jax.gather import rows
 from posenc_jax.rotary.positions import on_axes
 
+PIECE = 4096  # positions of a row that are encoded at once
 BASE = 10
 
 
@@ -104,7 +105,15 @@ class DigitEncoder(nnx.Module):
         limit = BASE**self.max_digits
         is_number = (positions_ABT >= 0) & (positions_ABT < limit) & (positions_ABT % 1 == 0)
         number = jnp.where(is_number, positions_ABT, 0).astype(jnp.int32)
-        vectors_BTE = self._encode(number)
+        if number.shape[-1] <= PIECE:
+            vectors_BTE = self._encode(number)
+        else:
+            of_token = jax.lax.map(
+                lambda number_AB: self._encode(number_AB[..., None])[:, 0],
+                jnp.moveaxis(number, -1, 0),
+                batch_size=PIECE,
+            )
+            vectors_BTE = jnp.moveaxis(of_token, 0, 1)
         return jnp.where(is_number.all(axis=0)[..., None], vectors_BTE, jnp.nan)
 
     def _encode(self, number_ABT):
