@@ -71,14 +71,14 @@ def test_long_rows_are_encoded_in_pieces(monkeypatch, num_axes):
     def results():
         def loss(encoder):
             pe_BTE = encoder(positions)
-            return (pe_BTE**2).sum(), pe_BTE
+            return (pe_BTE**2).mean(), pe_BTE
 
         return jax.jit(jax.value_and_grad(lambda x: loss(x), has_aux=True))(encoder)
 
     whole = results()
     monkeypatch.setattr(seqpe_encoder, "PIECE", 5)
     for actual, expected in zip(jax.tree.leaves(results()), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_number_of_axes_must_fit():
