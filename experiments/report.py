@@ -7,9 +7,10 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -69,19 +70,26 @@ def print_table(study: Study, console: Console | None = None) -> None:
     for failure in study.failures:
         console.print(Text("failed: {scheme}, seed {seed}: {reason}".format(**failure), "red"))
     view = View.of(study, MAIN)
-    table = Table(title="bits per byte, mean (± standard error) over seeds", caption=MARK)
-    table.add_column("scheme")
-    for column in view.columns:
-        table.add_column("\n".join(heading(study, column)), justify="right", no_wrap=True)
+    columns = ["\n".join(heading(study, column)) for column in view.columns]
+    table = terminal_table("bits per byte, mean ± standard error over seeds", columns)
+    table.caption = MARK
     for scheme in view.order:
         row = [Text(scheme, "italic" if scheme == BASELINE else "")]
         for column in view.columns:
-            mean, extra, mark = view.words(scheme, column)
-            words = mean + extra * (console.width > 17 * len(view.columns) + 17) + mark
+            words = "".join(view.words(scheme, column))
             row.append(Text(words, "bold" if view.is_best(scheme, column) else ""))
         table.add_row(*row)
     if view.order:
         console.print(table)
+
+
+def terminal_table(title: str, columns: Iterable) -> Table:
+    """A table by scheme in which, where the terminal is narrow, errors go below their means."""
+    table = Table(title=title, box=HORIZONTALS, collapse_padding=True, pad_edge=False)
+    table.add_column("scheme", no_wrap=True)
+    for column in columns:
+        table.add_column(str(column), justify="right")
+    return table
 
 
 def _check(study: Study) -> None:

@@ -137,7 +137,7 @@ class View:
             return "-", "", " "
         mean, stderr, seeds = self.cells[scheme][column]
         most = max(cell[2] for row in self.cells.values() for cell in row.values())
-        extra = f" ± {number(stderr, mean)}" if stderr is not None else ""
+        extra = f" ±{number(stderr, mean)}" if stderr is not None else ""
         extra += f" ({seeds} of {most} seeds)" if seeds < most else ""
         return number(mean), extra, "✓" if self.uses_context(scheme, column) else " "
 

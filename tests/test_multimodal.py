@@ -328,7 +328,7 @@ def test_a_table_says_what_the_records_say(tmp_path):
     failure = {"scheme": "b", "seed": 1, "reason": "out of memory"}
     results = study(values, failures=[failure])
     page = report.write(tmp_path, results, {}, {}).read_text()
-    assert "<b>0.600</b><small> ± 0.100</small>" in page
+    assert "<b>0.600</b><small> ±0.100</small>" in page
     assert "<td>0.250<small> (1 of 2 seeds)</small>" in page and "not finite" in page
     assert "out of memory" in page and "<th class=text>chance<td>0.125<td>0.125" in page
     assert page.count("<svg") == 1 and "Attention" not in page
@@ -336,7 +336,7 @@ def test_a_table_says_what_the_records_say(tmp_path):
     assert report.write(tmp_path, results, {}, {}).read_bytes() == first
     output = io.StringIO()
     report.print_tables(results, Console(file=output, width=100))
-    assert "0.600 ± 0.100" in output.getvalue() and "out of memory" in output.getvalue()
+    assert "0.600 ±0.100" in output.getvalue() and "out of memory" in output.getvalue()
 
 
 def test_a_study_that_says_nothing_or_the_same_twice_is_refused(tmp_path):

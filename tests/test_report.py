@@ -127,12 +127,21 @@ def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
 
 
 def test_rows_are_sorted_by_loss_at_four_times_the_train_length():
-    lines = printed(make_study()).splitlines()
-    order = [line.split()[1] for line in lines if line.startswith("│")]
-    assert order == ["alibi", "yarn", "nope", "rope"]
+    study = make_study()
+    assert printed_order(study) == ["alibi", "yarn", "nope", "rope"]
     study = replace_bits(make_study(seeds=(0,)), "alibi", 0, 256, 9.0)
+    assert printed_order(study)[-1] == "alibi"
+
+
+def printed_order(study):
     lines = printed(study).splitlines()
-    assert [line.split()[1] for line in lines if line.startswith("│")][-1] == "alibi"
+    return [line.split()[0] for line in lines if line.strip().startswith(tuple(SLOPES))]
+
+
+def test_a_narrow_terminal_loses_nothing_of_a_table():
+    wide, narrow = printed(make_study(), width=200), printed(make_study(), width=70)
+    assert max(map(len, narrow.splitlines())) <= 70
+    assert narrow.count("±") == wide.count("±") > 20 and "…" not in narrow
 
 
 def test_marks_who_beats_the_windowed_baseline_for_every_seed(tmp_path):

@@ -11,13 +11,12 @@ import numpy as np
 from matplotlib import image
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from experiments.figures import COLOURS, drawing_style, styles_of, svg
 from experiments.multimodal.study import Panel, Study, cells, chances
 from experiments.record import write_files
-from experiments.report import figure, grid, page, result_files, text
+from experiments.report import figure, grid, page, result_files, terminal_table, text
 from experiments.study import number
 from posenc_jax.encodings.rope import RoPE
 
@@ -65,10 +64,8 @@ def print_tables(study: Study, console: Console) -> None:
         found, chance = cells(study, panel), chances(study, panel)
         if not found:
             continue
-        table = Table(title=f"{_title(panel)}, by {panel.xlabel}, mean ± standard error over seeds")
-        table.add_column("scheme", no_wrap=True)
-        for x in panel.xs:
-            table.add_column(str(x), justify="right", no_wrap=True)
+        title = f"{_title(panel)}, by {panel.xlabel}, mean ± standard error over seeds"
+        table = terminal_table(title, panel.xs)
         for scheme, row in found.items():
             words = [_words(found, row, x) for x in panel.xs]
             table.add_row(Text(scheme), *(mean + extra for mean, extra in words))
@@ -86,7 +83,7 @@ def _words(found, row, x) -> tuple[str, str]:
         return "-", ""
     mean, stderr, seeds = row[x]
     most = max(cell[2] for each in found.values() for cell in each.values())
-    extra = f" ± {number(stderr, mean)}" if stderr is not None else ""
+    extra = f" ±{number(stderr, mean)}" if stderr is not None else ""
     return number(mean), extra + (f" ({seeds} of {most} seeds)" if seeds < most else "")
 
 
