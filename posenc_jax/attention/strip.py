@@ -26,11 +26,30 @@ def bias_by_distance(function, parameters, tile) -> jax.Array:
         # Inside a kernel, which knows no branches and wants matrices.
         of_rows = jax.vmap(functools.partial(function, parameters), out_axes=1)
         return jax.vmap(of_rows)(distance[:, 0])
-    q_positions, k_positions = tile.q_positions, tile.k_positions
-    shared = q_positions.shape[0] == k_positions.shape[0] == 1
-    if shared and jnp.issubdtype(jnp.result_type(q_positions, k_positions), jnp.integer):
-        return _bias(function, parameters, q_positions, k_positions)[None]
+    if _may_be_consecutive(tile):
+        return _bias(function, parameters, tile.q_positions, tile.k_positions)[None]
     return _pairs(function, parameters, distance[:, 0])
+
+
+def products_by_distance(q_BTD, k_BSD, tile) -> jax.Array:
+    """Every query's vector times every key's, float32 ``[B, T, S]``, without gradients.
+
+    The products must depend on the distance alone: where positions are consecutive, only those of
+    the last query and of the last key are computed.
+    """
+    product = functools.partial(jnp.einsum, "btd,bsd->bts", precision="highest")
+    operands = jax.lax.stop_gradient((q_BTD, k_BSD))
+    if compares() or not _may_be_consecutive(tile):
+        return product(*operands)
+
+    def of_strip(q_1TD, k_1SD):
+        of_last_query = product(q_1TD[:, -1:], k_1SD)[:, 0]
+        of_last_key = product(q_1TD[:, :-1], k_1SD[:, -1:])[..., 0]
+        strip_1N = jnp.concatenate([of_last_query, of_last_key[:, ::-1]], axis=1)
+        return _along_diagonals(q_1TD.shape[1], strip_1N)
+
+    is_strip = _consecutive(tile.q_positions) & _consecutive(tile.k_positions)
+    return jax.lax.cond(is_strip, of_strip, product, *operands)
 
 
 def add_bias(logits_BHTS, bias_BHTS):
@@ -101,6 +120,13 @@ def _backward(function, arguments, d_HTS):
 
 
 _bias.defvjp(_forward, _backward)
+
+
+def _may_be_consecutive(tile):
+    """Whether one row of whole numbers is shared by the batch."""
+    q_positions, k_positions = tile.q_positions, tile.k_positions
+    is_shared = q_positions.shape[0] == k_positions.shape[0] == 1
+    return is_shared and jnp.issubdtype(jnp.result_type(q_positions, k_positions), jnp.integer)
 
 
 def _consecutive(positions_1T):

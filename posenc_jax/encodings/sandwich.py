@@ -7,10 +7,10 @@ addition theorem the sum is the product of two sinusoidal vectors, that of m and
 Overrides ``prepare`` (the vectors) and ``score``.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.attention.strip import products_by_distance
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.sinusoidal import sinusoids
 
@@ -48,9 +48,7 @@ class Sandwich(Encoding):
         return sinusoids(positions, self.channels, self.base)
 
     def score(self, logits_BHTS, tile):
-        products_BTS = jnp.einsum(
-            "btd,bsd->bts", tile.q_prepared, tile.k_prepared, precision=jax.lax.Precision.HIGHEST
-        )
+        products_BTS = products_by_distance(tile.q_prepared, tile.k_prepared, tile)
         ratios = 8 * np.arange(1, self.num_heads + 1) / self.num_heads
         share_H = tile.of_heads(jnp.asarray(1 / ratios, jnp.float32))
         return logits_BHTS + share_H[None, :, None, None] * products_BTS[:, None]
