@@ -3,7 +3,8 @@
     python -m benchmarks.long_document --length=131072
 
 The model of ``configs/extrapolation.py:small``, untrained, reads the last chunk past a cache that
-holds all tokens before it: no chunk of ``experiments.long_document`` takes more memory or time.
+holds all tokens before it: no chunk of ``experiments.long_document`` takes more memory or time. A
+pattern of layers needs as many as it has (``--layers``).
 Every scheme has a process of its own; the most that was resident, Python and JAX included, is the
 figure.
 """
@@ -12,6 +13,7 @@ import argparse
 import dataclasses
 import functools
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -31,9 +33,10 @@ from posenc_jax import REGISTRY, Cache
 from posenc_jax.rotary import positions
 
 
-def last_chunk(name: str, length: int, chunk: int) -> tuple[float, float]:
+def last_chunk(name: str, length: int, chunk: int, layers: int) -> tuple[float, float]:
     """Seconds it takes, and the most MiB this process has had."""
     config = get_config("small")
+    config.model.num_layers = layers
     spec = FrozenConfigDict(
         {
             "encoding": {"name": name} | config.encodings[name].to_dict(),
@@ -60,25 +63,28 @@ def main():
     parser.add_argument("--schemes", default=",".join(REGISTRY))
     parser.add_argument("--length", type=int, default=131072)
     parser.add_argument("--chunk", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--here", action="store_true", help="one scheme, in this process")
     args = parser.parse_args()
     names = args.schemes.split(",")
     if args.here:
-        seconds, mebibytes = last_chunk(names[0], args.length, args.chunk)
+        seconds, mebibytes = last_chunk(names[0], args.length, args.chunk, args.layers)
         print(f"| `{names[0]}` | {seconds:.2f} | {mebibytes:.0f} |")
         return
     lines = []
     with stage("last chunks", len(names), Console(stderr=True)) as advance:
         for name in names:
             command = [sys.executable, "-m", "benchmarks.long_document", "--here"]
-            command += [f"--schemes={name}", f"--length={args.length}", f"--chunk={args.chunk}"]
+            command += [f"--{key}={getattr(args, key)}" for key in ("length", "chunk", "layers")]
+            command += [f"--schemes={name}"]
             done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-            reason = (done.stderr.strip().splitlines() or [""])[-1]
+            reason = re.findall(r"^\w+Error: .*", done.stderr, re.M) or [f"exit {done.returncode}"]
             lines.append(
-                done.stdout.strip() if done.returncode == 0 else f"| `{name}` | {reason} |"
+                done.stdout.strip() if done.returncode == 0 else f"| `{name}` | {reason[-1]} | |"
             )
             advance(lines[-1])
-    print(f"{args.length} tokens, the last {args.chunk} timed (jax {jax.__version__})")
+    print(f"{args.length} tokens, the last {args.chunk} timed, {args.layers} layers", end=" ")
+    print(f"(jax {jax.__version__})")
     print("| scheme | last chunk, s | most memory, MiB |\n|---|---|---|")
     print("\n".join(lines))
 

@@ -93,7 +93,8 @@ def _all_chunks(model, tokens_N, folder, console, chunk, layers):
                 losses_T, kept = _load(path, cache.layers)
                 cache = _put(cache, positions.text(len(losses_T), start), kept)
             else:
-                losses_T, kept, cache = read_chunk(model, tokens_1T, cache, length, layers)
+                losses_T, cache = read_chunk(model, tokens_1T, cache, length, layers)
+                kept = _latest(cache, losses_T.size)
                 arrays = [_plain(leaf) for leaf in (losses_T, *jax.tree.leaves(kept))]
                 _write(path, lambda file, arrays=arrays: np.savez(file, *arrays))
             losses.append(np.asarray(losses_T))
@@ -105,15 +106,21 @@ def _all_chunks(model, tokens_N, folder, console, chunk, layers):
 
 @functools.partial(jax.jit, donate_argnames="cache")
 def read_chunk(model, tokens_1L, cache, length, layers):
-    """Losses of all tokens but the first, what the layers keep of all but the last, the cache."""
+    """Losses of all tokens but the first, and the cache."""
     start, T = cache.count, tokens_1L.shape[1] - 1
     places = positions.text(T) + start
     x_BTD, cache = model.extend(tokens_1L[:, :-1], places, cache, length=length, encoding=layers)
     losses = cross_entropy(x_BTD, model.embedding[...], tokens_1L[:, 1:])
-    kept = jax.tree.map(
-        lambda slots: jax.lax.dynamic_slice_in_dim(slots, start, T, axis=2), cache.layers
+    return losses[0], cache
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _latest(cache, count):
+    """What the layers keep of the last tokens. Within ``read_chunk`` it would copy the cache."""
+    take = functools.partial(
+        jax.lax.dynamic_slice_in_dim, start_index=cache.count - count, slice_size=count, axis=2
     )
-    return losses[0], kept, cache
+    return jax.tree.map(take, cache.layers)
 
 
 @functools.partial(jax.jit, donate_argnames="cache")

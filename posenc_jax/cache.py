@@ -18,24 +18,32 @@ from posenc_jax.layers import Layers
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """What a layer makes of tokens before it looks at their positions.
+    """What a layer makes of tokens before it looks at their positions; in a cache, several layers.
 
     Attributes:
-      k, v: keys and values, ``[B, T, K, C]``.
-      x: what they are projected from, ``[B, T, D]``; None where the encoding does not read it.
+      k, v: keys and values, ``[B, T, K, C]``, or ``[turns, B, S, K, C]``.
+      x: what they are projected from, ``[B, T, D]`` or ``[turns, B, S, D]``; None where the
+        encoding does not read it.
     """
 
     k: jax.Array
     v: jax.Array
     x: jax.Array | None
 
-    def with_new(self, new: "Kept", start, axis: int) -> "Kept":
-        """``new`` tokens in the slots from ``start`` on; tokens are along ``axis``."""
+    def with_new(self, new: "Kept", turn, start) -> "Kept":
+        """``new`` tokens of the layers from ``turn`` on, in the slots from ``start`` on."""
 
         def write(slots, tokens):
-            return None if slots is None else _write(slots, tokens, start, axis)
+            if slots is None:
+                return None
+            at = turn, 0, start, *[0] * (slots.ndim - 3)
+            return jax.lax.dynamic_update_slice(slots, tokens, at)
 
         return jax.tree.map(write, self, new, is_leaf=lambda slots: slots is None)
+
+    def of_turn(self, turn) -> "Kept":
+        """Of one layer."""
+        return jax.tree.map(lambda slots: slots[turn], self)
 
 
 @jax.tree_util.register_dataclass
@@ -133,7 +141,7 @@ class Cache:
     def with_layers(self, new: tuple[Kept, ...], T: int) -> "Cache":
         """The next T slots filled with what the layers made of them."""
         pairs = zip(self.layers, new, strict=True)
-        layers = tuple(slots.with_new(tokens, self.count, axis=2) for slots, tokens in pairs)
+        layers = tuple(slots.with_new(tokens, 0, self.count) for slots, tokens in pairs)
         return dataclasses.replace(self, layers=layers, count=self.count + T)
 
     def check_layers(self, layers: Layers, model_dim: int) -> None:

@@ -30,7 +30,7 @@ class Attention(nnx.Module):
         self.out = _linear(num_heads * head_dim, model_dim, out_std, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_BTD, encoding, tokens: Tokens, past=None, **rule):
-        """The layer's output, and what a cache keeps of it; see ``Block``.
+        """The layer's output, and what is kept of its input; see ``Block``.
 
         ``rule``: keywords of ``attend``.
         """
@@ -39,14 +39,15 @@ class Attention(nnx.Module):
             _by_token(project, x_BTD).reshape(B, T, -1, self.head_dim)
             for project in (self.q, self.k, self.v)
         )
-        seen = new = Kept(k, v, x_BTD)
+        seen = kept = Kept(k, v, x_BTD)
         if past is not None:
-            slots, start = past
-            seen = slots.with_new(new, start, axis=1)
+            slots, turn, start = past
+            kept = slots.with_new(jax.tree.map(lambda x: x[None], kept), turn, start)
+            seen = kept.of_turn(turn)
         tokens = tokens.read(encoding, seen.x)
         queries = tokens if past is None else tokens.part(start, T)
         attended = attend(encoding, q, seen.k, seen.v, queries, tokens, **rule)
-        return _by_token(self.out, attended.reshape(B, T, -1)), new
+        return _by_token(self.out, attended.reshape(B, T, -1)), kept
 
 
 class SwiGLU(nnx.Module):
@@ -65,8 +66,9 @@ class SwiGLU(nnx.Module):
 class Block(nnx.Module):
     """One layer: attention, then the feed-forward network, each on a normalised residual.
 
-    ``past`` is what the layer has kept of earlier tokens, and the slot that ``x`` starts at; the
-    ``tokens`` are then those of all slots. Returns the residual, and what is to be kept of ``x``.
+    ``past`` is what its layers have kept of earlier tokens, which of them this one is, and the slot
+    that ``x`` starts at; the ``tokens`` are then those of all slots. Returns the residual, and what
+    is kept with ``x`` in it.
     """
 
     def __init__(
@@ -86,9 +88,9 @@ class Block(nnx.Module):
 
     def __call__(self, x_BTD, encoding, tokens, past=None, **rule):
         normalised = self.normalise(x_BTD, tokens)
-        attended, new = self.attention(normalised, encoding, tokens, past, **rule)
+        attended, kept = self.attention(normalised, encoding, tokens, past, **rule)
         x_BTD = x_BTD + attended
-        return x_BTD + self.mlp(self.mlp_norm(x_BTD)), new
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD)), kept
 
 
 class Transformer(nnx.Module):
@@ -256,7 +258,7 @@ class Transformer(nnx.Module):
         x_BTD = self.embed(inputs)
         T = x_BTD.shape[1]
         cache = cache.with_places(check_positions(positions), segment_ids, T)
-        x_BTD, new = self._run(
+        x_BTD, layers = self._run(
             x_BTD,
             cache.positions,
             cache.segment_ids,
@@ -267,10 +269,10 @@ class Transformer(nnx.Module):
             cache=cache,
         )
         x_BTD = jnp.where(cache.count + T <= cache.size, x_BTD, jnp.nan)
-        return x_BTD, cache.with_layers(new, T)
+        return x_BTD, dataclasses.replace(cache, layers=layers, count=cache.count + T)
 
     def _run(self, x_BTD, positions, segment_ids, length, encoding, key, index, cache=None):
-        """``hidden``, and what a cache keeps of it; positions are those of the slots, if any."""
+        """``hidden``, and the cache's layers; positions are those of its slots, if there is one."""
         layers = self.layers
         if encoding is not None:
             layers = Layers.of(encoding)
@@ -295,10 +297,11 @@ class Transformer(nnx.Module):
         stacked = jax.tree.map(
             lambda p: p.reshape(groups, -1, *p.shape[1:]), (self.blocks, per_layer)
         )
-        slots = [None] * turn if cache is None else list(cache.layers)
 
-        def run_group(x_BTD, group):
-            (blocks, own), slots = group
+        # Written where they are: a copy of the cache would take longer than one token.
+        def run_group(state, group):
+            x_BTD, slots = state
+            (blocks, own), number = group
             uses, kept = [0] * len(sides), []
             blocks = _unstack(blocks, turn)
             places = zip(blocks, slots, layers.pattern, layers.windows, strict=True)
@@ -307,22 +310,20 @@ class Transformer(nnx.Module):
                 if scheme.per_layer:
                     scheme = jax.tree.map(lambda p, use=uses[which]: p[use], own[which])
                 uses[which] += 1
-                past = None if cache is None else (own_slots, cache.count)
+                past = None if cache is None else (own_slots, number, cache.count)
                 x_BTD, new = run_block[window](block, x_BTD, scheme, sides[which], past)
                 kept.append(None if cache is None else new)
-            return x_BTD, kept
+            return (x_BTD, tuple(kept)), None
 
         run_block = {window: self._run_block(window) for window in layers.windows}
+        state = x_BTD, (None,) * turn if cache is None else cache.layers
         if self.scan:
-            x_BTD, kept = jax.lax.scan(run_group, x_BTD, (stacked, slots))
+            state, _ = jax.lax.scan(run_group, state, (stacked, jnp.arange(groups)))
         else:
-            each_kept = []
-            for group in _unstack((stacked, slots), groups):
-                x_BTD, kept = run_group(x_BTD, group)
-                each_kept.append(kept)
-            kept = jax.tree.map(lambda *each: jnp.stack(each), *each_kept)
-
-        return self.final_norm(x_BTD), kept
+            for number, group in enumerate(_unstack(stacked, groups)):
+                state, _ = run_group(state, (group, number))
+        x_BTD, slots = state
+        return self.final_norm(x_BTD), slots
 
     def _run_block(self, window):
         rule = dict(causal=self.causal, window=window, implementation=self.implementation)

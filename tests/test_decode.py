@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
+from experiments.long_document import read_chunk
 from posenc_jax import generate
 from posenc_jax.cache import Cache, Kept
 from posenc_jax.decode import sample
@@ -56,6 +57,22 @@ def in_pieces(model, cache, positions, segment_ids=None, pieces=(8, 1, 1, 1, 1),
 
 def close(actual, expected, tolerance=1e-4):
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("read", [extend, read_chunk], ids=["extend", "read_chunk"])
+def test_the_cache_is_not_copied(read, scan):
+    """What a step needs beside it is for one layer at a time, of six."""
+    model = common.build_model("rope", num_layers=6, scan=scan)
+    cache = Cache.empty(model, 1, 8192)
+    size = sum(x.nbytes for x in jax.tree.leaves(cache))
+    if read is extend:
+        arguments = model, TOKEN_IDS[:1], text(T), cache
+    else:
+        arguments = model, TOKEN_IDS[:1], cache, 8192, model.layers
+    memory = read.lower(*arguments).compile().memory_analysis()
+    assert memory.alias_size_in_bytes > 0.99 * size
+    assert memory.temp_size_in_bytes < 0.7 * size
 
 
 def assert_in_pieces_or_at_once(name, pieces):
