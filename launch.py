@@ -11,7 +11,6 @@ run, for a queue that starts one job a point.
 import importlib
 import os
 import shlex
-import socket
 import sys
 from pathlib import Path
 
@@ -43,12 +42,13 @@ TASK_ID = flags.DEFINE_integer(
 
 
 def main(_) -> int:
-    from experiments.preemption import PreemptedError
+    from experiments.preemption import PreemptedError, listen
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
     console = Console(soft_wrap=True)
     workdir = Path(WORKDIR.value)
-    _start_jax(workdir)
+    _keep_compiled(workdir)
+    listen()
     try:
         experiment = _experiment(CONFIG.value.experiment)(CONFIG.value, workdir, console)
         failures = experiment.run(None if TASK_ID.value < 0 else TASK_ID.value)
@@ -72,21 +72,9 @@ def _experiment(name: str):
     return getattr(importlib.import_module(module), attribute)
 
 
-def _start_jax(workdir: Path) -> None:
+def _keep_compiled(workdir: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    # A lone process is a job of one: only with a coordinator does JAX turn the scheduler's SIGTERM
-    # into a checkpoint. Clusters (SLURM, Kubernetes, Cloud TPU) are recognised by JAX itself.
-    if any(name in os.environ for name in ("SLURM_JOB_ID", "JAX_COORDINATOR_ADDRESS", "TPU_NAME")):
-        jax.distributed.initialize()
-    else:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        # Nobody waits for it: a machine so busy that heartbeats are late must not end the run.
-        jax.distributed.initialize(
-            address, num_processes=1, process_id=0, heartbeat_timeout_seconds=24 * 3600
-        )
 
 
 def _parse(arguments: list[str]) -> list[str]:

@@ -261,4 +261,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    preemption.listen()
     sys.exit(main())

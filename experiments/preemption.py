@@ -1,7 +1,10 @@
 """Hearing that the scheduler wants the machine back, in any stage of the program."""
 
 import itertools
+import os
+import socket
 
+import jax
 from jax.experimental import multihost_utils
 
 _moments = itertools.count(1)
@@ -9,6 +12,25 @@ _moments = itertools.count(1)
 
 class PreemptedError(Exception):
     """The scheduler asked the job to stop; everything up to now is saved."""
+
+
+def listen() -> None:
+    """Joins the job's processes; called once, before JAX has used any device.
+
+    A lone process is a job of one: only with a coordinator does JAX turn the scheduler's SIGTERM
+    into a question that ``requested`` answers. Clusters (SLURM, Kubernetes, Cloud TPU) are
+    recognised by JAX itself.
+    """
+    if any(name in os.environ for name in ("SLURM_JOB_ID", "JAX_COORDINATOR_ADDRESS", "TPU_NAME")):
+        jax.distributed.initialize()
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    # Nobody waits for it: a machine so busy that heartbeats are late must not end the run.
+    jax.distributed.initialize(
+        address, num_processes=1, process_id=0, heartbeat_timeout_seconds=24 * 3600
+    )
 
 
 def requested() -> bool:
