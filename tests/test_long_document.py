@@ -2,7 +2,11 @@
 
 import io
 import json
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import common
 import jax
@@ -19,6 +23,7 @@ from experiments.record import open_run
 from experiments.text import text_state, token_losses
 from experiments.train import Recipe
 
+ROOT = Path(__file__).parents[1]
 TOKENS = np.random.default_rng(0).integers(0, common.VOCAB, 39)
 
 
@@ -164,3 +169,18 @@ def test_command(tmp_path, trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["long_document", f"--run={tmp_path}", *arguments[1:]])
     assert long_document.main() == 2
     assert "is not the folder of a trained run" in capsys.readouterr().err
+
+
+def test_sigterm_ends_the_command_between_two_chunks(tmp_path, trained):
+    (tmp_path / "text").write_bytes(bytes(100_000))
+    command = [sys.executable, "-m", "experiments.long_document", f"--run={trained[0]}"]
+    command += [f"--document={tmp_path / 'text'}", f"--out={tmp_path / 'out'}", "--chunk=16"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("out/chunks/*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 75, errors
+    assert "run again" in errors
+    assert not (tmp_path / "out" / "losses.npy").exists()
