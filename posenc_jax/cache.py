@@ -130,7 +130,7 @@ class Cache:
 
         def place(slots, new):
             new = jnp.zeros_like(slots[..., :T]) + new
-            slots = _write(slots, new, self.count, slots.ndim - 1)
+            slots = jax.lax.dynamic_update_slice_in_dim(slots, new, self.count, axis=-1)
             number = jax.lax.broadcasted_iota(jnp.int32, slots.shape, slots.ndim - 1)
             return jnp.where(number < self.count + T, slots, new[..., -1:])
 
@@ -173,10 +173,6 @@ class Cache:
                 f"segment_ids are {'not ' if segment_ids is None else ''}given, but the cache was "
                 f"made with segments={self.segment_ids is not None}; pass the other to Cache.empty"
             )
-
-
-def _write(slots, tokens, start, axis):
-    return jax.lax.dynamic_update_slice_in_dim(slots, tokens, start, axis)
 
 
 def _reads(encoding, model_dim: int, positions) -> bool:

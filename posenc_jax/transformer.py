@@ -311,8 +311,8 @@ class Transformer(nnx.Module):
                     scheme = jax.tree.map(lambda p, use=uses[which]: p[use], own[which])
                 uses[which] += 1
                 past = None if cache is None else (own_slots, number, cache.count)
-                x_BTD, new = run_block[window](block, x_BTD, scheme, sides[which], past)
-                kept.append(None if cache is None else new)
+                x_BTD, own_kept = run_block[window](block, x_BTD, scheme, sides[which], past)
+                kept.append(None if cache is None else own_kept)
             return (x_BTD, tuple(kept)), None
 
         run_block = {window: self._run_block(window) for window in layers.windows}

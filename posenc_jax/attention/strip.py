@@ -48,7 +48,7 @@ def products_by_distance(q_BTD, k_BSD, tile) -> jax.Array:
         strip_1N = jnp.concatenate([of_last_query, of_last_key[:, ::-1]], axis=1)
         return _along_diagonals(q_1TD.shape[1], strip_1N)
 
-    is_strip = _consecutive(tile.q_positions) & _consecutive(tile.k_positions)
+    is_strip = _consecutive(tile.q_positions, tile.k_positions)
     return jax.lax.cond(is_strip, of_strip, product, *operands)
 
 
@@ -88,7 +88,7 @@ _add_shared.defvjp(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _bias(function, parameters, q_positions, k_positions):
     return jax.lax.cond(
-        _consecutive(q_positions) & _consecutive(k_positions),
+        _consecutive(q_positions, k_positions),
         functools.partial(_strip, function),
         functools.partial(_pairs_of_row, function),
         *(parameters, q_positions, k_positions),
@@ -111,7 +111,7 @@ def _backward(function, arguments, d_HTS):
 
     _, q_positions, k_positions = arguments
     d_parameters = jax.lax.cond(
-        _consecutive(q_positions) & _consecutive(k_positions),
+        _consecutive(q_positions, k_positions),
         gradient_of(_strip),
         gradient_of(_pairs_of_row),
         *arguments,
@@ -129,9 +129,9 @@ def _may_be_consecutive(tile):
     return is_shared and jnp.issubdtype(jnp.result_type(q_positions, k_positions), jnp.integer)
 
 
-def _consecutive(positions_1T):
-    steps = positions_1T[:, 1:] - positions_1T[:, :-1]
-    return (steps == 1).all()
+def _consecutive(q_positions, k_positions):
+    """Whether each of the two rows is."""
+    return (jnp.diff(q_positions) == 1).all() & (jnp.diff(k_positions) == 1).all()
 
 
 def _pairs(function, parameters, distance_BTS):
