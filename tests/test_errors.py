@@ -377,18 +377,6 @@ def test_a_query_that_sees_nothing_gives_zeros(name, dtype, implementation):
         assert jnp.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("name", ["cope", "path"])
-def test_whole_rows_cannot_go_round(name):
-    encoding = common.build(name)
-    x_BTD = common.normal(3, 1, T, common.WIDTH)
-    tokens = posenc_jax.Tokens.of(encoding, text(T)).read(encoding, x_BTD)
-    with (
-        jax.set_mesh(jax.make_mesh((1,), ("context",))),
-        raises(ValueError, "needs every key that a query may see in one tile", "blockwise"),
-    ):
-        posenc_jax.attend(encoding, *inputs(), tokens, implementation="ring")
-
-
 def test_implementations():
     encoding = common.build("nope")
     tokens = posenc_jax.Tokens.of(encoding, text(T))

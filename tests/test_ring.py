@@ -14,7 +14,6 @@ import posenc_jax
 from posenc_jax.attention.ring import zigzag
 
 T = 32
-TILED = [name for name in common.one_of_each_program() if not common.build(name).whole_rows]
 DOCUMENTS = np.repeat([[0, 1], [1, 0]], (11, T - 11), axis=1)
 
 
@@ -45,7 +44,7 @@ def on_mesh(mesh, implementation, *arguments):
         return jax.jit(functools.partial(value_and_gradients, implementation))(*arguments)
 
 
-@pytest.mark.parametrize("name", TILED)
+@pytest.mark.parametrize("name", common.one_of_each_program())
 def test_as_on_one_device(name):
     """Four devices, balanced, documents in each row, shared kv heads."""
     arguments = common.build(name, num_kv_heads=2), *sides(2, T, T), zigzag(T, 4), DOCUMENTS
@@ -54,7 +53,7 @@ def test_as_on_one_device(name):
 
 
 @pytest.mark.parametrize("shape", [{"context": 2}, {"context": 8}, {"data": 2, "context": 4}])
-@pytest.mark.parametrize("name", ["alibi", "shaw"])
+@pytest.mark.parametrize("name", ["alibi", "shaw", "cope"])
 def test_meshes(name, shape):
     """In written order too; with the batch sharded as well, every device has its own part."""
     encoding, (q, k, v) = common.build(name, num_kv_heads=2), sides(2, T, T)

@@ -61,9 +61,9 @@ def attend(
         - "fused": cuDNN's kernel or XLA's, for schemes that leave the logits alone;
         - "pallas": our kernel for GPU and TPU, not measured yet.
 
-        Default: ring, if there is such an axis, it divides the tokens and the scheme does not need
-        whole rows; else fused, where cuDNN takes bfloat16 or float16 in written order; else dense
-        for few tokens, and blockwise for many.
+        Default: ring, if there is such an axis and it divides the tokens; else fused, where cuDNN
+        takes bfloat16 or float16 in written order; else dense for few tokens, and blockwise for
+        many.
       block: queries, and keys, in a tile of blockwise and ring. Default: by their number.
 
     Logits are float32 whatever the inputs are. A query that may see no key gives zeros.
@@ -105,11 +105,11 @@ def _choose(encoding, tile, v_BSKC, is_plain: bool) -> str:
     """``is_plain``: causal over tokens in written order, without segments."""
     B, T, H, _ = tile.q.shape
     S = tile.k.shape[1]
-    if encoding.whole_rows:
-        return "dense" if B * H * T * S <= MOST_LOGITS else "blockwise"
     devices = context_size()
     if devices > 1 and T % devices == S % devices == 0:
         return "ring"
+    if encoding.whole_rows:
+        return "dense" if B * H * T * S <= MOST_LOGITS else "blockwise"
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and is_plain and cudnn_takes(tile, v_BSKC) and is_fusable(encoding, tile, v_BSKC):
         return "fused"

@@ -5,6 +5,8 @@ the next (Ring Attention, https://arxiv.org/abs/2310.01889). In the backward pas
 travel along, and after a full turn are back home. Which tiles are visited is decided on each
 device, by the index of the tokens that lie there at that moment. In written order the first device
 would have next to nothing to do, and the last one everything: ``zigzag`` evens it out.
+
+Under a scheme that needs whole rows nothing goes round: each device gets every key at once.
 """
 
 import dataclasses
@@ -60,8 +62,7 @@ def ring(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=None):
     axes of the mesh keep what they shard. Every length must be a multiple of the size of the axis.
 
     Raises:
-      ValueError: there is no such axis, it does not divide a length, or the scheme needs whole
-        rows.
+      ValueError: there is no such axis, or it does not divide a length.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if AXIS not in mesh.axis_names:
@@ -75,20 +76,13 @@ def ring(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=None):
                 f"{x.shape[1]} {name} do not divide over the {mesh.shape[AXIS]} devices of the "
                 f'mesh axis "{AXIS}"; pad them'
             )
-    if encoding.whole_rows:
-        raise ValueError(
-            f'implementation="ring" cannot run {type(encoding).__name__}, which needs every key '
-            'that a query may see in one tile; use "blockwise" or "dense"'
-        )
     plan, *operands = take_apart(
         encoding, tile, v_BSKC, segment_ids, causal=causal, window=window, block=block
     )
     devices = context_size()
-    plan = dataclasses.replace(
-        plan,
-        q_block=min(plan.q_block, tile.q.shape[1] // devices),
-        k_block=min(plan.k_block, tile.k.shape[1] // devices),
-    )
+    plan = dataclasses.replace(plan, q_block=min(plan.q_block, tile.q.shape[1] // devices))
+    if not encoding.whole_rows:
+        plan = dataclasses.replace(plan, k_block=min(plan.k_block, tile.k.shape[1] // devices))
     out_BKGTC = _attend(plan, *operands)
     return out_BKGTC.transpose(0, 3, 1, 2, 4).reshape(*tile.q.shape[:3], -1)
 
@@ -100,6 +94,10 @@ def _attend(plan, queries, keys, shared):
 
 
 def _attend_forward(plan, queries, keys, shared):
+    def at_once(queries, keys, shared):
+        out, lse = forward(plan, queries, _all_keys(keys), shared)
+        return out.astype(keys.v.dtype), lse
+
     def turn(queries, keys, shared):
         def step(_, running):
             out, lse, keys = running
@@ -117,14 +115,20 @@ def _attend_forward(plan, queries, keys, shared):
 
     of_rows = PartitionSpec(*(None,) * 3, AXIS, None), PartitionSpec(*(None,) * 3, AXIS)
     in_specs = _specs(queries), _specs(keys), PartitionSpec()
-    out, lse = _on_each_device(turn, in_specs, of_rows)(queries, keys, shared)
+    on_device = at_once if shared.encoding.whole_rows else turn
+    out, lse = _on_each_device(on_device, in_specs, of_rows)(queries, keys, shared)
     return out, (queries, keys, shared, out, lse)
 
 
 def _attend_backward(plan, saved, d_out):
     *operands, out, lse = saved
-    queries, keys, _ = operands
+    queries, keys, shared = operands
     delta = (d_out.astype(jnp.float32) * out).sum(-1)
+
+    def at_once(queries, keys, shared, *of_rows):
+        gradients = backward(plan, queries, _all_keys(keys), shared, *of_rows)
+        d_queries, d_keys, d_shared = gradients
+        return d_queries, _own_part(d_keys), lax.psum(d_shared, AXIS)
 
     def turn(queries, keys, shared, d_out, lse, delta):
         def step(_, running):
@@ -141,7 +145,8 @@ def _attend_backward(plan, saved, d_out):
     row = PartitionSpec(*(None,) * 3, AXIS)
     in_specs = _specs(queries), _specs(keys), PartitionSpec(), PartitionSpec(*row, None), row, row
     out_specs = _specs(split(queries)[0]), _specs(split(keys)[0]), PartitionSpec()
-    gradients = _on_each_device(turn, in_specs, out_specs)(*operands, d_out, lse, delta)
+    on_device = at_once if shared.encoding.whole_rows else turn
+    gradients = _on_each_device(on_device, in_specs, out_specs)(*operands, d_out, lse, delta)
     return cotangents(operands, gradients)
 
 
@@ -157,14 +162,25 @@ def _on_each_device(function, in_specs, out_specs):
 
 def _specs(side):
     """Every array of ``side`` cut along its tokens."""
+    return _map(lambda x, axis: PartitionSpec(*(None,) * axis, AXIS), side)
 
-    def spec(axis, x):
-        names = [None] * x.ndim
-        names[axis] = AXIS
-        return PartitionSpec(*names)
 
+def _map(function, side):
+    """``function`` of each array of ``side`` and the number of its axis of tokens."""
     return jax.tree.map(
-        lambda axis, part: jax.tree.map(functools.partial(spec, axis), part), AXES, side
+        lambda axis, part: jax.tree.map(lambda x: function(x, axis % x.ndim), part), AXES, side
+    )
+
+
+def _all_keys(keys):
+    """Those of every device, as they lie one after the other."""
+    return _map(lambda x, axis: lax.all_gather(x, AXIS, axis=axis, tiled=True), keys)
+
+
+def _own_part(d_keys):
+    """Summed over the devices, the gradients by those keys that lie on this one."""
+    return _map(
+        lambda x, axis: lax.psum_scatter(x, AXIS, scatter_dimension=axis, tiled=True), d_keys
     )
 
 
