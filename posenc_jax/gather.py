@@ -90,16 +90,21 @@ def near_or_far(tile, reach: float, near, far, x):
 
 def row_products(x_BTHC, table) -> jax.Array:
     """float32 ``[B, H, T, R]``: every vector times every row of ``[R, C]`` or ``[H, R, C]``."""
-    if x_BTHC.shape[-1] != table.shape[-1]:
-        raise ValueError(
-            f"the encoding was made for head_dim={table.shape[-1]}, but queries have "
-            f"{x_BTHC.shape[-1]} channels"
-        )
+    check_head_dim(x_BTHC, table)
     # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
     x_BTHC, table = x_BTHC.astype(jnp.float32), table.astype(jnp.float32)
     if table.ndim == 2:
         return jnp.einsum("bthc,rc->bhtr", x_BTHC, table)
     return jnp.einsum("bthc,hrc->bhtr", x_BTHC, lying_as_heads(table, x_BTHC))
+
+
+def check_head_dim(x_BTHC, table):
+    """Refuses queries that have not as many channels as the table."""
+    if x_BTHC.shape[-1] != table.shape[-1]:
+        raise ValueError(
+            f"the encoding was made for head_dim={table.shape[-1]}, but queries have "
+            f"{x_BTHC.shape[-1]} channels"
+        )
 
 
 def lying_as_heads(table, x_BTHC) -> jax.Array:

@@ -26,7 +26,7 @@ def bias_by_distance(function, parameters, tile) -> jax.Array:
         # Inside a kernel, which knows no branches and wants matrices.
         of_rows = jax.vmap(functools.partial(function, parameters), out_axes=1)
         return jax.vmap(of_rows)(distance[:, 0])
-    if _may_be_consecutive(tile):
+    if may_be_consecutive(tile.q_positions, tile.k_positions):
         return _bias(function, parameters, tile.q_positions, tile.k_positions)[None]
     return _pairs(function, parameters, distance[:, 0])
 
@@ -39,7 +39,7 @@ def products_by_distance(q_BTD, k_BSD, tile) -> jax.Array:
     """
     product = functools.partial(jnp.einsum, "btd,bsd->bts", precision="highest")
     operands = jax.lax.stop_gradient((q_BTD, k_BSD))
-    if compares() or not _may_be_consecutive(tile):
+    if compares() or not may_be_consecutive(tile.q_positions, tile.k_positions):
         return product(*operands)
 
     def of_strip(q_1TD, k_1SD):
@@ -48,7 +48,7 @@ def products_by_distance(q_BTD, k_BSD, tile) -> jax.Array:
         strip_1N = jnp.concatenate([of_last_query, of_last_key[:, ::-1]], axis=1)
         return _along_diagonals(q_1TD.shape[1], strip_1N)
 
-    is_strip = _consecutive(tile.q_positions, tile.k_positions)
+    is_strip = consecutive(tile.q_positions, tile.k_positions)
     return jax.lax.cond(is_strip, of_strip, product, *operands)
 
 
@@ -88,7 +88,7 @@ _add_shared.defvjp(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _bias(function, parameters, q_positions, k_positions):
     return jax.lax.cond(
-        _consecutive(q_positions, k_positions),
+        consecutive(q_positions, k_positions),
         functools.partial(_strip, function),
         functools.partial(_pairs_of_row, function),
         *(parameters, q_positions, k_positions),
@@ -111,7 +111,7 @@ def _backward(function, arguments, d_HTS):
 
     _, q_positions, k_positions = arguments
     d_parameters = jax.lax.cond(
-        _consecutive(q_positions, k_positions),
+        consecutive(q_positions, k_positions),
         gradient_of(_strip),
         gradient_of(_pairs_of_row),
         *arguments,
@@ -122,14 +122,13 @@ def _backward(function, arguments, d_HTS):
 _bias.defvjp(_forward, _backward)
 
 
-def _may_be_consecutive(tile):
+def may_be_consecutive(q_positions, k_positions) -> bool:
     """Whether one row of whole numbers is shared by the batch."""
-    q_positions, k_positions = tile.q_positions, tile.k_positions
     is_shared = q_positions.shape[0] == k_positions.shape[0] == 1
     return is_shared and jnp.issubdtype(jnp.result_type(q_positions, k_positions), jnp.integer)
 
 
-def _consecutive(q_positions, k_positions):
+def consecutive(q_positions, k_positions) -> jax.Array:
     """Whether each of the two rows is."""
     return (jnp.diff(q_positions) == 1).all() & (jnp.diff(k_positions) == 1).all()
 

@@ -7,11 +7,10 @@ https://arxiv.org/abs/1803.02155
 """
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.attention.clipped import add_table_products, mix_table_rows
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import near_or_far, pick, row_products, tally
 
 
 class Shaw(Encoding):
@@ -44,31 +43,9 @@ class Shaw(Encoding):
         self.values = table() if values else None
 
     def score(self, logits_BHTS, tile):
-        products_BHTR = tile.scale * row_products(tile.q, self.keys[...])
-
-        def near(logits_BHTS):
-            return logits_BHTS + pick(products_BHTR, self._row(tile))
-
-        def far(logits_BHTS):
-            return logits_BHTS + products_BHTR[..., :1]
-
-        return near_or_far(tile, self.max_distance, near, far, logits_BHTS)
+        return add_table_products(logits_BHTS, tile.q, tile.scale * self.keys[...], tile)
 
     def mix(self, out_BTHC, weights_BHTS, tile):
         if self.values is None:
             return out_BTHC
-        values_RC = self.values[...].astype(jnp.float32)
-
-        def near(weights_BHTS):
-            return tally(weights_BHTS, self._row(tile), len(values_RC))
-
-        def far(weights_BHTS):
-            sums_BHT1 = weights_BHTS.sum(-1, keepdims=True)
-            return jnp.pad(sums_BHT1, ((0, 0), (0, 0), (0, 0), (0, len(values_RC) - 1)))
-
-        weights_BHTR = near_or_far(tile, self.max_distance, near, far, weights_BHTS)
-        return out_BTHC + jnp.einsum("bhtr,rc->bthc", weights_BHTR, values_RC)
-
-    def _row(self, tile):
-        ahead = jnp.round(-tile.distance()).astype(jnp.int32)
-        return jnp.clip(ahead, -self.max_distance, self.max_distance) + self.max_distance
+        return out_BTHC + mix_table_rows(weights_BHTS, self.values[...], tile)
