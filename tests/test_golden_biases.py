@@ -177,26 +177,27 @@ def test_fire(name):
     close(np.tril(actual), np.tril(arrays["bias_lower"]), rtol=1e-4, atol=1e-5)
 
 
-def test_gradient_of_fire():
-    """Its own, against JAX's of the network as two matrix products."""
+@pytest.mark.parametrize("far", [0, 40])
+def test_gradient_of_fire(far):
+    """Its own, against that of two matrix products; at 40 all shares are past the units' bends."""
     encoding = posenc_jax.make("fire", num_heads=3, hidden=5, init_length=6.0, rngs=nnx.Rngs(0))
     encoding.inner.bias[...] = jnp.linspace(-0.4, 0.3, 5)
     keys = jax.random.split(jax.random.key(0), 3)
     q, k, weights = (
         jax.random.normal(key, (2, 9, 3, n)) for key, n in zip(keys, (4, 4, 9), strict=True)
     )
-    tokens = Tokens.of(encoding, jnp.stack([jnp.arange(9), 2 * jnp.arange(9)]))
+    m, n = far + jnp.arange(9)[None], jnp.stack([jnp.arange(9), 2 * jnp.arange(9)])
 
     def ours(encoding):
-        return (logits(encoding, q, k, tokens) * jnp.swapaxes(weights, 1, 2)).sum()
+        sides = (Tokens.of(encoding, positions) for positions in (m, n))
+        return (logits(encoding, q, k, *sides) * jnp.swapaxes(weights, 1, 2)).sum()
 
     def plain(encoding):
         def psi(x):
             return jnp.log(jnp.abs(encoding.c[...] * x) + 1)
 
-        m = tokens.positions.astype(jnp.float32)
         reach = jnp.maximum(m, jnp.abs(encoding.length_multiplier[...] * 6.0))[..., None]
-        share = psi(m[:, :, None] - m[:, None]) / (psi(reach) + 1e-6)
+        share = psi(m[:, :, None] - n[:, None]) / (psi(reach) + 1e-6)
         bias = encoding.outer(jax.nn.relu(encoding.inner(share[..., None])))
         return (jnp.moveaxis(bias, -1, 1) * jnp.swapaxes(weights, 1, 2)).sum()
 
