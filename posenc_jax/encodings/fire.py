@@ -80,40 +80,50 @@ def _network_of_tile(share_BTS, units, outer_KH):
     """``_network``, fast where few units bend within the tile; which do is seen at run time.
 
     A unit bends at one share. Where all shares of the tile lie on one side of it, it is off or adds
-    a line, and the lines of all units are one.
+    a line, and the lines of all units are one. A share of 0 is left out, and has a bias of its own:
+    as long as the units' biases are near the 0 they start with, they bend next to it.
     """
     kernel, bias = units
-    ends = [kernel * share + bias for share in (share_BTS.min(), share_BTS.max())]
+    highest = share_BTS.max()
+    lowest = jnp.minimum(jnp.where(share_BTS > 0, share_BTS, jnp.inf).min(), highest)
+    ends = [kernel * share + bias for share in (lowest, highest)]
     is_on = (ends[0] > 0) & (ends[1] > 0)
     is_bent = ~is_on & ((ends[0] > 0) | (ends[1] > 0))
-    line = tuple((jnp.where(is_on, x, 0)[:, None] * outer_KH).sum(0) for x in units)
+
+    def sum_units(numbers_K, where_K):
+        return (jnp.where(where_K, numbers_K, 0)[:, None] * outer_KH).sum(0)
+
+    line = sum_units(kernel, is_on), sum_units(bias, is_on)
+    at_0 = sum_units(jax.nn.relu(bias), ~is_bent)
     # Those that bend come first.
     order_KK = jax.nn.one_hot(jnp.argsort(~is_bent), is_bent.size)
     ordered = [jnp.matmul(order_KK, x, precision="highest") for x in (*units, outer_KH)]
-    return _line_and_bent(share_BTS, line, ordered, is_bent.sum())
+    return _line_and_bent(share_BTS, line, at_0, ordered, is_bent.sum())
 
 
 @jax.custom_vjp
-def _line_and_bent(share_BTS, line, units, num_bent):
-    """A line for each head, slope and level ``[H]``, and the first ``num_bent`` of the units."""
+def _line_and_bent(share_BTS, line, at_0, units, num_bent):
+    """For each head, a slope and a level, or the bias at share 0; and the first of the units."""
     share_B1TS = share_BTS[:, None]
-    slope_1H11, level_1H11 = (x[None, :, None, None] for x in line)
+    slope_1H11, level_1H11, at_0_1H11 = (x[None, :, None, None] for x in (*line, at_0))
 
     def add_unit(i, bias_BHTS):
         kernel, bias, outer_H = (x[i] for x in units)
         return bias_BHTS + outer_H[None, :, None, None] * jax.nn.relu(kernel * share_B1TS + bias)
 
-    return jax.lax.fori_loop(0, num_bent, add_unit, slope_1H11 * share_B1TS + level_1H11)
+    start = jnp.where(share_B1TS == 0, at_0_1H11, slope_1H11 * share_B1TS + level_1H11)
+    return jax.lax.fori_loop(0, num_bent, add_unit, start)
 
 
 def _backward(operands, d_BHTS):
-    share_BTS, (slope_H, _), units, num_bent = operands
+    share_BTS, (slope_H, _), _, units, num_bent = operands
+    heads = range(slope_H.size)
 
     def by_share(slope_H):
-        return sum(slope_H[h] * d_BHTS[:, h] for h in range(slope_H.size))
+        return sum(slope_H[h] * d_BHTS[:, h] for h in heads)
 
     def by_slope_and_level(d_BHTS):
-        d_slope_H = jnp.stack([(d_BHTS[:, h] * share_BTS).sum() for h in range(slope_H.size)])
+        d_slope_H = jnp.stack([(d_BHTS[:, h] * share_BTS).sum() for h in heads])
         return d_slope_H, d_BHTS.sum((0, 2, 3))
 
     def add_unit(i, gradients):
@@ -131,7 +141,13 @@ def _backward(operands, d_BHTS):
 
     start = by_share(slope_H), [jnp.zeros_like(x) for x in units]
     d_share_BTS, d_units = jax.lax.fori_loop(0, num_bent, add_unit, start)
-    return d_share_BTS, by_slope_and_level(d_BHTS), d_units, None
+    d_slope_H, d_level_H = by_slope_and_level(d_BHTS)
+    d_at_0_H = jax.lax.cond(
+        share_BTS.min() == 0,
+        lambda: jnp.where(share_BTS[:, None] == 0, d_BHTS, 0).sum((0, 2, 3)),
+        lambda: jnp.zeros_like(d_level_H),
+    )
+    return d_share_BTS, (d_slope_H, d_level_H - d_at_0_H), d_at_0_H, d_units, None
 
 
 _line_and_bent.defvjp(lambda *operands: (_line_and_bent(*operands), operands), _backward)
