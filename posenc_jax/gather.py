@@ -84,8 +84,12 @@ def near_or_far(tile, reach: float, near, far, x):
     """
     if compares() or tile.q_positions is tile.k_positions:
         return near(x)  # kernels know no branches, and a token is not behind itself
-    nearest = tile.q_positions.min() - tile.k_positions.max()
-    return jax.lax.cond(nearest >= reach, far, near, x)
+    return jax.lax.cond(is_far(tile.q_positions, tile.k_positions, reach), far, near, x)
+
+
+def is_far(q_positions, k_positions, reach: float) -> jax.Array:
+    """Whether every key is ``reach`` or more behind every query."""
+    return q_positions.min() - k_positions.max() >= reach
 
 
 def row_products(x_BTHC, table) -> jax.Array:

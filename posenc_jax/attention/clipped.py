@@ -12,7 +12,15 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.strip import consecutive, may_be_consecutive
-from posenc_jax.gather import check_head_dim, compares, explicit_layout, pick, row_products, tally
+from posenc_jax.gather import (
+    check_head_dim,
+    compares,
+    explicit_layout,
+    is_far,
+    pick,
+    row_products,
+    tally,
+)
 
 _ROWS = 32  # queries that are looked up at once
 
@@ -47,16 +55,16 @@ def _add(logits_BHTS, q_BHTC, table_RC, q_positions, k_positions):
     distance = _distance(q_positions, k_positions)
     first, last = jnp.split(_products(q_BHTC, table_RC[:: size - 1]), 2, axis=-1)
     clipped = jnp.where(distance >= reach, first, jnp.where(distance <= -reach, last, 0))
-    is_far = _is_far(q_positions, k_positions, reach)
+    all_far = is_far(q_positions, k_positions, reach)
 
     def zeros(q_BHTC, _):
         return jnp.zeros((*q_BHTC.shape[:-1], size))
 
-    products_BHTR = jax.lax.cond(is_far, zeros, _products, q_BHTC, table_RC)
-    return _add_unclipped(logits_BHTS + clipped, products_BHTR, q_positions, k_positions, is_far)
+    products_BHTR = jax.lax.cond(all_far, zeros, _products, q_BHTC, table_RC)
+    return _add_unclipped(logits_BHTS + clipped, products_BHTR, q_positions, k_positions, all_far)
 
 
-def _add_unclipped(logits_BHTS, products_BHTR, q_positions, k_positions, is_far):
+def _add_unclipped(logits_BHTS, products_BHTR, q_positions, k_positions, all_far):
     """The products of pairs nearer than the table reaches, a few queries at a time, in place."""
     T, S = logits_BHTS.shape[2:]
     size, reach = products_BHTR.shape[-1], products_BHTR.shape[-1] // 2
@@ -81,7 +89,7 @@ def _add_unclipped(logits_BHTS, products_BHTR, q_positions, k_positions, is_far)
 
         return jax.lax.fori_loop(first, end, add_piece, logits_BHTS)
 
-    all_pieces = jnp.where(is_far, 0, pieces)
+    all_pieces = jnp.where(all_far, 0, pieces)
     if may_be_consecutive(q_positions, k_positions):
         # Queries are near some key from number ``start`` on, as far as number ``end``.
         start = k_positions[0, 0] - q_positions[0, 0] - reach
@@ -145,9 +153,9 @@ def _use_sums(function, weights_BHTS, table_RC, q_positions, k_positions, *opera
         sums_BHTR = _sums(weights_BHTS, size, q_positions, k_positions)
         return function(sums_BHTR, table_RC, *operands)
 
-    is_far = _is_far(q_positions, k_positions, size // 2)
+    all_far = is_far(q_positions, k_positions, size // 2)
     operands = weights_BHTS, table_RC, q_positions, k_positions, *operands
-    return jax.lax.cond(is_far, far, near, *operands)
+    return jax.lax.cond(all_far, far, near, *operands)
 
 
 def _sums(weights_BHTS, size, q_positions, k_positions):
@@ -188,10 +196,6 @@ def _gradient(sums_BHTR, x_BHTC, size):
     """By a table of so many rows, ``[R, C]``; there may be sums for the first of them alone."""
     rows_RC = jnp.einsum("bhtr,bhtc->rc", sums_BHTR, x_BHTC.astype(jnp.float32))
     return jnp.pad(rows_RC, ((0, size - len(rows_RC)), (0, 0)))
-
-
-def _is_far(q_positions, k_positions, reach):
-    return q_positions.min() - k_positions.max() >= reach
 
 
 def _distance(q_positions, k_positions):
