@@ -7,24 +7,27 @@ Array names carry their shape, one letter an axis:
     S  key tokens       C  channels of a head   G  query heads for each kv head
 """
 
-from posenc_jax import linen
-from posenc_jax.adapters import attention_fn
 from posenc_jax.attention import attend, logits, zigzag
-from posenc_jax.cache import Cache
-from posenc_jax.decode import generate
 from posenc_jax.describe import describe
-from posenc_jax.encoding import Encoding, Tile, Tokens
+from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
+from posenc_jax.flax import linen
+from posenc_jax.flax.attention_fn import attention_fn
 from posenc_jax.hf import from_hf
-from posenc_jax.layers import Layers
-from posenc_jax.loss import cross_entropy
+from posenc_jax.model.cache import Cache
+from posenc_jax.model.decode import generate
+from posenc_jax.model.layers import Layers
+from posenc_jax.model.loss import cross_entropy
+from posenc_jax.model.transformer import Transformer
 from posenc_jax.registry import REGISTRY, make
-from posenc_jax.transformer import Transformer
+from posenc_jax.tokens import Tokens
 
 __all__ = [
     "REGISTRY",
     "Cache",
     "Encoding",
+    "HeadShard",
     "Layers",
+    "Side",
     "Tile",
     "Tokens",
     "Transformer",
@@ -39,4 +42,4 @@ __all__ = [
     "make",
     "zigzag",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

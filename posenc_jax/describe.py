@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from posenc_jax.attention import attend
-from posenc_jax.encoding import Encoding, Tokens
+from posenc_jax.encoding import HOOKS, Encoding
+from posenc_jax.positions import text
+from posenc_jax.tokens import Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +44,6 @@ class Description:
         )
 
 
-_HOOKS = ("place", "embed", "prepare", "read", "rotate", "score", "mix", "aux_loss")
-
-
 def describe(
     encoding: Encoding,
     *,
@@ -71,9 +70,9 @@ def describe(
     parameters = sum(p.size for p in jax.tree.leaves(encoding))
 
     def layer(encoding, x_BTD, q, k, v):
-        positions = encoding.place(jnp.arange(length)[None])
-        x_BTD = encoding.embed(x_BTD, positions)
-        tokens = Tokens.of(encoding, positions).read(encoding, x_BTD)
+        tokens = Tokens.of(encoding, text(length))
+        x_BTD = encoding.embed(x_BTD, tokens)
+        tokens = tokens.read(encoding, x_BTD)
         # The sum keeps what ``embed`` adds, which attention itself does not use.
         return attend(encoding, q, k, v, tokens, implementation="dense"), x_BTD.sum()
 
@@ -83,7 +82,7 @@ def describe(
         arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
         return _count(jax.make_jaxpr(layer)(encoding, *arrays))
 
-    hooks = tuple(h for h in _HOOKS if getattr(type(encoding), h) is not getattr(Encoding, h))
+    hooks = tuple(name for name in HOOKS if name in encoding.hooks())
     return Description(
         type(encoding).__name__, parameters, flops(encoding), flops(Encoding()), hooks
     )

@@ -1,7 +1,7 @@
 """The protocol: what a positional encoding may do to a Transformer, and nothing more.
 
-A scheme subclasses :class:`Encoding` and overrides the hooks it needs, usually one. The base class
-overrides nothing, which makes it a scheme too: NoPE.
+A scheme subclasses :class:`Encoding` and overrides the hooks that it needs, usually one. The base
+class overrides nothing, which makes it a scheme too: NoPE.
 """
 
 import dataclasses
@@ -11,149 +11,106 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.gather import compares, rows
+from posenc_jax.lookup import compares, rows
+from posenc_jax.tokens import Tokens
+
+HOOKS = (
+    "place",
+    "prepare",
+    "embed",
+    "read",
+    "rotate",
+    "turn_values",
+    "turn_back",
+    "score",
+    "mix",
+    "aux_loss",
+)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Tokens:
-    """What attention knows about one side, queries or keys, beside their content.
+class Side:
+    """One side of attention, queries or keys, and which of the model's heads are given.
 
     Attributes:
-      positions: where the tokens are, int or float32, ``[B, T]`` or ``[A, B, T]``; ``B`` may be 1
-        (shared by the batch). Positions may repeat, skip, restart, be negative or fractional.
-      segment_ids: int ``[B, T]`` or None; tokens of different segments do not see each other.
-      prepared: what the encoding's ``prepare`` made of the positions, or its ``read`` made of the
-        layer's input: arrays with the tokens along axis 1.
-      index: the order the tokens came in, int32 ``[B, T]``, in any arrangement. Causality reads
-        this, never positions. None is the order they are written in, ``0 .. T - 1``, which
-        attention knows without looking and uses to leave out keys that no query may see.
+      heads: int32, the global numbers of the query heads, or of the kv heads, that are given. None
+        stands for all of them.
+      num_heads: how many query heads the whole model has (static).
+      num_kv_heads: how many kv heads the whole model has (static).
+      is_query: whether the heads are those of queries (static).
     """
 
-    positions: jax.Array
-    segment_ids: jax.Array | None = None
-    prepared: Any = None
-    index: jax.Array | None = None
+    heads: jax.Array | None
+    num_heads: int = dataclasses.field(metadata={"static": True})
+    num_kv_heads: int = dataclasses.field(metadata={"static": True})
+    is_query: bool = dataclasses.field(metadata={"static": True})
 
-    @classmethod
-    def of(cls, encoding, positions, segment_ids=None, length=None) -> "Tokens":
-        """Tokens in their written order, prepared for ``encoding``: call it once per forward.
+    def of_heads(self, values) -> jax.Array:
+        """Returns the rows of ``values``, one for each query head of the model, for these heads."""
+        if not self.is_query:
+            raise ValueError("of_heads is for queries: keys have kv heads, see of_kv_heads")
+        _check_rows(values, self.num_heads, "num_heads", "query heads")
+        return values if self.heads is None else _rows_of(values, self.heads)
 
-        ``length`` is the length a scheme may adapt to (dynamic NTK): a Python int, or an array
-        that broadcasts against ``[B, T]``. Default: the largest position of a token's own
-        sequence, or of its own segment, plus one, so that no document depends on its neighbours.
+    def of_kv_heads(self, values) -> jax.Array:
+        """Returns the rows of ``values``, one for each kv head of the model, for these heads.
+
+        A query head reads the row of the kv head that it attends to. Keys that were repeated for
+        more heads than ``values`` has rows read the row of the head they were repeated from.
         """
-        positions = check_positions(positions)
-        if length is None:
-            length = _own_length(positions, segment_ids)
-        return cls(positions, segment_ids, encoding.prepare(positions, length))
-
-    def read(self, encoding, x_BTD) -> "Tokens":
-        """These tokens with what ``encoding`` reads in ``x_BTD``: call it once per layer.
-
-        ``x_BTD`` is what the layer's queries and keys are projected from. Only data-dependent
-        schemes look at it; for all others this returns the tokens as they are.
-        """
-        return dataclasses.replace(self, prepared=encoding.read(x_BTD, self))
-
-    def part(self, start, count: int) -> "Tokens":
-        """``count`` of these tokens, from the one written at ``start`` on, which may be traced."""
-
-        def cut(x, axis=1):
-            return jax.lax.dynamic_slice_in_dim(x, start, count, axis)
-
-        index = start + jnp.arange(count, dtype=jnp.int32)[None]
-        return Tokens(
-            cut(self.positions, axis=self.positions.ndim - 1),
-            None if self.segment_ids is None else cut(self.segment_ids),
-            jax.tree.map(cut, self.prepared),
-            index if self.index is None else cut(self.index),
-        )
-
-    def order(self) -> jax.Array:
-        """``index``, written out."""
-        if self.index is not None:
-            return self.index
-        return jnp.arange(self.positions.shape[-1], dtype=jnp.int32)[None]
-
-
-def check_positions(positions) -> jax.Array:
-    """``positions`` as an array, refused if their type cannot count (bfloat16 reads 257 as 256)."""
-    positions = jnp.asarray(positions)
-    is_counting = jnp.issubdtype(positions.dtype, jnp.integer) or positions.dtype == jnp.float32
-    if not is_counting or positions.ndim not in (2, 3):
-        raise ValueError(
-            f"positions must be int or float32 of shape [B, T] or [A, B, T], not {positions.dtype} "
-            f"of shape {positions.shape}; cast to int32 or float32, add a batch axis with [None]"
-        )
-    return positions
-
-
-def _own_length(positions, segment_ids):
-    if positions.ndim == 3:
-        positions = positions.max(axis=0)
-    if segment_ids is None:
-        return positions.max(axis=-1, keepdims=True) + 1
-    positions, segment_ids = jnp.broadcast_arrays(positions, segment_ids)
-    # Sorted, a segment is one run, whatever order the tokens are laid out in.
-    order = jnp.argsort(segment_ids, axis=-1)
-    sorted_ids = jnp.take_along_axis(segment_ids, order, axis=-1)
-    starts = sorted_ids[:, 1:] != sorted_ids[:, :-1]
-    run = jnp.cumsum(jnp.pad(starts, ((0, 0), (1, 0))), axis=-1)
-    run = jnp.take_along_axis(run, jnp.argsort(order, axis=-1), axis=-1)
-    largest = jax.vmap(
-        lambda last, number: jax.ops.segment_max(last, number, num_segments=last.size)[number]
-    )
-    return largest(positions, run) + 1
+        if self.num_kv_heads % values.shape[0]:
+            _check_rows(values, self.num_kv_heads, "num_kv_heads", "kv heads")
+        heads = self.num_heads if self.is_query else self.num_kv_heads
+        group = heads // values.shape[0]
+        if self.heads is not None:
+            return _rows_of(values, self.heads // group)
+        return values if group == 1 else jnp.repeat(values, group, axis=0)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """One rectangle of the attention matrix, and everything a scheme may read about it.
+    """One rectangle of the attention matrix, and everything that a scheme may read about it.
 
     Attributes:
       q: queries after ``rotate``, ``[B, T, H, C]``.
       k: keys after ``rotate``, ``[B, S, K, C]``.
-      q_positions, k_positions: as in :class:`Tokens`.
-      q_index, k_index: as in :class:`Tokens`.
-      q_prepared, k_prepared: as in :class:`Tokens`.
-      scale: what the products of queries and keys were multiplied by, usually ``1 / sqrt(C)``.
-      heads: int32 ``[H]``, the *global* numbers of the heads in this tile. A scheme whose heads
-        differ must index its parameters with them, or it is wrong where heads are sharded.
-      num_heads: how many heads the whole model has (static).
+      q_tokens, k_tokens: the tokens of the queries and of the keys.
+      scale: the number that the products of queries and keys were multiplied by, usually
+        ``1 / sqrt(C)``.
+      heads: int32 ``[H]``, the *global* numbers of the query heads in this tile. None stands for
+        all of them. A scheme whose heads differ must take its parameters by :meth:`of_heads`, or it
+        is wrong where heads are sharded.
+      num_heads: how many query heads the whole model has (static).
     """
 
     q: jax.Array
     k: jax.Array
-    q_positions: jax.Array
-    k_positions: jax.Array
-    q_index: jax.Array
-    k_index: jax.Array
-    q_prepared: Any
-    k_prepared: Any
+    q_tokens: Tokens
+    k_tokens: Tokens
     scale: float | jax.Array
-    heads: jax.Array
+    heads: jax.Array | None
     num_heads: int = dataclasses.field(metadata={"static": True})
 
     def of_heads(self, values) -> jax.Array:
-        """The rows of ``values``, one for each head of the model, that belong to this tile."""
-        if values.shape[0] != self.num_heads:
-            raise ValueError(
-                f"the encoding was made for num_heads={values.shape[0]}, but attention has "
-                f"{self.num_heads} query heads"
-            )
-        return rows(values, self.heads) if compares() else values[self.heads]
+        """Returns the rows of ``values``, one for each query head of the model, for this tile."""
+        _check_rows(values, self.num_heads, "num_heads", "query heads")
+        return values if self.heads is None else _rows_of(values, self.heads)
 
     def distance(self) -> jax.Array:
-        """Query position minus key position, float32 ``[B, 1, T, S]``; positive looks back."""
-        if self.q_positions.ndim != 2 or self.k_positions.ndim != 2:
+        """Returns query position minus key position, float32 ``[B, 1, T, S]``.
+
+        A positive distance looks back.
+        """
+        q_positions, k_positions = self.q_tokens.positions, self.k_tokens.positions
+        if q_positions.ndim != 2 or k_positions.ndim != 2:
             raise ValueError(
                 "a distance needs one position axis, positions of shape [B, T], not "
-                f"{self.q_positions.shape} and {self.k_positions.shape}; pass one axis of them"
+                f"{q_positions.shape} and {k_positions.shape}; pass one axis of them"
             )
         # Subtract before the cast: two positions near 2^24 keep their exact distance.
-        distance = self.q_positions[:, None, :, None] - self.k_positions[:, None, None, :]
+        distance = q_positions[:, None, :, None] - k_positions[:, None, None, :]
         return distance.astype(jnp.float32)
 
 
@@ -163,65 +120,129 @@ class Encoding(nnx.Module):
     A causal decoder still tells order by how many tokens each position sees.
 
     Class attributes:
-      per_layer: the paper gives each layer its own parameters; ``make(..., num_layers=n)`` then
-        stacks them along a leading axis. ``prepare`` of such a scheme must not read parameters.
-      shift_invariant: adding a constant to every position changes nothing.
-      whole_rows: ``score`` needs every key that a query may see in one tile.
+      per_layer: whether the paper gives each layer its own parameters. ``make(..., num_layers=n)``
+        then stacks them along a leading axis. ``place``, ``prepare`` and ``embed`` of such a scheme
+        must not read parameters, because they run once for all layers.
+      whole_rows: whether ``score`` needs every key that a query may see in one tile.
+
+    Attributes:
+      stacked: the number of layers whose parameters this instance holds, or None if they are those
+        of one layer, or of all layers alike. ``of_layer`` gives one layer's own.
     """
 
     per_layer = False
-    shift_invariant = True
     whole_rows = False
+    stacked: int | None = None
+
+    def hooks(self) -> frozenset[str]:
+        """Returns the names of the hooks that this encoding overrides."""
+        return frozenset(
+            name for name in HOOKS if getattr(type(self), name) is not getattr(Encoding, name)
+        )
+
+    def of_layer(self, layer: int) -> "Encoding":
+        """Returns the encoding of one layer; the same encoding where layers share parameters."""
+        if self.stacked is None:
+            return self
+        return jax.tree.map(lambda p: p[layer], self).unstacked()
+
+    def unstacked(self) -> "Encoding":
+        """Returns this encoding marked as one layer's own, for a ``scan`` or ``vmap`` over layers."""
+        leaves, structure = jax.tree.flatten(self)
+        one = jax.tree.unflatten(structure, leaves)
+        one.stacked = None
+        return one
 
     def place(self, positions, key=None, length=None):
-        """Positions in, positions out, before every other hook.
+        """Takes positions and returns positions, before every other hook.
 
-        ``key`` is a fresh one in every training step and None elsewhere; ``length`` as in
+        ``key`` is a fresh one in every training step and None elsewhere; ``length`` is that of
         ``Tokens.of``.
         """
         del key, length
         return positions
 
-    def embed(self, x_BTD, positions):
-        """Token embeddings in, token embeddings with positions out."""
-        del positions
-        return x_BTD
-
     def prepare(self, positions, length) -> Any:
-        """Whatever ``rotate`` needs of the positions, any pytree; runs once per forward."""
+        """Returns whatever ``rotate`` and ``score`` need of the positions, once per forward pass.
+
+        It is any pytree of arrays with the tokens along axis 1, found in ``tokens.prepared``.
+        ``length`` is a Python int, or a float32 array that broadcasts against ``[B, T]``.
+        """
         del positions, length
 
-    def read(self, x_BTD, tokens: Tokens) -> Any:
-        """The layer's input in, ``prepared`` of this layer out; runs once per layer.
+    def embed(self, x_BTD, tokens: Tokens):
+        """Takes token embeddings and returns them with positions added."""
+        del tokens
+        return x_BTD
 
-        For schemes in which the content of the tokens between a query and a key decides how far
-        apart they are (FoX, PaTH, Selective RoPE): their gates, transitions and angles come from
-        the same input as queries and keys, which ``rotate`` and ``score`` do not see. Whatever
+    def read(self, x_BTD, tokens: Tokens) -> Any:
+        """Takes a layer's input and returns ``tokens.prepared`` of this layer.
+
+        It is for schemes in which the content of the tokens between a query and a key decides how
+        far apart they are (FoX, PaTH, Selective RoPE): their gates, transitions and angles come
+        from the same input as queries and keys, which ``rotate`` and ``score`` do not see. Whatever
         looks at several tokens must stay within ``tokens.segment_ids``.
         """
         del x_BTD
         return tokens.prepared
 
-    def rotate(self, x_BTHC, prepared, *, is_query: bool):
-        """Queries or keys in, queries or keys out; both may come out wider than they went in."""
-        del prepared, is_query
+    def rotate(self, x_BTHC, tokens: Tokens, side: Side):
+        """Takes queries or keys and returns them turned; they may come out wider."""
+        del tokens, side
         return x_BTHC
 
+    def turn_values(self, v_BSKC, tokens: Tokens, side: Side):
+        """Takes the values of the keys and returns them turned, before they are summed."""
+        del tokens, side
+        return v_BSKC
+
+    def turn_back(self, out_BTHC, tokens: Tokens, side: Side):
+        """Takes the attended sums of the queries and returns them turned back."""
+        del tokens, side
+        return out_BTHC
+
     def score(self, logits_BHTS, tile: Tile):
-        """Scaled float32 logits of one tile in, logits out."""
+        """Takes the scaled float32 logits of one tile and returns logits."""
         del tile
         return logits_BHTS
 
     def mix(self, out_BTHC, weights_BHTS, tile: Tile):
-        """The tile's weighted sum of values in, the same with values of positions added out.
+        """Takes a tile's weighted sum of values and adds what the weights make of positions.
 
-        ``weights_BHTS`` are those of the sum, float32 and not normalised; what is added must be
-        linear in them.
+        ``weights_BHTS`` are float32 and not normalised; what is added must be linear in them.
         """
         del weights_BHTS, tile
         return out_BTHC
 
     def aux_loss(self, key):
-        """A training objective of the scheme's own, a scalar added to the loss."""
+        """Returns a training objective of the scheme's own, a scalar that is added to the loss."""
         del key
         return 0.0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class HeadShard:
+    """An encoding for some of a model's query heads, as ``attend`` takes it inside ``shard_map``.
+
+    Attributes:
+      encoding: the scheme, with the parameters of every head.
+      heads: int32 ``[H]``, the global numbers of the query heads that attention is given.
+      num_heads: how many query heads the whole model has (static).
+    """
+
+    encoding: Encoding
+    heads: jax.Array
+    num_heads: int = dataclasses.field(metadata={"static": True})
+
+
+def _rows_of(values, heads):
+    return rows(values, heads) if compares() else values[heads]
+
+
+def _check_rows(values, count, argument, kind):
+    if values.shape[0] != count:
+        raise ValueError(
+            f"the encoding was made for {argument}={values.shape[0]}, but attention has {count} "
+            f"{kind}; pass {argument}={count} to make"
+        )

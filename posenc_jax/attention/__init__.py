@@ -1,20 +1,32 @@
 """Attention over any encoding, through one door."""
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from posenc_jax.attention import cpu
 from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
-from posenc_jax.attention.dense import dense, tile_logits
+from posenc_jax.attention.dense import dense, products
 from posenc_jax.attention.fused import cudnn_takes, fused, is_fusable
 from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import context_size, ring, zigzag
-from posenc_jax.encoding import Encoding, Tile, Tokens
+from posenc_jax.attention.rule import Rule
+from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
+from posenc_jax.tokens import Tokens
 
 __all__ = ["IMPLEMENTATIONS", "attend", "check_implementation", "logits", "zigzag"]
 
-IMPLEMENTATIONS = ("dense", "blockwise", "ring", "fused", "pallas")
+# An implementation attends in a tile that holds every query and key, both turned already.
+Implementation = Callable[[Encoding, Tile, jax.Array, Rule], jax.Array]
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "dense": dense,
+    "blockwise": blockwise,
+    "ring": ring,
+    "fused": fused,
+    "pallas": pallas,
+}
 
 # Up to so many logits in a head, and for so few queries, one product of everything is faster; see
 # docs/performance.md.
@@ -22,7 +34,7 @@ _FEW_LOGITS, _FEW_QUERIES = 2**19, 16
 
 
 def attend(
-    encoding: Encoding,
+    encoding: Encoding | HeadShard,
     q_BTHC,
     k_BSKC,
     v_BSKC,
@@ -30,139 +42,212 @@ def attend(
     k_tokens: Tokens | None = None,
     *,
     causal: bool = True,
-    window: int | None = None,
-    scale: float | None = None,
-    heads=None,
-    num_heads: int | None = None,
-    implementation: str | None = None,
-    block: int | None = None,
+    window: int | jax.Array | None = None,
+    scale: float | jax.Array | None = None,
+    implementation: str | Implementation | None = None,
 ) -> jax.Array:
-    """Softmax attention under ``encoding``, ``[B, T, H, C]``.
+    """Runs softmax attention under ``encoding``, and returns ``[B, T, H, C]``.
 
     Args:
-      encoding: any scheme; a per-layer one must be this layer's own.
+      encoding: any scheme; one with parameters for each layer must be this layer's own. Where the
+        heads given are only some of the model's, as inside ``shard_map``, say which:
+        ``HeadShard(encoding, heads, num_heads)``.
       q_BTHC: queries, not yet rotated.
       k_BSKC: keys, not yet rotated; query head h reads kv head ``h // (H / K)``.
       v_BSKC: values.
-      q_tokens: positions, order and segments of the queries, from ``Tokens.of(encoding, ...)``.
-      k_tokens: the same of the keys. Default: the keys are the queries' own tokens.
+      q_tokens: the queries' tokens, from ``Tokens.of(encoding, positions)``.
+      k_tokens: the keys' tokens. By default the keys are the queries' own tokens. New queries of a
+        longer text are a part of it: ``attend(e, q, k, v, tokens.part(start, T), tokens)``.
       causal: hide keys whose index is larger than the query's.
-      window: hide keys whose index is this much smaller than the query's, or more.
-      scale: multiplies the product of queries and keys; default ``1 / sqrt(C)``, with C as it was
-        before ``rotate``.
-      heads: int ``[H]`` global numbers of the query heads given here, where they are only some
-        of the model's ``num_heads`` (inside ``shard_map``). Default: all of them.
-      num_heads: how many query heads the whole model has. Default: H.
+      window: hide keys whose index is smaller than the query's by this much or more. It may be
+        traced, so that one ``scan`` runs over layers of different windows.
+      scale: multiplies the products of queries and keys; by default ``1 / sqrt(C)``, with C as it
+        was before ``rotate``.
       implementation: one of
 
-        - "dense": all logits at once, the reference;
-        - "blockwise": those of one tile at a time, memory linear in T;
+        - "dense": all logits at once, the reference, and the only one that can be differentiated
+          in forward mode or more than once;
+        - "blockwise": the logits of one tile at a time, in memory linear in T;
         - "ring": the same with tokens sharded over the mesh axis "context";
         - "fused": cuDNN's kernel or XLA's, for schemes that leave the logits alone;
-        - "pallas": our kernel for GPU and TPU, not measured yet.
+        - "pallas": our kernel for GPU and TPU, not measured yet;
+        - a function of the same arguments as these.
 
-        Default: ring, if there is such an axis and it divides the tokens; else fused, where cuDNN
-        takes bfloat16 or float16 in written order; else dense for few tokens, and blockwise for
-        many.
-      block: queries, and keys, in a tile of blockwise and ring. Default: by their number.
+        By default it is ring where the mesh has such an axis and it divides the tokens; else fused,
+        where cuDNN takes bfloat16 or float16 in written order; else dense for few tokens, with
+        gradients that suit a CPU, and blockwise for many.
 
     Logits are float32 whatever the inputs are. A query that may see no key gives zeros.
+
+    Raises:
+      ValueError: an argument does not fit the others; the message says which, and what to do.
     """
-    in_order = (k_tokens is None or k_tokens is q_tokens) and q_tokens.index is None
-    k_tokens = q_tokens if k_tokens is None else k_tokens
-    _check_shapes(q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens)
-    for name, value in (("window", window), ("block", block)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value} must be at least 1, or None")
-    tile = _tile(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens, scale, heads, num_heads)
-    segment_ids = q_tokens.segment_ids, k_tokens.segment_ids
     check_implementation(implementation)
+    encoding, tile, v_BSKC, k_side = _tile(
+        encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale
+    )
+    _check_window(window)
+    in_order = tile.q_tokens.index is None and tile.k_tokens.index is None
+    if in_order and tile.q.shape[1] != tile.k.shape[1]:
+        _check_order(tile, causal, window)
+        in_order = False
+    rule = Rule(window, causal, in_order)
     if implementation is None:
-        is_plain = causal and in_order and q_tokens.segment_ids is None
-        implementation = _choose(encoding, tile, v_BSKC, is_plain)
-    operands = encoding, tile, v_BSKC, segment_ids
-    rule: dict[str, Any] = dict(causal=causal, window=window)
-    match implementation:
-        case "dense":
-            return dense(*operands, **rule)
-        case "blockwise":
-            return blockwise(*operands, **rule, block=block)
-        case "ring":
-            return ring(*operands, **rule, block=block)
-        case "fused":
-            return fused(*operands, **rule, in_order=in_order)
-        case _:
-            return pallas(*operands, **rule, in_order=in_order)
-
-
-def check_implementation(implementation: str | None) -> None:
-    """Refuses what is no name of an implementation."""
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation={implementation!r} must be one of {IMPLEMENTATIONS}")
-
-
-def _choose(encoding, tile, v_BSKC, is_plain: bool) -> str:
-    """``is_plain``: causal over tokens in written order, without segments."""
-    B, T, H, _ = tile.q.shape
-    S = tile.k.shape[1]
-    devices = context_size()
-    if devices > 1 and T % devices == S % devices == 0:
-        return "ring"
-    if encoding.whole_rows:
-        return "dense" if B * H * T * S <= MOST_LOGITS else "blockwise"
-    on_gpu = jax.default_backend() == "gpu"
-    if on_gpu and is_plain and cudnn_takes(tile, v_BSKC) and is_fusable(encoding, tile, v_BSKC):
-        return "fused"
-    return "dense" if T * S <= _FEW_LOGITS or T < _FEW_QUERIES else "blockwise"
+        run = _choose(encoding, tile, v_BSKC, rule)
+    else:
+        run = IMPLEMENTATIONS.get(implementation, implementation)
+    q_side = Side(tile.heads, tile.num_heads, k_side.num_kv_heads, is_query=True)
+    return encoding.turn_back(run(encoding, tile, v_BSKC, rule), tile.q_tokens, q_side)
 
 
 def logits(
-    encoding: Encoding,
+    encoding: Encoding | HeadShard,
     q_BTHC,
     k_BSKC,
     q_tokens: Tokens,
     k_tokens: Tokens | None = None,
     *,
-    scale: float | None = None,
+    scale: float | jax.Array | None = None,
 ) -> jax.Array:
-    """What the softmax of ``attend`` sees, float32 ``[B, H, T, S]``, but for the mask.
+    """Returns what the softmax of ``attend`` sees but for the mask, float32 ``[B, H, T, S]``.
 
-    For looking at a scheme; see ``attend`` for the arguments.
+    It is the door for a mask, a soft cap or a softmax of one's own, and for looking at a scheme;
+    the arguments are those of ``attend``.
     """
+    encoding, tile, _, _ = _tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
+    return encoding.score(products(tile.q, tile.k) * tile.scale, tile)
+
+
+def check_implementation(implementation: str | Implementation | None) -> None:
+    """Refuses what is neither a function nor the name of an implementation."""
+    if implementation is None or callable(implementation) or implementation in IMPLEMENTATIONS:
+        return
+    raise ValueError(f"implementation={implementation!r} must be one of {[*IMPLEMENTATIONS]}")
+
+
+def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
+    B, T, H, _ = tile.q.shape
+    S = tile.k.shape[1]
+    devices = context_size()
+    if devices > 1 and T % devices == S % devices == 0:
+        return ring
+    if encoding.whole_rows:
+        return cpu.dense if B * H * T * S <= MOST_LOGITS else blockwise
+    is_plain = rule.causal and rule.in_order and tile.q_tokens.segment_ids is None
+    if is_plain and jax.default_backend() == "gpu" and is_fusable(encoding):
+        # Only cuDNN's half of the choice depends on the machine that runs the program.
+        if cudnn_takes(tile, v_BSKC, rule):
+            return fused
+    return cpu.dense if T * S <= _FEW_LOGITS or T < _FEW_QUERIES else blockwise
+
+
+def _tile(encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale):
+    """Returns the encoding, the one tile that is all of attention, the values and the keys' side."""
+    heads, num_heads = None, None
+    if isinstance(encoding, HeadShard):
+        encoding, heads, num_heads = encoding.encoding, encoding.heads, encoding.num_heads
+    _check_encoding(encoding)
     k_tokens = q_tokens if k_tokens is None else k_tokens
-    _check_shapes(q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens)
-    return tile_logits(encoding, _tile(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens, scale))
-
-
-def _tile(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens, scale, heads=None, num_heads=None):
-    return Tile(
-        q=encoding.rotate(q_BTHC, q_tokens.prepared, is_query=True),
-        k=encoding.rotate(k_BSKC, k_tokens.prepared, is_query=False),
-        q_positions=q_tokens.positions,
-        k_positions=k_tokens.positions,
-        q_index=q_tokens.order(),
-        k_index=k_tokens.order(),
-        q_prepared=q_tokens.prepared,
-        k_prepared=k_tokens.prepared,
+    _check_arrays(q_BTHC, k_BSKC, v_BSKC)
+    _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens)
+    H, K = q_BTHC.shape[2], k_BSKC.shape[2]
+    num_heads = H if num_heads is None else num_heads
+    num_kv_heads, k_heads = num_heads * K // H, None
+    if heads is not None:
+        k_heads = heads[:: H // K] // (num_heads // num_kv_heads)
+    q_side = Side(heads, num_heads, num_kv_heads, is_query=True)
+    k_side = Side(k_heads, num_heads, num_kv_heads, is_query=False)
+    tile = Tile(
+        q=encoding.rotate(_without_nan(q_BTHC, q_tokens), q_tokens, q_side),
+        k=encoding.rotate(_without_nan(k_BSKC, k_tokens), k_tokens, k_side),
+        q_tokens=q_tokens,
+        k_tokens=k_tokens,
         scale=q_BTHC.shape[-1] ** -0.5 if scale is None else scale,
-        heads=jnp.arange(q_BTHC.shape[2]) if heads is None else heads,
-        num_heads=q_BTHC.shape[2] if num_heads is None else num_heads,
+        heads=heads,
+        num_heads=num_heads,
     )
+    return encoding, tile, encoding.turn_values(v_BSKC, k_tokens, k_side), k_side
 
 
-def _check_shapes(q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens):
-    B, T, H, C = q_BTHC.shape
-    _, S, K, _ = k_BSKC.shape
+def _without_nan(x_BTHC, tokens):
+    """Makes NaN of a token whose position is NaN, which a table of distances would swallow."""
+    if not jnp.issubdtype(tokens.positions.dtype, jnp.floating):
+        return x_BTHC
+    is_nan = jnp.isnan(tokens.positions)
+    is_nan = is_nan if is_nan.ndim == 2 else is_nan.any(-1)
+    return jnp.where(is_nan[:, :, None, None], jnp.nan, x_BTHC)
+
+
+def _check_encoding(encoding):
+    if not isinstance(encoding, Encoding):
+        raise ValueError(
+            f"encoding must be an Encoding, as posenc_jax.make gives it, not {type(encoding).__name__}"
+        )
+    if encoding.stacked is not None:
+        raise ValueError(
+            f"this {type(encoding).__name__} holds the parameters of {encoding.stacked} layers; give "
+            "attention one layer's own, encoding.of_layer(i), or make it without num_layers="
+        )
+
+
+def _check_arrays(q_BTHC, k_BSKC, v_BSKC):
+    arrays = {"q": q_BTHC, "k": k_BSKC, "v": v_BSKC}
+    shapes = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
+    if any(jnp.ndim(x) != 4 for x in arrays.values()):
+        raise ValueError(f"queries, keys and values must be [B, T, H, C], not {shapes}")
+    for name, x in arrays.items():
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"{name} must be floating-point numbers, not {x.dtype}")
+    (B, _, H, C), (_, S, K, _) = q_BTHC.shape, k_BSKC.shape
     if k_BSKC.shape != (B, S, K, C) or v_BSKC.shape[:3] != (B, S, K) or H % K:
         raise ValueError(
-            f"q {q_BTHC.shape}, k {k_BSKC.shape} and v {v_BSKC.shape} do not fit: q must be "
-            "[B, T, H, C], k and v [B, S, K, C] with H a multiple of K"
+            f"{shapes} do not fit: q must be [B, T, H, C], and k and v [B, S, K, C] with H a "
+            "multiple of K"
         )
-    for name, tokens, length in (("q_tokens", q_tokens, T), ("k_tokens", k_tokens, S)):
-        if tokens.positions.shape[-2:] not in ((B, length), (1, length)):
+    if 0 in q_BTHC.shape or 0 in v_BSKC.shape:
+        raise ValueError(f"attention needs at least one query and one key, not {shapes}")
+
+
+def _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens):
+    for name, tokens, x in (("q_tokens", q_tokens, q_BTHC), ("k_tokens", k_tokens, k_BSKC)):
+        if not isinstance(tokens, Tokens):
+            raise ValueError(
+                f"{name} must be Tokens, not {type(tokens).__name__}: pass Tokens.of(encoding, "
+                "positions)"
+            )
+        B, length = x.shape[:2]
+        if tokens.positions.shape[:2] not in ((B, length), (1, length)):
             raise ValueError(
                 f"{name} has positions of shape {tokens.positions.shape}, but attention is over "
                 f"{length} tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
             )
+        if tokens.prepared is None and "read" in encoding.hooks():
+            raise ValueError(
+                f"{type(encoding).__name__} depends on the layer's input: pass "
+                f"tokens.read(encoding, x) as {name}, where x [B, T, D] is what queries and keys "
+                "are projected from"
+            )
+        if tokens.prepared is None and "prepare" in encoding.hooks():
+            raise ValueError(
+                f"{name} was not prepared for {type(encoding).__name__}: make it by "
+                "Tokens.of(encoding, positions)"
+            )
     if (q_tokens.segment_ids is None) != (k_tokens.segment_ids is None):
         raise ValueError("segment_ids must be given for both queries and keys, or for neither")
+
+
+def _check_window(window):
+    if window is None or (isinstance(window, jax.Array) and jnp.issubdtype(window.dtype, jnp.integer)):
+        return
+    if isinstance(window, bool) or not isinstance(window, int | np.integer) or window < 1:
+        raise ValueError(f"window={window!r} must be a whole number of keys, 1 or more, or None")
+
+
+def _check_order(tile, causal, window):
+    if causal or window is not None:
+        raise ValueError(
+            f"{tile.q.shape[1]} queries and {tile.k.shape[1]} keys do not say in which order they "
+            "were written, which a causal mask and a window need: pass tokens.part(start, "
+            f"{tile.q.shape[1]}) as q_tokens and tokens as k_tokens, where tokens are those of all "
+            "keys, or set causal=False"
+        )

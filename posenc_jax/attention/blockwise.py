@@ -15,26 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from posenc_jax.attention.dense import FLOOR, TINY, visible
+from posenc_jax.attention.dense import FLOOR, TINY
+from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.tokens import Tokens
+
+# The most logits of a tile with whole rows: 64 MiB, and a few times as much on the way.
+MOST_LOGITS = 2**24
 
 
-class Side(NamedTuple):
-    """Queries, or keys and values, heads first, with what is known about them."""
+class Rows(NamedTuple):
+    """Queries, or keys and values, heads first, with their tokens."""
 
     x: Any  # queries [B, K, G, T, C] or keys [B, K, S, C], rotated
     v: Any  # values [B, K, S, C]; None with queries
-    positions: Any  # [B, T] or [A, B, T]
-    index: Any  # [B, T]
-    segment_ids: Any  # [B, T] or None
-    prepared: Any  # leaves [B, T, ...]
+    tokens: Any  # Tokens whose index is written out; gradients keep their structure
 
 
-# Of a tile with whole rows: 64 MiB, and a few times as much on the way.
-MOST_LOGITS = 2**24
-
-# Where each of them has its tokens.
-AXES = Side(x=-2, v=-2, positions=-1, index=1, segment_ids=1, prepared=1)
+# AXES says where each part of Rows has its tokens.
+AXES = Rows(x=-2, v=-2, tokens=1)
 
 
 class Shared(NamedTuple):
@@ -43,6 +42,7 @@ class Shared(NamedTuple):
     encoding: Encoding
     scale: Any  # None where it is a number of the plan
     heads: Any
+    window: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,6 @@ class Plan:
     """What is known before any array is."""
 
     causal: bool
-    window: int | None
     scale: float | None
     num_heads: int
     q_block: int
@@ -58,37 +57,27 @@ class Plan:
 
 
 class _Block(NamedTuple):
-    """Some consecutive tokens of a side."""
+    """Some consecutive tokens of queries or of keys."""
 
-    side: Side
+    rows: Rows
     start: Any
     is_new: Any  # bool [size], or None for all: the last block may begin within the one before
 
 
 def blockwise(
-    encoding: Encoding,
-    tile: Tile,
-    v_BSKC,
-    segment_ids,
-    *,
-    causal: bool,
-    window: int | None,
-    block: int | None = None,
-):
-    """Softmax attention over a tile that holds every query and key; see ``attend``.
+    encoding: Encoding, tile: Tile, v_BSKC, rule: Rule, *, block: int | None = None
+) -> jax.Array:
+    """Attends tile by tile over all queries and keys, ``[B, T, H, C]``; see ``attend``.
 
     ``block`` is the number of queries, and of keys, in one tile of the loop; by default it follows
     from how many there are. A scheme that needs whole rows gets a few queries and every key.
     """
-    plan, *operands = take_apart(
-        encoding, tile, v_BSKC, segment_ids, causal=causal, window=window, block=block
-    )
-    out_BKGTC = _attend(plan, *operands)
-    return out_BKGTC.transpose(0, 3, 1, 2, 4).reshape(*tile.q.shape[:3], -1)
+    plan, *operands = take_apart(encoding, tile, v_BSKC, rule, block)
+    return put_together(_attend(plan, *operands))
 
 
-def take_apart(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=None):
-    """The plan, queries, keys, and what all tiles share."""
+def take_apart(encoding, tile, v_BSKC, rule, block=None):
+    """Returns the plan, queries, keys, and what all tiles share."""
     B, T, H, C = tile.q.shape
     S, K = v_BSKC.shape[1:3]
     k_block = block
@@ -99,19 +88,27 @@ def take_apart(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=Non
         block = k_block = 128 if max(T, S) <= 512 else 512
     is_number = isinstance(tile.scale, int | float)
     plan = Plan(
-        causal=causal,
-        window=window,
+        causal=rule.causal,
         scale=tile.scale if is_number else None,
         num_heads=tile.num_heads,
         q_block=min(block, T),
         k_block=min(k_block, S),
     )
     q_BKGTC = tile.q.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
-    k_BKSC, v_BKSC = tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2)
-    q_segments, k_segments = segment_ids
-    queries = Side(q_BKGTC, None, tile.q_positions, tile.q_index, q_segments, tile.q_prepared)
-    keys = Side(k_BKSC, v_BKSC, tile.k_positions, tile.k_index, k_segments, tile.k_prepared)
-    return plan, queries, keys, Shared(encoding, None if is_number else tile.scale, tile.heads)
+    queries = Rows(q_BKGTC, None, _with_order(tile.q_tokens))
+    keys = Rows(tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2), _with_order(tile.k_tokens))
+    window = None if rule.window is None else jnp.asarray(rule.window, jnp.int32)
+    return plan, queries, keys, Shared(encoding, None if is_number else tile.scale, tile.heads, window)
+
+
+def put_together(out_BKGTC) -> jax.Array:
+    """Returns ``[B, T, H, C]``, as queries come in."""
+    B, K, G, T, C = out_BKGTC.shape
+    return out_BKGTC.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, C)
+
+
+def _with_order(tokens):
+    return dataclasses.replace(tokens, index=tokens.order())
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -137,27 +134,27 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 def forward(plan, queries, keys, shared):
     """Attention ``[B, K, G, T, C]`` and the log-sum-exp of each row ``[B, K, G, T]``, float32."""
-    first, end, _, _ = _visits(plan, queries, keys)
+    first, end, _, _ = _visits(plan, queries, keys, shared)
 
     def rows(i, results):
         out, lse = results
         q = _block(queries, i, plan.q_block)
-        zeros = _zero_rows(q.side, keys)
+        zeros = _zero_rows(q.rows, keys)
 
         def add_keys(j, running):
             largest, total, values = running
             k = _block(keys, j, plan.k_block)
-            tile = _tile(plan, shared, q.side, k.side)
-            logits = shared.encoding.score(_products(q.side, k.side) * tile.scale, tile)
+            tile = _tile(plan, shared, q.rows, k.rows)
+            logits = shared.encoding.score(_products(q.rows, k.rows) * tile.scale, tile)
             # Queries that two blocks share are computed twice, to the same numbers.
-            seen = _seen(plan, tile, q._replace(is_new=None), k)
+            seen = _seen(plan, shared, q._replace(is_new=None), k)
             logits = jnp.where(seen, logits, -jnp.inf)
             logits = logits.reshape(*largest.shape, -1)
             highest = jnp.maximum(largest, logits.max(-1))
             shrink = jnp.exp(largest - highest)
             weights = jnp.exp(logits - highest[..., None])
             total = total * shrink + weights.sum(-1)
-            added = _dot("bkgts,bksc->bkgtc", weights.astype(k.side.v.dtype), k.side.v)
+            added = _dot("bkgts,bksc->bkgtc", weights.astype(k.rows.v.dtype), k.rows.v)
             added = _mix(shared.encoding, added, weights, tile)
             return highest, total, values * shrink[..., None] + added
 
@@ -173,70 +170,38 @@ def forward(plan, queries, keys, shared):
 
 
 def backward(plan, queries, keys, shared, d_out, lse, delta):
-    """Gradients by the floating-point arrays of both sides and of what they share, float32.
+    """Returns the gradients by the floating-point arrays of queries, keys and ``shared``, float32.
 
     ``d_out [B, K, G, T, C]`` is the output's gradient, ``delta`` its product with the output, row
-    by row, and ``lse`` as ``forward`` gives it, both ``[B, K, G, T]``. In the place of all other
-    arrays is None.
+    by row, and ``lse`` as ``forward`` gives it, both ``[B, K, G, T]``. All other arrays have None
+    in their place.
     """
-    _, _, first, end = _visits(plan, queries, keys)
+    _, _, first, end = _visits(plan, queries, keys, shared)
     d_out = d_out.astype(keys.v.dtype)
     # XLA:CPU is slow at products whose left side it must transpose. Those over queries get it
     # transposed once, and are summed transposed; the barrier keeps XLA from undoing the choice.
     q_turned, d_out_turned = lax.optimization_barrier(
         (jnp.moveaxis(queries.x, -1, 2), jnp.moveaxis(d_out, -1, 2))
     )
-    shared_floats, shared_rest = split(shared)
 
     def columns(j, gradients):
         d_queries, d_keys, d_shared = gradients
         k = _block(keys, j, plan.k_block)
-        k_floats, k_rest = split(k.side)
 
         def add_queries(i, running):
             d_queries, d_k, d_shared, dk_turned, dv_turned = running
             q = _block(queries, i, plan.q_block)
-            q_floats, q_rest = split(q.side)
-            d_out_rows = _take(d_out, q, -2)
-
-            def scheme_and_tile(shared_floats, q_floats, k_floats):
-                common = join(shared_floats, shared_rest)
-                sides = join(q_floats, q_rest), join(k_floats, k_rest)
-                return common.encoding, _tile(plan, common, *sides)
-
-            def score(products, *floats):
-                encoding, tile = scheme_and_tile(*floats)
-                return encoding.score(products * tile.scale, tile)
-
-            def mix(weights, *floats):
-                encoding, tile = scheme_and_tile(*floats)
-                return _mix(encoding, jnp.zeros_like(d_out_rows, jnp.float32), weights, tile)
-
-            floats = shared_floats, q_floats, k_floats
-            logits, pull_score = jax.vjp(score, _products(q.side, k.side), *floats)
-            seen = _seen(plan, _tile(plan, shared, q.side, k.side), q, k)
-            logits = jnp.where(seen, logits, -jnp.inf).reshape(*d_out_rows.shape[:-1], -1)
-            weights = jnp.exp(logits - _take(lse, q, -1)[..., None])
-
-            _, pull_mix = jax.vjp(mix, weights, *floats)
-            d_weights, *by_mix = pull_mix(d_out_rows.astype(jnp.float32))
-            d_weights = d_weights + _dot("bkgtc,bksc->bkgts", d_out_rows, k.side.v)
-            d_logits = weights * (d_weights - _take(delta, q, -1)[..., None])
-            d_products, *by_score = pull_score(_heads(d_logits))
-
-            d_products = d_products.reshape(weights.shape).astype(k.side.x.dtype)
-            weights = weights.astype(k.side.v.dtype)
+            rows = _take(d_out, q, -2), _take(lse, q, -1), _take(delta, q, -1)
+            weights, d_products, of_tile = _tile_gradients(plan, q, k, shared, *rows)
             dk_turned += _sum_over_queries(_take(q_turned, q, -1), d_products)
             dv_turned += _sum_over_queries(_take(d_out_turned, q, -1), weights)
-            d_shared, d_q, d_k = add_gradients(
-                (d_shared, zero_gradients(q.side), d_k),
-                add_gradients(tuple(by_score), tuple(by_mix)),
-            )
-            d_q = d_q._replace(x=d_q.x + _dot("bkgts,bksc->bkgtc", d_products, k.side.x))
+            zeros = zero_gradients(q.rows)
+            d_shared, d_q, d_k = add_gradients((d_shared, zeros, d_k), of_tile)
+            d_q = d_q._replace(x=d_q.x + _dot("bkgts,bksc->bkgtc", d_products, k.rows.x))
             return _put(d_queries, d_q, q.start), d_k, d_shared, dk_turned, dv_turned
 
-        zeros = (jnp.zeros_like(x.swapaxes(-1, -2), jnp.float32) for x in (k.side.x, k.side.v))
-        running = d_queries, zero_gradients(k.side), d_shared, *zeros
+        zeros = (jnp.zeros_like(x.swapaxes(-1, -2), jnp.float32) for x in (k.rows.x, k.rows.v))
+        running = d_queries, zero_gradients(k.rows), d_shared, *zeros
         running = lax.fori_loop(first[j], end[j], add_queries, running)
         d_queries, d_k, d_shared, dk_turned, dv_turned = running
         d_k = d_k._replace(x=d_k.x + dk_turned.swapaxes(-1, -2), v=dv_turned.swapaxes(-1, -2))
@@ -246,19 +211,52 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
     return lax.fori_loop(0, first.shape[0], columns, start)
 
 
+def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
+    """Computes one tile again, and returns its weights and the gradient by its products.
+
+    Both are ``[B, K, G, T, S]``, in the types of the values and of the keys. The third result are
+    the gradients by what the scheme's hooks read of ``shared``, queries and keys.
+    """
+    trees = shared, q.rows, k.rows
+    floats, rest = zip(*(split(tree) for tree in trees), strict=True)
+
+    def scheme_and_tile(*floats):
+        common, *rows = (join(*pair) for pair in zip(floats, rest, strict=True))
+        return common.encoding, _tile(plan, common, *rows)
+
+    def score(products, *floats):
+        encoding, tile = scheme_and_tile(*floats)
+        return encoding.score(products * tile.scale, tile)
+
+    def mix(weights, *floats):
+        encoding, tile = scheme_and_tile(*floats)
+        return _mix(encoding, jnp.zeros_like(d_out, jnp.float32), weights, tile)
+
+    logits, pull_score = jax.vjp(score, _products(q.rows, k.rows), *floats)
+    logits = jnp.where(_seen(plan, shared, q, k), logits, -jnp.inf)
+    weights = jnp.exp(logits.reshape(*d_out.shape[:-1], -1) - lse[..., None])
+    _, pull_mix = jax.vjp(mix, weights, *floats)
+    d_weights, *by_mix = pull_mix(d_out.astype(jnp.float32))
+    d_weights = d_weights + _dot("bkgtc,bksc->bkgts", d_out, k.rows.v)
+    d_products, *by_score = pull_score(_heads(weights * (d_weights - delta[..., None])))
+    d_products = _grouped(d_products, weights).astype(k.rows.x.dtype)
+    return weights.astype(k.rows.v.dtype), d_products, add_gradients(tuple(by_score), tuple(by_mix))
+
+
 _dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-def _visits(plan, queries, keys):
-    """The first block of keys that each block of queries visits and the one after its last; and
-    the same of queries for each block of keys."""
+def _visits(plan, queries, keys, shared):
+    """Returns the first block of keys that each block of queries visits, and the one after its
+    last; and the same of queries for each block of keys."""
+    queries, keys = queries.tokens, keys.tokens
     q_lowest, q_highest = _bounds(queries.index, plan.q_block)
     k_lowest, k_highest = _bounds(keys.index, plan.k_block)
     visit = jnp.ones((q_lowest.shape[0], k_lowest.shape[0]), bool)
     if plan.causal:
         visit &= q_highest[:, None] >= k_lowest[None]
-    if plan.window is not None:
-        visit &= q_lowest[:, None] - k_highest[None] < plan.window
+    if shared.window is not None:
+        visit &= q_lowest[:, None] - k_highest[None] < shared.window
     if queries.segment_ids is not None:
         q_lowest, q_highest = _bounds(queries.segment_ids, plan.q_block)
         k_lowest, k_highest = _bounds(keys.segment_ids, plan.k_block)
@@ -284,14 +282,14 @@ def _first_and_end(visit):
     return jnp.argmax(visit, axis=1), jnp.where(visit.any(axis=1), end, 0)
 
 
-def _block(side: Side, i, size: int) -> _Block:
-    count = side.index.shape[1]
+def _block(rows: Rows, i, size: int) -> _Block:
+    count = rows.tokens.count
     start = jnp.minimum(i * size, count - size)
     cut = jax.tree.map(
         lambda axis, part: jax.tree.map(
             lambda x: lax.dynamic_slice_in_dim(x, start, size, axis), part
         ),
-        *(AXES, side),
+        *(AXES, rows),
     )
     is_new = None if count % size == 0 else start + jnp.arange(size) >= i * size
     return _Block(cut, start, is_new)
@@ -299,10 +297,10 @@ def _block(side: Side, i, size: int) -> _Block:
 
 def _take(x, block: _Block, axis: int):
     """The part of ``x`` that belongs to the tokens of ``block``."""
-    return lax.dynamic_slice_in_dim(x, block.start, block.side.index.shape[1], axis)
+    return lax.dynamic_slice_in_dim(x, block.start, block.rows.tokens.count, axis)
 
 
-def _put(total: Side, part: Side, start) -> Side:
+def _put(total: Rows, part: Rows, start) -> Rows:
     """``total`` with ``part`` added from token ``start`` on."""
 
     def add_at(axis, total, part):
@@ -315,28 +313,25 @@ def _put(total: Side, part: Side, start) -> Side:
     )
 
 
-def _tile(plan: Plan, shared: Shared, q: Side, k: Side) -> Tile:
+def _tile(plan: Plan, shared: Shared, q: Rows, k: Rows) -> Tile:
     B, _, _, T, C = q.x.shape
     return Tile(
         q=q.x.transpose(0, 3, 1, 2, 4).reshape(B, T, -1, C),
         k=k.x.swapaxes(1, 2),
-        q_positions=q.positions,
-        k_positions=k.positions,
-        q_index=q.index,
-        k_index=k.index,
-        q_prepared=q.prepared,
-        k_prepared=k.prepared,
+        q_tokens=q.tokens,
+        k_tokens=k.tokens,
         scale=shared.scale if plan.scale is None else plan.scale,
         heads=shared.heads,
         num_heads=plan.num_heads,
     )
 
 
-def _products(q: Side, k: Side):
+def _products(q: Rows, k: Rows):
     """float32 ``[B, H, T, S]``; the query heads of a kv head are rows of one product."""
     B, K, G, T, C = q.x.shape
     products = _dot("bktc,bksc->bkts", q.x.reshape(B, K, G * T, C), k.x)
-    return products.reshape(B, K * G, T, -1)
+    # In two steps, because a mesh of Explicit axes cannot follow both at once.
+    return products.reshape(B, K, G, T, -1).reshape(B, K * G, T, -1)
 
 
 def _sum_over_queries(turned_BKCGT, matrix_BKGTS):
@@ -358,9 +353,15 @@ def _heads(x_BKGTS):
     return x_BKGTS.reshape(B, K * G, T, S)
 
 
-def _seen(plan, tile, q: _Block, k: _Block):
-    """bool, broadcasts against ``[B, H, T, S]``: pairs that are visible and not counted twice."""
-    seen = visible(tile, (q.side.segment_ids, k.side.segment_ids), plan.causal, plan.window)
+def _grouped(x_BHTS, like_BKGTS):
+    return x_BHTS.reshape(like_BKGTS.shape)
+
+
+def _seen(plan, shared, q: _Block, k: _Block):
+    """Returns bool, broadcast against ``[B, H, T, S]``: pairs that are visible and not counted
+    twice."""
+    rule = Rule(shared.window, plan.causal, in_order=False)
+    seen = rule.visible(q.rows.tokens, k.rows.tokens)
     seen = True if seen is None else seen
     if q.is_new is not None:
         seen &= q.is_new[None, None, :, None]
@@ -369,7 +370,7 @@ def _seen(plan, tile, q: _Block, k: _Block):
     return seen
 
 
-def _zero_rows(queries: Side, keys: Side):
+def _zero_rows(queries: Rows, keys: Rows):
     """float32 ``[B, K, G, T, C]`` with the C of values, laid out on a mesh as queries are."""
     zeros = jnp.zeros_like(queries.x[..., :1], jnp.float32)
     return jnp.broadcast_to(zeros, (*zeros.shape[:-1], keys.v.shape[-1]))

@@ -24,6 +24,7 @@ from posenc_jax.attention.blockwise import (
     backward,
     cotangents,
     forward,
+    put_together,
     split,
     take_apart,
     zero_gradients,
@@ -55,11 +56,12 @@ def zigzag(length: int, devices: int) -> np.ndarray:
     return np.stack([pieces[0], pieces[1, ::-1]], axis=1).reshape(-1)
 
 
-def ring(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=None):
-    """Softmax attention as ``attend`` has it, tokens sharded over the mesh axis ``context``.
+def ring(encoding, tile, v_BSKC, rule, *, block: int | None = None) -> jax.Array:
+    """Attends as ``attend`` does, over tokens that are sharded over the mesh axis ``context``.
 
     Called on whole arrays, under ``jax.set_mesh``, as everything else in a jitted program; other
     axes of the mesh keep what they shard. Every length must be a multiple of the size of the axis.
+    ``block`` is that of ``blockwise``.
 
     Raises:
       ValueError: there is no such axis, or it does not divide a length.
@@ -76,15 +78,12 @@ def ring(encoding, tile, v_BSKC, segment_ids, *, causal, window, block=None):
                 f"{x.shape[1]} {name} do not divide over the {mesh.shape[AXIS]} devices of the "
                 f'mesh axis "{AXIS}"; pad them'
             )
-    plan, *operands = take_apart(
-        encoding, tile, v_BSKC, segment_ids, causal=causal, window=window, block=block
-    )
+    plan, *operands = take_apart(encoding, tile, v_BSKC, rule, block)
     devices = context_size()
     plan = dataclasses.replace(plan, q_block=min(plan.q_block, tile.q.shape[1] // devices))
     if not encoding.whole_rows:
         plan = dataclasses.replace(plan, k_block=min(plan.k_block, tile.k.shape[1] // devices))
-    out_BKGTC = _attend(plan, *operands)
-    return out_BKGTC.transpose(0, 3, 1, 2, 4).reshape(*tile.q.shape[:3], -1)
+    return put_together(_attend(plan, *operands))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -160,15 +159,15 @@ def _on_each_device(function, in_specs, out_specs):
     )
 
 
-def _specs(side):
-    """Every array of ``side`` cut along its tokens."""
-    return _map(lambda x, axis: PartitionSpec(*(None,) * axis, AXIS), side)
+def _specs(rows):
+    """Returns the spec of every array of ``rows``, cut along its tokens."""
+    return _map(lambda x, axis: PartitionSpec(*(None,) * axis, AXIS), rows)
 
 
-def _map(function, side):
-    """``function`` of each array of ``side`` and the number of its axis of tokens."""
+def _map(function, rows):
+    """Calls ``function`` with each array of ``rows`` and the number of its axis of tokens."""
     return jax.tree.map(
-        lambda axis, part: jax.tree.map(lambda x: function(x, axis % x.ndim), part), AXES, side
+        lambda axis, part: jax.tree.map(lambda x: function(x, axis % x.ndim), part), AXES, rows
     )
 
 

@@ -20,7 +20,7 @@ side by side are concatenated).
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.attention.pallas.hooks import Hooks, leaves_of_sides, used_leaves
+from posenc_jax.attention.pallas.hooks import Hooks, used_leaves
 from posenc_jax.attention.pallas.kernels import Kernels
 from posenc_jax.attention.pallas.operands import of_heads, of_tokens, widened
 
@@ -28,18 +28,21 @@ from posenc_jax.attention.pallas.operands import of_heads, of_tokens, widened
 _SIZES = {"cpu": 16, "gpu": 64, "tpu": 128}
 
 
-def pallas(
-    encoding, tile, v_BSKC, segment_ids, *, causal: bool, in_order: bool, window: int | None
-):
-    """Softmax attention over a tile that holds every query and key; see ``attend``.
+def pallas(encoding, tile, v_BSKC, rule) -> jax.Array:
+    """Attends in our kernels over all queries and keys; see ``attend``.
 
     Raises:
-      ValueError: ``score`` needs whole rows, or all heads in one tile.
+      ValueError: ``score`` needs whole rows, or all heads in one tile; or the window is traced.
     """
     if encoding.whole_rows:
         raise ValueError(
             f'implementation="pallas" cannot run {type(encoding).__name__}, whose score needs '
             'whole rows of logits; use "blockwise" or "dense"'
+        )
+    if isinstance(rule.window, jax.Array):
+        raise ValueError(
+            'implementation="pallas" needs a window that is a Python int, not a traced array; use '
+            '"blockwise"'
         )
     size = _SIZES[jax.default_backend()]
     hooks = Hooks(encoding, tile, v_BSKC.shape[-1], size)
@@ -49,27 +52,20 @@ def pallas(
         q, k = widened(q), widened(k)
     if not hooks.read_output:
         v = widened(v)
-    q_segments, k_segments = (None if ids is None else of_tokens(ids, size) for ids in segment_ids)
-    q_leaves, k_leaves = leaves_of_sides(tile)
-    q_side = {
-        "q": of_heads(q, size),
-        "index": of_tokens(tile.q_index, size),
-        "segment_ids": q_segments,
-        "leaves": used_leaves(q_leaves, hooks.q_used, size),
-    }
-    k_side = {
-        "k": of_heads(k, size),
-        "v": of_heads(v, size),
-        "index": of_tokens(tile.k_index, size),
-        "segment_ids": k_segments,
-        "leaves": used_leaves(k_leaves, hooks.k_used, size),
-    }
+    q_side = _side(tile.q_tokens, hooks.q_used, size, q=q)
+    k_side = _side(tile.k_tokens, hooks.k_used, size, k=k, v=v)
     (B, T, H, _), S = q.shape, k.shape[1]
-    kernels = Kernels(
-        *(hooks, jnp.result_type(q, k), v.dtype, size, B, H, T, S),
-        causal=causal,
-        in_order=in_order,
-        window=window,
-    )
+    kernels = Kernels(hooks, jnp.result_type(q, k), v.dtype, size, B, H, T, S, rule)
     out_BHTC = kernels.attention(hooks.ahead(encoding, tile), q_side, k_side)
     return out_BHTC.swapaxes(1, 2)[..., : v_BSKC.shape[-1]].astype(v.dtype)
+
+
+def _side(tokens, used, size, **content):
+    """Returns what a kernel reads of queries or of keys, by name."""
+    segment_ids = tokens.segment_ids
+    return {
+        **{name: of_heads(x, size) for name, x in content.items()},
+        "index": of_tokens(tokens.order(), size),
+        "segment_ids": None if segment_ids is None else of_tokens(segment_ids, size),
+        "leaves": used_leaves(tokens, used, size),
+    }

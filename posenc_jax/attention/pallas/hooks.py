@@ -1,30 +1,34 @@
 """An encoding's hooks as a Pallas kernel runs them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.pallas.operands import of_parameters, of_tokens, read_as
 from posenc_jax.attention.pallas.program import Program
 from posenc_jax.encoding import Tile
-from posenc_jax.gather import by_comparison
+from posenc_jax.lookup import by_comparison
 
 
-def leaves_of_sides(tile):
-    """What hooks may read of queries and of keys: lists of (array, its axis of tokens)."""
-    sides = (
-        (tile.q_positions, tile.q_index, tile.q_prepared),
-        (tile.k_positions, tile.k_index, tile.k_prepared),
-    )
-    return tuple(
-        [(positions, -1), (index, -1), *((x, 1) for x in jax.tree.leaves(prepared))]
-        for positions, index, prepared in sides
-    )
+def leaves_of(tokens):
+    """Returns what hooks may read of tokens, a list of arrays with the tokens along axis 1."""
+    return jax.tree.leaves(_readable(tokens))
 
 
-def used_leaves(leaves, used, size):
+def _readable(tokens):
+    """Returns the tokens with their order written out, and without the segments.
+
+    A tile lies within segments as the mask has it, and no hook of a kernel needs them.
+    """
+    return dataclasses.replace(tokens, index=tokens.order(), segment_ids=None)
+
+
+def used_leaves(tokens, used, size):
+    """Returns the leaves that hooks read, and None for the others."""
     return [
-        of_tokens(x, size, axis) if is_used else None
-        for (x, axis), is_used in zip(leaves, used, strict=True)
+        of_tokens(x, size) if is_used else None
+        for x, is_used in zip(leaves_of(tokens), used, strict=True)
     ]
 
 
@@ -34,17 +38,18 @@ class Hooks:
     Attributes:
       read_content: whether they read queries or keys.
       read_output: whether ``mix`` does anything to the sum of values.
-      q_used, k_used: which of ``leaves_of_sides`` they read.
+      q_used, k_used: which of ``leaves_of`` each side they read.
     """
 
     def __init__(self, encoding, tile, v_channels, size):
-        structure = jax.tree.structure(tile.q_prepared), jax.tree.structure(tile.k_prepared)
+        sides = tile.q_tokens, tile.k_tokens
+        structures = [jax.tree.structure(_readable(tokens)) for tokens in sides]
         q_leaves, k_leaves = (
             [
-                jax.ShapeDtypeStruct(of_tokens(x, size, axis).shape, read_as(x.dtype))
-                for x, axis in side
+                jax.ShapeDtypeStruct(of_tokens(x, size).shape, read_as(x.dtype))
+                for x in leaves_of(tokens)
             ]
-            for side in leaves_of_sides(tile)
+            for tokens in sides
         )
         parameters, build = jax.tree.flatten(encoding)
         known = parameters, jax.ShapeDtypeStruct((1,), jnp.int32), jnp.float32(0)
@@ -52,12 +57,12 @@ class Hooks:
         def hook(name):
             def run(known, given):
                 parameters, heads, scale = known
-                first, q, k, (q_positions, q_index, *q_prepared), k_leaves = given
-                k_positions, k_index, *k_prepared = k_leaves
+                first, q, k, q_leaves, k_leaves = given
                 one_head = Tile(
-                    *(q, k, q_positions, k_positions, q_index, k_index),
-                    q_prepared=jax.tree.unflatten(structure[0], q_prepared),
-                    k_prepared=jax.tree.unflatten(structure[1], k_prepared),
+                    q=q,
+                    k=k,
+                    q_tokens=jax.tree.unflatten(structures[0], q_leaves),
+                    k_tokens=jax.tree.unflatten(structures[1], k_leaves),
                     scale=scale,
                     heads=heads,
                     num_heads=tile.num_heads,
@@ -93,7 +98,8 @@ class Hooks:
                 "mix": self._mix.ahead(known),
             }
 
-        return jax.tree.map(of_parameters, jax.vmap(of_head)(tile.heads))
+        heads = jnp.arange(tile.num_heads) if tile.heads is None else tile.heads
+        return jax.tree.map(of_parameters, jax.vmap(of_head)(heads))
 
     def score(self, ahead, logits, q_side, k_side):
         sides = q_side["q"], k_side["k"], *q_side["leaves"], *k_side["leaves"]

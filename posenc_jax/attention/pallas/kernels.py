@@ -13,6 +13,7 @@ from posenc_jax.attention.dense import FLOOR, TINY
 from posenc_jax.attention.pallas.hooks import Hooks
 from posenc_jax.attention.pallas.operands import Operand, flatten, is_float, map_operands
 from posenc_jax.attention.pallas.program import on_matrices
+from posenc_jax.attention.rule import Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +28,7 @@ class Kernels:
     H: int
     T: int
     S: int
-    causal: bool
-    in_order: bool
-    window: int | None
+    rule: Rule
 
     def attention(self, ahead, q_side, k_side):
         """float32 ``[B, H, T, C]``."""
@@ -180,10 +179,10 @@ class Kernels:
         )
         visible = (row < self.T) & (column < self.S)
         q_index, k_index = q_side["index"].reshape(-1, 1), k_side["index"].reshape(1, -1)
-        if self.causal:
+        if self.rule.causal:
             visible &= q_index >= k_index
-        if self.window is not None:
-            visible &= q_index - k_index < self.window
+        if self.rule.window is not None:
+            visible &= q_index - k_index < self.rule.window
         if q_side["segment_ids"] is not None:
             visible &= q_side["segment_ids"].reshape(-1, 1) == k_side["segment_ids"].reshape(1, -1)
         return jnp.where(visible, logits.reshape(visible.shape), -jnp.inf)
@@ -197,19 +196,19 @@ class Kernels:
     def _columns(self, i):
         """The tiles of keys that a tile of queries sees: from, and up to."""
         first, last = 0, self._tiles(self.S)
-        if self.in_order and self.causal:
+        if self.rule.in_order and self.rule.causal:
             last = i + 1
-        if self.in_order and self.window is not None:
-            first = jnp.maximum(i * self.size - self.window + 1, 0) // self.size
+        if self.rule.in_order and self.rule.window is not None:
+            first = jnp.maximum(i * self.size - self.rule.window + 1, 0) // self.size
         return first, last
 
     def _rows(self, j):
         """The tiles of queries that see a tile of keys: from, and up to."""
         first, last = 0, self._tiles(self.T)
-        if self.in_order and self.causal:
+        if self.rule.in_order and self.rule.causal:
             first = j
-        if self.in_order and self.window is not None:
-            last = jnp.minimum(((j + 1) * self.size + self.window - 2) // self.size + 1, last)
+        if self.rule.in_order and self.rule.window is not None:
+            last = jnp.minimum(((j + 1) * self.size + self.rule.window - 2) // self.size + 1, last)
         return first, last
 
     def _tiles(self, length):

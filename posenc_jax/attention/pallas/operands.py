@@ -116,12 +116,11 @@ def of_heads(x_BTHC, size):
     return Operand(x_BTHC.swapaxes(1, 2), axis=2, shape=shape)
 
 
-def of_tokens(x, size, axis=None):
-    """Of ``[B or 1, T]`` or ``[A, B or 1, T]``; with ``axis=1``, of ``[B or 1, T, ...]``."""
-    if axis == 1 and x.ndim > 2:
-        return Operand(x[:, None], axis=2, shape=(1, size, *x.shape[2:]))
-    tokens_last = jnp.moveaxis(jnp.expand_dims(x, tuple(range(3 - x.ndim))), 0, 1)
-    return Operand(tokens_last[:, None], axis=3, shape=(*x.shape[:-2], 1, size))
+def of_tokens(x, size):
+    """Returns the operand of an array with the tokens along axis 1, ``[B or 1, T, ...]``."""
+    if x.ndim == 2:
+        return Operand(x[:, None, None], axis=3, shape=(1, size))
+    return Operand(x[:, None], axis=2, shape=(1, size, *x.shape[2:]))
 
 
 def of_parameters(x_HX):

@@ -17,7 +17,7 @@ from flax import linen as nn
 from flax import nnx
 from flax.core import FrozenDict
 
-from posenc_jax.adapters import layer_tokens
+from posenc_jax.flax.attention_fn import layer_tokens
 from posenc_jax.attention import attend
 from posenc_jax.registry import make
 

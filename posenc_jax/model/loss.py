@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.attention.ring import context_size
+
 # The fastest of 256 to 2048 on a CPU; so few logits are not worth computing twice.
 _ROWS = 512
 _FEW_LOGITS = 2**20
@@ -40,10 +42,9 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
     P = -(-V // R)
     padded = jnp.pad(table_VD, ((0, P * R - V), (0, 0)))
     pieces_PRD = padded.reshape(R, P, D).swapaxes(0, 1)
-    # N are the axes of tokens: one on a CPU, where XLA is slow with more. Elsewhere each may be
-    # sharded.
+    # N are the axes of tokens: one, because XLA:CPU is slow with more, unless they are sharded.
     x_ND, targets_N = x_BTD, targets_BT
-    if jax.default_backend() == "cpu":
+    if context_size() == 1:
         x_ND, targets_N = x_BTD.reshape(-1, D), targets_BT.reshape(-1)
     losses_BT = _losses(V, x_ND, pieces_PRD, targets_N).reshape(shape)
     is_id = (targets_BT >= 0) & (targets_BT < V)

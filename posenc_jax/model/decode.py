@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.cache import Cache
-from posenc_jax.encoding import check_positions
-from posenc_jax.layers import Layers
+from posenc_jax.model.cache import Cache
+from posenc_jax.tokens import Tokens, check_positions
 
 
 def generate(
@@ -24,7 +23,6 @@ def generate(
     top_p: float = 1.0,
     stop_token: int | None = None,
     length: int | None = None,
-    encoding=None,
     prefill_chunk: int = 512,
 ) -> jax.Array:
     """Tokens that follow the prompts, int32 ``[B, max_new_tokens]``.
@@ -36,7 +34,7 @@ def generate(
       max_new_tokens: when to stop at the latest.
       lengths: int ``[B]``, tokens of each prompt. Default: T for all. Rows give what each gives
         alone, but under randomized positions, which draw for the longest.
-      positions: int or float32 ``[B, T]`` or ``[A, B, T]`` (``B`` may be 1), of the prompts.
+      positions: int or float32 ``[B, T]`` or ``[B, T, A]`` (``B`` may be 1), of the prompts.
         Default: those of text.
       next_positions: ``[B]``, where the text that follows each prompt goes on, on every axis:
         ``Placed.next`` of the builders. Default: one after the prompt's last token, which must be
@@ -46,7 +44,6 @@ def generate(
       stop_token: ends a sequence, and fills what is left of its row.
       length: what a scheme adapts to; default: the length at each step. See ``Transformer.extend``
         for when this is what the model gives without a cache.
-      encoding: generate under this encoding, or pattern, in the place of the trained one.
       prefill_chunk: tokens of the prompt read at a time; memory is in proportion.
 
     Raises:
@@ -62,41 +59,39 @@ def generate(
         raise ValueError(f"temperature={temperature} must be finite, and at least 0 for greedy")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p} must be within (0, 1]; 1 draws from all tokens")
-    layers = model.layers if encoding is None else Layers.of(encoding)
     # Shorter prompts start later, so that all end together. What is before them is another segment.
     padding_B1 = T - _lengths(lengths, B, T)[:, None]
     place_1T = np.arange(T, dtype=np.int32)[None]
     prompt_BT = np.take_along_axis(prompt_BT, (place_1T - padding_B1) % T, axis=1)
+    is_ragged = bool(padding_B1.any())
+    is_text = positions is None and next_positions is None and not is_ragged
     positions = _positions(positions, padding_B1, T)
     next_B = _next_positions(next_positions, positions)
     reach = int(np.ceil(max(next_B.max() + max_new_tokens - 1, positions.max() + 1)))
-    layers.check_reach(reach, length, model.embedding.shape[1])
-    is_ragged = bool(padding_B1.any())
+    check_reach(model, reach, length)
     segment_ids = (place_1T >= padding_B1).astype(np.int32) if is_ragged else None
 
     cache = Cache.empty(
         model,
         B,
         T + max_new_tokens,
-        encoding=layers,
         segments=is_ragged,
-        axes=positions.shape[0] if positions.ndim == 3 else None,
+        axes=positions.shape[2] if positions.ndim == 3 else None,
         dtype=positions.dtype.name,
     )
     for start in range(0, T, prefill_chunk):
         now = slice(start, start + prefill_chunk)
         segments = None if segment_ids is None else segment_ids[:, now]
-        logits_BV, cache = _read(
-            model, prompt_BT[:, now], positions[..., now], cache, segments, length, layers
-        )
+        places = None if is_text else positions[:, now]
+        logits_BV, cache = _read(model, prompt_BT[:, now], cache, places, segments, length)
+    next_positions = None if is_text else _first_of_text(next_B, positions)
     output_BN, _ = _continue(
         model,
         logits_BV,
-        np.broadcast_to(next_B[:, None], (*positions.shape[:-1], 1)),
         cache,
+        next_positions,
         key,
         length,
-        layers,
         count=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -105,12 +100,21 @@ def generate(
     return output_BN
 
 
+def check_reach(model, length: int, adapted: int | None = None) -> None:
+    """Lets every encoding refuse a text of ``length`` tokens, as it cannot under ``jax.jit``.
+
+    ``adapted`` is the length that schemes will be told to adapt to, if any.
+    """
+    last = np.full((1, 1), length - 1, np.int32)
+    for encoding in model.distinct():
+        tokens = Tokens.of(encoding, last, length=length if adapted is None else adapted)
+        encoding.embed(jnp.zeros((1, 1, model.embedding.shape[1])), tokens)
+
+
 @functools.partial(jax.jit, donate_argnames="cache")
-def _read(model, tokens_BT, positions, cache, segment_ids, length, layers):
-    """Logits after the last of the tokens, and the cache."""
-    x_BTD, cache = model.extend(
-        tokens_BT, positions, cache, segment_ids, length=length, encoding=layers
-    )
+def _read(model, tokens_BT, cache, positions, segment_ids, length):
+    """Returns the logits after the last of the tokens, and the cache."""
+    x_BTD, cache = model.extend(tokens_BT, cache, positions, segment_ids, length=length)
     return model.unembed(x_BTD[:, -1:])[:, 0], cache
 
 
@@ -120,9 +124,9 @@ def _read(model, tokens_BT, positions, cache, segment_ids, length, layers):
     donate_argnames="cache",
 )
 def _continue(
-    model, logits_BV, start, cache, key, length, layers, *, count, temperature, top_p, stop_token
+    model, logits_BV, cache, start, key, length, *, count, temperature, top_p, stop_token
 ):
-    """The output, and the cache, in the place of the one that was donated."""
+    """Returns the output, and the cache, in the place of the one that was donated."""
     B = logits_BV.shape[0]
     segment_ids = None if cache.segment_ids is None else jnp.ones((B, 1), jnp.int32)
 
@@ -137,9 +141,8 @@ def _continue(
             token_B = jnp.where(stopped_B, stop_token, token_B)
             stopped_B = token_B == stop_token
         output_BN = output_BN.at[:, step].set(token_B)
-        logits_BV, cache = _read(
-            model, token_B[:, None], start + step, cache, segment_ids, length, layers
-        )
+        position = None if start is None else start + step
+        logits_BV, cache = _read(model, token_B[:, None], cache, position, segment_ids, length)
         return step + 1, logits_BV, cache, stopped_B, output_BN
 
     output_BN = jnp.full((B, count), 0 if stop_token is None else stop_token, jnp.int32)
@@ -188,23 +191,23 @@ def _lengths(lengths, B, T) -> np.ndarray:
 
 
 def _positions(positions, padding_B1, T) -> np.ndarray:
-    """``[B, T]`` or ``[A, B, T]`` of rows moved to the right, their padding at their start."""
+    """Returns ``[B, T]`` or ``[B, T, A]`` of rows moved to the right, padding at their start."""
     place_1T = np.arange(T, dtype=np.int32)[None]
     positions = np.asarray(check_positions(place_1T if positions is None else positions))
     B = len(padding_B1)
-    if positions.shape[-2:] not in ((B, T), (1, T)):
+    if positions.shape[:2] not in ((B, T), (1, T)):
         raise ValueError(
             f"positions have shape {positions.shape}, but the prompts are {B} x {T}: give "
-            f"[{B}, {T}] or [A, {B}, {T}]; {B} may be 1"
+            f"[{B}, {T}] or [{B}, {T}, A]; {B} may be 1"
         )
-    positions = np.broadcast_to(positions, (*positions.shape[:-2], B, T))
+    positions = np.broadcast_to(positions, (B, *positions.shape[1:]))
     index = np.maximum(place_1T - padding_B1, 0)
-    return np.take_along_axis(positions, index.reshape((1,) * (positions.ndim - 2) + (B, T)), -1)
+    return np.take_along_axis(positions, index.reshape(B, T, *[1] * (positions.ndim - 2)), axis=1)
 
 
 def _next_positions(next_positions, positions) -> np.ndarray:
-    """``[B]``, in the dtype of positions."""
-    last_BA = positions[..., -1].reshape(-1, positions.shape[-2]).T
+    """Returns ``[B]``, in the dtype of positions."""
+    last_BA = positions[:, -1].reshape(len(positions), -1)
     if next_positions is None:
         if (last_BA != last_BA[:, :1]).any():
             raise ValueError(
@@ -220,3 +223,10 @@ def _next_positions(next_positions, positions) -> np.ndarray:
             f"of prompt_BT, in the {positions.dtype} of positions"
         )
     return cast_B
+
+
+def _first_of_text(next_B, positions) -> np.ndarray:
+    """Returns the place of the first new token of each row, on every axis that positions have."""
+    return np.broadcast_to(
+        next_B.reshape(-1, *[1] * (positions.ndim - 1)), (len(next_B), 1, *positions.shape[2:])
+    )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
@@ -38,7 +37,7 @@ class Layers(nnx.Module):
 
     @classmethod
     def of(cls, encoding: "Encoding | Sequence[Encoding] | Layers") -> "Layers":
-        """``encoding`` as a pattern: one for all layers, a sequence of them, or one already."""
+        """Returns ``encoding`` as a pattern: one for all layers, a sequence, or one already."""
         if isinstance(encoding, Layers):
             return encoding
         return cls([encoding] if isinstance(encoding, Encoding) else encoding)
@@ -52,26 +51,22 @@ class Layers(nnx.Module):
             )
         for i, each in enumerate(self.distinct):
             layers = self.pattern.count(i) * num_layers // len(self.pattern)
-            leaves = jax.tree.leaves(each) if each.per_layer else []
-            if any(leaf.shape[:1] != (layers,) for leaf in leaves):
+            has_parameters = bool(jax.tree.leaves(each))
+            if each.per_layer and has_parameters and each.stacked != layers:
                 raise ValueError(
                     f"{type(each).__name__} has parameters for each layer and is used by {layers}: "
                     f"build it with make(..., num_layers={layers})"
                 )
 
-    def check_reach(self, length: int, adapted: int | None, model_dim: int) -> None:
-        """Lets every encoding refuse a text of ``length`` tokens, as it cannot under ``jax.jit``.
+    def of_layer(self, number: int) -> tuple[Encoding | None, int, int | None]:
+        """Returns what layer ``number`` uses: its own encoding, the source, and the window.
 
-        ``adapted`` is the length it will be told to adapt to, if any.
+        The first is None where the encoding is shared; the source is its place in ``distinct``.
         """
-        last = jnp.full((1, 1), length - 1, jnp.int32)
-        for each in self.distinct:
-            placed = each.place(last, length=adapted)
-            each.embed(jnp.zeros((1, 1, model_dim)), placed)
-            each.prepare(placed, length if adapted is None else adapted)
-
-    def aux_loss(self, key):
-        """The sum of the encodings' own objectives."""
-        return sum(
-            each.aux_loss(jax.random.fold_in(key, i)) for i, each in enumerate(self.distinct)
-        )
+        turn, place = divmod(number, len(self.pattern))
+        source = self.pattern[place]
+        encoding = self.distinct[source]
+        if not encoding.per_layer:
+            return None, source, self.windows[place]
+        uses = turn * self.pattern.count(source) + self.pattern[:place].count(source)
+        return encoding.of_layer(uses), source, self.windows[place]

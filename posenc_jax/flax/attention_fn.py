@@ -4,7 +4,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention import attend
-from posenc_jax.encoding import Encoding, Tokens
+from posenc_jax.encoding import Encoding
+from posenc_jax.tokens import Tokens
 
 
 class AttentionFn(nnx.Module):
@@ -92,18 +93,17 @@ def attention_fn(
 
     # A function and not attributes, so that positions are no leaves of the layer to differentiate.
     def tokens(encoding):
-        return layer_tokens(encoding, positions, segment_ids, x, length)
+        return layer_tokens(encoding, positions, segment_ids, x, length=length)
 
     return AttentionFn(
         encoding, tokens, nnx.static(dict(causal=causal, window=window, scale=scale))
     )
 
 
-def layer_tokens(encoding, positions, segment_ids, x, length, key=None) -> Tokens:
-    """What attention needs to know in one layer, from positions as users have them."""
-    positions = encoding.place(jnp.asarray(positions), key, length)
-    tokens = Tokens.of(encoding, positions, segment_ids, length)
-    if type(encoding).read is Encoding.read:
+def layer_tokens(encoding, positions, segment_ids, x, **options) -> Tokens:
+    """Returns what attention needs to know in one layer; ``options`` are those of ``Tokens.of``."""
+    tokens = Tokens.of(encoding, positions, segment_ids, **options)
+    if "read" not in encoding.hooks():
         return tokens
     if x is None:
         raise ValueError(

@@ -1,0 +1,81 @@
+"""Dense attention whose gradients suit XLA:CPU; values are those of ``dense``.
+
+Gradients by keys and values are sums over queries. XLA:CPU would transpose the ``[T, S]`` matrix of
+weights in memory for them, which takes an eighth of attention's time. On a CPU they are computed
+transposed instead. The choice is made when a program is lowered, so a program that is exported for
+an accelerator from a CPU host does not have it.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.attention import dense as reference
+
+_einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+def dense(encoding, tile, v_BSKC, rule) -> jax.Array:
+    """Attends in one tile that holds every query and key; see ``attend``."""
+    return reference.dense(
+        encoding, tile, v_BSKC, rule, products=products, weighted_sums=weighted_sums
+    )
+
+
+def products(q_BTHC, k_BSKC) -> jax.Array:
+    """Multiplies each query with the keys of its kv head: float32 ``[B, H, T, S]``."""
+    B, T, H, C = q_BTHC.shape
+    q_BKGTC = q_BTHC.reshape(B, T, k_BSKC.shape[2], -1, C).transpose(0, 2, 3, 1, 4)
+    return _products(q_BKGTC, k_BSKC.swapaxes(1, 2)).reshape(B, H, T, -1)
+
+
+def weighted_sums(weights_BHTS, v_BSKC) -> jax.Array:
+    """Sums the values of each query's kv head by its weights: float32 ``[B, T, H, C]``."""
+    B, H, T, S = weights_BHTS.shape
+    weights_BKGTS = weights_BHTS.reshape(B, v_BSKC.shape[2], -1, T, S).astype(v_BSKC.dtype)
+    out_BKGTC = _weighted_sums(weights_BKGTS, v_BSKC.swapaxes(1, 2))
+    return out_BKGTC.reshape(B, H, T, -1).swapaxes(1, 2)
+
+
+def sums_over_queries(x_BKGTC, matrix_BKGTS) -> jax.Array:
+    """Sums the vectors of the queries, weighted for each key: float32 ``[B, K, S, C]``."""
+
+    def transposed(x_BKGTC, matrix_BKGTS):
+        sums_BKCS = _einsum("bkgtc,bkgts->bkcs", x_BKGTC, matrix_BKGTS)
+        # The barrier keeps XLA from undoing the choice.
+        return jax.lax.optimization_barrier(sums_BKCS).swapaxes(2, 3)
+
+    plain = functools.partial(_einsum, "bkgtc,bkgts->bksc")
+    return jax.lax.platform_dependent(x_BKGTC, matrix_BKGTS, cpu=transposed, default=plain)
+
+
+@jax.custom_vjp
+def _products(q_BKGTC, k_BKSC):
+    return _einsum("bkgtc,bksc->bkgts", q_BKGTC, k_BKSC)
+
+
+def _products_backward(operands, d_BKGTS):
+    q_BKGTC, k_BKSC = operands
+    d_BKGTS = d_BKGTS.astype(k_BKSC.dtype)
+    d_q = _einsum("bkgts,bksc->bkgtc", d_BKGTS, k_BKSC)
+    return d_q.astype(q_BKGTC.dtype), sums_over_queries(q_BKGTC, d_BKGTS).astype(k_BKSC.dtype)
+
+
+_products.defvjp(lambda q, k: (_products(q, k), (q, k)), _products_backward)
+
+
+@jax.custom_vjp
+def _weighted_sums(weights_BKGTS, v_BKSC):
+    return _einsum("bkgts,bksc->bkgtc", weights_BKGTS, v_BKSC)
+
+
+def _weighted_sums_backward(operands, d_BKGTC):
+    weights_BKGTS, v_BKSC = operands
+    d_BKGTC = d_BKGTC.astype(v_BKSC.dtype)
+    d_weights = _einsum("bkgtc,bksc->bkgts", d_BKGTC, v_BKSC)
+    d_v = sums_over_queries(d_BKGTC, weights_BKGTS)
+    return d_weights.astype(weights_BKGTS.dtype), d_v.astype(v_BKSC.dtype)
+
+
+_weighted_sums.defvjp(lambda w, v: (_weighted_sums(w, v), (w, v)), _weighted_sums_backward)

@@ -1,0 +1,41 @@
+"""Which keys a query may see."""
+
+import dataclasses
+
+import jax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Which keys a query may see, by the order of the tokens; segments come on top of it.
+
+    Attributes:
+      window: a query sees keys whose index is less than this much smaller than its own. It is an
+        int, an int array ``[]`` that may be traced, or None to see all.
+      causal: whether keys with a larger index than the query's are hidden (static).
+      in_order: whether queries and keys are the same number of tokens, both laid out in the order
+        they were written in (static).
+    """
+
+    window: int | jax.Array | None
+    causal: bool = dataclasses.field(metadata={"static": True})
+    in_order: bool = dataclasses.field(metadata={"static": True})
+
+    def visible(self, q_tokens, k_tokens):
+        """Returns bool ``[B, 1, T, S]``, or None where every query sees every key."""
+        ahead = q_tokens.order()[:, None, :, None] - k_tokens.order()[:, None, None, :]
+        conditions = []
+        if self.causal:
+            conditions.append(ahead >= 0)
+        if self.window is not None:
+            conditions.append(ahead < self.window)
+        if q_tokens.segment_ids is not None:
+            q_segments, k_segments = q_tokens.segment_ids, k_tokens.segment_ids
+            conditions.append(q_segments[:, None, :, None] == k_segments[:, None, None, :])
+        if not conditions:
+            return None
+        seen = conditions[0]
+        for condition in conditions[1:]:
+            seen = seen & condition
+        return seen

@@ -1,0 +1,411 @@
+"""A minimal decoder-only Transformer that takes any encoding.
+
+Pre-norm with RMSNorm (1910.07467), grouped-query attention (2305.13245), SwiGLU (2002.05202), and
+an output layer tied to the embedding.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.attention import attend, check_implementation
+from posenc_jax.attention.ring import context_size
+from posenc_jax.encoding import Encoding
+from posenc_jax.lookup import rows
+from posenc_jax.model.cache import Cache, Kept, Past
+from posenc_jax.model.layers import Layers
+from posenc_jax.tokens import Tokens
+
+
+class Attention(nnx.Module):
+    """Projects to queries, keys and values, attends, and projects back."""
+
+    def __init__(
+        self, model_dim, num_heads, num_kv_heads, head_dim, out_std, *, dtype, param_dtype, rngs
+    ):
+        linear = functools.partial(_linear, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.head_dim = head_dim
+        self.q = linear(model_dim, num_heads * head_dim)
+        self.k = linear(model_dim, num_kv_heads * head_dim)
+        self.v = linear(model_dim, num_kv_heads * head_dim)
+        self.out = linear(num_heads * head_dim, model_dim, out_std)
+
+    def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
+        """Returns the layer's output, and what is kept of its input; see ``Block``.
+
+        ``rule`` are keywords of ``attend``.
+        """
+        B, T, _ = x_BTD.shape
+        q, k, v = (
+            by_token(project, x_BTD).reshape(B, T, -1, self.head_dim)
+            for project in (self.q, self.k, self.v)
+        )
+        seen = kept = Kept(k, v, x_BTD)
+        if past is not None:
+            kept = past.with_new(kept)
+            seen = kept.of_turn(past.turn)
+        tokens = tokens.read(encoding, seen.x)
+        queries = tokens if past is None else tokens.part(past.start, T)
+        keys = None if past is None else tokens
+        attended = attend(encoding, q, seen.k, seen.v, queries, keys, **rule)
+        return by_token(self.out, attended.reshape(B, T, -1)), kept
+
+
+class SwiGLU(nnx.Module):
+    """Computes ``down(silu(gate x) * up x)``."""
+
+    def __init__(self, model_dim, mlp_dim, out_std, *, dtype, param_dtype, rngs):
+        linear = functools.partial(_linear, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.gate = linear(model_dim, mlp_dim)
+        self.up = linear(model_dim, mlp_dim)
+        self.down = linear(mlp_dim, model_dim, out_std)
+
+    def __call__(self, x_BTD):
+        hidden = jax.nn.silu(by_token(self.gate, x_BTD)) * by_token(self.up, x_BTD)
+        return by_token(self.down, hidden)
+
+
+class Block(nnx.Module):
+    """Adds attention, and then the feed-forward network, each of a normalised residual.
+
+    ``past`` is what the cache has kept of earlier tokens in this layer; the ``tokens`` are then
+    those of all slots. Returns the residual, and what is kept with ``x`` in it.
+    """
+
+    def __init__(
+        self,
+        model_dim,
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        mlp_dim,
+        out_std,
+        *,
+        dtype,
+        param_dtype,
+        rngs,
+    ):
+        options = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.attention_norm = nnx.RMSNorm(model_dim, **options)
+        self.attention = Attention(
+            model_dim, num_heads, num_kv_heads, head_dim, out_std, **options
+        )
+        self.mlp_norm = nnx.RMSNorm(model_dim, **options)
+        self.mlp = SwiGLU(model_dim, mlp_dim, out_std, **options)
+
+    def normalise(self, x_BTD, tokens: Tokens):
+        """Returns what attention reads; a norm that knows where tokens are overrides it."""
+        del tokens
+        return self.attention_norm(x_BTD)
+
+    def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
+        normalised = self.normalise(x_BTD, tokens)
+        attended, kept = self.attention(normalised, encoding, tokens, past, **rule)
+        x_BTD = x_BTD + attended
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD)), kept
+
+
+class Layer(nnx.Module):
+    """One layer of the model: its block, its encoding and its window.
+
+    Attributes:
+      block: the parameters of the layer.
+      own: the encoding that belongs to this layer alone, or None where it is one that layers share.
+      source: which of the model's distinct encodings the layer uses (static).
+      window: how many keys a query sees, itself included, or None for all (static).
+
+    Under ``scan`` a layer stands for all layers in the same place of the pattern, and its arrays
+    have a leading axis of the pattern's turns.
+    """
+
+    def __init__(self, block: Block, own: Encoding | None, source: int, window: int | None):
+        self.block = block
+        self.own = own
+        self.source = source
+        self.window = window
+
+
+class Transformer(nnx.Module):
+    """A decoder: token ids in, logits out.
+
+    Args:
+      encoding: one encoding for all layers, or a pattern that the layers repeat (a sequence such as
+        ``[rope, rope, rope, nope]``, or ``Layers``, which has windows too). An instance that
+        occurs twice is one set of parameters. A scheme with per-layer parameters must be stacked:
+        ``make(..., num_layers=)``.
+      vocab_size: number of token ids.
+      model_dim: width of the residual stream.
+      num_layers: number of blocks.
+      num_heads: query heads.
+      num_kv_heads: key and value heads, a divisor of ``num_heads``. Default: as many.
+      head_dim: channels of a head. Default: ``model_dim / num_heads``.
+      mlp_dim: hidden width of the feed-forward network. Default: 8/3 of ``model_dim``, rounded up
+        to a multiple of 64.
+      causal: hide tokens from those before them. False is an encoder, such as a ViT.
+      dtype: the type that is computed in.
+      param_dtype: the type of the parameters, those of the encoding excepted.
+      scan: compile one block and loop over it (``lax.scan``), for depth.
+      remat: recompute each block in the backward pass, for memory.
+      implementation: how attention is computed, see ``attend``.
+      rngs: initial values, N(0, 0.02), with the two projections into the residual stream scaled
+        by ``1 / sqrt(2 num_layers)`` as in GPT-2.
+
+    Attributes:
+      encodings: the distinct encodings that layers share; None in the place of one with parameters
+        for each layer, which the layers hold themselves.
+      layers: a :class:`Layer` for each layer, or under ``scan`` for each place of the pattern.
+    """
+
+    block = Block
+
+    def __init__(
+        self,
+        encoding: Encoding | Sequence[Encoding] | Layers,
+        *,
+        vocab_size: int,
+        model_dim: int,
+        num_layers: int,
+        num_heads: int,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        mlp_dim: int | None = None,
+        causal: bool = True,
+        dtype: str = "float32",
+        param_dtype: str = "float32",
+        scan: bool = False,
+        remat: bool = False,
+        implementation: str | None = None,
+        rngs: nnx.Rngs,
+    ):
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if num_heads % num_kv_heads:
+            raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
+        if head_dim is None and model_dim % num_heads:
+            raise ValueError(
+                f"num_heads={num_heads} must divide model_dim={model_dim}, or head_dim be given"
+            )
+        check_implementation(implementation)
+        head_dim = model_dim // num_heads if head_dim is None else head_dim
+        mlp_dim = -(-model_dim * 8 // (3 * 64)) * 64 if mlp_dim is None else mlp_dim
+        out_std = 0.02 * (2 * num_layers) ** -0.5
+        types = dict(dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype))
+
+        def block(key):
+            widths = model_dim, num_heads, num_kv_heads, head_dim, mlp_dim
+            return self.block(*widths, out_std, **types, rngs=nnx.Rngs(key))
+
+        table_VD = 0.02 * jax.random.normal(rngs.params(), (vocab_size, model_dim))
+        self.embedding = nnx.Param(table_VD.astype(param_dtype))
+        # Drawn together, so that a model has the same numbers with and without scan.
+        blocks = jax.vmap(block)(jax.random.split(rngs.params(), num_layers))
+        self.final_norm = nnx.RMSNorm(model_dim, **types, rngs=rngs)
+        self.num_layers = num_layers
+        self.num_kv_heads = num_kv_heads
+        self.head_dim = head_dim
+        self.causal = causal
+        self.dtype = dtype
+        self.scan = scan
+        self.remat = remat
+        self.implementation = implementation
+        self._arrange(Layers.of(encoding), _unstack(blocks, num_layers))
+
+    def under(self, encoding: Encoding | Sequence[Encoding] | Layers) -> "Transformer":
+        """Returns this model under another encoding or pattern, in the place of the trained one."""
+        other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
+        turns = self.num_layers // len(self.layers) if self.scan else 1
+        blocks = [layer.block for layer in self.layers]
+        if self.scan:
+            by_place = [_unstack(block, turns) for block in blocks]
+            blocks = [block for turn in zip(*by_place, strict=True) for block in turn]
+        other._arrange(Layers.of(encoding), blocks)
+        return other
+
+    def _arrange(self, pattern: Layers, blocks: list[Block]) -> None:
+        """Gives each block its encoding and its window, as they are used."""
+        pattern.check(self.num_layers)
+        shared = [None if each.per_layer else each for each in pattern.distinct]
+        layers = [
+            Layer(block, *pattern.of_layer(number)) for number, block in enumerate(blocks)
+        ]
+        if self.scan:
+            turn = len(pattern.pattern)
+            layers = [_stack(layers[place::turn]) for place in range(turn)]
+        self.encodings = nnx.List(shared)
+        self.layers = nnx.List(layers)
+
+    def __call__(self, inputs, positions, segment_ids=None, **options):
+        """Returns float32 logits ``[B, T, vocab_size]``; see ``hidden`` for the arguments."""
+        return self.unembed(self.hidden(inputs, positions, segment_ids, **options))
+
+    def embed(self, inputs):
+        """Returns what the first block reads, ``[B, T, model_dim]`` in ``dtype``.
+
+        Here ``inputs`` are int token ids ``[B, T]``; a subclass takes any pytree.
+        """
+        return rows(self.embedding[...].astype(self.dtype), inputs)
+
+    def unembed(self, x_BTD):
+        """Returns float32 logits: the output layer of what ``hidden`` or ``extend`` gives."""
+        table_DV = self.embedding[...].astype(self.dtype).T
+        project = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+        return by_token(lambda x: project(x, table_DV), x_BTD)
+
+    def aux_loss(self, key):
+        """Returns the sum of the encodings' own training objectives."""
+        return sum(
+            each.aux_loss(jax.random.fold_in(key, i)) for i, each in enumerate(self.distinct())
+        )
+
+    def hidden(
+        self, inputs, positions, segment_ids=None, *, index=None, length=None, key=None
+    ) -> jax.Array:
+        """Returns what the output layer reads, ``[B, T, model_dim]`` in ``dtype``.
+
+        The output layer is the embedding's transpose; a loss that multiplies by it piece by piece
+        never holds all logits.
+
+        Args:
+          inputs: what ``embed`` takes, int token ids ``[B, T]``.
+          positions: whole numbers or float32 ``[B, T]`` or ``[B, T, A]``; ``B`` may be 1.
+          segment_ids: int ``[B, T]``: tokens see only their own segment.
+          index: int32 ``[B, T]``, the order in which the tokens were written, where they are laid
+            out in another one (``zigzag``).
+          length: the length that a scheme adapts to, see ``Tokens.of``.
+          key: fresh randomness in training, for schemes that move positions.
+        """
+        x_BTD, sides = self.embed(inputs), []
+        for i, encoding in enumerate(self.distinct()):
+            own_key = None if key is None else jax.random.fold_in(key, i)
+            tokens = Tokens.of(
+                encoding, positions, segment_ids, index=index, length=length, key=own_key
+            )
+            x_BTD = encoding.embed(x_BTD, tokens)
+            sides.append(tokens)
+        return self._run(x_BTD, sides)[0]
+
+    def extend(
+        self, inputs, cache: Cache, positions=None, segment_ids=None, *, length=None
+    ) -> tuple[jax.Array, Cache]:
+        """Returns ``hidden`` of tokens that follow those in ``cache``, and the cache with them in it.
+
+        Any number of tokens may come at a time: a whole prompt, a chunk of it, one. The order of
+        the calls is the order of the tokens; positions say where tokens are, as ever.
+
+        A scheme that adapts to the length (dynamic NTK, LongRoPE, randomized positions) sees that
+        of this call, and turns all keys with it. Keys of the second layer on were made of what the
+        first layer gave at the length of their own call, so that a model of several layers equals
+        ``hidden`` of the whole sequence where every call has the same ``length``.
+
+        Args:
+          inputs: what ``embed`` takes, int token ids ``[B, T]``.
+          cache: from ``Cache.empty`` or the previous call.
+          positions: whole numbers or float32 ``[B, T]`` (``B`` may be 1) or ``[B, T, A]``, as the
+            cache was made for. By default they are those of text: each token is one further than
+            the token before it, from 0 on.
+          segment_ids: int ``[B, T]``, if the cache was made for them.
+          length: the length that a scheme adapts to, an int or an array that broadcasts against
+            ``[B, S]``. Default: the largest position of a token's own sequence or segment so far,
+            plus one.
+
+        Raises:
+          ValueError: the cache is full, or was made for something else, or the model is not
+            causal. Under ``jax.jit``, where the count is not known, tokens without room give NaN.
+        """
+        if not self.causal:
+            raise ValueError(
+                "a model with causal=False cannot be extended: tokens in the cache would have to "
+                "see those that follow; give hidden() the whole sequence"
+            )
+        x_BTD, sides = self.embed(inputs), []
+        T, start = x_BTD.shape[1], cache.count
+        cache.check_layers(self)
+        cache = cache.with_places(positions, segment_ids, T)
+        for encoding in self.distinct():
+            tokens = cache.tokens(encoding, length)
+            x_BTD = encoding.embed(x_BTD, tokens.part(start, T))
+            sides.append(tokens)
+        x_BTD, layers = self._run(x_BTD, sides, cache, start)
+        x_BTD = jnp.where(start + T <= cache.size, x_BTD, jnp.nan)
+        return x_BTD, dataclasses.replace(cache, layers=layers)
+
+    def distinct(self) -> list[Encoding]:
+        """Returns the encodings that tokens are made for, one for each ``source`` of the layers.
+
+        The first layer's own encoding stands for those of all layers: what it does before the
+        layers reads no parameters.
+        """
+        return [
+            next(_one(layer.own, self.scan) for layer in self.layers if layer.source == source)
+            if shared is None
+            else shared
+            for source, shared in enumerate(self.encodings)
+        ]
+
+    def _run(self, x_BTD, sides: list[Tokens], cache: Cache | None = None, start=0):
+        """Runs all layers; ``sides`` are the tokens under each distinct encoding."""
+
+        # The cache is written where it is: a copy would take longer than one token.
+        def run_layers(state, layers, turn):
+            x_BTD, slots = state
+            kept = []
+            for layer, own_slots in zip(layers, slots, strict=True):
+                own = layer.own
+                encoding = self.encodings[layer.source] if own is None else own.unstacked()
+                past = None if cache is None else Past(own_slots, turn, start)
+                run = self._run_block(layer.window)
+                x_BTD, own_kept = run(layer.block, x_BTD, encoding, sides[layer.source], past)
+                kept.append(None if cache is None else own_kept)
+            return x_BTD, tuple(kept)
+
+        state = x_BTD, (None,) * len(self.layers) if cache is None else cache.layers
+        if self.scan:
+            turns = jnp.arange(self.num_layers // len(self.layers))
+            state, _ = jax.lax.scan(
+                lambda state, each: (run_layers(state, *each), None), state, (self.layers, turns)
+            )
+        else:
+            state = run_layers(state, self.layers, 0)
+        x_BTD, slots = state
+        return self.final_norm(x_BTD), slots
+
+    def _run_block(self, window):
+        rule = dict(causal=self.causal, window=window, implementation=self.implementation)
+        run = functools.partial(self.block.__call__, **rule)
+        return jax.checkpoint(run) if self.remat else run
+
+
+def _linear(d_in, d_out, std=0.02, *, dtype, param_dtype, rngs):
+    init = nnx.initializers.normal(std)
+    types = dict(dtype=dtype, param_dtype=param_dtype)
+    return nnx.Linear(d_in, d_out, use_bias=False, kernel_init=init, **types, rngs=rngs)
+
+
+def by_token(layer, x_BTD):
+    """Runs ``layer`` over tokens laid end to end.
+
+    The gradient of a matrix is a product over tokens; XLA:CPU runs it three to five times faster
+    in two dimensions than in three. Tokens that are sharded over ``context`` keep their axis.
+    """
+    if context_size() > 1:
+        return layer(x_BTD)
+    B, T, D = x_BTD.shape
+    return layer(x_BTD.reshape(B * T, D)).reshape(B, T, -1)
+
+
+def _one(encoding, is_stacked):
+    """Returns the first layer's encoding of a stack, or the encoding that is one layer's already."""
+    return jax.tree.map(lambda p: p[0], encoding).unstacked() if is_stacked else encoding
+
+
+def _stack(modules):
+    """Returns modules of one structure as one, their arrays along a leading axis."""
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *modules)
+
+
+def _unstack(tree, count: int) -> list:
+    """Cuts ``tree`` along its leading axis."""
+    return [jax.tree.map(lambda p, i=i: p[i], tree) for i in range(count)]

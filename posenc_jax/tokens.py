@@ -1,0 +1,234 @@
+"""The tokens of a sequence as attention knows them: where they are, and in which order.
+
+Arrays keep the batch first and the tokens second, positions included: ``[B, T]``, or ``[B, T, A]``
+for tokens that lie on several axes, such as the time, row and column of a patch.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+if TYPE_CHECKING:
+    from posenc_jax.encoding import Encoding
+
+# The largest length that a scheme may adapt to: angles are exact up to here (rotary/angles.py).
+LONGEST = 2**22
+
+# float64 positions may lose this much when they become float32: a thousandth of a token.
+MOST_ROUNDING = 2.0**-10
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """Everything that attention knows about the queries, or about the keys, beside their content.
+
+    :meth:`of` makes them from positions, once per forward pass, and calls the encoding's hooks in
+    the only order that is right. :meth:`read` follows in each layer.
+
+    Attributes:
+      positions: where the tokens are, int32 or float32 ``[B, T]`` or ``[B, T, A]``. ``B`` may be 1,
+        which means that the batch shares them. Positions may repeat, skip, restart, be negative or
+        fractional.
+      segment_ids: int ``[B, T]``, or None. Tokens of different segments do not see each other.
+      index: int32 ``[B, T]``, the order in which the tokens were written, in any arrangement.
+        Causality and windows read it, and never read positions. None stands for ``0 .. T - 1``.
+      prepared: what the encoding's ``prepare`` made of the positions, or its ``read`` made of the
+        layer's input. It is any pytree of arrays with the tokens along axis 1.
+      consecutive: whether each position is known to be one more than the position before it. It is
+        a Python bool, so a scheme can choose a faster form of its bias while it is traced.
+    """
+
+    positions: jax.Array
+    segment_ids: jax.Array | None = None
+    index: jax.Array | None = None
+    prepared: Any = None
+    consecutive: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @classmethod
+    def of(
+        cls, encoding: "Encoding", positions, segment_ids=None, *, index=None, length=None, key=None
+    ) -> "Tokens":
+        """Places the tokens, and prepares what ``encoding`` needs of their positions.
+
+        Args:
+          encoding: the scheme that attention will run under.
+          positions: whole numbers or float32, ``[B, T]`` or ``[B, T, A]``; ``B`` may be 1.
+          segment_ids: int ``[B, T]``. Padding is a segment of its own.
+          index: int ``[B, T]``, for tokens that are not laid out in the order they were written in.
+          length: the length that a scheme such as dynamic NTK adapts to, a Python int or an array
+            that broadcasts against ``[B, T]``. By default it is one more than the largest position
+            in the token's own sequence or segment, so that no document depends on its neighbours.
+          key: fresh randomness in a training step, for schemes that move positions.
+
+        Raises:
+          ValueError: an argument has the wrong shape or type, or positions cannot be represented.
+        """
+        consecutive = is_consecutive(positions)
+        last = int(positions[0, -1]) if consecutive else 0
+        positions = check_positions(positions)
+        segment_ids = _check_numbers("segment_ids", segment_ids, positions)
+        index = _check_numbers("index", index, positions)
+        _check_length(length)
+        placed = encoding.place(positions, key, length)
+        consecutive = consecutive and placed is positions
+        if length is None:
+            is_text = consecutive and segment_ids is None
+            length = last + 1 if is_text else own_length(placed, segment_ids)
+        prepared = encoding.prepare(placed, length)
+        return cls(placed, segment_ids, index, prepared, consecutive)
+
+    @property
+    def count(self) -> int:
+        """The number of tokens, T."""
+        return self.positions.shape[1]
+
+    def read(self, encoding: "Encoding", x_BTD) -> "Tokens":
+        """Returns these tokens with what ``encoding`` reads in a layer's input ``x_BTD``.
+
+        Call it in each layer, with the array that the layer's queries and keys are projected from.
+        Only schemes that depend on content look at it; all others give the tokens back unchanged.
+        """
+        return dataclasses.replace(self, prepared=encoding.read(x_BTD, self))
+
+    def part(self, start, count: int) -> "Tokens":
+        """Returns ``count`` of these tokens, from number ``start`` on, which may be traced.
+
+        The part knows its place in the whole, so new queries can attend to all tokens so far.
+        """
+
+        part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), self)
+        if self.index is not None:
+            return part
+        return dataclasses.replace(part, index=start + jnp.arange(count, dtype=jnp.int32)[None])
+
+    def order(self) -> jax.Array:
+        """Returns ``index``, written out where it is None."""
+        if self.index is not None:
+            return self.index
+        return jnp.arange(self.count, dtype=jnp.int32)[None]
+
+
+def is_consecutive(positions) -> bool:
+    """Says whether NumPy ``positions`` are one row of whole numbers that count up by one.
+
+    Only NumPy arrays can be looked at while a program is traced, as ``positions.text`` gives them.
+    """
+    if not isinstance(positions, np.ndarray) or positions.ndim != 2 or positions.shape[0] != 1:
+        return False
+    return positions.dtype.kind in "iu" and bool((np.diff(positions.astype(np.int64)) == 1).all())
+
+
+def check_positions(positions) -> jax.Array:
+    """Returns ``positions`` as int32 or float32, and refuses what neither of them can represent.
+
+    Values are looked at where they are known: in NumPy arrays, lists, and JAX arrays outside of
+    ``jax.jit``. Types are looked at everywhere.
+
+    Raises:
+      ValueError: the shape is not ``[B, T]`` or ``[B, T, A]``, there is no token, the type cannot
+        count (bfloat16 reads 257 as 256), or a value is not finite or would be changed by the cast.
+    """
+    if not isinstance(positions, jax.Array):
+        positions = np.asarray(positions)
+    if positions.ndim not in (2, 3) or 0 in positions.shape:
+        raise ValueError(
+            f"positions have shape {positions.shape}, but must be [B, T], or [B, T, A] for tokens on "
+            "several axes, with at least one token; add a batch axis with [None]"
+        )
+    dtype, is_known = positions.dtype, not isinstance(positions, jax.core.Tracer)
+    if jnp.issubdtype(dtype, jnp.integer):
+        if dtype.itemsize >= 4 and dtype != jnp.int32:
+            _check_whole(positions, is_known)
+        return jnp.asarray(positions, jnp.int32)
+    if dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(
+            f"positions must be whole numbers or float32, not {dtype}, which cannot count; cast "
+            "them to int32 or float32"
+        )
+    if is_known:
+        _check_floats(np.asarray(positions))
+    elif dtype == jnp.float64:
+        raise ValueError(
+            "positions are float64 under jax.jit, where their values cannot be checked; subtract an "
+            "origin outside (posenc_jax.positions.since) or cast them to float32"
+        )
+    return jnp.asarray(positions, jnp.float32)
+
+
+def _check_whole(positions, is_known):
+    limits = np.iinfo(np.int32)
+    if not is_known:
+        raise ValueError(
+            f"positions are {positions.dtype} under jax.jit, where their values cannot be checked; "
+            "cast them to int32"
+        )
+    values = np.asarray(positions)
+    outside = values[(values < limits.min) | (values > limits.max)]
+    if outside.size:
+        raise ValueError(
+            f"position {outside.flat[0]} does not fit into int32; subtract an origin that all tokens "
+            "share (posenc_jax.positions.since)"
+        )
+
+
+def _check_floats(values):
+    bad = values[~np.isfinite(values)]
+    if bad.size:
+        raise ValueError(f"position {bad.flat[0]} is not a finite number")
+    rounding = abs(values.astype(np.float32).astype(np.float64) - values)
+    if rounding.max() > MOST_ROUNDING:
+        raise ValueError(
+            f"position {values.flat[rounding.argmax()]!r} would be moved by {rounding.max():.3g} in "
+            "float32; subtract an origin that all tokens share (posenc_jax.positions.since)"
+        )
+
+
+def _check_numbers(name, numbers, positions):
+    """Returns int ``[B, T]`` numbers of the tokens, or None."""
+    if numbers is None:
+        return None
+    numbers = jnp.asarray(numbers)
+    B, T = positions.shape[:2]
+    fits = numbers.ndim == 2 and numbers.shape[1] == T and (B == 1 or len(numbers) in (1, B))
+    if not jnp.issubdtype(numbers.dtype, jnp.integer) or not fits:
+        raise ValueError(
+            f"{name} must be whole numbers of shape [{B}, {T}], one for each token, not "
+            f"{numbers.dtype} of shape {numbers.shape}"
+        )
+    return numbers
+
+
+def _check_length(length):
+    if isinstance(length, bool) or (isinstance(length, int | np.integer) and length < 1):
+        raise ValueError(f"length={length!r} must be a positive number of tokens")
+
+
+def own_length(positions, segment_ids=None):
+    """Returns one more than the largest position of each token's sequence, or segment.
+
+    The result is float32 ``[B, 1]`` or ``[B, T]``, exact up to ``LONGEST``. A longer one is NaN:
+    such a position is a mark for padding, or a time, and no length to adapt to.
+    """
+    if positions.ndim == 3:
+        positions = positions.max(axis=-1)
+    if segment_ids is None:
+        return _as_length(positions.max(axis=-1, keepdims=True))
+    positions, segment_ids = jnp.broadcast_arrays(positions, segment_ids)
+    # Sorted, a segment is one run, whatever order the tokens are laid out in.
+    order = jnp.argsort(segment_ids, axis=-1)
+    sorted_ids = jnp.take_along_axis(segment_ids, order, axis=-1)
+    starts = sorted_ids[:, 1:] != sorted_ids[:, :-1]
+    run = jnp.cumsum(jnp.pad(starts, ((0, 0), (1, 0))), axis=-1)
+    run = jnp.take_along_axis(run, jnp.argsort(order, axis=-1), axis=-1)
+    largest = jax.vmap(
+        lambda last, number: jax.ops.segment_max(last, number, num_segments=last.size)[number]
+    )
+    return _as_length(largest(positions, run))
+
+
+def _as_length(largest):
+    return jnp.where(largest < LONGEST, largest.astype(jnp.float32) + 1, jnp.nan)
