@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.rotary import axes as axis_dial
-from posenc_jax.rotary import frequencies as frequency_dial
-from posenc_jax.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary import axes as axis_dial
+from posenc_jax.encodings.rotary import frequencies as frequency_dial
+from posenc_jax.encodings.rotary.angles import cos_sin
 
 
 class RoPE(Encoding):
@@ -25,8 +25,8 @@ class RoPE(Encoding):
     Args:
       head_dim: channels of one head.
       base: the slowest pair's wavelength is about ``2 pi base`` tokens.
-      frequencies: a member of ``posenc_jax.rotary.frequencies``.
-      axes: the position axis that turns each pair (``posenc_jax.rotary.axes``); None for text.
+      frequencies: a member of ``posenc_jax.encodings.rotary.frequencies``.
+      axes: the position axis that turns each pair (``posenc_jax.encodings.rotary.axes``); None for text.
         Positions ``[B, T]`` are text too: the same on every axis.
       rotary_dim: rotate only the first channels and pass the rest through (partial rotary); the
         exponents then count ``rotary_dim``. Default: all of ``head_dim``.
@@ -57,6 +57,7 @@ class RoPE(Encoding):
             raise ValueError(f"base={base!r} must be a number above 1")
         if axes is not None:
             _check_axes(axes, rotary_dim)
+        self.head_dim = head_dim
         self.base = base
         self.frequencies = frequencies or frequency_dial.Default()
         self.axes = axes
@@ -64,7 +65,7 @@ class RoPE(Encoding):
         self.layout = layout
 
     def prepare(self, positions, length):
-        """float32 cos and sin, each ``[B, T, K or 1, rotary_dim / 2]``."""
+        """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
         if not isinstance(length, int):
             length = jnp.atleast_2d(length)
         return self._tables(positions, *self.frequencies(self.rotary_dim, self.base, length))
@@ -78,7 +79,7 @@ class RoPE(Encoding):
         return tuple(attention_factor * table for table in angles)
 
     def _positions_of_pairs(self, positions):
-        """``[B, T, K or 1, pairs or 1]``: a head that has its own axes has its own positions."""
+        """Returns ``[B, T, K or 1, pairs or 1]``: a head with axes of its own has positions too."""
         if self.axes is None and positions.ndim != 2:
             raise ValueError(
                 f"positions have shape {positions.shape}, but this RoPE has one axis; say "
@@ -88,18 +89,27 @@ class RoPE(Encoding):
         if positions.ndim == 2:
             turning, positions = axes_KP != axis_dial.STILL, positions[:, :, None, None]
             return positions if turning.all() else jnp.where(turning, positions, 0)
-        if positions.shape[0] <= axes_KP.max():
+        if positions.shape[2] <= axes_KP.max():
             raise ValueError(
-                f"axes={self.axes} needs positions [A, B, T] with A > {axes_KP.max()}, or [B, T] "
+                f"axes={self.axes} needs positions [B, T, A] with A > {axes_KP.max()}, or [B, T] "
                 f"for text, not {positions.shape}"
             )
         chosen = jnp.zeros_like(positions, shape=(1, 1, 1, 1))
         for axis in np.unique(axes_KP[axes_KP != axis_dial.STILL]).tolist():
-            chosen = jnp.where(axes_KP == axis, positions[axis][:, :, None, None], chosen)
+            chosen = jnp.where(axes_KP == axis, positions[:, :, axis, None, None], chosen)
         return chosen
 
-    def rotate(self, x_BTHC, prepared, *, is_query):
-        cos, sin = (self._for_heads(table, x_BTHC.shape[2]) for table in prepared)
+    def rotate(self, x_BTHC, tokens, side):
+        cos, sin = (self._of_heads(table, side) for table in tokens.prepared)
+        return self.turn(x_BTHC, cos, sin)
+
+    def turn(self, x_BTHC, cos, sin) -> jax.Array:
+        """Turns queries or keys by angles whose cosines and sines are ``[B, T, H or 1, pairs]``."""
+        if x_BTHC.shape[-1] != self.head_dim:
+            raise ValueError(
+                f"heads have {x_BTHC.shape[-1]} channels, but the encoding was made for "
+                f"head_dim={self.head_dim}; only rotary_dim= turns a part"
+            )
         turning, still = x_BTHC[..., : self.rotary_dim], x_BTHC[..., self.rotary_dim :]
         turning = turning.astype(jnp.float32)
         if self.layout == "half":
@@ -113,16 +123,11 @@ class RoPE(Encoding):
         return jnp.concatenate([turned, still], axis=-1) if still.shape[-1] else turned
 
     @staticmethod
-    def _for_heads(table_BTKP, num_heads):
-        """The table that each of ``num_heads`` heads reads, of queries or of keys."""
-        num_kv_heads = table_BTKP.shape[2]
-        if num_heads % num_kv_heads:
-            raise ValueError(
-                f"axes= are those of {num_kv_heads} kv heads, but attention has {num_heads} heads "
-                "of queries or keys, no multiple of it; build the encoding for its num_kv_heads"
-            )
-        is_own = 1 < num_kv_heads < num_heads
-        return jnp.repeat(table_BTKP, num_heads // num_kv_heads, axis=2) if is_own else table_BTKP
+    def _of_heads(table_BTKP, side):
+        """Returns the table of each head; one that all heads share stays as it is."""
+        if table_BTKP.shape[2] == 1:
+            return table_BTKP
+        return jnp.moveaxis(side.of_kv_heads(jnp.moveaxis(table_BTKP, 2, 0)), 0, 2)
 
 
 def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
