@@ -147,7 +147,7 @@ class Encoding(nnx.Module):
         return jax.tree.map(lambda p: p[layer], self).unstacked()
 
     def unstacked(self) -> "Encoding":
-        """Returns this encoding marked as one layer's own, for a ``scan`` or ``vmap`` over layers."""
+        """Returns this encoding as one layer's own, inside a ``scan`` or ``vmap`` over layers."""
         leaves, structure = jax.tree.flatten(self)
         one = jax.tree.unflatten(structure, leaves)
         one.stacked = None

@@ -136,8 +136,8 @@ def check_positions(positions) -> jax.Array:
         positions = np.asarray(positions)
     if positions.ndim not in (2, 3) or 0 in positions.shape:
         raise ValueError(
-            f"positions have shape {positions.shape}, but must be [B, T], or [B, T, A] for tokens on "
-            "several axes, with at least one token; add a batch axis with [None]"
+            f"positions have shape {positions.shape}, but must be [B, T], or [B, T, A] for tokens "
+            "on several axes, with at least one token; add a batch axis with [None]"
         )
     dtype, is_known = positions.dtype, not isinstance(positions, jax.core.Tracer)
     if jnp.issubdtype(dtype, jnp.integer):
@@ -153,8 +153,8 @@ def check_positions(positions) -> jax.Array:
         _check_floats(np.asarray(positions))
     elif dtype == jnp.float64:
         raise ValueError(
-            "positions are float64 under jax.jit, where their values cannot be checked; subtract an "
-            "origin outside (posenc_jax.positions.since) or cast them to float32"
+            "positions are float64 under jax.jit, where their values cannot be checked; subtract "
+            "an origin outside (posenc_jax.positions.since) or cast them to float32"
         )
     return jnp.asarray(positions, jnp.float32)
 
@@ -170,8 +170,8 @@ def _check_whole(positions, is_known):
     outside = values[(values < limits.min) | (values > limits.max)]
     if outside.size:
         raise ValueError(
-            f"position {outside.flat[0]} does not fit into int32; subtract an origin that all tokens "
-            "share (posenc_jax.positions.since)"
+            f"position {outside.flat[0]} does not fit into int32; subtract an origin that all "
+            "tokens share (posenc_jax.positions.since)"
         )
 
 
@@ -182,8 +182,8 @@ def _check_floats(values):
     rounding = abs(values.astype(np.float32).astype(np.float64) - values)
     if rounding.max() > MOST_ROUNDING:
         raise ValueError(
-            f"position {values.flat[rounding.argmax()]!r} would be moved by {rounding.max():.3g} in "
-            "float32; subtract an origin that all tokens share (posenc_jax.positions.since)"
+            f"position {values.flat[rounding.argmax()]!r} would be moved by {rounding.max():.3g} "
+            "in float32; subtract an origin that all tokens share (posenc_jax.positions.since)"
         )
 
 

@@ -134,15 +134,15 @@ def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
     if encoding.whole_rows:
         return cpu.dense if B * H * T * S <= MOST_LOGITS else blockwise
     is_plain = rule.causal and rule.in_order and tile.q_tokens.segment_ids is None
-    if is_plain and jax.default_backend() == "gpu" and is_fusable(encoding):
-        # Only cuDNN's half of the choice depends on the machine that runs the program.
-        if cudnn_takes(tile, v_BSKC, rule):
-            return fused
+    # JAX looks for cuDNN while it traces, so this choice alone depends on the tracing machine.
+    on_gpu = jax.default_backend() == "gpu"
+    if on_gpu and is_plain and is_fusable(encoding) and cudnn_takes(tile, v_BSKC, rule):
+        return fused
     return cpu.dense if T * S <= _FEW_LOGITS or T < _FEW_QUERIES else blockwise
 
 
 def _tile(encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale):
-    """Returns the encoding, the one tile that is all of attention, the values and the keys' side."""
+    """Returns the encoding, the one tile that is all of attention, values, and the keys' side."""
     heads, num_heads = None, None
     if isinstance(encoding, HeadShard):
         encoding, heads, num_heads = encoding.encoding, encoding.heads, encoding.num_heads
@@ -181,12 +181,13 @@ def _without_nan(x_BTHC, tokens):
 def _check_encoding(encoding):
     if not isinstance(encoding, Encoding):
         raise ValueError(
-            f"encoding must be an Encoding, as posenc_jax.make gives it, not {type(encoding).__name__}"
+            "encoding must be an Encoding, as posenc_jax.make gives it, not "
+            f"{type(encoding).__name__}"
         )
     if encoding.stacked is not None:
         raise ValueError(
-            f"this {type(encoding).__name__} holds the parameters of {encoding.stacked} layers; give "
-            "attention one layer's own, encoding.of_layer(i), or make it without num_layers="
+            f"this {type(encoding).__name__} holds the parameters of {encoding.stacked} layers; "
+            "give attention one layer's own, encoding.of_layer(i), or make it without num_layers="
         )
 
 
@@ -237,7 +238,9 @@ def _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens):
 
 
 def _check_window(window):
-    if window is None or (isinstance(window, jax.Array) and jnp.issubdtype(window.dtype, jnp.integer)):
+    if window is None or (
+        isinstance(window, jax.Array) and jnp.issubdtype(window.dtype, jnp.integer)
+    ):
         return
     if isinstance(window, bool) or not isinstance(window, int | np.integer) or window < 1:
         raise ValueError(f"window={window!r} must be a whole number of keys, 1 or more, or None")

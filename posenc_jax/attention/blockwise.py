@@ -18,7 +18,6 @@ from jax import lax
 from posenc_jax.attention.dense import FLOOR, TINY
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.tokens import Tokens
 
 # The most logits of a tile with whole rows: 64 MiB, and a few times as much on the way.
 MOST_LOGITS = 2**24
@@ -98,7 +97,12 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     queries = Rows(q_BKGTC, None, _with_order(tile.q_tokens))
     keys = Rows(tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2), _with_order(tile.k_tokens))
     window = None if rule.window is None else jnp.asarray(rule.window, jnp.int32)
-    return plan, queries, keys, Shared(encoding, None if is_number else tile.scale, tile.heads, window)
+    return (
+        plan,
+        queries,
+        keys,
+        Shared(encoding, None if is_number else tile.scale, tile.heads, window),
+    )
 
 
 def put_together(out_BKGTC) -> jax.Array:

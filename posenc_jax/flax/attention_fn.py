@@ -1,5 +1,8 @@
 """Any encoding inside the attention layers that Flax brings along."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -9,9 +12,14 @@ from posenc_jax.tokens import Tokens
 
 
 class AttentionFn(nnx.Module):
-    """What :func:`attention_fn` returns: a function that also holds the encoding's parameters."""
+    """The function that :func:`attention_fn` returns, with the encoding's parameters in it."""
 
-    def __init__(self, encoding, tokens, options):
+    def __init__(
+        self,
+        encoding: Encoding,
+        tokens: Callable[[Encoding], Tokens],
+        options: nnx.Static[dict[str, Any]],
+    ):
         self.encoding = encoding
         self.tokens = tokens
         self.options = options
@@ -38,7 +46,6 @@ class AttentionFn(nnx.Module):
     ):
         # Every argument is named, because Linen drops those that a signature does not have.
         del dropout_rng, broadcast_dropout, force_fp32_for_softmax
-        _refuse("mask", mask, "say causal= and segment_ids= to attention_fn, and pass no mask")
         _refuse("bias", bias, "a bias comes from the encoding")
         _refuse("precision", precision, "use jax.default_matmul_precision around the model")
         _refuse("sow_weights", module, "attention weights are never formed as a whole")
@@ -54,8 +61,31 @@ class AttentionFn(nnx.Module):
         if dtype is not None:
             query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
         q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
-        out_BTHC = attend(self.encoding, q, k, v, self.tokens(self.encoding), **self.options)
+        tokens = self.tokens(self.encoding)
+        if mask is not None and q.shape[1] == 1 < k.shape[1]:
+            out_BTHC = self._decode(q, k, v, tokens, mask)
+        else:
+            _refuse("mask", mask, "say causal= and segment_ids= to attention_fn, and pass no mask")
+            out_BTHC = attend(self.encoding, q, k, v, tokens, **self.options)
         return out_BTHC.reshape(*query.shape[:-1], out_BTHC.shape[-1])
+
+    def _decode(self, q, k, v, tokens, mask):
+        """Attends from one new token to the slots of Flax's own cache (``decode=True``).
+
+        Flax tells how far the cache is filled by its mask alone. Any other mask gives NaN.
+        """
+        if "read" in self.encoding.hooks():
+            raise ValueError(
+                f"{type(self.encoding).__name__} reads the inputs of all tokens, which Flax's "
+                "cache does not keep: decode with posenc_jax.Transformer, or keep the inputs "
+                "yourself and call posenc_jax.attend"
+            )
+        slots = mask.reshape(-1, mask.shape[-1]).astype(bool)
+        start = slots[0].sum() - 1
+        is_filled = (slots == (jnp.arange(slots.shape[1]) <= start)[None]).all()
+        new = tokens.part(start, 1)
+        out_BTHC = attend(self.encoding, q, k, v, new, tokens, **self.options)
+        return jnp.where(is_filled, out_BTHC, jnp.nan)
 
 
 def attention_fn(
@@ -69,48 +99,46 @@ def attention_fn(
     window: int | None = None,
     scale: float | None = None,
 ) -> AttentionFn:
-    """``attend`` as the ``attention_fn`` of a Flax layer.
+    """Makes ``attend`` into the ``attention_fn`` of a Flax layer.
 
-    For ``flax.nnx.MultiHeadAttention`` and ``flax.linen.MultiHeadDotProductAttention``, for
-    self-attention over whole sequences. In NNX the encoding becomes a part of the layer and trains
-    with it; in Linen pass ``encoding.nnx`` of a :class:`posenc_jax.linen.Encoding`, whose
-    parameters Linen keeps.
+    It is for ``flax.nnx.MultiHeadAttention`` and ``flax.linen.MultiHeadDotProductAttention``, for
+    self-attention over whole sequences, and over their own cache with ``decode=True``. In NNX the
+    encoding becomes a part of the layer and trains with it; in Linen pass ``encoding.nnx`` of a
+    :class:`posenc_jax.linen.Encoding`, whose parameters Linen keeps.
 
     Args:
-      encoding: any scheme; a per-layer one must be this layer's own.
-      positions: as in :class:`Tokens`, for the layer's leading axes flattened into one batch.
+      encoding: any scheme that acts in attention; a per-layer one must be this layer's own.
+      positions: as in :class:`Tokens`, for the layer's leading axes flattened into one batch. With
+        ``decode=True`` they are those of all slots of the cache.
       segment_ids: int ``[B, T]``; tokens of different segments do not see each other. Padding is a
         segment of its own.
       x: the layer's input ``[B, T, D]``, which data-dependent schemes need.
-      length: as in ``Tokens.of``.
+      length: the length that a scheme adapts to, see ``Tokens.of``. With ``decode=True`` it is by
+        default that of a full cache.
       causal: hide later tokens, whatever the layer's own ``is_causal`` is.
       window, scale: as in ``attend``.
 
-    Raises (when the layer calls it):
-      ValueError: a mask, a bias, dropout, a precision or ``sow_weights``: attention here has none
-        of them, and ignoring one would be wrong.
+    Raises:
+      ValueError: the encoding adds to the token embeddings, which the layer does not have. Or, when
+        the layer calls it: a mask, a bias, dropout, a precision or ``sow_weights``; attention here
+        has none of them, and ignoring one would be wrong.
     """
+    if "embed" in encoding.hooks():
+        raise ValueError(
+            f"{type(encoding).__name__} adds to the token embeddings, which attention_fn does not "
+            "see: call x = encoding.embed(x, Tokens.of(encoding, positions)) once after the token "
+            "embedding, and use attention_fn(posenc_jax.Encoding(), positions) in the layers"
+        )
 
     # A function and not attributes, so that positions are no leaves of the layer to differentiate.
     def tokens(encoding):
-        return layer_tokens(encoding, positions, segment_ids, x, length=length)
+        tokens = Tokens.of(encoding, positions, segment_ids, length=length)
+        if "read" not in encoding.hooks() or x is None:
+            return tokens
+        return tokens.read(encoding, x.reshape(-1, *x.shape[-2:]))
 
-    return AttentionFn(
-        encoding, tokens, nnx.static(dict(causal=causal, window=window, scale=scale))
-    )
-
-
-def layer_tokens(encoding, positions, segment_ids, x, **options) -> Tokens:
-    """Returns what attention needs to know in one layer; ``options`` are those of ``Tokens.of``."""
-    tokens = Tokens.of(encoding, positions, segment_ids, **options)
-    if "read" not in encoding.hooks():
-        return tokens
-    if x is None:
-        raise ValueError(
-            f"{type(encoding).__name__} depends on the layer's input: pass x=, the [B, T, D] array "
-            "that queries and keys are projected from"
-        )
-    return tokens.read(encoding, x.reshape(-1, *x.shape[-2:]))
+    options = dict(causal=causal, window=window, scale=scale)
+    return AttentionFn(encoding, tokens, nnx.static(options))
 
 
 def _refuse(name, value, instead):

@@ -7,7 +7,7 @@
         def __call__(self, x_BTD, positions):
             encoding = posenc_jax.linen.Encoding("yarn", head_dim=64, train_length=2048, factor=4.0)
             q, k, v = (nn.DenseGeneral((8, 64), use_bias=False)(x_BTD) for _ in range(3))
-            attended = encoding.attend(q, k, v, positions)
+            attended = encoding.attend(q, k, v, encoding.tokens(positions))
             return x_BTD + nn.DenseGeneral(x_BTD.shape[-1], axis=(-2, -1))(attended)
 """
 
@@ -17,9 +17,9 @@ from flax import linen as nn
 from flax import nnx
 from flax.core import FrozenDict
 
-from posenc_jax.flax.attention_fn import layer_tokens
 from posenc_jax.attention import attend
 from posenc_jax.registry import make
+from posenc_jax.tokens import Tokens
 
 
 class Encoding(nn.Module):
@@ -75,34 +75,42 @@ class Encoding(nn.Module):
         nnx.replace_by_pure_dict(state, values)
         self.nnx = nnx.merge(structure, state)
 
-    def embed(self, x_BTD, positions, *, length=None, key=None):
-        """Token embeddings in, token embeddings with positions out."""
-        return self.nnx.embed(x_BTD, self.nnx.place(jnp.asarray(positions), key, length))
+    def tokens(self, positions, segment_ids=None, *, index=None, length=None, key=None) -> Tokens:
+        """Returns the tokens at ``positions``, once per forward pass; see ``Tokens.of``."""
+        self._check_bound()
+        return Tokens.of(self.nnx, positions, segment_ids, index=index, length=length, key=key)
+
+    def embed(self, x_BTD, tokens: Tokens):
+        """Takes token embeddings and returns them with positions added, once per forward pass."""
+        self._check_bound()
+        return self.nnx.embed(x_BTD, tokens)
+
+    def read(self, x_BTD, tokens: Tokens) -> Tokens:
+        """Returns the tokens with what the encoding reads in a layer's input ``[B, T, D]``.
+
+        Data-dependent schemes need it in each layer; for all others it changes nothing.
+        """
+        self._check_bound()
+        return tokens.read(self.nnx, x_BTD)
 
     def attend(
-        self,
-        q_BTHC,
-        k_BSKC,
-        v_BSKC,
-        positions,
-        segment_ids=None,
-        *,
-        x=None,
-        length=None,
-        key=None,
-        **options,
-    ):
-        """Self-attention ``[B, T, H, C]``; ``posenc_jax.attend`` says what ``options`` there are.
-
-        ``x`` is the layer's input ``[B, T, D]``, which data-dependent schemes need; ``key`` is
-        fresh randomness in training, for schemes that move positions (the same in every layer).
-        """
-        tokens = layer_tokens(self.nnx, positions, segment_ids, x, length, key)
-        return attend(self.nnx, q_BTHC, k_BSKC, v_BSKC, tokens, **options)
+        self, q_BTHC, k_BSKC, v_BSKC, q_tokens: Tokens, k_tokens: Tokens | None = None, **options
+    ) -> jax.Array:
+        """Runs attention, ``[B, T, H, C]``; ``posenc_jax.attend`` describes the arguments."""
+        self._check_bound()
+        return attend(self.nnx, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, **options)
 
     __call__ = attend
 
+    def _check_bound(self):
+        if self.scope is None:
+            raise ValueError(
+                f"linen.Encoding({self.scheme!r}, ...) works inside a Linen module, under init "
+                "and apply, where its parameters are; elsewhere use "
+                f"posenc_jax.make({self.scheme!r}, ...)"
+            )
+
 
 def _number(value):
-    """A value to take the shape of, where Linen asks for no more."""
+    """Returns a value of the same shape and type, where Linen asks for no more."""
     return jnp.zeros(value.shape, value.dtype) if isinstance(value, jax.ShapeDtypeStruct) else value

@@ -91,9 +91,7 @@ class Block(nnx.Module):
     ):
         options = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.attention_norm = nnx.RMSNorm(model_dim, **options)
-        self.attention = Attention(
-            model_dim, num_heads, num_kv_heads, head_dim, out_std, **options
-        )
+        self.attention = Attention(model_dim, num_heads, num_kv_heads, head_dim, out_std, **options)
         self.mlp_norm = nnx.RMSNorm(model_dim, **options)
         self.mlp = SwiGLU(model_dim, mlp_dim, out_std, **options)
 
@@ -228,9 +226,7 @@ class Transformer(nnx.Module):
         """Gives each block its encoding and its window, as they are used."""
         pattern.check(self.num_layers)
         shared = [None if each.per_layer else each for each in pattern.distinct]
-        layers = [
-            Layer(block, *pattern.of_layer(number)) for number, block in enumerate(blocks)
-        ]
+        layers = [Layer(block, *pattern.of_layer(number)) for number, block in enumerate(blocks)]
         if self.scan:
             turn = len(pattern.pattern)
             layers = [_stack(layers[place::turn]) for place in range(turn)]
@@ -290,7 +286,7 @@ class Transformer(nnx.Module):
     def extend(
         self, inputs, cache: Cache, positions=None, segment_ids=None, *, length=None
     ) -> tuple[jax.Array, Cache]:
-        """Returns ``hidden`` of tokens that follow those in ``cache``, and the cache with them in it.
+        """Returns ``hidden`` of tokens that follow those in ``cache``, and the cache with them.
 
         Any number of tokens may come at a time: a whole prompt, a chunk of it, one. The order of
         the calls is the order of the tokens; positions say where tokens are, as ever.
@@ -397,7 +393,7 @@ def by_token(layer, x_BTD):
 
 
 def _one(encoding, is_stacked):
-    """Returns the first layer's encoding of a stack, or the encoding that is one layer's already."""
+    """Returns the first layer's encoding of a stack, or one that is a layer's own already."""
     return jax.tree.map(lambda p: p[0], encoding).unstacked() if is_stacked else encoding
 
 
