@@ -1,7 +1,6 @@
 """Small encodings, models and inputs that the tests share."""
 
 import functools
-import inspect
 import json
 import pathlib
 from typing import Any
@@ -14,6 +13,8 @@ from flax import nnx
 from jax.interpreters.partial_eval import dce_jaxpr
 
 import posenc_jax
+from posenc_jax import HeadShard, Tokens
+from posenc_jax.encoding import HOOKS
 from posenc_jax.registry import PATTERNS
 
 SCHEMES = [name for name in posenc_jax.REGISTRY if name not in PATTERNS]
@@ -23,7 +24,7 @@ INDEX = json.loads((GOLDEN / "index.json").read_text())
 
 
 def build(name: str, *, seed: int = 0, trained: bool = True, **keywords):
-    """The scheme at small dimensions, its parameters moved as if by training.
+    """Makes a scheme at small dimensions, with its parameters moved as if by training.
 
     Several start at zero, where a mistake in how they are used would not show.
     """
@@ -34,7 +35,7 @@ def build(name: str, *, seed: int = 0, trained: bool = True, **keywords):
 
 
 def one_of_each_program() -> list[str]:
-    """The first scheme of every set of hooks' functions, and of what else its program depends on.
+    """Returns the first scheme of every set of hooks' functions, and of what else makes a program.
 
     PI, NTK, p-RoPE and HoPE are RoPE with other constants: where a test compiles a whole model, one
     of them stands for all.
@@ -42,23 +43,23 @@ def one_of_each_program() -> list[str]:
 
     def program(name, encoding):
         prepare = jax.make_jaxpr(lambda *each: build(name, trained=False).prepare(*each))
-        jaxpr = prepare(np.zeros((1, 2), np.int32), np.ones((1, 1), np.int32)).jaxpr
+        jaxpr = prepare(np.zeros((1, 2), np.int32), np.ones((1, 1), np.float32)).jaxpr
         _, (_, reads_length) = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-        return hooks(encoding), has_parameters(encoding), reads_length, schemes.ALL[name].heads
+        functions = tuple(getattr(type(encoding), hook) for hook in HOOKS)
+        heads = schemes.ALL[name].heads
+        return functions, encoding.hooks(), has_parameters(encoding), reads_length, heads
 
     return _first_of_each(program)
 
 
 def one_of_each_kind() -> list[str]:
-    """The first scheme of every set of hooks, with and without parameters, shared or per layer.
+    """Returns the first scheme of every set of hooks, with and without parameters.
 
     Where a test is about the model around the encoding, one of them stands for all.
     """
-    untouched = hooks(posenc_jax.Encoding())
 
     def kind(name, encoding):
-        overridden = tuple(a != b for a, b in zip(hooks(encoding), untouched, strict=True))
-        return overridden, encoding.per_layer, has_parameters(encoding), encoding.whole_rows
+        return encoding.hooks(), encoding.per_layer, has_parameters(encoding), encoding.whole_rows
 
     return _first_of_each(kind)
 
@@ -71,18 +72,13 @@ def _first_of_each(key) -> list[str]:
     return list(first.values())
 
 
-def hooks(encoding) -> tuple:
-    """The functions that are the encoding's hooks."""
-    names = [name for name, f in vars(posenc_jax.Encoding).items() if inspect.isfunction(f)]
-    return tuple(getattr(type(encoding), name) for name in names)
-
-
 def has_parameters(encoding) -> bool:
+    """Says whether the encoding has numbers to train."""
     return bool(jax.tree.leaves(encoding))
 
 
 def moved(module, seed: int, by: float = 0.3):
-    """``module`` with Gaussian noise of width ``by`` added to every parameter."""
+    """Returns ``module`` with Gaussian noise of width ``by`` added to every parameter."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda p: p + by * jnp.asarray(rng.standard_normal(p.shape), p.dtype), module
@@ -90,7 +86,7 @@ def moved(module, seed: int, by: float = 0.3):
 
 
 def moved_at(module, path: tuple[str, ...], index, by: float):
-    """``module`` with one number of one parameter moved."""
+    """Returns ``module`` with one number of one parameter moved."""
 
     def move(names, p):
         names = tuple(str(getattr(n, "key", getattr(n, "name", n))) for n in names)[:-1]
@@ -100,7 +96,7 @@ def moved_at(module, path: tuple[str, ...], index, by: float):
 
 
 def build_model(encoding, *, seed: int = 0, trained: bool = True, **keywords):
-    """A Transformer of two layers over ``encoding``, a scheme's name or a built one."""
+    """Makes a Transformer of two layers over ``encoding``, a scheme's name or a built one."""
     if isinstance(encoding, str):
         encoding = build(encoding, num_layers=LAYERS)
     arguments = dict(vocab_size=VOCAB, model_dim=WIDTH, num_layers=LAYERS, num_heads=HEADS)
@@ -109,42 +105,42 @@ def build_model(encoding, *, seed: int = 0, trained: bool = True, **keywords):
     if trained:
         # Wide enough for attention to be far from uniform, so that positions matter.
         model.embedding[...] = 25 * model.embedding[...]
-        model.blocks = jax.tree.map(lambda p: 8 * p if p.ndim == 3 else p, model.blocks)
+        matrix = 3 if model.scan else 2
+        for layer in model.layers:
+            layer.block = jax.tree.map(lambda p: 8 * p if p.ndim == matrix else p, layer.block)
     return model
 
 
 def normal(seed: int, *shape) -> np.ndarray:
-    """float32 standard normal numbers."""
+    """Returns float32 standard normal numbers."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def projections(num_heads: int = HEADS, head_dim: int = HEAD_DIM) -> list[np.ndarray]:
-    """Random matrices from the residual stream to queries, keys and values, ``[D, H, C]``."""
+    """Returns random matrices from the residual to queries, keys and values, ``[D, H, C]``."""
     return [normal(seed, WIDTH, num_heads, head_dim) * WIDTH**-0.5 for seed in (101, 102, 103)]
 
 
 @jax.jit
 def attention(encoding, x_BTD, positions, segment_ids=None, length=None, weights=None):
-    """One attention layer under ``encoding``, ``[B, T, H, C]``: embed, project, attend."""
-    positions = encoding.place(positions, length=length)
-    tokens = posenc_jax.Tokens.of(encoding, positions, segment_ids, length)
-    x_BTD = encoding.embed(x_BTD, positions)
-    tokens = tokens.read(encoding, x_BTD)
+    """Runs one attention layer under ``encoding``, ``[B, T, H, C]``: embed, project, attend."""
+    tokens = Tokens.of(encoding, positions, segment_ids, length=length)
+    x_BTD = encoding.embed(x_BTD, tokens)
     q, k, v = (
         jnp.einsum("btd,dhc->bthc", x_BTD, jnp.asarray(w, x_BTD.dtype))
         for w in weights or projections()
     )
-    return posenc_jax.attend(encoding, q, k, v, tokens)
+    return posenc_jax.attend(encoding, q, k, v, tokens.read(encoding, x_BTD))
 
 
 @jax.jit
-def forward(model, token_ids, positions, segment_ids=None, encoding=None):
-    """Logits of a Transformer."""
-    return model(token_ids, positions, segment_ids, encoding=encoding)
+def forward(model, token_ids, positions, segment_ids=None, length=None):
+    """Returns the logits of a Transformer."""
+    return model(token_ids, positions, segment_ids, length=length)
 
 
 def loss_and_gradients_of(model, token_ids, positions, weights_BTV):
-    """A weighted sum of the logits, and its gradient by every parameter."""
+    """Returns a weighted sum of the logits, and its gradient by every parameter."""
     return jax.value_and_grad(lambda model: (model(token_ids, positions) * weights_BTV).sum())(
         model
     )
@@ -155,7 +151,7 @@ loss_and_gradients = jax.jit(loss_and_gradients_of)
 
 @functools.partial(jax.jit, static_argnames=("scale", "causal"))
 def probabilities(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens=None, scale=None, causal=True):
-    """Attention weights ``[B, H, T, S]``, read off by attending to one-hot values."""
+    """Returns attention weights ``[B, H, T, S]``, read off by attending to one-hot values."""
     B, S, K, _ = k_BSKC.shape
     one_hot = jnp.broadcast_to(jnp.eye(S)[None, :, None], (B, S, K, S))
     weights = posenc_jax.attend(
@@ -166,33 +162,21 @@ def probabilities(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens=None, scale=None,
 
 @functools.partial(jax.jit, static_argnames="num_heads")
 def bias(encoding, q_positions, k_positions, num_heads: int = HEADS, heads=None) -> jax.Array:
-    """What ``score`` adds to zero logits between positions ``[T]`` and ``[S]``: ``[H, T, S]``."""
-    (T,), (S,) = q_positions.shape, k_positions.shape
+    """Returns what ``score`` adds between positions ``[T]`` and ``[S]``, ``[H, T, S]``."""
     heads = jnp.arange(num_heads) if heads is None else heads
-    tile = posenc_jax.Tile(
-        q=jnp.zeros((1, T, len(heads), HEAD_DIM)),
-        k=jnp.zeros((1, S, len(heads), HEAD_DIM)),
-        q_positions=q_positions[None],
-        k_positions=k_positions[None],
-        q_index=jnp.arange(T)[None],
-        k_index=jnp.arange(S)[None],
-        q_prepared=encoding.prepare(q_positions[None], None),
-        k_prepared=encoding.prepare(k_positions[None], None),
-        scale=HEAD_DIM**-0.5,
-        heads=heads,
-        num_heads=num_heads,
-    )
-    return encoding.score(jnp.zeros((1, len(heads), T, S)), tile)[0]
+    q, k = (jnp.zeros((1, len(p), len(heads), HEAD_DIM)) for p in (q_positions, k_positions))
+    sides = (Tokens.of(encoding, jnp.asarray(p)[None]) for p in (q_positions, k_positions))
+    return posenc_jax.logits(HeadShard(encoding, heads, num_heads), q, k, *sides)[0]
 
 
 def golden(name: str) -> tuple[dict[str, np.ndarray], Any]:
-    """The arrays of one golden file and the settings they were made with."""
+    """Returns the arrays of one golden file and the settings they were made with."""
     with np.load(GOLDEN / f"{name}.npz") as arrays:
         return dict(arrays), INDEX[name]["params"]
 
 
 def parameter_paths(module) -> list[tuple[tuple[str, ...], jax.Array]]:
-    """Every parameter of a module with the names that lead to it."""
+    """Returns every parameter of a module with the names that lead to it."""
     flat, _ = jax.tree_util.tree_flatten_with_path(module)
     names = [
         [str(getattr(key, "key", getattr(key, "name", key))) for key in path] for path, _ in flat
@@ -201,6 +185,6 @@ def parameter_paths(module) -> list[tuple[tuple[str, ...], jax.Array]]:
 
 
 def parameters_float64(module) -> dict[str, np.ndarray]:
-    """Every parameter of a module by its dotted path."""
+    """Returns every parameter of a module by its dotted path."""
     paths = parameter_paths(module)
     return {".".join(path): np.asarray(value, np.float64) for path, value in paths}

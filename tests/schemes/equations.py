@@ -1,7 +1,7 @@
 """The form of a scheme's test data, and the equations of attention without positions.
 
 Equations are written from the papers in float64 NumPy, one row of a batch at a time, positions
-``[T]`` or ``[A, T]`` in any order: no shared code, no shared tricks.
+``[T]``, or ``[A, T]`` with the axes first, in any order: no shared code, no shared tricks.
 """
 
 import dataclasses
@@ -44,6 +44,7 @@ class Scheme:
       invisible: endings of paths to parameters that cannot change the output.
       whole_positions_only: fractional and negative positions mean nothing to it.
       reads_positions: False where the order of the tokens decides, and what they contain.
+      shift_invariant: whether adding a constant to all positions changes nothing.
       depends_on_batch: where no length is given, what it does to one document depends on how long
         the others are, as one random draw must be large enough for all.
       heads: "any" subset of the model's heads will do; or its parameters must be "sharded" by head
@@ -60,6 +61,7 @@ class Scheme:
     invisible: tuple[tuple[str, ...], ...] = ()
     whole_positions_only: bool = False
     reads_positions: bool = True
+    shift_invariant: bool = True
     depends_on_batch: bool = False
     heads: str = "any"
     distant: int = 1_000_003
