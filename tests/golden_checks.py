@@ -6,31 +6,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import posenc_jax
+from posenc_jax import Side, Tokens
+
+ONE_HEAD = Side(None, num_heads=1, num_kv_heads=1, is_query=True)
 
 
 def close(actual, expected, rtol=1e-5, atol=1e-6):
+    """Compares with a golden array, as float64 numbers."""
     np.testing.assert_allclose(np.asarray(actual, np.float64), expected, rtol=rtol, atol=atol)
 
 
 @functools.partial(jax.jit, static_argnames="length")
 def turn(encoding, positions, length, array_length=None):
-    """Cosine and sine, ``[T, channels / 2]``, by which every pair turns.
+    """Returns the cosine and sine, ``[T, channels / 2]``, by which every pair turns.
 
-    Read off by rotating pairs (1, 0); any attention factor is still in them. The length is given
-    as a Python int, or as an array in its place.
+    They are read off by rotating pairs (1, 0); any attention factor is still in them. The length is
+    given as a Python int, or as an array in its place.
     """
     length = length if array_length is None else array_length
     pairs, half = encoding.rotary_dim // 2, encoding.layout == "half"
     unit_C = np.repeat([1.0, 0.0], pairs) if half else np.tile([1.0, 0.0], pairs)
-    unit_1T1C = jnp.broadcast_to(jnp.float32(unit_C), (1, len(positions), 1, 2 * pairs))
-    prepared = encoding.prepare(positions[None], length)
-    turned = encoding.rotate(unit_1T1C, prepared, is_query=True)[0, :, 0]
+    unit_C = np.pad(unit_C, (0, encoding.head_dim - 2 * pairs))
+    unit_1T1C = jnp.broadcast_to(jnp.float32(unit_C), (1, len(positions), 1, len(unit_C)))
+    tokens = Tokens.of(encoding, jnp.asarray(positions)[None], length=length)
+    turned = encoding.rotate(unit_1T1C, tokens, ONE_HEAD)[0, :, 0, : 2 * pairs]
     return jnp.split(turned, 2, axis=-1) if half else (turned[:, 0::2], turned[:, 1::2])
 
 
 def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1, array_length=None):
-    """The encoding turns by ``inv_freq`` a token, at position 1 and at many."""
+    """Checks that the encoding turns by ``inv_freq`` a token, at position 1 and at many."""
     positions = np.array([1, 0, 3, 64, 200])
     turned = turn(encoding, positions, length, array_length)
     cos, sin = (np.asarray(table, np.float64) for table in turned)
@@ -44,9 +48,12 @@ def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1, array
 
 @jax.jit
 def rotated(encoding, x_BTHC, positions):
-    tokens = posenc_jax.Tokens.of(encoding, positions)
-    return encoding.rotate(x_BTHC.astype(jnp.float32), tokens.prepared, is_query=True)
+    """Returns queries of all heads, turned in float32."""
+    H = x_BTHC.shape[2]
+    side = Side(None, num_heads=H, num_kv_heads=H, is_query=True)
+    return encoding.rotate(x_BTHC.astype(jnp.float32), Tokens.of(encoding, positions), side)
 
 
 def by_token(x_BHTC):
+    """Returns ``[B, T, H, C]``."""
     return np.swapaxes(x_BHTC, 1, 2)
