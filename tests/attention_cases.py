@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import posenc_jax
-from posenc_jax.attention import _tile
 from posenc_jax.attention.dense import dense
+from posenc_jax.positions import text
 
 B, H = 2, 2
 
@@ -30,12 +30,8 @@ class Case:
     segments: int | None = None  # documents a row
     scale: float | None = None
 
-    @property
-    def options(self):
-        return dict(causal=self.causal, in_order=self.written, window=self.window)
-
     def operands(self):
-        """x, q, k, v: what the layer reads and its projections."""
+        """Returns x, q, k and v: what the layer reads and its projections."""
         q, k, v = (
             common.normal(seed, B, length, heads, self.head_dim)
             for seed, length, heads in (
@@ -48,33 +44,27 @@ class Case:
         return x_BSD, *(jnp.asarray(x, self.dtype) for x in (q, k, v))
 
     def run(self, attention, encoding, x_BSD, q, k, v):
-        """``attention`` of the case, by the door that ``attend`` has."""
-        positions = np.arange(self.S, dtype=np.int32)[None]
+        """Calls ``attention``, a name or a function, by way of ``attend``."""
         segment_ids = None
         if self.segments is not None:
             segment_ids = np.broadcast_to(np.arange(self.S) * self.segments // self.S, (B, self.S))
-        k_tokens = posenc_jax.Tokens.of(encoding, positions, segment_ids).read(encoding, x_BSD)
+        inner = encoding.encoding if isinstance(encoding, posenc_jax.HeadShard) else encoding
+        k_tokens = posenc_jax.Tokens.of(inner, text(self.S), segment_ids).read(inner, x_BSD)
         q_tokens = k_tokens
         if not self.written:
-            # Some tokens, from another place: the first queries may see no key at all.
-            which = np.arange(self.T) % self.S
-            q_tokens = jax.tree.map(lambda x: x[:, which], k_tokens)
-            index = jnp.asarray(np.random.default_rng(0).permutation(self.T) - 5, jnp.int32)[None]
-            q_tokens = dataclasses.replace(q_tokens, index=index)
-        tile = _tile(encoding, q, k, q_tokens, k_tokens, self.scale)
-        segments = q_tokens.segment_ids, k_tokens.segment_ids
-        return attention(encoding, tile, v, segments, **self.options)
-
-
-def reference(*operands, in_order, **rule):
-    """Dense attention, which has no use for the order."""
-    del in_order
-    return dense(*operands, **rule)
+            # The first tokens, as if written elsewhere: the first queries may see no key at all.
+            q_tokens = k_tokens.part(0, self.T)
+            index = np.random.default_rng(0).permutation(self.T) - 5
+            q_tokens = dataclasses.replace(q_tokens, index=jnp.asarray(index, jnp.int32)[None])
+        rule = dict(causal=self.causal, window=self.window, scale=self.scale)
+        return posenc_jax.attend(
+            encoding, q, k, v, q_tokens, k_tokens, **rule, implementation=attention
+        )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def values_and_gradients(attention, case, encoding, x_BSD, q, k, v):
-    """The output, and the gradient of a sum of its squares by every operand and parameter."""
+    """Returns the output, and the gradient of a sum of its squares by operands and parameters."""
 
     def loss(*arguments):
         out = case.run(attention, *arguments)
@@ -86,9 +76,10 @@ def values_and_gradients(attention, case, encoding, x_BSD, q, k, v):
 
 
 def assert_equals_dense(attention, encoding, case):
+    """Compares values and gradients with those of dense attention, and returns them."""
     operands = case.operands()
     actual = values_and_gradients(attention, case, encoding, *operands)
-    expected = values_and_gradients(reference, case, encoding, *operands)
+    expected = values_and_gradients(dense, case, encoding, *operands)
     half = case.dtype == "bfloat16"
     pairs = zip(common.parameter_paths(actual), common.parameter_paths(expected), strict=True)
     for (path, a), (_, b) in pairs:

@@ -8,26 +8,10 @@ import common
 import jax
 import jax.numpy as jnp
 import pytest
-from attention_cases import Case
+from attention_cases import Case, H
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
 from posenc_jax.attention.fused import by_library, cudnn_takes, fused, is_fusable
-
-CHANGES_LOGITS = {
-    *("rerope", "leaky_rerope", "self_extend", "dual_chunk", "alibi", "alibi_2d", "t5"),
-    *(
-        "kerple_log",
-        "kerple_power",
-        "sandwich",
-        "fire",
-        "shaw",
-        "deberta",
-        "dape",
-        "cope",
-        "fox",
-        "path",
-    ),
-}
 
 CASES = {
     "written": Case(),
@@ -42,8 +26,8 @@ CASES = {
 }
 
 
-def build(name):
-    return common.build(name, num_heads=attention_cases.H)
+def build(name, **keywords):
+    return common.build(name, num_heads=H, **keywords)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -59,19 +43,28 @@ def test_wider_and_wrapped(name):
 
 
 @pytest.mark.parametrize("name", common.SCHEMES)
-def test_which_schemes_may_be_fused(name):
+def test_a_scheme_may_be_fused_if_it_leaves_logits_and_output_alone(name):
+    """What it does to them is read off the program that its hooks trace to."""
     encoding, case = build(name), Case(T=4, S=4)
 
-    def attention(encoding, tile, v, segments, **options):
-        assert is_fusable(encoding, tile, v) == (name not in CHANGES_LOGITS)
+    def attention(encoding, tile, v, rule):
+        logits, out = jnp.zeros((2, H, 4, 4)), jnp.zeros((2, 4, H, v.shape[-1]))
+
+        def leaves_alone(hook, x):
+            program = jax.make_jaxpr(lambda x: hook(x, tile))(x).jaxpr
+            return program.outvars == program.invars
+
+        mix = functools.partial(encoding.mix, weights_BHTS=logits)
+        alone = leaves_alone(encoding.score, logits)
+        alone &= leaves_alone(lambda out, tile: mix(out, tile=tile), out)
+        assert is_fusable(encoding) == alone
         return v
 
     jax.eval_shape(functools.partial(case.run, attention), encoding, *case.operands())
 
 
-def test_wrapped_scheme_that_changes_logits():
-    encoding = build("logn").__class__(over=build("alibi"), train_length=common.TRAIN_LENGTH)
-    case = Case()
+def test_a_scheme_that_changes_logits_is_refused_beneath_another():
+    encoding, case = build("logn", over="alibi"), Case()
     with pytest.raises(ValueError, match="LogN, which changes"):
         case.run(fused, encoding, *case.operands())
 
@@ -86,13 +79,13 @@ LOWERED = {
 
 @pytest.mark.parametrize("case", LOWERED.values(), ids=LOWERED)
 def test_cudnn_lowers(case, monkeypatch):
-    """With gradients, on a host without a GPU, where JAX finds no cuDNN to ask for its version."""
+    """Gradients too, on a host without a GPU, where JAX finds no cuDNN to ask for its version."""
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
     encoding = build("rope")
 
-    def attention(encoding, tile, v, segments, **options):
-        assert cudnn_takes(tile, v)
-        return by_library("cudnn", tile, v, segments, **options)
+    def attention(encoding, tile, v, rule):
+        assert cudnn_takes(tile, v, rule)
+        return by_library("cudnn", tile, v, rule)
 
     program = attention_cases.values_and_gradients.trace(
         *(attention, case, encoding), *case.operands()
@@ -112,9 +105,9 @@ def test_cudnn_lowers(case, monkeypatch):
     ids=["float32", "odd", "odd_queries"],
 )
 def test_cudnn_does_not_take(case):
-    def attention(encoding, tile, v, segments, **options):
-        assert not cudnn_takes(tile, v)
-        return v
+    def attention(encoding, tile, v, rule):
+        assert not cudnn_takes(tile, v, rule)
+        return v[:, : case.T]
 
     encoding = build("rope")
     case.run(attention, encoding, *case.operands())
