@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from posenc_jax.attention.cpu import tokens_last
 from posenc_jax.attention.dense import FLOOR, TINY
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
@@ -182,11 +183,7 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
     """
     _, _, first, end = _visits(plan, queries, keys, shared)
     d_out = d_out.astype(keys.v.dtype)
-    # XLA:CPU is slow at products whose left side it must transpose. Those over queries get it
-    # transposed once, and are summed transposed; the barrier keeps XLA from undoing the choice.
-    q_turned, d_out_turned = lax.optimization_barrier(
-        (jnp.moveaxis(queries.x, -1, 2), jnp.moveaxis(d_out, -1, 2))
-    )
+    q_turned, d_out_turned = tokens_last(queries.x), tokens_last(d_out)
 
     def columns(j, gradients):
         d_queries, d_keys, d_shared = gradients

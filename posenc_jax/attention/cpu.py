@@ -1,4 +1,4 @@
-"""Dense attention whose gradients suit XLA:CPU; values are those of ``dense``.
+"""The forms of attention's products that suit XLA:CPU; values are those of ``dense``.
 
 Gradients by keys and values are sums over queries. XLA:CPU would transpose the ``[T, S]`` matrix of
 weights in memory for them, which takes an eighth of attention's time. On a CPU they are computed
@@ -48,6 +48,21 @@ def sums_over_queries(x_BKGTC, matrix_BKGTS) -> jax.Array:
 
     plain = functools.partial(_einsum, "bkgtc,bkgts->bksc")
     return jax.lax.platform_dependent(x_BKGTC, matrix_BKGTS, cpu=transposed, default=plain)
+
+
+def tokens_last(x_BKGTC) -> jax.Array:
+    """Returns ``[B, K, C, G, T]``, on a CPU laid out in memory like that.
+
+    Sums over queries then have a left side that XLA:CPU need not transpose for each tile.
+    """
+
+    def turned(x_BKGTC):
+        return jnp.moveaxis(x_BKGTC, -1, 2)
+
+    def held(x_BKGTC):
+        return jax.lax.optimization_barrier(turned(x_BKGTC))
+
+    return jax.lax.platform_dependent(x_BKGTC, cpu=held, default=turned)
 
 
 @jax.custom_vjp

@@ -17,6 +17,8 @@ side are no power of 2) and the gradients of ReRoPE, Leaky ReRoPE and Self-Exten
 side by side are concatenated).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -24,8 +26,8 @@ from posenc_jax.attention.pallas.hooks import Hooks, used_leaves
 from posenc_jax.attention.pallas.kernels import Kernels
 from posenc_jax.attention.pallas.operands import of_heads, of_tokens, widened
 
-# Rows and columns of a tile.
-_SIZES = {"cpu": 16, "gpu": 64, "tpu": 128}
+# Rows and columns of a tile, on each platform that a program may be lowered for.
+_SIZES = {"cpu": 16, "cuda": 64, "tpu": 128}
 
 
 def pallas(encoding, tile, v_BSKC, rule) -> jax.Array:
@@ -44,7 +46,15 @@ def pallas(encoding, tile, v_BSKC, rule) -> jax.Array:
             'implementation="pallas" needs a window that is a Python int, not a traced array; use '
             '"blockwise"'
         )
-    size = _SIZES[jax.default_backend()]
+    runs = {
+        platform: functools.partial(_attend, rule=rule, size=size, platform=platform)
+        for platform, size in _SIZES.items()
+    }
+    return jax.lax.platform_dependent(encoding, tile, v_BSKC, **runs)
+
+
+def _attend(encoding, tile, v_BSKC, *, rule, size: int, platform: str):
+    """Attends with the kernels of one platform."""
     hooks = Hooks(encoding, tile, v_BSKC.shape[-1], size)
     # Triton's arrays have a power of 2 of numbers; zeros change no product.
     q, k, v = tile.q, tile.k, v_BSKC
@@ -55,7 +65,7 @@ def pallas(encoding, tile, v_BSKC, rule) -> jax.Array:
     q_side = _side(tile.q_tokens, hooks.q_used, size, q=q)
     k_side = _side(tile.k_tokens, hooks.k_used, size, k=k, v=v)
     (B, T, H, _), S = q.shape, k.shape[1]
-    kernels = Kernels(hooks, jnp.result_type(q, k), v.dtype, size, B, H, T, S, rule)
+    kernels = Kernels(hooks, jnp.result_type(q, k), v.dtype, size, B, H, T, S, rule, platform)
     out_BHTC = kernels.attention(hooks.ahead(encoding, tile), q_side, k_side)
     return out_BHTC.swapaxes(1, 2)[..., : v_BSKC.shape[-1]].astype(v.dtype)
 

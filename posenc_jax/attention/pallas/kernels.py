@@ -29,6 +29,7 @@ class Kernels:
     T: int
     S: int
     rule: Rule
+    platform: str  # "cpu", "cuda" or "tpu"
 
     def attention(self, ahead, q_side, k_side):
         """float32 ``[B, H, T, C]``."""
@@ -163,8 +164,8 @@ class Kernels:
             in_specs=jax.tree.leaves(specs),
             out_specs=[spec for _, spec in results],
             out_shape=[shape for shape, _ in results],
-            interpret=jax.default_backend() == "cpu",
-            compiler_params=triton.CompilerParams() if jax.default_backend() == "gpu" else None,
+            interpret=self.platform == "cpu",
+            compiler_params=triton.CompilerParams() if self.platform == "cuda" else None,
         )
         return call(*(x.array for x in operands))
 
