@@ -1,15 +1,16 @@
-"""The third dial of the rotary family, and of every scheme: position builders.
+"""Position builders, for every scheme: where each token of a sequence is.
 
-``text`` and ``packed`` are for one axis, and run on the device. The others take a sequence of
-``Text`` and ``Vision`` and run on the host, in the data pipeline: they give the positions of time,
-row and column as NumPy, ``[3, 1, T]``, and where the text goes on after them. A batch is some of
-them concatenated along axis 1.
+``text``, ``packed`` and ``since`` are for one axis and give ``[B, T]``. The others take a sequence
+of ``Text`` and ``Vision`` and run on the host, in the data pipeline: they give the positions of
+time, row and column as NumPy, ``[1, T, 3]``, and the position at which text goes on. Concatenate
+them along axis 0 for a batch. ``cameras`` adds a camera to each token.
 """
 
-from posenc_jax.rotary.positions.flat import on_axes, one_axis, packed, text
-from posenc_jax.rotary.positions.grids import qwen2_vl, qwen3_vl, qwen25_vl, spatial_reset
-from posenc_jax.rotary.positions.segments import Placed, Text, Vision, segments_of
-from posenc_jax.rotary.positions.videos import (
+from posenc_jax.positions.cameras import cameras
+from posenc_jax.positions.flat import on_axes, one_axis, packed, since, text
+from posenc_jax.positions.grids import qwen2_vl, qwen3_vl, qwen25_vl, spatial_reset
+from posenc_jax.positions.segments import Placed, Segment, Text, Vision, segments_of
+from posenc_jax.positions.videos import (
     frame_time,
     spaced_frames,
     story_time,
@@ -20,8 +21,10 @@ from posenc_jax.rotary.positions.videos import (
 
 __all__ = [
     "Placed",
+    "Segment",
     "Text",
     "Vision",
+    "cameras",
     "frame_time",
     "on_axes",
     "one_axis",
@@ -30,6 +33,7 @@ __all__ = [
     "qwen3_vl",
     "qwen25_vl",
     "segments_of",
+    "since",
     "spaced_frames",
     "spatial_reset",
     "story_time",

@@ -1,39 +1,109 @@
-"""Positions of tokens on one axis."""
+"""Positions of tokens on one axis, and how one axis becomes several."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+# What float32 may do to a time: a thousandth of a token, as Tokens.of allows.
+_MOST_ROUNDING = 2.0**-10
 
 
-def text(length: int, start: int = 0) -> jax.Array:
-    """``start, start + 1, ...``: int32 ``[1, T]``, shared by the batch."""
-    return jnp.arange(start, start + length, dtype=jnp.int32)[None]
+def text(length: int, start: int = 0) -> np.ndarray:
+    """Returns ``start, start + 1, ...``, int32 ``[1, T]``, which the batch shares.
+
+    The positions are NumPy, so ``Tokens.of`` knows that they are consecutive while it is traced.
+    """
+    return np.arange(start, start + length, dtype=np.int32)[None]
 
 
 def packed(segment_ids) -> jax.Array:
-    """Positions that restart at 0 with every run of equal ``segment_ids``; both int ``[B, T]``."""
+    """Returns positions that restart at 0 with every run of equal ``segment_ids``, int ``[B, T]``.
+
+    They are computed on the device, under ``jax.jit`` too.
+    """
+    segment_ids = jnp.asarray(segment_ids)
     index = jnp.broadcast_to(jnp.arange(segment_ids.shape[-1]), segment_ids.shape)
     starts = segment_ids[:, 1:] != segment_ids[:, :-1]
     starts = jnp.pad(starts, ((0, 0), (1, 0)), constant_values=True)
     return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
 
 
-def on_axes(positions, num_axes: int) -> jax.Array:
-    """``[num_axes, B, T]``; text, ``[B, T]``, has the same position on every axis."""
+def since(times, origin) -> np.ndarray:
+    """Returns ``times - origin``, subtracted on the host before anything is rounded.
+
+    Large times, such as unix seconds, fit neither into int32 nor, to the second, into float32.
+    Subtract an origin that all tokens which attend to each other share.
+
+    Args:
+      times: whole or floating-point numbers of any shape, NumPy or a list. Whole ones give int32,
+        others float32.
+      origin: a number, or an array that broadcasts against ``times``, such as one of each row.
+
+    Raises:
+      ValueError: a difference does not fit into the result, or is not finite, or the numbers were
+        rounded before they came here.
+    """
+    if isinstance(times, jax.core.Tracer) or isinstance(origin, jax.core.Tracer):
+        raise ValueError(
+            "since subtracts on the host, before times are rounded to 32 bits: call it outside of "
+            "jax.jit"
+        )
+    times, origin = np.asarray(times), np.asarray(origin)
+    if times.dtype.kind in "iu" and origin.dtype.kind in "iu":
+        return _whole(np.asarray(np.subtract(times, origin, dtype=object)))
+    if times.dtype.kind in "iu" or times.dtype not in (np.float32, np.float64):
+        raise ValueError(
+            f"times of type {times.dtype} and an origin of type {origin.dtype} do not go together: "
+            "give whole numbers for both, or float64 times"
+        )
+    return to_float32(times.astype(np.float64) - origin.astype(np.float64))
+
+
+def on_axes(positions, num_axes: int):
+    """Returns positions on ``num_axes`` axes, ``[B, T, num_axes]``.
+
+    Text, ``[B, T]``, has the same position on every axis.
+    """
     if positions.ndim == 2:
-        return jnp.stack([positions] * num_axes)
-    if len(positions) != num_axes:
+        return jnp.stack([positions] * num_axes, axis=-1)
+    if positions.shape[-1] != num_axes:
         raise ValueError(
             f"positions have shape {positions.shape}, but this encoding has {num_axes} position "
-            f"axes: pass [{num_axes}, B, T], or [B, T] for text, or make it with other axes"
+            f"axes: pass [B, T, {num_axes}], or [B, T] for text, or make it with other axes"
         )
     return positions
 
 
 def one_axis(positions):
-    """``positions``, refused unless they have one axis."""
+    """Returns ``positions``, and refuses them unless they have one axis."""
     if positions.ndim != 2:
         raise ValueError(
             f"positions have shape {positions.shape}, but this encoding knows one position axis; "
             "pass one axis of them, [B, T]"
         )
     return positions
+
+
+def _whole(differences) -> np.ndarray:
+    limits = np.iinfo(np.int32)
+    outside = differences[(differences < limits.min) | (differences > limits.max)]
+    if outside.size:
+        raise ValueError(
+            f"{outside.flat[0]}, a time since its origin, does not fit into int32: subtract an "
+            "origin that is nearer to the times"
+        )
+    return differences.astype(np.int32)
+
+
+def to_float32(times) -> np.ndarray:
+    """Returns float64 ``times`` as float32, and refuses those that would be moved."""
+    if not np.isfinite(times).all():
+        raise ValueError("times, and their origin, must be finite numbers")
+    rounded = times.astype(np.float32)
+    moved = abs(rounded.astype(np.float64) - times)
+    if moved.max(initial=0) > _MOST_ROUNDING:
+        raise ValueError(
+            f"{times.flat[moved.argmax()]}, a time since its origin, would be moved by "
+            f"{moved.max():.3g} in float32: subtract an origin that is nearer to the times"
+        )
+    return rounded

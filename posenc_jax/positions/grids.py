@@ -1,20 +1,29 @@
 """Positions of time, row and column, as vision-language models count them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from posenc_jax.rotary.positions.segments import Placed, cells, place
+from posenc_jax.positions.segments import Placed, Segment, cells, place
 
 
-def qwen2_vl(segments) -> Placed:
-    """M-RoPE (2409.12191): a block counts on from its corner, and text from its farthest patch."""
-    return place(segments, lambda vision, start: start + np.stack(cells(vision)))
+def qwen2_vl(segments: Sequence[Segment]) -> Placed:
+    """Places segments as M-RoPE does (2409.12191).
+
+    A block of patches counts on from its corner, and text from the farthest patch before it.
+    """
+    return place(segments, lambda vision, start: start + np.stack(cells(vision), axis=-1))
 
 
-def qwen25_vl(segments, *, tokens_per_second: float) -> Placed:
-    """Qwen2.5-VL (2502.13923): as ``qwen2_vl``, but time is in seconds, scaled and rounded down.
+def qwen25_vl(segments: Sequence[Segment], *, tokens_per_second: float) -> Placed:
+    """Places segments as Qwen2.5-VL does (2502.13923): time is in seconds, scaled, rounded down.
 
-    ``tokens_per_second`` is the checkpoint's, from its config: the released ones differ from the
-    default of the class. A video needs the ``times`` of its frames, an image none.
+    Everything else is as in ``qwen2_vl``. A video needs the ``times`` of its frames, an image none.
+
+    Args:
+      segments: the parts of the sequence.
+      tokens_per_second: the scale, from the config of the checkpoint; the released ones differ from
+        the default of their class.
     """
 
     def block(vision, start):
@@ -25,15 +34,16 @@ def qwen25_vl(segments, *, tokens_per_second: float) -> Placed:
             frame = np.floor(seconds).astype(np.int64)[frame]
         elif vision.frames > 1:
             raise ValueError(f"qwen25_vl needs the times of a video's {vision.frames} frames")
-        return start + np.stack([frame, row, column])
+        return start + np.stack([frame, row, column], axis=-1)
 
     return place(segments, block)
 
 
-def qwen3_vl(segments) -> Placed:
-    """Qwen3-VL (2511.21631): as ``qwen2_vl``, every frame a block of its own.
+def qwen3_vl(segments: Sequence[Segment]) -> Placed:
+    """Places segments as Qwen3-VL does (2511.21631): every frame is a block of its own.
 
-    A frame comes after a time stamp, which is text: ``[Text(5), Vision(1, 8, 8), Text(5), ...]``.
+    Everything else is as in ``qwen2_vl``. A frame comes after a time stamp, which is text:
+    ``[Text(5), Vision(1, 8, 8), Text(5), ...]``.
     """
     for segment in segments:
         if getattr(segment, "frames", 1) > 1:
@@ -44,18 +54,22 @@ def qwen3_vl(segments) -> Placed:
     return qwen2_vl(segments)
 
 
-def spatial_reset(segments, *, stride: int = 1) -> Placed:
-    """MRoPE-I and MHRoPE (2510.23095): rows and columns count from 0 in every block.
+def spatial_reset(segments: Sequence[Segment], *, stride: int = 1) -> Placed:
+    """Places segments as MRoPE-I and MHRoPE do (2510.23095): rows and columns restart at 0.
 
-    Frames are ``stride`` apart, and text counts on as if the block had started at its time on
-    every axis.
+    They restart in every block. Text counts on as if the block had started at its time on every
+    axis.
+
+    Args:
+      segments: the parts of the sequence.
+      stride: how far apart frames are in time.
     """
 
     def block(vision, start):
         frame, row, column = cells(vision)
-        return np.stack([start + stride * frame, row, column])
+        return np.stack([start + stride * frame, row, column], axis=-1)
 
     def after(grid, start):
-        return max(grid[0].max(), start + grid[1:].max()) + 1
+        return max(grid[..., 0].max(), start + grid[..., 1:].max()) + 1
 
     return place(segments, block, after)

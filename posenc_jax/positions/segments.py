@@ -1,4 +1,4 @@
-"""What a sequence of text, images and videos is made of, and how builders go through it."""
+"""The parts of a sequence of text, images and videos, and how builders go through them."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Consecutive tokens of text; whatever marks the borders of a vision block is text too."""
+    """Consecutive tokens of text. Tokens that mark the borders of a vision block are text too.
+
+    Attributes:
+      tokens: how many there are.
+    """
 
     tokens: int
 
@@ -24,13 +28,15 @@ class Vision:
     """A block of patches, frame after frame, row after row: an image, a frame, or a video.
 
     Attributes:
-      frames, rows, columns: of the grid as the decoder sees it, after patches are merged.
+      frames: frames of the grid as the decoder sees it, after patches are merged.
+      rows: rows of that grid.
+      columns: columns of that grid.
       times: seconds of each frame, counted from the block's start, for a builder that reads them.
-      ruler: with it, ruler tokens (2510.03230) come before the patches: one for every ``ruler``
-        rows or columns, at the first frame's time and at the row and the column of that number,
-        so that a patch finds the nearest one beside it. They are text, coordinates written out.
-        The paper's interval is said to be 8; that, and where exactly its tokens are placed, could
-        not be verified.
+      ruler: distance in patches between ruler tokens (2510.03230), or None for no ruler. They come
+        before the patches: one for every ``ruler`` rows or columns, at the first frame's time and
+        at the row and the column of that number, so that a patch finds the nearest one beside it.
+        They are text, coordinates written out. The paper's interval is said to be 8; that, and
+        where exactly its tokens are placed, could not be verified.
     """
 
     frames: int
@@ -46,29 +52,37 @@ class Vision:
 
     @property
     def marks(self) -> range:
-        """The row and column of each ruler token."""
+        """The numbers of the rows and columns that have a ruler token."""
         return range(0, max(self.rows, self.columns) if self.ruler else 0, self.ruler or 1)
 
     @property
     def tokens(self) -> int:
+        """The number of tokens, those of the ruler included."""
         return len(self.marks) + self.frames * self.rows * self.columns
 
 
+Segment = Text | Vision
+
+
 class Placed(NamedTuple):
-    """Where the tokens of a sequence are, and where the next one is.
+    """The positions of the tokens of a sequence, and that of the token that follows.
 
     Attributes:
-      positions: int32 or float32 ``[3, 1, T]``, time, row and column.
-      next: of the token that follows, on every axis; the one after it is one further.
+      positions: int32 or float32 ``[1, T, 3]``, time, row and column.
+      next: the position of the token that follows, on every axis; the one after it is one further.
     """
 
     positions: np.ndarray
     next: int | float
 
     def rope_delta(self, length: int) -> int | float:
-        """What decoding adds to a token's index in a row of ``length`` tokens, padding included.
+        """Returns the number that decoding adds to a token's index to have its position.
 
-        transformers 4 calls this so, and counts the padding as it is meant; 5 does not.
+        The name is that of transformers, whose release 4 counts the padding, as here; release 5
+        does not.
+
+        Args:
+          length: tokens in the row, padding included.
         """
         return self.next - length
 
@@ -77,16 +91,19 @@ Block = Callable[[Vision, float], np.ndarray]
 
 
 def place(
-    segments: Sequence[Text | Vision],
+    segments: Sequence[Segment],
     block: Block,
     after: Callable[[np.ndarray, float], float] = lambda grid, start: grid.max() + 1,
-    dtype=np.int32,
+    dtype: type[np.number] = np.int32,
 ) -> Placed:
-    """Text counts on, and every vision block is where ``block`` says.
+    """Places text one token after another, and every vision block where ``block`` says.
 
-    ``block`` is given what to place and the next free position, and returns the positions of the
-    patches, ``[3, frames, rows, columns]``; ``after`` is given these and the same position, and
-    returns the next free one.
+    Args:
+      segments: the parts of the sequence.
+      block: takes a vision block and the next free position, and returns the positions of the
+        patches, ``[frames, rows, columns, 3]``.
+      after: takes these and the same position, and returns the next free one.
+      dtype: the type of the positions.
     """
     if not segments:
         raise ValueError("segments must not be empty: a sequence has a token at least")
@@ -94,19 +111,20 @@ def place(
     start: float = 0
     for segment in segments:
         if isinstance(segment, Text):
-            parts.append(np.tile(start + np.arange(segment.tokens), (3, 1)))
+            text = start + np.arange(segment.tokens)
+            parts.append(np.stack([text] * 3, axis=-1))
             start = start + segment.tokens
         else:
             grid = block(segment, start)
-            marks = grid[:, 0, 0, 0][:, None] + np.outer((0, 1, 1), segment.marks)
-            parts += [marks, grid.reshape(3, -1)]
+            marks = grid[0, 0, 0] + np.outer(segment.marks, (0, 1, 1))
+            parts += [marks, grid.reshape(-1, 3)]
             start = after(grid, start)
-    positions = np.concatenate(parts, axis=1).astype(dtype)[:, None]
+    positions = np.concatenate(parts).astype(dtype)[None]
     return Placed(positions, start.item() if isinstance(start, np.generic) else start)
 
 
 def cells(vision: Vision) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The frame, row and column of every patch, each ``[frames, rows, columns]``."""
+    """Returns the frame, row and column of every patch, each ``[frames, rows, columns]``."""
     frame, row, column = np.indices((vision.frames, vision.rows, vision.columns))
     return frame, row, column
 
@@ -121,16 +139,19 @@ def segments_of(
     merge: int = 2,
     seconds_per_frame: Sequence[float] | None = None,
     frame_by_frame: bool = False,
-) -> list[Text | Vision]:
-    """The segments of token ids ``[T]`` as Qwen's processors write them, without padding.
+) -> list[Segment]:
+    """Returns the segments of token ids ``[T]``, as Qwen's processors write them without padding.
 
     Args:
-      image_token, video_token: the ids in the place of patches.
-      image_grids, video_grids: frames, rows and columns of patches before they are merged, of each
-        image and each video in the order they come in.
+      ids: the token ids.
+      image_token: the id in the place of an image's patches.
+      video_token: the id in the place of a video's patches.
+      image_grids: frames, rows and columns of each image in patches before they are merged, in the
+        order in which the images come.
+      video_grids: the same of each video.
       merge: rows, and columns, of patches that become one token.
-      seconds_per_frame: of each video, if its times matter.
-      frame_by_frame: every frame of a video is a block of its own (Qwen3-VL).
+      seconds_per_frame: seconds between the frames of each video, where its times matter.
+      frame_by_frame: whether every frame of a video is a block of its own (Qwen3-VL).
 
     Raises:
       ValueError: ids and grids disagree.
@@ -141,7 +162,7 @@ def segments_of(
     names = {image_token: "image", video_token: "video"}
     seconds = list(seconds_per_frame) if seconds_per_frame is not None else []
     ids, at = np.asarray(ids), 0
-    found: list[Text | Vision] = []
+    found: list[Segment] = []
     while at < len(ids):
         token = int(ids[at])
         if token not in waiting:

@@ -1,20 +1,24 @@
-"""Positions of VideoRoPE, of what it is compared with, and of story time."""
+"""Positions of VideoRoPE, of the builders it is compared with, and of story time."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from posenc_jax.rotary.positions.segments import Placed, Vision, cells, place
+from posenc_jax.positions.flat import to_float32
+from posenc_jax.positions.segments import Placed, Segment, Vision, cells, place
 
 
-def videorope(segments, *, delta: float = 2.0) -> Placed:
-    """VideoRoPE (2502.05173): frames lie along the diagonal, their middles at their time.
+def videorope(segments: Sequence[Segment], *, delta: float = 2.0) -> Placed:
+    """Places frames along the diagonal, their middles at their time: VideoRoPE (2502.05173).
 
-    As in the released code: frames are ``delta`` apart (ATS, 1 is without), the middle is patch
-    ``(n - 1) // 2`` (DL), and text goes on one after the last frame's time. So the first positions
-    of a sequence may be negative. The paper is said to centre by n / 2, and to go on ``delta``
-    after.
+    The rules are those of the released code: the middle is patch ``(n - 1) // 2``, and text goes on
+    one after the last frame's time, so that the first positions of a sequence may be negative. The
+    paper is said to centre by n / 2 and to go on ``delta`` after; this could not be verified.
+
+    Args:
+      segments: the parts of the sequence.
+      delta: how far apart frames are; 1 turns the spacing (ATS) off.
     """
     _check_delta(delta)
 
@@ -23,40 +27,43 @@ def videorope(segments, *, delta: float = 2.0) -> Placed:
         time = start + delta * frame
         row = row - (vision.rows - 1) // 2
         column = column - (vision.columns - 1) // 2
-        return np.stack([time, time + row, time + column])
+        return np.stack([time, time + row, time + column], axis=-1)
 
-    return place(segments, block, lambda grid, start: grid[0].max() + 1, np.float32)
+    return place(segments, block, lambda grid, start: grid[..., 0].max() + 1, np.float32)
 
 
-def spaced_frames(segments, *, delta: float = 2.0) -> Placed:
-    """VideoRoPE's spacing (ATS) without its diagonal: ``qwen2_vl`` with frames ``delta`` apart."""
+def spaced_frames(segments: Sequence[Segment], *, delta: float = 2.0) -> Placed:
+    """Places segments as ``qwen2_vl`` does, with frames ``delta`` apart.
+
+    This is VideoRoPE's spacing (ATS) without its diagonal.
+    """
     _check_delta(delta)
 
     def block(vision, start):
         frame, row, column = cells(vision)
-        return start + np.stack([delta * frame, row, column])
+        return start + np.stack([delta * frame, row, column], axis=-1)
 
     return place(segments, block, dtype=np.float32)
 
 
-def vanilla(segments) -> Placed:
-    """RoPE's positions: the index of the token, on every axis."""
+def vanilla(segments: Sequence[Segment]) -> Placed:
+    """Places every token at its index, on every axis, as RoPE does."""
     count = sum(segment.tokens for segment in segments)
-    return Placed(np.tile(np.arange(count, dtype=np.int32), (3, 1, 1)), count)
+    return Placed(np.tile(np.arange(count, dtype=np.int32)[None, :, None], 3), count)
 
 
-def frame_time(segments) -> Placed:
-    """The number of the frame on every axis: all patches of a frame are in one place."""
+def frame_time(segments: Sequence[Segment]) -> Placed:
+    """Places all patches of a frame at its number, on every axis."""
 
     def block(vision, start):
-        return np.stack([start + cells(vision)[0]] * 3)
+        return np.stack([start + cells(vision)[0]] * 3, axis=-1)
 
     positions, following = place(segments, block)
-    return Placed(np.repeat(positions[:1], 3, axis=0), following)
+    return Placed(np.repeat(positions[..., :1], 3, axis=-1), following)
 
 
-def tad_rope(segments) -> Placed:
-    """TAD-RoPE: the token's index plus its frame's time.
+def tad_rope(segments: Sequence[Segment]) -> Placed:
+    """Places every token at its index plus the time of its frame: TAD-RoPE.
 
     A token of text is a frame, so text counts in twos, which decoding after ``next`` does not.
     """
@@ -67,15 +74,16 @@ def tad_rope(segments) -> Placed:
 def story_time(
     times: Sequence[float], rows: int, columns: int, *, frames_per_second: float = 1.0
 ) -> np.ndarray:
-    """Time-RoPE (2512.05076): float32 ``[3, 1, T]`` of frames at world ``times``.
+    """Returns positions of frames at world ``times``, float32 ``[1, T, 3]`` (2512.05076).
 
     Times may stand still and run back, and are never rounded. Rows and columns count from 0 in
     every frame; a token that asks for a time is a frame of one patch.
 
     Args:
-      times: of each frame.
-      rows, columns: of patches in a frame.
-      frames_per_second: what the times are multiplied by; the usual bases are for time in frames.
+      times: the time of each frame; those too large for float32 are refused, so subtract the first.
+      rows: rows of patches in a frame.
+      columns: columns of patches in a frame.
+      frames_per_second: factor of the times; the usual bases are for time in frames.
     """
     if len(times) == 0 or not all(map(math.isfinite, times)):
         raise ValueError(
@@ -83,7 +91,8 @@ def story_time(
         )
     frame, row, column = cells(Vision(len(times), rows, columns))
     time = np.asarray(times, np.float64)[frame] * frames_per_second
-    return np.stack([time, row, column]).reshape(3, 1, -1).astype(np.float32)
+    positions = np.stack([to_float32(time), row, column], axis=-1)
+    return positions.reshape(1, -1, 3).astype(np.float32)
 
 
 def _check_delta(delta):

@@ -11,25 +11,25 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import rows
+from posenc_jax.lookup import rows
+from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
 
 OUT_OF_RANGE = ("error", "clamp", "interpolate")
 
 
 class Learned(Encoding):
-    """One trained vector a position.
+    """One trained vector for each position, added once at the input.
 
     Args:
       model_dim: width of the residual stream.
       train_length: rows of the table; it knows positions ``0 .. train_length - 1``.
-      out_of_range: what a position outside the table means. "error" raises ValueError; under
+      out_of_range: meaning of a position outside the table. "error" raises ValueError; under
         ``jax.jit``, where values are not known, such a position reads NaN, never another row.
         "clamp" reads the nearest row. "interpolate" squeezes a sequence longer than the table
         onto it, reading between rows; a row of packed documents counts as one sequence.
-      rngs: initial values, N(0, 0.02) as in GPT-2.
+      rngs: source of the initial values, N(0, 0.02) as in GPT-2.
     """
-
-    shift_invariant = False
 
     def __init__(
         self, *, model_dim: int, train_length: int, rngs: nnx.Rngs, out_of_range: str = "error"
@@ -38,8 +38,8 @@ class Learned(Encoding):
         self.out_of_range = out_of_range
         self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (train_length, model_dim)))
 
-    def embed(self, x_BTD, positions):
-        table = self.table[...]
+    def embed(self, x_BTD, tokens: Tokens):
+        positions, table = one_axis(tokens.positions), self.table[...]
         if self.out_of_range == "interpolate":
             below, above, share = rows_between(positions, len(table))
             share = share[..., None]
@@ -50,13 +50,14 @@ class Learned(Encoding):
         return x_BTD + table.astype(x_BTD.dtype)
 
 
-def check_out_of_range(out_of_range):
+def check_out_of_range(out_of_range: str) -> None:
+    """Refuses a rule that is none of ``OUT_OF_RANGE``."""
     if out_of_range not in OUT_OF_RANGE:
         raise ValueError(f"out_of_range={out_of_range!r} must be one of {OUT_OF_RANGE}")
 
 
 def row_of(positions, size: int, out_of_range: str) -> jax.Array:
-    """int32: the row of each position in a table of ``size``, or ``size`` where it has none."""
+    """Returns the row of each position in a table of ``size``, or ``size`` where it has none."""
     if out_of_range == "clamp":
         positions = jnp.round(jnp.clip(positions, 0, size - 1))
     elif not isinstance(positions, jax.core.Tracer):
@@ -67,7 +68,10 @@ def row_of(positions, size: int, out_of_range: str) -> jax.Array:
 
 
 def rows_between(positions, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Row below, row above and the share of the latter, of a sequence squeezed onto ``size``."""
+    """Returns the row below, the row above and the share of the latter, for each position.
+
+    A sequence longer than ``size`` is squeezed onto it.
+    """
     last = size - 1
     longest = jnp.max(positions, axis=-1, keepdims=True)
     place = jnp.clip(positions * jnp.minimum(1.0, last / jnp.maximum(longest, 1)), 0, last)

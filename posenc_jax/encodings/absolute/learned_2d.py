@@ -13,29 +13,28 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.learned import check_out_of_range, row_of, rows_between
-from posenc_jax.gather import rows
-from posenc_jax.rotary.positions import on_axes
+from posenc_jax.encodings.absolute.learned import check_out_of_range, row_of, rows_between
+from posenc_jax.lookup import rows
+from posenc_jax.positions import on_axes
+from posenc_jax.tokens import Tokens
 
 
 class Learned2D(Encoding):
-    """One trained vector a cell of a grid.
+    """One trained vector for each cell of a grid, added once at the input.
 
     Text, ``[B, T]``, lies on the diagonal: it has as many positions as the shortest side.
 
     Args:
       model_dim: width of the residual stream.
       train_length: tokens in one training sequence.
-      grid: cells along each position axis, e.g. ``(rows, columns)``; positions are ``[A, B, T]``
-        in this order, or ``[B, T]``. Default: the largest square of no more than
-        ``train_length``.
-      out_of_range: what a position outside the grid means, on each axis as in ``Learned``: "error",
+      grid: number of cells along each position axis, such as ``(rows, columns)``; positions are
+        ``[B, T, A]`` in this order, or ``[B, T]``. By default it is the largest square of no more
+        than ``train_length`` cells.
+      out_of_range: meaning of a position outside the grid, on each axis as in ``Learned``: "error",
         "clamp", or "interpolate", which squeezes an axis longer than the grid's onto it and reads
         between cells, bilinearly as ViT does at another resolution.
-      rngs: initial values, N(0, 0.02).
+      rngs: source of the initial values, N(0, 0.02).
     """
-
-    shift_invariant = False
 
     def __init__(
         self,
@@ -56,16 +55,16 @@ class Learned2D(Encoding):
         self.out_of_range = out_of_range
         self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (*grid, model_dim)))
 
-    def embed(self, x_BTD, positions):
+    def embed(self, x_BTD, tokens: Tokens):
         *grid, channels = self.table.shape
-        positions_ABT = on_axes(positions, len(grid))
+        positions_BTA = on_axes(tokens.positions, len(grid))
         cells = self.table[...].reshape(-1, channels)
         if self.out_of_range == "interpolate":
-            table = _between_cells(cells, grid, positions_ABT)
+            table = _between_cells(cells, grid, positions_BTA)
         else:
             places = [
-                row_of(positions_BT, side, self.out_of_range)
-                for positions_BT, side in zip(positions_ABT, grid, strict=True)
+                row_of(positions_BTA[..., axis], side, self.out_of_range)
+                for axis, side in enumerate(grid)
             ]
             outside = [place == side for place, side in zip(places, grid, strict=True)]
             is_outside = jnp.stack(outside).any(axis=0)
@@ -74,12 +73,9 @@ class Learned2D(Encoding):
         return x_BTD + table.astype(x_BTD.dtype)
 
 
-def _between_cells(cells, grid, positions_ABT):
-    """Multilinear between the corners around each position."""
-    sides = [
-        rows_between(positions_BT, side)
-        for positions_BT, side in zip(positions_ABT, grid, strict=True)
-    ]
+def _between_cells(cells, grid, positions_BTA):
+    """Returns the multilinear mean of the corners around each position."""
+    sides = [rows_between(positions_BTA[..., axis], side) for axis, side in enumerate(grid)]
     table = jnp.zeros(())
     for corner in itertools.product(*([(0, 1)] * len(grid))):
         weight, places = jnp.ones(()), []
@@ -91,7 +87,7 @@ def _between_cells(cells, grid, positions_ABT):
 
 
 def _number(places, grid):
-    """Cells counted along the last axis first."""
+    """Returns the numbers of cells, counted along the last axis first."""
     number = 0
     for place, side in zip(places, grid, strict=True):
         number = number * side + place

@@ -8,18 +8,23 @@ which are first multiplied by ``sqrt(D)``. Overrides ``embed``.
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.rotary.angles import cos_sin
-from posenc_jax.rotary.frequencies import geometric
+from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.frequencies import geometric
+from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
 
 
-def sinusoids(positions, channels: int, base: float = 10000.0, layout: str = "interleaved"):
-    """float32 ``[..., channels]`` sinusoids of ``positions [...]``.
+def sinusoids(
+    positions, channels: int, base: float = 10000.0, layout: str = "interleaved"
+) -> jax.Array:
+    """Returns the sinusoids of ``positions [...]``, float32 ``[..., channels]``.
 
-    ``layout`` "interleaved" gives sin, cos, sin, cos, ... (the paper), "half" all sines and then
-    all cosines (Transformer-XL, fairseq).
+    The layout "interleaved" is sin, cos, sin, cos, ... (the paper), and "half" is all sines and
+    then all cosines (Transformer-XL, fairseq).
     """
     cos, sin = cos_sin(positions[..., None], geometric(channels, base))
     if layout == "half":
@@ -32,13 +37,11 @@ class Sinusoidal(Encoding):
 
     Args:
       model_dim: width of the residual stream, even.
-      base: see the equation.
-      layout: see ``sinusoids``.
-      token_scale: what the token embeddings are multiplied by before the addition. Default:
+      base: base of the frequencies, as in the equation.
+      layout: order of sines and cosines, "interleaved" or "half", as in ``sinusoids``.
+      token_scale: factor of the token embeddings before the addition; by default
         ``sqrt(model_dim)``, as in the paper and often forgotten.
     """
-
-    shift_invariant = False
 
     def __init__(
         self,
@@ -57,6 +60,6 @@ class Sinusoidal(Encoding):
         self.layout = layout
         self.token_scale = math.sqrt(model_dim) if token_scale is None else token_scale
 
-    def embed(self, x_BTD, positions):
-        table = sinusoids(positions, self.model_dim, self.base, self.layout)
+    def embed(self, x_BTD, tokens: Tokens):
+        table = sinusoids(one_axis(tokens.positions), self.model_dim, self.base, self.layout)
         return x_BTD * self.token_scale + table.astype(x_BTD.dtype)

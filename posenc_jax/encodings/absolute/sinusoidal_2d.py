@@ -6,28 +6,25 @@ The channels are split evenly between the position axes, the first axis first; e
 sines and then the cosines of its axis. Overrides ``embed``.
 """
 
-import jax.numpy as jnp
-
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.sinusoidal import sinusoids
-from posenc_jax.rotary.positions import on_axes
+from posenc_jax.encodings.absolute.sinusoidal import sinusoids
+from posenc_jax.positions import on_axes
+from posenc_jax.tokens import Tokens
 
 
 class Sinusoidal2D(Encoding):
     """Sines and cosines of the position along each axis, added once at the input.
 
     MAE puts the column before the row: pass positions in that order for its table. Text,
-    ``[B, T]``, reads the same sinusoids of ``model_dim / num_axes`` channels on every axis: unlike
-    ``sinusoidal``'s, of which they are every ``num_axes``-th frequency, repeated.
+    ``[B, T]``, reads the same sinusoids of ``model_dim / num_axes`` channels on every axis: every
+    ``num_axes``-th frequency of ``sinusoidal``, repeated.
 
     Args:
       model_dim: width of the residual stream, a multiple of ``2 * num_axes``.
-      num_axes: position axes; positions are ``[num_axes, B, T]``, or ``[B, T]``.
-      base: the slowest wavelength is about ``2 pi base`` positions.
-      token_scale: what the token embeddings are multiplied by before the addition; 1 in MAE.
+      num_axes: number of position axes; positions are ``[B, T, num_axes]``, or ``[B, T]``.
+      base: base of the frequencies; the slowest wavelength is about ``2 pi base`` positions.
+      token_scale: factor of the token embeddings before the addition; 1 in MAE.
     """
-
-    shift_invariant = False
 
     def __init__(
         self,
@@ -47,11 +44,8 @@ class Sinusoidal2D(Encoding):
         self.base = base
         self.token_scale = token_scale
 
-    def embed(self, x_BTD, positions):
-        channels = self.model_dim // self.num_axes
-        tables = [
-            sinusoids(positions_BT, channels, self.base, "half")
-            for positions_BT in on_axes(positions, self.num_axes)
-        ]
-        table = jnp.concatenate(tables, axis=-1)
+    def embed(self, x_BTD, tokens: Tokens):
+        positions_BTA = on_axes(tokens.positions, self.num_axes)
+        table = sinusoids(positions_BTA, self.model_dim // self.num_axes, self.base, "half")
+        table = table.reshape(*positions_BTA.shape[:2], self.model_dim)
         return x_BTD * self.token_scale + table.astype(x_BTD.dtype)

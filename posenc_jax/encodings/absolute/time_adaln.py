@@ -14,29 +14,30 @@ from flax import nnx
 
 
 class Network(nnx.Module):
-    """Two layers, of which the last starts at zero."""
+    """A network of two layers, of which the last starts at zero."""
 
     def __init__(self, hidden: int, model_dim: int, rngs: nnx.Rngs):
         self.inner = nnx.Linear(hidden, hidden, rngs=rngs)
         self.outer = nnx.Linear(hidden, model_dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
-    def __call__(self, e_BFE):
+    def __call__(self, e_BFE) -> jax.Array:
         return self.outer(jax.nn.silu(self.inner(jax.nn.silu(e_BFE))))
 
 
 class TimeAdaLN(nnx.Module):
-    """LayerNorm without parameters of its own, scaled and shifted by the time.
+    """A LayerNorm without parameters of its own, scaled and shifted by the time.
 
-    [infer]: the width of the networks and their SiLU; that the convolution's kernel is its stride;
-    the start, which is ``LN`` itself.
+    The paper does not say how wide the networks are and what lies between their layers, how large
+    the convolution's kernel is, or how training starts. Here the width is ``hidden``, between them
+    lies a SiLU, the kernel is as large as the stride, and the start is ``LN`` itself.
 
     Args:
       model_dim: width of the residual stream.
-      hidden: width of the convolution's output and of the networks. Default: ``model_dim``.
+      hidden: width of the convolution's output and of the networks; by default ``model_dim``.
       source_frames: frames of the video that one frame of tokens stands for, as where a video
-        encoder has compressed four into one: what the convolution strides over.
-      time_scale: divides the times; about the length of a clip, so that they are numbers near 1.
-      rngs: initial values; those of the last layers are zero.
+        encoder has compressed four into one. It is the stride of the convolution.
+      time_scale: divisor of the times, about the length of a clip, so that they are numbers near 1.
+      rngs: source of the initial values; those of the last layers are zero.
     """
 
     def __init__(
@@ -61,21 +62,24 @@ class TimeAdaLN(nnx.Module):
         self.convolution = nnx.Linear(source_frames, hidden, rngs=rngs)
         self.scale, self.shift = (Network(hidden, model_dim, rngs) for _ in range(2))
 
-    def __call__(self, x_BTD, times):
-        """Residual stream in, what attention is to read out, ``[B, T, D]``.
+    def __call__(self, x_BTD, times) -> jax.Array:
+        """Returns the input of attention, ``[B, T, D]``.
 
         Args:
-          x_BTD: the tokens, frame after frame.
-          times: int or float32 ``[B, F * source_frames]``, F of which divides T; ``B`` may be 1. A
-            time for every token, F = T, is fine. Those not finite raise ValueError; under
-            ``jax.jit``, where values are not known, NaN makes their tokens NaN.
+          x_BTD: the residual stream, frame after frame.
+          times: int or float32 ``[B, F * source_frames]``, where F divides T; ``B`` may be 1. A
+            time for every token, F = T, is fine.
+
+        Raises:
+          ValueError: a time is not finite, or the shapes do not fit. Under ``jax.jit``, where
+            values are not known, the tokens of a NaN become NaN.
         """
         gamma, beta = self.modulation(times, x_BTD.shape[1])
         x = self.norm(x_BTD.astype(jnp.float32))
         return (x * gamma + beta).astype(x_BTD.dtype)
 
     def modulation(self, times, length: int) -> tuple[jax.Array, jax.Array]:
-        """float32 gamma and beta, ``[B, T, D]``, for another norm than this one's."""
+        """Returns gamma and beta, float32 ``[B, T, D]``, for a norm other than LayerNorm."""
         B, source = times.shape
         frames = source // self.source_frames
         if source % self.source_frames or not 0 < frames <= length or length % frames:

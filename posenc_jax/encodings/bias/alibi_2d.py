@@ -6,32 +6,37 @@ https://arxiv.org/abs/2311.00566 (CROMA)
 Overrides ``score``.
 """
 
+import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.alibi import ALiBi
+from posenc_jax.encoding import Tile
+from posenc_jax.encodings.bias.alibi import ALiBi
 
 
 class ALiBi2D(ALiBi):
-    """ALiBi by the straight-line distance between positions, of any number of axes.
+    """Penalises the straight-line distance between positions, on any number of axes.
 
-    Text, ``[B, T]``, has one axis: this is ALiBi. Beside an image, where it has the same position
-    on two axes, it is sqrt(2) times as far apart.
+    Text, ``[B, T]``, has one axis, and the penalty of ALiBi. Beside an image text has the same
+    position on two axes, which makes its tokens sqrt(2) times as far apart.
 
     Args:
-      num_heads, slope_scale: of ``ALiBi``.
+      num_heads, slope_scale: keywords of ``ALiBi``.
     """
 
-    def distance(self, tile):
-        q_positions, k_positions = tile.q_positions, tile.k_positions
+    def distance(self, tile: Tile) -> jax.Array:
+        q_positions, k_positions = tile.q_tokens.positions, tile.k_tokens.positions
         if q_positions.ndim == 2 == k_positions.ndim:
             return super().distance(tile)
-        if q_positions.ndim != k_positions.ndim or len(q_positions) != len(k_positions):
+        if q_positions.ndim != k_positions.ndim or q_positions.shape[2] != k_positions.shape[2]:
             raise ValueError(
-                f"queries and keys must have the same position axes, [A, B, T], not positions of "
+                "queries and keys must have the same position axes, [B, T, A], not positions of "
                 f"shape {q_positions.shape} and {k_positions.shape}"
             )
-        apart = q_positions[:, :, None, :, None] - k_positions[:, :, None, None, :]
-        squares = (apart.astype(jnp.float32) ** 2).sum(axis=0)
+        # Axis by axis, for the few axes of positions would be a poor innermost axis of an array.
+        squares = jnp.zeros(())
+        for axis in range(q_positions.shape[2]):
+            apart = q_positions[:, None, :, None, axis] - k_positions[:, None, None, :, axis]
+            squares = squares + apart.astype(jnp.float32) ** 2
         # A root has no gradient at 0, which a zero in its place would multiply to NaN.
         is_apart = squares > 0
         return jnp.where(is_apart, jnp.sqrt(jnp.where(is_apart, squares, 1.0)), 0.0)

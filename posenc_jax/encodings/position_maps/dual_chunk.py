@@ -1,4 +1,4 @@
-"""Dual chunk attention, with positions that restart in every chunk.
+"""Dual chunk attention, positions that restart in every chunk.
 
 https://arxiv.org/abs/2402.17463
 
@@ -10,8 +10,9 @@ to those of the chunk before, and as ``min(2 s - 1, chunk_size)`` to all older o
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.position_map import PositionMap, products_of_parts
-from posenc_jax.rotary.positions import one_axis
+from posenc_jax.encoding import Tile
+from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
+from posenc_jax.positions import one_axis
 
 
 class DualChunk(PositionMap):
@@ -27,12 +28,11 @@ class DualChunk(PositionMap):
     Args:
       head_dim: channels of one head.
       train_length: L, tokens of a sequence the model was trained on.
-      base, rotary_dim, layout: see ``RoPE``; those of the trained model.
-      chunk_size: default ``3 L / 4``, as in the released code.
-      local_window: default ``L / 8``, as in the released code.
+      base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
+      chunk_size: tokens of a chunk and its local window; by default ``3 L / 4``, as in the released
+        code.
+      local_window: distances that stay exact; by default ``L / 8``, as in the released code.
     """
-
-    shift_invariant = False
 
     def __init__(
         self,
@@ -56,7 +56,10 @@ class DualChunk(PositionMap):
         self.stride = self.chunk_size - self.local_window
 
     def prepare(self, positions, length):
-        """Three float32 cos and sin, each ``[B, T, 1, rotary_dim / 2]``, for each side."""
+        """Returns three cosines and sines for queries and for keys.
+
+        Each is float32 ``[B, T, 1, rotary_dim / 2]``.
+        """
         place = one_axis(positions) % self.stride
         places = (
             place,
@@ -66,8 +69,10 @@ class DualChunk(PositionMap):
         own, before, older = (super(DualChunk, self).prepare(each, length) for each in places)
         return (own, before, older), (own, own, own)
 
-    def score(self, logits_BHTS, tile):
+    def score(self, logits_BHTS, tile: Tile):
         own, before, older = products_of_parts(tile, 3)
-        q_chunk, k_chunk = tile.q_positions // self.stride, tile.k_positions // self.stride
+        q_chunk, k_chunk = (
+            tokens.positions // self.stride for tokens in (tile.q_tokens, tile.k_tokens)
+        )
         chunks_back = q_chunk[:, None, :, None] - k_chunk[:, None, None, :]
         return jnp.where(chunks_back > 1, older, jnp.where(chunks_back == 1, before, own))

@@ -1,4 +1,4 @@
-"""What ReRoPE, Self-Extend and dual chunk attention share: the distance decides how RoPE turns.
+"""The form that ReRoPE, Self-Extend and dual chunk attention share: a map of the distance.
 
 They run a trained RoPE model past its training length with distances it has seen, by giving RoPE
 another relative position than ``m - n``. That is not one rotation of queries and keys but two or
@@ -15,31 +15,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.attention.dense import products
-from posenc_jax.encodings.rope import RoPE
-from posenc_jax.rotary.angles import cos_sin
-from posenc_jax.rotary.positions import one_axis
+from posenc_jax.encoding import Side, Tile
+from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
 
 
 class PositionMap(RoPE):
-    """RoPE with several rotations; ``prepare`` returns their tables, for queries and for keys."""
+    """RoPE with several rotations, whose tables ``prepare`` returns for queries and for keys."""
 
-    def rotate(self, x_BTHC, prepared, *, is_query):
-        of_queries, of_keys = prepared
-        parts = [
-            super(PositionMap, self).rotate(x_BTHC, tables, is_query=is_query)
-            for tables in (of_queries if is_query else of_keys)
-        ]
-        return jnp.concatenate(parts, axis=-1)
+    def rotate(self, x_BTHC, tokens: Tokens, side: Side):
+        of_queries, of_keys = tokens.prepared
+        tables = of_queries if side.is_query else of_keys
+        return jnp.concatenate([self.turn(x_BTHC, cos, sin) for cos, sin in tables], axis=-1)
 
 
-def products_of_parts(tile, count: int) -> list[jax.Array]:
-    """The scaled logits of each of ``count`` rotations, float32 ``[B, H, T, S]``."""
+def products_of_parts(tile: Tile, count: int) -> list[jax.Array]:
+    """Returns the scaled logits of each of ``count`` rotations, float32 ``[B, H, T, S]``."""
     sides = (jnp.split(side, count, axis=-1) for side in (tile.q, tile.k))
     return [products(q, k) * tile.scale for q, k in zip(*sides, strict=True)]
 
 
 class NearFar(PositionMap):
-    """``d`` where a distance d is below ``window``, and ``w + (d - w) / compression`` beyond.
+    """RoPE with distances d below ``window`` as they are, and ``w + (d - w) / compression`` beyond.
 
     Args:
       window: w, in tokens.
@@ -55,7 +54,10 @@ class NearFar(PositionMap):
         self.offset = window - window / compression
 
     def prepare(self, positions, length):
-        """Near and far float32 cos and sin, each ``[B, T, 1, rotary_dim / 2]``, for each side."""
+        """Returns cosines and sines, near and far, for queries and for keys.
+
+        Each is float32 ``[B, T, 1, rotary_dim / 2]``.
+        """
         near = super().prepare(one_axis(positions), length)
         inv_freq, _ = self.frequencies(self.rotary_dim, self.base, length)
         cos, sin = (table[:, :, None, :] for table in self.far_tables(positions, inv_freq))
@@ -68,17 +70,17 @@ class NearFar(PositionMap):
         far_query = cos * turn_cos - sin * turn_sin, sin * turn_cos + cos * turn_sin
         return (near, far_query), (near, (cos, sin))
 
-    def far_tables(self, positions, inv_freq):
-        """cos and sin of compressed positions, each ``[B, T, rotary_dim / 2]``."""
+    def far_tables(self, positions, inv_freq) -> tuple[jax.Array, jax.Array]:
+        """Returns cosines and sines of compressed positions, each ``[B, T, rotary_dim / 2]``."""
         # For the same reason the frequency is divided, and not the position.
         return cos_sin(positions[..., None], inv_freq / self.compression)
 
-    def score(self, logits_BHTS, tile):
+    def score(self, logits_BHTS, tile: Tile):
         near, far = products_of_parts(tile, 2)
         return jnp.where(tile.distance() < self.window, near, far)
 
 
-def check_tokens(name: str, value) -> None:
-    """Refuses what is no positive number of tokens."""
+def check_tokens(name: str, value: int) -> None:
+    """Refuses a value that is no positive number of tokens."""
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{name}={value!r} must be a whole number of tokens, 1 or more")

@@ -9,7 +9,7 @@ RoPE whose relative position stops at a window w, or grows more slowly from ther
 
 import math
 
-from posenc_jax.encodings.position_map import NearFar
+from posenc_jax.encodings.position_maps.position_map import NearFar
 
 
 class ReRoPE(NearFar):
@@ -19,8 +19,9 @@ class ReRoPE(NearFar):
 
     Args:
       head_dim: channels of one head.
-      base, rotary_dim, layout: see ``RoPE``; those of the trained model.
-      window: in tokens, and less than the model was trained on; 512 as published.
+      base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
+      window: tokens up to which distances are exact, fewer than the model was trained on; 512 as
+        published.
     """
 
     def __init__(
@@ -43,10 +44,10 @@ class LeakyReRoPE(NearFar):
 
     Args:
       head_dim: channels of one head.
-      base, rotary_dim, layout: see ``RoPE``; those of the trained model.
-      window: in tokens; 512 as published.
-      factor: 16 as published. Distances stay within a training length L up to
-        ``window + (L - window) * factor``.
+      base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
+      window: tokens up to which distances are exact; 512 as published.
+      factor: how many distances beyond the window share the room of one; 16 as published.
+        Distances stay within a training length L up to ``window + (L - window) * factor``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Self-Extend, which counts far tokens in groups.
+"""Self-Extend, far tokens counted in groups.
 
 https://arxiv.org/abs/2401.01325
 
@@ -6,8 +6,10 @@ RoPE whose relative position is the distance d below a window w, and beyond it
 ``floor(m / G) - floor(n / G) + w - w / G``. Overrides ``prepare``, ``rotate`` and ``score``.
 """
 
-from posenc_jax.encodings.position_map import NearFar, check_tokens
-from posenc_jax.rotary.angles import cos_sin
+import jax
+
+from posenc_jax.encodings.position_maps.position_map import NearFar, check_tokens
+from posenc_jax.encodings.rotary.angles import cos_sin
 
 
 class SelfExtend(NearFar):
@@ -17,15 +19,15 @@ class SelfExtend(NearFar):
 
     Args:
       head_dim: channels of one head.
-      base, rotary_dim, layout: see ``RoPE``; those of the trained model.
-      window: w, in tokens; 1024 in the released code, for models trained on 4096.
-      group_size: G; 8 in the released code. Distances stay within a training length L up to
-        ``(L - w) * G + w``.
-      floor: round ``w / G`` down, as the paper writes it. The released code does not, nor does
-        this default, so that results compare; the two differ where G does not divide w.
+      base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
+      window: w, tokens up to which distances are exact; 1024 in the released code, for models
+        trained on 4096.
+      group_size: G, tokens of a group; 8 in the released code. Distances stay within a training
+        length L up to ``(L - w) * G + w``.
+      floor: whether ``w / G`` is rounded down, as the paper writes it. The released code does not
+        round, nor does this default, so that results compare; the two differ where G does not
+        divide w.
     """
-
-    shift_invariant = False
 
     def __init__(
         self,
@@ -45,5 +47,5 @@ class SelfExtend(NearFar):
         if floor:
             self.offset = window - window // group_size
 
-    def far_tables(self, positions, inv_freq):
+    def far_tables(self, positions, inv_freq) -> tuple[jax.Array, jax.Array]:
         return cos_sin((positions // self.group_size)[..., None], inv_freq)

@@ -1,4 +1,4 @@
-"""The second dial of the rotary family: which position axis turns which channel pair.
+"""The second dial of the rotary family: the position axis that turns each channel pair.
 
 An allocation is a tuple with one axis number for each channel pair, the fastest pair first, or one
 such tuple for each kv head. ``STILL`` is in the place of an axis where a pair does not turn. Text
@@ -8,18 +8,23 @@ Sections are numbers of channel pairs, one for each axis in the order that posit
 time, row, column.
 """
 
+from collections.abc import Iterable
+
 STILL = -1
 
 Allocation = tuple[int, ...] | tuple[tuple[int, ...], ...]
 
 
 def chunked(sections: tuple[int, ...]) -> tuple[int, ...]:
-    """Consecutive runs of pairs: M-RoPE of Qwen2-VL (2409.12191), e.g. sections (16, 24, 24)."""
+    """Gives each axis one run of pairs, as M-RoPE of Qwen2-VL does (2409.12191).
+
+    Its sections are (16, 24, 24).
+    """
     return tuple(axis for axis, count in enumerate(sections) for _ in range(count))
 
 
 def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None) -> tuple[int, ...]:
-    """Axes taking turns: Qwen3-VL (2511.21631), e.g. sections (24, 20, 20) for time, row, column.
+    """Lets the axes take turns, as Qwen3-VL does (2511.21631); its sections are (24, 20, 20).
 
     In every turn of ``len(sections)`` pairs the axes come in ``order``, by default as they are
     numbered. Each but the first takes its pair until its section is used up; the first takes what
@@ -43,7 +48,7 @@ def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None)
 
 
 def temporal_last(sections: tuple[int, ...]) -> tuple[int, ...]:
-    """Rows and columns in turn, then time on the slowest pairs: VideoRoPE's LTA (2502.05173)."""
+    """Gives rows and columns turns, and time the slowest pairs: VideoRoPE's LTA (2502.05173)."""
     if len(sections) != 3 or sections[1] != sections[2]:
         raise ValueError(
             f"sections={sections} must be of time, row and column, the last two alike: they "
@@ -53,7 +58,7 @@ def temporal_last(sections: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def by_head(axis_heads: tuple[int, ...], num_kv_heads: int, pairs: int) -> Allocation:
-    """All pairs of a kv head to one axis: MHRoPE (2510.23095), e.g. (2, 3, 3) of 8 heads.
+    """Gives all pairs of a kv head to one axis, as MHRoPE does (2510.23095).
 
     The first heads are those of axis 0, and heads that are left over do not turn.
     """
@@ -66,8 +71,8 @@ def by_head(axis_heads: tuple[int, ...], num_kv_heads: int, pairs: int) -> Alloc
     return tuple((axis,) * pairs for axis in chunked(axis_heads) + still)
 
 
-def check_sections(sections, pairs: int) -> tuple[int, ...]:
-    """``sections`` as a tuple, refused unless they are ``pairs`` channel pairs in all."""
+def check_sections(sections: Iterable[int], pairs: int) -> tuple[int, ...]:
+    """Returns ``sections`` as a tuple, and refuses them unless they add up to ``pairs``."""
     sections = tuple(sections)
     if not all(isinstance(n, int) and n >= 0 for n in sections) or sum(sections) != pairs:
         raise ValueError(
@@ -78,7 +83,10 @@ def check_sections(sections, pairs: int) -> tuple[int, ...]:
 
 
 def shares(pairs: int, published: tuple[int, ...], first: int = 0) -> tuple[int, ...]:
-    """Sections in the proportions of the published ones; axis ``first`` has what is left over."""
+    """Returns sections in the proportions of the published ones.
+
+    Axis ``first`` has the pairs that are left over.
+    """
     if pairs < len(published):
         raise ValueError(
             f"{pairs} channel pairs are too few for {len(published)} axes: use a larger head_dim "

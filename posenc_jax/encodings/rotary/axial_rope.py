@@ -7,7 +7,9 @@ The position axes turn channel pairs by turns: pair i belongs to axis ``i mod A`
 logit depends on the distance along each axis. A setting of ``RoPE``'s axes.
 """
 
-from posenc_jax.encodings.rope import RoPE
+from collections.abc import Callable
+
+from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 
 
 def axial_rope(
@@ -15,20 +17,20 @@ def axial_rope(
     head_dim: int,
     num_axes: int = 2,
     base: float = 100.0,
-    frequencies=None,
+    frequencies: Callable | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    """RoPE over ``num_axes`` position axes, ``[A, B, T]``; text, ``[B, T]``, is RoPE.
+    """Builds RoPE over ``num_axes`` position axes, ``[B, T, A]``; text, ``[B, T]``, is RoPE.
 
-    RoPE-ViT gives every axis the frequencies that are the first axis's here, a hair faster than
-    the others', and is not RoPE for text. Its ``base`` is 100, for grids of tens of patches.
+    RoPE-ViT gives every axis the frequencies that only the first axis has here, those of the others
+    being a hair slower; it is not RoPE for text. Its ``base`` is 100, for grids of tens of patches.
 
     Args:
-      num_axes: must divide the number of channel pairs.
-      head_dim, base, frequencies, rotary_dim, layout: of ``RoPE``.
+      num_axes: number of position axes, which divides the number of channel pairs.
+      head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
-    pairs = (head_dim if rotary_dim is None else rotary_dim) // 2
+    pairs = pairs_of(head_dim, rotary_dim)
     if num_axes < 1 or pairs % num_axes:
         raise ValueError(
             f"num_axes={num_axes} must divide the {pairs} channel pairs; set rotary_dim to a "

@@ -3,12 +3,14 @@
 https://arxiv.org/abs/2409.12191, https://arxiv.org/abs/2511.21631,
 https://arxiv.org/abs/2510.23095, https://arxiv.org/abs/2510.03230
 
-All are settings of RoPE's axes. Positions are ``[3, B, T]``, from the builders of
-``posenc_jax.rotary.positions``; text, ``[B, T]``, has one position on every axis.
+All are settings of RoPE's axes. Positions are ``[B, T, 3]``, from the builders of
+``posenc_jax.positions``; text, ``[B, T]``, has one position on every axis.
 """
 
-from posenc_jax.encodings.rope import RoPE, pairs_of
-from posenc_jax.rotary import axes
+from collections.abc import Callable
+
+from posenc_jax.encodings.rotary import axes
+from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 
 
 def mrope(
@@ -16,18 +18,18 @@ def mrope(
     head_dim: int,
     sections: tuple[int, ...] | None = None,
     base: float = 10000.0,
-    frequencies=None,
+    frequencies: Callable | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    """Qwen2-VL's M-RoPE: the fastest pairs turn by time, the next by row, the slowest by column.
+    """Builds Qwen2-VL's M-RoPE: fast pairs turn by time, the next by row, slow ones by column.
 
     At the published base of 1e6 columns are told apart hardly at all: their fastest pair needs
     35,000 of them for one turn.
 
     Args:
-      sections: channel pairs of time, row and column. Default: in the proportions of (16, 24, 24).
-      head_dim, base, frequencies, rotary_dim, layout: as in ``RoPE``.
+      sections: channel pairs of time, row and column; by default in proportion to (16, 24, 24).
+      head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
     pairs = pairs_of(head_dim, rotary_dim)
     sections = axes.shares(pairs, (16, 24, 24)) if sections is None else sections
@@ -47,22 +49,22 @@ def i_mrope(
     sections: tuple[int, ...] | None = None,
     order: tuple[int, ...] = (0, 1, 2),
     base: float = 10000.0,
-    frequencies=None,
+    frequencies: Callable | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    """Interleaved M-RoPE: the axes take turns, so that each has fast pairs and slow ones.
+    """Builds interleaved M-RoPE: the axes take turns, so that each has fast pairs and slow ones.
 
-    Qwen3-VL's rule. Its README stretches 256K tokens to 1M by ``frequencies=YaRN(262144, 3.0)``, a
-    factor of 3 and not 4, for positions grow more slowly than tokens. The paper named I-MRoPE
-    (2510.03230) interleaves too; its order of axes is not known here, nor what it does with the
-    pairs left over.
+    The rule is Qwen3-VL's. Its README stretches 256K tokens to 1M by
+    ``frequencies=YaRN(262144, 3.0)``, a factor of 3 and not 4, because positions grow more slowly
+    than tokens. The paper named I-MRoPE (2510.03230) interleaves too; its order of axes, and its
+    rule for the pairs left over, could not be verified.
 
     Args:
-      sections: channel pairs of time, row and column. Default: in the proportions of (24, 20, 20),
-        the larger being that of the first axis of ``order``.
-      order: in which order the axes come in each turn. The first also has the slow tail.
-      head_dim, base, frequencies, rotary_dim, layout: as in ``RoPE``; Qwen3-VL's base is 5e6.
+      sections: channel pairs of time, row and column; by default in proportion to (24, 20, 20),
+        where the first axis of ``order`` has the larger share.
+      order: the axes in the order of each turn. The first also has the slow tail.
+      head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``; Qwen3-VL's base is 5e6.
     """
     pairs = pairs_of(head_dim, rotary_dim)
     if sections is None:
@@ -84,20 +86,17 @@ def mhrope(
     head_dim: int,
     axis_heads: tuple[int, ...] | None = None,
     base: float = 10000.0,
-    frequencies=None,
+    frequencies: Callable | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    """MHRoPE: every kv head, with its query heads, turns by one axis, over the whole spectrum.
-
-    The heads of the model must be together, or sharded by XLA: under ``shard_map`` nothing says
-    which of them a device has.
+    """Builds MHRoPE: each kv head turns by one axis over the whole spectrum, its query heads too.
 
     Args:
-      num_kv_heads: key and value heads of one layer.
-      axis_heads: kv heads of time, row and column, in this order; those left over have no
-        positions. Default: in the proportions of (2, 3, 3).
-      head_dim, base, frequencies, rotary_dim, layout: as in ``RoPE``.
+      num_kv_heads: number of key and value heads in one layer.
+      axis_heads: numbers of kv heads of time, row and column; heads left over have no positions.
+        By default they are in proportion to (2, 3, 3).
+      head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
     if axis_heads is None:
         if num_kv_heads < 3:

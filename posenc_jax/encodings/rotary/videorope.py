@@ -3,14 +3,16 @@
 https://arxiv.org/abs/2502.05173
 
 Row and column take turns on the fast pairs. Settings of RoPE's axes and frequencies; positions are
-``[3, B, T]``, best from ``posenc_jax.rotary.positions.videorope``, and text, ``[B, T]``, has one
+``[B, T, 3]``, best from ``posenc_jax.positions.videorope``, and text, ``[B, T]``, has one
 position on every axis. The published base is 1e6.
 """
 
-from posenc_jax.encodings.rope import RoPE, pairs_of
-from posenc_jax.rotary import axes
-from posenc_jax.rotary.axis_frequencies import ByAxis
-from posenc_jax.rotary.frequencies import NTK, Default, check_factor
+from collections.abc import Callable
+
+from posenc_jax.encodings.rotary import axes
+from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
+from posenc_jax.encodings.rotary.frequencies import NTK, Default, check_factor
+from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 
 
 def videorope(
@@ -18,16 +20,16 @@ def videorope(
     head_dim: int,
     sections: tuple[int, ...] | None = None,
     base: float = 10000.0,
-    frequencies=None,
+    frequencies: Callable | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    """VideoRoPE's allocation (LTA): the even fast pairs turn by row, the odd ones by column.
+    """Builds VideoRoPE (LTA): of the fast pairs, even ones turn by row and odd ones by column.
 
     Args:
-      sections: channel pairs of time, row and column, the last two alike. Default: in the
-        proportions of (16, 24, 24).
-      head_dim, base, frequencies, rotary_dim, layout: as in ``RoPE``.
+      sections: channel pairs of time, row and column, the last two alike; by default in proportion
+        to (16, 24, 24).
+      head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
     return RoPE(
         head_dim=head_dim,
@@ -49,17 +51,18 @@ def videorope_pp(
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    """VideoRoPE++ (YaRN-V): VideoRoPE for longer videos, without training.
+    """Builds VideoRoPE++ (YaRN-V): VideoRoPE for longer videos, without training.
 
     Only pairs of time are slowed down. Despite its name the released code (``videorope++_v1``)
-    does it by NTK's larger base, ``base * ((factor L - 1) / (L - 1)) ** (d / (d - 2))``, without a
-    temperature. YaRN's own rule on the pairs of time is ``make("videorope", frequencies=ByAxis(
-    allocation, (YaRN(L, factor, attention_factor=1.0), Default(), Default())))``.
+    slows them down by NTK's larger base, ``base * ((factor L - 1) / (L - 1)) ** (d / (d - 2))``,
+    without a temperature. ``make("videorope", frequencies=ByAxis(allocation, rules))`` has YaRN's
+    own rule on the pairs of time, with ``YaRN(L, factor, attention_factor=1.0)`` as the first of
+    the rules and ``Default()`` as the others.
 
     Args:
-      train_length: L, tokens of a training sequence; 32768 as published.
-      factor: target length / train length; 4 as published.
-      head_dim, sections, base, rotary_dim, layout: as in ``videorope``.
+      train_length: L, number of tokens in a training sequence; 32768 as published.
+      factor: target length divided by training length; 4 as published.
+      head_dim, sections, base, rotary_dim, layout: keywords of ``videorope``.
     """
     check_factor(factor)
     if train_length < 2:
@@ -81,18 +84,18 @@ def hope_hybrid(
     head_dim: int,
     sections: tuple[int, ...] | None = None,
     base: float = 10000.0,
-    frequencies=None,
+    frequencies: Callable | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    """HoPE of vision-language models (2505.20444): VideoRoPE's pairs of time do not turn.
+    """Builds HoPE of vision-language models (2505.20444): pairs of time do not turn.
 
-    Not ``hope`` (2410.21216). The paper draws the spacing of frames anew for each sample in
-    training: ``delta`` of ``posenc_jax.rotary.positions.videorope``, from 0.5, 0.75, 1, 1.25 and
-    1.5.
+    The other pairs are VideoRoPE's. The scheme called ``hope`` (2410.21216) is another. In training
+    the paper draws the spacing of frames anew for each sample, the ``delta`` of
+    ``posenc_jax.positions.videorope``, from 0.5, 0.75, 1, 1.25 and 1.5.
 
     Args:
-      head_dim, sections, base, frequencies, rotary_dim, layout: as in ``videorope``.
+      head_dim, sections, base, frequencies, rotary_dim, layout: keywords of ``videorope``.
     """
     allocation = _allocation(sections, head_dim, rotary_dim)
     return RoPE(

@@ -1,8 +1,8 @@
 """Logits that grow with the position of the query, so that attention over more keys stays sharp.
 
-Each is put over another encoding and multiplies its queries after rotation: all products of
-queries and keys grow, and what the other adds to the logits by distance alone does not. It adds
-``prepare`` (the factor of each position) and ``rotate`` to the other's hooks.
+Each scheme is put over another one and multiplies its queries after rotation. So all products of
+queries and keys grow, and a bias that the other scheme adds to the logits does not. Overrides
+``rotate``.
 
     LogN                q * max(1, ln(m + 1) / ln L)                       2202.12172
     SSMax               q * s_h ln(m + 1)                                  2501.19399
@@ -11,70 +11,44 @@ queries and keys grow, and what the other adds to the logits by distance alone d
 m is the position of the query; one below 0 counts as 0.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.wrapper import Wrapper, wrapped
+from posenc_jax.encoding import Encoding, Side
+from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
+from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
 
 
 class LogitScale(Wrapper):
-    """Multiplies the queries of another encoding; subclasses say by what.
+    """Multiplies the queries of another encoding by the ``factor`` of a subclass.
 
     Args:
-      over, sizes: the other encoding, see ``wrapped``.
+      over: the encoding beneath, see ``wrapped``.
+      **sizes: what it is built with.
     """
 
-    shift_invariant = False
-
-    def __init__(self, over, **sizes):
+    def __init__(self, over: str | Mapping | Encoding, **sizes):
         super().__init__(wrapped(over, **sizes))
-        self.shift_invariant = False
 
-    def factor(self, count):
-        """float32, of ``count = m + 1``, int or float32 and 1 or more."""
+    def factor(self, count, side: Side) -> jax.Array:
+        """Returns the factors of queries, float32 ``[B, T, 1]`` or ``[B, T, H]``.
+
+        ``count`` is ``m + 1``, int or float32 ``[B, T, 1]`` and 1 or more.
+        """
         raise NotImplementedError
 
-    def for_heads(self, factor_BT1, num_heads: int):
-        """The factor of each head."""
-        del num_heads
-        return factor_BT1
-
-    def prepare(self, positions, length):
-        if positions.ndim != 2:
-            raise ValueError(
-                f"{type(self).__name__} needs one position axis, positions of shape [B, T], not "
-                f"{positions.shape}"
-            )
-        factor_BT = self.factor(jnp.maximum(positions, 0) + 1)
-        return factor_BT, self.inner.prepare(positions, length)
-
-    def read(self, x_BTD, tokens):
-        factor_BT, prepared = tokens.prepared
-        tokens = dataclasses.replace(tokens, prepared=prepared)
-        return factor_BT, self.inner.read(x_BTD, tokens)
-
-    def rotate(self, x_BTHC, prepared, *, is_query):
-        factor_BT, prepared = prepared
-        x_BTHC = self.inner.rotate(x_BTHC, prepared, is_query=is_query)
-        if not is_query:
+    def rotate(self, x_BTHC, tokens: Tokens, side: Side):
+        x_BTHC = self.inner.rotate(x_BTHC, tokens, side)
+        if not side.is_query:
             return x_BTHC
-        factor_BTH = self.for_heads(factor_BT[..., None], x_BTHC.shape[2])
-        return (x_BTHC.astype(jnp.float32) * factor_BTH[..., None]).astype(x_BTHC.dtype)
-
-    def score(self, logits_BHTS, tile):
-        return self.inner.score(logits_BHTS, _of_inner(tile))
-
-    def mix(self, out_BTHC, weights_BHTS, tile):
-        return self.inner.mix(out_BTHC, weights_BHTS, _of_inner(tile))
-
-
-def _of_inner(tile):
-    return dataclasses.replace(tile, q_prepared=tile.q_prepared[1], k_prepared=tile.k_prepared[1])
+        count = jnp.maximum(one_axis(tokens.positions), 0)[..., None] + 1
+        scaled = x_BTHC.astype(jnp.float32) * self.factor(count, side)[..., None]
+        return scaled.astype(x_BTHC.dtype)
 
 
 class LogN(LogitScale):
@@ -82,22 +56,16 @@ class LogN(LogitScale):
 
     Args:
       train_length: L, 2 or more.
-      over: the encoding beneath, RoPE where it was published (``wrapped``).
+      over: the encoding beneath, RoPE where it was published (see ``wrapped``).
       **sizes: what ``over`` is built with.
     """
 
-    def __init__(
-        self,
-        *,
-        train_length: int,
-        over: "str | Mapping | Encoding" = "rope",
-        **sizes,
-    ):
+    def __init__(self, *, train_length: int, over: str | Mapping | Encoding = "rope", **sizes):
         _check_length(train_length)
         super().__init__(over, train_length=train_length, **sizes)
         self.train_length = train_length
 
-    def factor(self, count):
+    def factor(self, count, side):
         return jnp.maximum(1.0, jnp.log(count.astype(jnp.float32)) / math.log(self.train_length))
 
 
@@ -110,11 +78,10 @@ class SSMax(LogitScale):
 
     Args:
       num_heads: query heads of one layer.
-      train_length: L, 2 or more; s starts at ``1 / ln L`` in every head and layer, so that the
-        last token of a training sequence starts as in softmax. The paper reports 0.168 after
-        training at 1024 [unverified], and 1 / ln 1024 is 0.144.
-      over: the encoding beneath, RoPE in the paper (``wrapped``).
-      rngs: what ``over`` takes its initial values from.
+      train_length: L, 2 or more. The trained number starts at ``1 / ln L`` in every head and
+        layer, so that the last token of a training sequence starts as in softmax.
+      over: the encoding beneath, RoPE in the paper (see ``wrapped``).
+      rngs: source of the initial values of ``over``.
       **sizes: what else ``over`` is built with.
     """
 
@@ -126,7 +93,7 @@ class SSMax(LogitScale):
         num_heads: int,
         train_length: int,
         rngs: nnx.Rngs,
-        over: "str | Mapping | Encoding" = "rope",
+        over: str | Mapping | Encoding = "rope",
         **sizes,
     ):
         _check_length(train_length)
@@ -134,16 +101,8 @@ class SSMax(LogitScale):
         self.per_layer = True
         self.s = nnx.Param(jnp.full((num_heads,), 1 / math.log(train_length), jnp.float32))
 
-    def factor(self, count):
-        return jnp.log(count.astype(jnp.float32))
-
-    def for_heads(self, factor_BT1, num_heads):
-        if self.s.shape != (num_heads,):
-            raise ValueError(
-                f"the encoding was made for num_heads={self.s.shape[0]}, but attention has "
-                f"{num_heads} query heads"
-            )
-        return factor_BT1 * self.s[...][None, None]
+    def factor(self, count, side):
+        return side.of_heads(self.s[...])[None, None] * jnp.log(count.astype(jnp.float32))
 
 
 class Llama4Temperature(LogitScale):
@@ -159,7 +118,7 @@ class Llama4Temperature(LogitScale):
     def __init__(
         self,
         *,
-        over: "str | Mapping | Encoding" = "nope",
+        over: str | Mapping | Encoding = "nope",
         floor_scale: int = 8192,
         attn_scale: float = 0.1,
         **sizes,
@@ -170,7 +129,7 @@ class Llama4Temperature(LogitScale):
         self.floor_scale = floor_scale
         self.attn_scale = attn_scale
 
-    def factor(self, count):
+    def factor(self, count, side):
         steps = (count // self.floor_scale).astype(jnp.float32)
         return 1 + self.attn_scale * jnp.log1p(steps)
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.wrapper import Wrapper, wrapped
-from posenc_jax.gather import rows
+from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
+from posenc_jax.lookup import rows
 
 
 class Randomized(Wrapper):
@@ -37,19 +37,18 @@ class Randomized(Wrapper):
 
     Args:
       over: the scheme that gets the drawn positions: its name, a mapping of its name and its own
-        keywords (``{"name": "rope", "base": 500000.0}``), or one already built, which it must be
-        if it has parameters for each layer.
+        keywords (``{"name": "rope", "base": 500000.0}``), or one already built.
       max_length: how many numbers there are to draw from, more than the longest sequence ever
         evaluated; 2048 in the paper, for lengths up to 500. It is the ``train_length`` of a
         scheme given by name.
-      evaluation_seed: of the draw without a key.
+      evaluation_seed: seed of the draw without a key.
       **sizes: what else ``over`` is built with.
     """
 
     def __init__(
         self,
         *,
-        over: "str | Mapping | Encoding" = "rope",
+        over: str | Mapping | Encoding = "rope",
         max_length: int = 2048,
         evaluation_seed: int = 0,
         **sizes,
@@ -58,7 +57,6 @@ class Randomized(Wrapper):
         if not 1 <= max_length <= 2**24:
             raise ValueError(f"max_length={max_length!r} must be within 1..2^24")
         super().__init__(wrapped(over, **(sizes | {"train_length": max_length})))
-        self.shift_invariant = False
         self.max_length = max_length
         self.evaluation_seed = evaluation_seed
 
@@ -76,7 +74,7 @@ class Randomized(Wrapper):
         return super().place(drawn, inner_key, length)
 
     def _draw(self, key, count):
-        """float32 ``[max_length]``: ``count`` different integers, ascending, and NaN after them."""
+        """Returns ``count`` different integers, ascending, and NaN: float32 ``[max_length]``."""
         numbers = jnp.arange(self.max_length, dtype=jnp.float32)
         is_drawn = jax.random.permutation(key, self.max_length) < count
         drawn = jnp.sort(jnp.where(is_drawn, numbers, jnp.nan))

@@ -1,49 +1,68 @@
 """A scheme around another scheme."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from posenc_jax.encoding import Encoding
+from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
 from posenc_jax.registry import MODEL_ARGUMENTS, make
+from posenc_jax.tokens import Tokens
 
 
 class Wrapper(Encoding):
-    """Does what ``inner`` does; a subclass overrides the hooks it changes."""
+    """Does what ``inner`` does. A subclass overrides the hooks that it changes.
+
+    Args:
+      inner: the other scheme.
+    """
 
     def __init__(self, inner: Encoding):
         self.inner = inner
         self.per_layer = inner.per_layer
-        self.shift_invariant = inner.shift_invariant
         self.whole_rows = inner.whole_rows
+        self.stacked = inner.stacked
+
+    def hooks(self) -> frozenset[str]:
+        own = {name for name in HOOKS if getattr(type(self), name) is not getattr(Wrapper, name)}
+        return self.inner.hooks() | own
 
     def place(self, positions, key=None, length=None):
         return self.inner.place(positions, key, length)
 
-    def embed(self, x_BTD, positions):
-        return self.inner.embed(x_BTD, positions)
+    def embed(self, x_BTD, tokens: Tokens):
+        return self.inner.embed(x_BTD, tokens)
 
-    def prepare(self, positions, length):
+    def prepare(self, positions, length) -> Any:
         return self.inner.prepare(positions, length)
 
-    def read(self, x_BTD, tokens):
+    def read(self, x_BTD, tokens: Tokens) -> Any:
         return self.inner.read(x_BTD, tokens)
 
-    def rotate(self, x_BTHC, prepared, *, is_query):
-        return self.inner.rotate(x_BTHC, prepared, is_query=is_query)
+    def rotate(self, x_BTHC, tokens: Tokens, side: Side):
+        return self.inner.rotate(x_BTHC, tokens, side)
 
-    def score(self, logits_BHTS, tile):
+    def turn_values(self, v_BSKC, tokens: Tokens, side: Side):
+        return self.inner.turn_values(v_BSKC, tokens, side)
+
+    def turn_back(self, out_BTHC, tokens: Tokens, side: Side):
+        return self.inner.turn_back(out_BTHC, tokens, side)
+
+    def score(self, logits_BHTS, tile: Tile):
         return self.inner.score(logits_BHTS, tile)
 
-    def mix(self, out_BTHC, weights_BHTS, tile):
+    def mix(self, out_BTHC, weights_BHTS, tile: Tile):
         return self.inner.mix(out_BTHC, weights_BHTS, tile)
 
     def aux_loss(self, key):
         return self.inner.aux_loss(key)
 
 
-def wrapped(over: "str | Mapping | Encoding", **sizes) -> Encoding:
-    """The encoding that ``over`` is or names: one already built; its name; or a mapping of its name
-    and its own keywords (``{"name": "yarn", "factor": 4.0}``), built with ``sizes``, as ``make``
-    names them.
+def wrapped(over: str | Mapping | Encoding, **sizes) -> Encoding:
+    """Returns the encoding that ``over`` is or names.
+
+    Args:
+      over: an encoding already built; the name of one; or a mapping of its name and its own
+        keywords, such as ``{"name": "yarn", "factor": 4.0}``.
+      **sizes: what it is built with, as ``make`` names it.
     """
     for name in sizes:
         if name not in MODEL_ARGUMENTS:

@@ -1,0 +1,32 @@
+"""A soft cap on the logits.
+
+https://arxiv.org/abs/2408.00118 (Gemma 2)
+
+``cap * tanh(logit / cap)``, after whatever another scheme makes of the logits. Overrides ``score``.
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+
+from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
+
+
+class SoftCap(Wrapper):
+    """Another scheme whose logits stay between ``-cap`` and ``cap``.
+
+    Args:
+      over: the scheme beneath; RoPE in Gemma 2 (see ``wrapped``).
+      cap: the bound of the logits; 50 in Gemma 2.
+      **sizes: what ``over`` is built with.
+    """
+
+    def __init__(self, *, over: str | Mapping | Encoding = "rope", cap: float = 50.0, **sizes):
+        if not cap > 0:
+            raise ValueError(f"cap={cap!r} must be a positive number")
+        super().__init__(wrapped(over, **sizes))
+        self.cap = cap
+
+    def score(self, logits_BHTS, tile: Tile):
+        return self.cap * jnp.tanh(self.inner.score(logits_BHTS, tile) / self.cap)

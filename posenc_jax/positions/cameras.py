@@ -1,0 +1,78 @@
+"""Positions of patches that cameras see."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.tokens import check_positions
+
+# How many numbers a projection has: the upper three rows of [[A, t], [0, 1]].
+PROJECTION = 12
+
+
+def cameras(
+    positions, viewmats, intrinsics=None, *, image_size: tuple[int, int] | None = None
+) -> jax.Array:
+    """Returns positions followed by the camera of each token, float32 ``[B, T, A + 12]``.
+
+    The 12 numbers are the upper three rows, one after another, of the matrix that takes the world
+    to the camera's image. They are computed on the device, under ``jax.jit`` too, so cameras may be
+    trained.
+
+    Args:
+      positions: rows and columns of patches, ``[B, T, 2]``, or world times, rows and columns,
+        ``[B, T, 3]``, as from ``story_time``; ``B`` may be 1.
+      viewmats: world to camera, ``[B, F, 4, 4]``, ending in the row (0, 0, 0, 1). Each camera has
+        ``T / F`` consecutive tokens.
+      intrinsics: camera to image in pixels, ``[B, F, 3, 3]``, ending in the row (0, 0, 1). The
+        image is then measured in shares of its width and height from its centre. None leaves them
+        out, as GTA (2310.10375) does.
+      image_size: height and width in pixels, where there are intrinsics.
+
+    Raises:
+      ValueError: a shape does not fit the others, or a matrix has another last row.
+    """
+    positions = check_positions(positions)
+    if positions.ndim != 3:
+        raise ValueError(
+            f"positions have shape {positions.shape}, but must be [B, T, A]: rows and columns, or "
+            "times, rows and columns"
+        )
+    if (intrinsics is None) != (image_size is None):
+        raise ValueError(f"image_size={image_size} and intrinsics go together: pass both or none")
+    T, F = positions.shape[1], np.shape(viewmats)[1] if np.ndim(viewmats) == 4 else 0
+    _check_shape("viewmats", viewmats, (F, 4, 4))
+    if not F or T % F:
+        raise ValueError(
+            f"viewmats has {F} cameras, which cannot share {T} tokens: each must have as many"
+        )
+    projections = jnp.asarray(viewmats, jnp.float32)[..., :3, :]
+    if image_size is not None:
+        _check_shape("intrinsics", intrinsics, (F, 3, 3))
+        projections = product(_in_shares(intrinsics, *image_size), projections)
+    B = max(len(positions), len(projections))
+    projections = jnp.repeat(projections.reshape(-1, F, PROJECTION), T // F, axis=1)
+    parts = (positions.astype(jnp.float32), projections)
+    return jnp.concatenate([jnp.broadcast_to(x, (B, *x.shape[1:])) for x in parts], axis=-1)
+
+
+def product(a, b) -> jax.Array:
+    """Returns ``a @ b``, in float32 on every device."""
+    # Accelerators would round float32 factors to fewer bits.
+    return jnp.matmul(a, b, precision="highest")
+
+
+def _in_shares(intrinsics, height, width):
+    to_shares = np.array([[1 / width, 0, -0.5], [0, 1 / height, -0.5], [0, 0, 1]], np.float32)
+    return product(to_shares[None, None], jnp.asarray(intrinsics, jnp.float32))
+
+
+def _check_shape(name, matrices, expected):
+    shape = np.shape(matrices)
+    if len(shape) != 4 or shape[1:] != expected:
+        raise ValueError(f"{name} must be [B, {', '.join(map(str, expected))}], not {shape}")
+    last = np.eye(expected[-1])[-1]
+    if isinstance(matrices, jax.core.Tracer):
+        return
+    if (np.asarray(matrices)[..., -1, :] != last).any():
+        raise ValueError(f"each matrix of {name} must end in the row {tuple(map(int, last))}")
