@@ -1,4 +1,4 @@
-"""What an encoding costs: parameters, and arithmetic beside attention without positions."""
+"""The cost of an encoding: parameters, and arithmetic beside attention without positions."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from posenc_jax.tokens import Tokens
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """One layer of attention over one sequence, forward.
+    """The cost of one layer of attention over one sequence, forward.
 
     Attributes:
       name: the encoding's class.
@@ -34,7 +34,7 @@ class Description:
 
     @property
     def overhead(self) -> float:
-        """Share of operations added: 0.05 is five per cent more."""
+        """The share of operations that is added: 0.05 is five per cent more."""
         return self.flops / self.flops_nope - 1
 
     def __str__(self) -> str:
@@ -89,9 +89,10 @@ def describe(
 
 
 def _count(program: ClosedJaxpr) -> float:
-    """What XLA counts, but for loops, whose body it counts once, and running sums.
+    """Returns the operations that XLA counts, with loops and running sums corrected.
 
-    It takes those for as many sums as they give, each of all numbers before it.
+    XLA counts the body of a loop once, and takes a running sum for as many sums as it gives, each
+    of all numbers before it.
     """
     cost = jax.jit(jaxpr_as_fun(program)).lower(*program.in_avals).cost_analysis() or {}
     total = cost.get("flops", 0.0) + cost.get("transcendentals", 0.0)
@@ -105,7 +106,7 @@ def _count(program: ClosedJaxpr) -> float:
 
 
 def _steps(program: Jaxpr) -> Iterator[JaxprEqn]:
-    """Every step, and those within but for the bodies of loops."""
+    """Yields every step, and those within, but for the bodies of loops."""
     for step in program.eqns:
         yield step
         if step.primitive.name == "scan":

@@ -83,7 +83,7 @@ def attend(
       ValueError: an argument does not fit the others; the message says which, and what to do.
     """
     check_implementation(implementation)
-    encoding, tile, v_BSKC, k_side = _tile(
+    scheme, tile, v_BSKC, k_side = _tile(
         encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale
     )
     _check_window(window)
@@ -93,11 +93,13 @@ def attend(
         in_order = False
     rule = Rule(window, causal, in_order)
     if implementation is None:
-        run = _choose(encoding, tile, v_BSKC, rule)
+        run = _choose(scheme, tile, v_BSKC, rule)
+    elif callable(implementation):
+        run = implementation
     else:
-        run = IMPLEMENTATIONS.get(implementation, implementation)
+        run = IMPLEMENTATIONS[implementation]
     q_side = Side(tile.heads, tile.num_heads, k_side.num_kv_heads, is_query=True)
-    return encoding.turn_back(run(encoding, tile, v_BSKC, rule), tile.q_tokens, q_side)
+    return scheme.turn_back(run(scheme, tile, v_BSKC, rule), tile.q_tokens, q_side)
 
 
 def logits(
@@ -114,8 +116,8 @@ def logits(
     It is the door for a mask, a soft cap or a softmax of one's own, and for looking at a scheme;
     the arguments are those of ``attend``.
     """
-    encoding, tile, _, _ = _tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
-    return encoding.score(products(tile.q, tile.k) * tile.scale, tile)
+    scheme, tile, _, _ = _tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
+    return scheme.score(products(tile.q, tile.k) * tile.scale, tile)
 
 
 def check_implementation(implementation: str | Implementation | None) -> None:
@@ -141,7 +143,9 @@ def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
     return cpu.dense if T * S <= _FEW_LOGITS or T < _FEW_QUERIES else blockwise
 
 
-def _tile(encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale):
+def _tile(
+    encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale
+) -> tuple[Encoding, Tile, jax.Array, Side]:
     """Returns the encoding, the one tile that is all of attention, values, and the keys' side."""
     heads, num_heads = None, None
     if isinstance(encoding, HeadShard):

@@ -1,4 +1,4 @@
-"""Attention tile by tile, for every scheme: memory linear in the number of tokens.
+"""Attention tile by tile, in memory linear in the number of tokens, for every scheme.
 
 The softmax of a row is gathered as its tiles come along, and the backward pass computes the tiles
 again from the log-sum-exp of each row (FlashAttention-2, https://arxiv.org/abs/2307.08691). What a
@@ -37,7 +37,7 @@ AXES = Rows(x=-2, v=-2, tokens=1)
 
 
 class Shared(NamedTuple):
-    """What all tiles have in common."""
+    """Holds the arrays that all tiles have in common."""
 
     encoding: Encoding
     scale: Any  # None where it is a number of the plan
@@ -47,7 +47,7 @@ class Shared(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is known before any array is."""
+    """Holds what is known while a program is traced."""
 
     causal: bool
     scale: float | None
@@ -118,7 +118,7 @@ def _with_order(tokens):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(plan, queries, keys, shared):
-    """``[B, K, G, T, C]`` in the dtype of the values."""
+    """Returns ``[B, K, G, T, C]`` in the dtype of the values."""
     return forward(plan, queries, keys, shared)[0].astype(keys.v.dtype)
 
 
@@ -129,8 +129,9 @@ def _attend_forward(plan, queries, keys, shared):
 
 
 def _attend_backward(plan, saved, d_out_BKGTC):
-    *operands, out_BKGTC, lse_BKGT = saved
+    queries, keys, shared, out_BKGTC, lse_BKGT = saved
     delta_BKGT = (d_out_BKGTC.astype(jnp.float32) * out_BKGTC).sum(-1)
+    operands = queries, keys, shared
     return cotangents(operands, backward(plan, *operands, d_out_BKGTC, lse_BKGT, delta_BKGT))
 
 
@@ -138,7 +139,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 def forward(plan, queries, keys, shared):
-    """Attention ``[B, K, G, T, C]`` and the log-sum-exp of each row ``[B, K, G, T]``, float32."""
+    """Returns attention ``[B, K, G, T, C]`` and log-sum-exps of rows ``[B, K, G, T]``, float32."""
     first, end, _, _ = _visits(plan, queries, keys, shared)
 
     def rows(i, results):
@@ -248,8 +249,11 @@ _dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def _visits(plan, queries, keys, shared):
-    """Returns the first block of keys that each block of queries visits, and the one after its
-    last; and the same of queries for each block of keys."""
+    """Returns the range of key blocks that each query block visits, and the other way round.
+
+    The four arrays are first and end for each block of queries, then first and end for each block
+    of keys.
+    """
     queries, keys = queries.tokens, keys.tokens
     q_lowest, q_highest = _bounds(queries.index, plan.q_block)
     k_lowest, k_highest = _bounds(keys.index, plan.k_block)
@@ -266,7 +270,7 @@ def _visits(plan, queries, keys, shared):
 
 
 def _bounds(numbers_BT, size):
-    """The smallest and the largest number in each block of tokens, see ``_block``."""
+    """Returns the smallest and the largest number in each block of tokens, see ``_block``."""
     B, T = numbers_BT.shape
     blocks = [numbers_BT[:, : T // size * size].reshape(B, -1, size)]
     if T % size:
@@ -277,7 +281,7 @@ def _bounds(numbers_BT, size):
 
 
 def _first_and_end(visit):
-    """Of the trues in each row; a row without any gives an empty range."""
+    """Returns where the trues of each row begin and end; a row without any has an empty range."""
     count = visit.shape[1]
     end = count - jnp.argmax(visit[:, ::-1], axis=1)
     return jnp.argmax(visit, axis=1), jnp.where(visit.any(axis=1), end, 0)
@@ -297,12 +301,12 @@ def _block(rows: Rows, i, size: int) -> _Block:
 
 
 def _take(x, block: _Block, axis: int):
-    """The part of ``x`` that belongs to the tokens of ``block``."""
+    """Returns the part of ``x`` that belongs to the tokens of ``block``."""
     return lax.dynamic_slice_in_dim(x, block.start, block.rows.tokens.count, axis)
 
 
 def _put(total: Rows, part: Rows, start) -> Rows:
-    """``total`` with ``part`` added from token ``start`` on."""
+    """Returns ``total`` with ``part`` added from token ``start`` on."""
 
     def add_at(axis, total, part):
         old = lax.dynamic_slice_in_dim(total, start, part.shape[axis], axis)
@@ -328,7 +332,10 @@ def _tile(plan: Plan, shared: Shared, q: Rows, k: Rows) -> Tile:
 
 
 def _products(q: Rows, k: Rows):
-    """float32 ``[B, H, T, S]``; the query heads of a kv head are rows of one product."""
+    """Multiplies queries and keys: float32 ``[B, H, T, S]``.
+
+    The query heads of a kv head are rows of one product.
+    """
     B, K, G, T, C = q.x.shape
     products = _dot("bktc,bksc->bkts", q.x.reshape(B, K, G * T, C), k.x)
     # In two steps, because a mesh of Explicit axes cannot follow both at once.
@@ -336,7 +343,7 @@ def _products(q: Rows, k: Rows):
 
 
 def _sum_over_queries(turned_BKCGT, matrix_BKGTS):
-    """Vectors of queries weighted for each key, transposed: ``[B, K, C, S]``."""
+    """Sums the vectors of queries, weighted for each key, transposed: ``[B, K, C, S]``."""
     B, K, C, G, T = turned_BKCGT.shape
     turned, matrix = turned_BKCGT.reshape(B, K, C, G * T), matrix_BKGTS.reshape(B, K, G * T, -1)
     return _dot("bkct,bkts->bkcs", turned, matrix)
@@ -359,8 +366,7 @@ def _grouped(x_BHTS, like_BKGTS):
 
 
 def _seen(plan, shared, q: _Block, k: _Block):
-    """Returns bool, broadcast against ``[B, H, T, S]``: pairs that are visible and not counted
-    twice."""
+    """Returns which pairs are visible and not counted twice, broadcast against ``[B, H, T, S]``."""
     rule = Rule(shared.window, plan.causal, in_order=False)
     seen = rule.visible(q.rows.tokens, k.rows.tokens)
     seen = True if seen is None else seen
@@ -372,38 +378,41 @@ def _seen(plan, shared, q: _Block, k: _Block):
 
 
 def _zero_rows(queries: Rows, keys: Rows):
-    """float32 ``[B, K, G, T, C]`` with the C of values, laid out on a mesh as queries are."""
+    """Returns float32 ``[B, K, G, T, C]``, C of the values, laid out on a mesh as queries are."""
     zeros = jnp.zeros_like(queries.x[..., :1], jnp.float32)
     return jnp.broadcast_to(zeros, (*zeros.shape[:-1], keys.v.shape[-1]))
 
 
-# Gradients are trees of float32 arrays with None for what has no gradient.
+# Gradients are trees of float32 arrays, with None in the place of what has no gradient.
 
 
 def split(tree):
-    """The floating-point arrays of ``tree``, and the others, each with None for the rest."""
+    """Returns the floating-point arrays of ``tree``, and the others, with None for the rest."""
     leaves, structure = jax.tree.flatten(tree)
     floats = [x if jnp.issubdtype(x.dtype, jnp.floating) else None for x in leaves]
     rest = [x if number is None else None for x, number in zip(leaves, floats, strict=True)]
-    return structure.unflatten(floats), structure.unflatten(rest)
+    return jax.tree.unflatten(structure, floats), jax.tree.unflatten(structure, rest)
 
 
 def join(tree, rest):
+    """Returns the tree that ``split`` cut in two."""
     return jax.tree.map(
         lambda x, other: other if x is None else x, tree, rest, is_leaf=lambda x: x is None
     )
 
 
 def zero_gradients(tree):
+    """Returns float32 zeros for the floating-point arrays of ``tree``, and None for the others."""
     return jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), split(tree)[0])
 
 
 def add_gradients(tree, other):
+    """Adds two trees of gradients."""
     return jax.tree.map(jnp.add, tree, other)
 
 
 def cotangents(operands, gradients):
-    """``gradients`` as JAX wants them: in the dtypes of ``operands``, float0 for whole numbers."""
+    """Returns gradients in the types that JAX wants: those of ``operands``, float0 for integers."""
 
     def cotangent(operand, gradient):
         if operand is None:

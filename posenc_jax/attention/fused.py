@@ -1,8 +1,10 @@
-"""Attention in one kernel of somebody else's, for schemes that change queries and keys only.
+"""Attention in one kernel that JAX brings along, for schemes that leave logits alone.
 
 ``jax.nn.dot_product_attention``: cuDNN's flash attention on an NVIDIA GPU where it takes the
 operands, and XLA's own everywhere else, which holds all logits like ``dense``.
 """
+
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,9 @@ def fused(encoding, tile, v_BSKC, rule: Rule) -> jax.Array:
             'logits or the output; use "dense"'
         )
     on_gpu = jax.default_backend() == "gpu"
-    library = "cudnn" if on_gpu and cudnn_takes(tile, v_BSKC, rule) else "xla"
+    library: Literal["xla", "cudnn"] = (
+        "cudnn" if on_gpu and cudnn_takes(tile, v_BSKC, rule) else "xla"
+    )
     return by_library(library, tile, v_BSKC, rule)
 
 
@@ -41,9 +45,11 @@ def cudnn_takes(tile, v_BSKC, rule: Rule) -> bool:
     return half and even and known and _width(tile, v_BSKC) <= _WIDEST_HEAD
 
 
-def by_library(implementation: str, tile, v_BSKC, rule: Rule) -> jax.Array:
+def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule) -> jax.Array:
     """Calls ``jax.nn.dot_product_attention`` on a tile, ``implementation`` "xla" or "cudnn"."""
     by_order = rule.causal and rule.in_order and not isinstance(rule.window, jax.Array)
+    seen: Any
+    before: Any
     if by_order:
         # In written order the library counts as the index does, and every query sees itself.
         seen = Rule(None, causal=False, in_order=True).visible(tile.q_tokens, tile.k_tokens)
@@ -54,12 +60,14 @@ def by_library(implementation: str, tile, v_BSKC, rule: Rule) -> jax.Array:
     # The library wants one type and one width, and cuDNN a multiple of 8; zeros add nothing.
     dtype = jnp.result_type(tile.q, tile.k, v_BSKC)
     width = _width(tile, v_BSKC)
-    q, k, v = (_widened(x.astype(dtype), width) for x in (tile.q, tile.k, v_BSKC))
+    q, k, v = [_widened(x.astype(dtype), width) for x in (tile.q, tile.k, v_BSKC)]
     (B, T), S = q.shape[:2], k.shape[1]
     if seen is not None:
         seen = jnp.broadcast_to(seen, (B, 1, T, S))
     out_BTHC = jax.nn.dot_product_attention(
-        *(q, k, v),
+        q,
+        k,
+        v,
         mask=seen,
         scale=tile.scale,
         is_causal=by_order,

@@ -1,4 +1,4 @@
-"""Attention over tokens that lie on several devices: the tiles of blockwise, keys going round.
+"""Attention over tokens that lie on several devices: blockwise's tiles, with keys going round.
 
 Every device keeps its queries, and passes keys and values, with all that is known about them, on to
 the next (Ring Attention, https://arxiv.org/abs/2310.01889). In the backward pass their gradients
@@ -35,12 +35,12 @@ AXIS = "context"
 
 
 def context_size() -> int:
-    """Over how many devices ``jax.set_mesh`` says that sequences are spread."""
+    """Returns over how many devices sequences are spread, by the mesh of ``jax.set_mesh``."""
     return jax.sharding.get_abstract_mesh().shape.get(AXIS, 1)
 
 
 def zigzag(length: int, devices: int) -> np.ndarray:
-    """int32 ``[length]``: in which order to lay out tokens, so that causal work is even.
+    """Returns the order in which to lay out tokens so that causal work is even, int32 ``[length]``.
 
     Each device gets a piece from the start and the one as far from the end. Give the model
     ``tokens[:, order]`` with ``positions[:, order]`` and ``index=order[None]``.
@@ -88,7 +88,7 @@ def ring(encoding, tile, v_BSKC, rule, *, block: int | None = None) -> jax.Array
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(plan, queries, keys, shared):
-    """``[B, K, G, T, C]`` in the dtype of the values."""
+    """Returns ``[B, K, G, T, C]`` in the dtype of the values."""
     return _attend_forward(plan, queries, keys, shared)[0]
 
 
@@ -153,7 +153,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _on_each_device(function, in_specs, out_specs):
-    """``function`` of what lies on a device of the ring; other mesh axes are left to XLA."""
+    """Runs ``function`` on what lies on each device; other mesh axes are left to XLA."""
     return jax.shard_map(
         function, in_specs=in_specs, out_specs=out_specs, axis_names={AXIS}, check_vma=False
     )
@@ -172,19 +172,19 @@ def _map(function, rows):
 
 
 def _all_keys(keys):
-    """Those of every device, as they lie one after the other."""
+    """Returns the keys of all devices, as they lie one after the other."""
     return _map(lambda x, axis: lax.all_gather(x, AXIS, axis=axis, tiled=True), keys)
 
 
 def _own_part(d_keys):
-    """Summed over the devices, the gradients by those keys that lie on this one."""
+    """Returns the gradients by the keys that lie on this device, summed over all devices."""
     return _map(
         lambda x, axis: lax.psum_scatter(x, AXIS, scatter_dimension=axis, tiled=True), d_keys
     )
 
 
 def _pass_on(tree):
-    """What the device before holds."""
+    """Passes arrays to the next device, and returns what the device before holds."""
     devices = lax.axis_size(AXIS)
     to_next = [(i, (i + 1) % devices) for i in range(devices)]
     return jax.tree.map(lambda x: lax.ppermute(x, AXIS, to_next), tree)

@@ -1,4 +1,4 @@
-"""Which keys a query may see."""
+"""The rule that says which keys a query may see."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import jax
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Which keys a query may see, by the order of the tokens; segments come on top of it.
+    """Says which keys a query may see by the order of the tokens; segments come on top of it.
 
     Attributes:
       window: a query sees keys whose index is less than this much smaller than its own. It is an

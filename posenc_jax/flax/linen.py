@@ -23,7 +23,7 @@ from posenc_jax.tokens import Tokens
 
 
 class Encoding(nn.Module):
-    """The encoding that ``posenc_jax.make(scheme, **keywords)`` builds, its parameters in Linen.
+    """Holds the encoding that ``posenc_jax.make(scheme, **keywords)`` builds, as a Linen module.
 
     They lie under the module's own name, called as in NNX (``params["Encoding_0"]["table"]``), and
     are drawn from the "params" stream of ``init``; ``apply`` needs no stream. A module made in
@@ -42,7 +42,7 @@ class Encoding(nn.Module):
 
     def __init_subclass__(cls, **options):
         # nn.remat and its kind subclass what they wrap, and Linen would write another constructor.
-        cls.__init__ = Encoding.__init__
+        cls.__init__ = Encoding.__init__  # type: ignore[method-assign]
         super().__init_subclass__(**options)
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a model keeps of the tokens it has read, so that more can follow.
+"""The cache: what a model keeps of the tokens it has read, so that more can follow.
 
 Nothing that depends on the length of the sequence is kept: keys and values as they are before
 ``rotate``, and the layer's input where the encoding reads it (FoX, PaTH, Selective RoPE). Every
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """What a layer makes of tokens before it looks at their positions.
+    """Holds what a layer makes of tokens before it looks at their positions.
 
     In a cache there is a leading axis: the turns of the model's pattern under ``scan``, else 1.
 
@@ -42,7 +42,7 @@ class Kept:
 
 
 class Past(NamedTuple):
-    """What a layer finds in the cache.
+    """Holds what a layer finds in the cache.
 
     Attributes:
       kept: the slots of all turns.
@@ -209,7 +209,5 @@ class Cache:
 
 def _reads(model: "Transformer") -> list[bool]:
     """Says for each of the model's layers whether its encoding reads the layer's input."""
-    encodings = [
-        model.encodings[layer.source] if layer.own is None else layer.own for layer in model.layers
-    ]
-    return ["read" in encoding.hooks() for encoding in encodings]
+    distinct = model.distinct()
+    return ["read" in distinct[layer.source].hooks() for layer in model.layers]

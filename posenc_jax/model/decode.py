@@ -1,4 +1,4 @@
-"""Generating text with a Transformer and its cache."""
+"""Generation of text with a Transformer and its cache."""
 
 import functools
 
@@ -25,7 +25,7 @@ def generate(
     length: int | None = None,
     prefill_chunk: int = 512,
 ) -> jax.Array:
-    """Tokens that follow the prompts, int32 ``[B, max_new_tokens]``.
+    """Generates the tokens that follow the prompts, int32 ``[B, max_new_tokens]``.
 
     Args:
       model: a Transformer.
@@ -152,7 +152,7 @@ def _continue(
 
 
 def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
-    """int32 ``[B]`` tokens drawn from float32 logits; see ``generate``."""
+    """Draws tokens from float32 logits, int32 ``[B]``; see ``generate``."""
     if temperature == 0:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     logits_BV = logits_BV / temperature

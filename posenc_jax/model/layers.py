@@ -1,4 +1,4 @@
-"""Which encoding, and which window, each layer of a model uses."""
+"""The pattern of encodings and windows that the layers of a model use."""
 
 from collections.abc import Sequence
 

@@ -13,7 +13,7 @@ _FEW_LOGITS = 2**20
 
 
 def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> jax.Array:
-    """Nats of each target under ``softmax(x @ table.T)``: float32, shaped like the targets.
+    """Returns the nats of each target under ``softmax(x @ table.T)``, float32.
 
     Args:
       x_BTD: what the output layer reads, ``[..., D]``.
@@ -52,7 +52,7 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
 
 
 def _rows(N, V):
-    """Rows of a piece: even pieces, of a number that usual numbers of devices divide."""
+    """Returns the rows of a piece, so that pieces are even and devices divide them."""
     pieces = 1 if N * V <= _FEW_LOGITS else -(-V // _ROWS)
     return V if pieces == 1 else -(-V // (pieces * 64)) * 64
 
@@ -104,7 +104,7 @@ _losses.defvjp(_forward, _backward)
 
 
 def _gradient(left, right, of, axes):
-    """Their product over ``axes`` of each, laid out over the devices as ``of`` is.
+    """Multiplies ``left`` and ``right`` over ``axes`` of each, laid out over devices as ``of`` is.
 
     On a mesh of Explicit axes a sum over devices must say where it lies.
     """
@@ -121,7 +121,7 @@ def _numbered(pieces_PRD):
 
 
 def _logits(V, x_ND, piece, targets_N, P):
-    """float32 logits of a piece, and which of them are the targets'."""
+    """Returns the float32 logits of a piece, and which of them are the targets'."""
     number, rows_RD = piece
     ids_R = jnp.arange(len(rows_RD)) * P + number
     ids_R = ids_R.reshape((1,) * targets_N.ndim + (-1,))

@@ -7,6 +7,7 @@ an output layer tied to the embedding.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +109,7 @@ class Block(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """One layer of the model: its block, its encoding and its window.
+    """Holds what one layer of the model uses: its block, its encoding and its window.
 
     Attributes:
       block: the parameters of the layer.
@@ -190,7 +191,7 @@ class Transformer(nnx.Module):
         head_dim = model_dim // num_heads if head_dim is None else head_dim
         mlp_dim = -(-model_dim * 8 // (3 * 64)) * 64 if mlp_dim is None else mlp_dim
         out_std = 0.02 * (2 * num_layers) ** -0.5
-        types = dict(dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype))
+        types: dict[str, Any] = dict(dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype))
 
         def block(key):
             widths = model_dim, num_heads, num_kv_heads, head_dim, mlp_dim

@@ -1,6 +1,6 @@
 """Flash attention (2205.14135) in Pallas kernels that run the encoding's hooks on each tile.
 
-One source for two compilers: Triton's on a GPU, Mosaic's on a TPU; on a CPU the kernels are
+One source serves two compilers, Triton's on a GPU and Mosaic's on a TPU. On a CPU the kernels are
 interpreted, slowly, for tests. ``score`` and ``mix`` are traced once and cut in two
 (``program.py``): their work on parameters alone runs ahead, the rest in the kernels, where the
 gradients of the parameters are made too, a tile at a time. Memory is linear in the length; on a

@@ -1,4 +1,4 @@
-"""An encoding's hooks as a Pallas kernel runs them."""
+"""The hooks of an encoding, as a Pallas kernel runs them."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def used_leaves(tokens, used, size):
 
 
 class Hooks:
-    """``score`` and ``mix`` on a tile of one sequence and one head.
+    """Runs ``score`` and ``mix`` on a tile of one sequence and one head.
 
     Attributes:
       read_content: whether they read queries or keys.
@@ -77,9 +77,9 @@ class Hooks:
 
         q, k = (floats(1, size, 1, x.shape[-1]) for x in (tile.q, tile.k))
         logits, out = floats(1, 1, size, size), floats(1, size, 1, v_channels)
-        sides = q, k, q_leaves, k_leaves
-        self._score = Program(hook("score"), known, ((logits,), *sides))
-        self._mix = Program(hook("mix"), known, ((out, logits), *sides))
+        given = q, k, q_leaves, k_leaves
+        self._score = Program(hook("score"), known, ((logits,), *given))
+        self._mix = Program(hook("mix"), known, ((out, logits), *given))
         score, mix = self._score.used, self._mix.used
         self.read_content = any(score[1:3] + mix[2:4])
         self.read_output = not self._mix.returns_first
@@ -87,7 +87,7 @@ class Hooks:
         self.q_used, self.k_used = used[: len(q_leaves)], used[len(q_leaves) :]
 
     def ahead(self, encoding, tile):
-        """What the hooks make of parameters, for each head."""
+        """Returns what the hooks make of parameters, for each head."""
         scale = jnp.asarray(tile.scale, jnp.float32)
 
         def of_head(head):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from posenc_jax.attention.rule import Rule
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
-    """Forwards a program for each tile of queries; backwards one for these and one for keys."""
+    """Launches a program for each tile: of queries forwards, of queries and of keys backwards."""
 
     hooks: Hooks
     qk_dtype: jnp.dtype
@@ -32,7 +33,7 @@ class Kernels:
     platform: str  # "cpu", "cuda" or "tpu"
 
     def attention(self, ahead, q_side, k_side):
-        """float32 ``[B, H, T, C]``."""
+        """Returns float32 ``[B, H, T, C]``."""
         attention = jax.custom_vjp(lambda *operands: self._forward(*operands)[0])
         attention.defvjp(self._forward, self._backward)
         return attention(ahead, q_side, k_side)
@@ -72,8 +73,8 @@ class Kernels:
 
     def _backward(self, saved, d_out):
         ahead, q_side, k_side, out, log_sums = saved
-        of_row = (d_out, (d_out * out).sum(-1, keepdims=True), log_sums)
-        of_row = [Operand(x, axis=2, shape=(self.size, x.shape[-1])) for x in of_row]
+        arrays = d_out, (d_out * out).sum(-1, keepdims=True), log_sums
+        of_row = [Operand(x, axis=2, shape=(self.size, x.shape[-1])) for x in arrays]
 
         def gradients(carry, moving, rebuild, of_row, i, j):
             """Adds a tile's gradients by the floats of ``moving``."""
@@ -113,7 +114,7 @@ class Kernels:
         return d_ahead, d_q_side, d_k_side
 
     def _launch_gradients(self, step, moving, *launched):
-        """Gradients by the floats of ``moving``, which is of ``ahead`` and ``here``."""
+        """Returns gradients by the floats of ``moving``, a part of ``ahead`` and ``here``."""
         operands, structure = flatten(moving)
         floats = [x for x in operands if is_float(x.array.dtype)]
 
@@ -129,7 +130,7 @@ class Kernels:
     def _launch(self, start, step, finish, outputs, ahead, here, there, length, reach):
         """Runs ``step`` for each tile of ``here`` over all tiles of ``there`` within ``reach``.
 
-        What ``finish`` returns is for each head and sequence, and but for that like ``outputs``.
+        ``finish`` returns arrays like ``outputs``, for each head and sequence.
         """
         size, H = self.size, self.H
         ahead, here, there = map_operands(lambda x: x.padded(size), (ahead, here, there))
@@ -145,16 +146,16 @@ class Kernels:
         def kernel(*refs):
             tile = pl.program_id(2)
             of_ahead, of_here, of_there = jax.tree.unflatten(structure, refs[: len(operands)])
-            own = (
+            own = [
                 map_operands(Operand.read, x, y) for x, y in ((ahead, of_ahead), (here, of_here))
-            )
-            own = tuple(own)
+            ]
 
             def body(other, carry):
                 read = functools.partial(Operand.read, start=other * size, size=size)
                 return step(carry, *own, map_operands(read, there, of_there), tile, other)
 
-            final = finish(lax.fori_loop(*reach(tile), body, start()))
+            first, end = reach(tile)
+            final = finish(lax.fori_loop(first, end, body, start()))
             for ref, result in zip(refs[len(operands) :], final, strict=True):
                 ref[...] = result.reshape(ref.shape)
 
@@ -170,7 +171,7 @@ class Kernels:
         return call(*(x.array for x in operands))
 
     def _logits(self, ahead, q_side, k_side, i, j):
-        """float32 ``[rows, columns]``, -inf where a query must not see a key."""
+        """Returns float32 ``[rows, columns]``, -inf where a query must not see a key."""
         q, k = (x.reshape(self.size, -1) for x in (q_side["q"], k_side["k"]))
         logits = _product(q, k, 1, self.qk_dtype) * ahead["scale"]
         logits = self.hooks.score(ahead, logits[None, None], q_side, k_side)
@@ -195,8 +196,9 @@ class Kernels:
         return out.reshape(self.size, -1)
 
     def _columns(self, i):
-        """The tiles of keys that a tile of queries sees: from, and up to."""
-        first, last = 0, self._tiles(self.S)
+        """Returns the first and the end of the tiles of keys that a tile of queries sees."""
+        first: Any = 0
+        last: Any = self._tiles(self.S)
         if self.rule.in_order and self.rule.causal:
             last = i + 1
         if self.rule.in_order and self.rule.window is not None:
@@ -204,8 +206,9 @@ class Kernels:
         return first, last
 
     def _rows(self, j):
-        """The tiles of queries that see a tile of keys: from, and up to."""
-        first, last = 0, self._tiles(self.T)
+        """Returns the first and the end of the tiles of queries that see a tile of keys."""
+        first: Any = 0
+        last: Any = self._tiles(self.T)
         if self.rule.in_order and self.rule.causal:
             first = j
         if self.rule.in_order and self.rule.window is not None:
@@ -218,9 +221,10 @@ class Kernels:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _product(x, y, y_axis, dtype):
-    """float32 product of float32 matrices over the last axis of x and ``y_axis`` of y.
+    """Multiplies float32 matrices over the last axis of x and ``y_axis`` of y, to float32.
 
-    In ``dtype``, and so are its gradients, which would else be rounded tile by tile.
+    The product is computed in ``dtype``, and so are its gradients, which would else be rounded tile
+    by tile.
     """
     return _dot(x, 1, y, y_axis, dtype)
 

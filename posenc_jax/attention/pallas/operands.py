@@ -1,7 +1,8 @@
-"""What a Pallas kernel reads and writes: arrays by tiles of tokens, or whole."""
+"""The arrays that a Pallas kernel reads and writes, by tiles of tokens or whole."""
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +15,20 @@ from jax.experimental import pallas as pl
 )
 @dataclasses.dataclass(frozen=True)
 class Operand:
-    """What a kernel reads: ``[B or 1, H, K or 1, ...]`` of at least four axes.
+    """An array that a kernel reads, ``[B or 1, H, K or 1, ...]`` of at least four axes.
 
     Attributes:
+      array: the whole array, or its shape and type.
       axis: the axis of tokens, of which a kernel reads a tile at a time, or None.
-      shape: what the hooks see of it, in a tile of one sequence and one head.
+      shape: the shape that hooks see, in a tile of one sequence and one head.
     """
 
-    array: jax.Array
+    array: Any
     axis: int | None
     shape: tuple[int, ...]
 
     def padded(self, size):
+        """Returns the operand with zeros after its tokens, up to a multiple of ``size``."""
         if self.axis is None:
             return self
         missing = -self.array.shape[self.axis] % size
@@ -33,11 +36,11 @@ class Operand:
         return dataclasses.replace(self, array=jnp.pad(self.array, widths))
 
     def block(self, size):
-        """The shape a kernel reads of a tile."""
+        """Returns the shape that a kernel reads of a tile."""
         return tuple(size if a == self.axis else n for a, n in enumerate(self.array.shape))[2:]
 
     def spec(self, num_heads, size=None):
-        """Of a tile a program, or without ``size`` of all tokens."""
+        """Returns the spec of one tile for each program, or without ``size`` of all tokens."""
         batch, heads = self.array.shape[:2]
         block = self.array.shape[2:] if size is None else self.block(size)
 
@@ -50,33 +53,31 @@ class Operand:
         return pl.BlockSpec((None, None, *block), index)
 
     def read(self, ref, start=None, size=None):
-        """Its value in a tile, in float32 if it is of any float type."""
+        """Returns the value in a tile, in float32 if it is of any float type."""
         if start is None:
             value = ref[...]
         else:
-            at = [slice(None)] * (self.array.ndim - 2)
-            at[self.axis - 2] = pl.ds(pl.multiple_of(start, size), size)
+            at: list[Any] = [slice(None)] * (self.array.ndim - 2)
+            at[(self.axis or 0) - 2] = pl.ds(pl.multiple_of(start, size), size)
             value = ref[tuple(at)]
         return value.astype(read_as(value.dtype)).reshape(self.shape)
 
     def result(self, B, H, count, size):
-        """Shape and spec of its gradient in each sequence and head, float32.
+        """Returns shape and spec of the gradient in each sequence and head, float32.
 
-        That of what is not of tokens is in parts, one for each program.
+        The gradient of an array without tokens comes in parts, one for each program.
         """
         rest = self.array.shape[2:]
         if self.axis is not None:
-            rest = [count * size if a == self.axis else n for a, n in enumerate(self.array.shape)][
-                2:
-            ]
-            whole = jax.ShapeDtypeStruct((B, H, *rest), jnp.float32)
+            shape = [count * size if a == self.axis else n for a, n in enumerate(self.array.shape)]
+            whole = jax.ShapeDtypeStruct((B, H, *shape[2:]), jnp.float32)
             return whole, dataclasses.replace(self, array=whole).spec(H, size)
         parts = jax.ShapeDtypeStruct((B, H, count, *rest), jnp.float32)
         block = None, None, None, *rest
         return parts, pl.BlockSpec(block, lambda b, h, i: (b, h, i, *[0] * len(rest)))
 
     def gradient(self, whole):
-        """Its gradient, made of what a kernel returned for ``result``."""
+        """Returns the gradient, made of what a kernel returned for ``result``."""
         batch, heads = self.array.shape[:2]
         whole = whole.sum(2) if self.axis is None else whole
         whole = whole.sum(0, keepdims=True) if batch == 1 else whole
@@ -87,18 +88,22 @@ class Operand:
 
 
 def read_as(dtype):
+    """Returns the type in which hooks see values of ``dtype``."""
     return jnp.float32 if is_float(dtype) else dtype
 
 
 def is_float(dtype):
+    """Says whether ``dtype`` is a floating-point type."""
     return jnp.issubdtype(dtype, jnp.floating)
 
 
 def map_operands(function, operands, *others):
+    """Calls ``function`` with each operand of a tree."""
     return jax.tree.map(function, operands, *others, is_leaf=_is_operand)
 
 
 def flatten(operands):
+    """Returns the operands of a tree, and its structure."""
     return jax.tree.flatten(operands, is_leaf=_is_operand)
 
 
@@ -107,11 +112,13 @@ def _is_operand(x):
 
 
 def widened(x_BTHC):
+    """Returns heads with zeros after their channels, up to a power of 2."""
     C = x_BTHC.shape[-1]
     return jnp.pad(x_BTHC, ((0, 0), (0, 0), (0, 0), (0, pl.next_power_of_2(C) - C)))
 
 
 def of_heads(x_BTHC, size):
+    """Returns the operand of queries, keys or values."""
     shape = (1, size, 1, x_BTHC.shape[-1])
     return Operand(x_BTHC.swapaxes(1, 2), axis=2, shape=shape)
 
@@ -124,6 +131,6 @@ def of_tokens(x, size):
 
 
 def of_parameters(x_HX):
-    """Of one array a head."""
+    """Returns the operand of an array with one row for each head."""
     rest = (1,) * (3 - x_HX.ndim) + x_HX.shape[1:]
     return Operand(x_HX.reshape(1, len(x_HX), *rest), axis=None, shape=x_HX.shape[1:])

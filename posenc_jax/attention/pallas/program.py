@@ -1,4 +1,4 @@
-"""A hook's program, cut in two: what can run ahead of a kernel, and what must run inside it.
+"""The program of a hook, cut in two: what can run ahead of a kernel, and what must run inside.
 
 Compilers of kernels know few operations and no captured array. So a hook is traced once. What it
 makes of parameters alone (slopes, the rows of a head, products of tables) runs ahead, as ordinary
@@ -6,6 +6,7 @@ JAX with JAX's gradients. The rest is run inside the kernel, on values that are 
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax.extend.core import Literal
 
 
 class Program:
-    """``function(known, given)`` of two pytrees of arrays or their shapes.
+    """The program of ``function(known, given)``, two pytrees of arrays or their shapes.
 
     Attributes:
       used: bool for each leaf of ``given``: whether the part inside reads it.
@@ -31,7 +32,8 @@ class Program:
         self._constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
 
         # What needs no input at all (an iota) is made anew wherever it is needed.
-        ahead, free = {*self._known, *self._constants}, set()
+        ahead = {*self._known, *self._constants}
+        free: set[Any] = set()
         self._ahead = []
         for eqn in jaxpr.eqns:
             inputs = _variables(eqn)
@@ -51,13 +53,16 @@ class Program:
         self.used = [v in needed for v in self._given]
 
     def ahead(self, known) -> list[jax.Array]:
-        """What the part inside reads of the known: a list of arrays."""
+        """Returns the list of arrays that the part inside reads of the known."""
         values = self._constants | dict(zip(self._known, jax.tree.leaves(known), strict=True))
         _run(self._ahead, values, {})
         return [jnp.asarray(values[v]) for v in self._carried]
 
     def inside(self, carried, given):
-        """The outputs, from what ``ahead`` returned and the leaves of ``given`` (None: unused)."""
+        """Returns the outputs, from what ``ahead`` returned and the leaves of ``given``.
+
+        A leaf that is not used may be None.
+        """
         values = dict(zip(self._carried, carried, strict=True))
         values |= dict(zip(self._given, given, strict=True))
         _run(self._inside, values, {})
@@ -65,7 +70,7 @@ class Program:
 
 
 def on_matrices(function, *arguments):
-    """``function(*arguments)``, lists of arrays, in operations that compilers of kernels know."""
+    """Runs ``function(*arguments)``, lists of arrays, in operations that kernels know."""
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
     outputs = _outputs(closed, jax.tree.leaves(arguments), _RULES)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
@@ -80,7 +85,7 @@ def _outputs(closed, arguments, rules):
 
 
 def _needed(eqns, outputs):
-    """Those of ``eqns`` that make ``outputs``, and every variable they need or are."""
+    """Returns those of ``eqns`` that make ``outputs``, and every variable they need or are."""
     needed = {v for v in outputs if not isinstance(v, Literal)}
     kept = []
     for eqn in reversed(eqns):
@@ -115,7 +120,7 @@ def _variables(eqn):
 
 
 def _may_run_ahead(eqn):
-    """Not what makes an array of a tile's size out of a number."""
+    """Says whether an equation makes no array of a tile's size out of a number."""
     sizes = [math.prod(v.aval.shape) for v in (*eqn.outvars, *eqn.invars)]
     return eqn.primitive.name != "broadcast_in_dim" or sizes[0] == sizes[1]
 
@@ -124,7 +129,7 @@ def _may_run_ahead(eqn):
 
 
 def _product(x, y, *, dimension_numbers, preferred_element_type, precision, **_):
-    """``dot_general`` of what are matrices but for axes of size 1, else element by element."""
+    """Multiplies what are matrices but for axes of size 1, else element by element."""
     (x_sum, y_sum), (x_batch, y_batch) = dimension_numbers
     if x.dtype != y.dtype:
         # A gradient meets the operand whose gradient it is not, and is rounded as in dense.
