@@ -1,6 +1,5 @@
-"""Kernels that run every scheme's hooks, interpreted, and lowered for what no host here has."""
+"""Kernels that run every scheme's hooks: interpreted here, lowered for GPU and TPU."""
 
-import dataclasses
 import functools
 
 import attention_cases
@@ -9,15 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import schemes
 from attention_cases import Case
+from jax.sharding import AbstractDevice, AbstractMesh
 
+from posenc_jax import HeadShard
+from posenc_jax.attention.dense import dense
 from posenc_jax.attention.pallas import pallas
 
-REFUSED = {
-    "cope": "cannot run CoPE, whose score needs whole rows",
-    "path": "cannot run PaTH, whose score needs whole rows",
-    "dape": "DAPE mixes heads and needs all num_heads=2",
-}
+
+def is_refused(name) -> bool:
+    """Whether the kernels cannot run it: it needs whole rows of logits, or all heads in a tile."""
+    return common.outline(name).whole_rows or schemes.ALL[name].heads == "mixed"
+
+
 # Small enough to be compared row by row, in programs that are quick to compile.
 SMALLER = {"deberta": {"max_distance": 6}, "shaw": {"max_distance": 4}, "t5": {"num_buckets": 8}}
 
@@ -39,7 +43,10 @@ def build(name, **keywords):
     return common.build(name, **defaults | keywords)
 
 
-@pytest.mark.parametrize("name", [n for n in common.one_of_each_program() if n not in REFUSED])
+PROGRAMS = [name for name in common.one_of_each_program() if not is_refused(name)]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_every_scheme_equals_dense(name):
     attention_cases.assert_equals_dense(pallas, build(name), Case(segments=2))
 
@@ -53,25 +60,27 @@ def test_equals_dense(name, case):
 
 @pytest.mark.parametrize("name", ["kerple_log", "fox"])
 def test_some_heads_of_the_model(name):
-    encoding, case = build(name, num_heads=4), Case()
-
-    def some(attention, encoding, tile, *others, **options):
-        tile = dataclasses.replace(tile, heads=jnp.array([3, 1]), num_heads=4)
-        return attention(encoding, tile, *others, **options)
-
-    operands = encoding, *case.operands()
+    shard = HeadShard(build(name, num_heads=4), jnp.array([3, 1]), 4)
     actual, expected = (
-        jax.jit(functools.partial(case.run, functools.partial(some, each)))(*operands)
-        for each in (pallas, attention_cases.reference)
+        jax.jit(functools.partial(Case().run, each))(shard, *Case().operands())
+        for each in (pallas, dense)
     )
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "message"), REFUSED.items())
-def test_refused(name, message):
+@pytest.mark.parametrize("name", [name for name in common.SCHEMES if is_refused(name)])
+def test_refused(name):
     encoding, case = build(name), Case()
+    rows = f"cannot run {type(encoding).__name__}, whose score needs whole rows"
+    message = rows if encoding.whole_rows else f"{type(encoding).__name__} mixes heads and needs"
     with pytest.raises(ValueError, match=message):
         case.run(pallas, encoding, *case.operands())
+
+
+def test_a_traced_window_is_refused():
+    case = Case(window=jnp.int32(5))
+    with pytest.raises(ValueError, match=r'needs a window that is a Python int.*use "blockwise"'):
+        case.run(pallas, build("alibi"), *case.operands())
 
 
 def test_large_table_is_refused():
@@ -95,7 +104,8 @@ TARGETS = {
 }
 
 
-LOWERED = sorted({*common.one_of_each_kind(), *NOT_ON_CUDA} - {*REFUSED})
+KINDS = [name for name in common.one_of_each_kind() if not is_refused(name)]
+LOWERED = sorted({*KINDS, *NOT_ON_CUDA})
 
 
 @pytest.mark.parametrize("platform", TARGETS)
@@ -112,8 +122,8 @@ def test_lowers(name, platform, monkeypatch, request):
     attend = attention_cases.values_and_gradients.__wrapped__
     program = jax.jit(functools.partial(attend, pallas, case))
     checks = [jax.export.DisabledSafetyCheck.custom_call(target)]
-    device = jax.sharding.AbstractDevice(device_kind=kind, num_cores=1, platform=backend)
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
+    device = AbstractDevice(device_kind=kind, num_cores=1, platform=backend)
+    with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
         export = jax.export.export(program, platforms=(platform,), disabled_checks=checks)
         text = export(encoding, *case.operands()).mlir_module()
     assert text.count(f"@{target}(") == 3
