@@ -117,7 +117,8 @@ def is_consecutive(positions) -> bool:
 
     Only NumPy arrays can be looked at while a program is traced, as ``positions.text`` gives them.
     """
-    if not isinstance(positions, np.ndarray) or positions.ndim != 2 or positions.shape[0] != 1:
+    is_row = isinstance(positions, np.ndarray) and positions.ndim == 2 and len(positions) == 1
+    if not is_row or not positions.size:
         return False
     return positions.dtype.kind in "iu" and bool((np.diff(positions.astype(np.int64)) == 1).all())
 
@@ -182,7 +183,7 @@ def _check_floats(values):
     rounding = abs(values.astype(np.float32).astype(np.float64) - values)
     if rounding.max() > MOST_ROUNDING:
         raise ValueError(
-            f"position {values.flat[rounding.argmax()]!r} would be moved by {rounding.max():.3g} "
+            f"position {values.flat[rounding.argmax()].item()} would be moved by {rounding.max():.3g} "
             "in float32; subtract an origin that all tokens share (posenc_jax.positions.since)"
         )
 
