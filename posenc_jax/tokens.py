@@ -182,9 +182,10 @@ def _check_floats(values):
         raise ValueError(f"position {bad.flat[0]} is not a finite number")
     rounding = abs(values.astype(np.float32).astype(np.float64) - values)
     if rounding.max() > MOST_ROUNDING:
+        moved = values.flat[rounding.argmax()].item()
         raise ValueError(
-            f"position {values.flat[rounding.argmax()].item()} would be moved by {rounding.max():.3g} "
-            "in float32; subtract an origin that all tokens share (posenc_jax.positions.since)"
+            f"position {moved} would be moved by {rounding.max():.3g} in float32; subtract an "
+            "origin that all tokens share (posenc_jax.positions.since)"
         )
 
 
