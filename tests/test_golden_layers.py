@@ -1,9 +1,11 @@
 """Logit scales and patterns of layers, against other people's code."""
 
+import dataclasses
+
 import common
 import jax.numpy as jnp
 import numpy as np
-from golden_checks import close
+from golden_checks import ONE_HEAD, close
 
 import posenc_jax
 
@@ -14,9 +16,10 @@ def test_llama4_temperature():
     for positions in (arrays["positions"].astype(np.int32), arrays["positions"].astype(np.float32)):
         tokens = posenc_jax.Tokens.of(encoding, positions[None])
         ones = jnp.ones((1, len(positions), 1, 2))
-        scaled = encoding.rotate(ones, tokens.prepared, is_query=True)
+        scaled = encoding.rotate(ones, tokens, ONE_HEAD)
         close(scaled[0, :, 0], np.repeat(arrays["q_scale"][:, None], 2, axis=1), rtol=1e-6)
-        close(encoding.rotate(ones, tokens.prepared, is_query=False), ones, rtol=0, atol=0)
+        keys = dataclasses.replace(ONE_HEAD, is_query=False)
+        close(encoding.rotate(ones, tokens, keys), ones, rtol=0, atol=0)
 
 
 def test_irope_layer_pattern():

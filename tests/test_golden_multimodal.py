@@ -10,10 +10,17 @@ import pytest
 from golden_checks import assert_frequencies, by_token, close, rotated, turn
 
 import posenc_jax
-from posenc_jax.rotary import positions as builders
-from posenc_jax.rotary.axes import STILL, chunked
-from posenc_jax.rotary.axis_frequencies import ByAxis
-from posenc_jax.rotary.frequencies import NTK, Default, PositionInterpolation, YaRN
+from posenc_jax import Tokens
+from posenc_jax import positions as builders
+from posenc_jax.encodings.rotary.axes import STILL, chunked
+from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
+from posenc_jax.encodings.rotary.frequencies import NTK, Default, PositionInterpolation, YaRN
+
+
+def axes_last(positions_ABT):
+    """Returns ``[B, T, A]``."""
+    return np.moveaxis(positions_ABT, 0, -1)
+
 
 # Encodings
 
@@ -38,7 +45,7 @@ def test_mrope(name, scheme):
     if "factor" in params:
         train_length = params["original_max_position_embeddings"]
         own["frequencies"] = YaRN(train_length, params["factor"])
-    positions = arrays["position_ids"].astype(np.int32)
+    positions = axes_last(arrays["position_ids"]).astype(np.int32)
     for sections in (tuple(params["mrope_section"]), None):
         encoding = posenc_jax.make(scheme, sections=sections, **own)
         for key in ("q", "k"):
@@ -49,10 +56,11 @@ def test_mrope(name, scheme):
 def test_mhrope():
     arrays, params = common.golden("mhrope")
     sizes = {key: params[key] for key in ("head_dim", "num_kv_heads")}
-    positions = arrays["position_ids"].astype(np.int32)
+    positions = axes_last(arrays["position_ids"]).astype(np.int32)
     for axis_heads in (tuple(params["heads_thw"]), None):
         encoding = posenc_jax.make("mhrope", axis_heads=axis_heads, **sizes)
-        for table, key in zip(encoding.prepare(positions, 20), ("cos", "sin"), strict=True):
+        tables = Tokens.of(encoding, positions).prepared
+        for table, key in zip(tables, ("cos", "sin"), strict=True):
             expected = by_token(arrays[key])[..., : params["head_dim"] // 2]
             close(table, expected, atol=2e-4)
         for key in ("q", "k"):
@@ -69,7 +77,7 @@ def test_videorope_applied(size, scheme, name):
     arrays, every = common.golden("videorope_apply")
     params = every[size]
     sections = tuple(params["mrope_section"])
-    positions = arrays[f"{size}/position_ids"]
+    positions = axes_last(arrays[f"{size}/position_ids"])
     assert (positions % 1 != 0).any()
     for given in (sections, None):
         encoding = posenc_jax.make(
@@ -89,7 +97,7 @@ def test_hope_hybrid_is_videorope_without_time():
     )
     time = np.array([*encoding.axes] * 2) == STILL
     assert time.sum() == 2 * params["mrope_section"][0]
-    positions, q = arrays["small/position_ids"], by_token(arrays["small/q"])
+    positions, q = axes_last(arrays["small/position_ids"]), by_token(arrays["small/q"])
     actual = np.asarray(rotated(encoding, q, positions))
     close(actual[..., ~time], by_token(arrays["small/videorope_q"])[..., ~time], atol=5e-4)
     np.testing.assert_array_equal(actual[..., time], q[..., time])
@@ -141,7 +149,7 @@ def test_time_rope(story):
         encoding = posenc_jax.make(
             "time_rope", head_dim=params["head_dim"], base=params["theta"], sections=sections
         )
-        cos, sin = encoding.prepare(jnp.asarray(positions), 5)
+        cos, sin = Tokens.of(encoding, positions).prepared
         close(cos[0, :, 0], arrays[f"{story}/cos"][:, ::2], atol=3e-4)
         close(sin[0, :, 0], arrays[f"{story}/sin"][:, ::2], atol=3e-4)
         turned = (rotated(encoding, x, positions) for x in (q, k))
@@ -171,7 +179,7 @@ def segments_of(arrays, params, case, row=0, **options):
 def assert_placed(arrays, case, row, placed, key="position_ids", delta=None):
     mask = arrays[f"{case}/attention_mask"][row].astype(bool)
     expected = arrays[f"{case}/{key}"][:, row][:, mask]
-    np.testing.assert_array_equal(placed.positions[:, 0], expected)
+    np.testing.assert_array_equal(placed.positions[0], expected.T)
     assert placed.positions.dtype == (np.float32 if expected.dtype == np.float32 else np.int32)
     if delta is not None:
         assert placed.rope_delta(len(mask)) == arrays[f"{case}/{delta}"][row, 0]
@@ -219,7 +227,7 @@ def test_seconds_are_not_truncated():
     """As they are in transformers 4.57: frames half a second apart would be in one place."""
     arrays, params = common.golden("mm_positions_q25")
     assert arrays["video_long_s1/second_per_grid"] == 0.5
-    times = np.unique(q25(arrays, params, "video_long_s1", 0).positions[0, 0, 4:24])
+    times = np.unique(q25(arrays, params, "video_long_s1", 0).positions[0, 4:24, 0])
     assert len(times) == 5
 
 
@@ -253,7 +261,7 @@ def test_we_are_not_transformers_5(name, build):
             assert (ours != wrong[key]).any()
             continue
         differ = [
-            not np.array_equal(each.positions[:, 0], wrong[key][:, row][:, mask[row]])
+            not np.array_equal(each.positions[0].T, wrong[key][:, row][:, mask[row]])
             for row, each in enumerate(placed)
         ]
         # In a batch the row of the image agrees, but for its padding.
@@ -300,7 +308,7 @@ def test_a_paused_frame_turns_as_the_one_before():
     assert same.size
     encoding = posenc_jax.make("time_rope", head_dim=params["head_dim"])
     positions = builders.story_time(tau, *params["grid"])
-    for table in jax.jit(encoding.prepare)(positions, 5):
+    for table in jax.jit(Tokens.of)(encoding, positions).prepared:
         frames = np.asarray(table).reshape(len(tau), -1)
         np.testing.assert_array_equal(frames[same], frames[same + 1])
 

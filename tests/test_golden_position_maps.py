@@ -7,7 +7,7 @@ import pytest
 from golden_checks import by_token, close
 
 import posenc_jax
-from posenc_jax.rotary.positions import text
+from posenc_jax.positions import text
 
 
 def attention(name, scheme, logn=False, **own):

@@ -1,4 +1,6 @@
-"""Cameras in attention, beside the 4 x 4 matrices of every pair of tokens."""
+"""Cameras in attention, beside the matrices of every pair of tokens."""
+
+import dataclasses
 
 import common
 import jax
@@ -8,7 +10,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
-from posenc_jax.encodings import prope
+from posenc_jax import Side, Tokens
+from posenc_jax.model.cache import Cache
+from posenc_jax.positions import cameras, story_time, text
 
 CAMERAS, ROWS, COLUMNS, TIMES = 3, 2, 2, 6
 B, T, H, C = 2, CAMERAS * ROWS * COLUMNS, 2, 16 + TIMES
@@ -17,7 +21,7 @@ RNG = np.random.default_rng(0)
 
 
 def rigid(*shape):
-    """A rotation and a shift, ``[..., 4, 4]``."""
+    """Returns a rotation and a shift, ``[..., 4, 4]``."""
     matrix = np.zeros((*shape, 4, 4))
     q, _ = np.linalg.qr(RNG.normal(size=(*shape, 3, 3)))
     matrix[..., :3, :3] = q * np.sign(np.linalg.det(q))[..., None, None]
@@ -28,28 +32,22 @@ def rigid(*shape):
 
 VIEWMATS = rigid(B, CAMERAS)
 INTRINSICS = np.array([[70.0, 2, 30], [0, 60, 20], [0, 0, 1]]) * np.ones((B, CAMERAS, 1, 1))
-FRAME_ROW_COLUMN = np.indices((CAMERAS, ROWS, COLUMNS)).reshape(3, 1, -1)
 # A pause and a step back.
-POSITIONS = np.concatenate(
-    [np.array([0.5, 0.5, -2.0])[FRAME_ROW_COLUMN[:1]], FRAME_ROW_COLUMN[1:]]
-).astype(np.float32)
+PATCHES = story_time([0.5, 0.5, -2.0], ROWS, COLUMNS)
 
 
-def transforms_of(positions=POSITIONS, viewmats=VIEWMATS, time_channels=TIMES, **keywords):
-    keywords = {"head_dim": C, "image_size": SIZE, "intrinsics": INTRINSICS} | keywords
-    return prope.prepare(positions, viewmats, time_channels=time_channels, **keywords)
+def make(**keywords):
+    return posenc_jax.make("prope", **{"head_dim": C, "time_channels": TIMES} | keywords)
+
+
+def seen(patches=PATCHES, viewmats=VIEWMATS, intrinsics=INTRINSICS, image_size=SIZE):
+    return cameras(patches, viewmats, intrinsics, image_size=image_size)
 
 
 @jax.jit
-def attended(transforms, q, k, v):
-    q, k, v = (
-        prope.to_query(transforms, q),
-        prope.to_key(transforms, k),
-        prope.to_value(transforms, v),
-    )
-    tokens = posenc_jax.Tokens(jnp.arange(q.shape[1])[None])
-    out = posenc_jax.attend(posenc_jax.Encoding(), q, k, v, tokens, causal=False)
-    return prope.to_output(transforms, out)
+def attended(encoding, positions, q, k, v):
+    tokens = Tokens.of(encoding, positions)
+    return posenc_jax.attend(encoding, q, k, v, tokens, causal=False)
 
 
 def heads():
@@ -57,8 +55,8 @@ def heads():
 
 
 def matrix(row, token):
-    """What keys of a token are multiplied by, float64 ``[C, C]``: block by block."""
-    time, y, x = POSITIONS[:, 0, token].astype(np.float64)
+    """Returns what keys of a token are multiplied by, float64 ``[C, C]``: block by block."""
+    time, y, x = PATCHES[0, token].astype(np.float64)
     share = np.diag([1 / SIZE[1], 1 / SIZE[0], 1.0])
     share[:2, 2] = -0.5
     lifted, camera = np.eye(4), token // (ROWS * COLUMNS)
@@ -92,56 +90,147 @@ def test_attention_is_that_of_matrices_of_pairs():
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         expected[b] = np.einsum("hts,tsij,shj->thi", weights, pairs, v[b])
-    np.testing.assert_allclose(attended(transforms_of(), *heads()), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(attended(make(), seen(), *heads()), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_no_choice_of_world_axes_or_of_time_zero_shows():
-    expected = attended(transforms_of(), *heads())
+    encoding = make()
+    expected = attended(encoding, seen(), *heads())
     for moved in (
-        transforms_of(viewmats=VIEWMATS @ rigid()),
-        transforms_of(POSITIONS + np.array([7.25, 3, 5], np.float32)[:, None, None]),
+        seen(viewmats=VIEWMATS @ rigid()),
+        seen(PATCHES + np.array([7.25, 3, 5], np.float32)),
     ):
-        np.testing.assert_allclose(attended(moved, *heads()), expected, rtol=1e-3, atol=1e-3)
-    for other in (
-        transforms_of(viewmats=VIEWMATS @ rigid(B, CAMERAS)),
-        transforms_of(POSITIONS * np.array([2, 1, 1], np.float32)[:, None, None]),
-        transforms_of(intrinsics=None, image_size=None),
-        transforms_of(base=4.0),
-        transforms_of(time_base=10.0),
+        actual = attended(encoding, moved, *heads())
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
+    for other, positions in (
+        (encoding, seen(viewmats=VIEWMATS @ rigid(B, CAMERAS))),
+        (encoding, seen(PATCHES * np.array([2, 1, 1], np.float32))),
+        (encoding, seen(intrinsics=None, image_size=None)),
+        (make(base=4.0), seen()),
+        (make(time_base=10.0), seen()),
     ):
-        assert np.abs(attended(other, *heads()) - expected).max() > 1e-2
+        assert np.abs(attended(other, positions, *heads()) - expected).max() > 1e-2
 
 
 def test_a_camera_for_every_token():
-    each = (np.repeat(x, T // CAMERAS, axis=1) for x in (VIEWMATS, INTRINSICS))
-    viewmats, intrinsics = each
-    for a, b in zip(
-        jax.tree.leaves(transforms_of(viewmats=viewmats, intrinsics=intrinsics)),
-        jax.tree.leaves(transforms_of()),
-        strict=True,
-    ):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    viewmats, intrinsics = (np.repeat(x, T // CAMERAS, axis=1) for x in (VIEWMATS, INTRINSICS))
+    positions = seen(viewmats=viewmats, intrinsics=intrinsics)
+    np.testing.assert_allclose(positions, seen(), atol=1e-6)
+
+
+def test_text_is_seen_by_the_camera_of_the_world():
+    encoding = make()
+    places = text(T, start=3)
+    everywhere = np.stack([places] * 3, axis=-1)
+    world = cameras(everywhere, np.eye(4)[None, None])
+    expected = attended(encoding, world, *heads())
+    np.testing.assert_array_equal(attended(encoding, places, *heads()), expected)
+
+
+@pytest.mark.parametrize("implementation", ["blockwise", "fused", "ring"])
+def test_implementations(implementation):
+    """The values, and the gradients by queries, keys, values and cameras."""
+    encoding, weights = make(), common.normal(3, B, T, H, C)
+
+    def loss(implementation, viewmats, *sides):
+        tokens = Tokens.of(encoding, seen(viewmats=viewmats))
+        run = dict(causal=False, implementation=implementation)
+        return (posenc_jax.attend(encoding, *sides, tokens, **run) * weights).sum()
+
+    def run(implementation):
+        each = jax.value_and_grad(loss, argnums=(1, 2, 3, 4))
+        return jax.jit(each, static_argnums=0)(implementation, jnp.float32(VIEWMATS), *heads())
+
+    expected = run("dense")
+    mesh = jax.make_mesh((2,), ("context",), (AxisType.Auto,), devices=jax.devices()[:2])
+    with jax.set_mesh(mesh if implementation == "ring" else jax.sharding.get_mesh()):
+        actual = run(implementation)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+def test_gradient_by_a_camera():
+    """It is that of a small step, so that poses can be trained."""
+    encoding, direction = make(), common.normal(4, B, CAMERAS, 4, 4)
+    direction[..., 3, :] = 0
+
+    def total(viewmats):
+        return (attended(encoding, seen(viewmats=viewmats), *heads()) ** 2).sum()
+
+    viewmats = jnp.float32(VIEWMATS)
+    step = 1e-2 * direction
+    difference = jax.jit(total)(viewmats + step) - jax.jit(total)(viewmats - step)
+    slope = (jax.jit(jax.grad(total))(viewmats) * direction).sum()
+    np.testing.assert_allclose(slope, difference / 2e-2, rtol=2e-2)
+
+
+def test_decoding():
+    """Frame by frame, in a model."""
+    model = common.build_model(make(head_dim=common.HEAD_DIM, time_channels=0))
+    positions = cameras(PATCHES[..., 1:], VIEWMATS, INTRINSICS, image_size=SIZE)
+    ids = np.arange(B * T, dtype=np.int32).reshape(B, T)
+    cache = Cache.empty(model, B, T, axes=positions.shape[-1], dtype="float32")
+    step, outputs, each = jax.jit(lambda m, *given: m.extend(*given)), [], T // CAMERAS
+    for frame in range(CAMERAS):
+        now = slice(frame * each, (frame + 1) * each)
+        x_BTD, cache = step(model, ids[:, now], cache, positions[:, now])
+        outputs.append(model.unembed(x_BTD))
+    expected = common.forward(model, ids, positions)
+    np.testing.assert_allclose(jnp.concatenate(outputs, axis=1), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_on_a_mesh_of_explicit_axes():
     mesh = jax.make_mesh((2,), ("data",), (AxisType.Explicit,), devices=jax.devices()[:2])
     sharding = NamedSharding(mesh, PartitionSpec("data"))
-    cameras = [np.asarray(x, np.float32) for x in (VIEWMATS, INTRINSICS)]
+    given = [np.asarray(x, np.float32) for x in (VIEWMATS, INTRINSICS)]
 
     @jax.jit
     def run(viewmats, intrinsics, *sides):
-        return attended(transforms_of(viewmats=viewmats, intrinsics=intrinsics), *sides)
+        return attended(make(), seen(viewmats=viewmats, intrinsics=intrinsics), *sides)
 
     with jax.set_mesh(mesh):
-        actual = run(*jax.device_put([*cameras, *heads()], sharding))
-    np.testing.assert_allclose(actual, attended(transforms_of(), *heads()), atol=1e-5)
+        actual = run(*jax.device_put([*given, *heads()], sharding))
+    np.testing.assert_allclose(actual, attended(make(), seen(), *heads()), atol=1e-5)
 
 
 def test_bfloat16_in_and_out():
-    transforms, (q, _, _) = transforms_of(), heads()
-    q = jnp.asarray(q, jnp.bfloat16)
-    rounded, exact = (prope.to_query(transforms, x) for x in (q, q.astype(jnp.float32)))
+    encoding, (q, _, _) = make(), heads()
+    tokens, q = Tokens.of(encoding, seen()), jnp.asarray(q, jnp.bfloat16)
+    side = Side(None, num_heads=H, num_kv_heads=H, is_query=True)
+    rounded, exact = (encoding.rotate(x, tokens, side) for x in (q, q.astype(jnp.float32)))
     np.testing.assert_array_equal(rounded, exact.astype(jnp.bfloat16))
+
+
+def test_values_are_turned_and_turned_back():
+    encoding, (_, _, v) = make(), heads()
+    tokens = Tokens.of(encoding, seen())
+    side = Side(None, num_heads=H, num_kv_heads=H, is_query=False)
+    turned = encoding.turn_values(v, tokens, side)
+    assert np.abs(turned - v).max() > 0.1
+    back = encoding.turn_back(turned, tokens, dataclasses.replace(side, is_query=True))
+    np.testing.assert_allclose(back, v, rtol=1e-4, atol=1e-4)
+
+
+OTHER_ROW = VIEWMATS * np.array([1, 1, 1, 2])[:, None]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"patches": text(T)}, r"shape \(1, 12\), but must be \[B, T, A\]: rows and columns"),
+        (
+            {"viewmats": rigid(B, 5), "intrinsics": None, "image_size": None},
+            "5 cameras, which cannot share 12 tokens",
+        ),
+        ({"viewmats": VIEWMATS[0]}, r"viewmats must be \[B, F, 4, 4\], not \(3, 4, 4\)"),
+        ({"viewmats": OTHER_ROW}, r"matrix of viewmats must end in the row \(0, 0, 0, 1\)"),
+        ({"intrinsics": INTRINSICS[:, :1]}, r"intrinsics must be \[B, 3, 3, 3\], not \(2, 1, 3"),
+        ({"image_size": None}, "image_size=None and intrinsics go together"),
+    ],
+)
+def test_cameras_that_do_not_fit(bad, message):
+    with pytest.raises(ValueError, match=message):
+        seen(**bad)
 
 
 @pytest.mark.parametrize(
@@ -149,22 +238,26 @@ def test_bfloat16_in_and_out():
     [
         ({"time_channels": 3}, "time_channels=3 must be even"),
         ({"time_channels": 4}, "leave a multiple of 8 of head_dim=22"),
-        ({"time_channels": 0, "head_dim": 16}, r"time_channels=0 needs \[2, B, T\]: rows and"),
-        ({"positions": POSITIONS[1:]}, r"\(2, 1, 12\), but time_channels=6 needs \[3, B, T\]"),
-        (
-            {"viewmats": rigid(B, 5), "intrinsics": None, "image_size": None},
-            "5 cameras, which cannot share 12 tokens",
-        ),
-        ({"viewmats": VIEWMATS[0]}, r"viewmats must be \[B, F, 4, 4\], not \(3, 4, 4\)"),
-        ({"intrinsics": INTRINSICS[:, :1]}, r"\(2, 1, 3, 3\) do not fit .* must be \(2, 3, 3, 3\)"),
-        ({"image_size": None}, "image_size=None and intrinsics go together"),
+        ({"base": 1.0}, "base=1.0 must be a number above 1"),
     ],
 )
-def test_what_does_not_fit(bad, message):
+def test_settings_that_do_not_fit(bad, message):
     with pytest.raises(ValueError, match=message):
-        transforms_of(**bad)
+        make(**bad)
+
+
+def test_positions_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"\(2, 12, 14\), but time_channels=6 needs \[B, T, 15\]"):
+        Tokens.of(make(), seen(PATCHES[..., 1:]))
+    with pytest.raises(ValueError, match=r"time_channels=0 needs .* of rows and columns, or"):
+        Tokens.of(make(head_dim=16, time_channels=0), seen())
 
 
 def test_heads_of_another_width():
-    with pytest.raises(ValueError, match="made for head_dim=22, but heads have 24 channels"):
-        prope.to_key(transforms_of(), jnp.zeros((B, T, H, 24)))
+    encoding = make()
+    tokens, (q, k, v) = Tokens.of(encoding, seen()), heads()
+    message = "made for head_dim=22, but heads have 24 channels"
+    wide = jnp.zeros((B, T, H, 24))
+    for sides in ((wide, wide, v), (q, k, wide)):
+        with pytest.raises(ValueError, match=message):
+            posenc_jax.attend(encoding, *sides, tokens)

@@ -40,20 +40,20 @@ def cameras(
         )
     if (intrinsics is None) != (image_size is None):
         raise ValueError(f"image_size={image_size} and intrinsics go together: pass both or none")
-    T, F = positions.shape[1], np.shape(viewmats)[1] if np.ndim(viewmats) == 4 else 0
-    _check_shape("viewmats", viewmats, (F, 4, 4))
+    T, F = positions.shape[1], _check_matrices("viewmats", viewmats, "F", 4)
     if not F or T % F:
         raise ValueError(
             f"viewmats has {F} cameras, which cannot share {T} tokens: each must have as many"
         )
     projections = jnp.asarray(viewmats, jnp.float32)[..., :3, :]
     if image_size is not None:
-        _check_shape("intrinsics", intrinsics, (F, 3, 3))
+        _check_matrices("intrinsics", intrinsics, F, 3)
         projections = product(_in_shares(intrinsics, *image_size), projections)
-    B = max(len(positions), len(projections))
     projections = jnp.repeat(projections.reshape(-1, F, PROJECTION), T // F, axis=1)
-    parts = (positions.astype(jnp.float32), projections)
-    return jnp.concatenate([jnp.broadcast_to(x, (B, *x.shape[1:])) for x in parts], axis=-1)
+    parts = positions.astype(jnp.float32), projections
+    # Added to both, they give them the same batch, and on a mesh of Explicit axes the same layout.
+    zeros = sum(jnp.zeros_like(x[..., :1]) for x in parts)
+    return jnp.concatenate([x + zeros for x in parts], axis=-1)
 
 
 def product(a, b) -> jax.Array:
@@ -67,12 +67,14 @@ def _in_shares(intrinsics, height, width):
     return product(to_shares[None, None], jnp.asarray(intrinsics, jnp.float32))
 
 
-def _check_shape(name, matrices, expected):
+def _check_matrices(name, matrices, count, size):
+    """Returns how many cameras there are."""
     shape = np.shape(matrices)
-    if len(shape) != 4 or shape[1:] != expected:
-        raise ValueError(f"{name} must be [B, {', '.join(map(str, expected))}], not {shape}")
-    last = np.eye(expected[-1])[-1]
+    if len(shape) != 4 or shape[2:] != (size, size) or count not in ("F", shape[1]):
+        raise ValueError(f"{name} must be [B, {count}, {size}, {size}], not {shape}")
+    last = np.eye(size)[-1]
     if isinstance(matrices, jax.core.Tracer):
-        return
+        return shape[1]
     if (np.asarray(matrices)[..., -1, :] != last).any():
         raise ValueError(f"each matrix of {name} must end in the row {tuple(map(int, last))}")
+    return shape[1]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from posenc_jax.positions.segments import Placed, Segment, cells, place
+from posenc_jax.positions.segments import Placed, Segment, Vision, cells, place
 
 
 def qwen2_vl(segments: Sequence[Segment]) -> Placed:
@@ -46,7 +46,7 @@ def qwen3_vl(segments: Sequence[Segment]) -> Placed:
     ``[Text(5), Vision(1, 8, 8), Text(5), ...]``.
     """
     for segment in segments:
-        if getattr(segment, "frames", 1) > 1:
+        if isinstance(segment, Vision) and segment.frames > 1:
             raise ValueError(
                 f"qwen3_vl has a video's {segment.frames} frames in blocks of one, each after a "
                 "time stamp in text: give a Text and a Vision(1, rows, columns) for each"

@@ -120,8 +120,7 @@ class PRoPE(Encoding):
             )
         *places, rows, columns = jnp.moveaxis(positions[..., :-PROJECTION], -1, 0)
         top = positions[..., -PROJECTION:].reshape(*positions.shape[:2], 3, 4)
-        bottom = jnp.array([0, 0, 0, 1], top.dtype)[None, None, None]
-        bottom = jnp.broadcast_to(bottom, (*positions.shape[:2], 1, 4))
+        bottom = jnp.zeros_like(top[..., :1, :]).at[..., 3].set(1.0)
         projection = jnp.concatenate([top, bottom], axis=-2)
         return places[0] if places else rows, rows, columns, projection
 
