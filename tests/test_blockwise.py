@@ -1,6 +1,5 @@
 """Attention in tiles against the whole matrix of logits at once, with JAX's own gradients."""
 
-import dataclasses
 import functools
 
 import common
@@ -11,8 +10,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
-from posenc_jax.attention.blockwise import _visits, take_apart
-from posenc_jax.rotary.positions import text
+from posenc_jax import HeadShard, Side, Tile, Tokens
+from posenc_jax.attention.blockwise import _visits, blockwise, take_apart
+from posenc_jax.positions import text
 
 B, T, BLOCK = 2, 37, 16  # three blocks, the last of which begins within the second
 DOCUMENTS = np.repeat([[0, 1], [1, 0]], (15, T - 15), axis=1)
@@ -28,29 +28,29 @@ def sides(num_kv_heads=2, q_length=T, k_length=T, dtype=np.float32):
 
 
 def tokens_of(encoding, positions, segment_ids=None):
-    x_BTD = 0.5 * common.normal(3, B, positions.shape[-1], common.WIDTH)
-    positions = encoding.place(positions)
-    return posenc_jax.Tokens.of(encoding, positions, segment_ids).read(encoding, x_BTD)
+    """Returns the tokens of a layer, read."""
+    x_BTD = 0.5 * common.normal(3, B, positions.shape[1], common.WIDTH)
+    return Tokens.of(encoding, positions, segment_ids).read(encoding, x_BTD)
 
 
 def plain(encoding, q, k, v, tokens, *, window=None):
-    """As a textbook has it."""
-    group, scale = q.shape[2] // k.shape[2], q.shape[-1] ** -0.5
-    q = encoding.rotate(q, tokens.prepared, is_query=True)
-    k = jnp.repeat(encoding.rotate(k, tokens.prepared, is_query=False), group, axis=2)
-    positions, index = tokens.positions, tokens.order()
-    tile = posenc_jax.Tile(
-        *(q, k, positions, positions, index, index, tokens.prepared, tokens.prepared),
-        *(scale, jnp.arange(common.HEADS), common.HEADS),
-    )
+    """Attends as a textbook has it."""
+    H, K = q.shape[2], k.shape[2]
+    q_side, k_side = (Side(None, H, K, is_query=each) for each in (True, False))
+    scale = q.shape[-1] ** -0.5
+    q, k = encoding.rotate(q, tokens, q_side), encoding.rotate(k, tokens, k_side)
+    v = encoding.turn_values(v, tokens, k_side)
+    tile = Tile(q, k, tokens, tokens, scale, None, H)
+    k, v = (jnp.repeat(x, H // K, axis=2) for x in (k, v))
     logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), tile)
+    index = tokens.order()
     ahead = index[:, None, :, None] - index[:, None, None, :]
     seen = (ahead >= 0) & (ahead < (window or q.shape[1]))
     segment_ids = tokens.segment_ids
     seen &= segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     weights = jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
-    out = jnp.einsum("bhts,bshc->bthc", weights, jnp.repeat(v, group, axis=2))
-    return encoding.mix(out, weights, tile)
+    out = encoding.mix(jnp.einsum("bhts,bshc->bthc", weights, v), weights, tile)
+    return encoding.turn_back(out, tokens, q_side)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -65,13 +65,14 @@ def value_and_gradients(attend, encoding, *sides, positions=None):
     return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(encoding, *sides)
 
 
-def tiled(implementation="blockwise", **rule):
-    block = BLOCK if implementation == "blockwise" else None
-    return functools.partial(posenc_jax.attend, implementation=implementation, block=block, **rule)
+def tiled(implementation="blockwise", block=BLOCK, **rule):
+    if implementation == "blockwise":
+        implementation = functools.partial(blockwise, block=block)
+    return functools.partial(posenc_jax.attend, implementation=implementation, **rule)
 
 
 def close_gradients(actual, expected, tolerance=2e-5):
-    """To ``tolerance`` of the largest number of all: some are what is left of large sums."""
+    """Compares to ``tolerance`` of the largest number: some are what is left of large sums."""
     scale = max(1.0, *(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected)))
     pairs = zip(common.parameter_paths(actual), common.parameter_paths(expected), strict=True)
     for (path, a), (_, b) in pairs:
@@ -79,7 +80,7 @@ def close_gradients(actual, expected, tolerance=2e-5):
 
 
 def close(actual, expected):
-    """What ``value_and_gradients`` returns."""
+    """Compares what ``value_and_gradients`` returns."""
     (_, output), gradients = actual
     (_, expected_output), expected_gradients = expected
     np.testing.assert_allclose(output, expected_output, rtol=0, atol=1e-5)
@@ -106,7 +107,7 @@ FAR = {
 def test_tiles_in_which_all_keys_are_far(name, own):
     """The nearest at the distance from which they are alike, and one nearer."""
     encoding = common.build(name, num_kv_heads=2, **own)
-    attend = functools.partial(tiled(), block=8)
+    attend = tiled(block=8)
     for gap in (4, 5):
         positions = np.broadcast_to(np.arange(T) + gap * (np.arange(T) // 8), (B, T))
         expected = value_and_gradients(plain, encoding, *sides(), positions=positions)
@@ -124,12 +125,13 @@ def test_window(name):
 def test_tokens_laid_out_in_another_order(name):
     encoding = common.build(name, num_kv_heads=2)
     order = np.random.default_rng(0).permutation(T).astype(np.int32)
+    x_BTD = 0.5 * common.normal(3, B, T, common.WIDTH)
 
     @jax.jit
     def both(encoding, q, k, v):
-        written = tokens_of(encoding, text(T))
-        mixed = jax.tree.map(lambda x: x[:, order], written)
-        mixed = dataclasses.replace(mixed, index=written.order()[:, order])
+        written = Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+        mixed = Tokens.of(encoding, text(T)[:, order], index=order[None])
+        mixed = mixed.read(encoding, x_BTD[:, order])
         expected = tiled("dense")(encoding, q, k, v, written)[:, order]
         return tiled()(encoding, q[:, order], k[:, order], v[:, order], mixed), expected
 
@@ -159,8 +161,9 @@ def test_queries_and_keys_of_different_lengths(name):
         def loss(encoding, q, k, v, scale):
             q_tokens, k_tokens = (tokens_of(encoding, text(n)) for n in (21, T))
             parts = (x[:, :, heads] for x in (q, k, v))
-            rule = dict(causal=False, scale=scale, heads=heads, num_heads=common.HEADS)
-            return (attend(encoding, *parts, q_tokens, k_tokens, **rule) ** 2).sum()
+            shard = HeadShard(encoding, heads, common.HEADS)
+            out = attend(shard, *parts, q_tokens, k_tokens, causal=False, scale=scale)
+            return (out**2).sum()
 
         return jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))(*arguments)
 
@@ -198,17 +201,20 @@ def test_under_vmap():
 
 
 def visited(length, *, window=None, segment_ids=None, block=64):
-    """How many of the tiles are computed."""
-    encoding = common.build("nope")
-    q = jnp.zeros((1, length, 1, 8))
-    tokens = posenc_jax.Tokens.of(encoding, text(length), segment_ids)
-    tile = posenc_jax.attention._tile(encoding, q, q, tokens, tokens, None)
-    segments = segment_ids, segment_ids
-    rule = dict(causal=True, window=window, block=block)
-    plan, queries, keys, _ = take_apart(encoding, tile, q, segments, **rule)
-    first, end, first_of_keys, end_of_keys = _visits(plan, queries, keys)
-    assert (end - first).sum() == (end_of_keys - first_of_keys).sum()
-    return int((end - first).sum())
+    """Returns how many of the tiles are computed."""
+    counts = []
+
+    def count(encoding, tile, v, rule):
+        plan, *operands = take_apart(encoding, tile, v, rule, block)
+        first, end, first_of_keys, end_of_keys = _visits(plan, *operands)
+        counts.extend([int((end - first).sum()), int((end_of_keys - first_of_keys).sum())])
+        return v
+
+    encoding, q = common.build("nope"), jnp.zeros((1, length, 1, 8))
+    tokens = Tokens.of(encoding, text(length), segment_ids)
+    posenc_jax.attend(encoding, q, q, q, tokens, window=window, implementation=count)
+    assert counts[0] == counts[1]
+    return counts[0]
 
 
 def test_tiles_that_nobody_sees_are_not_visited():
@@ -219,11 +225,11 @@ def test_tiles_that_nobody_sees_are_not_visited():
 
 
 def temporaries(implementation, length):
-    """Bytes that XLA plans for a gradient of attention over ``length`` tokens."""
+    """Returns the bytes that XLA plans for a gradient of attention over ``length`` tokens."""
     encoding = common.build("t5")
 
     def loss(q):
-        tokens = posenc_jax.Tokens.of(encoding, text(length))
+        tokens = Tokens.of(encoding, text(length))
         return posenc_jax.attend(encoding, q, q, q, tokens, implementation=implementation).sum()
 
     q = jax.ShapeDtypeStruct((1, length, common.HEADS, 64), jnp.float32)
@@ -240,23 +246,26 @@ def test_memory():
 def test_choice(monkeypatch):
     """Many tokens are computed in tiles, few at once; whole rows only where they are too many."""
     chosen = []
-    for each in ("dense", "blockwise"):
-        monkeypatch.setattr(
-            posenc_jax.attention, each, lambda *_, each=each, **rule: chosen.append(each)
-        )
 
-    def attend(name, q_length, k_length):
-        encoding = common.build(name)
-        q, k, v = sides(4, q_length, k_length)
-        q_tokens, k_tokens = (tokens_of(encoding, text(n)) for n in (q_length, k_length))
-        posenc_jax.attend(encoding, q, k, v, q_tokens, k_tokens)
+    def note(name):
+        def run(encoding, tile, v, rule):
+            chosen.append(name)
+            return v[:, : tile.q.shape[1]]
 
-    for arguments in (
+        return run
+
+    monkeypatch.setattr(posenc_jax.attention.cpu, "dense", note("dense"))
+    monkeypatch.setattr(posenc_jax.attention, "blockwise", note("blockwise"))
+
+    for name, q_length, k_length in (
         ("rope", 64, 64),
         ("rope", 1024, 1024),
         ("rope", 1, 4096),
         ("cope", 1024, 1024),
         ("cope", 2048, 2048),
     ):
-        attend(*arguments)
+        encoding = common.build(name)
+        tokens = tokens_of(encoding, text(k_length))
+        queries = tokens.part(k_length - q_length, q_length)
+        posenc_jax.attend(encoding, *sides(4, q_length, k_length), queries, tokens)
     assert chosen == ["dense", "blockwise", "dense", "dense", "blockwise"]
