@@ -14,13 +14,11 @@ Any field is overridden on the command line, ``--config.train.steps=500``; to ru
 
 from ml_collections import ConfigDict
 
-from experiments.config import defaults, encoding_defaults
+from experiments.config import encoding_defaults, start
 from experiments.evaluate import Protocols
-from experiments.train import Recipe
-from posenc_jax import Transformer
 
 PRESETS = ("tiny", "small", "paper")
-# What two CPU cores compare in 20 minutes, or seconds: schemes of every kind.
+# Schemes of every kind, which two CPU cores compare in 20 minutes (or seconds, when tiny).
 SMALL = (
     "nope,sinusoidal,learned,rope,pi,ntk,dynamic_ntk,yarn,hope,p_rope,alibi,t5,kerple_log,fire,"
     "transformer_xl"
@@ -28,21 +26,14 @@ SMALL = (
 
 
 def get_config(preset: str = "small") -> ConfigDict:
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
-    config = ConfigDict()
-    config.experiment = "extrapolation"
+    """Returns the config of a preset."""
+    config = start("extrapolation", preset, presets=PRESETS, trials=Protocols)
     # Names of the registry, comma-separated; "all" leaves out patterns that do not fit the layers.
     config.schemes = "all"
-    config.seeds = 3
     config.corpus = "stdlib"
-    config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
-    config.model = defaults(Transformer.__init__, leave_out=("vocab_size", "rngs"))
-    config.train = defaults(Recipe)
-    config.eval = defaults(Protocols)
     config.encodings = encoding_defaults()
-    # Evaluated on the checkpoint of ``of`` instead of being trained. "ratio" stands for the
-    # evaluated length over the training length; all else comes from ``encodings``.
+    # These are evaluated on the checkpoint of ``of`` instead of being trained. "ratio" stands for
+    # the evaluated length over the training length; all else comes from ``encodings``.
     by_ratio = (
         "pi ntk ntk_critical ntk_by_parts llama3 yarn longrope longrope2 leaky_rerope videorope_pp"
     )
@@ -65,7 +56,8 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.encodings.rerope.window = config.train.get_ref("length") // 2
     config.encodings.leaky_rerope.window = config.train.get_ref("length") // 2
     config.encodings.self_extend.window = config.train.get_ref("length") // 8
-    # So do windows, and the steps of Llama 4's temperature, which are for thousands of tokens.
+    # The windows of patterns follow too, and the steps of Llama 4's temperature, which are for
+    # thousands of tokens.
     config.encodings.rnope_swa.window = config.train.get_ref("length") // 2
     config.encodings.dual_base.window = config.train.get_ref("length") // 4
     config.encodings.irope.floor_scale = config.train.get_ref("length")
@@ -75,9 +67,9 @@ def get_config(preset: str = "small") -> ConfigDict:
 
 
 def _short_t5(config, num_buckets):
-    """T5 for short training: at few tokens and few steps.
+    """Sets T5 up for short training, at few tokens and few steps.
 
-    Its last bucket must lie within the training length, or it is met untrained. And the bias must
+    The last bucket must lie within the training length, or it is met untrained. And the bias must
     be able to grow: 200 steps at 3e-3 move a number by a few tenths at most.
     """
     config.encodings.t5.num_buckets = num_buckets
@@ -111,9 +103,9 @@ def _small(config):
     )
     _short_t5(config, num_buckets=32)
     config.schemes = SMALL
-    # YaRN's bounds of 32 and 1 turns are for training lengths of thousands of tokens. Within 64
-    # no pair turns 32 times and all would be slowed down. 2 was the best of 13 pairs of bounds on
-    # the validation split, in one seed.
+    # YaRN's bounds of 32 and 1 turns are for training lengths of thousands of tokens. Over 64
+    # tokens no pair turns 32 times, and all would be slowed down. 2 was the best of 13 pairs of
+    # bounds on the validation split, in one seed.
     config.encodings.yarn.beta_fast = 2.0
     config.encodings.dynamic_yarn.beta_fast = 2.0
     config.encodings.ntk_by_parts.beta = 2.0

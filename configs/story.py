@@ -5,7 +5,7 @@
 Presets, after the colon:
 
     tiny   one seed, seconds: checks that everything runs, shows nothing
-    small  three seeds on a laptop CPU; what it found is in docs/multimodal.md
+    small  three seeds on a laptop CPU; the results are in docs/multimodal.md
 
 Trained on clips that run backwards and pause too:
 ``--config.task.warps="('steady','uneven','pause','reverse','random')"``. One more variant is
@@ -14,12 +14,13 @@ Trained on clips that run backwards and pause too:
 
 from ml_collections import ConfigDict
 
-from experiments.multimodal.config import start, variant
+from experiments.config import start, variant
 from experiments.multimodal.story import Setting, Trials
 
 
 def get_config(preset: str = "small") -> ConfigDict:
-    config = start("story", preset, Setting, Trials)
+    """Returns the config of a preset."""
+    config = start("story", preset, setting=Setting, trials=Trials)
     config.schemes = "frame_index,frame_index_told,time_rope,time_rope_halved,time_rope_adaln"
     config.variants = ConfigDict(
         {

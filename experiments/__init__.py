@@ -1,0 +1,22 @@
+"""Programs made of the library: they train models and compare encodings."""
+
+import importlib.util
+
+# The packages that experiments import beyond those that posenc_jax requires.
+_EXTRA = {"ml_collections": "ml_collections", "rich": "rich", "matplotlib": "matplotlib"}
+_EXTRA |= {"PIL": "pillow"}
+
+
+def _is_missing(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is None
+    except ImportError:
+        return True
+
+
+if _missing := [package for module, package in _EXTRA.items() if _is_missing(module)]:
+    # An exit and not an ImportError: a program's user needs the sentence and no traceback.
+    raise SystemExit(
+        f"error: experiments need {' and '.join(_missing)}, which the library alone does not; run: "
+        'pip install "posenc_jax[experiments]"'
+    )

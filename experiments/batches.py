@@ -12,13 +12,16 @@ from experiments.mesh import batch_sharding
 
 
 def in_batches(compute: Callable, rows: Any, size: int, mesh: Mesh) -> Iterator[Any]:
-    """What ``compute`` makes of ``size`` rows at a time, as NumPy, without what fills the last one.
+    """Yields the results of ``compute`` for ``size`` rows at a time, as NumPy.
+
+    A last batch that is short is filled up for the computation; the results of what fills it are
+    left out.
 
     Args:
-      compute: a batch in, a pytree with a result for each of its rows out.
+      compute: takes a batch and returns a pytree with a result for each of its rows.
       rows: a pytree of NumPy arrays with the rows along axis 0.
       size: rows of a batch, a multiple of the mesh's data axis.
-      mesh: where the batches lie.
+      mesh: the devices that the batches lie on.
 
     Raises:
       PreemptedError: the scheduler asked to stop.
@@ -29,7 +32,7 @@ def in_batches(compute: Callable, rows: Any, size: int, mesh: Mesh) -> Iterator[
         real = len(jax.tree.leaves(batch)[0])
 
         def on_mesh(x, real=real):
-            # A last batch that is short repeats its first row, so that one program serves all.
+            # Filled up with its first row, a short batch runs through the same program.
             full = np.concatenate([x, np.repeat(x[:1], size - real, axis=0)])
             return jax.make_array_from_callback(full.shape, batch_sharding(mesh), full.__getitem__)
 

@@ -1,11 +1,14 @@
 """Saving and restoring a train state with Orbax."""
 
 from pathlib import Path
+from typing import Any
 
+import chex
 import jax
 import orbax.checkpoint as ocp
 
 from experiments.mesh import path_name
+from experiments.record import differences
 
 
 class Checkpoints:
@@ -17,19 +20,40 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._folder = folder.absolute()
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True),
+            item_handlers=ocp.StandardCheckpointHandler(),
+        )
 
     def latest_step(self) -> int | None:
+        """Returns the step of the newest checkpoint that is whole, or None."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state) -> None:
+    def save(self, step: int, state: Any) -> None:
         """Starts saving; returns when the arrays are copied, not when they are on disk."""
         self._manager.save(step, args=ocp.args.StandardSave(_flat(state)))
 
-    def restore(self, step: int, abstract_state):
-        """The state saved at ``step``, placed as the shardings of ``abstract_state`` say."""
-        arrays = self._manager.restore(step, args=ocp.args.StandardRestore(_flat(abstract_state)))
+    def restore(self, step: int, abstract_state: Any) -> Any:
+        """Returns the state saved at ``step``, placed as the shardings of ``abstract_state`` say.
+
+        Raises:
+          ValueError: the saved arrays are others than the expected ones, or have other shapes or
+            types. Orbax alone would cast a type without a word.
+        """
+        expected, saved = _flat(abstract_state), dict(self._manager.item_metadata(step))
+        try:
+            chex.assert_trees_all_equal_shapes_and_dtypes(saved, expected)
+        except AssertionError:
+            changes = differences(_kinds(saved), _kinds(expected))
+            raise ValueError(
+                f"the checkpoint of step {step} in {self._folder} holds another state than this "
+                f"config trains: {'; '.join(changes[:3])}"
+                + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
+                + ". Give the old config, or another --workdir"
+            ) from None
+        arrays = self._manager.restore(step, args=ocp.args.StandardRestore(expected))
         paths = jax.tree_util.tree_flatten_with_path(abstract_state)[0]
         leaves = [arrays[path_name(path)] for path, _ in paths]
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
@@ -40,5 +64,9 @@ class Checkpoints:
         self._manager.close()
 
 
-def _flat(state):
+def _flat(state) -> dict[str, Any]:
     return {path_name(p): leaf for p, leaf in jax.tree_util.tree_flatten_with_path(state)[0]}
+
+
+def _kinds(arrays) -> dict[str, str]:
+    return {name: f"{array.dtype} {tuple(array.shape)}" for name, array in arrays.items()}

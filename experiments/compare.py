@@ -1,9 +1,8 @@
-"""The comparison: every scheme trained over several seeds, evaluated past its training length.
+"""The comparison: every scheme trained over several seeds and evaluated past its length.
 
 Position interpolation, NTK and YaRN are evaluated on a trained RoPE; see ``experiments/sweep.py``.
 """
 
-import datetime
 import functools
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,18 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from experiments import report, sweep
+from experiments import sweep
 from experiments.config import make_encoding
 from experiments.data import SPLITS, Corpus, eval_windows, load_corpus, window_index
 from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
 from experiments.mesh import make_mesh
 from experiments.progress import stage
-from experiments.record import environment
-from experiments.study import Study
-from experiments.sweep import Point, Sweep, plain
+from experiments.report import length_report
+from experiments.report.lengths import LengthStudy
+from experiments.sweep import Point, Sweep
 from experiments.text import Text
 from experiments.train import Recipe
-from posenc_jax import REGISTRY
+from posenc_jax import REGISTRY, Layers
 from posenc_jax.registry import PATTERNS, lookup, own_keywords
 
 
@@ -31,17 +30,16 @@ class Comparison(Sweep):
 
     Args:
       config: see ``configs/extrapolation.py``.
-      workdir: where everything goes; what is already there and finished is not done again.
-      console: where progress and tables go.
+      workdir: the folder of everything; what is already there and finished is not done again.
+      console: the console that shows progress and tables.
 
     Raises:
       ValueError: anything in the config that cannot work is found here, before any training.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        self.config = config.to_dict()
-        recipe = Recipe(**config.train)
-        super().__init__(points(config), recipe, make_mesh(config.mesh), workdir, console)
+        recipe, mesh = Recipe(**config.train), make_mesh(config.mesh)
+        super().__init__(config.to_dict(), points(config), recipe, mesh, workdir, console)
         self.protocols = Protocols(**config.eval)
         self.protocols.check(self.recipe.length)
         self.corpus = load_corpus(config.corpus)
@@ -108,11 +106,10 @@ class Comparison(Sweep):
             ]
             self.console.print(f"  {scheme:<15} {'  '.join(losses)}", highlight=False)
 
-    def write_report(self, command: str) -> Path:
-        """Prints the table of all finished points, writes their report and returns its path."""
+    def write_report(self, command):
         study = self._study(command)
-        report.print_table(study, self.console)
-        return report.write(self.workdir, study)
+        length_report.print_table(study, self.console)
+        return length_report.write(self.workdir, study)
 
     def _spec(self, scheme) -> FrozenConfigDict:
         encoding = {"name": scheme} | self.config["encodings"].get(scheme, {})
@@ -120,39 +117,36 @@ class Comparison(Sweep):
         return FrozenConfigDict({"encoding": encoding, "model": model})
 
     def _extension(self, name, multiple):
-        """The encoding that extends a trained one to ``multiple`` times its length."""
+        """Builds the encoding that extends a trained one to ``multiple`` times its length."""
         own = self._extension_config(name)
         own = {key: multiple if value == "ratio" else value for key, value in own.items()}
         model = self.config["model"]
         return make_encoding({"name": name} | own, model, self.recipe.length, rngs=None)
 
     def _extension_config(self, name) -> dict[str, Any]:
-        """Its own keywords; those it shares with the trained scheme are as they were trained."""
+        """Returns an extension's keywords; those of the trained scheme are as they were trained."""
         encodings, extend = self.config["encodings"], self.config["extend"][name]
         trained = encodings[extend["of"]]
         shared = {key: trained[key] for key in own_keywords(name) if key in trained}
         chosen = {key: value for key, value in extend.items() if key != "of"}
         return encodings[name] | shared | chosen
 
-    def _study(self, command) -> Study:
+    def _study(self, command) -> LengthStudy:
         evaluations, training, failures = self.results()
         records, curves = (
             [each for found in evaluations for each in found[key]] for key in ("records", "curves")
         )
-        about = environment() | {
-            "command": command,
+        about = self.about(command) | {
             "train_length": self.recipe.length,
             "last_tokens": self.protocols.last_tokens,
             "corpus": self.corpus.name,
             "corpus_digest": self.corpus.digest,
-            "config": plain(self.config),
-            "date": datetime.date.today().isoformat(),
         }
-        return Study(records, curves, training, failures, about)
+        return LengthStudy(records, training, failures, about, curves)
 
 
 def points(config: ConfigDict) -> list[Point]:
-    """The runs of ``config``."""
+    """Returns the runs of ``config``."""
     named = [name.strip() for name in config.schemes.split(",")]
     names = _all(config) if named == ["all"] else named
     for name in {*names, *config.encodings, *config.extend}:
@@ -162,18 +156,18 @@ def points(config: ConfigDict) -> list[Point]:
 
 
 def _all(config) -> list[str]:
-    """Every registered scheme, and the patterns of layers that fit the model."""
+    """Returns every registered scheme, and the patterns of layers that fit the model."""
 
     def fits(pattern):
         encoding = {"name": pattern} | config.encodings[pattern].to_dict()
-        layers = make_encoding(encoding, config.model, config.train.length, rngs=None)
-        return config.model.num_layers % len(layers.pattern) == 0
+        made = make_encoding(encoding, config.model, config.train.length, rngs=None)
+        return config.model.num_layers % len(Layers.of(made).pattern) == 0
 
     return [name for name in REGISTRY if name not in PATTERNS or fits(name)]
 
 
 def _documents(corpus: Corpus, protocols: Protocols, train_length: int):
-    """``{split: int [N, L]}`` for the splits this corpus has."""
+    """Returns the documents of each split that this corpus has, int ``[N, L]``."""
     length = protocols.document_length(train_length)
     present = [s for s in protocols.splits if (corpus.splits == SPLITS.index(s)).any()]
     if not present:

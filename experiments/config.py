@@ -1,23 +1,68 @@
-"""Configs filled from the constructors they will be passed to.
+"""Configs filled from the constructors that they will be passed to.
 
-So a hyperparameter has one home, and every one of them can be overridden on the command line.
+A hyperparameter has one home, its constructor, and every one of them can be overridden on the
+command line.
 """
 
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flax import nnx
 from ml_collections import ConfigDict, config_dict
 
-from posenc_jax import REGISTRY, Encoding, Layers, make
+from experiments.train import Recipe
+from posenc_jax import REGISTRY, Encoding, Layers, Transformer, make
 from posenc_jax.registry import keywords, lookup, own_keywords
+
+# The presets of experiments that have variants; every config lists its own in its docstring.
+PRESETS = ("tiny", "small")
+
+
+def start(
+    experiment: str,
+    preset: str,
+    *,
+    trials: type,
+    setting: type | None = None,
+    presets: Sequence[str] = PRESETS,
+) -> ConfigDict:
+    """Returns what every config begins with, for its presets to change.
+
+    Args:
+      experiment: its name in ``launch.py``.
+      preset: one of ``presets``.
+      trials: the dataclass whose fields become ``eval``.
+      setting: the dataclass whose fields become ``task``. An experiment that has one fixes the
+        training length and whether the model is causal; without one, the config says both.
+      presets: the presets that there are.
+    """
+    if preset not in presets:
+        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(presets)}")
+    config = ConfigDict()
+    config.experiment = experiment
+    config.seeds = 3
+    config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
+    fixed = ("vocab_size", "rngs") if setting is None else ("vocab_size", "rngs", "causal")
+    config.model = defaults(Transformer.__init__, leave_out=fixed)
+    config.train = defaults(Recipe, leave_out=() if setting is None else ("length",))
+    config.eval = defaults(trials)
+    if setting is not None:
+        config.task = defaults(setting)
+    return config
+
+
+def variant(name: str, **own) -> ConfigDict:
+    """Returns a variant: the scheme ``name`` with its own keywords in full."""
+    config = ConfigDict({"encoding": {"name": name} | own_defaults(name)})
+    config.encoding.update(own)
+    return config
 
 
 def defaults(function: Callable, leave_out: tuple[str, ...] = ()) -> ConfigDict:
-    """The keywords of ``function`` (or fields of a dataclass) with their defaults.
+    """Returns the keywords of ``function`` (or fields of a dataclass) with their defaults.
 
     A keyword without a default becomes a placeholder of its type, which a preset or the command
     line must fill.
@@ -35,12 +80,12 @@ def defaults(function: Callable, leave_out: tuple[str, ...] = ()) -> ConfigDict:
 
 
 def encoding_defaults() -> ConfigDict:
-    """The own keywords of every registered scheme with their defaults."""
+    """Returns the own keywords of every registered scheme with their defaults."""
     return ConfigDict({scheme: own_defaults(scheme) for scheme in REGISTRY})
 
 
 def own_defaults(name: str) -> dict[str, Any]:
-    """The own keywords of the scheme ``name`` with their defaults."""
+    """Returns the own keywords of the scheme ``name`` with their defaults."""
     parameters = keywords(lookup(name))
     return {
         key: _field(parameters[key].default, parameters[key].annotation)
@@ -48,8 +93,13 @@ def own_defaults(name: str) -> dict[str, Any]:
     }
 
 
-def make_encoding(encoding, model, train_length: int, rngs: nnx.Rngs | None) -> Encoding | Layers:
-    """What ``encoding`` (a name and its own keywords) builds in a model of these sizes."""
+def make_encoding(
+    encoding: Mapping[str, Any],
+    model: Mapping[str, Any],
+    train_length: int,
+    rngs: nnx.Rngs | None,
+) -> Encoding | Layers:
+    """Builds ``encoding``, a name and its own keywords, for a model of these sizes."""
     head_dim = model.get("head_dim") or model["model_dim"] // model["num_heads"]
     return make(
         **encoding,

@@ -1,4 +1,4 @@
-"""What happens past the training length: every protocol from a few forward passes.
+"""Evaluation past the training length: every protocol from a few forward passes.
 
 Each evaluation document is a run of tokens whose last ``last_tokens`` are the targets. A length L
 is tried by giving the model L tokens of context, in one of these ways:
@@ -20,6 +20,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,17 +29,18 @@ from jax.sharding import Mesh
 from experiments.batches import in_batches
 from experiments.mesh import replicated
 from experiments.text import token_losses
+from posenc_jax import Encoding, Layers, Transformer
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocols:
-    """How to evaluate.
+    """Says which evaluations are made, and on how much.
 
     Attributes:
       multiples: context lengths, as multiples of the training length, ascending from 1.
       last_tokens: targets at the end of each document; at most the training length.
       documents: documents of each split.
-      splits: which parts of the corpus.
+      splits: the parts of the corpus that are evaluated on.
       strides: ``(stride, documents)`` pairs for the sliding protocol.
       window_stride: stride of the windowed baseline, a divisor of ``last_tokens``.
       batch_tokens: tokens of one forward pass, over all devices.
@@ -66,6 +68,7 @@ class Protocols:
             raise ValueError(f"eval.multiples={self.multiples} must all divide the largest")
 
     def check(self, train_length: int) -> None:
+        """Refuses more targets than a training sequence has tokens."""
         if self.last_tokens > train_length:
             raise ValueError(
                 f"eval.last_tokens={self.last_tokens} must be at most the training length "
@@ -73,35 +76,44 @@ class Protocols:
             )
 
     def document_length(self, train_length: int) -> int:
-        """Tokens a document must have: the longest context of its first target, and the targets."""
+        """Returns the tokens of a document: the longest context of a first target, and targets."""
         return self.multiples[-1] * train_length + self.last_tokens + 1
 
 
 class Scorer:
-    """Token losses of many windows under one model, batch by batch on the mesh."""
+    """Computes token losses of many windows under one model, batch by batch on the mesh."""
 
-    def __init__(self, model, mesh: Mesh, batch_tokens: int, advance: Callable[..., None]):
+    def __init__(
+        self, model: Transformer, mesh: Mesh, batch_tokens: int, advance: Callable[..., None]
+    ):
         self._model = model
         self._mesh = mesh
         self._batch_tokens = batch_tokens
         self._advance = advance
-        self._losses = jax.jit(token_losses, out_shardings=replicated(mesh))
+        self._losses = jax.jit(_losses_under, out_shardings=replicated(mesh))
 
-    def __call__(self, windows_NL, encoding) -> np.ndarray:
-        """float64 ``[N, L - 1]`` losses of ``windows_NL``, nats."""
+    def __call__(self, windows_NL, encoding: Encoding | Layers | None) -> np.ndarray:
+        """Returns the losses of ``windows_NL`` in nats, float64 ``[N, L - 1]``.
+
+        They are those under ``encoding`` in the place of the model's own, if one is given.
+        """
         width = windows_NL.shape[1]
         shards = self._mesh.shape["data"]
         rows = max(1, self._batch_tokens // (width * shards)) * shards
         losses = []
-        score = functools.partial(self._losses, self._model, encoding=encoding)
+        score = functools.partial(self._losses, self._model, encoding)
         for batch_losses in in_batches(score, windows_NL, rows, self._mesh):
             losses.append(batch_losses)
             self._advance(f"{width - 1} tokens", steps=batch_losses.size)
         return np.concatenate(losses).astype(np.float64)
 
 
+def _losses_under(model, encoding, tokens_BL):
+    return token_losses(model if encoding is None else model.under(encoding), tokens_BL)
+
+
 def work(protocols: Protocols, train_length: int) -> int:
-    """Tokens that ``evaluate`` will pass through the model, for a progress bar."""
+    """Returns how many tokens ``evaluate`` will pass through the model, for a progress bar."""
     longest = protocols.multiples[-1] * train_length
     tokens = len(protocols.multiples) * protocols.documents * longest
     slides = [(stride, n, protocols.multiples) for stride, n in protocols.strides]
@@ -112,21 +124,21 @@ def work(protocols: Protocols, train_length: int) -> int:
 
 
 def evaluate(
-    score: Scorer,
+    score: Callable[[np.ndarray, Any], np.ndarray],
     documents_NL: np.ndarray,
     protocols: Protocols,
     train_length: int,
-    encoding_at: Callable[[int], object],
+    encoding_at: Callable[[int], Any],
 ) -> tuple[list[dict], dict]:
-    """Every protocol at every length.
+    """Evaluates one model under every protocol at every length.
 
     Args:
-      score: a model.
+      score: a :class:`Scorer` of the model.
       documents_NL: int ``[N, protocols.document_length(train_length)]``.
-      protocols: which evaluations.
+      protocols: the evaluations to make.
       train_length: tokens of a training sequence.
-      encoding_at: the encoding to use at a multiple of the training length, or None for the
-        model's own.
+      encoding_at: takes a multiple of the training length and returns the encoding to use there,
+        or None for the model's own.
 
     Returns:
       Records (protocol, stride, length, multiple, loss in nats, tokens scored) and a curve: the
@@ -165,20 +177,20 @@ def evaluate(
 
 
 def in_other_units(loss: float, bytes_per_token: float) -> dict[str, float]:
-    """Bits per byte, and perplexity per token, of a loss in nats per token."""
+    """Returns bits per byte and perplexity per token for a loss in nats per token."""
     perplexity = math.exp(loss) if loss < 700 else math.inf
     return {"bits_per_byte": loss / math.log(2) / bytes_per_token, "perplexity": perplexity}
 
 
 def _pieces(documents_NL, length):
-    """Consecutive windows of ``length + 1`` tokens, each starting on the last token before it."""
+    """Cuts windows of ``length + 1`` tokens, each starting on the last token of the one before."""
     starts = range(0, documents_NL.shape[1] - 1, length)
     pieces = np.stack([documents_NL[:, s : s + length + 1] for s in starts], axis=1)
     return pieces.reshape(-1, length + 1)
 
 
 def _slide(documents_NL, length, stride, protocols):
-    """Windows of ``length + 1`` tokens whose last ``stride`` together cover the targets."""
+    """Cuts windows of ``length + 1`` tokens whose last ``stride`` together cover the targets."""
     ends = documents_NL.shape[1] - np.arange(0, protocols.last_tokens, stride)
     windows = np.stack([documents_NL[:, end - length - 1 : end] for end in ends], axis=1)
     return windows.reshape(-1, length + 1)

@@ -23,10 +23,10 @@ from flax import nnx
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments.figures import COLOURS, drawing_style, svg
 from experiments.progress import stage
 from experiments.record import write_files
-from posenc_jax import REGISTRY, Encoding, Layers, Tokens, describe, logits, make
+from experiments.report.drawing import COLOURS, drawing_style, svg
+from posenc_jax import REGISTRY, Encoding, Layers, Tokens, describe, logits, make, positions
 from posenc_jax.registry import lookup
 
 TIMES = 8
@@ -34,7 +34,7 @@ CONTENTS = 16  # random contents a curve is the mean of
 
 
 def own(train_length: int) -> dict[str, dict[str, Any]]:
-    """What schemes need to be shown past their training, at lengths of hundreds."""
+    """Returns the keywords that schemes need to be shown past their training, at short lengths."""
     return {
         "learned": {"out_of_range": "clamp"},
         "learned_2d": {"out_of_range": "clamp"},
@@ -46,24 +46,23 @@ def own(train_length: int) -> dict[str, dict[str, Any]]:
 
 
 @functools.partial(jax.jit, static_argnames="length")
-def curve(encoding, contents_BHC, length: int):
-    """Mean logit of the last of ``length`` tokens for each of them: float32 ``[H, length]``.
+def curve(encoding: Encoding, contents_BHC, length: int) -> jax.Array:
+    """Returns the mean logit of the last of ``length`` tokens for each: float32 ``[H, length]``.
 
     All tokens of a sequence have the same content, which is also their query and their key.
     """
     B, H, C = contents_BHC.shape
-    positions = encoding.place(jnp.arange(length)[None])
     x_BTD = jnp.broadcast_to(contents_BHC.reshape(B, 1, H * C), (B, length, H * C))
-    x_BTD = encoding.embed(x_BTD, positions)
-    tokens = Tokens.of(encoding, positions).read(encoding, x_BTD)
-    last = jax.tree.map(lambda x: x[:, -1:], tokens)
-    last = Tokens(last.positions, None, last.prepared, tokens.order()[:, -1:])
+    tokens = Tokens.of(encoding, positions.text(length))
+    x_BTD = encoding.embed(x_BTD, tokens)
+    tokens = tokens.read(encoding, x_BTD)
+    last = tokens.part(length - 1, 1)
     x_BTHC = x_BTD.reshape(B, length, H, C)
     return logits(encoding, x_BTHC[:, -1:], x_BTHC, last, tokens)[:, :, 0].mean(axis=0)
 
 
 def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = None) -> str:
-    """The curves ``{length: [H, length]}`` of one layer, as SVG, up to its window."""
+    """Draws the curves ``{length: [H, length]}`` of one layer, up to its window, as SVG."""
     figure = Figure(figsize=(4.6, 2.7), layout="constrained")
     axes = figure.add_subplot()
     for length, logits_HT in sorted(curves.items(), reverse=True):
@@ -104,6 +103,7 @@ code { font: .85em ui-monospace, monospace } svg { width: 100%; height: auto }
 
 
 def page(cards: list[str], sizes: str) -> str:
+    """Returns the page of all cards; ``sizes`` is a sentence about the model."""
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
         "content='width=device-width'><title>What each encoding does to attention</title>"
@@ -115,7 +115,8 @@ def page(cards: list[str], sizes: str) -> str:
     )
 
 
-def card(name: str, args) -> str:
+def card(name: str, args: argparse.Namespace) -> str:
+    """Returns the part of the page that is about the scheme ``name``."""
     layers = Layers.of(
         make(
             name,
@@ -142,7 +143,7 @@ def card(name: str, args) -> str:
 
 
 def _figure(encoding: Encoding, window: int | None, args) -> str:
-    """The curves of one layer and what it costs."""
+    """Draws the curves of one layer, and says what it costs."""
     # A scheme that works on whole rows may need memory in the square of the length for each.
     shape = (2 if encoding.whole_rows else CONTENTS, 1, args.head_dim)
     # The same for each head, so that heads differ only where the encoding makes them differ.
@@ -156,7 +157,7 @@ def _figure(encoding: Encoding, window: int | None, args) -> str:
 
 
 def _summary(name) -> str:
-    """The head of the docstring that says what the scheme is: its frequencies', or its module's."""
+    """Returns the head of the docstring that says what the scheme is: its own, or its module's."""
     build = lookup(name)
     is_its_own = inspect.isfunction(build) or build is Encoding
     text = inspect.getdoc(build) if is_its_own else None

@@ -1,4 +1,4 @@
-"""What a CPU host needs to be told before the work starts."""
+"""Settings of a CPU host, to be made before any work starts."""
 
 import ctypes
 

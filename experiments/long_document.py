@@ -13,6 +13,7 @@ had this way: keys of the second layer on have seen what came before the window.
 """
 
 import argparse
+import dataclasses
 import functools
 import hashlib
 import json
@@ -34,8 +35,8 @@ from experiments.progress import stage
 from experiments.record import open_run, read_json, write_json
 from experiments.text import text_state
 from experiments.train import Recipe
-from posenc_jax import Cache, Layers, Transformer, cross_entropy
-from posenc_jax.rotary import positions
+from posenc_jax import Cache, Encoding, Layers, Transformer, cross_entropy
+from posenc_jax.model.decode import check_reach
 
 
 def score_document(
@@ -45,9 +46,11 @@ def score_document(
     console: Console,
     *,
     chunk: int = 512,
-    encoding=None,
+    encoding: Encoding | Layers | None = None,
 ) -> np.ndarray:
-    """float32 ``[N - 1]`` losses in nats of each token but the first, given all before it.
+    """Returns the loss of each token but the first, given all before it.
+
+    The result is in nats, float32 ``[N - 1]``.
 
     Schemes that adapt to the length adapt to the whole document's from the first token on, as when
     it is read at once.
@@ -55,10 +58,10 @@ def score_document(
     Args:
       model: a Transformer.
       tokens_N: int ``[N]`` token ids.
-      folder: where ``losses.npy`` goes; chunks finished there are not computed again.
-      console: where progress goes.
+      folder: the folder of ``losses.npy``; chunks finished there are not computed again.
+      console: the console that shows progress.
       chunk: tokens of one step.
-      encoding: evaluate under this encoding, or pattern, in the place of the trained one.
+      encoding: an encoding, or pattern, to evaluate under in the place of the trained one.
 
     Raises:
       ValueError: the document has tokens the model does not know, or more than the encoding has
@@ -66,24 +69,24 @@ def score_document(
       PreemptedError: the scheduler asked to stop; finished chunks are saved.
     """
     tokens_N = np.asarray(tokens_N)
-    layers = model.layers if encoding is None else Layers.of(encoding)
     _check(tokens_N, model.embedding.shape[0], chunk)
     tokens_N, length = tokens_N.astype(np.int32), len(tokens_N) - 1
-    layers.check_reach(length, length, model.embedding.shape[1])
-    digest = _digest((model, layers, tokens_N))
+    model = model if encoding is None else model.under(encoding)
+    check_reach(model, length, length)
+    digest = _digest((model, tokens_N))
     open_run(folder, {"tokens": len(tokens_N), "chunk": chunk, "digest": digest})
     finished, chunks = folder / "losses.npy", folder / "chunks"
     if not finished.exists():
-        losses_N = _all_chunks(model, tokens_N, chunks, console, chunk, layers)
+        losses_N = _all_chunks(model, tokens_N, chunks, console, chunk)
         _write(finished, lambda file: np.save(file, losses_N))
     shutil.rmtree(chunks, ignore_errors=True)
     return np.load(finished)
 
 
-def _all_chunks(model, tokens_N, folder, console, chunk, layers):
+def _all_chunks(model, tokens_N, folder, console, chunk):
     folder.mkdir(exist_ok=True)
     length = len(tokens_N) - 1
-    cache = Cache.empty(model, 1, length, encoding=layers)
+    cache = Cache.empty(model, 1, length)
     losses = []
     with stage("document", length, console) as advance:
         for start in range(0, length, chunk):
@@ -91,9 +94,9 @@ def _all_chunks(model, tokens_N, folder, console, chunk, layers):
             tokens_1T = tokens_N[None, start : start + chunk + 1]
             if path.exists():
                 losses_T, kept = _load(path, cache.layers)
-                cache = _put(cache, positions.text(len(losses_T), start), kept)
+                cache = _put(cache, kept, count=len(losses_T))
             else:
-                losses_T, cache = read_chunk(model, tokens_1T, cache, length, layers)
+                losses_T, cache = read_chunk(model, tokens_1T, cache, length)
                 kept = _latest(cache, losses_T.size)
                 arrays = [_plain(leaf) for leaf in (losses_T, *jax.tree.leaves(kept))]
                 _write(path, lambda file, arrays=arrays: np.savez(file, *arrays))
@@ -104,29 +107,35 @@ def _all_chunks(model, tokens_N, folder, console, chunk, layers):
     return np.concatenate(losses)
 
 
-@functools.partial(jax.jit, donate_argnames="cache")
-def read_chunk(model, tokens_1L, cache, length, layers):
-    """Losses of all tokens but the first, and the cache."""
-    start, T = cache.count, tokens_1L.shape[1] - 1
-    places = positions.text(T) + start
-    x_BTD, cache = model.extend(tokens_1L[:, :-1], places, cache, length=length, encoding=layers)
+@functools.partial(jax.jit, static_argnames="length", donate_argnames="cache")
+def read_chunk(model: Transformer, tokens_1L, cache: Cache, length: int) -> tuple[jax.Array, Cache]:
+    """Reads all tokens but the last, and returns the losses of all but the first, and the cache.
+
+    ``length`` is the whole document's, which schemes adapt to.
+    """
+    x_BTD, cache = model.extend(tokens_1L[:, :-1], cache, length=length)
     losses = cross_entropy(x_BTD, model.embedding[...], tokens_1L[:, 1:])
     return losses[0], cache
 
 
 @functools.partial(jax.jit, static_argnames="count")
 def _latest(cache, count):
-    """What the layers keep of the last tokens. Within ``read_chunk`` it would copy the cache."""
+    """Returns what the layers keep of the last ``count`` tokens.
+
+    Within ``read_chunk`` this would copy the cache.
+    """
     take = functools.partial(
         jax.lax.dynamic_slice_in_dim, start_index=cache.count - count, slice_size=count, axis=2
     )
     return jax.tree.map(take, cache.layers)
 
 
-@functools.partial(jax.jit, donate_argnames="cache")
-def _put(cache, places, kept):
-    T = places.shape[1]
-    return cache.with_places(places, None, T).with_layers(kept, T)
+@functools.partial(jax.jit, static_argnames="count", donate_argnames="cache")
+def _put(cache, kept, count):
+    """Returns the cache with ``count`` more tokens, of which the layers have kept ``kept``."""
+    write = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=cache.count, axis=2)
+    layers = jax.tree.map(write, cache.layers, kept)
+    return dataclasses.replace(cache.with_places(None, None, count), layers=layers)
 
 
 def _load(path, like):
@@ -138,7 +147,7 @@ def _load(path, like):
 
 
 def _plain(array):
-    """``array`` as numpy can write it, which does not know bfloat16."""
+    """Returns ``array`` in a type that NumPy can write, which does not know bfloat16."""
     array = np.asarray(array)
     return array if array.dtype.kind == "f" else array.view(np.uint16)
 
@@ -152,7 +161,7 @@ def _write(path, save):
 
 
 def _digest(tree) -> str:
-    """Of all numbers in ``tree`` and all settings of its modules."""
+    """Returns a digest of all numbers in ``tree`` and of all settings of its modules."""
     settings = re.sub("0x[0-9a-f]+", "", str(jax.tree.structure(tree)))
     digest = hashlib.sha256(settings.encode())
     for leaf in jax.tree.leaves(tree):
@@ -176,7 +185,7 @@ def _check(tokens_N, vocab_size, chunk):
 
 
 def summary(losses_N, last_tokens: int = 256) -> dict:
-    """Mean loss of all tokens, of the last, and by position, in ranges that double."""
+    """Returns the mean loss of all tokens, of the last, and by position in ranges that double."""
     edges = [0, *(2**k for k in range(len(losses_N).bit_length()) if 2**k < len(losses_N))]
     means = [
         float(losses_N[start:end].mean())
@@ -193,7 +202,7 @@ def summary(losses_N, last_tokens: int = 256) -> dict:
 
 
 def load_run(folder: Path) -> tuple[Transformer, dict]:
-    """The model of a run's newest checkpoint, on one device, and the run's config.
+    """Returns the model of a run's newest checkpoint, on one device, and the run's config.
 
     Raises:
       ValueError: there is none.
@@ -218,7 +227,7 @@ def load_run(folder: Path) -> tuple[Transformer, dict]:
         raise ValueError(f"{folder} has no finished checkpoint yet; train it for longer")
     state = checkpoints.restore(step, abstract)
     checkpoints.close()
-    return state["model"], config
+    return state.model, config
 
 
 def main() -> int:
@@ -230,7 +239,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the result")
     parser.add_argument("--chunk", type=int, default=512, help="tokens of one step")
     parser.add_argument(
-        "--encoding", type=json.loads, help='in the place of the trained: {"name": "yarn"}'
+        "--encoding",
+        type=json.loads,
+        help='an encoding in the place of the trained one, such as {"name": "yarn"}',
     )
     args = parser.parse_args()
     console = Console()

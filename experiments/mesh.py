@@ -1,8 +1,9 @@
-"""Which device holds what: the mesh, and a short list of rules for placing arrays on it."""
+"""The mesh of devices, and a short list of rules that place arrays on it."""
 
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -10,18 +11,18 @@ from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "model", "context")
 
-# The first pattern found in an array's path places it; what none matches is on every device.
-# Blocks are stacked, so their arrays start with a layer axis. The optimizer's moments have their
-# parameter's name in their path, and with it its place.
+# The first pattern found in an array's path places its last axes; an array that matches none is on
+# every device. Under scan an array has the layers along a leading axis, which is never sharded. The
+# optimizer's moments have their parameter's name in their path, and with it its place.
 RULES = (
-    (r"(attention/[qkv]|mlp/gate|mlp/up)/kernel", P(None, None, "model")),
-    (r"(attention/out|mlp/down)/kernel", P(None, "model", None)),
-    (r"embedding", P("model", None)),
+    (r"/block/(attention/[qkv]|mlp/gate|mlp/up)/kernel$", P(None, "model")),
+    (r"/block/(attention/out|mlp/down)/kernel$", P("model", None)),
+    (r"(^|/)(model|mu|nu)/embedding$", P("model", None)),
 )
 
 
 def make_mesh(shape: Sequence[int]) -> Mesh:
-    """A mesh of all devices; ``shape`` is (data, model, context), one of which may be -1."""
+    """Makes a mesh of all devices; ``shape`` is (data, model, context), one of which may be -1."""
     count = jax.device_count()
     shape = list(shape)
     if len(shape) != len(AXES) or shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
@@ -39,13 +40,13 @@ def make_mesh(shape: Sequence[int]) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def state_shardings(state, mesh: Mesh):
-    """A NamedSharding for every array of ``state`` (abstract or not), by ``RULES``."""
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+    """Returns a NamedSharding for every array of ``state``, abstract or not, by ``RULES``."""
 
     def place(path, array):
         name = path_name(path)
         spec = next((spec for pattern, spec in RULES if re.search(pattern, name)), P())
-        spec = P(*spec[: array.ndim])
+        spec = P(*[None] * (array.ndim - len(spec)), *spec)
         for axis, mesh_axis in enumerate(spec):
             if mesh_axis and array.shape[axis] % mesh.shape[mesh_axis]:
                 raise ValueError(
@@ -58,14 +59,15 @@ def state_shardings(state, mesh: Mesh):
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Batches of any rank: their rows over ``data``."""
+    """Spreads the rows of a batch, axis 0 of each of its arrays, over ``data``."""
     return NamedSharding(mesh, P("data"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Places an array on every device."""
     return NamedSharding(mesh, P())
 
 
 def path_name(path) -> str:
-    """``model/blocks/attention/q/kernel``: where an array is in a tree."""
+    """Returns where an array is in a tree, as ``model/layers/0/block/attention/q/kernel``."""
     return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")

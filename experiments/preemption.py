@@ -11,7 +11,7 @@ _moments = itertools.count(1)
 
 
 class PreemptedError(Exception):
-    """The scheduler asked the job to stop; everything up to now is saved."""
+    """Says that the scheduler asked the job to stop; everything up to now is saved."""
 
 
 def listen() -> None:
@@ -34,9 +34,9 @@ def listen() -> None:
 
 
 def requested() -> bool:
-    """Whether to save and stop now; all processes must ask equally often.
+    """Says whether to save and stop now; all processes must ask equally often.
 
     JAX lets the processes agree on a common moment by counting the questions, so the count belongs
-    to the whole program: one that started again with each run would pass the moment by.
+    to the whole program: a count that started again with each run would pass the moment by.
     """
     return multihost_utils.reached_preemption_sync_point(next(_moments))

@@ -12,7 +12,7 @@ PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
 
 @contextlib.contextmanager
 def stage(name: str, total: int, console: Console) -> Iterator[Callable[..., None]]:
-    """Shows ``name`` advancing to ``total``; call the yielded ``advance(note, steps=1)``."""
+    """Shows ``name`` advancing to ``total``; call the ``advance(note, steps=1)`` that it yields."""
     report = _bar if console.is_terminal else _lines
     with report(name, total, console) as advance:
         yield advance

@@ -1,4 +1,4 @@
-"""What a run leaves behind: ``run.json``, ``metrics.jsonl``, and files that are whole or absent."""
+"""The files a run leaves behind: ``run.json``, ``metrics.jsonl``, whole or absent."""
 
 import importlib.metadata
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
@@ -33,7 +33,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in ``path``, or None where there is no such file."""
+    """Returns the value in ``path``, or None where there is no such file."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -41,7 +41,7 @@ def read_json(path: Path) -> Any:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device and revision: what a figure must be quoted with."""
+    """Returns versions, device and revision, which a figure must be quoted with."""
     device = jax.devices()[0]
     return {
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -81,7 +81,7 @@ def open_run(folder: Path, config: dict[str, Any]) -> None:
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """One sentence for every field in which two nested dicts differ."""
+    """Returns one sentence for every field in which two nested dicts differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
         below = (differences(old.get(k), new.get(k), f"{name}.{k}" if name else k) for k in keys)
@@ -90,7 +90,7 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
 
 
 class Metrics:
-    """``metrics.jsonl``: one JSON object a line, in the order of steps.
+    """Writes ``metrics.jsonl``: one JSON object a line, in the order of steps.
 
     Lines of steps after ``resume_step`` are dropped on opening: they belong to work that
     was not saved and is about to be done again. With ``tensorboard`` the same numbers also go into
@@ -108,6 +108,7 @@ class Metrics:
         self._file = path.open("a", buffering=1)
 
     def write(self, *, step: int, **values: float) -> None:
+        """Writes one line."""
         self.last = {"step": step} | values
         self._file.write(json.dumps(self.last) + "\n")
         if self._events:
@@ -115,6 +116,7 @@ class Metrics:
                 self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Ends the files."""
         self._file.close()
         if self._events:
             self._events.close()

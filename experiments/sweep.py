@@ -6,6 +6,7 @@ trained one are evaluated on its checkpoint, each with its encoding in the place
 
 import contextlib
 import dataclasses
+import datetime
 import functools
 import traceback
 from pathlib import Path
@@ -17,8 +18,9 @@ from rich.console import Console
 
 from experiments.mesh import state_shardings
 from experiments.preemption import PreemptedError
-from experiments.record import open_run, read_json, write_json
-from experiments.train import Recipe, Task, initial_state, train
+from experiments.record import environment, open_run, read_json, write_json
+from experiments.train import DECAY, Recipe, Task, initial_state, train
+from posenc_jax import Transformer
 
 # What may change between two starts of the same run: it decides when, not what, is computed.
 _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard")
@@ -26,7 +28,13 @@ _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard")
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One training run. ``extensions`` are the schemes evaluated on its checkpoint."""
+    """One training run.
+
+    Attributes:
+      scheme: the scheme that is trained.
+      seed: the seed of its initial values and its batches.
+      extensions: the schemes that are evaluated on its checkpoint too.
+    """
 
     scheme: str
     seed: int
@@ -34,14 +42,19 @@ class Point:
 
     @property
     def name(self) -> str:
+        """The run's name on the terminal."""
         return f"{self.scheme}/seed{self.seed}"
 
 
 def points(names: list[str], extend: dict[str, str], seeds: int) -> list[Point]:
-    """Every trained scheme of ``names`` under every seed, seeds outermost.
+    """Returns every trained scheme of ``names`` under every seed, seeds outermost.
 
-    So that a comparison cut short has all schemes under fewer seeds, not fewer schemes. ``extend``
-    has the trained scheme of each one that extends another.
+    A comparison that is cut short thus has all schemes under fewer seeds, not fewer schemes.
+
+    Args:
+      names: the schemes to evaluate.
+      extend: the trained scheme of each scheme that extends another.
+      seeds: how many seeds.
     """
     if seeds < 1:
         raise ValueError(f"seeds={seeds} must be at least 1")
@@ -64,19 +77,27 @@ def points(names: list[str], extend: dict[str, str], seeds: int) -> list[Point]:
 
 
 class Sweep:
-    """Checked points, ready to run. A subclass says what a point is made of.
+    """Checked points, ready to run; a subclass says what a point is made of.
 
     Args:
-      points: what to run.
+      config: the whole config, for the report.
+      points: the points to run.
       recipe: how each is trained.
-      mesh: on which devices.
-      workdir: where everything goes; what is already there and finished is not done again.
-      console: where progress and tables go.
+      mesh: the devices.
+      workdir: the folder of everything; what is already there and finished is not done again.
+      console: the console that shows progress and tables.
     """
 
     def __init__(
-        self, points: list[Point], recipe: Recipe, mesh: Mesh, workdir: Path, console: Console
+        self,
+        config: dict[str, Any],
+        points: list[Point],
+        recipe: Recipe,
+        mesh: Mesh,
+        workdir: Path,
+        console: Console,
     ):
+        self.config = config
         self.points = points
         self.recipe = recipe
         self.mesh = mesh
@@ -84,23 +105,27 @@ class Sweep:
         self.console = console
 
     def task(self, scheme: str) -> Task:
-        """What a point of ``scheme`` is trained on."""
+        """Returns the task that a point of ``scheme`` is trained on."""
         raise NotImplementedError
 
     def describe_training(self, scheme: str) -> dict[str, Any]:
-        """All that decides what is trained, but for the recipe and the seed."""
+        """Returns all that decides what is trained, but for the recipe and the seed."""
         raise NotImplementedError
 
     def describe_evaluation(self, point: Point) -> dict[str, Any]:
-        """All that decides what ``evaluate`` finds in a trained model."""
+        """Returns all that decides what ``evaluate`` finds in a trained model."""
         raise NotImplementedError
 
-    def evaluate(self, point: Point, model) -> dict[str, Any]:
-        """What was found, as JSON."""
+    def evaluate(self, point: Point, model: Transformer) -> dict[str, Any]:
+        """Returns what is found in a trained model, as JSON takes it."""
         raise NotImplementedError
 
     def print_point(self, point: Point, evaluation: dict[str, Any]) -> None:
         """Prints what was found."""
+        raise NotImplementedError
+
+    def write_report(self, command: str) -> Path:
+        """Prints the tables of all finished points, writes their report and returns its path."""
         raise NotImplementedError
 
     def check(self) -> None:
@@ -111,7 +136,7 @@ class Sweep:
                 f"train.batch_size={self.recipe.batch_size} must be a multiple of {shards}: the "
                 "mesh's data axis times train.accumulate"
             )
-        for scheme in {point.scheme: None for point in self.points}:
+        for scheme in dict.fromkeys(point.scheme for point in self.points):
             init = functools.partial(initial_state, init=self.task(scheme).init, recipe=self.recipe)
             state_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
 
@@ -137,7 +162,7 @@ class Sweep:
         return failures
 
     def results(self) -> tuple[list[dict], list[dict], list[dict]]:
-        """Evaluations of all finished points, what training cost, and the failures.
+        """Returns evaluations of all finished points, what training cost, and the failures.
 
         Each cost has ``scheme``, and ``trained``, the scheme of its checkpoint.
         """
@@ -153,6 +178,15 @@ class Sweep:
                 del failure["traceback"]
                 failures.append(failure)
         return evaluations, training, failures
+
+    def about(self, command: str) -> dict[str, Any]:
+        """Returns what every report says of how its results came about."""
+        return environment() | {
+            "command": command,
+            "config": plain(self.config),
+            "date": datetime.date.today().isoformat(),
+            "decay": DECAY,
+        }
 
     def _folder(self, point) -> Path:
         return self.workdir / "runs" / point.scheme / f"seed{point.seed}"
@@ -204,8 +238,8 @@ class Sweep:
         return failure
 
 
-def plain(value):
-    """``value`` as JSON will give it back: tuples as lists."""
+def plain(value: Any) -> Any:
+    """Returns ``value`` as JSON will give it back, with tuples as lists."""
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}
     return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value

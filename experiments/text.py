@@ -12,19 +12,18 @@ from ml_collections import FrozenConfigDict
 from experiments.config import make_encoding
 from experiments.data import WindowIndex, train_batch
 from experiments.train import Recipe, State, initial_state
-from posenc_jax import Transformer, cross_entropy
+from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
-from posenc_jax.rotary import positions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Text:
-    """A ``Task``: a batch is int32 tokens ``[B, recipe.length + 1]``.
+    """A ``Task`` whose batches are int32 tokens ``[B, recipe.length + 1]``.
 
     Attributes:
       spec: keywords of ``make`` in ``encoding`` and of ``Transformer`` in ``model``.
       recipe: length and number of the windows.
-      windows: where they come from.
+      windows: the windows that batches are drawn from.
     """
 
     spec: FrozenConfigDict
@@ -49,34 +48,38 @@ class Text:
 
 
 def make_model(key, spec: FrozenConfigDict, length: int) -> Transformer:
+    """Builds the model of ``spec``, trained at ``length`` tokens."""
     encoding_key, model_key = jax.random.split(key)
     encoding = make_encoding(spec.encoding, spec.model, length, nnx.Rngs(encoding_key))
     return Transformer(encoding, **spec.model, rngs=nnx.Rngs(model_key))
 
 
 def text_state(key, spec: FrozenConfigDict, recipe: Recipe) -> State:
-    """What training starts from; it needs no corpus."""
+    """Returns the state that training starts from; it needs no corpus."""
     init = functools.partial(make_model, spec=spec, length=recipe.length)
     return initial_state(key, init, recipe)
 
 
-def mean_loss(model, tokens_BL, key):
+def mean_loss(model: Transformer, tokens_BL, key) -> jax.Array:
+    """Returns the mean of ``token_losses`` in a training step."""
     return token_losses(model, tokens_BL, key=key).mean()
 
 
-def token_losses(model, tokens_BL, encoding=None, key=None):
-    """Cross-entropy in nats of each token but the first, given those before it: ``[B, L - 1]``.
+def token_losses(model: Transformer, tokens_BL, key=None) -> jax.Array:
+    """Returns the cross-entropy of each token but the first, given those before it.
 
-    On a mesh with several devices along ``context`` each of them works on a part of every sequence.
+    The result is in nats, ``[B, L - 1]``. On a mesh with several devices along ``context`` each of
+    them works on a part of every sequence.
     """
     inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
-    places, index, written = positions.text(inputs_BT.shape[1]), None, None
+    # NumPy, so that the model knows while it is traced that they are consecutive.
+    places_1T, index, written = positions.text(inputs_BT.shape[1]), None, None
     devices = context_size()
     if devices > 1:
         order = zigzag(inputs_BT.shape[1], devices)
         index, written = order[None], np.argsort(order)
-        inputs_BT, targets_BT, places = (x[:, order] for x in (inputs_BT, targets_BT, places))
+        inputs_BT, targets_BT, places_1T = (x[:, order] for x in (inputs_BT, targets_BT, places_1T))
         inputs_BT = jax.lax.with_sharding_constraint(inputs_BT, PartitionSpec("data", "context"))
-    x_BTD = model.hidden(inputs_BT, places, encoding=encoding, key=key, index=index)
+    x_BTD = model.hidden(inputs_BT, places_1T, key=key, index=index)
     losses_BT = cross_entropy(x_BTD, model.embedding[...], targets_BT)
     return losses_BT if written is None else losses_BT[:, written]

@@ -3,13 +3,16 @@
 import dataclasses
 import functools
 import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from rich.console import Console
@@ -21,44 +24,74 @@ from experiments.progress import stage
 from experiments.record import Metrics
 from posenc_jax import Transformer
 
-State = dict[str, Any]  # {"model": Transformer, "opt_state": ..., "step": int32 scalar}
+# The rule in one sentence, for reports.
+DECAY = (
+    "Weight decay acts on the matrices of the decoder's blocks, which are the projections of "
+    "attention and of the feed-forward network, and on nothing else: on no embedding, norm or "
+    "bias, and on no parameter of an encoding."
+)
+
+_PROJECTIONS = re.compile(r"layers/\d+/block/(attention|mlp)/")
+
+
+@chex.dataclass(frozen=True)
+class State:
+    """Everything that a training step changes.
+
+    Attributes:
+      model: the model, with its encoding.
+      opt_state: the optimizer's state.
+      step: int32 scalar, how many steps are done.
+    """
+
+    model: Transformer
+    opt_state: optax.OptState
+    step: jax.Array
 
 
 class Task(Protocol):
-    """What is trained on what. ``experiments/text.py`` has the one for text."""
+    """A model and its batches, as the trainer wants them; ``text.py`` has the task for text."""
 
     def init(self, key) -> Transformer:
-        """The model at the start."""
+        """Returns the model at the start."""
 
     def batch(self, seed: int, step: int, process_index: int, process_count: int) -> Any:
-        """This process' rows of a batch, any pytree of NumPy arrays with the rows along axis 0.
+        """Returns this process' rows of a batch, a pytree of NumPy arrays with rows along axis 0.
 
-        A pure function: the step is all the state that a resumed run has. The global batch must
-        not depend on ``process_count``.
+        It is a pure function: the step is all the state that a resumed run has. The global batch
+        must not depend on ``process_count``.
         """
 
     def loss(self, model, batch, key) -> jax.Array:
-        """A scalar, the mean over the rows; ``key`` is fresh randomness for every step.
+        """Returns the mean loss of the rows; ``key`` is fresh randomness for every step.
 
-        The trainer adds what an encoding has as ``aux_loss``.
+        The trainer adds the encodings' own objectives, ``model.aux_loss``.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """Says how a model is trained.
+
+    Weight decay acts on the matrices of the decoder's blocks: the arrays of ``block.attention`` and
+    ``block.mlp`` with two axes, or three where ``scan`` stacks layers. It acts on nothing else: on
+    no embedding (of tokens or patches), norm or bias, and on no parameter of an encoding, wherever
+    that lies and whatever its shape. The rule is the same for every scheme, so no scheme's
+    parameters are held near zero while another's are free.
 
     Attributes:
       length: tokens of a training sequence.
       batch_size: sequences in a step, over all devices.
       steps: optimizer steps.
-      learning_rate: at its peak, after ``warmup_steps`` of linear growth; then a cosine down to a
-        tenth of it.
-      weight_decay: AdamW's, on matrices only.
+      learning_rate: its peak, after ``warmup_steps`` of linear growth; then a cosine leads down to
+        a tenth of it.
+      warmup_steps: steps until the learning rate is at its peak.
+      weight_decay: AdamW's weight decay, under the rule above.
       beta2: AdamW's second decay.
       clip_norm: largest global norm of the gradient.
-      accumulate: micro-batches a step is computed in, for memory.
-      log_every, checkpoint_every: in steps. The last step does both.
+      accumulate: micro-batches that a step is computed in, to save memory.
+      log_every: steps from one line of ``metrics.jsonl`` to the next; the last step has one too.
+      checkpoint_every: steps from one checkpoint to the next; the last step has one too.
       tensorboard: also write TensorBoard event files; needs ``posenc_jax[tensorboard]``.
     """
 
@@ -85,46 +118,54 @@ class Recipe:
             )
 
     def schedule(self) -> optax.Schedule:
+        """Returns the learning rate by step."""
         warmup = min(self.warmup_steps, self.steps - 1)
         return optax.warmup_cosine_decay_schedule(
             0.0, self.learning_rate, warmup, self.steps, self.learning_rate / 10
         )
 
     def optimizer(self) -> optax.GradientTransformation:
+        """Returns AdamW behind a clipped gradient."""
         return optax.chain(
             optax.clip_by_global_norm(self.clip_norm),
             optax.adamw(
-                self.schedule(), b2=self.beta2, weight_decay=self.weight_decay, mask=_matrices
+                self.schedule(), b2=self.beta2, weight_decay=self.weight_decay, mask=decays
             ),
         )
 
 
-def _matrices(model):
-    return jax.tree_util.tree_map_with_path(lambda p, _: path_name(p).endswith("kernel"), model)
+def decays(model: Transformer) -> Any:
+    """Says of each parameter of ``model`` whether weight decay acts on it, see ``Recipe``."""
+    axes = 3 if model.scan else 2
+
+    def decays_one(path, parameter):
+        return bool(_PROJECTIONS.match(path_name(path))) and parameter.ndim == axes
+
+    return jax.tree_util.tree_map_with_path(decays_one, model)
 
 
 def initial_state(key, init: Callable[[Any], Transformer], recipe: Recipe) -> State:
-    """What training starts from; ``init`` is a task's."""
+    """Returns the state that training starts from; ``init`` is a task's."""
     model = init(key)
     opt_state = recipe.optimizer().init(model)
-    return {"model": model, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32)}
+    return State(model=model, opt_state=opt_state, step=jnp.zeros((), jnp.int32))
 
 
 def train_step(
     state: State, batch, key, *, loss: Callable[..., jax.Array], recipe: Recipe
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One optimizer step on ``batch``; ``loss`` is a task's.
+    """Takes one optimizer step on ``batch``; ``loss`` is a task's.
 
-    ``key`` is the run's; the step number makes it this step's. The loss reported is the task's,
-    without what a scheme adds of its own.
+    ``key`` is the run's; the step number makes it this step's. The loss that is returned is the
+    task's, without what a scheme adds of its own.
     """
-    model, key = state["model"], jax.random.fold_in(key, state["step"])
+    model, key = state.model, jax.random.fold_in(key, state.step)
 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def gradient_of(model, batch, key):
         task_key, aux_key = jax.random.split(key)
         value = loss(model, batch, task_key)
-        return value + model.layers.aux_loss(aux_key), value
+        return value + model.aux_loss(aux_key), value
 
     def value_and_gradient(batch, key):
         (_, value), gradient = gradient_of(model, batch, key)
@@ -142,12 +183,9 @@ def train_step(
         total, _ = jax.lax.scan(add, zero, (parts, jax.random.split(key, recipe.accumulate)))
         value, gradient = jax.tree.map(lambda x: x / recipe.accumulate, total)
 
-    updates, opt_state = recipe.optimizer().update(gradient, state["opt_state"], model)
-    new_state = {
-        "model": optax.apply_updates(model, updates),
-        "opt_state": opt_state,
-        "step": state["step"] + 1,
-    }
+    updates, opt_state = recipe.optimizer().update(gradient, state.opt_state, model)
+    new_model = optax.apply_updates(model, updates)
+    new_state = State(model=new_model, opt_state=opt_state, step=state.step + 1)
     return new_state, {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
 
 
@@ -167,9 +205,10 @@ def train(
       The model and a summary: steps, tokens, seconds, final loss, number of parameters.
 
     Raises:
-      FloatingPointError: the loss or the gradient is not finite; the last checkpoint is from
-        before it.
+      FloatingPointError: the loss, the gradient or a state that was about to be saved is not
+        finite; every checkpoint is finite.
       PreemptedError: the scheduler asked to stop; a checkpoint of this very step is saved.
+      ValueError: the checkpoint holds another state than the one that is trained here.
     """
     init = functools.partial(initial_state, jax.random.key(seed), task.init, recipe)
     abstract = jax.eval_shape(init)
@@ -193,17 +232,19 @@ def train(
             metrics.close()
     finally:
         checkpoints.close()
-    return state["model"], {
+    return state.model, {
         "steps": recipe.steps,
         "tokens": recipe.steps * recipe.batch_size * recipe.length,
         "seconds": metrics.last["seconds"],
         "final_loss": metrics.last["loss"],
-        "parameters": sum(p.size for p in jax.tree.leaves(state["model"])),
+        "parameters": sum(p.size for p in jax.tree.leaves(state.model)),
     }
 
 
 @dataclasses.dataclass
 class _Loop:
+    """Runs the steps of one training, and records and saves on the way."""
+
     task: Task
     recipe: Recipe
     mesh: Mesh
@@ -234,7 +275,7 @@ class _Loop:
             if stop or step == recipe.steps or step % recipe.checkpoint_every == 0:
                 self._record(*pending, clock, advance, is_saved=True)
                 pending = None
-                self.checkpoints.save(step, state)
+                self._save(step, state)
             if stop:
                 raise preemption.PreemptedError(f"asked to stop at step {step}: saved, run again")
         return state
@@ -244,14 +285,35 @@ class _Loop:
         place = functools.partial(jax.make_array_from_process_local_data, batch_sharding(self.mesh))
         return jax.tree.map(place, rows)
 
+    def _save(self, step, state):
+        """Saves the state after ``step``, unless it is not finite.
+
+        The loss of the step says nothing about that: it is of the parameters before the update.
+        """
+        largest = jax.tree.map(np.asarray, _largest(state))
+        try:
+            chex.assert_tree_all_finite(largest)
+        except AssertionError:
+            bad = [name for name, value in largest.items() if not np.isfinite(value)]
+            raise FloatingPointError(
+                f"after step {step} {bad[0]} is not finite ({len(bad)} of {len(largest)} arrays); "
+                f"the state was not saved, {self._last_good()}"
+            ) from None
+        self.checkpoints.save(step, state)
+
+    def _last_good(self) -> str:
+        saved = self.checkpoints.latest_step()
+        which = f"is of step {saved}" if saved else "does not exist yet"
+        return (
+            f"the last good checkpoint {which}; try a smaller train.learning_rate or "
+            "train.clip_norm"
+        )
+
     def _record(self, step, numbers, clock, advance, is_saved=False):
         loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            saved = self.checkpoints.latest_step()
             raise FloatingPointError(
-                f"loss {loss}, gradient norm {gradient_norm} at step {step}; the last good "
-                + (f"checkpoint is of step {saved}" if saved else "checkpoint: none yet")
-                + "; try a smaller train.learning_rate or train.clip_norm"
+                f"loss {loss}, gradient norm {gradient_norm} at step {step}; {self._last_good()}"
             )
         speed = clock.steps_per_second(step) * self.recipe.batch_size * self.recipe.length
         # A saved step is always logged, so that a resumed run knows its time and its loss.
@@ -267,15 +329,23 @@ class _Loop:
         advance(f"loss {loss:.3f}  {speed / 1e3:.0f}k tok/s")
 
 
+@jax.jit
+def _largest(state) -> dict[str, jax.Array]:
+    """Returns the largest absolute value of each array; NaN where there is one."""
+    arrays = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {path_name(path): jnp.abs(array).max() for path, array in arrays}
+
+
 class _Clock:
-    """Seconds spent on the steps of a run, those of earlier starts included."""
+    """Counts the seconds spent on the steps of a run, those of earlier starts included."""
 
     def __init__(self, first: int, seconds_before: float):
         self._first, self._before, self._start = first, seconds_before, time.monotonic()
 
     def seconds(self) -> float:
+        """Returns the seconds of all starts."""
         return self._before + time.monotonic() - self._start
 
     def steps_per_second(self, step: int) -> float:
-        """Speed since this start."""
+        """Returns the speed since this start."""
         return (step - self._first) / (time.monotonic() - self._start)

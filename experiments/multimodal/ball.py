@@ -1,8 +1,8 @@
 """The world of the story experiment: a ball on a smooth path, clips of it, and how they run."""
 
-import dataclasses
 from collections.abc import Callable
 
+import chex
 import numpy as np
 
 REACH = 0.25  # how far the ball goes from the middle along an axis, in widths of a frame
@@ -11,14 +11,17 @@ OSCILLATIONS = 3  # along each axis
 RADIUS = 1.5  # of the ball, in pixels
 
 
-@dataclasses.dataclass(frozen=True)
+@chex.dataclass(frozen=True)
 class Clips:
-    """Clips of a ball, each on a path of its own. Places are from the middle, in frame widths.
+    """Clips of a ball, each on a path of its own.
+
+    They are a pytree of arrays with the clips along axis 0. Places count from the middle of the
+    world, in frame widths.
 
     Attributes:
-      waves: what paths are the sum of, ``[N, 2, OSCILLATIONS, 3]``: size, radians a unit of time,
-        and phase, along x and y.
-      times: of the frames, ``[N, F]``.
+      waves: the oscillations that a path is the sum of, ``[N, 2, OSCILLATIONS, 3]``: size, radians
+        a unit of time, and phase, along x and y.
+      times: times of the frames, ``[N, F]``.
       asked: times of the questions, ``[N, Q]``.
       cameras: the middle of each frame, ``[N, F, 2]``.
     """
@@ -30,7 +33,7 @@ class Clips:
 
     @classmethod
     def draw(cls, rng, times, questions: int, view: float) -> "Clips":
-        """Random paths, questions and cameras for clips at ``times``."""
+        """Draws random paths, questions and cameras for clips at ``times``."""
         count, frames = times.shape
         each = (count, 2, OSCILLATIONS)
         size = REACH * rng.dirichlet(np.ones(OSCILLATIONS), each[:2])
@@ -38,19 +41,21 @@ class Clips:
         waves = np.stack([size, speed, rng.uniform(0, 2 * np.pi, each)], axis=-1)
         low, high = times.min(axis=1, keepdims=True), times.max(axis=1, keepdims=True)
         asked = rng.uniform(low, high, (count, questions))
-        return cls(waves, times, asked, film(rng, view, count, frames))
+        cameras = film(rng, view, count, frames)
+        return cls(waves=waves, times=times, asked=asked, cameras=cameras)
 
     def places(self, times) -> np.ndarray:
-        """Where the ball is at ``times`` ``[N, T]``: ``[N, T, 2]``."""
+        """Returns where the ball is at ``times`` ``[N, T]``, as ``[N, T, 2]``."""
         size, speed, phase = np.moveaxis(self.waves[:, None], -1, 0)
         return (size * np.sin(speed * times[:, :, None, None] + phase)).sum(axis=-1)
 
     @property
     def answers(self) -> np.ndarray:
+        """Where the ball is at the times of the questions, ``[N, Q, 2]``."""
         return self.places(self.asked)
 
     def straight(self) -> np.ndarray:
-        """Answers on straight lines between the true places at the times of the frames."""
+        """Returns answers on straight lines between the true places at the times of the frames."""
         known, answers = self.places(self.times), np.empty((*self.asked.shape, 2))
         for row, (times, asked) in enumerate(zip(self.times, self.asked, strict=True)):
             order = np.argsort(times)
@@ -59,7 +64,7 @@ class Clips:
         return answers
 
     def frames(self, side: int) -> np.ndarray:
-        """Pictures from 0 to 1, ``[N, F, side, side]``."""
+        """Returns pictures from 0 to 1, ``[N, F, side, side]``."""
         centre_NF2 = side * (self.places(self.times) - self.cameras + 0.5) - 0.5
         away = np.arange(side) - centre_NF2[..., None]
         x, y = np.moveaxis(np.exp(-0.5 * (away / RADIUS) ** 2), 2, 0)
@@ -67,39 +72,41 @@ class Clips:
 
 
 def film(rng, view: float, count: int, frames: int) -> np.ndarray:
-    """Cameras ``[count, frames, 2]`` that go straight from one random place to another."""
+    """Returns cameras ``[count, frames, 2]`` that go straight from one random place to another."""
     first, last = rng.uniform(-view, view, (2, count, 1, 2))
     return first + (last - first) * np.linspace(0, 1, frames)[:, None]
 
 
-# How clips run. Each is given a generator, the slowest and the fastest pace, and how many clips of
-# how many frames: times [count, frames], the least of them, or the first, 0.
+# The ways in which clips run. Each function takes a generator, the slowest and the fastest pace, a
+# count of clips and of frames; it returns times [count, frames], the least or the first of them 0.
 
 
 def steady(rng, paces, count: int, frames: int) -> np.ndarray:
+    """Runs every clip at a pace of its own."""
     return rng.uniform(*paces, (count, 1)) * np.arange(frames)
 
 
-def uneven(rng, paces, count, frames):
-    """Every step has a pace of its own."""
+def uneven(rng, paces, count: int, frames: int) -> np.ndarray:
+    """Takes every step at a pace of its own."""
     steps = rng.uniform(*paces, (count, frames - 1))
     return np.pad(np.cumsum(steps, axis=1), ((0, 0), (1, 0)))
 
 
-def pause(rng, paces, count, frames):
-    """The middle third stands still."""
+def pause(rng, paces, count: int, frames: int) -> np.ndarray:
+    """Stands still for the middle third."""
     moving = np.arange(1, frames)
     moves = (moving < frames / 3) | (moving >= 2 * frames / 3)
     pace = steady(rng, paces, count, 2)[:, 1:]
     return pace * np.concatenate([[0], np.cumsum(moves)])
 
 
-def reverse(rng, paces, count, frames):
+def reverse(rng, paces, count: int, frames: int) -> np.ndarray:
+    """Runs backwards."""
     return steady(rng, paces, count, frames)[:, ::-1]
 
 
-def random(rng, paces, count, frames):
-    """As ``uneven``, and one step in four is backwards, one in eight a pause."""
+def random(rng, paces, count: int, frames: int) -> np.ndarray:
+    """Runs as ``uneven``, with one step in four backwards and one in eight a pause."""
     steps = np.diff(uneven(rng, paces, count, frames), axis=1)
     chance = rng.uniform(0, 1, steps.shape)
     steps = np.where(chance < 0.25, -steps, np.where(chance < 0.375, 0, steps))

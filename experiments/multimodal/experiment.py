@@ -1,4 +1,4 @@
-"""What all multimodal experiments share: their points, their records and their report.
+"""The parts that all multimodal experiments share: points, records and report.
 
 An experiment is one module with a subclass of ``Experiment``, one config, and one line in
 ``launch.py``. The subclass says
@@ -12,18 +12,17 @@ An experiment is one module with a subclass of ``Experiment``, one config, and o
     maps(scheme, model)      ``Map``s of attention over a grid, for the report
 
 and the config has ``schemes``, a comma-separated choice of ``variants``. A variant has the keywords
-of ``make`` in ``encoding``, and beside it whatever else the experiment reads of it: which
-positions, whether there are ruler tokens. One with ``of`` is not trained but evaluated on the
+of ``make`` in ``encoding``, and beside it whatever else the experiment reads of it: its positions,
+say, or whether there are ruler tokens. A variant with ``of`` is not trained but evaluated on the
 checkpoint of that scheme, its encoding in the place of the trained one.
 """
 
 import dataclasses
-import datetime
 import difflib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -35,25 +34,23 @@ from experiments import sweep
 from experiments.batches import in_batches
 from experiments.config import make_encoding
 from experiments.mesh import make_mesh, replicated
-from experiments.multimodal import report
-from experiments.multimodal.study import Map, Panel, Result, Study
 from experiments.progress import stage
-from experiments.record import environment
-from experiments.sweep import Sweep, plain
+from experiments.report import panel_report
+from experiments.report.panels import Map, Panel, PanelStudy, Result
+from experiments.sweep import Sweep
 from experiments.train import Recipe
-from posenc_jax import Layers
+from posenc_jax import Encoding, Layers, Transformer
+
+Model = TypeVar("Model", bound=Transformer)
 
 
 class Drawn:
-    """A ``Task`` whose batches are drawn at random: says ``init``, ``draw`` and ``loss``."""
+    """A ``Task`` of batches drawn at random; a subclass has ``init``, ``draw`` and ``loss``."""
 
     batch_size: int
 
     def draw(self, rng: np.random.Generator, count: int) -> Any:
-        """``count`` examples: a pytree of arrays with the examples along axis 0.
-
-        Positions that differ from example to example come as ``[B, A, T]``, for ``loss`` to turn.
-        """
+        """Returns ``count`` examples, a pytree of arrays with the examples along axis 0."""
         raise NotImplementedError
 
     def batch(self, seed, step, process_index, process_count):
@@ -68,13 +65,15 @@ class Experiment(Sweep):
     Args:
       config: ``experiment``, ``schemes``, ``variants``, ``seeds``, ``mesh``, ``model``, ``task``,
         ``train`` and ``eval``; see ``configs/images.py``.
-      workdir: where everything goes; what is already there and finished is not done again.
-      console: where progress and tables go.
+      workdir: the folder of everything; what is already there and finished is not done again.
+      console: the console that shows progress and tables.
 
-    Attributes set by ``load``:
-      length: tokens of a training sequence.
-      panels: what is measured.
-      data: what must be the same for two runs to be compared, such as a digest.
+    Attributes:
+      title, summary: for the report.
+      axes: names of the position axes.
+      length: tokens of a training sequence, set by ``load``.
+      panels: what is measured, set by ``load``.
+      data: what must be the same for two runs to be compared, such as a digest, set by ``load``.
 
     Raises:
       ValueError: anything in the config that cannot work is found here, before any training.
@@ -88,32 +87,37 @@ class Experiment(Sweep):
     data: dict[str, Any]
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        self.config = config.to_dict()
+        self.config = config.to_dict()  # for the methods that come next
         schemes = [name.strip() for name in config.schemes.split(",")]
         extend = {n: v["of"] for n in schemes if (v := self.variant(n)).get("of")}
         points = sweep.points(schemes, extend, config.seeds)
         self.load()
         recipe = Recipe(length=self.length, **config.train)
-        super().__init__(points, recipe, make_mesh(config.mesh), workdir, console)
+        mesh = make_mesh(config.mesh)
+        super().__init__(self.config, points, recipe, mesh, workdir, console)
         self.check()
         for name in extend:
             self.encoding(name, None)
 
     def load(self) -> None:
+        """Reads the config, and sets ``length``, ``panels``, ``data`` and ``summary``."""
         raise NotImplementedError
 
-    def measure(self, scheme: str, model) -> Iterator[Result]:
+    def measure(self, scheme: str, model: Transformer) -> Iterator[Result]:
+        """Yields one result for every x of every panel."""
         raise NotImplementedError
 
     def pictures(self) -> dict[str, np.ndarray]:
-        """Grey ``[height, width]`` or colour ``[height, width, 3]``, from 0 to 1."""
+        """Returns pictures by caption, ``[height, width]`` or ``[height, width, 3]``, 0 to 1."""
         return {}
 
-    def maps(self, scheme: str, model) -> list[Map]:
+    def maps(self, scheme: str, model: Transformer) -> Iterable[Map]:
+        """Returns maps of attention over a grid."""
         del scheme, model
         return []
 
     def variant(self, scheme: str) -> dict[str, Any]:
+        """Returns the variant called ``scheme``."""
         variants = self.config["variants"]
         if scheme not in variants:
             near = difflib.get_close_matches(scheme, variants, n=1)
@@ -124,21 +128,22 @@ class Experiment(Sweep):
             )
         return variants[scheme]
 
-    def encoding(self, scheme: str, rngs: nnx.Rngs | None):
+    def encoding(self, scheme: str, rngs: nnx.Rngs | None) -> Encoding | Layers:
+        """Builds the encoding of a variant."""
         encoding = self.variant(scheme)["encoding"]
         return make_encoding(encoding, self.config["model"], self.length, rngs)
 
-    def make_model(self, kind: type, scheme: str, key, **sizes):
-        """``kind``, ``Decoder`` or ``ViT``, over the scheme's encoding."""
+    def make_model(self, kind: type[Model], scheme: str, key, **sizes) -> Model:
+        """Builds a ``Decoder`` or ``ViT``, as ``kind`` says, over the scheme's encoding."""
         encoding_key, model_key = jax.random.split(key)
         encoding = self.encoding(scheme, nnx.Rngs(encoding_key))
         return kind(encoding, **self.config["model"], **sizes, rngs=nnx.Rngs(model_key))
 
     def predict(self, function, model, rows: Any) -> Any:
-        """``function(model, batch)`` of all ``rows``, ``config.eval.batch`` at a time.
+        """Returns ``function(model, batch)`` for all ``rows``, ``config.eval.batch`` at a time.
 
-        ``function`` gives a pytree with a result for each row, and is compiled once for each shape
-        if it is the same object every time.
+        ``function`` returns a pytree with a result for each row, and is compiled once for each
+        shape if it is the same object every time.
         """
         shards = self.mesh.shape["data"]
         size = -(-self.config["eval"]["batch"] // shards) * shards
@@ -161,7 +166,7 @@ class Experiment(Sweep):
         with stage(f"{point.name}  evaluate", total, self.console) as advance:
             for scheme in schemes:
                 if scheme != point.scheme:
-                    model = _with_encoding(model, self.encoding(scheme, None))
+                    model = model.under(self.encoding(scheme, None))
                 where = {"scheme": scheme, "seed": point.seed}
                 for result in self.measure(scheme, model):
                     records.append(where | dataclasses.asdict(result))
@@ -184,29 +189,15 @@ class Experiment(Sweep):
                     highlight=False,
                 )
 
-    def write_report(self, command: str) -> Path:
-        """Prints the tables of all finished points, writes their report and returns its path."""
+    def write_report(self, command):
         evaluations, training, failures = self.results()
         records, maps = (
             [each for found in evaluations for each in found[key]] for key in ("records", "maps")
         )
-        about = environment() | {
-            "title": self.title,
-            "summary": self.summary,
-            "axes": self.axes,
-            "data": self.data,
-            "command": command,
-            "config": plain(self.config),
-            "date": datetime.date.today().isoformat(),
-        }
-        study = Study(records, maps, training, failures, self.panels, about)
+        about = self.about(command)
+        about |= {key: getattr(self, key) for key in ("title", "summary", "axes", "data")}
+        study = PanelStudy(records, training, failures, about, maps, self.panels)
         schemes = dict.fromkeys(r["scheme"] for r in records)
         encodings = {name: self.encoding(name, nnx.Rngs(0)) for name in schemes}
-        report.print_tables(study, self.console)
-        return report.write(self.workdir, study, self.pictures(), encodings)
-
-
-def _with_encoding(model, encoding):
-    model = jax.tree.map(lambda p: p, model)  # a module of its own
-    model.layers = Layers.of(encoding)
-    return model
+        panel_report.print_tables(study, self.console)
+        return panel_report.write(self.workdir, study, self.pictures(), encodings)

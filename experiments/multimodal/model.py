@@ -1,17 +1,18 @@
-"""The decoder with patches among its tokens, and a small ViT: other embeddings, the same blocks."""
+"""A decoder with patches among its tokens, and a small ViT, both made of the same blocks."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax import Tokens, Transformer, logits
+from posenc_jax import Transformer
+from posenc_jax.attention.dense import dense, products
 
 
 class Decoder(Transformer):
-    """The decoder, over tokens and patches mixed in one sequence.
+    """A decoder of tokens and patches mixed in one sequence.
 
-    Its ``inputs`` are a dict: ``tokens`` int ``[B, T]``, ``patches`` float ``[B, T, patch_dim]``
+    The ``inputs`` are a dict: ``tokens`` int ``[B, T]``, ``patches`` float ``[B, T, patch_dim]``
     (patches of images, or frames) and ``is_patch`` bool ``[B, T]``, which says what each place is.
 
     Args:
@@ -38,7 +39,7 @@ class ViT(Transformer):
 
     Args:
       patch_dim: numbers in a patch.
-      num_classes: of the readout.
+      num_classes: how many classes the readout tells apart.
       encoding, rngs, **sizes: as in ``Transformer``.
     """
 
@@ -51,13 +52,13 @@ class ViT(Transformer):
         return self.from_patch(inputs)
 
     def __call__(self, inputs, positions, segment_ids=None, **options):
-        """float32 logits ``[B, num_classes]``; see ``hidden`` for the arguments."""
+        """Returns float32 logits ``[B, num_classes]``; see ``hidden`` for the arguments."""
         x_BTD = self.hidden(inputs, positions, segment_ids, **options)
         return self.unembed(x_BTD.max(axis=1, keepdims=True))[:, 0]
 
 
 def patches(images, patch: int):
-    """Images ``[B, height, width]``, or with channels, as ``[B, rows * columns, patch_dim]``.
+    """Cuts images ``[B, height, width(, channels)]`` into ``[B, rows * columns, patch_dim]``.
 
     Raises:
       ValueError: a side is no multiple of ``patch``.
@@ -74,36 +75,40 @@ def patches(images, patch: int):
 
 
 def grid(rows: int, columns: int) -> np.ndarray:
-    """Positions of the patches of an image, row and column: int32 ``[2, 1, T]``."""
-    return np.indices((rows, columns), np.int32).reshape(2, 1, -1)
+    """Returns the row and the column of each patch of an image: int32 ``[1, T, 2]``."""
+    return np.stack(np.indices((rows, columns), np.int32), axis=-1).reshape(1, -1, 2)
 
 
-def attention_weights(model, inputs, positions):
-    """What every query of every layer reads, for looking at: float32 ``[layers, B, H, T, S]``.
+def attention_weights(model: Transformer, inputs, positions) -> jax.Array:
+    """Returns what every query of every layer reads: float32 ``[layers, B, H, T, S]``."""
+    weights: list[jax.Array] = []
 
-    Of models with one encoding for all layers, and no window.
-    """
-    (encoding,) = model.layers.distinct
-    placed = encoding.place(positions)
-    x_BTD = encoding.embed(model.embed(inputs), placed)
-    tokens, T = Tokens.of(encoding, placed), x_BTD.shape[1]
-    weights = []
-    for layer in range(model.num_layers):
-        block, own = jax.tree.map(
-            lambda p, layer=layer: p[layer],
-            (model.blocks, encoding if encoding.per_layer else None),
-        )
-        own = own or encoding
-        normalised = block.normalise(x_BTD, tokens)
-        q_BTHC, k_BTKC = (
-            project(normalised).reshape(*x_BTD.shape[:2], -1, block.attention.head_dim)
-            for project in (block.attention.q, block.attention.k)
-        )
-        logits_BHTS = logits(own, q_BTHC, k_BTKC, tokens.read(own, normalised))
-        seen = np.tri(T, dtype=bool) if model.causal else np.ones((T, T), bool)
-        weights.append(jax.nn.softmax(logits_BHTS, where=seen[None, None]))
-        x_BTD, _ = block(x_BTD, own, tokens, causal=model.causal)
+    def watched(encoding, tile, v_BSKC, rule):
+        logits_BHTS = encoding.score(products(tile.q, tile.k) * tile.scale, tile)
+        seen = rule.visible(tile.q_tokens, tile.k_tokens)
+        weights.append(jax.nn.softmax(logits_BHTS, where=seen))
+        return dense(encoding, tile, v_BSKC, rule)
+
+    model = _written_out(model)
+    model.implementation = watched
+    model.hidden(inputs, positions)
     return jnp.stack(weights)
+
+
+def _written_out(model):
+    """Returns the model with each layer by itself, neither scanned nor computed twice."""
+    turns = model.num_layers // len(model.layers) if model.scan else 1
+    model = jax.tree.map(lambda p: p, model)  # a module of its own
+    if model.scan:
+        model.layers = nnx.List(
+            [
+                jax.tree.map(lambda p, turn=turn: p[turn], layer)
+                for turn in range(turns)
+                for layer in model.layers
+            ]
+        )
+    model.scan = model.remat = False
+    return model
 
 
 def _linear(d_in, d_out, dtype, rngs):

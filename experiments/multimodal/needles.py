@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What videos are made of.
+    """The digits and clips that videos are made of.
 
     Attributes:
       digits: uint8 ``[N, patch, patch]``.
@@ -40,7 +40,7 @@ class Source:
 def draw(
     source: Source, rng: np.random.Generator, count: int, frames: int, gaps, first: int = 0
 ) -> dict:
-    """``count`` videos with two cards of different digits, ``gaps`` ``[count]`` frames apart.
+    """Draws ``count`` videos with two cards of different digits, ``gaps`` ``[count]`` frames apart.
 
     The later card is in frame ``first`` or after it.
 
@@ -85,7 +85,7 @@ def draw(
 
 
 def _played(clips, rng, count, frames) -> np.ndarray:
-    """Clips from a random frame on, back and forth if they are too short."""
+    """Plays clips from a random frame on, back and forth if they are too short."""
     which = rng.integers(0, len(clips), count)
     starts = rng.integers(0, 1 << 30, count)
     return np.stack(
@@ -97,12 +97,12 @@ def _played(clips, rng, count, frames) -> np.ndarray:
 
 
 def _there_and_back(steps, count: int):
-    """0, 1, ..., count - 1, count - 2, ..., 0, 1, ... at ``steps``."""
+    """Returns, of 0, 1, ..., count - 1, count - 2, ..., 0, 1, ..., the numbers at ``steps``."""
     return count - 1 - abs(steps % max(2 * count - 2, 1) - (count - 1))
 
 
 def shrink(images, side: int) -> np.ndarray:
-    """uint8 ``[N, side, side]``, each pixel the mean of a square of them."""
+    """Returns uint8 ``[N, side, side]``, each pixel the mean of a square of the images' pixels."""
     count, own = images.shape[:2]
     if side < 3 or own % side:
         raise ValueError(
@@ -120,10 +120,10 @@ BACKGROUNDS = {
 
 
 def load_clips(name: str, side: int) -> list[np.ndarray]:
-    """Grey clips, each uint8 ``[n, side, side]``; see ``Setting``.
+    """Returns grey clips, each uint8 ``[n, side, side]``; see ``Setting`` of the video experiment.
 
     Raises:
-      ValueError: no such background, or it is not installed.
+      ValueError: the background is unknown, or not installed.
     """
     if name == "noise":
         rng = np.random.Generator(np.random.Philox(key=np.uint64(0)))

@@ -28,9 +28,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from experiments.multimodal.experiment import Drawn, Experiment
 from experiments.multimodal.model import Decoder, attention_weights, patches
-from experiments.multimodal.study import Map, Panel, Result
-from posenc_jax.rotary import positions
-from posenc_jax.rotary.positions import Text, Vision
+from experiments.report.panels import Map, Panel, Result
+from posenc_jax import positions
+from posenc_jax.positions import Text, Vision
 
 # Rows down and columns to the right, from the neighbour to the cell that is asked.
 NEIGHBOURS = {"1 left": (0, 1), "2 left": (0, 2), "1 up": (1, 0), "2 up": (2, 0)}
@@ -40,7 +40,7 @@ ORANGE, BLUE = (0.84, 0.37, 0.0), (0.0, 0.45, 0.7)
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is trained on.
+    """Says what is trained on.
 
     Attributes:
       data: "mdi" (the Material Design Icons of ``fonticon-materialdesignicons7``) or "dejavu" (the
@@ -60,13 +60,13 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """How to evaluate.
+    """Says what is evaluated on.
 
     Attributes:
       screens: rows and columns of the tested screens, those of training first. The desktop is as
         large as the largest side.
-      count: of screens of each size.
-      batch: in one forward pass.
+      count: screens of each size.
+      batch: screens in one forward pass.
     """
 
     screens: tuple[tuple[int, int], ...] = ((8, 8), (8, 16), (16, 8), (16, 16))
@@ -75,6 +75,8 @@ class Trials:
 
 
 class Pointing(Experiment):
+    """Asks every cell of a screen for its neighbours and its place."""
+
     title = "Pointing at icons on screens larger than those trained on"
     axes = ("time", "row", "column")
 
@@ -106,13 +108,17 @@ class Pointing(Experiment):
         return Screens(self, scheme, self.recipe.batch_size)
 
     def draw(self, rng, count: int, screen: tuple[int, int]) -> dict[str, np.ndarray]:
-        """``count`` screens: numbers of ``icons``, int32 ``[B, rows, columns]``, and where their
-        ``corner`` is, ``[B]``: the number of the first row, and column, on the desktop."""
+        """Returns ``count`` screens, drawn at random.
+
+        They are the numbers of their ``icons``, int32 ``[B, rows, columns]``, and of their first
+        row and column on the desktop, ``corner`` ``[B]``.
+        """
         icons = rng.integers(0, len(self.icons), (count, *screen))
         corner = rng.integers(0, self.desktop - max(screen) + 1, count)
         return {"icons": icons.astype(np.int32), "corner": corner.astype(np.int32)}
 
     def tests(self, screen) -> dict[str, np.ndarray]:
+        """Returns the tested screens of one size, the same every time."""
         words = np.random.Philox(key=np.array(screen, np.uint64))
         return self.draw(np.random.Generator(words), self.trials.count, screen)
 
@@ -130,12 +136,12 @@ class Pointing(Experiment):
                 yield Result(name, x, "accuracy", float(each.mean()), chance[name])
 
     def predictions(self, scheme, model, batch):
-        """The likeliest answers, int ``[B, rows, columns]`` by question; see ``targets``."""
+        """Returns the likeliest answers, int ``[B, rows, columns]`` by question."""
         logits = self.logits(scheme, model, batch)
         return {name: jnp.argmax(each, axis=-1) for name, each in logits.items()}
 
     def logits(self, scheme, model, batch, key=None):
-        """Of every answer of every cell that has a right one, by question."""
+        """Returns logits of the answers of every cell that has a right one, by question."""
         inputs, places = self.sequence(scheme, batch)
         B, rows, columns = batch["icons"].shape
         of_cells = model(inputs, places, key=key)[:, -rows * columns :]
@@ -145,15 +151,15 @@ class Pointing(Experiment):
         return found | {n: found[n][:, down:, across:] for n, (down, across) in NEIGHBOURS.items()}
 
     def answers(self) -> dict[str, int]:
-        """How many there are to each question; together they are the vocabulary.
+        """Returns how many answers each question has; together they are the vocabulary.
 
-        Those to "row" are the numbers of the desktop, as the decoder reads them too.
+        The answers to "row" are the numbers of the desktop, as the decoder reads them too.
         """
         sides = {"row": self.desktop, "column": self.desktop}
         return sides | dict.fromkeys(NEIGHBOURS, len(self.icons))
 
     def place(self, scheme, screen) -> tuple[Vision, np.ndarray]:
-        """A screen with the variant's rulers, and positions of the corner's number and of it."""
+        """Returns a screen with the variant's rulers, and the positions of all tokens."""
         variant = self.variant(scheme)
         name, vision = variant["positions"], Vision(1, screen[0], screen[1], ruler=variant["ruler"])
         if name not in BUILDERS:
@@ -161,7 +167,7 @@ class Pointing(Experiment):
         return vision, getattr(positions, name)([Text(1), vision]).positions
 
     def sequence(self, scheme, batch):
-        """What the decoder reads, numbers and then cells, and the positions."""
+        """Returns what the decoder reads, numbers and then cells, and the positions."""
         B, *screen = batch["icons"].shape
         vision, places = self.place(scheme, screen)
         numbers = batch["corner"][:, None] + np.array([[0, *vision.marks]])
@@ -175,7 +181,7 @@ class Pointing(Experiment):
         return inputs, places
 
     def pixels(self):
-        """The icons as the decoder reads them: float32 ``[icons, patch_dim]``, of variance 1.
+        """Returns the icons as the decoder reads them, float32 ``[icons, patch_dim]``, variance 1.
 
         What they all have in common would hide what tells them apart, so the mean icon is taken
         away; but patches with nothing in common give attention nothing to be led by, save by what
@@ -186,7 +192,7 @@ class Pointing(Experiment):
         return jnp.asarray(ink / ink.std() + 0.3)
 
     def picture(self, screen) -> np.ndarray:
-        """The first tested screen: the middle cell boxed, and, in another colour, its answers."""
+        """Draws the first tested screen; a cell and its neighbours are boxed in two colours."""
         side = self.setting.cell
         grey = np.block([[self.icons[n] for n in row] for row in self.tests(screen)["icons"][0]])
         colour = np.repeat(1 - grey[..., None] / 255, 3, axis=-1)
@@ -204,7 +210,7 @@ class Pointing(Experiment):
         }
 
     def maps(self, scheme, model):
-        """What the middle cell of every picture reads."""
+        """Yields what the middle cell of every picture reads."""
         for screen in self.trials.screens:
             middle = screen[0] // 2, screen[1] // 2
             one = jax.tree.map(lambda x: x[:1], self.tests(screen))
@@ -219,7 +225,7 @@ class Pointing(Experiment):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Screens(Drawn):
-    """Screens drawn at random."""
+    """Draws screens at random."""
 
     experiment: Pointing
     scheme: str
@@ -234,7 +240,7 @@ class Screens(Drawn):
         return self.experiment.draw(rng, count, self.experiment.own)
 
     def loss(self, model, batch, key):
-        """The mean over the questions."""
+        """Returns the mean over the questions."""
         logits = self.experiment.logits(self.scheme, model, batch, key)
         loss = optax.softmax_cross_entropy_with_integer_labels
         right = targets(batch)
@@ -242,9 +248,9 @@ class Screens(Drawn):
 
 
 def targets(drawn) -> dict:
-    """The right answers of the cells that have one, int32 ``[B, rows, columns]`` by question.
+    """Returns the right answers of the cells, int32 ``[B, rows, columns]`` by question.
 
-    Those nearer to the side than the neighbour that is asked for have none.
+    Cells nearer to the side than the neighbour that is asked for have none.
     """
     icons, corner = drawn["icons"], drawn["corner"][:, None, None]
     rows, columns = icons.shape[1:]
@@ -257,10 +263,10 @@ def targets(drawn) -> dict:
 
 
 def load_icons(setting: Setting) -> np.ndarray:
-    """uint8 ``[icons, cell, cell]``, all different, the ink light; see ``Setting``.
+    """Returns the icons, uint8 ``[icons, cell, cell]``, all different, the ink light.
 
     Raises:
-      ValueError: no such data, it is not installed, or it has fewer icons.
+      ValueError: the data is unknown, or not installed, or has fewer icons.
     """
     path, symbols = _font(setting.data)
     font = ImageFont.truetype(path, 8 * setting.icon)
@@ -279,7 +285,7 @@ def load_icons(setting: Setting) -> np.ndarray:
 
 
 def _font(name):
-    """The file of the font, and its symbols."""
+    """Returns the file of the font, and its symbols."""
     if name == "mdi":
         package = importlib.util.find_spec("fonticon_mdi7")
         if package is None:
@@ -299,9 +305,9 @@ def _font(name):
 
 
 def _draw(symbol, font, setting):
-    """The symbol, as large as an icon may be, in the middle of its cell; None if there is no ink.
+    """Draws a symbol in the middle of its cell; returns None if there is no ink.
 
-    Drawn large and then made smaller, so that all fonts fill their icons.
+    It is drawn large and then made smaller, so that the symbols of all fonts fill their icons.
     """
     side = 2 * font.size
     ink = Image.new("L", (side, side))

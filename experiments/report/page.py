@@ -1,0 +1,158 @@
+"""The HTML page and the terminal table that the reports of all experiments share."""
+
+import csv
+import dataclasses
+import html
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+from rich.box import HORIZONTALS
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from experiments.report.study import BASELINE, Study, failure_words, mean_and_stderr
+
+STYLE = """
+:root { color-scheme: light }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 1100px;
+  margin: auto; padding: 1.5rem 1rem 4rem }
+h1 { font-size: 1.7rem; line-height: 1.2 } h2 { font-size: 1.2rem; margin: 2.4rem 0 .5rem }
+p, figcaption { max-width: 90ch } figure { margin: 0 } .wide { overflow-x: auto }
+figcaption { color: #555; font-size: .9rem; margin: .6rem 0 1rem }
+svg { width: 100%; min-width: 600px; height: auto }
+pre, code { font: .85rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere }
+pre { background: #f5f5f5; padding: .7rem .9rem; white-space: pre-wrap; border-radius: 4px }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
+th, td { padding: .28rem .4rem .28rem .75rem; text-align: right; white-space: nowrap }
+tr { border-bottom: 1px solid #ddd } thead tr { border-bottom: 2px solid #333 }
+th { vertical-align: bottom } th small { display: block } th.text, td.text { text-align: left }
+tbody th { position: sticky; left: 0; background: #fff; font-weight: 500 }
+.baseline > * { border-block: 2px solid #777; font-style: italic }
+small { color: #444; font-weight: 400 } td i { display: inline-block; width: 1.2em }
+summary { cursor: pointer; margin: .8rem 0 .4rem; font-weight: 600 }
+.failed { border-left: 5px solid #b3261e; background: #fdf1f0; padding: .6rem 1rem }
+.key { padding: .1rem .45rem; border: 1px solid #ddd; color: #1b1b1b }
+@media (max-width: 600px) { body { font-size: 15px } }
+@media print { body { max-width: none; font-size: 11px; padding: 0 } table { font-size: 9px }
+  * { print-color-adjust: exact } tr, figure { break-inside: avoid }
+  .wide { overflow: visible } h2, summary { break-after: avoid } tbody th { position: static } }
+"""
+
+
+def page(title: str, intro: str, study: Study, parts: Iterable[str]) -> str:
+    """Returns one HTML page, whole in itself.
+
+    It has what was run, what failed, ``parts``, what training cost, and the config. ``title``,
+    ``intro`` and ``parts`` are HTML.
+    """
+    about = {key: text(value) for key, value in study.about.items()}
+    # A browser would break inside "--".
+    command = study.about["command"].replace(" --", " \\\n  --")
+    setup = {key: study.about[key] for key in ("config", "versions")}
+    everything = [
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<meta name=viewport content='width=device-width'><title>{title}</title>"
+        f"<style>{STYLE}</style><h1>{title}</h1><p>{intro} {about['decay']} Device: "
+        f"{about['device']}. Revision <code>{about['git']}</code>, {about['date']}.</p>",
+        f"<pre>{text(command)}</pre>",
+        _failures(study),
+        *parts,
+        _training(study),
+        "<details><summary>Configuration and versions</summary>",
+        f"<pre>{text(json.dumps(setup, indent=2, default=_native))}</pre></details>\n",
+    ]
+    return "\n".join(everything)
+
+
+def result_files(study: Study) -> dict[str, str]:
+    """Returns ``results.csv``, which has the records, and ``results.json``, which has everything.
+
+    ``results.json`` has null for a number that is not finite; ``results.csv`` tells nan from inf.
+    """
+    table = io.StringIO(newline="")
+    columns = dict.fromkeys(key for record in study.records for key in record)
+    rows = csv.DictWriter(table, list(columns), lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(study.records)
+    python_json = json.dumps(dataclasses.asdict(study), default=_native)
+    everything = json.loads(python_json, parse_constant=lambda _: None)
+    return {
+        "results.csv": table.getvalue(),
+        "results.json": json.dumps(everything, indent=1) + "\n",
+    }
+
+
+def terminal_table(title: str, columns: Iterable) -> Table:
+    """Makes a table by scheme in which, where the terminal is narrow, errors go below means."""
+    table = Table(title=title, box=HORIZONTALS, collapse_padding=True, pad_edge=False)
+    table.add_column("scheme", no_wrap=True)
+    for column in columns:
+        table.add_column(str(column), justify="right")
+    return table
+
+
+def print_failures(study: Study, console: Console) -> None:
+    """Prints a line for every run that failed."""
+    for failure in study.failures:
+        console.print(Text(failure_words(failure), "red"))
+
+
+def grid(heads: Iterable[str], rows: Mapping[str, Iterable[str]]) -> str:
+    """Returns a table with a row for each scheme; heads and cells begin with their tags."""
+    body = "".join(
+        f"<tr{' class=baseline' * (name == BASELINE)}><th class=text>{text(name)}{''.join(cells)}"
+        for name, cells in rows.items()
+    )
+    head = f"<thead><tr><th class=text>scheme{''.join(heads)}"
+    return f"<div class=wide><table>{head}<tbody>{body}</table></div>"
+
+
+def figure(name: str, title: str, caption: str, svg: str) -> str:
+    """Returns a figure with a heading and a caption; ``name`` keeps its ids apart from others."""
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg[svg.index("<svg") :])
+    # An id may occur once in a page, and matplotlib calls the parts of every figure the same.
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    return (
+        f"<h2>{title}</h2><figure><div class=wide role=img aria-label='{title}'>{svg}</div>"
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def text(value: object) -> str:
+    """Returns ``value`` as HTML shows it."""
+    return html.escape(str(value))
+
+
+def _training(study: Study) -> str:
+    rows: dict[str, list[str]] = {}
+    own = [r for r in study.training if r["trained"] == r["scheme"]]
+    own = [r | {"tokens per second": r["tokens"] / r["seconds"]} for r in own]
+    digits = {"parameters": 0, "steps": 0, "tokens": 0, "seconds": 1, "final_loss": 3}
+    digits["tokens per second"] = 0
+    for scheme in sorted({r["scheme"] for r in own}):
+        for key, places in digits.items():
+            mean, stderr, _ = mean_and_stderr(
+                math.nan if r[key] is None else r[key] for r in own if r["scheme"] == scheme
+            )
+            shown = f"{mean:,.{places}f}" if mean < math.inf else "not finite"
+            extra = f"<small> ± {stderr:,.{places}f}</small>" if stderr else ""
+            rows.setdefault(scheme, []).append(f"<td>{shown}{extra}")
+    heads = [f"<th>{key.replace('_', ' ')}" for key in digits]
+    return f"<h2>Training cost</h2>{grid(heads, rows)}" if rows else ""
+
+
+def _failures(study: Study) -> str:
+    reasons = "".join(
+        f"<li><b>{text(f['scheme'])}</b>, seed {text(f['seed'])}: {text(f['reason'])}"
+        for f in study.failures
+    )
+    head = f"<div class=failed><b>Runs that failed: {len(study.failures)}</b>"
+    return f"{head}<ul>{reasons}</ul></div>" if reasons else ""
+
+
+def _native(value):
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,113 @@
+"""Records of every kind of experiment, and the statistics of their seeds."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+Record = dict[str, Any]
+Cell = tuple[float, float | None, int]  # mean, standard error, number of seeds
+Cells = dict[str, dict[Any, Cell]]  # by scheme, and then by the columns of a table
+Seeds = dict[str, dict[Any, dict[int, float]]]  # a value by scheme, column and seed
+
+BASELINE = "nope"
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Everything that a report is made of, but for pictures.
+
+    Attributes:
+      records: one for each number that was measured; each has ``scheme`` and ``seed``.
+      training: ``scheme, seed, steps, tokens, seconds, final_loss, parameters, trained``; the last
+        is the scheme that the checkpoint was trained with.
+      failures: ``scheme, seed, reason`` of the runs that have no records.
+      about: ``command, versions, device, git, config, date, decay``, and what the report of this
+        kind of experiment needs beside them.
+    """
+
+    records: list[Record]
+    training: list[Record]
+    failures: list[Record]
+    about: dict[str, Any]
+
+    def check(self) -> None:
+        """Refuses a study that says nothing."""
+        if not self.records and not self.failures:
+            raise ValueError("the study has no records and no failures: there is nothing to report")
+
+    @property
+    def seeds(self) -> str:
+        """The seeds of all records, as words."""
+        return ", ".join(map(str, sorted({r["seed"] for r in self.records}))) or "none"
+
+
+def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> Seeds:
+    """Returns the values of ``metric`` by scheme, by ``column`` and by seed.
+
+    Args:
+      records: those of one table.
+      column: the key of the table's columns.
+      metric: the key of the values; None counts as NaN.
+      what: the table's name, for the error.
+
+    Raises:
+      ValueError: two records claim the same measurement.
+    """
+    values: Seeds = {}
+    for r in records:
+        seeds = values.setdefault(r["scheme"], {}).setdefault(r[column], {})
+        if r["seed"] in seeds:
+            raise ValueError(
+                f"two records of {r['scheme']}, seed {r['seed']}, {what}, {column} {r[column]}: "
+                "counted twice they would shrink the standard error; keep one"
+            )
+        seeds[r["seed"]] = math.nan if r[metric] is None else float(r[metric])
+    return values
+
+
+def cells_of(values: Seeds) -> Cells:
+    """Returns the mean, its standard error and the number of seeds in each cell."""
+    return {
+        scheme: {column: mean_and_stderr(seeds.values()) for column, seeds in row.items()}
+        for scheme, row in values.items()
+    }
+
+
+def mean_and_stderr(values: Iterable[float]) -> Cell:
+    """Returns the mean of the seeds, its standard error, and their number.
+
+    The standard error is None for one seed. A value that is not finite makes the mean inf, so that
+    the scheme is never the best and sorts last.
+    """
+    known = list(values)
+    if not known or not all(map(math.isfinite, known)):
+        return math.inf, None, len(known)
+    stderr = statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None
+    return statistics.fmean(known), stderr, len(known)
+
+
+def words(cells: Cells, scheme: str, column: Hashable) -> tuple[str, str]:
+    """Returns a cell's mean, and its standard error with whatever else must be said of it."""
+    if column not in cells[scheme]:
+        return "-", ""
+    mean, stderr, seeds = cells[scheme][column]
+    most = max(cell[2] for row in cells.values() for cell in row.values())
+    extra = f" ±{number(stderr, mean)}" if stderr is not None else ""
+    extra += f" ({seeds} of {most} seeds)" if seeds < most else ""
+    return number(mean), extra
+
+
+def number(value: float, like: float | None = None) -> str:
+    """Returns ``value`` with the decimals that suit ``like``, by default itself."""
+    size = abs(value if like is None else like)
+    if not math.isfinite(value):
+        return "not finite"
+    digits = 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
+    return f"{value:,.{digits}f}" if size < 1e5 else f"{value:.1e}"
+
+
+def failure_words(failure: Mapping[str, Any]) -> str:
+    """Returns one line about a run that failed."""
+    return "failed: {scheme}, seed {seed}: {reason}".format(**failure)
