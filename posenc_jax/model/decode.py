@@ -1,6 +1,7 @@
 """Generation of text with a Transformer and its cache."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,47 +50,26 @@ def generate(
     Raises:
       ValueError: an argument is out of range, or a scheme has no position for so many tokens.
     """
-    prompt_BT = np.asarray(prompt_BT)
-    _check_prompt(prompt_BT, model.embedding.shape[0], stop_token)
-    B, T = prompt_BT.shape
-    for name, value in (("max_new_tokens", max_new_tokens), ("prefill_chunk", prefill_chunk)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature} must be finite, and at least 0 for greedy")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p} must be within (0, 1]; 1 draws from all tokens")
-    # Shorter prompts start later, so that all end together. What is before them is another segment.
-    padding_B1 = T - _lengths(lengths, B, T)[:, None]
-    place_1T = np.arange(T, dtype=np.int32)[None]
-    prompt_BT = np.take_along_axis(prompt_BT, (place_1T - padding_B1) % T, axis=1)
-    is_ragged = bool(padding_B1.any())
-    is_text = positions is None and next_positions is None and not is_ragged
-    positions = _positions(positions, padding_B1, T)
-    next_B = _next_positions(next_positions, positions)
-    reach = int(np.ceil(max(next_B.max() + max_new_tokens - 1, positions.max() + 1)))
-    check_reach(model, reach, length)
-    segment_ids = (place_1T >= padding_B1).astype(np.int32) if is_ragged else None
-
+    _check_sampling(max_new_tokens, prefill_chunk, temperature, top_p)
+    prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions, stop_token)
+    check_reach(model, prompts.reach(max_new_tokens), length)
+    B, T = prompts.tokens.shape
     cache = Cache.empty(
         model,
         B,
         T + max_new_tokens,
-        segments=is_ragged,
-        axes=positions.shape[2] if positions.ndim == 3 else None,
-        dtype=positions.dtype.name,
+        segments=prompts.segment_ids is not None,
+        axes=prompts.positions.shape[2] if prompts.positions.ndim == 3 else None,
+        dtype=prompts.positions.dtype.name,
     )
     for start in range(0, T, prefill_chunk):
-        now = slice(start, start + prefill_chunk)
-        segments = None if segment_ids is None else segment_ids[:, now]
-        places = None if is_text else positions[:, now]
-        logits_BV, cache = _read(model, prompt_BT[:, now], cache, places, segments, length)
-    next_positions = None if is_text else _first_of_text(next_B, positions)
+        chunk = prompts.part(slice(start, start + prefill_chunk))
+        logits_BV, cache = _read(model, chunk, cache, length)
     output_BN, _ = _continue(
         model,
         logits_BV,
         cache,
-        next_positions,
+        prompts.next_places(),
         key,
         length,
         count=max_new_tokens,
@@ -98,6 +78,58 @@ def generate(
         stop_token=stop_token,
     )
     return output_BN
+
+
+class _Prompts(NamedTuple):
+    """Prompts of one length, shorter ones moved to the right so that all end together.
+
+    The padding at the start of a shorter prompt is a segment of its own.
+    """
+
+    tokens: Any  # [B, T]
+    positions: Any  # [B, T] or [B, T, A]
+    segment_ids: Any  # [B, T], or None where no prompt is shorter
+    next: Any  # [B], where the text after each prompt goes on
+    is_text: bool  # whether positions were left out, and are those of text
+
+    @classmethod
+    def of(cls, model, prompt_BT, lengths, positions, next_positions, stop_token) -> "_Prompts":
+        prompt_BT = np.asarray(prompt_BT)
+        _check_prompt(prompt_BT, model.embedding.shape[0], stop_token)
+        B, T = prompt_BT.shape
+        padding_B1 = T - _lengths(lengths, B, T)[:, None]
+        place_1T = np.arange(T, dtype=np.int32)[None]
+        prompt_BT = np.take_along_axis(prompt_BT, (place_1T - padding_B1) % T, axis=1)
+        is_ragged = bool(padding_B1.any())
+        is_text = positions is None and next_positions is None and not is_ragged
+        positions = _positions(positions, padding_B1, T)
+        return cls(
+            prompt_BT,
+            positions,
+            (place_1T >= padding_B1).astype(np.int32) if is_ragged else None,
+            _next_positions(next_positions, positions),
+            is_text,
+        )
+
+    def part(self, which: slice):
+        """Returns the tokens, positions and segments of a part of each prompt, for ``_read``."""
+        return (
+            self.tokens[:, which],
+            None if self.is_text else self.positions[:, which],
+            None if self.segment_ids is None else self.segment_ids[:, which],
+        )
+
+    def reach(self, max_new_tokens: int) -> int:
+        """Returns one more than the last position that a token will have."""
+        last = max(self.next.max() + max_new_tokens - 1, self.positions.max() + 1)
+        return int(np.ceil(last))
+
+    def next_places(self):
+        """Returns the place of the first new token of each row, on every axis, or None for text."""
+        if self.is_text:
+            return None
+        B, _, *axes = self.positions.shape
+        return np.broadcast_to(self.next.reshape(B, 1, *[1] * len(axes)), (B, 1, *axes))
 
 
 def check_reach(model, length: int, adapted: int | None = None) -> None:
@@ -112,8 +144,9 @@ def check_reach(model, length: int, adapted: int | None = None) -> None:
 
 
 @functools.partial(jax.jit, donate_argnames="cache")
-def _read(model, tokens_BT, cache, positions, segment_ids, length):
-    """Returns the logits after the last of the tokens, and the cache."""
+def _read(model, chunk, cache, length):
+    """Returns the logits after the last token of a chunk, and the cache."""
+    tokens_BT, positions, segment_ids = chunk
     x_BTD, cache = model.extend(tokens_BT, cache, positions, segment_ids, length=length)
     return model.unembed(x_BTD[:, -1:])[:, 0], cache
 
@@ -142,7 +175,8 @@ def _continue(
             stopped_B = token_B == stop_token
         output_BN = output_BN.at[:, step].set(token_B)
         position = None if start is None else start + step
-        logits_BV, cache = _read(model, token_B[:, None], cache, position, segment_ids, length)
+        chunk = token_B[:, None], position, segment_ids
+        logits_BV, cache = _read(model, chunk, cache, length)
         return step + 1, logits_BV, cache, stopped_B, output_BN
 
     output_BN = jnp.full((B, count), 0 if stop_token is None else stop_token, jnp.int32)
@@ -164,6 +198,16 @@ def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
     before_BV = jnp.cumsum(shares_BV, axis=-1) - shares_BV
     place_B = jax.random.categorical(key, jnp.where(before_BV < top_p, logits_BV, -jnp.inf))
     return jnp.take_along_axis(order_BV, place_B[:, None], axis=-1)[:, 0]
+
+
+def _check_sampling(max_new_tokens, prefill_chunk, temperature, top_p):
+    for name, value in (("max_new_tokens", max_new_tokens), ("prefill_chunk", prefill_chunk)):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature={temperature} must be finite, and at least 0 for greedy")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p} must be within (0, 1]; 1 draws from all tokens")
 
 
 def _check_prompt(prompt_BT, vocab_size, stop_token):
@@ -223,10 +267,3 @@ def _next_positions(next_positions, positions) -> np.ndarray:
             f"of prompt_BT, in the {positions.dtype} of positions"
         )
     return cast_B
-
-
-def _first_of_text(next_B, positions) -> np.ndarray:
-    """Returns the place of the first new token of each row, on every axis that positions have."""
-    return np.broadcast_to(
-        next_B.reshape(-1, *[1] * (positions.ndim - 1)), (len(next_B), 1, *positions.shape[2:])
-    )
