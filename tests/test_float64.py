@@ -17,7 +17,8 @@ def softmax(logits):
 def reference_attention(equations, x_BTD, positions_BT, own, weights, projections):
     outputs = []
     positions_BT = equations.place(positions_BT, own)
-    for x_TD, positions_T in zip(x_BTD, np.moveaxis(positions_BT, -2, 0), strict=True):
+    # The equations have the axes of positions first.
+    for x_TD, positions_T in zip(x_BTD, [row.T for row in positions_BT], strict=True):
         x_TD = equations.embed(x_TD, positions_T, own, weights)
         q, k, v = (np.einsum("td,dhc->thc", x_TD, w) for w in projections)
         equations.observe(x_TD, own, weights)
@@ -48,7 +49,7 @@ def test_attention_is_the_equation(name, setting):
         positions = positions.astype(np.float32) * np.float32(0.75) - 9
     if setting and scheme.num_axes > 1:
         axes = [rng.permuted(positions, axis=1) for _ in range(scheme.num_axes)]
-        positions = np.stack(axes) + np.arange(scheme.num_axes, dtype=np.float32)[:, None, None]
+        positions = np.stack(axes, axis=-1) + np.arange(scheme.num_axes, dtype=np.float32)
 
     x_BTD = 0.5 * common.normal(setting, BATCH, TOKENS, common.WIDTH)
     projections = common.projections(num_heads, HEAD_DIM)
@@ -61,7 +62,7 @@ def test_attention_is_the_equation(name, setting):
 
     # The comparison is worth something only if the order of positions shows in it.
     if scheme.reads_positions:
-        mixed = jax.numpy.asarray(np.roll(positions, 1, axis=-1))
+        mixed = jax.numpy.asarray(np.roll(positions, 1, axis=1))
         other = common.attention(encoding, x_BTD, mixed, weights=projections)
         assert np.abs(other - expected).max() > 1e-2
 

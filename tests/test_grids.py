@@ -1,6 +1,7 @@
 """Schemes of images on two axes and more; the registry's tests see them on text."""
 
 import contextlib
+import functools
 
 import common
 import jax
@@ -13,16 +14,24 @@ from scipy.ndimage import zoom
 from test_float64 import HEAD_DIM, reference_attention
 
 import posenc_jax
-from posenc_jax.cache import Cache
-from posenc_jax.rotary.positions import text
+from posenc_jax import Tokens
+from posenc_jax.attention.blockwise import blockwise
+from posenc_jax.attention.ring import ring
+from posenc_jax.model.cache import Cache
+from posenc_jax.positions import text
 
 GRIDS = ["axial_rope", "sinusoidal_2d", "learned_2d", "alibi_2d"]
 each_grid = pytest.mark.parametrize("name", GRIDS)
 
 
 def cells(rows, columns):
-    """int32 ``[2, 1, rows * columns]``: row and column, one row after another."""
-    return np.indices((rows, columns), np.int32).reshape(2, 1, -1)
+    """Returns row and column, one row after another: int32 ``[1, rows * columns, 2]``."""
+    return np.indices((rows, columns), np.int32).reshape(2, -1).T[None]
+
+
+@jax.jit
+def embed(encoding, x_BTD, positions):
+    return encoding.embed(x_BTD, Tokens.of(encoding, positions))
 
 
 CASES = [(name, i) for name in GRIDS for i in range(len(schemes.ALL[name].settings))]
@@ -37,7 +46,7 @@ def test_attention_is_the_equation(name, setting):
     num_axes = len(own["grid"]) if "grid" in own else num_axes
     encoding = common.build(name, head_dim=HEAD_DIM, **own)
     rng, (B, T) = np.random.default_rng(setting), (2, 20)
-    positions = rng.integers(0, 9, (num_axes, B, T)).astype(np.int32)
+    positions = rng.integers(0, 9, (B, T, num_axes)).astype(np.int32)
     if setting and not scheme.whole_positions_only:
         positions = positions.astype(np.float32) * np.float32(0.75) - 3
     x_BTD = 0.5 * common.normal(setting, B, T, common.WIDTH)
@@ -55,7 +64,7 @@ def test_attention_is_the_equation(name, setting):
     # Every axis shows.
     for axis in range(num_axes):
         other = positions.copy()
-        other[axis] = other[axis, :, ::-1]
+        other[..., axis] = other[:, ::-1, axis]
         changed = common.attention(encoding, x_BTD, other, weights=projections)
         assert np.abs(changed - expected).max() > 1e-2
 
@@ -69,7 +78,7 @@ def test_text_has_the_same_position_on_every_axis(name):
         # On two axes it is sqrt(2) times as far.
         encoding = common.build(name, slope_scale=2**-0.5)
     np.testing.assert_allclose(
-        common.attention(encoding, x_BTD, jnp.stack([text(5)] * 2)), output, atol=1e-6
+        common.attention(encoding, x_BTD, np.stack([text(5)] * 2, axis=-1)), output, atol=1e-6
     )
 
 
@@ -88,13 +97,13 @@ def test_decoding(name):
     """Token by token, a picture and then text on both axes."""
     T = 10
     model = common.build_model(name)
-    positions = jnp.concatenate([cells(2, 3), 3 + jnp.stack([text(4)] * 2)], axis=-1)
+    positions = np.concatenate([cells(2, 3), np.stack([text(4, start=3)] * 2, axis=-1)], axis=1)
     token_ids = np.arange(T, dtype=np.int32)[None]
     cache, outputs = Cache.empty(model, 1, T, axes=2), []
     step = jax.jit(lambda model, *given: model.extend(*given))
     for t in range(T):
         now = slice(t, t + 1)
-        x_BTD, cache = step(model, token_ids[:, now], positions[..., now], cache)
+        x_BTD, cache = step(model, token_ids[:, now], cache, positions[:, now])
         outputs.append(model.unembed(x_BTD))
     expected = common.forward(model, token_ids, positions)
     np.testing.assert_allclose(jnp.concatenate(outputs, axis=1), expected, atol=1e-4)
@@ -103,45 +112,50 @@ def test_decoding(name):
 @each_grid
 def test_number_of_axes_must_fit(name):
     encoding = common.build(name)
-    positions, x_BTD = jnp.zeros((1, 1, 6), jnp.int32), jnp.zeros((1, 6, common.WIDTH))
+    positions, x_BTD = np.zeros((1, 6, 1), np.int32), jnp.zeros((1, 6, common.WIDTH))
     if name == "alibi_2d":
-        tokens = [posenc_jax.Tokens.of(encoding, p) for p in (cells(2, 3), text(6))]
+        tokens = [Tokens.of(encoding, p) for p in (cells(2, 3), text(6))]
         q = jnp.zeros((1, 6, common.HEADS, common.HEAD_DIM))
         with pytest.raises(ValueError, match="must have the same position axes"):
             posenc_jax.logits(encoding, q, q, *tokens)
     elif name == "axial_rope":
-        with pytest.raises(ValueError, match=r"needs positions \[A, B, T\] with A > 1"):
-            encoding.prepare(positions, 6)
+        with pytest.raises(ValueError, match=r"needs positions \[B, T, A\] with A > 1"):
+            Tokens.of(encoding, positions)
     else:
-        with pytest.raises(ValueError, match=r"has 2 position axes: pass \[2, B, T\]"):
-            encoding.embed(x_BTD, positions)
+        with pytest.raises(ValueError, match=r"has 2 position axes: pass \[B, T, 2\]"):
+            embed(encoding, x_BTD, positions)
 
 
 # 2D-ALiBi
 
 
-@pytest.mark.parametrize("implementation", ["blockwise", "pallas", "ring"])
-def test_biases_of_a_grid_in_tiles(implementation):
+IMPLEMENTATIONS = {
+    "blockwise": functools.partial(blockwise, block=8),
+    "pallas": "pallas",
+    "ring": functools.partial(ring, block=8),
+}
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_biases_of_a_grid_in_tiles(name):
     """Values and gradients, two shapes of picture in a batch."""
     encoding, T = common.build("alibi_2d"), 24
     q, k, v = (common.normal(seed, 2, T, common.HEADS, common.HEAD_DIM) for seed in range(3))
-    positions = np.concatenate([cells(4, 6), cells(6, 4)], axis=1)
+    positions = np.concatenate([cells(4, 6), cells(6, 4)])
 
-    def loss(q, k, v, implementation, **block):
-        tokens = posenc_jax.Tokens.of(encoding, positions)
-        output = posenc_jax.attend(
-            encoding, q, k, v, tokens, implementation=implementation, **block
-        )
+    def loss(q, k, v, implementation):
+        tokens = Tokens.of(encoding, positions)
+        output = posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
         return (output**2).sum(), output
 
-    def run(implementation, **block):
+    def run(implementation):
         each = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
-        return jax.jit(lambda *sides: each(*sides, implementation, **block))(q, k, v)
+        return jax.jit(lambda *sides: each(*sides, implementation))(q, k, v)
 
     expected = run("dense")
     mesh = jax.make_mesh((2,), ("context",), (AxisType.Auto,), devices=jax.devices()[:2])
-    with jax.set_mesh(mesh) if implementation == "ring" else contextlib.nullcontext():
-        actual = run(implementation, **{} if implementation == "pallas" else {"block": 8})
+    with jax.set_mesh(mesh) if name == "ring" else contextlib.nullcontext():
+        actual = run(IMPLEMENTATIONS[name])
     for a, b in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
 
@@ -151,7 +165,7 @@ def test_distance_has_a_gradient_at_zero():
 
     def total(positions):
         q = jnp.zeros((1, 4, common.HEADS, common.HEAD_DIM))
-        return posenc_jax.logits(encoding, q, q, posenc_jax.Tokens.of(encoding, positions)).sum()
+        return posenc_jax.logits(encoding, q, q, Tokens.of(encoding, positions)).sum()
 
     positions = cells(2, 2).astype(np.float32)
     gradient = jax.grad(total)(positions)
@@ -169,23 +183,23 @@ def test_interpolation_is_that_of_vit():
     table = np.asarray(encoding.table[...])
     resized = zoom(table, (2, 2, 1), order=1)
     zeros = jnp.zeros((1, 48, common.WIDTH))
-    actual = jax.jit(lambda e, p: e.embed(zeros, p))(encoding, cells(6, 8))
+    actual = embed(encoding, zeros, cells(6, 8))
     np.testing.assert_allclose(actual[0], resized.reshape(48, -1), atol=1e-6)
     # A smaller picture is not stretched.
-    corner = encoding.embed(zeros[:, :6], cells(2, 3))
+    corner = embed(encoding, zeros[:, :6], cells(2, 3))
     np.testing.assert_allclose(corner[0], table[:2, :3].reshape(6, -1), rtol=0)
 
 
 def test_cells_outside_the_grid():
-    positions = jnp.array([[[0.0, 3.0, 2.0, -1.0, 1.0]], [[3.0, 0.0, 4.0, 2.0, 0.5]]])
+    positions = np.float32([[[0, 3], [3, 0], [2, 4], [-1, 2], [1, 0.5]]])
     zeros = jnp.zeros((1, 5, common.WIDTH))
     encoding = common.build("learned_2d", grid=(3, 4), out_of_range="error")
     with pytest.raises(ValueError, match=r"position 3\.0 is not a row of .* 3 positions"):
-        encoding.embed(zeros, positions)
-    rows = jax.jit(lambda e, p: e.embed(zeros, p))(encoding, positions)[0]
+        embed.__wrapped__(encoding, zeros, positions)
+    rows = embed(encoding, zeros, positions)[0]
     np.testing.assert_allclose(rows[0], encoding.table[...][0, 3], rtol=0)
     assert np.isnan(rows[1:]).all()
-    clamped = common.build("learned_2d", grid=(3, 4), out_of_range="clamp").embed(zeros, positions)
+    clamped = embed(common.build("learned_2d", grid=(3, 4), out_of_range="clamp"), zeros, positions)
     nearest = encoding.table[...][np.array([0, 2, 2, 0, 1]), np.array([3, 0, 3, 2, 0])]
     np.testing.assert_allclose(clamped[0], nearest, rtol=0)
 

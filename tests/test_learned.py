@@ -6,27 +6,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posenc_jax.rotary.positions import text
+from posenc_jax import Tokens
+from posenc_jax.positions import text
 
 T = 24
+
+
+def embed(encoding, x_BTD, positions):
+    return encoding.embed(x_BTD, Tokens.of(encoding, positions))
 
 
 def test_learned_positions_out_of_range_eagerly():
     encoding = common.build("learned", out_of_range="error")
     x_BTD = jnp.asarray(common.normal(0, 2, T, common.WIDTH))
-    np.testing.assert_allclose(
-        encoding.embed(x_BTD, text(T)), x_BTD + encoding.table[...][None, :T]
-    )
+    expected = x_BTD + encoding.table[...][None, :T]
+    np.testing.assert_allclose(embed(encoding, x_BTD, text(T)), expected)
     for bad in (text(T, start=common.TRAIN_LENGTH - T + 1), text(T, start=-1), text(T) + 0.5):
         with pytest.raises(ValueError, match="is not a row of the learned table of 32 positions"):
-            encoding.embed(x_BTD, bad)
+            embed(encoding, x_BTD, np.float32(bad))
 
 
 def test_learned_positions_out_of_range_compiled():
     encoding = common.build("learned", out_of_range="error")
     x_BTD = jnp.zeros((1, 5, common.WIDTH))
     positions = jnp.array([[-1.0, 0.0, 31.0, 32.0, 2.5]])
-    rows = np.asarray(jax.jit(lambda e, x, p: e.embed(x, p))(encoding, x_BTD, positions))[0]
+    rows = np.asarray(jax.jit(embed)(encoding, x_BTD, positions))[0]
     assert np.isnan(rows[[0, 3, 4]]).all()
     np.testing.assert_allclose(rows[[1, 2]], encoding.table[...][np.array([0, 31])], rtol=0)
 
@@ -36,4 +40,20 @@ def test_learned_positions_clamped():
     x_BTD = jnp.zeros((1, 5, common.WIDTH))
     positions = jnp.array([[-3.0, 0.0, 31.0, 4000.0, 2.7]])
     expected = encoding.table[...][np.array([0, 0, 31, 31, 3])]
-    np.testing.assert_allclose(encoding.embed(x_BTD, positions)[0], expected, rtol=0)
+    np.testing.assert_allclose(embed(encoding, x_BTD, positions)[0], expected, rtol=0)
+
+
+def test_several_axes_are_refused():
+    for name in ("learned", "sinusoidal"):
+        encoding = common.build(name)
+        with pytest.raises(ValueError, match=r"shape \(1, 5, 2\), .* knows one position axis"):
+            embed(encoding, jnp.zeros((1, 5, common.WIDTH)), np.zeros((1, 5, 2), np.int32))
+
+
+def test_between_rows_there_is_a_gradient_by_positions():
+    encoding = common.build("learned", out_of_range="interpolate")
+    positions = jnp.array([[0.25, 10.5, 30.75]])
+    x_BTD, weights = jnp.zeros((1, 3, common.WIDTH)), common.normal(0, 1, 3, common.WIDTH)
+    slope = jax.grad(lambda p: (embed(encoding, x_BTD, p) * weights).sum())(positions)
+    rise = np.diff(np.asarray(encoding.table[...]), axis=0)[np.array([0, 10, 30])]
+    np.testing.assert_allclose(slope[0], (rise * weights[0]).sum(-1), rtol=1e-4)

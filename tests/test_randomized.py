@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import posenc_jax
-from posenc_jax.rotary.positions import text
+from posenc_jax.positions import text
 
 KEYS = [None, *(jax.random.key(seed) for seed in range(3))]
 
@@ -93,6 +93,7 @@ def test_is_the_wrapped_scheme_on_drawn_positions():
         inner = common.build(name, train_length=256)
         encoding = common.build("randomized", over=inner, max_length=256, trained=False)
         assert encoding.inner is inner and encoding.per_layer == inner.per_layer
+        assert encoding.hooks() == inner.hooks() | {"place"}
         drawn = encoding.place(text(24))
         expected = common.attention(inner, x_BTD, drawn)
         np.testing.assert_allclose(common.attention(encoding, x_BTD, text(24)), expected, 1e-6)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax.encodings.time_adaln import TimeAdaLN
+from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
 
 B, T, D = 2, 12, 6
 

@@ -40,6 +40,7 @@ SCHEMES = {
             "layout": Alternative("half"),
             "token_scale": Alternative(1.0),
         },
+        shift_invariant=False,
     ),
     "learned": Scheme(
         Learned(),
@@ -47,5 +48,6 @@ SCHEMES = {
         {"out_of_range": Alternative("interpolate")},
         overrides={"out_of_range": "clamp"},
         whole_positions_only=True,
+        shift_invariant=False,
     ),
 }

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from posenc_jax.rotary import frequencies
+from posenc_jax.encodings.rotary import frequencies
 from schemes.absolute import Sinusoidal
 from schemes.biases import ALiBi
 from schemes.equations import Alternative, NoPE, Scheme, content
@@ -75,6 +75,7 @@ SCHEMES = {
         Sinusoidal2D(),
         [{}, {"num_axes": 4, "base": 300.0, "token_scale": 1.5}],
         NUM_AXES | {"base": Alternative(100.0), "token_scale": Alternative(2.0)},
+        shift_invariant=False,
     ),
     "learned_2d": Scheme(
         Learned2D(),
@@ -89,6 +90,7 @@ SCHEMES = {
         },
         overrides={"out_of_range": "clamp"},
         whole_positions_only=True,
+        shift_invariant=False,
     ),
     "alibi_2d": Scheme(
         ALiBi2D(),

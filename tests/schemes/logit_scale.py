@@ -1,4 +1,4 @@
-"""Logits multiplied by a function of the query's position, over another scheme."""
+"""Logits scaled by a function of the query's position, or capped, over another scheme."""
 
 import math
 
@@ -40,6 +40,15 @@ class LogitScale(NoPE):
         return (unscaled - bias) * factor[..., None] + bias
 
 
+class SoftCap(LogitScale):
+    """The cap is on the sum of products and biases."""
+
+    def logits(self, q, k, positions, own, weights):
+        scheme, of_scheme, inside = self.beneath(own, weights)
+        cap = own.get("cap", 50.0)
+        return cap * np.tanh(scheme.logits(q, k, positions, of_scheme, inside) / cap)
+
+
 class LogN(LogitScale):
     def factor(self, count, own, weights):
         return np.maximum(1, np.log(count) / math.log(own.get("train_length", 32)))[None]
@@ -59,18 +68,25 @@ class Llama4Temperature(LogitScale):
 
 
 SCHEMES = {
+    "soft_cap": Scheme(
+        SoftCap(),
+        [{"cap": 2.0}, {"over": "alibi", "cap": 5.0}, {"over": "fox", "cap": 1.0}],
+        {"over": Alternative("alibi"), "cap": Alternative(2.0)},
+        overrides={"cap": 4.0},
+    ),
     "logn": Scheme(
         LogN(),
         [{"train_length": 8}, {"over": "alibi", "train_length": 20}]
         + [{"over": {"name": "pi", "factor": 3.0}, "train_length": 30}],
         {"over": Alternative("alibi")},
         overrides={"train_length": 8},
+        shift_invariant=False,
     ),
     "ssmax": Scheme(
         SSMax(),
         [{}, {"over": "nope", "num_heads": 2}, {"over": "fox"}],
         {"over": Alternative("nope")},
-        heads="sharded",
+        shift_invariant=False,
     ),
     "llama4_temperature": Scheme(
         Llama4Temperature(),
@@ -84,5 +100,6 @@ SCHEMES = {
             "attn_scale": Alternative(1.0),
         },
         overrides={"floor_scale": 3, "attn_scale": 0.5},
+        shift_invariant=False,
     ),
 }

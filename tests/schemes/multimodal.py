@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from posenc_jax.rotary import frequencies
-from schemes.equations import Alternative, Scheme, distances
+from posenc_jax.encodings.rotary import frequencies
+from schemes.equations import Alternative, NoPE, Scheme, content, distances
 from schemes.rotary import ROPE, TRAIN_LENGTH, Rotary, YaRN
 
 
@@ -101,6 +101,38 @@ class TimeRoPE(Chunked):
         return super().logits(q, k, positions, {"layout": "interleaved"} | own, weights)
 
 
+class PRoPE(NoPE):
+    """Text, whose camera is the world's own, so that half of the channels stay as they are.
+
+    ``test_prope`` has the equation with cameras.
+    """
+
+    def turned(self, x, positions, own, sign):
+        """Turns the channels ``[time | camera | column | row]`` of ``x [T, H, C]``."""
+        time = own.get("time_channels", 0)
+        quarter = (x.shape[-1] - time) // 4
+        times, camera, column, row = np.split(x, time + quarter * np.array([0, 2, 3]), axis=-1)
+        base = own.get("base", 100.0)
+        times = self.turned_block(times, sign * positions, own.get("time_base", 1e4))
+        column, row = (self.turned_block(x, sign * positions, base) for x in (column, row))
+        return np.concatenate([times, camera, column, row], axis=-1)
+
+    def turned_block(self, x, positions, base):
+        pairs = x.shape[-1] // 2
+        turns = np.exp(1j * positions[:, None] * base ** -(np.arange(pairs) / max(pairs, 1)))
+        turned = (x[..., :pairs] + 1j * x[..., pairs:]) * turns[:, None]
+        return np.concatenate([turned.real, turned.imag], axis=-1)
+
+    def logits(self, q, k, positions, own, weights):
+        return content(*(self.turned(x, positions, own, -1) for x in (q, k)))
+
+    def values(self, out, attention, positions, own, weights):
+        # The sums are of values not yet turned, which causal weights let one read off.
+        v = np.linalg.solve(attention, out.swapaxes(0, 1)).swapaxes(0, 1)
+        sums = np.einsum("hts,shc->thc", attention, self.turned(v, positions, own, -1))
+        return self.turned(sums, positions, own, 1)
+
+
 def axes(**alternatives):
     """Keywords of all of them."""
     rope = {key: value for key, value in ROPE.items() if key != "axes"}
@@ -143,7 +175,6 @@ SCHEMES = {
         ],
         axes(axis_heads=Alternative((1, 0, 1), num_axes=3)),
         overrides={"axis_heads": (0, 1, 1)},  # Which two kv heads have too.
-        heads="sharded",
         num_axes=3,
     ),
     "videorope": Scheme(
@@ -164,6 +195,15 @@ SCHEMES = {
         [{}, {"base": 300.0}, {"sections": (2, 2, 2), "rotary_dim": 12, "frequencies": YARN}],
         axes(**EVEN_SECTIONS),
         num_axes=3,
+    ),
+    "prope": Scheme(
+        PRoPE(),
+        [{}, {"base": 7.0}, {"time_channels": 8, "time_base": 50.0}],
+        {
+            "time_channels": Alternative(8, beside={"head_dim": 16}),
+            "base": Alternative(7.0, beside={"head_dim": 16}),
+            "time_base": Alternative(50.0, beside={"head_dim": 16, "time_channels": 8}),
+        },
     ),
     "time_rope": Scheme(
         TimeRoPE(),

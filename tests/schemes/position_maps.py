@@ -83,6 +83,7 @@ SCHEMES = {
             "floor": Alternative(True, beside={"window": 10}),
         },
         overrides={"window": 8, "group_size": 4},
+        shift_invariant=False,
     ),
     "dual_chunk": Scheme(
         DualChunk(),
@@ -92,5 +93,6 @@ SCHEMES = {
             {"chunk_size": 15, "local_window": 9},  # 2 s - 1 below the chunk size
         ],
         ROPE | {"chunk_size": Alternative(15), "local_window": Alternative(9)},
+        shift_invariant=False,
     ),
 }

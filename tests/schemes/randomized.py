@@ -47,5 +47,6 @@ SCHEMES = {
         },
         whole_positions_only=True,
         depends_on_batch=True,
+        shift_invariant=False,
     ),
 }
