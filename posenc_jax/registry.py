@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import operator
 from collections.abc import Callable
 from typing import Any, Literal, get_args, overload
 
@@ -10,76 +11,81 @@ import jax
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.layers import Layers
+from posenc_jax.encodings.rotary.frequencies import Frequencies
+from posenc_jax.encodings.rotary.rope import rope_with
+from posenc_jax.model.layers import Layers
 
 # What differs from layer to layer: ``make`` returns Layers for these names, and else an Encoding.
 Pattern = Literal["irope", "rnope_swa", "dual_base"]
 PATTERNS: tuple[str, ...] = get_args(Pattern)
 
-# One line a scheme: "module:class or function", imported when it is first asked for.
+# One line a scheme: "module:class or function", imported when it is first asked for. A class of
+# Frequencies stands for RoPE with these frequencies.
 REGISTRY = {
     "nope": "posenc_jax.encoding:Encoding",
-    "sinusoidal": "posenc_jax.encodings.sinusoidal:Sinusoidal",
-    "learned": "posenc_jax.encodings.learned:Learned",
-    "sinusoidal_2d": "posenc_jax.encodings.sinusoidal_2d:Sinusoidal2D",
-    "learned_2d": "posenc_jax.encodings.learned_2d:Learned2D",
-    "seqpe": "posenc_jax.encodings.seqpe:SeqPE",
-    "randomized": "posenc_jax.encodings.randomized:Randomized",
-    "rope": "posenc_jax.encodings.rope:RoPE",
-    "axial_rope": "posenc_jax.encodings.axial_rope:axial_rope",
-    "pi": "posenc_jax.encodings.rope:pi",
-    "dynamic_pi": "posenc_jax.encodings.rope:dynamic_pi",
-    "ntk": "posenc_jax.encodings.rope:ntk",
-    "ntk_critical": "posenc_jax.encodings.rope:ntk_critical",
-    "dynamic_ntk": "posenc_jax.encodings.rope:dynamic_ntk",
-    "ntk_by_parts": "posenc_jax.encodings.rope:ntk_by_parts",
-    "llama3": "posenc_jax.encodings.rope:llama3",
-    "yarn": "posenc_jax.encodings.rope:yarn",
-    "dynamic_yarn": "posenc_jax.encodings.rope:dynamic_yarn",
-    "longrope": "posenc_jax.encodings.longrope:LongRoPE",
-    "longrope2": "posenc_jax.encodings.longrope:longrope2",
-    "hope": "posenc_jax.encodings.rope:hope",
-    "p_rope": "posenc_jax.encodings.rope:p_rope",
-    "clipped_rope": "posenc_jax.encodings.rope:clipped_rope",
-    "resonance": "posenc_jax.encodings.rope:resonance",
-    "mrope": "posenc_jax.encodings.mrope:mrope",
-    "i_mrope": "posenc_jax.encodings.mrope:i_mrope",
-    "mhrope": "posenc_jax.encodings.mrope:mhrope",
-    "videorope": "posenc_jax.encodings.videorope:videorope",
-    "videorope_pp": "posenc_jax.encodings.videorope:videorope_pp",
-    "hope_hybrid": "posenc_jax.encodings.videorope:hope_hybrid",
-    "time_rope": "posenc_jax.encodings.time_rope:time_rope",
-    "xpos": "posenc_jax.encodings.xpos:XPos",
-    "fope": "posenc_jax.encodings.fope:FoPE",
-    "pope": "posenc_jax.encodings.pope:PoPE",
-    "rerope": "posenc_jax.encodings.rerope:ReRoPE",
-    "leaky_rerope": "posenc_jax.encodings.rerope:LeakyReRoPE",
-    "self_extend": "posenc_jax.encodings.self_extend:SelfExtend",
-    "dual_chunk": "posenc_jax.encodings.dual_chunk:DualChunk",
-    "alibi": "posenc_jax.encodings.alibi:ALiBi",
-    "alibi_2d": "posenc_jax.encodings.alibi_2d:ALiBi2D",
-    "t5": "posenc_jax.encodings.t5:T5",
-    "kerple_log": "posenc_jax.encodings.kerple:KerpleLog",
-    "kerple_power": "posenc_jax.encodings.kerple:KerplePower",
-    "sandwich": "posenc_jax.encodings.sandwich:Sandwich",
-    "fire": "posenc_jax.encodings.fire:FIRE",
-    "shaw": "posenc_jax.encodings.shaw:Shaw",
-    "transformer_xl": "posenc_jax.encodings.transformer_xl:TransformerXL",
-    "deberta": "posenc_jax.encodings.deberta:DeBERTa",
-    "dape": "posenc_jax.encodings.dape:DAPE",
-    "cope": "posenc_jax.encodings.cope:CoPE",
-    "fox": "posenc_jax.encodings.fox:FoX",
-    "path": "posenc_jax.encodings.path:PaTH",
-    "selective_rope": "posenc_jax.encodings.selective_rope:SelectiveRoPE",
-    "logn": "posenc_jax.encodings.logit_scale:LogN",
-    "ssmax": "posenc_jax.encodings.logit_scale:SSMax",
-    "llama4_temperature": "posenc_jax.encodings.logit_scale:Llama4Temperature",
+    "sinusoidal": "posenc_jax.encodings.absolute.sinusoidal:Sinusoidal",
+    "learned": "posenc_jax.encodings.absolute.learned:Learned",
+    "sinusoidal_2d": "posenc_jax.encodings.absolute.sinusoidal_2d:Sinusoidal2D",
+    "learned_2d": "posenc_jax.encodings.absolute.learned_2d:Learned2D",
+    "seqpe": "posenc_jax.encodings.absolute.seqpe:SeqPE",
+    "randomized": "posenc_jax.encodings.wrappers.randomized:Randomized",
+    "rope": "posenc_jax.encodings.rotary.rope:RoPE",
+    "axial_rope": "posenc_jax.encodings.rotary.axial_rope:axial_rope",
+    "pi": "posenc_jax.encodings.rotary.frequencies.pi:PositionInterpolation",
+    "dynamic_pi": "posenc_jax.encodings.rotary.frequencies.pi:DynamicPI",
+    "ntk": "posenc_jax.encodings.rotary.frequencies.ntk:NTK",
+    "ntk_critical": "posenc_jax.encodings.rotary.frequencies.ntk:NTKCritical",
+    "dynamic_ntk": "posenc_jax.encodings.rotary.frequencies.ntk:DynamicNTK",
+    "ntk_by_parts": "posenc_jax.encodings.rotary.frequencies.by_parts:NTKByParts",
+    "llama3": "posenc_jax.encodings.rotary.frequencies.by_parts:Llama3",
+    "yarn": "posenc_jax.encodings.rotary.frequencies.yarn:YaRN",
+    "dynamic_yarn": "posenc_jax.encodings.rotary.frequencies.yarn:DynamicYaRN",
+    "longrope": "posenc_jax.encodings.rotary.longrope:LongRoPE",
+    "longrope2": "posenc_jax.encodings.rotary.longrope:longrope2",
+    "hope": "posenc_jax.encodings.rotary.frequencies.hope:HoPE",
+    "p_rope": "posenc_jax.encodings.rotary.frequencies.proportional:Proportional",
+    "clipped_rope": "posenc_jax.encodings.rotary.frequencies.clipped:Clipped",
+    "resonance": "posenc_jax.encodings.rotary.frequencies.resonance:Resonance",
+    "mrope": "posenc_jax.encodings.rotary.mrope:mrope",
+    "i_mrope": "posenc_jax.encodings.rotary.mrope:i_mrope",
+    "mhrope": "posenc_jax.encodings.rotary.mrope:mhrope",
+    "videorope": "posenc_jax.encodings.rotary.videorope:videorope",
+    "videorope_pp": "posenc_jax.encodings.rotary.videorope:videorope_pp",
+    "hope_hybrid": "posenc_jax.encodings.rotary.videorope:hope_hybrid",
+    "time_rope": "posenc_jax.encodings.rotary.time_rope:time_rope",
+    "prope": "posenc_jax.encodings.rotary.prope:PRoPE",
+    "xpos": "posenc_jax.encodings.rotary.xpos:XPos",
+    "fope": "posenc_jax.encodings.rotary.fope:FoPE",
+    "pope": "posenc_jax.encodings.rotary.pope:PoPE",
+    "rerope": "posenc_jax.encodings.position_maps.rerope:ReRoPE",
+    "leaky_rerope": "posenc_jax.encodings.position_maps.rerope:LeakyReRoPE",
+    "self_extend": "posenc_jax.encodings.position_maps.self_extend:SelfExtend",
+    "dual_chunk": "posenc_jax.encodings.position_maps.dual_chunk:DualChunk",
+    "alibi": "posenc_jax.encodings.bias.alibi:ALiBi",
+    "alibi_2d": "posenc_jax.encodings.bias.alibi_2d:ALiBi2D",
+    "t5": "posenc_jax.encodings.bias.t5:T5",
+    "kerple_log": "posenc_jax.encodings.bias.kerple:KerpleLog",
+    "kerple_power": "posenc_jax.encodings.bias.kerple:KerplePower",
+    "sandwich": "posenc_jax.encodings.bias.sandwich:Sandwich",
+    "fire": "posenc_jax.encodings.bias.fire:FIRE",
+    "shaw": "posenc_jax.encodings.content.shaw:Shaw",
+    "transformer_xl": "posenc_jax.encodings.content.transformer_xl:TransformerXL",
+    "deberta": "posenc_jax.encodings.content.deberta:DeBERTa",
+    "dape": "posenc_jax.encodings.content.dape:DAPE",
+    "cope": "posenc_jax.encodings.content.cope:CoPE",
+    "fox": "posenc_jax.encodings.gated.fox:FoX",
+    "path": "posenc_jax.encodings.gated.path:PaTH",
+    "selective_rope": "posenc_jax.encodings.gated.selective_rope:SelectiveRoPE",
+    "logn": "posenc_jax.encodings.wrappers.logit_scale:LogN",
+    "ssmax": "posenc_jax.encodings.wrappers.logit_scale:SSMax",
+    "llama4_temperature": "posenc_jax.encodings.wrappers.logit_scale:Llama4Temperature",
+    "soft_cap": "posenc_jax.encodings.wrappers.soft_cap:SoftCap",
     "irope": "posenc_jax.encodings.patterns:irope",
     "rnope_swa": "posenc_jax.encodings.patterns:rnope_swa",
     "dual_base": "posenc_jax.encodings.patterns:dual_base",
 }
 
-# What make() offers to every scheme; each constructor takes those it has a parameter for.
+# The arguments that make() offers to every scheme; each constructor takes those that it names.
 MODEL_ARGUMENTS = ("num_heads", "num_kv_heads", "head_dim", "model_dim", "train_length", "rngs")
 
 
@@ -116,9 +122,9 @@ def make(
       **own: the scheme's own keywords.
 
     Raises:
-      ValueError: the name is unknown, or the scheme needs an argument that was not given, or a
-        value is out of range.
-      TypeError: a keyword the scheme does not have.
+      ValueError: the name is unknown, the scheme needs an argument that was not given, a value is
+        out of range, or the scheme cannot be stacked.
+      TypeError: the scheme does not have one of the keywords.
     """
     build = lookup(name)
     accepted = keywords(build)
@@ -128,12 +134,16 @@ def make(
         head_dim=head_dim,
         model_dim=model_dim,
         train_length=train_length,
+        num_layers=num_layers,
     )
-    for key, value in sizes.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{key}={value!r} must be a positive int")
+    sizes = {key: _size(key, value) for key, value in sizes.items() if value is not None}
+    num_layers = sizes.pop("num_layers", None)
+    if not isinstance(rngs, nnx.Rngs | None):
+        raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
     _check_keywords(name, own, accepted)
-    given = {k: v for k, v in (sizes | {"rngs": rngs}).items() if v is not None and k in accepted}
+    given: dict[str, Any] = {key: value for key, value in sizes.items() if key in accepted}
+    if rngs is not None and "rngs" in accepted:
+        given["rngs"] = rngs
     missing = [
         f"{key}="
         for key in MODEL_ARGUMENTS
@@ -145,26 +155,32 @@ def make(
         return build(**given, **own)
     del given["rngs"]
     layer_keys = jax.random.split(rngs.params(), num_layers)
-    return jax.vmap(lambda key: build(rngs=nnx.Rngs(key), **given, **own))(layer_keys)
+    encoding = jax.vmap(lambda key: build(rngs=nnx.Rngs(key), **given, **own))(layer_keys)
+    _check_stackable(name, encoding)
+    encoding.stacked = num_layers
+    return encoding
 
 
 def lookup(name: str) -> Callable[..., Any]:
-    """The class or function registered under ``name``."""
+    """Returns the class or function that builds what is registered under ``name``."""
     if name not in REGISTRY:
         raise ValueError(f"unknown encoding {name!r}{_suggest(name, REGISTRY)}")
     module, attribute = REGISTRY[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    build = getattr(importlib.import_module(module), attribute)
+    if isinstance(build, type) and issubclass(build, Frequencies):
+        return rope_with(build)
+    return build
 
 
 def own_keywords(name: str) -> tuple[str, ...]:
-    """The keywords only this scheme has, those ``make`` passes through."""
+    """Returns the keywords that only this scheme has, which ``make`` passes on to it."""
     return tuple(key for key in keywords(lookup(name)) if key not in MODEL_ARGUMENTS)
 
 
 def keywords(build: Callable) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a scheme's constructor, which are all it has.
+    """Returns the parameters of a scheme's constructor, which are all keyword-only.
 
-    One that takes ``**sizes`` takes all that ``make`` offers, for the scheme it is put over.
+    A constructor with ``**sizes`` takes all that ``make`` offers, for the scheme it is put over.
     """
     # The metaclass of nnx.Module hides the constructor's own signature.
     constructor = build.__init__ if isinstance(build, type) else build  # type: ignore[misc]
@@ -180,7 +196,7 @@ def keywords(build: Callable) -> dict[str, inspect.Parameter]:
 
 
 def _is_per_layer(build, own) -> bool:
-    """Whether what is built, or what it is put over by name, has parameters for each layer."""
+    """Tells whether a scheme, or one that it is put over by name, has parameters for each layer."""
     per_layer = getattr(build, "per_layer", False)
     if "over" not in keywords(build):
         return per_layer
@@ -194,6 +210,32 @@ def _is_per_layer(build, own) -> bool:
         return per_layer
     name, rest = (over, {}) if isinstance(over, str) else (over["name"], dict(over))
     return per_layer or _is_per_layer(lookup(name), rest)
+
+
+def _size(key, value) -> int:
+    try:
+        size = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ValueError(f"{key}={value!r} must be a whole number, 1 or more")
+    return size
+
+
+def _check_stackable(name, encoding):
+    """Refuses parameters for each layer where they are read once, before the first layer."""
+    inner = [part for part in vars(encoding).values() if isinstance(part, Encoding)]
+    count = len(jax.tree.leaves(encoding)) - sum(len(jax.tree.leaves(part)) for part in inner)
+    early = sorted(encoding.hooks() & {"place", "prepare", "embed", "aux_loss"})
+    if count and early and not type(encoding).per_layer:
+        raise ValueError(
+            f"make({name!r}, num_layers=...) gives each layer its own parameters, but "
+            f"{type(encoding).__name__}, beneath it, has one set for all layers, which "
+            f"{' and '.join(early)} read before the first layer; leave num_layers= out, and all "
+            "layers share both"
+        )
+    for part in inner:
+        _check_stackable(name, part)
 
 
 def _check_keywords(name, own, accepted):

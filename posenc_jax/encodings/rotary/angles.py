@@ -1,4 +1,4 @@
-"""cos and sin of ``position * frequency`` that are still right two million tokens in.
+"""Cosine and sine of ``position * frequency``, still right two million tokens in.
 
 A float32 product of a position and a frequency has lost its fractional turn long before that: at
 position 2,097,151 its cosine is off by 0.08. Here the product is never formed. The frequency is
@@ -16,26 +16,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.encodings.rotary.double import Double
+
 _BITS = 12
 _PIECES = 4
 _COARSE = 2048
 
 
-def cos_sin(positions, inv_freq) -> tuple[jax.Array, jax.Array]:
-    """float32 cosine and sine of ``positions * inv_freq`` radians.
+def cos_sin(positions: jax.Array, inv_freq: np.ndarray | jax.Array | Double):
+    """Returns the float32 cosine and sine of ``positions * inv_freq`` radians.
 
     Args:
       positions: int or float32, ``[..., 1]`` or ``[..., P]``.
       inv_freq: radians per unit of position, ``[P]`` or of the rank of positions. A float64 NumPy
-        array keeps all its digits; a JAX array (a frequency that depends on a traced length)
-        counts as exact in float32.
+        array or a ``Double`` keeps its digits; a JAX array counts as exact in float32.
     """
-    xp = np if isinstance(inv_freq, np.ndarray) else jnp
-    inv_freq = inv_freq.reshape((1,) * (positions.ndim - inv_freq.ndim) + inv_freq.shape)
-    turns = inv_freq / (2 * math.pi)
+    if isinstance(inv_freq, np.ndarray):
+        turns: np.ndarray | Double = inv_freq / (2 * math.pi)
+    else:
+        turns = Double.of(inv_freq) / (2 * math.pi)
     coarse, fine, rest = _split(positions)
-    coarse_turns = _pieces(turns * _COARSE, xp)
-    fine_turns = _pieces(turns, xp)
+    coarse_turns = [_of_rank(positions.ndim, piece) for piece in _pieces(turns * _COARSE)]
+    fine_turns = [_of_rank(positions.ndim, piece) for piece in _pieces(turns)]
 
     # The two leading pieces are multiples of 2^-12 and 2^-24: these sums do not round.
     angle = _drop_whole(coarse * coarse_turns[0]) + _drop_whole(fine * fine_turns[0])
@@ -44,7 +46,7 @@ def cos_sin(positions, inv_freq) -> tuple[jax.Array, jax.Array]:
     for coarse_piece, fine_piece in zip(coarse_turns[2:], fine_turns[2:], strict=True):
         angle = angle + (coarse * coarse_piece + fine * fine_piece)
     if rest is not None:
-        angle = angle + rest * jnp.asarray(turns, jnp.float32)
+        angle = angle + rest * _of_rank(positions.ndim, _nearest(turns))
 
     # A loop, because XLA fuses no sine across its border. Otherwise every rotation of every layer
     # would compute these again for each batch row and head (measured: 9 % of a training step).
@@ -56,7 +58,7 @@ def cos_sin(positions, inv_freq) -> tuple[jax.Array, jax.Array]:
 
 
 def _split(positions):
-    """positions = 2048 * coarse + fine + rest, each part exact in float32."""
+    """Returns parts that are exact in float32: positions = 2048 * coarse + fine + rest."""
     if jnp.issubdtype(positions.dtype, jnp.integer):
         coarse, fine, rest = positions // _COARSE, positions % _COARSE, None
         return coarse.astype(jnp.float32), fine.astype(jnp.float32), rest
@@ -66,16 +68,39 @@ def _split(positions):
     return coarse, whole - _COARSE * coarse, positions - whole
 
 
-def _pieces(turns, xp):
+def _pieces(turns: np.ndarray | Double) -> list:
+    """Returns float32 pieces that add up to the fraction of ``turns``, all but the last of 12 bits.
+
+    What is rounded has no derivative, so all of the derivative is in the last.
+    """
     pieces = []
-    turns = turns - xp.floor(turns)
-    for i in range(_PIECES):
-        grid = 2.0 ** (_BITS * (i + 1))
-        piece = xp.round(turns * grid) / grid
-        pieces.append(jnp.asarray(piece, jnp.float32))
-        turns = turns - piece
-    return pieces
+    turns = turns - _rounded_down(turns)
+    for i in range(1, _PIECES):
+        pieces.append(_rounded(turns, 2.0 ** (_BITS * i)))
+        turns = turns - pieces[-1]
+    return [*pieces, _nearest(turns)]
 
 
 def _drop_whole(turns):
     return turns - jnp.round(turns)
+
+
+def _rounded_down(turns):
+    if isinstance(turns, np.ndarray):
+        return np.floor(turns)
+    return jax.lax.stop_gradient(jnp.floor(turns.high))
+
+
+def _rounded(turns, grid):
+    if isinstance(turns, np.ndarray):
+        return np.round(turns * grid) / grid
+    return jax.lax.stop_gradient(jnp.round(turns.high * grid) / grid)
+
+
+def _nearest(turns):
+    return turns if isinstance(turns, np.ndarray) else turns.high + turns.low
+
+
+def _of_rank(rank, piece):
+    piece = jnp.asarray(piece, jnp.float32)
+    return piece.reshape((1,) * (rank - piece.ndim) + piece.shape)

@@ -1,40 +1,46 @@
-"""Members of the first dial that look at the second: frequencies that differ by position axis."""
+"""Frequency rules that differ by position axis."""
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.rotary.frequencies import Default
+from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
+from posenc_jax.encodings.rotary.frequencies.base import InvFreq
 
 
 @dataclasses.dataclass(frozen=True)
-class ByAxis:
-    """A rule for each axis: a pair turns as it does under the rule of its axis.
+class ByAxis(Frequencies):
+    """Lets each pair turn by the rule of its axis.
 
     Attributes:
-      axes: the allocation of the pairs, see ``posenc_jax.rotary.axes``.
-      frequencies: a member of ``posenc_jax.rotary.frequencies`` for each axis. Their attention
-        factors must be one number, for queries and keys turn by all axes at once.
+      axes: the allocation of the pairs, see ``posenc_jax.encodings.rotary.axes``.
+      frequencies: a rule for each axis. Their attention factors must be one number, because
+        queries and keys turn by all axes at once.
     """
 
     axes: tuple[int, ...]
-    frequencies: tuple[Callable, ...]
+    frequencies: tuple[Frequencies, ...]
+
+    @property
+    def adapts(self) -> bool:
+        return any(rule.adapts for rule in self.frequencies)
 
     def __call__(self, channels, base, length):
         rules = [rule(channels, base, length) for rule in self.frequencies]
-        xp = jnp if any(isinstance(inv_freq, jax.Array) for inv_freq, _ in rules) else np
         chosen = rules[0][0]
         for axis, (inv_freq, _) in enumerate(rules):
-            chosen = xp.where(np.array(self.axes) == axis, inv_freq, chosen)
+            is_own = np.array(self.axes) == axis
+            # A product with 0 or 1 is exact, for numbers and for Doubles.
+            chosen = inv_freq * is_own.astype(float) + chosen * (~is_own).astype(float)
         return chosen, _agreed([factor for _, factor in rules])
 
 
 @dataclasses.dataclass(frozen=True)
-class Spectra:
-    """A spectrum for each axis, from the fastest pair to the slowest, in its own run of pairs.
+class Spectra(Frequencies):
+    """Gives each axis a spectrum, from the fastest pair to the slowest, in its own run of pairs.
 
     Attributes:
       sections: how many pairs each axis has.
@@ -42,14 +48,23 @@ class Spectra:
     """
 
     sections: tuple[int, ...]
-    frequencies: Callable | None = None
+    frequencies: Frequencies | None = None
+
+    @property
+    def adapts(self) -> bool:
+        return self.frequencies is not None and self.frequencies.adapts
 
     def __call__(self, channels, base, length):
         rule = self.frequencies or Default()
         rules = [rule(2 * pairs, base, length) for pairs in self.sections if pairs]
-        xp = jnp if any(isinstance(inv_freq, jax.Array) for inv_freq, _ in rules) else np
-        spectra = xp.concatenate([inv_freq for inv_freq, _ in rules], axis=-1)
+        spectra = _joined([inv_freq for inv_freq, _ in rules])
         return spectra, _agreed([factor for _, factor in rules])
+
+
+def _joined(spectra: list) -> InvFreq:
+    if isinstance(spectra[0], Double):
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *spectra)
+    return np.concatenate(spectra)
 
 
 def _agreed(attention_factors):

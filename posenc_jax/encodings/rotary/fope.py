@@ -2,8 +2,8 @@
 
 https://arxiv.org/abs/2412.17739
 
-RoPE turns every pair by one frequency. Here each pair turns by a sum of all of them, which is what
-the layers around attention make of a single frequency anyway: pair e of head h has
+RoPE turns every pair by one frequency. Here each pair turns by a sum of all frequencies, because
+the layers around attention mix them in any case: pair e of head h has
 ``cos = sum_f A[h, f, e] cos(p w_f)`` and ``sin = sum_f B[h, f, e] sin(p w_f)``, with random A and B
 near the identity. Frequencies that do not turn once within the training length are left out, and
 the pairs that remain do not turn. Overrides ``prepare`` and ``rotate``.
@@ -16,43 +16,43 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encodings.rope import RoPE
-from posenc_jax.gather import for_heads
-from posenc_jax.rotary.angles import cos_sin
-from posenc_jax.rotary.frequencies import geometric, turns_in
-from posenc_jax.rotary.positions import one_axis
+from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.frequencies import geometric, turns_in
+from posenc_jax.encodings.rotary.frequencies.base import known_base
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.positions import one_axis
 
 
 class FoPE(RoPE):
-    """RoPE with mixed frequencies.
+    """Turns each pair by a random mixture of RoPE's frequencies.
 
     A mixture of frequencies is no rotation, so logits depend a little on where a sequence starts.
-    The matrices are each layer's and each kv head's own, and queries use those of their kv head.
+    Each layer and each kv head has matrices A and B of its own, and a query uses those of the kv
+    head that it attends to.
 
-    By default they are random constants, as published: they are arrays of the module, saved with
-    it, but of type ``nnx.Variable`` rather than ``nnx.Param``, and no gradient reaches them.
-    An optimizer must not decay what has no gradient.
+    A and B are random constants by default, as published: they are arrays of the module and saved
+    with it, but their type is ``nnx.Variable`` and not ``nnx.Param``, and no gradient reaches them.
+    An optimizer must not decay such constants.
 
     Args:
       num_kv_heads: key and value heads of one layer.
       head_dim: channels of one head.
       train_length: L; frequencies below ``2 pi / L`` are dropped.
-      base: see ``RoPE``.
+      base: see ``RoPE``; a number, because it decides how many frequencies are kept.
       rotary_dim: see ``RoPE``; at least 4. At most ``rotary_dim / 4`` pairs turn.
       layout: see ``RoPE``.
-      gain: how far A and B are from the identity (from every n-th frequency, where there are more
-        frequencies than pairs); 0.3 as published. Their noise has the standard deviation
-        ``gain sqrt(2 / (pairs (frequencies + heads)))``, which is what the released code's Xavier
-        initialiser makes of a stack of matrices.
-      padding: what the other pairs get. "zero_frequency" is the paper's (cos, sin) = (1, 0).
-        "ones" is the released code's (1, 1), which turns queries and keys alike by 45 degrees and
-        doubles these pairs' part of the logits.
-      learned: train A and B.
-      rngs: the random numbers of A and B.
+      gain: how far A and B are from the identity, or from every n-th row of it where there are
+        more frequencies than pairs; 0.3 as published. The noise in them has the standard deviation
+        ``gain sqrt(2 / (pairs (frequencies + heads)))``, as the released code's Xavier initialiser
+        gives it for a stack of matrices.
+      padding: cosine and sine of the pairs that do not turn. "zero_frequency" is (1, 0), as in the
+        paper. "ones" is (1, 1), as in the released code, which turns queries and keys alike by 45
+        degrees and doubles the part of the logits that comes from these pairs.
+      learned: whether A and B are trained.
+      rngs: random numbers for A and B.
     """
 
     per_layer = True
-    shift_invariant = False
 
     def __init__(
         self,
@@ -98,24 +98,23 @@ class FoPE(RoPE):
         self.sin_coef = near_identity()
 
     def _kept(self) -> np.ndarray:
-        inv_freq = geometric(self.rotary_dim, self.base)
+        inv_freq = geometric(self.rotary_dim, known_base(self.base, type(self).__name__))
         return inv_freq[turns_in(self.train_length, inv_freq) >= 1]
 
     def prepare(self, positions, length):
-        """float32 cos and sin, each ``[B, T, frequencies]``."""
+        """Returns float32 cosines and sines, each ``[B, T, frequencies]``."""
         return cos_sin(one_axis(positions)[..., None], self._kept())
 
-    def rotate(self, x_BTHC, prepared, *, is_query):
-        cos, sin = prepared
-        num_heads = x_BTHC.shape[2]
-        mixed_cos = self._mix(cos, self.cos_coef[...], num_heads, 1.0)
-        mixed_sin = self._mix(sin, self.sin_coef[...], num_heads, float(self.padding == "ones"))
-        return super().rotate(x_BTHC, (mixed_cos, mixed_sin), is_query=is_query)
+    def rotate(self, x_BTHC, tokens, side):
+        cos, sin = tokens.prepared
+        mixed_cos = self._mixed(cos, self.cos_coef[...], side, 1.0)
+        mixed_sin = self._mixed(sin, self.sin_coef[...], side, float(self.padding == "ones"))
+        return self.turn(x_BTHC, mixed_cos, mixed_sin)
 
-    def _mix(self, table_BTF, coef_KFE, num_heads, padding):
+    def _mixed(self, table_BTF, coef_KFE, side, padding):
         if not self.learned:
             coef_KFE = jax.lax.stop_gradient(coef_KFE)
-        coef_HFE = for_heads(coef_KFE.astype(jnp.float32), num_heads)
+        coef_HFE = side.of_kv_heads(coef_KFE.astype(jnp.float32))
         # Full precision: an accelerator's default would round cosines to bfloat16.
         mixed = jnp.einsum(
             "btf,hfe->bthe", table_BTF, coef_HFE, precision=jax.lax.Precision.HIGHEST

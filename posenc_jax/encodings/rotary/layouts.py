@@ -1,4 +1,4 @@
-"""From one layout of RoPE's channel pairs to the other, exactly.
+"""Conversion between the two layouts of RoPE's channel pairs, exactly.
 
 "half" stores the first channels of all pairs and then the second ones, "interleaved" pair after
 pair: the same numbers as a ``[2, P]`` matrix and as its transpose. A model trained in one layout is
@@ -7,26 +7,33 @@ the output channels of their projections (weights and biases) and, where queries
 normalised, the scales of that norm. Values and the output projection stay as they are.
 """
 
+from typing import Any, TypeVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+Array = TypeVar("Array", np.ndarray, jax.Array)
 
-def to_interleaved(x, *, rotary_dim: int | None = None, axis: int = -1):
-    """``x`` in the "half" layout in, the same in the "interleaved" layout out.
+
+def to_interleaved(x: Array, *, rotary_dim: int | None = None, axis: int = -1) -> Array:
+    """Takes ``x`` in the "half" layout and returns it in the "interleaved" layout.
 
     Args:
       x: NumPy or JAX array with the channels of one head along ``axis``: activations
-        ``[B, T, H, C]``, or a projection ``[D, H, C]``. Of a matrix ``[D, H * C]`` split the heads
-        off first; ``[H * C, D]``, as PyTorch stores it, becomes ``[H, C, D]`` with ``axis=1``.
+        ``[B, T, H, C]``, or a projection ``[D, H, C]``. Split the heads of a matrix ``[D, H * C]``
+        first; ``[H * C, D]``, as PyTorch stores it, becomes ``[H, C, D]`` with ``axis=1``.
       rotary_dim: with partial rotary, how many of the channels turn; the others stay in place.
       axis: the axis of the channels.
     """
     return _transposed(x, rotary_dim, axis, lambda pairs: (2, pairs))
 
 
-def to_half(x, *, rotary_dim: int | None = None, axis: int = -1):
-    """The way back: ``x`` in the "interleaved" layout in, the same in the "half" layout out."""
+def to_half(x: Array, *, rotary_dim: int | None = None, axis: int = -1) -> Array:
+    """Takes ``x`` in the "interleaved" layout and returns it in the "half" layout.
+
+    The arguments are those of ``to_interleaved``.
+    """
     return _transposed(x, rotary_dim, axis, lambda pairs: (pairs, 2))
 
 
@@ -39,7 +46,7 @@ def _transposed(x, rotary_dim, axis, matrix_of):
             f"axis {axis} of {x.shape}: give the rotary_dim of the encoding and the axis of one "
             "head's channels"
         )
-    xp = jnp if isinstance(x, jax.Array) else np
+    xp: Any = jnp if isinstance(x, jax.Array) else np
     x = xp.moveaxis(x, axis, -1)
     turning, still = x[..., :rotary_dim], x[..., rotary_dim:]
     matrix = turning.reshape(*turning.shape[:-1], *matrix_of(rotary_dim // 2))

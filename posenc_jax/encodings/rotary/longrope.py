@@ -13,18 +13,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.rope import RoPE
-from posenc_jax.rotary.axes import Allocation
-from posenc_jax.rotary.frequencies import check_factor
+from posenc_jax.encodings.rotary.axes import Allocation
+from posenc_jax.encodings.rotary.frequencies import check_factor
+from posenc_jax.encodings.rotary.frequencies.base import check_base, known_base
+from posenc_jax.encodings.rotary.rope import RoPE, check_length
 
 Factors = Sequence[float] | float
 
 
 class LongRoPE(RoPE):
-    """LongRoPE (``longrope`` in Hugging Face, ``su`` before).
+    """Slows each pair down by a factor of its own (``longrope`` in Hugging Face, ``su`` before).
 
     Args:
       head_dim: channels of one head.
@@ -36,10 +38,10 @@ class LongRoPE(RoPE):
       attention_factor: multiplies cosine and sine. Default: ``sqrt(1 + ln(factor) / ln(L))``.
       short_attention_factor: the same up to L. Default: as past it, which is what Hugging Face
         does and the paper leaves open.
-      start_tokens: tokens at positions below this (n-hat in the paper) turn as in RoPE. Positions
-        are not counted anew after them, so that a product of tokens on two sides of this border
-        depends on more than their distance. As in the released code, the start tokens' cosine and
-        sine have no attention factor.
+      start_tokens: tokens at positions below this number (n-hat in the paper) turn as in RoPE.
+        Positions are not counted anew after them, so the product of a start token and a later one
+        depends on more than their distance. The cosine and sine of start tokens have no attention
+        factor, as in the released code.
       base, axes, rotary_dim, layout: as in RoPE.
 
     The released code's dynamic variant, whose factors grow with the length, is not offered.
@@ -56,7 +58,7 @@ class LongRoPE(RoPE):
         attention_factor: float | None = None,
         short_attention_factor: float | None = None,
         start_tokens: int = 0,
-        base: float = 10000.0,
+        base: float | jax.Array = 10000.0,
         axes: Allocation | None = None,
         rotary_dim: int | None = None,
         layout: str = "half",
@@ -80,10 +82,10 @@ class LongRoPE(RoPE):
         self.attention_factor = attention_factor
         self.short_attention_factor = short_attention_factor
         self.start_tokens = start_tokens
-        self.shift_invariant = not start_tokens
 
     def prepare(self, positions, length):
-        """float32 cos and sin, each ``[B, T, K or 1, rotary_dim / 2]``."""
+        """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
+        check_length(positions, length)
         inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)
 
         def long():
@@ -94,13 +96,14 @@ class LongRoPE(RoPE):
             slowed = inv_freq / np.array(self.short_factor)
             return self._tables(positions, slowed, self.short_attention_factor)
 
-        if isinstance(length, int):
+        if not isinstance(length, jax.Array | np.ndarray):
             tables = long() if length > self.train_length else short()
         else:
-            # Both are computed and one is chosen: a chosen frequency would be a float32 one, and
-            # at two million tokens its angles would be wrong.
-            is_long = (jnp.atleast_2d(length) > self.train_length)[:, :, None, None]
-            tables = _where(is_long, long(), short())
+            # Both tables are computed and one is chosen, because their frequencies are constants
+            # in float64; a frequency chosen when the program runs would have to be a float32 pair.
+            length = jnp.atleast_2d(length)[:, :, None, None]
+            tables = _where(length > self.train_length, long(), short())
+            tables = tuple(jnp.where(jnp.isnan(length), jnp.nan, table) for table in tables)
         if self.start_tokens:
             starts = self._positions_of_pairs(positions) < self.start_tokens
             tables = _where(starts, self._tables(positions, inv_freq, no_factor), tables)
@@ -120,24 +123,25 @@ def longrope2(
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> LongRoPE:
-    """LongRoPE2: search only among the slow pairs, and let NTK follow for the fast ones.
+    """Builds LongRoPE2, where only the slow pairs have factors that a search has found.
 
     Past the training length L, pair i is slower by ``tail_factors[i - critical_pair]`` from the
     critical pair on, and by ``tail_factors[0] ** (i / critical_pair)`` below it: the fastest is
-    kept, and the factors are those of a larger base. Up to L this is RoPE, without an attention
-    factor, as the paper trains on short windows and switches by length. (The attention factor of
-    short windows is our reading of "original RoPE"; no code of that part is known.)
+    kept, and the factors are those of a larger base, as in NTK scaling. Up to L this is RoPE,
+    because the paper trains on short windows and switches by length. That short windows have no
+    attention factor is our reading of "original RoPE"; no code of that part is known.
 
     Args:
       critical_pair: the first pair with a factor of its own, counted from 0. Default: the first
-        that does not turn once within L, ``ceil(d / 2 * ln(L / 2 pi) / ln(base))``. The paper's
-        thesis is that the real one is smaller and must be searched for: 30 instead of 35 for
-        Llama-3-8B. The one public implementation known counts one less by default.
+        pair that does not turn once within L, ``ceil(d / 2 * ln(L / 2 pi) / ln(base))``. The paper
+        argues that the real critical pair is smaller and must be searched for: 30 instead of 35 for
+        Llama-3-8B. The only public implementation that we know counts one less by default.
       tail_factors: a number for each pair from there on, or one for all of them: not decreasing,
         and at least ``factor``. Default: ``factor``.
       head_dim, train_length, factor, attention_factor: as in LongRoPE.
       base, axes, rotary_dim, layout: as in RoPE.
     """
+    base = known_base(check_base(base), "longrope2")
     rope: dict[str, Any] = dict(
         head_dim=head_dim, base=base, axes=axes, rotary_dim=rotary_dim, layout=layout
     )
@@ -167,12 +171,12 @@ def longrope2(
 
 
 def _of_pairs(name: str, factors: Factors, pairs: int) -> tuple[float, ...]:
-    """A factor for each of ``pairs`` pairs, checked; a tuple, so that jit can compare modules."""
+    """Returns a checked factor for each of ``pairs`` pairs, as a tuple, which jit can compare."""
     each = (factors,) * pairs if isinstance(factors, (int, float)) else tuple(factors)
     if len(each) != pairs or not all(math.isfinite(factor) and factor > 0 for factor in each):
         raise ValueError(
-            f"{name}={factors!r} must be {pairs} finite numbers above 0, one for each channel "
-            "pair it is for, the fastest first, or one number for all of them"
+            f"{name}={factors!r} must be {pairs} finite numbers above 0, one for each of its "
+            "channel pairs, the fastest first, or one number for all of them"
         )
     return tuple(float(factor) for factor in each)
 

@@ -4,7 +4,7 @@ https://arxiv.org/abs/2509.10534
 
 Content decides how much, position decides at what angle: channel c of a query at m and a key at n
 contributes ``softplus(q_c) softplus(k_c) cos((m - n) base ** (-c / d) - delta_c)``, with a trained
-phase delta for each head. Each channel becomes a pair, so queries and keys come out twice as wide.
+phase delta in each head. Each channel becomes a pair, so queries and keys come out twice as wide.
 Overrides ``prepare`` and ``rotate``.
 """
 
@@ -15,25 +15,26 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import for_heads
-from posenc_jax.rotary.angles import cos_sin
-from posenc_jax.rotary.frequencies import geometric
-from posenc_jax.rotary.positions import one_axis
+from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.frequencies import geometric
+from posenc_jax.encodings.rotary.frequencies.base import check_base
+from posenc_jax.encodings.rotary.rope import check_width
+from posenc_jax.positions import one_axis
 
 
 class PoPE(Encoding):
-    """Magnitudes from content, phases from position.
+    """Takes magnitudes from content and phases from position.
 
-    The phase belongs to the keys, so there is one for each kv head; each layer has its own (our
-    reading: the paper speaks of heads). As released it is held within [-2 pi, 0] by clipping
-    what is trained, which has no gradient while it is outside.
+    The phase belongs to the keys, so there is one for each kv head. Each layer has its own, which
+    is our reading: the paper speaks of heads. The trained phase is clipped to [-2 pi, 0], as in the
+    released code, and has no gradient while it is outside.
 
     Args:
       num_kv_heads: key and value heads of one layer.
       head_dim: channels of one head, d.
       base: of the d frequencies, twice as many as RoPE has.
       phase_init: "zero", the default of the released code, or "uniform" in [-2 pi, 0].
-      rngs: initial values.
+      rngs: random numbers for the phases.
     """
 
     per_layer = True
@@ -44,30 +45,29 @@ class PoPE(Encoding):
         num_kv_heads: int,
         head_dim: int,
         rngs: nnx.Rngs,
-        base: float = 10000.0,
+        base: float | jax.Array = 10000.0,
         phase_init: str = "zero",
     ):
         if phase_init not in ("zero", "uniform"):
             raise ValueError(f"phase_init={phase_init!r} must be 'zero' or 'uniform'")
-        if not base > 1:
-            raise ValueError(f"base={base!r} must be a number above 1")
         self.head_dim = head_dim
-        self.base = base
+        self.base = check_base(base)
         turns = jax.random.uniform(rngs.params(), (num_kv_heads, head_dim))
         self.phase = nnx.Param(-2 * math.pi * turns * (phase_init == "uniform"))
 
     def prepare(self, positions, length):
-        """float32 cos and sin, each ``[B, T, 1, head_dim]``."""
+        """Returns float32 cosines and sines, each ``[B, T, 1, head_dim]``."""
         inv_freq = geometric(2 * self.head_dim, self.base)
         cos, sin = cos_sin(one_axis(positions)[..., None], inv_freq)
         return cos[:, :, None, :], sin[:, :, None, :]
 
-    def rotate(self, x_BTHC, prepared, *, is_query):
-        cos, sin = prepared
+    def rotate(self, x_BTHC, tokens, side):
+        check_width(x_BTHC, self.head_dim)
+        cos, sin = tokens.prepared
         magnitude = jax.nn.softplus(x_BTHC.astype(jnp.float32))
-        if not is_query:
+        if not side.is_query:
             phase_KC = jnp.clip(self.phase[...].astype(jnp.float32), -2 * math.pi, 0.0)
-            phase_HC = for_heads(phase_KC, x_BTHC.shape[2])
+            phase_HC = side.of_kv_heads(phase_KC)
             ahead_cos, ahead_sin = jnp.cos(phase_HC)[None, None], jnp.sin(phase_HC)[None, None]
             cos, sin = cos * ahead_cos - sin * ahead_sin, sin * ahead_cos + cos * ahead_sin
         wide = jnp.concatenate([magnitude * cos, magnitude * sin], axis=-1)

@@ -8,26 +8,30 @@ cosines and sines) and ``rotate``.
 """
 
 import inspect
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encoding import Encoding
+from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
-from posenc_jax.encodings.rotary import frequencies as frequency_dial
 from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, check_base
 
 
 class RoPE(Encoding):
-    """The one class that rotates.
+    """Turns each channel pair of queries and keys by its frequency times the position.
 
     Args:
       head_dim: channels of one head.
-      base: the slowest pair's wavelength is about ``2 pi base`` tokens.
-      frequencies: a member of ``posenc_jax.encodings.rotary.frequencies``.
-      axes: the position axis that turns each pair (``posenc_jax.encodings.rotary.axes``); None for text.
-        Positions ``[B, T]`` are text too: the same on every axis.
+      base: the slowest pair's wavelength is about ``2 pi base`` tokens. It may be traced, so that
+        one ``scan`` runs over layers of different bases, unless the rule of the frequencies
+        decides by its value which pairs it changes.
+      frequencies: a rule of ``posenc_jax.encodings.rotary.frequencies``. Default: RoPE's own.
+      axes: the position axis that turns each pair (``posenc_jax.encodings.rotary.axes``); None for
+        text. Positions ``[B, T]`` are text too: the same on every axis.
       rotary_dim: rotate only the first channels and pass the rest through (partial rotary); the
         exponents then count ``rotary_dim``. Default: all of ``head_dim``.
       layout: which channels form a pair. "half" pairs i with i + rotary_dim / 2 (GPT-NeoX, Llama
@@ -39,8 +43,8 @@ class RoPE(Encoding):
         self,
         *,
         head_dim: int,
-        base: float = 10000.0,
-        frequencies=None,
+        base: float | jax.Array = 10000.0,
+        frequencies: Frequencies | None = None,
         axes: axis_dial.Allocation | None = None,
         rotary_dim: int | None = None,
         layout: str = "half",
@@ -53,26 +57,29 @@ class RoPE(Encoding):
             )
         if layout not in ("half", "interleaved"):
             raise ValueError(f"layout={layout!r} must be 'half' or 'interleaved'")
-        if not base > 1:
-            raise ValueError(f"base={base!r} must be a number above 1")
+        if not isinstance(frequencies, Frequencies | None):
+            raise ValueError(
+                f"frequencies={frequencies!r} must be a rule of posenc_jax.encodings.rotary."
+                "frequencies, with its arguments, such as NTK(factor=4.0)"
+            )
         if axes is not None:
             _check_axes(axes, rotary_dim)
         self.head_dim = head_dim
-        self.base = base
-        self.frequencies = frequencies or frequency_dial.Default()
+        self.base = check_base(base)
+        self.frequencies = frequencies or Default()
         self.axes = axes
         self.rotary_dim = rotary_dim
         self.layout = layout
 
     def prepare(self, positions, length):
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
-        if not isinstance(length, int):
-            length = jnp.atleast_2d(length)
+        if self.frequencies.adapts:
+            check_length(positions, length)
         return self._tables(positions, *self.frequencies(self.rotary_dim, self.base, length))
 
     def _tables(self, positions, inv_freq, attention_factor):
-        if isinstance(inv_freq, jax.Array):
-            inv_freq = inv_freq[:, :, None]
+        if isinstance(inv_freq, Double) and inv_freq.high.ndim == 3:
+            inv_freq = jax.tree.map(lambda part: part[:, :, None], inv_freq)
         if isinstance(attention_factor, jax.Array):
             attention_factor = attention_factor[:, :, None]
         angles = cos_sin(self._positions_of_pairs(positions), inv_freq)
@@ -100,16 +107,12 @@ class RoPE(Encoding):
         return chosen
 
     def rotate(self, x_BTHC, tokens, side):
-        cos, sin = (self._of_heads(table, side) for table in tokens.prepared)
+        cos, sin = (_of_heads(table, side) for table in tokens.prepared)
         return self.turn(x_BTHC, cos, sin)
 
     def turn(self, x_BTHC, cos, sin) -> jax.Array:
         """Turns queries or keys by angles whose cosines and sines are ``[B, T, H or 1, pairs]``."""
-        if x_BTHC.shape[-1] != self.head_dim:
-            raise ValueError(
-                f"heads have {x_BTHC.shape[-1]} channels, but the encoding was made for "
-                f"head_dim={self.head_dim}; only rotary_dim= turns a part"
-            )
+        check_width(x_BTHC, self.head_dim)
         turning, still = x_BTHC[..., : self.rotary_dim], x_BTHC[..., self.rotary_dim :]
         turning = turning.astype(jnp.float32)
         if self.layout == "half":
@@ -122,17 +125,58 @@ class RoPE(Encoding):
         turned = turned.astype(x_BTHC.dtype)
         return jnp.concatenate([turned, still], axis=-1) if still.shape[-1] else turned
 
-    @staticmethod
-    def _of_heads(table_BTKP, side):
-        """Returns the table of each head; one that all heads share stays as it is."""
-        if table_BTKP.shape[2] == 1:
-            return table_BTKP
-        return jnp.moveaxis(side.of_kv_heads(jnp.moveaxis(table_BTKP, 2, 0)), 0, 2)
-
 
 def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
-    """How many channel pairs turn."""
+    """Returns how many channel pairs turn."""
     return (head_dim if rotary_dim is None else rotary_dim) // 2
+
+
+def check_width(x_BTHC: jax.Array, head_dim: int) -> None:
+    """Refuses heads that have not as many channels as the encoding was made for."""
+    if x_BTHC.shape[-1] != head_dim:
+        raise ValueError(
+            f"heads have {x_BTHC.shape[-1]} channels, but the encoding was made for "
+            f"head_dim={head_dim}; only rotary_dim= turns a part"
+        )
+
+
+def check_length(positions: jax.Array, length: float | jax.Array) -> None:
+    """Refuses a length that is NaN, where it is known: a position was too large to set it."""
+    is_traced = isinstance(length, jax.core.Tracer) or isinstance(positions, jax.core.Tracer)
+    if is_traced or not np.isnan(length).any():
+        return
+    raise ValueError(
+        f"position {np.max(positions)} would set the length that the frequencies adapt to, and is "
+        "no length; if it marks padding, give segment_ids, with padding as a segment of its own, "
+        "or else give length="
+    )
+
+
+def rope_with(frequencies: type[Frequencies]) -> Callable[..., RoPE]:
+    """Returns a function that builds RoPE with a rule and takes the keywords of both."""
+    own = inspect.signature(frequencies).parameters
+    rope = dict(inspect.signature(RoPE.__init__).parameters)
+    del rope["self"], rope["frequencies"]
+
+    def build(*, head_dim: int, **keywords) -> RoPE:
+        dial = {name: keywords.pop(name) for name in own if name in keywords}
+        return RoPE(head_dim=head_dim, frequencies=frequencies(**dial), **keywords)
+
+    keyword_only = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in (rope | dict(own)).values()
+    ]
+    build.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    build.__name__ = build.__qualname__ = frequencies.__name__
+    build.__doc__ = f"{inspect.getdoc(frequencies)}\n\nAll other keywords are those of ``RoPE``."
+    return build
+
+
+def _of_heads(table_BTKP, side: Side) -> jax.Array:
+    """Returns the table of each head; one that all heads share stays as it is."""
+    if table_BTKP.shape[2] == 1:
+        return table_BTKP
+    return jnp.moveaxis(side.of_kv_heads(jnp.moveaxis(table_BTKP, 2, 0)), 0, 2)
 
 
 def _check_axes(axes, rotary_dim):
@@ -147,37 +191,3 @@ def _check_axes(axes, rotary_dim):
                 f"axes={of_head} must be numbers of position axes, 0 or more, or "
                 f"{axis_dial.STILL} for a pair that does not turn"
             )
-
-
-def _setting(frequencies):
-    """A function that builds RoPE with these frequencies and takes the keywords of both."""
-    own = inspect.signature(frequencies).parameters
-    rope = dict(inspect.signature(RoPE.__init__).parameters)
-    del rope["self"], rope["frequencies"]
-
-    def build(*, head_dim: int, **keywords) -> RoPE:
-        dial = {name: keywords.pop(name) for name in own if name in keywords}
-        return RoPE(head_dim=head_dim, frequencies=frequencies(**dial), **keywords)
-
-    keyword_only = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in (rope | dict(own)).values()
-    ]
-    build.__signature__ = inspect.Signature(keyword_only)
-    build.__doc__ = f"RoPE with the frequencies of: {frequencies.__doc__}"
-    return build
-
-
-pi = _setting(frequency_dial.PositionInterpolation)
-dynamic_pi = _setting(frequency_dial.DynamicPI)
-ntk = _setting(frequency_dial.NTK)
-ntk_critical = _setting(frequency_dial.NTKCritical)
-dynamic_ntk = _setting(frequency_dial.DynamicNTK)
-ntk_by_parts = _setting(frequency_dial.NTKByParts)
-llama3 = _setting(frequency_dial.Llama3)
-yarn = _setting(frequency_dial.YaRN)
-dynamic_yarn = _setting(frequency_dial.DynamicYaRN)
-hope = _setting(frequency_dial.HoPE)
-p_rope = _setting(frequency_dial.Proportional)
-clipped_rope = _setting(frequency_dial.Clipped)
-resonance = _setting(frequency_dial.Resonance)

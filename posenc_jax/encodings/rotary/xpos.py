@@ -8,23 +8,24 @@ key at n by ``zeta_i ** (-n / B)``, so that their product fades by ``zeta_i ** (
 and ``rotate``.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.rope import RoPE
-from posenc_jax.rotary.positions import one_axis
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.positions import one_axis
 
 
 class XPos(RoPE):
-    """RoPE with an exponential decay of its own for each pair.
+    """Turns as RoPE does, and lets each pair fade with distance at a rate of its own.
 
     The paper's tables also restrict attention to blocks of half the training length; that is a
     window of the layer, not of this scheme.
 
     The factors need range. float32 and bfloat16 hold positions up to about ``70 * scale_base``
     tokens from 0, float16 up to about ``8 * scale_base``; further out logits become NaN. Positions
-    may be negative: subtracting half the length from all of them changes no logit and doubles the
-    reach, but queries and keys must be moved by the same amount.
+    may be negative: to subtract half the length from all of them changes no logit and doubles the
+    reach. Queries and keys must be moved by the same amount.
 
     Args:
       head_dim: channels of one head.
@@ -40,7 +41,7 @@ class XPos(RoPE):
         self,
         *,
         head_dim: int,
-        base: float = 10000.0,
+        base: float | jax.Array = 10000.0,
         rotary_dim: int | None = None,
         layout: str = "interleaved",
         scale_base: float = 512.0,
@@ -54,7 +55,7 @@ class XPos(RoPE):
         self.gamma = gamma
 
     def prepare(self, positions, length):
-        """float32 cos and sin for queries, then for keys, each ``[B, T, 1, rotary_dim / 2]``."""
+        """Returns cosines and sines for queries, then for keys, ``[B, T, 1, rotary_dim / 2]``."""
         cos, sin = super().prepare(one_axis(positions), length)
         zeta = np.arange(0, self.rotary_dim, 2) / self.rotary_dim
         zeta = (zeta + self.gamma) / (1 + self.gamma)
@@ -63,6 +64,6 @@ class XPos(RoPE):
         grow, shrink = jnp.exp(exponent), jnp.exp(-exponent)
         return (cos * grow, sin * grow), (cos * shrink, sin * shrink)
 
-    def rotate(self, x_BTHC, prepared, *, is_query):
-        of_queries, of_keys = prepared
-        return super().rotate(x_BTHC, of_queries if is_query else of_keys, is_query=is_query)
+    def rotate(self, x_BTHC, tokens, side):
+        of_queries, of_keys = tokens.prepared
+        return self.turn(x_BTHC, *(of_queries if side.is_query else of_keys))

@@ -1,0 +1,42 @@
+"""Frequency rules, the first dial of the rotary family: how fast each channel pair turns.
+
+A new rule is one file here, with a subclass of ``Frequencies``, and one line in the registry that
+names the class; ``make`` then builds ``RoPE`` with it.
+"""
+
+from posenc_jax.encodings.rotary.frequencies.base import (
+    Default,
+    Frequencies,
+    check_factor,
+    geometric,
+    turns_in,
+)
+from posenc_jax.encodings.rotary.frequencies.by_parts import Llama3, NTKByParts
+from posenc_jax.encodings.rotary.frequencies.clipped import Clipped
+from posenc_jax.encodings.rotary.frequencies.hope import HoPE
+from posenc_jax.encodings.rotary.frequencies.ntk import NTK, DynamicNTK, NTKCritical
+from posenc_jax.encodings.rotary.frequencies.pi import DynamicPI, PositionInterpolation
+from posenc_jax.encodings.rotary.frequencies.proportional import Proportional
+from posenc_jax.encodings.rotary.frequencies.resonance import Resonance
+from posenc_jax.encodings.rotary.frequencies.yarn import DynamicYaRN, YaRN
+
+__all__ = [
+    "NTK",
+    "Clipped",
+    "Default",
+    "DynamicNTK",
+    "DynamicPI",
+    "DynamicYaRN",
+    "Frequencies",
+    "HoPE",
+    "Llama3",
+    "NTKByParts",
+    "NTKCritical",
+    "PositionInterpolation",
+    "Proportional",
+    "Resonance",
+    "YaRN",
+    "check_factor",
+    "geometric",
+    "turns_in",
+]

@@ -1,0 +1,133 @@
+"""The base class of frequency rules, and the arithmetic that they share."""
+
+import dataclasses
+import math
+import numbers
+from typing import overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.encodings.rotary.double import Double, exp, log
+
+# A scalar. Numbers are computed with in float64, and what is traced as a Double.
+Base = float | jax.Array
+Length = float | jax.Array
+# Radians per token, the fastest pair first.
+InvFreq = np.ndarray | Double
+
+
+@dataclasses.dataclass(frozen=True)
+class Frequencies:
+    """A rule that says how fast each channel pair turns.
+
+    A subclass is a frozen dataclass too, so that two modules with the same numbers are equal and
+    ``jax.jit`` compiles once for both.
+    """
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the frequencies depend on the length."""
+        return False
+
+    def __call__(
+        self, channels: int, base: Base, length: Length
+    ) -> tuple[InvFreq, float | jax.Array]:
+        """Returns the frequencies of ``channels // 2`` pairs and the attention factor.
+
+        The attention factor multiplies cosine and sine, so logits grow by its square.
+
+        Args:
+          channels: rotary channels of one head.
+          base: a number, or a traced scalar; the frequencies are then a ``Double``.
+          length: the length to adapt to: a number, or an array ``[B, T]`` with a length for each
+            token, where either axis may be 1. A rule that adapts to an array gives the frequencies
+            as a ``Double`` ``[B, T, channels // 2]``, and an attention factor that depends on it
+            as ``[B, T, 1]``.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Default(Frequencies):
+    """RoPE's own frequencies (2104.09864), the same at every length."""
+
+    def __call__(self, channels, base, length):
+        return geometric(channels, base), 1.0
+
+
+@overload
+def geometric(channels: int, base: float) -> np.ndarray: ...
+@overload
+def geometric(channels: int, base: jax.Array) -> Double: ...
+
+
+def geometric(channels, base):
+    """Returns RoPE's frequencies, ``base ** (-2 i / channels)``, pair i = 0 first."""
+    return power(base, -np.arange(0, channels, 2, dtype=np.float64) / channels)
+
+
+@overload
+def power(base: float, exponents: np.ndarray) -> np.ndarray: ...
+@overload
+def power(base: jax.Array | Double, exponents: np.ndarray) -> Double: ...
+
+
+def power(base, exponents):
+    """Returns a positive number, or those of an array ``[..., 1]``, to every exponent."""
+    if isinstance(base, jax.Array | Double):
+        return exp(log(Double.of(base)) * exponents)
+    return float(base) ** exponents
+
+
+def turns_in(length: float, inv_freq: np.ndarray) -> np.ndarray:
+    """Returns how many full turns each pair makes within ``length`` tokens."""
+    return length * inv_freq / (2 * math.pi)
+
+
+def growth(length: Length, train_length: int) -> float | Double:
+    """Returns how many times the training length fits into ``length``, and at least 1.
+
+    An array ``[B, T]`` gives a ``Double`` ``[B, T, 1]``.
+    """
+    if isinstance(length, numbers.Real):
+        return max(float(length) / train_length, 1.0)
+    times = Double.of(jnp.atleast_2d(length)[..., None]) / train_length
+    return times.where(~(times.high < 1), 1.0)
+
+
+def interpolated(inv_freq: InvFreq, kept: np.ndarray | float, factor: float | Double) -> InvFreq:
+    """Returns every pair ``factor`` times slower, but for the share of it that is ``kept``."""
+    return inv_freq * (kept + (1.0 - kept) / factor)
+
+
+def check_factor(factor: float) -> None:
+    """Refuses a ``factor`` that does not lengthen anything."""
+    if not (isinstance(factor, int | float) and math.isfinite(factor) and factor >= 1):
+        raise ValueError(
+            f"factor={factor!r} must be a finite number, 1 or more: target length / train length"
+        )
+
+
+def check_base(base: Base) -> Base:
+    """Returns ``base`` as a float, or as it is where it is traced."""
+    if isinstance(base, jax.core.Tracer):
+        if base.shape:
+            raise ValueError(f"base must be a scalar, not an array of shape {base.shape}")
+        return base
+    if not (np.ndim(base) == 0 and isinstance(base, numbers.Real | jax.Array | np.ndarray)):
+        raise ValueError(f"base={base!r} must be a number above 1")
+    if not 1 < float(base) < math.inf:
+        raise ValueError(f"base={base!r} must be a finite number above 1")
+    return float(base)
+
+
+def known_base(base: Base, scheme: str) -> float:
+    """Returns ``base``, and refuses a traced one, by which ``scheme`` could not choose pairs."""
+    if isinstance(base, jax.core.Tracer):
+        raise ValueError(
+            f"{scheme} decides by the value of base which pairs it changes, and base is traced: "
+            "give it a number"
+        )
+    return float(base)

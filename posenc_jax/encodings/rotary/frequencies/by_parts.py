@@ -1,0 +1,88 @@
+"""NTK-by-parts: the pairs that turn often are kept, and the slow ones interpolated.
+
+https://arxiv.org/abs/2309.00071, section 3.2
+
+A pair turns r times within the training length, and ``gamma`` grows linearly from 0 at
+``r = alpha`` to 1 at ``r = beta``. The frequency is ``gamma + (1 - gamma) / factor`` times RoPE's.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from posenc_jax.encodings.rotary.frequencies.base import (
+    Frequencies,
+    check_factor,
+    geometric,
+    interpolated,
+    known_base,
+    turns_in,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class NTKByParts(Frequencies):
+    """NTK-by-parts (2309.00071, section 3.2) has YaRN's frequencies as the paper writes them.
+
+    A pair that turns ``beta`` times or more within the training length is kept, one that turns
+    ``alpha`` times or less is divided by ``factor``, and between them the share that is kept grows
+    linearly with the turns. There is no temperature. The class of this name in the authors' first
+    release, which blends RoPE, PI and NTK with other bounds, is another formula.
+    """
+
+    train_length: int
+    factor: float = 4.0
+    alpha: float = 1.0
+    beta: float = 32.0
+
+    def __post_init__(self):
+        check_factor(self.factor)
+        check_turns(beta=self.beta, alpha=self.alpha)
+
+    def __call__(self, channels, base, length):
+        inv_freq = geometric(channels, known_base(base, type(self).__name__))
+        turns = turns_in(self.train_length, inv_freq)
+        kept = kept_by_turns(turns, self.alpha, self.beta)
+        return interpolated(inv_freq, kept, self.factor), 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Llama3(Frequencies):
+    """Llama 3.1's scaling (``llama3`` in Hugging Face) is NTK-by-parts between 1 and 4 turns.
+
+    Its arguments are named as in Llama's configuration: ``low_freq_factor`` is alpha and
+    ``high_freq_factor`` is beta. Llama 3.2 has a factor of 32, and Llama 4 Scout a low and a high
+    factor of 1, where pairs that turn once or more are kept and all others divided.
+    """
+
+    train_length: int
+    factor: float = 8.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+
+    def __post_init__(self):
+        check_factor(self.factor)
+        check_turns(high_freq_factor=self.high_freq_factor, low_freq_factor=self.low_freq_factor)
+
+    def __call__(self, channels, base, length):
+        by_parts = NTKByParts(
+            self.train_length, self.factor, alpha=self.low_freq_factor, beta=self.high_freq_factor
+        )
+        return by_parts(channels, base, length)
+
+
+def kept_by_turns(turns: np.ndarray, slow: float, fast: float) -> np.ndarray:
+    """Returns the share of each pair that is kept: from 0 at ``slow`` turns to 1 at ``fast``."""
+    if slow == fast:
+        return (turns >= fast).astype(np.float64)
+    return np.clip((turns - slow) / (fast - slow), 0, 1)
+
+
+def check_turns(**bounds: float) -> None:
+    """Refuses two bounds of a ramp that are out of order; the faster one is given first."""
+    (fast, fast_turns), (slow, slow_turns) = bounds.items()
+    if not fast_turns >= slow_turns > 0:
+        raise ValueError(
+            f"{fast}={fast_turns} must not be smaller than {slow}={slow_turns}, "
+            "and both must be positive: they are numbers of turns"
+        )

@@ -1,0 +1,46 @@
+"""Clipped RoPE: the slowest pairs are slowed down to a halt.
+
+https://arxiv.org/abs/2602.05258
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies, geometric
+
+
+@dataclasses.dataclass(frozen=True)
+class Clipped(Frequencies):
+    """Clipped RoPE (2602.05258, there "CoPE") slows the slowest pairs down to a halt.
+
+    Contextual position encoding (2405.18719), which is also called CoPE, is another scheme.
+
+    Attributes:
+      clipped_pairs: how many of the slowest pairs. Default: 20 of every 64, as released for 64.
+      taper: "cosine" multiplies their frequencies by a half cosine that falls from 1 at the first
+        of them to 0 at the last (a single clipped pair is thus left as it is); "hard" by 0.
+    """
+
+    clipped_pairs: int | None = None
+    taper: str = "cosine"
+
+    def __post_init__(self):
+        if self.clipped_pairs is not None and self.clipped_pairs < 1:
+            raise ValueError(f"clipped_pairs={self.clipped_pairs} must be at least 1, or None")
+        if self.taper not in ("cosine", "hard"):
+            raise ValueError(f"taper={self.taper!r} must be 'cosine' or 'hard'")
+
+    def __call__(self, channels, base, length):
+        pairs = channels // 2
+        count = round(pairs * 20 / 64) if self.clipped_pairs is None else self.clipped_pairs
+        if count > pairs:
+            raise ValueError(
+                f"clipped_pairs={count} must be at most {pairs}, the pairs of {channels} rotary "
+                "channels"
+            )
+        left = np.ones(pairs)
+        cosine = 0.5 * (1 + np.cos(np.linspace(0, math.pi, count)))
+        left[pairs - count :] = cosine if self.taper == "cosine" else 0.0
+        return geometric(channels, base) * left, 1.0

@@ -1,0 +1,39 @@
+"""HoPE, high-frequency rotary encoding: slow pairs carry content only.
+
+https://arxiv.org/abs/2410.21216
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from posenc_jax.encodings.rotary.frequencies.base import (
+    Frequencies,
+    geometric,
+    known_base,
+    turns_in,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class HoPE(Frequencies):
+    """HoPE (2410.21216) turns the fast pairs as RoPE does, and the slow ones not at all.
+
+    A pair is fast if it makes more than ``cut_cycles`` turns within the training length. No
+    official code is known; the cut follows two independent readings of the paper. The fastest pair
+    always turns, which is our choice for very short lengths.
+    """
+
+    train_length: int
+    cut_cycles: float = 1.0
+
+    def __post_init__(self):
+        if not 0 <= self.cut_cycles < math.inf:
+            raise ValueError(f"cut_cycles={self.cut_cycles!r} must be a number of turns, 0 or more")
+
+    def __call__(self, channels, base, length):
+        inv_freq = geometric(channels, known_base(base, type(self).__name__))
+        kept = turns_in(self.train_length, inv_freq) > self.cut_cycles
+        kept[0] = True
+        return np.where(kept, inv_freq, 0.0), 1.0

@@ -1,0 +1,105 @@
+"""NTK-aware scaling: a larger base, which slows pairs down the more, the slower they are.
+
+    NTK          base * factor ** (d / (d - 2))                       bloc97, 2023
+    DynamicNTK   the same with a factor that follows the length       emozilla, 2023
+    NTKCritical  base ** (ln(L' / 2 pi) / ln(L / 2 pi))               2310.05209
+
+L is the training length, and L' the target length.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.rotary.frequencies.base import (
+    Base,
+    Frequencies,
+    InvFreq,
+    check_factor,
+    geometric,
+    growth,
+    power,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class NTK(Frequencies):
+    """NTK-aware scaling (bloc97, 2023) has a larger base, ``base * factor ** (d / (d - 2))``.
+
+    Pairs in the middle are slowed down by less than ``factor``, so it reaches less far than its
+    name says. "NTK" in 2310.05209 and in LongRoPE2's tables is another rule, ``NTKCritical``.
+    """
+
+    factor: float = 4.0
+
+    def __post_init__(self):
+        check_factor(self.factor)
+
+    def __call__(self, channels, base, length):
+        return _with_slowest(channels, base, self.factor), 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicNTK(Frequencies):
+    """Dynamic NTK (emozilla, 2023; ``dynamic`` in Hugging Face) follows the length T.
+
+    Past the training length L the base grows with T, with ``factor * T / L - (factor - 1)`` in the
+    place of NTK's factor. ``factor`` is not the scale: at T = 2 L a factor of 2 scales by 3, and a
+    factor of 1 gives plain T / L.
+    """
+
+    train_length: int
+    factor: float = 1.0
+
+    def __post_init__(self):
+        check_factor(self.factor)
+
+    @property
+    def adapts(self) -> bool:
+        return True
+
+    def __call__(self, channels, base, length):
+        excess = growth(length, self.train_length) - 1.0
+        return _with_slowest(channels, base, 1.0 + excess * self.factor), 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class NTKCritical(Frequencies):
+    """The "NTK" of 2310.05209 has a base that slows the critical pair down by ``factor``.
+
+    The critical pair turns once within the training length L. The base becomes
+    ``base ** (ln(L' / 2 pi) / ln(L / 2 pi))`` with the target length ``L' = factor * L``, and every
+    slower pair is slowed down by more than ``factor``.
+    """
+
+    train_length: int
+    factor: float = 4.0
+
+    def __post_init__(self):
+        check_factor(self.factor)
+        if self.train_length < 7:
+            raise ValueError(
+                f"train_length={self.train_length} must be at least 7: the fastest pair needs "
+                "2 pi tokens for one turn, and no pair is critical without a turn"
+            )
+
+    def __call__(self, channels, base, length):
+        train = math.log(self.train_length / (2 * math.pi))
+        exponents = np.arange(0, channels, 2) / channels * (1 + math.log(self.factor) / train)
+        return power(base, -exponents), 1.0
+
+
+def _with_slowest(channels: int, base: Base, scale: float | Double) -> InvFreq:
+    """Returns RoPE's frequencies with the slowest pair slowed down by ``scale``, the fastest not.
+
+    They are those of the base ``base * scale ** (channels / (channels - 2))``.
+    """
+    if channels < 4:
+        raise ValueError(
+            f"NTK scaling needs at least 4 rotary channels, not {channels}: it spreads the factor "
+            "between the fastest and the slowest pair"
+        )
+    slowed = power(scale, -np.arange(0, channels, 2) / (channels - 2))
+    return geometric(channels, base) * slowed

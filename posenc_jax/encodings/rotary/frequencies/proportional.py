@@ -1,0 +1,31 @@
+"""p-RoPE: only a fraction of the pairs turn, the fastest.
+
+https://arxiv.org/abs/2410.06205
+"""
+
+import dataclasses
+
+import numpy as np
+
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies, check_factor, geometric
+
+
+@dataclasses.dataclass(frozen=True)
+class Proportional(Frequencies):
+    """p-RoPE (2410.06205; ``proportional`` in Hugging Face) turns only the fastest pairs.
+
+    They are a ``fraction`` of all, and ``factor`` times slower than in RoPE. Unlike partial rotary,
+    the exponents still count all channels.
+    """
+
+    fraction: float = 0.75
+    factor: float = 1.0
+
+    def __post_init__(self):
+        check_factor(self.factor)
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction={self.fraction!r} must be above 0, and at most 1")
+
+    def __call__(self, channels, base, length):
+        turning = np.arange(channels // 2) < int(self.fraction * channels // 2)
+        return geometric(channels, base) * turning.astype(np.float64) / self.factor, 1.0

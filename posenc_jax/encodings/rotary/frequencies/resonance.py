@@ -1,0 +1,46 @@
+"""Resonance RoPE: every wavelength is a whole number of tokens.
+
+https://arxiv.org/abs/2403.00071
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from posenc_jax.encodings.rotary.double import Double, rounded
+from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, InvFreq
+
+
+@dataclasses.dataclass(frozen=True)
+class Resonance(Frequencies):
+    """Resonance RoPE (2403.00071) rounds every wavelength to a whole number of tokens.
+
+    A pair that has turned once within training then meets no new angle past it. The rounding comes
+    after any other scaling: Resonance YaRN is ``Resonance(YaRN(train_length, factor))``, with
+    YaRN's temperature.
+
+    Attributes:
+      frequencies: another rule, whose wavelengths are rounded. Default: RoPE's.
+    """
+
+    frequencies: Frequencies | None = None
+
+    @property
+    def adapts(self) -> bool:
+        return self.frequencies is not None and self.frequencies.adapts
+
+    def __call__(self, channels, base, length):
+        inv_freq, attention_factor = (self.frequencies or Default())(channels, base, length)
+        return _resonant(inv_freq), attention_factor
+
+
+def _resonant(inv_freq: InvFreq) -> InvFreq:
+    # A pair that does not turn has no wavelength, and stays as it is.
+    if isinstance(inv_freq, Double):
+        is_turning = inv_freq.high > 0
+        wavelength = rounded(2 * math.pi / inv_freq.where(is_turning, 1.0))
+        return (2 * math.pi / wavelength).where(is_turning, 0.0)
+    turning = inv_freq > 0
+    wavelengths = np.round(2 * math.pi / np.where(turning, inv_freq, 1.0))
+    return np.where(turning, 2 * math.pi / wavelengths, 0.0)

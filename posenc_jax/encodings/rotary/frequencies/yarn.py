@@ -1,0 +1,145 @@
+"""YaRN: the slow pairs are interpolated, the fast ones kept, and the softmax is sharpened.
+
+https://arxiv.org/abs/2309.00071
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.rotary.frequencies.base import (
+    Base,
+    Frequencies,
+    check_factor,
+    geometric,
+    growth,
+    interpolated,
+    known_base,
+    turns_in,
+)
+from posenc_jax.encodings.rotary.frequencies.by_parts import check_turns, kept_by_turns
+
+
+@dataclasses.dataclass(frozen=True)
+class YaRN(Frequencies):
+    """YaRN (2309.00071) interpolates the slow pairs, keeps the fast ones, sharpens the softmax.
+
+    A pair that turns at least ``beta_fast`` times within the training length is kept, one that
+    turns at most ``beta_slow`` times is divided by ``factor``, and between them a ramp blends.
+
+    Attributes:
+      train_length: tokens of a training sequence, L.
+      factor: target length / train length.
+      beta_fast, beta_slow: the two bounds, in turns. They may be equal, as in Kimi-K2.
+      ramp: "index" runs the ramp linearly over the pair number, as all released code does and
+        checkpoints expect; "turns" linearly over the number of turns, as the paper writes it. In
+        the middle they differ by up to a factor of three.
+      truncate: round the ramp's ends outwards to whole pairs, as all but gpt-oss do; "index" only.
+      attention_factor: multiplies cosine and sine; default ``0.1 ln(factor) + 1``.
+      mscale, mscale_all_dim: DeepSeek's two settings. With both, the default attention factor is
+        the ratio of ``0.1 m ln(factor) + 1`` at each. DeepSeek also scales the softmax by the
+        second squared; that belongs to its attention, not to this rule.
+    """
+
+    train_length: int
+    factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    ramp: str = "index"
+    truncate: bool = True
+    attention_factor: float | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+
+    def __post_init__(self):
+        check_factor(self.factor)
+        if self.ramp not in ("index", "turns"):
+            raise ValueError(f"ramp={self.ramp!r} must be 'index' or 'turns'")
+        check_turns(beta_fast=self.beta_fast, beta_slow=self.beta_slow)
+
+    def __call__(self, channels, base, length):
+        kept = self.kept(channels, base)
+        return interpolated(geometric(channels, base), kept, self.factor), self._attention_factor()
+
+    def kept(self, channels: int, base: Base) -> np.ndarray:
+        """Returns the share of each pair that is not interpolated, whatever ``factor`` is."""
+        base = known_base(base, type(self).__name__)
+        if self.ramp == "index":
+            return 1 - self._index_ramp(channels, base)
+        turns = turns_in(self.train_length, geometric(channels, base))
+        return kept_by_turns(turns, self.beta_slow, self.beta_fast)
+
+    def _index_ramp(self, channels, base):
+        def pair_that_turns(times):
+            wavelength_ratio = self.train_length / (times * 2 * math.pi)
+            return channels * math.log(wavelength_ratio) / (2 * math.log(base))
+
+        low, high = pair_that_turns(self.beta_fast), pair_that_turns(self.beta_slow)
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        # The released code clamps to channels - 1, though there are only channels / 2 pairs.
+        low, high = max(low, 0), min(high, channels - 1)
+        if low == high:
+            high += 0.001
+        return np.clip((np.arange(channels // 2) - low) / (high - low), 0, 1)
+
+    def _attention_factor(self):
+        def temperature(mscale):
+            return 0.1 * mscale * math.log(self.factor) + 1.0
+
+        if self.attention_factor is not None:
+            return self.attention_factor
+        if self.mscale and self.mscale_all_dim:
+            return temperature(self.mscale) / temperature(self.mscale_all_dim)
+        return temperature(1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicYaRN(Frequencies):
+    """Dynamic YaRN (2309.00071) is YaRN with the factor T / L, past L only.
+
+    T is the current length, and L is ``train_length``. The temperature, ``0.1 ln(T / L) + 1``,
+    follows the length unless ``attention_factor`` is given. The other attributes are YaRN's. The
+    released code remembers the longest sequence it has seen and never shrinks back; here each
+    forward pass, and each packed document, has its own length.
+    """
+
+    train_length: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    ramp: str = "index"
+    truncate: bool = True
+    attention_factor: float | None = None
+
+    def __post_init__(self):
+        self._yarn()
+
+    @property
+    def adapts(self) -> bool:
+        return True
+
+    def __call__(self, channels, base, length):
+        factor = growth(length, self.train_length)
+        kept = self._yarn().kept(channels, base)
+        inv_freq = interpolated(geometric(channels, base), kept, factor)
+        return inv_freq, self._attention_factor(factor)
+
+    def _attention_factor(self, factor: float | Double) -> float | jax.Array:
+        if self.attention_factor is not None:
+            return self.attention_factor
+        log = jnp.log(factor.high) if isinstance(factor, Double) else math.log(factor)
+        return 0.1 * log + 1.0
+
+    def _yarn(self):
+        """Returns YaRN with these bounds: it checks them, and knows which pairs they keep."""
+        return YaRN(
+            self.train_length,
+            beta_fast=self.beta_fast,
+            beta_slow=self.beta_slow,
+            ramp=self.ramp,
+            truncate=self.truncate,
+        )
