@@ -393,7 +393,7 @@ def test_every_parameter_has_a_gradient(name):
 # Keywords
 
 
-@each_scheme
+@pytest.mark.parametrize("name", schemes.ALL)
 def test_every_keyword_is_listed(name):
     listed = schemes.ALL[name].alternatives
     missing = set(own_keywords(name)) - set(listed)
@@ -404,7 +404,7 @@ def test_every_keyword_is_listed(name):
     assert not set(listed) - set(own_keywords(name))
 
 
-KEYWORDS = [(name, key) for name in common.SCHEMES for key in own_keywords(name)]
+KEYWORDS = [(name, key) for name in schemes.ALL for key in own_keywords(name)]
 
 
 @pytest.mark.parametrize(("name", "keyword"), KEYWORDS)

@@ -1,7 +1,8 @@
-"""What the tests must know of each scheme: a module for each family, read by ``common``.
+"""The tests' knowledge of each scheme: a module for each family, read by ``common``.
 
-To bring a new scheme under all tests, add it to ``SCHEMES`` of its family's module. Until then the
-property tests take it to be ordinary, and ``test_float64`` says what is missing.
+To compare a new scheme with its paper's equation, add it to ``SCHEMES`` of a module here, its
+family's or a new one. Until then the property tests take it to be ordinary and test no keyword of
+its own, and ``test_float64`` says what is missing.
 """
 
 import importlib
