@@ -10,8 +10,9 @@ import pytest
 from flax import nnx
 
 import posenc_jax
-from posenc_jax.rotary.layouts import to_half, to_interleaved
-from posenc_jax.rotary.positions import text
+from posenc_jax import HeadShard, Tokens
+from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
+from posenc_jax.positions import text
 
 B, T, H, C = 2, 6, common.HEADS, common.HEAD_DIM
 
@@ -217,35 +218,26 @@ def test_a_layout_is_converted_along_channels():
 # Positions
 
 
-def test_positions_must_be_able_to_count():
-    encoding = common.build("rope")
-    for dtype in (jnp.bfloat16, jnp.float16, bool):
-        with raises(ValueError, "positions must be int or float32", np.dtype(dtype).name):
-            posenc_jax.Tokens.of(encoding, text(T).astype(dtype))
-    with raises(ValueError, "[B, T] or [A, B, T]", "(6,)", "add a batch axis with [None]"):
-        posenc_jax.Tokens.of(encoding, text(T)[0])
-
-
 def test_position_axes_must_fit():
     plain, spatial = common.build("rope"), common.build("rope", axes=(0, 1, 2, 0))
-    stacked = jnp.zeros((2, 1, T), jnp.int32)
-    with raises(ValueError, "positions have shape (2, 1, 6)", "one axis", "axes="):
-        posenc_jax.Tokens.of(plain, stacked)
-    message = "axes=(0, 1, 2, 0) needs positions [A, B, T] with A > 2, or [B, T] for text"
-    with raises(ValueError, message, "not (2, 1, 6)"):
-        posenc_jax.Tokens.of(spatial, stacked)
+    two_axes = jnp.zeros((1, T, 2), jnp.int32)
+    with raises(ValueError, "positions have shape (1, 6, 2)", "one axis", "axes="):
+        Tokens.of(plain, two_axes)
+    message = "axes=(0, 1, 2, 0) needs positions [B, T, A] with A > 2, or [B, T] for text"
+    with raises(ValueError, message, "not (1, 6, 2)"):
+        Tokens.of(spatial, two_axes)
 
 
 @pytest.mark.parametrize("name", ["xpos", "fope", "pope", "rerope", "self_extend", "dual_chunk"])
 def test_rotations_of_one_position_axis(name):
-    with raises(ValueError, "positions have shape (2, 1, 6)", "one position axis", "[B, T]"):
-        posenc_jax.Tokens.of(common.build(name), jnp.zeros((2, 1, T), jnp.int32))
+    with raises(ValueError, "positions have shape (1, 6, 2)", "one position axis", "[B, T]"):
+        Tokens.of(common.build(name), jnp.zeros((1, T, 2), jnp.int32))
 
 
 @pytest.mark.parametrize("name", ["fope", "pope"])
 def test_another_number_of_kv_heads(name):
     encoding = common.build(name)
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    tokens = Tokens.of(encoding, text(T))
     message = "the encoding was made for num_kv_heads=4, but attention has 2 heads"
     with raises(ValueError, message, "pass num_kv_heads= to make"):
         posenc_jax.attend(encoding, *inputs(num_kv_heads=2), tokens)
@@ -256,14 +248,14 @@ def test_another_number_of_kv_heads(name):
 )
 def test_distances_need_one_position_axis(name):
     encoding = common.build(name)
-    tokens = posenc_jax.Tokens.of(encoding, jnp.zeros((2, 1, T), jnp.int32))
-    with raises(ValueError, "a distance needs one position axis", "(2, 1, 6)"):
+    tokens = Tokens.of(encoding, jnp.zeros((1, T, 2), jnp.int32))
+    with raises(ValueError, "a distance needs one position axis", "(1, 6, 2)"):
         posenc_jax.attend(encoding, *inputs(), tokens)
 
 
 def test_sandwich_needs_one_position_axis():
-    with raises(ValueError, "a distance needs one position axis", "(2, 1, 6)"):
-        posenc_jax.Tokens.of(common.build("sandwich"), jnp.zeros((2, 1, T), jnp.int32))
+    with raises(ValueError, "a distance needs one position axis", "(1, 6, 2)"):
+        Tokens.of(common.build("sandwich"), jnp.zeros((1, T, 2), jnp.int32))
 
 
 # attend
@@ -274,7 +266,7 @@ def test_sandwich_needs_one_position_axis():
 )
 def test_another_number_of_heads(name):
     encoding = common.build(name)
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    tokens = Tokens.of(encoding, text(T))
     message = "the encoding was made for num_heads=4, but attention has 2 query heads"
     with raises(ValueError, message):
         posenc_jax.attend(encoding, *inputs(num_heads=2), tokens)
@@ -282,18 +274,16 @@ def test_another_number_of_heads(name):
 
 def test_mixed_heads_must_all_be_there():
     encoding = common.build("dape")
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    tokens = Tokens.of(encoding, text(T))
     message = "DAPE mixes heads and needs all num_heads=4 of them, but was given 2"
     with raises(ValueError, message, "do not shard attention over heads"):
-        posenc_jax.attend(
-            encoding, *inputs(num_heads=2), tokens, heads=jnp.array([2, 3]), num_heads=H
-        )
+        posenc_jax.attend(HeadShard(encoding, jnp.array([2, 3]), H), *inputs(num_heads=2), tokens)
 
 
 @pytest.mark.parametrize("name", ["shaw", "cope", "deberta"])
 def test_another_head_dim(name):
     encoding = common.build(name)
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    tokens = Tokens.of(encoding, text(T))
     with raises(ValueError, "the encoding was made for head_dim=8, but queries have 6 channels"):
         posenc_jax.attend(encoding, *inputs(channels=6), tokens)
 
@@ -302,7 +292,7 @@ def test_another_head_dim(name):
 def test_another_number_of_heads_than_gates(name):
     encoding = common.build(name)
     x_BTD = jnp.ones((B, T, common.WIDTH))
-    tokens = posenc_jax.Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+    tokens = Tokens.of(encoding, text(T)).read(encoding, x_BTD)
     with raises(ValueError, "the encoding was made for num_heads=4, but attention has 2 query"):
         posenc_jax.attend(encoding, *inputs(num_heads=2), tokens)
 
@@ -310,7 +300,7 @@ def test_another_number_of_heads_than_gates(name):
 def test_heads_that_do_not_share_angles():
     encoding = common.build("selective_rope")
     x_BTD = jnp.ones((B, T, common.WIDTH))
-    tokens = posenc_jax.Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+    tokens = Tokens.of(encoding, text(T)).read(encoding, x_BTD)
     message = "made for num_kv_heads=4, but attention has 2 heads"
     with raises(ValueError, message, "pass num_kv_heads= to make"):
         posenc_jax.attend(encoding, *inputs(num_kv_heads=2), tokens)
@@ -318,7 +308,7 @@ def test_heads_that_do_not_share_angles():
 
 def test_shapes_must_fit():
     encoding = common.build("rope")
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    tokens = Tokens.of(encoding, text(T))
     q, k, v = inputs()
     wrong = [
         (q, k[..., :4], v),  # channels
@@ -335,20 +325,20 @@ def test_shapes_must_fit():
 def test_positions_must_be_of_the_tokens_attended():
     encoding = common.build("rope")
     q, k, v = inputs(keys=T + 2)
-    short, long = (posenc_jax.Tokens.of(encoding, text(n)) for n in (T, T + 2))
+    short, long = (Tokens.of(encoding, text(n)) for n in (T, T + 2))
     with raises(ValueError, "k_tokens has positions of shape (1, 6)", "8 tokens", "[2, 8]"):
         posenc_jax.attend(encoding, q, k, v, short)
     with raises(ValueError, "q_tokens has positions of shape (1, 8)", "6 tokens"):
         posenc_jax.attend(encoding, q, k, v, long, long)
-    three_rows = posenc_jax.Tokens.of(encoding, jnp.tile(text(T), (3, 1)))
+    three_rows = Tokens.of(encoding, jnp.tile(text(T), (3, 1)))
     with raises(ValueError, "positions of shape (3, 6)", "batch of 2"):
         posenc_jax.attend(encoding, *inputs(), three_rows)
 
 
 def test_segments_of_both_sides_or_of_neither():
     encoding = common.build("nope")
-    plain = posenc_jax.Tokens.of(encoding, text(T))
-    packed = posenc_jax.Tokens.of(encoding, text(T), jnp.zeros((1, T), jnp.int32))
+    plain = Tokens.of(encoding, text(T))
+    packed = Tokens.of(encoding, text(T), jnp.zeros((1, T), jnp.int32))
     with raises(ValueError, "segment_ids must be given for both queries and keys"):
         posenc_jax.attend(encoding, *inputs(), plain, packed)
 
@@ -357,12 +347,12 @@ def test_segments_of_both_sides_or_of_neither():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("implementation", ["dense", "blockwise"])
 def test_a_query_that_sees_nothing_gives_zeros(name, dtype, implementation):
-    """And gradients without NaN."""
+    """Its gradients are no NaN either."""
     encoding = common.build(name)
     q, k, v = (x.astype(dtype) for x in inputs())
     q_segments = jnp.array([[0, 0, 7, 0, 0, 0]])
-    q_tokens = posenc_jax.Tokens.of(encoding, text(T), q_segments)
-    k_tokens = posenc_jax.Tokens.of(encoding, text(T), jnp.zeros_like(q_segments))
+    q_tokens = Tokens.of(encoding, text(T), q_segments)
+    k_tokens = Tokens.of(encoding, text(T), jnp.zeros_like(q_segments))
 
     @jax.jit
     def attend(q, k, v):
@@ -379,18 +369,16 @@ def test_a_query_that_sees_nothing_gives_zeros(name, dtype, implementation):
 
 def test_implementations():
     encoding = common.build("nope")
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    tokens = Tokens.of(encoding, text(T))
     with raises(ValueError, "implementation='flash' must be one of", "blockwise"):
         posenc_jax.attend(encoding, *inputs(), tokens, implementation="flash")
     with raises(ValueError, "implementation='flash' must be one of"):
         common.build_model("nope", implementation="flash")
-    with raises(ValueError, "block=0 must be at least 1"):
-        posenc_jax.attend(encoding, *inputs(), tokens, block=0)
 
 
 def test_huge_logits_do_not_overflow():
     encoding = common.build("nope")
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    tokens = Tokens.of(encoding, text(T))
     q, k, v = inputs()
     output = posenc_jax.attend(encoding, 1e7 * q, 1e7 * k, v, tokens)
     logits = np.einsum("bthc,bshc->bhts", q, k)
@@ -420,7 +408,7 @@ def test_pattern_must_divide_the_layers():
         common.build_model([])
     model = common.build_model(rope)
     with raises(ValueError, "a pattern of 3 encodings does not repeat evenly over 2 layers"):
-        model(jnp.zeros((1, T), jnp.int32), text(T), encoding=[rope, rope, nope])
+        model.under([rope, rope, nope])
 
 
 def test_model_dimensions_must_divide():
