@@ -10,8 +10,8 @@ import pytest
 from golden_checks import assert_frequencies, by_token, close, rotated, turn
 
 import posenc_jax
-from posenc_jax.rotary.axes import chunked, interleaved
-from posenc_jax.rotary.positions import text
+from posenc_jax.encodings.rotary.axes import chunked, interleaved
+from posenc_jax.positions import text
 
 # What conftest.py turns off.
 XLA_TRIES_HARD = {"xla_backend_optimization_level": 3}
@@ -22,7 +22,7 @@ if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
 @pytest.mark.parametrize("name", ["rope_default_d64_b10000", "rope_default_d128_b500000"])
 @pytest.mark.parametrize("options", [{}, XLA_TRIES_HARD], ids=["quick", "hard"])
 def test_rope_angles_to_two_million(name, options):
-    """However hard the compiler tries: the method lives on sums that must not be rearranged."""
+    """The compiler may try hard: the method lives on sums that it must not rearrange."""
     arrays, params = common.golden(name)
     encoding = posenc_jax.make("rope", head_dim=params["head_dim"], base=params["base"])
     positions = jnp.asarray(arrays["positions"], jnp.int32)[None]
@@ -303,7 +303,7 @@ def test_mrope(name, allocate):
         axes=allocate(tuple(params["mrope_section"])),
         **own,
     )
-    positions = arrays["position_ids"].astype(np.int32)
+    positions = np.moveaxis(arrays["position_ids"], 0, -1).astype(np.int32)
     for key in ("q", "k"):
         actual = rotated(encoding, by_token(arrays[key]), positions)
         close(actual, by_token(arrays[f"{key}_rot"]), atol=3e-4)

@@ -9,21 +9,23 @@ from flax import nnx
 from golden_checks import by_token, close
 
 import posenc_jax
-from posenc_jax.rotary.positions import text
+from posenc_jax.positions import text
 
 
 @jax.jit
 def rotated(encoding, q_BTHC, k_BTHC):
-    """Queries and keys at positions 0, 1, 2, ... after ``rotate``, and their products."""
+    """Returns queries and keys at positions 0, 1, 2, ... after ``rotate``, and their products."""
+    H = q_BTHC.shape[2]
     tokens = posenc_jax.Tokens.of(encoding, text(q_BTHC.shape[1]))
-    q = encoding.rotate(q_BTHC.astype(jnp.float32), tokens.prepared, is_query=True)
-    k = encoding.rotate(k_BTHC.astype(jnp.float32), tokens.prepared, is_query=False)
+    of_queries, of_keys = (posenc_jax.Side(None, H, H, is_query) for is_query in (True, False))
+    q = encoding.rotate(q_BTHC.astype(jnp.float32), tokens, of_queries)
+    k = encoding.rotate(k_BTHC.astype(jnp.float32), tokens, of_keys)
     return q, k, jnp.einsum("bthc,bshc->bhts", q, k)
 
 
 @pytest.mark.parametrize("name", ["xpos_torchscale_d32_T20", "xpos_xt_d32_T16", "xpos_ret_d16_T12"])
 def test_xpos(name):
-    """All three move the exponents of both sides by half the length, for the range."""
+    """Three codes agree; they move both sides' exponents by half the length, for the range."""
     arrays, params = common.golden(name)
     C, T, scale_base = params["head_dim"], params["T"], params["scale_base"]
     arrays = {key: x[:, None] if x.ndim == 3 else x for key, x in arrays.items()}
@@ -55,7 +57,7 @@ def test_fope():
 
 
 def test_fope_matrices_are_drawn_as_released():
-    """Near the identity, and every n-th row of it where there are more frequencies than pairs."""
+    """They lie near the identity, or near every n-th row of it if frequencies outnumber pairs."""
     arrays, params = common.golden("fope_h2_d32_L64")
     gain = params["gain"]
 
@@ -98,7 +100,7 @@ def test_pope():
 
 
 def test_pope_phases_stay_within_a_turn():
-    """And start there."""
+    """They start there too."""
     encoding = common.build("pope", trained=False)
     phase = encoding.phase[...]
     assert (phase <= 0).all() and (phase >= -2 * np.pi).all() and np.ptp(phase) > 5

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from posenc_jax.rotary import frequencies
+from posenc_jax.encodings.rotary import frequencies
 from schemes.equations import Alternative, NoPE, Scheme, distances
 
 TRAIN_LENGTH = 32  # what common.build gives

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from posenc_jax.rotary import frequencies
+from posenc_jax.encodings.rotary import frequencies
 from schemes.equations import Alternative, Scheme
 from schemes.rotary import FACTOR, ROPE, TRAIN_LENGTH, Rotary, YaRN
 

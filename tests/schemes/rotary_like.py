@@ -86,6 +86,7 @@ SCHEMES = {
         },
         invisible=(("cos_coef",), ("sin_coef",)),
         heads="sharded",
+        shift_invariant=False,
     ),
     "pope": Scheme(
         PoPE(),

@@ -73,7 +73,7 @@ class Double:
         other = Double.of(other)
         a, b = _aligned(self, other)
         quotient = a.high / b.high
-        rest = self - other * quotient
+        rest = -(other * quotient) + self
         return Double(*_sum(quotient, rest.high / b.high))
 
     def __neg__(self) -> "Double":
@@ -83,7 +83,7 @@ class Double:
         return self + (-Double.of(other))
 
     def __rsub__(self, other: Any) -> "Double":
-        return Double.of(other) - self
+        return -self + other
 
     def __rtruediv__(self, other: Any) -> "Double":
         return Double.of(other) / self
@@ -134,7 +134,10 @@ def _polynomial(coefficients, x: Double) -> Double:
 
 
 def _sum(a, b):
-    """Returns the float32 sum, and exactly what its rounding has left out."""
+    """Returns the float32 sum, and exactly what its rounding has left out.
+
+    A constant of the program must come second: XLA makes a of ``(constant + a) - constant``.
+    """
     total = a + b
     b_in_total = total - a
     return total, (a - (total - b_in_total)) + (b - b_in_total)
