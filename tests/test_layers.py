@@ -9,12 +9,14 @@ from flax import nnx
 from schemes.equations import Alternative
 
 import posenc_jax
-from posenc_jax.encodings.logit_scale import Llama4Temperature, LogN, SSMax
-from posenc_jax.encodings.rope import RoPE
-from posenc_jax.encodings.wrapper import Wrapper
+from posenc_jax import Side, Tokens
+from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature, LogN, SSMax
+from posenc_jax.encodings.wrappers.soft_cap import SoftCap
+from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.positions import text
 from posenc_jax.registry import own_keywords
-from posenc_jax.rotary.frequencies import PositionInterpolation
-from posenc_jax.rotary.positions import text
 
 B, T = 2, 24
 TOKEN_IDS = np.arange(B * T, dtype=np.int32).reshape(B, T)
@@ -40,7 +42,8 @@ class Hidden(Wrapper):
         self.window = window
 
     def score(self, logits_BHTS, tile):
-        ago = tile.q_index[:, None, :, None] - tile.k_index[:, None, None, :]
+        q_index, k_index = tile.q_tokens.order(), tile.k_tokens.order()
+        ago = q_index[:, None, :, None] - k_index[:, None, None, :]
         return jnp.where(ago < self.window, self.inner.score(logits_BHTS, tile), -jnp.inf)
 
 
@@ -56,7 +59,7 @@ def test_a_window_is_masking_by_hand(name, window, segments):
 
     @jax.jit
     def both(encoding):
-        tokens = posenc_jax.Tokens.of(encoding, text(length), segment_ids)
+        tokens = Tokens.of(encoding, text(length), segment_ids)
         tokens = tokens.read(encoding, jnp.asarray(x_BTD))
         by_hand = posenc_jax.attend(Hidden(encoding, window), q, k, v, tokens)
         return posenc_jax.attend(encoding, q, k, v, tokens, window=window), by_hand
@@ -213,8 +216,9 @@ def test_a_wrapper_that_changes_nothing(name):
     x_BTD = 0.5 * common.normal(0, B, T, common.WIDTH)
     output = common.attention(Wrapper(inner), x_BTD, text(T))
     close(output, common.attention(inner, x_BTD, text(T)))
-    for attribute in ("per_layer", "shift_invariant", "whole_rows"):
+    for attribute in ("per_layer", "whole_rows", "stacked"):
         assert getattr(Wrapper(inner), attribute) == getattr(inner, attribute)
+    assert Wrapper(inner).hooks() == inner.hooks()
 
 
 @pytest.mark.parametrize("name", ["logn", "ssmax"])
@@ -252,30 +256,79 @@ def test_a_logit_scale_is_scaling_queries_by_hand(over):
 
     @jax.jit
     def attend(encoding, q):
-        tokens = posenc_jax.Tokens.of(encoding, text(length)).read(encoding, jnp.asarray(x_BTD))
+        tokens = Tokens.of(encoding, text(length)).read(encoding, jnp.asarray(x_BTD))
         return posenc_jax.attend(encoding, q, k, v, tokens)
 
     scaled = attend(LogN(over=inner, train_length=8), q)
     close(scaled, attend(inner, q * factor[None].astype(np.float32)), 1e-4, 1e-4)
 
 
+@pytest.mark.parametrize("over", ["rope", "alibi", "fox", "prope", "randomized"])
+@pytest.mark.parametrize("name", ["logn", "ssmax", "llama4_temperature", "soft_cap", "randomized"])
+def test_the_hooks_of_a_wrapper(name, over):
+    """They are its own and those beneath; only what reads the layer's input asks for it."""
+    own = {"soft_cap": "score", "randomized": "place"}.get(name, "rotate")
+    encoding, inner = common.build(name, over=over), common.build(over)
+    assert encoding.hooks() == inner.hooks() | {own}
+    assert ("read" in encoding.hooks()) == (over == "fox")
+
+
+def test_a_soft_cap_bounds_the_logits():
+    """Whatever is beneath, and not beyond what lies there: ``tanh`` is near its argument at 0."""
+    q, k = (30 * common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
+    for over in ("nope", "alibi", "transformer_xl"):
+        inner = common.build(over)
+        tokens = Tokens.of(inner, text(T))
+        free = np.asarray(posenc_jax.logits(inner, q, k, tokens), np.float64)
+        for cap in (5.0, 50.0):
+            capped = posenc_jax.logits(SoftCap(over=inner, cap=cap), q, k, tokens)
+            close(capped, cap * np.tanh(free / cap), 1e-4, 1e-4)
+            assert np.abs(capped).max() <= cap < np.abs(free).max()
+
+
+def test_a_soft_cap_over_a_logit_scale():
+    """The cap comes last: it bounds what the other made of the logits."""
+    inner = common.build("logn", over="alibi")
+    encoding = common.build("soft_cap", over=inner, cap=3.0)
+    q, k = (common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
+    capped, free = (
+        posenc_jax.logits(each, q, k, Tokens.of(each, text(T))) for each in (encoding, inner)
+    )
+    close(capped, 3 * np.tanh(free / 3))
+
+
+def test_ssmax_knows_its_heads_in_a_shard():
+    encoding = common.build("ssmax")
+    q, k, v = (common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(3))
+    tokens = Tokens.of(encoding, text(T))
+    whole = posenc_jax.attend(encoding, q, k, v, tokens)
+    some = np.array([2, 3])
+    part = posenc_jax.HeadShard(encoding, jnp.array(some), common.HEADS)
+    sides = (x[:, :, some] for x in (q, k, v))
+    close(posenc_jax.attend(part, *sides, tokens), whole[:, :, some])
+
+
 def test_ssmax_starts_as_softmax_at_the_training_length():
     encoding = SSMax(num_heads=3, train_length=50, rngs=nnx.Rngs(0), over=posenc_jax.Encoding())
     ones = jnp.ones((1, 3, 3, 1))
-    tokens = posenc_jax.Tokens.of(encoding, jnp.array([[0, 49, 2499]]))
-    close(encoding.rotate(ones, tokens.prepared, is_query=True)[0, :, 0, 0], [0, 1, 2])
+    tokens = Tokens.of(encoding, np.array([[0, 49, 2499]]))
+    side = Side(None, num_heads=3, num_kv_heads=3, is_query=True)
+    close(encoding.rotate(ones, tokens, side)[0, :, 0, 0], [0, 1, 2])
 
 
 def test_bad_logit_scales():
-    encoding = common.build("ssmax")
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    encoding, q = common.build("ssmax"), jnp.ones((1, T, 2, common.HEAD_DIM))
     with pytest.raises(ValueError, match="made for num_heads=4, but attention has 2 query heads"):
-        encoding.rotate(jnp.ones((1, T, 2, common.HEAD_DIM)), tokens.prepared, is_query=True)
-    with pytest.raises(ValueError, match=r"LogN needs one position axis.*\(2, 1, 24\)"):
-        posenc_jax.Tokens.of(common.build("logn"), jnp.zeros((2, 1, T), jnp.int32))
+        posenc_jax.attend(encoding, q, q, q, Tokens.of(encoding, text(T)))
+    encoding = common.build("logn", over="axial_rope")
+    tokens = Tokens.of(encoding, np.zeros((1, T, 2), np.int32))
+    with pytest.raises(ValueError, match=r"\(1, 24, 2\), .* knows one position axis"):
+        posenc_jax.attend(encoding, q, q, q, tokens)
     for name in ("logn", "ssmax"):
         with pytest.raises(ValueError, match="train_length=1 must be at least 2"):
             common.build(name, train_length=1)
+    with pytest.raises(ValueError, match="cap=0 must be a positive number"):
+        common.build("soft_cap", cap=0)
     with pytest.raises(ValueError, match="floor_scale=0 must be a positive number of tokens"):
         common.build("llama4_temperature", floor_scale=0)
     with pytest.raises(ValueError, match="unknown encoding 'ropee', did you mean 'rope'"):

@@ -8,15 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_decode
+from flax import linen as nn
+from golden_checks import rotated
 from jax.sharding import AxisType
 
 import posenc_jax
-from posenc_jax.cache import Cache
-from posenc_jax.rotary import positions as builders
-from posenc_jax.rotary.axes import by_head, interleaved, shares, temporal_last
-from posenc_jax.rotary.axis_frequencies import ByAxis, Spectra
-from posenc_jax.rotary.frequencies import Default, DynamicNTK, DynamicYaRN, YaRN
-from posenc_jax.rotary.positions import Text, Vision, text
+from posenc_jax import positions as builders
+from posenc_jax.encodings.rotary.axes import by_head, interleaved, shares, temporal_last
+from posenc_jax.encodings.rotary.axis_frequencies import ByAxis, Spectra
+from posenc_jax.encodings.rotary.frequencies import Default, DynamicNTK, DynamicYaRN, YaRN
+from posenc_jax.model.cache import Cache
+from posenc_jax.positions import Text, Vision, text
 
 AXES = ["mrope", "i_mrope", "mhrope", "videorope", "videorope_pp", "hope_hybrid", "time_rope"]
 each_scheme = pytest.mark.parametrize("name", AXES)
@@ -28,7 +30,7 @@ TOKEN_IDS = np.random.default_rng(0).integers(0, common.VOCAB, (B, T)).astype(np
 
 
 def placed(dtype=np.float32):
-    """Negative and fractional positions ``[3, 1, T]``, or whole ones."""
+    """Returns negative and fractional positions ``[1, T, 3]``, or whole ones."""
     if dtype == np.float32:
         return builders.videorope(SEQUENCE, delta=0.5).positions
     return builders.qwen2_vl(SEQUENCE).positions
@@ -50,7 +52,7 @@ def test_text_is_the_same_on_every_axis(name):
     encoding = common.build(name)
     positions = np.array([[3, 0, 7, 1, 12]], np.int32)
     expected = common.attention(encoding, residual(5), positions)
-    stacked = np.stack([positions] * 3)
+    stacked = np.stack([positions] * 3, axis=-1)
     close(common.attention(encoding, residual(5), stacked), expected)
 
 
@@ -60,10 +62,7 @@ def test_text_is_rope(name):
     encoding = common.build(name, axis_heads=(1, 1, 1)) if name == "mhrope" else common.build(name)
     rope = common.build("rope", layout=encoding.layout, frequencies=encoding.frequencies)
     x_BTHC = common.normal(0, B, T, common.HEADS, common.HEAD_DIM)
-    turned, expected = (
-        np.array(each.rotate(x_BTHC, each.prepare(text(T), T), is_query=True))
-        for each in (encoding, rope)
-    )
+    turned, expected = (np.array(rotated(each, x_BTHC, text(T))) for each in (encoding, rope))
     if name == "mhrope":
         np.testing.assert_array_equal(turned[:, :, -1], x_BTHC[:, :, -1])
         turned, expected = turned[:, :, :-1], expected[:, :, :-1]
@@ -82,9 +81,9 @@ def test_each_axis_shows_and_only_differences_do(name):
     output = common.attention(encoding, residual(), positions, length=64)
     for axis in range(3):
         moved = positions.copy()
-        moved[axis] += 1.5
+        moved[..., axis] += 1.5
         close(common.attention(encoding, residual(), moved, length=64), output)
-        moved[axis] = moved[axis, :, ::-1]
+        moved[..., axis] = moved[:, ::-1, axis]
         other = common.attention(encoding, residual(), moved, length=64)
         shows = np.abs(other - output).max() > 1e-3
         assert shows == (axis != 0 or name != "hope_hybrid")
@@ -123,7 +122,8 @@ def test_adapters():
     expected = posenc_jax.attend(encoding, q, k, v, tokens)
     close(posenc_jax.attention_fn(encoding, positions)(q, k, v), expected)
     linen = posenc_jax.linen.Encoding("videorope", head_dim=common.HEAD_DIM)
-    close(linen.apply({}, q, k, v, positions), expected)
+    run = nn.apply(lambda e: e.attend(q, k, v, e.tokens(positions)), linen)
+    close(run({}), expected)
 
 
 def test_frequencies_that_adapt_to_the_length():
@@ -133,10 +133,8 @@ def test_frequencies_that_adapt_to_the_length():
     positions, segment_ids = placed(np.int32), np.repeat([[0, 1]], [16, T - 16], axis=1)
     together = common.attention(encoding, residual(), positions, np.repeat(segment_ids, B, axis=0))
     for part in (slice(16), slice(16, T)):
-        length = int(positions[:, :, part].max()) + 1
-        alone = common.attention(
-            encoding, residual()[:, part], positions[:, :, part], length=length
-        )
+        length = int(positions[:, part].max()) + 1
+        alone = common.attention(encoding, residual()[:, part], positions[:, part], length=length)
         close(together[:, part], alone)
 
 
@@ -146,6 +144,7 @@ def test_rules_of_axes_that_adapt_to_the_length(make):
     for length in (5, 40):
         fixed, factor = rule(12, 100.0, length)
         traced, _ = rule(12, 100.0, jnp.full((B, 1), length))
+        traced = np.float64(traced.high) + np.float64(traced.low)
         np.testing.assert_allclose(traced, np.tile(fixed, (B, 1, 1)), rtol=1e-6)
         assert factor == 1
 
@@ -157,7 +156,7 @@ def test_rules_of_axes_that_adapt_to_the_length(make):
 def test_piece_by_piece(dtype):
     model = common.build_model(common.build("mhrope", num_kv_heads=2), num_kv_heads=2)
     ids = test_decode.TOKEN_IDS
-    positions = placed(dtype)[..., : ids.shape[1]]
+    positions = placed(dtype)[:, : ids.shape[1]]
     cache = Cache.empty(model, len(ids), test_decode.SIZE, axes=3, dtype=dtype.__name__)
     expected = test_decode.forward(model, ids, positions)
     close(test_decode.in_pieces(model, cache, positions), expected, atol=1e-4)
@@ -168,19 +167,19 @@ def test_generating_after_a_video(build):
     """Text goes on after the video, in rows of unequal length, as in one forward pass."""
     model, count = common.build_model("videorope"), 4
     rows = [build([*SEQUENCE[:-1], Text(n)]) for n in (4, 1)]
-    lengths = [each.positions.shape[-1] for each in rows]
-    positions = np.zeros((3, B, T + count), rows[0].positions.dtype)
+    lengths = [each.positions.shape[1] for each in rows]
+    positions = np.zeros((B, T + count, 3), rows[0].positions.dtype)
     for row, each in enumerate(rows):
         after = each.next + np.arange(count)
-        positions[:, row, : lengths[row]] = each.positions[:, 0]
-        positions[:, row, lengths[row] : lengths[row] + count] = after
+        positions[row, : lengths[row]] = each.positions[0]
+        positions[row, lengths[row] : lengths[row] + count] = after[:, None]
     output = posenc_jax.generate(
         model,
         TOKEN_IDS,
         jax.random.key(0),
         max_new_tokens=count,
         lengths=lengths,
-        positions=positions[:, :, :T],
+        positions=positions[:, :T],
     )
     ids = np.pad(TOKEN_IDS, ((0, 0), (0, count)))
     for row, length in enumerate(lengths):
@@ -194,16 +193,16 @@ def test_generating_right_after_a_video():
     """Only the builder knows where the text goes on, so it must be said."""
     model, count = common.build_model("videorope"), 4
     placed = builders.videorope(SEQUENCE[:-1], delta=2.0)
-    positions, ids = placed.positions, TOKEN_IDS[:1, : placed.positions.shape[-1]]
+    positions, ids = placed.positions, TOKEN_IDS[:1, : placed.positions.shape[1]]
     generate = functools.partial(
         posenc_jax.generate, model, ids, jax.random.key(0), max_new_tokens=count
     )
     with pytest.raises(ValueError, match="next_positions=None goes on from a last token with one"):
         generate(positions=positions)
     output = generate(positions=positions, next_positions=[placed.next])
-    after = np.broadcast_to(placed.next + np.arange(count), (3, 1, count))
+    after = np.tile(placed.next + np.arange(count)[None, :, None], 3)
     ids = np.concatenate([ids, output], axis=1)
-    positions = np.concatenate([positions, after.astype(positions.dtype)], axis=-1)
+    positions = np.concatenate([positions, after.astype(positions.dtype)], axis=1)
     likeliest = np.asarray(common.forward(model, ids, positions)).argmax(-1)
     np.testing.assert_array_equal(likeliest[0, -count - 1 : -1], output[0])
 
@@ -213,8 +212,8 @@ def test_a_prompt_and_its_positions_must_fit():
     generate = functools.partial(
         posenc_jax.generate, model, TOKEN_IDS, jax.random.key(0), max_new_tokens=1
     )
-    with pytest.raises(ValueError, match=rf"shape \(3, 1, 5\), but the prompts are 2 x {T}"):
-        generate(positions=np.zeros((3, 1, 5), np.int32))
+    with pytest.raises(ValueError, match=rf"shape \(1, 5, 3\), but the prompts are 2 x {T}"):
+        generate(positions=np.zeros((1, 5, 3), np.int32))
     for wrong in ([3], [1.5, 2]):
         with pytest.raises(ValueError, match=r"next_positions=.* 2 numbers, .* in the int32"):
             generate(positions=placed(np.int32), next_positions=wrong)
@@ -238,7 +237,7 @@ BUILDERS = [
 @pytest.mark.parametrize("build", BUILDERS)
 def test_a_sequence_of_text(build):
     positions, following = build([Text(3), Text(4)])
-    np.testing.assert_array_equal(positions, np.tile(np.arange(7), (3, 1, 1)))
+    np.testing.assert_array_equal(positions, np.tile(np.arange(7)[None, :, None], 3))
     assert following == 7
 
 
@@ -247,14 +246,14 @@ def test_the_start_of_a_video():
     time = [0] * 6 + [0.5] * 6
     row, column = [-1, -1, 0, 0, 1, 1] * 2, [0, 1] * 6
     positions, following = builders.videorope(SEQUENCE[:2], delta=0.5)
-    expected = np.stack([time, np.add(time, row), np.add(time, column)])
-    np.testing.assert_array_equal(positions[:, 0, :12], expected)
-    np.testing.assert_array_equal(positions[:, 0, 12:], np.tile(np.arange(1.5, 5), (3, 1)))
+    expected = np.stack([time, np.add(time, row), np.add(time, column)], axis=-1)
+    np.testing.assert_array_equal(positions[0, :12], expected)
+    np.testing.assert_array_equal(positions[0, 12:], np.tile(np.arange(1.5, 5)[:, None], 3))
     assert following == 5.5
 
     positions, following = builders.spaced_frames(SEQUENCE[:1], delta=0.5)
-    expected = np.stack([time, np.add(row, 1), column])
-    np.testing.assert_array_equal(positions[:, 0], expected)
+    expected = np.stack([time, np.add(row, 1), column], axis=-1)
+    np.testing.assert_array_equal(positions[0], expected)
     assert following == 3
 
 
@@ -262,7 +261,7 @@ def test_frames_at_their_seconds():
     """Of unequal length, and rounded down only once they are scaled."""
     video = Vision(4, 1, 1, times=(0.0, 0.4, 0.9, 3.2))
     positions, following = builders.qwen25_vl([Text(2), video], tokens_per_second=2.5)
-    np.testing.assert_array_equal(positions[0, 0], [0, 1, 2, 3, 4, 10])
+    np.testing.assert_array_equal(positions[0, :, 0], [0, 1, 2, 3, 4, 10])
     assert following == 11
 
 
@@ -270,7 +269,7 @@ def test_frames_apart_with_rows_from_zero():
     video = Vision(3, 1, 2)
     positions, following = builders.spatial_reset([Text(5), video, Text(1)], stride=4)
     expected = [[5, 5, 9, 9, 13, 13, 14], [0] * 6 + [14], [0, 1] * 3 + [14]]
-    np.testing.assert_array_equal(positions[:, 0, 5:], expected)
+    np.testing.assert_array_equal(positions[0, 5:].T, expected)
     assert following == 15
 
 
@@ -281,24 +280,78 @@ def test_ruler_tokens_are_beside_their_patches(build):
     assert list(image.marks) == [0, 2, 4] and image.tokens == 18
     with_ruler, after = build([Text(4), image, Text(2)])
     without, following = build([Text(4), Vision(1, 3, 5), Text(2)])
-    np.testing.assert_array_equal(np.delete(with_ruler, [4, 5, 6], axis=2), without)
+    np.testing.assert_array_equal(np.delete(with_ruler, [4, 5, 6], axis=1), without)
     assert after == following
-    marks, grid = with_ruler[:, 0, 4:7], without[:, 0, 4:19].reshape(3, 3, 5)
+    marks, grid = with_ruler[0, 4:7], without[0, 4:19].reshape(3, 5, 3)
     if build is builders.frame_time:
         np.testing.assert_array_equal(marks, np.full((3, 3), 4))
         return
-    np.testing.assert_array_equal(marks[0], grid[0, 0, [0, 2, 4]])
-    np.testing.assert_array_equal(marks[1, :2], grid[1, [0, 2], 0])
-    np.testing.assert_array_equal(marks[2], grid[2, 0, [0, 2, 4]])
+    np.testing.assert_array_equal(marks[:, 0], grid[0, [0, 2, 4], 0])
+    np.testing.assert_array_equal(marks[:2, 1], grid[[0, 2], 0, 1])
+    np.testing.assert_array_equal(marks[:, 2], grid[0, [0, 2, 4], 2])
 
 
 def test_story_time():
     times = [0.5, 0.75, 0.75, -1.25]
     positions = builders.story_time(times, 2, 3, frames_per_second=24.0)
     assert positions.dtype == np.float32
-    np.testing.assert_array_equal(positions[0, 0], np.repeat([12, 18, 18, -30], 6))
-    np.testing.assert_array_equal(positions[1, 0], [0, 0, 0, 1, 1, 1] * 4)
-    np.testing.assert_array_equal(positions[2, 0], [0, 1, 2] * 8)
+    np.testing.assert_array_equal(positions[0, :, 0], np.repeat([12, 18, 18, -30], 6))
+    np.testing.assert_array_equal(positions[0, :, 1], [0, 0, 0, 1, 1, 1] * 4)
+    np.testing.assert_array_equal(positions[0, :, 2], [0, 1, 2] * 8)
+
+
+def test_batches_are_concatenated():
+    rows = [builders.qwen2_vl(SEQUENCE), builders.vanilla(SEQUENCE)]
+    positions = np.concatenate([each.positions for each in rows])
+    assert positions.shape == (2, T, 3)
+    for row, each in enumerate(rows):
+        np.testing.assert_array_equal(positions[row], each.positions[0])
+
+
+def test_text_is_known_to_be_consecutive():
+    encoding = common.build("rope")
+    assert posenc_jax.Tokens.of(encoding, text(5, start=-2)).consecutive
+    assert text(5).dtype == np.int32 and isinstance(text(5), np.ndarray)
+    assert not posenc_jax.Tokens.of(encoding, builders.packed(np.array([[0, 0, 1]]))).consecutive
+
+
+def test_large_times_since_an_origin():
+    """Unix seconds, which are one position in float32, and nanoseconds, which no int32 holds."""
+    seconds = np.array([[1_700_000_000.25, 1_700_000_010.5]])
+    since = builders.since(seconds, 1_700_000_000)
+    np.testing.assert_array_equal(since, np.float32([[0.25, 10.5]]))
+    assert since.dtype == np.float32
+    nanoseconds = np.uint64(2**63) + np.array([[1, 2_000_000_000]], np.uint64)
+    since = builders.since(nanoseconds, np.uint64(2**63))
+    np.testing.assert_array_equal(since, np.int32([[1, 2_000_000_000]]))
+    assert since.dtype == np.int32
+    origins = np.array([[0], [1_700_000_000]])
+    of_rows = builders.since([[5, 9], [1_700_000_001, 1_700_000_002]], origins)
+    np.testing.assert_array_equal(of_rows, [[5, 9], [1, 2]])
+    for bad in (seconds, nanoseconds):
+        with pytest.raises(ValueError, match=r"posenc_jax\.positions\.since"):
+            posenc_jax.Tokens.of(common.build("rope"), bad)
+
+
+@pytest.mark.parametrize(
+    ("times", "origin", "message"),
+    [
+        ([2**40], 0, "1099511627776, a time since its origin, does not fit into int32"),
+        ([-(2**31) - 1], 0, "does not fit into int32: subtract an origin that is nearer"),
+        ([1.7e9 + 0.3], 0.0, r"1700000000.3, .* moved by 0.3 in float32: subtract an origin"),
+        ([2], 0.5, "int64 and an origin of type float64 do not go together"),
+        ([float("nan")], 0.0, "must be finite"),
+        ([[True]], 0, "times of type bool"),
+    ],
+)
+def test_times_that_do_not_fit(times, origin, message):
+    with pytest.raises(ValueError, match=message):
+        builders.since(times, origin)
+
+
+def test_times_are_subtracted_outside_of_jit():
+    with pytest.raises(ValueError, match=r"call it outside of jax\.jit"):
+        jax.jit(builders.since)(np.ones((1, 2), np.float32), 0)
 
 
 def test_segments_of_ids():
@@ -358,6 +411,10 @@ NAN = float("nan")
         (lambda: builders.videorope(SEQUENCE, delta=0), "delta=0 must be a number above 0"),
         (lambda: builders.spaced_frames(SEQUENCE, delta=NAN), "delta=nan must be a number above"),
         (lambda: builders.story_time([0.0, NAN], 2, 2), r"times=\[0.0, nan\] must be finite"),
+        (
+            lambda: builders.story_time([1.7e9, 1.7e9 + 10], 2, 2),
+            "1700000010.0, a time since its origin, would be moved by 10 in float32",
+        ),
         (lambda: builders.story_time([], 2, 2), r"times=\[\] must be finite numbers"),
         (lambda: builders.story_time([1.0], 2, 0), "columns=0 of Vision must be a whole number"),
         (lambda: shares(2, (1, 2, 2)), "2 channel pairs are too few for 3 axes"),
@@ -388,7 +445,7 @@ def test_what_cannot_be_is_refused(build, message):
         ("i_mrope", {"sections": (1, 1, 2)}, "pair 5 of axis 2 is past the last of 4"),
         ("i_mrope", {"order": (0, 2)}, "order=(0, 2) must be the axes 0..2"),
         ("videorope", {"sections": (1, 2, 1)}, "the last two alike"),
-        ("videorope_pp", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
+        ("videorope_pp", {"factor": 0.5}, "factor=0.5 must be a finite number, 1 or more"),
         ("videorope_pp", {"train_length": 1}, "train_length=1 must be at least 2"),
         ("time_rope", {"sections": (4, 4, 4)}, "4 in all: 8 rotary channels are 4 pairs"),
         ("mhrope", {"axis_heads": None, "num_kv_heads": 2}, "num_kv_heads=2 are too few for three"),
@@ -406,5 +463,5 @@ def test_another_number_of_kv_heads():
     encoding = common.build("mhrope", axis_heads=(1, 1, 1))
     tokens = posenc_jax.Tokens.of(encoding, text(T))
     q, k, v = (common.normal(0, B, T, heads, 8) for heads in (4, 2, 2))
-    with pytest.raises(ValueError, match="axes= are those of 4 kv heads, but attention has 2"):
+    with pytest.raises(ValueError, match="made for num_kv_heads=4, but attention has 2 kv heads"):
         posenc_jax.attend(encoding, q, k, v, tokens)

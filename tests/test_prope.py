@@ -238,7 +238,7 @@ def test_cameras_that_do_not_fit(bad, message):
     [
         ({"time_channels": 3}, "time_channels=3 must be even"),
         ({"time_channels": 4}, "leave a multiple of 8 of head_dim=22"),
-        ({"base": 1.0}, "base=1.0 must be a number above 1"),
+        ({"base": 1.0}, "base=1.0 must be a finite number above 1"),
     ],
 )
 def test_settings_that_do_not_fit(bad, message):
@@ -256,7 +256,7 @@ def test_positions_that_do_not_fit():
 def test_heads_of_another_width():
     encoding = make()
     tokens, (q, k, v) = Tokens.of(encoding, seen()), heads()
-    message = "made for head_dim=22, but heads have 24 channels"
+    message = "heads have 24 channels, but the encoding was made for head_dim=22"
     wide = jnp.zeros((B, T, H, 24))
     for sides in ((wide, wide, v), (q, k, wide)):
         with pytest.raises(ValueError, match=message):

@@ -12,7 +12,6 @@ negative distance, which counts as near.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from posenc_jax.attention.dense import products
 from posenc_jax.encoding import Side, Tile
@@ -62,11 +61,7 @@ class NearFar(PositionMap):
         inv_freq, _ = self.frequencies(self.rotary_dim, self.base, length)
         cos, sin = (table[:, :, None, :] for table in self.far_tables(positions, inv_freq))
         # The offset is a turn of its own: added to large float32 positions it would be rounded.
-        turn = self.offset * inv_freq
-        turn_cos, turn_sin = (
-            jnp.asarray(table, jnp.float32)[None, None, None]
-            for table in (np.cos(turn), np.sin(turn))
-        )
+        turn_cos, turn_sin = cos_sin(jnp.ones((1, 1, 1, 1), jnp.int32), inv_freq * self.offset)
         far_query = cos * turn_cos - sin * turn_sin, sin * turn_cos + cos * turn_sin
         return (near, far_query), (near, (cos, sin))
 

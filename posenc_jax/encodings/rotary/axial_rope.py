@@ -7,8 +7,9 @@ The position axes turn channel pairs by turns: pair i belongs to axis ``i mod A`
 logit depends on the distance along each axis. A setting of ``RoPE``'s axes.
 """
 
-from collections.abc import Callable
+import jax
 
+from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 
 
@@ -16,8 +17,8 @@ def axial_rope(
     *,
     head_dim: int,
     num_axes: int = 2,
-    base: float = 100.0,
-    frequencies: Callable | None = None,
+    base: float | jax.Array = 100.0,
+    frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:

@@ -7,9 +7,10 @@ All are settings of RoPE's axes. Positions are ``[B, T, 3]``, from the builders 
 ``posenc_jax.positions``; text, ``[B, T]``, has one position on every axis.
 """
 
-from collections.abc import Callable
+import jax
 
 from posenc_jax.encodings.rotary import axes
+from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 
 
@@ -17,8 +18,8 @@ def mrope(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
-    base: float = 10000.0,
-    frequencies: Callable | None = None,
+    base: float | jax.Array = 10000.0,
+    frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
@@ -48,8 +49,8 @@ def i_mrope(
     head_dim: int,
     sections: tuple[int, ...] | None = None,
     order: tuple[int, ...] = (0, 1, 2),
-    base: float = 10000.0,
-    frequencies: Callable | None = None,
+    base: float | jax.Array = 10000.0,
+    frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
@@ -85,8 +86,8 @@ def mhrope(
     num_kv_heads: int,
     head_dim: int,
     axis_heads: tuple[int, ...] | None = None,
-    base: float = 10000.0,
-    frequencies: Callable | None = None,
+    base: float | jax.Array = 10000.0,
+    frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:

@@ -17,7 +17,7 @@ import numpy as np
 
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary.angles import cos_sin
-from posenc_jax.encodings.rotary.frequencies import geometric
+from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
 from posenc_jax.positions.cameras import PROJECTION, product
 from posenc_jax.tokens import Tokens
 
@@ -64,8 +64,8 @@ class PRoPE(Encoding):
         *,
         head_dim: int,
         time_channels: int = 0,
-        base: float = 100.0,
-        time_base: float = 10000.0,
+        base: float | jax.Array = 100.0,
+        time_base: float | jax.Array = 10000.0,
     ):
         rest = head_dim - time_channels
         if time_channels % 2 or time_channels < 0 or rest < 8 or rest % 8:
@@ -73,13 +73,10 @@ class PRoPE(Encoding):
                 f"time_channels={time_channels} must be even, and leave a multiple of 8 of "
                 f"head_dim={head_dim}"
             )
-        for name, value in (("base", base), ("time_base", time_base)):
-            if not value > 1:
-                raise ValueError(f"{name}={value!r} must be a number above 1")
         self.head_dim = head_dim
         self.time_channels = time_channels
-        self.base = base
-        self.time_base = time_base
+        self.base = check_base(base)
+        self.time_base = check_base(time_base)
 
     def prepare(self, positions, length) -> Transforms:
         """Returns the transforms of each token."""
@@ -127,8 +124,8 @@ class PRoPE(Encoding):
     def _applied(self, x_BTHC, matrix_BT44, turns):
         if x_BTHC.shape[-1] != self.head_dim:
             raise ValueError(
-                f"the encoding was made for head_dim={self.head_dim}, but heads have "
-                f"{x_BTHC.shape[-1]} channels; queries, keys and values must all have as many"
+                f"heads have {x_BTHC.shape[-1]} channels, but the encoding was made for "
+                f"head_dim={self.head_dim}; queries, keys and values must all have as many"
             )
         time, quarter = self.time_channels, (self.head_dim - self.time_channels) // 4
         ends = np.array([time, time + 2 * quarter, time + 3 * quarter])

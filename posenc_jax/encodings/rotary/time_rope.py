@@ -9,10 +9,11 @@ again, reverse a falling time. Logits depend on differences of time only. This i
 RoPE's axes and frequencies.
 """
 
-from collections.abc import Callable
+import jax
 
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.axis_frequencies import Spectra
+from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 
 
@@ -20,8 +21,8 @@ def time_rope(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
-    base: float = 10000.0,
-    frequencies: Callable | None = None,
+    base: float | jax.Array = 10000.0,
+    frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "interleaved",
 ) -> RoPE:

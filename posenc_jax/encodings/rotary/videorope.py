@@ -7,11 +7,11 @@ Row and column take turns on the fast pairs. Settings of RoPE's axes and frequen
 position on every axis. The published base is 1e6.
 """
 
-from collections.abc import Callable
+import jax
 
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
-from posenc_jax.encodings.rotary.frequencies import NTK, Default, check_factor
+from posenc_jax.encodings.rotary.frequencies import NTK, Default, Frequencies, check_factor
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 
 
@@ -19,8 +19,8 @@ def videorope(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
-    base: float = 10000.0,
-    frequencies: Callable | None = None,
+    base: float | jax.Array = 10000.0,
+    frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
@@ -47,7 +47,7 @@ def videorope_pp(
     train_length: int,
     factor: float = 4.0,
     sections: tuple[int, ...] | None = None,
-    base: float = 10000.0,
+    base: float | jax.Array = 10000.0,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
@@ -83,8 +83,8 @@ def hope_hybrid(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
-    base: float = 10000.0,
-    frequencies: Callable | None = None,
+    base: float | jax.Array = 10000.0,
+    frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
