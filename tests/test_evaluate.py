@@ -110,7 +110,7 @@ class Uniform(Encoding):
 
     embedding = np.zeros((7, 1), np.float32)
 
-    def hidden(self, tokens_BT, positions, encoding=None, key=None, index=None):
+    def hidden(self, tokens_BT, positions, key=None, index=None):
         return jax.numpy.zeros((*tokens_BT.shape, 1))
 
 

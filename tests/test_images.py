@@ -11,7 +11,7 @@ from test_compare import launch
 
 import experiments.multimodal.images as module
 from configs.images import get_config
-from experiments.multimodal.config import PRESETS
+from experiments.config import PRESETS
 from experiments.multimodal.images import Images, load_images, paste, rescale
 
 SIDE, COUNT = 28, 60

@@ -46,7 +46,7 @@ def test_all_losses_of_a_forward_pass(tmp_path, name):
 
 def test_under_another_encoding(tmp_path):
     model, other = common.build_model("rope"), common.build("yarn")
-    expected = jax.jit(token_losses)(model, TOKENS[None], other)[0]
+    expected = jax.jit(token_losses)(model.under(other), TOKENS[None])[0]
     losses = score(model, tmp_path, encoding=other)
     np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-4)
 
@@ -148,7 +148,7 @@ def trained(tmp_path):
     checkpoints.save(4, state)
     checkpoints.close()
     open_run(tmp_path / "run", {"encoding": ENCODING, "model": MODEL, "train": TRAIN})
-    return tmp_path / "run", state["model"]
+    return tmp_path / "run", state.model
 
 
 def test_command(tmp_path, trained, monkeypatch, capsys):
@@ -159,9 +159,8 @@ def test_command(tmp_path, trained, monkeypatch, capsys):
     arguments += ["--chunk=16", f"--encoding={json.dumps(other)}"]
     monkeypatch.setattr(sys, "argv", ["long_document", *arguments])
     assert long_document.main() == 0
-    expected = token_losses(
-        model, np.frombuffer(text, np.uint8)[None], make_encoding(other, MODEL, 8, rngs=None)
-    )
+    encoding = make_encoding(other, MODEL, 8, rngs=None)
+    expected = token_losses(model.under(encoding), np.frombuffer(text, np.uint8)[None])
     result = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert result["loss"] == pytest.approx(float(expected.mean()), rel=1e-5)
     assert f"loss {result['loss']:.4f} over 30 tokens" in capsys.readouterr().out

@@ -1,9 +1,11 @@
 """What multimodal experiments share: models, batches, points, records and the report."""
 
+import html
 import io
 import json
 import shutil
 
+import chex
 import common
 import jax
 import jax.numpy as jnp
@@ -16,13 +18,14 @@ from rich.console import Console
 from experiments import preemption, sweep
 from experiments.config import defaults
 from experiments.mesh import make_mesh
-from experiments.multimodal import report
 from experiments.multimodal.experiment import Drawn, Experiment
 from experiments.multimodal.model import Decoder, ViT, attention_weights, grid, patches
-from experiments.multimodal.study import Map, Panel, Result, Study, cells
 from experiments.record import environment
-from experiments.train import Recipe, train
-from posenc_jax.rotary.positions import text
+from experiments.report import panel_report as report
+from experiments.report.panels import Map, Panel, PanelStudy, Result, cells
+from experiments.train import DECAY, Recipe, train
+from posenc_jax import Layers, Tokens
+from posenc_jax.positions import text
 
 T, PATCH_DIM = 6, 5
 SIZES = dict(model_dim=common.WIDTH, num_layers=2, num_heads=common.HEADS, mlp_dim=16)
@@ -39,8 +42,7 @@ def test_patches_are_cut_row_by_row():
     images = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
     cut = patches(images, 2)
     assert cut.shape == (2, 6, 12)
-    rows, columns = grid(2, 3)[:, 0]
-    for number, (row, column) in enumerate(zip(2 * rows, 2 * columns, strict=True)):
+    for number, (row, column) in enumerate(2 * grid(2, 3)[0]):
         one = images[:, row : row + 2, column : column + 2]
         np.testing.assert_array_equal(cut[:, number], one.reshape(2, -1))
 
@@ -81,14 +83,35 @@ def test_attention_weights_are_those_of_the_model(name, causal):
     tokens = np.random.default_rng(0).integers(0, common.VOCAB, (2, T))
     weights = np.asarray(attention_weights(model, tokens, text(T)))
     close(weights.sum(axis=-1), np.ones(weights.shape[:-1]))
-    x_BTD = model.layers.distinct[0].embed(model.embed(tokens), text(T))
-    for layer, weights_BHTS in enumerate(weights):
-        block = jax.tree.map(lambda p, layer=layer: p[layer], model.blocks)
+    (encoding,) = model.distinct()
+    x_BTD = encoding.embed(model.embed(tokens), Tokens.of(encoding, text(T)))
+    for layer, weights_BHTS in zip(model.layers, weights, strict=True):
+        block = layer.block
         v_BTHC = block.attention.v(block.attention_norm(x_BTD)).reshape(2, T, common.HEADS, -1)
         out = np.einsum("bhts,bshc->bthc", weights_BHTS, v_BTHC)
         x_BTD = x_BTD + block.attention.out(out.reshape(2, T, -1))
         x_BTD = x_BTD + block.mlp(block.mlp_norm(x_BTD))
     close(model.final_norm(x_BTD), model.hidden(tokens, text(T)))
+
+
+@pytest.mark.parametrize("name", ["rope", "shaw"])
+def test_attention_weights_are_the_same_where_layers_are_scanned(name):
+    tokens = np.random.default_rng(0).integers(0, common.VOCAB, (2, T))
+    plain, scanned = (
+        attention_weights(common.build_model(name, scan=scan, remat=scan), tokens, text(T))
+        for scan in (False, True)
+    )
+    assert plain.shape == (2, 2, common.HEADS, T, T)
+    chex.assert_trees_all_close(plain, scanned, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_weights_know_windows_and_patterns():
+    layers = Layers([common.build("rope"), common.build("alibi")], [2, None])
+    tokens = np.random.default_rng(0).integers(0, common.VOCAB, (1, T))
+    near, far = np.asarray(attention_weights(common.build_model(layers), tokens, text(T)))
+    is_near = np.tri(T, dtype=bool) & ~np.tri(T, k=-2, dtype=bool)
+    assert (near[:, :, ~is_near] == 0).all() and (near[:, :, is_near] > 0).all()
+    assert (far[:, :, np.tri(T, dtype=bool)] > 0).all()
 
 
 # Batches and training
@@ -141,8 +164,7 @@ def test_training_on_a_pytree_resumes_exactly(tmp_path, monkeypatch):
         patch.setattr(preemption, "requested", lambda: next(answers))
         with pytest.raises(preemption.PreemptedError, match="step 2"):
             run("stopped")
-    for a, b in zip(jax.tree.leaves(run("stopped")), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(run("stopped"), whole)
 
 
 # Experiments
@@ -238,6 +260,7 @@ def test_records_and_files(finished):
     run = json.loads((workdir / "runs/turning/seed0/run.json").read_text())["config"]
     assert run["variant"]["encoding"]["name"] == "rope" and run["data"] == {"digest": "abc"}
     assert "sums, accuracy:" in output and "chance" in output
+    assert DECAY in " ".join(output.split())
 
 
 def test_a_page_has_everything_and_escapes_it(finished):
@@ -245,6 +268,7 @@ def test_a_page_has_everything_and_escapes_it(finished):
     assert "Sums &lt;&amp;&gt;" in page and "an &lt;input&gt;" in page and "the command" in page
     for heading in ("sums: accuracy", "first logit: error", "Attention over", "Frequencies by"):
         assert heading in page
+    assert page.count(html.escape(DECAY)) == 1
     assert page.count("<svg") == 3 and "data:image/png;base64," in page
     assert "<th class=text>chance<td>0.500<td>0.500" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -309,8 +333,8 @@ def study(values, panel=ACCURACY, failures=()):
         for seed, value in enumerate(seeds)
     ]
     about = environment() | {"title": "t", "summary": "s", "axes": ("row",), "data": {}}
-    about |= {"command": "c", "config": {}, "date": "2026-01-01"}
-    return Study(records, [], [], list(failures), (panel,), about)
+    about |= {"command": "c", "config": {}, "date": "2026-01-01", "decay": DECAY}
+    return PanelStudy(records, [], list(failures), about, [], (panel,))
 
 
 def test_cells_are_means_with_their_errors_the_best_first():

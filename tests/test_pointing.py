@@ -10,7 +10,7 @@ from rich.console import Console
 from test_compare import launch
 
 from configs.pointing import get_config
-from experiments.multimodal.config import PRESETS
+from experiments.config import PRESETS
 from experiments.multimodal.pointing import NEIGHBOURS, Pointing, Setting, load_icons, targets
 
 SMALL = dict(model_dim=32, num_layers=1, num_heads=4, head_dim=8, mlp_dim=32)
@@ -70,19 +70,19 @@ def test_cells_are_read_in_the_order_of_their_positions(tmp_path):
         "corner": np.array([3]),
     }
     inputs, positions = pointing.sequence("i_mrope_ruler", screens)
-    assert inputs["tokens"].shape == (1, 37) and positions.shape == (3, 1, 37)
+    assert inputs["tokens"].shape == (1, 37) and positions.shape == (1, 37, 3)
     is_patch = inputs["is_patch"][0]
     np.testing.assert_array_equal(inputs["tokens"][0, ~is_patch], [3, *range(3, 15)])
     np.testing.assert_array_equal(
         inputs["patches"][0, is_patch], np.asarray(pointing.pixels())[np.arange(24) % 16]
     )
-    time, row, column = np.asarray(positions)[:, 0, 13:]
+    time, row, column = np.asarray(positions)[0, 13:].T
     np.testing.assert_array_equal(row, 1 + np.arange(24) // 12)
     np.testing.assert_array_equal(column, 1 + np.arange(24) % 12)
     assert (time == 1).all()
-    np.testing.assert_array_equal(positions[1:, 0, 1:13], [np.arange(1, 13)] * 2)
+    np.testing.assert_array_equal(positions[0, 1:13, 1:].T, [np.arange(1, 13)] * 2)
     inputs, positions = pointing.sequence("i_mrope", screens)
-    assert inputs["tokens"].shape == (1, 25) and positions.shape == (3, 1, 25)
+    assert inputs["tokens"].shape == (1, 25) and positions.shape == (1, 25, 3)
 
 
 def test_desktops_hold_their_screens(tmp_path):

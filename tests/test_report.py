@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import html
 import io
 import itertools
 import json
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments import figures, report
-from experiments import study as studies
+from experiments.report import length_figures, lengths
+from experiments.report import length_report as report
+from experiments.train import DECAY
 
 TRAIN_LENGTH = 64
 SLOPES = {"alibi": -0.01, "nope": 0.4, "rope": 1.1, "yarn": 0.1}
@@ -66,8 +68,9 @@ def make_study(slopes=SLOPES, seeds=(0, 1, 2), splits=("test",), strides=()):
         "git": "abc123",
         "config": {"train": {"steps": 10}},
         "date": "2026-01-01",
+        "decay": DECAY,
     }
-    return studies.Study(records, curves, training, [], about)
+    return lengths.LengthStudy(records, training, [], about, curves)
 
 
 def page_of(study, folder):
@@ -93,32 +96,32 @@ def replace_bits(study, scheme, seed, length, bits):
 
 def test_mean_and_standard_error():
     records = [record("a", seed, 64, bits) for seed, bits in enumerate((1.0, 2.0, 4.0))]
-    cell = studies.summarise(records, split="test", protocol="last")["a"][64]
+    cell = lengths.summarise(records, split="test", protocol="last")["a"][64]
     # Mean 7/3; squared deviations sum to 14/3; sqrt(14/3 / 2 / 3) = sqrt(7) / 3.
     assert cell == (pytest.approx(7 / 3), pytest.approx(math.sqrt(7) / 3), 3)
-    loss = studies.summarise(records[:1], split="test", protocol="last", metric="loss")
+    loss = lengths.summarise(records[:1], split="test", protocol="last", metric="loss")
     assert loss["a"][64] == (pytest.approx(2.2), None, 1)
 
 
 def test_strides_are_not_mixed():
     records = make_study(strides=(64, 1)).records
     with pytest.raises(ValueError, match=r"strides \[1, 64\]"):
-        studies.summarise(records, split="test", protocol="sliding")
+        lengths.summarise(records, split="test", protocol="sliding")
     assert (
-        studies.summarise(records, split="test", protocol="sliding", stride=1)["rope"][64][2] == 3
+        lengths.summarise(records, split="test", protocol="sliding", stride=1)["rope"][64][2] == 3
     )
 
 
 def test_a_measurement_counts_once():
     records = [record("a", 0, 64, 1.0), record("a", 0, 64, 1.0)]
     with pytest.raises(ValueError, match="two records of a, seed 0"):
-        studies.summarise(records, split="test", protocol="last")
+        lengths.summarise(records, split="test", protocol="last")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None])
 def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
     study = replace_bits(make_study(), "alibi", 1, 256, bad)
-    summary = studies.summarise(study.records, split="test", protocol="last")
+    summary = lengths.summarise(study.records, split="test", protocol="last")
     assert summary["alibi"][256] == (math.inf, None, 3)
     assert math.isfinite(summary["alibi"][128][0])
     assert "not finite" in printed(study)
@@ -136,6 +139,10 @@ def test_rows_are_sorted_by_loss_at_four_times_the_train_length():
 def printed_order(study):
     lines = printed(study).splitlines()
     return [line.split()[0] for line in lines if line.strip().startswith(tuple(SLOPES))]
+
+
+def test_the_printed_table_states_the_decay_rule():
+    assert DECAY in " ".join(printed(make_study(seeds=(0,))).split())
 
 
 def test_a_narrow_terminal_loses_nothing_of_a_table():
@@ -157,6 +164,7 @@ def test_the_page_stands_alone(tmp_path):
     assert "http" not in page
     assert "<script" not in page and "@import" not in page and " src=" not in page
     assert page.count("<svg") == 3
+    assert page.count(html.escape(DECAY)) == 1
     ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
     assert len(ids) == len(set(ids))
     assert "a &amp; b" in page and "sha256:12ab" in page
@@ -175,7 +183,7 @@ def test_text_is_escaped_and_names_are_not_markup(tmp_path):
 def test_round_trip(tmp_path):
     study = make_study()
     report.write(tmp_path, study)
-    assert studies.Study(**json.loads((tmp_path / "results.json").read_text())) == study
+    assert lengths.LengthStudy(**json.loads((tmp_path / "results.json").read_text())) == study
     rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
     assert len(rows) == len(study.records)
     assert [float(row["bits_per_byte"]) for row in rows] == [
@@ -248,7 +256,7 @@ def test_a_failed_write_changes_nothing(tmp_path, monkeypatch):
 
 
 def test_labels_keep_their_distance_and_their_order():
-    heights = figures._spread([0.1, 0.1, 0.11, 0.5, 7.0, math.inf], gap=0.1)
+    heights = length_figures._spread([0.1, 0.1, 0.11, 0.5, 7.0, math.inf], gap=0.1)
     assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(heights))
     assert heights[0] >= 0 and heights[-1] <= 1 + 1e-9
     assert heights[3] == pytest.approx(0.5)

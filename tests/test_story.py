@@ -5,16 +5,15 @@ import io
 
 import common
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 from test_compare import launch
 
 from configs.story import get_config
+from experiments.config import PRESETS
 from experiments.multimodal import ball, story
-from experiments.multimodal.ball import REACH, WARPS, Clips
-from experiments.multimodal.config import PRESETS
+from experiments.multimodal.ball import REACH, WARPS
 from experiments.multimodal.model import attention_weights
 from experiments.multimodal.story import Story, lay_out
 
@@ -84,7 +83,7 @@ def test_paths_are_smooth_and_stay_in_reach(clips):
 
 def test_straight_lines_are_those_between_neighbouring_times(clips):
     asked = np.array([[0.75, 2.5], [2.75, 7.0]])
-    clips = Clips(clips.waves, clips.times, asked, clips.cameras)
+    clips = clips.replace(asked=asked)
     at = clips.places(clips.times)
     middle = (at[0, 4] + at[0, 3]) / 2  # of times 2 and 3, whichever frame came first
     expected = [[(at[0, 0] + at[0, 1]) / 2, middle], [(at[1, 4] + at[1, 5]) / 2, at[1, 0]]]
@@ -128,7 +127,7 @@ def test_training_clips_run_in_all_ways(tmp_path):
     warps = ("steady", "pause", "reverse", "uneven")
     task = experiment(tmp_path, task__warps=warps).task("time_rope")
     batch = task.draw(np.random.default_rng(0), 200)
-    steps = np.diff(batch["positions"][:, 0, :-QUESTIONS:4], axis=1)
+    steps = np.diff(batch["positions"][:, :-QUESTIONS:4, 0], axis=1)
     is_steady = np.ptp(steps, axis=1) < 1e-5
     ways = [is_steady & (steps[:, 0] > 0), is_steady & (steps[:, 0] < 0), (steps == 0).any(1)]
     shares = [way.mean() for way in ways]
@@ -139,8 +138,8 @@ def test_training_clips_run_in_all_ways(tmp_path):
 
 def test_a_rate_is_of_the_times_alone(tiny, clips):
     whole, halved = (tiny.rows(name, clips) for name in ("time_rope", "time_rope_halved"))
-    np.testing.assert_array_equal(halved["positions"][:, 0], whole["positions"][:, 0] / 2)
-    np.testing.assert_array_equal(halved["positions"][:, 1:], whole["positions"][:, 1:])
+    np.testing.assert_array_equal(halved["positions"][..., 0], whole["positions"][..., 0] / 2)
+    np.testing.assert_array_equal(halved["positions"][..., 1:], whole["positions"][..., 1:])
     np.testing.assert_array_equal(halved["inputs"], whole["inputs"])
 
 
@@ -165,10 +164,10 @@ def test_tokens(clips):
     assert (of_patches[..., -1] == 0).all()
     asked = np.concatenate([clips.times.repeat(4, axis=1), clips.asked], axis=1)
     np.testing.assert_array_equal(times, asked)
-    np.testing.assert_allclose(positions[:, 0], asked, rtol=1e-6)
-    np.testing.assert_array_equal(positions[1, 1, :8], [0, 0, 1, 1] * 2)
-    np.testing.assert_array_equal(positions[1, 2, :8], [0, 1, 0, 1] * 2)
-    assert (positions[:, 1:, -QUESTIONS:] == 0).all() and positions.dtype == np.float32
+    np.testing.assert_allclose(positions[..., 0], asked, rtol=1e-6)
+    np.testing.assert_array_equal(positions[1, :8, 1], [0, 0, 1, 1] * 2)
+    np.testing.assert_array_equal(positions[1, :8, 2], [0, 1, 0, 1] * 2)
+    assert (positions[:, -QUESTIONS:, 1:] == 0).all() and positions.dtype == np.float32
 
 
 def test_frames_and_times_that_disagree_are_refused(clips):
@@ -205,7 +204,7 @@ def test_what_a_model_knows_of_time(tiny, clips, scheme):
     def change(after=0.0, later=0.0, slower=1.0):
         rows = tiny.rows(scheme, clips)
         times, asked = (slower * (t + later) for t in (clips.times, clips.asked + after))
-        other = tiny.rows(scheme, Clips(clips.waves, times, asked, clips.cameras))
+        other = tiny.rows(scheme, clips.replace(times=times, asked=asked))
         # The ball is where it was.
         other["inputs"][..., : PATCH**2] = rows["inputs"][..., : PATCH**2]
         before, now = (answers(model, each) for each in (rows, other))
@@ -218,18 +217,15 @@ def test_what_a_model_knows_of_time(tiny, clips, scheme):
         assert change(later=8.0) < 1e-3
 
 
-def placed(rows):
-    return rows["inputs"], jnp.moveaxis(rows["positions"], 1, 0)
-
-
 def test_time_adaln_is_in_front_of_attention(tiny, clips):
     """With the weights of attention, the model's output is put together by hand."""
     model = trained(tiny, "time_rope_adaln")
-    inputs, positions = placed(tiny.rows("time_rope_adaln", clips))
+    rows = tiny.rows("time_rope_adaln", clips)
+    inputs, positions = rows["inputs"], rows["positions"]
     (weights_BHTS,) = jax.jit(attention_weights)(model, inputs, positions)
-    block = jax.tree.map(lambda p: p[0], model.blocks)
+    block = model.layers[0].block
     x_BTD = model.embed(inputs)
-    gamma, beta = block.time.modulation(positions[0], x_BTD.shape[1])
+    gamma, beta = block.time.modulation(positions[..., 0], x_BTD.shape[1])
     assert np.ptp(gamma, axis=1).min() > 1e-3
     v_BTHC = block.attention.v(gamma * block.attention_norm(x_BTD) + beta)[:, :, None]
     out = np.einsum("bhts,bshc->bthc", weights_BHTS, v_BTHC).reshape(x_BTD.shape)
@@ -237,7 +233,7 @@ def test_time_adaln_is_in_front_of_attention(tiny, clips):
     x_BTD = x_BTD + block.mlp(block.mlp_norm(x_BTD))
     expected = model.final_norm(x_BTD)
     np.testing.assert_allclose(hidden(model, inputs, positions), expected, rtol=1e-4, atol=1e-5)
-    model.scan = model.remat = True
+    model.remat = True
     np.testing.assert_allclose(hidden(model, inputs, positions), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -246,7 +242,7 @@ def test_time_adaln_starts_as_nothing(tiny, clips):
     for name in ("embedding", "from_patch", "final_norm"):
         setattr(plain, name, getattr(timed, name))
     for name in ("attention_norm", "attention", "mlp_norm", "mlp"):
-        setattr(plain.blocks, name, getattr(timed.blocks, name))
+        setattr(plain.layers[0].block, name, getattr(timed.layers[0].block, name))
     rows = tiny.rows("time_rope", clips)
     np.testing.assert_allclose(answers(plain, rows), answers(timed, rows), rtol=1e-4, atol=1e-6)
 

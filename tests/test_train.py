@@ -7,21 +7,26 @@ import json
 import sys
 import types
 
+import chex
+import common
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from experiments import preemption
 from experiments.checkpoint import Checkpoints
 from experiments.data import Corpus, window_index
-from experiments.mesh import batch_sharding, make_mesh, state_shardings
+from experiments.mesh import batch_sharding, make_mesh, path_name, state_shardings
+from experiments.multimodal.model import Decoder
+from experiments.multimodal.story import TimedViT
 from experiments.record import Metrics, open_run
 from experiments.text import Text, mean_loss, text_state, token_losses
-from experiments.train import Recipe, train, train_step
+from experiments.train import DECAY, Recipe, train, train_step
 
 SPEC = FrozenConfigDict(
     {
@@ -54,15 +59,6 @@ def losses(folder):
     ]
 
 
-def arrays(tree):
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-
-
-def assert_identical(one, other):
-    for a, b in zip(arrays(one), arrays(other), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, windows):
     folder = tmp_path_factory.mktemp("uninterrupted")
@@ -73,7 +69,7 @@ def uninterrupted(tmp_path_factory, windows):
 def test_summary_and_metrics(uninterrupted):
     folder, model, summary = uninterrupted
     assert summary["steps"] == 6 and summary["tokens"] == 6 * 8 * 8
-    assert summary["parameters"] == sum(a.size for a in arrays(model))
+    assert summary["parameters"] == sum(a.size for a in jax.tree.leaves(model))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert lines[-1]["loss"] == summary["final_loss"]
@@ -112,7 +108,7 @@ def test_resumes_exactly_where_it_stopped(tmp_path, windows, uninterrupted, monk
         with pytest.raises(StopError):
             run(tmp_path, windows)
     model, _ = run(tmp_path, windows)
-    assert_identical(model, uninterrupted[1])
+    chex.assert_trees_all_equal(model, uninterrupted[1])
     assert losses(tmp_path) == losses(uninterrupted[0])
 
 
@@ -120,7 +116,7 @@ def test_a_finished_run_is_not_trained_again(uninterrupted, windows):
     folder, model, summary = uninterrupted
     before = losses(folder)
     again, same_summary = run(folder, windows)
-    assert_identical(again, model)
+    chex.assert_trees_all_equal(again, model)
     assert losses(folder) == before
     assert same_summary == summary, "what training cost and reached is no news of this start"
 
@@ -148,7 +144,7 @@ def test_preemption_saves_the_step_it_stopped_at(tmp_path, windows, uninterrupte
             run(tmp_path, windows)
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 3
     model, _ = run(tmp_path, windows)
-    assert_identical(model, uninterrupted[1])
+    chex.assert_trees_all_equal(model, uninterrupted[1])
 
 
 def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, uninterrupted, monkeypatch):
@@ -160,7 +156,7 @@ def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, uninterrupted, 
     half.mkdir()
     (half / "default").write_text("cut off")
     model, _ = run(tmp_path, windows)
-    assert_identical(model, uninterrupted[1])
+    chex.assert_trees_all_equal(model, uninterrupted[1])
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
@@ -180,23 +176,72 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
 
 
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, windows, monkeypatch):
+    """The loss of a step is of the parameters before its update, and can be finite all the same."""
+    adamw = optax.adamw
+
+    def exploding(*arguments, **options):
+        to_infinity = optax.stateless(lambda updates, _: jax.tree.map(lambda x: x / 0, updates))
+        return optax.chain(adamw(*arguments, **options), to_infinity)
+
+    monkeypatch.setattr(optax, "adamw", exploding)
+    folder = tmp_path / "exploding"
+    with pytest.raises(
+        FloatingPointError, match=r"after step 1 model/.* is not finite .*not saved"
+    ):
+        run(folder, windows, dataclasses.replace(RECIPE, steps=1, warmup_steps=0))
+    assert Checkpoints(folder / "checkpoints").latest_step() is None
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"num_layers": 1}, "layers/1/.* and 6 more.*--workdir"),
+        ({"mlp_dim": 32}, r"mlp/down/kernel was 'float32 \(64, 16\)' and is now 'float32 \(32, 16"),
+        ({"param_dtype": "bfloat16"}, "was 'float32 .*' and is now 'bfloat16 "),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, changes, message):
+    """Types too, which Orbax would cast without a word."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, text_state(jax.random.key(0), SPEC, RECIPE).model)
+    checkpoints.close()
+    spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | changes})
+    other = jax.eval_shape(lambda: text_state(jax.random.key(0), spec, RECIPE).model)
+    with pytest.raises(ValueError, match=message):
+        Checkpoints(tmp_path).restore(1, other)
+
+
 @pytest.mark.parametrize("shape", [(4, 2, 1), (2, 2, 2), (1, 2, 4)])
 def test_sharded_training_is_unsharded_training(tmp_path, windows, uninterrupted, shape):
     model, _ = run(tmp_path, windows, shape=shape)
-    for a, b in zip(arrays(model), arrays(uninterrupted[1]), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
+    model, alone = jax.device_get((model, uninterrupted[1]))
+    chex.assert_trees_all_close(model, alone, rtol=2e-3, atol=2e-5)
 
 
-def test_heads_and_optimizer_moments_are_on_the_model_axis():
+@pytest.mark.parametrize("scan", [False, True])
+def test_heads_and_optimizer_moments_are_on_the_model_axis(scan):
+    """One rule serves blocks that are written out and blocks that are stacked."""
     mesh = make_mesh((2, 4, 1))
-    init = functools.partial(text_state, spec=SPEC, recipe=RECIPE)
+    spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | {"scan": scan}})
+    init = functools.partial(text_state, spec=spec, recipe=RECIPE)
     shardings = state_shardings(jax.eval_shape(init, jax.random.key(0)), mesh)
     state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
-    kernels = [state["model"], state["opt_state"][1][0].mu, state["opt_state"][1][0].nu]
-    for tree in kernels:
-        kernel = tree.blocks.attention.q.kernel[...]
-        assert kernel.shape == (2, 16, 16)
-        assert kernel.addressable_shards[0].data.shape == (2, 16, 4)
+    moments = state.opt_state[1][0]
+    stack = (2,) * scan
+    for model in (state.model, moments.mu, moments.nu):
+        block = model.layers[0].block
+        for kernel, whole, part in (
+            (block.attention.q.kernel, (16, 16), (16, 4)),
+            (block.attention.out.kernel, (16, 16), (4, 16)),
+            (block.mlp.up.kernel, (16, 64), (16, 16)),
+            (block.mlp.down.kernel, (64, 16), (16, 16)),
+        ):
+            assert kernel.shape == (*stack, *whole)
+            assert kernel[...].addressable_shards[0].data.shape == (*stack, *part)
+        assert model.embedding[...].addressable_shards[0].data.shape == (4, 16)
+        norm = block.attention_norm.scale[...]
+        assert norm.addressable_shards[0].data.shape == norm.shape
 
 
 def test_gradient_accumulation_is_the_whole_batch():
@@ -208,21 +253,50 @@ def test_gradient_accumulation_is_the_whole_batch():
     accumulated, same_numbers = step(state, tokens, jax.random.key(2), recipe=parts)
     np.testing.assert_allclose(numbers["loss"], same_numbers["loss"], rtol=1e-6)
     # The first update is Adam's sign of the gradient: compare moments, which keep its size.
-    for a, b in zip(
-        arrays(whole["opt_state"][1][0].mu), arrays(accumulated["opt_state"][1][0].mu), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+    moments = [state.opt_state[1][0].mu for state in (whole, accumulated)]
+    chex.assert_trees_all_close(*moments, rtol=1e-4, atol=1e-7)
 
 
-def test_only_matrices_decay():
-    state = text_state(jax.random.key(0), SPEC, RECIPE)
-    zero = jax.tree.map(jnp.zeros_like, state["model"])
+def decayed(model) -> set[str]:
+    """The parameters that an optimizer step moves where there is no gradient."""
     recipe = Recipe(length=8, batch_size=8, steps=6, warmup_steps=0, weight_decay=0.5)
     optimizer = recipe.optimizer()
-    updates, _ = optimizer.update(zero, optimizer.init(state["model"]), state["model"])
-    assert abs(updates.blocks.mlp.up.kernel[...]).max() > 0
-    for still in (updates.embedding, updates.final_norm.scale, updates.blocks.mlp_norm.scale):
-        assert abs(still[...]).max() == 0
+    zero = jax.tree.map(jnp.zeros_like, model)
+    updates, _ = optimizer.update(zero, optimizer.init(model), model)
+    moved = jax.tree_util.tree_flatten_with_path(updates)[0]
+    return {path_name(path) for path, update in moved if jnp.abs(update).max() > 0}
+
+
+MATRICES = {f"attention/{each}/kernel" for each in ("q", "k", "v", "out")}
+MATRICES |= {f"mlp/{each}/kernel" for each in ("gate", "up", "down")}
+
+
+@pytest.mark.parametrize("name", common.SCHEMES)
+def test_weight_decay_is_the_same_for_every_scheme(name):
+    """The matrices of the blocks decay, and no parameter of any encoding does."""
+    model = common.moved(common.build_model(name, trained=False), seed=0)
+    assert decayed(model) == {
+        f"layers/{layer}/block/{each}" for layer in range(common.LAYERS) for each in MATRICES
+    }
+
+
+def test_weight_decay_is_the_same_where_layers_are_stacked():
+    model = common.moved(common.build_model("shaw", trained=False, scan=True), seed=0)
+    assert decayed(model) == {f"layers/0/block/{each}" for each in MATRICES}
+
+
+@pytest.mark.parametrize("kind", [Decoder, TimedViT])
+def test_patches_and_norms_that_know_the_time_do_not_decay(kind):
+    sizes = dict(model_dim=16, num_layers=1, num_heads=2, patch_dim=5)
+    sizes["vocab_size" if kind is Decoder else "num_classes"] = 3
+    model = common.moved(kind(common.build("nope"), rngs=nnx.Rngs(0), **sizes), seed=0)
+    assert decayed(model) == {f"layers/0/block/{each}" for each in MATRICES}
+
+
+def test_the_recipe_and_reports_state_the_rule():
+    words = " ".join(Recipe.__doc__.split())
+    assert "Weight decay acts on the matrices of the decoder's blocks" in words
+    assert "no parameter of an encoding" in words and "no parameter of an encoding" in DECAY
 
 
 def test_schedule_warms_up_and_falls_to_a_tenth():
@@ -233,7 +307,7 @@ def test_schedule_warms_up_and_falls_to_a_tenth():
 
 
 def test_losses_are_cross_entropies():
-    model = text_state(jax.random.key(0), SPEC, RECIPE)["model"]
+    model = text_state(jax.random.key(0), SPEC, RECIPE).model
     tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 16)
     logits = model(tokens[:, :-1], jnp.arange(8)[None])
     expected = optax.losses.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])

@@ -14,12 +14,12 @@ from rich.console import Console
 from test_compare import launch
 
 from configs.video import get_config
-from experiments.multimodal.config import PRESETS
+from experiments.config import PRESETS
 from experiments.multimodal.needles import Source, draw, load_clips, shrink
-from experiments.multimodal.report import tiles
 from experiments.multimodal.video import Videos
-from posenc_jax.rotary import positions
-from posenc_jax.rotary.positions import Text, Vision
+from experiments.report.drawing import tiles
+from posenc_jax import positions
+from posenc_jax.positions import Text, Vision
 
 SIDE, COUNT = 8, 40
 
@@ -188,8 +188,9 @@ def test_without_positions_the_order_of_frames_is_nothing(data, tmp_path, scheme
     """One layer, so that a blind model is right every second time."""
     videos = experiment(data, tmp_path, scheme)
     model = videos.task(scheme).init(jax.random.key(0))
-    model.blocks.attention.q.kernel[...] *= 50  # attends to something
-    model.blocks.attention.k.kernel[...] *= 50
+    (layer,) = model.layers
+    layer.block.attention.q.kernel[...] *= 50  # attends to something
+    layer.block.attention.k.kernel[...] *= 50
     video = draw(videos.tested, np.random.default_rng(0), 4, 4, [2] * 4)["video"]
     there, back = (videos.logits(scheme, model, each) for each in (video, video[:, ::-1]))
     assert np.allclose(there, back, atol=1e-5) == (scheme == "nope")
@@ -200,7 +201,7 @@ def test_variants_have_the_positions_of_their_builders(data, tmp_path):
     segments = [Vision(3, 2, 2), Text(1)]
     for scheme, expected in {
         "vanilla": np.arange(13)[None],
-        "tad_rope": positions.tad_rope(segments).positions[0],
+        "tad_rope": positions.tad_rope(segments).positions[..., 0],
         "mrope": positions.qwen2_vl(segments).positions,
         "videorope": positions.videorope(segments, delta=2.0).positions,
         "no_lta": positions.videorope(segments, delta=2.0).positions,
@@ -216,12 +217,12 @@ def test_variants_have_the_positions_of_their_builders(data, tmp_path):
 def test_hope_hybrid_draws_the_spacing_of_every_video(data, tmp_path):
     videos = experiment(data, tmp_path, "hope_hybrid")
     drawn = np.asarray(videos.task("hope_hybrid").positions(50, jax.random.key(0)))
-    assert drawn.shape == (3, 50, 17)
-    spacing = drawn[0, :, 4] - drawn[0, :, 0]
+    assert drawn.shape == (50, 17, 3)
+    spacing = drawn[:, 4, 0] - drawn[:, 0, 0]
     assert set(spacing) == {0.5, 0.75, 1.0, 1.25, 1.5}
     for i in range(50):
         expected = videos.positions("hope_hybrid", 4, delta=float(spacing[i]))
-        np.testing.assert_array_equal(drawn[:, i], expected[:, 0])
+        np.testing.assert_array_equal(drawn[i], expected[0])
 
 
 def test_positions_of_another_number_of_tokens_are_refused(data, tmp_path):
