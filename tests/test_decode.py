@@ -13,43 +13,33 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import posenc_jax
 from experiments.long_document import read_chunk
 from posenc_jax import generate
-from posenc_jax.cache import Cache, Kept
-from posenc_jax.decode import sample
-from posenc_jax.encodings.rope import RoPE
-from posenc_jax.rotary.positions import packed, text
+from posenc_jax.model.cache import Cache, Kept
+from posenc_jax.model.decode import sample
+from posenc_jax.positions import packed, text
 
 B, T, SIZE = 2, 12, 15
 TOKEN_IDS = np.random.default_rng(0).integers(0, common.VOCAB, (B, T)).astype(np.int32)
 
 
 @functools.partial(jax.jit, donate_argnames="cache")
-def extend(model, token_ids, positions, cache, segment_ids=None, length=None, encoding=None):
-    """Logits of the next tokens, and the cache."""
-    x_BTD, cache = model.extend(
-        token_ids, positions, cache, segment_ids, length=length, encoding=encoding
-    )
+def extend(model, token_ids, cache, positions=None, segment_ids=None, length=None):
+    """Returns the logits of the next tokens, and the cache."""
+    x_BTD, cache = model.extend(token_ids, cache, positions, segment_ids, length=length)
     return model.unembed(x_BTD), cache
 
 
-@jax.jit
-def forward(model, token_ids, positions, segment_ids=None, length=None, encoding=None):
-    return model(token_ids, positions, segment_ids, length=length, encoding=encoding)
-
-
 def used(cache):
-    """``cache`` with numbers in its slots, as a previous sequence leaves behind."""
+    """Returns ``cache`` with numbers in its slots, as a previous sequence leaves behind."""
     return dataclasses.replace(cache, layers=jax.tree.map(lambda x: x + 7, cache.layers))
 
 
-def in_pieces(model, cache, positions, segment_ids=None, pieces=(8, 1, 1, 1, 1), **options):
-    """Logits ``[B, T, V]``: a chunk, and token by token."""
+def in_pieces(model, cache, positions=None, segment_ids=None, pieces=(8, 1, 1, 1, 1), **options):
+    """Returns logits ``[B, T, V]`` of tokens read in pieces, by default a chunk and then singly."""
     outputs, start = [], 0
     for count in pieces:
         now = slice(start, start + count)
-        segments = None if segment_ids is None else segment_ids[:, now]
-        output, cache = extend(
-            model, TOKEN_IDS[:, now], positions[..., now], cache, segments, **options
-        )
+        places, segments = (None if x is None else x[:, now] for x in (positions, segment_ids))
+        output, cache = extend(model, TOKEN_IDS[:, now], cache, places, segments, **options)
         outputs.append(output)
         start += count
     return jnp.concatenate(outputs, axis=1)
@@ -62,25 +52,24 @@ def close(actual, expected, tolerance=1e-4):
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("read", [extend, read_chunk], ids=["extend", "read_chunk"])
 def test_the_cache_is_not_copied(read, scan):
-    """What a step needs beside it is for one layer at a time, of six."""
+    """A step of six layers needs memory for one layer beside the cache."""
     model = common.build_model("rope", num_layers=6, scan=scan)
     cache = Cache.empty(model, 1, 8192)
     size = sum(x.nbytes for x in jax.tree.leaves(cache))
-    if read is extend:
-        arguments = model, TOKEN_IDS[:1], text(T), cache
-    else:
-        arguments = model, TOKEN_IDS[:1], cache, 8192, model.layers
+    arguments = model, TOKEN_IDS[:1], cache
+    if read is not extend:
+        arguments += (8192,)
     memory = read.lower(*arguments).compile().memory_analysis()
     assert memory.alias_size_in_bytes > 0.99 * size
     assert memory.temp_size_in_bytes < 0.7 * size
 
 
 def assert_in_pieces_or_at_once(name, pieces):
-    """Adapted to one length, past the training length, all the while."""
+    """Compares what adapts to one length, past the training length, all the while."""
     model = common.build_model(name, scan=True)
     cache = used(Cache.empty(model, B, SIZE))
-    expected = forward(model, TOKEN_IDS, text(T), length=100)
-    close(in_pieces(model, cache, text(T), pieces=pieces, length=100), expected)
+    expected = common.forward(model, TOKEN_IDS, text(T), length=100)
+    close(in_pieces(model, cache, pieces=pieces, length=100), expected)
 
 
 @pytest.mark.parametrize("name", common.one_of_each_program())
@@ -101,13 +90,13 @@ ADAPTIVE = ["dynamic_pi", "dynamic_ntk", "dynamic_yarn", "longrope", "longrope2"
     [("randomized", {}, 2 * T), *((name, {"train_length": 8}, 8) for name in ADAPTIVE)],
 )
 def test_every_step_turns_all_keys_by_the_length_it_has(name, keywords, other):
-    """From below the training length to past it, one step after another."""
+    """The steps begin below the training length and end past it."""
     model = common.build_model(common.build(name, **keywords), num_layers=1)
     steps = in_pieces(model, Cache.empty(model, B, SIZE), text(T))
     for t in range(8, T + 1):
-        expected = forward(model, TOKEN_IDS, text(T), length=t)
+        expected = common.forward(model, TOKEN_IDS, text(T), length=t)
         close(steps[:, t - 1], expected[:, t - 1])
-    elsewhere = forward(model, TOKEN_IDS, text(T), length=other)
+    elsewhere = common.forward(model, TOKEN_IDS, text(T), length=other)
     assert float(abs(expected - elsewhere)[:, -1].max()) > 1e-3
 
 
@@ -117,7 +106,7 @@ def test_patterns_with_windows(name, scan):
     window = {} if name == "irope" else {"window": 3}
     layers = posenc_jax.make(name, head_dim=common.HEAD_DIM, interval=2, **window)
     model = common.build_model(layers, num_layers=4, num_kv_heads=2, scan=scan, remat=scan)
-    expected = forward(model, TOKEN_IDS, text(T))
+    expected = common.forward(model, TOKEN_IDS, text(T))
     close(in_pieces(model, Cache.empty(model, B, SIZE), text(T)), expected)
 
 
@@ -128,7 +117,7 @@ def test_pattern_of_layers_that_read_and_layers_that_do_not(scan):
     model = common.build_model(pattern, num_layers=4, scan=scan)
     cache = Cache.empty(model, B, SIZE)
     assert [kept.x is not None for kept in cache.layers] == [True, False]
-    close(in_pieces(model, cache, text(T)), forward(model, TOKEN_IDS, text(T)))
+    close(in_pieces(model, cache, text(T)), common.forward(model, TOKEN_IDS, text(T)))
 
 
 @pytest.mark.parametrize("name", ["dynamic_ntk", "fox", "path", "selective_rope", "cope"])
@@ -144,30 +133,38 @@ def test_packed_documents(name):
     for row, ends in enumerate([(6, 12), (10, 12)]):
         for start, end in zip((0, *ends), ends, strict=False):
             alone = TOKEN_IDS[row : row + 1, start:end]
-            expected = forward(model, alone, text(end - start))
+            expected = common.forward(model, alone, text(end - start))
             close(steps[row, end - 1], expected[0, -1])
 
 
 def test_several_axes_and_fractions_of_positions():
-    model = common.build_model(RoPE(head_dim=common.HEAD_DIM, axes=(0, 1, 1, 0)))
-    positions = np.random.default_rng(0).uniform(-9, 9, (2, B, T)).astype(np.float32)
+    model = common.build_model(common.build("rope", axes=(0, 1, 1, 0)))
+    positions = np.random.default_rng(0).uniform(-9, 9, (B, T, 2)).astype(np.float32)
     cache = Cache.empty(model, B, SIZE, axes=2, dtype="float32")
-    close(in_pieces(model, cache, positions), forward(model, TOKEN_IDS, positions))
+    close(in_pieces(model, cache, positions), common.forward(model, TOKEN_IDS, positions))
 
 
 def test_under_another_encoding():
-    model, other = common.build_model("rope"), common.build("fox", num_layers=common.LAYERS)
-    cache = Cache.empty(model, B, SIZE, encoding=other)
-    expected = forward(model, TOKEN_IDS, text(T), encoding=other)
-    close(in_pieces(model, cache, text(T), encoding=other), expected)
+    model = common.build_model("rope").under(common.build("fox", num_layers=common.LAYERS))
+    expected = common.forward(model, TOKEN_IDS, text(T))
+    close(in_pieces(model, Cache.empty(model, B, SIZE)), expected)
+
+
+def test_text_whose_positions_are_left_out_knows_its_distances():
+    """Slots that are not filled repeat a position, and are not consecutive."""
+    model = common.build_model("t5")
+    expected = common.forward(model, TOKEN_IDS, text(T))
+    close(in_pieces(model, Cache.empty(model, B, SIZE)), expected)
+    given = in_pieces(model, Cache.empty(model, B, SIZE), text(T))
+    close(given, expected)
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("name", ["rope", "fox", "path"])
 def test_on_a_mesh(name, kind):
-    """Sequences over one axis, and kv heads over the other where XLA may move them there."""
+    """Sequences lie over one axis, and kv heads over the other where XLA may move them there."""
     model = common.build_model(name, scan=True)
-    expected = forward(model, TOKEN_IDS, text(T))
+    expected = common.forward(model, TOKEN_IDS, text(T))
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind,) * 2)
     heads = "model" if kind is AxisType.Auto else None
 
@@ -185,7 +182,8 @@ def test_on_a_mesh(name, kind):
         steps, start = [], 0
         for count in (8, 1, 1, 1, 1):
             now = slice(start, start + count)
-            output, cache = extend(model, place(TOKEN_IDS[:, now], "data"), text(T)[:, now], cache)
+            ids, places = place(TOKEN_IDS[:, now], "data"), text(T)[:, now]
+            output, cache = extend(model, ids, cache, places)
             kept = cache.layers[0].k
             assert kept.sharding.is_equivalent_to(layers[0].k.sharding, kept.ndim)
             steps.append(output)
@@ -197,7 +195,7 @@ def test_a_donated_cache_is_written_in_place():
     model = common.build_model("rope")
     cache = Cache.empty(model, B, SIZE)
     before = cache.layers[0].k.unsafe_buffer_pointer()
-    _, after = extend(model, TOKEN_IDS, text(T), cache)
+    _, after = extend(model, TOKEN_IDS, cache)
     assert cache.layers[0].k.is_deleted()
     assert after.layers[0].k.unsafe_buffer_pointer() == before
 
@@ -205,28 +203,31 @@ def test_a_donated_cache_is_written_in_place():
 def test_full():
     model = common.build_model("rope")
     cache = Cache.empty(model, B, T)
-    _, cache = extend(model, TOKEN_IDS[:, :-1], text(T - 1), cache)
+    _, cache = extend(model, TOKEN_IDS[:, :-1], cache)
     with pytest.raises(ValueError, match=r"size=12 with 11 tokens has no room for 2 more.*size=13"):
-        model.extend(TOKEN_IDS[:, :2], text(2), cache)
+        model.extend(TOKEN_IDS[:, :2], cache)
     with pytest.raises(ValueError, match="no room for 13 more"):
-        extend(model, np.zeros((B, 13), np.int32), text(13), cache)
-    output, _ = extend(model, TOKEN_IDS[:, :2], text(2), cache)
+        extend(model, np.zeros((B, 13), np.int32), cache)
+    output, _ = extend(model, TOKEN_IDS[:, :2], cache)
     assert np.isnan(output).all(), "where the count is not known, no number"
 
 
 def test_what_the_cache_was_not_made_for():
     model = common.build_model("rope")
     cache = Cache.empty(model, B, T)
-    for positions in (text(T).astype(np.float32), np.zeros((2, B, T), np.int32)):
+    for positions in (text(T).astype(np.float32), np.zeros((B, T, 2), np.int32)):
         with pytest.raises(ValueError, match=r"made for int32 with 2; pass axes= and dtype="):
-            model.extend(TOKEN_IDS, positions, cache)
+            model.extend(TOKEN_IDS, cache, positions)
     with pytest.raises(ValueError, match=r"segment_ids are given.*segments=False"):
-        model.extend(TOKEN_IDS, text(T), cache, TOKEN_IDS)
+        model.extend(TOKEN_IDS, cache, text(T), TOKEN_IDS)
+    segmented = Cache.empty(model, B, T, segments=True)
     with pytest.raises(ValueError, match=r"segment_ids are not given.*segments=True"):
-        model.extend(TOKEN_IDS, text(T), Cache.empty(model, B, T, segments=True))
-    for other in ([common.build("rope"), common.build("nope")], common.build("fox", num_layers=2)):
-        with pytest.raises(ValueError, match=r"a pattern of 1 encodings.*pass the same encoding="):
-            model.extend(TOKEN_IDS, text(T), cache, encoding=other)
+        model.extend(TOKEN_IDS, segmented, text(T))
+    with pytest.raises(ValueError, match=r"positions=None goes on with text.*pass positions"):
+        model.extend(TOKEN_IDS, segmented)
+    other = model.under(common.build("fox", num_layers=2))
+    with pytest.raises(ValueError, match=r"read other things.*Cache.empty of the same model"):
+        other.extend(TOKEN_IDS, cache)
     for sizes in ((0, T), (B, 0)):
         with pytest.raises(ValueError, match="=0 must be at least 1"):
             Cache.empty(model, *sizes)
@@ -249,7 +250,7 @@ def greedy(model, prompt_T, count=NEW, **options):
     tokens = list(prompt_T)
     for _ in range(count):
         padded = np.pad(tokens, (0, T + NEW - len(tokens)))[None]
-        logits = forward(model, padded, text(T + NEW), **options)
+        logits = common.forward(model, padded, text(T + NEW), **options)
         tokens.append(int(logits[0, len(tokens) - 1].argmax()))
     return tokens[len(prompt_T) :]
 
@@ -274,24 +275,22 @@ def test_greedy(name):
 
 
 def test_greedy_under_a_window_and_another_encoding():
-    model = talker("nope")
     other = posenc_jax.make("rnope_swa", head_dim=common.HEAD_DIM, interval=2, window=3)
-    actual = generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW, lengths=[T, 5], encoding=other)
-    expected = [
-        greedy(model, row[:n], encoding=other) for row, n in zip(TOKEN_IDS, (T, 5), strict=True)
-    ]
+    model = talker("nope").under(other)
+    actual = generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW, lengths=[T, 5])
+    expected = [greedy(model, row[:n]) for row, n in zip(TOKEN_IDS, (T, 5), strict=True)]
     assert actual.tolist() == expected
 
 
 def test_a_ragged_row_adapts_to_its_own_length():
-    """At every step, to the length of that step: a model of one layer is exact."""
+    """A model of one layer is exact when it adapts to the length of each step."""
     model = talker(common.build("dynamic_ntk", train_length=4), num_layers=1)
     actual = generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW, lengths=[T, 5])
     for row, n, new in zip(TOKEN_IDS, (T, 5), actual, strict=True):
         tokens = [*row[:n], *new.tolist()]
         for t in range(n, n + NEW):
             padded = np.pad(tokens[:t], (0, T + NEW - t))[None]
-            logits = forward(model, padded, text(T + NEW), length=t)
+            logits = common.forward(model, padded, text(T + NEW), length=t)
             assert int(logits[0, t - 1].argmax()) == tokens[t]
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import posenc_jax
+from posenc_jax import Tokens
 from posenc_jax.describe import _count
-from posenc_jax.rotary.positions import text
+from posenc_jax.positions import text
 
 SIZES = dict(num_heads=common.HEADS, head_dim=common.HEAD_DIM, length=64)
 
@@ -19,12 +20,17 @@ def test_every_scheme_is_described(name):
     found = posenc_jax.describe(encoding, **SIZES)
     assert found.parameters == sum(p.size for p in jax.tree.leaves(encoding))
     assert (found.flops > found.flops_nope) == (name != "nope")
-    assert bool(found.hooks) == (name != "nope")
+    assert {*found.hooks} == encoding.hooks()
     assert type(encoding).__name__ in str(found)
 
 
+def test_what_a_wrapper_overrides_is_its_own_and_its_inners():
+    for over, hooks in (("nope", ("rotate",)), ("alibi", ("rotate", "score"))):
+        assert posenc_jax.describe(common.build("logn", over=over), **SIZES).hooks == hooks
+
+
 def test_operations_of_alibi_by_hand():
-    """Two products of 64 tokens and 8 channels, and for each logit of 4 heads what is added."""
+    """Attention has two products of 64 tokens and 8 channels; ALiBi adds to each logit."""
     found = posenc_jax.describe(common.build("alibi"), **SIZES)
     pairs = 64 * 64
     assert found.flops_nope > 4 * 2 * 2 * pairs * 8
@@ -57,7 +63,7 @@ def test_operations_by_hand(function, expected):
 def test_logits_are_what_softmax_sees():
     encoding = common.build("t5")
     q, k, v = (common.normal(seed, 2, 9, common.HEADS, common.HEAD_DIM) for seed in range(3))
-    tokens = posenc_jax.Tokens.of(encoding, text(9))
+    tokens = Tokens.of(encoding, text(9))
     seen = posenc_jax.logits(encoding, q, k, tokens)
     assert seen.shape == (2, common.HEADS, 9, 9) and seen.dtype == jnp.float32
     weights = jax.nn.softmax(jnp.where(np.tri(9, dtype=bool), seen, -jnp.inf))

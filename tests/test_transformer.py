@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import posenc_jax
-from posenc_jax.rotary.positions import text
+from posenc_jax.positions import text
 
 B, T = 2, 6
 
@@ -30,7 +30,7 @@ def test_other_embeddings_are_one_method():
     expected = models[0](token_ids, text(T))
     np.testing.assert_allclose(models[1](vectors, text(T)), expected, rtol=1e-5, atol=1e-6)
     cache = posenc_jax.Cache.empty(models[1], B, T)
-    extended, _ = models[1].extend(vectors, text(T), cache)
+    extended, _ = models[1].extend(vectors, cache)
     logits = models[1].unembed(extended)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
@@ -50,4 +50,4 @@ def test_an_encoder_has_no_cache():
     model = common.build_model("nope", causal=False)
     cache = posenc_jax.Cache.empty(model, 1, T)
     with pytest.raises(ValueError, match=r"causal=False cannot be extended.*hidden\(\)"):
-        model.extend(jnp.zeros((1, 2), jnp.int32), text(2), cache)
+        model.extend(jnp.zeros((1, 2), jnp.int32), cache)
