@@ -218,7 +218,7 @@ def _size(key, value) -> int:
     except TypeError:
         size = 0
     if size < 1:
-        raise ValueError(f"{key}={value!r} must be a whole number, 1 or more")
+        raise ValueError(f"{key}={value!r} must be a positive int")
     return size
 
 
@@ -230,9 +230,8 @@ def _check_stackable(name, encoding):
     if count and early and not type(encoding).per_layer:
         raise ValueError(
             f"make({name!r}, num_layers=...) gives each layer its own parameters, but "
-            f"{type(encoding).__name__}, beneath it, has one set for all layers, which "
-            f"{' and '.join(early)} read before the first layer; leave num_layers= out, and all "
-            "layers share both"
+            f"{type(encoding).__name__}, beneath it, has one set for all layers, needed before the "
+            f"first layer ({', '.join(early)}); leave num_layers= out, and all layers share both"
         )
     for part in inner:
         _check_stackable(name, part)

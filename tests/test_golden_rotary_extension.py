@@ -32,6 +32,35 @@ def test_llama3_frequencies():
     assert_frequencies(encoding, arrays["inv_freq"], float(arrays["attention_factor"][0]))
 
 
+# What transformers 5.24 computes where a ramp has no width, pairs below the step divided.
+KIMI_K2 = [1.0, 0.25860014, 0.06687403, 0.017293633, 0.0044721360, 3.6140467e-5]
+KIMI_K2 += [9.3459302e-6, 2.4168587e-6]
+LLAMA_4_SCOUT = [1.0, 0.19392275, 0.037606030, 0.0072926650, 0.0014142134, 1.7140511e-5]
+LLAMA_4_SCOUT += [3.3239348e-6, 6.4458657e-7]
+
+
+@pytest.mark.parametrize(
+    ("name", "inv_freq", "own"),
+    [
+        ("yarn", KIMI_K2, dict(base=5e4, factor=32.0, train_length=4096, beta_fast=1.0)),
+        (
+            "yarn",
+            KIMI_K2,
+            dict(base=5e4, factor=32.0, train_length=4096, beta_fast=1.0, truncate=False),
+        ),
+        (
+            "llama3",
+            LLAMA_4_SCOUT,
+            dict(base=5e5, factor=16.0, train_length=8192, high_freq_factor=1.0),
+        ),
+    ],
+)
+def test_a_ramp_without_width_is_a_step(name, inv_freq, own):
+    encoding = posenc_jax.make(name, head_dim=16, **own)
+    attention_factor = 0.1 * np.log(32) + 1 if name == "yarn" else 1.0
+    assert_frequencies(encoding, np.array(inv_freq), attention_factor)
+
+
 @each_kind_of_length
 def test_dynamic_pi(as_array):
     """There the positions are divided, and the frequencies stay."""

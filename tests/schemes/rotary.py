@@ -61,7 +61,9 @@ class YaRN(Rotary):
         if own.get("ramp") == "turns":
             # The paper's gamma of r = L / wavelength: 1 keeps a pair, 0 divides it.
             turns = TRAIN_LENGTH / (2 * np.pi / rate)
-            gamma = np.clip((turns - slow) / (fast - slow), 0, 1)
+            gamma = np.where(turns < slow, 0.0, 1.0)
+            if fast > slow:
+                gamma = np.clip((turns - slow) / (fast - slow), 0, 1)
         else:
             # The same between whole pairs: i solves 2 pi base^(2 i / d) = L / turns.
             low, high = (
@@ -128,6 +130,8 @@ SCHEMES = {
             {"factor": 6.0, "ramp": "turns", "beta_fast": 4.0, "rotary_dim": 12},
             {"factor": 2.0, "truncate": False, "mscale": 1.0, "mscale_all_dim": 0.3},
             {"factor": 8.0, "base": 20.0, "beta_fast": 3.0, "beta_slow": 0.5},
+            {"factor": 8.0, "beta_fast": 1.0},
+            {"factor": 8.0, "beta_fast": 1.0, "ramp": "turns"},
         ],
         ROPE
         | FACTOR

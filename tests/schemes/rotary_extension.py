@@ -135,7 +135,11 @@ SCHEMES = {
     ),
     "llama3": Scheme(
         Llama3(),
-        [{}, {"factor": 32.0, "low_freq_factor": 0.5, "high_freq_factor": 6.0, "base": 300.0}],
+        [
+            {},
+            {"factor": 32.0, "low_freq_factor": 0.5, "high_freq_factor": 6.0, "base": 300.0},
+            {"high_freq_factor": 1.0},
+        ],
         ROPE
         | {
             "factor": Alternative(2.0),

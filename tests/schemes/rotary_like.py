@@ -85,7 +85,6 @@ SCHEMES = {
             "learned": Alternative(True, trains=True),
         },
         invisible=(("cos_coef",), ("sin_coef",)),
-        heads="sharded",
         shift_invariant=False,
     ),
     "pope": Scheme(
@@ -94,6 +93,5 @@ SCHEMES = {
         {"base": Alternative(100.0), "phase_init": Alternative("zero")},
         # Zero is the same with every seed.
         overrides={"phase_init": "uniform"},
-        heads="sharded",
     ),
 }

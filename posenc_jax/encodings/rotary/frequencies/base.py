@@ -106,7 +106,7 @@ def check_factor(factor: float) -> None:
     """Refuses a ``factor`` that does not lengthen anything."""
     if not (isinstance(factor, int | float) and math.isfinite(factor) and factor >= 1):
         raise ValueError(
-            f"factor={factor!r} must be a finite number, 1 or more: target length / train length"
+            f"factor={factor!r} must be a finite number >= 1: target length / train length"
         )
 
 
@@ -116,10 +116,9 @@ def check_base(base: Base) -> Base:
         if base.shape:
             raise ValueError(f"base must be a scalar, not an array of shape {base.shape}")
         return base
-    if not (np.ndim(base) == 0 and isinstance(base, numbers.Real | jax.Array | np.ndarray)):
-        raise ValueError(f"base={base!r} must be a number above 1")
-    if not 1 < float(base) < math.inf:
-        raise ValueError(f"base={base!r} must be a finite number above 1")
+    is_number = isinstance(base, numbers.Real | jax.Array | np.ndarray) and np.ndim(base) == 0
+    if not is_number or not 1 < float(base) < math.inf:
+        raise ValueError(f"base={base!r} must be a number above 1, and finite")
     return float(base)
 
 

@@ -83,6 +83,6 @@ def check_turns(**bounds: float) -> None:
     (fast, fast_turns), (slow, slow_turns) = bounds.items()
     if not fast_turns >= slow_turns > 0:
         raise ValueError(
-            f"{fast}={fast_turns} must not be smaller than {slow}={slow_turns}, "
-            "and both must be positive: they are numbers of turns"
+            f"{fast}={fast_turns} must be larger than {slow}={slow_turns}, "
+            "and both positive: they are numbers of turns, and equal ones make a step"
         )

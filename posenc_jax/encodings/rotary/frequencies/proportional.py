@@ -24,7 +24,7 @@ class Proportional(Frequencies):
     def __post_init__(self):
         check_factor(self.factor)
         if not 0 < self.fraction <= 1:
-            raise ValueError(f"fraction={self.fraction!r} must be above 0, and at most 1")
+            raise ValueError(f"fraction={self.fraction!r} must be in (0, 1]")
 
     def __call__(self, channels, base, length):
         turning = np.arange(channels // 2) < int(self.fraction * channels // 2)

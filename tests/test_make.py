@@ -1,0 +1,49 @@
+"""``make``: the types of its arguments, and parameters for each layer."""
+
+import common
+import numpy as np
+import pytest
+from flax import nnx
+
+import posenc_jax
+
+SIZES = dict(num_heads=4, head_dim=8, model_dim=32, train_length=32)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_sizes_are_whole_numbers_of_any_type(kind):
+    encoding = posenc_jax.make("rope", head_dim=kind(64))
+    assert encoding.head_dim == 64 and type(encoding.head_dim) is int
+    for bad in (True, 64.0, np.float32(64), "64", kind(0)):
+        with pytest.raises(ValueError, match=r"head_dim=.* must be a positive int"):
+            posenc_jax.make("rope", head_dim=bad)
+    with pytest.raises(ValueError, match="num_layers=0 must be a positive int"):
+        posenc_jax.make("fope", rngs=nnx.Rngs(0), num_layers=0, **SIZES)
+
+
+@pytest.mark.parametrize("name", ["t5", "rope"])
+def test_what_is_no_rngs_is_refused(name):
+    with pytest.raises(ValueError, match=r"rngs=0 .*pass nnx.Rngs\(0\)"):
+        posenc_jax.make(name, rngs=0, **SIZES)
+
+
+def test_stacked_encodings_say_for_how_many_layers():
+    stacked = common.build("transformer_xl", num_layers=3)
+    assert stacked.stacked == 3 and stacked.of_layer(1).stacked is None
+    assert common.build("rope", num_layers=3).stacked is None
+    assert common.build("ssmax", num_layers=3, over="t5").stacked == 3
+
+
+@pytest.mark.parametrize(
+    "over",
+    ["seqpe", "learned", {"name": "randomized", "over": "learned"}, "an encoding"],
+    ids=["seqpe", "learned", "randomized", "built"],
+)
+def test_what_cannot_be_stacked_is_refused(over):
+    """A set of parameters for each layer, where they are read once for all layers."""
+    if over == "an encoding":
+        over = common.build("learned")
+    match = "needed before the first layer .*leave num_layers= out"
+    with pytest.raises(ValueError, match=match):
+        common.build("ssmax", over=over, num_layers=2)
+    assert common.build("ssmax", over=over).stacked is None
