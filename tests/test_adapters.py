@@ -1,4 +1,4 @@
-"""Any encoding in the attention layers of Flax itself."""
+"""Encodings in the attention layers of Flax itself."""
 
 import common
 import jax
@@ -9,22 +9,26 @@ from flax import linen as nn
 from flax import nnx
 
 import posenc_jax
+from posenc_jax import Tokens
 from posenc_jax.encoding import Encoding
-from posenc_jax.rotary.positions import text
+from posenc_jax.positions import text
+from posenc_jax.registry import own_keywords
 
 B, T, H, C, D = 2, 12, common.HEADS, common.HEAD_DIM, common.WIDTH
+IN_A_LAYER = [n for n in common.one_of_each_kind() if "embed" not in common.outline(n).hooks()]
+each_kind = pytest.mark.parametrize("name", IN_A_LAYER)
 SEGMENT_IDS = np.repeat([[0, 1], [2, 2]], T // 2, axis=1)
 POSITIONS = np.stack([np.arange(T), np.arange(T)[::-1]]).astype(np.int32)
 
 
 class Gated(Encoding):
-    """A scheme that depends on the layer's input: what ``read`` makes of it is added to queries."""
+    """Depends on the layer's input: what ``read`` makes of it is added to queries."""
 
     def read(self, x_BTD, tokens):
         return x_BTD[..., None, :C]
 
-    def rotate(self, x_BTHC, prepared, *, is_query):
-        return x_BTHC + prepared if is_query else x_BTHC
+    def rotate(self, x_BTHC, tokens, side):
+        return x_BTHC + tokens.prepared if side.is_query else x_BTHC
 
 
 def residual(*batch) -> jax.Array:
@@ -40,9 +44,8 @@ def nnx_layer(attention_fn, **options):
 
 
 def by_hand(layer, encoding, x_BTD, positions, segment_ids=None, **options):
-    """The same layer with our own ``attend`` in it."""
-    tokens = posenc_jax.Tokens.of(encoding, encoding.place(jnp.asarray(positions)), segment_ids)
-    tokens = tokens.read(encoding, x_BTD)
+    """Runs the same layer with our own ``attend`` in it."""
+    tokens = Tokens.of(encoding, positions, segment_ids).read(encoding, x_BTD)
     q, k, v = (project(x_BTD) for project in (layer.query, layer.key, layer.value))
     return layer.out(posenc_jax.attend(encoding, q, k, v, tokens, **options))
 
@@ -51,7 +54,7 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", common.one_of_each_kind())
+@each_kind
 def test_in_the_layer_of_nnx(name):
     encoding = common.build(name)
     fn = posenc_jax.attention_fn(encoding, POSITIONS, SEGMENT_IDS, x=residual())
@@ -60,7 +63,7 @@ def test_in_the_layer_of_nnx(name):
     close(jax.jit(lambda layer, x: layer(x))(layer, residual()), expected)
 
 
-@pytest.mark.parametrize("name", common.one_of_each_kind())
+@each_kind
 def test_in_the_layer_of_linen(name):
     encoding = common.build(name)
     fn = posenc_jax.attention_fn(encoding, POSITIONS, SEGMENT_IDS, x=residual())
@@ -72,7 +75,7 @@ def test_in_the_layer_of_linen(name):
         @nn.compact
         def __call__(self, x_BTD):
             q, k, v = (nn.DenseGeneral((H, C), name=n)(x_BTD) for n in ("query", "key", "value"))
-            tokens = posenc_jax.Tokens.of(encoding, encoding.place(POSITIONS), SEGMENT_IDS)
+            tokens = Tokens.of(encoding, POSITIONS, SEGMENT_IDS)
             out = posenc_jax.attend(encoding, q, k, v, tokens.read(encoding, x_BTD))
             return nn.DenseGeneral(D, axis=(-2, -1), name="out")(out)
 
@@ -146,10 +149,59 @@ def test_half_precision_is_the_layers_own():
 
 def test_a_scheme_that_reads_the_input_asks_for_it():
     fn = posenc_jax.attention_fn(Gated(), text(T))
-    with pytest.raises(ValueError, match="Gated depends on the layer's input: pass x="):
+    with pytest.raises(ValueError, match=r"Gated depends on the layer's input: pass.*x"):
         nnx_layer(fn)(residual())
     layer = nnx_layer(posenc_jax.attention_fn(Gated(), text(T), x=residual()))
     close(layer(residual()), by_hand(layer, Gated(), residual(), text(T)))
+
+
+@pytest.mark.parametrize("name", [n for n in common.one_of_each_kind() if n not in IN_A_LAYER])
+def test_what_adds_to_embeddings_is_refused(name):
+    """The layer would be one without positions, and nobody would know."""
+    with pytest.raises(ValueError, match=r"adds to the token embeddings.*encoding.embed\(x"):
+        posenc_jax.attention_fn(common.build(name), text(T))
+
+
+@pytest.mark.parametrize("name", [n for n in common.SCHEMES if "over" in own_keywords(n)])
+def test_no_wrapper_asks_for_the_input_unless_what_it_wraps_reads_it(name):
+    encoding = common.build(name)
+    layer = nnx_layer(posenc_jax.attention_fn(encoding, POSITIONS))
+    close(layer(residual()), by_hand(layer, encoding, residual(), POSITIONS))
+
+
+@pytest.mark.parametrize("name", ["rope", "t5"])
+@pytest.mark.parametrize("kind", ["nnx", "linen"])
+def test_decoding_with_the_layers_own_cache(name, kind):
+    """Token after token is the whole sequence at once."""
+    encoding, x_BTD = common.build(name), residual()
+    fn, size = posenc_jax.attention_fn(encoding, text(T)), T
+    if kind == "nnx":
+        layer = nnx_layer(fn)
+        whole = layer(x_BTD)
+        layer.init_cache((B, size, D))
+        steps = [layer(x_BTD[:, t : t + 1], decode=True) for t in range(T)]
+    else:
+        sizes = dict(num_heads=H, qkv_features=H * C, attention_fn=fn)
+        whole, variables = nn.MultiHeadDotProductAttention(**sizes).init_with_output(
+            jax.random.key(0), x_BTD
+        )
+        layer = nn.MultiHeadDotProductAttention(**sizes, decode=True)
+        cache = layer.init(jax.random.key(0), x_BTD)["cache"]
+        steps = []
+        for t in range(T):
+            step, changed = layer.apply(
+                {**variables, "cache": cache}, x_BTD[:, t : t + 1], mutable=["cache"]
+            )
+            cache = changed["cache"]
+            steps.append(step)
+    close(jnp.concatenate(steps, axis=1), whole)
+
+
+def test_decoding_what_reads_the_input_is_refused():
+    layer = nnx_layer(posenc_jax.attention_fn(Gated(), text(T)))
+    layer.init_cache((B, T, D))
+    with pytest.raises(ValueError, match=r"Gated reads the inputs of all tokens.*Transformer"):
+        layer(residual()[:, :1], decode=True)
 
 
 def test_what_cannot_be_honoured_is_refused():

@@ -1,4 +1,4 @@
-"""Every scheme in a Linen model: the same numbers as in NNX, under Linen's own transforms."""
+"""Every scheme in a Linen model gives the numbers of NNX, under Linen's own transforms too."""
 
 import functools
 
@@ -12,8 +12,8 @@ from flax import linen as nn
 from flax import nnx
 
 import posenc_jax
-import posenc_jax.linen
-from posenc_jax.rotary.positions import text
+from posenc_jax import Tokens
+from posenc_jax.positions import text
 
 each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
 
@@ -43,21 +43,22 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x_BTD, positions, segment_ids=None):
         encoding = posenc_jax.linen.Encoding(self.scheme, name="encoding", **keywords(self.scheme))
-        x_BTD = encoding.embed(x_BTD, positions)
+        tokens = encoding.tokens(positions, segment_ids)
+        x_BTD = encoding.embed(x_BTD, tokens)
         q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
-        attended = encoding.attend(q, k, v, positions, segment_ids, x=x_BTD)
+        attended = encoding.attend(q, k, v, encoding.read(x_BTD, tokens))
         return x_BTD + attended.reshape(x_BTD.shape)
 
 
 def in_nnx(encoding, x_BTD, positions, segment_ids=None):
-    """The layer above, written with the NNX module."""
+    """Runs the layer above, written with the NNX module."""
     attended = common.attention(encoding, x_BTD, positions, segment_ids)
-    x_BTD = encoding.embed(x_BTD, encoding.place(positions))
+    x_BTD = encoding.embed(x_BTD, Tokens.of(encoding, positions, segment_ids))
     return x_BTD + attended.reshape(x_BTD.shape)
 
 
 def nnx_module(name, params):
-    """The scheme in NNX with the parameters of the Linen module."""
+    """Makes the scheme in NNX with the parameters of the Linen module."""
     encoding = posenc_jax.make(name, rngs=nnx.Rngs(9), **keywords(name))
     structure, state = nnx.split(encoding)
     nnx.replace_by_pure_dict(state, params)
@@ -94,15 +95,14 @@ def test_linen_equals_nnx(name):
 
 @each_scheme
 def test_initial_values_are_those_of_nnx(name):
-    """One draw from the "params" stream makes all parameters, as ``make`` does."""
+    """A single draw from the "params" stream makes all parameters, as ``make`` does."""
 
     class Key(nn.Module):
         def __call__(self):
             return self.make_rng("params")
 
-    q = jnp.zeros((1, T, common.HEADS, common.HEAD_DIM))
-    encoding, x_BTD = posenc_jax.linen.Encoding(name, **keywords(name)), residual()[:1]
-    variables = jax.jit(encoding.init)(jax.random.key(0), q, q, q, text(T), x=x_BTD)
+    encoding = posenc_jax.linen.Encoding(name, **keywords(name))
+    variables = jax.jit(lambda key: encoding.init(key, text(T), method="tokens"))(jax.random.key(0))
     key = Key().apply({}, rngs={"params": jax.random.key(0)})
     expected = nnx.split(posenc_jax.make(name, rngs=nnx.Rngs(key), **keywords(name)))[1]
     # The compiler may round a product of a draw and its width differently.
@@ -159,7 +159,7 @@ def test_under_scan_and_remat(name):
 
 
 def _own(variables):
-    """The encodings' parameters in the variables of a scanned model."""
+    """Returns the encodings' parameters in the variables of a scanned model."""
     return variables["params"]["Layer_0"]["encoding"] if variables else {}
 
 
@@ -169,7 +169,7 @@ def test_parameters_have_their_own_names():
         def __call__(self, q):
             sizes = dict(num_heads=common.HEADS, model_dim=common.WIDTH)
             t5 = posenc_jax.linen.Encoding("t5", name="t5", **sizes)
-            return t5.attend(q, q, q, text(T))
+            return t5.attend(q, q, q, t5.tokens(text(T)))
 
     q = jnp.zeros((1, T, common.HEADS, common.HEAD_DIM))
     variables = Model().init(jax.random.key(0), q)
@@ -177,14 +177,15 @@ def test_parameters_have_their_own_names():
 
 
 def test_one_encoding_for_all_layers():
-    """Made in the model and given to its layers, it is one set of parameters."""
+    """An encoding made in the model and given to its layers is one set of parameters."""
 
     class Given(nn.Module):
         encoding: posenc_jax.linen.Encoding
 
         def __call__(self, x_BTD):
             heads = x_BTD.reshape(B, T, common.HEADS, common.HEAD_DIM)
-            return x_BTD + self.encoding.attend(heads, heads, heads, text(T)).reshape(x_BTD.shape)
+            tokens = self.encoding.tokens(text(T))
+            return x_BTD + self.encoding.attend(heads, heads, heads, tokens).reshape(x_BTD.shape)
 
     class Model(nn.Module):
         def setup(self):
@@ -201,18 +202,23 @@ def test_one_encoding_for_all_layers():
     assert_close(Model().apply(variables, residual()), output)
 
 
+def attended(encoding, q):
+    """Attends from ``q`` to itself inside a Linen module."""
+    return encoding.attend(q, q, q, encoding.tokens(text(T)))
+
+
 def test_a_transformed_encoding_is_made_the_same_way():
     q = jnp.asarray(common.normal(0, 1, T, common.HEADS, common.HEAD_DIM))
     plain = posenc_jax.linen.Encoding("t5", num_heads=common.HEADS, model_dim=32)
-    variables = plain.init(jax.random.key(0), q, q, q, text(T))
+    variables = plain.init(jax.random.key(0), q, method=attended)
     remat = nn.remat(posenc_jax.linen.Encoding)("t5", num_heads=common.HEADS, model_dim=32)
-    expected = plain.apply(variables, q, q, q, text(T))
-    assert_close(remat.apply(variables, q, q, q, text(T)), expected)
+    expected = plain.apply(variables, q, method=attended)
+    tokens = Tokens.of(common.build("t5"), text(T))
+    assert_close(remat.apply(variables, q, q, q, tokens), expected)
     assert hash(plain) == hash(plain.clone()) and plain.copy(name="x").keywords == plain.keywords
 
 
 def test_what_make_refuses_is_refused():
-    q = jnp.zeros((1, T, common.HEADS, common.HEAD_DIM))
     for error, message, encoding in [
         (ValueError, "did you mean 'alibi'", posenc_jax.linen.Encoding("alibbi")),
         (TypeError, "no keyword 'beta'", posenc_jax.linen.Encoding("rope", head_dim=8, beta=1)),
@@ -220,13 +226,32 @@ def test_what_make_refuses_is_refused():
         (ValueError, "num_layers= and rngs=", posenc_jax.linen.Encoding("rope", rngs=nnx.Rngs(0))),
     ]:
         with pytest.raises(error, match=message):
-            encoding.init(jax.random.key(0), q, q, q, text(T))
+            encoding.init(jax.random.key(0), text(T), method="tokens")
 
 
 def test_a_checkpoint_of_other_sizes_is_refused():
     q = jnp.zeros((1, T, common.HEADS, common.HEAD_DIM))
     encoding = posenc_jax.linen.Encoding("t5", num_heads=common.HEADS, model_dim=32)
-    with pytest.raises(Exception, match="table"):
-        encoding.apply({"params": {"table": jnp.zeros((16, common.HEADS))}}, q, q, q, text(T))
-    with pytest.raises(Exception, match="table"):
-        encoding.apply({}, q, q, q, text(T))
+    for variables in ({"params": {"table": jnp.zeros((16, common.HEADS))}}, {}):
+        with pytest.raises(Exception, match="table"):
+            encoding.apply(variables, q, method=attended)
+
+
+@pytest.mark.parametrize("method", ["tokens", "embed", "read", "attend"])
+def test_outside_of_a_module_it_says_where_it_works(method):
+    encoding = posenc_jax.linen.Encoding("rope", head_dim=8)
+    with pytest.raises(ValueError, match=r"inside a Linen module.*elsewhere use posenc_jax.make"):
+        getattr(encoding, method)(*[None] * (4 if method == "attend" else 2))
+
+
+def test_decoding_with_a_cache_of_ones_own():
+    """The keys have tokens of their own, of which the query's are a part."""
+    q = jnp.asarray(common.normal(0, 1, T, common.HEADS, common.HEAD_DIM))
+    encoding = posenc_jax.linen.Encoding("rope", head_dim=common.HEAD_DIM)
+
+    def last(encoding, q):
+        tokens = encoding.tokens(text(T))
+        return encoding.attend(q[:, -1:], q, q, tokens.part(T - 1, 1), tokens)
+
+    every = encoding.apply({}, q, method=attended)
+    assert_close(encoding.apply({}, q, method=last), every[:, -1:])
