@@ -26,11 +26,11 @@ from rich.console import Console  # noqa: E402
 
 import posenc_jax  # noqa: E402
 from experiments.progress import stage  # noqa: E402
-from posenc_jax.rotary import positions  # noqa: E402
+from posenc_jax import positions  # noqa: E402
 
 
 def gradient(args, name: str, implementation: str, length: int):
-    """The compiled gradient of one layer's attention, and its arguments."""
+    """Returns the compiled gradient of one layer's attention, and its arguments."""
     sizes = dict(num_heads=args.heads, head_dim=args.head_dim, model_dim=args.heads * args.head_dim)
     encoding = posenc_jax.make(name, train_length=length, rngs=nnx.Rngs(0), **sizes)
     rng = np.random.default_rng(0)
@@ -50,6 +50,7 @@ def gradient(args, name: str, implementation: str, length: int):
 
 
 def exponent(lengths, numbers) -> float:
+    """Fits the power of the length that the numbers grow with."""
     return float(np.polyfit(np.log(lengths), np.log(numbers), 1)[0])
 
 

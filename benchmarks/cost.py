@@ -1,4 +1,4 @@
-"""What each encoding adds to a training step, against the same model without positions.
+"""The cost of each encoding in a training step, against the same model without positions.
 
     python -m benchmarks.cost --length=1024
 

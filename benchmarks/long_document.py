@@ -29,12 +29,11 @@ from configs.extrapolation import get_config
 from experiments.long_document import read_chunk
 from experiments.progress import stage
 from experiments.text import make_model
-from posenc_jax import REGISTRY, Cache
-from posenc_jax.rotary import positions
+from posenc_jax import REGISTRY, Cache, positions
 
 
 def last_chunk(name: str, length: int, chunk: int, layers: int) -> tuple[float, float]:
-    """Seconds it takes, and the most MiB this process has had."""
+    """Returns the seconds that the last chunk takes, and the most MiB this process has had."""
     config = get_config("small")
     config.model.num_layers = layers
     spec = FrozenConfigDict(
@@ -50,10 +49,9 @@ def last_chunk(name: str, length: int, chunk: int, layers: int) -> tuple[float, 
         cache, positions=positions.text(length), count=np.int32(length - chunk)
     )
     tokens = np.zeros((1, chunk + 1), np.int32)
-    arguments = model, tokens, cache, length
-    compiled = read_chunk.lower(*arguments, model.layers).compile()
+    compiled = read_chunk.lower(model, tokens, cache, length).compile()
     start = time.perf_counter()
-    jax.block_until_ready(compiled(*arguments, model.layers))
+    jax.block_until_ready(compiled(model, tokens, cache))
     seconds = time.perf_counter() - start
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

@@ -20,17 +20,18 @@ from ml_collections import FrozenConfigDict
 from benchmarks.ours import shape_parser
 from experiments.text import text_state, token_losses
 from experiments.train import Recipe
-from posenc_jax.rotary import positions
+from posenc_jax import positions
 
 
 def losses_of_all_logits(model, tokens_BL):
+    """Returns the loss of each token but the first, from the logits of the whole vocabulary."""
     inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
     logits_BTV = model(inputs_BT, positions.text(inputs_BT.shape[1]))
     return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
 
 
 def temporaries(args, losses, remat: bool, implementation: str) -> int:
-    """Bytes that one gradient needs beside parameters, tokens and the gradient itself."""
+    """Returns the bytes that one gradient needs beside parameters, tokens and itself."""
     model = {
         "vocab_size": args.vocab,
         "model_dim": args.dim,
@@ -46,7 +47,7 @@ def temporaries(args, losses, remat: bool, implementation: str) -> int:
     state = jax.eval_shape(init, jax.random.key(0))
     tokens = jax.ShapeDtypeStruct((args.batch, args.length + 1), "int32")
     gradient = jax.jit(jax.grad(lambda model, tokens: losses(model, tokens).mean()))
-    compiled = gradient.lower(state["model"], tokens).compile()
+    compiled = gradient.lower(state.model, tokens).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 

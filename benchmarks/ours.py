@@ -1,7 +1,8 @@
-"""What the benchmarks share: our training step at a shape given on the command line."""
+"""The parts that benchmarks share: our training step at a shape given on the command line."""
 
 import argparse
 import functools
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ VOCAB = 256
 
 
 def shape_parser(doc: str, *, batch: int, length: int) -> argparse.ArgumentParser:
+    """Returns a parser of the shape of a training step, with these defaults."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--length", type=int, default=length)
@@ -24,13 +26,16 @@ def shape_parser(doc: str, *, batch: int, length: int) -> argparse.ArgumentParse
     return parser
 
 
-def random_tokens(args) -> np.ndarray:
+def random_tokens(args: argparse.Namespace) -> np.ndarray:
+    """Returns a batch of random tokens, int32 ``[batch, length + 1]``."""
     rng = np.random.default_rng(0)
     return rng.integers(0, VOCAB, (args.batch, args.length + 1)).astype(np.int32)
 
 
-def jax_step(args, name: str, tokens):
-    """A function that runs one training step under encoding ``name``, and the model's size."""
+def jax_step(
+    args: argparse.Namespace, name: str, tokens: np.ndarray
+) -> tuple[Callable[[], float], int]:
+    """Returns a function that runs one training step under ``name``, and the model's size."""
     recipe = Recipe(length=args.length, batch_size=args.batch, steps=10_000)
     model = {
         "vocab_size": VOCAB,
@@ -49,4 +54,4 @@ def jax_step(args, name: str, tokens):
         jax.block_until_ready(holder["state"])
         return float(numbers["loss"])
 
-    return step, sum(p.size for p in jax.tree.leaves(state["model"]))
+    return step, sum(p.size for p in jax.tree.leaves(state.model))

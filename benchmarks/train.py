@@ -21,10 +21,12 @@ import torch  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from benchmarks.ours import VOCAB, jax_step, random_tokens, shape_parser  # noqa: E402
-from posenc_jax.encodings.t5 import t5_bucket_starts  # noqa: E402
+from posenc_jax.encodings.bias.t5 import t5_bucket_starts  # noqa: E402
 
 
 class TorchBlock(torch.nn.Module):
+    """A decoder block, as ``posenc_jax.model.transformer.Block`` is one."""
+
     def __init__(self, dim, heads, hidden):
         super().__init__()
         self.heads = heads
@@ -52,6 +54,8 @@ class TorchBlock(torch.nn.Module):
 
 
 class T5Bias(torch.nn.Module):
+    """T5's bias of all pairs."""
+
     def __init__(self, heads, distance):
         super().__init__()
         starts = torch.from_numpy(t5_bucket_starts(32, 128))
@@ -63,6 +67,8 @@ class T5Bias(torch.nn.Module):
 
 
 class KerpleBias(torch.nn.Module):
+    """Kerple's logarithmic bias of all pairs."""
+
     def __init__(self, heads, distance):
         super().__init__()
         self.distance = distance.clamp(min=0)
@@ -74,12 +80,16 @@ class KerpleBias(torch.nn.Module):
 
 
 class KerplePowerBias(KerpleBias):
+    """Kerple's power-law bias of all pairs."""
+
     def forward(self):
         p = 0.01 + 1.99 * functional.sigmoid(self.p)
         return -(0.01 + functional.softplus(self.a)) * self.distance**p
 
 
 class SandwichBias(torch.nn.Module):
+    """Sandwich's bias of all pairs."""
+
     def __init__(self, heads, distance):
         super().__init__()
         angles = distance[:, :1] * 10000.0 ** (-torch.arange(64) / 64)
@@ -92,6 +102,8 @@ class SandwichBias(torch.nn.Module):
 
 
 class FIREBias(torch.nn.Module):
+    """FIRE's bias of all pairs."""
+
     def __init__(self, heads, distance):
         super().__init__()
         self.distance, self.position = distance.clamp(min=0), distance[:, :1]
@@ -108,6 +120,8 @@ class FIREBias(torch.nn.Module):
 
 
 class ALiBiBias(torch.nn.Module):
+    """ALiBi's bias of all pairs."""
+
     def __init__(self, heads, distance):
         super().__init__()
         slopes = 2.0 ** (-8 * torch.arange(1, heads + 1) / heads)
@@ -128,6 +142,8 @@ BIASES = {
 
 
 class TorchDecoder(torch.nn.Module):
+    """A decoder under RoPE, or under the bias of all pairs that ``bias`` makes."""
+
     def __init__(self, dim, layers, heads, hidden, bias=None, ahead=None):
         super().__init__()
         self.bias, self.ahead = bias, ahead
@@ -150,12 +166,13 @@ class TorchDecoder(torch.nn.Module):
 
 
 def rotate(x, cos, sin):
+    """Turns queries or keys, RoPE in the layout of halves."""
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 def torch_step(args, tokens):
-    """A function that runs one step; returns its loss."""
+    """Returns a function that runs one step and returns its loss, and the model's size."""
     hidden = -(-args.dim * 8 // (3 * 64)) * 64
     position = torch.arange(args.length).float()
     distance = position[:, None] - position
