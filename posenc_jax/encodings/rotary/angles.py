@@ -23,7 +23,9 @@ _PIECES = 4
 _COARSE = 2048
 
 
-def cos_sin(positions: jax.Array, inv_freq: np.ndarray | jax.Array | Double):
+def cos_sin(
+    positions: jax.Array, inv_freq: np.ndarray | jax.Array | Double
+) -> tuple[jax.Array, jax.Array]:
     """Returns the float32 cosine and sine of ``positions * inv_freq`` radians.
 
     Args:
@@ -48,8 +50,8 @@ def cos_sin(positions: jax.Array, inv_freq: np.ndarray | jax.Array | Double):
     if rest is not None:
         angle = angle + rest * _of_rank(positions.ndim, _nearest(turns))
 
-    # A loop, because XLA fuses no sine across its border. Otherwise every rotation of every layer
-    # would compute these again for each batch row and head (measured: 9 % of a training step).
+    # A loop, because XLA fuses nothing across its border: it would compute these sines again in
+    # every rotation of every layer, for each batch row and head (9 % of a training step on a CPU).
     def cos_or_sin(is_cos):
         return jnp.where(is_cos, jnp.cos(2 * math.pi * angle), jnp.sin(2 * math.pi * angle))
 

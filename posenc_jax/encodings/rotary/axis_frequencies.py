@@ -8,7 +8,12 @@ import numpy as np
 
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
-from posenc_jax.encodings.rotary.frequencies.base import InvFreq
+from posenc_jax.encodings.rotary.frequencies.base import (
+    Base,
+    InvFreq,
+    Length,
+    Turns,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +33,7 @@ class ByAxis(Frequencies):
     def adapts(self) -> bool:
         return any(rule.adapts for rule in self.frequencies)
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         rules = [rule(channels, base, length) for rule in self.frequencies]
         chosen = rules[0][0]
         for axis, (inv_freq, _) in enumerate(rules):
@@ -54,7 +59,7 @@ class Spectra(Frequencies):
     def adapts(self) -> bool:
         return self.frequencies is not None and self.frequencies.adapts
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         rule = self.frequencies or Default()
         rules = [rule(2 * pairs, base, length) for pairs in self.sections if pairs]
         spectra = _joined([inv_freq for inv_freq, _ in rules])

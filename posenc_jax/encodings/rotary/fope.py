@@ -16,11 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.encoding import Side
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies import geometric, turns_in
-from posenc_jax.encodings.rotary.frequencies.base import known_base
+from posenc_jax.encodings.rotary.frequencies.base import Length, known_base
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
 
 
 class FoPE(RoPE):
@@ -101,11 +103,11 @@ class FoPE(RoPE):
         inv_freq = geometric(self.rotary_dim, known_base(self.base, type(self).__name__))
         return inv_freq[turns_in(self.train_length, inv_freq) >= 1]
 
-    def prepare(self, positions, length):
+    def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, jax.Array]:
         """Returns float32 cosines and sines, each ``[B, T, frequencies]``."""
         return cos_sin(one_axis(positions)[..., None], self._kept())
 
-    def rotate(self, x_BTHC, tokens, side):
+    def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         cos, sin = tokens.prepared
         mixed_cos = self._mixed(cos, self.cos_coef[...], side, 1.0)
         mixed_sin = self._mixed(sin, self.sin_coef[...], side, float(self.padding == "ones"))

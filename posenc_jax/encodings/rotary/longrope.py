@@ -19,7 +19,7 @@ import numpy as np
 
 from posenc_jax.encodings.rotary.axes import Allocation
 from posenc_jax.encodings.rotary.frequencies import check_factor
-from posenc_jax.encodings.rotary.frequencies.base import check_base, known_base
+from posenc_jax.encodings.rotary.frequencies.base import Length, check_base, known_base
 from posenc_jax.encodings.rotary.rope import RoPE, check_length
 
 Factors = Sequence[float] | float
@@ -83,7 +83,7 @@ class LongRoPE(RoPE):
         self.short_attention_factor = short_attention_factor
         self.start_tokens = start_tokens
 
-    def prepare(self, positions, length):
+    def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, ...]:
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
         check_length(positions, length)
         inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)

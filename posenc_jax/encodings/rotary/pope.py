@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encoding import Encoding
+from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies import geometric
-from posenc_jax.encodings.rotary.frequencies.base import check_base
+from posenc_jax.encodings.rotary.frequencies.base import Length, check_base
 from posenc_jax.encodings.rotary.rope import check_width
 from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
 
 
 class PoPE(Encoding):
@@ -55,13 +56,13 @@ class PoPE(Encoding):
         turns = jax.random.uniform(rngs.params(), (num_kv_heads, head_dim))
         self.phase = nnx.Param(-2 * math.pi * turns * (phase_init == "uniform"))
 
-    def prepare(self, positions, length):
+    def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, jax.Array]:
         """Returns float32 cosines and sines, each ``[B, T, 1, head_dim]``."""
         inv_freq = geometric(2 * self.head_dim, self.base)
         cos, sin = cos_sin(one_axis(positions)[..., None], inv_freq)
         return cos[:, :, None, :], sin[:, :, None, :]
 
-    def rotate(self, x_BTHC, tokens, side):
+    def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         check_width(x_BTHC, self.head_dim)
         cos, sin = tokens.prepared
         magnitude = jax.nn.softplus(x_BTHC.astype(jnp.float32))

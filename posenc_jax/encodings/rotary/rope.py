@@ -18,7 +18,13 @@ from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.double import Double
-from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, check_base
+from posenc_jax.encodings.rotary.frequencies.base import (
+    Default,
+    Frequencies,
+    Length,
+    check_base,
+)
+from posenc_jax.tokens import Tokens
 
 
 class RoPE(Encoding):
@@ -71,7 +77,7 @@ class RoPE(Encoding):
         self.rotary_dim = rotary_dim
         self.layout = layout
 
-    def prepare(self, positions, length):
+    def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, ...]:
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
         if self.frequencies.adapts:
             check_length(positions, length)
@@ -106,11 +112,11 @@ class RoPE(Encoding):
             chosen = jnp.where(axes_KP == axis, positions[:, :, axis, None, None], chosen)
         return chosen
 
-    def rotate(self, x_BTHC, tokens, side):
+    def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         cos, sin = (_of_heads(table, side) for table in tokens.prepared)
         return self.turn(x_BTHC, cos, sin)
 
-    def turn(self, x_BTHC, cos, sin) -> jax.Array:
+    def turn(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
         """Turns queries or keys by angles whose cosines and sines are ``[B, T, H or 1, pairs]``."""
         check_width(x_BTHC, self.head_dim)
         turning, still = x_BTHC[..., : self.rotary_dim], x_BTHC[..., self.rotary_dim :]
@@ -140,7 +146,7 @@ def check_width(x_BTHC: jax.Array, head_dim: int) -> None:
         )
 
 
-def check_length(positions: jax.Array, length: float | jax.Array) -> None:
+def check_length(positions: jax.Array, length: Length) -> None:
     """Refuses a length that is NaN, where it is known: a position was too large to set it."""
     is_traced = isinstance(length, jax.core.Tracer) or isinstance(positions, jax.core.Tracer)
     if is_traced or not np.isnan(length).any():

@@ -8,12 +8,17 @@ key at n by ``zeta_i ** (-n / B)``, so that their product fades by ``zeta_i ** (
 and ``rotate``.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.encoding import Side
+from posenc_jax.encodings.rotary.frequencies.base import Length
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
 
 
 class XPos(RoPE):
@@ -54,7 +59,7 @@ class XPos(RoPE):
         self.scale_base = scale_base
         self.gamma = gamma
 
-    def prepare(self, positions, length):
+    def prepare(self, positions: jax.Array, length: Length) -> tuple[Any, Any]:
         """Returns cosines and sines for queries, then for keys, ``[B, T, 1, rotary_dim / 2]``."""
         cos, sin = super().prepare(one_axis(positions), length)
         zeta = np.arange(0, self.rotary_dim, 2) / self.rotary_dim
@@ -64,6 +69,6 @@ class XPos(RoPE):
         grow, shrink = jnp.exp(exponent), jnp.exp(-exponent)
         return (cos * grow, sin * grow), (cos * shrink, sin * shrink)
 
-    def rotate(self, x_BTHC, tokens, side):
+    def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         of_queries, of_keys = tokens.prepared
         return self.turn(x_BTHC, *(of_queries if side.is_query else of_keys))

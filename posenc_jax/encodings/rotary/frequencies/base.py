@@ -16,6 +16,8 @@ Base = float | jax.Array
 Length = float | jax.Array
 # Radians per token, the fastest pair first.
 InvFreq = np.ndarray | Double
+# The frequencies, and the attention factor.
+Turns = tuple[InvFreq, float | jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +33,7 @@ class Frequencies:
         """Whether the frequencies depend on the length."""
         return False
 
-    def __call__(
-        self, channels: int, base: Base, length: Length
-    ) -> tuple[InvFreq, float | jax.Array]:
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         """Returns the frequencies of ``channels // 2`` pairs and the attention factor.
 
         The attention factor multiplies cosine and sine, so logits grow by its square.
@@ -53,7 +53,7 @@ class Frequencies:
 class Default(Frequencies):
     """RoPE's own frequencies (2104.09864), the same at every length."""
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         return geometric(channels, base), 1.0
 
 

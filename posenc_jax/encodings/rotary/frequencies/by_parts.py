@@ -11,7 +11,10 @@ import dataclasses
 import numpy as np
 
 from posenc_jax.encodings.rotary.frequencies.base import (
+    Base,
     Frequencies,
+    Length,
+    Turns,
     check_factor,
     geometric,
     interpolated,
@@ -39,7 +42,7 @@ class NTKByParts(Frequencies):
         check_factor(self.factor)
         check_turns(beta=self.beta, alpha=self.alpha)
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         inv_freq = geometric(channels, known_base(base, type(self).__name__))
         turns = turns_in(self.train_length, inv_freq)
         kept = kept_by_turns(turns, self.alpha, self.beta)
@@ -64,7 +67,7 @@ class Llama3(Frequencies):
         check_factor(self.factor)
         check_turns(high_freq_factor=self.high_freq_factor, low_freq_factor=self.low_freq_factor)
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         by_parts = NTKByParts(
             self.train_length, self.factor, alpha=self.low_freq_factor, beta=self.high_freq_factor
         )

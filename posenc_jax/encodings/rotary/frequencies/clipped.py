@@ -8,7 +8,13 @@ import math
 
 import numpy as np
 
-from posenc_jax.encodings.rotary.frequencies.base import Frequencies, geometric
+from posenc_jax.encodings.rotary.frequencies.base import (
+    Base,
+    Frequencies,
+    Length,
+    Turns,
+    geometric,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Clipped(Frequencies):
         if self.taper not in ("cosine", "hard"):
             raise ValueError(f"taper={self.taper!r} must be 'cosine' or 'hard'")
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         pairs = channels // 2
         count = round(pairs * 20 / 64) if self.clipped_pairs is None else self.clipped_pairs
         if count > pairs:

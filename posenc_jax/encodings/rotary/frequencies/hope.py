@@ -9,7 +9,10 @@ import math
 import numpy as np
 
 from posenc_jax.encodings.rotary.frequencies.base import (
+    Base,
     Frequencies,
+    Length,
+    Turns,
     geometric,
     known_base,
     turns_in,
@@ -32,7 +35,7 @@ class HoPE(Frequencies):
         if not 0 <= self.cut_cycles < math.inf:
             raise ValueError(f"cut_cycles={self.cut_cycles!r} must be a number of turns, 0 or more")
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         inv_freq = geometric(channels, known_base(base, type(self).__name__))
         kept = turns_in(self.train_length, inv_freq) > self.cut_cycles
         kept[0] = True

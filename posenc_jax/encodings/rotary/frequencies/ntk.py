@@ -17,6 +17,8 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     Frequencies,
     InvFreq,
+    Length,
+    Turns,
     check_factor,
     geometric,
     growth,
@@ -37,7 +39,7 @@ class NTK(Frequencies):
     def __post_init__(self):
         check_factor(self.factor)
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         return _with_slowest(channels, base, self.factor), 1.0
 
 
@@ -60,7 +62,7 @@ class DynamicNTK(Frequencies):
     def adapts(self) -> bool:
         return True
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         excess = growth(length, self.train_length) - 1.0
         return _with_slowest(channels, base, 1.0 + excess * self.factor), 1.0
 
@@ -85,7 +87,7 @@ class NTKCritical(Frequencies):
                 "2 pi tokens for one turn, and no pair is critical without a turn"
             )
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         train = math.log(self.train_length / (2 * math.pi))
         exponents = np.arange(0, channels, 2) / channels * (1 + math.log(self.factor) / train)
         return power(base, -exponents), 1.0

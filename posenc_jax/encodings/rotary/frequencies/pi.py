@@ -11,7 +11,10 @@ T is the current length and L the training length.
 import dataclasses
 
 from posenc_jax.encodings.rotary.frequencies.base import (
+    Base,
     Frequencies,
+    Length,
+    Turns,
     check_factor,
     geometric,
     growth,
@@ -28,7 +31,7 @@ class PositionInterpolation(Frequencies):
     def __post_init__(self):
         check_factor(self.factor)
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         return geometric(channels, base) / self.factor, 1.0
 
 
@@ -45,6 +48,6 @@ class DynamicPI(Frequencies):
     def adapts(self) -> bool:
         return True
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         factor = growth(length, self.train_length)
         return interpolated(geometric(channels, base), 0.0, factor), 1.0

@@ -7,7 +7,14 @@ import dataclasses
 
 import numpy as np
 
-from posenc_jax.encodings.rotary.frequencies.base import Frequencies, check_factor, geometric
+from posenc_jax.encodings.rotary.frequencies.base import (
+    Base,
+    Frequencies,
+    Length,
+    Turns,
+    check_factor,
+    geometric,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +33,6 @@ class Proportional(Frequencies):
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction={self.fraction!r} must be in (0, 1]")
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         turning = np.arange(channels // 2) < int(self.fraction * channels // 2)
         return geometric(channels, base) * turning.astype(np.float64) / self.factor, 1.0

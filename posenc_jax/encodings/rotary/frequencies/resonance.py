@@ -9,7 +9,14 @@ import math
 import numpy as np
 
 from posenc_jax.encodings.rotary.double import Double, rounded
-from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, InvFreq
+from posenc_jax.encodings.rotary.frequencies.base import (
+    Base,
+    Default,
+    Frequencies,
+    InvFreq,
+    Length,
+    Turns,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Resonance(Frequencies):
     def adapts(self) -> bool:
         return self.frequencies is not None and self.frequencies.adapts
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         inv_freq, attention_factor = (self.frequencies or Default())(channels, base, length)
         return _resonant(inv_freq), attention_factor
 

@@ -14,6 +14,8 @@ from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     Frequencies,
+    Length,
+    Turns,
     check_factor,
     geometric,
     growth,
@@ -61,7 +63,7 @@ class YaRN(Frequencies):
             raise ValueError(f"ramp={self.ramp!r} must be 'index' or 'turns'")
         check_turns(beta_fast=self.beta_fast, beta_slow=self.beta_slow)
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         kept = self.kept(channels, base)
         return interpolated(geometric(channels, base), kept, self.factor), self._attention_factor()
 
@@ -122,7 +124,7 @@ class DynamicYaRN(Frequencies):
     def adapts(self) -> bool:
         return True
 
-    def __call__(self, channels, base, length):
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         factor = growth(length, self.train_length)
         kept = self._yarn().kept(channels, base)
         inv_freq = interpolated(geometric(channels, base), kept, factor)
