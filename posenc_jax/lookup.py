@@ -1,4 +1,4 @@
-"""Lookup in tables, products with them, rows shared by groups of heads: all on any mesh."""
+"""Lookups in tables and products with them, on any mesh."""
 
 import contextlib
 import contextvars
@@ -7,20 +7,20 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
-# Compared one by one, they make a program as long.
+# The most rows of a table that is compared row by row: the program grows with each.
 _MOST_ROWS = 128
 
 _COMPARES = contextvars.ContextVar("compares", default=False)
 
 
 def compares() -> bool:
-    """Whether lookups being traced are ``by_comparison``."""
+    """Says whether lookups are being traced ``by_comparison``, as in a kernel."""
     return _COMPARES.get()
 
 
 @contextlib.contextmanager
 def by_comparison():
-    """Within it, lookups compare the index with every row: compilers of kernels know no gather."""
+    """Lets lookups within it compare the index with every row, since kernels know no gather."""
     token = _COMPARES.set(True)
     try:
         yield
@@ -29,7 +29,7 @@ def by_comparison():
 
 
 def rows(table, index, **options) -> jax.Array:
-    """``table[index]``, laid out over the devices as ``index`` is.
+    """Returns ``table[index]``, laid out over the devices as ``index`` is.
 
     On a mesh of Explicit axes a gather must say where its result lies; on any other, and on none,
     this says nothing. ``options`` go to ``table.at[index].get``.
@@ -43,23 +43,8 @@ def rows(table, index, **options) -> jax.Array:
     return table.at[index].get(**options)
 
 
-def for_heads(values_KX, num_heads: int) -> jax.Array:
-    """The row of ``values``, one for each kv head, that each of ``num_heads`` heads reads.
-
-    For ``rotate``, which gets the kv heads of keys and all the heads of queries.
-    """
-    num_kv_heads = values_KX.shape[0]
-    if num_heads % num_kv_heads:
-        raise ValueError(
-            f"the encoding was made for num_kv_heads={num_kv_heads}, but attention has {num_heads} "
-            "heads of queries or keys, no multiple of it; pass num_kv_heads= to make"
-        )
-    group = num_heads // num_kv_heads
-    return values_KX if group == 1 else jnp.repeat(values_KX, group, axis=0)
-
-
 def pick(table, index) -> jax.Array:
-    """``table[..., index]``, each row by its own indices: ``[..., R]`` and ``[..., S]`` in.
+    """Returns ``table[..., index]``, each row by its own indices, of ``[..., R]`` and ``[..., S]``.
 
     ``index`` is of the rank of ``table``; axes of size 1 are shared. Every index must be within
     ``0 .. R - 1``: nothing checks it.
@@ -70,30 +55,14 @@ def pick(table, index) -> jax.Array:
 
 
 def tally(weights, index, size: int) -> jax.Array:
-    """``pick``'s adjoint: sums ``[..., size]`` of the ``weights [..., S]`` that share an index."""
+    """Sums ``weights [..., S]`` that share an index, ``[..., size]``: the adjoint of ``pick``."""
     empty = jnp.broadcast_to(jnp.zeros_like(weights[..., :1]), (*weights.shape[:-1], size))
     _, adjoint = jax.vjp(lambda table: pick(table, index), empty)
     return adjoint(weights)[0]
 
 
-def near_or_far(tile, reach: float, near, far, x):
-    """``near(x)``, or ``far(x)`` where every key is ``reach`` or more behind every query.
-
-    For schemes to which keys so far away are all alike, as in most tiles of a long sequence. It is
-    looked up at run time.
-    """
-    if compares() or tile.q_positions is tile.k_positions:
-        return near(x)  # kernels know no branches, and a token is not behind itself
-    return jax.lax.cond(is_far(tile.q_positions, tile.k_positions, reach), far, near, x)
-
-
-def is_far(q_positions, k_positions, reach: float) -> jax.Array:
-    """Whether every key is ``reach`` or more behind every query."""
-    return q_positions.min() - k_positions.max() >= reach
-
-
 def row_products(x_BTHC, table) -> jax.Array:
-    """float32 ``[B, H, T, R]``: every vector times every row of ``[R, C]`` or ``[H, R, C]``."""
+    """Multiplies every vector with every row of ``[R, C]`` or ``[H, R, C]``: ``[B, H, T, R]``."""
     check_head_dim(x_BTHC, table)
     # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
     x_BTHC, table = x_BTHC.astype(jnp.float32), table.astype(jnp.float32)
@@ -112,28 +81,28 @@ def check_head_dim(x_BTHC, table):
 
 
 def lying_as_heads(table, x_BTHC) -> jax.Array:
-    """``table`` ``[H, ...]`` on the devices that have the heads of ``x_BTHC``.
+    """Returns ``table`` ``[H, ...]`` on the devices that have the heads of ``x_BTHC``.
 
-    On a mesh of Explicit axes, where a product wants them to lie alike; elsewhere the table itself.
+    On a mesh of Explicit axes a product wants both to lie alike. Elsewhere it is the table itself.
     """
     layout = explicit_layout(x_BTHC)
     return jax.sharding.reshard(table, PartitionSpec(layout.spec[2])) if layout else table
 
 
 def explicit_layout(x):
-    """Where ``x`` lies on a mesh of Explicit axes, which sums over devices must say; else None."""
+    """Returns where ``x`` lies on a mesh of Explicit axes, which sums must say; else None."""
     layout = jax.typeof(x).sharding
     return layout if AxisType.Explicit in layout.mesh.axis_types else None
 
 
 def _rows_by_comparison(table, index):
-    """``rows`` of a table ``[R, ...]``."""
+    """Does what ``rows`` does, for a table ``[R, ...]``."""
     index = jnp.expand_dims(index, tuple(range(index.ndim, index.ndim + table.ndim - 1)))
     return _compared(table, index, axis=0, keepdims=False)
 
 
 def _picked_by_comparison(table, index):
-    """``pick`` of a table ``[..., R]``."""
+    """Does what ``pick`` does, for a table ``[..., R]``."""
     return _compared(table, index, axis=table.ndim - 1, keepdims=True)
 
 

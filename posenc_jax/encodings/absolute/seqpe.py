@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.seqpe_encoder import DigitEncoder, linear
-from posenc_jax.encodings.seqpe_losses import (
+from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder, linear
+from posenc_jax.encodings.absolute.seqpe_losses import (
     contrastive_loss,
     draw_candidates,
     draw_places,
@@ -23,11 +23,11 @@ from posenc_jax.encodings.seqpe_losses import (
     transfer_loss,
 )
 
-HOOKS = ("attn_scalar", "attn_mul", "attn_add", "input_add")
+USES = ("attn_scalar", "attn_mul", "attn_add", "input_add")
 
 
 class SeqPE(Encoding):
-    """Positions read digit by digit.
+    """Reads positions digit by digit.
 
     The two regularisers are in ``aux_loss`` and the random shift of the training positions in
     ``place``; both need a key, so that evaluation has neither.
@@ -52,7 +52,7 @@ class SeqPE(Encoding):
       pe_qk: where ``pe_q`` and ``pe_k`` come from. "single" is one linear map for all layers;
         "none" takes ``pe`` for both, which needs ``num_heads * head_dim == model_dim``.
       scalar_scale: s in the equation, for "attn_scalar".
-      num_axes: position axes, whose digits make one string: positions are ``[num_axes, B, T]``,
+      num_axes: position axes, whose digits make one string: positions are ``[B, T, num_axes]``,
         or ``[B, T]``, the same on every axis.
       max_position: training positions, shifted ones and those of the regularisers, are below it
         on every axis; images have 100. It also says how many digits are read: larger positions
@@ -72,8 +72,6 @@ class SeqPE(Encoding):
         encoder matrices are wider by the root of the ratio, or its vectors would start so alike
         that the regularisers may not move (measured at 32: in one run of three).
     """
-
-    shift_invariant = False
 
     def __init__(
         self,
@@ -151,54 +149,51 @@ class SeqPE(Encoding):
         self.pe_qk = linear(model_dim, width, model_dim, rngs) if is_projected else None
 
     def place(self, positions, key=None, length=None):
-        """Each row of positions, each axis of them, moved to another start; now and then."""
+        """Moves each row of positions, and each axis of them, to another start now and then."""
         if key is None:
             return positions
-        positions = jnp.asarray(positions)
-        last = positions.max(axis=-1, keepdims=True)
+        last = positions.max(axis=1, keepdims=True)
         start_key, when_key = jax.random.split(key)
         room = jnp.maximum(self.max_position - last, 1).astype(jnp.int32)
         start = jax.random.randint(start_key, last.shape, 0, room)
         is_shifted = jax.random.bernoulli(when_key, self.shift_probability)
         return positions + jnp.where(is_shifted, start, 0).astype(positions.dtype)
 
-    def embed(self, x_BTD, positions):
-        if self.hook != "input_add":
-            return x_BTD
-        return x_BTD + self.encoder(positions).astype(x_BTD.dtype)
+    def hooks(self):
+        off = {"rotate"} if self.hook == "input_add" else {"embed"}
+        return super().hooks() - off
 
     def prepare(self, positions, length):
-        """float32 ``pe_q [B, T, H, C]`` and ``pe_k [B, T, K, C]``."""
-        return None if self.hook == "input_add" else self.by_head(self.encoder(positions))
+        """Returns float32 ``pe [B, T, D]``, or ``pe_q [B, T, H, C]`` and ``pe_k [B, T, K, C]``."""
+        pe_BTE = self.encoder(positions)
+        return pe_BTE if self.hook == "input_add" else self.by_head(pe_BTE)
+
+    def embed(self, x_BTD, tokens):
+        if self.hook != "input_add":
+            return x_BTD
+        return x_BTD + tokens.prepared.astype(x_BTD.dtype)
 
     def by_head(self, pe_BTE):
-        """What ``prepare`` gives, made of the encoder's vectors."""
+        """Returns the encoder's vectors as queries and keys use them, see ``prepare``."""
         pe_q, pe_k = pe_BTE, pe_BTE
         if self.pe_qk is not None:
             pe_q, pe_k = jnp.split(self.pe_qk(pe_BTE), [self.heads[0] * self.head_dim], axis=-1)
         return tuple(pe.reshape(*pe.shape[:2], -1, self.head_dim) for pe in (pe_q, pe_k))
 
-    def rotate(self, x_BTHC, prepared, *, is_query):
+    def rotate(self, x_BTHC, tokens, side):
         if self.hook == "input_add":
             return x_BTHC
-        pe = prepared[0] if is_query else prepared[1]
-        heads, given = pe.shape[2], x_BTHC.shape[2]
-        if given % heads:
-            raise ValueError(
-                f"SeqPE was made for {heads} {'query' if is_query else 'kv'} heads, but attention "
-                f"has {given}; say num_heads= and num_kv_heads= to make"
-            )
-        # Keys may come already repeated for the query heads.
-        pe = jnp.repeat(pe, given // heads, axis=2)
+        pe_q, pe_k = (jnp.moveaxis(pe, 2, 0) for pe in tokens.prepared)
+        pe = jnp.moveaxis(side.of_heads(pe_q) if side.is_query else side.of_kv_heads(pe_k), 0, 2)
         if self.hook == "attn_scalar":
-            pe = self.scalar_scale * pe if is_query else pe
+            pe = self.scalar_scale * pe if side.is_query else pe
             beside = pe.astype(x_BTHC.dtype) + jnp.zeros_like(x_BTHC[..., :1])  # for every row
             return jnp.concatenate([x_BTHC, beside], axis=-1)
         x = x_BTHC.astype(jnp.float32)
         return (x * pe if self.hook == "attn_mul" else x + pe).astype(x_BTHC.dtype)
 
     def aux_loss(self, key):
-        """The two regularisers, weighted.
+        """Returns the weighted sum of the two regularisers.
 
         The contrastive one (L_delta) asks which of some positions is nearest to a pivot, by inner
         products of ``pe``. The transfer one (L_OOD) asks a block of positions that are never
@@ -238,12 +233,14 @@ class SeqPE(Encoding):
         return transfer_loss(teacher, student, self.encoder_heads)
 
     def _encode(self, positions_APN):
-        return self.encoder(positions_APN[0] if self.num_axes == 1 else positions_APN)
+        return self.encoder(
+            positions_APN[0] if self.num_axes == 1 else jnp.moveaxis(positions_APN, 0, -1)
+        )
 
 
 def _check_choices(hook, pe_qk, temperature, shift_probability):
-    if hook not in HOOKS:
-        raise ValueError(f"hook={hook!r} must be one of {HOOKS}")
+    if hook not in USES:
+        raise ValueError(f"hook={hook!r} must be one of {USES}")
     if pe_qk not in ("single", "none"):
         raise ValueError(f"pe_qk={pe_qk!r} must be 'single' or 'none'")
     if not temperature > 0:

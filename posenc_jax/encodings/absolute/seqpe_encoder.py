@@ -1,4 +1,4 @@
-"""SeqPE's encoder: a small Transformer that reads a position as a string of digits."""
+"""The encoder of SeqPE: a small Transformer that reads a position as a string of digits."""
 
 import math
 
@@ -7,27 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.gather import rows
-from posenc_jax.rotary.positions import on_axes
+from posenc_jax.lookup import rows
+from posenc_jax.positions import on_axes
 
 PIECE = 4096  # positions of a row that are encoded at once
 BASE = 10
 
 
 def digits(positions, max_digits: int) -> jax.Array:
-    """int32 ``[..., max_digits]``: decimal digits, the largest first, zeros before the number."""
+    """Returns decimal digits, the largest first, zeros before the number: int32 ``[..., N]``."""
     places = range(max_digits - 1, -1, -1)
     return jnp.stack([positions // BASE**i % BASE for i in places], axis=-1).astype(jnp.int32)
 
 
 def is_written(positions, max_digits: int) -> jax.Array:
-    """bool ``[..., max_digits]``: the digit is the number's own and not a zero put before it."""
+    """Says which digits are the number's own, not zeros put before it: bool ``[..., N]``."""
     places = range(max_digits - 1, 0, -1)
     return jnp.stack([*(positions >= BASE**i for i in places), positions >= 0], axis=-1)
 
 
 def visible(is_written_BTN, *, bidirectional: bool, mask_padding: bool) -> jax.Array:
-    """bool ``[B, T, N + 1, N + 1]``: what each digit, and the summary after them, attends to.
+    """Says what each digit, and the summary after them, attends to: bool ``[B, T, N + 1, N + 1]``.
 
     With ``mask_padding`` zeros before the number are not seen, and may then see nothing.
     """
@@ -39,7 +39,7 @@ def visible(is_written_BTN, *, bidirectional: bool, mask_padding: bool) -> jax.A
 
 
 class DigitBlock(nnx.Module):
-    """Attention between the digits of a string, then a feed-forward network; pre-norm."""
+    """Attends between the digits of a string, then runs a feed-forward network; pre-norm."""
 
     def __init__(self, width: int, num_heads: int, rngs: nnx.Rngs):
         self.num_heads = num_heads
@@ -65,7 +65,7 @@ class DigitBlock(nnx.Module):
 
 
 class DigitEncoder(nnx.Module):
-    """Positions in, vectors out; the arguments are those of ``SeqPE``.
+    """Makes vectors of positions; the arguments are those of ``SeqPE``.
 
     Vectors of digit, of slot and (with several axes) of axis are added; a trained vector without
     a slot comes last, and what the blocks make of it is the position's.
@@ -98,8 +98,8 @@ class DigitEncoder(nnx.Module):
         self.out = linear(width, width, width, rngs)
 
     def __call__(self, positions) -> jax.Array:
-        """float32 ``[B, T, E]``; NaN for a position that is not a number of ``max_digits``."""
-        positions_ABT = on_axes(positions, self.num_axes)
+        """Returns float32 ``[B, T, E]``; NaN for a position without ``max_digits`` digits."""
+        positions_ABT = jnp.moveaxis(on_axes(positions, self.num_axes), -1, 0)
         if not isinstance(positions, jax.core.Tracer):
             _check_range(np.asarray(positions), self.max_digits)
         limit = BASE**self.max_digits
@@ -118,7 +118,7 @@ class DigitEncoder(nnx.Module):
 
     def _encode(self, number_ABT):
         def string(each):
-            """``[A, B, T, max_digits]`` as one string of all axes, ``[B, T, N]``."""
+            """Returns ``[A, B, T, max_digits]`` as one string of all axes, ``[B, T, N]``."""
             each = jnp.moveaxis(each(number_ABT, self.max_digits), 0, 2)
             return each.reshape(*each.shape[:2], -1)
 
@@ -141,7 +141,7 @@ def normal(rngs: nnx.Rngs, *shape) -> nnx.Param:
 
 
 def linear(d_in: int, d_out: int, width: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """Of an encoder of ``width``; the published one has 768, and N(0, 0.02) there."""
+    """Returns a layer of an encoder of ``width``; the published one has N(0, 0.02) at 768."""
     std = 0.02 * math.sqrt(768 / width)
     return nnx.Linear(d_in, d_out, kernel_init=nnx.initializers.normal(std), rngs=rngs)
 

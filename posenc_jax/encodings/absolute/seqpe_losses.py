@@ -1,11 +1,11 @@
-"""SeqPE's two training objectives and the positions they are computed at."""
+"""The two training objectives of SeqPE, and the positions they are computed at."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.seqpe_encoder import BASE
-from posenc_jax.gather import rows
+from posenc_jax.encodings.absolute.seqpe_encoder import BASE
+from posenc_jax.lookup import rows
 
 # Shares of the pivots whose candidates are drawn from everywhere; from everywhere with some edits
 # of the pivot's digits among them; from one window. And how many are edits. The released samplers
@@ -16,14 +16,14 @@ WINDOW = 256
 
 
 def contrastive_loss(pivots_PE, candidates_PNE, nearest_P) -> jax.Array:
-    """Cross-entropy of choosing, by inner product, the candidate nearest to the pivot."""
+    """Returns the cross-entropy of choosing the nearest candidate, by inner product with pivots."""
     logits_PN = jnp.einsum("pe,pne->pn", pivots_PE, candidates_PNE)
     log_weights = jax.nn.log_softmax(logits_PN)
     return -jnp.take_along_axis(log_weights, nearest_P[:, None], axis=-1).mean()
 
 
 def transfer_loss(teacher_PNE, student_PNE, num_heads: int) -> jax.Array:
-    """How far the student's attention among N positions is from the teacher's, by head.
+    """Returns how far the student's attention among N positions is from the teacher's, by head.
 
     The Kullback-Leibler divergences of both directions, as means over all ``P H N N`` elements.
     The teacher gets no gradient.
@@ -40,21 +40,23 @@ def transfer_loss(teacher_PNE, student_PNE, num_heads: int) -> jax.Array:
 
 
 def nearest(pivots_AP, candidates_APN) -> jax.Array:
-    """int ``[P]``: the first candidate at the smallest Euclidean distance."""
+    """Returns the first candidate at the smallest Euclidean distance, int ``[P]``."""
     return squared_distances(pivots_AP, candidates_APN).argmin(axis=-1)
 
 
 def squared_distances(pivots_AP, candidates_APN) -> jax.Array:
-    """float32 ``[P, N]``."""
+    """Returns the squared distance of each candidate from its pivot, float32 ``[P, N]``."""
     apart = (candidates_APN - pivots_AP[:, :, None]).astype(jnp.float32)
     return (apart**2).sum(axis=0)
 
 
 def draw_candidates(key, pivots_AP, count: int, max_position: int, modes=None) -> jax.Array:
-    """int32 ``[A, P, count]`` positions to compare with each pivot; ``modes`` replaces the shares.
+    """Draws positions to compare with each pivot, int32 ``[A, P, count]``.
 
-    Unlike the released sampler, which walks lists of Python integers: candidates from everywhere
-    may repeat each other, an edit that is no good is replaced by a candidate from everywhere
+    ``modes`` replaces the shares.
+
+    It differs from the released sampler, which walks lists of Python integers. Candidates from
+    everywhere may repeat each other, an edit that is no good is replaced by a candidate from everywhere
     instead of another try, and with several axes each edit is of one axis, not of their joined
     string.
     """
@@ -71,7 +73,7 @@ def draw_candidates(key, pivots_AP, count: int, max_position: int, modes=None) -
     near = draw_window(window_key, pivots_AP, count, max_position)
 
     def fit(candidates, at_least):
-        """``candidates`` farther off than ``at_least``; from everywhere in place of others."""
+        """Replaces candidates no farther off than ``at_least`` by others from everywhere."""
         is_far = squared_distances(pivots_AP, candidates) > at_least
         return jnp.where(is_far[None], candidates, everywhere)
 
@@ -89,7 +91,7 @@ def draw_candidates(key, pivots_AP, count: int, max_position: int, modes=None) -
 
 
 def draw_window(key, pivots_AP, count: int, max_position: int) -> jax.Array:
-    """int32 ``[A, P, count]``: ``count`` places of one window (line, square, cube), anywhere."""
+    """Draws ``count`` places of one window (line, square, cube): int32 ``[A, P, count]``."""
     A, P = pivots_AP.shape
     side = min(int(max(WINDOW, 5 * count) ** (1 / A)), max_position)
     start_key, place_key = jax.random.split(key)
@@ -98,7 +100,7 @@ def draw_window(key, pivots_AP, count: int, max_position: int) -> jax.Array:
 
 
 def draw_places(key, rows_count: int, count: int, side: int, num_axes: int) -> jax.Array:
-    """int32 ``[A, rows_count, count]``: different places of a cube with ``num_axes`` axes.
+    """Draws different places of a cube with ``num_axes`` axes: int32 ``[A, rows_count, count]``.
 
     As many as it has where that is less than ``count``; the rest repeats them.
     """
@@ -111,7 +113,7 @@ def draw_places(key, rows_count: int, count: int, side: int, num_axes: int) -> j
 
 
 def draw_edits(key, pivots_AP, count: int, max_position: int) -> jax.Array:
-    """int32 ``[A, P, count]``: the pivots after one to three random edits of their digits.
+    """Draws the pivots after one to three random edits of digits: int32 ``[A, P, count]``.
 
     An edit inserts, removes, changes or swaps digits of the number without zeros before it; one
     that leads out of ``0 .. max_position - 1`` is left out.
@@ -131,7 +133,7 @@ def draw_edits(key, pivots_AP, count: int, max_position: int) -> jax.Array:
 
 
 def _edit(key, number):
-    """One random edit of every number, all below 10^8."""
+    """Makes one random edit of every number, all below 10^8."""
     kind_key, digit_key, *place_keys = jax.random.split(key, 4)
     length = 1 + sum((number >= BASE**i).astype(jnp.int32) for i in range(1, 9))
     one, two = (

@@ -5,17 +5,19 @@ https://arxiv.org/abs/2108.12409
 ``logit - slope_h * |m - n|`` with a fixed geometric series of slopes. Overrides ``score``.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encoding import Encoding
+from posenc_jax.encoding import Encoding, Tile
 
 
 def alibi_slopes(num_heads: int) -> np.ndarray:
-    """float64 ``[num_heads]`` slopes, steepest first for a power of two.
+    """Returns the slopes of the heads, float64 ``[num_heads]``.
 
-    Otherwise the slopes of the next smaller power of two, followed by every other slope of the
-    next larger one, in the order all released code uses.
+    The steepest slope comes first where ``num_heads`` is a power of two. Other numbers of heads
+    have the slopes of the next smaller power of two, followed by every other slope of the next
+    larger one, in the order of all released code.
     """
     power = 2 ** (num_heads.bit_length() - 1)
     slopes = 2.0 ** (-8.0 * np.arange(1, power + 1) / power)
@@ -24,12 +26,12 @@ def alibi_slopes(num_heads: int) -> np.ndarray:
 
 
 class ALiBi(Encoding):
-    """A penalty that grows linearly with distance, at a different rate for each head.
+    """Penalises distance linearly, at a different rate for each head.
 
     Args:
-      num_heads: query heads of one layer.
-      slope_scale: multiplies every slope. Falcon, which adds the penalty before it divides by
-        ``sqrt(head_dim)``, has ``head_dim ** -0.5``.
+      num_heads: number of query heads in one layer.
+      slope_scale: factor of every slope. Falcon adds the penalty before it divides by
+        ``sqrt(head_dim)``, so its factor is ``head_dim ** -0.5``.
     """
 
     def __init__(self, *, num_heads: int, slope_scale: float = 1.0):
@@ -43,6 +45,6 @@ class ALiBi(Encoding):
         slopes_H = tile.of_heads(jnp.asarray(slopes, jnp.float32))
         return logits_BHTS - slopes_H[None, :, None, None] * self.distance(tile)
 
-    def distance(self, tile):
-        """float32 ``[B, 1, T, S]``, 0 or more."""
+    def distance(self, tile: Tile) -> jax.Array:
+        """Returns how far each key is from each query, float32 ``[B, 1, T, S]``, never negative."""
         return abs(tile.distance())

@@ -3,27 +3,28 @@
 https://arxiv.org/abs/2205.09921
 
 ``logit - p_h * ln(1 + a_h * |m - n|)`` or ``logit - a_h * |m - n| ** p_h``, with two trained
-numbers a head, shared by the layers. Both override ``score``.
+numbers for each head, shared by the layers. Both override ``score``.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.attention.strip import add_bias, bias_by_distance
 from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.bias.by_distance import add_bias, bias_by_distance
 
 
 class Kerple(Encoding):
-    """What both kinds share: a penalty made of the distance and of two numbers, p and a.
+    """Penalises distance by a function with two numbers, p and a; the base of both kinds.
 
     The released code keeps ``p`` and ``a`` in range (0.01 or above, and the power's ``p`` not
     above 2) by overwriting the parameters in every forward pass. Here they are smooth functions of
-    what is trained: the same range, no overwriting, and a gradient everywhere.
+    the trained parameters, with the same range and a gradient everywhere.
 
     Args:
-      num_heads: query heads of one layer.
-      rngs: initial values, p ~ U(0, 2) and a ~ U(0, 1) as released, raised to 0.02 at least.
+      num_heads: number of query heads in one layer.
+      rngs: source of the initial values, p ~ U(0, 2) and a ~ U(0, 1) as released, raised to 0.02
+        at least.
     """
 
     def __init__(self, *, num_heads: int, rngs: nnx.Rngs):
@@ -35,43 +36,43 @@ class Kerple(Encoding):
     def score(self, logits_BHTS, tile):
         p_H1 = tile.of_heads(self.p_of(self.raw_p[...]))[:, None]
         a_H1 = tile.of_heads(positive(self.raw_a[...]))[:, None]
-        penalty = bias_by_distance(self.penalty, (p_H1, a_H1), tile)
-        return add_bias(logits_BHTS, -penalty)
+        bias = bias_by_distance(lambda x_N: -self.penalty(abs(x_N)[None], p_H1, a_H1), tile)
+        return add_bias(logits_BHTS, bias)
 
-    def p_of(self, raw):
+    def penalty(self, distance_1N, p_H1, a_H1) -> jax.Array:
+        """Returns the penalty of distances that are not negative, ``[H, N]``."""
+        raise NotImplementedError
+
+    def p_of(self, raw) -> jax.Array:
+        """Returns p, made of its trained parameter."""
         return positive(raw)
 
-    def inverse_p(self, p):
+    def inverse_p(self, p) -> jax.Array:
+        """Returns the trained parameter that ``p_of`` turns into ``p``."""
         return inverse_positive(p)
-
-    @staticmethod
-    def penalty(parameters, distance_N):
-        raise NotImplementedError
 
 
 class KerpleLog(Kerple):
-    """A penalty that grows with the logarithm of the distance; arguments as in ``Kerple``.
+    """Penalises the logarithm of the distance; the arguments are those of ``Kerple``.
 
-    p and a are ``0.01 + softplus`` of what is trained.
+    Both p and a are ``0.01 + softplus`` of their parameters.
     """
 
-    @staticmethod
-    def penalty(parameters, distance_N):
-        p_H1, a_H1 = parameters
-        return p_H1 * jnp.log1p(a_H1 * abs(distance_N)[None])
+    def penalty(self, distance_1N, p_H1, a_H1):
+        return p_H1 * jnp.log1p(a_H1 * distance_1N)
 
 
 class KerplePower(Kerple):
-    """A penalty that grows with a power of the distance; arguments as in ``Kerple``.
+    """Penalises a power of the distance; the arguments are those of ``Kerple``.
 
-    a is ``0.01 + softplus`` of what is trained and p is ``0.01 + 1.99 * sigmoid`` of it: above 2
-    the kernel would no longer be conditionally positive definite.
+    Of its parameters a is ``0.01 + softplus`` and p is ``0.01 + 1.99 * sigmoid``: above 2 the
+    kernel would no longer be conditionally positive definite.
     """
 
-    @staticmethod
-    def penalty(parameters, distance_N):
-        p_H1, a_H1 = parameters
-        return a_H1 * abs(distance_N)[None] ** p_H1
+    def penalty(self, distance_1N, p_H1, a_H1):
+        # The slope of a power at 0 may be infinite, and would be multiplied by that of |0|, 0.
+        is_0 = distance_1N == 0
+        return jnp.where(is_0, 0, a_H1 * jnp.where(is_0, 1, distance_1N) ** p_H1)
 
     def p_of(self, raw):
         return exponent(raw)
@@ -80,23 +81,23 @@ class KerplePower(Kerple):
         return inverse_exponent(jnp.minimum(p, 1.98))
 
 
-def positive(raw):
-    """float32, above 0.01."""
+def positive(raw) -> jax.Array:
+    """Returns numbers above 0.01, float32, that grow with ``raw``."""
     return 0.01 + jax.nn.softplus(raw.astype(jnp.float32))
 
 
-def inverse_positive(value):
-    """What ``positive`` turns into ``value``; use it to load published parameters."""
+def inverse_positive(value) -> jax.Array:
+    """Returns the parameters that ``positive`` turns into the published ``value``."""
     value = value - 0.01
     return value + jnp.log(-jnp.expm1(-value))
 
 
-def exponent(raw):
-    """float32, between 0.01 and 2."""
+def exponent(raw) -> jax.Array:
+    """Returns numbers between 0.01 and 2, float32, that grow with ``raw``."""
     return 0.01 + 1.99 * jax.nn.sigmoid(raw.astype(jnp.float32))
 
 
-def inverse_exponent(value):
-    """What ``exponent`` turns into ``value``; use it to load published parameters."""
+def inverse_exponent(value) -> jax.Array:
+    """Returns the parameters that ``exponent`` turns into the published ``value``."""
     share = (value - 0.01) / 1.99
     return jnp.log(share) - jnp.log1p(-share)

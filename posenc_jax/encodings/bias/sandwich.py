@@ -7,25 +7,29 @@ addition theorem the sum is the product of two sinusoidal vectors, that of m and
 Overrides ``prepare`` (the vectors) and ``score``.
 """
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.attention.strip import products_by_distance
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.sinusoidal import sinusoids
+from posenc_jax.encodings.absolute.sinusoidal import sinusoids
+from posenc_jax.encodings.bias.by_distance import add_bias, along_diagonals
+from posenc_jax.lookup import compares
+from posenc_jax.positions import one_axis
 
 
 class Sandwich(Encoding):
-    """A bias that decays roughly with the logarithm of the distance, and has no parameters.
+    """Adds a bias that decays roughly with the logarithm of the distance, without parameters.
 
-    The product could also be extra channels of queries and keys. It is not: bfloat16 models would
-    round it, every head would compute it again, and ``rotate`` does not know which heads it has.
+    The product could also be extra channels of queries and keys. It is not, because bfloat16 models
+    would round it, and every head would compute it again.
 
     Args:
-      num_heads: query heads of one layer.
+      num_heads: number of query heads in one layer.
       channels: width of the sinusoidal vectors, even; 128 in the paper's appendix E, whatever
         the width of the model.
-      base: of the sinusoids.
+      base: base of the sinusoids' frequencies.
     """
 
     def __init__(self, *, num_heads: int, channels: int = 128, base: float = 10000.0):
@@ -39,16 +43,25 @@ class Sandwich(Encoding):
         self.base = base
 
     def prepare(self, positions, length):
-        """float32 ``[B, T, channels]``."""
-        if positions.ndim != 2:
-            raise ValueError(
-                "a distance needs one position axis, positions of shape [B, T], not "
-                f"{positions.shape}; pass one axis of them"
-            )
-        return sinusoids(positions, self.channels, self.base)
+        """Returns the sinusoids of each position, float32 ``[B, T, channels]``."""
+        return sinusoids(one_axis(positions), self.channels, self.base)
 
     def score(self, logits_BHTS, tile):
-        products_BTS = products_by_distance(tile.q_prepared, tile.k_prepared, tile)
         ratios = 8 * np.arange(1, self.num_heads + 1) / self.num_heads
         share_H = tile.of_heads(jnp.asarray(1 / ratios, jnp.float32))
-        return logits_BHTS + share_H[None, :, None, None] * products_BTS[:, None]
+        return add_bias(logits_BHTS, share_H[None, :, None, None] * _products(tile)[:, None])
+
+
+def _products(tile):
+    """Multiplies every query's vector with every key's, float32 ``[B, T, S]``.
+
+    Products depend on the distance alone. Where positions are known to be consecutive, only those
+    of the last query and of the last key are computed.
+    """
+    product = functools.partial(jnp.einsum, "btd,bsd->bts", precision="highest")
+    q, k = tile.q_tokens.prepared, tile.k_tokens.prepared
+    if compares() or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
+        return product(q, k)
+    of_last_query = product(q[:, -1:], k)[:, 0]
+    of_last_key = product(q[:, -2::-1], k[:, -1:])[..., 0]
+    return along_diagonals(jnp.concatenate([of_last_query, of_last_key], axis=1), q.shape[1])

@@ -2,8 +2,9 @@
 
 https://arxiv.org/abs/1910.10683
 
-``logit + table[bucket(m - n), h]``: one bucket a distance up to half the buckets, then buckets
-that grow with the logarithm of the distance, and one for all beyond. Overrides ``score``.
+``logit + table[bucket(m - n), h]``: short distances have a bucket each, longer ones share buckets
+that grow with the logarithm of the distance, and the last bucket holds all that are longer still.
+Overrides ``score``.
 """
 
 import jax
@@ -11,20 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.attention.strip import add_bias, bias_by_distance
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import near_or_far, rows
+from posenc_jax.encodings.bias.by_distance import add_bias, bias_by_distance
+from posenc_jax.lookup import rows
 
 
 def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
-    """int ``[num_buckets]``: the smallest distance in each bucket of one direction.
+    """Returns the smallest distance in each bucket of one direction, int ``[num_buckets]``.
 
-    Found on the host by walking the distances, so that no accelerator's logarithm can move a
+    The host finds it by walking the distances, so that no accelerator's logarithm can move a
     distance into the bucket next door.
     """
     exact = num_buckets // 2
     distance = np.arange(max_distance + 1)
-    # float32 and truncation, as T5 has it: whether 16 * 8^(3/16) is 23.99 or 24 decides a bucket.
+    # T5 rounds to float32 and truncates: whether 16 * 8^(3/16) is 23.99 or 24 decides a bucket.
     ratio = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / np.log(
         max_distance / exact
     )
@@ -34,22 +35,24 @@ def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
 
 
 class T5(Encoding):
-    """A trained bias for each head and bucket of distances, one table for the whole model.
+    """Adds a trained bias for each head and bucket of distances, from one table for all layers.
+
+    T5 itself has no ``1 / sqrt(head_dim)``. Here the bias is added to the scaled logits, which
+    gives the same functions from another initial scale. For a T5 checkpoint pass ``scale=1.0`` to
+    ``attend``.
 
     Args:
-      num_heads: query heads of one layer.
-      model_dim: sets the initial scale, N(0, 1 / sqrt(model_dim)).
-      num_buckets: 32 in T5.
-      max_distance: distances from here on share the last bucket; 128 in T5.
-      bidirectional: give half the buckets to keys ahead of the query. Otherwise they all count
-        as distance 0.
-      table_scale: the bias is this times the table. GPT-NeoX and x-transformers have
+      num_heads: number of query heads in one layer.
+      model_dim: width of the residual stream, which sets the initial scale, N(0, 1 /
+        sqrt(model_dim)).
+      num_buckets: number of rows of the table; 32 in T5.
+      max_distance: distance from which on all share the last bucket; 128 in T5.
+      bidirectional: whether half the buckets are for keys ahead of the query. Otherwise all of
+        those count as distance 0.
+      table_scale: factor between the table and the bias. GPT-NeoX and x-transformers have
         ``sqrt(head_dim)``, with which Adam moves the bias that much faster: in a few hundred steps
         it cannot otherwise grow to where it matters.
-      rngs: initial values.
-
-    T5 itself has no ``1 / sqrt(head_dim)``; here the bias is added to the scaled logits, the same
-    functions from another initial scale. For a T5 checkpoint pass ``scale=1.0`` to ``attend``.
+      rngs: source of the initial values.
     """
 
     def __init__(
@@ -80,8 +83,8 @@ class T5(Encoding):
             jax.random.normal(rngs.params(), (num_buckets, num_heads)) * model_dim**-0.5
         )
 
-    def bucket(self, distance):
-        """int32 bucket numbers of float32 distances, query position minus key position."""
+    def bucket(self, distance) -> jax.Array:
+        """Returns the int32 bucket of each float32 distance, query position minus key position."""
         num_buckets = self.table.shape[0]
         if not self.bidirectional:
             starts = t5_bucket_starts(num_buckets, self.max_distance)
@@ -91,20 +94,13 @@ class T5(Encoding):
         return ahead + _last_start_reached(starts, abs(distance))
 
     def score(self, logits_BHTS, tile):
-        def bias(table_HR, distance_N):
+        table_HR = self.table_scale * tile.of_heads(self.table[...].astype(jnp.float32).T)
+
+        def bias(distance_N):
             bucket_N = self.bucket(distance_N)
             return jax.vmap(lambda table_R: rows(table_R, bucket_N))(table_HR)
 
-        table_HR = self.table_scale * tile.of_heads(self.table[...].astype(jnp.float32).T)
-
-        def near(logits_BHTS):
-            return add_bias(logits_BHTS, bias_by_distance(bias, table_HR, tile))
-
-        def far(logits_BHTS):
-            last_H1 = bias(table_HR, jnp.array([self.max_distance], jnp.float32))
-            return logits_BHTS + last_H1[None, :, :, None]
-
-        return near_or_far(tile, self.max_distance, near, far, logits_BHTS)
+        return add_bias(logits_BHTS, bias_by_distance(bias, tile))
 
 
 def _last_start_reached(starts, distance):

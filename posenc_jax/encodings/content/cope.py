@@ -5,7 +5,7 @@ https://arxiv.org/abs/2405.18719
 How far key n is from query m is a count of what lies between, both included:
 ``p_mn = sum_t sigmoid(q_m . k_t / sqrt(d))`` over the tokens t = n .. m. The logit is
 ``[q_m . k_n + q_m . e[p_mn]] / sqrt(d)`` with a trained table e, linear between its rows.
-Overrides ``read`` (to keep documents apart) and ``score``.
+Overrides ``score``.
 """
 
 import jax
@@ -13,23 +13,23 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import pick, row_products
-from posenc_jax.sequence import arrange_keys
+from posenc_jax.encodings.gated.sequence import arrange_keys
+from posenc_jax.lookup import pick, row_products
 
 
 class CoPE(Encoding):
-    """Positions that the queries count themselves; those given are not read.
+    """Lets each query count positions itself; the given positions are not read.
 
     The table is shared by the heads; every layer has its own. The order of tokens is that of
     their index. A key after the query, which a causal mask hides, counts as position 0.
 
     Args:
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       num_positions: rows of the table; larger counts read the last row. 64 in the paper; the
         released code takes the length of a training sequence plus one unless told otherwise.
       nodiv: leave the table's term undivided by ``sqrt(d)``, an option of the released code. Its
         others (gates from keys of their own, or from values) are not offered.
-      rngs: not used, since the table starts at 0; asked for as of every scheme with parameters.
+      rngs: not used, since the table starts at 0; every scheme with parameters asks for it.
     """
 
     per_layer = True
@@ -44,10 +44,6 @@ class CoPE(Encoding):
         self.nodiv = nodiv
         self.table = nnx.Param(jnp.zeros((num_positions, head_dim)))
 
-    def read(self, x_BTD, tokens):
-        """The segments, for ``score`` to count within."""
-        return tokens.segment_ids
-
     def score(self, logits_BHTS, tile):
         last = self.table.shape[0] - 1
         place_BHTS = jnp.minimum(self._count(logits_BHTS, tile), last)
@@ -58,12 +54,13 @@ class CoPE(Encoding):
         return logits_BHTS + lower + (place_BHTS - below) * (upper - lower)
 
     def _count(self, logits_BHTS, tile):
-        """The gates of the tokens from each key to the query, summed: float32 ``[B, H, T, S]``."""
-        counted = tile.q_index[:, None, :, None] >= tile.k_index[:, None, None, :]
-        if tile.q_prepared is not None:
-            same = tile.q_prepared[:, None, :, None] == tile.k_prepared[:, None, None, :]
-            counted = counted & same
+        """Sums the gates of the tokens from each key to the query: float32 ``[B, H, T, S]``."""
+        q_tokens, k_tokens = tile.q_tokens, tile.k_tokens
+        counted = q_tokens.order()[:, None, :, None] >= k_tokens.order()[:, None, None, :]
+        if q_tokens.segment_ids is not None:
+            q_segments, k_segments = q_tokens.segment_ids, k_tokens.segment_ids
+            counted = counted & (q_segments[:, None, :, None] == k_segments[:, None, None, :])
         gates = jnp.where(counted, jax.nn.sigmoid(logits_BHTS), 0.0)
-        order_BS = jnp.argsort(tile.k_index, axis=-1)
+        order_BS = jnp.argsort(k_tokens.order(), axis=-1)
         sums = jax.lax.cumsum(arrange_keys(gates, order_BS), axis=3, reverse=True)
         return arrange_keys(sums, jnp.argsort(order_BS, axis=-1))

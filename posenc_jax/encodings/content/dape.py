@@ -12,23 +12,23 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.alibi import ALiBi
-from posenc_jax.encodings.kerple import KerpleLog
+from posenc_jax.encodings.bias.alibi import ALiBi
+from posenc_jax.encodings.bias.kerple import KerpleLog
 
 BIASES = ("kerple_log", "alibi")
 
 
 class DAPE(Encoding):
-    """A bias by distance, corrected by what the heads say to each other about this pair of tokens.
+    """Corrects a bias by distance by what the heads say to each other about a pair of tokens.
 
     Heads mix, so all of them must be computed in one place. All parameters are per layer, those
     of KERPLE included, as in the released code.
 
     Args:
-      num_heads: query heads of one layer.
+      num_heads: number of query heads in one layer.
       bias: where B comes from, "kerple_log" (the paper's best) or "alibi".
       hidden: width of the network; 32 in the paper.
-      rngs: initial values; weights and biases of the network are uniform within
+      rngs: source of the initial values; weights and biases of the network are uniform within
         ``1 / sqrt(inputs)``, PyTorch's default, which the released code uses.
     """
 

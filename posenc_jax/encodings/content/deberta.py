@@ -15,16 +15,17 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.gather import lying_as_heads, near_or_far, pick, row_products, rows
+from posenc_jax.lookup import lying_as_heads, pick, row_products, rows
 
 P2C_ROWS = ("released", "paper")
 
 
 def deberta_buckets(num_buckets: int, max_distance: int) -> np.ndarray:
-    """int ``[max_distance]``: the bucket of each distance, one for each up to half of them.
+    """Returns the bucket of each distance, int ``[max_distance]``.
 
-    Later ones grow with the logarithm, rounded up. Found on the host, so that no accelerator's
-    logarithm can move a distance into the bucket next door.
+    Up to half of the buckets hold one distance each, and later ones grow with the logarithm,
+    rounded up. They are found on the host, so that no accelerator's logarithm can move a distance
+    into the bucket next door.
     """
     exact = num_buckets // 2
     distance = np.arange(max_distance)
@@ -34,9 +35,9 @@ def deberta_buckets(num_buckets: int, max_distance: int) -> np.ndarray:
 
 
 class DeBERTa(Encoding):
-    """Content to position and position to content, each with a projection of its own.
+    """Adds content to position and position to content, each with a projection of its own.
 
-    An encoder's scheme; under a causal mask it is our extension. Distances that are not whole
+    It is an encoder's scheme; under a causal mask it is our extension. Distances that are not whole
     numbers are rounded. Deviations from the released code:
 
     - P is one table for all its layers, here each layer has its own, as it has its own W.
@@ -48,15 +49,15 @@ class DeBERTa(Encoding):
     - With grouped keys, ``Kr`` and ``Qr`` still have one head for each query head.
 
     Args:
-      num_heads: query heads of one layer.
-      head_dim: channels of one head.
+      num_heads: number of query heads in one layer.
+      head_dim: number of channels in one head.
       model_dim: width of P.
       max_distance: 512 in the released models. Distances from here on share a row with the last.
       num_buckets: None gives each distance a row of its own (v1). A number groups distances in
         that many buckets a direction (v2, which has 256).
       p2c_row: which row position to content reads. "released" is that of m - n, as all released
         code has it and checkpoints need it; "paper" is that of n - m, as the paper writes it.
-      rngs: initial values, N(0, 0.02), and 0 for the bias.
+      rngs: source of the initial values, N(0, 0.02), and 0 for the bias.
     """
 
     per_layer = True
@@ -97,7 +98,7 @@ class DeBERTa(Encoding):
         self.b_qr = nnx.Param(jnp.zeros((num_heads, head_dim)))
 
     def row(self, distance):
-        """int32 rows of P for float32 distances, query position minus key position.
+        """Returns int32 rows of P for float32 distances, query position minus key position.
 
         There is one row less for keys before the query than for those ahead.
         """
@@ -114,31 +115,20 @@ class DeBERTa(Encoding):
     def score(self, logits_BHTS, tile):
         table_RD = self.table[...].astype(jnp.float32)
 
-        def rows_of(distance):
-            c2p_row = self.row(distance)
-            return c2p_row, c2p_row if self.p2c_row == "released" else self.row(-distance)
-
-        def near(logits_BHTS):
-            c2p_row, p2c_row = rows_of(tile.distance())
-            c2p = pick(self._c2p(tile, table_RD), c2p_row)
-            p2c = pick(self._p2c(tile, table_RD), p2c_row.swapaxes(2, 3)).swapaxes(2, 3)
-            return logits_BHTS + tile.scale * (c2p + p2c)
-
-        def far(logits_BHTS):
-            c2p_row, p2c_row = rows_of(jnp.array([self.max_distance], jnp.float32))
-            c2p_BHT1 = self._c2p(tile, rows(table_RD, c2p_row))
-            p2c_BH1S = self._p2c(tile, rows(table_RD, p2c_row)).swapaxes(2, 3)
-            return logits_BHTS + tile.scale * (c2p_BHT1 + p2c_BH1S)
-
-        return near_or_far(tile, self.max_distance, near, far, logits_BHTS) / math.sqrt(3)
+        distance = tile.distance()
+        c2p_row = self.row(distance)
+        p2c_row = c2p_row if self.p2c_row == "released" else self.row(-distance)
+        c2p = pick(self._c2p(tile, table_RD), c2p_row)
+        p2c = pick(self._p2c(tile, table_RD), p2c_row.swapaxes(2, 3)).swapaxes(2, 3)
+        return (logits_BHTS + tile.scale * (c2p + p2c)) / math.sqrt(3)
 
     def _c2p(self, tile, table_RD):
-        """Every query times every row, float32 ``[B, H, T, R]``."""
+        """Multiplies every query with every row, float32 ``[B, H, T, R]``."""
         w_kr = tile.of_heads(self.w_kr[...])
         return row_products(tile.q, jnp.einsum("rd,hcd->hrc", table_RD, w_kr))
 
     def _p2c(self, tile, table_RD):
-        """Every key times every row, float32 ``[B, H, S, R]``."""
+        """Multiplies every key with every row, float32 ``[B, H, S, R]``."""
         (B, S, K, _), H = tile.k.shape, tile.q.shape[2]
         w_qr, b_qr = (tile.of_heads(p[...]) for p in (self.w_qr, self.b_qr))
         queries_HRC = jnp.einsum("rd,hcd->hrc", table_RD, w_qr) + b_qr[:, None]

@@ -7,23 +7,24 @@ https://arxiv.org/abs/1803.02155
 """
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.attention.clipped import add_table_products, mix_table_rows
 from posenc_jax.encoding import Encoding
+from posenc_jax.lookup import pick, row_products, tally
 
 
 class Shaw(Encoding):
-    """A trained vector for each clipped distance, added to the keys and to the values.
+    """Adds a trained vector for each clipped distance to the keys and to the values.
 
     The tables are shared by the heads; every layer has its own. Distances that are not whole
     numbers are rounded.
 
     Args:
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       max_distance: distances beyond it, in either direction, share a vector; 16 in the paper.
       values: whether values have a table too. The paper has one and finds that it adds little.
-      rngs: initial values, Xavier uniform.
+      rngs: source of the initial values, Xavier uniform.
     """
 
     per_layer = True
@@ -42,10 +43,21 @@ class Shaw(Encoding):
         self.keys = table()
         self.values = table() if values else None
 
+    def hooks(self):
+        return super().hooks() - ({"mix"} if self.values is None else set())
+
     def score(self, logits_BHTS, tile):
-        return add_table_products(logits_BHTS, tile.q, tile.scale * self.keys[...], tile)
+        products_BHTR = row_products(tile.q, tile.scale * self.keys[...])
+        return logits_BHTS + pick(products_BHTR, self._row(tile))
 
     def mix(self, out_BTHC, weights_BHTS, tile):
         if self.values is None:
             return out_BTHC
-        return out_BTHC + mix_table_rows(weights_BHTS, self.values[...], tile)
+        table_RC = self.values[...].astype(jnp.float32)
+        sums_BHTR = tally(weights_BHTS, self._row(tile), len(table_RC))
+        return out_BTHC + jnp.einsum("bhtr,rc->bthc", sums_BHTR, table_RC)
+
+    def _row(self, tile):
+        """Returns the row of the tables for each pair of tokens, int32 ``[B, 1, T, S]``."""
+        ahead = jnp.round(-tile.distance()).astype(jnp.int32)
+        return jnp.clip(ahead, -self.max_distance, self.max_distance) + self.max_distance

@@ -14,22 +14,23 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.rotary.angles import cos_sin
-from posenc_jax.rotary.frequencies import geometric
+from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.frequencies.base import geometric
+from posenc_jax.lookup import check_head_dim, lying_as_heads
 
 
 class TransformerXL(Encoding):
-    """Content and position terms with biases of their own, in every layer.
+    """Gives content and position terms biases of their own, in every layer.
 
     The released code can also share u and v between layers (``untie_r=False``); here each layer
     has its own.
 
     Args:
-      num_heads: query heads of one layer.
-      head_dim: channels of one head.
+      num_heads: number of query heads in one layer.
+      head_dim: number of channels in one head.
       model_dim: width of the sinusoids, even.
-      base: of the sinusoids.
-      rngs: initial values, N(0, 0.02).
+      base: base of the sinusoids' frequencies.
+      rngs: source of the initial values, N(0, 0.02).
     """
 
     per_layer = True
@@ -56,21 +57,26 @@ class TransformerXL(Encoding):
         self.w_r = normal(num_heads, head_dim, model_dim)
 
     def prepare(self, positions, length):
-        """float32 cos and sin, each ``[B, T, 1, model_dim / 2]``."""
+        """Returns float32 cos and sin, each ``[B, T, 1, model_dim / 2]``."""
         cos, sin = cos_sin(positions[..., None], geometric(self.model_dim, self.base))
         return cos[:, :, None, :], sin[:, :, None, :]
 
-    def rotate(self, x_BTHC, prepared, *, is_query):
-        cos, sin = prepared
+    def rotate(self, x_BTHC, tokens, side):
+        cos, sin = tokens.prepared
         dtype = x_BTHC.dtype
-        if not is_query:
+        if not side.is_query:
             place = jnp.concatenate([cos, sin], axis=-1).astype(dtype)
             place = place + jnp.zeros_like(x_BTHC[..., :1])  # for every head, sharded as they are
             return jnp.concatenate([x_BTHC, place], axis=-1)
-        with_u = x_BTHC + self.u[...].astype(dtype)[None, None]
+        u_HC, v_HC, w_HCD = (
+            lying_as_heads(side.of_heads(p[...]).astype(jnp.float32), x_BTHC)
+            for p in (self.u, self.v, self.w_r)
+        )
+        check_head_dim(x_BTHC, u_HC)
+        with_u = x_BTHC + u_HC.astype(dtype)[None, None]
         # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
-        with_v = x_BTHC.astype(jnp.float32) + self.v[...].astype(jnp.float32)[None, None]
-        wanted = jnp.einsum("bthc,hcd->bthd", with_v, self.w_r[...].astype(jnp.float32))
+        with_v = x_BTHC.astype(jnp.float32) + v_HC[None, None]
+        wanted = jnp.einsum("bthc,hcd->bthd", with_v, w_HCD)
         # wanted . [sin(m-n), cos(m-n)], regrouped by cos n and sin n.
         of_sin, of_cos = jnp.split(wanted, 2, axis=-1)
         turned = [of_sin * sin + of_cos * cos, of_cos * sin - of_sin * cos]

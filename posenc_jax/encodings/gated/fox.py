@@ -12,17 +12,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.sequence import by_segment, project, running_sum, uniform
+from posenc_jax.encodings.gated.sequence import by_segment, project, running_sum, uniform
 
 
 class ForgetGate(nnx.Module):
-    """One gate a head and token, and what gates leave of a key.
+    """Computes one gate for each head and token, and what the gates leave of a key.
 
     Args:
-      num_heads: query heads of one layer.
+      num_heads: number of query heads in one layer.
       model_dim: width of the residual stream.
-      bias_init: what b starts at.
-      rngs: initial values of w.
+      bias_init: initial value of b.
+      rngs: source of the initial values of w.
     """
 
     def __init__(self, num_heads: int, model_dim: int, bias_init: float, rngs: nnx.Rngs):
@@ -30,14 +30,14 @@ class ForgetGate(nnx.Module):
         self.bias = nnx.Param(jnp.full((num_heads,), bias_init, jnp.float32))
 
     def __call__(self, x_BTD, tokens):
-        """Sums of the logarithms of the gates up to each token, see ``running_sum``."""
+        """Returns the sums of the log gates up to each token, see ``running_sum``."""
         gate_BTH = project(x_BTD, self.kernel[...]) + self.bias[...][None, None]
         log_gate_BTH = jax.nn.log_sigmoid(gate_BTH)
         return by_segment(lambda x_BTH, _: running_sum(x_BTH), log_gate_BTH, tokens)
 
 
 def decay(q_sums, k_sums, tile):
-    """float32 ``[B, H, T, S]``: the sum of the log gates between each query and each key.
+    """Sums the log gates between each query and each key, float32 ``[B, H, T, S]``.
 
     A key ahead of its query counts by the gates between them too.
     """
@@ -50,17 +50,17 @@ def decay(q_sums, k_sums, tile):
 
 
 class FoX(Encoding):
-    """Keys fade by gates that the tokens after them set; positions are not read at all.
+    """Lets keys fade by gates that the tokens after them set; positions are not read at all.
 
     CABLE writes the gate as ``-softplus(w . x + b)``: negate w and b to load its parameters. Its
     released code also leaves out ``1 / sqrt(head_dim)``; pass ``scale=1.0`` to ``attend`` for that.
 
     Args:
-      num_heads: query heads of one layer.
+      num_heads: number of query heads in one layer.
       model_dim: width of the residual stream.
-      bias_init: what b starts at. 5, from x-transformers, starts close to no forgetting: 0.7 % a
-        token. The authors' code starts at 0 [unverified], half a token.
-      rngs: initial values of w, uniform as in PyTorch's linear layer.
+      bias_init: initial value of b. 5, from x-transformers, starts close to no forgetting: a token
+        takes 0.7 % away. At 0 it would take half.
+      rngs: source of the initial values of w, uniform as in PyTorch's linear layer.
     """
 
     per_layer = True
@@ -69,8 +69,8 @@ class FoX(Encoding):
         self.gate = ForgetGate(num_heads, model_dim, bias_init, rngs)
 
     def read(self, x_BTD, tokens):
-        """float32 ``[B, T, H]`` sums of log gates, twice: high and low digits."""
+        """Returns float32 ``[B, T, H]`` sums of log gates, twice: high and low digits."""
         return self.gate(x_BTD, tokens)
 
     def score(self, logits_BHTS, tile):
-        return logits_BHTS + decay(tile.q_prepared, tile.k_prepared, tile)
+        return logits_BHTS + decay(tile.q_tokens.prepared, tile.k_tokens.prepared, tile)

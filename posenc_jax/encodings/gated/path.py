@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.fox import ForgetGate, decay
-from posenc_jax.sequence import (
+from posenc_jax.encodings.gated.fox import ForgetGate, decay
+from posenc_jax.encodings.gated.sequence import (
     arrange,
     arrange_keys,
     by_segment,
@@ -36,7 +36,9 @@ _einsum = functools.partial(jnp.einsum, precision="highest", preferred_element_t
 
 
 class PaTH(Encoding):
-    """Content between a query and a key decides what becomes of the key; positions are not read.
+    """Lets the content between a query and a key decide what becomes of the key.
+
+    Positions are not read.
 
     ``w`` comes from the layer's input through a low-rank map, a causal convolution and SiLU, and
     is scaled to length 1; ``beta = 2 sigmoid(...)`` is within (0, 2). Both belong to a kv head.
@@ -91,7 +93,7 @@ class PaTH(Encoding):
         self.gate = ForgetGate(num_heads, model_dim, 5.0, rngs) if forget_gate else None
 
     def read(self, x_BTD, tokens):
-        """float32 w ``[B, T, K, C]`` and beta ``[B, T, K]``; segments; the gates' sums, if any."""
+        """Returns float32 w ``[B, T, K, C]``, beta ``[B, T, K]``, and the gates' sums, if any."""
         w = x_BTD if self.down_kernel is None else project(x_BTD, self.down_kernel[...])
         w = project(w, self.up_kernel[...])
         convolve = functools.partial(short_convolution, kernel_WN=self.convolution[...])
@@ -101,7 +103,6 @@ class PaTH(Encoding):
         return {
             "w": w_BTKC * jax.lax.rsqrt((w_BTKC**2).sum(-1, keepdims=True) + 1e-6),
             "beta": 2 * jax.nn.sigmoid(beta),
-            "segment_ids": tokens.segment_ids,
             "gate": None if self.gate is None else self.gate(x_BTD, tokens),
         }
 
@@ -111,28 +112,29 @@ class PaTH(Encoding):
         k = jnp.broadcast_to(k[:, :, :, None], (B, S, K, q.shape[2] // K, C)).reshape(B, S, -1, C)
 
         # Tokens may lie in any order; the system is triangular in the one they were written in.
-        k_index = for_each_row(tile.k_index, tile.k_prepared["beta"])
+        prepared = tile.k_tokens.prepared
+        k_index = for_each_row(tile.k_tokens.order(), prepared["beta"])
         order_BS = jnp.argsort(k_index, axis=1)
         group = self.num_heads // self.num_kv_heads
         kv_heads = tile.of_heads(jnp.arange(self.num_heads) // group)
-        w = tile.k_prepared["w"][:, :, kv_heads]
+        w = prepared["w"][:, :, kv_heads]
         w = w + jnp.zeros_like(q[:, :1, :, :1])  # sharded as the queries' heads are
-        segment_ids = tile.k_prepared["segment_ids"]
+        segment_ids = tile.k_tokens.segment_ids
         if segment_ids is not None:
-            segment_ids = for_each_row(segment_ids, tile.k_prepared["beta"])
-        keys = _Tokens(k, k_index, segment_ids, w, tile.k_prepared["beta"][:, :, kv_heads])
+            segment_ids = for_each_row(segment_ids, prepared["beta"])
+        keys = _Tokens(k, k_index, segment_ids, w, prepared["beta"][:, :, kv_heads])
         keys = jax.tree.map(lambda x: arrange(x, order_BS), keys)
-        queries = _Tokens(q, tile.q_index, tile.q_prepared["segment_ids"])
+        queries = _Tokens(q, tile.q_tokens.order(), tile.q_tokens.segment_ids)
         change = arrange_keys(_change(queries, keys), jnp.argsort(order_BS, axis=1))
         logits_BHTS = logits_BHTS - tile.scale * change
         if self.gate is None:
             return logits_BHTS
-        forgotten = decay(tile.q_prepared["gate"], tile.k_prepared["gate"], tile)
+        forgotten = decay(tile.q_tokens.prepared["gate"], prepared["gate"], tile)
         return logits_BHTS + tile.scale * forgotten
 
 
 class _Tokens(NamedTuple):
-    """Queries, or keys in the order they were written in, tokens along axis 1."""
+    """Holds queries, or keys in the order they were written in, tokens along axis 1."""
 
     x_BTHC: Any
     index: Any
@@ -142,7 +144,7 @@ class _Tokens(NamedTuple):
 
 
 def _change(queries, keys):
-    """What the transformations take from each product, ``[B, H, T, S]``.
+    """Returns what the transformations take from each product, ``[B, H, T, S]``.
 
     Blocks of keys from the last to the first: the part of each query that the later tokens have
     taken is one vector, so no matrix is larger than the result.
@@ -168,7 +170,7 @@ def _change(queries, keys):
 
 
 def _change_of_block(queries, taken_BTHC, keys):
-    """Its part of ``_change``, and what is taken from the queries after it."""
+    """Returns the block's part of ``_change``, and what is taken from the queries after it."""
     earlier = keys.index[:, None, :, None] > keys.index[:, None, None, :]
     of_query = queries.index[:, None, :, None] >= keys.index[:, None, None, :]
     overlaps = earlier
@@ -186,27 +188,19 @@ def _change_of_block(queries, taken_BTHC, keys):
     return change, taken_BTHC + _einsum("bhts,bshc->bthc", own, beta_w)
 
 
-@jax.custom_vjp
 def _times_inverse(rows, lower):
-    """``rows (I + lower)^-1`` for strictly lower triangular ``lower``.
+    """Returns ``rows (I + lower)^-1`` for strictly lower triangular ``lower``.
 
-    It has a gradient of its own because JAX's does not know its layout on a mesh of Explicit axes.
+    The two solvers are named because JAX's derivative of a triangular system does not know its
+    layout on a mesh of Explicit axes.
     """
-    return _solve(lower, rows, transpose_a=False)
+    return jax.lax.custom_linear_solve(
+        lambda x: x + _einsum("bhts,bhsn->bhtn", x, lower),
+        rows,
+        lambda _, rows: _solve(lower, rows, transpose_a=False),
+        lambda _, rows: _solve(lower, rows, transpose_a=True),
+    )
 
-
-def _times_inverse_forward(rows, lower):
-    result = _times_inverse(rows, lower)
-    return result, (result, lower)
-
-
-def _times_inverse_backward(saved, d_result):
-    result, lower = saved
-    d_rows = _solve(lower, d_result, transpose_a=True)
-    return d_rows, -_einsum("bhts,bhtn->bhsn", result, d_rows)
-
-
-_times_inverse.defvjp(_times_inverse_forward, _times_inverse_backward)
 
 _solve = functools.partial(
     jax.lax.linalg.triangular_solve, left_side=False, lower=True, unit_diagonal=True

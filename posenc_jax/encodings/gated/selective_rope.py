@@ -4,22 +4,27 @@ https://arxiv.org/abs/2511.17388
 
 Channel pair i of a query or key at token t turns by ``tau_i sum_{s <= t} phi_i(x_s)``: RoPE whose
 steps are read from the tokens, with ``tau_i`` RoPE's frequencies. Overrides ``read`` (the cosines
-and sines) and ``rotate``.
+and sines); RoPE turns by them.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.rope import RoPE
-from posenc_jax.gather import for_heads
-from posenc_jax.rotary.angles import cos_sin
-from posenc_jax.rotary.frequencies import geometric
-from posenc_jax.sequence import by_segment, project, running_sum, short_convolution, uniform
+from posenc_jax.encodings.gated.sequence import (
+    by_segment,
+    project,
+    running_sum,
+    short_convolution,
+    uniform,
+)
+from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.frequencies import geometric
+from posenc_jax.encodings.rotary.rope import RoPE
 
 
 class SelectiveRoPE(RoPE):
-    """Rotation by content; positions are not read at all.
+    """Rotates by content; positions are not read at all.
 
     ``phi`` comes from the layer's input, each head's share of which is first scaled to length 1,
     through a low-rank map and a causal convolution. The released code turns every head by itself
@@ -80,11 +85,15 @@ class SelectiveRoPE(RoPE):
         self.gate_kernel = nnx.Param(gate_kernel) if gate else None
         self.gate_bias = nnx.Param(jnp.zeros(num_kv_heads)) if gate else None
 
+    def hooks(self):
+        return super().hooks() - {"prepare"}
+
     def prepare(self, positions, length):
+        """Returns nothing: all angles come from the layer's input."""
         del positions, length
 
     def read(self, x_BTD, tokens):
-        """float32 cos and sin, each ``[B, T, K, head_dim / 2]``."""
+        """Returns float32 cos and sin, each ``[B, T, K, head_dim / 2]``."""
         high, low = by_segment(self._turned, x_BTD, tokens)
         tau = self.temperature * geometric(self.rotary_dim, self.base)
         cos, sin = cos_sin(high, tau)
@@ -94,7 +103,7 @@ class SelectiveRoPE(RoPE):
         return cos * cos_rest - sin * sin_rest, sin * cos_rest + cos * sin_rest
 
     def _turned(self, x_BTD, segment_ids):
-        """The sum of ``phi`` up to each token, ``[B, T, K, head_dim / 2]``."""
+        """Sums ``phi`` up to each token, ``[B, T, K, head_dim / 2]``."""
         B, T, D = x_BTD.shape
         shares = x_BTD.astype(jnp.float32).reshape(B, T, self.num_heads, -1)
         shares = shares * jax.lax.rsqrt((shares**2).sum(-1, keepdims=True) + 1e-6)
@@ -108,9 +117,3 @@ class SelectiveRoPE(RoPE):
             gate = project(x_BTD, self.gate_kernel[...]) + self.gate_bias[...][None, None]
             phi = phi * jax.nn.sigmoid(gate)[..., None]
         return running_sum(phi)
-
-    def rotate(self, x_BTHC, prepared, *, is_query):
-        def for_all(table_BTKP):
-            return jnp.moveaxis(for_heads(jnp.moveaxis(table_BTKP, 2, 0), x_BTHC.shape[2]), 0, 2)
-
-        return super().rotate(x_BTHC, tuple(map(for_all, prepared)), is_query=is_query)

@@ -1,15 +1,15 @@
-"""What data-dependent schemes compute over the tokens of a sequence."""
+"""Computations over the tokens of a sequence, for schemes that depend on content."""
 
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.gather import pick
+from posenc_jax.lookup import pick
 
 
 def by_segment(function, x_BTD, tokens):
-    """``function(x_BTD, segment_ids)`` of tokens sorted by segment, then by index.
+    """Calls ``function(x_BTD, segment_ids)`` with tokens sorted by segment, then by index.
 
-    So that each segment lies in one piece, in the order it was written, whatever the arrangement.
+    Each segment then lies in one piece, in the order it was written, whatever the arrangement.
     ``segment_ids`` is None without segments. The result, arrays with the tokens along axis 1, comes
     back in the tokens' own arrangement.
     """
@@ -27,27 +27,27 @@ def by_segment(function, x_BTD, tokens):
 
 
 def for_each_row(numbers_BT, x_BTD):
-    """Whole numbers, whose ``B`` may be 1, for every row of ``x``, laid out on a mesh as it is."""
+    """Returns whole numbers, whose ``B`` may be 1, for every row of ``x``, sharded as ``x`` is."""
     numbers_BT = jnp.asarray(numbers_BT)
     zeros = jnp.zeros_like(x_BTD, dtype=numbers_BT.dtype)
     return numbers_BT + zeros.reshape(*x_BTD.shape[:2], -1)[..., 0]
 
 
 def arrange(x, order_BT):
-    """The tokens of ``x [B, T, ...]`` in the order of ``order_BT``."""
+    """Returns the tokens of ``x [B, T, ...]`` in the order of ``order_BT``."""
     order = order_BT.reshape(order_BT.shape + (1,) * (x.ndim - 2))
     return jnp.take_along_axis(x, order, axis=1, mode="promise_in_bounds")
 
 
 def arrange_keys(x_BHTS, order_BS):
-    """The columns of ``x`` in the order of ``order_BS``; free where they lie so already."""
+    """Returns the columns of ``x`` in the order of ``order_BS``; free where they lie so already."""
     is_arranged = (order_BS == jnp.arange(order_BS.shape[1])[None]).all()
     order = order_BS[:, None, None, :]
     return jax.lax.cond(is_arranged, lambda x: x, lambda x: pick(x, order), x_BHTS)
 
 
 def running_sum(x_BTN):
-    """Sums over the tokens up to each, as two float32 arrays that add up to them.
+    """Returns the sums over the tokens up to each, as two float32 arrays that add up to them.
 
     The difference of two sums ``(high, low)`` is ``(high - high') + (low - low')``, as exact as if
     only the tokens between had been added, however many came before.
@@ -66,9 +66,9 @@ def running_sum(x_BTN):
 
 
 def short_convolution(x_BTN, kernel_WN, segment_ids=None):
-    """Each channel's sum over the last W tokens of the segment, weighted by how far back they are.
+    """Sums each channel over the last W tokens of the segment, weighted by how far back they are.
 
-    Row 0 of the kernel is for the token itself. Tokens as ``by_segment`` sorts them.
+    Row 0 of the kernel is for the token itself. The tokens are sorted as by ``by_segment``.
     """
     total = x_BTN * kernel_WN[None, None, 0]
     for back in range(1, min(kernel_WN.shape[0], x_BTN.shape[1])):
@@ -81,11 +81,14 @@ def short_convolution(x_BTN, kernel_WN, segment_ids=None):
 
 
 def project(x_BTD, kernel_DN) -> jax.Array:
-    """float32 ``[B, T, N]``; not in fewer digits, because sums over many tokens follow."""
+    """Returns ``x`` times the kernel, float32 ``[B, T, N]``.
+
+    It is not rounded to fewer digits, because sums over many tokens follow.
+    """
     return jnp.einsum("btd,dn->btn", x_BTD.astype(jnp.float32), kernel_DN, precision="highest")
 
 
 def uniform(rngs, shape, fan_in: int) -> jax.Array:
-    """Initial weights as PyTorch draws them, U(-b, b) with b = 1 / sqrt(fan_in)."""
+    """Draws initial weights as PyTorch does, U(-b, b) with b = 1 / sqrt(fan_in)."""
     bound = fan_in**-0.5
     return jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
