@@ -56,9 +56,8 @@ def draw_candidates(key, pivots_AP, count: int, max_position: int, modes=None) -
     ``modes`` replaces the shares.
 
     It differs from the released sampler, which walks lists of Python integers. Candidates from
-    everywhere may repeat each other, an edit that is no good is replaced by a candidate from everywhere
-    instead of another try, and with several axes each edit is of one axis, not of their joined
-    string.
+    everywhere may repeat each other, one of them replaces an edit that is no good, instead of
+    another try, and with several axes each edit is of one axis, not of their joined string.
     """
     one_axis = len(pivots_AP) == 1
     edits = TEXT_EDITS if one_axis else IMAGE_EDITS
