@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 import posenc_jax
-from posenc_jax.rotary.positions import text
+from posenc_jax.positions import text
 
 
 class Weights(dict):
@@ -49,8 +49,6 @@ def _joined(x_BTHC):
 
 def our_decoder(config, weights) -> posenc_jax.Transformer:
     """``posenc_jax.Transformer`` with the weights of a Llama or a Phi-3."""
-    head_dim = config["hidden_size"] // config["num_attention_heads"]
-    queries, keys = (config[f"num_{k}_heads"] * head_dim for k in ("attention", "key_value"))
     model = posenc_jax.Transformer(
         posenc_jax.from_hf(config),
         vocab_size=config["vocab_size"],
@@ -62,28 +60,31 @@ def our_decoder(config, weights) -> posenc_jax.Transformer:
         rngs=nnx.Rngs(0),
     )
 
-    def stacked(name, rows=slice(None)):
-        layers = range(config["num_hidden_layers"])
-        each = [weights[f"model.layers.{i}.{name}.weight"][rows] for i in layers]
-        return jnp.stack([matrix.T for matrix in each])
-
-    attention, mlp = model.blocks.attention, model.blocks.mlp
-    if config["model_type"] == "phi3":  # Projections of one input are one matrix.
-        ends = np.cumsum([0, queries, keys, keys])
-        q, k, v = (stacked("self_attn.qkv_proj", slice(*ends[i : i + 2])) for i in range(3))
-        gate, up = jnp.split(stacked("mlp.gate_up_proj"), 2, axis=-1)
-    else:
-        q, k, v = (stacked(f"self_attn.{name}_proj") for name in "qkv")
-        gate, up = (stacked(f"mlp.{name}_proj") for name in ("gate", "up"))
-    attention.q.kernel[...], attention.k.kernel[...], attention.v.kernel[...] = q, k, v
-    attention.out.kernel[...] = stacked("self_attn.o_proj")
-    mlp.gate.kernel[...], mlp.up.kernel[...] = gate, up
-    mlp.down.kernel[...] = stacked("mlp.down_proj")
-    model.blocks.attention_norm.scale[...] = stacked("input_layernorm")
-    model.blocks.mlp_norm.scale[...] = stacked("post_attention_layernorm")
+    for number, layer in enumerate(model.layers):
+        _load_block(layer.block, weights, number, is_phi3=config["model_type"] == "phi3")
     model.embedding[...] = jnp.asarray(weights["model.embed_tokens.weight"])
     model.final_norm.scale[...] = jnp.asarray(weights["model.norm.weight"])
     return model
+
+
+def _load_block(block, weights, number, is_phi3):
+    def matrix(name):
+        return jnp.asarray(weights[f"model.layers.{number}.{name}.weight"].T)
+
+    attention, mlp = block.attention, block.mlp
+    if is_phi3:  # Projections of one input are one matrix.
+        ends = np.cumsum([layer.kernel.shape[1] for layer in (attention.q, attention.k)])
+        q, k, v = jnp.split(matrix("self_attn.qkv_proj"), ends, axis=-1)
+        gate, up = jnp.split(matrix("mlp.gate_up_proj"), 2, axis=-1)
+    else:
+        q, k, v = (matrix(f"self_attn.{name}_proj") for name in "qkv")
+        gate, up = (matrix(f"mlp.{name}_proj") for name in ("gate", "up"))
+    attention.q.kernel[...], attention.k.kernel[...], attention.v.kernel[...] = q, k, v
+    attention.out.kernel[...] = matrix("self_attn.o_proj")
+    mlp.gate.kernel[...], mlp.up.kernel[...] = gate, up
+    mlp.down.kernel[...] = matrix("mlp.down_proj")
+    block.attention_norm.scale[...] = matrix("input_layernorm")
+    block.mlp_norm.scale[...] = matrix("post_attention_layernorm")
 
 
 def llama(config, weights, ids):
@@ -214,7 +215,7 @@ def t5(config, weights, ids):
 
 def _encoding(config, ids, positions=None, **options):
     encoding = posenc_jax.from_hf(config, rngs=nnx.Rngs(0), **options)
-    positions = text(ids.shape[1]) if positions is None else positions
+    positions = text(ids.shape[1]) if positions is None else np.moveaxis(positions, 0, -1)
     return encoding, posenc_jax.Tokens.of(encoding, positions)
 
 

@@ -51,7 +51,7 @@ def test_each_axis_shows_in_the_logits(name, axis, monkeypatch):
     of = posenc_jax.Tokens.of
 
     def without(encoding, positions):
-        return of(encoding, jnp.asarray(positions).at[axis].set(0))
+        return of(encoding, jnp.asarray(positions).at[..., axis].set(0))
 
     monkeypatch.setattr(posenc_jax.Tokens, "of", without)
     assert min(errors(name)) > 0.02

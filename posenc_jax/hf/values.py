@@ -1,33 +1,53 @@
 """What a key of a config holds, checked, with the key at fault named."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
+
+from posenc_jax.hf import models
 
 # What one size is called in different models.
-HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_num_attention_heads")
 WIDTH = ("hidden_size", "n_embd", "d_model")
 LENGTH = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 
-def head_dim_of(config):
-    for keys in (("qk_rope_head_dim",), ("head_dim", "kv_channels")):
-        if config.keys() & set(keys):
-            return whole(config, *keys)
+def head_dim_of(config: Mapping[str, Any]) -> int:
+    """Returns how many channels of a head the encoding is for.
+
+    In heads of two parts, they are those that turn.
+    """
+    model = config.get("model_type")
+    if model in models.LATENT or "qk_rope_head_dim" in config:
+        return whole(config, "qk_rope_head_dim")
+    if model == "zamba2":  # Its attention is twice as wide as the model; kv_channels is not read.
+        width, heads = whole(config, *WIDTH, instead="attention_head_dim"), whole(config, *HEADS)
+        return whole(config, "attention_head_dim", default=2 * width // heads)
+    if config.keys() & {"head_dim", "kv_channels"}:
+        return whole(config, "head_dim", "kv_channels")
+    if model in models.HEAD_DIM:
+        return models.HEAD_DIM[model]
     width, heads = whole(config, *WIDTH, instead="head_dim"), whole(config, *HEADS)
     if width % heads:
         raise ValueError(f"head_dim is missing, and {width} channels are not {heads} equal heads")
     return width // heads
 
 
-def agreed(values):
-    """The one value that every key gives."""
+def agreed(values: Mapping[str, Any]) -> Any:
+    """Returns the one value that every key gives."""
     if len(set(values.values())) > 1:
         listed = " and ".join(f"{key} ({value})" for key, value in values.items())
-        raise ValueError(f"contradiction between {listed}: drop one")
+        raise ValueError(f"contradiction between {listed}: one of them is not the model's")
     return next(iter(values.values()))
 
 
-def whole(config, *spellings, default=None, instead=None):
-    """The positive whole number that config has under any of the spellings."""
+def whole(
+    config: Mapping[str, Any],
+    *spellings: str,
+    default: int | None = None,
+    instead: str | None = None,
+) -> int:
+    """Returns the positive whole number that ``config`` has under any of the spellings."""
     found = {key: config[key] for key in spellings if key in config}
     if not found and default is None:
         missing = spellings[0] if instead is None else f"{instead} (or {spellings[0]})"
@@ -35,22 +55,31 @@ def whole(config, *spellings, default=None, instead=None):
     for key, value in found.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"{key}={value!r} must be a positive whole number")
-    return agreed(found) if found else default
+    return agreed(found or {spellings[0]: default})
 
 
-def number(where, section, key, minimum, default=None):
+def number(
+    where: str,
+    section: Mapping[str, Any],
+    key: str,
+    minimum: float,
+    default: float | None = None,
+) -> float:
+    """Returns the number of ``minimum`` or more under ``key``; ``where`` names the section."""
     value = section.get(key, default)
     if not is_number(value) or value < minimum:
         raise ValueError(f"{key}={value!r} in {where} must be a number of {minimum} or more")
     return float(value)
 
 
-def flag(section, key, where="config", *, default):
+def flag(section: Mapping[str, Any], key: str, where: str = "config", *, default: bool) -> bool:
+    """Returns the true or false under ``key``; ``where`` names the section."""
     value = section.get(key, default)
     if not isinstance(value, bool):
         raise ValueError(f"{key}={value!r} in {where} must be true or false")
     return value
 
 
-def is_number(value):
+def is_number(value: object) -> bool:
+    """Returns whether ``value`` is a finite number, and no true or false."""
     return isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value)

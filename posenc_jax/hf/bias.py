@@ -1,0 +1,59 @@
+"""Biases by distance from a config: ALiBi and T5's buckets."""
+
+from typing import Any
+
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.hf import models
+from posenc_jax.hf.values import HEADS, WIDTH, flag, head_dim_of, whole
+from posenc_jax.registry import make
+
+
+def t5(config: dict[str, Any], layer_type: str | None, rngs: nnx.Rngs | None) -> Encoding:
+    """Returns T5's bias for the stack of the encoder or of the decoder."""
+    model = config.get("model_type")
+    if model is not None and model not in models.T5:
+        raise ValueError(
+            f"model_type={model!r} has relative_attention_num_buckets, but it is not known to have "
+            f"T5's bias and nothing else; those known are {', '.join(sorted(models.T5))}. Read the "
+            "model's code, then use posenc_jax.make('t5', ...)"
+        )
+    if layer_type not in ("encoder", "decoder"):
+        raise ValueError(
+            f"layer_type={layer_type!r} must be 'encoder' or 'decoder': a T5 config describes both"
+        )
+    return make(
+        "t5",
+        num_heads=whole(config, *HEADS),
+        model_dim=whole(config, *WIDTH),
+        num_buckets=whole(config, "relative_attention_num_buckets"),
+        max_distance=whole(config, "relative_attention_max_distance", default=128),
+        bidirectional=layer_type == "encoder",
+        rngs=rngs,
+    )
+
+
+def has_alibi(config: dict[str, Any]) -> bool:
+    """Returns whether the model has ALiBi; refuses what contradicts it."""
+    model = config.get("model_type")
+    alibi = flag(config, "alibi", default=model in models.ALIBI)
+    bias_max = config.get("alibi_bias_max", 8)
+    if alibi and bias_max != 8:
+        raise ValueError(f"alibi_bias_max={bias_max!r} must be 8: no other is offered")
+    if not alibi and model in models.ALIBI:
+        raise ValueError(f"alibi=false: the other positions of {model!r} are not offered")
+    if alibi and (config.get("rope_scaling") or config.get("rope_parameters")):
+        raise ValueError(
+            "alibi=true contradicts rope_scaling or rope_parameters: one of them is not the model's"
+        )
+    return alibi
+
+
+def alibi(config: dict[str, Any]) -> Encoding:
+    """Returns ALiBi with one slope for each head."""
+    num_heads = whole(config, *HEADS)
+    if config.get("model_type") != "falcon":
+        return make("alibi", num_heads=num_heads)
+    # Falcon adds the bias before it divides by sqrt(head_dim).
+    return make("alibi", num_heads=num_heads, slope_scale=head_dim_of(config) ** -0.5)

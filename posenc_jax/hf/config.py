@@ -1,0 +1,57 @@
+"""The keys of the model of text, found in a config and put into one flat dict."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from posenc_jax.hf import models
+from posenc_jax.hf.positions import READ, about_positions
+
+# The places in which models of several parts keep their model of text.
+_PARTS = ("thinker_config", "text_config", "llm_config", "language_config")
+
+
+def flattened(config: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys of the model of text, those of ``keys`` over them, without nulls.
+
+    A null that says something (a model without windows) is kept.
+    """
+    if not isinstance(config, Mapping):
+        raise ValueError(f"config must be a dict, as json.load returns, not {config!r}")
+    if config.keys() & {"rope_type", "type", "full_attention", "sliding_attention"}:
+        config = {"rope_parameters": config}
+    config = _text(config)
+    config = {**_inner(config, "attn_config"), **config, **keys}
+    if not isinstance(config.get("model_type") or "", str):
+        raise ValueError(f"model_type={config['model_type']!r} must be a string")
+    present = {key: value for key, value in config.items() if value is not None}
+    model = present.get("model_type", "")
+    present |= {"model_type": models.TEXT_PARTS[model]} if model in models.TEXT_PARTS else {}
+    bases = {} if "rope_parameters" in present else models.BASES.get(present.get("model_type"), {})
+    null_window = {"sliding_window": None} if _is_null(config, "sliding_window") else {}
+    return {**bases, **present, **null_window}
+
+
+def _text(config):
+    """Returns the innermost model of text; it has the outer model's type if it has none."""
+    part = next((name for name in _PARTS if config.get(name)), None)
+    if part is None:
+        return config
+    inner = _inner(config, part)
+    for key in config:
+        is_read = key in READ or about_positions(key)
+        if is_read and config[key] is not None and config[key] != inner.get(key):
+            raise ValueError(f"{key} contradicts {part}: pass config[{part!r}] instead")
+    if "model_type" in config and not inner.get("model_type"):
+        inner = {**inner, "model_type": config["model_type"]}
+    return _text(inner)
+
+
+def _inner(config, name):
+    inner = config.get(name) or {}
+    if not isinstance(inner, Mapping):
+        raise ValueError(f"{name}={inner!r} must be a dict")
+    return inner
+
+
+def _is_null(config, key):
+    return key in config and config[key] is None

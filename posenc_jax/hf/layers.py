@@ -1,0 +1,280 @@
+"""The layer of a model that is meant, and what of the config is that layer's own."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from posenc_jax.hf import models
+from posenc_jax.hf.positions import about_positions
+from posenc_jax.hf.values import is_number
+
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+
+# Kinds of layers without attention.
+_OTHERS = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "moe", "mlp"}
+
+# The base of the sliding layers, beside that of the full ones; the latter has a name of its own in
+# ModernBERT.
+_LOCAL_BASES = ("rope_local_base_freq", "local_rope_theta", "swa_rope_theta")
+_HEAD_DIMS = {_FULL: "global_head_dim", _SLIDING: "swa_head_dim"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """What a config says about one layer, or about all layers if they are alike.
+
+    Attributes:
+      config: every key, this layer's own in the place of those of all layers.
+      where: the name of the rotary section in errors.
+      section: the rotary section, or None for a layer in which nothing turns.
+    """
+
+    config: dict[str, Any]
+    where: str
+    section: dict[str, Any] | None
+
+
+def select(config: dict[str, Any], layer_type: str | None, layer: int | None) -> Layer:
+    """Returns the layer of this kind or number; None stands for both where layers are alike."""
+    asked = _Asked(config, layer_type, layer)
+    config = dict(config) | _own_sizes(config, asked)
+    where, section = _section(config, asked)
+    if section is not None:
+        section = {key: value for key, value in section.items() if value is not None}
+        section = _own_section(config, section, asked)
+    return Layer(config, where, section)
+
+
+class _Asked:
+    """The layers that were asked for, by number and by kind."""
+
+    def __init__(self, config, layer_type, layer):
+        self.model = config.get("model_type")
+        self.kinds = _kinds(config)
+        count = len(self.kinds) or config.get("num_hidden_layers", config.get("num_layers"))
+        self.kind, self.layer = layer_type, layer
+        if layer is None:
+            self.numbers = [
+                number
+                for number in range(count or 0)
+                if not self.kinds or self.kinds[number] not in _OTHERS
+                if layer_type is None or not self.kinds or self.kinds[number] == layer_type
+            ]
+            return
+        if type(layer) is not int or layer < 0 or (count is not None and layer >= count):
+            last = "" if count is None else f" below {count}"
+            raise ValueError(f"layer={layer!r} must be a whole number of 0 or more{last}")
+        self.numbers = [layer]
+        if self.kinds:
+            self.kind = self.kinds[layer]
+        if layer_type not in (None, self.kind):
+            raise ValueError(
+                f"layer_type={layer_type!r} contradicts layer={layer}, which is of kind "
+                f"{self.kind!r}: pass one of them"
+            )
+        if self.kind in _OTHERS:
+            raise ValueError(f"layer={layer} is of kind {self.kind!r}, which has no attention")
+
+    def kind_of(self, allowed, default=None):
+        """Returns the kind, refused unless it is one of those that differ."""
+        kind = self.kind
+        if kind is None and self.kinds and len({self.kinds[n] for n in self.numbers}) == 1:
+            kind = self.kinds[self.numbers[0]]
+        if kind is None and self.layer is not None:
+            raise ValueError(
+                f"layer={self.layer}: the config has no layer_types, which would say of what kind "
+                f"this layer is; pass layer_type=, one of {', '.join(map(repr, allowed))}"
+            )
+        if kind not in allowed:
+            raise ValueError(
+                f"layer_type={kind!r} must be one of {', '.join(map(repr, allowed))}: they differ "
+                "in this config"
+            )
+        return kind
+
+    def agreed(self, key, value_of):
+        """Returns what ``value_of`` gives for every layer that was asked for."""
+        if not self.numbers:
+            raise ValueError(
+                f"{key} differs between layers: pass layer=, the number of the layer that is meant"
+            )
+        values = {number: value_of(number) for number in self.numbers}
+        if any(value != values[self.numbers[0]] for value in values.values()):
+            raise ValueError(
+                f"{key} differs between layers {self.numbers[0]}..{self.numbers[-1]}: pass layer=, "
+                "the number of the layer that is meant"
+            )
+        return values[self.numbers[0]]
+
+
+def _kinds(config):
+    """Returns the kind of each layer, an empty list where the config does not list them."""
+    kinds = config.get("layer_types") or config.get("layers_block_type") or []
+    if not isinstance(kinds, (list, tuple)):
+        raise ValueError(f"layer_types={kinds!r} must be a list")
+    if config.get("model_type") == "dory":  # Each of its layers is listed as attention and MLP.
+        return list(kinds[::2]) if "mlp" in kinds else list(kinds)
+    if not kinds and config.get("model_type") == "llama4_text":
+        turns = _no_rope_rule(config)
+        count = config.get("num_hidden_layers", 0)
+        return ["chunked_attention" if turns(n) else _FULL for n in range(count)]
+    return list(kinds)
+
+
+def _own_sizes(config, asked) -> dict[str, Any]:
+    """Returns the sizes that these layers have for themselves."""
+    own = config.get("per_layer_config") or {}
+    if own:
+        by_number = {int(number): sizes for number, sizes in own.items()}
+        for sizes in by_number.values():
+            for key in filter(about_positions, sizes):
+                raise ValueError(f"{key} in per_layer_config is not read")
+
+        if any("head_dim" in sizes for sizes in by_number.values()):
+            value = asked.agreed(
+                "head_dim in per_layer_config",
+                lambda number: by_number.get(number, {}).get("head_dim"),
+            )
+            return {} if value is None else {"head_dim": value}
+        return {}
+    for kind, key in _HEAD_DIMS.items():
+        default = models.GLOBAL_HEAD_DIM.get(asked.model) if kind == _FULL else None
+        value = config.get(key, default)
+        differs = value is not None and value != config.get("head_dim")
+        if differs and asked.kind_of((_FULL, _SLIDING)) == kind:
+            return {"head_dim": value}
+    return {}
+
+
+def _section(config, asked) -> tuple[str, dict[str, Any] | None]:
+    """Returns the section of these layers and its name; removes bases that are other layers'."""
+    where, section = _only_section(config)
+    if "global_rope_theta" in config:
+        config.setdefault("rope_theta", config.pop("global_rope_theta"))
+    local_bases = {key: config.pop(key) for key in _LOCAL_BASES if key in config}
+    dangling = asked.model in models.DANGLING_KEYS
+    if dangling and any(isinstance(value, Mapping) for value in section.values()):
+        section = {k: v for k, v in section.items() if k not in ("rope_type", "rope_theta")}
+    if section.keys() & {_FULL, _SLIDING} or any(map(_is_mapping, section.values())):
+        _check_sections(config, where, section, local_bases)
+        kind = asked.kind_of(list(section))
+        section = section[kind]
+        if section is not None and "rope_theta" in section:
+            config.pop("rope_theta", None)  # That of the other layers.
+        return f"{where}[{kind!r}]", section
+    if local_bases:
+        if asked.kind_of((_FULL, _SLIDING)) == _FULL:
+            return where, section
+        config.pop("rope_theta", None)
+        partial = {k: v for k, v in section.items() if k == "partial_rotary_factor"}
+        (base,) = local_bases.values()
+        return where, {"rope_type": "default", "rope_theta": base, **partial}
+    if asked.layer is None and asked.kind is not None:
+        known = asked.kinds or models.KINDS.get(asked.model, ())
+        if asked.kind not in known:
+            raise ValueError(f"layer_type={asked.kind!r} must be left out in this config")
+    return where, section
+
+
+def _is_mapping(value):
+    return isinstance(value, Mapping)
+
+
+def _only_section(config):
+    given = {name: config[name] for name in ("rope_parameters", "rope_scaling") if name in config}
+    for name, section in given.items():
+        if not isinstance(section, Mapping):
+            raise ValueError(f"{name}={section!r} must be a dict")
+    if len(given) == 2 and config["rope_parameters"] != config["rope_scaling"]:
+        raise ValueError("rope_parameters contradicts rope_scaling: one of them is not the model's")
+    return next(iter(given.items()), ("config", {}))
+
+
+def _check_sections(config, where, section, local_bases):
+    for kind, value in section.items():
+        if not isinstance(value, Mapping | None):
+            raise ValueError(f"{kind}={value!r} in {where} must be a dict, or null for no RoPE")
+    bases = [value.get("rope_theta") for value in section.values() if value is not None]
+    outside = {"rope_theta": config.get("rope_theta"), **local_bases}
+    for key, base in outside.items():
+        if base is not None and None not in bases and base not in bases:
+            raise ValueError(
+                f"{key}={base!r} contradicts rope_theta in {where}: one of them is not the model's"
+            )
+
+
+def _own_section(config, section, asked):
+    """Returns the section as these layers have it, None if nothing turns in them."""
+    if not _turns(config, asked):
+        return None
+    plain = {k: v for k, v in section.items() if k in ("rope_theta", "partial_rotary_factor")}
+    if "rope_scaling_layers" in config:
+        scaled = config["rope_scaling_layers"]
+        turned = asked.agreed("rope_scaling_layers", lambda number: number in scaled)
+        return section if turned else plain
+    if asked.model in models.PLAIN_SLIDING and section.keys() - plain.keys() - {"rope_type"}:
+        is_full = asked.kind_of((_FULL, _SLIDING)) == _FULL
+        # A section for each kind is read as it stands.
+        return section if is_full or _has_sections(config) else plain
+    if "layer_rope_theta" in config:
+        return _with_own_base(config, section, asked)
+    return section
+
+
+def _has_sections(config):
+    return any(map(_is_mapping, config.get("rope_parameters", {}).values()))
+
+
+def _with_own_base(config, section, asked):
+    bases = config["layer_rope_theta"]
+    if not isinstance(bases, (list, tuple)) or not all(map(is_number, bases)):
+        raise ValueError(
+            f"layer_rope_theta={bases!r} must be a list of numbers, one for each layer"
+        )
+    base = asked.agreed("layer_rope_theta", lambda number: bases[number])
+    if base == 0:
+        return None
+    shared = section.get("rope_theta", config.get("rope_theta"))
+    if asked.model not in models.BASE_BY_LAYER and shared not in (None, base):
+        raise ValueError(
+            f"layer_rope_theta={base!r} contradicts rope_theta={shared!r}: the code of "
+            f"{asked.model!r} only asks whether the former is 0"
+        )
+    config.pop("rope_theta", None)
+    return section | {"rope_theta": base}
+
+
+def _turns(config, asked) -> bool:
+    """Returns whether these layers turn their queries and keys."""
+    if "no_rope_layers" in config or asked.model in models.NO_ROPE_LAYERS:
+        if asked.model == "llama4_text" and not asked.numbers and asked.kind is not None:
+            return asked.kind_of(("chunked_attention", _FULL)) == "chunked_attention"
+        return asked.agreed("no_rope_layers", _no_rope_rule(config))
+    if asked.model not in models.NOPE_ON_FULL or _has_no_window(config):
+        return True
+    if asked.model == "cohere2_moe" and config.get("prefix_dense_sliding_window_pattern") == 1:
+        kinds = config.get("mlp_layer_types") or []
+        if "dense" in kinds:  # Dense layers turn, whatever their window.
+            return asked.agreed(
+                "rotation", lambda n: kinds[n] == "dense" or asked.kinds[n] == _SLIDING
+            )
+    return asked.kind_of((_FULL, _SLIDING)) == _SLIDING
+
+
+def _has_no_window(config):
+    """Returns whether the model has only full layers, all of which then turn."""
+    by_window = config.get("model_type") in models.NOPE_BESIDE_WINDOWS
+    return by_window and "sliding_window" in config and config["sliding_window"] is None
+
+
+def _no_rope_rule(config):
+    """Returns the function that tells whether the layer of a number turns."""
+    listed = config.get("no_rope_layers")
+    if listed:
+        if not isinstance(listed, (list, tuple)) or not set(listed) <= {0, 1}:
+            raise ValueError(f"no_rope_layers={listed!r} must be a list of 0 and 1")
+        return lambda number: bool(listed[number])
+    interval = config.get("no_rope_layer_interval", 4)
+    if type(interval) is not int or interval < 1:
+        raise ValueError(f"no_rope_layer_interval={interval!r} must be a positive whole number")
+    return lambda number: (number + 1) % interval != 0

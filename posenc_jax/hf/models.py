@@ -1,0 +1,228 @@
+"""What the code of each published model does with the positions in its config.
+
+The names are values of ``model_type``. ``parity/test_model_types.py`` runs every model listed here
+that transformers has, and compares how its queries and keys turn with what ``from_hf`` returns.
+"""
+
+from typing import Any
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Pair i is the channels i and i + rotary_dim / 2.
+HALF = _words("""
+    afmoe apertus apertus1p5_text arcee aria_text bamba beam bitnet chameleon cohere_compass_text
+    cosmos3_edge_text csm cwm dbrx deepseek_ocr2_text diffllama diffusion_gemma_text doge dory
+    dots1 embedding_gemma2_text emu3_text_model esm esmc eurobert evolla exaone exaone4 exaone_moe
+    falcon falcon_h1 flex_olmo flint gemma gemma2 gemma3_text gemma3n_text gemma4_text
+    gemma4_unified_text glm4_moe glm4v_moe_text glm_image_text gpt_neox gpt_neox_japanese gpt_oss
+    granite granite4_vision_text granite_docling_text granite_swa granitemoe granitemoe_swa
+    granitemoehybrid granitemoeshared gte higgs_audio_v2 hrm_text hunyuan_v1_dense hunyuan_v1_moe
+    hunyuan_vl_text hy_v3 hy_v4 hyperclovax internlm2 internlm3 iquestcoder jais2 jetmoe
+    jina_embeddings_v3 kolibri1 laguna lara_mini lfm2 lfm2_moe lfm3 llama mellum mimo_v2_flash
+    minicpm3 minimax minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mixtral
+    mllama_text_model modernbert modernbert-decoder molmo2_text moshi muse_glimmer_text
+    muse_spark_text nanochat nemotron neomme nomic_bert olmo olmo2 olmo3 olmo_hybrid olmoe
+    paddleocr_vl_text persimmon phi phi3 phi4_multimodal phimoe qwen2 qwen2_5_omni_text
+    qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe
+    qwen3_next qwen3_omni_moe_text qwen3_vl_moe_text qwen3_vl_text qwen4_exp_text recurrent_gemma
+    sarvam_moe seed_oss smollm3 solar_open stablelm starcoder2 step3p5 t5gemma2_text ultrabert
+    unlimited_ocr_text vaultgemma zamba2 zaya
+""")
+
+# Pair i is the channels 2 i and 2 i + 1.
+INTERLEAVED = _words("""
+    axk1 axk2 bailing_hybrid blt_global_transformer blt_local_decoder blt_local_encoder
+    blt_patcher codegen cohere cohere2 cohere2_moe deepseek_v2 deepseek_v3 deepseek_v32
+    dots3_note_text ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text glm glm4 glm4_moe_lite glm4v_text
+    glm_moe_dsa glm_ocr_text gptj helium hy_v4_vl_text kimi_k2 llama4_text longcat_flash mistral4
+    moonshine moonshine_streaming openai_privacy_filter roformer sarvam_mla youtu
+""")
+
+LAYOUTS = dict.fromkeys(HALF, "half") | dict.fromkeys(INTERLEAVED, "interleaved")
+
+# Attention without positions, whatever else the config says.
+NO_POSITIONS = _words("glm5_next_text jamba kimi_linear nemotron_h zamba")
+
+# Biases by distance, and nothing else.
+T5 = _words("t5 mt5 umt5 switch_transformers pop2piano pix2struct_text_model")
+ALIBI = _words("bloom mpt")
+
+# Models of several parts, and the part that reads text: some config.json files are flat, and some
+# have a part without model_type.
+TEXT_PARTS = {
+    "glm46v": "glm4v_text",
+    "kimi_k25": "kimi_k2",
+    "mllama": "mllama_text_model",
+    "qwen2_5_omni_thinker": "qwen2_5_omni_text",
+    "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",
+} | {name.removesuffix("_text"): name for name in HALF | INTERLEAVED if name.endswith("_text")}
+
+# A head has a part that turns, of qk_rope_head_dim channels, and one that does not.
+LATENT = _words("""
+    axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots3_note_text glm4_moe_lite
+    glm_moe_dsa hy_v4 hy_v4_vl_text kimi_k2 longcat_flash minicpm3 mistral4 sarvam_mla youtu
+""")
+
+# Every pair turns the other way.
+BACKWARDS = _words("nanochat")
+
+# The axes of positions take turns, whether mrope_interleaved is set or not.
+AXES_INTERLEAVED = _words("""
+    cohere_compass_text cosmos3_edge_text hy_v4_vl_text qwen3_5_moe_text qwen3_5_text
+    qwen3_omni_moe_text qwen3_vl_moe_text qwen3_vl_text qwen4_exp_text
+""")
+# Sections of row, column and time, laid out as in VideoRoPE.
+TIME_LAST = _words("ernie4_5_vl_moe_text")
+# Two axes of positions, row and column, take turns.
+ROW_AND_COLUMN = _words("neomme")
+# Two channels that are a pair turn by different axes, which is no rotation.
+SECTIONS_NOT_OFFERED = _words("hunyuan_vl_text")
+
+# The sections of models whose config leaves them out.
+SECTIONS = {
+    "cohere_compass_text": (24, 20, 20),
+    "cosmos3_edge_text": (24, 20, 20),
+    "ernie4_5_vl_moe_text": (22, 22, 20),
+    "glm4v_moe_text": (8, 12, 12),
+    "glm4v_text": (8, 12, 12),
+    "glm_image_text": (8, 12, 12),
+    "glm_ocr_text": (8, 12, 12),
+    "paddleocr_vl_text": (16, 24, 24),
+    "qwen2_5_omni_text": (16, 24, 24),
+    "qwen2_5_vl_text": (16, 24, 24),
+    "qwen2_vl_text": (16, 24, 24),
+    "qwen3_5_moe_text": (11, 11, 10),
+    "qwen3_5_text": (11, 11, 10),
+    "qwen3_omni_moe_text": (24, 20, 20),
+    "qwen3_vl_moe_text": (24, 20, 20),
+    "qwen3_vl_text": (24, 20, 20),
+    "qwen4_exp_text": (11, 11, 10),
+}
+
+_FULL_AND_SLIDING = ("full_attention", "sliding_attention")
+
+# Only the layers with a window turn. In some of these all layers turn if there is no window.
+NOPE_BESIDE_WINDOWS = _words("exaone4 exaone_moe kolibri1")
+NOPE_ON_FULL = NOPE_BESIDE_WINDOWS | _words("afmoe cohere2 cohere2_moe flint lara_mini")
+# no_rope_layers lists the layers that turn, by default all but each fourth.
+NO_ROPE_LAYERS = _words("llama4_text smollm3")
+# A flat section is that of the full layers; the others have RoPE of the same base.
+PLAIN_SLIDING = _words("olmo3")
+# layer_rope_theta is the base of a layer; in other models it only says which layers turn.
+BASE_BY_LAYER = _words("granite_swa granitemoe_swa")
+# The kinds of layers that differ where no section says so.
+KINDS = dict.fromkeys(NOPE_ON_FULL | PLAIN_SLIDING, _FULL_AND_SLIDING)
+KINDS |= {"llama4_text": ("chunked_attention", "full_attention")}
+# Published sections for each kind of layer have rope_theta or rope_type beside them, not read.
+DANGLING_KEYS = _words("cohere_compass_text zaya")
+
+# The default of position_embedding_type, where it is not "rope".
+POSITION_TYPE = {"esm": "absolute", "granitemoehybrid": "nope"}
+# rope_type "dynamic" with a fixed alpha.
+NTK_ALPHA = _words("hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl_text")
+# rotary_dim is in the config, but only partial_rotary_factor is read.
+IGNORE_ROTARY_DIM = _words("minimax minimax_m3_vl_text")
+
+# What a config may leave out, and what the model then has.
+BASE_10000 = _words("codegen esm falcon gpt_neox gptj llama mistral phi roformer")
+_GEMMA3 = {"rope_theta": 1e6, "rope_local_base_freq": 1e4}
+BASES: dict[str, dict[str, Any]] = {"gemma3_text": _GEMMA3, "gemma3n_text": _GEMMA3}
+FRACTIONS = {
+    "bamba": 0.5,
+    "glm": 0.5,
+    "glm4": 0.5,
+    "glm4_moe": 0.5,
+    "glm4v_moe_text": 0.5,
+    "gpt_neox": 0.25,
+    "moonshine": 0.9,
+    "nemotron": 0.5,
+    "persimmon": 0.5,
+    "phi": 0.5,
+    "qwen3_5_moe_text": 0.25,
+    "qwen3_5_text": 0.25,
+    "qwen3_next": 0.25,
+    "recurrent_gemma": 0.5,
+    "stablelm": 0.25,
+}
+# The width of a head where it is not hidden_size / num_attention_heads.
+HEAD_DIM = {
+    name: head_dim
+    for head_dim, names in {
+        64: """
+            gpt_oss muse_spark_text neomme openai_privacy_filter sarvam_moe
+        """,
+        128: """
+            afmoe beam cohere2_moe cosmos3_edge_text cwm glm glm4 helium higgs_audio_v2 hrm_text
+            internlm3 iquestcoder kolibri1 laguna lfm3 llama4_text mellum minimax_m3_vl_text
+            ministral3 molmo2_text muse_glimmer_text qwen3 qwen3_vl_text seed_oss zaya
+        """,
+        192: """
+            mimo_v2_flash
+        """,
+        256: """
+            diffusion_gemma_text dory embedding_gemma2_text gemma gemma2 gemma3_text
+            gemma3n_text gemma4_text gemma4_unified_text qwen3_5_text t5gemma2_text vaultgemma
+        """,
+    }.items()
+    for name in names.split()
+}
+GLOBAL_HEAD_DIM = dict.fromkeys(
+    _words("diffusion_gemma_text embedding_gemma2_text gemma4_text gemma4_unified_text"), 512
+)
+
+_TWO_AXES = "its pairs turn by the rows and columns of an image, in an order of its own"
+_RELATIVE = "it has a learned bias of relative positions, which is not offered"
+# Models that are known, and not offered.
+REFUSED = dict.fromkeys(
+    _words("""
+    cohere_compass_vision dinov3_vit dots3_note_vision_encoder edgetam_video efficientloftr
+    eomt_dinov3 ernie4_5_vl_moe_vision exaone4_5_vision gemma4_vision glm4v_moe_vision
+    glm4v_vision glm5_next_vision glm_ocr_vision inkling2_vision kimi_k25_vision lfm3_vl_vision
+    lightglue llama4_vision_model minimax_m3_vl_vision mlcd mlcd_vision_model muse_glimmer_vision
+    muse_spark_vision paddleocr_vl_vision pixtral qwen2_5_omni_vision_encoder qwen2_5_vl_vision
+    qwen2_vl_vision qwen3_5_moe_vision qwen3_5_vision qwen3_omni_moe_vision_encoder
+    qwen3_vl_moe_vision qwen3_vl_vision qwen4_exp_vision sam2_video sam3_tracker_video
+    sam3_vit_model sapiens2 step3p5_vision video_llama_3_vision vjepa2
+    """),
+    _TWO_AXES,
+)
+REFUSED |= dict.fromkeys(_words("inkling_text inkling2_text inkling2_loop_text"), _RELATIVE)
+REFUSED |= {
+    "chatglm": "its releases differ in their own code, in which channels turn and what rope_ratio "
+    "does",
+    "deepseek_v4": "the last channels of a head turn, values turn with the keys, and outputs turn "
+    "back",
+    "ernie4_5_moe_vl": "its own code has axes that its config does not describe",
+    "longt5": "its encoder has a bias for blocks of tokens beside T5's",
+    "mistral_large4_text": "its frequencies and the scale of its queries are parameters of the "
+    "checkpoint",
+    "mpnet": "it has learned absolute positions beside T5's bias",
+    "pix2struct_vision_model": "it has learned rows and columns",
+    "qwen2_5_omni_dit": "only its first head turns",
+    "udop": "it has a bias by row and column beside T5's",
+}
+
+
+def check_known(config: dict[str, Any], layout: str | None) -> None:
+    """Refuses a model that is not offered, and an unknown one for which no layout is given."""
+    model = config.get("model_type")
+    if model in REFUSED:
+        raise ValueError(f"model_type={model!r} is not offered: {REFUSED[model]}")
+    if not model or model in LAYOUTS or model in NO_POSITIONS | T5 | ALIBI or layout is not None:
+        return
+    parts = [
+        name for name, part in config.items() if isinstance(part, dict) and part.get("model_type")
+    ]
+    if parts:
+        raise ValueError(
+            f"model_type={model!r} has several parts: pass the one that is meant, one of "
+            + ", ".join(f"config[{name!r}]" for name in parts)
+        )
+    raise ValueError(
+        f"model_type={model!r} is not known. Read in the model's code which two channels of a head "
+        "turn together, and what of the config it reads; then pass layout='half' or "
+        "layout='interleaved', or build the encoding with posenc_jax.make(...)"
+    )

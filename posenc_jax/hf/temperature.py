@@ -1,0 +1,63 @@
+"""Queries that grow with their position, where a config says so.
+
+Llama 4 multiplies the queries of its layers without rotation, and Ministral 3 those of every layer
+(``llama_4_scaling_beta``). Both grow in steps; the second counts positions from 0.
+"""
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature
+from posenc_jax.hf.layers import Layer
+from posenc_jax.hf.values import agreed, number, whole
+from posenc_jax.registry import make
+
+
+class MinistralTemperature(Llama4Temperature):
+    """Multiplies queries by ``1 + a ln(1 + floor(m / F))`` after rotation, m being the position."""
+
+    def factor(self, count, side):
+        return super().factor(count - 1, side)
+
+
+def of_nope_layers(config: dict) -> Encoding:
+    """Returns the encoding of a layer in which nothing turns."""
+    if config.get("model_type") == "beam":
+        raise ValueError(
+            "the full_attention layers of 'beam' multiply their queries by "
+            "((2049 + position) / 2048) ** 0.1, which is not offered"
+        )
+    if config.get("model_type") != "llama4_text":
+        return make("nope")
+    # The published configs hold a number where the class has a switch.
+    tuning = config.get("attn_temperature_tuning", True)
+    if tuning not in (True, False, 4):
+        raise ValueError(f"attn_temperature_tuning={tuning!r} must be true or false")
+    if not tuning:
+        return make("nope")
+    return make(
+        "llama4_temperature",
+        floor_scale=whole(config, "floor_scale", default=8192),
+        attn_scale=number("config", config, "attn_scale", 0, default=0.1),
+    )
+
+
+def of_all_layers(layer: Layer, encoding: Encoding) -> Encoding:
+    """Returns ``encoding`` with the temperature that its section asks for, or as it is."""
+    section = layer.section or {}
+    if not section.get("llama_4_scaling_beta"):
+        return encoding
+    if "qk_rope_head_dim" in layer.config:
+        raise ValueError(
+            f"llama_4_scaling_beta={section['llama_4_scaling_beta']!r} in {layer.where} multiplies "
+            "whole queries, but the encoding is for their qk_rope_head_dim channels: it is not "
+            "offered for heads of two parts"
+        )
+    key = "original_max_position_embeddings"
+    places = {f"{key} in {layer.where}": section, key: layer.config}
+    lengths = {name: whole(place, key) for name, place in places.items() if key in place}
+    if not lengths:
+        raise ValueError(f"llama_4_scaling_beta in {layer.where} needs {key}")
+    return MinistralTemperature(
+        over=encoding,
+        floor_scale=agreed(lengths),
+        attn_scale=number(layer.where, section, "llama_4_scaling_beta", 0),
+    )
