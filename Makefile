@@ -7,7 +7,7 @@ ARGS ?=
 .PHONY: compare test lint parity benchmark cost gallery clean
 
 # Trains and evaluates every scheme on two CPU cores, then prints the table and the report's path.
-compare: $(VENV)/installed
+compare: $(VENV)/experiments
 	$(BIN)/python launch.py --config=configs/extrapolation.py:small --workdir=$(WORKDIR) $(ARGS)
 
 test: $(VENV)/installed lint
@@ -23,24 +23,31 @@ parity: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -e ".[parity]"
 	$(BIN)/python -m pytest parity $(ARGS)
 
-benchmark: $(VENV)/installed
+benchmark: $(VENV)/experiments
 	$(BIN)/python -m pip install --quiet -e ".[benchmark]"
 	$(BIN)/python -m benchmarks.train $(ARGS)
 
-# What each encoding adds to a training step.
-cost: $(VENV)/installed
+# The cost of each encoding in a training step.
+cost: $(VENV)/experiments
 	$(BIN)/python -m benchmarks.cost $(ARGS)
 
 # One page that shows what each encoding does to attention.
-gallery: $(VENV)/installed
+gallery: $(VENV)/experiments
 	$(BIN)/python -m experiments.gallery $(ARGS)
 
-# The environment, made anew when what it is made of changes.
-$(VENV)/installed: setup.py
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+# Two stages of the environment: what experiments need, and what the tests need. Each is installed
+# anew when setup.py changes.
+$(VENV)/experiments: setup.py | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet -e ".[experiments]"
+	touch $@
+
+$(VENV)/installed: setup.py | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet -e ".[test]"
 	touch $@
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -6,6 +6,8 @@
 Runs the experiment of a config and writes its report. What is already finished in the workdir is
 not done again, so the same command resumes after an interruption. With --task_id=N only point N is
 run, for a queue that starts one job a point.
+
+It needs what ``pip install "posenc_jax[experiments]"`` installs, and says so where that is missing.
 """
 
 import importlib
@@ -23,7 +25,7 @@ from absl import app, flags, logging  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-# "module:class", imported when a config says that it is for it.
+# "module:class" by what a config has as ``experiment``; it is imported when it is asked for.
 EXPERIMENTS = {
     "extrapolation": "experiments.compare:Comparison",
     "images": "experiments.multimodal.images:Images",
@@ -41,7 +43,8 @@ TASK_ID = flags.DEFINE_integer(
 )
 
 
-def main(_) -> int:
+def main(_: list[str]) -> int:
+    """Runs the experiment, prints what failed, and returns the exit status."""
     from experiments.preemption import PreemptedError, listen
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
@@ -65,7 +68,7 @@ def main(_) -> int:
     return 1 if failures else 0
 
 
-def _experiment(name: str):
+def _experiment(name: str) -> type:
     if name not in EXPERIMENTS:
         raise ValueError(f"config.experiment={name!r} must be one of {', '.join(EXPERIMENTS)}")
     module, attribute = EXPERIMENTS[name].split(":")
@@ -78,7 +81,7 @@ def _keep_compiled(workdir: Path) -> None:
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """The flags, or one sentence where absl and ml_collections would print a traceback."""
+    """Parses the flags, and ends with one sentence where absl would print a traceback."""
     try:
         return flags.FLAGS(arguments)
     except Exception as error:

@@ -8,6 +8,18 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "posenc_jax/__init__.py").read_text())[1]
 
+REQUIRED = [
+    "jax>=0.10",
+    "flax>=0.12",
+    "optax",
+    "orbax-checkpoint",
+    "chex",
+    "absl-py",
+    "numpy",
+]
+# The packages that experiments, benchmarks and the gallery need beyond those.
+EXPERIMENTS = ["ml_collections", "rich", "matplotlib", "pillow"]
+
 setup(
     name="posenc_jax",
     version=VERSION,
@@ -18,27 +30,16 @@ setup(
     packages=find_packages(include=["posenc_jax", "posenc_jax.*"]),
     package_data={"posenc_jax": ["py.typed"]},
     python_requires=">=3.11,<3.14",
-    install_requires=[
-        "jax>=0.10",
-        "flax>=0.12",
-        "optax",
-        "orbax-checkpoint",
-        "chex",
-        "absl-py",
-        "ml_collections",
-        "numpy",
-        "rich",
-        "matplotlib",
-    ],
+    install_requires=REQUIRED,
     extras_require={
-        "test": ["pytest", "pytest-xdist", "ruff", "mypy"],
+        "experiments": EXPERIMENTS,
+        "test": [*EXPERIMENTS, "pytest", "pytest-xdist", "scipy", "ruff", "mypy"],
         "data": ["datasets"],
-        "images": ["mlxtend", "pillow"],
-        "icons": ["fonticon-materialdesignicons7", "pillow"],
+        "images": ["mlxtend"],
+        "icons": ["fonticon-materialdesignicons7"],
         "video": ["mlxtend", "scikit-video", "av"],
-        "plots": ["matplotlib"],
         "tensorboard": ["tensorboardX"],
-        "benchmark": ["torch"],
+        "benchmark": [*EXPERIMENTS, "torch"],
         "parity": ["pytest", "torch", "transformers"],
     },
 )

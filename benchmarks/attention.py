@@ -11,6 +11,7 @@ time and memory against length are fitted too.
 
 import argparse
 import functools
+import itertools
 import statistics
 import time
 
@@ -54,6 +55,45 @@ def exponent(lengths, numbers) -> float:
     return float(np.polyfit(np.log(lengths), np.log(numbers), 1)[0])
 
 
+def measure(args, points, length: int, console: Console):
+    """Returns the seconds of each round, and the bytes of temporaries, by scheme and name."""
+    runs, memory = {}, {}
+    with stage(f"compile {length}", len(points), console) as advance:
+        for name, each in points:
+            compiled, arguments = gradient(args, name, each, length)
+            memory[name, each] = compiled.memory_analysis().temp_size_in_bytes
+            runs[name, each] = functools.partial(compiled, *arguments)
+            jax.block_until_ready(runs[name, each]())
+            advance(f"{name} {each}")
+    seconds: dict[tuple[str, str], list[float]] = {point: [] for point in points}
+    with stage(f"rounds {length}", args.rounds, console) as advance:
+        for _ in range(args.rounds):
+            for point, run in runs.items():
+                start = time.perf_counter()
+                jax.block_until_ready(run())
+                seconds[point].append(time.perf_counter() - start)
+            advance("")
+    return seconds, memory
+
+
+def print_table(length: int, seconds, memory) -> None:
+    """Prints a row for each scheme and implementation at one length."""
+
+    def ratio(a, b) -> str:
+        if a == b or b not in seconds:
+            return ""
+        rounds = zip(seconds[a], seconds[b], strict=True)
+        return f"{statistics.median(x / y for x, y in rounds):.2f}"
+
+    for name, each in seconds:
+        point = name, each
+        print(
+            f"| `{name}` | {each} | {length} | {1e3 * statistics.median(seconds[point]):.1f} "
+            f"| {ratio(point, (name, 'dense'))} | {ratio(point, ('nope', each))} "
+            f"| {memory[point] / 2**20:.1f} |"
+        )
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -67,54 +107,23 @@ def main():
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=int, default=11)
     args = parser.parse_args()
-    schemes, implementations = args.schemes.split(","), args.implementations.split(",")
+    points = list(itertools.product(args.schemes.split(","), args.implementations.split(",")))
     lengths = [int(length) for length in args.lengths.split(",")]
     console = Console(stderr=True)
-    seconds: dict[tuple, list[float]] = {}
-    memory = {}
-    for length in lengths:
-        runs = {}
-        points = [(name, each) for name in schemes for each in implementations]
-        with stage(f"compile {length}", len(points), console) as advance:
-            for name, each in points:
-                compiled, arguments = gradient(args, name, each, length)
-                memory[name, each, length] = compiled.memory_analysis().temp_size_in_bytes
-                runs[name, each] = functools.partial(compiled, *arguments)
-                jax.block_until_ready(runs[name, each]())
-                advance(f"{name} {each}")
-        with stage(f"rounds {length}", args.rounds, console) as advance:
-            for _ in range(args.rounds):
-                for point, run in runs.items():
-                    start = time.perf_counter()
-                    jax.block_until_ready(run())
-                    seconds.setdefault((*point, length), []).append(time.perf_counter() - start)
-                advance("")
-
-    def ratio(a, b) -> str:
-        if a == b or b not in seconds:
-            return ""
-        return (
-            f"{statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True)):.2f}"
-        )
-
-    device = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
     print(
         f"batch {args.batch}, {args.heads} heads of {args.head_dim}, {args.dtype}, {args.rounds} "
-        f"rounds, forward and backward ({device})"
+        f"rounds, forward and backward ({jax.devices()[0].device_kind}, jax {jax.__version__})"
     )
     print("| scheme | implementation | length | ms | x dense | x NoPE | temporaries, MiB |")
     print("|---|---|---|---|---|---|---|")
-    for name, each, length in seconds:
-        point = name, each, length
-        print(
-            f"| `{name}` | {each} | {length} | {1e3 * statistics.median(seconds[point]):.1f} "
-            f"| {ratio(point, (name, 'dense', length))} | {ratio(point, ('nope', each, length))} "
-            f"| {memory[point] / 2**20:.1f} |"
-        )
+    found = {}
+    for length in lengths:
+        found[length] = measure(args, points, length, console)
+        print_table(length, *found[length])
     if len(lengths) > 1:
         for name, each in points:
-            times = [statistics.median(seconds[name, each, n]) for n in lengths]
-            sizes = [memory[name, each, n] for n in lengths]
+            times = [statistics.median(found[n][0][name, each]) for n in lengths]
+            sizes = [found[n][1][name, each] for n in lengths]
             print(
                 f"{name} {each}: time ~ length^{exponent(lengths, times):.2f}, "
                 f"temporaries ~ length^{exponent(lengths, sizes):.2f}"

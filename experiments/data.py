@@ -36,16 +36,16 @@ SAMPLE_BLOCKS, SAMPLE_BLOCK = 64, 1 << 14
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == of arrays has no truth value
 class Corpus:
-    """Documents, tokenised.
+    """Tokenised documents, and the split that each belongs to.
 
     Attributes:
-      name: the string it was asked for by.
+      name: the string that names it, as above.
       tokens: all documents end to end, uint8, uint16 or uint32 ``[tokens]``; may be memory-mapped.
       offsets: int64 ``[N + 1]``; document ``n`` is ``tokens[offsets[n] : offsets[n + 1]]``.
       splits: int8 ``[N]``, an index into ``SPLITS`` for each document.
       vocab_size: token ids are ``0 .. vocab_size - 1``.
       bytes_per_token: mean UTF-8 bytes a token stands for; 1.0 where tokens are bytes.
-      digest: SHA-256 in hex of the documents and their splits. Of ``tokens:PATH`` it reads all
+      digest: SHA-256 in hex of the documents and their splits. For ``tokens:PATH`` it reads all
         offsets but only 64 evenly spaced blocks of 16384 tokens, or everything if that is less.
     """
 
@@ -60,7 +60,7 @@ class Corpus:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WindowIndex:
-    """All windows of ``length + 1`` tokens within one document of a split, numbered.
+    """Numbers all windows of ``length + 1`` tokens that lie within one document of a split.
 
     Attributes:
       corpus, split, length: as given to :func:`window_index`.
@@ -78,10 +78,10 @@ class WindowIndex:
 
 
 def load_corpus(name: str) -> Corpus:
-    """The corpus called ``name``, one of the four kinds at the top of this file.
+    """Loads the corpus called ``name``, one of the four kinds at the top of this file.
 
     Raises:
-      ValueError: no such kind, nothing found, a file that cannot be read or is malformed, or
+      ValueError: the kind is unknown, nothing is found, a file cannot be read or is malformed, or
         ``datasets`` is not installed.
     """
     kind, _, rest = name.partition(":")
@@ -98,7 +98,7 @@ def load_corpus(name: str) -> Corpus:
 
 
 def window_index(corpus: Corpus, split: str, length: int) -> WindowIndex:
-    """What :func:`train_batch` draws from; make it once, it costs a pass over the offsets.
+    """Numbers the windows that :func:`train_batch` draws; it costs a pass over the offsets.
 
     Raises:
       ValueError: unknown split, ``length`` below 1, or no document of ``length + 1`` tokens.
@@ -122,7 +122,7 @@ def train_batch(
     process_index: int = 0,
     process_count: int = 1,
 ) -> np.ndarray:
-    """This process' rows of a batch, int32 ``[batch_size / process_count, length + 1]``.
+    """Returns this process' rows of a batch, int32 ``[batch_size / process_count, length + 1]``.
 
     The global batch is drawn uniformly over all windows, with replacement, and depends on ``seed``
     and ``step`` alone; a process takes its rows ``process_index::process_count``. So a run that
@@ -158,7 +158,7 @@ def train_batch(
 
 
 def eval_windows(corpus: Corpus, split: str, *, length: int, count: int) -> np.ndarray:
-    """Windows to evaluate on, int32 ``[n, length]`` with ``n <= count``, the same ones every time.
+    """Returns windows to evaluate on, int32 ``[n, length]``, ``n <= count``, always the same.
 
     Documents of at least ``length`` tokens give one window each, at a pseudo-random place, in a
     pseudo-random order; then, while ``count`` is not reached, each in turn gives another that
@@ -328,7 +328,7 @@ def _check_meta(vocab_size, bytes_per_token):
     _check_integer("vocab_size", vocab_size, 1)
     if vocab_size > 1 << 31:
         raise ValueError(f"vocab_size={vocab_size} must be at most 2^31: batches are int32")
-    if not isinstance(bytes_per_token, numbers.Real) or not 0 < bytes_per_token < math.inf:
+    if not isinstance(bytes_per_token, numbers.Real) or not 0 < float(bytes_per_token) < math.inf:
         raise ValueError(f"bytes_per_token={bytes_per_token!r} must be a finite number above 0")
 
 
@@ -338,7 +338,7 @@ def _check_integer(argument, value, least):
 
 
 def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:
-    """Numbers of the documents of ``split`` with at least ``size`` tokens; never none."""
+    """Returns the numbers of documents of ``split`` with at least ``size`` tokens, never none."""
     if split not in SPLITS:
         raise ValueError(f"split={split!r} must be one of {SPLITS}")
     sizes = np.where(corpus.splits == SPLITS.index(split), np.diff(corpus.offsets), 0)
@@ -366,7 +366,7 @@ def _word(text: bytes) -> int:
 
 
 def _words_by_number(count: int, purpose: str) -> np.ndarray:
-    """One hash for each number below ``count``: a counter-based generator's stream is just that."""
+    """Returns one hash for each number below ``count``, the stream of a counter-based generator."""
     return np.random.Philox(key=_word(purpose.encode())).random_raw(count)
 
 

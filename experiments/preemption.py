@@ -1,4 +1,4 @@
-"""Hearing that the scheduler wants the machine back, in any stage of the program."""
+"""Preemption: the scheduler's wish to have the machine back, heard in any stage of the program."""
 
 import itertools
 import os

@@ -148,7 +148,7 @@ def initial_state(key, init: Callable[[Any], Transformer], recipe: Recipe) -> St
     """Returns the state that training starts from; ``init`` is a task's."""
     model = init(key)
     opt_state = recipe.optimizer().init(model)
-    return State(model=model, opt_state=opt_state, step=jnp.zeros((), jnp.int32))
+    return _state(model, opt_state, jnp.zeros((), jnp.int32))
 
 
 def train_step(
@@ -185,8 +185,13 @@ def train_step(
 
     updates, opt_state = recipe.optimizer().update(gradient, state.opt_state, model)
     new_model = optax.apply_updates(model, updates)
-    new_state = State(model=new_model, opt_state=opt_state, step=state.step + 1)
-    return new_state, {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
+    numbers = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
+    return _state(new_model, opt_state, state.step + 1), numbers
+
+
+def _state(model, opt_state, step) -> State:
+    # mypy does not know the constructor that chex makes.
+    return State(model=model, opt_state=opt_state, step=step)  # type: ignore[call-arg]
 
 
 def train(

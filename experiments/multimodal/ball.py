@@ -42,7 +42,8 @@ class Clips:
         low, high = times.min(axis=1, keepdims=True), times.max(axis=1, keepdims=True)
         asked = rng.uniform(low, high, (count, questions))
         cameras = film(rng, view, count, frames)
-        return cls(waves=waves, times=times, asked=asked, cameras=cameras)
+        # mypy does not know the constructor that chex makes.
+        return cls(waves=waves, times=times, asked=asked, cameras=cameras)  # type: ignore[call-arg]
 
     def places(self, times) -> np.ndarray:
         """Returns where the ball is at ``times`` ``[N, T]``, as ``[N, T, 2]``."""

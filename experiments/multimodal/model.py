@@ -76,7 +76,7 @@ def patches(images, patch: int):
 
 def grid(rows: int, columns: int) -> np.ndarray:
     """Returns the row and the column of each patch of an image: int32 ``[1, T, 2]``."""
-    return np.stack(np.indices((rows, columns), np.int32), axis=-1).reshape(1, -1, 2)
+    return np.moveaxis(np.indices((rows, columns), np.int32), 0, -1).reshape(1, -1, 2)
 
 
 def attention_weights(model: Transformer, inputs, positions) -> jax.Array:
@@ -89,9 +89,9 @@ def attention_weights(model: Transformer, inputs, positions) -> jax.Array:
         weights.append(jax.nn.softmax(logits_BHTS, where=seen))
         return dense(encoding, tile, v_BSKC, rule)
 
-    model = _written_out(model)
-    model.implementation = watched
-    model.hidden(inputs, positions)
+    plain = _written_out(model)
+    plain.implementation = watched
+    plain.hidden(inputs, positions)
     return jnp.stack(weights)
 
 

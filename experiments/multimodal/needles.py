@@ -97,7 +97,7 @@ def _played(clips, rng, count, frames) -> np.ndarray:
 
 
 def _there_and_back(steps, count: int):
-    """Returns, of 0, 1, ..., count - 1, count - 2, ..., 0, 1, ..., the numbers at ``steps``."""
+    """Returns where a walk from 0 to ``count - 1`` and back, again and again, is at ``steps``."""
     return count - 1 - abs(steps % max(2 * count - 2, 1) - (count - 1))
 
 

@@ -288,7 +288,7 @@ def _font(name):
     """Returns the file of the font, and its symbols."""
     if name == "mdi":
         package = importlib.util.find_spec("fonticon_mdi7")
-        if package is None:
+        if package is None or package.origin is None:
             raise ValueError(
                 "task.data='mdi' needs the package fonticon-materialdesignicons7; run: "
                 "pip install posenc_jax[icons]"

@@ -82,9 +82,9 @@ def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
         xs, cells = zip(*sorted(line.items()), strict=True)
         ys, errors = [mean for mean, _, _ in cells], [stderr or 0 for _, stderr, _ in cells]
         axes.plot(xs, ys, **styles[name], marker="o" if len(xs) < 9 else "", markersize=3)
-        band = [[y + sign * e for y, e in zip(ys, errors, strict=True)] for sign in (-1, 1)]
+        below, above = ([y + sign * e for y, e in zip(ys, errors, strict=True)] for sign in (-1, 1))
         colour = styles[name]["color"]
-        axes.fill_between(xs, *band, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(xs, below, above, color=colour, alpha=0.18, linewidth=0)
         for x, next_x, y, next_y in zip(xs, xs[1:], ys, ys[1:], strict=False):
             if y <= high < next_y < math.inf:
                 x *= (next_x / x) ** ((high - y) / (next_y - y))

@@ -1,0 +1,99 @@
+"""The packages that the library and the experiments need, and what is said where one is missing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Import names that differ from the names of their packages.
+PACKAGES = {"absl": "absl-py", "orbax": "orbax-checkpoint", "PIL": "pillow"}
+OWN = {"posenc_jax", "experiments", "configs", "launch"}
+
+HIDE = """
+import runpy, sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {hidden!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+"""
+
+
+def without(hidden, program, *arguments):
+    """Runs a program as if the packages ``hidden`` were not installed."""
+    return subprocess.run(
+        [sys.executable, "-c", HIDE.format(hidden=set(hidden)) + program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("hidden", "program"),
+    [
+        (["ml_collections"], "runpy.run_path('launch.py', run_name='__main__')"),
+        (["rich"], "runpy.run_module('experiments.gallery', run_name='__main__')"),
+        (["matplotlib", "PIL"], "import experiments.train"),
+    ],
+)
+def test_an_experiment_says_which_extra_is_missing(hidden, program):
+    done = without(hidden, program, "--config=configs/images.py:tiny", "--workdir=nowhere")
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    packages = " and ".join(name.replace("PIL", "pillow") for name in hidden)
+    assert sentence.startswith(f"error: experiments need {packages}, which")
+    assert sentence.endswith('run: pip install "posenc_jax[experiments]"')
+    assert not done.stdout
+
+
+def test_the_library_needs_none_of_them():
+    everything = """
+import pkgutil, posenc_jax
+for each in pkgutil.walk_packages(posenc_jax.__path__, "posenc_jax."):
+    __import__(each.name)
+"""
+    # rich comes with flax, which imports it.
+    done = without(["ml_collections", "matplotlib", "PIL"], everything)
+    assert done.returncode == 0, done.stderr
+
+
+def requirements() -> dict[str, list[str]]:
+    """The lists of packages in setup.py, without versions."""
+    lists = {}
+    for statement in ast.parse((ROOT / "setup.py").read_text()).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.List):
+            names = ast.literal_eval(statement.value)
+            lists[statement.targets[0].id] = [name.partition(">")[0] for name in names]
+    return lists
+
+
+def imported(*paths) -> set[str]:
+    """The packages that modules import when they are imported, by their names in a registry."""
+    found = set()
+    files = [file for path in paths for file in ROOT.glob(path)]
+    assert files
+    for file in files:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add(node.module)
+    names = {name.partition(".")[0] for name in found} - OWN - sys.stdlib_module_names
+    return {PACKAGES.get(name, name) for name in names}
+
+
+LIBRARY, PROGRAMS = ["posenc_jax/**/*.py"], ["experiments/**/*.py", "configs/*.py", "launch.py"]
+
+
+def test_what_is_imported_is_required_and_the_other_way_round():
+    lists = requirements()
+    assert imported(*LIBRARY) <= set(lists["REQUIRED"])
+    assert imported(*LIBRARY, *PROGRAMS) == {*lists["REQUIRED"], *lists["EXPERIMENTS"]}
