@@ -149,6 +149,54 @@ def test_rules_of_axes_that_adapt_to_the_length(make):
         assert factor == 1
 
 
+GRADIENTS = {
+    "axial_rope": 2,
+    "mrope": 3,
+    "mhrope": 3,
+    "time_rope": 3,
+    "sinusoidal_2d": 2,
+    "learned_2d": 2,
+    "alibi_2d": 2,
+    "sinusoidal": 1,
+    "rerope": 1,
+    "leaky_rerope": 1,
+    "self_extend": 1,
+    "dual_chunk": 1,
+    "logn": 1,
+    "ssmax": 1,
+    "soft_cap": 1,
+    "prope": 1,
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradient_by_positions(name):
+    """Forward and backward, it is that of a small step; two tokens are in one place."""
+    encoding = common.build(name, **{"out_of_range": "interpolate"} if "learned" in name else {})
+    positions = np.random.default_rng(0).uniform(0.05, 4.5, (1, 8, GRADIENTS[name]))
+    positions[:, 3] = positions[:, 5]
+    positions = np.float32(positions if GRADIENTS[name] > 1 else 3 * positions[..., 0])
+    direction = common.normal(1, *positions.shape)
+    direction[:, 3] = direction[:, 5]
+    weights = common.normal(2, B, 8, common.HEADS, common.HEAD_DIM)
+
+    @jax.jit
+    def total(positions):
+        tokens = posenc_jax.Tokens.of(encoding, positions, length=8)
+        x_BTD = encoding.embed(residual(8), tokens)
+        q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
+        out = posenc_jax.attend(encoding, q, k, v, tokens, implementation="dense")
+        return (out * weights).sum()
+
+    _, slope = jax.jvp(total, (positions,), (direction,))
+    step = 1e-2 * direction
+    difference = total(positions + step) - total(positions - step)
+    np.testing.assert_allclose(slope, difference / 2e-2, rtol=2e-2, atol=2e-2)
+    gradient = jax.grad(total)(positions)
+    assert np.isfinite(gradient).all()
+    np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=1e-4, atol=1e-4)
+
+
 # Decoding
 
 
@@ -158,7 +206,7 @@ def test_piece_by_piece(dtype):
     ids = test_decode.TOKEN_IDS
     positions = placed(dtype)[:, : ids.shape[1]]
     cache = Cache.empty(model, len(ids), test_decode.SIZE, axes=3, dtype=dtype.__name__)
-    expected = test_decode.forward(model, ids, positions)
+    expected = common.forward(model, ids, positions)
     close(test_decode.in_pieces(model, cache, positions), expected, atol=1e-4)
 
 

@@ -238,7 +238,7 @@ def test_cameras_that_do_not_fit(bad, message):
     [
         ({"time_channels": 3}, "time_channels=3 must be even"),
         ({"time_channels": 4}, "leave a multiple of 8 of head_dim=22"),
-        ({"base": 1.0}, "base=1.0 must be a finite number above 1"),
+        ({"base": 1.0}, "base=1.0 must be a number above 1"),
     ],
 )
 def test_settings_that_do_not_fit(bad, message):

@@ -418,12 +418,13 @@ def test_every_keyword_matters(name, keyword):
     if other.training_only:
         assert far(*(in_training(each) for each in (one, two)))
         return
+    projections = common.projections(head_dim=other.beside.get("head_dim", common.HEAD_DIM))
     # Without jit: so many settings, of the same shapes, are quicker run than compiled.
     x_BTD, axes = jnp.asarray(residual()), (other.baseline_axes or other.num_axes, other.num_axes)
 
     def output(encoding, num_axes):
         positions = jnp.asarray(on_axes(num_axes))
-        return common.attention.__wrapped__(encoding, x_BTD, positions)
+        return common.attention.__wrapped__(encoding, x_BTD, positions, weights=projections)
 
     outputs = [output(*each) for each in zip((one, two), axes, strict=True)]
     if not other.trains:

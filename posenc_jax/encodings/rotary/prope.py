@@ -104,9 +104,9 @@ class PRoPE(Encoding):
     def _parts(self, positions):
         """Returns times, rows and columns, each ``[B, T]``, and projections ``[B, T, 4, 4]``."""
         if positions.ndim == 2:
-            world = jnp.eye(4, dtype=jnp.float32)[None, None]
-            shape = (*positions.shape, 4, 4)
-            return positions, positions, positions, jnp.broadcast_to(world, shape)
+            # Added to zeros, so that on a mesh of Explicit axes it lies as the positions do.
+            zeros = jnp.zeros_like(positions, jnp.float32)[..., None, None]
+            return positions, positions, positions, zeros + jnp.eye(4)[None, None]
         num_axes = (3 if self.time_channels else 2) + PROJECTION
         if positions.shape[-1] != num_axes:
             names = "times, rows and columns" if self.time_channels else "rows and columns"
