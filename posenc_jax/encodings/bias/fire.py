@@ -12,6 +12,7 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.by_distance import add_bias
+from posenc_jax.lookup import compares
 
 
 class FIRE(Encoding):
@@ -42,19 +43,40 @@ class FIRE(Encoding):
     def score(self, logits_BHTS, tile):
         threshold = jnp.abs(self.length_multiplier[...] * self.init_length)
         reach_BT = jnp.maximum(tile.q_tokens.positions.astype(jnp.float32), threshold)
-        share_B1TS = self._psi(tile.distance()) / (self._psi(reach_BT) + 1e-6)[:, None, :, None]
-        bias_1H11 = tile.of_heads(self.outer.bias[...])[None, :, None, None]
-        return add_bias(logits_BHTS, self._network(share_B1TS, tile) + bias_1H11)
+        inverse_BT = 1 / (self._psi(reach_BT) + 1e-6)
+        psi_BTS = self._psi(tile.distance()[:, 0])
+        outer_HK = tile.of_heads(self.outer.kernel[...].T)
+        if compares():
+            share_BTS = psi_BTS * inverse_BT[:, :, None]
+            bias_BHTS = self._in_kernel(share_BTS[:, None], outer_HK)
+        else:
+            # As a product its gradient by each row is seven times as fast on a CPU.
+            share_BTS = jnp.einsum("bts,bt->bts", psi_BTS, inverse_BT)
+            bias_HN = self._network(share_BTS.reshape(-1), outer_HK)
+            bias_BHTS = jnp.moveaxis(bias_HN.reshape(-1, *share_BTS.shape), 0, 1)
+        last_1H11 = tile.of_heads(self.outer.bias[...])[None, :, None, None]
+        return add_bias(logits_BHTS, bias_BHTS + last_1H11)
 
     def _psi(self, x):
         return jnp.log(jnp.abs(self.c[...]) * jnp.abs(x) + 1)
 
-    def _network(self, share_B1TS, tile):
+    def _network(self, share_N, outer_HK):
         """Sums the units one after the other, so that ``[T, S, hidden]`` numbers never exist."""
-        outer_KH = tile.of_heads(self.outer.kernel[...].T).T
-        bias_BHTS = jnp.zeros((1, outer_KH.shape[1], 1, 1))
-        units = self.inner.kernel[...][0], self.inner.bias[...], outer_KH
-        for kernel, bias, outer_H in zip(*units, strict=True):
-            active_B1TS = jax.nn.relu(kernel * share_B1TS + bias)
-            bias_BHTS = bias_BHTS + outer_H[None, :, None, None] * active_B1TS
-        return bias_BHTS
+
+        @jax.checkpoint
+        def of_unit(kernel, bias, outer_H):
+            # As a product its gradient by the heads is ten times as fast on a CPU.
+            return jnp.einsum("h,n->hn", outer_H, jax.nn.relu(kernel * share_N + bias))
+
+        units = self.inner.kernel[...][0], self.inner.bias[...], outer_HK.T
+        zeros_HN = jnp.zeros_like(of_unit(*(x[0] for x in units)))
+        bias_HN, _ = jax.lax.scan(lambda x, unit: (x + of_unit(*unit), None), zeros_HN, units)
+        return bias_HN
+
+    def _in_kernel(self, share_B1TS, outer_HK):
+        """Does the same inside a Pallas kernel, which knows neither scans nor flat arrays."""
+        units = zip(self.inner.kernel[...][0], self.inner.bias[...], outer_HK.T, strict=True)
+        return sum(
+            outer_H[None, :, None, None] * jax.nn.relu(kernel * share_B1TS + bias)
+            for kernel, bias, outer_H in units
+        )
