@@ -27,6 +27,7 @@ from experiments.multimodal.story import TimedViT
 from experiments.record import Metrics, open_run
 from experiments.text import Text, mean_loss, text_state, token_losses
 from experiments.train import DECAY, Recipe, train, train_step
+from posenc_jax import Encoding
 
 SPEC = FrozenConfigDict(
     {
@@ -242,6 +243,40 @@ def test_heads_and_optimizer_moments_are_on_the_model_axis(scan):
         assert model.embedding[...].addressable_shards[0].data.shape == (4, 16)
         norm = block.attention_norm.scale[...]
         assert norm.addressable_shards[0].data.shape == norm.shape
+
+
+def test_a_step_is_the_same_with_and_without_jit():
+    spec = FrozenConfigDict(SPEC.to_dict() | {"encoding": {"name": "t5"}})
+    state = text_state(jax.random.key(0), spec, RECIPE)
+    tokens = jax.random.randint(jax.random.key(1), (8, 9), 0, 16)
+    step = functools.partial(train_step, loss=mean_loss, recipe=RECIPE)
+    compiled = jax.jit(step)(state, tokens, jax.random.key(2))
+    with chex.fake_jit():
+        interpreted = jax.jit(step)(state, tokens, jax.random.key(2))
+    chex.assert_trees_all_close(compiled, interpreted, rtol=1e-4, atol=1e-6)
+    chex.assert_tree_all_finite(compiled)
+
+
+class Knowing(Encoding):
+    """Notes whether positions are known to be consecutive while the model is traced."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def score(self, logits_BHTS, tile):
+        self.found.append(tile.q_tokens.consecutive)
+        return logits_BHTS
+
+
+@pytest.mark.parametrize("shape,known", [((8, 1, 1), True), ((2, 1, 4), False)])
+def test_a_step_knows_that_positions_are_those_of_text(shape, known):
+    """Biases by distance take their fast form then. On a ring, tokens are in another order."""
+    found = []
+    model = common.build_model(Knowing(found), implementation="dense")
+    tokens = np.zeros((2, 9), np.int32)
+    with jax.set_mesh(make_mesh(shape)):
+        jax.eval_shape(lambda: mean_loss(model, tokens, jax.random.key(0)))
+    assert found and set(found) == {known}
 
 
 def test_gradient_accumulation_is_the_whole_batch():
