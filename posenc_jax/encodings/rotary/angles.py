@@ -18,9 +18,8 @@ import numpy as np
 
 from posenc_jax.encodings.rotary.double import Double
 
-_BITS = 12
-_PIECES = 4
 _COARSE = 2048
+_GRIDS = 2.0 ** (12 * np.arange(1, 4))
 
 
 def cos_sin(
@@ -48,7 +47,8 @@ def cos_sin(
     for coarse_piece, fine_piece in zip(coarse_turns[2:], fine_turns[2:], strict=True):
         angle = angle + (coarse * coarse_piece + fine * fine_piece)
     if rest is not None:
-        angle = angle + rest * _of_rank(positions.ndim, _nearest(turns))
+        nearest = turns.high if isinstance(turns, Double) else turns
+        angle = angle + rest * _of_rank(positions.ndim, nearest)
 
     # A loop, because XLA fuses nothing across its border: it would compute these sines again in
     # every rotation of every layer, for each batch row and head (9 % of a training step on a CPU).
@@ -73,34 +73,27 @@ def _split(positions):
 def _pieces(turns: np.ndarray | Double) -> list:
     """Returns float32 pieces that add up to the fraction of ``turns``, all but the last of 12 bits.
 
-    What is rounded has no derivative, so all of the derivative is in the last.
+    Rounding has no derivative, so all of the derivative is in the last.
     """
-    pieces = []
-    turns = turns - _rounded_down(turns)
-    for i in range(1, _PIECES):
-        pieces.append(_rounded(turns, 2.0 ** (_BITS * i)))
-        turns = turns - pieces[-1]
-    return [*pieces, _nearest(turns)]
+    if isinstance(turns, np.ndarray):
+        turns, pieces = turns - np.floor(turns), []
+        for grid in _GRIDS:
+            pieces.append(np.round(turns * grid) / grid)
+            turns = turns - pieces[-1]
+        return [*pieces, turns]
+
+    def step(turns, grid):
+        piece = jax.lax.stop_gradient(jnp.round(turns.high * grid) / grid)
+        return turns - piece, piece
+
+    # A loop for the same reason as above: fused, the pieces would be cut again for each token.
+    turns = turns - jax.lax.stop_gradient(jnp.floor(turns.high))
+    rest, pieces = jax.lax.scan(step, turns, jnp.asarray(_GRIDS, jnp.float32))
+    return [*pieces, rest.high + rest.low]
 
 
 def _drop_whole(turns):
     return turns - jnp.round(turns)
-
-
-def _rounded_down(turns):
-    if isinstance(turns, np.ndarray):
-        return np.floor(turns)
-    return jax.lax.stop_gradient(jnp.floor(turns.high))
-
-
-def _rounded(turns, grid):
-    if isinstance(turns, np.ndarray):
-        return np.round(turns * grid) / grid
-    return jax.lax.stop_gradient(jnp.round(turns.high * grid) / grid)
-
-
-def _nearest(turns):
-    return turns if isinstance(turns, np.ndarray) else turns.high + turns.low
 
 
 def _of_rank(rank, piece):
