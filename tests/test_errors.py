@@ -238,8 +238,8 @@ def test_rotations_of_one_position_axis(name):
 def test_another_number_of_kv_heads(name):
     encoding = common.build(name)
     tokens = Tokens.of(encoding, text(T))
-    message = "the encoding was made for num_kv_heads=4, but attention has 2 heads"
-    with raises(ValueError, message, "pass num_kv_heads= to make"):
+    message = "the encoding was made for num_kv_heads=4, but attention has 2 kv heads"
+    with raises(ValueError, message, "pass num_kv_heads=2 to make"):
         posenc_jax.attend(encoding, *inputs(num_kv_heads=2), tokens)
 
 
@@ -254,7 +254,7 @@ def test_distances_need_one_position_axis(name):
 
 
 def test_sandwich_needs_one_position_axis():
-    with raises(ValueError, "a distance needs one position axis", "(1, 6, 2)"):
+    with raises(ValueError, "positions have shape (1, 6, 2)", "one position axis", "[B, T]"):
         Tokens.of(common.build("sandwich"), jnp.zeros((1, T, 2), jnp.int32))
 
 
@@ -280,10 +280,10 @@ def test_mixed_heads_must_all_be_there():
         posenc_jax.attend(HeadShard(encoding, jnp.array([2, 3]), H), *inputs(num_heads=2), tokens)
 
 
-@pytest.mark.parametrize("name", ["shaw", "cope", "deberta"])
+@pytest.mark.parametrize("name", ["shaw", "cope", "deberta", "transformer_xl", "path"])
 def test_another_head_dim(name):
     encoding = common.build(name)
-    tokens = Tokens.of(encoding, text(T))
+    tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
     with raises(ValueError, "the encoding was made for head_dim=8, but queries have 6 channels"):
         posenc_jax.attend(encoding, *inputs(channels=6), tokens)
 
@@ -301,8 +301,8 @@ def test_heads_that_do_not_share_angles():
     encoding = common.build("selective_rope")
     x_BTD = jnp.ones((B, T, common.WIDTH))
     tokens = Tokens.of(encoding, text(T)).read(encoding, x_BTD)
-    message = "made for num_kv_heads=4, but attention has 2 heads"
-    with raises(ValueError, message, "pass num_kv_heads= to make"):
+    message = "made for num_kv_heads=4, but attention has 2 kv heads"
+    with raises(ValueError, message, "pass num_kv_heads=2 to make"):
         posenc_jax.attend(encoding, *inputs(num_kv_heads=2), tokens)
 
 
@@ -365,6 +365,114 @@ def test_a_query_that_sees_nothing_gives_zeros(name, dtype, implementation):
     assert (jnp.abs(output[:, 3:]).max(axis=(0, 2, 3)) > 0.1).all()
     for gradient in jax.grad(lambda *qkv: (attend(*qkv) ** 2).sum(), argnums=(0, 1, 2))(q, k, v):
         assert jnp.isfinite(gradient).all()
+
+
+def test_what_is_given_in_the_wrong_place():
+    encoding, (q, k, v) = common.build("rope"), inputs()
+    tokens = Tokens.of(encoding, text(T))
+    with raises(
+        ValueError, "q_tokens must be Tokens, not ndarray", "Tokens.of(encoding, positions)"
+    ):
+        posenc_jax.attend(encoding, q, k, v, text(T))
+    with raises(ValueError, "k_tokens must be Tokens, not ndarray"):
+        posenc_jax.attend(encoding, q, k, v, tokens, text(T))
+    with raises(ValueError, "q_tokens was not prepared for RoPE: make it by Tokens.of(encoding"):
+        posenc_jax.attend(encoding, q, k, v, Tokens(jnp.asarray(text(T))))
+    with raises(ValueError, "encoding must be an Encoding, as posenc_jax.make gives it, not str"):
+        posenc_jax.attend("rope", q, k, v, tokens)
+
+
+@pytest.mark.parametrize("cut", [np.s_[0, 0], np.s_[0], np.s_[None]])
+def test_arrays_must_have_four_axes(cut):
+    tokens = Tokens.of(common.build("nope"), text(T))
+    each = [x[cut] for x in inputs()]
+    with raises(ValueError, "queries, keys and values must be [B, T, H, C], not q "):
+        posenc_jax.attend(common.build("nope"), *each, tokens)
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v"])
+def test_whole_numbers_are_not_attended(name):
+    encoding = common.build("nope")
+    arrays = dict(zip("qkv", inputs(), strict=True))
+    arrays[name] = arrays[name].astype(jnp.int32)
+    with raises(ValueError, f"{name} must be floating-point numbers, not int32"):
+        posenc_jax.attend(encoding, *arrays.values(), Tokens.of(encoding, text(T)))
+
+
+@pytest.mark.parametrize("window", [2.5, True, 0, -1, "4", np.float32(2)])
+def test_a_window_is_a_number_of_keys(window):
+    encoding = common.build("nope")
+    with raises(
+        ValueError, f"window={window!r} must be a whole number of keys, 1 or more, or None"
+    ):
+        posenc_jax.attend(encoding, *inputs(), Tokens.of(encoding, text(T)), window=window)
+
+
+@pytest.mark.parametrize("name", [n for n in common.SCHEMES if common.outline(n).per_layer])
+def test_the_parameters_of_all_layers_are_no_layers(name):
+    encoding = common.build(name, num_layers=3)
+    kind = type(encoding).__name__
+    with raises(
+        ValueError, f"this {kind} holds the parameters of 3 layers", "encoding.of_layer(i)"
+    ):
+        posenc_jax.attend(encoding, *inputs(), Tokens.of(encoding, text(T)))
+
+
+READS = [n for n in common.SCHEMES if "read" in common.outline(n).hooks()]
+
+
+@pytest.mark.parametrize("name", READS)
+def test_what_depends_on_the_input_must_read_it(name):
+    encoding = common.build(name)
+    kind, tokens = type(encoding).__name__, Tokens.of(encoding, text(T))
+    with raises(ValueError, f"{kind} depends on the layer's input: pass tokens.read(encoding, x)"):
+        posenc_jax.attend(encoding, *inputs(), tokens)
+
+
+FAMILIES = "encodings.rotary.", "encodings.position_maps."
+TURNS = [name for name in common.SCHEMES if any(f in posenc_jax.REGISTRY[name] for f in FAMILIES)]
+
+
+@pytest.mark.parametrize("name", TURNS)
+@pytest.mark.parametrize("channels", [C - 4, C + 4])
+def test_rotary_heads_of_another_width(name, channels):
+    """They are not turned in part: only ``rotary_dim`` makes a part."""
+    encoding = common.build(name)
+    with raises(ValueError, f"{channels} channels", f"head_dim={C}"):
+        posenc_jax.attend(encoding, *inputs(channels=channels), Tokens.of(encoding, text(T)))
+
+
+def test_no_tokens_are_no_attention():
+    encoding = common.build("nope")
+    with raises(ValueError, "positions have shape (1, 0)", "at least one token"):
+        Tokens.of(encoding, text(0))
+    with raises(ValueError, "positions have shape (6,)", "[B, T]", "add a batch axis with [None]"):
+        Tokens.of(encoding, text(T)[0])
+    q, k, v = inputs()
+    tokens = Tokens.of(encoding, text(T))
+    with raises(ValueError, "at least one query and one key, not q (2, 0, 4, 8)"):
+        posenc_jax.attend(encoding, q[:, :0], k, v, tokens, tokens)
+
+
+@pytest.mark.parametrize("argument", ["segment_ids", "index"])
+def test_numbers_of_tokens_must_fit_the_positions(argument):
+    encoding = common.build("nope")
+    for bad in (
+        np.zeros(T, int),
+        np.zeros((1, T + 1), int),
+        np.zeros((1, T)),
+        np.zeros((3, T), int),
+    ):
+        with raises(
+            ValueError, f"{argument} must be whole numbers of shape [2, 6]", str(bad.shape)
+        ):
+            Tokens.of(encoding, text(T).repeat(2, axis=0), **{argument: bad})
+
+
+@pytest.mark.parametrize("length", [0, -3, True])
+def test_a_length_is_a_number_of_tokens(length):
+    with raises(ValueError, f"length={length} must be a positive number of tokens"):
+        Tokens.of(common.build("dynamic_ntk"), text(T), length=length)
 
 
 def test_implementations():

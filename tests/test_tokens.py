@@ -1,0 +1,259 @@
+"""Tokens: which positions are exact, which are refused, and in which order tokens were written."""
+
+import dataclasses
+import functools
+
+import chex
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import schemes
+
+import posenc_jax
+from posenc_jax import Tokens
+from posenc_jax.attention.blockwise import blockwise
+from posenc_jax.positions import since, text
+
+each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
+each_program = pytest.mark.parametrize("name", common.one_of_each_program())
+each_kind = pytest.mark.parametrize("name", common.one_of_each_kind())
+
+B, T = 2, 12
+
+
+def sides(length=T, seed=0):
+    """Returns queries, keys and values of all heads."""
+    shape = B, length, common.HEADS, common.HEAD_DIM
+    return [jnp.asarray(common.normal(seed + i, *shape)) for i in range(3)]
+
+
+def residual(length=T):
+    return 0.5 * common.normal(9, B, length, common.WIDTH)
+
+
+# Types of positions
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "uint32", "int64", "uint64"])
+def test_whole_numbers_of_any_type_are_exact(dtype):
+    positions = np.array([[0, 3, 1, 127, 31, 30]])
+    for numbers in (positions.astype(dtype), jnp.asarray(positions, dtype), positions.tolist()):
+        actual = Tokens.of(posenc_jax.Encoding(), numbers).positions
+        chex.assert_trees_all_equal(actual, jnp.asarray(positions, jnp.int32))
+
+
+@each_kind
+def test_no_scheme_computes_in_a_small_type(name):
+    """Positions fit into 8 bits; their angles and differences do not."""
+    encoding, positions = common.build(name), np.array([[0, 3, 1, 127, 31, 30]])
+    small, usual = (Tokens.of(encoding, positions.astype(t)) for t in (np.uint8, np.int32))
+    chex.assert_trees_all_equal(small, usual)
+
+
+def test_float64_that_float32_can_hold_is_exact():
+    actual = Tokens.of(posenc_jax.Encoding(), np.array([[0.0, 3.25, -1.0]])).positions
+    chex.assert_trees_all_equal(actual, jnp.float32([[0.0, 3.25, -1.0]]))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "float16", "bfloat16", "complex64"])
+@pytest.mark.parametrize("under_jit", [False, True])
+def test_types_that_cannot_count_are_refused(dtype, under_jit):
+    def place(positions):
+        return Tokens.of(posenc_jax.Encoding(), positions).positions
+
+    with pytest.raises(ValueError, match=f"whole numbers or float32, not {dtype}.*int32 or float"):
+        (jax.jit(place) if under_jit else place)(jnp.ones((1, T), dtype))
+
+
+SECONDS = 1_767_225_600  # the first second of 2026
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        (np.array([[0, 2**31]]), r"2147483648 does not fit into int32; subtract an origin"),
+        (np.array([[-(2**31) - 1]]), r"-2147483649 does not fit into int32"),
+        (np.array([[2**31]], np.uint32), "2147483648 does not fit into int32"),
+        (SECONDS + np.array([[0.0, 10.0]]), r"would be moved by .* in float32; subtract an origin"),
+        (np.array([[0.0, np.nan]]), "position nan is not a finite number"),
+        (np.array([[0.0, np.inf]], np.float32), "position inf is not a finite number"),
+        (jnp.array([[0.0, jnp.nan]]), "position nan is not a finite number"),
+    ],
+)
+def test_values_that_would_be_changed_are_refused(positions, message):
+    with pytest.raises(ValueError, match=message):
+        Tokens.of(common.build("rope"), positions)
+
+
+def test_types_whose_values_are_unknown_are_refused():
+    """Under jit and 64-bit types, where nothing can look at the values."""
+    with jax.enable_x64(True):
+        for dtype, message in (("int64", "cast them to int32"), ("float64", "cast .* to float32")):
+            with pytest.raises(ValueError, match=f"{dtype} under jax.jit.*{message}"):
+                jax.eval_shape(
+                    lambda positions: Tokens.of(posenc_jax.Encoding(), positions).positions,
+                    jax.ShapeDtypeStruct((1, T), dtype),
+                )
+
+
+def test_large_times_are_exact_by_their_origin():
+    times = SECONDS + np.array([[0.0, 10.0, 25.5]])
+    encoding = common.build("time_rope")
+    tokens = Tokens.of(encoding, since(times, SECONDS))
+    chex.assert_trees_all_equal(tokens, Tokens.of(encoding, np.float32([[0.0, 10.0, 25.5]])))
+
+
+@each_program
+def test_a_position_that_is_nan_gives_no_number(name):
+    """Values are unknown under jit: the token's own output is NaN, and others' that see it."""
+    encoding = common.build(name)
+    positions = np.arange(T, dtype=np.float32)[None].repeat(B, axis=0)
+    positions[0, 4] = np.nan
+    output = np.asarray(common.attention(encoding, residual(), positions))
+    assert np.isnan(output[0, 4:]).all()
+    if not schemes.ALL[name].depends_on_batch:
+        assert np.isfinite(output[1]).all()
+
+
+@each_program
+def test_a_mark_for_padding_is_no_length(name):
+    """Padding at 2**30 changes no number before it; what adapts to a length gives none at all."""
+    encoding, x_BTD = common.build(name), residual()
+    padded = text(T).repeat(B, axis=0)
+    padded[:, -3:] = 2**30
+    expected = np.asarray(common.attention(encoding, x_BTD[:, :-3], text(T - 3)))
+    output = np.asarray(common.attention(encoding, x_BTD, padded))[:, :-3]
+    if not np.isnan(output).all():
+        np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+    if not schemes.ALL[name].depends_on_batch:
+        segment_ids = (padded == 2**30).astype(np.int32)
+        apart = common.attention(encoding, x_BTD, padded, segment_ids)[:, :-3]
+        np.testing.assert_allclose(apart, expected, rtol=1e-4, atol=1e-5)
+
+
+# Order
+
+
+def test_the_last_query_of_a_cache_sees_every_key():
+    """Without an order it would count as the first, and see the first value alone."""
+    encoding, (q, k, v) = common.build("rope"), sides()
+    tokens = Tokens.of(encoding, text(T))
+    alone = Tokens.of(encoding, text(1, start=T - 1))
+    for rule in ({}, {"window": 3}, {"window": 3, "causal": False}):
+        with pytest.raises(ValueError, match=r"1 queries and 12 keys do not say.*tokens.part"):
+            posenc_jax.attend(encoding, q[:, -1:], k, v, alone, tokens, **rule)
+        expected = posenc_jax.attend(encoding, q, k, v, tokens, **rule)[:, -1:]
+        last = posenc_jax.attend(encoding, q[:, -1:], k, v, tokens.part(T - 1, 1), tokens, **rule)
+        np.testing.assert_allclose(last, expected, rtol=1e-5, atol=1e-6)
+    both_ways = functools.partial(posenc_jax.attend, encoding, causal=False)
+    expected = both_ways(q, k, v, tokens)[:, -1:]
+    np.testing.assert_allclose(both_ways(q[:, -1:], k, v, alone, tokens), expected, rtol=1e-5)
+
+
+def test_a_part_may_begin_where_a_program_says():
+    encoding, (q, k, v) = common.build("t5"), sides()
+
+    @jax.jit
+    def part_of(start):
+        tokens = Tokens.of(encoding, text(T))
+        queries = jax.lax.dynamic_slice_in_dim(q, start, 4, axis=1)
+        return posenc_jax.attend(encoding, queries, k, v, tokens.part(start, 4), tokens)
+
+    whole = posenc_jax.attend(encoding, q, k, v, Tokens.of(encoding, text(T)))
+    for start in (0, 5, T - 4):
+        np.testing.assert_allclose(
+            part_of(start), whole[:, start : start + 4], rtol=2e-5, atol=1e-5
+        )
+
+
+# Consecutive positions
+
+
+def test_text_is_known_to_be_consecutive_while_it_is_traced():
+    def is_known(positions, name="nope"):
+        tokens = Tokens.of(common.build(name), positions)
+        assert tokens.part(2, 3).consecutive == tokens.consecutive
+        return tokens.consecutive
+
+    known = []
+    jax.eval_shape(lambda: known.append(is_known(text(T))))
+    assert known == [True]
+    assert is_known(text(T, start=-5)) and is_known(np.arange(T, dtype=np.uint8)[None])
+    assert not is_known(text(T)[:, ::-1]) and not is_known(text(T)[:, [*range(9), 11, 10, 9]])
+    assert not is_known(text(T).astype(np.float32)) and not is_known(jnp.asarray(text(T)))
+    assert not is_known(text(T).repeat(2, axis=0))
+    assert not is_known(text(T)[..., None])
+    assert not is_known(text(T), "randomized")
+
+
+@each_program
+def test_consecutive_positions_give_the_numbers_of_any_positions(name):
+    """Values and gradients agree, of all tokens and of a part of them, at once and in tiles."""
+    encoding, x_BTD = common.build(name), jnp.asarray(residual(20))
+    q, k, v = sides(20)
+
+    def losses(encoding, q, k, v, is_known):
+        # Traced positions, of which nothing is known but what is said.
+        positions = jnp.asarray(text(20, start=3))
+        whole = Tokens.of(encoding, positions, length=64).read(encoding, x_BTD)
+        whole = dataclasses.replace(whole, consecutive=is_known)
+        part = whole.part(11, 7)
+        small = functools.partial(blockwise, block=8)
+        outputs = [
+            posenc_jax.attend(encoding, q, k, v, whole),
+            posenc_jax.attend(encoding, q[:, :7], k, v, part, whole),
+            posenc_jax.attend(encoding, q, k, v, whole, implementation=small),
+        ]
+        return sum((out**2).sum() for out in outputs), outputs
+
+    gradients = jax.grad(losses, argnums=(0, 1, 2, 3), has_aux=True)
+    arguments = encoding, q, k, v
+    known, unknown = (functools.partial(gradients, is_known=each) for each in (True, False))
+    programs = [str(jax.make_jaxpr(each)(*arguments)) for each in (known, unknown)]
+    if programs[0] == programs[1]:
+        return
+    actual, expected = jax.jit(known)(*arguments), jax.jit(unknown)(*arguments)
+    scale = max(1.0, *(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected)))
+    chex.assert_trees_all_close(actual, expected, rtol=0, atol=2e-5 * scale)
+
+
+# Values
+
+
+@each_scheme
+def test_values_are_turned_only_by_those_that_say_so(name):
+    """A scheme that overrides ``rotate`` alone leaves values and outputs as they are."""
+    encoding = common.build(name)
+    tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.asarray(residual()))
+    side = posenc_jax.Side(None, common.HEADS, common.HEADS, is_query=False)
+    v = sides()[2]
+    for hook in ("turn_values", "turn_back"):
+        if hook not in encoding.hooks():
+            assert getattr(encoding, hook)(v, tokens, side) is v
+
+
+class Turned(posenc_jax.Encoding):
+    """Multiplies each value by a number of its position, and each output by one of the query's."""
+
+    def turn_values(self, v_BSKC, tokens, side):
+        assert not side.is_query
+        return v_BSKC * (1 + tokens.positions[..., None, None])
+
+    def turn_back(self, out_BTHC, tokens, side):
+        assert side.is_query
+        return out_BTHC / (1 + tokens.positions[..., None, None])
+
+
+@pytest.mark.parametrize("implementation", [n for n in posenc_jax.attention.IMPLEMENTATIONS])
+def test_every_implementation_turns_values_and_turns_outputs_back(implementation):
+    length, (q, k, v) = 16, sides(16)
+    factors = 1 + np.arange(length, dtype=np.float32)[None, :, None, None]
+    plain = Tokens.of(posenc_jax.Encoding(), text(length))
+    expected = posenc_jax.attend(posenc_jax.Encoding(), q, k, v * factors, plain) / factors
+    attend = jax.jit(functools.partial(posenc_jax.attend, implementation=implementation))
+    mesh = jax.make_mesh((4,), ("context",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.set_mesh(mesh):
+        actual = attend(Turned(), q, k, v, Tokens.of(Turned(), text(length)))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
