@@ -29,6 +29,7 @@ from posenc_jax.encodings.gated.sequence import (
     short_convolution,
     uniform,
 )
+from posenc_jax.lookup import check_head_dim
 
 BLOCK = 64  # keys of one triangular system
 
@@ -113,6 +114,7 @@ class PaTH(Encoding):
 
         # Tokens may lie in any order; the system is triangular in the one they were written in.
         prepared = tile.k_tokens.prepared
+        check_head_dim(q, prepared["w"])
         k_index = for_each_row(tile.k_tokens.order(), prepared["beta"])
         order_BS = jnp.argsort(k_index, axis=1)
         group = self.num_heads // self.num_kv_heads
