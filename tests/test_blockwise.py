@@ -189,6 +189,82 @@ def test_on_a_mesh(name, kind):
     close(actual, expected)
 
 
+def test_explicit_mesh_with_shared_kv_heads_and_many_tokens():
+    """At 1024 tokens ``attend`` chooses tiles by itself; values and gradients."""
+    length, encoding = 1024, common.build("rope", num_kv_heads=2)
+    arguments = (
+        encoding,
+        *(
+            jnp.asarray(common.normal(seed, B, length, heads, common.HEAD_DIM))
+            for seed, heads in enumerate((4, 2, 2))
+        ),
+    )
+
+    @jax.jit
+    def gradients(encoding, q, k, v):
+        def loss(q, k, v):
+            out = posenc_jax.attend(encoding, q, k, v, Tokens.of(encoding, text(length)))
+            return (out**2).sum(), out
+
+        return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+
+    expected = gradients(*arguments)
+    for spec in (("data",), ("data", None, "model")):
+        mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+        with jax.set_mesh(mesh):
+            placed = [
+                jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec))) for x in arguments[1:]
+            ]
+            actual = gradients(encoding, *placed)
+        close_gradients(actual, expected)
+
+
+@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
+def test_a_scan_over_layers_of_different_windows(implementation):
+    """The window is traced, as it is for Gemma's layers under one scan."""
+    encoding, (q, k, v) = common.build("alibi"), sides(4)
+    windows = np.array([3, T, 9], np.int32)
+    attend = tiled(implementation)
+
+    def layer(encoding, x, window):
+        tokens = Tokens.of(encoding, text(T))
+        return x + attend(encoding, x, k, v, tokens, window=window)
+
+    def scanned(encoding, q):
+        q, _ = jax.lax.scan(lambda x, window: (layer(encoding, x, window), None), q, windows)
+        return (q**2).sum()
+
+    def one_by_one(encoding, q):
+        for window in windows.tolist():
+            q = layer(encoding, q, window)
+        return (q**2).sum()
+
+    actual, expected = (
+        jax.jit(jax.value_and_grad(each, argnums=1))(encoding, q) for each in (scanned, one_by_one)
+    )
+    close_gradients(actual, expected)
+
+
+def lowered_for(platform, length):
+    """Returns the program of a gradient of attention that this host makes for ``platform``."""
+    encoding = common.build("t5")
+    tokens = functools.partial(Tokens.of, encoding, text(length))
+
+    def loss(q, k, v):
+        return posenc_jax.attend(encoding, q, k, v, tokens()).sum()
+
+    q = jax.ShapeDtypeStruct((1, length, common.HEADS, 64), jnp.float32)
+    program = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    return jax.export.export(program, platforms=[platform])(q, q, q).mlir_module()
+
+
+@pytest.mark.parametrize("length", [64, 1024])
+def test_the_forms_of_a_cpu_are_not_in_a_program_for_a_tpu(length):
+    """A CPU host exports the program that a TPU host would."""
+    assert "optimization_barrier" in lowered_for("cpu", length)
+    assert "optimization_barrier" not in lowered_for("tpu", length)
+
+
 def test_under_vmap():
     encoding = common.build("t5", num_kv_heads=2)
     ensemble = [sides(), [2 * x for x in sides()]]
