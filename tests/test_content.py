@@ -1,7 +1,5 @@
 """What only one scheme promises, among those in which content and distance meet."""
 
-import dataclasses
-
 import common
 import jax
 import jax.numpy as jnp
@@ -9,9 +7,9 @@ import numpy as np
 import pytest
 
 import posenc_jax
-from posenc_jax.encodings import path
-from posenc_jax.gather import pick, tally
-from posenc_jax.rotary.positions import text
+from posenc_jax.encodings.gated import path
+from posenc_jax.lookup import pick, tally
+from posenc_jax.positions import text
 
 T, H, C = 12, common.HEADS, common.HEAD_DIM
 
@@ -50,8 +48,7 @@ def test_cope_under_a_window_counts_what_the_window_shows():
     tokens = posenc_jax.Tokens.of(encoding, text(T))
     windowed = posenc_jax.attend(encoding, q, k, v, tokens, window=5)
     last = slice(T - 5, T)
-    index = tokens.order()[:, last]
-    near = dataclasses.replace(posenc_jax.Tokens.of(encoding, text(5)), index=index)
+    near = tokens.part(T - 5, 5)
     alone = posenc_jax.attend(encoding, q[:, last], k[:, last], v[:, last], near)
     np.testing.assert_allclose(windowed[:, -1], alone[:, -1], rtol=1e-5, atol=1e-5)
 
@@ -65,8 +62,7 @@ def test_path_in_blocks(monkeypatch, is_written):
     segment_ids = np.array([[0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0, 0]])
 
     def loss(encoding, q, k, v):
-        tokens = posenc_jax.Tokens.of(encoding, text(T), segment_ids)
-        tokens = dataclasses.replace(tokens, index=order[None].astype(np.int32))
+        tokens = posenc_jax.Tokens.of(encoding, text(T), segment_ids, index=order[None])
         tokens = tokens.read(encoding, x_BTD)
         out = posenc_jax.attend(encoding, q, k, v, tokens)
         return (out**2).sum(), out
@@ -85,7 +81,7 @@ def test_path_in_blocks(monkeypatch, is_written):
 
 @pytest.mark.parametrize("num_buckets", [None, 8])
 def test_deberta_rows_of_its_two_terms(num_buckets):
-    """Read the other way, one distance's row is the opposite distance's, but for the last."""
+    """A distance and its opposite have rows that mirror each other, but for the last."""
     encoding = common.build("deberta", max_distance=20, num_buckets=num_buckets)
     distance = jnp.arange(-19.0, 20.0)
     rows = np.asarray(encoding.row(distance))
@@ -97,7 +93,7 @@ def test_deberta_rows_of_its_two_terms(num_buckets):
 
 
 def test_schemes_start_as_published():
-    """CoPE at zero, which is NoPE; Shaw within Xavier's bound; DAPE within PyTorch's."""
+    """CoPE starts at zero, which is NoPE; Shaw within Xavier's bound; DAPE within PyTorch's."""
     cope = common.build("cope", trained=False)
     tokens = posenc_jax.Tokens.of(cope, text(T))
     same = posenc_jax.attend(common.build("nope"), *inputs(), tokens)

@@ -11,8 +11,8 @@ from golden_checks import by_token, close
 import posenc_jax
 from posenc_jax import Tokens
 from posenc_jax.attention import logits
-from posenc_jax.encodings.kerple import inverse_exponent, inverse_positive
-from posenc_jax.rotary.positions import text
+from posenc_jax.encodings.bias.kerple import inverse_exponent, inverse_positive
+from posenc_jax.positions import text
 
 
 @pytest.mark.parametrize("num_heads", [1, 2, 4, 8, 12, 16, 20, 32])
@@ -92,7 +92,7 @@ def test_t5_bias_and_probabilities():
 
 @pytest.mark.parametrize("name", ["xt_t5_bias_bidir", "xt_t5_bias_causal_cache"])
 def test_t5_of_x_transformers(name):
-    """Its queries are the last of the keys, and its bias is multiplied by sqrt(d)."""
+    """There queries are the last of the keys, and the bias is multiplied by sqrt(d)."""
     arrays, params = common.golden(name)
     encoding = posenc_jax.make(
         "t5",
@@ -128,7 +128,7 @@ def test_kerple(kind):
 
 
 def test_kerple_parameters_stay_in_range():
-    """However far training takes them; and published ones survive the way there and back."""
+    """Training cannot take them out of it, and published ones survive the way there and back."""
     raw, distance = jnp.array([-50.0, -1.0, 2.0, 50.0]), np.arange(3)
     encoding = posenc_jax.make("kerple_power", num_heads=4, rngs=nnx.Rngs(0))
     encoding.raw_p[...], encoding.raw_a[...] = raw, inverse_positive(jnp.ones(4))
@@ -179,7 +179,7 @@ def test_fire(name):
 
 @pytest.mark.parametrize("far, largest", [(0, 0.4), (0, 0.0), (40, 0.4)])
 def test_gradient_of_fire(far, largest):
-    """Its own, against that of two matrix products; at 40 all shares are past the units' bends."""
+    """Gradients are those of two matrix products; at 40 all shares are past the units' bends."""
     encoding = posenc_jax.make("fire", num_heads=3, hidden=5, init_length=6.0, rngs=nnx.Rngs(0))
     encoding.inner.bias[...] = largest * jnp.linspace(-1, 0.75, 5)
     keys = jax.random.split(jax.random.key(0), 3)

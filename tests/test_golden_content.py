@@ -1,7 +1,5 @@
 """Schemes in which content and distance meet, against other people's code."""
 
-import dataclasses
-
 import common
 import jax
 import jax.numpy as jnp
@@ -11,8 +9,8 @@ from flax import nnx
 from golden_checks import by_token, close
 
 import posenc_jax
-from posenc_jax.encodings.kerple import inverse_positive
-from posenc_jax.rotary.positions import text
+from posenc_jax.encodings.bias.kerple import inverse_positive
+from posenc_jax.positions import text
 
 
 @pytest.mark.parametrize(
@@ -48,19 +46,16 @@ def test_transformer_xl(name, u, v):
 
 
 def attend_with_memory(encoding, q, k, v):
-    """Attention whose last keys are the queries' own tokens, and its scaled logits."""
-    (_, T, _, C), S = q.shape, k.shape[1]
+    """Returns tokens of queries and of keys, whose last are the queries', output and logits."""
+    T, S = q.shape[1], k.shape[1]
     k_tokens = posenc_jax.Tokens.of(encoding, text(S))
-    q_tokens = posenc_jax.Tokens.of(encoding, text(T, start=S - T))
-    q_tokens = dataclasses.replace(q_tokens, index=q_tokens.order() + S - T)
-    wide_q = encoding.rotate(q, q_tokens.prepared, is_query=True)
-    wide_k = encoding.rotate(k, k_tokens.prepared, is_query=False)
-    logits = jnp.einsum("bthc,bshc->hts", wide_q, wide_k) / jnp.sqrt(C)
-    return q_tokens, k_tokens, posenc_jax.attend(encoding, q, k, v, q_tokens, k_tokens), logits
+    q_tokens = k_tokens.part(S - T, T)
+    out = posenc_jax.attend(encoding, q, k, v, q_tokens, k_tokens)
+    return q_tokens, k_tokens, out, posenc_jax.logits(encoding, q, k, q_tokens, k_tokens)[0]
 
 
 def heads(arrays, *names):
-    """Arrays of heads ``[B, H, T, C]``, or of one head ``[B, T, C]``, as attention wants them."""
+    """Yields arrays as attention wants them, which have heads first ``[B, H, T, C]`` or none."""
     for name in names:
         x = arrays[name].astype(np.float32)
         yield by_token(x) if x.ndim == 4 else x[:, :, None]
@@ -85,7 +80,7 @@ def softmax(logits):
 
 
 def shaw(keys, values=None):
-    """Shaw's encoding with these tables."""
+    """Makes Shaw's encoding with these tables."""
     encoding = posenc_jax.make(
         "shaw",
         head_dim=keys.shape[1],
@@ -119,7 +114,7 @@ def test_shaw_keys_and_values(name):
 
 
 def test_shaw_of_bert_counts_the_other_way():
-    """Its table begins with the keys furthest ahead, and reaches further than its tokens."""
+    """BERT's table begins with the keys furthest ahead, and reaches further than its tokens."""
     arrays, params = common.golden("bert_relative_key_h2_T8")
     encoding = shaw(arrays["table"][::-1])
     tokens = posenc_jax.Tokens.of(encoding, text(params["T"]))
@@ -149,7 +144,7 @@ def assert_deberta(arrays, encoding, scale=None):
 
 
 def deberta(arrays, params, key, query, bias, **keywords):
-    """DeBERTa's encoding with the table and the projections of these names."""
+    """Makes DeBERTa's encoding with the table and the projections of these names."""
     H, C = params["heads"], params["head_dim"]
     D = H * C
     encoding = posenc_jax.make(
@@ -208,7 +203,7 @@ def test_deberta_buckets(name):
 
 
 def test_relative_key_query_of_bert_is_deberta_without_projections():
-    """Nor its sqrt(3); and its table has no row for the key one further ahead."""
+    """BERT has no sqrt(3) either, and its table no row for the key furthest ahead."""
     arrays, params = common.golden("bert_relative_key_query_h2_T8")
     H, C, half = params["heads"], params["head_dim"], params["max_position"]
     encoding = posenc_jax.make(
@@ -250,13 +245,10 @@ def test_dape(bias):
 
 
 def score(encoding, logits_BHTS, positions):
-    """What a scheme that does not look at queries and keys makes of these logits."""
+    """Returns what a scheme that does not look at queries and keys makes of these logits."""
     B, H, T, _ = logits_BHTS.shape
-    index, nothing = jnp.arange(T)[None], jnp.zeros((B, T, H, 1))
-    tile = posenc_jax.Tile(
-        *(nothing, nothing, positions, positions, index, index, None, None),
-        *(1.0, jnp.arange(H), H),
-    )
+    tokens, nothing = posenc_jax.Tokens.of(encoding, positions), jnp.zeros((B, T, H, 1))
+    tile = posenc_jax.Tile(nothing, nothing, tokens, tokens, 1.0, None, H)
     return jax.jit(type(encoding).score)(encoding, logits_BHTS, tile)
 
 

@@ -11,8 +11,8 @@ from flax import nnx
 from golden_checks import close
 
 import posenc_jax
-from posenc_jax.rotary.positions import text
-from posenc_jax.sequence import running_sum
+from posenc_jax.encodings.gated.sequence import running_sum
+from posenc_jax.positions import text
 
 
 def float32(arrays):
@@ -20,7 +20,7 @@ def float32(arrays):
 
 
 def fox(kernel_HD, bias_H):
-    """FoX with these gates."""
+    """Makes FoX with these gates."""
     H, D = kernel_HD.shape
     encoding = posenc_jax.make("fox", num_heads=H, model_dim=D, rngs=nnx.Rngs(0))
     encoding.gate.kernel[...], encoding.gate.bias[...] = kernel_HD.T, bias_H
@@ -29,13 +29,11 @@ def fox(kernel_HD, bias_H):
 
 @jax.jit
 def bias_after(encoding, x_BTD):
-    """What ``score`` adds to zero logits: ``[B, H, T, T]``."""
+    """Returns what ``score`` adds to zero logits, ``[B, H, T, T]``."""
     (B, T, _), H = x_BTD.shape, encoding.gate.bias.shape[0]
     tokens = posenc_jax.Tokens.of(encoding, text(T)).read(encoding, x_BTD)
-    index, nothing = tokens.order(), jnp.zeros((B, T, H, 1))
-    sides = (tokens.positions, tokens.positions, index, index, tokens.prepared, tokens.prepared)
-    tile = posenc_jax.Tile(nothing, nothing, *sides, 1.0, jnp.arange(H), H)
-    return encoding.score(jnp.zeros((B, H, T, T)), tile)
+    nothing = jnp.zeros((B, T, H, 1))
+    return posenc_jax.logits(encoding, nothing, nothing, tokens)
 
 
 @jax.jit
@@ -119,5 +117,6 @@ def test_selective_rope():
 
     tokens = posenc_jax.Tokens.of(encoding, text(params["T"])).read(encoding, arrays["x"])
     for name, is_query in (("q", True), ("k", False)):
-        turned = encoding.rotate(arrays[name], tokens.prepared, is_query=is_query)
+        side = posenc_jax.Side(None, H, H, is_query=is_query)
+        turned = encoding.rotate(arrays[name], tokens, side)
         close(turned, arrays[f"{name}_rot"], rtol=1e-5, atol=1e-5)

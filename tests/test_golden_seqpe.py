@@ -9,14 +9,14 @@ from flax import nnx
 from golden_checks import close
 
 import posenc_jax
-from posenc_jax.encodings.seqpe_encoder import digits, is_written, visible
-from posenc_jax.encodings.seqpe_losses import (
+from posenc_jax.encodings.absolute.seqpe_encoder import digits, is_written, visible
+from posenc_jax.encodings.absolute.seqpe_losses import (
     contrastive_loss,
     nearest,
     squared_distances,
     transfer_loss,
 )
-from posenc_jax.rotary.positions import text
+from posenc_jax.positions import text
 
 # The released names of what is in a block; Conv1D matrices are [in, out], as here.
 IN_BLOCK = {
@@ -74,7 +74,7 @@ def load(encoder, weights):
     ],
 )
 def test_encoder(name):
-    """Read off as what is added to token embeddings of zero."""
+    """The vectors are read off as what is added to token embeddings of zero."""
     arrays, params = common.golden(name)
     positions = jnp.asarray(arrays["positions"].astype(np.int32))
     encoding = seqpe(
@@ -89,9 +89,13 @@ def test_encoder(name):
         temperature=params["temperature"],
     )
     load(encoding.encoder, arrays)
-    placed = positions.T[:, None] if params["data_dim"] > 1 else positions[None]
     zeros = jnp.zeros((1, len(positions), params["embed_dim"]))
-    actual = jax.jit(lambda e, p: e.embed(zeros, p))(encoding, placed)[0]
+
+    @jax.jit
+    def embedded(encoding, positions):
+        return encoding.embed(zeros, posenc_jax.Tokens.of(encoding, positions))
+
+    actual = embedded(encoding, positions[None])[0]
     close(actual, arrays["pe"], **tolerance(name))
 
 
@@ -126,7 +130,7 @@ def test_number_of_digits():
 
 
 def attended(hook, projection, arrays, prefix, num_heads, causal):
-    """Probabilities and output of one attention layer, the vectors ``pe`` given."""
+    """Returns output and probabilities of one attention layer, with the vectors ``pe`` given."""
     x, pe = jnp.asarray(arrays["x"]), jnp.asarray(arrays["pe"])
     B, T, D = x.shape
     encoding = seqpe(D, num_heads, hook=hook, pe_qk="none" if projection is None else "single")
@@ -137,7 +141,7 @@ def attended(hook, projection, arrays, prefix, num_heads, causal):
     q, k, v = (
         part.reshape(B, T, num_heads, -1) for part in jnp.split(x @ in_weight + in_bias, 3, -1)
     )
-    tokens = posenc_jax.Tokens(text(T), prepared=encoding.by_head(pe))
+    tokens = posenc_jax.Tokens(jnp.asarray(text(T)), prepared=encoding.by_head(pe))
     out = posenc_jax.attend(encoding, q, k, v, tokens, causal=causal).reshape(B, T, D)
     probabilities = common.probabilities(encoding, q, k, tokens, causal=causal)
     return out @ out_weight + out_bias, probabilities
@@ -157,7 +161,7 @@ def test_text_attention(hook, pe_qk):
 
 @pytest.mark.parametrize("hook", ["attn_scalar", "attn_add", "attn_mul"])
 def test_image_attention(hook):
-    """One layer; the class token's row of ``pe`` is given as any other."""
+    """The class token's row of ``pe`` is given as any other."""
     arrays, params = common.golden("seqpe_attention_vit")
     projection = arrays["w/pe_qk.weight"], arrays["w/pe_qk.bias"]
     arrays = {key: reshaped(key, value) for key, value in arrays.items()}
@@ -168,7 +172,7 @@ def test_image_attention(hook):
 
 
 def reshaped(key, value):
-    """Biases with the axes of what they are added to."""
+    """Returns biases with the axes of what they are added to, and the rest as it is."""
     return value[None, None] if key.endswith(".bias") else value
 
 

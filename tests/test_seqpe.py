@@ -19,15 +19,15 @@ from experiments.data import Corpus, window_index
 from experiments.mesh import make_mesh
 from experiments.text import Text, mean_loss, text_state
 from experiments.train import Recipe, train, train_step
-from posenc_jax.encodings import seqpe_encoder
-from posenc_jax.encodings.seqpe_losses import (
+from posenc_jax.encodings.absolute import seqpe_encoder
+from posenc_jax.encodings.absolute.seqpe_losses import (
     draw_candidates,
     draw_edits,
     draw_places,
     draw_window,
     squared_distances,
 )
-from posenc_jax.rotary.positions import text
+from posenc_jax.positions import text
 
 KEYS = jax.random.split(jax.random.key(0), 40)
 SMALL = dict(encoder_layers=1, num_pivots=8, num_candidates=8, num_offsets=8)
@@ -49,7 +49,7 @@ def test_positions_outside_the_digits_compiled(num_axes):
     encoding = common.build("seqpe", max_position=500, num_axes=num_axes)
     positions = jnp.array([[-1.0, 0.0, 999.0, 1000.0, 2.5]])
     if num_axes == 2:
-        positions = jnp.stack([jnp.full((1, 5), 7.0), positions])
+        positions = jnp.stack([jnp.full((1, 5), 7.0), positions], axis=-1)
     pe_q, _ = jax.jit(lambda e, p: e.prepare(p, 1))(encoding, positions)
     isnan = np.isnan(pe_q[0]).reshape(5, -1)
     assert isnan[[0, 3, 4]].all() and not isnan[[1, 2]].any()
@@ -63,9 +63,9 @@ def test_whole_numbers_of_either_type_are_the_same():
 
 @pytest.mark.parametrize("num_axes", [1, 2])
 def test_long_rows_are_encoded_in_pieces(monkeypatch, num_axes):
-    """Of five positions each, the last of which is not full."""
+    """Pieces have five positions each, and the last is not full."""
     encoder = common.build("seqpe", num_axes=num_axes).encoder
-    shape = (2, 12) if num_axes == 1 else (num_axes, 2, 12)
+    shape = (2, 12) if num_axes == 1 else (2, 12, num_axes)
     positions = np.random.default_rng(0).integers(0, 20_000, shape)
 
     def results():
@@ -83,11 +83,10 @@ def test_long_rows_are_encoded_in_pieces(monkeypatch, num_axes):
 
 def test_number_of_axes_must_fit():
     one, two = (common.build("seqpe", num_axes=n) for n in (1, 2))
-    stacked = jnp.zeros((2, 1, 6), jnp.int32)
-    for encoding, positions in ((one, stacked), (two, jnp.zeros((3, 1, 6)))):
-        with pytest.raises(ValueError, match=r"this encoding has [12] position axes: pass \[[12]"):
-            encoding.prepare(positions, 6)
-    of_text, on_both = two.prepare(text(6), 6), two.prepare(jnp.stack([text(6)] * 2), 6)
+    for encoding, num_axes in ((one, 2), (two, 3)):
+        with pytest.raises(ValueError, match=r"this encoding has [12] position axes: pass"):
+            encoding.prepare(jnp.zeros((1, 6, num_axes), jnp.int32), 6)
+    of_text, on_both = two.prepare(text(6), 6), two.prepare(jnp.stack([text(6)] * 2, axis=-1), 6)
     np.testing.assert_array_equal(of_text[0], on_both[0])
 
 
@@ -95,7 +94,7 @@ def test_heads_must_fit():
     encoding = common.build("seqpe")
     tokens = posenc_jax.Tokens.of(encoding, text(6))
     q = jnp.zeros((1, 6, 2, common.HEAD_DIM))
-    with pytest.raises(ValueError, match="SeqPE was made for 4 query heads, but attention has 2"):
+    with pytest.raises(ValueError, match="made for num_heads=4, but attention has 2"):
         posenc_jax.attend(encoding, q, q, q, tokens)
 
 
@@ -129,11 +128,11 @@ def test_bad_values(bad, message):
     ids=["two", "three"],
 )
 def test_attention_on_several_axes(own):
-    """Far outside the training block too, which ends at 5 or 3 on every axis."""
+    """Some lie far outside the training block, which ends at 5 or 3 on every axis."""
     own = {"max_position": 100} | own
     encoding = common.build("seqpe", **own)
-    positions = np.random.default_rng(0).integers(0, 100, (own["num_axes"], 2, 7))
-    positions[:, :, :3] //= 40
+    positions = np.random.default_rng(0).integers(0, 100, (2, 7, own["num_axes"]))
+    positions[:, :3] //= 40
     x_BTD = 0.5 * common.normal(0, 2, 7, common.WIDTH)
     projections = common.projections()
     expected = reference_attention(
@@ -164,9 +163,9 @@ def test_shifts_move_rows_as_a_whole_and_stay_in_range():
 
 def test_shifts_of_several_axes():
     encoding = common.build("seqpe", max_position=100, num_axes=2, shift_probability=1.0)
-    positions = jnp.arange(2 * 3 * 4).reshape(2, 3, 4)
+    positions = jnp.arange(3 * 4 * 2).reshape(3, 4, 2)
     starts = np.asarray(encoding.place(positions, KEYS[0]) - positions)
-    assert (starts == starts[:, :, :1]).all()
+    assert (starts == starts[:, :1]).all()
     assert len(np.unique(starts)) > 4, "every row and axis moves by itself"
 
 
@@ -218,7 +217,7 @@ def test_hard_candidates_are_not_the_nearest():
 
 
 def neighbours(number: str) -> set[str]:
-    """Every number one edit away, written with a loop over strings."""
+    """Returns every number one edit away, found by a loop over strings."""
     found, ten = set(), [str(d) for d in range(10)]
     for i in range(len(number) + 1):
         found |= {number[:i] + d + number[i:] for d in ten}
@@ -273,7 +272,7 @@ def test_places_of_a_block():
 
 
 def descend(encoding, keys):
-    """Loss and gradient of each step."""
+    """Yields loss and gradient of each step."""
     optimizer = optax.adam(3e-3)
 
     @jax.jit
@@ -290,7 +289,7 @@ def descend(encoding, keys):
 
 @pytest.mark.parametrize("num_axes", [1, 2])
 def test_objectives_have_gradients_and_fall(num_axes):
-    """With fresh positions in every step; on two axes, which take longer, with the same ones."""
+    """Positions are fresh in every step; on two axes, which take longer, they are the same."""
     encoding = common.build("seqpe", num_axes=num_axes, max_position=1000, trained=False, **SMALL)
     keys = jax.random.split(jax.random.key(3), 150) if num_axes == 1 else [KEYS[0]] * 60
     losses, gradients = zip(*descend(encoding, keys), strict=True)
@@ -303,7 +302,7 @@ def test_objectives_have_gradients_and_fall(num_axes):
 
 @pytest.mark.parametrize("num_axes", [1, 2])
 def test_transfer_falls(num_axes):
-    """Fresh positions in every step, of an encoder to which they are less alike than at first."""
+    """Positions are fresh in every step, and less alike to this encoder than at first."""
     one = dict(contrastive_weight=0.0, transfer_weight=1.0)
     encoding = common.build(
         "seqpe", num_axes=num_axes, max_position=100, trained=False, **one, **SMALL

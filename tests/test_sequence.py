@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import posenc_jax
-from posenc_jax.rotary.positions import text
-from posenc_jax.sequence import by_segment, running_sum, short_convolution
+from posenc_jax import Tokens
+from posenc_jax.encodings.gated.sequence import by_segment, running_sum, short_convolution
+from posenc_jax.positions import text
 
 
 def close(actual, expected, rtol=1e-5, atol=1e-5):
@@ -45,14 +46,13 @@ def test_a_token_far_into_a_sequence_forgets_as_much_as_an_early_one():
     length, near = 1 << 17, 8
     x_BTD = 0.5 * common.normal(0, 1, length, common.WIDTH)
     x_BTD[:, -near:] = x_BTD[:, :near]
-    tokens = posenc_jax.Tokens.of(encoding, text(length)).read(encoding, jnp.asarray(x_BTD))
-    q, k, v = (common.normal(seed, 1, near, 1, common.HEAD_DIM) for seed in range(3))
-
-    def attend(part):
-        sums = jax.tree.map(lambda x: x[:, part], tokens.prepared)
-        return posenc_jax.attend(encoding, q, k, v, posenc_jax.Tokens(text(near), None, sums))
-
-    close(attend(slice(length - near, length)), attend(slice(0, near)), rtol=1e-5, atol=1e-6)
+    tokens = Tokens.of(encoding, text(length)).read(encoding, jnp.asarray(x_BTD))
+    q, k, v = (jnp.asarray(common.normal(seed, 1, near, 1, common.HEAD_DIM)) for seed in range(3))
+    early, late = (
+        posenc_jax.attend(encoding, q, k, v, tokens.part(start, near))
+        for start in (0, length - near)
+    )
+    close(late, early, rtol=1e-5, atol=1e-6)
 
 
 def test_short_convolution_is_numpys():
@@ -68,7 +68,7 @@ def test_short_convolution_is_numpys():
 def test_by_segment_puts_everything_back():
     segment_ids = np.array([[5, 2, 5, 2, 2], [1, 1, 1, 0, 0]])
     index = np.array([[4, 0, 3, 2, 1], [0, 1, 2, 3, 4]])
-    tokens = posenc_jax.Tokens(text(5), jnp.asarray(segment_ids), None, jnp.asarray(index))
+    tokens = Tokens.of(posenc_jax.Encoding(), text(5), segment_ids, index=index)
     x = jnp.asarray(index, jnp.float32)[..., None]
     seen = []
 
@@ -83,7 +83,7 @@ def test_by_segment_puts_everything_back():
 
 @pytest.mark.parametrize("name", ["fox", "path", "selective_rope"])
 def test_documents_interleaved_in_any_layout_are_separate_documents(name):
-    """Tokens read in another order than they were written, those of two documents in turns."""
+    """Tokens come in another order than they were written, those of two documents in turns."""
     encoding = common.build(name, **({"forget_gate": True} if name == "path" else {}))
     length, rng = 30, np.random.default_rng(0)
     segment_ids = rng.integers(0, 2, (1, length))
@@ -91,25 +91,21 @@ def test_documents_interleaved_in_any_layout_are_separate_documents(name):
     layout = rng.permutation(length)
 
     @jax.jit
-    def attend(x_BTD, tokens):
+    def attend(x_BTD, segment_ids, index):
+        tokens = Tokens.of(encoding, text(x_BTD.shape[1]), segment_ids, index=index)
         tokens = tokens.read(encoding, x_BTD)
         q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
         return posenc_jax.attend(encoding, q, k, v, tokens)
 
-    positions = text(length)
-    together = posenc_jax.Tokens(
-        positions, jnp.asarray(segment_ids[:, layout]), None, jnp.asarray(layout[None])
-    )
     actual = np.empty((length, common.HEADS, common.HEAD_DIM))
-    actual[layout] = attend(x_BTD[:, layout], together)[0]
+    actual[layout] = attend(x_BTD[:, layout], segment_ids[:, layout], layout[None])[0]
     for document in (0, 1):
-        its = np.flatnonzero(segment_ids[0] == document)
-        alone = attend(x_BTD[:, its], posenc_jax.Tokens(positions[:, : len(its)]))
-        close(actual[its], alone[0])
+        own = np.flatnonzero(segment_ids[0] == document)
+        close(actual[own], attend(x_BTD[:, own], None, None)[0])
 
 
 def test_gradients_of_path_are_those_of_its_product():
-    """By queries, keys, directions and betas, of transitions applied one after another."""
+    """Queries, keys, directions and betas have those of transitions applied one by one."""
     T, H, C = 9, common.HEADS, common.HEAD_DIM
     encoding = common.build("path")
     q, k, v, w = (jnp.asarray(common.normal(seed, 1, T, H, C)) for seed in range(4))
@@ -118,8 +114,8 @@ def test_gradients_of_path_are_those_of_its_product():
     weights = common.normal(5, 1, T, H, C)
 
     def by_attend(q, k, w, beta):
-        prepared = {"w": w, "beta": beta, "segment_ids": None, "gate": None}
-        tokens = posenc_jax.Tokens(text(T), None, prepared)
+        prepared = {"w": w, "beta": beta, "gate": None}
+        tokens = Tokens(jnp.asarray(text(T)), prepared=prepared)
         return (posenc_jax.attend(encoding, q, k, v, tokens) * weights).sum()
 
     def by_product(q, k, w, beta):

@@ -114,5 +114,6 @@ SCHEMES = {
         overrides={"init_length": 8.0},
         # The last bias of its network is one constant a head, which softmax does not see.
         invisible=(("outer", "bias"),),
+        shift_invariant=False,
     ),
 }

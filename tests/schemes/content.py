@@ -132,6 +132,5 @@ SCHEMES = {
         TransformerXL(),
         [{}, {"base": 300.0, "num_heads": 2}],
         {"base": Alternative(100.0)},
-        heads="sharded",
     ),
 }

@@ -127,7 +127,5 @@ SCHEMES = {
             "bias": Alternative(True),
         },
         reads_positions=False,
-        # The map to the angles is shared by the heads, and ``rotate`` knows no head numbers.
-        heads="mixed",
     ),
 }

@@ -122,6 +122,6 @@ SCHEMES = {
             "num_offsets": Alternative(8, training_only=True),
         },
         whole_positions_only=True,
-        heads="mixed",
+        shift_invariant=False,
     ),
 }
