@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
 from posenc_jax.encodings.gated import path
@@ -103,3 +104,26 @@ def test_schemes_start_as_published():
     dape = common.build("dape", trained=False)
     assert 0.9 < np.abs(dape.of_logit[...]).max() * np.sqrt(2 * H) <= 1
     assert 0.9 < np.abs(dape.out[...]).max() * np.sqrt(32) <= 1
+
+
+@pytest.mark.parametrize("spec", [(), ("model",)], ids=["replicated", "sharded"])
+def test_transformer_xl_on_a_mesh_of_explicit_axes(spec):
+    """Queries and keys are sharded over heads; parameters may be too, or be on every device."""
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    encoding, heads = common.build("transformer_xl"), inputs()
+
+    @jax.jit
+    @jax.grad
+    def gradient(arguments):
+        encoding, heads = arguments
+        out = posenc_jax.attend(encoding, *heads, posenc_jax.Tokens.of(encoding, text(T)))
+        return (out**2).sum()
+
+    expected = gradient((encoding, heads))
+    with jax.set_mesh(mesh):
+        placed = [
+            NamedSharding(mesh, PartitionSpec(*each)) for each in (spec, (None, None, "model"))
+        ]
+        actual = gradient(tuple(map(jax.device_put, (encoding, heads), placed)))
+    for one, other in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
