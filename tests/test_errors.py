@@ -92,7 +92,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("dynamic_ntk", {"factor": None}, "factor=None must be a finite number >= 1"),
         ("yarn", {"factor": 0}, "factor=0 must be a finite number >= 1"),
         ("yarn", {"ramp": "linear"}, "ramp='linear' must be 'index' or 'turns'"),
-        ("yarn", {"beta_fast": 1.0}, "beta_fast=1.0 must be larger than beta_slow=1.0"),
+        ("yarn", {"beta_fast": 0.5}, "beta_fast=0.5 must be larger than beta_slow=1.0"),
         ("yarn", {"beta_slow": 0.0}, "beta_slow=0.0, and both positive"),
         ("ntk_critical", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
         ("ntk_critical", {"train_length": 6}, "train_length=6 must be at least 7"),
