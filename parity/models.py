@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import transformers
 
-from posenc_jax.rotary.positions import Text, Vision, qwen2_vl, qwen3_vl
+from posenc_jax.positions import Text, Vision, qwen2_vl, qwen3_vl
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "tests" / "golden"
 
@@ -209,10 +209,10 @@ CASES: dict[str, tuple[str, dict, tuple[int, ...]]] = {
     ),
 }
 
-# Positions of an image in the first row and of a video in the second, ``[3, 2, T]``.
+# Positions of an image in the first row and of a video in the second, ``[3, 2, T]`` as there.
 _FRAMES = [Text(2), Vision(1, 2, 2)] * 3
 POSITIONS = {
-    name: np.concatenate([place(row).positions for row in rows], axis=1)
+    name: np.moveaxis(np.concatenate([place(row).positions for row in rows]), -1, 0)
     for name, place, rows in (
         (
             "hf_qwen2_vl",

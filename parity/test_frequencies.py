@@ -21,6 +21,7 @@ SECTIONS = [
     dict(rope_type="yarn", factor=8.0, **ORIGINAL),
     dict(rope_type="yarn", factor=8.0, truncate=False, beta_fast=16.0, beta_slow=2.0, **ORIGINAL),
     dict(rope_type="yarn", factor=8.0, attention_factor=1.0, **ORIGINAL),
+    dict(rope_type="yarn", factor=8.0, beta_fast=1.0, beta_slow=1.0, **ORIGINAL),
     dict(rope_type="yarn", factor=40.0, mscale=1.0, mscale_all_dim=0.707, **ORIGINAL),
     dict(rope_type="yarn", factor=8.0, partial_rotary_factor=0.5, **ORIGINAL),
     dict(rope_type="longrope", factor=8.0, **LISTS, **ORIGINAL),
@@ -28,6 +29,7 @@ SECTIONS = [
     dict(rope_type="longrope", attention_factor=1.5, **LISTS, **ORIGINAL),
     dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, **ORIGINAL),
     dict(rope_type="llama3", factor=32.0, low_freq_factor=2.0, high_freq_factor=9.0, **ORIGINAL),
+    dict(rope_type="llama3", factor=16.0, low_freq_factor=1.0, high_freq_factor=1.0, **ORIGINAL),
     dict(rope_type="proportional", partial_rotary_factor=0.25),
     dict(rope_type="proportional", partial_rotary_factor=0.7, factor=2.0),
 ]
@@ -87,5 +89,6 @@ def test_axes_of_models_whose_config_does_not_say(model, config, embedding, sect
     tables = embedding(torch.zeros(1), torch.as_tensor(positions))
     encoding = posenc_jax.from_hf(config.to_dict())
     pairs = slice(None, None, 2) if encoding.layout == "interleaved" else slice(8)
-    for ours, theirs in zip(encoding.prepare(positions, 50), tables, strict=True):
+    ours_of = np.moveaxis(positions, 0, -1)
+    for ours, theirs in zip(encoding.prepare(ours_of, 50), tables, strict=True):
         np.testing.assert_allclose(ours[:, :, 0], theirs.numpy()[..., pairs], atol=1e-5)

@@ -1,4 +1,6 @@
-"""Whole models of transformers: their weights around our attention give their logits."""
+"""Models of transformers: their logits with our attention, and how every type of them turns."""
+
+import json
 
 import common
 import jax.numpy as jnp
@@ -61,3 +63,30 @@ class NoPEWithTable(posenc_jax.Encoding):
     """NoPE that T5's table can be loaded into."""
 
     table = property(lambda self: np.zeros((16, 4)))
+
+
+TYPES = json.loads((common.GOLDEN / "hf_model_types.json").read_text())
+
+
+@pytest.mark.parametrize("model_type", TYPES["models"])
+def test_model_types(model_type):
+    """Each layer turns the same channels as in transformers, and by the same angles."""
+    config = TYPES["models"][model_type]["config"]
+    for number, expected in TYPES["models"][model_type]["layers"]:
+        encoding = posenc_jax.from_hf(config, layer=number)
+        while hasattr(encoding, "inner"):
+            encoding = encoding.inner
+        if expected is None:
+            assert "rotate" not in encoding.hooks()
+            continue
+        *channels, table = expected
+        assert channels == [encoding.layout, encoding.head_dim, encoding.rotary_dim]
+        np.testing.assert_allclose(turn_at_7(encoding), TYPES["tables"][table], atol=1e-5)
+
+
+def turn_at_7(encoding):
+    """Returns cosine and sine at position 7 of text, or at 7, 3 and 2 of three axes."""
+    inv_freq, factor = encoding.frequencies(encoding.rotary_dim, encoding.base, 64)
+    axes = encoding.axes or (0,) * len(inv_freq)
+    angles = np.array([7, 3, 2])[list(axes)] * np.asarray(inv_freq, np.float64)
+    return factor * np.cos(angles), factor * np.sin(angles)

@@ -24,11 +24,12 @@ def flattened(config: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, A
     if not isinstance(config.get("model_type") or "", str):
         raise ValueError(f"model_type={config['model_type']!r} must be a string")
     present = {key: value for key, value in config.items() if value is not None}
-    model = present.get("model_type", "")
-    present |= {"model_type": models.TEXT_PARTS[model]} if model in models.TEXT_PARTS else {}
-    bases = {} if "rope_parameters" in present else models.BASES.get(present.get("model_type"), {})
+    if "model_type" in present:
+        model = models.TEXT_PARTS.get(present["model_type"], present["model_type"])
+        bases = {} if "rope_parameters" in present else models.BASES.get(model, {})
+        present = {**bases, **present, "model_type": model}
     null_window = {"sliding_window": None} if _is_null(config, "sliding_window") else {}
-    return {**bases, **present, **null_window}
+    return {**present, **null_window}
 
 
 def _text(config):

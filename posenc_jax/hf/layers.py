@@ -16,6 +16,7 @@ _OTHERS = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "moe", "m
 # The base of the sliding layers, beside that of the full ones; the latter has a name of its own in
 # ModernBERT.
 _LOCAL_BASES = ("rope_local_base_freq", "local_rope_theta", "swa_rope_theta")
+_OWN_SIZES = {"head_dim", "qk_rope_head_dim", "qk_nope_head_dim"}
 _HEAD_DIMS = {_FULL: "global_head_dim", _SLIDING: "swa_head_dim"}
 
 
@@ -126,17 +127,17 @@ def _own_sizes(config, asked) -> dict[str, Any]:
     own = config.get("per_layer_config") or {}
     if own:
         by_number = {int(number): sizes for number, sizes in own.items()}
-        for sizes in by_number.values():
-            for key in filter(about_positions, sizes):
-                raise ValueError(f"{key} in per_layer_config is not read")
-
-        if any("head_dim" in sizes for sizes in by_number.values()):
-            value = asked.agreed(
-                "head_dim in per_layer_config",
-                lambda number: by_number.get(number, {}).get("head_dim"),
+        keys = {key for sizes in by_number.values() for key in sizes}
+        for key in sorted(filter(about_positions, keys - _OWN_SIZES)):
+            raise ValueError(f"{key} in per_layer_config is not read")
+        sizes = {
+            key: asked.agreed(
+                f"{key} in per_layer_config",
+                lambda number, key=key: by_number.get(number, {}).get(key, config.get(key)),
             )
-            return {} if value is None else {"head_dim": value}
-        return {}
+            for key in sorted(keys & _OWN_SIZES)
+        }
+        return {key: value for key, value in sizes.items() if value is not None}
     for kind, key in _HEAD_DIMS.items():
         default = models.GLOBAL_HEAD_DIM.get(asked.model) if kind == _FULL else None
         value = config.get(key, default)

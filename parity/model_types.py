@@ -1,0 +1,131 @@
+"""How small models of every type turn, for the tests that have no torch.
+
+``python -m parity.model_types`` writes ``tests/golden/hf_model_types.json``: a config for each
+type, and for each of its layers the cosine and sine that transformers turns each pair by at one
+position.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+from parity.test_model_types import (
+    KNOWN,
+    NOT_RUN,
+    answer,
+    attention_factor,
+    kinds_of,
+    number_of,
+    positions_of,
+    together,
+    width_of,
+)
+from parity.turning import Turning, as_published, small_config
+from posenc_jax.hf.positions import READ, about_positions
+
+PATH = pathlib.Path(__file__).parent.parent / "tests" / "golden" / "hf_model_types.json"
+POSITION = (7, 3, 2)  # Of time or text, row and column.
+
+_SIZES = {
+    "model_type",
+    "head_dim",
+    "hidden_size",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_layers",
+    "layer_types",
+    "layers_block_type",
+    "max_position_embeddings",
+    "original_max_position_embeddings",
+    "sliding_window",
+    "per_layer_config",
+    "position_embedding_type",
+    "attention_head_dim",
+    "kv_channels",
+    "mlp_layer_types",
+    "prefix_dense_sliding_window_pattern",
+    "floor_scale",
+    "attn_scale",
+    "n_embd",
+    "n_head",
+    "d_model",
+    "n_heads",
+    "num_heads",
+    "max_seq_len",
+    "n_positions",
+}
+
+
+def record(model_type: str, tables: list) -> dict:
+    """Returns the config of a small model and its layers; their tables are put into ``tables``."""
+    config = small_config(model_type)
+    turning, published = Turning(config), as_published(config)
+    theirs, _ = positions_of(model_type, published)
+    there = np.zeros_like(theirs)
+    there.T[...] = POSITION[: len(theirs)] if theirs.ndim == 3 else POSITION[0]
+    layers = {}
+    calls = zip(turning.read(np.zeros_like(theirs)), turning.read(there), strict=True)
+    for order, ((layer, _, k_0), (_, _, k)) in enumerate(calls):
+        number = number_of(layer, order, published)
+        encoding = answer(published, layer=number)
+        if encoding is None or number in layers:
+            continue
+        inner = encoding
+        while hasattr(inner, "inner"):
+            inner = inner.inner
+        if not hasattr(inner, "rotary_dim"):
+            layers[number] = None
+            continue
+        width = width_of(encoding, k.shape[-1])
+        if turning.deinterleaves:
+            k_0, k = together(k_0, width), together(k, width)
+        kind = dict(enumerate(kinds_of(published))).get(number)
+        turn = _turn(k_0, k, width, inner) * attention_factor(turning, kind)
+        layers[number] = [inner.layout, width, inner.rotary_dim, _place(turn, tables)]
+    kept = {
+        key: value
+        for key, value in published.items()
+        if value is not None and (key in READ or key in _SIZES or about_positions(key))
+    }
+    return {"config": kept, "layers": list(layers.items())}
+
+
+def _place(turn, tables):
+    """Returns the number of the table that holds this turn; adds it if there is none."""
+    table = [[round(float(x), 6) for x in part] for part in (turn.real, turn.imag)]
+    for number, known in enumerate(tables):
+        if np.shape(known) == np.shape(table) and np.allclose(known, table, rtol=0, atol=4e-6):
+            return number
+    tables.append(table)
+    return len(tables) - 1
+
+
+def _turn(k_0, k, width, encoding):
+    """Returns the complex number that each pair is multiplied by, its factor left out."""
+    pairs = [_pairs(x[..., -width:][..., : encoding.rotary_dim], encoding.layout) for x in (k_0, k)]
+    before, after = (x.astype(np.complex128).reshape(-1, x.shape[-1]) for x in pairs)
+    return (after * before.conj()).sum(0) / (abs(before) ** 2).sum(0)
+
+
+def _pairs(x, layout):
+    a, b = np.split(x, 2, -1) if layout == "half" else (x[..., 0::2], x[..., 1::2])
+    return a + 1j * b
+
+
+def main():
+    tables: list = []
+    records = {name: record(name, tables) for name in KNOWN if name not in NOT_RUN}
+    lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in records.items()]
+    turns = [f"  {json.dumps(table)}" for table in tables]
+    PATH.write_text(
+        '{\n "models": {\n'
+        + ",\n".join(lines)
+        + '\n },\n "tables": [\n'
+        + ",\n".join(turns)
+        + "\n ]\n}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

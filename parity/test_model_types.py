@@ -1,0 +1,220 @@
+"""Every model type of transformers: what ``from_hf`` answers is what the model's code does."""
+
+import importlib
+import inspect
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from parity.turning import TOKENS, Turning, as_published, small_config
+from posenc_jax import Side, Tokens, from_hf
+from posenc_jax.hf import models
+from posenc_jax.hf.config import flattened
+
+torch.set_num_threads(1)
+
+KNOWN = sorted(models.LAYOUTS.keys() | models.NO_POSITIONS)
+# Published models whose code is not in transformers.
+ELSEWHERE = {"internlm2", "kimi_k2"}
+# Models without the usual attention, or with parts that need other inputs: their rotary classes and
+# functions are run instead.
+BY_PARTS = {
+    "blt_global_transformer": ("blt", "BltRotaryEmbedding"),
+    "blt_local_decoder": ("blt", "BltRotaryEmbedding"),
+    "blt_local_encoder": ("blt", "BltRotaryEmbedding"),
+    "chameleon": ("chameleon", "ChameleonRotaryEmbedding"),
+    "dbrx": ("dbrx", "DbrxRotaryEmbedding"),
+    "deepseek_ocr2_text": ("deepseek_ocr2", "DeepseekOcr2TextRotaryEmbedding"),
+    "diffusion_gemma_text": ("diffusion_gemma", "DiffusionGemmaTextRotaryEmbedding"),
+    "falcon": ("falcon", "FalconRotaryEmbedding"),
+    "gpt_neox_japanese": ("gpt_neox_japanese", "GPTNeoXJapaneseRotaryEmbedding"),
+    "moonshine": ("moonshine", "MoonshineRotaryEmbedding"),
+    "moonshine_streaming": ("moonshine_streaming", "MoonshineStreamingRotaryEmbedding"),
+    "qwen3_omni_moe_text": ("qwen3_omni_moe", "Qwen3OmniMoeThinkerTextRotaryEmbedding"),
+    "qwen4_exp_text": ("qwen4_exp", "Qwen4ExpTextRotaryEmbedding"),
+    "recurrent_gemma": ("recurrent_gemma", "RecurrentGemmaRotaryEmbedding"),
+    "t5gemma2_text": ("t5gemma2", "T5Gemma2RotaryEmbedding"),
+    "zaya": ("zaya", "ZayaRotaryEmbedding"),
+}
+_GIVEN = {
+    "qwen3_omni_moe_text": dict(head_dim=128),
+    "qwen4_exp_text": dict(
+        head_dim=256,
+        rope_parameters=dict(rope_type="default", rope_theta=1e7, partial_rotary_factor=0.25),
+    ),
+}
+# Models whose code was read: RoFormer has other functions, HunYuan-VL no default that works, and in
+# the others nothing turns.
+READ = {"roformer", "hunyuan_vl_text", "kimi_linear", "zamba", "glm5_next_text"}
+NOT_RUN = BY_PARTS.keys() | READ | ELSEWHERE
+
+_OTHERS = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "moe", "mlp"}
+
+
+def positions_of(model_type, config):
+    """Returns positions ``[A, B, T]`` as in transformers, and ``[B, T, A]`` as here."""
+    has_sections = "mrope_section" in json.dumps(config.get("rope_parameters"))
+    axes = 3 if model_type in models.SECTIONS or has_sections else 1
+    axes = 2 if model_type in models.ROW_AND_COLUMN else axes
+    positions = np.random.default_rng(0).integers(0, 60, (axes, 1, TOKENS))
+    return (positions[0], positions[0]) if axes == 1 else (positions, np.moveaxis(positions, 0, -1))
+
+
+class Turns:
+    """The matrices that encodings multiply queries and keys by, found once for equal ones."""
+
+    def __init__(self, positions, channels):
+        self.positions, self.channels, self.known = positions, channels, []
+
+    def __call__(self, encoding):
+        """Returns the width, and matrices ``[T + 1, width, width]`` of queries and of keys.
+
+        The last matrix is that of position 0.
+        """
+        graph = nnx.split(encoding)[0]
+        for known, found in self.known:
+            if known == graph:
+                return found
+        width = width_of(encoding, self.channels)
+        positions = np.concatenate([self.positions, 0 * self.positions[:, :1]], axis=1)
+        tokens = Tokens.of(encoding, jnp.asarray(positions, jnp.int32))
+        unit_BTHC = jnp.broadcast_to(jnp.eye(width), (1, TOKENS + 1, width, width))
+        sides = (Side(None, width, width, is_query) for is_query in (True, False))
+        found = width, [np.asarray(encoding.rotate(unit_BTHC, tokens, side))[0] for side in sides]
+        self.known.append((graph, found))
+        return found
+
+
+def apart(x, width):
+    """Brings the two channels of each interleaved pair apart, as DeepSeek's code does."""
+    still, x = x[..., :-width], x[..., -width:]
+    return np.concatenate([still, x[..., 0::2], x[..., 1::2]], -1)
+
+
+def together(x, width):
+    """Undoes ``apart``."""
+    still, x = x[..., :-width], x[..., -width:]
+    return np.concatenate([still, np.stack(np.split(x, 2, -1), -1).reshape(x.shape)], -1)
+
+
+def assert_turns_alike(width, matrix_TCC, at_0, at_positions, is_apart):
+    """Checks the queries or keys of one layer; ``at_0`` has its attention factor in it."""
+    still, before = np.split(together(at_0, width) if is_apart else at_0, [-width], -1)
+    before = before / np.diagonal(matrix_TCC[-1])
+    actual = np.einsum("bthc,tcd->bthd", before, matrix_TCC[:-1])
+    actual = np.concatenate([still, actual], -1)
+    actual = apart(actual, width) if is_apart else actual
+    scale = np.abs(at_positions).max()
+    np.testing.assert_allclose(actual / scale, at_positions / scale, atol=2e-5)
+
+
+def width_of(encoding, channels):
+    """Returns how many channels the encoding is for: the last, in heads of two parts."""
+    while hasattr(encoding, "inner"):
+        encoding = encoding.inner
+    return getattr(encoding, "head_dim", channels)
+
+
+def attention_factor(turning, kind):
+    """Returns what transformers multiplies cosine and sine by."""
+    for module in turning.model.modules():
+        for name in ("attention_scaling", f"{kind}_attention_scaling"):
+            if "otary" in type(module).__name__ and hasattr(module, name):
+                return float(getattr(module, name))
+    return 1.0
+
+
+def kinds_of(config):
+    kinds = config.get("layer_types") or config.get("layers_block_type") or []
+    return kinds[::2] if config["model_type"] == "dory" else kinds
+
+
+def number_of(layer, order, config):
+    """Returns the number of an attention layer; ``order`` counts those alone."""
+    number = getattr(layer, "layer_idx", None)
+    if number is not None and number >= 0:
+        return number // 2 if config["model_type"] == "longcat_flash" else number
+    kinds = kinds_of(config)
+    return [n for n, kind in enumerate(kinds) if kind not in _OTHERS][order] if kinds else order
+
+
+def answer(config, **arguments):
+    """Returns the encoding, or None where it is refused."""
+    try:
+        return from_hf(config, **arguments)
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize("model_type", sorted(set(KNOWN) - NOT_RUN))
+def test_queries_and_keys_turn_as_in_transformers(model_type):
+    config = small_config(model_type)
+    turning, published = Turning(config), as_published(config)
+    theirs, ours = positions_of(model_type, published)
+    calls = list(zip(turning.read(np.zeros_like(theirs)), turning.read(theirs), strict=True))
+    assert calls
+    turns = {q.shape[-1]: Turns(ours, q.shape[-1]) for _, q, _ in turning.read(theirs)}
+    unasked = answer(published)
+    for order, ((layer, q_0, k_0), (_, q, k)) in enumerate(calls):
+        number = number_of(layer, order, published)
+        kind = dict(enumerate(kinds_of(published))).get(number)
+        answers = [answer(published, layer=number), answer(published, layer_type=kind), unasked]
+        if model_type != "beam" or kind == "sliding_attention":
+            assert answers[0] is not None, from_hf(published, layer=number)
+        for encoding in filter(None, answers):
+            width, (q_matrix, k_matrix) = turns[q.shape[-1]](encoding)
+            if "rotate" in encoding.hooks():
+                factor = np.abs(k_matrix[-1]).max()
+                np.testing.assert_allclose(factor, attention_factor(turning, kind), rtol=1e-6)
+            assert_turns_alike(width, q_matrix, q_0, q, turning.deinterleaves)
+            assert_turns_alike(width, k_matrix, k_0, k, turning.deinterleaves)
+
+
+@pytest.mark.parametrize("model_type", BY_PARTS)
+def test_rotary_parts_turn_as_in_transformers(model_type):
+    """The rotary class of a model gives cosine and sine, and its function turns by them."""
+    module, name = BY_PARTS[model_type]
+    module = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
+    config = CONFIG_MAPPING[model_type](**_GIVEN.get(model_type, {}))
+    published = as_published(config)
+    embedding = getattr(module, name)(config)
+    theirs, ours = positions_of(model_type, published)
+    sections = published["rope_parameters"]
+    kinds = [kind for kind in sections if kind in published.get("layer_types", ())] or [None]
+    for kind in kinds:
+        encoding = from_hf(published, layer_type=kind)
+        x = np.random.default_rng(1).standard_normal((1, 2, TOKENS, encoding.head_dim))
+        x = torch.as_tensor(x, dtype=torch.float32)
+        keywords = {} if kind is None else {"layer_type": kind}
+        cos, sin = embedding(x, torch.as_tensor(theirs), **keywords)
+        width = cos.shape[-1]
+        rotate = module.apply_rotary_pos_emb
+        if "k" in inspect.signature(rotate).parameters:
+            turned = rotate(x[..., :width], x[..., :width], cos, sin)[0]
+        else:
+            turned = rotate(x[..., :width], cos, sin)
+        expected = torch.cat([turned, x[..., width:]], -1).transpose(1, 2).numpy()
+        _, (matrix_TCC, _) = Turns(ours, encoding.head_dim)(encoding)
+        actual = np.einsum("bhtc,tcd->bthd", x.numpy(), matrix_TCC[:-1])
+        np.testing.assert_allclose(actual, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("model_type", sorted(CONFIG_MAPPING_NAMES))
+def test_the_default_of_every_class_is_known_or_refused(model_type):
+    """A model that is not in the list is refused, whichever layer is asked for."""
+    try:
+        config = as_published(CONFIG_MAPPING[model_type]())
+    except Exception as error:
+        pytest.skip(f"{type(error).__name__}: the class has no default that works")
+    kinds = {None, "encoder", "decoder", *kinds_of(config)}
+    answers = [answer(config, layer_type=kind) for kind in kinds]
+    answers = [encoding for encoding in answers if encoding is not None]
+    if answers:
+        inner = flattened(config, {})["model_type"]
+        assert inner in KNOWN or inner in models.T5 | models.ALIBI

@@ -1,0 +1,243 @@
+"""How the attention layers of transformers turn queries and keys: small models, run twice.
+
+A model is run with every position 0 and with other positions, and its queries and keys are read
+where attention begins. Attention gives 0 there, so that both runs have the same queries and keys
+but for their positions.
+"""
+
+import contextlib
+import inspect
+import json
+import re
+import sys
+
+import numpy as np
+import torch
+import transformers
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
+
+TOKENS = 7
+_LAYERS = 6
+_SMALL = dict(
+    vocab_size=32,
+    vocab_size_per_layer_input=32,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+    num_experts_per_tok=2,
+    moe_k=2,
+    moe_topk=2,
+    n_group=1,
+    topk_group=1,
+    index_n_heads=4,
+    **dict.fromkeys(("intermediate_size", "intermediate_size_mlp", "ffn_hidden_size"), 32),
+    **dict.fromkeys(
+        ("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size"), 16
+    ),
+    **dict.fromkeys(("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"), 4),
+)
+_SECTIONS = dict(rope_theta=1e4, rope_type="default", partial_rotary_factor=0.5)
+_GLM4V = dict(
+    head_dim=64,
+    hidden_size=128,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    rope_parameters={**_SECTIONS, "mrope_section": [4, 6, 6]},
+)
+_FULL = dict(num_hidden_layers=2, layer_types=["full_attention", "full_attention"])
+# What else a small model needs.
+_OWN: dict[str, dict] = {
+    "bailing_hybrid": dict(first_k_dense_replace=2, **_FULL),
+    "bamba": dict(
+        num_hidden_layers=2,
+        attn_layer_indices=[1],
+        hidden_size=512,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        mamba_n_heads=16,
+        mamba_d_head=64,
+    ),
+    "cohere_compass_text": dict(
+        num_hidden_layers=2,
+        layer_types=["sliding_attention", "full_attention"],
+        hidden_size=256,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        rope_parameters={
+            "sliding_attention": dict(
+                rope_type="default", rope_theta=1e4, mrope_section=[24, 20, 20]
+            ),
+            "full_attention": None,
+        },
+    ),
+    "deepseek_v2": dict(num_hidden_layers=2, num_experts_per_tok=2, n_group=1, topk_group=1),
+    "dots1": dict(n_shared_experts=1, num_hidden_layers=2, first_k_dense_replace=2),
+    "esm": dict(vocab_size=33, position_embedding_type="rotary", mask_token_id=32, pad_token_id=1),
+    "gemma3n_text": dict(num_kv_shared_layers=0),
+    "glm4_moe": dict(head_dim=64, hidden_size=256),
+    "glm4v_moe_text": dict(first_k_dense_replace=6, **_GLM4V),
+    "glm4v_text": {key: value for key, value in _GLM4V.items() if key != "head_dim"},
+    "glm_image_text": {key: value for key, value in _GLM4V.items() if key != "head_dim"},
+    "granitemoehybrid": dict(
+        num_hidden_layers=2,
+        layer_types=["linear_attention", "full_attention"],
+        position_embedding_type="rope",
+        num_local_experts=0,
+    ),
+    "hunyuan_v1_dense": dict(head_dim=64),
+    "hunyuan_v1_moe": dict(head_dim=64, num_experts=2, moe_topk=1, num_hidden_layers=2),
+    "hy_v4_vl_text": dict(
+        rope_parameters=dict(rope_type="default", rope_theta=1e4, mrope_section=[12, 10, 10])
+    ),
+    "lfm2_moe": dict(
+        num_hidden_layers=4,
+        layer_types=["conv", "full_attention", "conv", "full_attention"],
+        num_dense_layers=4,
+    ),
+    "ministral": dict(head_dim=64),
+    "ministral3": dict(
+        rope_parameters=dict(
+            rope_type="yarn",
+            rope_theta=1e6,
+            factor=16.0,
+            original_max_position_embeddings=4,
+            llama_4_scaling_beta=0.3,
+        )
+    ),
+    "mistral4": dict(
+        rope_parameters=dict(
+            rope_type="yarn",
+            rope_theta=1e4,
+            factor=16.0,
+            original_max_position_embeddings=256,
+            llama_4_scaling_beta=0.0,
+        )
+    ),
+    "minimax_m3_vl_text": dict(rope_parameters={**_SECTIONS, "rope_theta": 5e6}),
+    "nemotron": dict(num_key_value_heads=2),
+    "step3p5": dict(sliding_window=16),
+    "zamba2": dict(
+        num_hidden_layers=3,
+        layers_block_type=["linear_attention", "hybrid", "linear_attention"],
+        use_mem_rope=True,
+        hidden_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        n_mamba_heads=8,
+        mamba_ngroups=1,
+        num_mem_blocks=1,
+        mamba_d_state=8,
+    ),
+}
+
+
+def small_config(model_type: str):
+    """Returns the config of a small model, with heads as wide as those of the class's default."""
+    config_class = CONFIG_MAPPING[model_type]
+    default = config_class().to_dict()
+    given = {key: value for key, value in _SMALL.items() if type(default.get(key)) is int}
+    for key in ("num_hidden_layers", "n_layer", "num_layers"):
+        if default.get(key):
+            given[key] = min(_LAYERS, default[key])
+            break
+    heads, width = default.get("num_attention_heads"), default.get("hidden_size")
+    if type(heads) is int and type(width) is int:
+        kv_heads = default.get("num_key_value_heads")
+        given["num_attention_heads"] = 4
+        given["hidden_size"] = 4 * (default.get("head_dim") or width // heads)
+        if type(kv_heads) is int:
+            given["num_key_value_heads"] = 4 if kv_heads == heads else min(kv_heads, 2)
+    return config_class(**given | _OWN.get(model_type, {}))
+
+
+def as_published(config) -> dict:
+    """Returns what ``config.json`` of this config holds."""
+    return json.loads(json.dumps(config.to_dict(), default=str))
+
+
+class Turning:
+    """A small model whose queries and keys can be read.
+
+    Attributes:
+      deinterleaves: whether the code that rotates also brings each pair's channels apart.
+    """
+
+    def __init__(self, config):
+        self.config, self.calls, self.deinterleaves = config, [], False
+        config._attn_implementation = "eager"
+        torch.manual_seed(0)
+        self.model = _model_class(config)(config).eval().float()
+        for parameter in self.model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.3)
+
+    def read(self, positions: np.ndarray) -> list[tuple[torch.nn.Module, np.ndarray, np.ndarray]]:
+        """Returns each attention layer with its queries and keys ``[B, T, H, C]``."""
+        inputs = dict(
+            input_ids=torch.arange(3, 3 + TOKENS)[None],
+            position_ids=torch.as_tensor(positions, dtype=torch.long),
+            use_cache=False,
+        )
+        taken = inspect.signature(self.model.forward).parameters
+        if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+            inputs = {name: value for name, value in inputs.items() if name in taken}
+        self.calls.clear()
+        with torch.no_grad(), self._watched():
+            self.model(**inputs)
+        return [(layer, *(x.transpose(1, 2).numpy() for x in (q, k))) for layer, q, k in self.calls]
+
+    def _attention(self, layer, q, k, v, *_, **__):
+        self.calls.append((layer, q.clone(), k.clone()))
+        return torch.zeros(q.shape[0], q.shape[2], q.shape[1], v.shape[-1]), None
+
+    def _rotation(self, rotate):
+        def watched(q, *arguments, **keywords):
+            out = rotate(q, *arguments, **keywords)
+            turned = out[0] if isinstance(out, tuple) else out
+            apart = torch.cat([q[..., 0::2], q[..., 1::2]], -1)
+            norms = turned.norm() * apart.norm()  # An attention factor is no difference.
+            if turned.shape == q.shape and (turned * apart).sum() > 0.9999 * norms:
+                self.deinterleaves = True
+            return out
+
+        return watched
+
+    @contextlib.contextmanager
+    def _watched(self):
+        """Puts the functions above into the modules of the model."""
+        replaced = []
+        for module in {sys.modules[type(part).__module__] for part in self.model.modules()}:
+            for name, function in list(vars(module).items()):
+                if name == "eager_attention_forward":
+                    new = self._attention
+                elif re.match("apply_rotary", name) and inspect.isfunction(function):
+                    new = self._rotation(function)
+                else:
+                    continue
+                replaced.append((module, name, function))
+                setattr(module, name, new)
+        try:
+            yield
+        finally:
+            for module, name, function in replaced:
+                setattr(module, name, function)
+
+
+def _model_class(config):
+    for mapping in (MODEL_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
+        if type(config) in mapping:
+            found = mapping[type(config)]
+            return found[0] if isinstance(found, (tuple, list)) else found
+    module = __import__(
+        type(config).__module__.replace("configuration_", "modeling_"), fromlist=["*"]
+    )
+    found = [
+        member
+        for member in vars(module).values()
+        if inspect.isclass(member)
+        and issubclass(member, transformers.PreTrainedModel)
+        and getattr(member, "config_class", None) is type(config)
+        and "PreTrained" not in member.__name__
+    ]
+    return min(found, key=lambda member: ("For" in member.__name__, len(member.__name__)))
