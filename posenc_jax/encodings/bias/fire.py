@@ -54,11 +54,17 @@ class FIRE(Encoding):
             share_BTS = jnp.einsum("bts,bt->bts", psi_BTS, inverse_BT)
             bias_HN = self._network(share_BTS.reshape(-1), outer_HK)
             bias_BHTS = jnp.moveaxis(bias_HN.reshape(-1, *share_BTS.shape), 0, 1)
+        assert self.outer.bias is not None  # made with it
         last_1H11 = tile.of_heads(self.outer.bias[...])[None, :, None, None]
         return add_bias(logits_BHTS, bias_BHTS + last_1H11)
 
     def _psi(self, x):
         return jnp.log(jnp.abs(self.c[...]) * jnp.abs(x) + 1)
+
+    def _units(self):
+        """Returns the weight and the bias of each unit, ``[hidden]`` both."""
+        assert self.inner.bias is not None  # made with it
+        return self.inner.kernel[...][0], self.inner.bias[...]
 
     def _network(self, share_N, outer_HK):
         """Sums the units one after the other, so that ``[T, S, hidden]`` numbers never exist."""
@@ -68,14 +74,14 @@ class FIRE(Encoding):
             # As a product its gradient by the heads is ten times as fast on a CPU.
             return jnp.einsum("h,n->hn", outer_H, jax.nn.relu(kernel * share_N + bias))
 
-        units = self.inner.kernel[...][0], self.inner.bias[...], outer_HK.T
+        units = *self._units(), outer_HK.T
         zeros_HN = jnp.zeros_like(of_unit(*(x[0] for x in units)))
         bias_HN, _ = jax.lax.scan(lambda x, unit: (x + of_unit(*unit), None), zeros_HN, units)
         return bias_HN
 
     def _in_kernel(self, share_B1TS, outer_HK):
         """Does the same inside a Pallas kernel, which knows neither scans nor flat arrays."""
-        units = zip(self.inner.kernel[...][0], self.inner.bias[...], outer_HK.T, strict=True)
+        units = zip(*self._units(), outer_HK.T, strict=True)
         return sum(
             outer_H[None, :, None, None] * jax.nn.relu(kernel * share_B1TS + bias)
             for kernel, bias, outer_H in units

@@ -113,7 +113,7 @@ class SelectiveRoPE(RoPE):
         phi = phi.reshape(B, T, self.num_kv_heads, -1)
         if self.bias is not None:
             phi = phi + jnp.exp(self.bias[...])[None, None]
-        if self.gate_kernel is not None:
+        if self.gate_kernel is not None and self.gate_bias is not None:
             gate = project(x_BTD, self.gate_kernel[...]) + self.gate_bias[...][None, None]
             phi = phi * jax.nn.sigmoid(gate)[..., None]
         return running_sum(phi)
