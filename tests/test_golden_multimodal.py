@@ -14,7 +14,13 @@ from posenc_jax import Tokens
 from posenc_jax import positions as builders
 from posenc_jax.encodings.rotary.axes import STILL, chunked
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
-from posenc_jax.encodings.rotary.frequencies import NTK, Default, PositionInterpolation, YaRN
+from posenc_jax.encodings.rotary.frequencies import (
+    NTK,
+    Default,
+    Frequencies,
+    PositionInterpolation,
+    YaRN,
+)
 
 
 def axes_last(positions_ABT):
@@ -89,7 +95,7 @@ def test_videorope_applied(size, scheme, name):
 
 
 def test_hope_hybrid_is_videorope_without_time():
-    """Of two golden arrays: what time turns is as it came, the rest as in VideoRoPE."""
+    """Channels that time turns are as they came, and the rest as in VideoRoPE's golden arrays."""
     arrays, every = common.golden("videorope_apply")
     params = every["small"]
     encoding = posenc_jax.make(
@@ -104,8 +110,8 @@ def test_hope_hybrid_is_videorope_without_time():
 
 
 @dataclasses.dataclass(frozen=True)
-class Between:
-    """The mean of PI and NTK, which M-RoPE++ has for rows."""
+class Between(Frequencies):
+    """Takes the mean of PI and NTK, as M-RoPE++ does for rows."""
 
     factor: float
     scale: float
@@ -163,7 +169,7 @@ def test_time_rope(story):
 
 
 def segments_of(arrays, params, case, row=0, **options):
-    """The segments of one row, its padding left out."""
+    """Returns the segments of one row, its padding left out."""
     ids = arrays[f"{case}/input_ids"]
     tokens = {kind: params[f"{kind}_token_id"] for kind in ("image", "video")}
     grids = {kind: arrays[f"{case}/{kind}_grid_thw"] for kind in tokens}
@@ -224,7 +230,7 @@ def test_positions_of_qwen25(case):
 
 
 def test_seconds_are_not_truncated():
-    """As they are in transformers 4.57: frames half a second apart would be in one place."""
+    """transformers 4.57 truncates them, which puts frames half a second apart in one place."""
     arrays, params = common.golden("mm_positions_q25")
     assert arrays["video_long_s1/second_per_grid"] == 0.5
     times = np.unique(q25(arrays, params, "video_long_s1", 0).positions[0, 4:24, 0])
@@ -243,7 +249,7 @@ def test_seconds_are_not_truncated():
     ],
 )
 def test_we_are_not_transformers_5(name, build):
-    """Its text goes on within the video, and its padding does not count."""
+    """Text there goes on within the video, and padding does not count."""
     arrays, params = common.golden(name)
     wrong, _ = common.golden(
         {

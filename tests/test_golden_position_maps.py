@@ -11,7 +11,7 @@ from posenc_jax.positions import text
 
 
 def attention(name, scheme, logn=False, **own):
-    """The golden arrays, and our attention's weights and output on their inputs."""
+    """Returns the golden arrays, and our attention's weights and output on their inputs."""
     arrays, params = common.golden(name)
     encoding = posenc_jax.make(scheme, head_dim=params["head_dim"], base=params["base"], **own)
     q, k, v = (by_token(arrays[key]).astype(np.float32) for key in ("q", "k", "v"))

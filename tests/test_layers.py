@@ -51,7 +51,7 @@ class Hidden(Wrapper):
 @pytest.mark.parametrize("window", [1, 40, 200])
 @pytest.mark.parametrize("segments", [False, True])
 def test_a_window_is_masking_by_hand(name, window, segments):
-    """Over several blocks of rows, whose first keys have left the window."""
+    """There are several blocks of rows, whose first keys have left the window."""
     length, encoding = 300, common.build(name)
     q, k, v = (common.normal(s, B, length, common.HEADS, common.HEAD_DIM) for s in range(3))
     x_BTD = 0.5 * common.normal(3, B, length, common.WIDTH)
@@ -224,7 +224,7 @@ def test_a_wrapper_that_changes_nothing(name):
 @pytest.mark.parametrize("name", ["logn", "ssmax"])
 @pytest.mark.parametrize("over", ["fox", "transformer_xl", {"name": "path", "rank": 3}, "t5"])
 def test_over_a_scheme_with_parameters(name, over):
-    """Of each layer's own, where that scheme has them for each layer or this one does."""
+    """Each layer has its own where that scheme has them for each layer or this one does."""
     encoding = common.build(name, num_layers=3, over=over)
     shared = (name, over) == ("logn", "t5")
     assert encoding.per_layer != shared
@@ -248,7 +248,7 @@ def test_over_a_scheme_already_built():
 
 @pytest.mark.parametrize("over", ["rope", "alibi", "fox", "path"])
 def test_a_logit_scale_is_scaling_queries_by_hand(over):
-    """Over several blocks of rows; what is added to the logits is not scaled."""
+    """There are several blocks of rows; biases added to the logits are not scaled."""
     length, inner = 300, common.build(over)
     q, k, v = (common.normal(s, B, length, common.HEADS, common.HEAD_DIM) for s in range(3))
     x_BTD = 0.5 * common.normal(3, B, length, common.WIDTH)

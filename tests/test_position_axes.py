@@ -58,7 +58,7 @@ def test_text_is_the_same_on_every_axis(name):
 
 @each_scheme
 def test_text_is_rope(name):
-    """Of the pairs, or the heads, that turn at all."""
+    """Compares the pairs, or the heads, that turn at all."""
     encoding = common.build(name, axis_heads=(1, 1, 1)) if name == "mhrope" else common.build(name)
     rope = common.build("rope", layout=encoding.layout, frequencies=encoding.frequencies)
     x_BTHC = common.normal(0, B, T, common.HEADS, common.HEAD_DIM)
@@ -92,7 +92,7 @@ def test_each_axis_shows_and_only_differences_do(name):
 @pytest.mark.parametrize("name", ["mrope", "mhrope"])
 @pytest.mark.parametrize("implementation", ["blockwise", "ring", "pallas"])
 def test_implementations(name, implementation):
-    """On negative and fractional positions, values and gradients, with several documents."""
+    """Compares values and gradients of several documents, on negative and fractional positions."""
     encoding, segment_ids = common.build(name, num_kv_heads=2), np.arange(T)[None] * 2 // T
     q, k, v = (common.normal(i, B, T, heads, 8) for i, heads in enumerate((4, 2, 2)))
 
@@ -127,7 +127,7 @@ def test_adapters():
 
 
 def test_frequencies_that_adapt_to_the_length():
-    """Of its own document, the largest position on any axis."""
+    """The length of a document is the largest position on any axis, whatever lies beside it."""
     rule = DynamicNTK(8, 2.0)
     encoding = common.build("mhrope", frequencies=rule)
     positions, segment_ids = placed(np.int32), np.repeat([[0, 1]], [16, T - 16], axis=1)
@@ -306,7 +306,7 @@ def test_the_start_of_a_video():
 
 
 def test_frames_at_their_seconds():
-    """Of unequal length, and rounded down only once they are scaled."""
+    """Frames may be of unequal length; their times are rounded down only once they are scaled."""
     video = Vision(4, 1, 1, times=(0.0, 0.4, 0.9, 3.2))
     positions, following = builders.qwen25_vl([Text(2), video], tokens_per_second=2.5)
     np.testing.assert_array_equal(positions[0, :, 0], [0, 1, 2, 3, 4, 10])

@@ -129,7 +129,7 @@ def test_text_is_seen_by_the_camera_of_the_world():
 
 @pytest.mark.parametrize("implementation", ["blockwise", "fused", "ring"])
 def test_implementations(implementation):
-    """The values, and the gradients by queries, keys, values and cameras."""
+    """Output agrees, and so do gradients by queries, keys, values and cameras."""
     encoding, weights = make(), common.normal(3, B, T, H, C)
 
     def loss(implementation, viewmats, *sides):

@@ -1,4 +1,4 @@
-"""The parts of a sequence of text, images and videos, and how builders go through them."""
+"""Parts of a sequence of text, images and videos, and how builders go through them."""
 
 import dataclasses
 import itertools
@@ -65,7 +65,7 @@ Segment = Text | Vision
 
 
 class Placed(NamedTuple):
-    """The positions of the tokens of a sequence, and that of the token that follows.
+    """Positions of the tokens of a sequence, and of the token that follows.
 
     Attributes:
       positions: int32 or float32 ``[1, T, 3]``, time, row and column.
@@ -158,43 +158,56 @@ def segments_of(
     """
     if frame_by_frame:
         video_grids = [(1, h, w) for frames, h, w in video_grids for _ in range(frames)]
-    waiting = {image_token: list(image_grids), video_token: list(video_grids)}
-    names = {image_token: "image", video_token: "video"}
-    seconds = list(seconds_per_frame) if seconds_per_frame is not None else []
+    waiting = {
+        image_token: _Pictures("image", list(image_grids), []),
+        video_token: _Pictures("video", list(video_grids), list(seconds_per_frame or [])),
+    }
     ids, at = np.asarray(ids), 0
     found: list[Segment] = []
     while at < len(ids):
         token = int(ids[at])
-        if token not in waiting:
+        if token in waiting:
+            found.append(waiting[token].take(ids, at, merge))
+        else:
             run = next((i for i, t in enumerate(ids[at:]) if int(t) in waiting), len(ids) - at)
             found.append(Text(run))
-        elif not waiting[token]:
-            raise ValueError(
-                f"there are more {names[token]} tokens than {names[token]}_grids say: the one at "
-                f"index {at} belongs to none of them"
-            )
-        else:
-            vision = _of_grid(waiting[token].pop(0), merge)
-            if token == video_token and seconds:
-                each = seconds.pop(0)
-                vision = dataclasses.replace(
-                    vision, times=tuple(frame * float(each) for frame in range(vision.frames))
-                )
-            run = int((ids[at : at + vision.tokens] == token).sum())
-            if run != vision.tokens:
-                raise ValueError(
-                    f"a {names[token]} of {vision.frames} x {vision.rows} x {vision.columns} "
-                    f"patches, merged, needs {vision.tokens} tokens, but ids have {run} from index "
-                    f"{at} on"
-                )
-            found.append(vision)
         at += found[-1].tokens
-    for token, grids in waiting.items():
-        if grids:
+    for pictures in waiting.values():
+        if pictures.grids:
             raise ValueError(
-                f"{names[token]}_grids have {len(grids)} more than ids have {names[token]}s"
+                f"{pictures.name}_grids have {len(pictures.grids)} more than ids have "
+                f"{pictures.name}s"
             )
     return found
+
+
+@dataclasses.dataclass
+class _Pictures:
+    """Images, or videos, that token ids have not come to yet."""
+
+    name: str
+    grids: list[Sequence[int]]
+    seconds: list[float]
+
+    def take(self, ids, at, merge) -> Vision:
+        """Returns the next one, whose tokens begin at index ``at``."""
+        if not self.grids:
+            raise ValueError(
+                f"there are more {self.name} tokens than {self.name}_grids say: the one at index "
+                f"{at} belongs to none of them"
+            )
+        vision = _of_grid(self.grids.pop(0), merge)
+        if self.seconds:
+            each = float(self.seconds.pop(0))
+            times = tuple(frame * each for frame in range(vision.frames))
+            vision = dataclasses.replace(vision, times=times)
+        run = int((ids[at : at + vision.tokens] == ids[at]).sum())
+        if run != vision.tokens:
+            raise ValueError(
+                f"a {self.name} of {vision.frames} x {vision.rows} x {vision.columns} patches, "
+                f"merged, needs {vision.tokens} tokens, but ids have {run} from index {at} on"
+            )
+        return vision
 
 
 def _of_grid(grid, merge):

@@ -14,7 +14,7 @@ BENEATH["fox"] = FoX()
 
 
 class LogitScale(NoPE):
-    """The products of queries and keys are scaled; biases come after."""
+    """Scales the products of queries and keys; biases come after."""
 
     over = "rope"
 
@@ -41,7 +41,7 @@ class LogitScale(NoPE):
 
 
 class SoftCap(LogitScale):
-    """The cap is on the sum of products and biases."""
+    """Caps the sum of products and biases."""
 
     def logits(self, q, k, positions, own, weights):
         scheme, of_scheme, inside = self.beneath(own, weights)

@@ -11,7 +11,7 @@ class MultiAxis(Rotary):
     """Each pair counts the distance along its axis; a text token is at one place on all."""
 
     def axis_of(self, pair, pairs, own):
-        """The axis that turns a pair, or None."""
+        """Returns the axis that turns a pair, or None."""
         raise NotImplementedError
 
     def frequencies(self, d, base, own, longest):

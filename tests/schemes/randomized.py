@@ -10,7 +10,7 @@ from schemes.rotary import Rotary
 
 class Randomized(NoPE):
     def inner(self, own):
-        """The wrapped scheme's equations, and its own keywords."""
+        """Returns the wrapped scheme's equations, and its own keywords."""
         over = own["over"]
         inner = over if isinstance(over, dict) else {"name": over}
         return {"rope": Rotary(), "sinusoidal": Sinusoidal()}[inner["name"]], inner
