@@ -1,5 +1,7 @@
 """Biases laid out along diagonals are those computed for every pair, and so are their gradients."""
 
+import functools
+
 import common
 import jax
 import jax.numpy as jnp
@@ -9,34 +11,104 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
 from posenc_jax import Tokens
+from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.encodings.bias.by_distance import bias_by_distance
 from posenc_jax.positions import text
 
 BY_DISTANCE = ("t5", "kerple_log", "kerple_power", "sandwich")
+each_bias = pytest.mark.parametrize("name", BY_DISTANCE)
 B, T = 2, 8
 
 
-def loss_and_logits(encoding, q_positions, k_positions):
-    """Returns a weighted sum of the logits of zero queries and keys, and those logits."""
-    q, k = (jnp.zeros((2, p.shape[1], common.HEADS, 8)) for p in (q_positions, k_positions))
+def close(actual, expected, rtol=1e-5, atol=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+def positions(kind, length, start):
+    consecutive = np.arange(start, start + length, dtype=np.int32)[None]
+    return {
+        "consecutive": consecutive,
+        "a gap": consecutive + (np.arange(length) > length // 2),
+        "backwards": consecutive[:, ::-1],
+        "fractional": consecutive * np.float32(0.5),
+        "two rows": np.concatenate([consecutive, 3 * consecutive]),
+    }[kind]
+
+
+def of_tile(encoding, q_positions, k_positions):
+    """Returns the bias of every pair of two rows of tokens, ``[B, H, T, S]``."""
+    q, k = (jnp.zeros((len(p), p.shape[1], common.HEADS, 8)) for p in (q_positions, k_positions))
     sides = (Tokens.of(encoding, p) for p in (q_positions, k_positions))
-    seen = posenc_jax.logits(encoding, q, k, *sides)
-    return (common.normal(0, *seen.shape) * seen).sum(), seen
+    return posenc_jax.logits(encoding, q, k, *sides)
 
 
-with_gradient = jax.value_and_grad(loss_and_logits, has_aux=True)
+def of_pairs(encoding, q_positions, k_positions):
+    """Returns the same one pair at a time, which has no diagonals."""
+
+    def pair(m, n):
+        return of_tile(encoding, m[None, None], n[None, None])[0, :, 0, 0]
+
+    of_row = jax.vmap(jax.vmap(pair, (None, 0), 1), (0, None), 1)
+    return jax.vmap(of_row)(jnp.asarray(q_positions), jnp.asarray(k_positions))
 
 
-@pytest.mark.parametrize("name", BY_DISTANCE)
-@pytest.mark.parametrize("sides", [((7, 5), (10, 0)), ((7, 0), (3, 6)), ((1, 9), (10, -4))])
-def test_diagonals_are_pairs(name, sides):
-    """Both forms agree; as arguments of jit, positions are not known to be consecutive."""
+@each_bias
+@pytest.mark.parametrize(
+    ("queries", "keys"),
+    [
+        (("consecutive", 7, 5), ("consecutive", 10, 0)),
+        (("consecutive", 10, -4), ("consecutive", 3, 6)),
+        (("consecutive", 1, 5), ("consecutive", 6, 0)),
+        (("consecutive", 6, 0), ("consecutive", 1, 0)),
+        (("a gap", 7, 5), ("consecutive", 10, 0)),
+        (("consecutive", 7, 5), ("backwards", 10, 0)),
+        (("fractional", 7, 5), ("consecutive", 10, 0)),
+        (("two rows", 7, 5), ("two rows", 10, 0)),
+    ],
+)
+def test_a_tile_has_the_bias_of_each_pair(name, queries, keys):
+    """Queries and keys differ in number, and in where they start."""
     encoding = common.build(name)
-    positions = [text(length, start) for length, start in sides]
-    actual = jax.jit(lambda encoding: with_gradient(encoding, *positions))(encoding)
-    expected = jax.jit(with_gradient)(encoding, *positions)
-    for one, other in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    q_positions, k_positions = positions(*queries), positions(*keys)
+    T, S = q_positions.shape[1], k_positions.shape[1]
+    weights = common.normal(0, len(q_positions), common.HEADS, T, S)
+
+    def loss(encoding, form):
+        seen = form(encoding, q_positions, k_positions)
+        return (weights * seen).sum(), seen
+
+    (gradient, seen), (expected_gradient, expected) = (
+        jax.jit(jax.grad(functools.partial(loss, form=form), has_aux=True))(encoding)
+        for form in (of_tile, of_pairs)
+    )
+    close(seen, expected)
+    jax.tree.map(functools.partial(close, atol=1e-4), gradient, expected_gradient)
+
+
+@each_bias
+def test_parts_of_a_text_in_tiles(name):
+    """Queries from the middle of a text, in tiles that do not divide it, and their gradients."""
+    encoding, length, start, T = common.build(name), 20, 9, 7
+    heads = (T, length, length)
+    q, k, v = (common.normal(i, 2, n, common.HEADS, 8) for i, n in enumerate(heads))
+
+    def loss(encoding, q, k, v, positions, implementation):
+        tokens = Tokens.of(encoding, positions)
+        part = tokens.part(start, T)
+        assert part.consecutive == isinstance(positions, np.ndarray)
+        out = posenc_jax.attend(encoding, q, k, v, part, tokens, implementation=implementation)
+        return (out**2).sum(), out
+
+    gradients = jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True)
+    arguments = encoding, q, k, v
+    # Traced positions are not known to be consecutive.
+    general = functools.partial(gradients, implementation="dense")
+    expected = jax.jit(general)(*arguments, text(length, start=3))
+    for implementation in ("dense", functools.partial(blockwise, block=4)):
+        known = functools.partial(
+            gradients, positions=text(length, start=3), implementation=implementation
+        )
+        jax.tree.map(functools.partial(close, atol=2e-5), jax.jit(known)(*arguments), expected)
 
 
 @pytest.mark.parametrize(
