@@ -1,4 +1,4 @@
-"""What tests/ has is at hand here."""
+"""Makes the modules of tests/ importable here."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""How small models of every type turn, for the tests that have no torch.
+"""Writes how small models of every type turn, for the tests that have no torch.
 
 ``python -m parity.model_types`` writes ``tests/golden/hf_model_types.json``: a config for each
 type, and for each of its layers the cosine and sine that transformers turns each pair by at one

@@ -1,4 +1,4 @@
-"""Small models of transformers with random weights, and what their forward pass gives.
+"""Runs small models of transformers with random weights.
 
 ``python -m parity.models`` writes them to ``tests/golden``, for the tests that have no torch.
 """
@@ -229,7 +229,7 @@ POSITIONS = {
 
 
 def build(name: str, seed: int):
-    """The torch model, its weights drawn so widely that attention is far from uniform."""
+    """Returns the torch model, its weights drawn so widely that attention is far from uniform."""
     architecture, given, _ = CASES[name]
     keywords = json.loads(json.dumps(given))
     keywords.pop("model_type")
@@ -281,12 +281,12 @@ def logits_of(model, ids: np.ndarray, positions: np.ndarray | None = None) -> np
 
 
 def arguments(name: str, length: int) -> dict[str, np.ndarray]:
-    """What else a forward pass over the first ``length`` tokens is given."""
+    """Returns what else a forward pass over the first ``length`` tokens is given."""
     return {"positions": POSITIONS[name][..., :length]} if name in POSITIONS else {}
 
 
 def token_ids(name: str, seed: int) -> np.ndarray:
-    """Of the longest sequence; no padding among them."""
+    """Returns ids for the longest sequence, with no padding among them."""
     _, config, lengths = CASES[name]
     rng = np.random.default_rng(seed)
     vocab_size = config.get("text_config", config)["vocab_size"]
@@ -321,7 +321,7 @@ def main():
 
 
 def _dump(value, indent: str = "") -> str:
-    """JSON with one line for each entry of a dict, and one for a whole list."""
+    """Returns JSON with one line for each entry of a dict, and one for a whole list."""
     if not isinstance(value, dict) or not value:
         flat = json.dumps(value, ensure_ascii=False)
         return flat.replace("{", "{ ").replace("}", " }") if isinstance(value, list) else flat

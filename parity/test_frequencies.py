@@ -1,4 +1,4 @@
-"""Frequencies and attention factors of ``from_hf`` against transformers, by config."""
+"""Compares frequencies and attention factors of ``from_hf`` with transformers, by config."""
 
 import numpy as np
 import pytest

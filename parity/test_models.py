@@ -1,4 +1,4 @@
-"""Logits of whole models of transformers, of any random weights and of those kept."""
+"""Compares the logits of whole models, with random weights and with those kept."""
 
 import numpy as np
 import pytest

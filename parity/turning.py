@@ -1,4 +1,4 @@
-"""How the attention layers of transformers turn queries and keys: small models, run twice.
+"""Measures how the attention layers of transformers turn queries and keys.
 
 A model is run with every position 0 and with other positions, and its queries and keys are read
 where attention begins. Attention gives 0 there, so that both runs have the same queries and keys

@@ -14,7 +14,7 @@ from posenc_jax.positions import text
 
 
 class Weights(dict):
-    """A state dict with the layers that read it."""
+    """Holds a state dict, and the layers that read it."""
 
     def linear(self, name, x):
         y = x @ self[f"{name}.weight"].T
@@ -48,7 +48,7 @@ def _joined(x_BTHC):
 
 
 def our_decoder(config, weights) -> posenc_jax.Transformer:
-    """``posenc_jax.Transformer`` with the weights of a Llama or a Phi-3."""
+    """Returns our decoder with the weights of a Llama or a Phi-3."""
     model = posenc_jax.Transformer(
         posenc_jax.from_hf(config),
         vocab_size=config["vocab_size"],
@@ -117,7 +117,7 @@ def qwen3(config, weights, ids, positions=None):
 
 
 def qwen_vl(config, weights, ids, positions):
-    """The tower of text; Qwen2-VL has biases, and Qwen3-VL normalised queries and keys."""
+    """Runs the tower of text; Qwen2-VL has biases, and Qwen3-VL normalised queries and keys."""
     renamed = {key.replace("model.language_model.", "model."): w for key, w in weights.items()}
     return qwen3(config["text_config"], renamed, ids, positions)
 
@@ -233,5 +233,5 @@ FORWARD = {
 
 
 def relative_error(actual, expected) -> float:
-    """The largest difference, relative to the largest logit."""
+    """Returns the largest difference, relative to the largest logit."""
     return float(np.abs(np.asarray(actual) - expected).max() / np.abs(expected).max())

@@ -25,7 +25,7 @@ MODELS = [
 
 
 def errors(name):
-    """Of our logits, relative to the largest, at each length."""
+    """Yields the error of our logits, relative to the largest, at each length."""
     arrays, params = common.golden(name)
     config, weights = params["config"], {k[2:]: v for k, v in arrays.items() if k.startswith("w.")}
     for length in params["lengths"]:
@@ -42,7 +42,7 @@ def test_logits(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_encoding_shows_in_the_logits(name, monkeypatch):
-    """Without it the same weights give something else, so that the test above tests it."""
+    """The same weights give something else without it, so that the test above tests it."""
     monkeypatch.setattr(posenc_jax, "from_hf", lambda *_, **__: NoPEWithTable())
     assert min(errors(name)) > 0.02
 
@@ -60,7 +60,7 @@ def test_each_axis_shows_in_the_logits(name, axis, monkeypatch):
 
 
 class NoPEWithTable(posenc_jax.Encoding):
-    """NoPE that T5's table can be loaded into."""
+    """Has no positions, and a place for the table of T5."""
 
     table = property(lambda self: np.zeros((16, 4)))
 

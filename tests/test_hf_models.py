@@ -364,6 +364,10 @@ def test_layers_without_a_window_have_no_positions():
     assert_same(from_hf(alike), "nope")
     refused(listed, "layer=2 must be a whole number of 0 or more below 2", layer=2)
     refused(listed, "contradicts layer=1", layer=1, layer_type="sliding_attention")
+    smol = dict(model_type="smollm3", head_dim=8, rope_theta=2e6, num_hidden_layers=3)
+    short = smol | {"no_rope_layers": [1, 1]}
+    refused(short, "no_rope_layers must have one entry for each layer", layer=2)
+    refused(listed | {"per_layer_config": [1]}, "per_layer_config=.* must be a dict", layer=0)
 
 
 def test_exaone4_without_windows_turns_everywhere():

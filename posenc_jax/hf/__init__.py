@@ -1,4 +1,4 @@
-"""The encoding of a published model, from its Hugging Face ``config.json``.
+"""Reads the encoding of a published model from its Hugging Face ``config.json``.
 
 The spellings of transformers 4 and 5 are read: ``rope_scaling`` with ``rope_theta`` beside it, and
 ``rope_parameters`` with ``rope_theta`` in it, flat or with a section for each kind of layer. A key

@@ -1,4 +1,4 @@
-"""Biases by distance from a config: ALiBi and T5's buckets."""
+"""Builds biases by distance from a config: ALiBi and T5's buckets."""
 
 from typing import Any
 

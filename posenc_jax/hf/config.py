@@ -1,4 +1,4 @@
-"""The keys of the model of text, found in a config and put into one flat dict."""
+"""Finds the keys of the model of text in a config, and puts them into one flat dict."""
 
 from collections.abc import Mapping
 from typing import Any

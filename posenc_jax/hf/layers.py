@@ -1,4 +1,4 @@
-"""The layer of a model that is meant, and what of the config is that layer's own."""
+"""Selects the layer of a model that is meant, and what of the config is that layer's own."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from posenc_jax.hf import models
 from posenc_jax.hf.positions import about_positions
-from posenc_jax.hf.values import is_number
+from posenc_jax.hf.values import is_number, whole
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
@@ -22,7 +22,7 @@ _HEAD_DIMS = {_FULL: "global_head_dim", _SLIDING: "swa_head_dim"}
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """What a config says about one layer, or about all layers if they are alike.
+    """Holds what a config says about one layer, or about all layers if they are alike.
 
     Attributes:
       config: every key, this layer's own in the place of those of all layers.
@@ -47,12 +47,13 @@ def select(config: dict[str, Any], layer_type: str | None, layer: int | None) ->
 
 
 class _Asked:
-    """The layers that were asked for, by number and by kind."""
+    """Knows which layers were asked for, by number and by kind."""
 
     def __init__(self, config, layer_type, layer):
         self.model = config.get("model_type")
         self.kinds = _kinds(config)
-        count = len(self.kinds) or config.get("num_hidden_layers", config.get("num_layers"))
+        given = [key for key in ("num_hidden_layers", "num_layers") if key in config]
+        count = len(self.kinds) or (whole(config, given[0]) if given else None)
         self.kind, self.layer = layer_type, layer
         if layer is None:
             self.numbers = [
@@ -76,7 +77,7 @@ class _Asked:
         if self.kind in _OTHERS:
             raise ValueError(f"layer={layer} is of kind {self.kind!r}, which has no attention")
 
-    def kind_of(self, allowed, default=None):
+    def kind_of(self, allowed):
         """Returns the kind, refused unless it is one of those that differ."""
         kind = self.kind
         if kind is None and self.kinds and len({self.kinds[n] for n in self.numbers}) == 1:
@@ -99,7 +100,10 @@ class _Asked:
             raise ValueError(
                 f"{key} differs between layers: pass layer=, the number of the layer that is meant"
             )
-        values = {number: value_of(number) for number in self.numbers}
+        try:
+            values = {number: value_of(number) for number in self.numbers}
+        except IndexError:
+            raise ValueError(f"{key} must have one entry for each layer") from None
         if any(value != values[self.numbers[0]] for value in values.values()):
             raise ValueError(
                 f"{key} differs between layers {self.numbers[0]}..{self.numbers[-1]}: pass layer=, "
@@ -125,6 +129,8 @@ def _kinds(config):
 def _own_sizes(config, asked) -> dict[str, Any]:
     """Returns the sizes that these layers have for themselves."""
     own = config.get("per_layer_config") or {}
+    if not isinstance(own, Mapping) or not all(map(_is_mapping, own.values())):
+        raise ValueError(f"per_layer_config={own!r} must be a dict of dicts")
     if own:
         by_number = {int(number): sizes for number, sizes in own.items()}
         keys = {key for sizes in by_number.values() for key in sizes}

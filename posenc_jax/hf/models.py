@@ -1,4 +1,4 @@
-"""What the code of each published model does with the positions in its config.
+"""Lists what the code of each published model does with the positions in its config.
 
 The names are values of ``model_type``. ``parity/test_model_types.py`` runs every model listed here
 that transformers has, and compares how its queries and keys turn with what ``from_hf`` returns.

@@ -1,4 +1,4 @@
-"""The keys of a config that say which positions a model has, and those that say it has none."""
+"""Checks the keys of a config that say which positions a model has, or that it has none."""
 
 import re
 from typing import Any

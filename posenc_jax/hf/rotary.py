@@ -1,4 +1,4 @@
-"""RoPE from one section of a config: ``rope_parameters``, ``rope_scaling``, or none."""
+"""Builds RoPE from one section of a config: ``rope_parameters``, ``rope_scaling``, or none."""
 
 import dataclasses
 from typing import Any

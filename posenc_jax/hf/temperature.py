@@ -1,4 +1,4 @@
-"""Queries that grow with their position, where a config says so.
+"""Scales queries by their position, where a config says so.
 
 Llama 4 multiplies the queries of its layers without rotation, and Ministral 3 those of every layer
 (``llama_4_scaling_beta``). Both grow in steps; the second counts positions from 0.

@@ -1,4 +1,4 @@
-"""The types of rotary sections: what keys each may have, and the keywords of ``make`` they give."""
+"""Knows the types of rotary sections: their keys, and the keywords of ``make`` they stand for."""
 
 import difflib
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a key of a config holds, checked, with the key at fault named."""
+"""Reads keys of a config, checks their values, and names the key at fault."""
 
 import math
 from collections.abc import Mapping
