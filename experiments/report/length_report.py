@@ -54,7 +54,7 @@ def print_table(study: LengthStudy, console: Console | None = None) -> None:
     view = View.of(study, MAIN)
     columns = ["\n".join(heading(study, column)) for column in view.columns]
     table = terminal_table("bits per byte, mean ± standard error over seeds", columns)
-    table.caption = f"{MARK}. {study.about['decay']}"
+    table.caption = MARK
     for scheme in view.order:
         row = [Text(scheme, "italic" if scheme == BASELINE else "")]
         for column in view.columns:
@@ -63,6 +63,7 @@ def print_table(study: LengthStudy, console: Console | None = None) -> None:
         table.add_row(*row)
     if view.order:
         console.print(table)
+    console.print(study.about["decay"], highlight=False)
 
 
 FIGURES = {
