@@ -22,18 +22,14 @@ def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> 
         ``[H, N]`` for the heads of this tile.
       tile: its positions have one axis.
     """
-    distance_B1TS = tile.distance()  # refuses several position axes
-    B, _, T, S = distance_B1TS.shape
-    if compares():
-        # A kernel wants matrices: one row after the other.
-        return jax.vmap(jax.vmap(function, out_axes=1))(distance_B1TS[:, 0])
-    if tile.q_tokens.consecutive and tile.k_tokens.consecutive:
-        # The distances from the last query to the first key, down to the first query to the last.
-        between_first = tile.q_tokens.positions[0, 0] - tile.k_tokens.positions[0, 0]
-        distance_N = between_first + jnp.arange(T - 1, -S, -1, dtype=jnp.int32)
-        return along_diagonals(function(distance_N.astype(jnp.float32)), T)[None]
-    bias_HN = function(distance_B1TS.reshape(-1))
-    return jnp.moveaxis(bias_HN.reshape(-1, B, T, S), 0, 1)
+    distance_BTS = tile.distance()[:, 0]  # refuses several position axes
+    if compares() or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
+        return jax.vmap(jax.vmap(function, out_axes=1))(distance_BTS)
+    _, T, S = distance_BTS.shape
+    # The distances from the last query to the first key, down to the first query to the last.
+    between_first = tile.q_tokens.positions[0, 0] - tile.k_tokens.positions[0, 0]
+    distance_N = between_first + jnp.arange(T - 1, -S, -1, dtype=jnp.int32)
+    return along_diagonals(function(distance_N.astype(jnp.float32)), T)[None]
 
 
 def add_bias(logits_BHTS, bias_BHTS) -> jax.Array:
