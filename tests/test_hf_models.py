@@ -465,6 +465,7 @@ def test_ministral_scales_queries_from_the_start_of_each_step():
         "factor": 16.0,
         "original_max_position_embeddings": 4,
         "llama_4_scaling_beta": 0.1,
+        "max_position_embeddings": 4,
     }
     config = dict(model_type="ministral3", head_dim=8, rope_parameters=section)
     encoding = from_hf(config)

@@ -43,8 +43,9 @@ def kind_of(where: str, section: dict[str, Any], model: str | None) -> str:
     if kind == "dynamic" and model in models.NTK_ALPHA and "alpha" in section:
         kind = "ntk_alpha"
     needed, allowed = TYPES[kind]
-    # The length is written to every section, and "llama_4_scaling_beta" needs it.
-    written = (_ORIGINAL,) if "llama_4_scaling_beta" in section else ()
+    # llama_4_scaling_beta needs the length; transformers writes the longest beside it, and reads it
+    # nowhere.
+    written = (_ORIGINAL, "max_position_embeddings") if "llama_4_scaling_beta" in section else ()
     for key in section:
         valid = (*needed, *allowed, *_EVERY_TYPE, *written)
         if key not in valid:
