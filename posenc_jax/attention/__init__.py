@@ -16,7 +16,14 @@ from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.tokens import Tokens
 
-__all__ = ["IMPLEMENTATIONS", "attend", "check_implementation", "logits", "zigzag"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "Implementation",
+    "attend",
+    "check_implementation",
+    "logits",
+    "zigzag",
+]
 
 # An implementation attends in a tile that holds every query and key, both turned already.
 Implementation = Callable[[Encoding, Tile, jax.Array, Rule], jax.Array]

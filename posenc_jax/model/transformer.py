@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.attention import attend, check_implementation
+from posenc_jax.attention import Implementation, attend, check_implementation
 from posenc_jax.attention.ring import context_size
 from posenc_jax.encoding import Encoding
 from posenc_jax.lookup import rows
@@ -177,7 +177,7 @@ class Transformer(nnx.Module):
         param_dtype: str = "float32",
         scan: bool = False,
         remat: bool = False,
-        implementation: str | None = None,
+        implementation: str | Implementation | None = None,
         rngs: nnx.Rngs,
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
