@@ -70,7 +70,11 @@ class Llama4Temperature(LogitScale):
 SCHEMES = {
     "soft_cap": Scheme(
         SoftCap(),
-        [{"cap": 2.0}, {"over": "alibi", "cap": 5.0}, {"over": "fox", "cap": 1.0}],
+        [
+            {"cap": 2.0},
+            {"over": "alibi", "cap": 5.0},
+            {"over": {"name": "pi", "factor": 3.0}, "cap": 1.0},
+        ],
         {"over": Alternative("alibi"), "cap": Alternative(2.0)},
         overrides={"cap": 4.0},
     ),
