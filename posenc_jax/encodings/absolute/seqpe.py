@@ -42,35 +42,41 @@ class SeqPE(Encoding):
     no weight decay and clipped the encoder's gradient by itself.
 
     Args:
-      num_heads, num_kv_heads, head_dim: of one layer. Fewer kv heads than query heads are not in
-        the paper; each then has a ``pe_k`` of its own.
-      model_dim: width of the residual stream, and the encoder's.
-      train_length: tokens in one training sequence; with several axes, the training block is the
-        largest square or cube of no more.
-      hook: what ``pe`` does. "attn_scalar" see above; "attn_mul" and "attn_add" multiply it into,
-        or add it to, queries and keys; "input_add" adds it to the token embeddings.
+      num_heads: number of query heads in one layer.
+      num_kv_heads: number of kv heads in one layer, each with a ``pe_k`` of its own; by default
+        ``num_heads``, as in the paper.
+      head_dim: number of channels in one head.
+      model_dim: width of the residual stream and of the encoder.
+      train_length: number of tokens in one training sequence. With several axes the training block
+        is the largest square or cube of no more tokens.
+      hook: what ``pe`` does. "attn_scalar" is the equation above; "attn_mul" multiplies queries
+        and keys by it, "attn_add" adds it to them; "input_add" adds it to the token embeddings.
       pe_qk: where ``pe_q`` and ``pe_k`` come from. "single" is one linear map for all layers;
         "none" takes ``pe`` for both, which needs ``num_heads * head_dim == model_dim``.
       scalar_scale: s in the equation, for "attn_scalar".
-      num_axes: position axes, whose digits make one string: positions are ``[B, T, num_axes]``,
-        or ``[B, T]``, the same on every axis.
+      num_axes: number of position axes, whose digits make one string. Positions are ``[B, T,
+        num_axes]``, or ``[B, T]``, which are the same on every axis.
       max_position: training positions, shifted ones and those of the regularisers, are below it
         on every axis; images have 100. It also says how many digits are read: larger positions
         of as many digits are fine, those of more digits raise ValueError, as negative and
         fractional ones do; under ``jax.jit``, where values are not known, they read NaN.
-      encoder_layers, encoder_heads: of the encoder. Default: 2, and one head every 64 channels.
-      bidirectional: let digits see those after them; they are causal in the published models.
-      mask_padding: hide the zeros that pad a number to its length, which published models read.
-      temperature: divides ``pe``.
+      encoder_layers: number of layers in the encoder.
+      encoder_heads: number of heads in one layer of the encoder; by default one for 64 channels.
+      bidirectional: whether digits see those after them. Published models are causal.
+      mask_padding: whether to hide the zeros that pad a number to its length. Published models
+        read them.
+      temperature: number that ``pe`` is divided by.
       shift_probability: how often a training step moves its positions by a random amount, the
         same for all tokens of a row of positions.
-      contrastive_weight, transfer_weight: of the regularisers, see ``aux_loss``. 0 saves their
-        work.
-      num_pivots, num_candidates, num_offsets: positions in them; published are 16 to 32, 32
-        (images 64) and 32 (images 64).
-      rngs: initial values, N(0, 0.02) and zero biases at the published width of 768. In a narrower
-        encoder matrices are wider by the root of the ratio, or its vectors would start so alike
-        that the regularisers may not move (measured at 32: in one run of three).
+      contrastive_weight: weight of the first regulariser, see ``aux_loss``. 0 saves its work.
+      transfer_weight: weight of the second regulariser. 0 saves its work.
+      num_pivots: number of pivots, and of windows; 16 to 32 in published models.
+      num_candidates: number of candidates for each pivot; 32 in text models, 64 in image models.
+      num_offsets: number of positions in a window; 32 in text models, 64 in image models.
+      rngs: source of the initial values, N(0, 0.02) and zero biases at the published width of 768.
+        A narrower encoder has larger matrices, by the root of the ratio. Otherwise its vectors
+        would start so alike that the regularisers may not move (measured at a width of 32: in one
+        run of three).
     """
 
     def __init__(

@@ -25,8 +25,8 @@ def contrastive_loss(pivots_PE, candidates_PNE, nearest_P) -> jax.Array:
 def transfer_loss(teacher_PNE, student_PNE, num_heads: int) -> jax.Array:
     """Returns how far the student's attention among N positions is from the teacher's, by head.
 
-    The Kullback-Leibler divergences of both directions, as means over all ``P H N N`` elements.
-    The teacher gets no gradient.
+    It is the sum of the Kullback-Leibler divergences of both directions, each a mean over all
+    ``P H N N`` elements. The teacher gets no gradient.
     """
 
     def log_attention(x_PNE):
@@ -101,7 +101,7 @@ def draw_window(key, pivots_AP, count: int, max_position: int) -> jax.Array:
 def draw_places(key, rows_count: int, count: int, side: int, num_axes: int) -> jax.Array:
     """Draws different places of a cube with ``num_axes`` axes: int32 ``[A, rows_count, count]``.
 
-    As many as it has where that is less than ``count``; the rest repeats them.
+    Where the cube has fewer places than ``count``, all of them come, and the rest repeats them.
     """
     total = side**num_axes
     shuffled = jax.vmap(lambda key: jax.random.permutation(key, total))(

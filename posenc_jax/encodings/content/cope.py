@@ -27,8 +27,8 @@ class CoPE(Encoding):
       head_dim: number of channels in one head.
       num_positions: rows of the table; larger counts read the last row. 64 in the paper; the
         released code takes the length of a training sequence plus one unless told otherwise.
-      nodiv: leave the table's term undivided by ``sqrt(d)``, an option of the released code. Its
-        others (gates from keys of their own, or from values) are not offered.
+      nodiv: whether to leave the table's term undivided by ``sqrt(d)``, an option of the released
+        code. The other options there, gates from keys of their own or from values, are not offered.
       rngs: not used, since the table starts at 0; every scheme with parameters asks for it.
     """
 

@@ -42,21 +42,22 @@ class PaTH(Encoding):
     Positions are not read.
 
     ``w`` comes from the layer's input through a low-rank map, a causal convolution and SiLU, and
-    is scaled to length 1; ``beta = 2 sigmoid(...)`` is within (0, 2). Both belong to a kv head.
-    Computed in float32, a triangular system for each block of keys.
+    is scaled to length 1; ``beta = 2 sigmoid(...)`` is within (0, 2). Each kv head has its own of
+    both. Everything is computed in float32, with one triangular system for each block of keys.
 
     Args:
-      num_heads: query heads of one layer.
-      num_kv_heads: kv heads of one layer.
-      head_dim: channels of one head.
+      num_heads: number of query heads in one layer.
+      num_kv_heads: number of kv heads in one layer.
+      head_dim: number of channels in one head.
       model_dim: width of the residual stream.
-      rank: of the map to w; 32 in the paper. None for a full matrix, which the authors' code takes
-        wherever kv heads are shared.
-      width: tokens the convolution spans, 3 in the paper; 1 to weigh channels only.
-      forget_gate: PaTH-FoX, which adds FoX's gates. As in the authors' code, and unlike FoX, their
-        sum is multiplied by ``1 / sqrt(d)`` like the product of q and k.
-      rngs: initial values, uniform as in PyTorch's linear and convolution layers; the gates' bias
-        starts as FoX's does.
+      rank: rank of the map to w; 32 in the paper. None stands for a full matrix, which the authors'
+        code takes wherever kv heads are shared.
+      width: number of tokens that the convolution spans; 3 in the paper. 1 weighs channels only.
+      forget_gate: whether to add FoX's gates, which makes PaTH-FoX. The sum of the gates is
+        multiplied by ``1 / sqrt(d)``, as the product of q and k is: the authors' code does so, and
+        FoX does not.
+      rngs: source of the initial values, uniform as in PyTorch's linear and convolution layers; the
+        gates' bias starts as FoX's does.
     """
 
     per_layer = True

@@ -30,21 +30,23 @@ class SelectiveRoPE(RoPE):
     through a low-rank map and a causal convolution. The released code turns every head by itself
     and knows no grouped queries; here a kv head and its queries turn together, or their product
     would not depend on the tokens between them alone. Its Transformer normalises queries and keys
-    after the rotation, if at all, and its other temperatures and gates are left out.
+    after the rotation, if at all, and its other temperatures and gates are not offered.
 
     Args:
-      num_heads: query heads of one layer, a divisor of ``model_dim``.
-      num_kv_heads: kv heads of one layer.
-      head_dim: channels of one head; pair i with i + head_dim / 2.
+      num_heads: number of query heads in one layer, a divisor of ``model_dim``.
+      num_kv_heads: number of kv heads in one layer.
+      head_dim: number of channels in one head; channel i and channel i + head_dim / 2 make a pair.
       model_dim: width of the residual stream.
-      base: of the frequencies ``tau_i = temperature * base ** (-2 i / head_dim)``; 500000 and 1 in
-        the released code, where they are not trained by default.
-      temperature: radians of the fastest pair for each unit of ``phi``.
-      rank: of the map to ``phi``, 16 in the released code.
-      width: tokens the convolution spans, 4 in the released code; 1 to weigh channels only.
-      gate: multiply ``phi`` by a sigmoid of the input, one for each kv head.
-      bias: add ``exp(b)`` to ``phi``, so that it turns a little whatever the token; b starts at 0.
-      rngs: initial values, uniform as in PyTorch's linear and convolution layers.
+      base: base of the frequencies ``tau_i = temperature * base ** (-2 i / head_dim)``. The
+        released code has a base of 500000 and a temperature of 1, and does not train them by
+        default.
+      temperature: angle in radians by which one unit of ``phi`` turns the fastest pair.
+      rank: rank of the map to ``phi``; 16 in the released code.
+      width: number of tokens that the convolution spans; 4 in the released code. 1 weighs channels
+        only.
+      gate: whether to multiply ``phi`` by a sigmoid of the input, one for each kv head.
+      bias: whether to add ``exp(b)`` to ``phi``, so that every token turns a little; b starts at 0.
+      rngs: source of the initial values, uniform as in PyTorch's linear and convolution layers.
     """
 
     per_layer = True
