@@ -70,6 +70,10 @@ class Tokens:
         consecutive = is_consecutive(positions)
         last = int(positions[0, -1]) if consecutive else 0
         positions = check_positions(positions)
+        if consecutive:
+            # Counted on the device, so that no program holds a long row as a constant.
+            count = positions.shape[1]
+            positions = last + jnp.arange(1 - count, 1, dtype=jnp.int32)[None]
         segment_ids = _check_numbers("segment_ids", segment_ids, positions)
         index = _check_numbers("index", index, positions)
         _check_length(length)
