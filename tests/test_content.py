@@ -1,4 +1,4 @@
-"""What only one scheme promises, among those in which content and distance meet."""
+"""Promises of single schemes, among those in which content and distance meet."""
 
 import common
 import jax

@@ -1,4 +1,4 @@
-"""What data-dependent schemes compute over a sequence: exactly, and within their own document."""
+"""Data-dependent schemes compute exactly over a sequence, and within their own document."""
 
 import common
 import jax
