@@ -216,7 +216,7 @@ class Transformer(nnx.Module):
         """Returns this model under another encoding or pattern, in the place of the trained one."""
         other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
         turns = self.num_layers // len(self.layers) if self.scan else 1
-        blocks = [layer.block for layer in self.layers]
+        blocks = [layer.block for layer in other.layers]
         if self.scan:
             by_place = [_unstack(block, turns) for block in blocks]
             blocks = [block for turn in zip(*by_place, strict=True) for block in turn]
