@@ -88,9 +88,11 @@ def has_parameters(encoding) -> bool:
 def moved(module, seed: int, by: float = 0.3):
     """Returns ``module`` with Gaussian noise of width ``by`` added to every parameter."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda p: p + by * jnp.asarray(rng.standard_normal(p.shape), p.dtype), module
-    )
+
+    def move(p):
+        return jnp.asarray(np.asarray(p) + by * rng.standard_normal(p.shape), p.dtype)
+
+    return jax.tree.map(move, module)
 
 
 def moved_at(module, path: tuple[str, ...], index, by: float):
@@ -107,9 +109,15 @@ def build_model(encoding, *, seed: int = 0, trained: bool = True, **keywords):
     """Makes a Transformer of two layers over ``encoding``, a scheme's name or a built one."""
     if isinstance(encoding, str):
         encoding = build(encoding, num_layers=LAYERS)
+    return _plain_model(seed, trained, **keywords).under(encoding)
+
+
+@functools.cache
+def _plain_model(seed, trained, **keywords):
+    """Makes the model, whose parameters are the same under every encoding, under none."""
     arguments = dict(vocab_size=VOCAB, model_dim=WIDTH, num_layers=LAYERS, num_heads=HEADS)
     arguments |= dict(mlp_dim=WIDTH) | keywords
-    model = posenc_jax.Transformer(encoding, rngs=nnx.Rngs(seed), **arguments)
+    model = posenc_jax.Transformer(posenc_jax.Encoding(), rngs=nnx.Rngs(seed), **arguments)
     if trained:
         # Wide enough for attention to be far from uniform, so that positions matter.
         model.embedding[...] = 25 * model.embedding[...]
