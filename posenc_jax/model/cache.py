@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.tokens import Tokens, check_positions, own_length
+from posenc_jax.positions import text
+from posenc_jax.tokens import Tokens, check_positions
 
 if TYPE_CHECKING:
     from posenc_jax.model.transformer import Transformer
@@ -167,15 +168,15 @@ class Cache:
         )
 
     def tokens(self, encoding: Encoding, length=None) -> Tokens:
-        """Returns the tokens of all slots under ``encoding``."""
-        if not self.is_text:
+        """Returns the tokens of all slots under ``encoding``.
+
+        Under text the slots not filled are where the text will go on, so that positions are known
+        to be consecutive, unless the encoding moves positions.
+        """
+        if not self.is_text or "place" in encoding.hooks():
             return Tokens.of(encoding, self.positions, self.segment_ids, length=length)
-        positions = self.positions[:1]
-        length = own_length(positions) if length is None else length
-        tokens = Tokens.of(encoding, positions, length=length)
-        # Slots not filled are not consecutive, but no query sees them.
-        is_moved = "place" in encoding.hooks()
-        return dataclasses.replace(tokens, consecutive=not is_moved)
+        length = self.count.astype(jnp.float32)[None, None] if length is None else length
+        return Tokens.of(encoding, text(self.size), length=length)
 
     def check_layers(self, model: "Transformer") -> None:
         """Refuses a model under other encodings than the cache was made for."""

@@ -29,7 +29,7 @@ def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> 
     # The distances from the last query to the first key, down to the first query to the last.
     between_first = tile.q_tokens.positions[0, 0] - tile.k_tokens.positions[0, 0]
     distance_N = between_first + jnp.arange(T - 1, -S, -1, dtype=jnp.int32)
-    return along_diagonals(function(distance_N.astype(jnp.float32)), T)[None]
+    return along_diagonals(function(distance_N.astype(jnp.float32)), tile)[None]
 
 
 def add_bias(logits_BHTS, bias_BHTS) -> jax.Array:
@@ -40,9 +40,15 @@ def add_bias(logits_BHTS, bias_BHTS) -> jax.Array:
     return logits_BHTS + _repeated(bias_BHTS[0], B)
 
 
-def along_diagonals(values_HN, T: int) -> jax.Array:
-    """Lays values out so that row t is ``values[T - 1 - t :][:S]``, ``[H, T, S]``."""
-    H, N = values_HN.shape
+def along_diagonals(values_HN, tile: Tile) -> jax.Array:
+    """Lays values out so that row t is ``values[T - 1 - t :][:S]``, ``[H, T, S]``.
+
+    Tokens that say they are consecutive and are not, after being cut or shuffled by hand, give NaN.
+    """
+    (H, N), T = values_HN.shape, tile.q_tokens.count
+    sides = tile.q_tokens.positions, tile.k_tokens.positions
+    is_so = jnp.stack([(jnp.diff(positions) == 1).all() for positions in sides]).all()
+    values_HN = jnp.where(is_so, values_HN, jnp.nan)
     # The product changes nothing, but XLA:CPU would compute a value again for each pair reading it.
     values_HN = jnp.einsum("gh,hn->gn", jnp.eye(H), values_HN, precision="highest")
     row = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=N + 1 - T, axis=1)

@@ -66,4 +66,4 @@ def _products(tile):
         return product(q, k)
     of_last_query = product(q[:, -1:], k)[:, 0]
     of_last_key = product(q[:, -2::-1], k[:, -1:])[..., 0]
-    return along_diagonals(jnp.concatenate([of_last_query, of_last_key], axis=1), q.shape[1])
+    return along_diagonals(jnp.concatenate([of_last_query, of_last_key], axis=1), tile)
