@@ -1,7 +1,8 @@
 """Every test runs on eight virtual CPU devices and refuses silent rank promotion."""
 
+import ctypes
+import functools
 import importlib.metadata
-import itertools
 import os
 from pathlib import Path
 
@@ -24,22 +25,47 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_collection_modifyitems(items):
-    """Brings the tests of one scheme together, so that a worker's compiled programs are reused."""
+    """Brings together what shares programs or fixtures, for one worker to run in one go.
 
-    def scheme(item):
+    The tests of a file that has fixtures of its own come first, because they take longest; then
+    those of each scheme; and at the end all others, one by one, for workers to be done together.
+    """
+
+    from posenc_jax import REGISTRY
+
+    def place(item):
         callspec = getattr(item, "callspec", None)
-        return str(callspec.params.get("name", "")) if callspec else ""
+        name = callspec.params.get("name") if callspec else None
+        if _has_fixtures(item.path):
+            return 0, item.path.stem
+        if isinstance(name, str) and name in REGISTRY:
+            return 1, name
+        return 2, ""
 
-    items.sort(key=scheme)
+    items.sort(key=place)
+    for item in items:
+        rank, group = place(item)
+        if rank < 2:
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
-_tests = itertools.count(1)
-_MAPS = Path("/proc/self/maps")
+@functools.cache
+def _has_fixtures(path: Path) -> bool:
+    """Says whether tests of a file share what takes long to make."""
+    return 'scope="module"' in path.read_text()
+
+
+_MOST_BYTES = 1.6e9
+_STATUS = Path("/proc/self/statm")
 
 
 @pytest.fixture(autouse=True)
-def few_programs():
-    """Forgets compiled programs in time: each takes memory maps, and Linux allows 65,530."""
+def little_memory():
+    """Forgets compiled programs in time, where Linux says how much memory there is in use."""
     yield
-    if next(_tests) % 20 == 0 and _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 45_000:
+    if not _STATUS.exists():
+        return
+    pages = int(_STATUS.read_text().split()[1])
+    if pages * os.sysconf("SC_PAGE_SIZE") > _MOST_BYTES:
         jax.clear_caches()
+        ctypes.CDLL(None).malloc_trim(0)

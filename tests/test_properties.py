@@ -69,18 +69,19 @@ def close_trees(actual, expected, rtol=2e-4, atol=1e-4):
 
 
 @each_scheme
-def test_one_token_and_eight_times_the_training_length(name):
-    encoding = common.build(name)
+def test_eight_times_the_training_length(name):
     length = 8 * common.TRAIN_LENGTH
-    x_BTD = residual(length)
-    long = common.attention(encoding, x_BTD, text(length))
+    long = common.attention(common.build(name), residual(length), text(length))
     assert np.isfinite(long).all()
     assert np.ptp(long, axis=1).min() > 0
 
-    # All of the weight is on the token's own value, to which a scheme may add a position's.
-    one = common.attention(encoding, x_BTD[:, :1], text(1))
-    tokens = Tokens.of(encoding, text(1))
-    embedded = encoding.embed(jnp.asarray(x_BTD[:, :1]), tokens)
+
+@each_program
+def test_one_token(name):
+    """All of the weight is on the token's own value, to which a scheme may add a position's."""
+    encoding, x_BTD = common.build(name), jnp.asarray(residual(1))
+    one = common.attention(encoding, x_BTD, text(1))
+    embedded = encoding.embed(x_BTD, Tokens.of(encoding, text(1)))
     only_value = np.einsum("btd,dhc->bthc", embedded, common.projections()[2])
     scheme, weights = schemes.ALL[name], common.parameters_float64(encoding)
     attention, position = np.ones((common.HEADS, 1, 1)), np.zeros(1)
@@ -99,33 +100,16 @@ def test_what_follows_does_not_change_what_came(name):
     close(whole[:, :T], start)
 
 
-@each_program
-def test_a_query_alone_is_a_query_among_others(name):
-    """The last query and all keys, as in a step of decoding."""
-    encoding = common.build(name)
-    q, k, v = (jnp.asarray(heads_of(seed)) for seed in range(3))
-
-    @jax.jit
-    def both(encoding, positions):
-        tokens = tokens_of(encoding, positions, length=50)
-        whole = posenc_jax.attend(encoding, q, k, v, tokens)
-        last = posenc_jax.attend(encoding, q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)
-        return whole[:, -1:], last
-
-    close(*both(encoding, shuffled()))
-
-
 # Positions
 
 
 @each_scheme
 def test_shift_of_all_positions(name):
-    encoding = common.build(name)
+    encoding, scheme = common.build(name), schemes.ALL[name]
     x_BTD, positions = residual(), shuffled(25)
     # Given, or a shift would be a longer sequence to a scheme that adapts to it.
     output = common.attention(encoding, x_BTD, positions, length=64)
     shifted = common.attention(encoding, x_BTD, positions + 7, length=64)
-    scheme = schemes.ALL[name]
     assert far(shifted, output) != scheme.shift_invariant
     if scheme.shift_invariant:
         close(shifted, output)
@@ -138,26 +122,58 @@ def test_order_shows(name):
     """Other positions for the same tokens give another output, where positions are read."""
     encoding = common.build(name)
     x_BTD, positions = residual(), shuffled()
-    output = common.attention(encoding, x_BTD, positions)
-    shows = far(common.attention(encoding, x_BTD, positions[:, ::-1]), output)
+    output = common.attention(encoding, x_BTD, positions, length=64)
+    shows = far(common.attention(encoding, x_BTD, positions[:, ::-1], length=64), output)
     assert shows == schemes.ALL[name].reads_positions
 
 
-@each_scheme
+@each_program
 def test_positions_shared_by_the_batch(name):
     encoding = common.build(name)
     positions = shuffled()[:1]
     each_row = np.broadcast_to(positions, (B, T))
-    shared = common.attention(encoding, residual(), positions)
-    close(shared, common.attention(encoding, residual(), each_row))
+    shared = common.attention(encoding, residual(), positions, length=64)
+    close(shared, common.attention(encoding, residual(), each_row, length=64))
 
 
 # Causality and documents
 
 
+@jax.jit
+def layer(encoding, x_BTD, positions, segment_ids, weights, weights_BTHC):
+    """Returns attention, and the gradients of a weighted sum of it by parameters and input."""
+
+    def loss(encoding, x_BTD):
+        output = common.attention(encoding, x_BTD, positions, segment_ids, weights=weights)
+        return (output * weights_BTHC).sum(), output
+
+    return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(encoding, x_BTD)
+
+
+def arguments_of_layer():
+    """Returns what ``layer`` takes beside the encoding, the tokens in two documents each."""
+    segment_ids = np.sort(shuffled() % 2, axis=1)
+    weights_BTHC = heads_of(7)
+    return [residual(), shuffled(), segment_ids, common.projections(), weights_BTHC]
+
+
 @each_program
 def test_causality_by_gradient(name):
-    """A token's logit depends on the tokens written up to it, whatever their positions."""
+    """An output depends on the tokens written up to it, whatever their positions."""
+    query = 10
+    x_BTD, positions, segment_ids, weights, weights_BTHC = arguments_of_layer()
+    segment_ids, weights_BTHC = 0 * segment_ids, 0 * weights_BTHC
+    weights_BTHC[0, query] = heads_of(7)[0, query]
+    arguments = x_BTD, positions, segment_ids, weights, weights_BTHC
+    _, (_, gradient) = layer(common.build(name), *arguments)
+    by_token = np.abs(gradient).max(axis=-1)
+    assert (by_token[0, : query + 1] > 0).all()
+    assert (by_token[0, query + 1 :] == 0).all()
+    assert (by_token[1] == 0).all()
+
+
+@each_kind
+def test_causality_of_a_model_by_gradient(name):
     query = 10
     weights_BTV = np.zeros((B, T, common.VOCAB), np.float32)
     # The output layer is tied: an id that is no input keeps its gradient out of the inputs' rows.
@@ -172,19 +188,16 @@ def test_causality_by_gradient(name):
 
 @each_program
 def test_packed_documents_are_separate_documents(name):
-    """One of them longer than a training sequence, so that a scheme may adapt to that one."""
-    encoding = common.build(name)
-    lengths = (7, common.TRAIN_LENGTH + 9)
-    segment_ids = np.repeat([3, 5], lengths)[None]
-    x_BTD = residual(sum(lengths))
-    length = max(lengths) if schemes.ALL[name].depends_on_batch else None
-    together = common.attention(
-        encoding, x_BTD, np.asarray(packed(jnp.asarray(segment_ids))), segment_ids, length
-    )
-    first = common.attention(encoding, x_BTD[:, : lengths[0]], text(lengths[0]), length=length)
-    second = common.attention(encoding, x_BTD[:, lengths[0] :], text(lengths[1]), length=length)
-    close(together[:, : lengths[0]], first)
-    close(together[:, lengths[0] :], second)
+    """The second is longer than a training sequence, so that a scheme may adapt to that one."""
+    encoding, x_BTD = common.build(name), residual(T + 40)
+    segment_ids = np.repeat([3, 5], (T, 40))[None]
+    positions = np.asarray(packed(jnp.asarray(segment_ids)))
+    length = 40 if schemes.ALL[name].depends_on_batch else None
+    together = common.attention(encoding, x_BTD, positions, segment_ids, length)
+    first = common.attention(encoding, x_BTD[:, :T], text(T), length=length or T)
+    second = common.attention(encoding, x_BTD[:, T:], text(40), length=length)
+    close(together[:, :T], first)
+    close(together[:, T:], second)
 
 
 def test_a_model_packs_documents_too():
@@ -201,16 +214,18 @@ def test_a_model_packs_documents_too():
 
 
 @each_scheme
-@pytest.mark.parametrize("start", [0, 1001])
-def test_bfloat16_attention(name, start):
+def test_bfloat16_attention(name):
     """Positions past 256 are not bfloat16 numbers; the encoding must not make them so."""
-    encoding = common.build(name)
-    x_BTD, positions = residual(), shuffled() + np.int32(start)
-    exact = common.attention(encoding, x_BTD, positions)
-    rounded = common.attention(encoding, x_BTD.astype(jnp.bfloat16), positions)
-    assert rounded.dtype == jnp.bfloat16
-    error = np.abs(rounded.astype(np.float32) - exact).mean() / np.abs(exact).mean()
-    assert error < 0.02
+    encoding, x_BTD = common.build(name), residual()
+    for start in (0, 1001):
+        positions = shuffled() + np.int32(start)
+        exact = common.attention(encoding, x_BTD, positions, length=start + 64)
+        rounded = common.attention(
+            encoding, x_BTD.astype(jnp.bfloat16), positions, length=start + 64
+        )
+        assert rounded.dtype == jnp.bfloat16
+        error = np.abs(rounded.astype(np.float32) - exact).mean() / np.abs(exact).mean()
+        assert error < 0.02
 
 
 @each_kind
@@ -226,22 +241,30 @@ def test_bfloat16_model(name):
 # Heads
 
 
+@jax.jit
+def in_parts(encoding, q, k, v, positions, heads):
+    """Returns attention, that of the last query alone, and that of some of the heads alone."""
+    tokens = tokens_of(encoding, positions, length=50)
+    whole = posenc_jax.attend(encoding, q, k, v, tokens)
+    last = posenc_jax.attend(encoding, q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)
+    if heads is None:
+        return whole, last, whole
+    shard, parts = HeadShard(encoding, heads, common.HEADS), (x[:, :, heads] for x in (q, k, v))
+    return whole, last, posenc_jax.attend(shard, *parts, tokens)
+
+
 @each_program
-def test_some_heads_of_the_model(name):
-    if schemes.ALL[name].heads != "any":
-        pytest.skip("needs all heads, or its parameters sharded with them: see the sharded tests")
-    encoding = common.build(name)
-    q, k, v = (heads_of(seed) for seed in range(3))
-
-    @jax.jit
-    def some(encoding, q, k, v, positions, heads):
-        tokens = tokens_of(encoding, positions)
-        return posenc_jax.attend(HeadShard(encoding, heads, common.HEADS), q, k, v, tokens)
-
-    whole = attend(encoding, q, k, v, shuffled())
+def test_a_query_alone_and_some_heads_alone(name):
+    """A step of decoding, and a shard of the heads."""
+    encoding, sides = common.build(name), [heads_of(seed) for seed in range(3)]
+    if schemes.ALL[name].heads != "any":  # see the sharded tests
+        whole, last, _ = in_parts(encoding, *sides, shuffled(), None)
+        close(last, whole[:, -1:])
+        return
     for heads in (np.array([0, 1]), np.array([2, 3]), np.array([3, 1])):
-        parts = (x[:, :, heads] for x in (q, k, v))
-        close(some(encoding, *parts, shuffled(), heads), whole[:, :, heads])
+        whole, last, some = in_parts(encoding, *sides, shuffled(), heads)
+        close(last, whole[:, -1:])
+        close(some, whole[:, :, heads])
 
 
 @each_program
@@ -265,13 +288,18 @@ def place(tree, mesh, *spec):
 
 
 def sharded_arguments(name, mesh):
-    """Shards the harness's arguments over the batch, and its projections over the heads as well."""
+    """Shards what ``layer`` takes: tokens over the batch, and what has heads over these as well."""
     heads = schemes.ALL[name].heads
     encoding = place(common.build(name), mesh, *(("model",) if heads == "sharded" else ()))
-    segment_ids = np.sort(shuffled() % 2, axis=1)
-    sides = (place(x, mesh, "data") for x in (residual(), shuffled(), segment_ids))
-    weights = place(common.projections(), mesh, None, None if heads == "mixed" else "model")
-    return encoding, *sides, weights
+    *sides, weights, weights_BTHC = arguments_of_layer()
+    model = None if heads == "mixed" else "model"
+    weights = place(weights, mesh, None, model)
+    return (
+        encoding,
+        *(place(x, mesh, "data") for x in sides),
+        weights,
+        place(weights_BTHC, mesh, "data", None, model),
+    )
 
 
 def assert_sharded(name, output):
@@ -279,14 +307,13 @@ def assert_sharded(name, output):
     assert output.sharding.shard_shape(output.shape) == (B // 2, T, heads, common.HEAD_DIM)
 
 
-@each_program
-def test_attention_sharded_over_batch_and_heads(name):
-    arguments = sharded_arguments(name, mesh_of(AxisType.Auto))
+@each_kind
+def test_attention_on_a_mesh_of_auto_axes(name):
+    *arguments, _ = sharded_arguments(name, mesh_of(AxisType.Auto))
     encoding, x_BTD, positions, segment_ids, weights = arguments
     actual = common.attention(encoding, x_BTD, positions, segment_ids, weights=weights)
     assert_sharded(name, actual)
-    encoding, x_BTD, positions, segment_ids, weights = jax.device_get(arguments)
-    expected = common.attention(encoding, x_BTD, positions, segment_ids, weights=weights)
+    (_, expected), _ = layer(common.build(name), *arguments_of_layer())
     close(actual, expected)
 
 
@@ -295,19 +322,9 @@ def test_attention_and_gradients_on_a_mesh_of_explicit_axes(name):
     """Gradients by the input and by every parameter; operations must know where results lie."""
     mesh = mesh_of(AxisType.Explicit)
     with jax.set_mesh(mesh):
-        arguments = sharded_arguments(name, mesh)
-        (_, output), _ = actual = loss_and_gradients(*arguments)
+        (_, output), _ = actual = layer(*sharded_arguments(name, mesh))
     assert_sharded(name, output)
-    close_trees(actual, loss_and_gradients(*jax.device_get(arguments)))
-
-
-@jax.jit
-def loss_and_gradients(encoding, x_BTD, positions, segment_ids, weights):
-    def loss(encoding, x_BTD):
-        output = common.attention(encoding, x_BTD, positions, segment_ids, weights=weights)
-        return (output**2).sum(), output
-
-    return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(encoding, x_BTD)
+    close_trees(actual, layer(common.build(name), *arguments_of_layer()))
 
 
 @pytest.mark.parametrize("name", ["learned", "transformer_xl"])
@@ -378,16 +395,28 @@ def test_scan_or_remat_changes_no_number(option):
     assert_same_numbers("transformer_xl", **{option: True})
 
 
-@each_program
-def test_every_parameter_has_a_gradient(name):
-    weights_BTV = common.normal(0, B, T, common.VOCAB)
-    model = common.build_model(name)
-    _, gradients = common.loss_and_gradients(model, TOKEN_IDS, shuffled(), weights_BTV)
+def assert_every_parameter_is_seen(name, gradients):
     for path, gradient in common.parameter_paths(gradients):
         assert np.isfinite(gradient).all(), path
         invisible = schemes.ALL[name].invisible
         seen = not any(path[-len(names) :] == names for names in invisible)
         assert (np.abs(gradient).max() > 1e-3) == seen, path
+
+
+@each_program
+def test_every_parameter_has_a_gradient(name):
+    _, (gradients, _) = layer(common.build(name), *arguments_of_layer())
+    assert_every_parameter_is_seen(name, gradients)
+
+
+@each_kind
+def test_every_parameter_of_a_model_has_a_gradient(name):
+    """Each layer must use those of its own."""
+    weights_BTV = common.normal(0, B, T, common.VOCAB)
+    _, gradients = common.loss_and_gradients(
+        common.build_model(name), TOKEN_IDS, shuffled(), weights_BTV
+    )
+    assert_every_parameter_is_seen(name, gradients)
 
 
 # Keywords
@@ -419,12 +448,10 @@ def test_every_keyword_matters(name, keyword):
         assert far(*(in_training(each) for each in (one, two)))
         return
     projections = common.projections(head_dim=other.beside.get("head_dim", common.HEAD_DIM))
-    # Without jit: so many settings, of the same shapes, are quicker run than compiled.
-    x_BTD, axes = jnp.asarray(residual()), (other.baseline_axes or other.num_axes, other.num_axes)
+    x_BTD, axes = residual(), (other.baseline_axes or other.num_axes, other.num_axes)
 
     def output(encoding, num_axes):
-        positions = jnp.asarray(on_axes(num_axes))
-        return common.attention.__wrapped__(encoding, x_BTD, positions, weights=projections)
+        return common.attention(encoding, x_BTD, on_axes(num_axes), weights=projections)
 
     outputs = [output(*each) for each in zip((one, two), axes, strict=True)]
     if not other.trains:
@@ -449,7 +476,7 @@ def on_axes(num_axes):
 def in_training(encoding):
     """Returns positions in a few training steps, and the objective of one: ``[steps * T + 1]``."""
     keys = jax.random.split(jax.random.key(0), 8)
-    places = jnp.stack([Tokens.of(encoding, text(T), key=key).positions[0] for key in keys])
+    places = jax.vmap(lambda key: Tokens.of(encoding, text(T), key=key).positions[0])(keys)
     return jnp.append(places, encoding.aux_loss(keys[0]))
 
 
