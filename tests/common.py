@@ -95,6 +95,11 @@ def moved(module, seed: int, by: float = 0.3):
     return jax.tree.map(move, module)
 
 
+def largest(tree) -> float:
+    """Returns the largest number of all, or 1 if they are smaller."""
+    return max(1.0, *(float(np.abs(np.asarray(x)).max()) for x in jax.tree.leaves(tree)))
+
+
 def moved_at(module, path: tuple[str, ...], index, by: float):
     """Returns ``module`` with one number of one parameter moved."""
 

@@ -194,7 +194,7 @@ def test_decoding_with_the_layers_own_cache(name, kind):
             )
             cache = changed["cache"]
             steps.append(step)
-    close(jnp.concatenate(steps, axis=1), whole)
+    close(np.concatenate(steps, axis=1), whole)
 
 
 def test_decoding_what_reads_the_input_is_refused():

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import common
 import jax
 import jax.numpy as jnp
@@ -73,10 +74,8 @@ def tiled(implementation="blockwise", block=BLOCK, **rule):
 
 def close_gradients(actual, expected, tolerance=2e-5):
     """Compares to ``tolerance`` of the largest number: some are what is left of large sums."""
-    scale = max(1.0, *(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected)))
-    pairs = zip(common.parameter_paths(actual), common.parameter_paths(expected), strict=True)
-    for (path, a), (_, b) in pairs:
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale, err_msg=".".join(path))
+    atol = tolerance * common.largest(expected)
+    chex.assert_trees_all_close(actual, expected, rtol=0, atol=atol)
 
 
 def close(actual, expected):

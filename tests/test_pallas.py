@@ -54,7 +54,7 @@ def test_every_scheme_equals_dense(name):
 @pytest.mark.parametrize(("name", "case"), CASES.values(), ids=CASES)
 def test_equals_dense(name, case):
     out, _ = attention_cases.assert_equals_dense(pallas, build(name), case)
-    sees_nothing = jnp.abs(out).max(axis=(2, 3)) == 0
+    sees_nothing = (np.asarray(out, np.float32) == 0).all(axis=(2, 3))
     assert sees_nothing.any() == (not case.written)
 
 

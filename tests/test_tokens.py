@@ -215,8 +215,7 @@ def test_consecutive_positions_give_the_numbers_of_any_positions(name):
     if programs[0] == programs[1]:
         return
     actual, expected = jax.jit(known)(*arguments), jax.jit(unknown)(*arguments)
-    scale = max(1.0, *(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected)))
-    chex.assert_trees_all_close(actual, expected, rtol=0, atol=2e-5 * scale)
+    chex.assert_trees_all_close(actual, expected, rtol=0, atol=2e-5 * common.largest(expected))
 
 
 # Values
