@@ -45,7 +45,7 @@ class SeqPE(NoPE):
             # Rows without anything to see are never seen either.
             may_see[~may_see.any(-1)] = True
         num_heads = own.get("encoder_heads", 1)
-        for layer in range(own.get("encoder_layers", 2)):
+        for layer in range(own.get("encoder_layers", 1)):
             block = f"encoder.digit_blocks.[{layer}]"
             inner = normed(x, weights, f"{block}.attention_norm")
             qkv = affine(inner, weights, f"{block}.attention_in")
@@ -96,11 +96,11 @@ SCHEMES = {
     "seqpe": Scheme(
         SeqPE(),
         [
-            {},
+            {"encoder_layers": 2},
             {"max_position": 400, "encoder_heads": 4, "scalar_scale": 0.5, **NONE, **WHOLE_HEADS},
-            {"hook": "attn_mul", "bidirectional": True, "encoder_layers": 1},
+            {"hook": "attn_mul", "bidirectional": True},
             {"hook": "attn_add", "mask_padding": True, "temperature": 2.0},
-            {"hook": "input_add", "mask_padding": True, "bidirectional": True},
+            {"hook": "input_add", "mask_padding": True, "bidirectional": True, "encoder_layers": 2},
             {"hook": "attn_mul", **NONE, **WHOLE_HEADS},
         ],
         {
@@ -109,9 +109,9 @@ SCHEMES = {
             "scalar_scale": Alternative(0.5),
             "num_axes": Alternative(2, num_axes=2, baseline_axes=1),
             "max_position": Alternative(100),
-            "encoder_layers": Alternative(1),
+            "encoder_layers": Alternative(2),
             "encoder_heads": Alternative(4),
-            "bidirectional": Alternative(True),
+            "bidirectional": Alternative(True, {"encoder_layers": 2}),
             "mask_padding": Alternative(True),
             "temperature": Alternative(2.0),
             "shift_probability": Alternative(1.0, training_only=True),
@@ -121,6 +121,7 @@ SCHEMES = {
             "num_candidates": Alternative(8, training_only=True),
             "num_offsets": Alternative(8, training_only=True),
         },
+        overrides={"encoder_layers": 1},  # of 2, to compile half as much
         whole_positions_only=True,
         shift_invariant=False,
     ),
