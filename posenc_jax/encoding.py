@@ -46,14 +46,14 @@ class Side:
     num_kv_heads: int = dataclasses.field(metadata={"static": True})
     is_query: bool = dataclasses.field(metadata={"static": True})
 
-    def of_heads(self, values) -> jax.Array:
+    def of_heads(self, values: jax.Array) -> jax.Array:
         """Returns the rows of ``values``, one for each query head of the model, for these heads."""
         if not self.is_query:
             raise ValueError("of_heads is for queries: keys have kv heads, see of_kv_heads")
         _check_rows(values, self.num_heads, "num_heads", "query heads")
         return values if self.heads is None else _rows_of(values, self.heads)
 
-    def of_kv_heads(self, values) -> jax.Array:
+    def of_kv_heads(self, values: jax.Array) -> jax.Array:
         """Returns the rows of ``values``, one for each kv head of the model, for these heads.
 
         A query head reads the row of the kv head that it attends to. Keys that were repeated for
@@ -93,7 +93,7 @@ class Tile:
     heads: jax.Array | None
     num_heads: int = dataclasses.field(metadata={"static": True})
 
-    def of_heads(self, values) -> jax.Array:
+    def of_heads(self, values: jax.Array) -> jax.Array:
         """Returns the rows of ``values``, one for each query head of the model, for this tile."""
         _check_rows(values, self.num_heads, "num_heads", "query heads")
         return values if self.heads is None else _rows_of(values, self.heads)
@@ -153,7 +153,12 @@ class Encoding(nnx.Module):
         one.stacked = None
         return one
 
-    def place(self, positions, key=None, length=None):
+    def place(
+        self,
+        positions: jax.Array,
+        key: jax.Array | None = None,
+        length: int | jax.Array | None = None,
+    ) -> jax.Array:
         """Takes positions and returns positions, before every other hook.
 
         ``key`` is a fresh one in every training step and None elsewhere; ``length`` is that of
@@ -162,7 +167,7 @@ class Encoding(nnx.Module):
         del key, length
         return positions
 
-    def prepare(self, positions, length) -> Any:
+    def prepare(self, positions: jax.Array, length: int | jax.Array) -> Any:
         """Returns whatever ``rotate`` and ``score`` need of the positions, once per forward pass.
 
         It is any pytree of arrays with the tokens along axis 1, found in ``tokens.prepared``.
@@ -170,12 +175,12 @@ class Encoding(nnx.Module):
         """
         del positions, length
 
-    def embed(self, x_BTD, tokens: Tokens):
+    def embed(self, x_BTD: jax.Array, tokens: Tokens) -> jax.Array:
         """Takes token embeddings and returns them with positions added."""
         del tokens
         return x_BTD
 
-    def read(self, x_BTD, tokens: Tokens) -> Any:
+    def read(self, x_BTD: jax.Array, tokens: Tokens) -> Any:
         """Takes a layer's input and returns ``tokens.prepared`` of this layer.
 
         It is for schemes in which the content of the tokens between a query and a key decides how
@@ -186,27 +191,27 @@ class Encoding(nnx.Module):
         del x_BTD
         return tokens.prepared
 
-    def rotate(self, x_BTHC, tokens: Tokens, side: Side):
+    def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         """Takes queries or keys and returns them turned; they may come out wider."""
         del tokens, side
         return x_BTHC
 
-    def turn_values(self, v_BSKC, tokens: Tokens, side: Side):
+    def turn_values(self, v_BSKC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         """Takes the values of the keys and returns them turned, before they are summed."""
         del tokens, side
         return v_BSKC
 
-    def turn_back(self, out_BTHC, tokens: Tokens, side: Side):
+    def turn_back(self, out_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         """Takes the attended sums of the queries and returns them turned back."""
         del tokens, side
         return out_BTHC
 
-    def score(self, logits_BHTS, tile: Tile):
+    def score(self, logits_BHTS: jax.Array, tile: Tile) -> jax.Array:
         """Takes the scaled float32 logits of one tile and returns logits."""
         del tile
         return logits_BHTS
 
-    def mix(self, out_BTHC, weights_BHTS, tile: Tile):
+    def mix(self, out_BTHC: jax.Array, weights_BHTS: jax.Array, tile: Tile) -> jax.Array:
         """Takes a tile's weighted sum of values and adds what the weights make of positions.
 
         ``weights_BHTS`` are float32 and not normalised; what is added must be linear in them.
@@ -214,7 +219,7 @@ class Encoding(nnx.Module):
         del weights_BHTS, tile
         return out_BTHC
 
-    def aux_loss(self, key):
+    def aux_loss(self, key: jax.Array) -> float | jax.Array:
         """Returns a training objective of the scheme's own, a scalar that is added to the loss."""
         del key
         return 0.0
@@ -236,11 +241,11 @@ class HeadShard:
     num_heads: int = dataclasses.field(metadata={"static": True})
 
 
-def _rows_of(values, heads):
+def _rows_of(values: jax.Array, heads):
     return rows(values, heads) if compares() else values[heads]
 
 
-def _check_rows(values, count, argument, kind):
+def _check_rows(values: jax.Array, count, argument, kind):
     if values.shape[0] != count:
         raise ValueError(
             f"the encoding was made for {argument}={values.shape[0]}, but attention has {count} "

@@ -50,7 +50,14 @@ class Tokens:
 
     @classmethod
     def of(
-        cls, encoding: "Encoding", positions, segment_ids=None, *, index=None, length=None, key=None
+        cls,
+        encoding: "Encoding",
+        positions: Any,
+        segment_ids: Any = None,
+        *,
+        index: Any = None,
+        length: int | jax.Array | None = None,
+        key: jax.Array | None = None,
     ) -> "Tokens":
         """Places the tokens, and prepares what ``encoding`` needs of their positions.
 
@@ -90,7 +97,7 @@ class Tokens:
         """The number of tokens, T."""
         return self.positions.shape[1]
 
-    def read(self, encoding: "Encoding", x_BTD) -> "Tokens":
+    def read(self, encoding: "Encoding", x_BTD: jax.Array) -> "Tokens":
         """Returns these tokens with what ``encoding`` reads in a layer's input ``x_BTD``.
 
         Call it in each layer, with the array that the layer's queries and keys are projected from.
@@ -98,7 +105,7 @@ class Tokens:
         """
         return dataclasses.replace(self, prepared=encoding.read(x_BTD, self))
 
-    def part(self, start, count: int) -> "Tokens":
+    def part(self, start: int | jax.Array, count: int) -> "Tokens":
         """Returns ``count`` of these tokens, from number ``start`` on, which may be traced.
 
         The part knows its place in the whole, so new queries can attend to all tokens so far.
@@ -116,7 +123,7 @@ class Tokens:
         return jnp.arange(self.count, dtype=jnp.int32)[None]
 
 
-def is_consecutive(positions) -> bool:
+def is_consecutive(positions: Any) -> bool:
     """Says whether NumPy ``positions`` are one row of whole numbers that count up by one.
 
     Only NumPy arrays can be looked at while a program is traced, as ``positions.text`` gives them.
@@ -127,7 +134,7 @@ def is_consecutive(positions) -> bool:
     return positions.dtype.kind in "iu" and bool((np.diff(positions.astype(np.int64)) == 1).all())
 
 
-def check_positions(positions) -> jax.Array:
+def check_positions(positions: Any) -> jax.Array:
     """Returns ``positions`` as int32 or float32, and refuses what neither of them can represent.
 
     Values are looked at where they are known: in NumPy arrays, lists, and JAX arrays outside of
@@ -213,7 +220,7 @@ def _check_length(length):
         raise ValueError(f"length={length!r} must be a positive number of tokens")
 
 
-def own_length(positions, segment_ids=None):
+def own_length(positions: jax.Array, segment_ids: jax.Array | None = None) -> jax.Array:
     """Returns one more than the largest position of each token's sequence, or segment.
 
     The result is float32 ``[B, 1]`` or ``[B, T]``, exact up to ``LONGEST``. A longer one is NaN:

@@ -42,9 +42,9 @@ _FEW_LOGITS, _FEW_QUERIES = 2**19, 16
 
 def attend(
     encoding: Encoding | HeadShard,
-    q_BTHC,
-    k_BSKC,
-    v_BSKC,
+    q_BTHC: jax.Array,
+    k_BSKC: jax.Array,
+    v_BSKC: jax.Array,
     q_tokens: Tokens,
     k_tokens: Tokens | None = None,
     *,
@@ -111,8 +111,8 @@ def attend(
 
 def logits(
     encoding: Encoding | HeadShard,
-    q_BTHC,
-    k_BSKC,
+    q_BTHC: jax.Array,
+    k_BSKC: jax.Array,
     q_tokens: Tokens,
     k_tokens: Tokens | None = None,
     *,

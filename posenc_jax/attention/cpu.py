@@ -12,25 +12,27 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention import dense as reference
+from posenc_jax.attention.rule import Rule
+from posenc_jax.encoding import Encoding, Tile
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-def dense(encoding, tile, v_BSKC, rule) -> jax.Array:
+def dense(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
     """Attends in one tile that holds every query and key; see ``attend``."""
     return reference.dense(
         encoding, tile, v_BSKC, rule, products=products, weighted_sums=weighted_sums
     )
 
 
-def products(q_BTHC, k_BSKC) -> jax.Array:
+def products(q_BTHC: jax.Array, k_BSKC: jax.Array) -> jax.Array:
     """Multiplies each query with the keys of its kv head: float32 ``[B, H, T, S]``."""
     B, T, H, C = q_BTHC.shape
     q_BKGTC = q_BTHC.reshape(B, T, k_BSKC.shape[2], -1, C).transpose(0, 2, 3, 1, 4)
     return _products(q_BKGTC, k_BSKC.swapaxes(1, 2)).reshape(B, H, T, -1)
 
 
-def weighted_sums(weights_BHTS, v_BSKC) -> jax.Array:
+def weighted_sums(weights_BHTS: jax.Array, v_BSKC: jax.Array) -> jax.Array:
     """Sums the values of each query's kv head by its weights: float32 ``[B, T, H, C]``."""
     B, H, T, S = weights_BHTS.shape
     weights_BKGTS = weights_BHTS.reshape(B, v_BSKC.shape[2], -1, T, S).astype(v_BSKC.dtype)

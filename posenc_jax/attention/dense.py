@@ -1,5 +1,7 @@
 """The readable reference: all logits at once, in memory ``[B, H, T, S]``."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -10,7 +12,7 @@ from posenc_jax.encoding import Encoding, Tile
 FLOOR, TINY = -1e30, 1e-30
 
 
-def products(q_BTHC, k_BSKC) -> jax.Array:
+def products(q_BTHC: jax.Array, k_BSKC: jax.Array) -> jax.Array:
     """Multiplies each query with the keys of its kv head: float32 ``[B, H, T, S]``."""
     B, T, H, C = q_BTHC.shape
     q_BTKGC = q_BTHC.reshape(B, T, k_BSKC.shape[2], -1, C)
@@ -18,7 +20,7 @@ def products(q_BTHC, k_BSKC) -> jax.Array:
     return products.reshape(B, H, T, -1)
 
 
-def weighted_sums(weights_BHTS, v_BSKC) -> jax.Array:
+def weighted_sums(weights_BHTS: jax.Array, v_BSKC: jax.Array) -> jax.Array:
     """Sums the values of each query's kv head by its weights: float32 ``[B, T, H, C]``."""
     B, H, T, S = weights_BHTS.shape
     weights_BKGTS = weights_BHTS.reshape(B, v_BSKC.shape[2], -1, T, S).astype(v_BSKC.dtype)
@@ -29,11 +31,11 @@ def weighted_sums(weights_BHTS, v_BSKC) -> jax.Array:
 def dense(
     encoding: Encoding,
     tile: Tile,
-    v_BSKC,
+    v_BSKC: jax.Array,
     rule: Rule,
     *,
-    products=products,
-    weighted_sums=weighted_sums,
+    products: Callable[[jax.Array, jax.Array], jax.Array] = products,
+    weighted_sums: Callable[[jax.Array, jax.Array], jax.Array] = weighted_sums,
 ) -> jax.Array:
     """Attends in one tile that holds every query and key, ``[B, T, H, C]``; see ``attend``.
 

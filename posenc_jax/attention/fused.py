@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.rule import Rule
+from posenc_jax.encoding import Encoding, Tile
 
 _WIDEST_HEAD = 128  # cuDNN's limit on every GPU it supports
 
 
-def fused(encoding, tile, v_BSKC, rule: Rule) -> jax.Array:
+def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
     """Attends in one kernel over all queries and keys; see ``attend``.
 
     Raises:
@@ -32,12 +33,12 @@ def fused(encoding, tile, v_BSKC, rule: Rule) -> jax.Array:
     return by_library(library, tile, v_BSKC, rule)
 
 
-def is_fusable(encoding) -> bool:
+def is_fusable(encoding: Encoding) -> bool:
     """Says whether ``score`` and ``mix`` leave what they are given as it is."""
     return not encoding.hooks() & {"score", "mix"}
 
 
-def cudnn_takes(tile, v_BSKC, rule: Rule) -> bool:
+def cudnn_takes(tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
     """Says whether cuDNN's flash attention runs these operands, forwards and backwards."""
     half = all(x.dtype in (jnp.bfloat16, jnp.float16) for x in (tile.q, tile.k, v_BSKC))
     even = tile.q.shape[1] % 2 == 0 and tile.k.shape[1] % 2 == 0

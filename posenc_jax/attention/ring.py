@@ -30,6 +30,8 @@ from posenc_jax.attention.blockwise import (
     zero_gradients,
 )
 from posenc_jax.attention.dense import FLOOR
+from posenc_jax.attention.rule import Rule
+from posenc_jax.encoding import Encoding, Tile
 
 AXIS = "context"
 
@@ -56,7 +58,9 @@ def zigzag(length: int, devices: int) -> np.ndarray:
     return np.stack([pieces[0], pieces[1, ::-1]], axis=1).reshape(-1)
 
 
-def ring(encoding, tile, v_BSKC, rule, *, block: int | None = None) -> jax.Array:
+def ring(
+    encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule, *, block: int | None = None
+) -> jax.Array:
     """Attends as ``attend`` does, over tokens that are sharded over the mesh axis ``context``.
 
     Called on whole arrays, under ``jax.set_mesh``, as everything else in a jitted program; other

@@ -35,7 +35,7 @@ class Kept:
 
     k: jax.Array
     v: jax.Array
-    x: jax.Array | None
+    x: Any
 
     def of_turn(self, turn) -> "Kept":
         """Returns what one layer has kept."""

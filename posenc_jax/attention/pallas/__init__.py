@@ -25,12 +25,14 @@ import jax.numpy as jnp
 from posenc_jax.attention.pallas.hooks import Hooks, used_leaves
 from posenc_jax.attention.pallas.kernels import Kernels
 from posenc_jax.attention.pallas.operands import of_heads, of_tokens, widened
+from posenc_jax.attention.rule import Rule
+from posenc_jax.encoding import Encoding, Tile
 
 # Rows and columns of a tile, on each platform that a program may be lowered for.
 _SIZES = {"cpu": 16, "cuda": 64, "tpu": 128}
 
 
-def pallas(encoding, tile, v_BSKC, rule) -> jax.Array:
+def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
     """Attends in our kernels over all queries and keys; see ``attend``.
 
     Raises:
