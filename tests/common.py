@@ -19,6 +19,12 @@ from posenc_jax.registry import PATTERNS
 
 SCHEMES = [name for name in posenc_jax.REGISTRY if name not in PATTERNS]
 HEADS, HEAD_DIM, WIDTH, TRAIN_LENGTH, VOCAB, LAYERS = 4, 8, 32, 32, 64, 2
+# Programs of users are compiled with these, those of the tests with no effort (conftest.py).
+USUAL_FLAGS = {
+    "xla_backend_optimization_level": 3,
+    "xla_cpu_parallel_codegen_split_count": 32,
+    "xla_cpu_use_fusion_emitters": True,
+}
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 INDEX = json.loads((GOLDEN / "index.json").read_text())
 
@@ -42,14 +48,20 @@ def one_of_each_program() -> list[str]:
     """
 
     def program(name, encoding):
-        prepare = jax.make_jaxpr(lambda *each: build(name, trained=False).prepare(*each))
-        jaxpr = prepare(np.zeros((1, 2), np.int32), np.ones((1, 1), np.float32)).jaxpr
-        _, (_, reads_length) = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
         functions = tuple(getattr(type(encoding), hook) for hook in HOOKS)
         heads = schemes.ALL[name].heads
-        return functions, encoding.hooks(), has_parameters(encoding), reads_length, heads
+        return functions, encoding.hooks(), has_parameters(encoding), reads_length(name), heads
 
     return _first_of_each(program)
+
+
+@functools.cache
+def reads_length(name: str) -> bool:
+    """Says whether what the scheme prepares depends on the length of the sequence."""
+    prepare = jax.make_jaxpr(lambda *each: build(name, trained=False).prepare(*each))
+    jaxpr = prepare(np.zeros((1, 2), np.int32), np.ones((1, 1), np.float32)).jaxpr
+    _, (_, reads) = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return reads
 
 
 def one_of_each_kind() -> list[str]:
@@ -62,6 +74,30 @@ def one_of_each_kind() -> list[str]:
         return encoding.hooks(), encoding.per_layer, has_parameters(encoding), encoding.whole_rows
 
     return _first_of_each(kind)
+
+
+def one_of_each_set_of_hooks() -> list[str]:
+    """Returns the first scheme of every set of hooks, with and without parameters.
+
+    Where a test is about a single layer around the encoding, one of them stands for all.
+    """
+    return _first_of_each(lambda name, encoding: (encoding.hooks(), has_parameters(encoding)))
+
+
+def one_of_each_tile() -> list[str]:
+    """Returns the first scheme of every set of functions that run on a tile of logits or values.
+
+    Whatever else a scheme does comes before them, and is the same for every implementation of
+    attention: one that rotates stands for all that rotate.
+    """
+
+    def tile(name, encoding):
+        names = "turn_values", "turn_back", "score", "mix"
+        functions = (n in encoding.hooks() and getattr(type(encoding), n) for n in names)
+        before = "read" in encoding.hooks()
+        return *functions, before, encoding.whole_rows, schemes.ALL[name].heads == "mixed"
+
+    return _first_of_each(tile)
 
 
 def _first_of_each(key) -> list[str]:

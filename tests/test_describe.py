@@ -14,7 +14,7 @@ from posenc_jax.positions import text
 SIZES = dict(num_heads=common.HEADS, head_dim=common.HEAD_DIM, length=64)
 
 
-@pytest.mark.parametrize("name", common.SCHEMES)
+@pytest.mark.parametrize("name", common.one_of_each_program())
 def test_every_scheme_is_described(name):
     encoding = common.build(name)
     found = posenc_jax.describe(encoding, **SIZES)

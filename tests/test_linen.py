@@ -15,9 +15,9 @@ import posenc_jax
 from posenc_jax import Tokens
 from posenc_jax.positions import text
 
-each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
+each_program = pytest.mark.parametrize("name", common.one_of_each_program())
 
-B, T, DEPTH = 2, 12, 3
+B, T, DEPTH = 2, 12, 2
 SEGMENT_IDS = np.repeat([[0, 1], [2, 2]], T // 2, axis=1)
 
 
@@ -73,7 +73,7 @@ def assert_close(actual, expected, atol=1e-5):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=atol)
 
 
-@pytest.mark.parametrize("name", common.one_of_each_kind())
+@pytest.mark.parametrize("name", common.one_of_each_set_of_hooks())
 def test_linen_equals_nnx(name):
     layer, x_BTD, positions = Layer(name), residual(), text(T)
     # No stream but "params" in init, none at all in apply.
@@ -93,7 +93,7 @@ def test_linen_equals_nnx(name):
         assert np.abs(expected - output).max() > 1e-3
 
 
-@each_scheme
+@each_program
 def test_initial_values_are_those_of_nnx(name):
     """A single draw from the "params" stream makes all parameters, as ``make`` does."""
 
@@ -110,7 +110,7 @@ def test_initial_values_are_those_of_nnx(name):
     jax.tree.map(close, variables.get("params", {}), nnx.to_pure_dict(expected))
 
 
-@pytest.mark.parametrize("name", common.one_of_each_kind())
+@pytest.mark.parametrize("name", common.one_of_each_set_of_hooks())
 def test_under_scan_and_remat(name):
     """Layers under nn.scan and nn.remat, values and gradients, equal layers one by one in NNX."""
     positions, x_BTD = text(T), residual()

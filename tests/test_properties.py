@@ -350,13 +350,20 @@ def test_model_on_a_mesh(name, kind):
 # Transformations
 
 
-@each_kind
+@pytest.mark.parametrize("name", common.one_of_each_set_of_hooks())
 def test_without_jit(name):
     encoding = common.build(name)
     close(
         common.attention.__wrapped__(encoding, jnp.asarray(residual()), shuffled()),
         common.attention(encoding, residual(), shuffled()),
     )
+
+
+@each_kind
+def test_with_the_flags_that_users_have(name):
+    usual = jax.jit(layer.__wrapped__, compiler_options=common.USUAL_FLAGS)
+    encoding, arguments = common.build(name), arguments_of_layer()
+    close_trees(usual(encoding, *arguments), layer(encoding, *arguments))
 
 
 @each_kind

@@ -46,7 +46,7 @@ def on_mesh(mesh, implementation, *arguments):
         return jax.jit(functools.partial(value_and_gradients, implementation))(*arguments)
 
 
-@pytest.mark.parametrize("name", common.one_of_each_program())
+@pytest.mark.parametrize("name", common.one_of_each_tile())
 def test_as_on_one_device(name):
     """Four devices, balanced, documents in each row, shared kv heads."""
     arguments = common.build(name, num_kv_heads=2), *sides(2, T, T), zigzag(T, 4), DOCUMENTS
@@ -54,8 +54,14 @@ def test_as_on_one_device(name):
     close(on_mesh(mesh_of(context=4), "ring", *arguments), expected)
 
 
-@pytest.mark.parametrize("shape", [{"context": 2}, {"context": 8}, {"data": 2, "context": 4}])
-@pytest.mark.parametrize("name", ["alibi", "shaw", "cope"])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("alibi", {"context": 2}),
+        ("alibi", {"context": 8}),
+        *((name, {"data": 2, "context": 4}) for name in ("alibi", "shaw", "cope")),
+    ],
+)
 def test_meshes(name, shape):
     """Tokens in written order; with the batch sharded as well, every device has its own part."""
     encoding, (q, k, v) = common.build(name, num_kv_heads=2), sides(2, T, T)

@@ -39,7 +39,10 @@ def residual(length=T):
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "uint32", "int64", "uint64"])
 def test_whole_numbers_of_any_type_are_exact(dtype):
     positions = np.array([[0, 3, 1, 127, 31, 30]])
-    for numbers in (positions.astype(dtype), jnp.asarray(positions, dtype), positions.tolist()):
+    given = [positions.astype(dtype), positions.tolist()]
+    if "64" not in dtype:
+        given.append(jnp.asarray(positions, dtype))
+    for numbers in given:
         actual = Tokens.of(posenc_jax.Encoding(), numbers).positions
         chex.assert_trees_all_equal(actual, jnp.asarray(positions, jnp.int32))
 
@@ -117,7 +120,9 @@ def test_a_position_that_is_nan_gives_no_number(name):
         assert np.isfinite(output[1]).all()
 
 
-@each_program
+@pytest.mark.parametrize(
+    "name", ["rope", "t5", *filter(common.reads_length, common.one_of_each_program())]
+)
 def test_a_mark_for_padding_is_no_length(name):
     """Padding at 2**30 changes no number before it; what adapts to a length gives none at all."""
     encoding, x_BTD = common.build(name), residual()
@@ -208,13 +213,14 @@ def test_consecutive_positions_give_the_numbers_of_any_positions(name):
         ]
         return sum((out**2).sum() for out in outputs), outputs
 
-    gradients = jax.grad(losses, argnums=(0, 1, 2, 3), has_aux=True)
     arguments = encoding, q, k, v
-    known, unknown = (functools.partial(gradients, is_known=each) for each in (True, False))
-    programs = [str(jax.make_jaxpr(each)(*arguments)) for each in (known, unknown)]
-    if programs[0] == programs[1]:
-        return
-    actual, expected = jax.jit(known)(*arguments), jax.jit(unknown)(*arguments)
+    known, unknown = (functools.partial(losses, is_known=each) for each in (True, False))
+    if str(jax.make_jaxpr(known)(*arguments)) == str(jax.make_jaxpr(unknown)(*arguments)):
+        return  # it takes no notice
+    actual, expected = (
+        jax.jit(jax.grad(each, argnums=(0, 1, 2, 3), has_aux=True))(*arguments)
+        for each in (known, unknown)
+    )
     chex.assert_trees_all_close(actual, expected, rtol=0, atol=2e-5 * common.largest(expected))
 
 
@@ -224,13 +230,15 @@ def test_consecutive_positions_give_the_numbers_of_any_positions(name):
 @each_scheme
 def test_values_are_turned_only_by_those_that_say_so(name):
     """A scheme that overrides ``rotate`` alone leaves values and outputs as they are."""
-    encoding = common.build(name)
-    tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.asarray(residual()))
+    encoding = common.outline(name)
     side = posenc_jax.Side(None, common.HEADS, common.HEADS, is_query=False)
-    v = sides()[2]
-    for hook in ("turn_values", "turn_back"):
-        if hook not in encoding.hooks():
+
+    def turn(encoding, x_BTD, v):
+        tokens = Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+        for hook in {"turn_values", "turn_back"} - encoding.hooks():
             assert getattr(encoding, hook)(v, tokens, side) is v
+
+    jax.eval_shape(turn, encoding, residual(), sides()[2])
 
 
 class Turned(posenc_jax.Encoding):
