@@ -1,6 +1,7 @@
 """Small encodings, models and inputs that the tests share."""
 
 import functools
+import importlib.metadata
 import json
 import pathlib
 from typing import Any
@@ -20,11 +21,9 @@ from posenc_jax.registry import PATTERNS
 SCHEMES = [name for name in posenc_jax.REGISTRY if name not in PATTERNS]
 HEADS, HEAD_DIM, WIDTH, TRAIN_LENGTH, VOCAB, LAYERS = 4, 8, 32, 32, 64, 2
 # Programs of users are compiled with these, those of the tests with no effort (conftest.py).
-USUAL_FLAGS = {
-    "xla_backend_optimization_level": 3,
-    "xla_cpu_parallel_codegen_split_count": 32,
-    "xla_cpu_use_fusion_emitters": True,
-}
+USUAL_FLAGS = {"xla_backend_optimization_level": 3, "xla_cpu_parallel_codegen_split_count": 32}
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    USUAL_FLAGS["xla_cpu_use_fusion_emitters"] = True
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 INDEX = json.loads((GOLDEN / "index.json").read_text())
 
