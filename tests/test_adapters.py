@@ -199,6 +199,15 @@ def test_decoding_with_the_layers_own_cache(name, kind):
     close(np.concatenate(steps, axis=1), whole)
 
 
+def test_another_mask_than_the_caches_gives_nan():
+    """The mask is all that Flax tells of its cache, and it must be one of slots filled in order."""
+    fn = posenc_jax.attention_fn(common.build("rope"), text(T))
+    q, k = jnp.ones((B, 1, H, C)), jnp.ones((B, T, H, C))
+    filled = jnp.arange(T)[None, None, None] < 3
+    assert jnp.isfinite(fn(q, k, k, mask=filled)).all()
+    assert jnp.isnan(fn(q, k, k, mask=filled.at[..., 1].set(False))).all()
+
+
 def test_decoding_what_reads_the_input_is_refused():
     layer = nnx_layer(posenc_jax.attention_fn(Gated(), text(T)))
     layer.init_cache((B, T, D))
