@@ -144,13 +144,7 @@ def make(
     given: dict[str, Any] = {key: value for key, value in sizes.items() if key in accepted}
     if rngs is not None and "rngs" in accepted:
         given["rngs"] = rngs
-    missing = [
-        f"{key}="
-        for key in MODEL_ARGUMENTS
-        if key in accepted and key not in given and accepted[key].default is inspect.Parameter.empty
-    ]
-    if missing:
-        raise ValueError(f"make({name!r}, ...) needs {', '.join(missing)}")
+    _check_given(name, given, accepted)
     if rngs is None or num_layers is None or not _is_per_layer(build, own):
         return build(**given, **own)
     del given["rngs"]
@@ -235,6 +229,16 @@ def _check_stackable(name, encoding):
         )
     for part in inner:
         _check_stackable(name, part)
+
+
+def _check_given(name, given, accepted):
+    missing = [
+        f"{key}="
+        for key in MODEL_ARGUMENTS
+        if key in accepted and key not in given and accepted[key].default is inspect.Parameter.empty
+    ]
+    if missing:
+        raise ValueError(f"make({name!r}, ...) needs {', '.join(missing)}")
 
 
 def _check_keywords(name, own, accepted):

@@ -48,8 +48,8 @@ def one_of_each_program() -> list[str]:
 
     def program(name, encoding):
         functions = tuple(getattr(type(encoding), hook) for hook in HOOKS)
-        heads = schemes.ALL[name].heads
-        return functions, encoding.hooks(), has_parameters(encoding), reads_length(name), heads
+        mixes = schemes.ALL[name].mixes_heads
+        return functions, encoding.hooks(), has_parameters(encoding), reads_length(name), mixes
 
     return _first_of_each(program)
 
@@ -94,7 +94,7 @@ def one_of_each_tile() -> list[str]:
         names = "turn_values", "turn_back", "score", "mix"
         functions = (n in encoding.hooks() and getattr(type(encoding), n) for n in names)
         before = "read" in encoding.hooks()
-        return *functions, before, encoding.whole_rows, schemes.ALL[name].heads == "mixed"
+        return *functions, before, encoding.whole_rows, schemes.ALL[name].mixes_heads
 
     return _first_of_each(tile)
 

@@ -348,7 +348,7 @@ def test_segments_of_both_sides_or_of_neither():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("implementation", ["dense", "blockwise"])
 def test_a_query_that_sees_nothing_gives_zeros(name, dtype, implementation):
-    """Its gradients are no NaN either."""
+    """The gradients are no NaN either."""
     encoding = common.build(name)
     q, k, v = (x.astype(dtype) for x in inputs())
     q_segments = jnp.array([[0, 0, 7, 0, 0, 0]])

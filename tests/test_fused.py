@@ -45,7 +45,7 @@ def test_wider_and_wrapped(name):
 
 @pytest.mark.parametrize("name", common.SCHEMES)
 def test_a_scheme_may_be_fused_if_it_leaves_logits_and_output_alone(name):
-    """What it does to them is read off the program that its hooks trace to."""
+    """The program that its hooks trace to says what it does to them."""
     encoding, case = build(name), Case(T=4, S=4)
 
     def attention(encoding, tile, v, rule):

@@ -1,4 +1,4 @@
-"""What ``from_hf`` knows of single models: kinds of layers, layers without positions, refusals."""
+"""``from_hf`` on single models: kinds of layers, layers without positions, refusals."""
 
 import json
 

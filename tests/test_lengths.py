@@ -23,6 +23,7 @@ from posenc_jax.encodings.rotary.frequencies import (
 )
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import text
+from posenc_jax.registry import own_keywords
 
 # What conftest.py turns off.
 XLA_TRIES_HARD = {"xla_backend_optimization_level": 3}
@@ -133,15 +134,25 @@ def test_a_scan_over_layers_of_different_bases(frequencies):
             np.testing.assert_allclose(one[layer], other, rtol=0, atol=1.2e-6)
 
 
-def test_attention_in_a_scan_over_bases():
-    q, k, v = (common.normal(seed, 1, 9, 2, 8) for seed in range(3))
+MUST_KNOW_THE_BASE = ["yarn", "hope", "llama3", "ntk_by_parts", "fope", "longrope2"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in common.one_of_each_program()
+        if "base" in own_keywords(name) and name not in MUST_KNOW_THE_BASE
+    ],
+)
+def test_attention_in_a_scan_over_bases(name):
+    x_BTD, bases = common.normal(0, 1, 40, common.WIDTH), [100.0, 1e6]
 
     def layer(base):
-        encoding = RoPE(head_dim=8, base=base)
-        return posenc_jax.attend(encoding, q, k, v, Tokens.of(encoding, text(9)))
+        return common.attention(common.build(name, base=base, trained=False), x_BTD, text(40))
 
-    _, outs = jax.lax.scan(lambda _, base: (None, layer(base)), None, jnp.array([100.0, 1e6]))
-    np.testing.assert_allclose(outs, np.stack([layer(100.0), layer(1e6)]), atol=1e-6)
+    _, outs = jax.lax.scan(lambda _, base: (None, layer(base)), None, jnp.array(bases))
+    np.testing.assert_allclose(outs, np.stack([layer(base) for base in bases]), atol=1e-5)
 
 
 def test_a_known_base_is_a_number_of_the_module():
@@ -154,7 +165,7 @@ def test_a_known_base_is_a_number_of_the_module():
             RoPE(head_dim=8, base=base)
 
 
-@pytest.mark.parametrize("name", ["yarn", "hope", "llama3", "ntk_by_parts", "fope", "longrope2"])
+@pytest.mark.parametrize("name", MUST_KNOW_THE_BASE)
 def test_rules_that_must_know_the_base_say_so(name):
     def prepare(base):
         return common.build(name, base=base).prepare(text(3), 3)

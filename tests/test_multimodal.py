@@ -1,4 +1,4 @@
-"""What multimodal experiments share: models, batches, points, records and the report."""
+"""The parts that multimodal experiments share: models, batches, points, records and report."""
 
 import html
 import io

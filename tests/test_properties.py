@@ -264,7 +264,7 @@ def in_parts(encoding, q, k, v, positions, heads):
 def test_a_query_alone_and_some_heads_alone(name):
     """A step of decoding, and a shard of the heads."""
     encoding, sides = common.build(name), [heads_of(seed) for seed in range(3)]
-    if schemes.ALL[name].heads != "any":  # see the sharded tests
+    if schemes.ALL[name].mixes_heads:
         whole, last, _ = in_parts(encoding, *sides, shuffled(), None)
         close(last, whole[:, -1:])
         return
@@ -296,10 +296,9 @@ def place(tree, mesh, *spec):
 
 def sharded_arguments(name, mesh):
     """Shards what ``layer`` takes: tokens over the batch, and what has heads over these as well."""
-    heads = schemes.ALL[name].heads
-    encoding = place(common.build(name), mesh, *(("model",) if heads == "sharded" else ()))
+    encoding = place(common.build(name), mesh)
     *sides, weights, weights_BTHC = arguments_of_layer()
-    model = None if heads == "mixed" else "model"
+    model = None if schemes.ALL[name].mixes_heads else "model"
     weights = place(weights, mesh, None, model)
     return (
         encoding,
@@ -310,7 +309,7 @@ def sharded_arguments(name, mesh):
 
 
 def assert_sharded(name, output):
-    heads = common.HEADS if schemes.ALL[name].heads == "mixed" else 1
+    heads = common.HEADS if schemes.ALL[name].mixes_heads else 1
     assert output.sharding.shard_shape(output.shape) == (B // 2, T, heads, common.HEAD_DIM)
 
 

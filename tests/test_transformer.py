@@ -1,4 +1,4 @@
-"""What a model can be beside a decoder of token ids."""
+"""Models that are something else than a decoder of token ids."""
 
 import common
 import jax.numpy as jnp

@@ -1,4 +1,14 @@
-"""Attention over any encoding, through one door."""
+"""Attention over any encoding, through one door.
+
+An implementation of attention is a name or a function. The names are
+
+    dense       all logits at once: the reference, and the only one that can be differentiated in
+                forward mode or more than once;
+    blockwise   the logits of one tile at a time, in memory linear in T;
+    ring        the same with tokens sharded over the mesh axis "context";
+    fused       cuDNN's kernel or XLA's, for schemes that leave the logits alone;
+    pallas      our kernel for GPU and TPU, not measured yet.
+"""
 
 from collections.abc import Callable
 
@@ -70,19 +80,11 @@ def attend(
         traced, so that one ``scan`` runs over layers of different windows.
       scale: multiplies the products of queries and keys; by default ``1 / sqrt(C)``, with C as it
         was before ``rotate``.
-      implementation: one of
-
-        - "dense": all logits at once, the reference, and the only one that can be differentiated
-          in forward mode or more than once;
-        - "blockwise": the logits of one tile at a time, in memory linear in T;
-        - "ring": the same with tokens sharded over the mesh axis "context";
-        - "fused": cuDNN's kernel or XLA's, for schemes that leave the logits alone;
-        - "pallas": our kernel for GPU and TPU, not measured yet;
-        - a function of the same arguments as these.
-
-        By default it is ring where the mesh has such an axis and it divides the tokens; else fused,
-        where cuDNN takes bfloat16 or float16 in written order; else dense for few tokens, with
-        gradients that suit a CPU, and blockwise for many.
+      implementation: "dense", "blockwise", "ring", "fused" or "pallas", as the module describes
+        them, or a function of the same arguments. By default it is ring where the mesh has an axis
+        "context" that divides the tokens; else fused, where cuDNN takes bfloat16 or float16 in
+        written order; else dense for few tokens, with gradients that suit a CPU, and blockwise for
+        many.
 
     Logits are float32 whatever the inputs are. A query that may see no key gives zeros.
 

@@ -29,7 +29,7 @@ class Rows(NamedTuple):
 
     x: Any  # queries [B, K, G, T, C] or keys [B, K, S, C], rotated
     v: Any  # values [B, K, S, C]; None with queries
-    tokens: Any  # Tokens whose index is written out; gradients keep their structure
+    tokens: Any  # Tokens whose index is written out, unless each tile holds all of them
 
 
 # AXES says where each part of Rows has its tokens.
@@ -96,7 +96,9 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     )
     q_BKGTC = tile.q.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
     queries = Rows(q_BKGTC, None, _with_order(tile.q_tokens))
-    keys = Rows(tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2), _with_order(tile.k_tokens))
+    # Whole rows keep what is known of their order while a program is traced.
+    k_tokens = tile.k_tokens if encoding.whole_rows else _with_order(tile.k_tokens)
+    keys = Rows(tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2), k_tokens)
     window = None if rule.window is None else jnp.asarray(rule.window, jnp.int32)
     return (
         plan,
@@ -255,8 +257,8 @@ def _visits(plan, queries, keys, shared):
     of keys.
     """
     queries, keys = queries.tokens, keys.tokens
-    q_lowest, q_highest = _bounds(queries.index, plan.q_block)
-    k_lowest, k_highest = _bounds(keys.index, plan.k_block)
+    q_lowest, q_highest = _bounds(queries.order(), plan.q_block)
+    k_lowest, k_highest = _bounds(keys.order(), plan.k_block)
     visit = jnp.ones((q_lowest.shape[0], k_lowest.shape[0]), bool)
     if plan.causal:
         visit &= q_highest[:, None] >= k_lowest[None]

@@ -48,9 +48,10 @@ def from_hf(
 
     ``mrope_section`` gives the axes of ``mrope``, ``i_mrope`` or ``videorope``, as the model has
     them. A layer without positions is NoPE, with its temperature where the model has one. The
-    caller sees to windows, to a softmax scale (T5 has 1.0, and DeepSeek's grows with ``mscale``),
-    and to the split of DeepSeek's heads: the encoding is for its ``qk_rope_head_dim`` channels. The
-    ALiBi of Falcon lacks the rounding to bfloat16 that transformers applies there.
+    caller sees to windows, to a soft cap (``make("soft_cap", over=encoding)``), to a softmax scale
+    (T5 has 1.0, and DeepSeek's grows with ``mscale``), and to the split of DeepSeek's heads: the
+    encoding is for its ``qk_rope_head_dim`` channels. The ALiBi of Falcon lacks the rounding to
+    bfloat16 that transformers applies there.
 
     Raises:
       ValueError: the model is not known or not offered, or a key is missing, unknown, malformed or

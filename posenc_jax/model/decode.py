@@ -65,18 +65,9 @@ def generate(
     for start in range(0, T, prefill_chunk):
         chunk = prompts.part(slice(start, start + prefill_chunk))
         logits_BV, cache = _read(model, chunk, cache, length)
-    output_BN, _ = _continue(
-        model,
-        logits_BV,
-        cache,
-        prompts.next_places(),
-        key,
-        length,
-        count=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        stop_token=stop_token,
-    )
+    how = dict(count=max_new_tokens, temperature=temperature, top_p=top_p, stop_token=stop_token)
+    places = prompts.next_places()
+    output_BN, _ = _continue(model, logits_BV, cache, places, key, length, **how)
     return output_BN
 
 

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# What float32 may do to a time: a thousandth of a token, as Tokens.of allows.
-_MOST_ROUNDING = 2.0**-10
+from posenc_jax.tokens import MOST_ROUNDING
 
 
 def text(length: int, start: int = 0) -> np.ndarray:
@@ -101,7 +100,7 @@ def to_float32(times) -> np.ndarray:
         raise ValueError("times, and their origin, must be finite numbers")
     rounded = times.astype(np.float32)
     moved = abs(rounded.astype(np.float64) - times)
-    if moved.max(initial=0) > _MOST_ROUNDING:
+    if moved.max(initial=0) > MOST_ROUNDING:
         raise ValueError(
             f"{times.flat[moved.argmax()]}, a time since its origin, would be moved by "
             f"{moved.max():.3g} in float32: subtract an origin that is nearer to the times"

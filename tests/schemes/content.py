@@ -120,7 +120,7 @@ SCHEMES = {
         {"bias": Alternative("alibi"), "hidden": Alternative(8)},
         # One constant a head, which softmax does not see.
         invisible=(("out_bias",),),
-        heads="mixed",
+        mixes_heads=True,
     ),
     "cope": Scheme(
         CoPE(),

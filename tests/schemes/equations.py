@@ -33,7 +33,7 @@ class Alternative:
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
-    """What cannot be guessed about a scheme.
+    """Holds what cannot be guessed about a scheme.
 
     Attributes:
       equations: an instance of a subclass of ``NoPE``.
@@ -47,9 +47,7 @@ class Scheme:
       shift_invariant: whether adding a constant to all positions changes nothing.
       depends_on_batch: where no length is given, what it does to one document depends on how long
         the others are, as one random draw must be large enough for all.
-      heads: "any" subset of the model's heads will do; or its parameters must be "sharded" by head
-        as queries are, because ``rotate`` knows no head numbers; or heads are "mixed", and all of
-        them must be there.
+      mixes_heads: whether all heads must be computed in one place.
       distant: a shift of all positions, as far as floating point takes the scheme.
       num_axes: of positions, in every comparison with the equations but the first; text is in it.
     """
@@ -63,7 +61,7 @@ class Scheme:
     reads_positions: bool = True
     shift_invariant: bool = True
     depends_on_batch: bool = False
-    heads: str = "any"
+    mixes_heads: bool = False
     distant: int = 1_000_003
     num_axes: int = 1
 

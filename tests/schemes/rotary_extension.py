@@ -56,7 +56,7 @@ class DynamicYaRN(YaRN):
 
 class LongRoPE(Rotary):
     def factors(self, d, base, own):
-        """Of the short side and the long one: how much slower each pair, and the attention's."""
+        """Returns the factors of the pairs and of attention, of the short side and the long one."""
         scale = own.get("factor", 4.0)
         attention = own.get(
             "attention_factor", math.sqrt(1 + math.log(scale) / math.log(TRAIN_LENGTH))

@@ -107,7 +107,7 @@ class SeqPE(Encoding):
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         encoder_heads = max(1, model_dim // 64) if encoder_heads is None else encoder_heads
-        _check_choices(hook, pe_qk, temperature, shift_probability)
+        _check_choices(hook, pe_qk, scalar_scale, temperature, shift_probability)
         _check_at_least(1, num_axes=num_axes, encoder_layers=encoder_layers)
         _check_at_least(
             2, num_pivots=num_pivots, num_candidates=num_candidates, num_offsets=num_offsets
@@ -116,19 +116,13 @@ class SeqPE(Encoding):
         # The largest that is trained as a whole; the cube root of 125 is a little below 5.
         self.block_side = int(train_length ** (1 / num_axes) + 1e-9)
         _check_sizes(model_dim, encoder_heads, max_position, self.block_side)
-        if hook != "attn_scalar" and scalar_scale != 1.0:
-            raise ValueError(
-                f"scalar_scale={scalar_scale} is for hook='attn_scalar' and changes nothing under "
-                f"hook={hook!r}: leave it out"
-            )
         if pe_qk == "none" and not num_heads * head_dim == num_kv_heads * head_dim == model_dim:
             raise ValueError(
                 f"pe_qk='none' cuts model_dim={model_dim} channels into heads, but queries have "
                 f"{num_heads} of {head_dim} and keys {num_kv_heads}; use pe_qk='single'"
             )
         self.hook = hook
-        self.heads = num_heads, num_kv_heads
-        self.head_dim = head_dim
+        self.heads, self.head_dim = (num_heads, num_kv_heads), head_dim
         self.scalar_scale = scalar_scale
         self.num_axes = num_axes
         self.max_position = max_position
@@ -139,20 +133,12 @@ class SeqPE(Encoding):
         self.num_candidates = num_candidates
         self.num_offsets = num_offsets
         self.encoder_heads = encoder_heads
-        self.encoder = DigitEncoder(
-            model_dim,
-            encoder_heads,
-            encoder_layers,
-            len(str(max_position - 1)),
-            num_axes,
-            bidirectional=bidirectional,
-            mask_padding=mask_padding,
-            temperature=temperature,
-            rngs=rngs,
-        )
-        is_projected = pe_qk == "single" and hook != "input_add"
-        width = (num_heads + num_kv_heads) * head_dim
-        self.pe_qk = linear(model_dim, width, model_dim, rngs) if is_projected else None
+        sizes = model_dim, encoder_heads, encoder_layers, len(str(max_position - 1)), num_axes
+        seen = dict(bidirectional=bidirectional, mask_padding=mask_padding)
+        self.encoder = DigitEncoder(*sizes, **seen, temperature=temperature, rngs=rngs)
+        self.pe_qk = None
+        if pe_qk == "single" and hook != "input_add":
+            self.pe_qk = linear(model_dim, sum(self.heads) * head_dim, model_dim, rngs)
 
     def place(self, positions, key=None, length=None):
         """Moves each row of positions, and each axis of them, to another start now and then."""
@@ -244,9 +230,14 @@ class SeqPE(Encoding):
         )
 
 
-def _check_choices(hook, pe_qk, temperature, shift_probability):
+def _check_choices(hook, pe_qk, scalar_scale, temperature, shift_probability):
     if hook not in USES:
         raise ValueError(f"hook={hook!r} must be one of {USES}")
+    if hook != "attn_scalar" and scalar_scale != 1.0:
+        raise ValueError(
+            f"scalar_scale={scalar_scale} is for hook='attn_scalar' and changes nothing under "
+            f"hook={hook!r}: leave it out"
+        )
     if pe_qk not in ("single", "none"):
         raise ValueError(f"pe_qk={pe_qk!r} must be 'single' or 'none'")
     if not temperature > 0:

@@ -61,6 +61,8 @@ class CoPE(Encoding):
             q_segments, k_segments = q_tokens.segment_ids, k_tokens.segment_ids
             counted = counted & (q_segments[:, None, :, None] == k_segments[:, None, None, :])
         gates = jnp.where(counted, jax.nn.sigmoid(logits_BHTS), 0.0)
-        order_BS = jnp.argsort(k_tokens.order(), axis=-1)
+        if k_tokens.index is None:
+            return jax.lax.cumsum(gates, axis=3, reverse=True)
+        order_BS = jnp.argsort(k_tokens.index, axis=-1)
         sums = jax.lax.cumsum(arrange_keys(gates, order_BS), axis=3, reverse=True)
         return arrange_keys(sums, jnp.argsort(order_BS, axis=-1))

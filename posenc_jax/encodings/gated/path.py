@@ -113,11 +113,9 @@ class PaTH(Encoding):
         B, S, K, C = k.shape
         k = jnp.broadcast_to(k[:, :, :, None], (B, S, K, q.shape[2] // K, C)).reshape(B, S, -1, C)
 
-        # Tokens may lie in any order; the system is triangular in the one they were written in.
         prepared = tile.k_tokens.prepared
         check_head_dim(q, prepared["w"])
         k_index = for_each_row(tile.k_tokens.order(), prepared["beta"])
-        order_BS = jnp.argsort(k_index, axis=1)
         group = self.num_heads // self.num_kv_heads
         kv_heads = tile.of_heads(jnp.arange(self.num_heads) // group)
         w = prepared["w"][:, :, kv_heads]
@@ -126,9 +124,14 @@ class PaTH(Encoding):
         if segment_ids is not None:
             segment_ids = for_each_row(segment_ids, prepared["beta"])
         keys = _Tokens(k, k_index, segment_ids, w, prepared["beta"][:, :, kv_heads])
-        keys = jax.tree.map(lambda x: arrange(x, order_BS), keys)
         queries = _Tokens(q, tile.q_tokens.order(), tile.q_tokens.segment_ids)
-        change = arrange_keys(_change(queries, keys), jnp.argsort(order_BS, axis=1))
+        if tile.k_tokens.index is None:
+            change = _change(queries, keys)
+        else:
+            # The system is triangular in the order in which tokens were written.
+            order_BS = jnp.argsort(k_index, axis=1)
+            keys = jax.tree.map(lambda x: arrange(x, order_BS), keys)
+            change = arrange_keys(_change(queries, keys), jnp.argsort(order_BS, axis=1))
         logits_BHTS = logits_BHTS - tile.scale * change
         if self.gate is None:
             return logits_BHTS
