@@ -149,7 +149,8 @@ def test_attention_in_a_scan_over_bases(name):
     x_BTD, bases = common.normal(0, 1, 40, common.WIDTH), [100.0, 1e6]
 
     def layer(base):
-        return common.attention(common.build(name, base=base, trained=False), x_BTD, text(40))
+        encoding = common.build(name, base=base, trained=False)
+        return common.attention.__wrapped__(encoding, jnp.asarray(x_BTD), text(40))
 
     _, outs = jax.lax.scan(lambda _, base: (None, layer(base)), None, jnp.array(bases))
     np.testing.assert_allclose(outs, np.stack([layer(base) for base in bases]), atol=1e-5)

@@ -136,9 +136,9 @@ class SeqPE(Encoding):
         sizes = model_dim, encoder_heads, encoder_layers, len(str(max_position - 1)), num_axes
         seen = dict(bidirectional=bidirectional, mask_padding=mask_padding)
         self.encoder = DigitEncoder(*sizes, **seen, temperature=temperature, rngs=rngs)
-        self.pe_qk = None
-        if pe_qk == "single" and hook != "input_add":
-            self.pe_qk = linear(model_dim, sum(self.heads) * head_dim, model_dim, rngs)
+        is_projected = pe_qk == "single" and hook != "input_add"
+        width = sum(self.heads) * head_dim
+        self.pe_qk = linear(model_dim, width, model_dim, rngs) if is_projected else None
 
     def place(self, positions, key=None, length=None):
         """Moves each row of positions, and each axis of them, to another start now and then."""

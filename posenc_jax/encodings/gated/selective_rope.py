@@ -19,6 +19,7 @@ from posenc_jax.encodings.gated.sequence import (
     uniform,
 )
 from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 
@@ -100,7 +101,7 @@ class SelectiveRoPE(RoPE):
         tau = self.temperature * geometric(self.rotary_dim, self.base)
         cos, sin = cos_sin(high, tau)
         # What float32 has lost of a large sum turns on by so little that this is exact.
-        rest = low * jnp.asarray(tau, jnp.float32)[None, None, None]
+        rest = low * Double.of(tau).high[None, None, None]
         cos_rest, sin_rest = jnp.cos(rest), jnp.sin(rest)
         return cos * cos_rest - sin * sin_rest, sin * cos_rest + cos * sin_rest
 
