@@ -1,7 +1,6 @@
 """SeqPE beside its equation: where positions may lie, what is drawn in training, and training."""
 
 import functools
-import io
 
 import common
 import jax
@@ -11,14 +10,11 @@ import optax
 import pytest
 import schemes
 from ml_collections import FrozenConfigDict
-from rich.console import Console
 from test_float64 import reference_attention
 
 import posenc_jax
-from experiments.data import Corpus, window_index
-from experiments.mesh import make_mesh
-from experiments.text import Text, mean_loss, text_state
-from experiments.train import Recipe, train, train_step
+from experiments.text import mean_loss, text_state
+from experiments.train import Recipe, train_step
 from posenc_jax.encodings.absolute import seqpe_encoder
 from posenc_jax.encodings.absolute.seqpe_losses import (
     draw_candidates,
@@ -30,6 +26,9 @@ from posenc_jax.encodings.absolute.seqpe_losses import (
 from posenc_jax.positions import text
 
 KEYS = jax.random.split(jax.random.key(0), 40)
+candidates_of = jax.jit(draw_candidates, static_argnums=(2, 3))
+edits_of = jax.jit(draw_edits, static_argnums=(2, 3))
+window_of = jax.jit(draw_window, static_argnums=(2, 3))
 SMALL = dict(encoder_layers=1, num_pivots=8, num_candidates=8, num_offsets=8)
 
 
@@ -180,10 +179,10 @@ def test_a_tenth_of_the_steps_is_shifted():
 
 
 @pytest.mark.parametrize("num_axes", [1, 2])
-@pytest.mark.parametrize("modes", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+@pytest.mark.parametrize("modes", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
 def test_candidates_are_other_positions_in_range(num_axes, modes):
     pivots = jax.random.randint(KEYS[0], (num_axes, 50), 0, 40)
-    candidates = draw_candidates(KEYS[1], pivots, 32, 40, modes)
+    candidates = candidates_of(KEYS[1], pivots, 32, 40, modes)
     assert candidates.shape == (num_axes, 50, 32)
     assert candidates.min() == 0 and candidates.max() == 39
     assert squared_distances(pivots, candidates).min() >= 1
@@ -193,23 +192,23 @@ def test_candidates_are_other_positions_in_range(num_axes, modes):
 def test_share_of_the_windows(num_axes, share):
     """A window is narrower than what is drawn from everywhere."""
     pivots = jax.random.randint(KEYS[0], (num_axes, 500), 0, 10**6)
-    candidates = np.asarray(draw_candidates(KEYS[1], pivots, 8, 10**6)[0])
+    candidates = np.asarray(candidates_of(KEYS[1], pivots, 8, 10**6)[0])
     is_narrow = np.ptp(candidates, axis=1) < 256
     assert abs(is_narrow.mean() - share) < 0.06
 
 
 def test_edits_are_a_quarter_of_the_candidates_of_their_mode():
     pivots = jax.random.randint(KEYS[0], (1, 500), 0, 10**6)
-    mixed = draw_candidates(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))[0]
-    plain = draw_candidates(KEYS[1], pivots, 8, 10**6, (1.0, 0.0, 0.0))[0]
+    mixed = candidates_of(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))[0]
+    plain = candidates_of(KEYS[1], pivots, 8, 10**6, (1.0, 0.0, 0.0))[0]
     is_edited = np.asarray(mixed != plain)
     assert is_edited[:, :2].mean() > 0.5 and not is_edited[:, 2:].any()
 
 
 def test_hard_candidates_are_not_the_nearest():
     pivots = jax.random.randint(KEYS[0], (1, 200), 0, 10**6)
-    candidates = draw_candidates(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))
-    plain = draw_candidates(KEYS[1], pivots, 8, 10**6, (1.0, 0.0, 0.0))
+    candidates = candidates_of(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))
+    plain = candidates_of(KEYS[1], pivots, 8, 10**6, (1.0, 0.0, 0.0))
     far, of_plain = (squared_distances(pivots, each) for each in (candidates, plain))
     is_edited = np.asarray(candidates != plain)[0]
     nearest_plain = np.broadcast_to(of_plain[:, 2:].min(-1, keepdims=True), is_edited.shape)
@@ -233,7 +232,7 @@ def neighbours(number: str) -> set[str]:
 
 @pytest.mark.parametrize("pivot", [7, 40, 385])
 def test_edits_are_one_to_three_edits_of_the_digits(pivot):
-    edits = draw_edits(KEYS[0], jnp.array([[pivot]]), 4000, 5000)
+    edits = edits_of(KEYS[0], jnp.array([[pivot]]), 4000, 5000)
     found = {str(n) for n in np.unique(edits)}
     allowed, reached = {str(pivot)}, []
     for _ in range(3):
@@ -247,7 +246,7 @@ def test_edits_are_one_to_three_edits_of_the_digits(pivot):
 @pytest.mark.parametrize("num_axes", [1, 2])
 def test_a_window_is_narrow_and_its_places_differ(num_axes):
     pivots = jnp.zeros((num_axes, 20), jnp.int32)
-    window = np.asarray(draw_window(KEYS[0], pivots, 32, 1000))
+    window = np.asarray(window_of(KEYS[0], pivots, 32, 1000))
     side = 256 if num_axes == 1 else 16
     assert (np.ptp(window, axis=-1) < side).all() and np.ptp(window) > 500
     for places in window.swapaxes(0, 1):
@@ -347,20 +346,6 @@ RECIPE = Recipe(length=16, batch_size=8, steps=60, learning_rate=1e-2, warmup_st
 def spec(**keywords):
     encoding = {"name": "seqpe", "max_position": 100, **SMALL, **keywords}
     return FrozenConfigDict({"encoding": encoding, "model": MODEL})
-
-
-def test_trains_in_the_ordinary_trainer(tmp_path):
-    tokens = np.tile(np.arange(16), 250).astype(np.uint8)
-    corpus = Corpus("cycle", tokens, np.array([0, 4000]), np.zeros(1, np.int8), 16, 1.0, "digest")
-    _, summary = train(
-        Text(spec(), RECIPE, window_index(corpus, "train", 16)),
-        RECIPE,
-        make_mesh((8, 1, 1)),
-        seed=0,
-        folder=tmp_path,
-        console=Console(file=io.StringIO()),
-    )
-    assert summary["final_loss"] < np.log(16) / 4
 
 
 def test_the_trainer_adds_the_objectives_and_reports_the_loss_without_them():

@@ -34,10 +34,9 @@ def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> 
 
 def add_bias(logits_BHTS, bias_BHTS) -> jax.Array:
     """Adds a bias, whose ``B`` may be 1, to logits."""
-    B = logits_BHTS.shape[0]
-    if bias_BHTS.shape[0] == B or compares():
+    if bias_BHTS.shape[0] == logits_BHTS.shape[0] or compares():
         return logits_BHTS + bias_BHTS
-    return logits_BHTS + _repeated(bias_BHTS[0], B)
+    return _add_shared(logits_BHTS, bias_BHTS)
 
 
 def along_diagonals(values_HN, tile: Tile) -> jax.Array:
@@ -55,11 +54,19 @@ def along_diagonals(values_HN, tile: Tile) -> jax.Array:
     return jax.vmap(row, in_axes=(None, 0), out_axes=1)(values_HN, T - 1 - jnp.arange(T))
 
 
-def _repeated(x, count: int) -> jax.Array:
-    """Returns ``count`` copies of ``x`` along a new leading axis.
+@jax.custom_jvp
+def _add_shared(logits_BHTS, bias_1HTS):
+    return logits_BHTS + bias_1HTS
 
-    It is a product with ones, because XLA:CPU is twenty times as slow to sum a broadcast's gradient
-    along a leading axis as to multiply by a row of ones.
+
+@_add_shared.defjvp
+def _add_shared_jvp(operands, tangents):
+    """Repeats the bias' tangent by a product with ones.
+
+    Its transpose is then a product too: XLA:CPU is twenty times as slow to sum a gradient along a
+    leading axis as to multiply by a row of ones.
     """
-    ones = jnp.ones(count, x.dtype)
-    return jnp.einsum("n,...->n...", ones, x, precision="highest")
+    d_logits_BHTS, d_bias_1HTS = tangents
+    ones_B = jnp.ones(d_logits_BHTS.shape[0], d_bias_1HTS.dtype)
+    repeated = jnp.einsum("b,hts->bhts", ones_B, d_bias_1HTS[0], precision="highest")
+    return _add_shared(*operands), d_logits_BHTS + repeated
