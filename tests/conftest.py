@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -22,6 +23,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tracing makes so many objects that looking for garbage as often as usual takes a tenth of a run.
+gc.set_threshold(200_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items):

@@ -102,7 +102,7 @@ def interrupt_at(step, monkeypatch):
     monkeypatch.setattr(Metrics, "write", failing)
 
 
-@pytest.mark.parametrize("step", [1, 4, 5])
+@pytest.mark.parametrize("step", [1, 5])
 def test_resumes_exactly_where_it_stopped(tmp_path, windows, uninterrupted, monkeypatch, step):
     with monkeypatch.context() as patch:
         interrupt_at(step, patch)
@@ -213,7 +213,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, changes, message):
         Checkpoints(tmp_path).restore(1, other)
 
 
-@pytest.mark.parametrize("shape", [(4, 2, 1), (2, 2, 2), (1, 2, 4)])
+@pytest.mark.parametrize("shape", [(4, 2, 1), (2, 2, 2)])
 def test_sharded_training_is_unsharded_training(tmp_path, windows, uninterrupted, shape):
     model, _ = run(tmp_path, windows, shape=shape)
     model, alone = jax.device_get((model, uninterrupted[1]))
@@ -307,7 +307,7 @@ MATRICES = {f"attention/{each}/kernel" for each in ("q", "k", "v", "out")}
 MATRICES |= {f"mlp/{each}/kernel" for each in ("gate", "up", "down")}
 
 
-@pytest.mark.parametrize("name", common.SCHEMES)
+@pytest.mark.parametrize("name", common.one_of_each_kind())
 def test_weight_decay_is_the_same_for_every_scheme(name):
     """The matrices of the blocks decay, and no parameter of any encoding does."""
     model = common.moved(common.build_model(name, trained=False), seed=0)
