@@ -54,10 +54,10 @@ _WINDOWS |= {
 _WITHOUT_EFFECT = _words("""
     _attn_implementation _attn_implementation_autoset _name_or_path architectures attention_dropout
     auto_map bos_token_id dtype embd_pdrop eos_token_id initializer_range is_llama_config
-    max_sequence_length pad_token_id pretraining_tp resid_pdrop rope_interleaved tokenizer_class
-    torch_dtype transformers.js_config transformers_version unk_token_id use_cache
-    chunk_size_feed_forward id2label label2id output_attentions output_hidden_states problem_type
-    return_dict use_return_dict
+    max_sequence_length pad_token_id pretraining_tp resid_pdrop tokenizer_class torch_dtype
+    transformers.js_config transformers_version unk_token_id use_cache chunk_size_feed_forward
+    id2label label2id output_attentions output_hidden_states problem_type return_dict
+    use_return_dict full_attn_mod interpolate_factor
 """)
 
 

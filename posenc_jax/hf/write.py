@@ -23,7 +23,7 @@ from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.hf import decoder
 from posenc_jax.model.transformer import Transformer
 
-# Phi-3 has no other types; it reads "yarn" as if it were "longrope".
+# Phi-3 has no other types beside "default"; it reads "yarn" as if it were "longrope".
 _ONLY_LONGROPE = ("phi3",)
 _ORIGINAL = "original_max_position_embeddings"
 
@@ -55,11 +55,11 @@ def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, 
         found["partial_rotary_factor"] = encoding.rotary_dim / encoding.head_dim
     if isinstance(encoding, LongRoPE):
         return found | _longrope(encoding)
-    by_factors = config.get("model_type") in _ONLY_LONGROPE
-    named = None if by_factors else _named(encoding)
-    if named is None and type(encoding.frequencies) is Default:
-        named = {"rope_type": "default"}
-    return found | (_by_factors(encoding, config) if named is None else named)
+    named = _named(encoding)
+    is_read = named and config.get("model_type") not in _ONLY_LONGROPE
+    if named and (is_read or named["rope_type"] == "default"):
+        return found | named
+    return found | _by_factors(encoding, config)
 
 
 def extended(
@@ -143,6 +143,8 @@ def _named(encoding) -> dict[str, Any] | None:
     """Returns the type and the keys of the rule, None if it has no type of its own."""
     rule, channels, base = encoding.frequencies, encoding.rotary_dim, encoding.base
     match rule:
+        case Default():
+            return {"rope_type": "default"}
         case PositionInterpolation():
             return {"rope_type": "linear", "factor": float(rule.factor)}
         case NTK():
