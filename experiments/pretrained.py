@@ -121,8 +121,25 @@ def load(
     options: Any = dict(dtype=dtype, param_dtype=param_dtype, scan=scan, remat=remat)
     outline = jax.eval_shape(lambda: Transformer(layers, **sizes, **options, rngs=nnx.Rngs(0)))
     origins = files.origins(outline, config)
-    weights.check(files.shapes, origins)
+    weights.check(_shapes(files, origins), origins)
     return Pretrained(_filled(outline, origins, files, mesh, console), files.tokenizer(), config)
+
+
+def _shapes(files, origins) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the files' tensors, but for an output layer that is the embedding."""
+    shapes, output = dict(files.shapes), "lm_head.weight"
+    if output not in shapes or output in weights.tensors(origins):
+        return shapes
+    (embedding,) = origins["embedding"].names
+    (size, _), step = shapes.pop(output), 4096
+    for start in range(0, size, step):
+        rows = slice(start, min(start + step, size))
+        if not np.array_equal(files.read(output, rows), files.read(embedding, rows)):
+            raise ValueError(
+                f"{output} is in the files and not the embedding, but the config ties them; pass "
+                "tie_word_embeddings=False to use it"
+            )
+    return shapes
 
 
 def _filled(outline, origins, files, mesh, console) -> Transformer:
@@ -243,6 +260,7 @@ def _write_tensors(folder, model, origins, console):
                 if tensors.keys() & set(origin.names):
                     origin.write(np.asarray(parameters[path]), tensors)
             numpy_files.save_file(tensors, folder / file, metadata={"format": "pt"})
+            (folder / file).chmod(0o644)  # It is made for its owner only.
             weight_map |= dict.fromkeys(names, file)
             advance(file)
     if len(shards) > 1:
@@ -283,7 +301,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     length = json.loads((args.out / "config.json").read_text())["max_position_embeddings"]
-    console.print(f"{args.out}: {args.model}, for {length} tokens", highlight=False)
+    console.print(f"{args.out}: for {length} tokens", highlight=False, soft_wrap=True)
     return 0
 
 
