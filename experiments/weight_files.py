@@ -66,11 +66,17 @@ class SafetensorsFiles:
         missing = [name for name in sorted(names) if not (folder / name).exists()]
         if missing:
             raise ValueError(f"{folder} lacks {', '.join(missing)}: the weights are not all there")
-        safetensors = need("safetensors")
-        files = [safetensors.safe_open(folder / name, framework="np") for name in sorted(names)]
-        # Slices keep their file open, and read from it what they are asked for.
-        self._slices = {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
-        self.shapes = {name: tuple(each.get_shape()) for name, each in self._slices.items()}
+        self._safetensors = need("safetensors")
+        self._of: dict[str, Path] = {}
+        self.shapes = {}
+        for name in sorted(names):
+            with self._open(folder / name) as file:
+                for tensor in file.keys():  # noqa: SIM118
+                    self._of[tensor] = folder / name
+                    self.shapes[tensor] = tuple(file.get_slice(tensor).get_shape())
+
+    def _open(self, path):
+        return self._safetensors.safe_open(path, framework="np")
 
     def config(self):
         config = read_json(self._folder / "config.json")
@@ -82,7 +88,9 @@ class SafetensorsFiles:
         return weights.of_config(model, config)
 
     def read(self, name, rows, columns=None):
-        return self._slices[name][(rows,) if columns is None else (rows, columns)]
+        # Opened anew for each: a file that is open is memory, as far as it was read.
+        with self._open(self._of[name]) as file:
+            return file.get_slice(name)[(rows,) if columns is None else (rows, columns)]
 
     def tokenizer(self):
         path = self._folder / "tokenizer.json"
@@ -119,12 +127,11 @@ class GgufFile:
     def read(self, name, rows, columns=None):
         tensor = self._tensors[name]
         packed = tensor.data[rows]
-        step = max(1, _CHUNK // self.shapes[name][-1])
-        parts = [
-            self._gguf.dequantize(packed[start : start + step], tensor.tensor_type)
-            for start in range(0, len(packed), step)
-        ]
-        whole = np.concatenate(parts) if len(parts) > 1 else np.array(parts[0])
+        shape = len(packed), *self.shapes[name][1:]
+        whole, step = np.empty(shape, np.float32), max(1, _CHUNK // self.shapes[name][-1])
+        for start in range(0, len(packed), step):
+            part = slice(start, start + step)
+            whole[part] = self._gguf.dequantize(packed[part], tensor.tensor_type)
         return whole if columns is None else whole[:, columns]
 
     def tokenizer(self):
