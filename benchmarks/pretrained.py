@@ -48,13 +48,13 @@ def prefill(model, ids_1T, chunk):
     return model.unembed(x_1TD[:, -1:]), cache
 
 
-def reader(side: str, folder: Path, chunk: int | None):
+def reader(side: str, folder: Path, chunk: int):
     """Returns a function from a prompt to the logits of its last token, and the cache's bytes."""
     if side == "ours":
-        model = load(folder).model
+        model = load(folder, scan=True).model
 
         def read(ids_1T):
-            logits, cache = prefill(model, ids_1T, chunk or ids_1T.shape[1])
+            logits, cache = prefill(model, ids_1T, chunk)
             jax.block_until_ready(cache)
             size = sum(x.nbytes for x in jax.tree.leaves(cache.layers))
             return np.asarray(logits[0, -1]), size
@@ -94,8 +94,7 @@ def memory(side, folder, ids_1T, chunk) -> str:
 def memory_apart(side, args, folder, length) -> tuple[float, float]:
     """Returns the same, of a process of its own."""
     command = [sys.executable, "-m", "benchmarks.pretrained", f"--here={side}"]
-    command += [f"--model={folder}", f"--lengths={length}"]
-    command += [] if args.chunk is None else [f"--chunk={args.chunk}"]
+    command += [f"--model={folder}", f"--lengths={length}", f"--chunk={args.chunk}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     used, cache = done.stdout.split()[-2:]
     return float(used), float(cache)
@@ -123,7 +122,7 @@ def main():
     parser.add_argument("--model", default="smollm2", help="as experiments.pretrained takes it")
     parser.add_argument("--lengths", default="1024,4096,8192")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--chunk", type=int, help="tokens ours reads at a time; default: all")
+    parser.add_argument("--chunk", type=int, default=2048, help="tokens that ours reads at a time")
     parser.add_argument("--here", choices=SIDES, help="memory of one side, in this process")
     args = parser.parse_args()
     lengths = [int(length) for length in args.lengths.split(",")]

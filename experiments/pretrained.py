@@ -153,7 +153,7 @@ def _filled(outline, origins, files, mesh, console) -> Transformer:
         for name, leaf in weights.parameters(outline).items():
 
             def part(index, origin=origins[name], kind=leaf.dtype):
-                return np.asarray(origin.part(files.read, index), kind)
+                return origin.part(files.read, index, kind)
 
             arrays[name] = jax.make_array_from_callback(leaf.shape, places[name], part)
             advance(name)

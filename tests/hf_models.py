@@ -60,7 +60,7 @@ def our_decoder(config, weights) -> posenc_jax.Transformer:
         return weights[name][spans]
 
     filled = [
-        jnp.asarray(origins[path].part(read, [slice(None)] * leaf.ndim))
+        jnp.asarray(origins[path].part(read, [slice(None)] * leaf.ndim, leaf.dtype))
         for path, leaf in hf_weights.parameters(model).items()
     ]
     return jax.tree.unflatten(jax.tree.structure(model), filled)

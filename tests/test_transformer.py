@@ -136,15 +136,14 @@ def test_dials_are_what_they_say(dials):
     np.testing.assert_allclose(model(ids, text(T)), expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("qk_norm", ["head", "all"])
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize(("scan", "qk_norm"), [(False, "head"), (True, "all")])
 def test_dials_in_a_scan_and_past_a_cache(scan, qk_norm):
     dials = ALL_DIALS | {"qk_norm": qk_norm}
     expected, ids = common.forward(dialled(**dials), token_ids(), text(T)), token_ids()
     model = dialled(scan=scan, **dials).under(common.build("rope"))
     cache, outputs = posenc_jax.Cache.empty(model, B, T), []
     for piece in (slice(0, 4), slice(4, T)):
-        x_BTD, cache = model.extend(ids[:, piece], cache)
+        x_BTD, cache = extend(model, ids[:, piece], cache)
         outputs.append(model.unembed(x_BTD))
     np.testing.assert_allclose(np.concatenate(outputs, 1), expected, rtol=1e-4, atol=1e-4)
 
@@ -168,6 +167,11 @@ def test_dials_add_nothing_that_decays(scan):
     assert decayed(**ALL_DIALS) == decayed()
 
 
+@jax.jit
+def extend(model, ids, cache):
+    return model.extend(ids, cache)
+
+
 def test_dials_on_a_mesh():
     model = common.build_model("rope", **ALL_DIALS)
     places = state_shardings({"model": model}, make_mesh((2, 4, 1)))["model"]
@@ -180,3 +184,20 @@ def test_dials_on_a_mesh():
 def test_a_norm_that_there_is_not():
     with pytest.raises(ValueError, match=r"qk_norm='heads' must be 'head'.*'all'.*or None"):
         common.build_model("rope", qk_norm="heads")
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_another_encoding_copies_no_matrix(scan):
+    model = common.build_model("rope", scan=scan, num_layers=4)
+    pattern = [common.build("rope"), common.build("nope")]
+    other = model.under(pattern)
+    for before, after in (
+        (model, model.under(common.build("alibi"))),
+        (other, other.under(pattern)),
+    ):
+        matrices = zip(before.layers, after.layers, strict=True)
+        assert all(a.block.mlp.up.kernel[...] is b.block.mlp.up.kernel[...] for a, b in matrices)
+    assert len(other.layers) == (2 if scan else 4)
+    np.testing.assert_array_equal(
+        jax.tree.leaves(other.under(common.build("rope")))[-1], jax.tree.leaves(model)[-1]
+    )

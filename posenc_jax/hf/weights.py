@@ -92,18 +92,24 @@ class Origin:
     is_transposed: bool
     pairs: int | None
 
-    def part(self, read: Read, index: Sequence[slice]) -> np.ndarray:
+    def part(self, read: Read, index: Sequence[slice], dtype: Any) -> np.ndarray:
         """Returns the part of the parameter at ``index``, and reads no more than that.
 
         Args:
           read: ``read(name, rows, columns)`` gives those of a tensor; rows are a slice, or numbers
             where pairs are in another order. A vector has no columns.
           index: a slice for each axis of the parameter.
+          dtype: the type of the result.
         """
         spans = [slice(*each.indices(size)) for each, size in zip(index, self.shape, strict=True)]
+        # One layer at a time, so that no more than one is there twice.
+        part = _empty([span.stop - span.start for span in spans], np.dtype(dtype))
         if not self.is_stacked:
-            return self._of_one(read, self.names[0], spans)
-        return np.stack([self._of_one(read, name, spans[1:]) for name in self.names[spans[0]]])
+            part[...] = self._of_one(read, self.names[0], spans)
+            return part
+        for own, name in zip(part, self.names[spans[0]], strict=True):
+            own[...] = self._of_one(read, name, spans[1:])
+        return part
 
     def rows(self) -> int:
         """Returns how many rows of the tensor are the parameter's."""
@@ -182,6 +188,17 @@ def parameters(model: Transformer) -> dict[str, Any]:
     flat, _ = jax.tree_util.tree_flatten_with_path(model)
     name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
     return {name(path).removesuffix("/value"): leaf for path, leaf in flat}
+
+
+def _empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """Returns an array that begins where JAX can take it over on a CPU, and makes no copy."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    room = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    return room[start : start + size].view(dtype).reshape(shape)
+
+
+_ALIGNMENT = 64
 
 
 def _origins(model, table, paired):

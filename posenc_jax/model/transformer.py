@@ -264,27 +264,40 @@ class Transformer(nnx.Module):
         self.scan = scan
         self.remat = remat
         self.implementation = implementation
-        self._arrange(Layers.of(encoding), _unstack(blocks, num_layers))
+        pattern = Layers.of(encoding)
+        self._arrange(pattern, self._placed(pattern, _unstack(blocks, num_layers)))
 
     def under(self, encoding: Encoding | Sequence[Encoding] | Layers) -> "Transformer":
         """Returns this model under another encoding or pattern, in the place of the trained one."""
         other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
-        turns = self.num_layers // len(self.layers) if self.scan else 1
+        pattern = Layers.of(encoding)
         blocks = [layer.block for layer in other.layers]
-        if self.scan:
+        if self.scan and len(blocks) != len(pattern.pattern):
+            turns = self.num_layers // len(blocks)
             by_place = [_unstack(block, turns) for block in blocks]
-            blocks = [block for turn in zip(*by_place, strict=True) for block in turn]
-        other._arrange(Layers.of(encoding), blocks)
+            blocks = self._placed(
+                pattern, [block for turn in zip(*by_place, strict=True) for block in turn]
+            )
+        other._arrange(pattern, blocks)
         return other
+
+    def _placed(self, pattern: Layers, blocks: list[Block]) -> list[Block]:
+        """Returns the blocks of all layers, under ``scan`` stacked by place of the pattern."""
+        pattern.check(self.num_layers)
+        turn = len(pattern.pattern)
+        return [_stack(blocks[place::turn]) for place in range(turn)] if self.scan else blocks
 
     def _arrange(self, pattern: Layers, blocks: list[Block]) -> None:
         """Gives each block its encoding and its window, as they are used."""
         pattern.check(self.num_layers)
         shared = [None if each.per_layer else each for each in pattern.distinct]
-        layers = [Layer(block, *pattern.of_layer(number)) for number, block in enumerate(blocks)]
-        if self.scan:
-            turn = len(pattern.pattern)
-            layers = [_stack(layers[place::turn]) for place in range(turn)]
+        layers = []
+        for place, block in enumerate(blocks):
+            own, source, window = pattern.of_layer(place)
+            if self.scan and own is not None:
+                numbers = range(place, self.num_layers, len(blocks))
+                own = _stack([pattern.of_layer(number)[0] for number in numbers])
+            layers.append(Layer(block, own, source, window))
         self.encodings = nnx.List(shared)
         self.layers = nnx.List(layers)
 
