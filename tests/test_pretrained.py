@@ -194,6 +194,24 @@ def test_an_extended_model_is_written_and_read(tmp_path):
     assert np.abs(expected - forward(loaded.model, ids, text(24))).max() > 0.01
 
 
+def test_the_model_under_other_schemes(tmp_path):
+    config, tensors = published("smollm3")
+    config = config | {"max_position_embeddings": 16}
+    loaded = load(folder(tmp_path / "in", config, tensors))
+    rope, nope = (encoding for encoding, _ in map(loaded.model.layer_at, (0, 1)))
+    dropped = loaded.under("nope")
+    assert not any(dropped.layer_at(number)[0].hooks() for number in range(4))
+    scaled = loaded.under("logn").layer_at(2)[0]
+    assert decoder.same(scaled.inner, rope) and scaled.train_length == 16
+    assert loaded.under("rerope", window=8).layer_at(0)[0].base == 100.0
+    assert decoder.same(loaded.under("yarn").layer_at(3)[0], nope)
+    with pytest.raises(TypeError, match="encoding 'pi' has no keyword 'factors'"):
+        loaded.under("pi", factors=2.0)
+    still = load(tmp_path / "in", no_rope_layers=[0] * 4)
+    with pytest.raises(ValueError, match="the model turns in 0 ways, and must in one"):
+        still.under("yarn")
+
+
 def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
     config, tensors = published("llama")
     model, out = our_decoder(config, tensors), tmp_path / "out"
