@@ -288,6 +288,11 @@ def test_what_is_said_is_read_back(name, model_type):
 
 def test_what_turns_as_before_is_said_as_before():
     assert extended(LLAMA31_8B, abstract(LLAMA31_8B)) == LLAMA31_8B
+    # transformers 4 does not know the new spelling, and would take a base of 10000.
+    new = {key: value for key, value in CONFIG.items() if key != "rope_theta"}
+    new["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e3}
+    old = {"rope_theta": 1e3, "rope_scaling": None}
+    assert extended(new, abstract(new)) == new | old
 
 
 def test_layers_without_rotation_stay_so():

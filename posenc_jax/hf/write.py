@@ -67,8 +67,8 @@ def extended(
 ) -> dict[str, Any]:
     """Returns ``config`` with the encoding that ``model`` now has, as ``config.json`` holds it.
 
-    The spellings of transformers 4 and 5 stand side by side. Where the model turns as ``config``
-    says, it is returned as it is.
+    The spellings of transformers 4 and 5 stand side by side. The former refuses to read an OLMo 2
+    or a Phi-3 that is extended. Where the model turns as ``config`` says, nothing else changes.
 
     Args:
       config: what the ``config.json`` of the model held before.
@@ -89,20 +89,29 @@ def extended(
             )
     turning = [encoding for encoding, _ in now if _turns(encoding)]
     if not turning or all(map(decoder.same, turning, [was for was, _ in before if _turns(was)])):
-        return dict(config)
+        section = config.get("rope_parameters") or {}
+        return dict(config) | (_spelled(section) if "rope_theta" in section else {})
     if not all(decoder.same(encoding, turning[0]) for encoding in turning):
         raise ValueError("layers that turn must have one encoding for transformers to be told it")
     section = rope_parameters(turning[0], config)
-    plain = section["rope_type"] == "default"
-    written = dict(config) | {
-        "rope_parameters": section,
-        "rope_scaling": None if plain else section,
-        "rope_theta": section["rope_theta"],
-        "max_position_embeddings": max_length or _longest(turning[0], config),
-    }
+    longest = max_length or _longest(turning[0], config)
+    written = dict(config) | _spelled(section) | {"max_position_embeddings": longest}
     if _ORIGINAL in section:
         written[_ORIGINAL] = section[_ORIGINAL]
     return written
+
+
+def _spelled(section):
+    """Returns a section under the names that transformers 4 and 5 have for it.
+
+    Without them the former would take its own base, and say nothing.
+    """
+    plain = section.get("rope_type", "default") == "default"
+    return {
+        "rope_parameters": section,
+        "rope_scaling": None if plain else section,
+        "rope_theta": section["rope_theta"],
+    }
 
 
 def _turns(encoding):
