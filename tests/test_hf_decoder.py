@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import posenc_jax
-from posenc_jax import Tokens, Transformer, make
+from posenc_jax import Layers, Tokens, Transformer, make
 from posenc_jax.hf import decoder, gguf, weights
 from posenc_jax.hf.write import extended, rope_parameters
 from posenc_jax.positions import text
@@ -302,13 +302,26 @@ def test_layers_without_rotation_stay_so():
     written = extended(config, model)
     assert written["max_position_embeddings"] == 131072
     same_turns(decoder.layers(written).distinct[0], yarn)
-    with pytest.raises(ValueError, match=r"layer 0 of the model does not turn.*config turns"):
+    no_word = r"layer 0 of the model has no encoding, .*config RoPE, with no window: transformers"
+    with pytest.raises(ValueError, match=no_word):
         extended(config, model.under(make("nope")))
+    with pytest.raises(ValueError, match=r"layer 3 of the model has ALiBi, .*config no encoding"):
+        extended(config, model.under([yarn, yarn, yarn, make("alibi", num_heads=16)]))
+    other = make("pi", head_dim=128, base=5e6)
+    with pytest.raises(ValueError, match="layers that turn must have one encoding"):
+        extended(config, model.under([yarn, yarn, other, make("nope")]))
+    windows = Layers([yarn, yarn, yarn, make("nope")], [8, None, None, None])
+    with pytest.raises(ValueError, match="has RoPE, with a window of 8, and of the config RoPE"):
+        extended(config, model.under(windows))
 
 
 def test_the_longest_sequence_can_be_told():
     model = abstract(CONFIG).under(make("pi", factor=4.0, **ROPE))
     assert extended(CONFIG, model, 100)["max_position_embeddings"] == 100
+    assert extended(CONFIG, _model("llama"), 100)["max_position_embeddings"] == 100
+    dynamic = model.under(make("dynamic_ntk", train_length=32, **ROPE))
+    with pytest.raises(ValueError, match=r"max_length=100 must be left out.*training length, 32"):
+        extended(CONFIG, dynamic, 100)
 
 
 def test_part_of_a_head():

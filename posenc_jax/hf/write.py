@@ -79,26 +79,42 @@ def extended(
     Raises:
       ValueError: transformers has no word for it.
     """
-    before = [decoder.layers(config).at(n) for n in range(model.num_layers)]
-    now = [model.layer_at(n) for n in range(model.num_layers)]
+    layers = decoder.layers(config)
+    before = [layers.at(number) for number in range(model.num_layers)]
+    now = [model.layer_at(number) for number in range(model.num_layers)]
+    _check_layers(before, now)
+    turning = [encoding for encoding, _ in now if _turns(encoding)]
+    longest = {} if max_length is None else {"max_position_embeddings": max_length}
+    if all(
+        decoder.same(was, encoding) for (was, _), (encoding, _) in zip(before, now, strict=True)
+    ):
+        section = config.get("rope_parameters") or {}
+        spelled = _spelled(section) if "rope_theta" in section else {}
+        return dict(config) | spelled | longest
+    encoding = turning[0]
+    section = rope_parameters(encoding, config)
+    own = {"max_position_embeddings": _longest(encoding, config)}
+    if section["rope_type"] == "dynamic" and longest and longest != own:
+        raise ValueError(
+            f"max_length={max_length} must be left out: dynamic NTK is told its training length, "
+            f"{own['max_position_embeddings']}, in its place"
+        )
+    originals = {_ORIGINAL: section[_ORIGINAL]} if _ORIGINAL in section else {}
+    return dict(config) | _spelled(section) | own | longest | originals
+
+
+def _check_layers(before, now):
+    """Refuses what ``rope_parameters`` of a whole model cannot say."""
     for number, ((was, old_window), (encoding, window)) in enumerate(zip(before, now, strict=True)):
-        if _turns(was) != _turns(encoding) or old_window != window:
+        still = not _turns(was) and not _turns(encoding) and decoder.same(was, encoding)
+        if old_window != window or not (still or (_turns(was) and _turns(encoding))):
             raise ValueError(
-                f"layer {number} of the model {_said(encoding, window)}, and of the config "
+                f"layer {number} of the model has {_said(encoding, window)}, and of the config "
                 f"{_said(was, old_window)}: transformers can be told another rotation only"
             )
     turning = [encoding for encoding, _ in now if _turns(encoding)]
-    if not turning or all(map(decoder.same, turning, [was for was, _ in before if _turns(was)])):
-        section = config.get("rope_parameters") or {}
-        return dict(config) | (_spelled(section) if "rope_theta" in section else {})
     if not all(decoder.same(encoding, turning[0]) for encoding in turning):
         raise ValueError("layers that turn must have one encoding for transformers to be told it")
-    section = rope_parameters(turning[0], config)
-    longest = max_length or _longest(turning[0], config)
-    written = dict(config) | _spelled(section) | {"max_position_embeddings": longest}
-    if _ORIGINAL in section:
-        written[_ORIGINAL] = section[_ORIGINAL]
-    return written
 
 
 def _spelled(section):
@@ -119,8 +135,8 @@ def _turns(encoding):
 
 
 def _said(encoding, window):
-    turns = "turns" if _turns(encoding) else "does not turn"
-    return f"{turns}, with {'no window' if window is None else f'a window of {window}'}"
+    name = "no encoding" if type(encoding) is Encoding else type(encoding).__name__
+    return f"{name}, with {'no window' if window is None else f'a window of {window}'}"
 
 
 def _longest(encoding, config) -> int:
