@@ -68,7 +68,7 @@ def reader(side: str, folder: Path, chunk: int):
         with torch.inference_mode():
             ids = torch.from_numpy(ids_1T).long()
             output = theirs(ids, use_cache=True, logits_to_keep=1)
-        layers = output.past_key_values.layers
+        layers = output.cache.layers
         size = sum(each.nbytes for layer in layers for each in (layer.keys, layer.values))
         return output.logits[0, -1].numpy(), size
 
