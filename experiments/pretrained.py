@@ -130,7 +130,8 @@ def load(
     outline = jax.eval_shape(lambda: Transformer(layers, **sizes, **options, rngs=nnx.Rngs(0)))
     origins = files.origins(outline, config)
     weights.check(_shapes(files, origins), origins)
-    return Pretrained(_filled(outline, origins, files, mesh, console), files.tokenizer(), config)
+    tokenizer = files.tokenizer()  # Before the weights, which take longer.
+    return Pretrained(_filled(outline, origins, files, mesh, console), tokenizer, config)
 
 
 def _shapes(files, origins) -> dict[str, tuple[int, ...]]:
@@ -183,7 +184,7 @@ def find(path: str | Path) -> Path:
         )
     hub = need("huggingface_hub")
     try:
-        return Path(hub.snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))
+        return Path(hub.snapshot_download(name, allow_patterns=["model*.safetensors", "*.json"]))
     except Exception as error:  # the hub has many, for the network, names and permissions
         raise ValueError(
             f"{name!r} is no folder here, and the hub does not give it: {error}"

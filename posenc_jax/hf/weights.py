@@ -64,8 +64,14 @@ _GGUF = {
     "mlp/down/kernel": "blk.{n}.ffn_down.weight",
 }
 
+# What turns, and has its rotary pairs in another order there.
+_TURNED = ("attention/q/kernel", "attention/k/kernel")
+
 # Tensors that old checkpoints have and nobody reads.
 UNREAD = re.compile(r"\.rotary_emb\.inv_freq$")
+
+# The multiple of bytes at which JAX takes an array over.
+_ALIGNMENT = 64
 
 # Takes a tensor's name, and the rows and columns that are wanted of it.
 Read = Callable[..., np.ndarray]
@@ -198,9 +204,6 @@ def _empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     return room[start : start + size].view(dtype).reshape(shape)
 
 
-_ALIGNMENT = 64
-
-
 def _origins(model, table, paired):
     places = len(model.layers)
     first: dict[str, int] = {}
@@ -225,9 +228,6 @@ def _origins(model, table, paired):
         first[names[0]] = origin.first + origin.rows()
         origins[path] = origin
     return origins
-
-
-_TURNED = ("attention/q/kernel", "attention/k/kernel")
 
 
 def _split(path):
