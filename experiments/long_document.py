@@ -114,7 +114,7 @@ def read_chunk(model: Transformer, tokens_1L, cache: Cache, length: int) -> tupl
     ``length`` is the whole document's, which schemes adapt to.
     """
     x_BTD, cache = model.extend(tokens_1L[:, :-1], cache, length=length)
-    losses = cross_entropy(x_BTD, model.embedding[...], tokens_1L[:, 1:])
+    losses = cross_entropy(x_BTD, model.output_table, tokens_1L[:, 1:])
     return losses[0], cache
 
 

@@ -17,7 +17,8 @@ AXES = ("data", "model", "context")
 RULES = (
     (r"/block/(attention/[qkv]|mlp/gate|mlp/up)/kernel$", P(None, "model")),
     (r"/block/(attention/out|mlp/down)/kernel$", P("model", None)),
-    (r"(^|/)(model|mu|nu)/embedding$", P("model", None)),
+    (r"/block/attention/[qkv]/bias$", P("model")),
+    (r"(^|/)(model|mu|nu)/(un)?embedding$", P("model", None)),
 )
 
 

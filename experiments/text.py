@@ -81,5 +81,5 @@ def token_losses(model: Transformer, tokens_BL, key=None) -> jax.Array:
         inputs_BT, targets_BT, places_1T = (x[:, order] for x in (inputs_BT, targets_BT, places_1T))
         inputs_BT = jax.lax.with_sharding_constraint(inputs_BT, PartitionSpec("data", "context"))
     x_BTD = model.hidden(inputs_BT, places_1T, key=key, index=index)
-    losses_BT = cross_entropy(x_BTD, model.embedding[...], targets_BT)
+    losses_BT = cross_entropy(x_BTD, model.output_table, targets_BT)
     return losses_BT if written is None else losses_BT[:, written]

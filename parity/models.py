@@ -21,7 +21,7 @@ _TINY = dict(
     num_attention_heads=4,
     num_key_value_heads=2,
     intermediate_size=48,
-    rms_norm_eps=1e-6,  # As in our decoder.
+    rms_norm_eps=1e-6,
     bos_token_id=1,
     eos_token_id=2,
     pad_token_id=0,
@@ -95,6 +95,57 @@ CASES: dict[str, tuple[str, dict, tuple[int, ...]]] = {
             **_TINY,
         ),
         (16, 17, 40),
+    ),
+    # Its heads are wider than hidden_size / num_attention_heads.
+    "hf_mistral": (
+        "MistralForCausalLM",
+        _TINY
+        | dict(
+            model_type="mistral",
+            tie_word_embeddings=False,
+            head_dim=16,
+            sliding_window=5,
+            rms_norm_eps=1e-3,
+            rope_parameters={"rope_type": "linear", "rope_theta": 100.0, "factor": 2.0},
+        ),
+        (24,),
+    ),
+    "hf_qwen2": (
+        "Qwen2ForCausalLM",
+        _TINY
+        | dict(
+            model_type="qwen2",
+            tie_word_embeddings=True,
+            use_sliding_window=True,
+            sliding_window=5,
+            max_window_layers=1,
+            max_position_embeddings=16,
+            rope_parameters={"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0},
+        ),
+        (16, 24),
+    ),
+    "hf_olmo2": (
+        "Olmo2ForCausalLM",
+        _TINY
+        | dict(
+            model_type="olmo2",
+            tie_word_embeddings=False,
+            rms_norm_eps=1e-3,
+            rope_parameters={"rope_type": "default", "rope_theta": 100.0},
+        ),
+        (24,),
+    ),
+    "hf_smollm3": (
+        "SmolLM3ForCausalLM",
+        _TINY
+        | dict(
+            model_type="smollm3",
+            tie_word_embeddings=True,
+            num_hidden_layers=4,
+            no_rope_layer_interval=2,
+            rope_parameters={"rope_type": "default", "rope_theta": 100.0},
+        ),
+        (24,),
     ),
     "hf_gpt_neox": (
         "GPTNeoXForCausalLM",

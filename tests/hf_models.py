@@ -1,7 +1,7 @@
 """Small Hugging Face models rebuilt around ``attend``, from their configs and weights.
 
 ``FORWARD[model_type](config, weights, ids)`` gives logits ``[B, T, V]``; ``weights`` has the names
-of transformers' state dict. Llama and Phi-3 are our own decoder with their weights in it.
+of transformers' state dict. Llama and its relatives are our own decoder with their weights in it.
 """
 
 import jax
@@ -10,6 +10,8 @@ import numpy as np
 from flax import nnx
 
 import posenc_jax
+from posenc_jax.hf import decoder
+from posenc_jax.hf import weights as hf_weights
 from posenc_jax.positions import text
 
 
@@ -48,52 +50,31 @@ def _joined(x_BTHC):
 
 
 def our_decoder(config, weights) -> posenc_jax.Transformer:
-    """Returns our decoder with the weights of a Llama or a Phi-3."""
-    model = posenc_jax.Transformer(
-        posenc_jax.from_hf(config),
-        vocab_size=config["vocab_size"],
-        model_dim=config["hidden_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=config["num_attention_heads"],
-        num_kv_heads=config["num_key_value_heads"],
-        mlp_dim=config["intermediate_size"],
-        rngs=nnx.Rngs(0),
-    )
+    """Returns our decoder with the weights of a model that ``posenc_jax.hf.decoder`` knows."""
+    layers, sizes = decoder.layers(config), decoder.sizes(config)
+    model = posenc_jax.Transformer(layers, **sizes, rngs=nnx.Rngs(0))
+    origins = hf_weights.of_config(model, config)
+    hf_weights.check({name: value.shape for name, value in weights.items()}, origins)
 
-    for number, layer in enumerate(model.layers):
-        _load_block(layer.block, weights, number, is_phi3=config["model_type"] == "phi3")
-    model.embedding[...] = jnp.asarray(weights["model.embed_tokens.weight"])
-    model.final_norm.scale[...] = jnp.asarray(weights["model.norm.weight"])
-    return model
+    def read(name, *spans):
+        return weights[name][spans]
+
+    filled = [
+        jnp.asarray(origins[path].part(read, [slice(None)] * leaf.ndim, leaf.dtype))
+        for path, leaf in hf_weights.parameters(model).items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(model), filled)
 
 
-def _load_block(block, weights, number, is_phi3):
-    def matrix(name):
-        return jnp.asarray(weights[f"model.layers.{number}.{name}.weight"].T)
-
-    attention, mlp = block.attention, block.mlp
-    if is_phi3:  # Projections of one input are one matrix.
-        ends = np.cumsum([layer.kernel.shape[1] for layer in (attention.q, attention.k)])
-        q, k, v = jnp.split(matrix("self_attn.qkv_proj"), ends, axis=-1)
-        gate, up = jnp.split(matrix("mlp.gate_up_proj"), 2, axis=-1)
-    else:
-        q, k, v = (matrix(f"self_attn.{name}_proj") for name in "qkv")
-        gate, up = (matrix(f"mlp.{name}_proj") for name in ("gate", "up"))
-    attention.q.kernel[...], attention.k.kernel[...], attention.v.kernel[...] = q, k, v
-    attention.out.kernel[...] = matrix("self_attn.o_proj")
-    mlp.gate.kernel[...], mlp.up.kernel[...] = gate, up
-    mlp.down.kernel[...] = matrix("mlp.down_proj")
-    block.attention_norm.scale[...] = matrix("input_layernorm")
-    block.mlp_norm.scale[...] = matrix("post_attention_layernorm")
-
-
-def llama(config, weights, ids):
+def by_decoder(config, weights, ids):
     return our_decoder(config, weights)(ids, text(ids.shape[1]))
 
 
-def qwen3(config, weights, ids, positions=None):
-    """Queries and keys are normalised before they are rotated, where there are weights for it."""
-    w, epsilon = Weights(weights), config["rms_norm_eps"]
+def qwen_vl(config, weights, ids, positions):
+    """Runs the tower of text; Qwen2-VL has biases, and Qwen3-VL normalised queries and keys."""
+    config = config["text_config"]
+    w, epsilon = Weights(), config["rms_norm_eps"]
+    w |= {key.replace("model.language_model.", "model."): value for key, value in weights.items()}
     encoding, tokens = _encoding(config, ids, positions)
     x = w.embed("model.embed_tokens", ids)
     for i in range(config["num_hidden_layers"]):
@@ -114,12 +95,6 @@ def qwen3(config, weights, ids, positions=None):
         x = x + w.linear(f"{layer}.mlp.down_proj", jax.nn.silu(gate) * up)
     output = "lm_head" if "lm_head.weight" in w else "model.embed_tokens"
     return w.linear(output, w.rms_norm("model.norm", x, epsilon))
-
-
-def qwen_vl(config, weights, ids, positions):
-    """Runs the tower of text; Qwen2-VL has biases, and Qwen3-VL normalised queries and keys."""
-    renamed = {key.replace("model.language_model.", "model."): w for key, w in weights.items()}
-    return qwen3(config["text_config"], renamed, ids, positions)
 
 
 def gpt_neox(config, weights, ids):
@@ -219,10 +194,7 @@ def _encoding(config, ids, positions=None, **options):
     return encoding, posenc_jax.Tokens.of(encoding, positions)
 
 
-FORWARD = {
-    "llama": llama,
-    "phi3": llama,
-    "qwen3": qwen3,
+FORWARD = dict.fromkeys(decoder.DECODERS, by_decoder) | {
     "qwen2_vl": qwen_vl,
     "qwen3_vl": qwen_vl,
     "gpt_neox": gpt_neox,

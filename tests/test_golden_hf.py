@@ -15,6 +15,10 @@ MODELS = [
     "hf_llama3",
     "hf_qwen3_yarn",
     "hf_phi3_longrope",
+    "hf_mistral",
+    "hf_qwen2",
+    "hf_olmo2",
+    "hf_smollm3",
     "hf_gpt_neox",
     "hf_bloom",
     "hf_mpt",
@@ -43,7 +47,8 @@ def test_logits(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_encoding_shows_in_the_logits(name, monkeypatch):
     """The same weights give something else without it, so that the test above tests it."""
-    monkeypatch.setattr(posenc_jax, "from_hf", lambda *_, **__: NoPEWithTable())
+    for module in (posenc_jax, posenc_jax.hf.decoder):
+        monkeypatch.setattr(module, "from_hf", lambda *_, **__: NoPEWithTable())
     assert min(errors(name)) > 0.02
 
 

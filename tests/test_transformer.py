@@ -1,12 +1,17 @@
-"""Models that are something else than a decoder of token ids."""
+"""The decoder's own settings, and models that are something else than a decoder of token ids."""
 
 import common
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 import posenc_jax
+from experiments.mesh import make_mesh, state_shardings
+from experiments.text import token_losses
+from experiments.train import decays
+from posenc_jax.model.transformer import _stack
 from posenc_jax.positions import text
 
 B, T = 2, 6
@@ -51,3 +56,148 @@ def test_an_encoder_has_no_cache():
     cache = posenc_jax.Cache.empty(model, 1, T)
     with pytest.raises(ValueError, match=r"causal=False cannot be extended.*hidden\(\)"):
         model.extend(jnp.zeros((1, 2), jnp.int32), cache)
+
+
+ALL_DIALS = dict(norm_epsilon=0.1, qk_norm="head", qkv_bias=True, post_norm=True, tied=False)
+DIALS = [{}, *({key: value} for key, value in ALL_DIALS.items()), {"qk_norm": "all"}, ALL_DIALS]
+
+
+def dialled(scan=False, **dials):
+    """Makes a RoPE model with these dials, moved from where biases and norms do not show."""
+    model = common.moved(common.build_model("rope", num_kv_heads=2, **dials), seed=3)
+    if not scan:
+        return model
+    scanned = common.build_model("rope", num_kv_heads=2, scan=True, **dials)
+    scanned.layers[0].block = _stack([layer.block for layer in model.layers])
+    for part in ("embedding", "unembedding", "final_norm"):
+        setattr(scanned, part, getattr(model, part))
+    return scanned
+
+
+def token_ids(length=T):
+    return np.random.default_rng(0).integers(0, common.VOCAB, (B, length)).astype(np.int32)
+
+
+def written_out(model, ids, norm_epsilon=1e-6, qk_norm=None, post_norm=False, **_):
+    """Returns the logits by NumPy, one head at a time."""
+
+    def norm(by, x):
+        scale = np.asarray(by.scale[...], np.float64)
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + norm_epsilon) * scale
+
+    def linear(by, x):
+        y = x @ np.asarray(by.kernel[...], np.float64)
+        return y if by.bias is None else y + np.asarray(by.bias[...], np.float64)
+
+    def turned(x_BTC):
+        half = x_BTC.shape[-1] // 2
+        angles = np.arange(x_BTC.shape[1])[:, None] * 10000.0 ** (-np.arange(half) / half)
+        pairs = (x_BTC[..., :half] + 1j * x_BTC[..., half:]) * np.exp(1j * angles)
+        return np.concatenate([pairs.real, pairs.imag], -1)
+
+    def heads(by, count, x, normalise=None):
+        y = linear(by, x)
+        y = norm(normalise, y) if normalise is not None and qk_norm == "all" else y
+        parts = np.split(y, count, axis=-1)
+        return [norm(normalise, z) if normalise and qk_norm == "head" else z for z in parts]
+
+    def attention(by, x):
+        count = model.num_kv_heads
+        queries = [turned(q) for q in heads(by.q, common.HEADS, x, by.q_norm)]
+        keys, values = heads(by.k, count, x, by.k_norm), heads(by.v, count, x)
+        outputs = []
+        for number, q in enumerate(queries):
+            pair = number // (common.HEADS // count)
+            logits = q @ turned(keys[pair]).swapaxes(1, 2) * q.shape[-1] ** -0.5
+            logits = np.where(np.tri(x.shape[1], dtype=bool), logits, -np.inf)
+            weights = np.exp(logits - logits.max(-1, keepdims=True))
+            outputs.append(weights / weights.sum(-1, keepdims=True) @ values[pair])
+        return linear(by.out, np.concatenate(outputs, -1))
+
+    def mlp(by, x):
+        gate = linear(by.gate, x)
+        return linear(by.down, gate / (1 + np.exp(-gate)) * linear(by.up, x))
+
+    x = np.asarray(model.embedding[...], np.float64)[ids]
+    for layer in model.layers:
+        block = layer.block
+        for by, step in ((block.attention_norm, attention), (block.mlp_norm, mlp)):
+            part = block.attention if step is attention else block.mlp
+            x = x + (norm(by, step(part, x)) if post_norm else step(part, norm(by, x)))
+    return norm(model.final_norm, x) @ np.asarray(model.output_table, np.float64).T
+
+
+@pytest.mark.parametrize("dials", DIALS, ids=lambda dials: "+".join(dials) or "none")
+def test_dials_are_what_they_say(dials):
+    model, ids = dialled(**dials), token_ids()
+    expected = written_out(model, ids, **dials)
+    if "qkv_bias" in dials:
+        assert min(float(abs(layer.block.attention.k.bias[...]).min()) for layer in model.layers)
+    np.testing.assert_allclose(model(ids, text(T)), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("scan", "qk_norm"), [(False, "head"), (True, "all")])
+def test_dials_in_a_scan_and_past_a_cache(scan, qk_norm):
+    dials = ALL_DIALS | {"qk_norm": qk_norm}
+    expected, ids = common.forward(dialled(**dials), token_ids(), text(T)), token_ids()
+    model = dialled(scan=scan, **dials).under(common.build("rope"))
+    cache, outputs = posenc_jax.Cache.empty(model, B, T), []
+    for piece in (slice(0, 4), slice(4, T)):
+        x_BTD, cache = extend(model, ids[:, piece], cache)
+        outputs.append(model.unembed(x_BTD))
+    np.testing.assert_allclose(np.concatenate(outputs, 1), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_loss_is_that_of_the_output_layer():
+    model, ids = dialled(tied=False), token_ids(T + 1)
+    logits = jax.nn.log_softmax(model(ids[:, :-1], text(T)))
+    expected = -np.take_along_axis(np.asarray(logits), ids[:, 1:, None], -1)[..., 0]
+    np.testing.assert_allclose(token_losses(model, ids), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_dials_add_nothing_that_decays(scan):
+    """Weight decay acts on the same matrices with and without them."""
+
+    def decayed(**dials):
+        model = common.build_model("rope", scan=scan, **dials)
+        flat, _ = jax.tree_util.tree_flatten_with_path(decays(model))
+        return {jax.tree_util.keystr(path) for path, is_decayed in flat if is_decayed}
+
+    assert decayed(**ALL_DIALS) == decayed()
+
+
+@jax.jit
+def extend(model, ids, cache):
+    return model.extend(ids, cache)
+
+
+def test_dials_on_a_mesh():
+    model = common.build_model("rope", **ALL_DIALS)
+    places = state_shardings({"model": model}, make_mesh((2, 4, 1)))["model"]
+    attention = places.layers[0].block.attention
+    found = attention.q.bias, attention.q_norm.scale, places.unembedding
+    specs = [tuple(place.get_value().spec) for place in found]
+    assert specs == [("model",), (None,), ("model", None)]
+
+
+def test_a_norm_that_there_is_not():
+    with pytest.raises(ValueError, match=r"qk_norm='heads' must be 'head'.*'all'.*or None"):
+        common.build_model("rope", qk_norm="heads")
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_another_encoding_copies_no_matrix(scan):
+    model = common.build_model("rope", scan=scan, num_layers=4)
+    pattern = [common.build("rope"), common.build("nope")]
+    other = model.under(pattern)
+    for before, after in (
+        (model, model.under(common.build("alibi"))),
+        (other, other.under(pattern)),
+    ):
+        matrices = zip(before.layers, after.layers, strict=True)
+        assert all(a.block.mlp.up.kernel[...] is b.block.mlp.up.kernel[...] for a, b in matrices)
+    assert len(other.layers) == (2 if scan else 4)
+    np.testing.assert_array_equal(
+        jax.tree.leaves(other.under(common.build("rope")))[-1], jax.tree.leaves(model)[-1]
+    )

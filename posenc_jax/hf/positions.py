@@ -27,6 +27,7 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "use_dynamic_ntk": (False,),
     "use_logn_attn": (False,),
     "rope_3d": (False,),
+    "rope_interleaved": (False,),
     # The indexer of sparse attention only chooses keys.
     "indexer_rope_interleave": (True, False),
 }

@@ -58,6 +58,11 @@ class Layers(nnx.Module):
                     f"build it with make(..., num_layers={layers})"
                 )
 
+    def at(self, number: int) -> tuple[Encoding, int | None]:
+        """Returns the encoding and the window of layer ``number``."""
+        place = number % len(self.pattern)
+        return self.distinct[self.pattern[place]], self.windows[place]
+
     def of_layer(self, number: int) -> tuple[Encoding | None, int, int | None]:
         """Returns what layer ``number`` uses: its own encoding, the source, and the window.
 

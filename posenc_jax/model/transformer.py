@@ -1,7 +1,8 @@
 """A minimal decoder-only Transformer that takes any encoding.
 
 Pre-norm with RMSNorm (1910.07467), grouped-query attention (2305.13245), SwiGLU (2002.05202), and
-an output layer tied to the embedding.
+an output layer tied to the embedding. What published models of this shape do otherwise is a few
+keywords of ``Transformer``.
 """
 
 import dataclasses
@@ -26,14 +27,34 @@ class Attention(nnx.Module):
     """Projects to queries, keys and values, attends, and projects back."""
 
     def __init__(
-        self, model_dim, num_heads, num_kv_heads, head_dim, out_std, *, dtype, param_dtype, rngs
+        self,
+        model_dim,
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        out_std,
+        *,
+        norm_epsilon=1e-6,
+        qk_norm=None,
+        qkv_bias=False,
+        dtype,
+        param_dtype,
+        rngs,
     ):
+        types = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         linear = functools.partial(_linear, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.head_dim = head_dim
-        self.q = linear(model_dim, num_heads * head_dim)
-        self.k = linear(model_dim, num_kv_heads * head_dim)
-        self.v = linear(model_dim, num_kv_heads * head_dim)
+        self.q = linear(model_dim, num_heads * head_dim, use_bias=qkv_bias)
+        self.k = linear(model_dim, num_kv_heads * head_dim, use_bias=qkv_bias)
+        self.v = linear(model_dim, num_kv_heads * head_dim, use_bias=qkv_bias)
         self.out = linear(num_heads * head_dim, model_dim, out_std)
+        self.qk_norm = qk_norm
+
+        def norm(heads):
+            width = heads * head_dim if qk_norm == "all" else head_dim
+            return nnx.RMSNorm(width, epsilon=norm_epsilon, **types) if qk_norm else None
+
+        self.q_norm, self.k_norm = norm(num_heads), norm(num_kv_heads)
 
     def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
         """Returns the layer's output, and what is kept of its input; see ``Block``.
@@ -41,10 +62,9 @@ class Attention(nnx.Module):
         ``rule`` are keywords of ``attend``.
         """
         B, T, _ = x_BTD.shape
-        q, k, v = (
-            by_token(project, x_BTD).reshape(B, T, -1, self.head_dim)
-            for project in (self.q, self.k, self.v)
-        )
+        q = self._heads(self.q, self.q_norm, x_BTD)
+        k = self._heads(self.k, self.k_norm, x_BTD)
+        v = self._heads(self.v, None, x_BTD)
         seen = kept = Kept(k, v, x_BTD)
         if past is not None:
             kept = past.with_new(kept)
@@ -54,6 +74,15 @@ class Attention(nnx.Module):
         keys = None if past is None else tokens
         attended = attend(encoding, q, seen.k, seen.v, queries, keys, **rule)
         return by_token(self.out, attended.reshape(B, T, -1)), kept
+
+    def _heads(self, project, norm, x_BTD):
+        """Returns queries, keys or values, ``[B, T, heads, C]``, normalised where ``norm`` is."""
+        B, T, _ = x_BTD.shape
+        projected = by_token(project, x_BTD)
+        if norm is not None and self.qk_norm == "all":
+            projected = norm(projected)
+        heads = projected.reshape(B, T, -1, self.head_dim)
+        return norm(heads) if norm is not None and self.qk_norm == "head" else heads
 
 
 class SwiGLU(nnx.Module):
@@ -73,6 +102,8 @@ class SwiGLU(nnx.Module):
 class Block(nnx.Module):
     """Adds attention, and then the feed-forward network, each of a normalised residual.
 
+    With ``post_norm`` each reads the residual as it is, and what it adds is normalised.
+
     ``past`` is what the cache has kept of earlier tokens in this layer; the ``tokens`` are then
     those of all slots. Returns the residual, and what is kept with ``x`` in it.
     """
@@ -86,25 +117,34 @@ class Block(nnx.Module):
         mlp_dim,
         out_std,
         *,
+        norm_epsilon=1e-6,
+        qk_norm=None,
+        qkv_bias=False,
+        post_norm=False,
         dtype,
         param_dtype,
         rngs,
     ):
-        options = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.attention_norm = nnx.RMSNorm(model_dim, **options)
-        self.attention = Attention(model_dim, num_heads, num_kv_heads, head_dim, out_std, **options)
-        self.mlp_norm = nnx.RMSNorm(model_dim, **options)
-        self.mlp = SwiGLU(model_dim, mlp_dim, out_std, **options)
+        types = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        norms = types | dict(epsilon=norm_epsilon)
+        own = types | dict(norm_epsilon=norm_epsilon, qk_norm=qk_norm, qkv_bias=qkv_bias)
+        self.attention_norm = nnx.RMSNorm(model_dim, **norms)
+        self.attention = Attention(model_dim, num_heads, num_kv_heads, head_dim, out_std, **own)
+        self.mlp_norm = nnx.RMSNorm(model_dim, **norms)
+        self.mlp = SwiGLU(model_dim, mlp_dim, out_std, **types)
+        self.post_norm = post_norm
 
     def normalise(self, x_BTD, tokens: Tokens):
-        """Returns what attention reads; a norm that knows where tokens are overrides it."""
+        """Normalises for attention; a norm that knows where tokens are overrides it."""
         del tokens
         return self.attention_norm(x_BTD)
 
     def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
-        normalised = self.normalise(x_BTD, tokens)
-        attended, kept = self.attention(normalised, encoding, tokens, past, **rule)
-        x_BTD = x_BTD + attended
+        read = x_BTD if self.post_norm else self.normalise(x_BTD, tokens)
+        attended, kept = self.attention(read, encoding, tokens, past, **rule)
+        x_BTD = x_BTD + (self.normalise(attended, tokens) if self.post_norm else attended)
+        if self.post_norm:
+            return x_BTD + self.mlp_norm(self.mlp(x_BTD)), kept
         return x_BTD + self.mlp(self.mlp_norm(x_BTD)), kept
 
 
@@ -144,6 +184,13 @@ class Transformer(nnx.Module):
       head_dim: channels of a head. Default: ``model_dim / num_heads``.
       mlp_dim: hidden width of the feed-forward network. Default: 8/3 of ``model_dim``, rounded up
         to a multiple of 64.
+      norm_epsilon: what every norm adds to the mean square.
+      qk_norm: normalise queries and keys before they turn: "head" each head by itself (Qwen3),
+        "all" all heads together (OLMo 2), None neither.
+      qkv_bias: add a bias to queries, keys and values (Qwen2).
+      post_norm: normalise what attention and the feed-forward network add, and not what they read
+        (OLMo 2).
+      tied: use the embedding as the output layer. False gives it a matrix of its own.
       causal: hide tokens from those before them. False is an encoder, such as a ViT.
       dtype: the type that is computed in.
       param_dtype: the type of the parameters, those of the encoding excepted.
@@ -157,6 +204,7 @@ class Transformer(nnx.Module):
       encodings: the distinct encodings that layers share; None in the place of one with parameters
         for each layer, which the layers hold themselves.
       layers: a :class:`Layer` for each layer, or under ``scan`` for each place of the pattern.
+      unembedding: the output layer's own matrix, ``[vocab_size, model_dim]``; None if it is tied.
     """
 
     block = Block
@@ -172,6 +220,11 @@ class Transformer(nnx.Module):
         num_kv_heads: int | None = None,
         head_dim: int | None = None,
         mlp_dim: int | None = None,
+        norm_epsilon: float = 1e-6,
+        qk_norm: str | None = None,
+        qkv_bias: bool = False,
+        post_norm: bool = False,
+        tied: bool = True,
         causal: bool = True,
         dtype: str = "float32",
         param_dtype: str = "float32",
@@ -181,27 +234,28 @@ class Transformer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if num_heads % num_kv_heads:
-            raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
-        if head_dim is None and model_dim % num_heads:
-            raise ValueError(
-                f"num_heads={num_heads} must divide model_dim={model_dim}, or head_dim be given"
-            )
+        _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
         check_implementation(implementation)
         head_dim = model_dim // num_heads if head_dim is None else head_dim
         mlp_dim = -(-model_dim * 8 // (3 * 64)) * 64 if mlp_dim is None else mlp_dim
         out_std = 0.02 * (2 * num_layers) ** -0.5
         types: dict[str, Any] = dict(dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype))
+        dials: dict[str, Any] = dict(qk_norm=qk_norm, qkv_bias=qkv_bias, post_norm=post_norm)
+        options = dials | types | dict(norm_epsilon=norm_epsilon)
 
         def block(key):
             widths = model_dim, num_heads, num_kv_heads, head_dim, mlp_dim
-            return self.block(*widths, out_std, **types, rngs=nnx.Rngs(key))
+            return self.block(*widths, out_std, **options, rngs=nnx.Rngs(key))
 
-        table_VD = 0.02 * jax.random.normal(rngs.params(), (vocab_size, model_dim))
-        self.embedding = nnx.Param(table_VD.astype(param_dtype))
+        def table():
+            table_VD = 0.02 * jax.random.normal(rngs.params(), (vocab_size, model_dim))
+            return nnx.Param(table_VD.astype(param_dtype))
+
+        self.embedding = table()
         # Drawn together, so that a model has the same numbers with and without scan.
         blocks = jax.vmap(block)(jax.random.split(rngs.params(), num_layers))
-        self.final_norm = nnx.RMSNorm(model_dim, **types, rngs=rngs)
+        self.final_norm = nnx.RMSNorm(model_dim, epsilon=norm_epsilon, **types, rngs=rngs)
+        self.unembedding = None if tied else table()
         self.num_layers = num_layers
         self.num_kv_heads = num_kv_heads
         self.head_dim = head_dim
@@ -210,27 +264,40 @@ class Transformer(nnx.Module):
         self.scan = scan
         self.remat = remat
         self.implementation = implementation
-        self._arrange(Layers.of(encoding), _unstack(blocks, num_layers))
+        pattern = Layers.of(encoding)
+        self._arrange(pattern, self._placed(pattern, _unstack(blocks, num_layers)))
 
     def under(self, encoding: Encoding | Sequence[Encoding] | Layers) -> "Transformer":
         """Returns this model under another encoding or pattern, in the place of the trained one."""
         other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
-        turns = self.num_layers // len(self.layers) if self.scan else 1
+        pattern = Layers.of(encoding)
         blocks = [layer.block for layer in other.layers]
-        if self.scan:
+        if self.scan and len(blocks) != len(pattern.pattern):
+            turns = self.num_layers // len(blocks)
             by_place = [_unstack(block, turns) for block in blocks]
-            blocks = [block for turn in zip(*by_place, strict=True) for block in turn]
-        other._arrange(Layers.of(encoding), blocks)
+            blocks = self._placed(
+                pattern, [block for turn in zip(*by_place, strict=True) for block in turn]
+            )
+        other._arrange(pattern, blocks)
         return other
+
+    def _placed(self, pattern: Layers, blocks: list[Block]) -> list[Block]:
+        """Returns the blocks of all layers, under ``scan`` stacked by place of the pattern."""
+        pattern.check(self.num_layers)
+        turn = len(pattern.pattern)
+        return [_stack(blocks[place::turn]) for place in range(turn)] if self.scan else blocks
 
     def _arrange(self, pattern: Layers, blocks: list[Block]) -> None:
         """Gives each block its encoding and its window, as they are used."""
         pattern.check(self.num_layers)
         shared = [None if each.per_layer else each for each in pattern.distinct]
-        layers = [Layer(block, *pattern.of_layer(number)) for number, block in enumerate(blocks)]
-        if self.scan:
-            turn = len(pattern.pattern)
-            layers = [_stack(layers[place::turn]) for place in range(turn)]
+        layers = []
+        for place, block in enumerate(blocks):
+            own, source, window = pattern.of_layer(place)
+            if self.scan and own is not None:
+                numbers = range(place, self.num_layers, len(blocks))
+                own = _stack([pattern.of_layer(number)[0] for number in numbers])
+            layers.append(Layer(block, own, source, window))
         self.encodings = nnx.List(shared)
         self.layers = nnx.List(layers)
 
@@ -247,9 +314,14 @@ class Transformer(nnx.Module):
 
     def unembed(self, x_BTD):
         """Returns float32 logits: the output layer of what ``hidden`` or ``extend`` gives."""
-        table_DV = self.embedding[...].astype(self.dtype).T
+        table_DV = self.output_table.astype(self.dtype).T
         project = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
         return by_token(lambda x: project(x, table_DV), x_BTD)
+
+    @property
+    def output_table(self) -> jax.Array:
+        """The output layer, ``[vocab_size, model_dim]``, as ``cross_entropy`` takes it."""
+        return (self.embedding if self.unembedding is None else self.unembedding)[...]
 
     def aux_loss(self, key):
         """Returns the sum of the encodings' own training objectives."""
@@ -262,8 +334,8 @@ class Transformer(nnx.Module):
     ) -> jax.Array:
         """Returns what the output layer reads, ``[B, T, model_dim]`` in ``dtype``.
 
-        The output layer is the embedding's transpose; a loss that multiplies by it piece by piece
-        never holds all logits.
+        The output layer is the transpose of ``output_table``; a loss that multiplies by it piece by
+        piece never holds all logits.
 
         Args:
           inputs: what ``embed`` takes, int token ids ``[B, T]``.
@@ -342,6 +414,14 @@ class Transformer(nnx.Module):
             for source, shared in enumerate(self.encodings)
         ]
 
+    def layer_at(self, number: int) -> tuple[Encoding, int | None]:
+        """Returns the encoding and the window of layer ``number``.
+
+        Where layers have encodings of their own, the encoding is that of the first of them.
+        """
+        layer = self.layers[number % len(self.layers)]
+        return self.distinct()[layer.source], layer.window
+
     def _run(self, x_BTD, sides: list[Tokens], cache: Cache | None = None, start=0):
         """Runs all layers; ``sides`` are the tokens under each distinct encoding."""
 
@@ -375,10 +455,24 @@ class Transformer(nnx.Module):
         return jax.checkpoint(run) if self.remat else run
 
 
-def _linear(d_in, d_out, std=0.02, *, dtype, param_dtype, rngs):
+def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm):
+    if num_heads % num_kv_heads:
+        raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
+    if head_dim is None and model_dim % num_heads:
+        raise ValueError(
+            f"num_heads={num_heads} must divide model_dim={model_dim}, or head_dim be given"
+        )
+    if qk_norm not in (None, "head", "all"):
+        raise ValueError(
+            f"qk_norm={qk_norm!r} must be 'head' (each head by itself), 'all' (all heads "
+            "together) or None"
+        )
+
+
+def _linear(d_in, d_out, std=0.02, *, use_bias=False, dtype, param_dtype, rngs):
     init = nnx.initializers.normal(std)
     types = dict(dtype=dtype, param_dtype=param_dtype)
-    return nnx.Linear(d_in, d_out, use_bias=False, kernel_init=init, **types, rngs=rngs)
+    return nnx.Linear(d_in, d_out, use_bias=use_bias, kernel_init=init, **types, rngs=rngs)
 
 
 def by_token(layer, x_BTD):

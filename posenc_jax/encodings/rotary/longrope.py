@@ -77,6 +77,7 @@ class LongRoPE(RoPE):
         short_factor = 1.0 if short_factor is None else short_factor
         pairs = self.rotary_dim // 2
         self.train_length = train_length
+        self.factor = factor
         self.long_factor = _of_pairs("long_factor", long_factor, pairs)
         self.short_factor = _of_pairs("short_factor", short_factor, pairs)
         self.attention_factor = attention_factor

@@ -1,0 +1,170 @@
+"""Prefill of a published model against transformers with PyTorch's SDPA: time and memory.
+
+    python -m benchmarks.pretrained --model=smollm2 --lengths=1024,4096,8192
+
+Both read the same prompt in float32, fill a cache with its keys and values, and give the logits of
+its last token, which must agree. Each round times one after the other in one process; the figure
+is the median over rounds of the ratio of their times. Above 1 ours is faster.
+
+Memory is the most that was resident in a process that loads one of the two from safetensors and
+reads one prompt, less what it had before it loaded: weights, cache and everything in between. The
+budget is one and a half times the weights and the cache.
+"""
+
+import argparse
+import functools
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from experiments.host import keep_freed_memory
+
+keep_freed_memory()
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from experiments.pretrained import load, save  # noqa: E402
+from experiments.progress import stage  # noqa: E402
+from posenc_jax import Cache  # noqa: E402
+
+SIDES = ("ours", "transformers")
+
+
+@functools.partial(jax.jit, static_argnames="chunk")
+def prefill(model, ids_1T, chunk):
+    """Returns the logits of the last token, and a cache that holds all of them."""
+    length = ids_1T.shape[1]
+    cache = Cache.empty(model, 1, length)
+    for start in range(0, length, chunk):
+        x_1TD, cache = model.extend(ids_1T[:, start : start + chunk], cache)
+    return model.unembed(x_1TD[:, -1:]), cache
+
+
+def reader(side: str, folder: Path, chunk: int):
+    """Returns a function from a prompt to the logits of its last token, and the cache's bytes."""
+    if side == "ours":
+        model = load(folder, scan=True).model
+
+        def read(ids_1T):
+            logits, cache = prefill(model, ids_1T, chunk)
+            jax.block_until_ready(cache)
+            size = sum(x.nbytes for x in jax.tree.leaves(cache.layers))
+            return np.asarray(logits[0, -1]), size
+
+        return read
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="sdpa", dtype=torch.float32
+    )
+
+    def read_theirs(ids_1T):
+        with torch.inference_mode():
+            ids = torch.from_numpy(ids_1T).long()
+            output = theirs(ids, use_cache=True, logits_to_keep=1)
+        layers = output.cache.layers
+        size = sum(each.nbytes for layer in layers for each in (layer.keys, layer.values))
+        return output.logits[0, -1].numpy(), size
+
+    return read_theirs
+
+
+def resident(key: str) -> float:
+    """Returns the MiB that this process has (VmRSS), or has had at most (VmHWM), on Linux.
+
+    What resource.getrusage calls the most is that of the process that started this one, too.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{key}:\s*(\d+) kB", status)[1]) / 1024
+
+
+def memory(side, folder, ids_1T, chunk) -> str:
+    """Returns the MiB that one prompt has taken in this process, and those of the cache."""
+    before = resident("VmRSS")
+    _, size = reader(side, folder, chunk)(ids_1T)
+    return f"{resident('VmHWM') - before:.0f} {size / 2**20:.0f}"
+
+
+def memory_apart(side, args, folder, length) -> tuple[float, float]:
+    """Returns the same, of a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.pretrained", f"--here={side}"]
+    command += [f"--model={folder}", f"--lengths={length}", f"--chunk={args.chunk}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    used, cache = done.stdout.split()[-2:]
+    return float(used), float(cache)
+
+
+def time_rounds(readers, ids_1T, rounds, advance) -> list[list[float]]:
+    """Returns the seconds of each side in each round, after one round that is not counted."""
+    seconds, answers = [], []
+    for number in range(rounds + 1):
+        row = []
+        for read in readers:
+            start = time.perf_counter()
+            logits, _ = read(ids_1T)
+            row.append(time.perf_counter() - start)
+            if number == 0:
+                answers.append(logits)
+        seconds.append(row)
+        advance(f"{ids_1T.shape[1]} tokens  {row[0]:.1f} s, {row[1]:.1f} s")
+    np.testing.assert_allclose(answers[0], answers[1], rtol=0, atol=1e-2)
+    return seconds[1:]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="smollm2", help="as experiments.pretrained takes it")
+    parser.add_argument("--lengths", default="1024,4096,8192")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--chunk", type=int, default=2048, help="tokens that ours reads at a time")
+    parser.add_argument("--here", choices=SIDES, help="memory of one side, in this process")
+    args = parser.parse_args()
+    lengths = [int(length) for length in args.lengths.split(",")]
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(3, 1000, (1, length)).astype(np.int32) for length in lengths]
+    if args.here:
+        print(memory(args.here, Path(args.model), prompts[0], args.chunk))
+        return
+    with tempfile.TemporaryDirectory() as parent:
+        published, folder = load(args.model), Path(parent) / "model"
+        save(folder, published.model, published.config)
+        weights = sum(p.nbytes for p in jax.tree.leaves(published.model)) / 2**20
+        del published
+        steps = len(lengths) * (args.rounds + 1 + len(SIDES))
+        with stage("prefill", steps, Console(stderr=True)) as advance:
+            lines = []
+            readers = [reader(side, folder, args.chunk) for side in SIDES]
+            for ids_1T in prompts:
+                seconds = time_rounds(readers, ids_1T, args.rounds, advance)
+                lines.append([statistics.median(column) for column in zip(*seconds, strict=True)])
+                lines[-1].append(statistics.median(b / a for a, b in seconds))
+            del readers
+            for line, length in zip(lines, lengths, strict=True):
+                for side in SIDES:
+                    used, cache = memory_apart(side, args, folder, length)
+                    line.append(used)
+                    advance(f"{length} tokens  {used:.0f} MiB")
+                line.append(1.5 * weights + cache)
+    print(
+        f"{args.model}, {weights:.0f} MiB of weights, {args.rounds} rounds (jax {jax.__version__}, "
+        f"torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"{torch.get_num_threads()} threads)"
+    )
+    print("| tokens | ours, s | transformers, s | ratio | ours, MiB | transformers, MiB | budget |")
+    print("|---|---|---|---|---|---|---|")
+    for length, line in zip(lengths, lines, strict=True):
+        ours, theirs, ratio, our_memory, their_memory, budget = line
+        print(
+            f"| {length} | {ours:.2f} | {theirs:.2f} | {ratio:.2f} | {our_memory:.0f} | "
+            f"{their_memory:.0f} | {budget:.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

