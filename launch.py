@@ -28,11 +28,11 @@ from rich.console import Console  # noqa: E402
 # "module:class" by what a config has as ``experiment``; it is imported when it is asked for.
 EXPERIMENTS = {
     "extrapolation": "experiments.compare:Comparison",
-    "extension": "experiments.extension:Extension",
     "images": "experiments.multimodal.images:Images",
     "story": "experiments.multimodal.story:Story",
     "pointing": "experiments.multimodal.pointing:Pointing",
     "video": "experiments.multimodal.video:Videos",
+    "extension": "experiments.extension:Extension",
 }
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, and :preset if any.")

@@ -4,6 +4,7 @@ A hyperparameter has one home, its constructor, and every one of them can be ove
 command line.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import typing
@@ -139,7 +140,15 @@ def at_ratio(keywords: Any, ratio: float, train_length: int) -> Any:
         return ratio
     if isinstance(keywords, str) and keywords.startswith(PART):
         return train_length // int(keywords.removeprefix(PART))
-    return keywords
+    return _number(keywords) if isinstance(keywords, str) else keywords
+
+
+def _number(text: str) -> int | float | str:
+    """Returns the number that is written in ``text``, as the command line gives it."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _field(default, annotation):

@@ -157,7 +157,7 @@ def further_state(
     """Returns the state that training a trained model further starts from, in memory of its own.
 
     Args:
-      model: the model, under the encoding that it is trained under from now on.
+      model: the model on these devices, under the encoding that it is trained under from now on.
       recipe: how it is trained from now on; its schedule begins anew.
       mesh: the devices.
       adam: the moments to go on with, of ``adam_state``. Default: an optimizer without memory.

@@ -44,7 +44,7 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
     study.check()
     print_failures(study, console)
     for steps in study.steps:
-        title = f"{_after(study, steps)}: bits per byte, mean ± standard error over seeds"
+        title = f"{_after(steps)}: bits per byte, mean ± standard error over seeds"
         print_lengths(study.at(steps), title, console)
     columns = ["steps", "loss", "accuracy kept", f"above {KEPT:.0%}"]
     kept = terminal_table(f"short context, under the encoding for {_target(study)}", columns)
@@ -127,12 +127,12 @@ def _tables(study) -> Iterator[str]:
             if steps
             else "At each length, each encoding is the one for that length."
         )
-        fewer = _documents(study)
+        found = study.at(steps)
         yield (
-            f"<h2>{_after(study, steps)}: bits per byte</h2>{table(study.at(steps), MAIN)}"
+            f"<h2>{_after(steps)}: bits per byte</h2>{table(found, MAIN)}"
             f"<figcaption>{rule} Lower is better: mean ± standard error over seeds, best of a "
-            f"column in bold, rows in order of the target length. {mark(study.at(steps))}. Shading: worse than the "
-            f"method's own 1x.{fewer}</figcaption>"
+            f"column in bold, rows in order of the target length. {mark(found)}. Shading: worse "
+            f"than the method's own 1x.{_documents(study)}</figcaption>"
         )
 
 
@@ -186,7 +186,7 @@ def _kept(each: Retention) -> str:
     return f"{mean:.1%}" + ("" if each.margin is None else f" ± {each.margin:.1%}")
 
 
-def _after(study: ExtensionStudy, steps: int) -> str:
+def _after(steps: int) -> str:
     return "Zero-shot" if steps == 0 else f"After {steps} steps of fine-tuning"
 
 

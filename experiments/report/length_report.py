@@ -120,8 +120,8 @@ def _section(study: LengthStudy, evaluation: Evaluation) -> Iterator[str]:
     yield (
         "<figcaption>Lower is better: mean ± standard error over seeds, best of a column in bold, "
         "rows in order of 4x (or the longest). Shading: worse than the scheme's own 1x by "
-        f"{keys} or more. {mark(study)}: it gains from the longer context. Ruled off: {BASELINE}, the "
-        "baseline without positional encoding. Trained as: the checkpoint of that scheme, its "
+        f"{keys} or more. {mark(study)}: it gains from the longer context. Ruled off: {BASELINE}, "
+        "the baseline without positional encoding. Trained as: the checkpoint of that scheme, its "
         "encoding swapped.</figcaption><details open><summary>Perplexity per token</summary>"
     )
     yield table(study, evaluation, "perplexity") + "</details>"
