@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
 from experiments.checkpoint import Checkpoints, fingerprint
+from experiments.config import make_encoding
 from experiments.mesh import state_shardings
 from experiments.record import read_json
 from experiments.text import make_model
@@ -21,12 +22,15 @@ from posenc_jax.encodings.rotary.frequencies import Default
 from posenc_jax.encodings.rotary.rope import RoPE
 
 
-def load_run(folder: Path, mesh: Mesh | None = None) -> tuple[State, dict[str, Any]]:
+def load_run(
+    folder: Path, mesh: Mesh | None = None, source: "Source | None" = None
+) -> tuple[State, dict[str, Any]]:
     """Returns the state of a run's newest checkpoint, and the run's config.
 
     Args:
       folder: the folder of a run, such as WORKDIR/runs/rope/seed0.
       mesh: the devices that the state is spread over. Default: one device.
+      source: the published model that the run was tuned from, whose sizes its config does not have.
 
     Raises:
       ValueError: there is no run in the folder, no checkpoint, or one that does not fit the config.
@@ -38,8 +42,7 @@ def load_run(folder: Path, mesh: Mesh | None = None) -> tuple[State, dict[str, A
             "such as WORKDIR/runs/rope/seed0"
         )
     config = run["config"]
-    spec = FrozenConfigDict({key: config[key] for key in ("encoding", "model")})
-    build = functools.partial(make_model, spec=spec, length=train_length(config))
+    build = functools.partial(_build, config=config, source=source)
     init = functools.partial(initial_state, init=build, recipe=Recipe(**config["train"]))
     abstract = jax.eval_shape(init, jax.random.key(0))
     if mesh is None:
@@ -58,6 +61,23 @@ def load_run(folder: Path, mesh: Mesh | None = None) -> tuple[State, dict[str, A
         return checkpoints.restore(step, abstract), config
     finally:
         checkpoints.close()
+
+
+def _build(key, config, source) -> Transformer:
+    """Returns a model of the kind that a run has trained."""
+    if config["model"] is not None:
+        spec = FrozenConfigDict({name: config[name] for name in ("encoding", "model")})
+        return make_model(key, spec, train_length(config))
+    start = config["start"]["digest"]
+    if source is None or source.digest != start:
+        given = "none was given" if source is None else f"that of {source.digest} was given"
+        raise ValueError(
+            f"the run was tuned from published weights of digest {start}, and {given}; give "
+            "--checkpoint as in the config it was tuned by"
+        )
+    sizes = sizes_of(source.model)
+    encoding: Any = make_encoding(config["encoding"], sizes, config["train_length"], rngs=None)
+    return source.model.under(in_place_of_rope(source.model, encoding))
 
 
 def train_length(config: dict[str, Any]) -> int:

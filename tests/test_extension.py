@@ -18,6 +18,7 @@ from configs.extension import METHODS, PRESETS, get_config
 from experiments import readings
 from experiments.checkpoint import fingerprint
 from experiments.data import eval_windows, load_corpus, write_tokens
+from experiments.export import export
 from experiments.extension import Extension, points
 from experiments.mesh import make_mesh
 from experiments.methods import Methods
@@ -309,28 +310,69 @@ class Bytes:
         return types.SimpleNamespace(ids=[ord(c) % 256 for c in text[::2]])
 
 
-def test_a_published_model_is_read_and_not_trained(finished, corpus, tmp_path, monkeypatch):
-    def load(path, mesh):
-        state, _ = load_run(finished[0] / "runs/rope/seed0", mesh)
-        published = {"max_position_embeddings": 32}
-        return types.SimpleNamespace(model=state.model, config=published, tokenizer=Bytes())
+@pytest.fixture
+def published(finished, monkeypatch):
+    """A published model called "a-model", and what is saved, by folder."""
+    saved = {}
 
-    monkeypatch.setitem(sys.modules, "experiments.pretrained", types.SimpleNamespace(load=load))
-    sizes = {key: get_config("tiny")["eval"][key] for key in ("last_tokens", "window_stride")}
-    own = config(corpus, "own", checkpoint="a-model", tuned="", target=2, seeds=1)
-    own.eval.update(sizes, lengths=((1, 2), (2, 1)), short_windows=4)
-    one, _ = experiment(own, tmp_path)
-    assert (one.corpus.splits == 2).all() and one.corpus.bytes_per_token == pytest.approx(2, 0.01)
+    def load(path, mesh):
+        state, _ = load_run(finished[0] / f"runs/{path}", mesh)
+        found = {"max_position_embeddings": 32}
+        return types.SimpleNamespace(model=state.model, config=found, tokenizer=Bytes())
+
+    def save(path, model, config, tokenizer, console):
+        saved[path.name] = model, config, tokenizer
+
+    module = types.SimpleNamespace(load=load, save=save)
+    monkeypatch.setitem(sys.modules, "experiments.pretrained", module)
+    return saved
+
+
+def own_config(corpus, **changes):
+    found = config(corpus, "own", checkpoint="rope/seed0", target=2, seeds=1, methods="pi")
+    found.eval.update(
+        lengths=((1, 2), (2, 1)), last_tokens=16, window_stride=8, short_windows=4, batch_tokens=512
+    )
+    found.tuning.batch_size = 8
+    found.update(changes)
+    return found
+
+
+def test_a_published_model_is_read_tuned_and_exported(corpus, tmp_path, published):
+    one, _ = experiment(own_config(corpus, tuned="yarn", tuning_steps=(1,)), tmp_path)
+    assert one.corpus.bytes_per_token == pytest.approx(2, 0.01)
     assert one.run() == []
     assert one.write_report("command").exists()
     (record,) = (r for r in results(tmp_path) if r["protocol"] == "windowed")
     assert record["bits_per_byte"] == pytest.approx(
         record["loss"] / math.log(2) / one.corpus.bytes_per_token
     )
-    assert not list(tmp_path.glob("runs/**/checkpoints"))
+    assert [p.parent.name for p in tmp_path.glob("runs/**/checkpoints")] == ["seed0"]
+    folder, console = tmp_path / "runs/yarn/steps1/seed0", Console(file=io.StringIO())
+    export(folder, tmp_path / "out", "rope/seed0", console)
+    model, found, tokenizer = published["out"]
+    assert found == {"max_position_embeddings": 32} and isinstance(tokenizer, Bytes)
+    assert model.distinct()[0].frequencies.factor == 2.0
+    for checkpoint, message in ((None, "none was given"), (f"{tmp_path}/nowhere", "nowhere")):
+        with pytest.raises((ValueError, OSError), match=message):
+            export(folder, tmp_path / "other", checkpoint, console)
+    assert list(published) == ["out"]
+
+
+def test_what_is_not_trained_on_may_all_be_read(corpus, tmp_path, published):
+    one, _ = experiment(own_config(corpus, tuned=""), tmp_path)
+    assert (one.corpus.splits == 2).all()
     with pytest.raises(ValueError, match="without the state of its optimizer"):
-        own.optimizer = "continued"
-        experiment(own, tmp_path)
+        experiment(own_config(corpus, optimizer="continued"), tmp_path)
+
+
+def test_a_run_of_ours_is_exported_as_llama(finished, tmp_path, published):
+    export(finished[0] / "runs/yarn/steps2/seed0", tmp_path / "out", None, Console(quiet=True))
+    model, found, tokenizer = published["out"]
+    assert model.distinct()[0].frequencies.factor == 2.0 and tokenizer is None
+    assert (found["hidden_size"], found["intermediate_size"]) == (32, 128)
+    assert (found["num_attention_heads"], found["head_dim"]) == (4, 8)
+    assert found["rms_norm_eps"] == 1e-6 and found["max_position_embeddings"] == 32
 
 
 # Configs
