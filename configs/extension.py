@@ -124,8 +124,12 @@ def _yarn(config):
 
 
 def _own(config):
-    # The checkpoint says what the model is and at which length it was trained.
+    # The checkpoint says what the model is and at which length it was trained; of published weights
+    # it does not say how to hold them.
     del config.model, config.train, config.rope
+    config.loading = ConfigDict(
+        {"dtype": "float32", "param_dtype": "float32", "scan": True, "remat": False}
+    )
     config.tuned = "pi,ntk,yarn"
     config.tuning.update(batch_size=4, learning_rate=2e-5, warmup_steps=20, weight_decay=0.0)
 

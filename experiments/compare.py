@@ -14,7 +14,7 @@ from experiments import sweep
 from experiments.config import as_trained, at_ratio, make_encoding
 from experiments.data import SPLITS, Corpus, eval_windows, load_corpus, window_index
 from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
-from experiments.mesh import make_mesh
+from experiments.mesh import check_length, make_mesh
 from experiments.progress import stage
 from experiments.report import length_report
 from experiments.report.lengths import LengthStudy
@@ -56,12 +56,7 @@ class Comparison(Sweep):
 
     def check(self):
         super().check()
-        pieces = 2 * self.mesh.shape["context"]
-        if pieces > 2 and self.recipe.length % pieces:
-            raise ValueError(
-                f"train.length={self.recipe.length} must be a multiple of {pieces}, twice the "
-                "mesh's context axis"
-            )
+        check_length(self.recipe.length, self.mesh)
         for name in {name for point in self.points for name in point.extensions}:
             self._extension(name, self.protocols.multiples[-1])
 

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.mesh import make_mesh
+from experiments.record import read_json
 from experiments.trained import Source, load_run, sizes_of, train_length
 from posenc_jax import Transformer
 
@@ -31,7 +32,9 @@ def export(folder: Path, out: Path, checkpoint: str | None, console: Console) ->
       ValueError: the run is not there, is not of the checkpoint, or ``out`` has something in it.
     """
     mesh = make_mesh((-1, 1, 1))
-    source = Source.of(checkpoint, mesh) if checkpoint else None
+    run = read_json(folder / "run.json") or {"config": {}}  # load_run says that there is none
+    loading = run["config"].get("loading")
+    source = Source.of(checkpoint, mesh, loading) if checkpoint else None
     state, config = load_run(folder, mesh, source)
     if source is None or source.tokenizer is None:
         known, tokenizer = _as_llama(state.model, train_length(config)), None

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from experiments.checkpoint import fingerprint
 from experiments.data import SPLITS, Corpus, load_corpus, tokenised, window_index
-from experiments.mesh import make_mesh, state_shardings
+from experiments.mesh import check_length, make_mesh, state_shardings
 from experiments.methods import PLAIN, Methods, names_in
 from experiments.progress import stage
 from experiments.readings import LAST, Reader, Readings, Trials
@@ -74,7 +74,8 @@ class Extension(Sweep):
             source = self._given(0, mesh)
             self._check_source(source)
             self.corpus = _in_tokens_of(source, self.corpus, trials, bool(config.tuned))
-            model, length = source.model, source.train_length
+            # Only its shapes are kept, because each seed may have a model of its own.
+            model, length = jax.eval_shape(lambda x: x, source.model), source.train_length
         elif self.training is None:
             raise ValueError(
                 "this preset trains no model of its own: give --config.checkpoint=PATH, the folder "
@@ -85,6 +86,7 @@ class Extension(Sweep):
             build = functools.partial(make_model, spec=self._spec(), length=length)
             model = jax.eval_shape(build, jax.random.key(0))
         self.methods = Methods(self.config["variants"], model, length)
+        self._check_target(trials.multiples[1:])
         self.readings = Readings(self.corpus, trials, length)
         tuning = self._tuning(config.target, max(config.tuning_steps))
         super().__init__(self.config, found, tuning, mesh, workdir, console)
@@ -93,32 +95,32 @@ class Extension(Sweep):
         self.check()
 
     def check(self):
-        config, trials = self.config, self.readings.trials
+        config = self.config
         if config["optimizer"] not in OPTIMIZERS:
             raise ValueError(f"optimizer={config['optimizer']!r} must be one of {OPTIMIZERS}")
-        target, length = config["target"], self.methods.train_length
-        if target not in trials.multiples[1:]:
-            raise ValueError(
-                f"target={target} means {target} x {length} tokens, but it must be longer than the "
-                f"trained length {length}, and one of eval.lengths: {trials.multiples[1:]}"
-            )
         known = len(self.methods.model.embedding)
         if self.corpus.vocab_size > known:
             raise ValueError(
                 f"corpus {self.corpus.name!r} has {self.corpus.vocab_size} token ids, but the "
                 f"model knows {known}; give the corpus that it was trained on"
             )
-        names = [*config["methods"].split(","), *config["tuned"].split(",")]
-        self.methods.check(names_in(",".join(names), config["variants"]), trials.multiples)
+        names = names_in(f"{config['methods']},{config['tuned']}", config["variants"])
+        self.methods.check(names, self.readings.trials.multiples)
         state_shardings({"model": self.methods.model}, self.mesh)
-        shards = self.mesh.shape["data"]
-        for point in filter(self._is_trained, self.points):
-            recipe = self.recipe_of(point)
-            if recipe.batch_size % (shards * recipe.accumulate):
-                raise ValueError(
-                    f"{point.label} has batches of {recipe.batch_size}, which must be a multiple "
-                    f"of {shards * recipe.accumulate}: the mesh's data axis times accumulate"
-                )
+        check_length(self.methods.train_length, self.mesh)
+        if self.training is not None and not config["checkpoint"]:
+            self.check_batch(self.training)
+        if config["tuned"]:
+            # A method that is tuned at the trained length has this batch several times over.
+            self.check_batch(self.recipe, "tuning")
+
+    def _check_target(self, longer):
+        target, length = self.config["target"], self.methods.train_length
+        if target not in longer:
+            raise ValueError(
+                f"target={target} means {target} x {length} tokens, but it must be longer than the "
+                f"trained length {length}, and one of eval.lengths: {longer}"
+            )
 
     def source(self, seed: int) -> Source:
         """Returns the trained model of a seed, from its run here or as it was given."""
@@ -133,7 +135,7 @@ class Extension(Sweep):
         """Loads a model, and keeps it until another one is loaded."""
         if self._loaded is None or self._loaded[0] != path:
             self._loaded = None  # two of them may be more than there is memory for
-            self._loaded = path, Source.of(path, mesh)
+            self._loaded = path, Source.of(path, mesh, self.config.get("loading"))
         return self._loaded[1]
 
     def _check_source(self, source):
@@ -184,8 +186,9 @@ class Extension(Sweep):
         about = {"corpus": self.corpus.name, "corpus_digest": self.corpus.digest}
         about |= {"seed": point.seed}
         if not self._is_trained(point):
-            source = self.source(point.seed)
-            return about | {"checkpoint": source.digest, "model": source.config.get("model")}
+            source, loading = self.source(point.seed), self.config.get("loading")
+            model = {"model": source.config.get("model"), "loading": loading}
+            return about | {"checkpoint": source.digest} | model
         tuned = isinstance(point, Tuned)
         model = self._describe_tuned(point) if tuned else self._spec().to_dict()
         return about | model | {"train": recipe_fields(self.recipe_of(point))}
@@ -204,6 +207,7 @@ class Extension(Sweep):
             "train_length": self.methods.train_length,
             "encoding": self.methods.keywords(point.scheme, self.config["target"]),
             "model": run["config"]["model"],
+            "loading": run["config"].get("loading"),
         }
 
     def train(self, point):
@@ -247,7 +251,10 @@ class Extension(Sweep):
         if not is_tuned:
             readings.append(self.readings.windowed(PLAIN))
         records, where = [], {"steps": getattr(point, "steps", 0), "seed": point.seed}
-        kept = Kept(self.folder(point) / "evaluation.jsonl", self.describe_evaluation(point))
+        # Not which methods: with one more of them, the others are not read again.
+        fixed = {key: self.config[key] for key in ("eval", "variants")}
+        fixed |= {"corpus_digest": self.corpus.digest}
+        kept = Kept(self.folder(point) / "evaluation.jsonl", fixed)
         total = sum(reading.tokens for reading in readings)
         with contextlib.closing(kept), stage(f"{point.name}  read", total, self.console) as advance:
             reader = Reader(model, self.mesh, self.readings.trials, kept, advance)

@@ -157,15 +157,19 @@ class Sweep:
 
     def check(self) -> None:
         """Refuses a batch or a model that does not fit the mesh."""
-        shards = self.mesh.shape["data"] * self.recipe.accumulate
-        if self.recipe.batch_size % shards:
-            raise ValueError(
-                f"train.batch_size={self.recipe.batch_size} must be a multiple of {shards}: the "
-                "mesh's data axis times train.accumulate"
-            )
+        self.check_batch(self.recipe)
         for scheme in dict.fromkeys(point.scheme for point in self.points):
             init = functools.partial(initial_state, init=self.task(scheme).init, recipe=self.recipe)
             state_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
+
+    def check_batch(self, recipe: Recipe, name: str = "train") -> None:
+        """Refuses batches that do not fit the mesh; ``name`` is the recipe's in the config."""
+        shards = self.mesh.shape["data"] * recipe.accumulate
+        if recipe.batch_size % shards:
+            raise ValueError(
+                f"{name}.batch_size={recipe.batch_size} must be a multiple of {shards}: the "
+                f"mesh's data axis times {name}.accumulate"
+            )
 
     def run(self, task_id: int | None = None) -> list[dict]:
         """Runs all points, or the one numbered ``task_id``; returns the failures."""

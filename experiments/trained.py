@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,13 @@ class Source:
     tokenizer: Any = None
 
     @classmethod
-    def of(cls, path: str, mesh: Mesh) -> "Source":
+    def of(cls, path: str, mesh: Mesh, loading: Mapping[str, Any] | None = None) -> "Source":
         """Loads the folder of a finished run of ours, or whatever ``pretrained.load`` takes.
+
+        Args:
+          path: the folder, file or name.
+          mesh: the devices.
+          loading: keywords of ``pretrained.load``, such as ``scan``, for published weights.
 
         Raises:
           ValueError: there is no such model, its run is not finished, or it is no plain RoPE.
@@ -120,12 +126,13 @@ class Source:
             done, steps = int(state.step), config["train"]["steps"]
             if done < steps:
                 raise ValueError(f"{path} stopped at step {done} of {steps}: finish it first")
-            length, found = train_length(config), (adam_state(state), None)
+            # A plain RoPE knows no length of its own: it is the one that was trained at last.
+            length, found = config["train"]["length"], (adam_state(state), None)
             model = state.model
         else:
             # Only published weights need what it needs.
             pretrained = importlib.import_module("experiments.pretrained")
-            loaded = pretrained.load(path, mesh=mesh)
+            loaded = pretrained.load(path, mesh=mesh, **(loading or {}))
             model, config = loaded.model, loaded.config
             length, found = config["max_position_embeddings"], (None, loaded.tokenizer)
         rope_of(model, path)

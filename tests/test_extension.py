@@ -177,6 +177,20 @@ def test_a_run_that_was_stopped_reads_on_and_finds_the_same(
     assert sorted(results(tmp_path), key=key) == sorted(kept, key=key)
 
 
+def test_one_more_method_is_read_alone(finished, corpus, monkeypatch):
+    def count(self, windows_NL, layers, score=readings.Scorer.__call__):
+        seen.append(layers)
+        return score(self, windows_NL, layers)
+
+    monkeypatch.setattr(readings.Scorer, "__call__", count)
+    seen: list = []
+    more, _ = experiment(config(corpus, methods="rope,pi,resonance_yarn,ntk"), finished[0])
+    assert more.run(task_id=0) == []
+    assert len(seen) == 2 and all(each.distinct[0].frequencies.factor == 2 for each in seen)
+    assert experiment(config(corpus), finished[0])[0].run(task_id=0) == []
+    assert len(seen) == 2
+
+
 def test_kept_results_forget_half_a_line_and_another_config(tmp_path):
     path = tmp_path / "kept.jsonl"
     kept = Kept(path, {"a": (1,)})
@@ -244,8 +258,10 @@ def test_hits_are_of_the_likeliest_token(finished, corpus):
     "changes,message",
     [
         ({"target": 1}, "1 x 32 tokens, but it must be longer than the trained length 32"),
+        ({"target": 0}, "0 x 32 tokens, but it must be longer"),
+        ({"train__batch_size": 3}, "train.batch_size=3 must be a multiple of 8"),
         ({"target": 8}, r"one of eval.lengths: \[2\]"),
-        ({"eval__lengths": ((1, 2), (64, 2))}, "2049 tokens.*the longest has"),
+        ({"eval__lengths": ((1, 2), (64, 2)), "target": 64}, "2049 tokens.*the longest has"),
         ({"eval__lengths": ((2, 2), (4, 2))}, "must ascend from 1"),
         ({"eval__lengths": ((1, 2), (2, 3))}, "more documents at a greater length"),
         ({"eval__window_stride": 5}, "must divide eval.last_tokens=16"),
@@ -256,7 +272,7 @@ def test_hits_are_of_the_likeliest_token(finished, corpus):
         ({"variants__drope__tuned_at": "L"}, "tuned_at='L' must be one of"),
         ({"optimizer": "new"}, "optimizer='new' must be one of"),
         ({"tuning_steps": (0,)}, "tuning_steps=.*at least 1"),
-        ({"tuning__batch_size": 3}, "yarn, 2 steps has batches of 3.*multiple of 8"),
+        ({"tuning__batch_size": 3}, "tuning.batch_size=3 must be a multiple of 8"),
         ({"seeds": 0}, "seeds=0"),
     ],
 )
@@ -315,8 +331,9 @@ def published(finished, monkeypatch):
     """A published model called "a-model", and what is saved, by folder."""
     saved = {}
 
-    def load(path, mesh):
+    def load(path, mesh, scan, **kinds):
         state, _ = load_run(finished[0] / f"runs/{path}", mesh)
+        assert scan is state.model.scan is True and kinds["dtype"] == "float32"
         found = {"max_position_embeddings": 32}
         return types.SimpleNamespace(model=state.model, config=found, tokenizer=Bytes())
 
@@ -353,7 +370,7 @@ def test_a_published_model_is_read_tuned_and_exported(corpus, tmp_path, publishe
     model, found, tokenizer = published["out"]
     assert found == {"max_position_embeddings": 32} and isinstance(tokenizer, Bytes)
     assert model.distinct()[0].frequencies.factor == 2.0
-    for checkpoint, message in ((None, "none was given"), (f"{tmp_path}/nowhere", "nowhere")):
+    for checkpoint, message in ((None, "none was given"), ("nowhere", "nowhere")):
         with pytest.raises((ValueError, OSError), match=message):
             export(folder, tmp_path / "other", checkpoint, console)
     assert list(published) == ["out"]
