@@ -27,7 +27,7 @@ from experiments.train import Recipe
 
 PRESETS = ("tiny", "small", "yarn", "own", "smollm2", "paper")
 METHODS = (
-    "rope,pi,ntk,ntk_by_parts,yarn,yarn_no_temperature,dynamic_ntk,dynamic_yarn,longrope,longrope2,"
+    "rope,pi,ntk,ntk_by_parts,yarn,yarn_untempered,dynamic_ntk,dynamic_yarn,longrope,longrope2,"
     "hope,clipped_rope,resonance_yarn,rerope,leaky_rerope,self_extend,dual_chunk,drope"
 )
 # What the trained RoPE decides for every method.
@@ -45,7 +45,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.variants = _variants()
     # The target length over the trained one: what models are tuned for.
     config.target = 8
-    config.tuned = METHODS + ",rope_at_trained_length"
+    config.tuned = METHODS + ",rope_short"
     config.tuning_steps = (100,)
     config.tuning = defaults(Recipe, leave_out=("length", "steps"))
     # The optimizer's moments at the start: "fresh", or "continued" from the checkpoint's.
@@ -60,7 +60,7 @@ def _variants() -> ConfigDict:
     extensions = {name: own | windows.get(name, {}) for name, own in EXTENSIONS.items()}
     extensions["dynamic_ntk"] = {"factor": DYNAMIC_NTK}
     variants = {name: _variant(name, **own) for name, own in extensions.items()}
-    variants["yarn_no_temperature"] = _variant("yarn", factor=RATIO, attention_factor=1.0)
+    variants["yarn_untempered"] = _variant("yarn", factor=RATIO, attention_factor=1.0)
     yarn = {"name": "yarn", "factor": RATIO}
     variants["resonance_yarn"] = _variant("resonance", frequencies=yarn)
     for name in ("rope", "hope", "clipped_rope"):
@@ -68,7 +68,7 @@ def _variants() -> ConfigDict:
     # DroPE (2512.12167): the rotation is dropped, and the model recalibrated at its own length.
     variants["drope"] = _variant("nope", tuned_at="train_length")
     # How much of a gain comes from more training alone.
-    variants["rope_at_trained_length"] = _variant("rope", tuned_at="train_length")
+    variants["rope_short"] = _variant("rope", tuned_at="train_length")
     return ConfigDict(variants)
 
 
@@ -81,8 +81,9 @@ def _small_model(config, steps):
     """Makes the RoPE model of ``make compare``, whose bounds of YaRN are those for 64 tokens."""
     config.model.update(model_dim=128, num_layers=2, num_heads=4)
     config.train.update(length=64, batch_size=32, steps=steps, warmup_steps=50)
-    config.tuning.update(batch_size=4, learning_rate=1e-3, warmup_steps=10)
-    for name in ("yarn", "yarn_no_temperature", "dynamic_yarn"):
+    # Tuning begins at the learning rate that training ended with.
+    config.tuning.update(batch_size=8, learning_rate=3e-4, warmup_steps=10)
+    for name in ("yarn", "yarn_untempered", "dynamic_yarn"):
         config.variants[name].beta_fast = 2.0
     config.variants.ntk_by_parts.beta = 2.0
     config.variants.resonance_yarn.frequencies.beta_fast = 2.0
@@ -138,7 +139,7 @@ def _smollm2(config):
     _own(config)
     config.checkpoint = "smollm2"
     config.seeds = 1
-    config.methods = "rope,pi,ntk,ntk_by_parts,yarn,yarn_no_temperature,self_extend,rerope"
+    config.methods = "rope,pi,ntk,ntk_by_parts,yarn,yarn_untempered,self_extend,rerope"
     config.tuned = ""
     config.target = 2
     config.eval.update(

@@ -304,7 +304,7 @@ def test_another_config_in_the_same_folder_is_refused(finished, corpus):
     other, _ = experiment(config(corpus, tuning__learning_rate=0.5), workdir)
     failures = other.run()
     assert [f["scheme"] for f in failures] == ["yarn, 2 steps", "drope, 2 steps"]
-    assert "train.learning_rate was 0.001 and is now 0.5" in failures[0]["reason"]
+    assert "train.learning_rate was 0.0003 and is now 0.5" in failures[0]["reason"]
     assert before == {p: p.read_bytes() for p in workdir.glob("runs/**/run.json")}
     assert experiment(config(corpus), workdir)[0].run() == []
 
@@ -433,7 +433,7 @@ def test_every_method_is_made_of_the_trained_rope(corpus, tmp_path):
     for name in METHODS.split(","):
         keywords = one.methods.keywords(name, 2)
         assert keywords["name"] in REGISTRY and keywords.get("base", 77.0) == 77.0
-    yarn, flat = (one.methods.encoding(n, 2) for n in ("yarn", "yarn_no_temperature"))
+    yarn, flat = (one.methods.encoding(n, 2) for n in ("yarn", "yarn_untempered"))
     assert yarn.base == 77.0 and yarn.frequencies(8, 77.0, 64)[1] == pytest.approx(1.0693, abs=1e-4)
     assert flat.frequencies(8, 77.0, 64)[1] == 1.0
     resonant = one.methods.encoding("resonance_yarn", 2).frequencies

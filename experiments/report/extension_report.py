@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.record import write_files
-from experiments.report import length_figures
-from experiments.report.drawing import drawing_style, styles_of, svg
-from experiments.report.extensions import KEPT, ExtensionStudy, Retention, retention
+from experiments.report.extension_figures import NAME, draw
+from experiments.report.extensions import KEPT, ExtensionStudy, Retention, retention, windowed
 from experiments.report.length_report import mark, print_lengths, table
-from experiments.report.lengths import MAIN, WINDOWED, View, heading, summarise
+from experiments.report.lengths import MAIN, WINDOWED, View, heading
 from experiments.report.page import (
     figure,
     grid,
@@ -21,7 +19,7 @@ from experiments.report.page import (
     terminal_table,
     text,
 )
-from experiments.report.study import Cells, by_seed, cells_of, mean_and_stderr, number, words
+from experiments.report.study import Cells, by_seed, mean_and_stderr, words
 
 TABLE = "table.md"
 
@@ -33,7 +31,7 @@ def write(folder: str | Path, study: ExtensionStudy) -> Path:
       ValueError: the study is empty, or two records claim the same measurement.
     """
     study.check()
-    drawn = _draw(study)
+    drawn = draw(study)
     files = result_files(study) | {TABLE: markdown(study), "report.html": _page(study, drawn)}
     write_files(Path(folder), files | {f"{name}.svg": each for name, (*_, each) in drawn.items()})
     return Path(folder) / "report.html"
@@ -70,8 +68,9 @@ def markdown(study: ExtensionStudy) -> str:
             each = kept.get((scheme, steps))
             short = ["-", "-"] if each is None else [_change(each), _kept(each)]
             rows.append([f"`{scheme}`", str(steps), *losses, *short, *costs(scheme, steps)])
-    window = _windowed(study)
-    rows.append(["*windowed*", "0", window, *["-"] * (len(heads) - 3)])
+    level = windowed(study)
+    first = _cell({NAME: {1: level} if level else {}}, NAME, 1)
+    rows.append([f"*{NAME}*", "0", first, *["-"] * (len(heads) - 3)])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -88,12 +87,6 @@ def _costs(study):
         return [f"{tokens:,.0f}", f"{seconds:,.0f}"]
 
     return costs
-
-
-def _windowed(study) -> str:
-    records = [r | {"column": 0} for r in study.records if r["protocol"] == "windowed"]
-    cells = cells_of(by_seed(records, "column", "bits_per_byte", "windowed"))
-    return "".join(_cell(cells, scheme, 0) for scheme in cells) or "-"
 
 
 def _cell(cells: Cells, scheme: str, column) -> str:
@@ -193,59 +186,3 @@ def _after(steps: int) -> str:
 def _target(study) -> str:
     target, own = study.about["target"], study.about["train_length"]
     return f"{target}x ({target * own} tokens)"
-
-
-def _draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
-    """Returns title, caption and SVG of each figure by its name."""
-    found = {}
-    for steps in study.steps:
-        name = "zero-shot" if steps == 0 else f"{steps} steps"
-        found[name] = summarise(study.at(steps).records, split="test", protocol="last")
-    found = {name: cells for name, cells in found.items() if cells}
-    both = [
-        s for s in found.get("zero-shot", {}) if sum(s in cells for cells in found.values()) > 1
-    ]
-    drawn = {}
-    with drawing_style():
-        labels = "context length in tokens", "bits per byte"
-        for name, cells in found.items():
-            lines = length_figures.lines(study, cells, styles_of(cells), *labels)
-            caption = "Dotted: the train length; bands: standard error; ▲ where a line leaves."
-            title = f"Loss by context length, {name}"
-            drawn[f"loss_vs_length_{name.replace(' ', '_')}"] = (title, caption, svg(lines))
-        if both:
-            panels = length_figures.panels(study, found, both)
-            caption = "One plot for each method that was tuned. Bits per byte by context length."
-            drawn["before_and_after"] = ("Before and after fine-tuning", caption, svg(panels))
-        if len(found) > 2:
-            title = f"Loss at {_target(study)} by steps of fine-tuning"
-            caption = "Grey: the plain model that sees no more than its training length."
-            drawn["loss_vs_steps"] = (title, caption, svg(_by_steps(study)))
-    return drawn
-
-
-def _by_steps(study: ExtensionStudy) -> Figure:
-    """Draws the loss at the target length against the steps of fine-tuning."""
-    records = [
-        r
-        for r in study.records
-        if r["protocol"] == "last" and r["multiple"] == study.about["target"]
-    ]
-    cells = cells_of(by_seed(records, "steps", "bits_per_byte", "by steps"))
-    cells = {scheme: row for scheme, row in cells.items() if len(row) > 1}
-    drawing = Figure(figsize=(8.8, 4.2), layout="constrained")
-    axes, styles = drawing.add_subplot(), styles_of(cells)
-    places = {steps: place for place, steps in enumerate(study.steps)}
-    for scheme, row in cells.items():
-        xs, means = [places[steps] for steps in sorted(row)], [row[s][0] for s in sorted(row)]
-        errors = [row[steps][1] or 0 for steps in sorted(row)]
-        axes.errorbar(xs, means, errors, **styles[scheme], marker="o", markersize=3, label=scheme)
-    windowed = [r["bits_per_byte"] for r in study.records if r["protocol"] == "windowed"]
-    mean = mean_and_stderr(windowed)[0]
-    axes.axhline(mean, color="#777777", linewidth=2, label=f"windowed {number(mean)}")
-    axes.set_xticks(list(places.values()), list(map(str, places)))
-    axes.set(xlabel="steps of fine-tuning", ylabel="bits per byte")
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    return drawing

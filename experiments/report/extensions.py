@@ -39,6 +39,12 @@ class ExtensionStudy(LengthStudy):
         return LengthStudy(records, [], [], about, [])
 
 
+def windowed(study: ExtensionStudy) -> Cell | None:
+    """Returns bits per byte of the plain model that sees no more than its training length."""
+    values = [r["bits_per_byte"] for r in study.records if r["protocol"] == WINDOWED]
+    return mean_and_stderr(values) if values else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Retention:
     """What a method has kept of the plain model's ability at short context.
