@@ -32,6 +32,7 @@ EXPERIMENTS = {
     "story": "experiments.multimodal.story:Story",
     "pointing": "experiments.multimodal.pointing:Pointing",
     "video": "experiments.multimodal.video:Videos",
+    "extension": "experiments.extension:Extension",
 }
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, and :preset if any.")

@@ -12,9 +12,11 @@ Any field is overridden on the command line, ``--config.train.steps=500``; to ru
 ``--config.schemes=rope,yarn,alibi``.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
-from experiments.config import encoding_defaults, start
+from experiments.config import RATIO, encoding_defaults, start
 from experiments.evaluate import Protocols
 
 PRESETS = ("tiny", "small", "paper")
@@ -24,6 +26,21 @@ SMALL = (
     "transformer_xl"
 )
 
+# The schemes that extend a trained RoPE. "ratio" stands for the evaluated length over the training
+# length; those without it follow the length by themselves.
+_BY_RATIO = "pi ntk ntk_critical ntk_by_parts llama3 yarn longrope longrope2 leaky_rerope"
+_BY_LENGTH = "dynamic_pi dynamic_ntk dynamic_yarn rerope dual_chunk"
+EXTENSIONS: dict[str, dict[str, Any]] = {
+    **{name: {"factor": RATIO} for name in _BY_RATIO.split()},
+    **{name: {} for name in _BY_LENGTH.split()},
+    "self_extend": {"group_size": RATIO},
+}
+# Windows within the training length, as parts of it: half of it is near, or what leaves room for
+# the groups.
+WINDOWS = {"rerope": 2, "leaky_rerope": 2, "self_extend": 8}
+# With factor 1 dynamic NTK is NTK again, when all sequences have the evaluated length.
+DYNAMIC_NTK = 2.0
+
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
@@ -32,30 +49,20 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.schemes = "all"
     config.corpus = "stdlib"
     config.encodings = encoding_defaults()
-    # These are evaluated on the checkpoint of ``of`` instead of being trained. "ratio" stands for
-    # the evaluated length over the training length; all else comes from ``encodings``.
-    by_ratio = (
-        "pi ntk ntk_critical ntk_by_parts llama3 yarn longrope longrope2 leaky_rerope videorope_pp"
-    )
-    by_length = "dynamic_pi dynamic_ntk dynamic_yarn rerope dual_chunk"
-    same_on_text = "mrope i_mrope videorope"
-    config.extend = ConfigDict(
-        {name: {"of": "rope", "factor": "ratio"} for name in by_ratio.split()}
-        | {name: {"of": "rope"} for name in f"{by_length} {same_on_text}".split()}
-        | {"self_extend": {"of": "rope", "group_size": "ratio"}}
-    )
-    # With factor 1 this is NTK again, when all sequences have the evaluated length.
-    config.encodings.dynamic_ntk.factor = 2.0
+    # These are evaluated on the checkpoint of ``of`` instead of being trained; all that is not said
+    # here comes from ``encodings``.
+    same_on_text: dict[str, dict] = {"mrope": {}, "i_mrope": {}, "videorope": {}}
+    extend = EXTENSIONS | same_on_text | {"videorope_pp": {"factor": RATIO}}
+    config.extend = ConfigDict({name: {"of": "rope"} | own for name, own in extend.items()})
+    config.encodings.dynamic_ntk.factor = DYNAMIC_NTK
+    for name, part in WINDOWS.items():
+        config.encodings[name].window = config.train.get_ref("length") // part
     # Learned tables end at the training length: what lies past it reads the last row.
     config.encodings.learned.out_of_range = "clamp"
     config.encodings.learned_2d.out_of_range = "clamp"
     # FIRE's threshold is a quarter of the training length in the paper (512 of 2048). A reference
     # follows when the length is overridden.
     config.encodings.fire.init_length = config.train.get_ref("length").to_float() / 4
-    # Windows within the training length: half of it is near, or what leaves room for the groups.
-    config.encodings.rerope.window = config.train.get_ref("length") // 2
-    config.encodings.leaky_rerope.window = config.train.get_ref("length") // 2
-    config.encodings.self_extend.window = config.train.get_ref("length") // 8
     # The windows of patterns follow too, and the steps of Llama 4's temperature, which are for
     # thousands of tokens.
     config.encodings.rnope_swa.window = config.train.get_ref("length") // 2

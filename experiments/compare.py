@@ -11,10 +11,10 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from experiments import sweep
-from experiments.config import make_encoding
+from experiments.config import as_trained, at_ratio, make_encoding
 from experiments.data import SPLITS, Corpus, eval_windows, load_corpus, window_index
 from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
-from experiments.mesh import make_mesh
+from experiments.mesh import check_length, make_mesh
 from experiments.progress import stage
 from experiments.report import length_report
 from experiments.report.lengths import LengthStudy
@@ -22,7 +22,7 @@ from experiments.sweep import Point, Sweep
 from experiments.text import Text
 from experiments.train import Recipe
 from posenc_jax import REGISTRY, Layers
-from posenc_jax.registry import PATTERNS, lookup, own_keywords
+from posenc_jax.registry import PATTERNS, lookup
 
 
 class Comparison(Sweep):
@@ -56,17 +56,12 @@ class Comparison(Sweep):
 
     def check(self):
         super().check()
-        pieces = 2 * self.mesh.shape["context"]
-        if pieces > 2 and self.recipe.length % pieces:
-            raise ValueError(
-                f"train.length={self.recipe.length} must be a multiple of {pieces}, twice the "
-                "mesh's context axis"
-            )
+        check_length(self.recipe.length, self.mesh)
         for name in {name for point in self.points for name in point.extensions}:
             self._extension(name, self.protocols.multiples[-1])
 
     def task(self, scheme):
-        return Text(self._spec(scheme), self.recipe, self.windows)
+        return Text(self.recipe, self.windows, self._spec(scheme))
 
     def describe_training(self, scheme):
         corpus = {"corpus": self.corpus.name, "corpus_digest": self.corpus.digest}
@@ -118,16 +113,15 @@ class Comparison(Sweep):
 
     def _extension(self, name, multiple):
         """Builds the encoding that extends a trained one to ``multiple`` times its length."""
-        own = self._extension_config(name)
-        own = {key: multiple if value == "ratio" else value for key, value in own.items()}
-        model = self.config["model"]
-        return make_encoding({"name": name} | own, model, self.recipe.length, rngs=None)
+        length = self.recipe.length
+        own = at_ratio(self._extension_config(name), multiple, length)
+        return make_encoding({"name": name} | own, self.config["model"], length, rngs=None)
 
     def _extension_config(self, name) -> dict[str, Any]:
         """Returns an extension's keywords; those of the trained scheme are as they were trained."""
         encodings, extend = self.config["encodings"], self.config["extend"][name]
         trained = encodings[extend["of"]]
-        shared = {key: trained[key] for key in own_keywords(name) if key in trained}
+        shared = as_trained(name, trained)
         chosen = {key: value for key, value in extend.items() if key != "of"}
         return encodings[name] | shared | chosen
 

@@ -4,6 +4,7 @@ A hyperparameter has one home, its constructor, and every one of them can be ove
 command line.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import typing
@@ -19,6 +20,9 @@ from posenc_jax.registry import keywords, lookup, own_keywords
 
 # The presets of experiments that have variants; every config lists its own in its docstring.
 PRESETS = ("tiny", "small")
+
+# What keywords of extensions may be beside numbers, see ``at_ratio``.
+RATIO, PART = "ratio", "length/"
 
 
 def start(
@@ -99,7 +103,14 @@ def make_encoding(
     train_length: int,
     rngs: nnx.Rngs | None,
 ) -> Encoding | Layers:
-    """Builds ``encoding``, a name and its own keywords, for a model of these sizes."""
+    """Builds ``encoding``, a name and its own keywords, for a model of these sizes.
+
+    Its ``frequencies`` may be another rotary scheme, a name and keywords too, whose rule is taken.
+    """
+    frequencies = encoding.get("frequencies")
+    if isinstance(frequencies, Mapping):
+        rotary: Any = make_encoding(frequencies, model, train_length, rngs)
+        encoding = {**encoding, "frequencies": rotary.frequencies}
     head_dim = model.get("head_dim") or model["model_dim"] // model["num_heads"]
     return make(
         **encoding,
@@ -111,6 +122,33 @@ def make_encoding(
         train_length=train_length,
         rngs=rngs,
     )
+
+
+def as_trained(name: str, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keywords that a scheme shares with the trained one that it extends."""
+    return {key: trained[key] for key in own_keywords(name) if key in trained}
+
+
+def at_ratio(keywords: Any, ratio: float, train_length: int) -> Any:
+    """Returns an extension's keywords for a length of ``ratio`` times the training length.
+
+    "ratio" stands for that number, and "length/8" for an eighth of the training length.
+    """
+    if isinstance(keywords, Mapping):
+        return {key: at_ratio(value, ratio, train_length) for key, value in keywords.items()}
+    if keywords == RATIO:
+        return ratio
+    if isinstance(keywords, str) and keywords.startswith(PART):
+        return train_length // int(keywords.removeprefix(PART))
+    return _number(keywords) if isinstance(keywords, str) else keywords
+
+
+def _number(text: str) -> int | float | str:
+    """Returns the number that is written in ``text``, as the command line gives it."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _field(default, annotation):

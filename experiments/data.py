@@ -23,7 +23,7 @@ import math
 import numbers
 import os
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +182,45 @@ def eval_windows(corpus: Corpus, split: str, *, length: int, count: int) -> np.n
     rounds = itertools.zip_longest(*starts_by_document)
     starts = [start for turn in rounds for start in turn if start is not None]
     return _cut(corpus, starts[:count], length)
+
+
+def tokenised(
+    corpus: Corpus, encode: Callable[[str], Sequence[int]], vocab_size: int, least: int = 1
+) -> Corpus:
+    """Returns a corpus of bytes in the tokens of a model.
+
+    Args:
+      corpus: a corpus whose tokens are bytes; bytes that are no UTF-8 are replaced.
+      encode: takes a text and returns its token ids.
+      vocab_size: how many token ids the model knows.
+      least: documents of fewer bytes are left out. A token is a byte or more, so this spares
+        tokenising those that cannot hold a window of so many tokens.
+
+    Raises:
+      ValueError: the corpus has tokens of its own already, or no document of so many bytes.
+    """
+    if corpus.tokens.dtype != np.uint8:
+        raise ValueError(
+            f"corpus {corpus.name!r} has tokens already; give text (stdlib, files: or hf:)"
+        )
+    sizes = np.diff(corpus.offsets)
+    chosen = np.flatnonzero(sizes >= least)
+    if not chosen.size:
+        raise ValueError(
+            f"corpus {corpus.name!r} has no document of {least} bytes, and as many tokens are "
+            f"needed; the longest has {sizes.max()} bytes. Give longer documents"
+        )
+    starts = corpus.offsets[chosen]
+    texts = [
+        corpus.tokens[start : start + size].tobytes().decode(errors="replace")
+        for start, size in zip(starts, sizes[chosen], strict=True)
+    ]
+    documents = [np.asarray(encode(text), np.uint32) for text in texts]
+    offsets = np.cumsum([0, *map(len, documents)], dtype=np.int64)
+    tokens, splits = np.concatenate(documents), corpus.splits[chosen]
+    bytes_per_token = float(sizes[chosen].sum() / len(tokens))
+    digest = _digest(f"{vocab_size} {bytes_per_token}", offsets, splits, [tokens])
+    return Corpus(corpus.name, tokens, offsets, splits, vocab_size, bytes_per_token, digest)
 
 
 def write_tokens(

@@ -81,16 +81,35 @@ class Protocols:
 
 
 class Scorer:
-    """Computes token losses of many windows under one model, batch by batch on the mesh."""
+    """Computes token losses of many windows under one model, batch by batch on the mesh.
+
+    Args:
+      model: the model.
+      mesh: the devices.
+      batch_tokens: tokens of one forward pass, over all devices.
+      advance: what is called with a note and the tokens of each batch that is done.
+      measure: what is computed, of a model and tokens; see ``text.py``.
+    """
 
     def __init__(
-        self, model: Transformer, mesh: Mesh, batch_tokens: int, advance: Callable[..., None]
+        self,
+        model: Transformer,
+        mesh: Mesh,
+        batch_tokens: int,
+        advance: Callable[..., None],
+        measure: Callable[..., jax.Array] = token_losses,
     ):
         self._model = model
         self._mesh = mesh
         self._batch_tokens = batch_tokens
         self._advance = advance
-        self._losses = jax.jit(_losses_under, out_shardings=replicated(mesh))
+        compiled = jax.jit(_under, static_argnums=0, out_shardings=replicated(mesh))
+        self._losses = functools.partial(compiled, measure)
+
+    def rows(self, width: int) -> int:
+        """Returns how many windows of ``width`` tokens are in one forward pass."""
+        shards = self._mesh.shape["data"]
+        return max(1, self._batch_tokens // (width * shards)) * shards
 
     def __call__(self, windows_NL, encoding: Encoding | Layers | None) -> np.ndarray:
         """Returns the losses of ``windows_NL`` in nats, float64 ``[N, L - 1]``.
@@ -98,18 +117,17 @@ class Scorer:
         They are those under ``encoding`` in the place of the model's own, if one is given.
         """
         width = windows_NL.shape[1]
-        shards = self._mesh.shape["data"]
-        rows = max(1, self._batch_tokens // (width * shards)) * shards
+        rows = self.rows(width)
         losses = []
         score = functools.partial(self._losses, self._model, encoding)
         for batch_losses in in_batches(score, windows_NL, rows, self._mesh):
             losses.append(batch_losses)
-            self._advance(f"{width - 1} tokens", steps=batch_losses.size)
+            self._advance(f"{width - 1} tokens", steps=len(batch_losses) * (width - 1))
         return np.concatenate(losses).astype(np.float64)
 
 
-def _losses_under(model, encoding, tokens_BL):
-    return token_losses(model if encoding is None else model.under(encoding), tokens_BL)
+def _under(measure, model, encoding, tokens_BL):
+    return measure(model if encoding is None else model.under(encoding), tokens_BL)
 
 
 def work(protocols: Protocols, train_length: int) -> int:
@@ -166,11 +184,12 @@ def evaluate(
 
     for stride, count in protocols.strides:
         for multiple in protocols.multiples:
-            windows = _slide(documents_NL[:count], multiple * train_length, stride, protocols)
+            length = multiple * train_length
+            windows = slide(documents_NL[:count], length, stride, protocols.last_tokens)
             losses = score(windows, encoding_at(multiple))[:, -stride:]
             record("sliding", multiple, losses, stride)
 
-    windows = _slide(documents_NL, train_length, protocols.window_stride, protocols)
+    windows = slide(documents_NL, train_length, protocols.window_stride, protocols.last_tokens)
     losses = score(windows, encoding_at(1))[:, -protocols.window_stride :]
     record("windowed", 1, losses, protocols.window_stride)
     return records, curve
@@ -189,9 +208,9 @@ def _pieces(documents_NL, length):
     return pieces.reshape(-1, length + 1)
 
 
-def _slide(documents_NL, length, stride, protocols):
+def slide(documents_NL: np.ndarray, length: int, stride: int, last_tokens: int) -> np.ndarray:
     """Cuts windows of ``length + 1`` tokens whose last ``stride`` together cover the targets."""
-    ends = documents_NL.shape[1] - np.arange(0, protocols.last_tokens, stride)
+    ends = documents_NL.shape[1] - np.arange(0, last_tokens, stride)
     windows = np.stack([documents_NL[:, end - length - 1 : end] for end in ends], axis=1)
     return windows.reshape(-1, length + 1)
 

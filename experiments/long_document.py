@@ -25,16 +25,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from experiments import preemption
-from experiments.checkpoint import Checkpoints
 from experiments.config import make_encoding
 from experiments.progress import stage
-from experiments.record import open_run, read_json, write_json
-from experiments.text import text_state
-from experiments.train import Recipe
+from experiments.record import open_run, write_json
+from experiments.trained import load_run, train_length
 from posenc_jax import Cache, Encoding, Layers, Transformer, cross_entropy
 from posenc_jax.model.decode import check_reach
 
@@ -201,35 +198,6 @@ def summary(losses_N, last_tokens: int = 256) -> dict:
     }
 
 
-def load_run(folder: Path) -> tuple[Transformer, dict]:
-    """Returns the model of a run's newest checkpoint, on one device, and the run's config.
-
-    Raises:
-      ValueError: there is none.
-    """
-    run = read_json(folder / "run.json")
-    if run is None or not (folder / "checkpoints").exists():
-        raise ValueError(
-            f"{folder} is not the folder of a trained run: give one with run.json and checkpoints, "
-            "such as WORKDIR/runs/rope/seed0"
-        )
-    config = run["config"]
-    spec = FrozenConfigDict({key: config[key] for key in ("encoding", "model")})
-    init = functools.partial(text_state, spec=spec, recipe=Recipe(**config["train"]))
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
-        jax.eval_shape(init, jax.random.key(0)),
-    )
-    checkpoints = Checkpoints(folder / "checkpoints")
-    step = checkpoints.latest_step()
-    if step is None:
-        raise ValueError(f"{folder} has no finished checkpoint yet; train it for longer")
-    state = checkpoints.restore(step, abstract)
-    checkpoints.close()
-    return state.model, config
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, help="folder of a trained run")
@@ -246,9 +214,10 @@ def main() -> int:
     args = parser.parse_args()
     console = Console()
     try:
-        model, config = load_run(args.run)
+        state, config = load_run(args.run)
+        model = state.model
         encoding = args.encoding and make_encoding(
-            args.encoding, config["model"], config["train"]["length"], rngs=None
+            args.encoding, config["model"], train_length(config), rngs=None
         )
         is_ids = args.document.suffix == ".npy"
         tokens_N = np.load(args.document) if is_ids else np.fromfile(args.document, np.uint8)

@@ -41,6 +41,15 @@ def make_mesh(shape: Sequence[int]) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def check_length(length: int, mesh: Mesh) -> None:
+    """Refuses a training length that the mesh's context axis cannot cut into even pieces."""
+    pieces = 2 * mesh.shape["context"]
+    if pieces > 2 and length % pieces:
+        raise ValueError(
+            f"train.length={length} must be a multiple of {pieces}, twice the mesh's context axis"
+        )
+
+
 def state_shardings(state: Any, mesh: Mesh) -> Any:
     """Returns a NamedSharding for every array of ``state``, abstract or not, by ``RULES``."""
 

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,34 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
     return [] if old == new else [f"{name} was {old!r} and is now {new!r}"]
 
 
+class Kept:
+    """Keeps results by name in a file, each as soon as it is known, one JSON object a line.
+
+    A run that was killed reads them back. The file of another config is begun anew.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any]):
+        config = json.loads(json.dumps(config))  # tuples become lists, as they will be read back
+        lines = path.read_text().splitlines() if path.exists() else []
+        whole = [record for line in lines if (record := _parsed(line)) is not None]
+        if whole[:1] != [{"config": config}]:
+            whole = [{"config": config}]
+        self._values = {record["name"]: record["value"] for record in whole[1:]}
+        write_files(path.parent, {path.name: "".join(json.dumps(each) + "\n" for each in whole)})
+        self._file = path.open("a", buffering=1)
+
+    def get(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Returns what is kept as ``name``; the first time it is computed."""
+        if name not in self._values:
+            self._values[name] = compute()
+            self._file.write(json.dumps({"name": name, "value": self._values[name]}) + "\n")
+        return self._values[name]
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._file.close()
+
+
 class Metrics:
     """Writes ``metrics.jsonl``: one JSON object a line, in the order of steps.
 
@@ -133,7 +162,12 @@ def _event_writer(folder: Path):
 
 
 def _step_of(line: str) -> int | None:
+    record = _parsed(line)
+    return record.get("step") if isinstance(record, dict) else None
+
+
+def _parsed(line: str) -> Any:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
+        return json.loads(line)
+    except ValueError:
         return None  # the half line a kill left behind

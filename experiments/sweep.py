@@ -42,8 +42,13 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The run's name on the terminal."""
+        """The run's name on the terminal, and its folder below ``runs``."""
         return f"{self.scheme}/seed{self.seed}"
+
+    @property
+    def label(self) -> str:
+        """The name that all seeds of the run share, in reports."""
+        return self.scheme
 
 
 def points(names: list[str], extend: dict[str, str], seeds: int) -> list[Point]:
@@ -112,6 +117,28 @@ class Sweep:
         """Returns all that decides what is trained, but for the recipe and the seed."""
         raise NotImplementedError
 
+    def recipe_of(self, point: Point) -> Recipe:
+        """Returns how a point is trained; a subclass may train some in another way."""
+        del point
+        return self.recipe
+
+    def describe(self, point: Point) -> dict[str, Any]:
+        """Returns all that decides what is trained."""
+        how = {"train": recipe_fields(self.recipe_of(point)), "seed": point.seed}
+        return self.describe_training(point.scheme) | how
+
+    def train(self, point: Point) -> tuple[Transformer, dict[str, Any]]:
+        """Trains a point in its folder, from where it was; returns what ``train`` does."""
+        return train(
+            self.task(point.scheme),
+            self.recipe_of(point),
+            self.mesh,
+            seed=point.seed,
+            folder=self.folder(point),
+            console=self.console,
+            name=f"{point.name}  train",
+        )
+
     def describe_evaluation(self, point: Point) -> dict[str, Any]:
         """Returns all that decides what ``evaluate`` finds in a trained model."""
         raise NotImplementedError
@@ -130,15 +157,19 @@ class Sweep:
 
     def check(self) -> None:
         """Refuses a batch or a model that does not fit the mesh."""
-        shards = self.mesh.shape["data"] * self.recipe.accumulate
-        if self.recipe.batch_size % shards:
-            raise ValueError(
-                f"train.batch_size={self.recipe.batch_size} must be a multiple of {shards}: the "
-                "mesh's data axis times train.accumulate"
-            )
+        self.check_batch(self.recipe)
         for scheme in dict.fromkeys(point.scheme for point in self.points):
             init = functools.partial(initial_state, init=self.task(scheme).init, recipe=self.recipe)
             state_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
+
+    def check_batch(self, recipe: Recipe, name: str = "train") -> None:
+        """Refuses batches that do not fit the mesh; ``name`` is the recipe's in the config."""
+        shards = self.mesh.shape["data"] * recipe.accumulate
+        if recipe.batch_size % shards:
+            raise ValueError(
+                f"{name}.batch_size={recipe.batch_size} must be a multiple of {shards}: the "
+                f"mesh's data axis times {name}.accumulate"
+            )
 
     def run(self, task_id: int | None = None) -> list[dict]:
         """Runs all points, or the one numbered ``task_id``; returns the failures."""
@@ -168,11 +199,11 @@ class Sweep:
         """
         evaluations, training, failures = [], [], []
         for point in self.points:
-            folder = self._folder(point)
+            folder = self.folder(point)
             if finished := self._finished(point):
                 evaluations.append(finished)
-                for scheme in (point.scheme, *point.extensions):
-                    trained = {"scheme": scheme, "trained": point.scheme}
+                for scheme in (point.label, *point.extensions):
+                    trained = {"scheme": scheme, "trained": point.label}
                     training.append(finished["training"] | trained)
             elif failure := read_json(folder / "failure.json"):
                 del failure["traceback"]
@@ -188,54 +219,52 @@ class Sweep:
             "decay": DECAY,
         }
 
-    def _folder(self, point) -> Path:
-        return self.workdir / "runs" / point.scheme / f"seed{point.seed}"
+    def folder(self, point: Point) -> Path:
+        """Returns the folder of a point's run."""
+        return self.workdir / "runs" / point.name
 
     def _finished(self, point) -> dict[str, Any] | None:
-        finished = read_json(self._folder(point) / "evaluation.json")
+        finished = read_json(self.folder(point) / "evaluation.json")
         current = finished and finished["config"] == plain(self.describe_evaluation(point))
         return finished if current else None
 
     def _run_point(self, point):
-        folder = self._folder(point)
-        recipe = dataclasses.asdict(self.recipe)
-        recipe = {key: value for key, value in recipe.items() if key not in _FREE_TO_CHANGE}
-        description = self.describe_training(point.scheme)
-        open_run(folder, description | {"train": recipe, "seed": point.seed})
+        folder = self.folder(point)
+        open_run(folder, self.describe(point))
         if self._finished(point):
             self.console.print("  done before, skipped", highlight=False)
             return
-        model, summary = train(
-            self.task(point.scheme),
-            self.recipe,
-            self.mesh,
-            seed=point.seed,
-            folder=folder,
-            console=self.console,
-            name=f"{point.name}  train",
-        )
+        model, summary = self.train(point)
         evaluation = {
             "config": plain(self.describe_evaluation(point)),
             **self.evaluate(point, model),
-            "training": {"scheme": point.scheme, "seed": point.seed} | summary,
+            "training": {"scheme": point.label, "seed": point.seed} | summary,
         }
         write_json(folder / "evaluation.json", evaluation)
         (folder / "failure.json").unlink(missing_ok=True)
-        speed = summary["tokens"] / summary["seconds"]
-        self.console.print(
-            f"  trained in {summary['seconds']:.1f} s, {speed / 1e3:.0f}k tokens/s", highlight=False
-        )
+        if summary["tokens"]:
+            speed = summary["tokens"] / summary["seconds"]
+            self.console.print(
+                f"  trained in {summary['seconds']:.1f} s, {speed / 1e3:.0f}k tokens/s",
+                highlight=False,
+            )
         self.print_point(point, evaluation)
 
     def _failed(self, point, error) -> dict:
         reason = f"{type(error).__name__}: {error}"
-        failure = {"scheme": point.scheme, "seed": point.seed, "reason": reason}
+        failure = {"scheme": point.label, "seed": point.seed, "reason": reason}
         self.console.print(f"  FAILED {reason}", style="bold red", highlight=False, markup=False)
-        folder = self._folder(point)
+        folder = self.folder(point)
         # The folder may be what failed; the sentence above is on the terminal.
         with contextlib.suppress(OSError):
             write_json(folder / "failure.json", failure | {"traceback": traceback.format_exc()})
         return failure
+
+
+def recipe_fields(recipe: Recipe) -> dict[str, Any]:
+    """Returns the fields of a recipe that decide what is computed."""
+    fields = dataclasses.asdict(recipe)
+    return {key: value for key, value in fields.items() if key not in _FREE_TO_CHANGE}
 
 
 def plain(value: Any) -> Any:

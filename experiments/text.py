@@ -1,9 +1,10 @@
-"""The task of all experiments on text: predict the next token of windows of a corpus."""
+"""The tasks of all experiments on text: predict the next token of windows of a corpus."""
 
 import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
@@ -15,23 +16,22 @@ from experiments.train import Recipe, State, initial_state
 from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
 
+_TOKENS = 512
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Text:
-    """A ``Task`` whose batches are int32 tokens ``[B, recipe.length + 1]``.
+class NextToken:
+    """What training on text is, but for the model it starts from.
+
+    Batches are int32 tokens ``[B, recipe.length + 1]``.
 
     Attributes:
-      spec: keywords of ``make`` in ``encoding`` and of ``Transformer`` in ``model``.
       recipe: length and number of the windows.
       windows: the windows that batches are drawn from.
     """
 
-    spec: FrozenConfigDict
     recipe: Recipe
     windows: WindowIndex
-
-    def init(self, key) -> Transformer:
-        return make_model(key, self.spec, self.recipe.length)
 
     def batch(self, seed, step, process_index, process_count) -> np.ndarray:
         return train_batch(
@@ -45,6 +45,35 @@ class Text:
 
     def loss(self, model, tokens_BL, key):
         return mean_loss(model, tokens_BL, key)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Text(NextToken):
+    """The ``Task`` of training a new model.
+
+    Attributes:
+      spec: keywords of ``make`` in ``encoding`` and of ``Transformer`` in ``model``.
+    """
+
+    spec: FrozenConfigDict
+
+    def init(self, key) -> Transformer:
+        return make_model(key, self.spec, self.recipe.length)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tuning(NextToken):
+    """The ``Task`` of training a given model further; ``train`` takes its state as ``start``.
+
+    Attributes:
+      model: the model, under the encoding that it is trained under from now on.
+    """
+
+    model: Transformer
+
+    def init(self, key) -> Transformer:
+        del key
+        return self.model
 
 
 def make_model(key, spec: FrozenConfigDict, length: int) -> Transformer:
@@ -71,6 +100,35 @@ def token_losses(model: Transformer, tokens_BL, key=None) -> jax.Array:
     The result is in nats, ``[B, L - 1]``. On a mesh with several devices along ``context`` each of
     them works on a part of every sequence.
     """
+
+    def losses(x_BTD, targets_BT):
+        return cross_entropy(x_BTD, model.output_table, targets_BT)
+
+    return _by_token(losses, model, tokens_BL, key)
+
+
+def token_losses_and_hits(model: Transformer, tokens_BL) -> jax.Array:
+    """Returns ``token_losses`` and whether the likeliest token was the right one.
+
+    The result is float32 ``[B, L - 1, 2]``; a hit is 1.
+    """
+
+    def is_hit(each):
+        x_D, target = each
+        return jnp.argmax(model.unembed(x_D[None, None])[0, 0]) == target
+
+    def both(x_BTD, targets_BT):
+        each = x_BTD.reshape(-1, x_BTD.shape[-1]), targets_BT.reshape(-1)
+        # Few tokens at a time, whose logits are all there is of the whole vocabulary's.
+        hits_BT = jax.lax.map(is_hit, each, batch_size=_TOKENS).reshape(targets_BT.shape)
+        losses_BT = cross_entropy(x_BTD, model.output_table, targets_BT)
+        return jnp.stack([losses_BT, hits_BT.astype(jnp.float32)], axis=-1)
+
+    return _by_token(both, model, tokens_BL)
+
+
+def _by_token(function, model, tokens_BL, key=None):
+    """Returns ``function`` of what the output layer reads and of its targets, by token."""
     inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
     # NumPy, so that the model knows while it is traced that they are consecutive.
     places_1T, index, written = positions.text(inputs_BT.shape[1]), None, None
@@ -81,5 +139,5 @@ def token_losses(model: Transformer, tokens_BL, key=None) -> jax.Array:
         inputs_BT, targets_BT, places_1T = (x[:, order] for x in (inputs_BT, targets_BT, places_1T))
         inputs_BT = jax.lax.with_sharding_constraint(inputs_BT, PartitionSpec("data", "context"))
     x_BTD = model.hidden(inputs_BT, places_1T, key=key, index=index)
-    losses_BT = cross_entropy(x_BTD, model.output_table, targets_BT)
-    return losses_BT if written is None else losses_BT[:, written]
+    found = function(x_BTD, targets_BT)
+    return found if written is None else found[:, written]

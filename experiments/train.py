@@ -151,6 +151,45 @@ def initial_state(key, init: Callable[[Any], Transformer], recipe: Recipe) -> St
     return _state(model, opt_state, jnp.zeros((), jnp.int32))
 
 
+def further_state(
+    model: Transformer, recipe: Recipe, mesh: Mesh, adam: optax.ScaleByAdamState | None = None
+) -> State:
+    """Returns the state that training a trained model further starts from, in memory of its own.
+
+    Args:
+      model: the model on these devices, under the encoding that it is trained under from now on.
+      recipe: how it is trained from now on; its schedule begins anew.
+      mesh: the devices.
+      adam: the moments to go on with, of ``adam_state``. Default: an optimizer without memory.
+    """
+
+    def build(model, adam):
+        state = initial_state(None, lambda _: jax.tree.map(jnp.copy, model), recipe)
+        if adam is None:
+            return state
+        # The moments are trees of the model's kind, which has had another encoding.
+        moments = jax.tree.unflatten(jax.tree.structure(adam_state(state)), jax.tree.leaves(adam))
+        opt_state = jax.tree.map(
+            lambda part: jax.tree.map(jnp.copy, moments) if _is_adam(part) else part,
+            state.opt_state,
+            is_leaf=_is_adam,
+        )
+        return _state(state.model, opt_state, state.step)
+
+    shardings = state_shardings(jax.eval_shape(build, model, adam), mesh)
+    return jax.jit(build, out_shardings=shardings)(model, adam)
+
+
+def adam_state(state: State) -> optax.ScaleByAdamState:
+    """Returns the part of the optimizer's state that remembers gradients."""
+    parts = jax.tree.leaves(state.opt_state, is_leaf=_is_adam)
+    return next(part for part in parts if _is_adam(part))
+
+
+def _is_adam(part) -> bool:
+    return isinstance(part, optax.ScaleByAdamState)
+
+
 def train_step(
     state: State, batch, key, *, loss: Callable[..., jax.Array], recipe: Recipe
 ) -> tuple[State, dict[str, jax.Array]]:
@@ -203,8 +242,18 @@ def train(
     folder: Path,
     console: Console,
     name: str = "train",
+    start: Callable[[], State] | None = None,
 ) -> tuple[Transformer, dict[str, Any]]:
     """Trains to the last step, from the newest checkpoint in ``folder`` if there is one.
+
+    Args:
+      task, recipe, mesh: what is trained, how, and on which devices.
+      seed: the seed of the initial values and of the batches.
+      folder: the folder of the checkpoints and of ``metrics.jsonl``.
+      console: the console that shows progress.
+      name: what the progress is shown as.
+      start: makes the state to begin with where there is no checkpoint, see ``further_state``.
+        Default: the task's model, with a fresh optimizer.
 
     Returns:
       The model and a summary: steps, tokens, seconds, final loss, number of parameters.
@@ -225,7 +274,7 @@ def train(
     try:
         first = checkpoints.latest_step()
         if first is None:
-            first, state = 0, jax.jit(init, out_shardings=shardings)()
+            first, state = 0, (start or jax.jit(init, out_shardings=shardings))()
         else:
             state = checkpoints.restore(first, abstract)
         metrics = Metrics(folder / "metrics.jsonl", first, recipe.tensorboard)

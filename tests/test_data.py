@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import SPLITS, eval_windows, load_corpus, train_batch, window_index
+from experiments.data import (
+    SPLITS,
+    eval_windows,
+    load_corpus,
+    tokenised,
+    train_batch,
+    window_index,
+)
 
 LENGTH = 16
 
@@ -376,6 +383,22 @@ def test_windows_of_tokens_are_ordinary_arrays(tmp_path):
     rows = eval_windows(corpus, "test", length=50, count=4)
     assert type(batch) is type(rows) is np.ndarray and batch.dtype == rows.dtype == np.int32
     assert (np.diff(batch) == 1).all() and (np.diff(rows) == 1).all()
+
+
+def test_a_corpus_of_bytes_in_the_tokens_of_a_model(tmp_path):
+    for name, words in (("a", b"ab" * 50), ("b", b"abc"), ("c", b"\xff" * 60)):
+        (tmp_path / name).write_bytes(words)
+    corpus = load_corpus(f"files:{tmp_path}/*")
+    pairs = tokenised(corpus, lambda text: [ord(c) % 7 for c in text[::2]], 7, least=50)
+    np.testing.assert_array_equal(np.diff(pairs.offsets), [50, 30])
+    np.testing.assert_array_equal(pairs.splits, corpus.splits[[0, 2]])
+    assert set(pairs.tokens.tolist()) == {ord("a") % 7, 0xFFFD % 7}  # no UTF-8 is replaced
+    assert (pairs.vocab_size, pairs.bytes_per_token) == (7, 2.0)
+    assert pairs.digest != corpus.digest
+    with pytest.raises(ValueError, match=r"no document of 101 bytes.*the longest has 100"):
+        tokenised(corpus, list, 7, least=101)
+    with pytest.raises(ValueError, match="has tokens already"):
+        tokenised(pairs, list, 7)
 
 
 def test_tokens_digest(tmp_path):

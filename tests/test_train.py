@@ -50,7 +50,7 @@ def run(folder, windows, recipe=RECIPE, seed=0, shape=(-1, 1, 1)):
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(file=io.StringIO())
     mesh = make_mesh(shape)
-    task = Text(SPEC, recipe, windows)
+    task = Text(recipe, windows, SPEC)
     return train(task, recipe, mesh, seed=seed, folder=folder, console=console)
 
 

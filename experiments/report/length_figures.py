@@ -33,14 +33,14 @@ def draw(study: LengthStudy) -> dict[str, str]:
     position = (by_position, styles, "position in the longest context", "nats per token")
     with drawing_style():
         drawn = {
-            "loss_vs_length": _lines(study, *length) if by_length else None,
-            "loss_vs_position": _lines(study, *position) if by_position else None,
+            "loss_vs_length": lines(study, *length) if by_length else None,
+            "loss_vs_position": lines(study, *position) if by_position else None,
             "protocols": _panels(study),
         }
         return {name: svg(figure) for name, figure in drawn.items() if figure}
 
 
-def _lines(study: LengthStudy, summary: Cells, styles, xlabel: str, ylabel: str) -> Figure:
+def lines(study: LengthStudy, summary: Cells, styles, xlabel: str, ylabel: str) -> Figure:
     """Draws losses on a log2 axis, exploding lines cut off, names at the line ends."""
     height = max(4.6, 0.21 * len(summary) + 1)
     figure = Figure(figsize=(8.8, height))
@@ -132,13 +132,22 @@ def _panels(study: LengthStudy) -> Figure | None:
     names = [s for s in order if all(s in summary for summary in found.values())]
     if len(found) < 2 or not names:
         return None
-    names = names[:: -(-len(names) // 6)]
+    return panels(study, found, names[:: -(-len(names) // 6)])
+
+
+def panels(study: LengthStudy, found: dict[str, Cells], names: list[str]) -> Figure:
+    """Draws a plot for each scheme of ``names``, and in it a line for each name of ``found``."""
     styles = styles_of(found)
     rows = -(-len(names) // 3)
     figure = Figure(figsize=(8.8, 2.4 * rows + 0.4), layout="constrained")
     for i, name in enumerate(names):
         axes = figure.add_subplot(rows, 3, i + 1)
-        _draw(axes, study, {p: summary[name] for p, summary in found.items()}, styles)
+        _draw(
+            axes,
+            study,
+            {p: summary[name] for p, summary in found.items() if name in summary},
+            styles,
+        )
         axes.set_title(name, loc="left", fontsize=10, parse_math=False)
         axes.tick_params(labelsize=7.5)
     handles = [axes.plot([], [], **styles[p], label=p)[0] for p in found]

@@ -29,7 +29,11 @@ from experiments.report.page import (
 )
 from experiments.report.study import BASELINE
 
-MARK = "✓ for every seed better than the same model fed only its last 1x tokens (windowed)"
+
+def mark(study: LengthStudy) -> str:
+    """Returns what the mark in a cell says."""
+    model = study.about.get("windowed", "the same model")
+    return f"✓ for every seed better than {model} fed only its last 1x tokens (windowed)"
 
 
 def write(folder: str | Path, study: LengthStudy) -> Path:
@@ -51,19 +55,24 @@ def print_table(study: LengthStudy, console: Console | None = None) -> None:
     study.check()
     console = console or Console()
     print_failures(study, console)
+    print_lengths(study, "bits per byte, mean ± standard error over seeds", console)
+    console.print(study.about["decay"], highlight=False)
+
+
+def print_lengths(study: LengthStudy, title: str, console: Console) -> None:
+    """Prints the table of the main evaluation."""
     view = View.of(study, MAIN)
     columns = ["\n".join(heading(study, column)) for column in view.columns]
-    table = terminal_table("bits per byte, mean ± standard error over seeds", columns)
-    table.caption = MARK
+    shown = terminal_table(title, columns)
+    shown.caption = mark(study)
     for scheme in view.order:
         row = [Text(scheme, "italic" if scheme == BASELINE else "")]
         for column in view.columns:
             words = "".join(view.words(scheme, column))
             row.append(Text(words, "bold" if view.is_best(scheme, column) else ""))
-        table.add_row(*row)
+        shown.add_row(*row)
     if view.order:
-        console.print(table)
-    console.print(study.about["decay"], highlight=False)
+        console.print(shown)
 
 
 FIGURES = {
@@ -103,22 +112,23 @@ def _section(study: LengthStudy, evaluation: Evaluation) -> Iterator[str]:
     split, name = evaluation[0], f"{evaluation[0]} split, {evaluation_name(study, evaluation)}"
     if evaluation[1] != "last":
         yield f"<details><summary>Bits per byte: {text(name)}</summary>"
-        yield _table(study, evaluation) + "</details>"
+        yield table(study, evaluation) + "</details>"
         return
     domain = "" if split == "test" else " across domains"
-    yield f"<h2>Bits per byte{domain}: {text(name)}</h2>{_table(study, evaluation)}"
+    yield f"<h2>Bits per byte{domain}: {text(name)}</h2>{table(study, evaluation)}"
     keys = " ".join(f"<span class=key{_shade(w)}>{w:.0%}</span>" for w in (0, 0.05, 0.2, 0.5))
     yield (
         "<figcaption>Lower is better: mean ± standard error over seeds, best of a column in bold, "
         "rows in order of 4x (or the longest). Shading: worse than the scheme's own 1x by "
-        f"{keys} or more. {MARK}: it gains from the longer context. Ruled off: {BASELINE}, the "
-        "baseline without positional encoding. Trained as: the checkpoint of that scheme, its "
+        f"{keys} or more. {mark(study)}: it gains from the longer context. Ruled off: {BASELINE}, "
+        "the baseline without positional encoding. Trained as: the checkpoint of that scheme, its "
         "encoding swapped.</figcaption><details open><summary>Perplexity per token</summary>"
     )
-    yield _table(study, evaluation, "perplexity") + "</details>"
+    yield table(study, evaluation, "perplexity") + "</details>"
 
 
-def _table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_byte") -> str:
+def table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_byte") -> str:
+    """Returns the table of one evaluation, shaded where a scheme is worse than at its own 1x."""
     view = View.of(study, evaluation, metric)
     trained = {r["scheme"]: r["trained"] for r in study.training if r["trained"] != r["scheme"]}
     is_swapped = bool(trained.keys() & view.order)

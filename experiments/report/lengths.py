@@ -88,7 +88,8 @@ class View:
         columns = sorted({column for row in cells.values() for column in row})
         own = study.about["train_length"]
         at = max((c for c in columns if c < WINDOWED), default=own)
-        at = 4 * own if 4 * own in columns else at
+        judged = study.about.get("judged_at", 4) * own
+        at = judged if judged in columns else at
         order = sorted(bits, key=lambda s: (mean_and_stderr(bits[s].get(at, {}).values())[0], s))
         return cls(own, bits, cells, columns, order)
 

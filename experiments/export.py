@@ -1,0 +1,85 @@
+"""A run, tuned or not, as a folder that ``transformers`` opens.
+
+    python -m experiments.export --run=runs/mine/runs/yarn/steps400/seed0 --out=my-model-16k
+
+A run that was tuned from published weights needs them: ``--checkpoint``, as in its config.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments.mesh import make_mesh
+from experiments.record import read_json
+from experiments.trained import Source, load_run, sizes_of, train_length
+from posenc_jax import Transformer
+
+
+def export(folder: Path, out: Path, checkpoint: str | None, console: Console) -> None:
+    """Writes the newest checkpoint of the run in ``folder`` as the folder ``out``.
+
+    Args:
+      folder: the folder of a run.
+      out: the folder to make.
+      checkpoint: the published weights that the run was tuned from, or None.
+      console: the console that shows progress.
+
+    Raises:
+      ValueError: the run is not there, is not of the checkpoint, or ``out`` has something in it.
+    """
+    mesh = make_mesh((-1, 1, 1))
+    run = read_json(folder / "run.json") or {"config": {}}  # load_run says that there is none
+    loading = run["config"].get("loading")
+    source = Source.of(checkpoint, mesh, loading) if checkpoint else None
+    state, config = load_run(folder, mesh, source)
+    if source is None or source.tokenizer is None:
+        known, tokenizer = _as_llama(state.model, train_length(config)), None
+    else:
+        known, tokenizer = source.config, source.tokenizer
+    # Only published formats need what it needs.
+    pretrained = importlib.import_module("experiments.pretrained")
+    pretrained.save(out, state.model, known, tokenizer, console=console)
+
+
+def _as_llama(model: Transformer, length: int) -> dict[str, Any]:
+    """Returns what ``config.json`` says of a model that was trained here."""
+    sizes, block = sizes_of(model), model.layers[0].block
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "vocab_size": len(model.embedding),
+        "hidden_size": sizes["model_dim"],
+        "intermediate_size": block.mlp.gate.kernel.shape[-1],
+        "num_hidden_layers": sizes["num_layers"],
+        "num_attention_heads": sizes["num_heads"],
+        "num_key_value_heads": sizes["num_kv_heads"],
+        "head_dim": sizes["head_dim"],
+        "rms_norm_eps": block.mlp_norm.epsilon,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": length,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="folder of a run")
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--checkpoint", help="published weights that the run was tuned from")
+    args = parser.parse_args()
+    console = Console()
+    try:
+        export(args.run, args.out, args.checkpoint, console)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    console.print(f"wrote {args.out}", highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

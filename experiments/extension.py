@@ -1,0 +1,335 @@
+"""Extension: one trained RoPE model made longer by every method, before and after fine-tuning.
+
+The model is trained here, once a seed, or given as ``config.checkpoint``. Read under every method
+at every length it is *zero-shot*; then it is tuned under some of the methods, and read again.
+``readings.py`` says what is read, ``methods.py`` what a method is.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+from rich.console import Console
+
+from experiments.checkpoint import fingerprint
+from experiments.data import SPLITS, Corpus, load_corpus, tokenised, window_index
+from experiments.mesh import check_length, make_mesh, state_shardings
+from experiments.methods import PLAIN, Methods, names_in
+from experiments.progress import stage
+from experiments.readings import LAST, Reader, Readings, Trials
+from experiments.record import Kept, differences, read_json
+from experiments.report import extension_report
+from experiments.report.extensions import ExtensionStudy
+from experiments.sweep import Point, Sweep, plain, recipe_fields
+from experiments.text import Text, Tuning, make_model
+from experiments.train import Recipe, further_state, train
+from experiments.trained import Source
+
+OPTIMIZERS = ("fresh", "continued")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned(Point):
+    """One fine-tuning run.
+
+    Attributes:
+      steps: its optimizer steps.
+    """
+
+    steps: int
+
+    @property
+    def name(self):
+        return f"{self.scheme}/steps{self.steps}/seed{self.seed}"
+
+    @property
+    def label(self):
+        return f"{self.scheme}, {self.steps} steps"
+
+
+class Extension(Sweep):
+    """A checked config, ready to run.
+
+    Args:
+      config: see ``configs/extension.py``.
+      workdir: the folder of everything; what is already there and finished is not done again.
+      console: the console that shows progress and tables.
+
+    Raises:
+      ValueError: anything in the config that cannot work is found here, before any training.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: Path, console: Console):
+        mesh, trials, found = make_mesh(config.mesh), Trials(**config.eval), points(config)
+        self.training = Recipe(**config.train) if config.get("train") else None
+        self.corpus = load_corpus(config.corpus)
+        self.config = config.to_dict()  # for the methods that come next
+        self._loaded: tuple[str, Source] | None = None
+        if config.checkpoint:
+            source = self._given(0, mesh)
+            self._check_source(source)
+            self.corpus = _in_tokens_of(source, self.corpus, trials, bool(config.tuned))
+            # Only its shapes are kept, because each seed may have a model of its own.
+            model, length = jax.eval_shape(lambda x: x, source.model), source.train_length
+        elif self.training is None:
+            raise ValueError(
+                "this preset trains no model of its own: give --config.checkpoint=PATH, the folder "
+                "of a finished run or a published model"
+            )
+        else:
+            length = self.training.length
+            build = functools.partial(make_model, spec=self._spec(), length=length)
+            model = jax.eval_shape(build, jax.random.key(0))
+        self.methods = Methods(self.config["variants"], model, length)
+        self._check_target(trials.multiples[1:])
+        self.readings = Readings(self.corpus, trials, length)
+        tuning = self._tuning(config.target, max(config.tuning_steps))
+        super().__init__(self.config, found, tuning, mesh, workdir, console)
+        lengths = {self.recipe_of(point).length for point in found if self._is_trained(point)}
+        self.windows = {each: window_index(self.corpus, "train", each) for each in lengths}
+        self.check()
+
+    def check(self):
+        config = self.config
+        if config["optimizer"] not in OPTIMIZERS:
+            raise ValueError(f"optimizer={config['optimizer']!r} must be one of {OPTIMIZERS}")
+        known = len(self.methods.model.embedding)
+        if self.corpus.vocab_size > known:
+            raise ValueError(
+                f"corpus {self.corpus.name!r} has {self.corpus.vocab_size} token ids, but the "
+                f"model knows {known}; give the corpus that it was trained on"
+            )
+        names = names_in(f"{config['methods']},{config['tuned']}", config["variants"])
+        self.methods.check(names, self.readings.trials.multiples)
+        state_shardings({"model": self.methods.model}, self.mesh)
+        check_length(self.methods.train_length, self.mesh)
+        if self.training is not None and not config["checkpoint"]:
+            self.check_batch(self.training)
+        if config["tuned"]:
+            # A method that is tuned at the trained length has this batch several times over.
+            self.check_batch(self.recipe, "tuning")
+
+    def _check_target(self, longer):
+        target, length = self.config["target"], self.methods.train_length
+        if target not in longer:
+            raise ValueError(
+                f"target={target} means {target} x {length} tokens, but it must be longer than the "
+                f"trained length {length}, and one of eval.lengths: {longer}"
+            )
+
+    def source(self, seed: int) -> Source:
+        """Returns the trained model of a seed, from its run here or as it was given."""
+        if self.config["checkpoint"]:
+            return self._given(seed, self.mesh)
+        return self._load(str(self.folder(_source_point(seed))), self.mesh)
+
+    def _given(self, seed, mesh) -> Source:
+        return self._load(self.config["checkpoint"].replace("{seed}", str(seed)), mesh)
+
+    def _load(self, path, mesh) -> Source:
+        """Loads a model, and keeps it until another one is loaded."""
+        if self._loaded is None or self._loaded[0] != path:
+            self._loaded = None  # two of them may be more than there is memory for
+            self._loaded = path, Source.of(path, mesh, self.config.get("loading"))
+        return self._loaded[1]
+
+    def _check_source(self, source):
+        """Refuses a checkpoint that is not the one that the config means."""
+        name = self.config["checkpoint"]
+        if self.config["optimizer"] == "continued" and source.adam is None:
+            raise ValueError(
+                f"{name} is published without the state of its optimizer, which "
+                "optimizer='continued' would go on with; give --config.optimizer=fresh"
+            )
+        if self.training is None:
+            return
+        model = self.config["model"] | {"vocab_size": len(source.model.embedding)}
+        changes = differences(plain(source.config.get("model")), plain(model), "model")
+        changes += differences(source.train_length, self.training.length, "train.length")
+        if changes:
+            raise ValueError(
+                f"the checkpoint {name} does not fit the config: {'; '.join(changes)}. Give the "
+                "checkpoint's values, or the preset own, which takes them from it"
+            )
+
+    def recipe_of(self, point):
+        if not isinstance(point, Tuned):
+            return self.training
+        at_target = self.config["variants"][point.scheme]["tuned_at"] == "target"
+        return self._tuning(self.config["target"] if at_target else 1, point.steps)
+
+    def _tuning(self, multiple, steps) -> Recipe:
+        """Returns how models are tuned at a multiple of the trained length, on as many tokens."""
+        how = dict(self.config["tuning"])
+        rows = how.pop("batch_size") * self.config["target"] // multiple
+        length = multiple * self.methods.train_length
+        return Recipe(length=length, batch_size=rows, steps=steps, **how)
+
+    def _is_trained(self, point) -> bool:
+        return isinstance(point, Tuned) or not self.config["checkpoint"]
+
+    def task(self, scheme):
+        del scheme  # the models that are trained from the start are all plain RoPE
+        recipe = self.recipe_of(_source_point(seed=0))
+        return Text(recipe, self.windows[recipe.length], self._spec())
+
+    def _spec(self) -> FrozenConfigDict:
+        model = self.config["model"] | {"vocab_size": self.corpus.vocab_size}
+        return FrozenConfigDict({"encoding": {"name": PLAIN} | self.config["rope"], "model": model})
+
+    def describe(self, point):
+        about = {"corpus": self.corpus.name, "corpus_digest": self.corpus.digest}
+        about |= {"seed": point.seed}
+        if not self._is_trained(point):
+            source, loading = self.source(point.seed), self.config.get("loading")
+            model = {"model": source.config.get("model"), "loading": loading}
+            return about | {"checkpoint": source.digest} | model
+        tuned = isinstance(point, Tuned)
+        model = self._describe_tuned(point) if tuned else self._spec().to_dict()
+        return about | model | {"train": recipe_fields(self.recipe_of(point))}
+
+    def _describe_tuned(self, point) -> dict[str, Any]:
+        """Returns what a point is tuned from and under; it takes no loading of the model."""
+        folder = self.folder(_source_point(point.seed))
+        finished, run = (read_json(folder / name) for name in ("evaluation.json", "run.json"))
+        if finished is None:
+            raise ValueError(
+                f"{point.label} starts from {folder}, which is not finished; run that point first"
+            )
+        digest, optimizer = finished["training"]["digest"], self.config["optimizer"]
+        return {
+            "start": {"digest": digest, "optimizer": optimizer},
+            "train_length": self.methods.train_length,
+            "encoding": self.methods.keywords(point.scheme, self.config["target"]),
+            "model": run["config"]["model"],
+            "loading": run["config"].get("loading"),
+        }
+
+    def train(self, point):
+        if isinstance(point, Tuned):
+            return self._tune(point)
+        if self._is_trained(point):
+            model, summary = super().train(point)
+            return model, summary | {"digest": fingerprint(model)}
+        source = self.source(point.seed)
+        parameters = sum(p.size for p in jax.tree.leaves(source.model))
+        nothing = {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
+        return source.model, nothing | {"parameters": parameters, "digest": source.digest}
+
+    def _tune(self, point):
+        """Trains the model of the point's seed further, under the encoding for the target."""
+        source, recipe = self.source(point.seed), self.recipe_of(point)
+        layers = self.methods.layers(point.scheme, self.config["target"])
+        model = source.model if layers is None else source.model.under(layers)
+        adam = source.adam if self.config["optimizer"] == "continued" else None
+        return train(
+            Tuning(recipe, self.windows[recipe.length], model),
+            recipe,
+            self.mesh,
+            seed=point.seed,
+            folder=self.folder(point),
+            console=self.console,
+            name=f"{point.name}  tune",
+            start=functools.partial(further_state, model, recipe, self.mesh, adam),
+        )
+
+    def describe_evaluation(self, point):
+        names = (point.scheme, *point.extensions)
+        variants = {name: self.config["variants"][name] for name in names}
+        about = {"eval": self.config["eval"], "target": self.config["target"]}
+        return about | {"methods": variants, "corpus_digest": self.corpus.digest}
+
+    def evaluate(self, point, model):
+        target, is_tuned = self.config["target"], isinstance(point, Tuned)
+        each = (self.readings.of_method(s, target, is_tuned) for s in _methods_of(point))
+        readings = [reading for of_method in each for reading in of_method]
+        if not is_tuned:
+            readings.append(self.readings.windowed(PLAIN))
+        records, where = [], {"steps": getattr(point, "steps", 0), "seed": point.seed}
+        # Not which methods: with one more of them, the others are not read again.
+        fixed = {key: self.config[key] for key in ("eval", "variants")}
+        fixed |= {"corpus_digest": self.corpus.digest}
+        kept = Kept(self.folder(point) / "evaluation.jsonl", fixed)
+        total = sum(reading.tokens for reading in readings)
+        with contextlib.closing(kept), stage(f"{point.name}  read", total, self.console) as advance:
+            reader = Reader(model, self.mesh, self.readings.trials, kept, advance)
+            for reading in readings:
+                # A tuned model has its encoding already.
+                layers = None if is_tuned else self.methods.layers(reading.scheme, reading.ratio)
+                records.append(where | reader.read(reading, layers, self.corpus.bytes_per_token))
+        return {"records": records}
+
+    def print_point(self, point, evaluation):
+        for scheme in _methods_of(point):
+            losses = [
+                f"{r['multiple']}x {r['loss']:.3f}"
+                for r in evaluation["records"]
+                if (r["scheme"], r["protocol"]) == (scheme, LAST)
+            ]
+            self.console.print(f"  {scheme:<15} {'  '.join(losses)}", highlight=False)
+
+    def write_report(self, command):
+        evaluations, training, failures = self.results()
+        records = [record for found in evaluations for record in found["records"]]
+        training = [r for r in training if r["scheme"] == r["trained"] and r["tokens"]]
+        about = self.about(command) | {
+            "train_length": self.methods.train_length,
+            "target": self.config["target"],
+            "last_tokens": self.readings.trials.last_tokens,
+            "source": self.config["checkpoint"] or "trained here",
+            "corpus": self.corpus.name,
+            "corpus_digest": self.corpus.digest,
+        }
+        study = ExtensionStudy(records, training, failures, about, [])
+        extension_report.print_tables(study, self.console)
+        return extension_report.write(self.workdir, study)
+
+
+def points(config: ConfigDict) -> list[Point]:
+    """Returns the trained model of each seed, read under every method, and then what is tuned.
+
+    Seeds are outermost, so that a run that is cut short has everything under fewer seeds.
+    """
+    if config.seeds < 1:
+        raise ValueError(f"seeds={config.seeds} must be at least 1")
+    if not config.tuning_steps or min(config.tuning_steps) < 1:
+        raise ValueError(
+            f"tuning_steps={config.tuning_steps} must be numbers of steps, each at least 1; what "
+            "is not tuned is always read"
+        )
+    zero_shot, tuned = (names_in(each, config.variants) for each in (config.methods, config.tuned))
+    extensions = tuple(name for name in zero_shot if name != PLAIN)
+    found: list[Point] = []
+    for seed in range(config.seeds):
+        found.append(Point(PLAIN, seed, extensions))
+        found += [Tuned(name, seed, (), n) for n in config.tuning_steps for name in tuned]
+    return found
+
+
+def _source_point(seed) -> Point:
+    return Point(PLAIN, seed, ())
+
+
+def _methods_of(point) -> tuple[str, ...]:
+    return point.scheme, *point.extensions
+
+
+def _in_tokens_of(source: Source, corpus: Corpus, trials: Trials, is_tuned: bool) -> Corpus:
+    """Returns the corpus in the tokens of a published model.
+
+    Where nothing is trained on it, all of it may be read.
+    """
+    if source.tokenizer is None:
+        return corpus
+    least = source.train_length * (1 if is_tuned else trials.multiples[-1])
+    encode = functools.partial(source.tokenizer.encode, add_special_tokens=False)
+    vocab_size = len(source.model.embedding)
+    corpus = tokenised(corpus, lambda text: encode(text).ids, vocab_size, least)
+    if is_tuned:
+        return corpus
+    return dataclasses.replace(corpus, splits=np.full_like(corpus.splits, SPLITS.index("test")))

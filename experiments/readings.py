@@ -1,0 +1,204 @@
+"""What an extended model is read on, and reading it batch by batch so that a kill costs one batch.
+
+last       the last L tokens of a document, scored on the last few: the same tokens at every
+           length, only the prefix grows
+windowed   the same tokens in windows of the training length: what a model makes of its most
+           recent tokens alone
+short      windows of the training length, every token scored, loss and accuracy
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from experiments.data import Corpus, eval_windows
+from experiments.evaluate import Scorer, in_other_units, slide
+from experiments.record import Kept
+from experiments.text import token_losses_and_hits
+from posenc_jax import Layers, Transformer
+
+LAST, WINDOWED, SHORT = "last", "windowed", "short"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """Says what every model is read on.
+
+    Attributes:
+      lengths: ``(multiple, documents)`` pairs, ascending from 1: context lengths as multiples of
+        the training length, and how many documents are read at each, no more than at one before.
+      last_tokens: tokens at the end of each document that are scored; at most the training length.
+      window_stride: stride of the windowed baseline, a divisor of ``last_tokens``.
+      short_windows: windows of the training length.
+      batch_tokens: tokens of one forward pass, over all devices.
+    """
+
+    lengths: tuple[tuple[int, int], ...] = tuple((2**k, 64) for k in range(6))
+    last_tokens: int = 256
+    window_stride: int = 64
+    short_windows: int = 256
+    batch_tokens: int = 16384
+
+    def __post_init__(self):
+        multiples, counts = self.multiples, [count for _, count in self.lengths]
+        if multiples[:1] != [1] or len(multiples) < 2 or sorted(set(multiples)) != multiples:
+            raise ValueError(
+                f"eval.lengths={self.lengths} must ascend from 1 to multiples of the trained length"
+            )
+        if sorted(counts, reverse=True) != counts or counts[-1] < 1:
+            raise ValueError(
+                f"eval.lengths={self.lengths} must not read more documents at a greater length"
+            )
+        if self.window_stride < 1 or self.last_tokens % self.window_stride:
+            raise ValueError(
+                f"eval.window_stride={self.window_stride} must divide "
+                f"eval.last_tokens={self.last_tokens}"
+            )
+
+    @property
+    def multiples(self) -> list[int]:
+        """The context lengths, as multiples of the training length."""
+        return [multiple for multiple, _ in self.lengths]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One set of windows, read under one encoding.
+
+    Attributes:
+      scheme: the name of the method.
+      protocol: one of those at the top of this file.
+      multiple: the length, as a multiple of the training length.
+      ratio: the multiple that the encoding is made for.
+      windows_NL: int token ids, one more in each window than are read.
+      scored: how many tokens at the end of a window are scored.
+    """
+
+    scheme: str
+    protocol: str
+    multiple: int
+    ratio: int
+    windows_NL: np.ndarray
+    scored: int
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens pass through the model."""
+        return len(self.windows_NL) * (self.windows_NL.shape[1] - 1)
+
+
+class Readings:
+    """The windows of an experiment, cut from the test split of its corpus.
+
+    Args:
+      corpus: the corpus.
+      trials: what is read.
+      train_length: tokens of a sequence that the model was trained on.
+
+    Raises:
+      ValueError: no document is long enough, or more tokens are to be scored than the shortest
+        context holds.
+    """
+
+    def __init__(self, corpus: Corpus, trials: Trials, train_length: int):
+        if trials.last_tokens > train_length:
+            raise ValueError(
+                f"eval.last_tokens={trials.last_tokens} must be at most the trained length "
+                f"{train_length}, or the shortest context could not hold the targets"
+            )
+        self.trials, self.train_length = trials, train_length
+        longest = trials.multiples[-1] * train_length
+        count = trials.lengths[0][1]
+        self._documents_NL = eval_windows(corpus, "test", length=longest + 1, count=count)
+        count = trials.short_windows
+        self._short_NL = eval_windows(corpus, "test", length=train_length + 1, count=count)
+
+    def of_method(self, scheme: str, target: int, is_fixed: bool) -> Iterator[Reading]:
+        """Yields what a method is read on.
+
+        Args:
+          scheme: the method.
+          target: the multiple of the training length that the model is made for.
+          is_fixed: whether its encoding is that for ``target`` at every length, as in a model that
+            was tuned; otherwise it is at each length the one for that length.
+        """
+        scored = self.trials.last_tokens
+        for multiple, count in self.trials.lengths:
+            windows_NL = self._documents_NL[:count, -multiple * self.train_length - 1 :]
+            ratio = target if is_fixed else multiple
+            yield Reading(scheme, LAST, multiple, ratio, windows_NL, scored)
+        yield Reading(scheme, SHORT, 1, target, self._short_NL, self.train_length)
+
+    def windowed(self, scheme: str) -> Reading:
+        """Returns the reading of the plain model that sees no more than its training length."""
+        stride = self.trials.window_stride
+        windows_NL = slide(self._documents_NL, self.train_length, stride, self.trials.last_tokens)
+        return Reading(scheme, WINDOWED, 1, 1, windows_NL, stride)
+
+
+class Reader:
+    """Reads with one model, and keeps what it has read.
+
+    Args:
+      model: the model.
+      mesh: the devices.
+      trials: what is read.
+      kept: where the results of each batch are kept.
+      advance: what is called with a note and the tokens that were read.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        mesh: Mesh,
+        trials: Trials,
+        kept: Kept,
+        advance: Callable[..., None],
+    ):
+        def silent(*note, **steps):
+            """The tokens are counted here, because some are not read again."""
+
+        score = Scorer(model, mesh, trials.batch_tokens, silent)
+        both = Scorer(model, mesh, trials.batch_tokens, silent, token_losses_and_hits)
+        self._scorers = {LAST: score, WINDOWED: score, SHORT: both}
+        self._kept, self._advance, self._stride = kept, advance, trials.window_stride
+
+    def read(
+        self, reading: Reading, layers: Layers | None, bytes_per_token: float
+    ) -> dict[str, Any]:
+        """Returns the record of a reading under ``layers``, by default the model's own."""
+        scorer, windows_NL = self._scorers[reading.protocol], reading.windows_NL
+        rows = scorer.rows(windows_NL.shape[1])
+        # What the model's own encoding gives is the same under every name.
+        scheme = "own" if layers is None else f"{reading.scheme} for {reading.ratio}x"
+        means: list = []
+        for start in range(0, len(windows_NL), rows):
+            batch = windows_NL[start : start + rows]
+
+            def compute(batch=batch):
+                return scorer(batch, layers)[:, -reading.scored :].mean(axis=1).tolist()
+
+            name = f"{scheme}, {reading.protocol} at {reading.multiple}x, from {start}"
+            means += self._kept.get(name, compute)
+            tokens = len(batch) * (batch.shape[1] - 1)
+            self._advance(f"{reading.scheme} at {reading.multiple}x", steps=tokens)
+        found = np.mean(means, axis=0)
+        loss, accuracy = found if reading.protocol == SHORT else (found, None)
+        record = {
+            "scheme": reading.scheme,
+            "split": "test",
+            "protocol": reading.protocol,
+            "stride": self._stride if reading.protocol == WINDOWED else None,
+            "multiple": reading.multiple,
+            "length": windows_NL.shape[1] - 1,
+            "ratio": reading.ratio,
+            "documents": len(windows_NL),
+            "loss": float(loss),
+            "tokens": len(windows_NL) * reading.scored,
+        }
+        if accuracy is not None:
+            record["accuracy"] = float(accuracy)
+        return record | in_other_units(float(loss), bytes_per_token)

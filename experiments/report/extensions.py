@@ -1,0 +1,96 @@
+"""The records of an extension study: lengths, steps of fine-tuning, and what is kept at short."""
+
+import dataclasses
+import math
+
+from experiments.methods import PLAIN
+from experiments.readings import LAST, SHORT, WINDOWED
+from experiments.report.lengths import LengthStudy
+from experiments.report.study import Cell, Record, mean_and_stderr
+
+KEPT = 0.95  # the share of short-context accuracy that the field says is kept
+
+# The 97.5 % quantiles of Student's t for 2 to 10 seeds; more are taken as normal.
+_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtensionStudy(LengthStudy):
+    """The results of one trained model under every method, before and after fine-tuning.
+
+    A record has ``steps`` beside what those of a ``LengthStudy`` have: how long the model was
+    tuned, and 0 where it was not. ``loss`` and ``accuracy`` of protocol "short" are those of
+    windows of the training length under the encoding for the target length. Protocol "windowed" is
+    of the plain model. ``about`` has ``target``, the target length over the training length.
+    """
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of fine-tuning that there are, ascending from 0."""
+        return sorted({r["steps"] for r in self.records})
+
+    def at(self, steps: int) -> LengthStudy:
+        """Returns the results after so many steps, each beside the windowed plain model."""
+        records = [r for r in self.records if r["steps"] == steps and r["protocol"] == LAST]
+        windowed = [r for r in self.records if r["protocol"] == WINDOWED]
+        for scheme in dict.fromkeys(r["scheme"] for r in records):
+            records += [r | {"scheme": scheme} for r in windowed]
+        about = self.about | {"judged_at": self.about["target"], "windowed": "the plain model"}
+        return LengthStudy(records, [], [], about, [])
+
+
+def windowed(study: ExtensionStudy) -> Cell | None:
+    """Returns bits per byte of the plain model that sees no more than its training length."""
+    values = [r["bits_per_byte"] for r in study.records if r["protocol"] == WINDOWED]
+    return mean_and_stderr(values) if values else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Retention:
+    """What a method has kept of the plain model's ability at short context.
+
+    Attributes:
+      change: by which share the loss grew.
+      kept: the share of the accuracy that is left.
+      margin: half the 95 % interval of ``kept`` over seeds; None with one seed.
+    """
+
+    change: Cell
+    kept: Cell
+    margin: float | None
+
+    @property
+    def verdict(self) -> str:
+        """Says whether more than ``KEPT`` of the accuracy is left."""
+        mean, margin = self.kept[0], self.margin or 0.0
+        if not math.isfinite(mean):
+            return "no"
+        if abs(mean - KEPT) <= margin:
+            return "undecided"
+        return ("yes" if mean > KEPT else "no") + ("" if self.margin is not None else ", one seed")
+
+
+def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:
+    """Returns what is kept by scheme and steps, in the order of the records."""
+    shorts = [r for r in study.records if r["protocol"] == SHORT]
+    plain = {r["seed"]: r for r in shorts if (r["scheme"], r["steps"]) == (PLAIN, 0)}
+    groups: dict[tuple[str, int], list[Record]] = {}
+    for r in shorts:
+        if r["seed"] in plain:
+            groups.setdefault((r["scheme"], r["steps"]), []).append(r)
+    return {key: _retention(group, plain) for key, group in groups.items()}
+
+
+def _retention(group, plain) -> Retention:
+    def over_plain(key):
+        return [_value(r[key]) / _value(plain[r["seed"]][key]) for r in group]
+
+    kept = mean_and_stderr(over_plain("accuracy"))
+    _, stderr, seeds = kept
+    margin = None if stderr is None else stderr * dict(enumerate(_QUANTILES, 2)).get(seeds, 1.96)
+    change = mean_and_stderr([ratio - 1 for ratio in over_plain("loss")])
+    return Retention(change, kept, margin)
+
+
+def _value(number) -> float:
+    return math.nan if number is None else number

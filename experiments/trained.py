@@ -1,0 +1,179 @@
+"""Trained models, read back: finished runs on text, and published weights."""
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+from ml_collections import FrozenConfigDict
+
+from experiments.checkpoint import Checkpoints, fingerprint
+from experiments.config import make_encoding
+from experiments.mesh import state_shardings
+from experiments.record import read_json
+from experiments.text import make_model
+from experiments.train import Recipe, State, adam_state, initial_state
+from posenc_jax import Encoding, Layers, Transformer
+from posenc_jax.encodings.rotary.frequencies import Default
+from posenc_jax.encodings.rotary.rope import RoPE
+
+
+def load_run(
+    folder: Path, mesh: Mesh | None = None, source: "Source | None" = None
+) -> tuple[State, dict[str, Any]]:
+    """Returns the state of a run's newest checkpoint, and the run's config.
+
+    Args:
+      folder: the folder of a run, such as WORKDIR/runs/rope/seed0.
+      mesh: the devices that the state is spread over. Default: one device.
+      source: the published model that the run was tuned from, whose sizes its config does not have.
+
+    Raises:
+      ValueError: there is no run in the folder, no checkpoint, or one that does not fit the config.
+    """
+    run = read_json(folder / "run.json")
+    if run is None or not (folder / "checkpoints").exists():
+        raise ValueError(
+            f"{folder} is not the folder of a trained run: give one with run.json and checkpoints, "
+            "such as WORKDIR/runs/rope/seed0"
+        )
+    config = run["config"]
+    build = functools.partial(_build, config=config, source=source)
+    init = functools.partial(initial_state, init=build, recipe=Recipe(**config["train"]))
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    if mesh is None:
+        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        places = jax.tree.map(lambda _: one, abstract)
+    else:
+        places = state_shardings(abstract, mesh)
+    abstract = jax.tree.map(
+        lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), abstract, places
+    )
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        step = checkpoints.latest_step()
+        if step is None:
+            raise ValueError(f"{folder} has no finished checkpoint yet; train it for longer")
+        return checkpoints.restore(step, abstract), config
+    finally:
+        checkpoints.close()
+
+
+def _build(key, config, source) -> Transformer:
+    """Returns a model of the kind that a run has trained."""
+    if config["model"] is not None:
+        spec = FrozenConfigDict({name: config[name] for name in ("encoding", "model")})
+        return make_model(key, spec, train_length(config))
+    start = config["start"]["digest"]
+    if source is None or source.digest != start:
+        given = "none was given" if source is None else f"that of {source.digest} was given"
+        raise ValueError(
+            f"the run was tuned from published weights of digest {start}, and {given}; give "
+            "--checkpoint as in the config it was tuned by"
+        )
+    sizes = sizes_of(source.model)
+    encoding: Any = make_encoding(config["encoding"], sizes, config["train_length"], rngs=None)
+    return source.model.under(in_place_of_rope(source.model, encoding))
+
+
+def train_length(config: dict[str, Any]) -> int:
+    """Returns the length that a run's encoding was made for.
+
+    A model that was tuned at a longer one keeps that of the model it started from.
+    """
+    return config.get("train_length", config["train"]["length"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A trained RoPE model that is to be made longer.
+
+    Attributes:
+      model: the model.
+      train_length: tokens of a sequence that it was trained on.
+      config: the config of its run, or the published one.
+      digest: a digest of its parameters.
+      adam: what its optimizer remembered of gradients; None for a published model.
+      tokenizer: what makes tokens of text; None where tokens are those of the run's corpus.
+    """
+
+    model: Transformer
+    train_length: int
+    config: dict[str, Any]
+    digest: str
+    adam: optax.ScaleByAdamState | None = None
+    tokenizer: Any = None
+
+    @classmethod
+    def of(cls, path: str, mesh: Mesh, loading: Mapping[str, Any] | None = None) -> "Source":
+        """Loads the folder of a finished run of ours, or whatever ``pretrained.load`` takes.
+
+        Args:
+          path: the folder, file or name.
+          mesh: the devices.
+          loading: keywords of ``pretrained.load``, such as ``scan``, for published weights.
+
+        Raises:
+          ValueError: there is no such model, its run is not finished, or it is no plain RoPE.
+        """
+        if (Path(path) / "run.json").exists():
+            state, config = load_run(Path(path), mesh)
+            done, steps = int(state.step), config["train"]["steps"]
+            if done < steps:
+                raise ValueError(f"{path} stopped at step {done} of {steps}: finish it first")
+            # A plain RoPE knows no length of its own: it is the one that was trained at last.
+            length, found = config["train"]["length"], (adam_state(state), None)
+            model = state.model
+        else:
+            # Only published weights need what it needs.
+            pretrained = importlib.import_module("experiments.pretrained")
+            loaded = pretrained.load(path, mesh=mesh, **(loading or {}))
+            model, config = loaded.model, loaded.config
+            length, found = config["max_position_embeddings"], (None, loaded.tokenizer)
+        rope_of(model, path)
+        return cls(model, length, config, fingerprint(model), *found)
+
+
+def rope_of(model: Transformer, name: str) -> RoPE:
+    """Returns the RoPE that layers of ``model`` share; other layers may have no positions.
+
+    Raises:
+      ValueError: the model, called ``name``, has another encoding, or several.
+    """
+    found = [each for each in model.distinct() if type(each) is not Encoding]
+    rope = found[0] if len(found) == 1 else None
+    if isinstance(rope, RoPE) and type(rope) is RoPE and rope.frequencies == Default():
+        return rope
+    kinds = ", ".join(_kind(each) for each in found) or "no positions"
+    raise ValueError(
+        f"{name} was trained with {kinds}, and only a model with one plain RoPE can be extended"
+    )
+
+
+def _kind(encoding) -> str:
+    rule = type(encoding.frequencies).__name__ if isinstance(encoding, RoPE) else "Default"
+    return type(encoding).__name__ + ("" if rule == "Default" else f" ({rule})")
+
+
+def in_place_of_rope(model: Transformer, encoding: Encoding) -> Layers:
+    """Returns the layers of a RoPE model with ``encoding`` in every layer that has RoPE."""
+    distinct = [encoding if type(each) is RoPE else each for each in model.distinct()]
+    places = [distinct[layer.source] for layer in model.layers]
+    return Layers(places, [layer.window for layer in model.layers])
+
+
+def sizes_of(model: Transformer) -> dict[str, int]:
+    """Returns the sizes of ``model`` as the keywords that an encoding is built with."""
+    width = model.layers[0].block.attention.q.kernel.shape[-1]
+    return {
+        "num_heads": width // model.head_dim,
+        "num_kv_heads": model.num_kv_heads,
+        "head_dim": model.head_dim,
+        "model_dim": model.embedding.shape[-1],
+        "num_layers": model.num_layers,
+    }
