@@ -62,17 +62,23 @@ def _git_revision() -> str:
 
 
 def open_run(folder: Path, config: dict[str, Any]) -> None:
-    """Claims ``folder`` for a run of ``config``, or raises if it holds a run of another.
+    """Claims ``folder`` for a run of ``config``, or raises as ``check_run`` does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    check_run(folder, config)
+    if not (folder / "run.json").exists():
+        write_json(folder / "run.json", {"config": config} | environment())
+
+
+def check_run(folder: Path, config: dict[str, Any]) -> None:
+    """Refuses a folder that holds a run of another config.
 
     Raises:
       ValueError: says which fields differ.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     previous = read_json(folder / "run.json")
-    config = json.loads(json.dumps(config))  # tuples become lists, as they will be read back
     if previous is None:
-        write_json(folder / "run.json", {"config": config} | environment())
         return
+    config = json.loads(json.dumps(config))  # tuples become lists, as they were read back
     changes = differences(previous["config"], config)
     if changes:
         raise ValueError(
@@ -105,6 +111,9 @@ class Kept:
         self._values = {record["name"]: record["value"] for record in whole[1:]}
         write_files(path.parent, {path.name: "".join(json.dumps(each) + "\n" for each in whole)})
         self._file = path.open("a", buffering=1)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
 
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
         """Returns what is kept as ``name``; the first time it is computed."""

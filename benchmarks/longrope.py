@@ -1,0 +1,63 @@
+"""Candidates a second of LongRoPE's search, one at a time and several together.
+
+    python -m benchmarks.longrope --length=512 --batch=16
+
+A candidate reads ``--batch`` documents of ``--length`` tokens. Each round times the same number of
+candidates in every way, one way after the other; the figure is the median of the rounds. Several
+candidates share one forward pass, and what they do not depend on: the embedding, and the
+projections of the first layer.
+"""
+
+import statistics
+import time
+
+from experiments.host import keep_freed_memory
+
+keep_freed_memory()
+
+import jax  # noqa: E402
+from flax import nnx  # noqa: E402
+
+from benchmarks.ours import VOCAB, random_tokens, shape_parser  # noqa: E402
+from experiments.longrope.fitness import text_loss  # noqa: E402
+from experiments.longrope.search import Genome  # noqa: E402
+from experiments.mesh import make_mesh, state_shardings  # noqa: E402
+from posenc_jax import Transformer, make  # noqa: E402
+
+CANDIDATES = 8
+
+
+def main():
+    parser = shape_parser(__doc__, batch=16, length=512)
+    parser.add_argument("--pass-tokens", default="512,2048,8192,32768,131072")
+    args = parser.parse_args()
+    mesh = make_mesh((-1, 1, 1))
+    head_dim = args.dim // args.heads
+    rope = make("rope", head_dim=head_dim)
+    sizes = dict(vocab_size=VOCAB, model_dim=args.dim, num_layers=args.layers, num_heads=args.heads)
+    model = Transformer(rope, **sizes, rngs=nnx.Rngs(0))
+    model = jax.device_put(model, state_shardings(model, mesh))
+    documents, ways = random_tokens(args), {}
+    for tokens in map(int, args.pass_tokens.split(",")):
+        rest = dict(attention_factor=1.2, mesh=mesh, batch_tokens=tokens)
+        ways[tokens] = text_loss(model, rope, documents, **rest)
+    genomes = [Genome((1.0 + n / 10,) * (head_dim // 2)) for n in range(CANDIDATES)]
+    rounds = {tokens: [] for tokens in ways}
+    for number in range(args.rounds + 1):
+        for tokens, fitness in ways.items():
+            start = time.perf_counter()
+            list(fitness(genomes))
+            if number:  # the first compiles
+                rounds[tokens].append(time.perf_counter() - start)
+    print(
+        f"{args.batch} documents of {args.length} tokens, width {args.dim}, layers {args.layers}, "
+        f"{args.rounds} rounds ({jax.devices()[0].device_kind}, jax {jax.__version__})"
+    )
+    print("| tokens of a pass | candidates together | candidates/s |\n|---|---|---|")
+    for tokens, fitness in ways.items():
+        rate = CANDIDATES / statistics.median(rounds[tokens])
+        print(f"| {tokens} | {fitness.together} | {rate:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

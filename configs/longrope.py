@@ -1,0 +1,78 @@
+"""LongRoPE: search the factors of a RoPE model at 8 times its length, and extend it further.
+
+    python launch.py --config=configs/longrope.py:small --workdir=runs/longrope
+
+Presets, after the colon:
+
+    tiny     one seed, seconds: checks that everything runs, shows nothing
+    small    the RoPE model of ``make compare``, three seeds, every stage, on a laptop CPU
+    smollm2  SmolLM2-135M from 8k to 16k tokens, 60 candidates; needs ``posenc_jax[pretrained]``
+
+A model that is already trained is taken by ``--config.checkpoint=FOLDER``, the folder of a finished
+run; ``{seed}`` in it stands for the seed, as in
+``--config.checkpoint=runs/small/runs/rope/seed{seed}``. Fewer stages:
+``--config.stages=longrope,longrope2``; what they are is in ``experiments/longrope/stages.py``.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.config import defaults, own_defaults, start
+from experiments.longrope.plan import STAGES, Trials
+from experiments.longrope.search import Budget
+from experiments.train import Recipe
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
+
+PRESETS = ("tiny", "small", "smollm2")
+
+
+def get_config(preset: str = "small") -> ConfigDict:
+    """Returns the config of a preset."""
+    config = start("longrope", preset, presets=PRESETS, trials=Trials)
+    # A finished run, published weights, or nothing to train one here; "{seed}" stands for the seed.
+    config.checkpoint = ""
+    # How published weights are held, for they do not say.
+    config.loading = ConfigDict(
+        {"dtype": "float32", "param_dtype": "float32", "scan": True, "remat": False}
+    )
+    config.corpus = "stdlib"
+    config.stages = ",".join(STAGES)
+    # Target length / train length; the second extension is as many times longer than the first.
+    config.factor = 8
+    config.rope = own_defaults("rope")
+    config.yarn = defaults(YaRN, leave_out=("train_length", "factor"))
+    config.search = defaults(Budget)
+    config.tune = defaults(Recipe, leave_out=("length",))
+    globals()[f"_{preset}"](config)
+    return config
+
+
+def _tiny(config):
+    config.seeds = 1
+    config.factor = 2
+    config.model.update(model_dim=32, num_layers=2, num_heads=4)
+    config.train.update(length=32, batch_size=8, steps=6, warmup_steps=2)
+    config.tune.update(batch_size=8, steps=3, warmup_steps=1)
+    config.search.update(population=8, generations=2, parents=4, mutations=4, crossovers=4)
+    config.eval.update(search_documents=2, far_documents=1, documents=2, last_tokens=16)
+    config.eval.batch_tokens = 1024
+
+
+def _small(config):
+    config.model.update(model_dim=128, num_layers=2, num_heads=4)
+    config.train.update(length=64, batch_size=32, steps=200, warmup_steps=20)
+    # As many tokens as in training.
+    config.tune.update(batch_size=8, steps=100, warmup_steps=10, learning_rate=1e-3)
+    # More documents than the paper's 5, because these are short.
+    config.eval.update(search_documents=16, documents=24, last_tokens=64, batch_tokens=2048)
+    # For training lengths of tens of tokens, as in configs/extrapolation.py.
+    config.yarn.beta_fast = 2.0
+
+
+def _smollm2(config):
+    config.seeds = 1
+    config.checkpoint = "smollm2"
+    config.factor = 2
+    config.stages = "longrope"
+    config.tune.update(batch_size=1, steps=400, learning_rate=2e-5)  # the paper's, if it is added
+    config.search.update(population=20, generations=5, parents=10, mutations=4, crossovers=4)
+    config.eval.update(search_documents=1, documents=4, batch_tokens=16384)

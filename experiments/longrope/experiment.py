@@ -1,0 +1,174 @@
+"""LongRoPE as an experiment: a RoPE model for each seed, what is found for it, and the report."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+from ml_collections import ConfigDict, FrozenConfigDict
+from rich.console import Console
+
+from experiments import sweep
+from experiments.data import Corpus, load_corpus, tokenised, window_index
+from experiments.longrope import report
+from experiments.longrope.plan import Plan, Trials
+from experiments.longrope.search import Budget
+from experiments.longrope.stages import Stages
+from experiments.mesh import make_mesh
+from experiments.record import check_run
+from experiments.sweep import Sweep, recipe_fields
+from experiments.text import Text
+from experiments.train import Recipe
+from experiments.trained import Source
+
+SCHEME = "rope"
+
+
+class LongRoPESearch(Sweep):
+    """A checked config, ready to run.
+
+    Args:
+      config: see ``configs/longrope.py``.
+      workdir: the folder of everything; what is already there and finished is not done again.
+      console: the console that shows progress and tables.
+
+    Raises:
+      ValueError: anything in the config that cannot work is found here, before any training.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: Path, console: Console):
+        mesh, points = make_mesh(config.mesh), sweep.points([SCHEME], {}, config.seeds)
+        corpus = load_corpus(config.corpus)
+        self.config = config.to_dict()  # for the methods that come next
+        self._loaded: tuple[str, Source] | None = None
+        if config.checkpoint:
+            source = self._source(0, mesh)
+            train_length = source.train_length
+            # Nothing is trained by it.
+            recipe = Recipe(length=train_length, batch_size=mesh.shape["data"], steps=1)
+        else:
+            recipe = Recipe(**config.train)
+            train_length = recipe.length
+        self.plan = Plan(
+            stages=tuple(name.strip() for name in config.stages.split(",")),
+            train_length=train_length,
+            factor=config.factor,
+            budget=Budget(**config.search),
+            trials=Trials(**config.eval),
+            yarn=config.yarn.to_dict(),
+            tune=Recipe(length=max(config.factor, 1) * train_length, **config.tune),
+            corpus=corpus,
+            mesh=mesh,
+            console=console,
+        )
+        self.plan.check_lengths()
+        if config.checkpoint:
+            corpus = _in_tokens_of(source, corpus, self.plan.longest + 1)
+            self.plan = dataclasses.replace(self.plan, corpus=corpus)
+        self.plan.check_documents()
+        super().__init__(self.config, points, recipe, mesh, workdir, console)
+        self.check()
+
+    def check(self):
+        if not self.config["checkpoint"]:
+            self.windows = window_index(self.plan.corpus, "train", self.recipe.length)
+            super().check()
+        if {"progressive", "mixed"} & set(self.plan.stages):
+            self.check_batch(self.plan.tune, "tune")
+        for point in self.points:
+            if (self.folder(point) / "run.json").exists():
+                check_run(self.folder(point), self.describe(point))
+
+    def _source(self, seed, mesh) -> Source:
+        """Returns the given model of a seed, and keeps it until another one is loaded."""
+        path = self.config["checkpoint"].replace("{seed}", str(seed))
+        if self._loaded is None or self._loaded[0] != path:
+            self._loaded = None  # two of them may be more than there is memory for
+            self._loaded = path, Source.of(path, mesh, self.config["loading"])
+        return self._loaded[1]
+
+    def task(self, scheme):
+        return Text(self.recipe, self.windows, self._spec())
+
+    def train(self, point):
+        if not self.config["checkpoint"]:
+            return super().train(point)
+        model = self._source(point.seed, self.mesh).model
+        return model, {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
+
+    def describe(self, point):
+        """Returns all that decides what is trained and what is found.
+
+        A search that has begun must not go on with other settings.
+        """
+        searches = {field: self.config[field] for field in ("factor", "search", "yarn")}
+        searches["eval"] = {
+            field: self.config["eval"][field]
+            for field in ("search_split", "search_documents", "far_documents")
+        }
+        searches["tune"] = recipe_fields(self.plan.tune)
+        if not self.config["checkpoint"]:
+            return super().describe(point) | searches
+        source, corpus = self._source(point.seed, self.mesh), self.plan.corpus
+        described = {"corpus": corpus.name, "corpus_digest": corpus.digest, "seed": point.seed}
+        described |= {"checkpoint": source.digest, "model": source.config.get("model")}
+        return described | searches
+
+    def describe_training(self, scheme):
+        corpus = self.plan.corpus
+        described = {"corpus": corpus.name, "corpus_digest": corpus.digest}
+        return self._spec().to_dict() | described
+
+    def describe_evaluation(self, point):
+        del point
+        return {field: self.config[field] for field in ("stages", "eval")}
+
+    def evaluate(self, point, model):
+        folder = self.folder(point)
+        return Stages(self.plan, model, folder, point.seed, point.name).run()
+
+    def print_point(self, point, evaluation):
+        for search in evaluation["searches"]:
+            seeds = ", ".join(f"{name} {loss:.4f}" for name, loss in search["seeds"].items())
+            self.console.print(
+                f"  {search['search']:<12} {search['found']['loss']:.4f}  from  {seeds}",
+                highlight=False,
+            )
+
+    def write_report(self, command):
+        evaluations, training, failures = self.results()
+        about = self.about(command) | {
+            "train_length": self.plan.train_length,
+            "factor": self.plan.factor,
+            "last_tokens": self.plan.trials.last_tokens,
+            "trials": dataclasses.asdict(self.plan.trials),
+            "source": self.config["checkpoint"] or "trained here",
+            "corpus": self.plan.corpus.name,
+            "corpus_digest": self.plan.corpus.digest,
+        }
+        training = [each for each in training if each["tokens"]]
+        study = report.SearchStudy.of(evaluations, training, failures, about)
+        report.print_tables(study, self.console)
+        return report.write(self.workdir, study)
+
+    def _spec(self) -> FrozenConfigDict:
+        encoding = {"name": SCHEME} | self.config["rope"]
+        model = self.config["model"] | {"vocab_size": self.plan.corpus.vocab_size}
+        return FrozenConfigDict({"encoding": encoding, "model": model})
+
+
+def _in_tokens_of(source: Source, corpus: Corpus, least: int) -> Corpus:
+    """Returns the corpus in the tokens of the model, but for documents too short for any use.
+
+    Raises:
+      ValueError: the corpus has tokens that the model does not know.
+    """
+    known = len(source.model.embedding)
+    if source.tokenizer is not None:
+        encode = functools.partial(source.tokenizer.encode, add_special_tokens=False)
+        return tokenised(corpus, lambda text: encode(text).ids, known, least)
+    if corpus.vocab_size > known:
+        raise ValueError(
+            f"corpus {corpus.name!r} has {corpus.vocab_size} token ids, but the model knows "
+            f"{known}; give the corpus that it was trained on"
+        )
+    return corpus

@@ -1,0 +1,119 @@
+"""The scores of every encoding, on documents that no search has read."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+
+from experiments.evaluate import Scorer
+from experiments.longrope.encoding import Searched
+from experiments.longrope.fitness import NEEDLE, with_needles
+from experiments.progress import stage
+from experiments.record import Kept
+from experiments.trained import in_place_of_rope
+from posenc_jax import Transformer
+
+# Where each is measured, as the report calls it; {near} and {far} are lengths in tokens.
+GROUPS = {
+    "near": "At {near} tokens, {factor}x the train length",
+    "short": "At the train length, {train} tokens",
+    "far": "At {far} tokens, fine-tuned at {near} only",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """Is one line of a table.
+
+    Attributes:
+      group: a key of ``GROUPS``.
+      scheme: its name.
+      kind: "method" for a known one, "start" for where a search has begun, "found" for what it
+        has found, "tuned" for a fine-tuned model under the encoding it was tuned with.
+      model: the model, under RoPE.
+      encoding: the encoding that it is measured under; one program serves all of them.
+    """
+
+    group: str
+    scheme: str
+    kind: str
+    model: Transformer
+    encoding: Searched
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """Says what is measured of each row, and on which devices.
+
+    Attributes:
+      last_tokens: how many tokens count for ``last_loss``.
+      has_needles: whether ``needle_loss`` is measured too.
+      mesh: the devices.
+      batch_tokens: tokens of one forward pass, over all devices.
+    """
+
+    last_tokens: int
+    has_needles: bool
+    mesh: Mesh
+    batch_tokens: int
+
+
+def score(
+    rows: list[Row],
+    documents: Mapping[str, np.ndarray],
+    measure: Measure,
+    kept: Kept,
+    console: Console,
+    name: str,
+) -> list[dict[str, Any]]:
+    """Returns a record for each row: losses in nats a token, means over documents.
+
+    They are ``loss`` of all tokens, ``last_loss`` of the last tokens, and ``needle_loss`` of the
+    answers about needles that the same documents are given (``with_needles``).
+
+    Args:
+      rows: what is measured.
+      documents: by group, int ``[N, L + 1]``.
+      measure: what is measured.
+      kept: where each batch is kept as soon as it is known.
+      console: the console that shows progress.
+      name: what the progress is shown as.
+    """
+    last = {"loss": 0, "last_loss": -measure.last_tokens}
+    windows = {group: (tokens_NL, last) for group, tokens_NL in documents.items()}
+    needles = {
+        group: (with_needles(tokens_NL), {"needle_loss": -NEEDLE // 2})
+        for group, tokens_NL in documents.items()
+        if measure.has_needles
+    }
+    kinds = [each for each in (windows, needles) if each]
+    total = sum(each[row.group][0][:, 1:].size for row in rows for each in kinds)
+    records = []
+    with stage(name, total, console) as advance:
+        for row in rows:
+            scorer = Scorer(row.model, measure.mesh, measure.batch_tokens, lambda *_, **__: None)
+            record: dict[str, Any] = {"group": row.group, "scheme": row.scheme, "kind": row.kind}
+            for each in kinds:
+                record |= _losses(row, scorer, *each[row.group], kept, advance)
+            records.append(record)
+    return records
+
+
+def _losses(row, scorer, tokens_NL, firsts, kept, advance) -> dict[str, float]:
+    """Returns the mean losses from each of ``firsts`` to the end, batch by batch."""
+    layers = in_place_of_rope(row.model, row.encoding)
+    size, means = scorer.rows(tokens_NL.shape[1]), []
+    for start in range(0, len(tokens_NL), size):
+        batch = tokens_NL[start : start + size]
+
+        def compute(batch=batch):
+            losses_NL = scorer(batch, layers)
+            return [losses_NL[:, first:].mean(axis=1).tolist() for first in firsts.values()]
+
+        name = f"{row.group}, {row.scheme}, {', '.join(firsts)} from {start}"
+        means.append(kept.get(name, compute))
+        advance(row.scheme, steps=batch[:, 1:].size)
+    return dict(zip(firsts, np.concatenate(means, axis=1).mean(axis=1).tolist(), strict=True))

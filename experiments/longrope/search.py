@@ -1,0 +1,365 @@
+"""The evolutionary search for the factors by which LongRoPE slows down each channel pair.
+
+https://arxiv.org/abs/2402.13753, https://arxiv.org/abs/2502.20082
+
+A search knows genomes and their losses, and nothing of models. It is a function of its space, its
+budget, its seed and the losses it is told: the same losses give the same search, in however many
+batches they were computed.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+
+# How often a space is asked for a genome that nobody has tried yet.
+_TRIES = 1000
+_CROSSOVER_TRIES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Genome:
+    """Holds the genes of one candidate.
+
+    Attributes:
+      factors: how many times slower each channel pair turns, the fastest first.
+      start_tokens: how many tokens at the start turn as in RoPE (n-hat in the paper).
+      critical_pair: the first pair whose factor is searched for; those below follow from it.
+    """
+
+    factors: tuple[float, ...]
+    start_tokens: int = 0
+    critical_pair: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """Holds a genome that was tried, and what came of it.
+
+    Attributes:
+      genome: what was tried.
+      loss: what it was found to be worth; infinite where the model gave no number.
+      origin: the name of the seed that it is, or how it was made.
+    """
+
+    genome: Genome
+    loss: float
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Says how much is searched; the defaults are the paper's.
+
+    Attributes:
+      population: candidates of the first generation.
+      generations: how many follow it.
+      parents: the best candidates so far, of which the next generation is made.
+      mutations: new candidates of a generation that are a parent with some genes drawn anew.
+      crossovers: those that mix the genes of two parents.
+      probability: the chance of each gene to be drawn anew in a mutation.
+      step: the distance between neighbours on the grid of factors.
+    """
+
+    population: int = 64
+    generations: int = 40
+    parents: int = 32
+    mutations: int = 16
+    crossovers: int = 16
+    probability: float = 0.3
+    step: float = 0.01
+
+    def __post_init__(self):
+        for field, least in (("generations", 0), ("mutations", 0), ("crossovers", 0)):
+            if getattr(self, field) < least:
+                raise ValueError(f"search.{field}={getattr(self, field)} must be at least {least}")
+        if not 2 <= self.parents <= self.population:
+            raise ValueError(
+                f"search.parents={self.parents} must be at least 2 and at most "
+                f"search.population={self.population}"
+            )
+        if not 0 < self.probability <= 1:
+            raise ValueError(f"search.probability={self.probability} must be in (0, 1]")
+        if not self.step > 0:
+            raise ValueError(f"search.step={self.step} must be above 0")
+
+    @property
+    def candidates(self) -> int:
+        """The number of candidates of a whole search."""
+        return self.population + self.generations * (self.mutations + self.crossovers)
+
+    def halved(self) -> "Budget":
+        """Returns half of every size but the generations, as the paper has it past 512k tokens."""
+        sizes = ("population", "parents", "mutations", "crossovers")
+        return dataclasses.replace(
+            self, **{size: max(getattr(self, size) // 2, 2) for size in sizes}
+        )
+
+
+class Space:
+    """Makes the genomes of LongRoPE: a factor for each pair and the number of start tokens.
+
+    A factor is never smaller than that of the faster pair before it. The paper does not say how a
+    mutation keeps to that; here, as in the released code, a gene is drawn between its neighbours.
+    Crossover takes each gene from either parent; the paper leaves open how.
+
+    Args:
+      seeds: the factors of known methods by name, such as those of PI, NTK and YaRN.
+      largest: the largest factor that a gene may have.
+      budget: its ``probability`` and ``step`` are used here.
+      start_tokens: those of all seeds.
+      most_start_tokens: the largest number of start tokens that is tried, of ``starts``.
+    """
+
+    starts: tuple[int, ...] = (0, 1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 64, 128, 256)
+    smallest = 1.0
+
+    def __init__(
+        self,
+        seeds: Mapping[str, Iterable[float]],
+        largest: float,
+        budget: Budget,
+        start_tokens: int = 0,
+        most_start_tokens: int = 256,
+    ):
+        self.starts = tuple(each for each in self.starts if each <= most_start_tokens)
+        self.largest = largest
+        self.budget = budget
+        self.seeds = {
+            name: self._seed(name, Genome(tuple(map(float, factors)), start_tokens))
+            for name, factors in seeds.items()
+        }
+
+    def _seed(self, name: str, genome: Genome) -> Genome:
+        """Returns a checked seed."""
+        for pair, (faster, slower) in enumerate(itertools.pairwise(genome.factors)):
+            if not slower >= faster:
+                raise ValueError(
+                    f"the factors of {name} fall from {faster:g} at pair {pair} to {slower:g} at "
+                    f"pair {pair + 1}: a search needs factors that never decrease, the fastest "
+                    "pair first"
+                )
+        if not self.is_valid(genome):
+            raise ValueError(
+                f"the factors of {name} go from {genome.factors[0]:g} to {genome.factors[-1]:g}, "
+                f"but the search allows {self.smallest:g} to {self.largest:g}"
+            )
+        return genome
+
+    def is_valid(self, genome: Genome) -> bool:
+        """Says whether the searched factors ascend within the bounds."""
+        searched = genome.factors[genome.critical_pair :]
+        is_within = self.smallest <= searched[0] and searched[-1] <= self.largest
+        return is_within and all(low <= high for low, high in itertools.pairwise(searched))
+
+    def another(self, rng: np.random.Generator) -> Genome:
+        """Returns a further member of the first generation: a seed with some genes drawn anew."""
+        seeds = list(self.seeds.values())
+        return self.mutated(seeds[rng.integers(len(seeds))], rng)
+
+    def mutated(self, genome: Genome, rng: np.random.Generator) -> Genome:
+        """Returns ``genome`` with each gene drawn anew with the budget's probability."""
+        factors, first, last = list(genome.factors), genome.critical_pair, len(genome.factors) - 1
+        for pair in range(first, last + 1):
+            if rng.random() < self.budget.probability:
+                low = factors[pair - 1] if pair > first else self.smallest
+                high = factors[pair + 1] if pair < last else self.largest
+                factors[pair] = self.drawn(low, high, rng, factors[pair])
+        start = genome.start_tokens
+        if rng.random() < self.budget.probability:
+            start = int(rng.choice(self.starts))
+        return dataclasses.replace(genome, factors=tuple(factors), start_tokens=start)
+
+    def drawn(self, low: float, high: float, rng: np.random.Generator, current: float) -> float:
+        """Returns a number of the grid from ``low`` to ``high``, or ``current`` if it has none."""
+        step = self.budget.step
+        # A millionth of a step, because a bound that is on the grid may be rounded off it.
+        first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
+        if first > last:
+            return current
+        number = round(float(rng.integers(first, last + 1)) * step, 6)
+        return min(max(number, low), high)
+
+    def crossings(self, better: Genome, worse: Genome, rng) -> Iterator[Genome]:
+        """Yields valid children of two parents, until they were tried to cross 20 times."""
+        for _ in range(_CROSSOVER_TRIES):
+            factors = list(better.factors)
+            for pair in range(better.critical_pair, len(factors)):
+                if rng.random() < 0.5:
+                    factors[pair] = worse.factors[pair]
+            start = (better if rng.random() < 0.5 else worse).start_tokens
+            child = dataclasses.replace(better, factors=tuple(factors), start_tokens=start)
+            if self.is_valid(child):
+                yield child
+
+
+class ReleasedSpace(Space):
+    """Makes genomes as the released code does, where it is not the paper (microsoft/LongRoPE).
+
+    It starts from one seed, YaRN, has no start tokens and a smaller bound. A gene is drawn from a
+    range that begins at its faster neighbour and ends up to a step above its slower one; a mutant
+    is then mutated again until its factors ascend, so it moves far more than one of the paper's.
+    Crossover gives back the first change that makes a valid child, which mostly is a single gene of
+    the worse parent.
+    """
+
+    starts = (0,)
+
+    def mutated(self, genome, rng):
+        genome = super().mutated(genome, rng)
+        while not self.is_valid(genome):
+            genome = super().mutated(genome, rng)
+        return genome
+
+    def drawn(self, low, high, rng, current):
+        step = self.budget.step
+        numbers = np.arange(low, high + step, step)
+        return round(float(rng.choice(numbers)), 6) if numbers.size else current
+
+    def crossings(self, better, worse, rng):
+        factors = list(better.factors)
+        for _, pair in itertools.product(range(_CROSSOVER_TRIES), range(len(factors))):
+            if rng.random() < 0.3:
+                if rng.random() < 0.5:
+                    factors[pair] = worse.factors[pair]
+                child = dataclasses.replace(better, factors=tuple(factors))
+                if self.is_valid(child):
+                    yield child
+
+
+class LongRoPE2Space(Space):
+    """Makes the genomes of LongRoPE2: the critical pair, and a factor for each pair from there on.
+
+    The factors are from ``factor`` to twice as large. Those below the critical pair are NTK's, with
+    the base that joins them to the critical pair's. The critical pair of a candidate is drawn in
+    the first generation and kept by its children; one that crosses keeps the better parent's.
+
+    Args:
+      pairs: the number of channel pairs.
+      critical: the smallest critical pair that is tried and the largest.
+      factor: target length / train length.
+      budget: as in ``Space``.
+    """
+
+    starts = (0,)
+
+    def __init__(self, pairs: int, critical: tuple[int, int], factor: float, budget: Budget):
+        super().__init__({}, 2 * factor, budget)
+        self.smallest = factor
+        self.pairs = pairs
+        self.critical = critical
+        first, last = critical
+        self.seeds = {
+            f"critical pair {pair}": self._uniform(pair, factor)
+            for pair in range(last, first - 1, -1)
+        }
+
+    def another(self, rng):
+        first, last = self.critical
+        critical_pair = int(rng.integers(first, last + 1))
+        scale = self.drawn(self.smallest, self.largest, rng, self.smallest)
+        return self._uniform(critical_pair, scale)
+
+    def mutated(self, genome, rng):
+        return _joined(super().mutated(genome, rng))
+
+    def crossings(self, better, worse, rng):
+        return map(_joined, super().crossings(better, worse, rng))
+
+    def _uniform(self, critical_pair, scale):
+        return _joined(Genome((scale,) * self.pairs, critical_pair=critical_pair))
+
+
+def _joined(genome: Genome) -> Genome:
+    """Returns ``genome`` with NTK's factors below its critical pair."""
+    critical, factors = genome.critical_pair, genome.factors
+    head = tuple(factors[critical] ** (pair / critical) for pair in range(critical))
+    return dataclasses.replace(genome, factors=head + factors[critical:])
+
+
+def evolve(
+    space: Space,
+    budget: Budget,
+    fitness: Callable[[list[Genome]], Iterable[float]],
+    seed: int,
+) -> Iterator[list[Candidate]]:
+    """Yields the candidates of each generation with their losses, the first generation first.
+
+    No genome is tried twice. Parents are the best of all generations so far; of equals, the older.
+
+    Args:
+      space: what is searched.
+      budget: how much is searched.
+      fitness: takes genomes and returns their losses, less being better. What is not finite counts
+        as infinite.
+      seed: the seed of all choices.
+
+    Raises:
+      ValueError: no candidate of the first generation has a finite loss, or the space has no
+        further candidates.
+    """
+    rng = np.random.Generator(np.random.Philox(seed))
+    best: list[Candidate] = []
+    brood = _first(space, budget, rng)
+    seen = {genome for genome, _ in brood}
+    for generation in range(budget.generations + 1):
+        if generation:
+            brood = _next(space, budget, rng, [each.genome for each in best], seen)
+        losses = np.fromiter(fitness([genome for genome, _ in brood]), np.float64)
+        losses = np.where(np.isfinite(losses), losses, np.inf)
+        scored = [
+            Candidate(genome, float(loss), origin)
+            for (genome, origin), loss in zip(brood, losses, strict=True)
+        ]
+        best = sorted([*best, *scored], key=lambda each: each.loss)[: budget.parents]
+        if best[0].loss == math.inf:
+            raise ValueError(
+                f"none of the {len(scored)} candidates of the first generation has a finite loss: "
+                "the model gives no numbers on these documents"
+            )
+        yield scored
+
+
+def _first(space, budget, rng) -> list[tuple[Genome, str]]:
+    """Returns the seeds, and what fills up the population, each with its origin."""
+    brood = [(genome, name) for name, genome in space.seeds.items()][: budget.population]
+    seen = {genome for genome, _ in brood}
+    while len(brood) < budget.population:
+        brood.append((_unseen(lambda _: space.another(rng), None, seen), "drawn"))
+    return brood
+
+
+def _next(space, budget, rng, parents, seen) -> list[tuple[Genome, str]]:
+    """Returns the children of a generation, each with its origin, and adds them to ``seen``."""
+
+    def mutant(parent):
+        return _unseen(lambda genome: space.mutated(genome, rng), parent, seen)
+
+    brood = []
+    for _ in range(budget.mutations):
+        brood.append((mutant(parents[rng.integers(len(parents))]), "mutation"))
+    for _ in range(budget.crossovers):
+        better, worse = sorted(rng.choice(len(parents), 2, replace=False))
+        children = space.crossings(parents[better], parents[worse], rng)
+        child = next((genome for genome in children if genome not in seen), None)
+        if child is None:
+            brood.append((mutant(parents[better]), "mutation"))
+        else:
+            seen.add(child)
+            brood.append((child, "crossover"))
+    return brood
+
+
+def _unseen(change: Callable, genome: Genome | None, seen: set[Genome]) -> Genome:
+    """Changes ``genome`` until nobody has tried it, and adds it to ``seen``."""
+    for _ in range(_TRIES):
+        genome = change(genome)
+        if genome is not None and genome not in seen:
+            seen.add(genome)
+            return genome
+    raise ValueError(
+        f"the search found no further candidate in {_TRIES} mutations, after {len(seen)}: give "
+        "a smaller search.step, population or number of generations"
+    )

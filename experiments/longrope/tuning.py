@@ -1,0 +1,38 @@
+"""LongRoPE2's mixed-window training, as a task of ``experiments/train.py``."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from experiments.data import WindowIndex, train_batch
+from experiments.text import Tuning, token_losses
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MixedWindows(Tuning):
+    """Goes on training a model on long and on short windows, half of all tokens in either.
+
+    The model's encoding chooses by length: it is RoPE in short windows, and has LongRoPE2's factors
+    in long ones. The paper packs short documents into one long sequence under a mask; here they are
+    rows of their own, which is the same. A long window goes with as many short ones as have its
+    tokens.
+
+    Attributes:
+      short: the windows of the training length.
+    """
+
+    short: WindowIndex
+
+    def batch(self, seed, step, process_index, process_count):
+        place = {"seed": seed, "step": step}
+        place |= {"process_index": process_index, "process_count": process_count}
+        rows = self.recipe.batch_size
+        times = self.recipe.length // self.short.length
+        return {
+            "long": train_batch(self.windows, batch_size=rows, **place),
+            "short": train_batch(self.short, batch_size=rows * times, **place),
+        }
+
+    def loss(self, model, batch, key):
+        sides = [token_losses(model, batch[name], key=key).mean() for name in ("long", "short")]
+        return jnp.mean(jnp.stack(sides))

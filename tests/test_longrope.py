@@ -1,0 +1,371 @@
+"""LongRoPE on small models: candidates as inputs of one program, tuning, and the experiment."""
+
+import io
+import json
+
+import common
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+import experiments.sweep as sweep
+from configs.longrope import PRESETS, get_config
+from experiments.data import load_corpus, window_index
+from experiments.evaluate import Scorer
+from experiments.longrope.encoding import Searched, critical_pairs, factors_of, under_rule
+from experiments.longrope.experiment import LongRoPESearch
+from experiments.longrope.fitness import NEEDLE, needle_loss, text_loss, with_needles
+from experiments.longrope.report import SearchStudy, Verdict, verdicts
+from experiments.longrope.search import Budget, Genome, Space
+from experiments.longrope.tuning import MixedWindows
+from experiments.mesh import make_mesh, state_shardings
+from experiments.text import token_losses
+from experiments.train import Recipe
+from experiments.trained import rope_of
+from posenc_jax import make
+from posenc_jax.encodings.rotary.frequencies.ntk import NTK, DynamicNTK
+from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolation
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
+
+L, TARGET = 16, 48
+GENOMES = [
+    Genome((1.0, 1.5, 2.25, 3.01), start_tokens=4),
+    Genome((1.0, 1.0, 1.0, 1.0)),
+    Genome((3.0, 3.0, 3.0, 3.75), start_tokens=1),
+]
+DOCUMENTS = np.random.default_rng(0).integers(0, common.VOCAB, (4, TARGET + 1)).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh((-1, 1, 1))
+
+
+def placed(model, mesh):
+    return jax.device_put(model, state_shardings(model, mesh))
+
+
+@pytest.fixture(scope="module")
+def model(mesh):
+    return placed(common.build_model("rope"), mesh)
+
+
+def fitness_of(model, mesh, kind=text_loss, batch_tokens=10**5, attention_factor=1.25):
+    rest = dict(attention_factor=attention_factor, mesh=mesh, batch_tokens=batch_tokens)
+    return kind(model, rope_of(model, "it"), DOCUMENTS, **rest)
+
+
+@pytest.fixture(scope="module")
+def fitness(model, mesh):
+    return fitness_of(model, mesh, batch_tokens=DOCUMENTS[:, 1:].size)
+
+
+def longrope(genome, **keywords):
+    return make(
+        "longrope",
+        train_length=L,
+        head_dim=common.HEAD_DIM,
+        long_factor=genome.factors,
+        start_tokens=genome.start_tokens,
+        attention_factor=1.25,
+        **keywords,
+    )
+
+
+@jax.jit
+def losses_under(model, encoding, tokens_BL=DOCUMENTS):
+    return token_losses(model.under(encoding), tokens_BL)
+
+
+def test_a_candidate_has_the_loss_of_longrope_with_its_factors(model, fitness):
+    found = list(fitness(GENOMES))
+    expected = [losses_under(model, longrope(genome)).mean() for genome in GENOMES]
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    assert np.ptp(found) > 0.01, "the factors make no difference"
+
+
+@pytest.mark.parametrize(
+    "keywords", [{"layout": "interleaved", "base": 500.0}, {"rotary_dim": 4}], ids=str
+)
+def test_a_candidate_is_longrope_whatever_the_rope(keywords):
+    rope = make("rope", head_dim=common.HEAD_DIM, **keywords)
+    pairs = rope.rotary_dim // 2
+    genome = Genome(tuple(np.linspace(1.1, 3, pairs)), start_tokens=3)
+    x, positions = common.normal(0, 1, 40, 4, 8), np.arange(40)[None]
+
+    @jax.jit
+    def turned(encoding):
+        tokens = common.Tokens.of(encoding, positions)
+        return encoding.rotate(x, tokens, common.posenc_jax.Side(None, 4, 4, True))
+
+    expected = turned(longrope(genome, **keywords))
+    found = turned(Searched.of(rope, genome, 1.25))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_nothing_is_compiled_from_candidate_to_candidate(fitness):
+    for scale in (1.0, 1.3, 2.0):
+        list(fitness([Genome(tuple(scale * np.array(g.factors)), 7) for g in GENOMES]))
+    assert fitness.compiled._cache_size() == 1
+
+
+def test_the_loss_does_not_depend_on_how_many_run_at_a_time(model, mesh, fitness):
+    genomes = [Genome(tuple(f * np.array(g.factors))) for f in (1, 1.1, 1.2) for g in GENOMES]
+    few = fitness_of(model, mesh, batch_tokens=1)
+    many = fitness_of(model, mesh, batch_tokens=16 * DOCUMENTS[:, 1:].size)
+    assert (few.together, fitness.together, many.together) == (8, 8, 16)
+    expected = list(fitness(genomes))
+    for other in (few, many):
+        np.testing.assert_allclose(list(other(genomes)), expected, rtol=1e-6)
+
+
+def test_a_candidate_that_gives_no_number_says_so_and_no_other(fitness):
+    bad = Genome((float("nan"),) * 4)
+    losses = list(fitness([GENOMES[0], bad, GENOMES[1]]))
+    np.testing.assert_array_equal(np.isfinite(losses), [True, False, True])
+
+
+def test_needles_stand_at_the_start_and_are_asked_for_at_the_end(model, mesh):
+    tokens = with_needles(DOCUMENTS)
+    assert tokens.shape == DOCUMENTS.shape
+    np.testing.assert_array_equal(tokens[:, :NEEDLE], tokens[:, -NEEDLE:])
+    np.testing.assert_array_equal(tokens[:, NEEDLE:-NEEDLE], DOCUMENTS[:, : -2 * NEEDLE])
+    assert (tokens[0, :NEEDLE] != tokens[1, :NEEDLE]).any()
+    fitness = fitness_of(model, mesh, needle_loss)
+    losses = losses_under(model, longrope(GENOMES[0]), tokens)
+    expected = losses[:, -NEEDLE // 2 :].mean()
+    np.testing.assert_allclose(next(fitness(GENOMES[:1])), expected, rtol=2e-6)
+    with pytest.raises(ValueError, match="documents of 20 tokens are too short for needles"):
+        with_needles(DOCUMENTS[:, :20])
+
+
+def test_known_methods_are_searched_factors_too(model, mesh):
+    rope = rope_of(model, "it")
+    rule = YaRN(L, 3.0, beta_fast=2.0)
+    yarn = make("yarn", head_dim=common.HEAD_DIM, train_length=L, factor=3.0, beta_fast=2.0)
+    score = Scorer(model, mesh, 10**5, lambda *_, **__: None)
+    found, expected = (score(DOCUMENTS, each) for each in (under_rule(rope, rule), yarn))
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    with pytest.raises(ValueError, match="DynamicNTK adapts to the length"):
+        factors_of(rope, DynamicNTK(L))
+
+
+@pytest.mark.parametrize("factor", [2.0, 3.0, 5.0, 7.3, 11.0])
+def test_factors_of_known_methods_are_seeds_that_a_search_takes(factor):
+    rope = make("rope", head_dim=96, base=70000.0)
+    rules = {"pi": PositionInterpolation(factor), "ntk": NTK(factor), "yarn": YaRN(512, factor)}
+    seeds = {name: factors_of(rope, rule) for name, rule in rules.items()}
+    assert set(seeds["pi"]) == {factor} and seeds["ntk"][0] == seeds["yarn"][0] == 1.0
+    space = Space(seeds, 1.25 * factor, Budget())
+    assert all(space.is_valid(genome) for genome in space.seeds.values())
+
+
+def test_critical_pairs_are_those_of_the_paper():
+    for base, train_length, expected in ((500000.0, 8192, (24, 35)), (10000.0, 2048, (19, 31))):
+        rope = make("rope", head_dim=128 if base > 1e5 else 96, base=base)
+        assert critical_pairs(rope, train_length) == expected
+    # The default of longrope2 in the library is the largest.
+    rope = make("rope", head_dim=64)
+    encoding = make("longrope2", head_dim=64, train_length=512, factor=2.0)
+    assert encoding.long_factor.index(2.0) == critical_pairs(rope, 512)[1]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A folder of small text files, as the ``files:`` corpus that covers it."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for number in range(40):
+        words = (f"{number} tokens in a row, {step} of them. " for step in range(40))
+        (folder / f"{number}.txt").write_text("".join(words))
+    return f"files:{folder}/*.txt"
+
+
+def test_mixed_windows_read_short_ones_under_rope_and_long_ones_under_the_factors(corpus, model):
+    recipe = Recipe(length=2 * L, batch_size=8, steps=1)
+    corpus = load_corpus(corpus)
+    encoding = longrope(GENOMES[0], short_attention_factor=1.0)
+    windows = (window_index(corpus, "train", length) for length in (2 * L, L))
+    long, short = windows
+    task = MixedWindows(recipe, long, model.under(encoding), short)
+    batch = task.batch(0, 1, 0, 1)
+    assert {name: rows.shape for name, rows in batch.items()} == {
+        "long": (8, 2 * L + 1),
+        "short": (16, L + 1),
+    }
+    halves = [task.batch(0, 1, process, 2)["short"] for process in (0, 1)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(halves), 0), np.sort(batch["short"], 0))
+    batch = jax.tree.map(lambda rows: rows % common.VOCAB, batch)
+    long = losses_under(model, longrope(GENOMES[0]), batch["long"]).mean()
+    short = losses_under(model, rope_of(model, "it"), batch["short"]).mean()
+    found = jax.jit(task.loss)(task.init(None), batch, None)
+    np.testing.assert_allclose(found, (long + short) / 2, rtol=1e-5)
+
+
+def config(files, **changes):
+    config = get_config("tiny")
+    config.corpus = files
+    config.model.num_layers = 1
+    config.search.update(population=5, generations=1, parents=4, mutations=1, crossovers=1)
+    for name, value in changes.items():
+        with config.unlocked():
+            parent, _, leaf = name.replace("__", ".").rpartition(".")
+            (config[parent] if parent else config)[leaf] = value
+    return config
+
+
+def experiment(config, workdir):
+    output = io.StringIO()
+    return LongRoPESearch(config, workdir, Console(file=output, width=200)), output
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    one, output = experiment(config(corpus), workdir)
+    assert one.run() == []
+    path = one.write_report("the command")
+    return workdir, path, output.getvalue()
+
+
+def test_the_report_has_every_table_and_a_verdict_on_every_search(finished):
+    workdir, path, output = finished
+    page = path.read_text()
+    for title in (
+        "At 64 tokens, 2x the train length",
+        "At the train length, 32 tokens",
+        "At 128 tokens, fine-tuned at 64 only",
+    ):
+        assert title in page and title in output
+    for search in ("longrope", "released", "longrope2", "progressive", "tuned, short"):
+        lines = [line for line in output.splitlines() if line.startswith(f"{search} ")]
+        verdict = [line for line in lines if "beat" in line]
+        assert len(verdict) == 2 and "what it started from" in verdict[0]
+        assert verdict[0].replace("'", "&#x27;") in page
+    records = json.loads((workdir / "results.json").read_text())["records"]
+    near = {r["scheme"] for r in records if r["group"] == "near"}
+    assert {"rope", "pi", "ntk", "yarn", "pi (start)", "longrope", "longrope, tuned"} <= near
+    assert all(np.isfinite([r["loss"], r["last_loss"], r["needle_loss"]]).all() for r in records)
+    assert "searches.svg" in {p.name for p in workdir.iterdir()} and page.count("<svg") == 2
+    table = (workdir / "results.md").read_text()
+    assert "| longrope, tuned | " in table and "- longrope " in table
+
+
+def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
+    workdir, _, _ = finished
+    monkeypatch.setattr(sweep, "train", lambda *a, **k: pytest.fail("trained again"))
+    again, output = experiment(config(corpus), workdir)
+    assert again.run() == [] and "skipped" in output.getvalue()
+
+
+def test_a_run_that_was_stopped_in_a_search_ends_the_same(finished, corpus):
+    workdir, _, _ = finished
+    folder = workdir / "runs/rope/seed0"
+    before = (folder / "evaluation.json").read_text()
+    (folder / "evaluation.json").unlink()
+    scores = folder / "search/longrope2/losses.jsonl"
+    scores.write_text(scores.read_text()[:-40])
+    again, _ = experiment(config(corpus), workdir)
+    assert again.run() == []
+    assert (folder / "evaluation.json").read_text() == before
+
+
+def test_a_search_is_not_resumed_with_another_config(finished, corpus):
+    workdir, _, _ = finished
+    scores = workdir / "runs/rope/seed0/search/longrope/losses.jsonl"
+    before = scores.read_text()
+    for changes, message in (
+        ({"search__generations": 2}, "search.generations was 1 and is now 2"),
+        ({"eval__search_documents": 1}, "eval.search_documents was 2 and is now 1"),
+        ({"yarn__beta_fast": 4.0}, "yarn.beta_fast was 32.0 and is now 4.0"),
+        ({"tune__steps": 9}, "tune.steps was 3 and is now 9"),
+        ({"train__steps": 9}, "train.steps was 6 and is now 9"),
+    ):
+        with pytest.raises(ValueError, match=f"{message}.*--workdir"):
+            experiment(config(corpus, **changes), workdir)
+    assert scores.read_text() == before
+
+
+def test_other_scores_are_made_of_the_searches_that_there_are(finished, corpus, monkeypatch):
+    workdir, _, _ = finished
+    searches = workdir / "runs/rope/seed0/search"
+    before = {path: path.read_text() for path in searches.glob("*/losses.jsonl")}
+    other, _ = experiment(config(corpus, eval__documents=1), workdir)
+    assert other.run() == []
+    assert len(before) == 5 and before == {path: path.read_text() for path in before}
+    experiment(config(corpus), workdir)[0].run()
+
+
+def test_a_finished_run_is_searched_without_training(finished, corpus, tmp_path):
+    checkpoint = f"{finished[0]}/runs/rope/seed{{seed}}"
+    changes = dict(checkpoint=checkpoint, stages="released", train__steps=10**6)
+    one, _ = experiment(config(corpus, **changes), tmp_path)
+    assert one.run() == []
+    first, second = (
+        json.loads((folder / "runs/rope/seed0/evaluation.json").read_text())["searches"]
+        for folder in (finished[0], tmp_path)
+    )
+    assert second == [each for each in first if each["search"] == "released"]
+    assert "released" in one.write_report("command").read_text()
+    run = json.loads((tmp_path / "runs/rope/seed0/run.json").read_text())
+    assert len(run["config"]["checkpoint"]) == 16 and "train" not in run["config"]
+
+
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset != "smollm2"])
+def test_presets_describe_what_can_be_run(preset, tmp_path):
+    one, _ = experiment(get_config(preset), tmp_path)
+    assert one.plan.far == one.plan.factor**2 * one.plan.train_length
+    # Searches and scores share no document.
+    splits = one.plan.trials.search_split, one.plan.trials.split
+    searched, scored = (
+        {row.tobytes() for row in one.plan.documents(split, 64, 500)} for split in splits
+    )
+    assert not searched & scored
+
+
+def test_the_smollm2_preset_has_about_60_candidates():
+    config = get_config("smollm2")
+    assert config.search.population + config.search.generations * 8 == 60
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"factor": 1}, "factor=1 makes the target 32 tokens, and it must be longer"),
+        ({"factor": 200}, "no document in the .* split .* has the"),
+        ({"stages": "longrope,longrop"}, "stages has 'longrop', which is none of longrope"),
+        ({"stages": "longrope,short"}, "the stage short begins with the result of progressive"),
+        ({"eval__split": "validation"}, "eval.search_split='validation' must be another split"),
+        ({"eval__last_tokens": 33}, "eval.last_tokens=33 must be at most the train length"),
+        ({"mesh": (4, 1, 2)}, "let context be 1"),
+        ({"tune__batch_size": 4}, "tune.batch_size=4 must be a multiple of 8"),
+        ({"train__batch_size": 4}, "train.batch_size=4 must be a multiple of 8"),
+        ({"search__parents": 9}, "search.parents=9"),
+    ],
+)
+def test_bad_configs_are_refused_before_anything_is_trained(corpus, tmp_path, changes, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        experiment(config(corpus, **changes), tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def study_of(*losses):
+    """A study of searches that started from ``a`` and ``b``: losses of a, b, yarn and longrope."""
+    kinds = {"a (start)": "start", "b (start)": "start", "yarn": "method", "longrope": "found"}
+    records = [
+        {"group": "near", "scheme": scheme, "kind": kind, "seed": seed, "loss": loss}
+        for seed, values in enumerate(losses)
+        for (scheme, kind), loss in zip(kinds.items(), values, strict=True)
+    ]
+    other = {"group": "near", "scheme": "c (start)", "kind": "start", "seed": 0, "loss": 0.0}
+    search = {"search": "longrope", "seeds": {"a": 1.0, "b": 1.0}}
+    return SearchStudy([*records, other], [], [], {}, [search], [])
+
+
+def test_a_verdict_compares_with_the_best_rival_of_each_seed():
+    starts, methods = verdicts(study_of((3.0, 2.0, 1.0, 1.5), (2.0, 3.0, 4.0, 1.75)))
+    assert starts == Verdict("longrope", "start", "loss", [-0.5, -0.25]) and starts.holds
+    assert methods.differences == [0.5, -2.25] and not methods.holds
+    assert str(starts).startswith("longrope beats what it started from: all tokens, -0.3750 ± 0.12")
+    assert "does not beat the known methods" in str(methods)
+    assert "better under 1 of 2 seeds" in str(methods)
