@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from experiments.checkpoint import fingerprint
-from experiments.data import SPLITS, Corpus, load_corpus, tokenised, window_index
+from experiments.data import SPLITS, Corpus, load_corpus, window_index
 from experiments.mesh import check_length, make_mesh, state_shardings
 from experiments.methods import PLAIN, Methods, names_in
 from experiments.progress import stage
@@ -28,7 +28,7 @@ from experiments.report.extensions import ExtensionStudy
 from experiments.sweep import Point, Sweep, plain, recipe_fields
 from experiments.text import Text, Tuning, make_model
 from experiments.train import Recipe, further_state, train
-from experiments.trained import Source
+from experiments.trained import Source, in_tokens_of
 
 OPTIMIZERS = ("fresh", "continued")
 
@@ -73,7 +73,7 @@ class Extension(Sweep):
         if config.checkpoint:
             source = self._given(0, mesh)
             self._check_source(source)
-            self.corpus = _in_tokens_of(source, self.corpus, trials, bool(config.tuned))
+            self.corpus = _read_by(source, self.corpus, trials, bool(config.tuned))
             # Only its shapes are kept, because each seed may have a model of its own.
             model, length = jax.eval_shape(lambda x: x, source.model), source.train_length
         elif self.training is None:
@@ -319,17 +319,13 @@ def _methods_of(point) -> tuple[str, ...]:
     return point.scheme, *point.extensions
 
 
-def _in_tokens_of(source: Source, corpus: Corpus, trials: Trials, is_tuned: bool) -> Corpus:
-    """Returns the corpus in the tokens of a published model.
+def _read_by(source: Source, corpus: Corpus, trials: Trials, is_tuned: bool) -> Corpus:
+    """Returns the corpus in the tokens of the model.
 
-    Where nothing is trained on it, all of it may be read.
+    Where nothing is trained on it, all of it may be read by a published model.
     """
-    if source.tokenizer is None:
-        return corpus
     least = source.train_length * (1 if is_tuned else trials.multiples[-1])
-    encode = functools.partial(source.tokenizer.encode, add_special_tokens=False)
-    vocab_size = len(source.model.embedding)
-    corpus = tokenised(corpus, lambda text: encode(text).ids, vocab_size, least)
-    if is_tuned:
+    corpus = in_tokens_of(source, corpus, least)
+    if is_tuned or source.tokenizer is None:
         return corpus
     return dataclasses.replace(corpus, splits=np.full_like(corpus.splits, SPLITS.index("test")))

@@ -14,6 +14,7 @@ from ml_collections import FrozenConfigDict
 
 from experiments.checkpoint import Checkpoints, fingerprint
 from experiments.config import make_encoding
+from experiments.data import Corpus, tokenised
 from experiments.mesh import state_shardings
 from experiments.record import read_json
 from experiments.text import make_model
@@ -137,6 +138,24 @@ class Source:
             length, found = config["max_position_embeddings"], (None, loaded.tokenizer)
         rope_of(model, path)
         return cls(model, length, config, fingerprint(model), *found)
+
+
+def in_tokens_of(source: Source, corpus: Corpus, least: int) -> Corpus:
+    """Returns the corpus in the tokens of the model, but for documents of fewer than ``least``.
+
+    Raises:
+      ValueError: the corpus has tokens that the model does not know.
+    """
+    known = len(source.model.embedding)
+    if source.tokenizer is not None:
+        encode = functools.partial(source.tokenizer.encode, add_special_tokens=False)
+        return tokenised(corpus, lambda text: encode(text).ids, known, least)
+    if corpus.vocab_size > known:
+        raise ValueError(
+            f"corpus {corpus.name!r} has {corpus.vocab_size} token ids, but the model knows "
+            f"{known}; give the corpus that it was trained on"
+        )
+    return corpus
 
 
 def rope_of(model: Transformer, name: str) -> RoPE:

@@ -1,14 +1,13 @@
 """LongRoPE as an experiment: a RoPE model for each seed, what is found for it, and the report."""
 
 import dataclasses
-import functools
 from pathlib import Path
 
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from experiments import sweep
-from experiments.data import Corpus, load_corpus, tokenised, window_index
+from experiments.data import load_corpus, window_index
 from experiments.longrope import report
 from experiments.longrope.plan import Plan, Trials
 from experiments.longrope.search import Budget
@@ -18,7 +17,7 @@ from experiments.record import check_run
 from experiments.sweep import Sweep, recipe_fields
 from experiments.text import Text
 from experiments.train import Recipe
-from experiments.trained import Source
+from experiments.trained import Source, in_tokens_of
 
 SCHEME = "rope"
 
@@ -62,7 +61,7 @@ class LongRoPESearch(Sweep):
         )
         self.plan.check_lengths()
         if config.checkpoint:
-            corpus = _in_tokens_of(source, corpus, self.plan.longest + 1)
+            corpus = in_tokens_of(source, corpus, self.plan.longest + 1)
             self.plan = dataclasses.replace(self.plan, corpus=corpus)
         self.plan.check_documents()
         super().__init__(self.config, points, recipe, mesh, workdir, console)
@@ -154,21 +153,3 @@ class LongRoPESearch(Sweep):
         encoding = {"name": SCHEME} | self.config["rope"]
         model = self.config["model"] | {"vocab_size": self.plan.corpus.vocab_size}
         return FrozenConfigDict({"encoding": encoding, "model": model})
-
-
-def _in_tokens_of(source: Source, corpus: Corpus, least: int) -> Corpus:
-    """Returns the corpus in the tokens of the model, but for documents too short for any use.
-
-    Raises:
-      ValueError: the corpus has tokens that the model does not know.
-    """
-    known = len(source.model.embedding)
-    if source.tokenizer is not None:
-        encode = functools.partial(source.tokenizer.encode, add_special_tokens=False)
-        return tokenised(corpus, lambda text: encode(text).ids, known, least)
-    if corpus.vocab_size > known:
-        raise ValueError(
-            f"corpus {corpus.name!r} has {corpus.vocab_size} token ids, but the model knows "
-            f"{known}; give the corpus that it was trained on"
-        )
-    return corpus
