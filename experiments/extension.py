@@ -98,12 +98,6 @@ class Extension(Sweep):
         config = self.config
         if config["optimizer"] not in OPTIMIZERS:
             raise ValueError(f"optimizer={config['optimizer']!r} must be one of {OPTIMIZERS}")
-        known = len(self.methods.model.embedding)
-        if self.corpus.vocab_size > known:
-            raise ValueError(
-                f"corpus {self.corpus.name!r} has {self.corpus.vocab_size} token ids, but the "
-                f"model knows {known}; give the corpus that it was trained on"
-            )
         names = names_in(f"{config['methods']},{config['tuned']}", config["variants"])
         self.methods.check(names, self.readings.trials.multiples)
         state_shardings({"model": self.methods.model}, self.mesh)
