@@ -108,7 +108,7 @@ def test_work_counts_the_tokens():
 class Uniform(Encoding):
     """A model that finds all 7 tokens equally likely."""
 
-    embedding = np.zeros((7, 1), np.float32)
+    output_table = np.zeros((7, 1), np.float32)
 
     def hidden(self, tokens_BT, positions, key=None, index=None):
         return jax.numpy.zeros((*tokens_BT.shape, 1))
