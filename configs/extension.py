@@ -139,7 +139,7 @@ def _smollm2(config):
     _own(config)
     config.checkpoint = "smollm2"
     config.seeds = 1
-    config.methods = "rope,pi,ntk,ntk_by_parts,yarn,yarn_untempered,self_extend,rerope"
+    config.methods = "rope,pi,ntk,ntk_by_parts,yarn,self_extend,rerope"
     config.tuned = ""
     config.target = 2
     config.eval.update(
