@@ -166,7 +166,8 @@ def rope_of(model: Transformer, name: str) -> RoPE:
     """
     found = [each for each in model.distinct() if type(each) is not Encoding]
     rope = found[0] if len(found) == 1 else None
-    if isinstance(rope, RoPE) and type(rope) is RoPE and rope.frequencies == Default():
+    is_plain = type(rope) is RoPE and rope.axes is None and rope.frequencies == Default()
+    if isinstance(rope, RoPE) and is_plain:
         return rope
     kinds = ", ".join(_kind(each) for each in found) or "no positions"
     raise ValueError(
