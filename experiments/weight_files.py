@@ -31,7 +31,8 @@ _SPLITS: dict[str, tuple[bool, str | None]] = {
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     ),
 }
-_CONTROL = 3  # the type of a token that text never gives, in tokenizer.ggml.token_type
+# Types of tokens that are taken whole, before the split, in tokenizer.ggml.token_type.
+_CONTROL, _USER_DEFINED = 3, 4
 
 
 class WeightFiles(Protocol):
@@ -76,7 +77,10 @@ class SafetensorsFiles:
                     self.shapes[tensor] = tuple(file.get_slice(tensor).get_shape())
 
     def _open(self, path):
-        return self._safetensors.safe_open(path, framework="np")
+        try:
+            return self._safetensors.safe_open(path, framework="np")
+        except self._safetensors.SafetensorError as error:
+            raise ValueError(f"{path} is no whole file of safetensors: {error}") from None
 
     def config(self):
         config = read_json(self._folder / "config.json")
@@ -102,7 +106,10 @@ class GgufFile:
 
     def __init__(self, path: Path):
         self._gguf = need("gguf")
-        reader = self._gguf.GGUFReader(path)
+        try:
+            reader = self._gguf.GGUFReader(path)
+        except (ValueError, IndexError, KeyError) as error:
+            raise ValueError(f"{path} is no whole GGUF file: {error}") from None
         self._fields = reader.fields
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.shapes = {
@@ -152,8 +159,10 @@ class GgufFile:
         )
         made.pre_tokenizer = _splitter(tokenizers.pre_tokenizers, *_SPLITS[pre])
         made.decoder = tokenizers.decoders.ByteLevel()
-        special = [t for t, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
-        made.add_special_tokens(special)
+        made.add_special_tokens(
+            [t for t, own in zip(tokens, types, strict=True) if own == _CONTROL]
+        )
+        made.add_tokens([t for t, own in zip(tokens, types, strict=True) if own == _USER_DEFINED])
         if self._of_tokenizer("add_bos_token", False):
             number = self._of_tokenizer("bos_token_id")
             first = tokens[number]

@@ -281,11 +281,11 @@ MERGES = ("Ġ t", "h e", "Ġt he", "T he", "1 2", "3 4", "12 34", "c a", "ca t",
 
 def _add_tokenizer(writer, pre, bos):
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    tokens = ["<s>", "<end>", *alphabet, *(merge.replace(" ", "") for merge in MERGES)]
+    tokens = ["<s>", "<end>", *alphabet, *(merge.replace(" ", "") for merge in MERGES), "<think>"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
-    writer.add_token_types([3, 3] + [1] * (len(tokens) - 2))
+    writer.add_token_types([3, 3, *[1] * (len(tokens) - 3), 4])
     writer.add_token_merges(list(MERGES))
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
@@ -328,7 +328,7 @@ def test_the_tokenizer_of_a_gguf_file(pre, tmp_path):
     assert tokenizer.encode("the cat the").tokens == ["t", "he", "Ġcat", "Ġthe"]
     digits = {"smollm": list("12345"), "gpt-2": ["1234", "5"], "llama-bpe": ["12", "3", "4", "5"]}
     assert tokenizer.encode("12345").tokens == digits[pre]
-    assert tokenizer.encode("<end>cat").tokens == ["<end>", "cat"]
+    assert tokenizer.encode("<end>cat<think>").tokens == ["<end>", "cat", "<think>"]
 
 
 def test_a_tokenizer_that_starts_every_text(tmp_path):
@@ -340,6 +340,19 @@ def test_a_tokenizer_that_starts_every_text(tmp_path):
 def test_a_tokenizer_that_is_not_known(tmp_path):
     with pytest.raises(ValueError, match=r"pre='viking' is not offered: gpt2 is, with gpt-2, smo"):
         load(write_gguf(tmp_path / "llama.gguf", pre="viking"))
+
+
+@pytest.mark.parametrize("left", [0, 3, 40, 2000, -10])
+def test_a_file_that_is_cut_short(left, tmp_path):
+    config, tensors = published("llama")
+    whole = folder(tmp_path / "in", config, tensors) / "model.safetensors"
+    whole.write_bytes(whole.read_bytes()[:left])
+    with pytest.raises(ValueError, match=r"model.safetensors is no whole file of safetensors"):
+        load(tmp_path / "in")
+    file = write_gguf(tmp_path / "llama.gguf")
+    file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(ValueError, match=r"llama.gguf is no whole GGUF file"):
+        load(file)
 
 
 # Where models are
