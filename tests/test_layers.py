@@ -210,7 +210,7 @@ def test_bad_patterns(name):
 # Over another encoding
 
 
-@pytest.mark.parametrize("name", common.one_of_each_program())
+@pytest.mark.parametrize("name", common.one_of_each_kind())
 def test_a_wrapper_that_changes_nothing(name):
     inner = common.build(name)
     x_BTD = 0.5 * common.normal(0, B, T, common.WIDTH)

@@ -26,7 +26,7 @@ from experiments.multimodal.model import Decoder
 from experiments.multimodal.story import TimedViT
 from experiments.record import Metrics, open_run
 from experiments.text import Text, mean_loss, text_state, token_losses
-from experiments.train import DECAY, Recipe, train, train_step
+from experiments.train import DECAY, Recipe, decays, train, train_step
 from posenc_jax import Encoding
 
 SPEC = FrozenConfigDict(
@@ -310,7 +310,14 @@ MATRICES |= {f"mlp/{each}/kernel" for each in ("gate", "up", "down")}
 @pytest.mark.parametrize("name", common.one_of_each_kind())
 def test_weight_decay_is_the_same_for_every_scheme(name):
     """The matrices of the blocks decay, and no parameter of any encoding does."""
-    model = common.moved(common.build_model(name, trained=False), seed=0)
+    says = jax.tree_util.tree_flatten_with_path(decays(common.build_model(name)))[0]
+    assert {path_name(path) for path, it_decays in says if it_decays} == {
+        f"layers/{layer}/block/{each}" for layer in range(common.LAYERS) for each in MATRICES
+    }
+
+
+def test_the_optimizer_follows_the_rule_of_decay():
+    model = common.moved(common.build_model("transformer_xl", trained=False), seed=0)
     assert decayed(model) == {
         f"layers/{layer}/block/{each}" for layer in range(common.LAYERS) for each in MATRICES
     }
