@@ -25,7 +25,7 @@ from posenc_jax.encodings.bias.t5 import t5_bucket_starts  # noqa: E402
 
 
 class TorchBlock(torch.nn.Module):
-    """A decoder block, as ``posenc_jax.model.transformer.Block`` is one."""
+    """A decoder block, as ``posenc_jax.model.block.Block`` is one."""
 
     def __init__(self, dim, heads, hidden):
         super().__init__()

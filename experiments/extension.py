@@ -28,7 +28,7 @@ from experiments.report.extensions import ExtensionStudy
 from experiments.sweep import Point, Sweep, plain, recipe_fields
 from experiments.text import Text, Tuning, make_model
 from experiments.train import Recipe, further_state, train
-from experiments.trained import Source, in_tokens_of
+from experiments.trained import Loader, Source, in_tokens_of
 
 OPTIMIZERS = ("fresh", "continued")
 
@@ -69,9 +69,9 @@ class Extension(Sweep):
         self.training = Recipe(**config.train) if config.get("train") else None
         self.corpus = load_corpus(config.corpus)
         self.config = config.to_dict()  # for the methods that come next
-        self._loaded: tuple[str, Source] | None = None
+        self.load = Loader(mesh, self.config.get("loading"))
         if config.checkpoint:
-            source = self._given(0, mesh)
+            source = self.source(seed=0)
             self._check_source(source)
             self.corpus = _read_by(source, self.corpus, trials, bool(config.tuned))
             # Only its shapes are kept, because each seed may have a model of its own.
@@ -118,19 +118,8 @@ class Extension(Sweep):
 
     def source(self, seed: int) -> Source:
         """Returns the trained model of a seed, from its run here or as it was given."""
-        if self.config["checkpoint"]:
-            return self._given(seed, self.mesh)
-        return self._load(str(self.folder(_source_point(seed))), self.mesh)
-
-    def _given(self, seed, mesh) -> Source:
-        return self._load(self.config["checkpoint"].replace("{seed}", str(seed)), mesh)
-
-    def _load(self, path, mesh) -> Source:
-        """Loads a model, and keeps it until another one is loaded."""
-        if self._loaded is None or self._loaded[0] != path:
-            self._loaded = None  # two of them may be more than there is memory for
-            self._loaded = path, Source.of(path, mesh, self.config.get("loading"))
-        return self._loaded[1]
+        given = self.config["checkpoint"]
+        return self.load(given or str(self.folder(_source_point(seed))), seed)
 
     def _check_source(self, source):
         """Refuses a checkpoint that is not the one that the config means."""

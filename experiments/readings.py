@@ -1,4 +1,4 @@
-"""What an extended model is read on, and reading it batch by batch so that a kill costs one batch.
+"""Reads an extended model batch by batch, so that a kill costs one batch, in one of three ways.
 
 last       the last L tokens of a document, scored on the last few: the same tokens at every
            length, only the prefix grows

@@ -16,12 +16,13 @@ from experiments.train import Recipe, State, initial_state
 from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
 
+# Tokens whose logits exist at the same time, where their likeliest one is asked for.
 _TOKENS = 512
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NextToken:
-    """What training on text is, but for the model it starts from.
+    """Draws the batches of training on text, and computes their loss, for any model to start from.
 
     Batches are int32 tokens ``[B, recipe.length + 1]``.
 
@@ -119,7 +120,6 @@ def token_losses_and_hits(model: Transformer, tokens_BL) -> jax.Array:
 
     def both(x_BTD, targets_BT):
         each = x_BTD.reshape(-1, x_BTD.shape[-1]), targets_BT.reshape(-1)
-        # Few tokens at a time, whose logits are all there is of the whole vocabulary's.
         hits_BT = jax.lax.map(is_hit, each, batch_size=_TOKENS).reshape(targets_BT.shape)
         losses_BT = cross_entropy(x_BTD, model.output_table, targets_BT)
         return jnp.stack([losses_BT, hits_BT.astype(jnp.float32)], axis=-1)

@@ -140,6 +140,27 @@ class Source:
         return cls(model, length, config, fingerprint(model), *found)
 
 
+class Loader:
+    """Loads the trained models of an experiment, and holds one until another is asked for.
+
+    Args:
+      mesh: the devices.
+      loading: as in ``Source.of``.
+    """
+
+    def __init__(self, mesh: Mesh, loading: Mapping[str, Any] | None = None):
+        self._mesh, self._loading = mesh, loading
+        self._held: tuple[str, Source] | None = None
+
+    def __call__(self, path: str, seed: int) -> Source:
+        """Returns the model at ``path``, in which "{seed}" stands for the seed."""
+        path = path.replace("{seed}", str(seed))
+        if self._held is None or self._held[0] != path:
+            self._held = None  # two of them may be more than there is memory for
+            self._held = path, Source.of(path, self._mesh, self._loading)
+        return self._held[1]
+
+
 def in_tokens_of(source: Source, corpus: Corpus, least: int) -> Corpus:
     """Returns the corpus in the tokens of the model, but for documents of fewer than ``least``.
 

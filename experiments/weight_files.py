@@ -36,7 +36,7 @@ _CONTROL, _USER_DEFINED = 3, 4
 
 
 class WeightFiles(Protocol):
-    """What loading needs of files.
+    """Stands for the files of a model, as loading needs them.
 
     Attributes:
       shapes: the shape of each tensor, by its name.
@@ -58,7 +58,7 @@ class WeightFiles(Protocol):
 
 
 class SafetensorsFiles:
-    """A folder as Hugging Face publishes them; an index says which file has which tensor."""
+    """Reads a folder as Hugging Face publishes them; an index says which file has which tensor."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -102,7 +102,7 @@ class SafetensorsFiles:
 
 
 class GgufFile:
-    """A GGUF file of Llama; what it keeps in few bits is read as float32."""
+    """Reads a GGUF file of Llama; what it keeps in few bits is given as float32."""
 
     def __init__(self, path: Path):
         self._gguf = need("gguf")

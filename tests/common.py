@@ -244,3 +244,12 @@ def parameters_float64(module) -> dict[str, np.ndarray]:
     """Returns every parameter of a module by its dotted path."""
     paths = parameter_paths(module)
     return {".".join(path): np.asarray(value, np.float64) for path, value in paths}
+
+
+def changed(config, **changes):
+    """Returns ``config`` with other values; ``train__steps`` stands for ``train.steps``."""
+    with config.unlocked():
+        for name, value in changes.items():
+            parent, _, leaf = name.replace("__", ".").rpartition(".")
+            (config[parent] if parent else config)[leaf] = value
+    return config

@@ -72,3 +72,13 @@ def little_memory():
     if pages * os.sysconf("SC_PAGE_SIZE") > _MOST_BYTES:
         jax.clear_caches()
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A folder of small text files, as the ``files:`` corpus that covers it."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for number in range(40):
+        words = (f"{number} tokens in a row, {step} of them. " for step in range(40))
+        (folder / f"{number}.txt").write_text("".join(words))
+    return f"files:{folder}/*.txt"

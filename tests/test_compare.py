@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import common
 import jax
 import pytest
 from rich.console import Console
@@ -23,25 +24,11 @@ from posenc_jax.registry import PATTERNS
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """A folder of small text files, as the ``files:`` corpus that covers it."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for number in range(40):
-        words = (f"{number} tokens in a row, {step} of them. " for step in range(40))
-        (folder / f"{number}.txt").write_text("".join(words))
-    return f"files:{folder}/*.txt"
-
-
 def config(files, **changes):
     config = get_config("tiny")
     config.corpus = files
     config.schemes = "rope,yarn,alibi"
-    for name, value in changes.items():
-        with config.unlocked():
-            parent, _, leaf = name.replace("__", ".").rpartition(".")
-            (config[parent] if parent else config)[leaf] = value
-    return config
+    return common.changed(config, **changes)
 
 
 def comparison(config, workdir):

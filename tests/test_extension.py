@@ -6,6 +6,7 @@ import math
 import sys
 import types
 
+import common
 import jax
 import numpy as np
 import optax
@@ -31,26 +32,12 @@ from experiments.trained import Source, load_run
 from posenc_jax import REGISTRY, make
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """A folder of small text files, as the ``files:`` corpus that covers it."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for number in range(40):
-        words = (f"{number} tokens in a row, {step} of them. " for step in range(40))
-        (folder / f"{number}.txt").write_text("".join(words))
-    return f"files:{folder}/*.txt"
-
-
 def config(files, preset="tiny", **changes):
     config = get_config(preset)
     config.corpus = files
     config.methods = "rope,pi,resonance_yarn"
     config.tuned = "yarn,drope"
-    with config.unlocked():
-        for name, value in changes.items():
-            parent, _, leaf = name.replace("__", ".").rpartition(".")
-            (config[parent] if parent else config)[leaf] = value
-    return config
+    return common.changed(config, **changes)
 
 
 def experiment(config, workdir):

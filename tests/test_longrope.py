@@ -171,16 +171,6 @@ def test_critical_pairs_are_those_of_the_paper():
     assert encoding.long_factor.index(2.0) == critical_pairs(rope, 512)[1]
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """A folder of small text files, as the ``files:`` corpus that covers it."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for number in range(40):
-        words = (f"{number} tokens in a row, {step} of them. " for step in range(40))
-        (folder / f"{number}.txt").write_text("".join(words))
-    return f"files:{folder}/*.txt"
-
-
 def test_mixed_windows_read_short_ones_under_rope_and_long_ones_under_the_factors(corpus, model):
     recipe = Recipe(length=2 * L, batch_size=8, steps=1)
     corpus = load_corpus(corpus)
@@ -207,11 +197,7 @@ def config(files, **changes):
     config.corpus = files
     config.model.num_layers = 1
     config.search.update(population=5, generations=1, parents=4, mutations=1, crossovers=1)
-    for name, value in changes.items():
-        with config.unlocked():
-            parent, _, leaf = name.replace("__", ".").rpartition(".")
-            (config[parent] if parent else config)[leaf] = value
-    return config
+    return common.changed(config, **changes)
 
 
 def experiment(config, workdir):

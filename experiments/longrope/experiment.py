@@ -17,7 +17,7 @@ from experiments.record import check_run
 from experiments.sweep import Sweep, recipe_fields
 from experiments.text import Text
 from experiments.train import Recipe
-from experiments.trained import Source, in_tokens_of
+from experiments.trained import Loader, Source, in_tokens_of
 
 SCHEME = "rope"
 
@@ -38,9 +38,9 @@ class LongRoPESearch(Sweep):
         mesh, points = make_mesh(config.mesh), sweep.points([SCHEME], {}, config.seeds)
         corpus = load_corpus(config.corpus)
         self.config = config.to_dict()  # for the methods that come next
-        self._loaded: tuple[str, Source] | None = None
+        self.load = Loader(mesh, self.config["loading"])
         if config.checkpoint:
-            source = self._source(0, mesh)
+            source = self.source(seed=0)
             train_length = source.train_length
             # Nothing is trained by it.
             recipe = Recipe(length=train_length, batch_size=mesh.shape["data"], steps=1)
@@ -77,13 +77,9 @@ class LongRoPESearch(Sweep):
             if (self.folder(point) / "run.json").exists():
                 check_run(self.folder(point), self.describe(point))
 
-    def _source(self, seed, mesh) -> Source:
-        """Returns the given model of a seed, and keeps it until another one is loaded."""
-        path = self.config["checkpoint"].replace("{seed}", str(seed))
-        if self._loaded is None or self._loaded[0] != path:
-            self._loaded = None  # two of them may be more than there is memory for
-            self._loaded = path, Source.of(path, mesh, self.config["loading"])
-        return self._loaded[1]
+    def source(self, seed: int) -> Source:
+        """Returns the given model of a seed."""
+        return self.load(self.config["checkpoint"], seed)
 
     def task(self, scheme):
         return Text(self.recipe, self.windows, self._spec())
@@ -91,7 +87,7 @@ class LongRoPESearch(Sweep):
     def train(self, point):
         if not self.config["checkpoint"]:
             return super().train(point)
-        model = self._source(point.seed, self.mesh).model
+        model = self.source(point.seed).model
         return model, {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
 
     def describe(self, point):
@@ -107,7 +103,7 @@ class LongRoPESearch(Sweep):
         searches["tune"] = recipe_fields(self.plan.tune)
         if not self.config["checkpoint"]:
             return super().describe(point) | searches
-        source, corpus = self._source(point.seed, self.mesh), self.plan.corpus
+        source, corpus = self.source(point.seed), self.plan.corpus
         described = {"corpus": corpus.name, "corpus_digest": corpus.digest, "seed": point.seed}
         described |= {"checkpoint": source.digest, "model": source.config.get("model")}
         return described | searches

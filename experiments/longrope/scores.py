@@ -26,7 +26,7 @@ GROUPS = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Row:
-    """Is one line of a table.
+    """Holds one line of a table.
 
     Attributes:
       group: a key of ``GROUPS``.

@@ -29,7 +29,7 @@ from experiments.multimodal.model import ViT, attention_weights, grid, patches
 from experiments.report.drawing import COLOURS, drawing_style, tiles
 from experiments.report.panels import Map, Panel, Result
 from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
-from posenc_jax.model.transformer import Block
+from posenc_jax.model.block import Block
 from posenc_jax.positions import story_time
 
 WAVES = 0.01 ** (np.arange(6) / 6)  # of time in the inputs: those of Time-RoPE, radians a unit

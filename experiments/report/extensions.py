@@ -47,7 +47,7 @@ def windowed(study: ExtensionStudy) -> Cell | None:
 
 @dataclasses.dataclass(frozen=True)
 class Retention:
-    """What a method has kept of the plain model's ability at short context.
+    """Says how much of the plain model's ability at short context a method has kept.
 
     Attributes:
       change: by which share the loss grew.

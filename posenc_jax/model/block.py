@@ -1,0 +1,154 @@
+"""The block of the decoder: attention and a feed-forward network, each of a normalised residual."""
+
+import functools
+
+import jax
+from flax import nnx
+
+from posenc_jax.attention import attend
+from posenc_jax.attention.ring import context_size
+from posenc_jax.model.cache import Kept, Past
+from posenc_jax.tokens import Tokens
+
+
+class Attention(nnx.Module):
+    """Projects to queries, keys and values, attends, and projects back."""
+
+    def __init__(
+        self,
+        model_dim,
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        out_std,
+        *,
+        norm_epsilon=1e-6,
+        qk_norm=None,
+        qkv_bias=False,
+        dtype,
+        param_dtype,
+        rngs,
+    ):
+        types = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        linear = functools.partial(_linear, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.head_dim = head_dim
+        self.q = linear(model_dim, num_heads * head_dim, use_bias=qkv_bias)
+        self.k = linear(model_dim, num_kv_heads * head_dim, use_bias=qkv_bias)
+        self.v = linear(model_dim, num_kv_heads * head_dim, use_bias=qkv_bias)
+        self.out = linear(num_heads * head_dim, model_dim, out_std)
+        self.qk_norm = qk_norm
+
+        def norm(heads):
+            width = heads * head_dim if qk_norm == "all" else head_dim
+            return nnx.RMSNorm(width, epsilon=norm_epsilon, **types) if qk_norm else None
+
+        self.q_norm, self.k_norm = norm(num_heads), norm(num_kv_heads)
+
+    def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
+        """Returns the layer's output, and what is kept of its input; see ``Block``.
+
+        ``rule`` are keywords of ``attend``.
+        """
+        B, T, _ = x_BTD.shape
+        q = self._heads(self.q, self.q_norm, x_BTD)
+        k = self._heads(self.k, self.k_norm, x_BTD)
+        v = self._heads(self.v, None, x_BTD)
+        seen = kept = Kept(k, v, x_BTD)
+        if past is not None:
+            kept = past.with_new(kept)
+            seen = kept.of_turn(past.turn)
+        tokens = tokens.read(encoding, seen.x)
+        queries = tokens if past is None else tokens.part(past.start, T)
+        keys = None if past is None else tokens
+        attended = attend(encoding, q, seen.k, seen.v, queries, keys, **rule)
+        return by_token(self.out, attended.reshape(B, T, -1)), kept
+
+    def _heads(self, project, norm, x_BTD):
+        """Returns queries, keys or values, ``[B, T, heads, C]``, normalised where ``norm`` is."""
+        B, T, _ = x_BTD.shape
+        projected = by_token(project, x_BTD)
+        if norm is not None and self.qk_norm == "all":
+            projected = norm(projected)
+        heads = projected.reshape(B, T, -1, self.head_dim)
+        return norm(heads) if norm is not None and self.qk_norm == "head" else heads
+
+
+class SwiGLU(nnx.Module):
+    """Computes ``down(silu(gate x) * up x)``."""
+
+    def __init__(self, model_dim, mlp_dim, out_std, *, dtype, param_dtype, rngs):
+        linear = functools.partial(_linear, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.gate = linear(model_dim, mlp_dim)
+        self.up = linear(model_dim, mlp_dim)
+        self.down = linear(mlp_dim, model_dim, out_std)
+
+    def __call__(self, x_BTD):
+        hidden = jax.nn.silu(by_token(self.gate, x_BTD)) * by_token(self.up, x_BTD)
+        return by_token(self.down, hidden)
+
+
+class Block(nnx.Module):
+    """Adds attention, and then the feed-forward network, each of a normalised residual.
+
+    With ``post_norm`` each reads the residual as it is, and what it adds is normalised.
+
+    ``past`` is what the cache has kept of earlier tokens in this layer; the ``tokens`` are then
+    those of all slots. Returns the residual, and what is kept with ``x`` in it.
+    """
+
+    def __init__(
+        self,
+        model_dim,
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        mlp_dim,
+        out_std,
+        *,
+        norm_epsilon=1e-6,
+        qk_norm=None,
+        qkv_bias=False,
+        post_norm=False,
+        dtype,
+        param_dtype,
+        rngs,
+    ):
+        types = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        norms = types | dict(epsilon=norm_epsilon)
+        own = types | dict(norm_epsilon=norm_epsilon, qk_norm=qk_norm, qkv_bias=qkv_bias)
+        self.attention_norm = nnx.RMSNorm(model_dim, **norms)
+        self.attention = Attention(model_dim, num_heads, num_kv_heads, head_dim, out_std, **own)
+        self.mlp_norm = nnx.RMSNorm(model_dim, **norms)
+        self.mlp = SwiGLU(model_dim, mlp_dim, out_std, **types)
+        self.post_norm = post_norm
+
+    def normalise(self, x_BTD, tokens: Tokens):
+        """Normalises for attention; a norm that knows where tokens are overrides it."""
+        del tokens
+        return self.attention_norm(x_BTD)
+
+    def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
+        read = x_BTD if self.post_norm else self.normalise(x_BTD, tokens)
+        attended, kept = self.attention(read, encoding, tokens, past, **rule)
+        x_BTD = x_BTD + (self.normalise(attended, tokens) if self.post_norm else attended)
+        if self.post_norm:
+            return x_BTD + self.mlp_norm(self.mlp(x_BTD)), kept
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD)), kept
+
+
+def _linear(d_in, d_out, std=0.02, *, use_bias=False, dtype, param_dtype, rngs):
+    init = nnx.initializers.normal(std)
+    types = dict(dtype=dtype, param_dtype=param_dtype)
+    return nnx.Linear(d_in, d_out, use_bias=use_bias, kernel_init=init, **types, rngs=rngs)
+
+
+def by_token(layer, x_BTD):
+    """Runs ``layer`` over tokens laid end to end.
+
+    The gradient of a matrix is a product over tokens; XLA:CPU runs it three to five times faster
+    in two dimensions than in three. Tokens that are sharded over ``context`` keep their axis.
+    """
+    if context_size() > 1:
+        return layer(x_BTD)
+    B, T, D = x_BTD.shape
+    return layer(x_BTD.reshape(B * T, D)).reshape(B, T, -1)
