@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parents[1]
 
 
 class Revision:
-    """A process that runs training steps of the revision in ``folder`` when it is asked to."""
+    """Runs training steps of the revision in ``folder``, in a process of its own."""
 
     def __init__(self, folder: Path, batch: int, length: int):
         # -P: the folder of this file must not be among those that modules are found in.

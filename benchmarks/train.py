@@ -25,7 +25,7 @@ from posenc_jax.encodings.bias.t5 import t5_bucket_starts  # noqa: E402
 
 
 class TorchBlock(torch.nn.Module):
-    """A decoder block, as ``posenc_jax.model.block.Block`` is one."""
+    """Computes a decoder block, as ``posenc_jax.model.block.Block`` does."""
 
     def __init__(self, dim, heads, hidden):
         super().__init__()
@@ -54,7 +54,7 @@ class TorchBlock(torch.nn.Module):
 
 
 class T5Bias(torch.nn.Module):
-    """T5's bias of all pairs."""
+    """Computes T5's bias of all pairs."""
 
     def __init__(self, heads, distance):
         super().__init__()
@@ -67,7 +67,7 @@ class T5Bias(torch.nn.Module):
 
 
 class KerpleBias(torch.nn.Module):
-    """Kerple's logarithmic bias of all pairs."""
+    """Computes KERPLE's logarithmic bias of all pairs."""
 
     def __init__(self, heads, distance):
         super().__init__()
@@ -80,7 +80,7 @@ class KerpleBias(torch.nn.Module):
 
 
 class KerplePowerBias(KerpleBias):
-    """Kerple's power-law bias of all pairs."""
+    """Computes KERPLE's power-law bias of all pairs."""
 
     def forward(self):
         p = 0.01 + 1.99 * functional.sigmoid(self.p)
@@ -88,7 +88,7 @@ class KerplePowerBias(KerpleBias):
 
 
 class SandwichBias(torch.nn.Module):
-    """Sandwich's bias of all pairs."""
+    """Computes Sandwich's bias of all pairs."""
 
     def __init__(self, heads, distance):
         super().__init__()
@@ -102,7 +102,7 @@ class SandwichBias(torch.nn.Module):
 
 
 class FIREBias(torch.nn.Module):
-    """FIRE's bias of all pairs."""
+    """Computes FIRE's bias of all pairs."""
 
     def __init__(self, heads, distance):
         super().__init__()
@@ -120,7 +120,7 @@ class FIREBias(torch.nn.Module):
 
 
 class ALiBiBias(torch.nn.Module):
-    """ALiBi's bias of all pairs."""
+    """Computes ALiBi's bias of all pairs."""
 
     def __init__(self, heads, distance):
         super().__init__()
@@ -142,7 +142,7 @@ BIASES = {
 
 
 class TorchDecoder(torch.nn.Module):
-    """A decoder under RoPE, or under the bias of all pairs that ``bias`` makes."""
+    """Decodes under RoPE, or under the bias of all pairs that ``bias`` makes."""
 
     def __init__(self, dim, layers, heads, hidden, bias=None, ahead=None):
         super().__init__()

@@ -15,7 +15,7 @@ from experiments.record import differences
 
 
 class Checkpoints:
-    """The checkpoints of one run, saved in the background, the newest two kept.
+    """Saves the checkpoints of one run in the background, and keeps the newest two.
 
     Orbax writes into a temporary folder and renames it when all is on disk: a full disk or a kill
     leaves the previous checkpoint as it was. On disk a state is a flat dict from path to array, so

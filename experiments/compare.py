@@ -26,7 +26,7 @@ from posenc_jax.registry import PATTERNS, lookup
 
 
 class Comparison(Sweep):
-    """A checked config, ready to run.
+    """Runs the comparison of a config, which is checked when this is made.
 
     Args:
       config: see ``configs/extrapolation.py``.

@@ -36,7 +36,7 @@ SAMPLE_BLOCKS, SAMPLE_BLOCK = 64, 1 << 14
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == of arrays has no truth value
 class Corpus:
-    """Tokenised documents, and the split that each belongs to.
+    """Holds tokenised documents, and the split that each belongs to.
 
     Attributes:
       name: the string that names it, as above.

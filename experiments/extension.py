@@ -35,7 +35,7 @@ OPTIMIZERS = ("fresh", "continued")
 
 @dataclasses.dataclass(frozen=True)
 class Tuned(Point):
-    """One fine-tuning run.
+    """Describes one fine-tuning run.
 
     Attributes:
       steps: its optimizer steps.
@@ -53,7 +53,7 @@ class Tuned(Point):
 
 
 class Extension(Sweep):
-    """A checked config, ready to run.
+    """Runs the extension of a config, which is checked when this is made.
 
     Args:
       config: see ``configs/extension.py``.

@@ -66,7 +66,7 @@ class Trials:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """One set of windows, read under one encoding.
+    """Describes one set of windows that is read under one encoding.
 
     Attributes:
       scheme: the name of the method.
@@ -91,7 +91,7 @@ class Reading:
 
 
 class Readings:
-    """The windows of an experiment, cut from the test split of its corpus.
+    """Cuts the windows of an experiment from the test split of its corpus.
 
     Args:
       corpus: the corpus.

@@ -28,7 +28,7 @@ _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard")
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One training run.
+    """Describes one training run.
 
     Attributes:
       scheme: the scheme that is trained.
@@ -82,7 +82,7 @@ def points(names: list[str], extend: dict[str, str], seeds: int) -> list[Point]:
 
 
 class Sweep:
-    """Checked points, ready to run; a subclass says what a point is made of.
+    """Runs points that were checked; a subclass says what a point is made of.
 
     Args:
       config: the whole config, for the report.

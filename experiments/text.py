@@ -50,7 +50,7 @@ class NextToken:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Text(NextToken):
-    """The ``Task`` of training a new model.
+    """Trains a new model, as a ``Task``.
 
     Attributes:
       spec: keywords of ``make`` in ``encoding`` and of ``Transformer`` in ``model``.
@@ -64,7 +64,7 @@ class Text(NextToken):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tuning(NextToken):
-    """The ``Task`` of training a given model further; ``train`` takes its state as ``start``.
+    """Trains a given model further, as a ``Task``; ``train`` takes its state as ``start``.
 
     Attributes:
       model: the model, under the encoding that it is trained under from now on.

@@ -36,7 +36,7 @@ _PROJECTIONS = re.compile(r"layers/\d+/block/(attention|mlp)/")
 
 @chex.dataclass(frozen=True)
 class State:
-    """Everything that a training step changes.
+    """Holds everything that a training step changes.
 
     Attributes:
       model: the model, with its encoding.
@@ -50,7 +50,7 @@ class State:
 
 
 class Task(Protocol):
-    """A model and its batches, as the trainer wants them; ``text.py`` has the task for text."""
+    """Gives the trainer a model and its batches; ``text.py`` has the task for text."""
 
     def init(self, key) -> Transformer:
         """Returns the model at the start."""

@@ -92,7 +92,7 @@ def train_length(config: dict[str, Any]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A trained RoPE model that is to be made longer.
+    """Holds a trained RoPE model that is to be made longer.
 
     Attributes:
       model: the model.

@@ -67,7 +67,7 @@ def positions_of(model_type, config):
 
 
 class Turns:
-    """The matrices that encodings multiply queries and keys by, found once for equal ones."""
+    """Keeps the matrices that encodings multiply queries and keys by, once for equal ones."""
 
     def __init__(self, positions, channels):
         self.positions, self.channels, self.known = positions, channels, []

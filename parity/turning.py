@@ -157,7 +157,7 @@ def as_published(config) -> dict:
 
 
 class Turning:
-    """A small model whose queries and keys can be read.
+    """Runs a small model whose queries and keys can be read.
 
     Attributes:
       deinterleaves: whether the code that rotates also brings each pair's channels apart.

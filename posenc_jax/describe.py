@@ -16,7 +16,7 @@ from posenc_jax.tokens import Tokens
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """The cost of one layer of attention over one sequence, forward.
+    """Says what one layer of attention costs over one sequence, forward.
 
     Attributes:
       name: the encoding's class.

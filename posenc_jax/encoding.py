@@ -31,7 +31,7 @@ HOOKS = (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One side of attention, queries or keys, and which of the model's heads are given.
+    """Describes one side of attention, queries or keys, and which of the model's heads it has.
 
     Attributes:
       heads: int32, the global numbers of the query heads, or of the kv heads, that are given. None
@@ -71,7 +71,7 @@ class Side:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """One rectangle of the attention matrix, and everything that a scheme may read about it.
+    """Describes one rectangle of the attention matrix with all that a scheme may read about it.
 
     Attributes:
       q: queries after ``rotate``, ``[B, T, H, C]``.
@@ -115,7 +115,7 @@ class Tile:
 
 
 class Encoding(nnx.Module):
-    """No positional encoding (NoPE, 2305.19466), and the base class of every scheme.
+    """Adds no position at all (NoPE, 2305.19466), and is the base class of every scheme.
 
     A causal decoder still tells order by how many tokens each position sees.
 
@@ -228,7 +228,7 @@ class Encoding(nnx.Module):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class HeadShard:
-    """An encoding for some of a model's query heads, as ``attend`` takes it inside ``shard_map``.
+    """Gives an encoding some of a model's query heads, for ``attend`` inside ``shard_map``.
 
     Attributes:
       encoding: the scheme, with the parameters of every head.

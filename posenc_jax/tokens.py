@@ -24,7 +24,7 @@ MOST_ROUNDING = 2.0**-10
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """Everything that attention knows about the queries, or about the keys, beside their content.
+    """Holds all that attention knows of the queries, or of the keys, beside their content.
 
     :meth:`of` makes them from positions, once per forward pass, and calls the encoding's hooks in
     the only order that is right. :meth:`read` follows in each layer.

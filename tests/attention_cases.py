@@ -17,7 +17,7 @@ B, H = 2, 2
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One call of ``attend``; ``written`` is whether queries and keys are the same tokens."""
+    """Describes a call of ``attend``; where ``written``, queries and keys are the same tokens."""
 
     T: int = 40
     S: int = 40

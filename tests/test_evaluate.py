@@ -106,7 +106,7 @@ def test_work_counts_the_tokens():
 
 
 class Uniform(Encoding):
-    """A model that finds all 7 tokens equally likely."""
+    """Finds all 7 tokens equally likely."""
 
     output_table = np.zeros((7, 1), np.float32)
 

@@ -306,7 +306,7 @@ def test_what_is_tuned_needs_its_source(corpus, tmp_path):
 
 
 class Bytes:
-    """A tokenizer that reads two letters at a time."""
+    """Reads two letters at a time, as a tokenizer."""
 
     def encode(self, text, add_special_tokens):
         assert not add_special_tokens

@@ -35,7 +35,7 @@ def far(actual, expected) -> bool:
 
 
 class Hidden(Wrapper):
-    """Another scheme that hides by hand what a window would."""
+    """Hides by hand what a window would."""
 
     def __init__(self, inner, window):
         super().__init__(inner)

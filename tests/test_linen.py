@@ -36,7 +36,7 @@ def residual() -> jax.Array:
 
 
 class Layer(nn.Module):
-    """Embed, project with fixed matrices, attend; the residual is wide enough for all heads."""
+    """Embeds, projects with fixed matrices, attends; the residual is wide enough for all heads."""
 
     scheme: str
 

@@ -118,7 +118,7 @@ def test_attention_weights_know_windows_and_patterns():
 
 
 class Sums(Drawn):
-    """Which of two classes a vector belongs to: whether its sum is positive."""
+    """Asks which of two classes a vector belongs to: whether its sum is positive."""
 
     def __init__(self, init, batch_size=8):
         self.init, self.batch_size = init, batch_size

@@ -15,7 +15,7 @@ from posenc_jax.encodings.rotary.rope import RoPE
 
 
 class Searched(RoPE):
-    """RoPE whose pairs turn slower by factors that are arrays: LongRoPE at one length.
+    """Turns pairs slower by factors that are arrays: LongRoPE at one length.
 
     One compiled program takes any of them. Past its training length ``LongRoPE`` with the same
     factors is the same encoding.

@@ -23,7 +23,7 @@ SCHEME = "rope"
 
 
 class LongRoPESearch(Sweep):
-    """A checked config, ready to run.
+    """Runs the search of a config, which is checked when this is made.
 
     Args:
       config: see ``configs/longrope.py``.

@@ -46,7 +46,7 @@ _OBJECTIVES = {
 
 @dataclasses.dataclass(frozen=True)
 class SearchStudy(Study):
-    """The results of all seeds.
+    """Holds the results of all seeds.
 
     A record has ``scheme``, ``seed`` and the fields of ``scores.score``. ``about`` has
     ``train_length, factor, last_tokens, corpus, corpus_digest`` beside what every study has.

@@ -45,7 +45,7 @@ Model = TypeVar("Model", bound=Transformer)
 
 
 class Drawn:
-    """A ``Task`` of batches drawn at random; a subclass has ``init``, ``draw`` and ``loss``."""
+    """Draws batches at random, as a ``Task``; a subclass has ``init``, ``draw`` and ``loss``."""
 
     batch_size: int
 
@@ -60,7 +60,7 @@ class Drawn:
 
 
 class Experiment(Sweep):
-    """A checked config, ready to run.
+    """Runs the experiment of a config, which is checked when this is made.
 
     Args:
       config: ``experiment``, ``schemes``, ``variants``, ``seeds``, ``mesh``, ``model``, ``task``,

@@ -10,7 +10,7 @@ from posenc_jax.attention.dense import dense, products
 
 
 class Decoder(Transformer):
-    """A decoder of tokens and patches mixed in one sequence.
+    """Decodes tokens and patches mixed in one sequence.
 
     The ``inputs`` are a dict: ``tokens`` int ``[B, T]``, ``patches`` float ``[B, T, patch_dim]``
     (patches of images, or frames) and ``is_patch`` bool ``[B, T]``, which says what each place is.
@@ -31,7 +31,7 @@ class Decoder(Transformer):
 
 
 class ViT(Transformer):
-    """An encoder of patches, ``[B, T, patch_dim]``, and a readout.
+    """Encodes patches, ``[B, T, patch_dim]``, and reads the result out.
 
     https://arxiv.org/abs/2010.11929, but the readout is of the largest value of each channel over
     the patches: a class token would need a position, and the mean of a small object on a large

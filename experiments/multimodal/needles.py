@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The digits and clips that videos are made of.
+    """Holds the digits and clips that videos are made of.
 
     Attributes:
       digits: uint8 ``[N, patch, patch]``.

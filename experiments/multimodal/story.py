@@ -85,7 +85,7 @@ class Trials:
 
 
 class TimedBlock(Block):
-    """A block with Time-AdaLN in front of attention; times are the first axis of positions.
+    """Puts Time-AdaLN in front of a block's attention; times are the first axis of positions.
 
     What Time-AdaLN scales is normalised by the block's own RMSNorm. A model of such blocks cannot
     be used with a cache.
@@ -101,7 +101,7 @@ class TimedBlock(Block):
 
 
 class TimedViT(ViT):
-    """A ViT with Time-AdaLN in its blocks."""
+    """Adds Time-AdaLN to the blocks of a ViT."""
 
     block = TimedBlock
 

@@ -16,7 +16,7 @@ _QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 @dataclasses.dataclass(frozen=True)
 class ExtensionStudy(LengthStudy):
-    """The results of one trained model under every method, before and after fine-tuning.
+    """Holds the results of one trained model under every method, before and after tuning.
 
     A record has ``steps`` beside what those of a ``LengthStudy`` have: how long the model was
     tuned, and 0 where it was not. ``loss`` and ``accuracy`` of protocol "short" are those of

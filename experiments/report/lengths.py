@@ -15,7 +15,7 @@ WINDOWED = math.inf  # the column of the windowed baseline, which sorts after ev
 
 @dataclasses.dataclass(frozen=True)
 class LengthStudy(Study):
-    """The results of every scheme at several lengths. Losses are in nats per token.
+    """Holds the results of every scheme at several lengths. Losses are in nats per token.
 
     A record has ``scheme, seed, split, protocol, stride, length, multiple, loss, bits_per_byte,
     perplexity, tokens``. Protocol "windowed" scores the tokens of "last" with a model that sees
@@ -59,7 +59,7 @@ def _by_seed(records: Iterable[Record], evaluation: Evaluation, metric: str) -> 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One evaluation as a table.
+    """Shows one evaluation as a table.
 
     Attributes:
       train_length: tokens of a training sequence.

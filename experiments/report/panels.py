@@ -10,7 +10,7 @@ X = int | float | str
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One table and one plot.
+    """Describes one table and one plot.
 
     Attributes:
       condition: what is varied, or how.
@@ -40,7 +40,7 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One number that was measured.
+    """Holds one number that was measured.
 
     Attributes:
       condition: that of its panel.
@@ -59,7 +59,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-    """How much one query reads of each cell of a grid.
+    """Holds how much one query reads of each cell of a grid.
 
     Attributes:
       caption: a caption that is the same for every scheme.
@@ -74,7 +74,7 @@ class Map:
 
 @dataclasses.dataclass(frozen=True)
 class PanelStudy(Study):
-    """The results of every scheme under several conditions.
+    """Holds the results of every scheme under several conditions.
 
     A record has ``scheme, seed`` and the fields of a :class:`Result`. ``about`` has ``title,
     summary, axes, data`` beside what every study has.

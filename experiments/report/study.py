@@ -16,7 +16,7 @@ BASELINE = "nope"
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Everything that a report is made of, but for pictures.
+    """Holds everything that a report is made of, but for pictures.
 
     Attributes:
       records: one for each number that was measured; each has ``scheme`` and ``seed``.

@@ -57,7 +57,7 @@ class Plan:
 
 
 class _Block(NamedTuple):
-    """Some consecutive tokens of queries or of keys."""
+    """Holds some consecutive tokens of queries or of keys."""
 
     rows: Rows
     start: Any

@@ -12,7 +12,7 @@ from posenc_jax.tokens import Tokens
 
 
 class AttentionFn(nnx.Module):
-    """The function that :func:`attention_fn` returns, with the encoding's parameters in it."""
+    """Is the function that :func:`attention_fn` returns, with the encoding's parameters in it."""
 
     def __init__(
         self,

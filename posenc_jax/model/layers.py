@@ -9,7 +9,7 @@ from posenc_jax.encoding import Encoding
 
 
 class Layers(nnx.Module):
-    """A pattern that the layers of a model repeat, first layer first.
+    """Describes a pattern that the layers of a model repeat, first layer first.
 
     Args:
       encodings: one for each place of the pattern. An instance that occurs twice is one set of

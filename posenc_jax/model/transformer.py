@@ -44,7 +44,7 @@ class Layer(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """A decoder: token ids in, logits out.
+    """Computes logits from token ids, as a decoder-only Transformer.
 
     Args:
       encoding: one encoding for all layers, or a pattern that the layers repeat (a sequence such as

@@ -11,7 +11,9 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Consecutive tokens of text. Tokens that mark the borders of a vision block are text too.
+    """Describes consecutive tokens of text.
+
+    Tokens that mark the borders of a vision block are text too.
 
     Attributes:
       tokens: how many there are.
@@ -25,7 +27,7 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Vision:
-    """A block of patches, frame after frame, row after row: an image, a frame, or a video.
+    """Describes a block of patches, frame after frame, row after row: an image or a video.
 
     Attributes:
       frames: frames of the grid as the decoder sees it, after patches are merged.

@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Alternative:
-    """Another value of a keyword, and the settings under which it must matter.
+    """Gives another value of a keyword, and the settings under which it must matter.
 
     ``beside`` are further keywords that both sides get, ``baseline`` the value on the other side
     (default: the scheme's own default), ``num_axes`` the number of position axes and
@@ -75,7 +75,7 @@ def distances(positions):
 
 
 class NoPE:
-    """A scheme's equations; those below override what they change.
+    """Has the equations of a scheme; the classes below override what they change.
 
     ``own`` are the keywords it was made with, ``weights`` its parameters by their dotted paths.
     Arrays are ``x [T, D]``, ``q``, ``k`` and ``v [T, H, C]``, ``logits`` and softmax ``weights``

@@ -8,7 +8,7 @@ from schemes.rotary import ROPE, TRAIN_LENGTH, Rotary, YaRN
 
 
 class MultiAxis(Rotary):
-    """Each pair counts the distance along its axis; a text token is at one place on all."""
+    """Counts each pair's distance along its axis; a text token is at one place on all."""
 
     def axis_of(self, pair, pairs, own):
         """Returns the axis that turns a pair, or None."""
@@ -102,7 +102,7 @@ class TimeRoPE(Chunked):
 
 
 class PRoPE(NoPE):
-    """Text, whose camera is the world's own, so that half of the channels stay as they are.
+    """Reads text, whose camera is the world's own, so that half of the channels stay as they are.
 
     ``test_prope`` has the equation with cameras.
     """

@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 )
 @dataclasses.dataclass(frozen=True)
 class Operand:
-    """An array that a kernel reads, ``[B or 1, H, K or 1, ...]`` of at least four axes.
+    """Describes an array that a kernel reads, ``[B or 1, H, K or 1, ...]`` of four axes or more.
 
     Attributes:
       array: the whole array, or its shape and type.

@@ -15,7 +15,7 @@ from jax.extend.core import Literal
 
 
 class Program:
-    """The program of ``function(known, given)``, two pytrees of arrays or their shapes.
+    """Holds the program of ``function(known, given)``, two pytrees of arrays or their shapes.
 
     Attributes:
       used: bool for each leaf of ``given``: whether the part inside reads it.

@@ -19,7 +19,7 @@ OUT_OF_RANGE = ("error", "clamp", "interpolate")
 
 
 class Learned(Encoding):
-    """One trained vector for each position, added once at the input.
+    """Adds one trained vector for each position, once at the input.
 
     Args:
       model_dim: width of the residual stream.

@@ -20,7 +20,7 @@ from posenc_jax.tokens import Tokens
 
 
 class Learned2D(Encoding):
-    """One trained vector for each cell of a grid, added once at the input.
+    """Adds one trained vector for each cell of a grid, once at the input.
 
     Text, ``[B, T]``, lies on the diagonal: it has as many positions as the shortest side.
 

@@ -14,7 +14,7 @@ from flax import nnx
 
 
 class Network(nnx.Module):
-    """A network of two layers, of which the last starts at zero."""
+    """Applies a network of two layers, of which the last starts at zero."""
 
     def __init__(self, hidden: int, model_dim: int, rngs: nnx.Rngs):
         self.inner = nnx.Linear(hidden, hidden, rngs=rngs)
@@ -25,7 +25,7 @@ class Network(nnx.Module):
 
 
 class TimeAdaLN(nnx.Module):
-    """A LayerNorm without parameters of its own, scaled and shifted by the time.
+    """Normalises with a LayerNorm that is scaled and shifted by the time.
 
     The paper does not say how wide the networks are and what lies between their layers, how large
     the convolution's kernel is, or how training starts. Here the width is ``hidden``, between them

@@ -16,7 +16,7 @@ from posenc_jax.positions import one_axis
 
 
 class DualChunk(PositionMap):
-    """RoPE with no distance beyond ``chunk_size``, and all up to ``local_window`` exact.
+    """Turns as RoPE, with no distance beyond ``chunk_size``, and all up to ``local_window`` exact.
 
     There is one softmax over all keys. The released code's optional temperature (``mscale``) is
     left out: it is off in the paper.

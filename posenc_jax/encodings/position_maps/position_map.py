@@ -22,7 +22,7 @@ from posenc_jax.tokens import Tokens
 
 
 class PositionMap(RoPE):
-    """RoPE with several rotations, whose tables ``prepare`` returns for queries and for keys."""
+    """Turns as RoPE by several tables, which ``prepare`` returns for queries and for keys."""
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         of_queries, of_keys = tokens.prepared
@@ -37,7 +37,7 @@ def products_of_parts(tile: Tile, count: int) -> list[jax.Array]:
 
 
 class NearFar(PositionMap):
-    """RoPE with distances d below ``window`` as they are, and ``w + (d - w) / compression`` beyond.
+    """Turns by distances d below ``window`` as they are, by ``w + (d - w) / compression`` beyond.
 
     Args:
       window: w, in tokens.

@@ -13,7 +13,7 @@ from posenc_jax.encodings.position_maps.position_map import NearFar
 
 
 class ReRoPE(NearFar):
-    """RoPE with distances of ``window`` or more all counting as ``window``.
+    """Turns as RoPE, where distances of ``window`` or more all count as ``window``.
 
     Published together with LogN scaling of the queries, which is not part of it here.
 
@@ -38,7 +38,7 @@ class ReRoPE(NearFar):
 
 
 class LeakyReRoPE(NearFar):
-    """RoPE with a distance d of ``window`` or more counting as ``window + (d - window) / factor``.
+    """Turns by ``window + (d - window) / factor`` where a distance d is ``window`` or more.
 
     Published together with LogN scaling of the queries, which is not part of it here.
 

@@ -13,7 +13,7 @@ from posenc_jax.encodings.rotary.angles import cos_sin
 
 
 class SelfExtend(NearFar):
-    """RoPE with an exact neighbourhood and groups of positions beyond it.
+    """Turns as RoPE in an exact neighbourhood, and by groups of positions beyond it.
 
     Groups are counted from position 0, so a shift of all positions changes the logits.
 

@@ -26,7 +26,7 @@ _EXP = [1 / math.factorial(n) for n in range(14)]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Double:
-    """An array of numbers ``high + low``, where ``low`` is at most half an ulp of ``high``.
+    """Holds numbers as ``high + low``, where ``low`` is at most half an ulp of ``high``.
 
     It adds, subtracts, multiplies and divides with numbers, float64 NumPy arrays, float32 JAX
     arrays and its like; shapes broadcast as in NumPy. Its derivative is that of ``high + low``.

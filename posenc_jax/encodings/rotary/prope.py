@@ -25,7 +25,7 @@ CosSin = tuple[jax.Array, jax.Array]
 
 
 class Transforms(NamedTuple):
-    """The transforms of each token, float32 arrays with the tokens along axis 1.
+    """Holds the transforms of each token, float32 arrays with the tokens along axis 1.
 
     Attributes:
       projection: P, ``[B, T, 4, 4]``.

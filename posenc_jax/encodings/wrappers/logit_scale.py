@@ -70,7 +70,7 @@ class LogN(LogitScale):
 
 
 class SSMax(LogitScale):
-    """Softmax to the base of the number of visible keys, times a trained number.
+    """Takes the softmax to the base of the number of visible keys, times a trained number.
 
     The number of visible keys is taken as ``m + 1``, whatever a window hides. The first token of a
     sequence gets logits of 0, which its one key does not mind. Encodings with parameters are

@@ -19,7 +19,7 @@ from posenc_jax.lookup import rows
 
 
 class Randomized(Wrapper):
-    """Another scheme on randomly drawn, ordered positions.
+    """Gives another scheme randomly drawn, ordered positions.
 
     Token p gets the p-th smallest of T different integers drawn from ``0 .. max_length - 1``;
     tokens at the same position get the same one. T is ``length`` where it is given and else the

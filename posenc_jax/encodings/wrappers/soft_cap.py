@@ -14,7 +14,7 @@ from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
 
 
 class SoftCap(Wrapper):
-    """Another scheme whose logits stay between ``-cap`` and ``cap``.
+    """Keeps the logits of another scheme between ``-cap`` and ``cap``.
 
     Args:
       over: the scheme beneath; RoPE in Gemma 2 (see ``wrapped``).

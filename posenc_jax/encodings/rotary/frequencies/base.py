@@ -22,7 +22,7 @@ Turns = tuple[InvFreq, float | jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Frequencies:
-    """A rule that says how fast each channel pair turns.
+    """Says how fast each channel pair turns.
 
     A subclass is a frozen dataclass too, so that two modules with the same numbers are equal and
     ``jax.jit`` compiles once for both.
@@ -51,7 +51,7 @@ class Frequencies:
 
 @dataclasses.dataclass(frozen=True)
 class Default(Frequencies):
-    """RoPE's own frequencies (2104.09864), the same at every length."""
+    """Gives RoPE's own frequencies (2104.09864), the same at every length."""
 
     def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         return geometric(channels, base), 1.0
