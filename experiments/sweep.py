@@ -1,4 +1,4 @@
-"""Many runs: every scheme trained under every seed, each once, whatever stops the program.
+"""Trains every scheme under every seed, each once, whatever stops the program.
 
 A *point* is one trained scheme and one seed, with a folder of its own. Schemes that extend a
 trained one are evaluated on its checkpoint, each with its encoding in the place of the trained one.

@@ -1,4 +1,4 @@
-"""The cost of an encoding: parameters, and arithmetic beside attention without positions."""
+"""Counts the cost of an encoding: parameters, and arithmetic beside attention without positions."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Small Hugging Face models rebuilt around ``attend``, from their configs and weights.
+"""Rebuilds small Hugging Face models around ``attend``, from their configs and weights.
 
 ``FORWARD[model_type](config, weights, ids)`` gives logits ``[B, T, V]``; ``weights`` has the names
 of transformers' state dict. Llama and its relatives are our own decoder with their weights in it.

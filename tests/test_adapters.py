@@ -1,4 +1,4 @@
-"""Encodings in the attention layers of Flax itself."""
+"""Tests encodings in the attention layers of Flax itself."""
 
 import common
 import jax

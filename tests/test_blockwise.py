@@ -1,4 +1,4 @@
-"""Attention in tiles against the whole matrix of logits at once, with JAX's own gradients."""
+"""Compares attention in tiles with all logits at once, and its gradients with JAX's own."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Corpora and windows: what is in them, that they repeat, and that bad input is refused."""
+"""Tests corpora and windows: what is in them, that they repeat, and that bad input is refused."""
 
 import os
 import pydoc_data.topics

@@ -1,4 +1,4 @@
-"""Tokens read in pieces, past a cache, are tokens read at once; and what is generated so."""
+"""Compares tokens read in pieces, past a cache, with tokens read at once, and tests generation."""
 
 import dataclasses
 import functools

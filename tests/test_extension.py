@@ -1,4 +1,4 @@
-"""The study of extension, at a size that runs in seconds."""
+"""Tests the study of extension, at a size that runs in seconds."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The library's attention against ours, and that cuDNN's lowers where we would ask for it."""
+"""Compares the library's attention with ours, and lowers cuDNN's where we would ask for it."""
 
 import functools
 import re

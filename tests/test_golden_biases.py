@@ -1,4 +1,4 @@
-"""Biases by distance against other people's code."""
+"""Compares biases by distance with other people's code."""
 
 import common
 import jax

@@ -1,4 +1,4 @@
-"""Models of transformers: their logits with our attention, and how every type of them turns."""
+"""Tests models of transformers: their logits with our attention, and how each type turns."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Rotation by several position axes, and their builders, against other people's code."""
+"""Compares rotation by several position axes, and builders, with other people's code."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The rotary family against other people's code."""
+"""Compares the rotary family with other people's code."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Rotary frequencies for longer sequences against other people's code."""
+"""Compares rotary frequencies for longer sequences with other people's code."""
 
 import common
 import jax.numpy as jnp

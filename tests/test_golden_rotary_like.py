@@ -1,4 +1,4 @@
-"""Near relatives of the rotary family against other people's code."""
+"""Compares near relatives of the rotary family with other people's code."""
 
 import common
 import jax

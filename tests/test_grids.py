@@ -1,4 +1,4 @@
-"""Schemes of images on two axes and more; the registry's tests see them on text."""
+"""Tests schemes of images on two axes and more; the registry's tests see them on text."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Encodings out of Hugging Face configs, in all the spellings they come in."""
+"""Reads encodings out of Hugging Face configs, in all the spellings they come in."""
 
 import common
 import numpy as np

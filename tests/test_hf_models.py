@@ -1,4 +1,4 @@
-"""``from_hf`` on single models: kinds of layers, layers without positions, refusals."""
+"""Tests ``from_hf`` on single models: kinds of layers, layers without positions, refusals."""
 
 import json
 

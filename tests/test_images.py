@@ -1,4 +1,4 @@
-"""The experiment on images, on a few made up."""
+"""Tests the experiment on images, on a few made up."""
 
 import gzip
 import io

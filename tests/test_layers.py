@@ -1,4 +1,4 @@
-"""Layers that differ: windows, patterns of encodings, and encodings put over others."""
+"""Tests layers that differ: windows, patterns of encodings, and encodings put over others."""
 
 import common
 import jax

@@ -1,4 +1,4 @@
-"""Lengths that frequencies adapt to, and traced bases: exact, or refused."""
+"""Tests lengths that frequencies adapt to, and traced bases: exact, or refused."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""LongRoPE on small models: candidates as inputs of one program, tuning, and the experiment."""
+"""Tests LongRoPE on small models: candidates as inputs of one program, tuning, the experiment."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The search for LongRoPE's factors, on losses made up for it."""
+"""Tests the search for LongRoPE's factors, on losses made up for it."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""``make``: the types of its arguments, and parameters for each layer."""
+"""Tests ``make``: the types of its arguments, and parameters for each layer."""
 
 import common
 import numpy as np

@@ -1,4 +1,4 @@
-"""The parts that multimodal experiments share: models, batches, points, records and report."""
+"""Tests what multimodal experiments share: models, batches, points, records and report."""
 
 import html
 import io

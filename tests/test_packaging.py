@@ -1,4 +1,4 @@
-"""The packages that the library and the experiments need, and what is said where one is missing."""
+"""Tests which packages library and experiments need, and what is said where one is missing."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""Kernels that run every scheme's hooks: interpreted here, lowered for GPU and TPU."""
+"""Tests kernels that run every scheme's hooks: interpreted here, lowered for GPU and TPU."""
 
 import functools
 

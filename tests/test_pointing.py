@@ -1,4 +1,4 @@
-"""The experiment on pointing, with the icons of a font that is always there."""
+"""Tests the experiment on pointing, with the icons of a font that is always there."""
 
 import importlib.util
 import io

@@ -1,4 +1,4 @@
-"""Several position axes: text is one of their cases, and builders of positions."""
+"""Tests several position axes, of which text is one case, and builders of positions."""
 
 import functools
 

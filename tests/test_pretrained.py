@@ -1,4 +1,4 @@
-"""Published models in files: read, placed on devices, extended and written again."""
+"""Tests published models in files: read, placed on devices, extended and written again."""
 
 import json
 import os

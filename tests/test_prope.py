@@ -1,4 +1,4 @@
-"""Cameras in attention, beside the matrices of every pair of tokens."""
+"""Compares cameras in attention with the matrices of every pair of tokens."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Properties of every scheme in the registry: a new scheme is tested because it is listed."""
+"""Tests properties of all schemes in the registry: a new scheme is tested because it is listed."""
 
 import chex
 import common

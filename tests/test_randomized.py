@@ -1,4 +1,4 @@
-"""Randomized positions: what must hold of every draw, and how schemes are wrapped."""
+"""Tests randomized positions: what must hold of every draw, and how schemes are wrapped."""
 
 import common
 import jax

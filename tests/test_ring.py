@@ -1,4 +1,4 @@
-"""Attention with tokens on several devices against the same on one."""
+"""Compares attention with tokens on several devices with the same on one."""
 
 import functools
 

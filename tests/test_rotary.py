@@ -1,4 +1,4 @@
-"""The three dials of the rotary family on their own, the angles under them, and the layouts."""
+"""Tests the rotary family's three dials on their own, the angles under them, and the layouts."""
 
 import common
 import jax

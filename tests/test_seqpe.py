@@ -1,4 +1,4 @@
-"""SeqPE beside its equation: where positions may lie, what is drawn in training, and training."""
+"""Compares SeqPE with its equation, and tests its range, what training draws, and training."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The experiment on story time, with small clips."""
+"""Tests the experiment on story time, with small clips."""
 
 import functools
 import io

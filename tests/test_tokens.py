@@ -1,4 +1,4 @@
-"""Tokens: which positions are exact, which are refused, and in which order tokens were written."""
+"""Tests which positions are exact, which are refused, and in which order tokens were written."""
 
 import dataclasses
 import functools

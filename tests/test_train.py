@@ -1,4 +1,4 @@
-"""Training: the step, its sharding, and stopping and resuming at any moment."""
+"""Tests training: the step, its sharding, and stopping and resuming at any moment."""
 
 import dataclasses
 import functools

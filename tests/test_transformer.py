@@ -1,4 +1,4 @@
-"""The decoder's own settings, and models that are something else than a decoder of token ids."""
+"""Tests the decoder's own settings, and models other than a decoder of token ids."""
 
 import common
 import jax

@@ -1,4 +1,4 @@
-"""The experiment on video, on a few digits made up."""
+"""Tests the experiment on video, on a few digits made up."""
 
 import dataclasses
 import importlib.util

@@ -1,4 +1,4 @@
-"""The plan that every seed shares: the stages, the lengths, the documents and the recipes."""
+"""Holds the plan that all seeds share: the stages, the lengths, the documents and the recipes."""
 
 import dataclasses
 from typing import Any

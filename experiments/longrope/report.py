@@ -1,4 +1,4 @@
-"""The report of LongRoPE: did each search beat what it started from, on documents it never read?"""
+"""Reports whether each LongRoPE search beat what it started from, on documents it never read."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The world of the story experiment: a ball on a smooth path, clips of it, and how they run."""
+"""Makes the world of the story experiment: a ball on a smooth path, clips of it, how they run."""
 
 from collections.abc import Callable
 

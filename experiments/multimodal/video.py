@@ -1,4 +1,4 @@
-"""Video: a needle frame and a distractor like it, V-NIAH-D of VideoRoPE (2502.05173) made small.
+"""Seeks a needle frame beside a distractor like it: VideoRoPE's V-NIAH-D (2502.05173) made small.
 
     python launch.py --config=configs/video.py:small --workdir=runs/video
 

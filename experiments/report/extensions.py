@@ -1,4 +1,4 @@
-"""The records of an extension study: lengths, steps of fine-tuning, and what is kept at short."""
+"""Holds the records of an extension study: lengths, steps of fine-tuning, what is kept at short."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""The records of an experiment on images or videos, and what its tables and figures read."""
+"""Holds the records of an experiment on images or videos, for its tables and figures to read."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Records of every kind of experiment, and the statistics of their seeds."""
+"""Holds records of every kind of experiment, and computes the statistics of their seeds."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Attention tile by tile, in memory linear in the number of tokens, for every scheme.
+"""Computes attention tile by tile, in memory linear in the number of tokens, for every scheme.
 
 The softmax of a row is gathered as its tiles come along, and the backward pass computes the tiles
 again from the log-sum-exp of each row (FlashAttention-2, https://arxiv.org/abs/2307.08691). What a

@@ -1,4 +1,4 @@
-"""The cache: what a model keeps of the tokens it has read, so that more can follow.
+"""The cache holds what a model keeps of the tokens it has read, so that more can follow.
 
 Nothing that depends on the length of the sequence is kept: keys and values as they are before
 ``rotate``, and the layer's input where the encoding reads it (FoX, PaTH, Selective RoPE). Every

@@ -1,4 +1,4 @@
-"""Generation of text with a Transformer and its cache."""
+"""Generates text with a Transformer and its cache."""
 
 import functools
 from typing import Any, NamedTuple

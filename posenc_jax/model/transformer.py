@@ -1,4 +1,4 @@
-"""A minimal decoder-only Transformer that takes any encoding.
+"""Defines a minimal decoder-only Transformer that takes any encoding.
 
 Pre-norm with RMSNorm (1910.07467), grouped-query attention (2305.13245), SwiGLU (2002.05202), and
 an output layer tied to the embedding. What published models of this shape do otherwise is a few

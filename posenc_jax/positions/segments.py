@@ -1,4 +1,4 @@
-"""Parts of a sequence of text, images and videos, and how builders go through them."""
+"""Describes parts of a sequence of text, images and videos, and how builders go through them."""
 
 import dataclasses
 import itertools

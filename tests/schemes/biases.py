@@ -1,4 +1,4 @@
-"""Biases by distance."""
+"""Writes out the equations of biases by distance."""
 
 import math
 

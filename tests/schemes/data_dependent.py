@@ -1,4 +1,4 @@
-"""Schemes in which the content of the tokens between a query and a key decides."""
+"""Writes out schemes in which the content of the tokens between a query and a key decides."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The form of a scheme's test data, and the equations of attention without positions.
+"""Sets the form of a scheme's test data, and the equations of attention without positions.
 
 Equations are written from the papers in float64 NumPy, one row of a batch at a time, positions
 ``[T]``, or ``[A, T]`` with the axes first, in any order: no shared code, no shared tricks.

@@ -1,4 +1,4 @@
-"""Logits scaled by a function of the query's position, or capped, over another scheme."""
+"""Scales logits by a function of the query's position, or caps them, over another scheme."""
 
 import math
 

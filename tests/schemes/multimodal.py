@@ -1,4 +1,4 @@
-"""Rotary encodings over several position axes."""
+"""Writes out the equations of rotary encodings over several position axes."""
 
 import numpy as np
 

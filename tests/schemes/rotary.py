@@ -1,4 +1,4 @@
-"""The rotary family: logits come from a complex product with the distance."""
+"""Computes the logits of the rotary family from a complex product with the distance."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Near relatives of the rotary family: decay, mixed frequencies, polar coordinates."""
+"""Near relatives of the rotary family add decay, mixed frequencies or polar coordinates."""
 
 import math
 

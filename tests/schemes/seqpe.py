@@ -1,4 +1,4 @@
-"""Positions read as strings of digits."""
+"""Writes out SeqPE, which reads positions as strings of digits."""
 
 import math
 

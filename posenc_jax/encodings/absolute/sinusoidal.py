@@ -1,4 +1,4 @@
-"""Sinusoidal absolute positions.
+"""Adds sinusoidal absolute positions to the token embeddings.
 
 https://arxiv.org/abs/1706.03762
 

@@ -1,4 +1,4 @@
-"""Sinusoidal absolute positions on a grid.
+"""Adds sinusoidal absolute positions on a grid to the token embeddings.
 
 https://arxiv.org/abs/2104.02057 (MoCo v3), https://arxiv.org/abs/2111.06377 (MAE)
 

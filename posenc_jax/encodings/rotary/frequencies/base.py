@@ -1,4 +1,4 @@
-"""The base class of frequency rules, and the arithmetic that they share."""
+"""Defines the base class of frequency rules, and the arithmetic that they share."""
 
 import dataclasses
 import math
