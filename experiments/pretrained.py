@@ -60,7 +60,7 @@ class Pretrained:
 
     @property
     def length(self) -> int:
-        """The longest sequence that the model is for."""
+        """Returns the length of the longest sequence that the model is for."""
         return self.config["max_position_embeddings"]
 
     def under(self, name: str, **own: Any) -> Transformer:

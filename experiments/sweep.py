@@ -42,12 +42,12 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The run's name on the terminal, and its folder below ``runs``."""
+        """Returns the run's name on the terminal, and its folder below ``runs``."""
         return f"{self.scheme}/seed{self.seed}"
 
     @property
     def label(self) -> str:
-        """The name that all seeds of the run share, in reports."""
+        """Returns the name that all seeds of the run share, in reports."""
         return self.scheme
 
 

@@ -42,7 +42,7 @@ def logits(model, ids):
 
 @pytest.fixture(scope="module", params=CASES)
 def saved(request, tmp_path_factory):
-    """A small model, as a folder of transformers, and some ids."""
+    """Saves a small model, and returns the folder, the model and some ids."""
     folder = tmp_path_factory.mktemp("saved") / "model"
     model = models.build(request.param, seed=3)
     model.save_pretrained(folder)

@@ -34,7 +34,7 @@ class Description:
 
     @property
     def overhead(self) -> float:
-        """The share of operations that is added: 0.05 is five per cent more."""
+        """Returns the share of operations that is added: 0.05 is five per cent more."""
         return self.flops / self.flops_nope - 1
 
     def __str__(self) -> str:

@@ -94,7 +94,7 @@ class Tokens:
 
     @property
     def count(self) -> int:
-        """The number of tokens, T."""
+        """Returns the number of tokens, T."""
         return self.positions.shape[1]
 
     def read(self, encoding: "Encoding", x_BTD: jax.Array) -> "Tokens":

@@ -20,7 +20,7 @@ DOCUMENTS = np.repeat([[0, 1], [1, 0]], (15, T - 15), axis=1)
 
 
 def sides(num_kv_heads=2, q_length=T, k_length=T, dtype=np.float32):
-    """Queries, keys and values."""
+    """Returns queries, keys and values."""
     shapes = ((q_length, common.HEADS), (k_length, num_kv_heads), (k_length, num_kv_heads))
     return [
         jnp.asarray(common.normal(seed, B, *shape, common.HEAD_DIM), dtype)

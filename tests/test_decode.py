@@ -239,14 +239,14 @@ NEW = 6
 
 
 def talker(encoding, **keywords):
-    """A model that does not say the last token again, as a tied embedding of large numbers does."""
+    """Makes a model that repeats no last token, as a tied embedding of large numbers does."""
     model = common.build_model(encoding, seed=2, **keywords)
     model.embedding[...] = model.embedding[...] / 50
     return model
 
 
 def greedy(model, prompt_T, count=NEW, **options):
-    """The likeliest token, again and again, by whole forward passes of one padded shape."""
+    """Takes the likeliest token, again and again, by whole forward passes of one padded shape."""
     tokens = list(prompt_T)
     for _ in range(count):
         padded = np.pad(tokens, (0, T + NEW - len(tokens)))[None]

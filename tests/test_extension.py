@@ -46,7 +46,7 @@ def experiment(config, workdir):
 
 
 def results(workdir):
-    """The records of a report, without what only time decides."""
+    """Returns the records of a report, which lack what only time decides."""
     return json.loads((workdir / "results.json").read_text())["records"]
 
 
@@ -315,7 +315,7 @@ class Bytes:
 
 @pytest.fixture
 def published(finished, monkeypatch):
-    """A published model called "a-model", and what is saved, by folder."""
+    """Fakes a published model called "a-model", and returns what is saved, by folder."""
     saved = {}
 
     def load(path, mesh, scan, **kinds):
@@ -451,7 +451,7 @@ def record(scheme, steps, seed, protocol, multiple, loss, accuracy=None):
 
 
 def study(kept, seeds=3):
-    """A study in which YaRN keeps the shares ``kept`` of the accuracy, by steps and seed."""
+    """Makes a study in which YaRN keeps the shares ``kept`` of the accuracy, by steps and seed."""
     records = []
     for seed in range(seeds):
         records.append(record("rope", 0, seed, "windowed", 1, 2.0))

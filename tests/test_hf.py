@@ -36,7 +36,7 @@ SCALED = [
 
 
 def old_spelling(params):
-    """The config that transformers 4 would have written for the same."""
+    """Returns the config that transformers 4 would have written for ``params``."""
     section = {"type": params["kind"], **params["rope_parameters"]}
     config = {
         "rope_scaling": section,

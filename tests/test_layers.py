@@ -71,7 +71,7 @@ def test_a_window_is_masking_by_hand(name, window, segments):
 
 
 def influence(layers, query=T - 1, **keywords):
-    """How much the logits of one token depend on each token of its row."""
+    """Returns how much the logits of one token depend on each token of its row."""
     model = common.build_model(layers, **keywords)
     weights_BTV = np.zeros((B, T, common.VOCAB), np.float32)
     weights_BTV[0, query, UNUSED_ID] = 1.0

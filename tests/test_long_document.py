@@ -141,7 +141,7 @@ TRAIN = {"length": 8, "batch_size": 2, "steps": 4}
 
 @pytest.fixture
 def trained(tmp_path):
-    """The folder of a run, and the model in it."""
+    """Makes a run, and returns its folder and the model in it."""
     spec, recipe = FrozenConfigDict({"encoding": ENCODING, "model": MODEL}), Recipe(**TRAIN)
     state = text_state(jax.random.key(7), spec, recipe)
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")

@@ -324,7 +324,7 @@ ACCURACY = Panel("sums", "accuracy", "patches", (4, 9), trained=(4,))
 
 
 def study(values, panel=ACCURACY, failures=()):
-    """``values``: by scheme and x, one number for each seed."""
+    """Makes a study of ``values``: by scheme and x, one number for each seed."""
     records = [
         {"scheme": scheme, "seed": seed, "condition": panel.condition, "x": x}
         | {"metric": panel.metric, "value": value, "chance": 0.125}

@@ -18,7 +18,7 @@ from posenc_jax.attention.pallas import pallas
 
 
 def is_refused(name) -> bool:
-    """Whether the kernels cannot run it: it needs whole rows of logits, or all heads in a tile."""
+    """Says whether the kernels refuse a scheme, for whole rows of logits or all heads in a tile."""
     return common.outline(name).whole_rows or schemes.ALL[name].mixes_heads
 
 

@@ -294,7 +294,7 @@ def test_gradient_accumulation_is_the_whole_batch():
 
 
 def decayed(model) -> set[str]:
-    """The parameters that an optimizer step moves where there is no gradient."""
+    """Returns the parameters that an optimizer step moves where there is no gradient."""
     recipe = Recipe(length=8, batch_size=8, steps=6, warmup_steps=0, weight_decay=0.5)
     optimizer = recipe.optimizer()
     zero = jax.tree.map(jnp.zeros_like, model)

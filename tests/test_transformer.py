@@ -18,7 +18,7 @@ B, T = 2, 6
 
 
 class Projected(posenc_jax.Transformer):
-    """Vectors in, each through a matrix whose rows are the embeddings."""
+    """Takes vectors, each through a matrix whose rows are the embeddings."""
 
     def embed(self, inputs):
         return inputs["x"] @ self.embedding[...]

@@ -26,7 +26,7 @@ SIDE, COUNT = 8, 40
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Digits of four classes: which quarter is bright."""
+    """Makes digits of four classes, told by which quarter is bright."""
     path = tmp_path_factory.mktemp("data") / "digits.npz"
     images = np.random.default_rng(0).integers(0, 60, (COUNT, SIDE, SIDE)).astype(np.uint8)
     labels = np.arange(COUNT) % 4
@@ -90,7 +90,7 @@ def source(frames=5):
 
 
 def cards(video):
-    """The frame, row and column of patches that are wholly within a border of white."""
+    """Returns the frame, row and column of patches that are wholly within a border of white."""
     frames, height, width = video.shape
     grid = video.reshape(frames, height // SIDE, SIDE, width // SIDE, SIDE).swapaxes(2, 3)
     edges = [grid[..., 0, :], grid[..., -1, :], grid[..., 0], grid[..., -1]]

@@ -64,7 +64,7 @@ class Fitness:
 
     @property
     def together(self) -> int:
-        """The number of candidates in one forward pass, at least one a device."""
+        """Returns the number of candidates in one forward pass, at least one a device."""
         N, L = self.tokens_NL.shape
         shards = self.mesh.shape["data"]
         return max(1, self.batch_tokens // (N * (L - 1) * shards)) * shards

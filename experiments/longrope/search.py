@@ -87,7 +87,7 @@ class Budget:
 
     @property
     def candidates(self) -> int:
-        """The number of candidates of a whole search."""
+        """Returns the number of candidates of a whole search."""
         return self.population + self.generations * (self.mutations + self.crossovers)
 
     def halved(self) -> "Budget":

@@ -139,7 +139,7 @@ class Videos(Experiment):
 
     @property
     def shortest_and_longest(self) -> list[int]:
-        """The lengths of the shortest and the longest tested videos."""
+        """Returns the lengths of the shortest and the longest tested videos."""
         return sorted({self.trials.frames[0], self.trials.frames[-1]})
 
     def gaps(self, frames: int) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ class ExtensionStudy(LengthStudy):
 
     @property
     def steps(self) -> list[int]:
-        """The steps of fine-tuning that there are, ascending from 0."""
+        """Returns the steps of fine-tuning that there are, ascending from 0."""
         return sorted({r["steps"] for r in self.records})
 
     def at(self, steps: int) -> LengthStudy:

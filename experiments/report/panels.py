@@ -30,7 +30,7 @@ class Panel:
 
     @property
     def title(self) -> str:
-        """The condition and the metric."""
+        """Names the condition and the metric."""
         return f"{self.condition}: {self.metric}"
 
     def has(self, record: Record) -> bool:

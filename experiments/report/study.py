@@ -39,7 +39,7 @@ class Study:
 
     @property
     def seeds(self) -> str:
-        """The seeds of all records, as words."""
+        """Returns the seeds of all records, as words."""
         return ", ".join(map(str, sorted({r["seed"] for r in self.records}))) or "none"
 
 

@@ -25,7 +25,7 @@ MOST_LOGITS = 2**24
 
 
 class Rows(NamedTuple):
-    """Queries, or keys and values, heads first, with their tokens."""
+    """Holds queries, or keys and values, heads first, with their tokens."""
 
     x: Any  # queries [B, K, G, T, C] or keys [B, K, S, C], rotated
     v: Any  # values [B, K, S, C]; None with queries

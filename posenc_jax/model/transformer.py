@@ -195,7 +195,7 @@ class Transformer(nnx.Module):
 
     @property
     def output_table(self) -> jax.Array:
-        """The output layer, ``[vocab_size, model_dim]``, as ``cross_entropy`` takes it."""
+        """Returns the output layer, ``[vocab_size, model_dim]``, as ``cross_entropy`` takes it."""
         return (self.embedding if self.unembedding is None else self.unembedding)[...]
 
     def aux_loss(self, key):

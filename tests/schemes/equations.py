@@ -95,7 +95,7 @@ class NoPE:
         return content(q, k)
 
     def values(self, out, attention, positions, own, weights):
-        """``attention`` times the values in, the same with values of positions added out."""
+        """Takes ``attention`` times the values, and returns it with values of positions added."""
         return out
 
 

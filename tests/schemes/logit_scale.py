@@ -19,7 +19,7 @@ class LogitScale(NoPE):
     over = "rope"
 
     def factor(self, count, own, weights):
-        """``[H, T]`` or ``[1, T]``."""
+        """Returns the factor, ``[H, T]`` or ``[1, T]``."""
         raise NotImplementedError
 
     def beneath(self, own, weights):

@@ -13,7 +13,7 @@ from posenc_jax.tokens import Tokens
 
 
 class Sinusoidal2D(Encoding):
-    """Sines and cosines of the position along each axis, added once at the input.
+    """Adds sines and cosines of the position along each axis, once at the input.
 
     MAE puts the column before the row: pass positions in that order for its table. Text,
     ``[B, T]``, reads the same sinusoids of ``model_dim / num_axes`` channels on every axis: every

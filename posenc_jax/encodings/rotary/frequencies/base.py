@@ -30,7 +30,7 @@ class Frequencies:
 
     @property
     def adapts(self) -> bool:
-        """Whether the frequencies depend on the length."""
+        """Says whether the frequencies depend on the length."""
         return False
 
     def __call__(self, channels: int, base: Base, length: Length) -> Turns:
