@@ -122,7 +122,7 @@ def test_pattern_of_layers_that_read_and_layers_that_do_not(scan):
 
 @pytest.mark.parametrize("name", ["dynamic_ntk", "fox", "path", "selective_rope", "cope"])
 def test_packed_documents(name):
-    """The second starts within a piece; each has a length of its own."""
+    """The second document starts within a piece; each document has a length of its own."""
     segment_ids = np.array([[5] * 6 + [3] * 6, [1] * 10 + [2] * 2], np.int32)
     train_length = {"train_length": 4} if name == "dynamic_ntk" else {}
     encoding = common.build(name, num_layers=1, **train_length)
@@ -260,7 +260,7 @@ KEY = jax.random.key(0)
 
 @pytest.mark.parametrize("name", ["rope", "dynamic_ntk", "alibi", "path", "transformer_xl"])
 def test_greedy(name):
-    """Prompts of different lengths, each as it goes on alone."""
+    """Prompts of different lengths go on as each does alone."""
     model = talker(name, scan=True)
     options = {"length": 40} if name == "dynamic_ntk" else {}
     lengths = [T, 5]

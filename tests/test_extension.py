@@ -136,7 +136,7 @@ def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
 def test_a_run_that_was_stopped_reads_on_and_finds_the_same(
     finished, corpus, tmp_path, monkeypatch
 ):
-    """Stopped after every third batch, it reads each batch once."""
+    """Stopped after every third batch, the run reads each batch once."""
     seen, score = [], readings.Scorer.__call__
 
     def stopping(self, windows_NL, layers):

@@ -78,7 +78,7 @@ def test_the_vit_reads_all_patches_in_any_order():
 
 @pytest.mark.parametrize("name,causal", [("selective_rope", True), ("sinusoidal", False)])
 def test_attention_weights_are_those_of_the_model(name, causal):
-    """With them, the model's output is put together by hand."""
+    """The model's output is put together by hand with the weights."""
     model = common.build_model(name, causal=causal)
     tokens = np.random.default_rng(0).integers(0, common.VOCAB, (2, T))
     weights = np.asarray(attention_weights(model, tokens, text(T)))

@@ -112,7 +112,7 @@ LOWERED += [(name, "cuda") for name in TILES if name not in NOT_ON_CUDA]
 
 @pytest.mark.parametrize(("name", "platform"), LOWERED)
 def test_lowers(name, platform, monkeypatch):
-    """Three kernels, for output and gradients; the vendor's compiler has not seen them."""
+    """Three kernels lower, for output and gradients; the vendor's compiler has not seen them."""
     backend, target, kind = TARGETS[platform]
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     encoding = build(name, head_dim=64)

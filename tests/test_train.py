@@ -203,7 +203,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, windows, monkeypatch)
     ],
 )
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, changes, message):
-    """Types too, which Orbax would cast without a word."""
+    """Other types are refused too, which Orbax would cast without a word."""
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, text_state(jax.random.key(0), SPEC, RECIPE).model)
     checkpoints.close()

@@ -185,7 +185,7 @@ def test_patches_come_frame_by_frame_and_then_the_question(data, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["nope", "vanilla"])
 def test_without_positions_the_order_of_frames_is_nothing(data, tmp_path, scheme):
-    """One layer, so that a blind model is right every second time."""
+    """The model has one layer, so that a blind one is right every second time."""
     videos = experiment(data, tmp_path, scheme)
     model = videos.task(scheme).init(jax.random.key(0))
     (layer,) = model.layers
