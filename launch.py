@@ -1,4 +1,4 @@
-"""The one entry point, on every host.
+"""Starts any experiment, as the one entry point on every host.
 
     python launch.py --config=configs/extrapolation.py:small --workdir=runs/small
     python launch.py --config=configs/images.py:small --workdir=runs/images

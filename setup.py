@@ -1,4 +1,4 @@
-"""Packaging of posenc_jax; tool settings are in pyproject.toml."""
+"""Packages posenc_jax; tool settings are in pyproject.toml."""
 
 import re
 from pathlib import Path

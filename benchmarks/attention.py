@@ -1,4 +1,4 @@
-"""Attention alone, forward and backward: time and memory of every implementation.
+"""Measures attention alone, forward and backward: time and memory of every implementation.
 
     python -m benchmarks.attention --schemes=rope,alibi --lengths=512,1024
     python -m benchmarks.attention --implementations=blockwise --lengths=2048,4096,8192

@@ -1,4 +1,4 @@
-"""The cost of each encoding in a training step, against the same model without positions.
+"""Measures the cost of each encoding in a training step, against the same model without positions.
 
     python -m benchmarks.cost --length=1024
 

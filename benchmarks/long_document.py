@@ -1,4 +1,4 @@
-"""Memory and time of a long document under every scheme, by its last chunk.
+"""Measures memory and time of a long document under every scheme, by its last chunk.
 
     python -m benchmarks.long_document --length=131072
 

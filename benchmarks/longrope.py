@@ -1,4 +1,4 @@
-"""Candidates a second of LongRoPE's search, one at a time and several together.
+"""Counts candidates a second of LongRoPE's search, one at a time and several together.
 
     python -m benchmarks.longrope --length=512 --batch=16
 

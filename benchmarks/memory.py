@@ -1,4 +1,4 @@
-"""Memory of a training step beside its arguments, by what is kept and what is computed again.
+"""Finds the memory of a training step beside its arguments, by what is kept or computed again.
 
     python -m benchmarks.memory --length=8192
 

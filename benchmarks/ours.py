@@ -1,4 +1,4 @@
-"""The parts that benchmarks share: our training step at a shape given on the command line."""
+"""Gives benchmarks what they share: our training step at a shape given on the command line."""
 
 import argparse
 import functools

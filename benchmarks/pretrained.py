@@ -1,4 +1,4 @@
-"""Prefill of a published model against transformers with PyTorch's SDPA: time and memory.
+"""Compares prefill of a published model with transformers on PyTorch's SDPA, in time and memory.
 
     python -m benchmarks.pretrained --model=smollm2 --lengths=1024,4096,8192
 

@@ -1,4 +1,4 @@
-"""Training steps of this revision against those of another, interleaved.
+"""Times training steps of this revision against those of another, interleaved.
 
     python -m benchmarks.revisions --base=PATH_OF_A_CLONE
     python -m benchmarks.revisions --base=PATH_OF_A_CLONE --schemes=rope --shapes=8x256 --rounds=60

@@ -1,4 +1,4 @@
-"""Training step against PyTorch: the same decoder, interleaved in one process.
+"""Times a training step against PyTorch's, of the same decoder, interleaved in one process.
 
     python -m benchmarks.train --batch=8 --length=256
 

@@ -1,4 +1,4 @@
-"""A trained model made longer: every method on one RoPE model, before and after fine-tuning.
+"""Makes a trained model longer: every method on one RoPE model, before and after fine-tuning.
 
     python launch.py --config=configs/extension.py:small --workdir=runs/extension
 

@@ -1,4 +1,4 @@
-"""Train short, test long: every scheme under the same model, data and steps.
+"""Trains short and tests long: every scheme under the same model, data and steps.
 
     python launch.py --config=configs/extrapolation.py:small --workdir=runs/small
 

@@ -1,4 +1,4 @@
-"""Images: train a small ViT at 28 x 28 pixels, test it at up to 84 x 84.
+"""Trains a small ViT on images of 28 x 28 pixels, and tests it at up to 84 x 84.
 
     python launch.py --config=configs/images.py:small --workdir=runs/images
 

@@ -1,4 +1,4 @@
-"""LongRoPE: search the factors of a RoPE model at 8 times its length, and extend it further.
+"""LongRoPE searches the factors of a RoPE model at 8 times its length, and extends it further.
 
     python launch.py --config=configs/longrope.py:small --workdir=runs/longrope
 

@@ -1,4 +1,4 @@
-"""Pointing at icons: train on screens of 8 x 8 cells, test on up to 16 x 16.
+"""Trains a model to point at icons on screens of 8 x 8 cells, and tests it on up to 16 x 16.
 
     python launch.py --config=configs/pointing.py:small --workdir=runs/pointing
 

@@ -1,4 +1,4 @@
-"""Story time: where is the ball at a time that no frame of the clip shows?
+"""Story time asks where the ball is at a time that no frame of the clip shows.
 
     python launch.py --config=configs/story.py:small --workdir=runs/story
 

@@ -1,4 +1,4 @@
-"""Video: train a small decoder on 32 frames, look for a needle frame in up to 128.
+"""Trains a small decoder on videos of 32 frames, and looks for a needle frame in up to 128.
 
     python launch.py --config=configs/video.py:small --workdir=runs/video
 

@@ -1,4 +1,4 @@
-"""Programs made of the library: they train models and compare encodings."""
+"""Trains models and compares encodings, in programs made of the library."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""Many rows through a model, in batches on the mesh."""
+"""Runs many rows through a model, in batches on the mesh."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Saving and restoring a train state with Orbax, and telling one from another."""
+"""Saves and restores a train state with Orbax, and tells one from another."""
 
 import hashlib
 from pathlib import Path

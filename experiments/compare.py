@@ -1,4 +1,4 @@
-"""The comparison: every scheme trained over several seeds and evaluated past its length.
+"""Compares all schemes, each trained over several seeds and evaluated past its length.
 
 Position interpolation, NTK and YaRN are evaluated on a trained RoPE; see ``experiments/sweep.py``.
 """

@@ -1,4 +1,4 @@
-"""Configs filled from the constructors that they will be passed to.
+"""Fills configs from the constructors that they will be passed to.
 
 A hyperparameter has one home, its constructor, and every one of them can be overridden on the
 command line.

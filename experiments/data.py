@@ -1,4 +1,4 @@
-"""Corpora, and the windows of tokens that training and evaluation read from them.
+"""Loads corpora, and cuts the windows of tokens that training and evaluation read from them.
 
 A corpus is named by one string:
 

@@ -1,4 +1,4 @@
-"""Evaluation past the training length: every protocol from a few forward passes.
+"""Evaluates a model past its training length: every protocol from a few forward passes.
 
 Each evaluation document is a run of tokens whose last ``last_tokens`` are the targets. A length L
 is tried by giving the model L tokens of context, in one of these ways:

@@ -1,4 +1,4 @@
-"""A run, tuned or not, as a folder that ``transformers`` opens.
+"""Writes a run, tuned or not, as a folder that ``transformers`` opens.
 
     python -m experiments.export --run=runs/mine/runs/yarn/steps400/seed0 --out=my-model-16k
 

@@ -1,4 +1,4 @@
-"""Extension: one trained RoPE model made longer by every method, before and after fine-tuning.
+"""Makes one trained RoPE model longer by every method, and reads it before and after fine-tuning.
 
 The model is trained here, once a seed, or given as ``config.checkpoint``. Read under every method
 at every length it is *zero-shot*; then it is tuned under some of the methods, and read again.

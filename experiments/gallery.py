@@ -1,4 +1,4 @@
-"""A page that shows what each encoding does to attention.
+"""Writes a page that shows what each encoding does to attention.
 
     python -m experiments.gallery --out=gallery.html
 

@@ -1,4 +1,4 @@
-"""Settings of a CPU host, to be made before any work starts."""
+"""Prepares a CPU host, before any work starts."""
 
 import ctypes
 

@@ -1,4 +1,4 @@
-"""The mesh of devices, and a short list of rules that place arrays on it."""
+"""Makes the mesh of devices, and places arrays on it by a short list of rules."""
 
 import math
 import re

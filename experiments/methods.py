@@ -1,4 +1,4 @@
-"""The methods that make a trained RoPE model longer, as a config describes them.
+"""Builds the methods that make a trained RoPE model longer, as a config describes them.
 
 A method is a variant of a scheme of the registry: its name in ``scheme`` and its keywords, in which
 "ratio" and "length/8" stand for what :func:`experiments.config.at_ratio` says. ``tuned_at`` is the

@@ -1,4 +1,4 @@
-"""Preemption: the scheduler's wish to have the machine back, heard in any stage of the program."""
+"""Hears, in any stage of the program, that the scheduler wants to have the machine back."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""Published models: loaded from their files, extended, and written for transformers to open.
+"""Loads published models from their files, extends them, and writes them for transformers to open.
 
     python -m experiments.pretrained --model=smollm2 --out=smollm2-32k \
         --encoding='{"name": "yarn", "factor": 4.0}'
@@ -60,7 +60,7 @@ class Pretrained:
 
     @property
     def length(self) -> int:
-        """The longest sequence that the model is for."""
+        """Returns the length of the longest sequence that the model is for."""
         return self.config["max_position_embeddings"]
 
     def under(self, name: str, **own: Any) -> Transformer:

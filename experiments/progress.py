@@ -1,4 +1,4 @@
-"""Progress of long stages: a bar on a terminal, a plain line now and then elsewhere."""
+"""Shows the progress of long stages: a bar on a terminal, a plain line now and then elsewhere."""
 
 import contextlib
 import time

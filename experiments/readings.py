@@ -60,7 +60,7 @@ class Trials:
 
     @property
     def multiples(self) -> list[int]:
-        """The context lengths, as multiples of the training length."""
+        """Returns the context lengths, as multiples of the training length."""
         return [multiple for multiple, _ in self.lengths]
 
 
@@ -86,7 +86,7 @@ class Reading:
 
     @property
     def tokens(self) -> int:
-        """How many tokens pass through the model."""
+        """Returns how many tokens pass through the model."""
         return len(self.windows_NL) * (self.windows_NL.shape[1] - 1)
 
 

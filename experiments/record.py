@@ -1,4 +1,4 @@
-"""The files a run leaves behind: ``run.json``, ``metrics.jsonl``, whole or absent."""
+"""Writes the files a run leaves behind: ``run.json``, ``metrics.jsonl``, whole or absent."""
 
 import importlib.metadata
 import json

@@ -1,4 +1,4 @@
-"""Many runs: every scheme trained under every seed, each once, whatever stops the program.
+"""Trains every scheme under every seed, each once, whatever stops the program.
 
 A *point* is one trained scheme and one seed, with a folder of its own. Schemes that extend a
 trained one are evaluated on its checkpoint, each with its encoding in the place of the trained one.
@@ -42,12 +42,12 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The run's name on the terminal, and its folder below ``runs``."""
+        """Returns the run's name on the terminal, and its folder below ``runs``."""
         return f"{self.scheme}/seed{self.seed}"
 
     @property
     def label(self) -> str:
-        """The name that all seeds of the run share, in reports."""
+        """Returns the name that all seeds of the run share, in reports."""
         return self.scheme
 
 

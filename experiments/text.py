@@ -1,4 +1,4 @@
-"""The tasks of all experiments on text: predict the next token of windows of a corpus."""
+"""Defines the tasks of experiments on text: to predict the next token of windows of a corpus."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Training one model on one task: state, step and loop."""
+"""Trains one model on one task: state, step and loop."""
 
 import dataclasses
 import functools

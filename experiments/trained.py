@@ -1,4 +1,4 @@
-"""Trained models, read back: finished runs on text, and published weights."""
+"""Reads trained models back: finished runs on text, and published weights."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Files of published weights: a folder of safetensors with its ``config.json``, or one GGUF file.
+"""Reads published weights: a folder of safetensors with its ``config.json``, or one GGUF file.
 
 Both say which tensors they have, where our parameters are in them, and read a part of a tensor
 without the rest.

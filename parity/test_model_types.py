@@ -1,4 +1,4 @@
-"""Every model type of transformers: what ``from_hf`` answers is what the model's code does."""
+"""Compares what ``from_hf`` answers for every model type with what the model's code does."""
 
 import importlib
 import inspect

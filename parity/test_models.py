@@ -21,7 +21,7 @@ def test_logits(name, seed):
 
 @pytest.mark.parametrize("name", models.CASES)
 def test_the_config_that_transformers_writes(name):
-    """It holds every key there is, defaults included, and gives the same logits."""
+    """The config holds every key there is, defaults included, and gives the same logits."""
     config = models.CASES[name][1]
     model, ids = models.build(name, seed=1), models.token_ids(name, seed=1)
     written, given = model.config.to_dict(), models.arguments(name, ids.shape[1])

@@ -42,7 +42,7 @@ def logits(model, ids):
 
 @pytest.fixture(scope="module", params=CASES)
 def saved(request, tmp_path_factory):
-    """A small model, as a folder of transformers, and some ids."""
+    """Saves a small model, and returns the folder, the model and some ids."""
     folder = tmp_path_factory.mktemp("saved") / "model"
     model = models.build(request.param, seed=3)
     model.save_pretrained(folder)
@@ -90,7 +90,7 @@ def test_what_is_saved_is_opened_by_transformers(name, saved, tmp_path):
 )
 @pytest.mark.parametrize("own", [None, {"name": "yarn", "factor": 4.0}], ids=["plain", "yarn"])
 def test_smollm2(own, tmp_path):
-    """The loss over 1,024 tokens of this project's licence, in nats per token."""
+    """Compares the loss over 1,024 tokens of this project's licence, in nats per token."""
     published = load("smollm2")
     model = published.under(**own) if own else published.model
     save(tmp_path / "out", model, published.config, published.tokenizer)

@@ -1,4 +1,4 @@
-"""Positional encodings for Transformers, as Flax modules over pure functions.
+"""Offers positional encodings for Transformers, as Flax modules over pure functions.
 
 Array names carry their shape, one letter an axis:
 

@@ -1,4 +1,4 @@
-"""The cost of an encoding: parameters, and arithmetic beside attention without positions."""
+"""Counts the cost of an encoding: parameters, and arithmetic beside attention without positions."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Description:
 
     @property
     def overhead(self) -> float:
-        """The share of operations that is added: 0.05 is five per cent more."""
+        """Returns the share of operations that is added: 0.05 is five per cent more."""
         return self.flops / self.flops_nope - 1
 
     def __str__(self) -> str:

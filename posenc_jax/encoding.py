@@ -1,4 +1,4 @@
-"""The protocol: what a positional encoding may do to a Transformer, and nothing more.
+"""Defines the protocol: what a positional encoding may do to a Transformer, and nothing more.
 
 A scheme subclasses :class:`Encoding` and overrides the hooks that it needs, usually one. The base
 class overrides nothing, which makes it a scheme too: NoPE.

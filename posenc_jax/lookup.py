@@ -1,4 +1,4 @@
-"""Lookups in tables and products with them, on any mesh."""
+"""Looks up rows of tables, and multiplies with them, on any mesh."""
 
 import contextlib
 import contextvars

@@ -1,4 +1,4 @@
-"""Every scheme by name, and ``make``, which builds one."""
+"""Lists every scheme by name, and builds one with ``make``."""
 
 import difflib
 import importlib

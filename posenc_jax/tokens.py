@@ -1,4 +1,4 @@
-"""The tokens of a sequence as attention knows them: where they are, and in which order.
+"""Describes the tokens of a sequence as attention knows them: where they are, and in which order.
 
 Arrays keep the batch first and the tokens second, positions included: ``[B, T]``, or ``[B, T, A]``
 for tokens that lie on several axes, such as the time, row and column of a patch.
@@ -94,7 +94,7 @@ class Tokens:
 
     @property
     def count(self) -> int:
-        """The number of tokens, T."""
+        """Returns the number of tokens, T."""
         return self.positions.shape[1]
 
     def read(self, encoding: "Encoding", x_BTD: jax.Array) -> "Tokens":

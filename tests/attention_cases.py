@@ -1,4 +1,4 @@
-"""Attention operands that the tests of its implementations share."""
+"""Makes the operands that the tests of attention's implementations share."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Small encodings, models and inputs that the tests share."""
+"""Makes small encodings, models and inputs that the tests share."""
 
 import functools
 import importlib.metadata

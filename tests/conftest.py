@@ -77,7 +77,7 @@ def little_memory():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """A folder of small text files, as the ``files:`` corpus that covers it."""
+    """Makes a folder of small text files, and returns the ``files:`` corpus that covers it."""
     folder = tmp_path_factory.mktemp("corpus")
     for number in range(40):
         words = (f"{number} tokens in a row, {step} of them. " for step in range(40))

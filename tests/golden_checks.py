@@ -1,4 +1,4 @@
-"""Comparing a scheme with a golden array, through what users call."""
+"""Compares a scheme with a golden array, through what users call."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Small Hugging Face models rebuilt around ``attend``, from their configs and weights.
+"""Rebuilds small Hugging Face models around ``attend``, from their configs and weights.
 
 ``FORWARD[model_type](config, weights, ids)`` gives logits ``[B, T, V]``; ``weights`` has the names
 of transformers' state dict. Llama and its relatives are our own decoder with their weights in it.
@@ -150,7 +150,7 @@ def mpt(config, weights, ids):
 
 
 def t5(config, weights, ids):
-    """Encoder and decoder read the same ids; no ``1 / sqrt(d)``, one bias table for each stack."""
+    """Encoder and decoder read the same ids; each has one bias table, and no ``1 / sqrt(d)``."""
     w, epsilon = Weights(weights), config["layer_norm_epsilon"]
     embedded = w.embed("shared", ids)
     nope = posenc_jax.make("nope")

@@ -1,4 +1,4 @@
-"""Encodings in the attention layers of Flax itself."""
+"""Tests encodings in the attention layers of Flax itself."""
 
 import common
 import jax
@@ -174,7 +174,7 @@ def test_no_wrapper_asks_for_the_input_unless_what_it_wraps_reads_it(name):
 @pytest.mark.parametrize("name", ["rope", "t5"])
 @pytest.mark.parametrize("kind", ["nnx", "linen"])
 def test_decoding_with_the_layers_own_cache(name, kind):
-    """Token after token is the whole sequence at once."""
+    """Decoding token after token gives what the whole sequence gives at once."""
     encoding, size = common.build(name), 5
     x_BTD, fn = residual()[:, :size], posenc_jax.attention_fn(encoding, text(size))
     if kind == "nnx":

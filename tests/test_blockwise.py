@@ -1,4 +1,4 @@
-"""Attention in tiles against the whole matrix of logits at once, with JAX's own gradients."""
+"""Compares attention in tiles with all logits at once, and its gradients with JAX's own."""
 
 import functools
 
@@ -20,7 +20,7 @@ DOCUMENTS = np.repeat([[0, 1], [1, 0]], (15, T - 15), axis=1)
 
 
 def sides(num_kv_heads=2, q_length=T, k_length=T, dtype=np.float32):
-    """Queries, keys and values."""
+    """Returns queries, keys and values."""
     shapes = ((q_length, common.HEADS), (k_length, num_kv_heads), (k_length, num_kv_heads))
     return [
         jnp.asarray(common.normal(seed, B, *shape, common.HEAD_DIM), dtype)
@@ -88,7 +88,7 @@ def close(actual, expected):
 
 @pytest.mark.parametrize("name", common.one_of_each_tile())
 def test_values_and_gradients(name):
-    """Two documents in each row, shared kv heads, positions in any order."""
+    """Each row has two documents, kv heads are shared, and positions are in any order."""
     encoding = common.build(name, num_kv_heads=2)
     expected = value_and_gradients(plain, encoding, *sides())
     for implementation in ("dense", "blockwise"):
@@ -112,7 +112,7 @@ FAR = {
 
 @pytest.mark.parametrize(("name", "own"), FAR.items(), ids=FAR)
 def test_tiles_in_which_all_keys_are_far(name, own):
-    """The nearest at the distance from which they are alike, and one nearer."""
+    """The nearest key is at the distance from which all are alike, or one nearer."""
     encoding = common.build(name, num_kv_heads=2, **own)
     attend = tiled(block=8)
     for gap in (4, 5):
@@ -159,7 +159,7 @@ def test_bfloat16(name):
 
 @pytest.mark.parametrize("name", ["t5", "shaw"])
 def test_queries_and_keys_of_different_lengths(name):
-    """Without causality, under a scale that is an array and has a gradient, some of the heads."""
+    """Some of the heads attend, not causally, under a scale that is an array with a gradient."""
     encoding, heads = common.build(name), jnp.array([3, 1])
     q, k, v = sides(num_kv_heads=4, q_length=21)
 
@@ -189,7 +189,7 @@ def test_queries_and_keys_of_different_lengths(name):
     ],
 )
 def test_on_a_mesh(name, kind):
-    """The batch on one axis; every operation must know where its result lies."""
+    """The batch lies on one axis; every operation must know where its result lies."""
     encoding = common.build(name)
     expected = value_and_gradients(tiled(), encoding, *sides(num_kv_heads=4))
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind, kind))
@@ -202,7 +202,7 @@ def test_on_a_mesh(name, kind):
 
 
 def test_explicit_mesh_with_shared_kv_heads_and_many_tokens():
-    """At 1024 tokens ``attend`` chooses tiles by itself; values and gradients."""
+    """At 1024 tokens ``attend`` chooses tiles by itself; values and gradients agree."""
     length, encoding = 1024, common.build("rope", num_kv_heads=2)
     arguments = (
         encoding,
@@ -325,14 +325,14 @@ def temporaries(implementation, length):
 
 
 def test_memory():
-    """At 4096 tokens a fifth of dense attention's at most, and linear from there on."""
+    """Memory is a fifth of dense attention's at most at 4096 tokens, and linear from there on."""
     at_4096 = temporaries("blockwise", 4096)
     assert 5 * at_4096 < temporaries("dense", 4096)
     assert temporaries("blockwise", 8192) < 2.1 * at_4096
 
 
 def test_choice(monkeypatch):
-    """Many tokens are computed in tiles, few at once; whole rows only where they are too many."""
+    """Many tokens are computed in tiles, few at once; a scheme of whole rows takes more at once."""
     chosen = []
 
     def note(name):

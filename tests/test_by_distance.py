@@ -87,7 +87,7 @@ def test_a_tile_has_the_bias_of_each_pair(name, queries, keys):
 
 @each_bias
 def test_parts_of_a_text_in_tiles(name):
-    """Queries from the middle of a text, in tiles that do not divide it, and their gradients."""
+    """Queries from the middle of a text agree in tiles that do not divide it, as do gradients."""
     encoding, length, start, T = common.build(name), 20, 9, 7
     heads = (T, length, length)
     q, k, v = (common.normal(i, 2, n, common.HEADS, 8) for i, n in enumerate(heads))
@@ -159,7 +159,7 @@ def test_consecutive_positions_on_a_mesh_of_explicit_axes(name):
 @pytest.mark.parametrize("implementation", ["dense", "blockwise"])
 @pytest.mark.parametrize("name", ["alibi", "kerple_log", "kerple_power", "sandwich", "fire"])
 def test_gradient_by_positions(name, implementation):
-    """It is that of a small step; two tokens are in one place, and move together."""
+    """The gradient is that of a small step; two tokens are in one place, and move together."""
     encoding = common.moved(common.build(name), 1, by=1.0)
     positions = np.random.default_rng(0).uniform(0.5, 12, (1, T)).astype(np.float32)
     direction = common.normal(1, 1, T)
@@ -182,7 +182,7 @@ def test_gradient_by_positions(name, implementation):
 
 @pytest.mark.parametrize("name", ["t5", "kerple_log", "sandwich"])
 def test_consecutive_tokens_that_were_shuffled_by_hand_give_nan(name):
-    """The mark stays with them, and must not give the biases of other distances."""
+    """The mark stays with the tokens, and must not give the biases of other distances."""
     encoding = common.build(name)
     shuffled = jax.tree.map(lambda x: x[:, ::-1], Tokens.of(encoding, text(6)))
     x_BTHC = jnp.ones((1, 6, common.HEADS, common.HEAD_DIM))

@@ -1,4 +1,4 @@
-"""The comparison and its command line, at a size that runs in seconds."""
+"""Tests the comparison and its command line, at a size that runs in seconds."""
 
 import io
 import json

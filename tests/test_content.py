@@ -1,4 +1,4 @@
-"""Promises of single schemes, among those in which content and distance meet."""
+"""Tests promises of single schemes, among those in which content and distance meet."""
 
 import common
 import jax

@@ -1,4 +1,4 @@
-"""Corpora and windows: what is in them, that they repeat, and that bad input is refused."""
+"""Tests corpora and windows: what is in them, that they repeat, and that bad input is refused."""
 
 import os
 import pydoc_data.topics
@@ -27,7 +27,7 @@ GOLDEN_EVAL = [2439, 1554, 798]
 
 
 def from_documents(documents, splits, **changes):
-    """A corpus of int documents without a file."""
+    """Makes a corpus of int documents without a file."""
     fields = {
         "name": "synthetic",
         "tokens": np.concatenate(documents).astype(np.uint32),
@@ -53,7 +53,7 @@ def stdlib():
 
 @pytest.fixture
 def folder(tmp_path):
-    """60 text files, some in a folder below, one of them empty."""
+    """Makes 60 text files, some in a folder below, and an empty one."""
     root = tmp_path / "texts"
     (root / "below").mkdir(parents=True)
     for n in range(60):

@@ -1,4 +1,4 @@
-"""Tokens read in pieces, past a cache, are tokens read at once; and what is generated so."""
+"""Compares tokens read in pieces, past a cache, with tokens read at once, and tests generation."""
 
 import dataclasses
 import functools
@@ -122,7 +122,7 @@ def test_pattern_of_layers_that_read_and_layers_that_do_not(scan):
 
 @pytest.mark.parametrize("name", ["dynamic_ntk", "fox", "path", "selective_rope", "cope"])
 def test_packed_documents(name):
-    """The second starts within a piece; each has a length of its own."""
+    """The second document starts within a piece; each document has a length of its own."""
     segment_ids = np.array([[5] * 6 + [3] * 6, [1] * 10 + [2] * 2], np.int32)
     train_length = {"train_length": 4} if name == "dynamic_ntk" else {}
     encoding = common.build(name, num_layers=1, **train_length)
@@ -239,14 +239,14 @@ NEW = 6
 
 
 def talker(encoding, **keywords):
-    """A model that does not say the last token again, as a tied embedding of large numbers does."""
+    """Makes a model that repeats no last token, as a tied embedding of large numbers does."""
     model = common.build_model(encoding, seed=2, **keywords)
     model.embedding[...] = model.embedding[...] / 50
     return model
 
 
 def greedy(model, prompt_T, count=NEW, **options):
-    """The likeliest token, again and again, by whole forward passes of one padded shape."""
+    """Takes the likeliest token, again and again, by whole forward passes of one padded shape."""
     tokens = list(prompt_T)
     for _ in range(count):
         padded = np.pad(tokens, (0, T + NEW - len(tokens)))[None]
@@ -260,7 +260,7 @@ KEY = jax.random.key(0)
 
 @pytest.mark.parametrize("name", ["rope", "dynamic_ntk", "alibi", "path", "transformer_xl"])
 def test_greedy(name):
-    """Prompts of different lengths, each as it goes on alone."""
+    """Prompts of different lengths go on as each does alone."""
     model = talker(name, scan=True)
     options = {"length": 40} if name == "dynamic_ntk" else {}
     lengths = [T, 5]

@@ -1,4 +1,4 @@
-"""Parameter and operation counts, and the logits one looks at a scheme with."""
+"""Tests parameter and operation counts, and the logits one looks at a scheme with."""
 
 import common
 import jax

@@ -434,7 +434,7 @@ TURNS = [name for name in common.SCHEMES if any(f in posenc_jax.REGISTRY[name] f
 
 @pytest.mark.parametrize("name", TURNS)
 def test_rotary_heads_of_another_width(name):
-    """They are not turned in part: only ``rotary_dim`` makes a part."""
+    """Heads are not turned in part: only ``rotary_dim`` makes a part."""
 
     def attend(encoding, *sides):
         return posenc_jax.attend(encoding, *sides, Tokens.of(encoding, text(T)))

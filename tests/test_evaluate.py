@@ -1,4 +1,4 @@
-"""The evaluation protocols, on losses that say which token was scored with what context."""
+"""Tests all protocols, on losses that say which token was scored with what context."""
 
 import itertools
 

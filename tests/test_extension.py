@@ -1,4 +1,4 @@
-"""The study of extension, at a size that runs in seconds."""
+"""Tests the study of extension, at a size that runs in seconds."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def experiment(config, workdir):
 
 
 def results(workdir):
-    """The records of a report, without what only time decides."""
+    """Returns the records of a report, which lack what only time decides."""
     return json.loads((workdir / "results.json").read_text())["records"]
 
 
@@ -136,7 +136,7 @@ def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
 def test_a_run_that_was_stopped_reads_on_and_finds_the_same(
     finished, corpus, tmp_path, monkeypatch
 ):
-    """Stopped after every third batch, it reads each batch once."""
+    """Stopped after every third batch, the run reads each batch once."""
     seen, score = [], readings.Scorer.__call__
 
     def stopping(self, windows_NL, layers):
@@ -315,7 +315,7 @@ class Bytes:
 
 @pytest.fixture
 def published(finished, monkeypatch):
-    """A published model called "a-model", and what is saved, by folder."""
+    """Fakes a published model called "a-model", and returns what is saved, by folder."""
     saved = {}
 
     def load(path, mesh, scan, **kinds):
@@ -451,7 +451,7 @@ def record(scheme, steps, seed, protocol, multiple, loss, accuracy=None):
 
 
 def study(kept, seeds=3):
-    """A study in which YaRN keeps the shares ``kept`` of the accuracy, by steps and seed."""
+    """Makes a study in which YaRN keeps the shares ``kept`` of the accuracy, by steps and seed."""
     records = []
     for seed in range(seeds):
         records.append(record("rope", 0, seed, "windowed", 1, 2.0))

@@ -1,4 +1,4 @@
-"""Every scheme against its paper's equation, written again in ``schemes`` in float64 NumPy."""
+"""Compares every scheme with its paper's equation, written in ``schemes`` in float64 NumPy."""
 
 import pathlib
 

@@ -68,7 +68,7 @@ def test_dense_attention_forward_and_twice(name):
 
 @each_program
 def test_gradient_by_positions_that_repeat(name):
-    """It is a number, also where a distance is 0, and forward mode gives the same one."""
+    """The gradient is a number, also where a distance is 0, and forward mode gives the same."""
     encoding, given = common.build(name), inputs(10)
     positions = np.float32([[1, 1, 3, 4, 4], [2, 0, 2, 5, 2]])
     direction, weights_BTHC = common.normal(7, B, T), common.normal(30, *given[1].shape)

@@ -1,4 +1,4 @@
-"""The library's attention against ours, and that cuDNN's lowers where we would ask for it."""
+"""Compares the library's attention with ours, and lowers cuDNN's where we would ask for it."""
 
 import functools
 import re
@@ -45,7 +45,7 @@ def test_wider_and_wrapped(name):
 
 @pytest.mark.parametrize("name", common.SCHEMES)
 def test_a_scheme_may_be_fused_if_it_leaves_logits_and_output_alone(name):
-    """The program that its hooks trace to says what it does to them."""
+    """The program that a scheme's hooks trace to says what they do to logits and output."""
     encoding, case = build(name), Case(T=4, S=4)
 
     def attention(encoding, tile, v, rule):
@@ -80,7 +80,7 @@ LOWERED = {
 
 @pytest.mark.parametrize("case", LOWERED.values(), ids=LOWERED)
 def test_cudnn_lowers(case, monkeypatch):
-    """Gradients too, on a host without a GPU, where JAX finds no cuDNN to ask for its version."""
+    """Gradients lower too, on a host without a GPU, where JAX finds no cuDNN to ask its version."""
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
     encoding = build("rope")
 

@@ -1,4 +1,4 @@
-"""Positions at the input against other people's code."""
+"""Compares positions at the input with other people's code."""
 
 import common
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Biases by distance against other people's code."""
+"""Compares biases by distance with other people's code."""
 
 import common
 import jax
@@ -92,7 +92,7 @@ def test_t5_bias_and_probabilities():
 
 @pytest.mark.parametrize("name", ["xt_t5_bias_bidir", "xt_t5_bias_causal_cache"])
 def test_t5_of_x_transformers(name):
-    """There queries are the last of the keys, and the bias is multiplied by sqrt(d)."""
+    """In x-transformers queries are the last of the keys, and the bias is multiplied by sqrt(d)."""
     arrays, params = common.golden(name)
     encoding = posenc_jax.make(
         "t5",
@@ -128,7 +128,7 @@ def test_kerple(kind):
 
 
 def test_kerple_parameters_stay_in_range():
-    """Training cannot take them out of it, and published ones survive the way there and back."""
+    """Training takes no parameter out of range; published ones survive the way there and back."""
     raw, distance = jnp.array([-50.0, -1.0, 2.0, 50.0]), np.arange(3)
     encoding = posenc_jax.make("kerple_power", num_heads=4, rngs=nnx.Rngs(0))
     encoding.raw_p[...], encoding.raw_a[...] = raw, inverse_positive(jnp.ones(4))

@@ -1,4 +1,4 @@
-"""Schemes in which content and distance meet, against other people's code."""
+"""Compares schemes in which content and distance meet with other people's code."""
 
 import common
 import jax

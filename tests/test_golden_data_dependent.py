@@ -1,4 +1,4 @@
-"""Schemes that read the layer's input, against other people's code."""
+"""Compares schemes that read the layer's input with other people's code."""
 
 import dataclasses
 

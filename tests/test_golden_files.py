@@ -1,4 +1,4 @@
-"""The golden arrays themselves."""
+"""Checks the golden arrays themselves."""
 
 import common
 

@@ -1,4 +1,4 @@
-"""Models of transformers: their logits with our attention, and how every type of them turns."""
+"""Tests models of transformers: their logits with our attention, and how each type turns."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_logits(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_encoding_shows_in_the_logits(name, monkeypatch):
-    """The same weights give something else without it, so that the test above tests it."""
+    """Without the encoding the same weights give something else, so the test above tests it."""
     for module in (posenc_jax, posenc_jax.hf.decoder):
         monkeypatch.setattr(module, "from_hf", lambda *_, **__: NoPEWithTable())
     assert min(errors(name)) > 0.02

@@ -1,4 +1,4 @@
-"""Logit scales and patterns of layers, against other people's code."""
+"""Compares logit scales and patterns of layers with other people's code."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The search of LongRoPE's released code, as far as two runs of it on a made-up loss can say."""
+"""Compares our search with LongRoPE's released code, as far as two runs on a made-up loss say."""
 
 import common
 import numpy as np

@@ -1,4 +1,4 @@
-"""Rotation by several position axes, and their builders, against other people's code."""
+"""Compares rotation by several position axes, and builders, with other people's code."""
 
 import dataclasses
 
@@ -43,7 +43,7 @@ def axes_last(positions_ABT):
     ],
 )
 def test_mrope(name, scheme):
-    """Sections given, and the default, which is in their proportions."""
+    """Sections are given, or the default, which is in the same proportions."""
     arrays, params = common.golden(name)
     own = dict(head_dim=params["head_dim"], base=params["rope_theta"])
     if "partial_rotary_factor" in params:
@@ -230,7 +230,7 @@ def test_positions_of_qwen25(case):
 
 
 def test_seconds_are_not_truncated():
-    """transformers 4.57 truncates them, which puts frames half a second apart in one place."""
+    """transformers 4.57 truncates seconds, which puts frames half a second apart in one place."""
     arrays, params = common.golden("mm_positions_q25")
     assert arrays["video_long_s1/second_per_grid"] == 0.5
     times = np.unique(q25(arrays, params, "video_long_s1", 0).positions[0, 4:24, 0])
@@ -249,7 +249,7 @@ def test_seconds_are_not_truncated():
     ],
 )
 def test_we_are_not_transformers_5(name, build):
-    """Text there goes on within the video, and padding does not count."""
+    """In transformers 5 text goes on within the video, and padding does not count."""
     arrays, params = common.golden(name)
     wrong, _ = common.golden(
         {

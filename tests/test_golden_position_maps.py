@@ -1,4 +1,4 @@
-"""RoPE with mapped positions against other people's code."""
+"""Compares RoPE with mapped positions with other people's code."""
 
 import common
 import jax

@@ -1,4 +1,4 @@
-"""PRoPE against its authors' code."""
+"""Compares PRoPE with its authors' code."""
 
 import common
 import numpy as np

@@ -1,4 +1,4 @@
-"""The rotary family against other people's code."""
+"""Compares the rotary family with other people's code."""
 
 import os
 
@@ -134,7 +134,7 @@ def test_dynamic_ntk_of_hugging_face(name, as_array):
 
 
 def test_dynamic_ntk_of_the_yarn_repository():
-    """Here the length is not given, but found from the positions."""
+    """The length is not given, but found from the positions."""
     arrays, params = common.golden("dynamic_ntk_repo_d64_a1")
     dim = params["dim"]
     encoding = posenc_jax.make(

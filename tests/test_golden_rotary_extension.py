@@ -1,4 +1,4 @@
-"""Rotary frequencies for longer sequences against other people's code."""
+"""Compares rotary frequencies for longer sequences with other people's code."""
 
 import common
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def test_a_ramp_without_width_is_a_step(name, inv_freq, own):
 
 @each_kind_of_length
 def test_dynamic_pi(as_array):
-    """There the positions are divided, and the frequencies stay."""
+    """The other code divides the positions, and leaves the frequencies as they are."""
     arrays, params = common.golden("dynamic_pi_d64")
     pairs = params["dim"] // 2
     encoding = posenc_jax.make(
@@ -111,7 +111,7 @@ def test_longrope_of_hugging_face(name, as_array):
 
 
 def test_longrope_switches_for_all_positions():
-    """Here the length is found from the positions."""
+    """The length is found from the positions."""
     arrays, params = common.golden("longrope_phi3_switch_d32")
     rope, pairs = params["rope_parameters"], params["head_dim"] // 2
     encoding = posenc_jax.make(

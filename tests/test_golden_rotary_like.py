@@ -1,4 +1,4 @@
-"""Near relatives of the rotary family against other people's code."""
+"""Compares near relatives of the rotary family with other people's code."""
 
 import common
 import jax
@@ -57,7 +57,7 @@ def test_fope():
 
 
 def test_fope_matrices_are_drawn_as_released():
-    """They lie near the identity, or near every n-th row of it if frequencies outnumber pairs."""
+    """Matrices lie near the identity, or every n-th row of it if frequencies outnumber pairs."""
     arrays, params = common.golden("fope_h2_d32_L64")
     gain = params["gain"]
 
@@ -100,7 +100,7 @@ def test_pope():
 
 
 def test_pope_phases_stay_within_a_turn():
-    """They start there too."""
+    """Phases start within a turn too."""
     encoding = common.build("pope", trained=False)
     phase = encoding.phase[...]
     assert (phase <= 0).all() and (phase >= -2 * np.pi).all() and np.ptp(phase) > 5

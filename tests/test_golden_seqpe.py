@@ -1,4 +1,4 @@
-"""SeqPE against its authors' code."""
+"""Compares SeqPE with its authors' code."""
 
 import common
 import jax

@@ -1,4 +1,4 @@
-"""Schemes of images on two axes and more; the registry's tests see them on text."""
+"""Tests schemes of images on two axes and more; the registry's tests see them on text."""
 
 import contextlib
 import functools
@@ -39,7 +39,7 @@ CASES = [(name, i) for name in GRIDS for i in range(len(schemes.ALL[name].settin
 
 @pytest.mark.parametrize(("name", "setting"), CASES)
 def test_attention_is_the_equation(name, setting):
-    """Each axis in an order of its own."""
+    """Each axis has an order of its own."""
     scheme = schemes.ALL[name]
     own = scheme.settings[setting]
     num_heads, num_axes = own.get("num_heads", common.HEADS), own.get("num_axes", 2)
@@ -94,7 +94,7 @@ def test_text_has_the_encoding_of_text(name, of_text):
 
 @each_grid
 def test_decoding(name):
-    """Token by token, a picture and then text on both axes."""
+    """A picture and then text on both axes are read token by token."""
     T = 10
     model = common.build_model(name)
     positions = np.concatenate([cells(2, 3), np.stack([text(4, start=3)] * 2, axis=-1)], axis=1)
@@ -138,7 +138,7 @@ IMPLEMENTATIONS = {
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_biases_of_a_grid_in_tiles(name):
-    """Values and gradients, two shapes of picture in a batch."""
+    """Values and gradients agree for two shapes of picture in a batch."""
     encoding, T = common.build("alibi_2d"), 24
     q, k, v = (common.normal(seed, 2, T, common.HEADS, common.HEAD_DIM) for seed in range(3))
     positions = np.concatenate([cells(4, 6), cells(6, 4)])

@@ -1,4 +1,4 @@
-"""Encodings out of Hugging Face configs, in all the spellings they come in."""
+"""Reads encodings out of Hugging Face configs, in all the spellings they come in."""
 
 import common
 import numpy as np
@@ -36,7 +36,7 @@ SCALED = [
 
 
 def old_spelling(params):
-    """The config that transformers 4 would have written for the same."""
+    """Returns the config that transformers 4 would have written for ``params``."""
     section = {"type": params["kind"], **params["rope_parameters"]}
     config = {
         "rope_scaling": section,

@@ -1,4 +1,4 @@
-"""Configs of published decoders: their sizes, their layers, and encodings said in their words."""
+"""Reads configs of published decoders: sizes, layers, and encodings said in their words."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""``from_hf`` on single models: kinds of layers, layers without positions, refusals."""
+"""Tests ``from_hf`` on single models: kinds of layers, layers without positions, refusals."""
 
 import json
 
@@ -137,7 +137,7 @@ def test_bamba():
 
 
 def test_what_a_class_fills_in():
-    """Keys that a published config leaves out, where the usual rule would be wrong."""
+    """A class fills in keys that a published config lacks, where the usual rule would be wrong."""
     gemma = dict(
         model_type="gemma3",
         text_config={

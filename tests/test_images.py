@@ -1,4 +1,4 @@
-"""The experiment on images, on a few made up."""
+"""Tests the experiment on images, on a few made up."""
 
 import gzip
 import io
@@ -19,7 +19,7 @@ SIDE, COUNT = 28, 60
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Images of noise with one brighter quarter: which and how bright is their class."""
+    """Makes images of noise with one brighter quarter: which one, and how bright, is the class."""
     path = tmp_path_factory.mktemp("data") / "images.npz"
     rng = np.random.default_rng(0)
     images = rng.integers(0, 60, (COUNT, SIDE, SIDE)).astype(np.uint8)

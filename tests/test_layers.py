@@ -1,4 +1,4 @@
-"""Layers that differ: windows, patterns of encodings, and encodings put over others."""
+"""Tests layers that differ: windows, patterns of encodings, and encodings put over others."""
 
 import common
 import jax
@@ -71,7 +71,7 @@ def test_a_window_is_masking_by_hand(name, window, segments):
 
 
 def influence(layers, query=T - 1, **keywords):
-    """How much the logits of one token depend on each token of its row."""
+    """Returns how much the logits of one token depend on each token of its row."""
     model = common.build_model(layers, **keywords)
     weights_BTV = np.zeros((B, T, common.VOCAB), np.float32)
     weights_BTV[0, query, UNUSED_ID] = 1.0
@@ -224,7 +224,7 @@ def test_a_wrapper_that_changes_nothing(name):
 @pytest.mark.parametrize("name", ["logn", "ssmax"])
 @pytest.mark.parametrize("over", ["fox", "transformer_xl", {"name": "path", "rank": 3}, "t5"])
 def test_over_a_scheme_with_parameters(name, over):
-    """Each layer has its own where that scheme has them for each layer or this one does."""
+    """Each layer has its own parameters where the inner or the outer scheme has such."""
     encoding = common.build(name, num_layers=3, over=over)
     shared = (name, over) == ("logn", "t5")
     assert encoding.per_layer != shared
@@ -266,7 +266,7 @@ def test_a_logit_scale_is_scaling_queries_by_hand(over):
 @pytest.mark.parametrize("over", ["rope", "alibi", "fox", "prope", "randomized"])
 @pytest.mark.parametrize("name", ["logn", "ssmax", "llama4_temperature", "soft_cap", "randomized"])
 def test_the_hooks_of_a_wrapper(name, over):
-    """They are its own and those beneath; only what reads the layer's input asks for it."""
+    """A wrapper has its hooks and those beneath; only what reads the layer's input asks for it."""
     own = {"soft_cap": "score", "randomized": "place"}.get(name, "rotate")
     encoding, inner = common.build(name, over=over), common.build(over)
     assert encoding.hooks() == inner.hooks() | {own}
@@ -274,7 +274,7 @@ def test_the_hooks_of_a_wrapper(name, over):
 
 
 def test_a_soft_cap_bounds_the_logits():
-    """Whatever is beneath, and not beyond what lies there: ``tanh`` is near its argument at 0."""
+    """The cap bounds any logits; small ones stay, since ``tanh`` is near its argument at 0."""
     q, k = (30 * common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
     for over in ("nope", "alibi", "transformer_xl"):
         inner = common.build(over)
@@ -287,7 +287,7 @@ def test_a_soft_cap_bounds_the_logits():
 
 
 def test_a_soft_cap_over_a_logit_scale():
-    """The cap comes last: it bounds what the other made of the logits."""
+    """The cap comes last: it bounds what the logit scale made of the logits."""
     inner = common.build("logn", over="alibi")
     encoding = common.build("soft_cap", over=inner, cap=3.0)
     q, k = (common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))

@@ -1,4 +1,4 @@
-"""Learned positions past their table."""
+"""Tests learned positions past their table."""
 
 import common
 import jax

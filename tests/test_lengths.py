@@ -1,4 +1,4 @@
-"""Lengths that frequencies adapt to, and traced bases: exact, or refused."""
+"""Tests lengths that frequencies adapt to, and traced bases: exact, or refused."""
 
 import dataclasses
 import os
@@ -64,7 +64,7 @@ def test_an_array_says_what_an_int_says(name, options):
 
 @pytest.mark.parametrize("name", ["dynamic_ntk", "dynamic_yarn"])
 def test_the_default_length_of_long_documents(name):
-    """It is an array, found from the positions of each document."""
+    """The default length is an array, found from the positions of each document."""
     encoding = adapting(name)
     rng = np.random.default_rng(0)
     first, second = (np.append(rng.integers(0, last, 50), last) for last in (8_191, 2_000_000))
@@ -79,7 +79,7 @@ def test_the_default_length_of_long_documents(name):
 
 @pytest.mark.parametrize("name", ["dynamic_ntk", "dynamic_yarn", "dynamic_pi"])
 def test_derivatives_by_positions_at_an_array_length(name):
-    """The cosine's is minus the sine times the frequency."""
+    """The cosine's derivative is minus the sine times the frequency."""
     encoding = adapting(name)
     positions = jnp.array([[3.25, 5000.5, 100_000.75]])
 
@@ -180,7 +180,7 @@ def test_rules_that_must_know_the_base_say_so(name):
 
 
 def test_the_derivative_by_a_traced_base():
-    """Exact to float32: d cos(p w) / d base = -p sin(p w) dw / d base."""
+    """The derivative is exact to float32: d cos(p w) / d base = -p sin(p w) dw / d base."""
     positions, i = np.array([[5]], np.int32), np.arange(4)
 
     def cosines(base):

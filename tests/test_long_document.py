@@ -35,7 +35,7 @@ def score(model, folder, tokens=TOKENS, **options):
 
 @pytest.mark.parametrize("name", ["alibi", "dynamic_ntk", "path", "randomized"])
 def test_all_losses_of_a_forward_pass(tmp_path, name):
-    """Where a scheme adapts to the length, to the document's."""
+    """A scheme that adapts to the length adapts to the document's."""
     model = common.build_model(name, scan=True)
     losses = score(model, tmp_path)
     expected = jax.jit(token_losses)(model, TOKENS[None])[0]
@@ -141,7 +141,7 @@ TRAIN = {"length": 8, "batch_size": 2, "steps": 4}
 
 @pytest.fixture
 def trained(tmp_path):
-    """The folder of a run, and the model in it."""
+    """Makes a run, and returns its folder and the model in it."""
     spec, recipe = FrozenConfigDict({"encoding": ENCODING, "model": MODEL}), Recipe(**TRAIN)
     state = text_state(jax.random.key(7), spec, recipe)
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")

@@ -1,4 +1,4 @@
-"""LongRoPE on small models: candidates as inputs of one program, tuning, and the experiment."""
+"""Tests LongRoPE on small models: candidates as inputs of one program, tuning, the experiment."""
 
 import io
 import json
@@ -336,7 +336,7 @@ def test_bad_configs_are_refused_before_anything_is_trained(corpus, tmp_path, ch
 
 
 def study_of(*losses):
-    """A study of searches that started from ``a`` and ``b``: losses of a, b, yarn and longrope."""
+    """Makes a study of searches from ``a`` and ``b``, with losses of a, b, yarn and longrope."""
     kinds = {"a (start)": "start", "b (start)": "start", "yarn": "method", "longrope": "found"}
     records = [
         {"group": "near", "scheme": scheme, "kind": kind, "seed": seed, "loss": loss}

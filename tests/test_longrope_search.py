@@ -1,4 +1,4 @@
-"""The search for LongRoPE's factors, on losses made up for it."""
+"""Tests the search for LongRoPE's factors, on losses made up for it."""
 
 import itertools
 import math
@@ -164,7 +164,7 @@ def test_a_space_without_further_candidates_is_refused():
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_search_that_was_killed_goes_on_and_ends_the_same(tmp_path, batch):
-    """It is killed after every few batches, until it comes to its end."""
+    """The search is killed after every few batches, until it comes to its end."""
     path = tmp_path / "losses.jsonl"
     expected = search(SPACES["paper"]())
     computed = []

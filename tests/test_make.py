@@ -1,4 +1,4 @@
-"""``make``: the types of its arguments, and parameters for each layer."""
+"""Tests ``make``: the types of its arguments, and parameters for each layer."""
 
 import common
 import numpy as np
@@ -40,7 +40,7 @@ def test_stacked_encodings_say_for_how_many_layers():
     ids=["seqpe", "learned", "randomized", "built"],
 )
 def test_what_cannot_be_stacked_is_refused(over):
-    """A set of parameters for each layer, where they are read once for all layers."""
+    """Layers have no parameters of their own where these are read once for all layers."""
     if over == "an encoding":
         over = common.build("learned")
     match = "needed before the first layer .*leave num_layers= out"

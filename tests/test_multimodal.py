@@ -1,4 +1,4 @@
-"""The parts that multimodal experiments share: models, batches, points, records and report."""
+"""Tests what multimodal experiments share: models, batches, points, records and report."""
 
 import html
 import io
@@ -78,7 +78,7 @@ def test_the_vit_reads_all_patches_in_any_order():
 
 @pytest.mark.parametrize("name,causal", [("selective_rope", True), ("sinusoidal", False)])
 def test_attention_weights_are_those_of_the_model(name, causal):
-    """With them, the model's output is put together by hand."""
+    """The model's output is put together by hand with the weights."""
     model = common.build_model(name, causal=causal)
     tokens = np.random.default_rng(0).integers(0, common.VOCAB, (2, T))
     weights = np.asarray(attention_weights(model, tokens, text(T)))
@@ -324,7 +324,7 @@ ACCURACY = Panel("sums", "accuracy", "patches", (4, 9), trained=(4,))
 
 
 def study(values, panel=ACCURACY, failures=()):
-    """``values``: by scheme and x, one number for each seed."""
+    """Makes a study of ``values``: by scheme and x, one number for each seed."""
     records = [
         {"scheme": scheme, "seed": seed, "condition": panel.condition, "x": x}
         | {"metric": panel.metric, "value": value, "chance": 0.125}

@@ -1,4 +1,4 @@
-"""The packages that the library and the experiments need, and what is said where one is missing."""
+"""Tests which packages library and experiments need, and what is said where one is missing."""
 
 import ast
 import subprocess
@@ -66,7 +66,7 @@ for each in pkgutil.walk_packages(posenc_jax.__path__, "posenc_jax."):
 
 
 def requirements() -> dict[str, list[str]]:
-    """The lists of packages in setup.py, without versions."""
+    """Returns the lists of packages in setup.py, without versions."""
     lists = {}
     for statement in ast.parse((ROOT / "setup.py").read_text()).body:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.List):
@@ -76,7 +76,7 @@ def requirements() -> dict[str, list[str]]:
 
 
 def imported(*paths) -> set[str]:
-    """The packages that modules import when they are imported, by their names in a registry."""
+    """Returns the packages that modules import when imported, by their names in a registry."""
     found = set()
     files = [file for path in paths for file in ROOT.glob(path)]
     assert files

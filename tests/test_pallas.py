@@ -1,4 +1,4 @@
-"""Kernels that run every scheme's hooks: interpreted here, lowered for GPU and TPU."""
+"""Tests kernels that run every scheme's hooks: interpreted here, lowered for GPU and TPU."""
 
 import functools
 
@@ -18,7 +18,7 @@ from posenc_jax.attention.pallas import pallas
 
 
 def is_refused(name) -> bool:
-    """Whether the kernels cannot run it: it needs whole rows of logits, or all heads in a tile."""
+    """Says whether the kernels refuse a scheme, for whole rows of logits or all heads in a tile."""
     return common.outline(name).whole_rows or schemes.ALL[name].mixes_heads
 
 
@@ -112,7 +112,7 @@ LOWERED += [(name, "cuda") for name in TILES if name not in NOT_ON_CUDA]
 
 @pytest.mark.parametrize(("name", "platform"), LOWERED)
 def test_lowers(name, platform, monkeypatch):
-    """Three kernels, for output and gradients; the vendor's compiler has not seen them."""
+    """Three kernels lower, for output and gradients; the vendor's compiler has not seen them."""
     backend, target, kind = TARGETS[platform]
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     encoding = build(name, head_dim=64)

@@ -1,4 +1,4 @@
-"""The experiment on pointing, with the icons of a font that is always there."""
+"""Tests the experiment on pointing, with the icons of a font that is always there."""
 
 import importlib.util
 import io
@@ -63,7 +63,7 @@ def test_answers_are_what_stands_there():
 
 
 def test_cells_are_read_in_the_order_of_their_positions(tmp_path):
-    """Told numbers, then every icon's pixels at its row and column, rulers in line with them."""
+    """Told numbers come first, then each icon's pixels at its row and column, rulers in line."""
     pointing = experiment(tmp_path, eval__screens=((8, 8), (8, 12)))
     screens = {
         "icons": np.arange(24, dtype=np.int32).reshape(1, 2, 12) % 16,
@@ -95,7 +95,7 @@ def test_desktops_hold_their_screens(tmp_path):
 
 
 def test_logits_and_loss_are_of_the_cells_with_answers(tmp_path):
-    """A model that knows everything loses nothing; one that knows all but one neighbour, that."""
+    """A model that knows all loses nothing; one that knows all but one neighbour loses that."""
     pointing = experiment(tmp_path, task__icons=5)
     task = pointing.task("i_mrope_ruler")
     batch = task.batch(0, 1, 0, 1)

@@ -1,4 +1,4 @@
-"""Several position axes: text is one of their cases, and builders of positions."""
+"""Tests several position axes, of which text is one case, and builders of positions."""
 
 import functools
 
@@ -171,7 +171,7 @@ GRADIENTS = {
 
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_gradient_by_positions(name):
-    """Forward and backward, it is that of a small step; two tokens are in one place."""
+    """The gradient, forward and backward, is that of a small step; two tokens are in one place."""
     encoding = common.build(name, **{"out_of_range": "interpolate"} if "learned" in name else {})
     positions = np.random.default_rng(0).uniform(0.05, 4.5, (1, 8, GRADIENTS[name]))
     positions[:, 3] = positions[:, 5]
@@ -290,7 +290,7 @@ def test_a_sequence_of_text(build):
 
 
 def test_the_start_of_a_video():
-    """Written out: two frames of 3 x 2 patches, in front of everything."""
+    """Two frames of 3 x 2 patches, in front of everything, are written out."""
     time = [0] * 6 + [0.5] * 6
     row, column = [-1, -1, 0, 0, 1, 1] * 2, [0, 1] * 6
     positions, following = builders.videorope(SEQUENCE[:2], delta=0.5)
@@ -323,7 +323,7 @@ def test_frames_apart_with_rows_from_zero():
 
 @pytest.mark.parametrize("build", [*BUILDERS[:6], builders.frame_time])
 def test_ruler_tokens_are_beside_their_patches(build):
-    """One for every second row and column, and one past the rows of a wide image."""
+    """Rulers are at every second row and column, and one is past the rows of a wide image."""
     image = Vision(1, 3, 5, ruler=2)
     assert list(image.marks) == [0, 2, 4] and image.tokens == 18
     with_ruler, after = build([Text(4), image, Text(2)])
@@ -364,7 +364,7 @@ def test_text_is_known_to_be_consecutive():
 
 
 def test_large_times_since_an_origin():
-    """Unix seconds, which are one position in float32, and nanoseconds, which no int32 holds."""
+    """Unix seconds are one position in float32, and nanoseconds fit no int32."""
     seconds = np.array([[1_700_000_000.25, 1_700_000_010.5]])
     since = builders.since(seconds, 1_700_000_000)
     np.testing.assert_array_equal(since, np.float32([[0.25, 10.5]]))

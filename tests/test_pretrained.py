@@ -1,4 +1,4 @@
-"""Published models in files: read, placed on devices, extended and written again."""
+"""Tests published models in files: read, placed on devices, extended and written again."""
 
 import json
 import os
@@ -310,7 +310,7 @@ def test_a_gguf_file(tmp_path):
 
 @pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_1"])
 def test_a_gguf_file_in_few_bits(kind, tmp_path, monkeypatch):
-    """Its numbers are what gguf makes of it, in pieces as at once."""
+    """The file's numbers are what gguf makes of it, in pieces as at once."""
     monkeypatch.setattr("experiments.weight_files._CHUNK", 5 * 32)
     kind = gguf.GGMLQuantizationType[kind]
     model = load(write_gguf(tmp_path / "llama.gguf", kind=kind)).model

@@ -1,4 +1,4 @@
-"""Cameras in attention, beside the matrices of every pair of tokens."""
+"""Compares cameras in attention with the matrices of every pair of tokens."""
 
 import dataclasses
 
@@ -80,7 +80,7 @@ def matrix(row, token):
 
 
 def test_attention_is_that_of_matrices_of_pairs():
-    """``out_i = sum_j softmax(q_i D_i^-1 D_j k_j) D_i^-1 D_j v_j``."""
+    """Each output is ``out_i = sum_j softmax(q_i D_i^-1 D_j k_j) D_i^-1 D_j v_j``."""
     q, k, v = (x.astype(np.float64) for x in heads())
     expected = np.empty((B, T, H, C))
     for b in range(B):
@@ -150,7 +150,7 @@ def test_implementations(implementation):
 
 
 def test_gradient_by_a_camera():
-    """It is that of a small step, so that poses can be trained."""
+    """The gradient is that of a small step, so that poses can be trained."""
     encoding, direction = make(), common.normal(4, B, CAMERAS, 4, 4)
     direction[..., 3, :] = 0
 
@@ -165,7 +165,7 @@ def test_gradient_by_a_camera():
 
 
 def test_decoding():
-    """Frame by frame, in a model."""
+    """A model reads frame by frame what it reads at once."""
     model = common.build_model(make(head_dim=common.HEAD_DIM, time_channels=0))
     positions = cameras(PATCHES[..., 1:], VIEWMATS, INTRINSICS, image_size=SIZE)
     ids = np.arange(B * T, dtype=np.int32).reshape(B, T)

@@ -1,4 +1,4 @@
-"""Properties of every scheme in the registry: a new scheme is tested because it is listed."""
+"""Tests properties of all schemes in the registry: a new scheme is tested because it is listed."""
 
 import chex
 import common
@@ -195,7 +195,7 @@ def test_causality_of_a_model_by_gradient(name):
 
 @each_program
 def test_packed_documents_are_separate_documents(name):
-    """The second is longer than a training sequence, so that a scheme may adapt to that one."""
+    """The second document is longer than a training sequence, so that a scheme may adapt to it."""
     encoding, x_BTD = common.build(name), residual(T + 40)
     segment_ids = np.repeat([3, 5], (T, 40))[None]
     positions = np.asarray(packed(jnp.asarray(segment_ids)))
@@ -262,7 +262,7 @@ def in_parts(encoding, q, k, v, positions, heads):
 
 @each_program
 def test_a_query_alone_and_some_heads_alone(name):
-    """A step of decoding, and a shard of the heads."""
+    """A step of decoding, and a shard of the heads, give what they give among all others."""
     encoding, sides = common.build(name), [heads_of(seed) for seed in range(3)]
     if schemes.ALL[name].mixes_heads:
         whole, last, _ = in_parts(encoding, *sides, shuffled(), None)
@@ -325,7 +325,7 @@ def test_attention_on_a_mesh_of_auto_axes(name):
 
 @each_program
 def test_attention_and_gradients_on_a_mesh_of_explicit_axes(name):
-    """Gradients by the input and by every parameter; operations must know where results lie."""
+    """Gradients by input and parameters agree; operations must know where results lie."""
     mesh = mesh_of(AxisType.Explicit)
     with jax.set_mesh(mesh):
         (_, output), _ = actual = layer(*sharded_arguments(name, mesh))
@@ -424,7 +424,7 @@ def test_every_parameter_has_a_gradient(name):
 
 @each_kind
 def test_every_parameter_of_a_model_has_a_gradient(name):
-    """Each layer must use those of its own."""
+    """Each layer must use the parameters of its own."""
     weights_BTV = common.normal(0, B, T, common.VOCAB)
     _, gradients = common.loss_and_gradients(
         common.build_model(name), TOKEN_IDS, shuffled(), weights_BTV

@@ -1,4 +1,4 @@
-"""Randomized positions: what must hold of every draw, and how schemes are wrapped."""
+"""Tests randomized positions: what must hold of every draw, and how schemes are wrapped."""
 
 import common
 import jax
@@ -49,7 +49,7 @@ def test_every_key_draws_anew_and_no_key_repeats_itself():
 
 
 def test_equal_positions_stay_equal_and_order_stays():
-    """It holds in all rows and on all axes."""
+    """Equality and order hold in all rows and on all axes."""
     encoding = common.build("randomized")
     positions = np.random.default_rng(0).integers(0, 40, (2, 3, 30))
     positions[0, 0, 0] = 39

@@ -1,4 +1,4 @@
-"""The report: its numbers, what it refuses to average, and that the page stands alone."""
+"""Tests the report: its numbers, what it refuses to average, and that the page stands alone."""
 
 import csv
 import dataclasses

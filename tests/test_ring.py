@@ -1,4 +1,4 @@
-"""Attention with tokens on several devices against the same on one."""
+"""Compares attention with tokens on several devices with the same on one."""
 
 import functools
 
@@ -48,7 +48,7 @@ def on_mesh(mesh, implementation, *arguments):
 
 @pytest.mark.parametrize("name", common.one_of_each_tile())
 def test_as_on_one_device(name):
-    """Four devices, balanced, documents in each row, shared kv heads."""
+    """Four devices have even work, with documents in each row and shared kv heads."""
     arguments = common.build(name, num_kv_heads=2), *sides(2, T, T), zigzag(T, 4), DOCUMENTS
     expected = jax.jit(functools.partial(value_and_gradients, "dense"))(*arguments)
     close(on_mesh(mesh_of(context=4), "ring", *arguments), expected)
@@ -63,7 +63,7 @@ def test_as_on_one_device(name):
     ],
 )
 def test_meshes(name, shape):
-    """Tokens in written order; with the batch sharded as well, every device has its own part."""
+    """Tokens are in written order; where the batch is sharded too, each device has its own part."""
     encoding, (q, k, v) = common.build(name, num_kv_heads=2), sides(2, T, T)
     written = np.arange(T, dtype=np.int32)
     expected = jax.jit(functools.partial(value_and_gradients, "dense"))(encoding, q, k, v, written)

@@ -1,4 +1,4 @@
-"""The three dials of the rotary family on their own, the angles under them, and the layouts."""
+"""Tests the rotary family's three dials on their own, the angles under them, and the layouts."""
 
 import common
 import jax
@@ -20,7 +20,7 @@ QUERIES = Side(None, common.HEADS, common.HEADS, is_query=True)
 
 
 def test_angles_of_negative_and_fractional_positions():
-    """They are exact to 4e-7 over four million positions each way."""
+    """Angles are exact to 4e-7 over four million positions each way."""
     rng = np.random.default_rng(0)
     whole = rng.integers(-(2**22) + 1, 2**22, size=(200, 1)).astype(np.int32)
     near = rng.uniform(-3000, 3000, size=(200, 1)).astype(np.float32)
@@ -212,7 +212,7 @@ def test_axes_of_equal_positions_are_text():
 @pytest.mark.parametrize("name", ["rope", "pope", "fope", "xpos", "yarn", "longrope"])
 @pytest.mark.parametrize("width", [4, 16])
 def test_heads_of_another_width_are_refused(name, width):
-    """They were turned in part: a head of 192 channels by an encoding for 128."""
+    """Such heads were turned in part: a head of 192 channels by an encoding for 128."""
     encoding = common.build(name)
     tokens = Tokens.of(encoding, text(3))
     x = jnp.ones((1, 3, common.HEADS, width))

@@ -1,4 +1,4 @@
-"""SeqPE beside its equation: where positions may lie, what is drawn in training, and training."""
+"""Compares SeqPE with its equation, and tests its range, what training draws, and training."""
 
 import functools
 
@@ -127,7 +127,7 @@ def test_bad_values(bad, message):
     ids=["two", "three"],
 )
 def test_attention_on_several_axes(own):
-    """Some lie far outside the training block, which ends at 5 or 3 on every axis."""
+    """Some positions lie far outside the training block, which ends at 5 or 3 on every axis."""
     own = {"max_position": 100} | own
     encoding = common.build("seqpe", **own)
     positions = np.random.default_rng(0).integers(0, 100, (2, 7, own["num_axes"]))

@@ -105,7 +105,7 @@ def test_documents_interleaved_in_any_layout_are_separate_documents(name):
 
 
 def test_gradients_of_path_are_those_of_its_product():
-    """Queries, keys, directions and betas have those of transitions applied one by one."""
+    """Queries, keys, directions and betas have the gradients of transitions applied one by one."""
     T, H, C = 9, common.HEADS, common.HEAD_DIM
     encoding = common.build("path")
     q, k, v, w = (jnp.asarray(common.normal(seed, 1, T, H, C)) for seed in range(4))

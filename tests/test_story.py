@@ -1,4 +1,4 @@
-"""The experiment on story time, with small clips."""
+"""Tests the experiment on story time, with small clips."""
 
 import functools
 import io
@@ -198,7 +198,7 @@ def trained(tiny, scheme):
 
 @pytest.mark.parametrize("scheme", TRAINED)
 def test_what_a_model_knows_of_time(tiny, clips, scheme):
-    """The same frames said to be of other times: told, shifted, and asked about another time."""
+    """The same frames are said to be of other times: told, shifted, asked about another time."""
     model = trained(tiny, scheme)
 
     def change(after=0.0, later=0.0, slower=1.0):

@@ -1,4 +1,4 @@
-"""Normalisation by world time beside its equation."""
+"""Compares normalisation by world time with its equation."""
 
 import common
 import jax

@@ -1,4 +1,4 @@
-"""Tokens: which positions are exact, which are refused, and in which order tokens were written."""
+"""Tests which positions are exact, which are refused, and in which order tokens were written."""
 
 import dataclasses
 import functools
@@ -91,7 +91,7 @@ def test_values_that_would_be_changed_are_refused(positions, message):
 
 
 def test_types_whose_values_are_unknown_are_refused():
-    """Under jit and 64-bit types, where nothing can look at the values."""
+    """Nothing can look at the values under jit and 64-bit types."""
     with jax.enable_x64(True):
         for dtype, message in (("int64", "cast them to int32"), ("float64", "cast .* to float32")):
             with pytest.raises(ValueError, match=f"{dtype} under jax.jit.*{message}"):
@@ -142,7 +142,7 @@ def test_a_mark_for_padding_is_no_length(name):
 
 
 def test_the_last_query_of_a_cache_sees_every_key():
-    """Without an order it would count as the first, and see the first value alone."""
+    """Without an order the query would count as the first, and see the first value alone."""
     encoding, (q, k, v) = common.build("rope"), sides()
     tokens = Tokens.of(encoding, text(T))
     alone = Tokens.of(encoding, text(1, start=T - 1))

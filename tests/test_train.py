@@ -1,4 +1,4 @@
-"""Training: the step, its sharding, and stopping and resuming at any moment."""
+"""Tests training: the step, its sharding, and stopping and resuming at any moment."""
 
 import dataclasses
 import functools
@@ -203,7 +203,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, windows, monkeypatch)
     ],
 )
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, changes, message):
-    """Types too, which Orbax would cast without a word."""
+    """Other types are refused too, which Orbax would cast without a word."""
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, text_state(jax.random.key(0), SPEC, RECIPE).model)
     checkpoints.close()
@@ -294,7 +294,7 @@ def test_gradient_accumulation_is_the_whole_batch():
 
 
 def decayed(model) -> set[str]:
-    """The parameters that an optimizer step moves where there is no gradient."""
+    """Returns the parameters that an optimizer step moves where there is no gradient."""
     recipe = Recipe(length=8, batch_size=8, steps=6, warmup_steps=0, weight_decay=0.5)
     optimizer = recipe.optimizer()
     zero = jax.tree.map(jnp.zeros_like, model)

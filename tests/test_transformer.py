@@ -1,4 +1,4 @@
-"""The decoder's own settings, and models that are something else than a decoder of token ids."""
+"""Tests the decoder's own settings, and models other than a decoder of token ids."""
 
 import common
 import jax
@@ -18,7 +18,7 @@ B, T = 2, 6
 
 
 class Projected(posenc_jax.Transformer):
-    """Vectors in, each through a matrix whose rows are the embeddings."""
+    """Takes vectors, each through a matrix whose rows are the embeddings."""
 
     def embed(self, inputs):
         return inputs["x"] @ self.embedding[...]

@@ -1,4 +1,4 @@
-"""The experiment on video, on a few digits made up."""
+"""Tests the experiment on video, on a few digits made up."""
 
 import dataclasses
 import importlib.util
@@ -26,7 +26,7 @@ SIDE, COUNT = 8, 40
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Digits of four classes: which quarter is bright."""
+    """Makes digits of four classes, told by which quarter is bright."""
     path = tmp_path_factory.mktemp("data") / "digits.npz"
     images = np.random.default_rng(0).integers(0, 60, (COUNT, SIDE, SIDE)).astype(np.uint8)
     labels = np.arange(COUNT) % 4
@@ -90,7 +90,7 @@ def source(frames=5):
 
 
 def cards(video):
-    """The frame, row and column of patches that are wholly within a border of white."""
+    """Returns the frame, row and column of patches that are wholly within a border of white."""
     frames, height, width = video.shape
     grid = video.reshape(frames, height // SIDE, SIDE, width // SIDE, SIDE).swapaxes(2, 3)
     edges = [grid[..., 0, :], grid[..., -1, :], grid[..., 0], grid[..., -1]]
@@ -185,7 +185,7 @@ def test_patches_come_frame_by_frame_and_then_the_question(data, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["nope", "vanilla"])
 def test_without_positions_the_order_of_frames_is_nothing(data, tmp_path, scheme):
-    """One layer, so that a blind model is right every second time."""
+    """The model has one layer, so that a blind one is right every second time."""
     videos = experiment(data, tmp_path, scheme)
     model = videos.task(scheme).init(jax.random.key(0))
     (layer,) = model.layers

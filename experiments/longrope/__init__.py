@@ -1,4 +1,4 @@
-"""LongRoPE, whole: the search for its factors, progressive extension, and short-context recovery.
+"""Runs LongRoPE whole: the search for its factors, progressive extension, short-context recovery.
 
 search.py      candidates, and the three published ways to make new ones; pure NumPy
 encoding.py    the encoding whose factors are arrays

@@ -1,4 +1,4 @@
-"""The encoding whose factors are arrays, and the factors of known methods."""
+"""Defines the encoding whose factors are arrays, and finds the factors of known methods."""
 
 import math
 from typing import Any

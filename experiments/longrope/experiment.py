@@ -1,4 +1,4 @@
-"""LongRoPE as an experiment: a RoPE model for each seed, what is found for it, and the report."""
+"""Makes an experiment of LongRoPE: a RoPE model for each seed, what is found for it, the report."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The figures of LongRoPE's report."""
+"""Draws the figures of LongRoPE's report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The losses of candidates, whose factors are inputs of one compiled program.
+"""Computes the losses of candidates, whose factors are inputs of one compiled program.
 
 A candidate's loss is the mean over documents of the target length, in nats a token: of all tokens,
 as the paper has it (``text_loss``), or of the answers to questions about a needle, as LongRoPE2 has
@@ -64,7 +64,7 @@ class Fitness:
 
     @property
     def together(self) -> int:
-        """The number of candidates in one forward pass, at least one a device."""
+        """Returns the number of candidates in one forward pass, at least one a device."""
         N, L = self.tokens_NL.shape
         shards = self.mesh.shape["data"]
         return max(1, self.batch_tokens // (N * (L - 1) * shards)) * shards

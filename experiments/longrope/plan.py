@@ -1,4 +1,4 @@
-"""The plan that every seed shares: the stages, the lengths, the documents and the recipes."""
+"""Holds the plan that all seeds share: the stages, the lengths, the documents and the recipes."""
 
 import dataclasses
 from typing import Any
@@ -81,22 +81,22 @@ class Plan:
 
     @property
     def near(self) -> int:
-        """The length of the first extension."""
+        """Returns the length of the first extension."""
         return self.factor * self.train_length
 
     @property
     def far(self) -> int:
-        """The length of the second extension."""
+        """Returns the length of the second extension."""
         return self.factor * self.near
 
     @property
     def most_start_tokens(self) -> int:
-        """The most tokens that may turn as in RoPE: a 16th of the train length, as in the paper."""
+        """Returns the most tokens to turn as in RoPE: the paper's 16th of the train length."""
         return self.train_length // 16
 
     @property
     def longest(self) -> int:
-        """The tokens of the longest documents that are read."""
+        """Returns the number of tokens of the longest documents that are read."""
         return self.far if "progressive" in self.stages else self.near
 
     def check_lengths(self) -> None:

@@ -1,4 +1,4 @@
-"""The report of LongRoPE: did each search beat what it started from, on documents it never read?"""
+"""Reports whether each LongRoPE search beat what it started from, on documents it never read."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ class SearchStudy(Study):
 
     @property
     def groups(self) -> dict[str, str]:
-        """The tables that there are, with their titles."""
+        """Returns the tables that there are, with their titles."""
         length = {"train": self.about["train_length"], "factor": self.about["factor"]}
         near = length["train"] * length["factor"]
         length |= {"near": near, "far": near * length["factor"]}
@@ -101,7 +101,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether it is better than every rival under every seed."""
+        """Says whether the search beats every rival under every seed."""
         return all(difference < 0 for difference in self.differences)
 
     def __str__(self) -> str:

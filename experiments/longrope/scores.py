@@ -1,4 +1,4 @@
-"""The scores of every encoding, on documents that no search has read."""
+"""Scores every encoding on documents that no search has read."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The evolutionary search for the factors by which LongRoPE slows down each channel pair.
+"""Searches by evolution for the factors by which LongRoPE slows down each channel pair.
 
 https://arxiv.org/abs/2402.13753, https://arxiv.org/abs/2502.20082
 
@@ -87,7 +87,7 @@ class Budget:
 
     @property
     def candidates(self) -> int:
-        """The number of candidates of a whole search."""
+        """Returns the number of candidates of a whole search."""
         return self.population + self.generations * (self.mutations + self.crossovers)
 
     def halved(self) -> "Budget":

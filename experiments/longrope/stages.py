@@ -1,4 +1,4 @@
-"""The stages of one model: searches, fine-tuning, and searches on the fine-tuned model.
+"""Runs the stages of one model: searches, fine-tuning, and searches on the fine-tuned model.
 
     longrope     the paper's search, at ``factor`` times the train length
     released     that of the released code

@@ -1,4 +1,4 @@
-"""LongRoPE2's mixed-window training, as a task of ``experiments/train.py``."""
+"""Trains on LongRoPE2's mixed windows, as a task of ``experiments/train.py``."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The world of the story experiment: a ball on a smooth path, clips of it, and how they run."""
+"""Makes the world of the story experiment: a ball on a smooth path, clips of it, how they run."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ RADIUS = 1.5  # of the ball, in pixels
 
 @chex.dataclass(frozen=True)
 class Clips:
-    """Clips of a ball, each on a path of its own.
+    """Holds clips of a ball, each on a path of its own.
 
     They are a pytree of arrays with the clips along axis 0. Places count from the middle of the
     world, in frame widths.
@@ -52,7 +52,7 @@ class Clips:
 
     @property
     def answers(self) -> np.ndarray:
-        """Where the ball is at the times of the questions, ``[N, Q, 2]``."""
+        """Returns where the ball is at the times of the questions, ``[N, Q, 2]``."""
         return self.places(self.asked)
 
     def straight(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The parts that all multimodal experiments share: points, records and report.
+"""Defines what all multimodal experiments share: points, records and report.
 
 An experiment is one module with a subclass of ``Experiment``, one config, and one line in
 ``launch.py``. The subclass says

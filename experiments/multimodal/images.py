@@ -1,4 +1,4 @@
-"""Images: a ViT trained at one resolution and tested on larger images, rescaled or pasted.
+"""Trains a ViT at one resolution and tests it on larger images, rescaled or pasted.
 
     python launch.py --config=configs/images.py:small --workdir=runs/images
 

@@ -1,4 +1,4 @@
-"""A decoder with patches among its tokens, and a small ViT, both made of the same blocks."""
+"""Makes a decoder with patches among its tokens, and a small ViT, both of the same blocks."""
 
 import jax
 import jax.numpy as jnp

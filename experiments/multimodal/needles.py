@@ -1,4 +1,4 @@
-"""The videos of the video experiment: two cards and a wandering digit over real clips."""
+"""Makes the videos of the video experiment: two cards and a wandering digit over real clips."""
 
 import dataclasses
 import importlib.util

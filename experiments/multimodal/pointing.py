@@ -1,4 +1,4 @@
-"""Pointing at icons: trained on screens of one size, tested on wider and taller ones.
+"""Trains a model to point at icons on screens of one size, and tests it on wider and taller ones.
 
     python launch.py --config=configs/pointing.py:small --workdir=runs/pointing
 

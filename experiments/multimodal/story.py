@@ -1,4 +1,4 @@
-"""Story time: a ball filmed slowly, fast, with pauses and backwards; where is it at that time?
+"""Story time films a ball slowly, fast, paused and backwards, and asks where it is at a given time.
 
     python launch.py --config=configs/story.py:small --workdir=runs/story
 

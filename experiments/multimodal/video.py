@@ -1,4 +1,4 @@
-"""Video: a needle frame and a distractor like it, V-NIAH-D of VideoRoPE (2502.05173) made small.
+"""Seeks a needle frame beside a distractor like it: VideoRoPE's V-NIAH-D (2502.05173) made small.
 
     python launch.py --config=configs/video.py:small --workdir=runs/video
 
@@ -139,7 +139,7 @@ class Videos(Experiment):
 
     @property
     def shortest_and_longest(self) -> list[int]:
-        """The lengths of the shortest and the longest tested videos."""
+        """Returns the lengths of the shortest and the longest tested videos."""
         return sorted({self.trials.frames[0], self.trials.frames[-1]})
 
     def gaps(self, frames: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The style that all figures share, and SVG of them."""
+"""Sets the style that all figures share, and makes SVG of them."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""The figures of an extension study, as SVG."""
+"""Draws the figures of an extension study, as SVG."""
 
 from typing import Any
 

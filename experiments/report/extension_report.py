@@ -1,4 +1,4 @@
-"""The report of an extension study: the page of a length study with one more axis, and a table."""
+"""Reports an extension study: the page of a length study with one more axis, and a table."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The records of an extension study: lengths, steps of fine-tuning, and what is kept at short."""
+"""Holds the records of an extension study: lengths, steps of fine-tuning, what is kept at short."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ class ExtensionStudy(LengthStudy):
 
     @property
     def steps(self) -> list[int]:
-        """The steps of fine-tuning that there are, ascending from 0."""
+        """Returns the steps of fine-tuning that there are, ascending from 0."""
         return sorted({r["steps"] for r in self.records})
 
     def at(self, steps: int) -> LengthStudy:

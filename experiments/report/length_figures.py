@@ -1,4 +1,4 @@
-"""The figures of a length study, as SVG."""
+"""Draws the figures of a length study, as SVG."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""The report of a length study: ``report.html`` to read, ``results.csv`` and ``results.json``."""
+"""Reports a length study: ``report.html`` to read, ``results.csv`` and ``results.json``."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The records of a length study, and what its tables and figures read from them."""
+"""Holds the records of a length study, and what its tables and figures read from them."""
 
 import dataclasses
 import math

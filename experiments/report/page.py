@@ -1,4 +1,4 @@
-"""The HTML page and the terminal table that the reports of all experiments share."""
+"""Makes the HTML page and the terminal table that the reports of all experiments share."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""The figures of an experiment on images or videos."""
+"""Draws the figures of an experiment on images or videos."""
 
 import math
 from collections.abc import Mapping

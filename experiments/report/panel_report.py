@@ -1,4 +1,4 @@
-"""The report of an experiment on images or videos: a page and the files of its results."""
+"""Reports an experiment on images or videos: a page and the files of its results."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The records of an experiment on images or videos, and what its tables and figures read."""
+"""Holds the records of an experiment on images or videos, for its tables and figures to read."""
 
 import dataclasses
 import math
@@ -30,7 +30,7 @@ class Panel:
 
     @property
     def title(self) -> str:
-        """The condition and the metric."""
+        """Names the condition and the metric."""
         return f"{self.condition}: {self.metric}"
 
     def has(self, record: Record) -> bool:

@@ -1,4 +1,4 @@
-"""Records of every kind of experiment, and the statistics of their seeds."""
+"""Holds records of every kind of experiment, and computes the statistics of their seeds."""
 
 import dataclasses
 import math
@@ -39,7 +39,7 @@ class Study:
 
     @property
     def seeds(self) -> str:
-        """The seeds of all records, as words."""
+        """Returns the seeds of all records, as words."""
         return ", ".join(map(str, sorted({r["seed"] for r in self.records}))) or "none"
 
 

@@ -1,4 +1,4 @@
-"""Attention over any encoding, through one door.
+"""Attends under any encoding, through one door.
 
 An implementation of attention is a name or a function. The names are
 

@@ -1,4 +1,4 @@
-"""Attention tile by tile, in memory linear in the number of tokens, for every scheme.
+"""Computes attention tile by tile, in memory linear in the number of tokens, for every scheme.
 
 The softmax of a row is gathered as its tiles come along, and the backward pass computes the tiles
 again from the log-sum-exp of each row (FlashAttention-2, https://arxiv.org/abs/2307.08691). What a
@@ -25,7 +25,7 @@ MOST_LOGITS = 2**24
 
 
 class Rows(NamedTuple):
-    """Queries, or keys and values, heads first, with their tokens."""
+    """Holds queries, or keys and values, heads first, with their tokens."""
 
     x: Any  # queries [B, K, G, T, C] or keys [B, K, S, C], rotated
     v: Any  # values [B, K, S, C]; None with queries

@@ -1,4 +1,4 @@
-"""The forms of attention's products that suit XLA:CPU; values are those of ``dense``.
+"""Computes attention's products in forms that suit XLA:CPU; values are those of ``dense``.
 
 Gradients by keys and values are sums over queries. XLA:CPU would transpose the ``[T, S]`` matrix of
 weights in memory for them, which takes an eighth of attention's time. On a CPU they are computed

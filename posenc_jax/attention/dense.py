@@ -1,4 +1,4 @@
-"""The readable reference: all logits at once, in memory ``[B, H, T, S]``."""
+"""Computes all logits at once, in memory ``[B, H, T, S]``: the readable reference."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Attention in one kernel that JAX brings along, for schemes that leave logits alone.
+"""Attends in one kernel that JAX brings along, for schemes that leave logits alone.
 
 ``jax.nn.dot_product_attention``: cuDNN's flash attention on an NVIDIA GPU where it takes the
 operands, and XLA's own everywhere else, which holds all logits like ``dense``.

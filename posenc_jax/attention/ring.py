@@ -1,4 +1,4 @@
-"""Attention over tokens that lie on several devices: blockwise's tiles, with keys going round.
+"""Attends over tokens that lie on several devices: blockwise's tiles, with keys going round.
 
 Every device keeps its queries, and passes keys and values, with all that is known about them, on to
 the next (Ring Attention, https://arxiv.org/abs/2310.01889). In the backward pass their gradients

@@ -1,4 +1,4 @@
-"""The rule that says which keys a query may see."""
+"""Says which keys a query may see."""
 
 import dataclasses
 

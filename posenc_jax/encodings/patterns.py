@@ -1,4 +1,4 @@
-"""Models whose layers differ: an encoding, and a window or none, for each place of a pattern.
+"""Builds layers that differ: an encoding, and a window or none, for each place of a pattern.
 
 Each function here gives ``Layers`` for a model whose number of layers is a multiple of
 ``interval``, the length of the pattern.

@@ -1,4 +1,4 @@
-"""Any encoding inside the attention layers that Flax brings along."""
+"""Runs any encoding inside the attention layers that Flax brings along."""
 
 from collections.abc import Callable
 from typing import Any

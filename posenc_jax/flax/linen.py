@@ -1,4 +1,4 @@
-"""Any scheme as a Flax Linen module.
+"""Makes any scheme a Flax Linen module.
 
 .. code-block:: python
 

@@ -1,4 +1,4 @@
-"""The block of the decoder: attention and a feed-forward network, each of a normalised residual."""
+"""Adds attention and a feed-forward network, each of a normalised residual: the decoder's block."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The cache: what a model keeps of the tokens it has read, so that more can follow.
+"""The cache holds what a model keeps of the tokens it has read, so that more can follow.
 
 Nothing that depends on the length of the sequence is kept: keys and values as they are before
 ``rotate``, and the layer's input where the encoding reads it (FoX, PaTH, Selective RoPE). Every
@@ -70,7 +70,7 @@ class Past(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """Slots for tokens, of which the first ``count`` are filled; see ``Transformer.extend``.
+    """Holds slots for tokens, of which the first ``count`` are filled; see ``Transformer.extend``.
 
     A plain pytree of arrays: shard it as any other (``B`` over data, ``K`` over heads), and donate
     it to ``jax.jit``, or every step copies it.
@@ -132,7 +132,7 @@ class Cache:
 
     @property
     def size(self) -> int:
-        """The number of slots, S."""
+        """Returns the number of slots, S."""
         return self.positions.shape[1]
 
     def with_places(self, positions, segment_ids, T: int) -> "Cache":

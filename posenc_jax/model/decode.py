@@ -1,4 +1,4 @@
-"""Generation of text with a Transformer and its cache."""
+"""Generates text with a Transformer and its cache."""
 
 import functools
 from typing import Any, NamedTuple
@@ -72,7 +72,7 @@ def generate(
 
 
 class _Prompts(NamedTuple):
-    """Prompts of one length, shorter ones moved to the right so that all end together.
+    """Holds prompts of one length, shorter ones moved to the right so that all end together.
 
     The padding at the start of a shorter prompt is a segment of its own.
     """

@@ -1,4 +1,4 @@
-"""The pattern of encodings and windows that the layers of a model use."""
+"""Describes the pattern of encodings and windows that the layers of a model use."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Cross-entropy through the output layer, without the logits of the whole vocabulary at once."""
+"""Computes cross-entropy through the output layer, without all logits of the vocabulary at once."""
 
 import functools
 

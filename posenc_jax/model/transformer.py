@@ -1,4 +1,4 @@
-"""A minimal decoder-only Transformer that takes any encoding.
+"""Defines a minimal decoder-only Transformer that takes any encoding.
 
 Pre-norm with RMSNorm (1910.07467), grouped-query attention (2305.13245), SwiGLU (2002.05202), and
 an output layer tied to the embedding. What published models of this shape do otherwise is a few
@@ -195,7 +195,7 @@ class Transformer(nnx.Module):
 
     @property
     def output_table(self) -> jax.Array:
-        """The output layer, ``[vocab_size, model_dim]``, as ``cross_entropy`` takes it."""
+        """Returns the output layer, ``[vocab_size, model_dim]``, as ``cross_entropy`` takes it."""
         return (self.embedding if self.unembedding is None else self.unembedding)[...]
 
     def aux_loss(self, key):

@@ -1,4 +1,4 @@
-"""Position builders, for every scheme: where each token of a sequence is.
+"""Position builders say where each token of a sequence is, for every scheme.
 
 ``text``, ``packed`` and ``since`` are for one axis and give ``[B, T]``. The others take a sequence
 of ``Text`` and ``Vision`` and run on the host, in the data pipeline: they give the positions of

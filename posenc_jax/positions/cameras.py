@@ -1,4 +1,4 @@
-"""Positions of patches that cameras see."""
+"""Builds positions of patches that cameras see."""
 
 import jax
 import jax.numpy as jnp

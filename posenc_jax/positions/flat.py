@@ -1,4 +1,4 @@
-"""Positions of tokens on one axis, and how one axis becomes several."""
+"""Builds positions of tokens on one axis, and makes several axes of one."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Positions of time, row and column, as vision-language models count them."""
+"""Builds positions of time, row and column, as vision-language models count them."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Parts of a sequence of text, images and videos, and how builders go through them."""
+"""Describes parts of a sequence of text, images and videos, and how builders go through them."""
 
 import dataclasses
 import itertools
@@ -54,12 +54,12 @@ class Vision:
 
     @property
     def marks(self) -> range:
-        """The numbers of the rows and columns that have a ruler token."""
+        """Returns the numbers of the rows and columns that have a ruler token."""
         return range(0, max(self.rows, self.columns) if self.ruler else 0, self.ruler or 1)
 
     @property
     def tokens(self) -> int:
-        """The number of tokens, those of the ruler included."""
+        """Returns the number of tokens, those of the ruler included."""
         return len(self.marks) + self.frames * self.rows * self.columns
 
 
@@ -67,7 +67,7 @@ Segment = Text | Vision
 
 
 class Placed(NamedTuple):
-    """Positions of the tokens of a sequence, and of the token that follows.
+    """Holds the positions of the tokens of a sequence, and of the token that follows.
 
     Attributes:
       positions: int32 or float32 ``[1, T, 3]``, time, row and column.
@@ -185,7 +185,7 @@ def segments_of(
 
 @dataclasses.dataclass
 class _Pictures:
-    """Images, or videos, that token ids have not come to yet."""
+    """Holds the images, or videos, that token ids have not come to yet."""
 
     name: str
     grids: list[Sequence[int]]

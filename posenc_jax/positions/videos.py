@@ -1,4 +1,4 @@
-"""Positions of VideoRoPE, of the builders it is compared with, and of story time."""
+"""Builds the positions of VideoRoPE, of what it is compared with, and of story time."""
 
 import math
 from collections.abc import Sequence

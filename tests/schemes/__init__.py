@@ -1,4 +1,4 @@
-"""The tests' knowledge of each scheme: a module for each family, read by ``common``.
+"""Holds what the tests know of each scheme: a module for each family, read by ``common``.
 
 To compare a new scheme with its paper's equation, add it to ``SCHEMES`` of a module here, its
 family's or a new one. Until then the property tests take it to be ordinary and test no keyword of

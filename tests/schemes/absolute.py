@@ -1,4 +1,4 @@
-"""Positions added to the token embeddings."""
+"""Writes out the equations of positions added to the token embeddings."""
 
 import math
 

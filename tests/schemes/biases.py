@@ -1,4 +1,4 @@
-"""Biases by distance."""
+"""Writes out the equations of biases by distance."""
 
 import math
 
@@ -22,7 +22,7 @@ class ALiBi(NoPE):
 
 class T5(NoPE):
     def bucket(self, distance, num_buckets, max_distance):
-        """Bucket of a distance of 0 or more, in whole numbers.
+        """Returns the bucket of a distance of 0 or more, in whole numbers.
 
         e + floor(ln(n / e) / ln(Dmax / e) (N - e)) is at least e + j where
         n^(N - e) e^j >= Dmax^j e^(N - e).

@@ -1,4 +1,4 @@
-"""Schemes in which content and distance meet."""
+"""Writes out the equations of schemes in which content and distance meet."""
 
 import math
 

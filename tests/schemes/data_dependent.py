@@ -1,4 +1,4 @@
-"""Schemes in which the content of the tokens between a query and a key decides."""
+"""Writes out schemes in which the content of the tokens between a query and a key decides."""
 
 import math
 
@@ -12,7 +12,7 @@ def sigmoid(x):
 
 
 def between(gates):
-    """Sums of ``gates [T, H]`` over the tokens after each key up to each query: ``[H, T, T]``."""
+    """Sums ``gates [T, H]`` over the tokens after each key up to each query: ``[H, T, T]``."""
     T, H = gates.shape
     sums = np.zeros((H, T, T))
     for m in range(T):
@@ -22,7 +22,7 @@ def between(gates):
 
 
 def convolved(x, kernel):
-    """``x [T, N]``; row 0 of ``kernel [W, N]`` is for the token itself."""
+    """Convolves ``x [T, N]``; row 0 of ``kernel [W, N]`` is for the token itself."""
     return np.stack(
         [sum(x[t - j] * kernel[j] for j in range(min(t + 1, len(kernel)))) for t in range(len(x))]
     )

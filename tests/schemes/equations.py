@@ -1,4 +1,4 @@
-"""The form of a scheme's test data, and the equations of attention without positions.
+"""Sets the form of a scheme's test data, and the equations of attention without positions.
 
 Equations are written from the papers in float64 NumPy, one row of a batch at a time, positions
 ``[T]``, or ``[A, T]`` with the axes first, in any order: no shared code, no shared tricks.
@@ -95,7 +95,7 @@ class NoPE:
         return content(q, k)
 
     def values(self, out, attention, positions, own, weights):
-        """``attention`` times the values in, the same with values of positions added out."""
+        """Takes ``attention`` times the values, and returns it with values of positions added."""
         return out
 
 

@@ -1,4 +1,4 @@
-"""Positions on a grid: ``[T]``, the same on every axis, or ``[A, T]``."""
+"""Writes out schemes on a grid, with positions ``[T]``, the same on every axis, or ``[A, T]``."""
 
 import numpy as np
 from scipy.ndimage import map_coordinates

@@ -1,4 +1,4 @@
-"""Logits scaled by a function of the query's position, or capped, over another scheme."""
+"""Scales logits by a function of the query's position, or caps them, over another scheme."""
 
 import math
 
@@ -19,7 +19,7 @@ class LogitScale(NoPE):
     over = "rope"
 
     def factor(self, count, own, weights):
-        """``[H, T]`` or ``[1, T]``."""
+        """Returns the factor, ``[H, T]`` or ``[1, T]``."""
         raise NotImplementedError
 
     def beneath(self, own, weights):

@@ -1,4 +1,4 @@
-"""Rotary encodings over several position axes."""
+"""Writes out the equations of rotary encodings over several position axes."""
 
 import numpy as np
 
@@ -134,7 +134,7 @@ class PRoPE(NoPE):
 
 
 def axes(**alternatives):
-    """Keywords of all of them."""
+    """Returns the keywords of all these schemes."""
     rope = {key: value for key, value in ROPE.items() if key != "axes"}
     rope["rotary_dim"] = Alternative(6)
     rope["frequencies"] = Alternative(frequencies.PositionInterpolation(2.0))

@@ -1,4 +1,4 @@
-"""RoPE with another relative position in the place of the distance."""
+"""Writes out RoPE with another relative position in the place of the distance."""
 
 import math
 

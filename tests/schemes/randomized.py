@@ -1,4 +1,4 @@
-"""Other schemes on drawn positions."""
+"""Puts the equations of other schemes on drawn positions."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The rotary family: logits come from a complex product with the distance."""
+"""Computes the logits of the rotary family from a complex product with the distance."""
 
 import math
 
@@ -12,11 +12,11 @@ TRAIN_LENGTH = 32  # what common.build gives
 
 class Rotary(NoPE):
     def frequencies(self, d, base, own, longest):
-        """Radians a token of each pair, and the factor on the logits."""
+        """Returns the radians a token of each pair, and the factor on the logits."""
         return base ** (-2 * np.arange(d // 2) / d), 1.0
 
     def turns(self, positions, rate, own):
-        """Complex ``[T, T, pairs]``: the turn between each two positions."""
+        """Returns complex ``[T, T, pairs]``: the turn between each two positions."""
         return np.exp(1j * distances(positions)[..., None] * rate)
 
     def logits(self, q, k, positions, own, weights):

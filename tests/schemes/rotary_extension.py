@@ -1,4 +1,4 @@
-"""Rotary frequencies for longer sequences."""
+"""Computes rotary frequencies for longer sequences."""
 
 import math
 

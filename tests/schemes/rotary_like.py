@@ -1,4 +1,4 @@
-"""Near relatives of the rotary family: decay, mixed frequencies, polar coordinates."""
+"""Near relatives of the rotary family add decay, mixed frequencies or polar coordinates."""
 
 import math
 
@@ -24,7 +24,7 @@ class XPos(Rotary):
 
 class FoPE(NoPE):
     def turned(self, x, positions, own, weights):
-        """Head by head, pair by pair."""
+        """Turns ``x`` head by head, pair by pair."""
         T, H, C = x.shape
         d = own.get("rotary_dim", C)
         rates = [own.get("base", 1e4) ** (-2 * i / d) for i in range(d // 2)]

@@ -1,4 +1,4 @@
-"""Positions read as strings of digits."""
+"""Writes out SeqPE, which reads positions as strings of digits."""
 
 import math
 
@@ -23,7 +23,7 @@ def gelu(x):
 
 class SeqPE(NoPE):
     def vector(self, position, own, weights):
-        """``pe [E]`` of one position, ``[]`` or ``[A]``, from its string of digits."""
+        """Returns ``pe [E]`` of one position, ``[]`` or ``[A]``, from its string of digits."""
         size = len(str(own.get("max_position", 20000) - 1))
         numbers = [str(int(each)) for each in np.ravel(position)]
         string = "".join(number.rjust(size, "0") for number in numbers)

@@ -1,4 +1,4 @@
-"""Flash attention (2205.14135) in Pallas kernels that run the encoding's hooks on each tile.
+"""Runs flash attention (2205.14135) in Pallas kernels, with the encoding's hooks on each tile.
 
 One source serves two compilers, Triton's on a GPU and Mosaic's on a TPU. On a CPU the kernels are
 interpreted, slowly, for tests. ``score`` and ``mix`` are traced once and cut in two

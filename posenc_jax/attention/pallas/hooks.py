@@ -1,4 +1,4 @@
-"""The hooks of an encoding, as a Pallas kernel runs them."""
+"""Runs the hooks of an encoding on the tiles of a Pallas kernel."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The Pallas kernels of flash attention, for any hooks on a tile."""
+"""Launches the Pallas kernels of flash attention, for any hooks on a tile."""
 
 import dataclasses
 import functools

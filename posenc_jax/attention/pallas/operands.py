@@ -1,4 +1,4 @@
-"""The arrays that a Pallas kernel reads and writes, by tiles of tokens or whole."""
+"""Describes the arrays that a Pallas kernel reads and writes, by tiles of tokens or whole."""
 
 import dataclasses
 import functools

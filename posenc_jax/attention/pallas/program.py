@@ -1,4 +1,4 @@
-"""The program of a hook, cut in two: what can run ahead of a kernel, and what must run inside.
+"""Cuts a hook's program in two: what can run ahead of a kernel, and what must run inside.
 
 Compilers of kernels know few operations and no captured array. So a hook is traced once. What it
 makes of parameters alone (slopes, the rows of a head, products of tables) runs ahead, as ordinary

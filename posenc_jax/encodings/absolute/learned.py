@@ -1,4 +1,4 @@
-"""Learned absolute positions.
+"""Adds learned absolute positions to the token embeddings.
 
 https://arxiv.org/abs/1705.03122, and GPT-2
 

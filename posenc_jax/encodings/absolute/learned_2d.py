@@ -1,4 +1,4 @@
-"""Learned absolute positions on a grid.
+"""Adds learned absolute positions on a grid to the token embeddings.
 
 https://arxiv.org/abs/2010.11929 (ViT)
 

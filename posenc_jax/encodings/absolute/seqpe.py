@@ -1,4 +1,4 @@
-"""SeqPE, sequential position encoding.
+"""SeqPE, sequential position encoding, reads positions digit by digit.
 
 https://arxiv.org/abs/2506.13277
 

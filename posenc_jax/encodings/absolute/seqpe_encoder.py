@@ -1,4 +1,4 @@
-"""The encoder of SeqPE: a small Transformer that reads a position as a string of digits."""
+"""Makes SeqPE's encoder: a small Transformer that reads a position as a string of digits."""
 
 import math
 

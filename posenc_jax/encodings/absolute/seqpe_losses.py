@@ -1,4 +1,4 @@
-"""The two training objectives of SeqPE, and the positions they are computed at."""
+"""Computes the two training objectives of SeqPE, and draws the positions for them."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Sinusoidal absolute positions.
+"""Adds sinusoidal absolute positions to the token embeddings.
 
 https://arxiv.org/abs/1706.03762
 
@@ -33,7 +33,7 @@ def sinusoids(
 
 
 class Sinusoidal(Encoding):
-    """Sines and cosines of the position, added once at the input.
+    """Adds sines and cosines of the position, once at the input.
 
     Args:
       model_dim: width of the residual stream, even.

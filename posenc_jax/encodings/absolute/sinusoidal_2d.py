@@ -1,4 +1,4 @@
-"""Sinusoidal absolute positions on a grid.
+"""Adds sinusoidal absolute positions on a grid to the token embeddings.
 
 https://arxiv.org/abs/2104.02057 (MoCo v3), https://arxiv.org/abs/2111.06377 (MAE)
 
@@ -13,7 +13,7 @@ from posenc_jax.tokens import Tokens
 
 
 class Sinusoidal2D(Encoding):
-    """Sines and cosines of the position along each axis, added once at the input.
+    """Adds sines and cosines of the position along each axis, once at the input.
 
     MAE puts the column before the row: pass positions in that order for its table. Text,
     ``[B, T]``, reads the same sinusoids of ``model_dim / num_axes`` channels on every axis: every

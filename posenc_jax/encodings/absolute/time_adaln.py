@@ -1,4 +1,4 @@
-"""Time-AdaLN, normalisation that knows the world time.
+"""Time-AdaLN lets normalisation know the world time.
 
 https://arxiv.org/abs/2512.05076 (BulletTime; its code is not published)
 

@@ -1,4 +1,4 @@
-"""ALiBi, attention with linear biases.
+"""ALiBi, attention with linear biases, lowers a logit in proportion to the distance.
 
 https://arxiv.org/abs/2108.12409
 

@@ -1,4 +1,4 @@
-"""2D-ALiBi, linear biases on a grid.
+"""2D-ALiBi gives attention linear biases on a grid.
 
 https://arxiv.org/abs/2311.00566 (CROMA)
 

@@ -1,4 +1,4 @@
-"""Biases that depend on the distance alone, computed once for each distance where possible."""
+"""Computes biases that depend on the distance alone, once for each distance where possible."""
 
 import functools
 from collections.abc import Callable

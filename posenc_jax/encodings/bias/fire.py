@@ -1,4 +1,4 @@
-"""FIRE, functional interpolation for relative positions.
+"""FIRE, functional interpolation for relative positions, adds a trained function of the distance.
 
 https://arxiv.org/abs/2310.04418
 

@@ -1,4 +1,4 @@
-"""KERPLE, kernelised relative positional embedding, logarithmic and power kinds.
+"""KERPLE, kernelised relative positional embedding, has a logarithmic and a power kind.
 
 https://arxiv.org/abs/2205.09921
 

@@ -1,4 +1,4 @@
-"""Sandwich, sinusoids multiplied with each other and with nothing else.
+"""Sandwich multiplies sinusoids with each other and with nothing else.
 
 https://arxiv.org/abs/2212.10356
 

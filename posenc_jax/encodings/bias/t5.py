@@ -1,4 +1,4 @@
-"""T5 relative position bias.
+"""T5's relative position bias has one trained number for each head and bucket of distances.
 
 https://arxiv.org/abs/1910.10683
 

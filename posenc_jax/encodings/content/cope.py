@@ -1,4 +1,4 @@
-"""CoPE, contextual position encoding.
+"""CoPE, contextual position encoding, lets each query count positions itself.
 
 https://arxiv.org/abs/2405.18719
 

@@ -1,4 +1,4 @@
-"""DAPE, data-adaptive positional encoding.
+"""DAPE, data-adaptive positional encoding, corrects biases by distance with all heads' logits.
 
 https://arxiv.org/abs/2405.14722
 

@@ -1,4 +1,4 @@
-"""DeBERTa's disentangled attention.
+"""DeBERTa's disentangled attention adds terms of content to position and of position to content.
 
 https://arxiv.org/abs/2006.03654
 

@@ -1,4 +1,4 @@
-"""Relative position representations of Shaw et al.
+"""Shaw et al. add relative position representations to the keys and to the values.
 
 https://arxiv.org/abs/1803.02155
 

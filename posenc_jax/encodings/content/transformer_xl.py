@@ -1,4 +1,4 @@
-"""Transformer-XL relative positions.
+"""Transformer-XL adds to each logit a product of the query and the relative position.
 
 https://arxiv.org/abs/1901.02860
 

@@ -1,4 +1,4 @@
-"""FoX, the Forgetting Transformer's gate; the same function as CABLE's.
+"""FoX, the Forgetting Transformer's gate, is the same function as CABLE's.
 
 https://arxiv.org/abs/2503.02130, https://arxiv.org/abs/2503.08067
 

@@ -1,4 +1,4 @@
-"""PaTH, position encoding by accumulated Householder transformations.
+"""PaTH encodes positions by accumulated Householder transformations.
 
 https://arxiv.org/abs/2505.16381
 

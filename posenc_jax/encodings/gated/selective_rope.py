@@ -1,4 +1,4 @@
-"""Selective RoPE.
+"""Selective RoPE turns queries and keys by content.
 
 https://arxiv.org/abs/2511.17388
 

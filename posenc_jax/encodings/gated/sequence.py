@@ -1,4 +1,4 @@
-"""Computations over the tokens of a sequence, for schemes that depend on content."""
+"""Computes over the tokens of a sequence, for schemes that depend on content."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Dual chunk attention, positions that restart in every chunk.
+"""Dual chunk attention restarts positions in every chunk.
 
 https://arxiv.org/abs/2402.17463
 

@@ -1,4 +1,4 @@
-"""The form that ReRoPE, Self-Extend and dual chunk attention share: a map of the distance.
+"""ReRoPE, Self-Extend and dual chunk attention share one form: a map of the distance.
 
 They run a trained RoPE model past its training length with distances it has seen, by giving RoPE
 another relative position than ``m - n``. That is not one rotation of queries and keys but two or

@@ -1,4 +1,4 @@
-"""ReRoPE and Leaky ReRoPE, rectified rotary positions.
+"""ReRoPE and Leaky ReRoPE rectify rotary positions.
 
 https://github.com/bojone/rerope (Su, 2023; no paper)
 

@@ -1,4 +1,4 @@
-"""Self-Extend, far tokens counted in groups.
+"""Self-Extend counts far tokens in groups.
 
 https://arxiv.org/abs/2401.01325
 

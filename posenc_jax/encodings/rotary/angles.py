@@ -1,4 +1,4 @@
-"""Cosine and sine of ``position * frequency``, still right two million tokens in.
+"""Computes cosine and sine of ``position * frequency``, still right two million tokens in.
 
 A float32 product of a position and a frequency has lost its fractional turn long before that: at
 position 2,097,151 its cosine is off by 0.08. Here the product is never formed. The frequency is

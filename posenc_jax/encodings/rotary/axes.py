@@ -1,4 +1,4 @@
-"""The second dial of the rotary family: the position axis that turns each channel pair.
+"""Sets the second dial of the rotary family: the position axis that turns each channel pair.
 
 An allocation is a tuple with one axis number for each channel pair, the fastest pair first, or one
 such tuple for each kv head. ``STILL`` is in the place of an axis where a pair does not turn. Text

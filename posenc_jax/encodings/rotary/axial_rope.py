@@ -1,4 +1,4 @@
-"""Axial RoPE, rotary positions of images and videos.
+"""Axial RoPE gives images and videos rotary positions.
 
 https://arxiv.org/abs/2403.13298 (RoPE-ViT)
 

@@ -1,4 +1,4 @@
-"""Frequency rules that differ by position axis."""
+"""Lets frequency rules differ by position axis."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Numbers with 44 significant bits, each held as the sum of two float32 numbers.
+"""Computes with numbers of 44 significant bits, each held as the sum of two float32 numbers.
 
 At two million tokens a frequency in float32 turns a channel pair to the wrong side, and a traced
 length or base has no float64 to compute it in. The methods are Dekker's (1971) and Knuth's.

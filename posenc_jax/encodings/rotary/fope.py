@@ -1,4 +1,4 @@
-"""FoPE, Fourier position embedding.
+"""FoPE, Fourier position embedding, mixes the frequencies of RoPE.
 
 https://arxiv.org/abs/2412.17739
 

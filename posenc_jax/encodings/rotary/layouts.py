@@ -1,4 +1,4 @@
-"""Conversion between the two layouts of RoPE's channel pairs, exactly.
+"""Converts between the two layouts of RoPE's channel pairs, exactly.
 
 "half" stores the first channels of all pairs and then the second ones, "interleaved" pair after
 pair: the same numbers as a ``[2, P]`` matrix and as its transpose. A model trained in one layout is

@@ -1,4 +1,4 @@
-"""LongRoPE and LongRoPE2: every channel pair slowed down by a factor that a search has found.
+"""LongRoPE and LongRoPE2 slow each channel pair down by a factor that a search has found.
 
 https://arxiv.org/abs/2402.13753, https://arxiv.org/abs/2502.20082
 

@@ -1,4 +1,4 @@
-"""M-RoPE: positions of time, row and column, each turning its own channel pairs, or its own heads.
+"""M-RoPE lets positions of time, row and column each turn their own channel pairs, or heads.
 
 https://arxiv.org/abs/2409.12191, https://arxiv.org/abs/2511.21631,
 https://arxiv.org/abs/2510.23095, https://arxiv.org/abs/2510.03230

@@ -1,4 +1,4 @@
-"""PoPE, polar coordinate position embedding.
+"""PoPE, polar coordinate position embedding, takes magnitudes from content, phases from position.
 
 https://arxiv.org/abs/2509.10534
 

@@ -1,4 +1,4 @@
-"""PRoPE, cameras as relative positions.
+"""PRoPE makes relative positions of cameras.
 
 https://arxiv.org/abs/2507.10496
 

@@ -1,4 +1,4 @@
-"""RoPE, rotary position embedding, and the encodings that are settings of its dials.
+"""Defines RoPE, rotary position embedding, and the encodings that are settings of its dials.
 
 https://arxiv.org/abs/2104.09864
 

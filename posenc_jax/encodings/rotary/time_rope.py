@@ -1,4 +1,4 @@
-"""Time-RoPE: frames at continuous times of the world they show.
+"""Time-RoPE places frames at continuous times of the world they show.
 
 https://arxiv.org/abs/2512.05076 (BulletTime)
 

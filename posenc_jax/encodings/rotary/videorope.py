@@ -1,4 +1,4 @@
-"""VideoRoPE: time on the slowest channel pairs, so that no period of theirs fits into a video.
+"""VideoRoPE has time on the slowest channel pairs, so that no period of theirs fits into a video.
 
 https://arxiv.org/abs/2502.05173
 

@@ -1,4 +1,4 @@
-"""xPos, rotary positions whose pairs also fade with distance.
+"""xPos lets rotary pairs also fade with distance.
 
 https://arxiv.org/abs/2212.10554
 

@@ -1,4 +1,4 @@
-"""Logits that grow with the position of the query, so that attention over more keys stays sharp.
+"""Lets logits grow with the query's position, so that attention over more keys stays sharp.
 
 Each scheme is put over another one and multiplies its queries after rotation. So all products of
 queries and keys grow, and a bias that the other scheme adds to the logits does not. Overrides

@@ -1,4 +1,4 @@
-"""Randomized positions.
+"""Gives another scheme randomized positions.
 
 https://arxiv.org/abs/2305.16843
 

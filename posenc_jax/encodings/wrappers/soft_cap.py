@@ -1,4 +1,4 @@
-"""A soft cap on the logits.
+"""Puts a soft cap on the logits.
 
 https://arxiv.org/abs/2408.00118 (Gemma 2)
 

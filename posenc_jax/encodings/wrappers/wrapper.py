@@ -1,4 +1,4 @@
-"""A scheme around another scheme."""
+"""Puts a scheme around another scheme."""
 
 from collections.abc import Mapping
 from typing import Any

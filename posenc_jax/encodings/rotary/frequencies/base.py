@@ -1,4 +1,4 @@
-"""The base class of frequency rules, and the arithmetic that they share."""
+"""Defines the base class of frequency rules, and the arithmetic that they share."""
 
 import dataclasses
 import math
@@ -30,7 +30,7 @@ class Frequencies:
 
     @property
     def adapts(self) -> bool:
-        """Whether the frequencies depend on the length."""
+        """Says whether the frequencies depend on the length."""
         return False
 
     def __call__(self, channels: int, base: Base, length: Length) -> Turns:

@@ -1,4 +1,4 @@
-"""NTK-by-parts: the pairs that turn often are kept, and the slow ones interpolated.
+"""NTK-by-parts keeps the pairs that turn often, and interpolates the slow ones.
 
 https://arxiv.org/abs/2309.00071, section 3.2
 

@@ -1,4 +1,4 @@
-"""Clipped RoPE: the slowest pairs are slowed down to a halt.
+"""Clipped RoPE slows the slowest pairs down to a halt.
 
 https://arxiv.org/abs/2602.05258
 """

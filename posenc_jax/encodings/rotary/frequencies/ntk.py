@@ -1,4 +1,4 @@
-"""NTK-aware scaling: a larger base, which slows pairs down the more, the slower they are.
+"""NTK-aware scaling takes a larger base, which slows pairs down the more, the slower they are.
 
     NTK          base * factor ** (d / (d - 2))                       bloc97, 2023
     DynamicNTK   the same with a factor that follows the length       emozilla, 2023

@@ -1,4 +1,4 @@
-"""Position Interpolation: all pairs turn more slowly, as if positions were closer together.
+"""Position Interpolation turns all pairs more slowly, as if positions were closer together.
 
 https://arxiv.org/abs/2306.15595
 

@@ -1,4 +1,4 @@
-"""p-RoPE: only a fraction of the pairs turn, the fastest.
+"""p-RoPE turns only a fraction of the pairs, the fastest.
 
 https://arxiv.org/abs/2410.06205
 """

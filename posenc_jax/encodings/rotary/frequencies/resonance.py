@@ -1,4 +1,4 @@
-"""Resonance RoPE: every wavelength is a whole number of tokens.
+"""Resonance RoPE makes every wavelength a whole number of tokens.
 
 https://arxiv.org/abs/2403.00071
 """

@@ -1,4 +1,4 @@
-"""YaRN: the slow pairs are interpolated, the fast ones kept, and the softmax is sharpened.
+"""YaRN interpolates the slow pairs, keeps the fast ones, and sharpens the softmax.
 
 https://arxiv.org/abs/2309.00071
 """
