@@ -59,7 +59,7 @@ def _has_fixtures(path: Path) -> bool:
     return 'scope="module"' in path.read_text()
 
 
-_MOST_BYTES = 1.6e9
+_MOST_BYTES = 2.4e9
 _STATUS = Path("/proc/self/statm")
 
 

@@ -1,8 +1,11 @@
 """Tests the comparison and its command line, at a size that runs in seconds."""
 
+import ast
+import importlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -260,6 +263,18 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     assert "run again" in errors
     assert not (tmp_path / "runs/alibi").exists(), "went on to the next point"
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
+
+
+def test_every_config_names_an_experiment_that_launch_knows():
+    known = re.search(r"EXPERIMENTS = (\{.*?\})", (ROOT / "launch.py").read_text(), re.DOTALL)
+    modules = ast.literal_eval(known[1])
+    named = set()
+    for path in (ROOT / "configs").glob("[!_]*.py"):
+        name = importlib.import_module(f"configs.{path.stem}").get_config("tiny").experiment
+        module, _, attribute = modules[name].partition(":")
+        assert hasattr(importlib.import_module(module), attribute)
+        named.add(name)
+    assert named == set(modules)
 
 
 def test_command_line_runs_one_point_and_reports(corpus, tmp_path):

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
-from test_compare import launch
 
 from configs.pointing import get_config
 from experiments.config import PRESETS
@@ -28,18 +27,12 @@ def experiment(workdir, preset="tiny", **changes):
     return Pointing(config, workdir, Console(file=io.StringIO()))
 
 
-def test_command_line_end_to_end(tmp_path):
-    done = launch(
-        "--config=configs/pointing.py:tiny",
-        f"--workdir={tmp_path}",
-        "--config.task.data=dejavu",
-        "--config.schemes=i_mrope_ruler",
-        "--config.train.steps=2",
-        "--config.eval.screens=((8, 8), (8, 9))",
+def test_from_a_config_to_the_report(tmp_path):
+    one = experiment(
+        tmp_path, schemes="i_mrope_ruler", train__steps=2, eval__screens=((8, 8), (8, 9))
     )
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "report.html").read_text()
-    assert str(tmp_path / "report.html") in done.stdout
+    assert one.run() == []
+    page = one.write_report("the command").read_text()
     for words in ("i_mrope_ruler", "1 left: accuracy", "place: accuracy", "8 x 9", "Attention"):
         assert words in page
     assert page.count("data:image/png;base64,") >= 2

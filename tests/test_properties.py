@@ -446,33 +446,56 @@ def test_every_keyword_is_listed(name):
     assert not set(listed) - set(own_keywords(name))
 
 
-KEYWORDS = [(name, key) for name in schemes.ALL for key in own_keywords(name)]
+def alternatives(name, in_training):
+    """Returns the other values of a scheme's keywords, those that show in training or the rest."""
+    every = schemes.ALL[name].alternatives
+    return {key: v for key, v in every.items() if (v.trains or v.training_only) == in_training}
 
 
-@pytest.mark.parametrize(("name", "keyword"), KEYWORDS)
-def test_every_keyword_matters(name, keyword):
-    other = schemes.ALL[name].alternatives.get(keyword)
-    if other is None:
-        pytest.fail(f"add another value of {keyword!r} to the alternatives of {name!r}")
+def settings(keyword, other):
+    """Returns both sides of a comparison: keywords, and the number of position axes."""
     baseline = {} if other.baseline is None else {keyword: other.baseline}
-    one = common.build(name, **other.beside, **baseline)
-    two = common.build(name, **other.beside, **{keyword: other.value})
+    one = other.beside | baseline, other.baseline_axes or other.num_axes
+    return one, (other.beside | {keyword: other.value}, other.num_axes)
+
+
+@pytest.mark.parametrize("name", [name for name in schemes.ALL if alternatives(name, False)])
+def test_every_keyword_matters(name):
+    """One program computes all values, which takes half as long as one for each."""
+    pairs = {key: settings(key, other) for key, other in alternatives(name, False).items()}
+    distinct = {repr(each): each for pair in pairs.values() for each in pair}
+    encodings = {key: common.build(name, **own) for key, (own, _) in distinct.items()}
+
+    def output(encoding, own, num_axes):
+        weights = common.projections(head_dim=own.get("head_dim", common.HEAD_DIM))
+        return common.attention(encoding, residual(), on_axes(num_axes), weights=weights)
+
+    @jax.jit
+    def outputs(encodings):
+        return {key: output(encodings[key], *each) for key, each in distinct.items()}
+
+    found = outputs(encodings)
+    ignored = [key for key, pair in pairs.items() if not far(*(found[repr(p)] for p in pair))]
+    assert not ignored
+
+
+IN_TRAINING = [(name, key) for name in schemes.ALL for key in alternatives(name, True)]
+
+
+@pytest.mark.parametrize(("name", "keyword"), IN_TRAINING)
+def test_every_keyword_of_training_matters(name, keyword):
+    other = schemes.ALL[name].alternatives[keyword]
+    one, two = (common.build(name, **own) for own, _ in settings(keyword, other))
     if other.training_only:
         looks = places_in_training, objective_in_training
         assert any(far(look(one), look(two)) for look in looks)
         return
-    projections = common.projections(head_dim=other.beside.get("head_dim", common.HEAD_DIM))
-    x_BTD, axes = residual(), (other.baseline_axes or other.num_axes, other.num_axes)
-
-    def output(encoding, num_axes):
-        return common.attention(encoding, x_BTD, on_axes(num_axes), weights=projections)
-
-    outputs = [output(*each) for each in zip((one, two), axes, strict=True)]
-    if not other.trains:
-        assert far(*outputs)
-        return
+    outputs = [common.attention(each, residual(), shuffled()) for each in (one, two)]
     close(*outputs)
-    gradients = [jax.grad(lambda each: (output(each, 1) ** 2).sum())(each) for each in (one, two)]
+    gradients = [
+        jax.grad(lambda each: (common.attention(each, residual(), shuffled()) ** 2).sum())(each)
+        for each in (one, two)
+    ]
     for pair in zip(*map(jax.tree.leaves, gradients), strict=True):
         assert far(*pair)
 

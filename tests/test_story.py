@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
-from test_compare import launch
 
 from configs.story import get_config
 from experiments.config import PRESETS
@@ -40,15 +39,10 @@ def clips(tiny):
     return tiny.clips(np.random.default_rng(0), times)
 
 
-def test_command_line_end_to_end(tmp_path):
-    done = launch(
-        "--config=configs/story.py:tiny",
-        f"--workdir={tmp_path}",
-        "--config.schemes=time_rope_adaln",
-        "--config.train.steps=2",
-    )
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "report.html").read_text()
+def test_from_a_config_to_the_report(tmp_path):
+    one = experiment(tmp_path, schemes="time_rope_adaln", train__steps=2)
+    assert one.run() == []
+    page = one.write_report("the command").read_text()
     for words in ("pace: error", "later in the story: error", "bullet time: spread", "random, at"):
         assert words in page
     assert "at 4x, seed 0: true path" in page and "Attention over the grid" in page

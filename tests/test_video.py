@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from flax import nnx
 from rich.console import Console
-from test_compare import launch
 
 from configs.video import get_config
 from experiments.config import PRESETS
@@ -47,19 +46,10 @@ def experiment(data, workdir, scheme="videorope", **changes):
     return Videos(config, workdir, Console(file=io.StringIO()))
 
 
-def test_command_line_end_to_end(data, tmp_path):
-    done = launch(
-        "--config=configs/video.py:tiny",
-        f"--workdir={tmp_path}",
-        f"--config.task.data={data}",
-        "--config.task.background=noise",
-        f"--config.task.patch={SIDE}",
-        "--config.task.test_digits=10",
-        "--config.schemes=videorope",
-        "--config.train.steps=2",
-    )
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "report.html").read_text()
+def test_from_a_config_to_the_report(data, tmp_path):
+    one = experiment(data, tmp_path, train__steps=2)
+    assert one.run() == []
+    page = one.write_report("the command").read_text()
     for words in ("videorope", "length: accuracy", "gap, 8 frames: accuracy", "0.250", "noise"):
         assert words in page
     assert page.count("data:image/png;base64,") >= 3 and "Attention over" in page
