@@ -13,7 +13,6 @@ had this way: keys of the second layer on have seen what came before the window.
 """
 
 import argparse
-import dataclasses
 import functools
 import hashlib
 import json
@@ -90,12 +89,12 @@ def _all_chunks(model, tokens_N, folder, console, chunk):
             path = folder / f"{start:012d}.npz"
             tokens_1T = tokens_N[None, start : start + chunk + 1]
             if path.exists():
-                losses_T, kept = _load(path, cache.layers)
-                cache = _put(cache, kept, count=len(losses_T))
+                losses_T, newest = _load(path, (cache.layers, cache.prepared))
+                cache = _put(cache, newest, count=len(losses_T))
             else:
                 losses_T, cache = read_chunk(model, tokens_1T, cache, length)
-                kept = _latest(cache, losses_T.size)
-                arrays = [_plain(leaf) for leaf in (losses_T, *jax.tree.leaves(kept))]
+                newest = _newest(cache, losses_T.size)
+                arrays = [_plain(leaf) for leaf in (losses_T, *jax.tree.leaves(newest))]
                 _write(path, lambda file, arrays=arrays: np.savez(file, *arrays))
             losses.append(np.asarray(losses_T))
             advance(f"loss {losses[-1].mean():.3f}", steps=len(losses[-1]))
@@ -115,24 +114,9 @@ def read_chunk(model: Transformer, tokens_1L, cache: Cache, length: int) -> tupl
     return losses[0], cache
 
 
-@functools.partial(jax.jit, static_argnames="count")
-def _latest(cache, count):
-    """Returns what the layers keep of the last ``count`` tokens.
-
-    Within ``read_chunk`` this would copy the cache.
-    """
-    take = functools.partial(
-        jax.lax.dynamic_slice_in_dim, start_index=cache.count - count, slice_size=count, axis=2
-    )
-    return jax.tree.map(take, cache.layers)
-
-
-@functools.partial(jax.jit, static_argnames="count", donate_argnames="cache")
-def _put(cache, kept, count):
-    """Returns the cache with ``count`` more tokens, of which the layers have kept ``kept``."""
-    write = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=cache.count, axis=2)
-    layers = jax.tree.map(write, cache.layers, kept)
-    return dataclasses.replace(cache.with_places(None, None, count), layers=layers)
+# Beside ``read_chunk``, and not within it, where taking a part would copy the cache.
+_newest = jax.jit(Cache.newest, static_argnames="count")
+_put = jax.jit(Cache.with_newest, static_argnames="count", donate_argnames="self")
 
 
 def _load(path, like):

@@ -7,7 +7,7 @@ Array names carry their shape, one letter an axis:
     S  key tokens       C  channels of a head   G  query heads for each kv head
 """
 
-from posenc_jax.attention import attend, logits, zigzag
+from posenc_jax.attention import attend, logits, turn, zigzag
 from posenc_jax.describe import describe
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.flax import linen
@@ -40,6 +40,7 @@ __all__ = [
     "linen",
     "logits",
     "make",
+    "turn",
     "zigzag",
 ]
 __version__ = "0.2.0"

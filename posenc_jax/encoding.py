@@ -134,6 +134,17 @@ class Encoding(nnx.Module):
     whole_rows = False
     stacked: int | None = None
 
+    @property
+    def adapts(self) -> bool:
+        """Says whether what becomes of a token depends on the length of the sequence.
+
+        A cache keeps the keys of a scheme that adapts as they are before ``rotate``, and turns all
+        of them anew with every token. All others are turned once. A scheme that places or prepares
+        tokens without a look at the length says so by ``adapts = False``; the answer here is the
+        careful one.
+        """
+        return not self.hooks().isdisjoint({"place", "prepare"})
+
     def hooks(self) -> frozenset[str]:
         """Returns the names of the hooks that this encoding overrides."""
         return frozenset(

@@ -40,6 +40,7 @@ class Tokens:
         layer's input. It is any pytree of arrays with the tokens along axis 1.
       consecutive: whether each position is known to be one more than the position before it. It is
         a Python bool, so a scheme can choose a faster form of its bias while it is traced.
+      turned: whether the keys and values of these tokens are turned already, by ``turn`` (static).
     """
 
     positions: jax.Array
@@ -47,6 +48,7 @@ class Tokens:
     index: jax.Array | None = None
     prepared: Any = None
     consecutive: bool = dataclasses.field(default=False, metadata={"static": True})
+    turned: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @classmethod
     def of(

@@ -56,9 +56,12 @@ def one_of_each_program() -> list[str]:
 
 @functools.cache
 def reads_length(name: str) -> bool:
-    """Says whether what the scheme prepares depends on the length of the sequence."""
-    prepare = jax.make_jaxpr(lambda *each: build(name, trained=False).prepare(*each))
-    jaxpr = prepare(np.zeros((1, 2), np.int32), np.ones((1, 1), np.float32)).jaxpr
+    """Says whether what becomes of a token depends on the length of the sequence."""
+
+    def tokens(positions, length):
+        return Tokens.of(build(name, trained=False), positions, length=length)
+
+    jaxpr = jax.make_jaxpr(tokens)(np.zeros((1, 2), np.int32), np.ones((1, 1), np.float32)).jaxpr
     _, (_, reads) = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     return reads
 

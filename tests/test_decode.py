@@ -172,13 +172,14 @@ def test_on_a_mesh(name, kind):
         return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
 
     def place_layer(kept):
-        k, v = place((kept.k, kept.v), None, "data", None, heads)
+        k, v = place((kept.k, kept.v), None, "data", heads)
         return Kept(k, v, place(kept.x, None, "data"))
 
     with jax.set_mesh(mesh):
         model, cache = place(model), Cache.empty(model, B, SIZE)
         layers = tuple(map(place_layer, cache.layers))
-        cache = Cache(layers, place(cache.positions, "data"), None, place(cache.count))
+        shared = place((cache.prepared, cache.positions), "data")
+        cache = Cache(layers, *shared, None, place(cache.count), cache.encodings)
         steps, start = [], 0
         for count in (8, 1, 1, 1, 1):
             now = slice(start, start + count)
@@ -226,7 +227,7 @@ def test_what_the_cache_was_not_made_for():
     with pytest.raises(ValueError, match=r"positions=None goes on with text.*pass positions"):
         model.extend(TOKEN_IDS, segmented)
     other = model.under(common.build("fox", num_layers=2))
-    with pytest.raises(ValueError, match=r"read other things.*Cache.empty of the same model"):
+    with pytest.raises(ValueError, match=r"under other encodings.*Cache.empty of the same model"):
         other.extend(TOKEN_IDS, cache)
     for sizes in ((0, T), (B, 0)):
         with pytest.raises(ValueError, match="=0 must be at least 1"):

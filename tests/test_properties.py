@@ -1,5 +1,7 @@
 """Tests properties of all schemes in the registry: a new scheme is tested because it is listed."""
 
+import dataclasses
+
 import chex
 import common
 import jax
@@ -272,6 +274,48 @@ def test_a_query_alone_and_some_heads_alone(name):
         whole, last, some = in_parts(encoding, *sides, shuffled(), heads)
         close(last, whole[:, -1:])
         close(some, whole[:, :, heads])
+
+
+@each_scheme
+def test_adapts_says_whether_a_token_depends_on_the_length(name):
+    assert common.outline(name).adapts == common.reads_length(name)
+
+
+@each_program
+def test_keys_turned_ahead(name):
+    """A cache may keep the keys of each token turned as they were when the token was read."""
+    encoding, (q, k, v) = common.build(name), (heads_of(seed) for seed in range(3))
+    if encoding.adapts:
+        with pytest.raises(ValueError, match=r"adapts to the length.*turns all keys anew"):
+            posenc_jax.turn(encoding, k, v, tokens_of(encoding, shuffled()), num_heads=4)
+        return
+
+    @jax.jit
+    def in_pieces(encoding, q, k, v):
+        tokens, parts = tokens_of(encoding, shuffled()), []
+        for start in range(0, T, T // 2):
+            here = slice(start, start + T // 2)
+            part = tokens.part(start, T // 2)
+            parts.append(
+                posenc_jax.turn(encoding, k[:, here], v[:, here], part, num_heads=common.HEADS)
+            )
+        k, v = (jnp.concatenate(each, axis=1) for each in list(zip(*parts, strict=True))[:2])
+        keys = dataclasses.replace(tokens, turned=parts[0][2].turned)
+        return posenc_jax.attend(encoding, q, k, v, tokens, keys)
+
+    close(in_pieces(encoding, q, k, v), attend(encoding, q, k, v, shuffled()))
+
+
+def test_keys_that_are_not_turned_as_their_tokens_say():
+    encoding = common.build("pope", trained=False)
+    q, k, v = (heads_of(seed) for seed in range(3))
+    tokens = tokens_of(encoding, shuffled())
+    keys = dataclasses.replace(tokens, turned=True)
+    with pytest.raises(ValueError, match="keys have 8 channels and turned queries 16"):
+        posenc_jax.attend(encoding, q, k, v, tokens, keys)
+    alone = dataclasses.replace(keys, prepared=None)
+    with pytest.raises(ValueError, match="q_tokens was not prepared for PoPE"):
+        posenc_jax.attend(encoding, q, k, v, alone, keys)
 
 
 @each_program

@@ -10,6 +10,7 @@ An implementation of attention is a name or a function. The names are
     pallas      our kernel for GPU and TPU, not measured yet.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -32,6 +33,7 @@ __all__ = [
     "attend",
     "check_implementation",
     "logits",
+    "turn",
     "zigzag",
 ]
 
@@ -92,7 +94,7 @@ def attend(
       ValueError: an argument does not fit the others; the message says which, and what to do.
     """
     check_implementation(implementation)
-    scheme, tile, v_BSKC, k_side = _tile(
+    scheme, tile, v_BSKC, q_side = _tile(
         encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale
     )
     _check_window(window)
@@ -107,8 +109,41 @@ def attend(
         run = implementation
     else:
         run = IMPLEMENTATIONS[implementation]
-    q_side = Side(tile.heads, tile.num_heads, k_side.num_kv_heads, is_query=True)
     return scheme.turn_back(run(scheme, tile, v_BSKC, rule), tile.q_tokens, q_side)
+
+
+def turn(
+    encoding: Encoding | HeadShard,
+    k_BSKC: jax.Array,
+    v_BSKC: jax.Array,
+    tokens: Tokens,
+    *,
+    num_heads: int,
+) -> tuple[jax.Array, jax.Array, Tokens]:
+    """Turns keys and values once, for a cache that keeps them as attention reads them.
+
+    Args:
+      encoding: as in ``attend``, a scheme that does not adapt to the length.
+      k_BSKC: keys, not yet rotated.
+      v_BSKC: values.
+      tokens: their tokens.
+      num_heads: how many query heads there are to these keys.
+
+    Returns:
+      Keys and values, turned, and the tokens, which say so to ``attend``.
+
+    Raises:
+      ValueError: the scheme adapts to the length, so that no key stays as it was turned.
+    """
+    scheme, _, side = _sides(encoding, num_heads, k_BSKC.shape[2])
+    if scheme.adapts:
+        raise ValueError(
+            f"{type(scheme).__name__} adapts to the length of the sequence: every token that "
+            "follows turns all keys anew; keep keys as they are before rotation"
+        )
+    k_BSKC = scheme.rotate(_without_nan(k_BSKC, tokens), tokens, side)
+    v_BSKC = scheme.turn_values(v_BSKC, tokens, side)
+    return k_BSKC, v_BSKC, dataclasses.replace(tokens, turned=True)
 
 
 def logits(
@@ -155,31 +190,43 @@ def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
 def _tile(
     encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale
 ) -> tuple[Encoding, Tile, jax.Array, Side]:
-    """Returns the encoding, the one tile that is all of attention, values, and the keys' side."""
-    heads, num_heads = None, None
-    if isinstance(encoding, HeadShard):
-        encoding, heads, num_heads = encoding.encoding, encoding.heads, encoding.num_heads
-    _check_encoding(encoding)
+    """Returns the encoding, the one tile that is all of attention, values, and queries' side."""
     k_tokens = q_tokens if k_tokens is None else k_tokens
-    _check_arrays(q_BTHC, k_BSKC, v_BSKC)
-    _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens)
-    H, K = q_BTHC.shape[2], k_BSKC.shape[2]
-    num_heads = H if num_heads is None else num_heads
-    num_kv_heads, k_heads = num_heads * K // H, None
-    if heads is not None:
-        k_heads = heads[:: H // K] // (num_heads // num_kv_heads)
-    q_side = Side(heads, num_heads, num_kv_heads, is_query=True)
-    k_side = Side(k_heads, num_heads, num_kv_heads, is_query=False)
+    _check_arrays(q_BTHC, k_BSKC, v_BSKC, getattr(k_tokens, "turned", False))
+    scheme, q_side, k_side = _sides(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
+    _check_tokens(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)
+    q = scheme.rotate(_without_nan(q_BTHC, q_tokens), q_tokens, q_side)
+    if not k_tokens.turned:
+        k_BSKC = scheme.rotate(_without_nan(k_BSKC, k_tokens), k_tokens, k_side)
+        v_BSKC = scheme.turn_values(v_BSKC, k_tokens, k_side)
+    elif k_BSKC.shape[-1] != q.shape[-1]:
+        raise ValueError(
+            f"keys have {k_BSKC.shape[-1]} channels and turned queries {q.shape[-1]}, but the "
+            "tokens say that the keys are turned already: pass keys that turn() has returned"
+        )
     tile = Tile(
-        q=encoding.rotate(_without_nan(q_BTHC, q_tokens), q_tokens, q_side),
-        k=encoding.rotate(_without_nan(k_BSKC, k_tokens), k_tokens, k_side),
+        q=q,
+        k=k_BSKC,
         q_tokens=q_tokens,
         k_tokens=k_tokens,
         scale=q_BTHC.shape[-1] ** -0.5 if scale is None else scale,
-        heads=heads,
-        num_heads=num_heads,
+        heads=q_side.heads,
+        num_heads=q_side.num_heads,
     )
-    return encoding, tile, encoding.turn_values(v_BSKC, k_tokens, k_side), k_side
+    return scheme, tile, v_BSKC, q_side
+
+
+def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
+    """Returns the scheme, and the sides of H queries' heads and of their K kv heads."""
+    heads, k_heads, num_heads = None, None, H
+    if isinstance(encoding, HeadShard):
+        encoding, heads, num_heads = encoding.encoding, encoding.heads, encoding.num_heads
+    _check_encoding(encoding)
+    num_kv_heads = num_heads * K // H
+    if heads is not None:
+        k_heads = heads[:: H // K] // (num_heads // num_kv_heads)
+    q_side = Side(heads, num_heads, num_kv_heads, is_query=True)
+    return encoding, q_side, Side(k_heads, num_heads, num_kv_heads, is_query=False)
 
 
 def _without_nan(x_BTHC, tokens):
@@ -204,7 +251,7 @@ def _check_encoding(encoding):
         )
 
 
-def _check_arrays(q_BTHC, k_BSKC, v_BSKC):
+def _check_arrays(q_BTHC, k_BSKC, v_BSKC, is_turned):
     arrays = {"q": q_BTHC, "k": k_BSKC, "v": v_BSKC}
     shapes = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
     if any(jnp.ndim(x) != 4 for x in arrays.values()):
@@ -212,8 +259,9 @@ def _check_arrays(q_BTHC, k_BSKC, v_BSKC):
     for name, x in arrays.items():
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"{name} must be floating-point numbers, not {x.dtype}")
-    (B, _, H, C), (_, S, K, _) = q_BTHC.shape, k_BSKC.shape
-    if k_BSKC.shape != (B, S, K, C) or v_BSKC.shape[:3] != (B, S, K) or H % K:
+    (B, _, H, C), (_, S, K, width) = q_BTHC.shape, k_BSKC.shape
+    is_as_wide = width == C or is_turned
+    if len(k_BSKC) != B or not is_as_wide or v_BSKC.shape[:3] != (B, S, K) or H % K:
         raise ValueError(
             f"{shapes} do not fit: q must be [B, T, H, C], and k and v [B, S, K, C] with H a "
             "multiple of K"
@@ -235,13 +283,15 @@ def _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens):
                 f"{name} has positions of shape {tokens.positions.shape}, but attention is over "
                 f"{length} tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
             )
-        if tokens.prepared is None and "read" in encoding.hooks():
+        if tokens.prepared is not None or (tokens.turned and name == "k_tokens"):
+            continue
+        if "read" in encoding.hooks():
             raise ValueError(
                 f"{type(encoding).__name__} depends on the layer's input: pass "
                 f"tokens.read(encoding, x) as {name}, where x [B, T, D] is what queries and keys "
                 "are projected from"
             )
-        if tokens.prepared is None and "prepare" in encoding.hooks():
+        if "prepare" in encoding.hooks():
             raise ValueError(
                 f"{name} was not prepared for {type(encoding).__name__}: make it by "
                 "Tokens.of(encoding, positions)"

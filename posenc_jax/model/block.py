@@ -5,7 +5,7 @@ import functools
 import jax
 from flax import nnx
 
-from posenc_jax.attention import attend
+from posenc_jax.attention import attend, turn
 from posenc_jax.attention.ring import context_size
 from posenc_jax.model.cache import Kept, Past
 from posenc_jax.tokens import Tokens
@@ -45,7 +45,7 @@ class Attention(nnx.Module):
         self.q_norm, self.k_norm = norm(num_heads), norm(num_kv_heads)
 
     def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
-        """Returns the layer's output, and what is kept of its input; see ``Block``.
+        """Returns the layer's output, and what is kept in the cache, if any; see ``Block``.
 
         ``rule`` are keywords of ``attend``.
         """
@@ -53,14 +53,11 @@ class Attention(nnx.Module):
         q = self._heads(self.q, self.q_norm, x_BTD)
         k = self._heads(self.k, self.k_norm, x_BTD)
         v = self._heads(self.v, None, x_BTD)
-        seen = kept = Kept(k, v, x_BTD)
-        if past is not None:
-            kept = past.with_new(kept)
-            seen = kept.of_turn(past.turn)
-        tokens = tokens.read(encoding, seen.x)
-        queries = tokens if past is None else tokens.part(past.start, T)
-        keys = None if past is None else tokens
-        attended = attend(encoding, q, seen.k, seen.v, queries, keys, **rule)
+        if past is None:
+            kept = None
+            attended = attend(encoding, q, k, v, tokens.read(encoding, x_BTD), **rule)
+        else:
+            attended, kept = _attend_to_past(encoding, q, k, v, x_BTD, tokens, past, **rule)
         return by_token(self.out, attended.reshape(B, T, -1)), kept
 
     def _heads(self, project, norm, x_BTD):
@@ -71,6 +68,20 @@ class Attention(nnx.Module):
             projected = norm(projected)
         heads = projected.reshape(B, T, -1, self.head_dim)
         return norm(heads) if norm is not None and self.qk_norm == "head" else heads
+
+
+def _attend_to_past(encoding, q, k, v, x_BTD, tokens: Tokens, past: Past, **rule):
+    """Returns the attended sums of new tokens, and the slots with the new tokens in them."""
+    keys = past.tokens
+    if keys.turned:
+        k, v, _ = turn(encoding, k, v, tokens, num_heads=q.shape[2])
+    kept = past.with_new(Kept.of(k, v, x_BTD))
+    seen = kept.of_turn(past.turn)
+    if seen.x is not None:
+        keys = keys.read(encoding, seen.x)
+        tokens = keys.part(past.start, q.shape[1])
+    k, v = seen.k.swapaxes(1, 2), seen.v.swapaxes(1, 2)
+    return attend(encoding, q, k, v, tokens, keys, **rule), kept
 
 
 class SwiGLU(nnx.Module):
@@ -92,8 +103,8 @@ class Block(nnx.Module):
 
     With ``post_norm`` each reads the residual as it is, and what it adds is normalised.
 
-    ``past`` is what the cache has kept of earlier tokens in this layer; the ``tokens`` are then
-    those of all slots. Returns the residual, and what is kept with ``x`` in it.
+    ``past`` is what the cache has kept of earlier tokens in this layer. Returns the residual, and
+    what is kept with ``x`` in it, or None without a past.
     """
 
     def __init__(

@@ -1,17 +1,20 @@
 """The cache holds what a model keeps of the tokens it has read, so that more can follow.
 
-Nothing that depends on the length of the sequence is kept: keys and values as they are before
-``rotate``, and the layer's input where the encoding reads it (FoX, PaTH, Selective RoPE). Every
-hook runs anew over all slots, so a scheme that adapts to the length turns old keys with the new
-one, and one that sums over tokens goes on where it stopped.
+Keys and values are kept turned, with whatever ``score`` reads of their tokens, so that a step works
+on new tokens alone but for attention itself. Two kinds of schemes are other than that. One that
+adapts to the length (``Encoding.adapts``) has keys as they are before ``rotate``, and turns all of
+them anew by the length of each step. One that reads the layer's input (FoX, PaTH, Selective RoPE)
+has that input kept as well, and reads all of it anew.
 """
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.attention import turn
 from posenc_jax.encoding import Encoding
 from posenc_jax.positions import text
 from posenc_jax.tokens import Tokens, check_positions
@@ -23,12 +26,14 @@ if TYPE_CHECKING:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """Holds what a layer makes of tokens before it looks at their positions.
+    """Holds what a layer makes of tokens.
 
     In a cache there is a leading axis: the turns of the model's pattern under ``scan``, else 1.
+    Heads come before tokens, as the products of attention read them, or every step would move all
+    slots in memory.
 
     Attributes:
-      k, v: keys and values, ``[B, T, K, C]``, or ``[turns, B, S, K, C]``.
+      k, v: keys and values, turned or not, ``[B, K, T, C]``, or ``[turns, B, K, S, C]``.
       x: what they are projected from, ``[B, T, D]`` or ``[turns, B, S, D]``; None where the
         encoding does not read it.
     """
@@ -36,6 +41,11 @@ class Kept:
     k: jax.Array
     v: jax.Array
     x: Any
+
+    @classmethod
+    def of(cls, k_BTKC, v_BTKC, x_BTD) -> "Kept":
+        """Returns what is kept of new tokens."""
+        return cls(k_BTKC.swapaxes(1, 2), v_BTKC.swapaxes(1, 2), x_BTD)
 
     def of_turn(self, turn) -> "Kept":
         """Returns what one layer has kept."""
@@ -49,11 +59,13 @@ class Past(NamedTuple):
       kept: the slots of all turns.
       turn: which turn of the pattern the layer is in.
       start: the first slot of the new tokens.
+      tokens: the tokens of all slots, the new ones included.
     """
 
     kept: Kept
     turn: Any
     start: Any
+    tokens: Tokens
 
     def with_new(self, new: Kept) -> Kept:
         """Returns the slots with the new tokens written in their place."""
@@ -61,7 +73,7 @@ class Past(NamedTuple):
         def write(slots, tokens):
             if slots is None:
                 return None
-            at = self.turn, 0, self.start, *[0] * (slots.ndim - 3)
+            at = self.turn, *[0] * (slots.ndim - 3), self.start, 0
             return jax.lax.dynamic_update_slice(slots, tokens[None], at)
 
         return jax.tree.map(write, self.kept, new, is_leaf=lambda slots: slots is None)
@@ -77,16 +89,21 @@ class Cache:
 
     Attributes:
       layers: what each of the model's ``layers`` has kept.
+      prepared: what each of the model's distinct encodings has made of the positions, as
+        ``prepare`` returns it for all slots; None where nothing of that is read again.
       positions: ``[B, S]`` or ``[B, S, A]``.
       segment_ids: int32 ``[B, S]``, or None.
       count: int32 scalar.
+      encodings: the structure of each distinct encoding that the cache was made for (static).
       is_text: whether all tokens so far are text whose positions were left out (static).
     """
 
     layers: tuple[Kept, ...]
+    prepared: tuple[Any, ...]
     positions: jax.Array
     segment_ids: jax.Array | None
     count: jax.Array
+    encodings: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
     is_text: bool = dataclasses.field(default=True, metadata={"static": True})
 
     @classmethod
@@ -113,21 +130,21 @@ class Cache:
         for name, value in (("batch", batch), ("size", size)):
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
+        places = jax.ShapeDtypeStruct((batch, size) if axes is None else (batch, size, axes), dtype)
+        distinct = model.distinct()
+        made = [jax.eval_shape(functools.partial(_slots, model, each), places) for each in distinct]
         turns = model.num_layers // len(model.layers) if model.scan else 1
 
-        def zeros(*widths):
-            return jnp.zeros((turns, batch, size, *widths), model.dtype)
-
-        def kept(is_read):
-            heads = model.num_kv_heads, model.head_dim
-            x = zeros(model.embedding.shape[-1]) if is_read else None
-            return Kept(zeros(*heads), zeros(*heads), x)
+        def zeros(tree, *leading):
+            return jax.tree.map(lambda x: jnp.zeros((*leading, *x.shape), x.dtype), tree)
 
         return cls(
-            tuple(kept(is_read) for is_read in _reads(model)),
-            jnp.zeros((batch, size) if axes is None else (batch, size, axes), dtype),
+            tuple(zeros(made[layer.source][0], turns) for layer in model.layers),
+            tuple(zeros(prepared) for _, prepared in made),
+            zeros(places),
             jnp.zeros((batch, size), jnp.int32) if segments else None,
             jnp.zeros((), jnp.int32),
+            _structures(model),
         )
 
     @property
@@ -154,10 +171,10 @@ class Cache:
         self._check(positions, segment_ids, T)
 
         def place(slots, new):
-            new = jnp.zeros_like(slots[:, :T]) + new
-            slots = jax.lax.dynamic_update_slice_in_dim(slots, new, self.count, axis=1)
+            slots = _write(slots, new, self.count)
             number = jax.lax.broadcasted_iota(jnp.int32, slots.shape, 1)
-            return jnp.where(number < self.count + T, slots, new[:, -1:])
+            last = jax.lax.dynamic_slice_in_dim(slots, self.count + T - 1, 1, axis=1)
+            return jnp.where(number < self.count + T, slots, last)
 
         return dataclasses.replace(
             self,
@@ -167,24 +184,72 @@ class Cache:
             is_text=is_text,
         )
 
-    def tokens(self, encoding: Encoding, length=None) -> Tokens:
-        """Returns the tokens of all slots under ``encoding``.
+    def tokens(
+        self, number: int, encoding: Encoding, T: int, length=None
+    ) -> tuple[Tokens, Tokens, "Cache"]:
+        """Returns the newest tokens, the tokens of all slots, and the cache that knows them.
 
         Under text the slots not filled are where the text will go on, so that positions are known
         to be consecutive, unless the encoding moves positions.
+
+        Args:
+          number: which of the model's distinct encodings it is.
+          encoding: the encoding.
+          T: how many tokens are new: the last that were counted.
+          length: see ``Transformer.extend``.
         """
-        if not self.is_text or "place" in encoding.hooks():
-            return Tokens.of(encoding, self.positions, self.segment_ids, length=length)
-        length = self.count.astype(jnp.float32)[None, None] if length is None else length
-        return Tokens.of(encoding, text(self.size), length=length)
+        start = self.count - T
+        is_text = self.is_text and "place" not in encoding.hooks()
+        if is_text and length is None:
+            length = self.count.astype(jnp.float32)[None, None]
+        if not _is_turned(encoding):
+            positions = text(self.size) if is_text else self.positions
+            tokens = Tokens.of(encoding, positions, self.segment_ids, length=length)
+            return tokens.part(start, T), tokens, self
+        places = jnp.arange(self.size, dtype=jnp.int32)[None] if is_text else self.positions
+        index = start + jnp.arange(T, dtype=jnp.int32)[None]
+        newest = (
+            None if x is None else jax.lax.dynamic_slice_in_dim(x, start, T, axis=1)
+            for x in (places, self.segment_ids)
+        )
+        new = Tokens.of(encoding, *newest, index=index, length=length)
+        prepared = self.prepared[number]
+        if prepared is not None:
+            write = functools.partial(_write, start=start)
+            prepared = jax.tree.map(write, prepared, new.prepared)
+        placed = encoding.place(places, None, length)
+        seen = Tokens(placed, self.segment_ids, None, prepared, is_text, turned=True)
+        every = (*self.prepared[:number], prepared, *self.prepared[number + 1 :])
+        return (
+            dataclasses.replace(new, consecutive=is_text),
+            seen,
+            dataclasses.replace(self, prepared=every),
+        )
+
+    def newest(self, count: int) -> tuple[tuple[Kept, ...], tuple[Any, ...]]:
+        """Returns what is kept of the last ``count`` tokens, for ``with_newest``."""
+        start = self.count - count
+        cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=count)
+        layers = jax.tree.map(lambda slots: cut(slots, axis=slots.ndim - 2), self.layers)
+        return layers, jax.tree.map(functools.partial(cut, axis=1), self.prepared)
+
+    def with_newest(self, newest: tuple[tuple[Kept, ...], tuple[Any, ...]], count: int) -> "Cache":
+        """Returns the cache with ``count`` more tokens of text, of which ``newest`` is kept."""
+        write = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=self.count)
+        layers, prepared = newest
+        return dataclasses.replace(
+            self.with_places(None, None, count),
+            layers=jax.tree.map(lambda x, y: write(x, y, axis=x.ndim - 2), self.layers, layers),
+            prepared=jax.tree.map(functools.partial(write, axis=1), self.prepared, prepared),
+        )
 
     def check_layers(self, model: "Transformer") -> None:
         """Refuses a model under other encodings than the cache was made for."""
-        reads = _reads(model)
-        if reads != [kept.x is not None for kept in self.layers]:
+        if _structures(model) != self.encodings:
             raise ValueError(
-                f"the cache was made for a pattern of {len(self.layers)} encodings that read other "
-                f"things than these {len(reads)}; make it by Cache.empty of the same model"
+                "the cache was made for a model under other encodings, or under theirs with other "
+                "keywords, and its keys are turned by those; make it by Cache.empty of the same "
+                "model"
             )
 
     def _check(self, positions, segment_ids, T):
@@ -208,7 +273,32 @@ class Cache:
             )
 
 
-def _reads(model: "Transformer") -> list[bool]:
-    """Says for each of the model's layers whether its encoding reads the layer's input."""
-    distinct = model.distinct()
-    return ["read" in distinct[layer.source].hooks() for layer in model.layers]
+def _slots(model: "Transformer", encoding: Encoding, positions) -> tuple[Kept, Any]:
+    """Returns what a layer keeps of tokens at these positions, and what is kept for all layers."""
+    B, S = positions.shape[:2]
+    hooks = encoding.hooks()
+    k = v = jnp.zeros((B, S, model.num_kv_heads, model.head_dim), model.dtype)
+    if not _is_turned(encoding):
+        width = model.embedding.shape[-1]
+        x = jnp.zeros((B, S, width), model.dtype) if "read" in hooks else None
+        return Kept.of(k, v, x), None
+    tokens = Tokens.of(encoding, positions)
+    k, v, _ = turn(encoding, k, v, tokens, num_heads=model.num_heads)
+    is_read_again = not hooks.isdisjoint({"score", "mix"})
+    return Kept.of(k, v, None), tokens.prepared if is_read_again else None
+
+
+def _is_turned(encoding: Encoding) -> bool:
+    """Says whether the cache keeps keys and values turned."""
+    return not encoding.adapts and "read" not in encoding.hooks()
+
+
+def _write(slots, new, start):
+    """Returns slots, ``[B, S, ...]``, with new tokens in them, whose ``B`` may be 1."""
+    new = jnp.zeros_like(slots[:, : new.shape[1]]) + new
+    return jax.lax.dynamic_update_slice_in_dim(slots, new, start, axis=1)
+
+
+def _structures(model: "Transformer") -> tuple[Any, ...]:
+    """Returns the structure of each distinct encoding, its numbers left out."""
+    return tuple(map(jax.tree.structure, model.distinct()))

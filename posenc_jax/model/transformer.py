@@ -132,6 +132,7 @@ class Transformer(nnx.Module):
         self.final_norm = nnx.RMSNorm(model_dim, epsilon=norm_epsilon, **types, rngs=rngs)
         self.unembedding = None if tied else table()
         self.num_layers = num_layers
+        self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
         self.head_dim = head_dim
         self.causal = causal
@@ -228,7 +229,7 @@ class Transformer(nnx.Module):
                 encoding, positions, segment_ids, index=index, length=length, key=own_key
             )
             x_BTD = encoding.embed(x_BTD, tokens)
-            sides.append(tokens)
+            sides.append((tokens, None))
         return self._run(x_BTD, sides)[0]
 
     def extend(
@@ -268,10 +269,10 @@ class Transformer(nnx.Module):
         T, start = x_BTD.shape[1], cache.count
         cache.check_layers(self)
         cache = cache.with_places(positions, segment_ids, T)
-        for encoding in self.distinct():
-            tokens = cache.tokens(encoding, length)
-            x_BTD = encoding.embed(x_BTD, tokens.part(start, T))
-            sides.append(tokens)
+        for number, encoding in enumerate(self.distinct()):
+            new, seen, cache = cache.tokens(number, encoding, T, length)
+            x_BTD = encoding.embed(x_BTD, new)
+            sides.append((new, seen))
         x_BTD, layers = self._run(x_BTD, sides, cache, start)
         x_BTD = jnp.where(start + T <= cache.size, x_BTD, jnp.nan)
         return x_BTD, dataclasses.replace(cache, layers=layers)
@@ -297,8 +298,11 @@ class Transformer(nnx.Module):
         layer = self.layers[number % len(self.layers)]
         return self.distinct()[layer.source], layer.window
 
-    def _run(self, x_BTD, sides: list[Tokens], cache: Cache | None = None, start=0):
-        """Runs all layers; ``sides`` are the tokens under each distinct encoding."""
+    def _run(self, x_BTD, sides, cache: Cache | None = None, start=0):
+        """Runs all layers.
+
+        For each distinct encoding ``sides`` has the tokens, and those of all slots of the cache.
+        """
 
         # The cache is written where it is: a copy would take longer than one token.
         def run_layers(state, layers, turn):
@@ -307,10 +311,11 @@ class Transformer(nnx.Module):
             for layer, own_slots in zip(layers, slots, strict=True):
                 own = layer.own
                 encoding = self.encodings[layer.source] if own is None else own.unstacked()
-                past = None if cache is None else Past(own_slots, turn, start)
+                tokens, seen = sides[layer.source]
+                past = None if cache is None else Past(own_slots, turn, start, seen)
                 run = self._run_block(layer.window)
-                x_BTD, own_kept = run(layer.block, x_BTD, encoding, sides[layer.source], past)
-                kept.append(None if cache is None else own_kept)
+                x_BTD, own_kept = run(layer.block, x_BTD, encoding, tokens, past)
+                kept.append(own_kept)
             return x_BTD, tuple(kept)
 
         state = x_BTD, (None,) * len(self.layers) if cache is None else cache.layers

@@ -79,6 +79,8 @@ class SeqPE(Encoding):
         run of three).
     """
 
+    adapts = False
+
     def __init__(
         self,
         *,

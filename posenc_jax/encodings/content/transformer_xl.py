@@ -34,6 +34,7 @@ class TransformerXL(Encoding):
     """
 
     per_layer = True
+    adapts = False
 
     def __init__(
         self,

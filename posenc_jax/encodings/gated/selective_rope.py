@@ -51,6 +51,7 @@ class SelectiveRoPE(RoPE):
     """
 
     per_layer = True
+    adapts = False
 
     def __init__(
         self,

@@ -34,6 +34,8 @@ class DualChunk(PositionMap):
       local_window: distances that stay exact; by default ``L / 8``, as in the released code.
     """
 
+    adapts = False
+
     def __init__(
         self,
         *,

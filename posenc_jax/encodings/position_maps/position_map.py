@@ -45,6 +45,8 @@ class NearFar(PositionMap):
       **rope: the keywords of ``RoPE``.
     """
 
+    adapts = False
+
     def __init__(self, *, window: int, compression: float, **rope):
         super().__init__(**rope)
         check_tokens("window", window)

@@ -55,6 +55,7 @@ class FoPE(RoPE):
     """
 
     per_layer = True
+    adapts = False
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class PoPE(Encoding):
     """
 
     per_layer = True
+    adapts = False
 
     def __init__(
         self,

@@ -77,6 +77,11 @@ class RoPE(Encoding):
         self.rotary_dim = rotary_dim
         self.layout = layout
 
+    @property
+    def adapts(self) -> bool:
+        # A subclass with tables of its own says for itself that they do not depend on the length.
+        return self.frequencies.adapts or type(self).prepare is not RoPE.prepare
+
     def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, ...]:
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
         if self.frequencies.adapts:

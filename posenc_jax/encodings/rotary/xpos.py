@@ -42,6 +42,8 @@ class XPos(RoPE):
       gamma: 0.4 as published. Larger means less decay.
     """
 
+    adapts = False
+
     def __init__(
         self,
         *,

@@ -45,6 +45,8 @@ class Randomized(Wrapper):
       **sizes: what else ``over`` is built with.
     """
 
+    adapts = True  # as many positions are drawn as there are tokens
+
     def __init__(
         self,
         *,

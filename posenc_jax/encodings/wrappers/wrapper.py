@@ -21,6 +21,10 @@ class Wrapper(Encoding):
         self.whole_rows = inner.whole_rows
         self.stacked = inner.stacked
 
+    @property
+    def adapts(self) -> bool:
+        return self.inner.adapts
+
     def hooks(self) -> frozenset[str]:
         own = {name for name in HOOKS if getattr(type(self), name) is not getattr(Wrapper, name)}
         return self.inner.hooks() | own
