@@ -44,12 +44,12 @@ def last_chunk(name: str, length: int, chunk: int, layers: int) -> tuple[float, 
     )
     make = functools.partial(make_model, spec=spec, length=config.train.length)
     model = jax.jit(make)(jax.random.key(0))
-    cache = Cache.empty(model, 1, length)
+    cache = Cache.empty(model, 1, length, length=length)
     cache = dataclasses.replace(
         cache, positions=positions.text(length), count=np.int32(length - chunk)
     )
     tokens = np.zeros((1, chunk + 1), np.int32)
-    compiled = read_chunk.lower(model, tokens, cache, length).compile()
+    compiled = read_chunk.lower(model, tokens, cache).compile()
     start = time.perf_counter()
     jax.block_until_ready(compiled(model, tokens, cache))
     seconds = time.perf_counter() - start

@@ -82,7 +82,7 @@ def score_document(
 def _all_chunks(model, tokens_N, folder, console, chunk):
     folder.mkdir(exist_ok=True)
     length = len(tokens_N) - 1
-    cache = Cache.empty(model, 1, length)
+    cache = Cache.empty(model, 1, length, length=length)
     losses = []
     with stage("document", length, console) as advance:
         for start in range(0, length, chunk):
@@ -92,7 +92,7 @@ def _all_chunks(model, tokens_N, folder, console, chunk):
                 losses_T, newest = _load(path, (cache.layers, cache.prepared))
                 cache = _put(cache, newest, count=len(losses_T))
             else:
-                losses_T, cache = read_chunk(model, tokens_1T, cache, length)
+                losses_T, cache = read_chunk(model, tokens_1T, cache)
                 newest = _newest(cache, losses_T.size)
                 arrays = [_plain(leaf) for leaf in (losses_T, *jax.tree.leaves(newest))]
                 _write(path, lambda file, arrays=arrays: np.savez(file, *arrays))
@@ -103,13 +103,10 @@ def _all_chunks(model, tokens_N, folder, console, chunk):
     return np.concatenate(losses)
 
 
-@functools.partial(jax.jit, static_argnames="length", donate_argnames="cache")
-def read_chunk(model: Transformer, tokens_1L, cache: Cache, length: int) -> tuple[jax.Array, Cache]:
-    """Reads all tokens but the last, and returns the losses of all but the first, and the cache.
-
-    ``length`` is the whole document's, which schemes adapt to.
-    """
-    x_BTD, cache = model.extend(tokens_1L[:, :-1], cache, length=length)
+@functools.partial(jax.jit, donate_argnames="cache")
+def read_chunk(model: Transformer, tokens_1L, cache: Cache) -> tuple[jax.Array, Cache]:
+    """Reads all tokens but the last, and returns the losses of all but the first, and the cache."""
+    x_BTD, cache = model.extend(tokens_1L[:, :-1], cache)
     losses = cross_entropy(x_BTD, model.output_table, tokens_1L[:, 1:])
     return losses[0], cache
 

@@ -139,7 +139,8 @@ class Encoding(nnx.Module):
         """Says whether what becomes of a token depends on the length of the sequence.
 
         A cache keeps the keys of a scheme that adapts as they are before ``rotate``, and turns all
-        of them anew with every token. All others are turned once. A scheme that places or prepares
+        of them anew with every token, unless it is given one length for all. All others are turned
+        once. A scheme that places or prepares
         tokens without a look at the length says so by ``adapts = False``; the answer here is the
         careful one.
         """
@@ -201,6 +202,22 @@ class Encoding(nnx.Module):
         """
         del x_BTD
         return tokens.prepared
+
+    def start(self, batch: int) -> Any:
+        """Returns the state of ``resume`` before any token: arrays ``[batch, ...]``.
+
+        None says that the scheme cannot resume: a cache keeps the layer's input for it, and calls
+        ``read`` with all tokens so far for every token that follows.
+        """
+        del batch
+
+    def resume(self, x_BTD: jax.Array, tokens: Tokens, state: Any) -> tuple[Any, Any]:
+        """Does what ``read`` does, for tokens that follow those that ``state`` knows.
+
+        The tokens are in the order in which they were written, and without segments. Returns
+        ``tokens.prepared`` and the state after them.
+        """
+        raise NotImplementedError
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         """Takes queries or keys and returns them turned; they may come out wider."""

@@ -40,6 +40,8 @@ class Tokens:
         layer's input. It is any pytree of arrays with the tokens along axis 1.
       consecutive: whether each position is known to be one more than the position before it. It is
         a Python bool, so a scheme can choose a faster form of its bias while it is traced.
+      fixed: whether no token that follows changes what becomes of these, because the encoding does
+        not adapt to the length, or was given one (static).
       turned: whether the keys and values of these tokens are turned already, by ``turn`` (static).
     """
 
@@ -48,6 +50,7 @@ class Tokens:
     index: jax.Array | None = None
     prepared: Any = None
     consecutive: bool = dataclasses.field(default=False, metadata={"static": True})
+    fixed: bool = dataclasses.field(default=False, metadata={"static": True})
     turned: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @classmethod
@@ -86,13 +89,14 @@ class Tokens:
         segment_ids = _check_numbers("segment_ids", segment_ids, positions)
         index = _check_numbers("index", index, positions)
         _check_length(length)
+        fixed = not encoding.adapts or isinstance(length, int | np.integer)
         placed = encoding.place(positions, key, length)
         consecutive = consecutive and placed is positions
         if length is None:
             is_text = consecutive and segment_ids is None
             length = last + 1 if is_text else own_length(placed, segment_ids)
         prepared = encoding.prepare(placed, length)
-        return cls(placed, segment_ids, index, prepared, consecutive)
+        return cls(placed, segment_ids, index, prepared, consecutive, fixed)
 
     @property
     def count(self) -> int:
@@ -106,6 +110,14 @@ class Tokens:
         Only schemes that depend on content look at it; all others give the tokens back unchanged.
         """
         return dataclasses.replace(self, prepared=encoding.read(x_BTD, self))
+
+    def resume(self, encoding: "Encoding", x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
+        """Does what ``read`` does, for tokens that follow those of ``state``, and returns the next.
+
+        The state before any token is ``encoding.start(B)``.
+        """
+        prepared, state = encoding.resume(x_BTD, self, state)
+        return dataclasses.replace(self, prepared=prepared), state
 
     def part(self, start: int | jax.Array, count: int) -> "Tokens":
         """Returns ``count`` of these tokens, from number ``start`` on, which may be traced.

@@ -22,9 +22,9 @@ TOKEN_IDS = np.random.default_rng(0).integers(0, common.VOCAB, (B, T)).astype(np
 
 
 @functools.partial(jax.jit, donate_argnames="cache")
-def extend(model, token_ids, cache, positions=None, segment_ids=None, length=None):
+def extend(model, token_ids, cache, positions=None, segment_ids=None):
     """Returns the logits of the next tokens, and the cache."""
-    x_BTD, cache = model.extend(token_ids, cache, positions, segment_ids, length=length)
+    x_BTD, cache = model.extend(token_ids, cache, positions, segment_ids)
     return model.unembed(x_BTD), cache
 
 
@@ -33,13 +33,13 @@ def used(cache):
     return dataclasses.replace(cache, layers=jax.tree.map(lambda x: x + 7, cache.layers))
 
 
-def in_pieces(model, cache, positions=None, segment_ids=None, pieces=(8, 1, 1, 1, 1), **options):
+def in_pieces(model, cache, positions=None, segment_ids=None, pieces=(8, 1, 1, 1, 1)):
     """Returns logits ``[B, T, V]`` of tokens read in pieces, by default a chunk and then singly."""
     outputs, start = [], 0
     for count in pieces:
         now = slice(start, start + count)
         places, segments = (None if x is None else x[:, now] for x in (positions, segment_ids))
-        output, cache = extend(model, TOKEN_IDS[:, now], cache, places, segments, **options)
+        output, cache = extend(model, TOKEN_IDS[:, now], cache, places, segments)
         outputs.append(output)
         start += count
     return np.concatenate(outputs, axis=1)
@@ -56,10 +56,7 @@ def test_the_cache_is_not_copied(read, scan):
     model = common.build_model("rope", num_layers=6, scan=scan)
     cache = Cache.empty(model, 1, 8192)
     size = sum(x.nbytes for x in jax.tree.leaves(cache))
-    arguments = model, TOKEN_IDS[:1], cache
-    if read is not extend:
-        arguments += (8192,)
-    memory = read.lower(*arguments).compile().memory_analysis()
+    memory = read.lower(model, TOKEN_IDS[:1], cache).compile().memory_analysis()
     assert memory.alias_size_in_bytes > 0.99 * size
     assert memory.temp_size_in_bytes < 0.7 * size
 
@@ -67,9 +64,9 @@ def test_the_cache_is_not_copied(read, scan):
 def assert_in_pieces_or_at_once(name, pieces):
     """Compares what adapts to one length, past the training length, all the while."""
     model = common.build_model(name, scan=True)
-    cache = used(Cache.empty(model, B, SIZE))
+    cache = used(Cache.empty(model, B, SIZE, length=100))
     expected = common.forward(model, TOKEN_IDS, text(T), length=100)
-    close(in_pieces(model, cache, pieces=pieces, length=100), expected)
+    close(in_pieces(model, cache, pieces=pieces), expected)
 
 
 @pytest.mark.parametrize("name", common.one_of_each_program())
@@ -116,7 +113,10 @@ def test_pattern_of_layers_that_read_and_layers_that_do_not(scan):
     pattern = [gates, common.build("alibi")]
     model = common.build_model(pattern, num_layers=4, scan=scan)
     cache = Cache.empty(model, B, SIZE)
-    assert [kept.x is not None for kept in cache.layers] == [True, False] * (1 if scan else 2)
+    resumes = [True, False] * (1 if scan else 2)
+    assert [kept.state is not None for kept in cache.layers] == resumes
+    segmented = Cache.empty(model, B, SIZE, segments=True)
+    assert [kept.x is not None for kept in segmented.layers] == resumes
     close(in_pieces(model, cache, text(T)), common.forward(model, TOKEN_IDS, text(T)))
 
 
@@ -173,13 +173,13 @@ def test_on_a_mesh(name, kind):
 
     def place_layer(kept):
         k, v = place((kept.k, kept.v), None, "data", heads)
-        return Kept(k, v, place(kept.x, None, "data"))
+        return Kept(k, v, *place((kept.x, kept.read, kept.state), None, "data"))
 
     with jax.set_mesh(mesh):
         model, cache = place(model), Cache.empty(model, B, SIZE)
         layers = tuple(map(place_layer, cache.layers))
         shared = place((cache.prepared, cache.positions), "data")
-        cache = Cache(layers, *shared, None, place(cache.count), cache.encodings)
+        cache = Cache(layers, *shared, None, place(cache.count), None, cache.encodings)
         steps, start = [], 0
         for count in (8, 1, 1, 1, 1):
             now = slice(start, start + count)

@@ -1,6 +1,7 @@
 """Tests properties of all schemes in the registry: a new scheme is tested because it is listed."""
 
 import dataclasses
+import functools
 
 import chex
 import common
@@ -285,25 +286,23 @@ def test_adapts_says_whether_a_token_depends_on_the_length(name):
 def test_keys_turned_ahead(name):
     """A cache may keep the keys of each token turned as they were when the token was read."""
     encoding, (q, k, v) = common.build(name), (heads_of(seed) for seed in range(3))
-    if encoding.adapts:
-        with pytest.raises(ValueError, match=r"adapts to the length.*turns all keys anew"):
-            posenc_jax.turn(encoding, k, v, tokens_of(encoding, shuffled()), num_heads=4)
-        return
 
-    @jax.jit
-    def in_pieces(encoding, q, k, v):
-        tokens, parts = tokens_of(encoding, shuffled()), []
+    @functools.partial(jax.jit, static_argnames="length")
+    def in_pieces_and_at_once(encoding, q, k, v, length):
+        tokens, parts = tokens_of(encoding, shuffled(), length=length), []
         for start in range(0, T, T // 2):
-            here = slice(start, start + T // 2)
+            piece = (x[:, start : start + T // 2] for x in (k, v))
             part = tokens.part(start, T // 2)
-            parts.append(
-                posenc_jax.turn(encoding, k[:, here], v[:, here], part, num_heads=common.HEADS)
-            )
-        k, v = (jnp.concatenate(each, axis=1) for each in list(zip(*parts, strict=True))[:2])
+            parts.append(posenc_jax.turn(encoding, *piece, part, num_heads=common.HEADS))
+        turned = [jnp.concatenate([part[i] for part in parts], axis=1) for i in (0, 1)]
         keys = dataclasses.replace(tokens, turned=parts[0][2].turned)
-        return posenc_jax.attend(encoding, q, k, v, tokens, keys)
+        in_pieces = posenc_jax.attend(encoding, q, *turned, tokens, keys)
+        return in_pieces, posenc_jax.attend(encoding, q, k, v, tokens)
 
-    close(in_pieces(encoding, q, k, v), attend(encoding, q, k, v, shuffled()))
+    if encoding.adapts:
+        with pytest.raises(ValueError, match=r"adapts to the length.*Tokens.of\(..., length=\)"):
+            in_pieces_and_at_once(encoding, q, k, v, None)
+    close(*in_pieces_and_at_once(encoding, q, k, v, 64 if encoding.adapts else None))
 
 
 def test_keys_that_are_not_turned_as_their_tokens_say():

@@ -123,23 +123,25 @@ def turn(
     """Turns keys and values once, for a cache that keeps them as attention reads them.
 
     Args:
-      encoding: as in ``attend``, a scheme that does not adapt to the length.
+      encoding: as in ``attend``.
       k_BSKC: keys, not yet rotated.
       v_BSKC: values.
-      tokens: their tokens.
+      tokens: their tokens. A scheme that adapts to the length (``encoding.adapts``) must have been
+        told one, the same for all tokens: ``Tokens.of(..., length=)``.
       num_heads: how many query heads there are to these keys.
 
     Returns:
       Keys and values, turned, and the tokens, which say so to ``attend``.
 
     Raises:
-      ValueError: the scheme adapts to the length, so that no key stays as it was turned.
+      ValueError: the scheme adapts to a length that grows, so that no key stays as it was turned.
     """
     scheme, _, side = _sides(encoding, num_heads, k_BSKC.shape[2])
-    if scheme.adapts:
+    if not tokens.fixed:
         raise ValueError(
             f"{type(scheme).__name__} adapts to the length of the sequence: every token that "
-            "follows turns all keys anew; keep keys as they are before rotation"
+            "follows turns all keys anew; keep keys as they are before rotation, or give all "
+            "tokens one length, Tokens.of(..., length=)"
         )
     k_BSKC = scheme.rotate(_without_nan(k_BSKC, tokens), tokens, side)
     v_BSKC = scheme.turn_values(v_BSKC, tokens, side)

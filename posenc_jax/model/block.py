@@ -1,8 +1,10 @@
 """Adds attention and a feed-forward network, each of a normalised residual: the decoder's block."""
 
+import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention import attend, turn
@@ -72,12 +74,23 @@ class Attention(nnx.Module):
 
 def _attend_to_past(encoding, q, k, v, x_BTD, tokens: Tokens, past: Past, **rule):
     """Returns the attended sums of new tokens, and the slots with the new tokens in them."""
-    keys = past.tokens
+    keys, state, read = past.tokens, past.kept.of_turn(past.turn).state, None
+    if state is not None:
+        # What an earlier text has left in the cache is nothing to go on from.
+        state = jax.tree.map(
+            lambda first, now: jnp.where(past.start == 0, first + jnp.zeros_like(now), now),
+            encoding.start(len(x_BTD)),
+            state,
+        )
+        tokens, state = tokens.resume(encoding, x_BTD, state)
+        read = tokens.prepared
     if keys.turned:
         k, v, _ = turn(encoding, k, v, tokens, num_heads=q.shape[2])
-    kept = past.with_new(Kept.of(k, v, x_BTD))
+    kept = past.with_new(Kept.of(k, v, x_BTD, read, state))
     seen = kept.of_turn(past.turn)
-    if seen.x is not None:
+    if seen.read is not None:
+        keys = dataclasses.replace(keys, prepared=seen.read)
+    elif seen.x is not None:
         keys = keys.read(encoding, seen.x)
         tokens = keys.part(past.start, q.shape[1])
     k, v = seen.k.swapaxes(1, 2), seen.v.swapaxes(1, 2)

@@ -1,10 +1,12 @@
 """The cache holds what a model keeps of the tokens it has read, so that more can follow.
 
 Keys and values are kept turned, with whatever ``score`` reads of their tokens, so that a step works
-on new tokens alone but for attention itself. Two kinds of schemes are other than that. One that
-adapts to the length (``Encoding.adapts``) has keys as they are before ``rotate``, and turns all of
-them anew by the length of each step. One that reads the layer's input (FoX, PaTH, Selective RoPE)
-has that input kept as well, and reads all of it anew.
+on new tokens alone but for attention itself. A scheme that reads the layer's input (FoX, PaTH,
+Selective RoPE) goes on from its state after the last token. Two kinds of schemes do all of their
+work anew with every step. One that adapts to the length (``Encoding.adapts``) has keys as they are
+before ``rotate``, and turns them by the length of the step, unless the cache is made for one
+length. One that reads and cannot resume, as none can where tokens have segments, has the layer's
+input kept as well.
 """
 
 import dataclasses
@@ -35,17 +37,23 @@ class Kept:
     Attributes:
       k, v: keys and values, turned or not, ``[B, K, T, C]``, or ``[turns, B, K, S, C]``.
       x: what they are projected from, ``[B, T, D]`` or ``[turns, B, S, D]``; None where the
-        encoding does not read it.
+        encoding does not read it, or resumes.
+      read: what ``resume`` made of the tokens, arrays ``[B, T, ...]`` or ``[turns, B, S, ...]``;
+        None where nothing of that is read again.
+      state: the encoding's state after the last token, arrays ``[B, ...]`` or ``[turns, B, ...]``;
+        None where it does not resume.
     """
 
     k: jax.Array
     v: jax.Array
     x: Any
+    read: Any = None
+    state: Any = None
 
     @classmethod
-    def of(cls, k_BTKC, v_BTKC, x_BTD) -> "Kept":
+    def of(cls, k_BTKC, v_BTKC, x_BTD=None, read=None, state=None) -> "Kept":
         """Returns what is kept of new tokens."""
-        return cls(k_BTKC.swapaxes(1, 2), v_BTKC.swapaxes(1, 2), x_BTD)
+        return cls(k_BTKC.swapaxes(1, 2), v_BTKC.swapaxes(1, 2), x_BTD, read, state)
 
     def of_turn(self, turn) -> "Kept":
         """Returns what one layer has kept."""
@@ -70,13 +78,18 @@ class Past(NamedTuple):
     def with_new(self, new: Kept) -> Kept:
         """Returns the slots with the new tokens written in their place."""
 
-        def write(slots, tokens):
-            if slots is None:
-                return None
-            at = self.turn, *[0] * (slots.ndim - 3), self.start, 0
+        def write(axis, slots, tokens):
+            at = [0] * slots.ndim
+            at[0], at[axis] = self.turn, self.start
             return jax.lax.dynamic_update_slice(slots, tokens[None], at)
 
-        return jax.tree.map(write, self.kept, new, is_leaf=lambda slots: slots is None)
+        def put(slots, state):
+            return jax.lax.dynamic_update_index_in_dim(slots, state, self.turn, axis=0)
+
+        return Kept(
+            **_map_tokens(write, self.kept, new),
+            state=jax.tree.map(put, self.kept.state, new.state),
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -94,6 +107,7 @@ class Cache:
       positions: ``[B, S]`` or ``[B, S, A]``.
       segment_ids: int32 ``[B, S]``, or None.
       count: int32 scalar.
+      length: the length that schemes adapt to, or None for the length so far (static).
       encodings: the structure of each distinct encoding that the cache was made for (static).
       is_text: whether all tokens so far are text whose positions were left out (static).
     """
@@ -103,6 +117,7 @@ class Cache:
     positions: jax.Array
     segment_ids: jax.Array | None
     count: jax.Array
+    length: int | None = dataclasses.field(metadata={"static": True})
     encodings: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
     is_text: bool = dataclasses.field(default=True, metadata={"static": True})
 
@@ -116,6 +131,7 @@ class Cache:
         segments: bool = False,
         axes: int | None = None,
         dtype: str = "int32",
+        length: int | None = None,
     ) -> "Cache":
         """Makes room for ``size`` tokens of ``batch`` sequences.
 
@@ -126,13 +142,15 @@ class Cache:
           segments: whether tokens will come with segment ids.
           axes: number of position axes A, of positions ``[B, T, A]``; None for ``[B, T]``.
           dtype: type of the positions, "int32" or "float32".
+          length: the length that schemes adapt to at every step. Default: the length so far.
         """
-        for name, value in (("batch", batch), ("size", size)):
-            if value < 1:
+        for name, value in (("batch", batch), ("size", size), ("length", length)):
+            if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
         places = jax.ShapeDtypeStruct((batch, size) if axes is None else (batch, size, axes), dtype)
         distinct = model.distinct()
-        made = [jax.eval_shape(functools.partial(_slots, model, each), places) for each in distinct]
+        make = functools.partial(_slots, model, segments, length)
+        made = [jax.eval_shape(functools.partial(make, each), places) for each in distinct]
         turns = model.num_layers // len(model.layers) if model.scan else 1
 
         def zeros(tree, *leading):
@@ -144,6 +162,7 @@ class Cache:
             zeros(places),
             jnp.zeros((batch, size), jnp.int32) if segments else None,
             jnp.zeros((), jnp.int32),
+            length,
             _structures(model),
         )
 
@@ -184,9 +203,7 @@ class Cache:
             is_text=is_text,
         )
 
-    def tokens(
-        self, number: int, encoding: Encoding, T: int, length=None
-    ) -> tuple[Tokens, Tokens, "Cache"]:
+    def tokens(self, number: int, encoding: Encoding, T: int) -> tuple[Tokens, Tokens, "Cache"]:
         """Returns the newest tokens, the tokens of all slots, and the cache that knows them.
 
         Under text the slots not filled are where the text will go on, so that positions are known
@@ -196,13 +213,12 @@ class Cache:
           number: which of the model's distinct encodings it is.
           encoding: the encoding.
           T: how many tokens are new: the last that were counted.
-          length: see ``Transformer.extend``.
         """
-        start = self.count - T
+        start, length = self.count - T, self.length  # type: Any, Any
         is_text = self.is_text and "place" not in encoding.hooks()
         if is_text and length is None:
             length = self.count.astype(jnp.float32)[None, None]
-        if not _is_turned(encoding):
+        if not _is_turned(encoding, self.segment_ids is not None, self.length):
             positions = text(self.size) if is_text else self.positions
             tokens = Tokens.of(encoding, positions, self.segment_ids, length=length)
             return tokens.part(start, T), tokens, self
@@ -218,7 +234,7 @@ class Cache:
             write = functools.partial(_write, start=start)
             prepared = jax.tree.map(write, prepared, new.prepared)
         placed = encoding.place(places, None, length)
-        seen = Tokens(placed, self.segment_ids, None, prepared, is_text, turned=True)
+        seen = Tokens(placed, self.segment_ids, None, prepared, is_text, new.fixed, turned=True)
         every = (*self.prepared[:number], prepared, *self.prepared[number + 1 :])
         return (
             dataclasses.replace(new, consecutive=is_text),
@@ -229,18 +245,25 @@ class Cache:
     def newest(self, count: int) -> tuple[tuple[Kept, ...], tuple[Any, ...]]:
         """Returns what is kept of the last ``count`` tokens, for ``with_newest``."""
         start = self.count - count
-        cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=count)
-        layers = jax.tree.map(lambda slots: cut(slots, axis=slots.ndim - 2), self.layers)
-        return layers, jax.tree.map(functools.partial(cut, axis=1), self.prepared)
+
+        def cut(axis, slots):
+            return jax.lax.dynamic_slice_in_dim(slots, start, count, axis)
+
+        layers = [Kept(**_map_tokens(cut, kept), state=kept.state) for kept in self.layers]
+        return tuple(layers), jax.tree.map(functools.partial(cut, 1), self.prepared)
 
     def with_newest(self, newest: tuple[tuple[Kept, ...], tuple[Any, ...]], count: int) -> "Cache":
         """Returns the cache with ``count`` more tokens of text, of which ``newest`` is kept."""
-        write = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=self.count)
+
+        def write(axis, slots, tokens):
+            return jax.lax.dynamic_update_slice_in_dim(slots, tokens, self.count, axis)
+
         layers, prepared = newest
+        pairs = zip(self.layers, layers, strict=True)
         return dataclasses.replace(
             self.with_places(None, None, count),
-            layers=jax.tree.map(lambda x, y: write(x, y, axis=x.ndim - 2), self.layers, layers),
-            prepared=jax.tree.map(functools.partial(write, axis=1), self.prepared, prepared),
+            layers=tuple(Kept(**_map_tokens(write, *pair), state=pair[1].state) for pair in pairs),
+            prepared=jax.tree.map(functools.partial(write, 1), self.prepared, prepared),
         )
 
     def check_layers(self, model: "Transformer") -> None:
@@ -273,24 +296,44 @@ class Cache:
             )
 
 
-def _slots(model: "Transformer", encoding: Encoding, positions) -> tuple[Kept, Any]:
+def _slots(
+    model: "Transformer", segments: bool, length: int | None, encoding: Encoding, positions
+) -> tuple[Kept, Any]:
     """Returns what a layer keeps of tokens at these positions, and what is kept for all layers."""
     B, S = positions.shape[:2]
-    hooks = encoding.hooks()
     k = v = jnp.zeros((B, S, model.num_kv_heads, model.head_dim), model.dtype)
-    if not _is_turned(encoding):
-        width = model.embedding.shape[-1]
-        x = jnp.zeros((B, S, width), model.dtype) if "read" in hooks else None
-        return Kept.of(k, v, x), None
-    tokens = Tokens.of(encoding, positions)
+    x_BSD = jnp.zeros((B, S, model.embedding.shape[-1]), model.dtype)
+    reads = "read" in encoding.hooks()
+    if not _is_turned(encoding, segments, length):
+        return Kept.of(k, v, x_BSD if reads else None), None
+    tokens, read, state = Tokens.of(encoding, positions, length=length), None, None
+    if reads:
+        tokens, state = tokens.resume(encoding, x_BSD, encoding.start(B))
     k, v, _ = turn(encoding, k, v, tokens, num_heads=model.num_heads)
-    is_read_again = not hooks.isdisjoint({"score", "mix"})
-    return Kept.of(k, v, None), tokens.prepared if is_read_again else None
+    is_read_again = not encoding.hooks().isdisjoint({"score", "mix"})
+    prepared = tokens.prepared if is_read_again else None
+    if reads:
+        read, prepared = prepared, None
+    return Kept.of(k, v, None, read, state), prepared
 
 
-def _is_turned(encoding: Encoding) -> bool:
-    """Says whether the cache keeps keys and values turned."""
-    return not encoding.adapts and "read" not in encoding.hooks()
+def _is_turned(encoding: Encoding, segments: bool, length: int | None) -> bool:
+    """Says whether the cache keeps keys and values turned, and all else that they are read with."""
+    if encoding.adapts and length is None:
+        return False
+    return "read" not in encoding.hooks() or (not segments and encoding.start(1) is not None)
+
+
+def _map_tokens(function, *every: Kept) -> dict[str, Any]:
+    """Calls ``function(axis, *arrays)`` of k, v, x and read, with tokens along an axis of slots."""
+
+    def mapped(axis, *trees):
+        if trees[0] is None:
+            return None
+        return jax.tree.map(functools.partial(function, axis), *trees)
+
+    axes = {"k": 3, "v": 3, "x": 2, "read": 2}
+    return {name: mapped(axis, *(getattr(x, name) for x in every)) for name, axis in axes.items()}
 
 
 def _write(slots, new, start):

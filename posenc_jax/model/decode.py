@@ -61,13 +61,14 @@ def generate(
         segments=prompts.segment_ids is not None,
         axes=prompts.positions.shape[2] if prompts.positions.ndim == 3 else None,
         dtype=prompts.positions.dtype.name,
+        length=length,
     )
     for start in range(0, T, prefill_chunk):
         chunk = prompts.part(slice(start, start + prefill_chunk))
-        logits_BV, cache = _read(model, chunk, cache, length)
+        logits_BV, cache = _read(model, chunk, cache)
     how = dict(count=max_new_tokens, temperature=temperature, top_p=top_p, stop_token=stop_token)
     places = prompts.next_places()
-    output_BN, _ = _continue(model, logits_BV, cache, places, key, length, **how)
+    output_BN, _ = _continue(model, logits_BV, cache, places, key, **how)
     return output_BN
 
 
@@ -135,10 +136,10 @@ def check_reach(model, length: int, adapted: int | None = None) -> None:
 
 
 @functools.partial(jax.jit, donate_argnames="cache")
-def _read(model, chunk, cache, length):
+def _read(model, chunk, cache):
     """Returns the logits after the last token of a chunk, and the cache."""
     tokens_BT, positions, segment_ids = chunk
-    x_BTD, cache = model.extend(tokens_BT, cache, positions, segment_ids, length=length)
+    x_BTD, cache = model.extend(tokens_BT, cache, positions, segment_ids)
     return model.unembed(x_BTD[:, -1:])[:, 0], cache
 
 
@@ -147,9 +148,7 @@ def _read(model, chunk, cache, length):
     static_argnames=("count", "temperature", "top_p", "stop_token"),
     donate_argnames="cache",
 )
-def _continue(
-    model, logits_BV, cache, start, key, length, *, count, temperature, top_p, stop_token
-):
+def _continue(model, logits_BV, cache, start, key, *, count, temperature, top_p, stop_token):
     """Returns the output, and the cache, in the place of the one that was donated."""
     B = logits_BV.shape[0]
     segment_ids = None if cache.segment_ids is None else jnp.ones((B, 1), jnp.int32)
@@ -167,7 +166,7 @@ def _continue(
         output_BN = output_BN.at[:, step].set(token_B)
         position = None if start is None else start + step
         chunk = token_B[:, None], position, segment_ids
-        logits_BV, cache = _read(model, chunk, cache, length)
+        logits_BV, cache = _read(model, chunk, cache)
         return step + 1, logits_BV, cache, stopped_B, output_BN
 
     output_BN = jnp.full((B, count), 0 if stop_token is None else stop_token, jnp.int32)

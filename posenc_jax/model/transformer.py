@@ -233,17 +233,18 @@ class Transformer(nnx.Module):
         return self._run(x_BTD, sides)[0]
 
     def extend(
-        self, inputs, cache: Cache, positions=None, segment_ids=None, *, length=None
+        self, inputs, cache: Cache, positions=None, segment_ids=None
     ) -> tuple[jax.Array, Cache]:
         """Returns ``hidden`` of tokens that follow those in ``cache``, and the cache with them.
 
         Any number of tokens may come at a time: a whole prompt, a chunk of it, one. The order of
         the calls is the order of the tokens; positions say where tokens are, as ever.
 
-        A scheme that adapts to the length (dynamic NTK, LongRoPE, randomized positions) sees that
-        of this call, and turns all keys with it. Keys of the second layer on were made of what the
-        first layer gave at the length of their own call, so that a model of several layers equals
-        ``hidden`` of the whole sequence where every call has the same ``length``.
+        A scheme that adapts to the length (dynamic NTK, LongRoPE, randomized positions) sees the
+        largest position of a token's own sequence or segment so far, plus one, and turns all keys
+        with it. Keys of the second layer on were made of what the first layer gave at the length of
+        their own call, so that a model of several layers equals ``hidden`` of the whole sequence
+        where the cache is made for one ``length``.
 
         Args:
           inputs: what ``embed`` takes, int token ids ``[B, T]``.
@@ -252,9 +253,6 @@ class Transformer(nnx.Module):
             cache was made for. By default they are those of text: each token is one further than
             the token before it, from 0 on.
           segment_ids: int ``[B, T]``, if the cache was made for them.
-          length: the length that a scheme adapts to, an int or an array that broadcasts against
-            ``[B, S]``. Default: the largest position of a token's own sequence or segment so far,
-            plus one.
 
         Raises:
           ValueError: the cache is full, or was made for something else, or the model is not
@@ -270,7 +268,7 @@ class Transformer(nnx.Module):
         cache.check_layers(self)
         cache = cache.with_places(positions, segment_ids, T)
         for number, encoding in enumerate(self.distinct()):
-            new, seen, cache = cache.tokens(number, encoding, T, length)
+            new, seen, cache = cache.tokens(number, encoding, T)
             x_BTD = encoding.embed(x_BTD, new)
             sides.append((new, seen))
         x_BTD, layers = self._run(x_BTD, sides, cache, start)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.gated.sequence import by_segment, project, running_sum, uniform
+from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum, uniform
 
 
 class ForgetGate(nnx.Module):
@@ -31,9 +31,22 @@ class ForgetGate(nnx.Module):
 
     def __call__(self, x_BTD, tokens):
         """Returns the sums of the log gates up to each token, see ``running_sum``."""
+        return by_segment(lambda x_BTH, _: running_sum(x_BTH), self.logs(x_BTD), tokens)
+
+    def logs(self, x_BTD):
+        """Returns the log of each gate, float32 ``[B, T, H]``."""
         gate_BTH = project(x_BTD, self.kernel[...]) + self.bias[...][None, None]
-        log_gate_BTH = jax.nn.log_sigmoid(gate_BTH)
-        return by_segment(lambda x_BTH, _: running_sum(x_BTH), log_gate_BTH, tokens)
+        return jax.nn.log_sigmoid(gate_BTH)
+
+    def start(self, batch):
+        """Returns the sums before any token, see ``running_sum``."""
+        zeros = jnp.zeros((batch, self.kernel.shape[1]), jnp.float32)
+        return zeros, zeros
+
+    def resume(self, x_BTD, state):
+        """Returns the sums of tokens that follow those of ``state``, and the last of them."""
+        sums = running_sum(self.logs(x_BTD), state)
+        return sums, last(sums)
 
 
 def decay(q_sums, k_sums, tile):
@@ -71,6 +84,13 @@ class FoX(Encoding):
     def read(self, x_BTD, tokens):
         """Returns float32 ``[B, T, H]`` sums of log gates, twice: high and low digits."""
         return self.gate(x_BTD, tokens)
+
+    def start(self, batch):
+        return self.gate.start(batch)
+
+    def resume(self, x_BTD, tokens, state):
+        del tokens
+        return self.gate.resume(x_BTD, state)
 
     def score(self, logits_BHTS, tile):
         return logits_BHTS + decay(tile.q_tokens.prepared, tile.k_tokens.prepared, tile)

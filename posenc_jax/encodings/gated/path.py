@@ -26,6 +26,7 @@ from posenc_jax.encodings.gated.sequence import (
     by_segment,
     for_each_row,
     project,
+    resumed_convolution,
     short_convolution,
     uniform,
 )
@@ -96,16 +97,38 @@ class PaTH(Encoding):
 
     def read(self, x_BTD, tokens):
         """Returns float32 w ``[B, T, K, C]``, beta ``[B, T, K]``, and the gates' sums, if any."""
-        w = x_BTD if self.down_kernel is None else project(x_BTD, self.down_kernel[...])
-        w = project(w, self.up_kernel[...])
         convolve = functools.partial(short_convolution, kernel_WN=self.convolution[...])
-        w = jax.nn.silu(by_segment(lambda w, ids: convolve(w, segment_ids=ids), w, tokens))
-        w_BTKC = w.reshape(*w.shape[:2], self.num_kv_heads, -1)
+        w = by_segment(lambda w, ids: convolve(w, segment_ids=ids), self._steps(x_BTD), tokens)
+        gate = None if self.gate is None else self.gate(x_BTD, tokens)
+        return self._prepared(x_BTD, w, gate)
+
+    def start(self, batch):
+        """Returns what the convolution looks back at, and the sums of the gates, if any."""
+        width, channels = self.convolution.shape
+        gate = None if self.gate is None else self.gate.start(batch)
+        return {"steps": jnp.zeros((batch, width - 1, channels)), "gate": gate}
+
+    def resume(self, x_BTD, tokens, state):
+        del tokens
+        before = state["steps"]
+        w, steps = resumed_convolution(self._steps(x_BTD), self.convolution[...], before)
+        gate = last_gate = None
+        if self.gate is not None:
+            gate, last_gate = self.gate.resume(x_BTD, state["gate"])
+        return self._prepared(x_BTD, w, gate), {"steps": steps, "gate": last_gate}
+
+    def _steps(self, x_BTD):
+        """Returns what the convolution reads, ``[B, T, K * C]``."""
+        inner = x_BTD if self.down_kernel is None else project(x_BTD, self.down_kernel[...])
+        return project(inner, self.up_kernel[...])
+
+    def _prepared(self, x_BTD, w_BTN, gate):
+        w_BTKC = jax.nn.silu(w_BTN).reshape(*w_BTN.shape[:2], self.num_kv_heads, -1)
         beta = project(x_BTD, self.beta_kernel[...]) + self.beta_bias[...][None, None]
         return {
             "w": w_BTKC * jax.lax.rsqrt((w_BTKC**2).sum(-1, keepdims=True) + 1e-6),
             "beta": 2 * jax.nn.sigmoid(beta),
-            "gate": None if self.gate is None else self.gate(x_BTD, tokens),
+            "gate": gate,
         }
 
     def score(self, logits_BHTS, tile):

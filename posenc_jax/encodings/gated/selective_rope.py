@@ -13,7 +13,9 @@ from flax import nnx
 
 from posenc_jax.encodings.gated.sequence import (
     by_segment,
+    last,
     project,
+    resumed_convolution,
     running_sum,
     short_convolution,
     uniform,
@@ -98,7 +100,22 @@ class SelectiveRoPE(RoPE):
 
     def read(self, x_BTD, tokens):
         """Returns float32 cos and sin, each ``[B, T, K, head_dim / 2]``."""
-        high, low = by_segment(self._turned, x_BTD, tokens)
+        return self._turning(*by_segment(self._sums, x_BTD, tokens))
+
+    def start(self, batch):
+        """Returns the sums of ``phi`` before any token, and what the convolution looks back at."""
+        width, channels = self.convolution.shape
+        zeros = jnp.zeros((batch, self.num_kv_heads, channels // self.num_kv_heads), jnp.float32)
+        return {"sums": (zeros, zeros), "steps": jnp.zeros((batch, width - 1, channels))}
+
+    def resume(self, x_BTD, tokens, state):
+        del tokens
+        shares = self._shares(x_BTD)
+        steps = resumed_convolution(self._steps(shares), self.convolution[...], state["steps"])
+        sums = running_sum(self._phi(shares, steps[0]), state["sums"])
+        return self._turning(*sums), {"sums": last(sums), "steps": steps[1]}
+
+    def _turning(self, high, low):
         tau = self.temperature * geometric(self.rotary_dim, self.base)
         cos, sin = cos_sin(high, tau)
         # What float32 has lost of a large sum turns on by so little that this is exact.
@@ -106,18 +123,29 @@ class SelectiveRoPE(RoPE):
         cos_rest, sin_rest = jnp.cos(rest), jnp.sin(rest)
         return cos * cos_rest - sin * sin_rest, sin * cos_rest + cos * sin_rest
 
-    def _turned(self, x_BTD, segment_ids):
+    def _sums(self, x_BTD, segment_ids):
         """Sums ``phi`` up to each token, ``[B, T, K, head_dim / 2]``."""
+        shares = self._shares(x_BTD)
+        steps = short_convolution(self._steps(shares), self.convolution[...], segment_ids)
+        return running_sum(self._phi(shares, steps))
+
+    def _shares(self, x_BTD):
+        """Returns the input, each head's share of which has length 1."""
         B, T, D = x_BTD.shape
         shares = x_BTD.astype(jnp.float32).reshape(B, T, self.num_heads, -1)
         shares = shares * jax.lax.rsqrt((shares**2).sum(-1, keepdims=True) + 1e-6)
-        x_BTD = shares.reshape(B, T, D)
-        phi = project(project(x_BTD, self.down_kernel[...]), self.up_kernel[...])
-        phi = short_convolution(phi, self.convolution[...], segment_ids)
-        phi = phi.reshape(B, T, self.num_kv_heads, -1)
+        return shares.reshape(B, T, D)
+
+    def _steps(self, shares_BTD):
+        """Returns what the convolution reads, ``[B, T, K * head_dim / 2]``."""
+        return project(project(shares_BTD, self.down_kernel[...]), self.up_kernel[...])
+
+    def _phi(self, shares_BTD, steps_BTN):
+        """Returns how far each token turns, ``[B, T, K, head_dim / 2]``."""
+        phi = steps_BTN.reshape(*steps_BTN.shape[:2], self.num_kv_heads, -1)
         if self.bias is not None:
             phi = phi + jnp.exp(self.bias[...])[None, None]
         if self.gate_kernel is not None and self.gate_bias is not None:
-            gate = project(x_BTD, self.gate_kernel[...]) + self.gate_bias[...][None, None]
+            gate = project(shares_BTD, self.gate_kernel[...]) + self.gate_bias[...][None, None]
             phi = phi * jax.nn.sigmoid(gate)[..., None]
-        return running_sum(phi)
+        return phi

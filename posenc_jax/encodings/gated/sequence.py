@@ -44,11 +44,12 @@ def arrange_keys(x_BHTS, order_BS):
     return pick(x_BHTS, order_BS[:, None, None, :])
 
 
-def running_sum(x_BTN):
+def running_sum(x_BTN, before=None):
     """Returns the sums over the tokens up to each, as two float32 arrays that add up to them.
 
     The difference of two sums ``(high, low)`` is ``(high - high') + (low - low')``, as exact as if
-    only the tokens between had been added, however many came before.
+    only the tokens between had been added, however many came before. ``before`` is the sum to go on
+    from, two arrays ``[B, N]``; by default zero.
     """
 
     def add(a, b):
@@ -59,8 +60,21 @@ def running_sum(x_BTN):
         return high, low_a + low_b + lost
 
     x_BTN = x_BTN.astype(jnp.float32)
-    high, low = jax.lax.associative_scan(add, (x_BTN, jnp.zeros_like(x_BTN)), axis=1)
+    terms = [x_BTN, jnp.zeros_like(x_BTN)]
+    if before is not None:
+        terms = [
+            jnp.concatenate([sums[:, None], x], axis=1)
+            for sums, x in zip(before, terms, strict=True)
+        ]
+    high, low = jax.lax.associative_scan(add, tuple(terms), axis=1)
+    if before is not None:
+        high, low = high[:, 1:], low[:, 1:]
     return high, jax.lax.stop_gradient(low)  # what rounding loses has no derivative
+
+
+def last(sums):
+    """Returns the last of the sums of ``running_sum``, to go on from."""
+    return tuple(x[:, -1] for x in sums)
 
 
 def short_convolution(x_BTN, kernel_WN, segment_ids=None):
@@ -76,6 +90,17 @@ def short_convolution(x_BTN, kernel_WN, segment_ids=None):
             earlier = earlier * jnp.pad(same, ((0, 0), (back, 0)))[..., None]
         total = total + earlier * kernel_WN[None, None, back]
     return total
+
+
+def resumed_convolution(x_BTN, kernel_WN, before_BWN):
+    """Returns ``short_convolution`` of tokens that follow others, and what to go on from.
+
+    ``before_BWN`` are the W - 1 tokens before these, zeros where there are none.
+    """
+    longer = jnp.concatenate([before_BWN, x_BTN], axis=1)
+    count = before_BWN.shape[1]
+    convolved = short_convolution(longer, kernel_WN)[:, count:]
+    return convolved, longer[:, longer.shape[1] - count :]
 
 
 def project(x_BTD, kernel_DN) -> jax.Array:

@@ -41,6 +41,12 @@ class Wrapper(Encoding):
     def read(self, x_BTD, tokens: Tokens) -> Any:
         return self.inner.read(x_BTD, tokens)
 
+    def start(self, batch: int) -> Any:
+        return self.inner.start(batch)
+
+    def resume(self, x_BTD, tokens: Tokens, state: Any) -> tuple[Any, Any]:
+        return self.inner.resume(x_BTD, tokens, state)
+
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         return self.inner.rotate(x_BTHC, tokens, side)
 
