@@ -1,0 +1,91 @@
+"""Times one more token after a long text, under every scheme, against the same without positions.
+
+    python -m benchmarks.decode --length=4096
+
+The model is six layers of SmolLM2-135M's width with random weights. Each round times every scheme
+once; the figure is the median over rounds of its time over that of NoPE.
+"""
+
+import argparse
+import dataclasses
+import functools
+import statistics
+import time
+
+from experiments.host import keep_freed_memory
+
+keep_freed_memory()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+from flax import nnx  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from experiments.progress import stage  # noqa: E402
+from posenc_jax import REGISTRY, Cache, Transformer, make  # noqa: E402
+from posenc_jax.registry import PATTERNS  # noqa: E402
+
+LAYERS, TRAIN_LENGTH = 6, 8192
+SIZES = dict(num_heads=9, num_kv_heads=3, head_dim=64, model_dim=576)
+
+
+def stepper(name: str, batch: int, length: int, count: int):
+    """Returns a function that reads ``count`` tokens, one by one, and gives seconds a token."""
+    rngs = nnx.Rngs(0)
+    encoding = make(name, rngs=rngs, num_layers=LAYERS, train_length=TRAIN_LENGTH, **SIZES)
+    model = Transformer(
+        encoding, vocab_size=256, num_layers=LAYERS, mlp_dim=1536, rngs=rngs, **SIZES
+    )
+    holder = {"cache": Cache.empty(model, batch, length + count)}
+
+    @functools.partial(jax.jit, donate_argnames="cache")
+    def run(model, cache):
+        cache = dataclasses.replace(cache, count=jnp.int32(length))
+
+        def read(cache, token):
+            x_BTD, cache = model.extend(jnp.full((batch, 1), token), cache)
+            return cache, x_BTD.sum()
+
+        return jax.lax.scan(read, cache, jnp.arange(count))
+
+    def step():
+        start = time.perf_counter()
+        holder["cache"], sums = run(model, holder["cache"])
+        jax.block_until_ready(sums)
+        return (time.perf_counter() - start) / count
+
+    return step
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--schemes", default="all", help="names, or all of the registry")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--length", type=int, default=4096, help="tokens before the timed ones")
+    parser.add_argument("--count", type=int, default=16, help="tokens that are timed in a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    names = [name for name in REGISTRY if name not in PATTERNS]
+    if args.schemes != "all":
+        names = ["nope", *(n for n in args.schemes.split(",") if n != "nope")]
+    rows: dict[str, list[float]] = {name: [] for name in names}
+    with stage("decode", len(names) * (args.rounds + 1), Console(stderr=True)) as advance:
+        steps = {}
+        for name in names:
+            steps[name] = stepper(name, args.batch, args.length, args.count)
+            steps[name]()
+            advance(name)
+        for _ in range(args.rounds):
+            for name in names:
+                rows[name].append(steps[name]())
+                advance(f"{name}  {1e3 * rows[name][-1]:.1f} ms")
+    print(f"batch {args.batch}, after {args.length} tokens (jax {jax.__version__})")
+    print("| scheme | ms a token | x NoPE |")
+    print("|---|---|---|")
+    for name in names:
+        ratio = statistics.median(a / b for a, b in zip(rows[name], rows["nope"], strict=True))
+        print(f"| `{name}` | {1e3 * statistics.median(rows[name]):.2f} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

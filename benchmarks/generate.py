@@ -1,0 +1,126 @@
+"""Compares greedy generation with transformers on PyTorch's SDPA: prefill, and all of it.
+
+    python -m benchmarks.generate --cases=1024+64,4096+32 --batches=1,8
+
+A Llama of SmolLM2-135M's size with random weights goes on from random prompts in float32. Both must
+give the same tokens. Each round times one after the other in one process; a figure is the median
+over rounds, a ratio the median of theirs over ours: above 1 ours is faster.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+
+from experiments.host import keep_freed_memory
+
+keep_freed_memory()
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from experiments.pretrained import load  # noqa: E402
+from experiments.progress import stage  # noqa: E402
+from posenc_jax import generate  # noqa: E402
+
+VOCAB = 49152
+SIZES = dict(
+    vocab_size=VOCAB,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    max_position_embeddings=8192,
+    rope_theta=100_000.0,
+    tie_word_embeddings=True,
+)
+
+
+def sides():
+    """Returns two functions from a prompt and a number of tokens to those that follow it."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**SIZES, attn_implementation="sdpa")
+    theirs = transformers.LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        # Larger than at the start of training, so that the likeliest token is clear.
+        theirs.model.embed_tokens.weight.mul_(20)
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        model = load(folder).model
+
+    def run(ids_BT, count):
+        return np.asarray(
+            generate(model, ids_BT, jax.random.key(0), max_new_tokens=count, prefill_chunk=2048)
+        )
+
+    def run_theirs(ids_BT, count):
+        ids = torch.from_numpy(ids_BT).long()
+        options = dict(max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0)
+        with torch.inference_mode():
+            found = theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)
+        return found[:, ids_BT.shape[1] :].numpy()
+
+    return run, run_theirs
+
+
+def time_case(functions, prompt_BT, count, rounds, advance) -> list[float]:
+    """Returns the median seconds of both sides for one token and for all, and the two ratios."""
+    rows = []
+    for number in range(rounds + 1):
+        row = []
+        for new in (1, count):
+            found = []
+            for function in functions:
+                start = time.perf_counter()
+                found.append(function(prompt_BT, new))
+                row.append(time.perf_counter() - start)
+            np.testing.assert_array_equal(*found)
+        if number:  # the first compiles
+            rows.append(row)
+        advance(f"{prompt_BT.shape[0]} x {prompt_BT.shape[1]} + {count}  {row[2]:.1f} s")
+    medians = [statistics.median(column) for column in zip(*rows, strict=True)]
+    ratios = [statistics.median(row[i + 1] / row[i] for row in rows) for i in (0, 2)]
+    return [*medians, *ratios]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", default="1024+64,4096+32", help="tokens of prompt and answer")
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    cases = [tuple(map(int, case.split("+"))) for case in args.cases.split(",")]
+    batches = [int(batch) for batch in args.batches.split(",")]
+    rng, functions, lines = np.random.default_rng(0), sides(), []
+    steps = len(cases) * len(batches) * (args.rounds + 1)
+    with stage("generate", steps, Console(stderr=True)) as advance:
+        for batch in batches:
+            for length, count in cases:
+                prompt = rng.integers(3, VOCAB, (batch, length)).astype(np.int32)
+                found = time_case(functions, prompt, count, args.rounds, advance)
+                lines.append((batch, length, count, found))
+    print(
+        f"{args.rounds} rounds (jax {jax.__version__}, torch {torch.__version__}, transformers "
+        f"{transformers.__version__}, {torch.get_num_threads()} threads)"
+    )
+    print(
+        "| batch | prompt | new | first token, s | transformers | ratio | all, s | transformers | "
+        "ratio | ms a token | transformers |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for batch, length, count, found in lines:
+        first, their_first, every, their_every, first_ratio, ratio = found
+        each = 1e3 * (every - first) / (count - 1)
+        their_each = 1e3 * (their_every - their_first) / (count - 1)
+        print(
+            f"| {batch} | {length} | {count} | {first:.2f} | {their_first:.2f} | {first_ratio:.2f} "
+            f"| {every:.2f} | {their_every:.2f} | {ratio:.2f} | {each:.0f} | {their_each:.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
