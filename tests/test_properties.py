@@ -282,7 +282,7 @@ def test_adapts_says_whether_a_token_depends_on_the_length(name):
     assert common.outline(name).adapts == common.reads_length(name)
 
 
-@each_program
+@each_kind
 def test_keys_turned_ahead(name):
     """A cache may keep the keys of each token turned as they were when the token was read."""
     encoding, (q, k, v) = common.build(name), (heads_of(seed) for seed in range(3))
