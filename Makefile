@@ -4,11 +4,16 @@ BIN := $(VENV)/bin
 WORKDIR ?= runs/small
 ARGS ?=
 
-.PHONY: compare test lint parity benchmark cost gallery clean
+.PHONY: compare demo test lint parity benchmark cost gallery clean
 
 # Trains and evaluates every scheme on two CPU cores, then prints the table and the report's path.
 compare: $(VENV)/experiments
 	$(BIN)/python launch.py --config=configs/extrapolation.py:small --workdir=$(WORKDIR) $(ARGS)
+
+# Six schemes and one seed, and the report in a browser where there is one.
+demo: $(VENV)/experiments
+	$(BIN)/python launch.py --config=configs/extrapolation.py:demo --workdir=runs/demo $(ARGS)
+	$(BIN)/python -m webbrowser -t "file://$(CURDIR)/runs/demo/report.html"
 
 test: $(VENV)/installed lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)

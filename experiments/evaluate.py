@@ -103,8 +103,7 @@ class Scorer:
         self._mesh = mesh
         self._batch_tokens = batch_tokens
         self._advance = advance
-        compiled = jax.jit(_under, static_argnums=0, out_shardings=replicated(mesh))
-        self._losses = functools.partial(compiled, measure)
+        self._losses = functools.partial(_compiled(mesh), measure)
 
     def rows(self, width: int) -> int:
         """Returns how many windows of ``width`` tokens are in one forward pass."""
@@ -124,6 +123,12 @@ class Scorer:
             losses.append(batch_losses)
             self._advance(f"{width - 1} tokens", steps=len(batch_losses) * (width - 1))
         return np.concatenate(losses).astype(np.float64)
+
+
+@functools.cache
+def _compiled(mesh):
+    """Returns the program of all scorers on a mesh, which finds again what it was compiled for."""
+    return jax.jit(_under, static_argnums=0, out_shardings=replicated(mesh))
 
 
 def _under(measure, model, encoding, tokens_BL):

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from experiments.checkpoint import fingerprint
 from experiments.data import SPLITS, Corpus, load_corpus, window_index
+from experiments.loop import train
 from experiments.mesh import check_length, make_mesh, state_shardings
 from experiments.methods import PLAIN, Methods, names_in
 from experiments.progress import stage
@@ -27,7 +28,7 @@ from experiments.report import extension_report
 from experiments.report.extensions import ExtensionStudy
 from experiments.sweep import Point, Sweep, plain, recipe_fields
 from experiments.text import Text, Tuning, make_model
-from experiments.train import Recipe, further_state, train
+from experiments.train import Recipe, further_state
 from experiments.trained import Loader, Source, in_tokens_of
 
 OPTIMIZERS = ("fresh", "continued")

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import itertools
 import traceback
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
+from experiments.loop import train, train_together
 from experiments.mesh import state_shardings
 from experiments.preemption import PreemptedError
 from experiments.record import environment, open_run, read_json, write_json
-from experiments.train import DECAY, Recipe, Task, initial_state, train
+from experiments.train import DECAY, Recipe, Task, initial_state
 from posenc_jax import Transformer
 
 # What may change between two starts of the same run: it decides when, not what, is computed.
@@ -85,7 +87,8 @@ class Sweep:
     """Runs points that were checked; a subclass says what a point is made of.
 
     Args:
-      config: the whole config, for the report.
+      config: the whole config, for the report. ``together``, where it has one, is how many seeds of
+        a scheme are trained as one program.
       points: the points to run.
       recipe: how each is trained.
       mesh: the devices.
@@ -108,6 +111,9 @@ class Sweep:
         self.mesh = mesh
         self.workdir = workdir
         self.console = console
+        self.together = config.get("together", 1)
+        if self.together < 1:
+            raise ValueError(f"together={self.together} must be at least 1: seeds in one program")
 
     def task(self, scheme: str) -> Task:
         """Returns the task that a point of ``scheme`` is trained on."""
@@ -181,15 +187,19 @@ class Sweep:
                     f"{len(self.points)} points"
                 )
             chosen = [self.points[task_id]]
-        failures = []
-        for number, point in enumerate(chosen, 1):
-            self.console.print(f"[{number}/{len(chosen)}] {point.name}", highlight=False)
-            try:
-                self._run_point(point)
-            except PreemptedError:
-                raise
-            except Exception as error:  # one scheme failing must not take the others with it
-                failures.append(self._failed(point, error))
+        failures, numbers = [], itertools.count(1)
+        for group in self._groups(chosen):
+            failed = self._train_together(group)
+            for point in group:
+                self.console.print(f"[{next(numbers)}/{len(chosen)}] {point.name}", highlight=False)
+                try:
+                    if point in failed:
+                        raise failed[point]
+                    self._run_point(point)
+                except PreemptedError:
+                    raise
+                except Exception as error:  # one scheme failing must not take the others with it
+                    failures.append(self._failed(point, error))
         return failures
 
     def results(self) -> tuple[list[dict], list[dict], list[dict]]:
@@ -222,6 +232,45 @@ class Sweep:
     def folder(self, point: Point) -> Path:
         """Returns the folder of a point's run."""
         return self.workdir / "runs" / point.name
+
+    def _groups(self, points) -> list[list[Point]]:
+        """Returns the points that are trained as one program: some seeds of one scheme each."""
+        groups: dict[tuple[int, str], list[Point]] = {}
+        for point in points:
+            groups.setdefault((point.seed // self.together, point.label), []).append(point)
+        return list(groups.values())
+
+    def _train_together(self, group) -> dict[Point, Exception]:
+        """Trains the points of a group as one program, and returns those whose numbers failed.
+
+        Each is then found trained in its folder. Where they cannot be one program, every point is
+        left to be trained alone, and to say by itself what is wrong with it.
+        """
+        group = [point for point in group if not self._finished(point)]
+        if len(group) < 2:
+            return {}
+        try:
+            for point in group:
+                open_run(self.folder(point), self.describe(point))
+            failures = train_together(
+                self.task(group[0].scheme),
+                self.recipe_of(group[0]),
+                self.mesh,
+                folders={point.seed: self.folder(point) for point in group},
+                console=self.console,
+                name=f"{group[0].label}, {len(group)} seeds  train",
+            )
+        except PreemptedError:
+            raise
+        except Exception as error:
+            self.console.print(
+                f"{group[0].label}: {len(group)} seeds apart, for together they gave "
+                f"{type(error).__name__}: {error}",
+                highlight=False,
+                markup=False,
+            )
+            return {}
+        return {point: failures[point.seed] for point in group if point.seed in failures}
 
     def _finished(self, point) -> dict[str, Any] | None:
         finished = read_json(self.folder(point) / "evaluation.json")

@@ -1,27 +1,18 @@
-"""Trains one model on one task: state, step and loop."""
+"""Says how a model is trained: the task, the recipe, the state and one step."""
 
 import dataclasses
 import functools
-import math
 import re
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
-from rich.console import Console
 
-from experiments import preemption
-from experiments.checkpoint import Checkpoints
-from experiments.mesh import batch_sharding, path_name, replicated, state_shardings
-from experiments.progress import stage
-from experiments.record import Metrics
+from experiments.mesh import path_name, state_shardings
 from posenc_jax import Transformer
 
 # The rule in one sentence, for reports.
@@ -231,175 +222,3 @@ def train_step(
 def _state(model, opt_state, step) -> State:
     # mypy does not know the constructor that chex makes.
     return State(model=model, opt_state=opt_state, step=step)  # type: ignore[call-arg]
-
-
-def train(
-    task: Task,
-    recipe: Recipe,
-    mesh: Mesh,
-    *,
-    seed: int,
-    folder: Path,
-    console: Console,
-    name: str = "train",
-    start: Callable[[], State] | None = None,
-) -> tuple[Transformer, dict[str, Any]]:
-    """Trains to the last step, from the newest checkpoint in ``folder`` if there is one.
-
-    Args:
-      task, recipe, mesh: what is trained, how, and on which devices.
-      seed: the seed of the initial values and of the batches.
-      folder: the folder of the checkpoints and of ``metrics.jsonl``.
-      console: the console that shows progress.
-      name: what the progress is shown as.
-      start: makes the state to begin with where there is no checkpoint, see ``further_state``.
-        Default: the task's model, with a fresh optimizer.
-
-    Returns:
-      The model and a summary: steps, tokens, seconds, final loss, number of parameters.
-
-    Raises:
-      FloatingPointError: the loss, the gradient or a state that was about to be saved is not
-        finite; every checkpoint is finite.
-      PreemptedError: the scheduler asked to stop; a checkpoint of this very step is saved.
-      ValueError: the checkpoint holds another state than the one that is trained here.
-    """
-    init = functools.partial(initial_state, jax.random.key(seed), task.init, recipe)
-    abstract = jax.eval_shape(init)
-    shardings = state_shardings(abstract, mesh)
-    abstract = jax.tree.map(
-        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings
-    )
-    checkpoints = Checkpoints(folder / "checkpoints")
-    try:
-        first = checkpoints.latest_step()
-        if first is None:
-            first, state = 0, (start or jax.jit(init, out_shardings=shardings))()
-        else:
-            state = checkpoints.restore(first, abstract)
-        metrics = Metrics(folder / "metrics.jsonl", first, recipe.tensorboard)
-        loop = _Loop(task, recipe, mesh, seed, checkpoints, shardings, metrics)
-        try:
-            with stage(name, recipe.steps - first, console) as advance, jax.set_mesh(mesh):
-                state = loop.run(state, first, advance)
-        finally:
-            metrics.close()
-    finally:
-        checkpoints.close()
-    return state.model, {
-        "steps": recipe.steps,
-        "tokens": recipe.steps * recipe.batch_size * recipe.length,
-        "seconds": metrics.last["seconds"],
-        "final_loss": metrics.last["loss"],
-        "parameters": sum(p.size for p in jax.tree.leaves(state.model)),
-    }
-
-
-@dataclasses.dataclass
-class _Loop:
-    """Runs the steps of one training, and records and saves on the way."""
-
-    task: Task
-    recipe: Recipe
-    mesh: Mesh
-    seed: int
-    checkpoints: Checkpoints
-    shardings: Any
-    metrics: Metrics
-
-    def run(self, state, first, advance):
-        """Dispatches step n before it looks at the numbers of step n - 1, so no device waits."""
-        recipe = self.recipe
-        step_function = jax.jit(
-            train_step,
-            static_argnames=("loss", "recipe"),
-            donate_argnames="state",
-            out_shardings=(self.shardings, replicated(self.mesh)),
-        )
-        key = jax.random.key(self.seed)
-        clock = _Clock(first, self.metrics.last.get("seconds", 0.0))
-        pending = None
-        for step in range(first + 1, recipe.steps + 1):
-            batch = self._batch(step)
-            state, numbers = step_function(state, batch, key, loss=self.task.loss, recipe=recipe)
-            if pending:
-                self._record(*pending, clock, advance)
-            pending = step, numbers
-            stop = preemption.requested()
-            if stop or step == recipe.steps or step % recipe.checkpoint_every == 0:
-                self._record(*pending, clock, advance, is_saved=True)
-                pending = None
-                self._save(step, state)
-            if stop:
-                raise preemption.PreemptedError(f"asked to stop at step {step}: saved, run again")
-        return state
-
-    def _batch(self, step):
-        rows = self.task.batch(self.seed, step, jax.process_index(), jax.process_count())
-        place = functools.partial(jax.make_array_from_process_local_data, batch_sharding(self.mesh))
-        return jax.tree.map(place, rows)
-
-    def _save(self, step, state):
-        """Saves the state after ``step``, unless it is not finite.
-
-        The loss of the step says nothing about that: it is of the parameters before the update.
-        """
-        largest = jax.tree.map(np.asarray, _largest(state))
-        try:
-            chex.assert_tree_all_finite(largest)
-        except AssertionError:
-            bad = [name for name, value in largest.items() if not np.isfinite(value)]
-            raise FloatingPointError(
-                f"after step {step} {bad[0]} is not finite ({len(bad)} of {len(largest)} arrays); "
-                f"the state was not saved, {self._last_good()}"
-            ) from None
-        self.checkpoints.save(step, state)
-
-    def _last_good(self) -> str:
-        saved = self.checkpoints.latest_step()
-        which = f"is of step {saved}" if saved else "does not exist yet"
-        return (
-            f"the last good checkpoint {which}; try a smaller train.learning_rate or "
-            "train.clip_norm"
-        )
-
-    def _record(self, step, numbers, clock, advance, is_saved=False):
-        loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            raise FloatingPointError(
-                f"loss {loss}, gradient norm {gradient_norm} at step {step}; {self._last_good()}"
-            )
-        speed = clock.steps_per_second(step) * self.recipe.batch_size * self.recipe.length
-        # A saved step is always logged, so that a resumed run knows its time and its loss.
-        if is_saved or step % self.recipe.log_every == 0:
-            self.metrics.write(
-                step=step,
-                loss=loss,
-                gradient_norm=gradient_norm,
-                learning_rate=float(self.recipe.schedule()(step)),
-                tokens_per_second=speed,
-                seconds=clock.seconds(),
-            )
-        advance(f"loss {loss:.3f}  {speed / 1e3:.0f}k tok/s")
-
-
-@jax.jit
-def _largest(state) -> dict[str, jax.Array]:
-    """Returns the largest absolute value of each array; NaN where there is one."""
-    arrays = jax.tree_util.tree_flatten_with_path(state)[0]
-    return {path_name(path): jnp.abs(array).max() for path, array in arrays}
-
-
-class _Clock:
-    """Counts the seconds spent on the steps of a run, those of earlier starts included."""
-
-    def __init__(self, first: int, seconds_before: float):
-        self._first, self._before, self._start = first, seconds_before, time.monotonic()
-
-    def seconds(self) -> float:
-        """Returns the seconds of all starts."""
-        return self._before + time.monotonic() - self._start
-
-    def steps_per_second(self, step: int) -> float:
-        """Returns the speed since this start."""
-        return (step - self._first) / (time.monotonic() - self._start)

@@ -20,7 +20,7 @@ from rich.console import Console
 import experiments.sweep as sweep
 from configs.extrapolation import PRESETS, SMALL, get_config
 from experiments.compare import Comparison, points
-from experiments.train import train
+from experiments.loop import train, train_together
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 
@@ -146,6 +146,44 @@ def test_one_scheme_failing_leaves_the_others(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "train", train)
     again, _ = comparison(config(corpus), tmp_path)
     assert again.run() == [] and not (tmp_path / "runs/rope/seed0/failure.json").exists()
+
+
+def test_seeds_train_together_and_are_evaluated_apart(corpus, tmp_path):
+    one, output = comparison(config(corpus, seeds=3, together=2), tmp_path)
+    assert one.run() == []
+    order = [
+        f"{name}/seed{seed}"
+        for seeds in ((0, 1), (2,))
+        for name in ("rope", "alibi")
+        for seed in seeds
+    ]
+    lines = [line.split()[-1] for line in output.getvalue().splitlines() if line.startswith("[")]
+    assert lines == order
+    evaluations, _, failures = one.results()
+    assert len(evaluations) == 6 and not failures
+    again, output = comparison(config(corpus, seeds=3, together=2), tmp_path)
+    assert again.run() == [] and output.getvalue().count("skipped") == 6
+
+
+def test_a_seed_that_failed_leaves_those_it_was_trained_with(corpus, tmp_path, monkeypatch):
+    def failing(*args, folders, **kwargs):
+        found = train_together(*args, folders=folders, **kwargs)
+        return found | {1: FloatingPointError("loss nan at step 3")}
+
+    monkeypatch.setattr(sweep, "train_together", failing)
+    one, _ = comparison(config(corpus, schemes="alibi", seeds=2, together=2), tmp_path)
+    assert [(f["scheme"], f["seed"]) for f in one.run()] == [("alibi", 1)]
+    assert len(one.results()[0]) == 1
+
+
+def test_seeds_that_cannot_be_one_program_train_apart(corpus, tmp_path, monkeypatch):
+    def failing(*args, **kwargs):
+        raise MemoryError("too much for one program")
+
+    monkeypatch.setattr(sweep, "train_together", failing)
+    one, output = comparison(config(corpus, schemes="alibi", seeds=2, together=2), tmp_path)
+    assert one.run() == []
+    assert "2 seeds apart" in output.getvalue() and "too much for one" in output.getvalue()
 
 
 def test_points_are_every_trained_scheme_under_every_seed():

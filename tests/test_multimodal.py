@@ -17,13 +17,14 @@ from rich.console import Console
 
 from experiments import preemption, sweep
 from experiments.config import defaults
+from experiments.loop import train
 from experiments.mesh import make_mesh
 from experiments.multimodal.experiment import Drawn, Experiment
 from experiments.multimodal.model import Decoder, ViT, attention_weights, grid, patches
 from experiments.record import environment
 from experiments.report import panel_report as report
 from experiments.report.panels import Map, Panel, PanelStudy, Result, cells
-from experiments.train import DECAY, Recipe, train
+from experiments.train import DECAY, Recipe
 from posenc_jax import Layers, Tokens
 from posenc_jax.positions import text
 

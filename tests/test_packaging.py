@@ -41,7 +41,7 @@ def without(hidden, program, *arguments):
     [
         (["ml_collections"], "runpy.run_path('launch.py', run_name='__main__')"),
         (["rich"], "runpy.run_module('experiments.gallery', run_name='__main__')"),
-        (["matplotlib", "PIL"], "import experiments.train"),
+        (["matplotlib", "PIL"], "import experiments.loop"),
     ],
 )
 def test_an_experiment_says_which_extra_is_missing(hidden, program):

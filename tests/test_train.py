@@ -21,12 +21,13 @@ from rich.console import Console
 from experiments import preemption
 from experiments.checkpoint import Checkpoints
 from experiments.data import Corpus, window_index
+from experiments.loop import train, train_together
 from experiments.mesh import batch_sharding, make_mesh, path_name, state_shardings
 from experiments.multimodal.model import Decoder
 from experiments.multimodal.story import TimedViT
 from experiments.record import Metrics, open_run
 from experiments.text import Text, mean_loss, text_state, token_losses
-from experiments.train import DECAY, Recipe, decays, train, train_step
+from experiments.train import DECAY, Recipe, decays, train_step
 from posenc_jax import Encoding
 
 SPEC = FrozenConfigDict(
@@ -120,6 +121,88 @@ def test_a_finished_run_is_not_trained_again(uninterrupted, windows):
     chex.assert_trees_all_equal(again, model)
     assert losses(folder) == before
     assert same_summary == summary, "what training cost and reached is no news of this start"
+
+
+SEEDS = (0, 1, 2)
+
+
+def run_together(folder, windows, recipe=RECIPE, task=Text, shape=(-1, 1, 1)):
+    folders = {seed: folder / f"seed{seed}" for seed in SEEDS}
+    for each in folders.values():
+        each.mkdir(parents=True, exist_ok=True)
+    console = Console(file=io.StringIO())
+    task = task(recipe, windows, SPEC)
+    return train_together(task, recipe, make_mesh(shape), folders=folders, console=console)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, windows):
+    folder = tmp_path_factory.mktemp("together")
+    assert run_together(folder, windows) == {}
+    return folder
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_seeds_that_train_together_are_those_that_train_alone(tmp_path, windows, together, seed):
+    alone, summary = run(tmp_path, windows, seed=seed)
+    folder = together / f"seed{seed}"
+    model, found = run(folder, windows, seed=seed)  # trained before: this only reads it
+    assert len(losses(folder)) == RECIPE.steps
+    np.testing.assert_allclose(losses(folder), losses(tmp_path), rtol=1e-4)
+    chex.assert_trees_all_close(*jax.device_get((model, alone)), rtol=2e-3, atol=2e-5)
+    assert found.keys() == summary.keys() and found["tokens"] == summary["tokens"]
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 1), (2, 2, 2)])
+def test_seeds_train_together_on_any_mesh(tmp_path, windows, together, shape):
+    assert run_together(tmp_path, windows, shape=shape) == {}
+    for seed in SEEDS:
+        folder = f"seed{seed}"
+        np.testing.assert_allclose(losses(tmp_path / folder), losses(together / folder), rtol=1e-3)
+
+
+def test_seeds_that_stopped_at_different_steps_go_on(tmp_path, windows, together, monkeypatch):
+    """A kill may come when some seeds of a step are saved, and others are not."""
+    save = Checkpoints.save
+
+    def failing(self, step, state):
+        if step == 4 and "seed1" in str(self._folder):
+            raise StopError
+        save(self, step, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", failing)
+        with pytest.raises(StopError):
+            run_together(tmp_path, windows)
+    saved = [Checkpoints(tmp_path / f"seed{s}" / "checkpoints").latest_step() for s in SEEDS]
+    assert saved == [4, 2, 2]
+    assert run_together(tmp_path, windows) == {}
+    for seed in SEEDS:
+        folder = f"seed{seed}"
+        np.testing.assert_allclose(losses(tmp_path / folder), losses(together / folder), rtol=1e-4)
+
+
+class Poisoned(Text):
+    """Gives seed 1 a loss that is not finite at step 3."""
+
+    def batch(self, seed, step, *process):
+        tokens = super().batch(seed, step, *process)
+        return {"tokens": tokens, "is_bad": np.full(len(tokens), seed == 1 and step == 3)}
+
+    def loss(self, model, batch, key):
+        factor = jnp.where(batch["is_bad"].any(), jnp.nan, 1.0)
+        return super().loss(model, batch["tokens"], key) * factor
+
+
+def test_a_seed_that_is_not_finite_takes_no_other_with_it(tmp_path, windows, together):
+    failures = run_together(tmp_path, windows, task=Poisoned)
+    assert list(failures) == [1]
+    assert "loss nan" in str(failures[1]) and "at step 3" in str(failures[1])
+    saved = [Checkpoints(tmp_path / f"seed{s}" / "checkpoints").latest_step() for s in SEEDS]
+    assert saved == [6, 2, 6]
+    for seed in (0, 2):
+        folder = f"seed{seed}"
+        np.testing.assert_allclose(losses(tmp_path / folder), losses(together / folder), rtol=1e-4)
 
 
 def test_time_and_loss_are_those_of_all_starts(tmp_path, windows, monkeypatch):

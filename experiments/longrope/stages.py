@@ -35,11 +35,12 @@ from experiments.longrope.plan import STAGES, Plan
 from experiments.longrope.scores import Measure, Row, score
 from experiments.longrope.search import Genome, LongRoPE2Space, ReleasedSpace, Space, evolve
 from experiments.longrope.tuning import MixedWindows
+from experiments.loop import train
 from experiments.progress import stage
 from experiments.record import Kept, open_run
 from experiments.sweep import recipe_fields
 from experiments.text import Tuning
-from experiments.train import further_state, train
+from experiments.train import further_state
 from experiments.trained import in_place_of_rope, rope_of
 from posenc_jax import Transformer
 from posenc_jax.encodings.rotary.frequencies.base import Default

@@ -1,0 +1,144 @@
+"""Says where the time of a comparison goes, scheme by scheme.
+
+    python -m benchmarks.compare --schemes=rope,yarn,alibi --seeds=3
+
+Trains and evaluates the schemes of ``configs/extrapolation.py:small`` in a folder that is deleted
+afterwards, and prints the seconds of each stage. Compiling, which tracing belongs to, is counted
+apart from the training or evaluation that it was for. Schemes that extend a trained one are
+evaluated with it, and counted with it.
+"""
+
+import argparse
+import collections
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+
+from experiments.host import keep_freed_memory
+
+keep_freed_memory()
+
+import jax  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from configs.extrapolation import get_config  # noqa: E402
+from experiments import loop  # noqa: E402
+from experiments.checkpoint import Checkpoints  # noqa: E402
+from experiments.compare import Comparison  # noqa: E402
+from experiments.preemption import listen  # noqa: E402
+
+STAGES = ("compile", "train", "evaluate", "checkpoint")
+# What JAX calls the parts of compiling: tracing, lowering, and XLA or its cache.
+_COMPILING = (
+    "jaxpr_trace_duration",
+    "jaxpr_to_mlir_module_duration",
+    "backend_compile_duration",
+)
+
+
+class Stopwatch:
+    """Counts the seconds of stages, and takes from each what a stage within it took.
+
+    Attributes:
+      seconds: by scheme and stage.
+    """
+
+    def __init__(self):
+        self.seconds: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+        self._scheme = ""
+        self._inner = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._compiled)
+
+    def _compiled(self, name: str, seconds: float, **about):
+        if name.endswith(_COMPILING):
+            self.seconds[self._scheme]["compile"] += seconds
+            self._inner += seconds
+
+    @contextlib.contextmanager
+    def of(self, stage: str, scheme: str = ""):
+        """Counts what is done in this context; without a scheme, it is for that around it."""
+        outer, self._inner, start = self._inner, 0.0, time.monotonic()
+        self._scheme, scheme_outside = scheme or self._scheme, self._scheme
+        yield
+        elapsed = time.monotonic() - start
+        self.seconds[self._scheme][stage] += elapsed - self._inner
+        self._inner, self._scheme = outer + elapsed, scheme_outside
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--schemes", help="default: all of the preset")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--together", type=int, help="seeds in one program; default: the preset's")
+    args = parser.parse_args()
+    watch, console = Stopwatch(), Console()
+
+    class Timed(Comparison):
+        """Runs a comparison beside a stopwatch."""
+
+        def _train_together(self, group):
+            with watch.of("train", group[0].label):
+                return super()._train_together(group)
+
+        def train(self, point):
+            with watch.of("train", point.label):
+                return super().train(point)
+
+        def evaluate(self, point, model):
+            with watch.of("evaluate", point.label):
+                return super().evaluate(point, model)
+
+    class TimedCheckpoints(Checkpoints):
+        """Saves and restores beside a stopwatch."""
+
+        def save(self, step, state):
+            with watch.of("checkpoint"):
+                super().save(step, state)
+
+        def restore(self, step, abstract_state):
+            with watch.of("checkpoint"):
+                return super().restore(step, abstract_state)
+
+        def close(self):
+            with watch.of("checkpoint"):
+                super().close()
+
+    loop.Checkpoints = TimedCheckpoints
+    config = get_config("small")
+    config.seeds = args.seeds
+    config.schemes = args.schemes or config.schemes
+    config.together = args.together or config.together
+    start = time.monotonic()
+    listen()
+    with tempfile.TemporaryDirectory() as folder:
+        # As launch.py has it.
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder) / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        with watch.of("data", "all"):
+            comparison = Timed(config, Path(folder), console)
+        failures = comparison.run()
+        with watch.of("report", "all"):
+            comparison.write_report("benchmarks.compare")
+    total = time.monotonic() - start
+
+    table = Table("scheme", *STAGES, "sum", title="seconds")
+    rows = {scheme: counted for scheme, counted in watch.seconds.items() if scheme != "all"}
+    counted_of_all = watch.seconds["all"]
+    for scheme, counted in rows.items():
+        cells = [counted[stage] for stage in STAGES]
+        table.add_row(scheme, *(f"{cell:.1f}" for cell in (*cells, sum(cells))))
+    sums = [sum(counted[stage] for counted in rows.values()) for stage in STAGES]
+    table.add_row("all", *(f"{cell:.1f}" for cell in (*sums, sum(sums))))
+    console.print(table)
+    data, report = counted_of_all["data"], counted_of_all["report"]
+    rest = total - sum(sums) - data - report
+    console.print(
+        f"{total:.0f} s in all: data {data:.1f}, report {report:.1f}, all else {rest:.1f}; "
+        f"{len(failures)} failures"
+    )
+
+
+if __name__ == "__main__":
+    main()

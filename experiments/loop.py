@@ -1,0 +1,312 @@
+"""Trains models to their last step, whatever stops the program; several as one program if asked.
+
+A model of a few million parameters leaves most of a machine idle. Its seeds differ in their numbers
+only, so they can be trained side by side, as one program over arrays with a leading axis for the
+run. Checkpoints and records stay those of each run alone.
+"""
+
+import contextlib
+import functools
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from rich.console import Console
+
+from experiments import preemption
+from experiments.checkpoint import Checkpoints
+from experiments.mesh import batch_sharding, path_name, replicated, state_shardings
+from experiments.progress import stage
+from experiments.record import Metrics
+from experiments.train import Recipe, State, Task, initial_state, train_step
+from posenc_jax import Transformer
+
+
+def train(
+    task: Task,
+    recipe: Recipe,
+    mesh: Mesh,
+    *,
+    seed: int,
+    folder: Path,
+    console: Console,
+    name: str = "train",
+    start: Callable[[], State] | None = None,
+) -> tuple[Transformer, dict[str, Any]]:
+    """Trains to the last step, from the newest checkpoint in ``folder`` if there is one.
+
+    Args:
+      task, recipe, mesh: what is trained, how, and on which devices.
+      seed: the seed of the initial values and of the batches.
+      folder: the folder of the checkpoints and of ``metrics.jsonl``.
+      console: the console that shows progress.
+      name: what the progress is shown as.
+      start: makes the state to begin with where there is no checkpoint, see ``further_state``.
+        Default: the task's model, with a fresh optimizer.
+
+    Returns:
+      The model and a summary: steps, tokens, seconds, final loss, number of parameters.
+
+    Raises:
+      FloatingPointError: the loss, the gradient or a state that was about to be saved is not
+        finite; every checkpoint is finite.
+      PreemptedError: the scheduler asked to stop; a checkpoint of this very step is saved.
+      ValueError: the checkpoint holds another state than the one that is trained here.
+    """
+    with contextlib.closing(_Run(recipe, seed, folder)) as run:
+        state = _Loop(task, recipe, mesh, [run]).run(console, name, start)
+        if run.failure is not None:
+            raise run.failure
+        return state.model, {
+            "steps": recipe.steps,
+            "tokens": recipe.steps * recipe.batch_size * recipe.length,
+            "seconds": run.metrics.last["seconds"],
+            "final_loss": run.metrics.last["loss"],
+            "parameters": sum(p.size for p in jax.tree.leaves(state.model)),
+        }
+
+
+def train_together(
+    task: Task,
+    recipe: Recipe,
+    mesh: Mesh,
+    *,
+    folders: Mapping[int, Path],
+    console: Console,
+    name: str = "train",
+) -> dict[int, FloatingPointError]:
+    """Trains a task under several seeds as one program, each in a folder of its own.
+
+    Each folder is afterwards as ``train`` would have left it, and ``train`` gives the model. The
+    numbers are those of a run alone but for rounding: products of several runs at once are
+    summed in another order. A run whose numbers are not finite ends without the others.
+
+    Args:
+      task, recipe, mesh, console, name: as for ``train``.
+      folders: the folder of each seed. Runs that were stopped at different steps go on apart.
+
+    Returns:
+      What went wrong, by seed.
+
+    Raises:
+      PreemptedError, ValueError: as for ``train``.
+    """
+    with contextlib.ExitStack() as stack:
+        runs = [
+            stack.enter_context(contextlib.closing(_Run(recipe, seed, folder)))
+            for seed, folder in folders.items()
+        ]
+        runs.sort(key=lambda run: run.first)
+        for first, some in itertools.groupby(runs, key=lambda run: run.first):
+            if first < recipe.steps:
+                _Loop(task, recipe, mesh, list(some)).run(console, name)
+        return {run.seed: run.failure for run in runs if run.failure is not None}
+
+
+class _Run:
+    """Records and saves one run in its folder.
+
+    Attributes:
+      first: how many of its steps were done when it was opened.
+      failure: why it ended before its last step, if it did.
+    """
+
+    def __init__(self, recipe: Recipe, seed: int, folder: Path):
+        self.seed = seed
+        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.first = self.checkpoints.latest_step() or 0
+        self.metrics = Metrics(folder / "metrics.jsonl", self.first, recipe.tensorboard)
+        self.failure: FloatingPointError | None = None
+        self._recipe = recipe
+        self._before = self.metrics.last.get("seconds", 0.0)
+        self.begin(runs=1)
+
+    def begin(self, runs: int) -> None:
+        """Starts the clock, of which a run that is trained with others has its share."""
+        self._start, self._runs = time.monotonic(), runs
+
+    def record(self, step: int, numbers: dict[str, np.ndarray], is_saved: bool) -> str:
+        """Writes the numbers of a step where one is due, and returns a note for the progress bar.
+
+        Raises:
+          FloatingPointError: they are not finite.
+        """
+        loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            raise FloatingPointError(
+                f"loss {loss}, gradient norm {gradient_norm} at step {step}; {self._last_good()}"
+            )
+        seconds = (time.monotonic() - self._start) / self._runs
+        tokens = (step - self.first) * self._recipe.batch_size * self._recipe.length
+        # A saved step is always logged, so that a resumed run knows its time and its loss.
+        if is_saved or step % self._recipe.log_every == 0:
+            self.metrics.write(
+                step=step,
+                loss=loss,
+                gradient_norm=gradient_norm,
+                learning_rate=float(self._recipe.schedule()(step)),
+                tokens_per_second=tokens / seconds,
+                seconds=self._before + seconds,
+            )
+        return f"loss {loss:.3f}  {tokens / seconds / 1e3:.0f}k tok/s"
+
+    def save(self, step: int, state: State) -> None:
+        """Saves the state after ``step``.
+
+        The loss of the step says nothing about it, for that is of the parameters before the update.
+
+        Raises:
+          FloatingPointError: the state is not finite, and was not saved.
+        """
+        largest = jax.tree.map(np.asarray, _largest(state))
+        try:
+            chex.assert_tree_all_finite(largest)
+        except AssertionError:
+            bad = [name for name, value in largest.items() if not np.isfinite(value)]
+            raise FloatingPointError(
+                f"after step {step} {bad[0]} is not finite ({len(bad)} of {len(largest)} arrays); "
+                f"the state was not saved, {self._last_good()}"
+            ) from None
+        self.checkpoints.save(step, state)
+
+    def close(self) -> None:
+        """Ends the files, once everything is on disk."""
+        self.metrics.close()
+        self.checkpoints.close()
+
+    def _last_good(self) -> str:
+        saved = self.checkpoints.latest_step()
+        which = f"is of step {saved}" if saved else "does not exist yet"
+        return (
+            f"the last good checkpoint {which}; try a smaller train.learning_rate or "
+            "train.clip_norm"
+        )
+
+
+class _Loop:
+    """Runs the steps of runs that are as far as each other, as one program.
+
+    The arrays of several runs have a leading axis, the run, which is on every device; those of one
+    run alone have none.
+    """
+
+    def __init__(self, task: Task, recipe: Recipe, mesh: Mesh, runs: list[_Run]):
+        self.task, self.recipe, self.mesh, self.runs = task, recipe, mesh, runs
+        self._init = functools.partial(initial_state, init=task.init, recipe=recipe)
+        abstract = jax.eval_shape(self._init, jax.random.key(0))
+        self._places = state_shardings(abstract, mesh)
+        self._abstract = jax.tree.map(
+            lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, self._places
+        )
+        self._all_places, self._rows = self._places, batch_sharding(mesh)
+        if len(runs) > 1:
+            self._all_places = jax.tree.map(_after_runs, self._places)
+            self._rows = _after_runs(self._rows)
+            self._one_of = jax.jit(_one_of, out_shardings=self._places)
+
+    def run(self, console, name, start=None):
+        """Dispatches step n before it looks at the numbers of step n - 1, so no device waits."""
+        first, steps = self.runs[0].first, self.recipe.steps
+        state, keys = self._first_state(start), self._of_all(jax.random.key)
+        with stage(name, steps - first, console) as advance, jax.set_mesh(self.mesh):
+            step_function = self._step_function()
+            for run in self.runs:
+                run.begin(len(self.runs))
+            pending = None
+            for step in range(first + 1, steps + 1):
+                state, numbers = step_function(state, self._batch(step), keys)
+                if pending:
+                    self._record(*pending, advance)
+                pending = step, numbers
+                stop = preemption.requested()
+                if stop or step == steps or step % self.recipe.checkpoint_every == 0:
+                    self._record(*pending, advance, is_saved=True)
+                    pending = None
+                    self._save(step, state)
+                if stop:
+                    raise preemption.PreemptedError(
+                        f"asked to stop at step {step}: saved, run again"
+                    )
+                if all(run.failure for run in self.runs):
+                    break
+        return state
+
+    def _first_state(self, start):
+        if self.runs[0].first:
+            restored = [run.checkpoints.restore(run.first, self._abstract) for run in self.runs]
+            if len(restored) == 1:
+                return restored[0]
+            return jax.jit(_stacked, out_shardings=self._all_places)(restored)
+        if start is not None:
+            return start()
+        init = self._init if len(self.runs) == 1 else jax.vmap(self._init)
+        return jax.jit(init, out_shardings=self._all_places)(self._of_all(jax.random.key))
+
+    def _step_function(self):
+        step = functools.partial(train_step, loss=self.task.loss, recipe=self.recipe)
+        return jax.jit(
+            step if len(self.runs) == 1 else jax.vmap(step),
+            donate_argnums=0,
+            out_shardings=(self._all_places, replicated(self.mesh)),
+        )
+
+    def _batch(self, step):
+        def rows(seed):
+            return self.task.batch(seed, step, jax.process_index(), jax.process_count())
+
+        place = functools.partial(jax.make_array_from_process_local_data, self._rows)
+        return jax.tree.map(place, self._of_all(rows, np.stack))
+
+    def _of_all(self, of_seed, stack=jnp.stack):
+        """Returns what ``of_seed`` gives for each run, with the runs along a leading axis."""
+        each = [of_seed(run.seed) for run in self.runs]
+        return each[0] if len(each) == 1 else jax.tree.map(lambda *parts: stack(parts), *each)
+
+    def _record(self, step, numbers, advance, is_saved=False):
+        each = {name: np.atleast_1d(value) for name, value in numbers.items()}
+        notes = []
+        for number, run in self._going():
+            own = {name: values[number] for name, values in each.items()}
+            try:
+                notes.append(run.record(step, own, is_saved))
+            except FloatingPointError as failure:
+                run.failure = failure
+        advance(notes[0] if notes else "")
+
+    def _save(self, step, state):
+        for number, run in self._going():
+            try:
+                run.save(step, state if len(self.runs) == 1 else self._one_of(state, number))
+            except FloatingPointError as failure:
+                run.failure = failure
+
+    def _going(self):
+        return [(n, run) for n, run in enumerate(self.runs) if run.failure is None]
+
+
+def _after_runs(sharding: NamedSharding) -> NamedSharding:
+    return NamedSharding(sharding.mesh, P(None, *sharding.spec))
+
+
+def _one_of(states, number):
+    return jax.tree.map(lambda array: array[number], states)
+
+
+def _stacked(states):
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *states)
+
+
+@jax.jit
+def _largest(state) -> dict[str, jax.Array]:
+    """Returns the largest absolute value of each array; NaN where there is one."""
+    arrays = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {path_name(path): jnp.abs(array).max() for path, array in arrays}
