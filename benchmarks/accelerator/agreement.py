@@ -1,0 +1,91 @@
+"""Compares every implementation of attention with dense attention, at the device's precision."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import posenc_jax
+from posenc_jax.attention import IMPLEMENTATIONS
+from posenc_jax.positions import text
+
+_BATCH, _HEADS, _HEAD_DIM = 2, 4, 32
+# An implementation may be off by so many times what dense attention is off at this precision.
+_TIMES, _LEAST = 4.0, 1e-4
+
+
+def check(name: str, *, tokens: int) -> Iterator[dict[str, Any]]:
+    """Yields how far each implementation of a scheme is from exact attention.
+
+    Exact is dense attention with float32 products; dense attention at the device's own precision is
+    as far from that as anything can be expected to be. Distances are the largest over the output
+    and all gradients, as parts of the largest number of each array.
+    """
+    width = _HEADS * _HEAD_DIM
+    sizes = dict(num_heads=_HEADS, head_dim=_HEAD_DIM, model_dim=width, train_length=tokens)
+    encoding = posenc_jax.make(name, rngs=nnx.Rngs(0), **sizes)
+    rng = np.random.default_rng(0)
+    shape = _BATCH, tokens, _HEADS, _HEAD_DIM
+    operands = [jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(3)]
+    x_BTD = jnp.asarray(rng.standard_normal((_BATCH, tokens, width)), jnp.float32)
+    arguments = encoding, *operands, x_BTD
+    with jax.default_matmul_precision("highest"):
+        exact = _values_and_gradients("dense", *arguments)
+    floor = _distance(_values_and_gradients("dense", *arguments), exact)
+    for implementation in IMPLEMENTATIONS:
+        about = {"kind": "check", "scheme": name, "implementation": implementation}
+        try:
+            found = _values_and_gradients(implementation, *arguments)
+        except ValueError as refusal:  # schemes that an implementation cannot run
+            yield about | {"is_ok": None, "reason": str(refusal)[:120]}
+            continue
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            yield about | {"is_ok": False, "reason": reason}
+            continue
+        distance = _distance(found, exact)
+        is_ok = distance <= max(_TIMES * floor, _LEAST)
+        yield about | {"is_ok": bool(is_ok), "distance": distance, "dense": floor}
+
+
+def _values_and_gradients(implementation, *arguments):
+    if implementation != "ring":
+        return _compiled(implementation)(*arguments)
+    tokens = arguments[1].shape[1]
+    devices = min(jax.device_count(), 4)
+    while tokens % (2 * devices):
+        devices -= 1
+    kind = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((devices,), ("context",), kind, devices=jax.devices()[:devices])
+    with jax.set_mesh(mesh):
+        return jax.device_get(_compiled(implementation)(*arguments))
+
+
+def _compiled(implementation):
+    return jax.jit(functools.partial(_both, implementation))
+
+
+def _both(implementation, encoding, q, k, v, x_BTD):
+    def loss(encoding, q, k, v, x_BTD):
+        tokens = posenc_jax.Tokens.of(encoding, text(q.shape[1])).read(encoding, x_BTD)
+        out = posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
+        return (out**2).sum(), out
+
+    return jax.value_and_grad(loss, argnums=range(5), has_aux=True)(encoding, q, k, v, x_BTD)
+
+
+def _distance(found, exact) -> float:
+    (_, out), gradients = jax.device_get(found)
+    (_, exact_out), exact_gradients = jax.device_get(exact)
+    pairs = zip(
+        jax.tree.leaves((out, gradients)),
+        jax.tree.leaves((exact_out, exact_gradients)),
+        strict=True,
+    )
+    # As NaN is larger than nothing, it must not be lost in a maximum.
+    parts = [float(np.abs(a - b).max() / max(1.0, np.abs(b).max())) for a, b in pairs]
+    return float(np.max(parts))

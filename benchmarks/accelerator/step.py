@@ -1,0 +1,66 @@
+"""Times the training step of the 125M model of ``configs/extrapolation.py:paper``."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from benchmarks.accelerator.attention import timed
+from configs.extrapolation import get_config
+from experiments.text import mean_loss, text_state
+from experiments.train import Recipe, train_step
+
+_VOCAB = 50304  # GPT-2's, filled up to a multiple of 128
+# Dense bfloat16 products, teraflops a second, as their makers have published them.
+PEAK = {
+    "NVIDIA H100": 989.0,
+    "NVIDIA H200": 989.0,
+    "NVIDIA A100": 312.0,
+    "TPU v4": 275.0,
+    "TPU v5 lite": 197.0,
+    "TPU v5": 459.0,
+    "TPU v6 lite": 918.0,
+}
+
+
+def training_step(name: str, tiny: bool) -> Iterator[dict[str, Any]]:
+    """Yields tokens a second and the share of the device's peak that they are (MFU)."""
+    config = get_config("tiny" if tiny else "paper")
+    model = config.model.to_dict() | {"vocab_size": 256 if tiny else _VOCAB}
+    encoding = {"name": name} | config.encodings[name].to_dict()
+    spec, recipe = FrozenConfigDict({"encoding": encoding, "model": model}), Recipe(**config.train)
+    init = functools.partial(text_state, spec=spec, recipe=recipe)
+    holder = {"state": jax.jit(init)(jax.random.key(0))}
+    parameters = sum(p.size for p in jax.tree.leaves(holder["state"].model))
+    shape = recipe.batch_size, recipe.length + 1
+    tokens = np.random.default_rng(0).integers(0, model["vocab_size"], shape).astype(np.int32)
+    options = {"loss": mean_loss, "recipe": recipe}
+    function = jax.jit(functools.partial(train_step, **options), donate_argnames="state")
+
+    def step():
+        holder["state"], numbers = function(holder["state"], tokens, jax.random.key(1))
+        return numbers
+
+    seconds = timed(step)
+    per_second = recipe.batch_size * recipe.length / seconds
+    # Every parameter is multiplied, for the output's table is the input's; and a causal half of the
+    # products of attention. What remat computes again is not counted.
+    attention = 12 * model["num_layers"] * model["model_dim"] * recipe.length / 2
+    teraflops = (6 * parameters + attention) * per_second / 1e12
+    # The longest name that fits, because one may begin another.
+    kind = jax.devices()[0].device_kind
+    known = max((each for each in PEAK if kind.startswith(each)), key=len, default=None)
+    yield {
+        "kind": "step",
+        "scheme": name,
+        "parameters": parameters,
+        "batch": recipe.batch_size,
+        "length": recipe.length,
+        "ms": round(1e3 * seconds, 2),
+        "tokens_per_second": round(per_second),
+        "teraflops": round(teraflops, 3),
+        "mfu": round(teraflops / PEAK[known], 4) if known else None,
+    }
