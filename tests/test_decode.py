@@ -283,6 +283,29 @@ def test_greedy_under_a_window_and_another_encoding():
     assert actual.tolist() == expected
 
 
+class Traced(posenc_jax.Encoding):
+    """Counts how often attention is traced."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def score(self, logits_BHTS, tile):
+        self.found.append(tile.q.shape)
+        return logits_BHTS
+
+
+def test_a_second_text_finds_the_programs_of_the_first():
+    found = []
+    model = common.build_model(Traced(found))
+    prompt_BT = np.arange(6, dtype=np.int32)[None]
+    first = generate(model, prompt_BT, jax.random.key(0), max_new_tokens=4)
+    traced = len(found)
+    assert traced
+    second = generate(model, prompt_BT[:, ::-1], jax.random.key(1), max_new_tokens=4)
+    assert len(found) == traced, "traced again"
+    assert first.shape == second.shape
+
+
 def test_a_ragged_row_adapts_to_its_own_length():
     """A model of one layer is exact when it adapts to the length of each step."""
     model = talker(common.build("dynamic_ntk", train_length=4), num_layers=1)

@@ -1,0 +1,161 @@
+"""Draws how time and memory grow with length, batch, layers, heads and the number of schemes.
+
+    python -m benchmarks.growth --out=docs
+
+For each axis one size grows and all others stay. A training step and an evaluation (the losses of
+the same tokens) are timed, and memory is what XLA plans for the temporaries of the step. The number
+of schemes is that of a whole run of ``configs/extrapolation.py:tiny``, in a process of its own:
+starting, compiling and the report are part of its time, and its memory is the most that was
+resident. FOLDER gets ``growth.csv`` and a picture for each axis. The legends have the exponents:
+slopes of a straight line through the larger half of the points.
+"""
+
+import argparse
+import csv
+import functools
+import itertools
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from experiments.host import keep_freed_memory
+
+keep_freed_memory()
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from ml_collections import FrozenConfigDict  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from benchmarks.ours import VOCAB  # noqa: E402
+from experiments.progress import stage  # noqa: E402
+from experiments.record import write_files  # noqa: E402
+from experiments.report.drawing import drawing_style, svg  # noqa: E402
+from experiments.text import mean_loss, text_state, token_losses  # noqa: E402
+from experiments.train import Recipe, train_step  # noqa: E402
+
+# What stays while another grows, and what each grows through.
+FIXED = {"length": 1024, "batch": 1, "layers": 2, "heads": 4}
+AXES = {
+    "length": tuple(2**k for k in range(10, 17)),
+    "batch": (1, 2, 4, 8, 16, 32),
+    "layers": (1, 2, 4, 8, 16, 32),
+    "heads": (1, 2, 4, 8, 16),
+}
+HEAD_DIM = 32
+SCHEMES = ("rope", "alibi", "nope", "t5", "kerple_log", "sandwich", "fire", "shaw")
+COUNTS = (1, 2, 4, 8)
+UNITS = {"step": "s", "evaluation": "s", "run": "s", "memory": "MiB"}
+
+
+def measure(name: str, *, length: int, batch: int, layers: int, heads: int) -> dict[str, float]:
+    """Returns the seconds of a step and of an evaluation, and the MiB of the step's temporaries.
+
+    Heads have 32 channels each, so the width of the model grows with them.
+    """
+    sizes = {"model_dim": heads * HEAD_DIM, "num_layers": layers, "num_heads": heads}
+    model = {"vocab_size": VOCAB, "scan": True} | sizes
+    spec = FrozenConfigDict({"encoding": {"name": name}, "model": model})
+    recipe = Recipe(length=length, batch_size=batch, steps=1000)
+    init = functools.partial(text_state, spec=spec, recipe=recipe)
+    state, key = jax.jit(init)(jax.random.key(0)), jax.random.key(1)
+    tokens = np.random.default_rng(0).integers(0, VOCAB, (batch, length + 1)).astype(np.int32)
+    step = functools.partial(train_step, loss=mean_loss, recipe=recipe)
+    stepping = jax.jit(step).lower(state, tokens, key).compile()
+    reading = jax.jit(token_losses).lower(state.model, tokens).compile()
+    return {
+        "step": _seconds(functools.partial(stepping, state, tokens, key)),
+        "evaluation": _seconds(functools.partial(reading, state.model, tokens)),
+        "memory": stepping.memory_analysis().temp_size_in_bytes / 2**20,
+    }
+
+
+def _seconds(call, at_most: float = 2.0) -> float:
+    """Returns the median time of 2 to 9 calls, as many as there is time for."""
+    jax.block_until_ready(call())
+    found: list[float] = []
+    while len(found) < 2 or (len(found) < 9 and sum(found) < at_most):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def measure_run(count: int) -> dict[str, float]:
+    """Returns the seconds of a whole tiny comparison of so many schemes, and the most it held."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "launch.py", "--config=configs/extrapolation.py:tiny"]
+        command += [f"--workdir={folder}", f"--config.schemes={','.join(SCHEMES[:count])}"]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds = time.perf_counter() - start
+    kibibytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return {"run": seconds, "memory": kibibytes / 1024}
+
+
+def exponent(sizes, values) -> float:
+    """Returns the power of the size that the larger half of the values grows with."""
+    half = len(sizes) // 2
+    return float(np.polyfit(np.log(sizes[half:]), np.log(values[half:]), 1)[0])
+
+
+def picture(axis: str, rows: list[dict]) -> str:
+    """Returns time and memory against one axis, as SVG."""
+    with drawing_style():
+        figure = Figure(figsize=(7, 2.8), layout="constrained")
+        panels = dict(zip(("s", "MiB"), figure.subplots(1, 2), strict=True))
+        sizes = [row[axis] for row in rows]
+        for what in (key for key in rows[0] if key in UNITS):
+            values = [row[what] for row in rows]
+            label = f"{what}, ~ {axis}^{exponent(sizes, values):.2f}"
+            panels[UNITS[what]].loglog(sizes, values, marker="o", markersize=3, label=label)
+        for unit, panel in panels.items():
+            panel.set_xlabel(axis)
+            panel.set_ylabel({"s": "seconds", "MiB": "memory, MiB"}[unit])
+            panel.set_xticks(sizes, [str(size) for size in sizes], minor=False)
+            panel.set_xticks([], minor=True)
+            panel.legend(frameon=False)
+        return svg(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--axes", default=",".join([*AXES, "schemes"]))
+    parser.add_argument("--encoding", default="rope")
+    parser.add_argument("--most", type=int, default=2**16, help="the largest size on any axis")
+    parser.add_argument("--out", type=Path, default=Path("docs"), metavar="FOLDER")
+    args = parser.parse_args()
+    axes = {axis: AXES.get(axis, COUNTS) for axis in args.axes.split(",")}
+    points = [(a, n) for a, sizes in axes.items() for n in sizes if n <= args.most]
+    rows = []
+    with stage("growth", len(points), Console(stderr=True)) as advance:
+        for axis, size in points:
+            if axis == "schemes":
+                found = {"axis": axis, axis: size} | measure_run(size)
+            else:
+                sizes = FIXED | {axis: size}
+                found = {"axis": axis} | sizes | measure(args.encoding, **sizes)
+            rows.append(found)
+            advance(f"{axis} {size}")
+    files = {}
+    for axis, some in itertools.groupby(rows, key=lambda row: row["axis"]):
+        of_axis = list(some)
+        files[f"growth_{axis}.svg"] = picture(axis, of_axis)
+        for row in of_axis:
+            figures = {key: round(row[key], 4) for key in UNITS if key in row}
+            print(f"{axis} {row[axis]}: {figures}")
+    write_files(args.out, files)
+    names = ["axis", *FIXED, "schemes", *UNITS]
+    with (args.out / "growth.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
