@@ -334,7 +334,10 @@ def test_command_line_runs_one_point_and_reports(corpus, tmp_path):
     [
         (["--config.schemes=nopee"], "error: unknown encoding 'nopee', did you mean 'nope'"),
         (["--task_id=99"], "error: task_id=99 must be in 0..10"),
-        (["--config=configs/extrapolation.py:smal"], "unknown preset 'smal'; valid: tiny, small"),
+        (
+            ["--config=configs/extrapolation.py:smal"],
+            "unknown preset 'smal'; valid: tiny, demo, small",
+        ),
         (["--config.experiment=image"], "experiment='image' must be one of extrapolation, images"),
         (["--config.train.stepz=3"], 'Did you mean "steps"'),
         (["--config.train.steps=many"], "--config.train.steps"),

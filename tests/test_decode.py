@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import common
 import jax
@@ -59,6 +60,33 @@ def test_the_cache_is_not_copied(read, scan):
     memory = read.lower(model, TOKEN_IDS[:1], cache).compile().memory_analysis()
     assert memory.alias_size_in_bytes > 0.99 * size
     assert memory.temp_size_in_bytes < 0.7 * size
+
+
+def test_a_step_moves_no_slots_in_memory():
+    """The slots are written where they are and read as they lie, whatever their number."""
+    model = common.build_model("rope", num_layers=3, num_kv_heads=2)
+    cache = Cache.empty(model, 1, 8192)
+    program = extend.lower(model, TOKEN_IDS[:1, :1], cache).compile().as_text()
+    slots = rf"= f32\[(1,1,)?2,(8192,{common.HEAD_DIM}|{common.HEAD_DIM},8192)\]"
+    moving = [
+        line for line in program.splitlines() if re.search(rf"{slots}\S* (copy|transpose)\(", line)
+    ]
+    assert not moving
+
+
+def test_gradients_pass_through_the_cache():
+    model = common.build_model("rope")
+
+    def loss(model, in_pieces):
+        cache, total = Cache.empty(model, B, T), 0.0
+        for part in (TOKEN_IDS[:, :-1], TOKEN_IDS[:, -1:]) if in_pieces else (TOKEN_IDS,):
+            x_BTD, cache = model.extend(part, cache)
+            total += (x_BTD**2).sum()
+        return total
+
+    gradients = [jax.jit(jax.grad(loss), static_argnums=1)(model, each) for each in (True, False)]
+    for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
+        close(a, b, 1e-3)
 
 
 def assert_in_pieces_or_at_once(name, pieces):

@@ -1,9 +1,10 @@
-"""Computes attention's products in forms that suit XLA:CPU; values are those of ``dense``.
+"""Computes what XLA:CPU would move in memory for, in forms that leave it where it is.
 
-Gradients by keys and values are sums over queries. XLA:CPU would transpose the ``[T, S]`` matrix of
-weights in memory for them, which takes an eighth of attention's time. On a CPU they are computed
-transposed instead. The choice is made when a program is lowered, so a program that is exported for
-an accelerator from a CPU host does not have it.
+Values are those of ``dense``. Gradients by keys and values are sums over queries, for which XLA:CPU
+would transpose the ``[T, S]`` matrix of weights, an eighth of attention's time; products of a few
+queries would transpose all keys; and slots that are written and then read would be copied. The
+choice is made when a program is lowered, so a program that is exported for an accelerator from a
+CPU host does not have it.
 """
 
 import functools
@@ -14,6 +15,9 @@ import jax.numpy as jnp
 from posenc_jax.attention import dense as reference
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
+
+# So many queries of a kv head, those of its group together, are few.
+_FEW = 64
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
@@ -67,9 +71,34 @@ def tokens_last(x_BKGTC) -> jax.Array:
     return jax.lax.platform_dependent(x_BKGTC, cpu=held, default=turned)
 
 
+def written(slots, tokens, at) -> jax.Array:
+    """Returns ``slots`` with ``tokens`` in them, from the indices ``at`` on, to be read further.
+
+    On a CPU the tokens are written by a branch that is always taken, which the compiler cannot see.
+    Otherwise it writes a copy of the slots for what reads them, and then must copy all of them.
+    """
+
+    def plain(slots, tokens, *at):
+        return jax.lax.dynamic_update_slice(slots, tokens, at)
+
+    def branch(slots, tokens, *at):
+        return jax.lax.cond(sum(at) >= 0, plain, lambda slots, *_: slots, slots, tokens, *at)
+
+    at = [jnp.asarray(each, jnp.int32) for each in at]
+    return jax.lax.platform_dependent(slots, tokens, *at, cpu=branch, default=plain)
+
+
 @jax.custom_vjp
 def _products(q_BKGTC, k_BKSC):
-    return _einsum("bkgtc,bksc->bkgts", q_BKGTC, k_BKSC)
+    def keys_first(q_BKGTC, k_BKSC):
+        products_BKSGT = _einsum("bksc,bkgtc->bksgt", k_BKSC, q_BKGTC)
+        return jnp.moveaxis(jax.lax.optimization_barrier(products_BKSGT), 2, -1)
+
+    plain = functools.partial(_einsum, "bkgtc,bksc->bkgts")
+    if q_BKGTC.shape[2] * q_BKGTC.shape[3] > _FEW:
+        return plain(q_BKGTC, k_BKSC)
+    # XLA:CPU would transpose all keys in memory for a few queries.
+    return jax.lax.platform_dependent(q_BKGTC, k_BKSC, cpu=keys_first, default=plain)
 
 
 def _products_backward(operands, d_BKGTS):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.attention import turn
+from posenc_jax.attention import cpu, turn
 from posenc_jax.encoding import Encoding
 from posenc_jax.positions import text
 from posenc_jax.tokens import Tokens, check_positions
@@ -81,7 +81,7 @@ class Past(NamedTuple):
         def write(axis, slots, tokens):
             at = [0] * slots.ndim
             at[0], at[axis] = self.turn, self.start
-            return jax.lax.dynamic_update_slice(slots, tokens[None], at)
+            return cpu.written(slots, tokens[None], at)
 
         def put(slots, state):
             return jax.lax.dynamic_update_index_in_dim(slots, state, self.turn, axis=0)
