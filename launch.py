@@ -32,6 +32,7 @@ EXPERIMENTS = {
     "story": "experiments.multimodal.story:Story",
     "pointing": "experiments.multimodal.pointing:Pointing",
     "video": "experiments.multimodal.video:Videos",
+    "tasks": "experiments.tasks.experiment:Questions",
     "longrope": "experiments.longrope.experiment:LongRoPESearch",
     "extension": "experiments.extension:Extension",
 }

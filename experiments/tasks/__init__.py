@@ -1,0 +1,26 @@
+"""Asks models questions whose answers depend on the order of tokens, beyond the trained length."""
+
+from experiments.tasks.algorithmic import Addition, Copy, Parity, Reverse, Sort
+from experiments.tasks.recall import Induction, Needles, Passkey, Recall, Variables
+from experiments.tasks.state import Counting, FlipFlop
+from experiments.tasks.task import VOCAB_SIZE, Rows, Task, shuffled
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Passkey(),
+        Needles(),
+        Recall(),
+        Induction(),
+        Variables(),
+        FlipFlop(),
+        Counting(),
+        Copy(),
+        Reverse(),
+        Addition(),
+        Sort(),
+        Parity(),
+    )
+}
+
+__all__ = ["TASKS", "VOCAB_SIZE", "Rows", "Task", "shuffled"]

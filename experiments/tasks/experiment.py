@@ -1,0 +1,171 @@
+"""Trains one model on all tasks together, and tests it on rows longer than those of training.
+
+python launch.py --config=configs/tasks.py:small --workdir=runs/tasks
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.multimodal.experiment import Drawn, Experiment
+from experiments.report.panels import Panel, Result
+from experiments.tasks import TASKS, VOCAB_SIZE
+from experiments.tasks.task import PAD
+from posenc_jax import Transformer, positions
+
+_LENGTH, _DEPTH = "tokens of a row", "depth of what is asked for"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Says what is trained on.
+
+    Attributes:
+      tasks: names of ``TASKS``, comma-separated, or "all".
+      length: the most tokens of a training row; each row has its task's shortest or more.
+    """
+
+    tasks: str = "all"
+    length: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """Says what is evaluated on.
+
+    Attributes:
+      multiples: lengths of rows, as multiples of the longest of training, ascending from 1.
+      depths: where what is asked for lies, at the largest multiple, for tasks that have a depth.
+      rows: rows of each task at each length.
+      batch: rows in one forward pass.
+    """
+
+    multiples: tuple[int, ...] = (1, 2, 4, 8)
+    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    rows: int = 256
+    batch: int = 32
+
+
+class Questions(Experiment):
+    """Compares how well schemes answer in rows that are longer than any of training.
+
+    A row counts where all of its answers are right, each read after the right ones before it, as
+    greedy decoding gives them.
+    """
+
+    title = "Questions past the trained length"
+    axes = ("token",)
+
+    def load(self):
+        self.setting, self.trials = Setting(**self.config["task"]), Trials(**self.config["eval"])
+        self.tasks = _named(self.setting.tasks)
+        self.length = self.setting.length
+        _check(self.tasks, self.setting, self.trials)
+        lengths = tuple(multiple * self.length for multiple in self.trials.multiples)
+        self.panels = tuple(
+            Panel(task.name, "exact match", _LENGTH, lengths, lengths[:1]) for task in self.tasks
+        ) + tuple(
+            Panel(self._by_depth(task), "exact match", _DEPTH, self.trials.depths)
+            for task in self.tasks
+            if task.has_depth
+        )
+        self.data = {"tasks": ",".join(task.name for task in self.tasks)}
+        self.summary = (
+            f"One model of {len(self.tasks)} tasks, trained on rows of up to {self.length} tokens, "
+            f"tested on {self.trials.rows} rows of each task at each length. A row counts where "
+            "all of its answers are right. Every task is solved without error by a program that "
+            "reads what the model reads."
+        )
+
+    def _by_depth(self, task) -> str:
+        return f"{task.name} in {self.trials.multiples[-1] * self.length} tokens"
+
+    def task(self, scheme):
+        return Mixed(self, scheme, self.recipe.batch_size)
+
+    def measure(self, scheme, model):
+        lengths = [multiple * self.length for multiple in self.trials.multiples]
+        for task in self.tasks:
+            chances = [task.chance(length) for length in lengths]
+            for length, chance in zip(lengths, chances, strict=True):
+                share = self._share(task, model, length)
+                yield Result(task.name, length, "exact match", share, chance)
+            for depth in self.trials.depths if task.has_depth else ():
+                share = self._share(task, model, lengths[-1], depth)
+                yield Result(self._by_depth(task), depth, "exact match", share, chances[-1])
+
+    def _share(self, task, model, length, depth=None) -> float:
+        """Returns the share of rows whose answers are all right."""
+        # The same rows for every scheme and seed, and others than in training.
+        rng = np.random.Generator(np.random.Philox(key=np.array([task.number, 2**63], np.uint64)))
+        rows = task.draw(rng, self.trials.rows, length, depth)
+        likeliest_NL = self.predict(_likeliest, model, rows.tokens_NL)
+        is_right_NL = (likeliest_NL == rows.tokens_NL[:, 1:]) | ~rows.is_answer_NL[:, 1:]
+        return float(is_right_NL.all(axis=1).mean())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mixed(Drawn):
+    """Draws rows of all tasks, of any length up to that of training."""
+
+    experiment: Questions
+    scheme: str
+    batch_size: int
+
+    def init(self, key):
+        return self.experiment.make_model(Transformer, self.scheme, key, vocab_size=VOCAB_SIZE)
+
+    def draw(self, rng, count):
+        width = self.experiment.length
+        tokens_NL = np.full((count, width), PAD, np.int32)
+        is_answer_NL = np.zeros((count, width), bool)
+        for number in range(count):
+            task = self.experiment.tasks[rng.integers(len(self.experiment.tasks))]
+            length = int(rng.integers(task.shortest, width + 1))
+            row = task.draw(rng, 1, length)
+            tokens_NL[number, :length], is_answer_NL[number, :length] = (x[0] for x in row)
+        return {"tokens": tokens_NL, "is_answer": is_answer_NL}
+
+    def loss(self, model, batch, key):
+        """Returns the mean loss of the answers; what is not an answer cannot be known."""
+        logits_NTV = _logits(model, batch["tokens"], key)
+        losses_NT = -jnp.take_along_axis(
+            jax.nn.log_softmax(logits_NTV), batch["tokens"][:, 1:, None], axis=-1
+        )[..., 0]
+        # Each row counts as much as any other, however many answers it has.
+        weights_NT = batch["is_answer"][:, 1:] / batch["is_answer"].sum(axis=1, keepdims=True)
+        return (losses_NT * weights_NT).sum() / len(weights_NT)
+
+
+def _logits(model, tokens_NL, key=None):
+    return model(tokens_NL[:, :-1], positions.text(tokens_NL.shape[1] - 1), key=key)
+
+
+def _likeliest(model, tokens_NL):
+    return jnp.argmax(_logits(model, tokens_NL), axis=-1)
+
+
+def _named(names: str) -> tuple:
+    if names.strip() == "all":
+        return tuple(TASKS.values())
+    chosen = [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in TASKS:
+            raise ValueError(f"task.tasks: unknown task {name!r}; there are {', '.join(TASKS)}")
+    return tuple(TASKS[name] for name in dict.fromkeys(chosen))
+
+
+def _check(tasks, setting, trials):
+    longest = max(tasks, key=lambda task: task.shortest)
+    if setting.length < longest.shortest:
+        raise ValueError(
+            f"task.length={setting.length} is too short for {longest.name}, which needs "
+            f"{longest.shortest} tokens"
+        )
+    multiples = trials.multiples
+    if multiples[:1] != (1,) or sorted(set(multiples)) != list(multiples):
+        raise ValueError(f"eval.multiples={multiples} must ascend from 1")
+    if not all(0 <= depth <= 1 for depth in trials.depths):
+        raise ValueError(f"eval.depths={trials.depths} must be within 0 and 1")

@@ -1,0 +1,126 @@
+"""Defines what a task is: rows of tokens, some of which are answers, from a pure function.
+
+All tasks share one vocabulary, so one model can learn them together. A row begins with the marker
+of its task, and is filled up to its width with ``PAD``, which is never an answer.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+PAD, ASK, SEPARATE, STORE, IGNORE = range(5)
+_MARKERS = 5
+NUM_TASKS = 16
+# 32 symbols that things are made of, the first ten of which are digits, and 8 that mean nothing.
+SYMBOLS = np.arange(32) + _MARKERS + NUM_TASKS
+DIGITS = SYMBOLS[:10]
+NOISE = np.arange(8) + SYMBOLS[-1] + 1
+VOCAB_SIZE = int(NOISE[-1]) + 1
+
+
+class Rows(NamedTuple):
+    """Holds rows of a task.
+
+    Attributes:
+      tokens_NL: int32 token ids.
+      is_answer_NL: which tokens are to be predicted, each from those before it.
+    """
+
+    tokens_NL: np.ndarray
+    is_answer_NL: np.ndarray
+
+
+class Task:
+    """Draws rows, and solves them; a subclass has ``number``, ``_draw``, ``solve`` and ``chance``.
+
+    Attributes:
+      name: the name in configs and reports.
+      number: which of the markers is the task's.
+      shortest: the fewest tokens that a row can have.
+      has_depth: whether what is asked for lies at a place that can be chosen.
+    """
+
+    name: str
+    number: int
+    shortest: int
+    has_depth = False
+
+    def draw(
+        self, rng: np.random.Generator, count: int, length: int, depth: float | None = None
+    ) -> Rows:
+        """Draws ``count`` rows of exactly ``length`` tokens.
+
+        Args:
+          rng: the randomness; the rows depend on nothing else.
+          count: how many rows.
+          length: tokens of each, the marker and the answers included.
+          depth: where what is asked for lies, from 0, the beginning, to 1, the end. By default it
+            is anywhere.
+
+        Raises:
+          ValueError: the rows are too short for the task, or it has no depth.
+        """
+        if length < self.shortest:
+            raise ValueError(
+                f"length={length} is too short for {self.name}, which needs {self.shortest} tokens"
+            )
+        if depth is not None and not self.has_depth:
+            raise ValueError(f"depth={depth} is given, but nothing in {self.name} has a depth")
+        if depth is not None and not 0 <= depth <= 1:
+            raise ValueError(f"depth={depth} must be within 0 (the beginning) and 1 (the end)")
+        body, is_answer = self._draw(rng, count, length - 1, depth)
+        marker = np.full((count, 1), _MARKERS + self.number)
+        return Rows(
+            np.concatenate([marker, body], axis=1).astype(np.int32),
+            np.pad(is_answer, ((0, 0), (1, 0))),
+        )
+
+    def _draw(self, rng, count, length, depth) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the tokens after the marker, and which are answers, both ``[count, length]``."""
+        raise NotImplementedError
+
+    def solve(self, tokens_L: np.ndarray, is_answer_L: np.ndarray) -> list[int]:
+        """Returns the answers of one row, read off the tokens before each."""
+        raise NotImplementedError
+
+    def chance(self, length: int) -> float:
+        """Returns how often a guess of the right kind has every answer of a row right."""
+        raise NotImplementedError
+
+
+def shuffled(rows: Rows, rng: np.random.Generator) -> Rows:
+    """Gives each row the answers of another, as a control: nothing can be known of them.
+
+    Raises:
+      ValueError: the rows do not all have their answers in the same places.
+    """
+    tokens_NL, is_answer_NL = rows
+    if (is_answer_NL != is_answer_NL[0]).any():
+        raise ValueError("answers are in other places in other rows, and cannot be exchanged")
+    mixed = tokens_NL.copy()
+    # Moved round rather than permuted, which would leave some as they are.
+    shift = rng.integers(1, len(mixed))
+    mixed[:, is_answer_NL[0]] = np.roll(tokens_NL[:, is_answer_NL[0]], shift, axis=0)
+    return Rows(mixed, is_answer_NL)
+
+
+def at_end(count: int, length: int, answers: int) -> np.ndarray:
+    """Returns that the last tokens of each row are its answers, bool ``[count, length]``."""
+    return np.broadcast_to(np.arange(length) >= length - answers, (count, length))
+
+
+def distinct(rng: np.random.Generator, count: int, of: np.ndarray, size: int) -> np.ndarray:
+    """Draws ``size`` different tokens for each row, ``[count, size]``."""
+    return of[rng.random((count, len(of))).argsort(axis=1)[:, :size]]
+
+
+def places(
+    rng: np.random.Generator, count: int, room: int, depth: float | None, size: int = 1
+) -> np.ndarray:
+    """Draws ``size`` different places in ``0 .. room``, ascending, ``[count, size]``.
+
+    One place alone can be given by its depth.
+    """
+    if depth is not None:
+        return np.full((count, 1), round(depth * room))
+    return np.sort(rng.random((count, room + 1)).argsort(axis=1)[:, :size], axis=1)

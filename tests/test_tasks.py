@@ -1,0 +1,199 @@
+"""Tests the tasks: solvable from what is before the answers, balanced, and at chance otherwise."""
+
+import io
+
+import common
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs.tasks import PRESETS, get_config
+from experiments.tasks import TASKS, VOCAB_SIZE, shuffled
+from experiments.tasks.experiment import Questions
+from experiments.tasks.task import PAD
+
+COUNT = 2000
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def lengths(task):
+    """Returns the shortest length, one that is odd against it, and a long one."""
+    return task.shortest, task.shortest + 1, task.shortest + 2, 150
+
+
+def score(task, rows, answers_of):
+    """Returns the share of rows in which all answers are those of ``answers_of``."""
+    pairs = zip(rows.tokens_NL, rows.is_answer_NL, answers_of.tokens_NL, strict=True)
+    return np.mean([task.solve(t, is_a) == list(other[is_a]) for t, is_a, other in pairs])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_solver_has_every_answer_right(name):
+    task = TASKS[name]
+    for length in lengths(task):
+        rows = task.draw(rng(), 50, length)
+        tokens_NL, is_answer_NL = rows
+        assert tokens_NL.shape == is_answer_NL.shape == (50, length)
+        assert tokens_NL.dtype == np.int32 and is_answer_NL.dtype == bool
+        assert tokens_NL.min() > PAD and tokens_NL.max() < VOCAB_SIZE
+        assert is_answer_NL.any(axis=1).all() and not is_answer_NL[:, 0].any()
+        assert score(task, rows, rows) == 1
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_solver_reads_no_answer(name):
+    """Answers that are changed change nothing in what comes out."""
+    task = TASKS[name]
+    rows = task.draw(rng(), 50, 40)
+    for tokens_L, is_answer_L in zip(*rows, strict=True):
+        hidden = np.where(is_answer_L, PAD, tokens_L)
+        assert task.solve(hidden, is_answer_L) == list(tokens_L[is_answer_L])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_with_answers_of_other_rows_the_solver_is_at_chance(name):
+    task = TASKS[name]
+    rows = task.draw(rng(), COUNT, task.shortest)
+    found, chance = score(task, rows, shuffled(rows, rng(1))), task.chance(task.shortest)
+    error = 4 * np.sqrt(chance * (1 - chance) / COUNT) + 2 / COUNT
+    assert abs(found - chance) < error, (found, chance)
+
+
+# The least of a sorted sequence is a small symbol, so a guess of each place is better than any.
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "sort"])
+def test_each_answer_is_as_likely_as_the_others(name):
+    """The likeliest token of each place is no better a guess than the chance that is said."""
+    task = TASKS[name]
+    tokens_NL, is_answer_NL = task.draw(rng(2), COUNT, 40)
+    answers_NA = tokens_NL[is_answer_NL].reshape(COUNT, -1)
+    size, chance = answers_NA.shape[1], task.chance(40)
+    best = np.prod([np.bincount(column).max() / COUNT for column in answers_NA.T])
+    # The most frequent of several tokens that are equally likely is off by some standard errors.
+    kinds = chance ** (-1 / size)
+    assert chance / 2 < best < chance * (1 + 3.5 * np.sqrt(kinds / COUNT)) ** size
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_rows_depend_on_the_randomness_alone(name):
+    task = TASKS[name]
+    one, same, other = (task.draw(rng(seed), 8, 40) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.tokens_NL, same.tokens_NL)
+    assert (one.tokens_NL != other.tokens_NL).any()
+
+
+def test_markers_differ():
+    assert len({task.number for task in TASKS.values()}) == len(TASKS)
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.has_depth])
+def test_depth_is_where_the_needle_lies(name):
+    task = TASKS[name]
+    first = [
+        np.argmax(task.draw(rng(), 5, 100, depth).tokens_NL == 3, axis=1) for depth in (0, 0.5, 1)
+    ]
+    assert (first[0] == 1).all() and (first[0] < first[1]).all() and (first[1] < first[2]).all()
+    assert len({int(place) for place in first[1]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("copy", (5, None), "length=5 is too short for copy, which needs 6 tokens"),
+        ("copy", (40, 0.5), "depth=0.5 is given, but nothing in copy has a depth"),
+        ("passkey", (40, 1.5), "depth=1.5 must be within 0"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TASKS[name].draw(rng(), 2, *arguments)
+
+
+def test_answers_in_other_places_cannot_be_exchanged():
+    rows = TASKS["copy"].draw(rng(), 4, 20)
+    is_answer_NL = rows.is_answer_NL.copy()
+    is_answer_NL[0, 1] = True
+    with pytest.raises(ValueError, match="in other places in other rows"):
+        shuffled(rows._replace(is_answer_NL=is_answer_NL), rng())
+
+
+def questions(workdir, **changes):
+    config = common.changed(get_config("tiny"), **changes)
+    return Questions(config, workdir, Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    one = questions(tmp_path_factory.mktemp("questions"), schemes="rope,dynamic_ntk")
+    assert one.run() == []
+    return one, one.write_report("the command").read_text()
+
+
+def test_results_hold_every_task_length_and_depth(finished):
+    one, page = finished
+    evaluations, _, _ = one.results()
+    found = {(r["scheme"], r["condition"], r["x"]) for r in evaluations[0]["records"]}
+    expected = {(name, length) for name in TASKS for length in (32, 64)}
+    expected |= {("passkey in 64 tokens", depth) for depth in (0.0, 1.0)}
+    assert found == {(s, *each) for s in ("rope", "dynamic_ntk") for each in expected}
+    assert all(0 <= r["value"] <= 1 and r["chance"] for r in evaluations[0]["records"])
+    for words in ("passkey in 64 tokens", "flip_flop: exact match", "trained on rows of up to 32"):
+        assert words in page
+
+
+def test_a_batch_has_rows_of_every_task_and_length(finished):
+    task = finished[0].task("rope")
+    rows = task.draw(rng(), 300)
+    assert rows["tokens"].shape == rows["is_answer"].shape == (300, 32)
+    assert len(np.unique(rows["tokens"][:, 0])) == len(TASKS)
+    ends = (rows["tokens"] != PAD).sum(axis=1)
+    assert ends.min() < 12 and ends.max() == 32
+    assert not (rows["is_answer"] & (rows["tokens"] == PAD)).any()
+
+
+def test_the_loss_is_of_answers_alone(finished):
+    task = finished[0].task("rope")
+    model, batch = task.init(jax.random.key(0)), task.draw(rng(), 4)
+    loss = task.loss(model, batch, jax.random.key(1))
+    assert np.isfinite(loss)
+    other = dict(batch, tokens=np.where(batch["tokens"] == PAD, 1, batch["tokens"]))
+    np.testing.assert_allclose(task.loss(model, other, jax.random.key(1)), loss, rtol=1e-6)
+
+
+def test_a_model_that_knows_the_answers_has_all_of_them(finished, monkeypatch):
+    one, _ = finished
+
+    def solved(function, model, tokens_NL):
+        likeliest_NL = np.zeros_like(tokens_NL[:, 1:])
+        for row, tokens_L in zip(likeliest_NL, tokens_NL, strict=True):
+            task = next(t for t in TASKS.values() if t.number == tokens_L[0] - 5)
+            is_answer_L = task.draw(rng(), 1, len(tokens_L)).is_answer_NL[0]
+            row[is_answer_L[1:]] = task.solve(tokens_L, is_answer_L)
+        return likeliest_NL
+
+    monkeypatch.setattr(one, "predict", solved)
+    assert all(result.value == 1 for result in one.measure("rope", None))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_exist(preset, tmp_path):
+    config = get_config(preset)
+    Questions(config, tmp_path, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task__tasks": "copy,pass_key"}, "unknown task 'pass_key'; there are passkey, "),
+        ({"task__length": 20}, "task.length=20 is too short for variables, which needs 28"),
+        ({"eval__multiples": (2, 4)}, "eval.multiples=.* must ascend from 1"),
+        ({"eval__depths": (0.0, 2.0)}, "eval.depths=.* must be within 0 and 1"),
+        ({"schemes": "rope,alibbi"}, "unknown scheme 'alibbi', did you mean 'alibi'"),
+    ],
+)
+def test_bad_configs_are_refused(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        questions(tmp_path, **changes)
