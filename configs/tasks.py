@@ -37,6 +37,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     for name in ("learned", "learned_2d"):
         config.variants[name].encoding.out_of_range = "clamp"
     config.schemes = SMALL
+    config.together = 1  # seeds of a scheme that are trained as one program
     globals()[f"_{preset}"](config)
     return config
 

@@ -124,7 +124,11 @@ class _Run:
         self.seed = seed
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.first = self.checkpoints.latest_step() or 0
-        self.metrics = Metrics(folder / "metrics.jsonl", self.first, recipe.tensorboard)
+        try:
+            self.metrics = Metrics(folder / "metrics.jsonl", self.first, recipe.tensorboard)
+        except BaseException:
+            self.checkpoints.close()
+            raise
         self.failure: FloatingPointError | None = None
         self._recipe = recipe
         self._before = self.metrics.last.get("seconds", 0.0)
