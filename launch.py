@@ -41,23 +41,26 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, and :pr
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, results and the report.")
 TASK_ID = flags.DEFINE_integer(
     "task_id",
-    int(os.environ.get("SLURM_ARRAY_TASK_ID", os.environ.get("JOB_COMPLETION_INDEX", -1))),
-    "Run this point only; -1 runs all. Default: the number a SLURM or Kubernetes array gives.",
+    None,
+    "Run this point only; -1 runs all. Default: the number that a SLURM or Kubernetes array gives.",
 )
+# Where the queues of SLURM and of Kubernetes say which job of an array this is.
+_ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 
 
-def main(_: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Runs the experiment, prints what failed, and returns the exit status."""
     from experiments.preemption import PreemptedError, listen
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
     console = Console(soft_wrap=True)
-    workdir = Path(WORKDIR.value)
-    _keep_compiled(workdir)
-    listen()
     try:
+        _check(arguments)
+        workdir = Path(WORKDIR.value)
+        _keep_compiled(workdir)
+        listen()
         experiment = _experiment(CONFIG.value.experiment)(CONFIG.value, workdir, console)
-        failures = experiment.run(None if TASK_ID.value < 0 else TASK_ID.value)
+        failures = experiment.run(_task_id())
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -69,6 +72,28 @@ def main(_: list[str]) -> int:
     for failure in failures:
         console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
     return 1 if failures else 0
+
+
+def _check(arguments: list[str]) -> None:
+    if len(arguments) > 1:
+        raise ValueError(f"{arguments[1]!r} is no flag; every argument is --name=value")
+    if not WORKDIR.value.strip():
+        raise ValueError("--workdir is empty; give the folder of the results")
+    if not hasattr(CONFIG.value, "experiment"):
+        raise ValueError(f"--config gave {CONFIG.value!r}, which is no config of an experiment")
+
+
+def _task_id() -> int | None:
+    """Returns the number of the only point to run, or None for all."""
+    name, given = "--task_id", TASK_ID.value
+    for variable in _ARRAY:
+        if given is None and variable in os.environ:
+            name, given = variable, os.environ[variable]
+    if given in (None, -1):
+        return None
+    if not str(given).isdigit():
+        raise ValueError(f"{name}={given} must be the number of a point, or -1 for all")
+    return int(given)
 
 
 def _experiment(name: str) -> type:

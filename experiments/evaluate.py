@@ -27,6 +27,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments.batches import in_batches
+from experiments.data import SPLITS
 from experiments.mesh import replicated
 from experiments.text import token_losses
 from posenc_jax import Encoding, Layers, Transformer
@@ -57,8 +58,17 @@ class Protocols:
     def __post_init__(self):
         if self.multiples[:1] != (1,) or sorted(set(self.multiples)) != list(self.multiples):
             raise ValueError(f"eval.multiples={self.multiples} must ascend from 1")
+        for name in ("last_tokens", "documents", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"eval.{name}={getattr(self, name)} must be at least 1")
         strides = [("window_stride", self.window_stride)]
-        strides += [("strides", stride) for stride, _ in self.strides]
+        for pair in self.strides:
+            if not isinstance(pair, tuple) or len(pair) != 2 or pair[1] < 1:
+                raise ValueError(
+                    f"eval.strides={self.strides} must be pairs (stride, documents), such as "
+                    "((8, 2),)"
+                )
+            strides.append(("strides", pair[0]))
         for name, stride in strides:
             if stride < 1 or self.last_tokens % stride:
                 raise ValueError(
@@ -66,6 +76,9 @@ class Protocols:
                 )
         if any(self.multiples[-1] % multiple for multiple in self.multiples):
             raise ValueError(f"eval.multiples={self.multiples} must all divide the largest")
+        unknown = set(self.splits) - set(SPLITS)
+        if unknown or not self.splits:
+            raise ValueError(f"eval.splits={self.splits} must be some of {SPLITS}")
 
     def check(self, train_length: int) -> None:
         """Refuses more targets than a training sequence has tokens."""

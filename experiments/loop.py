@@ -66,6 +66,11 @@ def train(
         state = _Loop(task, recipe, mesh, [run]).run(console, name, start)
         if run.failure is not None:
             raise run.failure
+        if run.metrics.last.get("step") != recipe.steps:
+            raise ValueError(
+                f"{folder / 'metrics.jsonl'} has lost the line of step {recipe.steps}, of which "
+                "there is a checkpoint; put the file back, or delete the folder to train again"
+            )
         return state.model, {
             "steps": recipe.steps,
             "tokens": recipe.steps * recipe.batch_size * recipe.length,

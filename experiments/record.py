@@ -34,11 +34,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Returns the value in ``path``, or None where there is no such file."""
+    """Returns the value in ``path``, or None where there is no such file.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
+        raise ValueError(f"{path} is damaged, and cannot be read as JSON: {error}") from None
 
 
 def environment() -> dict[str, Any]:
@@ -62,10 +68,19 @@ def _git_revision() -> str:
 
 
 def open_run(folder: Path, config: dict[str, Any]) -> None:
-    """Claims ``folder`` for a run of ``config``, or raises as ``check_run`` does."""
+    """Claims ``folder`` for a run of ``config``, or raises as ``check_run`` does.
+
+    Raises:
+      ValueError: the folder has checkpoints of a run, but has lost what run that is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     check_run(folder, config)
     if not (folder / "run.json").exists():
+        if (folder / "checkpoints").exists():
+            raise ValueError(
+                f"{folder} has checkpoints, but no run.json that says what run they are of; put it "
+                "back, or delete the folder to train again"
+            )
         write_json(folder / "run.json", {"config": config} | environment())
 
 

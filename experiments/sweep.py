@@ -65,6 +65,9 @@ def points(names: list[str], extend: dict[str, str], seeds: int) -> list[Point]:
     """
     if seeds < 1:
         raise ValueError(f"seeds={seeds} must be at least 1")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"schemes has {', '.join(twice)} more than once; name each once")
     extensions: dict[str, list[str]] = {}
     for name in names:
         if name in extend:
@@ -273,7 +276,10 @@ class Sweep:
         return {point: failures[point.seed] for point in group if point.seed in failures}
 
     def _finished(self, point) -> dict[str, Any] | None:
-        finished = read_json(self.folder(point) / "evaluation.json")
+        try:
+            finished = read_json(self.folder(point) / "evaluation.json")
+        except ValueError:  # damaged: it is found again, from the checkpoint
+            return None
         current = finished and finished["config"] == plain(self.describe_evaluation(point))
         return finished if current else None
 

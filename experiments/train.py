@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -101,12 +102,22 @@ class Recipe:
 
     def __post_init__(self):
         for field in ("length", "batch_size", "steps", "accumulate", "log_every"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"train.{field}={getattr(self, field)} must be at least 1")
+            self._check(field, "at least 1", lambda value: value >= 1)
+        self._check("checkpoint_every", "at least 1", lambda value: value >= 1)
+        for field in ("learning_rate", "clip_norm"):
+            self._check(field, "finite and above 0", lambda value: 0 < value < math.inf)
+        self._check("weight_decay", "finite and at least 0", lambda value: 0 <= value < math.inf)
+        self._check("warmup_steps", "at least 0", lambda value: value >= 0)
+        self._check("beta2", "at least 0 and below 1", lambda value: 0 <= value < 1)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"train.accumulate={self.accumulate} must divide train.batch_size={self.batch_size}"
             )
+
+    def _check(self, field, allowed, is_allowed):
+        value = getattr(self, field)
+        if not is_allowed(value):  # as nothing is with NaN
+            raise ValueError(f"train.{field}={value} must be {allowed}")
 
     def schedule(self) -> optax.Schedule:
         """Returns the learning rate by step."""

@@ -6,10 +6,12 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import common
@@ -18,7 +20,9 @@ import pytest
 from rich.console import Console
 
 import experiments.sweep as sweep
+import launch as launch_module
 from configs.extrapolation import PRESETS, SMALL, get_config
+from experiments import preemption
 from experiments.compare import Comparison, points
 from experiments.loop import train, train_together
 from posenc_jax import REGISTRY
@@ -238,6 +242,17 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"schemes": "rope,alibbi"}, "alibbi.*did you mean 'alibi'"),
         ({"schemes": "yarn"}, "add rope to schemes"),
         ({"seeds": 0}, "seeds=0"),
+        ({"together": 0}, "together=0 must be at least 1"),
+        ({"schemes": "rope,alibi,rope"}, "schemes has rope more than once"),
+        (
+            {"train__learning_rate": float("nan")},
+            "train.learning_rate=nan must be finite and above",
+        ),
+        ({"eval__last_tokens": 0}, "eval.last_tokens=0 must be at least 1"),
+        ({"eval__batch_tokens": 0}, "eval.batch_tokens=0 must be at least 1"),
+        ({"eval__splits": ("foo",)}, r"eval.splits=\('foo',\) must be some of"),
+        ({"eval__strides": (8, 2)}, r"eval.strides=\(8, 2\) must be pairs"),
+        ({"eval__strides": ((-8, 2),)}, "eval.strides: -8 must divide"),
         ({"corpus": "files:nowhere/*.txt"}, "'files:nowhere/.*no files found"),
         ({"train__length": 5000, "eval__last_tokens": 16}, "5001 tokens.*the longest has"),
         ({"train__batch_size": 12}, "train.batch_size=12 must be a multiple of 8"),
@@ -258,8 +273,12 @@ FLAGS = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_lev
 
 
 def launch(*arguments, **environment):
+    return run_python("launch.py", *arguments, **environment)
+
+
+def run_python(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, "launch.py", *arguments],
+        [sys.executable, *arguments],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": FLAGS} | environment,
         capture_output=True,
@@ -329,6 +348,79 @@ def test_command_line_runs_one_point_and_reports(corpus, tmp_path):
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["nope"]
 
 
+def test_a_queue_that_gives_no_number_is_refused(monkeypatch):
+    monkeypatch.setattr(launch_module, "TASK_ID", types.SimpleNamespace(value=None))
+    for variable in ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.setenv(variable, "abc")
+        with pytest.raises(ValueError, match=f"{variable}=abc must be the number of a point"):
+            launch_module._task_id()
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
+    assert launch_module._task_id() == 7
+
+
+def test_a_cluster_that_cannot_be_joined_is_one_sentence(monkeypatch):
+    def failing():
+        raise RuntimeError("Number of processes must be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", failing)
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1")
+    with pytest.raises(ValueError, match=r"JAX_COORDINATOR_ADDRESS in the environment says.*unset"):
+        preemption.listen()
+
+
+def test_a_script_under_sbatch_without_srun_is_a_lone_process_that_nobody_can_join():
+    """The coordinator listens on the loopback interface alone."""
+    if not Path("/proc/net/tcp").exists():
+        pytest.skip("only Linux lists the sockets that a process listens on as files")
+    program = """
+import os
+from experiments.preemption import listen
+listen()
+mine = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if
+        os.path.islink(f"/proc/self/fd/{number}")]
+for table in ("tcp", "tcp6"):
+    for line in open(f"/proc/net/{table}").readlines()[1:]:
+        _, address, _, state, *_, inode = line.split()[:10]
+        if state == "0A" and f"socket:[{inode}]" in mine:
+            print(address.split(":")[0])
+"""
+    done = run_python("-c", program, SLURM_JOB_ID="1")
+    assert done.returncode == 0, done.stderr
+    # 127.0.0.1, also as an address of IPv6; bytes come in the order of the machine.
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F"}
+    listening = set(done.stdout.split())
+    assert listening and listening <= loopback
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"config": {', b"\xff\xfe\x00"])
+def test_a_damaged_evaluation_is_made_again(finished, corpus, torn):
+    workdir, _, _ = finished
+    path = workdir / "runs/alibi/seed0/evaluation.json"
+    whole = path.read_bytes()
+    path.write_bytes(torn)
+    one, _ = comparison(config(corpus), workdir)
+    assert len(one.results()[0]) == 1, "the report is made of the others"
+    assert one.run() == []
+    records = [json.loads(each)["records"] for each in (whole, path.read_bytes())]
+    assert records[0] == records[1]
+
+
+def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, corpus, tmp_path):
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    folder = tmp_path / "runs/rope/seed0"
+    (folder / "run.json").unlink()
+    (tmp_path / "runs/alibi/seed0/run.json").write_text("{")
+    one, _ = comparison(config(corpus), tmp_path)
+    reasons = {f["scheme"]: f["reason"] for f in one.run()}
+    assert "has checkpoints, but no run.json" in reasons["rope"]
+    assert re.search(r"alibi/seed0/run.json is damaged", reasons["alibi"])
+    (folder / "run.json").write_bytes((finished[0] / "runs/rope/seed0/run.json").read_bytes())
+    (folder / "evaluation.json").unlink()
+    (folder / "metrics.jsonl").unlink()
+    reasons = {f["scheme"]: f["reason"] for f in comparison(config(corpus), tmp_path)[0].run()}
+    assert "metrics.jsonl has lost the line of step 6" in reasons["rope"]
+
+
 @pytest.mark.parametrize(
     "arguments,message",
     [
@@ -341,6 +433,9 @@ def test_command_line_runs_one_point_and_reports(corpus, tmp_path):
         (["--config.experiment=image"], "experiment='image' must be one of extrapolation, images"),
         (["--config.train.stepz=3"], 'Did you mean "steps"'),
         (["--config.train.steps=many"], "--config.train.steps"),
+        (["steps=3"], "error: 'steps=3' is no flag; every argument is --name=value"),
+        (["--workdir="], "error: --workdir is empty; give the folder of the results"),
+        (["--task_id=-5"], "error: --task_id=-5 must be the number of a point, or -1 for all"),
     ],
 )
 def test_command_line_says_what_is_wrong(tmp_path, arguments, message):

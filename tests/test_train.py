@@ -496,7 +496,21 @@ def test_batches_lie_on_the_data_axis():
 
 
 @pytest.mark.parametrize(
-    "field,value", [("steps", 0), ("length", 0), ("batch_size", 0), ("accumulate", 3)]
+    "field,value",
+    [
+        ("steps", 0),
+        ("length", 0),
+        ("batch_size", 0),
+        ("accumulate", 3),
+        ("checkpoint_every", 0),
+        ("log_every", -1),
+        ("learning_rate", -1e-3),
+        ("learning_rate", float("nan")),
+        ("clip_norm", 0.0),
+        ("weight_decay", -0.1),
+        ("warmup_steps", -1),
+        ("beta2", 2.0),
+    ],
 )
 def test_bad_recipes_are_refused(field, value):
     with pytest.raises(ValueError, match=f"train.{field}"):
