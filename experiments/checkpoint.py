@@ -1,6 +1,7 @@
 """Saves and restores a train state with Orbax, and tells one from another."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
+from jax.experimental import multihost_utils
 
-from experiments.mesh import path_name
+from experiments.mesh import path_name, replicated
 from experiments.record import differences
+
+_SUMS = "sums"
+# What Orbax and TensorStore raise where files are missing, cut off or altered. A machine that has
+# no memory left raises other things, and damages nothing.
+_UNREADABLE = (ValueError, KeyError, TypeError, EOFError, FileNotFoundError, NotADirectoryError)
 
 
 class Checkpoints:
@@ -19,7 +27,8 @@ class Checkpoints:
 
     Orbax writes into a temporary folder and renames it when all is on disk: a full disk or a kill
     leaves the previous checkpoint as it was. On disk a state is a flat dict from path to array, so
-    it can be read without this project's classes.
+    it can be read without this project's classes. Beside them ``sums`` has a number for each array,
+    in the order of their paths in the state, which a change of any bit changes.
     """
 
     def __init__(self, folder: Path):
@@ -36,16 +45,48 @@ class Checkpoints:
 
     def save(self, step: int, state: Any) -> None:
         """Starts saving; returns when the arrays are copied, not when they are on disk."""
-        self._manager.save(step, args=ocp.args.StandardSave(_flat(state)))
+        arrays = _flat(state) | {_SUMS: _all_sums(state)}
+        self._manager.save(step, args=ocp.args.StandardSave(arrays))
 
-    def restore(self, step: int, abstract_state: Any) -> Any:
-        """Returns the state saved at ``step``, placed as the shardings of ``abstract_state`` say.
+    def newest(self, abstract_state: Any) -> tuple[int, Any] | None:
+        """Returns the newest sound state and its step, or None where nothing was saved.
+
+        A checkpoint that is damaged is moved out of the way, and the one before it is taken.
+
+        Args:
+          abstract_state: what is expected, whose shardings say where the arrays are placed.
 
         Raises:
           ValueError: the saved arrays are others than the expected ones, or have other shapes or
-            types. Orbax alone would cast a type without a word.
+            types, which Orbax alone would cast without a word; or every checkpoint is damaged.
         """
-        expected, saved = _flat(abstract_state), dict(self._manager.item_metadata(step))
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                return step, self._restore(step, abstract_state)
+            except _DamagedError as damage:
+                aside = self._put_aside(step)
+                logging.warning(
+                    "the checkpoint of step %d is damaged (%s): it is now %s, and the one before "
+                    "it is taken",
+                    step,
+                    damage,
+                    aside,
+                )
+        if steps:
+            raise ValueError(
+                f"every checkpoint in {self._folder} was damaged, of the steps {steps}: restore "
+                "one from a copy, or delete the folder of the run to train again"
+            )
+        return None
+
+    def _restore(self, step, abstract_state):
+        expected = _flat(abstract_state)
+        try:
+            saved = dict(self._manager.item_metadata(step))
+        except _UNREADABLE as error:
+            raise _DamagedError(_first_line(error)) from None
+        sums = saved.pop(_SUMS, None)
         try:
             chex.assert_trees_all_equal_shapes_and_dtypes(saved, expected)
         except AssertionError:
@@ -56,15 +97,54 @@ class Checkpoints:
                 + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
                 + ". Give the old config, or another --workdir"
             ) from None
-        arrays = self._manager.restore(step, args=ocp.args.StandardRestore(expected))
+        if sums is None:
+            raise ValueError(
+                f"the checkpoint of step {step} in {self._folder} has no sums to check it by, as "
+                "those of earlier versions; train again in another --workdir"
+            )
+        places = {getattr(each, "sharding", None) for each in expected.values()}
+        place = _everywhere(places.pop())
+        wanted = jax.ShapeDtypeStruct(sums.shape, sums.dtype, sharding=place)
+        arguments = ocp.args.StandardRestore(expected | {_SUMS: wanted})
+        try:
+            arrays = self._manager.restore(step, args=arguments)
+        except _UNREADABLE as error:
+            raise _DamagedError(_first_line(error)) from None
         paths = jax.tree_util.tree_flatten_with_path(abstract_state)[0]
         leaves = [arrays[path_name(path)] for path, _ in paths]
+        if (changed := np.asarray(_all_sums(leaves)) != np.asarray(arrays[_SUMS])).any():
+            raise _DamagedError(f"the numbers of {path_name(paths[changed.argmax()][0])} changed")
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
+
+    def _put_aside(self, step) -> Path:
+        aside = self._folder.parent / f"damaged_step_{step}"
+        while aside.exists():
+            aside = aside.with_name(f"{aside.name}_again")
+        multihost_utils.sync_global_devices("all have seen the damage")
+        if jax.process_index() == 0:
+            os.rename(self._folder / str(step), aside)
+        multihost_utils.sync_global_devices("it is out of the way")
+        self._manager.reload()
+        return aside
 
     def close(self) -> None:
         """Waits until everything is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+class _DamagedError(Exception):
+    """Says that a checkpoint cannot be read, or reads as other numbers than were saved."""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+def _everywhere(place):
+    """Returns where an array lies that is on every device of ``place``."""
+    is_named = isinstance(place, jax.sharding.NamedSharding)
+    return replicated(place.mesh) if is_named else place
 
 
 @jax.jit
@@ -79,6 +159,11 @@ def _sums(tree) -> list[jax.Array]:
         return (bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
 
     return [sum_of(jnp.asarray(leaf)) for leaf in jax.tree.leaves(tree)]
+
+
+@jax.jit
+def _all_sums(tree) -> jax.Array:
+    return jnp.stack(_sums(tree))
 
 
 def fingerprint(tree: Any) -> str:

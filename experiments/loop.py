@@ -62,8 +62,9 @@ def train(
       PreemptedError: the scheduler asked to stop; a checkpoint of this very step is saved.
       ValueError: the checkpoint holds another state than the one that is trained here.
     """
-    with contextlib.closing(_Run(recipe, seed, folder)) as run:
-        state = _Loop(task, recipe, mesh, [run]).run(console, name, start)
+    abstract = _abstract_state(task, recipe, mesh)
+    with contextlib.closing(_Run(recipe, seed, folder, abstract)) as run:
+        state = _Loop(task, recipe, mesh, [run], abstract).run(console, name, start)
         if run.failure is not None:
             raise run.failure
         if run.metrics.last.get("step") != recipe.steps:
@@ -105,16 +106,28 @@ def train_together(
     Raises:
       PreemptedError, ValueError: as for ``train``.
     """
+    abstract = _abstract_state(task, recipe, mesh)
     with contextlib.ExitStack() as stack:
         runs = [
-            stack.enter_context(contextlib.closing(_Run(recipe, seed, folder)))
+            stack.enter_context(contextlib.closing(_Run(recipe, seed, folder, abstract)))
             for seed, folder in folders.items()
         ]
         runs.sort(key=lambda run: run.first)
         for first, some in itertools.groupby(runs, key=lambda run: run.first):
             if first < recipe.steps:
-                _Loop(task, recipe, mesh, list(some)).run(console, name)
+                _Loop(task, recipe, mesh, list(some), abstract).run(console, name)
         return {run.seed: run.failure for run in runs if run.failure is not None}
+
+
+def _abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> Any:
+    """Returns the shapes of a run's state, and where its arrays are placed."""
+    init = functools.partial(initial_state, init=task.init, recipe=recipe)
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+        abstract,
+        state_shardings(abstract, mesh),
+    )
 
 
 class _Run:
@@ -122,14 +135,17 @@ class _Run:
 
     Attributes:
       first: how many of its steps were done when it was opened.
+      saved: the state after them, until the loop takes it; None where there is none.
       failure: why it ended before its last step, if it did.
     """
 
-    def __init__(self, recipe: Recipe, seed: int, folder: Path):
+    def __init__(self, recipe: Recipe, seed: int, folder: Path, abstract: Any):
         self.seed = seed
         self.checkpoints = Checkpoints(folder / "checkpoints")
-        self.first = self.checkpoints.latest_step() or 0
         try:
+            found = self.checkpoints.newest(abstract)
+            self.first = found[0] if found else 0
+            self.saved: State | None = found[1] if found else None
             self.metrics = Metrics(folder / "metrics.jsonl", self.first, recipe.tensorboard)
         except BaseException:
             self.checkpoints.close()
@@ -208,19 +224,14 @@ class _Loop:
     run alone have none.
     """
 
-    def __init__(self, task: Task, recipe: Recipe, mesh: Mesh, runs: list[_Run]):
+    def __init__(self, task: Task, recipe: Recipe, mesh: Mesh, runs: list[_Run], abstract: Any):
         self.task, self.recipe, self.mesh, self.runs = task, recipe, mesh, runs
-        self._init = functools.partial(initial_state, init=task.init, recipe=recipe)
-        abstract = jax.eval_shape(self._init, jax.random.key(0))
-        self._places = state_shardings(abstract, mesh)
-        self._abstract = jax.tree.map(
-            lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, self._places
-        )
-        self._all_places, self._rows = self._places, batch_sharding(mesh)
+        self._places = jax.tree.map(lambda array: array.sharding, abstract)
+        self._rows = batch_sharding(mesh)
         if len(runs) > 1:
-            self._all_places = jax.tree.map(_after_runs, self._places)
-            self._rows = _after_runs(self._rows)
             self._one_of = jax.jit(_one_of, out_shardings=self._places)
+            self._places = jax.tree.map(_after_runs, self._places)
+            self._rows = _after_runs(self._rows)
 
     def run(self, console, name, start=None):
         """Dispatches step n before it looks at the numbers of step n - 1, so no device waits."""
@@ -250,22 +261,25 @@ class _Loop:
         return state
 
     def _first_state(self, start):
-        if self.runs[0].first:
-            restored = [run.checkpoints.restore(run.first, self._abstract) for run in self.runs]
-            if len(restored) == 1:
-                return restored[0]
-            return jax.jit(_stacked, out_shardings=self._all_places)(restored)
+        if self.runs[0].saved is not None:
+            saved = [run.saved for run in self.runs]
+            for run in self.runs:
+                run.saved = None  # or it would be held beside the state that is trained
+            if len(saved) == 1:
+                return saved[0]
+            return jax.jit(_stacked, out_shardings=self._places)(saved)
         if start is not None:
             return start()
-        init = self._init if len(self.runs) == 1 else jax.vmap(self._init)
-        return jax.jit(init, out_shardings=self._all_places)(self._of_all(jax.random.key))
+        init = functools.partial(initial_state, init=self.task.init, recipe=self.recipe)
+        init = init if len(self.runs) == 1 else jax.vmap(init)
+        return jax.jit(init, out_shardings=self._places)(self._of_all(jax.random.key))
 
     def _step_function(self):
         step = functools.partial(train_step, loss=self.task.loss, recipe=self.recipe)
         return jax.jit(
             step if len(self.runs) == 1 else jax.vmap(step),
             donate_argnums=0,
-            out_shardings=(self._all_places, replicated(self.mesh)),
+            out_shardings=(self._places, replicated(self.mesh)),
         )
 
     def _batch(self, step):

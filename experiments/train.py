@@ -104,9 +104,9 @@ class Recipe:
         for field in ("length", "batch_size", "steps", "accumulate", "log_every"):
             self._check(field, "at least 1", lambda value: value >= 1)
         self._check("checkpoint_every", "at least 1", lambda value: value >= 1)
-        for field in ("learning_rate", "clip_norm"):
-            self._check(field, "finite and above 0", lambda value: 0 < value < math.inf)
-        self._check("weight_decay", "finite and at least 0", lambda value: 0 <= value < math.inf)
+        for field in ("learning_rate", "weight_decay"):
+            self._check(field, "finite and at least 0", lambda value: 0 <= value < math.inf)
+        self._check("clip_norm", "finite and above 0", lambda value: 0 < value < math.inf)
         self._check("warmup_steps", "at least 0", lambda value: value >= 0)
         self._check("beta2", "at least 0 and below 1", lambda value: 0 <= value < 1)
         if self.batch_size % self.accumulate:

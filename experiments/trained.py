@@ -57,10 +57,10 @@ def load_run(
     )
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
-        step = checkpoints.latest_step()
-        if step is None:
+        found = checkpoints.newest(abstract)
+        if found is None:
             raise ValueError(f"{folder} has no finished checkpoint yet; train it for longer")
-        return checkpoints.restore(step, abstract), config
+        return found[1], config
     finally:
         checkpoints.close()
 

@@ -4,8 +4,10 @@ import dataclasses
 import functools
 import io
 import json
+import shutil
 import sys
 import types
+from pathlib import Path
 
 import chex
 import common
@@ -276,6 +278,60 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, windows, monkeypatch)
     assert Checkpoints(folder / "checkpoints").latest_step() is None
 
 
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "numbers": ("default/**/d/*", flipped),
+    "half of the numbers": ("default/**/d/*", cut_off),
+    "no numbers": ("default/**/d/*", Path.unlink),
+    "manifest": ("default/manifest.ocdbt", flipped),
+    "no manifest": ("default/manifest.ocdbt", Path.unlink),
+    "metadata": ("default/_METADATA", cut_off),
+    "metadata of arrays": ("default/array_metadatas/process_0", cut_off),
+    "nothing": ("default", shutil.rmtree),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(tmp_path, uninterrupted, kind):
+    shutil.copytree(uninterrupted[0] / "checkpoints", tmp_path / "checkpoints")
+    pattern, damage = DAMAGE[kind]
+    for path in sorted((tmp_path / "checkpoints/6").glob(pattern)):
+        damage(path)
+    make = functools.partial(text_state, spec=SPEC, recipe=RECIPE)
+    step, state = Checkpoints(tmp_path / "checkpoints").newest(
+        jax.eval_shape(make, jax.random.key(0))
+    )
+    assert step == 4 and int(state.step) == 4
+    assert (tmp_path / "damaged_step_6").exists()
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, windows, uninterrupted):
+    shutil.copytree(uninterrupted[0], tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / "checkpoints/6").glob("default/**/d/*"):
+        flipped(path)
+    model, _ = run(tmp_path, windows)
+    chex.assert_trees_all_equal(model, uninterrupted[1])
+    assert losses(tmp_path) == losses(uninterrupted[0])
+
+
+def test_where_every_checkpoint_is_damaged_it_is_said(tmp_path, windows, uninterrupted):
+    shutil.copytree(uninterrupted[0], tmp_path, dirs_exist_ok=True)
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / f"checkpoints/{step}/default")
+    with pytest.raises(ValueError, match=r"every checkpoint in .* was damaged.*\[6, 4\]"):
+        run(tmp_path, windows)
+
+
 @pytest.mark.parametrize(
     "changes,message",
     [
@@ -292,7 +348,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, changes, message):
     spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | changes})
     other = jax.eval_shape(lambda: text_state(jax.random.key(0), spec, RECIPE).model)
     with pytest.raises(ValueError, match=message):
-        Checkpoints(tmp_path).restore(1, other)
+        Checkpoints(tmp_path).newest(other)
 
 
 @pytest.mark.parametrize("shape", [(4, 2, 1), (2, 2, 2)])
