@@ -13,10 +13,14 @@ It needs what ``pip install "posenc_jax[experiments]"`` installs, and says so wh
 import importlib
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
-from experiments.host import keep_freed_memory
+# Until JAX listens (``preemption.listen``): a queue that ends a job while it starts runs it again.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+
+from experiments.host import keep_freed_memory  # noqa: E402
 
 keep_freed_memory()
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from experiments import sweep
-from experiments.config import as_trained, at_ratio, make_encoding
+from experiments.config import as_trained, at_ratio, check_heads, make_encoding
 from experiments.data import SPLITS, Corpus, eval_windows, load_corpus, window_index
 from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
 from experiments.mesh import check_length, make_mesh
@@ -38,6 +38,7 @@ class Comparison(Sweep):
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
+        check_heads(config.model)
         recipe, mesh = Recipe(**config.train), make_mesh(config.mesh)
         super().__init__(config.to_dict(), points(config), recipe, mesh, workdir, console)
         self.protocols = Protocols(**config.eval)

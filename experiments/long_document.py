@@ -20,6 +20,8 @@ import os
 import re
 import shutil
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 
 import jax
@@ -88,8 +90,9 @@ def _all_chunks(model, tokens_N, folder, console, chunk):
         for start in range(0, length, chunk):
             path = folder / f"{start:012d}.npz"
             tokens_1T = tokens_N[None, start : start + chunk + 1]
-            if path.exists():
-                losses_T, newest = _load(path, (cache.layers, cache.prepared))
+            found = _load(path, (cache.layers, cache.prepared))
+            if found is not None:
+                losses_T, newest = found
                 cache = _put(cache, newest, count=len(losses_T))
             else:
                 losses_T, cache = read_chunk(model, tokens_1T, cache)
@@ -117,8 +120,12 @@ _put = jax.jit(Cache.with_newest, static_argnames="count", donate_argnames="self
 
 
 def _load(path, like):
-    with np.load(path) as arrays:
-        losses_T, *leaves = arrays.values()
+    """Returns what is kept of a chunk, or None where it was not finished or is damaged."""
+    try:
+        with np.load(path) as arrays:
+            losses_T, *leaves = arrays.values()
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
     kinds, structure = jax.tree.flatten(like)
     leaves = [x.view(kind.dtype) for x, kind in zip(leaves, kinds, strict=True)]
     return losses_T, jax.tree.unflatten(structure, leaves)

@@ -246,7 +246,7 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"schemes": "rope,alibi,rope"}, "schemes has rope more than once"),
         (
             {"train__learning_rate": float("nan")},
-            "train.learning_rate=nan must be finite and above",
+            "train.learning_rate=nan must be finite",
         ),
         ({"eval__last_tokens": 0}, "eval.last_tokens=0 must be at least 1"),
         ({"eval__batch_tokens": 0}, "eval.batch_tokens=0 must be at least 1"),
@@ -259,6 +259,9 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"mesh": (3, 1, 1)}, "mesh=.*8"),
         ({"eval__last_tokens": 64}, "at most the training length"),
         ({"model__num_heads": 5}, "num_heads=5"),
+        ({"model__num_heads": 0}, "num_heads=0 must be at least 1"),
+        ({"model__num_layers": 0}, "num_layers=0 must be"),
+        ({"model__dtype": "int8"}, "dtype='int8' must be a type of floats"),
         ({"schemes": "irope"}, "a pattern of 4 encodings does not repeat evenly over 2 layers"),
         ({"model__model_dim": 36, "model__head_dim": 9}, "even"),
     ],
@@ -320,6 +323,24 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     assert "run again" in errors
     assert not (tmp_path / "runs/alibi").exists(), "went on to the next point"
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
+
+
+def test_sigterm_at_the_start_asks_for_another(tmp_path):
+    """Before anything is done, there is nothing to save, but the queue must run it again."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "launch.py", f"--workdir={tmp_path}"]
+        + ["--config=configs/extrapolation.py:tiny"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stderr:
+        if "numpy" in line:  # on the way to import jax
+            process.send_signal(signal.SIGTERM)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == 75
 
 
 def test_every_config_names_an_experiment_that_launch_knows():

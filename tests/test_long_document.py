@@ -82,6 +82,20 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path, monkeypatch, name,
     assert len(calls) == 1, "two of three chunks were done"
 
 
+@pytest.mark.parametrize("torn", [b"", b"PK half of it"])
+def test_a_damaged_chunk_is_read_again(tmp_path, monkeypatch, torn):
+    model = common.build_model("rope", scan=True)
+    uninterrupted = score(model, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        answers = iter([False, True])
+        patch.setattr(preemption, "requested", lambda: next(answers))
+        with pytest.raises(preemption.PreemptedError):
+            score(model, tmp_path / "damaged")
+    last = max((tmp_path / "damaged/chunks").iterdir())
+    last.write_bytes(torn)
+    np.testing.assert_array_equal(score(model, tmp_path / "damaged"), uninterrupted)
+
+
 def test_preemption_saves_what_is_done(tmp_path, monkeypatch):
     model = common.build_model("rope", scan=True)
     with monkeypatch.context() as patch:

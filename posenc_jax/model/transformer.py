@@ -109,6 +109,10 @@ class Transformer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        sizes = dict(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
+        sizes |= dict(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        _check_sizes(sizes | dict(head_dim=head_dim, mlp_dim=mlp_dim))
+        _check_types(dtype=dtype, param_dtype=param_dtype)
         _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
         check_implementation(implementation)
         head_dim = model_dim // num_heads if head_dim is None else head_dim
@@ -331,6 +335,18 @@ class Transformer(nnx.Module):
         rule = dict(causal=self.causal, window=window, implementation=self.implementation)
         run = functools.partial(self.block.__call__, **rule)
         return jax.checkpoint(run) if self.remat else run
+
+
+def _check_sizes(sizes):
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise ValueError(f"{name}={size} must be at least 1")
+
+
+def _check_types(**types):
+    for name, given in types.items():
+        if not jnp.issubdtype(jnp.dtype(given), jnp.floating):
+            raise ValueError(f"{name}={given!r} must be a type of floats, such as 'bfloat16'")
 
 
 def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm):
