@@ -15,6 +15,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 # Until JAX listens (``preemption.listen``): a queue that ends a job while it starts runs it again.
@@ -48,6 +49,9 @@ TASK_ID = flags.DEFINE_integer(
     None,
     "Run this point only; -1 runs all. Default: the number that a SLURM or Kubernetes array gives.",
 )
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of a job started by hand.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes that job has.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 # Where the queues of SLURM and of Kubernetes say which job of an array this is.
 _ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 
@@ -57,18 +61,25 @@ def main(arguments: list[str]) -> int:
     from experiments.preemption import PreemptedError, listen
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
-    console = Console(soft_wrap=True)
     try:
         _check(arguments)
         workdir = Path(WORKDIR.value)
         _keep_compiled(workdir)
-        listen()
+        listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+        # One process of a job speaks for all.
+        console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
         experiment = _experiment(CONFIG.value.experiment)(CONFIG.value, workdir, console)
         failures = experiment.run(_task_id())
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Exception:
+        if jax.process_count() == 1:
+            raise
+        traceback.print_exc()
+        # Others may be waiting for this process, which would wait for them if it ended as usual.
+        os._exit(1)
     except PreemptedError as stop:
         print(stop, file=sys.stderr)
         return 75  # EX_TEMPFAIL: run it again

@@ -17,16 +17,33 @@ class PreemptedError(Exception):
     """Says that the scheduler asked the job to stop; everything up to now is saved."""
 
 
-def listen() -> None:
+def listen(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
     """Joins the job's processes; called once, before JAX has used any device.
+
+    Args:
+      coordinator: ``HOST:PORT`` of the first process, where a job is started by hand.
+      num_processes: how many processes there are then.
+      process_id: which of them this is, from 0.
 
     A lone process is a job of one: only with a coordinator does JAX turn the scheduler's SIGTERM
     into a question that ``requested`` answers. What ``srun`` has started, and Cloud TPU, are
     recognised by JAX itself; a script that ``sbatch`` runs without ``srun`` is a lone process.
 
     Raises:
-      ValueError: the environment says that there are others, but JAX cannot find them.
+      ValueError: the environment says that there are others, but JAX cannot find them; or only
+        some of the arguments are given.
     """
+    by_hand = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+    given = {name: value for name, value in by_hand.items() if value is not None}
+    if given:
+        if len(given) < len(by_hand):
+            missing = " and ".join(f"--{name}" for name in by_hand if name not in given)
+            raise ValueError(f"a job started by hand needs {missing} too")
+        _check_by_hand(coordinator, num_processes, process_id)
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+        return
     found = [name for name in _CLUSTERS if name in os.environ]
     if found:
         try:
@@ -51,6 +68,17 @@ def listen() -> None:
         coordinator_bind_address=address,
         heartbeat_timeout_seconds=24 * 3600,
     )
+
+
+def _check_by_hand(coordinator, num_processes, process_id):
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"--coordinator={coordinator} must be HOST:PORT of the first process")
+    if num_processes < 1 or not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"--process_id={process_id} must be in 0..{num_processes - 1}, as there are "
+            f"--num_processes={num_processes}"
+        )
 
 
 def requested() -> bool:

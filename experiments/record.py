@@ -1,4 +1,7 @@
-"""Writes the files a run leaves behind: ``run.json``, ``metrics.jsonl``, whole or absent."""
+"""Writes the files a run leaves behind: ``run.json``, ``metrics.jsonl``, whole or absent.
+
+Of the processes of a job the first alone reads and writes them; the others are told what it found.
+"""
 
 import importlib.metadata
 import json
@@ -10,12 +13,48 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
 
 
+def agreed(compute: Callable[[], Any]) -> Any:
+    """Returns what ``compute`` gives in the first process, to every process of the job.
+
+    All of them must call it, in the same order. What JSON takes can be agreed on.
+
+    Raises:
+      ValueError, OSError: whatever of the two ``compute`` raised, in every process.
+    """
+    if jax.process_count() == 1:
+        return compute()
+    found: dict[str, Any] = {}
+    if jax.process_index() == 0:
+        try:
+            found = {"value": compute()}
+        except (ValueError, OSError) as error:
+            found = {"error": str(error), "is_os": isinstance(error, OSError)}
+    told = json.loads(_told(json.dumps(found).encode()))
+    if "error" in told:
+        raise (OSError if told["is_os"] else ValueError)(told["error"])
+    return told["value"]
+
+
+def _told(message: bytes) -> bytes:
+    """Returns the message of the first process, to every process."""
+    tell = multihost_utils.broadcast_one_to_all
+    size = int(tell(np.int32(len(message))))
+    own = np.frombuffer(message[:size].ljust(size), np.uint8)
+    return np.asarray(tell(own)).astype(np.uint8).tobytes()
+
+
 def write_files(folder: Path, files: dict[str, str]) -> None:
     """Writes texts by name, so that a kill or a full disk leaves old files or new, never half."""
+    agreed(lambda: _write_files(folder, files))
+
+
+def _write_files(folder, files):
     folder.mkdir(parents=True, exist_ok=True)
     temporary = {name: folder / f".{name}.{os.getpid()}" for name in files}
     try:
@@ -39,12 +78,16 @@ def read_json(path: Path) -> Any:
     Raises:
       ValueError: the file is damaged.
     """
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
-        raise ValueError(f"{path} is damaged, and cannot be read as JSON: {error}") from None
+
+    def read():
+        try:
+            return json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
+            raise ValueError(f"{path} is damaged, and cannot be read as JSON: {error}") from None
+
+    return agreed(read)
 
 
 def environment() -> dict[str, Any]:
@@ -73,10 +116,8 @@ def open_run(folder: Path, config: dict[str, Any]) -> None:
     Raises:
       ValueError: the folder has checkpoints of a run, but has lost what run that is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    check_run(folder, config)
-    if not (folder / "run.json").exists():
-        if (folder / "checkpoints").exists():
+    if check_run(folder, config) is None:
+        if agreed((folder / "checkpoints").exists):
             raise ValueError(
                 f"{folder} has checkpoints, but no run.json that says what run they are of; put it "
                 "back, or delete the folder to train again"
@@ -84,15 +125,15 @@ def open_run(folder: Path, config: dict[str, Any]) -> None:
         write_json(folder / "run.json", {"config": config} | environment())
 
 
-def check_run(folder: Path, config: dict[str, Any]) -> None:
-    """Refuses a folder that holds a run of another config.
+def check_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the ``run.json`` of a folder, if any, and refuses one of another config.
 
     Raises:
       ValueError: says which fields differ.
     """
     previous = read_json(folder / "run.json")
     if previous is None:
-        return
+        return None
     config = json.loads(json.dumps(config))  # tuples become lists, as they were read back
     changes = differences(previous["config"], config)
     if changes:
@@ -100,6 +141,7 @@ def check_run(folder: Path, config: dict[str, Any]) -> None:
             f"{folder} holds a run with another config: {'; '.join(changes)}. "
             "Give the old values, or another --workdir"
         )
+    return previous
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
@@ -119,13 +161,13 @@ class Kept:
 
     def __init__(self, path: Path, config: dict[str, Any]):
         config = json.loads(json.dumps(config))  # tuples become lists, as they will be read back
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = agreed(lambda: path.read_text().splitlines() if path.exists() else [])
         whole = [record for line in lines if (record := _parsed(line)) is not None]
         if whole[:1] != [{"config": config}]:
             whole = [{"config": config}]
         self._values = {record["name"]: record["value"] for record in whole[1:]}
         write_files(path.parent, {path.name: "".join(json.dumps(each) + "\n" for each in whole)})
-        self._file = path.open("a", buffering=1)
+        self._file = _appended(path)
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -151,14 +193,13 @@ class Metrics:
     """
 
     def __init__(self, path: Path, resume_step: int, tensorboard: bool = False):
+        tensorboard = tensorboard and jax.process_index() == 0
         self._events = _event_writer(path.parent / "tensorboard") if tensorboard else None
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = agreed(lambda: path.read_text().splitlines() if path.exists() else [])
         kept = [line for line in lines if (step := _step_of(line)) and step <= resume_step]
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        os.replace(temporary, path)
+        write_files(path.parent, {path.name: "".join(line + "\n" for line in kept)})
         self.last: dict[str, float] = json.loads(kept[-1]) if kept else {}
-        self._file = path.open("a", buffering=1)
+        self._file = _appended(path)
 
     def write(self, *, step: int, **values: float) -> None:
         """Writes one line."""
@@ -173,6 +214,11 @@ class Metrics:
         self._file.close()
         if self._events:
             self._events.close()
+
+
+def _appended(path: Path):
+    """Opens a file to be written on line by line, in the first process; others write nowhere."""
+    return (path if jax.process_index() == 0 else Path(os.devnull)).open("a", buffering=1)
 
 
 def _event_writer(folder: Path):

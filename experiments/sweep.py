@@ -202,6 +202,9 @@ class Sweep:
                 except PreemptedError:
                     raise
                 except Exception as error:  # one scheme failing must not take the others with it
+                    is_of_all = isinstance(error, FloatingPointError | ValueError | OSError)
+                    if jax.process_count() > 1 and not is_of_all:
+                        raise  # the other processes may be waiting for this one
                     failures.append(self._failed(point, error))
         return failures
 
