@@ -74,15 +74,15 @@ def main(arguments: list[str]) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except PreemptedError as stop:
+        print(stop, file=sys.stderr)
+        return 75  # EX_TEMPFAIL: run it again
     except Exception:
         if jax.process_count() == 1:
             raise
         traceback.print_exc()
         # Others may be waiting for this process, which would wait for them if it ended as usual.
         os._exit(1)
-    except PreemptedError as stop:
-        print(stop, file=sys.stderr)
-        return 75  # EX_TEMPFAIL: run it again
     console.print(f"report: {path}", highlight=False)
     for failure in failures:
         console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)

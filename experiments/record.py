@@ -3,12 +3,16 @@
 Of the processes of a job the first alone reads and writes them; the others are told what it found.
 """
 
+import contextlib
+import datetime
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
+import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +112,40 @@ def _git_revision() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Holds a folder for this program, against a second one on top of it.
+
+    The operating system gives the folder back when the program ends, however it ends.
+
+    Raises:
+      ValueError: another program holds it; the message says which, and since when.
+    """
+    with contextlib.ExitStack() as stack:
+        # The lock lasts as long as the file is open, in the first process of a job.
+        agreed(lambda: stack.enter_context(_locked(folder)))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{folder} is in use by {file.read() or 'another program'}; wait until it is done, "
+                "or stop it"
+            ) from None
+        file.truncate(0)
+        since = datetime.datetime.now().isoformat(" ", "seconds")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+        file.flush()
+        yield None
 
 
 def open_run(folder: Path, config: dict[str, Any]) -> None:

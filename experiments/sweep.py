@@ -20,7 +20,7 @@ from rich.console import Console
 from experiments.loop import train, train_together
 from experiments.mesh import state_shardings
 from experiments.preemption import PreemptedError
-from experiments.record import environment, open_run, read_json, write_json
+from experiments.record import claimed, environment, open_run, read_json, write_json
 from experiments.train import DECAY, Recipe, Task, initial_state
 from posenc_jax import Transformer
 
@@ -198,7 +198,8 @@ class Sweep:
                 try:
                     if point in failed:
                         raise failed[point]
-                    self._run_point(point)
+                    with claimed(self.folder(point)):
+                        self._run_point(point)
                 except PreemptedError:
                     raise
                 except Exception as error:  # one scheme failing must not take the others with it
@@ -256,16 +257,18 @@ class Sweep:
         if len(group) < 2:
             return {}
         try:
-            for point in group:
-                open_run(self.folder(point), self.describe(point))
-            failures = train_together(
-                self.task(group[0].scheme),
-                self.recipe_of(group[0]),
-                self.mesh,
-                folders={point.seed: self.folder(point) for point in group},
-                console=self.console,
-                name=f"{group[0].label}, {len(group)} seeds  train",
-            )
+            with contextlib.ExitStack() as stack:
+                for point in group:
+                    stack.enter_context(claimed(self.folder(point)))
+                    open_run(self.folder(point), self.describe(point))
+                failures = train_together(
+                    self.task(group[0].scheme),
+                    self.recipe_of(group[0]),
+                    self.mesh,
+                    folders={point.seed: self.folder(point) for point in group},
+                    console=self.console,
+                    name=f"{group[0].label}, {len(group)} seeds  train",
+                )
         except PreemptedError:
             raise
         except Exception as error:

@@ -28,6 +28,7 @@ from configs.extrapolation import PRESETS, SMALL, get_config
 from experiments import preemption
 from experiments.compare import Comparison, points
 from experiments.loop import train, train_together
+from experiments.record import claimed
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 
@@ -191,6 +192,15 @@ def test_seeds_that_cannot_be_one_program_train_apart(corpus, tmp_path, monkeypa
     one, output = comparison(config(corpus, schemes="alibi", seeds=2, together=2), tmp_path)
     assert one.run() == []
     assert "2 seeds apart" in output.getvalue() and "too much for one" in output.getvalue()
+
+
+def test_a_second_program_on_the_same_run_is_refused_by_name(finished, corpus):
+    workdir, _, _ = finished
+    with claimed(workdir / "runs/rope/seed0"):
+        failures = comparison(config(corpus), workdir)[0].run()
+    assert [f["scheme"] for f in failures] == ["rope"]
+    assert re.search(rf"in use by process {os.getpid()} on .* since 20", failures[0]["reason"])
+    assert comparison(config(corpus), workdir)[0].run() == [], "it was given back"
 
 
 def test_points_are_every_trained_scheme_under_every_seed():
