@@ -49,6 +49,7 @@ TASK_ID = flags.DEFINE_integer(
     None,
     "Run this point only; -1 runs all. Default: the number that a SLURM or Kubernetes array gives.",
 )
+STATUS = flags.DEFINE_bool("status", False, "Say what is done, running, failed or missing.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of a job started by hand.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes that job has.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
@@ -69,6 +70,9 @@ def main(arguments: list[str]) -> int:
         # One process of a job speaks for all.
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
         experiment = _experiment(CONFIG.value.experiment)(CONFIG.value, workdir, console)
+        if STATUS.value:
+            importlib.import_module("experiments.status").print_status(experiment, console)
+            return 0
         failures = experiment.run(_task_id())
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:

@@ -129,6 +129,22 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
+def holder(folder: Path) -> str | None:
+    """Says which program holds a folder, if one does."""
+
+    def find():
+        try:
+            with (folder / "lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            return (folder / "lock").read_text() or "another program"
+        return None
+
+    return agreed(find)
+
+
 @contextlib.contextmanager
 def _locked(folder):
     folder.mkdir(parents=True, exist_ok=True)

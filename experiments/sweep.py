@@ -217,7 +217,7 @@ class Sweep:
         evaluations, training, failures = [], [], []
         for point in self.points:
             folder = self.folder(point)
-            if finished := self._finished(point):
+            if finished := self.finished(point):
                 evaluations.append(finished)
                 for scheme in (point.label, *point.extensions):
                     trained = {"scheme": scheme, "trained": point.label}
@@ -253,7 +253,7 @@ class Sweep:
         Each is then found trained in its folder. Where they cannot be one program, every point is
         left to be trained alone, and to say by itself what is wrong with it.
         """
-        group = [point for point in group if not self._finished(point)]
+        group = [point for point in group if not self.finished(point)]
         if len(group) < 2:
             return {}
         try:
@@ -281,7 +281,8 @@ class Sweep:
             return {}
         return {point: failures[point.seed] for point in group if point.seed in failures}
 
-    def _finished(self, point) -> dict[str, Any] | None:
+    def finished(self, point: Point) -> dict[str, Any] | None:
+        """Returns what was found in a point, or None where that is not known yet."""
         try:
             finished = read_json(self.folder(point) / "evaluation.json")
         except ValueError:  # damaged: it is found again, from the checkpoint
@@ -292,7 +293,7 @@ class Sweep:
     def _run_point(self, point):
         folder = self.folder(point)
         open_run(folder, self.describe(point))
-        if self._finished(point):
+        if self.finished(point):
             self.console.print("  done before, skipped", highlight=False)
             return
         model, summary = self.train(point)

@@ -29,6 +29,7 @@ from experiments import preemption
 from experiments.compare import Comparison, points
 from experiments.loop import train, train_together
 from experiments.record import claimed
+from experiments.status import print_status
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 
@@ -201,6 +202,34 @@ def test_a_second_program_on_the_same_run_is_refused_by_name(finished, corpus):
     assert [f["scheme"] for f in failures] == ["rope"]
     assert re.search(rf"in use by process {os.getpid()} on .* since 20", failures[0]["reason"])
     assert comparison(config(corpus), workdir)[0].run() == [], "it was given back"
+
+
+def test_status_says_what_has_become_of_every_point(finished, corpus, tmp_path):
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    one, output = comparison(config(corpus, schemes="rope,yarn,alibi,nope,t5", seeds=2), tmp_path)
+    folder = {point.name: one.folder(point) for point in one.points}
+    line = json.dumps({"step": 2, "seconds": 30.0})
+    for name in ("nope/seed0", "t5/seed0"):
+        folder[name].mkdir(parents=True)
+        (folder[name] / "metrics.jsonl").write_text(f"{line}\n{line[:5]}")
+    failure = {"scheme": "t5", "seed": 1, "reason": "loss nan at step 3"}
+    folder["t5/seed1"].mkdir()
+    (folder["t5/seed1"] / "failure.json").write_text(json.dumps(failure))
+    with claimed(folder["nope/seed0"]):
+        print_status(one, one.console)
+    lines = {words[0]: words for each in output.getvalue().splitlines() if (words := each.split())}
+    assert lines["rope/seed0"][1:] == ["done", "6/6"] and lines["rope/seed1"][1:3] == [
+        "missing",
+        "0/6",
+    ]
+    assert lines["nope/seed0"][1:3] == ["running", "2/6"]
+    assert (
+        f"process {os.getpid()} on" in output.getvalue()
+        and "trained in 0:01:00" in output.getvalue()
+    )
+    assert lines["t5/seed0"][1:] == ["stopped", "2/6"]
+    assert lines["t5/seed1"][1] == "failed" and "loss nan at step 3" in output.getvalue()
+    assert "2 done, 1 running, 1 failed, 1 stopped, 3 missing" in output.getvalue()
 
 
 def test_points_are_every_trained_scheme_under_every_seed():

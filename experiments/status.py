@@ -1,0 +1,58 @@
+"""Says what has become of each point of an experiment, for ``launch.py --status``."""
+
+import datetime
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.record import holder, read_json
+from experiments.sweep import Point, Sweep
+
+STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
+
+
+def status(sweep: Sweep, point: Point) -> dict[str, Any]:
+    """Returns the state of a point, the step that it has reached, and a note.
+
+    A point that has begun and is held by no program was stopped; the same command goes on with it.
+    """
+    folder = sweep.folder(point)
+    recipe, line = sweep.recipe_of(point), _last_line(folder / "metrics.jsonl")
+    # A published model that is only read has no recipe.
+    steps, step = recipe.steps if recipe else 0, line.get("step", 0)
+    found = {"point": point.name, "step": step, "steps": steps, "note": ""}
+    if sweep.finished(point):
+        return found | {"state": DONE, "step": steps}
+    if by := holder(folder):
+        left = (steps - step) * line["seconds"] / step if step else 0.0
+        ready = f"; trained in {datetime.timedelta(seconds=round(left))}" if left else ""
+        return found | {"state": RUNNING, "note": f"by {by}{ready}"}
+    if failure := read_json(folder / "failure.json"):
+        return found | {"state": FAILED, "note": failure["reason"]}
+    return found | {"state": STOPPED if line else MISSING}
+
+
+def print_status(sweep: Sweep, console: Console) -> None:
+    """Prints the state of every point, and how many there are of each."""
+    rows = [status(sweep, point) for point in sweep.points]
+    table = Table("point", "state", "step", "", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(row["point"], row["state"], f"{row['step']}/{row['steps']}", row["note"])
+    console.print(table)
+    counts = [(state, sum(row["state"] == state for row in rows)) for state in STATES]
+    console.print(", ".join(f"{count} {state}" for state, count in counts if count))
+
+
+def _last_line(path) -> dict[str, Any]:
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    for line in reversed(lines):
+        try:
+            return json.loads(line)
+        except ValueError:  # being written at this moment
+            continue
+    return {}
