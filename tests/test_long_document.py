@@ -158,10 +158,10 @@ def trained(tmp_path):
     """Makes a run, and returns its folder and the model in it."""
     spec, recipe = FrozenConfigDict({"encoding": ENCODING, "model": MODEL}), Recipe(**TRAIN)
     state = text_state(jax.random.key(7), spec, recipe)
+    open_run(tmp_path / "run", {"encoding": ENCODING, "model": MODEL, "train": TRAIN})
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     checkpoints.save(4, state)
     checkpoints.close()
-    open_run(tmp_path / "run", {"encoding": ENCODING, "model": MODEL, "train": TRAIN})
     return tmp_path / "run", state.model
 
 
