@@ -6,15 +6,14 @@ For each axis one size grows and all others stay. A training step and an evaluat
 the same tokens) are timed, and memory is what XLA plans for the temporaries of the step. The number
 of schemes is that of a whole run of ``configs/extrapolation.py:tiny``, in a process of its own:
 starting, compiling and the report are part of its time, and its memory is the most that was
-resident. FOLDER gets ``growth.csv`` and a picture for each axis. The legends have the exponents:
-slopes of a straight line through the larger half of the points.
+resident. FOLDER gets a picture for each axis and ``data/growth.csv``. The legends have the
+exponents: slopes of a straight line through the larger half of the points.
 """
 
 import argparse
 import csv
 import functools
 import itertools
-import resource
 import statistics
 import subprocess
 import sys
@@ -86,16 +85,25 @@ def _seconds(call, at_most: float = 2.0) -> float:
     return statistics.median(found)
 
 
+# Runs a command and prints its largest resident memory in KiB, in a small process of its own: a
+# child counts what its parent held when it was forked.
+_WATCHED = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 def measure_run(count: int) -> dict[str, float]:
     """Returns the seconds of a whole tiny comparison of so many schemes, and the most it held."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "launch.py", "--config=configs/extrapolation.py:tiny"]
+        command = [sys.executable, "-c", _WATCHED, sys.executable, "launch.py"]
+        command += ["--config=configs/extrapolation.py:tiny"]
         command += [f"--workdir={folder}", f"--config.schemes={','.join(SCHEMES[:count])}"]
         start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds = time.perf_counter() - start
-    kibibytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return {"run": seconds, "memory": kibibytes / 1024}
+    return {"run": seconds, "memory": int(done.stdout) / 1024}
 
 
 def exponent(sizes, values) -> float:
@@ -151,7 +159,8 @@ def main():
             print(f"{axis} {row[axis]}: {figures}")
     write_files(args.out, files)
     names = ["axis", *FIXED, "schemes", *UNITS]
-    with (args.out / "growth.csv").open("w", newline="") as file:
+    (args.out / "data").mkdir(exist_ok=True)
+    with (args.out / "data/growth.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
         writer.writerows(rows)

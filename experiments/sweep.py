@@ -203,9 +203,7 @@ class Sweep:
                 except PreemptedError:
                     raise
                 except Exception as error:  # one scheme failing must not take the others with it
-                    is_of_all = isinstance(error, FloatingPointError | ValueError | OSError)
-                    if jax.process_count() > 1 and not is_of_all:
-                        raise  # the other processes may be waiting for this one
+                    _raise_alone(error)
                     failures.append(self._failed(point, error))
         return failures
 
@@ -272,6 +270,7 @@ class Sweep:
         except PreemptedError:
             raise
         except Exception as error:
+            _raise_alone(error)
             self.console.print(
                 f"{group[0].label}: {len(group)} seeds apart, for together they gave "
                 f"{type(error).__name__}: {error}",
@@ -321,6 +320,13 @@ class Sweep:
         with contextlib.suppress(OSError):
             write_json(folder / "failure.json", failure | {"traceback": traceback.format_exc()})
         return failure
+
+
+def _raise_alone(error: Exception) -> None:
+    """Raises what one process of several may have met alone, for which the others may wait."""
+    is_of_all = isinstance(error, FloatingPointError | ValueError | OSError)
+    if jax.process_count() > 1 and not is_of_all:
+        raise error
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:
