@@ -73,9 +73,11 @@ def lines(study: LengthStudy, summary: Cells, styles, xlabel: str, ylabel: str) 
 def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
     finite = [[m for m, _, _ in line.values() if m < math.inf] for line in summary.values()]
     means = sorted(m for line in finite for m in line) or [0.0]
-    # The best point of every line is inside, and three times the spread of the better half.
-    least = [min(line) for line in finite if line]
-    high = min(max([4 * statistics.median(means) - 3 * means[0], *least]), means[-1])
+    # The best point of every line is inside, all of the two best lines, and three times the spread
+    # of the better half.
+    inside = [min(line) for line in finite if line]
+    inside += sorted(max(line) for line in finite if line)[:2]
+    high = min(max([4 * statistics.median(means) - 3 * means[0], *inside]), means[-1])
     margin = 0.05 * (high - means[0]) or 0.05
     low, high = means[0] - margin, high + margin
     for name, line in summary.items():
