@@ -67,6 +67,23 @@ class Stopwatch:
         self._inner, self._scheme = outer + elapsed, scheme_outside
 
 
+def print_table(seconds, total: float, console: Console) -> None:
+    """Prints the seconds of each stage by scheme, and what is left of the total."""
+    table = Table("scheme", *STAGES, "sum", title="seconds")
+    rows = {scheme: counted for scheme, counted in seconds.items() if scheme != "all"}
+    for scheme, counted in rows.items():
+        cells = [counted[stage] for stage in STAGES]
+        table.add_row(scheme, *(f"{cell:.1f}" for cell in (*cells, sum(cells))))
+    sums = [sum(counted[stage] for counted in rows.values()) for stage in STAGES]
+    table.add_row("all", *(f"{cell:.1f}" for cell in (*sums, sum(sums))))
+    console.print(table)
+    data, report = seconds["all"]["data"], seconds["all"]["report"]
+    rest = total - sum(sums) - data - report
+    console.print(
+        f"{total:.0f} s in all: data {data:.1f}, report {report:.1f}, all else {rest:.1f}"
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--schemes", help="default: all of the preset")
@@ -123,21 +140,8 @@ def main():
             comparison.write_report("benchmarks.compare")
     total = time.monotonic() - start
 
-    table = Table("scheme", *STAGES, "sum", title="seconds")
-    rows = {scheme: counted for scheme, counted in watch.seconds.items() if scheme != "all"}
-    counted_of_all = watch.seconds["all"]
-    for scheme, counted in rows.items():
-        cells = [counted[stage] for stage in STAGES]
-        table.add_row(scheme, *(f"{cell:.1f}" for cell in (*cells, sum(cells))))
-    sums = [sum(counted[stage] for counted in rows.values()) for stage in STAGES]
-    table.add_row("all", *(f"{cell:.1f}" for cell in (*sums, sum(sums))))
-    console.print(table)
-    data, report = counted_of_all["data"], counted_of_all["report"]
-    rest = total - sum(sums) - data - report
-    console.print(
-        f"{total:.0f} s in all: data {data:.1f}, report {report:.1f}, all else {rest:.1f}; "
-        f"{len(failures)} failures"
-    )
+    print_table(watch.seconds, total, console)
+    console.print(f"{len(failures)} failures")
 
 
 if __name__ == "__main__":
