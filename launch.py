@@ -77,6 +77,8 @@ def main(arguments: list[str]) -> int:
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, OSError) and jax.process_count() > 1:
+            _end_alone(2)
         return 2
     except PreemptedError as stop:
         print(stop, file=sys.stderr)
@@ -85,12 +87,18 @@ def main(arguments: list[str]) -> int:
         if jax.process_count() == 1:
             raise
         traceback.print_exc()
-        # Others may be waiting for this process, which would wait for them if it ended as usual.
-        os._exit(1)
+        _end_alone(1)
     console.print(f"report: {path}", highlight=False)
     for failure in failures:
         console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
     return 1 if failures else 0
+
+
+def _end_alone(status: int) -> None:
+    """Ends this process of several at once: as usual, it would wait for those that wait for it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _check(arguments: list[str]) -> None:

@@ -40,14 +40,16 @@ def test_no_item_begins_after_the_time(tmp_path, capsys):
     assert "time is up: 4 of 4 items not begun" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", ["number", "nan", "crash"])
+@pytest.mark.parametrize("wrong", ["number", "nan", "crash", "refused"])
 def test_what_is_wrong_is_said(tmp_path, monkeypatch, wrong):
     """A kernel that is wrong, or that a card cannot run, must not look as if it were right."""
     right = agreement._values_and_gradients
 
     def broken(implementation, *arguments):
         (value, out), gradients = right("dense", *arguments)
-        if implementation != "pallas":
+        if wrong == "refused" and implementation == "blockwise":
+            raise ValueError("blockwise runs every scheme, and may refuse none")
+        if implementation != "pallas" or wrong == "refused":
             return (value, out), gradients
         if wrong == "crash":
             raise RuntimeError("out of shared memory")

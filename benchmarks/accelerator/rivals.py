@@ -79,15 +79,15 @@ def _jax(name, shape, arguments, bias_BHTT, expected):
 
         given = (q, k, v) if bias is None else (q, k, v, bias)
         call: Callable = without_bias if bias is None else attend
-        yield from _both_passes(name, shape, who, lambda f: jax.jit(f), call, given, expected)
+        yield from _both_passes(name, shape, who, call, given, expected)
 
 
-def _both_passes(name, shape, who, compiled, call, given, expected):
+def _both_passes(name, shape, who, call, given, expected):
     try:
-        found = compiled(call)(*given)
+        found = jax.jit(call)(*given)
         about = {"distance": _distance(found, expected)}
         for with_gradient in (False, True):
-            function = compiled(gradient(call) if with_gradient else call)
+            function = jax.jit(gradient(call) if with_gradient else call)
             seconds = timed(functools.partial(function, *given))
             yield shape.record(name, who, seconds, with_gradient) | about
     except Exception as error:  # what another library cannot do is no failure of ours
