@@ -31,7 +31,7 @@ def main():
     parser = shape_parser(__doc__, batch=16, length=512)
     parser.add_argument("--pass-tokens", default="512,2048,8192,32768,131072")
     args = parser.parse_args()
-    mesh = make_mesh((-1, 1, 1))
+    mesh = make_mesh()
     head_dim = args.dim // args.heads
     rope = make("rope", head_dim=head_dim)
     sizes = dict(vocab_size=VOCAB, model_dim=args.dim, num_layers=args.layers, num_heads=args.heads)

@@ -160,7 +160,7 @@ def _paper(config):
         scan=True,
         remat=True,
     )
-    config.mesh = (-1, 8, 4)
+    config.mesh.update(fsdp=8, context=4)
     config.train.update(
         length=4096,
         batch_size=1024,

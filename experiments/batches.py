@@ -20,7 +20,7 @@ def in_batches(compute: Callable, rows: Any, size: int, mesh: Mesh) -> Iterator[
     Args:
       compute: takes a batch and returns a pytree with a result for each of its rows.
       rows: a pytree of NumPy arrays with the rows along axis 0.
-      size: rows of a batch, a multiple of the mesh's data axis.
+      size: rows of a batch, a multiple of ``row_shards``.
       mesh: the devices that the batches lie on.
 
     Raises:

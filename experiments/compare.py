@@ -39,7 +39,7 @@ class Comparison(Sweep):
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         check_heads(config.model)
-        recipe, mesh = Recipe(**config.train), make_mesh(config.mesh)
+        recipe, mesh = Recipe(**config.train), make_mesh(**config.mesh)
         super().__init__(config.to_dict(), points(config), recipe, mesh, workdir, console)
         self.protocols = Protocols(**config.eval)
         self.protocols.check(self.recipe.length)

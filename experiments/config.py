@@ -14,6 +14,7 @@ from typing import Any
 from flax import nnx
 from ml_collections import ConfigDict, config_dict
 
+from experiments.mesh import make_mesh
 from experiments.train import Recipe
 from posenc_jax import REGISTRY, Encoding, Layers, Transformer, make
 from posenc_jax.registry import keywords, lookup, own_keywords
@@ -48,7 +49,7 @@ def start(
     config = ConfigDict()
     config.experiment = experiment
     config.seeds = 3
-    config.mesh = (-1, 1, 1)  # data, model, context; -1 takes the devices that are left
+    config.mesh = defaults(make_mesh)
     fixed = ("vocab_size", "rngs") if setting is None else ("vocab_size", "rngs", "causal")
     config.model = defaults(Transformer.__init__, leave_out=fixed)
     config.train = defaults(Recipe, leave_out=() if setting is None else ("length",))

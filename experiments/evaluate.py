@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 
 from experiments.batches import in_batches
 from experiments.data import SPLITS
-from experiments.mesh import replicated
+from experiments.mesh import replicated, row_shards
 from experiments.text import token_losses
 from posenc_jax import Encoding, Layers, Transformer
 
@@ -120,7 +120,7 @@ class Scorer:
 
     def rows(self, width: int) -> int:
         """Returns how many windows of ``width`` tokens are in one forward pass."""
-        shards = self._mesh.shape["data"]
+        shards = row_shards(self._mesh)
         return max(1, self._batch_tokens // (width * shards)) * shards
 
     def __call__(self, windows_NL, encoding: Encoding | Layers | None) -> np.ndarray:

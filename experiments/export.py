@@ -31,7 +31,7 @@ def export(folder: Path, out: Path, checkpoint: str | None, console: Console) ->
     Raises:
       ValueError: the run is not there, is not of the checkpoint, or ``out`` has something in it.
     """
-    mesh = make_mesh((-1, 1, 1))
+    mesh = make_mesh()
     run = read_json(folder / "run.json") or {"config": {}}  # load_run says that there is none
     loading = run["config"].get("loading")
     source = Source.of(checkpoint, mesh, loading) if checkpoint else None

@@ -66,7 +66,7 @@ class Extension(Sweep):
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        mesh, trials, found = make_mesh(config.mesh), Trials(**config.eval), points(config)
+        mesh, trials, found = make_mesh(**config.mesh), Trials(**config.eval), points(config)
         self.training = Recipe(**config.train) if config.get("train") else None
         self.corpus = load_corpus(config.corpus)
         self.config = config.to_dict()  # for the methods that come next

@@ -62,7 +62,7 @@ def train(
       PreemptedError: the scheduler asked to stop; a checkpoint of this very step is saved.
       ValueError: the checkpoint holds another state than the one that is trained here.
     """
-    abstract = _abstract_state(task, recipe, mesh)
+    abstract = abstract_state(task, recipe, mesh)
     with contextlib.closing(_Run(recipe, seed, folder, abstract)) as run:
         state = _Loop(task, recipe, mesh, [run], abstract).run(console, name, start)
         if run.failure is not None:
@@ -106,7 +106,7 @@ def train_together(
     Raises:
       PreemptedError, ValueError: as for ``train``.
     """
-    abstract = _abstract_state(task, recipe, mesh)
+    abstract = abstract_state(task, recipe, mesh)
     with contextlib.ExitStack() as stack:
         runs = [
             stack.enter_context(contextlib.closing(_Run(recipe, seed, folder, abstract)))
@@ -119,7 +119,7 @@ def train_together(
         return {run.seed: run.failure for run in runs if run.failure is not None}
 
 
-def _abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> Any:
+def abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> Any:
     """Returns the shapes of a run's state, and where its arrays are placed."""
     init = functools.partial(initial_state, init=task.init, recipe=recipe)
     abstract = jax.eval_shape(init, jax.random.key(0))

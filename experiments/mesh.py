@@ -1,44 +1,60 @@
-"""Makes the mesh of devices, and places arrays on it by a short list of rules."""
+"""Makes the mesh of devices, and places arrays on it by a short list of rules.
+
+The mesh has four axes. The rows of a batch are spread over ``data`` and ``fsdp``. Parameters and
+the optimizer's moments are cut over ``fsdp`` too; a layer's pieces are brought together while it is
+computed and then forgotten, as in ZeRO-3 (1910.02054). ``model`` cuts heads and hidden units, and
+``context`` cuts the tokens of a sequence.
+"""
 
 import math
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-AXES = ("data", "model", "context")
+AXES = ("data", "fsdp", "model", "context")
+# Rows of a batch are spread over these.
+ROWS = ("data", "fsdp")
 
 # The first pattern found in an array's path places its last axes; an array that matches none is on
 # every device. Under scan an array has the layers along a leading axis, which is never sharded. The
 # optimizer's moments have their parameter's name in their path, and with it its place.
 RULES = (
-    (r"/block/(attention/[qkv]|mlp/gate|mlp/up)/kernel$", P(None, "model")),
-    (r"/block/(attention/out|mlp/down)/kernel$", P("model", None)),
+    (r"/block/(attention/[qkv]|mlp/gate|mlp/up)/kernel$", P("fsdp", "model")),
+    (r"/block/(attention/out|mlp/down)/kernel$", P("model", "fsdp")),
     (r"/block/attention/[qkv]/bias$", P("model")),
-    (r"(^|/)(model|mu|nu)/(un)?embedding$", P("model", None)),
+    (r"(^|/)(model|mu|nu)/(un)?embedding$", P("model", "fsdp")),
 )
 
 
-def make_mesh(shape: Sequence[int]) -> Mesh:
-    """Makes a mesh of all devices; ``shape`` is (data, model, context), one of which may be -1."""
+def make_mesh(*, data: int = -1, fsdp: int = 1, model: int = 1, context: int = 1) -> Mesh:
+    """Makes a mesh of all devices; the one axis that may be -1 takes the devices that are left.
+
+    Raises:
+      ValueError: an axis is no number of devices, or the product is not the number of devices.
+    """
     count = jax.device_count()
-    shape = list(shape)
-    if len(shape) != len(AXES) or shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
+    shape = {"data": data, "fsdp": fsdp, "model": model, "context": context}
+    open_axes = [axis for axis, size in shape.items() if size == -1]
+    if len(open_axes) > 1 or any(size < 1 and size != -1 for size in shape.values()):
         raise ValueError(
-            f"mesh={tuple(shape)} must be three positive sizes {AXES}, one of which may be -1"
+            f"mesh={_words(shape)} must be positive numbers of devices, one of which may be -1"
         )
-    if -1 in shape:
-        known = -math.prod(shape)
-        shape[shape.index(-1)] = max(count // known, 1)
-    if math.prod(shape) != count:
+    for axis in open_axes:
+        shape[axis] = max(count // -math.prod(shape.values()), 1)
+    if math.prod(shape.values()) != count:
         raise ValueError(
-            f"mesh={tuple(shape)} wants {math.prod(shape)} devices, but there are {count} "
-            f"({jax.devices()[0].platform}); make the product of (data, model, context) {count}"
+            f"mesh={_words(shape)} wants {math.prod(shape.values())} devices, but there are "
+            f"{count} ({jax.devices()[0].platform}); make the product of {', '.join(AXES)} {count}"
         )
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.make_mesh(shape.values(), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def row_shards(mesh: Mesh) -> int:
+    """Returns how many parts the rows of a batch are spread over."""
+    return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
 def check_length(length: int, mesh: Mesh) -> None:
@@ -69,13 +85,17 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Spreads the rows of a batch, axis 0 of each of its arrays, over ``data``."""
-    return NamedSharding(mesh, P("data"))
+    """Spreads the rows of a batch, axis 0 of each of its arrays, over ``data`` and ``fsdp``."""
+    return NamedSharding(mesh, P(ROWS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """Places an array on every device."""
     return NamedSharding(mesh, P())
+
+
+def _words(shape) -> str:
+    return "(" + ", ".join(f"{axis}={size}" for axis, size in shape.items()) + ")"
 
 
 def path_name(path) -> str:

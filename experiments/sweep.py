@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from experiments.loop import train, train_together
-from experiments.mesh import state_shardings
+from experiments.mesh import ROWS, row_shards, state_shardings
 from experiments.preemption import PreemptedError
 from experiments.record import claimed, environment, open_run, read_json, write_json
 from experiments.train import DECAY, Recipe, Task, initial_state
@@ -173,11 +173,11 @@ class Sweep:
 
     def check_batch(self, recipe: Recipe, name: str = "train") -> None:
         """Refuses batches that do not fit the mesh; ``name`` is the recipe's in the config."""
-        shards = self.mesh.shape["data"] * recipe.accumulate
+        shards = row_shards(self.mesh) * recipe.accumulate
         if recipe.batch_size % shards:
             raise ValueError(
                 f"{name}.batch_size={recipe.batch_size} must be a multiple of {shards}: the "
-                f"mesh's data axis times {name}.accumulate"
+                f"mesh's axes {' and '.join(ROWS)}, times {name}.accumulate"
             )
 
     def run(self, task_id: int | None = None) -> list[dict]:

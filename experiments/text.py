@@ -12,6 +12,7 @@ from ml_collections import FrozenConfigDict
 
 from experiments.config import make_encoding
 from experiments.data import WindowIndex, train_batch
+from experiments.mesh import ROWS
 from experiments.train import Recipe, State, initial_state
 from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
@@ -137,7 +138,7 @@ def _by_token(function, model, tokens_BL, key=None):
         order = zigzag(inputs_BT.shape[1], devices)
         index, written = order[None], np.argsort(order)
         inputs_BT, targets_BT, places_1T = (x[:, order] for x in (inputs_BT, targets_BT, places_1T))
-        inputs_BT = jax.lax.with_sharding_constraint(inputs_BT, PartitionSpec("data", "context"))
+        inputs_BT = jax.lax.with_sharding_constraint(inputs_BT, PartitionSpec(ROWS, "context"))
     x_BTD = model.hidden(inputs_BT, places_1T, key=key, index=index)
     found = function(x_BTD, targets_BT)
     return found if written is None else found[:, written]

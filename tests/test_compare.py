@@ -298,7 +298,7 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"corpus": "files:nowhere/*.txt"}, "'files:nowhere/.*no files found"),
         ({"train__length": 5000, "eval__last_tokens": 16}, "5001 tokens.*the longest has"),
         ({"train__batch_size": 12}, "train.batch_size=12 must be a multiple of 8"),
-        ({"mesh": (3, 1, 1)}, "mesh=.*8"),
+        ({"mesh__data": 3}, "mesh=.*8"),
         ({"eval__last_tokens": 64}, "at most the training length"),
         ({"model__num_heads": 5}, "num_heads=5"),
         ({"model__num_heads": 0}, "num_heads=0 must be at least 1"),

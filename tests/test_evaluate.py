@@ -114,10 +114,10 @@ class Uniform(Encoding):
         return jax.numpy.zeros((*tokens_BT.shape, 1))
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [{}, {"fsdp": 2, "model": 2, "context": 2}])
 def test_scorer_pads_the_last_batch_and_drops_the_padding(shape):
     advanced = []
-    score = Scorer(Uniform(), make_mesh(shape), 20, lambda note, steps: advanced.append(steps))
+    score = Scorer(Uniform(), make_mesh(**shape), 20, lambda note, steps: advanced.append(steps))
     losses = score(np.zeros((11, 5), np.int32), None)
     assert losses.shape == (11, 4)
     np.testing.assert_allclose(losses, np.log(7), rtol=1e-6)
@@ -128,7 +128,7 @@ def test_an_evaluation_hears_that_it_must_stop(monkeypatch):
     answers = iter([False, True])
     monkeypatch.setattr(preemption, "requested", lambda: next(answers))
     batches = []
-    score = Scorer(Uniform(), make_mesh((8, 1, 1)), 20, lambda note, steps: batches.append(steps))
+    score = Scorer(Uniform(), make_mesh(), 20, lambda note, steps: batches.append(steps))
     with pytest.raises(preemption.PreemptedError):
         score(np.zeros((24, 5), np.int32), None)
     assert len(batches) == 1

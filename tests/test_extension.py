@@ -119,7 +119,7 @@ def test_tuning_starts_from_the_trained_model_and_says_so(finished, corpus, tmp_
 
 def test_a_tuned_run_is_a_run_like_others(finished):
     workdir, _, _ = finished
-    state, _ = load_run(workdir / "runs/yarn/steps2/seed0", make_mesh((-1, 1, 1)))
+    state, _ = load_run(workdir / "runs/yarn/steps2/seed0", make_mesh())
     (encoding,) = state.model.distinct()
     assert encoding.frequencies.train_length == 32 and encoding.frequencies.factor == 2.0
 
@@ -193,7 +193,7 @@ def test_kept_results_forget_half_a_line_and_another_config(tmp_path):
 
 
 def test_an_optimizer_goes_on_or_starts_fresh(finished):
-    mesh = make_mesh((-1, 1, 1))
+    mesh = make_mesh()
     state, _ = load_run(finished[0] / "runs/rope/seed0", mesh)
     recipe = Recipe(length=64, batch_size=8, steps=3)
     model = state.model.under(make("yarn", head_dim=8, train_length=32))
@@ -277,9 +277,9 @@ def test_a_checkpoint_must_fit(finished, corpus, tmp_path):
     with pytest.raises(ValueError, match=r"train.length.* was 32 and is now 16"):
         experiment(config(corpus, train__length=16, eval__last_tokens=8, **given), tmp_path)
     with pytest.raises(ValueError, match=r"drope.*no positions.*one plain RoPE can be extended"):
-        Source.of(f"{workdir}/runs/drope/steps2/seed0", make_mesh((-1, 1, 1)))
+        Source.of(f"{workdir}/runs/drope/steps2/seed0", make_mesh())
     with pytest.raises(ValueError, match=r"RoPE \(YaRN\).*one plain RoPE can be extended"):
-        Source.of(f"{workdir}/runs/yarn/steps2/seed0", make_mesh((-1, 1, 1)))
+        Source.of(f"{workdir}/runs/yarn/steps2/seed0", make_mesh())
     with pytest.raises(ValueError, match="trains no model of its own: give --config"):
         experiment(config(corpus, "own"), tmp_path)
     assert not (tmp_path / "runs").exists()
@@ -392,7 +392,7 @@ def test_points_have_the_source_first():
 @pytest.mark.parametrize("preset", ["tiny", "small", "yarn"])
 def test_presets_describe_studies_that_exist(preset, tmp_path):
     config = get_config(preset)
-    config.mesh = (1, -1, 1)  # fewer sequences than the tests have devices
+    config.mesh.update(data=1, model=-1)  # fewer sequences than the tests have devices
     experiment(config, tmp_path)
 
 
@@ -404,7 +404,8 @@ def test_a_pod_s_preset_describes_a_study_that_exists(tmp_path):
         bytes_per_token=4.0,
     )
     paper = get_config("paper")
-    paper.corpus, paper.mesh = f"tokens:{tmp_path / 'corpus'}", (-1, 2, 2)
+    paper.corpus = f"tokens:{tmp_path / 'corpus'}"
+    paper.mesh.update(fsdp=2, context=2)
     paper.train.batch_size = 16
     one, _ = experiment(paper, tmp_path)
     assert 6e9 < sum(math.prod(p.shape) for p in jax.tree.leaves(one.methods.model)) < 7e9

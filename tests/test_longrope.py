@@ -39,7 +39,7 @@ DOCUMENTS = np.random.default_rng(0).integers(0, common.VOCAB, (4, TARGET + 1)).
 
 @pytest.fixture(scope="module")
 def mesh():
-    return make_mesh((-1, 1, 1))
+    return make_mesh()
 
 
 def placed(model, mesh):
@@ -323,7 +323,7 @@ def test_the_smollm2_preset_has_about_60_candidates():
         ({"stages": "longrope,short"}, "the stage short begins with the result of progressive"),
         ({"eval__split": "validation"}, "eval.search_split='validation' must be another split"),
         ({"eval__last_tokens": 33}, "eval.last_tokens=33 must be at most the train length"),
-        ({"mesh": (4, 1, 2)}, "let context be 1"),
+        ({"mesh__context": 2}, "mesh.context=2 spreads tokens .* let it be 1"),
         ({"tune__batch_size": 4}, "tune.batch_size=4 must be a multiple of 8"),
         ({"train__batch_size": 4}, "train.batch_size=4 must be a multiple of 8"),
         ({"search__parents": 9}, "search.parents=9"),

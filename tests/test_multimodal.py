@@ -151,7 +151,7 @@ def vit(key):
 
 def test_training_on_a_pytree_resumes_exactly(tmp_path, monkeypatch):
     recipe = Recipe(length=4, batch_size=16, steps=3, accumulate=2, warmup_steps=1, log_every=1)
-    task, mesh = Sums(vit, 16), make_mesh((-1, 1, 1))
+    task, mesh = Sums(vit, 16), make_mesh()
 
     def run(name):
         folder = tmp_path / name
@@ -222,7 +222,7 @@ def config(**changes):
                 "nope": {"encoding": {"name": "nope"}},
             },
             "seeds": 1,
-            "mesh": (-1, 1, 1),
+            "mesh": {},
             "model": SIZES | {"num_layers": 1},
             "task": {},
             "train": defaults(Recipe, leave_out=("length",)),

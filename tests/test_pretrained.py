@@ -132,7 +132,7 @@ def test_each_device_reads_its_own_part(name, tmp_path, monkeypatch):
 
     monkeypatch.setattr(SafetensorsFiles, "read", counted)
     path = folder(tmp_path / "in", config, tensors)
-    model = load(path, mesh=make_mesh((2, 4, 1))).model
+    model = load(path, mesh=make_mesh(fsdp=2, model=4)).model
     same_numbers(model, our_decoder(config, tensors))
     block = model.layers[0].block
     kernels = block.attention.q.kernel, block.attention.out.kernel, block.mlp.down.kernel
@@ -299,7 +299,7 @@ def test_a_gguf_file(tmp_path):
     arrays, _ = common.golden("hf_llama")
     logits = common.forward(loaded.model, arrays["ids"], text(24))
     assert relative_error(logits, arrays["logits_T24"]) < 1e-4
-    on_mesh = load(tmp_path / "llama.gguf", mesh=make_mesh((4, 2, 1)), scan=True)
+    on_mesh = load(tmp_path / "llama.gguf", mesh=make_mesh(data=4, model=2), scan=True)
     save(tmp_path / "out", on_mesh.model, on_mesh.config, on_mesh.tokenizer)
     again = load(tmp_path / "out")
     same_numbers(again.model, loaded.model)

@@ -100,16 +100,6 @@ def test_one_token(name):
         close(row, scheme.equations.values(value, *others))
 
 
-@each_program
-def test_what_follows_does_not_change_what_came(name):
-    """A scheme that adapts to a length is given the length."""
-    encoding = common.build(name)
-    x_BTD = residual(2 * T)
-    whole = common.attention(encoding, x_BTD, text(2 * T), length=2 * T)
-    start = common.attention(encoding, x_BTD[:, :T], text(T), length=2 * T)
-    close(whole[:, :T], start)
-
-
 # Positions
 
 

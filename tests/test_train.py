@@ -49,10 +49,10 @@ def windows():
     return window_index(corpus, "train", RECIPE.length)
 
 
-def run(folder, windows, recipe=RECIPE, seed=0, shape=(-1, 1, 1)):
+def run(folder, windows, recipe=RECIPE, seed=0, **shape):
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(file=io.StringIO())
-    mesh = make_mesh(shape)
+    mesh = make_mesh(**shape)
     task = Text(recipe, windows, SPEC)
     return train(task, recipe, mesh, seed=seed, folder=folder, console=console)
 
@@ -128,13 +128,13 @@ def test_a_finished_run_is_not_trained_again(uninterrupted, windows):
 SEEDS = (0, 1, 2)
 
 
-def run_together(folder, windows, recipe=RECIPE, task=Text, shape=(-1, 1, 1)):
+def run_together(folder, windows, recipe=RECIPE, task=Text, **shape):
     folders = {seed: folder / f"seed{seed}" for seed in SEEDS}
     for each in folders.values():
         each.mkdir(parents=True, exist_ok=True)
     console = Console(file=io.StringIO())
     task = task(recipe, windows, SPEC)
-    return train_together(task, recipe, make_mesh(shape), folders=folders, console=console)
+    return train_together(task, recipe, make_mesh(**shape), folders=folders, console=console)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_seeds_that_train_together_are_those_that_train_alone(tmp_path, windows,
 
 
 def test_seeds_train_together_on_any_mesh(tmp_path, windows, together):
-    assert run_together(tmp_path, windows, shape=(2, 2, 2)) == {}
+    assert run_together(tmp_path, windows, fsdp=2, model=2, context=2) == {}
     for seed in SEEDS:
         folder = f"seed{seed}"
         np.testing.assert_allclose(losses(tmp_path / folder), losses(together / folder), rtol=1e-3)
@@ -351,17 +351,19 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, changes, message):
         Checkpoints(tmp_path).newest(other)
 
 
-@pytest.mark.parametrize("shape", [(4, 2, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+    "shape", [{"model": 2}, {"fsdp": 8}, {"fsdp": 2, "model": 2, "context": 2}]
+)
 def test_sharded_training_is_unsharded_training(tmp_path, windows, uninterrupted, shape):
-    model, _ = run(tmp_path, windows, shape=shape)
+    model, _ = run(tmp_path, windows, **shape)
     model, alone = jax.device_get((model, uninterrupted[1]))
     chex.assert_trees_all_close(model, alone, rtol=2e-3, atol=2e-5)
 
 
 @pytest.mark.parametrize("scan", [False, True])
-def test_heads_and_optimizer_moments_are_on_the_model_axis(scan):
+def test_parameters_and_optimizer_moments_are_cut_over_model_and_fsdp(scan):
     """One rule serves blocks that are written out and blocks that are stacked."""
-    mesh = make_mesh((2, 4, 1))
+    mesh = make_mesh(fsdp=2, model=4)
     spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | {"scan": scan}})
     init = functools.partial(text_state, spec=spec, recipe=RECIPE)
     shardings = state_shardings(jax.eval_shape(init, jax.random.key(0)), mesh)
@@ -371,14 +373,14 @@ def test_heads_and_optimizer_moments_are_on_the_model_axis(scan):
     for model in (state.model, moments.mu, moments.nu):
         block = model.layers[0].block
         for kernel, whole, part in (
-            (block.attention.q.kernel, (16, 16), (16, 4)),
-            (block.attention.out.kernel, (16, 16), (4, 16)),
-            (block.mlp.up.kernel, (16, 64), (16, 16)),
-            (block.mlp.down.kernel, (64, 16), (16, 16)),
+            (block.attention.q.kernel, (16, 16), (8, 4)),
+            (block.attention.out.kernel, (16, 16), (4, 8)),
+            (block.mlp.up.kernel, (16, 64), (8, 16)),
+            (block.mlp.down.kernel, (64, 16), (16, 8)),
         ):
             assert kernel.shape == (*stack, *whole)
             assert kernel[...].addressable_shards[0].data.shape == (*stack, *part)
-        assert model.embedding[...].addressable_shards[0].data.shape == (4, 16)
+        assert model.embedding[...].addressable_shards[0].data.shape == (4, 8)
         norm = block.attention_norm.scale[...]
         assert norm.addressable_shards[0].data.shape == norm.shape
 
@@ -407,13 +409,13 @@ class Knowing(Encoding):
         return logits_BHTS
 
 
-@pytest.mark.parametrize("shape,known", [((8, 1, 1), True), ((2, 1, 4), False)])
+@pytest.mark.parametrize("shape,known", [({"data": 8}, True), ({"context": 4}, False)])
 def test_a_step_knows_that_positions_are_those_of_text(shape, known):
     """Biases by distance take their fast form then. On a ring, tokens are in another order."""
     found = []
     model = common.build_model(Knowing(found), implementation="dense")
     tokens = np.zeros((2, 9), np.int32)
-    with jax.set_mesh(make_mesh(shape)):
+    with jax.set_mesh(make_mesh(**shape)):
         jax.eval_shape(lambda: mean_loss(model, tokens, jax.random.key(0)))
     assert found and set(found) == {known}
 
@@ -531,10 +533,12 @@ def test_changed_config_is_refused_with_the_fields_that_differ(tmp_path):
     assert "length" not in str(error.value)
 
 
-@pytest.mark.parametrize("shape", [(3, 1, 1), (1, 1), (-1, -1, 1), (0, 1, 1), (16, 1, 1)])
+@pytest.mark.parametrize(
+    "shape", [{"data": 3}, {"fsdp": 3}, {"fsdp": -1}, {"data": 0}, {"data": -2}, {"fsdp": 16}]
+)
 def test_a_mesh_that_does_not_match_the_devices_is_refused(shape):
-    with pytest.raises(ValueError, match="mesh="):
-        make_mesh(shape)
+    with pytest.raises(ValueError, match=r"mesh=.*data="):
+        make_mesh(**shape)
 
 
 def test_a_model_the_mesh_does_not_divide_is_refused():
@@ -542,11 +546,11 @@ def test_a_model_the_mesh_does_not_divide_is_refused():
     init = functools.partial(text_state, spec=spec, recipe=RECIPE)
     abstract = jax.eval_shape(init, jax.random.key(0))
     with pytest.raises(ValueError, match=r"model=8 does not divide axis 0 of model/embedding"):
-        state_shardings(abstract, make_mesh((1, 8, 1)))
+        state_shardings(abstract, make_mesh(model=8))
 
 
-def test_batches_lie_on_the_data_axis():
-    mesh = make_mesh((4, 2, 1))
+def test_rows_lie_on_the_axes_data_and_fsdp():
+    mesh = make_mesh(fsdp=2, model=2)
     batch = jax.device_put(np.zeros((8, 9), np.int32), batch_sharding(mesh))
     assert batch.addressable_shards[0].data.shape == (2, 9)
 

@@ -174,7 +174,7 @@ def extend(model, ids, cache):
 
 def test_dials_on_a_mesh():
     model = common.build_model("rope", **ALL_DIALS)
-    places = state_shardings({"model": model}, make_mesh((2, 4, 1)))["model"]
+    places = state_shardings({"model": model}, make_mesh(model=4))["model"]
     attention = places.layers[0].block.attention
     found = attention.q.bias, attention.q_norm.scale, places.unembedding
     specs = [tuple(place.get_value().spec) for place in found]

@@ -12,7 +12,7 @@ from experiments.longrope import report
 from experiments.longrope.plan import Plan, Trials
 from experiments.longrope.search import Budget
 from experiments.longrope.stages import Stages
-from experiments.mesh import make_mesh
+from experiments.mesh import make_mesh, row_shards
 from experiments.record import check_run
 from experiments.sweep import Sweep, recipe_fields
 from experiments.text import Text
@@ -35,7 +35,7 @@ class LongRoPESearch(Sweep):
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        mesh, points = make_mesh(config.mesh), sweep.points([SCHEME], {}, config.seeds)
+        mesh, points = make_mesh(**config.mesh), sweep.points([SCHEME], {}, config.seeds)
         corpus = load_corpus(config.corpus)
         self.config = config.to_dict()  # for the methods that come next
         self.load = Loader(mesh, self.config["loading"])
@@ -43,7 +43,7 @@ class LongRoPESearch(Sweep):
             source = self.source(seed=0)
             train_length = source.train_length
             # Nothing is trained by it.
-            recipe = Recipe(length=train_length, batch_size=mesh.shape["data"], steps=1)
+            recipe = Recipe(length=train_length, batch_size=row_shards(mesh), steps=1)
         else:
             recipe = Recipe(**config.train)
             train_length = recipe.length

@@ -2,7 +2,7 @@
 
 A candidate's loss is the mean over documents of the target length, in nats a token: of all tokens,
 as the paper has it (``text_loss``), or of the answers to questions about a needle, as LongRoPE2 has
-it (``needle_loss``). Several candidates run at a time, spread over the mesh's data axis.
+it (``needle_loss``). Several candidates run at a time, spread over the devices as rows are.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from experiments.batches import in_batches
 from experiments.longrope.encoding import Searched
 from experiments.longrope.search import Genome
-from experiments.mesh import replicated
+from experiments.mesh import replicated, row_shards
 from experiments.record import Kept
 from experiments.text import token_losses
 from experiments.trained import in_place_of_rope
@@ -66,7 +66,7 @@ class Fitness:
     def together(self) -> int:
         """Returns the number of candidates in one forward pass, at least one a device."""
         N, L = self.tokens_NL.shape
-        shards = self.mesh.shape["data"]
+        shards = row_shards(self.mesh)
         return max(1, self.batch_tokens // (N * (L - 1) * shards)) * shards
 
     def __call__(self, genomes: Sequence[Genome]) -> Iterator[float]:
@@ -83,7 +83,7 @@ class Fitness:
 
     def _losses(self, model, factors, starts, tokens_NL):
         N, L = tokens_NL.shape
-        rows = self.batch_tokens // ((L - 1) * self.mesh.shape["data"])
+        rows = self.batch_tokens // ((L - 1) * row_shards(self.mesh))
         rows = max(n for n in range(1, N + 1) if N % n == 0 and n <= max(rows, 1))
 
         def of_candidate(factors, start):

@@ -125,8 +125,8 @@ class Plan:
             )
         if self.mesh.shape["context"] > 1:
             raise ValueError(
-                f"mesh={tuple(self.mesh.shape.values())} spreads tokens over context, but a search "
-                "spreads candidates over data: let context be 1"
+                f"mesh.context={self.mesh.shape['context']} spreads tokens over devices, but a "
+                "search spreads candidates: let it be 1"
             )
 
     def check_documents(self) -> None:

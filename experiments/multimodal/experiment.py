@@ -33,7 +33,7 @@ from rich.console import Console
 from experiments import sweep
 from experiments.batches import in_batches
 from experiments.config import make_encoding
-from experiments.mesh import make_mesh, replicated
+from experiments.mesh import make_mesh, replicated, row_shards
 from experiments.progress import stage
 from experiments.report import panel_report
 from experiments.report.panels import Map, Panel, PanelStudy, Result
@@ -93,7 +93,7 @@ class Experiment(Sweep):
         points = sweep.points(schemes, extend, config.seeds)
         self.load()
         recipe = Recipe(length=self.length, **config.train)
-        mesh = make_mesh(config.mesh)
+        mesh = make_mesh(**config.mesh)
         super().__init__(self.config, points, recipe, mesh, workdir, console)
         self.check()
         for name in extend:
@@ -145,7 +145,7 @@ class Experiment(Sweep):
         ``function`` returns a pytree with a result for each row, and is compiled once for each
         shape if it is the same object every time.
         """
-        shards = self.mesh.shape["data"]
+        shards = row_shards(self.mesh)
         size = -(-self.config["eval"]["batch"] // shards) * shards
         compute = functools.partial(jax.jit(function, out_shardings=replicated(self.mesh)), model)
         results = list(in_batches(compute, rows, size, self.mesh))

@@ -7,12 +7,14 @@ keywords of ``Transformer``.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import Implementation, check_implementation
 from posenc_jax.encoding import Encoding
@@ -316,7 +318,7 @@ class Transformer(nnx.Module):
                 tokens, seen = sides[layer.source]
                 past = None if cache is None else Past(own_slots, turn, start, seen)
                 run = self._run_block(layer.window)
-                x_BTD, own_kept = run(layer.block, x_BTD, encoding, tokens, past)
+                x_BTD, own_kept = run(layer.block, rows_apart(x_BTD), encoding, tokens, past)
                 kept.append(own_kept)
             return x_BTD, tuple(kept)
 
@@ -329,12 +331,26 @@ class Transformer(nnx.Module):
         else:
             state = run_layers(state, self.layers, 0)
         x_BTD, slots = state
-        return self.final_norm(x_BTD), slots
+        return self.final_norm(rows_apart(x_BTD)), slots
 
     def _run_block(self, window):
         rule = dict(causal=self.causal, window=window, implementation=self.implementation)
         run = functools.partial(self.block.__call__, **rule)
         return jax.checkpoint(run) if self.remat else run
+
+
+def rows_apart(x_BTD: jax.Array) -> jax.Array:
+    """Keeps the rows of a batch on devices of their own, along the mesh axes ``data`` and ``fsdp``.
+
+    Parameters that are cut over ``fsdp`` would otherwise make XLA cut the channels of every row the
+    same way, and add up activations over the devices where it should bring parameters together.
+    """
+    mesh, free = jax.sharding.get_abstract_mesh(), PartitionSpec.UNCONSTRAINED
+    axes = tuple(axis for axis in ("data", "fsdp") if axis in mesh.axis_names)
+    is_cut = mesh.shape.get("fsdp", 1) > 1
+    if not is_cut or x_BTD.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
+        return x_BTD
+    return jax.lax.with_sharding_constraint(x_BTD, PartitionSpec(axes, free, free))
 
 
 def _check_sizes(sizes):
