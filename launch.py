@@ -49,6 +49,8 @@ TASK_ID = flags.DEFINE_integer(
     None,
     "Run this point only; -1 runs all. Default: the number that a SLURM or Kubernetes array gives.",
 )
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what the experiment would take, and end.")
+MFU = flags.DEFINE_float("mfu", 0.4, "With --dry_run: the share of the devices' peak to expect.")
 STATUS = flags.DEFINE_bool("status", False, "Say what is done, running, failed or missing.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of a job started by hand.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes that job has.")
@@ -65,13 +67,18 @@ def main(arguments: list[str]) -> int:
     try:
         _check(arguments)
         workdir = Path(WORKDIR.value)
-        _keep_compiled(workdir)
+        if not DRY_RUN.value:
+            _keep_compiled(workdir)
         listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         # One process of a job speaks for all.
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
         experiment = _experiment(CONFIG.value.experiment)(CONFIG.value, workdir, console)
         if STATUS.value:
             importlib.import_module("experiments.status").print_status(experiment, console)
+            return 0
+        if DRY_RUN.value:
+            dry_run = importlib.import_module("experiments.dry_run")
+            dry_run.print_dry_run(experiment, CONFIG.value, MFU.value, console)
             return 0
         failures = experiment.run(_task_id())
         path = experiment.write_report(shlex.join(["python", *sys.argv]))

@@ -119,7 +119,7 @@ def train_together(
         return {run.seed: run.failure for run in runs if run.failure is not None}
 
 
-def abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> Any:
+def abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> State:
     """Returns the shapes of a run's state, and where its arrays are placed."""
     init = functools.partial(initial_state, init=task.init, recipe=recipe)
     abstract = jax.eval_shape(init, jax.random.key(0))
@@ -128,6 +128,23 @@ def abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> Any:
         abstract,
         state_shardings(abstract, mesh),
     )
+
+
+def lower_step(task: Task, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:
+    """Returns the training step, lowered for the mesh; nothing is computed or held on a device."""
+    state = abstract_state(task, recipe, mesh)
+    places = jax.tree.map(lambda array: array.sharding, state)
+    rows = batch_sharding(mesh)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), task.batch(0, 1, 0, 1)
+    )
+    step = functools.partial(train_step, loss=task.loss, recipe=recipe)
+    with jax.set_mesh(mesh):
+        return _jitted(step, places, mesh).lower(state, batch, jax.eval_shape(jax.random.key, 0))
+
+
+def _jitted(step, places, mesh):
+    return jax.jit(step, donate_argnums=0, out_shardings=(places, replicated(mesh)))
 
 
 class _Run:
@@ -276,11 +293,7 @@ class _Loop:
 
     def _step_function(self):
         step = functools.partial(train_step, loss=self.task.loss, recipe=self.recipe)
-        return jax.jit(
-            step if len(self.runs) == 1 else jax.vmap(step),
-            donate_argnums=0,
-            out_shardings=(self._places, replicated(self.mesh)),
-        )
+        return _jitted(step if len(self.runs) == 1 else jax.vmap(step), self._places, self.mesh)
 
     def _batch(self, step):
         def rows(seed):

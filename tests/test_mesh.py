@@ -1,7 +1,6 @@
 """Tests that a mesh of any shape gives the numbers of one device, and that parameters are cut."""
 
 import dataclasses
-import functools
 import io
 import json
 import re
@@ -16,13 +15,13 @@ from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from experiments.data import Corpus, window_index
-from experiments.loop import abstract_state, train
-from experiments.mesh import AXES, batch_sharding, make_mesh, replicated
-from experiments.text import NextToken, Text, mean_loss
-from experiments.train import Recipe, train_step
+from experiments.loop import lower_step, train
+from experiments.mesh import AXES, make_mesh
+from experiments.text import NextToken, Text
+from experiments.train import Recipe
 from posenc_jax import Transformer
 
-LENGTH, STEPS = 16, 6
+RECIPE = Recipe(length=16, batch_size=8, steps=6, warmup_steps=2, log_every=1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,13 +35,16 @@ class Mixed(NextToken):
         return Transformer(layers, num_layers=len(layers), **sizes, rngs=nnx.Rngs(key))
 
 
-def losses(folder, mesh):
+def windows():
     tokens = np.random.default_rng(0).integers(0, common.VOCAB, 4000).astype(np.uint8)
     splits = np.zeros(1, np.int8)
     corpus = Corpus("toy", tokens, np.array([0, 4000]), splits, common.VOCAB, 1.0, "digest")
-    recipe = Recipe(length=LENGTH, batch_size=8, steps=STEPS, warmup_steps=2, log_every=1)
-    task = Mixed(recipe, window_index(corpus, "train", LENGTH))
-    train(task, recipe, mesh, seed=0, folder=folder, console=Console(file=io.StringIO()))
+    return window_index(corpus, "train", RECIPE.length)
+
+
+def losses(folder, mesh):
+    task, console = Mixed(RECIPE, windows()), Console(file=io.StringIO())
+    train(task, RECIPE, mesh, seed=0, folder=folder, console=console)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
 
@@ -60,22 +62,16 @@ def on_one_device(tmp_path_factory):
     ids=["no_context", "no_data"],
 )
 def test_every_axis_gives_the_losses_of_one_device(tmp_path, on_one_device, shape):
-    assert len(on_one_device) == STEPS
+    assert len(on_one_device) == RECIPE.steps
     np.testing.assert_allclose(losses(tmp_path, make_mesh(**shape)), on_one_device, rtol=1e-5)
 
 
 def compiled_step(**shape):
     """Returns the compiled training step of a model whose layers are stacked."""
-    mesh, recipe = make_mesh(**shape), Recipe(length=LENGTH, batch_size=8, steps=2)
-    model = dict(vocab_size=64, model_dim=32, num_layers=2, num_heads=4, scan=True, remat=True)
+    model = dict(vocab_size=common.VOCAB, model_dim=32, num_layers=2, num_heads=4)
+    model |= dict(scan=True, remat=True)
     spec = FrozenConfigDict({"encoding": {"name": "rope"}, "model": model})
-    state = abstract_state(Text(recipe, None, spec), recipe, mesh)
-    tokens = jax.ShapeDtypeStruct((8, LENGTH + 1), np.int32, sharding=batch_sharding(mesh))
-    places = jax.tree.map(lambda array: array.sharding, state)
-    step = functools.partial(train_step, loss=mean_loss, recipe=recipe)
-    with jax.set_mesh(mesh):
-        step = jax.jit(step, donate_argnums=0, out_shardings=(places, replicated(mesh)))
-        return step.lower(state, tokens, jax.eval_shape(jax.random.key, 0)).compile()
+    return lower_step(Text(RECIPE, windows(), spec), RECIPE, make_mesh(**shape)).compile()
 
 
 def test_fsdp_brings_parameters_together_and_never_activations():
@@ -87,5 +83,5 @@ def test_fsdp_brings_parameters_together_and_never_activations():
         r"= f32\[([\d,]*)\]\S* (?:all-gather|all-reduce|all-to-all)\(", cut.as_text()
     )
     assert "32,32" in moved, "no kernel is brought together"
-    activations = [shape for shape in moved if f"{LENGTH}" in shape.split(",")]
+    activations = [shape for shape in moved if str(RECIPE.length) in shape.split(",")]
     assert not activations

@@ -10,20 +10,11 @@ from ml_collections import FrozenConfigDict
 
 from benchmarks.accelerator.attention import timed
 from configs.extrapolation import get_config
-from experiments.text import mean_loss, text_state
+from experiments.cost import peak_flops, step_flops
+from experiments.text import Text, mean_loss, text_state
 from experiments.train import Recipe, train_step
 
 _VOCAB = 50304  # GPT-2's, filled up to a multiple of 128
-# Dense bfloat16 products, teraflops a second, as their makers have published them.
-PEAK = {
-    "NVIDIA H100": 989.0,
-    "NVIDIA H200": 989.0,
-    "NVIDIA A100": 312.0,
-    "TPU v4": 275.0,
-    "TPU v5 lite": 197.0,
-    "TPU v5": 459.0,
-    "TPU v6 lite": 918.0,
-}
 
 
 def training_step(name: str, tiny: bool) -> Iterator[dict[str, Any]]:
@@ -46,13 +37,8 @@ def training_step(name: str, tiny: bool) -> Iterator[dict[str, Any]]:
 
     seconds = timed(step)
     per_second = recipe.batch_size * recipe.length / seconds
-    # Every parameter is multiplied, for the output's table is the input's; and a causal half of the
-    # products of attention. What remat computes again is not counted.
-    attention = 12 * model["num_layers"] * model["model_dim"] * recipe.length / 2
-    teraflops = (6 * parameters + attention) * per_second / 1e12
-    # The longest name that fits, because one may begin another.
-    kind = jax.devices()[0].device_kind
-    known = max((each for each in PEAK if kind.startswith(each)), key=len, default=None)
+    flops = step_flops(Text(recipe, None, spec), tokens) / seconds
+    peak = peak_flops(jax.devices()[0].device_kind)
     yield {
         "kind": "step",
         "scheme": name,
@@ -61,6 +47,6 @@ def training_step(name: str, tiny: bool) -> Iterator[dict[str, Any]]:
         "length": recipe.length,
         "ms": round(1e3 * seconds, 2),
         "tokens_per_second": round(per_second),
-        "teraflops": round(teraflops, 3),
-        "mfu": round(teraflops / PEAK[known], 4) if known else None,
+        "teraflops": round(flops / 1e12, 3),
+        "mfu": round(flops / peak, 4) if peak else None,
     }

@@ -1,0 +1,138 @@
+"""Says what an experiment would take, before anything is trained: ``launch.py --dry_run``."""
+
+import math
+import re
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from experiments.cost import PEAK, peak_flops, step_flops
+from experiments.loop import abstract_state, lower_step
+from experiments.mesh import path_name
+from experiments.sweep import Point, Sweep
+
+_HOUR = 3600
+
+
+def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Console) -> None:
+    """Prints the config, the mesh, what each scheme takes, and what lies where.
+
+    The training step of the scheme with the largest state is compiled, for what it needs beside its
+    state is known only then.
+
+    Args:
+      experiment: the experiment that would run.
+      config: its config, with every override.
+      mfu: the share of the devices' peak to expect, within 0 and 1.
+      console: where to print.
+
+    Raises:
+      ValueError: ``mfu`` is no such share.
+    """
+    if not 0 < mfu <= 1:
+        raise ValueError(f"--mfu={mfu} must be above 0 and at most 1, the share of the peak")
+    console.print(str(config), highlight=False, markup=False)
+    mesh = experiment.mesh
+    shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    device = mesh.devices.flat[0].device_kind
+    console.print(f"mesh: {shape}, {mesh.size} of {device}", highlight=False)
+
+    trained = [point for point in experiment.points if experiment.recipe_of(point) is not None]
+    first = {point.scheme: point for point in reversed(trained)}  # the first seed of each
+    rows = {name: _takes(experiment, point) for name, point in sorted(first.items())}
+    console.print(_schemes(rows))
+    runs = [experiment.recipe_of(point) for point in trained]
+    tokens = sum(recipe.steps * recipe.batch_size * recipe.length for recipe in runs)
+    console.print(
+        f"{len(experiment.points)} points, {len(trained)} of them trained, on {tokens:.3g} tokens",
+        highlight=False,
+    )
+    if not trained:
+        return
+    flops = sum(
+        rows[point.scheme]["flops"] * experiment.recipe_of(point).steps for point in trained
+    )
+    console.print(_times(flops, mesh.size, device, mfu), highlight=False)
+    largest = max(rows, key=lambda name: rows[name]["state"])
+    console.print(_placed(rows[largest]["arrays"], largest))
+    console.print(_compiled(experiment, first[largest], largest), highlight=False)
+
+
+def _takes(sweep: Sweep, point: Point) -> dict[str, Any]:
+    """Returns what one point takes; ``state`` is in bytes a device, ``flops`` are of one step."""
+    task, recipe = sweep.task(point.scheme), sweep.recipe_of(point)
+    state = abstract_state(task, recipe, sweep.mesh)
+    arrays = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {
+        "parameters": sum(p.size for p in jax.tree.leaves(state.model)),
+        "state": sum(_bytes(array) for _, array in arrays),
+        "flops": step_flops(task, task.batch(0, 1, 0, 1)),
+        "tokens": recipe.steps * recipe.batch_size * recipe.length,
+        "arrays": arrays,
+    }
+
+
+def _bytes(array) -> int:
+    """Returns the bytes of an array's part on one device."""
+    return math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
+
+
+def _schemes(rows) -> Table:
+    names = "scheme", "parameters", "state a device", "flops a step", "tokens a seed"
+    table = Table(*names, box=None, header_style="bold")
+    for name, row in rows.items():
+        numbers = f"{row['flops']:.3g}", f"{row['tokens']:.3g}"
+        table.add_row(name, f"{row['parameters']:,}", _size(row["state"]), *numbers)
+    return table
+
+
+def _times(flops: float, count: int, device: str, mfu: float) -> str:
+    """Returns a sentence on the time of all training, on these devices or on known ones."""
+    here = peak_flops(device)
+    peaks = {device: here} if here else {name: 1e12 * peak for name, peak in PEAK.items()}
+    hours = {name: flops / (mfu * peak * count * _HOUR) for name, peak in peaks.items()}
+    times = ", ".join(f"{each:.3g} h on {count} x {name}" for name, each in hours.items())
+    why = "" if here else f" ({device} has no peak in experiments/cost.py)"
+    return f"{flops:.3g} flops of training: at {100 * mfu:g} % MFU {times}{why}"
+
+
+def _placed(arrays, scheme: str) -> Table:
+    """Returns a table of what lies where; moments are in the line of their parameter."""
+    lines: dict[tuple[str, ...], list[int]] = {}
+    for path, array in arrays:
+        name = re.sub(r"^(model|opt_state/.*/(mu|nu))/", "", path_name(path))
+        name = re.sub(r"/\d+/", "/*/", name)  # the same array of several layers
+        places = [str(axis or "-") for axis in array.sharding.spec]
+        place = ", ".join(places) if set(places) - {"-"} else "every device"
+        shape = ",".join(str(size) for size in array.shape)
+        lines.setdefault((name, f"{array.dtype}[{shape}]", place), []).append(_bytes(array))
+    table = Table(box=None, header_style="bold")
+    for title in (f"state of {scheme}", "array", "axes over"):
+        table.add_column(title, overflow="fold")
+    for title in ("arrays", "a device"):
+        table.add_column(title, no_wrap=True)
+    for key, sizes in sorted(lines.items(), key=lambda line: -sum(line[1])):
+        table.add_row(*key, str(len(sizes)), _size(sum(sizes)))
+    return table
+
+
+def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
+    """Returns a sentence on the memory of the compiled training step."""
+    task, recipe = sweep.task(point.scheme), sweep.recipe_of(point)
+    found = lower_step(task, recipe, sweep.mesh).compile().memory_analysis()
+    arguments, temporary = found.argument_size_in_bytes, found.temp_size_in_bytes
+    return (
+        f"step of {scheme}, compiled: {_size(arguments + temporary)} a device, "
+        f"{_size(arguments)} of state and batch and {_size(temporary)} of temporaries"
+    )
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:,.0f} B" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} GiB"
