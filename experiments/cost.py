@@ -46,8 +46,8 @@ def step_flops(task: Task, batch: Any) -> int:
     return 3 * products(jax.make_jaxpr(loss)(key, batch))
 
 
-def products(jaxpr: ClosedJaxpr | Jaxpr) -> int:
-    """Returns the floating-point operations of all products in a program.
+def products(jaxpr: Any) -> int:
+    """Returns the floating-point operations of all products in a program, a (closed) jaxpr.
 
     The body of a loop over a known number of turns counts as often; that of another loop counts
     once. Of branches the most expensive one counts.
@@ -65,7 +65,7 @@ def products(jaxpr: ClosedJaxpr | Jaxpr) -> int:
     return total
 
 
-def _programs(params) -> list[ClosedJaxpr | Jaxpr]:
+def _programs(params) -> list[Any]:
     leaves = jax.tree.leaves(list(params.values()), is_leaf=_is_program)
     return [each for each in leaves if _is_program(each)]
 

@@ -123,6 +123,8 @@ def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
     """Returns a sentence on the memory of the compiled training step."""
     task, recipe = sweep.task(point.scheme), sweep.recipe_of(point)
     found = lower_step(task, recipe, sweep.mesh).compile().memory_analysis()
+    if found is None:
+        return f"step of {scheme}, compiled: this backend does not say what memory it needs"
     arguments, temporary = found.argument_size_in_bytes, found.temp_size_in_bytes
     return (
         f"step of {scheme}, compiled: {_size(arguments + temporary)} a device, "

@@ -49,7 +49,7 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, model: int = 1, context: int = 1
             f"mesh={_words(shape)} wants {math.prod(shape.values())} devices, but there are "
             f"{count} ({jax.devices()[0].platform}); make the product of {', '.join(AXES)} {count}"
         )
-    return jax.make_mesh(shape.values(), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.make_mesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def row_shards(mesh: Mesh) -> int:
