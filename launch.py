@@ -51,6 +51,12 @@ TASK_ID = flags.DEFINE_integer(
 )
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what the experiment would take, and end.")
 MFU = flags.DEFINE_float("mfu", 0.4, "With --dry_run: the share of the devices' peak to expect.")
+BACKEND = flags.DEFINE_string(
+    "backend", None, "Say how points go to a queue: local, slurm, gke, xpk, tpu_vm or sky."
+)
+RESOURCE = flags.DEFINE_multi_string("resource", [], "NAME=VALUE, a setting of the backend.")
+SUBMIT = flags.DEFINE_bool("submit", False, "With --backend: submit what it says.")
+AGAIN = flags.DEFINE_bool("again", False, "With --submit: though the workdir was submitted before.")
 STATUS = flags.DEFINE_bool("status", False, "Say what is done, running, failed or missing.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of a job started by hand.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes that job has.")
@@ -67,7 +73,7 @@ def main(arguments: list[str]) -> int:
     try:
         _check(arguments)
         workdir = Path(WORKDIR.value)
-        if not DRY_RUN.value:
+        if not DRY_RUN.value and BACKEND.value is None:
             _keep_compiled(workdir)
         listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         # One process of a job speaks for all.
@@ -75,6 +81,9 @@ def main(arguments: list[str]) -> int:
         experiment = _experiment(CONFIG.value.experiment)(CONFIG.value, workdir, console)
         if STATUS.value:
             importlib.import_module("experiments.status").print_status(experiment, console)
+            return 0
+        if BACKEND.value is not None:
+            _hand_over(len(experiment.points), workdir, console)
             return 0
         if DRY_RUN.value:
             dry_run = importlib.import_module("experiments.dry_run")
@@ -101,6 +110,14 @@ def main(arguments: list[str]) -> int:
     return 1 if failures else 0
 
 
+def _hand_over(points: int, workdir: Path, console: Console) -> None:
+    submit = importlib.import_module("experiments.submit")
+    backend = submit.make_backend(BACKEND.value, RESOURCE.value)
+    command = ("python", *submit.command_without_own_flags(sys.argv))
+    job = submit.Job(command, points, workdir)
+    submit.hand_over(backend, job, submit=SUBMIT.value, again=AGAIN.value, console=console)
+
+
 def _end_alone(status: int) -> None:
     """Ends this process of several at once: as usual, it would wait for those that wait for it."""
     sys.stdout.flush()
@@ -113,6 +130,8 @@ def _check(arguments: list[str]) -> None:
         raise ValueError(f"{arguments[1]!r} is no flag; every argument is --name=value")
     if not WORKDIR.value.strip():
         raise ValueError("--workdir is empty; give the folder of the results")
+    if BACKEND.value is None and (SUBMIT.value or AGAIN.value or RESOURCE.value):
+        raise ValueError("--submit, --again and --resource are for --backend=...; give one")
     if not hasattr(CONFIG.value, "experiment"):
         raise ValueError(f"--config gave {CONFIG.value!r}, which is no config of an experiment")
 

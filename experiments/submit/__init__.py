@@ -1,0 +1,160 @@
+"""Hands the points of an experiment to a queue: ``launch.py --backend=slurm --submit``.
+
+Every backend is a dataclass whose fields are its settings, ``--resource=NAME=VALUE``. It says what
+would be submitted, and submits it. Each point becomes a job of its own that runs ``launch.py`` with
+``--task_id``; a job that ends with status 75 was preempted, and is run again.
+"""
+
+import dataclasses
+import datetime
+import importlib
+import re
+import shlex
+import subprocess
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from experiments.record import claimed, read_json, write_json
+
+# "module:class" by name; a class is imported when it is asked for.
+BACKENDS = {
+    "local": "experiments.submit.local:Local",
+    "slurm": "experiments.submit.slurm:Slurm",
+    "gke": "experiments.submit.kubernetes:GKE",
+    "xpk": "experiments.submit.kubernetes:XPK",
+    "tpu_vm": "experiments.submit.cloud:TPUVM",
+    "sky": "experiments.submit.cloud:Sky",
+}
+# The flags of ``launch.py`` that say how to submit, and are not part of a job.
+OWN_FLAGS = "backend", "submit", "again", "resource"
+PREEMPTED = 75
+_RECORD = "submitted.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Describes what is to run.
+
+    Attributes:
+      command: the command that runs all points, from the folder of the repository.
+      points: how many points there are.
+      workdir: the folder of the results, which every job must see.
+    """
+
+    command: tuple[str, ...]
+    points: int
+    workdir: Path
+
+    @property
+    def name(self) -> str:
+        """Returns a name that every queue takes: lower-case letters, digits and dashes."""
+        words = re.sub(r"[^a-z0-9]+", "-", self.workdir.name.lower()).strip("-")
+        return f"posenc-{words}"[:50].rstrip("-")
+
+    def all_points(self, *more: str) -> str:
+        """Returns the command of all points, as a shell takes it."""
+        return " ".join([shlex.join(self.command), *more])
+
+    def of_point(self, point: int | str, *more: str) -> str:
+        """Returns the command of one point, as a shell takes it.
+
+        A point that is no number is a variable of the shell or the queue, and is not quoted.
+        """
+        return self.all_points(f"--task_id={point}", *more)
+
+
+class Backend(Protocol):
+    """Submits a job to one kind of queue."""
+
+    def text(self, job: Job) -> str:
+        """Returns all that would be submitted, as a person would write it."""
+
+    def submit(self, job: Job) -> list[str]:
+        """Submits, and returns the names that the queue has given."""
+
+
+def make_backend(name: str, settings: Sequence[str]) -> Backend:
+    """Returns a backend with its settings, each ``NAME=VALUE``.
+
+    Raises:
+      ValueError: there is no such backend or setting, or a value is missing or of another type.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"--backend={name} must be one of {', '.join(BACKENDS)}")
+    module, attribute = BACKENDS[name].split(":")
+    kind = getattr(importlib.import_module(module), attribute)
+    types, values = typing.get_type_hints(kind), {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if key not in types or not equals:
+            known = ", ".join(f"{field.name}=" for field in dataclasses.fields(kind))
+            raise ValueError(f"--resource={setting} must be one of {known} for --backend={name}")
+        values[key] = _value(setting, types[key], value)
+    fields = dataclasses.fields(kind)
+    needed = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in values]
+    if needed:
+        missing = " ".join(f"--resource={each}=..." for each in needed)
+        raise ValueError(f"--backend={name} needs {missing}")
+    return kind(**values)
+
+
+def _value(setting: str, kind: type, text: str) -> Any:
+    if kind is str:
+        return text
+    if kind is bool and text in ("true", "false"):
+        return text == "true"
+    if kind is int and text.isdigit() and int(text) > 0:
+        return int(text)
+    allowed = "true or false" if kind is bool else "a whole number of at least 1"
+    raise ValueError(f"--resource={setting} must be {allowed}")
+
+
+def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console: Console) -> None:
+    """Prints what a backend would submit; with ``submit``, submits it and notes so in the workdir.
+
+    Raises:
+      ValueError: the workdir was submitted before and ``again`` is not given, or the queue refuses.
+    """
+    console.print(backend.text(job), highlight=False, markup=False)
+    if not submit:
+        return
+    with claimed(job.workdir):
+        before = read_json(job.workdir / _RECORD)
+        if before and not again:
+            raise ValueError(
+                f"{job.workdir} was submitted on {before['date']} "
+                f"({', '.join(before['jobs']) or 'which did not end well'}); look at the queue and "
+                "with --status, and submit what is not done with --again"
+            )
+        date = datetime.datetime.now().isoformat(" ", "seconds")
+        record: dict[str, Any] = {"date": date, "command": job.command, "jobs": []}
+        # Noted first, because a submission that fails may have submitted some.
+        write_json(job.workdir / _RECORD, record)
+        jobs = backend.submit(job)
+        write_json(job.workdir / _RECORD, record | {"jobs": jobs})
+    console.print(f"submitted: {', '.join(jobs)}", highlight=False, markup=False)
+
+
+def run(command: list[str], text: str | None = None) -> None:
+    """Runs a tool of the queue, with ``text`` as its input.
+
+    Raises:
+      ValueError: it is not installed, or has failed.
+    """
+    try:
+        subprocess.run(command, input=text, text=True, check=True)
+    except FileNotFoundError:
+        raise ValueError(f"{command[0]} is not installed on this machine") from None
+    except subprocess.CalledProcessError as error:
+        which, status = shlex.join(command[:3]), error.returncode
+        raise ValueError(f"{which} ended with status {status}") from None
+
+
+def command_without_own_flags(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Returns a command line without the flags that say how to submit."""
+    own = re.compile(rf"--?(no)?({'|'.join(OWN_FLAGS)})(=.*)?", re.DOTALL)
+    return tuple(argument for argument in arguments if not own.fullmatch(argument))

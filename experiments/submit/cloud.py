@@ -1,0 +1,119 @@
+"""Submits to machines that are rented for it: Cloud TPU VMs, or any cloud through SkyPilot."""
+
+import dataclasses
+import shlex
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from experiments.submit import PREEMPTED, Job, run
+
+_PORT = 1234
+
+
+@dataclasses.dataclass(frozen=True)
+class TPUVM:
+    """Asks for one TPU slice that runs all points, and runs them again whenever it starts.
+
+    Attributes:
+      zone: the zone, such as "us-west4-a".
+      type: the slice, such as "v5litepod-16".
+      runtime: the software of the machine, such as "v2-alpha-tpuv5-lite".
+      setup: a command of the shell that brings the repository, and enters its folder.
+      spot: whether the slice may be preempted.
+    """
+
+    zone: str
+    type: str
+    runtime: str
+    setup: str
+    spot: bool = True
+
+    def text(self, job: Job) -> str:
+        """Returns the script that every host runs at its start, and the command that asks."""
+        return f"{self.script(job)}\n\n{shlex.join(self.command(job, 'SCRIPT'))}"
+
+    def submit(self, job: Job) -> list[str]:
+        """Asks for the slice, and returns its name."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "start.sh"
+            path.write_text(self.script(job))
+            run(self.command(job, str(path)))
+        return [job.name]
+
+    def script(self, job: Job) -> str:
+        """Returns what every host runs at its start; JAX finds the others by itself."""
+        return f"#! /bin/bash\n{self.setup} && {shlex.join(job.command)}"
+
+    def command(self, job: Job, script: str) -> list[str]:
+        """Returns the command that asks for the slice, whose hosts run the file ``script``."""
+        return [
+            *("gcloud", "compute", "tpus", "queued-resources", "create", job.name),
+            *(f"--node-id={job.name}", f"--zone={self.zone}", f"--accelerator-type={self.type}"),
+            *(f"--runtime-version={self.runtime}", f"--metadata-from-file=startup-script={script}"),
+            *(["--spot"] if self.spot else []),
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sky:
+    """Launches a managed job of SkyPilot for each point.
+
+    Attributes:
+      accelerators: such as "H100:8" or "tpu-v5litepod-8".
+      bucket: the bucket that holds the workdir, such as "gs://mine" or "s3://mine".
+      nodes: nodes of a point.
+      spot: whether nodes may be preempted.
+      max_restarts: how often a point that failed may start again; preempted, it always does.
+    """
+
+    accelerators: str
+    bucket: str
+    nodes: int = 1
+    spot: bool = True
+    max_restarts: int = 3
+
+    def text(self, job: Job) -> str:
+        """Returns the task, and the command that launches it for each point."""
+        commands = [shlex.join(self.command(job, n, "task.yaml")) for n in range(job.points)]
+        return yaml.safe_dump(self.task(job), sort_keys=False) + "\n" + "\n".join(commands)
+
+    def submit(self, job: Job) -> list[str]:
+        """Launches the task for each point, and returns the names of the jobs."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "task.yaml"
+            path.write_text(yaml.safe_dump(self.task(job), sort_keys=False))
+            for point in range(job.points):
+                run(self.command(job, point, str(path)))
+        return [f"{job.name}-{point}" for point in range(job.points)]
+
+    def task(self, job: Job) -> dict:
+        """Returns the task of any point, which is in the variable POINT."""
+        peers = []
+        if self.nodes > 1:
+            first = '"$(echo "$SKYPILOT_NODE_IPS" | head -n1)"'
+            peers = [f"--coordinator={first}:{_PORT}", f"--num_processes={self.nodes}"]
+            peers.append("--process_id=$SKYPILOT_NODE_RANK")
+        return {
+            "name": job.name,
+            "num_nodes": self.nodes,
+            "workdir": ".",
+            "resources": {
+                "accelerators": self.accelerators,
+                "use_spot": self.spot,
+                "job_recovery": {
+                    "max_restarts_on_errors": self.max_restarts,
+                    "recover_on_exit_codes": [PREEMPTED],
+                },
+            },
+            "envs": {"POINT": "0"},
+            "file_mounts": {str(job.workdir): {"source": self.bucket, "mode": "MOUNT"}},
+            "setup": 'pip install -e ".[experiments]"',
+            "run": job.of_point("$POINT", *peers),
+        }
+
+    def command(self, job: Job, point: int, task: str) -> list[str]:
+        """Returns the command that launches the file ``task`` for one point."""
+        name = f"{job.name}-{point}"
+        return ["sky", "jobs", "launch", "-y", "-d", "-n", name, "--env", f"POINT={point}", task]

@@ -1,0 +1,44 @@
+"""Runs all points on this machine, as one process or several."""
+
+import dataclasses
+import socket
+import subprocess
+from contextlib import closing
+
+from experiments.submit import Job
+
+
+@dataclasses.dataclass(frozen=True)
+class Local:
+    """Runs the command here and waits for its end.
+
+    Attributes:
+      processes: how many processes the run has; each draws its own rows of every batch.
+    """
+
+    processes: int = 1
+
+    def text(self, job: Job) -> str:
+        """Returns the command of each process."""
+        return "\n".join(job.all_points(*flags) for flags in self._flags(port="PORT"))
+
+    def submit(self, job: Job) -> list[str]:
+        """Runs all processes, and returns their numbers once all have ended well.
+
+        Raises:
+          ValueError: one has not.
+        """
+        with closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        running = [subprocess.Popen([*job.command, *each]) for each in self._flags(port)]
+        failed = [each for each in running if each.wait()]
+        if failed:
+            raise ValueError(f"process {failed[0].pid} ended with status {failed[0].returncode}")
+        return [str(each.pid) for each in running]
+
+    def _flags(self, port) -> list[list[str]]:
+        if self.processes == 1:
+            return [[]]
+        shared = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={self.processes}"]
+        return [[*shared, f"--process_id={number}"] for number in range(self.processes)]

@@ -1,0 +1,137 @@
+"""Submits points to SLURM as one array, through submitit."""
+
+import dataclasses
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.submit import PREEMPTED, Job
+
+# So often a point may reach the time limit and go on in another job.
+_MOST_LIMITS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Slurm:
+    """Submits an array with a job for each point, and a process on each node of a job.
+
+    Attributes:
+      partition: the partition, or the cluster's default.
+      account: the account, or the user's default.
+      minutes: the time limit of a job.
+      nodes: nodes of a job.
+      gpus_per_node: GPUs of a node; the default asks for none.
+      cpus_per_task: cores of a node.
+      mem_gb: memory of a node; the default is the cluster's.
+      at_once: how many jobs run at the same time.
+      cluster: "slurm", or "local" to run the same jobs on this machine.
+    """
+
+    partition: str = ""
+    account: str = ""
+    minutes: int = 24 * 60
+    nodes: int = 1
+    gpus_per_node: int = 0
+    cpus_per_task: int = 8
+    mem_gb: int = 0
+    at_once: int = 256
+    cluster: str = "slurm"
+
+    def text(self, job: Job) -> str:
+        """Returns the script that submitit gives to ``sbatch``, and what each of its jobs runs."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        _submitit()
+        script = _make_sbatch_string(
+            command=f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {self._logs(job)}",
+            folder=self._logs(job),
+            map_count=job.points,
+            **self._parameters(job),
+        )
+        return f"{script}\n# Job N of the array runs\n# {job.of_point('N')}"
+
+    def submit(self, job: Job) -> list[str]:
+        """Submits the array, and returns the number of each of its jobs."""
+        submitit = _submitit()
+        if self.cluster == "local":
+            executor = submitit.LocalExecutor(self._logs(job))
+            executor.update_parameters(timeout_min=self.minutes)
+        else:
+            try:
+                executor = submitit.SlurmExecutor(self._logs(job), max_num_timeout=_MOST_LIMITS)
+            except RuntimeError as error:
+                raise ValueError(f"SLURM is not on this machine ({error})") from None
+            executor.update_parameters(**self._parameters(job))
+        points = [Point((*job.command, f"--task_id={point}")) for point in range(job.points)]
+        with executor.batch():
+            jobs = [executor.submit(point) for point in points]
+        return [each.job_id for each in jobs]
+
+    def _logs(self, job) -> Path:
+        return job.workdir / "slurm"
+
+    def _parameters(self, job) -> dict[str, Any]:
+        given = {
+            "job_name": job.name,
+            "time": self.minutes,
+            "nodes": self.nodes,
+            "ntasks_per_node": 1,
+            "cpus_per_task": self.cpus_per_task,
+            "array_parallelism": self.at_once,
+            # For a checkpoint, before the time limit and where the queue preempts.
+            "signal_delay_s": 120,
+        }
+        optional = {
+            "partition": self.partition,
+            "account": self.account,
+            "gpus_per_node": self.gpus_per_node,
+            "mem": f"{self.mem_gb}GB" if self.mem_gb else "",
+        }
+        return given | {key: value for key, value in optional.items() if value}
+
+
+class Point:
+    """Runs one point, and passes it on to another job where the queue ends this one."""
+
+    def __init__(self, command: tuple[str, ...]):
+        self.command = command
+        self._process: subprocess.Popen | None = None
+
+    def __call__(self) -> int:
+        """Runs the command to its end.
+
+        Raises:
+          RuntimeError: it has failed.
+        """
+        # SLURM sends submitit's signal to every process; the point ends by SIGTERM, see below.
+        self._process = subprocess.Popen(self.command, preexec_fn=_ignore_submitit)
+        status = self._process.wait()
+        if status:
+            raise RuntimeError(f"{shlex.join(self.command)} ended with status {status}")
+        return status
+
+    def checkpoint(self):
+        """Saves the point, and returns the job that goes on with it; submitit calls this."""
+        if self._process is not None:
+            self._process.terminate()
+            # ``__call__`` waits further down this very stack and holds the lock of ``wait``.
+            end = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+            if end is None or end.si_status not in (0, PREEMPTED):
+                raise RuntimeError(f"asked to stop, the point did not end well: {end}")
+        return _submitit().helpers.DelayedSubmission(Point(self.command))
+
+
+def _ignore_submitit():
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def _submitit():
+    try:
+        import submitit
+    except ImportError:
+        raise ValueError("--backend=slurm needs submitit: pip install posenc_jax[slurm]") from None
+    return submitit
