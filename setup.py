@@ -44,6 +44,7 @@ setup(
         "icons": ["fonticon-materialdesignicons7"],
         "video": ["mlxtend", "scikit-video", "av"],
         "tensorboard": ["tensorboardX"],
+        "wandb": ["wandb"],
         "slurm": ["submitit"],
         "benchmark": [*EXPERIMENTS, *PRETRAINED, "torch", "transformers"],
         "parity": [*PRETRAINED, "pytest", "torch", "transformers"],

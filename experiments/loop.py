@@ -24,6 +24,7 @@ from rich.console import Console
 
 from experiments import preemption
 from experiments.checkpoint import Checkpoints
+from experiments.cost import peak_flops, step_flops
 from experiments.mesh import batch_sharding, path_name, replicated, state_shardings
 from experiments.progress import stage
 from experiments.record import Metrics
@@ -157,13 +158,15 @@ class _Run:
     """
 
     def __init__(self, recipe: Recipe, seed: int, folder: Path, abstract: Any):
-        self.seed = seed
+        self.seed, self.folder = seed, folder
         self.checkpoints = Checkpoints(folder / "checkpoints")
         try:
             found = self.checkpoints.newest(abstract)
             self.first = found[0] if found else 0
             self.saved: State | None = found[1] if found else None
-            self.metrics = Metrics(folder / "metrics.jsonl", self.first, recipe.tensorboard)
+            self.metrics = Metrics(
+                folder / "metrics.jsonl", self.first, recipe.tensorboard, recipe.wandb
+            )
         except BaseException:
             self.checkpoints.close()
             raise
@@ -172,9 +175,14 @@ class _Run:
         self._before = self.metrics.last.get("seconds", 0.0)
         self.begin(runs=1)
 
-    def begin(self, runs: int) -> None:
-        """Starts the clock, of which a run that is trained with others has its share."""
-        self._start, self._runs = time.monotonic(), runs
+    def begin(self, runs: int, at_peak: float | None = None) -> None:
+        """Starts the clock, of which a run that is trained with others has its share.
+
+        Args:
+          runs: how many are trained together.
+          at_peak: steps a second at the devices' peak, if it is known.
+        """
+        self._start, self._runs, self._at_peak = time.monotonic(), runs, at_peak
 
     def record(self, step: int, numbers: dict[str, np.ndarray], is_saved: bool) -> str:
         """Writes the numbers of a step where one is due, and returns a note for the progress bar.
@@ -188,7 +196,9 @@ class _Run:
                 f"loss {loss}, gradient norm {gradient_norm} at step {step}; {self._last_good()}"
             )
         seconds = (time.monotonic() - self._start) / self._runs
-        tokens = (step - self.first) * self._recipe.batch_size * self._recipe.length
+        done = step - self.first
+        tokens = done * self._recipe.batch_size * self._recipe.length
+        share = {"mfu": done / seconds / self._at_peak} if self._at_peak else {}
         # A saved step is always logged, so that a resumed run knows its time and its loss.
         if is_saved or step % self._recipe.log_every == 0:
             self.metrics.write(
@@ -198,6 +208,7 @@ class _Run:
                 learning_rate=float(self._recipe.schedule()(step)),
                 tokens_per_second=tokens / seconds,
                 seconds=self._before + seconds,
+                **share,
             )
         return f"loss {loss:.3f}  {tokens / seconds / 1e3:.0f}k tok/s"
 
@@ -234,6 +245,32 @@ class _Run:
         )
 
 
+class _Trace:
+    """Writes a trace of a few steps into a run's folder, if the recipe asks for one."""
+
+    def __init__(self, recipe: Recipe, folder: Path):
+        self._steps, self._folder = recipe.profiled, folder / "profile"
+        self._is_running = False
+
+    def before(self, step: int) -> None:
+        """Begins the trace, where the recipe says so."""
+        if self._steps and step == self._steps[0] + 1:
+            jax.profiler.start_trace(self._folder)
+            self._is_running = True
+
+    def after(self, step: int, numbers: Any) -> None:
+        """Ends the trace once the devices have the ``numbers`` of its last step."""
+        if self._is_running and self._steps and step == self._steps[1]:
+            jax.block_until_ready(numbers)
+            self.close()
+
+    def close(self) -> None:
+        """Ends the trace, if it is still running."""
+        if self._is_running:
+            jax.profiler.stop_trace()
+            self._is_running = False
+
+
 class _Loop:
     """Runs the steps of runs that are as far as each other, as one program.
 
@@ -254,13 +291,21 @@ class _Loop:
         """Dispatches step n before it looks at the numbers of step n - 1, so no device waits."""
         first, steps = self.runs[0].first, self.recipe.steps
         state, keys = self._first_state(start), self._of_all(jax.random.key)
-        with stage(name, steps - first, console) as advance, jax.set_mesh(self.mesh):
+        with contextlib.ExitStack() as stack:
+            advance = stack.enter_context(stage(name, steps - first, console))
+            stack.enter_context(jax.set_mesh(self.mesh))
             step_function = self._step_function()
+            at_peak = self._steps_a_second_at_peak()
             for run in self.runs:
-                run.begin(len(self.runs))
+                run.begin(len(self.runs), at_peak)
+            trace = stack.enter_context(
+                contextlib.closing(_Trace(self.recipe, self.runs[0].folder))
+            )
             pending = None
             for step in range(first + 1, steps + 1):
+                trace.before(step)
                 state, numbers = step_function(state, self._batch(step), keys)
+                trace.after(step, numbers)
                 if pending:
                     self._record(*pending, advance)
                 pending = step, numbers
@@ -276,6 +321,14 @@ class _Loop:
                 if all(run.failure for run in self.runs):
                     break
         return state
+
+    def _steps_a_second_at_peak(self) -> float | None:
+        """Returns how many steps the devices could take, or None where their peak is not known."""
+        peak = peak_flops(self.mesh.devices.flat[0].device_kind)
+        if peak is None:
+            return None
+        rows = self.task.batch(self.runs[0].seed, 1, 0, 1)
+        return peak * self.mesh.size / step_flops(self.task, rows)
 
     def _first_state(self, start):
         if self.runs[0].saved is not None:

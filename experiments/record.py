@@ -6,6 +6,7 @@ Of the processes of a job the first alone reads and writes them; the others are 
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -243,12 +244,15 @@ class Metrics:
 
     Lines of steps after ``resume_step`` are dropped on opening: they belong to work that
     was not saved and is about to be done again. With ``tensorboard`` the same numbers also go into
-    event files beside it. ``last`` is the newest line, or empty.
+    event files beside it, with ``wandb`` to that project. ``last`` is the newest line, or empty.
     """
 
-    def __init__(self, path: Path, resume_step: int, tensorboard: bool = False):
-        tensorboard = tensorboard and jax.process_index() == 0
-        self._events = _event_writer(path.parent / "tensorboard") if tensorboard else None
+    def __init__(self, path: Path, resume_step: int, tensorboard: bool = False, wandb: str = ""):
+        is_first = jax.process_index() == 0
+        self._events = (
+            _event_writer(path.parent / "tensorboard") if tensorboard and is_first else None
+        )
+        self._project = _wandb_run(wandb, path.parent) if wandb and is_first else None
         lines = agreed(lambda: path.read_text().splitlines() if path.exists() else [])
         kept = [line for line in lines if (step := _step_of(line)) and step <= resume_step]
         write_files(path.parent, {path.name: "".join(line + "\n" for line in kept)})
@@ -262,12 +266,16 @@ class Metrics:
         if self._events:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
+        if self._project:
+            self._project.log(values, step=step)
 
     def close(self) -> None:
         """Ends the files."""
         self._file.close()
         if self._events:
             self._events.close()
+        if self._project:
+            self._project.finish()
 
 
 def _appended(path: Path):
@@ -283,6 +291,19 @@ def _event_writer(folder: Path):
             "train.tensorboard=True needs tensorboardX: pip install posenc_jax[tensorboard]"
         ) from None
     return tensorboardX.SummaryWriter(str(folder))
+
+
+def _wandb_run(project: str, folder: Path):
+    try:
+        import wandb
+    except ImportError:
+        raise ValueError(
+            f"train.wandb={project!r} needs wandb: pip install posenc_jax[wandb]"
+        ) from None
+    # The same folder is the same run, however often it is started.
+    name = "/".join(folder.parts[-2:])
+    identity = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    return wandb.init(project=project, name=name, id=identity, resume="allow")
 
 
 def _step_of(line: str) -> int | None:

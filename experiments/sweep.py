@@ -25,7 +25,7 @@ from experiments.train import DECAY, Recipe, Task, initial_state
 from posenc_jax import Transformer
 
 # What may change between two starts of the same run: it decides when, not what, is computed.
-_FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard")
+_FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "profile_steps")
 
 
 @dataclasses.dataclass(frozen=True)

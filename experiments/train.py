@@ -85,6 +85,9 @@ class Recipe:
       log_every: steps from one line of ``metrics.jsonl`` to the next; the last step has one too.
       checkpoint_every: steps from one checkpoint to the next; the last step has one too.
       tensorboard: also write TensorBoard event files; needs ``posenc_jax[tensorboard]``.
+      wandb: also send the numbers to this project of Weights & Biases; needs ``posenc_jax[wandb]``.
+      profile_steps: "A:B" writes a trace of steps A + 1 to B to ``profile``, for TensorBoard or
+        Perfetto.
     """
 
     length: int
@@ -99,6 +102,8 @@ class Recipe:
     log_every: int = 10
     checkpoint_every: int = 1000
     tensorboard: bool = False
+    wandb: str = ""
+    profile_steps: str = ""
 
     def __post_init__(self):
         for field in ("length", "batch_size", "steps", "accumulate", "log_every"):
@@ -109,6 +114,11 @@ class Recipe:
         self._check("clip_norm", "finite and above 0", lambda value: 0 < value < math.inf)
         self._check("warmup_steps", "at least 0", lambda value: value >= 0)
         self._check("beta2", "at least 0 and below 1", lambda value: 0 <= value < 1)
+        if self.profile_steps and self.profiled is None:
+            raise ValueError(
+                f"train.profile_steps={self.profile_steps!r} must be FIRST:LAST, such as '10:13', "
+                "or empty"
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"train.accumulate={self.accumulate} must divide train.batch_size={self.batch_size}"
@@ -118,6 +128,14 @@ class Recipe:
         value = getattr(self, field)
         if not is_allowed(value):  # as nothing is with NaN
             raise ValueError(f"train.{field}={value} must be {allowed}")
+
+    @property
+    def profiled(self) -> tuple[int, int] | None:
+        """Returns after which step the trace begins and after which it ends, if there is one."""
+        first, _, last = self.profile_steps.partition(":")
+        if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+            return None
+        return int(first), int(last)
 
     def schedule(self) -> optax.Schedule:
         """Returns the learning rate by step."""

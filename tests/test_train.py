@@ -22,6 +22,7 @@ from rich.console import Console
 
 from experiments import preemption
 from experiments.checkpoint import Checkpoints
+from experiments.cost import PEAK
 from experiments.data import Corpus, window_index
 from experiments.loop import train, train_together
 from experiments.mesh import batch_sharding, make_mesh, path_name, state_shardings
@@ -103,6 +104,19 @@ def interrupt_at(step, monkeypatch):
         write(self, **values)
 
     monkeypatch.setattr(Metrics, "write", failing)
+
+
+def test_a_trace_and_the_share_of_the_peak(tmp_path, windows, monkeypatch):
+    """A made-up peak stands in for that of a device that has one."""
+    monkeypatch.setitem(PEAK, "cpu", 1e-3)
+    run(tmp_path, windows, dataclasses.replace(RECIPE, steps=3, profile_steps="1:2"))
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        numbers = json.loads(line)
+        step = (numbers["step"] / numbers["seconds"]) / numbers["mfu"]
+        # Eight devices, and two layers of width 16 over 64 tokens.
+        products = 2 * (4 * 16**2 + 3 * 16 * 64 + 2 * 8 * 16) + 16 * 16
+        assert step == pytest.approx(8 * 1e9 / (3 * 2 * 64 * products))
 
 
 @pytest.mark.parametrize("step", [1, 5])
@@ -351,11 +365,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, changes, message):
         Checkpoints(tmp_path).newest(other)
 
 
-@pytest.mark.parametrize(
-    "shape", [{"model": 2}, {"fsdp": 8}, {"fsdp": 2, "model": 2, "context": 2}]
-)
-def test_sharded_training_is_unsharded_training(tmp_path, windows, uninterrupted, shape):
-    model, _ = run(tmp_path, windows, **shape)
+def test_sharded_training_is_unsharded_training(tmp_path, windows, uninterrupted):
+    """Other shapes of the mesh, by their losses, are in test_mesh.py."""
+    model, _ = run(tmp_path, windows, fsdp=8)
     model, alone = jax.device_get((model, uninterrupted[1]))
     chex.assert_trees_all_close(model, alone, rtol=2e-3, atol=2e-5)
 
@@ -524,6 +536,27 @@ def test_tensorboard_says_what_to_install(tmp_path, monkeypatch):
         Metrics(tmp_path / "metrics.jsonl", 0, tensorboard=True)
 
 
+def test_wandb_has_the_same_numbers_and_one_run_a_folder(tmp_path, monkeypatch):
+    """Weights & Biases is a stand-in that notes what it is told; it needs an account."""
+    started, logged = [], []
+    log = lambda values, step: logged.append((step, values))  # noqa: E731
+    project = types.SimpleNamespace(log=log, finish=lambda: logged.append("finished"))
+    init = lambda **keywords: started.append(keywords) or project  # noqa: E731
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    for step in (3, 4):
+        metrics = Metrics(tmp_path / "metrics.jsonl", step - 1, wandb="mine")
+        metrics.write(step=step, loss=1.5)
+        metrics.close()
+    assert logged == [(3, {"loss": 1.5}), "finished", (4, {"loss": 1.5}), "finished"]
+    assert started[0] == started[1] and started[0]["project"] == "mine"
+
+
+def test_wandb_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"pip install posenc_jax\[wandb\]"):
+        Metrics(tmp_path / "metrics.jsonl", 0, wandb="mine")
+
+
 def test_changed_config_is_refused_with_the_fields_that_differ(tmp_path):
     config = {"train": {"steps": 5, "length": 8}, "seed": 0}
     open_run(tmp_path, config)
@@ -570,6 +603,8 @@ def test_rows_lie_on_the_axes_data_and_fsdp():
         ("weight_decay", -0.1),
         ("warmup_steps", -1),
         ("beta2", 2.0),
+        ("profile_steps", "3"),
+        ("profile_steps", "5:5"),
     ],
 )
 def test_bad_recipes_are_refused(field, value):
