@@ -298,9 +298,8 @@ class _Loop:
             at_peak = self._steps_a_second_at_peak()
             for run in self.runs:
                 run.begin(len(self.runs), at_peak)
-            trace = stack.enter_context(
-                contextlib.closing(_Trace(self.recipe, self.runs[0].folder))
-            )
+            trace = _Trace(self.recipe, self.runs[0].folder)
+            stack.enter_context(contextlib.closing(trace))
             pending = None
             for step in range(first + 1, steps + 1):
                 trace.before(step)

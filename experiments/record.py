@@ -248,11 +248,10 @@ class Metrics:
     """
 
     def __init__(self, path: Path, resume_step: int, tensorboard: bool = False, wandb: str = ""):
-        is_first = jax.process_index() == 0
-        self._events = (
-            _event_writer(path.parent / "tensorboard") if tensorboard and is_first else None
-        )
-        self._project = _wandb_run(wandb, path.parent) if wandb and is_first else None
+        if jax.process_index() > 0:
+            tensorboard, wandb = False, ""
+        self._events = _event_writer(path.parent / "tensorboard") if tensorboard else None
+        self._project = _wandb_run(wandb, path.parent) if wandb else None
         lines = agreed(lambda: path.read_text().splitlines() if path.exists() else [])
         kept = [line for line in lines if (step := _step_of(line)) and step <= resume_step]
         write_files(path.parent, {path.name: "".join(line + "\n" for line in kept)})
