@@ -63,14 +63,17 @@ def print_lengths(study: LengthStudy, title: str, console: Console) -> None:
     """Prints the table of the main evaluation."""
     view = View.of(study, MAIN)
     columns = ["\n".join(heading(study, column)) for column in view.columns]
-    shown = terminal_table(title, columns)
-    shown.caption = mark(study)
+    shown = terminal_table(title, [*columns, "gains\nto"])
+    shown.caption = (
+        f"{mark(study)}; gains to: the longest context that still lowers the loss by more than its "
+        "standard error"
+    )
     for scheme in view.order:
         row = [Text(scheme, "italic" if scheme == BASELINE else "")]
         for column in view.columns:
             words = "".join(view.words(scheme, column))
             row.append(Text(words, "bold" if view.is_best(scheme, column) else ""))
-        shown.add_row(*row)
+        shown.add_row(*row, str(view.effective(scheme) or "-"))
     if view.order:
         console.print(shown)
 
@@ -122,7 +125,9 @@ def _section(study: LengthStudy, evaluation: Evaluation) -> Iterator[str]:
         "rows in order of 4x (or the longest). Shading: worse than the scheme's own 1x by "
         f"{keys} or more. {mark(study)}: it gains from the longer context. Ruled off: {BASELINE}, "
         "the baseline without positional encoding. Trained as: the checkpoint of that scheme, its "
-        "encoding swapped.</figcaption><details open><summary>Perplexity per token</summary>"
+        "encoding swapped. Effective context: the longest one, in tokens, that still lowers the "
+        "loss by more than its standard error.</figcaption>"
+        "<details open><summary>Perplexity per token</summary>"
     )
     yield table(study, evaluation, "perplexity") + "</details>"
 
@@ -141,7 +146,11 @@ def table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_by
             mean = f"<b>{mean}</b>" if view.is_best(scheme, column) else mean
             shade = _shade(view.worse(scheme, column))
             rows[scheme].append(f"<td{shade}>{mean}<small>{extra}</small><i>{mark}</i>")
-    return grid(["<th class=text>trained as"] * is_swapped + [f"<th>{h}" for h in heads], rows)
+        if evaluation[1] == "last":
+            rows[scheme].append(f"<td>{view.effective(scheme) or '-'}")
+    heads = [f"<th>{head}" for head in heads]
+    heads += ["<th>effective<small>context</small>"] * (evaluation[1] == "last")
+    return grid(["<th class=text>trained as"] * is_swapped + heads, rows)
 
 
 def _shade(worse: float) -> str:

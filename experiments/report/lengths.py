@@ -113,6 +113,23 @@ class View:
         loss, own = (mean_and_stderr(row[c].values())[0] for c in (column, self.train_length))
         return loss / own - 1
 
+    def effective(self, scheme: str) -> int | None:
+        """Returns the longest context that still lowers the loss by more than its standard error.
+
+        Each length is compared with the best shorter one, seed by seed. None stands for a single
+        seed, which has no standard error.
+        """
+        row = self.bits[scheme]
+        best, *longer = (column for column in self.columns if column in row and column < WINDOWED)
+        for column in longer:
+            gains = [row[best][seed] - row[column].get(seed, math.nan) for seed in row[best]]
+            gain, stderr, count = mean_and_stderr(gains)
+            if count < 2:
+                return None
+            if stderr is not None and gain > stderr:
+                best = column
+        return best
+
     def words(self, scheme: str, column) -> tuple[str, str, str]:
         """Returns the mean, its standard error with what else must be said, and the mark."""
         mean, extra = studies.words(self.cells, scheme, column)
