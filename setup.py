@@ -46,6 +46,7 @@ setup(
         "tensorboard": ["tensorboardX"],
         "wandb": ["wandb"],
         "slurm": ["submitit"],
+        "harness": [*EXPERIMENTS, *PRETRAINED, "lm_eval"],
         "benchmark": [*EXPERIMENTS, *PRETRAINED, "torch", "transformers"],
         "parity": [*PRETRAINED, "pytest", "torch", "transformers"],
     },

@@ -1,0 +1,250 @@
+"""Runs tasks of lm-evaluation-harness on a trained model, of ours or published.
+
+    python -m experiments.harness --model=runs/small/runs/rope/seed0 --tasks=hellaswag --limit=100
+    python -m experiments.harness --model=smollm2 --tasks=my_task --include=my_tasks \\
+        --encoding='{"name": "yarn", "factor": 4.0}' --length=32768 --out=results.json
+
+It needs what ``pip install "posenc_jax[harness]"`` installs.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from experiments.progress import stage
+from experiments.record import write_json
+from experiments.text import token_losses_and_hits
+from experiments.trained import load_run, train_length
+from posenc_jax import Transformer, generate
+
+# Lengths are rounded up to these, so that few programs are compiled.
+_SHORTEST = 32
+
+
+class Text:
+    """Turns text into tokens and back: by a tokenizer, or as bytes, as models trained here do."""
+
+    def __init__(self, tokenizer: Any = None, start: int | None = None):
+        self._tokenizer = tokenizer
+        # What stands before a text that has nothing before it.
+        self.start = (0 if start is None else start) if tokenizer else ord("\n")
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the token ids of a text."""
+        if self._tokenizer is None:
+            return list(text.encode())
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Returns the text of token ids."""
+        if self._tokenizer is None:
+            return bytes(token for token in tokens if token < 256).decode(errors="replace")
+        return self._tokenizer.decode(list(tokens))
+
+
+class Harness:
+    """Answers the three kinds of requests that lm-evaluation-harness makes.
+
+    Args:
+      model: the model.
+      text: what makes tokens of text.
+      length: the most tokens of context; of longer requests the end counts.
+      batch_tokens: tokens of one forward pass.
+      console: the console that shows progress.
+    """
+
+    def __init__(
+        self, model: Transformer, text: Text, *, length: int, batch_tokens: int, console: Console
+    ):
+        self.model, self.text, self.length = model, text, length
+        self._batch_tokens, self._console = batch_tokens, console
+        self._measure = jax.jit(token_losses_and_hits)
+
+    def loglikelihood(self, requests) -> list[tuple[float, bool]]:
+        """Returns the log-probability of each continuation, and whether it is the greedy one.
+
+        The ``args`` of a request are the context and the continuation.
+        """
+        rows, counts = [], []
+        for context, continuation in (request.args for request in requests):
+            before = self.text.encode(context) or [self.text.start]
+            after = self.text.encode(continuation)
+            self._check(after, "a continuation")
+            rows.append((before + after)[-self.length - 1 :])
+            counts.append(len(after))
+        found = self._scored(rows, "continuations")
+        return [
+            (-float(row[-count:, 0].sum()), bool(row[-count:, 1].all()))
+            for row, count in zip(found, counts, strict=True)
+        ]
+
+    def loglikelihood_rolling(self, requests) -> list[float]:
+        """Returns the log-probability of each whole text, piece by piece of ``length`` tokens.
+
+        Each token is scored once. The last piece reaches back over the one before, so that its
+        tokens have as much context as there is.
+        """
+        rows, counts, texts = [], [], []
+        for number, (text,) in enumerate(request.args for request in requests):
+            tokens = [self.text.start, *self.text.encode(text)]
+            for end in range(1, len(tokens), self.length):
+                last = min(end - 1 + self.length, len(tokens) - 1)
+                rows.append(tokens[max(last - self.length, 0) : last + 1])
+                counts.append(last - end + 1)
+                texts.append(number)
+        sums = [0.0] * len(requests)
+        found = zip(self._scored(rows, "texts"), counts, texts, strict=True)
+        for row, count, number in found:
+            sums[number] -= float(row[-count:, 0].sum())
+        return sums
+
+    def generate_until(self, requests) -> list[str]:
+        """Returns the greedy continuation of each context, up to one of its stop texts.
+
+        The ``args`` of a request are the context and a dict with ``until`` and ``max_gen_toks``.
+        """
+        answers = []
+        with stage("generating", len(requests), self._console) as advance:
+            for context, options in (request.args for request in requests):
+                most, until = options.get("max_gen_toks", 256), options.get("until") or []
+                prompt = self.text.encode(context) or [self.text.start]
+                self._check(range(most), "max_gen_toks")
+                prompt = prompt[most - self.length :] if most < self.length else prompt[-1:]
+                tokens = generate(
+                    self.model, np.array([prompt]), jax.random.key(0), max_new_tokens=most
+                )
+                answer = self.text.decode(np.asarray(tokens)[0].tolist())
+                for stop in [until] if isinstance(until, str) else until:
+                    answer = answer.split(stop)[0]
+                answers.append(answer)
+                advance("")
+        return answers
+
+    def _check(self, tokens, what):
+        if len(tokens) > self.length:
+            raise ValueError(
+                f"{what} has {len(tokens)} tokens, and the model reads {self.length}; give a "
+                "longer --length, under an encoding that reaches as far"
+            )
+
+    def _scored(self, rows: list[list[int]], what: str) -> Iterator[np.ndarray]:
+        """Yields the losses and hits of each row's tokens but the first, ``[L - 1, 2]``."""
+        by_width: dict[int, list[int]] = {}
+        for number, row in enumerate(rows):
+            by_width.setdefault(_width(len(row) - 1, self.length), []).append(number)
+        found: dict[int, np.ndarray] = {}
+        with stage(what, len(rows), self._console) as advance:
+            for width, numbers in sorted(by_width.items(), reverse=True):
+                size = max(1, self._batch_tokens // width)
+                for start in range(0, len(numbers), size):
+                    batch = numbers[start : start + size]
+                    # What follows a row changes nothing in it.
+                    tokens = np.zeros((size, width + 1), np.int32)
+                    for place, number in enumerate(batch):
+                        tokens[place, : len(rows[number])] = rows[number]
+                    measured = np.asarray(self._measure(self.model, tokens))
+                    for place, number in enumerate(batch):
+                        found[number] = measured[place, : len(rows[number]) - 1]
+                    advance("", steps=len(batch))
+        return (found[number] for number in range(len(rows)))
+
+
+def _width(count: int, length: int) -> int:
+    width = _SHORTEST
+    while width < count:
+        width *= 2
+    return min(width, length) if count <= length else count
+
+
+def load(path: str, encoding: dict[str, Any] | None) -> tuple[Transformer, Text, int]:
+    """Returns a model, what makes tokens of its text, and the length it was trained for.
+
+    Args:
+      path: the folder of a run, or what ``experiments.pretrained.load`` takes.
+      encoding: a name and keywords, to take the place of the rotation; for published models.
+
+    Raises:
+      ValueError: there is no such model, or its tokens are not those of any text.
+    """
+    if (Path(path) / "run.json").exists():
+        if encoding:
+            raise ValueError("--encoding is for published models; tune the run under another one")
+        state, config = load_run(Path(path))
+        if len(state.model.embedding) != 256:
+            raise ValueError(f"{path} does not read bytes, and has no tokenizer for text")
+        return state.model, Text(), train_length(config)
+    from experiments import pretrained
+
+    loaded = pretrained.load(path, scan=True)
+    if loaded.tokenizer is None:
+        raise ValueError(f"{path} has no tokenizer")
+    own = dict(encoding or {})
+    model = loaded.under(own.pop("name"), **own) if encoding else loaded.model
+    start = loaded.config.get("bos_token_id", loaded.config.get("eos_token_id"))
+    return model, Text(loaded.tokenizer, start), loaded.length
+
+
+def evaluate(harness: Harness, tasks: list[str], include: str | None, **options: Any) -> Any:
+    """Returns what lm-evaluation-harness finds; ``include`` is a folder of tasks of one's own.
+
+    Raises:
+      ValueError: the harness is not installed.
+    """
+    try:
+        import lm_eval
+        from lm_eval.api.model import LM
+        from lm_eval.tasks import TaskManager
+    except ImportError:
+        raise ValueError(
+            "experiments.harness needs lm-evaluation-harness: pip install posenc_jax[harness]"
+        ) from None
+
+    class Adapter(LM):
+        loglikelihood: Callable = staticmethod(harness.loglikelihood)
+        loglikelihood_rolling: Callable = staticmethod(harness.loglikelihood_rolling)
+        generate_until: Callable = staticmethod(harness.generate_until)
+
+    manager = TaskManager(include_path=include)
+    return lm_eval.simple_evaluate(Adapter(), tasks=tasks, task_manager=manager, **options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the tasks, prints the table, and returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="folder of a run, weights, or a name")
+    parser.add_argument("--tasks", required=True, help="tasks of the harness, with commas")
+    parser.add_argument("--include", help="folder with tasks of your own")
+    parser.add_argument("--encoding", type=json.loads, help="JSON: a name and its keywords")
+    parser.add_argument("--length", type=int, help="most tokens of context (default: as trained)")
+    parser.add_argument("--batch_tokens", type=int, default=8192, help="tokens of a forward pass")
+    parser.add_argument("--num_fewshot", type=int, help="examples before each question")
+    parser.add_argument("--limit", type=int, help="questions of each task")
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON")
+    args = parser.parse_args(arguments)
+    console = Console(soft_wrap=True)
+    try:
+        model, text, trained = load(args.model, args.encoding)
+        options = {"length": args.length or trained, "batch_tokens": args.batch_tokens}
+        harness = Harness(model, text, **options, console=console)
+        limits = {"num_fewshot": args.num_fewshot, "limit": args.limit}
+        found = evaluate(harness, args.tasks.split(","), args.include, **limits)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    from lm_eval.utils import make_table
+
+    console.print(make_table(found), markup=False, highlight=False)
+    if args.out:
+        write_json(args.out, {"results": found["results"], "model": args.model} | options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

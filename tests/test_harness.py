@@ -1,0 +1,80 @@
+"""Tests what lm-evaluation-harness is told of a model, by the logits of whole texts."""
+
+import io
+import types
+
+import common
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments import harness as harness_module
+from experiments.harness import Harness, Text, main
+
+LENGTH = 40
+
+
+@pytest.fixture(scope="module")
+def harness():
+    model = common.build_model("rope", vocab_size=256)
+    console = Console(file=io.StringIO())
+    return Harness(model, Text(), length=LENGTH, batch_tokens=128, console=console)
+
+
+def requests(*args):
+    return [types.SimpleNamespace(args=each) for each in args]
+
+
+def log_probabilities(harness, tokens):
+    """Returns the log-probability of each token but the first, and whether it is the likeliest."""
+    tokens = np.asarray(tokens)
+    logits = common.forward(harness.model, tokens[None, :-1], np.arange(len(tokens) - 1)[None])[0]
+    found = np.asarray(jax.nn.log_softmax(logits))
+    each = found[np.arange(len(found)), tokens[1:]]
+    return each, found.argmax(-1) == tokens[1:]
+
+
+def test_continuations(harness):
+    """Of a request that is too long the end counts, and an empty context is a line's start."""
+    pairs = ("one two", " three"), ("", "four"), ("x" * 60, " five")
+    found = harness.loglikelihood(requests(*pairs))
+    for (context, continuation), (total, is_greedy) in zip(pairs, found, strict=True):
+        tokens = [*((context or "\n") + continuation).encode()][-LENGTH - 1 :]
+        each, hits = log_probabilities(harness, tokens)
+        count = len(continuation)
+        assert total == pytest.approx(each[-count:].sum(), rel=1e-4)
+        assert is_greedy == hits[-count:].all()
+
+
+def test_every_token_of_a_long_text_counts_once(harness):
+    text = "".join(chr(97 + number % 26) for number in range(100))
+    tokens = [ord("\n"), *text.encode()]
+    (found,) = harness.loglikelihood_rolling(requests((text,)))
+    expected = log_probabilities(harness, tokens[: LENGTH + 1])[0].sum()
+    expected += log_probabilities(harness, tokens[LENGTH : 2 * LENGTH + 1])[0].sum()
+    # The last 20 tokens have the 20 before them in front.
+    expected += log_probabilities(harness, tokens[-LENGTH - 1 :])[0][-20:].sum()
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_answer_ends_where_it_is_told_to(harness):
+    ask = {"max_gen_toks": 8, "until": []}
+    (whole,) = harness.generate_until(requests(("one two", ask)))
+    stop = whole[3]
+    (cut,) = harness.generate_until(requests(("one two", ask | {"until": [stop]})))
+    assert cut == whole.split(stop)[0]
+
+
+def test_what_does_not_fit_is_refused(harness):
+    with pytest.raises(ValueError, match=r"a continuation has 41 tokens.*reads 40.*--length"):
+        harness.loglikelihood(requests(("", "x" * 41)))
+    with pytest.raises(ValueError, match="max_gen_toks has 41 tokens"):
+        harness.generate_until(requests(("", {"max_gen_toks": 41})))
+
+
+def test_what_is_missing_is_named(monkeypatch, capsys, harness):
+    monkeypatch.setitem(harness_module.sys.modules, "lm_eval", None)
+    monkeypatch.setattr(harness_module, "load", lambda *_: (harness.model, harness.text, LENGTH))
+    assert main(["--model=any", "--tasks=any"]) == 2
+    assert "pip install posenc_jax[harness]" in capsys.readouterr().err
