@@ -65,6 +65,8 @@ class Harness:
     ):
         self.model, self.text, self.length = model, text, length
         self._batch_tokens, self._console = batch_tokens, console
+        # What adapts to the length of a row must not see what fills it up.
+        self._adapts = any(encoding.adapts for encoding in model.distinct())
         self._measure = jax.jit(token_losses_and_hits)
 
     def loglikelihood(self, requests) -> list[tuple[float, bool]]:
@@ -74,16 +76,19 @@ class Harness:
         """
         rows, counts = [], []
         for context, continuation in (request.args for request in requests):
-            before = self.text.encode(context) or [self.text.start]
-            after = self.text.encode(continuation)
+            # Spaces are a part of the word that follows them, as the harness itself has it.
+            start = len(context.rstrip())
+            before = self.text.encode(context[:start])
+            after = self.text.encode(context + continuation)[len(before) :]
             self._check(after, "a continuation")
-            rows.append((before + after)[-self.length - 1 :])
+            rows.append(((before or [self.text.start]) + after)[-self.length - 1 :])
             counts.append(len(after))
-        found = self._scored(rows, "continuations")
-        return [
-            (-float(row[-count:, 0].sum()), bool(row[-count:, 1].all()))
-            for row, count in zip(found, counts, strict=True)
-        ]
+        # Losses are those of the tokens after the first.
+        ends = (
+            row[len(row) - count :]
+            for row, count in zip(self._scored(rows, "continuations"), counts, strict=True)
+        )
+        return [(-float(end[:, 0].sum()), bool(end[:, 1].all())) for end in ends]
 
     def loglikelihood_rolling(self, requests) -> list[float]:
         """Returns the log-probability of each whole text, piece by piece of ``length`` tokens.
@@ -134,11 +139,20 @@ class Harness:
                 "longer --length, under an encoding that reaches as far"
             )
 
+    def _width(self, count: int) -> int:
+        """Returns the tokens that a row of so many is filled up to."""
+        if self._adapts:
+            return count
+        width = _SHORTEST
+        while width < count:
+            width *= 2
+        return min(width, self.length)
+
     def _scored(self, rows: list[list[int]], what: str) -> Iterator[np.ndarray]:
         """Yields the losses and hits of each row's tokens but the first, ``[L - 1, 2]``."""
         by_width: dict[int, list[int]] = {}
         for number, row in enumerate(rows):
-            by_width.setdefault(_width(len(row) - 1, self.length), []).append(number)
+            by_width.setdefault(self._width(len(row) - 1), []).append(number)
         found: dict[int, np.ndarray] = {}
         with stage(what, len(rows), self._console) as advance:
             for width, numbers in sorted(by_width.items(), reverse=True):
@@ -154,13 +168,6 @@ class Harness:
                         found[number] = measured[place, : len(rows[number]) - 1]
                     advance("", steps=len(batch))
         return (found[number] for number in range(len(rows)))
-
-
-def _width(count: int, length: int) -> int:
-    width = _SHORTEST
-    while width < count:
-        width *= 2
-    return min(width, length) if count <= length else count
 
 
 def load(path: str, encoding: dict[str, Any] | None) -> tuple[Transformer, Text, int]:

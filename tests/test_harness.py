@@ -37,14 +37,27 @@ def log_probabilities(harness, tokens):
 
 def test_continuations(harness):
     """Of a request that is too long the end counts, and an empty context is a line's start."""
-    pairs = ("one two", " three"), ("", "four"), ("x" * 60, " five")
+    pairs = ("one two", " three"), ("", "four"), ("x" * 60, " five"), ("ends in a space ", "six")
     found = harness.loglikelihood(requests(*pairs))
     for (context, continuation), (total, is_greedy) in zip(pairs, found, strict=True):
         tokens = [*((context or "\n") + continuation).encode()][-LENGTH - 1 :]
         each, hits = log_probabilities(harness, tokens)
-        count = len(continuation)
+        count = len(continuation) + context.endswith(" ")
         assert total == pytest.approx(each[-count:].sum(), rel=1e-4)
         assert is_greedy == hits[-count:].all()
+
+
+def test_an_empty_continuation_is_certain(harness):
+    assert harness.loglikelihood(requests(("one two", ""))) == [(0.0, True)]
+
+
+def test_a_scheme_that_adapts_sees_the_length_of_each_row(harness):
+    model = harness.model.under(common.build("dynamic_ntk"))
+    other = Harness(model, Text(), length=80, batch_tokens=128, console=Console(file=io.StringIO()))
+    text = "y" * 70
+    ((found, _),) = other.loglikelihood(requests((text, "zz")))
+    each, _ = log_probabilities(other, [*(text + "zz").encode()])
+    assert found == pytest.approx(each[-2:].sum(), rel=1e-4)
 
 
 def test_every_token_of_a_long_text_counts_once(harness):

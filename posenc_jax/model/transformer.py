@@ -318,7 +318,7 @@ class Transformer(nnx.Module):
                 tokens, seen = sides[layer.source]
                 past = None if cache is None else Past(own_slots, turn, start, seen)
                 run = self._run_block(layer.window)
-                x_BTD, own_kept = run(layer.block, rows_apart(x_BTD), encoding, tokens, past)
+                x_BTD, own_kept = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
                 kept.append(own_kept)
             return x_BTD, tuple(kept)
 
@@ -331,7 +331,7 @@ class Transformer(nnx.Module):
         else:
             state = run_layers(state, self.layers, 0)
         x_BTD, slots = state
-        return self.final_norm(rows_apart(x_BTD)), slots
+        return self.final_norm(_rows_apart(x_BTD)), slots
 
     def _run_block(self, window):
         rule = dict(causal=self.causal, window=window, implementation=self.implementation)
@@ -339,7 +339,7 @@ class Transformer(nnx.Module):
         return jax.checkpoint(run) if self.remat else run
 
 
-def rows_apart(x_BTD: jax.Array) -> jax.Array:
+def _rows_apart(x_BTD: jax.Array) -> jax.Array:
     """Keeps the rows of a batch on devices of their own, along the mesh axes ``data`` and ``fsdp``.
 
     Parameters that are cut over ``fsdp`` would otherwise make XLA cut the channels of every row the
