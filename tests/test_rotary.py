@@ -102,14 +102,13 @@ def test_lengths_of_any_kind(name):
     positions = np.array([[5, 60], [3, 70]], np.int32)
     lengths = np.array([[20, 20], [100, 40]])
     together = jax.jit(encoding.prepare)(positions, lengths)
-    for row in range(2):
-        for token in range(2):
-            one = positions[row : row + 1, token : token + 1]
-            length = int(lengths[row, token])
-            for given in (length, jnp.int32(length), np.int64(length), jnp.full((1, 1), length)):
-                alone = encoding.prepare(one, given)
-                for table, tables in zip(alone, together, strict=True):
-                    np.testing.assert_allclose(table[0, 0], tables[row, token], atol=1e-5)
+    for row, token in ((0, 0), (1, 1)):
+        one = positions[row : row + 1, token : token + 1]
+        length = int(lengths[row, token])
+        for given in (length, jnp.int32(length), np.int64(length), jnp.full((1, 1), length)):
+            alone = encoding.prepare(one, given)
+            for table, tables in zip(alone, together, strict=True):
+                np.testing.assert_allclose(table[0, 0], tables[row, token], atol=1e-5)
 
 
 def test_start_tokens_turn_as_in_rope():

@@ -365,13 +365,6 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, changes, message):
         Checkpoints(tmp_path).newest(other)
 
 
-def test_sharded_training_is_unsharded_training(tmp_path, windows, uninterrupted):
-    """Other shapes of the mesh, by their losses, are in test_mesh.py."""
-    model, _ = run(tmp_path, windows, fsdp=8)
-    model, alone = jax.device_get((model, uninterrupted[1]))
-    chex.assert_trees_all_close(model, alone, rtol=2e-3, atol=2e-5)
-
-
 @pytest.mark.parametrize("scan", [False, True])
 def test_parameters_and_optimizer_moments_are_cut_over_model_and_fsdp(scan):
     """One rule serves blocks that are written out and blocks that are stacked."""
