@@ -21,8 +21,10 @@ from pathlib import Path
 # Until JAX listens (``preemption.listen``): a queue that ends a job while it starts runs it again.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 
+from experiments import peers  # noqa: E402
 from experiments.host import keep_freed_memory  # noqa: E402
 
+peers.end_with_watcher()
 keep_freed_memory()
 
 import jax  # noqa: E402
@@ -61,6 +63,9 @@ STATUS = flags.DEFINE_bool("status", False, "Say what is done, running, failed o
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of a job started by hand.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes that job has.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+PEER_TIMEOUT = flags.DEFINE_integer(
+    "peer_timeout", 300, "Seconds of silence after which a process of the job counts as lost."
+)
 # Where the queues of SLURM and of Kubernetes say which job of an array this is.
 _ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 
@@ -72,10 +77,12 @@ def main(arguments: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
     try:
         _check(arguments)
+        if peers.are_expected(NUM_PROCESSES.value):
+            return peers.watch([sys.executable, *sys.argv])
         workdir = Path(WORKDIR.value)
         if not DRY_RUN.value and BACKEND.value is None:
             _keep_compiled(workdir)
-        listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+        listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, PEER_TIMEOUT.value)
         # One process of a job speaks for all.
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
         experiment = _experiment(CONFIG.value.experiment)(CONFIG.value, workdir, console)
@@ -99,10 +106,13 @@ def main(arguments: list[str]) -> int:
     except PreemptedError as stop:
         print(stop, file=sys.stderr)
         return 75  # EX_TEMPFAIL: run it again
-    except Exception:
+    except Exception as error:
         if jax.process_count() == 1:
             raise
         traceback.print_exc()
+        if peers.is_loss(error):
+            print(peers.LOST, file=sys.stderr)
+            _end_alone(75)
         _end_alone(1)
     console.print(f"report: {path}", highlight=False)
     for failure in failures:
@@ -132,6 +142,8 @@ def _check(arguments: list[str]) -> None:
         raise ValueError("--workdir is empty; give the folder of the results")
     if BACKEND.value is None and (SUBMIT.value or AGAIN.value or RESOURCE.value):
         raise ValueError("--submit, --again and --resource are for --backend=...; give one")
+    if PEER_TIMEOUT.value < 1:
+        raise ValueError(f"--peer_timeout={PEER_TIMEOUT.value} must be at least 1, in seconds")
     if not hasattr(CONFIG.value, "experiment"):
         raise ValueError(f"--config gave {CONFIG.value!r}, which is no config of an experiment")
 

@@ -18,7 +18,10 @@ class PreemptedError(Exception):
 
 
 def listen(
-    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    peer_timeout: int = 300,
 ) -> None:
     """Joins the job's processes; called once, before JAX has used any device.
 
@@ -26,6 +29,7 @@ def listen(
       coordinator: ``HOST:PORT`` of the first process, where a job is started by hand.
       num_processes: how many processes there are then.
       process_id: which of them this is, from 0.
+      peer_timeout: seconds of silence after which JAX takes a process for lost, and ends the rest.
 
     A lone process is a job of one: only with a coordinator does JAX turn the scheduler's SIGTERM
     into a question that ``requested`` answers. What ``srun`` has started, and Cloud TPU, are
@@ -42,12 +46,14 @@ def listen(
             missing = " and ".join(f"--{name}" for name in by_hand if name not in given)
             raise ValueError(f"a job started by hand needs {missing} too")
         _check_by_hand(coordinator, num_processes, process_id)
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, heartbeat_timeout_seconds=peer_timeout
+        )
         return
     found = [name for name in _CLUSTERS if name in os.environ]
     if found:
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=peer_timeout)
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise ValueError(

@@ -484,13 +484,13 @@ def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, corpus, tmp_path
     assert "metrics.jsonl has lost the line of step 6" in reasons["rope"]
 
 
-def two_processes(*arguments):
-    """Runs the command in two processes of one job, and returns what each has printed."""
+def start_two(*arguments):
+    """Starts the command in two processes of one job."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     job = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
-    processes = [
+    return [
         subprocess.Popen(
             [sys.executable, "launch.py", *arguments, *job, f"--process_id={number}"],
             cwd=ROOT,
@@ -501,6 +501,11 @@ def two_processes(*arguments):
         )
         for number in range(2)
     ]
+
+
+def two_processes(*arguments):
+    """Runs the command in two processes of one job, and returns what each has printed."""
+    processes = start_two(*arguments)
     printed = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
     return [out for out, _ in printed]
@@ -531,6 +536,23 @@ def test_two_processes_are_one_run(finished, corpus, tmp_path):
     again = (folder / "metrics.jsonl").read_text().splitlines()
     steps = [[json.loads(line)["step"] for line in lines] for lines in (metrics, again)]
     assert steps == [[4, 6], [4, 6]]
+
+
+def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_path):
+    """What is killed is the program itself, not what watches over it."""
+    command = ["--config=configs/extrapolation.py:tiny", f"--workdir={tmp_path}"]
+    command += [f"--config.corpus={corpus}", "--config.schemes=rope", ENDLESS["train"]]
+    first, second = start_two(*command, "--peer_timeout=10")
+    metrics = tmp_path / "runs/rope/seed0/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (child,) = Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 75, errors
+    assert "a process of the job was lost" in errors
+    assert second.wait(timeout=120) == 128 + signal.SIGKILL
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""Watches over a process whose job has others: where one of them is lost, JAX ends the rest.
+
+A collective operation that loses a peer raises an error, where its transport notices. Elsewhere JAX
+ends the process by SIGABRT once the peer or the coordinator is silent for too long. A watcher uses
+no device and joins no job; it turns that into a sentence, and into the exit status that asks a
+queue to run the job again.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+LOST = (
+    "a process of the job was lost or no longer answers, see above: everything up to the last "
+    "checkpoint is saved, run again"
+)
+# What errors of JAX say where a collective operation has lost a peer.
+_SIGNS = re.compile("Gloo|NCCL|UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|[Cc]onnection")
+_WATCHED = "POSENC_JAX_WATCHED"
+_PR_SET_PDEATHSIG = 1
+# How many processes a queue has started for the job.
+_COUNTS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+
+
+def are_expected(num_processes: int | None) -> bool:
+    """Says whether this process is one of several that must be watched, and is not watched yet.
+
+    Args:
+      num_processes: what the command line says, if anything.
+    """
+    if _WATCHED in os.environ:
+        return False
+    counts = [os.environ.get(name, "") for name in _COUNTS]
+    in_queue = "SLURM_STEP_NODELIST" in os.environ and any(c not in ("", "0", "1") for c in counts)
+    on_pod = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    return (num_processes or 1) > 1 or in_queue or on_pod
+
+
+def watch(command: Sequence[str]) -> int:
+    """Runs the command to its end and returns its exit status, or 75 where a peer was lost.
+
+    SIGTERM is passed on. Where the watcher itself is killed, the command is asked to stop.
+    """
+    process = subprocess.Popen(command, env=os.environ | {_WATCHED: str(os.getpid())})
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    status = process.wait()
+    if status == -signal.SIGABRT:
+        print(LOST, file=sys.stderr)
+        return 75
+    return status if status >= 0 else 128 - status
+
+
+def is_loss(error: Exception) -> bool:
+    """Says whether an error of JAX is that of a collective operation without one of its peers."""
+    return type(error).__name__ == "JaxRuntimeError" and bool(_SIGNS.search(str(error)))
+
+
+def end_with_watcher() -> None:
+    """Lets Linux ask this process to stop when its watcher dies, however that happens."""
+    watcher = os.environ.get(_WATCHED)
+    if watcher is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(watcher):  # it died before Linux was told
+        sys.exit(75)
