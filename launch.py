@@ -24,6 +24,8 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 from experiments import peers  # noqa: E402
 from experiments.host import keep_freed_memory  # noqa: E402
 
+if __name__ == "__main__" and peers.are_expected(sys.argv):
+    sys.exit(peers.watch([sys.executable, *sys.argv]))
 peers.end_with_watcher()
 keep_freed_memory()
 
@@ -77,8 +79,6 @@ def main(arguments: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
     try:
         _check(arguments)
-        if peers.are_expected(NUM_PROCESSES.value):
-            return peers.watch([sys.executable, *sys.argv])
         workdir = Path(WORKDIR.value)
         if not DRY_RUN.value and BACKEND.value is None:
             _keep_compiled(workdir)

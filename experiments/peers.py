@@ -26,18 +26,21 @@ _PR_SET_PDEATHSIG = 1
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 
 
-def are_expected(num_processes: int | None) -> bool:
+def are_expected(arguments: Sequence[str]) -> bool:
     """Says whether this process is one of several that must be watched, and is not watched yet.
 
+    It is asked before JAX is imported, which a watcher has no use for.
+
     Args:
-      num_processes: what the command line says, if anything.
+      arguments: the command line, which may have ``--num_processes``.
     """
     if _WATCHED in os.environ:
         return False
+    by_hand = re.search(r" --?num_processes[= ](\d+)", " ".join(["", *arguments]))
     counts = [os.environ.get(name, "") for name in _COUNTS]
     in_queue = "SLURM_STEP_NODELIST" in os.environ and any(c not in ("", "0", "1") for c in counts)
     on_pod = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return (num_processes or 1) > 1 or in_queue or on_pod
+    return in_queue or on_pod or (by_hand is not None and int(by_hand[1]) > 1)
 
 
 def watch(command: Sequence[str]) -> int:

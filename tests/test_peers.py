@@ -35,25 +35,26 @@ def test_the_status_is_that_of_the_program_but_where_jax_has_ended_it(program, s
 
 
 @pytest.mark.parametrize(
-    ("variables", "num_processes", "expected"),
+    ("variables", "flag", "expected"),
     [
-        ({}, None, False),
-        ({}, 1, False),
-        ({}, 2, True),
-        ({"SLURM_NTASKS": "4"}, None, False),  # sbatch without srun
-        ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[0-3]"}, None, True),
-        ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n0"}, None, False),
-        ({"TPU_WORKER_HOSTNAMES": "localhost"}, None, False),
-        ({"TPU_WORKER_HOSTNAMES": "host-0,host-1"}, None, True),
-        ({"POSENC_JAX_WATCHED": "1"}, 2, False),
+        ({}, "", False),
+        ({}, "--num_processes=1", False),
+        ({}, "--num_processes=2", True),
+        ({}, "-num_processes 12", True),
+        ({"SLURM_NTASKS": "4"}, "", False),  # sbatch without srun
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[0-3]"}, "", True),
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n0"}, "", False),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, "", False),
+        ({"TPU_WORKER_HOSTNAMES": "host-0,host-1"}, "", True),
+        ({"POSENC_JAX_WATCHED": "1"}, "--num_processes=2", False),
     ],
 )
-def test_who_is_watched(monkeypatch, variables, num_processes, expected):
+def test_who_is_watched(monkeypatch, variables, flag, expected):
     for name in ALONE:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert peers.are_expected(num_processes) == expected
+    assert peers.are_expected(["launch.py", *flag.split()]) == expected
 
 
 def test_which_errors_are_a_lost_peer():
