@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # Import names that differ from the names of their packages.
-PACKAGES = {"absl": "absl-py", "orbax": "orbax-checkpoint", "PIL": "pillow"}
+PACKAGES = {"absl": "absl-py", "orbax": "orbax-checkpoint", "PIL": "pillow", "yaml": "pyyaml"}
 OWN = {"posenc_jax", "experiments", "configs", "launch"}
 
 HIDE = """
