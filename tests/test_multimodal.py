@@ -17,9 +17,9 @@ from rich.console import Console
 
 from experiments import preemption, sweep
 from experiments.config import defaults
+from experiments.experiment import Drawn, Experiment
 from experiments.loop import train
 from experiments.mesh import make_mesh
-from experiments.multimodal.experiment import Drawn, Experiment
 from experiments.multimodal.model import Decoder, ViT, attention_weights, grid, patches
 from experiments.record import environment
 from experiments.report import panel_report as report

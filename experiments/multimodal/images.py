@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.multimodal.experiment import Drawn, Experiment
+from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.model import ViT, attention_weights, grid, patches
 from experiments.report.panels import Map, Panel, Result
 

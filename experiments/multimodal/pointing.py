@@ -26,7 +26,7 @@ import optax
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.multimodal.experiment import Drawn, Experiment
+from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.model import Decoder, attention_weights, patches
 from experiments.report.panels import Map, Panel, Result
 from posenc_jax import positions

@@ -23,8 +23,8 @@ import numpy as np
 from matplotlib import image
 from matplotlib.figure import Figure
 
+from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.ball import REACH, WARPS, Clips, film, steady
-from experiments.multimodal.experiment import Drawn, Experiment
 from experiments.multimodal.model import ViT, attention_weights, grid, patches
 from experiments.report.drawing import COLOURS, drawing_style, tiles
 from experiments.report.panels import Map, Panel, Result

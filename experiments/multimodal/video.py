@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.multimodal.experiment import Drawn, Experiment
+from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.images import load_images
 from experiments.multimodal.model import Decoder, attention_weights, patches
 from experiments.multimodal.needles import BACKGROUNDS, Source, draw, load_clips, shrink

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.multimodal.experiment import Drawn, Experiment
+from experiments.experiment import Drawn, Experiment
 from experiments.report.panels import Panel, Result
 from experiments.tasks import TASKS, VOCAB_SIZE
 from experiments.tasks.task import PAD

@@ -1,4 +1,6 @@
-"""Defines what all multimodal experiments share: points, records and report.
+"""Defines what experiments on drawn examples share: points, records and report.
+
+Those on images, screens, videos and stories are in ``multimodal``, those on questions in ``tasks``.
 
 An experiment is one module with a subclass of ``Experiment``, one config, and one line in
 ``launch.py``. The subclass says
