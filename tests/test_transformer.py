@@ -178,7 +178,7 @@ def test_dials_on_a_mesh():
     attention = places.layers[0].block.attention
     found = attention.q.bias, attention.q_norm.scale, places.unembedding
     specs = [tuple(place.get_value().spec) for place in found]
-    assert specs == [("model",), (None,), ("model", None)]
+    assert specs == [("model",), (None,), ("model", "fsdp")]
 
 
 def test_a_norm_that_there_is_not():
