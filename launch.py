@@ -181,7 +181,11 @@ def _parse(arguments: list[str]) -> list[str]:
         # The outermost message that is a sentence: it names the flag.
         while "Traceback" in str(error) and (error.__cause__ or error.__context__):
             error = error.__cause__ or error.__context__
-        sentence = error.args[0] if isinstance(error, KeyError) else error
+        sentence = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+        name = sentence.strip("'\"")
+        if " " not in name:  # of a field, and nothing else
+            flag = next((each for each in arguments if name in each), "--config")
+            sentence = f"{flag}: the config has no field {name!r}"
         print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)
 

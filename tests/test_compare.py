@@ -581,6 +581,7 @@ def test_a_job_by_hand_that_is_not_whole_is_refused(arguments, message):
         (["--config.experiment=image"], "experiment='image' must be one of extrapolation, images"),
         (["--config.train.stepz=3"], 'Did you mean "steps"'),
         (["--config.train.steps=many"], "--config.train.steps"),
+        (["--config.mesh.tensor=2"], "--config.mesh.tensor=2: the config has no field 'tensor'"),
         (["steps=3"], "error: 'steps=3' is no flag; every argument is --name=value"),
         (["--workdir="], "error: --workdir is empty; give the folder of the results"),
         (["--task_id=-5"], "error: --task_id=-5 must be the number of a point, or -1 for all"),

@@ -175,12 +175,15 @@ def test_processes_of_one_run_are_told_of_each_other(tmp_path):
     assert found[0][0].startswith("--coordinator=127.0.0.1:")
 
 
-def test_a_tool_that_is_missing_is_named(job):
+def test_a_tool_that_is_missing_is_named(job, monkeypatch):
     settings = ["cluster=c", "tpu_type=t", "docker_image=i"]
     with pytest.raises(ValueError, match="xpk is not installed on this machine"):
         submitted(make_backend("xpk", settings), job)
     with pytest.raises(ValueError, match="SLURM is not on this machine"):
         submitted(make_backend("slurm", []), job, again=True)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ValueError, match=r"needs submitit: pip install posenc_jax\[slurm\]"):
+        make_backend("slurm", []).text(job)
 
 
 PREEMPTIBLE = """

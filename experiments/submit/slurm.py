@@ -43,9 +43,9 @@ class Slurm:
 
     def text(self, job: Job) -> str:
         """Returns the script that submitit gives to ``sbatch``, and what each of its jobs runs."""
+        _submitit()
         from submitit.slurm.slurm import _make_sbatch_string
 
-        _submitit()
         script = _make_sbatch_string(
             command=f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {self._logs(job)}",
             folder=self._logs(job),
