@@ -8,6 +8,7 @@ It needs what ``pip install "posenc_jax[harness]"`` installs.
 """
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +17,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 
+from experiments.batches import in_batches
+from experiments.mesh import make_mesh, row_shards
 from experiments.progress import stage
 from experiments.record import write_json
 from experiments.text import token_losses_and_hits
@@ -57,17 +61,25 @@ class Harness:
       text: what makes tokens of text.
       length: the most tokens of context; of longer requests the end counts.
       batch_tokens: tokens of one forward pass.
+      mesh: the devices.
       console: the console that shows progress.
     """
 
     def __init__(
-        self, model: Transformer, text: Text, *, length: int, batch_tokens: int, console: Console
+        self,
+        model: Transformer,
+        text: Text,
+        *,
+        length: int,
+        batch_tokens: int,
+        mesh: Mesh,
+        console: Console,
     ):
         self.model, self.text, self.length = model, text, length
         self._batch_tokens, self._console = batch_tokens, console
         # What adapts to the length of a row must not see what fills it up.
         self._adapts = any(encoding.adapts for encoding in model.distinct())
-        self._measure = jax.jit(token_losses_and_hits)
+        self._mesh, self._measure = mesh, jax.jit(token_losses_and_hits)
 
     def loglikelihood(self, requests) -> list[tuple[float, bool]]:
         """Returns the log-probability of each continuation, and whether it is the greedy one.
@@ -154,28 +166,29 @@ class Harness:
         for number, row in enumerate(rows):
             by_width.setdefault(self._width(len(row) - 1), []).append(number)
         found: dict[int, np.ndarray] = {}
+        compute, shards = functools.partial(self._measure, self.model), row_shards(self._mesh)
         with stage(what, len(rows), self._console) as advance:
             for width, numbers in sorted(by_width.items(), reverse=True):
-                size = max(1, self._batch_tokens // width)
-                for start in range(0, len(numbers), size):
-                    batch = numbers[start : start + size]
-                    # What follows a row changes nothing in it.
-                    tokens = np.zeros((size, width + 1), np.int32)
-                    for place, number in enumerate(batch):
-                        tokens[place, : len(rows[number])] = rows[number]
-                    measured = np.asarray(self._measure(self.model, tokens))
-                    for place, number in enumerate(batch):
-                        found[number] = measured[place, : len(rows[number]) - 1]
+                # What follows a row changes nothing in it.
+                tokens = np.zeros((len(numbers), width + 1), np.int32)
+                for place, number in enumerate(numbers):
+                    tokens[place, : len(rows[number])] = rows[number]
+                size = max(1, self._batch_tokens // (width * shards)) * shards
+                left = iter(numbers)
+                for batch in in_batches(compute, tokens, size, self._mesh):
+                    for measured, number in zip(batch, left, strict=False):
+                        found[number] = measured[: len(rows[number]) - 1]
                     advance("", steps=len(batch))
         return (found[number] for number in range(len(rows)))
 
 
-def load(path: str, encoding: dict[str, Any] | None) -> tuple[Transformer, Text, int]:
+def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transformer, Text, int]:
     """Returns a model, what makes tokens of its text, and the length it was trained for.
 
     Args:
       path: the folder of a run, or what ``experiments.pretrained.load`` takes.
       encoding: a name and keywords, to take the place of the rotation; for published models.
+      mesh: the devices.
 
     Raises:
       ValueError: there is no such model, or its tokens are not those of any text.
@@ -183,16 +196,18 @@ def load(path: str, encoding: dict[str, Any] | None) -> tuple[Transformer, Text,
     if (Path(path) / "run.json").exists():
         if encoding:
             raise ValueError("--encoding is for published models; tune the run under another one")
-        state, config = load_run(Path(path))
+        state, config = load_run(Path(path), mesh)
         if len(state.model.embedding) != 256:
             raise ValueError(f"{path} does not read bytes, and has no tokenizer for text")
         return state.model, Text(), train_length(config)
     from experiments import pretrained
 
-    loaded = pretrained.load(path, scan=True)
+    loaded = pretrained.load(path, mesh=mesh, scan=True)
     if loaded.tokenizer is None:
         raise ValueError(f"{path} has no tokenizer")
     own = dict(encoding or {})
+    if own and "name" not in own:
+        raise ValueError(f'--encoding={encoding} has no name; give {{"name": ..., keywords}}')
     model = loaded.under(own.pop("name"), **own) if encoding else loaded.model
     start = loaded.config.get("bos_token_id", loaded.config.get("eos_token_id"))
     return model, Text(loaded.tokenizer, start), loaded.length
@@ -237,9 +252,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     console = Console(soft_wrap=True)
     try:
-        model, text, trained = load(args.model, args.encoding)
+        mesh = make_mesh()
+        model, text, trained = load(args.model, args.encoding, mesh)
         options = {"length": args.length or trained, "batch_tokens": args.batch_tokens}
-        harness = Harness(model, text, **options, console=console)
+        harness = Harness(model, text, **options, mesh=mesh, console=console)
         limits = {"num_fewshot": args.num_fewshot, "limit": args.limit}
         found = evaluate(harness, args.tasks.split(","), args.include, **limits)
     except (ValueError, TypeError, OSError) as error:

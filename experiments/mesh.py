@@ -14,9 +14,9 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from posenc_jax.model.transformer import ROWS
+
 AXES = ("data", "fsdp", "model", "context")
-# Rows of a batch are spread over these.
-ROWS = ("data", "fsdp")
 
 # The first pattern found in an array's path places its last axes; an array that matches none is on
 # every device. Under scan an array has the layers along a leading axis, which is never sharded. The

@@ -18,11 +18,12 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from experiments.loop import train, train_together
-from experiments.mesh import ROWS, row_shards, state_shardings
+from experiments.mesh import row_shards, state_shardings
 from experiments.preemption import PreemptedError
 from experiments.record import claimed, environment, open_run, read_json, write_json
 from experiments.train import DECAY, Recipe, Task, initial_state
 from posenc_jax import Transformer
+from posenc_jax.model.transformer import ROWS
 
 # What may change between two starts of the same run: it decides when, not what, is computed.
 _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "profile_steps")

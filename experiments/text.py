@@ -12,10 +12,10 @@ from ml_collections import FrozenConfigDict
 
 from experiments.config import make_encoding
 from experiments.data import WindowIndex, train_batch
-from experiments.mesh import ROWS
 from experiments.train import Recipe, State, initial_state
 from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
+from posenc_jax.model.transformer import ROWS
 
 # Tokens whose logits exist at the same time, where their likeliest one is asked for.
 _TOKENS = 512

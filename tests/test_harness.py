@@ -11,6 +11,7 @@ from rich.console import Console
 
 from experiments import harness as harness_module
 from experiments.harness import Harness, Text, main
+from experiments.mesh import make_mesh
 
 LENGTH = 40
 
@@ -19,7 +20,9 @@ LENGTH = 40
 def harness():
     model = common.build_model("rope", vocab_size=256)
     console = Console(file=io.StringIO())
-    return Harness(model, Text(), length=LENGTH, batch_tokens=128, console=console)
+    return Harness(
+        model, Text(), length=LENGTH, batch_tokens=128, mesh=make_mesh(), console=console
+    )
 
 
 def requests(*args):
@@ -53,7 +56,8 @@ def test_an_empty_continuation_is_certain(harness):
 
 def test_a_scheme_that_adapts_sees_the_length_of_each_row(harness):
     model = harness.model.under(common.build("dynamic_ntk"))
-    other = Harness(model, Text(), length=80, batch_tokens=128, console=Console(file=io.StringIO()))
+    console = Console(file=io.StringIO())
+    other = Harness(model, Text(), length=80, batch_tokens=128, mesh=make_mesh(), console=console)
     text = "y" * 70
     ((found, _),) = other.loglikelihood(requests((text, "zz")))
     each, _ = log_probabilities(other, [*(text + "zz").encode()])

@@ -24,6 +24,9 @@ from posenc_jax.model.cache import Cache, Past
 from posenc_jax.model.layers import Layers
 from posenc_jax.tokens import Tokens
 
+# The mesh axes that the rows of a batch are spread over, those of them that a mesh has.
+ROWS = ("data", "fsdp")
+
 
 class Layer(nnx.Module):
     """Holds what one layer of the model uses: its block, its encoding and its window.
@@ -346,7 +349,7 @@ def _rows_apart(x_BTD: jax.Array) -> jax.Array:
     same way, and add up activations over the devices where it should bring parameters together.
     """
     mesh, free = jax.sharding.get_abstract_mesh(), PartitionSpec.UNCONSTRAINED
-    axes = tuple(axis for axis in ("data", "fsdp") if axis in mesh.axis_names)
+    axes = tuple(axis for axis in ROWS if axis in mesh.axis_names)
     is_cut = mesh.shape.get("fsdp", 1) > 1
     if not is_cut or x_BTD.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
         return x_BTD
