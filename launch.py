@@ -34,18 +34,6 @@ from absl import app, flags, logging  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-# "module:class" by what a config has as ``experiment``; it is imported when it is asked for.
-EXPERIMENTS = {
-    "extrapolation": "experiments.compare:Comparison",
-    "images": "experiments.multimodal.images:Images",
-    "story": "experiments.multimodal.story:Story",
-    "pointing": "experiments.multimodal.pointing:Pointing",
-    "video": "experiments.multimodal.video:Videos",
-    "tasks": "experiments.tasks.experiment:Questions",
-    "longrope": "experiments.longrope.experiment:LongRoPESearch",
-    "extension": "experiments.extension:Extension",
-}
-
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, and :preset if any.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, results and the report.")
 TASK_ID = flags.DEFINE_integer(
@@ -75,6 +63,7 @@ _ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 def main(arguments: list[str]) -> int:
     """Runs the experiment, prints what failed, and returns the exit status."""
     from experiments.preemption import PreemptedError, listen
+    from experiments.registry import make_experiment
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
     try:
@@ -85,7 +74,7 @@ def main(arguments: list[str]) -> int:
         listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, PEER_TIMEOUT.value)
         # One process of a job speaks for all.
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
-        experiment = _experiment(CONFIG.value.experiment)(CONFIG.value, workdir, console)
+        experiment = make_experiment(CONFIG.value, workdir, console)
         if STATUS.value:
             importlib.import_module("experiments.status").print_status(experiment, console)
             return 0
@@ -159,13 +148,6 @@ def _task_id() -> int | None:
     if not str(given).isdigit():
         raise ValueError(f"{name}={given} must be the number of a point, or -1 for all")
     return int(given)
-
-
-def _experiment(name: str) -> type:
-    if name not in EXPERIMENTS:
-        raise ValueError(f"config.experiment={name!r} must be one of {', '.join(EXPERIMENTS)}")
-    module, attribute = EXPERIMENTS[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def _keep_compiled(workdir: Path) -> None:

@@ -13,9 +13,10 @@ Any field is overridden on the command line, ``--config.train.steps=500``; to ru
 ``--config.schemes=rope,yarn,alibi``.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from experiments.config import RATIO, encoding_defaults, start
 from experiments.evaluate import Protocols
@@ -36,6 +37,14 @@ EXTENSIONS: dict[str, dict[str, Any]] = {
     **{name: {} for name in _BY_LENGTH.split()},
     "self_extend": {"group_size": RATIO},
 }
+# What is evaluated on a trained RoPE instead of being trained: these too, for on text the rotary
+# schemes of images and videos turn as RoPE does.
+ON_ROPE: dict[str, dict[str, Any]] = EXTENSIONS | {
+    "mrope": {},
+    "i_mrope": {},
+    "videorope": {},
+    "videorope_pp": {"factor": RATIO},
+}
 # Windows within the training length, as parts of it: half of it is near, or what leaves room for
 # the groups.
 WINDOWS = {"rerope": 2, "leaky_rerope": 2, "self_extend": 8}
@@ -55,39 +64,50 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.encodings = encoding_defaults()
     # These are evaluated on the checkpoint of ``of`` instead of being trained; all that is not said
     # here comes from ``encodings``.
-    same_on_text: dict[str, dict] = {"mrope": {}, "i_mrope": {}, "videorope": {}}
-    extend = EXTENSIONS | same_on_text | {"videorope_pp": {"factor": RATIO}}
-    config.extend = ConfigDict({name: {"of": "rope"} | own for name, own in extend.items()})
+    config.extend = ConfigDict({name: {"of": "rope"} | own for name, own in ON_ROPE.items()})
     config.encodings.dynamic_ntk.factor = DYNAMIC_NTK
-    for name, part in WINDOWS.items():
-        config.encodings[name].window = config.train.get_ref("length") // part
-    # Learned tables end at the training length: what lies past it reads the last row.
-    config.encodings.learned.out_of_range = "clamp"
-    config.encodings.learned_2d.out_of_range = "clamp"
-    # FIRE's threshold is a quarter of the training length in the paper (512 of 2048). A reference
-    # follows when the length is overridden.
-    config.encodings.fire.init_length = config.train.get_ref("length").to_float() / 4
-    # The windows of patterns follow too, and the steps of Llama 4's temperature, which are for
-    # thousands of tokens.
-    config.encodings.rnope_swa.window = config.train.get_ref("length") // 2
-    config.encodings.dual_base.window = config.train.get_ref("length") // 4
-    config.encodings.irope.floor_scale = config.train.get_ref("length")
-    config.encodings.llama4_temperature.floor_scale = config.train.get_ref("length")
+    follow_length(config.encodings, config.train.get_ref("length"))
     globals()[f"_{preset}"](config)
     return config
 
 
-def _short_t5(config, num_buckets):
+def follow_length(encodings: Mapping[str, ConfigDict], length: FieldReference) -> None:
+    """Sets what depends on the training length, so that it follows when that is overridden."""
+    for name, part in WINDOWS.items():
+        encodings[name].window = length // part
+    # Learned tables end at the training length: what lies past it reads the last row.
+    encodings["learned"].out_of_range = "clamp"
+    encodings["learned_2d"].out_of_range = "clamp"
+    # FIRE's threshold is a quarter of the training length in the paper (512 of 2048).
+    encodings["fire"].init_length = length.to_float() / 4
+    # The windows of patterns, and the steps of Llama 4's temperature, are for thousands of tokens.
+    encodings["rnope_swa"].window = length // 2
+    encodings["dual_base"].window = length // 4
+    encodings["irope"].floor_scale = length
+    encodings["llama4_temperature"].floor_scale = length
+
+
+def short_t5(t5: ConfigDict, length: FieldReference, model: ConfigDict, num_buckets: int) -> None:
     """Sets T5 up for short training, at few tokens and few steps.
 
     The last bucket must lie within the training length, or it is met untrained. And the bias must
     be able to grow: 200 steps at 3e-3 move a number by a few tenths at most.
     """
-    config.encodings.t5.num_buckets = num_buckets
-    config.encodings.t5.max_distance = config.train.get_ref("length") // 2
-    width, heads = (config.model.get_ref(key) for key in ("model_dim", "num_heads"))
-    head_dim = width.to_float() / heads
-    config.encodings.t5.table_scale = head_dim**0.5  # as GPT-NeoX has it
+    t5.num_buckets = num_buckets
+    t5.max_distance = length // 2
+    head_dim = model.get_ref("model_dim").to_float() / model.get_ref("num_heads")
+    t5.table_scale = head_dim**0.5  # as GPT-NeoX has it
+
+
+def short_yarn(encodings: Mapping[str, ConfigDict]) -> None:
+    """Sets the bounds of YaRN for training lengths of tens of tokens.
+
+    Over 64 tokens no pair turns 32 times, as the published bound asks, and all would be slowed
+    down. 2 was the best of 13 pairs of bounds on the validation split, in one seed.
+    """
+    encodings["yarn"].beta_fast = 2.0
+    encodings["dynamic_yarn"].beta_fast = 2.0
+    encodings["ntk_by_parts"].beta = 2.0
 
 
 def _tiny(config):
@@ -103,7 +123,8 @@ def _tiny(config):
         window_stride=8,
         batch_tokens=512,
     )
-    _short_t5(config, num_buckets=16)
+    length = config.train.get_ref("length")
+    short_t5(config.encodings.t5, length, config.model, num_buckets=16)
 
 
 def _demo(config):
@@ -119,14 +140,10 @@ def _small(config):
     config.eval.update(
         last_tokens=64, documents=24, strides=((16, 4),), window_stride=16, batch_tokens=8192
     )
-    _short_t5(config, num_buckets=32)
+    length = config.train.get_ref("length")
+    short_t5(config.encodings.t5, length, config.model, num_buckets=32)
+    short_yarn(config.encodings)
     config.schemes = SMALL
-    # YaRN's bounds of 32 and 1 turns are for training lengths of thousands of tokens. Over 64
-    # tokens no pair turns 32 times, and all would be slowed down. 2 was the best of 13 pairs of
-    # bounds on the validation split, in one seed.
-    config.encodings.yarn.beta_fast = 2.0
-    config.encodings.dynamic_yarn.beta_fast = 2.0
-    config.encodings.ntk_by_parts.beta = 2.0
 
 
 def _paper(config):

@@ -14,32 +14,40 @@ Schemes that extend a trained RoPE are evaluated on its checkpoint.
 
 from ml_collections import ConfigDict
 
-from experiments.config import PRESETS, start, variant
+from configs.extrapolation import DYNAMIC_NTK, ON_ROPE, follow_length, short_t5, short_yarn
+from experiments.config import PRESETS, own_defaults, start
 from experiments.tasks.experiment import Setting, Trials
 from posenc_jax import REGISTRY
-from posenc_jax.registry import PATTERNS
 
 __all__ = ["PRESETS", "get_config"]
 
 SMALL = "nope,sinusoidal,learned,rope,dynamic_yarn,alibi,t5,transformer_xl,fox"
-# Those that follow the length of each row by themselves.
-EXTENSIONS = ("dynamic_pi", "dynamic_ntk", "dynamic_yarn")
 
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     config = start("tasks", preset, setting=Setting, trials=Trials)
-    names = [name for name in REGISTRY if name not in PATTERNS]
-    config.variants = ConfigDict({name: variant(name) for name in names})
-    for name in EXTENSIONS:
+    # "ratio" in an extension is the longest tested length over the trained one.
+    config.variants = ConfigDict(
+        {
+            name: {"encoding": {"name": name} | own_defaults(name) | ON_ROPE.get(name, {})}
+            for name in REGISTRY
+        }
+    )
+    for name in ON_ROPE:
         config.variants[name].of = "rope"
-    # Learned tables end at the trained length: what lies past it reads the last row.
-    for name in ("learned", "learned_2d"):
-        config.variants[name].encoding.out_of_range = "clamp"
+    encodings = encodings_of(config)
+    encodings["dynamic_ntk"].factor = DYNAMIC_NTK
+    follow_length(encodings, config.task.get_ref("length"))
     config.schemes = SMALL
     config.together = 1  # seeds of a scheme that are trained as one program
     globals()[f"_{preset}"](config)
     return config
+
+
+def encodings_of(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Returns the keywords of every variant's encoding by the variant's name."""
+    return {name: variant.encoding for name, variant in config.variants.items()}
 
 
 def _tiny(config):
@@ -49,8 +57,13 @@ def _tiny(config):
     config.task.length = 32
     config.train.update(batch_size=8, steps=4, warmup_steps=2)
     config.eval.update(multiples=(1, 2), depths=(0.0, 1.0), rows=8, batch=8)
+    length = config.task.get_ref("length")
+    short_t5(encodings_of(config)["t5"], length, config.model, num_buckets=16)
 
 
 def _small(config):
     config.model.update(model_dim=128, num_layers=2, num_heads=4)
     config.train.update(batch_size=64, steps=2000, learning_rate=1e-3, warmup_steps=100)
+    encodings = encodings_of(config)
+    short_t5(encodings["t5"], config.task.get_ref("length"), config.model, num_buckets=32)
+    short_yarn(encodings)

@@ -103,7 +103,7 @@ class Comparison(Sweep):
             self.console.print(f"  {scheme:<15} {'  '.join(losses)}", highlight=False)
 
     def write_report(self, command):
-        study = self._study(command)
+        study = self.study(command)
         length_report.print_table(study, self.console)
         return length_report.write(self.workdir, study)
 
@@ -112,11 +112,16 @@ class Comparison(Sweep):
         model = self.config["model"] | {"vocab_size": self.corpus.vocab_size}
         return FrozenConfigDict({"encoding": encoding, "model": model})
 
+    def keywords(self, scheme: str, multiple: int) -> dict[str, Any]:
+        """Returns the keywords of a scheme at ``multiple`` times the training length."""
+        is_trained = any(point.scheme == scheme for point in self.points)
+        own = self.config["encodings"][scheme] if is_trained else self._extension_config(scheme)
+        return at_ratio(own, multiple, self.recipe.length)
+
     def _extension(self, name, multiple):
         """Builds the encoding that extends a trained one to ``multiple`` times its length."""
-        length = self.recipe.length
-        own = at_ratio(self._extension_config(name), multiple, length)
-        return make_encoding({"name": name} | own, self.config["model"], length, rngs=None)
+        encoding = {"name": name} | self.keywords(name, multiple)
+        return make_encoding(encoding, self.config["model"], self.recipe.length, rngs=None)
 
     def _extension_config(self, name) -> dict[str, Any]:
         """Returns an extension's keywords; those of the trained scheme are as they were trained."""
@@ -126,7 +131,7 @@ class Comparison(Sweep):
         chosen = {key: value for key, value in extend.items() if key != "of"}
         return encodings[name] | shared | chosen
 
-    def _study(self, command) -> LengthStudy:
+    def study(self, command):
         evaluations, training, failures = self.results()
         records, curves = (
             [each for found in evaluations for each in found[key]] for key in ("records", "curves")
@@ -145,7 +150,7 @@ def points(config: ConfigDict) -> list[Point]:
     named = [name.strip() for name in config.schemes.split(",")]
     names = _all(config) if named == ["all"] else named
     for name in {*names, *config.encodings, *config.extend}:
-        lookup(name)
+        lookup(config.encodings.get(name, {}).get("name", name))  # a variant names its scheme
     extend = {name: extension.of for name, extension in config.extend.items()}
     return sweep.points(names, extend, config.seeds)
 

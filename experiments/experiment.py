@@ -191,15 +191,18 @@ class Experiment(Sweep):
                     highlight=False,
                 )
 
-    def write_report(self, command):
+    def study(self, command):
         evaluations, training, failures = self.results()
         records, maps = (
             [each for found in evaluations for each in found[key]] for key in ("records", "maps")
         )
         about = self.about(command)
         about |= {key: getattr(self, key) for key in ("title", "summary", "axes", "data")}
-        study = PanelStudy(records, training, failures, about, maps, self.panels)
-        schemes = dict.fromkeys(r["scheme"] for r in records)
+        return PanelStudy(records, training, failures, about, maps, self.panels)
+
+    def write_report(self, command):
+        study = self.study(command)
+        schemes = dict.fromkeys(r["scheme"] for r in study.records)
         encodings = {name: self.encoding(name, nnx.Rngs(0)) for name in schemes}
         panel_report.print_tables(study, self.console)
         return panel_report.write(self.workdir, study, self.pictures(), encodings)

@@ -257,7 +257,7 @@ class Extension(Sweep):
             ]
             self.console.print(f"  {scheme:<15} {'  '.join(losses)}", highlight=False)
 
-    def write_report(self, command):
+    def study(self, command):
         evaluations, training, failures = self.results()
         records = [record for found in evaluations for record in found["records"]]
         training = [r for r in training if r["scheme"] == r["trained"] and r["tokens"]]
@@ -269,7 +269,10 @@ class Extension(Sweep):
             "corpus": self.corpus.name,
             "corpus_digest": self.corpus.digest,
         }
-        study = ExtensionStudy(records, training, failures, about, [])
+        return ExtensionStudy(records, training, failures, about, [])
+
+    def write_report(self, command):
+        study = self.study(command)
         extension_report.print_tables(study, self.console)
         return extension_report.write(self.workdir, study)
 

@@ -13,6 +13,7 @@ import html
 import inspect
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,8 @@ def page(cards: list[str], sizes: str) -> str:
     )
 
 
-def card(name: str, args: argparse.Namespace) -> str:
-    """Returns the part of the page that is about the scheme ``name``."""
+def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> str:
+    """Returns the part of the page that is about the scheme ``name``, built with ``keywords``."""
     layers = Layers.of(
         make(
             name,
@@ -125,7 +126,7 @@ def card(name: str, args: argparse.Namespace) -> str:
             model_dim=args.heads * args.head_dim,
             train_length=args.train_length,
             rngs=nnx.Rngs(0),
-            **own(args.train_length).get(name, {}),
+            **keywords,
         )
     )
     places = [
@@ -185,7 +186,7 @@ def main():
         drawing_style(),
     ):
         for name in names:
-            cards.append(card(name, args))
+            cards.append(card(name, args, own(args.train_length).get(name, {})))
             advance(name)
     sizes = (
         f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."

@@ -1,6 +1,7 @@
 """Shows the progress of long stages: a bar on a terminal, a plain line now and then elsewhere."""
 
 import contextlib
+import datetime
 import time
 from collections.abc import Callable, Iterator
 
@@ -44,3 +45,22 @@ def _lines(name, total, console):
             console.print(f"{name}  {done}/{total}  {note}", highlight=False)
 
     yield advance
+
+
+class TimeLeft:
+    """Estimates how long the rest of many like things will take, from those that were done."""
+
+    def __init__(self):
+        self._start = time.monotonic()
+        self._done = 0
+
+    def count(self) -> None:
+        """Counts one more as done."""
+        self._done += 1
+
+    def words(self, left: int) -> str:
+        """Returns what is to be said where ``left`` are left, which at first is nothing."""
+        if not self._done or not left:
+            return ""
+        seconds = (time.monotonic() - self._start) / self._done * left
+        return f", about {datetime.timedelta(seconds=round(seconds))} left"

@@ -20,7 +20,9 @@ from rich.console import Console
 from experiments.loop import train, train_together
 from experiments.mesh import row_shards, state_shardings
 from experiments.preemption import PreemptedError
+from experiments.progress import TimeLeft
 from experiments.record import claimed, environment, open_run, read_json, write_json
+from experiments.report.study import Study
 from experiments.train import DECAY, Recipe, Task, initial_state
 from posenc_jax import Transformer
 from posenc_jax.model.transformer import ROWS
@@ -161,6 +163,10 @@ class Sweep:
         """Prints what was found."""
         raise NotImplementedError
 
+    def study(self, command: str) -> Study:
+        """Returns all results so far, for reports."""
+        raise NotImplementedError
+
     def write_report(self, command: str) -> Path:
         """Prints the tables of all finished points, writes their report and returns its path."""
         raise NotImplementedError
@@ -192,10 +198,12 @@ class Sweep:
                 )
             chosen = [self.points[task_id]]
         failures, numbers = [], itertools.count(1)
+        waiting, left = {point for point in chosen if not self.finished(point)}, TimeLeft()
         for group in self._groups(chosen):
             failed = self._train_together(group)
             for point in group:
-                self.console.print(f"[{next(numbers)}/{len(chosen)}] {point.name}", highlight=False)
+                place = f"{next(numbers)}/{len(chosen)}{left.words(len(waiting))}"
+                self.console.print(f"[{place}] {point.name}", highlight=False)
                 try:
                     if point in failed:
                         raise failed[point]
@@ -206,6 +214,9 @@ class Sweep:
                 except Exception as error:  # one scheme failing must not take the others with it
                     _raise_alone(error)
                     failures.append(self._failed(point, error))
+                if point in waiting:
+                    waiting.remove(point)
+                    left.count()
         return failures
 
     def results(self) -> tuple[list[dict], list[dict], list[dict]]:

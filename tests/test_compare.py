@@ -1,6 +1,5 @@
 """Tests the comparison and its command line, at a size that runs in seconds."""
 
-import ast
 import csv
 import importlib
 import io
@@ -29,6 +28,7 @@ from experiments import preemption
 from experiments.compare import Comparison, points
 from experiments.loop import train, train_together
 from experiments.record import claimed
+from experiments.registry import EXPERIMENTS
 from experiments.status import print_status
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
@@ -386,15 +386,17 @@ def test_sigterm_at_the_start_asks_for_another(tmp_path):
 
 
 def test_every_config_names_an_experiment_that_launch_knows():
-    known = re.search(r"EXPERIMENTS = (\{.*?\})", (ROOT / "launch.py").read_text(), re.DOTALL)
-    modules = ast.literal_eval(known[1])
     named = set()
     for path in (ROOT / "configs").glob("[!_]*.py"):
-        name = importlib.import_module(f"configs.{path.stem}").get_config("tiny").experiment
-        module, _, attribute = modules[name].partition(":")
+        config = importlib.import_module(f"configs.{path.stem}").get_config("tiny")
+        named |= {
+            config.experiment,
+            *(one.experiment for one in config.get("studies", {}).values()),
+        }
+    assert named == set(EXPERIMENTS)
+    for name in named:
+        module, _, attribute = EXPERIMENTS[name].partition(":")
         assert hasattr(importlib.import_module(module), attribute)
-        named.add(name)
-    assert named == set(modules)
 
 
 def test_command_line_runs_one_point_and_reports(corpus, tmp_path):

@@ -129,7 +129,7 @@ class LongRoPESearch(Sweep):
                 highlight=False,
             )
 
-    def write_report(self, command):
+    def study(self, command):
         evaluations, training, failures = self.results()
         about = self.about(command) | {
             "train_length": self.plan.train_length,
@@ -141,7 +141,10 @@ class LongRoPESearch(Sweep):
             "corpus_digest": self.plan.corpus.digest,
         }
         training = [each for each in training if each["tokens"]]
-        study = report.SearchStudy.of(evaluations, training, failures, about)
+        return report.SearchStudy.of(evaluations, training, failures, about)
+
+    def write_report(self, command):
+        study = self.study(command)
         report.print_tables(study, self.console)
         return report.write(self.workdir, study)
 

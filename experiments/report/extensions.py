@@ -6,12 +6,9 @@ import math
 from experiments.methods import PLAIN
 from experiments.readings import LAST, SHORT, WINDOWED
 from experiments.report.lengths import LengthStudy
-from experiments.report.study import Cell, Record, mean_and_stderr
+from experiments.report.study import Cell, Record, margin_of, mean_and_stderr
 
 KEPT = 0.95  # the share of short-context accuracy that the field says is kept
-
-# The 97.5 % quantiles of Student's t for 2 to 10 seeds; more are taken as normal.
-_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +83,8 @@ def _retention(group, plain) -> Retention:
         return [_value(r[key]) / _value(plain[r["seed"]][key]) for r in group]
 
     kept = mean_and_stderr(over_plain("accuracy"))
-    _, stderr, seeds = kept
-    margin = None if stderr is None else stderr * dict(enumerate(_QUANTILES, 2)).get(seeds, 1.96)
     change = mean_and_stderr([ratio - 1 for ratio in over_plain("loss")])
-    return Retention(change, kept, margin)
+    return Retention(change, kept, margin_of(kept))
 
 
 def _value(number) -> float:

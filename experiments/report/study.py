@@ -13,6 +13,9 @@ Seeds = dict[str, dict[Any, dict[int, float]]]  # a value by scheme, column and 
 
 BASELINE = "nope"
 
+# The 97.5 % quantiles of Student's t for 2 to 10 seeds; more are taken as normal.
+_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
 
 @dataclasses.dataclass(frozen=True)
 class Study:
@@ -86,6 +89,12 @@ def mean_and_stderr(values: Iterable[float]) -> Cell:
         return math.inf, None, len(known)
     stderr = statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None
     return statistics.fmean(known), stderr, len(known)
+
+
+def margin_of(cell: Cell) -> float | None:
+    """Returns half of the mean's 95 % interval over seeds, or None for one seed."""
+    _, stderr, seeds = cell
+    return None if stderr is None else stderr * dict(enumerate(_QUANTILES, 2)).get(seeds, 1.96)
 
 
 def words(cells: Cells, scheme: str, column: Hashable) -> tuple[str, str]:

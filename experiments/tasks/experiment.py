@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.config import at_ratio, make_encoding
 from experiments.experiment import Drawn, Experiment
 from experiments.report.panels import Panel, Result
 from experiments.tasks import TASKS, VOCAB_SIZE
@@ -78,6 +79,11 @@ class Questions(Experiment):
             "all of its answers are right. Every task is solved without error by a program that "
             "reads what the model reads."
         )
+
+    def encoding(self, scheme, rngs):
+        ratio = self.trials.multiples[-1]
+        encoding = at_ratio(self.variant(scheme)["encoding"], ratio, self.length)
+        return make_encoding(encoding, self.config["model"], self.length, rngs)
 
     def _by_depth(self, task) -> str:
         return f"{task.name} in {self.trials.multiples[-1] * self.length} tokens"

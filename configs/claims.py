@@ -1,0 +1,107 @@
+"""Puts published claims to the test, and writes the ledger of verdicts.
+
+    python launch.py --config=configs/claims.py:small --workdir=runs/answers
+
+Presets, after the colon:
+
+    tiny   few schemes, one seed, a minute: checks that everything runs, shows nothing
+    small  every claim, three seeds and five where seeds are the matter, on two CPU cores
+    paper  the same beside the models of ``configs/atlas.py:paper``, for a GPU or TPU
+
+The claims and the rule that decides are in ``experiments/claims.py``. Two of the studies are those
+of the atlas: with the same workdir they are run once. Any field is overridden on the command line,
+such as ``--config.studies.far.eval.documents=16``.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import atlas, extension, extrapolation, longrope, tasks
+from experiments.config import own_defaults
+
+PRESETS = atlas.PRESETS
+
+
+def get_config(preset: str = "small") -> ConfigDict:
+    """Returns the config of a preset."""
+    config = atlas.get_config(preset)
+    config.experiment = "claims"
+    shared = config.studies
+    config.studies = ConfigDict({"language": shared.language, "tasks": shared.tasks})
+    of_cpu = "small" if preset == "paper" else preset
+    config.studies.far = _far(preset)
+    config.studies.double = _double(preset, shared.language)
+    config.studies.variants = _variants(shared.language)
+    config.studies.addition = _addition(of_cpu)
+    config.studies.extension = _extension(of_cpu)
+    config.studies.longrope = _longrope(of_cpu)
+    return config
+
+
+def _far(preset):
+    """Returns a study of schemes that are said to hold, much farther than the others go."""
+    study = extrapolation.get_config(preset)
+    study.schemes = "alibi,rnope_swa"
+    study.encodings.rnope_swa.interval = 2
+    if preset != "tiny":
+        study.eval.update(multiples=(1, 32, 128), documents=4, strides=((1, 1),))
+    return study
+
+
+def _double(preset, language):
+    """Returns sinusoidal positions at twice the length, on as many tokens in all."""
+    study = extrapolation.get_config(preset)
+    study.schemes = "sinusoidal"
+    study.train.update(language.train.to_dict())
+    study.train.update(length=2 * language.train.length, batch_size=language.train.batch_size // 2)
+    study.eval.update(language.eval.to_dict())
+    halves = [multiple // 2 for multiple in language.eval.multiples if multiple > 1]
+    study.eval.multiples = tuple(halves)
+    study.together = language.together
+    study.seeds = language.get_ref("seeds")
+    return study
+
+
+def _variants(language):
+    """Returns variants of schemes on text, which the comparison has in one form only."""
+    study = language.copy_and_resolve_references()
+    study.experiment = "extrapolation"
+    study.seeds = language.get_ref("seeds")
+    head_dim = study.model.model_dim // study.model.num_heads
+    seqpe, rope = own_defaults("seqpe"), own_defaults("rope")
+    study.encodings.update(
+        {
+            "seqpe_no_contrast": {"name": "seqpe"} | seqpe | {"contrastive_weight": 0.0},
+            "seqpe_no_transfer": {"name": "seqpe"} | seqpe | {"transfer_weight": 0.0},
+            "rope_eighth": {"name": "rope"} | rope | {"rotary_dim": max(2, head_dim // 8)},
+            "rope_base_128": {"name": "rope"} | rope | {"base": 128.0},
+        }
+    )
+    study.schemes = "seqpe_no_contrast,seqpe_no_transfer,rope_eighth,rope_base_128"
+    return study
+
+
+def _addition(preset):
+    study = tasks.get_config(preset)
+    study.schemes = "fire,rope,nope,randomized"
+    study.task.tasks = "addition"
+    if preset != "tiny":
+        study.seeds = 5
+        study.together = 5
+        study.model.update(model_dim=64, num_layers=2, num_heads=4)
+        study.train.update(steps=1000, learning_rate=2e-3)
+        study.eval.update(multiples=(1, 2, 4), depths=())
+    return study
+
+
+def _extension(preset):
+    study = extension.get_config("tiny" if preset == "tiny" else "yarn")
+    if preset != "tiny":
+        study.methods = study.tuned = "rope,pi,yarn,drope"
+        study.tuning_steps = (40, 400)
+    return study
+
+
+def _longrope(preset):
+    study = longrope.get_config(preset)
+    study.stages = "longrope"
+    return study

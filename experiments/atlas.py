@@ -1,0 +1,64 @@
+"""Puts every scheme to every question, in language and in tasks, and writes the atlas of answers.
+
+python launch.py --config=configs/atlas.py:small --workdir=runs/answers
+"""
+
+import argparse
+
+from experiments import gallery
+from experiments.compare import Comparison
+from experiments.probes import probe
+from experiments.progress import stage
+from experiments.record import read_json
+from experiments.report import atlas, atlas_page
+from experiments.report.drawing import drawing_style
+from experiments.studies import Studies
+
+
+class Language(Comparison):
+    """Compares the schemes on text, and looks into the models of the first seed."""
+
+    def evaluate(self, point, model):
+        found = super().evaluate(point, model)
+        if point.seed == 0:
+            split = next(iter(self.documents))
+            windows_NL = self.documents[split][:, : self.recipe.length]
+            found["probes"] = {"scheme": point.scheme} | probe(model, windows_NL)
+        return found
+
+    def probes(self) -> dict[str, dict]:
+        """Returns what was found in the models of the first seed, by scheme."""
+        evaluations, _, _ = self.results()
+        each = [found["probes"] for found in evaluations if "probes" in found]
+        return {one["scheme"]: one for one in each}
+
+
+class Atlas(Studies):
+    """Runs a comparison on text, one on tasks, and the controls; see ``configs/atlas.py``."""
+
+    def write_report(self, command):
+        studies = {name: part.study(command) for name, part in self.parts.items()}
+        language: Language = self.parts["language"]
+        length = language.recipe.length
+        about = language.about(command) | {"config": self.config, "train_length": length}
+        found = atlas.atlas_of(studies, about)
+        atlas.print_summary(found, self.console)
+        ledger = read_json(self.workdir / "claims" / "claims.json") or {"claims": []}
+        cards = self._cards(found.schemes)
+        folder = self.workdir / "atlas"
+        return atlas_page.write(folder, found, cards, language.probes(), ledger["claims"])
+
+    def _cards(self, schemes: list[str]) -> dict[str, str]:
+        """Returns what each scheme does to attention, with the keywords that it has on text."""
+        language, model = self.parts["language"], self.parts["language"].config["model"]
+        sizes = argparse.Namespace(
+            heads=model["num_heads"],
+            head_dim=model["head_dim"] or model["model_dim"] // model["num_heads"],
+            train_length=language.recipe.length,
+        )
+        with stage("atlas  pages", len(schemes), self.console) as advance, drawing_style():
+            cards = {}
+            for name in schemes:
+                cards[name] = gallery.card(name, sizes, language.keywords(name, gallery.TIMES))
+                advance(name)
+        return cards

@@ -1,0 +1,418 @@
+"""Puts published claims to the test, and writes the ledger of verdicts.
+
+python launch.py --config=configs/claims.py:small --workdir=runs/answers
+
+Every claim is a few numbers and the range in which its paper says that they lie, written before any
+run; ``ledger.RULE`` decides. The numbers of papers are in the claims' sentences.
+"""
+
+from experiments.order import order_study
+from experiments.report import ledger, ledger_page
+from experiments.report.ledger import Answers, Claim, Effect, mean, spread
+from experiments.studies import Studies
+
+ALGORITHMS = ("copy", "reverse", "addition", "sort", "parity")
+# A difference in bits per byte below which two schemes count as equal.
+EQUAL = 0.02
+
+
+def _less(
+    one: str, other: str, multiple: int, of: str = "language", than: str = "language", **range_
+) -> Effect:
+    """Says that one scheme of a study has a lower loss than another, of that or another study."""
+    return Effect(
+        f"bits per byte at {multiple}x, {one} minus {other}",
+        lambda a: a.bits(of, one, multiple) - a.bits(than, other, multiple),
+        **({"high": 0.0} | range_),
+    )
+
+
+def _change(scheme: str, multiple: int, *, study: str = "language", since: int = 1, **range_):
+    """Says by which share the loss of a scheme grows from one length to another."""
+    return Effect(
+        f"loss of {scheme} at {multiple}x over that at {since}x, minus 1",
+        lambda a: a.bits(study, scheme, multiple) / a.bits(study, scheme, since) - 1.0,
+        **range_,
+    )
+
+
+def _more(one: str, other: str, tasks: tuple[str, ...], multiple: int) -> Effect:
+    """Says that one scheme has more rows right than another, on average over some tasks."""
+
+    def share(answers: Answers, scheme: str):
+        return mean(*(answers.hits("tasks", scheme, task, multiple) for task in tasks))
+
+    return Effect(
+        f"share of rows right at {multiple}x in {', '.join(tasks)}, {one} minus {other}",
+        lambda a: share(a, one) - share(a, other),
+        low=0.0,
+    )
+
+
+def _errors(scheme: str, multiple: int, **range_: float) -> Effect:
+    return Effect(
+        f"share of rows of flip_flop wrong at {multiple}x, {scheme}",
+        lambda a: (a.hits("tasks", scheme, "flip_flop", multiple) - 1.0) / -1.0,
+        **range_,
+    )
+
+
+def _tuned(one: str, steps: int, other: str, other_steps: int) -> Effect:
+    def loss(answers: Answers, scheme: str, steps: int):
+        where = dict(scheme=scheme, protocol="last", multiple=8, steps=steps)
+        return answers.read("extension", "bits_per_byte", **where)
+
+    return Effect(
+        f"bits per byte at 8x, {one} after {steps} steps minus {other} after {other_steps}",
+        lambda a: loss(a, one, steps) - loss(a, other, other_steps),
+        high=0.0,
+    )
+
+
+def _kept(scheme: str, steps: int) -> Effect:
+    def accuracy(answers: Answers, scheme: str, steps: int):
+        where = dict(scheme=scheme, protocol="short", steps=steps)
+        return answers.read("extension", "accuracy", **where)
+
+    return Effect(
+        f"share of the accuracy at short context that {scheme} keeps after {steps} steps",
+        lambda a: accuracy(a, scheme, steps) / accuracy(a, "rope", 0),
+        low=0.95,
+    )
+
+
+def _searched(one: str, other: str) -> Effect:
+    def loss(answers: Answers, scheme: str):
+        return answers.read("longrope", "last_loss", group="near", scheme=scheme)
+
+    return Effect(
+        f"nats per token at 8x, {one} minus {other}, on documents that no search read",
+        lambda a: loss(a, one) - loss(a, other),
+        high=0.0,
+    )
+
+
+def _moved(scheme: str, causal: bool, **range_: float) -> Effect:
+    mask = "causal" if causal else "bidirectional"
+    return Effect(
+        f"how far the outputs of 我爱你 and 你爱我 are apart as sets, {scheme}, {mask}",
+        lambda a: a.read("order", "distance", scheme=scheme, causal=causal),
+        **range_,
+    )
+
+
+def _at_stride_1(answers: Answers, multiple: int):
+    where = dict(scheme="alibi", split="test", protocol="sliding", stride=1, multiple=multiple)
+    return answers.read("far", "bits_per_byte", **where)
+
+
+# The schemes whose order is looked at without a mask: those that are made for it, or allow it.
+SEEING = ("sinusoidal", "learned", "rope", "alibi", "t5", "shaw", "deberta", "transformer_xl")
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "alibi_flat",
+        "ALiBi's loss does not grow with the length, to 100 times the trained one and at stride 1, "
+        "where every token has the same context.",
+        "2108.12409",
+        "WikiText-103 and 1.3B parameters, trained at 512 and 1024 tokens, tested at 3072 and 2024",
+        ("alibi",),
+        (
+            _change("alibi", 128, study="far", low=-0.05, high=0.02),
+            Effect(
+                "loss of alibi at 128x over that at 1x, minus 1, at stride 1",
+                lambda a: _at_stride_1(a, 128) / _at_stride_1(a, 1) - 1.0,
+                low=-0.05,
+                high=0.02,
+            ),
+        ),
+    ),
+    Claim(
+        "alibi_half_length",
+        "ALiBi trained at L tokens is at 2L as good as sinusoidal positions trained at 2L.",
+        "2108.12409",
+        "WikiText-103, trained at 512 tokens: perplexity 18.40 at 3072, where sinusoidal positions "
+        "trained there have 18.67",
+        ("alibi", "sinusoidal"),
+        (
+            Effect(
+                "bits per byte at 2L, alibi minus sinusoidal trained there",
+                lambda a: a.bits("language", "alibi", 2) - a.bits("double", "sinusoidal", 1),
+                high=EQUAL,
+            ),
+        ),
+    ),
+    Claim(
+        "rope_blow_up",
+        "RoPE's loss explodes beyond the trained length.",
+        "2205.09921, table 3; 2306.15595",
+        "162M parameters, trained at 512 tokens: perplexity 24 there, 111 at 4096; LLaMA 7B",
+        ("rope",),
+        (_change("rope", 4, low=0.1),),
+    ),
+    Claim(
+        "t5_drifts",
+        "T5's bias is better than RoPE and sinusoidal positions at twice the length, and gets "
+        "worse from there on.",
+        "2205.09921, table 3",
+        "162M parameters, trained at 512 tokens, tested to 16384",
+        ("t5", "rope", "sinusoidal"),
+        (_less("t5", "rope", 2), _less("t5", "sinusoidal", 2), _change("t5", 16, since=2, low=0.0)),
+    ),
+    Claim(
+        "kerple_beats_alibi",
+        "KERPLE's logarithmic kernel has a lower loss than ALiBi at every length, and the power "
+        "kernel lies between.",
+        "2205.09921, table 3",
+        "162M parameters, trained at 512 tokens, tested to 16384",
+        ("kerple_log", "kerple_power", "alibi"),
+        (
+            *(_less("kerple_log", "alibi", multiple) for multiple in (1, 4, 16)),
+            _less("kerple_log", "kerple_power", 16),
+            _less("kerple_power", "alibi", 16),
+        ),
+    ),
+    Claim(
+        "sandwich_is_alibi",
+        "Sandwich, which has no parameters, extrapolates as ALiBi does.",
+        "2212.10356",
+        "162M parameters, trained at 512 tokens, tested to 8192",
+        ("sandwich", "alibi"),
+        (_less("sandwich", "alibi", 16, low=-0.05, high=0.05),),
+    ),
+    Claim(
+        "yarn_ntk_pi",
+        "Without fine-tuning YaRN is better than NTK, and NTK better than position interpolation.",
+        "2309.00071",
+        "LLaMA 2 of 7B and 13B parameters, trained at 4096 tokens",
+        ("yarn", "ntk", "pi"),
+        tuple(
+            _less(one, other, multiple)
+            for multiple in (2, 4)
+            for one, other in (("yarn", "ntk"), ("ntk", "pi"))
+        ),
+    ),
+    Claim(
+        "yarn_in_a_tenth",
+        "YaRN reaches the loss of position interpolation at the target length in a tenth of its "
+        "steps, and keeps 95 % of the accuracy at short context.",
+        "2309.00071",
+        "LLaMA 2 of 7B and 13B parameters, 400 steps",
+        ("yarn", "pi"),
+        (_tuned("yarn", 40, "pi", 400), _kept("yarn", 400)),
+        is_of_text=False,
+    ),
+    Claim(
+        "drope",
+        "A model whose rotation is dropped after training, and which is tuned at its own length, "
+        "extrapolates better than YaRN without tuning.",
+        "2512.12167",
+        "the scale was not read",
+        ("nope", "yarn"),
+        (_tuned("drope", 400, "yarn", 0), _kept("drope", 400)),
+        is_of_text=False,
+    ),
+    Claim(
+        "longrope_searched",
+        "Without tuning the factors that LongRoPE finds are better than YaRN's at 8 times the "
+        "length, and YaRN's better than position interpolation.",
+        "2402.13753",
+        "LLaMA 2 7B and Mistral 7B",
+        ("longrope", "yarn", "pi"),
+        (_searched("longrope", "yarn"), _searched("yarn", "pi")),
+        is_of_text=False,
+    ),
+    Claim(
+        "hope_copies",
+        "HoPE copies better than RoPE from twice the trained length.",
+        "2410.21216",
+        "models to 3B parameters, trained at 512 tokens: 60 % against 24 % copied, as third "
+        "parties quote it",
+        ("hope", "rope"),
+        (_more("hope", "rope", ("copy",), 2),),
+        is_of_text=False,
+    ),
+    Claim(
+        "fire_beats_alibi",
+        "FIRE has a lower loss than ALiBi and KERPLE beyond the trained length.",
+        "2310.04418",
+        "models trained at 2048 tokens, tested at 8192, as third parties quote it",
+        ("fire", "alibi", "kerple_log"),
+        (_less("fire", "alibi", 4), _less("fire", "kerple_log", 4)),
+    ),
+    Claim(
+        "seeds_decide_addition",
+        "Whether a model adds numbers longer than those of training depends on its seed more than "
+        "on most else: seeds with FIRE are far apart.",
+        "2402.09371",
+        "sums of up to 40 digits, tested to 100; the size was not read",
+        ("fire",),
+        (
+            Effect(
+                "share of sums right at 2x, distance of a seed from the median, fire",
+                lambda a: spread(a.hits("addition", "fire", "addition", 2)),
+                low=0.1,
+            ),
+        ),
+        is_of_text=False,
+    ),
+    Claim(
+        "transformer_xl_relative",
+        "Transformer-XL's relative encoding has a lower loss than absolute positions, and holds "
+        "beyond the trained length.",
+        "1901.02860",
+        "151M parameters on WikiText-103, from memory",
+        ("transformer_xl", "sinusoidal"),
+        (_less("transformer_xl", "sinusoidal", 1), _change("transformer_xl", 4, high=EQUAL)),
+    ),
+    Claim(
+        "seqpe_losses",
+        "Both regularising losses of SeqPE help it beyond the trained length: the one that keeps "
+        "distances, and the one that carries them over to positions not trained on.",
+        "2506.13277",
+        "the scale was not read",
+        ("seqpe",),
+        (
+            _less("seqpe", "seqpe_no_contrast", 4, than="variants"),
+            _less("seqpe", "seqpe_no_transfer", 4, than="variants"),
+        ),
+    ),
+    Claim(
+        "cope_counts",
+        "CoPE counts where RoPE does not, and more so beyond the trained length.",
+        "2405.18719",
+        "counting and selective copying, from memory; another reproduction found no gain at length",
+        ("cope", "rope"),
+        (_more("cope", "rope", ("counting",), 1), _more("cope", "rope", ("counting",), 4)),
+        is_of_text=False,
+    ),
+    Claim(
+        "path_flip_flop",
+        "PaTH follows a flip-flop beyond its training almost without error, where RoPE errs in "
+        "tens of percent.",
+        "2505.16381",
+        "one layer, two heads, 64 channels: 0.0001 % against 40.3 %",
+        ("path", "rope"),
+        (_errors("path", 4, high=0.01), _errors("rope", 4, low=0.1)),
+        is_of_text=False,
+    ),
+    Claim(
+        "path_degrades",
+        "PaTH must degrade with the length.",
+        "2606.24975",
+        "an argument from the products of its reflections",
+        ("path",),
+        (
+            Effect(
+                "share of rows of flip_flop wrong, path, 4x minus 1x",
+                lambda a: (
+                    a.hits("tasks", "path", "flip_flop", 1)
+                    - a.hits("tasks", "path", "flip_flop", 4)
+                ),
+                low=0.0,
+            ),
+        ),
+        is_of_text=False,
+    ),
+    Claim(
+        "fox_extrapolates",
+        "A forget gate without positions has a lower loss than RoPE beyond the trained length.",
+        "2503.02130",
+        "the scale was not read",
+        ("fox", "rope"),
+        (_less("fox", "rope", 4), _change("fox", 4, high=EQUAL)),
+    ),
+    Claim(
+        "dape_order",
+        "DAPE improves the bias that it adapts: over KERPLE's it has a lower loss than KERPLE far "
+        "beyond the trained length, and one that does not grow.",
+        "2405.14722",
+        "125M parameters, trained at 512 tokens, perplexity of the last 256 tokens at 8192: 3.70 "
+        "against 9.08, as third parties quote it",
+        ("dape", "kerple_log"),
+        (_less("dape", "kerple_log", 16), _change("dape", 16, high=EQUAL)),
+    ),
+    Claim(
+        "nope_generalises",
+        "Without positions, algorithms generalise to longer rows better than with RoPE; in "
+        "language it is the other way round.",
+        "2305.19466",
+        "107M parameters, ten tasks, rows to 20, tested to 40, as third parties quote it",
+        ("nope", "rope"),
+        (_more("nope", "rope", ALGORITHMS, 2), _less("rope", "nope", 1)),
+    ),
+    Claim(
+        "randomized_generalises",
+        "Positions drawn at random generalise on algorithms to rows longer than those of training.",
+        "2305.16843",
+        "encoders on 15 tasks, trained to 40 tokens, tested to 500: 12 % more",
+        ("randomized", "rope"),
+        (_more("randomized", "rope", ALGORITHMS, 4),),
+        is_of_text=False,
+    ),
+    Claim(
+        "few_rotary_channels",
+        "An eighth of the channels is enough to turn.",
+        "partial rotary models, such as GPT-NeoX with a quarter; 2410.06205 on fewer frequencies",
+        "models of billions of parameters",
+        ("rope",),
+        (_less("rope_eighth", "rope", 1, of="variants", high=EQUAL),),
+    ),
+    Claim(
+        "small_base",
+        "A base near the trained length extrapolates better than the usual large one.",
+        "2310.05209",
+        "LLaMA 2 of 7B and 13B parameters, bases from 500 on at 4096 tokens",
+        ("rope",),
+        tuple(_less("rope_base_128", "rope", multiple, of="variants") for multiple in (2, 4)),
+    ),
+    Claim(
+        "windows_and_nope",
+        "RoPE within a window, and layers without positions that see everything, hold to 32 times "
+        "the trained length.",
+        "2501.18795 (RNoPE-SWA), 2504.08719 (SWAN)",
+        "8B parameters, trained at 8192 tokens, as third parties quote it",
+        ("rnope_swa",),
+        (_change("rnope_swa", 32, study="far", high=EQUAL),),
+    ),
+    Claim(
+        "blind_to_order",
+        "Without positions and without a causal mask 我爱你 and 你爱我 give the same set of "
+        "outputs; a causal mask alone makes them differ.",
+        "1706.03762, section 3.5; 2203.16634 on the mask",
+        "any model: it follows from the equations",
+        ("nope",),
+        (_moved("nope", causal=False, high=1e-5), _moved("nope", causal=True, low=1e-4)),
+        is_of_text=False,
+    ),
+    Claim(
+        "order_is_seen",
+        "Every scheme tells 我爱你 from 你爱我 without a causal mask.",
+        "the chapter that this project starts from",
+        "any model",
+        SEEING,
+        tuple(_moved(scheme, causal=False, low=1e-4) for scheme in SEEING),
+        is_of_text=False,
+    ),
+    Claim(
+        "logit_scales",
+        "Logits that grow with the logarithm of the length lower the loss of RoPE at 8 times the "
+        "trained length and more.",
+        "2501.19399 (SSMax); 2202.12172 (LogN)",
+        "162M parameters, trained at 1024 tokens, as third parties quote it",
+        ("ssmax", "logn", "rope"),
+        (_less("ssmax", "rope", 16), _less("logn", "rope", 16)),
+    ),
+)
+
+
+class Claims(Studies):
+    """Runs the studies that claims need beside those of the atlas; see ``configs/claims.py``."""
+
+    def write_report(self, command):
+        studies = {name: part.study(command) for name, part in self.parts.items()}
+        studies["order"] = order_study(SEEING, seeds=self.config["seeds"])
+        about = next(iter(self.parts.values())).about(command) | {"config": self.config}
+        rows = ledger.ledger_of(CLAIMS, studies)
+        ledger_page.print_ledger(rows, self.console)
+        return ledger_page.write(self.workdir / "claims", rows, about)

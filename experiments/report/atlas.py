@@ -1,0 +1,256 @@
+"""Holds the atlas: the answer of every scheme to every question, and the verdicts on it."""
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from rich.console import Console
+from scipy import stats
+
+from experiments.report.lengths import LengthStudy
+from experiments.report.page import print_failures, terminal_table
+from experiments.report.panels import Panel, PanelStudy
+from experiments.report.study import (
+    BASELINE,
+    Cell,
+    Record,
+    Study,
+    by_seed,
+    margin_of,
+    mean_and_stderr,
+)
+from posenc_jax import REGISTRY
+
+AGAINST = (BASELINE, "rope")  # whom every scheme is compared with
+Word = Literal["better", "worse", "no difference", "one seed"]
+WORDS: tuple[Word, ...] = ("better", "worse", "no difference", "one seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """Holds one number of every scheme and seed.
+
+    Attributes:
+      name: a name that no other question has.
+      group: "language", or the name of the task.
+      says: what was measured, in words.
+      is_error: whether lower is better.
+      values: the numbers by scheme and seed.
+      chance: the number that a blind guess has, if it is known.
+    """
+
+    name: str
+    group: str
+    says: str
+    is_error: bool
+    values: dict[str, dict[int, float]]
+    chance: float | None = None
+
+    def cell(self, scheme: str) -> Cell:
+        """Returns the mean over seeds, its standard error and the number of seeds."""
+        return mean_and_stderr(self.values.get(scheme, {}).values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Says whether a scheme is better than another at a question.
+
+    Attributes:
+      word: "better" or "worse" where the 95 % interval of the difference excludes 0.
+      difference: by how much it is better, the mean over the seeds that both have.
+      margin: half the 95 % interval of the difference; None for one seed.
+    """
+
+    word: Word
+    difference: float
+    margin: float | None
+
+
+def verdict(question: Question, scheme: str, against: str) -> Verdict | None:
+    """Compares two schemes seed by seed, or returns None where one of them has no answer."""
+    one, other = (question.values.get(name, {}) for name in (scheme, against))
+    shared = sorted(one.keys() & other.keys())
+    if not shared:
+        return None
+    if any(math.isfinite(other[s]) and not math.isfinite(one[s]) for s in shared):
+        return Verdict("worse", -math.inf, None)
+    sign = -1 if question.is_error else 1
+    cell = mean_and_stderr([sign * (one[seed] - other[seed]) for seed in shared])
+    mean, margin = cell[0], margin_of(cell)
+    if margin is None:
+        return Verdict("one seed", mean, None)
+    word: Word = "better" if mean > margin else "worse" if mean < -margin else "no difference"
+    return Verdict(word, mean, margin)
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """Compares how a task learned alone ranks the schemes with how it does among all tasks.
+
+    Attributes:
+      question: the name of the question.
+      schemes: how many schemes have an answer to both.
+      correlation: Spearman's rank correlation; NaN where all answers of one side are the same.
+    """
+
+    question: str
+    schemes: int
+    correlation: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Atlas:
+    """Holds every answer.
+
+    Attributes:
+      questions: in the order of the columns.
+      controls: what the control says of each task that was also learned alone.
+      trained: the scheme that the checkpoint of each scheme was trained with.
+      failures: the runs that failed; their answers are missing.
+      about: ``command``, ``studies`` and whatever else every report says.
+    """
+
+    questions: list[Question]
+    controls: list[Control]
+    trained: dict[str, str]
+    failures: list[Record]
+    about: dict[str, Any]
+
+    @property
+    def schemes(self) -> list[str]:
+        """Returns the schemes that have any answer, in the order of the registry."""
+        return [n for n in REGISTRY if any(n in question.values for question in self.questions)]
+
+
+def family(scheme: str) -> str:
+    """Returns the family of a scheme: the folder of its module, such as "rotary"."""
+    parts = REGISTRY[scheme].split(":")[0].split(".")
+    return parts[2] if len(parts) > 2 else "none"
+
+
+def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
+    """Makes the atlas of its studies by name; see ``configs/atlas.py``."""
+    language, tasks = studies["language"], studies["tasks"]
+    assert isinstance(language, LengthStudy) and isinstance(tasks, PanelStudy)
+    in_tasks = list(_of_tasks(tasks))
+    trained = {r["scheme"]: r["trained"] for r in [*tasks.training, *language.training]}
+    failures = [
+        failure | {"scheme": f"{name}: {failure['scheme']}"}
+        for name, study in studies.items()
+        for failure in study.failures
+    ]
+    controls = []
+    for name, study in studies.items():
+        if name.startswith("tasks_") and isinstance(study, PanelStudy):
+            controls += _controls(in_tasks, list(_of_tasks(study)))
+    return Atlas([*_of_language(language), *in_tasks], controls, trained, failures, about)
+
+
+def _of_language(study: LengthStudy) -> Iterable[Question]:
+    """Yields the last tokens at every length, beside them all tokens, and another domain."""
+    length, last = study.about["train_length"], study.about["last_tokens"]
+    wanted = [("test", "last", f"the last {last} tokens", "text")]
+    wanted += [("test", "non_overlapping", "all tokens", "text, all")]
+    wanted += [("manual", "last", f"the last {last} tokens of the manual", "manual")]
+    for split, protocol, tokens, name in wanted:
+        records = [r for r in study.records if (r["split"], r["protocol"]) == (split, protocol)]
+        for multiple in sorted({r["multiple"] for r in records}):
+            found = [r for r in records if r["multiple"] == multiple]
+            values = by_seed(found, "multiple", "bits_per_byte", f"{split}, {protocol}")
+            says = f"Bits per byte of {tokens} with {multiple * length} tokens of context"
+            says += f", {multiple} times the trained length." if multiple > 1 else "."
+            rows = {scheme: row[multiple] for scheme, row in values.items()}
+            yield Question(f"{name} {multiple}x", "language", says, True, rows)
+
+
+def _of_tasks(study: PanelStudy) -> Iterable[Question]:
+    for panel in study.panels:
+        records = [r for r in study.records if panel.has(r)]
+        values = by_seed(records, "x", "value", panel.condition)
+        for x in panel.xs:
+            rows = {scheme: row[x] for scheme, row in values.items() if x in row}
+            chances = [r["chance"] for r in records if r["x"] == x and r["chance"] is not None]
+            chance = chances[0] if chances else None
+            yield Question(
+                f"{panel.condition} {x}", panel.condition, _says(panel, x), False, rows, chance
+            )
+
+
+def _says(panel: Panel, x) -> str:
+    trained = "" if x in panel.trained else ", longer than any of training"
+    return f"Share of rows of {x} tokens{trained} whose answers are all right: {panel.condition}."
+
+
+def _controls(together: list[Question], alone: list[Question]) -> Iterable[Control]:
+    by_name = {question.name: question for question in together}
+    for question in alone:
+        other = by_name.get(question.name)
+        shared = [n for n in question.values if other and n in other.values]
+        if other is None or len(shared) < 3:
+            continue
+        pairs = [(question.cell(n)[0], other.cell(n)[0]) for n in shared]
+        varies = all(len(set(side)) > 1 for side in zip(*pairs, strict=True))
+        correlation = float(stats.spearmanr(*zip(*pairs, strict=True))[0]) if varies else math.nan
+        yield Control(question.name, len(shared), correlation)
+
+
+def answers(atlas: Atlas) -> list[dict[str, Any]]:
+    """Returns one record for each answer, as plain numbers; an answer that is missing has none."""
+    records = []
+    for question in atlas.questions:
+        for scheme in atlas.schemes:
+            if scheme not in question.values:
+                continue
+            cell = question.cell(scheme)
+            record = {"scheme": scheme, "question": question.name, "mean": cell[0]}
+            record |= {"margin": margin_of(cell), "seeds": cell[2], "chance": question.chance}
+            for against in AGAINST:
+                found = verdict(question, scheme, against)
+                record[f"vs_{against}"] = found and found.word
+                record[f"vs_{against}_difference"] = found and found.difference
+                record[f"vs_{against}_margin"] = found and found.margin
+            records.append(record)
+    return records
+
+
+def as_csv(records: list[dict[str, Any]]) -> str:
+    """Returns records as CSV, with as many digits as tell them apart."""
+    table = io.StringIO(newline="")
+    rows = csv.DictWriter(table, list(records[0]), lineterminator="\n")
+    rows.writeheader()
+    for record in records:
+        rows.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in record.items()})
+    return table.getvalue()
+
+
+def counts(atlas: Atlas, scheme: str, against: str) -> dict[Word, int]:
+    """Returns at how many questions a scheme is better, worse, and so on, than another."""
+    found = [verdict(question, scheme, against) for question in atlas.questions]
+    return {word: sum(v is not None and v.word == word for v in found) for word in WORDS}
+
+
+def print_summary(atlas: Atlas, console: Console) -> None:
+    """Prints at how many questions each scheme is better or worse than NoPE and than RoPE."""
+    print_failures(Study([], [], atlas.failures, {}), console)
+    columns = [f"{word}\nthan {name}" for name in AGAINST for word in ("better", "worse")]
+    table = terminal_table(f"verdicts on {len(atlas.questions)} questions", columns)
+    for scheme in atlas.schemes:
+        each = [counts(atlas, scheme, name)[word] for name in AGAINST for word in WORDS[:2]]
+        table.add_row(scheme, *map(str, each))
+    console.print(table)
+    for control in atlas.controls:
+        console.print(f"control: {control_words(control)}", highlight=False)
+
+
+def control_words(control: Control) -> str:
+    """Returns a sentence about a control."""
+    rho = control.correlation
+    found = (
+        "cannot be compared, for all answers of one side are the same"
+        if math.isnan(rho)
+        else f"have a rank correlation of {rho:.2f}"
+    )
+    return f"{control.question}: alone and among all tasks, {control.schemes} schemes {found}"

@@ -1,0 +1,324 @@
+"""Draws the atlas as pages that need no server and no network: an index and one a scheme."""
+
+import html
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from experiments.record import write_files
+from experiments.report import probe_figures
+from experiments.report.atlas import (
+    AGAINST,
+    Atlas,
+    Question,
+    Verdict,
+    answers,
+    as_csv,
+    control_words,
+    counts,
+    family,
+    verdict,
+)
+from experiments.report.drawing import drawing_style, styles_of, svg
+from experiments.report.page import STYLE, figure, text
+from experiments.report.study import BASELINE, failure_words, margin_of, number
+
+_MARKS = {"better": "▲", "worse": "▼", "no difference": "·", "one seed": "?"}
+_COLOURS = {"better": "#cfe3f5", "worse": "#f8d5c0", "no difference": "#fff", "one seed": "#f0f0f0"}
+
+_STYLE = """
+body { max-width: none } .text-column { max-width: 1100px }
+.filters { display: flex; flex-wrap: wrap; gap: .6rem 1.2rem; margin: 1rem 0; align-items: center }
+.filters input[type=search], .filters select { font: inherit; padding: .2rem .4rem }
+th button { font: inherit; font-weight: 600; border: 0; background: none; padding: 0;
+  cursor: pointer; text-align: inherit; color: inherit }
+th button:focus-visible { outline: 2px solid #0072b2 }
+th[aria-sort=ascending] button::after { content: " ↑" }
+th[aria-sort=descending] button::after { content: " ↓" }
+#matrix { overflow: auto; max-height: 85vh; border: 1px solid #ddd }
+#matrix thead th { position: sticky; top: 0; background: #fff; z-index: 1 }
+#matrix thead th:first-child { left: 0; z-index: 2 }
+#matrix td small { display: block } [hidden] { display: none !important }
+@media print { .filters { display: none } #matrix { overflow: visible; max-height: none }
+  #matrix thead th { position: static } #matrix table { font-size: 6px } }
+"""
+
+# Sorts by a column, holes last; shows the rows and columns that the filters ask for.
+_SCRIPT = """
+const table = document.querySelector("#matrix table"), body = table.tBodies[0];
+const heads = [...table.tHead.rows[0].cells], rows = [...body.rows];
+const value = (row, i) => {
+  const cell = row.cells[i], found = cell.dataset.value;
+  return found === undefined ? cell.textContent : found === "" ? NaN : Number(found);
+};
+function sort(i, up) {
+  heads.forEach((head, j) => head.setAttribute("aria-sort",
+    j !== i ? "none" : up ? "ascending" : "descending"));
+  const holes = row => Number.isNaN(value(row, i));
+  const order = (a, b) => a < b ? -1 : a > b ? 1 : 0;
+  rows.sort((a, b) => holes(a) - holes(b) ||
+    (holes(a) ? 0 : (up ? 1 : -1) * order(value(a, i), value(b, i))));
+  body.append(...rows);
+}
+heads.forEach((head, i) => head.querySelector("button").addEventListener("click", () => {
+  const was = head.getAttribute("aria-sort"), first = head.dataset.best !== "high";
+  sort(i, was === "none" ? first : was !== "ascending");
+}));
+const search = document.querySelector("#search"), kind = document.querySelector("#family");
+const group = document.querySelector("#group"), shown = document.querySelector("#shown");
+function filter() {
+  let count = 0;
+  for (const row of rows) {
+    row.hidden = !row.dataset.name.includes(search.value.trim().toLowerCase()) ||
+      (kind.value !== "" && row.dataset.family !== kind.value);
+    count += !row.hidden;
+  }
+  heads.forEach((head, i) => {
+    const hide = i > 1 && group.value !== "" && head.dataset.group !== group.value;
+    for (const cell of [head, ...rows.map(row => row.cells[i])]) cell.hidden = hide;
+  });
+  shown.textContent = `${count} of ${rows.length} schemes`;
+}
+for (const control of [search, kind, group]) control.addEventListener("input", filter);
+filter();
+"""
+
+
+def write(
+    folder: Path,
+    atlas: Atlas,
+    cards: Mapping[str, str],
+    probes: Mapping[str, dict[str, Any]],
+    claims: list[dict[str, Any]],
+) -> Path:
+    """Writes the atlas into ``folder`` and returns the path of its index.
+
+    Args:
+      folder: the folder of the pages, of ``atlas.json`` and of ``atlas.csv``.
+      atlas: all answers.
+      cards: what each scheme does to attention and what it costs, as HTML.
+      probes: what was found in the trained models, by scheme; see ``experiments/probes.py``.
+      claims: the ledger, see ``experiments/claims.py``; empty where there is none yet.
+
+    Raises:
+      ValueError: no study has any result yet.
+    """
+    records = answers(atlas)
+    if not records:
+        raise ValueError("no study has any result yet: there is no atlas to draw")
+    everything = {"about": atlas.about, "failures": atlas.failures, "answers": records}
+    everything["questions"] = [{"name": q.name, "says": q.says} for q in atlas.questions]
+    everything["controls"] = [control_words(control) for control in atlas.controls]
+    write_files(
+        folder,
+        {
+            "index.html": _index(atlas),
+            "atlas.csv": as_csv(records),
+            "atlas.json": json.dumps(_finite(everything), indent=1, default=str) + "\n",
+        },
+    )
+    with drawing_style(), matplotlib.rc_context({"svg.fonttype": "none"}):
+        pages = {
+            f"{name}.html": _scheme_page(atlas, name, cards.get(name, ""), probes.get(name), claims)
+            for name in atlas.schemes
+        }
+    write_files(folder / "schemes", pages)
+    return folder / "index.html"
+
+
+def _finite(value):
+    """Returns ``value`` with None for numbers that are not finite, as JSON has no others."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _head(title: str) -> str:
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<meta name=viewport content='width=device-width'><title>{text(title)}</title>"
+        f"<style>{STYLE}{_STYLE}</style>"
+    )
+
+
+def _index(atlas: Atlas) -> str:
+    about = {key: text(value) for key, value in atlas.about.items()}
+    command = text(atlas.about["command"].replace(" --", " \\\n  --"))
+    failures = "".join(f"<li>{text(failure_words(failure))}" for failure in atlas.failures)
+    controls = "".join(f"<li>{text(control_words(control))}." for control in atlas.controls)
+    parts = [
+        _head("Atlas of positional encodings"),
+        "<div class=text-column><h1>Atlas of positional encodings</h1>",
+        f"<p>{len(atlas.schemes)} schemes at {len(atlas.questions)} questions. {about['decay']} "
+        f"Device: {about['device']}. Revision <code>{about['git']}</code>, {about['date']}.</p>",
+        f"<pre>{command}</pre>",
+        f"<div class=failed><b>Runs that failed</b><ul>{failures}</ul></div>" if failures else "",
+        f"<h2>Controls</h2><p>Every task but these is learned among all others only.</p>"
+        f"<ul>{controls}</ul>"
+        if controls
+        else "",
+        f"<h2>Schemes and questions</h2><p>{_legend()}</p></div>",
+        _filters(atlas),
+        f"<div id=matrix>{_matrix(atlas)}</div>",
+        f"<script>{_SCRIPT}</script></html>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _legend() -> str:
+    words = ", ".join(
+        f"<span class=key style='background:{_COLOURS[word]}'>{mark} {word}</span>"
+        for word, mark in _MARKS.items()
+    )
+    return (
+        "Each cell: the mean over seeds, half of its 95 % interval, and two verdicts, on the left "
+        f"against NoPE and on the right against RoPE: {words}. A verdict compares seed by seed; "
+        "better and worse are said where the 95 % interval of the difference excludes 0. With this "
+        "many cells some are there by chance: one in twenty where nothing differs. A head sorts, "
+        "a name leads to the scheme's own page, and a dash is a run that is missing."
+    )
+
+
+def _filters(atlas: Atlas) -> str:
+    def options(names):
+        every = "".join(f"<option>{text(name)}" for name in dict.fromkeys(names))
+        return f"<option value=''>all{every}"
+
+    families = options(family(name) for name in atlas.schemes)
+    groups = options(question.group for question in atlas.questions)
+    return (
+        "<div class=filters><label>Scheme <input type=search id=search></label>"
+        f"<label>Family <select id=family>{families}</select></label>"
+        f"<label>Questions <select id=group>{groups}</select></label>"
+        "<span id=shown role=status></span></div>"
+    )
+
+
+def _matrix(atlas: Atlas) -> str:
+    heads = ["<th class=text aria-sort=none><button>scheme</button>"]
+    heads += ["<th class=text aria-sort=none><button>family</button>"]
+    for q in atlas.questions:
+        best = "low" if q.is_error else "high"
+        heads.append(
+            f"<th aria-sort=none data-group='{text(q.group)}' data-best={best} "
+            f"title='{text(q.says)}'><button>{text(q.name)}</button>"
+        )
+    rows = []
+    for name in atlas.schemes:
+        cells = "".join(_cell(question, name) for question in atlas.questions)
+        rows.append(
+            f"<tr{' class=baseline' * (name == BASELINE)} data-name='{name}' "
+            f"data-family='{family(name)}'><th class=text><a href='schemes/{name}.html'>{name}</a>"
+            f"<td class=text>{family(name)}{cells}"
+        )
+    return f"<table><thead><tr>{''.join(heads)}<tbody>{''.join(rows)}</table>"
+
+
+def _cell(question: Question, scheme: str) -> str:
+    if scheme not in question.values:
+        return "<td data-value=''>-"
+    mean, margin = question.cell(scheme)[0], margin_of(question.cell(scheme))
+    found = [verdict(question, scheme, against) for against in AGAINST]
+    left, right = (_COLOURS[each.word] if each else "#fff" for each in found)
+    marks = "".join(_MARKS[each.word] if each else "-" for each in found)
+    spread = "" if margin is None else f"±{number(margin, mean)} "
+    style = f"background:linear-gradient(90deg,{left} 50%,{right} 50%)"
+    value = mean if math.isfinite(mean) else "Infinity"
+    return f"<td data-value={value} style='{style}'>{number(mean)}<small>{spread}{marks}</small>"
+
+
+def _scheme_page(atlas: Atlas, scheme: str, card: str, probes, claims) -> str:
+    trained = atlas.trained.get(scheme, scheme)
+    swapped = f" It reads the checkpoints of {trained}." if trained != scheme else ""
+    won = "; ".join(
+        f"against {name}, better at {found['better']} and worse at {found['worse']}"
+        for name in AGAINST
+        if (found := counts(atlas, scheme, name)) and name != scheme
+    )
+    parts = [
+        _head(f"{scheme}: atlas of positional encodings"),
+        "<div class=text-column><p><a href='../index.html'>All schemes</a></p>",
+        f"<p>Of {len(atlas.questions)} questions: {won}.{text(swapped)}</p>{card}",
+        _by_length(atlas, scheme),
+        f"<h2>Answers</h2><div class=wide>{_answers(atlas, scheme)}</div>",
+        _claims(scheme, claims),
+        *_probes(probes, atlas.about["train_length"]),
+        "</div></html>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _by_length(atlas: Atlas, scheme: str) -> str:
+    """Draws the scheme's loss by length beside those it is compared with."""
+    questions = [q for q in atlas.questions if q.name.startswith("text ") and scheme in q.values]
+    if not questions:
+        return ""
+    names = dict.fromkeys((scheme, *AGAINST))
+    drawing = Figure(figsize=(5.2, 3.0), layout="constrained")
+    axes = drawing.add_subplot()
+    labels = [question.name.removeprefix("text ") for question in questions]
+    for name, style in styles_of(names).items():
+        cells = [question.cell(name) for question in questions]
+        means = [mean if mean < math.inf else math.nan for mean, _, _ in cells]
+        margins = [margin_of(cell) or 0.0 for cell in cells]
+        axes.errorbar(labels, means, margins, **style, label=name, capsize=2)
+    axes.set(xlabel="context over the trained length", ylabel="bits per byte")
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    caption = "The same last tokens at every length; bars: 95 % intervals."
+    return figure("length", "Loss by length of the context", caption, svg(drawing))
+
+
+def _answers(atlas: Atlas, scheme: str) -> str:
+    heads = "".join(f"<th>against {name}" for name in AGAINST)
+    rows = []
+    for question in atlas.questions:
+        cell = question.cell(scheme)
+        found = [verdict(question, scheme, against) for against in AGAINST]
+        shown = "-"
+        if scheme in question.values:
+            margin = margin_of(cell)
+            shown = number(cell[0]) + ("" if margin is None else f" ± {number(margin, cell[0])}")
+        against = "".join(_against(each) for each in found)
+        says = html.escape(question.says)
+        rows.append(f"<tr><th class=text title='{says}'>{text(question.name)}<td>{shown}{against}")
+    return (
+        f"<table><thead><tr><th class=text>question<th>mean{heads}<tbody>{''.join(rows)}</table>"
+        "<figcaption>A positive difference is in the scheme's favour; ±: half of the 95 % interval."
+        "</figcaption>"
+    )
+
+
+def _against(found: Verdict | None) -> str:
+    if found is None:
+        return "<td>-"
+    margin = "" if found.margin is None else f" ± {number(found.margin)}"
+    difference = f"{found.difference:+.3f}" if math.isfinite(found.difference) else ""
+    style = f" style='background:{_COLOURS[found.word]}'"
+    return f"<td{style}>{_MARKS[found.word]} {difference}{margin}"
+
+
+def _claims(scheme: str, claims) -> str:
+    own = [claim for claim in claims if scheme in claim["schemes"]]
+    if not own:
+        return ""
+    items = "".join(
+        f"<li><b>{text(claim['verdict'])}</b>: {text(claim['says'])} ({text(claim['source'])})"
+        for claim in own
+    )
+    return f"<h2>Published claims</h2><ul>{items}</ul>"
+
+
+def _probes(probes, train_length: int) -> list[str]:
+    if not probes:
+        return []
+    drawn = probe_figures.draw(probes, train_length)
+    return [figure(name, *probe_figures.FIGURES[name], each) for name, each in drawn.items()]

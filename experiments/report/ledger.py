@@ -1,0 +1,200 @@
+"""Holds published claims, the effects that test them, and the rule that decides."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from experiments.report.panels import PanelStudy
+from experiments.report.study import Cell, Study, margin_of, mean_and_stderr
+
+Word = Literal["reproduced", "not reproduced", "inconclusive at this scale", "missing"]
+WORDS: tuple[Word, ...] = (
+    "reproduced",
+    "not reproduced",
+    "inconclusive at this scale",
+    "missing",
+)
+
+
+class MissingRunError(LookupError):
+    """Says which run an effect needs that has no result yet."""
+
+
+class Seeds(dict[int, float]):
+    """Holds one number a seed; arithmetic is seed by seed, over the seeds that both sides have."""
+
+    def __sub__(self, other: "Seeds | float") -> "Seeds":
+        return self._with(other, lambda a, b: a - b)
+
+    def __truediv__(self, other: "Seeds | float") -> "Seeds":
+        return self._with(other, lambda a, b: a / b)
+
+    def _with(self, other, function):
+        values = other if isinstance(other, Seeds) else dict.fromkeys(self, other)
+        return Seeds({s: function(self[s], values[s]) for s in self if s in values})
+
+
+def mean(*each: Seeds) -> Seeds:
+    """Returns the mean of several numbers, seed by seed."""
+    shared = set.intersection(*(set(one) for one in each))
+    return Seeds({s: statistics.fmean(one[s] for one in each) for s in sorted(shared)})
+
+
+def spread(of: Seeds) -> Seeds:
+    """Returns how far each seed is from the median of all."""
+    middle = statistics.median(of.values())
+    return Seeds({s: abs(value - middle) for s, value in of.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """Reads the numbers of finished studies, by seed.
+
+    Attributes:
+      studies: the studies by name.
+      protocol: which tokens of a text count, "last" or "non_overlapping" for all of them.
+    """
+
+    studies: Mapping[str, Study]
+    protocol: str = "last"
+
+    def bits(self, study: str, scheme: str, multiple: float, **where: Any) -> Seeds:
+        """Returns bits per byte at ``multiple`` times the training length.
+
+        Args:
+          study: the name of a study on text.
+          scheme: the scheme.
+          multiple: length of the context over the training length.
+          **where: further fields that a record must have, such as ``steps=100``.
+
+        Raises:
+          MissingRunError: there is no such record yet.
+        """
+        where |= {"protocol": self.protocol, "multiple": multiple}
+        return self.read(study, "bits_per_byte", scheme=scheme, split="test", **where)
+
+    def hits(self, study: str, scheme: str, task: str, multiple: int) -> Seeds:
+        """Returns the share of rows whose answers are all right; arguments are as in ``bits``."""
+        found = self.studies.get(study)
+        panels = found.panels if isinstance(found, PanelStudy) else ()
+        panel = next((panel for panel in panels if panel.condition == task), None)
+        if panel is None:
+            raise MissingRunError(f"there is no study {study} of the task {task}")
+        length = multiple * int(panel.trained[0])
+        return self.read(study, "value", scheme=scheme, condition=task, x=length)
+
+    def read(self, study: str, key: str, **where: Any) -> Seeds:
+        """Returns the field ``key`` of the records whose fields are as in ``where``, one a seed."""
+        if study not in self.studies:
+            raise MissingRunError(f"there is no study {study}")
+        records = [
+            r
+            for r in self.studies[study].records
+            if all(r.get(field) == value for field, value in where.items())
+        ]
+        if not records:
+            raise MissingRunError(f"{study} has no result yet where {where}")
+        seeds = Seeds({r["seed"]: math.nan if r[key] is None else r[key] for r in records})
+        if len(seeds) < len(records):
+            raise ValueError(f"{study} has several results of one seed where {where}")
+        return seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """Describes a number that a claim predicts.
+
+    Attributes:
+      says: what the number is, with its unit.
+      of: computes it from the answers, for each seed.
+      low, high: where the claim says that it is.
+    """
+
+    says: str
+    of: Callable[[Answers], Seeds]
+    low: float = -math.inf
+    high: float = math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """Describes what a paper says, and the effects that must all be seen where it holds.
+
+    Attributes:
+      name: a name that no other claim has.
+      says: the claim, as a sentence.
+      source: the paper.
+      made_at: the scale at which it was made.
+      schemes: the schemes that it is about.
+      effects: what is measured.
+      is_of_text: whether the effects change with the tokens that count, so that both are shown.
+    """
+
+    name: str
+    says: str
+    source: str
+    made_at: str
+    schemes: tuple[str, ...]
+    effects: tuple[Effect, ...]
+    is_of_text: bool = True
+
+
+RULE = (
+    "A claim is written beforehand as numbers and the range in which it says that they lie. It is "
+    "reproduced where the 95 % interval over seeds of every one of its numbers (Student's t, each "
+    "seed with itself) lies within the range, not reproduced where any interval lies wholly "
+    "outside, and else inconclusive at this scale. No interval is widened for the count of claims."
+)
+
+
+def decide(effect: Effect, cell: Cell) -> Word:
+    """Returns the verdict on one number by ``RULE``."""
+    value, margin = cell[0], margin_of(cell)
+    if margin is None:
+        return "inconclusive at this scale"
+    if effect.low <= value - margin and value + margin <= effect.high:
+        return "reproduced"
+    if value + margin < effect.low or effect.high < value - margin:
+        return "not reproduced"
+    return "inconclusive at this scale"
+
+
+def judge(claim: Claim, answers: Answers) -> dict[str, Any]:
+    """Returns the verdict on a claim, and on each of its numbers, as plain data."""
+    effects = []
+    for effect in claim.effects:
+        row: dict[str, Any] = {"says": effect.says, "low": effect.low, "high": effect.high}
+        try:
+            cell = mean_and_stderr(effect.of(answers).values())
+        except MissingRunError as error:
+            row |= {"verdict": "missing", "why": str(error)}
+        else:
+            row |= {"mean": cell[0], "margin": margin_of(cell), "seeds": cell[2]}
+            row["verdict"] = decide(effect, cell)
+        effects.append(row)
+    return {"verdict": _worst([row["verdict"] for row in effects]), "effects": effects}
+
+
+def _worst(verdicts: list[Word]) -> Word:
+    for word in ("missing", "not reproduced", "inconclusive at this scale"):
+        if word in verdicts:
+            return word  # type: ignore[return-value]
+    return "reproduced"
+
+
+def ledger_of(claims: tuple[Claim, ...], studies: Mapping[str, Study]) -> list[dict[str, Any]]:
+    """Returns the verdicts on all claims, as plain data.
+
+    A claim on text has ``all_tokens`` beside its verdict: what it would be where all tokens count
+    and not the last alone, if that can be told.
+    """
+    rows = []
+    for claim in claims:
+        about = ("name", "says", "source", "made_at", "schemes")
+        row = {key: getattr(claim, key) for key in about} | judge(claim, Answers(studies))
+        if claim.is_of_text:
+            row["all_tokens"] = judge(claim, Answers(studies, "non_overlapping"))
+        rows.append(row)
+    return rows

@@ -1,0 +1,153 @@
+"""Writes the ledger of claims: a page to read, and the same as JSON and CSV."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from experiments.record import write_files
+from experiments.report.ledger import RULE, WORDS
+from experiments.report.page import STYLE, terminal_table, text
+from experiments.report.study import number
+
+Row = dict[str, Any]
+
+_COLOURS = {
+    "reproduced": "#cfe3f5",
+    "not reproduced": "#f8d5c0",
+    "inconclusive at this scale": "#f0f0f0",
+    "missing": "#fff",
+}
+_WIDTH, _HEIGHT = 220, 18  # of the picture of an effect, in pixels
+
+
+def write(folder: Path, rows: list[Row], about: dict[str, Any]) -> Path:
+    """Writes the ledger into ``folder`` and returns the path of its page."""
+    everything = {"rule": RULE, "about": about, "claims": rows}
+    write_files(
+        folder,
+        {
+            "claims.html": _page(rows, about),
+            "claims.json": json.dumps(_plain(everything), indent=1, default=str) + "\n",
+            "claims.csv": _csv(rows),
+        },
+    )
+    return folder / "claims.html"
+
+
+def print_ledger(rows: list[Row], console: Console) -> None:
+    """Prints the verdict on every claim, and how many there are of each."""
+    table = terminal_table("published claims", ["verdict", "all tokens"])
+    for row in rows:
+        other = row.get("all_tokens", {}).get("verdict", "")
+        table.add_row(row["name"], Text(row["verdict"]), other if other != row["verdict"] else "")
+    console.print(table)
+    console.print(_counts(rows), highlight=False)
+
+
+def _counts(rows: list[Row]) -> str:
+    counts = {word: sum(row["verdict"] == word for row in rows) for word in WORDS}
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+
+def _plain(value):
+    """Returns ``value`` as JSON takes it: numbers that are not finite as words."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _csv(rows: list[Row]) -> str:
+    table = io.StringIO(newline="")
+    columns = ("claim", "verdict", "effect", "low", "high", "mean", "margin", "seeds", "of_effect")
+    writer = csv.DictWriter(table, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        for effect in row["effects"]:
+            about = {"claim": row["name"], "verdict": row["verdict"], "effect": effect["says"]}
+            writer.writerow(effect | about | {"of_effect": effect["verdict"]})
+    return table.getvalue()
+
+
+def _page(rows: list[Row], about: dict[str, Any]) -> str:
+    command = text(about["command"].replace(" --", " \\\n  --"))
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width'><title>Published claims</title>"
+        f"<style>{STYLE}</style><h1>Published claims, put to the test</h1><p>{RULE}</p>"
+        f"<p>{_counts(rows)}. {text(about['decay'])} Device: {text(about['device'])}. Revision "
+        f"<code>{text(about['git'])}</code>, {text(about['date'])}.</p><pre>{command}</pre>",
+        *map(_claim, rows),
+        "</html>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _claim(row: Row) -> str:
+    other = row.get("all_tokens", {}).get("verdict", row["verdict"])
+    note = (
+        f"<p>Where all tokens count, not the last alone, the verdict is <b>{text(other)}</b>.</p>"
+        if other != row["verdict"]
+        else ""
+    )
+    effects = "".join(map(_effect, row["effects"]))
+    colour = _COLOURS[row["verdict"]]
+    return (
+        f"<h2 id={row['name']}>{text(row['name'].replace('_', ' '))} "
+        f"<span class=key style='background:{colour}'>{text(row['verdict'])}</span></h2>"
+        f"<p>{text(row['says'])} Source: {text(row['source'])}. It was made at: "
+        f"{text(row['made_at'])}.</p>{note}<div class=wide><table><thead><tr><th class=text>number"
+        f"<th>predicted<th>found<th>interval<th class=text>verdict<tbody>{effects}</table></div>"
+    )
+
+
+def _effect(effect: Row) -> str:
+    low, high = effect["low"], effect["high"]
+    predicted = " and ".join(
+        f"{word} {number(bound)}"
+        for word, bound in (("≥", low), ("≤", high))
+        if math.isfinite(bound)
+    )
+    if "mean" not in effect:
+        found, picture = text(effect["why"]), ""
+    else:
+        margin = effect["margin"]
+        spread = "" if margin is None else f" ± {number(margin)}"
+        found = f"{number(effect['mean'])}{spread} ({effect['seeds']} seeds)"
+        picture = _picture(effect)
+    return (
+        f"<tr><th class=text>{text(effect['says'])}<td>{predicted}<td>{found}<td>{picture}"
+        f"<td class=text>{text(effect['verdict'])}"
+    )
+
+
+def _picture(effect: Row) -> str:
+    """Draws the interval over the predicted range, on a scale of its own."""
+    mean, margin = effect["mean"], effect["margin"] or 0.0
+    if not math.isfinite(mean):
+        return ""
+    bounds = [bound for bound in (effect["low"], effect["high"]) if math.isfinite(bound)]
+    marks = [mean - margin, mean + margin, *bounds]
+    left, right = min(marks), max(marks)
+    room = 0.15 * (right - left) or 1.0
+    left, right = left - room, right + room
+
+    def x(value: float) -> float:
+        share = (min(max(value, left), right) - left) / (right - left)
+        return round(_WIDTH * share, 1)
+
+    low, high, middle = x(effect["low"]), x(effect["high"]), _HEIGHT / 2
+    return (
+        f"<svg style='width:{_WIDTH}px;min-width:0' viewBox='0 0 {_WIDTH} {_HEIGHT}' role=img "
+        f"aria-label='interval over the predicted range'><rect x={low} y=0 width={high - low:.1f} "
+        f"height={_HEIGHT} fill=#cfe3f5 /><line x1={x(mean - margin)} x2={x(mean + margin)} "
+        f"y1={middle} y2={middle} stroke=#222 stroke-width=2 /><circle cx={x(mean)} cy={middle} "
+        "r=4 fill=#222 /></svg>"
+    )

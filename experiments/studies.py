@@ -1,0 +1,64 @@
+"""Runs several experiments as one, each in a folder of its own, for one report on them all."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from experiments.registry import make_experiment
+
+
+class Studies:
+    """Runs the experiments of a config one after the other.
+
+    A study that two programs share by its name and its workdir is run once.
+
+    Args:
+      config: ``studies``, the config of each experiment by the name of its folder.
+      workdir: the folder of all their folders.
+      console: the console that shows progress and tables.
+
+    Attributes:
+      parts: the experiments by name.
+
+    Raises:
+      ValueError: what cannot work in any config is found here, before any training.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: Path, console: Console):
+        self.config = config.to_dict()
+        self.workdir = workdir
+        self.console = console
+        self.parts: dict[str, Any] = {}
+        for name, study in config.studies.items():
+            try:
+                self.parts[name] = make_experiment(study, workdir / name, console)
+            except ValueError as error:
+                raise ValueError(f"studies.{name}: {error}") from error
+
+    @property
+    def points(self) -> list[tuple[str, int]]:
+        """Returns every point as the name of its study and its number there."""
+        return [(name, i) for name, part in self.parts.items() for i in range(len(part.points))]
+
+    def run(self, task_id: int | None = None) -> list[dict]:
+        """Runs all points, or the one numbered ``task_id``; returns the failures."""
+        chosen: dict[str, int | None] = dict.fromkeys(self.parts)
+        if task_id is not None:
+            if not 0 <= task_id < len(self.points):
+                raise ValueError(
+                    f"task_id={task_id} must be in 0..{len(self.points) - 1}: there are "
+                    f"{len(self.points)} points"
+                )
+            chosen = dict([self.points[task_id]])
+        failures = []
+        for name, number in chosen.items():
+            self.console.rule(f"{name}, {len(self.parts[name].points)} points")
+            for failure in self.parts[name].run(number):
+                failures.append(failure | {"scheme": f"{name}: {failure['scheme']}"})
+        return failures
+
+    def write_report(self, command: str) -> Path:
+        """Writes the report of all finished points and returns its path."""
+        raise NotImplementedError

@@ -1,0 +1,165 @@
+"""Tests the rule that decides on published claims, and that every claim has a run that tests it."""
+
+import functools
+import math
+
+import pytest
+
+from configs.claims import PRESETS, get_config
+from experiments import claims
+from experiments.order import order_study
+from experiments.report.ledger import (
+    Answers,
+    Claim,
+    Effect,
+    MissingRunError,
+    Seeds,
+    decide,
+    judge,
+    ledger_of,
+    mean,
+    spread,
+)
+from experiments.report.ledger_page import write
+from experiments.report.lengths import LengthStudy
+from posenc_jax import REGISTRY
+
+ABOUT = {"command": "c", "decay": "d", "device": "e", "git": "f", "date": "g"}
+
+
+@pytest.mark.parametrize(
+    ("cell", "word"),
+    [
+        ((-1.0, 0.1, 3), "reproduced"),  # 4.3 standard errors are 0.43
+        ((-0.3, 0.1, 3), "inconclusive at this scale"),
+        ((0.3, 0.1, 3), "inconclusive at this scale"),
+        ((1.0, 0.1, 3), "not reproduced"),
+        ((-1.0, None, 1), "inconclusive at this scale"),
+        ((math.inf, None, 3), "inconclusive at this scale"),
+    ],
+)
+def test_an_interval_decides(cell, word):
+    assert decide(Effect("less than 0", lambda a: a, high=0.0), cell) == word
+
+
+def test_an_interval_must_lie_within_both_ends():
+    effect = Effect("about 0", lambda a: a, low=-0.5, high=0.5)
+    assert decide(effect, (0.0, 0.1, 3)) == "reproduced"
+    assert decide(effect, (0.0, 0.2, 3)) == "inconclusive at this scale"
+    assert decide(effect, (2.0, 0.1, 3)) == "not reproduced"
+
+
+def test_arithmetic_is_seed_by_seed():
+    one, other = Seeds({0: 1.0, 1: 5.0, 2: 9.0}), Seeds({1: 2.0, 2: 3.0, 3: 4.0})
+    assert one - other == {1: 3.0, 2: 6.0} and one / other == {1: 2.5, 2: 3.0}
+    assert one - 1.0 == {0: 0.0, 1: 4.0, 2: 8.0}
+    assert mean(one, other) == {1: 3.5, 2: 6.0}
+    assert spread(one) == {0: 4.0, 1: 0.0, 2: 4.0}
+
+
+def text_study(**losses):
+    """Returns a study of losses by scheme and protocol, of three seeds that differ by 0.001."""
+    records = [
+        {"scheme": scheme, "protocol": protocol, "split": "test", "multiple": 1, "seed": seed}
+        | {"bits_per_byte": loss + 0.001 * seed}
+        for scheme, by_protocol in losses.items()
+        for protocol, loss in by_protocol.items()
+        for seed in range(3)
+    ]
+    return LengthStudy(records, [], [], {}, [])
+
+
+LESS = Effect(
+    "one minus two", lambda a: a.bits("text", "one", 1) - a.bits("text", "two", 1), high=0
+)
+CLAIM = Claim("one_wins", "One wins.", "a paper", "a scale", ("rope",), (LESS,))
+
+
+def test_the_ledger_says_what_other_tokens_would_say(tmp_path):
+    one, two = {"last": 1.0, "non_overlapping": 3.0}, {"last": 2.0, "non_overlapping": 2.0}
+    rows = ledger_of((CLAIM,), {"text": text_study(one=one, two=two)})
+    assert rows[0]["verdict"] == "reproduced"
+    assert rows[0]["all_tokens"]["verdict"] == "not reproduced"
+    page = write(tmp_path, rows, ABOUT).read_text()
+    assert "the verdict is <b>not reproduced</b>" in page and "1 reproduced" in page
+    table = (tmp_path / "claims.csv").read_text().splitlines()
+    assert table[1].startswith("one_wins,reproduced,one minus two,-inf,0,-1.0,")
+
+
+def test_a_run_that_is_missing_is_a_hole_that_says_so(tmp_path):
+    rows = ledger_of((CLAIM,), {"text": text_study(one={"last": 1.0})})
+    assert rows[0]["verdict"] == "missing"
+    assert "'scheme': 'two'" in rows[0]["effects"][0]["why"]
+    assert "has no result yet" in write(tmp_path, rows, ABOUT).read_text()
+    assert judge(CLAIM, Answers({}))["effects"][0]["why"] == "there is no study text"
+
+
+def test_two_results_of_a_seed_are_refused():
+    study = text_study(one={"last": 1.0})
+    study.records.append(study.records[0])
+    with pytest.raises(ValueError, match="several results of one seed"):
+        Answers({"text": study}).bits("text", "one", 1)
+
+
+class Asked(Answers):
+    """Notes what is asked for, and answers with a number."""
+
+    def __init__(self):
+        super().__init__({})
+        object.__setattr__(self, "found", [])
+
+    def read(self, study, key, **where):
+        self.found.append((study, where))
+        return Seeds({0: 1.0, 1: 2.0})
+
+    def hits(self, study, scheme, task, multiple):
+        return self.read(study, "value", scheme=scheme, task=task, multiple=multiple)
+
+
+@functools.cache
+def asked():
+    answers = Asked()
+    for claim in claims.CLAIMS:
+        assert judge(claim, answers)["verdict"] != "missing"
+    return answers.found
+
+
+def test_every_claim_asks_for_what_its_preset_measures():
+    studies = get_config("small").studies
+    for study, where in asked():
+        if study == "order":
+            continue
+        config, scheme = studies[study], where["scheme"]
+        names = config.get("schemes") or f"{config.get('methods')},longrope,yarn,pi"
+        assert scheme in names.split(","), (study, scheme)
+        multiples = config.eval.get("multiples") or [m for m, _ in config.eval.get("lengths", ())]
+        assert where.get("multiple", 1) in (*multiples, 1), (study, where)
+        if study == "extension":
+            assert where["steps"] in (0, *config.tuning_steps)
+        if where.get("protocol") == "sliding":
+            assert where["stride"] in [stride for stride, _ in config.eval.strides]
+
+
+def test_claims_have_names_of_their_own_and_schemes_of_the_registry():
+    names = [claim.name for claim in claims.CLAIMS]
+    assert len(set(names)) == len(names)
+    assert {scheme for claim in claims.CLAIMS for scheme in claim.schemes} <= REGISTRY.keys()
+
+
+def test_order_is_seen_by_positions_or_by_a_mask():
+    found = {(r["scheme"], r["causal"]): r for r in order_study(("rope", "alibi"), 1).records}
+    distances = {key: record["distance"] for key, record in found.items()}
+    assert distances["nope", False] < 1e-5 < 1e-3 < distances["nope", True]
+    assert distances["rope", False] > 1e-3
+    # Without a mask ALiBi's bias is the same both ways, and a sentence the same turned round.
+    assert distances["alibi", False] < 1e-5
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_exist(preset):
+    assert get_config(preset).experiment == "claims"
+
+
+def test_a_missing_study_is_named():
+    with pytest.raises(MissingRunError, match="no study tasks of the task copy"):
+        Answers({}).hits("tasks", "rope", "copy", 1)
