@@ -20,11 +20,12 @@ from experiments.config import defaults
 from experiments.experiment import Drawn, Experiment
 from experiments.loop import train
 from experiments.mesh import make_mesh
-from experiments.multimodal.model import Decoder, ViT, attention_weights, grid, patches
+from experiments.multimodal.model import Decoder, ViT, grid, patches
 from experiments.record import environment
 from experiments.report import panel_report as report
 from experiments.report.panels import Map, Panel, PanelStudy, Result, cells
 from experiments.train import DECAY, Recipe
+from experiments.watch import attention_weights
 from posenc_jax import Layers, Tokens
 from posenc_jax.positions import text
 

@@ -13,8 +13,8 @@ from configs.story import get_config
 from experiments.config import PRESETS
 from experiments.multimodal import ball, story
 from experiments.multimodal.ball import REACH, WARPS
-from experiments.multimodal.model import attention_weights
 from experiments.multimodal.story import Story, lay_out
+from experiments.watch import attention_weights
 
 FRAMES, SIDE, PATCH, QUESTIONS = 6, 16, 8, 2
 TRAINED = ("frame_index", "frame_index_told", "time_rope", "time_rope_adaln")

@@ -17,8 +17,9 @@ import numpy as np
 import optax
 
 from experiments.experiment import Drawn, Experiment
-from experiments.multimodal.model import ViT, attention_weights, grid, patches
+from experiments.multimodal.model import ViT, grid, patches
 from experiments.report.panels import Map, Panel, Result
+from experiments.watch import attention_weights
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian puts dataset-fashion-mnist
 

@@ -1,12 +1,10 @@
 """Makes a decoder with patches among its tokens, and a small ViT, both of the same blocks."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from posenc_jax import Transformer
-from posenc_jax.attention.dense import dense, products
 
 
 class Decoder(Transformer):
@@ -77,38 +75,6 @@ def patches(images, patch: int):
 def grid(rows: int, columns: int) -> np.ndarray:
     """Returns the row and the column of each patch of an image: int32 ``[1, T, 2]``."""
     return np.moveaxis(np.indices((rows, columns), np.int32), 0, -1).reshape(1, -1, 2)
-
-
-def attention_weights(model: Transformer, inputs, positions) -> jax.Array:
-    """Returns what every query of every layer reads: float32 ``[layers, B, H, T, S]``."""
-    weights: list[jax.Array] = []
-
-    def watched(encoding, tile, v_BSKC, rule):
-        logits_BHTS = encoding.score(products(tile.q, tile.k) * tile.scale, tile)
-        seen = rule.visible(tile.q_tokens, tile.k_tokens)
-        weights.append(jax.nn.softmax(logits_BHTS, where=seen))
-        return dense(encoding, tile, v_BSKC, rule)
-
-    plain = _written_out(model)
-    plain.implementation = watched
-    plain.hidden(inputs, positions)
-    return jnp.stack(weights)
-
-
-def _written_out(model):
-    """Returns the model with each layer by itself, neither scanned nor computed twice."""
-    turns = model.num_layers // len(model.layers) if model.scan else 1
-    model = jax.tree.map(lambda p: p, model)  # a module of its own
-    if model.scan:
-        model.layers = nnx.List(
-            [
-                jax.tree.map(lambda p, turn=turn: p[turn], layer)
-                for turn in range(turns)
-                for layer in model.layers
-            ]
-        )
-    model.scan = model.remat = False
-    return model
 
 
 def _linear(d_in, d_out, dtype, rngs):

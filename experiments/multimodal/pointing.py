@@ -27,8 +27,9 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.experiment import Drawn, Experiment
-from experiments.multimodal.model import Decoder, attention_weights, patches
+from experiments.multimodal.model import Decoder, patches
 from experiments.report.panels import Map, Panel, Result
+from experiments.watch import attention_weights
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
 

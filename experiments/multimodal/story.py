@@ -25,9 +25,10 @@ from matplotlib.figure import Figure
 
 from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.ball import REACH, WARPS, Clips, film, steady
-from experiments.multimodal.model import ViT, attention_weights, grid, patches
+from experiments.multimodal.model import ViT, grid, patches
 from experiments.report.drawing import COLOURS, drawing_style, tiles
 from experiments.report.panels import Map, Panel, Result
+from experiments.watch import attention_weights
 from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
 from posenc_jax.model.block import Block
 from posenc_jax.positions import story_time

@@ -22,10 +22,11 @@ import optax
 
 from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.images import load_images
-from experiments.multimodal.model import Decoder, attention_weights, patches
+from experiments.multimodal.model import Decoder, patches
 from experiments.multimodal.needles import BACKGROUNDS, Source, draw, load_clips, shrink
 from experiments.report.drawing import tiles
 from experiments.report.panels import Map, Panel, Result
+from experiments.watch import attention_weights
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
 

@@ -1,0 +1,147 @@
+"""Tests the probes against closed forms and plain NumPy, and the page that is made of them."""
+
+import json
+import math
+import types
+
+import common
+import numpy as np
+import pytest
+
+from experiments import probes
+from experiments.data import eval_windows, load_corpus
+from experiments.report import probe_figures
+from posenc_jax import Layers
+
+LENGTH, WINDOW, TEXTS = common.TRAIN_LENGTH, 5, 4
+# RoPE of the tests turns half of what it could: its other channels pass by.
+ROTARY_DIM = 4
+FREQUENCIES = 1e4 ** (-np.arange(ROTARY_DIM // 2) / (ROTARY_DIM / 2))
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Makes a model of two layers: RoPE, and ALiBi in a window."""
+    rope = common.build("rope", rotary_dim=ROTARY_DIM)
+    return common.build_model(Layers([rope, common.build("alibi")], [None, WINDOW]))
+
+
+@pytest.fixture(scope="module")
+def windows():
+    return np.random.default_rng(0).integers(0, common.VOCAB, (TEXTS, LENGTH + 1))
+
+
+def of_first_layer(model, texts):
+    """Returns float64 queries and keys of the first layer before they turn, ``[N, T, H, C]``."""
+    block = model.layers[0].block
+    x = np.asarray(block.attention_norm(model.embed(texts)), np.float64)
+    projections = (block.attention.q, block.attention.k)
+    return (
+        (x @ np.asarray(p.kernel[...])).reshape(*texts.shape, common.HEADS, -1) for p in projections
+    )
+
+
+def turned(x, places):
+    """Turns channels c and c + ROTARY_DIM / 2 of ``[..., T, H, C]`` as RoPE does."""
+    angles = np.asarray(places)[:, None, None] * FREQUENCIES
+    a, b = x[..., : ROTARY_DIM // 2], x[..., ROTARY_DIM // 2 : ROTARY_DIM]
+    cos, sin = np.cos(angles), np.sin(angles)
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin, x[..., ROTARY_DIM:]], axis=-1)
+
+
+def test_the_kernel_has_the_same_contents_at_every_distance(model, windows):
+    """ALiBi's falls by its slopes whatever the contents are, and RoPE's is that of NumPy."""
+    distances = np.array([1, 7, LENGTH, 20 * LENGTH], np.int32)
+    found = probes.kernel(model, windows, distances)
+    of_rope, of_alibi = found["logit"]
+    slopes = 2.0 ** (-2 * np.arange(1, common.HEADS + 1))
+    fall = (of_alibi[:, :1] - of_alibi[:, 1:]) / (distances[1:] - distances[0])
+    np.testing.assert_allclose(fall, np.tile(slopes[:, None], 3), rtol=1e-4)
+    texts = windows[:, : LENGTH // 4]
+    q, k = of_first_layer(model, texts)
+    k = turned(np.roll(k, TEXTS // 2, axis=0), np.arange(LENGTH // 4))
+    for distance, logits in zip(distances, of_rope.T, strict=True):
+        products = turned(q, distance + np.arange(LENGTH // 4)) * k
+        expected = products.sum(axis=-1).mean(axis=(0, 1)) / math.sqrt(common.HEAD_DIM)
+        np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
+    assert found["window"] == [None, WINDOW]
+
+
+def test_what_content_places_has_no_kernel(windows):
+    for name in ("cope", "fox"):
+        model = common.build_model(name)
+        assert probes.kernel(model, windows, probes.distances(LENGTH)) is None
+
+
+def test_shares_of_pairs_are_their_covariances_with_the_logit(model, windows):
+    found = probes.variance_by_pair(model, windows)
+    (periods, others), (shares, none) = found["period"], found["share"]
+    assert others is None and none is None
+    # The last is what passes by.
+    assert periods.pop() is None
+    np.testing.assert_allclose(periods, 2 * np.pi / FREQUENCIES, rtol=1e-5)
+    q, k = (turned(x, np.arange(LENGTH)) for x in of_first_layer(model, windows[:, :-1]))
+    pairs = [[0, 2], [1, 3], [4, 5, 6, 7]]
+    covariances = np.zeros((common.HEADS, len(pairs)))
+    for text in range(TEXTS):
+        for place in range(LENGTH):
+            by_channel = q[text, place] * k[text, : place + 1]
+            parts = np.stack([by_channel[..., pair].sum(axis=-1) for pair in pairs], axis=-1)
+            parts -= parts.mean(axis=0)
+            covariances += (parts * parts.sum(axis=-1, keepdims=True)).sum(axis=0)
+    expected = covariances / covariances.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(shares, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_attention_by_distance_is_all_of_attention(model, windows):
+    found = probes.attention_by_distance(model, windows)
+    np.testing.assert_allclose(found["weight"].sum(axis=-1), np.ones((2, common.HEADS)), rtol=1e-5)
+    assert found["keys"].sum() == LENGTH
+    assert found["distance"][0] == 0 and found["distance"][-1] == LENGTH - 1
+    far = found["distance"] >= WINDOW
+    wide, near = found["weight"]
+    assert (near[:, far] == 0).all() and (near[:, ~far] > 0).all() and (wide > 0).all()
+
+
+def test_only_absolute_positions_feel_an_offset(model, windows):
+    offsets = probes.offsets(LENGTH, seed=0)
+    assert {0, 8, 32, 128, 512} < set(offsets.tolist()) and len(offsets) == 8
+    assert (offsets == probes.offsets(LENGTH, seed=0)).all()
+    assert set(offsets) != set(probes.offsets(LENGTH, seed=1))
+    relative = probes.loss_by_offset(model, windows, offsets)
+    assert abs(relative["change"]).max() < 1e-4
+    absolute = probes.loss_by_offset(common.build_model("sinusoidal"), windows, offsets)
+    assert absolute["change"][0] == 0 and abs(absolute["change"][1:]).min() > 1e-3
+
+
+def test_a_page_of_a_run(corpus, tmp_path, monkeypatch, capsys):
+    """A table that refuses positions past its end has no number there, and no pairs."""
+    model = common.build_model("learned", vocab_size=256)
+    model = model.under(common.build("learned", out_of_range="error"))
+    config = {"train": {"length": LENGTH}, "corpus": corpus}
+    monkeypatch.setattr(probes, "load_run", lambda _: (types.SimpleNamespace(model=model), config))
+    out = tmp_path / "probes.html"
+    assert probes.main(["--run=x", f"--out={out}", f"--windows={TEXTS}"]) == 0
+    written = out.read_text()
+    names = ["attention_by_distance", "loss_by_offset", "kernel"]
+    assert written.count("<svg") == 3
+    assert all(probe_figures.FIGURES[name][0] in written for name in names)
+
+    texts = eval_windows(load_corpus(corpus), "test", length=LENGTH + 1, count=TEXTS)
+    found = probes.probe(model, texts, seed=0)
+    assert [*found] == ["train_length", "windows", *names]
+    assert found == json.loads(json.dumps(found, allow_nan=False))
+    losses = found["loss_by_offset"]["loss"]
+    assert losses[0] is not None and set(losses[1:]) == {None}
+    of_head = found["kernel"]["logit"][0][0]
+    inside = [d <= LENGTH - LENGTH // 4 for d in found["kernel"]["distance"]]
+    assert inside == [logit is not None for logit in of_head]
+
+
+def test_refusals(model, windows, tmp_path, capsys):
+    with pytest.raises(ValueError, match="two texts or more"):
+        probes.probe(model, windows[:1], seed=0)
+    with pytest.raises(ValueError, match="causal=False"):
+        probes.probe(common.build_model("rope", causal=False), windows, seed=0)
+    assert probes.main([f"--run={tmp_path}"]) == 2
+    assert "not the folder of a trained run" in capsys.readouterr().err
