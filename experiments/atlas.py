@@ -4,6 +4,7 @@ python launch.py --config=configs/atlas.py:small --workdir=runs/answers
 """
 
 import argparse
+import math
 
 from experiments import gallery
 from experiments.compare import Comparison
@@ -20,10 +21,11 @@ class Language(Comparison):
 
     def evaluate(self, point, model):
         found = super().evaluate(point, model)
-        if point.seed == 0:
+        # A model that diverged has nothing to look into.
+        if point.seed == 0 and math.isfinite(found["records"][0]["loss"]):
             split = next(iter(self.documents))
-            windows_NL = self.documents[split][:, : self.recipe.length]
-            found["probes"] = {"scheme": point.scheme} | probe(model, windows_NL)
+            windows_NL = self.documents[split][:, : self.recipe.length + 1]
+            found["probes"] = {"scheme": point.scheme} | probe(model, windows_NL, seed=0)
         return found
 
     def probes(self) -> dict[str, dict]:

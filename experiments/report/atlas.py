@@ -12,7 +12,7 @@ from scipy import stats
 
 from experiments.report.lengths import LengthStudy
 from experiments.report.page import print_failures, terminal_table
-from experiments.report.panels import Panel, PanelStudy
+from experiments.report.panels import PanelStudy
 from experiments.report.study import (
     BASELINE,
     Cell,
@@ -34,20 +34,25 @@ class Question:
     """Holds one number of every scheme and seed.
 
     Attributes:
-      name: a name that no other question has.
-      group: "language", or the name of the task.
+      topic: the name of a task, or of a kind of text.
+      multiple: the length over that of training.
       says: what was measured, in words.
       is_error: whether lower is better.
       values: the numbers by scheme and seed.
       chance: the number that a blind guess has, if it is known.
     """
 
-    name: str
-    group: str
+    topic: str
+    multiple: float
     says: str
     is_error: bool
     values: dict[str, dict[int, float]]
     chance: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Returns a name that no other question has."""
+        return f"{self.topic} {self.multiple:g}x"
 
     def cell(self, scheme: str) -> Cell:
         """Returns the mean over seeds, its standard error and the number of seeds."""
@@ -163,25 +168,22 @@ def _of_language(study: LengthStudy) -> Iterable[Question]:
             says = f"Bits per byte of {tokens} with {multiple * length} tokens of context"
             says += f", {multiple} times the trained length." if multiple > 1 else "."
             rows = {scheme: row[multiple] for scheme, row in values.items()}
-            yield Question(f"{name} {multiple}x", "language", says, True, rows)
+            yield Question(name, multiple, says, True, rows)
 
 
 def _of_tasks(study: PanelStudy) -> Iterable[Question]:
+    """Yields the rows of every length; how deep what is asked for lies is no question here."""
     for panel in study.panels:
         records = [r for r in study.records if panel.has(r)]
         values = by_seed(records, "x", "value", panel.condition)
-        for x in panel.xs:
+        for x in panel.xs if panel.trained else ():
             rows = {scheme: row[x] for scheme, row in values.items() if x in row}
             chances = [r["chance"] for r in records if r["x"] == x and r["chance"] is not None]
+            says = f"Share of rows of {x} tokens whose answers are all right, in {panel.condition}"
+            says += "." if x in panel.trained else "; no row of training was as long."
+            multiple = float(x) / float(panel.trained[0])
             chance = chances[0] if chances else None
-            yield Question(
-                f"{panel.condition} {x}", panel.condition, _says(panel, x), False, rows, chance
-            )
-
-
-def _says(panel: Panel, x) -> str:
-    trained = "" if x in panel.trained else ", longer than any of training"
-    return f"Share of rows of {x} tokens{trained} whose answers are all right: {panel.condition}."
+            yield Question(panel.condition, multiple, says, False, rows, chance)
 
 
 def _controls(together: list[Question], alone: list[Question]) -> Iterable[Control]:
@@ -205,8 +207,14 @@ def answers(atlas: Atlas) -> list[dict[str, Any]]:
             if scheme not in question.values:
                 continue
             cell = question.cell(scheme)
-            record = {"scheme": scheme, "question": question.name, "mean": cell[0]}
-            record |= {"margin": margin_of(cell), "seeds": cell[2], "chance": question.chance}
+            record = {"scheme": scheme, "question": question.name, "topic": question.topic}
+            record |= {"multiple": question.multiple, "is_error": question.is_error}
+            record |= {
+                "mean": cell[0],
+                "margin": margin_of(cell),
+                "seeds": cell[2],
+                "chance": question.chance,
+            }
             for against in AGAINST:
                 found = verdict(question, scheme, against)
                 record[f"vs_{against}"] = found and found.word

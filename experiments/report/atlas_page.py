@@ -192,7 +192,7 @@ def _filters(atlas: Atlas) -> str:
         return f"<option value=''>all{every}"
 
     families = options(family(name) for name in atlas.schemes)
-    groups = options(question.group for question in atlas.questions)
+    groups = options(question.topic for question in atlas.questions)
     return (
         "<div class=filters><label>Scheme <input type=search id=search></label>"
         f"<label>Family <select id=family>{families}</select></label>"
@@ -207,7 +207,7 @@ def _matrix(atlas: Atlas) -> str:
     for q in atlas.questions:
         best = "low" if q.is_error else "high"
         heads.append(
-            f"<th aria-sort=none data-group='{text(q.group)}' data-best={best} "
+            f"<th aria-sort=none data-group='{text(q.topic)}' data-best={best} "
             f"title='{text(q.says)}'><button>{text(q.name)}</button>"
         )
     rows = []
@@ -257,13 +257,13 @@ def _scheme_page(atlas: Atlas, scheme: str, card: str, probes, claims) -> str:
 
 def _by_length(atlas: Atlas, scheme: str) -> str:
     """Draws the scheme's loss by length beside those it is compared with."""
-    questions = [q for q in atlas.questions if q.name.startswith("text ") and scheme in q.values]
+    questions = [q for q in atlas.questions if q.topic == "text" and scheme in q.values]
     if not questions:
         return ""
     names = dict.fromkeys((scheme, *AGAINST))
     drawing = Figure(figsize=(5.2, 3.0), layout="constrained")
     axes = drawing.add_subplot()
-    labels = [question.name.removeprefix("text ") for question in questions]
+    labels = [f"{question.multiple:g}x" for question in questions]
     for name, style in styles_of(names).items():
         cells = [question.cell(name) for question in questions]
         means = [mean if mean < math.inf else math.nan for mean, _, _ in cells]

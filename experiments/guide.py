@@ -1,0 +1,215 @@
+"""Writes the guide to choosing a scheme, from the atlas and the ledger of claims.
+
+python -m experiments.guide --answers=runs/answers --out=docs/choosing.md
+
+Every figure, order and verdict in it is read from ``atlas/atlas.json`` and ``claims/claims.json``
+of the folder of answers; what was not run is said to be missing.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from experiments.record import read_json, write_files
+from experiments.report.study import number
+
+# So many schemes are shown for each question, the best first.
+_SHOWN = 5
+
+Answer = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Situation:
+    """Describes what somebody needs a scheme for.
+
+    Attributes:
+      title: the situation, in words.
+      asked: the questions of the atlas that are the evidence, as topics and multiples.
+      claims: the names of the claims that bear on it.
+      chapter: what the chapter that this project starts from recommends, in words.
+      recommended: the schemes that the chapter means.
+    """
+
+    title: str
+    asked: tuple[tuple[str, float], ...] = ()
+    claims: tuple[str, ...] = ()
+    chapter: str = ""
+    recommended: tuple[str, ...] = ()
+
+
+def _each(topics: str, *multiples: float) -> tuple[tuple[str, float], ...]:
+    return tuple((topic, multiple) for topic in topics.split() for multiple in multiples)
+
+
+SITUATIONS = (
+    Situation(
+        "Text no longer than in training",
+        (("text", 1), ("text, all", 1)),
+        ("few_rotary_channels", "blind_to_order", "order_is_seen"),
+        "below 8K tokens, RoPE",
+        ("rope",),
+    ),
+    Situation(
+        "Text of 2 to 8 times the trained length",
+        (("text", 2), ("text", 4), ("text, all", 4)),
+        ("alibi_half_length", "rope_blow_up", "yarn_ntk_pi", "t5_drifts", "small_base"),
+        "8K to 128K tokens, RoPE with YaRN",
+        ("yarn",),
+    ),
+    Situation(
+        "Text of 8 to 100 times the trained length",
+        (("text", 16), ("text, all", 16)),
+        ("alibi_flat", "kerple_beats_alibi", "dape_order", "windows_and_nope", "logit_scales"),
+        "128K to 2M tokens, LongRoPE or HoPE",
+        ("longrope", "hope"),
+    ),
+    Situation("Finding what was told", _each("passkey needles recall", 1, 4)),
+    Situation(
+        "Counting and states",
+        _each("counting flip_flop", 1, 4),
+        ("cope_counts", "path_flip_flop", "path_degrades"),
+    ),
+    Situation(
+        "Algorithms on longer rows",
+        _each("copy reverse addition sort parity", 2),
+        ("nope_generalises", "randomized_generalises", "hope_copies", "seeds_decide_addition"),
+    ),
+    Situation(
+        "Making a trained model longer",
+        claims=("yarn_ntk_pi", "yarn_in_a_tenth", "longrope_searched", "drope"),
+        chapter="RoPE with YaRN to 128K tokens, LongRoPE to 2M",
+        recommended=("yarn", "longrope"),
+    ),
+    Situation(
+        "Images, videos and interfaces",
+        chapter="SeqPE or VideoRoPE++ for several media, VideoRoPE++ or Time-RoPE for video, "
+        "I-MRoPE for interfaces",
+    ),
+)
+
+
+def guide(atlas: dict[str, Any] | None, ledger: dict[str, Any] | None) -> str:
+    """Returns the guide as Markdown; None stands for what was not run."""
+    answers = atlas["answers"] if atlas else []
+    claims = {claim["name"]: claim for claim in ledger["claims"]} if ledger else {}
+    parts = [
+        "# Which scheme to choose\n",
+        "Written by `python -m experiments.guide` from the atlas "
+        "([configs/atlas.py](../configs/atlas.py)) and the ledger of claims "
+        "([configs/claims.py](../configs/claims.py)): no figure, order or verdict here is typed by "
+        "hand. Behind ± is half of the 95 % interval over seeds. Against RoPE: whether the "
+        "interval of the difference, seed by seed, excludes 0.\n",
+        *(_situation(each, answers, claims) for each in SITUATIONS),
+        _made_by(atlas, ledger),
+    ]
+    return "\n".join(parts)
+
+
+def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -> str:
+    lines = [f"## {each.title}\n"]
+    for topic, multiple in each.asked:
+        found = [a for a in answers if (a["topic"], a["multiple"]) == (topic, multiple)]
+        lines.append(_question(topic, multiple, found))
+    if each.chapter:
+        lines.append(f"The chapter that this project starts from recommends: {each.chapter}.")
+        lines += [_of_chapter(name, each, answers) for name in each.recommended]
+        lines.append("")
+    if each.claims:
+        lines += ["Published claims:\n", *(_claim(name, claims) for name in each.claims), ""]
+    if not each.asked and not each.claims:
+        lines.append(
+            "Neither atlas nor ledger asks about them; [multimodal.md](multimodal.md) has the "
+            "experiments that do.\n"
+        )
+    return "\n".join(lines)
+
+
+def _question(topic: str, multiple: float, found: list[Answer]) -> str:
+    title = f"**{topic} at {multiple:g}x**"
+    if not found:
+        return f"{title}: no run has this yet.\n"
+    unit = "bits per byte, lower is better" if found[0]["is_error"] else "share right"
+    rows = [
+        f"| {a['scheme']} | {_spread(a)} | {a['vs_nope'] or '-'} | {a['vs_rope'] or '-'} |"
+        for a in _ranked(found)[:_SHOWN]
+    ]
+    best = _ranked(found)[0]
+    level = [a["scheme"] for a in _ranked(found)[1:] if _reaches(a, best)]
+    tied = f"; within the intervals also {', '.join(level)}" if level else ""
+    head = "| scheme | mean | against NoPE | against RoPE |\n|---|---|---|---|"
+    return f"{title}, {unit}: **{best['scheme']}**{tied}.\n\n{head}\n" + "\n".join(rows) + "\n"
+
+
+def _ranked(found: list[Answer]) -> list[Answer]:
+    """Returns the answers to one question, the best first; one that is not finite is the last."""
+
+    def place(answer):
+        mean = answer["mean"]
+        lost = mean is None
+        return lost, 0.0 if lost else (mean if answer["is_error"] else -mean), answer["scheme"]
+
+    return sorted(found, key=place)
+
+
+def _reaches(one: Answer, best: Answer) -> bool:
+    """Says whether the intervals of two answers meet."""
+    if one["mean"] is None or best["mean"] is None:
+        return False
+    return abs(one["mean"] - best["mean"]) <= (one["margin"] or 0) + (best["margin"] or 0)
+
+
+def _spread(answer: Answer) -> str:
+    if answer["mean"] is None:
+        return "not finite"
+    margin = answer["margin"]
+    return number(answer["mean"]) + (
+        "" if margin is None else f" ± {number(margin, answer['mean'])}"
+    )
+
+
+def _of_chapter(scheme: str, each: Situation, answers: list[Answer]) -> str:
+    """Returns our verdict on a scheme that the chapter recommends."""
+    places = []
+    for topic, multiple in each.asked:
+        found = _ranked([a for a in answers if (a["topic"], a["multiple"]) == (topic, multiple)])
+        names = [a["scheme"] for a in found]
+        if scheme in names:
+            own = found[names.index(scheme)]
+            against = "" if scheme == "rope" else f", against RoPE {own['vs_rope']}"
+            places.append(
+                f"{names.index(scheme) + 1} of {len(names)} in {topic} at {multiple:g}x{against}"
+            )
+    return f"`{scheme}` here: {'; '.join(places) or 'no run has it yet'}."
+
+
+def _claim(name: str, claims: dict[str, Any]) -> str:
+    if name not in claims:
+        return f"- {name}: no run has tested it yet."
+    claim = claims[name]
+    return f"- **{claim['verdict']}**: {claim['says']} ({claim['source']})"
+
+
+def _made_by(*files: dict[str, Any] | None) -> str:
+    commands = [each["about"]["command"] for each in files if each]
+    if not commands:
+        return "Nothing has been run yet.\n"
+    return "## Made by\n\n```\n" + "\n".join(commands) + "\n```\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--answers", type=Path, required=True, help="the workdir of the atlas")
+    parser.add_argument("--out", type=Path, default=Path("docs/choosing.md"))
+    args = parser.parse_args()
+    files = (args.answers / "atlas/atlas.json", args.answers / "claims/claims.json")
+    atlas, ledger = (read_json(path) for path in files)
+    if atlas is None and ledger is None:
+        parser.error(f"--answers={args.answers} has neither {files[0].name} nor {files[1].name}")
+    write_files(args.out.parent, {args.out.name: guide(atlas, ledger)})
+    print(f"guide: {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Tests the atlas: its verdicts and controls, its pages, and one run of all its studies."""
+
+import csv
+import io
+import json
+import math
+import re
+
+import common
+import pytest
+from rich.console import Console
+
+from configs.atlas import PRESETS, get_config
+from experiments.atlas import Atlas
+from experiments.claims import CLAIMS
+from experiments.guide import SITUATIONS, guide
+from experiments.report.atlas import (
+    Question,
+    answers,
+    as_csv,
+    atlas_of,
+    family,
+    verdict,
+)
+from experiments.report.atlas_page import write
+from experiments.report.lengths import LengthStudy
+from experiments.report.panels import Panel, PanelStudy
+from experiments.tasks import TASKS
+from posenc_jax import REGISTRY
+
+ABOUT = {"command": "python launch.py --config=x", "decay": "No decay.", "device": "a CPU"}
+ABOUT |= {"git": "abc", "date": "today", "train_length": 64}
+
+
+def question(is_error=False, **values):
+    rows = {name: dict(enumerate(each)) for name, each in values.items()}
+    return Question("text", 1, "What was measured.", is_error, rows)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "word"),
+    [
+        ((0.9, 0.8, 0.91), (0.1, 0.0, 0.1), "better"),
+        ((0.1, 0.0, 0.1), (0.9, 0.8, 0.91), "worse"),
+        # Seed by seed the difference is the same, though the seeds are far apart.
+        ((0.2, 0.5, 0.8), (0.1, 0.4, 0.7), "better"),
+        ((0.1, 0.5, 0.9), (0.2, 0.4, 0.8), "no difference"),
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "no difference"),
+        ((0.9,), (0.1,), "one seed"),
+        ((0.9, math.inf, 0.9), (0.1, 0.1, 0.1), "worse"),
+    ],
+)
+def test_verdicts_compare_seed_by_seed(own, other, word):
+    assert verdict(question(alibi=own, nope=other), "alibi", "nope").word == word
+
+
+def test_an_error_is_better_when_it_is_lower():
+    one = question(is_error=True, alibi=(1.0, 1.1, 1.0), nope=(2.0, 2.0, 2.1))
+    assert verdict(one, "alibi", "nope").word == "better"
+    assert verdict(one, "nope", "alibi").difference == pytest.approx(-1.0)
+    assert verdict(one, "rope", "nope") is None
+
+
+def language(**losses):
+    records = [
+        {"scheme": scheme, "seed": seed, "split": "test", "protocol": "last", "multiple": multiple}
+        | {"stride": None, "length": 64 * multiple, "bits_per_byte": loss + 0.01 * seed * multiple}
+        for scheme, loss in losses.items()
+        for seed in range(3)
+        for multiple in (1, 2)
+    ]
+    training = [{"scheme": scheme, "trained": "rope"} for scheme in losses]
+    return LengthStudy(records, training, [], {"train_length": 64, "last_tokens": 64}, [])
+
+
+def tasks(**shares):
+    panel = Panel("copy", "exact match", "tokens of a row", (64,), (64,))
+    records = [
+        {"scheme": scheme, "seed": seed, "condition": "copy", "metric": "exact match", "x": 64}
+        | {"value": share, "chance": 0.1}
+        for scheme, share in shares.items()
+        for seed in range(3)
+    ]
+    failures = [{"scheme": "fire", "seed": 1, "reason": "no number"}]
+    return PanelStudy(records, [], failures, {}, [], (panel,))
+
+
+@pytest.fixture(scope="module")
+def small():
+    return atlas_of(
+        {
+            "language": language(nope=3.0, rope=2.0, alibi=1.0),
+            "tasks": tasks(nope=0.1, rope=0.5, alibi=0.9),
+            "tasks_copy": tasks(nope=0.2, rope=0.3, alibi=0.8),
+        },
+        ABOUT,
+    )
+
+
+def test_every_answer_is_a_record_with_its_verdicts(small):
+    records = answers(small)
+    assert {r["question"] for r in records} == {"text 1x", "text 2x", "copy 1x"}
+    assert len(records) == 9
+    of_alibi = next(r for r in records if (r["scheme"], r["question"]) == ("alibi", "copy 1x"))
+    assert of_alibi["vs_nope"] == of_alibi["vs_rope"] == "better" and of_alibi["chance"] == 0.1
+    assert of_alibi["vs_rope_difference"] == pytest.approx(0.4)
+    rows = list(csv.DictReader(io.StringIO(as_csv(records))))
+    assert len(rows) == 9 and float(rows[0]["mean"]) == pytest.approx(records[0]["mean"], 1e-4)
+
+
+def test_a_control_compares_the_order_of_the_schemes(small):
+    control = small.controls[0]
+    assert (control.question, control.schemes) == ("copy 1x", 3)
+    assert control.correlation == pytest.approx(1.0)
+
+
+def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
+    claim = {"schemes": ["alibi"], "verdict": "reproduced", "says": "It holds.", "source": "2108"}
+    path = write(tmp_path, small, {"alibi": "<p>a card"}, {}, [claim])
+    page = path.read_text()
+    assert "tasks: fire, seed 1: no number" in page and "rank correlation of 1.00" in page
+    assert len(re.findall("<tr data-name|<tr class=baseline data-name", page)) == 3
+    assert page.count("data-value=") == 9
+    own = (tmp_path / "schemes" / "alibi.html").read_text()
+    assert "a card" in own and "It holds." in own and "It reads the checkpoints of rope" in own
+    assert "It holds." not in (tmp_path / "schemes" / "rope.html").read_text()
+    saved = json.loads((tmp_path / "atlas.json").read_text())
+    assert len(saved["answers"]) == 9
+
+
+def test_an_atlas_of_nothing_is_refused(tmp_path):
+    empty = atlas_of({"language": language(), "tasks": tasks()}, ABOUT)
+    with pytest.raises(ValueError, match="no study has any result yet"):
+        write(tmp_path, empty, {}, {}, [])
+
+
+def test_every_scheme_has_a_family():
+    assert family("nope") == "none" and family("yarn") == "rotary" and family("t5") == "bias"
+    assert all(family(name) for name in REGISTRY)
+
+
+def atlas(corpus, workdir, **changes):
+    config = get_config("tiny")
+    config.studies.language.corpus = corpus
+    for name in [name for name in config.studies if name.startswith("tasks_")]:
+        del config.studies[name]
+    config.studies.tasks.task.tasks = "copy"
+    output = io.StringIO()
+    return Atlas(common.changed(config, **changes), workdir, Console(file=output)), output
+
+
+def test_one_program_runs_all_studies_and_goes_on_where_it_was(corpus, tmp_path):
+    one, _ = atlas(corpus, tmp_path, schemes="rope,alibi")
+    assert one.points == [("language", 0), ("language", 1), ("tasks", 0), ("tasks", 1)]
+    assert one.run(3) == []
+    assert (tmp_path / "tasks/runs/alibi/seed0/evaluation.json").exists()
+    assert not (tmp_path / "language").exists()
+    assert one.run() == []
+    page = one.write_report("the command").read_text()
+    assert "text 2x" in page and "copy 1x" in page
+    own = (tmp_path / "atlas/schemes/rope.html").read_text()
+    assert "Which rotary pairs decide" in own and "RoPE: 0 parameters" in own
+    again, output = atlas(corpus, tmp_path, schemes="rope,alibi")
+    assert again.run() == [] and output.getvalue().count("done before, skipped") == 4
+
+
+def test_a_bad_config_names_its_study(corpus, tmp_path):
+    with pytest.raises(ValueError, match=r"studies\.tasks: .*unknown task 'cpy'"):
+        atlas(corpus, tmp_path, studies__tasks__task__tasks="cpy")
+    one, _ = atlas(corpus, tmp_path, schemes="rope,alibi")
+    with pytest.raises(ValueError, match=r"task_id=4 must be in 0..3: there are 4 points"):
+        one.run(4)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_exist(preset):
+    assert get_config(preset).experiment == "atlas"
+
+
+def test_the_guide_is_read_off_the_answers(small, tmp_path):
+    write(tmp_path, small, {}, {}, [])
+    saved = json.loads((tmp_path / "atlas.json").read_text())
+    ledger = {"about": {"command": "claims command"}, "claims": []}
+    ledger["claims"].append({"name": "drope", "verdict": "reproduced", "says": "A.", "source": "b"})
+    text = guide(saved, ledger)
+    assert "**text at 2x**, bits per byte, lower is better: **alibi**" in text
+    assert "`rope` here: 2 of 3 in text at 1x." in text
+    assert "**text at 16x**: no run has this yet." in text
+    assert "- **reproduced**: A. (b)" in text and "small_base: no run has tested it yet" in text
+    assert "python launch.py --config=x\nclaims command" in text
+    assert "Nothing has been run yet" in guide(None, None)
+
+
+def test_the_guide_asks_what_the_atlas_and_the_ledger_have():
+    config = get_config("small")
+    topics = {"text", "text, all", *TASKS}
+    multiples = {*config.studies.language.eval.multiples, *config.studies.tasks.eval.multiples}
+    for situation in SITUATIONS:
+        assert {topic for topic, _ in situation.asked} <= topics
+        assert {multiple for _, multiple in situation.asked} <= multiples
+        assert set(situation.claims) <= {claim.name for claim in CLAIMS}
+        assert set(situation.recommended) <= REGISTRY.keys()
