@@ -42,8 +42,15 @@ def _distance(scheme: str, causal: bool, seed: int) -> float:
         rngs=rngs,
         **_BOTH_WAYS.get(scheme, {}),
     )
-    sizes = dict(vocab_size=3, model_dim=_WIDTH, num_layers=_LAYERS, num_heads=_HEADS)
-    model = Transformer(encoding, **sizes, causal=causal, rngs=rngs)
+    model = Transformer(
+        encoding,
+        vocab_size=3,
+        model_dim=_WIDTH,
+        num_layers=_LAYERS,
+        num_heads=_HEADS,
+        causal=causal,
+        rngs=rngs,
+    )
     said_BT = jnp.array([[0, 1, 2], [2, 1, 0]])
     x_BTD = jax.jit(lambda model: model.hidden(said_BT, positions.text(3)))(model)
     # The outputs of the same three tokens, in the same order.

@@ -147,7 +147,7 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
         for name, study in studies.items()
         for failure in study.failures
     ]
-    controls = []
+    controls: list[Control] = []
     for name, study in studies.items():
         if name.startswith("tasks_") and isinstance(study, PanelStudy):
             controls += _controls(in_tasks, list(_of_tasks(study)))
@@ -207,8 +207,9 @@ def answers(atlas: Atlas) -> list[dict[str, Any]]:
             if scheme not in question.values:
                 continue
             cell = question.cell(scheme)
-            record = {"scheme": scheme, "question": question.name, "topic": question.topic}
-            record |= {"multiple": question.multiple, "is_error": question.is_error}
+            record: dict[str, Any] = {"scheme": scheme, "question": question.name}
+            record |= {"topic": question.topic, "multiple": question.multiple}
+            record |= {"is_error": question.is_error}
             record |= {
                 "mean": cell[0],
                 "margin": margin_of(cell),

@@ -180,7 +180,7 @@ def judge(claim: Claim, answers: Answers) -> dict[str, Any]:
 def _worst(verdicts: list[Word]) -> Word:
     for word in ("missing", "not reproduced", "inconclusive at this scale"):
         if word in verdicts:
-            return word  # type: ignore[return-value]
+            return word
     return "reproduced"
 
 
