@@ -12,7 +12,7 @@ from experiments.probes import probe
 from experiments.progress import stage
 from experiments.record import read_json
 from experiments.report import atlas, atlas_page
-from experiments.report.drawing import drawing_style
+from experiments.report.drawing import page_style
 from experiments.studies import Studies
 
 
@@ -58,7 +58,7 @@ class Atlas(Studies):
             head_dim=model["head_dim"] or model["model_dim"] // model["num_heads"],
             train_length=language.recipe.length,
         )
-        with stage("atlas  pages", len(schemes), self.console) as advance, drawing_style():
+        with stage("atlas  pages", len(schemes), self.console) as advance, page_style():
             cards = {}
             for name in schemes:
                 cards[name] = gallery.card(name, sizes, language.keywords(name, gallery.TIMES))

@@ -26,7 +26,7 @@ from rich.console import Console
 
 from experiments.progress import stage
 from experiments.record import write_files
-from experiments.report.drawing import COLOURS, drawing_style, svg
+from experiments.report.drawing import COLOURS, page_style, svg
 from posenc_jax import REGISTRY, Encoding, Layers, Tokens, describe, logits, make, positions
 from posenc_jax.registry import lookup
 
@@ -183,7 +183,7 @@ def main():
     cards = []
     with (
         stage("gallery", len(names), console) as advance,
-        drawing_style(),
+        page_style(),
     ):
         for name in names:
             cards.append(card(name, args, own(args.train_length).get(name, {})))

@@ -2,12 +2,14 @@
 
 python -m experiments.guide --answers=runs/answers --out=docs/choosing.md
 
-Every figure, order and verdict in it is read from ``atlas/atlas.json`` and ``claims/claims.json``
-of the folder of answers; what was not run is said to be missing.
+Every figure, order and verdict in it is read from the folder of answers, from ``atlas/atlas.csv``
+and ``claims/claims.json``; what was not run is said to be missing.
 """
 
 import argparse
+import csv
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +92,15 @@ SITUATIONS = (
 )
 
 
-def guide(atlas: dict[str, Any] | None, ledger: dict[str, Any] | None) -> str:
-    """Returns the guide as Markdown; None stands for what was not run."""
-    answers = atlas["answers"] if atlas else []
+def guide(
+    answers: list[Answer], atlas: dict[str, Any] | None, ledger: dict[str, Any] | None
+) -> str:
+    """Returns the guide as Markdown.
+
+    Args:
+      answers: the rows of ``atlas.csv``, see ``read_answers``.
+      atlas, ledger: ``atlas.json`` and ``claims.json``, or None for what was not run.
+    """
     claims = {claim["name"]: claim for claim in ledger["claims"]} if ledger else {}
     parts = [
         "# Which scheme to choose\n",
@@ -105,6 +113,24 @@ def guide(atlas: dict[str, Any] | None, ledger: dict[str, Any] | None) -> str:
         _made_by(atlas, ledger),
     ]
     return "\n".join(parts)
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Returns the answers that the atlas has written, or none where there is no atlas yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [_answer(row) for row in csv.DictReader(file)]
+
+
+def _answer(row: dict[str, str]) -> Answer:
+    mean = float(row["mean"])
+    return row | {
+        "mean": mean if math.isfinite(mean) else None,
+        "margin": float(row["margin"]) if row["margin"] else None,
+        "multiple": float(row["multiple"]),
+        "is_error": row["is_error"] == "True",
+    }
 
 
 def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -> str:
@@ -207,7 +233,8 @@ def main() -> None:
     atlas, ledger = (read_json(path) for path in files)
     if atlas is None and ledger is None:
         parser.error(f"--answers={args.answers} has neither {files[0].name} nor {files[1].name}")
-    write_files(args.out.parent, {args.out.name: guide(atlas, ledger)})
+    answers = read_answers(files[0].with_suffix(".csv"))
+    write_files(args.out.parent, {args.out.name: guide(answers, atlas, ledger)})
     print(f"guide: {args.out}")
 
 

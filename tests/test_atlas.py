@@ -13,7 +13,7 @@ from rich.console import Console
 from configs.atlas import PRESETS, get_config
 from experiments.atlas import Atlas
 from experiments.claims import CLAIMS
-from experiments.guide import SITUATIONS, guide
+from experiments.guide import SITUATIONS, guide, read_answers
 from experiments.report.atlas import (
     Question,
     answers,
@@ -125,7 +125,8 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
     assert "a card" in own and "It holds." in own and "It reads the checkpoints of rope" in own
     assert "It holds." not in (tmp_path / "schemes" / "rope.html").read_text()
     saved = json.loads((tmp_path / "atlas.json").read_text())
-    assert len(saved["answers"]) == 9
+    assert [q["name"] for q in saved["questions"]] == ["text 1x", "text 2x", "copy 1x"]
+    assert len(read_answers(tmp_path / "atlas.csv")) == 9
 
 
 def test_an_atlas_of_nothing_is_refused(tmp_path):
@@ -182,13 +183,13 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
     saved = json.loads((tmp_path / "atlas.json").read_text())
     ledger = {"about": {"command": "claims command"}, "claims": []}
     ledger["claims"].append({"name": "drope", "verdict": "reproduced", "says": "A.", "source": "b"})
-    text = guide(saved, ledger)
+    text = guide(read_answers(tmp_path / "atlas.csv"), saved, ledger)
     assert "**text at 2x**, bits per byte, lower is better: **alibi**" in text
     assert "`rope` here: 2 of 3 in text at 1x." in text
     assert "**text at 16x**: no run has this yet." in text
     assert "- **reproduced**: A. (b)" in text and "small_base: no run has tested it yet" in text
     assert "python launch.py --config=x\nclaims command" in text
-    assert "Nothing has been run yet" in guide(None, None)
+    assert "Nothing has been run yet" in guide([], None, None)
 
 
 def test_the_guide_asks_what_the_atlas_and_the_ledger_have():

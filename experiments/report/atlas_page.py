@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from experiments.record import write_files
@@ -24,7 +23,7 @@ from experiments.report.atlas import (
     family,
     verdict,
 )
-from experiments.report.drawing import drawing_style, styles_of, svg
+from experiments.report.drawing import page_style, styles_of, svg
 from experiments.report.page import STYLE, figure, text
 from experiments.report.study import BASELINE, failure_words, margin_of, number
 
@@ -43,6 +42,7 @@ th[aria-sort=descending] button::after { content: " ↓" }
 #matrix { overflow: auto; max-height: 85vh; border: 1px solid #ddd }
 #matrix thead th { position: sticky; top: 0; background: #fff; z-index: 1 }
 #matrix thead th:first-child { left: 0; z-index: 2 }
+#matrix tbody th { vertical-align: middle } svg { min-width: 0; max-width: 46rem }
 #matrix td small { display: block } [hidden] { display: none !important }
 @media print { .filters { display: none } #matrix { overflow: visible; max-height: none }
   #matrix thead th { position: static } #matrix table { font-size: 6px } }
@@ -99,7 +99,8 @@ def write(
     """Writes the atlas into ``folder`` and returns the path of its index.
 
     Args:
-      folder: the folder of the pages, of ``atlas.json`` and of ``atlas.csv``.
+      folder: the folder of the pages, of ``atlas.csv``, which has the answers, and of
+        ``atlas.json``, which says what was asked and how.
       atlas: all answers.
       cards: what each scheme does to attention and what it costs, as HTML.
       probes: what was found in the trained models, by scheme; see ``experiments/probes.py``.
@@ -111,33 +112,29 @@ def write(
     records = answers(atlas)
     if not records:
         raise ValueError("no study has any result yet: there is no atlas to draw")
-    everything = {"about": atlas.about, "failures": atlas.failures, "answers": records}
-    everything["questions"] = [{"name": q.name, "says": q.says} for q in atlas.questions]
-    everything["controls"] = [control_words(control) for control in atlas.controls]
+    about = {key: value for key, value in atlas.about.items() if key != "config"}
+    everything = {
+        "about": about,
+        "questions": [{"name": q.name, "says": q.says} for q in atlas.questions],
+        "controls": [control_words(control) for control in atlas.controls],
+        "trained": atlas.trained,
+        "failures": atlas.failures,
+    }
     write_files(
         folder,
         {
             "index.html": _index(atlas),
             "atlas.csv": as_csv(records),
-            "atlas.json": json.dumps(_finite(everything), indent=1, default=str) + "\n",
+            "atlas.json": json.dumps(everything, indent=1, default=str) + "\n",
         },
     )
-    with drawing_style(), matplotlib.rc_context({"svg.fonttype": "none"}):
+    with page_style():
         pages = {
             f"{name}.html": _scheme_page(atlas, name, cards.get(name, ""), probes.get(name), claims)
             for name in atlas.schemes
         }
     write_files(folder / "schemes", pages)
     return folder / "index.html"
-
-
-def _finite(value):
-    """Returns ``value`` with None for numbers that are not finite, as JSON has no others."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _head(title: str) -> str:

@@ -21,6 +21,12 @@ def drawing_style():
     return matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "x", "font.size": 9})
 
 
+def page_style():
+    """Makes figures for the many of a page: text is text, which a browser has fonts for."""
+    style = {"svg.fonttype": "none", "svg.hashsalt": "x", "font.size": 9}
+    return matplotlib.rc_context(style | {"font.sans-serif": ["DejaVu Sans"]})
+
+
 def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Returns how the line of each scheme is drawn, as keywords of matplotlib."""
     # 7 colours and 4 dashes share no factor: 28 names in alphabetical order differ.
@@ -32,11 +38,15 @@ def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def svg(figure: Figure) -> str:
-    """Returns the figure as SVG, without dates and comments."""
+    """Returns the figure as SVG, without dates and comments, to a hundredth of a point."""
     output = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(output, format="svg", metadata=nothing)
-    return re.sub(r"<!--.*?-->\n?", "", output.getvalue(), flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\n?", "", output.getvalue(), flags=re.DOTALL)
+    # Numbers below 1 keep their digits, for among them are scales; so do the words of an axis.
+    places = re.compile(r"\b([1-9]\d*\.\d\d)\d+")
+    attribute = re.compile(r'\b(?:d|x|y|transform)="[^"]*"')
+    return attribute.sub(lambda found: places.sub(r"\1", found[0]), re.sub(r"\n +", "\n", text))
 
 
 def tiles(frames: np.ndarray, columns: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.report.drawing import COLOURS, drawing_style, svg
+from experiments.report.drawing import COLOURS, page_style, svg
 
 # A logit so far below another gives a key a millionth of the other's weight: no more is shown.
 _LOWEST = 14.0
@@ -61,7 +61,7 @@ def draw(probes: dict[str, Any], train_length: int) -> dict[str, str]:
         "loss_by_offset": _offsets,
         "kernel": _kernel,
     }
-    with drawing_style():
+    with page_style():
         return {
             name: svg(drawer(probes[name], train_length))
             for name, drawer in drawers.items()
