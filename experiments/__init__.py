@@ -4,7 +4,7 @@ import importlib.util
 
 # The packages that experiments import beyond those that posenc_jax requires.
 _EXTRA = {"ml_collections": "ml_collections", "rich": "rich", "matplotlib": "matplotlib"}
-_EXTRA |= {"PIL": "pillow", "yaml": "pyyaml"}
+_EXTRA |= {"PIL": "pillow", "yaml": "pyyaml", "scipy": "scipy"}
 
 
 def _is_missing(module: str) -> bool:
