@@ -229,6 +229,7 @@ class _Run:
                 f"after step {step} {bad[0]} is not finite ({len(bad)} of {len(largest)} arrays); "
                 f"the state was not saved, {self._last_good()}"
             ) from None
+        self.metrics.flush()  # a checkpoint without its line would not be gone on from
         self.checkpoints.save(step, state)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
+from experiments.bucket import is_in_bucket
 from experiments.loop import train, train_together
 from experiments.mesh import row_shards, state_shardings
 from experiments.preemption import PreemptedError
@@ -167,13 +168,18 @@ class Sweep:
 
     def check(self) -> None:
         """Refuses a batch or a model that does not fit the mesh."""
-        self.check_batch(self.recipe)
+        self.check_recipe(self.recipe)
         for scheme in dict.fromkeys(point.scheme for point in self.points):
             init = functools.partial(initial_state, init=self.task(scheme).init, recipe=self.recipe)
             state_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
 
-    def check_batch(self, recipe: Recipe, name: str = "train") -> None:
-        """Refuses batches that do not fit the mesh; ``name`` is the recipe's in the config."""
+    def check_recipe(self, recipe: Recipe, name: str = "train") -> None:
+        """Refuses what does not fit the mesh or the workdir; ``name`` is the recipe's."""
+        if is_in_bucket(self.workdir) and (recipe.tensorboard or recipe.profile_steps):
+            raise ValueError(
+                f"{name}.tensorboard and {name}.profile_steps write to a folder of this machine, "
+                f"and {self.workdir} is in a bucket; leave them out, or give {name}.wandb"
+            )
         shards = row_shards(self.mesh) * recipe.accumulate
         if recipe.batch_size % shards:
             raise ValueError(

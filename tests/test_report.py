@@ -260,15 +260,15 @@ def test_an_empty_study_is_refused(tmp_path):
 def test_a_failed_write_changes_nothing(tmp_path, monkeypatch):
     report.write(tmp_path, make_study())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    write_text = Path.write_text
+    write_bytes = Path.write_bytes
 
-    def full_disk(path, text, **options):
+    def full_disk(path, content):
         if "report.html" in path.name:
-            write_text(path, text[:10], **options)
+            write_bytes(path, content[:10])
             raise OSError("no space left")
-        return write_text(path, text, **options)
+        return write_bytes(path, content)
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="no space left"):
         report.write(tmp_path, make_study(seeds=(0,)))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
