@@ -19,7 +19,7 @@ from rich.console import Console
 
 from experiments.bucket import is_in_bucket
 from experiments.loop import train, train_together
-from experiments.mesh import row_shards, state_shardings
+from experiments.mesh import own_part, row_shards, state_shardings
 from experiments.preemption import PreemptedError
 from experiments.record import claimed, environment, open_run, read_json, write_json
 from experiments.train import DECAY, Recipe, Task, initial_state
@@ -180,6 +180,7 @@ class Sweep:
                 f"{name}.tensorboard and {name}.profile_steps write to a folder of this machine, "
                 f"and {self.workdir} is in a bucket; leave them out, or give {name}.wandb"
             )
+        own_part(self.mesh)
         shards = row_shards(self.mesh) * recipe.accumulate
         if recipe.batch_size % shards:
             raise ValueError(
