@@ -102,6 +102,12 @@ def read_json(path: Path) -> Any:
     return agreed(read)
 
 
+def read_lines(path: Path) -> list[Any]:
+    """Returns the values in a file of one JSON value a line, but for what a kill left half of."""
+    lines = agreed(lambda: path.read_text().splitlines() if path.exists() else [])
+    return [value for line in lines if (value := _parsed(line)) is not None]
+
+
 def environment() -> dict[str, Any]:
     """Returns versions, device and revision, which a figure must be quoted with."""
     device = jax.devices()[0]
@@ -231,8 +237,7 @@ class Kept:
 
     def __init__(self, path: Path, config: dict[str, Any]):
         config = json.loads(json.dumps(config))  # tuples become lists, as they will be read back
-        lines = agreed(lambda: path.read_text().splitlines() if path.exists() else [])
-        whole = [record for line in lines if (record := _parsed(line)) is not None]
+        whole = read_lines(path)
         if whole[:1] != [{"config": config}]:
             whole = [{"config": config}]
         self._values = {record["name"]: record["value"] for record in whole[1:]}

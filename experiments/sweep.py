@@ -21,7 +21,9 @@ from experiments.bucket import is_in_bucket
 from experiments.loop import train, train_together
 from experiments.mesh import own_part, row_shards, state_shardings
 from experiments.preemption import PreemptedError
-from experiments.record import claimed, environment, open_run, read_json, write_json
+from experiments.record import claimed, environment, open_run, read_json, read_lines, write_json
+from experiments.report.speedup import with_speedups
+from experiments.report.study import BASELINE
 from experiments.train import DECAY, Recipe, Task, initial_state
 from posenc_jax import Transformer
 from posenc_jax.model.transformer import ROWS
@@ -218,20 +220,25 @@ class Sweep:
     def results(self) -> tuple[list[dict], list[dict], list[dict]]:
         """Returns evaluations of all finished points, what training cost, and the failures.
 
-        Each cost has ``scheme``, and ``trained``, the scheme of its checkpoint.
+        Each cost has ``scheme``, and ``trained``, the scheme of its checkpoint; and what the scheme
+        saves, where the baseline was trained too.
         """
-        evaluations, training, failures = [], [], []
+        evaluations, training, failures, curves = [], [], [], {}
+        has_baseline = any(point.label == BASELINE for point in self.points)
         for point in self.points:
             folder = self.folder(point)
             if finished := self.finished(point):
                 evaluations.append(finished)
+                if has_baseline:
+                    lines = read_lines(folder / "metrics.jsonl")
+                    curves[point.label, point.seed] = [(li["step"], li["loss"]) for li in lines]
                 for scheme in (point.label, *point.extensions):
                     trained = {"scheme": scheme, "trained": point.label}
                     training.append(finished["training"] | trained)
             elif failure := read_json(folder / "failure.json"):
                 del failure["traceback"]
                 failures.append(failure)
-        return evaluations, training, failures
+        return evaluations, with_speedups(training, curves), failures
 
     def about(self, command: str) -> dict[str, Any]:
         """Returns what every report says of how its results came about."""
