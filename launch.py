@@ -62,15 +62,16 @@ _ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 
 def main(arguments: list[str]) -> int:
     """Runs the experiment, prints what failed, and returns the exit status."""
+    from experiments.bucket import UNLOCKED, absolute, folder_at, is_in_bucket
     from experiments.preemption import PreemptedError, listen
     from experiments.registry import make_experiment
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
     try:
         _check(arguments)
-        workdir = Path(WORKDIR.value)
+        workdir = folder_at(WORKDIR.value)
         if not DRY_RUN.value and BACKEND.value is None:
-            _keep_compiled(workdir)
+            _keep_compiled(absolute(workdir / "compiled"))
         listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, PEER_TIMEOUT.value)
         # One process of a job speaks for all.
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
@@ -85,6 +86,8 @@ def main(arguments: list[str]) -> int:
             dry_run = importlib.import_module("experiments.dry_run")
             dry_run.print_dry_run(experiment, CONFIG.value, MFU.value, console)
             return 0
+        if is_in_bucket(workdir):
+            console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
         failures = experiment.run(_task_id())
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:
@@ -150,8 +153,8 @@ def _task_id() -> int | None:
     return int(given)
 
 
-def _keep_compiled(workdir: Path) -> None:
-    jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
+def _keep_compiled(folder: Path) -> None:
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

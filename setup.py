@@ -18,7 +18,16 @@ REQUIRED = [
     "numpy",
 ]
 # The packages that experiments, benchmarks and the gallery need beyond those.
-EXPERIMENTS = ["ml_collections", "rich", "matplotlib", "pillow", "pyyaml", "scipy"]
+EXPERIMENTS = [
+    "ml_collections",
+    "rich",
+    "matplotlib",
+    "pillow",
+    "pyyaml",
+    "scipy",
+    "etils",
+    "fsspec",
+]
 # The packages that read and write the files of published models.
 PRETRAINED = ["safetensors", "gguf", "tokenizers"]
 
@@ -46,6 +55,7 @@ setup(
         "tensorboard": ["tensorboardX"],
         "wandb": ["wandb"],
         "slurm": ["submitit"],
+        "gcs": ["gcsfs"],
         "harness": [*EXPERIMENTS, *PRETRAINED, "lm_eval"],
         "benchmark": [*EXPERIMENTS, *PRETRAINED, "torch", "transformers"],
         "parity": [*PRETRAINED, "pytest", "torch", "transformers"],

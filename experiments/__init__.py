@@ -5,6 +5,7 @@ import importlib.util
 # The packages that experiments import beyond those that posenc_jax requires.
 _EXTRA = {"ml_collections": "ml_collections", "rich": "rich", "matplotlib": "matplotlib"}
 _EXTRA |= {"PIL": "pillow", "yaml": "pyyaml", "scipy": "scipy"}
+_EXTRA |= {"etils": "etils", "fsspec": "fsspec"}
 
 
 def _is_missing(module: str) -> bool:

@@ -1,7 +1,6 @@
 """Saves and restores a train state with Orbax, and tells one from another."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
+from experiments.bucket import absolute
 from experiments.mesh import path_name, replicated
 from experiments.record import differences
 
@@ -25,14 +25,15 @@ _UNREADABLE = (ValueError, KeyError, TypeError, EOFError, FileNotFoundError, Not
 class Checkpoints:
     """Saves the checkpoints of one run in the background, and keeps the newest two.
 
-    Orbax writes into a temporary folder and renames it when all is on disk: a full disk or a kill
-    leaves the previous checkpoint as it was. On disk a state is a flat dict from path to array, so
-    it can be read without this project's classes. Beside them ``sums`` has a number for each array,
-    in the order of their paths in the state, which a change of any bit changes.
+    Orbax writes into a temporary folder and renames it when all is on disk, or, in a bucket, writes
+    last that all is there: a full disk or a kill leaves the previous checkpoint as it was. On disk
+    a state is a flat dict from path to array, so it can be read without this project's classes.
+    Beside them ``sums`` has a number for each array, in the order of their paths in the state,
+    which a change of any bit changes.
     """
 
     def __init__(self, folder: Path):
-        self._folder = folder.absolute()
+        self._folder = absolute(folder)
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True),
@@ -108,8 +109,12 @@ class Checkpoints:
         arguments = ocp.args.StandardRestore(expected | {_SUMS: wanted})
         try:
             arrays = self._manager.restore(step, args=arguments)
-        except _UNREADABLE as error:
-            raise _DamagedError(_first_line(error)) from None
+        except Exception as error:
+            # Orbax passes on what went wrong with one array as the cause of a plain Exception.
+            cause = error.__cause__ if type(error) is Exception else error
+            if not isinstance(cause, _UNREADABLE):
+                raise
+            raise _DamagedError(_first_line(cause)) from None
         paths = jax.tree_util.tree_flatten_with_path(abstract_state)[0]
         leaves = [arrays[path_name(path)] for path, _ in paths]
         if (changed := np.asarray(_all_sums(leaves)) != np.asarray(arrays[_SUMS])).any():
@@ -122,7 +127,7 @@ class Checkpoints:
             aside = aside.with_name(f"{aside.name}_again")
         multihost_utils.sync_global_devices("all have seen the damage")
         if jax.process_index() == 0:
-            os.rename(self._folder / str(step), aside)
+            (self._folder / str(step)).rename(aside)
         multihost_utils.sync_global_devices("it is out of the way")
         self._manager.reload()
         return aside

@@ -119,29 +119,27 @@ def train_batch(
     batch_size: int,
     seed: int,
     step: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    part: int = 0,
+    parts: int = 1,
 ) -> np.ndarray:
-    """Returns this process' rows of a batch, int32 ``[batch_size / process_count, length + 1]``.
+    """Returns a part of a batch's rows, int32 ``[batch_size / parts, length + 1]``.
 
-    The global batch is drawn uniformly over all windows, with replacement, and depends on ``seed``
-    and ``step`` alone; a process takes its rows ``process_index::process_count``. So a run that
-    resumes on another number of hosts trains on the same batches.
+    The whole batch is drawn uniformly over all windows, with replacement, and depends on ``seed``
+    and ``step`` alone; the parts, one after the other, are all of it. So a run that resumes on
+    another number of hosts trains on the same batches.
 
     Raises:
-      ValueError: ``process_count`` does not divide ``batch_size``, the split is smaller than one
+      ValueError: ``parts`` does not divide ``batch_size``, the split is smaller than one
         batch, an argument is negative, or a token is outside the vocabulary.
     """
     _check_integer("batch_size", batch_size, 1)
     _check_integer("seed", seed, 0)
     _check_integer("step", step, 0)
-    _check_integer("process_count", process_count, 1)
-    if process_index not in range(process_count):
-        raise ValueError(f"process_index={process_index} must be in 0 .. {process_count - 1}")
-    if batch_size % process_count:
-        raise ValueError(
-            f"batch_size={batch_size} must be a multiple of process_count={process_count}"
-        )
+    _check_integer("parts", parts, 1)
+    if part not in range(parts):
+        raise ValueError(f"part={part} must be in 0 .. {parts - 1}")
+    if batch_size % parts:
+        raise ValueError(f"batch_size={batch_size} must be a multiple of parts={parts}")
     needed = batch_size * (index.length + 1)
     if index.split_tokens < needed:
         raise ValueError(
@@ -152,7 +150,8 @@ def train_batch(
     # Raw words: NumPy promises that a bit generator's stream stays the same in later versions, but
     # not what Generator.integers makes of it. The modulo's bias is below windows / 2^64.
     words = np.random.Philox(key=np.array([seed, step], np.uint64)).random_raw(batch_size)
-    windows = (words % np.uint64(index.ends[-1])).astype(np.int64)[process_index::process_count]
+    size = batch_size // parts
+    windows = (words % np.uint64(index.ends[-1])).astype(np.int64)[part * size : (part + 1) * size]
     documents = np.searchsorted(index.ends, windows, side="right")
     return _cut(index.corpus, windows + index.shifts[documents], index.length + 1)
 

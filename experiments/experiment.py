@@ -55,10 +55,11 @@ class Drawn:
         """Returns ``count`` examples, a pytree of arrays with the examples along axis 0."""
         raise NotImplementedError
 
-    def batch(self, seed, step, process_index, process_count):
+    def batch(self, seed, step, part, parts):
         words = np.random.Philox(key=np.array([seed, step], np.uint64))
         whole = self.draw(np.random.Generator(words), self.batch_size)
-        return jax.tree.map(lambda x: x[process_index::process_count], whole)
+        size = self.batch_size // parts
+        return jax.tree.map(lambda x: x[part * size : (part + 1) * size], whole)
 
 
 class Experiment(Sweep):

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments.bucket import folder_at
 from experiments.mesh import make_mesh
 from experiments.record import read_json
 from experiments.trained import Source, load_run, sizes_of, train_length
@@ -67,13 +68,13 @@ def _as_llama(model: Transformer, length: int) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="folder of a run")
+    parser.add_argument("--run", required=True, help="folder of a run")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--checkpoint", help="published weights that the run was tuned from")
     args = parser.parse_args()
     console = Console()
     try:
-        export(args.run, args.out, args.checkpoint, console)
+        export(folder_at(args.run), args.out, args.checkpoint, console)
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

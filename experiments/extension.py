@@ -104,10 +104,10 @@ class Extension(Sweep):
         state_shardings({"model": self.methods.model}, self.mesh)
         check_length(self.methods.train_length, self.mesh)
         if self.training is not None and not config["checkpoint"]:
-            self.check_batch(self.training)
+            self.check_recipe(self.training)
         if config["tuned"]:
             # A method that is tuned at the trained length has this batch several times over.
-            self.check_batch(self.recipe, "tuning")
+            self.check_recipe(self.recipe, "tuning")
 
     def _check_target(self, longer):
         target, length = self.config["target"], self.methods.train_length

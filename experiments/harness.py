@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from experiments.batches import in_batches
+from experiments.bucket import folder_at
 from experiments.mesh import make_mesh, row_shards
 from experiments.progress import stage
 from experiments.record import write_json
@@ -193,10 +194,10 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
     Raises:
       ValueError: there is no such model, or its tokens are not those of any text.
     """
-    if (Path(path) / "run.json").exists():
+    if (folder_at(path) / "run.json").exists():
         if encoding:
             raise ValueError("--encoding is for published models; tune the run under another one")
-        state, config = load_run(Path(path), mesh)
+        state, config = load_run(folder_at(path), mesh)
         if len(state.model.embedding) != 256:
             raise ValueError(f"{path} does not read bytes, and has no tokenizer for text")
         return state.model, Text(), train_length(config)

@@ -15,10 +15,9 @@ had this way: keys of the second layer on have seen what came before the window.
 import argparse
 import functools
 import hashlib
+import io
 import json
-import os
 import re
-import shutil
 import sys
 import zipfile
 import zlib
@@ -29,9 +28,10 @@ import numpy as np
 from rich.console import Console
 
 from experiments import preemption
+from experiments.bucket import folder_at, remove
 from experiments.config import make_encoding
 from experiments.progress import stage
-from experiments.record import open_run, write_json
+from experiments.record import open_run, write_files, write_json
 from experiments.trained import load_run, train_length
 from posenc_jax import Cache, Encoding, Layers, Transformer, cross_entropy
 from posenc_jax.model.decode import check_reach
@@ -77,12 +77,12 @@ def score_document(
     if not finished.exists():
         losses_N = _all_chunks(model, tokens_N, chunks, console, chunk)
         _write(finished, lambda file: np.save(file, losses_N))
-    shutil.rmtree(chunks, ignore_errors=True)
-    return np.load(finished)
+    remove(chunks)
+    with finished.open("rb") as file:
+        return np.load(file)
 
 
 def _all_chunks(model, tokens_N, folder, console, chunk):
-    folder.mkdir(exist_ok=True)
     length = len(tokens_N) - 1
     cache = Cache.empty(model, 1, length, length=length)
     losses = []
@@ -122,7 +122,7 @@ _put = jax.jit(Cache.with_newest, static_argnames="count", donate_argnames="self
 def _load(path, like):
     """Returns what is kept of a chunk, or None where it was not finished or is damaged."""
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             losses_T, *leaves = arrays.values()
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
@@ -138,11 +138,9 @@ def _plain(array):
 
 
 def _write(path, save):
-    """Writes a file whole or not at all, whatever stops the program."""
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
-        save(file)
-    os.replace(temporary, path)
+    content = io.BytesIO()
+    save(content)
+    write_files(path.parent, {path.name: content.getvalue()})
 
 
 def _digest(tree) -> str:
@@ -188,11 +186,11 @@ def summary(losses_N, last_tokens: int = 256) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="folder of a trained run")
+    parser.add_argument("--run", required=True, help="folder of a trained run")
     parser.add_argument(
         "--document", type=Path, required=True, help=".npy of token ids, or a file read as bytes"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the result")
+    parser.add_argument("--out", required=True, help="folder of the result")
     parser.add_argument("--chunk", type=int, default=512, help="tokens of one step")
     parser.add_argument(
         "--encoding",
@@ -202,7 +200,8 @@ def main() -> int:
     args = parser.parse_args()
     console = Console()
     try:
-        state, config = load_run(args.run)
+        folder, out = folder_at(args.run), folder_at(args.out)
+        state, config = load_run(folder)
         model = state.model
         encoding = args.encoding and make_encoding(
             args.encoding, config["model"], train_length(config), rngs=None
@@ -210,7 +209,7 @@ def main() -> int:
         is_ids = args.document.suffix == ".npy"
         tokens_N = np.load(args.document) if is_ids else np.fromfile(args.document, np.uint8)
         losses_N = score_document(
-            model, tokens_N, args.out, console, chunk=args.chunk, encoding=encoding
+            model, tokens_N, out, console, chunk=args.chunk, encoding=encoding
         )
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -219,7 +218,7 @@ def main() -> int:
         print(stop, file=sys.stderr)
         return 75  # EX_TEMPFAIL: run it again
     result = summary(losses_N)
-    write_json(args.out / "summary.json", result)
+    write_json(out / "summary.json", result)
     console.print(
         "document: loss {loss:.4f} over {tokens} tokens, {last_loss:.4f} over the last "
         "{last_tokens}".format(**result),

@@ -25,7 +25,7 @@ from rich.console import Console
 from experiments import preemption
 from experiments.checkpoint import Checkpoints
 from experiments.cost import peak_flops, step_flops
-from experiments.mesh import batch_sharding, path_name, replicated, state_shardings
+from experiments.mesh import batch_sharding, own_part, path_name, replicated, state_shardings
 from experiments.progress import stage
 from experiments.record import Metrics
 from experiments.train import Recipe, State, Task, initial_state, train_step
@@ -229,6 +229,7 @@ class _Run:
                 f"after step {step} {bad[0]} is not finite ({len(bad)} of {len(largest)} arrays); "
                 f"the state was not saved, {self._last_good()}"
             ) from None
+        self.metrics.flush()  # a checkpoint without its line would not be gone on from
         self.checkpoints.save(step, state)
 
     def close(self) -> None:
@@ -349,7 +350,7 @@ class _Loop:
 
     def _batch(self, step):
         def rows(seed):
-            return self.task.batch(seed, step, jax.process_index(), jax.process_count())
+            return self.task.batch(seed, step, *own_part(self.mesh))
 
         place = functools.partial(jax.make_array_from_process_local_data, self._rows)
         return jax.tree.map(place, self._of_all(rows, np.stack))

@@ -57,6 +57,29 @@ def row_shards(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
+def own_part(mesh: Mesh) -> tuple[int, int]:
+    """Returns which part of a batch's rows this process holds, and how many parts there are.
+
+    Processes that hold the heads or the tokens of the same rows have a part in common.
+
+    Raises:
+      ValueError: two processes share some of their rows, but not all.
+    """
+    count = row_shards(mesh)
+    shards: dict[int, set[int]] = {}
+    places: dict[Any, Any] = dict(batch_sharding(mesh).devices_indices_map((count,)))
+    for device, (rows,) in places.items():
+        shards.setdefault(device.process_index, set()).add(rows.start or 0)
+    parts = sorted({tuple(sorted(each)) for each in shards.values()})
+    if sum(map(len, parts)) != count or len({len(each) for each in parts}) > 1:
+        raise ValueError(
+            f"mesh={_words(mesh.shape)} gives {jax.process_count()} processes rows that overlap; "
+            "let the devices of a process divide the product of model and context, or be a "
+            "multiple of it"
+        )
+    return parts.index(tuple(sorted(shards[jax.process_index()]))), len(parts)
+
+
 def check_length(length: int, mesh: Mesh) -> None:
     """Refuses a training length that the mesh's context axis cannot cut into even pieces."""
     pieces = 2 * mesh.shape["context"]

@@ -13,13 +13,15 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from experiments import bucket
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
 
@@ -54,17 +56,22 @@ def _told(message: bytes) -> bytes:
     return np.asarray(tell(own)).astype(np.uint8).tobytes()
 
 
-def write_files(folder: Path, files: dict[str, str]) -> None:
-    """Writes texts by name, so that a kill or a full disk leaves old files or new, never half."""
-    agreed(lambda: _write_files(folder, files))
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Writes files by name, so that a kill or a full disk leaves old files or new, never half."""
+    contents = {n: f if isinstance(f, bytes) else f.encode() for n, f in files.items()}
+    agreed(lambda: _write_files(folder, contents))
 
 
 def _write_files(folder, files):
+    if bucket.is_in_bucket(folder):
+        for name, content in files.items():
+            bucket.write(folder / name, content)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     temporary = {name: folder / f".{name}.{os.getpid()}" for name in files}
     try:
-        for name, text in files.items():
-            temporary[name].write_text(text, encoding="utf-8", newline="")
+        for name, content in files.items():
+            temporary[name].write_bytes(content)
         for name, path in temporary.items():
             os.replace(path, folder / name)
     finally:
@@ -95,6 +102,12 @@ def read_json(path: Path) -> Any:
     return agreed(read)
 
 
+def read_lines(path: Path) -> list[Any]:
+    """Returns the values in a file of one JSON value a line, but for what a kill left half of."""
+    lines = agreed(lambda: path.read_text().splitlines() if path.exists() else [])
+    return [value for line in lines if (value := _parsed(line)) is not None]
+
+
 def environment() -> dict[str, Any]:
     """Returns versions, device and revision, which a figure must be quoted with."""
     device = jax.devices()[0]
@@ -119,7 +132,8 @@ def _git_revision() -> str:
 def claimed(folder: Path) -> Iterator[None]:
     """Holds a folder for this program, against a second one on top of it.
 
-    The operating system gives the folder back when the program ends, however it ends.
+    The operating system gives the folder back when the program ends, however it ends. A bucket has
+    a mark in the place of the lock, which is forgotten when it is no longer renewed.
 
     Raises:
       ValueError: another program holds it; the message says which, and since when.
@@ -134,6 +148,8 @@ def holder(folder: Path) -> str | None:
     """Says which program holds a folder, if one does."""
 
     def find():
+        if bucket.is_in_bucket(folder):
+            return bucket.mark_of(folder / "lock")
         try:
             with (folder / "lock").open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -148,6 +164,12 @@ def holder(folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def _locked(folder):
+    since = datetime.datetime.now().isoformat(" ", "seconds")
+    by = f"process {os.getpid()} on {socket.gethostname()} since {since}"
+    if bucket.is_in_bucket(folder):
+        with bucket.marked(folder / "lock", by):
+            yield None
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
         try:
@@ -159,8 +181,7 @@ def _locked(folder):
                 "or stop it"
             ) from None
         file.truncate(0)
-        since = datetime.datetime.now().isoformat(" ", "seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+        file.write(by)
         file.flush()
         yield None
 
@@ -216,8 +237,7 @@ class Kept:
 
     def __init__(self, path: Path, config: dict[str, Any]):
         config = json.loads(json.dumps(config))  # tuples become lists, as they will be read back
-        lines = agreed(lambda: path.read_text().splitlines() if path.exists() else [])
-        whole = [record for line in lines if (record := _parsed(line)) is not None]
+        whole = read_lines(path)
         if whole[:1] != [{"config": config}]:
             whole = [{"config": config}]
         self._values = {record["name"]: record["value"] for record in whole[1:]}
@@ -268,6 +288,10 @@ class Metrics:
         if self._project:
             self._project.log(values, step=step)
 
+    def flush(self) -> None:
+        """Writes all lines to where they stay, if that is not done yet."""
+        self._file.flush()
+
     def close(self) -> None:
         """Ends the files."""
         self._file.close()
@@ -279,7 +303,9 @@ class Metrics:
 
 def _appended(path: Path):
     """Opens a file to be written on line by line, in the first process; others write nowhere."""
-    return (path if jax.process_index() == 0 else Path(os.devnull)).open("a", buffering=1)
+    if jax.process_index() > 0:
+        return Path(os.devnull).open("a")
+    return bucket.Lines(path) if bucket.is_in_bucket(path) else path.open("a", buffering=1)
 
 
 def _event_writer(folder: Path):
@@ -301,7 +327,7 @@ def _wandb_run(project: str, folder: Path):
         ) from None
     # The same folder is the same run, however often it is started.
     name = "/".join(folder.parts[-2:])
-    identity = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    identity = hashlib.sha256(str(bucket.absolute(folder)).encode()).hexdigest()[:16]
     return wandb.init(project=project, name=name, id=identity, resume="allow")
 
 

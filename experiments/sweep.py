@@ -17,12 +17,14 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
+from experiments.bucket import is_in_bucket
 from experiments.loop import train, train_together
-from experiments.mesh import row_shards, state_shardings
+from experiments.mesh import own_part, row_shards, state_shardings
 from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
-from experiments.record import claimed, environment, open_run, read_json, write_json
-from experiments.report.study import Study
+from experiments.record import claimed, environment, open_run, read_json, read_lines, write_json
+from experiments.report.speedup import with_speedups
+from experiments.report.study import BASELINE, Study
 from experiments.train import DECAY, Recipe, Task, initial_state
 from posenc_jax import Transformer
 from posenc_jax.model.transformer import ROWS
@@ -173,13 +175,19 @@ class Sweep:
 
     def check(self) -> None:
         """Refuses a batch or a model that does not fit the mesh."""
-        self.check_batch(self.recipe)
+        self.check_recipe(self.recipe)
         for scheme in dict.fromkeys(point.scheme for point in self.points):
             init = functools.partial(initial_state, init=self.task(scheme).init, recipe=self.recipe)
             state_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
 
-    def check_batch(self, recipe: Recipe, name: str = "train") -> None:
-        """Refuses batches that do not fit the mesh; ``name`` is the recipe's in the config."""
+    def check_recipe(self, recipe: Recipe, name: str = "train") -> None:
+        """Refuses what does not fit the mesh or the workdir; ``name`` is the recipe's."""
+        if is_in_bucket(self.workdir) and (recipe.tensorboard or recipe.profile_steps):
+            raise ValueError(
+                f"{name}.tensorboard and {name}.profile_steps write to a folder of this machine, "
+                f"and {self.workdir} is in a bucket; leave them out, or give {name}.wandb"
+            )
+        own_part(self.mesh)
         shards = row_shards(self.mesh) * recipe.accumulate
         if recipe.batch_size % shards:
             raise ValueError(
@@ -222,20 +230,25 @@ class Sweep:
     def results(self) -> tuple[list[dict], list[dict], list[dict]]:
         """Returns evaluations of all finished points, what training cost, and the failures.
 
-        Each cost has ``scheme``, and ``trained``, the scheme of its checkpoint.
+        Each cost has ``scheme``, and ``trained``, the scheme of its checkpoint; and what the scheme
+        saves, where the baseline was trained too.
         """
-        evaluations, training, failures = [], [], []
+        evaluations, training, failures, curves = [], [], [], {}
+        has_baseline = any(point.label == BASELINE for point in self.points)
         for point in self.points:
             folder = self.folder(point)
             if finished := self.finished(point):
                 evaluations.append(finished)
+                if has_baseline:
+                    lines = read_lines(folder / "metrics.jsonl")
+                    curves[point.label, point.seed] = [(li["step"], li["loss"]) for li in lines]
                 for scheme in (point.label, *point.extensions):
                     trained = {"scheme": scheme, "trained": point.label}
                     training.append(finished["training"] | trained)
             elif failure := read_json(folder / "failure.json"):
                 del failure["traceback"]
                 failures.append(failure)
-        return evaluations, training, failures
+        return evaluations, with_speedups(training, curves), failures
 
     def about(self, command: str) -> dict[str, Any]:
         """Returns what every report says of how its results came about."""

@@ -35,14 +35,14 @@ class NextToken:
     recipe: Recipe
     windows: WindowIndex
 
-    def batch(self, seed, step, process_index, process_count) -> np.ndarray:
+    def batch(self, seed, step, part, parts) -> np.ndarray:
         return train_batch(
             self.windows,
             batch_size=self.recipe.batch_size,
             seed=seed,
             step=step,
-            process_index=process_index,
-            process_count=process_count,
+            part=part,
+            parts=parts,
         )
 
     def loss(self, model, tokens_BL, key):

@@ -47,11 +47,11 @@ class Task(Protocol):
     def init(self, key) -> Transformer:
         """Returns the model at the start."""
 
-    def batch(self, seed: int, step: int, process_index: int, process_count: int) -> Any:
-        """Returns this process' rows of a batch, a pytree of NumPy arrays with rows along axis 0.
+    def batch(self, seed: int, step: int, part: int, parts: int) -> Any:
+        """Returns a part of a batch's rows, a pytree of NumPy arrays with the rows along axis 0.
 
-        It is a pure function: the step is all the state that a resumed run has. The global batch
-        must not depend on ``process_count``.
+        It is a pure function: the step is all the state that a resumed run has. The parts, one
+        after the other, are the same batch however many there are.
         """
 
     def loss(self, model, batch, key) -> jax.Array:

@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
+from experiments.bucket import folder_at
 from experiments.checkpoint import Checkpoints, fingerprint
 from experiments.config import make_encoding
 from experiments.data import Corpus, tokenised
@@ -122,8 +123,8 @@ class Source:
         Raises:
           ValueError: there is no such model, its run is not finished, or it is no plain RoPE.
         """
-        if (Path(path) / "run.json").exists():
-            state, config = load_run(Path(path), mesh)
+        if (folder_at(path) / "run.json").exists():
+            state, config = load_run(folder_at(path), mesh)
             done, steps = int(state.step), config["train"]["steps"]
             if done < steps:
                 raise ValueError(f"{path} stopped at step {done} of {steps}: finish it first")

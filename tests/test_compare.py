@@ -1,6 +1,5 @@
 """Tests the comparison and its command line, at a size that runs in seconds."""
 
-import csv
 import importlib
 import io
 import json
@@ -8,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +15,6 @@ from pathlib import Path
 
 import common
 import jax
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -484,91 +481,6 @@ def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, corpus, tmp_path
     (folder / "metrics.jsonl").unlink()
     reasons = {f["scheme"]: f["reason"] for f in comparison(config(corpus), tmp_path)[0].run()}
     assert "metrics.jsonl has lost the line of step 6" in reasons["rope"]
-
-
-def start_two(*arguments):
-    """Starts the command in two processes of one job."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    job = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
-    return [
-        subprocess.Popen(
-            [sys.executable, "launch.py", *arguments, *job, f"--process_id={number}"],
-            cwd=ROOT,
-            env=os.environ | {"XLA_FLAGS": FLAGS},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-
-
-def two_processes(*arguments):
-    """Runs the command in two processes of one job, and returns what each has printed."""
-    processes = start_two(*arguments)
-    printed = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], printed
-    return [out for out, _ in printed]
-
-
-def test_two_processes_are_one_run(finished, corpus, tmp_path):
-    """They resume as one too, and one of them speaks and writes for both."""
-    command = ["--config=configs/extrapolation.py:tiny", f"--workdir={tmp_path}"]
-    command += [f"--config.corpus={corpus}", "--config.schemes=rope,yarn"]
-    command += ["--config.train.checkpoint_every=4"]
-    first, second = two_processes(*command)
-    assert "report.html" in first and "rope" not in second
-
-    def results(workdir):
-        with (workdir / "results.csv").open() as file:
-            return [row for row in csv.DictReader(file) if row["scheme"] != "alibi"]
-
-    both, alone = results(tmp_path), results(finished[0])
-    losses = [[float(row["loss"]) for row in rows] for rows in (both, alone)]
-    np.testing.assert_allclose(*losses, rtol=1e-5)
-    # As after a kill between the checkpoint of step 4 and the last.
-    folder = tmp_path / "runs/rope/seed0"
-    metrics = (folder / "metrics.jsonl").read_text().splitlines()
-    shutil.rmtree(folder / "checkpoints/6")
-    (folder / "evaluation.json").unlink()
-    first, _ = two_processes(*command)
-    assert "trained in" in first and results(tmp_path) == both
-    again = (folder / "metrics.jsonl").read_text().splitlines()
-    steps = [[json.loads(line)["step"] for line in lines] for lines in (metrics, again)]
-    assert steps == [[4, 6], [4, 6]]
-
-
-def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_path):
-    """What is killed is the program itself, not what watches over it."""
-    command = ["--config=configs/extrapolation.py:tiny", f"--workdir={tmp_path}"]
-    command += [f"--config.corpus={corpus}", "--config.schemes=rope", ENDLESS["train"]]
-    first, second = start_two(*command, "--peer_timeout=10")
-    metrics = tmp_path / "runs/rope/seed0/metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    (child,) = Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()
-    os.kill(int(child), signal.SIGKILL)
-    _, errors = first.communicate(timeout=120)
-    assert first.returncode == 75, errors
-    assert "a process of the job was lost" in errors
-    assert second.wait(timeout=120) == 128 + signal.SIGKILL
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("host:1", None, None), "needs --num_processes and --process_id too"),
-        ((None, 2, 0), "needs --coordinator too"),
-        (("host", 2, 0), "--coordinator=host must be HOST:PORT"),
-        (("host:1", 2, 2), r"--process_id=2 must be in 0\.\.1"),
-    ],
-)
-def test_a_job_by_hand_that_is_not_whole_is_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        preemption.listen(*arguments)
 
 
 @pytest.mark.parametrize(

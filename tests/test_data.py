@@ -112,25 +112,22 @@ def test_train_batch_is_the_same_in_every_version():
     assert first.tolist() == GOLDEN_TRAIN
 
 
-@pytest.mark.parametrize("process_count", [2, 4])
-def test_processes_share_the_batch(process_count):
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_are_the_batch(parts):
     index = window_index(counting([900] * 5), "train", LENGTH)
     arguments = {"batch_size": 8, "seed": 0, "step": 3}
-    together = np.empty((8, LENGTH + 1), np.int32)
-    for process in range(process_count):
-        rows = train_batch(index, **arguments, process_index=process, process_count=process_count)
-        assert len(rows) == 8 // process_count
-        together[process::process_count] = rows
-    np.testing.assert_array_equal(together, train_batch(index, **arguments))
+    rows = [train_batch(index, **arguments, part=part, parts=parts) for part in range(parts)]
+    assert {len(each) for each in rows} == {8 // parts}
+    np.testing.assert_array_equal(np.concatenate(rows), train_batch(index, **arguments))
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"process_count": 3}, "batch_size=8 must be a multiple of process_count=3"),
-        ({"process_count": 2, "process_index": 2}, r"process_index=2 must be in 0 \.\. 1"),
-        ({"process_index": -1}, r"process_index=-1 must be in 0 \.\. 0"),
-        ({"process_count": 0}, "process_count=0 must be an integer of at least 1"),
+        ({"parts": 3}, "batch_size=8 must be a multiple of parts=3"),
+        ({"parts": 2, "part": 2}, r"part=2 must be in 0 \.\. 1"),
+        ({"part": -1}, r"part=-1 must be in 0 \.\. 0"),
+        ({"parts": 0}, "parts=0 must be an integer of at least 1"),
         ({"batch_size": 0}, "batch_size=0 must be an integer of at least 1"),
         ({"batch_size": 12}, r"smaller than one batch.* 187 tokens.*batch_size=12 .* are 204"),
         ({"seed": -1}, "seed=-1 must be an integer of at least 0"),

@@ -64,7 +64,7 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path, monkeypatch, name,
 
         def half_written(path, save):
             if path.name.startswith("000000000032"):
-                path.with_name(f".{path.name}").write_bytes(b"PK half of it")
+                path.with_name(f".{path.name}.1").write_bytes(b"PK half of it")
                 raise KilledError
             write(path, save)
 

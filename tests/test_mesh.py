@@ -4,6 +4,8 @@ import dataclasses
 import io
 import json
 import re
+import types
+from typing import NamedTuple
 
 import common
 import jax
@@ -14,7 +16,7 @@ from jax.sharding import AxisType
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
-from experiments import preemption
+from experiments import mesh, preemption
 from experiments.data import Corpus, window_index
 from experiments.loop import lower_step, train
 from experiments.mesh import AXES, make_mesh
@@ -43,9 +45,9 @@ def windows():
     return window_index(corpus, "train", RECIPE.length)
 
 
-def losses(folder, mesh):
+def losses(folder, on):
     task, console = Mixed(RECIPE, windows()), Console(file=io.StringIO())
-    train(task, RECIPE, mesh, seed=0, folder=folder, console=console)
+    train(task, RECIPE, on, seed=0, folder=folder, console=console)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
 
@@ -53,8 +55,8 @@ def losses(folder, mesh):
 @pytest.fixture(scope="module")
 def on_one_device(tmp_path_factory):
     kinds = (AxisType.Auto,) * len(AXES)
-    mesh = jax.make_mesh((1,) * len(AXES), AXES, axis_types=kinds, devices=jax.devices()[:1])
-    return losses(tmp_path_factory.mktemp("one"), mesh)
+    one = jax.make_mesh((1,) * len(AXES), AXES, axis_types=kinds, devices=jax.devices()[:1])
+    return losses(tmp_path_factory.mktemp("one"), one)
 
 
 def test_a_run_that_goes_on_upon_other_meshes_has_the_losses_of_one_device(
@@ -71,6 +73,37 @@ def test_a_run_that_goes_on_upon_other_meshes_has_the_losses_of_one_device(
     found = losses(tmp_path, make_mesh())
     assert len(found) == RECIPE.steps
     np.testing.assert_allclose(found, on_one_device, rtol=1e-5)
+
+
+class Device(NamedTuple):
+    process_index: int
+    number: int
+
+
+@pytest.mark.parametrize(
+    ("shards", "expected"),
+    [
+        ([[0, 1], [2, 3]], (0, 2)),
+        ([[0, 2], [1, 3]], (0, 2)),  # as devices of a pod may lie
+        ([[1], [1], [0], [0]], (1, 2)),  # two processes have the heads of the same rows
+        ([[0, 0], [0, 1], [1, 1]], None),
+    ],
+)
+def test_a_process_draws_the_rows_that_its_devices_hold(monkeypatch, shards, expected):
+    count = 1 + max(row for rows in shards for row in rows)
+    places = {
+        Device(process, number): (slice(row, row + 1),)
+        for process, rows in enumerate(shards)
+        for number, row in enumerate(rows)
+    }
+    sharding = types.SimpleNamespace(devices_indices_map=lambda shape: places)
+    monkeypatch.setattr(mesh, "batch_sharding", lambda _: sharding)
+    on = types.SimpleNamespace(shape={"data": count, "fsdp": 1, "model": 2, "context": 1})
+    if expected is None:
+        with pytest.raises(ValueError, match=r"mesh=\(data=2, .* rows that overlap"):
+            mesh.own_part(on)
+    else:
+        assert mesh.own_part(on) == expected
 
 
 def compiled_step(**shape):

@@ -1,12 +1,21 @@
-"""Tests the watcher of a process that has others beside it."""
+"""Tests processes of one job: what watches over each, and that together they are one run."""
 
+import json
+import os
+import shutil
 import signal
+import socket
+import subprocess
 import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
+from test_compare import ENDLESS, FLAGS, ROOT, comparison, config
 
-from experiments import peers
+from experiments import peers, preemption
 
 ALONE = ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "TPU_WORKER_HOSTNAMES")
 
@@ -62,3 +71,99 @@ def test_which_errors_are_a_lost_peer():
     assert peers.is_loss(JaxRuntimeError(f"UNKNOWN: {lost}"))
     assert not peers.is_loss(JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"))
     assert not peers.is_loss(RuntimeError(lost))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("host:1", None, None), "needs --num_processes and --process_id too"),
+        ((None, 2, 0), "needs --coordinator too"),
+        (("host", 2, 0), "--coordinator=host must be HOST:PORT"),
+        (("host:1", 2, 2), r"--process_id=2 must be in 0\.\.1"),
+    ],
+)
+def test_a_job_by_hand_that_is_not_whole_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        preemption.listen(*arguments)
+
+
+def start(count, workdir, corpus, *arguments):
+    """Starts a comparison of ``rope`` in so many processes of one job."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["--config=configs/extrapolation.py:tiny", f"--workdir={workdir}"]
+    command += [f"--config.corpus={corpus}", "--config.schemes=rope", *arguments]
+    job = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
+    return [
+        subprocess.Popen(
+            [sys.executable, "launch.py", *command, *job, f"--process_id={number}"],
+            cwd=ROOT,
+            env=os.environ | {"XLA_FLAGS": FLAGS},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+
+
+def finish(processes):
+    """Returns what each process has printed, once all have ended well."""
+    printed = [process.communicate(timeout=300) for process in processes]
+    assert {process.returncode for process in processes} == {0}, printed
+    return [out for out, _ in printed]
+
+
+def numbers(workdir):
+    """Returns the losses of training and of the evaluation."""
+    folder = workdir / "runs/rope/seed0"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    records = json.loads((folder / "evaluation.json").read_text())["records"]
+    trained = {line["step"]: line["loss"] for line in lines}
+    assert list(trained) == [1, 2, 3, 4, 5, 6]
+    return [*trained.values(), *(record["loss"] for record in records)]
+
+
+def test_a_run_goes_on_in_another_number_of_processes_with_the_numbers_of_one(corpus, tmp_path):
+    """It goes from two to one to four, which hold halves of the rows and halves of each layer.
+
+    Of several processes one speaks and writes for all.
+    """
+    less = dict(schemes="rope", eval__multiples=(1,), eval__strides=(), train__log_every=1)
+    often = config(corpus, **less, train__checkpoint_every=1)
+    assert comparison(often, tmp_path / "one")[0].run() == []
+    expected = numbers(tmp_path / "one")
+    workdir, folder = tmp_path / "many", tmp_path / "many/runs/rope/seed0"
+
+    def undo(*steps):
+        for step in steps:
+            shutil.rmtree(folder / f"checkpoints/{step}")
+        (folder / "evaluation.json").unlink()
+
+    shared = ["--config.train.log_every=1", "--config.train.checkpoint_every=4"]
+    shared += ["--config.eval.multiples=(1,)", "--config.eval.strides=()"]
+    first, second = finish(start(2, workdir, corpus, *shared))
+    assert "report.html" in first and "rope" not in second
+    np.testing.assert_allclose(numbers(workdir), expected, rtol=1e-6)
+    undo(6)
+    assert comparison(often, workdir)[0].run() == []
+    np.testing.assert_allclose(numbers(workdir), expected, rtol=1e-6)
+    undo(6)
+    finish(start(4, workdir, corpus, *shared, "--config.mesh.fsdp=2", "--config.mesh.model=2"))
+    np.testing.assert_allclose(numbers(workdir), expected, rtol=1e-6)
+
+
+def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_path):
+    """What is killed is the program itself, not what watches over it."""
+    first, second = start(2, tmp_path, corpus, ENDLESS["train"], "--peer_timeout=10")
+    metrics = tmp_path / "runs/rope/seed0/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (child,) = Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 75, errors
+    assert "a process of the job was lost" in errors
+    assert second.wait(timeout=120) == 128 + signal.SIGKILL

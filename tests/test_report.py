@@ -14,6 +14,7 @@ from rich.console import Console
 
 from experiments.report import length_figures, lengths
 from experiments.report import length_report as report
+from experiments.report.speedup import reached, smoothed, with_speedups
 from experiments.train import DECAY
 
 TRAIN_LENGTH = 64
@@ -260,15 +261,15 @@ def test_an_empty_study_is_refused(tmp_path):
 def test_a_failed_write_changes_nothing(tmp_path, monkeypatch):
     report.write(tmp_path, make_study())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    write_text = Path.write_text
+    write_bytes = Path.write_bytes
 
-    def full_disk(path, text, **options):
+    def full_disk(path, content):
         if "report.html" in path.name:
-            write_text(path, text[:10], **options)
+            write_bytes(path, content[:10])
             raise OSError("no space left")
-        return write_text(path, text, **options)
+        return write_bytes(path, content)
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="no space left"):
         report.write(tmp_path, make_study(seeds=(0,)))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -279,3 +280,35 @@ def test_labels_keep_their_distance_and_their_order():
     assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(heights))
     assert heights[0] >= 0 and heights[-1] <= 1 + 1e-9
     assert heights[3] == pytest.approx(0.5)
+
+
+def test_effective_speedup_is_the_baselines_compute_at_the_same_loss_over_ones_own():
+    """The baseline falls by 0.1 in ten steps, and its mean over a tenth is 4 at step 115."""
+    steps = range(10, 201, 10)
+    nope = [(step, 5.1 - step / 100) for step in steps]
+    smooth = [mean for _, mean in smoothed(nope)]
+    assert smooth == pytest.approx([5.0, *(5.1 - (step - 5) / 100 for step in steps[1:])])
+    curves = {("nope", 0): nope}
+    curves |= {(name, 0): [(200, loss)] for name, loss in (("t5", 4.0), ("rope", 3.0))}
+    cost = {"seed": 0, "tokens": 1e6, "parameters": 1000}
+    runs = [cost | {"scheme": name, "trained": name} for name in ("nope", "t5", "rope", "fire")]
+    runs[1]["parameters"] = 2000
+    nope, t5, rope, fire = with_speedups([*runs, runs[1] | {"seed": 1}], curves)[:4]
+    assert nope["speedup"] == 1
+    assert t5["speedup"] == pytest.approx(115 / 200 / 2)
+    assert rope["speedup"] is None and rope["speedup_above"] == 1
+    assert "speedup" not in fire
+    # A dip on the way does not count: it is no worse from step 3 on.
+    assert reached([(1, 5.0), (2, 3.0), (3, 4.0), (4, 3.0)], 3.5) == 3.5
+    assert reached([(1, 3.0), (2, 4.0)], 3.5) is None
+
+
+def test_the_page_has_effective_speedups_where_there_is_a_baseline(tmp_path):
+    study = make_study()
+    assert "speed-up" not in page_of(study, tmp_path)
+    values = {"nope": 1.0, "alibi": None, "rope": 1.25, "yarn": 1.25}
+    training = [
+        run | {"speedup": values[run["scheme"]], "speedup_above": 1.04} for run in study.training
+    ]
+    found = page_of(dataclasses.replace(study, training=training), tmp_path)
+    assert "<th>effective speed-up" in found and "<td>&gt; 1.04" in found and "<td>1.25" in found

@@ -72,7 +72,7 @@ class LongRoPESearch(Sweep):
             self.windows = window_index(self.plan.corpus, "train", self.recipe.length)
             super().check()
         if {"progressive", "mixed"} & set(self.plan.stages):
-            self.check_batch(self.plan.tune, "tune")
+            self.check_recipe(self.plan.tune, "tune")
         for point in self.points:
             if (self.folder(point) / "run.json").exists():
                 check_run(self.folder(point), self.describe(point))

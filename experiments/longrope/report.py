@@ -149,7 +149,7 @@ def _rivals(study, search, rows, kind):
     return [row for row in found if row["scheme"] in own]
 
 
-def write(folder: str | Path, study: SearchStudy) -> Path:
+def write(folder: Path, study: SearchStudy) -> Path:
     """Writes the report and its figures into ``folder``; returns ``report.html``'s path.
 
     Raises:
@@ -160,8 +160,8 @@ def write(folder: str | Path, study: SearchStudy) -> Path:
         drawn = {name: svg(drawing) for name, drawing in figures.draw(study).items()}
     named = {f"{name}.svg": drawing for name, drawing in drawn.items()}
     html = {"report.html": _page(study, drawn), "results.md": markdown(study)}
-    write_files(Path(folder), result_files(study) | html | named)
-    return Path(folder) / "report.html"
+    write_files(folder, result_files(study) | html | named)
+    return folder / "report.html"
 
 
 def print_tables(study: SearchStudy, console: Console) -> None:

@@ -23,9 +23,8 @@ class MixedWindows(Tuning):
 
     short: WindowIndex
 
-    def batch(self, seed, step, process_index, process_count):
-        place = {"seed": seed, "step": step}
-        place |= {"process_index": process_index, "process_count": process_count}
+    def batch(self, seed, step, part, parts):
+        place = {"seed": seed, "step": step, "part": part, "parts": parts}
         rows = self.recipe.batch_size
         times = self.recipe.length // self.short.length
         return {

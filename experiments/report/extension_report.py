@@ -24,7 +24,7 @@ from experiments.report.study import Cells, by_seed, mean_and_stderr, words
 TABLE = "table.md"
 
 
-def write(folder: str | Path, study: ExtensionStudy) -> Path:
+def write(folder: Path, study: ExtensionStudy) -> Path:
     """Writes report, figures, results and a Markdown table; returns ``report.html``'s path.
 
     Raises:
@@ -33,8 +33,8 @@ def write(folder: str | Path, study: ExtensionStudy) -> Path:
     study.check()
     drawn = draw(study)
     files = result_files(study) | {TABLE: markdown(study), "report.html": _page(study, drawn)}
-    write_files(Path(folder), files | {f"{name}.svg": each for name, (*_, each) in drawn.items()})
-    return Path(folder) / "report.html"
+    write_files(folder, files | {f"{name}.svg": each for name, (*_, each) in drawn.items()})
+    return folder / "report.html"
 
 
 def print_tables(study: ExtensionStudy, console: Console) -> None:

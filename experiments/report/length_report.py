@@ -36,7 +36,7 @@ def mark(study: LengthStudy) -> str:
     return f"✓ for every seed better than {model} fed only its last 1x tokens (windowed)"
 
 
-def write(folder: str | Path, study: LengthStudy) -> Path:
+def write(folder: Path, study: LengthStudy) -> Path:
     """Writes the report and its two main figures into ``folder``; returns ``report.html``'s path.
 
     Raises:
@@ -46,8 +46,8 @@ def write(folder: str | Path, study: LengthStudy) -> Path:
     drawn = length_figures.draw(study)
     files = result_files(study) | {"report.html": _page(study, drawn)}
     named = {f"{name}.svg": svg for name, svg in drawn.items() if name != "protocols"}
-    write_files(Path(folder), files | named)
-    return Path(folder) / "report.html"
+    write_files(folder, files | named)
+    return folder / "report.html"
 
 
 def print_table(study: LengthStudy, console: Console | None = None) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.report.study import BASELINE, Study, failure_words, mean_and_stderr
+from experiments.report.study import BASELINE, Record, Study, failure_words, mean_and_stderr
 
 STYLE = """
 :root { color-scheme: light }
@@ -142,7 +142,28 @@ def _training(study: Study) -> str:
             extra = f"<small> ± {stderr:,.{places}f}</small>" if stderr else ""
             rows.setdefault(scheme, []).append(f"<td>{shown}{extra}")
     heads = [f"<th>{key.replace('_', ' ')}" for key in digits]
-    return f"<h2>Training cost</h2>{grid(heads, rows)}" if rows else ""
+    if not any("speedup" in r for r in own):
+        return f"<h2>Training cost</h2>{grid(heads, rows)}" if rows else ""
+    for scheme, cells in rows.items():
+        cells.append(f"<td>{_speedup([r for r in own if r['scheme'] == scheme])}")
+    return (
+        f"<h2>Training cost</h2>{grid([*heads, '<th>effective speed-up'], rows)}<figcaption>"
+        f"Effective speed-up: the compute at which {BASELINE} comes to the scheme's final training "
+        "loss, over the scheme's own, 6 x parameters x tokens; &gt; where it does not come to it."
+        "</figcaption>"
+    )
+
+
+def _speedup(runs: list[Record]) -> str:
+    """Returns the speed-up of a scheme over its seeds, or what it is above."""
+    known = [r for r in runs if "speedup" in r]
+    if not known:
+        return "-"
+    if any(r["speedup"] is None for r in known):
+        least = min(r["speedup_above" if r["speedup"] is None else "speedup"] for r in known)
+        return f"&gt; {least:.2f}"
+    mean, stderr, _ = mean_and_stderr(r["speedup"] for r in known)
+    return f"{mean:.2f}" + (f"<small> ± {stderr:.2f}</small>" if stderr else "")
 
 
 def _failures(study: Study) -> str:

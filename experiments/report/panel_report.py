@@ -30,7 +30,7 @@ from posenc_jax.encodings.rotary.rope import RoPE
 
 
 def write(
-    folder: str | Path,
+    folder: Path,
     study: PanelStudy,
     pictures: Mapping[str, np.ndarray],
     encodings: Mapping[str, Any],
@@ -54,8 +54,8 @@ def write(
     data = "; ".join(f"{key}: <code>{text(value)}</code>" for key, value in about["data"].items())
     intro = f"{text(about['summary'])} Seeds: {study.seeds}. Data: {data}."
     html = page(text(about["title"]), intro, study, parts)
-    write_files(Path(folder), result_files(study) | {"report.html": html})
-    return Path(folder) / "report.html"
+    write_files(folder, result_files(study) | {"report.html": html})
+    return folder / "report.html"
 
 
 def print_tables(study: PanelStudy, console: Console) -> None:

@@ -24,7 +24,8 @@ class Study:
     Attributes:
       records: one for each number that was measured; each has ``scheme`` and ``seed``.
       training: ``scheme, seed, steps, tokens, seconds, final_loss, parameters, trained``; the last
-        is the scheme that the checkpoint was trained with.
+        is the scheme that the checkpoint was trained with. Beside them ``speedup`` and
+        ``speedup_above``, see ``speedup.py``, where there is a baseline.
       failures: ``scheme, seed, reason`` of the runs that have no records.
       about: ``command, versions, device, git, config, date, decay``, and what the report of this
         kind of experiment needs beside them.

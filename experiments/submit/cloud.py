@@ -4,9 +4,11 @@ import dataclasses
 import shlex
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from experiments.bucket import is_in_bucket
 from experiments.submit import PREEMPTED, Job, run
 
 _PORT = 1234
@@ -62,14 +64,15 @@ class Sky:
 
     Attributes:
       accelerators: such as "H100:8" or "tpu-v5litepod-8".
-      bucket: the bucket that holds the workdir, such as "gs://mine" or "s3://mine".
+      bucket: the bucket that is mounted as the workdir, such as "gs://mine" or "s3://mine"; none
+        for a workdir in a bucket.
       nodes: nodes of a point.
       spot: whether nodes may be preempted.
       max_restarts: how often a point that failed may start again; preempted, it always does.
     """
 
     accelerators: str
-    bucket: str
+    bucket: str = ""
     nodes: int = 1
     spot: bool = True
     max_restarts: int = 3
@@ -108,10 +111,19 @@ class Sky:
                 },
             },
             "envs": {"POINT": "0"},
-            "file_mounts": {str(job.workdir): {"source": self.bucket, "mode": "MOUNT"}},
-            "setup": 'pip install -e ".[experiments]"',
+            "file_mounts": self._mounts(job),
+            "setup": f'pip install -e ".[experiments{"" if self.bucket else ",gcs"}]"',
             "run": job.of_point("$POINT", *peers),
         }
+
+    def _mounts(self, job) -> dict[str, Any]:
+        if bool(self.bucket) == is_in_bucket(job.workdir):
+            raise ValueError(
+                f"--backend=sky with --workdir={job.workdir} and --resource=bucket={self.bucket}: "
+                "give a folder and the bucket that it is, or gs://BUCKET/FOLDER and no bucket"
+            )
+        mount = {"source": self.bucket, "mode": "MOUNT"}
+        return {str(job.workdir): mount} if self.bucket else {}
 
     def command(self, job: Job, point: int, task: str) -> list[str]:
         """Returns the command that launches the file ``task`` for one point."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from experiments.bucket import is_in_bucket
 from experiments.submit import PREEMPTED, Job, run
 
 _PORT = 1234
@@ -109,6 +110,11 @@ class GKE:
             "nodeSelector": selector,
             "containers": [container],
         }
+        if self.claim and is_in_bucket(job.workdir):
+            raise ValueError(
+                f"--resource=claim={self.claim} holds a folder, and {job.workdir} is in a bucket; "
+                "leave one of them out"
+            )
         if self.claim:
             volume = {"claimName": self.claim}
             pod["volumes"] = [{"name": "workdir", "persistentVolumeClaim": volume}]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from experiments.bucket import is_in_bucket
 from experiments.submit import PREEMPTED, Job
 
 # So often a point may reach the time limit and go on in another job.
@@ -72,6 +73,11 @@ class Slurm:
         return [each.job_id for each in jobs]
 
     def _logs(self, job) -> Path:
+        if is_in_bucket(job.workdir):
+            raise ValueError(
+                f"--backend=slurm keeps submitit's files in the workdir, and {job.workdir} is in a "
+                "bucket; give a folder that all nodes see"
+            )
         return job.workdir / "slurm"
 
     def _parameters(self, job) -> dict[str, Any]:

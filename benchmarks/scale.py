@@ -1,0 +1,247 @@
+"""Measures what the trainer adds to a bare training step, and what its services cost.
+
+    python -m benchmarks.scale
+
+Four figures. *Trainer*: a step of ``train``, which draws a batch, records and asks whether to stop,
+over a step of the same jitted function in a bare loop; rounds of both take turns. *Checkpoint*: for
+how many steps one stops the run, and by how many it delays the run until the next one, with the
+writing in the background. *Second sweep*: the share of its time that an identical sweep, whose
+programs are kept on disk, spends compiling. *Two processes*: tokens a second of two processes with
+one core each, over one process with both; they share the machine, so this says what
+``jax.distributed`` costs and not how anything scales.
+"""
+
+import argparse
+import functools
+import io
+import itertools
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from experiments.host import keep_freed_memory
+
+keep_freed_memory()
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+from ml_collections import FrozenConfigDict  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from benchmarks.ours import VOCAB, shape_parser  # noqa: E402
+from configs.extrapolation import get_config  # noqa: E402
+from experiments import preemption  # noqa: E402
+from experiments.compare import Comparison  # noqa: E402
+from experiments.data import Corpus, window_index  # noqa: E402
+from experiments.loop import train  # noqa: E402
+from experiments.mesh import make_mesh  # noqa: E402
+from experiments.text import Text  # noqa: E402
+from experiments.train import Recipe, initial_state, train_step  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+# Steps at the start of a loop that are not counted.
+WARM = 3
+# What JAX calls the time of compiling, or of finding what was compiled.
+COMPILING = "/jax/core/compile/backend_compile_duration"
+
+
+class Timed:
+    """Is another task that notes when each batch is drawn, which is once a step."""
+
+    def __init__(self, task: Text):
+        self.init, self.loss, self._batch = task.init, task.loss, task.batch
+        self.moments: dict[int, float] = {}
+
+    def batch(self, seed, step, part, parts):
+        self.moments[step] = time.perf_counter()
+        return self._batch(seed, step, part, parts)
+
+
+def make_task(args: argparse.Namespace, recipe: Recipe) -> Timed:
+    """Returns a task of the shape that is asked for, on random tokens."""
+    tokens = np.random.default_rng(0).integers(0, VOCAB, 4 * args.batch * (args.length + 1))
+    ends, splits = np.array([0, tokens.size]), np.zeros(1, np.int8)
+    corpus = Corpus("random", tokens.astype(np.uint8), ends, splits, VOCAB, 1.0, "digest")
+    model = dict(vocab_size=VOCAB, model_dim=args.dim, num_heads=args.heads)
+    spec = {"encoding": {"name": "rope"}, "model": model | {"num_layers": args.layers}}
+    windows = window_index(corpus, "train", args.length)
+    return Timed(Text(recipe, windows, FrozenConfigDict(spec)))
+
+
+def bare_loop(task: Timed, recipe: Recipe):
+    """Returns a function that runs so many bare steps, and returns the seconds of each."""
+    step = jax.jit(functools.partial(train_step, loss=task.loss, recipe=recipe), donate_argnums=0)
+    init = functools.partial(initial_state, init=task.init, recipe=recipe)
+    key = jax.random.key(0)
+    holder, batch = {"state": jax.jit(init)(key)}, jax.device_put(task.batch(0, 1, 0, 1))
+
+    def run(steps):
+        moments, pending = [], None
+        for _ in range(steps):
+            moments.append(time.perf_counter())
+            holder["state"], numbers = step(holder["state"], batch, key)
+            if pending is not None:  # as the trainer, which looks at the step before
+                float(pending["loss"])
+            pending = numbers
+        return [after - before for before, after in itertools.pairwise(moments)][WARM:]
+
+    return run
+
+
+def trainer_and_checkpoints(args: argparse.Namespace) -> None:
+    """Prints what a step of the trainer and a checkpoint take, in bare steps."""
+    every = args.steps // 3
+    recipe = Recipe(
+        length=args.length, batch_size=args.batch, steps=args.steps, checkpoint_every=every
+    )
+    task, mesh = make_task(args, recipe), make_mesh()
+    bare = bare_loop(task, recipe)
+    bare(WARM + 2)
+    ratios, stops, delays = [], [], []
+    for _ in range(args.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            console = Console(file=io.StringIO())
+            train(task, recipe, mesh, seed=0, folder=Path(folder), console=console)
+        moments = task.moments
+        # A step that saves lets the devices run dry, and with it the next; both are the stop's.
+        saved = [s for s in range(WARM + 1, args.steps) if s % every == 0]
+        disturbed = {s + n for s in saved for n in (0, 1)}
+        plain = [
+            moments[s + 1] - moments[s] for s in range(WARM + 1, args.steps) if s not in disturbed
+        ]
+        own = statistics.median(plain)
+        ratios.append(own / statistics.median(bare(args.steps)))
+        stops += [(moments[s + 2] - moments[s]) / own - 2 for s in saved]
+        delays += [
+            (moments[min(s + every, args.steps)] - moments[s]) / own
+            - (min(s + every, args.steps) - s)
+            for s in saved
+        ]
+    parameters = sum(p.size for p in jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0))))
+    print(f"{parameters / 1e6:.2f}M parameters, {1e3 * own:.0f} ms a step, {args.rounds} rounds")
+    print(f"trainer's step over a bare one: {statistics.median(ratios):.3f} (bar 1.03)")
+    print(
+        f"a checkpoint stops the run for {statistics.median(stops):.2f} steps (bar 1), and delays "
+        f"it by {statistics.median(delays):.2f} in all"
+    )
+
+
+def second_sweep(args: argparse.Namespace) -> None:
+    """Prints the share of its time that a second identical sweep spends compiling."""
+    spent: dict[str, float] = {}
+
+    def listen(event, seconds, **_):
+        spent[event] = spent.get(event, 0.0) + seconds
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    config = get_config(args.preset)
+    config.schemes, config.seeds, config.corpus = args.schemes, 1, "stdlib"
+    config.train.steps = args.sweep_steps
+    shares = []
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = Path(folder)
+        jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        for _ in range(2):
+            shutil.rmtree(workdir / "runs", ignore_errors=True)
+            jax.clear_caches()
+            spent.clear()
+            start = time.perf_counter()
+            sweep = Comparison(config, workdir, Console(file=io.StringIO()))
+            assert sweep.run() == [], "the sweep failed"
+            shares.append((spent.get(COMPILING, 0.0), time.perf_counter() - start))
+    jax.config.update("jax_compilation_cache_dir", None)
+    (first, first_all), (second, second_all) = shares
+    print(
+        f"a sweep of {args.schemes}: {first:.1f} of {first_all:.1f} s compiling; a second one "
+        f"{second:.1f} of {second_all:.1f} s, {100 * second / second_all:.1f} % (bar 5 %)"
+    )
+
+
+def tokens_per_second(args: argparse.Namespace, count: int) -> float:
+    """Returns the speed of so many processes, each with its share of this process' cores."""
+    before = os.sched_getaffinity(0)
+    cores = sorted(before)[:2]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
+    flags = {
+        "corpus": "stdlib",
+        "schemes": "rope",
+        "seeds": 1,
+        "together": 1,
+        "model.model_dim": args.dim,
+        "model.num_layers": args.layers,
+        "model.num_heads": args.heads,
+        "train.length": args.length,
+        "train.batch_size": args.batch,
+        "train.steps": args.steps,
+        "train.warmup_steps": 1,
+        "train.log_every": 1,
+        "eval.multiples": (1,),
+        "eval.strides": (),
+        "eval.documents": 1,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "launch.py", "--config=configs/extrapolation.py:tiny"]
+        command += [f"--workdir={folder}", *(f"--config.{k}={v}" for k, v in flags.items())]
+        running = []
+        for number in range(count):
+            more = [*job, f"--process_id={number}"] if count > 1 else []
+            os.sched_setaffinity(0, cores[number::count])  # which a new process inherits
+            running.append(subprocess.Popen([*command, *more], cwd=ROOT, stdout=subprocess.DEVNULL))
+        os.sched_setaffinity(0, before)
+        assert not any([process.wait() for process in running]), "a process failed"
+        lines = (Path(folder) / "runs/rope/seed0/metrics.jsonl").read_text().splitlines()
+    seconds = [json.loads(line)["seconds"] for line in lines][WARM:]
+    steps = [after - before for before, after in itertools.pairwise(seconds)]
+    return args.batch * args.length / statistics.median(steps)
+
+
+def two_processes(args: argparse.Namespace) -> None:
+    """Prints the speed of two processes with a core each, over that of one with two cores."""
+    if len(os.sched_getaffinity(0)) < 2:
+        print("two processes: this machine has one core")
+        return
+    one, two = zip(*[[tokens_per_second(args, n) for n in (1, 2)] for _ in range(2)], strict=True)
+    one, two = statistics.median(one), statistics.median(two)
+    print(
+        f"one process on 2 cores: {one:,.0f} tokens/s; two on one core each: {two:,.0f}, ratio "
+        f"{two / one:.2f}"
+    )
+
+
+PARTS = {
+    "trainer": trainer_and_checkpoints,
+    "sweep": second_sweep,
+    "processes": two_processes,
+}
+
+
+def main():
+    parser = shape_parser(__doc__, batch=8, length=256)
+    parser.set_defaults(rounds=5)
+    parser.add_argument("--steps", type=int, default=30, help="of a loop; 12 or more")
+    parser.add_argument("--preset", default="small", help="of the sweep")
+    parser.add_argument("--schemes", default="rope,yarn,alibi", help="of the sweep")
+    parser.add_argument("--sweep-steps", type=int, default=200)
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of " + ", ".join(PARTS))
+    args = parser.parse_args()
+    if args.steps < 12:
+        parser.error(f"--steps={args.steps} must be at least 12")
+    preemption.listen()
+    print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}")
+    for name in args.parts.split(","):
+        PARTS[name](args)
+
+
+if __name__ == "__main__":
+    main()

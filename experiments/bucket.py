@@ -1,0 +1,182 @@
+"""Keeps the files of runs in a bucket, where a workdir is ``gs://BUCKET/FOLDER``.
+
+Its paths are those of etils, with the methods of ``pathlib`` that are used here. Orbax writes the
+arrays of a checkpoint to a bucket by itself. Three things cannot be done there, and have another
+form. An object cannot be renamed, but it is seen only when it is whole. It cannot grow, so a file
+that is written line by line is written anew, with all its lines. And it cannot be locked, so a
+program that works on a folder leaves a mark there, and renews it for as long as it runs.
+"""
+
+import contextlib
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import fsspec
+from absl import logging
+from etils import epath
+
+# Seconds from one renewal of a mark to the next, and until one that is not renewed is of no worth.
+RENEWED, FORGOTTEN = 15.0, 60.0
+# Seconds after which lines that were written reach the bucket, at the latest with the next line.
+_DELAY = 30.0
+UNLOCKED = (
+    "{folder} is in a bucket, which has no locks: the mark of a program on its point keeps another "
+    "away, but not one that begins within the same second"
+)
+
+
+def folder_at(name: str) -> Path:
+    """Returns the folder of this name, which is on this machine or in a bucket.
+
+    Raises:
+      ValueError: it is in a place that checkpoints cannot be written to, or the bucket cannot be
+        read.
+    """
+    scheme, is_url, rest = name.partition("://")
+    if not is_url:
+        return Path(name)
+    if scheme != "gs" or not rest.partition("/")[2].strip("/"):
+        raise ValueError(
+            f"{name} must be a folder of this machine or gs://BUCKET/FOLDER: Orbax writes "
+            "checkpoints nowhere else, and not to s3://"
+        )
+    # Others write there too: what was there a minute ago says nothing.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    folder = epath.Path(name.rstrip("/"))
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            list(folder.iterdir())
+    except ImportError:
+        raise ValueError(f"{name} needs gcsfs: pip install posenc_jax[gcs]") from None
+    except Exception as error:  # gcsfs and its transport have errors of many kinds
+        raise ValueError(f"{name} cannot be read: {type(error).__name__}: {error}") from None
+    # No class of pathlib, but it has the methods that are used here.
+    return cast(Path, folder)
+
+
+def is_in_bucket(path: Path) -> bool:
+    """Says whether a path is in a bucket."""
+    return isinstance(path, epath.Path)
+
+
+def absolute(path: Path) -> Path:
+    """Returns a path that means the same wherever the program goes."""
+    return path if is_in_bucket(path) else path.absolute()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes an object, whole or not at all.
+
+    Raises:
+      OSError: it could not be written.
+    """
+    try:
+        path.write_bytes(content)
+    except Exception as error:  # as above
+        raise OSError(f"{path} cannot be written: {type(error).__name__}: {error}") from error
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder with all that is in it, if it is there."""
+    if is_in_bucket(folder):
+        cast(epath.Path, folder).rmtree(missing_ok=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Lines:
+    """Writes on a file line by line; what is written reaches the bucket some seconds later."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._lines = [path.read_text()]
+        self._written, self._is_new = time.monotonic(), False
+
+    def write(self, line: str) -> None:
+        """Adds a line."""
+        self._lines.append(line)
+        self._is_new = True
+        if time.monotonic() - self._written > _DELAY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is new to the bucket."""
+        if self._is_new:
+            write(self._path, "".join(self._lines).encode())
+        self._written, self._is_new = time.monotonic(), False
+
+    def close(self) -> None:
+        """Ends the file."""
+        self.flush()
+
+
+@contextlib.contextmanager
+def marked(path: Path, by: str) -> Iterator[None]:
+    """Holds the mark ``path``, and renews it until the end.
+
+    A mark that another program has left is watched for ``FORGOTTEN`` seconds: no clock is compared.
+
+    Args:
+      path: the mark.
+      by: says which program this is.
+
+    Raises:
+      ValueError: another program holds the mark.
+    """
+    _watch(path)
+    _renew(path, by)
+    ended = threading.Event()
+
+    def renew():
+        while not ended.wait(RENEWED):
+            # What fails now may succeed the next time.
+            with contextlib.suppress(OSError):
+                _renew(path, by)
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with contextlib.suppress(Exception):  # what stays is forgotten
+            path.unlink(missing_ok=True)
+
+
+def mark_of(path: Path) -> str | None:
+    """Says who holds the mark, if it was renewed of late by the clock of this machine."""
+    mark = _read(path)
+    return mark["by"] if mark and time.time() - mark["seen"] < FORGOTTEN else None
+
+
+def _renew(path, by):
+    write(path, json.dumps({"by": by, "seen": time.time()}).encode())
+
+
+def _read(path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _watch(path):
+    """Waits until a mark is given back or forgotten; refuses one that is renewed."""
+    first, end = _read(path), time.monotonic() + FORGOTTEN
+    if first is not None:
+        logging.warning(
+            "%s has a mark of %s: whether it still runs is known in %.0f seconds",
+            *(path.parent, first["by"], FORGOTTEN),
+        )
+    while (mark := _read(path)) is not None and time.monotonic() < end:
+        if mark != first:
+            raise ValueError(
+                f"{path.parent} is in use by {mark['by']}; wait until it is done, or stop it"
+            )
+        time.sleep(RENEWED / 3)
