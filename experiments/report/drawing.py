@@ -23,8 +23,14 @@ def drawing_style():
 
 def page_style():
     """Makes figures for the many of a page: text is text, which a browser has fonts for."""
-    style = {"svg.fonttype": "none", "svg.hashsalt": "x", "font.size": 9}
-    return matplotlib.rc_context(style | {"font.sans-serif": ["DejaVu Sans"]})
+    return matplotlib.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "x",
+            "font.size": 9,
+            "font.sans-serif": ["DejaVu Sans"],
+        }
+    )
 
 
 def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
