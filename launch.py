@@ -77,14 +77,19 @@ def main(arguments: list[str]) -> int:
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
         experiment = make_experiment(CONFIG.value, workdir, console)
         if STATUS.value:
-            importlib.import_module("experiments.status").print_status(experiment, console)
+            for name, part in experiment.parts.items():
+                _print_name(name, console)
+                importlib.import_module("experiments.status").print_status(part, console)
             return 0
         if BACKEND.value is not None:
             _hand_over(len(experiment.points), workdir, console)
             return 0
         if DRY_RUN.value:
             dry_run = importlib.import_module("experiments.dry_run")
-            dry_run.print_dry_run(experiment, CONFIG.value, MFU.value, console)
+            for name, part in experiment.parts.items():
+                _print_name(name, console)
+                config = CONFIG.value.studies[name] if name else CONFIG.value
+                dry_run.print_dry_run(part, config, MFU.value, console)
             return 0
         if is_in_bucket(workdir):
             console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
@@ -110,6 +115,12 @@ def main(arguments: list[str]) -> int:
     for failure in failures:
         console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
     return 1 if failures else 0
+
+
+def _print_name(name: str, console: Console) -> None:
+    """Prints the name of one study of several."""
+    if name:
+        console.rule(name)
 
 
 def _hand_over(points: int, workdir: Path, console: Console) -> None:

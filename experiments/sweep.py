@@ -123,6 +123,11 @@ class Sweep:
         if self.together < 1:
             raise ValueError(f"together={self.together} must be at least 1: seeds in one program")
 
+    @property
+    def parts(self) -> dict[str, "Sweep"]:
+        """Returns the sweeps that this one is made of, by their names: itself, without a name."""
+        return {"": self}
+
     def task(self, scheme: str) -> Task:
         """Returns the task that a point of ``scheme`` is trained on."""
         raise NotImplementedError
