@@ -89,7 +89,8 @@ def test_the_ledger_says_what_other_tokens_would_say(tmp_path):
 def test_a_run_that_is_missing_is_a_hole_that_says_so(tmp_path):
     rows = ledger_of((CLAIM,), {"text": text_study(one={"last": 1.0})})
     assert rows[0]["verdict"] == "missing"
-    assert "'scheme': 'two'" in rows[0]["effects"][0]["why"]
+    why = "the study text has no result yet of scheme two, split test, protocol last, multiple 1"
+    assert rows[0]["effects"][0]["why"] == why
     assert "has no result yet" in write(tmp_path, rows, ABOUT).read_text()
     assert judge(CLAIM, Answers({}))["effects"][0]["why"] == "there is no study text"
 

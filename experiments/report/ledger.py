@@ -95,7 +95,8 @@ class Answers:
             if all(r.get(field) == value for field, value in where.items())
         ]
         if not records:
-            raise MissingRunError(f"{study} has no result yet where {where}")
+            words = ", ".join(f"{field} {value}" for field, value in where.items())
+            raise MissingRunError(f"the study {study} has no result yet of {words}")
         seeds = Seeds({r["seed"]: math.nan if r[key] is None else r[key] for r in records})
         if len(seeds) < len(records):
             raise ValueError(f"{study} has several results of one seed where {where}")

@@ -7,12 +7,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+from rich.box import HORIZONTALS
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from experiments.record import write_files
 from experiments.report.ledger import RULE, WORDS
-from experiments.report.page import STYLE, terminal_table, text
+from experiments.report.page import STYLE, text
 from experiments.report.study import number
 
 Row = dict[str, Any]
@@ -23,6 +25,7 @@ _COLOURS = {
     "inconclusive at this scale": "#f0f0f0",
     "missing": "#fff",
 }
+_STYLE = "tbody th, td.found { white-space: normal; min-width: 9rem }"
 _WIDTH, _HEIGHT = 220, 18  # of the picture of an effect, in pixels
 
 
@@ -42,7 +45,7 @@ def write(folder: Path, rows: list[Row], about: dict[str, Any]) -> Path:
 
 def print_ledger(rows: list[Row], console: Console) -> None:
     """Prints the verdict on every claim, and how many there are of each."""
-    table = terminal_table("published claims", ["verdict", "all tokens"])
+    table = Table("claim", "verdict", "all tokens", title="published claims", box=HORIZONTALS)
     for row in rows:
         other = row.get("all_tokens", {}).get("verdict", "")
         table.add_row(row["name"], Text(row["verdict"]), other if other != row["verdict"] else "")
@@ -81,7 +84,7 @@ def _page(rows: list[Row], about: dict[str, Any]) -> str:
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width'><title>Published claims</title>"
-        f"<style>{STYLE}</style><h1>Published claims, put to the test</h1><p>{RULE}</p>"
+        f"<style>{STYLE}{_STYLE}</style><h1>Published claims, put to the test</h1><p>{RULE}</p>"
         f"<p>{_counts(rows)}. {text(about['decay'])} Device: {text(about['device'])}. Revision "
         f"<code>{text(about['git'])}</code>, {text(about['date'])}.</p><pre>{command}</pre>",
         *map(_claim, rows),
@@ -120,10 +123,12 @@ def _effect(effect: Row) -> str:
     else:
         margin = effect["margin"]
         spread = "" if margin is None else f" ± {number(margin)}"
-        found = f"{number(effect['mean'])}{spread} ({effect['seeds']} seeds)"
+        seeds = "1 seed" if effect["seeds"] == 1 else f"{effect['seeds']} seeds"
+        found = f"{number(effect['mean'])}{spread} ({seeds})"
         picture = _picture(effect)
     return (
-        f"<tr><th class=text>{text(effect['says'])}<td>{predicted}<td>{found}<td>{picture}"
+        f"<tr><th class=text>{text(effect['says'])}<td>{predicted}<td class=found>{found}"
+        f"<td>{picture}"
         f"<td class=text>{text(effect['verdict'])}"
     )
 
