@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.cpu import tokens_last
 from posenc_jax.attention.dense import FLOOR, TINY
 from posenc_jax.attention.rule import Rule
@@ -73,7 +74,7 @@ def blockwise(
     from how many there are. A scheme that needs whole rows gets a few queries and every key.
     """
     plan, *operands = take_apart(encoding, tile, v_BSKC, rule, block)
-    return put_together(_attend(plan, *operands))
+    return put_together(_attend(plan, *operands, sinks_of(tile, v_BSKC, rule)))
 
 
 def take_apart(encoding, tile, v_BSKC, rule, block=None):
@@ -108,6 +109,16 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     )
 
 
+def sinks_of(tile, v_BSKC, rule):
+    """Returns a sink for each row of logits, ``[B, K, G, T]``, or None where there are none."""
+    sinks_BHT = sink.by_row(rule.sinks, tile.q)
+    if sinks_BHT is None:
+        return None
+    B, H, T = sinks_BHT.shape
+    K = v_BSKC.shape[2]
+    return sinks_BHT.reshape(B, K, H // K, T)
+
+
 def put_together(out_BKGTC) -> jax.Array:
     """Returns ``[B, T, H, C]``, as queries come in."""
     B, K, G, T, C = out_BKGTC.shape
@@ -119,22 +130,24 @@ def _with_order(tokens):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(plan, queries, keys, shared):
+def _attend(plan, queries, keys, shared, sinks):
     """Returns ``[B, K, G, T, C]`` in the dtype of the values."""
-    return forward(plan, queries, keys, shared)[0].astype(keys.v.dtype)
+    return _attend_forward(plan, queries, keys, shared, sinks)[0]
 
 
-def _attend_forward(plan, queries, keys, shared):
-    out_BKGTC, lse_BKGT = forward(plan, queries, keys, shared)
+def _attend_forward(plan, queries, keys, shared, sinks):
+    out_BKGTC, lse_BKGT = sink.put_in(forward(plan, queries, keys, shared), sinks)
     out_BKGTC = out_BKGTC.astype(keys.v.dtype)
-    return out_BKGTC, (queries, keys, shared, out_BKGTC, lse_BKGT)
+    return out_BKGTC, (queries, keys, shared, sinks, out_BKGTC, lse_BKGT)
 
 
 def _attend_backward(plan, saved, d_out_BKGTC):
-    queries, keys, shared, out_BKGTC, lse_BKGT = saved
+    queries, keys, shared, sinks, out_BKGTC, lse_BKGT = saved
     delta_BKGT = (d_out_BKGTC.astype(jnp.float32) * out_BKGTC).sum(-1)
     operands = queries, keys, shared
-    return cotangents(operands, backward(plan, *operands, d_out_BKGTC, lse_BKGT, delta_BKGT))
+    gradients = backward(plan, *operands, d_out_BKGTC, lse_BKGT, delta_BKGT)
+    d_sinks = sink.gradient(sinks, lse_BKGT, delta_BKGT)
+    return cotangents((*operands, sinks), (*gradients, d_sinks))
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
