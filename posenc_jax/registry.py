@@ -71,6 +71,8 @@ REGISTRY = {
     "shaw": "posenc_jax.encodings.content.shaw:Shaw",
     "transformer_xl": "posenc_jax.encodings.content.transformer_xl:TransformerXL",
     "deberta": "posenc_jax.encodings.content.deberta:DeBERTa",
+    "inkling": "posenc_jax.encodings.content.inkling:Inkling",
+    "inkling2": "posenc_jax.encodings.content.inkling:Inkling2",
     "dape": "posenc_jax.encodings.content.dape:DAPE",
     "cope": "posenc_jax.encodings.content.cope:CoPE",
     "fox": "posenc_jax.encodings.gated.fox:FoX",

@@ -217,7 +217,7 @@ def _tile(
         q=q,
         k=k_BSKC,
         q_tokens=q_tokens,
-        k_tokens=k_tokens,
+        k_tokens=dataclasses.replace(k_tokens, prepared=scheme.of_keys(k_tokens.prepared)),
         scale=q_BTHC.shape[-1] ** -0.5 if scale is None else scale,
         heads=q_side.heads,
         num_heads=q_side.num_heads,

@@ -97,7 +97,7 @@ def _attend_to_past(encoding, q, k, v, x_BTD, tokens: Tokens, past: Past, **rule
             state,
         )
         tokens, state = tokens.resume(encoding, x_BTD, state)
-        read = tokens.prepared
+        read = encoding.of_keys(tokens.prepared)
     if keys.turned:
         k, v, _ = turn(encoding, k, v, tokens, num_heads=q.shape[2])
     kept = past.with_new(Kept.of(k, v, x_BTD, read, state))

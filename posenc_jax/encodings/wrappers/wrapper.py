@@ -20,6 +20,8 @@ class Wrapper(Encoding):
         self.per_layer = inner.per_layer
         self.whole_rows = inner.whole_rows
         self.stacked = inner.stacked
+        # What a wrapper makes of logits it makes of all.
+        self.extent = inner.extent if type(self).score is Wrapper.score else None
 
     @property
     def adapts(self) -> bool:
@@ -40,6 +42,9 @@ class Wrapper(Encoding):
 
     def read(self, x_BTD, tokens: Tokens) -> Any:
         return self.inner.read(x_BTD, tokens)
+
+    def of_keys(self, prepared: Any) -> Any:
+        return self.inner.of_keys(prepared)
 
     def start(self, batch: int) -> Any:
         return self.inner.start(batch)
