@@ -1,6 +1,7 @@
 """Compares with the code of models that were released, through what users call."""
 
 import functools
+from typing import Any
 
 import common
 import jax
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import close
+from golden_checks import ONE_HEAD, close
 
 import posenc_jax
+from posenc_jax.encodings.rotary.frequencies import YaRN
 from posenc_jax.positions import text
 
 
@@ -95,3 +97,71 @@ def test_inkling_bias_between_any_positions():
     )
     q, k = jnp.zeros((2, queries.count, H, 1)), jnp.zeros((2, keys.count, H, 1))
     close(posenc_jax.logits(encoding, q, k, queries, keys), arrays["bias"])
+
+
+@jax.jit
+def attend_at(encoding, q, k, v, positions, window, scale, sinks):
+    """Returns the logits and the attended sums of a layer."""
+    tokens = posenc_jax.Tokens.of(encoding, positions)
+    rule = dict(window=window, scale=scale, sinks=sinks)
+    logits = posenc_jax.logits(encoding, q, k, tokens, scale=scale)
+    return logits, posenc_jax.attend(encoding, q, k, v, tokens, **rule)
+
+
+def frequencies_of(rope):
+    """Returns the rule of ``rope_parameters``."""
+    if rope["rope_type"] == "default":
+        return None
+    return YaRN(
+        rope["original_max_position_embeddings"],
+        rope["factor"],
+        beta_fast=rope["beta_fast"],
+        beta_slow=rope["beta_slow"],
+        attention_factor=rope["attention_factor"],
+    )
+
+
+MISTRAL = ["mistral_large4_lerope", "mistral_large4_far", "mistral_large4_nope_layer"]
+
+
+@pytest.mark.parametrize("golden", MISTRAL)
+def test_mistral_large_4(golden):
+    """A head is [nope | rope], and the keys' second part is one head's, repeated."""
+    arrays, params = common.golden(golden)
+    arrays = {key: jnp.asarray(x) for key, x in arrays.items()}
+    q, k_nope = arrays["q"], arrays["k_nope"]
+    k_rope = jnp.broadcast_to(arrays["k_rope"], (*k_nope.shape[:3], params["qk_rope_head_dim"]))
+    over: Any = "nope"
+    if params["use_rope"]:
+        rope = params["rope_parameters"]
+        over = {"name": "lerope", "frequencies": frequencies_of(rope), "base": rope["rope_theta"]}
+        over |= {"rotary_dim": params["qk_rope_head_dim"]}
+    sizes = dict(num_heads=params["num_heads"], head_dim=q.shape[-1], rngs=nnx.Rngs(0))
+    encoding = posenc_jax.make("log_scale", over=over, **sizes)
+    encoding.s[...], encoding.b[...] = arrays["s"], arrays["b"]
+    if params["use_rope"]:
+        encoding.inner.alpha[...] = arrays["alpha"]
+    k = jnp.concatenate([k_nope, k_rope], axis=-1)
+    given = q, k, arrays["v"], arrays["positions"].astype(jnp.int32), None, params["scale"], None
+    logits, out = attend_at(encoding, *given)
+    atol = common.INDEX[golden]["tolerance"]["atol"]
+    close(logits, arrays["logits"], rtol=1e-5, atol=atol)
+    close(out, arrays["out"], rtol=1e-5, atol=atol)
+
+
+def test_scales_of_queries():
+    arrays, params = common.golden("query_scales")
+    sizes = dict(num_heads=1, head_dim=2, model_dim=2, rngs=nnx.Rngs(0))
+    inkling = dict(log_floor=params["inkling_floor"], log_scale=params["inkling_alpha"])
+    ministral = dict(train_length=params["ministral_every"], attn_scale=params["ministral_beta"])
+    encodings = {
+        "beam": posenc_jax.make("beam_scale", **sizes),
+        "ministral": posenc_jax.make("ministral_scale", over="nope", **sizes, **ministral),
+        "inkling": posenc_jax.make("inkling", **sizes, **inkling),
+    }
+    positions = jnp.asarray(arrays["positions"], jnp.int32)[None]
+    ones = jnp.ones((1, positions.shape[1], 1, 2))
+    for key, encoding in encodings.items():
+        tokens = posenc_jax.Tokens.of(encoding, positions)
+        scaled = encoding.rotate(ones, tokens, ONE_HEAD)[0, :, 0]
+        close(scaled, np.repeat(arrays[key][:, None], 2, axis=1), rtol=1e-6, atol=1e-6)

@@ -256,3 +256,8 @@ def test_positions_of_packed_documents():
     segment_ids = jnp.array([[1, 1, 1, 2, 2, 1], [4, 0, 0, 0, 9, 9]])
     # An id that comes again is another document.
     np.testing.assert_array_equal(packed(segment_ids), [[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 0, 1]])
+
+
+def test_rates_that_all_layers_share_are_not_stacked():
+    with pytest.raises(ValueError, match=r"LeRoPE, beneath it, has one set for all layers"):
+        common.build("log_scale", over="lerope", num_layers=2)

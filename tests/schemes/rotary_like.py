@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 
+from posenc_jax.encodings.rotary import frequencies
 from schemes.equations import Alternative, NoPE, Scheme, distances
-from schemes.rotary import TRAIN_LENGTH, Rotary
+from schemes.rotary import TRAIN_LENGTH, Rotary, YaRN
 
 ROPE = {"base": Alternative(100.0), "rotary_dim": Alternative(4)}
+SLOWER = Alternative(frequencies.PositionInterpolation(2.0))
 
 
 class XPos(Rotary):
@@ -45,6 +47,22 @@ class FoPE(NoPE):
 
     def logits(self, q, k, positions, own, weights):
         q, k = (self.turned(x, positions, own, weights) for x in (q, k))
+        return super().logits(q, k, positions, own, weights)
+
+
+class LeRoPE(YaRN):
+    layout, turns_last = "interleaved", True
+
+    def frequencies(self, d, base, own, longest):
+        rule = own.get("frequencies")
+        if rule is None:
+            rate, temperature = Rotary().frequencies(d, base, own, longest)
+        else:
+            rate, temperature = super().frequencies(d, base, {"factor": rule.factor}, longest)
+        return rate * np.exp(self.alpha), temperature
+
+    def logits(self, q, k, positions, own, weights):
+        self.alpha = weights["alpha"]
         return super().logits(q, k, positions, own, weights)
 
 
@@ -86,6 +104,15 @@ SCHEMES = {
         },
         invisible=(("cos_coef",), ("sin_coef",)),
         shift_invariant=False,
+    ),
+    "lerope": Scheme(
+        LeRoPE(),
+        [
+            {},
+            {"rotary_dim": 10, "base": 300.0, "layout": "half"},
+            {"frequencies": frequencies.YaRN(TRAIN_LENGTH, 3.0)},
+        ],
+        ROPE | {"layout": Alternative("half"), "frequencies": SLOWER},
     ),
     "pope": Scheme(
         PoPE(),

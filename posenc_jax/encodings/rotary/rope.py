@@ -43,7 +43,12 @@ class RoPE(Encoding):
       layout: which channels form a pair. "half" pairs i with i + rotary_dim / 2 (GPT-NeoX, Llama
         in Hugging Face), "interleaved" pairs 2 i with 2 i + 1 (the paper, GPT-J, Llama as
         released by Meta). One is a fixed permutation of the other.
+
+    Class attributes:
+      turns_last: whether a rotary width below ``head_dim`` means the last channels, not the first.
     """
+
+    turns_last = False
 
     def __init__(
         self,
@@ -124,7 +129,8 @@ class RoPE(Encoding):
     def turn(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
         """Turns queries or keys by angles whose cosines and sines are ``[B, T, H or 1, pairs]``."""
         check_width(x_BTHC, self.head_dim)
-        turning, still = x_BTHC[..., : self.rotary_dim], x_BTHC[..., self.rotary_dim :]
+        first, last = jnp.split(x_BTHC, [self._end_of_first()], axis=-1)
+        turning, still = (last, first) if self.turns_last else (first, last)
         turning = turning.astype(jnp.float32)
         if self.layout == "half":
             a, b = jnp.split(turning, 2, axis=-1)
@@ -134,7 +140,14 @@ class RoPE(Encoding):
             turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1)
             turned = turned.reshape(turning.shape)
         turned = turned.astype(x_BTHC.dtype)
-        return jnp.concatenate([turned, still], axis=-1) if still.shape[-1] else turned
+        if not still.shape[-1]:
+            return turned
+        parts = (still, turned) if self.turns_last else (turned, still)
+        return jnp.concatenate(parts, axis=-1)
+
+    def _end_of_first(self):
+        """Returns where the first channels end, which turn, or else the last ones."""
+        return self.head_dim - self.rotary_dim if self.turns_last else self.rotary_dim
 
 
 def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
