@@ -55,6 +55,7 @@ REGISTRY = {
     "time_rope": "posenc_jax.encodings.rotary.time_rope:time_rope",
     "prope": "posenc_jax.encodings.rotary.prope:PRoPE",
     "lerope": "posenc_jax.encodings.rotary.lerope:LeRoPE",
+    "value_rope": "posenc_jax.encodings.rotary.value_rope:ValueRoPE",
     "xpos": "posenc_jax.encodings.rotary.xpos:XPos",
     "fope": "posenc_jax.encodings.rotary.fope:FoPE",
     "pope": "posenc_jax.encodings.rotary.pope:PoPE",

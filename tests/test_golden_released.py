@@ -149,6 +149,29 @@ def test_mistral_large_4(golden):
     close(out, arrays["out"], rtol=1e-5, atol=atol)
 
 
+@pytest.mark.parametrize(
+    "golden", ["deepseek_v4_main", "deepseek_v4_compress", "value_rotation_gqa"]
+)
+def test_values_that_turn(golden):
+    arrays, params = common.golden(golden)
+    arrays = {key: jnp.asarray(x) for key, x in arrays.items()}
+    rope = params["rope_parameters"]
+    encoding = posenc_jax.make(
+        "value_rope",
+        head_dim=params["head_dim"],
+        rotary_dim=params["rope_channels"],
+        base=rope["rope_theta"],
+        frequencies=frequencies_of(rope),
+    )
+    values = arrays.get("v", arrays["k"])
+    rule = params["window"], params["scale"], arrays.get("sinks")
+    given = arrays["q"], arrays["k"], values, arrays["positions"].astype(jnp.int32), *rule
+    logits, out = attend_at(encoding, *given)
+    atol = common.INDEX[golden]["tolerance"]["atol"]
+    close(logits, arrays["logits"], rtol=1e-5, atol=atol)
+    close(out, arrays["out"], rtol=1e-5, atol=atol)
+
+
 def test_scales_of_queries():
     arrays, params = common.golden("query_scales")
     sizes = dict(num_heads=1, head_dim=2, model_dim=2, rngs=nnx.Rngs(0))

@@ -258,6 +258,12 @@ def test_positions_of_packed_documents():
     np.testing.assert_array_equal(packed(segment_ids), [[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 0, 1]])
 
 
+def test_values_do_not_grow_by_an_attention_factor():
+    encoding = common.build("value_rope", frequencies=YaRN(32, 4.0))
+    with pytest.raises(ValueError, match=r"attention factor of 1.13.*attention_factor=1.0"):
+        Tokens.of(encoding, text(3))
+
+
 def test_rates_that_all_layers_share_are_not_stacked():
     with pytest.raises(ValueError, match=r"LeRoPE, beneath it, has one set for all layers"):
         common.build("log_scale", over="lerope", num_layers=2)

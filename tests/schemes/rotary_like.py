@@ -66,6 +66,31 @@ class LeRoPE(YaRN):
         return super().logits(q, k, positions, own, weights)
 
 
+class ValueRoPE(Rotary):
+    layout, turns_last = "interleaved", True
+
+    def turned(self, x, positions, own, sign):
+        """Turns the last channels of ``x [T, H, C]``."""
+        d = own.get("rotary_dim", x.shape[-1])
+        rate, _ = self.frequencies(d, own.get("base", 1e4), own, None)
+        still, x = x[..., : x.shape[-1] - d], x[..., x.shape[-1] - d :]
+        if own.get("layout") == "half":
+            pairs = x[..., : d // 2] + 1j * x[..., d // 2 :]
+        else:
+            pairs = x[..., 0::2] + 1j * x[..., 1::2]
+        pairs = pairs * np.exp(sign * 1j * positions[:, None] * rate)[:, None]
+        if own.get("layout") == "half":
+            return np.concatenate([still, pairs.real, pairs.imag], axis=-1)
+        turned = np.stack([pairs.real, pairs.imag], axis=-1)
+        return np.concatenate([still, turned.reshape(x.shape)], axis=-1)
+
+    def values(self, out, attention, positions, own, weights):
+        # The sums are of values not yet turned, which causal weights let one read off.
+        v = np.linalg.solve(attention, out.swapaxes(0, 1)).swapaxes(0, 1)
+        sums = np.einsum("hts,shc->thc", attention, self.turned(v, positions, own, 1))
+        return self.turned(sums, positions, own, -1)
+
+
 class PoPE(NoPE):
     def logits(self, q, k, positions, own, weights):
         d = q.shape[-1]
@@ -112,6 +137,11 @@ SCHEMES = {
             {"rotary_dim": 10, "base": 300.0, "layout": "half"},
             {"frequencies": frequencies.YaRN(TRAIN_LENGTH, 3.0)},
         ],
+        ROPE | {"layout": Alternative("half"), "frequencies": SLOWER},
+    ),
+    "value_rope": Scheme(
+        ValueRoPE(),
+        [{}, {"rotary_dim": 10, "base": 300.0, "layout": "half"}],
         ROPE | {"layout": Alternative("half"), "frequencies": SLOWER},
     ),
     "pope": Scheme(
