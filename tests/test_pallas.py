@@ -27,6 +27,7 @@ SMALLER = {
     "deberta": {"max_distance": 3},
     "fire": {"hidden": 4},
     "shaw": {"max_distance": 2},
+    "swin_v2": {"hidden": 4},
     "t5": {"num_buckets": 8},
 }
 
@@ -99,6 +100,7 @@ NOT_ON_CUDA = {
     "shaw": "a table of an odd number of rows",
     "deberta": "rounding of positions",
     "fire": "a table of which one unit after the other is taken",
+    "swin_v2": "a table of which one unit after the other is taken",
     "dual_chunk": "three rotations side by side, whose width is no power of 2",
     "rerope": "the gradient of rotations side by side, a concatenation",
 }

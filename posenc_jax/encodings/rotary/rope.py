@@ -16,7 +16,7 @@ import numpy as np
 
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies.base import (
     Default,
@@ -36,8 +36,9 @@ class RoPE(Encoding):
         one ``scan`` runs over layers of different bases, unless the rule of the frequencies
         decides by its value which pairs it changes.
       frequencies: a rule of ``posenc_jax.encodings.rotary.frequencies``. Default: RoPE's own.
-      axes: the position axis that turns each pair (``posenc_jax.encodings.rotary.axes``); None for
-        text. Positions ``[B, T]`` are text too: the same on every axis.
+      axes: the position axis that turns each pair, or by how much each axis turns it
+        (``posenc_jax.encodings.rotary.axes``); None for text. Positions ``[B, T]`` are text too:
+        the same on every axis.
       rotary_dim: rotate only the first channels and pass the rest through (partial rotary); the
         exponents then count ``rotary_dim``. Default: all of ``head_dim``.
       layout: which channels form a pair. "half" pairs i with i + rotary_dim / 2 (GPT-NeoX, Llama
@@ -56,7 +57,7 @@ class RoPE(Encoding):
         head_dim: int,
         base: float | jax.Array = 10000.0,
         frequencies: Frequencies | None = None,
-        axes: axis_dial.Allocation | None = None,
+        axes: axis_dial.Allocation | axis_dial.Matrix | None = None,
         rotary_dim: int | None = None,
         layout: str = "half",
     ):
@@ -98,7 +99,11 @@ class RoPE(Encoding):
             inv_freq = jax.tree.map(lambda part: part[:, :, None], inv_freq)
         if isinstance(attention_factor, jax.Array):
             attention_factor = attention_factor[:, :, None]
-        angles = cos_sin(self._positions_of_pairs(positions), inv_freq)
+        if axis_dial.is_matrix(self.axes):
+            rates = [inv_freq * column for column in axis_dial.columns(self.axes)]
+            angles = cos_sin_of_sum(positions, rates)
+        else:
+            angles = cos_sin(self._positions_of_pairs(positions), inv_freq)
         return tuple(attention_factor * table for table in angles)
 
     def _positions_of_pairs(self, positions):
@@ -204,6 +209,14 @@ def _of_heads(table_BTKP, side: Side) -> jax.Array:
 
 
 def _check_axes(axes, rotary_dim):
+    if axis_dial.is_matrix(axes):
+        shape = np.shape(axes)
+        if len(shape) not in (2, 3) or shape[-2] != rotary_dim // 2:
+            raise ValueError(
+                f"axes is a matrix of shape {shape}, but must be [pairs, axes], or [num_kv_heads, "
+                f"pairs, axes], and rotary_dim={rotary_dim} has {rotary_dim // 2} pairs"
+            )
+        return
     for of_head in axes if isinstance(axes[0], tuple) else (axes,):
         if len(of_head) != rotary_dim // 2:
             raise ValueError(
