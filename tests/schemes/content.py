@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from schemes.biases import ALiBi
 from schemes.equations import Alternative, NoPE, Scheme, content, distances
 
 
@@ -114,6 +115,22 @@ class Inkling2(Inkling):
         return super().logits(q, k, positions, own, weights)
 
 
+class GrapeA(NoPE):
+    def logits(self, q, k, positions, own, weights):
+        def softplus(x):
+            return np.log1p(np.exp(x))
+
+        def gate(name, x):
+            unit = weights[name] / np.sqrt((weights[name] ** 2).sum(-1, keepdims=True))
+            return softplus(np.einsum("thc,hc->ht", x, unit) / math.sqrt(q.shape[-1]))
+
+        of = {"both": ("key", "query")}.get(own.get("gate", "both"), (own.get("gate"),))
+        gates = gate("of_key", k)[:, None, :] if "key" in of else 0.0
+        gates = gates + (gate("of_query", q)[..., None] if "query" in of else 0.0)
+        rate = np.array(ALiBi().slopes(q.shape[1])) * softplus(weights["omega"])
+        return content(q, k) - rate[:, None, None] * abs(distances(positions)) * gates
+
+
 class CoPE(NoPE):
     def logits(self, q, k, positions, own, weights):
         T, H, C = q.shape
@@ -193,6 +210,11 @@ SCHEMES = {
         },
         overrides={"extent": 8, "rank": 4, "log_floor": 4, "clip": 1.0, "vector_clip": 1.0},
         shift_invariant=False,
+    ),
+    "grape_a": Scheme(
+        GrapeA(),
+        [{}, {"gate": "key", "num_heads": 6}, {"gate": "query"}],
+        {"gate": Alternative("key")},
     ),
     "transformer_xl": Scheme(
         TransformerXL(),

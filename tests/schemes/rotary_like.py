@@ -91,6 +91,20 @@ class ValueRoPE(Rotary):
         return self.turned(sums, positions, own, -1)
 
 
+class GrapeM(Rotary):
+    def logits(self, q, k, positions, own, weights):
+        every, group = [], q.shape[1] // len(weights["logs"])
+        for head in range(q.shape[1]):
+            self.logs = weights["logs"][head // group]
+            one = (x[:, head : head + 1] for x in (q, k))
+            # Clockwise is at minus the position.
+            every.append(super().logits(*one, -positions, own, weights)[0])
+        return np.stack(every)
+
+    def frequencies(self, d, base, own, longest):
+        return np.exp(self.logs / 16), 1.0
+
+
 class PoPE(NoPE):
     def logits(self, q, k, positions, own, weights):
         d = q.shape[-1]
@@ -143,6 +157,15 @@ SCHEMES = {
         ValueRoPE(),
         [{}, {"rotary_dim": 10, "base": 300.0, "layout": "half"}],
         ROPE | {"layout": Alternative("half"), "frequencies": SLOWER},
+    ),
+    "grape_m": Scheme(
+        GrapeM(),
+        [{}, {"base": 300.0, "layout": "interleaved", "by_head": True}],
+        {
+            "base": Alternative(100.0),
+            "layout": Alternative("interleaved"),
+            "by_head": Alternative(True),
+        },
     ),
     "pope": Scheme(
         PoPE(),

@@ -10,11 +10,12 @@ Nothing chooses these kernels by itself; only ``implementation="pallas"`` asks f
 TPU was at hand: they are known to be right where they are interpreted, and JAX's half of either
 compiler accepts them, but the vendors' halves have not seen them and nobody has measured them.
 
-No kernel runs CoPE and PaTH, which need whole rows, DAPE, which needs all heads in one tile, and
-tables of more than 128 rows (DeBERTa's and Inkling's as published). For Triton JAX does not lower
-Shaw (its table has an odd number of rows), DeBERTa (``round``), FIRE and Swin V2 (they take their
-units one by one), dual chunk attention (three rotations side by side are no power of 2) and the
-gradients of ReRoPE, Leaky ReRoPE and Self-Extend (two rotations side by side are concatenated).
+No kernel runs CoPE, PaTH and GRAPE-AP, which need whole rows, DAPE, which needs all heads in one
+tile, Wall, which takes channels one by one, and tables of more than 128 rows (DeBERTa's and
+Inkling's as published). For Triton JAX does not lower Shaw (its table has an odd number of rows),
+DeBERTa (``round``), FIRE and Swin V2 (they take their units one by one), dual chunk attention
+(three rotations side by side are no power of 2) and the gradients of ReRoPE, Leaky ReRoPE and
+Self-Extend (two rotations side by side are concatenated).
 """
 
 import dataclasses
