@@ -16,7 +16,7 @@ from posenc_jax.encodings.rotary.rope import rope_with
 from posenc_jax.model.layers import Layers
 
 # What differs from layer to layer: ``make`` returns Layers for these names, and else an Encoding.
-Pattern = Literal["irope", "rnope_swa", "dual_base"]
+Pattern = Literal["irope", "rnope_swa", "dual_base", "global_nope", "global_yarn", "beam", "flint"]
 PATTERNS: tuple[str, ...] = get_args(Pattern)
 
 # One line a scheme: "module:class or function", imported when it is first asked for. A class of
@@ -100,10 +100,16 @@ REGISTRY = {
     "irope": "posenc_jax.encodings.patterns:irope",
     "rnope_swa": "posenc_jax.encodings.patterns:rnope_swa",
     "dual_base": "posenc_jax.encodings.patterns:dual_base",
+    "global_nope": "posenc_jax.encodings.patterns:global_nope",
+    "global_yarn": "posenc_jax.encodings.patterns:global_yarn",
+    "beam": "posenc_jax.encodings.patterns:beam",
+    "flint": "posenc_jax.encodings.patterns:flint",
 }
 
 # The arguments that make() offers to every scheme; each constructor takes those that it names.
 MODEL_ARGUMENTS = ("num_heads", "num_kv_heads", "head_dim", "model_dim", "train_length", "rngs")
+# A pattern may also ask for the number of layers.
+_OFFERED = (*MODEL_ARGUMENTS, "num_layers")
 
 
 @overload
@@ -134,7 +140,8 @@ def make(
       model_dim: width of the residual stream.
       train_length: tokens in one training sequence.
       num_layers: with it, a scheme with per-layer parameters gets one independent draw a layer,
-        stacked along a leading axis, as ``Transformer`` wants it.
+        stacked along a leading axis, as ``Transformer`` wants it. Some patterns need it to know
+        which layer is the last.
       rngs: where a scheme with parameters takes its initial values from.
       **own: the scheme's own keywords.
 
@@ -161,6 +168,8 @@ def make(
     given: dict[str, Any] = {key: value for key, value in sizes.items() if key in accepted}
     if rngs is not None and "rngs" in accepted:
         given["rngs"] = rngs
+    if num_layers is not None and "num_layers" in accepted:
+        given["num_layers"] = num_layers
     _check_given(name, given, accepted)
     if rngs is None or num_layers is None or not _is_per_layer(build, own):
         return build(**given, **own)
@@ -185,7 +194,7 @@ def lookup(name: str) -> Callable[..., Any]:
 
 def own_keywords(name: str) -> tuple[str, ...]:
     """Returns the keywords that only this scheme has, which ``make`` passes on to it."""
-    return tuple(key for key in keywords(lookup(name)) if key not in MODEL_ARGUMENTS)
+    return tuple(key for key in keywords(lookup(name)) if key not in _OFFERED)
 
 
 def keywords(build: Callable) -> dict[str, inspect.Parameter]:
@@ -251,7 +260,7 @@ def _check_stackable(name, encoding):
 def _check_given(name, given, accepted):
     missing = [
         f"{key}="
-        for key in MODEL_ARGUMENTS
+        for key in _OFFERED
         if key in accepted and key not in given and accepted[key].default is inspect.Parameter.empty
     ]
     if missing:
@@ -259,7 +268,7 @@ def _check_given(name, given, accepted):
 
 
 def _check_keywords(name, own, accepted):
-    allowed = [key for key in accepted if key not in MODEL_ARGUMENTS]
+    allowed = [key for key in accepted if key not in _OFFERED]
     for key in own:
         if key not in allowed:
             raise TypeError(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
-from posenc_jax.registry import MODEL_ARGUMENTS, make
+from posenc_jax.registry import MODEL_ARGUMENTS, PATTERNS, make
 from posenc_jax.tokens import Tokens
 
 
@@ -87,7 +87,8 @@ def wrapped(over: str | Mapping | Encoding, **sizes) -> Encoding:
             )
     if isinstance(over, Encoding):
         return over
-    built = make(**({"name": over} if isinstance(over, str) else dict(over)), **sizes)
+    named = {"name": over} if isinstance(over, str) else dict(over)
+    built = None if named["name"] in PATTERNS else make(**named, **sizes)
     if not isinstance(built, Encoding):
         raise ValueError(f"over={over!r} must be an encoding, not a pattern of layers")
     return built
