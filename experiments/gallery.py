@@ -43,6 +43,10 @@ def own(train_length: int) -> dict[str, dict[str, Any]]:
         "irope": {"floor_scale": train_length},
         "rnope_swa": {"window": train_length // 2},
         "dual_base": {"window": train_length // 4},
+        "global_nope": {"window": train_length // 2, "num_layers": 4},
+        "global_yarn": {"window": train_length // 2},
+        "beam": {"window": train_length // 2, "num_layers": 6},
+        "flint": {"window": train_length // 2, "num_layers": 4},
     }
 
 

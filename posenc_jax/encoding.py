@@ -124,6 +124,9 @@ class Encoding(nnx.Module):
         then stacks them along a leading axis. ``place``, ``prepare`` and ``embed`` of such a scheme
         must not read parameters, because they run once for all layers.
       whole_rows: whether ``score`` needs every key that a query may see in one tile.
+      extent: the distance (query position minus key position) from which on ``score`` and ``mix``
+        leave everything as it is, as they then do below 0 too; tiles that lie beyond cost nothing.
+        None is the careful answer.
 
     Attributes:
       stacked: the number of layers whose parameters this instance holds, or None if they are those
@@ -132,6 +135,7 @@ class Encoding(nnx.Module):
 
     per_layer = False
     whole_rows = False
+    extent: int | None = None
     stacked: int | None = None
 
     @property
@@ -202,6 +206,13 @@ class Encoding(nnx.Module):
         """
         del x_BTD
         return tokens.prepared
+
+    def of_keys(self, prepared: Any) -> Any:
+        """Takes ``tokens.prepared`` and returns what ``score`` and ``mix`` read of it in keys.
+
+        What is read in queries alone need not follow the keys, into tiles or into a cache.
+        """
+        return prepared
 
     def start(self, batch: int) -> Any:
         """Returns the state of ``resume`` before any token: arrays ``[batch, ...]``.

@@ -16,7 +16,7 @@ from posenc_jax.encodings.rotary.rope import rope_with
 from posenc_jax.model.layers import Layers
 
 # What differs from layer to layer: ``make`` returns Layers for these names, and else an Encoding.
-Pattern = Literal["irope", "rnope_swa", "dual_base"]
+Pattern = Literal["irope", "rnope_swa", "dual_base", "global_nope", "global_yarn", "beam", "flint"]
 PATTERNS: tuple[str, ...] = get_args(Pattern)
 
 # One line a scheme: "module:class or function", imported when it is first asked for. A class of
@@ -30,6 +30,9 @@ REGISTRY = {
     "seqpe": "posenc_jax.encodings.absolute.seqpe:SeqPE",
     "randomized": "posenc_jax.encodings.wrappers.randomized:Randomized",
     "rope": "posenc_jax.encodings.rotary.rope:RoPE",
+    "rope_mixed": "posenc_jax.encodings.rotary.rope_mixed:RoPEMixed",
+    "golden_gate": "posenc_jax.encodings.rotary.golden_gate:golden_gate",
+    "dinov3": "posenc_jax.encodings.rotary.dinov3:DINOv3",
     "axial_rope": "posenc_jax.encodings.rotary.axial_rope:axial_rope",
     "pi": "posenc_jax.encodings.rotary.frequencies.pi:PositionInterpolation",
     "dynamic_pi": "posenc_jax.encodings.rotary.frequencies.pi:DynamicPI",
@@ -54,6 +57,9 @@ REGISTRY = {
     "hope_hybrid": "posenc_jax.encodings.rotary.videorope:hope_hybrid",
     "time_rope": "posenc_jax.encodings.rotary.time_rope:time_rope",
     "prope": "posenc_jax.encodings.rotary.prope:PRoPE",
+    "lerope": "posenc_jax.encodings.rotary.lerope:LeRoPE",
+    "value_rope": "posenc_jax.encodings.rotary.value_rope:ValueRoPE",
+    "grape_m": "posenc_jax.encodings.rotary.grape_m:GrapeM",
     "xpos": "posenc_jax.encodings.rotary.xpos:XPos",
     "fope": "posenc_jax.encodings.rotary.fope:FoPE",
     "pope": "posenc_jax.encodings.rotary.pope:PoPE",
@@ -63,6 +69,7 @@ REGISTRY = {
     "dual_chunk": "posenc_jax.encodings.position_maps.dual_chunk:DualChunk",
     "alibi": "posenc_jax.encodings.bias.alibi:ALiBi",
     "alibi_2d": "posenc_jax.encodings.bias.alibi_2d:ALiBi2D",
+    "swin_v2": "posenc_jax.encodings.bias.swin_v2:SwinV2",
     "t5": "posenc_jax.encodings.bias.t5:T5",
     "kerple_log": "posenc_jax.encodings.bias.kerple:KerpleLog",
     "kerple_power": "posenc_jax.encodings.bias.kerple:KerplePower",
@@ -71,22 +78,38 @@ REGISTRY = {
     "shaw": "posenc_jax.encodings.content.shaw:Shaw",
     "transformer_xl": "posenc_jax.encodings.content.transformer_xl:TransformerXL",
     "deberta": "posenc_jax.encodings.content.deberta:DeBERTa",
+    "inkling": "posenc_jax.encodings.content.inkling:Inkling",
+    "inkling2": "posenc_jax.encodings.content.inkling:Inkling2",
+    "grape_a": "posenc_jax.encodings.content.grape_a:GrapeA",
+    "grape_ap": "posenc_jax.encodings.content.grape_ap:GrapeAP",
     "dape": "posenc_jax.encodings.content.dape:DAPE",
     "cope": "posenc_jax.encodings.content.cope:CoPE",
     "fox": "posenc_jax.encodings.gated.fox:FoX",
+    "cable": "posenc_jax.encodings.gated.cable:CABLE",
+    "grape_m_contextual": "posenc_jax.encodings.gated.grape_m_contextual:GrapeMContextual",
+    "wall": "posenc_jax.encodings.gated.wall:Wall",
     "path": "posenc_jax.encodings.gated.path:PaTH",
     "selective_rope": "posenc_jax.encodings.gated.selective_rope:SelectiveRoPE",
     "logn": "posenc_jax.encodings.wrappers.logit_scale:LogN",
     "ssmax": "posenc_jax.encodings.wrappers.logit_scale:SSMax",
+    "log_scale": "posenc_jax.encodings.wrappers.logit_scale:LogScale",
+    "ministral_scale": "posenc_jax.encodings.wrappers.logit_scale:MinistralScale",
+    "beam_scale": "posenc_jax.encodings.wrappers.logit_scale:BeamScale",
     "llama4_temperature": "posenc_jax.encodings.wrappers.logit_scale:Llama4Temperature",
     "soft_cap": "posenc_jax.encodings.wrappers.soft_cap:SoftCap",
     "irope": "posenc_jax.encodings.patterns:irope",
     "rnope_swa": "posenc_jax.encodings.patterns:rnope_swa",
     "dual_base": "posenc_jax.encodings.patterns:dual_base",
+    "global_nope": "posenc_jax.encodings.patterns:global_nope",
+    "global_yarn": "posenc_jax.encodings.patterns:global_yarn",
+    "beam": "posenc_jax.encodings.patterns:beam",
+    "flint": "posenc_jax.encodings.patterns:flint",
 }
 
 # The arguments that make() offers to every scheme; each constructor takes those that it names.
 MODEL_ARGUMENTS = ("num_heads", "num_kv_heads", "head_dim", "model_dim", "train_length", "rngs")
+# A pattern may also ask for the number of layers.
+_OFFERED = (*MODEL_ARGUMENTS, "num_layers")
 
 
 @overload
@@ -117,7 +140,8 @@ def make(
       model_dim: width of the residual stream.
       train_length: tokens in one training sequence.
       num_layers: with it, a scheme with per-layer parameters gets one independent draw a layer,
-        stacked along a leading axis, as ``Transformer`` wants it.
+        stacked along a leading axis, as ``Transformer`` wants it. Some patterns need it to know
+        which layer is the last.
       rngs: where a scheme with parameters takes its initial values from.
       **own: the scheme's own keywords.
 
@@ -144,6 +168,8 @@ def make(
     given: dict[str, Any] = {key: value for key, value in sizes.items() if key in accepted}
     if rngs is not None and "rngs" in accepted:
         given["rngs"] = rngs
+    if num_layers is not None and "num_layers" in accepted:
+        given["num_layers"] = num_layers
     _check_given(name, given, accepted)
     if rngs is None or num_layers is None or not _is_per_layer(build, own):
         return build(**given, **own)
@@ -168,7 +194,7 @@ def lookup(name: str) -> Callable[..., Any]:
 
 def own_keywords(name: str) -> tuple[str, ...]:
     """Returns the keywords that only this scheme has, which ``make`` passes on to it."""
-    return tuple(key for key in keywords(lookup(name)) if key not in MODEL_ARGUMENTS)
+    return tuple(key for key in keywords(lookup(name)) if key not in _OFFERED)
 
 
 def keywords(build: Callable) -> dict[str, inspect.Parameter]:
@@ -234,7 +260,7 @@ def _check_stackable(name, encoding):
 def _check_given(name, given, accepted):
     missing = [
         f"{key}="
-        for key in MODEL_ARGUMENTS
+        for key in _OFFERED
         if key in accepted and key not in given and accepted[key].default is inspect.Parameter.empty
     ]
     if missing:
@@ -242,7 +268,7 @@ def _check_given(name, given, accepted):
 
 
 def _check_keywords(name, own, accepted):
-    allowed = [key for key in accepted if key not in MODEL_ARGUMENTS]
+    allowed = [key for key in accepted if key not in _OFFERED]
     for key in own:
         if key not in allowed:
             raise TypeError(

@@ -107,6 +107,7 @@ FAR = {
     "t5": {"num_buckets": 8, "max_distance": 6},
     "shaw": {"max_distance": 6},
     "deberta": {"max_distance": 6, "num_buckets": 4, "p2c_row": "paper"},
+    "inkling": {"extent": 6},
 }
 
 

@@ -512,7 +512,8 @@ def test_parameters_for_each_layer_must_be_stacked():
 
 def test_pattern_must_divide_the_layers():
     rope, nope = common.build("rope"), common.build("nope")
-    with raises(ValueError, "a pattern of 3 encodings does not repeat evenly over 4 layers"):
+    message = "a pattern of 3 encodings does not repeat evenly over 4 layers"
+    with raises(ValueError, message, "Layers(...).over(4) says what each has"):
         common.build_model([rope, rope, nope], num_layers=4)
     with raises(ValueError, "a pattern needs encodings", "got 0 encodings and 0 windows"):
         common.build_model([])

@@ -5,9 +5,11 @@ import dataclasses
 import common
 import jax.numpy as jnp
 import numpy as np
-from golden_checks import ONE_HEAD, close
+import pytest
+from golden_checks import ONE_HEAD, assert_frequencies, close
 
 import posenc_jax
+from posenc_jax.encodings.wrappers.logit_scale import BeamScale
 
 
 def test_llama4_temperature():
@@ -20,6 +22,37 @@ def test_llama4_temperature():
         close(scaled[0, :, 0], np.repeat(arrays["q_scale"][:, None], 2, axis=1), rtol=1e-6)
         keys = dataclasses.replace(ONE_HEAD, is_query=False)
         close(encoding.rotate(ones, tokens, keys), ones, rtol=0, atol=0)
+
+
+PATTERNS = {
+    "pattern_beam": ("beam", {}),
+    "pattern_cohere2": ("global_nope", {"layout": "interleaved"}),
+    "pattern_muse_spark": ("global_nope", {"from_end": True}),
+    "pattern_olmo3_yarn_global": ("global_yarn", {"factor": 4.0, "train_length": 64}),
+    "pattern_smollm3": ("global_nope", {"window": None}),
+}
+
+
+@pytest.mark.parametrize(("golden", "name", "own"), [(key, *x) for key, x in PATTERNS.items()])
+def test_patterns_of_layers(golden, name, own):
+    """Windows, rotations and attention factors are those of each layer of the models."""
+    arrays, params = common.golden(golden)
+    count, rope = params["num_hidden_layers"], params["rope_parameters"]
+    base = rope.get("rope_theta") or rope["sliding_attention"]["rope_theta"]
+    window = {"window": params["sliding_window"]} if "sliding_window" in params else {}
+    sizes = dict(head_dim=params["head_dim"], num_layers=count)
+    layers = posenc_jax.make(name, base=base, **sizes, **window, **own)
+    layers.check(count)
+    for number in range(count):
+        encoding, seen = layers.at(number)
+        assert (seen or 0) == arrays["window"][number]
+        turns = isinstance(encoding, type(common.build("rope")))
+        assert turns == arrays["uses_rope"][number]
+        if turns:
+            scaling = arrays["attention_scaling"][number]
+            assert_frequencies(encoding, arrays["inv_freq"][number], scaling)
+        elif golden == "pattern_beam":
+            assert isinstance(encoding, BeamScale)
 
 
 def test_irope_layer_pattern():

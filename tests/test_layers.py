@@ -12,7 +12,7 @@ import posenc_jax
 from posenc_jax import Side, Tokens
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature, LogN, SSMax
+from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature, LogN, SSMax
 from posenc_jax.encodings.wrappers.soft_cap import SoftCap
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.positions import text
@@ -121,10 +121,35 @@ def dual_base_by_hand():
     return posenc_jax.Layers([near] * 5 + [far_away], [6] * 5 + [None])
 
 
+def global_nope_by_hand():
+    near, still = rope(), posenc_jax.Encoding()
+    return posenc_jax.Layers([near, still, near, near, near, still], [6, None, 6, 6, 6, None])
+
+
+def global_yarn_by_hand():
+    near, far_away = rope(base=5e5), common.build("yarn", factor=8.0, base=5e5)
+    return posenc_jax.Layers([near, near, near, far_away], [6, 6, 6, None])
+
+
+def beam_by_hand():
+    near, still = rope(), BeamScale()
+    return posenc_jax.Layers([near, near, still, near, still], [6, 6, None, 6, None])
+
+
+def flint_by_hand():
+    near, still = rope(), posenc_jax.Encoding()
+    encodings = [still, still, near, near, near, still, still]
+    return posenc_jax.Layers(encodings, [None, None, 6, 6, 6, None, None])
+
+
 BY_HAND = {
     "irope": (irope_by_hand, {"floor_scale": 7}, 4),
     "rnope_swa": (rnope_swa_by_hand, {"window": 6}, 4),
     "dual_base": (dual_base_by_hand, {"window": 6, "global_factor": 8.0}, 6),
+    "global_nope": (global_nope_by_hand, {"window": 6, "num_layers": 6, "from_end": True}, 6),
+    "global_yarn": (global_yarn_by_hand, {"window": 6}, 4),
+    "beam": (beam_by_hand, {"window": 6, "num_layers": 5, "interval": 3}, 5),
+    "flint": (flint_by_hand, {"window": 6, "num_layers": 7}, 7),
 }
 each_pattern = pytest.mark.parametrize("name", common.PATTERNS)
 
@@ -175,6 +200,30 @@ ALTERNATIVES = {
         "interval": Alternative(3),
         "window": Alternative(4),
     },
+    "global_nope": {
+        "base": Alternative(100.0, beside={"num_layers": 6}),
+        "interval": Alternative(2, beside={"num_layers": 6}),
+        "window": Alternative(4, beside={"num_layers": 6}),
+        "from_end": Alternative(True, beside={"num_layers": 6}),
+        "layout": Alternative("interleaved", beside={"num_layers": 6}),
+    },
+    "global_yarn": {
+        "base": Alternative(100.0),
+        "factor": Alternative(2.0),
+        "interval": Alternative(2),
+        "window": Alternative(4),
+    },
+    "beam": {
+        "base": Alternative(100.0, beside={"num_layers": 5}),
+        "interval": Alternative(2, beside={"num_layers": 5}),
+        "window": Alternative(4, beside={"num_layers": 5}),
+        "scale": Alternative(4.0, beside={"num_layers": 5}),
+        "exponent": Alternative(2.0, beside={"num_layers": 5, "scale": 4.0}),
+    },
+    "flint": {
+        "base": Alternative(100.0, beside={"num_layers": 7}),
+        "window": Alternative(4, beside={"num_layers": 7}),
+    },
 }
 
 
@@ -193,18 +242,33 @@ def test_every_keyword_of_a_pattern_matters(name):
 
 @each_pattern
 def test_bad_patterns(name):
-    with pytest.raises(ValueError, match="interval=1 must be at least 2"):
-        common.build(name, interval=1)
-    turn = BY_HAND[name][2]
+    _, own, turn = BY_HAND[name]
     message = f"a pattern of {turn} encodings does not repeat evenly over 2 layers"
     with pytest.raises(ValueError, match=message):
-        common.build_model(name)
-    with pytest.raises(TypeError, match="has no keyword 'intervall', did you mean 'interval'"):
-        common.build(name, intervall=4)
+        common.build_model(common.build(name, **own))
+    if "interval" in own_keywords(name):
+        with pytest.raises(ValueError, match="interval=1 must be at least 2"):
+            common.build(name, **own | {"interval": 1})
+        with pytest.raises(TypeError, match="has no keyword 'intervall', did you mean 'interval'"):
+            common.build(name, intervall=4)
+    if "num_layers" in own:
+        with pytest.raises(ValueError, match=rf"make\('{name}', ...\) needs num_layers="):
+            common.build(name)
     with pytest.raises(ValueError, match=rf"make\('{name}', ...\) needs head_dim="):
         posenc_jax.make(name)
     with pytest.raises(ValueError, match=f"over='{name}' must be an encoding, not a pattern"):
         common.build("logn", over=name)
+
+
+def test_a_pattern_over_any_number_of_layers():
+    """It is cut at the end, or at the start where it is counted from the end."""
+    near, still = rope(), posenc_jax.Encoding()
+    layers = posenc_jax.Layers([near, near, still], [5, 6, None])
+    assert layers.over(5).windows == (5, 6, None, 5, 6)
+    assert layers.over(5, from_end=True).windows == (6, None, 5, 6, None)
+    assert layers.over(2, from_end=True).windows == (6, None)
+    assert layers.over(4).at(3)[0] is near and layers.over(6).pattern == (0, 0, 1) * 2
+    assert influence(layers.over(4), num_layers=4).min() > 0
 
 
 # Over another encoding

@@ -6,14 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import schemes
+from golden_checks import ONE_HEAD
 
 import posenc_jax
 from posenc_jax import Side, Tokens
 from posenc_jax.encodings.rotary.angles import cos_sin
-from posenc_jax.encodings.rotary.axes import chunked, interleaved
+from posenc_jax.encodings.rotary.axes import STILL, chunked, interleaved
 from posenc_jax.encodings.rotary.frequencies import DynamicPI, HoPE, Resonance, YaRN, geometric
 from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
-from posenc_jax.positions import packed, text
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.positions import centred_grid, packed, text
 
 FREQUENCIES = geometric(32, 10000.0)
 QUERIES = Side(None, common.HEADS, common.HEADS, is_query=True)
@@ -256,3 +258,49 @@ def test_positions_of_packed_documents():
     segment_ids = jnp.array([[1, 1, 1, 2, 2, 1], [4, 0, 0, 0, 9, 9]])
     # An id that comes again is another document.
     np.testing.assert_array_equal(packed(segment_ids), [[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 0, 1]])
+
+
+def test_a_matrix_whose_rows_name_one_axis_is_an_allocation():
+    axes = (0, 1, 1, STILL)
+    rows = {0: (1.0, 0.0), 1: (0.0, 1.0), STILL: (0.0, 0.0)}
+    x_BTHC = jnp.asarray(common.normal(0, 2, 5, 1, 8))
+    positions = np.random.default_rng(0).integers(-9, 9, (2, 5, 2)).astype(np.int32)
+    for places in (positions, positions[..., 0]):
+        turned = []
+        for each in (axes, tuple(rows[axis] for axis in axes)):
+            encoding = RoPE(head_dim=8, axes=each)
+            tokens = Tokens.of(encoding, places)
+            turned.append(encoding.rotate(x_BTHC, tokens, ONE_HEAD))
+        np.testing.assert_allclose(*turned, atol=1e-6)
+
+
+def test_bad_matrices_of_axes():
+    message = r"axes is a matrix of shape .*rotary_dim=8 has 4 pairs"
+    for matrix in (((1.0, 0.0),) * 3, ((((1.0,),) * 4,),)):
+        with pytest.raises(ValueError, match=message):
+            RoPE(head_dim=8, axes=matrix)
+    encoding = RoPE(head_dim=8, axes=((1.0, 0.0),) * 4)
+    with pytest.raises(ValueError, match=r"\(1, 3, 3\), but this encoding has 2 position axes"):
+        Tokens.of(encoding, np.zeros((1, 3, 3), np.int32))
+    for own, message in (
+        ({"slowest": 3.0, "fastest": 2.0}, r"slowest=3.0 must be .*not above fastest=2.0"),
+        ({"num_axes": 1}, "num_axes=1 must be at least 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            common.build("golden_gate", **own)
+
+
+def test_values_do_not_grow_by_an_attention_factor():
+    encoding = common.build("value_rope", frequencies=YaRN(32, 4.0))
+    with pytest.raises(ValueError, match=r"attention factor of 1.13.*attention_factor=1.0"):
+        Tokens.of(encoding, text(3))
+
+
+def test_rates_that_all_layers_share_are_not_stacked():
+    with pytest.raises(ValueError, match=r"LeRoPE, beneath it, has one set for all layers"):
+        common.build("log_scale", over="lerope", num_layers=2)
+
+
+def test_bad_grids():
+    with pytest.raises(ValueError, match=r"columns=0 must be a whole number, 1 or more"):
+        centred_grid(3, 0)

@@ -58,8 +58,10 @@ def test_an_encoder_has_no_cache():
         model.extend(jnp.zeros((1, 2), jnp.int32), cache)
 
 
-ALL_DIALS = dict(norm_epsilon=0.1, qk_norm="head", qkv_bias=True, post_norm=True, tied=False)
-DIALS = [{}, *({key: value} for key, value in ALL_DIALS.items()), {"qk_norm": "all"}, ALL_DIALS]
+ALL_DIALS = dict(norm_epsilon=0.1, qk_norm="head", qkv_bias=True, sinks="head", post_norm=True)
+ALL_DIALS |= dict(tied=False)
+OTHERS = {"qk_norm": "all"}, {"sinks": "token"}
+DIALS = [{}, *({key: value} for key, value in ALL_DIALS.items()), *OTHERS, ALL_DIALS]
 
 
 def dialled(scan=False, **dials):
@@ -78,7 +80,7 @@ def token_ids(length=T):
     return np.random.default_rng(0).integers(0, common.VOCAB, (B, length)).astype(np.int32)
 
 
-def written_out(model, ids, norm_epsilon=1e-6, qk_norm=None, post_norm=False, **_):
+def written_out(model, ids, norm_epsilon=1e-6, qk_norm=None, sinks=None, post_norm=False, **_):
     """Returns the logits by NumPy, one head at a time."""
 
     def norm(by, x):
@@ -106,12 +108,19 @@ def written_out(model, ids, norm_epsilon=1e-6, qk_norm=None, post_norm=False, **
         queries = [turned(q) for q in heads(by.q, common.HEADS, x, by.q_norm)]
         keys, values = heads(by.k, count, x, by.k_norm), heads(by.v, count, x)
         outputs = []
+        extra = np.full((*x.shape[:2], common.HEADS), -np.inf)
+        if sinks == "head":
+            extra[:] = by.sink_of_head[...]
+        elif sinks == "token":
+            extra = linear(by.sink_of_token, x)
         for number, q in enumerate(queries):
             pair = number // (common.HEADS // count)
             logits = q @ turned(keys[pair]).swapaxes(1, 2) * q.shape[-1] ** -0.5
             logits = np.where(np.tri(x.shape[1], dtype=bool), logits, -np.inf)
+            logits = np.concatenate([logits, extra[:, :, number, None]], axis=-1)
             weights = np.exp(logits - logits.max(-1, keepdims=True))
-            outputs.append(weights / weights.sum(-1, keepdims=True) @ values[pair])
+            weights /= weights.sum(-1, keepdims=True)
+            outputs.append(weights[..., :-1] @ values[pair])
         return linear(by.out, np.concatenate(outputs, -1))
 
     def mlp(by, x):
@@ -136,9 +145,9 @@ def test_dials_are_what_they_say(dials):
     np.testing.assert_allclose(model(ids, text(T)), expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize(("scan", "qk_norm"), [(False, "head"), (True, "all")])
-def test_dials_in_a_scan_and_past_a_cache(scan, qk_norm):
-    dials = ALL_DIALS | {"qk_norm": qk_norm}
+@pytest.mark.parametrize("scan", [False, True])
+def test_dials_in_a_scan_and_past_a_cache(scan):
+    dials = ALL_DIALS | ({"qk_norm": "all", "sinks": "token"} if scan else {})
     expected, ids = common.forward(dialled(**dials), token_ids(), text(T)), token_ids()
     model = dialled(scan=scan, **dials).under(common.build("rope"))
     cache, outputs = posenc_jax.Cache.empty(model, B, T), []
@@ -184,6 +193,11 @@ def test_dials_on_a_mesh():
 def test_a_norm_that_there_is_not():
     with pytest.raises(ValueError, match=r"qk_norm='heads' must be 'head'.*'all'.*or None"):
         common.build_model("rope", qk_norm="heads")
+
+
+def test_sinks_that_there_are_not():
+    with pytest.raises(ValueError, match=r"sinks='heads' must be 'head'.*'token'.*or None"):
+        common.build_model("rope", sinks="heads")
 
 
 @pytest.mark.parametrize("scan", [False, True])

@@ -59,7 +59,7 @@ class Scale:
     others: tuple[str, ...]
 
 
-TIMED = ("nope", "rope", "alibi", "t5", "kerple_log", "fire", "fox", "deberta")
+TIMED = ("nope", "rope", "alibi", "t5", "kerple_log", "inkling", "fire", "fox", "deberta")
 FULL = Scale(
     timed=TIMED,
     steps=("rope", "alibi", "t5", "nope"),

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.attention import cpu
+from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
 from posenc_jax.attention.dense import dense, products
 from posenc_jax.attention.fused import cudnn_takes, fused, is_fusable
@@ -63,6 +64,7 @@ def attend(
     causal: bool = True,
     window: int | jax.Array | None = None,
     scale: float | jax.Array | None = None,
+    sinks: jax.Array | None = None,
     implementation: str | Implementation | None = None,
 ) -> jax.Array:
     """Runs softmax attention under ``encoding``, and returns ``[B, T, H, C]``.
@@ -82,6 +84,9 @@ def attend(
         traced, so that one ``scan`` runs over layers of different windows.
       scale: multiplies the products of queries and keys; by default ``1 / sqrt(C)``, with C as it
         was before ``rotate``.
+      sinks: a logit more for each query, of no key and without a value, so that its weights add up
+        to less than 1: ``[H]``, one for each of the heads given, or ``[B, T, H]``. It is compared
+        with logits that are scaled and biased; -inf is none.
       implementation: "dense", "blockwise", "ring", "fused" or "pallas", as the module describes
         them, or a function of the same arguments. By default it is ring where the mesh has an axis
         "context" that divides the tokens; else fused, where cuDNN takes bfloat16 or float16 in
@@ -102,7 +107,8 @@ def attend(
     if in_order and tile.q.shape[1] != tile.k.shape[1]:
         _check_order(tile, causal, window)
         in_order = False
-    rule = Rule(window, causal, in_order)
+    sinks_BTH = None if sinks is None else sink.checked(sinks, q_BTHC)
+    rule = Rule(window, causal, in_order, sinks_BTH)
     if implementation is None:
         run = _choose(scheme, tile, v_BSKC, rule)
     elif callable(implementation):
@@ -182,6 +188,7 @@ def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
     if encoding.whole_rows:
         return cpu.dense if B * H * T * S <= MOST_LOGITS else blockwise
     is_plain = rule.causal and rule.in_order and tile.q_tokens.segment_ids is None
+    is_plain &= rule.sinks is None
     # JAX looks for cuDNN while it traces, so this choice alone depends on the tracing machine.
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and is_plain and is_fusable(encoding) and cudnn_takes(tile, v_BSKC, rule):
@@ -210,7 +217,7 @@ def _tile(
         q=q,
         k=k_BSKC,
         q_tokens=q_tokens,
-        k_tokens=k_tokens,
+        k_tokens=dataclasses.replace(k_tokens, prepared=scheme.of_keys(k_tokens.prepared)),
         scale=q_BTHC.shape[-1] ** -0.5 if scale is None else scale,
         heads=q_side.heads,
         num_heads=q_side.num_heads,

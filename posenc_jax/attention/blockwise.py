@@ -3,7 +3,7 @@
 The softmax of a row is gathered as its tiles come along, and the backward pass computes the tiles
 again from the log-sum-exp of each row (FlashAttention-2, https://arxiv.org/abs/2307.08691). What a
 scheme does to the logits is run, and differentiated, inside each tile. Tiles that no query may see
-are not visited.
+are not visited, and those beyond a scheme's extent are computed as if there were no positions.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.cpu import tokens_last
 from posenc_jax.attention.dense import FLOOR, TINY
 from posenc_jax.attention.rule import Rule
@@ -73,7 +74,7 @@ def blockwise(
     from how many there are. A scheme that needs whole rows gets a few queries and every key.
     """
     plan, *operands = take_apart(encoding, tile, v_BSKC, rule, block)
-    return put_together(_attend(plan, *operands))
+    return put_together(_attend(plan, *operands, sinks_of(tile, v_BSKC, rule)))
 
 
 def take_apart(encoding, tile, v_BSKC, rule, block=None):
@@ -108,6 +109,16 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     )
 
 
+def sinks_of(tile, v_BSKC, rule):
+    """Returns a sink for each row of logits, ``[B, K, G, T]``, or None where there are none."""
+    sinks_BHT = sink.by_row(rule.sinks, tile.q)
+    if sinks_BHT is None:
+        return None
+    B, H, T = sinks_BHT.shape
+    K = v_BSKC.shape[2]
+    return sinks_BHT.reshape(B, K, H // K, T)
+
+
 def put_together(out_BKGTC) -> jax.Array:
     """Returns ``[B, T, H, C]``, as queries come in."""
     B, K, G, T, C = out_BKGTC.shape
@@ -119,22 +130,24 @@ def _with_order(tokens):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(plan, queries, keys, shared):
+def _attend(plan, queries, keys, shared, sinks):
     """Returns ``[B, K, G, T, C]`` in the dtype of the values."""
-    return forward(plan, queries, keys, shared)[0].astype(keys.v.dtype)
+    return _attend_forward(plan, queries, keys, shared, sinks)[0]
 
 
-def _attend_forward(plan, queries, keys, shared):
-    out_BKGTC, lse_BKGT = forward(plan, queries, keys, shared)
+def _attend_forward(plan, queries, keys, shared, sinks):
+    out_BKGTC, lse_BKGT = sink.put_in(forward(plan, queries, keys, shared), sinks)
     out_BKGTC = out_BKGTC.astype(keys.v.dtype)
-    return out_BKGTC, (queries, keys, shared, out_BKGTC, lse_BKGT)
+    return out_BKGTC, (queries, keys, shared, sinks, out_BKGTC, lse_BKGT)
 
 
 def _attend_backward(plan, saved, d_out_BKGTC):
-    queries, keys, shared, out_BKGTC, lse_BKGT = saved
+    queries, keys, shared, sinks, out_BKGTC, lse_BKGT = saved
     delta_BKGT = (d_out_BKGTC.astype(jnp.float32) * out_BKGTC).sum(-1)
     operands = queries, keys, shared
-    return cotangents(operands, backward(plan, *operands, d_out_BKGTC, lse_BKGT, delta_BKGT))
+    gradients = backward(plan, *operands, d_out_BKGTC, lse_BKGT, delta_BKGT)
+    d_sinks = sink.gradient(sinks, lse_BKGT, delta_BKGT)
+    return cotangents((*operands, sinks), (*gradients, d_sinks))
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -143,17 +156,18 @@ _attend.defvjp(_attend_forward, _attend_backward)
 def forward(plan, queries, keys, shared):
     """Returns attention ``[B, K, G, T, C]`` and log-sum-exps of rows ``[B, K, G, T]``, float32."""
     first, end, _, _ = _visits(plan, queries, keys, shared)
+    near = _near(plan, queries, keys, shared)
 
     def rows(i, results):
         out, lse = results
         q = _block(queries, i, plan.q_block)
         zeros = _zero_rows(q.rows, keys)
 
-        def add_keys(j, running):
+        def add_keys(acts, k, running):
             largest, total, values = running
-            k = _block(keys, j, plan.k_block)
+            encoding = _acting(shared, acts)
             tile = _tile(plan, shared, q.rows, k.rows)
-            logits = shared.encoding.score(_products(q.rows, k.rows) * tile.scale, tile)
+            logits = encoding.score(_products(q.rows, k.rows) * tile.scale, tile)
             # Queries that two blocks share are computed twice, to the same numbers.
             seen = _seen(plan, shared, q._replace(is_new=None), k)
             logits = jnp.where(seen, logits, -jnp.inf)
@@ -163,11 +177,15 @@ def forward(plan, queries, keys, shared):
             weights = jnp.exp(logits - highest[..., None])
             total = total * shrink + weights.sum(-1)
             added = _dot("bkgts,bksc->bkgtc", weights.astype(k.rows.v.dtype), k.rows.v)
-            added = _mix(shared.encoding, added, weights, tile)
+            added = _mix(encoding, added, weights, tile)
             return highest, total, values * shrink[..., None] + added
 
+        def step(j, running):
+            k = _block(keys, j, plan.k_block)
+            return _if_near(near, (i, j), add_keys, k, running)
+
         running = jnp.full_like(zeros[..., 0], FLOOR), zeros[..., 0], zeros
-        largest, total, values = lax.fori_loop(first[i], end[i], add_keys, running)
+        largest, total, values = lax.fori_loop(first[i], end[i], step, running)
         total = jnp.maximum(total, TINY)
         out = lax.dynamic_update_slice_in_dim(out, values / total[..., None], q.start, -2)
         lse = lax.dynamic_update_slice_in_dim(lse, largest + jnp.log(total), q.start, -1)
@@ -185,6 +203,7 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
     in their place.
     """
     _, _, first, end = _visits(plan, queries, keys, shared)
+    near = _near(plan, queries, keys, shared)
     d_out = d_out.astype(keys.v.dtype)
     q_turned, d_out_turned = tokens_last(queries.x), tokens_last(d_out)
 
@@ -192,21 +211,26 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
         d_queries, d_keys, d_shared = gradients
         k = _block(keys, j, plan.k_block)
 
-        def add_queries(i, running):
-            d_queries, d_k, d_shared, dk_turned, dv_turned = running
-            q = _block(queries, i, plan.q_block)
+        def add_queries(acts, q, sums):
+            d_k, d_shared, dk_turned, dv_turned = sums
             rows = _take(d_out, q, -2), _take(lse, q, -1), _take(delta, q, -1)
-            weights, d_products, of_tile = _tile_gradients(plan, q, k, shared, *rows)
+            weights, d_products, of_tile = _tile_gradients(plan, acts, q, k, shared, *rows)
             dk_turned += _sum_over_queries(_take(q_turned, q, -1), d_products)
             dv_turned += _sum_over_queries(_take(d_out_turned, q, -1), weights)
             zeros = zero_gradients(q.rows)
             d_shared, d_q, d_k = add_gradients((d_shared, zeros, d_k), of_tile)
             d_q = d_q._replace(x=d_q.x + _dot("bkgts,bksc->bkgtc", d_products, k.rows.x))
-            return _put(d_queries, d_q, q.start), d_k, d_shared, dk_turned, dv_turned
+            return d_q, (d_k, d_shared, dk_turned, dv_turned)
+
+        def step(i, running):
+            d_queries, *sums = running
+            q = _block(queries, i, plan.q_block)
+            d_q, sums = _if_near(near, (i, j), add_queries, q, sums)
+            return _put(d_queries, d_q, q.start), *sums
 
         zeros = (jnp.zeros_like(x.swapaxes(-1, -2), jnp.float32) for x in (k.rows.x, k.rows.v))
         running = d_queries, zero_gradients(k.rows), d_shared, *zeros
-        running = lax.fori_loop(first[j], end[j], add_queries, running)
+        running = lax.fori_loop(first[j], end[j], step, running)
         d_queries, d_k, d_shared, dk_turned, dv_turned = running
         d_k = d_k._replace(x=d_k.x + dk_turned.swapaxes(-1, -2), v=dv_turned.swapaxes(-1, -2))
         return d_queries, _put(d_keys, d_k, k.start), d_shared
@@ -215,7 +239,7 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
     return lax.fori_loop(0, first.shape[0], columns, start)
 
 
-def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
+def _tile_gradients(plan, acts: bool, q: _Block, k: _Block, shared, d_out, lse, delta):
     """Computes one tile again, and returns its weights and the gradient by its products.
 
     Both are ``[B, K, G, T, S]``, in the types of the values and of the keys. The third result are
@@ -226,7 +250,7 @@ def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
 
     def scheme_and_tile(*floats):
         common, *rows = (join(*pair) for pair in zip(floats, rest, strict=True))
-        return common.encoding, _tile(plan, common, *rows)
+        return _acting(common, acts), _tile(plan, common, *rows)
 
     def score(products, *floats):
         encoding, tile = scheme_and_tile(*floats)
@@ -245,6 +269,33 @@ def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
     d_products, *by_score = pull_score(_heads(weights * (d_weights - delta[..., None])))
     d_products = _grouped(d_products, weights).astype(k.rows.x.dtype)
     return weights.astype(k.rows.v.dtype), d_products, add_gradients(tuple(by_score), tuple(by_mix))
+
+
+def _near(plan, queries, keys, shared):
+    """Returns whether the scheme may act in each tile, bool ``[query blocks, key blocks]``.
+
+    None stands for all of them.
+    """
+    extent, positions = shared.encoding.extent, (queries.tokens.positions, keys.tokens.positions)
+    if extent is None or any(each.ndim != 2 for each in positions):
+        return None
+    q_lowest, q_highest = _bounds(positions[0], plan.q_block)
+    k_lowest, k_highest = _bounds(positions[1], plan.k_block)
+    # A distance that is no whole number may be rounded into the reach.
+    behind = q_highest[:, None] - k_lowest[None] > -1
+    return behind & (q_lowest[:, None] - k_highest[None] < extent)
+
+
+def _if_near(near, tile, run, *operands):
+    """Calls ``run(acts, *operands)``, where ``acts`` says whether the scheme acts in the tile."""
+    if near is None:
+        return run(True, *operands)
+    acts, rests = (functools.partial(run, each) for each in (True, False))
+    return lax.cond(near[tile], acts, rests, *operands)
+
+
+def _acting(shared, acts: bool) -> Encoding:
+    return shared.encoding if acts else Encoding()
 
 
 _dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)

@@ -45,9 +45,15 @@ def dense(
     seen = rule.visible(tile.q_tokens, tile.k_tokens)
     if seen is not None:
         logits_BHTS = jnp.where(seen, logits_BHTS, -jnp.inf)
-    largest = jnp.maximum(jax.lax.stop_gradient(logits_BHTS.max(-1, keepdims=True)), FLOOR)
+    largest = logits_BHTS.max(-1, keepdims=True)
+    if rule.sinks is not None:
+        sinks_BHT1 = rule.sinks.swapaxes(1, 2)[..., None]
+        largest = jnp.maximum(largest, sinks_BHT1)
+    largest = jnp.maximum(jax.lax.stop_gradient(largest), FLOOR)
     weights_BHTS = jnp.exp(logits_BHTS - largest)
     out_BTHC = encoding.mix(weighted_sums(weights_BHTS, v_BSKC), weights_BHTS, tile)
     # Dividing after the sum touches [T, C] numbers instead of [T, S].
-    totals_BTH1 = weights_BHTS.sum(-1).swapaxes(1, 2)[..., None]
-    return (out_BTHC / jnp.maximum(totals_BTH1, TINY)).astype(v_BSKC.dtype)
+    totals_BHT1 = weights_BHTS.sum(-1, keepdims=True)
+    if rule.sinks is not None:
+        totals_BHT1 += jnp.exp(sinks_BHT1 - largest)
+    return (out_BTHC / jnp.maximum(totals_BHT1.swapaxes(1, 2), TINY)).astype(v_BSKC.dtype)

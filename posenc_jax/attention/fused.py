@@ -19,12 +19,17 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
     """Attends in one kernel over all queries and keys; see ``attend``.
 
     Raises:
-      ValueError: the encoding changes logits or mixes values of positions in.
+      ValueError: the encoding changes logits or mixes values of positions in, or there are sinks.
     """
     if not is_fusable(encoding):
         raise ValueError(
             f'implementation="fused" cannot run {type(encoding).__name__}, which changes the '
             'logits or the output; use "dense"'
+        )
+    if rule.sinks is not None:
+        raise ValueError(
+            'implementation="fused" has no sinks: the library gives no gradient of the sums that '
+            'they are added to; use "blockwise"'
         )
     on_gpu = jax.default_backend() == "gpu"
     library: Literal["xla", "cudnn"] = (

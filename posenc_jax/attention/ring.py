@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.blockwise import (
     AXES,
     add_gradients,
@@ -25,6 +26,7 @@ from posenc_jax.attention.blockwise import (
     cotangents,
     forward,
     put_together,
+    sinks_of,
     split,
     take_apart,
     zero_gradients,
@@ -87,19 +89,18 @@ def ring(
     plan = dataclasses.replace(plan, q_block=min(plan.q_block, tile.q.shape[1] // devices))
     if not encoding.whole_rows:
         plan = dataclasses.replace(plan, k_block=min(plan.k_block, tile.k.shape[1] // devices))
-    return put_together(_attend(plan, *operands))
+    return put_together(_attend(plan, *operands, sinks_of(tile, v_BSKC, rule)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(plan, queries, keys, shared):
+def _attend(plan, queries, keys, shared, sinks):
     """Returns ``[B, K, G, T, C]`` in the dtype of the values."""
-    return _attend_forward(plan, queries, keys, shared)[0]
+    return _attend_forward(plan, queries, keys, shared, sinks)[0]
 
 
-def _attend_forward(plan, queries, keys, shared):
+def _attend_forward(plan, queries, keys, shared, sinks):
     def at_once(queries, keys, shared):
-        out, lse = forward(plan, queries, _all_keys(keys), shared)
-        return out.astype(keys.v.dtype), lse
+        return forward(plan, queries, _all_keys(keys), shared)
 
     def turn(queries, keys, shared):
         def step(_, running):
@@ -114,17 +115,20 @@ def _attend_forward(plan, queries, keys, shared):
         shape = (*queries.x.shape[:-1], keys.v.shape[-1])
         running = jnp.zeros(shape), jnp.full(shape[:-1], FLOOR), keys
         out, lse, _ = lax.fori_loop(0, lax.axis_size(AXIS), step, running)
-        return out.astype(keys.v.dtype), lse
+        return out, lse
 
     of_rows = PartitionSpec(*(None,) * 3, AXIS, None), PartitionSpec(*(None,) * 3, AXIS)
     in_specs = _specs(queries), _specs(keys), PartitionSpec()
     on_device = at_once if shared.encoding.whole_rows else turn
-    out, lse = _on_each_device(on_device, in_specs, of_rows)(queries, keys, shared)
-    return out, (queries, keys, shared, out, lse)
+    rows = _on_each_device(on_device, in_specs, of_rows)(queries, keys, shared)
+    # Once, when all keys have been round: the sinks are no device's own.
+    out, lse = sink.put_in(rows, sinks)
+    out = out.astype(keys.v.dtype)
+    return out, (queries, keys, shared, sinks, out, lse)
 
 
 def _attend_backward(plan, saved, d_out):
-    *operands, out, lse = saved
+    *operands, sinks, out, lse = saved
     queries, keys, shared = operands
     delta = (d_out.astype(jnp.float32) * out).sum(-1)
 
@@ -150,7 +154,8 @@ def _attend_backward(plan, saved, d_out):
     out_specs = _specs(split(queries)[0]), _specs(split(keys)[0]), PartitionSpec()
     on_device = at_once if shared.encoding.whole_rows else turn
     gradients = _on_each_device(on_device, in_specs, out_specs)(*operands, d_out, lse, delta)
-    return cotangents(operands, gradients)
+    d_sinks = sink.gradient(sinks, lse, delta)
+    return cotangents((*operands, sinks), (*gradients, d_sinks))
 
 
 _attend.defvjp(_attend_forward, _attend_backward)

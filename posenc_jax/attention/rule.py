@@ -1,4 +1,4 @@
-"""Says which keys a query may see."""
+"""Says which keys a query may see, and what it may turn to instead."""
 
 import dataclasses
 
@@ -16,11 +16,14 @@ class Rule:
       causal: whether keys with a larger index than the query's are hidden (static).
       in_order: whether queries and keys are the same number of tokens, both laid out in the order
         they were written in (static).
+      sinks: a logit more for each query, of no key and without a value: float32 ``[B, T, H]``,
+        whose B and T may be 1, or None (``sinks.py``).
     """
 
     window: int | jax.Array | None
     causal: bool = dataclasses.field(metadata={"static": True})
     in_order: bool = dataclasses.field(metadata={"static": True})
+    sinks: jax.Array | None = None
 
     def visible(self, q_tokens, k_tokens):
         """Returns bool ``[B, 1, T, S]``, or None where every query sees every key."""

@@ -1,13 +1,15 @@
 """Builds layers that differ: an encoding, and a window or none, for each place of a pattern.
 
 Each function here gives ``Layers`` for a model whose number of layers is a multiple of
-``interval``, the length of the pattern.
+``interval``, the length of the pattern, or, where it takes ``num_layers``, for a model of so many.
+An irregular pattern, such as Granite-Swash's, whose layers have bases of their own, is a list:
+``Layers([RoPE(...), Encoding(), ...], [128, None, ...])``.
 """
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
+from posenc_jax.encodings.rotary.frequencies import PositionInterpolation, YaRN
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature
+from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature
 from posenc_jax.model.layers import Layers
 
 
@@ -85,6 +87,115 @@ def dual_base(
         head_dim=head_dim, base=global_base, frequencies=PositionInterpolation(global_factor)
     )
     return Layers([near] * (interval - 1) + [far], [window] * (interval - 1) + [None])
+
+
+def global_nope(
+    *,
+    head_dim: int,
+    num_layers: int,
+    base: float = 10000.0,
+    interval: int = 4,
+    window: int | None = 4096,
+    from_end: bool = False,
+    layout: str = "half",
+) -> Layers:
+    """Builds RoPE in a window, and no positions and no window in every so many layers.
+
+    It is ``rnope_swa`` for any number of layers, counted from either end: Command A (Cohere 2),
+    whose pairs are interleaved, EXAONE 4, Trinity (AFMoE) and Kolibri count from the first layer,
+    Muse Spark from the last, and SmolLM3 has no windows.
+
+    Args:
+      head_dim: channels of one head.
+      num_layers: number of layers of the model.
+      base, layout: keywords of ``RoPE``; 500000 in Muse Spark, 2e6 in SmolLM3.
+      interval: every how many layers one has no positions.
+      window: number of keys that a query sees in RoPE's layers, itself included, or None for all;
+        4096 in Command A and EXAONE 4, 2048 in Muse Spark.
+      from_end: count from the last layer, which then has no positions. Else the first without
+        positions is number ``interval``.
+    """
+    _check_interval(interval)
+    near = RoPE(head_dim=head_dim, base=base, layout=layout)
+    layers = Layers([near] * (interval - 1) + [Encoding()], [window] * (interval - 1) + [None])
+    return layers.over(num_layers, from_end=from_end)
+
+
+def global_yarn(
+    *,
+    head_dim: int,
+    train_length: int,
+    base: float = 500_000.0,
+    factor: float = 8.0,
+    interval: int = 4,
+    window: int = 4096,
+) -> Layers:
+    """Builds the layers of OLMo 3: RoPE in a window, and YaRN in every fourth layer, without.
+
+    Only layers that see everything are made longer; in a window no distance is new.
+
+    Args:
+      head_dim: channels of one head.
+      train_length: tokens of a training sequence before the model is made longer.
+      base: base of all layers.
+      factor: YaRN's; how many times longer the model is made.
+      interval: number of layers in one turn, the last of which sees everything.
+      window: number of keys that a query sees in the other layers, itself included.
+    """
+    _check_interval(interval)
+    near = RoPE(head_dim=head_dim, base=base)
+    far = RoPE(head_dim=head_dim, base=base, frequencies=YaRN(train_length, factor))
+    return Layers([near] * (interval - 1) + [far], [window] * (interval - 1) + [None])
+
+
+def beam(
+    *,
+    head_dim: int,
+    num_layers: int,
+    base: float = 10000.0,
+    interval: int = 6,
+    window: int = 512,
+    scale: float = 2048.0,
+    exponent: float = 0.1,
+) -> Layers:
+    """Builds the layers of Beam: RoPE in a window; every sixth layer, and the last, scaled NoPE.
+
+    Args:
+      head_dim: channels of one head.
+      num_layers: number of layers of the model.
+      base: base of RoPE.
+      interval: every how many layers one has no positions.
+      window: number of keys that a query sees in RoPE's layers, itself included.
+      scale, exponent: keywords of ``BeamScale``, by which queries grow in the other layers.
+    """
+    _check_interval(interval)
+    far = BeamScale(scale=scale, exponent=exponent)
+    ends = [number % interval == 0 or number == num_layers for number in range(1, num_layers + 1)]
+    return _windowed(RoPE(head_dim=head_dim, base=base), far, ends, window)
+
+
+def flint(*, head_dim: int, num_layers: int, base: float = 10000.0, window: int = 513) -> Layers:
+    """Builds the layers of Flint: RoPE in a window, and no positions in some that see everything.
+
+    Those are the first two, every fourth from the second on, and the last. Its attention sinks are
+    the decoder's: ``Transformer(..., sinks="head")``.
+
+    Args:
+      head_dim: channels of one head.
+      num_layers: number of layers of the model.
+      base: base of RoPE.
+      window: number of keys that a query sees in RoPE's layers, itself included.
+    """
+    ends = [n < 2 or n % 4 == 1 or n == num_layers - 1 for n in range(num_layers)]
+    return _windowed(RoPE(head_dim=head_dim, base=base), Encoding(), ends, window)
+
+
+def _windowed(near: Encoding, far: Encoding, sees_all: list[bool], window: int) -> Layers:
+    """Builds layers under ``far`` where they see everything, else under ``near`` in a window."""
+    return Layers(
+        [far if each else near for each in sees_all],
+        [None if each else window for each in sees_all],
+    )
 
 
 def _check_interval(interval):

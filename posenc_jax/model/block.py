@@ -27,6 +27,7 @@ class Attention(nnx.Module):
         norm_epsilon=1e-6,
         qk_norm=None,
         qkv_bias=False,
+        sinks=None,
         dtype,
         param_dtype,
         rngs,
@@ -45,12 +46,19 @@ class Attention(nnx.Module):
             return nnx.RMSNorm(width, epsilon=norm_epsilon, **types) if qk_norm else None
 
         self.q_norm, self.k_norm = norm(num_heads), norm(num_kv_heads)
+        self.sink_of_token = linear(model_dim, num_heads) if sinks == "token" else None
+        self.sink_of_head = (
+            nnx.Param(0.02 * jax.random.normal(rngs.params(), (num_heads,), param_dtype))
+            if sinks == "head"
+            else None
+        )
 
     def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
         """Returns the layer's output, and what is kept in the cache, if any; see ``Block``.
 
         ``rule`` are keywords of ``attend``.
         """
+        rule["sinks"] = self._sinks(x_BTD)
         B, T, _ = x_BTD.shape
         q = self._heads(self.q, self.q_norm, x_BTD)
         k = self._heads(self.k, self.k_norm, x_BTD)
@@ -61,6 +69,12 @@ class Attention(nnx.Module):
         else:
             attended, kept = _attend_to_past(encoding, q, k, v, x_BTD, tokens, past, **rule)
         return by_token(self.out, attended.reshape(B, T, -1)), kept
+
+    def _sinks(self, x_BTD):
+        """Returns the sinks of ``attend``, ``[H]`` or ``[B, T, H]``, or None."""
+        if self.sink_of_head is not None:
+            return self.sink_of_head[...]
+        return None if self.sink_of_token is None else by_token(self.sink_of_token, x_BTD)
 
     def _heads(self, project, norm, x_BTD):
         """Returns queries, keys or values, ``[B, T, heads, C]``, normalised where ``norm`` is."""
@@ -83,7 +97,7 @@ def _attend_to_past(encoding, q, k, v, x_BTD, tokens: Tokens, past: Past, **rule
             state,
         )
         tokens, state = tokens.resume(encoding, x_BTD, state)
-        read = tokens.prepared
+        read = encoding.of_keys(tokens.prepared)
     if keys.turned:
         k, v, _ = turn(encoding, k, v, tokens, num_heads=q.shape[2])
     kept = past.with_new(Kept.of(k, v, x_BTD, read, state))
@@ -132,6 +146,7 @@ class Block(nnx.Module):
         norm_epsilon=1e-6,
         qk_norm=None,
         qkv_bias=False,
+        sinks=None,
         post_norm=False,
         dtype,
         param_dtype,
@@ -140,6 +155,7 @@ class Block(nnx.Module):
         types = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         norms = types | dict(epsilon=norm_epsilon)
         own = types | dict(norm_epsilon=norm_epsilon, qk_norm=qk_norm, qkv_bias=qkv_bias)
+        own |= dict(sinks=sinks)
         self.attention_norm = nnx.RMSNorm(model_dim, **norms)
         self.attention = Attention(model_dim, num_heads, num_kv_heads, head_dim, out_std, **own)
         self.mlp_norm = nnx.RMSNorm(model_dim, **norms)

@@ -311,7 +311,7 @@ def _slots(
         tokens, state = tokens.resume(encoding, x_BSD, encoding.start(B))
     k, v, _ = turn(encoding, k, v, tokens, num_heads=model.num_heads)
     is_read_again = not encoding.hooks().isdisjoint({"score", "mix"})
-    prepared = tokens.prepared if is_read_again else None
+    prepared = encoding.of_keys(tokens.prepared) if is_read_again else None
     if reads:
         read, prepared = prepared, None
     return Kept.of(k, v, None, read, state), prepared

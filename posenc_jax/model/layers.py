@@ -42,12 +42,26 @@ class Layers(nnx.Module):
             return encoding
         return cls([encoding] if isinstance(encoding, Encoding) else encoding)
 
+    def over(self, num_layers: int, *, from_end: bool = False) -> "Layers":
+        """Returns the layers of a model of ``num_layers``, which the pattern need not divide.
+
+        Args:
+          num_layers: how many layers the model has.
+          from_end: let the last layer have the last place of the pattern, and count from there, in
+            the place of the first.
+        """
+        turn = len(self.pattern)
+        first = -num_layers % turn if from_end else 0
+        places = [(first + number) % turn for number in range(num_layers)]
+        encodings = [self.distinct[self.pattern[place]] for place in places]
+        return Layers(encodings, [self.windows[place] for place in places])
+
     def check(self, num_layers: int) -> None:
         """Refuses a pattern that does not fit a model of ``num_layers``."""
         if num_layers % len(self.pattern):
             raise ValueError(
                 f"a pattern of {len(self.pattern)} encodings does not repeat evenly over "
-                f"{num_layers} layers"
+                f"{num_layers} layers; Layers(...).over({num_layers}) says what each has"
             )
         for i, each in enumerate(self.distinct):
             layers = self.pattern.count(i) * num_layers // len(self.pattern)

@@ -68,6 +68,9 @@ class Transformer(nnx.Module):
       qk_norm: normalise queries and keys before they turn: "head" each head by itself (Qwen3),
         "all" all heads together (OLMo 2), None neither.
       qkv_bias: add a bias to queries, keys and values (Qwen2).
+      sinks: let queries attend to nothing: "head" gives each head one more logit, which has no key
+        and is learned (gpt-oss), "token" computes it from what each query is projected from
+        (Inkling 2), None does neither.
       post_norm: normalise what attention and the feed-forward network add, and not what they read
         (OLMo 2).
       tied: use the embedding as the output layer. False gives it a matrix of its own.
@@ -103,6 +106,7 @@ class Transformer(nnx.Module):
         norm_epsilon: float = 1e-6,
         qk_norm: str | None = None,
         qkv_bias: bool = False,
+        sinks: str | None = None,
         post_norm: bool = False,
         tied: bool = True,
         causal: bool = True,
@@ -118,14 +122,14 @@ class Transformer(nnx.Module):
         sizes |= dict(num_heads=num_heads, num_kv_heads=num_kv_heads)
         _check_sizes(sizes | dict(head_dim=head_dim, mlp_dim=mlp_dim))
         _check_types(dtype=dtype, param_dtype=param_dtype)
-        _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
+        _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm, sinks)
         check_implementation(implementation)
         head_dim = model_dim // num_heads if head_dim is None else head_dim
         mlp_dim = -(-model_dim * 8 // (3 * 64)) * 64 if mlp_dim is None else mlp_dim
         out_std = 0.02 * (2 * num_layers) ** -0.5
         types: dict[str, Any] = dict(dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype))
         dials: dict[str, Any] = dict(qk_norm=qk_norm, qkv_bias=qkv_bias, post_norm=post_norm)
-        options = dials | types | dict(norm_epsilon=norm_epsilon)
+        options = dials | types | dict(norm_epsilon=norm_epsilon, sinks=sinks)
 
         def block(key):
             widths = model_dim, num_heads, num_kv_heads, head_dim, mlp_dim
@@ -368,7 +372,7 @@ def _check_types(**types):
             raise ValueError(f"{name}={given!r} must be a type of floats, such as 'bfloat16'")
 
 
-def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm):
+def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm, sinks):
     if num_heads % num_kv_heads:
         raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
     if head_dim is None and model_dim % num_heads:
@@ -379,6 +383,11 @@ def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm):
         raise ValueError(
             f"qk_norm={qk_norm!r} must be 'head' (each head by itself), 'all' (all heads "
             "together) or None"
+        )
+    if sinks not in (None, "head", "token"):
+        raise ValueError(
+            f"sinks={sinks!r} must be 'head' (one a head, learned), 'token' (computed for each "
+            "query) or None"
         )
 
 

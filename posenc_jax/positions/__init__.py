@@ -8,7 +8,13 @@ them along axis 0 for a batch. ``cameras`` adds a camera to each token.
 
 from posenc_jax.positions.cameras import cameras
 from posenc_jax.positions.flat import on_axes, one_axis, packed, since, text
-from posenc_jax.positions.grids import qwen2_vl, qwen3_vl, qwen25_vl, spatial_reset
+from posenc_jax.positions.grids import (
+    centred_grid,
+    qwen2_vl,
+    qwen3_vl,
+    qwen25_vl,
+    spatial_reset,
+)
 from posenc_jax.positions.segments import Placed, Segment, Text, Vision, segments_of
 from posenc_jax.positions.videos import (
     frame_time,
@@ -25,6 +31,7 @@ __all__ = [
     "Text",
     "Vision",
     "cameras",
+    "centred_grid",
     "frame_time",
     "on_axes",
     "one_axis",

@@ -54,6 +54,29 @@ def qwen3_vl(segments: Sequence[Segment]) -> Placed:
     return qwen2_vl(segments)
 
 
+def centred_grid(rows: int, columns: int, *, others: int = 0) -> np.ndarray:
+    """Returns where the centres of an image's patches are, from -1 to 1, as DINOv3 has them.
+
+    https://arxiv.org/abs/2508.10104
+
+    Args:
+      rows, columns: how many patches there are, 1 or more each.
+      others: how many tokens come before them (a class token, registers), all of them at 0.
+
+    Returns:
+      Rows and columns, float32 ``[1, others + rows * columns, 2]``, row by row.
+
+    Raises:
+      ValueError: a number is too small.
+    """
+    for name, value, least in (("rows", rows, 1), ("columns", columns, 1), ("others", others, 0)):
+        if value < least:
+            raise ValueError(f"{name}={value!r} must be a whole number, {least} or more")
+    centres = [(2 * np.arange(n) + 1) / n - 1 for n in (rows, columns)]
+    grid = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2)
+    return np.concatenate([np.zeros((others, 2)), grid])[None].astype(np.float32)
+
+
 def spatial_reset(segments: Sequence[Segment], *, stride: int = 1) -> Placed:
     """Places segments as MRoPE-I and MHRoPE do (2510.23095): rows and columns restart at 0.
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from schemes.biases import ALiBi
 from schemes.equations import Alternative, NoPE, Scheme, content, distances
 
 
@@ -79,6 +80,57 @@ class DAPE(NoPE):
         return z + bias + np.moveaxis(change, -1, 0)
 
 
+class Inkling(NoPE):
+    def observe(self, x, own, weights):
+        self.vectors = (x @ weights["kernel"]).reshape(len(x), own.get("num_heads", 4), -1)
+
+    def tau(self, positions, own):
+        floor = own.get("log_floor")
+        if floor is None:
+            return np.ones(len(positions))
+        count = np.maximum(positions, 0) + 1
+        return 1 + own.get("log_scale", 0.1) * np.log(np.maximum(count / floor, 1))
+
+    def logits(self, q, k, positions, own, weights):
+        tau, products = self.tau(positions, own), content(q, k)
+        bias = np.zeros(products.shape)
+        for (m, n), distance in np.ndenumerate(np.floor(distances(positions) + 0.5).astype(int)):
+            if 0 <= distance < weights["profiles"].shape[1]:
+                bias[:, m, n] = self.vectors[m] @ weights["profiles"][:, distance]
+        return tau[None, :, None] * (products + bias)
+
+
+class Inkling2(Inkling):
+    def clipped(self, y, longest):
+        return y * np.minimum(1, longest / (np.sqrt((y**2).sum(-1, keepdims=True)) + 1e-6))
+
+    def observe(self, x, own, weights):
+        super().observe(x, own, weights)
+        scaled = self.vectors * weights["vector_scale"]
+        self.vectors = self.clipped(scaled, own["vector_clip"])
+
+    def logits(self, q, k, positions, own, weights):
+        q = q * weights["query_scale"]
+        q, k = (self.clipped(y, own["clip"]) for y in (q, k))
+        return super().logits(q, k, positions, own, weights)
+
+
+class GrapeA(NoPE):
+    def logits(self, q, k, positions, own, weights):
+        def softplus(x):
+            return np.log1p(np.exp(x))
+
+        def gate(name, x):
+            unit = weights[name] / np.sqrt((weights[name] ** 2).sum(-1, keepdims=True))
+            return softplus(np.einsum("thc,hc->ht", x, unit) / math.sqrt(q.shape[-1]))
+
+        of = {"both": ("key", "query")}.get(own.get("gate", "both"), (own.get("gate"),))
+        gates = gate("of_key", k)[:, None, :] if "key" in of else 0.0
+        gates = gates + (gate("of_query", q)[..., None] if "query" in of else 0.0)
+        rate = np.array(ALiBi().slopes(q.shape[1])) * softplus(weights["omega"])
+        return content(q, k) - rate[:, None, None] * abs(distances(positions)) * gates
+
+
 class CoPE(NoPE):
     def logits(self, q, k, positions, own, weights):
         T, H, C = q.shape
@@ -127,6 +179,42 @@ SCHEMES = {
         [{"num_positions": 6}, {"num_heads": 2, "nodiv": True}],
         {"num_positions": Alternative(4), "nodiv": Alternative(True)},
         reads_positions=False,
+    ),
+    "inkling": Scheme(
+        Inkling(),
+        [
+            {"extent": 10, "rank": 4},
+            {"extent": 40, "log_floor": 8, "log_scale": 0.4, "num_heads": 2},
+        ],
+        {
+            "rank": Alternative(8),
+            "extent": Alternative(5),
+            "log_floor": Alternative(4),
+            "log_scale": Alternative(0.8, beside={"log_floor": 4}),
+        },
+        overrides={"extent": 8, "rank": 4},
+    ),
+    "inkling2": Scheme(
+        Inkling2(),
+        [
+            {"extent": 10, "log_floor": 4, "clip": 3.0, "vector_clip": 2.0},
+            {"extent": 40, "log_floor": 8, "log_scale": 0.4, "clip": 1.5, "vector_clip": 0.8},
+        ],
+        {
+            "rank": Alternative(8),
+            "extent": Alternative(5),
+            "log_floor": Alternative(16),
+            "log_scale": Alternative(0.8),
+            "clip": Alternative(2.0),
+            "vector_clip": Alternative(0.5),
+        },
+        overrides={"extent": 8, "rank": 4, "log_floor": 4, "clip": 1.0, "vector_clip": 1.0},
+        shift_invariant=False,
+    ),
+    "grape_a": Scheme(
+        GrapeA(),
+        [{}, {"gate": "key", "num_heads": 6}, {"gate": "query"}],
+        {"gate": Alternative("key")},
     ),
     "transformer_xl": Scheme(
         TransformerXL(),

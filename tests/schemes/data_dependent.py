@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from schemes.biases import ALiBi
 from schemes.equations import Alternative, NoPE, Scheme, content
 
 
@@ -88,7 +89,91 @@ class SelectiveRoPE(NoPE):
         return product.real / math.sqrt(C)
 
 
+class CABLE(FoX):
+    def observe(self, x, own, weights):
+        self.log_gate = -np.log1p(np.exp(x @ weights["gate.kernel"] + weights["gate.bias"]))
+
+
+class Wall(FoX):
+    def observe(self, x, own, weights):
+        gates = np.einsum("td,dhc->thc", x, weights["kernel"]) + weights["bias"]
+        self.by_channel = np.log(sigmoid(gates))
+        if own.get("forget_gate"):
+            super().observe(x, own, weights)
+
+    def logits(self, q, k, positions, own, weights):
+        T, H, C = q.shape
+        left = np.exp(between(self.by_channel.reshape(T, H * C)).reshape(H, C, T, T))
+        logits = np.einsum("thc,shc,hcts->hts", q, k, left) / math.sqrt(C)
+        return logits + between(self.log_gate) if own.get("forget_gate") else logits
+
+
+class GrapeAP(NoPE):
+    def observe(self, x, own, weights):
+        self.p = (x @ weights["kernel"]).reshape(len(x), own.get("num_heads", 4), -1)
+
+    def logits(self, q, k, positions, own, weights):
+        p, P = self.p, self.p.shape[-1]
+        scaled = p / np.sqrt((p**2).mean(-1, keepdims=True) + np.finfo(np.float32).eps)
+        pairs = scaled[..., : P // 2] + 1j * scaled[..., P // 2 :]
+        pairs = pairs * np.exp(-1j * positions)[:, None, None]
+        turned = np.concatenate([pairs.real, pairs.imag], axis=-1)
+        slopes = np.array(ALiBi().slopes(q.shape[1]))[:, None, None]
+        gates = slopes * np.log(sigmoid(np.einsum("thp,shp->hts", p, turned) / P))
+        bias = np.zeros(gates.shape)
+        for m in range(len(p)):
+            for n in range(m):
+                bias[:, m, n] = gates[:, m, n + 1 : m + 1].sum(-1)
+        return content(q, k) + bias
+
+
+class GrapeMContextual(NoPE):
+    def observe(self, x, own, weights):
+        gates = sigmoid((x @ weights["kernel"] + weights["bias"]) / 16)
+        self.phase = np.concatenate([np.zeros_like(gates[:1]), np.cumsum(gates, axis=0)[:-1]])
+
+    def logits(self, q, k, positions, own, weights):
+        _, H, C = q.shape
+        if own.get("layout") == "interleaved":
+            q, k = (x[..., 0::2] + 1j * x[..., 1::2] for x in (q, k))
+        else:
+            q, k = (x[..., : C // 2] + 1j * x[..., C // 2 :] for x in (q, k))
+        phase = np.repeat(self.phase, H // self.phase.shape[1], axis=1)
+        turn = np.exp(-1j * phase[..., None] * np.exp(weights["logs"]))
+        return np.einsum("thp,shp->hts", q * turn, (k * turn).conj()).real / math.sqrt(C)
+
+
 SCHEMES = {
+    "cable": Scheme(
+        CABLE(),
+        [{"bias_init": 0.0}, {"bias_init": 1.0, "num_heads": 6}],
+        {"bias_init": Alternative(1.0)},
+        overrides={"bias_init": -1.0},
+        reads_positions=False,
+    ),
+    "wall": Scheme(
+        Wall(),
+        [{"bias_init": 0.0}, {"bias_init": -2.0, "num_heads": 2, "forget_gate": True}],
+        {"bias_init": Alternative(-1.0), "forget_gate": Alternative(True)},
+        overrides={"bias_init": 1.0},
+        reads_positions=False,
+    ),
+    "grape_ap": Scheme(
+        GrapeAP(),
+        [{}, {"width": 4, "num_heads": 6}],
+        {"width": Alternative(2)},
+        shift_invariant=False,
+    ),
+    "grape_m_contextual": Scheme(
+        GrapeMContextual(),
+        [{}, {"base": 30.0, "layout": "interleaved", "by_head": True}],
+        {
+            "base": Alternative(100.0),
+            "layout": Alternative("interleaved"),
+            "by_head": Alternative(True),
+        },
+        reads_positions=False,
+    ),
     "fox": Scheme(
         FoX(),
         [{"bias_init": 0.0}, {"bias_init": -1.0, "num_heads": 6}],

@@ -6,7 +6,7 @@ from scipy.ndimage import map_coordinates
 from posenc_jax.encodings.rotary import frequencies
 from schemes.absolute import Sinusoidal
 from schemes.biases import ALiBi
-from schemes.equations import Alternative, NoPE, Scheme, content
+from schemes.equations import Alternative, NoPE, Scheme, content, distances
 from schemes.rotary import ROPE, Rotary
 
 
@@ -23,6 +23,72 @@ class AxialRoPE(Rotary):
 
     def frequencies(self, d, base, own, longest):
         return super().frequencies(d, own.get("base", 100.0), own, longest)
+
+
+class Directions(Rotary):
+    """Turns each pair of each head by a product of a vector and the position."""
+
+    def vectors(self, num_heads, pairs, own, weights):
+        """Returns ``[heads, pairs, axes]``, for as many heads as have vectors of their own."""
+        raise NotImplementedError
+
+    def logits(self, q, k, positions, own, weights):
+        every = []
+        d = own.get("rotary_dim", q.shape[-1])
+        vectors = self.vectors(own.get("num_kv_heads", q.shape[1]), d // 2, own, weights)
+        group = q.shape[1] // len(vectors)
+        for head in range(q.shape[1]):
+            self.of_head = vectors[head // group]
+            one = (x[:, head : head + 1] for x in (q, k))
+            every.append(super().logits(*one, positions, own, weights)[0])
+        return np.stack(every)
+
+    def turns(self, positions, rate, own):
+        places = on_axes(positions, self.of_head.shape[-1])
+        apart = places[:, :, None] - places[:, None, :]
+        return np.exp(1j * np.einsum("ats,pa->tsp", apart, self.of_head))
+
+
+class RoPEMixed(Directions):
+    layout = "interleaved"
+
+    def vectors(self, num_heads, pairs, own, weights):
+        return weights["vectors"]
+
+
+class GoldenGate(Directions):
+    def vectors(self, num_heads, pairs, own, weights):
+        # On two axes; the golden arrays have three.
+        turn = np.exp(1j * np.pi * (5**0.5 - 1) / 2 * np.arange(num_heads * pairs))
+        unit = np.stack([turn.real, turn.imag], axis=-1)
+        low, high = own.get("slowest", 0.2), own.get("fastest", 20.0)
+        still = round(own.get("zero_share", 0.0) * pairs)
+        rate = np.zeros(pairs)
+        rate[still:] = np.geomspace(low, high, pairs - still)
+        return unit.reshape(num_heads, pairs, 2) * rate[:, None]
+
+
+class DINOv3(Rotary):
+    def turns(self, positions, rate, own):
+        axis = np.arange(len(rate)) // (len(rate) // 2)
+        places = on_axes(positions, 2)[axis].T
+        return np.exp(1j * (places[:, None] - places[None]) * rate)
+
+    def frequencies(self, d, base, own, longest):
+        one_axis = own.get("base", 100.0) ** (-4 * np.arange(d // 4) / d)
+        return 2 * np.pi * np.tile(one_axis, 2), 1.0
+
+
+class SwinV2(NoPE):
+    def logits(self, q, k, positions, own, weights):
+        places, grid = on_axes(positions, 2), own.get("grid", (8, 8))
+        units = [8 * distances(x) / max(side - 1, 1) for x, side in zip(places, grid, strict=True)]
+        spaced = np.stack([np.sign(u) * np.log2(1 + abs(u)) / 3 for u in units], axis=-1)
+        hidden = np.maximum(spaced @ weights["inner_kernel"] + weights["inner_bias"], 0)
+        bias = 16 / (1 + np.exp(-hidden @ weights["outer_kernel"]))
+        q, k = (x / np.sqrt((x**2).sum(-1, keepdims=True)) for x in (q, k))
+        scale = np.minimum(np.exp(weights["log_scale"]), 100)[:, None, None]
+        return scale * np.einsum("thc,shc->hts", q, k) + np.moveaxis(bias, -1, 0)
 
 
 class Sinusoidal2D(NoPE):
@@ -70,6 +136,48 @@ SCHEMES = {
         {key: ROPE[key] for key in ("rotary_dim", "layout")}
         | NUM_AXES
         | {"base": Alternative(10.0), "frequencies": SLOWER},
+    ),
+    "rope_mixed": Scheme(
+        RoPEMixed(),
+        [{}, {"layout": "half", "num_heads": 2}, {"base": 3.0}],
+        {"base": Alternative(100.0), "layout": Alternative("half")},
+        num_axes=2,
+    ),
+    "golden_gate": Scheme(
+        GoldenGate(),
+        [
+            {},
+            {"slowest": 0.5, "fastest": 9.0, "rotary_dim": 10, "layout": "interleaved"},
+            {"zero_share": 0.3, "num_heads": 2, "fastest": 3.0},
+        ],
+        {
+            "num_axes": Alternative(3, num_axes=3, baseline_axes=2),
+            "slowest": Alternative(2.0),
+            "fastest": Alternative(3.0),
+            "zero_share": Alternative(0.5),
+            "rotary_dim": Alternative(4),
+            "layout": Alternative("interleaved"),
+        },
+        num_axes=2,
+    ),
+    "dinov3": Scheme(
+        DINOv3(),
+        [{}, {"base": 30.0, "layout": "interleaved"}],
+        {
+            "base": Alternative(10.0),
+            "layout": Alternative("interleaved"),
+            "shift": Alternative(0.5, training_only=True),
+            "jitter": Alternative(1.5, training_only=True),
+            "rescale": Alternative(1.1, training_only=True),
+        },
+        num_axes=2,
+    ),
+    "swin_v2": Scheme(
+        SwinV2(),
+        [{"hidden": 8}, {"hidden": 5, "grid": (1, 30)}],
+        {"hidden": Alternative(4), "grid": Alternative((3, 20))},
+        overrides={"hidden": 8},
+        num_axes=2,
     ),
     "sinusoidal_2d": Scheme(
         Sinusoidal2D(),

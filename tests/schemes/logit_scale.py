@@ -67,6 +67,26 @@ class Llama4Temperature(LogitScale):
         return 1 + own.get("attn_scale", 0.1) * np.log(1 + steps)[None]
 
 
+class LogScale(LogitScale):
+    def factor(self, count, own, weights):
+        return weights["s"][:, None] * np.log(count) + weights["b"][:, None]
+
+
+class MinistralScale(Llama4Temperature):
+    over = "rope"
+
+    def factor(self, count, own, weights):
+        own = own | {"floor_scale": own["train_length"]}
+        return super().factor(count - 1, own, weights)
+
+
+class BeamScale(LogitScale):
+    over = "nope"
+
+    def factor(self, count, own, weights):
+        return (1 + count / own.get("scale", 2048))[None] ** own.get("exponent", 0.1)
+
+
 SCHEMES = {
     "soft_cap": Scheme(
         SoftCap(),
@@ -90,6 +110,33 @@ SCHEMES = {
         SSMax(),
         [{}, {"over": "nope", "num_heads": 2}, {"over": "fox"}],
         {"over": Alternative("nope")},
+        shift_invariant=False,
+    ),
+    "log_scale": Scheme(
+        LogScale(),
+        [{}, {"over": "nope", "num_heads": 2}, {"over": "alibi"}],
+        {"over": Alternative("nope")},
+        shift_invariant=False,
+    ),
+    "ministral_scale": Scheme(
+        MinistralScale(),
+        [
+            {"train_length": 8, "attn_scale": 0.1},
+            {"train_length": 3, "attn_scale": 0.7, "over": "nope"},
+        ],
+        {"over": Alternative("alibi"), "attn_scale": Alternative(1.0)},
+        overrides={"train_length": 3, "attn_scale": 0.5},
+        shift_invariant=False,
+    ),
+    "beam_scale": Scheme(
+        BeamScale(),
+        [{"scale": 16.0, "exponent": 0.5}, {"scale": 3.0, "exponent": 1.5, "over": "rope"}],
+        {
+            "over": Alternative("rope"),
+            "scale": Alternative(30.0),
+            "exponent": Alternative(2.0),
+        },
+        overrides={"scale": 3.0, "exponent": 1.0},
         shift_invariant=False,
     ),
     "llama4_temperature": Scheme(

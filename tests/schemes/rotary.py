@@ -11,6 +11,8 @@ TRAIN_LENGTH = 32  # what common.build gives
 
 
 class Rotary(NoPE):
+    layout, turns_last = "half", False
+
     def frequencies(self, d, base, own, longest):
         """Returns the radians a token of each pair, and the factor on the logits."""
         return base ** (-2 * np.arange(d // 2) / d), 1.0
@@ -22,7 +24,10 @@ class Rotary(NoPE):
     def logits(self, q, k, positions, own, weights):
         d = own.get("rotary_dim", q.shape[-1])
         rate, temperature = self.frequencies(d, own.get("base", 1e4), own, positions.max() + 1)
-        if own.get("layout") == "interleaved":
+        if self.turns_last:
+            # The channels that turn come first from here on.
+            q, k = (np.roll(x, d, axis=-1) for x in (q, k))
+        if own.get("layout", self.layout) == "interleaved":
             first, second = slice(0, d, 2), slice(1, d, 2)
         else:
             first, second = slice(0, d // 2), slice(d // 2, d)

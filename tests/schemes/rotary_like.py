@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 
+from posenc_jax.encodings.rotary import frequencies
 from schemes.equations import Alternative, NoPE, Scheme, distances
-from schemes.rotary import TRAIN_LENGTH, Rotary
+from schemes.rotary import TRAIN_LENGTH, Rotary, YaRN
 
 ROPE = {"base": Alternative(100.0), "rotary_dim": Alternative(4)}
+SLOWER = Alternative(frequencies.PositionInterpolation(2.0))
 
 
 class XPos(Rotary):
@@ -48,6 +50,61 @@ class FoPE(NoPE):
         return super().logits(q, k, positions, own, weights)
 
 
+class LeRoPE(YaRN):
+    layout, turns_last = "interleaved", True
+
+    def frequencies(self, d, base, own, longest):
+        rule = own.get("frequencies")
+        if rule is None:
+            rate, temperature = Rotary().frequencies(d, base, own, longest)
+        else:
+            rate, temperature = super().frequencies(d, base, {"factor": rule.factor}, longest)
+        return rate * np.exp(self.alpha), temperature
+
+    def logits(self, q, k, positions, own, weights):
+        self.alpha = weights["alpha"]
+        return super().logits(q, k, positions, own, weights)
+
+
+class ValueRoPE(Rotary):
+    layout, turns_last = "interleaved", True
+
+    def turned(self, x, positions, own, sign):
+        """Turns the last channels of ``x [T, H, C]``."""
+        d = own.get("rotary_dim", x.shape[-1])
+        rate, _ = self.frequencies(d, own.get("base", 1e4), own, None)
+        still, x = x[..., : x.shape[-1] - d], x[..., x.shape[-1] - d :]
+        if own.get("layout") == "half":
+            pairs = x[..., : d // 2] + 1j * x[..., d // 2 :]
+        else:
+            pairs = x[..., 0::2] + 1j * x[..., 1::2]
+        pairs = pairs * np.exp(sign * 1j * positions[:, None] * rate)[:, None]
+        if own.get("layout") == "half":
+            return np.concatenate([still, pairs.real, pairs.imag], axis=-1)
+        turned = np.stack([pairs.real, pairs.imag], axis=-1)
+        return np.concatenate([still, turned.reshape(x.shape)], axis=-1)
+
+    def values(self, out, attention, positions, own, weights):
+        # The sums are of values not yet turned, which causal weights let one read off.
+        v = np.linalg.solve(attention, out.swapaxes(0, 1)).swapaxes(0, 1)
+        sums = np.einsum("hts,shc->thc", attention, self.turned(v, positions, own, 1))
+        return self.turned(sums, positions, own, -1)
+
+
+class GrapeM(Rotary):
+    def logits(self, q, k, positions, own, weights):
+        every, group = [], q.shape[1] // len(weights["logs"])
+        for head in range(q.shape[1]):
+            self.logs = weights["logs"][head // group]
+            one = (x[:, head : head + 1] for x in (q, k))
+            # Clockwise is at minus the position.
+            every.append(super().logits(*one, -positions, own, weights)[0])
+        return np.stack(every)
+
+    def frequencies(self, d, base, own, longest):
+        return np.exp(self.logs / 16), 1.0
+
+
 class PoPE(NoPE):
     def logits(self, q, k, positions, own, weights):
         d = q.shape[-1]
@@ -86,6 +143,29 @@ SCHEMES = {
         },
         invisible=(("cos_coef",), ("sin_coef",)),
         shift_invariant=False,
+    ),
+    "lerope": Scheme(
+        LeRoPE(),
+        [
+            {},
+            {"rotary_dim": 10, "base": 300.0, "layout": "half"},
+            {"frequencies": frequencies.YaRN(TRAIN_LENGTH, 3.0)},
+        ],
+        ROPE | {"layout": Alternative("half"), "frequencies": SLOWER},
+    ),
+    "value_rope": Scheme(
+        ValueRoPE(),
+        [{}, {"rotary_dim": 10, "base": 300.0, "layout": "half"}],
+        ROPE | {"layout": Alternative("half"), "frequencies": SLOWER},
+    ),
+    "grape_m": Scheme(
+        GrapeM(),
+        [{}, {"base": 300.0, "layout": "interleaved", "by_head": True}],
+        {
+            "base": Alternative(100.0),
+            "layout": Alternative("interleaved"),
+            "by_head": Alternative(True),
+        },
     ),
     "pope": Scheme(
         PoPE(),

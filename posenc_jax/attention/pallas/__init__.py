@@ -10,18 +10,21 @@ Nothing chooses these kernels by itself; only ``implementation="pallas"`` asks f
 TPU was at hand: they are known to be right where they are interpreted, and JAX's half of either
 compiler accepts them, but the vendors' halves have not seen them and nobody has measured them.
 
-No kernel runs CoPE and PaTH, which need whole rows, DAPE, which needs all heads in one tile, and
-tables of more than 128 rows (DeBERTa's as published). For Triton JAX does not lower Shaw (its
-table has an odd number of rows), DeBERTa (``round``), FIRE (it takes its units one by one), dual
-chunk attention (three rotations side by side are no power of 2) and the gradients of ReRoPE, Leaky
-ReRoPE and Self-Extend (two rotations side by side are concatenated).
+No kernel runs CoPE, PaTH and GRAPE-AP, which need whole rows, DAPE, which needs all heads in one
+tile, Wall, which takes channels one by one, and tables of more than 128 rows (DeBERTa's and
+Inkling's as published). For Triton JAX does not lower Shaw (its table has an odd number of rows),
+DeBERTa (``round``), FIRE and Swin V2 (they take their units one by one), dual chunk attention
+(three rotations side by side are no power of 2) and the gradients of ReRoPE, Leaky ReRoPE and
+Self-Extend (two rotations side by side are concatenated).
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.pallas.hooks import Hooks, used_leaves
 from posenc_jax.attention.pallas.kernels import Kernels
 from posenc_jax.attention.pallas.operands import of_heads, of_tokens, widened
@@ -48,14 +51,17 @@ def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax
             'implementation="pallas" needs a window that is a Python int, not a traced array; use '
             '"blockwise"'
         )
+    sinks_BHT = sink.by_row(rule.sinks, tile.q)
+    # Kernels are made for the rest of the rule, which is known while a program is traced.
+    rule = dataclasses.replace(rule, sinks=None)
     runs = {
         platform: functools.partial(_attend, rule=rule, size=size, platform=platform)
         for platform, size in _SIZES.items()
     }
-    return jax.lax.platform_dependent(encoding, tile, v_BSKC, **runs)
+    return jax.lax.platform_dependent(encoding, tile, v_BSKC, sinks_BHT, **runs)
 
 
-def _attend(encoding, tile, v_BSKC, *, rule, size: int, platform: str):
+def _attend(encoding, tile, v_BSKC, sinks_BHT, *, rule, size: int, platform: str):
     """Attends with the kernels of one platform."""
     hooks = Hooks(encoding, tile, v_BSKC.shape[-1], size)
     # Triton's arrays have a power of 2 of numbers; zeros change no product.
@@ -68,7 +74,7 @@ def _attend(encoding, tile, v_BSKC, *, rule, size: int, platform: str):
     k_side = _side(tile.k_tokens, hooks.k_used, size, k=k, v=v)
     (B, T, H, _), S = q.shape, k.shape[1]
     kernels = Kernels(hooks, jnp.result_type(q, k), v.dtype, size, B, H, T, S, rule, platform)
-    out_BHTC = kernels.attention(hooks.ahead(encoding, tile), q_side, k_side)
+    out_BHTC = kernels.attention(hooks.ahead(encoding, tile), q_side, k_side, sinks_BHT)
     return out_BHTC.swapaxes(1, 2)[..., : v_BSKC.shape[-1]].astype(v.dtype)
 
 

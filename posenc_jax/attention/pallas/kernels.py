@@ -10,6 +10,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.dense import FLOOR, TINY
 from posenc_jax.attention.pallas.hooks import Hooks
 from posenc_jax.attention.pallas.operands import Operand, flatten, is_float, map_operands
@@ -32,13 +33,13 @@ class Kernels:
     rule: Rule
     platform: str  # "cpu", "cuda" or "tpu"
 
-    def attention(self, ahead, q_side, k_side):
-        """Returns float32 ``[B, H, T, C]``."""
+    def attention(self, ahead, q_side, k_side, sinks_BHT):
+        """Returns float32 ``[B, H, T, C]``; the sinks may be None."""
         attention = jax.custom_vjp(lambda *operands: self._forward(*operands)[0])
         attention.defvjp(self._forward, self._backward)
-        return attention(ahead, q_side, k_side)
+        return attention(ahead, q_side, k_side, sinks_BHT)
 
-    def _forward(self, ahead, q_side, k_side):
+    def _forward(self, ahead, q_side, k_side, sinks):
         rows, C = self.size, k_side["v"].array.shape[-1]
 
         def start():
@@ -68,12 +69,14 @@ class Kernels:
         out, log_sums = self._launch(
             *(start, step, finish, outputs, ahead, q_side, k_side, self.T, self._columns)
         )
-        out, log_sums = out[:, :, : self.T], log_sums[:, :, : self.T]
-        return out, (ahead, q_side, k_side, out, log_sums)
+        without = out[:, :, : self.T], log_sums[:, :, : self.T, 0]
+        out, log_sums = sink.put_in(without, sinks)
+        return out, (ahead, q_side, k_side, sinks, out, log_sums)
 
     def _backward(self, saved, d_out):
-        ahead, q_side, k_side, out, log_sums = saved
-        arrays = d_out, (d_out * out).sum(-1, keepdims=True), log_sums
+        ahead, q_side, k_side, sinks, out, log_sums = saved
+        delta = (d_out * out).sum(-1)
+        arrays = d_out, delta[..., None], log_sums[..., None]
         of_row = [Operand(x, axis=2, shape=(self.size, x.shape[-1])) for x in arrays]
 
         def gradients(carry, moving, rebuild, of_row, i, j):
@@ -111,7 +114,7 @@ class Kernels:
         d_ahead, d_k_side = self._launch_gradients(
             *(k_step, (ahead, k_side), ahead, k_side, (q_side, of_row), self.S, self._rows)
         )
-        return d_ahead, d_q_side, d_k_side
+        return d_ahead, d_q_side, d_k_side, sink.gradient(sinks, log_sums, delta)
 
     def _launch_gradients(self, step, moving, *launched):
         """Returns gradients by the floats of ``moving``, a part of ``ahead`` and ``here``."""

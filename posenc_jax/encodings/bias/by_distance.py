@@ -40,18 +40,23 @@ def add_bias(logits_BHTS, bias_BHTS) -> jax.Array:
 
 
 def along_diagonals(values_HN, tile: Tile) -> jax.Array:
-    """Lays values out so that row t is ``values[T - 1 - t :][:S]``, ``[H, T, S]``.
-
-    Tokens that say they are consecutive and are not, after being cut or shuffled by hand, give NaN.
-    """
+    """Lays values out so that row t is ``values[T - 1 - t :][:S]``, ``[H, T, S]``, ``or_nan``."""
     (H, N), T = values_HN.shape, tile.q_tokens.count
-    sides = tile.q_tokens.positions, tile.k_tokens.positions
-    is_so = jnp.stack([(jnp.diff(positions) == 1).all() for positions in sides]).all()
-    values_HN = jnp.where(is_so, values_HN, jnp.nan)
+    values_HN = or_nan(values_HN, tile)
     # The product changes nothing, but XLA:CPU would compute a value again for each pair reading it.
     values_HN = jnp.einsum("gh,hn->gn", jnp.eye(H), values_HN, precision="highest")
     row = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=N + 1 - T, axis=1)
     return jax.vmap(row, in_axes=(None, 0), out_axes=1)(values_HN, T - 1 - jnp.arange(T))
+
+
+def or_nan(values, tile: Tile) -> jax.Array:
+    """Returns the values of distances, or NaN where they are not those of the tile.
+
+    So it is with tokens that say they are consecutive and, cut or shuffled by hand, are not.
+    """
+    sides = tile.q_tokens.positions, tile.k_tokens.positions
+    is_so = jnp.stack([(jnp.diff(positions) == 1).all() for positions in sides]).all()
+    return jnp.where(is_so, values, jnp.nan)
 
 
 @jax.custom_jvp

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encoding import Encoding
+from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.gated.sequence import arrange_keys
 from posenc_jax.lookup import pick, row_products
 
@@ -46,23 +46,35 @@ class CoPE(Encoding):
 
     def score(self, logits_BHTS, tile):
         last = self.table.shape[0] - 1
-        place_BHTS = jnp.minimum(self._count(logits_BHTS, tile), last)
+        count_BHTS, _ = sums_up_to_queries(jax.nn.sigmoid(logits_BHTS), tile)
+        place_BHTS = jnp.minimum(count_BHTS, last)
         rows_BHTP = row_products(tile.q, self.table[...])
         rows_BHTP = rows_BHTP if self.nodiv else tile.scale * rows_BHTP
         below = jax.lax.stop_gradient(jnp.floor(place_BHTS)).astype(jnp.int32)
         lower, upper = pick(rows_BHTP, below), pick(rows_BHTP, jnp.minimum(below + 1, last))
         return logits_BHTS + lower + (place_BHTS - below) * (upper - lower)
 
-    def _count(self, logits_BHTS, tile):
-        """Sums the gates of the tokens from each key to the query: float32 ``[B, H, T, S]``."""
-        q_tokens, k_tokens = tile.q_tokens, tile.k_tokens
-        counted = q_tokens.order()[:, None, :, None] >= k_tokens.order()[:, None, None, :]
-        if q_tokens.segment_ids is not None:
-            q_segments, k_segments = q_tokens.segment_ids, k_tokens.segment_ids
-            counted = counted & (q_segments[:, None, :, None] == k_segments[:, None, None, :])
-        gates = jnp.where(counted, jax.nn.sigmoid(logits_BHTS), 0.0)
-        if k_tokens.index is None:
-            return jax.lax.cumsum(gates, axis=3, reverse=True)
-        order_BS = jnp.argsort(k_tokens.index, axis=-1)
-        sums = jax.lax.cumsum(arrange_keys(gates, order_BS), axis=3, reverse=True)
-        return arrange_keys(sums, jnp.argsort(order_BS, axis=-1))
+
+def sums_up_to_queries(terms_BHTS, tile: Tile) -> tuple[jax.Array, jax.Array]:
+    """Sums the terms of the tokens from each key to the query, both included.
+
+    It is for whole rows of keys. Tokens after the query, or of another segment, have no term.
+
+    Args:
+      terms_BHTS: a term for each query and each token, float32.
+      tile: says in which order the tokens were written.
+
+    Returns:
+      The sums, and the terms of the keys themselves, both ``[B, H, T, S]``.
+    """
+    q_tokens, k_tokens = tile.q_tokens, tile.k_tokens
+    counted = q_tokens.order()[:, None, :, None] >= k_tokens.order()[:, None, None, :]
+    q_segments, k_segments = q_tokens.segment_ids, k_tokens.segment_ids
+    if q_segments is not None and k_segments is not None:
+        counted = counted & (q_segments[:, None, :, None] == k_segments[:, None, None, :])
+    terms_BHTS = jnp.where(counted, terms_BHTS, 0.0)
+    if k_tokens.index is None:
+        return jax.lax.cumsum(terms_BHTS, axis=3, reverse=True), terms_BHTS
+    order_BS = jnp.argsort(k_tokens.index, axis=-1)
+    sums = jax.lax.cumsum(arrange_keys(terms_BHTS, order_BS), axis=3, reverse=True)
+    return arrange_keys(sums, jnp.argsort(order_BS, axis=-1)), terms_BHTS

@@ -1,6 +1,6 @@
-"""FoX, the Forgetting Transformer's gate, is the same function as CABLE's.
+"""FoX, the Forgetting Transformer's gate, takes a share of every key away with each token.
 
-https://arxiv.org/abs/2503.02130, https://arxiv.org/abs/2503.08067
+https://arxiv.org/abs/2503.02130
 
 ``logit + sum_{l = n+1 .. m} ln sigmoid(w_h . x_l + b_h)`` for query m and key n: every token read
 after the key takes a share of it away. Overrides ``read`` (the sums up to each token) and
@@ -64,9 +64,6 @@ def decay(q_sums, k_sums, tile):
 
 class FoX(Encoding):
     """Lets keys fade by gates that the tokens after them set; positions are not read at all.
-
-    CABLE writes the gate as ``-softplus(w . x + b)``: negate w and b to load its parameters. Its
-    released code also leaves out ``1 / sqrt(head_dim)``; pass ``scale=1.0`` to ``attend`` for that.
 
     Args:
       num_heads: number of query heads in one layer.

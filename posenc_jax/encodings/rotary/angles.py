@@ -11,12 +11,14 @@ TPU, nothing is tabulated, and the derivative with respect to the position is th
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.positions import on_axes
 
 _COARSE = 2048
 _GRIDS = 2.0 ** (12 * np.arange(1, 4))
@@ -56,6 +58,24 @@ def cos_sin(
         return jnp.where(is_cos, jnp.cos(2 * math.pi * angle), jnp.sin(2 * math.pi * angle))
 
     cos, sin = jax.lax.map(cos_or_sin, jnp.array([True, False]))
+    return cos, sin
+
+
+def cos_sin_of_sum(positions: jax.Array, rates: Sequence) -> tuple[jax.Array, jax.Array]:
+    """Returns the float32 cosine and sine of ``sum_a positions_a * rates_a`` radians.
+
+    The angles of the axes are never added, only their turns.
+
+    Args:
+      positions: int or float32 ``[B, T, A]``, or ``[B, T]`` for text, the same on every axis.
+      rates: for each axis radians per unit of position, as ``cos_sin`` takes them, of four axes,
+        ``[B or 1, T or 1, K or 1, P]``.
+    """
+    places = on_axes(positions, len(rates))
+    turns = [cos_sin(places[:, :, a, None, None], rate) for a, rate in enumerate(rates)]
+    cos, sin = turns[0]
+    for more_cos, more_sin in turns[1:]:
+        cos, sin = cos * more_cos - sin * more_sin, sin * more_cos + cos * more_sin
     return cos, sin
 
 

@@ -1,18 +1,40 @@
-"""Sets the second dial of the rotary family: the position axis that turns each channel pair.
+"""Sets the second dial of the rotary family: the position axes that turn each channel pair.
 
 An allocation is a tuple with one axis number for each channel pair, the fastest pair first, or one
 such tuple for each kv head. ``STILL`` is in the place of an axis where a pair does not turn. Text
 has one axis and needs none.
+
+A matrix lets a pair turn by several axes: in the place of an axis number it has a tuple of floats,
+by how much of the pair's frequency each axis turns it. Axis 1 of two is ``(0.0, 1.0)``.
 
 Sections are numbers of channel pairs, one for each axis in the order that positions have them:
 time, row, column.
 """
 
 from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+import numpy as np
 
 STILL = -1
 
 Allocation = tuple[int, ...] | tuple[tuple[int, ...], ...]
+Matrix = tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...]
+
+
+def is_matrix(axes: Any) -> TypeGuard[Matrix]:
+    """Says whether ``axes`` is a matrix, and no allocation and not None."""
+    cell = axes
+    while isinstance(cell, tuple) and cell:
+        cell = cell[0]
+    return isinstance(cell, float)
+
+
+def columns(matrix: Matrix) -> list[np.ndarray]:
+    """Returns what each axis contributes to the kv heads and pairs, ``[1, 1, K or 1, pairs]``."""
+    shares = np.asarray(matrix, np.float64)
+    shares = shares[None] if shares.ndim == 2 else shares
+    return [column[None, None] for column in np.moveaxis(shares, -1, 0)]
 
 
 def chunked(sections: tuple[int, ...]) -> tuple[int, ...]:

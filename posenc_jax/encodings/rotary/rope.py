@@ -16,7 +16,7 @@ import numpy as np
 
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies.base import (
     Default,
@@ -36,14 +36,20 @@ class RoPE(Encoding):
         one ``scan`` runs over layers of different bases, unless the rule of the frequencies
         decides by its value which pairs it changes.
       frequencies: a rule of ``posenc_jax.encodings.rotary.frequencies``. Default: RoPE's own.
-      axes: the position axis that turns each pair (``posenc_jax.encodings.rotary.axes``); None for
-        text. Positions ``[B, T]`` are text too: the same on every axis.
+      axes: the position axis that turns each pair, or by how much each axis turns it
+        (``posenc_jax.encodings.rotary.axes``); None for text. Positions ``[B, T]`` are text too:
+        the same on every axis.
       rotary_dim: rotate only the first channels and pass the rest through (partial rotary); the
         exponents then count ``rotary_dim``. Default: all of ``head_dim``.
       layout: which channels form a pair. "half" pairs i with i + rotary_dim / 2 (GPT-NeoX, Llama
         in Hugging Face), "interleaved" pairs 2 i with 2 i + 1 (the paper, GPT-J, Llama as
         released by Meta). One is a fixed permutation of the other.
+
+    Class attributes:
+      turns_last: whether a rotary width below ``head_dim`` means the last channels, not the first.
     """
+
+    turns_last = False
 
     def __init__(
         self,
@@ -51,7 +57,7 @@ class RoPE(Encoding):
         head_dim: int,
         base: float | jax.Array = 10000.0,
         frequencies: Frequencies | None = None,
-        axes: axis_dial.Allocation | None = None,
+        axes: axis_dial.Allocation | axis_dial.Matrix | None = None,
         rotary_dim: int | None = None,
         layout: str = "half",
     ):
@@ -93,7 +99,11 @@ class RoPE(Encoding):
             inv_freq = jax.tree.map(lambda part: part[:, :, None], inv_freq)
         if isinstance(attention_factor, jax.Array):
             attention_factor = attention_factor[:, :, None]
-        angles = cos_sin(self._positions_of_pairs(positions), inv_freq)
+        if axis_dial.is_matrix(self.axes):
+            rates = [inv_freq * column for column in axis_dial.columns(self.axes)]
+            angles = cos_sin_of_sum(positions, rates)
+        else:
+            angles = cos_sin(self._positions_of_pairs(positions), inv_freq)
         return tuple(attention_factor * table for table in angles)
 
     def _positions_of_pairs(self, positions):
@@ -124,7 +134,8 @@ class RoPE(Encoding):
     def turn(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
         """Turns queries or keys by angles whose cosines and sines are ``[B, T, H or 1, pairs]``."""
         check_width(x_BTHC, self.head_dim)
-        turning, still = x_BTHC[..., : self.rotary_dim], x_BTHC[..., self.rotary_dim :]
+        first, last = jnp.split(x_BTHC, [self._end_of_first()], axis=-1)
+        turning, still = (last, first) if self.turns_last else (first, last)
         turning = turning.astype(jnp.float32)
         if self.layout == "half":
             a, b = jnp.split(turning, 2, axis=-1)
@@ -134,7 +145,14 @@ class RoPE(Encoding):
             turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1)
             turned = turned.reshape(turning.shape)
         turned = turned.astype(x_BTHC.dtype)
-        return jnp.concatenate([turned, still], axis=-1) if still.shape[-1] else turned
+        if not still.shape[-1]:
+            return turned
+        parts = (still, turned) if self.turns_last else (turned, still)
+        return jnp.concatenate(parts, axis=-1)
+
+    def _end_of_first(self):
+        """Returns where the first channels end, which turn, or else the last ones."""
+        return self.head_dim - self.rotary_dim if self.turns_last else self.rotary_dim
 
 
 def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
@@ -191,6 +209,14 @@ def _of_heads(table_BTKP, side: Side) -> jax.Array:
 
 
 def _check_axes(axes, rotary_dim):
+    if axis_dial.is_matrix(axes):
+        shape = np.shape(axes)
+        if len(shape) not in (2, 3) or shape[-2] != rotary_dim // 2:
+            raise ValueError(
+                f"axes is a matrix of shape {shape}, but must be [pairs, axes], or [num_kv_heads, "
+                f"pairs, axes], and rotary_dim={rotary_dim} has {rotary_dim // 2} pairs"
+            )
+        return
     for of_head in axes if isinstance(axes[0], tuple) else (axes,):
         if len(of_head) != rotary_dim // 2:
             raise ValueError(

@@ -6,7 +6,10 @@ queries and keys grow, and a bias that the other scheme adds to the logits does 
 
     LogN                q * max(1, ln(m + 1) / ln L)                       2202.12172
     SSMax               q * s_h ln(m + 1)                                  2501.19399
+    LogScale            q * (s_h ln(m + 1) + b_h)                          Mistral Large 4
     Llama4Temperature   q * (1 + a ln(1 + floor((m + 1) / F)))             Llama 4
+    MinistralScale      q * (1 + a ln(1 + floor(m / F)))                   Ministral 3, Mistral 4
+    BeamScale           q * (1 + (m + 1) / F) ** p                         Beam
 
 m is the position of the query; one below 0 counts as 0.
 """
@@ -105,6 +108,40 @@ class SSMax(LogitScale):
         return side.of_heads(self.s[...])[None, None] * jnp.log(count.astype(jnp.float32))
 
 
+class LogScale(LogitScale):
+    """Lets queries grow by a trained multiple of the logarithm of their position.
+
+    Mistral Large 4 has it in every layer, over LeRoPE in three and over NoPE in the fourth. Each
+    layer has its own numbers; LeRoPE's belong to all layers, so that ``num_layers`` cannot stack
+    both: left out, all layers share both. It is SSMax with a second number.
+
+    Args:
+      num_heads: query heads of one layer.
+      over: the encoding beneath, see ``wrapped``.
+      rngs: source of the initial values of ``over``. The scale starts at 1: s is 0, b is 1.
+      **sizes: what else ``over`` is built with.
+    """
+
+    per_layer = True
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        rngs: nnx.Rngs,
+        over: str | Mapping | Encoding = "rope",
+        **sizes,
+    ):
+        super().__init__(over, num_heads=num_heads, rngs=rngs, **sizes)
+        self.per_layer = True
+        self.s = nnx.Param(jnp.zeros(num_heads))
+        self.b = nnx.Param(jnp.ones(num_heads))
+
+    def factor(self, count, side):
+        s_H, b_H = (side.of_heads(p[...])[None, None] for p in (self.s, self.b))
+        return s_H * jnp.log(count.astype(jnp.float32)) + b_H
+
+
 class Llama4Temperature(LogitScale):
     """Queries grow in steps of ``floor_scale`` positions.
 
@@ -132,6 +169,62 @@ class Llama4Temperature(LogitScale):
     def factor(self, count, side):
         steps = (count // self.floor_scale).astype(jnp.float32)
         return 1 + self.attn_scale * jnp.log1p(steps)
+
+
+class MinistralScale(Llama4Temperature):
+    """Lets queries past the training length grow, in steps of that many positions.
+
+    Positions count from 0, where Llama 4 counts them from 1.
+
+    Args:
+      train_length: F, the training length before the model was extended.
+      over: the encoding beneath: RoPE, extended by YaRN, in every layer of the released models.
+      attn_scale: a; their configs call it ``llama_4_scaling_beta`` and have 0.1.
+      **sizes: what ``over`` is built with.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_length: int,
+        over: str | Mapping | Encoding = "rope",
+        attn_scale: float = 0.1,
+        **sizes,
+    ):
+        sizes["train_length"] = train_length
+        super().__init__(over=over, floor_scale=train_length, attn_scale=attn_scale, **sizes)
+
+    def factor(self, count, side):
+        return super().factor(count - 1, side)
+
+
+class BeamScale(LogitScale):
+    """Lets queries grow as a power of their position.
+
+    Args:
+      over: the encoding beneath: NoPE in Beam, whose RoPE layers have a window and no scale.
+      scale: F, the number of positions in which the base of the power grows by 1; 2048 in Beam.
+      exponent: p; 0.1 in Beam.
+      **sizes: what ``over`` is built with.
+    """
+
+    def __init__(
+        self,
+        *,
+        over: str | Mapping | Encoding = "nope",
+        scale: float = 2048.0,
+        exponent: float = 0.1,
+        **sizes,
+    ):
+        for name, value in (("scale", scale), ("exponent", exponent)):
+            if not value > 0:
+                raise ValueError(f"{name}={value!r} must be a positive number")
+        super().__init__(over, **sizes)
+        self.scale = scale
+        self.exponent = exponent
+
+    def factor(self, count, side):
+        return (1 + count.astype(jnp.float32) / self.scale) ** self.exponent
 
 
 def _check_length(train_length):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
-from posenc_jax.registry import MODEL_ARGUMENTS, make
+from posenc_jax.registry import MODEL_ARGUMENTS, PATTERNS, make
 from posenc_jax.tokens import Tokens
 
 
@@ -20,6 +20,8 @@ class Wrapper(Encoding):
         self.per_layer = inner.per_layer
         self.whole_rows = inner.whole_rows
         self.stacked = inner.stacked
+        # What a wrapper makes of logits it makes of all.
+        self.extent = inner.extent if type(self).score is Wrapper.score else None
 
     @property
     def adapts(self) -> bool:
@@ -40,6 +42,9 @@ class Wrapper(Encoding):
 
     def read(self, x_BTD, tokens: Tokens) -> Any:
         return self.inner.read(x_BTD, tokens)
+
+    def of_keys(self, prepared: Any) -> Any:
+        return self.inner.of_keys(prepared)
 
     def start(self, batch: int) -> Any:
         return self.inner.start(batch)
@@ -82,7 +87,8 @@ def wrapped(over: str | Mapping | Encoding, **sizes) -> Encoding:
             )
     if isinstance(over, Encoding):
         return over
-    built = make(**({"name": over} if isinstance(over, str) else dict(over)), **sizes)
+    named = {"name": over} if isinstance(over, str) else dict(over)
+    built = None if named["name"] in PATTERNS else make(**named, **sizes)
     if not isinstance(built, Encoding):
         raise ValueError(f"over={over!r} must be an encoding, not a pattern of layers")
     return built

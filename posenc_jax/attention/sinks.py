@@ -1,0 +1,56 @@
+"""Lets queries attend to nothing: each row of logits has one more, learned and without a value.
+
+``weights = exp(logits) / (exp(sink) + sum exp(logits))``, as in gpt-oss and the models after it.
+The sink is compared with logits as they are at the end, scaled and biased; it is no token, so it
+has no position, and no mask or window hides it.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def checked(sinks, q_BTHC) -> jax.Array:
+    """Returns sinks ``[H]`` or ``[B, T, H]`` as float32 ``[B, T, H]``, whose B and T may be 1.
+
+    Raises:
+      ValueError: the shape is another one, or the numbers are whole.
+    """
+    sinks, (B, T, H, _) = jnp.asarray(sinks), q_BTHC.shape
+    if sinks.shape not in ((H,), (B, T, H)) or not jnp.issubdtype(sinks.dtype, jnp.floating):
+        raise ValueError(
+            f"sinks are {sinks.dtype} of shape {sinks.shape}, but must be floating-point numbers, "
+            f"one for each of the heads given, [{H}], or for each query too, [{B}, {T}, {H}]"
+        )
+    return sinks.astype(jnp.float32).reshape((1,) * (3 - sinks.ndim) + sinks.shape)
+
+
+def by_row(sinks_BTH, q_BTHC) -> jax.Array | None:
+    """Returns a sink for each row of logits, ``[B, H, T]``, or None where there are none."""
+    if sinks_BTH is None:
+        return None
+    zeros = jnp.zeros_like(q_BTHC[..., 0], jnp.float32)  # lies on a mesh as queries do
+    return (sinks_BTH + zeros).swapaxes(1, 2)
+
+
+def put_in(rows, sinks):
+    """Returns attention ``[..., T, C]`` and log-sum-exps ``[..., T]`` as they are with the sinks.
+
+    ``rows`` are both without them. Only with them are they those of the whole softmax, as a
+    backward pass wants them.
+    """
+    out, lse = rows
+    if sinks is None:
+        return out, lse
+    total = jnp.logaddexp(lse, sinks)
+    return out * jnp.exp(lse - total)[..., None], total
+
+
+def gradient(sinks, lse, delta):
+    """Returns the gradient by the sinks, or None where there are none.
+
+    Args:
+      sinks: ``[..., T]``.
+      lse: the log-sum-exps with the sinks in them.
+      delta: the product of the output with its gradient, row by row.
+    """
+    return None if sinks is None else -jnp.exp(sinks - lse) * delta

@@ -1,0 +1,102 @@
+"""Swin Transformer V2 adds a trained function of the distances along rows and columns.
+
+https://arxiv.org/abs/2111.09883
+
+``s_h cos(q, k) + 16 sigmoid(MLP(c(dy), c(dx)))_h`` with ``c(d) = sign(d) log2(1 + |u|) / 3`` of
+``u = 8 d / (side - 1)``: logarithms bring large windows near small ones. The scale
+``s_h = min(exp(l_h), 100)`` is trained too. Overrides ``rotate`` (which normalises) and ``score``.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from posenc_jax.encoding import Encoding, Side, Tile
+from posenc_jax.lookup import compares
+from posenc_jax.positions import on_axes
+from posenc_jax.tokens import Tokens
+
+
+class SwinV2(Encoding):
+    """Adds a bias by the distance of rows and of columns, to cosines in the place of products.
+
+    The scale of ``attend`` is not used. Positions are ``[B, T, 2]``, row and column; text,
+    ``[B, T]``, is at the same place on both.
+
+    Args:
+      num_heads: query heads of one layer.
+      grid: rows and columns of the window that the model was trained on, also where it is then
+        used on larger ones.
+      hidden: width of the network.
+      rngs: source of the initial values: N(0, 0.02) for the network, and a scale of 10.
+    """
+
+    per_layer = True
+
+    def __init__(
+        self, *, num_heads: int, rngs: nnx.Rngs, grid: tuple[int, int] = (8, 8), hidden: int = 512
+    ):
+        if len(grid) != 2 or min(*grid, hidden) < 1:
+            raise ValueError(
+                f"grid={grid!r} must be two positive numbers, and hidden={hidden!r} one"
+            )
+        self.grid = tuple(grid)
+
+        def normal(*shape):
+            return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
+
+        self.inner_kernel = normal(2, hidden)
+        self.inner_bias = nnx.Param(jnp.zeros(hidden))
+        self.outer_kernel = normal(hidden, num_heads)
+        self.log_scale = nnx.Param(jnp.full((num_heads,), math.log(10.0)))
+
+    def rotate(self, x_BTHC, tokens: Tokens, side: Side):
+        x = x_BTHC.astype(jnp.float32)
+        # A vector of 0 stays 0, and has a gradient.
+        squares = jnp.maximum((x**2).sum(-1, keepdims=True), 1e-24)
+        return (x * jax.lax.rsqrt(squares)).astype(x_BTHC.dtype)
+
+    def score(self, logits_BHTS, tile: Tile):
+        log_scale_H = tile.of_heads(self.log_scale[...]).astype(jnp.float32)
+        scale_H = jnp.minimum(jnp.exp(log_scale_H), 100.0) / tile.scale
+        bias_BHTS = 16 * jax.nn.sigmoid(self._network(tile))
+        return logits_BHTS * scale_H[None, :, None, None] + bias_BHTS
+
+    def _network(self, tile):
+        """Sums the hidden units, float32 ``[B, H, T, S]``."""
+        spaced = []
+        for axis, side in enumerate(self.grid):
+            q_places, k_places = (_along(x, axis) for x in (tile.q_tokens, tile.k_tokens))
+            spaced.append(_spaced(q_places[:, :, None] - k_places[:, None], side))
+        units = (
+            self.inner_kernel[...].astype(jnp.float32).T,
+            self.inner_bias[...].astype(jnp.float32),
+            tile.of_heads(self.outer_kernel[...].T).astype(jnp.float32).T,
+        )
+
+        def of_unit(kernel_2, bias, outer_H):
+            hidden_BTS = jax.nn.relu(kernel_2[0] * spaced[0] + kernel_2[1] * spaced[1] + bias)
+            return outer_H[None, :, None, None] * hidden_BTS[:, None]
+
+        if compares():
+            return sum(of_unit(*unit) for unit in zip(*units, strict=True))
+        # One after the other, so that [T, S, hidden] numbers never exist.
+        of_unit = jax.checkpoint(of_unit)
+        start = jnp.zeros_like(of_unit(*(x[0] for x in units)))
+        total, _ = jax.lax.scan(lambda x, unit: (x + of_unit(*unit), None), start, units)
+        return total
+
+
+def _along(tokens, axis):
+    """Returns positions on one axis, ``[B, T]``; those of text are the same on both."""
+    positions = tokens.positions
+    return positions if positions.ndim == 2 else on_axes(positions, 2)[..., axis]
+
+
+def _spaced(distance, side: int):
+    """Returns the logarithm of a distance, with its sign; 1 is 7/8 of a window."""
+    units = distance.astype(jnp.float32) * np.float32(8 / max(side - 1, 1))
+    return jnp.sign(units) * jnp.log1p(jnp.abs(units)) / np.float32(math.log(8))

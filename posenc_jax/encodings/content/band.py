@@ -1,0 +1,71 @@
+"""Adds products of queries and distances to logits, where the distances lie in a narrow band.
+
+``logit_mn + x_m . P[:, m - n]`` for the distances ``0 <= m - n < E`` that the table P has a column
+for, and ``logit_mn`` itself beyond. Where positions are consecutive, a few queries at a time are
+multiplied with the columns of all their distances, and the products laid out along the diagonals by
+a reshape, which is a plain copy on every machine. Keys farther back than E are not touched.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.encoding import Tile
+from posenc_jax.encodings.bias.by_distance import or_nan
+from posenc_jax.lookup import compares, pick, rows
+
+# So many queries at once have few distances beside those of their own keys.
+_ROWS = 32
+
+
+def add_band(logits_BHTS, x_BHTR, table_RE, tile: Tile) -> jax.Array:
+    """Returns logits with the products of ``x`` and the columns for their distances.
+
+    Distances that are not whole numbers are rounded.
+
+    Args:
+      logits_BHTS: the logits of the tile.
+      x_BHTR: what each query brings, float32.
+      table_RE: a column for each distance, the first for 0.
+      tile: its positions have one axis.
+    """
+    if tile.q_tokens.consecutive and tile.k_tokens.consecutive and not compares():
+        return _along_diagonals(logits_BHTS, x_BHTR, table_RE, tile)
+    distance_B1TS = jnp.floor(tile.distance() + 0.5).astype(jnp.int32)
+    last = table_RE.shape[1] - 1
+    is_inside = (distance_B1TS >= 0) & (distance_B1TS <= last)
+    products_BHTE = jnp.einsum("bhtr,re->bhte", x_BHTR, table_RE)
+    found = pick(products_BHTE, jnp.clip(distance_B1TS, 0, last))
+    return logits_BHTS + jnp.where(is_inside, found, 0)
+
+
+def _along_diagonals(logits_BHTS, x_BHTR, table_RE, tile):
+    (T, S), (R, extent) = logits_BHTS.shape[2:], table_RE.shape
+    size = _ROWS if T % _ROWS == 0 else T
+    width = min(S, extent + T - 1)
+    # The distance between the first query and the first key, and the first key of the band.
+    ahead = tile.q_tokens.positions[0, 0] - tile.k_tokens.positions[0, 0]
+    start = jnp.clip(ahead - extent + 1, 0, S - width)
+    # The distances of each piece, from its last query and the first key on downwards.
+    first_P = (ahead - start) + jnp.arange(0, T, size, dtype=jnp.int32)
+    distance_PN = first_P[:, None] + jnp.arange(size - 1, -width, -1, dtype=jnp.int32)[None]
+    columns_PNR = rows(or_nan(table_RE, tile).T, jnp.clip(distance_PN, 0, extent - 1))
+    is_inside = (distance_PN >= 0) & (distance_PN < extent)
+    columns_PNR = jnp.where(is_inside[..., None], columns_PNR, 0)
+    x_BHPtR = x_BHTR.reshape(*x_BHTR.shape[:2], -1, size, R)
+    products = jnp.einsum("bhptr,pnr->pbhtn", x_BHPtR, columns_PNR)
+    band = jnp.moveaxis(_shifted(products)[..., :width], 0, 2).reshape(*x_BHTR.shape[:3], width)
+    if width == S:
+        return logits_BHTS + band
+    band = band + jax.lax.dynamic_slice_in_dim(logits_BHTS, start, width, axis=3)
+    return jax.lax.dynamic_update_slice_in_dim(logits_BHTS, band, start, axis=3)
+
+
+def _shifted(products):
+    """Moves row t of ``[..., size, N]`` so that it begins with its number ``size - 1 - t``."""
+    *outer, size, N = products.shape
+    axis = len(outer)
+    longer = jnp.pad(products, [(0, 0)] * (axis + 1) + [(0, 1)])
+    # One number more in each row, laid end to end, moves every row by one more than the last.
+    laid_out = longer.reshape(*outer, size * (N + 1))
+    laid_out = jax.lax.slice_in_dim(laid_out, size - 1, size - 1 + size * N, axis=axis)
+    return laid_out.reshape(*outer, size, N)

@@ -1,0 +1,82 @@
+"""GRAPE-A is ALiBi whose slopes are set by keys and queries.
+
+https://arxiv.org/abs/2512.07805
+
+``logit - |m - n| a_h softplus(omega_h) (softplus(k_n . u_h / sqrt(d)) + softplus(q_m . w_h /
+sqrt(d)))`` with ALiBi's slopes a and trained omega and unit vectors u and w. Overrides ``score``.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encodings.bias.alibi import alibi_slopes
+from posenc_jax.lookup import check_head_dim, lying_as_heads
+
+GATES = ("both", "key", "query")
+
+
+class GrapeA(Encoding):
+    """Penalises distance linearly, at a rate that a key, a query or both decide.
+
+    Queries and keys are normalised where it was published (``Transformer(..., qk_norm="head")``).
+    Each layer has its own numbers.
+
+    Args:
+      num_heads: query heads of one layer.
+      head_dim: channels of one head, d.
+      gate: "both", "key" or "query": which term there is.
+      rngs: source of the directions u and w, of which the released start could not be verified.
+        omega starts where its softplus is 1.
+    """
+
+    per_layer = True
+
+    def __init__(self, *, num_heads: int, head_dim: int, rngs: nnx.Rngs, gate: str = "both"):
+        if gate not in GATES:
+            raise ValueError(f"gate={gate!r} must be one of {GATES}")
+        self.num_heads = num_heads
+
+        def directions():
+            return nnx.Param(jax.random.normal(rngs.params(), (num_heads, head_dim)))
+
+        self.omega = nnx.Param(jnp.full((num_heads,), math.log(math.e - 1)))
+        self.of_key = None if gate == "query" else directions()
+        self.of_query = None if gate == "key" else directions()
+
+    def score(self, logits_BHTS, tile: Tile):
+        slopes_H = jnp.asarray(alibi_slopes(self.num_heads), jnp.float32)
+        rate_H = tile.of_heads(slopes_H * jax.nn.softplus(self.omega[...].astype(jnp.float32)))
+        gates = jnp.zeros((1, 1, 1, 1))
+        if self.of_key is not None:
+            gates = gates + _of_keys(tile, self.of_key[...])[:, :, None, :]
+        if self.of_query is not None:
+            gates = gates + _of_queries(tile, self.of_query[...])[..., None]
+        return logits_BHTS - rate_H[None, :, None, None] * abs(tile.distance()) * gates
+
+
+def _of_keys(tile, vectors_HC):
+    """Returns float32 ``[B, H, S]``."""
+    (B, S, K, _), H = tile.k.shape, tile.q.shape[2]
+    unit_HC = _unit(tile.of_heads(vectors_HC), tile.q)
+    unit_KGC = lying_as_heads(unit_HC.reshape(K, H // K, -1), tile.k)
+    products = jnp.einsum("bskc,kgc->bkgs", tile.k.astype(jnp.float32), unit_KGC)
+    return jax.nn.softplus(products.reshape(B, H, S))
+
+
+def _of_queries(tile, vectors_HC):
+    """Returns float32 ``[B, H, T]``."""
+    unit_HC = lying_as_heads(_unit(tile.of_heads(vectors_HC), tile.q), tile.q)
+    products = jnp.einsum("bthc,hc->bht", tile.q.astype(jnp.float32), unit_HC)
+    return jax.nn.softplus(products)
+
+
+def _unit(vectors_HC, q_BTHC):
+    """Returns vectors of length ``1 / sqrt(d)``."""
+    check_head_dim(q_BTHC, vectors_HC)
+    squares = (vectors_HC.astype(jnp.float32) ** 2).sum(-1, keepdims=True)
+    length = jnp.maximum(jnp.sqrt(jnp.maximum(squares, 1e-30)), 1e-6)
+    return vectors_HC / (length * math.sqrt(vectors_HC.shape[-1]))

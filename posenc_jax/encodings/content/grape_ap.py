@@ -1,0 +1,79 @@
+"""GRAPE-AP lets each query say what every token between it and a key takes away.
+
+https://arxiv.org/abs/2512.07805 (the first version of the authors' code)
+
+``logit + sum_{l = n+1 .. m} a_h ln sigmoid(p_m . R(l) p'_l / P)`` with ALiBi's slopes a, a
+projection p of the layer's input, the same p' scaled to a mean square of 1, and R(l), which turns
+every pair of its channels by l radians. Overrides ``read`` (p and the turned p') and ``score``.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encodings.bias.alibi import alibi_slopes
+from posenc_jax.encodings.content.cope import sums_up_to_queries
+from posenc_jax.encodings.gated.sequence import project
+from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
+
+
+class GrapeAP(Encoding):
+    """Lets keys fade by gates that belong to a query and to the tokens after the key.
+
+    Only one side of each gate's product turns, so that it depends on where the token is and not on
+    how far from the query: positions of each document must start at 0. In the authors' code p may
+    also be the queries, keys or values themselves.
+
+    Args:
+      num_heads: query heads of one layer.
+      model_dim: width of the residual stream.
+      width: channels of p in each head, P, an even number; 8 in the published runs.
+      rngs: source of the initial values, N(0, 0.02).
+    """
+
+    per_layer = True
+    whole_rows = True
+
+    def __init__(self, *, num_heads: int, model_dim: int, rngs: nnx.Rngs, width: int = 8):
+        if width < 2 or width % 2:
+            raise ValueError(f"width={width!r} must be an even number: channels turn in pairs")
+        self.num_heads = num_heads
+        self.width = width
+        draw = jax.random.normal(rngs.params(), (model_dim, num_heads * width))
+        self.kernel = nnx.Param(0.02 * draw)
+
+    def read(self, x_BTD, tokens: Tokens):
+        """Returns p, and p' turned, float32 ``[B, T, H, P]``."""
+        p_BTN = project(x_BTD, self.kernel[...])
+        p_BTHP = p_BTN.reshape(*p_BTN.shape[:2], self.num_heads, self.width)
+        squares = (p_BTHP**2).mean(-1, keepdims=True)
+        scaled = p_BTHP * jax.lax.rsqrt(squares + np.finfo(np.float32).eps)
+        positions = one_axis(tokens.positions)[..., None, None]
+        cos, sin = cos_sin(positions, np.ones(1))
+        a, b = jnp.split(scaled, 2, axis=-1)
+        return p_BTHP, jnp.concatenate([a * cos + b * sin, b * cos - a * sin], axis=-1)
+
+    def of_keys(self, prepared):
+        return prepared if prepared is None else (None, prepared[1])
+
+    def start(self, batch):
+        del batch
+        return ()  # no token looks at another
+
+    def resume(self, x_BTD, tokens: Tokens, state):
+        return self.read(x_BTD, tokens), state
+
+    def score(self, logits_BHTS, tile: Tile):
+        p_HBTP, turned_HBSP = (
+            tile.of_heads(jnp.moveaxis(x_BTHP, 2, 0))
+            for x_BTHP in (tile.q_tokens.prepared[0], tile.k_tokens.prepared[1])
+        )
+        products_BHTS = jnp.einsum("hbtp,hbsp->bhts", p_HBTP, turned_HBSP) / self.width
+        slopes_H = tile.of_heads(jnp.asarray(alibi_slopes(self.num_heads), jnp.float32))
+        gates = slopes_H[None, :, None, None] * jax.nn.log_sigmoid(products_BHTS)
+        sums, own = sums_up_to_queries(gates, tile)
+        return logits_BHTS + (sums - own)

@@ -1,0 +1,197 @@
+"""Inkling adds a bias that each query reads off learned profiles of the distance, up to an extent.
+
+Inkling and Inkling 2 (transformers ``inkling``, ``inkling2``; no paper)
+
+``logit_mn + (x_m W_h) . P[:, m - n]`` where ``0 <= m - n < extent``, and the logit as it is beyond.
+In layers that see everything queries and bias also grow with the position of the query, by
+``tau_m = 1 + a ln(max((m + 1) / N, 1))``. Overrides ``read`` (the vectors ``x_m W_h``), ``score``
+and, for tau, ``rotate``.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encoding import Encoding, Side, Tile
+from posenc_jax.encodings.content.band import add_band
+from posenc_jax.encodings.gated.sequence import project
+from posenc_jax.encodings.rotary.rope import check_width
+from posenc_jax.lookup import compares
+from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
+
+
+class Inkling(Encoding):
+    """Gives every query a bias of its own over the distances up to an extent.
+
+    The profiles are shared by the heads; each layer has its own. Beyond the extent the bias is 0
+    and not -inf, so that profiles which end far from 0 have a step there. Distances that are not
+    whole numbers are rounded. Inkling attends with queries and keys that are normalised
+    (``Transformer(..., qk_norm="head")``) and ``scale = 1 / head_dim``. In its layers with a window
+    the extent is the window, and there is no tau.
+
+    Args:
+      num_heads: query heads of one layer.
+      model_dim: width of the residual stream.
+      rank: width of the vectors and of the profiles; 16 in Inkling.
+      extent: how many distances have a bias, from 0 on; 1024 in Inkling's layers without a window.
+      log_floor: N, the number of tokens from which on tau grows. None leaves tau out, as Inkling
+        does by default.
+      log_scale: a; 0.1 in Inkling.
+      rngs: source of the initial values, N(0, 0.02).
+    """
+
+    per_layer = True
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        model_dim: int,
+        rngs: nnx.Rngs,
+        rank: int = 16,
+        extent: int = 1024,
+        log_floor: int | None = None,
+        log_scale: float = 0.1,
+    ):
+        for name, value in (("rank", rank), ("extent", extent), ("log_floor", log_floor)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value!r} must be at least 1")
+        self.num_heads = num_heads
+        self.rank = rank
+        self.extent = extent
+        self.log_floor = log_floor
+        self.log_scale = log_scale
+
+        def normal(*shape):
+            return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
+
+        self.kernel = normal(model_dim, num_heads * rank)
+        self.profiles = normal(rank, extent)
+
+    def hooks(self):
+        return super().hooks() - ({"rotate"} if self.log_floor is None else set())
+
+    def read(self, x_BTD, tokens: Tokens):
+        """Returns the vectors of all heads, times tau, float32 ``[B, T, H * rank]``."""
+        return self.vectors(x_BTD) * self._tau(tokens)
+
+    def vectors(self, x_BTD) -> jax.Array:
+        """Returns ``x W_h`` of all heads, float32 ``[B, T, H * rank]``."""
+        return project(x_BTD, self.kernel[...])
+
+    def of_keys(self, prepared):
+        del prepared  # a bias comes from the query alone
+
+    def start(self, batch):
+        del batch
+        return ()  # no token looks at another
+
+    def resume(self, x_BTD, tokens: Tokens, state):
+        return self.read(x_BTD, tokens), state
+
+    def rotate(self, x_BTHC, tokens: Tokens, side: Side):
+        if not side.is_query or self.log_floor is None:
+            return x_BTHC
+        return (x_BTHC.astype(jnp.float32) * self._tau(tokens)[..., None]).astype(x_BTHC.dtype)
+
+    def score(self, logits_BHTS, tile: Tile):
+        vectors_BHTR, table_RE = self._factors(tile)
+        return add_band(logits_BHTS, vectors_BHTR, table_RE, tile)
+
+    def _factors(self, tile):
+        """Returns what queries bring, ``[B, H, T, R]``, and the profiles, ``[R, extent]``."""
+        vectors_BTN, table_RE = tile.q_tokens.prepared, self.profiles[...].astype(jnp.float32)
+        if compares():
+            # A kernel's tile has one head, and its vectors are a matrix of all heads': zeros in
+            # the place of the profiles that meet the others take it out.
+            is_own_H = (jnp.arange(self.num_heads) == tile.heads).astype(jnp.float32)
+            table_HRE = jnp.einsum("h,re->hre", is_own_H, table_RE, precision="highest")
+            return vectors_BTN[:, None], table_HRE.reshape(-1, self.extent)
+        vectors_BTHR = vectors_BTN.reshape(*vectors_BTN.shape[:2], self.num_heads, -1)
+        vectors_HBTR = tile.of_heads(jnp.moveaxis(vectors_BTHR, 2, 0))
+        return jnp.moveaxis(vectors_HBTR, 0, 1), table_RE
+
+    def _tau(self, tokens):
+        """Returns float32 ``[B, T, 1]``, or 1."""
+        if self.log_floor is None:
+            return 1.0
+        count_BT = jnp.maximum(one_axis(tokens.positions), 0).astype(jnp.float32) + 1
+        logs_BT = jnp.log(jnp.maximum(count_BT / self.log_floor, 1))
+        return (1 + self.log_scale * logs_BT)[..., None]
+
+
+class Inkling2(Inkling):
+    """Bounds the lengths of queries, keys and the bias' vectors, where Inkling normalises.
+
+    ``clip_t(y) = y min(1, t / |y|)`` for each head; queries and vectors are first multiplied by
+    learned numbers, channel by channel. The model's own parts are a scale of
+    ``1 / sqrt(head_dim)`` and a sink for each token (``Transformer(..., sinks="token")``).
+
+    Args:
+      num_heads, model_dim, rank, extent, log_scale, rngs: keywords of ``Inkling``. The extent of
+        the layers with a window is 1024 too.
+      head_dim: channels of one head.
+      log_floor: N; 128000 in Inkling 2, and None in its layers with a window.
+      clip: the longest query or key; ``sqrt(512)`` in Inkling 2.
+      vector_clip: the longest vector of the bias; 8 in Inkling 2.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        model_dim: int,
+        rngs: nnx.Rngs,
+        rank: int = 16,
+        extent: int = 1024,
+        log_floor: int | None = 128_000,
+        log_scale: float = 0.1,
+        clip: float = math.sqrt(512),
+        vector_clip: float = 8.0,
+    ):
+        super().__init__(
+            num_heads=num_heads,
+            model_dim=model_dim,
+            rank=rank,
+            extent=extent,
+            log_floor=log_floor,
+            log_scale=log_scale,
+            rngs=rngs,
+        )
+        for name, value in (("clip", clip), ("vector_clip", vector_clip)):
+            if not value > 0:
+                raise ValueError(f"{name}={value!r} must be a positive length")
+        self.head_dim = head_dim
+        self.clip = clip
+        self.vector_clip = vector_clip
+        self.query_scale = nnx.Param(jnp.ones((num_heads, head_dim)))
+        self.vector_scale = nnx.Param(jnp.ones((num_heads, rank)))
+
+    def hooks(self):
+        return super().hooks() | {"rotate"}
+
+    def vectors(self, x_BTD):
+        vectors_BTN = super().vectors(x_BTD)
+        vectors_BTHR = vectors_BTN.reshape(*vectors_BTN.shape[:2], self.num_heads, -1)
+        scaled = vectors_BTHR * self.vector_scale[...].astype(jnp.float32)[None, None]
+        return clipped(scaled, self.vector_clip).reshape(vectors_BTN.shape)
+
+    def rotate(self, x_BTHC, tokens: Tokens, side: Side):
+        check_width(x_BTHC, self.head_dim)
+        x = x_BTHC.astype(jnp.float32)
+        if side.is_query:
+            x = x * side.of_heads(self.query_scale[...]).astype(jnp.float32)[None, None]
+        x = clipped(x, self.clip).astype(x_BTHC.dtype)
+        return super().rotate(x, tokens, side)
+
+
+def clipped(x: jax.Array, longest: float) -> jax.Array:
+    """Returns vectors along the last axis, those that are longer than ``longest`` cut to it."""
+    squares = (x**2).sum(-1, keepdims=True)
+    # The bound is for vectors of 0, at which a root has no gradient.
+    length = jnp.sqrt(jnp.maximum(squares, 1e-30))
+    return x * jnp.minimum(1.0, longest / (length + 1e-6))

@@ -1,0 +1,37 @@
+"""CABLE lets the context between a query and a key set a bias.
+
+https://arxiv.org/abs/2503.08067
+
+``logit - sum_{l = n+1 .. m} softplus(w_h . x_l + b_h)`` for query m and key n. It is the function
+of FoX, whose gates are written with the other sign. Overrides ``read`` and ``score``.
+"""
+
+import jax
+from flax import nnx
+
+from posenc_jax.encodings.gated.fox import ForgetGate, FoX
+from posenc_jax.encodings.gated.sequence import project
+
+
+class ContextGate(ForgetGate):
+    """Computes ``-softplus(w . x + b)``, which is the log of a gate."""
+
+    def logs(self, x_BTD):
+        return -jax.nn.softplus(project(x_BTD, self.kernel[...]) + self.bias[...][None, None])
+
+
+class CABLE(FoX):
+    """Lets keys fade by what the tokens after them say; positions are not read at all.
+
+    Its released code leaves out ``1 / sqrt(head_dim)``; pass ``scale=1.0`` to ``attend`` for that.
+
+    Args:
+      num_heads: number of query heads in one layer.
+      model_dim: width of the residual stream.
+      bias_init: initial value of b. The default is FoX's start, at which a token takes 0.7 % away;
+        the paper's could not be verified.
+      rngs: source of the initial values of w, uniform as in PyTorch's linear layer.
+    """
+
+    def __init__(self, *, num_heads: int, model_dim: int, rngs: nnx.Rngs, bias_init: float = -5.0):
+        self.gate = ContextGate(num_heads, model_dim, bias_init, rngs)

@@ -1,0 +1,93 @@
+"""Contextual GRAPE-M turns queries and keys by what the tokens before them say.
+
+https://arxiv.org/abs/2512.07805
+
+Channel pair i of token t turns by ``exp(f_i) sum_{s < t} sigmoid((w . x_s + b) / 16)``, clockwise,
+with trained f. Overrides ``read`` (the cosines and sines); RoPE turns by them.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum
+from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.frequencies.base import Base, Length
+from posenc_jax.encodings.rotary.grape_m import logs_of_rates
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.tokens import Tokens
+
+
+class GrapeMContextual(RoPE):
+    """Turns by what the tokens before say; positions are not read at all.
+
+    Comments of the authors' code speak of steps near 0.001; at its initial values a step is 0.4.
+
+    Args:
+      head_dim: channels of one head.
+      num_kv_heads: kv heads of one layer.
+      model_dim: width of the residual stream.
+      base: of the rates at the start, see ``RoPE``.
+      layout: see ``RoPE``.
+      by_head: whether each kv head, with its queries, has steps of its own.
+      rngs: source of w, N(0, 0.25 / model_dim). b starts at -6.9.
+    """
+
+    per_layer = True
+    adapts = False
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        num_kv_heads: int,
+        model_dim: int,
+        rngs: nnx.Rngs,
+        base: Base = 10000.0,
+        layout: str = "half",
+        by_head: bool = False,
+    ):
+        super().__init__(head_dim=head_dim, base=base, layout=layout)
+        steps = num_kv_heads if by_head else 1
+        draw = jax.random.normal(rngs.params(), (model_dim, steps))
+        self.kernel = nnx.Param(0.5 * model_dim**-0.5 * draw)
+        self.bias = nnx.Param(jnp.full((steps,), math.log(math.expm1(1e-3))))
+        self.logs = nnx.Param(logs_of_rates(head_dim, self.base))
+
+    def hooks(self):
+        return super().hooks() - {"prepare"}
+
+    def prepare(self, positions: jax.Array, length: Length):
+        """Returns nothing: all angles come from the layer's input."""
+        del positions, length
+
+    def read(self, x_BTD, tokens: Tokens):
+        """Returns float32 cos and sin of angles turned clockwise, ``[B, T, K or 1, pairs]``."""
+        steps_BTK = self._steps(x_BTD)
+        sums = by_segment(lambda steps_BTK, _: running_sum(steps_BTK), steps_BTK, tokens)
+        return self._turning(sums, steps_BTK)
+
+    def start(self, batch):
+        zeros = jnp.zeros((batch, self.bias.shape[0]))
+        return zeros, zeros
+
+    def resume(self, x_BTD, tokens: Tokens, state):
+        del tokens
+        steps_BTK = self._steps(x_BTD)
+        sums = running_sum(steps_BTK, state)
+        return self._turning(sums, steps_BTK), last(sums)
+
+    def _steps(self, x_BTD):
+        gates_BTK = project(x_BTD, self.kernel[...]) + self.bias[...][None, None]
+        return jax.nn.sigmoid(gates_BTK / 16)
+
+    def _turning(self, sums, steps_BTK):
+        rates_P = jnp.exp(self.logs[...].astype(jnp.float32))
+        high, low = (x_BTK[..., None] for x_BTK in sums)
+        cos, sin = cos_sin(high, rates_P)
+        # A token's own step comes after it; that, and what float32 has lost of the sum, is small.
+        rest = (low - steps_BTK[..., None]) * rates_P[None, None, None]
+        cos_rest, sin_rest = jnp.cos(rest), jnp.sin(rest)
+        return cos * cos_rest - sin * sin_rest, -(sin * cos_rest + cos * sin_rest)

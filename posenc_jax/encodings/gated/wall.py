@@ -1,0 +1,116 @@
+"""Wall attention lets each channel of a product fade by gates that the tokens after a key set.
+
+flash-linear-attention, ``fla/ops/wall_attn`` (no paper)
+
+``sum_c q_mc k_nc exp(sum_{l = n+1 .. m} ln sigmoid((W_h x_l + b_h)_c)) / sqrt(d)`` for query m and
+key n. What fades is the product and not the weight: far keys become alike, and are not hidden.
+Overrides ``read`` (the sums up to each token) and ``score`` (which computes the products anew).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encodings.gated.fox import ForgetGate, decay
+from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum
+from posenc_jax.encodings.rotary.rope import check_width
+from posenc_jax.lookup import compares
+
+
+class Wall(Encoding):
+    """Multiplies each channel's product by what the gates between query and key leave of it.
+
+    There is a gate for each query head and channel; kv heads share keys and not gates. A token's
+    own gate acts on the keys before it. Positions are not read at all. The products are computed
+    one channel after the other, never as two factors that could overflow, which takes several
+    times as long as attention without positions.
+
+    Args:
+      num_heads: query heads of one layer.
+      head_dim: channels of one head, d.
+      model_dim: width of the residual stream.
+      bias_init: initial value of b, at which a token takes 0.03 % away; 8 as released.
+      forget_gate: add FoX's bias, which hides far keys.
+      rngs: source of the initial values of W, N(0, 0.02), and of FoX's.
+    """
+
+    per_layer = True
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        model_dim: int,
+        rngs: nnx.Rngs,
+        bias_init: float = 8.0,
+        forget_gate: bool = False,
+    ):
+        self.head_dim = head_dim
+        draw = jax.random.normal(rngs.params(), (model_dim, num_heads, head_dim))
+        self.kernel = nnx.Param(0.02 * draw)
+        self.bias = nnx.Param(jnp.full((num_heads, head_dim), bias_init, jnp.float32))
+        self.gate = ForgetGate(num_heads, model_dim, bias_init, rngs) if forget_gate else None
+
+    def read(self, x_BTD, tokens):
+        """Returns sums of log gates, high and low digits: ``[B, T, H, C]``, and those of FoX."""
+        by_channel = by_segment(lambda x_BTN, _: running_sum(x_BTN), self._logs(x_BTD), tokens)
+        return by_channel, None if self.gate is None else self.gate(x_BTD, tokens)
+
+    def start(self, batch):
+        zeros = jnp.zeros((batch, *self.bias.shape))
+        return (zeros, zeros), None if self.gate is None else self.gate.start(batch)
+
+    def resume(self, x_BTD, tokens, state):
+        del tokens
+        of_channels, of_gate = state
+        sums, gate = running_sum(self._logs(x_BTD), of_channels), (None, None)
+        if self.gate is not None:
+            gate = self.gate.resume(x_BTD, of_gate)
+        return (sums, gate[0]), (last(sums), gate[1])
+
+    def _logs(self, x_BTD):
+        """Returns the log of each gate, float32 ``[B, T, H, C]``."""
+        D, H, C = self.kernel.shape
+        gates_BTN = project(x_BTD, self.kernel[...].reshape(D, H * C))
+        gates_BTHC = gates_BTN.reshape(*x_BTD.shape[:2], H, C) + self.bias[...][None, None]
+        return jax.nn.log_sigmoid(gates_BTHC)
+
+    def score(self, logits_BHTS, tile: Tile):
+        if compares():
+            raise ValueError(
+                'implementation="pallas" cannot run Wall, which computes the products of queries '
+                'and keys channel by channel; use "blockwise" or "dense"'
+            )
+        check_width(tile.q, self.head_dim)
+        q_sums, q_gate = tile.q_tokens.prepared
+        k_sums, k_gate = tile.k_tokens.prepared
+        logits_BHTS = tile.scale * self._products(tile, q_sums, k_sums, logits_BHTS)
+        return logits_BHTS if self.gate is None else logits_BHTS + decay(q_gate, k_gate, tile)
+
+    def _products(self, tile, q_sums, k_sums, like_BHTS):
+        """Sums over the channels, one after the other: ``[T, S, channels]`` never exist."""
+        group = tile.q.shape[2] // tile.k.shape[2]
+
+        def by_channel(x_BTHC):
+            return jnp.moveaxis(x_BTHC.astype(jnp.float32), (3, 2), (0, 2))
+
+        def of_heads(sums_BTHC):
+            return tile.of_heads(jnp.moveaxis(sums_BTHC, 2, 0))
+
+        q_CBHT, k_CBKS = by_channel(tile.q), by_channel(tile.k)
+        sums = [jnp.moveaxis(of_heads(x), (3, 0), (0, 2)) for x in (*q_sums, *k_sums)]
+
+        @jax.checkpoint
+        def of_channel(q_BHT, k_BKS, q_high, q_low, k_high, k_low):
+            k_BHS = k_BKS if group == 1 else jnp.repeat(k_BKS, group, axis=1)
+            between = q_high[..., None] - k_high[..., None, :]
+            between = between + (q_low[..., None] - k_low[..., None, :])
+            # A key ahead of its query fades by the gates between them too.
+            return q_BHT[..., None] * k_BHS[..., None, :] * jnp.exp(-abs(between))
+
+        def add(total, channel):
+            return total + of_channel(*channel), None
+
+        return jax.lax.scan(add, jnp.zeros_like(like_BHTS), (q_CBHT, k_CBKS, *sums))[0]

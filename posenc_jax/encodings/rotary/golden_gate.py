@@ -1,0 +1,98 @@
+"""Golden-gate RoPE lets each channel pair turn along a direction of its own.
+
+https://jerryxio.ng/posts/nd-rope (its formulas, as copies of its code agree on them)
+
+Pair i of head h turns by ``w_i (d_hi . position)``. The unit vectors d are spread evenly, each the
+last one turned by the golden ratio's share of half a turn, or in more than two dimensions the image
+of a golden lattice, and w runs from slow to fast. A setting of ``RoPE``'s axes.
+"""
+
+import dataclasses
+import math
+import statistics
+
+import numpy as np
+
+from posenc_jax.encodings.rotary.axes import Matrix
+from posenc_jax.encodings.rotary.frequencies.base import Base, Frequencies, Length, Turns
+from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Ascending(Frequencies):
+    """Gives frequencies that ascend geometrically, after some that are 0.
+
+    Attributes:
+      slowest, fastest: radians per unit of position.
+      zero_share: share of the pairs that do not turn.
+    """
+
+    slowest: float
+    fastest: float
+    zero_share: float = 0.0
+
+    def __post_init__(self):
+        if not 0 < self.slowest <= self.fastest or not 0 <= self.zero_share < 1:
+            raise ValueError(
+                f"slowest={self.slowest!r} must be above 0 and not above fastest={self.fastest!r}, "
+                f"and zero_share={self.zero_share!r} within 0..1, 1 excluded"
+            )
+
+    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+        pairs = channels // 2
+        still = round(self.zero_share * pairs)
+        steps = np.arange(pairs - still) / max(pairs - still - 1, 1)
+        turning = self.slowest * (self.fastest / self.slowest) ** steps
+        return np.concatenate([np.zeros(still), turning]), 1.0
+
+
+def golden_gate(
+    *,
+    num_kv_heads: int,
+    head_dim: int,
+    num_axes: int = 2,
+    slowest: float = 0.2,
+    fastest: float = 20.0,
+    zero_share: float = 0.0,
+    rotary_dim: int | None = None,
+    layout: str = "half",
+) -> RoPE:
+    """Builds RoPE whose pairs turn along directions that are spread evenly over heads and pairs.
+
+    Positions ``[B, T, A]`` are real numbers from -1 to 1, as ``positions.centred_grid`` gives them.
+    A kv head and its queries turn alike.
+
+    Args:
+      num_axes: number of position axes, 2 or more.
+      slowest, fastest, zero_share: see ``Ascending``. The defaults are those that are in use for
+        images.
+      num_kv_heads: kv heads of one layer.
+      head_dim, rotary_dim, layout: keywords of ``RoPE``.
+    """
+    if num_axes < 2:
+        raise ValueError(f"num_axes={num_axes} must be at least 2: one axis has one direction")
+    return RoPE(
+        head_dim=head_dim,
+        frequencies=Ascending(slowest, fastest, zero_share),
+        axes=directions(num_kv_heads, pairs_of(head_dim, rotary_dim), num_axes),
+        rotary_dim=rotary_dim,
+        layout=layout,
+    )
+
+
+def directions(num_heads: int, pairs: int, num_axes: int) -> Matrix:
+    """Returns unit vectors, spread evenly over heads and pairs, ``[num_heads, pairs, axes]``."""
+    count = num_heads * pairs
+    if num_axes == 2:
+        angle = np.arange(count) * math.pi * (math.sqrt(5) - 1) / 2
+        vectors = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    else:
+        ratio = 2.0
+        for _ in range(10):
+            ratio = (1 + ratio) ** (1 / (num_axes + 1))
+        lattice = np.arange(1, count + 1)[:, None] * ratio ** -np.arange(1.0, num_axes + 1)
+        # Normal numbers have no preferred direction.
+        vectors = np.vectorize(statistics.NormalDist().inv_cdf)(lattice % 1)
+        vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    cells = vectors.reshape(num_heads, pairs, num_axes).tolist()
+    return tuple(tuple(tuple(vector) for vector in head) for head in cells)

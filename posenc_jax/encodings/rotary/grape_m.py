@@ -1,0 +1,74 @@
+"""GRAPE-M turns queries and keys at rates that are learned.
+
+https://arxiv.org/abs/2512.07805
+
+Channel pair i turns by its position times ``exp(f_i)``, clockwise. Overrides ``rotate``.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encoding import Side
+from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.rotary.frequencies.base import Base, Length, geometric
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
+
+# What is trained is 16 f, so that an optimizer's steps move f by a sixteenth.
+_SCALE = 16.0
+
+
+class GrapeM(RoPE):
+    """Learns in each layer how fast pairs turn, starting from RoPE.
+
+    Where it was published a learned norm follows the rotation, whose weights for each channel make
+    logits depend on more than the distance. ``qk_norm`` of our decoder comes before.
+
+    Args:
+      head_dim: channels of one head.
+      num_kv_heads: kv heads of one layer.
+      base: of the rates at the start, see ``RoPE``.
+      layout: see ``RoPE``.
+      by_head: whether each kv head, with its queries, has rates of its own.
+      rngs: not used, since the rates start as RoPE's; every scheme for each layer asks for it.
+    """
+
+    per_layer = True
+    adapts = False
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        num_kv_heads: int,
+        rngs: nnx.Rngs,
+        base: Base = 10000.0,
+        layout: str = "half",
+        by_head: bool = False,
+    ):
+        del rngs
+        super().__init__(head_dim=head_dim, base=base, layout=layout)
+        logs_P = logs_of_rates(head_dim, self.base)
+        self.logs = nnx.Param(_SCALE * jnp.stack([logs_P] * (num_kv_heads if by_head else 1)))
+
+    def hooks(self):
+        return super().hooks() - {"prepare"}
+
+    def prepare(self, positions: jax.Array, length: Length):
+        """Returns nothing: each layer turns at rates of its own."""
+        del positions, length
+
+    def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
+        rates_KP = jnp.exp(self.logs[...].astype(jnp.float32) / _SCALE)
+        rates_HP = rates_KP if len(rates_KP) == 1 else side.of_kv_heads(rates_KP)
+        positions = one_axis(tokens.positions)[..., None, None]
+        cos, sin = cos_sin(positions, rates_HP[None, None])
+        return self.turn(x_BTHC, cos, -sin)
+
+
+def logs_of_rates(head_dim: int, base: Base) -> jax.Array:
+    """Returns the logarithms of RoPE's frequencies, float32 ``[head_dim / 2]``."""
+    return jnp.log(Double.of(geometric(head_dim, base)).high)

@@ -1,0 +1,64 @@
+"""LeRoPE turns every channel pair at a rate that is learned.
+
+Mistral Large 4 (transformers ``mistral_large4``; no paper)
+
+The frequency of pair i is ``exp(alpha_i)`` times that of a rule, with alpha trained and 0 at the
+start, one for the whole model. Overrides ``prepare``.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.rotary.frequencies import Frequencies
+from posenc_jax.encodings.rotary.frequencies.base import Length
+from posenc_jax.encodings.rotary.rope import RoPE, check_length
+
+
+class LeRoPE(RoPE):
+    """Learns how fast each pair turns, starting from a rule of RoPE's.
+
+    All layers share the numbers, whose logarithm may become any: a pair may turn by more than a
+    radian a token. They belong to a checkpoint, and no config has them.
+
+    Args:
+      head_dim: channels of one head.
+      base: see ``RoPE``.
+      frequencies: the rule to start from. Default: RoPE's own. Mistral Large 4 has
+        ``YaRN(512, 2048.0, attention_factor=1.0)``.
+      rotary_dim: turn only the last channels of each head; 64 of 128 in Mistral Large 4.
+      layout: see ``RoPE``; interleaved as published.
+    """
+
+    turns_last = True
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        base: float | jax.Array = 10000.0,
+        frequencies: Frequencies | None = None,
+        rotary_dim: int | None = None,
+        layout: str = "interleaved",
+    ):
+        super().__init__(
+            head_dim=head_dim,
+            base=base,
+            frequencies=frequencies,
+            rotary_dim=rotary_dim,
+            layout=layout,
+        )
+        self.alpha = nnx.Param(jnp.zeros(self.rotary_dim // 2))
+
+    @property
+    def adapts(self) -> bool:
+        return self.frequencies.adapts
+
+    def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, ...]:
+        """Returns float32 cosines and sines, each ``[B, T, 1, rotary_dim / 2]``."""
+        if self.frequencies.adapts:
+            check_length(positions, length)
+        inv_freq, factor = self.frequencies(self.rotary_dim, self.base, length)
+        learned = jnp.exp(self.alpha[...].astype(jnp.float32))
+        return self._tables(positions, Double.of(inv_freq) * learned, factor)

@@ -1,0 +1,73 @@
+"""RoPE-Mixed learns along which direction of an image each channel pair turns, and how fast.
+
+https://arxiv.org/abs/2403.13298 (RoPE-ViT)
+
+Pair i of head h turns by ``f_hi . (row, column)`` with trained vectors f. Overrides ``rotate``.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from posenc_jax.encoding import Side
+from posenc_jax.encodings.rotary.angles import cos_sin_of_sum
+from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.rotary.frequencies.base import Base, Length, power
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.tokens import Tokens
+
+
+class RoPEMixed(RoPE):
+    """Turns every pair along a direction of its own, which is trained, as is the rate.
+
+    Every layer and every head has its own vectors; here a kv head and its queries have them
+    together. Positions are ``[B, T, 2]``, row and column; the released code has the column first,
+    in positions and in vectors. A class token is at (0, 0), where nothing turns.
+
+    Args:
+      num_kv_heads: kv heads of one layer.
+      head_dim: channels of one head, a multiple of 4.
+      base: of the rates at the start, ``base ** (-4 j / head_dim)``: half of the pairs point along
+        a random direction, one for each head, and half at a right angle to it.
+      layout: see ``RoPE``; interleaved as published.
+      rngs: source of the directions.
+    """
+
+    per_layer = True
+    adapts = False
+
+    def __init__(
+        self,
+        *,
+        num_kv_heads: int,
+        head_dim: int,
+        rngs: nnx.Rngs,
+        base: Base = 10.0,
+        layout: str = "interleaved",
+    ):
+        if head_dim % 4:
+            raise ValueError(f"head_dim={head_dim} must be a multiple of 4: pairs come in twos")
+        super().__init__(head_dim=head_dim, base=base, layout=layout)
+        angle_K1 = jax.random.uniform(rngs.params(), (num_kv_heads, 1), maxval=2 * math.pi)
+        rate = power(self.base, -4 * np.arange(head_dim // 4) / head_dim)
+        rate_1P = Double.of(rate).high[None]
+        # (row, column): a direction, and that turned by a quarter.
+        along = rate_1P * jnp.sin(angle_K1), rate_1P * jnp.cos(angle_K1)
+        across = rate_1P * jnp.cos(angle_K1), -rate_1P * jnp.sin(angle_K1)
+        halves = jnp.stack([jnp.stack(along, -1), jnp.stack(across, -1)], axis=1)
+        self.vectors = nnx.Param(halves.reshape(num_kv_heads, head_dim // 2, 2))
+
+    def hooks(self):
+        return super().hooks() - {"prepare"}
+
+    def prepare(self, positions: jax.Array, length: Length):
+        """Returns nothing: each layer turns by vectors of its own."""
+        del positions, length
+
+    def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
+        vectors_HPA = side.of_kv_heads(self.vectors[...].astype(jnp.float32))
+        rates = [vectors_HPA[None, None, :, :, axis] for axis in range(2)]
+        return self.turn(x_BTHC, *cos_sin_of_sum(tokens.positions, rates))

@@ -1,0 +1,64 @@
+"""RoPE turns values too, and turns what is made of them back.
+
+DeepSeek-V4 (transformers ``deepseek_v4``; no paper)
+
+``out_m = R(-m) sum_n w_mn R(n) v_n``: values turn with the keys, and the sum turns back by the
+angle of the query, so that a value reaches it turned by the distance. Overrides ``prepare``,
+``rotate``, ``turn_values`` and ``turn_back``.
+"""
+
+import jax
+
+from posenc_jax.encoding import Side
+from posenc_jax.encodings.rotary.frequencies import Frequencies
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.tokens import Tokens
+
+
+class ValueRoPE(RoPE):
+    """Turns queries, keys and values, and outputs back.
+
+    In DeepSeek-V4 one head of keys is the values too. Its layers with a window turn by the plain
+    rule, the others by YaRN with base 160000; a pattern of layers says both.
+
+    Args:
+      head_dim: channels of one head, of values too.
+      base: see ``RoPE``.
+      frequencies: see ``RoPE``. The rule's attention factor must be 1, or values would grow by it.
+      rotary_dim: turn only the last channels of each head; 64 of 512 in DeepSeek-V4.
+      layout: see ``RoPE``; interleaved as published.
+    """
+
+    turns_last = True
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        base: float | jax.Array = 10000.0,
+        frequencies: Frequencies | None = None,
+        rotary_dim: int | None = None,
+        layout: str = "interleaved",
+    ):
+        super().__init__(
+            head_dim=head_dim,
+            base=base,
+            frequencies=frequencies,
+            rotary_dim=rotary_dim,
+            layout=layout,
+        )
+
+    def _tables(self, positions, inv_freq, attention_factor):
+        if isinstance(attention_factor, jax.Array) or attention_factor != 1:
+            raise ValueError(
+                f"frequencies={self.frequencies!r} have an attention factor of {attention_factor}, "
+                "by which values would grow too; give the rule attention_factor=1.0"
+            )
+        return super()._tables(positions, inv_freq, attention_factor)
+
+    def turn_values(self, v_BSKC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
+        return self.rotate(v_BSKC, tokens, side)
+
+    def turn_back(self, out_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
+        cos, sin = tokens.prepared
+        return self.turn(out_BTHC, cos, -sin)

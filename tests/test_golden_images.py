@@ -1,0 +1,126 @@
+"""Compares encodings of images with the code of models that were released."""
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from golden_checks import close, rotated
+
+import posenc_jax
+from posenc_jax.encodings.rotary.axis_frequencies import Spectra
+from posenc_jax.positions import centred_grid
+
+
+def rows_and_columns(arrays, params):
+    """Returns positions ``[1, T, 2]`` of columns and rows, after tokens that do not turn."""
+    places = np.moveaxis(arrays["positions_xy"][::-1], 0, -1)[None]
+    return np.pad(places, ((0, 0), (params["prefix_tokens"], 0), (0, 0)))
+
+
+def test_rope_mixed():
+    arrays, params = common.golden("rope_mixed")
+    sizes = dict(num_heads=params["num_heads"], head_dim=params["head_dim"], base=params["base"])
+    encoding = posenc_jax.make("rope_mixed", **sizes, rngs=nnx.Rngs(0))
+    # At the start all pairs of a head have two directions, at the angle that it drew.
+    angle = jnp.arctan2(*jnp.moveaxis(encoding.vectors[:, 0], -1, 0))[:, None, None]
+    turn = jnp.asarray(arrays["init_angle"])[:, None, None] - angle
+    x, y = encoding.vectors[..., 1:], encoding.vectors[..., :1]
+    at_start = [x * jnp.cos(turn) - y * jnp.sin(turn), y * jnp.cos(turn) + x * jnp.sin(turn)]
+    close(jnp.concatenate(at_start, axis=-1), arrays["init_freqs"], rtol=1e-5, atol=1e-5)
+    encoding.vectors[...] = jnp.asarray(arrays["freqs"][..., ::-1])
+    positions = jnp.asarray(rows_and_columns(arrays, params))
+    for key in ("q", "k"):
+        turned = rotated(encoding, jnp.asarray(arrays[key]), positions)
+        close(turned, arrays[f"{key}_rot"], rtol=1e-5, atol=5e-5)
+
+
+def test_axial_rope_of_rope_vit():
+    """A setting of RoPE: columns turn the first half of the pairs, rows the second."""
+    arrays, params = common.golden("rope_vit_axial")
+    of_axis = params["head_dim"] // 4
+    encoding = posenc_jax.make(
+        "rope",
+        head_dim=params["head_dim"],
+        base=params["base"],
+        frequencies=Spectra((of_axis, of_axis)),
+        axes=(1,) * of_axis + (0,) * of_axis,
+        layout="interleaved",
+    )
+    positions = jnp.asarray(rows_and_columns(arrays, params))
+    turned = rotated(encoding, jnp.asarray(arrays["q"]), positions)
+    close(turned, arrays["q_rot"], rtol=1e-5, atol=5e-5)
+
+
+@pytest.mark.parametrize("golden", ["golden_gate_2d", "golden_gate_nd"])
+def test_golden_gate(golden):
+    arrays, params = common.golden(golden)
+    encoding = posenc_jax.make(
+        "golden_gate",
+        num_heads=params["num_heads"],
+        head_dim=params["head_dim"],
+        num_axes=params["num_axes"],
+        slowest=params["min_freq"],
+        fastest=params["max_freq"],
+        zero_share=params["zero_share"],
+    )
+    rate, _ = encoding.frequencies(params["head_dim"], 1e4, 1)
+    close(np.asarray(encoding.axes) * rate[:, None], arrays["freqs"], rtol=1e-5, atol=2e-5)
+    positions = jnp.asarray(np.moveaxis(arrays["positions"], 0, -1), jnp.float32)
+    turned = rotated(encoding, jnp.asarray(arrays["x"]), positions)
+    close(turned, arrays["x_rot"], rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("golden", ["dinov3_rope", "dinov3_rope_augmented"])
+def test_dinov3(golden):
+    arrays, params = common.golden(golden)
+    grid = centred_grid(*params["grid"], others=params["prefix_tokens"])
+    if "shift" in arrays:
+        grid = np.where(grid == 0, 0, (grid + arrays["shift"]) * arrays["factor"])
+    close(grid[0, params["prefix_tokens"] :], arrays["coords"], rtol=1e-5, atol=1e-6)
+    encoding = posenc_jax.make("dinov3", head_dim=params["head_dim"], base=params["rope_theta"])
+    turned = rotated(encoding, jnp.asarray(arrays["q"]), jnp.asarray(grid, jnp.float32))
+    close(turned, arrays["q_rot"], rtol=1e-5, atol=2e-5)
+
+
+def test_dinov3_moves_coordinates_in_training():
+    """Each draw is a shift, then a factor; both lie where they may, and axes differ."""
+    own = dict(shift=0.3, jitter=1.5, rescale=2.0)
+    encoding = posenc_jax.make("dinov3", head_dim=8, **own)
+    grid = jnp.asarray([[[0.0, 0.0], [1.0, 1.0]]])
+    keys = jax.random.split(jax.random.key(0), 400)
+    placed = np.asarray(jax.vmap(lambda key: encoding.place(grid, key))(keys))[:, 0]
+    factor = placed[:, 1] - placed[:, 0]
+    shift = placed[:, 0] / factor
+    assert 0.28 < np.abs(shift).max() <= 0.3 + 1e-6
+    logs = np.log(factor)
+    assert 0.9 < np.abs(logs).max() / np.log(3.0) <= 1 + 1e-6
+    between = np.abs(logs[:, 0] - logs[:, 1]).max() / np.log(2.25)
+    assert 0.9 < between <= 1 + 1e-5
+    assert np.abs(shift[:, 0] - shift[:, 1]).max() > 0.3
+    np.testing.assert_array_equal(encoding.place(grid), grid)
+
+
+@pytest.mark.parametrize("golden", ["swinv2_cpb", "swinv2_cpb_pretrained"])
+def test_swin_v2(golden):
+    arrays, params = common.golden(golden)
+    arrays = {key: jnp.asarray(x, jnp.float32) for key, x in arrays.items()}
+    trained = params["pretrained_window"] if params["pretrained_window"][0] else params["window"]
+    H, hidden = params["num_heads"], params["hidden"]
+    own = dict(num_heads=H, grid=tuple(trained), hidden=hidden)
+    encoding = posenc_jax.make("swin_v2", **own, rngs=nnx.Rngs(0))
+    names = {"inner_kernel": "w1", "inner_bias": "b1", "outer_kernel": "w2"}
+    for name, key in (names | {"log_scale": "logit_scale"}).items():
+        getattr(encoding, name)[...] = arrays[key]
+    cells = np.stack(np.indices(params["window"]), axis=-1).reshape(1, -1, 2)
+
+    @jax.jit
+    def bias_and_out(encoding, q, k, v):
+        tokens = posenc_jax.Tokens.of(encoding, jnp.asarray(cells))
+        bias = posenc_jax.logits(encoding, 0 * q, k, tokens)
+        return bias, posenc_jax.attend(encoding, q, k, v, tokens, causal=False)
+
+    bias, out = bias_and_out(encoding, *(arrays[key] for key in ("q", "k", "v")))
+    close(bias[0], arrays["bias"], rtol=2e-5, atol=2e-5)
+    close(out, arrays["out"], rtol=2e-5, atol=2e-5)

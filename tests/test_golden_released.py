@@ -1,0 +1,190 @@
+"""Compares with the code of models that were released, through what users call."""
+
+import functools
+from typing import Any
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from golden_checks import ONE_HEAD, close
+
+import posenc_jax
+from posenc_jax.encodings.rotary.frequencies import YaRN
+from posenc_jax.positions import text
+
+
+@pytest.mark.parametrize("golden", ["sinks_gqa", "sinks_lse_form", "sinks_window"])
+def test_sinks(golden):
+    """The shares that the sinks take away say what the log-sum-exps are."""
+    arrays, params = common.golden(golden)
+    q, k, v, sinks = (jnp.asarray(arrays[key], jnp.float32) for key in ("q", "k", "v", "sinks"))
+    (B, S, K, _), encoding = k.shape, posenc_jax.Encoding()
+    one_hot = jnp.broadcast_to(jnp.eye(S)[None, :, None], (B, S, K, S))
+    attend = functools.partial(posenc_jax.attend, encoding, window=params["window"], sinks=sinks)
+    both = jnp.concatenate([v, one_hot], axis=-1)
+    out = jax.jit(attend)(q, k, both, posenc_jax.Tokens.of(encoding, text(S)))
+    out, weights = np.split(np.asarray(out), [v.shape[-1]], axis=-1)
+    close(out, arrays["out"], rtol=1e-5, atol=1e-5)
+    if "weights" in arrays:
+        close(weights.swapaxes(1, 2), arrays["weights"], rtol=1e-5, atol=1e-5)
+    taken = np.exp(arrays["sinks"][:, None] - arrays["lse_with_sink"])
+    close(1 - weights.sum(-1).swapaxes(1, 2), taken, rtol=1e-5, atol=1e-5)
+
+
+@jax.jit
+def run(encoding, q, k, v, x_BTD, window, scale, sinks):
+    """Returns the logits, the weights and the attended sums of a layer of text."""
+    tokens = posenc_jax.Tokens.of(encoding, text(q.shape[1])).read(encoding, x_BTD)
+    attend = functools.partial(
+        posenc_jax.attend, encoding, q, k, q_tokens=tokens, window=window, scale=scale, sinks=sinks
+    )
+    one_hot = jnp.broadcast_to(jnp.eye(k.shape[1])[None, :, None], (*k.shape[:3], k.shape[1]))
+    weights = attend(v_BSKC=one_hot).swapaxes(1, 2)
+    return posenc_jax.logits(encoding, q, k, tokens, scale=scale), weights, attend(v_BSKC=v)
+
+
+INKLING = {"inkling_full": "inkling", "inkling_sliding": "inkling", "inkling2_full": "inkling2"}
+
+
+@pytest.mark.parametrize(("golden", "name"), INKLING.items())
+def test_inkling(golden, name):
+    arrays, params = common.golden(golden)
+    arrays = {key: jnp.asarray(value, jnp.float32) for key, value in arrays.items()}
+    D, H, R = arrays["w_rel"].shape
+    sizes = dict(num_heads=H, model_dim=D, head_dim=params["head_dim"], rngs=nnx.Rngs(0))
+    clips = {}
+    if name == "inkling2":
+        clips = dict(clip=params["qk_l2_clip_threshold"])
+        clips |= dict(vector_clip=params["rel_l2_clip_threshold"])
+    encoding = posenc_jax.make(
+        *(name,),
+        **(sizes | clips),
+        rank=R,
+        extent=params["rel_extent"],
+        log_floor=params["log_scaling_n_floor"],
+        log_scale=params["log_scaling_alpha"],
+    )
+    encoding.kernel[...] = arrays["w_rel"].reshape(D, H * R)
+    encoding.profiles[...] = arrays["profiles"]
+    q, k = arrays["q"], arrays["k"]
+    if name == "inkling2":
+        encoding.query_scale[...], encoding.vector_scale[...] = (
+            arrays[key] for key in ("q_scale", "rel_scale")
+        )
+        q, k = arrays["q_raw"], arrays["k_raw"]
+    given = q, k, arrays["v"], arrays["x"], params["window"], params["scale"], arrays.get("sinks")
+    logits, weights, out = run(encoding, *given)
+    if "logits" in arrays:
+        close(logits, arrays["logits"], rtol=1e-5, atol=2e-5)
+    close(weights, arrays["weights"], rtol=1e-5, atol=2e-5)
+    close(out, arrays["out"], rtol=1e-5, atol=2e-5)
+
+
+def test_inkling_bias_between_any_positions():
+    arrays, params = common.golden("inkling_bias_decode")
+    (R, E), H = arrays["profiles"].shape, params["num_heads"]
+    sizes = dict(num_heads=H, model_dim=H * R, rank=R, extent=E)
+    encoding = posenc_jax.make("inkling", **sizes, rngs=nnx.Rngs(0))
+    encoding.profiles[...] = jnp.asarray(arrays["profiles"], jnp.float32)
+    encoding.kernel[...] = jnp.eye(H * R)
+    vectors_BTD = jnp.asarray(arrays["rel_states"].reshape(2, -1, H * R), jnp.float32)
+    queries, keys = (
+        posenc_jax.Tokens.of(encoding, arrays[key][None]).read(encoding, x_BTD)
+        for key, x_BTD in (("q_positions", vectors_BTD), ("k_positions", jnp.zeros((2, 10, H * R))))
+    )
+    q, k = jnp.zeros((2, queries.count, H, 1)), jnp.zeros((2, keys.count, H, 1))
+    close(posenc_jax.logits(encoding, q, k, queries, keys), arrays["bias"])
+
+
+@jax.jit
+def attend_at(encoding, q, k, v, positions, window, scale, sinks):
+    """Returns the logits and the attended sums of a layer."""
+    tokens = posenc_jax.Tokens.of(encoding, positions)
+    rule = dict(window=window, scale=scale, sinks=sinks)
+    logits = posenc_jax.logits(encoding, q, k, tokens, scale=scale)
+    return logits, posenc_jax.attend(encoding, q, k, v, tokens, **rule)
+
+
+def frequencies_of(rope):
+    """Returns the rule of ``rope_parameters``."""
+    if rope["rope_type"] == "default":
+        return None
+    return YaRN(
+        rope["original_max_position_embeddings"],
+        rope["factor"],
+        beta_fast=rope["beta_fast"],
+        beta_slow=rope["beta_slow"],
+        attention_factor=rope["attention_factor"],
+    )
+
+
+MISTRAL = ["mistral_large4_lerope", "mistral_large4_far", "mistral_large4_nope_layer"]
+
+
+@pytest.mark.parametrize("golden", MISTRAL)
+def test_mistral_large_4(golden):
+    """A head is [nope | rope], and the keys' second part is one head's, repeated."""
+    arrays, params = common.golden(golden)
+    arrays = {key: jnp.asarray(x) for key, x in arrays.items()}
+    q, k_nope = arrays["q"], arrays["k_nope"]
+    k_rope = jnp.broadcast_to(arrays["k_rope"], (*k_nope.shape[:3], params["qk_rope_head_dim"]))
+    over: Any = "nope"
+    if params["use_rope"]:
+        rope = params["rope_parameters"]
+        over = {"name": "lerope", "frequencies": frequencies_of(rope), "base": rope["rope_theta"]}
+        over |= {"rotary_dim": params["qk_rope_head_dim"]}
+    sizes = dict(num_heads=params["num_heads"], head_dim=q.shape[-1], rngs=nnx.Rngs(0))
+    encoding = posenc_jax.make("log_scale", over=over, **sizes)
+    encoding.s[...], encoding.b[...] = arrays["s"], arrays["b"]
+    if params["use_rope"]:
+        encoding.inner.alpha[...] = arrays["alpha"]
+    k = jnp.concatenate([k_nope, k_rope], axis=-1)
+    given = q, k, arrays["v"], arrays["positions"].astype(jnp.int32), None, params["scale"], None
+    logits, out = attend_at(encoding, *given)
+    atol = common.INDEX[golden]["tolerance"]["atol"]
+    close(logits, arrays["logits"], rtol=1e-5, atol=atol)
+    close(out, arrays["out"], rtol=1e-5, atol=atol)
+
+
+@pytest.mark.parametrize(
+    "golden", ["deepseek_v4_main", "deepseek_v4_compress", "value_rotation_gqa"]
+)
+def test_values_that_turn(golden):
+    arrays, params = common.golden(golden)
+    arrays = {key: jnp.asarray(x) for key, x in arrays.items()}
+    rope = params["rope_parameters"]
+    encoding = posenc_jax.make(
+        "value_rope",
+        head_dim=params["head_dim"],
+        rotary_dim=params["rope_channels"],
+        base=rope["rope_theta"],
+        frequencies=frequencies_of(rope),
+    )
+    values = arrays.get("v", arrays["k"])
+    rule = params["window"], params["scale"], arrays.get("sinks")
+    given = arrays["q"], arrays["k"], values, arrays["positions"].astype(jnp.int32), *rule
+    logits, out = attend_at(encoding, *given)
+    atol = common.INDEX[golden]["tolerance"]["atol"]
+    close(logits, arrays["logits"], rtol=1e-5, atol=atol)
+    close(out, arrays["out"], rtol=1e-5, atol=atol)
+
+
+def test_scales_of_queries():
+    arrays, params = common.golden("query_scales")
+    sizes = dict(num_heads=1, head_dim=2, model_dim=2, rngs=nnx.Rngs(0))
+    inkling = dict(log_floor=params["inkling_floor"], log_scale=params["inkling_alpha"])
+    ministral = dict(train_length=params["ministral_every"], attn_scale=params["ministral_beta"])
+    encodings = {
+        "beam": posenc_jax.make("beam_scale", **sizes),
+        "ministral": posenc_jax.make("ministral_scale", over="nope", **sizes, **ministral),
+        "inkling": posenc_jax.make("inkling", **sizes, **inkling),
+    }
+    positions = jnp.asarray(arrays["positions"], jnp.int32)[None]
+    ones = jnp.ones((1, positions.shape[1], 1, 2))
+    for key, encoding in encodings.items():
+        tokens = posenc_jax.Tokens.of(encoding, positions)
+        scaled = encoding.rotate(ones, tokens, ONE_HEAD)[0, :, 0]
+        close(scaled, np.repeat(arrays[key][:, None], 2, axis=1), rtol=1e-6, atol=1e-6)
