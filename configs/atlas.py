@@ -50,7 +50,8 @@ def studies(preset: str, shared: ConfigDict) -> ConfigDict:
         study.seeds = shared.get_ref("seeds")
         encodings = study.encodings if name == "language" else tasks.encodings_of(study)
         for pattern in PATTERNS:
-            encodings[pattern].interval = 2  # to fit two layers, or any even number
+            if "interval" in encodings[pattern]:
+                encodings[pattern].interval = 2  # to fit two layers, or any even number
         if preset != "tiny":
             study.together = 3
             globals()["_language" if name == "language" else "_tasks"](study)

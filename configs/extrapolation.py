@@ -80,11 +80,14 @@ def follow_length(encodings: Mapping[str, ConfigDict], length: FieldReference) -
     encodings["learned_2d"].out_of_range = "clamp"
     # FIRE's threshold is a quarter of the training length in the paper (512 of 2048).
     encodings["fire"].init_length = length.to_float() / 4
-    # The windows of patterns, and the steps of Llama 4's temperature, are for thousands of tokens.
-    encodings["rnope_swa"].window = length // 2
+    # The windows of patterns, and the scales of temperatures, are for thousands of tokens.
+    for name in ("rnope_swa", "global_nope", "global_yarn", "beam", "flint"):
+        encodings[name].window = length // 2
     encodings["dual_base"].window = length // 4
     encodings["irope"].floor_scale = length
     encodings["llama4_temperature"].floor_scale = length
+    encodings["beam"].scale = length.to_float()
+    encodings["beam_scale"].scale = length.to_float()
 
 
 def short_t5(t5: ConfigDict, length: FieldReference, model: ConfigDict, num_buckets: int) -> None:
