@@ -165,8 +165,7 @@ def test_queries_and_keys_turn_as_in_transformers(model_type):
         number = number_of(layer, order, published)
         kind = dict(enumerate(kinds_of(published))).get(number)
         answers = [answer(published, layer=number), answer(published, layer_type=kind), unasked]
-        if model_type != "beam" or kind == "sliding_attention":
-            assert answers[0] is not None, from_hf(published, layer=number)
+        assert answers[0] is not None, from_hf(published, layer=number)
         for encoding in filter(None, answers):
             width, (q_matrix, k_matrix) = turns[q.shape[-1]](encoding)
             if "rotate" in encoding.hooks():

@@ -430,11 +430,11 @@ def test_modernbert_names_its_bases():
     assert_same(from_hf(config, layer_type="sliding_attention"), "rope", head_dim=8)
 
 
-def test_beam_scales_queries_by_a_rule_that_is_not_offered():
+def test_beam_scales_the_queries_of_layers_without_positions():
     sections = {"sliding_attention": {"rope_theta": 1e4}, "full_attention": None}
     config = dict(model_type="beam", head_dim=8, rope_parameters=sections)
     assert_same(from_hf(config, layer_type="sliding_attention"), "rope", head_dim=8)
-    refused(config, "the full_attention layers of 'beam'", layer_type="full_attention")
+    assert_same(from_hf(config, layer_type="full_attention"), "beam_scale")
 
 
 def test_published_keys_beside_the_sections():

@@ -1,30 +1,20 @@
 """Scales queries by their position, where a config says so.
 
-Llama 4 multiplies the queries of its layers without rotation, and Ministral 3 those of every layer
-(``llama_4_scaling_beta``). Both grow in steps; the second counts positions from 0.
+Llama 4 and Beam multiply the queries of their layers without rotation, and Ministral 3 those of
+every layer (``llama_4_scaling_beta``).
 """
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature
+from posenc_jax.encodings.wrappers.logit_scale import MinistralScale
 from posenc_jax.hf.layers import Layer
 from posenc_jax.hf.values import agreed, number, whole
 from posenc_jax.registry import make
 
 
-class MinistralTemperature(Llama4Temperature):
-    """Multiplies queries by ``1 + a ln(1 + floor(m / F))`` after rotation, m being the position."""
-
-    def factor(self, count, side):
-        return super().factor(count - 1, side)
-
-
 def of_nope_layers(config: dict) -> Encoding:
     """Returns the encoding of a layer in which nothing turns."""
     if config.get("model_type") == "beam":
-        raise ValueError(
-            "the full_attention layers of 'beam' multiply their queries by "
-            "((2049 + position) / 2048) ** 0.1, which is not offered"
-        )
+        return make("beam_scale")
     if config.get("model_type") != "llama4_text":
         return make("nope")
     # The published configs hold a number where the class has a switch.
@@ -56,8 +46,8 @@ def of_all_layers(layer: Layer, encoding: Encoding) -> Encoding:
     lengths = {name: whole(place, key) for name, place in places.items() if key in place}
     if not lengths:
         raise ValueError(f"llama_4_scaling_beta in {layer.where} needs {key}")
-    return MinistralTemperature(
+    return MinistralScale(
         over=encoding,
-        floor_scale=agreed(lengths),
+        train_length=agreed(lengths),
         attn_scale=number(layer.where, section, "llama_4_scaling_beta", 0),
     )
