@@ -22,7 +22,7 @@ from pathlib import Path
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 
 from experiments import peers  # noqa: E402
-from experiments.host import keep_freed_memory  # noqa: E402
+from experiments.host import keep_compiled, keep_freed_memory  # noqa: E402
 
 if __name__ == "__main__" and peers.are_expected(sys.argv):
     sys.exit(peers.watch([sys.executable, *sys.argv]))
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
         _check(arguments)
         workdir = folder_at(WORKDIR.value)
         if not DRY_RUN.value and BACKEND.value is None:
-            _keep_compiled(absolute(workdir / "compiled"))
+            keep_compiled(absolute(workdir / "compiled"))
         listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, PEER_TIMEOUT.value)
         # One process of a job speaks for all.
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
@@ -162,11 +162,6 @@ def _task_id() -> int | None:
     if not str(given).isdigit():
         raise ValueError(f"{name}={given} must be the number of a point, or -1 for all")
     return int(given)
-
-
-def _keep_compiled(folder: Path) -> None:
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _parse(arguments: list[str]) -> list[str]:

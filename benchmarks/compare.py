@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.host import keep_freed_memory
+from experiments.host import keep_compiled, keep_freed_memory
 
 keep_freed_memory()
 
@@ -131,8 +131,7 @@ def main():
     listen()
     with tempfile.TemporaryDirectory() as folder:
         # As launch.py has it.
-        jax.config.update("jax_compilation_cache_dir", str(Path(folder) / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        keep_compiled(Path(folder) / "compiled")
         with watch.of("data", "all"):
             comparison = Timed(config, Path(folder), console)
         failures = comparison.run()

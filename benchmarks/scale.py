@@ -26,7 +26,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.host import keep_freed_memory
+from experiments.host import keep_compiled, keep_freed_memory
 
 keep_freed_memory()
 
@@ -147,8 +147,7 @@ def second_sweep(args: argparse.Namespace) -> None:
     shares = []
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder)
-        jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        keep_compiled(workdir / "compiled")
         for _ in range(2):
             shutil.rmtree(workdir / "runs", ignore_errors=True)
             jax.clear_caches()

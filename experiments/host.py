@@ -22,3 +22,13 @@ def keep_freed_memory() -> None:
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_TOP_PAD, 2**26)
+
+
+def keep_compiled(folder) -> None:
+    """Keeps compiled programs in ``folder``, where this program and later ones find them again."""
+    import jax  # not before ``keep_freed_memory``, for it starts threads
+
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    # Below that a program is compiled as fast as it is read. A second sweep of small models spends
+    # 2.5 % of its time compiling, and 14 % where 0.5 seconds are the least.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

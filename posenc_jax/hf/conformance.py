@@ -83,7 +83,7 @@ def vectors(case: Case) -> dict[str, Any]:
     """
     encoding = from_hf(case.config, **case.call)
     rope = _rope(encoding)
-    inv_freq, factor = rope.frequencies(rope.rotary_dim, rope.base, None)
+    inv_freq, factor = rope.frequencies(rope.rotary_dim, rope.base, float(POSITIONS[-1] + 1))
     places_1T = np.array([POSITIONS], np.int32)
     own, plain = (_logits(each, rope.head_dim, places_1T) for each in (encoding, rope))
     cos, sin = (np.asarray(table)[0, :, 0] for table in Tokens.of(rope, places_1T).prepared)
@@ -132,7 +132,7 @@ def _logits(encoding, width, places_1T):
     return np.asarray(jax.jit(logits)(encoding, q, k, tokens, tokens)[0, 0], np.float64)
 
 
-def _numbers(values) -> list:
+def _numbers(values) -> Any:
     """Returns nested lists of numbers, with as many digits as tell float32 numbers apart."""
     values = np.asarray(values, np.float64)
     if values.ndim:
