@@ -197,3 +197,8 @@ def test_presets_exist(preset, tmp_path):
 def test_bad_configs_are_refused(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         questions(tmp_path, **changes)
+
+
+def test_without_depths_there_is_no_panel_of_them(tmp_path):
+    one = questions(tmp_path, eval__depths=())
+    assert [panel.condition for panel in one.panels] == list(TASKS)

@@ -70,7 +70,7 @@ class Questions(Experiment):
         ) + tuple(
             Panel(self._by_depth(task), "exact match", _DEPTH, self.trials.depths)
             for task in self.tasks
-            if task.has_depth
+            if task.has_depth and self.trials.depths
         )
         self.data = {"tasks": ",".join(task.name for task in self.tasks)}
         self.summary = (
