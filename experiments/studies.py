@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments.registry import make_experiment
+from experiments.sweep import point_of
 
 
 class Studies:
@@ -46,12 +47,7 @@ class Studies:
         """Runs all points, or the one numbered ``task_id``; returns the failures."""
         chosen: dict[str, int | None] = dict.fromkeys(self.parts)
         if task_id is not None:
-            if not 0 <= task_id < len(self.points):
-                raise ValueError(
-                    f"task_id={task_id} must be in 0..{len(self.points) - 1}: there are "
-                    f"{len(self.points)} points"
-                )
-            chosen = dict([self.points[task_id]])
+            chosen = dict([point_of(self.points, task_id)])
         failures = []
         for name, number in chosen.items():
             self.console.rule(f"{name}, {len(self.parts[name].points)} points")

@@ -10,8 +10,9 @@ import datetime
 import functools
 import itertools
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -28,6 +29,8 @@ from experiments.report.study import BASELINE, Study
 from experiments.train import DECAY, Recipe, Task, initial_state
 from posenc_jax import Transformer
 from posenc_jax.model.transformer import ROWS
+
+T = TypeVar("T")
 
 # What may change between two starts of the same run: it decides when, not what, is computed.
 _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "profile_steps")
@@ -89,6 +92,14 @@ def points(names: list[str], extend: dict[str, str], seeds: int) -> list[Point]:
         for seed in range(seeds)
         for name in trained
     ]
+
+
+def point_of(points: Sequence[T], task_id: int) -> T:
+    """Returns the point that a job of an array runs."""
+    if not 0 <= task_id < len(points):
+        last, count = len(points) - 1, len(points)
+        raise ValueError(f"task_id={task_id} must be in 0..{last}: there are {count} points")
+    return points[task_id]
 
 
 class Sweep:
@@ -204,12 +215,7 @@ class Sweep:
         """Runs all points, or the one numbered ``task_id``; returns the failures."""
         chosen = self.points
         if task_id is not None:
-            if not 0 <= task_id < len(self.points):
-                raise ValueError(
-                    f"task_id={task_id} must be in 0..{len(self.points) - 1}: there are "
-                    f"{len(self.points)} points"
-                )
-            chosen = [self.points[task_id]]
+            chosen = [point_of(self.points, task_id)]
         failures, numbers = [], itertools.count(1)
         waiting, left = {point for point in chosen if not self.finished(point)}, TimeLeft()
         for group in self._groups(chosen):

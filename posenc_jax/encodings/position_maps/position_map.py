@@ -13,6 +13,7 @@ negative distance, which counts as near.
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.attention.dense import products
 from posenc_jax.encoding import Side, Tile
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -32,22 +33,7 @@ class PositionMap(RoPE):
 def products_of_parts(tile: Tile, count: int) -> list[jax.Array]:
     """Returns the scaled logits of each of ``count`` rotations, float32 ``[B, H, T, S]``."""
     sides = (jnp.split(side, count, axis=-1) for side in (tile.q, tile.k))
-    return [_products(q, k) * tile.scale for q, k in zip(*sides, strict=True)]
-
-
-def _products(q_BTHC, k_BSKC) -> jax.Array:
-    """Multiplies each query with the keys of its kv head, float32 ``[B, H, T, S]``.
-
-    The queries of a kv head are rows of one matrix: from any other form XLA:CPU makes small
-    products, which take three times as long in a tile.
-    """
-    B, T, H, C = q_BTHC.shape
-    K = k_BSKC.shape[2]
-    q_BKGTC = q_BTHC.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
-    rows_BKTC, k_BKSC = q_BKGTC.reshape(B, K, -1, C), k_BSKC.swapaxes(1, 2)
-    products = jnp.einsum("bktc,bksc->bkts", rows_BKTC, k_BKSC, preferred_element_type=jnp.float32)
-    # In two steps, because a mesh of Explicit axes cannot follow both at once.
-    return products.reshape(B, K, H // K, T, -1).reshape(B, H, T, -1)
+    return [products(q, k) * tile.scale for q, k in zip(*sides, strict=True)]
 
 
 class NearFar(PositionMap):
