@@ -5,7 +5,10 @@
 
 Runs the experiment of a config and writes its report. What is already finished in the workdir is
 not done again, so the same command resumes after an interruption. With --task_id=N only point N is
-run, for a queue that starts one job a point.
+run, for a queue that starts one job a point. With --workers=2 two processes, each on half of the
+cores, divide the points between them: for models too small to keep all cores busy. The same on
+several machines that see the workdir: start the command with --share on each, and in the end once
+without it, for the report.
 
 It needs what ``pip install "posenc_jax[experiments]"`` installs, and says so where that is missing.
 """
@@ -21,12 +24,14 @@ from pathlib import Path
 # Until JAX listens (``preemption.listen``): a queue that ends a job while it starts runs it again.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 
-from experiments import peers  # noqa: E402
+from experiments import peers, workers  # noqa: E402
 from experiments.host import keep_compiled, keep_freed_memory  # noqa: E402
 
 if __name__ == "__main__" and peers.are_expected(sys.argv):
     sys.exit(peers.watch([sys.executable, *sys.argv]))
 peers.end_with_watcher()
+if __name__ == "__main__":
+    workers.run(sys.argv)
 keep_freed_memory()
 
 import jax  # noqa: E402
@@ -40,6 +45,12 @@ TASK_ID = flags.DEFINE_integer(
     "task_id",
     None,
     "Run this point only; -1 runs all. Default: the number that a SLURM or Kubernetes array gives.",
+)
+WORKERS = flags.DEFINE_integer(
+    "workers", 1, "Divide the points among so many processes of this machine, cores and all."
+)
+SHARE = flags.DEFINE_bool(
+    "share", False, "Leave to other programs in the same workdir the points that they have begun."
 )
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what the experiment would take, and end.")
 MFU = flags.DEFINE_float("mfu", 0.4, "With --dry_run: the share of the devices' peak to expect.")
@@ -93,7 +104,9 @@ def main(arguments: list[str]) -> int:
             return 0
         if is_in_bucket(workdir):
             console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
-        failures = experiment.run(_task_id())
+        failures = experiment.run(_task_id(), SHARE.value)
+        if SHARE.value:  # the report is for whoever knows that all are done
+            return 1 if failures else 0
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -145,6 +158,8 @@ def _check(arguments: list[str]) -> None:
         raise ValueError("--workdir is empty; give the folder of the results")
     if BACKEND.value is None and (SUBMIT.value or AGAIN.value or RESOURCE.value):
         raise ValueError("--submit, --again and --resource are for --backend=...; give one")
+    if WORKERS.value < 1:
+        raise ValueError(f"--workers={WORKERS.value} must be at least 1")
     if PEER_TIMEOUT.value < 1:
         raise ValueError(f"--peer_timeout={PEER_TIMEOUT.value} must be at least 1, in seconds")
     if not hasattr(CONFIG.value, "experiment"):

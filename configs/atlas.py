@@ -64,14 +64,15 @@ def studies(preset: str, shared: ConfigDict) -> ConfigDict:
             control.schemes = shared.get_ref("schemes")
         else:
             control.schemes = CONTROLLED
+            control.train.steps = 400  # with no other task beside it, as many rows and more
     return ConfigDict(found)
 
 
 def _language(study):
-    study.train.update(steps=400)
+    study.train.update(steps=350, optimizer="muon", learning_rate=6e-3)
+    study.eval.update(multiples=(1, 2, 4, 16), documents=16)
 
 
 def _tasks(study):
-    study.model.update(model_dim=64, num_layers=2, num_heads=4)
-    study.train.update(steps=1000, learning_rate=2e-3)
+    study.train.steps = 900
     study.eval.update(multiples=(1, 2, 4), depths=())

@@ -28,7 +28,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     shared = config.studies
     config.studies = ConfigDict({"language": shared.language, "tasks": shared.tasks})
     of_cpu = "small" if preset == "paper" else preset
-    config.studies.far = _far(preset)
+    config.studies.far = _far(preset, shared.language)
     config.studies.double = _double(preset, shared.language)
     config.studies.variants = _variants(shared.language)
     config.studies.addition = _addition(of_cpu)
@@ -37,11 +37,13 @@ def get_config(preset: str = "small") -> ConfigDict:
     return config
 
 
-def _far(preset):
+def _far(preset, language):
     """Returns a study of schemes that are said to hold, much farther than the others go."""
     study = extrapolation.get_config(preset)
     study.schemes = "alibi,rnope_swa"
     study.encodings.rnope_swa.interval = 2
+    study.train.update(language.train.to_dict())
+    study.together = language.together
     if preset != "tiny":
         study.eval.update(multiples=(1, 32, 128), documents=4, strides=((1, 1),))
     return study
@@ -87,8 +89,6 @@ def _addition(preset):
     if preset != "tiny":
         study.seeds = 5
         study.together = 5
-        study.model.update(model_dim=64, num_layers=2, num_heads=4)
-        study.train.update(steps=1000, learning_rate=2e-3)
         study.eval.update(multiples=(1, 2, 4), depths=())
     return study
 

@@ -37,13 +37,13 @@ def _change(scheme: str, multiple: int, *, study: str = "language", since: int =
 
 
 def _more(one: str, other: str, tasks: tuple[str, ...], multiple: int) -> Effect:
-    """Says that one scheme has more rows right than another, on average over some tasks."""
+    """Says that one scheme has more answers right than another, on average over some tasks."""
 
     def share(answers: Answers, scheme: str):
         return mean(*(answers.hits("tasks", scheme, task, multiple) for task in tasks))
 
     return Effect(
-        f"share of rows right at {multiple}x in {', '.join(tasks)}, {one} minus {other}",
+        f"share of answers right at {multiple}x in {', '.join(tasks)}, {one} minus {other}",
         lambda a: share(a, one) - share(a, other),
         low=0.0,
     )
@@ -250,7 +250,7 @@ CLAIMS: tuple[Claim, ...] = (
         (
             Effect(
                 "share of sums right at 2x, distance of a seed from the median, fire",
-                lambda a: spread(a.hits("addition", "fire", "addition", 2)),
+                lambda a: spread(a.exact("addition", "fire", "addition", 2)),
                 low=0.1,
             ),
         ),

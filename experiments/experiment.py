@@ -185,7 +185,7 @@ class Experiment(Sweep):
                 values = [
                     f"{r['x']} {r['value']:.3f}"
                     for r in evaluation["records"]
-                    if r["scheme"] == scheme and r["condition"] == panel.condition
+                    if r["scheme"] == scheme and panel.has(r)
                 ]
                 self.console.print(
                     f"  {scheme:<15} {panel.condition}, {panel.metric}:  {'  '.join(values)}",

@@ -20,7 +20,7 @@ LOST = (
 )
 # What errors of JAX say where a collective operation has lost a peer.
 _SIGNS = re.compile("Gloo|NCCL|UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|[Cc]onnection")
-_WATCHED = "POSENC_JAX_WATCHED"
+WATCHED = "POSENC_JAX_WATCHED"
 _PR_SET_PDEATHSIG = 1
 # How many processes a queue has started for the job.
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
@@ -34,7 +34,7 @@ def are_expected(arguments: Sequence[str]) -> bool:
     Args:
       arguments: the command line, which may have ``--num_processes``.
     """
-    if _WATCHED in os.environ:
+    if WATCHED in os.environ:
         return False
     by_hand = re.search(r" --?num_processes[= ](\d+)", " ".join(["", *arguments]))
     counts = [os.environ.get(name, "") for name in _COUNTS]
@@ -48,7 +48,7 @@ def watch(command: Sequence[str]) -> int:
 
     SIGTERM is passed on. Where the watcher itself is killed, the command is asked to stop.
     """
-    process = subprocess.Popen(command, env=os.environ | {_WATCHED: str(os.getpid())})
+    process = subprocess.Popen(command, env=os.environ | {WATCHED: str(os.getpid())})
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     status = process.wait()
     if status == -signal.SIGABRT:
@@ -64,7 +64,7 @@ def is_loss(error: Exception) -> bool:
 
 def end_with_watcher() -> None:
     """Lets Linux ask this process to stop when its watcher dies, however that happens."""
-    watcher = os.environ.get(_WATCHED)
+    watcher = os.environ.get(WATCHED)
     if watcher is None or not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

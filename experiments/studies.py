@@ -43,15 +43,15 @@ class Studies:
         """Returns every point as the name of its study and its number there."""
         return [(name, i) for name, part in self.parts.items() for i in range(len(part.points))]
 
-    def run(self, task_id: int | None = None) -> list[dict]:
-        """Runs all points, or the one numbered ``task_id``; returns the failures."""
+    def run(self, task_id: int | None = None, share: bool = False) -> list[dict]:
+        """Runs all points, or the one numbered ``task_id``, as ``Sweep.run`` does."""
         chosen: dict[str, int | None] = dict.fromkeys(self.parts)
         if task_id is not None:
             chosen = dict([point_of(self.points, task_id)])
         failures = []
         for name, number in chosen.items():
             self.console.rule(f"{name}, {len(self.parts[name].points)} points")
-            for failure in self.parts[name].run(number):
+            for failure in self.parts[name].run(number, share):
                 failures.append(failure | {"scheme": f"{name}: {failure['scheme']}"})
         return failures
 

@@ -10,7 +10,7 @@ import datetime
 import functools
 import itertools
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,15 @@ from experiments.loop import train, train_together
 from experiments.mesh import own_part, row_shards, state_shardings
 from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
-from experiments.record import claimed, environment, open_run, read_json, read_lines, write_json
+from experiments.record import (
+    claimed,
+    environment,
+    holder,
+    open_run,
+    read_json,
+    read_lines,
+    write_json,
+)
 from experiments.report.speedup import with_speedups
 from experiments.report.study import BASELINE, Study
 from experiments.train import DECAY, Recipe, Task, initial_state
@@ -211,32 +219,62 @@ class Sweep:
                 f"mesh's axes {' and '.join(ROWS)}, times {name}.accumulate"
             )
 
-    def run(self, task_id: int | None = None) -> list[dict]:
-        """Runs all points, or the one numbered ``task_id``; returns the failures."""
+    def run(self, task_id: int | None = None, share: bool = False) -> list[dict]:
+        """Runs all points, or the one numbered ``task_id``; returns the failures.
+
+        With ``share`` another program may be doing the same in the same workdir: each leaves to the
+        other whatever the other has begun.
+        """
         chosen = self.points
         if task_id is not None:
             chosen = [point_of(self.points, task_id)]
         failures, numbers = [], itertools.count(1)
         waiting, left = {point for point in chosen if not self.finished(point)}, TimeLeft()
+        if done := len(chosen) - len(waiting):
+            self.console.print(f"{done} of {len(chosen)} were done before", highlight=False)
         for group in self._groups(chosen):
-            failed = self._train_together(group)
-            for point in group:
-                place = f"{next(numbers)}/{len(chosen)}{left.words(len(waiting))}"
-                self.console.print(f"[{place}] {point.name}", highlight=False)
-                try:
-                    if point in failed:
-                        raise failed[point]
-                    with claimed(self.folder(point)):
-                        self._run_point(point)
-                except PreemptedError:
-                    raise
-                except Exception as error:  # one scheme failing must not take the others with it
-                    _raise_alone(error)
-                    failures.append(self._failed(point, error))
-                if point in waiting:
-                    waiting.remove(point)
-                    left.count()
+            with self._taken(group) if share else contextlib.nullcontext(True) as is_ours:
+                failed = self._train_together(group) if is_ours else {}
+                for point in group:
+                    number = next(numbers)
+                    if is_ours and not self.finished(point):
+                        place = f"{number}/{len(chosen)}{left.words(len(waiting))}"
+                        self.console.print(f"[{place}] {point.name}", highlight=False)
+                    if is_ours:
+                        failures += self._try_point(point, failed.get(point))
+                    if point in waiting:
+                        waiting.remove(point)
+                        left.count()
         return failures
+
+    @contextlib.contextmanager
+    def _taken(self, group) -> Iterator[bool]:
+        """Holds a group against other programs, and says whether none of them has it."""
+        with contextlib.ExitStack() as stack:
+            folder = self.workdir / "shared" / f"{group[0].label}-{group[0].seed}"
+            if holder(folder) is not None:
+                yield False
+                return
+            try:
+                stack.enter_context(claimed(folder))
+            except ValueError:  # another program was faster
+                yield False
+                return
+            yield True
+
+    def _try_point(self, point, error) -> list[dict]:
+        """Runs a point, whose training gave an error or none; returns its failure, if any."""
+        try:
+            if error is not None:
+                raise error
+            with claimed(self.folder(point)):
+                self._run_point(point)
+        except PreemptedError:
+            raise
+        except Exception as error:  # one scheme failing must not take the others with it
+            _raise_alone(error)
+            return [self._failed(point, error)]
+        return []
 
     def results(self) -> tuple[list[dict], list[dict], list[dict]]:
         """Returns evaluations of all finished points, what training cost, and the failures.
@@ -329,7 +367,6 @@ class Sweep:
         folder = self.folder(point)
         open_run(folder, self.describe(point))
         if self.finished(point):
-            self.console.print("  done before, skipped", highlight=False)
             return
         model, summary = self.train(point)
         evaluation = {

@@ -75,10 +75,12 @@ class Recipe:
       length: tokens of a training sequence.
       batch_size: sequences in a step, over all devices.
       steps: optimizer steps.
+      optimizer: "adamw", or "muon", which learns the matrices of the blocks by orthogonal steps
+        (2502.16982) of the size that AdamW's have, and all else by AdamW.
       learning_rate: its peak, after ``warmup_steps`` of linear growth; then a cosine leads down to
         a tenth of it.
       warmup_steps: steps until the learning rate is at its peak.
-      weight_decay: AdamW's weight decay, under the rule above.
+      weight_decay: the decoupled weight decay, under the rule above.
       beta2: AdamW's second decay.
       clip_norm: largest global norm of the gradient.
       accumulate: micro-batches that a step is computed in, to save memory.
@@ -93,6 +95,7 @@ class Recipe:
     length: int
     batch_size: int
     steps: int
+    optimizer: str = "adamw"
     learning_rate: float = 3e-3
     warmup_steps: int = 50
     weight_decay: float = 0.1
@@ -114,6 +117,10 @@ class Recipe:
         self._check("clip_norm", "finite and above 0", lambda value: 0 < value < math.inf)
         self._check("warmup_steps", "at least 0", lambda value: value >= 0)
         self._check("beta2", "at least 0 and below 1", lambda value: 0 <= value < 1)
+        if self.optimizer not in _OPTIMIZERS:
+            raise ValueError(
+                f"train.optimizer={self.optimizer!r} must be one of {', '.join(_OPTIMIZERS)}"
+            )
         if self.profile_steps and self.profiled is None:
             raise ValueError(
                 f"train.profile_steps={self.profile_steps!r} must be FIRST:LAST, such as '10:13', "
@@ -144,14 +151,30 @@ class Recipe:
             0.0, self.learning_rate, warmup, self.steps, self.learning_rate / 10
         )
 
-    def optimizer(self) -> optax.GradientTransformation:
-        """Returns AdamW behind a clipped gradient."""
+    def transformation(self) -> optax.GradientTransformation:
+        """Returns the optimizer behind a clipped gradient."""
         return optax.chain(
-            optax.clip_by_global_norm(self.clip_norm),
-            optax.adamw(
-                self.schedule(), b2=self.beta2, weight_decay=self.weight_decay, mask=decays
-            ),
+            optax.clip_by_global_norm(self.clip_norm), _OPTIMIZERS[self.optimizer](self)
         )
+
+
+def _adamw(recipe: Recipe) -> optax.GradientTransformation:
+    decay = recipe.weight_decay
+    return optax.adamw(recipe.schedule(), b2=recipe.beta2, weight_decay=decay, mask=decays)
+
+
+def _muon(recipe: Recipe) -> optax.GradientTransformation:
+    return optax.contrib.muon(
+        recipe.schedule(),
+        weight_decay=recipe.weight_decay,
+        weight_decay_mask=decays,
+        adam_b2=recipe.beta2,
+        muon_weight_dimension_numbers=_orthogonal,
+        consistent_rms=0.2,  # of AdamW's steps, as measured in the paper
+    )
+
+
+_OPTIMIZERS = {"adamw": _adamw, "muon": _muon}
 
 
 def decays(model: Transformer) -> Any:
@@ -164,10 +187,16 @@ def decays(model: Transformer) -> Any:
     return jax.tree_util.tree_map_with_path(decays_one, model)
 
 
+def _orthogonal(model: Transformer) -> Any:
+    """Returns the axes of each matrix that Muon learns, which are those that weight decay acts on."""
+    axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+    return jax.tree.map(lambda is_matrix: axes if is_matrix else None, decays(model))
+
+
 def initial_state(key, init: Callable[[Any], Transformer], recipe: Recipe) -> State:
     """Returns the state that training starts from; ``init`` is a task's."""
     model = init(key)
-    opt_state = recipe.optimizer().init(model)
+    opt_state = recipe.transformation().init(model)
     return _state(model, opt_state, jnp.zeros((), jnp.int32))
 
 
@@ -180,12 +209,13 @@ def further_state(
       model: the model on these devices, under the encoding that it is trained under from now on.
       recipe: how it is trained from now on; its schedule begins anew.
       mesh: the devices.
-      adam: the moments to go on with, of ``adam_state``. Default: an optimizer without memory.
+      adam: the moments to go on with, of ``adam_state``, where the recipe has AdamW too. Default:
+        an optimizer without memory.
     """
 
     def build(model, adam):
         state = initial_state(None, lambda _: jax.tree.map(jnp.copy, model), recipe)
-        if adam is None:
+        if adam is None or recipe.optimizer != "adamw":
             return state
         # The moments are trees of the model's kind, which has had another encoding.
         moments = jax.tree.unflatten(jax.tree.structure(adam_state(state)), jax.tree.leaves(adam))
@@ -242,7 +272,7 @@ def train_step(
         total, _ = jax.lax.scan(add, zero, (parts, jax.random.split(key, recipe.accumulate)))
         value, gradient = jax.tree.map(lambda x: x / recipe.accumulate, total)
 
-    updates, opt_state = recipe.optimizer().update(gradient, state.opt_state, model)
+    updates, opt_state = recipe.transformation().update(gradient, state.opt_state, model)
     new_model = optax.apply_updates(model, updates)
     numbers = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
     return _state(new_model, opt_state, state.step + 1), numbers

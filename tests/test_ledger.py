@@ -113,7 +113,7 @@ class Asked(Answers):
         self.found.append((study, where))
         return Seeds({0: 1.0, 1: 2.0})
 
-    def hits(self, study, scheme, task, multiple):
+    def _share(self, metric, study, scheme, task, multiple):
         return self.read(study, "value", scheme=scheme, task=task, multiple=multiple)
 
 

@@ -1,6 +1,7 @@
 """Tests the tasks: solvable from what is before the answers, balanced, and at chance otherwise."""
 
 import io
+import math
 
 import common
 import jax
@@ -58,7 +59,7 @@ def test_the_solver_reads_no_answer(name):
 def test_with_answers_of_other_rows_the_solver_is_at_chance(name):
     task = TASKS[name]
     rows = task.draw(rng(), COUNT, task.shortest)
-    found, chance = score(task, rows, shuffled(rows, rng(1))), task.chance(task.shortest)
+    found, chance = score(task, rows, shuffled(rows, rng(1))), math.prod(task.chances(task.shortest))
     error = 4 * np.sqrt(chance * (1 - chance) / COUNT) + 2 / COUNT
     assert abs(found - chance) < error, (found, chance)
 
@@ -70,7 +71,7 @@ def test_each_answer_is_as_likely_as_the_others(name):
     task = TASKS[name]
     tokens_NL, is_answer_NL = task.draw(rng(2), COUNT, 40)
     answers_NA = tokens_NL[is_answer_NL].reshape(COUNT, -1)
-    size, chance = answers_NA.shape[1], task.chance(40)
+    size, chance = answers_NA.shape[1], math.prod(task.chances(40))
     best = np.prod([np.bincount(column).max() / COUNT for column in answers_NA.T])
     # The most frequent of several tokens that are equally likely is off by some standard errors.
     kinds = chance ** (-1 / size)
@@ -135,9 +136,12 @@ def finished(tmp_path_factory):
 def test_results_hold_every_task_length_and_depth(finished):
     one, page = finished
     evaluations, _, _ = one.results()
-    found = {(r["scheme"], r["condition"], r["x"]) for r in evaluations[0]["records"]}
-    expected = {(name, length) for name in TASKS for length in (32, 64)}
-    expected |= {("passkey in 64 tokens", depth) for depth in (0.0, 1.0)}
+    found = {(r["scheme"], r["condition"], r["x"], r["metric"]) for r in evaluations[0]["records"]}
+    exact, each = "exact match", "answers right"
+    expected = {(name, length, exact) for name in TASKS for length in (32, 64)}
+    several = ("passkey", "recall", "induction", "copy", "reverse", "sort", "addition")
+    expected |= {(name, length, each) for name in several for length in (32, 64)}
+    expected |= {("passkey in 64 tokens", depth, exact) for depth in (0.0, 1.0)}
     assert found == {(s, *each) for s in ("rope", "dynamic_ntk") for each in expected}
     assert all(0 <= r["value"] <= 1 and r["chance"] for r in evaluations[0]["records"])
     for words in ("passkey in 64 tokens", "flip_flop: exact match", "trained on rows of up to 32"):
@@ -149,8 +153,9 @@ def test_a_batch_has_rows_of_every_task_and_length(finished):
     rows = task.draw(rng(), 300)
     assert rows["tokens"].shape == rows["is_answer"].shape == (300, 32)
     assert len(np.unique(rows["tokens"][:, 0])) == len(TASKS)
-    ends = (rows["tokens"] != PAD).sum(axis=1)
-    assert ends.min() < 12 and ends.max() == 32
+    others = [task.draw(rng(seed), 100)["tokens"] for seed in range(20)]
+    ends = (np.concatenate(others) != PAD).sum(axis=1)
+    assert ends.min() < 8 and ends.max() == 32 and len(np.unique(ends)) > 20
     assert not (rows["is_answer"] & (rows["tokens"] == PAD)).any()
 
 
@@ -201,4 +206,4 @@ def test_bad_configs_are_refused(changes, message, tmp_path):
 
 def test_without_depths_there_is_no_panel_of_them(tmp_path):
     one = questions(tmp_path, eval__depths=())
-    assert [panel.condition for panel in one.panels] == list(TASKS)
+    assert list(dict.fromkeys(panel.condition for panel in one.panels)) == list(TASKS)

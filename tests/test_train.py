@@ -441,7 +441,7 @@ def test_gradient_accumulation_is_the_whole_batch():
 def decayed(model) -> set[str]:
     """Returns the parameters that an optimizer step moves where there is no gradient."""
     recipe = Recipe(length=8, batch_size=8, steps=6, warmup_steps=0, weight_decay=0.5)
-    optimizer = recipe.optimizer()
+    optimizer = recipe.transformation()
     zero = jax.tree.map(jnp.zeros_like, model)
     updates, _ = optimizer.update(zero, optimizer.init(model), model)
     moved = jax.tree_util.tree_flatten_with_path(updates)[0]

@@ -12,7 +12,7 @@ from scipy import stats
 
 from experiments.report.lengths import LengthStudy
 from experiments.report.page import print_failures, terminal_table
-from experiments.report.panels import PanelStudy
+from experiments.report.panels import EXACT, PanelStudy
 from experiments.report.study import (
     BASELINE,
     Cell,
@@ -176,14 +176,18 @@ def _of_tasks(study: PanelStudy) -> Iterable[Question]:
     for panel in study.panels:
         records = [r for r in study.records if panel.has(r)]
         values = by_seed(records, "x", "value", panel.condition)
+        is_exact = panel.metric == EXACT
+        topic = panel.condition if is_exact else f"{panel.condition}, answers"
         for x in panel.xs if panel.trained else ():
             rows = {scheme: row[x] for scheme, row in values.items() if x in row}
             chances = [r["chance"] for r in records if r["x"] == x and r["chance"] is not None]
             says = f"Share of rows of {x} tokens whose answers are all right, in {panel.condition}"
+            if not is_exact:
+                says = f"Share of answers that are right in rows of {x} tokens, in {panel.condition}"
             says += "." if x in panel.trained else "; no row of training was as long."
             multiple = float(x) / float(panel.trained[0])
             chance = chances[0] if chances else None
-            yield Question(panel.condition, multiple, says, False, rows, chance)
+            yield Question(topic, multiple, says, False, rows, chance)
 
 
 def _controls(together: list[Question], alone: list[Question]) -> Iterable[Control]:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from experiments.report.panels import PanelStudy
+from experiments.report.panels import ANSWERS, EXACT, PanelStudy
 from experiments.report.study import Cell, Study, margin_of, mean_and_stderr
 
 Word = Literal["reproduced", "not reproduced", "inconclusive at this scale", "missing"]
@@ -75,15 +75,29 @@ class Answers:
         where |= {"protocol": self.protocol, "multiple": multiple}
         return self.read(study, "bits_per_byte", scheme=scheme, split="test", **where)
 
-    def hits(self, study: str, scheme: str, task: str, multiple: int) -> Seeds:
+    def exact(self, study: str, scheme: str, task: str, multiple: int) -> Seeds:
         """Returns the share of rows whose answers are all right; arguments are as in ``bits``."""
+        return self._share(EXACT, study, scheme, task, multiple)
+
+    def hits(self, study: str, scheme: str, task: str, multiple: int) -> Seeds:
+        """Returns the share of answers that are right; arguments are as in ``bits``.
+
+        Each answer is read after the right ones before it. Rows that are right as a whole tell
+        schemes apart only where some are.
+        """
         found = self.studies.get(study)
         panels = found.panels if isinstance(found, PanelStudy) else ()
-        panel = next((panel for panel in panels if panel.condition == task), None)
+        has_several = any((p.condition, p.metric) == (task, ANSWERS) for p in panels)
+        return self._share(ANSWERS if has_several else EXACT, study, scheme, task, multiple)
+
+    def _share(self, metric, study, scheme, task, multiple) -> Seeds:
+        found = self.studies.get(study)
+        panels = found.panels if isinstance(found, PanelStudy) else ()
+        panel = next((p for p in panels if (p.condition, p.metric) == (task, metric)), None)
         if panel is None:
             raise MissingRunError(f"there is no study {study} of the task {task}")
-        length = multiple * int(panel.trained[0])
-        return self.read(study, "value", scheme=scheme, condition=task, x=length)
+        where = {"condition": task, "metric": metric, "x": multiple * int(panel.trained[0])}
+        return self.read(study, "value", scheme=scheme, **where)
 
     def read(self, study: str, key: str, **where: Any) -> Seeds:
         """Returns the field ``key`` of the records whose fields are as in ``where``, one a seed."""
@@ -145,8 +159,9 @@ class Claim:
 RULE = (
     "A claim is written beforehand as numbers and the range in which it says that they lie. It is "
     "reproduced where the 95 % interval over seeds of every one of its numbers (Student's t, each "
-    "seed with itself) lies within the range, not reproduced where any interval lies wholly "
-    "outside, and else inconclusive at this scale. No interval is widened for the count of claims."
+    "seed with itself) lies within the range and does not touch its ends, not reproduced where any "
+    "interval lies wholly outside, and else inconclusive at this scale. No interval is widened for "
+    "the count of claims."
 )
 
 
@@ -155,7 +170,7 @@ def decide(effect: Effect, cell: Cell) -> Word:
     value, margin = cell[0], margin_of(cell)
     if margin is None:
         return "inconclusive at this scale"
-    if effect.low <= value - margin and value + margin <= effect.high:
+    if effect.low < value - margin and value + margin < effect.high:
         return "reproduced"
     if value + margin < effect.low or effect.high < value - margin:
         return "not reproduced"

@@ -6,6 +6,8 @@ import math
 from experiments.report.study import Cells, Record, Study, by_seed, cells_of
 
 X = int | float | str
+# The metrics of tasks: a row whose answers are all right, and an answer that is right.
+EXACT, ANSWERS = "exact match", "answers right"
 
 
 @dataclasses.dataclass(frozen=True)

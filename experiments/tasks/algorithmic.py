@@ -28,8 +28,8 @@ class _Mapped(Task):
         size = int(is_answer_L.sum())
         return self._result(tokens_L[None, -2 * size - 1 : -size - 1])[0].tolist()
 
-    def chance(self, length):
-        return len(SYMBOLS) ** -float((length - 2) // 2)
+    def chances(self, length):
+        return [1 / len(SYMBOLS)] * ((length - 2) // 2)
 
 
 class Copy(_Mapped):
@@ -79,8 +79,8 @@ class Addition(Task):
         numbers = (tokens_L[at - size : at] - DIGITS[0] for at in (end - size - 1, end))
         return DIGITS[_sum(*(each[None] for each in numbers))][0].tolist()
 
-    def chance(self, length):
-        return 0.5 * 10.0 ** -((length - 4) // 3)  # the last carry is 0 or 1
+    def chances(self, length):
+        return [1 / 10] * ((length - 4) // 3) + [1 / 2]  # the last carry is 0 or 1
 
 
 def _sum(one_NS, two_NS):
@@ -106,5 +106,5 @@ class Parity(Task):
     def solve(self, tokens_L, is_answer_L):
         return [int(DIGITS[(tokens_L[1:-2] == DIGITS[1]).sum() % 2])]
 
-    def chance(self, length):
-        return 1 / 2
+    def chances(self, length):
+        return [1 / 2]

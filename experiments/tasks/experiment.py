@@ -4,6 +4,7 @@ python launch.py --config=configs/tasks.py:small --workdir=runs/tasks
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 
 from experiments.config import at_ratio, make_encoding
 from experiments.experiment import Drawn, Experiment
-from experiments.report.panels import Panel, Result
+from experiments.report.panels import ANSWERS, EXACT, Panel, Result
 from experiments.tasks import TASKS, VOCAB_SIZE
 from experiments.tasks.task import PAD
 from posenc_jax import Transformer, positions
@@ -52,8 +53,9 @@ class Trials:
 class Questions(Experiment):
     """Compares how well schemes answer in rows that are longer than any of training.
 
-    A row counts where all of its answers are right, each read after the right ones before it, as
-    greedy decoding gives them.
+    Each answer is read after the right ones before it. A row is an exact match where all of its
+    answers are right, as greedy decoding then gives them. Where a row has several, the share of
+    answers that are right is shown too, for it tells schemes apart before any row is whole.
     """
 
     title = "Questions past the trained length"
@@ -66,9 +68,11 @@ class Questions(Experiment):
         _check(self.tasks, self.setting, self.trials)
         lengths = tuple(multiple * self.length for multiple in self.trials.multiples)
         self.panels = tuple(
-            Panel(task.name, "exact match", _LENGTH, lengths, lengths[:1]) for task in self.tasks
+            Panel(task.name, metric, _LENGTH, lengths, lengths[:1])
+            for task in self.tasks
+            for metric in _metrics(task)
         ) + tuple(
-            Panel(self._by_depth(task), "exact match", _DEPTH, self.trials.depths)
+            Panel(self._by_depth(task), EXACT, _DEPTH, self.trials.depths)
             for task in self.tasks
             if task.has_depth and self.trials.depths
         )
@@ -94,22 +98,33 @@ class Questions(Experiment):
     def measure(self, scheme, model):
         lengths = [multiple * self.length for multiple in self.trials.multiples]
         for task in self.tasks:
-            chances = [task.chance(length) for length in lengths]
-            for length, chance in zip(lengths, chances, strict=True):
-                share = self._share(task, model, length)
-                yield Result(task.name, length, "exact match", share, chance)
+            for length in lengths:
+                yield from self._results(task, model, length)
             for depth in self.trials.depths if task.has_depth else ():
-                share = self._share(task, model, lengths[-1], depth)
-                yield Result(self._by_depth(task), depth, "exact match", share, chances[-1])
+                exact, *_ = self._results(task, model, lengths[-1], depth)
+                yield dataclasses.replace(exact, condition=self._by_depth(task), x=depth)
 
-    def _share(self, task, model, length, depth=None) -> float:
-        """Returns the share of rows whose answers are all right."""
+    def _results(self, task, model, length, depth=None) -> list[Result]:
+        """Returns the shares of rows and of answers that are right, in rows of ``length``."""
         # The same rows for every scheme and seed, and others than in training.
         rng = np.random.Generator(np.random.Philox(key=np.array([task.number, 2**63], np.uint64)))
         rows = task.draw(rng, self.trials.rows, length, depth)
         likeliest_NL = self.predict(_likeliest, model, rows.tokens_NL)
-        is_right_NL = (likeliest_NL == rows.tokens_NL[:, 1:]) | ~rows.is_answer_NL[:, 1:]
-        return float(is_right_NL.all(axis=1).mean())
+        # Every row of a task and length has as many answers as the others.
+        is_right_NA = (likeliest_NL == rows.tokens_NL[:, 1:])[rows.is_answer_NL[:, 1:]]
+        is_right_NA = is_right_NA.reshape(self.trials.rows, -1)
+        chances = task.chances(length)
+        shares = (is_right_NA.all(axis=1).mean(), math.prod(chances))
+        of_answers = (is_right_NA.mean(), sum(chances) / len(chances))
+        return [
+            Result(task.name, length, metric, float(value), chance)
+            for metric, (value, chance) in zip(_metrics(task), (shares, of_answers), strict=False)
+        ]
+
+
+def _metrics(task) -> tuple[str, ...]:
+    """Returns what is measured of a task: its rows and, where they have several, its answers."""
+    return (EXACT, ANSWERS) if len(task.chances(task.shortest)) > 1 else (EXACT,)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,11 +142,15 @@ class Mixed(Drawn):
         width = self.experiment.length
         tokens_NL = np.full((count, width), PAD, np.int32)
         is_answer_NL = np.zeros((count, width), bool)
-        for number in range(count):
-            task = self.experiment.tasks[rng.integers(len(self.experiment.tasks))]
+        chosen = rng.integers(len(self.experiment.tasks), size=count)
+        for number, task in enumerate(self.experiment.tasks):
+            # One length for all rows of a task: drawing them together is ten times as fast.
             length = int(rng.integers(task.shortest, width + 1))
-            row = task.draw(rng, 1, length)
-            tokens_NL[number, :length], is_answer_NL[number, :length] = (x[0] for x in row)
+            is_of_task = chosen == number
+            if not is_of_task.any():
+                continue
+            rows = task.draw(rng, int(is_of_task.sum()), length)
+            tokens_NL[is_of_task, :length], is_answer_NL[is_of_task, :length] = rows
         return {"tokens": tokens_NL, "is_answer": is_answer_NL}
 
     def loss(self, model, batch, key):

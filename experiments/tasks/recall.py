@@ -40,8 +40,8 @@ class Passkey(Task):
         first = list(tokens_L).index(STORE) + 1
         return [int(each) for each in tokens_L[first : first + self._DIGITS]]
 
-    def chance(self, length):
-        return 10.0**-self._DIGITS
+    def chances(self, length):
+        return [1 / 10] * self._DIGITS
 
 
 class Needles(Task):
@@ -70,8 +70,8 @@ class Needles(Task):
         told = np.flatnonzero(tokens_L == STORE)
         return [int(tokens_L[at + 2]) for at in told if tokens_L[at + 1] == tokens_L[-2]]
 
-    def chance(self, length):
-        return 1 / len(_VALUES)
+    def chances(self, length):
+        return [1 / len(_VALUES)]
 
 
 class Recall(Task):
@@ -105,8 +105,8 @@ class Recall(Task):
         asked = tokens_L[np.flatnonzero(is_answer_L) - 1]
         return [int(told[told.index(key) + 1]) for key in asked]
 
-    def chance(self, length):
-        return len(_VALUES) ** -float(self._ASKED)
+    def chances(self, length):
+        return [1 / len(_VALUES)] * self._ASKED
 
 
 class Induction(Task):
@@ -125,8 +125,8 @@ class Induction(Task):
         half = int(is_answer_L.sum()) + 1
         return [int(each) for each in tokens_L[-2 * half : -half][1:]]
 
-    def chance(self, length):
-        return len(SYMBOLS) ** -float((length - 2) // 2 - 1)
+    def chances(self, length):
+        return [1 / len(SYMBOLS)] * ((length - 2) // 2 - 1)
 
 
 class Variables(Task):
@@ -166,8 +166,8 @@ class Variables(Task):
             found = assigned[found]
         return [found]
 
-    def chance(self, length):
-        return 1 / len(_VALUES)
+    def chances(self, length):
+        return [1 / len(_VALUES)]
 
 
 def _interleaved(rng, count, ordered, others) -> np.ndarray:

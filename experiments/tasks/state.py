@@ -31,8 +31,8 @@ class FlipFlop(Task):
     def solve(self, tokens_L, is_answer_L):
         return [int(tokens_L[np.flatnonzero(tokens_L == STORE)[-1] + 1])]
 
-    def chance(self, length):
-        return 1 / 2
+    def chances(self, length):
+        return [1 / 2]
 
 
 class Counting(Task):
@@ -62,5 +62,5 @@ class Counting(Task):
     def solve(self, tokens_L, is_answer_L):
         return [int(DIGITS[(tokens_L[2:-2] == tokens_L[1]).sum()])]
 
-    def chance(self, length):
-        return 1 / (self._MOST + 1)
+    def chances(self, length):
+        return [1 / (self._MOST + 1)]

@@ -31,7 +31,8 @@ class Rows(NamedTuple):
 
 
 class Task:
-    """Draws rows, and solves them; a subclass has ``number``, ``_draw``, ``solve`` and ``chance``.
+    """Draws rows, and solves them; a subclass has ``number``, ``_draw``, ``solve`` and
+    ``chances``.
 
     Attributes:
       name: the name in configs and reports.
@@ -83,8 +84,8 @@ class Task:
         """Returns the answers of one row, read off the tokens before each."""
         raise NotImplementedError
 
-    def chance(self, length: int) -> float:
-        """Returns how often a guess of the right kind has every answer of a row right."""
+    def chances(self, length: int) -> list[float]:
+        """Returns how often a guess of the right kind is right, for each answer of a row."""
         raise NotImplementedError
 
 

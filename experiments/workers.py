@@ -1,0 +1,68 @@
+"""Divides an experiment among several processes of one machine, each on cores of its own.
+
+A step of a small model leaves cores idle, and tracing and compiling use one alone: as many
+processes as there are cores finish a sweep of small models sooner than one process on all of them.
+"""
+
+import functools
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from experiments.peers import WATCHED
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Runs the command once for each of ``--workers=N``, and returns when all have ended.
+
+    What they leave undone, this process then does as if it were alone; so a worker that is killed
+    costs time only. It is called before JAX is imported, which takes the cores that it finds.
+
+    Args:
+      arguments: the command line, which may have ``--workers``.
+    """
+    count, rest = _without_workers(arguments)
+    if count < 2:
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if count > len(cores):
+        print(f"error: --workers={count} must be at most {len(cores)}, the cores of this machine")
+        sys.exit(2)
+    # A bar of progress cannot share a terminal with another. A worker ends when this process does.
+    environment = os.environ | {"TTY_COMPATIBLE": "0", WATCHED: str(os.getpid())}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, *rest, "--share"],
+            env=environment,
+            preexec_fn=functools.partial(os.sched_setaffinity, 0, cores[number::count]),
+        )
+        for number in range(count)
+    ]
+    stops = []
+
+    def stop(*_):
+        stops.append(True)
+        for worker in workers:
+            worker.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        statuses = [worker.wait() for worker in workers]
+    except KeyboardInterrupt:  # which the terminal has sent to the workers too
+        sys.exit(130)
+    if stops or 75 in statuses:
+        sys.exit(75)
+    if 2 in statuses:  # the command line or the config is wrong, as the workers have said
+        sys.exit(2)
+
+
+def _without_workers(arguments: Sequence[str]) -> tuple[int, list[str]]:
+    """Returns the number of workers, and the command line without it."""
+    line = "\0".join(arguments)
+    found = re.search(r"\0--?workers[=\0](\d+)(?=\0|$)", line)
+    if found is None:
+        return 1, list(arguments)
+    return int(found[1]), (line[: found.start()] + line[found.end() :]).split("\0")
