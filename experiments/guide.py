@@ -42,7 +42,7 @@ class Situation:
 
 
 def _each(topics: str, *multiples: float) -> tuple[tuple[str, float], ...]:
-    return tuple((topic, multiple) for topic in topics.split() for multiple in multiples)
+    return tuple((topic, multiple) for topic in topics.split("; ") for multiple in multiples)
 
 
 SITUATIONS = (
@@ -67,15 +67,15 @@ SITUATIONS = (
         "128K to 2M tokens, LongRoPE or HoPE",
         ("longrope", "hope"),
     ),
-    Situation("Finding what was told", _each("passkey needles recall", 1, 4)),
+    Situation("Finding what was told", _each("passkey; needles; recall", 1, 4)),
     Situation(
         "Counting and states",
-        _each("counting flip_flop", 1, 4),
+        _each("counting; flip_flop", 1, 4),
         ("cope_counts", "path_flip_flop", "path_degrades"),
     ),
     Situation(
         "Algorithms on longer rows",
-        _each("copy reverse addition sort parity", 2),
+        _each("copy, answers; reverse, answers; addition, answers; sort, answers; parity", 1, 2),
         ("nope_generalises", "randomized_generalises", "hope_copies", "seeds_decide_addition"),
     ),
     Situation(

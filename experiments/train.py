@@ -76,7 +76,7 @@ class Recipe:
       batch_size: sequences in a step, over all devices.
       steps: optimizer steps.
       optimizer: "adamw", or "muon", which learns the matrices of the blocks by orthogonal steps
-        (2502.16982) of the size that AdamW's have, and all else by AdamW.
+        (2502.16982) of the size that AdamW's have, and all else by AdamW with Nesterov's momentum.
       learning_rate: its peak, after ``warmup_steps`` of linear growth; then a cosine leads down to
         a tenth of it.
       warmup_steps: steps until the learning rate is at its peak.
@@ -188,7 +188,7 @@ def decays(model: Transformer) -> Any:
 
 
 def _orthogonal(model: Transformer) -> Any:
-    """Returns the axes of each matrix that Muon learns, which are those that weight decay acts on."""
+    """Returns the axes of each matrix that Muon learns: those that weight decay acts on."""
     axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
     return jax.tree.map(lambda is_matrix: axes if is_matrix else None, decays(model))
 

@@ -130,7 +130,8 @@ class Source:
                 raise ValueError(f"{path} stopped at step {done} of {steps}: finish it first")
             # A plain RoPE knows no length of its own: it is the one that was trained at last.
             is_adam = config["train"].get("optimizer", "adamw") == "adamw"
-            length, found = config["train"]["length"], (adam_state(state) if is_adam else None, None)
+            length = config["train"]["length"]
+            found = (adam_state(state) if is_adam else None, None)
             model = state.model
         else:
             # Only published weights need what it needs.

@@ -24,12 +24,15 @@ def run(arguments: Sequence[str]) -> None:
     Args:
       arguments: the command line, which may have ``--workers``.
     """
-    count, rest = _without_workers(arguments)
+    count, rest = without_workers(arguments)
     if count < 2:
         return
     cores = sorted(os.sched_getaffinity(0))
     if count > len(cores):
-        print(f"error: --workers={count} must be at most {len(cores)}, the cores of this machine")
+        print(
+            f"error: --workers={count} must be at most {len(cores)}, the cores of this machine",
+            file=sys.stderr,
+        )
         sys.exit(2)
     # A bar of progress cannot share a terminal with another. A worker ends when this process does.
     environment = os.environ | {"TTY_COMPATIBLE": "0", WATCHED: str(os.getpid())}
@@ -59,7 +62,7 @@ def run(arguments: Sequence[str]) -> None:
         sys.exit(2)
 
 
-def _without_workers(arguments: Sequence[str]) -> tuple[int, list[str]]:
+def without_workers(arguments: Sequence[str]) -> tuple[int, list[str]]:
     """Returns the number of workers, and the command line without it."""
     line = "\0".join(arguments)
     found = re.search(r"\0--?workers[=\0](\d+)(?=\0|$)", line)

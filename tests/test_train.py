@@ -438,9 +438,11 @@ def test_gradient_accumulation_is_the_whole_batch():
     chex.assert_trees_all_close(*moments, rtol=1e-4, atol=1e-7)
 
 
-def decayed(model) -> set[str]:
+def decayed(model, name="adamw") -> set[str]:
     """Returns the parameters that an optimizer step moves where there is no gradient."""
-    recipe = Recipe(length=8, batch_size=8, steps=6, warmup_steps=0, weight_decay=0.5)
+    recipe = Recipe(
+        length=8, batch_size=8, steps=6, warmup_steps=0, weight_decay=0.5, optimizer=name
+    )
     optimizer = recipe.transformation()
     zero = jax.tree.map(jnp.zeros_like, model)
     updates, _ = optimizer.update(zero, optimizer.init(model), model)
@@ -461,9 +463,10 @@ def test_weight_decay_is_the_same_for_every_scheme(name):
     }
 
 
-def test_the_optimizer_follows_the_rule_of_decay():
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_optimizer_follows_the_rule_of_decay(optimizer):
     model = common.moved(common.build_model("transformer_xl", trained=False), seed=0)
-    assert decayed(model) == {
+    assert decayed(model, optimizer) == {
         f"layers/{layer}/block/{each}" for layer in range(common.LAYERS) for each in MATRICES
     }
 
@@ -471,6 +474,34 @@ def test_the_optimizer_follows_the_rule_of_decay():
 def test_weight_decay_is_the_same_where_layers_are_stacked():
     model = common.moved(common.build_model("shaw", trained=False, scan=True), seed=0)
     assert decayed(model) == {f"layers/0/block/{each}" for each in MATRICES}
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_muon_learns_the_matrices_by_orthogonal_steps_as_large_as_those_of_adamw(scan):
+    """Every layer's own matrix is orthogonalised, stacked or not, and nothing else is."""
+    model = common.moved(common.build_model("shaw", trained=False, scan=scan), seed=0)
+    recipe = Recipe(
+        length=8, batch_size=8, steps=6, warmup_steps=0, weight_decay=0.0, optimizer="muon"
+    )
+    gradient = common.moved(model, seed=1)
+    gradient = jax.tree.map(lambda g: g / optax.tree.norm(gradient), gradient)  # none is clipped
+    adam = optax.adamw(recipe.schedule(), b2=recipe.beta2, weight_decay=0.0, nesterov=True)
+
+    def updates_of(optimizer):
+        updates, _ = jax.jit(optimizer.update)(gradient, optimizer.init(model), model)
+        return {path_name(p): u for p, u in jax.tree_util.tree_flatten_with_path(updates)[0]}
+
+    expected = updates_of(adam)
+    matrices = {f"layers/{n}/block/{each}" for n in range(common.LAYERS) for each in MATRICES}
+    for name, update in updates_of(recipe.transformation()).items():
+        if name in ({f"layers/0/block/{each}" for each in MATRICES} if scan else matrices):
+            values = jnp.linalg.svd(update, compute_uv=False)
+            # Five Newton-Schulz iterations bring singular values near 1, not to it.
+            assert (values.max(axis=-1) < 2 * jnp.median(values, axis=-1)).all(), name
+            size = jnp.sqrt((update**2).mean(axis=(-2, -1)))
+            np.testing.assert_allclose(size, 0.2 * recipe.learning_rate, rtol=0.2)
+        else:
+            np.testing.assert_allclose(update, expected[name], rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("kind", [Decoder, TimedViT])
@@ -594,6 +625,7 @@ def test_rows_lie_on_the_axes_data_and_fsdp():
         ("learning_rate", float("nan")),
         ("clip_norm", 0.0),
         ("weight_decay", -0.1),
+        ("optimizer", "sgd"),
         ("warmup_steps", -1),
         ("beta2", 2.0),
         ("profile_steps", "3"),

@@ -174,19 +174,18 @@ def _of_language(study: LengthStudy) -> Iterable[Question]:
 def _of_tasks(study: PanelStudy) -> Iterable[Question]:
     """Yields the rows of every length; how deep what is asked for lies is no question here."""
     for panel in study.panels:
+        task, is_exact = panel.condition, panel.metric == EXACT
+        share = "rows whose answers are all right" if is_exact else "answers that are right"
         records = [r for r in study.records if panel.has(r)]
-        values = by_seed(records, "x", "value", panel.condition)
-        is_exact = panel.metric == EXACT
-        topic = panel.condition if is_exact else f"{panel.condition}, answers"
+        values = by_seed(records, "x", "value", task)
         for x in panel.xs if panel.trained else ():
             rows = {scheme: row[x] for scheme, row in values.items() if x in row}
             chances = [r["chance"] for r in records if r["x"] == x and r["chance"] is not None]
-            says = f"Share of rows of {x} tokens whose answers are all right, in {panel.condition}"
-            if not is_exact:
-                says = f"Share of answers that are right in rows of {x} tokens, in {panel.condition}"
+            says = f"Share of {share}, in {task} with rows of {x} tokens"
             says += "." if x in panel.trained else "; no row of training was as long."
             multiple = float(x) / float(panel.trained[0])
             chance = chances[0] if chances else None
+            topic = task if is_exact else f"{task}, answers"
             yield Question(topic, multiple, says, False, rows, chance)
 
 

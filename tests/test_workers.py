@@ -1,0 +1,96 @@
+"""Tests points that are divided among programs: each is run once, whatever happens to a program."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from test_compare import FLAGS, ROOT, comparison, config
+
+from experiments import workers
+from experiments.record import claimed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["launch.py", "--workdir=w"], (1, ["launch.py", "--workdir=w"])),
+        (["launch.py", "--workers=2", "--workdir=w"], (2, ["launch.py", "--workdir=w"])),
+        (["launch.py", "-workers", "12"], (12, ["launch.py"])),
+        (["launch.py", "--workers=two"], (1, ["launch.py", "--workers=two"])),  # absl refuses it
+    ],
+)
+def test_the_flag_is_taken_off_the_command_line(arguments, expected):
+    assert workers.without_workers(arguments) == expected
+
+
+def test_more_workers_than_cores_are_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        workers.run(["launch.py", "--workers=4096"])
+    assert stop.value.code == 2 and "must be at most" in capsys.readouterr().err
+
+
+def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
+    one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    with claimed(tmp_path / "shared/rope-0"):
+        assert one.run(share=True) == []
+    assert [one.finished(point) is not None for point in one.points] == [False, True]
+    assert "rope/seed0" not in output.getvalue()
+    assert one.run(share=True) == [] and all(map(one.finished, one.points))
+    assert "1 of 2 were done before" in output.getvalue()
+
+
+def start(workdir, corpus, *more):
+    command = ["launch.py", "--config=configs/extrapolation.py:tiny", f"--workdir={workdir}"]
+    command += [f"--config.corpus={corpus}", "--workers=2", *more]
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": FLAGS},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def workers_of(process) -> list[int]:
+    """Returns the workers of a program, as soon as both are there."""
+    children = f"/proc/{process.pid}/task/{process.pid}/children"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with open(children) as file:
+            found = [int(each) for each in file.read().split()]
+        if len(found) == 2:
+            return found
+        time.sleep(0.05)
+    raise TimeoutError("there are no workers")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and cores are Linux's")
+def test_two_workers_divide_the_points_and_one_that_is_killed_costs_none(corpus, tmp_path):
+    process = start(tmp_path, corpus, "--config.schemes=nope,rope,alibi")
+    victim, _ = workers_of(process)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/seed0/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(victim, signal.SIGKILL)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert len(list(tmp_path.glob("runs/*/seed0/evaluation.json"))) == 3
+    assert (tmp_path / "report.html").exists() and "were done before" in output
+    # The one that was killed has begun one point, which is begun a second time.
+    begun = re.findall(r"(\w+)/seed0$", output, re.MULTILINE)
+    assert sorted(set(begun)) == ["alibi", "nope", "rope"] and len(begun) <= 4
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and cores are Linux's")
+def test_workers_end_with_the_program_that_started_them(corpus, tmp_path):
+    process = start(tmp_path, corpus, "--config.schemes=nope", "--config.train.steps=100000")
+    found = workers_of(process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 75
+    assert not any(os.path.exists(f"/proc/{each}") for each in found)
