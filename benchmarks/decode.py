@@ -1,6 +1,6 @@
 """Times one more token after a long text, under every scheme, against the same without positions.
 
-    python -m benchmarks.decode --length=4096
+    python -m benchmarks.decode --length=4096 --out=docs/data/decode.csv
 
 The model is six layers of SmolLM2-135M's width with random weights. Each round times every scheme
 once; the figure is the median over rounds of its time over that of NoPE.
@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import statistics
 import time
+from pathlib import Path
 
 from experiments.host import keep_freed_memory
 
@@ -64,6 +65,7 @@ def main():
     parser.add_argument("--length", type=int, default=4096, help="tokens before the timed ones")
     parser.add_argument("--count", type=int, default=16, help="tokens that are timed in a round")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="a CSV file for the same table")
     args = parser.parse_args()
     names = [name for name in REGISTRY if name not in PATTERNS]
     if args.schemes != "all":
@@ -80,11 +82,16 @@ def main():
                 rows[name].append(steps[name]())
                 advance(f"{name}  {1e3 * rows[name][-1]:.1f} ms")
     print(f"batch {args.batch}, after {args.length} tokens (jax {jax.__version__})")
-    print("| scheme | ms a token | x NoPE |")
-    print("|---|---|---|")
+    table = []
     for name in names:
         ratio = statistics.median(a / b for a, b in zip(rows[name], rows["nope"], strict=True))
-        print(f"| `{name}` | {1e3 * statistics.median(rows[name]):.2f} | {ratio:.2f} |")
+        table.append((name, f"{1e3 * statistics.median(rows[name]):.2f}", f"{ratio:.2f}"))
+    print("| scheme | ms a token | x NoPE |\n|---|---|---|")
+    for name, milliseconds, ratio in table:
+        print(f"| `{name}` | {milliseconds} | {ratio} |")
+    if args.out:
+        lines = ["scheme,milliseconds,times_nope", *(",".join(row) for row in table)]
+        args.out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ Each scheme is trained twice: on text (``studies.language``), and on all tasks t
 (``studies.tasks``). Three tasks are learned alone besides (``studies.tasks_copy``, ...), as a
 control that together they rank the schemes alike. Any field is overridden on the command line:
 ``--config.studies.tasks.train.steps=500``; ``--config.seeds=1`` and ``--config.schemes=rope,alibi``
-are for all studies. ``configs/claims.py`` reads the same studies: give it the same workdir.
+are for all studies, and so is ``--config.sweep.learning_rate=1e-3,3e-3``, rates of which each
+scheme gets the one at which it learns best. ``configs/claims.py`` reads the same studies: give it
+the same workdir.
 """
 
 from ml_collections import ConfigDict
@@ -35,6 +37,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     config = ConfigDict({"experiment": "atlas"})
     config.seeds = 1 if preset == "tiny" else 3
     config.schemes = "nope,rope,yarn,alibi" if preset == "tiny" else ",".join(REGISTRY)
+    config.sweep = ConfigDict({"learning_rate": ()})
     config.studies = studies(preset, config)
     return config
 
@@ -48,6 +51,7 @@ def studies(preset: str, shared: ConfigDict) -> ConfigDict:
     found["language"].experiment = "language"
     for name, study in found.items():
         study.seeds = shared.get_ref("seeds")
+        study.sweep.learning_rate = shared.sweep.get_ref("learning_rate")
         encodings = study.encodings if name == "language" else tasks.encodings_of(study)
         for pattern in PATTERNS:
             if "interval" in encodings[pattern]:

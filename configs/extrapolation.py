@@ -61,6 +61,9 @@ def get_config(preset: str = "small") -> ConfigDict:
     # Seeds of a scheme that are trained as one program: as many times the memory, and faster where
     # the model is too small for the machine.
     config.together = 1
+    # Learning rates that every scheme is trained at, to be reported at its best one: several, such
+    # as (1e-3, 3e-3, 1e-2), or none for train.learning_rate alone.
+    config.sweep = ConfigDict({"learning_rate": ()})
     config.encodings = encoding_defaults()
     # These are evaluated on the checkpoint of ``of`` instead of being trained; all that is not said
     # here comes from ``encodings``.

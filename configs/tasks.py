@@ -41,6 +41,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     follow_length(encodings, config.task.get_ref("length"))
     config.schemes = SMALL
     config.together = 1  # seeds of a scheme that are trained as one program
+    config.sweep = ConfigDict({"learning_rate": ()})  # as in ``configs/extrapolation.py``
     globals()[f"_{preset}"](config)
     return config
 

@@ -43,6 +43,7 @@ class Atlas(Studies):
         language: Language = self.parts["language"]
         length = language.recipe.length
         about = language.about(command) | {"config": self.config, "train_length": length}
+        about["rates"] = {name: part.rates() for name, part in self.parts.items()}
         found = atlas.atlas_of(studies, about)
         atlas.print_summary(found, self.console)
         ledger = read_json(self.workdir / "claims" / "claims.json") or {"claims": []}

@@ -152,7 +152,7 @@ def points(config: ConfigDict) -> list[Point]:
     for name in {*names, *config.encodings, *config.extend}:
         lookup(config.encodings.get(name, {}).get("name", name))  # a variant names its scheme
     extend = {name: extension.of for name, extension in config.extend.items()}
-    return sweep.points(names, extend, config.seeds)
+    return sweep.points(names, extend, config.seeds, config.sweep.learning_rate)
 
 
 def _all(config) -> list[str]:

@@ -93,7 +93,8 @@ class Experiment(Sweep):
         self.config = config.to_dict()  # for the methods that come next
         schemes = [name.strip() for name in config.schemes.split(",")]
         extend = {n: v["of"] for n in schemes if (v := self.variant(n)).get("of")}
-        points = sweep.points(schemes, extend, config.seeds)
+        rates = config.get("sweep", {}).get("learning_rate", ())
+        points = sweep.points(schemes, extend, config.seeds, rates)
         self.load()
         recipe = Recipe(length=self.length, **config.train)
         mesh = make_mesh(**config.mesh)

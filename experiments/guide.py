@@ -2,13 +2,15 @@
 
 python -m experiments.guide --answers=runs/answers --out=docs/choosing.md
 
-Every figure, order and verdict in it is read from the folder of answers, from ``atlas/atlas.csv``
-and ``claims/claims.json``; what was not run is said to be missing.
+Every figure, order and verdict in it is read: from ``atlas/atlas.csv`` and ``claims/claims.json``
+in the folder of answers, and from the table that ``benchmarks/decode.py`` writes. What was not run
+is said to be missing.
 """
 
 import argparse
 import csv
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -93,13 +95,17 @@ SITUATIONS = (
 
 
 def guide(
-    answers: list[Answer], atlas: dict[str, Any] | None, ledger: dict[str, Any] | None
+    answers: list[Answer],
+    atlas: dict[str, Any] | None,
+    ledger: dict[str, Any] | None,
+    decoding: dict[str, float],
 ) -> str:
     """Returns the guide as Markdown.
 
     Args:
       answers: the rows of ``atlas.csv``, see ``read_answers``.
       atlas, ledger: ``atlas.json`` and ``claims.json``, or None for what was not run.
+      decoding: what one more token takes under each scheme, over what it takes under NoPE.
     """
     claims = {claim["name"]: claim for claim in ledger["claims"]} if ledger else {}
     parts = [
@@ -110,6 +116,7 @@ def guide(
         "hand. Behind ± is half of the 95 % interval over seeds. Against RoPE: whether the "
         "interval of the difference, seed by seed, excludes 0.\n",
         *(_situation(each, answers, claims) for each in SITUATIONS),
+        _decoding(decoding),
         _made_by(atlas, ledger),
     ]
     return "\n".join(parts)
@@ -121,6 +128,14 @@ def read_answers(path: Path) -> list[Answer]:
         return []
     with path.open(newline="") as file:
         return [_answer(row) for row in csv.DictReader(file)]
+
+
+def read_decoding(path: Path) -> dict[str, float]:
+    """Returns the table of ``benchmarks/decode.py`` by scheme, or nothing where there is none."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        return {row["scheme"]: float(row["times_nope"]) for row in csv.DictReader(file)}
 
 
 def _answer(row: dict[str, str]) -> Answer:
@@ -150,6 +165,24 @@ def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -
             "experiments that do.\n"
         )
     return "\n".join(lines)
+
+
+def _decoding(decoding: dict[str, float]) -> str:
+    """Says how much longer than under NoPE one more token takes."""
+    lines = ["## Cost of decoding\n"]
+    if not decoding:
+        return lines[0] + "\nNo run has this yet.\n"
+    lines.append(
+        "One more token after a long text takes, in times what it takes without positions "
+        "(`python -m benchmarks.decode`, [data](data/decode.csv)):\n"
+    )
+    bounds = [0.0, 1.05, 1.1, 1.3, 2.0, math.inf]
+    for low, high in itertools.pairwise(bounds):
+        names = sorted(name for name, ratio in decoding.items() if low < ratio <= high)
+        if names:
+            span = f"up to {high:g}" if math.isfinite(high) else f"more than {low:g}"
+            lines.append(f"- {span}: {', '.join(f'`{name}`' for name in names)}")
+    return "\n".join(lines) + "\n"
 
 
 def _question(topic: str, multiple: float, found: list[Answer]) -> str:
@@ -227,6 +260,7 @@ def _made_by(*files: dict[str, Any] | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--answers", type=Path, required=True, help="the workdir of the atlas")
+    parser.add_argument("--decoding", type=Path, default=Path("docs/data/decode.csv"))
     parser.add_argument("--out", type=Path, default=Path("docs/choosing.md"))
     args = parser.parse_args()
     files = (args.answers / "atlas/atlas.json", args.answers / "claims/claims.json")
@@ -234,7 +268,8 @@ def main() -> None:
     if atlas is None and ledger is None:
         parser.error(f"--answers={args.answers} has neither {files[0].name} nor {files[1].name}")
     answers = read_answers(files[0].with_suffix(".csv"))
-    write_files(args.out.parent, {args.out.name: guide(answers, atlas, ledger)})
+    decoding = read_decoding(args.decoding)
+    write_files(args.out.parent, {args.out.name: guide(answers, atlas, ledger, decoding)})
     print(f"guide: {args.out}")
 
 

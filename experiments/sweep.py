@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import functools
 import itertools
+import math
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,16 +53,23 @@ class Point:
       scheme: the scheme that is trained.
       seed: the seed of its initial values and its batches.
       extensions: the schemes that are evaluated on its checkpoint too.
+      rate: the learning rate in the place of the recipe's, where several are tried.
     """
 
     scheme: str
     seed: int
     extensions: tuple[str, ...]
+    rate: float | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def name(self) -> str:
         """Returns the run's name on the terminal, and its folder below ``runs``."""
-        return f"{self.scheme}/seed{self.seed}"
+        return f"{self.group}/seed{self.seed}"
+
+    @property
+    def group(self) -> str:
+        """Returns the name that all seeds of the run share on the terminal."""
+        return self.label + ("" if self.rate is None else f"/rate{self.rate:g}")
 
     @property
     def label(self) -> str:
@@ -69,7 +77,9 @@ class Point:
         return self.scheme
 
 
-def points(names: list[str], extend: dict[str, str], seeds: int) -> list[Point]:
+def points(
+    names: list[str], extend: dict[str, str], seeds: int, rates: Sequence[float] = ()
+) -> list[Point]:
     """Returns every trained scheme of ``names`` under every seed, seeds outermost.
 
     A comparison that is cut short thus has all schemes under fewer seeds, not fewer schemes.
@@ -78,9 +88,15 @@ def points(names: list[str], extend: dict[str, str], seeds: int) -> list[Point]:
       names: the schemes to evaluate.
       extend: the trained scheme of each scheme that extends another.
       seeds: how many seeds.
+      rates: the learning rates that are tried for every scheme; none is the recipe's alone.
     """
     if seeds < 1:
         raise ValueError(f"seeds={seeds} must be at least 1")
+    if not isinstance(rates, tuple) or len({*rates}) < len(rates) or len(rates) == 1:
+        raise ValueError(
+            f"sweep.learning_rate={rates} must be several rates, each once, such as (1e-3, 3e-3); "
+            "a single one is train.learning_rate"
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"schemes has {', '.join(twice)} more than once; name each once")
@@ -96,9 +112,10 @@ def points(names: list[str], extend: dict[str, str], seeds: int) -> list[Point]:
                 "schemes"
             )
     return [
-        Point(name, seed, tuple(extensions.get(name, ())))
+        Point(name, seed, tuple(extensions.get(name, ())), rate=rate)
         for seed in range(seeds)
         for name in trained
+        for rate in rates or (None,)
     ]
 
 
@@ -157,8 +174,9 @@ class Sweep:
 
     def recipe_of(self, point: Point) -> Recipe:
         """Returns how a point is trained; a subclass may train some in another way."""
-        del point
-        return self.recipe
+        if point.rate is None:
+            return self.recipe
+        return dataclasses.replace(self.recipe, learning_rate=point.rate)
 
     def describe(self, point: Point) -> dict[str, Any]:
         """Returns all that decides what is trained."""
@@ -251,7 +269,7 @@ class Sweep:
     def _taken(self, group) -> Iterator[bool]:
         """Holds a group against other programs, and says whether none of them has it."""
         with contextlib.ExitStack() as stack:
-            folder = self.workdir / "shared" / f"{group[0].label}-{group[0].seed}"
+            folder = self.workdir / "shared" / group[0].name
             if holder(folder) is not None:
                 yield False
                 return
@@ -280,11 +298,13 @@ class Sweep:
         """Returns evaluations of all finished points, what training cost, and the failures.
 
         Each cost has ``scheme``, and ``trained``, the scheme of its checkpoint; and what the scheme
-        saves, where the baseline was trained too.
+        saves, where the baseline was trained too. Where several learning rates were tried, the
+        results of a scheme are those of its best one.
         """
         evaluations, training, failures, curves = [], [], [], {}
-        has_baseline = any(point.label == BASELINE for point in self.points)
-        for point in self.points:
+        chosen = self._at_best_rates()
+        has_baseline = any(point.label == BASELINE for point in chosen)
+        for point in chosen:
             folder = self.folder(point)
             if finished := self.finished(point):
                 evaluations.append(finished)
@@ -299,9 +319,40 @@ class Sweep:
                 failures.append(failure)
         return evaluations, with_speedups(training, curves), failures
 
+    def rates(self) -> dict[str, dict[float, float]]:
+        """Returns the loss that each scheme came to in training, by the learning rate.
+
+        The loss is the mean over seeds, and over the last tenth of the logged steps. It is infinite
+        where a seed is not finished.
+        """
+        losses: dict[str, dict[float, list[float]]] = {}
+        for point in self.points:
+            if point.rate is not None:
+                by_rate = losses.setdefault(point.label, {})
+                by_rate.setdefault(point.rate, []).append(self._last_loss(point))
+        return {
+            label: {rate: sum(each) / len(each) for rate, each in by_rate.items()}
+            for label, by_rate in losses.items()
+        }
+
+    def _last_loss(self, point) -> float:
+        if not self.finished(point):
+            return math.inf
+        losses = [line["loss"] for line in read_lines(self.folder(point) / "metrics.jsonl")]
+        last = losses[-max(1, len(losses) // 10) :]
+        return sum(last) / len(last)
+
+    def _at_best_rates(self) -> list[Point]:
+        """Returns the points, each scheme's at its best learning rate where several were tried."""
+        best = {
+            label: min(losses, key=losses.__getitem__) for label, losses in self.rates().items()
+        }
+        return [point for point in self.points if point.rate == best.get(point.label)]
+
     def about(self, command: str) -> dict[str, Any]:
         """Returns what every report says of how its results came about."""
         return environment() | {
+            "rates": self.rates(),
             "command": command,
             "config": plain(self.config),
             "date": datetime.date.today().isoformat(),
@@ -316,7 +367,7 @@ class Sweep:
         """Returns the points that are trained as one program: some seeds of one scheme each."""
         groups: dict[tuple[int, str], list[Point]] = {}
         for point in points:
-            groups.setdefault((point.seed // self.together, point.label), []).append(point)
+            groups.setdefault((point.seed // self.together, point.group), []).append(point)
         return list(groups.values())
 
     def _train_together(self, group) -> dict[Point, Exception]:
@@ -339,14 +390,14 @@ class Sweep:
                     self.mesh,
                     folders={point.seed: self.folder(point) for point in group},
                     console=self.console,
-                    name=f"{group[0].label}, {len(group)} seeds  train",
+                    name=f"{group[0].group}, {len(group)} seeds  train",
                 )
         except PreemptedError:
             raise
         except Exception as error:
             _raise_alone(error)
             self.console.print(
-                f"{group[0].label}: {len(group)} seeds apart, for together they gave "
+                f"{group[0].group}: {len(group)} seeds apart, for together they gave "
                 f"{type(error).__name__}: {error}",
                 highlight=False,
                 markup=False,

@@ -13,8 +13,9 @@ from rich.console import Console
 from configs.atlas import PRESETS, get_config
 from experiments.atlas import Atlas
 from experiments.claims import CLAIMS
-from experiments.guide import SITUATIONS, guide, read_answers
+from experiments.guide import SITUATIONS, guide, read_answers, read_decoding
 from experiments.report.atlas import (
+    COST,
     Question,
     answers,
     as_csv,
@@ -69,7 +70,8 @@ def language(**losses):
         for seed in range(3)
         for multiple in (1, 2)
     ]
-    training = [{"scheme": scheme, "trained": "rope"} for scheme in losses]
+    cost = {"seed": 0, "seconds": 2.0, "tokens": 1000}
+    training = [{"scheme": scheme, "trained": "rope"} | cost for scheme in losses]
     return LengthStudy(records, training, [], {"train_length": 64, "last_tokens": 64}, [])
 
 
@@ -99,13 +101,15 @@ def small():
 
 def test_every_answer_is_a_record_with_its_verdicts(small):
     records = answers(small)
-    assert {r["question"] for r in records} == {"text 1x", "text 2x", "copy 1x"}
-    assert len(records) == 9
+    assert {r["question"] for r in records} == {"text 1x", "text 2x", "copy 1x", COST}
+    assert len(records) == 10  # all read the checkpoints of rope, which alone cost anything
+    cost = next(r for r in records if r["question"] == COST)
+    assert (cost["scheme"], cost["mean"]) == ("rope", 2000.0)
     of_alibi = next(r for r in records if (r["scheme"], r["question"]) == ("alibi", "copy 1x"))
     assert of_alibi["vs_nope"] == of_alibi["vs_rope"] == "better" and of_alibi["chance"] == 0.1
     assert of_alibi["vs_rope_difference"] == pytest.approx(0.4)
     rows = list(csv.DictReader(io.StringIO(as_csv(records))))
-    assert len(rows) == 9 and float(rows[0]["mean"]) == pytest.approx(records[0]["mean"], 1e-4)
+    assert len(rows) == 10 and float(rows[0]["mean"]) == pytest.approx(records[0]["mean"], 1e-4)
 
 
 def test_a_control_compares_the_order_of_the_schemes(small):
@@ -120,13 +124,13 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
     page = path.read_text()
     assert "tasks: fire, seed 1: no number" in page and "rank correlation of 1.00" in page
     assert len(re.findall("<tr data-name|<tr class=baseline data-name", page)) == 3
-    assert page.count("data-value=") == 9
+    assert page.count("data-value=") == 12
     own = (tmp_path / "schemes" / "alibi.html").read_text()
     assert "a card" in own and "It holds." in own and "It reads the checkpoints of rope" in own
     assert "It holds." not in (tmp_path / "schemes" / "rope.html").read_text()
     saved = json.loads((tmp_path / "atlas.json").read_text())
-    assert [q["name"] for q in saved["questions"]] == ["text 1x", "text 2x", "copy 1x"]
-    assert len(read_answers(tmp_path / "atlas.csv")) == 9
+    assert [q["name"] for q in saved["questions"]] == ["text 1x", "text 2x", "copy 1x", COST]
+    assert len(read_answers(tmp_path / "atlas.csv")) == 10
 
 
 def test_an_atlas_of_nothing_is_refused(tmp_path):
@@ -158,7 +162,7 @@ def test_one_program_runs_all_studies_and_goes_on_where_it_was(corpus, tmp_path)
     assert not (tmp_path / "language").exists()
     assert one.run() == []
     page = one.write_report("the command").read_text()
-    assert "text 2x" in page and "copy 1x" in page
+    assert "text 2x" in page and "copy 1x" in page and "training time" in page
     own = (tmp_path / "atlas/schemes/rope.html").read_text()
     assert "Which rotary pairs decide" in own and "RoPE: 0 parameters" in own
     again, output = atlas(corpus, tmp_path, schemes="rope,alibi")
@@ -183,18 +187,23 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
     saved = json.loads((tmp_path / "atlas.json").read_text())
     ledger = {"about": {"command": "claims command"}, "claims": []}
     ledger["claims"].append({"name": "drope", "verdict": "reproduced", "says": "A.", "source": "b"})
-    text = guide(read_answers(tmp_path / "atlas.csv"), saved, ledger)
+    (tmp_path / "decode.csv").write_text(
+        "scheme,milliseconds,times_nope\nrope,9.1,1.04\nt5,30,3.3\n"
+    )
+    decoding = read_decoding(tmp_path / "decode.csv")
+    text = guide(read_answers(tmp_path / "atlas.csv"), saved, ledger, decoding)
+    assert "- up to 1.05: `rope`\n- more than 2: `t5`" in text
     assert "**text at 2x**, bits per byte, lower is better: **alibi**" in text
     assert "`rope` here: 2 of 3 in text at 1x." in text
     assert "**text at 16x**: no run has this yet." in text
     assert "- **reproduced**: A. (b)" in text and "small_base: no run has tested it yet" in text
     assert "python launch.py --config=x\nclaims command" in text
-    assert "Nothing has been run yet" in guide([], None, None)
+    assert "Nothing has been run yet" in guide([], None, None, {})
 
 
 def test_the_guide_asks_what_the_atlas_and_the_ledger_have():
     config = get_config("small")
-    topics = {"text", "text, all", *TASKS}
+    topics = {"text", "text, all", *TASKS, *(f"{name}, answers" for name in TASKS)}
     multiples = {*config.studies.language.eval.multiples, *config.studies.tasks.eval.multiples}
     for situation in SITUATIONS:
         assert {topic for topic, _ in situation.asked} <= topics

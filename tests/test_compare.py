@@ -114,7 +114,37 @@ def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
     monkeypatch.setattr(sweep, "train", lambda *a, **k: pytest.fail("trained again"))
     again, output = comparison(config(corpus), workdir)
     assert again.run() == []
-    assert output.getvalue().count("skipped") == 2
+    assert "2 of 2 were done before" in output.getvalue()
+
+
+def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, tmp_path):
+    rates = (1e-3, 1e-2)
+    one, _ = comparison(
+        config(corpus, schemes="rope,pi,alibi", sweep__learning_rate=rates), tmp_path
+    )
+    assert [point.name for point in one.points] == [
+        f"{scheme}/rate{rate}/seed0" for scheme in ("rope", "alibi") for rate in rates
+    ]
+    assert one.run() == []
+    tried = one.rates()
+    assert tried.keys() == {"rope", "alibi"}
+    evaluations, training, _ = one.results()
+    assert {r["scheme"] for r in training} == {"rope", "pi", "alibi"} and len(evaluations) == 2
+    for scheme, losses in tried.items():
+        best = min(losses, key=losses.get)
+        assert losses[best] < max(losses.values())
+        run = json.loads((tmp_path / f"runs/{scheme}/rate{best:g}/seed0/run.json").read_text())
+        assert run["config"]["train"]["learning_rate"] == best
+        final = next(r["final_loss"] for r in training if r["scheme"] == scheme)
+        assert final == pytest.approx(losses[best], rel=1e-6)  # six steps have one line
+    page = one.write_report("the command").read_text()
+    assert "Learning rates" in page and f"<td><b>{min(tried['rope'].values()):.3f}" in page
+
+
+@pytest.mark.parametrize("rates", [(1e-3,), (1e-3, 1e-3), 1e-3])
+def test_rates_that_are_no_sweep_are_refused(rates):
+    with pytest.raises(ValueError, match=r"sweep\.learning_rate=.* must be several rates"):
+        sweep.points(["rope"], {}, 1, rates)
 
 
 def test_another_config_in_the_same_place_is_refused(finished, corpus):

@@ -25,6 +25,7 @@ from experiments.report.study import (
 from posenc_jax import REGISTRY
 
 AGAINST = (BASELINE, "rope")  # whom every scheme is compared with
+COST = "training time"
 Word = Literal["better", "worse", "no difference", "one seed"]
 WORDS: tuple[Word, ...] = ("better", "worse", "no difference", "one seed")
 
@@ -52,7 +53,7 @@ class Question:
     @property
     def name(self) -> str:
         """Returns a name that no other question has."""
-        return f"{self.topic} {self.multiple:g}x"
+        return self.topic if self.topic == COST else f"{self.topic} {self.multiple:g}x"
 
     def cell(self, scheme: str) -> Cell:
         """Returns the mean over seeds, its standard error and the number of seeds."""
@@ -151,7 +152,8 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
     for name, study in studies.items():
         if name.startswith("tasks_") and isinstance(study, PanelStudy):
             controls += _controls(in_tasks, list(_of_tasks(study)))
-    return Atlas([*_of_language(language), *in_tasks], controls, trained, failures, about)
+    questions = [*_of_language(language), *in_tasks, *_of_cost(language)]
+    return Atlas(questions, controls, trained, failures, about)
 
 
 def _of_language(study: LengthStudy) -> Iterable[Question]:
@@ -187,6 +189,16 @@ def _of_tasks(study: PanelStudy) -> Iterable[Question]:
             chance = chances[0] if chances else None
             topic = task if is_exact else f"{task}, answers"
             yield Question(topic, multiple, says, False, rows, chance)
+
+
+def _of_cost(study: LengthStudy) -> Iterable[Question]:
+    """Yields what training cost; a scheme that reads another's checkpoint cost nothing."""
+    values: dict[str, dict[int, float]] = {}
+    for r in study.training:
+        if r["trained"] == r["scheme"]:
+            values.setdefault(r["scheme"], {})[r["seed"]] = 1e6 * r["seconds"] / r["tokens"]
+    if values:
+        yield Question(COST, 1, "Microseconds of training for a token of text.", True, values)
 
 
 def _controls(together: list[Question], alone: list[Question]) -> Iterable[Control]:

@@ -24,7 +24,7 @@ from experiments.report.atlas import (
     verdict,
 )
 from experiments.report.drawing import page_style, styles_of, svg
-from experiments.report.page import STYLE, figure, text
+from experiments.report.page import STYLE, figure, learning_rates, text
 from experiments.report.study import BASELINE, failure_words, margin_of, number
 
 _MARKS = {"better": "▲", "worse": "▼", "no difference": "·", "one seed": "?"}
@@ -161,6 +161,12 @@ def _index(atlas: Atlas) -> str:
         f"<ul>{controls}</ul>"
         if controls
         else "",
+        *(
+            f"<details><summary>Learning rates in {text(name)}</summary>{learning_rates(tried)}"
+            "</details>"
+            for name, tried in atlas.about.get("rates", {}).items()
+            if tried
+        ),
         f"<h2>Schemes and questions</h2><p>{_legend()}</p></div>",
         _filters(atlas),
         f"<div id=matrix>{_matrix(atlas)}</div>",

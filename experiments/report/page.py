@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.report.study import BASELINE, Record, Study, failure_words, mean_and_stderr
+from experiments.report.study import BASELINE, Record, Study, failure_words, mean_and_stderr, number
 
 STYLE = """
 :root { color-scheme: light }
@@ -62,6 +62,7 @@ def page(title: str, intro: str, study: Study, parts: Iterable[str]) -> str:
         _failures(study),
         *parts,
         _training(study),
+        learning_rates(study.about.get("rates", {})),
         "<details><summary>Configuration and versions</summary>",
         f"<pre>{text(json.dumps(setup, indent=2, default=_native))}</pre></details>\n",
     ]
@@ -151,6 +152,25 @@ def _training(study: Study) -> str:
         f"Effective speed-up: the compute at which {BASELINE} comes to the scheme's final training "
         "loss, over the scheme's own, 6 x parameters x tokens; &gt; where it does not come to it."
         "</figcaption>"
+    )
+
+
+def learning_rates(tried: Mapping[str, Mapping[float, float]]) -> str:
+    """Returns the losses of schemes at all learning rates that were tried, the best in bold."""
+    rates = sorted({rate for losses in tried.values() for rate in losses})
+    rows = {
+        scheme: [
+            f"<td>{'<b>' * (losses[rate] == min(losses.values()))}{number(losses[rate])}"
+            for rate in rates
+        ]
+        for scheme, losses in sorted(tried.items())
+    }
+    if not rows:
+        return ""
+    return (
+        f"<h2>Learning rates</h2>{grid([f'<th>{rate:g}' for rate in rates], rows)}<figcaption>"
+        "Training loss over the last tenth of the steps, mean over seeds. Every scheme was trained "
+        "at all of these rates; its results are those of its best one, in bold.</figcaption>"
     )
 
 
