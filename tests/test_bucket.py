@@ -51,7 +51,7 @@ def test_a_run_goes_on_in_a_bucket_as_in_a_folder(objects, corpus, tmp_path, mon
     assert metrics(there) == metrics(here)
     evaluations = [one.results()[0][0]["records"] for one in (here, there)]
     assert evaluations[0] == evaluations[1]
-    assert there.run() == [] and "skipped" in output.getvalue()
+    assert there.run() == [] and "were done before" in output.getvalue()
     there.write_report("the command")
     assert {f"{folder}/evaluation.json", "/mine/runs/tiny/report.html"} < objects.store.keys()
     assert not [name for name in objects.store if name.endswith("/lock")], "given back"

@@ -241,7 +241,7 @@ def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
     workdir, _, _ = finished
     monkeypatch.setattr(sweep, "train", lambda *a, **k: pytest.fail("trained again"))
     again, output = experiment(config(corpus), workdir)
-    assert again.run() == [] and "skipped" in output.getvalue()
+    assert again.run() == [] and "were done before" in output.getvalue()
 
 
 def test_a_run_that_was_stopped_in_a_search_ends_the_same(finished, corpus):
