@@ -2,17 +2,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/small
+WORKERS ?= 2
 ARGS ?=
 
 .PHONY: compare demo test lint parity benchmark cost gallery clean
 
 # Trains and evaluates every scheme on two CPU cores, then prints the table and the report's path.
 compare: $(VENV)/experiments
-	$(BIN)/python launch.py --config=configs/extrapolation.py:small --workdir=$(WORKDIR) $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python launch.py --config=configs/extrapolation.py:small \
+		--workdir=$(WORKDIR) --workers=$(WORKERS) $(ARGS)
 
 # Six schemes and one seed, and the report in a browser where there is one.
 demo: $(VENV)/experiments
-	$(BIN)/python launch.py --config=configs/extrapolation.py:demo --workdir=runs/demo $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python launch.py --config=configs/extrapolation.py:demo \
+		--workdir=runs/demo --workers=$(WORKERS) $(ARGS)
 	$(BIN)/python -m webbrowser -t "file://$(CURDIR)/runs/demo/report.html"
 
 test: $(VENV)/installed lint

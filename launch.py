@@ -84,6 +84,11 @@ def main(arguments: list[str]) -> int:
         if not DRY_RUN.value and BACKEND.value is None:
             keep_compiled(absolute(workdir / "compiled"))
         listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, PEER_TIMEOUT.value)
+        if SHARE.value and workers.is_one() and jax.default_backend() != "cpu":
+            raise ValueError(
+                f"--workers is for the cores of a CPU, and JAX found a {jax.default_backend()}: "
+                "leave it out, or set JAX_PLATFORMS=cpu"
+            )
         # One process of a job speaks for all.
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
         experiment = make_experiment(CONFIG.value, workdir, console)

@@ -62,6 +62,11 @@ def run(arguments: Sequence[str]) -> None:
         sys.exit(2)
 
 
+def is_one() -> bool:
+    """Says whether this process is a worker."""
+    return os.environ.get(WATCHED) == str(os.getppid())
+
+
 def without_workers(arguments: Sequence[str]) -> tuple[int, list[str]]:
     """Returns the number of workers, and the command line without it."""
     line = "\0".join(arguments)
