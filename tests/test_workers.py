@@ -35,7 +35,7 @@ def test_more_workers_than_cores_are_refused(capsys):
 
 def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
     one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
-    with claimed(tmp_path / "shared/rope-0"):
+    with claimed(tmp_path / "shared/rope/seed0"):
         assert one.run(share=True) == []
     assert [one.finished(point) is not None for point in one.points] == [False, True]
     assert "rope/seed0" not in output.getvalue()
