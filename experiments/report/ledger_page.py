@@ -115,7 +115,7 @@ def _effect(effect: Row) -> str:
     low, high = effect["low"], effect["high"]
     predicted = " and ".join(
         f"{word} {number(bound)}"
-        for word, bound in (("≥", low), ("≤", high))
+        for word, bound in ((">", low), ("<", high))
         if math.isfinite(bound)
     )
     if "mean" not in effect:
