@@ -177,6 +177,9 @@ class Extension(Sweep):
         model = self._describe_tuned(point) if tuned else self._spec().to_dict()
         return about | model | {"train": recipe_fields(self.recipe_of(point))}
 
+    def start_of(self, point):
+        return _source_point(point.seed) if isinstance(point, Tuned) else None
+
     def _describe_tuned(self, point) -> dict[str, Any]:
         """Returns what a point is tuned from and under; it takes no loading of the model."""
         folder = self.folder(_source_point(point.seed))

@@ -4,12 +4,13 @@ A *point* is one trained scheme and one seed, with a folder of its own. Schemes 
 trained one are evaluated on its checkpoint, each with its encoding in the place of the trained one.
 """
 
+import collections
 import contextlib
 import dataclasses
 import datetime
 import functools
-import itertools
 import math
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -246,17 +247,22 @@ class Sweep:
         chosen = self.points
         if task_id is not None:
             chosen = [point_of(self.points, task_id)]
-        failures, numbers = [], itertools.count(1)
+        failures = []
         waiting, left = {point for point in chosen if not self.finished(point)}, TimeLeft()
         if done := len(chosen) - len(waiting):
             self.console.print(f"{done} of {len(chosen)} were done before", highlight=False)
-        for group in self._groups(chosen):
+        groups = collections.deque(self._groups(chosen))
+        while groups:
+            group = groups.popleft()
+            if share and self._begins_elsewhere(group):
+                groups.append(group)
+                time.sleep(1.0)
+                continue
             with self._taken(group) if share else contextlib.nullcontext(True) as is_ours:
                 failed = self._train_together(group) if is_ours else {}
                 for point in group:
-                    number = next(numbers)
                     if is_ours and not self.finished(point):
-                        place = f"{number}/{len(chosen)}{left.words(len(waiting))}"
+                        place = f"{chosen.index(point) + 1}/{len(chosen)}{left.words(len(waiting))}"
                         self.console.print(f"[{place}] {point.name}", highlight=False)
                     if is_ours:
                         failures += self._try_point(point, failed.get(point))
@@ -265,11 +271,28 @@ class Sweep:
                         left.count()
         return failures
 
+    def start_of(self, point: Point) -> Point | None:
+        """Returns the point whose model this one starts from; a subclass may have such points."""
+        del point
+        return None
+
+    def _begins_elsewhere(self, group) -> bool:
+        """Says whether another program has begun what the points of a group start from."""
+        starts = [start for point in group if (start := self.start_of(point)) is not None]
+        return any(
+            not self.finished(start) and holder(self._shared(start)) is not None for start in starts
+        )
+
+    def _shared(self, point) -> Path:
+        """Returns the folder of the lock of a point's group."""
+        group = next(group for group in self._groups(self.points) if point in group)
+        return self.workdir / "shared" / group[0].name
+
     @contextlib.contextmanager
     def _taken(self, group) -> Iterator[bool]:
         """Holds a group against other programs, and says whether none of them has it."""
         with contextlib.ExitStack() as stack:
-            folder = self.workdir / "shared" / group[0].name
+            folder = self._shared(group[0])
             if holder(folder) is not None:
                 yield False
                 return

@@ -25,9 +25,7 @@ from experiments.train import Recipe
 from posenc_jax import Transformer
 
 # Muon learns the matrices, and AdamW all else.
-RECIPE = Recipe(
-    length=16, batch_size=8, steps=6, warmup_steps=2, log_every=1, optimizer="muon"
-)
+RECIPE = Recipe(length=16, batch_size=8, steps=6, warmup_steps=2, log_every=1, optimizer="muon")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Tests points that are divided among programs: each is run once, whatever happens to a program."""
 
+import contextlib
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ import time
 import pytest
 from test_compare import FLAGS, ROOT, comparison, config
 
-from experiments import workers
+from experiments import sweep, workers
 from experiments.record import claimed
 
 
@@ -41,6 +42,24 @@ def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
     assert "rope/seed0" not in output.getvalue()
     assert one.run(share=True) == [] and all(map(one.finished, one.points))
     assert "1 of 2 were done before" in output.getvalue()
+
+
+def test_a_point_waits_for_the_one_that_it_starts_from(corpus, tmp_path, monkeypatch):
+    one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    other, _ = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    rope, alibi = one.points
+    monkeypatch.setattr(one, "start_of", {rope: None, alibi: rope}.get)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(claimed(tmp_path / "shared/rope/seed0"))
+
+        def sleep(_):
+            assert not other.finished(alibi)
+            assert other.run(task_id=0) == []
+            stack.close()
+
+        monkeypatch.setattr(sweep.time, "sleep", sleep)
+        assert one.run(share=True) == []
+    assert one.finished(alibi) and "rope/seed0" not in output.getvalue()
 
 
 def start(workdir, corpus, *more):
