@@ -36,7 +36,7 @@ from experiments.record import (
 )
 from experiments.report.speedup import with_speedups
 from experiments.report.study import BASELINE, Study
-from experiments.train import DECAY, Recipe, Task, initial_state
+from experiments.train import RULES, Recipe, Task, initial_state
 from posenc_jax import Transformer
 from posenc_jax.model.transformer import ROWS
 
@@ -292,16 +292,12 @@ class Sweep:
     def _taken(self, group) -> Iterator[bool]:
         """Holds a group against other programs, and says whether none of them has it."""
         with contextlib.ExitStack() as stack:
-            folder = self._shared(group[0])
-            if holder(folder) is not None:
-                yield False
-                return
             try:
-                stack.enter_context(claimed(folder))
-            except ValueError:  # another program was faster
+                stack.enter_context(claimed(self._shared(group[0])))
+            except ValueError:  # another program has it
                 yield False
-                return
-            yield True
+            else:
+                yield True
 
     def _try_point(self, point, error) -> list[dict]:
         """Runs a point, whose training gave an error or none; returns its failure, if any."""
@@ -379,7 +375,7 @@ class Sweep:
             "command": command,
             "config": plain(self.config),
             "date": datetime.date.today().isoformat(),
-            "decay": DECAY,
+            "rules": RULES,
         }
 
     def folder(self, point: Point) -> Path:

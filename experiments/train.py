@@ -16,8 +16,10 @@ from jax.sharding import Mesh
 from experiments.mesh import path_name, state_shardings
 from posenc_jax import Transformer
 
-# The rule in one sentence, for reports.
-DECAY = (
+# The rules in words, for reports.
+RULES = (
+    "Under one seed all schemes have the same batches, the same initial values of the decoder and "
+    "the same optimizer, which learns the parameters of encodings at the rate of all others. "
     "Weight decay acts on the matrices of the decoder's blocks, which are the projections of "
     "attention and of the feed-forward network, and on nothing else: on no embedding, norm or "
     "bias, and on no parameter of an encoding."

@@ -29,7 +29,7 @@ from experiments.report.panels import Panel, PanelStudy
 from experiments.tasks import TASKS
 from posenc_jax import REGISTRY
 
-ABOUT = {"command": "python launch.py --config=x", "decay": "No decay.", "device": "a CPU"}
+ABOUT = {"command": "python launch.py --config=x", "rules": "No decay.", "device": "a CPU"}
 ABOUT |= {"git": "abc", "date": "today", "train_length": 64}
 
 

@@ -27,7 +27,7 @@ from experiments.record import Kept
 from experiments.report.extension_report import markdown, print_tables, write
 from experiments.report.extensions import ExtensionStudy, retention
 from experiments.text import token_losses, token_losses_and_hits
-from experiments.train import DECAY, Recipe, adam_state, further_state
+from experiments.train import RULES, Recipe, adam_state, further_state
 from experiments.trained import Source, load_run
 from posenc_jax import REGISTRY, make
 
@@ -467,7 +467,7 @@ def study(kept, seeds=3):
         for s in range(seeds)
         if n
     ]
-    about = {"train_length": 64, "target": 8, "last_tokens": 4, "source": "here", "decay": DECAY}
+    about = {"train_length": 64, "target": 8, "last_tokens": 4, "source": "here", "rules": RULES}
     about |= {"corpus": "c", "corpus_digest": "d", "command": "x", "device": "y", "git": "z"}
     about |= {"date": "today", "config": {}, "versions": {}}
     return ExtensionStudy(records, training, [], about, [])

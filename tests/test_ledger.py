@@ -24,7 +24,7 @@ from experiments.report.ledger_page import write
 from experiments.report.lengths import LengthStudy
 from posenc_jax import REGISTRY
 
-ABOUT = {"command": "c", "decay": "d", "device": "e", "git": "f", "date": "g"}
+ABOUT = {"command": "c", "rules": "d", "device": "e", "git": "f", "date": "g"}
 
 
 @pytest.mark.parametrize(

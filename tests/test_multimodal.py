@@ -24,7 +24,7 @@ from experiments.multimodal.model import Decoder, ViT, grid, patches
 from experiments.record import environment
 from experiments.report import panel_report as report
 from experiments.report.panels import Map, Panel, PanelStudy, Result, cells
-from experiments.train import DECAY, Recipe
+from experiments.train import RULES, Recipe
 from experiments.watch import attention_weights
 from posenc_jax import Layers, Tokens
 from posenc_jax.positions import text
@@ -262,7 +262,7 @@ def test_records_and_files(finished):
     run = json.loads((workdir / "runs/turning/seed0/run.json").read_text())["config"]
     assert run["variant"]["encoding"]["name"] == "rope" and run["data"] == {"digest": "abc"}
     assert "sums, accuracy:" in output and "chance" in output
-    assert DECAY in " ".join(output.split())
+    assert RULES in " ".join(output.split())
 
 
 def test_a_page_has_everything_and_escapes_it(finished):
@@ -270,7 +270,7 @@ def test_a_page_has_everything_and_escapes_it(finished):
     assert "Sums &lt;&amp;&gt;" in page and "an &lt;input&gt;" in page and "the command" in page
     for heading in ("sums: accuracy", "first logit: error", "Attention over", "Frequencies by"):
         assert heading in page
-    assert page.count(html.escape(DECAY)) == 1
+    assert page.count(html.escape(RULES)) == 1
     assert page.count("<svg") == 3 and "data:image/png;base64," in page
     assert "<th class=text>chance<td>0.500<td>0.500" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -335,7 +335,7 @@ def study(values, panel=ACCURACY, failures=()):
         for seed, value in enumerate(seeds)
     ]
     about = environment() | {"title": "t", "summary": "s", "axes": ("row",), "data": {}}
-    about |= {"command": "c", "config": {}, "date": "2026-01-01", "decay": DECAY}
+    about |= {"command": "c", "config": {}, "date": "2026-01-01", "rules": RULES}
     return PanelStudy(records, [], list(failures), about, [], (panel,))
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from experiments.report import length_figures, lengths
 from experiments.report import length_report as report
 from experiments.report.speedup import reached, smoothed, with_speedups
-from experiments.train import DECAY
+from experiments.train import RULES
 
 TRAIN_LENGTH = 64
 SLOPES = {"alibi": -0.01, "nope": 0.4, "rope": 1.1, "yarn": 0.1}
@@ -69,7 +69,7 @@ def make_study(slopes=SLOPES, seeds=(0, 1, 2), splits=("test",), strides=()):
         "git": "abc123",
         "config": {"train": {"steps": 10}},
         "date": "2026-01-01",
-        "decay": DECAY,
+        "rules": RULES,
     }
     return lengths.LengthStudy(records, training, [], about, curves)
 
@@ -162,7 +162,7 @@ def printed_order(study):
 
 
 def test_the_printed_table_states_the_decay_rule():
-    assert DECAY in " ".join(printed(make_study(seeds=(0,))).split())
+    assert RULES in " ".join(printed(make_study(seeds=(0,))).split())
 
 
 def test_a_narrow_terminal_loses_nothing_of_a_table():
@@ -184,7 +184,7 @@ def test_the_page_stands_alone(tmp_path):
     assert "http" not in page
     assert "<script" not in page and "@import" not in page and " src=" not in page
     assert page.count("<svg") == 3
-    assert page.count(html.escape(DECAY)) == 1
+    assert page.count(html.escape(RULES)) == 1
     ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
     assert len(ids) == len(set(ids))
     assert "a &amp; b" in page and "sha256:12ab" in page

@@ -30,7 +30,7 @@ from experiments.multimodal.model import Decoder
 from experiments.multimodal.story import TimedViT
 from experiments.record import Metrics, open_run
 from experiments.text import Text, mean_loss, text_state, token_losses
-from experiments.train import DECAY, Recipe, decays, train_step
+from experiments.train import RULES, Recipe, decays, train_step
 from posenc_jax import Encoding
 
 SPEC = FrozenConfigDict(
@@ -515,7 +515,7 @@ def test_patches_and_norms_that_know_the_time_do_not_decay(kind):
 def test_the_recipe_and_reports_state_the_rule():
     words = " ".join(Recipe.__doc__.split())
     assert "Weight decay acts on the matrices of the decoder's blocks" in words
-    assert "no parameter of an encoding" in words and "no parameter of an encoding" in DECAY
+    assert "no parameter of an encoding" in words and "no parameter of an encoding" in RULES
 
 
 def test_schedule_warms_up_and_falls_to_a_tenth():

@@ -50,7 +50,7 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
         kept.add_row(scheme, str(steps), _change(each), _kept(each), each.verdict)
     if kept.row_count:
         console.print(kept)
-    console.print(study.about["decay"], highlight=False)
+    console.print(study.about["rules"], highlight=False)
 
 
 def markdown(study: ExtensionStudy) -> str:

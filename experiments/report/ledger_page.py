@@ -85,7 +85,7 @@ def _page(rows: list[Row], about: dict[str, Any]) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width'><title>Published claims</title>"
         f"<style>{STYLE}{_STYLE}</style><h1>Published claims, put to the test</h1><p>{RULE}</p>"
-        f"<p>{_counts(rows)}. {text(about['decay'])} Device: {text(about['device'])}. Revision "
+        f"<p>{_counts(rows)}. {text(about['rules'])} Device: {text(about['device'])}. Revision "
         f"<code>{text(about['git'])}</code>, {text(about['date'])}.</p><pre>{command}</pre>",
         *map(_claim, rows),
         "</html>\n",

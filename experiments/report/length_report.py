@@ -56,7 +56,7 @@ def print_table(study: LengthStudy, console: Console | None = None) -> None:
     console = console or Console()
     print_failures(study, console)
     print_lengths(study, "bits per byte, mean ± standard error over seeds", console)
-    console.print(study.about["decay"], highlight=False)
+    console.print(study.about["rules"], highlight=False)
 
 
 def print_lengths(study: LengthStudy, title: str, console: Console) -> None:

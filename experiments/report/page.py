@@ -56,7 +56,7 @@ def page(title: str, intro: str, study: Study, parts: Iterable[str]) -> str:
     everything = [
         "<!doctype html><html lang=en><meta charset=utf-8>"
         f"<meta name=viewport content='width=device-width'><title>{title}</title>"
-        f"<style>{STYLE}</style><h1>{title}</h1><p>{intro} {about['decay']} Device: "
+        f"<style>{STYLE}</style><h1>{title}</h1><p>{intro} {about['rules']} Device: "
         f"{about['device']}. Revision <code>{about['git']}</code>, {about['date']}.</p>",
         f"<pre>{text(command)}</pre>",
         _failures(study),

@@ -72,7 +72,7 @@ def print_tables(study: PanelStudy, console: Console) -> None:
         if chance:
             table.add_row(*["chance", *(_chance(chance, x) for x in panel.xs)], style="italic")
         console.print(table)
-    console.print(study.about["decay"], highlight=False)
+    console.print(study.about["rules"], highlight=False)
 
 
 def _chance(chance, x) -> str:
