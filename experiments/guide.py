@@ -57,14 +57,14 @@ SITUATIONS = (
     ),
     Situation(
         "Text of 2 to 8 times the trained length",
-        (("text", 2), ("text", 4), ("text, all", 4)),
+        (("text", 2), ("text", 4), ("text, all", 4), ("gain", 4)),
         ("alibi_half_length", "rope_blow_up", "yarn_ntk_pi", "t5_drifts", "small_base"),
         "8K to 128K tokens, RoPE with YaRN",
         ("yarn",),
     ),
     Situation(
         "Text of 8 to 100 times the trained length",
-        (("text", 16), ("text, all", 16)),
+        (("text", 16), ("text, all", 16), ("gain", 16)),
         ("alibi_flat", "kerple_beats_alibi", "dape_order", "windows_and_nope", "logit_scales"),
         "128K to 2M tokens, LongRoPE or HoPE",
         ("longrope", "hope"),
@@ -189,7 +189,7 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
     title = f"**{topic} at {multiple:g}x**"
     if not found:
         return f"{title}: no run has this yet.\n"
-    unit = "bits per byte, lower is better" if found[0]["is_error"] else "share right"
+    unit = found[0]["unit"] + ", lower is better" * found[0]["is_error"]
     rows = [
         f"| {a['scheme']} | {_spread(a)} | {a['vs_nope'] or '-'} | {a['vs_rope'] or '-'} |"
         for a in _ranked(found)[:_SHOWN]

@@ -35,7 +35,7 @@ ABOUT |= {"git": "abc", "date": "today", "train_length": 64}
 
 def question(is_error=False, **values):
     rows = {name: dict(enumerate(each)) for name, each in values.items()}
-    return Question("text", 1, "What was measured.", is_error, rows)
+    return Question("text", 1, "What was measured.", "a unit", is_error, rows)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,11 @@ def language(**losses):
         for seed in range(3)
         for multiple in (1, 2)
     ]
+    records += [
+        r | {"protocol": "windowed", "bits_per_byte": r["bits_per_byte"] + 0.5}
+        for r in records
+        if r["multiple"] == 1
+    ]
     cost = {"seed": 0, "seconds": 2.0, "tokens": 1000}
     training = [{"scheme": scheme, "trained": "rope"} | cost for scheme in losses]
     return LengthStudy(records, training, [], {"train_length": 64, "last_tokens": 64}, [])
@@ -101,15 +106,22 @@ def small():
 
 def test_every_answer_is_a_record_with_its_verdicts(small):
     records = answers(small)
-    assert {r["question"] for r in records} == {"text 1x", "text 2x", "copy 1x", COST}
-    assert len(records) == 10  # all read the checkpoints of rope, which alone cost anything
+    assert {r["question"] for r in records} == {"text 1x", "text 2x", "gain 2x", "copy 1x", COST}
+    assert len(records) == 13  # all read the checkpoints of rope, which alone cost anything
     cost = next(r for r in records if r["question"] == COST)
     assert (cost["scheme"], cost["mean"]) == ("rope", 2000.0)
     of_alibi = next(r for r in records if (r["scheme"], r["question"]) == ("alibi", "copy 1x"))
     assert of_alibi["vs_nope"] == of_alibi["vs_rope"] == "better" and of_alibi["chance"] == 0.1
     assert of_alibi["vs_rope_difference"] == pytest.approx(0.4)
     rows = list(csv.DictReader(io.StringIO(as_csv(records))))
-    assert len(rows) == 10 and float(rows[0]["mean"]) == pytest.approx(records[0]["mean"], 1e-4)
+    assert len(rows) == 13 and float(rows[0]["mean"]) == pytest.approx(records[0]["mean"], 1e-4)
+
+
+def test_a_gain_is_over_the_same_model_without_what_came_before(small):
+    gain = next(q for q in small.questions if q.topic == "gain")
+    # The loss of seed n grows by n / 100 from the trained length to twice that.
+    assert gain.values["rope"] == pytest.approx({0: 0.5, 1: 0.49, 2: 0.48})
+    assert not gain.is_error and gain.multiple == 2
 
 
 def test_a_control_compares_the_order_of_the_schemes(small):
@@ -124,13 +136,19 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
     page = path.read_text()
     assert "tasks: fire, seed 1: no number" in page and "rank correlation of 1.00" in page
     assert len(re.findall("<tr data-name|<tr class=baseline data-name", page)) == 3
-    assert page.count("data-value=") == 12
+    assert page.count("data-value=") == 15
     own = (tmp_path / "schemes" / "alibi.html").read_text()
     assert "a card" in own and "It holds." in own and "It reads the checkpoints of rope" in own
     assert "It holds." not in (tmp_path / "schemes" / "rope.html").read_text()
     saved = json.loads((tmp_path / "atlas.json").read_text())
-    assert [q["name"] for q in saved["questions"]] == ["text 1x", "text 2x", "copy 1x", COST]
-    assert len(read_answers(tmp_path / "atlas.csv")) == 10
+    assert [q["name"] for q in saved["questions"]] == [
+        "text 1x",
+        "text 2x",
+        "gain 2x",
+        "copy 1x",
+        COST,
+    ]
+    assert len(read_answers(tmp_path / "atlas.csv")) == 13
 
 
 def test_an_atlas_of_nothing_is_refused(tmp_path):
@@ -203,7 +221,7 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
 
 def test_the_guide_asks_what_the_atlas_and_the_ledger_have():
     config = get_config("small")
-    topics = {"text", "text, all", *TASKS, *(f"{name}, answers" for name in TASKS)}
+    topics = {"text", "text, all", "gain", *TASKS, *(f"{name}, answers" for name in TASKS)}
     multiples = {*config.studies.language.eval.multiples, *config.studies.tasks.eval.multiples}
     for situation in SITUATIONS:
         assert {topic for topic, _ in situation.asked} <= topics

@@ -38,6 +38,7 @@ class Question:
       topic: the name of a task, or of a kind of text.
       multiple: the length over that of training.
       says: what was measured, in words.
+      unit: the unit, in words.
       is_error: whether lower is better.
       values: the numbers by scheme and seed.
       chance: the number that a blind guess has, if it is known.
@@ -46,6 +47,7 @@ class Question:
     topic: str
     multiple: float
     says: str
+    unit: str
     is_error: bool
     values: dict[str, dict[int, float]]
     chance: float | None = None
@@ -152,7 +154,8 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
     for name, study in studies.items():
         if name.startswith("tasks_") and isinstance(study, PanelStudy):
             controls += _controls(in_tasks, list(_of_tasks(study)))
-    questions = [*_of_language(language), *in_tasks, *_of_cost(language)]
+    of_text = [*_of_language(language), *_of_gains(language)]
+    questions = [*of_text, *in_tasks, *_of_cost(language)]
     return Atlas(questions, controls, trained, failures, about)
 
 
@@ -170,7 +173,28 @@ def _of_language(study: LengthStudy) -> Iterable[Question]:
             says = f"Bits per byte of {tokens} with {multiple * length} tokens of context"
             says += f", {multiple} times the trained length." if multiple > 1 else "."
             rows = {scheme: row[multiple] for scheme, row in values.items()}
-            yield Question(name, multiple, says, True, rows)
+            yield Question(name, multiple, says, "bits per byte", True, rows)
+
+
+def _of_gains(study: LengthStudy) -> Iterable[Question]:
+    """Yields what a context beyond the trained length brings over the most recent tokens alone."""
+    records = [r for r in study.records if r["split"] == "test"]
+    alone = by_seed(
+        (r for r in records if r["protocol"] == "windowed"), "multiple", "bits_per_byte", "windowed"
+    )
+    last = by_seed((r for r in records if r["protocol"] == "last"), "multiple", "bits_per_byte", "")
+    for multiple in sorted({r["multiple"] for r in records if r["multiple"] > 1}):
+        gains = {
+            scheme: {seed: own[1][seed] - loss for seed, loss in last[scheme][multiple].items()}
+            for scheme, own in alone.items()
+            if multiple in last.get(scheme, {})
+        }
+        says = (
+            f"Bits per byte by which {multiple} times the trained length of context is better than "
+            "the same model fed only its most recent tokens, as many as in training."
+        )
+        if gains:
+            yield Question("gain", multiple, says, "bits per byte", False, gains)
 
 
 def _of_tasks(study: PanelStudy) -> Iterable[Question]:
@@ -188,7 +212,7 @@ def _of_tasks(study: PanelStudy) -> Iterable[Question]:
             multiple = float(x) / float(panel.trained[0])
             chance = chances[0] if chances else None
             topic = task if is_exact else f"{task}, answers"
-            yield Question(topic, multiple, says, False, rows, chance)
+            yield Question(topic, multiple, says, "share right", False, rows, chance)
 
 
 def _of_cost(study: LengthStudy) -> Iterable[Question]:
@@ -198,7 +222,7 @@ def _of_cost(study: LengthStudy) -> Iterable[Question]:
         if r["trained"] == r["scheme"]:
             values.setdefault(r["scheme"], {})[r["seed"]] = 1e6 * r["seconds"] / r["tokens"]
     if values:
-        yield Question(COST, 1, "Microseconds of training for a token of text.", True, values)
+        yield Question(COST, 1, "Training for a token of text.", "microseconds", True, values)
 
 
 def _controls(together: list[Question], alone: list[Question]) -> Iterable[Control]:
@@ -224,7 +248,7 @@ def answers(atlas: Atlas) -> list[dict[str, Any]]:
             cell = question.cell(scheme)
             record: dict[str, Any] = {"scheme": scheme, "question": question.name}
             record |= {"topic": question.topic, "multiple": question.multiple}
-            record |= {"is_error": question.is_error}
+            record |= {"unit": question.unit, "is_error": question.is_error}
             record |= {
                 "mean": cell[0],
                 "margin": margin_of(cell),
