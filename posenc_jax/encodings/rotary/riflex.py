@@ -81,10 +81,7 @@ def riflex(encoding: RoPE, *, first_repeat: float, length: int, axis: int = 0) -
       ValueError: the axes are of another kind, or none of them is time's. A video that is too short
         is refused when frequencies are first asked for.
     """
-    by_pairs = encoding.axes is None or not (
-        is_matrix(encoding.axes) or isinstance(encoding.axes[0], tuple)
-    )
-    if type(encoding) is not RoPE or not by_pairs:
+    if type(encoding) is not RoPE or np.ndim(encoding.axes or 0) > 1 or is_matrix(encoding.axes):
         raise ValueError(
             f"riflex cannot change {type(encoding).__name__} with these axes: it is for RoPE whose "
             "axes are one number for each pair, alike in all heads"
