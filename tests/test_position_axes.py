@@ -17,8 +17,10 @@ from posenc_jax import positions as builders
 from posenc_jax.encodings.rotary.axes import by_head, interleaved, shares, temporal_last
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis, Spectra
 from posenc_jax.encodings.rotary.frequencies import Default, DynamicNTK, DynamicYaRN, YaRN
+from posenc_jax.encodings.rotary.riflex import riflex
+from posenc_jax.encodings.wrappers.ultravico import UltraViCo
 from posenc_jax.model.cache import Cache
-from posenc_jax.positions import Text, Vision, text
+from posenc_jax.positions import Film, Text, Vision, text
 
 AXES = ["mrope", "i_mrope", "mhrope", "videorope", "videorope_pp", "hope_hybrid", "time_rope"]
 each_scheme = pytest.mark.parametrize("name", AXES)
@@ -438,6 +440,7 @@ def test_ids_and_grids_that_disagree(grids, message):
 
 
 NAN = float("nan")
+LONGER = dict(first_repeat=70, length=60)
 
 
 @pytest.mark.parametrize(
@@ -456,6 +459,43 @@ NAN = float("nan")
             lambda: builders.qwen25_vl([Vision(3, 1, 1)], tokens_per_second=2),
             "needs the times of a video's 3 frames",
         ),
+        (
+            lambda: builders.qwen3_omni([Vision(3, 1, 1)], tokens_per_second=2),
+            "needs the times of a video's 3 frames",
+        ),
+        (
+            lambda: builders.qwen25_omni(SEQUENCE, tokens_per_second=0.25),
+            "seconds_per_chunk=2.0 must make a chunk of one position",
+        ),
+        (lambda: Film(Vision(2, 1, 1), 3), "of Film must have times"),
+        (lambda: Film(Vision(1, 1, 1, times=(0.0,)), 0), "audio=0 of Film must be a whole number"),
+        (
+            lambda: builders.qwen2_vl([Film(Vision(1, 1, 1, times=(0.0,)), 3)]),
+            "no place for Film.* give it Text and Vision",
+        ),
+        (lambda: builders.circle_rope([Vision(2, 3, 3)]), "no place for the time of 2 frames"),
+        (lambda: builders.circle_rope(SEQUENCE, radius=0), "radius=0 must be a number above 0"),
+        (lambda: builders.circle_rope(SEQUENCE, angle_share=2), "angle_share=2 must be within"),
+        (
+            lambda: riflex(posenc_jax.make("mhrope", num_heads=3, head_dim=8), **LONGER),
+            "riflex cannot change RoPE with these axes",
+        ),
+        (
+            lambda: riflex(posenc_jax.make("hope_hybrid", head_dim=16), **LONGER),
+            "axis=0 turns no pair",
+        ),
+        (
+            lambda: riflex(posenc_jax.make("dynamic_ntk", head_dim=8, train_length=9), **LONGER),
+            "adapts to the length, and RIFLEx changes frequencies that do not",
+        ),
+        (
+            lambda: posenc_jax.Tokens.of(
+                riflex(posenc_jax.make("rope", head_dim=8), **LONGER), text(3)
+            ),
+            "length=60 must be above the 63 frames",
+        ),
+        (lambda: UltraViCo(over="rope", window=0), "window=0 must be a positive number"),
+        (lambda: UltraViCo(over="rope", window=8, alpha=2.0), "alpha=2.0 must be within 0..1"),
         (lambda: builders.videorope(SEQUENCE, delta=0), "delta=0 must be a number above 0"),
         (lambda: builders.spaced_frames(SEQUENCE, delta=NAN), "delta=nan must be a number above"),
         (lambda: builders.story_time([0.0, NAN], 2, 2), r"times=\[0.0, nan\] must be finite"),

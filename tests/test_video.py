@@ -204,6 +204,20 @@ def test_variants_have_the_positions_of_their_builders(data, tmp_path):
     assert videos.encoding("no_lta", None).axes == (0, 0, 1, 2)
 
 
+def test_released_settings_are_over_the_encodings_of_their_variants(data, tmp_path):
+    """Frames are a tenth of a second apart, and the released models have 13 or 25 to a second."""
+    videos = experiment(data, tmp_path)
+    times = {name: videos.positions(name, 3)[0, ::4, 0] for name in ("tmrope", "tmrope_floored")}
+    np.testing.assert_allclose(times["tmrope"], [0, 1.3, 2.6, 3.6], rtol=1e-6)
+    np.testing.assert_array_equal(times["tmrope_floored"], [0, 2, 5, 6])
+    plain, longer = (
+        videos.encoding(name, None).frequencies(8, 1e4, 1)[0] for name in ("mrope", "mrope_riflex")
+    )
+    np.testing.assert_allclose(longer, [plain[0], 0.9 * 2 * np.pi / 128, *plain[2:]], rtol=1e-12)
+    decaying = videos.encoding("mrope_ultravico", None)
+    assert (decaying.window, decaying.alpha, decaying.inner.axes) == (32, 0.9, (0, 0, 1, 2))
+
+
 def test_hope_hybrid_draws_the_spacing_of_every_video(data, tmp_path):
     videos = experiment(data, tmp_path, "hope_hybrid")
     drawn = np.asarray(videos.task("hope_hybrid").positions(50, jax.random.key(0)))
@@ -297,4 +311,4 @@ def test_clips_are_real():
 def test_presets_describe_models_that_exist(data, tmp_path, preset):
     config = get_config(preset)
     config.task.update(data=data, background="noise", patch=SIDE, test_digits=10)
-    assert len(Videos(config, tmp_path, Console(file=io.StringIO())).points) in (3, 24)
+    assert len(Videos(config, tmp_path, Console(file=io.StringIO())).points) in (4, 27)

@@ -20,6 +20,8 @@ from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.model import ViT, grid, patches
 from experiments.report.panels import Map, Panel, Result
 from experiments.watch import attention_weights
+from posenc_jax import positions
+from posenc_jax.positions import Vision
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian puts dataset-fashion-mnist
 
@@ -67,6 +69,8 @@ class Images(Experiment):
         images, labels = load_images(self.setting.data)
         self.side, self.classes = images.shape[1], int(labels.max()) + 1
         _check(self.setting, self.trials, len(images), self.side)
+        for scheme in self.config["variants"]:
+            self.positions(scheme, 1)
         # The files are in the order of their classes, or may be.
         order = np.random.Philox(key=np.uint64(0)).random_raw(len(images)).argsort()
         images, labels = images[order], labels[order]
@@ -91,11 +95,28 @@ class Images(Experiment):
     def task(self, scheme):
         return Classification(self, scheme, self.recipe.batch_size)
 
+    def positions(self, scheme, cells: int) -> np.ndarray:
+        """Returns where patches of ``cells`` rows and as many columns are, ``[1, T, A]``."""
+        name = self.variant(scheme).get("positions", "grid")
+        if name not in PLACES:
+            raise ValueError(
+                f"variants.{scheme}.positions={name!r} must be one of {', '.join(PLACES)}"
+            )
+        return PLACES[name](cells, cells)
+
+    def logits(self, scheme, model, patches_BTP, key=None):
+        """Returns the logits of the classes."""
+        cells = round(patches_BTP.shape[1] ** 0.5)
+        return model(patches_BTP, self.positions(scheme, cells), key=key)
+
     def measure(self, scheme, model):
+        def classify(model, patches_BTP):
+            return jnp.argmax(self.logits(scheme, model, patches_BTP), axis=-1)
+
         for name, enlarge in ENLARGED.items():
             for side in self.trials.sides:
                 images = enlarge(self.test_images, side, self.setting.patch)
-                predicted = self.predict(_classify, model, self.cut(images))
+                predicted = self.predict(classify, model, self.cut(images))
                 accuracy = float((predicted == self.test_labels).mean())
                 yield Result(name, side, "accuracy", accuracy, 1 / self.classes)
 
@@ -112,7 +133,8 @@ class Images(Experiment):
             cells = side // self.setting.patch
             middle = cells // 2
             images = rescale(self.test_images[:1], side, self.setting.patch)
-            weights = jax.jit(attention_weights)(model, self.cut(images), grid(cells, cells))
+            places = self.positions(scheme, cells)
+            weights = jax.jit(attention_weights)(model, self.cut(images), places)
             of_query = np.asarray(weights).mean(axis=2)[:, 0, middle * cells + middle]
             for layer, weights_T in enumerate(of_query, 1):
                 rows = weights_T.reshape(cells, cells).round(4).tolist()
@@ -142,17 +164,8 @@ class Classification(Drawn):
         return {"patches": images, "label": self.experiment.train_labels[chosen]}
 
     def loss(self, model, batch, key):
-        logits = _logits(model, batch["patches"], key)
+        logits = self.experiment.logits(self.scheme, model, batch["patches"], key)
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
-
-
-def _logits(model, patches_BTP, key=None):
-    side = round(patches_BTP.shape[1] ** 0.5)
-    return model(patches_BTP, grid(side, side), key=key)
-
-
-def _classify(model, patches_BTP):
-    return jnp.argmax(_logits(model, patches_BTP), axis=-1)
 
 
 def rescale(images, side: int, patch: int) -> np.ndarray:
@@ -177,6 +190,12 @@ def paste(images, side: int, patch: int) -> np.ndarray:
     return canvas
 
 
+def _on_a_circle(rows: int, columns: int) -> np.ndarray:
+    return positions.circle_rope([Vision(1, rows, columns)]).positions
+
+
+# Where patches are, by the name that a variant has in its ``positions``.
+PLACES = {"grid": grid, "centred_grid": positions.centred_grid, "circle_rope": _on_a_circle}
 ENLARGED = {"rescaled": rescale, "pasted": paste}
 
 

@@ -14,6 +14,8 @@ import dataclasses
 import functools
 import hashlib
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +30,20 @@ from experiments.report.drawing import tiles
 from experiments.report.panels import Map, Panel, Result
 from experiments.watch import attention_weights
 from posenc_jax import positions
+from posenc_jax.encodings.rotary.riflex import riflex
+from posenc_jax.encodings.wrappers.ultravico import UltraViCo
 from posenc_jax.positions import Text, Vision
 
+# What a variant may have over its encoding, by the name of the keywords that it has for it.
+SETTINGS: dict[str, Callable[..., Any]] = {"riflex": riflex, "ultravico": UltraViCo}
 BUILDERS = {
     each.__name__: each
     for each in (
         positions.vanilla,
         positions.tad_rope,
         positions.qwen2_vl,
+        positions.qwen25_omni,
+        positions.qwen3_omni,
         positions.spaced_frames,
         positions.videorope,
     )
@@ -195,6 +203,14 @@ class Videos(Experiment):
                 caption = f"{frames} frames, layer {layer}\ncards at {where}"
                 yield Map(caption, rows.round(4).tolist())
 
+    def encoding(self, scheme, rngs):
+        encoding = super().encoding(scheme, rngs)
+        variant = self.variant(scheme)
+        for name, setting in SETTINGS.items():
+            if name in variant:
+                encoding = setting(encoding, **variant[name])
+        return encoding
+
     def inputs(self, video) -> dict:
         """Returns what the model reads of a video, patches and a question.
 
@@ -216,9 +232,10 @@ class Videos(Experiment):
 
         The latter is for axes that are all alike, as schemes for text take them.
         """
-        video = Vision(frames, self.setting.cells, self.setting.cells)
         keywords = self.variant(scheme)["positions"] | changes
-        name = keywords.pop("name")
+        name, seconds = keywords.pop("name"), keywords.pop("seconds_per_frame", None)
+        times = None if seconds is None else tuple(seconds * n for n in range(frames))
+        video = Vision(frames, self.setting.cells, self.setting.cells, times)
         if name not in BUILDERS:
             raise ValueError(
                 f"variants.{scheme}.positions.name={name!r} must be one of {', '.join(BUILDERS)}"

@@ -26,6 +26,7 @@ from experiments.report.page import (
 )
 from experiments.report.panels import Panel, PanelStudy, cells, chances
 from experiments.report.study import number, words
+from posenc_jax.encodings.rotary.axes import is_matrix
 from posenc_jax.encodings.rotary.rope import RoPE
 
 
@@ -139,9 +140,20 @@ def _maps(study: PanelStudy) -> Iterator[str]:
 
 
 def _frequencies(study: PanelStudy, encodings: Mapping[str, Any]) -> Iterator[str]:
-    spectra = {name: each for name, each in encodings.items() if isinstance(each, RoPE)}
+    count = len(study.about["axes"])
+    spectra = {name: each for name, each in encodings.items() if _turns_by(each, count)}
     if not spectra:
         return
-    caption = "Each dot is a pair of channels: how far it needs to turn once, and along which axis."
+    caption = (
+        "Each dot is a pair of channels: how far it needs to turn once, and along which axis. "
+        "Schemes whose pairs turn by other numbers than these are left out."
+    )
     drawn = svg(panel_figures.frequencies(study, spectra))
     yield figure("frequencies", "Frequencies by axis", caption, drawn)
+
+
+def _turns_by(encoding, count: int) -> bool:
+    """Says whether each pair turns by one of the first ``count`` axes of positions, as they are."""
+    if type(encoding) is not RoPE or is_matrix(encoding.axes):
+        return False
+    return encoding.axes is None or int(np.max(encoding.axes)) < count

@@ -3,10 +3,13 @@
 ``text``, ``packed`` and ``since`` are for one axis and give ``[B, T]``. The others take a sequence
 of ``Text`` and ``Vision`` and run on the host, in the data pipeline: they give the positions of
 time, row and column as NumPy, ``[1, T, 3]``, and the position at which text goes on. Concatenate
-them along axis 0 for a batch. ``cameras`` adds a camera to each token.
+them along axis 0 for a batch. ``qwen25_omni`` and ``qwen3_omni`` take a ``Film``, a video with its
+audio, too. ``cameras`` adds a camera to each token.
 """
 
 from posenc_jax.positions.cameras import cameras
+from posenc_jax.positions.circles import circle_rope
+from posenc_jax.positions.films import qwen3_omni, qwen25_omni
 from posenc_jax.positions.flat import on_axes, one_axis, packed, since, text
 from posenc_jax.positions.grids import (
     centred_grid,
@@ -15,7 +18,7 @@ from posenc_jax.positions.grids import (
     qwen25_vl,
     spatial_reset,
 )
-from posenc_jax.positions.segments import Placed, Segment, Text, Vision, segments_of
+from posenc_jax.positions.segments import Film, Placed, Segment, Text, Vision, segments_of
 from posenc_jax.positions.videos import (
     frame_time,
     spaced_frames,
@@ -26,18 +29,22 @@ from posenc_jax.positions.videos import (
 )
 
 __all__ = [
+    "Film",
     "Placed",
     "Segment",
     "Text",
     "Vision",
     "cameras",
     "centred_grid",
+    "circle_rope",
     "frame_time",
     "on_axes",
     "one_axis",
     "packed",
     "qwen2_vl",
+    "qwen3_omni",
     "qwen3_vl",
+    "qwen25_omni",
     "qwen25_vl",
     "segments_of",
     "since",

@@ -26,17 +26,19 @@ def qwen25_vl(segments: Sequence[Segment], *, tokens_per_second: float) -> Place
         the default of their class.
     """
 
-    def block(vision, start):
-        frame, row, column = cells(vision)
-        if vision.times is not None:
-            # In float32, as transformers 4.49 has it. (4.57 truncates the seconds first.)
-            seconds = np.asarray(vision.times, np.float32) * np.float32(tokens_per_second)
-            frame = np.floor(seconds).astype(np.int64)[frame]
-        elif vision.frames > 1:
-            raise ValueError(f"qwen25_vl needs the times of a video's {vision.frames} frames")
-        return start + np.stack([frame, row, column], axis=-1)
+    return place(segments, lambda vision, start: whole_ticks(vision, start, tokens_per_second))
 
-    return place(segments, block)
+
+def whole_ticks(vision: Vision, start: float, tokens_per_second: float) -> np.ndarray:
+    """Returns the positions of a block's patches, the frames' scaled times rounded down."""
+    frame, row, column = cells(vision)
+    if vision.times is not None:
+        # In float32, as transformers 4.49 has it. (4.57 truncates the seconds first.)
+        seconds = np.asarray(vision.times, np.float32) * np.float32(tokens_per_second)
+        frame = np.floor(seconds).astype(np.int64)[frame]
+    elif vision.frames > 1:
+        raise ValueError(f"this builder needs the times of a video's {vision.frames} frames")
+    return start + np.stack([frame, row, column], axis=-1)
 
 
 def qwen3_vl(segments: Sequence[Segment]) -> Placed:

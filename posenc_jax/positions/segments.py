@@ -1,10 +1,10 @@
-"""Describes parts of a sequence of text, images and videos, and how builders go through them."""
+"""Describes parts of a sequence, text, images and videos, and how builders go through them."""
 
 import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,7 +63,38 @@ class Vision:
         return len(self.marks) + self.frames * self.rows * self.columns
 
 
-Segment = Text | Vision
+@dataclasses.dataclass(frozen=True)
+class Film:
+    """Describes a video and its audio, whose tokens are interleaved by time, for TMRoPE.
+
+    Two tokens come before them and two after, which mark the borders of the video and of the audio.
+    Audio alone is ``Text``: every token of it is one further on every axis.
+
+    Attributes:
+      video: the frames, with their ``times``.
+      audio: how many tokens the audio has.
+    """
+
+    video: Vision
+    audio: int
+
+    def __post_init__(self):
+        _check_counts(self, "audio")
+        if self.video.times is None or self.video.ruler is not None:
+            raise ValueError(f"video={self.video} of Film must have times, and no ruler")
+
+    @property
+    def marks(self) -> range:
+        """Returns no numbers: there is no ruler."""
+        return range(0)
+
+    @property
+    def tokens(self) -> int:
+        """Returns the number of tokens, marks of the borders included."""
+        return self.video.tokens + self.audio + 4
+
+
+Segment = Text | Vision | Film
 
 
 class Placed(NamedTuple):
@@ -89,7 +120,7 @@ class Placed(NamedTuple):
         return self.next - length
 
 
-Block = Callable[[Vision, float], np.ndarray]
+Block = Callable[[Any, float], np.ndarray]
 
 
 def place(
@@ -98,12 +129,12 @@ def place(
     after: Callable[[np.ndarray, float], float] = lambda grid, start: grid.max() + 1,
     dtype: type[np.number] = np.int32,
 ) -> Placed:
-    """Places text one token after another, and every vision block where ``block`` says.
+    """Places text one token after another, and every other block where ``block`` says.
 
     Args:
       segments: the parts of the sequence.
-      block: takes a vision block and the next free position, and returns the positions of the
-        patches, ``[frames, rows, columns, 3]``.
+      block: takes a Vision, or a Film, and the next free position, and returns the positions of the
+        patches, ``[frames, rows, columns, 3]``, or of the film's tokens, ``[1, 1, tokens, 3]``.
       after: takes these and the same position, and returns the next free one.
       dtype: the type of the positions.
     """
@@ -127,6 +158,11 @@ def place(
 
 def cells(vision: Vision) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the frame, row and column of every patch, each ``[frames, rows, columns]``."""
+    if not isinstance(vision, Vision):
+        raise ValueError(
+            f"this builder has no place for {vision}: give it Text and Vision; Film is for "
+            "qwen25_omni and qwen3_omni"
+        )
     frame, row, column = np.indices((vision.frames, vision.rows, vision.columns))
     return frame, row, column
 

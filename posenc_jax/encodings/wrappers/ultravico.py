@@ -1,0 +1,47 @@
+"""UltraViCo lets attention to far tokens of a longer video decay.
+
+https://arxiv.org/abs/2511.20123
+
+Logits between tokens that are more than half a window apart are multiplied by a constant below 1
+where they are positive. The rule is that of the released kernel, which has been read and not run.
+The kernel also hides keys beyond the window from the first frame's queries; that is left out.
+Overrides ``score``.
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+
+from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
+
+
+class UltraViCo(Wrapper):
+    """Multiplies positive logits between tokens that are far apart, for a scheme of videos.
+
+    It is put over a trained model's scheme when videos are longer than in training. Tokens are
+    apart by their index, as patches of all frames are laid out, whatever their positions.
+
+    Args:
+      over: the scheme beneath (see ``wrapped``).
+      window: tokens of a training video; tokens more than half of it apart are far. 32760 for Wan,
+        21 latent frames of 1560 tokens.
+      alpha: the number that far logits are multiplied by, 0.9 as released.
+      **sizes: what ``over`` is built with.
+    """
+
+    def __init__(self, over: str | Mapping | Encoding, *, window: int, alpha: float = 0.9, **sizes):
+        if window < 1:
+            raise ValueError(f"window={window!r} must be a positive number of tokens")
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha={alpha!r} must be within 0..1")
+        super().__init__(wrapped(over, **sizes))
+        self.window = window
+        self.alpha = alpha
+
+    def score(self, logits_BHTS, tile: Tile):
+        logits_BHTS = self.inner.score(logits_BHTS, tile)
+        q_order, k_order = tile.q_tokens.order(), tile.k_tokens.order()
+        apart = jnp.abs(q_order[:, None, :, None] - k_order[:, None, None, :])
+        is_far = (2 * apart > self.window) & (logits_BHTS > 0)
+        return jnp.where(is_far, self.alpha * logits_BHTS, logits_BHTS)

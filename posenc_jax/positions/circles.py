@@ -1,0 +1,72 @@
+"""Builds positions of images on a circle around the line that text follows."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from posenc_jax.positions.segments import Placed, Segment, cells, place
+
+# Two directions at right angles to each other and to (1, 1, 1), as (time, row, column).
+_ALONG_COLUMNS = np.array([0.0, 1.0, -1.0]) / math.sqrt(2)
+_ALONG_ROWS = np.array([2.0, -1.0, -1.0]) / math.sqrt(6)
+
+
+def circle_rope(
+    segments: Sequence[Segment],
+    *,
+    radius: float = 10.0,
+    radius_scale: float | None = None,
+    angle_share: float = 0.5,
+    grid_share: float = 0.0,
+) -> Placed:
+    """Places the patches of an image on a circle at right angles to text: Circle-RoPE (2505.16416).
+
+    Text counts along (1, 1, 1), so every patch on the circle is as far from one token of it as the
+    others are. Positions are fractional, may be negative, and text goes on one after the largest
+    of them. The paper's alternation of layers on the circle with layers on the grid (AGE) is two
+    sets of positions in one model, which this library does not have.
+
+    Args:
+      segments: the parts of the sequence. The released code projects the first frame of a video
+        alone, so here a frame is an image, after text or after another one.
+      radius: the circle's, in positions; 10 as released.
+      radius_scale: makes the radius of each image so many times its largest coordinate, counted
+        from its middle ("auto-k" of the released code), in the place of ``radius``.
+      angle_share: share of the angle at which a patch is seen from the image's middle, stretched to
+        a full turn; the rest is the patch's share of a turn in reading order. 0.5 as released.
+      grid_share: share of the flat grid, laid into the circle's plane ("dff_rate" of the released
+        code); 0 as released.
+
+    Raises:
+      ValueError: a block has several frames, or a share is not within 0..1.
+    """
+    for name, share in (("angle_share", angle_share), ("grid_share", grid_share)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}={share!r} must be within 0..1")
+    for name, value in (("radius", radius), ("radius_scale", radius_scale)):
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name}={value!r} must be a number above 0")
+
+    def block(vision, start):
+        _, row, column = cells(vision)
+        if vision.frames > 1:
+            raise ValueError(
+                f"circle_rope has no place for the time of {vision.frames} frames: give each frame "
+                "a Vision(1, rows, columns) of its own"
+            )
+        y, x = row - (vision.rows - 1) / 2, column - (vision.columns - 1) / 2
+        angle = angle_share * _full_turn(np.arctan2(y, x))
+        angle += (1 - angle_share) * 2 * math.pi * np.arange(x.size).reshape(x.shape) / x.size
+        far = radius if radius_scale is None else radius_scale * max(x.max(), y.max())
+        across = (1 - grid_share) * far * np.cos(angle) + grid_share * x
+        down = (1 - grid_share) * far * np.sin(angle) + grid_share * y
+        return start + across[..., None] * _ALONG_COLUMNS + down[..., None] * _ALONG_ROWS
+
+    return place(segments, block, dtype=np.float32)
+
+
+def _full_turn(angle):
+    """Returns angles moved and stretched, so that they are from 0 to a full turn."""
+    least, span = angle.min(), np.ptp(angle)
+    return (angle - least) * (2 * math.pi / span) if span else angle

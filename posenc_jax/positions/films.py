@@ -1,0 +1,112 @@
+"""Builds TMRoPE's positions: of text, images, videos, audio, and videos with their audio.
+
+https://arxiv.org/abs/2503.20215 (Qwen2.5-Omni), and Qwen3-Omni
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from posenc_jax.positions.grids import whole_ticks
+from posenc_jax.positions.segments import Placed, Segment, Vision, cells, place
+
+
+def qwen25_omni(
+    segments: Sequence[Segment],
+    *,
+    tokens_per_second: float = 25,
+    seconds_per_chunk: float = 2.0,
+) -> Placed:
+    """Places segments as Qwen2.5-Omni does (2503.20215): time is scaled and rounded down.
+
+    What is no ``Film`` is placed as by ``qwen25_vl``. In a film, which starts at one position, a
+    chunk of video comes before the same chunk of audio. Its two marks at the start have one
+    position, and so have those at the end.
+
+    Args:
+      segments: the parts of the sequence. A video needs the ``times`` of its frames.
+      tokens_per_second: positions in a second; audio has as many tokens.
+      seconds_per_chunk: the length of a chunk.
+
+    Raises:
+      ValueError: a chunk has no position, or a video has no times.
+    """
+    size = int(tokens_per_second * seconds_per_chunk)
+    if size < 1:
+        raise ValueError(
+            f"tokens_per_second={tokens_per_second!r} and seconds_per_chunk={seconds_per_chunk!r} "
+            "must make a chunk of one position or more"
+        )
+
+    def block(segment, start):
+        if isinstance(segment, Vision):
+            return whole_ticks(segment, start, tokens_per_second)
+        video = whole_ticks(segment.video, 0, tokens_per_second).reshape(-1, 3)
+        turns = [_chunks(times, size) for times in (video[:, 0], range(segment.audio))]
+        film = _interleaved(video, segment.audio, turns, start + 1)
+        last = film.max() + 1
+        return _marked([start, start], film, [last, last])
+
+    return place(segments, block)
+
+
+def qwen3_omni(segments: Sequence[Segment], *, tokens_per_second: float) -> Placed:
+    """Places segments as Qwen3-Omni does: time is scaled and keeps its fractions.
+
+    Rows and columns are as in ``qwen2_vl``, and text after a video goes on at a fraction. In a film
+    tokens of video and audio are in the order of their times, video first where they agree, and its
+    marks count on as text does.
+
+    Args:
+      segments: the parts of the sequence. A video needs the ``times`` of its frames.
+      tokens_per_second: positions in a second, from the config of the checkpoint.
+
+    Raises:
+      ValueError: a video has no times.
+    """
+
+    def ticks(vision, start):
+        frame, row, column = cells(vision)
+        if vision.times is not None:
+            frame = (np.asarray(vision.times) * tokens_per_second)[frame]
+        elif vision.frames > 1:
+            raise ValueError(f"qwen3_omni needs the times of a video's {vision.frames} frames")
+        return start + np.stack([frame, row, column], axis=-1)
+
+    def block(segment, start):
+        if isinstance(segment, Vision):
+            return ticks(segment, start)
+        video = ticks(segment.video, 0).reshape(-1, 3)
+        turns = [video[:, 0], range(segment.audio)]
+        film = _interleaved(video, segment.audio, turns, start + 2)
+        last = film.max() + 1
+        return _marked([start, start + 1], film, [last, last + 1])
+
+    return place(segments, block, dtype=np.float32)
+
+
+def _chunks(times, size):
+    """Returns the number of the chunk that each token is in, as the released code counts them.
+
+    A token can be only one chunk further than the one before it, so that after a longer gap a few
+    lag behind.
+    """
+    numbers, number = [], 0
+    for time in times:
+        number += bool(time >= (number + 1) * size)
+        numbers.append(number)
+    return numbers
+
+
+def _interleaved(video_T3, audio: int, turns, start):
+    """Returns the positions of video and audio in the order of ``turns``, ``[T, 3]``."""
+    audio_T3 = np.repeat(np.arange(audio)[:, None], 3, axis=1)
+    order = np.argsort(np.concatenate(turns), kind="stable")
+    return start + np.concatenate([video_T3, audio_T3])[order]
+
+
+def _marked(before, film_T3, after):
+    """Returns a film between its marks, in the form of a block, ``[1, 1, T, 3]``."""
+    ends = (np.repeat(np.asarray(each)[:, None], 3, axis=1) for each in (before, after))
+    first, last = ends
+    return np.concatenate([first, film_T3, last])[None, None]
