@@ -44,12 +44,23 @@ class Atlas(Studies):
         length = language.recipe.length
         about = language.about(command) | {"config": self.config, "train_length": length}
         about["rates"] = {name: part.rates() for name, part in self.parts.items()}
+        about["setup"] = " ".join(map(self._setup, ("language", "tasks")))
         found = atlas.atlas_of(studies, about)
         atlas.print_summary(found, self.console)
         ledger = read_json(self.workdir / "claims" / "claims.json") or {"claims": []}
         cards = self._cards(found.schemes)
         folder = self.workdir / "atlas"
         return atlas_page.write(folder, found, cards, language.probes(), ledger["claims"])
+
+    def _setup(self, name: str) -> str:
+        """Says what the models of a study were trained on, and how long."""
+        part, model = self.parts[name], self.parts[name].config["model"]
+        data = f"Text ({part.corpus.name})" if name == "language" else "All tasks"
+        return (
+            f"{data}: models of depth {model['num_layers']} and width {model['model_dim']}, after "
+            f"{part.recipe.steps} steps of {part.recipe.batch_size} rows of at most "
+            f"{part.recipe.length} tokens, {part.recipe.optimizer} at {part.recipe.learning_rate:g}."
+        )
 
     def _cards(self, schemes: list[str]) -> dict[str, str]:
         """Returns what each scheme does to attention, with the keywords that it has on text."""

@@ -153,7 +153,8 @@ def _index(atlas: Atlas) -> str:
     parts = [
         _head("Atlas of positional encodings"),
         "<div class=text-column><h1>Atlas of positional encodings</h1>",
-        f"<p>{len(atlas.schemes)} schemes at {len(atlas.questions)} questions. {about['rules']} "
+        f"<p>{len(atlas.schemes)} schemes at {len(atlas.questions)} questions. "
+        f"{about.get('setup', '')} {about['rules']} "
         f"Device: {about['device']}. Revision <code>{about['git']}</code>, {about['date']}.</p>",
         f"<pre>{command}</pre>",
         f"<div class=failed><b>Runs that failed</b><ul>{failures}</ul></div>" if failures else "",
