@@ -59,7 +59,8 @@ class Atlas(Studies):
         return (
             f"{data}: models of depth {model['num_layers']} and width {model['model_dim']}, after "
             f"{part.recipe.steps} steps of {part.recipe.batch_size} rows of at most "
-            f"{part.recipe.length} tokens, {part.recipe.optimizer} at {part.recipe.learning_rate:g}."
+            f"{part.recipe.length} tokens, by {part.recipe.optimizer} at "
+            f"{part.recipe.learning_rate:g}."
         )
 
     def _cards(self, schemes: list[str]) -> dict[str, str]:
