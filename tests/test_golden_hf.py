@@ -49,7 +49,7 @@ def test_logits(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_encoding_shows_in_the_logits(name, monkeypatch):
     """Without the encoding the same weights give something else, so the test above tests it."""
-    for module in (posenc_jax, posenc_jax.hf.decoder):
+    for module in (posenc_jax, posenc_jax.hf.pattern):
         monkeypatch.setattr(module, "from_hf", lambda *_, **__: NoPEWithTable())
     assert min(errors(name)) > 0.02
 

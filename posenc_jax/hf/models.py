@@ -119,6 +119,60 @@ KINDS |= {"llama4_text": ("chunked_attention", "full_attention")}
 # Published sections for each kind of layer have rope_theta or rope_type beside them, not read.
 DANGLING_KEYS = _words("cohere_compass_text zaya")
 
+# Where a config does not list the kinds of its layers, each so many-th sees everything, the others
+# are of the kind named.
+FULL_EVERY = {
+    "afmoe": (4, "sliding_attention"),
+    "beam": (6, "sliding_attention"),
+    "cohere2": (4, "sliding_attention"),
+    "cohere2_moe": (4, "sliding_attention"),
+    "exaone4": (4, "sliding_attention"),
+    "exaone_moe": (4, "sliding_attention"),
+    "gemma2": (2, "sliding_attention"),
+    "gemma3_text": (6, "sliding_attention"),
+    "gemma3n_text": (5, "sliding_attention"),
+    "gemma4_text": (6, "sliding_attention"),
+    "gemma4_unified_text": (6, "sliding_attention"),
+    "gpt_oss": (2, "sliding_attention"),
+    "kolibri1": (5, "sliding_attention"),
+    "olmo3": (4, "sliding_attention"),
+    "olmo_hybrid": (4, "linear_attention"),
+    "qwen3_5_moe_text": (4, "linear_attention"),
+    "qwen3_5_text": (4, "linear_attention"),
+    "qwen3_next": (4, "linear_attention"),
+    "vaultgemma": (2, "sliding_attention"),
+}
+# In these the last layer sees everything too.
+LAST_FULL = _words("beam gemma4_text gemma4_unified_text")
+# Layers differ, and only the config says which.
+KINDS_NEEDED = _words("""
+    bailing_hybrid bamba cwm diffusion_gemma_text dory dots3_note_text embedding_gemma2_text flint
+    glm5_next_text granite_swa granitemoe_swa granitemoehybrid lara_mini lfm3 mimo_v2_flash minimax
+    ministral mllama_text_model modernbert modernbert-decoder muse_glimmer_text muse_spark_text
+    nemotron_h neomme qwen4_exp_text t5gemma2_text ultrabert unlimited_ocr_text zamba zamba2
+""")
+
+# sliding_window is that of every layer, unless it is null.
+WINDOW_EVERYWHERE = _words("""
+    blt_global_transformer blt_local_decoder blt_local_encoder blt_patcher doge minimax ministral3
+    mistral mixtral openai_privacy_filter phi3 phi4_multimodal phimoe qwen3_moe starcoder2
+""")
+# The window of a class where the config says nothing of one.
+WINDOWS = {"blt_patcher": 512, "mistral": 4096}
+# sliding_window counts only if use_sliding_window is true.
+WINDOW_SWITCHED = _words("""
+    qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 qwen3_moe smollm3
+""")
+# Layers from the number max_window_layers on have the window, where no kinds are listed.
+WINDOW_FROM = _words("dots1 qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_vl_text qwen3")
+# sliding_window is in the config, and nothing of the text is hidden by it.
+WINDOW_UNUSED = _words("deepseek_ocr2_text moshi paddleocr_vl_text")
+# Queries see keys on both sides of them within the window.
+WINDOW_BOTH_SIDES = _words("""
+    diffusion_gemma_text embedding_gemma2_text modernbert neomme openai_privacy_filter t5gemma2_text
+    ultrabert
+""")
+
 # The default of position_embedding_type, where it is not "rope".
 POSITION_TYPE = {"esm": "absolute", "granitemoehybrid": "nope"}
 # rope_type "dynamic" with a fixed alpha.

@@ -21,7 +21,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
-from posenc_jax.model.layers import Layers
+from posenc_jax.model.layers import Layers, Window
 from posenc_jax.tokens import Tokens
 
 # The mesh axes that the rows of a batch are spread over, those of them that a mesh has.
@@ -35,13 +35,13 @@ class Layer(nnx.Module):
       block: the parameters of the layer.
       own: the encoding that belongs to this layer alone, or None where it is one that layers share.
       source: which of the model's distinct encodings the layer uses (static).
-      window: how many keys a query sees, itself included, or None for all (static).
+      window: which keys a query sees, as ``Layers`` has it (static).
 
     Under ``scan`` a layer stands for all layers in the same place of the pattern, and its arrays
     have a leading axis of the pattern's turns.
     """
 
-    def __init__(self, block: Block, own: Encoding | None, source: int, window: int | None):
+    def __init__(self, block: Block, own: Encoding | None, source: int, window: Window):
         self.block = block
         self.own = own
         self.source = source
@@ -301,7 +301,7 @@ class Transformer(nnx.Module):
             for source, shared in enumerate(self.encodings)
         ]
 
-    def layer_at(self, number: int) -> tuple[Encoding, int | None]:
+    def layer_at(self, number: int) -> tuple[Encoding, Window]:
         """Returns the encoding and the window of layer ``number``.
 
         Where layers have encodings of their own, the encoding is that of the first of them.
