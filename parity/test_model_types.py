@@ -64,11 +64,13 @@ READ = {"roformer", "hunyuan_vl_text", "kimi_linear", "zamba", "glm5_next_text"}
 NOT_RUN = BY_PARTS.keys() | READ | ELSEWHERE
 
 # Directories of speech, images and sequences of other things, whose types are refused as unknown.
-REFUSED_UNREAD = set(
-    """
-    gradium_phonon_tts kyutai_speech_to_text pe_video t5gemma wav2vec2_conformer
-    """.split()
-)
+REFUSED_UNREAD = models.words("""
+    clvp dia esmfold2 glmasr gradium_phonon_tts idefics kyutai_speech_to_text lasr mimi
+    muse_glimmer_assistant musicflamingo nemotron3_5_transcribe nemotron3_diarization
+    nemotron_asr_streaming neucodec parakeet pe_audio pe_audio_video pe_video pocket_tts
+    pocket_tts_audio_tokenizer seamless_m4t t5gemma timesfm2_5 voxtral_realtime wav2vec2_bert
+    wav2vec2_conformer xcodec2
+""")
 
 _OTHERS = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "moe", "mlp"}
 

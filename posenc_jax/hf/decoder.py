@@ -14,11 +14,6 @@ from posenc_jax.hf.positions import READ, about_positions
 from posenc_jax.hf.values import flag, head_dim_of, number, whole
 from posenc_jax.model.layers import Layers
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 # What the code of each model does otherwise than Llama's, in keywords of Transformer.
 DECODERS: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -31,20 +26,20 @@ DECODERS: dict[str, dict[str, Any]] = {
 }
 
 # A config may leave these out, and the model then has as many kv heads as heads, or is tied.
-_ALL_KV_HEADS = _words("llama olmo2 phi3")
-_TIED = _words("smollm3")
+_ALL_KV_HEADS = models.words("llama olmo2 phi3")
+_TIED = models.words("smollm3")
 
-_SIZES = _words("""
+_SIZES = models.words("""
     model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
     num_key_value_heads head_dim rms_norm_eps hidden_act tie_word_embeddings
 """)
-_LENGTHS = _words("max_position_embeddings original_max_position_embeddings")
-_WINDOWS = dict.fromkeys(models.WINDOW_EVERYWHERE, _words("sliding_window")) | dict.fromkeys(
+_LENGTHS = models.words("max_position_embeddings original_max_position_embeddings")
+_WINDOWS = dict.fromkeys(models.WINDOW_EVERYWHERE, models.words("sliding_window")) | dict.fromkeys(
     models.WINDOW_SWITCHED,
-    _words("sliding_window use_sliding_window max_window_layers layer_types"),
+    models.words("sliding_window use_sliding_window max_window_layers layer_types"),
 )
 # Keys about training, tokens, files and generation.
-_WITHOUT_EFFECT = _words("""
+_WITHOUT_EFFECT = models.words("""
     _attn_implementation _attn_implementation_autoset _name_or_path architectures attention_dropout
     auto_map bos_token_id dtype embd_pdrop eos_token_id initializer_range is_llama_config
     max_sequence_length pad_token_id pretraining_tp resid_pdrop tokenizer_class torch_dtype
