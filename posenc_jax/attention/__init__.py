@@ -319,7 +319,7 @@ def _check_window(window):
         return
     if isinstance(window, bool) or not isinstance(window, int | np.integer) or window < 1:
         raise ValueError(
-            f"window={window!r} must be a whole number of keys, 1 or more, Chunks(size) or None"
+            f"window={window!r} must be a whole number of keys, 1 or more, or None, or Chunks(size)"
         )
 
 
