@@ -71,9 +71,10 @@ def as_pattern(model_type: str, one: str) -> str:
 
 
 def _unchecked(config, is_answered):
+    if not is_answered:
+        return REFUSED
     inner = flattened(config, {})["model_type"]
-    is_text_part = inner != config["model_type"] and inner in KNOWN
-    return (TEXT if is_text_part else READ) if is_answered else REFUSED
+    return TEXT if inner != config["model_type"] and inner in KNOWN else READ
 
 
 def _checked(check, right, model_type):
@@ -89,8 +90,10 @@ def main():
     counts = collections.defaultdict(collections.Counter)
     for model_type in sorted(CONFIG_MAPPING_NAMES):
         one = by_layer(model_type)
+        every = as_pattern(model_type, one)
+        print(model_type, one, every, sep="; ", flush=True)
         counts["from_hf"][one] += 1
-        counts["layers_from_hf"][as_pattern(model_type, one)] += 1
+        counts["layers_from_hf"][every] += 1
     rows = [RUN, PARTS, TEXT, READ, REFUSED, NO_DEFAULT, WRONG]
     lines = [
         "# Model types of transformers",

@@ -86,6 +86,11 @@ class Layers(nnx.Module):
                     f"build it with make(..., num_layers={layers})"
                 )
 
+    def alike(self) -> bool:
+        """Returns whether one program runs every layer, given its numbers."""
+        same_program = all(self.distinct[0].turns_like(each) for each in self.distinct)
+        return same_program and not any(isinstance(window, Chunks) for window in self.windows)
+
     def at(self, number: int) -> tuple[Encoding | None, Window]:
         """Returns the encoding and the window of layer ``number``."""
         place = number % len(self.pattern)
