@@ -23,6 +23,7 @@ from parity.turning import TOKENS, Turning, as_published, small_config
 from posenc_jax import Chunks, Side, Tokens, from_hf, layers_from_hf
 from posenc_jax.hf import models
 from posenc_jax.hf.config import flattened
+from posenc_jax.hf.kinds import kinds_of as own_kinds
 from posenc_jax.hf.kinds import number_of_layers
 from posenc_jax.hf.pattern import same
 
@@ -51,7 +52,7 @@ BY_PARTS = {
     "t5gemma2_text": ("t5gemma2", "T5Gemma2RotaryEmbedding"),
     "zaya": ("zaya", "ZayaRotaryEmbedding"),
 }
-_GIVEN = {
+GIVEN = {
     "qwen3_omni_moe_text": dict(head_dim=128),
     "qwen4_exp_text": dict(
         head_dim=256,
@@ -254,7 +255,7 @@ def check_parts(model_type):
     """The rotary class of a model gives cosine and sine, and its function turns by them."""
     module, name = BY_PARTS[model_type]
     module = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
-    config = CONFIG_MAPPING[model_type](**_GIVEN.get(model_type, {}))
+    config = CONFIG_MAPPING[model_type](**GIVEN.get(model_type, {}))
     published = as_published(config)
     embedding = getattr(module, name)(config)
     theirs, ours = positions_of(model_type, published)
@@ -278,10 +279,28 @@ def check_parts(model_type):
         np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
+COUNTED = [*models.FULL_EVERY, "jamba", "kimi_linear", "llama4_text", "recurrent_gemma"]
+
+
+@pytest.mark.parametrize("model_type", COUNTED)
+def test_kinds_that_a_config_leaves_out(model_type):
+    """A config without the list has the layers that its class gives it, of any number."""
+    for count in (13, 16):
+        config = CONFIG_MAPPING[model_type](num_hidden_layers=count)
+        theirs = getattr(config, "layer_types", None) or config.layers_block_type
+        published = as_published(config) | {"layer_types": None, "layers_block_type": None}
+        ours = own_kinds(flattened(published, {}))
+        if model_type == "recurrent_gemma":  # All of its attention has the window.
+            ours = [
+                "sliding_attention" if kind == "attention" else "linear_attention" for kind in ours
+            ]
+        assert list(theirs) == ours
+
+
 def answers_of(config) -> list:
     """Returns what is answered, whichever layer is asked for."""
     kinds = {None, "encoder", "decoder", *kinds_of(config)}
-    answers = [answer(config, layer_type=kind) for kind in kinds]
+    answers = [answer(config, layer_type=kind, rngs=nnx.Rngs(0)) for kind in kinds]
     return [encoding for encoding in answers if encoding is not None]
 
 

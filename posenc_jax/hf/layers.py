@@ -12,6 +12,7 @@ from posenc_jax.hf.kinds import (
     has_only_full,
     kinds_of,
     no_rope_rule,
+    number_of_layers,
 )
 from posenc_jax.hf.positions import about_positions
 from posenc_jax.hf.values import LAYERS, is_number, whole
@@ -246,6 +247,9 @@ def _turns(config, asked) -> bool:
         if asked.model == "llama4_text" and not asked.numbers and asked.kind is not None:
             return asked.kind_of(("chunked_attention", FULL)) == "chunked_attention"
         return asked.agreed("no_rope_layers", no_rope_rule(config))
+    if asked.model in models.NOPE_FROM_LAST and "layer_rope_theta" not in config:
+        last = number_of_layers(config) - 1
+        return asked.agreed("layer_rope_theta", lambda number: (last - number) % 4 != 0)
     if asked.model not in models.NOPE_ON_FULL or has_only_full(config):
         return True
     if asked.model == "cohere2_moe" and config.get("prefix_dense_sliding_window_pattern") == 1:

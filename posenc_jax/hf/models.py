@@ -112,6 +112,8 @@ NOPE_ON_FULL = NOPE_BESIDE_WINDOWS | words("afmoe cohere2 cohere2_moe flint lara
 NO_ROPE_LAYERS = words("llama4_text smollm3")
 # A flat section is that of the full layers; the others have RoPE of the same base.
 PLAIN_SLIDING = words("olmo3")
+# Every fourth layer, counted backward from the last, has no rotation, unless layer_rope_theta says.
+NOPE_FROM_LAST = words("muse_glimmer_text muse_spark_text")
 # layer_rope_theta is the base of a layer; in other models it only says which layers turn.
 BASE_BY_LAYER = words("granite_swa granitemoe_swa")
 # The kinds of layers that differ where no section says so.
