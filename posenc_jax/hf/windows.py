@@ -48,14 +48,13 @@ def _slides(config, kind, number) -> bool:
     """Returns whether a layer has the window of the config."""
     model = config.get("model_type")
     switched = model in models.WINDOW_SWITCHED
-    if not flag(config, "use_sliding_window", default=not switched):
+    if switched and not flag(config, "use_sliding_window", default=False):
         return False
     if kind in _SLIDING:
         return True
     if model in models.WINDOW_EVERYWHERE:
         # Without the key, the class has a window of its own, or none.
-        window = config.get("sliding_window", models.WINDOWS.get(model))
-        return window is not None
+        return config.get("sliding_window", models.WINDOWS.get(model)) is not None
     if kind is not None or config.get("sliding_window") is None:
         return False
     if model in models.WINDOW_FROM:
