@@ -27,7 +27,7 @@ from rich.console import Console
 from experiments.progress import stage
 from experiments.record import write_files
 from experiments.report.drawing import COLOURS, page_style, svg
-from posenc_jax import REGISTRY, Encoding, Layers, Tokens, describe, logits, make, positions
+from posenc_jax import REGISTRY, Chunks, Encoding, Layers, Tokens, describe, logits, make, positions
 from posenc_jax.registry import lookup
 
 TIMES = 8
@@ -133,13 +133,11 @@ def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> st
             **keywords,
         )
     )
-    places = [
-        (layers.distinct[i], window)
-        for i, window in zip(layers.pattern, layers.windows, strict=True)
-    ]
+    places = [layers.at(place) for place in range(len(layers.pattern))]
     turn = len(places)
     figures = ""
     for encoding, window in dict.fromkeys(places):
+        assert encoding is not None and not isinstance(window, Chunks)  # As in all of ours.
         which = [str(i) for i, place in enumerate(places, 1) if place == (encoding, window)]
         layer = "Layer" if len(which) == 1 else "Layers"
         title = f"<p>{layer} {', '.join(which)} of {turn}:</p>" if turn > 1 else ""

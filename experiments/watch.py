@@ -56,11 +56,15 @@ def _written_out(model):
     model = jax.tree.map(lambda p: p, model)  # a module of its own
     if model.scan:
         model.layers = nnx.List(
-            [
-                jax.tree.map(lambda p, turn=turn: p[turn], layer)
-                for turn in range(turns)
-                for layer in model.layers
-            ]
+            [_of_turn(layer, turn) for turn in range(turns) for layer in model.layers]
         )
     model.scan = model.remat = False
     return model
+
+
+def _of_turn(layer, turn):
+    """Returns one of the layers that a layer under ``scan`` stands for."""
+    own = jax.tree.map(lambda p: p[turn], layer)
+    source, window = layer.at(turn)
+    own.sources, own.windows = (source,), (window,)
+    return own

@@ -1,8 +1,8 @@
 """Writes how small models of every type turn, for the tests that have no torch.
 
 ``python -m parity.model_types`` writes ``tests/golden/hf_model_types.json``: a config for each
-type, and for each of its layers the cosine and sine that transformers turns each pair by at one
-position.
+type, for each of its layers the cosine and sine that transformers turns each pair by at one
+position, and which keys each layer with attention sees.
 """
 
 import json
@@ -12,6 +12,7 @@ import numpy as np
 
 from parity.test_model_types import (
     KNOWN,
+    NO_PATTERN,
     NOT_RUN,
     answer,
     attention_factor,
@@ -20,6 +21,7 @@ from parity.test_model_types import (
     positions_of,
     together,
     width_of,
+    windows_of,
 )
 from parity.turning import Turning, as_published, small_config
 from posenc_jax.hf.positions import READ, about_positions
@@ -54,6 +56,20 @@ _SIZES = {
     "num_heads",
     "max_seq_len",
     "n_positions",
+    "n_layer",
+    "n_layers",
+    "attention_chunk_size",
+    "attn_layer_indices",
+    "attn_layer_offset",
+    "attn_layer_period",
+    "block_types",
+    "cross_attention_layers",
+    "full_attn_idxs",
+    "global_attn_every_n_layers",
+    "max_window_layers",
+    "sliding_window_pattern",
+    "use_bidirectional_attention",
+    "use_sliding_window",
 }
 
 
@@ -88,7 +104,25 @@ def record(model_type: str, tables: list) -> dict:
         for key, value in published.items()
         if value is not None and (key in READ or key in _SIZES or about_positions(key))
     }
-    return {"config": kept, "layers": list(layers.items())}
+    windows = None
+    if model_type not in NO_PATTERN:
+        windows = [[n, _window(mask)] for n, mask in windows_of(turning, published).items()]
+    return {"config": kept, "layers": list(layers.items()), "windows": windows}
+
+
+def _window(mask):
+    """Returns the window that hides as ``mask`` does: its keys, ``[tokens of a chunk]`` or None."""
+    if mask is None or mask.all():
+        return None
+    q, k = np.indices(mask.shape)
+    if (mask == (q >= k)).all():
+        return None
+    for size in range(1, len(mask)):
+        if (mask == ((q >= k) & (q - k < size))).all():
+            return size
+        if (mask == ((q >= k) & (q // size == k // size))).all():
+            return [size]
+    raise ValueError(f"no window hides as {mask}")
 
 
 def _place(turn, tables):

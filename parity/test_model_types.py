@@ -1,21 +1,31 @@
 """Compares what ``from_hf`` answers for every model type with what the model's code does."""
 
+import collections
 import importlib
 import inspect
 import json
+import pathlib
+import re
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import transformers
 from flax import nnx
 from transformers import CONFIG_MAPPING
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import (
+    CONFIG_MAPPING_NAMES,
+    model_type_to_module_name,
+)
 
 from parity.turning import TOKENS, Turning, as_published, small_config
-from posenc_jax import Side, Tokens, from_hf
+from posenc_jax import Chunks, Side, Tokens, from_hf, layers_from_hf
 from posenc_jax.hf import models
 from posenc_jax.hf.config import flattened
+from posenc_jax.hf.kinds import kinds_of as own_kinds
+from posenc_jax.hf.kinds import number_of_layers
+from posenc_jax.hf.pattern import same
 
 torch.set_num_threads(1)
 
@@ -42,7 +52,7 @@ BY_PARTS = {
     "t5gemma2_text": ("t5gemma2", "T5Gemma2RotaryEmbedding"),
     "zaya": ("zaya", "ZayaRotaryEmbedding"),
 }
-_GIVEN = {
+GIVEN = {
     "qwen3_omni_moe_text": dict(head_dim=128),
     "qwen4_exp_text": dict(
         head_dim=256,
@@ -53,6 +63,15 @@ _GIVEN = {
 # the others nothing turns.
 READ = {"roformer", "hunyuan_vl_text", "kimi_linear", "zamba", "glm5_next_text"}
 NOT_RUN = BY_PARTS.keys() | READ | ELSEWHERE
+
+# Directories of speech, images and sequences of other things, whose types are refused as unknown.
+REFUSED_UNREAD = models.words("""
+    clvp dia esmfold2 glmasr gradium_phonon_tts idefics kyutai_speech_to_text lasr mimi
+    muse_glimmer_assistant musicflamingo nemotron3_5_transcribe nemotron3_diarization
+    nemotron_asr_streaming neucodec parakeet pe_audio pe_audio_video pe_video pocket_tts
+    pocket_tts_audio_tokenizer seamless_m4t t5gemma timesfm2_5 voxtral_realtime wav2vec2_bert
+    wav2vec2_conformer xcodec2
+""")
 
 _OTHERS = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "moe", "mlp"}
 
@@ -137,6 +156,8 @@ def kinds_of(config):
 
 def number_of(layer, order, config):
     """Returns the number of an attention layer; ``order`` counts those alone."""
+    if config["model_type"] == "hrm_text":  # Its stack runs again and again.
+        return order
     number = getattr(layer, "layer_idx", None)
     if number is not None and number >= 0:
         return number // 2 if config["model_type"] == "longcat_flash" else number
@@ -152,14 +173,63 @@ def answer(config, **arguments):
         return None
 
 
+# Models for which no pattern of layers is right, because of the windows of their small config.
+NO_PATTERN = models.WINDOW_BOTH_SIDES | {"unlimited_ocr_text"}
+
+
+def assert_sees_alike(window, mask):
+    """Checks a window against the keys ``[T, T]`` that a layer of transformers sees."""
+    if mask is None or mask.all():
+        assert window is None
+        return
+    q, k = np.indices(mask.shape)
+    seen = q >= k
+    if isinstance(window, Chunks):
+        seen &= q // window.size == k // window.size
+    elif window is not None:
+        seen &= q - k < window
+    np.testing.assert_array_equal(mask, seen)
+
+
+def windows_of(turning, published):
+    """Returns the keys that each layer with attention sees, by its number."""
+    theirs = positions_of(published["model_type"], published)[0]
+    # Of text, one after the other: transformers takes any others for packed documents.
+    calls = turning.read(np.broadcast_to(np.arange(TOKENS), theirs.shape))
+    numbers = [number_of(layer, order, published) for order, (layer, _, _) in enumerate(calls)]
+    return dict(zip(numbers, turning.masks, strict=True))
+
+
+def assert_layers_alike(turning, published):
+    """Checks the whole pattern: which layers attend, under which encoding, in which window."""
+    if published["model_type"] in NO_PATTERN:
+        with pytest.raises(ValueError, match=r"both sides|not known"):
+            layers_from_hf(published)
+        return
+    pattern, masks = layers_from_hf(published), windows_of(turning, published)
+    assert max(masks) < number_of_layers(published)
+    for number in range(number_of_layers(published)):
+        encoding, window = pattern.at(number)
+        if number not in masks:
+            assert encoding is None and window is None
+            continue
+        assert same(encoding, from_hf(published, layer=number))
+        assert_sees_alike(window, masks[number])
+
+
 @pytest.mark.parametrize("model_type", sorted(set(KNOWN) - NOT_RUN))
-def test_queries_and_keys_turn_as_in_transformers(model_type):
+def test_layers_are_as_in_transformers(model_type):
+    check_model(model_type)
+
+
+def check_model(model_type):
+    """Checks how queries and keys turn in each layer, and which keys it sees."""
     config = small_config(model_type)
     turning, published = Turning(config), as_published(config)
     theirs, ours = positions_of(model_type, published)
     calls = list(zip(turning.read(np.zeros_like(theirs)), turning.read(theirs), strict=True))
     assert calls
-    turns = {q.shape[-1]: Turns(ours, q.shape[-1]) for _, q, _ in turning.read(theirs)}
+    turns = {q.shape[-1]: Turns(ours, q.shape[-1]) for _, (_, q, _) in calls}
     unasked = answer(published)
     for order, ((layer, q_0, k_0), (_, q, k)) in enumerate(calls):
         number = number_of(layer, order, published)
@@ -173,14 +243,19 @@ def test_queries_and_keys_turn_as_in_transformers(model_type):
                 np.testing.assert_allclose(factor, attention_factor(turning, kind), rtol=1e-6)
             assert_turns_alike(width, q_matrix, q_0, q, turning.deinterleaves)
             assert_turns_alike(width, k_matrix, k_0, k, turning.deinterleaves)
+    assert_layers_alike(turning, published)
 
 
 @pytest.mark.parametrize("model_type", BY_PARTS)
 def test_rotary_parts_turn_as_in_transformers(model_type):
+    check_parts(model_type)
+
+
+def check_parts(model_type):
     """The rotary class of a model gives cosine and sine, and its function turns by them."""
     module, name = BY_PARTS[model_type]
     module = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
-    config = CONFIG_MAPPING[model_type](**_GIVEN.get(model_type, {}))
+    config = CONFIG_MAPPING[model_type](**GIVEN.get(model_type, {}))
     published = as_published(config)
     embedding = getattr(module, name)(config)
     theirs, ours = positions_of(model_type, published)
@@ -204,6 +279,48 @@ def test_rotary_parts_turn_as_in_transformers(model_type):
         np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
+COUNTED = [*models.FULL_EVERY, "jamba", "kimi_linear", "llama4_text", "recurrent_gemma"]
+
+
+@pytest.mark.parametrize("model_type", COUNTED)
+def test_kinds_that_a_config_leaves_out(model_type):
+    """A config without the list has the layers that its class gives it, of any number."""
+    for count in (13, 16):
+        config = CONFIG_MAPPING[model_type](num_hidden_layers=count)
+        theirs = getattr(config, "layer_types", None) or config.layers_block_type
+        published = as_published(config) | {"layer_types": None, "layers_block_type": None}
+        ours = own_kinds(flattened(published, {}))
+        if model_type == "recurrent_gemma":  # All of its attention has the window.
+            ours = [
+                "sliding_attention" if kind == "attention" else "linear_attention" for kind in ours
+            ]
+        assert list(theirs) == ours
+
+
+def answers_of(config) -> list:
+    """Returns what is answered, whichever layer is asked for."""
+    kinds = {None, "encoder", "decoder", *kinds_of(config)}
+    answers = [answer(config, layer_type=kind, rngs=nnx.Rngs(0)) for kind in kinds]
+    return [encoding for encoding in answers if encoding is not None]
+
+
+def test_every_directory_with_rotation_is_sorted():
+    """A release that adds a model which turns fails here until someone has read the model."""
+    types = collections.defaultdict(set)
+    for name in CONFIG_MAPPING_NAMES:
+        types[model_type_to_module_name(name)].add(name)
+    sorted_types = {*KNOWN, *models.T5, *models.ALIBI, *models.REFUSED, *models.TEXT_PARTS}
+    found = set()
+    for folder in sorted(pathlib.Path(transformers.models.__file__).parent.iterdir()):
+        code = "".join(path.read_text() for path in folder.glob("modeling_*.py"))
+        if (
+            re.search("apply_rotary|RotaryEmbedding", code)
+            and not types[folder.name] & sorted_types
+        ):
+            found.add(folder.name)
+    assert found == REFUSED_UNREAD
+
+
 @pytest.mark.parametrize("model_type", sorted(CONFIG_MAPPING_NAMES))
 def test_the_default_of_every_class_is_known_or_refused(model_type):
     """A model that is not in the list is refused, whichever layer is asked for."""
@@ -211,9 +328,6 @@ def test_the_default_of_every_class_is_known_or_refused(model_type):
         config = as_published(CONFIG_MAPPING[model_type]())
     except Exception as error:
         pytest.skip(f"{type(error).__name__}: the class has no default that works")
-    kinds = {None, "encoder", "decoder", *kinds_of(config)}
-    answers = [answer(config, layer_type=kind) for kind in kinds]
-    answers = [encoding for encoding in answers if encoding is not None]
-    if answers:
+    if answers_of(config):
         inner = flattened(config, {})["model_type"]
         assert inner in KNOWN or inner in models.T5 | models.ALIBI

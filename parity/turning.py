@@ -37,6 +37,10 @@ _SMALL = dict(
     ),
     **dict.fromkeys(("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"), 4),
 )
+# Windows shorter than the text, where a class has any.
+_WINDOWS = dict(
+    sliding_window=4, attention_chunk_size=3, use_sliding_window=True, max_window_layers=2
+)
 _SECTIONS = dict(rope_theta=1e4, rope_type="default", partial_rotary_factor=0.5)
 _GLM4V = dict(
     head_dim=64,
@@ -116,7 +120,6 @@ _OWN: dict[str, dict] = {
     ),
     "minimax_m3_vl_text": dict(rope_parameters={**_SECTIONS, "rope_theta": 5e6}),
     "nemotron": dict(num_key_value_heads=2),
-    "step3p5": dict(sliding_window=16),
     "zamba2": dict(
         num_hidden_layers=3,
         layers_block_type=["linear_attention", "hybrid", "linear_attention"],
@@ -141,6 +144,7 @@ def small_config(model_type: str):
         if default.get(key):
             given[key] = min(_LAYERS, default[key])
             break
+    given |= {key: value for key, value in _WINDOWS.items() if key in default}
     heads, width = default.get("num_attention_heads"), default.get("hidden_size")
     if type(heads) is int and type(width) is int:
         kv_heads = default.get("num_key_value_heads")
@@ -160,11 +164,12 @@ class Turning:
     """Runs a small model whose queries and keys can be read.
 
     Attributes:
+      masks: which keys ``[T, T]`` each call may see, in the order of the calls; None for all.
       deinterleaves: whether the code that rotates also brings each pair's channels apart.
     """
 
     def __init__(self, config):
-        self.config, self.calls, self.deinterleaves = config, [], False
+        self.config, self.calls, self.masks, self.deinterleaves = config, [], [], False
         config._attn_implementation = "eager"
         torch.manual_seed(0)
         self.model = _model_class(config)(config).eval().float()
@@ -176,19 +181,22 @@ class Turning:
         """Returns each attention layer with its queries and keys ``[B, T, H, C]``."""
         inputs = dict(
             input_ids=torch.arange(3, 3 + TOKENS)[None],
-            position_ids=torch.as_tensor(positions, dtype=torch.long),
+            position_ids=torch.tensor(positions, dtype=torch.long),
             use_cache=False,
         )
         taken = inspect.signature(self.model.forward).parameters
         if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
             inputs = {name: value for name, value in inputs.items() if name in taken}
         self.calls.clear()
+        self.masks.clear()
         with torch.no_grad(), self._watched():
             self.model(**inputs)
         return [(layer, *(x.transpose(1, 2).numpy() for x in (q, k))) for layer, q, k in self.calls]
 
-    def _attention(self, layer, q, k, v, *_, **__):
+    def _attention(self, layer, q, k, v, mask=None, *_, attention_mask=None, **__):
         self.calls.append((layer, q.clone(), k.clone()))
+        mask = attention_mask if mask is None else mask
+        self.masks.append(None if mask is None else _visible(mask))
         return torch.zeros(q.shape[0], q.shape[2], q.shape[1], v.shape[-1]), None
 
     def _rotation(self, rotate):
@@ -222,6 +230,11 @@ class Turning:
         finally:
             for module, name, function in replaced:
                 setattr(module, name, function)
+
+
+def _visible(mask) -> np.ndarray:
+    mask = mask[0, 0]
+    return (mask if mask.dtype == torch.bool else mask > -1).numpy()
 
 
 def _model_class(config):

@@ -7,12 +7,13 @@ Array names carry their shape, one letter an axis:
     S  key tokens       C  channels of a head   G  query heads for each kv head
 """
 
-from posenc_jax.attention import attend, logits, turn, zigzag
+from posenc_jax.attention import Chunks, attend, logits, turn, zigzag
 from posenc_jax.describe import describe
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.flax import linen
 from posenc_jax.flax.attention_fn import attention_fn
 from posenc_jax.hf import from_hf
+from posenc_jax.hf.pattern import layers_from_hf
 from posenc_jax.model.cache import Cache
 from posenc_jax.model.decode import generate
 from posenc_jax.model.layers import Layers
@@ -24,6 +25,7 @@ from posenc_jax.tokens import Tokens
 __all__ = [
     "REGISTRY",
     "Cache",
+    "Chunks",
     "Encoding",
     "HeadShard",
     "Layers",
@@ -37,6 +39,7 @@ __all__ = [
     "describe",
     "from_hf",
     "generate",
+    "layers_from_hf",
     "linen",
     "logits",
     "make",

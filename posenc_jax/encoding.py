@@ -156,6 +156,13 @@ class Encoding(nnx.Module):
             name for name in HOOKS if getattr(type(self), name) is not getattr(Encoding, name)
         )
 
+    def turns_like(self, other: "Encoding") -> bool:
+        """Returns whether this scheme does what ``other`` does, given what the latter prepared.
+
+        One program then runs the layers of both.
+        """
+        return self is other
+
     def of_layer(self, layer: int) -> "Encoding":
         """Returns the encoding of one layer; the same encoding where layers share parameters."""
         if self.stacked is None:

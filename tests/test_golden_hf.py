@@ -11,6 +11,8 @@ import pytest
 from hf_models import FORWARD, relative_error
 
 import posenc_jax
+from posenc_jax.hf.kinds import number_of_layers
+from posenc_jax.hf.pattern import same
 
 MODELS = [
     "hf_llama",
@@ -49,7 +51,7 @@ def test_logits(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_encoding_shows_in_the_logits(name, monkeypatch):
     """Without the encoding the same weights give something else, so the test above tests it."""
-    for module in (posenc_jax, posenc_jax.hf.decoder):
+    for module in (posenc_jax, posenc_jax.hf.pattern):
         monkeypatch.setattr(module, "from_hf", lambda *_, **__: NoPEWithTable())
     assert min(errors(name)) > 0.02
 
@@ -89,6 +91,25 @@ def test_model_types(model_type):
         *channels, table = expected
         assert channels == [encoding.layout, encoding.head_dim, encoding.rotary_dim]
         np.testing.assert_allclose(turn_at_7(encoding), TYPES["tables"][table], atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", TYPES["models"])
+def test_patterns_of_model_types(model_type):
+    """The same layers attend as in transformers, to the same keys, each under its own encoding."""
+    config, windows = (TYPES["models"][model_type][key] for key in ("config", "windows"))
+    if windows is None:
+        with pytest.raises(ValueError, match=r"both sides|not known"):
+            posenc_jax.layers_from_hf(config)
+        return
+    pattern, seen = posenc_jax.layers_from_hf(config), dict(windows)
+    for number in range(number_of_layers(config)):
+        encoding, window = pattern.at(number)
+        if number not in seen:
+            assert (encoding, window) == (None, None)
+            continue
+        assert same(encoding, posenc_jax.from_hf(config, layer=number))
+        chunk = isinstance(seen[number], list)
+        assert window == (posenc_jax.Chunks(*seen[number]) if chunk else seen[number])
 
 
 def turn_at_7(encoding):

@@ -10,6 +10,7 @@ from golden_checks import ONE_HEAD, assert_frequencies, close
 
 import posenc_jax
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale
+from posenc_jax.hf.pattern import same
 
 
 def test_llama4_temperature():
@@ -43,8 +44,10 @@ def test_patterns_of_layers(golden, name, own):
     sizes = dict(head_dim=params["head_dim"], num_layers=count)
     layers = posenc_jax.make(name, base=base, **sizes, **window, **own)
     layers.check(count)
+    read = posenc_jax.layers_from_hf(params, rope_scaling=None)
     for number in range(count):
         encoding, seen = layers.at(number)
+        assert seen == read.at(number)[1] and same(encoding, read.at(number)[0])
         assert (seen or 0) == arrays["window"][number]
         turns = isinstance(encoding, type(common.build("rope")))
         assert turns == arrays["uses_rope"][number]

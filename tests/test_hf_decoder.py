@@ -10,6 +10,7 @@ from flax import nnx
 import posenc_jax
 from posenc_jax import Layers, Tokens, Transformer, make
 from posenc_jax.hf import decoder, gguf, weights
+from posenc_jax.hf.pattern import same
 from posenc_jax.hf.write import extended, rope_parameters
 from posenc_jax.positions import text
 
@@ -283,7 +284,7 @@ def test_what_is_said_is_read_back(name, model_type):
     # Either spelling alone says the same.
     for spelling in ("rope_parameters", "rope_scaling"):
         alone = {key: value for key, value in written.items() if key != spelling}
-        assert decoder.same(posenc_jax.from_hf(alone), again)
+        assert same(posenc_jax.from_hf(alone), again)
 
 
 def test_what_turns_as_before_is_said_as_before():
@@ -374,14 +375,14 @@ METADATA = {
 def test_metadata_of_gguf():
     config = gguf.config_of(METADATA, 49152, tied=True)
     assert decoder.sizes(config) == decoder.sizes(SMOLLM2)
-    assert decoder.same(*(decoder.layers(c).distinct[0] for c in (config, SMOLLM2)))
+    assert same(*(decoder.layers(c).distinct[0] for c in (config, SMOLLM2)))
     scaled = METADATA | {
         "llama.rope.scaling.type": "yarn",
         "llama.rope.scaling.factor": 4.0,
         "llama.rope.scaling.original_context_length": 2048,
     }
     yarn = make("yarn", head_dim=64, base=1e5, train_length=2048, factor=4.0)
-    assert decoder.same(posenc_jax.from_hf(gguf.config_of(scaled, 49152, tied=True)), yarn)
+    assert same(posenc_jax.from_hf(gguf.config_of(scaled, 49152, tied=True)), yarn)
 
 
 @pytest.mark.parametrize(

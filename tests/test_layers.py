@@ -9,7 +9,7 @@ from flax import nnx
 from schemes.equations import Alternative
 
 import posenc_jax
-from posenc_jax import Side, Tokens
+from posenc_jax import Cache, Side, Tokens
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature, LogN, SSMax
@@ -165,6 +165,31 @@ def test_a_pattern_is_its_layers(name, scan):
         for each in (layers, by_hand())
     )
     close(model, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_that_differ_in_numbers_are_one_block():
+    """Under scan one block runs under several bases and windows, in a cache too."""
+    near, far_away = rope(), rope(base=1e6, frequencies=PositionInterpolation(8.0))
+    layers = posenc_jax.Layers([near, near, far_away, near, far_away], [5, 5, None, 9, 7])
+
+    @jax.jit
+    def both(model):
+        x_BTD, cache = model.extend(TOKEN_IDS[:, :9], Cache.empty(model, B, T))
+        rest_BTD, _ = model.extend(TOKEN_IDS[:, 9:], cache)
+        in_parts = model.unembed(jnp.concatenate([x_BTD, rest_BTD], 1))
+        return model(TOKEN_IDS, text(T)), in_parts
+
+    one, several = (common.build_model(layers, num_layers=5, scan=scan) for scan in (True, False))
+    assert len(one.layers) == 1 and len(several.layers) == 5
+    expected, _ = both(several)
+    for actual in both(one):
+        close(actual, expected)
+    assert far(expected, common.forward(one.under([near] * 5), TOKEN_IDS, text(T)))
+    assert [one.layer_at(n) for n in range(5)] == [layers.at(n) for n in range(5)]
+    # What adapts to the length, chunks, and what does not turn run in programs of their own.
+    others = [common.build("dynamic_ntk"), posenc_jax.Encoding(), rope(layout="interleaved")]
+    assert not any(posenc_jax.Layers([near, other]).alike() for other in others)
+    assert not posenc_jax.Layers([near, near], [posenc_jax.Chunks(4), None]).alike()
 
 
 @each_pattern

@@ -24,12 +24,13 @@ from posenc_jax.attention.dense import dense, products
 from posenc_jax.attention.fused import cudnn_takes, fused, is_fusable
 from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import context_size, ring, zigzag
-from posenc_jax.attention.rule import Rule
+from posenc_jax.attention.rule import Chunks, Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.tokens import Tokens
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "Chunks",
     "Implementation",
     "attend",
     "check_implementation",
@@ -62,7 +63,7 @@ def attend(
     k_tokens: Tokens | None = None,
     *,
     causal: bool = True,
-    window: int | jax.Array | None = None,
+    window: int | jax.Array | Chunks | None = None,
     scale: float | jax.Array | None = None,
     sinks: jax.Array | None = None,
     implementation: str | Implementation | None = None,
@@ -81,7 +82,8 @@ def attend(
         longer text are a part of it: ``attend(e, q, k, v, tokens.part(start, T), tokens)``.
       causal: hide keys whose index is larger than the query's.
       window: hide keys whose index is smaller than the query's by this much or more. It may be
-        traced, so that one ``scan`` runs over layers of different windows.
+        traced, so that one ``scan`` runs over layers of different windows. ``Chunks(size)`` hides
+        the keys of other chunks than the query's.
       scale: multiplies the products of queries and keys; by default ``1 / sqrt(C)``, with C as it
         was before ``rotate``.
       sinks: a logit more for each query, of no key and without a value, so that its weights add up
@@ -108,7 +110,8 @@ def attend(
         _check_order(tile, causal, window)
         in_order = False
     sinks_BTH = None if sinks is None else sink.checked(sinks, q_BTHC)
-    rule = Rule(window, causal, in_order, sinks_BTH)
+    chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
+    rule = Rule(window, causal, in_order, chunk, sinks_BTH)
     if implementation is None:
         run = _choose(scheme, tile, v_BSKC, rule)
     elif callable(implementation):
@@ -188,7 +191,7 @@ def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
     if encoding.whole_rows:
         return cpu.dense if B * H * T * S <= MOST_LOGITS else blockwise
     is_plain = rule.causal and rule.in_order and tile.q_tokens.segment_ids is None
-    is_plain &= rule.sinks is None
+    is_plain &= rule.sinks is None and rule.chunk is None
     # JAX looks for cuDNN while it traces, so this choice alone depends on the tracing machine.
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and is_plain and is_fusable(encoding) and cudnn_takes(tile, v_BSKC, rule):
@@ -310,12 +313,14 @@ def _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens):
 
 
 def _check_window(window):
-    if window is None or (
+    if isinstance(window, Chunks | None) or (
         isinstance(window, jax.Array) and jnp.issubdtype(window.dtype, jnp.integer)
     ):
         return
     if isinstance(window, bool) or not isinstance(window, int | np.integer) or window < 1:
-        raise ValueError(f"window={window!r} must be a whole number of keys, 1 or more, or None")
+        raise ValueError(
+            f"window={window!r} must be a whole number of keys, 1 or more, or None, or Chunks(size)"
+        )
 
 
 def _check_order(tile, causal, window):

@@ -51,6 +51,7 @@ class Plan:
     """Holds what is known while a program is traced."""
 
     causal: bool
+    chunk: int | None
     scale: float | None
     num_heads: int
     q_block: int
@@ -90,6 +91,7 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     is_number = isinstance(tile.scale, int | float)
     plan = Plan(
         causal=rule.causal,
+        chunk=rule.chunk,
         scale=tile.scale if is_number else None,
         num_heads=tile.num_heads,
         q_block=min(block, T),
@@ -315,6 +317,9 @@ def _visits(plan, queries, keys, shared):
         visit &= q_highest[:, None] >= k_lowest[None]
     if shared.window is not None:
         visit &= q_lowest[:, None] - k_highest[None] < shared.window
+    if plan.chunk is not None:
+        visit &= q_lowest[:, None] // plan.chunk <= k_highest[None] // plan.chunk
+        visit &= q_highest[:, None] // plan.chunk >= k_lowest[None] // plan.chunk
     if queries.segment_ids is not None:
         q_lowest, q_highest = _bounds(queries.segment_ids, plan.q_block)
         k_lowest, k_highest = _bounds(keys.segment_ids, plan.k_block)
@@ -420,7 +425,7 @@ def _grouped(x_BHTS, like_BKGTS):
 
 def _seen(plan, shared, q: _Block, k: _Block):
     """Returns which pairs are visible and not counted twice, broadcast against ``[B, H, T, S]``."""
-    rule = Rule(shared.window, plan.causal, in_order=False)
+    rule = Rule(shared.window, plan.causal, in_order=False, chunk=plan.chunk)
     seen = rule.visible(q.rows.tokens, k.rows.tokens)
     seen = True if seen is None else seen
     if q.is_new is not None:

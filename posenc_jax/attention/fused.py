@@ -48,12 +48,13 @@ def cudnn_takes(tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
     half = all(x.dtype in (jnp.bfloat16, jnp.float16) for x in (tile.q, tile.k, v_BSKC))
     even = tile.q.shape[1] % 2 == 0 and tile.k.shape[1] % 2 == 0
     known = not any(isinstance(x, jax.Array) for x in (tile.scale, rule.window))
-    return half and even and known and _width(tile, v_BSKC) <= _WIDEST_HEAD
+    return half and even and known and rule.chunk is None and _width(tile, v_BSKC) <= _WIDEST_HEAD
 
 
 def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule) -> jax.Array:
     """Calls ``jax.nn.dot_product_attention`` on a tile, ``implementation`` "xla" or "cudnn"."""
     by_order = rule.causal and rule.in_order and not isinstance(rule.window, jax.Array)
+    by_order &= rule.chunk is None
     seen: Any
     before: Any
     if by_order:

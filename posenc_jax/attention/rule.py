@@ -5,6 +5,21 @@ import dataclasses
 import jax
 
 
+@dataclasses.dataclass(frozen=True)
+class Chunks:
+    """Stands for a window that is a chunk: a query sees the keys of its own chunk (Llama 4).
+
+    Args:
+      size: tokens of a chunk; the first chunk begins with the first token.
+    """
+
+    size: int
+
+    def __post_init__(self):
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(f"size={self.size!r} must be a whole number of tokens, 1 or more")
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -16,6 +31,7 @@ class Rule:
       causal: whether keys with a larger index than the query's are hidden (static).
       in_order: whether queries and keys are the same number of tokens, both laid out in the order
         they were written in (static).
+      chunk: a query sees keys of its own chunk of so many tokens alone; None for all (static).
       sinks: a logit more for each query, of no key and without a value: float32 ``[B, T, H]``,
         whose B and T may be 1, or None (``sinks.py``).
     """
@@ -23,16 +39,20 @@ class Rule:
     window: int | jax.Array | None
     causal: bool = dataclasses.field(metadata={"static": True})
     in_order: bool = dataclasses.field(metadata={"static": True})
+    chunk: int | None = dataclasses.field(default=None, metadata={"static": True})
     sinks: jax.Array | None = None
 
     def visible(self, q_tokens, k_tokens):
         """Returns bool ``[B, 1, T, S]``, or None where every query sees every key."""
-        ahead = q_tokens.order()[:, None, :, None] - k_tokens.order()[:, None, None, :]
+        q_order, k_order = q_tokens.order()[:, None, :, None], k_tokens.order()[:, None, None, :]
+        ahead = q_order - k_order
         conditions = []
         if self.causal:
             conditions.append(ahead >= 0)
         if self.window is not None:
             conditions.append(ahead < self.window)
+        if self.chunk is not None:
+            conditions.append(q_order // self.chunk == k_order // self.chunk)
         if q_tokens.segment_ids is not None:
             q_segments, k_segments = q_tokens.segment_ids, k_tokens.segment_ids
             conditions.append(q_segments[:, None, :, None] == k_segments[:, None, None, :])

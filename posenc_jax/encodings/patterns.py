@@ -23,8 +23,9 @@ def irope(
 ) -> Layers:
     """Builds iRoPE of Llama 4: RoPE, and in every fourth layer a temperature without positions.
 
-    Llama 4's RoPE layers also attend within chunks of 8192 tokens, which is left out here. SmolLM3
-    has the same pattern without a temperature (``attn_scale=0``).
+    Llama 4's RoPE layers also attend within chunks of 8192 tokens, which is left out here;
+    ``layers_from_hf`` has them (``Chunks``). SmolLM3 has the same pattern without a temperature
+    (``attn_scale=0``).
 
     Args:
       head_dim: channels of one head.

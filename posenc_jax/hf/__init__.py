@@ -47,11 +47,11 @@ def from_hf(
         key away. Without ``rope_theta``, a section alone has a base of 10000.
 
     ``mrope_section`` gives the axes of ``mrope``, ``i_mrope`` or ``videorope``, as the model has
-    them. A layer without positions is NoPE, with its temperature where the model has one. The
-    caller sees to windows, to a soft cap (``make("soft_cap", over=encoding)``), to a softmax scale
-    (T5 has 1.0, and DeepSeek's grows with ``mscale``), and to the split of DeepSeek's heads: the
-    encoding is for its ``qk_rope_head_dim`` channels. The ALiBi of Falcon lacks the rounding to
-    bfloat16 that transformers applies there.
+    them. A layer without positions is NoPE, with its temperature where the model has one.
+    ``layers_from_hf`` gives all layers, with their windows. The caller sees to a soft cap
+    (``make("soft_cap", over=encoding)``), to a softmax scale (T5 has 1.0, and DeepSeek's grows with
+    ``mscale``), and to the split of DeepSeek's heads: the encoding is for its ``qk_rope_head_dim``
+    channels. The ALiBi of Falcon lacks the rounding to bfloat16 that transformers applies there.
 
     Raises:
       ValueError: the model is not known or not offered, or a key is missing, unknown, malformed or

@@ -7,19 +7,12 @@ an error, unless it is null or false: it may change what the model computes.
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
-from posenc_jax.encoding import Encoding
-from posenc_jax.hf import from_hf
+from posenc_jax.hf import models
 from posenc_jax.hf.config import flattened
+from posenc_jax.hf.pattern import layers_from_hf
 from posenc_jax.hf.positions import READ, about_positions
 from posenc_jax.hf.values import flag, head_dim_of, number, whole
 from posenc_jax.model.layers import Layers
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
 
 # What the code of each model does otherwise than Llama's, in keywords of Transformer.
 DECODERS: dict[str, dict[str, Any]] = {
@@ -33,25 +26,20 @@ DECODERS: dict[str, dict[str, Any]] = {
 }
 
 # A config may leave these out, and the model then has as many kv heads as heads, or is tied.
-_ALL_KV_HEADS = _words("llama olmo2 phi3")
-_TIED = _words("smollm3")
+_ALL_KV_HEADS = models.words("llama olmo2 phi3")
+_TIED = models.words("smollm3")
 
-# Every layer has the window, or those do that the config lists or counts.
-_WINDOW_EVERYWHERE = _words("mistral phi3")
-_WINDOW_SOMEWHERE = _words("qwen2 qwen3 smollm3")
-
-_SIZES = _words("""
+_SIZES = models.words("""
     model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
     num_key_value_heads head_dim rms_norm_eps hidden_act tie_word_embeddings
 """)
-_LENGTHS = _words("max_position_embeddings original_max_position_embeddings")
-_WINDOWS = {name: _words("sliding_window") for name in _WINDOW_EVERYWHERE}
-_WINDOWS |= {
-    name: _words("sliding_window use_sliding_window max_window_layers layer_types")
-    for name in _WINDOW_SOMEWHERE
-}
+_LENGTHS = models.words("max_position_embeddings original_max_position_embeddings")
+_WINDOWS = dict.fromkeys(models.WINDOW_EVERYWHERE, models.words("sliding_window")) | dict.fromkeys(
+    models.WINDOW_SWITCHED,
+    models.words("sliding_window use_sliding_window max_window_layers layer_types"),
+)
 # Keys about training, tokens, files and generation.
-_WITHOUT_EFFECT = _words("""
+_WITHOUT_EFFECT = models.words("""
     _attn_implementation _attn_implementation_autoset _name_or_path architectures attention_dropout
     auto_map bos_token_id dtype embd_pdrop eos_token_id initializer_range is_llama_config
     max_sequence_length pad_token_id pretraining_tp resid_pdrop tokenizer_class torch_dtype
@@ -94,32 +82,7 @@ def layers(config: Mapping[str, Any], **keys: Any) -> Layers:
 
     Layers that are equal share one instance. The arguments are those of ``sizes``.
     """
-    config = _checked(config, keys)
-    count = whole(config, "num_hidden_layers")
-    distinct: list[Encoding] = []
-
-    def shared(encoding):
-        for other in distinct:
-            if same(other, encoding):
-                return other
-        distinct.append(encoding)
-        return encoding
-
-    each = [(shared(from_hf(config, layer=n)), _window(config, n)) for n in range(count)]
-    names = [(id(encoding), window) for encoding, window in each]
-    period = next(
-        period
-        for period in range(1, count + 1)
-        if count % period == 0 and names == names[:period] * (count // period)
-    )
-    encodings, windows = zip(*each[:period], strict=True)
-    return Layers(encodings, windows)
-
-
-def same(encoding: Encoding, other: Encoding) -> bool:
-    """Returns whether two encodings have the same settings."""
-    structure: Any = jax.tree.structure(encoding)
-    return structure == jax.tree.structure(other)
+    return layers_from_hf(_checked(config, keys))
 
 
 def _checked(config, keys):
@@ -145,32 +108,3 @@ def _checked(config, keys):
             f"it. If it does not, take it away: {unknown[0].partition('=')[0]}=None"
         )
     return config
-
-
-def _window(config, number: int) -> int | None:
-    """Returns how many keys a query sees in one layer, itself included, or None for all."""
-    model = config["model_type"]
-    if model in _WINDOW_EVERYWHERE:
-        # Mistral's class has this window where the config says nothing.
-        window = config.get("sliding_window", 4096 if model == "mistral" else None)
-        return None if window is None else whole({"sliding_window": window}, "sliding_window")
-    if model not in _WINDOW_SOMEWHERE or not flag(config, "use_sliding_window", default=False):
-        return None
-    if config.get("sliding_window", 0) is None:
-        return None
-    window = whole(config, "sliding_window")
-    return window if _slides(config, number) else None
-
-
-def _slides(config, number):
-    kinds = config.get("layer_types")
-    if kinds:
-        kind = kinds[number]
-        if kind not in ("sliding_attention", "full_attention"):
-            raise ValueError(
-                f"layer_types[{number}]={kind!r} must be 'sliding_attention' or 'full_attention'"
-            )
-        return kind == "sliding_attention"
-    if config["model_type"] == "smollm3":
-        return "rotate" not in from_hf(config, layer=number).hooks()
-    return number >= whole(config, "max_window_layers")

@@ -5,19 +5,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from posenc_jax.hf import models
+from posenc_jax.hf.kinds import (
+    FULL,
+    SLIDING,
+    WITHOUT_ATTENTION,
+    has_only_full,
+    kinds_of,
+    no_rope_rule,
+    number_of_layers,
+)
 from posenc_jax.hf.positions import about_positions
-from posenc_jax.hf.values import is_number, whole
-
-_FULL, _SLIDING = "full_attention", "sliding_attention"
-
-# Kinds of layers without attention.
-_OTHERS = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "moe", "mlp"}
+from posenc_jax.hf.values import LAYERS, is_number, whole
 
 # The base of the sliding layers, beside that of the full ones; the latter has a name of its own in
 # ModernBERT.
 _LOCAL_BASES = ("rope_local_base_freq", "local_rope_theta", "swa_rope_theta")
 _OWN_SIZES = {"head_dim", "qk_rope_head_dim", "qk_nope_head_dim"}
-_HEAD_DIMS = {_FULL: "global_head_dim", _SLIDING: "swa_head_dim"}
+_HEAD_DIMS = {FULL: "global_head_dim", SLIDING: "swa_head_dim"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +55,15 @@ class _Asked:
 
     def __init__(self, config, layer_type, layer):
         self.model = config.get("model_type")
-        self.kinds = _kinds(config)
-        given = [key for key in ("num_hidden_layers", "num_layers") if key in config]
-        count = len(self.kinds) or (whole(config, given[0]) if given else None)
+        self.kinds = kinds_of(config)
+        given = [key for key in LAYERS if key in config]
+        count = len(self.kinds) or (whole(config, *given) if given else None)
         self.kind, self.layer = layer_type, layer
         if layer is None:
             self.numbers = [
                 number
                 for number in range(count or 0)
-                if not self.kinds or self.kinds[number] not in _OTHERS
+                if not self.kinds or self.kinds[number] not in WITHOUT_ATTENTION
                 if layer_type is None or not self.kinds or self.kinds[number] == layer_type
             ]
             return
@@ -74,7 +78,7 @@ class _Asked:
                 f"layer_type={layer_type!r} contradicts layer={layer}, which is of kind "
                 f"{self.kind!r}: pass one of them"
             )
-        if self.kind in _OTHERS:
+        if self.kind in WITHOUT_ATTENTION:
             raise ValueError(f"layer={layer} is of kind {self.kind!r}, which has no attention")
 
     def kind_of(self, allowed):
@@ -112,20 +116,6 @@ class _Asked:
         return values[self.numbers[0]]
 
 
-def _kinds(config):
-    """Returns the kind of each layer, an empty list where the config does not list them."""
-    kinds = config.get("layer_types") or config.get("layers_block_type") or []
-    if not isinstance(kinds, (list, tuple)):
-        raise ValueError(f"layer_types={kinds!r} must be a list")
-    if config.get("model_type") == "dory":  # Each of its layers is listed as attention and MLP.
-        return list(kinds[::2]) if "mlp" in kinds else list(kinds)
-    if not kinds and config.get("model_type") == "llama4_text":
-        turns = _no_rope_rule(config)
-        count = config.get("num_hidden_layers", 0)
-        return ["chunked_attention" if turns(n) else _FULL for n in range(count)]
-    return list(kinds)
-
-
 def _own_sizes(config, asked) -> dict[str, Any]:
     """Returns the sizes that these layers have for themselves."""
     own = config.get("per_layer_config") or {}
@@ -145,10 +135,10 @@ def _own_sizes(config, asked) -> dict[str, Any]:
         }
         return {key: value for key, value in sizes.items() if value is not None}
     for kind, key in _HEAD_DIMS.items():
-        default = models.GLOBAL_HEAD_DIM.get(asked.model) if kind == _FULL else None
+        default = models.GLOBAL_HEAD_DIM.get(asked.model) if kind == FULL else None
         value = config.get(key, default)
         differs = value is not None and value != config.get("head_dim")
-        if differs and asked.kind_of((_FULL, _SLIDING)) == kind:
+        if differs and asked.kind_of((FULL, SLIDING)) == kind:
             return {"head_dim": value}
     return {}
 
@@ -162,7 +152,7 @@ def _section(config, asked) -> tuple[str, dict[str, Any] | None]:
     dangling = asked.model in models.DANGLING_KEYS
     if dangling and any(isinstance(value, Mapping) for value in section.values()):
         section = {k: v for k, v in section.items() if k not in ("rope_type", "rope_theta")}
-    if section.keys() & {_FULL, _SLIDING} or any(map(_is_mapping, section.values())):
+    if section.keys() & {FULL, SLIDING} or any(map(_is_mapping, section.values())):
         _check_sections(config, where, section, local_bases)
         kind = asked.kind_of(list(section))
         section = section[kind]
@@ -170,7 +160,7 @@ def _section(config, asked) -> tuple[str, dict[str, Any] | None]:
             config.pop("rope_theta", None)  # That of the other layers.
         return f"{where}[{kind!r}]", section
     if local_bases:
-        if asked.kind_of((_FULL, _SLIDING)) == _FULL:
+        if asked.kind_of((FULL, SLIDING)) == FULL:
             return where, section
         config.pop("rope_theta", None)
         partial = {k: v for k, v in section.items() if k == "partial_rotary_factor"}
@@ -220,7 +210,7 @@ def _own_section(config, section, asked):
         turned = asked.agreed("rope_scaling_layers", lambda number: number in scaled)
         return section if turned else plain
     if asked.model in models.PLAIN_SLIDING and section.keys() - plain.keys() - {"rope_type"}:
-        is_full = asked.kind_of((_FULL, _SLIDING)) == _FULL
+        is_full = asked.kind_of((FULL, SLIDING)) == FULL
         # A section for each kind is read as it stands.
         return section if is_full or _has_sections(config) else plain
     if "layer_rope_theta" in config:
@@ -255,33 +245,17 @@ def _turns(config, asked) -> bool:
     """Returns whether these layers turn their queries and keys."""
     if "no_rope_layers" in config or asked.model in models.NO_ROPE_LAYERS:
         if asked.model == "llama4_text" and not asked.numbers and asked.kind is not None:
-            return asked.kind_of(("chunked_attention", _FULL)) == "chunked_attention"
-        return asked.agreed("no_rope_layers", _no_rope_rule(config))
-    if asked.model not in models.NOPE_ON_FULL or _has_no_window(config):
+            return asked.kind_of(("chunked_attention", FULL)) == "chunked_attention"
+        return asked.agreed("no_rope_layers", no_rope_rule(config))
+    if asked.model in models.NOPE_FROM_LAST and "layer_rope_theta" not in config:
+        last = number_of_layers(config) - 1
+        return asked.agreed("layer_rope_theta", lambda number: (last - number) % 4 != 0)
+    if asked.model not in models.NOPE_ON_FULL or has_only_full(config):
         return True
     if asked.model == "cohere2_moe" and config.get("prefix_dense_sliding_window_pattern") == 1:
         kinds = config.get("mlp_layer_types") or []
         if "dense" in kinds:  # Dense layers turn, whatever their window.
             return asked.agreed(
-                "rotation", lambda n: kinds[n] == "dense" or asked.kinds[n] == _SLIDING
+                "rotation", lambda n: kinds[n] == "dense" or asked.kinds[n] == SLIDING
             )
-    return asked.kind_of((_FULL, _SLIDING)) == _SLIDING
-
-
-def _has_no_window(config):
-    """Returns whether the model has only full layers, all of which then turn."""
-    by_window = config.get("model_type") in models.NOPE_BESIDE_WINDOWS
-    return by_window and "sliding_window" in config and config["sliding_window"] is None
-
-
-def _no_rope_rule(config):
-    """Returns the function that tells whether the layer of a number turns."""
-    listed = config.get("no_rope_layers")
-    if listed:
-        if not isinstance(listed, (list, tuple)) or not set(listed) <= {0, 1}:
-            raise ValueError(f"no_rope_layers={listed!r} must be a list of 0 and 1")
-        return lambda number: bool(listed[number])
-    interval = config.get("no_rope_layer_interval", 4)
-    if type(interval) is not int or interval < 1:
-        raise ValueError(f"no_rope_layer_interval={interval!r} must be a positive whole number")
-    return lambda number: (number + 1) % interval != 0
+    return asked.kind_of((FULL, SLIDING)) == SLIDING

@@ -7,12 +7,13 @@ that transformers has, and compares how its queries and keys turn with what ``fr
 from typing import Any
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """Returns the words of a text."""
     return frozenset(text.split())
 
 
 # Pair i is the channels i and i + rotary_dim / 2.
-HALF = _words("""
+HALF = words("""
     afmoe apertus apertus1p5_text arcee aria_text bamba beam bitnet chameleon cohere_compass_text
     cosmos3_edge_text csm cwm dbrx deepseek_ocr2_text diffllama diffusion_gemma_text doge dory
     dots1 embedding_gemma2_text emu3_text_model esm esmc eurobert evolla exaone exaone4 exaone_moe
@@ -33,7 +34,7 @@ HALF = _words("""
 """)
 
 # Pair i is the channels 2 i and 2 i + 1.
-INTERLEAVED = _words("""
+INTERLEAVED = words("""
     axk1 axk2 bailing_hybrid blt_global_transformer blt_local_decoder blt_local_encoder
     blt_patcher codegen cohere cohere2 cohere2_moe deepseek_v2 deepseek_v3 deepseek_v32
     dots3_note_text ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text glm glm4 glm4_moe_lite glm4v_text
@@ -44,11 +45,11 @@ INTERLEAVED = _words("""
 LAYOUTS = dict.fromkeys(HALF, "half") | dict.fromkeys(INTERLEAVED, "interleaved")
 
 # Attention without positions, whatever else the config says.
-NO_POSITIONS = _words("glm5_next_text jamba kimi_linear nemotron_h zamba")
+NO_POSITIONS = words("glm5_next_text jamba kimi_linear nemotron_h zamba")
 
 # Biases by distance, and nothing else.
-T5 = _words("t5 mt5 umt5 switch_transformers pop2piano pix2struct_text_model")
-ALIBI = _words("bloom mpt")
+T5 = words("t5 mt5 umt5 switch_transformers pop2piano pix2struct_text_model")
+ALIBI = words("bloom mpt")
 
 # Models of several parts, and the part that reads text: some config.json files are flat, and some
 # have a part without model_type.
@@ -61,25 +62,25 @@ TEXT_PARTS = {
 } | {name.removesuffix("_text"): name for name in HALF | INTERLEAVED if name.endswith("_text")}
 
 # A head has a part that turns, of qk_rope_head_dim channels, and one that does not.
-LATENT = _words("""
+LATENT = words("""
     axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots3_note_text glm4_moe_lite
     glm_moe_dsa hy_v4 hy_v4_vl_text kimi_k2 longcat_flash minicpm3 mistral4 sarvam_mla youtu
 """)
 
 # Every pair turns the other way.
-BACKWARDS = _words("nanochat")
+BACKWARDS = words("nanochat")
 
 # The axes of positions take turns, whether mrope_interleaved is set or not.
-AXES_INTERLEAVED = _words("""
+AXES_INTERLEAVED = words("""
     cohere_compass_text cosmos3_edge_text hy_v4_vl_text qwen3_5_moe_text qwen3_5_text
     qwen3_omni_moe_text qwen3_vl_moe_text qwen3_vl_text qwen4_exp_text
 """)
 # Sections of row, column and time, laid out as in VideoRoPE.
-TIME_LAST = _words("ernie4_5_vl_moe_text")
+TIME_LAST = words("ernie4_5_vl_moe_text")
 # Two axes of positions, row and column, take turns.
-ROW_AND_COLUMN = _words("neomme")
+ROW_AND_COLUMN = words("neomme")
 # Two channels that are a pair turn by different axes, which is no rotation.
-SECTIONS_NOT_OFFERED = _words("hunyuan_vl_text")
+SECTIONS_NOT_OFFERED = words("hunyuan_vl_text")
 
 # The sections of models whose config leaves them out.
 SECTIONS = {
@@ -105,29 +106,85 @@ SECTIONS = {
 _FULL_AND_SLIDING = ("full_attention", "sliding_attention")
 
 # Only the layers with a window turn. In some of these all layers turn if there is no window.
-NOPE_BESIDE_WINDOWS = _words("exaone4 exaone_moe kolibri1")
-NOPE_ON_FULL = NOPE_BESIDE_WINDOWS | _words("afmoe cohere2 cohere2_moe flint lara_mini")
+NOPE_BESIDE_WINDOWS = words("exaone4 exaone_moe kolibri1")
+NOPE_ON_FULL = NOPE_BESIDE_WINDOWS | words("afmoe cohere2 cohere2_moe flint lara_mini")
 # no_rope_layers lists the layers that turn, by default all but each fourth.
-NO_ROPE_LAYERS = _words("llama4_text smollm3")
+NO_ROPE_LAYERS = words("llama4_text smollm3")
 # A flat section is that of the full layers; the others have RoPE of the same base.
-PLAIN_SLIDING = _words("olmo3")
+PLAIN_SLIDING = words("olmo3")
+# Every fourth layer, counted backward from the last, has no rotation, unless layer_rope_theta says.
+NOPE_FROM_LAST = words("muse_glimmer_text muse_spark_text")
 # layer_rope_theta is the base of a layer; in other models it only says which layers turn.
-BASE_BY_LAYER = _words("granite_swa granitemoe_swa")
+BASE_BY_LAYER = words("granite_swa granitemoe_swa")
 # The kinds of layers that differ where no section says so.
 KINDS = dict.fromkeys(NOPE_ON_FULL | PLAIN_SLIDING, _FULL_AND_SLIDING)
 KINDS |= {"llama4_text": ("chunked_attention", "full_attention")}
 # Published sections for each kind of layer have rope_theta or rope_type beside them, not read.
-DANGLING_KEYS = _words("cohere_compass_text zaya")
+DANGLING_KEYS = words("cohere_compass_text zaya")
+
+# Where a config does not list the kinds of its layers, each so many-th sees everything, the others
+# are of the kind named.
+FULL_EVERY = {
+    "afmoe": (4, "sliding_attention"),
+    "beam": (6, "sliding_attention"),
+    "cohere2": (4, "sliding_attention"),
+    "cohere2_moe": (4, "sliding_attention"),
+    "exaone4": (4, "sliding_attention"),
+    "exaone_moe": (4, "sliding_attention"),
+    "gemma2": (2, "sliding_attention"),
+    "gemma3_text": (6, "sliding_attention"),
+    "gemma3n_text": (5, "sliding_attention"),
+    "gemma4_text": (6, "sliding_attention"),
+    "gemma4_unified_text": (6, "sliding_attention"),
+    "gpt_oss": (2, "sliding_attention"),
+    "kolibri1": (5, "sliding_attention"),
+    "olmo3": (4, "sliding_attention"),
+    "olmo_hybrid": (4, "linear_attention"),
+    "qwen3_5_moe_text": (4, "linear_attention"),
+    "qwen3_5_text": (4, "linear_attention"),
+    "qwen3_next": (4, "linear_attention"),
+    "vaultgemma": (2, "sliding_attention"),
+}
+# In these the last layer sees everything too.
+LAST_FULL = words("beam gemma4_text gemma4_unified_text")
+# Layers differ, and only the config says which.
+KINDS_NEEDED = words("""
+    bailing_hybrid bamba cwm diffusion_gemma_text dory dots3_note_text embedding_gemma2_text flint
+    glm5_next_text granite_swa granitemoe_swa granitemoehybrid lara_mini lfm3 mimo_v2_flash minimax
+    ministral mllama_text_model modernbert modernbert-decoder muse_glimmer_text muse_spark_text
+    nemotron_h neomme qwen4_exp_text t5gemma2_text ultrabert unlimited_ocr_text zamba zamba2
+""")
+
+# sliding_window is that of every layer, unless it is null.
+WINDOW_EVERYWHERE = words("""
+    blt_global_transformer blt_local_decoder blt_local_encoder blt_patcher doge minimax ministral3
+    mistral mixtral openai_privacy_filter phi3 phi4_multimodal phimoe qwen3_moe starcoder2
+""")
+# The window of a class where the config says nothing of one.
+WINDOWS = {"blt_patcher": 512, "mistral": 4096}
+# sliding_window counts only if use_sliding_window is true.
+WINDOW_SWITCHED = words("""
+    qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 qwen3_moe smollm3
+""")
+# Layers from the number max_window_layers on have the window, where no kinds are listed.
+WINDOW_FROM = words("dots1 qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_vl_text qwen3")
+# sliding_window is in the config, and nothing of the text is hidden by it.
+WINDOW_UNUSED = words("deepseek_ocr2_text moshi paddleocr_vl_text")
+# Queries see keys on both sides of them within the window.
+WINDOW_BOTH_SIDES = words("""
+    diffusion_gemma_text embedding_gemma2_text modernbert neomme openai_privacy_filter t5gemma2_text
+    ultrabert
+""")
 
 # The default of position_embedding_type, where it is not "rope".
 POSITION_TYPE = {"esm": "absolute", "granitemoehybrid": "nope"}
 # rope_type "dynamic" with a fixed alpha.
-NTK_ALPHA = _words("hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl_text")
+NTK_ALPHA = words("hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl_text")
 # rotary_dim is in the config, but only partial_rotary_factor is read.
-IGNORE_ROTARY_DIM = _words("minimax minimax_m3_vl_text")
+IGNORE_ROTARY_DIM = words("minimax minimax_m3_vl_text")
 
 # What a config may leave out, and what the model then has.
-BASE_10000 = _words("codegen esm falcon gpt_neox gptj llama mistral phi roformer")
+BASE_10000 = words("codegen esm falcon gpt_neox gptj llama mistral phi roformer")
 _GEMMA3 = {"rope_theta": 1e6, "rope_local_base_freq": 1e4}
 BASES: dict[str, dict[str, Any]] = {"gemma3_text": _GEMMA3, "gemma3n_text": _GEMMA3}
 FRACTIONS = {
@@ -170,14 +227,14 @@ HEAD_DIM = {
     for name in names.split()
 }
 GLOBAL_HEAD_DIM = dict.fromkeys(
-    _words("diffusion_gemma_text embedding_gemma2_text gemma4_text gemma4_unified_text"), 512
+    words("diffusion_gemma_text embedding_gemma2_text gemma4_text gemma4_unified_text"), 512
 )
 
 _TWO_AXES = "its pairs turn by the rows and columns of an image, in an order of its own"
 _RELATIVE = "it has a learned bias of relative positions, which is not offered"
 # Models that are known, and not offered.
 REFUSED = dict.fromkeys(
-    _words("""
+    words("""
     cohere_compass_vision dinov3_vit dots3_note_vision_encoder edgetam_video efficientloftr
     eomt_dinov3 ernie4_5_vl_moe_vision exaone4_5_vision gemma4_vision glm4v_moe_vision
     glm4v_vision glm5_next_vision glm_ocr_vision inkling2_vision kimi_k25_vision lfm3_vl_vision
@@ -189,7 +246,7 @@ REFUSED = dict.fromkeys(
     """),
     _TWO_AXES,
 )
-REFUSED |= dict.fromkeys(_words("inkling_text inkling2_text inkling2_loop_text"), _RELATIVE)
+REFUSED |= dict.fromkeys(words("inkling_text inkling2_text inkling2_loop_text"), _RELATIVE)
 REFUSED |= {
     "chatglm": "its releases differ in their own code, in which channels turn and what rope_ratio "
     "does",

@@ -38,6 +38,7 @@ READ |= {"rotary_dim", "attn_rotary_emb", "rotary_emb_fraction", "partial_rotary
 READ |= {"rotary_pct", "rope_pct", "qk_rope_head_dim", "qk_nope_head_dim"}
 READ |= {"rope_interleave", "rotary_emb_interleaved", "alibi", "alibi_bias_max", "mla_use_nope"}
 READ |= {"no_rope_layers", "no_rope_layer_interval", "rope_scaling_layers"}
+READ |= {"dual_chunk_attention_config"}
 READ |= {"attn_temperature_tuning", *_SWITCHES}
 
 

@@ -1,6 +1,7 @@
 """Builds RoPE from one section of a config: ``rope_parameters``, ``rope_scaling``, or none."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from posenc_jax.encoding import Encoding
@@ -12,6 +13,7 @@ from posenc_jax.hf.types import kind_of, own_keywords
 from posenc_jax.hf.values import agreed, flag, head_dim_of, is_number, whole
 from posenc_jax.registry import make
 
+_ORIGINAL = "original_max_position_embeddings"
 _FRACTIONS = ("partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_emb_fraction")
 
 
@@ -40,11 +42,36 @@ def rotary(
     rope["rotary_dim"] = rope["head_dim"] if is_whole else width
     rope["axes"] = _axes(config, where, section, rope["rotary_dim"] // 2)
     name, own = own_keywords(config, where, section, kind, rope["rotary_dim"] // 2)
+    if "dual_chunk_attention_config" in config:
+        return _dual_chunk(config, where, kind, rope)
     if model in models.BACKWARDS:
         if kind != "default":
             raise ValueError(f"rope_type={kind!r} in {where} is not offered for {model!r}")
         own["frequencies"] = Backwards()
     return make(name, **rope, **own)
+
+
+def _dual_chunk(config, where, kind, rope):
+    """Returns the encoding of Qwen2.5-1M; transformers ignores the key and turns by RoPE."""
+    section = config["dual_chunk_attention_config"]
+    name = "dual_chunk_attention_config"
+    if not isinstance(section, Mapping):
+        raise ValueError(f"{name}={section!r} must be a dict")
+    read = {"chunk_size": "chunk_size", "local_size": "local_window", _ORIGINAL: "original_length"}
+    others = {key: value for key, value in section.items() if key not in read}
+    unknown = {key: value for key, value in others.items() if value not in (None, False)}
+    if unknown:
+        raise ValueError(
+            f"{', '.join(unknown)} in {name}: which keys are left out is not offered; take it away "
+            "for attention to all keys"
+        )
+    if kind != "default" or rope["axes"] is not None:
+        raise ValueError(f"{where} of type {kind!r} is not offered beside {name}")
+    own = {read[key]: whole(section, key) for key in read if section.get(key)}
+    del rope["axes"]
+    # Its own defaults of a chunk are those of SGLang and vLLM.
+    own = {"chunk_size": 8192, "local_window": 1024} | own
+    return make("dual_chunk", train_length=own["chunk_size"], **rope, **own)
 
 
 def _base(config, where, section):

@@ -9,6 +9,7 @@ from posenc_jax.hf import models
 # What one size is called in different models.
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_num_attention_heads")
 WIDTH = ("hidden_size", "n_embd", "d_model")
+LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 LENGTH = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 

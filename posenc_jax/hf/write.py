@@ -21,6 +21,7 @@ from posenc_jax.encodings.rotary.frequencies import (
 from posenc_jax.encodings.rotary.longrope import LongRoPE
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.hf import decoder
+from posenc_jax.hf.pattern import same
 from posenc_jax.model.transformer import Transformer
 
 # Phi-3 has no other types beside "default"; it reads "yarn" as if it were "longrope".
@@ -85,9 +86,7 @@ def extended(
     _check_layers(before, now)
     turning = [encoding for encoding, _ in now if _turns(encoding)]
     longest = {} if max_length is None else {"max_position_embeddings": max_length}
-    if all(
-        decoder.same(was, encoding) for (was, _), (encoding, _) in zip(before, now, strict=True)
-    ):
+    if all(same(was, encoding) for (was, _), (encoding, _) in zip(before, now, strict=True)):
         section = config.get("rope_parameters") or {}
         spelled = _spelled(section) if "rope_theta" in section else {}
         return dict(config) | spelled | longest
@@ -106,14 +105,14 @@ def extended(
 def _check_layers(before, now):
     """Refuses what ``rope_parameters`` of a whole model cannot say."""
     for number, ((was, old_window), (encoding, window)) in enumerate(zip(before, now, strict=True)):
-        still = not _turns(was) and not _turns(encoding) and decoder.same(was, encoding)
+        still = not _turns(was) and not _turns(encoding) and same(was, encoding)
         if old_window != window or not (still or (_turns(was) and _turns(encoding))):
             raise ValueError(
                 f"layer {number} of the model has {_said(encoding, window)}, and of the config "
                 f"{_said(was, old_window)}: transformers can be told another rotation only"
             )
     turning = [encoding for encoding, _ in now if _turns(encoding)]
-    if not all(decoder.same(encoding, turning[0]) for encoding in turning):
+    if not all(same(encoding, turning[0]) for encoding in turning):
         raise ValueError("layers that turn must have one encoding for transformers to be told it")
 
 

@@ -157,7 +157,7 @@ class Cache:
             return jax.tree.map(lambda x: jnp.zeros((*leading, *x.shape), x.dtype), tree)
 
         return cls(
-            tuple(zeros(made[layer.source][0], turns) for layer in model.layers),
+            tuple(zeros(made[layer.sources[0]][0], turns) for layer in model.layers),
             tuple(zeros(prepared) for _, prepared in made),
             zeros(places),
             jnp.zeros((batch, size), jnp.int32) if segments else None,

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
+from posenc_jax.attention import Chunks
 from posenc_jax.encoding import Encoding
+
+Window = int | Chunks | None
 
 
 class Layers(nnx.Module):
@@ -13,18 +16,24 @@ class Layers(nnx.Module):
 
     Args:
       encodings: one for each place of the pattern. An instance that occurs twice is one set of
-        parameters; a scheme with per-layer parameters is stacked over all its layers.
-      windows: how many keys a query sees in each place, itself included; None for all of them.
+        parameters; a scheme with per-layer parameters is stacked over all its layers. None is a
+        layer that does not attend, as published models have beside others; ``Transformer`` refuses
+        it.
+      windows: how many keys a query sees in each place, itself included; ``Chunks`` for those of
+        its own chunk, None for all of them.
     """
 
-    def __init__(self, encodings: Sequence[Encoding], windows: Sequence[int | None] | None = None):
+    def __init__(
+        self, encodings: Sequence[Encoding | None], windows: Sequence[Window] | None = None
+    ):
         distinct: list[Encoding] = []
         for each in encodings:
-            if not any(each is other for other in distinct):
+            if each is not None and not any(each is other for other in distinct):
                 distinct.append(each)
         self.distinct = nnx.List(distinct)
         self.pattern = tuple(
-            next(i for i, other in enumerate(distinct) if other is each) for each in encodings
+            None if each is None else next(i for i, x in enumerate(distinct) if x is each)
+            for each in encodings
         )
         self.windows = (None,) * len(self.pattern) if windows is None else tuple(windows)
         if not self.pattern or len(self.windows) != len(self.pattern):
@@ -32,7 +41,7 @@ class Layers(nnx.Module):
                 f"a pattern needs encodings, and a window (or None) for each: got "
                 f"{len(self.pattern)} encodings and {len(self.windows)} windows"
             )
-        if any(window is not None and window < 1 for window in self.windows):
+        if any(isinstance(window, int) and window < 1 for window in self.windows):
             raise ValueError(f"windows={self.windows} must be at least 1, or None to see every key")
 
     @classmethod
@@ -53,8 +62,8 @@ class Layers(nnx.Module):
         turn = len(self.pattern)
         first = -num_layers % turn if from_end else 0
         places = [(first + number) % turn for number in range(num_layers)]
-        encodings = [self.distinct[self.pattern[place]] for place in places]
-        return Layers(encodings, [self.windows[place] for place in places])
+        encodings, windows = zip(*map(self.at, places), strict=True)
+        return Layers(encodings, windows)
 
     def check(self, num_layers: int) -> None:
         """Refuses a pattern that does not fit a model of ``num_layers``."""
@@ -62,6 +71,11 @@ class Layers(nnx.Module):
             raise ValueError(
                 f"a pattern of {len(self.pattern)} encodings does not repeat evenly over "
                 f"{num_layers} layers; Layers(...).over({num_layers}) says what each has"
+            )
+        if None in self.pattern:
+            raise ValueError(
+                f"place {self.pattern.index(None)} of the pattern does not attend, and every layer "
+                "of this model does: make Layers of the other places alone, or give it an encoding"
             )
         for i, each in enumerate(self.distinct):
             layers = self.pattern.count(i) * num_layers // len(self.pattern)
@@ -72,18 +86,25 @@ class Layers(nnx.Module):
                     f"build it with make(..., num_layers={layers})"
                 )
 
-    def at(self, number: int) -> tuple[Encoding, int | None]:
+    def alike(self) -> bool:
+        """Returns whether one program runs every layer, given its numbers."""
+        same_program = all(self.distinct[0].turns_like(each) for each in self.distinct)
+        return same_program and not any(isinstance(window, Chunks) for window in self.windows)
+
+    def at(self, number: int) -> tuple[Encoding | None, Window]:
         """Returns the encoding and the window of layer ``number``."""
         place = number % len(self.pattern)
-        return self.distinct[self.pattern[place]], self.windows[place]
+        source = self.pattern[place]
+        return None if source is None else self.distinct[source], self.windows[place]
 
-    def of_layer(self, number: int) -> tuple[Encoding | None, int, int | None]:
+    def of_layer(self, number: int) -> tuple[Encoding | None, int, Window]:
         """Returns what layer ``number`` uses: its own encoding, the source, and the window.
 
         The first is None where the encoding is shared; the source is its place in ``distinct``.
         """
         turn, place = divmod(number, len(self.pattern))
         source = self.pattern[place]
+        assert source is not None  # As ``check`` found.
         encoding = self.distinct[source]
         if not encoding.per_layer:
             return None, source, self.windows[place]

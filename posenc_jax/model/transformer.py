@@ -21,11 +21,14 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
-from posenc_jax.model.layers import Layers
+from posenc_jax.model.layers import Layers, Window
 from posenc_jax.tokens import Tokens
 
 # The mesh axes that the rows of a batch are spread over, those of them that a mesh has.
 ROWS = ("data", "fsdp")
+
+
+_WIDEST = 2**30
 
 
 class Layer(nnx.Module):
@@ -34,18 +37,45 @@ class Layer(nnx.Module):
     Attributes:
       block: the parameters of the layer.
       own: the encoding that belongs to this layer alone, or None where it is one that layers share.
-      source: which of the model's distinct encodings the layer uses (static).
-      window: how many keys a query sees, itself included, or None for all (static).
+      sources: which of the model's distinct encodings the layer uses (static).
+      windows: which keys a query sees, as ``Layers`` has it (static).
 
     Under ``scan`` a layer stands for all layers in the same place of the pattern, and its arrays
-    have a leading axis of the pattern's turns.
+    have a leading axis of the pattern's turns. ``sources`` and ``windows`` have one entry, or
+    one for each turn where layers that differ in numbers alone share a place.
     """
 
-    def __init__(self, block: Block, own: Encoding | None, source: int, window: int | None):
+    def __init__(
+        self,
+        block: Block,
+        own: Encoding | None,
+        sources: tuple[int, ...],
+        windows: tuple[Window, ...],
+    ):
         self.block = block
         self.own = own
-        self.source = source
-        self.window = window
+        self.sources = sources
+        self.windows = windows
+
+    def at(self, turn: int) -> tuple[int, Window]:
+        """Returns the source and the window of one turn."""
+        return self.sources[turn % len(self.sources)], self.windows[turn % len(self.windows)]
+
+    def found(self, sides, turn):
+        """Returns the encoding's number, the tokens ``sides`` has, and the window, of a turn.
+
+        Where turns differ, ``turn`` is traced: they differ in the tables that the encodings
+        prepare, and in windows.
+        """
+        found = sides[self.sources[0]]
+        if len(self.sources) > 1:
+            source = jnp.asarray(self.sources)[turn]
+            found = jax.tree.map(lambda *each: jnp.stack(each)[source], *sides)
+        if len(self.windows) == 1:
+            return self.sources[0], found, self.windows[0]
+        # A window that is wider than any text hides nothing.
+        widths = [_WIDEST if window is None else window for window in self.windows]
+        return self.sources[0], found, jnp.asarray(widths, jnp.int32)[turn]
 
 
 class Transformer(nnx.Module):
@@ -77,7 +107,10 @@ class Transformer(nnx.Module):
       causal: hide tokens from those before them. False is an encoder, such as a ViT.
       dtype: the type that is computed in.
       param_dtype: the type of the parameters, those of the encoding excepted.
-      scan: compile one block and loop over it (``lax.scan``), for depth.
+      scan: compile the blocks of one turn of the pattern and loop over them (``lax.scan``), for
+        depth. A pattern of a single turn, which names every layer of the model, is compiled as one
+        block if its layers are RoPE and differ in base, in the rule of the frequencies and in the
+        window alone (Gemma 3); windows are then traced.
       remat: recompute each block in the backward pass, for memory.
       implementation: how attention is computed, see ``attend``.
       rngs: initial values, N(0, 0.02), with the two projections into the residual stream scaled
@@ -161,7 +194,7 @@ class Transformer(nnx.Module):
         other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
         pattern = Layers.of(encoding)
         blocks = [layer.block for layer in other.layers]
-        if self.scan and len(blocks) != len(pattern.pattern):
+        if self.scan and len(blocks) != self._places(pattern):
             turns = self.num_layers // len(blocks)
             by_place = [_unstack(block, turns) for block in blocks]
             blocks = self._placed(
@@ -173,8 +206,13 @@ class Transformer(nnx.Module):
     def _placed(self, pattern: Layers, blocks: list[Block]) -> list[Block]:
         """Returns the blocks of all layers, under ``scan`` stacked by place of the pattern."""
         pattern.check(self.num_layers)
-        turn = len(pattern.pattern)
+        turn = self._places(pattern)
         return [_stack(blocks[place::turn]) for place in range(turn)] if self.scan else blocks
+
+    def _places(self, pattern: Layers) -> int:
+        """Returns how many places the blocks have, under ``scan`` one for layers that are alike."""
+        turn = len(pattern.pattern)
+        return 1 if self.scan and turn == self.num_layers and pattern.alike() else turn
 
     def _arrange(self, pattern: Layers, blocks: list[Block]) -> None:
         """Gives each block its encoding and its window, as they are used."""
@@ -186,7 +224,11 @@ class Transformer(nnx.Module):
             if self.scan and own is not None:
                 numbers = range(place, self.num_layers, len(blocks))
                 own = _stack([pattern.of_layer(number)[0] for number in numbers])
-            layers.append(Layer(block, own, source, window))
+            # Layers under scan that are alike have one block, whatever their numbers.
+            several = range(self.num_layers if len(blocks) < len(pattern.pattern) else 0)
+            each = [pattern.of_layer(number)[1:] for number in several] or [(source, window)]
+            sources, windows = (tuple(all_turns) for all_turns in zip(*each, strict=True))
+            layers.append(Layer(block, own, _one_if_equal(sources), _one_if_equal(windows)))
         self.encodings = nnx.List(shared)
         self.layers = nnx.List(layers)
 
@@ -295,19 +337,20 @@ class Transformer(nnx.Module):
         layers reads no parameters.
         """
         return [
-            next(_one(layer.own, self.scan) for layer in self.layers if layer.source == source)
+            next(_one(layer.own, self.scan) for layer in self.layers if layer.sources == (source,))
             if shared is None
             else shared
             for source, shared in enumerate(self.encodings)
         ]
 
-    def layer_at(self, number: int) -> tuple[Encoding, int | None]:
+    def layer_at(self, number: int) -> tuple[Encoding, Window]:
         """Returns the encoding and the window of layer ``number``.
 
         Where layers have encodings of their own, the encoding is that of the first of them.
         """
-        layer = self.layers[number % len(self.layers)]
-        return self.distinct()[layer.source], layer.window
+        turn, place = divmod(number, len(self.layers))
+        source, window = self.layers[place].at(turn)
+        return self.distinct()[source], window
 
     def _run(self, x_BTD, sides, cache: Cache | None = None, start=0):
         """Runs all layers.
@@ -321,10 +364,10 @@ class Transformer(nnx.Module):
             kept = []
             for layer, own_slots in zip(layers, slots, strict=True):
                 own = layer.own
-                encoding = self.encodings[layer.source] if own is None else own.unstacked()
-                tokens, seen = sides[layer.source]
+                source, (tokens, seen), window = layer.found(sides, turn)
+                encoding = self.encodings[source] if own is None else own.unstacked()
                 past = None if cache is None else Past(own_slots, turn, start, seen)
-                run = self._run_block(layer.window)
+                run = self._run_block(window)
                 x_BTD, own_kept = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
                 kept.append(own_kept)
             return x_BTD, tuple(kept)
@@ -389,6 +432,10 @@ def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm, sinks):
             f"sinks={sinks!r} must be 'head' (one a head, learned), 'token' (computed for each "
             "query) or None"
         )
+
+
+def _one_if_equal(values: tuple) -> tuple:
+    return values if len(set(values)) > 1 else values[:1]
 
 
 def _one(encoding, is_stacked):

@@ -48,6 +48,11 @@ class DualChunk(PositionMap):
             return min(q_place + stride, chunk) - k_place
         return min(2 * stride - 1, chunk) - k_place
 
+    def frequencies(self, d, base, own, longest):
+        rate, _ = super().frequencies(d, base, own, longest)
+        growth = max(1.0, longest / own.get("original_length", math.inf))
+        return rate, 1 + 0.1 * math.log(growth)
+
 
 ROPE = {
     "base": Alternative(100.0),
@@ -91,8 +96,11 @@ SCHEMES = {
             {},
             {"chunk_size": 15, "local_window": 6} | OTHER_ROPE,
             {"chunk_size": 15, "local_window": 9},  # 2 s - 1 below the chunk size
+            {"original_length": 7},
         ],
-        ROPE | {"chunk_size": Alternative(15), "local_window": Alternative(9)},
+        ROPE
+        | {"chunk_size": Alternative(15), "local_window": Alternative(9)}
+        | {"original_length": Alternative(5)},
         shift_invariant=False,
     ),
 }

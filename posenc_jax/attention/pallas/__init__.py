@@ -39,7 +39,8 @@ def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax
     """Attends in our kernels over all queries and keys; see ``attend``.
 
     Raises:
-      ValueError: ``score`` needs whole rows, or all heads in one tile; or the window is traced.
+      ValueError: ``score`` needs whole rows, or all heads in one tile; or the window is traced or
+        ``Chunks``.
     """
     if encoding.whole_rows:
         raise ValueError(
@@ -51,6 +52,8 @@ def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax
             'implementation="pallas" needs a window that is a Python int, not a traced array; use '
             '"blockwise"'
         )
+    if rule.chunk is not None:
+        raise ValueError('implementation="pallas" has no window of Chunks; use "blockwise"')
     sinks_BHT = sink.by_row(rule.sinks, tile.q)
     # Kernels are made for the rest of the rule, which is known while a program is traced.
     rule = dataclasses.replace(rule, sinks=None)

@@ -8,18 +8,23 @@ to those of the chunk before, and as ``min(2 s - 1, chunk_size)`` to all older o
 ``prepare``, ``rotate`` and ``score``.
 """
 
+import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Tile
-from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
+from posenc_jax.encodings.position_maps.position_map import (
+    PositionMap,
+    check_tokens,
+    products_of_parts,
+)
+from posenc_jax.encodings.rotary.rope import check_length
 from posenc_jax.positions import one_axis
 
 
 class DualChunk(PositionMap):
     """Turns as RoPE, with no distance beyond ``chunk_size``, and all up to ``local_window`` exact.
 
-    There is one softmax over all keys. The released code's optional temperature (``mscale``) is
-    left out: it is off in the paper.
+    There is one softmax over all keys.
 
     Chunks are counted from position 0, so a shift of all positions changes the logits, and packed
     documents need positions that restart. Keys in a later chunk than their query have no defined
@@ -32,9 +37,10 @@ class DualChunk(PositionMap):
       chunk_size: tokens of a chunk and its local window; by default ``3 L / 4``, as in the released
         code.
       local_window: distances that stay exact; by default ``L / 8``, as in the released code.
+      original_length: logits of a text of more tokens than this, say n, are multiplied by ``1 + 0.1
+        ln(n / original_length)``, as vLLM and SGLang do for Qwen2.5-1M. By default there is no such
+        temperature, as in the paper.
     """
-
-    adapts = False
 
     def __init__(
         self,
@@ -46,6 +52,7 @@ class DualChunk(PositionMap):
         layout: str = "half",
         chunk_size: int | None = None,
         local_window: int | None = None,
+        original_length: int | None = None,
     ):
         super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
         self.chunk_size = train_length * 3 // 4 if chunk_size is None else chunk_size
@@ -56,6 +63,18 @@ class DualChunk(PositionMap):
                 f"chunk_size={self.chunk_size}"
             )
         self.stride = self.chunk_size - self.local_window
+        if original_length is not None:
+            check_tokens("original_length", original_length)
+            if self.rotary_dim != head_dim:
+                raise ValueError(
+                    f"original_length={original_length} needs heads that turn as a whole, not "
+                    f"rotary_dim={self.rotary_dim} of head_dim={head_dim}: leave one of them out"
+                )
+        self.original_length = original_length
+
+    @property
+    def adapts(self) -> bool:
+        return self.original_length is not None
 
     def prepare(self, positions, length):
         """Returns three cosines and sines for queries and for keys.
@@ -69,7 +88,13 @@ class DualChunk(PositionMap):
             jnp.full_like(place, min(2 * self.stride - 1, self.chunk_size)),
         )
         own, before, older = (super(DualChunk, self).prepare(each, length) for each in places)
-        return (own, before, older), (own, own, own)
+        of_queries = own, before, older
+        if self.original_length is not None:
+            check_length(positions, length)
+            growth = jnp.maximum(jnp.asarray(length, jnp.float32) / self.original_length, 1.0)
+            temperature = (1 + 0.1 * jnp.log(growth))[..., None, None]
+            of_queries = jax.tree.map(lambda table: temperature * table, of_queries)
+        return of_queries, (own, own, own)
 
     def score(self, logits_BHTS, tile: Tile):
         own, before, older = products_of_parts(tile, 3)

@@ -88,6 +88,15 @@ class RoPE(Encoding):
         # A subclass with tables of its own says for itself that they do not depend on the length.
         return self.frequencies.adapts or type(self).prepare is not RoPE.prepare
 
+    def turns_like(self, other: Encoding) -> bool:
+        is_plain = type(self) is type(other) is RoPE and not axis_dial.is_matrix(self.axes)
+        if not is_plain or self.adapts or other.adapts:
+            return self is other
+        return all(
+            getattr(self, dial) == getattr(other, dial)
+            for dial in ("head_dim", "rotary_dim", "layout", "axes")
+        )
+
     def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, ...]:
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
         if self.frequencies.adapts:

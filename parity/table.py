@@ -1,0 +1,112 @@
+"""Counts the model types of the installed transformers: answered right, refused, and wrong.
+
+    python -m parity.table
+
+For each type a small model is run and compared, as in ``test_model_types``, for one layer at a time
+(``from_hf``) and for the whole pattern (``layers_from_hf``). The table goes to
+``docs/model_types.md``.
+"""
+
+import collections
+import pathlib
+
+import transformers
+from flax import nnx
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from parity.test_model_types import (
+    BY_PARTS,
+    GIVEN,
+    KNOWN,
+    NO_PATTERN,
+    NOT_RUN,
+    answers_of,
+    check_model,
+    check_parts,
+)
+from parity.turning import as_published
+from posenc_jax import layers_from_hf
+from posenc_jax.hf import models
+from posenc_jax.hf.config import flattened
+
+PATH = pathlib.Path(__file__).parent.parent / "docs" / "model_types.md"
+RUN, PARTS = "right: a small model was run", "right: its rotary code was run"
+TEXT, READ = "answered: as its model of text, which is right", "answered: its code was read"
+REFUSED, WRONG, NO_DEFAULT = "refused", "wrong", "its class has no default that works"
+
+
+def by_layer(model_type: str) -> str:
+    """Returns what becomes of ``from_hf`` for one type."""
+    if model_type in KNOWN and model_type not in NOT_RUN:
+        return _checked(check_model, RUN, model_type)
+    if model_type in BY_PARTS:
+        return _checked(check_parts, PARTS, model_type)
+    if model_type in models.REFUSED:
+        return REFUSED
+    try:
+        config = as_published(CONFIG_MAPPING[model_type]())
+    except Exception:
+        return NO_DEFAULT
+    return _unchecked(config, bool(answers_of(config)))
+
+
+def as_pattern(model_type: str, one: str) -> str:
+    """Returns what becomes of ``layers_from_hf``; ``one`` is what becomes of ``from_hf``."""
+    if model_type in NO_PATTERN:
+        return REFUSED
+    if one == RUN:
+        return one  # Checked together.
+    if one in (REFUSED, WRONG, NO_DEFAULT):
+        return one
+    config = as_published(CONFIG_MAPPING[model_type](**GIVEN.get(model_type, {})))
+    stack = "decoder" if model_type in models.T5 else None
+    try:
+        layers_from_hf(config, layer_type=stack, rngs=nnx.Rngs(0))
+    except ValueError:
+        return REFUSED
+    return _unchecked(config, True)
+
+
+def _unchecked(config, is_answered):
+    if not is_answered:
+        return REFUSED
+    inner = flattened(config, {})["model_type"]
+    return TEXT if inner != config["model_type"] and inner in KNOWN else READ
+
+
+def _checked(check, right, model_type):
+    try:
+        check(model_type)
+    except (AssertionError, ValueError) as error:
+        print(model_type, error)
+        return WRONG
+    return right
+
+
+def main():
+    counts = collections.defaultdict(collections.Counter)
+    for model_type in sorted(CONFIG_MAPPING_NAMES):
+        one = by_layer(model_type)
+        every = as_pattern(model_type, one)
+        print(model_type, one, every, sep="; ", flush=True)
+        counts["from_hf"][one] += 1
+        counts["layers_from_hf"][every] += 1
+    rows = [RUN, PARTS, TEXT, READ, REFUSED, NO_DEFAULT, WRONG]
+    lines = [
+        "# Model types of transformers",
+        "",
+        f"Made by `python -m parity.table`, with transformers {transformers.__version__}: "
+        f"{len(CONFIG_MAPPING_NAMES)} model types.",
+        "",
+        "| | `from_hf`, a layer | `layers_from_hf`, all layers |",
+        "|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(f"| {row} | {counts['from_hf'][row]} | {counts['layers_from_hf'][row]} |")
+    PATH.write_text("\n".join(lines) + "\n")
+    print(PATH.read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Reads all layers of a published model from its ``config.json``, as a pattern for ``Transformer``.
+
+It stands beside ``from_hf`` and not in it: that returns one encoding, for a section of a config
+too, and whoever calls it hands the answer to ``attend``; a pattern needs the number of layers.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.hf import bias, from_hf, models
+from posenc_jax.hf.config import flattened
+from posenc_jax.hf.kinds import WITHOUT_ATTENTION, kinds_of, number_of_layers
+from posenc_jax.hf.windows import window_of
+from posenc_jax.model.layers import Layers
+
+
+def layers_from_hf(
+    config: Mapping[str, Any],
+    *,
+    layer_type: str | None = None,
+    layout: str | None = None,
+    rngs: nnx.Rngs | None = None,
+    **keys: Any,
+) -> Layers:
+    """Returns the encoding and the window of every layer, as the shortest pattern that repeats.
+
+    Layers that are equal share one instance. A layer that does not attend (Mamba, linear attention,
+    convolution, attention to images) is None in its place, and ``Transformer`` refuses a pattern
+    that has one. ``Layers.at(n)`` is layer n.
+
+    Args:
+      config: what ``config.json`` holds, of any model that ``from_hf`` knows.
+      layer_type: "encoder" or "decoder" of T5, and left out for all others.
+      layout, rngs, **keys: as in ``from_hf``.
+
+    What ``from_hf`` leaves to the caller is the caller's here too, but for windows. So are sinks,
+    sizes that differ between layers, and which keys sparse attention chooses.
+
+    Raises:
+      ValueError: the model is not known or not offered, the config does not say which layers are of
+        which kind, or a window reaches to both sides; the message names the reason.
+    """
+    config = flattened(config, keys)
+    models.check_known(config, layout)
+    if "relative_attention_num_buckets" in config:
+        return _of_t5(config, layer_type, rngs)
+    if layer_type is not None:
+        raise ValueError(f"layer_type={layer_type!r} must be left out: the answer has all layers")
+    if bias.has_alibi(config):
+        return Layers([from_hf(config)])
+    _check_kinds(config)
+    kinds = kinds_of(config)
+    distinct: list[Encoding] = []
+
+    def shared(encoding):
+        found = next((other for other in distinct if same(other, encoding)), None)
+        if found is None:
+            distinct.append(encoding)
+        return encoding if found is None else found
+
+    def layer(number):
+        if kinds and kinds[number] in WITHOUT_ATTENTION:
+            return None, None
+        encoding = from_hf(config, layer=number, layout=layout)
+        return shared(encoding), window_of(config, number)
+
+    return _shortest([layer(number) for number in range(number_of_layers(config))])
+
+
+def same(encoding: Encoding | None, other: Encoding | None) -> bool:
+    """Returns whether two encodings have the same settings."""
+    structure: Any = jax.tree.structure(encoding)
+    return structure == jax.tree.structure(other)
+
+
+def _of_t5(config, layer_type, rngs):
+    if config.get("model_type") == "umt5":
+        raise ValueError(
+            "model_type='umt5' has a table in each layer: give each an encoding of its own, "
+            "Layers([from_hf(config, layer_type=..., rngs=rngs) for _ in range(num_layers)])"
+        )
+    return Layers([from_hf(config, layer_type=layer_type, rngs=rngs)])
+
+
+def _check_kinds(config):
+    """Refuses a config of layers that differ which does not say how."""
+    if config.get("model_type") in models.KINDS_NEEDED and not kinds_of(config):
+        raise ValueError(
+            f"layer_types is missing: layers of model_type={config['model_type']!r} differ, and it "
+            "says of which kind each is; add the list that the model's code makes"
+        )
+
+
+def _shortest(each) -> Layers:
+    names = [(id(encoding), window) for encoding, window in each]
+    count = len(each)
+    period = next(
+        period
+        for period in range(1, count + 1)
+        if count % period == 0 and names == names[:period] * (count // period)
+    )
+    encodings, windows = zip(*each[:period], strict=True)
+    return Layers(encodings, windows)

@@ -1,0 +1,220 @@
+"""Reads all layers of published models: kinds, windows, layers without positions or attention."""
+
+import functools
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import posenc_jax
+from posenc_jax import Chunks, Tokens, from_hf, layers_from_hf, make
+from posenc_jax.attention.blockwise import blockwise
+from posenc_jax.hf.pattern import same
+from posenc_jax.positions import text
+
+# What the published config.json files say about layers and positions.
+KIMI_LINEAR = dict(
+    model_type="kimi_linear",
+    num_hidden_layers=27,
+    num_attention_heads=32,
+    hidden_size=2304,
+    head_dim=72,
+    qk_nope_head_dim=128,
+    qk_rope_head_dim=64,
+    rope_theta=1e4,
+    mla_use_nope=True,
+    linear_attn_config={
+        "full_attn_layers": [4, 8, 12, 16, 20, 24, 27],
+        "kda_layers": [n for n in range(1, 27) if n % 4],
+    },
+)
+GEMMA3_4B = dict(
+    model_type="gemma3_text",
+    num_hidden_layers=34,
+    num_attention_heads=8,
+    hidden_size=2560,
+    head_dim=256,
+    rope_theta=1e6,
+    rope_local_base_freq=1e4,
+    rope_scaling={"rope_type": "linear", "factor": 8.0},
+    sliding_window=1024,
+    sliding_window_pattern=6,
+)
+LLAMA4_SCOUT = dict(
+    model_type="llama4_text",
+    num_hidden_layers=48,
+    num_attention_heads=40,
+    hidden_size=5120,
+    head_dim=128,
+    rope_theta=5e5,
+    no_rope_layers=[],
+    attention_chunk_size=8192,
+    attn_temperature_tuning=4,
+    floor_scale=8192,
+    attn_scale=0.1,
+)
+MINISTRAL3 = dict(
+    model_type="ministral3",
+    num_hidden_layers=34,
+    num_attention_heads=32,
+    hidden_size=4096,
+    head_dim=128,
+    sliding_window=None,
+    rope_parameters=dict(
+        rope_type="yarn",
+        rope_theta=1e6,
+        factor=16.0,
+        original_max_position_embeddings=16384,
+        llama_4_scaling_beta=0.1,
+    ),
+)
+QWEN25_1M = dict(
+    model_type="qwen2",
+    num_hidden_layers=28,
+    num_attention_heads=28,
+    hidden_size=3584,
+    rope_theta=1e7,
+    max_position_embeddings=1010000,
+    sliding_window=32768,
+    use_sliding_window=False,
+    max_window_layers=28,
+    dual_chunk_attention_config={
+        "chunk_size": 262144,
+        "local_size": 8192,
+        "original_max_position_embeddings": 262144,
+    },
+)
+
+
+def said(layers, count):
+    """Returns the class of each layer's encoding, "-" where it does not attend, and its window."""
+    each = [layers.at(number) for number in range(count)]
+    return [("-" if e is None else type(e).__name__, window) for e, window in each]
+
+
+def test_layers_without_attention_or_positions():
+    layers = layers_from_hf(KIMI_LINEAR)
+    attending = [n for n, (name, _) in enumerate(said(layers, 27)) if name == "Encoding"]
+    assert attending == [3, 7, 11, 15, 19, 23, 26] and len(layers.distinct) == 1
+    with pytest.raises(ValueError, match="place 0 of the pattern does not attend"):
+        common.build_model(layers, num_layers=27)
+    # Other models say it in other words.
+    hybrid = dict(num_hidden_layers=8, num_attention_heads=4, hidden_size=64, rope_theta=1e4)
+    for model_type, keys, expected in (
+        ("qwen3_next", {}, [3, 7]),
+        ("qwen3_next", {"full_attention_interval": 2}, [1, 3, 5, 7]),
+        ("bamba", {"attn_layer_indices": [2, 5]}, [2, 5]),
+        ("lfm2", {"full_attn_idxs": [2, 5]}, [2, 5]),
+        ("jamba", {"attn_layer_period": 4, "attn_layer_offset": 1}, [1, 5]),
+        ("mllama_text_model", {"cross_attention_layers": [0, 2, 3]}, [1, 4, 5, 6, 7]),
+    ):
+        names = said(layers_from_hf(hybrid | keys, model_type=model_type), 8)
+        assert [n for n, (name, _) in enumerate(names) if name != "-"] == expected
+
+
+def test_bases_scalings_and_windows_by_layer():
+    """A config that counts its kinds, and does not list them, is read as its class reads it."""
+    layers = layers_from_hf(GEMMA3_4B)
+    near = make("rope", head_dim=256)
+    far = make("pi", head_dim=256, base=1e6, factor=8.0)
+    for number in range(34):
+        encoding, window = layers.at(number)
+        is_far = number % 6 == 5
+        assert same(encoding, far if is_far else near)
+        assert window == (None if is_far else 1024)
+        assert same(encoding, from_hf(GEMMA3_4B, layer=number))
+    model = jax.eval_shape(
+        lambda: posenc_jax.Transformer(
+            layers, vocab_size=8, model_dim=8, num_layers=34, num_heads=1, rngs=nnx.Rngs(0)
+        )
+    )
+    assert model.layer_at(5)[1] is None and model.layer_at(33)[1] == 1024
+
+
+def test_chunks_and_scales():
+    expected = [("RoPE", Chunks(8192))] * 3 + [("Llama4Temperature", None)]
+    assert said(layers_from_hf(LLAMA4_SCOUT), 48) == expected * 12
+    scaled = layers_from_hf(MINISTRAL3)
+    assert said(scaled, 34) == [("MinistralScale", None)] * 34
+    yarn = make("yarn", head_dim=128, base=1e6, factor=16.0, train_length=16384)
+    assert same(scaled.at(0)[0].inner, yarn)
+
+
+def test_dual_chunks():
+    (encoding,) = layers_from_hf(QWEN25_1M).distinct
+    own = dict(chunk_size=262144, local_window=8192, original_length=262144)
+    assert same(encoding, make("dual_chunk", head_dim=128, base=1e7, train_length=262144, **own))
+    section = QWEN25_1M["dual_chunk_attention_config"]
+    for keys, message in (
+        (dict(dual_chunk_attention_config=section | {"sparse_attention_enabled": True}), "sparse"),
+        (dict(dual_chunk_attention_config=[8]), "must be a dict"),
+        (dict(rope_scaling={"type": "linear", "factor": 2.0}), "'linear' is not offered beside"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_hf(QWEN25_1M | keys)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (KIMI_LINEAR | {"layer_types": ["full_attention"] * 3}, "3 entries for 27 layers"),
+        (GEMMA3_4B | {"sliding_window": None}, "config lacks sliding_window"),
+        (GEMMA3_4B | {"use_bidirectional_attention": True}, "to both sides of a query"),
+        (GEMMA3_4B | {"layer_types": ["full_attention", "strided"] * 17}, "'strided'"),
+        (MINISTRAL3 | {"num_hidden_layers": None}, "config lacks num_hidden_layers"),
+        (MINISTRAL3 | {"model_type": "flint"}, "layer_types is missing: layers of model_type='f"),
+        (MINISTRAL3 | {"model_type": "zebra9"}, "'zebra9' is not known"),
+        (dict(model_type="umt5", relative_attention_num_buckets=8), "a table in each layer"),
+    ],
+)
+def test_what_cannot_be_answered(config, message):
+    with pytest.raises(ValueError, match=message):
+        layers_from_hf(config)
+
+
+def test_biases_are_those_of_every_layer():
+    bloom = dict(model_type="bloom", n_layer=30, n_head=16)
+    assert said(layers_from_hf(bloom), 30) == [("ALiBi", None)] * 30
+    t5 = dict(model_type="t5", num_heads=2, d_model=8, relative_attention_num_buckets=8)
+    layers = layers_from_hf(t5, layer_type="decoder", rngs=nnx.Rngs(0))
+    assert said(layers, 6) == [("T5", None)] * 6
+    with pytest.raises(ValueError, match="must be left out: the answer has all layers"):
+        layers_from_hf(GEMMA3_4B, layer_type="full_attention")
+
+
+def test_chunks_are_masking_by_hand():
+    """No implementation lets a query see another chunk, in tiles that chunks do not divide."""
+    T, chunk = 90, 40
+    q, k, v = (common.normal(seed, 1, T, common.HEADS, common.HEAD_DIM) for seed in range(3))
+    rope = common.build("rope")
+    small = functools.partial(blockwise, block=16)
+    runs = {"dense": "dense", "blockwise": small, "fused": "fused"}
+
+    @jax.jit
+    def every(q, k, v):
+        tokens = Tokens.of(rope, text(T))
+        attend = functools.partial(posenc_jax.attend, rope, window=Chunks(chunk))
+        outputs = {name: attend(q, k, v, tokens, implementation=run) for name, run in runs.items()}
+        by_hand = [
+            posenc_jax.attend(rope, q[:, at], k[:, at], v[:, at], Tokens.of(rope, text(T)[:, at]))
+            for at in (slice(start, start + chunk) for start in range(0, T, chunk))
+        ]
+
+        def loss(k, run):
+            return (attend(q, k, v, tokens, implementation=run) ** 2).sum()
+
+        gradients = [jax.grad(loss)(k, run) for run in ("dense", small)]
+        return outputs, jnp.concatenate(by_hand, 1), gradients
+
+    outputs, expected, (by_dense, by_blocks) = every(q, k, v)
+    for output in outputs.values():
+        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(by_blocks, by_dense, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="has no window of Chunks"):
+        tokens = Tokens.of(rope, text(T))
+        posenc_jax.attend(rope, q, k, v, tokens, window=Chunks(8), implementation="pallas")
+    with pytest.raises(ValueError, match="size=0 must be a whole number of tokens"):
+        Chunks(0)
