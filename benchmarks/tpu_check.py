@@ -11,7 +11,7 @@ It needs ``pip install "posenc_jax[experiments,tpu_check]"``. Parts, for --only:
                1, 16 and 256 chips under several meshes
 
 What is compiled already in the workdir is not compiled again. All of it takes hours; each program
-is a line of ``tpu_check.csv`` there:
+is a line of ``tpu_check.csv`` there, and ``tpu_check.md`` has the tables:
 
     compiled   and whether it fits is in the column ``fits``
     too large  the compiler gave up; ``memory_gib`` is what it says that temporaries need
@@ -36,6 +36,7 @@ from jax.sharding import AxisType
 from rich.console import Console
 
 from benchmarks import tpu_programs as programs
+from benchmarks.tpu_report import tables
 from configs import atlas, extrapolation
 from experiments import topology
 from experiments.mesh import make_mesh, meshes_of, row_shards
@@ -267,11 +268,13 @@ def main() -> None:
     writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_files(args.workdir, {"tpu_check.csv": table.getvalue()})
+    read_back = list(csv.DictReader(table.getvalue().splitlines()))
+    files = {"tpu_check.csv": table.getvalue(), "tpu_check.md": tables(read_back)}
+    write_files(args.workdir, files)
     counts = collections.Counter((each["part"], each["outcome"]) for each in rows)
     for (part, result), count in sorted(counts.items()):
         console.print(f"{part}: {count} {result}", highlight=False)
-    console.print(f"table: {args.workdir / 'tpu_check.csv'}", highlight=False)
+    console.print(f"tables: {args.workdir / 'tpu_check.md'}", highlight=False)
     raise SystemExit(1 if any(each["outcome"] == "FAILED" for each in rows) else 0)
 
 

@@ -21,7 +21,7 @@ _CALLED = re.compile(r"\b(calls|to_apply|body|condition|branch_computations)=(\{
 # What starts a collective also returns two numbers, of no type that anybody would send.
 _CONTEXT = re.compile(r", u32\[\](\{[^}]*\})?")
 _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
-_BOUND = re.compile(r"constant\((\d+)\)")
+_CONSTANT = re.compile(r"constant\((\d+)\)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,17 +105,38 @@ def _calls(lines, computations) -> list[tuple[str, int]]:
     found = []
     for line in lines:
         called = {kind: re.findall(r"[\w.-]+", names) for kind, names in _CALLED.findall(line)}
-        times = _bound(computations[called["condition"][0]]) if "condition" in called else 1
+        times = 1
+        if "condition" in called:
+            condition, body = (computations[called[kind][0]] for kind in ("condition", "body"))
+            times = _bound(condition, body)
         for names in called.values():
             found += [(name, times) for name in names if name in computations]
     return found
 
 
-def _bound(condition: list[str]) -> int:
-    """Returns how often a loop turns, or 1 where its condition does not say."""
+def _bound(condition: list[str], body: list[str]) -> int:
+    """Returns how often a loop turns that counts from 0, or 1 where its condition does not say."""
     root = next(line for line in condition if "ROOT" in line)
-    bounds = [int(each) for line in condition for each in _BOUND.findall(line)]
-    return bounds[0] if len(bounds) == 1 and bounds[0] and "direction=LT" in root else 1
+    bounds = [int(each) for line in condition for each in _CONSTANT.findall(line)]
+    if len(bounds) != 1 or not bounds[0] or "direction=LT" not in root:
+        return 1
+    counter = re.search(r"get-tuple-element\(.*index=(\d+)", "\n".join(condition))
+    return -(-bounds[0] // _step(body, int(counter[1]))) if counter else bounds[0]
+
+
+def _step(body: list[str], counter: int) -> int:
+    """Returns by how much each turn raises the counter of a loop; XLA may do two turns in one."""
+    values = dict(
+        line.strip().removeprefix("ROOT ").split(" = ", 1) for line in body if " = " in line
+    )
+    root = next(line for line in body if "ROOT" in line)
+    results = re.search(r" tuple\((.*?)\)", re.sub(r"/\*.*?\*/", "", root))
+    raised = values.get(results[1].split(", ")[counter], "") if results else ""
+    added = re.search(r" add\((.*?), (.*?)\)", raised)
+    constants = [
+        _CONSTANT.search(values.get(name, "")) for name in (added.groups() if added else ())
+    ]
+    return next((int(each[1]) for each in constants if each), 1)
 
 
 def _arrays(shapes: str) -> list[int]:

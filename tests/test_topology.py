@@ -61,7 +61,9 @@ PROGRAM = """
 %body (state: (s32[], f32[8,16])) -> (s32[], f32[8,16]) {
   %sums = f32[8,16] all-reduce(%x), channel_id=1, replica_groups=[2,4]<=[8]
   %next = (bf16[4], bf16[4], u32[]) collective-permute-start(%z), source_target_pairs={{0,4},{4,0}}
-  ROOT %out = (s32[], f32[8,16]) tuple(%i, %sums)
+  %two = s32[] constant(2)
+  %after = s32[] add(%i, %two)
+  ROOT %out = (s32[], /*index=1*/f32[8,16]) tuple(%after, /*index=1*/%sums)
 }
 
 %piece (y: f32[2]) -> f32[16] {
@@ -69,7 +71,8 @@ PROGRAM = """
 }
 
 %condition (state: (s32[], f32[8,16])) -> pred[] {
-  %end = s32[]{:T(128)} constant(3)
+  %i = s32[] get-tuple-element(%state), index=0
+  %end = s32[]{:T(128)} constant(5)
   ROOT %less = pred[] compare(%i, %end), direction=LT
 }
 
