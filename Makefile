@@ -5,7 +5,7 @@ WORKDIR ?= runs/small
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: compare demo test lint parity benchmark cost gallery clean
+.PHONY: compare demo test lint parity benchmark cost tpu-check gallery clean
 
 # Trains and evaluates every scheme on two CPU cores, then prints the table and the report's path.
 compare: $(VENV)/experiments
@@ -38,6 +38,11 @@ benchmark: $(VENV)/experiments
 # The cost of each encoding in a training step.
 cost: $(VENV)/experiments
 	$(BIN)/python -m benchmarks.cost $(ARGS)
+
+# Compiles for TPU pods, without a TPU. All of it takes hours; ARGS=--schemes=kinds takes less.
+tpu-check: $(VENV)/experiments
+	$(BIN)/python -m pip install --quiet -e ".[tpu_check]"
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.tpu_check $(ARGS)
 
 # One page that shows what each encoding does to attention.
 gallery: $(VENV)/experiments

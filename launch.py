@@ -53,6 +53,9 @@ SHARE = flags.DEFINE_bool(
     "share", False, "Leave to other programs in the same workdir the points that they have begun."
 )
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what the experiment would take, and end.")
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "With --dry_run: compile for these TPU chips, such as v5e:16x16."
+)
 MFU = flags.DEFINE_float("mfu", 0.4, "With --dry_run: the share of the devices' peak to expect.")
 BACKEND = flags.DEFINE_string(
     "backend", None, "Say how points go to a queue: local, slurm, gke, xpk, tpu_vm or sky."
@@ -73,7 +76,9 @@ _ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 
 def main(arguments: list[str]) -> int:
     """Runs the experiment, prints what failed, and returns the exit status."""
+    from experiments import topology
     from experiments.bucket import UNLOCKED, absolute, folder_at, is_in_bucket
+    from experiments.mesh import meshes_of
     from experiments.preemption import PreemptedError, listen
     from experiments.registry import make_experiment
 
@@ -91,7 +96,9 @@ def main(arguments: list[str]) -> int:
             )
         # One process of a job speaks for all.
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
-        experiment = make_experiment(CONFIG.value, workdir, console)
+        chips = None if TOPOLOGY.value is None else topology.devices(TOPOLOGY.value)
+        with meshes_of(chips):
+            experiment = make_experiment(CONFIG.value, workdir, console)
         if STATUS.value:
             for name, part in experiment.parts.items():
                 _print_name(name, console)
@@ -163,6 +170,8 @@ def _check(arguments: list[str]) -> None:
         raise ValueError("--workdir is empty; give the folder of the results")
     if BACKEND.value is None and (SUBMIT.value or AGAIN.value or RESOURCE.value):
         raise ValueError("--submit, --again and --resource are for --backend=...; give one")
+    if TOPOLOGY.value is not None and not DRY_RUN.value:
+        raise ValueError("--topology is for --dry_run: nothing can run on chips that are not here")
     if WORKERS.value < 1:
         raise ValueError(f"--workers={WORKERS.value} must be at least 1")
     if PEER_TIMEOUT.value < 1:

@@ -56,6 +56,8 @@ setup(
         "wandb": ["wandb"],
         "slurm": ["submitit"],
         "gcs": ["gcsfs"],
+        # XLA's compiler for TPUs, which needs none: for --topology and `make tpu-check`.
+        "tpu_check": [*EXPERIMENTS, "libtpu"],
         "harness": [*EXPERIMENTS, *PRETRAINED, "lm_eval"],
         "benchmark": [*EXPERIMENTS, *PRETRAINED, "torch", "transformers"],
         "parity": [*PRETRAINED, "pytest", "torch", "transformers"],

@@ -9,10 +9,12 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from experiments.collectives import Collective
 from experiments.cost import PEAK, peak_flops, step_flops
 from experiments.loop import abstract_state, lower_step
 from experiments.mesh import path_name
 from experiments.sweep import Point, Sweep
+from experiments.topology import needs
 
 _HOUR = 3600
 
@@ -21,7 +23,7 @@ def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Co
     """Prints the config, the mesh, what each scheme takes, and what lies where.
 
     The training step of the scheme with the largest state is compiled, for what it needs beside its
-    state is known only then.
+    state, and what devices send to each other, is known only then.
 
     Args:
       experiment: the experiment that would run.
@@ -37,7 +39,7 @@ def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Co
     console.print(str(config), highlight=False, markup=False)
     mesh = experiment.mesh
     shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    device = mesh.devices.flat[0].device_kind
+    device = _kind(mesh)
     console.print(f"mesh: {shape}, {mesh.size} of {device}", highlight=False)
 
     trained = [point for point in experiment.points if experiment.recipe_of(point) is not None]
@@ -120,16 +122,30 @@ def _placed(arrays, scheme: str) -> Table:
 
 
 def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
-    """Returns a sentence on the memory of the compiled training step."""
+    """Returns a sentence on the memory of the compiled step, and a line for all that is sent."""
     task, recipe = sweep.task(point.scheme), sweep.recipe_of(point)
-    found = lower_step(task, recipe, sweep.mesh).compile().memory_analysis()
+    found = needs(lower_step(task, recipe, sweep.mesh), sweep.mesh)
     if found is None:
         return f"step of {scheme}, compiled: this backend does not say what memory it needs"
-    arguments, temporary = found.argument_size_in_bytes, found.temp_size_in_bytes
+    room = ""
+    if found.available is not None:
+        fits = "fits into" if found.fits else "does NOT fit into"
+        room = f"; it {fits} the {_size(found.available)} of a {_kind(sweep.mesh)}"
+    if found.arguments is None or found.temporaries is None:
+        return f"step of {scheme}: the compiler wants {_size(found.memory)} a device{room}"
     return (
-        f"step of {scheme}, compiled: {_size(arguments + temporary)} a device, "
-        f"{_size(arguments)} of state and batch and {_size(temporary)} of temporaries"
-    )
+        f"step of {scheme}, compiled: {_size(found.memory)} a device, {_size(found.arguments)} of "
+        f"state and batch and {_size(found.temporaries)} of temporaries{room}"
+    ) + "".join(f"\n  {_words(each)}" for each in found.collectives)
+
+
+def _words(each: Collective) -> str:
+    axes = " and ".join(each.axes) or "no axis"
+    return f"{each.kind} over {axes}: {each.count} a step, {_size(each.bytes)} sent by a device"
+
+
+def _kind(mesh) -> str:
+    return mesh.devices.flat[0].device_kind
 
 
 def _size(count: float) -> str:

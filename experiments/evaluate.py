@@ -116,7 +116,7 @@ class Scorer:
         self._mesh = mesh
         self._batch_tokens = batch_tokens
         self._advance = advance
-        self._losses = functools.partial(_compiled(mesh), measure)
+        self._losses = functools.partial(scorer_program(mesh), measure)
 
     def rows(self, width: int) -> int:
         """Returns how many windows of ``width`` tokens are in one forward pass."""
@@ -139,8 +139,11 @@ class Scorer:
 
 
 @functools.cache
-def _compiled(mesh):
-    """Returns the program of all scorers on a mesh, which finds again what it was compiled for."""
+def scorer_program(mesh: Mesh) -> Callable[..., Any]:
+    """Returns the program of all scorers on a mesh, which finds again what it was compiled for.
+
+    It takes what is measured, a model, an encoding for it or None, and tokens.
+    """
     return jax.jit(_under, static_argnums=0, out_shardings=replicated(mesh))
 
 

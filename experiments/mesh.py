@@ -6,8 +6,11 @@ computed and then forgotten, as in ZeRO-3 (1910.02054). ``model`` cuts heads and
 ``context`` cuts the tokens of a sequence.
 """
 
+import contextlib
+import contextvars
 import math
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -28,14 +31,31 @@ RULES = (
     (r"(^|/)(model|mu|nu)/(un)?embedding$", P("model", "fsdp")),
 )
 
+# What meshes are made of in the place of JAX's devices, see ``meshes_of``.
+_STAND_INS: contextvars.ContextVar[Sequence[Any] | None]
+_STAND_INS = contextvars.ContextVar("stand_ins", default=None)
+
+
+@contextlib.contextmanager
+def meshes_of(devices: Sequence[Any] | None) -> Iterator[None]:
+    """Lets ``make_mesh`` take these devices, such as those of a topology, or JAX's for None."""
+    before = _STAND_INS.set(devices)
+    try:
+        yield
+    finally:
+        _STAND_INS.reset(before)
+
 
 def make_mesh(*, data: int = -1, fsdp: int = 1, model: int = 1, context: int = 1) -> Mesh:
     """Makes a mesh of all devices; the one axis that may be -1 takes the devices that are left.
 
+    The devices are JAX's, or those of ``meshes_of``.
+
     Raises:
       ValueError: an axis is no number of devices, or the product is not the number of devices.
     """
-    count = jax.device_count()
+    devices = _STAND_INS.get() or jax.devices()
+    count = len(devices)
     shape = {"data": data, "fsdp": fsdp, "model": model, "context": context}
     open_axes = [axis for axis, size in shape.items() if size == -1]
     if len(open_axes) > 1 or any(size < 1 and size != -1 for size in shape.values()):
@@ -47,9 +67,10 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, model: int = 1, context: int = 1
     if math.prod(shape.values()) != count:
         raise ValueError(
             f"mesh={_words(shape)} wants {math.prod(shape.values())} devices, but there are "
-            f"{count} ({jax.devices()[0].platform}); make the product of {', '.join(AXES)} {count}"
+            f"{count} ({devices[0].platform}); make the product of {', '.join(AXES)} {count}"
         )
-    return jax.make_mesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    kinds = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(shape.values()), AXES, axis_types=kinds, devices=devices)
 
 
 def row_shards(mesh: Mesh) -> int:

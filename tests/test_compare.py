@@ -536,6 +536,7 @@ def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, corpus, tmp_path
         (["--config.train.steps=many"], "--config.train.steps"),
         (["--config.mesh.tensor=2"], "--config.mesh.tensor=2: the config has no field 'tensor'"),
         (["steps=3"], "error: 'steps=3' is no flag; every argument is --name=value"),
+        (["--topology=v5e:2x2"], "error: --topology is for --dry_run: nothing can run on chips"),
         (["--workdir="], "error: --workdir is empty; give the folder of the results"),
         (["--task_id=-5"], "error: --task_id=-5 must be the number of a point, or -1 for all"),
     ],

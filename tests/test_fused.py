@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from attention_cases import Case, H
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from posenc_jax.attention.fused import by_library, cudnn_takes, fused, is_fusable
 
@@ -94,6 +95,20 @@ def test_cudnn_lowers(case, monkeypatch):
     text = program.lower(lowering_platforms=("cuda",)).as_text()
     names = re.findall(r"@__cudnn\$fmha(\w+)", text)
     assert [name.removeprefix("ScaleBias") for name in names] == ["Softmax", "SoftmaxBackward"]
+
+
+@pytest.mark.parametrize(("here", "there"), [("cpu", "gpu"), ("gpu", "tpu")])
+def test_the_mesh_says_whether_there_is_cudnn(here, there, monkeypatch):
+    """A program is made for the devices of its mesh, on whatever machine it is traced."""
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(jax, "default_backend", lambda: here)
+    device = AbstractDevice(device_kind="NVIDIA H100", num_cores=1, platform=there)
+    case, encoding = Case(dtype="bfloat16"), build("rope")
+    with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
+        for attention in (None, "fused"):
+            run = functools.partial(case.run, attention, encoding)
+            text = str(jax.make_jaxpr(run)(*case.operands()))
+            assert ("dot_product_attention_fwd" in text) == (there == "gpu")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from posenc_jax.attention import cpu
 from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
 from posenc_jax.attention.dense import dense, products
-from posenc_jax.attention.fused import cudnn_takes, fused, is_fusable
+from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
 from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule
@@ -192,9 +192,8 @@ def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
         return cpu.dense if B * H * T * S <= MOST_LOGITS else blockwise
     is_plain = rule.causal and rule.in_order and tile.q_tokens.segment_ids is None
     is_plain &= rule.sinks is None and rule.chunk is None
-    # JAX looks for cuDNN while it traces, so this choice alone depends on the tracing machine.
-    on_gpu = jax.default_backend() == "gpu"
-    if on_gpu and is_plain and is_fusable(encoding) and cudnn_takes(tile, v_BSKC, rule):
+    is_plain &= is_fusable(encoding) and cudnn_takes(tile, v_BSKC, rule)
+    if is_plain and is_for_gpu():
         return fused
     return cpu.dense if T * S <= _FEW_LOGITS or T < _FEW_QUERIES else blockwise
 

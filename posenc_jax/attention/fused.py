@@ -31,9 +31,8 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
             'implementation="fused" has no sinks: the library gives no gradient of the sums that '
             'they are added to; use "blockwise"'
         )
-    on_gpu = jax.default_backend() == "gpu"
     library: Literal["xla", "cudnn"] = (
-        "cudnn" if on_gpu and cudnn_takes(tile, v_BSKC, rule) else "xla"
+        "cudnn" if is_for_gpu() and cudnn_takes(tile, v_BSKC, rule) else "xla"
     )
     return by_library(library, tile, v_BSKC, rule)
 
@@ -49,6 +48,15 @@ def cudnn_takes(tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
     even = tile.q.shape[1] % 2 == 0 and tile.k.shape[1] % 2 == 0
     known = not any(isinstance(x, jax.Array) for x in (tile.scale, rule.window))
     return half and even and known and rule.chunk is None and _width(tile, v_BSKC) <= _WIDEST_HEAD
+
+
+def is_for_gpu() -> bool:
+    """Says whether the program that is being traced is for a GPU: JAX looks for cuDNN meanwhile.
+
+    The mesh knows it better than the machine, which may compile for devices that are not its own.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return (jax.default_backend() if device is None else device.platform) == "gpu"
 
 
 def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule) -> jax.Array:

@@ -65,7 +65,7 @@ def generate(
     )
     for start in range(0, T, prefill_chunk):
         chunk = prompts.part(slice(start, start + prefill_chunk))
-        logits_BV, cache = _read(model, chunk, cache)
+        logits_BV, cache = read(model, chunk, cache)
     how = dict(count=max_new_tokens, temperature=temperature, top_p=top_p, stop_token=stop_token)
     places = prompts.next_places()
     output_BN, _ = _continue(model, logits_BV, cache, places, key, **how)
@@ -104,7 +104,7 @@ class _Prompts(NamedTuple):
         )
 
     def part(self, which: slice):
-        """Returns the tokens, positions and segments of a part of each prompt, for ``_read``."""
+        """Returns the tokens, positions and segments of a part of each prompt, for ``read``."""
         return (
             self.tokens[:, which],
             None if self.is_text else self.positions[:, which],
@@ -136,8 +136,11 @@ def check_reach(model, length: int, adapted: int | None = None) -> None:
 
 
 @functools.partial(jax.jit, donate_argnames="cache")
-def _read(model, chunk, cache):
-    """Returns the logits after the last token of a chunk, and the cache."""
+def read(model, chunk, cache):
+    """Returns float32 logits ``[B, vocab_size]`` after the last token of a chunk, and the cache.
+
+    A chunk is tokens ``[B, T]``, positions and segments, both None for text.
+    """
     tokens_BT, positions, segment_ids = chunk
     x_BTD, cache = model.extend(tokens_BT, cache, positions, segment_ids)
     return model.unembed(x_BTD[:, -1:])[:, 0], cache
@@ -166,7 +169,7 @@ def _continue(model, logits_BV, cache, start, key, *, count, temperature, top_p,
         output_BN = output_BN.at[:, step].set(token_B)
         position = None if start is None else start + step
         chunk = token_B[:, None], position, segment_ids
-        logits_BV, cache = _read(model, chunk, cache)
+        logits_BV, cache = read(model, chunk, cache)
         return step + 1, logits_BV, cache, stopped_B, output_BN
 
     output_BN = jnp.full((B, count), 0 if stop_token is None else stop_token, jnp.int32)

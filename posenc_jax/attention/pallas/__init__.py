@@ -7,8 +7,9 @@ gradients of the parameters are made too, a tile at a time. Memory is linear in 
 TPU the keys and values of one head must fit in VMEM.
 
 Nothing chooses these kernels by itself; only ``implementation="pallas"`` asks for them. No GPU or
-TPU was at hand: they are known to be right where they are interpreted, and JAX's half of either
-compiler accepts them, but the vendors' halves have not seen them and nobody has measured them.
+TPU was at hand: they are known to be right where they are interpreted, JAX's half of either
+compiler accepts them, and so does TPU's own, which needs no chip (``benchmarks/tpu_check.py``).
+NVIDIA's has not seen them, and nobody has measured them.
 
 No kernel runs CoPE, PaTH and GRAPE-AP, which need whole rows, DAPE, which needs all heads in one
 tile, Wall, which takes channels one by one, and tables of more than 128 rows (DeBERTa's and

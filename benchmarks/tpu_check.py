@@ -1,0 +1,282 @@
+"""Compiles attention and whole steps for TPU pods, on a machine that has no TPU.
+
+    python -m benchmarks.tpu_check --schemes=all
+    python -m benchmarks.tpu_check --only=steps --chips=v5e
+
+It needs ``pip install "posenc_jax[experiments,tpu_check]"``. Parts, for --only:
+
+    attention  every scheme x implementation, forward and backward, 8 heads of 128, 2,048 tokens
+    lengths    temporaries of attention under one scheme of each kind, 1k to 128k tokens
+    steps      training, evaluation and decoding of the ``paper`` presets and of a 7B decoder, on
+               1, 16 and 256 chips under several meshes
+
+What is compiled already in the workdir is not compiled again. All of it takes hours; each program
+is a line of ``tpu_check.csv`` there, and ``tpu_check.md`` has the tables:
+
+    compiled   and whether it fits is in the column ``fits``
+    too large  the compiler gave up; ``memory_gib`` is what it says that temporaries need
+    refused    by us, for a reason
+    FAILED     a defect, of ours or of the compiler
+"""
+
+import argparse
+import collections
+import csv
+import dataclasses
+import functools
+import importlib.metadata
+import io
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import AxisType
+from rich.console import Console
+
+from benchmarks import tpu_programs as programs
+from benchmarks.tpu_report import tables
+from configs import atlas, extrapolation
+from experiments import topology
+from experiments.mesh import make_mesh, meshes_of, row_shards
+from experiments.progress import stage
+from experiments.record import Kept, write_files
+from experiments.registry import make_experiment
+
+PARTS = ("attention", "lengths", "steps")
+# Topologies by the number of their chips.
+CHIPS = {
+    "v5e": {1: "v5e:1x1", 4: "v5e:2x2", 16: "v5e:4x4", 256: "v5e:16x16"},
+    "v5p": {1: "v5p:1x1x1", 4: "v5p:2x2x1", 16: "v5p:2x2x4", 256: "v5p:4x8x8"},
+}
+# Implementations of attention, and over how many chips.
+IMPLEMENTATIONS = (("dense", 1), ("blockwise", 1), ("ring", 4), ("ring", 16), ("pallas", 1))
+TOKENS, LENGTHS = 2048, tuple(1024 * 2**n for n in range(8))
+# A batch of the presets has 64 rows.
+PRESETS: dict[int, tuple[dict[str, int], ...]] = {
+    1: ({},),
+    16: ({"data": 16}, {"fsdp": 4, "model": 4}, {"data": 4, "context": 4}),
+    256: ({"fsdp": 64, "model": 4}, {"data": 64, "context": 4}),
+}
+SEVEN_B: dict[int, tuple[dict[str, int], ...]] = {
+    1: ({},),
+    16: ({"fsdp": 16}, {"fsdp": 4, "model": 4}, {"fsdp": 4, "context": 4}),
+    256: ({"fsdp": 256}, {"data": 4, "fsdp": 8, "model": 8}, {"fsdp": 64, "context": 4}),
+}
+SEVEN_B_TOKENS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """Describes one program.
+
+    Attributes:
+      part: one of ``PARTS``.
+      what: the scheme, or the model.
+      program: what it does.
+      chip, chips: the kind of chip, and how many.
+      mesh: sizes of the mesh's axes that are not 1; ``data`` takes the chips that are left.
+      lower: returns the program and its operations, given the mesh.
+    """
+
+    part: str
+    what: str
+    program: str
+    chip: str
+    chips: int
+    mesh: dict[str, int]
+    lower: Callable[..., programs.Program] = dataclasses.field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Returns what the item is called on the terminal and in files."""
+        axes = " ".join(f"{axis}={size}" for axis, size in self.mesh.items())
+        words = self.part, self.what, self.program, f"{self.chips} x {self.chip}", axes
+        return ", ".join(word for word in words if word)
+
+
+def of_attention(chip: str, schemes: list[str]) -> Iterator[Item]:
+    """Yields attention under every scheme and implementation."""
+    for scheme in schemes:
+        for implementation, chips in IMPLEMENTATIONS:
+            for backward in (False, True):
+                yield _attention("attention", scheme, implementation, backward, TOKENS, chip, chips)
+
+
+def of_lengths(chip: str, schemes: list[str]) -> Iterator[Item]:
+    """Yields attention and its gradients at growing lengths."""
+    for scheme in schemes:
+        for implementation in ("dense", "blockwise", "pallas"):
+            for length in LENGTHS:
+                yield _attention("lengths", scheme, implementation, True, length, chip, 1)
+
+
+def _attention(part, scheme, implementation, backward, length, chip, chips) -> Item:
+    def lower(devices):
+        mesh = jax.make_mesh((chips,), ("context",), (AxisType.Auto,), devices=devices)
+        found = programs.attention(scheme, implementation, backward, length, mesh)
+        return *found, mesh
+
+    which = "backward" if backward else "forward"
+    program = f"{implementation} {which} {length}"
+    return Item(part, scheme, program, chip, chips, {"context": chips}, lower)
+
+
+def of_steps(chip: str) -> Iterator[Item]:
+    """Yields training, evaluation and decoding on every number of chips and mesh."""
+    for chips, meshes in SEVEN_B.items():
+        for mesh in meshes:
+            for program in ("training", "evaluation", "decoding"):
+                lower = functools.partial(_seven_b, program, mesh)
+                yield Item("steps", "7B", program, chip, chips, mesh, lower)
+    for name in ("extrapolation", "atlas"):
+        for chips, meshes in PRESETS.items():
+            for mesh in meshes:
+                for program in ("training", "evaluation", "decoding"):
+                    lower = functools.partial(_preset, name, program, mesh)
+                    yield Item("steps", f"{name}:paper", program, chip, chips, mesh, lower)
+
+
+def _seven_b(program, axes, devices):
+    with meshes_of(devices):
+        mesh = make_mesh(**axes)
+    task, recipe = programs.seven_b("rope", row_shards(mesh), SEVEN_B_TOKENS)
+    return *_step(program, task, recipe, mesh, SEVEN_B_TOKENS, row_shards(mesh)), mesh
+
+
+def _preset(name, program, axes, devices):
+    experiment = _experiment(name, tuple(axes.items()), tuple(devices))
+    mesh, recipe, task = experiment.mesh, experiment.recipe, experiment.task("rope")
+    length, shards = experiment.protocols.multiples[-1] * recipe.length, row_shards(mesh)
+    rows = max(1, experiment.protocols.batch_tokens // (length * shards)) * shards
+    return *_step(program, task, recipe, mesh, length, rows), mesh
+
+
+@functools.lru_cache(maxsize=1)
+def _experiment(name, axes, devices):
+    """Returns the experiment on text of a preset, as ``launch.py`` makes it."""
+    module = {"extrapolation": extrapolation, "atlas": atlas}[name]
+    config = module.get_config("paper")
+    config.schemes = "rope"
+    config = config.studies.language if name == "atlas" else config
+    config.mesh.update(dict(axes))
+    with meshes_of(devices):
+        return make_experiment(config, Path("nowhere"), Console(quiet=True))
+
+
+def _step(program, task, recipe, mesh, length, rows) -> programs.Program:
+    if program == "training":
+        return programs.training(task, recipe, mesh)
+    if program == "evaluation":
+        return programs.evaluation(task, recipe, mesh, rows=rows, length=length)
+    return programs.decoding(task, recipe, mesh, slots=length)
+
+
+def outcome(item: Item) -> dict[str, Any]:
+    """Compiles an item, and returns what came of it, as JSON takes it."""
+    start = time.monotonic()
+    try:
+        try:
+            lowered, flops, mesh = item.lower(topology.devices(CHIPS[item.chip][item.chips]))
+        except ValueError as error:
+            return {"outcome": "refused", "reason": str(error)}
+        found = topology.needs(lowered, mesh)
+    except Exception as error:  # the point is to find them
+        return {"outcome": "FAILED", "reason": f"{type(error).__name__}: {str(error)[:500]}"}
+    numbers = dataclasses.asdict(found)
+    return numbers | {
+        "outcome": "too large" if found.arguments is None else "compiled",
+        "fits": found.fits,
+        "flops": flops // item.chips,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def _found(item: Item, kept: Kept) -> dict[str, Any]:
+    """Returns what came of an item. A failure is not kept, for what failed will be mended."""
+    if item.name in kept:
+        return kept.get(item.name, dict)
+    found = outcome(item)
+    return found if found["outcome"] == "FAILED" else kept.get(item.name, lambda: found)
+
+
+_COLUMNS = ("part", "what", "program", "chip", "chips", "mesh", "outcome", "fits", "memory_gib")
+_COLUMNS += ("arguments_gib", "temporaries_gib", "gigaflops_a_chip", "sent_mib_a_chip", "reason")
+
+
+def row(item: Item, found: dict[str, Any]) -> dict[str, Any]:
+    """Returns a line of the table."""
+    about = {key: getattr(item, key) for key in ("part", "what", "program", "chip", "chips")}
+    about["mesh"] = " ".join(f"{axis}={size}" for axis, size in item.mesh.items() if size > 1)
+    about |= {key: found.get(key) for key in ("outcome", "fits", "reason")}
+    for name in ("memory", "arguments", "temporaries"):
+        size = found.get(name)
+        about[f"{name}_gib"] = None if size is None else round(size / 2**30, 4)
+    about["gigaflops_a_chip"] = round(found["flops"] / 1e9, 1) if "flops" in found else None
+    sent = collections.Counter()
+    for each in found.get("collectives", ()):
+        sent[each["kind"], "+".join(each["axes"]) or "-"] += each["bytes"]
+    about["sent_mib_a_chip"] = "; ".join(
+        f"{kind} {axes} {size / 2**20:.1f}" for (kind, axes), size in sent.items() if size >= 2**17
+    )
+    return about
+
+
+def _choose(args) -> list[Item]:
+    kinds = programs.one_of_each_kind()
+    named = {"all": list(programs.SCHEMES), "kinds": kinds}
+    schemes = named.get(args.schemes) or args.schemes.split(",")
+    unknown = {*schemes} - {*programs.SCHEMES}
+    if unknown or not {*args.only} <= {*PARTS} or not {*args.chips} <= {*CHIPS}:
+        raise SystemExit(
+            f"error: --schemes must be all, kinds or schemes of the registry, --only some of "
+            f"{', '.join(PARTS)}, and --chips some of {', '.join(CHIPS)}"
+        )
+    items: list[Item] = []
+    for chip in args.chips:
+        every = {
+            "attention": of_attention(chip, schemes),
+            "lengths": of_lengths(chip, kinds if args.schemes == "all" else schemes),
+            "steps": of_steps(chip),
+        }
+        items += [item for part in args.only for item in every[part]]
+    return [item for item in items if args.match in item.name]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default=PARTS, type=lambda each: tuple(each.split(",")))
+    parser.add_argument("--chips", default=tuple(CHIPS), type=lambda each: tuple(each.split(",")))
+    parser.add_argument("--schemes", default="all", help="all, kinds (one of each), or names")
+    parser.add_argument("--match", default="", help="only items whose name has this in it")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/tpu_check"))
+    args = parser.parse_args()
+    items, console = _choose(args), Console()
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
+    kept, rows = Kept(args.workdir / "programs.jsonl", versions), []
+    with stage("tpu-check", len(items), console) as advance:
+        for item in items:
+            rows.append(row(item, _found(item, kept)))
+            advance(item.name)
+            if rows[-1]["outcome"] == "FAILED":
+                console.print(f"FAILED {item.name}: {rows[-1]['reason']}", markup=False)
+    kept.close()
+    table = io.StringIO()
+    writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    read_back = list(csv.DictReader(table.getvalue().splitlines()))
+    files = {"tpu_check.csv": table.getvalue(), "tpu_check.md": tables(read_back)}
+    write_files(args.workdir, files)
+    counts = collections.Counter((each["part"], each["outcome"]) for each in rows)
+    for (part, result), count in sorted(counts.items()):
+        console.print(f"{part}: {count} {result}", highlight=False)
+    console.print(f"tables: {args.workdir / 'tpu_check.md'}", highlight=False)
+    raise SystemExit(1 if any(each["outcome"] == "FAILED" for each in rows) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Lowers the programs that ``benchmarks/tpu_check.py`` compiles, for meshes of chips elsewhere.
+
+Each function returns a program and the floating-point operations of its products over all chips,
+counted with dense attention as ``experiments/cost.py`` does.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import FrozenConfigDict
+
+import posenc_jax
+from experiments.cost import products, step_flops
+from experiments.evaluate import scorer_program
+from experiments.loop import abstract_state, lower_step
+from experiments.mesh import batch_sharding, replicated, row_shards
+from experiments.text import Text, token_losses
+from experiments.train import Recipe, Task
+from posenc_jax.model.cache import Cache
+from posenc_jax.model.decode import read
+from posenc_jax.model.transformer import ROWS
+from posenc_jax.positions import text
+from posenc_jax.registry import PATTERNS
+
+HEADS, HEAD_DIM = 8, 128
+SCHEMES = tuple(name for name in posenc_jax.REGISTRY if name not in PATTERNS)
+
+# A decoder of the shape of Llama 2 7B (2307.09288).
+SEVEN_B = dict(
+    vocab_size=32000,
+    model_dim=4096,
+    num_layers=32,
+    num_heads=32,
+    mlp_dim=11008,
+    dtype="bfloat16",
+    scan=True,
+    remat=True,
+)
+
+Program = tuple[jax.stages.Lowered, int]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blank(Text):
+    """Trains on tokens that are all 0, which have a shape and need no corpus."""
+
+    def batch(self, seed, step, part, parts):
+        del seed, step, part
+        return np.zeros((self.recipe.batch_size // parts, self.recipe.length + 1), np.int32)
+
+
+def seven_b(encoding: str, rows: int, length: int) -> tuple[Task, Recipe]:
+    """Returns a task and a recipe for a decoder of 7B parameters and batches of so many rows."""
+    recipe = Recipe(length=length, batch_size=rows, steps=1000)
+    spec = FrozenConfigDict({"encoding": {"name": encoding}, "model": SEVEN_B})
+    windows: Any = None  # of no corpus
+    return Blank(recipe, windows, spec), recipe
+
+
+def one_of_each_kind() -> list[str]:
+    """Returns the first scheme of every set of hooks, with and without whole rows of logits."""
+    first: dict[Any, str] = {}
+    for name in SCHEMES:
+        encoding = _encoding(name, 64)
+        first.setdefault((encoding.hooks(), encoding.whole_rows), name)
+    return list(first.values())
+
+
+def attention(name: str, implementation: str, backward: bool, length: int, mesh: Mesh) -> Program:
+    """Lowers attention in bfloat16, 8 heads of 128, over the mesh axis ``context`` if there is one.
+
+    Raises:
+      ValueError: the implementation refuses the scheme.
+    """
+
+    def forward(implementation, encoding, q, k, v, x_BTD):
+        tokens = posenc_jax.Tokens.of(encoding, text(length)).read(encoding, x_BTD)
+        return posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
+
+    def gradients(implementation, *arguments):
+        def loss(*arguments):
+            return (forward(implementation, *arguments).astype(jnp.float32) ** 2).sum()
+
+        return jax.grad(loss, argnums=range(5))(*arguments)
+
+    function = gradients if backward else forward
+    spec = P(None, *mesh.axis_names)
+    place = functools.partial(_placed, mesh=mesh, dtype="bfloat16", spec=spec)
+    encoding = jax.tree.map(functools.partial(_placed, mesh=mesh), _encoding(name, length))
+    shape = jax.ShapeDtypeStruct((1, length, HEADS, HEAD_DIM), "bfloat16")
+    x_BTD = jax.ShapeDtypeStruct((1, length, HEADS * HEAD_DIM), "bfloat16")
+    arguments = encoding, *(place(shape),) * 3, place(x_BTD)
+    flops = products(jax.make_jaxpr(functools.partial(function, "dense"))(*arguments))
+    with jax.set_mesh(mesh):
+        return jax.jit(functools.partial(function, implementation)).lower(*arguments), flops
+
+
+def training(task: Task, recipe: Recipe, mesh: Mesh) -> Program:
+    """Lowers a training step."""
+    return lower_step(task, recipe, mesh), step_flops(task, task.batch(0, 1, 0, 1))
+
+
+def evaluation(task: Task, recipe: Recipe, mesh: Mesh, *, rows: int, length: int) -> Program:
+    """Lowers the losses of ``rows`` windows of text."""
+    model = abstract_state(task, recipe, mesh).model
+    tokens = jax.ShapeDtypeStruct((rows, length + 1), "int32", sharding=batch_sharding(mesh))
+
+    def dense(model, tokens_BL):
+        model.implementation = "dense"
+        return token_losses(model, tokens_BL)
+
+    flops = products(jax.make_jaxpr(dense)(model, tokens))
+    with jax.set_mesh(mesh):
+        return scorer_program(mesh).lower(token_losses, model, None, tokens), flops
+
+
+def decoding(task: Task, recipe: Recipe, mesh: Mesh, *, slots: int) -> Program:
+    """Lowers a step that reads one token of a row on each part of the mesh, weights in bfloat16.
+
+    Rows and heads of the cache are spread as those of activations.
+    """
+    model = jax.tree.map(
+        lambda p: jax.ShapeDtypeStruct(p.shape, "bfloat16", sharding=p.sharding),
+        abstract_state(task, recipe, mesh).model,
+    )
+    rows = row_shards(mesh)
+
+    def place(slots):
+        spec = P(None, ROWS, "model") if slots.ndim == 5 else P()
+        return _placed(slots, mesh=mesh, spec=spec)
+
+    cache = jax.tree.map(place, jax.eval_shape(lambda: Cache.empty(model, rows, slots)))
+    token = jax.ShapeDtypeStruct((rows, 1), "int32", sharding=batch_sharding(mesh))
+    flops = products(jax.make_jaxpr(read)(model, (token, None, None), cache))
+    with jax.set_mesh(mesh):
+        return read.lower(model, (token, None, None), cache), flops
+
+
+def _encoding(name: str, length: int) -> Any:
+    sizes = dict(num_heads=HEADS, head_dim=HEAD_DIM, model_dim=HEADS * HEAD_DIM)
+    make = functools.partial(posenc_jax.make, name, **sizes, train_length=length)
+    return jax.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+
+
+def _placed(array, *, mesh, dtype=None, spec=None):
+    place = replicated(mesh) if spec is None else NamedSharding(mesh, spec)
+    return jax.ShapeDtypeStruct(array.shape, dtype or array.dtype, sharding=place)

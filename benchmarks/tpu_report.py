@@ -1,0 +1,82 @@
+"""Makes tables in Markdown of what ``benchmarks/tpu_check.py`` found.
+
+python -m benchmarks.tpu_report docs/data/tpu_check.csv
+"""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def tables(rows: list[dict[str, Any]]) -> str:
+    """Returns a table for each part: of steps, of attention, and of temporaries by length."""
+    of_part: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        of_part.setdefault(row["part"], []).append(row)
+    makers = {"steps": _steps, "attention": _attention, "lengths": _lengths}
+    found = [make(of_part[part]) for part, make in makers.items() if part in of_part]
+    return "\n\n".join(found) + "\n"
+
+
+def _steps(rows) -> str:
+    """Returns memory, what is sent and operations, a row a program."""
+    lines = []
+    for row in rows:
+        memory = f"{float(row['memory_gib']):.2f} GiB" if row["memory_gib"] else row["outcome"]
+        fits = {"True": "fits", "False": "does not fit"}.get(str(row["fits"]), "")
+        sent = (
+            "; ".join(
+                f"{kind} {axes} {float(size) / 1024:.2f}"
+                for kind, axes, size in map(str.split, row["sent_mib_a_chip"].split("; "))
+                if float(size) >= 10
+            )
+            if row["sent_mib_a_chip"]
+            else ""
+        )
+        chips = f"{row['chips']} x {row['chip']}"
+        flops = f"{float(row['gigaflops_a_chip']) / 1000:.3g}" if row["gigaflops_a_chip"] else ""
+        what = f"{row['what']}, {row['program']}"
+        lines.append((what, chips, row["mesh"] or "-", memory, fits, sent or "-", flops))
+    titles = ("step", "chips", "mesh", "a chip needs", "", "a chip sends, GiB", "teraflops a chip")
+    return _table(titles, lines)
+
+
+def _attention(rows) -> str:
+    """Returns what came of each scheme and implementation, forward and backward."""
+    columns: dict[str, None] = {}
+    cells: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        implementation, _, _ = row["program"].split()
+        column = f"{implementation}, {row['chips']} x {row['chip']}"
+        columns[column] = None
+        cells.setdefault(row["what"], {}).setdefault(column, []).append(row["outcome"])
+    lines = [
+        (f"`{scheme}`", *(" / ".join(dict.fromkeys(each.get(c, ["-"]))) for c in columns))
+        for scheme, each in cells.items()
+    ]
+    return _table(("scheme", *columns), lines)
+
+
+def _lengths(rows) -> str:
+    """Returns temporaries in MiB by length."""
+    lengths: dict[str, None] = {}
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        implementation, _, length = row["program"].split()
+        lengths[length] = None
+        size = row["temporaries_gib"]
+        words = f"{1024 * float(size):,.1f}" if size else row["outcome"]
+        cells.setdefault(f"`{row['what']}`, {implementation}", {})[length] = words
+    lines = [(what, *(each.get(n, "-") for n in lengths)) for what, each in cells.items()]
+    return _table(("temporaries, MiB", *(f"{int(n) // 1024}k" for n in lengths)), lines)
+
+
+def _table(titles, lines) -> str:
+    rows = [titles, ["---"] * len(titles), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+if __name__ == "__main__":
+    with Path(sys.argv[1]).open() as file:
+        print(tables(list(csv.DictReader(file))), end="")

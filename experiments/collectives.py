@@ -1,0 +1,194 @@
+"""Reads from the text of a compiled program what devices send to each other, and along which axes.
+
+XLA prints a program as computations that call each other. What stands in the body of a loop counts
+as often as the loop turns where its condition compares with a number, as that of ``scan`` does, and
+once where it does not. Pieces of one collective that run beside other work have its channel, and
+are one.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+
+import numpy as np
+from jax.sharding import Mesh
+
+_KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+_COLLECTIVE = re.compile(rf" = (.*?) ({_KINDS})(-start)?\(")
+_CALLED = re.compile(r"\b(calls|to_apply|body|condition|branch_computations)=(\{[^}]*\}|%?[\w.-]+)")
+# What starts a collective also returns two numbers, of no type that anybody would send.
+_CONTEXT = re.compile(r", u32\[\](\{[^}]*\})?")
+_ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+_CONSTANT = re.compile(r"constant\((\d+)\)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """Describes the collectives of one kind along the same axes of the mesh.
+
+    Attributes:
+      kind: XLA's name of the operation.
+      axes: the mesh axes whose devices take part; empty where a mesh has one device along each.
+      count: how often a device takes part in one run of the program.
+      bytes: what a device sends in all of these, if each goes round a ring.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    count: int
+    bytes: int
+
+
+def collectives(text: str, mesh: Mesh) -> list[Collective]:
+    """Returns the collectives of a compiled program, those that send most first.
+
+    Args:
+      text: ``jax.stages.Compiled.as_text()``.
+      mesh: the mesh that the program was compiled for.
+
+    Raises:
+      ValueError: the text has devices in a form that is not known here.
+    """
+    computations, entry = _computations(text)
+    turns = _turns(computations, entry)
+    found: dict[tuple, tuple[int, int]] = {}  # the largest of each channel
+    for name, lines in computations.items():
+        for number, line in enumerate(lines):
+            if not (match := _COLLECTIVE.search(line)) or not turns[name]:
+                continue
+            shapes, kind, is_start = match.groups()
+            ids = _first_group(line)
+            channel = re.search(r"channel_id=(\d+)", line)
+            key = kind, _axes(ids, mesh), channel[1] if channel else (name, number)
+            size = turns[name] * _sent(kind, bool(is_start), _arrays(shapes), len(ids))
+            found[key] = max(found.get(key, (0, 0)), (turns[name], size))
+    sums: dict[tuple, list[int]] = collections.defaultdict(lambda: [0, 0])
+    for (kind, axes, _), (count, size) in found.items():
+        sums[kind, axes][0] += count
+        sums[kind, axes][1] += size
+    every = [Collective(*key, *numbers) for key, numbers in sums.items()]
+    return sorted(every, key=lambda each: -each.bytes)
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """Returns the lines of each computation, and the name of the one that is the program."""
+    computations: dict[str, list[str]] = {}
+    entry = ""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if match := _COMPUTATION.match(line):
+            lines = computations[match[2]] = []
+            entry = match[2] if match[1] else entry
+        else:
+            lines.append(line)
+    return computations, entry
+
+
+def _turns(computations, entry: str) -> dict[str, int]:
+    """Returns how often each computation runs in one run of the program."""
+    calls = {name: _calls(lines, computations) for name, lines in computations.items()}
+    turns = dict.fromkeys(computations, 0)
+
+    def run(name, times):
+        turns[name] += times
+        for called, each in calls[name]:
+            run(called, times * each)
+
+    run(entry, 1)
+    return turns
+
+
+def _calls(lines, computations) -> list[tuple[str, int]]:
+    """Returns what a computation calls, and how often each time that it runs."""
+    found = []
+    for line in lines:
+        called = {kind: re.findall(r"[\w.-]+", names) for kind, names in _CALLED.findall(line)}
+        times = 1
+        if "condition" in called:
+            condition, body = (computations[called[kind][0]] for kind in ("condition", "body"))
+            times = _bound(condition, body)
+        for names in called.values():
+            found += [(name, times) for name in names if name in computations]
+    return found
+
+
+def _bound(condition: list[str], body: list[str]) -> int:
+    """Returns how often a loop turns that counts from 0, or 1 where its condition does not say."""
+    root = next(line for line in condition if "ROOT" in line)
+    bounds = [int(each) for line in condition for each in _CONSTANT.findall(line)]
+    if len(bounds) != 1 or not bounds[0] or "direction=LT" not in root:
+        return 1
+    counter = re.search(r"get-tuple-element\(.*index=(\d+)", "\n".join(condition))
+    return -(-bounds[0] // _step(body, int(counter[1]))) if counter else bounds[0]
+
+
+def _step(body: list[str], counter: int) -> int:
+    """Returns by how much each turn raises the counter of a loop; XLA may do two turns in one."""
+    values = dict(
+        line.strip().removeprefix("ROOT ").split(" = ", 1) for line in body if " = " in line
+    )
+    root = next(line for line in body if "ROOT" in line)
+    results = re.search(r" tuple\((.*?)\)", re.sub(r"/\*.*?\*/", "", root))
+    raised = values.get(results[1].split(", ")[counter], "") if results else ""
+    added = re.search(r" add\((.*?), (.*?)\)", raised)
+    constants = [
+        _CONSTANT.search(values.get(name, "")) for name in (added.groups() if added else ())
+    ]
+    return next((int(each[1]) for each in constants if each), 1)
+
+
+def _arrays(shapes: str) -> list[int]:
+    """Returns the bytes of each array in XLA's words for a result."""
+    return [
+        math.prod(int(n) for n in sizes.split(",") if n) * max(int(bits or 8) // 8, 1)
+        for _, bits, sizes in _ARRAY.findall(_CONTEXT.sub("", shapes))
+    ]
+
+
+def _sent(kind: str, is_start: bool, arrays: list[int], devices: int) -> int:
+    """Returns the bytes that one device sends, from those of an operation's result."""
+    size = sum(arrays)
+    if kind in ("collective-permute", "collective-broadcast"):
+        return size // 2 if is_start else size  # operands stand beside results
+    if kind == "all-gather" and is_start:
+        size = size * devices // (devices + 1)  # the operand stands beside what it becomes
+    if kind == "reduce-scatter":
+        size *= devices
+    return size * (devices - 1) // devices * (2 if kind == "all-reduce" else 1)
+
+
+def _first_group(line: str) -> np.ndarray:
+    """Returns the devices that one collective joins first, by their place in the mesh."""
+    if pairs := re.search(r"source_target_pairs=\{\{(\d+,\d+)\}", line):
+        return np.array([int(n) for n in pairs[1].split(",")])
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+        return np.array([int(n) for n in listed[1].split(",")])
+    if counted := re.search(
+        r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line
+    ):
+        sizes = [int(n) for n in counted[3].split(",")]
+        ids = np.arange(math.prod(sizes)).reshape(sizes)
+        if counted[4]:
+            ids = ids.transpose([int(n) for n in counted[4].split(",")])
+        return ids.reshape(int(counted[1]), int(counted[2]))[0]
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{((?:'[\w':(),]*)*)\}", line):
+        # An axis may be taken in part, 'x':(2)4: it is cut into 2, 4 and what is left.
+        taken = re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", named[2])
+        parts = {axis: (int(before or 1), int(n or 0)) for axis, before, n in taken}
+        shape: list[int] = []
+        for axis, length in re.findall(r"'(\w+)'=(\d+)", named[1]):
+            before, n = parts.get(axis, (1, 1))
+            shape += before, n or int(length), int(length) // (before * (n or int(length)))
+        ids = np.arange(math.prod(shape)).reshape(shape)
+        return ids[(0, slice(None), 0) * (len(shape) // 3)].reshape(-1)
+    raise ValueError(f"the devices of a collective are in a form that is not known: {line.strip()}")
+
+
+def _axes(ids: np.ndarray, mesh: Mesh) -> tuple[str, ...]:
+    """Returns the axes along which devices differ."""
+    places = np.unravel_index(ids, tuple(mesh.shape.values()))
+    return tuple(
+        axis for axis, place in zip(mesh.axis_names, places, strict=True) if len({*place}) > 1
+    )
