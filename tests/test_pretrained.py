@@ -21,6 +21,7 @@ from experiments.pretrained import find, load, main, save
 from experiments.weight_files import INDEX, SafetensorsFiles
 from posenc_jax import make
 from posenc_jax.hf import decoder, weights
+from posenc_jax.hf.pattern import same
 from posenc_jax.positions import text
 
 MODELS = {
@@ -79,7 +80,7 @@ def test_what_is_read_is_written_again(name, scan, tmp_path):
     assert config.items() <= written.items()
     assert {"dtype": "float32", "torch_dtype": "float32"}.items() <= written.items()
     read = load(tmp_path / "out", scan=scan).model
-    assert all(map(decoder.same, read.distinct(), loaded.model.distinct()))
+    assert all(map(same, read.distinct(), loaded.model.distinct()))
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
 
 
@@ -205,9 +206,9 @@ def test_the_model_under_other_schemes(tmp_path):
     dropped = loaded.under("nope")
     assert not any(dropped.layer_at(number)[0].hooks() for number in range(4))
     scaled = loaded.under("logn").layer_at(2)[0]
-    assert decoder.same(scaled.inner, rope) and scaled.train_length == 16
+    assert same(scaled.inner, rope) and scaled.train_length == 16
     assert loaded.under("rerope", window=8).layer_at(0)[0].base == 100.0
-    assert decoder.same(loaded.under("yarn").layer_at(3)[0], nope)
+    assert same(loaded.under("yarn").layer_at(3)[0], nope)
     with pytest.raises(TypeError, match="encoding 'pi' has no keyword 'factors'"):
         loaded.under("pi", factors=2.0)
     still = load(tmp_path / "in", no_rope_layers=[0] * 4)
