@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import FrozenConfigDict
 
 import posenc_jax
+from configs import extension
 from experiments.cost import products, step_flops
 from experiments.evaluate import scorer_program
 from experiments.loop import abstract_state, lower_step
@@ -33,16 +34,7 @@ HEADS, HEAD_DIM = 8, 128
 SCHEMES = tuple(name for name in posenc_jax.REGISTRY if name not in PATTERNS)
 
 # A decoder of the shape of Llama 2 7B (2307.09288).
-SEVEN_B = dict(
-    vocab_size=32000,
-    model_dim=4096,
-    num_layers=32,
-    num_heads=32,
-    mlp_dim=11008,
-    dtype="bfloat16",
-    scan=True,
-    remat=True,
-)
+SEVEN_B = {"vocab_size": 32000} | extension.get_config("paper").model.to_dict()
 
 Program = tuple[jax.stages.Lowered, int]
 

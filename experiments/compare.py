@@ -10,15 +10,15 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from experiments import sweep
 from experiments.config import as_trained, at_ratio, check_heads, make_encoding
 from experiments.data import SPLITS, Corpus, eval_windows, load_corpus, window_index
 from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
 from experiments.mesh import check_length, make_mesh
+from experiments.point import Point, trained_points
 from experiments.progress import stage
 from experiments.report import length_report
 from experiments.report.lengths import LengthStudy
-from experiments.sweep import Point, Sweep
+from experiments.sweep import Sweep
 from experiments.text import Text
 from experiments.train import Recipe
 from posenc_jax import REGISTRY, Layers
@@ -152,7 +152,7 @@ def points(config: ConfigDict) -> list[Point]:
     for name in {*names, *config.encodings, *config.extend}:
         lookup(config.encodings.get(name, {}).get("name", name))  # a variant names its scheme
     extend = {name: extension.of for name, extension in config.extend.items()}
-    return sweep.points(names, extend, config.seeds, config.sweep.learning_rate)
+    return trained_points(names, extend, config.seeds, config.sweep.learning_rate)
 
 
 def _all(config) -> list[str]:

@@ -13,7 +13,8 @@ from experiments.collectives import Collective
 from experiments.cost import PEAK, peak_flops, step_flops
 from experiments.loop import abstract_state, lower_step
 from experiments.mesh import path_name
-from experiments.sweep import Point, Sweep
+from experiments.point import Point
+from experiments.sweep import Sweep
 from experiments.topology import needs
 
 _HOUR = 3600

@@ -32,10 +32,10 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments import sweep
 from experiments.batches import in_batches
 from experiments.config import make_encoding
 from experiments.mesh import make_mesh, replicated, row_shards
+from experiments.point import trained_points
 from experiments.progress import stage
 from experiments.report import panel_report
 from experiments.report.panels import Map, Panel, PanelStudy, Result
@@ -94,7 +94,7 @@ class Experiment(Sweep):
         schemes = [name.strip() for name in config.schemes.split(",")]
         extend = {n: v["of"] for n in schemes if (v := self.variant(n)).get("of")}
         rates = config.get("sweep", {}).get("learning_rate", ())
-        points = sweep.points(schemes, extend, config.seeds, rates)
+        points = trained_points(schemes, extend, config.seeds, rates)
         self.load()
         recipe = Recipe(length=self.length, **config.train)
         mesh = make_mesh(**config.mesh)

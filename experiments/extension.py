@@ -21,12 +21,13 @@ from experiments.data import SPLITS, Corpus, load_corpus, window_index
 from experiments.loop import train
 from experiments.mesh import check_length, make_mesh, state_shardings
 from experiments.methods import PLAIN, Methods, names_in
+from experiments.point import Point
 from experiments.progress import stage
 from experiments.readings import LAST, Reader, Readings, Trials
 from experiments.record import Kept, differences, read_json
 from experiments.report import extension_report
 from experiments.report.extensions import ExtensionStudy
-from experiments.sweep import Point, Sweep, plain, recipe_fields
+from experiments.sweep import Sweep, plain, recipe_fields
 from experiments.text import Text, Tuning, make_model
 from experiments.train import Recipe, further_state
 from experiments.trained import Loader, Source, in_tokens_of

@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experiments.point import Point
 from experiments.record import holder, read_json
-from experiments.sweep import Point, Sweep
+from experiments.sweep import Sweep
 
 STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
 

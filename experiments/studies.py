@@ -6,8 +6,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from experiments.point import point_of
 from experiments.registry import make_experiment
-from experiments.sweep import point_of
 
 
 class Studies:

@@ -24,6 +24,7 @@ from configs.extrapolation import PRESETS, SMALL, get_config
 from experiments import preemption
 from experiments.compare import Comparison, points
 from experiments.loop import train, train_together
+from experiments.point import trained_points
 from experiments.record import claimed
 from experiments.registry import EXPERIMENTS
 from experiments.status import print_status
@@ -144,7 +145,7 @@ def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, t
 @pytest.mark.parametrize("rates", [(1e-3,), (1e-3, 1e-3), 1e-3])
 def test_rates_that_are_no_sweep_are_refused(rates):
     with pytest.raises(ValueError, match=r"sweep\.learning_rate=.* must be several rates"):
-        sweep.points(["rope"], {}, 1, rates)
+        trained_points(["rope"], {}, 1, rates)
 
 
 def test_another_config_in_the_same_place_is_refused(finished, corpus):

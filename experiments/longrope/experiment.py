@@ -6,13 +6,13 @@ from pathlib import Path
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from experiments import sweep
 from experiments.data import load_corpus, window_index
 from experiments.longrope import report
 from experiments.longrope.plan import Plan, Trials
 from experiments.longrope.search import Budget
 from experiments.longrope.stages import Stages
 from experiments.mesh import make_mesh, row_shards
+from experiments.point import trained_points
 from experiments.record import check_run
 from experiments.sweep import Sweep, recipe_fields
 from experiments.text import Text
@@ -35,7 +35,7 @@ class LongRoPESearch(Sweep):
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        mesh, points = make_mesh(**config.mesh), sweep.points([SCHEME], {}, config.seeds)
+        mesh, points = make_mesh(**config.mesh), trained_points([SCHEME], {}, config.seeds)
         corpus = load_corpus(config.corpus)
         self.config = config.to_dict()  # for the methods that come next
         self.load = Loader(mesh, self.config["loading"])
