@@ -27,7 +27,7 @@ from posenc_jax.tokens import Tokens
 # The mesh axes that the rows of a batch are spread over, those of them that a mesh has.
 ROWS = ("data", "fsdp")
 
-
+# A window that is wider than any text, in the place of none where windows are traced.
 _WIDEST = 2**30
 
 
@@ -73,7 +73,6 @@ class Layer(nnx.Module):
             found = jax.tree.map(lambda *each: jnp.stack(each)[source], *sides)
         if len(self.windows) == 1:
             return self.sources[0], found, self.windows[0]
-        # A window that is wider than any text hides nothing.
         widths = [_WIDEST if window is None else window for window in self.windows]
         return self.sources[0], found, jnp.asarray(widths, jnp.int32)[turn]
 
