@@ -63,6 +63,7 @@ BACKEND = flags.DEFINE_string(
 RESOURCE = flags.DEFINE_multi_string("resource", [], "NAME=VALUE, a setting of the backend.")
 SUBMIT = flags.DEFINE_bool("submit", False, "With --backend: submit what it says.")
 AGAIN = flags.DEFINE_bool("again", False, "With --submit: though the workdir was submitted before.")
+REPORT = flags.DEFINE_bool("report", False, "Write the report of what is done so far, and end.")
 STATUS = flags.DEFINE_bool("status", False, "Say what is done, running, failed or missing.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of a job started by hand.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes that job has.")
@@ -116,7 +117,7 @@ def main(arguments: list[str]) -> int:
             return 0
         if is_in_bucket(workdir):
             console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
-        failures = experiment.run(_task_id(), SHARE.value)
+        failures = [] if REPORT.value else experiment.run(_task_id(), SHARE.value)
         if SHARE.value:  # the report is for whoever knows that all are done
             return 1 if failures else 0
         path = experiment.write_report(shlex.join(["python", *sys.argv]))

@@ -42,7 +42,8 @@ def load_run(
     if run is None or not (folder / "checkpoints").exists():
         raise ValueError(
             f"{folder} is not the folder of a trained run: give one with run.json and checkpoints, "
-            "such as WORKDIR/runs/rope/seed0"
+            "such as WORKDIR/runs/rope/seed0. A run of experiments.archive has no checkpoints: "
+            "delete its folder to train it again"
         )
     config = run["config"]
     build = functools.partial(_build, config=config, source=source)

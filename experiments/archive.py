@@ -1,0 +1,125 @@
+"""Keeps the results of a workdir in one small file, and brings them back without training.
+
+    python -m experiments.archive --workdir=runs/answers --out=docs/data/answers.tar.xz
+    python -m experiments.archive --restore=docs/data/answers.tar.xz --workdir=runs/answers
+
+The file has what every finished point found and its course of training, and no checkpoints. After
+``--restore`` the command of the experiment goes on where the results end, on any machine;
+``launch.py --report`` writes the report of them alone.
+"""
+
+import argparse
+import io
+import json
+import sys
+import tarfile
+from pathlib import Path, PurePosixPath
+
+from experiments.record import claimed, write_files
+
+# The files of a finished point; the last of them says that it is finished, and is written last.
+FILES = ("run.json", "metrics.jsonl", "evaluation.json")
+
+
+def pack(workdir: Path) -> bytes:
+    """Returns the archive of all finished points; the same results give the same bytes.
+
+    Raises:
+      ValueError: the workdir has no finished point, or a file of one is damaged or lost.
+    """
+    packed = io.BytesIO()
+    folders = sorted(path.parent for path in workdir.rglob(FILES[-1]))
+    if not folders:
+        raise ValueError(f"--workdir={workdir} has no finished point; give a folder of results")
+    with tarfile.open(fileobj=packed, mode="w:xz", preset=9) as archive:
+        for folder in folders:
+            for name in FILES:
+                content = (folder / name).read_bytes()
+                _check(folder / name, content)
+                entry = tarfile.TarInfo((folder / name).relative_to(workdir).as_posix())
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def restore(packed: Path, workdir: Path) -> tuple[int, int]:
+    """Writes the points of an archive into a workdir, and leaves alone those that it already has.
+
+    Returns:
+      How many points were written, and how many the workdir had.
+
+    Raises:
+      ValueError: the file is no archive of results, or another program is at work on a point.
+    """
+    points = _read(packed)
+    written = 0
+    for place, files in points.items():
+        folder = workdir / place
+        if (folder / FILES[0]).exists():  # begun, if not finished: its checkpoints are worth more
+            continue
+        with claimed(folder):
+            for name in FILES:
+                write_files(folder, {name: files[name]})
+        written += 1
+    return written, len(points) - written
+
+
+def _read(packed: Path) -> dict[str, dict[str, bytes]]:
+    """Returns the files of each point by the point's folder, all of them checked."""
+    points: dict[str, dict[str, bytes]] = {}
+    try:
+        with tarfile.open(packed, mode="r:xz") as archive:
+            for entry in archive:
+                place = PurePosixPath(entry.name)
+                file = archive.extractfile(entry)
+                if file is None or place.is_absolute() or ".." in place.parts:
+                    raise ValueError(f"{packed} has {entry.name!r}, which is no file of a point")
+                points.setdefault(str(place.parent), {})[place.name] = file.read()
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(f"{packed} is no whole archive of results: {error}") from None
+    for folder, files in points.items():
+        if set(files) != set(FILES):
+            raise ValueError(
+                f"{packed} has {', '.join(sorted(files))} of {folder}; a point has "
+                f"{', '.join(FILES)}. Make the archive again"
+            )
+        for name, content in files.items():
+            _check(PurePosixPath(folder, name), content)
+    return points
+
+
+def _check(path, content):
+    """Refuses what is not JSON, or not one value a line."""
+    try:
+        for part in content.splitlines() if path.suffix == ".jsonl" else [content]:
+            json.loads(part)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged, and cannot be read as JSON: {error}. Delete its folder, and run "
+            "the experiment again"
+        ) from None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of an experiment")
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--out", type=Path, help="archive to write")
+    way.add_argument("--restore", type=Path, help="archive to bring back into the workdir")
+    args = parser.parse_args()
+    try:
+        if args.out:
+            packed = pack(args.workdir)
+            write_files(args.out.parent, {args.out.name: packed})
+            print(f"archive: {args.out}, {len(packed) / 1024:.0f} KiB")
+        else:
+            written, had = restore(args.restore, args.workdir)
+            print(f"{written} points restored; {args.workdir} already had {had}")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

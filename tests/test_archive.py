@@ -1,0 +1,117 @@
+"""Tests archives of results: a report is made of one, and training goes on, without the models."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import pytest
+from test_compare import ROOT, comparison, config
+
+from experiments import archive
+from experiments.trained import load_run
+
+
+@pytest.fixture(scope="module")
+def packed(corpus, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("results")
+    one, _ = comparison(config(corpus, schemes="rope"), workdir)
+    assert one.run() == []
+    path = workdir / "out" / "results.tar.xz"
+    assert _main("--workdir", workdir, "--out", path) == 0
+    return workdir, path
+
+
+def _main(*arguments):
+    command = [sys.executable, "-m", "experiments.archive", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT).returncode
+
+
+def test_restored_results_are_those_of_the_models(corpus, packed, tmp_path):
+    workdir, path = packed
+    assert archive.restore(path, tmp_path) == (1, 0)
+    before, _ = comparison(config(corpus, schemes="rope"), workdir)
+    after, output = comparison(config(corpus, schemes="rope"), tmp_path)
+    assert after.results() == before.results()
+    assert not list(tmp_path.rglob("checkpoints"))
+    assert after.run() == [] and "1 of 1 were done before" in output.getvalue()
+    with pytest.raises(ValueError, match=r"experiments\.archive has no checkpoints"):
+        load_run(tmp_path / "runs/rope/seed0")
+
+
+def test_a_restored_workdir_goes_on_with_what_is_missing(corpus, packed, tmp_path):
+    archive.restore(packed[1], tmp_path)
+    one, _ = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    assert one.run() == []
+    assert sorted(path.parents[1].name for path in tmp_path.rglob("checkpoints")) == ["alibi"]
+
+
+def test_the_same_results_give_the_same_bytes(packed, tmp_path):
+    workdir, path = packed
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    assert archive.pack(copy) == path.read_bytes()
+
+
+def test_a_point_that_the_workdir_has_begun_is_left_alone(packed, tmp_path):
+    folder = tmp_path / "runs/rope/seed0"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    assert archive.restore(packed[1], tmp_path) == (0, 1)
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
+
+
+def test_a_folder_without_results_is_refused(tmp_path, capfd):
+    assert _main("--workdir", tmp_path, "--out", tmp_path / "a.tar.xz") == 2
+    assert "has no finished point" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_damaged_is_not_packed(packed, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(packed[0], copy)
+    (copy / "runs/rope/seed0/evaluation.json").write_text('{"records": [')
+    with pytest.raises(ValueError, match=r"evaluation\.json is damaged"):
+        archive.pack(copy)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"../away/run.json": "{}"}, "no file of a point"),
+        ({"runs/a/seed0/run.json": "{}"}, "has run.json of runs/a/seed0"),
+        ({f"runs/a/seed0/{name}": "{" for name in archive.FILES}, "is damaged"),
+    ],
+    ids=["outside", "half", "damaged"],
+)
+def test_an_archive_of_something_else_is_refused(files, message, tmp_path):
+    path = tmp_path / "other.tar.xz"
+    with tarfile.open(path, "w:xz") as other:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            other.addfile(entry, io.BytesIO(content.encode()))
+    with pytest.raises(ValueError, match=message):
+        archive.restore(path, tmp_path / "workdir")
+    assert not (tmp_path / "workdir").exists()
+
+
+def test_half_an_archive_is_refused(packed, tmp_path):
+    half = tmp_path / "half.tar.xz"
+    content = packed[1].read_bytes()
+    half.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="no whole archive"):
+        archive.restore(half, tmp_path / "workdir")
+
+
+def test_a_report_of_what_is_done_trains_nothing(corpus, packed, tmp_path):
+    archive.restore(packed[1], tmp_path)
+    command = [sys.executable, "launch.py", "--config=configs/extrapolation.py:tiny", "--report"]
+    command += [f"--workdir={tmp_path}", f"--config.corpus={corpus}", "--config.schemes=rope,nope"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "report.html" in ended.stdout
+    records = json.loads((tmp_path / "results.json").read_text())["records"]
+    assert {record["scheme"] for record in records} == {"rope"}
+    assert not list(tmp_path.rglob("checkpoints"))
