@@ -13,7 +13,7 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,20 @@ def environment() -> dict[str, Any]:
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "git": _git_revision(),
     }
+
+
+def environment_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns what the ``run.json`` of several runs say of ``environment``, each value once."""
+    versions = {
+        name: _each_once(run["versions"].get(name, "none") for run in runs)
+        for name in dict.fromkeys(name for run in runs for name in run["versions"])
+    }
+    told = {field: _each_once(run[field] for run in runs) for field in ("device", "git")}
+    return {"versions": versions} | told
+
+
+def _each_once(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
 
 
 def _git_revision() -> str:

@@ -29,6 +29,7 @@ from experiments.progress import TimeLeft
 from experiments.record import (
     claimed,
     environment,
+    environment_of,
     holder,
     open_run,
     read_json,
@@ -286,8 +287,14 @@ class Sweep:
         return [point for point in self.points if point.rate == best.get(point.label)]
 
     def about(self, command: str) -> dict[str, Any]:
-        """Returns what every report says of how its results came about."""
-        return environment() | {
+        """Returns what every report says of how its results came about.
+
+        Versions, device and revision are those of the finished runs, wherever they were trained.
+        """
+        done = [point for point in self.points if self.finished(point)]
+        runs = [read_json(self.folder(point) / "run.json") for point in done]
+        known = [run for run in runs if run is not None]
+        return (environment_of(known) if known else environment()) | {
             "rates": self.rates(),
             "command": command,
             "config": plain(self.config),

@@ -11,6 +11,7 @@ import pytest
 from test_compare import ROOT, comparison, config
 
 from experiments import archive
+from experiments.record import environment
 from experiments.trained import load_run
 
 
@@ -46,6 +47,23 @@ def test_a_restored_workdir_goes_on_with_what_is_missing(corpus, packed, tmp_pat
     one, _ = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
     assert one.run() == []
     assert sorted(path.parents[1].name for path in tmp_path.rglob("checkpoints")) == ["alibi"]
+
+
+def test_a_report_says_where_its_results_were_made(corpus, packed, tmp_path):
+    archive.restore(packed[1], tmp_path)
+    path = tmp_path / "runs/rope/seed0/run.json"
+    run = json.loads(path.read_text())
+    run["versions"]["jax"] = "0.9.1"
+    path.write_text(json.dumps(run | {"device": "256 x TPU v9 (tpu)", "git": "abc1234"}))
+    one, _ = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    about = one.about("the command")
+    assert (about["device"], about["git"]) == ("256 x TPU v9 (tpu)", "abc1234")
+    assert one.run() == []
+    both = one.about("the command")
+    here = environment()
+    assert both["device"] == f"256 x TPU v9 (tpu), {here['device']}"
+    assert both["versions"]["jax"] == f"0.9.1, {here['versions']['jax']}"
+    assert both["versions"]["numpy"] == here["versions"]["numpy"]
 
 
 def test_the_same_results_give_the_same_bytes(packed, tmp_path):
