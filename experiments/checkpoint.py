@@ -1,5 +1,6 @@
 """Saves and restores a train state with Orbax, and tells one from another."""
 
+import contextlib
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,13 @@ class Checkpoints:
         try:
             arrays = self._manager.restore(step, args=arguments)
         except Exception as error:
+            if isinstance(error, AssertionError) and "name mismatch" in str(error):
+                raise _DamagedError("another process could not read its part of it") from None
             # Orbax passes on what went wrong with one array as the cause of a plain Exception.
             cause = error.__cause__ if type(error) is Exception else error
             if not isinstance(cause, _UNREADABLE):
                 raise
+            _tell_the_others()
             raise _DamagedError(_first_line(cause)) from None
         paths = jax.tree_util.tree_flatten_with_path(abstract_state)[0]
         leaves = [arrays[path_name(path)] for path, _ in paths]
@@ -140,6 +144,15 @@ class Checkpoints:
 
 class _DamagedError(Exception):
     """Says that a checkpoint cannot be read, or reads as other numbers than were saved."""
+
+
+def _tell_the_others() -> None:
+    """Releases the processes that have read their parts, and wait for this one at a barrier.
+
+    All that meet at barriers of different names get an AssertionError, which says so.
+    """
+    with contextlib.suppress(AssertionError):
+        multihost_utils.sync_global_devices("a part of the checkpoint is damaged")
 
 
 def _first_line(error: Exception) -> str:

@@ -154,6 +154,23 @@ def test_a_run_goes_on_in_another_number_of_processes_with_the_numbers_of_one(co
     np.testing.assert_allclose(numbers(workdir), expected, rtol=1e-6)
 
 
+def test_damage_that_one_process_meets_sends_all_to_the_checkpoint_before(corpus, tmp_path):
+    """The other processes can read their own parts, and must not go on with them alone."""
+    folder = tmp_path / "runs/rope/seed0"
+    shared = ["--config.train.log_every=1", "--config.train.checkpoint_every=4"]
+    shared += ["--config.mesh.fsdp=2", "--config.eval.multiples=(1,)", "--config.eval.strides=()"]
+    finish(start(2, tmp_path, corpus, *shared))
+    expected = numbers(tmp_path)
+    (folder / "evaluation.json").unlink()
+    parts = list((folder / "checkpoints/6/default/ocdbt.process_1/d").iterdir())
+    assert parts
+    for path in parts:
+        path.unlink()
+    finish(start(2, tmp_path, corpus, *shared))
+    assert (folder / "damaged_step_6").exists()
+    np.testing.assert_allclose(numbers(tmp_path), expected, rtol=1e-6)
+
+
 def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_path):
     """What is killed is the program itself, not what watches over it."""
     first, second = start(2, tmp_path, corpus, ENDLESS["train"], "--peer_timeout=10")
