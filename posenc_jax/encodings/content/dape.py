@@ -60,7 +60,8 @@ class DAPE(Encoding):
         if logits_BHTS.shape[1] != tile.num_heads:
             raise ValueError(
                 f"DAPE mixes heads and needs all num_heads={tile.num_heads} of them, but was given "
-                f"{logits_BHTS.shape[1]}; do not shard attention over heads"
+                f"{logits_BHTS.shape[1]}; do not shard attention over heads, and use another "
+                'implementation than "pallas", which takes them one by one'
             )
         bias_BHTS = self.bias.score(jnp.zeros_like(logits_BHTS), tile)
         hidden_BETS = (
