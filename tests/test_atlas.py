@@ -137,6 +137,8 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
     assert "tasks: fire, seed 1: no number" in page and "rank correlation of 1.00" in page
     assert len(re.findall("<tr data-name|<tr class=baseline data-name", page)) == 3
     assert page.count("data-value=") == 15
+    linked = re.findall('<a xlink:href="schemes/.*?html"[^>]*><title>(.*?)</title>', page)
+    assert linked == ["nope", "rope", "alibi"]
     own = (tmp_path / "schemes" / "alibi.html").read_text()
     assert "a card" in own and "It holds." in own and "It reads the checkpoints of rope" in own
     assert "It holds." not in (tmp_path / "schemes" / "rope.html").read_text()

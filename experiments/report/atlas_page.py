@@ -3,10 +3,12 @@
 import html
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.record import write_files
@@ -23,7 +25,7 @@ from experiments.report.atlas import (
     family,
     verdict,
 )
-from experiments.report.drawing import page_style, styles_of, svg
+from experiments.report.drawing import COLOURS, page_style, styles_of, svg
 from experiments.report.page import STYLE, figure, learning_rates, text
 from experiments.report.study import BASELINE, failure_words, margin_of, number
 
@@ -120,10 +122,12 @@ def write(
         "trained": atlas.trained,
         "failures": atlas.failures,
     }
+    with page_style():
+        index = _index(atlas)
     write_files(
         folder,
         {
-            "index.html": _index(atlas),
+            "index.html": index,
             "atlas.csv": as_csv(records),
             "atlas.json": json.dumps(everything, indent=1, default=str) + "\n",
         },
@@ -168,12 +172,61 @@ def _index(atlas: Atlas) -> str:
             for name, tried in atlas.about.get("rates", {}).items()
             if tried
         ),
+        _map(atlas),
         f"<h2>Schemes and questions</h2><p>{_legend()}</p></div>",
         _filters(atlas),
         f"<div id=matrix>{_matrix(atlas)}</div>",
         f"<script>{_SCRIPT}</script></html>\n",
     ]
     return "\n".join(parts)
+
+
+def _map(atlas: Atlas) -> str:
+    """Draws each scheme by its loss at the trained length and at the greatest one."""
+    questions = [question for question in atlas.questions if question.topic == "text"]
+    if len(questions) < 2:
+        return ""
+    short, long = (questions[end] for end in (0, -1))
+    places = {name: (short.cell(name)[0], long.cell(name)[0]) for name in atlas.schemes}
+    places = {name: place for name, place in places.items() if max(place) < math.inf}
+    drawing = Figure(figsize=(7.4, 4.6), layout="constrained")
+    axes = drawing.add_subplot(yscale="log")
+    families = dict.fromkeys(map(family, places))
+    for turn, group in enumerate(families):
+        names = [name for name in places if family(name) == group]
+        colour, marker = COLOURS[turn % len(COLOURS)], "os^Dv"[turn // len(COLOURS)]
+        x, y = zip(*(places[name] for name in names), strict=True)
+        points = axes.scatter(x, y, 26, colour, marker=marker, label=group, zorder=2)
+        points.set_urls([f"schemes/{name}.html" for name in names])
+    for name, place in places.items():
+        if name in AGAINST or not any(_is_below(other, place) for other in places.values()):
+            axes.annotate(name, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
+    same = np.linspace(min(map(min, places.values())), max(x for x, _ in places.values()))
+    axes.plot(same, same, color="#bbbbbb", linewidth=1, zorder=1)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.set(
+        xlabel=f"bits per byte at {short.multiple:g}x the trained length",
+        ylabel=f"bits per byte at {long.multiple:g}x",
+    )
+    axes.grid(color="#e4e4e4", linewidth=0.6, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    linked = re.sub(
+        r'(<a xlink:href="schemes/(\w+)\.html"[^>]*>)', r"\1<title>\2</title>", svg(drawing)
+    )
+    caption = (
+        "The loss of the last tokens, the mean over seeds. The lower a scheme is, the better it is "
+        "beyond the trained length; the farther left, within it. On the line both losses are the "
+        "same. A point leads to the page of its scheme. Named are the schemes that no other "
+        f"beats at both, and {' and '.join(AGAINST)}."
+    )
+    return figure("map", "Within and beyond the trained length", caption, linked)
+
+
+def _is_below(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Says whether a place is as good as another in both numbers, and not the same."""
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def _legend() -> str:
