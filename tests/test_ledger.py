@@ -82,6 +82,7 @@ def test_the_ledger_says_what_other_tokens_would_say(tmp_path):
     assert rows[0]["all_tokens"]["verdict"] == "not reproduced"
     page = write(tmp_path, rows, ABOUT).read_text()
     assert "the verdict is <b>not reproduced</b>" in page and "1 reproduced" in page
+    assert "<a class=key href='#one_wins' title='reproduced'" in page and "id=one_wins>" in page
     table = (tmp_path / "claims.csv").read_text().splitlines()
     assert table[1].startswith("one_wins,reproduced,one minus two,-inf,0,-1.0,")
 

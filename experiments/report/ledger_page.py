@@ -25,7 +25,7 @@ _COLOURS = {
     "inconclusive at this scale": "#f0f0f0",
     "missing": "#fff",
 }
-_STYLE = "tbody th, td.found { white-space: normal; min-width: 9rem }"
+_STYLE = "tbody th, td.found { white-space: normal; min-width: 9rem } .all { line-height: 2 }"
 _WIDTH, _HEIGHT = 220, 18  # of the picture of an effect, in pixels
 
 
@@ -87,10 +87,19 @@ def _page(rows: list[Row], about: dict[str, Any]) -> str:
         f"<style>{STYLE}{_STYLE}</style><h1>Published claims, put to the test</h1><p>{RULE}</p>"
         f"<p>{_counts(rows)}. {text(about['rules'])} Device: {text(about['device'])}. Revision "
         f"<code>{text(about['git'])}</code>, {text(about['date'])}.</p><pre>{command}</pre>",
+        f"<p class=all>{' '.join(map(_link, rows))}</p>",
         *map(_claim, rows),
         "</html>\n",
     ]
     return "\n".join(parts)
+
+
+def _link(row: Row) -> str:
+    """Returns a link to a claim, in the colour of its verdict."""
+    return (
+        f"<a class=key href='#{row['name']}' title='{text(row['verdict'])}' "
+        f"style='background:{_COLOURS[row['verdict']]}'>{text(row['name'].replace('_', ' '))}</a>"
+    )
 
 
 def _claim(row: Row) -> str:
