@@ -19,6 +19,8 @@ from configs import atlas, extension, extrapolation, longrope, tasks
 from experiments.config import own_defaults
 
 PRESETS = atlas.PRESETS
+# From one that is near the trained lengths of ``small`` to one that is near the usual 10,000.
+_BASES = {"rope_base_128": 128.0, "rope_base_1000": 1000.0}
 
 
 def get_config(preset: str = "small") -> ConfigDict:
@@ -50,9 +52,10 @@ def _far(preset, language):
 
 
 def _double(preset, language):
-    """Returns sinusoidal positions at twice the length, on as many tokens in all."""
+    """Returns a study at twice the trained length, on as many tokens in all."""
     study = extrapolation.get_config(preset)
-    study.schemes = "sinusoidal"
+    study.schemes = ",".join(("sinusoidal", "rope", *_BASES))
+    study.encodings.update(_of_bases())
     study.train.update(language.train.to_dict())
     study.train.update(length=2 * language.train.length, batch_size=language.train.batch_size // 2)
     study.eval.update(language.eval.to_dict())
@@ -75,11 +78,17 @@ def _variants(language):
             "seqpe_no_contrast": {"name": "seqpe"} | seqpe | {"contrastive_weight": 0.0},
             "seqpe_no_transfer": {"name": "seqpe"} | seqpe | {"transfer_weight": 0.0},
             "rope_eighth": {"name": "rope"} | rope | {"rotary_dim": max(2, head_dim // 8)},
-            "rope_base_128": {"name": "rope"} | rope | {"base": 128.0},
         }
+        | _of_bases()
     )
-    study.schemes = "seqpe_no_contrast,seqpe_no_transfer,rope_eighth,rope_base_128"
+    study.schemes = ",".join(("seqpe_no_contrast", "seqpe_no_transfer", "rope_eighth", *_BASES))
     return study
+
+
+def _of_bases():
+    """Returns RoPE of several bases, by the names of the schemes."""
+    rope = own_defaults("rope")
+    return {name: {"name": "rope"} | rope | {"base": base} for name, base in _BASES.items()}
 
 
 def _addition(preset):

@@ -21,7 +21,7 @@ def _less(
 ) -> Effect:
     """Says that one scheme of a study has a lower loss than another, of that or another study."""
     return Effect(
-        f"bits per byte at {multiple}x, {one} minus {other}",
+        f"bits per byte at {multiple}x, {one} minus {other}" + ", trained at 2L" * (of == "double"),
         lambda a: a.bits(of, one, multiple) - a.bits(than, other, multiple),
         **({"high": 0.0} | range_),
     )
@@ -364,7 +364,12 @@ CLAIMS: tuple[Claim, ...] = (
         "2310.05209",
         "LLaMA 2 of 7B and 13B parameters, bases from 500 on at 4096 tokens",
         ("rope",),
-        tuple(_less("rope_base_128", "rope", multiple, of="variants") for multiple in (2, 4)),
+        (
+            *(_less("rope_base_128", "rope", multiple, of="variants") for multiple in (2, 4)),
+            _less("rope_base_1000", "rope", 4, of="variants"),
+            _less("rope_base_128", "rope_base_1000", 4, of="variants", than="variants"),
+            *(_less(f"rope_base_{base}", "rope", 2, "double", "double") for base in (128, 1000)),
+        ),
     ),
     Claim(
         "windows_and_nope",
