@@ -81,7 +81,7 @@ def _variants(language):
         }
         | _of_bases()
     )
-    study.schemes = ",".join(("seqpe_no_contrast", "seqpe_no_transfer", "rope_eighth", *_BASES))
+    study.schemes = ",".join(("rope_eighth", *_BASES, "seqpe_no_contrast", "seqpe_no_transfer"))
     return study
 
 
