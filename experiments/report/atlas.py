@@ -114,7 +114,8 @@ class Atlas:
     """Holds every answer.
 
     Attributes:
-      questions: in the order of the columns.
+      questions: those that any run has answered, in the order of the columns.
+      unanswered: the topics that no run has answered yet.
       controls: what the control says of each task that was also learned alone.
       trained: the scheme that the checkpoint of each scheme was trained with.
       failures: the runs that failed; their answers are missing.
@@ -122,6 +123,7 @@ class Atlas:
     """
 
     questions: list[Question]
+    unanswered: list[str]
     controls: list[Control]
     trained: dict[str, str]
     failures: list[Record]
@@ -156,7 +158,10 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
             controls += _controls(in_tasks, list(_of_tasks(study)))
     of_text = [*_of_language(language), *_of_gains(language)]
     questions = [*of_text, *in_tasks, *_of_cost(language)]
-    return Atlas(questions, controls, trained, failures, about)
+    answered = [question for question in questions if question.values]
+    topics = {question.topic for question in answered}
+    unanswered = [q.topic for q in questions if q.topic not in topics]
+    return Atlas(answered, [*dict.fromkeys(unanswered)], controls, trained, failures, about)
 
 
 def _of_language(study: LengthStudy) -> Iterable[Question]:
@@ -289,8 +294,15 @@ def print_summary(atlas: Atlas, console: Console) -> None:
         each = [counts(atlas, scheme, name)[word] for name in AGAINST for word in WORDS[:2]]
         table.add_row(scheme, *map(str, each))
     console.print(table)
+    if atlas.unanswered:
+        console.print(unanswered_words(atlas), highlight=False)
     for control in atlas.controls:
         console.print(f"control: {control_words(control)}", highlight=False)
+
+
+def unanswered_words(atlas: Atlas) -> str:
+    """Returns a sentence about what no run has answered yet, or nothing."""
+    return f"No run has answered yet: {', '.join(atlas.unanswered)}." if atlas.unanswered else ""
 
 
 def control_words(control: Control) -> str:

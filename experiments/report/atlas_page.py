@@ -23,6 +23,7 @@ from experiments.report.atlas import (
     control_words,
     counts,
     family,
+    unanswered_words,
     verdict,
 )
 from experiments.report.drawing import COLOURS, page_style, styles_of, svg
@@ -118,6 +119,7 @@ def write(
     everything = {
         "about": about,
         "questions": [{"name": q.name, "says": q.says} for q in atlas.questions],
+        "unanswered": atlas.unanswered,
         "controls": [control_words(control) for control in atlas.controls],
         "trained": atlas.trained,
         "failures": atlas.failures,
@@ -154,6 +156,7 @@ def _index(atlas: Atlas) -> str:
     command = text(atlas.about["command"].replace(" --", " \\\n  --"))
     failures = "".join(f"<li>{text(failure_words(failure))}" for failure in atlas.failures)
     controls = "".join(f"<li>{text(control_words(control))}." for control in atlas.controls)
+    unanswered = unanswered_words(atlas)
     parts = [
         _head("Atlas of positional encodings"),
         "<div class=text-column><h1>Atlas of positional encodings</h1>",
@@ -162,6 +165,7 @@ def _index(atlas: Atlas) -> str:
         f"Device: {about['device']}. Revision <code>{about['git']}</code>, {about['date']}.</p>",
         f"<pre>{command}</pre>",
         f"<div class=failed><b>Runs that failed</b><ul>{failures}</ul></div>" if failures else "",
+        f"<div class=failed>{unanswered}</div>" if unanswered else "",
         f"<h2>Controls</h2><p>Every task but these is learned among all others only.</p>"
         f"<ul>{controls}</ul>"
         if controls
