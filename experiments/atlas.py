@@ -14,6 +14,7 @@ from experiments.record import read_json
 from experiments.report import atlas, atlas_page
 from experiments.report.drawing import page_style
 from experiments.studies import Studies
+from posenc_jax.registry import PATTERNS
 
 
 class Language(Comparison):
@@ -48,7 +49,7 @@ class Atlas(Studies):
         found = atlas.atlas_of(studies, about)
         atlas.print_summary(found, self.console)
         ledger = read_json(self.workdir / "claims" / "claims.json") or {"claims": []}
-        cards = self._cards(found.schemes)
+        cards = self.cards(found.schemes)
         folder = self.workdir / "atlas"
         return atlas_page.write(folder, found, cards, language.probes(), ledger["claims"])
 
@@ -63,7 +64,7 @@ class Atlas(Studies):
             f"{part.recipe.learning_rate:g}."
         )
 
-    def _cards(self, schemes: list[str]) -> dict[str, str]:
+    def cards(self, schemes: list[str]) -> dict[str, str]:
         """Returns what each scheme does to attention, with the keywords that it has on text."""
         language, model = self.parts["language"], self.parts["language"].config["model"]
         sizes = argparse.Namespace(
@@ -74,6 +75,9 @@ class Atlas(Studies):
         with stage("atlas  pages", len(schemes), self.console) as advance, page_style():
             cards = {}
             for name in schemes:
-                cards[name] = gallery.card(name, sizes, language.keywords(name, gallery.TIMES))
+                own = language.keywords(name, gallery.TIMES)
+                if name in PATTERNS:
+                    own |= {"num_layers": model["num_layers"]}
+                cards[name] = gallery.card(name, sizes, own)
                 advance(name)
         return cards

@@ -28,6 +28,7 @@ from experiments.report.lengths import LengthStudy
 from experiments.report.panels import Panel, PanelStudy
 from experiments.tasks import TASKS
 from posenc_jax import REGISTRY
+from posenc_jax.registry import PATTERNS
 
 ABOUT = {"command": "python launch.py --config=x", "rules": "No decay.", "device": "a CPU"}
 ABOUT |= {"git": "abc", "date": "today", "train_length": 64}
@@ -195,6 +196,14 @@ def test_one_program_runs_all_studies_and_goes_on_where_it_was(corpus, tmp_path)
     assert "Which rotary pairs decide" in own and "RoPE: 0 parameters" in own
     again, output = atlas(corpus, tmp_path, schemes="rope,alibi")
     assert again.run() == [] and output.getvalue().count("2 of 2 were done before") == 2
+
+
+def test_every_pattern_has_a_card(corpus, tmp_path):
+    """Some of them need the number of layers."""
+    schemes, layers = ",".join(PATTERNS), {"studies__tasks__model__num_layers": 2}
+    one, _ = atlas(corpus, tmp_path, schemes=schemes, **layers)
+    cards = one.cards(list(PATTERNS))
+    assert list(cards) == list(PATTERNS) and all("of 2:" in card for card in cards.values())
 
 
 def test_a_bad_config_names_its_study(corpus, tmp_path):

@@ -302,7 +302,7 @@ def print_summary(atlas: Atlas, console: Console) -> None:
 
 def unanswered_words(atlas: Atlas) -> str:
     """Returns a sentence about what no run has answered yet, or nothing."""
-    return f"No run has answered yet: {', '.join(atlas.unanswered)}." if atlas.unanswered else ""
+    return f"No run has answered yet: {'; '.join(atlas.unanswered)}." if atlas.unanswered else ""
 
 
 def control_words(control: Control) -> str:
