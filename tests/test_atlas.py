@@ -76,8 +76,12 @@ def language(**losses):
         for r in records
         if r["multiple"] == 1
     ]
-    cost = {"seed": 0, "seconds": 2.0, "tokens": 1000}
-    training = [{"scheme": scheme, "trained": "rope"} | cost for scheme in losses]
+    cost = {"seconds": 2.0, "tokens": 1000}
+    training = [
+        {"scheme": scheme, "trained": "rope", "seed": seed} | cost
+        for scheme in losses
+        for seed in range(3)
+    ]
     return LengthStudy(records, training, [], {"train_length": 64, "last_tokens": 64}, [])
 
 
@@ -111,6 +115,7 @@ def test_every_answer_is_a_record_with_its_verdicts(small):
     assert len(records) == 13  # all read the checkpoints of rope, which alone cost anything
     cost = next(r for r in records if r["question"] == COST)
     assert (cost["scheme"], cost["mean"]) == ("rope", 2000.0)
+    assert cost["seeds"] == 1 and cost["vs_rope"] == "one seed"  # the clock is the same for all
     of_alibi = next(r for r in records if (r["scheme"], r["question"]) == ("alibi", "copy 1x"))
     assert of_alibi["vs_nope"] == of_alibi["vs_rope"] == "better" and of_alibi["chance"] == 0.1
     assert of_alibi["vs_rope_difference"] == pytest.approx(0.4)

@@ -195,6 +195,7 @@ def _map(atlas: Atlas) -> str:
     places = {name: place for name, place in places.items() if max(place) < math.inf}
     drawing = Figure(figsize=(7.4, 4.6), layout="constrained")
     axes = drawing.add_subplot(yscale="log")
+    axes.margins(x=0.12)  # for names
     families = dict.fromkeys(map(family, places))
     for turn, group in enumerate(families):
         names = [name for name in places if family(name) == group]
@@ -202,9 +203,8 @@ def _map(atlas: Atlas) -> str:
         x, y = zip(*(places[name] for name in names), strict=True)
         points = axes.scatter(x, y, 26, colour, marker=marker, label=group, zorder=2)
         points.set_urls([f"schemes/{name}.html" for name in names])
-    for name, place in places.items():
-        if name in AGAINST or not any(_is_below(other, place) for other in places.values()):
-            axes.annotate(name, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
+    best = {family(name): name for name in sorted(places, key=lambda n: -places[n][1])}
+    _write_names(axes, {name: places[name] for name in {*AGAINST, *best.values()} & {*places}})
     same = np.linspace(min(map(min, places.values())), max(x for x, _ in places.values()))
     axes.plot(same, same, color="#bbbbbb", linewidth=1, zorder=1)
     axes.yaxis.set_major_formatter("{x:g}")
@@ -222,15 +222,23 @@ def _map(atlas: Atlas) -> str:
     caption = (
         "The loss of the last tokens, the mean over seeds. The lower a scheme is, the better it is "
         "beyond the trained length; the farther left, within it. On the line both losses are the "
-        "same. A point leads to the page of its scheme. Named are the schemes that no other "
-        f"beats at both, and {' and '.join(AGAINST)}."
+        "same. A point leads to the page of its scheme. Named are the lowest of each family, and "
+        f"{' and '.join(AGAINST)}."
     )
     return figure("map", "Within and beyond the trained length", caption, linked)
 
 
-def _is_below(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Says whether a place is as good as another in both numbers, and not the same."""
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+def _write_names(axes, places: dict[str, tuple[float, float]]) -> None:
+    """Writes names beside their points on a logarithmic axis, the lowest first, none on another."""
+    lowest, highest = (math.log(y) for y in axes.get_ylim())
+    height = 72 * axes.figure.get_figheight() * 0.85 / (highest - lowest)  # points of a unit
+    above = -math.inf
+    for name, (x, y) in sorted(places.items(), key=lambda each: each[1][1]):
+        at = height * (math.log(y) - lowest)
+        above = max(at, above + 9)
+        axes.annotate(
+            name, (x, y), xytext=(6, above - at - 3), textcoords="offset points", fontsize=8
+        )
 
 
 def _legend() -> str:
