@@ -43,7 +43,8 @@ class Atlas(Studies):
         studies = {name: part.study(command) for name, part in self.parts.items()}
         language: Language = self.parts["language"]
         length = language.recipe.length
-        about = language.about(command) | {"config": self.config, "train_length": length}
+        about = language.about(command) | self.environment()
+        about |= {"config": self.config, "train_length": length}
         about["rates"] = {name: part.rates() for name, part in self.parts.items()}
         about["setup"] = " ".join(map(self._setup, ("language", "tasks")))
         found = atlas.atlas_of(studies, about)

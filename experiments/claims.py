@@ -418,7 +418,8 @@ class Claims(Studies):
     def write_report(self, command):
         studies = {name: part.study(command) for name, part in self.parts.items()}
         studies["order"] = order_study(SEEING, seeds=self.config["seeds"])
-        about = next(iter(self.parts.values())).about(command) | {"config": self.config}
+        about = next(iter(self.parts.values())).about(command) | self.environment()
+        about |= {"config": self.config}
         rows = ledger.ledger_of(CLAIMS, studies)
         ledger_page.print_ledger(rows, self.console)
         return ledger_page.write(self.workdir / "claims", rows, about)

@@ -120,7 +120,12 @@ def environment() -> dict[str, Any]:
 
 
 def environment_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns what the ``run.json`` of several runs say of ``environment``, each value once."""
+    """Returns what the ``run.json`` of several runs say of ``environment``, each value once.
+
+    Without any run it is the environment of this program.
+    """
+    if not runs:
+        return environment()
     versions = {
         name: _each_once(run["versions"].get(name, "none") for run in runs)
         for name in dict.fromkeys(name for run in runs for name in run["versions"])

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments.point import point_of
+from experiments.record import environment_of
 from experiments.registry import make_experiment
 
 
@@ -54,6 +55,10 @@ class Studies:
             for failure in self.parts[name].run(number, share):
                 failures.append(failure | {"scheme": f"{name}: {failure['scheme']}"})
         return failures
+
+    def environment(self) -> dict[str, Any]:
+        """Returns versions, devices and revisions of the finished runs of all studies."""
+        return environment_of([run for part in self.parts.values() for run in part.finished_runs()])
 
     def write_report(self, command: str) -> Path:
         """Writes the report of all finished points and returns its path."""

@@ -28,7 +28,6 @@ from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
 from experiments.record import (
     claimed,
-    environment,
     environment_of,
     holder,
     open_run,
@@ -287,20 +286,20 @@ class Sweep:
         return [point for point in self.points if point.rate == best.get(point.label)]
 
     def about(self, command: str) -> dict[str, Any]:
-        """Returns what every report says of how its results came about.
-
-        Versions, device and revision are those of the finished runs, wherever they were trained.
-        """
-        done = [point for point in self.points if self.finished(point)]
-        runs = [read_json(self.folder(point) / "run.json") for point in done]
-        known = [run for run in runs if run is not None]
-        return (environment_of(known) if known else environment()) | {
+        """Returns what every report says of how its results came about."""
+        return environment_of(self.finished_runs()) | {
             "rates": self.rates(),
             "command": command,
             "config": plain(self.config),
             "date": datetime.date.today().isoformat(),
             "rules": RULES,
         }
+
+    def finished_runs(self) -> list[dict[str, Any]]:
+        """Returns the ``run.json`` of each finished run, which says where it was trained."""
+        done = [point for point in self.points if self.finished(point)]
+        runs = (read_json(self.folder(point) / "run.json") for point in done)
+        return [run for run in runs if run is not None]
 
     def folder(self, point: Point) -> Path:
         """Returns the folder of a point's run."""

@@ -195,7 +195,10 @@ def test_one_program_runs_all_studies_and_goes_on_where_it_was(corpus, tmp_path)
     assert (tmp_path / "tasks/runs/alibi/seed0/evaluation.json").exists()
     assert not (tmp_path / "language").exists()
     assert one.run() == []
+    path = tmp_path / "tasks/runs/alibi/seed0/run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "a machine elsewhere"}))
     page = one.write_report("the command").read_text()
+    assert ", a machine elsewhere." in page
     assert "text 2x" in page and "copy 1x" in page and "training time" in page
     own = (tmp_path / "atlas/schemes/rope.html").read_text()
     assert "Which rotary pairs decide" in own and "RoPE: 0 parameters" in own

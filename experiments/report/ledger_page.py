@@ -25,7 +25,10 @@ _COLOURS = {
     "inconclusive at this scale": "#f0f0f0",
     "missing": "#fff",
 }
-_STYLE = "tbody th, td.found { white-space: normal; min-width: 9rem } .all { line-height: 2 }"
+_STYLE = """
+tbody th, td.found { white-space: normal; min-width: 9rem }
+.all a { display: inline-block; margin: .15rem 0 }
+"""
 _WIDTH, _HEIGHT = 220, 18  # of the picture of an effect, in pixels
 
 
