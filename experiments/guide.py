@@ -20,6 +20,8 @@ from experiments.report.study import number
 
 # So many schemes are shown for each question, the best first.
 _SHOWN = 5
+# So many of those that tie with the best one are named.
+_TIED = 10
 
 Answer = dict[str, Any]
 
@@ -34,6 +36,7 @@ class Situation:
       claims: the names of the claims that bear on it.
       chapter: what the chapter that this project starts from recommends, in words.
       recommended: the schemes that the chapter means.
+      elsewhere: the page whose experiments bear on it too, in this folder.
     """
 
     title: str
@@ -41,6 +44,7 @@ class Situation:
     claims: tuple[str, ...] = ()
     chapter: str = ""
     recommended: tuple[str, ...] = ()
+    elsewhere: str = ""
 
 
 def _each(topics: str, *multiples: float) -> tuple[tuple[str, float], ...]:
@@ -85,11 +89,13 @@ SITUATIONS = (
         claims=("yarn_ntk_pi", "yarn_in_a_tenth", "longrope_searched", "drope"),
         chapter="RoPE with YaRN to 128K tokens, LongRoPE to 2M",
         recommended=("yarn", "longrope"),
+        elsewhere="extension.md",
     ),
     Situation(
         "Images, videos and interfaces",
         chapter="SeqPE or VideoRoPE++ for several media, VideoRoPE++ or Time-RoPE for video, "
         "I-MRoPE for interfaces",
+        elsewhere="multimodal.md",
     ),
 )
 
@@ -155,15 +161,13 @@ def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -
         lines.append(_question(topic, multiple, found))
     if each.chapter:
         lines.append(f"The chapter that this project starts from recommends: {each.chapter}.")
-        lines += [_of_chapter(name, each, answers) for name in each.recommended]
+        if each.asked:
+            lines += [_of_chapter(name, each, answers) for name in each.recommended]
         lines.append("")
     if each.claims:
         lines += ["Published claims:\n", *(_claim(name, claims) for name in each.claims), ""]
-    if not each.asked and not each.claims:
-        lines.append(
-            "Neither atlas nor ledger asks about them; [multimodal.md](multimodal.md) has the "
-            "experiments that do.\n"
-        )
+    if each.elsewhere:
+        lines.append(f"[{each.elsewhere}]({each.elsewhere}) has experiments of its own.\n")
     return "\n".join(lines)
 
 
@@ -196,7 +200,8 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
     ]
     best = _ranked(found)[0]
     level = [a["scheme"] for a in _ranked(found)[1:] if _reaches(a, best)]
-    tied = f"; within the intervals also {', '.join(level)}" if level else ""
+    others = ", ".join(level[:_TIED]) + (f" and {len(level) - _TIED} more" * (len(level) > _TIED))
+    tied = f"; within the intervals also {others}" if level else ""
     head = "| scheme | mean | against NoPE | against RoPE |\n|---|---|---|---|"
     return f"{title}, {unit}: **{best['scheme']}**{tied}.\n\n{head}\n" + "\n".join(rows) + "\n"
 
