@@ -58,8 +58,7 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
         if (folder / FILES[0]).exists():  # begun, if not finished: its checkpoints are worth more
             continue
         with claimed(folder):
-            for name in FILES:
-                write_files(folder, {name: files[name]})
+            write_files(folder, {name: files[name] for name in FILES})
         written += 1
     return written, len(points) - written
 
