@@ -11,6 +11,7 @@ The file has what every finished point found and its course of training, and no 
 import argparse
 import io
 import json
+import lzma
 import sys
 import tarfile
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,8 @@ def pack(workdir: Path) -> bytes:
     """Returns the archive of all finished points; the same results give the same bytes.
 
     Raises:
-      ValueError: the workdir has no finished point, or a file of one is damaged or lost.
+      ValueError: the workdir has no finished point, or a file of one is damaged.
+      OSError: a file of one is lost.
     """
     packed = io.BytesIO()
     folders = sorted(path.parent for path in workdir.rglob(FILES[-1]))
@@ -67,14 +69,16 @@ def _read(packed: Path) -> dict[str, dict[str, bytes]]:
     """Returns the files of each point by the point's folder, all of them checked."""
     points: dict[str, dict[str, bytes]] = {}
     try:
-        with tarfile.open(packed, mode="r:xz") as archive:
+        # The check sum is at the end of the file, where a reader of its entries may not come to.
+        entries = io.BytesIO(lzma.decompress(packed.read_bytes()))
+        with tarfile.open(fileobj=entries) as archive:
             for entry in archive:
                 place = PurePosixPath(entry.name)
                 file = archive.extractfile(entry)
                 if file is None or place.is_absolute() or ".." in place.parts:
                     raise ValueError(f"{packed} has {entry.name!r}, which is no file of a point")
                 points.setdefault(str(place.parent), {})[place.name] = file.read()
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, lzma.LZMAError) as error:
         raise ValueError(f"{packed} is no whole archive of results: {error}") from None
     for folder, files in points.items():
         if set(files) != set(FILES):

@@ -9,6 +9,7 @@ import tarfile
 
 import pytest
 from test_compare import ROOT, comparison, config
+from test_train import cut_off, flipped
 
 from experiments import archive
 from experiments.record import environment
@@ -116,12 +117,21 @@ def test_an_archive_of_something_else_is_refused(files, message, tmp_path):
     assert not (tmp_path / "workdir").exists()
 
 
-def test_half_an_archive_is_refused(packed, tmp_path):
-    half = tmp_path / "half.tar.xz"
-    content = packed[1].read_bytes()
-    half.write_bytes(content[: len(content) // 2])
+def altered_at_the_end(path):
+    """Alters what follows the last entry, which is as far as a reader of entries comes."""
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut_off, flipped, altered_at_the_end])
+def test_a_damaged_archive_is_refused(damage, packed, tmp_path):
+    copy = tmp_path / "copy.tar.xz"
+    shutil.copy(packed[1], copy)
+    damage(copy)
     with pytest.raises(ValueError, match="no whole archive"):
-        archive.restore(half, tmp_path / "workdir")
+        archive.restore(copy, tmp_path / "workdir")
+    assert not (tmp_path / "workdir").exists()
 
 
 def test_a_report_of_what_is_done_trains_nothing(corpus, packed, tmp_path):
