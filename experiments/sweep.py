@@ -179,7 +179,8 @@ class Sweep:
                 failed = self._train_together(group) if is_ours else {}
                 for point in group:
                     if is_ours and not self.finished(point):
-                        place = f"{chosen.index(point) + 1}/{len(chosen)}{left.words(len(waiting))}"
+                        count = len(chosen) - len(waiting) + 1
+                        place = f"{count}/{len(chosen)}{left.words(len(waiting))}"
                         self.console.print(f"[{place}] {point.name}", highlight=False)
                     if is_ours:
                         failures += self._try_point(point, failed.get(point))

@@ -127,6 +127,8 @@ class Encoding(nnx.Module):
       extent: the distance (query position minus key position) from which on ``score`` and ``mix``
         leave everything as it is, as they then do below 0 too; tiles that lie beyond cost nothing.
         None is the careful answer.
+      mixes_keys: whether ``rotate`` and ``turn_values`` look at several keys and values, so that
+        none of them can be turned alone.
 
     Attributes:
       stacked: the number of layers whose parameters this instance holds, or None if they are those
@@ -136,6 +138,7 @@ class Encoding(nnx.Module):
     per_layer = False
     whole_rows = False
     extent: int | None = None
+    mixes_keys = False
     stacked: int | None = None
 
     @property

@@ -97,6 +97,7 @@ REGISTRY = {
     "beam_scale": "posenc_jax.encodings.wrappers.logit_scale:BeamScale",
     "llama4_temperature": "posenc_jax.encodings.wrappers.logit_scale:Llama4Temperature",
     "soft_cap": "posenc_jax.encodings.wrappers.soft_cap:SoftCap",
+    "kv_shift": "posenc_jax.encodings.wrappers.kv_shift:KVShift",
     "irope": "posenc_jax.encodings.patterns:irope",
     "rnope_swa": "posenc_jax.encodings.patterns:rnope_swa",
     "dual_base": "posenc_jax.encodings.patterns:dual_base",

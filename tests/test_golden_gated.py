@@ -1,4 +1,4 @@
-"""Compares Wall attention and GRAPE with their authors' code."""
+"""Compares Wall attention, GRAPE and shifted keys with their authors' code."""
 
 import common
 import jax
@@ -104,3 +104,15 @@ def test_grape_m(golden, name):
         sides.append(turned * jax.lax.rsqrt(mean + 1e-6) * arrays[f"{key}_norm"][None, None, None])
     logits = params["scale"] * np.einsum("bthc,bshc->bhts", *sides)
     close_where_seen(logits, arrays["logits"], rtol=1e-5, atol=5e-5)
+
+
+def test_kv_shift():
+    """The oracle is of keys; values are mixed by the same code."""
+    arrays, params = float32("kv_shift")
+    K, D = params["num_heads"], arrays["x"].shape[-1]
+    encoding = posenc_jax.make("kv_shift", num_heads=K, model_dim=D, over="nope", rngs=nnx.Rngs(0))
+    encoding.kernel[...] = jnp.concatenate([arrays["w_shift"]] * 2, axis=1)
+    tokens = posenc_jax.Tokens.of(encoding, text(arrays["x"].shape[1])).read(encoding, arrays["x"])
+    side = posenc_jax.Side(None, K, K, is_query=False)
+    for turn in (encoding.rotate, encoding.turn_values):
+        close(turn(arrays["k_raw"], tokens, side), arrays["k"], rtol=1e-5, atol=1e-6)

@@ -95,7 +95,8 @@ def test_one_token(name):
     only_value = np.einsum("btd,dhc->bthc", embedded, common.projections()[2])
     scheme, weights = schemes.ALL[name], common.parameters_float64(encoding)
     attention, position = np.ones((common.HEADS, 1, 1)), np.zeros(1)
-    for row, value in zip(one, only_value, strict=True):
+    for x, row, value in zip(np.asarray(embedded), one, only_value, strict=True):
+        scheme.equations.observe(x, scheme.overrides, weights)
         others = attention, position, scheme.overrides, weights
         close(row, scheme.equations.values(value, *others))
 
@@ -289,6 +290,10 @@ def test_keys_turned_ahead(name):
         in_pieces = posenc_jax.attend(encoding, q, *turned, tokens, keys)
         return in_pieces, posenc_jax.attend(encoding, q, k, v, tokens)
 
+    if encoding.mixes_keys:
+        with pytest.raises(ValueError, match="mixes each key with others"):
+            in_pieces_and_at_once(encoding, q, k, v, None)
+        return
     if encoding.adapts:
         with pytest.raises(ValueError, match=r"adapts to the length.*Tokens.of\(..., length=\)"):
             in_pieces_and_at_once(encoding, q, k, v, None)

@@ -143,9 +143,15 @@ def turn(
       Keys and values, turned, and the tokens, which say so to ``attend``.
 
     Raises:
-      ValueError: the scheme adapts to a length that grows, so that no key stays as it was turned.
+      ValueError: the scheme adapts to a length that grows, so that no key stays as it was turned,
+        or mixes keys, so that none is turned alone.
     """
     scheme, _, side = _sides(encoding, num_heads, k_BSKC.shape[2])
+    if scheme.mixes_keys:
+        raise ValueError(
+            f"{type(scheme).__name__} mixes each key with others, so that none is turned alone; "
+            "keep keys and values as they are before rotation, and the layer's input"
+        )
     if not tokens.fixed:
         raise ValueError(
             f"{type(scheme).__name__} adapts to the length of the sequence: every token that "

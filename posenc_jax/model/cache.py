@@ -2,11 +2,11 @@
 
 Keys and values are kept turned, with whatever ``score`` reads of their tokens, so that a step works
 on new tokens alone but for attention itself. A scheme that reads the layer's input (FoX, PaTH,
-Selective RoPE) goes on from its state after the last token. Two kinds of schemes do all of their
+Selective RoPE) goes on from its state after the last token. Three kinds of schemes do all of their
 work anew with every step. One that adapts to the length (``Encoding.adapts``) has keys as they are
 before ``rotate``, and turns them by the length of the step, unless the cache is made for one
-length. One that reads and cannot resume, as none can where tokens have segments, has the layer's
-input kept as well.
+length. One that mixes keys (``Encoding.mixes_keys``) has its keys as they are, too. One that reads
+and cannot resume, as none can where tokens have segments, has the layer's input kept as well.
 """
 
 import dataclasses
@@ -319,7 +319,7 @@ def _slots(
 
 def _is_turned(encoding: Encoding, segments: bool, length: int | None) -> bool:
     """Says whether the cache keeps keys and values turned, and all else that they are read with."""
-    if encoding.adapts and length is None:
+    if encoding.mixes_keys or (encoding.adapts and length is None):
         return False
     return "read" not in encoding.hooks() or (not segments and encoding.start(1) is not None)
 

@@ -19,6 +19,7 @@ class Wrapper(Encoding):
         self.inner = inner
         self.per_layer = inner.per_layer
         self.whole_rows = inner.whole_rows
+        self.mixes_keys = inner.mixes_keys
         self.stacked = inner.stacked
         # What a wrapper makes of logits it makes of all.
         self.extent = inner.extent if type(self).score is Wrapper.score else None

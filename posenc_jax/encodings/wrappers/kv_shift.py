@@ -1,0 +1,160 @@
+"""Mixes each key and each value with those of the token before, under another scheme.
+
+https://arxiv.org/abs/2503.02130 (FoX Pro), https://arxiv.org/abs/2512.07805 (GRAPE)
+
+The key of token t becomes ``a k_{t-1} + (1 - a) k_t`` with a gate ``a = sigmoid(w . x_t)`` for each
+kv head, and the value likewise, with a gate of its own. The first token of a sequence, or of a
+segment, has zeros before it. The other scheme sees the keys after that. Overrides ``read`` (the
+gates), ``rotate`` and ``turn_values``.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encoding import Encoding, Side, Tile
+from posenc_jax.encodings.gated.sequence import by_segment, for_each_row, project
+from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
+from posenc_jax.lookup import pick
+from posenc_jax.tokens import Tokens
+
+
+class Read(NamedTuple):
+    """Holds what ``read`` makes of a layer's input.
+
+    Attributes:
+      gates: float32 ``[B, T, 2 K]``, those of keys and then those of values.
+      back: int32 ``[B, T]``, how many places back lies the token that was written before, in the
+        same segment; 0 where there is none.
+      inner: what the other scheme has prepared, or read.
+    """
+
+    gates: jax.Array
+    back: jax.Array
+    inner: Any
+
+
+class KVShift(Wrapper):
+    """Mixes keys and values with those of the token before; all else is another scheme's.
+
+    The authors normalise keys after the shift. Here the shift comes after whatever a model does to
+    its keys before attention, so that a model which normalises its keys does so before.
+
+    A part of the keys alone, whose first key follows one that is not given, makes NaN of that key.
+
+    Args:
+      num_kv_heads: kv heads of one layer.
+      model_dim: width of the residual stream.
+      over: the encoding beneath; RoPE, ALiBi, FoX and GRAPE as published (see ``wrapped``).
+      rngs: source of the initial values: w is N(0, 0.25 / model_dim), as in GRAPE.
+      **sizes: what else ``over`` is built with.
+    """
+
+    per_layer = True
+    mixes_keys = True
+    start, resume = Encoding.start, Encoding.resume  # the key before the next is not read off x
+
+    def __init__(
+        self,
+        *,
+        num_kv_heads: int,
+        model_dim: int,
+        rngs: nnx.Rngs,
+        over: str | Mapping | Encoding = "rope",
+        **sizes,
+    ):
+        sizes |= {"num_kv_heads": num_kv_heads, "model_dim": model_dim, "rngs": rngs}
+        super().__init__(wrapped(over, **sizes))
+        self.per_layer = self.mixes_keys = True
+        self.extent = self.inner.extent
+        draw = jax.random.normal(rngs.params(), (model_dim, 2 * num_kv_heads))
+        self.kernel = nnx.Param(0.5 * model_dim**-0.5 * draw)
+
+    def hooks(self):
+        return self.inner.hooks() | {"read", "rotate", "turn_values"}
+
+    def read(self, x_BTD, tokens: Tokens) -> Read:
+        gates = jax.nn.sigmoid(project(x_BTD, self.kernel[...]))
+        number = for_each_row(jnp.arange(tokens.count, dtype=jnp.int32)[None], gates)
+        before = by_segment(_number_before, number, tokens)
+        back = jnp.where(before < 0, 0, number - before)
+        return Read(gates, back, self.inner.read(x_BTD, tokens))
+
+    def of_keys(self, prepared: Read):
+        return self.inner.of_keys(prepared.inner)
+
+    def rotate(self, x_BTHC, tokens: Tokens, side: Side):
+        if not side.is_query:
+            x_BTHC = _mixed(x_BTHC, tokens, side, value=False)
+        return self.inner.rotate(x_BTHC, _beneath(tokens), side)
+
+    def turn_values(self, v_BSKC, tokens: Tokens, side: Side):
+        v_BSKC = _mixed(v_BSKC, tokens, side, value=True)
+        return self.inner.turn_values(v_BSKC, _beneath(tokens), side)
+
+    def turn_back(self, out_BTHC, tokens: Tokens, side: Side):
+        return self.inner.turn_back(out_BTHC, _beneath(tokens), side)
+
+    def score(self, logits_BHTS, tile: Tile):
+        return self.inner.score(logits_BHTS, _tile_beneath(tile))
+
+    def mix(self, out_BTHC, weights_BHTS, tile: Tile):
+        return self.inner.mix(out_BTHC, weights_BHTS, _tile_beneath(tile))
+
+
+def _mixed(x_BSKC, tokens, side, *, value: bool):
+    """Returns keys, or values, mixed with those before them."""
+    gates, back, _ = _read(tokens)
+    gates_BSK = gates[..., gates.shape[-1] // 2 :] if value else gates[..., : gates.shape[-1] // 2]
+    gates_KBS = side.of_kv_heads(gates_BSK.transpose(2, 0, 1))
+    gates_BSK1 = gates_KBS.transpose(1, 2, 0)[..., None]
+    in_order = tokens.index is None and tokens.segment_ids is None
+    before_BSKC = _one_back(x_BSKC) if in_order else _places_back(x_BSKC, back)
+    return (gates_BSK1 * before_BSKC + (1 - gates_BSK1) * x_BSKC).astype(x_BSKC.dtype)
+
+
+def _one_back(x_BSKC):
+    return jnp.pad(x_BSKC[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
+
+
+def _places_back(x_BSKC, back_BS):
+    """Returns what lies ``back`` places before each token: zeros at 0, and NaN outside."""
+    number = jnp.arange(x_BSKC.shape[1], dtype=jnp.int32)[None] - back_BS
+    is_given = (number >= 0) & (number < x_BSKC.shape[1])
+    index = jnp.clip(number, 0, x_BSKC.shape[1] - 1)
+    before = pick(x_BSKC.transpose(0, 2, 3, 1), index[:, None, None]).transpose(0, 3, 1, 2)
+    before = jnp.where(is_given[..., None, None], before, jnp.nan)
+    return jnp.where(back_BS[..., None, None] == 0, 0, before)
+
+
+def _number_before(number_BT, segment_ids):
+    """Returns the number of the token before in the same segment, or -1."""
+    before = jnp.pad(number_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    if segment_ids is None:
+        return before
+    starts = segment_ids[:, 1:] != segment_ids[:, :-1]
+    return jnp.where(jnp.pad(starts, ((0, 0), (1, 0))), -1, before)
+
+
+def _read(tokens: Tokens) -> Read:
+    """Returns what was read of the layer's input, where anything was."""
+    if isinstance(tokens.prepared, Read):
+        return tokens.prepared
+    raise ValueError(
+        "KVShift depends on the layer's input: pass tokens.read(encoding, x), where x [B, T, D] is "
+        "what queries and keys are projected from"
+    )
+
+
+def _beneath(tokens: Tokens) -> Tokens:
+    """Returns the tokens as the other scheme knows them."""
+    return dataclasses.replace(tokens, prepared=_read(tokens).inner)
+
+
+def _tile_beneath(tile: Tile) -> Tile:
+    """Returns the tile as the other scheme knows it; its keys are by ``of_keys`` already."""
+    return dataclasses.replace(tile, q_tokens=_beneath(tile.q_tokens))

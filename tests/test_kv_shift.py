@@ -1,0 +1,48 @@
+"""Tests keys and values that are mixed with those before them, beside what every scheme has."""
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_checks import close
+
+import posenc_jax
+from posenc_jax import Tokens
+from posenc_jax.positions import text
+
+B, T = 2, 9
+X_BTD = common.normal(0, B, T, common.WIDTH)
+Q, K, V = (common.normal(seed, B, T, common.HEADS, common.HEAD_DIM) for seed in (1, 2, 3))
+
+
+def test_the_other_scheme_sees_keys_and_values_after_the_shift():
+    """FoX reads the layer's input too, and its gates are those that it has alone."""
+    encoding = common.build("kv_shift", over="fox")
+    gates = np.asarray(jax.nn.sigmoid(X_BTD @ encoding.kernel[...]))
+    mixed = []
+    for x, g in zip((K, V), np.split(gates, 2, axis=-1), strict=True):
+        before = np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
+        mixed.append(g[..., None] * before + (1 - g[..., None]) * x)
+
+    def attend(encoding, k, v):
+        tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.asarray(X_BTD))
+        return posenc_jax.attend(encoding, Q, k, v, tokens)
+
+    close(attend(encoding, K, V), attend(encoding.inner, *mixed))
+
+
+def test_a_key_that_follows_one_not_given_is_no_number():
+    encoding = common.build("kv_shift")
+    tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.asarray(X_BTD))
+    part = tokens.part(4, T - 4)
+    whole = posenc_jax.logits(encoding, Q, K, tokens)
+    logits = posenc_jax.logits(encoding, Q, K[:, 4:], tokens, part)
+    assert np.isnan(logits[..., 0]).all()
+    close(logits[..., 1:], whole[..., 5:])
+
+
+def test_tokens_that_have_read_nothing():
+    encoding = common.build("kv_shift")
+    with pytest.raises(ValueError, match=r"pass tokens.read\(encoding, x\)"):
+        posenc_jax.attend(encoding, Q, K, V, Tokens.of(encoding, text(T)))
