@@ -18,6 +18,7 @@ from posenc_jax.encodings.rotary.axes import by_head, interleaved, shares, tempo
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis, Spectra
 from posenc_jax.encodings.rotary.frequencies import Default, DynamicNTK, DynamicYaRN, YaRN
 from posenc_jax.encodings.rotary.riflex import riflex
+from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.encodings.wrappers.ultravico import UltraViCo
 from posenc_jax.model.cache import Cache
 from posenc_jax.positions import Film, Text, Vision, text
@@ -439,6 +440,30 @@ def test_ids_and_grids_that_disagree(grids, message):
         builders.segments_of(ids, image_token=7, video_token=8, **grids)
 
 
+def test_layers_that_read_axes_of_their_own():
+    """Circle-RoPE has even layers on the circle and odd layers on the grid."""
+    parts = [Text(3), Vision(1, 2, 3), Text(2)]
+    circle, grid = builders.circle_rope(parts).positions, builders.qwen2_vl(parts).positions
+    T = circle.shape[1]
+    mrope = common.build("mrope")
+    model = common.build_model([OnAxes(mrope, axes=(0, 1, 2)), OnAxes(mrope, axes=(5, 3, 4))])
+    both = np.concatenate([circle, grid[..., [1, 2, 0]]], axis=-1)
+    logits = common.forward(model, TOKEN_IDS[:, :T], both)
+
+    x_BTD = model.embedding[...][TOKEN_IDS[:, :T]]
+    for layer, positions in zip(model.layers, (circle, grid), strict=True):
+        x_BTD, _ = layer.block(x_BTD, mrope, posenc_jax.Tokens.of(mrope, positions))
+    close(logits, model.final_norm(x_BTD) @ model.embedding[...].T, atol=1e-4)
+
+    on_one = common.build_model([OnAxes("rope", axes=(1,), head_dim=common.HEAD_DIM)] * 2)
+    rope = on_one.under(common.build("rope"))
+    close(
+        common.forward(on_one, TOKEN_IDS[:, :T], both),
+        common.forward(rope, TOKEN_IDS[:, :T], circle[..., 1]),
+        atol=1e-4,
+    )
+
+
 NAN = float("nan")
 LONGER = dict(first_repeat=70, length=60)
 
@@ -493,6 +518,11 @@ LONGER = dict(first_repeat=70, length=60)
                 riflex(posenc_jax.make("rope", head_dim=8), **LONGER), text(3)
             ),
             "length=60 must be above the 63 frames",
+        ),
+        (lambda: OnAxes("rope", axes=(-1,), head_dim=8), r"axes=\(-1,\) must be numbers of axes"),
+        (
+            lambda: posenc_jax.Tokens.of(OnAxes("rope", axes=(3,), head_dim=8), placed()),
+            r"axes=\(3,\) are not all among the 3 axes of positions of shape",
         ),
         (lambda: UltraViCo(over="rope", window=0), "window=0 must be a positive number"),
         (lambda: UltraViCo(over="rope", window=8, alpha=2.0), "alpha=2.0 must be within 0..1"),

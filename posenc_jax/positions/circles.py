@@ -24,8 +24,8 @@ def circle_rope(
 
     Text counts along (1, 1, 1), so every patch on the circle is as far from one token of it as the
     others are. Positions are fractional, may be negative, and text goes on one after the largest
-    of them. The paper's alternation of layers on the circle with layers on the grid (AGE) is two
-    sets of positions in one model, which this library does not have.
+    of them. The paper's alternation (AGE) has even layers on the circle and odd ones on the grid of
+    ``qwen2_vl``: give a model the axes of both, and encodings ``OnAxes`` (docs/library.md).
 
     Args:
       segments: the parts of the sequence. The released code projects the first frame of a video

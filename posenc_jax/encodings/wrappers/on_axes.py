@@ -1,0 +1,45 @@
+"""Runs a scheme on some of the axes of positions, so that layers can read different positions.
+
+Circle-RoPE (2505.16416) turns by a circle in even layers and by M-RoPE's grid in odd ones: a model
+is given the axes of both, and ``Layers`` of two encodings that read the one or the other. Overrides
+``place``.
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
+
+
+class OnAxes(Wrapper):
+    """Gives another scheme some of the axes of positions ``[B, T, A]``, and no others.
+
+    Positions of one axis, ``[B, T]``, are those of text and stay as they are.
+
+    Args:
+      over: the scheme beneath (see ``wrapped``).
+      axes: the numbers of the axes that it reads, in its own order, from 0.
+      **sizes: what ``over`` is built with.
+
+    Raises:
+      ValueError: there is no axis of a number, here or in the positions.
+    """
+
+    def __init__(self, over: str | Mapping | Encoding, *, axes: tuple[int, ...], **sizes):
+        if not axes or min(axes) < 0:
+            raise ValueError(f"axes={axes} must be numbers of axes, from 0")
+        super().__init__(wrapped(over, **sizes))
+        self.axes = tuple(axes)
+
+    def place(self, positions, key=None, length=None):
+        if positions.ndim == 3:
+            if max(self.axes) >= positions.shape[-1]:
+                raise ValueError(
+                    f"axes={self.axes} are not all among the {positions.shape[-1]} axes of "
+                    f"positions of shape {positions.shape}; count from 0"
+                )
+            chosen = [positions[..., axis] for axis in self.axes]
+            positions = chosen[0] if len(chosen) == 1 else jnp.stack(chosen, axis=-1)
+        return self.inner.place(positions, key, length)
