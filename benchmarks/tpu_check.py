@@ -2,6 +2,7 @@
 
     python -m benchmarks.tpu_check --schemes=all
     python -m benchmarks.tpu_check --only=steps --chips=v5e
+    python -m benchmarks.tpu_check --schemes=fox,cable --known=docs/data/tpu_check.csv
 
 It needs ``pip install "posenc_jax[experiments,tpu_check]"``. Parts, for --only:
 
@@ -10,8 +11,9 @@ It needs ``pip install "posenc_jax[experiments,tpu_check]"``. Parts, for --only:
     steps      training, evaluation and decoding of the ``paper`` presets and of a 7B decoder, on
                1, 16 and 256 chips under several meshes
 
-What is compiled already in the workdir is not compiled again. All of it takes hours; each program
-is a line of ``tpu_check.csv`` there, and ``tpu_check.md`` has the tables:
+What is compiled already in the workdir is not compiled again, nor are the lines of the tables that
+``--known`` names, which must be of the same versions. All of it takes hours; each program, found
+now or known, is a line of ``tpu_check.csv`` there, and ``tpu_check.md`` has the tables:
 
     compiled   and whether it fits is in the column ``fits``
     too large  the compiler gave up; ``memory_gib`` is what it says that temporaries need
@@ -27,7 +29,7 @@ import functools
 import importlib.metadata
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +225,34 @@ def row(item: Item, found: dict[str, Any]) -> dict[str, Any]:
     return about
 
 
+def _paths(names: str) -> list[Path]:
+    return [Path(name) for name in names.split(",")]
+
+
+def read_known(paths: list[Path]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Returns the lines of earlier tables by what they are about; of two, that of the later table.
+
+    A failure is not known, for what failed will be mended.
+    """
+    known = {}
+    for path in paths:
+        lines = csv.DictReader(path.read_text().splitlines())
+        known |= {_about(line): line for line in lines if line["outcome"] != "FAILED"}
+    return known
+
+
+def _about(line: dict[str, Any]) -> tuple[str, ...]:
+    """Returns what a line of the table is about."""
+    return tuple(str(line[key]) for key in ("part", "what", "program", "chip", "chips", "mesh"))
+
+
+def _in_order(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sorts lines as the whole matrix has them, and those of schemes that are gone to the end."""
+    every = [row(item, {}) for item in items_of(PARTS, list(CHIPS), list(programs.SCHEMES))]
+    number = {_about(line): n for n, line in enumerate(every)}
+    return sorted(lines, key=lambda line: number.get(_about(line), len(number)))
+
+
 def _choose(args) -> list[Item]:
     kinds = programs.one_of_each_kind()
     named = {"all": list(programs.SCHEMES), "kinds": kinds}
@@ -233,15 +263,22 @@ def _choose(args) -> list[Item]:
             f"error: --schemes must be all, kinds or schemes of the registry, --only some of "
             f"{', '.join(PARTS)}, and --chips some of {', '.join(CHIPS)}"
         )
+    items = items_of(args.only, args.chips, schemes)
+    return [item for item in items if args.match in item.name]
+
+
+def items_of(parts: Sequence[str], chips: Sequence[str], schemes: list[str]) -> list[Item]:
+    """Returns all items of some parts; of all schemes one of each kind has the part ``lengths``."""
     items: list[Item] = []
-    for chip in args.chips:
+    kinds = programs.one_of_each_kind() if schemes == [*programs.SCHEMES] else schemes
+    for chip in chips:
         every = {
             "attention": of_attention(chip, schemes),
-            "lengths": of_lengths(chip, kinds if args.schemes == "all" else schemes),
+            "lengths": of_lengths(chip, kinds),
             "steps": of_steps(chip),
         }
-        items += [item for part in args.only for item in every[part]]
-    return [item for item in items if args.match in item.name]
+        items += [item for part in parts for item in every[part]]
+    return items
 
 
 def main() -> None:
@@ -252,9 +289,11 @@ def main() -> None:
     parser.add_argument("--chips", default=tuple(CHIPS), type=lambda each: tuple(each.split(",")))
     parser.add_argument("--schemes", default="all", help="all, kinds (one of each), or names")
     parser.add_argument("--match", default="", help="only items whose name has this in it")
+    parser.add_argument("--known", type=_paths, default=[], help="tables of what is known")
     parser.add_argument("--workdir", type=Path, default=Path("runs/tpu_check"))
     args = parser.parse_args()
-    items, console = _choose(args), Console()
+    known, console = read_known(args.known), Console()
+    items = [item for item in _choose(args) if _about(row(item, {})) not in known]
     versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
     kept, rows = Kept(args.workdir / "programs.jsonl", versions), []
     with stage("tpu-check", len(items), console) as advance:
@@ -267,7 +306,7 @@ def main() -> None:
     table = io.StringIO()
     writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(_in_order([*known.values(), *rows]))
     read_back = list(csv.DictReader(table.getvalue().splitlines()))
     files = {"tpu_check.csv": table.getvalue(), "tpu_check.md": tables(read_back)}
     write_files(args.workdir, files)
