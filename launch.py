@@ -118,7 +118,7 @@ def main(arguments: list[str]) -> int:
         if is_in_bucket(workdir):
             console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
         failures = [] if REPORT.value else experiment.run(_task_id(), SHARE.value)
-        if SHARE.value:  # the report is for whoever knows that all are done
+        if SHARE.value and not REPORT.value:  # it is for whoever knows that all are done
             return 1 if failures else 0
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:

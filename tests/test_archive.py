@@ -138,6 +138,7 @@ def test_a_report_of_what_is_done_trains_nothing(corpus, packed, tmp_path):
     archive.restore(packed[1], tmp_path)
     command = [sys.executable, "launch.py", "--config=configs/extrapolation.py:tiny", "--report"]
     command += [f"--workdir={tmp_path}", f"--config.corpus={corpus}", "--config.schemes=rope,nope"]
+    command += ["--share"]  # which alone leaves the report to another program
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "report.html" in ended.stdout
     records = json.loads((tmp_path / "results.json").read_text())["records"]
