@@ -10,7 +10,7 @@ cores, divide the points between them: for models too small to keep all cores bu
 several machines that see the workdir: start the command with --share on each, and in the end once
 without it, for the report.
 
-It needs what ``pip install "posenc_jax[experiments]"`` installs, and says so where that is missing.
+It needs what ``pip install -e '.[experiments]'`` installs, and says so where that is missing.
 """
 
 import importlib

@@ -4,7 +4,7 @@
     python -m benchmarks.tpu_check --only=steps --chips=v5e
     python -m benchmarks.tpu_check --schemes=fox,cable --known=docs/data/tpu_check.csv
 
-It needs ``pip install "posenc_jax[experiments,tpu_check]"``. Parts, for --only:
+It needs ``pip install -e '.[experiments,tpu_check]'``. Parts, for --only:
 
     attention  every scheme x implementation, forward and backward, 8 heads of 128, 2,048 tokens
     lengths    temporaries of attention under one scheme of each kind, 1k to 128k tokens

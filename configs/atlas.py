@@ -26,7 +26,7 @@ from posenc_jax.registry import PATTERNS
 PRESETS = ("tiny", "small", "paper")
 # Each of another kind: everything by place, by what was told, and by what came last.
 CONTROLS = ("copy", "recall", "flip_flop")
-# What the controls compare, of every family.
+# Schemes of every family, which the controls compare.
 CONTROLLED = "nope,sinusoidal,rope,alibi,t5,transformer_xl,fox,cope"
 
 

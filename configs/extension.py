@@ -30,7 +30,7 @@ METHODS = (
     "rope,pi,ntk,ntk_by_parts,yarn,yarn_untempered,dynamic_ntk,dynamic_yarn,longrope,longrope2,"
     "hope,clipped_rope,resonance_yarn,rerope,leaky_rerope,self_extend,dual_chunk,drope"
 )
-# What the trained RoPE decides for every method.
+# Keywords that the trained RoPE decides for every method.
 _OF_ROPE = ("base", "rotary_dim", "layout", "axes", "frequencies")
 
 

@@ -22,7 +22,7 @@ from experiments.config import RATIO, encoding_defaults, start
 from experiments.evaluate import Protocols
 
 PRESETS = ("tiny", "demo", "small", "paper")
-# Schemes of every kind, which two CPU cores compare in 10 minutes (or seconds, when tiny).
+# Schemes of every kind, which two CPU cores compare in a quarter of an hour.
 SMALL = (
     "nope,sinusoidal,learned,rope,pi,ntk,dynamic_ntk,yarn,hope,p_rope,alibi,t5,kerple_log,fire,"
     "transformer_xl"

@@ -7,7 +7,7 @@ Presets, after the colon:
     tiny   one seed, seconds: checks that everything runs, shows nothing
     small  three seeds on a laptop CPU; the results are in docs/multimodal.md
 
-Both draw the Material Design Icons (``pip install posenc_jax[icons]``). Without them:
+Both draw the Material Design Icons (``pip install -e '.[icons]'``). Without them:
 ``--config.task.data=dejavu``, the symbols of a font that matplotlib brings along.
 
 Each layout of frequencies has the positions that it was published with, and each is there once more

@@ -19,5 +19,5 @@ if _missing := [package for module, package in _EXTRA.items() if _is_missing(mod
     # An exit and not an ImportError: a program's user needs the sentence and no traceback.
     raise SystemExit(
         f"error: experiments need {' and '.join(_missing)}, which the library alone does not; run: "
-        'pip install "posenc_jax[experiments]"'
+        "pip install -e '.[experiments]'"
     )

@@ -52,7 +52,7 @@ def folder_at(name: str) -> Path:
         with contextlib.suppress(FileNotFoundError):
             list(folder.iterdir())
     except ImportError:
-        raise ValueError(f"{name} needs gcsfs: pip install posenc_jax[gcs]") from None
+        raise ValueError(f"{name} needs gcsfs: pip install -e '.[gcs]'") from None
     except Exception as error:  # gcsfs and its transport have errors of many kinds
         raise ValueError(f"{name} cannot be read: {type(error).__name__}: {error}") from None
     # No class of pathlib, but it has the methods that are used here.

@@ -37,7 +37,7 @@ def start(
     """Returns what every config begins with, for its presets to change.
 
     Args:
-      experiment: its name in ``launch.py``.
+      experiment: its name in ``experiments/registry.py``.
       preset: one of ``presets``.
       trials: the dataclass whose fields become ``eval``.
       setting: the dataclass whose fields become ``task``. An experiment that has one fixes the

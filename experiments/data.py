@@ -301,7 +301,7 @@ def _load_hugging_face(name: str, rest: str) -> Corpus:
         import datasets
     except ImportError:
         raise ValueError(
-            f"corpus {name!r} needs the package datasets; run: pip install posenc_jax[data]"
+            f"corpus {name!r} needs the package datasets; run: pip install -e '.[data]'"
         ) from None
     path, _, split = rest.partition(":")  # the first colon: a split may be "train[:1%]"
     rows = datasets.load_dataset(path, split=split or "train")

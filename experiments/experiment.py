@@ -3,7 +3,7 @@
 Those on images, screens, videos and stories are in ``multimodal``, those on questions in ``tasks``.
 
 An experiment is one module with a subclass of ``Experiment``, one config, and one line in
-``launch.py``. The subclass says
+``registry.py``. The subclass says
 
     title, summary, axes     for the report; the names of the position axes
     load()                   reads ``self.config`` ("task", "eval", "model"), refuses what cannot

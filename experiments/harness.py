@@ -4,7 +4,7 @@
     python -m experiments.harness --model=smollm2 --tasks=my_task --include=my_tasks \\
         --encoding='{"name": "yarn", "factor": 4.0}' --length=32768 --out=results.json
 
-It needs what ``pip install "posenc_jax[harness]"`` installs.
+It needs what ``pip install -e '.[harness]'`` installs.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class Text:
 
     def __init__(self, tokenizer: Any = None, start: int | None = None):
         self._tokenizer = tokenizer
-        # What stands before a text that has nothing before it.
+        # The token that stands before a text that has nothing before it.
         self.start = (0 if start is None else start) if tokenizer else ord("\n")
 
     def encode(self, text: str) -> list[int]:
@@ -199,13 +199,16 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
             raise ValueError("--encoding is for published models; tune the run under another one")
         state, config = load_run(folder_at(path), mesh)
         if len(state.model.embedding) != 256:
-            raise ValueError(f"{path} does not read bytes, and has no tokenizer for text")
+            raise ValueError(
+                f"the run in {path} does not read bytes, and has no tokenizer for text; give one "
+                "that was trained on a corpus of bytes, such as stdlib or files:"
+            )
         return state.model, Text(), train_length(config)
     from experiments import pretrained
 
     loaded = pretrained.load(path, mesh=mesh, scan=True)
     if loaded.tokenizer is None:
-        raise ValueError(f"{path} has no tokenizer")
+        raise ValueError(f"{path} has no tokenizer; add its tokenizer.json to the folder")
     own = dict(encoding or {})
     if own and "name" not in own:
         raise ValueError(f'--encoding={encoding} has no name; give {{"name": ..., keywords}}')
@@ -226,7 +229,7 @@ def evaluate(harness: Harness, tasks: list[str], include: str | None, **options:
         from lm_eval.tasks import TaskManager
     except ImportError:
         raise ValueError(
-            "experiments.harness needs lm-evaluation-harness: pip install posenc_jax[harness]"
+            "experiments.harness needs lm-evaluation-harness: pip install -e '.[harness]'"
         ) from None
 
     class Adapter(LM):

@@ -1,4 +1,4 @@
-"""Reads one document of any length past a cache: the loss of each token given all before it.
+r"""Reads one document of any length past a cache: the loss of each token given all before it.
 
     python -m experiments.long_document --run=runs/small/runs/rope/seed0 --document=book.txt \
         --out=book

@@ -10,7 +10,7 @@ from experiments.report.study import BASELINE, Study
 from posenc_jax import Transformer, make, positions
 
 _HEADS, _WIDTH, _LAYERS = 4, 32, 2
-# What a scheme needs to look both ways.
+# Keywords with which a scheme looks both ways.
 _BOTH_WAYS = {"t5": {"bidirectional": True}}
 
 

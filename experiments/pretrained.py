@@ -1,4 +1,4 @@
-"""Loads published models from their files, extends them, and writes them for transformers to open.
+r"""Loads published models from their files, extends them, and writes them for transformers to open.
 
     python -m experiments.pretrained --model=smollm2 --out=smollm2-32k \
         --encoding='{"name": "yarn", "factor": 4.0}'

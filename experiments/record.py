@@ -97,7 +97,10 @@ def read_json(path: Path) -> Any:
         except FileNotFoundError:
             return None
         except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
-            raise ValueError(f"{path} is damaged, and cannot be read as JSON: {error}") from None
+            raise ValueError(
+                f"{path} is damaged, and cannot be read as JSON ({error}); move it away, and "
+                "what it held is made again"
+            ) from None
 
     return agreed(read)
 
@@ -332,7 +335,7 @@ def _event_writer(folder: Path):
         import tensorboardX
     except ImportError:
         raise ValueError(
-            "train.tensorboard=True needs tensorboardX: pip install posenc_jax[tensorboard]"
+            "train.tensorboard=True needs tensorboardX: pip install -e '.[tensorboard]'"
         ) from None
     return tensorboardX.SummaryWriter(str(folder))
 
@@ -342,7 +345,7 @@ def _wandb_run(project: str, folder: Path):
         import wandb
     except ImportError:
         raise ValueError(
-            f"train.wandb={project!r} needs wandb: pip install posenc_jax[wandb]"
+            f"train.wandb={project!r} needs wandb: pip install -e '.[wandb]'"
         ) from None
     # The same folder is the same run, however often it is started.
     name = "/".join(folder.parts[-2:])

@@ -172,7 +172,7 @@ def _muon(recipe: Recipe) -> optax.GradientTransformation:
         weight_decay_mask=decays,
         adam_b2=recipe.beta2,
         muon_weight_dimension_numbers=_orthogonal,
-        consistent_rms=0.2,  # of AdamW's steps, as measured in the paper
+        consistent_rms=0.2,  # the size of AdamW's steps, as measured in the paper
     )
 
 

@@ -80,7 +80,9 @@ class SafetensorsFiles:
         try:
             return self._safetensors.safe_open(path, framework="np")
         except self._safetensors.SafetensorError as error:
-            raise ValueError(f"{path} is no whole file of safetensors: {error}") from None
+            raise ValueError(
+                f"{path} is no whole file of safetensors ({error}); download it again"
+            ) from None
 
     def config(self):
         config = read_json(self._folder / "config.json")
@@ -109,7 +111,7 @@ class GgufFile:
         try:
             reader = self._gguf.GGUFReader(path)
         except (ValueError, IndexError, KeyError) as error:
-            raise ValueError(f"{path} is no whole GGUF file: {error}") from None
+            raise ValueError(f"{path} is no whole GGUF file ({error}); download it again") from None
         self._fields = reader.fields
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.shapes = {
@@ -194,5 +196,5 @@ def need(package: str) -> Any:
     except ImportError:
         raise ValueError(
             f"published weights need {package}, which is not installed: "
-            'pip install "posenc_jax[pretrained]"'
+            "pip install -e '.[pretrained]'"
         ) from None

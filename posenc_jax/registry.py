@@ -15,7 +15,7 @@ from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import rope_with
 from posenc_jax.model.layers import Layers
 
-# What differs from layer to layer: ``make`` returns Layers for these names, and else an Encoding.
+# Patterns differ from layer to layer: ``make`` returns Layers for these names, else an Encoding.
 Pattern = Literal["irope", "rnope_swa", "dual_base", "global_nope", "global_yarn", "beam", "flint"]
 PATTERNS: tuple[str, ...] = get_args(Pattern)
 

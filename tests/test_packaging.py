@@ -50,7 +50,7 @@ def test_an_experiment_says_which_extra_is_missing(hidden, program):
     (sentence,) = done.stderr.splitlines()
     packages = " and ".join(name.replace("PIL", "pillow") for name in hidden)
     assert sentence.startswith(f"error: experiments need {packages}, which")
-    assert sentence.endswith('run: pip install "posenc_jax[experiments]"')
+    assert sentence.endswith("run: pip install -e '.[experiments]'")
     assert not done.stdout
 
 

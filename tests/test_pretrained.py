@@ -408,7 +408,7 @@ def test_a_package_that_is_missing(package, tmp_path, monkeypatch):
     (path / "tokenizer.json").write_text("{}")
     path = write_gguf(tmp_path / "llama.gguf") if package == "gguf" else path
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=rf"need {package}, .*pip install .posenc_jax.pretrained"):
+    with pytest.raises(ValueError, match=rf"need {package}, .*pip install -e ...pretrained"):
         load(path)
 
 

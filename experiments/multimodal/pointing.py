@@ -292,7 +292,7 @@ def _font(name):
         if package is None or package.origin is None:
             raise ValueError(
                 "task.data='mdi' needs the package fonticon-materialdesignicons7; run: "
-                "pip install posenc_jax[icons]"
+                "pip install -e '.[icons]'"
             )
         path = Path(package.origin).parent / "fonts/materialdesignicons-webfont.ttf"
         first, last = 0xF0000, 0xFFFFF

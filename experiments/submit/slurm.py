@@ -139,5 +139,5 @@ def _submitit():
     try:
         import submitit
     except ImportError:
-        raise ValueError("--backend=slurm needs submitit: pip install posenc_jax[slurm]") from None
+        raise ValueError("--backend=slurm needs submitit: pip install -e '.[slurm]'") from None
     return submitit

@@ -25,8 +25,8 @@ from posenc_jax.tokens import Tokens
 class Encoding(nn.Module):
     """Holds the encoding that ``posenc_jax.make(scheme, **keywords)`` builds, as a Linen module.
 
-    They lie under the module's own name, called as in NNX (``params["Encoding_0"]["table"]``), and
-    are drawn from the "params" stream of ``init``; ``apply`` needs no stream. A module made in
+    The parameters lie under the module's name, called as in NNX (``params["Encoding_0"]["table"]``)
+    and drawn from the "params" stream of ``init``; ``apply`` needs no stream. A module made in
     ``setup`` of the model and given to every layer is one set of parameters; one made in each
     layer is one for each, and so is one under ``nn.scan`` with ``variable_axes={"params": 0}``.
 

@@ -14,7 +14,7 @@ from posenc_jax.hf.positions import READ, about_positions
 from posenc_jax.hf.values import flag, head_dim_of, number, whole
 from posenc_jax.model.layers import Layers
 
-# What the code of each model does otherwise than Llama's, in keywords of Transformer.
+# Each model's differences from Llama, in keywords of Transformer.
 DECODERS: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": {},

@@ -69,7 +69,7 @@ def _dual_chunk(config, where, kind, rope):
         raise ValueError(f"{where} of type {kind!r} is not offered beside {name}")
     own = {read[key]: whole(section, key) for key in read if section.get(key)}
     del rope["axes"]
-    # Its own defaults of a chunk are those of SGLang and vLLM.
+    # Chunks have the defaults of SGLang and vLLM.
     own = {"chunk_size": 8192, "local_window": 1024} | own
     return make("dual_chunk", train_length=own["chunk_size"], **rope, **own)
 

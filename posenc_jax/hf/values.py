@@ -6,7 +6,7 @@ from typing import Any
 
 from posenc_jax.hf import models
 
-# What one size is called in different models.
+# Different models have different names for a size.
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_num_attention_heads")
 WIDTH = ("hidden_size", "n_embd", "d_model")
 LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")

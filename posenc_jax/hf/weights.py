@@ -64,7 +64,7 @@ _GGUF = {
     "mlp/down/kernel": "blk.{n}.ffn_down.weight",
 }
 
-# What turns, and has its rotary pairs in another order there.
+# Kernels that turn, and have their rotary pairs in another order there.
 _TURNED = ("attention/q/kernel", "attention/k/kernel")
 
 # Tensors that old checkpoints have and nobody reads.

@@ -96,8 +96,9 @@ def _whole(differences) -> np.ndarray:
 
 def to_float32(times) -> np.ndarray:
     """Returns float64 ``times`` as float32, and refuses those that would be moved."""
-    if not np.isfinite(times).all():
-        raise ValueError("times, and their origin, must be finite numbers")
+    bad = times[~np.isfinite(times)]
+    if bad.size:
+        raise ValueError(f"times, and their origin, must be finite numbers, not {bad.flat[0]}")
     rounded = times.astype(np.float32)
     moved = abs(rounded.astype(np.float64) - times)
     if moved.max(initial=0) > MOST_ROUNDING:

@@ -21,7 +21,7 @@ class Wrapper(Encoding):
         self.whole_rows = inner.whole_rows
         self.mixes_keys = inner.mixes_keys
         self.stacked = inner.stacked
-        # What a wrapper makes of logits it makes of all.
+        # A wrapper that overrides ``score`` changes every logit.
         self.extent = inner.extent if type(self).score is Wrapper.score else None
 
     @property
