@@ -33,10 +33,26 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.studies.far = _far(preset, shared.language)
     config.studies.double = _double(preset, shared.language)
     config.studies.variants = _variants(shared.language)
-    config.studies.addition = _addition(of_cpu)
-    config.studies.extension = _extension(of_cpu)
-    config.studies.longrope = _longrope(of_cpu)
+    config.studies.addition = _addition(of_cpu, config)
+    config.studies.extension = _extension(of_cpu, config)
+    config.studies.longrope = _longrope(of_cpu, config)
     return config
+
+
+def _follow(study, language, *parts):
+    """Lets a study on text be as the atlas' own, whatever of that is overridden.
+
+    A field that is set afterwards is the study's own.
+    """
+    for own, other, keys in (
+        (study, language, ("corpus", "seeds", "together")),
+        *((study[part], language[part], list(language[part])) for part in parts),
+    ):
+        for key in keys:
+            if own[key] is None:  # which nothing is derived from
+                own[key] = other.get_oneway_ref(key)
+            else:
+                own.get_ref(key).set(other.get_oneway_ref(key))
 
 
 def _far(preset, language):
@@ -44,8 +60,7 @@ def _far(preset, language):
     study = extrapolation.get_config(preset)
     study.schemes = "alibi,rnope_swa"
     study.encodings.rnope_swa.interval = 2
-    study.train.update(language.train.to_dict())
-    study.together = language.together
+    _follow(study, language, "model", "train", "sweep")  # and not "eval": texts are much longer
     if preset != "tiny":
         study.eval.update(multiples=(1, 32, 128), documents=4, strides=((1, 1),))
     return study
@@ -56,13 +71,11 @@ def _double(preset, language):
     study = extrapolation.get_config(preset)
     study.schemes = ",".join(("sinusoidal", "rope", *_BASES))
     study.encodings.update(_of_bases())
-    study.train.update(language.train.to_dict())
-    study.train.update(length=2 * language.train.length, batch_size=language.train.batch_size // 2)
-    study.eval.update(language.eval.to_dict())
+    _follow(study, language, "model", "train", "eval", "sweep")
+    study.train.get_ref("length").set(2 * language.train.get_oneway_ref("length"))
+    study.train.get_ref("batch_size").set(language.train.get_oneway_ref("batch_size") // 2)
     halves = [multiple // 2 for multiple in language.eval.multiples if multiple > 1]
     study.eval.multiples = tuple(halves)
-    study.together = language.together
-    study.seeds = language.get_ref("seeds")
     return study
 
 
@@ -70,7 +83,7 @@ def _variants(language):
     """Returns variants of schemes on text, which the comparison has in one form only."""
     study = language.copy_and_resolve_references()
     study.experiment = "extrapolation"
-    study.seeds = language.get_ref("seeds")
+    _follow(study, language, "model", "train", "eval", "sweep")
     head_dim = study.model.model_dim // study.model.num_heads
     seqpe, rope = own_defaults("seqpe"), own_defaults("rope")
     study.encodings.update(
@@ -91,8 +104,9 @@ def _of_bases():
     return {name: {"name": "rope"} | rope | {"base": base} for name, base in _BASES.items()}
 
 
-def _addition(preset):
+def _addition(preset, shared):
     study = tasks.get_config(preset)
+    study.sweep.get_ref("learning_rate").set(shared.sweep.get_oneway_ref("learning_rate"))
     study.schemes = "fire,rope,nope,randomized"
     study.task.tasks = "addition"
     if preset != "tiny":
@@ -102,15 +116,17 @@ def _addition(preset):
     return study
 
 
-def _extension(preset):
+def _extension(preset, shared):
     study = extension.get_config("tiny" if preset == "tiny" else "yarn")
+    study.seeds = shared.get_oneway_ref("seeds")
     if preset != "tiny":
         study.methods = study.tuned = "rope,pi,yarn,drope"
         study.tuning_steps = (40, 400)
     return study
 
 
-def _longrope(preset):
+def _longrope(preset, shared):
     study = longrope.get_config(preset)
+    study.seeds = shared.get_oneway_ref("seeds")
     study.stages = "longrope"
     return study

@@ -20,6 +20,14 @@ from posenc_jax.registry import PATTERNS
 class Language(Comparison):
     """Compares the schemes on text, and looks into the models of the first seed."""
 
+    def check(self):
+        super().check()
+        if self.protocols.documents < 2:
+            raise ValueError(
+                f"eval.documents={self.protocols.documents} must be at least 2: the probes of a "
+                "model look at two texts or more"
+            )
+
     def evaluate(self, point, model):
         found = super().evaluate(point, model)
         # A model that diverged has nothing to look into.
@@ -57,12 +65,15 @@ class Atlas(Studies):
     def _setup(self, name: str) -> str:
         """Says what the models of a study were trained on, and how long."""
         part, model = self.parts[name], self.parts[name].config["model"]
+        rates = sorted({point.rate for point in part.points if point.rate is not None})
+        rate = f"{part.recipe.learning_rate:g}"
+        if rates:
+            rate = f"the best of {', '.join(f'{each:g}' for each in rates)} for each scheme"
         data = f"Text ({part.corpus.name})" if name == "language" else "All tasks"
         return (
             f"{data}: models of depth {model['num_layers']} and width {model['model_dim']}, after "
             f"{part.recipe.steps} steps of {part.recipe.batch_size} rows of at most "
-            f"{part.recipe.length} tokens, by {part.recipe.optimizer} at "
-            f"{part.recipe.learning_rate:g}."
+            f"{part.recipe.length} tokens, by {part.recipe.optimizer} at {rate}."
         )
 
     def cards(self, schemes: list[str]) -> dict[str, str]:

@@ -6,9 +6,11 @@ Every claim is a few numbers and the range in which its paper says that they lie
 run; ``ledger.RULE`` decides. The numbers of papers are in the claims' sentences.
 """
 
+import math
+
 from experiments.order import order_study
 from experiments.report import ledger, ledger_page
-from experiments.report.ledger import Answers, Claim, Effect, mean, spread
+from experiments.report.ledger import Answers, Claim, Effect, Seeds, mean, spread
 from experiments.studies import Studies
 
 ALGORITHMS = ("copy", "reverse", "addition", "sort", "parity")
@@ -92,6 +94,10 @@ def _searched(one: str, other: str) -> Effect:
     )
 
 
+# Outputs that are no farther apart than this, over their size, are the same but for rounding.
+BLIND = 1e-5
+
+
 def _moved(scheme: str, causal: bool, **range_: float) -> Effect:
     mask = "causal" if causal else "bidirectional"
     return Effect(
@@ -99,6 +105,18 @@ def _moved(scheme: str, causal: bool, **range_: float) -> Effect:
         lambda a: a.read("order", "distance", scheme=scheme, causal=causal),
         **range_,
     )
+
+
+def _sees_order(scheme: str) -> Effect:
+    """Returns how far apart the outputs are in powers of 10, as numbers of any size can be."""
+
+    def power(answers: Answers) -> Seeds:
+        found = answers.read("order", "distance", scheme=scheme, causal=False)
+        # Below the rounding of float32, about 1e-7, numbers of other sizes say nothing.
+        return Seeds({seed: math.log10(max(far, 1e-7)) for seed, far in found.items()})
+
+    says = "how far the outputs of 我爱你 and 你爱我 are apart as sets, as a power of 10"
+    return Effect(f"{says}, {scheme}, bidirectional", power, low=math.log10(BLIND))
 
 
 def _at_stride_1(answers: Answers, multiple: int):
@@ -388,7 +406,7 @@ CLAIMS: tuple[Claim, ...] = (
         "1706.03762, section 3.5; 2203.16634 on the mask",
         "any model: it follows from the equations",
         ("nope",),
-        (_moved("nope", causal=False, high=1e-5), _moved("nope", causal=True, low=1e-4)),
+        (_moved("nope", causal=False, high=BLIND), _moved("nope", causal=True, low=1e-4)),
         is_of_text=False,
     ),
     Claim(
@@ -397,7 +415,7 @@ CLAIMS: tuple[Claim, ...] = (
         "the chapter that this project starts from",
         "any model",
         SEEING,
-        tuple(_moved(scheme, causal=False, low=1e-4) for scheme in SEEING),
+        tuple(map(_sees_order, SEEING)),
         is_of_text=False,
     ),
     Claim(

@@ -140,7 +140,7 @@ class Comparison(Sweep):
             "train_length": self.recipe.length,
             "last_tokens": self.protocols.last_tokens,
             "corpus": self.corpus.name,
-            "corpus_digest": self.corpus.digest,
+            "corpus_digest": self.corpus_digest(self.corpus.digest),
         }
         return LengthStudy(records, training, failures, about, curves)
 

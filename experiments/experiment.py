@@ -33,7 +33,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments.batches import in_batches
-from experiments.config import make_encoding
+from experiments.config import check_heads, make_encoding
 from experiments.mesh import make_mesh, replicated, row_shards
 from experiments.point import trained_points
 from experiments.progress import stage
@@ -90,6 +90,7 @@ class Experiment(Sweep):
     data: dict[str, Any]
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
+        check_heads(config.model)
         self.config = config.to_dict()  # for the methods that come next
         schemes = [name.strip() for name in config.schemes.split(",")]
         extend = {n: v["of"] for n in schemes if (v := self.variant(n)).get("of")}

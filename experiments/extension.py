@@ -271,7 +271,7 @@ class Extension(Sweep):
             "last_tokens": self.readings.trials.last_tokens,
             "source": self.config["checkpoint"] or "trained here",
             "corpus": self.corpus.name,
-            "corpus_digest": self.corpus.digest,
+            "corpus_digest": self.corpus_digest(self.corpus.digest),
         }
         return ExtensionStudy(records, training, failures, about, [])
 
@@ -288,6 +288,11 @@ def points(config: ConfigDict) -> list[Point]:
     """
     if config.seeds < 1:
         raise ValueError(f"seeds={config.seeds} must be at least 1")
+    if config.checkpoint and config.seeds > 1 and "{seed}" not in config.checkpoint:
+        raise ValueError(
+            f"checkpoint={config.checkpoint} is one model, and seeds={config.seeds} would count it "
+            'several times; give --config.seeds=1, or a path with "{seed}" in it'
+        )
     if not config.tuning_steps or min(config.tuning_steps) < 1:
         raise ValueError(
             f"tuning_steps={config.tuning_steps} must be numbers of steps, each at least 1; what "

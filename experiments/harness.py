@@ -36,8 +36,8 @@ _SHORTEST = 32
 class Text:
     """Turns text into tokens and back: by a tokenizer, or as bytes, as models trained here do."""
 
-    def __init__(self, tokenizer: Any = None, start: int | None = None):
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any = None, start: int | None = None, end: int | None = None):
+        self._tokenizer, self.end = tokenizer, end
         # The token that stands before a text that has nothing before it.
         self.start = (0 if start is None else start) if tokenizer else ord("\n")
 
@@ -124,21 +124,29 @@ class Harness:
         return sums
 
     def generate_until(self, requests) -> list[str]:
-        """Returns the greedy continuation of each context, up to one of its stop texts.
+        """Returns the greedy continuation of each context, up to a stop text or the end of text.
 
         The ``args`` of a request are the context and a dict with ``until`` and ``max_gen_toks``.
         """
         answers = []
         with stage("generating", len(requests), self._console) as advance:
             for context, options in (request.args for request in requests):
-                most, until = options.get("max_gen_toks", 256), options.get("until") or []
+                most = options.get("max_gen_toks", min(256, self.length))
+                until, end = options.get("until") or [], self.text.end
                 prompt = self.text.encode(context) or [self.text.start]
                 self._check(range(most), "max_gen_toks")
                 prompt = prompt[most - self.length :] if most < self.length else prompt[-1:]
-                tokens = generate(
-                    self.model, np.array([prompt]), jax.random.key(0), max_new_tokens=most
+                found = generate(
+                    self.model,
+                    np.array([prompt]),
+                    jax.random.key(0),
+                    max_new_tokens=most,
+                    stop_token=end,
                 )
-                answer = self.text.decode(np.asarray(tokens)[0].tolist())
+                tokens = np.asarray(found)[0].tolist()
+                if end in tokens:
+                    tokens = tokens[: tokens.index(end)]
+                answer = self.text.decode(tokens)
                 for stop in [until] if isinstance(until, str) else until:
                     answer = answer.split(stop)[0]
                 answers.append(answer)
@@ -213,8 +221,10 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
     if own and "name" not in own:
         raise ValueError(f'--encoding={encoding} has no name; give {{"name": ..., keywords}}')
     model = loaded.under(own.pop("name"), **own) if encoding else loaded.model
-    start = loaded.config.get("bos_token_id", loaded.config.get("eos_token_id"))
-    return model, Text(loaded.tokenizer, start), loaded.length
+    end = loaded.config.get("eos_token_id")
+    end = end[0] if isinstance(end, list) else end
+    start = loaded.config.get("bos_token_id", end)
+    return model, Text(loaded.tokenizer, start, end), loaded.length
 
 
 def evaluate(harness: Harness, tasks: list[str], include: str | None, **options: Any) -> Any:

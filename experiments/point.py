@@ -62,6 +62,8 @@ def trained_points(
             f"sweep.learning_rate={rates} must be several rates, each once, such as (1e-3, 3e-3); "
             "a single one is train.learning_rate"
         )
+    if any(not rate > 0 for rate in rates):
+        raise ValueError(f"sweep.learning_rate={rates} must be numbers above 0")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"schemes has {', '.join(twice)} more than once; name each once")

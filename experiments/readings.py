@@ -181,7 +181,9 @@ class Reader:
             def compute(batch=batch):
                 return scorer(batch, layers)[:, -reading.scored :].mean(axis=1).tolist()
 
-            name = f"{scheme}, {reading.protocol} at {reading.multiple}x, from {start}"
+            # Another number of devices makes batches of another size.
+            rows_of = f"{start} to {start + len(batch)}"
+            name = f"{scheme}, {reading.protocol} at {reading.multiple}x, {rows_of}"
             means += self._kept.get(name, compute)
             tokens = len(batch) * (batch.shape[1] - 1)
             self._advance(f"{reading.scheme} at {reading.multiple}x", steps=tokens)

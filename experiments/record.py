@@ -13,6 +13,7 @@ import os
 import platform
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,16 @@ def holder(folder: Path) -> str | None:
     return agreed(find)
 
 
+def _lock(file) -> None:
+    """Takes the lock of a file, and waits for those who only look at it, in ``holder``."""
+    for _ in range(20):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.01)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @contextlib.contextmanager
 def _locked(folder):
     since = datetime.datetime.now().isoformat(" ", "seconds")
@@ -195,7 +206,7 @@ def _locked(folder):
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             file.seek(0)
             raise ValueError(

@@ -6,9 +6,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from experiments.point import Point
-from experiments.record import holder, read_json
+from experiments.record import check_run, holder, read_json
 from experiments.sweep import Sweep
 
 STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
@@ -30,6 +31,11 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
         left = (steps - step) * line["seconds"] / step if step else 0.0
         ready = f"; trained in {datetime.timedelta(seconds=round(left))}" if left else ""
         return found | {"state": RUNNING, "note": f"by {by}{ready}"}
+    if (folder / "run.json").exists():
+        try:
+            check_run(folder, sweep.describe(point))
+        except ValueError as error:  # a run of another config
+            return found | {"state": FAILED, "note": str(error)}
     if failure := read_json(folder / "failure.json"):
         return found | {"state": FAILED, "note": failure["reason"]}
     return found | {"state": STOPPED if line else MISSING}
@@ -40,7 +46,8 @@ def print_status(sweep: Sweep, console: Console) -> None:
     rows = [status(sweep, point) for point in sweep.points]
     table = Table("point", "state", "step", "", box=None, header_style="bold")
     for row in rows:
-        table.add_row(row["point"], row["state"], f"{row['step']}/{row['steps']}", row["note"])
+        words = row["point"], row["state"], f"{row['step']}/{row['steps']}", row["note"]
+        table.add_row(*map(Text, words))  # a reason may have brackets, which are no markup
     console.print(table)
     counts = [(state, sum(row["state"] == state for row in rows)) for state in STATES]
     console.print(", ".join(f"{count} {state}" for state, count in counts if count))

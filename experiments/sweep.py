@@ -41,6 +41,8 @@ from experiments.train import RULES, Recipe, Task, initial_state
 from posenc_jax import Transformer
 from posenc_jax.model.transformer import ROWS
 
+# The name that a config has for the digest of its data.
+DATA = "corpus_digest"
 # What may change between two starts of the same run: it decides when, not what, is computed.
 _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "profile_steps")
 
@@ -164,6 +166,7 @@ class Sweep:
         chosen = self.points
         if task_id is not None:
             chosen = [point_of(self.points, task_id)]
+        self._check_data(chosen)
         failures = []
         waiting, left = {point for point in chosen if not self.finished(point)}, TimeLeft()
         if done := len(chosen) - len(waiting):
@@ -349,13 +352,40 @@ class Sweep:
         return {point: failures[point.seed] for point in group if point.seed in failures}
 
     def finished(self, point: Point) -> dict[str, Any] | None:
-        """Returns what was found in a point, or None where that is not known yet."""
+        """Returns what was found in a point, or None where that is not known under this config.
+
+        It may be known of other data under the same name, as the sources of another Python are;
+        ``corpus_digest`` says so, and ``run`` adds nothing to it.
+        """
+        folder = self.folder(point)
         try:
-            finished = read_json(self.folder(point) / "evaluation.json")
-        except ValueError:  # damaged: it is found again, from the checkpoint
+            found, run = (read_json(folder / name) for name in ("evaluation.json", "run.json"))
+            if found is None or run is None:
+                return None
+            configs = (found, self.describe_evaluation(point)), (run, self.describe(point))
+            same = all(_but_for_data(old["config"]) == _but_for_data(new) for old, new in configs)
+            return found if same else None
+        except ValueError:  # damaged, and found again; or what it starts from is not there
             return None
-        current = finished and finished["config"] == plain(self.describe_evaluation(point))
-        return finished if current else None
+
+    def _check_data(self, points) -> None:
+        """Refuses to go on with runs that were trained on other data of the same name."""
+        for point in points:
+            if not self.finished(point):
+                continue
+            run, here = read_json(self.folder(point) / "run.json"), self.describe(point).get(DATA)
+            if run["config"].get(DATA) != here:
+                raise ValueError(
+                    f"{self.folder(point)} was trained on other data of the same name: digest "
+                    f"{run['config'].get(DATA)}, and here it is {here}. Where it is the sources of "
+                    f"Python, go on with Python {run['versions'].get('python')}, or give another "
+                    "--workdir; --report shows what is there"
+                )
+
+    def corpus_digest(self, here: str) -> str:
+        """Returns the digests of the data of all finished runs, or of the data here for none."""
+        found = [run["config"].get(DATA) for run in self.finished_runs()]
+        return ", ".join(dict.fromkeys(digest for digest in found if digest)) or here
 
     def _run_point(self, point):
         folder = self.folder(point)
@@ -395,6 +425,10 @@ def _raise_alone(error: Exception) -> None:
     is_of_all = isinstance(error, FloatingPointError | ValueError)
     if jax.process_count() > 1 and not is_of_all:
         raise error
+
+
+def _but_for_data(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in plain(config).items() if key != DATA}
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from collections.abc import Sequence
 
 from experiments.peers import WATCHED
 
+# Flags under which ``launch.py`` has nothing to divide.
+_TRAINS_NOTHING = re.compile(r"--?(status|report|dry_run|backend)(=.*)?", re.DOTALL)
+
 
 def run(arguments: Sequence[str]) -> None:
     """Runs the command once for each of ``--workers=N``, and returns when all have ended.
@@ -25,7 +28,7 @@ def run(arguments: Sequence[str]) -> None:
       arguments: the command line, which may have ``--workers``.
     """
     count, rest = without_workers(arguments)
-    if count < 2:
+    if count < 2 or any(_TRAINS_NOTHING.fullmatch(argument) for argument in rest):
         return
     cores = sorted(os.sched_getaffinity(0))
     if count > len(cores):

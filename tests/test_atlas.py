@@ -50,6 +50,9 @@ def question(is_error=False, **values):
         ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "no difference"),
         ((0.9,), (0.1,), "one seed"),
         ((0.9, math.inf, 0.9), (0.1, 0.1, 0.1), "worse"),
+        ((0.1, 0.1, 0.1), (0.9, math.inf, 0.9), "better"),
+        ((0.1, math.inf, math.inf), (0.9, math.inf, 0.9), "worse"),
+        ((math.inf, math.inf, math.inf), (math.inf, math.inf, math.inf), "no difference"),
     ],
 )
 def test_verdicts_compare_seed_by_seed(own, other, word):

@@ -156,6 +156,31 @@ def test_another_config_in_the_same_place_is_refused(finished, corpus):
     assert "--workdir" in failures[0]["reason"]
 
 
+def test_results_of_another_config_are_not_those_of_this_one(finished, corpus):
+    """Nothing is found done, and nothing is reported, that was trained in another way."""
+    workdir, _, _ = finished
+    other, output = comparison(config(corpus, train__steps=400), workdir)
+    assert other.results()[0] == [] and other.finished_runs() == []
+    print_status(other, other.console)
+    assert "2 failed" in output.getvalue()
+    assert "train.steps was 6 and is now 400" in " ".join(output.getvalue().split())
+
+
+def test_results_of_other_data_are_shown_and_not_gone_on_with(finished, corpus, tmp_path):
+    """Another Python has other sources under the same name."""
+    workdir = tmp_path / "elsewhere"
+    shutil.copytree(finished[0], workdir)
+    for path in workdir.rglob("run.json"):
+        run = json.loads(path.read_text())
+        run["config"]["corpus_digest"] = "another"
+        path.write_text(json.dumps(run))
+    one, _ = comparison(config(corpus), workdir)
+    assert len(one.results()[0]) == 2
+    assert "another" in one.write_report("the command").read_text()
+    with pytest.raises(ValueError, match=r"trained on other data of the same name.*--report"):
+        one.run()
+
+
 def test_another_evaluation_uses_the_trained_checkpoint(finished, corpus, tmp_path):
     workdir, _, _ = finished
     other, _ = comparison(config(corpus, eval__documents=1), workdir)

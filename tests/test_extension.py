@@ -192,6 +192,36 @@ def test_kept_results_forget_half_a_line_and_another_config(tmp_path):
     other.close()
 
 
+@pytest.mark.parametrize("sizes", [(4, 6), (6, 4)])
+def test_batches_of_another_size_are_read_once_each(sizes, tmp_path):
+    """A mesh of another number of devices has other rows in a batch."""
+    windows_NL = np.arange(8)[:, None] * np.ones((1, 3))
+    reading = readings.Reading("rope", readings.LAST, 1, 1, windows_NL, scored=2)
+
+    class Rows:
+        def __init__(self, size, batches):
+            self._size, self._left = size, batches
+
+        def rows(self, width):
+            return self._size
+
+        def __call__(self, batch, layers):
+            if not self._left:
+                raise KeyboardInterrupt
+            self._left -= 1
+            return batch[:, 1:]
+
+    def read(size, batches):
+        trials, kept = readings.Trials(), Kept(tmp_path / "kept.jsonl", {})
+        reader = readings.Reader(None, make_mesh(), trials, kept, lambda *note, **steps: None)
+        reader._scorers = {readings.LAST: Rows(size, batches)}
+        return reader.read(reading, None, 1.0)["loss"]
+
+    with pytest.raises(KeyboardInterrupt):
+        read(sizes[0], batches=1)
+    assert read(sizes[1], batches=9) == np.arange(8).mean()
+
+
 def test_an_optimizer_goes_on_or_starts_fresh(finished):
     mesh = make_mesh()
     state, _ = load_run(finished[0] / "runs/rope/seed0", mesh)
@@ -380,6 +410,11 @@ def test_a_run_of_ours_is_exported_as_llama(finished, tmp_path, published):
 
 
 # Configs
+
+
+def test_one_model_is_one_seed(corpus, tmp_path):
+    with pytest.raises(ValueError, match=r"seeds=3 would count it several times.*seeds=1"):
+        experiment(config(corpus, checkpoint=str(tmp_path), seeds=3), tmp_path)
 
 
 def test_points_have_the_source_first():

@@ -83,6 +83,14 @@ def test_an_answer_ends_where_it_is_told_to(harness):
     assert cut == whole.split(stop)[0]
 
 
+def test_an_answer_ends_with_the_text(harness, monkeypatch):
+    ask = {"max_gen_toks": 8, "until": []}
+    (whole,) = harness.generate_until(requests(("one two", ask)))
+    monkeypatch.setattr(harness.text, "end", ord(whole[3]))
+    (cut,) = harness.generate_until(requests(("one two", ask)))
+    assert cut == whole.split(whole[3])[0]
+
+
 def test_what_does_not_fit_is_refused(harness):
     with pytest.raises(ValueError, match=r"a continuation has 41 tokens.*reads 40.*--length"):
         harness.loglikelihood(requests(("", "x" * 41)))

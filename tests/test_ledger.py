@@ -22,6 +22,7 @@ from experiments.report.ledger import (
 )
 from experiments.report.ledger_page import write
 from experiments.report.lengths import LengthStudy
+from experiments.report.study import Study, margin_of, mean_and_stderr
 from posenc_jax import REGISTRY
 
 ABOUT = {"command": "c", "rules": "d", "device": "e", "git": "f", "date": "g"}
@@ -155,6 +156,49 @@ def test_order_is_seen_by_positions_or_by_a_mask():
     assert distances["rope", False] > 1e-3
     # Without a mask ALiBi's bias is the same both ways, and a sentence the same turned round.
     assert distances["alibi", False] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("distances", "word"),
+    [
+        ((2.9e-5, 4e-5, 9.1e-5), "reproduced"),  # small, and far from rounding
+        ((0.029, 0.05, 0.084), "reproduced"),  # far from 0, whatever an interval of numbers says
+        ((0.0, 1e-7, 2e-7), "not reproduced"),
+    ],
+)
+def test_order_is_seen_where_outputs_differ_by_more_than_rounding(distances, word):
+    claim = next(claim for claim in claims.CLAIMS if claim.name == "order_is_seen")
+    where = {"scheme": claim.schemes[0], "causal": False}
+    records = [where | {"seed": seed, "distance": far} for seed, far in enumerate(distances)]
+    answers = Answers({"order": Study(records, [], [], {})})
+    cell = mean_and_stderr(claim.effects[0].of(answers).values())
+    assert decide(claim.effects[0], cell) == word
+
+
+def test_an_interval_is_student_s_for_any_number_of_seeds():
+    assert margin_of((0.0, 1.0, 11)) == pytest.approx(2.228, abs=1e-3)
+    assert margin_of((0.0, 1.0, 3)) == pytest.approx(4.303, abs=1e-3)
+
+
+def test_studies_on_text_follow_what_is_overridden_in_the_atlas():
+    """A difference of two studies means nothing where one of them was trained in another way."""
+    config = get_config("small")
+    config.seeds = 5
+    config.sweep.learning_rate = (1e-3, 3e-3)
+    config.studies.language.train.steps = 2000
+    config.studies.language.train.length = 32
+    config.studies.language.model.model_dim = 256
+    config.studies.language.eval.documents = 64
+    for name in ("far", "double", "variants"):
+        study = config.studies[name]
+        assert study.seeds == 5 and study.sweep.learning_rate == (1e-3, 3e-3)
+        assert study.train.steps == 2000 and study.model.model_dim == 256
+        assert study.train.length == (64 if name == "double" else 32)
+        assert study.eval.documents == (4 if name == "far" else 64)
+    for name in ("extension", "longrope"):
+        assert config.studies[name].seeds == 5
+    config.studies.double.train.steps = 7
+    assert config.studies.language.train.steps == 2000
 
 
 @pytest.mark.parametrize("preset", PRESETS)

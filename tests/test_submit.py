@@ -33,6 +33,8 @@ def test_names_and_commands(job):
 def test_flags_of_submission_are_no_part_of_the_job():
     own = ["--backend=slurm", "--submit", "--resource=nodes=2", "--noagain", "-submit"]
     assert command_without_own_flags([*COMMAND, *own]) == COMMAND
+    own = ["--backend", "slurm", "--resource", "nodes=2", "--submit"]
+    assert command_without_own_flags([*own, *COMMAND]) == COMMAND
 
 
 def test_slurm(job):

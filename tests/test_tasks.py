@@ -197,6 +197,11 @@ def test_presets_exist(preset, tmp_path):
         ({"task__length": 20}, "task.length=20 is too short for variables, which needs 28"),
         ({"eval__multiples": (2, 4)}, "eval.multiples=.* must ascend from 1"),
         ({"eval__depths": (0.0, 2.0)}, "eval.depths=.* must be within 0 and 1"),
+        ({"eval__depths": (0.5, 0.5)}, "eval.depths=.* must be within 0 and 1, each once"),
+        ({"eval__rows": 0}, "eval.rows=0 must be at least 1"),
+        ({"eval__batch": 0}, "eval.batch=0 must be at least 1"),
+        ({"model__num_heads": 0}, "model.num_heads=0 must be at least 1"),
+        ({"sweep__learning_rate": (1e-3, -1.0)}, "sweep.learning_rate=.* must be numbers above 0"),
         ({"schemes": "rope,alibbi"}, "unknown scheme 'alibbi', did you mean 'alibi'"),
     ],
 )

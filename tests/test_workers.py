@@ -1,11 +1,13 @@
 """Tests points that are divided among programs: each is run once, whatever happens to a program."""
 
 import contextlib
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -32,6 +34,23 @@ def test_more_workers_than_cores_are_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         workers.run(["launch.py", "--workers=4096"])
     assert stop.value.code == 2 and "must be at most" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--status", "--report", "-dry_run", "--backend=slurm"])
+def test_where_nothing_is_trained_nothing_is_divided(flag, monkeypatch):
+    monkeypatch.setattr(workers.subprocess, "Popen", lambda *a, **k: pytest.fail("started"))
+    workers.run(["launch.py", "--workers=2", flag])
+
+
+def test_who_looks_at_a_folder_does_not_take_it(tmp_path):
+    """A status that is asked for at the wrong moment must not fail a point."""
+    with claimed(tmp_path):
+        pass
+    file = (tmp_path / "lock").open()
+    fcntl.flock(file, fcntl.LOCK_SH)
+    threading.Timer(0.05, file.close).start()
+    with claimed(tmp_path):
+        pass
 
 
 def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):

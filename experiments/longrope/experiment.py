@@ -138,7 +138,7 @@ class LongRoPESearch(Sweep):
             "trials": dataclasses.asdict(self.plan.trials),
             "source": self.config["checkpoint"] or "trained here",
             "corpus": self.plan.corpus.name,
-            "corpus_digest": self.plan.corpus.digest,
+            "corpus_digest": self.corpus_digest(self.plan.corpus.digest),
         }
         training = [each for each in training if each["tokens"]]
         return report.SearchStudy.of(evaluations, training, failures, about)

@@ -113,7 +113,8 @@ def _losses(row, scorer, tokens_NL, firsts, kept, advance) -> dict[str, float]:
             losses_NL = scorer(batch, layers)
             return [losses_NL[:, first:].mean(axis=1).tolist() for first in firsts.values()]
 
-        name = f"{row.group}, {row.scheme}, {', '.join(firsts)} from {start}"
+        # Another number of devices makes batches of another size.
+        name = f"{row.group}, {row.scheme}, {', '.join(firsts)}, {start} to {start + len(batch)}"
         means.append(kept.get(name, compute))
         advance(row.scheme, steps=batch[:, 1:].size)
     return dict(zip(firsts, np.concatenate(means, axis=1).mean(axis=1).tolist(), strict=True))

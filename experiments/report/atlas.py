@@ -68,7 +68,8 @@ class Verdict:
     """Says whether a scheme is better than another at a question.
 
     Attributes:
-      word: "better" or "worse" where the 95 % interval of the difference excludes 0.
+      word: "better" or "worse" where the 95 % interval of the difference excludes 0, or where one
+        of the two diverged under more seeds.
       difference: by how much it is better, the mean over the seeds that both have.
       margin: half the 95 % interval of the difference; None for one seed.
     """
@@ -84,8 +85,14 @@ def verdict(question: Question, scheme: str, against: str) -> Verdict | None:
     shared = sorted(one.keys() & other.keys())
     if not shared:
         return None
-    if any(math.isfinite(other[s]) and not math.isfinite(one[s]) for s in shared):
-        return Verdict("worse", -math.inf, None)
+    diverged, other_diverged = (
+        sum(not math.isfinite(seeds[s]) for s in shared) for seeds in (one, other)
+    )
+    if diverged != other_diverged:
+        worse = diverged > other_diverged
+        return Verdict("worse" if worse else "better", -math.inf if worse else math.inf, None)
+    if diverged:
+        return Verdict("no difference", 0.0, None)
     sign = -1 if question.is_error else 1
     cell = mean_and_stderr([sign * (one[seed] - other[seed]) for seed in shared])
     mean, margin = cell[0], margin_of(cell)

@@ -160,8 +160,8 @@ RULE = (
     "A claim is written beforehand as numbers and the range in which it says that they lie. It is "
     "reproduced where the 95 % interval over seeds of every one of its numbers (Student's t, each "
     "seed with itself) lies within the range and does not touch its ends, not reproduced where any "
-    "interval lies wholly outside, and else inconclusive at this scale. No interval is widened for "
-    "the count of claims."
+    "interval lies wholly outside, and else inconclusive at this scale, also where a seed has no "
+    "finite number. No interval is widened for the count of claims."
 )
 
 

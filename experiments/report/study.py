@@ -6,15 +6,14 @@ import statistics
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
+from scipy import stats
+
 Record = dict[str, Any]
 Cell = tuple[float, float | None, int]  # mean, standard error, number of seeds
 Cells = dict[str, dict[Any, Cell]]  # by scheme, and then by the columns of a table
 Seeds = dict[str, dict[Any, dict[int, float]]]  # a value by scheme, column and seed
 
 BASELINE = "nope"
-
-# The 97.5 % quantiles of Student's t for 2 to 10 seeds; more are taken as normal.
-_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +94,7 @@ def mean_and_stderr(values: Iterable[float]) -> Cell:
 def margin_of(cell: Cell) -> float | None:
     """Returns half of the mean's 95 % interval over seeds, or None for one seed."""
     _, stderr, seeds = cell
-    return None if stderr is None else stderr * dict(enumerate(_QUANTILES, 2)).get(seeds, 1.96)
+    return None if stderr is None else stderr * float(stats.t.ppf(0.975, seeds - 1))
 
 
 def words(cells: Cells, scheme: str, column: Hashable) -> tuple[str, str]:

@@ -31,6 +31,7 @@ BACKENDS = {
 }
 # The flags of ``launch.py`` that say how to submit, and are not part of a job.
 OWN_FLAGS = "backend", "submit", "again", "resource"
+SWITCHES = "submit", "again"  # flags that need no value
 PREEMPTED = 75
 _RECORD = "submitted.json"
 
@@ -156,5 +157,13 @@ def run(command: list[str], text: str | None = None) -> None:
 
 def command_without_own_flags(arguments: Sequence[str]) -> tuple[str, ...]:
     """Returns a command line without the flags that say how to submit."""
-    own = re.compile(rf"--?(no)?({'|'.join(OWN_FLAGS)})(=.*)?", re.DOTALL)
-    return tuple(argument for argument in arguments if not own.fullmatch(argument))
+    own = re.compile(rf"--?(?P<no>no)?(?P<flag>{'|'.join(OWN_FLAGS)})(?P<value>=.*)?", re.DOTALL)
+    kept, left = [], list(arguments)
+    while left:
+        argument = left.pop(0)
+        found = own.fullmatch(argument)
+        if found is None:
+            kept.append(argument)
+        elif not (found["no"] or found["value"] or found["flag"] in SWITCHES):
+            del left[:1]  # the value is a word of its own
+    return tuple(kept)

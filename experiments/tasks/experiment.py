@@ -192,5 +192,9 @@ def _check(tasks, setting, trials):
     multiples = trials.multiples
     if multiples[:1] != (1,) or sorted(set(multiples)) != list(multiples):
         raise ValueError(f"eval.multiples={multiples} must ascend from 1")
-    if not all(0 <= depth <= 1 for depth in trials.depths):
-        raise ValueError(f"eval.depths={trials.depths} must be within 0 and 1")
+    depths = trials.depths
+    if not all(0 <= depth <= 1 for depth in depths) or len({*depths}) < len(depths):
+        raise ValueError(f"eval.depths={depths} must be within 0 and 1, each once")
+    for name in ("rows", "batch"):
+        if getattr(trials, name) < 1:
+            raise ValueError(f"eval.{name}={getattr(trials, name)} must be at least 1")
