@@ -20,6 +20,7 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
+from experiments import preemption
 from experiments.bucket import is_in_bucket
 from experiments.loop import train, train_together
 from experiments.mesh import own_part, row_shards, state_shardings
@@ -161,7 +162,8 @@ class Sweep:
         """Runs all points, or the one numbered ``task_id``; returns the failures.
 
         With ``share`` another program may be doing the same in the same workdir: each leaves to the
-        other whatever the other has begun.
+        other whatever the other has begun. A point that starts from what another program is
+        training waits for it, as in a job array.
         """
         chosen = self.points
         if task_id is not None:
@@ -174,7 +176,9 @@ class Sweep:
         groups = collections.deque(self._groups(chosen))
         while groups:
             group = groups.popleft()
-            if share and self._begins_elsewhere(group):
+            if self._begins_elsewhere(group):
+                if preemption.requested():
+                    raise PreemptedError("asked to stop while another program trains: run again")
                 groups.append(group)
                 time.sleep(1.0)
                 continue
@@ -200,9 +204,9 @@ class Sweep:
     def _begins_elsewhere(self, group) -> bool:
         """Says whether another program has begun what the points of a group start from."""
         starts = [start for point in group if (start := self.start_of(point)) is not None]
-        return any(
-            not self.finished(start) and holder(self._shared(start)) is not None for start in starts
-        )
+        unfinished = [start for start in starts if not self.finished(start)]
+        folders = [folder(start) for start in unfinished for folder in (self._shared, self.folder)]
+        return any(holder(folder) is not None for folder in folders)
 
     def _shared(self, point) -> Path:
         """Returns the folder of the lock of a point's group."""

@@ -42,6 +42,14 @@ SPEC = FrozenConfigDict(
 RECIPE = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, log_every=1, checkpoint_every=2)
 
 
+def test_the_learning_rate_of_a_line_is_that_of_its_step(tmp_path, windows):
+    recipe = Recipe(length=8, batch_size=8, steps=4, warmup_steps=2, log_every=1)
+    run(tmp_path, windows, recipe)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [float(recipe.schedule()(step)) for step in range(4)]
+    assert [line["learning_rate"] for line in lines] == rates and rates[0] == 0
+
+
 @pytest.fixture(scope="module")
 def windows():
     tokens = np.random.default_rng(0).integers(0, 16, 4000).astype(np.uint8)

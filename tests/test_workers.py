@@ -63,21 +63,23 @@ def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
     assert "1 of 2 were done before" in output.getvalue()
 
 
-def test_a_point_waits_for_the_one_that_it_starts_from(corpus, tmp_path, monkeypatch):
+@pytest.mark.parametrize("share", [True, False])
+def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, monkeypatch):
+    """The other program is a worker, or another job of an array."""
     one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
     other, _ = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
     rope, alibi = one.points
     monkeypatch.setattr(one, "start_of", {rope: None, alibi: rope}.get)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(claimed(tmp_path / "shared/rope/seed0"))
+        stack.enter_context(claimed(tmp_path / ("shared" if share else "runs") / "rope/seed0"))
 
         def sleep(_):
             assert not other.finished(alibi)
-            assert other.run(task_id=0) == []
             stack.close()
+            assert other.run(task_id=0) == []
 
         monkeypatch.setattr(sweep.time, "sleep", sleep)
-        assert one.run(share=True) == []
+        assert one.run(None if share else 1, share) == []
     assert one.finished(alibi) and "rope/seed0" not in output.getvalue()
 
 
