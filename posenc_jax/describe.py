@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from posenc_jax.attention import attend
@@ -67,7 +68,7 @@ def describe(
     """
     model_dim = num_heads * head_dim if model_dim is None else model_dim
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-    parameters = sum(p.size for p in jax.tree.leaves(encoding))
+    parameters = sum(p.size for p in jax.tree.leaves(nnx.state(encoding, nnx.Param)))
 
     def layer(encoding, x_BTD, q, k, v):
         tokens = Tokens.of(encoding, text(length))

@@ -170,6 +170,8 @@ class Encoding(nnx.Module):
         """Returns the encoding of one layer; the same encoding where layers share parameters."""
         if self.stacked is None:
             return self
+        if not isinstance(layer, jax.core.Tracer) and not 0 <= layer < self.stacked:
+            raise ValueError(f"layer={layer} must be within 0..{self.stacked - 1}")
         return jax.tree.map(lambda p: p[layer], self).unstacked()
 
     def unstacked(self) -> "Encoding":

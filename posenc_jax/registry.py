@@ -229,7 +229,9 @@ def _is_per_layer(build, own) -> bool:
                 "a mapping of its name and keywords, to build both for each layer"
             )
         return per_layer
-    name, rest = (over, {}) if isinstance(over, str) else (over["name"], dict(over))
+    name, rest = (over, {}) if isinstance(over, str) else (over.get("name"), dict(over))
+    if name is None:
+        raise ValueError(f'over={over!r} has no name; give {{"name": ..., keywords}}')
     return per_layer or _is_per_layer(lookup(name), rest)
 
 

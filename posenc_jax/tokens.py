@@ -43,6 +43,7 @@ class Tokens:
       fixed: whether no token that follows changes what becomes of these, because the encoding does
         not adapt to the length, or was given one (static).
       turned: whether the keys and values of these tokens are turned already, by ``turn`` (static).
+      is_part: whether these are a part of other tokens, without those before them (static).
     """
 
     positions: jax.Array
@@ -52,6 +53,7 @@ class Tokens:
     consecutive: bool = dataclasses.field(default=False, metadata={"static": True})
     fixed: bool = dataclasses.field(default=False, metadata={"static": True})
     turned: bool = dataclasses.field(default=False, metadata={"static": True})
+    is_part: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @classmethod
     def of(
@@ -108,8 +110,30 @@ class Tokens:
 
         Call it in each layer, with the array that the layer's queries and keys are projected from.
         Only schemes that depend on content look at it; all others give the tokens back unchanged.
+
+        Raises:
+          ValueError: the input is not one vector for each token; the tokens are a part, of which
+            the tokens before are not known; or the encoding holds the parameters of several layers.
         """
+        if "read" in encoding.hooks():
+            self._check_read(encoding, x_BTD)
         return dataclasses.replace(self, prepared=encoding.read(x_BTD, self))
+
+    def _check_read(self, encoding, x_BTD):
+        name, shape = type(encoding).__name__, jnp.shape(x_BTD)
+        B, T = self.positions.shape[:2]
+        if len(shape) != 3 or shape[1] != T or B not in (1, shape[0]):
+            raise ValueError(
+                f"{name} reads a layer's input [B, T, D], one vector for each of the {T} tokens of "
+                f"{B} sequences, not an array of shape {shape}"
+            )
+        if self.is_part:
+            raise ValueError(
+                f"{name} reads the tokens before these too: read all of them and take the part "
+                "then, tokens.read(encoding, x).part(start, count)"
+            )
+        if encoding.stacked is not None:
+            raise ValueError(several_layers(encoding))
 
     def resume(self, encoding: "Encoding", x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
         """Does what ``read`` does, for tokens that follow those of ``state``, and returns the next.
@@ -120,12 +144,24 @@ class Tokens:
         return dataclasses.replace(self, prepared=prepared), state
 
     def part(self, start: int | jax.Array, count: int) -> "Tokens":
-        """Returns ``count`` of these tokens, from number ``start`` on, which may be traced.
+        """Returns ``count`` of these tokens, from number ``start`` on.
 
-        The part knows its place in the whole, so new queries can attend to all tokens so far.
+        The part knows its place in the whole, so new queries can attend to all tokens so far. A
+        ``start`` that is traced is moved within the tokens, as ``lax.dynamic_slice`` does.
+
+        Raises:
+          ValueError: there are no such tokens.
         """
-
+        last = self.count - count
+        if isinstance(start, jax.core.Tracer):
+            start = jnp.clip(start, 0, last)
+        elif not 0 <= start <= last:
+            raise ValueError(
+                f"start={start} and count={count} must be within the {self.count} tokens: the last "
+                f"{count} are part({last}, {count})"
+            )
         part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), self)
+        part = dataclasses.replace(part, is_part=self.is_part or count < self.count)
         if self.index is not None:
             return part
         return dataclasses.replace(part, index=start + jnp.arange(count, dtype=jnp.int32)[None])
@@ -135,6 +171,14 @@ class Tokens:
         if self.index is not None:
             return self.index
         return jnp.arange(self.count, dtype=jnp.int32)[None]
+
+
+def several_layers(encoding: "Encoding") -> str:
+    """Returns the error of an encoding that is given where one layer's own is needed."""
+    return (
+        f"this {type(encoding).__name__} holds the parameters of {encoding.stacked} layers; "
+        "give attention one layer's own, encoding.of_layer(i), or make it without num_layers="
+    )
 
 
 def is_consecutive(positions: Any) -> bool:
@@ -169,6 +213,8 @@ def check_positions(positions: Any) -> jax.Array:
     if jnp.issubdtype(dtype, jnp.integer):
         if dtype.itemsize >= 4 and dtype != jnp.int32:
             _check_whole(positions, is_known)
+        if is_known:
+            _check_span(np.asarray(positions))
         return jnp.asarray(positions, jnp.int32)
     if dtype not in (jnp.float32, jnp.float64):
         raise ValueError(
@@ -198,6 +244,15 @@ def _check_whole(positions, is_known):
         raise ValueError(
             f"position {outside.flat[0]} does not fit into int32; subtract an origin that all "
             "tokens share (posenc_jax.positions.since)"
+        )
+
+
+def _check_span(values):
+    span = int(values.max()) - int(values.min())
+    if span > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"positions from {values.min()} to {values.max()} are too far apart for a distance in "
+            "int32; give positions that are closer, or float32 ones"
         )
 
 

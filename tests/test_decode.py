@@ -13,10 +13,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
 from experiments.long_document import read_chunk
-from posenc_jax import generate
+from posenc_jax import Layers, generate
 from posenc_jax.model.cache import Cache, Kept
 from posenc_jax.model.decode import sample
-from posenc_jax.positions import packed, text
+from posenc_jax.positions import Text, Vision, circle_rope, packed, text
 
 B, T, SIZE = 2, 12, 15
 TOKEN_IDS = np.random.default_rng(0).integers(0, common.VOCAB, (B, T)).astype(np.int32)
@@ -344,6 +344,56 @@ def test_a_ragged_row_adapts_to_its_own_length():
             padded = np.pad(tokens[:t], (0, T + NEW - t))[None]
             logits = common.forward(model, padded, text(T + NEW), length=t)
             assert int(logits[0, t - 1].argmax()) == tokens[t]
+
+
+def test_a_ragged_row_has_chunks_of_its_own():
+    layers = Layers([common.build("rope")], [posenc_jax.Chunks(4)])
+    model = common.build_model(layers)
+    prompts = TOKEN_IDS[:, :7]
+    lengths = np.array([7, 5])
+    together = generate(model, prompts, KEY, max_new_tokens=6, lengths=lengths)
+    alone = generate(model, prompts[1:, :5], KEY, max_new_tokens=6)
+    np.testing.assert_array_equal(together[1:], alone)
+
+
+@pytest.mark.parametrize("name", ["learned", "learned_2d"])
+def test_a_table_that_is_squeezed_for_one_length_is_the_same_in_chunks(name):
+    model = common.build_model(common.build(name, out_of_range="interpolate", train_length=9))
+    chunks = [
+        generate(model, TOKEN_IDS, KEY, max_new_tokens=4, length=40, prefill_chunk=size)
+        for size in (3, 512)
+    ]
+    np.testing.assert_array_equal(*chunks)
+    pieces = in_pieces(model, Cache.empty(model, B, SIZE, length=40))
+    close(pieces, common.forward(model, TOKEN_IDS, text(T), None, 40))
+    assert np.abs(pieces - common.forward(model, TOKEN_IDS, text(T), None, 80)).max() > 1e-3
+
+
+def test_text_goes_on_where_the_builders_say():
+    """The place after an image may be a fraction, and each axis may have its own."""
+    mrope, parts = common.build("mrope"), [Text(3), Vision(1, 2, 2), Text(1)]
+    model, placed = common.build_model(mrope), circle_rope(parts)
+    ids, own = TOKEN_IDS[:1, : placed.positions.shape[1]], dict(positions=placed.positions)
+    found = generate(model, ids, KEY, max_new_tokens=3, next_positions=[placed.next], **own)
+    by_axis = np.full((1, 3), placed.next)
+    each = generate(model, ids, KEY, max_new_tokens=3, next_positions=by_axis, **own)
+    np.testing.assert_array_equal(found, each)
+    other = by_axis + [[0.0, 30.0, 60.0]]
+    after = np.concatenate([placed.positions, other[None] + np.arange(2)[None, :, None]], axis=1)
+    answer = generate(model, ids, KEY, max_new_tokens=3, next_positions=other, **own)
+    logits = common.forward(model, np.concatenate([ids, answer[:, :2]], axis=1), after)
+    np.testing.assert_array_equal(np.argmax(logits[:, -3:], axis=-1), answer)
+
+
+def test_a_temperature_near_0_is_greedy():
+    logits_BV = jnp.array([[1.0, 3.0, 2.0]])
+    assert sample(logits_BV, KEY, 1e-44, 1.0).tolist() == [1]
+
+
+def test_settings_may_be_numbers_of_any_library():
+    model = common.build_model("nope")
+    own = dict(max_new_tokens=2, temperature=jnp.float32(0), stop_token=np.int64(3))
+    assert generate(model, TOKEN_IDS, KEY, **own).shape == (B, 2)
 
 
 def test_sequences_stop_each_by_itself():

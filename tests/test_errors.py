@@ -400,11 +400,11 @@ def test_whole_numbers_are_not_attended(name):
         posenc_jax.attend(encoding, *arrays.values(), Tokens.of(encoding, text(T)))
 
 
-@pytest.mark.parametrize("window", [2.5, True, 0, -1, "4", np.float32(2)])
+@pytest.mark.parametrize("window", [2.5, True, 0, -1, "4", np.float32(2), 2**40])
 def test_a_window_is_a_number_of_keys(window):
     encoding = common.build("nope")
     with raises(
-        ValueError, f"window={window!r} must be a whole number of keys, 1 or more, or None"
+        ValueError, f"window={window!r} must be a whole number of keys, 1 or more and below 2**31"
     ):
         posenc_jax.attend(encoding, *inputs(), Tokens.of(encoding, text(T)), window=window)
 
@@ -415,6 +415,41 @@ def test_the_parameters_of_all_layers_are_no_layers(name):
     message = f"this {type(encoding).__name__} holds the parameters of 3 layers"
     with raises(ValueError, message, "encoding.of_layer(i)"):
         posenc_jax.attend(encoding, *inputs(), Tokens.of(common.build("nope"), text(T)))
+
+
+def of_two_layers(name):
+    return common.build(name, num_layers=2, trained=False)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: of_two_layers("fox").of_layer(2), "layer=2 must be within 0..1"),
+        (lambda: of_two_layers("fox").of_layer(-1), "layer=-1 must be within 0..1"),
+        (lambda: common.build_model("fox").layer_at(9), "number=9 must be within 0..1"),
+        (lambda: common.build("ssmax", over=of_two_layers("fox")), "holds those of 2 layers"),
+        (
+            lambda: Tokens.of(of_two_layers("fox"), text(T)).read(
+                of_two_layers("fox"), jnp.zeros((B, T, common.WIDTH))
+            ),
+            "this FoX holds the parameters of 2 layers",
+        ),
+        (lambda: common.build("soft_cap", over={"base": 1e4}), "has no name"),
+        (
+            lambda: common.build("ssmax", over={"name": "alibi", "num_heads": 4}),
+            "has num_heads, which make gives it too",
+        ),
+        (lambda: posenc_jax.Layers([posenc_jax.Encoding()]).over(0), "num_layers=0 must be at"),
+        (lambda: posenc_jax.Chunks(0), "size=0 must be a whole number of tokens"),
+    ],
+)
+def test_what_is_not_there_or_given_twice(build, message):
+    with raises(ValueError, message):
+        build()
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert posenc_jax.Chunks(np.int64(4)).size == 4
 
 
 READS = [n for n in common.SCHEMES if "read" in common.outline(n).hooks()]

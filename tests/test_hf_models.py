@@ -9,7 +9,7 @@ from flax import nnx
 from golden_checks import assert_frequencies
 
 import posenc_jax
-from posenc_jax import Tokens, from_hf
+from posenc_jax import Tokens, from_hf, layers_from_hf
 from posenc_jax.hf import models
 
 CASES = json.loads((common.GOLDEN / "hf_configs.json").read_text())["cases"]
@@ -478,3 +478,26 @@ def test_ministral_scales_queries_from_the_start_of_each_step():
     np.testing.assert_allclose(query / key, np.broadcast_to(steps[None, :, None, None], key.shape))
     latent = config | DEEPSEEK | {"model_type": "mistral4", "head_dim": 40}
     refused(latent, "llama_4_scaling_beta=0.1 .* multiplies whole queries")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "smollm3", "no_rope_layers": [[1], 1, 0, 1]}, "no_rope_layers="),
+        ({"model_type": "jamba", "attn_layer_period": "8"}, "attn_layer_period='8' must be"),
+        ({"model_type": "jamba", "attn_layer_period": 0}, "attn_layer_period=0 must be"),
+        ({"model_type": "jamba", "attn_layer_offset": "1"}, "attn_layer_offset=.* must be a list"),
+        ({"model_type": "recurrent_gemma", "block_types": []}, r"block_types=\[\] must be a list"),
+        ({"model_type": "kimi_linear", "linear_attn_config": [1]}, r"linear_attn_config=\[1\]"),
+        ({"model_type": "lfm2", "full_attn_idxs": 2}, "full_attn_idxs=2 must be a list of numbers"),
+        ({"model_type": "llama", "per_layer_config": {"a": {}}}, "'a', which is no number of a"),
+        ({"model_type": "t5"}, "relative_attention_num_buckets"),
+    ],
+)
+def test_a_value_of_another_form_is_named(config, message):
+    sizes = {"num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": 32}
+    sizes |= {"rope_theta": 1e4} if config["model_type"] != "t5" else {}
+    own = {"layer_type": "decoder"} if config["model_type"] == "t5" else {}
+    with pytest.raises(ValueError, match=message):
+        from_hf(sizes | config, **own)
+        layers_from_hf(sizes | config)

@@ -519,7 +519,10 @@ LONGER = dict(first_repeat=70, length=60)
             ),
             "length=60 must be above the 63 frames",
         ),
-        (lambda: OnAxes("rope", axes=(-1,), head_dim=8), r"axes=\(-1,\) must be numbers of axes"),
+        (
+            lambda: OnAxes("rope", axes=(-1,), head_dim=8),
+            "must be a tuple of numbers of axes",
+        ),
         (
             lambda: posenc_jax.Tokens.of(OnAxes("rope", axes=(3,), head_dim=8), placed()),
             r"axes=\(3,\) are not all among the 3 axes of positions of shape",

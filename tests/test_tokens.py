@@ -176,6 +176,60 @@ def test_a_part_may_begin_where_a_program_says():
 # Consecutive positions
 
 
+@pytest.mark.parametrize("start", [-1, T, T - 1])
+def test_a_part_must_lie_within_the_tokens(start):
+    tokens = Tokens.of(posenc_jax.Encoding(), text(T))
+    with pytest.raises(ValueError, match=rf"start={start} and count=2 .*part\({T - 2}, 2\)"):
+        tokens.part(start, 2)
+    part = jax.jit(lambda start: tokens.part(start, 2))(start)
+    assert part.positions.tolist() == part.index.tolist()
+
+
+@pytest.mark.parametrize("name", ["fox", "selective_rope", "kv_shift"])
+def test_what_was_read_of_all_tokens_is_cut_and_not_read_anew(name):
+    """A new query must know all gates before its own."""
+    encoding, (q, k, v) = common.build(name), sides()
+    tokens = Tokens.of(encoding, text(T)).read(encoding, residual())
+    new = tokens.part(T - 1, 1)
+    last = posenc_jax.attend(encoding, q[:, -1:], k, v, new, tokens)
+    whole = posenc_jax.attend(encoding, q, k, v, tokens)
+    np.testing.assert_allclose(last, whole[:, -1:], rtol=1e-5, atol=1e-5)
+    unread = Tokens.of(encoding, text(T)).part(T - 1, 1)
+    with pytest.raises(ValueError, match=r"tokens.read\(encoding, x\).part\(start, count\)"):
+        unread.read(encoding, residual()[:, -1:])
+
+
+@pytest.mark.parametrize("shape", [(B, 1, common.WIDTH), (B, common.WIDTH), (3, T, common.WIDTH)])
+def test_what_is_read_must_have_a_vector_for_each_token(shape):
+    encoding = common.build("fox")
+    tokens = Tokens.of(encoding, np.tile(np.arange(T), (B, 1)))
+    with pytest.raises(ValueError, match="one vector for each of the 12 tokens of 2 sequences"):
+        tokens.read(encoding, jnp.zeros(shape))
+
+
+def test_positions_too_far_apart_for_a_distance_are_refused():
+    with pytest.raises(ValueError, match="from -2000000000 to 2000000000 are too far apart"):
+        Tokens.of(posenc_jax.Encoding(), np.array([[-2_000_000_000, 0, 2_000_000_000]]))
+
+
+def test_chunks_are_counted_from_the_first_token_of_a_segment():
+    """A packed document, or a prompt behind padding, is what it is alone."""
+    encoding, (q, k, v) = common.build("rope"), sides()
+    cut, chunks = 5, posenc_jax.Chunks(4)
+    segment_ids = np.repeat([[0, 1]], (cut, T - cut), axis=1)
+    packed = np.concatenate([np.arange(cut), np.arange(T - cut)])[None]
+    for implementation in ("dense", "blockwise"):
+        attend = functools.partial(
+            posenc_jax.attend, encoding, window=chunks, implementation=implementation
+        )
+        tokens = Tokens.of(encoding, packed, segment_ids)
+        together = attend(q, k, v, tokens)
+        alone = attend(*(x[:, cut:] for x in (q, k, v)), Tokens.of(encoding, text(T - cut)))
+        np.testing.assert_allclose(together[:, cut:], alone, rtol=1e-5, atol=1e-5)
+        step = attend(q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)
+        np.testing.assert_allclose(step, together[:, -1:], rtol=1e-5, atol=1e-5)
+
+
 def test_text_is_known_to_be_consecutive_while_it_is_traced():
     def is_known(positions, name="nope"):
         tokens = Tokens.of(common.build(name), positions)

@@ -26,7 +26,7 @@ from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, several_layers
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -111,6 +111,8 @@ def attend(
         in_order = False
     sinks_BTH = None if sinks is None else sink.checked(sinks, q_BTHC)
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
+    if chunk is not None and tile.k_tokens.segment_ids is not None:
+        tile, in_order = _counted_by_segment(tile), False
     rule = Rule(window, causal, in_order, chunk, sinks_BTH)
     if implementation is None:
         run = _choose(scheme, tile, v_BSKC, rule)
@@ -262,10 +264,7 @@ def _check_encoding(encoding):
             f"{type(encoding).__name__}"
         )
     if encoding.stacked is not None:
-        raise ValueError(
-            f"this {type(encoding).__name__} holds the parameters of {encoding.stacked} layers; "
-            "give attention one layer's own, encoding.of_layer(i), or make it without num_layers="
-        )
+        raise ValueError(several_layers(encoding))
 
 
 def _check_arrays(q_BTHC, k_BSKC, v_BSKC, is_turned):
@@ -306,7 +305,8 @@ def _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens):
             raise ValueError(
                 f"{type(encoding).__name__} depends on the layer's input: pass "
                 f"tokens.read(encoding, x) as {name}, where x [B, T, D] is what queries and keys "
-                "are projected from"
+                "of all tokens are projected from, and for new queries a part of that, "
+                "tokens.read(encoding, x).part(start, count)"
             )
         if "prepare" in encoding.hooks():
             raise ValueError(
@@ -322,10 +322,30 @@ def _check_window(window):
         isinstance(window, jax.Array) and jnp.issubdtype(window.dtype, jnp.integer)
     ):
         return
-    if isinstance(window, bool) or not isinstance(window, int | np.integer) or window < 1:
+    whole = isinstance(window, int | np.integer) and not isinstance(window, bool)
+    if not whole or not 1 <= window < 2**31:
         raise ValueError(
-            f"window={window!r} must be a whole number of keys, 1 or more, or None, or Chunks(size)"
+            f"window={window!r} must be a whole number of keys, 1 or more and below 2**31, or "
+            "None, or Chunks(size)"
         )
+
+
+def _counted_by_segment(tile: Tile) -> Tile:
+    """Returns the tile with the order of tokens counted from the first token of each segment."""
+    q_tokens, k_tokens = tile.q_tokens, tile.k_tokens
+
+    def first(q_segments_T, segments_S, order_S):
+        by_segment = jnp.lexsort((order_S, segments_S))
+        place_T = jnp.searchsorted(segments_S[by_segment], q_segments_T)
+        return order_S[by_segment][place_T]
+
+    def counted(tokens):
+        arrays: tuple = (tokens.segment_ids, k_tokens.segment_ids, k_tokens.order())
+        rows = (jnp.broadcast_to(x, (tile.q.shape[0], x.shape[1])) for x in arrays)
+        starts = jax.vmap(first)(*rows)
+        return dataclasses.replace(tokens, index=tokens.order() - starts)
+
+    return dataclasses.replace(tile, q_tokens=counted(q_tokens), k_tokens=counted(k_tokens))
 
 
 def _check_order(tile, causal, window):

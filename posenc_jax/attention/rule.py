@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -10,13 +11,15 @@ class Chunks:
     """Stands for a window that is a chunk: a query sees the keys of its own chunk (Llama 4).
 
     Args:
-      size: tokens of a chunk; the first chunk begins with the first token.
+      size: tokens of a chunk. The first chunk begins with the first token, and in packed documents
+        and behind padding with the first token of a segment.
     """
 
     size: int
 
     def __post_init__(self):
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+        whole = isinstance(self.size, int | np.integer) and not isinstance(self.size, bool)
+        if not whole or self.size < 1:
             raise ValueError(f"size={self.size!r} must be a whole number of tokens, 1 or more")
 
 

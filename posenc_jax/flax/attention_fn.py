@@ -81,7 +81,7 @@ class AttentionFn(nnx.Module):
                 "yourself and call posenc_jax.attend"
             )
         slots = mask.reshape(-1, mask.shape[-1]).astype(bool)
-        start = slots[0].sum() - 1
+        start = jnp.maximum(slots[0].sum() - 1, 0)
         is_filled = (slots == (jnp.arange(slots.shape[1]) <= start)[None]).all()
         new = tokens.part(start, 1)
         out_BTHC = attend(self.encoding, q, k, v, new, tokens, **self.options)

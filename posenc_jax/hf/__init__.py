@@ -59,7 +59,7 @@ def from_hf(
     """
     config = flattened(config, keys)
     models.check_known(config, layout)
-    if "relative_attention_num_buckets" in config:
+    if "relative_attention_num_buckets" in config or config.get("model_type") in models.T5:
         _check_left_out("T5's bias", layout=layout, layer=layer)
         return bias.t5(config, layer_type, rngs)
     if bias.has_alibi(config):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from posenc_jax.hf import models
-from posenc_jax.hf.values import LAYERS, whole
+from posenc_jax.hf.values import LAYERS, numbers_of_layers, whole
 
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 _LINEAR, _CONV, _CROSS = "linear_attention", "conv", "cross_attention"
@@ -58,7 +58,8 @@ def no_rope_rule(config: Mapping[str, Any]) -> Callable[[int], bool]:
     """Returns the function that tells whether the layer of a number turns."""
     listed = config.get("no_rope_layers")
     if listed:
-        if not isinstance(listed, (list, tuple)) or not set(listed) <= {0, 1}:
+        is_list = isinstance(listed, (list, tuple))
+        if not is_list or not all(isinstance(each, int) and each in (0, 1) for each in listed):
             raise ValueError(f"no_rope_layers={listed!r} must be a list of 0 and 1")
         return lambda number: bool(listed[number])
     interval = config.get("no_rope_layer_interval", 4)
@@ -80,19 +81,25 @@ def _rule(config) -> Callable[[int], str] | None:
         turns = no_rope_rule(config)
         return lambda number: CHUNKED if turns(number) else FULL
     if model == "jamba":
-        period, first = config.get("attn_layer_period", 8), config.get("attn_layer_offset", 4)
+        period = whole(config, "attn_layer_period", default=8)
+        (first,) = numbers_of_layers("attn_layer_offset", [config.get("attn_layer_offset", 4)])
         return lambda number: FULL if number % period == first else _LINEAR
     if model == "recurrent_gemma":
         blocks = config.get("block_types", ["recurrent", "recurrent", "attention"])
+        if not isinstance(blocks, (list, tuple)) or not blocks:
+            raise ValueError(f"block_types={blocks!r} must be a list of kinds of layers")
         return lambda number: blocks[number % len(blocks)]
     if model == "kimi_linear":
-        attending = config.get("linear_attn_config", {}).get("full_attn_layers")
-        if attending is not None:  # Counted from 1.
+        linear = config.get("linear_attn_config", {})
+        if not isinstance(linear, Mapping):
+            raise ValueError(f"linear_attn_config={linear!r} must be a dict")
+        if (attending := linear.get("full_attn_layers")) is not None:  # Counted from 1.
+            attending = numbers_of_layers("full_attn_layers", attending)
             return lambda number: FULL if number + 1 in attending else _LINEAR
         return lambda number: FULL if number and number % 4 == 0 else _LINEAR
     for key, (kind, other) in _LISTS.items():
         if key in config:
-            listed = config[key]
+            listed = numbers_of_layers(key, config[key])
             return lambda number: kind if number in listed else other
     return _every(config, model)
 

@@ -15,7 +15,13 @@ from posenc_jax.hf.kinds import (
     number_of_layers,
 )
 from posenc_jax.hf.positions import about_positions
-from posenc_jax.hf.values import LAYERS, is_number, whole
+from posenc_jax.hf.values import (
+    LAYERS,
+    by_number_of_layer,
+    is_number,
+    numbers_of_layers,
+    whole,
+)
 
 # The base of the sliding layers, beside that of the full ones; the latter has a name of its own in
 # ModernBERT.
@@ -122,7 +128,7 @@ def _own_sizes(config, asked) -> dict[str, Any]:
     if not isinstance(own, Mapping) or not all(map(_is_mapping, own.values())):
         raise ValueError(f"per_layer_config={own!r} must be a dict of dicts")
     if own:
-        by_number = {int(number): sizes for number, sizes in own.items()}
+        by_number = by_number_of_layer("per_layer_config", own)
         keys = {key for sizes in by_number.values() for key in sizes}
         for key in sorted(filter(about_positions, keys - _OWN_SIZES)):
             raise ValueError(f"{key} in per_layer_config is not read")
@@ -206,7 +212,7 @@ def _own_section(config, section, asked):
         return None
     plain = {k: v for k, v in section.items() if k in ("rope_theta", "partial_rotary_factor")}
     if "rope_scaling_layers" in config:
-        scaled = config["rope_scaling_layers"]
+        scaled = numbers_of_layers("rope_scaling_layers", config["rope_scaling_layers"])
         turned = asked.agreed("rope_scaling_layers", lambda number: number in scaled)
         return section if turned else plain
     if asked.model in models.PLAIN_SLIDING and section.keys() - plain.keys() - {"rope_type"}:

@@ -59,6 +59,21 @@ def whole(
     return agreed(found or {spellings[0]: default})
 
 
+def numbers_of_layers(key: str, value: object) -> list[int]:
+    """Returns ``value``, which a config has under ``key``: a list of numbers of layers."""
+    if not isinstance(value, (list, tuple)) or not all(type(n) is int and n >= 0 for n in value):
+        raise ValueError(f"{key}={value!r} must be a list of numbers of layers")
+    return list(value)
+
+
+def by_number_of_layer(key: str, value: Mapping[str, Any]) -> dict[int, Any]:
+    """Returns ``value``, which a config has under ``key``, by the numbers that its keys spell."""
+    wrong = [name for name in value if not str(name).isdigit()]
+    if wrong:
+        raise ValueError(f"{key} has {wrong[0]!r}, which is no number of a layer")
+    return {int(name): own for name, own in value.items()}
+
+
 def number(
     where: str,
     section: Mapping[str, Any],

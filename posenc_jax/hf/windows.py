@@ -6,7 +6,7 @@ from typing import Any
 from posenc_jax.attention import Chunks
 from posenc_jax.hf import models
 from posenc_jax.hf.kinds import CHUNKED, SLIDING, kinds_of, no_rope_rule
-from posenc_jax.hf.values import flag, whole
+from posenc_jax.hf.values import by_number_of_layer, flag, whole
 from posenc_jax.model.layers import Window
 
 _SLIDING = {SLIDING, "hybrid_sliding"}
@@ -70,7 +70,7 @@ def _slides(config, kind, number) -> bool:
 
 
 def _width(config, number) -> Window:
-    by_layer = {int(key): own for key, own in (config.get("per_layer_config") or {}).items()}
+    by_layer = by_number_of_layer("per_layer_config", config.get("per_layer_config") or {})
     window = by_layer.get(number, {}).get("sliding_window", config.get("sliding_window"))
     window = models.WINDOWS.get(config.get("model_type")) if window is None else window
     return whole({} if window is None else {"sliding_window": window}, "sliding_window")

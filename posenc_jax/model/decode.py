@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.model.cache import Cache
-from posenc_jax.tokens import Tokens, check_positions
+from posenc_jax.tokens import MOST_ROUNDING, Tokens, check_positions
 
 
 def generate(
@@ -38,8 +38,8 @@ def generate(
       positions: int or float32 ``[B, T]`` or ``[B, T, A]`` (``B`` may be 1), of the prompts.
         Default: those of text.
       next_positions: ``[B]``, where the text that follows each prompt goes on, on every axis:
-        ``Placed.next`` of the builders. Default: one after the prompt's last token, which must be
-        in one place on all axes, as text is.
+        ``Placed.next`` of the builders; or ``[B, A]``, for axes that differ. Default: one after the
+        prompt's last token, which must be in one place on all axes, as text is.
       temperature: divides the logits; 0 takes the likeliest token.
       top_p: draw from the fewest tokens that have this probability together (1904.09751).
       stop_token: ends a sequence, and fills what is left of its row.
@@ -50,7 +50,9 @@ def generate(
     Raises:
       ValueError: an argument is out of range, or a scheme has no position for so many tokens.
     """
-    _check_sampling(max_new_tokens, prefill_chunk, temperature, top_p)
+    temperature, stop_token = _check_sampling(
+        max_new_tokens, prefill_chunk, temperature, top_p, stop_token
+    )
     prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions, stop_token)
     check_reach(model, prompts.reach(max_new_tokens), length)
     B, T = prompts.tokens.shape
@@ -81,7 +83,7 @@ class _Prompts(NamedTuple):
     tokens: Any  # [B, T]
     positions: Any  # [B, T] or [B, T, A]
     segment_ids: Any  # [B, T], or None where no prompt is shorter
-    next: Any  # [B], where the text after each prompt goes on
+    next: Any  # [B] or [B, A], where the text after each prompt goes on
     is_text: bool  # whether positions were left out, and are those of text
 
     @classmethod
@@ -121,7 +123,8 @@ class _Prompts(NamedTuple):
         if self.is_text:
             return None
         B, _, *axes = self.positions.shape
-        return np.broadcast_to(self.next.reshape(B, 1, *[1] * len(axes)), (B, 1, *axes))
+        own = self.next.reshape(B, 1, -1) if axes else self.next.reshape(B, 1)
+        return np.broadcast_to(own, (B, 1, *axes))
 
 
 def check_reach(model, length: int, adapted: int | None = None) -> None:
@@ -182,7 +185,8 @@ def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
     """Draws tokens from float32 logits, int32 ``[B]``; see ``generate``."""
     if temperature == 0:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    logits_BV = logits_BV / temperature
+    # The largest becomes 0, so that no temperature makes it too large for float32.
+    logits_BV = (logits_BV - logits_BV.max(axis=-1, keepdims=True)) / temperature
     if top_p == 1:
         return jax.random.categorical(key, logits_BV).astype(jnp.int32)
     order_BV = jnp.argsort(-logits_BV, axis=-1).astype(jnp.int32)
@@ -193,7 +197,8 @@ def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
     return jnp.take_along_axis(order_BV, place_B[:, None], axis=-1)[:, 0]
 
 
-def _check_sampling(max_new_tokens, prefill_chunk, temperature, top_p):
+def _check_sampling(max_new_tokens, prefill_chunk, temperature, top_p, stop_token):
+    """Returns the temperature as a float, and the stop token as an int or None."""
     for name, value in (("max_new_tokens", max_new_tokens), ("prefill_chunk", prefill_chunk)):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
@@ -201,6 +206,9 @@ def _check_sampling(max_new_tokens, prefill_chunk, temperature, top_p):
         raise ValueError(f"temperature={temperature} must be finite, and at least 0 for greedy")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p} must be within (0, 1]; 1 draws from all tokens")
+    if stop_token is not None and np.ndim(stop_token):
+        raise ValueError(f"stop_token={stop_token} must be one token id, or None")
+    return float(temperature), None if stop_token is None else int(stop_token)
 
 
 def _check_prompt(prompt_BT, vocab_size, stop_token):
@@ -243,20 +251,27 @@ def _positions(positions, padding_B1, T) -> np.ndarray:
 
 
 def _next_positions(next_positions, positions) -> np.ndarray:
-    """Returns ``[B]``, in the dtype of positions."""
+    """Returns ``[B]``, or ``[B, A]`` where axes differ, in the dtype of positions."""
     last_BA = positions[:, -1].reshape(len(positions), -1)
     if next_positions is None:
         if (last_BA != last_BA[:, :1]).any():
             raise ValueError(
                 "next_positions=None goes on from a last token with one position on all axes, but "
-                f"those of the prompts are at {last_BA.tolist()}; pass Placed.next of each row"
+                f"those of the prompts are at {last_BA.tolist()}; pass Placed.next of each row, or "
+                "a number for each axis"
             )
         return last_BA[:, 0] + 1
-    next_B = np.asarray(next_positions)
-    cast_B = next_B.astype(positions.dtype)
-    if next_B.shape != last_BA.shape[:1] or not (next_B == cast_B).all():
+    given = np.asarray(next_positions)
+    cast = given.astype(positions.dtype)
+    if given.shape not in (last_BA.shape[:1], last_BA.shape):
+        B, A = last_BA.shape
         raise ValueError(
-            f"next_positions={next_B.tolist()} must be {len(last_BA)} numbers, one for each row "
-            f"of prompt_BT, in the {positions.dtype} of positions"
+            f"next_positions={given.tolist()} must be {B} numbers, one for each row of prompt_BT, "
+            f"or {B} x {A}, one for each of its axes too"
         )
-    return cast_B
+    if not (abs(given - cast) <= MOST_ROUNDING).all():
+        raise ValueError(
+            f"next_positions={given.tolist()} must be finite and fit the {positions.dtype} of "
+            "positions"
+        )
+    return cast

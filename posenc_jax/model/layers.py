@@ -59,6 +59,8 @@ class Layers(nnx.Module):
           from_end: let the last layer have the last place of the pattern, and count from there, in
             the place of the first.
         """
+        if num_layers < 1:
+            raise ValueError(f"num_layers={num_layers} must be at least 1")
         turn = len(self.pattern)
         first = -num_layers % turn if from_end else 0
         places = [(first + number) % turn for number in range(num_layers)]

@@ -347,6 +347,8 @@ class Transformer(nnx.Module):
 
         Where layers have encodings of their own, the encoding is that of the first of them.
         """
+        if not 0 <= number < self.num_layers:
+            raise ValueError(f"number={number} must be within 0..{self.num_layers - 1}")
         turn, place = divmod(number, len(self.layers))
         source, window = self.layers[place].at(turn)
         return self.distinct()[source], window

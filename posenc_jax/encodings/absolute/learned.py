@@ -27,7 +27,7 @@ class Learned(Encoding):
       out_of_range: meaning of a position outside the table. "error" raises ValueError; under
         ``jax.jit``, where values are not known, such a position reads NaN, never another row.
         "clamp" reads the nearest row. "interpolate" squeezes a sequence longer than the table
-        onto it, reading between rows; a row of packed documents counts as one sequence.
+        onto it, reading between rows: it adapts to the length (``Tokens.of``).
       rngs: source of the initial values, N(0, 0.02) as in GPT-2.
     """
 
@@ -38,10 +38,24 @@ class Learned(Encoding):
         self.out_of_range = out_of_range
         self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (train_length, model_dim)))
 
+    @property
+    def adapts(self):
+        return self.out_of_range == "interpolate"
+
+    def hooks(self):
+        return super().hooks() if self.adapts else super().hooks() - {"prepare"}
+
+    def prepare(self, positions, length):
+        """Returns the last position of each token's sequence, ``[B, T]``, to squeeze by."""
+        if self.adapts:
+            last = jnp.asarray(length, jnp.float32) - 1
+            return jnp.broadcast_to(last, positions.shape[:2])
+        return None
+
     def embed(self, x_BTD, tokens: Tokens):
         positions, table = one_axis(tokens.positions), self.table[...]
-        if self.out_of_range == "interpolate":
-            below, above, share = rows_between(positions, len(table))
+        if self.adapts:
+            below, above, share = rows_between(positions, tokens.prepared, len(table))
             share = share[..., None]
             table = (1 - share) * rows(table, below) + share * rows(table, above)
         else:
@@ -67,13 +81,12 @@ def row_of(positions, size: int, out_of_range: str) -> jax.Array:
     return jnp.where(is_row, positions, size).astype(jnp.int32)
 
 
-def rows_between(positions, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def rows_between(positions, longest, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the row below, the row above and the share of the latter, for each position.
 
-    A sequence longer than ``size`` is squeezed onto it.
+    A sequence whose last position is ``longest`` is squeezed onto ``size`` rows if it has more.
     """
     last = size - 1
-    longest = jnp.max(positions, axis=-1, keepdims=True)
     place = jnp.clip(positions * jnp.minimum(1.0, last / jnp.maximum(longest, 1)), 0, last)
     below = jnp.floor(place).astype(jnp.int32)
     return below, jnp.minimum(below + 1, last), place - below

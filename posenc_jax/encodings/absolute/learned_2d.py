@@ -32,7 +32,8 @@ class Learned2D(Encoding):
         than ``train_length`` cells.
       out_of_range: meaning of a position outside the grid, on each axis as in ``Learned``: "error",
         "clamp", or "interpolate", which squeezes an axis longer than the grid's onto it and reads
-        between cells, bilinearly as ViT does at another resolution.
+        between cells, bilinearly as ViT does at another resolution. Each axis of ``[B, T, A]`` has
+        its own length, unless ``Tokens.of`` is given an int, which is that of all axes.
       rngs: source of the initial values, N(0, 0.02).
     """
 
@@ -55,12 +56,31 @@ class Learned2D(Encoding):
         self.out_of_range = out_of_range
         self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (*grid, model_dim)))
 
+    @property
+    def adapts(self):
+        return self.out_of_range == "interpolate"
+
+    def hooks(self):
+        return super().hooks() if self.adapts else super().hooks() - {"prepare"}
+
+    def prepare(self, positions, length):
+        """Returns the last position on each axis, ``[B, T, A]``, to squeeze by."""
+        if not self.adapts:
+            return None
+        num_axes = self.table.ndim - 1
+        last = jnp.asarray(length, jnp.float32) - 1
+        if positions.ndim == 3 and not isinstance(length, int):
+            last = positions.max(axis=1, keepdims=True).astype(jnp.float32)
+        elif last.ndim:
+            last = last[..., None]
+        return jnp.broadcast_to(last, (*positions.shape[:2], num_axes))
+
     def embed(self, x_BTD, tokens: Tokens):
         *grid, channels = self.table.shape
         positions_BTA = on_axes(tokens.positions, len(grid))
         cells = self.table[...].reshape(-1, channels)
-        if self.out_of_range == "interpolate":
-            table = _between_cells(cells, grid, positions_BTA)
+        if self.adapts:
+            table = _between_cells(cells, grid, positions_BTA, tokens.prepared)
         else:
             places = [
                 row_of(positions_BTA[..., axis], side, self.out_of_range)
@@ -73,9 +93,12 @@ class Learned2D(Encoding):
         return x_BTD + table.astype(x_BTD.dtype)
 
 
-def _between_cells(cells, grid, positions_BTA):
+def _between_cells(cells, grid, positions_BTA, longest_BTA):
     """Returns the multilinear mean of the corners around each position."""
-    sides = [rows_between(positions_BTA[..., axis], side) for axis, side in enumerate(grid)]
+    sides = [
+        rows_between(positions_BTA[..., axis], longest_BTA[..., axis], side)
+        for axis, side in enumerate(grid)
+    ]
     table = jnp.zeros(())
     for corner in itertools.product(*([(0, 1)] * len(grid))):
         weight, places = jnp.ones(()), []

@@ -28,8 +28,8 @@ class OnAxes(Wrapper):
     """
 
     def __init__(self, over: str | Mapping | Encoding, *, axes: tuple[int, ...], **sizes):
-        if not axes or min(axes) < 0:
-            raise ValueError(f"axes={axes} must be numbers of axes, from 0")
+        if not isinstance(axes, tuple | list) or not axes or min(axes) < 0:
+            raise ValueError(f"axes={axes} must be a tuple of numbers of axes, from 0")
         super().__init__(wrapped(over, **sizes))
         self.axes = tuple(axes)
 

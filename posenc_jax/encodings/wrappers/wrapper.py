@@ -16,6 +16,12 @@ class Wrapper(Encoding):
     """
 
     def __init__(self, inner: Encoding):
+        if type(self).per_layer and inner.stacked is not None:
+            raise ValueError(
+                f"{type(self).__name__} has parameters for each layer, and over= is an encoding "
+                f"that holds those of {inner.stacked} layers already: give its name, and "
+                "num_layers= to make"
+            )
         self.inner = inner
         self.per_layer = inner.per_layer
         self.whole_rows = inner.whole_rows
@@ -89,6 +95,13 @@ def wrapped(over: str | Mapping | Encoding, **sizes) -> Encoding:
     if isinstance(over, Encoding):
         return over
     named = {"name": over} if isinstance(over, str) else dict(over)
+    if "name" not in named:
+        raise ValueError(f'over={over!r} has no name; give {{"name": ..., keywords}}')
+    twice = sorted(named.keys() & sizes.keys())
+    if twice:
+        raise ValueError(
+            f"over={over!r} has {', '.join(twice)}, which make gives it too; leave them out there"
+        )
     built = None if named["name"] in PATTERNS else make(**named, **sizes)
     if not isinstance(built, Encoding):
         raise ValueError(f"over={over!r} must be an encoding, not a pattern of layers")
