@@ -10,6 +10,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
@@ -69,7 +70,7 @@ class Learned2D(Encoding):
             return None
         num_axes = self.table.ndim - 1
         last = jnp.asarray(length, jnp.float32) - 1
-        if positions.ndim == 3 and not isinstance(length, int):
+        if positions.ndim == 3 and not isinstance(length, int | np.integer):
             last = positions.max(axis=1, keepdims=True).astype(jnp.float32)
         elif last.ndim:
             last = last[..., None]
