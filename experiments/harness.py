@@ -34,11 +34,16 @@ _SHORTEST = 32
 
 
 class Text:
-    """Turns text into tokens and back: by a tokenizer, or as bytes, as models trained here do."""
+    """Turns text into tokens and back: by a tokenizer, or as bytes, as models trained here do.
+
+    Args:
+      tokenizer: the tokenizer, or None for bytes.
+      start: the token that stands before a text that has nothing before it.
+      end: the token that ends a text, if there is one.
+    """
 
     def __init__(self, tokenizer: Any = None, start: int | None = None, end: int | None = None):
         self._tokenizer, self.end = tokenizer, end
-        # The token that stands before a text that has nothing before it.
         self.start = (0 if start is None else start) if tokenizer else ord("\n")
 
     def encode(self, text: str) -> list[int]:

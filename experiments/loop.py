@@ -205,9 +205,7 @@ class _Run:
                 step=step,
                 loss=loss,
                 gradient_norm=gradient_norm,
-                learning_rate=float(
-                    self._recipe.schedule()(step - 1)
-                ),  # that of the step just made
+                learning_rate=float(self._recipe.schedule()(step - 1)),  # which made this step
                 tokens_per_second=tokens / seconds,
                 seconds=self._before + seconds,
                 **share,
