@@ -157,6 +157,16 @@ def test_the_last_query_of_a_cache_sees_every_key():
     np.testing.assert_allclose(both_ways(q[:, -1:], k, v, alone, tokens), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["fox", "cope"])
+def test_what_depends_on_the_tokens_between_must_know_the_order(name):
+    encoding, (q, k, v) = common.build(name), sides()
+    tokens = Tokens.of(encoding, text(T)).read(encoding, residual())
+    last = Tokens.of(encoding, text(1, start=T - 1)).read(encoding, residual(1))
+    kind = type(encoding).__name__
+    with pytest.raises(ValueError, match=f"1 queries and 12 keys do not say .* which {kind} must"):
+        posenc_jax.attend(encoding, q[:, -1:], k, v, last, tokens, causal=False)
+
+
 def test_a_part_may_begin_where_a_program_says():
     encoding, (q, k, v) = common.build("t5"), sides()
 

@@ -107,7 +107,7 @@ def attend(
     _check_window(window)
     in_order = tile.q_tokens.index is None and tile.k_tokens.index is None
     if in_order and tile.q.shape[1] != tile.k.shape[1]:
-        _check_order(tile, causal, window)
+        _check_order(scheme, tile, causal, window)
         in_order = False
     sinks_BTH = None if sinks is None else sink.checked(sinks, q_BTHC)
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
@@ -348,11 +348,13 @@ def _counted_by_segment(tile: Tile) -> Tile:
     return dataclasses.replace(tile, q_tokens=counted(q_tokens), k_tokens=counted(k_tokens))
 
 
-def _check_order(tile, causal, window):
-    if causal or window is not None:
+def _check_order(scheme, tile, causal, window):
+    reads = scheme.whole_rows or "read" in scheme.hooks()
+    if reads or causal or window is not None:
+        who = type(scheme).__name__ if reads else "a causal mask and a window"
+        T, S = tile.q.shape[1], tile.k.shape[1]
         raise ValueError(
-            f"{tile.q.shape[1]} queries and {tile.k.shape[1]} keys do not say in which order they "
-            "were written, which a causal mask and a window need: pass tokens.part(start, "
-            f"{tile.q.shape[1]}) as q_tokens and tokens as k_tokens, where tokens are those of all "
-            "keys, or set causal=False"
+            f"{T} queries and {S} keys do not say in which order they were written, which {who} "
+            f"must know: pass tokens.part(start, {T}) as q_tokens and tokens as k_tokens, where "
+            "tokens are those of all keys" + ("" if reads else ", or set causal=False")
         )
