@@ -265,8 +265,8 @@ def test_a_prompt_and_its_positions_must_fit():
     )
     with pytest.raises(ValueError, match=rf"shape \(1, 5, 3\), but the prompts are 2 x {T}"):
         generate(positions=np.zeros((1, 5, 3), np.int32))
-    for wrong in ([3], [1.5, 2]):
-        with pytest.raises(ValueError, match=r"next_positions=.* 2 numbers, .* in the int32"):
+    for wrong, message in (([3], "2 numbers, .* or 2 x 3"), ([1.5, 2], "fit the int32 of")):
+        with pytest.raises(ValueError, match=f"next_positions=.* {message}"):
             generate(positions=placed(np.int32), next_positions=wrong)
 
 
