@@ -179,7 +179,10 @@ class Extension(Sweep):
         return about | model | {"train": recipe_fields(self.recipe_of(point))}
 
     def start_of(self, point):
-        return _source_point(point.seed) if isinstance(point, Tuned) else None
+        if not isinstance(point, Tuned):
+            return None
+        name = _source_point(point.seed).name
+        return next(each for each in self.points if each.name == name)
 
     def _describe_tuned(self, point) -> dict[str, Any]:
         """Returns what a point is tuned from and under; it takes no loading of the model."""

@@ -417,6 +417,13 @@ def test_one_model_is_one_seed(corpus, tmp_path):
         experiment(config(corpus, checkpoint=str(tmp_path), seeds=3), tmp_path)
 
 
+def test_what_is_tuned_starts_from_a_point_of_the_experiment(finished, corpus):
+    """Another program that trains it is waited for, and what it has finished is found."""
+    one, _ = experiment(config(corpus), finished[0])
+    starts = [start for point in one.points if (start := one.start_of(point)) is not None]
+    assert starts and all(start in one.points and one.finished(start) for start in starts)
+
+
 def test_points_have_the_source_first():
     found = points(get_config("yarn"))
     assert len(found) == 3 * (1 + 3 * 4)
