@@ -159,7 +159,7 @@ def test_material_design_icons():
 
 def test_missing_icons_say_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"fonticon-materialdesignicons7.*posenc_jax\[icons\]"):
+    with pytest.raises(ValueError, match=r"fonticon-materialdesignicons7.*\[icons\]"):
         load_icons(Setting())
 
 
