@@ -131,14 +131,15 @@ def environment_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not runs:
         return environment()
     versions = {
-        name: _each_once(run["versions"].get(name, "none") for run in runs)
+        name: each_once(run["versions"].get(name, "none") for run in runs)
         for name in dict.fromkeys(name for run in runs for name in run["versions"])
     }
-    told = {field: _each_once(run[field] for run in runs) for field in ("device", "git")}
+    told = {field: each_once(run[field] for run in runs) for field in ("device", "git")}
     return {"versions": versions} | told
 
 
-def _each_once(values: Iterable[str]) -> str:
+def each_once(values: Iterable[str]) -> str:
+    """Returns the values in words, each once."""
     return ", ".join(dict.fromkeys(values))
 
 

@@ -29,6 +29,7 @@ from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
 from experiments.record import (
     claimed,
+    each_once,
     environment_of,
     holder,
     open_run,
@@ -389,7 +390,7 @@ class Sweep:
     def corpus_digest(self, here: str) -> str:
         """Returns the digests of the data of all finished runs, or of the data here for none."""
         found = [run["config"].get(DATA) for run in self.finished_runs()]
-        return ", ".join(dict.fromkeys(digest for digest in found if digest)) or here
+        return each_once(filter(None, found)) or here
 
     def _run_point(self, point):
         folder = self.folder(point)

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from rich.console import Console
 
 from benchmarks import tpu_programs
-from benchmarks.tpu_check import Item, outcome, row
+from benchmarks.tpu_check import Item, _in_order, outcome, read_known, row
 from configs.extrapolation import get_config
 from experiments import topology
 from experiments.collectives import Collective, collectives
@@ -131,6 +131,20 @@ def test_a_failure_is_told_from_a_refusal(monkeypatch):
     assert (refused["outcome"], refused["reason"]) == ("refused", "use dense")
     assert (failed["outcome"], failed["reason"]) == ("FAILED", "RuntimeError: oh")
     assert failed["memory_gib"] is None and not failed["sent_mib_a_chip"]
+
+
+def test_what_a_table_knows_is_kept_and_a_failure_is_not(tmp_path):
+    columns = "part,what,program,chip,chips,mesh,outcome"
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    line = "attention,{},dense forward 2048,v5e,1,,{}"
+    told = [line.format("rope", "refused"), line.format("nope", "FAILED")]
+    old.write_text("\n".join([columns, *told]))
+    told = [line.format("rope", "compiled"), line.format("gone", "compiled")]
+    new.write_text("\n".join([columns, *told, line.format("nope", "compiled")]))
+    assert len(read_known([old])) == 1
+    found = _in_order([*read_known([old, new]).values()])
+    assert [each["what"] for each in found] == ["nope", "rope", "gone"]
+    assert {each["outcome"] for each in found} == {"compiled"}
 
 
 @needs_libtpu

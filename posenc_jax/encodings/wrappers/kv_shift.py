@@ -27,13 +27,14 @@ class Read(NamedTuple):
     """Holds what ``read`` makes of a layer's input.
 
     Attributes:
-      gates: float32 ``[B, T, 2 K]``, those of keys and then those of values.
+      of_keys, of_values: the gates, float32 ``[B, T, K]``.
       back: int32 ``[B, T]``, how many places back lies the token that was written before, in the
         same segment; 0 where there is none.
       inner: what the other scheme has prepared, or read.
     """
 
-    gates: jax.Array
+    of_keys: jax.Array
+    of_values: jax.Array
     back: jax.Array
     inner: Any
 
@@ -82,18 +83,19 @@ class KVShift(Wrapper):
         number = for_each_row(jnp.arange(tokens.count, dtype=jnp.int32)[None], gates)
         before = by_segment(_number_before, number, tokens)
         back = jnp.where(before < 0, 0, number - before)
-        return Read(gates, back, self.inner.read(x_BTD, tokens))
+        of_keys, of_values = jnp.split(gates, 2, axis=-1)
+        return Read(of_keys, of_values, back, self.inner.read(x_BTD, tokens))
 
     def of_keys(self, prepared: Read):
         return self.inner.of_keys(prepared.inner)
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         if not side.is_query:
-            x_BTHC = _mixed(x_BTHC, tokens, side, value=False)
+            x_BTHC = _mixed(x_BTHC, _read(tokens).of_keys, tokens, side)
         return self.inner.rotate(x_BTHC, _beneath(tokens), side)
 
     def turn_values(self, v_BSKC, tokens: Tokens, side: Side):
-        v_BSKC = _mixed(v_BSKC, tokens, side, value=True)
+        v_BSKC = _mixed(v_BSKC, _read(tokens).of_values, tokens, side)
         return self.inner.turn_values(v_BSKC, _beneath(tokens), side)
 
     def turn_back(self, out_BTHC, tokens: Tokens, side: Side):
@@ -106,14 +108,12 @@ class KVShift(Wrapper):
         return self.inner.mix(out_BTHC, weights_BHTS, _tile_beneath(tile))
 
 
-def _mixed(x_BSKC, tokens, side, *, value: bool):
+def _mixed(x_BSKC, gates_BSK, tokens, side):
     """Returns keys, or values, mixed with those before them."""
-    gates, back, _ = _read(tokens)
-    gates_BSK = gates[..., gates.shape[-1] // 2 :] if value else gates[..., : gates.shape[-1] // 2]
     gates_KBS = side.of_kv_heads(gates_BSK.transpose(2, 0, 1))
     gates_BSK1 = gates_KBS.transpose(1, 2, 0)[..., None]
     in_order = tokens.index is None and tokens.segment_ids is None
-    before_BSKC = _one_back(x_BSKC) if in_order else _places_back(x_BSKC, back)
+    before_BSKC = _one_back(x_BSKC) if in_order else _places_back(x_BSKC, _read(tokens).back)
     return (gates_BSK1 * before_BSKC + (1 - gates_BSK1) * x_BSKC).astype(x_BSKC.dtype)
 
 
