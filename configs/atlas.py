@@ -68,7 +68,6 @@ def studies(preset: str, shared: ConfigDict) -> ConfigDict:
             control.schemes = shared.get_ref("schemes")
         else:
             control.schemes = CONTROLLED
-            control.train.steps = 400  # with no other task beside it, as many rows and more
     return ConfigDict(found)
 
 

@@ -20,6 +20,8 @@ from experiments.report.atlas import (
     answers,
     as_csv,
     atlas_of,
+    control_words,
+    controls_of,
     family,
     verdict,
 )
@@ -137,6 +139,16 @@ def test_a_control_compares_the_order_of_the_schemes(small):
     control = small.controls[0]
     assert (control.question, control.schemes) == ("copy 1x", 3)
     assert control.correlation == pytest.approx(1.0)
+    assert (control.pairs, control.agreeing) == (3, 3)
+
+
+def test_a_control_counts_the_pairs_that_seeds_tell_apart_on_both_sides():
+    together = question(nope=(0.1, 0.1, 0.1), rope=(0.5, 0.5, 0.5), alibi=(0.2, 0.9, 0.4))
+    alone = question(nope=(0.6, 0.6, 0.6), rope=(0.5, 0.5, 0.5), alibi=(0.9, 0.9, 0.9))
+    (control,) = controls_of([together], [alone])
+    # By their seeds alibi is like both others when the task is learned with others.
+    assert (control.pairs, control.agreeing) == (1, 0)
+    assert control_words(control).endswith("; of the pairs that both tell apart, 0 of 1 agree")
 
 
 def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):

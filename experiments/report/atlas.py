@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping
@@ -109,12 +110,17 @@ class Control:
     Attributes:
       question: the name of the question.
       schemes: how many schemes have an answer to both.
-      correlation: Spearman's rank correlation; NaN where all answers of one side are the same.
+      correlation: Spearman's rank correlation; NaN where all answers of one side are the same. It
+        counts the order of schemes that seeds do not tell apart, too.
+      pairs: how many pairs of schemes both tell apart by their seeds, as ``verdict`` does.
+      agreeing: in how many of these pairs the same scheme is better.
     """
 
     question: str
     schemes: int
     correlation: float
+    pairs: int
+    agreeing: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +169,7 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
     controls: list[Control] = []
     for name, study in studies.items():
         if name.startswith("tasks_") and isinstance(study, PanelStudy):
-            controls += _controls(in_tasks, list(_of_tasks(study)))
+            controls += controls_of(in_tasks, list(_of_tasks(study)))
     of_text = [*_of_language(language), *_of_gains(language)]
     questions = [*of_text, *in_tasks, *_of_cost(language)]
     answered = [question for question in questions if question.values]
@@ -244,7 +250,8 @@ def _of_cost(study: LengthStudy) -> Iterable[Question]:
         yield Question(COST, 1, says, "microseconds", True, values)
 
 
-def _controls(together: list[Question], alone: list[Question]) -> Iterable[Control]:
+def controls_of(together: list[Question], alone: list[Question]) -> Iterable[Control]:
+    """Yields what the control says of each question, learned among all tasks and learned alone."""
     by_name = {question.name: question for question in together}
     for question in alone:
         other = by_name.get(question.name)
@@ -254,7 +261,18 @@ def _controls(together: list[Question], alone: list[Question]) -> Iterable[Contr
         pairs = [(question.cell(n)[0], other.cell(n)[0]) for n in shared]
         varies = all(len(set(side)) > 1 for side in zip(*pairs, strict=True))
         correlation = float(stats.spearmanr(*zip(*pairs, strict=True))[0]) if varies else math.nan
-        yield Control(question.name, len(shared), correlation)
+        words = [
+            (_word(question, a, b), _word(other, a, b))
+            for a, b in itertools.combinations(shared, 2)
+        ]
+        told = [both for both in words if set(both) <= {"better", "worse"}]
+        agreeing = sum(one == two for one, two in told)
+        yield Control(question.name, len(shared), correlation, len(told), agreeing)
+
+
+def _word(question: Question, scheme: str, against: str) -> Word | None:
+    found = verdict(question, scheme, against)
+    return found.word if found else None
 
 
 def answers(atlas: Atlas) -> list[dict[str, Any]]:
@@ -327,4 +345,6 @@ def control_words(control: Control) -> str:
         if math.isnan(rho)
         else f"have a rank correlation of {rho:.2f}"
     )
+    if control.pairs:
+        found += f"; of the pairs that both tell apart, {control.agreeing} of {control.pairs} agree"
     return f"{control.question}: alone and among all tasks, {control.schemes} schemes {found}"
