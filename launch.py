@@ -90,11 +90,7 @@ def main(arguments: list[str]) -> int:
         if not DRY_RUN.value and BACKEND.value is None:
             keep_compiled(absolute(workdir / "compiled"))
         listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, PEER_TIMEOUT.value)
-        if SHARE.value and workers.is_one() and jax.default_backend() != "cpu":
-            raise ValueError(
-                f"--workers is for the cores of a CPU, and JAX found a {jax.default_backend()}: "
-                "leave it out, or set JAX_PLATFORMS=cpu"
-            )
+        _check_cores()
         # One process of a job speaks for all.
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
         chips = None if TOPOLOGY.value is None else topology.devices(TOPOLOGY.value)
@@ -109,11 +105,7 @@ def main(arguments: list[str]) -> int:
             _hand_over(len(experiment.points), workdir, console)
             return 0
         if DRY_RUN.value:
-            dry_run = importlib.import_module("experiments.dry_run")
-            for name, part in experiment.parts.items():
-                _print_name(name, console)
-                config = CONFIG.value.studies[name] if name else CONFIG.value
-                dry_run.print_dry_run(part, config, MFU.value, console)
+            _print_dry_runs(experiment, console)
             return 0
         if is_in_bucket(workdir):
             console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
@@ -141,6 +133,23 @@ def main(arguments: list[str]) -> int:
     for failure in failures:
         console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
     return 1 if failures else 0
+
+
+def _print_dry_runs(experiment, console: Console) -> None:
+    dry_run = importlib.import_module("experiments.dry_run")
+    for name, part in experiment.parts.items():
+        _print_name(name, console)
+        config = CONFIG.value.studies[name] if name else CONFIG.value
+        dry_run.print_dry_run(part, config, MFU.value, console)
+
+
+def _check_cores() -> None:
+    """Refuses workers on an accelerator, of which each would take all."""
+    if SHARE.value and workers.is_one() and jax.default_backend() != "cpu":
+        raise ValueError(
+            f"--workers is for the cores of a CPU, and JAX found a {jax.default_backend()}: "
+            "leave it out, or set JAX_PLATFORMS=cpu"
+        )
 
 
 def _print_name(name: str, console: Console) -> None:

@@ -7,6 +7,7 @@ Presets, after the colon:
     tiny   one seed, seconds: checks that everything runs, shows nothing
     demo   six schemes and one seed of ``small``, in 3 minutes; what ``make demo`` runs
     small  three seeds on a laptop CPU; what ``make compare`` runs
+    long   four schemes trained at 256 tokens, 14 times as long: whether more context pays
     paper  125M parameters, trained at 512 and tested to 16384, for a GPU or TPU
 
 Any field is overridden on the command line, ``--config.train.steps=500``; to run fewer schemes,
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict, FieldReference
 from experiments.config import RATIO, encoding_defaults, start
 from experiments.evaluate import Protocols
 
-PRESETS = ("tiny", "demo", "small", "paper")
+PRESETS = ("tiny", "demo", "small", "long", "paper")
 # Schemes of every kind, which two CPU cores compare in a quarter of an hour.
 SMALL = (
     "nope,sinusoidal,learned,rope,pi,ntk,dynamic_ntk,yarn,hope,p_rope,alibi,t5,kerple_log,fire,"
@@ -150,6 +151,14 @@ def _small(config):
     short_t5(config.encodings.t5, length, config.model, num_buckets=32)
     short_yarn(config.encodings)
     config.schemes = SMALL
+
+
+def _long(config):
+    _small(config)
+    config.together = 1
+    config.schemes = "alibi,kerple_log,grape_a,fox"
+    config.train.update(length=256, batch_size=8, steps=2800, optimizer="muon", learning_rate=6e-3)
+    config.eval.update(multiples=(1, 2, 4, 16), documents=48)
 
 
 def _paper(config):

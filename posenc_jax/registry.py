@@ -167,10 +167,9 @@ def make(
         raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
     _check_keywords(name, own, accepted)
     given: dict[str, Any] = {key: value for key, value in sizes.items() if key in accepted}
-    if rngs is not None and "rngs" in accepted:
-        given["rngs"] = rngs
-    if num_layers is not None and "num_layers" in accepted:
-        given["num_layers"] = num_layers
+    for key, value in (("rngs", rngs), ("num_layers", num_layers)):
+        if value is not None and key in accepted:
+            given[key] = value
     _check_given(name, given, accepted)
     if rngs is None or num_layers is None or not _is_per_layer(build, own):
         return build(**given, **own)

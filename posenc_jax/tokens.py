@@ -44,6 +44,7 @@ class Tokens:
         not adapt to the length, or was given one (static).
       turned: whether the keys and values of these tokens are turned already, by ``turn`` (static).
       is_part: whether these are a part of other tokens, without those before them (static).
+      is_read: whether ``prepared`` holds what the encoding read in a layer's input (static).
     """
 
     positions: jax.Array
@@ -54,6 +55,7 @@ class Tokens:
     fixed: bool = dataclasses.field(default=False, metadata={"static": True})
     turned: bool = dataclasses.field(default=False, metadata={"static": True})
     is_part: bool = dataclasses.field(default=False, metadata={"static": True})
+    is_read: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @classmethod
     def of(
@@ -115,9 +117,10 @@ class Tokens:
           ValueError: the input is not one vector for each token; the tokens are a part, of which
             the tokens before are not known; or the encoding holds the parameters of several layers.
         """
-        if "read" in encoding.hooks():
-            self._check_read(encoding, x_BTD)
-        return dataclasses.replace(self, prepared=encoding.read(x_BTD, self))
+        if "read" not in encoding.hooks():
+            return self
+        self._check_read(encoding, x_BTD)
+        return dataclasses.replace(self, prepared=encoding.read(x_BTD, self), is_read=True)
 
     def _check_read(self, encoding, x_BTD):
         name, shape = type(encoding).__name__, jnp.shape(x_BTD)
@@ -141,7 +144,7 @@ class Tokens:
         The state before any token is ``encoding.start(B)``.
         """
         prepared, state = encoding.resume(x_BTD, self, state)
-        return dataclasses.replace(self, prepared=prepared), state
+        return dataclasses.replace(self, prepared=prepared, is_read=True), state
 
     def part(self, start: int | jax.Array, count: int) -> "Tokens":
         """Returns ``count`` of these tokens, from number ``start`` on.

@@ -115,7 +115,7 @@ def test_gradients_of_path_are_those_of_its_product():
 
     def by_attend(q, k, w, beta):
         prepared = {"w": w, "beta": beta, "gate": None}
-        tokens = Tokens(jnp.asarray(text(T)), prepared=prepared)
+        tokens = Tokens(jnp.asarray(text(T)), prepared=prepared, is_read=True)
         return (posenc_jax.attend(encoding, q, k, v, tokens) * weights).sum()
 
     def by_product(q, k, w, beta):

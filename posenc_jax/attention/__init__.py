@@ -104,16 +104,8 @@ def attend(
     scheme, tile, v_BSKC, q_side = _tile(
         encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale
     )
-    _check_window(window)
-    in_order = tile.q_tokens.index is None and tile.k_tokens.index is None
-    if in_order and tile.q.shape[1] != tile.k.shape[1]:
-        _check_order(scheme, tile, causal, window)
-        in_order = False
     sinks_BTH = None if sinks is None else sink.checked(sinks, q_BTHC)
-    chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
-    if chunk is not None and tile.k_tokens.segment_ids is not None:
-        tile, in_order = _counted_by_segment(tile), False
-    rule = Rule(window, causal, in_order, chunk, sinks_BTH)
+    tile, rule = _rule(scheme, tile, causal, window, sinks_BTH)
     if implementation is None:
         run = _choose(scheme, tile, v_BSKC, rule)
     elif callable(implementation):
@@ -235,6 +227,19 @@ def _tile(
     return scheme, tile, v_BSKC, q_side
 
 
+def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
+    """Returns the tile, and the rule of who sees whom in it."""
+    _check_window(window)
+    in_order = tile.q_tokens.index is None and tile.k_tokens.index is None
+    if in_order and tile.q.shape[1] != tile.k.shape[1]:
+        _check_order(scheme, tile, causal, window)
+        in_order = False
+    chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
+    if chunk is not None and tile.k_tokens.segment_ids is not None:
+        tile, in_order = _counted_by_segment(tile), False
+    return tile, Rule(window, causal, in_order, chunk, sinks_BTH)
+
+
 def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
     """Returns the scheme, and the sides of H queries' heads and of their K kv heads."""
     heads, k_heads, num_heads = None, None, H
@@ -299,16 +304,16 @@ def _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens):
                 f"{name} has positions of shape {tokens.positions.shape}, but attention is over "
                 f"{length} tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
             )
-        if tokens.prepared is not None or (tokens.turned and name == "k_tokens"):
+        if tokens.turned and name == "k_tokens":
             continue
-        if "read" in encoding.hooks():
+        if "read" in encoding.hooks() and not tokens.is_read:
             raise ValueError(
                 f"{type(encoding).__name__} depends on the layer's input: pass "
                 f"tokens.read(encoding, x) as {name}, where x [B, T, D] is what queries and keys "
                 "of all tokens are projected from, and for new queries a part of that, "
                 "tokens.read(encoding, x).part(start, count)"
             )
-        if "prepare" in encoding.hooks():
+        if "prepare" in encoding.hooks() and tokens.prepared is None:
             raise ValueError(
                 f"{name} was not prepared for {type(encoding).__name__}: make it by "
                 "Tokens.of(encoding, positions)"

@@ -69,9 +69,7 @@ def generate(
         chunk = prompts.part(slice(start, start + prefill_chunk))
         logits_BV, cache = read(model, chunk, cache)
     how = dict(count=max_new_tokens, temperature=temperature, top_p=top_p, stop_token=stop_token)
-    places = prompts.next_places()
-    output_BN, _ = _continue(model, logits_BV, cache, places, key, **how)
-    return output_BN
+    return _continue(model, logits_BV, cache, prompts.next_places(), key, **how)[0]
 
 
 class _Prompts(NamedTuple):

@@ -177,13 +177,9 @@ class Transformer(nnx.Module):
         self.final_norm = nnx.RMSNorm(model_dim, epsilon=norm_epsilon, **types, rngs=rngs)
         self.unembedding = None if tied else table()
         self.num_layers = num_layers
-        self.num_heads = num_heads
-        self.num_kv_heads = num_kv_heads
-        self.head_dim = head_dim
-        self.causal = causal
-        self.dtype = dtype
-        self.scan = scan
-        self.remat = remat
+        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
+        self.causal, self.dtype = causal, dtype
+        self.scan, self.remat = scan, remat
         self.implementation = implementation
         pattern = Layers.of(encoding)
         self._arrange(pattern, self._placed(pattern, _unstack(blocks, num_layers)))

@@ -91,11 +91,11 @@ class KVShift(Wrapper):
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         if not side.is_query:
-            x_BTHC = _mixed(x_BTHC, _read(tokens).of_keys, tokens, side)
+            x_BTHC = _mixed(x_BTHC, tokens.prepared.of_keys, tokens, side)
         return self.inner.rotate(x_BTHC, _beneath(tokens), side)
 
     def turn_values(self, v_BSKC, tokens: Tokens, side: Side):
-        v_BSKC = _mixed(v_BSKC, _read(tokens).of_values, tokens, side)
+        v_BSKC = _mixed(v_BSKC, tokens.prepared.of_values, tokens, side)
         return self.inner.turn_values(v_BSKC, _beneath(tokens), side)
 
     def turn_back(self, out_BTHC, tokens: Tokens, side: Side):
@@ -113,7 +113,7 @@ def _mixed(x_BSKC, gates_BSK, tokens, side):
     gates_KBS = side.of_kv_heads(gates_BSK.transpose(2, 0, 1))
     gates_BSK1 = gates_KBS.transpose(1, 2, 0)[..., None]
     in_order = tokens.index is None and tokens.segment_ids is None
-    before_BSKC = _one_back(x_BSKC) if in_order else _places_back(x_BSKC, _read(tokens).back)
+    before_BSKC = _one_back(x_BSKC) if in_order else _places_back(x_BSKC, tokens.prepared.back)
     return (gates_BSK1 * before_BSKC + (1 - gates_BSK1) * x_BSKC).astype(x_BSKC.dtype)
 
 
@@ -140,19 +140,9 @@ def _number_before(number_BT, segment_ids):
     return jnp.where(jnp.pad(starts, ((0, 0), (1, 0))), -1, before)
 
 
-def _read(tokens: Tokens) -> Read:
-    """Returns what was read of the layer's input, where anything was."""
-    if isinstance(tokens.prepared, Read):
-        return tokens.prepared
-    raise ValueError(
-        "KVShift depends on the layer's input: pass tokens.read(encoding, x), where x [B, T, D] is "
-        "what queries and keys are projected from"
-    )
-
-
 def _beneath(tokens: Tokens) -> Tokens:
     """Returns the tokens as the other scheme knows them."""
-    return dataclasses.replace(tokens, prepared=_read(tokens).inner)
+    return dataclasses.replace(tokens, prepared=tokens.prepared.inner)
 
 
 def _tile_beneath(tile: Tile) -> Tile:
