@@ -14,6 +14,8 @@ import schemes
 import posenc_jax
 from posenc_jax import Tokens
 from posenc_jax.attention.blockwise import blockwise
+from posenc_jax.encodings.wrappers.soft_cap import SoftCap
+from posenc_jax.encodings.wrappers.ultravico import UltraViCo
 from posenc_jax.positions import since, text
 
 each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
@@ -157,14 +159,24 @@ def test_the_last_query_of_a_cache_sees_every_key():
     np.testing.assert_allclose(both_ways(q[:, -1:], k, v, alone, tokens), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fox", "cope"])
-def test_what_depends_on_the_tokens_between_must_know_the_order(name):
-    encoding, (q, k, v) = common.build(name), sides()
+ORDERED = {
+    "fox": lambda: common.build("fox"),
+    "cope": lambda: common.build("cope"),
+    "ultravico": lambda: UltraViCo(common.build("rope"), window=8),
+    "soft_cap over ultravico": lambda: SoftCap(over=ORDERED["ultravico"](), cap=50.0),
+}
+
+
+@pytest.mark.parametrize("make", ORDERED.values(), ids=ORDERED)
+def test_what_depends_on_the_tokens_between_must_know_the_order(make):
+    encoding, (q, k, v) = make(), sides()
     tokens = Tokens.of(encoding, text(T)).read(encoding, residual())
     last = Tokens.of(encoding, text(1, start=T - 1)).read(encoding, residual(1))
     kind = type(encoding).__name__
     with pytest.raises(ValueError, match=f"1 queries and 12 keys do not say .* which {kind} must"):
         posenc_jax.attend(encoding, q[:, -1:], k, v, last, tokens, causal=False)
+    with pytest.raises(ValueError, match=f"1 queries and 12 keys do not say .* which {kind} must"):
+        posenc_jax.logits(encoding, q[:, -1:], k, last, tokens)
 
 
 def test_a_part_may_begin_where_a_program_says():

@@ -172,6 +172,7 @@ def logits(
     the arguments are those of ``attend``.
     """
     scheme, tile, _, _ = _tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
+    _in_order(scheme, tile, causal=False, window=None)
     return scheme.score(products(tile.q, tile.k) * tile.scale, tile)
 
 
@@ -230,14 +231,28 @@ def _tile(
 def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
     """Returns the tile, and the rule of who sees whom in it."""
     _check_window(window)
-    in_order = tile.q_tokens.index is None and tile.k_tokens.index is None
-    if in_order and tile.q.shape[1] != tile.k.shape[1]:
-        _check_order(scheme, tile, causal, window)
-        in_order = False
+    in_order = _in_order(scheme, tile, causal, window)
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
     if chunk is not None and tile.k_tokens.segment_ids is not None:
         tile, in_order = _counted_by_segment(tile), False
     return tile, Rule(window, causal, in_order, chunk, sinks_BTH)
+
+
+def _in_order(scheme, tile, causal, window) -> bool:
+    """Says whether queries and keys are the same tokens, in the order that they were written in."""
+    T, S = tile.q.shape[1], tile.k.shape[1]
+    in_order = tile.q_tokens.index is None and tile.k_tokens.index is None
+    if not in_order or T == S:
+        return in_order
+    reads = scheme.reads_order or "read" in scheme.hooks()
+    if reads or causal or window is not None:
+        who = type(scheme).__name__ if reads else "a causal mask and a window"
+        raise ValueError(
+            f"{T} queries and {S} keys do not say in which order they were written, which {who} "
+            f"must know: pass tokens.part(start, {T}) as q_tokens and tokens as k_tokens, where "
+            "tokens are those of all keys" + ("" if reads else ", or set causal=False")
+        )
+    return False
 
 
 def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
@@ -351,15 +366,3 @@ def _counted_by_segment(tile: Tile) -> Tile:
         return dataclasses.replace(tokens, index=tokens.order() - starts)
 
     return dataclasses.replace(tile, q_tokens=counted(q_tokens), k_tokens=counted(k_tokens))
-
-
-def _check_order(scheme, tile, causal, window):
-    reads = scheme.whole_rows or "read" in scheme.hooks()
-    if reads or causal or window is not None:
-        who = type(scheme).__name__ if reads else "a causal mask and a window"
-        T, S = tile.q.shape[1], tile.k.shape[1]
-        raise ValueError(
-            f"{T} queries and {S} keys do not say in which order they were written, which {who} "
-            f"must know: pass tokens.part(start, {T}) as q_tokens and tokens as k_tokens, where "
-            "tokens are those of all keys" + ("" if reads else ", or set causal=False")
-        )

@@ -30,6 +30,8 @@ class UltraViCo(Wrapper):
       **sizes: what ``over`` is built with.
     """
 
+    reads_order = True
+
     def __init__(self, over: str | Mapping | Encoding, *, window: int, alpha: float = 0.9, **sizes):
         if window < 1:
             raise ValueError(f"window={window!r} must be a positive number of tokens")
