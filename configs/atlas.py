@@ -11,10 +11,10 @@ Presets, after the colon:
 Each scheme is trained twice: on text (``studies.language``), and on all tasks together
 (``studies.tasks``). Three tasks are learned alone besides (``studies.tasks_copy``, ...), as a
 control that together they rank the schemes alike. Any field is overridden on the command line:
-``--config.studies.tasks.train.steps=500``; ``--config.seeds=1`` and ``--config.schemes=rope,alibi``
-are for all studies, and so is ``--config.sweep.learning_rate=1e-3,3e-3``, rates of which each
-scheme gets the one at which it learns best. ``configs/claims.py`` reads the same studies: give it
-the same workdir.
+``--config.studies.tasks.train.steps=500``. ``--config.seeds=1`` is for all studies, and so is
+``--config.sweep.learning_rate=1e-3,3e-3``, rates of which each scheme gets the one at which it
+learns best; ``--config.schemes=rope,alibi`` is for all but the controls. ``configs/claims.py``
+reads the same studies: give it the same workdir.
 """
 
 from ml_collections import ConfigDict

@@ -33,7 +33,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments.batches import in_batches
-from experiments.config import check_heads, make_encoding
+from experiments.config import as_trained, check_heads, make_encoding, own_defaults
 from experiments.mesh import make_mesh, replicated, row_shards
 from experiments.point import trained_points
 from experiments.progress import stage
@@ -133,10 +133,23 @@ class Experiment(Sweep):
             )
         return variants[scheme]
 
+    def keywords(self, scheme: str) -> dict[str, Any]:
+        """Returns the name and the keywords of a variant's encoding.
+
+        One that is read on another's checkpoint has the keywords that were trained, but for those
+        that it gives another value than the scheme has by default.
+        """
+        variant = self.variant(scheme)
+        own, of = variant["encoding"], variant.get("of")
+        if not of:
+            return own
+        usual = own_defaults(own["name"])
+        trained = as_trained(own["name"], self.variant(of)["encoding"])
+        return own | {key: v for key, v in trained.items() if own.get(key) == usual[key]}
+
     def encoding(self, scheme: str, rngs: nnx.Rngs | None) -> Encoding | Layers:
         """Builds the encoding of a variant."""
-        encoding = self.variant(scheme)["encoding"]
-        return make_encoding(encoding, self.config["model"], self.length, rngs)
+        return make_encoding(self.keywords(scheme), self.config["model"], self.length, rngs)
 
     def make_model(self, kind: type[Model], scheme: str, key, **sizes) -> Model:
         """Builds a ``Decoder`` or ``ViT``, as ``kind`` says, over the scheme's encoding."""

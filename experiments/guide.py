@@ -22,6 +22,8 @@ from experiments.report.study import number
 _SHOWN = 5
 # So many of those that tie with the best one are named.
 _TIED = 10
+# Where nothing is learned, so large a share of all schemes may seem to be above chance.
+_BY_ACCIDENT = 0.05
 
 Answer = dict[str, Any]
 
@@ -151,6 +153,7 @@ def _answer(row: dict[str, str]) -> Answer:
         "margin": float(row["margin"]) if row["margin"] else None,
         "multiple": float(row["multiple"]),
         "is_error": row["is_error"] == "True",
+        "chance": float(row["chance"]) if row["chance"] else None,
     }
 
 
@@ -199,11 +202,17 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
         for a in _ranked(found)[:_SHOWN]
     ]
     best = _ranked(found)[0]
+    head = "| scheme | mean | against NoPE | against RoPE |\n|---|---|---|---|"
+    table = f"{head}\n" + "\n".join(rows) + "\n"
+    if best["chance"] is not None:
+        above = sum(map(_is_above_chance, found))
+        unit += f", chance {number(best['chance'])}, {above} of {len(found)} schemes above it"
+        if above <= _BY_ACCIDENT * len(found):
+            return f"{title}, {unit}: **none can be recommended**.\n\n{table}"
     level = [a["scheme"] for a in _ranked(found)[1:] if _reaches(a, best)]
     others = ", ".join(level[:_TIED]) + (f" and {len(level) - _TIED} more" * (len(level) > _TIED))
     tied = f"; within the intervals also {others}" if level else ""
-    head = "| scheme | mean | against NoPE | against RoPE |\n|---|---|---|---|"
-    return f"{title}, {unit}: **{best['scheme']}**{tied}.\n\n{head}\n" + "\n".join(rows) + "\n"
+    return f"{title}, {unit}: **{best['scheme']}**{tied}.\n\n{table}"
 
 
 def _ranked(found: list[Answer]) -> list[Answer]:
@@ -222,6 +231,12 @@ def _reaches(one: Answer, best: Answer) -> bool:
     if one["mean"] is None or best["mean"] is None:
         return False
     return abs(one["mean"] - best["mean"]) <= (one["margin"] or 0) + (best["margin"] or 0)
+
+
+def _is_above_chance(answer: Answer) -> bool:
+    """Says whether the interval of an answer lies above chance."""
+    mean, margin, chance = answer["mean"], answer["margin"] or 0.0, answer["chance"]
+    return mean is not None and chance is not None and mean - margin > chance
 
 
 def _spread(answer: Answer) -> str:

@@ -29,7 +29,7 @@ from rich.console import Console
 
 from experiments import preemption
 from experiments.bucket import folder_at, remove
-from experiments.config import make_encoding
+from experiments.config import as_trained, make_encoding
 from experiments.progress import stage
 from experiments.record import open_run, write_files, write_json
 from experiments.trained import load_run, train_length
@@ -184,6 +184,16 @@ def summary(losses_N, last_tokens: int = 256) -> dict:
     }
 
 
+def _in_place_of(config, encoding) -> Encoding | Layers:
+    """Builds an encoding for a trained run; what it does not say is as it was trained."""
+    if not isinstance(encoding, dict) or "name" not in encoding:
+        raise ValueError(
+            f'--encoding={encoding!r} must have a name, such as {{"name": "yarn", "factor": 4.0}}'
+        )
+    trained = as_trained(encoding["name"], config["encoding"])
+    return make_encoding(trained | encoding, config["model"], train_length(config), rngs=None)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="folder of a trained run")
@@ -195,7 +205,8 @@ def main() -> int:
     parser.add_argument(
         "--encoding",
         type=json.loads,
-        help='an encoding in the place of the trained one, such as {"name": "yarn"}',
+        help='an encoding in the place of the trained one, such as {"name": "yarn"}, with the '
+        "trained one's keywords where it says nothing else",
     )
     args = parser.parse_args()
     console = Console()
@@ -203,9 +214,7 @@ def main() -> int:
         folder, out = folder_at(args.run), folder_at(args.out)
         state, config = load_run(folder)
         model = state.model
-        encoding = args.encoding and make_encoding(
-            args.encoding, config["model"], train_length(config), rngs=None
-        )
+        encoding = args.encoding and _in_place_of(config, args.encoding)
         is_ids = args.document.suffix == ".npy"
         tokens_N = np.load(args.document) if is_ids else np.fromfile(args.document, np.uint8)
         losses_N = score_document(

@@ -1,6 +1,7 @@
 """Tests the atlas: its verdicts and controls, its pages, and one run of all its studies."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -25,6 +26,7 @@ from experiments.report.atlas import (
     family,
     verdict,
 )
+from experiments.report.atlas import Atlas as Atlas_
 from experiments.report.atlas_page import write
 from experiments.report.lengths import LengthStudy
 from experiments.report.panels import Panel, PanelStudy
@@ -259,6 +261,15 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
     assert "- **reproduced**: A. (b)" in text and "small_base: no run has tested it yet" in text
     assert "python launch.py --config=x\nclaims command" in text
     assert "Nothing has been run yet" in guide([], None, None, {})
+
+
+def test_the_guide_recommends_nothing_where_nothing_was_learned(tmp_path):
+    at_chance = dict(nope=(0.1, 0.12, 0.09), rope=(0.1, 0.1, 0.1))
+    found = dataclasses.replace(question(**at_chance), chance=0.1)
+    atlas = Atlas_([found], [], [], {}, [], ABOUT)
+    (tmp_path / "atlas.csv").write_text(as_csv(answers(atlas)))
+    text = guide(read_answers(tmp_path / "atlas.csv"), None, None, {})
+    assert "chance 0.100, 0 of 2 schemes above it: **none can be recommended**" in text
 
 
 def test_the_guide_asks_what_the_atlas_and_the_ledger_have():

@@ -1,5 +1,6 @@
 """Tests the rule that decides on published claims, and that every claim has a run that tests it."""
 
+import dataclasses
 import functools
 import math
 
@@ -95,6 +96,37 @@ def test_a_run_that_is_missing_is_a_hole_that_says_so(tmp_path):
     assert rows[0]["effects"][0]["why"] == why
     assert "has no result yet" in write(tmp_path, rows, ABOUT).read_text()
     assert judge(CLAIM, Answers({}))["effects"][0]["why"] == "there is no study text"
+
+
+def test_a_claim_that_cannot_be_tested_yet_is_inconclusive():
+    """Sums that no model adds at the trained length say nothing about longer ones."""
+    study = text_study(one={"last": 1.0}, two={"last": 2.0})
+    low = Effect("two", lambda a: a.bits("text", "two", 1), high=1.5)
+    (row,) = ledger_of((dataclasses.replace(CLAIM, needs=(low,)),), {"text": study})
+    assert row["verdict"] == "inconclusive at this scale"
+    assert [effect["verdict"] for effect in row["effects"]] == ["not reproduced", "reproduced"]
+    assert row["effects"][0]["says"] == "needed first: two"
+    high = dataclasses.replace(low, low=1.5, high=math.inf)
+    (row,) = ledger_of((dataclasses.replace(CLAIM, needs=(high,)),), {"text": study})
+    assert row["verdict"] == "reproduced"
+
+
+def test_flat_is_over_the_most_recent_tokens_alone():
+    """In texts of the trained length the first tokens that count have nothing before them."""
+    study = text_study(rope={"last": 3.0, "windowed": 2.0, "non_overlapping": 4.0})
+    study.records.extend(
+        r | {"multiple": 4} for r in list(study.records) if r["protocol"] != "windowed"
+    )
+    effect = claims._change("rope", 4)
+    assert effect.of(Answers({"language": study}))[0] == pytest.approx(0.5)
+    assert effect.of(Answers({"language": study}, "non_overlapping"))[0] == pytest.approx(0.0)
+
+
+def test_bounds_near_0_are_told_from_0(tmp_path):
+    near = dataclasses.replace(LESS, of=lambda a: Seeds({0: 2e-6, 1: 3e-6}), high=1e-5)
+    rows = ledger_of((dataclasses.replace(CLAIM, effects=(near,)),), {})
+    page = write(tmp_path, rows, ABOUT).read_text()
+    assert "<td>< 1.0e-05" in page and "2.5e-06 ±" in page
 
 
 def test_two_results_of_a_seed_are_refused():

@@ -148,7 +148,7 @@ def test_summary():
     }
 
 
-ENCODING = {"name": "rope"}
+ENCODING = {"name": "rope", "base": 20.0}
 MODEL = {"vocab_size": 256, "model_dim": 16, "num_layers": 2, "num_heads": 4}
 TRAIN = {"length": 8, "batch_size": 2, "steps": 4}
 
@@ -173,7 +173,8 @@ def test_command(tmp_path, trained, monkeypatch, capsys):
     arguments += ["--chunk=16", f"--encoding={json.dumps(other)}"]
     monkeypatch.setattr(sys, "argv", ["long_document", *arguments])
     assert long_document.main() == 0
-    encoding = make_encoding(other, MODEL, 8, rngs=None)
+    # What the encoding does not say is as it was trained.
+    encoding = make_encoding(other | {"base": 20.0}, MODEL, 8, rngs=None)
     expected = token_losses(model.under(encoding), np.frombuffer(text, np.uint8)[None])
     result = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert result["loss"] == pytest.approx(float(expected.mean()), rel=1e-5)

@@ -118,6 +118,15 @@ def test_effective_context_is_the_longest_that_lowers_the_loss():
     assert one.effective("alibi") is None, "one seed has no standard error"
 
 
+def test_a_model_that_is_blind_to_what_lies_far_back_gains_nothing():
+    """It does worse in texts of the trained length, where the first tokens have little context."""
+    of_text = [record("a", seed, length, 1.9) for seed in range(3) for length in (128, 256)]
+    first = [record("a", seed, 64, 2.0) for seed in range(3)]
+    alone = [record("a", seed, 64, 1.9) | {"protocol": "windowed"} for seed in range(3)]
+    study = dataclasses.replace(make_study(), records=[*of_text, *first, *alone])
+    assert lengths.View.of(study, lengths.MAIN).effective("a") == 64
+
+
 def test_effective_context_is_in_both_tables(tmp_path):
     assert "gains to" in printed(make_study())
     assert "<td>1024" in page_of(make_study(), tmp_path)

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 import common
 import jax
@@ -12,7 +13,7 @@ from rich.console import Console
 from configs.tasks import PRESETS, get_config
 from experiments.tasks import TASKS, VOCAB_SIZE, shuffled
 from experiments.tasks.experiment import Questions
-from experiments.tasks.task import PAD
+from experiments.tasks.task import PAD, SYMBOLS
 
 COUNT = 2000
 
@@ -77,6 +78,19 @@ def test_each_answer_is_as_likely_as_the_others(name):
     # The most frequent of several tokens that are equally likely is off by some standard errors.
     kinds = chance ** (-1 / size)
     assert chance / 2 < best < chance * (1 + 3.5 * np.sqrt(kinds / COUNT)) ** size
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.shortcut])
+def test_a_shortcut_is_as_often_right_as_its_sentence_says(name):
+    said = float(re.search(r"(\d+) % of rows", TASKS[name].shortcut).group(1)) / 100
+    tokens_NL, is_answer_NL = TASKS[name].draw(rng(3), COUNT, 60)
+    right, random = 0, rng(4)
+    for tokens_L, is_answer_L in zip(tokens_NL, is_answer_NL, strict=True):
+        shown = tokens_L[np.isin(tokens_L, SYMBOLS[21:]) & ~is_answer_L]
+        answers = tokens_L[is_answer_L]
+        guesses = shown[:1] if name == "variables" else random.choice(shown, len(answers))
+        right += int((guesses == answers).all())
+    assert right / COUNT == pytest.approx(said, abs=0.03)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -182,6 +196,14 @@ def test_a_model_that_knows_the_answers_has_all_of_them(finished, monkeypatch):
 
     monkeypatch.setattr(one, "predict", solved)
     assert all(result.value == 1 for result in one.measure("rope", None))
+
+
+def test_an_extension_turns_as_the_trained_scheme_does(tmp_path):
+    changes = {"schemes": "rope,dynamic_ntk,yarn", "variants__rope__encoding__base": 20.0}
+    one = questions(tmp_path, **changes)
+    assert [one.encoding(name, None).base for name in ("rope", "dynamic_ntk", "yarn")] == [20.0] * 3
+    own = questions(tmp_path, **changes, variants__yarn__encoding__base=50.0)
+    assert own.encoding("yarn", None).base == 50.0
 
 
 @pytest.mark.parametrize("preset", PRESETS)

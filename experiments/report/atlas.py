@@ -24,6 +24,7 @@ from experiments.report.study import (
     margin_of,
     mean_and_stderr,
 )
+from experiments.tasks import TASKS
 from posenc_jax import REGISTRY
 
 AGAINST = (BASELINE, "rope")  # whom every scheme is compared with
@@ -189,8 +190,8 @@ def _of_language(study: LengthStudy) -> Iterable[Question]:
         for multiple in sorted({r["multiple"] for r in records}):
             found = [r for r in records if r["multiple"] == multiple]
             values = by_seed(found, "multiple", "bits_per_byte", f"{split}, {protocol}")
-            says = f"Bits per byte of {tokens} with {multiple * length} tokens of context"
-            says += f", {multiple} times the trained length." if multiple > 1 else "."
+            says = f"Bits per byte of {tokens} in texts of {multiple * length} tokens, "
+            says += f"{multiple} times the trained length." if multiple > 1 else "as in training."
             rows = {scheme: row[multiple] for scheme, row in values.items()}
             yield Question(name, multiple, says, "bits per byte", True, rows)
 
@@ -210,7 +211,7 @@ def _of_gains(study: LengthStudy) -> Iterable[Question]:
         }
         says = (
             f"Bits per byte by which {multiple} times the trained length of context is better than "
-            "the same model fed only its most recent tokens, as many as in training."
+            "the same model fed only its most recent tokens, at most as many as in training."
         )
         if gains:
             yield Question("gain", multiple, says, "bits per byte", False, gains)
@@ -228,6 +229,7 @@ def _of_tasks(study: PanelStudy) -> Iterable[Question]:
             chances = [r["chance"] for r in records if r["x"] == x and r["chance"] is not None]
             says = f"Share of {share}, in {task} with rows of {x} tokens"
             says += "." if x in panel.trained else "; no row of training was as long."
+            says += f" {TASKS[task].shortcut}" * (task in TASKS and is_exact)
             multiple = float(x) / float(panel.trained[0])
             chance = chances[0] if chances else None
             topic = task if is_exact else f"{task}, answers"

@@ -75,6 +75,18 @@ class Answers:
         where |= {"protocol": self.protocol, "multiple": multiple}
         return self.read(study, "bits_per_byte", scheme=scheme, split="test", **where)
 
+    def recent_bits(self, study: str, scheme: str) -> Seeds:
+        """Returns bits per byte of a model that is fed only its most recent tokens.
+
+        They are at most as many as in training. The same tokens in texts of the trained length are
+        no measure of it: the first of them have next to nothing before them. Where all tokens of a
+        text count, those of the trained length stand for it.
+        """
+        if self.protocol != "last":
+            return self.bits(study, scheme, 1)
+        where = dict(scheme=scheme, split="test", protocol="windowed", multiple=1)
+        return self.read(study, "bits_per_byte", **where)
+
     def exact(self, study: str, scheme: str, task: str, multiple: int) -> Seeds:
         """Returns the share of rows whose answers are all right; arguments are as in ``bits``."""
         return self._share(EXACT, study, scheme, task, multiple)
@@ -144,6 +156,7 @@ class Claim:
       made_at: the scale at which it was made.
       schemes: the schemes that it is about.
       effects: what is measured.
+      needs: what must be so for the effects to say anything, such as a task that is learned.
       is_of_text: whether the effects change with the tokens that count, so that both are shown.
     """
 
@@ -153,6 +166,7 @@ class Claim:
     made_at: str
     schemes: tuple[str, ...]
     effects: tuple[Effect, ...]
+    needs: tuple[Effect, ...] = ()
     is_of_text: bool = True
 
 
@@ -161,7 +175,8 @@ RULE = (
     "reproduced where the 95 % interval over seeds of every one of its numbers (Student's t, each "
     "seed with itself) lies within the range and does not touch its ends, not reproduced where any "
     "interval lies wholly outside, and else inconclusive at this scale, also where a seed has no "
-    "finite number. No interval is widened for the count of claims."
+    "finite number, or where what the claim needs first is not seen. No interval is widened for "
+    "the count of claims."
 )
 
 
@@ -179,8 +194,17 @@ def decide(effect: Effect, cell: Cell) -> Word:
 
 def judge(claim: Claim, answers: Answers) -> dict[str, Any]:
     """Returns the verdict on a claim, and on each of its numbers, as plain data."""
-    effects = []
-    for effect in claim.effects:
+    needs, effects = (_judged(each, answers) for each in (claim.needs, claim.effects))
+    verdict = _worst([row["verdict"] for row in effects])
+    if verdict != "missing" and any(row["verdict"] != "reproduced" for row in needs):
+        verdict = "inconclusive at this scale"
+    needs = [row | {"says": f"needed first: {row['says']}"} for row in needs]
+    return {"verdict": verdict, "effects": [*needs, *effects]}
+
+
+def _judged(effects: tuple[Effect, ...], answers: Answers) -> list[dict[str, Any]]:
+    rows = []
+    for effect in effects:
         row: dict[str, Any] = {"says": effect.says, "low": effect.low, "high": effect.high}
         try:
             cell = mean_and_stderr(effect.of(answers).values())
@@ -189,8 +213,8 @@ def judge(claim: Claim, answers: Answers) -> dict[str, Any]:
         else:
             row |= {"mean": cell[0], "margin": margin_of(cell), "seeds": cell[2]}
             row["verdict"] = decide(effect, cell)
-        effects.append(row)
-    return {"verdict": _worst([row["verdict"] for row in effects]), "effects": effects}
+        rows.append(row)
+    return rows
 
 
 def _worst(verdicts: list[Word]) -> Word:

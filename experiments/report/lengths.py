@@ -116,18 +116,21 @@ class View:
     def effective(self, scheme: str) -> int | None:
         """Returns the longest context that still lowers the loss by more than its standard error.
 
-        Each length is compared with the best shorter one, seed by seed. None stands for a single
-        seed, which has no standard error.
+        Each length is compared with the best shorter one, seed by seed, and the first of them with
+        the windowed baseline where there is one: in texts of the trained length the first of the
+        tokens that count have next to nothing before them. None stands for a single seed, which
+        has no standard error.
         """
         row = self.bits[scheme]
         best, *longer = (column for column in self.columns if column in row and column < WINDOWED)
+        losses = row.get(WINDOWED, row[best])
         for column in longer:
-            gains = [row[best][seed] - row[column].get(seed, math.nan) for seed in row[best]]
+            gains = [loss - row[column].get(seed, math.nan) for seed, loss in losses.items()]
             gain, stderr, count = mean_and_stderr(gains)
             if count < 2:
                 return None
             if stderr is not None and gain > stderr:
-                best = column
+                best, losses = column, row[column]
         return best
 
     def words(self, scheme: str, column) -> tuple[str, str, str]:

@@ -86,7 +86,7 @@ class Questions(Experiment):
 
     def encoding(self, scheme, rngs):
         ratio = self.trials.multiples[-1]
-        encoding = at_ratio(self.variant(scheme)["encoding"], ratio, self.length)
+        encoding = at_ratio(self.keywords(scheme), ratio, self.length)
         return make_encoding(encoding, self.config["model"], self.length, rngs)
 
     def _by_depth(self, task) -> str:

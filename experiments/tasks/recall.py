@@ -48,6 +48,7 @@ class Needles(Task):
     """Hides a value under each of four names in noise, and asks for one (2404.06654)."""
 
     name, number, shortest = "needles", 1, 24
+    shortcut = "Any value that the row shows is right in 32 % of rows."
     _COUNT = 4
 
     def _draw(self, rng, count, length, depth):
@@ -81,6 +82,7 @@ class Recall(Task):
     """
 
     name, number, shortest = "recall", 2, 24
+    shortcut = "Any values that the row shows are all right in 2 % of rows."
     _PAIRS, _ASKED = 5, 3
 
     def _draw(self, rng, count, length, depth):
@@ -132,10 +134,13 @@ class Induction(Task):
 class Variables(Task):
     """Assigns a value to a variable and on to others, and asks for the last one's (2404.06654).
 
-    Assignments of other values to other variables lie between.
+    Assignments of other values to other variables lie between. Only the chain has names on both
+    sides, so that it is found without being followed: the value of the one name that is read again
+    is always right.
     """
 
     name, number, shortest = "variables", 4, 28
+    shortcut = "The first value that the row shows is right in 64 % of rows, any other in fewer."
     _HOPS, _OTHERS = 3, 2
 
     def _draw(self, rng, count, length, depth):

@@ -39,12 +39,15 @@ class Task:
       number: which of the markers is the task's.
       shortest: the fewest tokens that a row can have.
       has_depth: whether what is asked for lies at a place that can be chosen.
+      shortcut: a sentence about a way to be right more often than by chance without doing what is
+        asked, or nothing.
     """
 
     name: str
     number: int
     shortest: int
     has_depth = False
+    shortcut = ""
 
     def draw(
         self, rng: np.random.Generator, count: int, length: int, depth: float | None = None
