@@ -129,6 +129,7 @@ def main(arguments: list[str]) -> int:
             print(peers.LOST, file=sys.stderr)
             _end_alone(75)
         _end_alone(1)
+    _print_missing(experiment, console)
     console.print(f"report: {path}", highlight=False)
     for failure in failures:
         console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
@@ -141,6 +142,18 @@ def _print_dry_runs(experiment, console: Console) -> None:
         _print_name(name, console)
         config = CONFIG.value.studies[name] if name else CONFIG.value
         dry_run.print_dry_run(part, config, MFU.value, console)
+
+
+def _print_missing(experiment, console: Console) -> None:
+    """Says how many points the report does not have."""
+    points = [(part, point) for part in experiment.parts.values() for point in part.points]
+    count = sum(not part.finished(point) for part, point in points)
+    if count:
+        console.print(
+            f"{count} of {len(points)} points have no result yet: the same command with --status "
+            "says why",
+            highlight=False,
+        )
 
 
 def _check_cores() -> None:

@@ -84,13 +84,14 @@ def _variants(language):
     study = language.copy_and_resolve_references()
     study.experiment = "extrapolation"
     _follow(study, language, "model", "train", "eval", "sweep")
-    head_dim = study.model.model_dim // study.model.num_heads
+    # An eighth of a head's channels, and at least a pair, whatever widths are overridden.
+    sixteenths = (study.model.get_ref("model_dim") // study.model.get_ref("num_heads") + 15) // 16
     seqpe, rope = own_defaults("seqpe"), own_defaults("rope")
     study.encodings.update(
         {
             "seqpe_no_contrast": {"name": "seqpe"} | seqpe | {"contrastive_weight": 0.0},
             "seqpe_no_transfer": {"name": "seqpe"} | seqpe | {"transfer_weight": 0.0},
-            "rope_eighth": {"name": "rope"} | rope | {"rotary_dim": max(2, head_dim // 8)},
+            "rope_eighth": {"name": "rope"} | rope | {"rotary_dim": 2 * sixteenths},
         }
         | _of_bases()
     )

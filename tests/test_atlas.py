@@ -178,10 +178,12 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
 
 def test_what_no_run_has_answered_yet_is_said_once(small, tmp_path):
     assert small.unanswered == []
-    half = atlas_of({"language": language(nope=3.0, rope=2.0), "tasks": tasks()}, ABOUT)
-    page = write(tmp_path, half, {}, {}, []).read_text()
-    assert "No run has answered yet: copy." in page and "data-group='copy'" not in page
-    assert json.loads((tmp_path / "atlas.json").read_text())["unanswered"] == ["copy"]
+    studies = {"language": language(nope=3.0, rope=2.0), "tasks": tasks(), "tasks_copy": tasks()}
+    page = write(tmp_path, atlas_of(studies, ABOUT), {}, {}, []).read_text()
+    assert "No run has answered yet: copy; copy learned alone." in page
+    assert "data-group='copy'" not in page
+    saved = json.loads((tmp_path / "atlas.json").read_text())
+    assert saved["unanswered"] == ["copy", "copy learned alone"]
 
 
 def test_an_atlas_of_nothing_is_refused(tmp_path):

@@ -447,6 +447,14 @@ def test_sigterm_at_the_start_asks_for_another(tmp_path):
     assert process.returncode == 75
 
 
+def test_a_report_says_how_many_points_it_does_not_have():
+    points = types.SimpleNamespace(points=[1, 2, 3], finished=lambda point: point == 2)
+    told = io.StringIO()
+    experiment = types.SimpleNamespace(parts={"": points})
+    launch_module._print_missing(experiment, Console(file=told, width=200))
+    assert "2 of 3 points have no result yet" in told.getvalue() and "--status" in told.getvalue()
+
+
 def test_every_config_names_an_experiment_that_launch_knows():
     named = set()
     for path in (ROOT / "configs").glob("[!_]*.py"):

@@ -229,6 +229,9 @@ def test_studies_on_text_follow_what_is_overridden_in_the_atlas():
         assert study.eval.documents == (4 if name == "far" else 64)
     for name in ("extension", "longrope"):
         assert config.studies[name].seeds == 5
+    assert config.studies.variants.encodings.rope_eighth.rotary_dim == 8
+    config.studies.language.model.num_heads = 8
+    assert config.studies.variants.encodings.rope_eighth.rotary_dim == 4
     config.studies.double.train.steps = 7
     assert config.studies.language.train.steps == 2000
 

@@ -176,6 +176,11 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
     answered = [question for question in questions if question.values]
     topics = {question.topic for question in answered}
     unanswered = [q.topic for q in questions if q.topic not in topics]
+    unanswered += [
+        f"{name.removeprefix('tasks_')} learned alone"
+        for name, study in studies.items()
+        if name.startswith("tasks_") and not study.records
+    ]
     return Atlas(answered, [*dict.fromkeys(unanswered)], controls, trained, failures, about)
 
 

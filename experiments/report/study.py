@@ -38,7 +38,10 @@ class Study:
     def check(self) -> None:
         """Refuses a study that says nothing."""
         if not self.records and not self.failures:
-            raise ValueError("the study has no records and no failures: there is nothing to report")
+            raise ValueError(
+                "no point has a result or has failed, so that there is nothing to report: the same "
+                "command with --status says what each point waits for"
+            )
 
     @property
     def seeds(self) -> str:
