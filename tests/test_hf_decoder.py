@@ -383,17 +383,45 @@ def test_metadata_of_gguf():
     }
     yarn = make("yarn", head_dim=64, base=1e5, train_length=2048, factor=4.0)
     assert same(posenc_jax.from_hf(gguf.config_of(scaled, 49152, tied=True)), yarn)
+    # As written by llama.cpp, it multiplies YaRN's own: 1.0 is the ordinary one.
+    scaled["llama.rope.scaling.attn_factor"] = 1.0
+    assert same(posenc_jax.from_hf(gguf.config_of(scaled, 49152, tied=True)), yarn)
+    scaled["llama.rope.scaling.attn_factor"] = 0.5
+    _, factor = posenc_jax.from_hf(gguf.config_of(scaled, 49152, tied=True)).frequencies(64, 1e5, 1)
+    assert factor == 0.5 * (1 + 0.1 * np.log(4))
+
+
+@pytest.mark.parametrize(
+    ("scaling", "factor"),
+    [
+        (dict(factor=4.0), 4),
+        (dict(factor=4.0, attn_factor=1.0), 4),
+        (dict(type="linear", factor=4.0, original_context_length=2048), 4),
+        (dict(type="linear"), 1),
+        (dict(factor=0.0), 1),
+        (dict(factor=1.0), 1),
+        (dict(type="none", factor=4.0), 1),
+        (dict(type="yarn"), 1),
+    ],
+)
+def test_scaling_that_gguf_leaves_out(scaling, factor):
+    """Where llama.cpp finds no type, it is linear; where it finds no factor, that is 1."""
+    own = {f"llama.rope.scaling.{key}": value for key, value in scaling.items()}
+    encoding = posenc_jax.from_hf(gguf.config_of(METADATA | own, 49152, tied=True))
+    np.testing.assert_allclose(encoding.frequencies(64, 1e5, 1)[0][-1], 1e5 ** (-31 / 32) / factor)
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        ({"llama.rope.scaling.attn_factor": 0.5}, "attn_factor=0.5 must be 1 where"),
         ({"general.architecture": "qwen2"}, "general.architecture='qwen2' must be 'llama'"),
         ({"llama.expert_count": 8}, "llama.expert_count=8: not understood"),
         ({"llama.rope.scaling.type": "longrope"}, "rope.scaling.type='longrope' must be one of"),
         ({"llama.rope.dimension_count": 32}, "rope.dimension_count=32 must be 64"),
+        ({"llama.rope.scaling.yarn_beta_fast": 8.0}, "type 'linear' has an unknown key 'beta_f"),
     ],
 )
 def test_metadata_that_is_not_understood(keys, message):
     with pytest.raises(ValueError, match=message):
-        gguf.config_of(METADATA | keys, 49152, tied=True)
+        posenc_jax.from_hf(gguf.config_of(METADATA | keys, 49152, tied=True))
