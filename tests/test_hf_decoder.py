@@ -333,6 +333,14 @@ def test_part_of_a_head():
     same_turns(posenc_jax.from_hf(written), yarn)
 
 
+def test_every_part_of_a_head_is_read_back():
+    """What is read is int(head_dim * partial_rotary_factor)."""
+    sizes = [(h, r) for h in range(4, 257, 2) for r in range(2, h, 2)]
+    for head_dim, rotary_dim in sizes:
+        said = rope_parameters(make("rope", head_dim=head_dim, rotary_dim=rotary_dim), CONFIG)
+        assert int(head_dim * said["partial_rotary_factor"]) == rotary_dim
+
+
 @pytest.mark.parametrize(
     ("encoding", "message"),
     [

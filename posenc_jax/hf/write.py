@@ -53,7 +53,7 @@ def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, 
     _check_turning(encoding)
     found = {"rope_theta": encoding.base}
     if encoding.rotary_dim != encoding.head_dim:
-        found["partial_rotary_factor"] = encoding.rotary_dim / encoding.head_dim
+        found["partial_rotary_factor"] = _fraction(encoding.rotary_dim, encoding.head_dim)
     if isinstance(encoding, LongRoPE):
         return found | _longrope(encoding)
     named = _named(encoding)
@@ -61,6 +61,12 @@ def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, 
     if named and (is_read or named["rope_type"] == "default"):
         return found | named
     return found | _by_factors(encoding, config)
+
+
+def _fraction(part: int, whole: int) -> float:
+    """Returns the fraction of ``whole`` that readers, who round down, take for ``part``."""
+    fraction = part / whole
+    return fraction if int(whole * fraction) == part else math.nextafter(fraction, 1)
 
 
 def extended(
