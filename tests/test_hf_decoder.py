@@ -325,6 +325,19 @@ def test_the_longest_sequence_can_be_told():
         extended(CONFIG, dynamic, 100)
 
 
+def test_dynamic_ntk_has_its_training_length_beside_the_section():
+    dynamic = make("dynamic_ntk", train_length=64, **ROPE)
+    message = "max_position_embeddings=32 must be 64, the train_length of dynamic NTK"
+    with pytest.raises(ValueError, match=message):
+        rope_parameters(dynamic, CONFIG)
+    with pytest.raises(ValueError, match="max_position_embeddings=None must be 64"):
+        rope_parameters(dynamic, {"model_type": "llama"})
+    right = CONFIG | {"max_position_embeddings": 64}
+    assert rope_parameters(dynamic, right)["rope_type"] == "dynamic"
+    written = extended(CONFIG, _model("llama").under(dynamic))
+    assert same(posenc_jax.from_hf(written), dynamic)
+
+
 def test_part_of_a_head():
     config = sized("phi3", 48, 64, 64, 1, 4, 2, 1e-6, 1e3, 32, partial_rotary_factor=0.75)
     yarn = make("yarn", head_dim=16, rotary_dim=12, base=1e3, train_length=32)

@@ -41,15 +41,21 @@ def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, 
         ``max_position_embeddings`` before the extension.
 
     Raises:
-      ValueError: transformers has no word for it.
+      ValueError: transformers has no word for it, or another training length of dynamic NTK.
     """
+    section = _section(encoding, config)
+    if section["rope_type"] == "dynamic":
+        _check_train_length(encoding, config)
+    return section
+
+
+def _section(encoding, config) -> dict[str, Any]:
     if type(encoding) not in (RoPE, LongRoPE):
         name = type(encoding).__name__
         raise ValueError(
             f"{name} is not what transformers can be told in rope_parameters: it knows RoPE, PI, "
             "NTK, dynamic NTK, NTK-by-parts, YaRN, LongRoPE and Llama 3's rule"
         )
-    assert isinstance(encoding, RoPE)
     _check_turning(encoding)
     found = {"rope_theta": encoding.base}
     if encoding.rotary_dim != encoding.head_dim:
@@ -61,6 +67,15 @@ def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, 
     if named and (is_read or named["rope_type"] == "default"):
         return found | named
     return found | _by_factors(encoding, config)
+
+
+def _check_train_length(encoding, config):
+    length, said = encoding.frequencies.train_length, config.get("max_position_embeddings")
+    if said != length:
+        raise ValueError(
+            f"max_position_embeddings={said} must be {length}, the train_length of dynamic NTK: "
+            "transformers reads it there; extended() writes both"
+        )
 
 
 def _fraction(part: int, whole: int) -> float:
@@ -97,7 +112,7 @@ def extended(
         spelled = _spelled(section) if "rope_theta" in section else {}
         return dict(config) | spelled | longest
     encoding = turning[0]
-    section = rope_parameters(encoding, config)
+    section = _section(encoding, config)
     own = {"max_position_embeddings": _longest(encoding, config)}
     if section["rope_type"] == "dynamic" and longest and longest != own:
         raise ValueError(
