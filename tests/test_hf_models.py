@@ -388,6 +388,14 @@ def test_smollm3_turns_in_three_layers_of_four():
     assert_same(from_hf(config | {"no_rope_layers": [1] * 8}), "rope", head_dim=8, base=2e6)
 
 
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "mistral"])
+def test_an_empty_list_of_layers_takes_no_rotation_away(model_type):
+    config = LLAMA | {"model_type": model_type, "num_hidden_layers": 4, "no_rope_layers": []}
+    assert_same(from_hf(config), "rope", head_dim=8)
+    smol = from_hf(config | {"model_type": "smollm3"}, layer=3)
+    assert_same(smol, "nope")
+
+
 def test_llama4_has_a_temperature_where_nothing_turns():
     config = dict(model_type="llama4_text", head_dim=8, rope_theta=5e5, num_hidden_layers=8)
     warm = config | {"attn_temperature_tuning": 4, "floor_scale": 16, "attn_scale": 0.2}

@@ -249,7 +249,7 @@ def _with_own_base(config, section, asked):
 
 def _turns(config, asked) -> bool:
     """Returns whether these layers turn their queries and keys."""
-    if "no_rope_layers" in config or asked.model in models.NO_ROPE_LAYERS:
+    if config.get("no_rope_layers") or asked.model in models.NO_ROPE_LAYERS:
         if asked.model == "llama4_text" and not asked.numbers and asked.kind is not None:
             return asked.kind_of(("chunked_attention", FULL)) == "chunked_attention"
         return asked.agreed("no_rope_layers", no_rope_rule(config))
