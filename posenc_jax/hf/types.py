@@ -34,6 +34,9 @@ _EVERY_TYPE = (
     "llama_4_scaling_beta",
     "finetuned",
 )
+# Keys that stand in a section, and not beside it.
+SECTION_ONLY = {key for keys in TYPES.values() for own in keys for key in own} - {_ORIGINAL}
+SECTION_ONLY |= {"mrope_section", "mrope_interleaved", "llama_4_scaling_beta"}
 _OLD_NAMES = {"su": "longrope", "mrope": "default"}
 
 
