@@ -346,6 +346,10 @@ def test_olmo3_extends_its_full_layers_only():
     refused(config, "layer_type=None must be one of 'full_attention', 'sliding_attention'")
     plain = {key: value for key, value in config.items() if key != "rope_scaling"}
     assert_same(from_hf(plain), "rope", head_dim=128, base=5e5)
+    sections = {"full_attention": section, "sliding_attention": {"type": "linear", "factor": 2.0}}
+    for spelling in ("rope_parameters", "rope_scaling"):
+        own = from_hf(plain | {spelling: sections}, layer_type="sliding_attention")
+        assert_same(own, "pi", head_dim=128, base=5e5, factor=2.0)
 
 
 COHERE2 = dict(model_type="cohere2", head_dim=8, rope_theta=5e4, sliding_window=4096)
@@ -443,6 +447,13 @@ def test_beam_scales_the_queries_of_layers_without_positions():
     config = dict(model_type="beam", head_dim=8, rope_parameters=sections)
     assert_same(from_hf(config, layer_type="sliding_attention"), "rope", head_dim=8)
     assert_same(from_hf(config, layer_type="full_attention"), "beam_scale")
+    for flat in ({"rope_theta": 1e4}, {"rope_parameters": {"rope_theta": 1e4}}):
+        flat = dict(model_type="beam", head_dim=8, num_hidden_layers=12, **flat)
+        assert_same(from_hf(flat, layer=5), "beam_scale")
+        assert_same(from_hf(flat, layer=6), "rope", head_dim=8)
+    # A section of its own is read as it stands.
+    turning = config | {"rope_parameters": sections | {"full_attention": {"rope_theta": 1e6}}}
+    assert_same(from_hf(turning, layer_type="full_attention"), "rope", head_dim=8, base=1e6)
 
 
 def test_published_keys_beside_the_sections():

@@ -225,7 +225,8 @@ def _own_section(config, section, asked):
 
 
 def _has_sections(config):
-    return any(map(_is_mapping, config.get("rope_parameters", {}).values()))
+    _, section = _only_section(config)
+    return any(map(_is_mapping, section.values()))
 
 
 def _with_own_base(config, section, asked):
@@ -257,6 +258,8 @@ def _turns(config, asked) -> bool:
         last = number_of_layers(config) - 1
         return asked.agreed("layer_rope_theta", lambda number: (last - number) % 4 != 0)
     if asked.model not in models.NOPE_ON_FULL or has_only_full(config):
+        return True
+    if asked.model == "beam" and _has_sections(config):  # A null among them has been read.
         return True
     if asked.model == "cohere2_moe" and config.get("prefix_dense_sliding_window_pattern") == 1:
         kinds = config.get("mlp_layer_types") or []
