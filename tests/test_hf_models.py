@@ -228,6 +228,30 @@ def test_models_without_positions(model_type):
     assert_same(from_hf(config), "nope")
 
 
+@pytest.mark.parametrize("model_type", ["llama", "gpt_neox"])
+def test_alibi_is_for_models_that_read_it(model_type):
+    config = LLAMA | {"model_type": model_type, "num_attention_heads": 4}
+    assert_same(from_hf(config | {"rotary_pct": 1.0, "alibi": False}), "rope", head_dim=8)
+    message = f"alibi=true: the code of '{model_type}' is not known to read it.*bloom, falcon, mpt"
+    refused(config | {"alibi": True}, message)
+
+
+def test_keys_beside_a_bias_are_checked():
+    bloom = dict(model_type="bloom", n_head=4, offset_alibi=100)
+    assert_same(from_hf(bloom), "alibi", num_heads=4)
+    refused(bloom | {"use_logn_attn": True}, "use_logn_attn=True: not understood")
+    own = {"alibi": True, "rope": False, "rope_theta": 10000, "rope_impl": "dail"}
+    own |= {"rope_dail_config": {"type": "original"}, "rope_hf_config": {"type": "no_scaling"}}
+    mpt = dict(model_type="mpt", n_heads=4, d_model=8, attn_config=own)
+    assert_same(from_hf(mpt), "alibi", num_heads=4)
+    refused(mpt | {"attn_config": own | {"rope": True}}, "alibi=true contradicts rope=True")
+    refused(LLAMA | {"rope": False}, "rope=False: not understood")
+    refused(LLAMA | {"offset_alibi": 100}, "offset_alibi=100: not understood")
+    t5 = dict(model_type="t5", num_heads=4, d_model=8, relative_attention_num_buckets=8)
+    own = dict(layer_type="encoder", rngs=nnx.Rngs(0))
+    refused(t5 | {"use_logn_attn": True}, "use_logn_attn=True: not understood", **own)
+
+
 def test_mla_use_nope():
     config = dict(model_type="kimi_linear", mla_use_nope=False, qk_rope_head_dim=8)
     refused(config, "mla_use_nope=false")

@@ -50,6 +50,13 @@ NO_POSITIONS = words("glm5_next_text jamba kimi_linear nemotron_h zamba")
 # Biases by distance, and nothing else.
 T5 = words("t5 mt5 umt5 switch_transformers pop2piano pix2struct_text_model")
 ALIBI = words("bloom mpt")
+# alibi=true makes it ALiBi; falcon has RoPE without.
+READS_ALIBI = ALIBI | words("falcon")
+# Keys beside a bias that change nothing there; rope=true contradicts it.
+BESIDE_BIAS = {
+    "bloom": words("offset_alibi"),
+    "mpt": words("rope rope_impl rope_dail_config rope_hf_config"),
+}
 
 # Models of several parts, and the part that reads text: some config.json files are flat, and some
 # have a part without model_type.

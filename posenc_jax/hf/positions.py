@@ -48,11 +48,12 @@ def about_positions(key: str) -> bool:
 
 
 def check_keys(config: dict[str, Any]) -> None:
-    """Refuses keys that would make it RoPE of another kind, or no RoPE, and that are not read."""
+    """Refuses keys that would make positions of another kind, or none, and that are not read."""
+    read = READ | models.BESIDE_BIAS.get(config.get("model_type") or "", frozenset())
     unknown = [
         f"{key}={value!r}"
         for key, value in config.items()
-        if about_positions(key) and key not in READ
+        if about_positions(key) and key not in read
         if not any(
             type(value) is type(known) and value == known for known in _HARMLESS.get(key, ())
         )
