@@ -265,6 +265,25 @@ def test_advice_never_leaves_a_key_out(key):
     refused(LLAMA | {key: True}, f"{key}=True: not understood.*posenc_jax.make")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("no_rope_layer_interval", 4),
+        ("no_rope_layers", []),
+        ("attn_temperature_tuning", True),
+        ("attn_temperature_tuning", 4),
+    ],
+)
+def test_what_only_known_models_do_is_not_understood_of_others(key, value):
+    config = dict(head_dim=8, rope_theta=1e4, num_hidden_layers=4, floor_scale=8192) | {key: value}
+    refused(config, f"{key}=.*: not understood")
+    refused(config | {"model_type": "zebra9"}, f"{key}=.*: not understood", layout="half")
+    assert_same(from_hf(config | {"model_type": "qwen2"}), "rope", head_dim=8)
+    listed = {"head_dim": 8, "rope_theta": 1e4, "no_rope_layers": [1, 0]}
+    listed |= {"attn_temperature_tuning": False}
+    assert_same(from_hf(listed, layer=1), "nope")
+
+
 def test_every_key_that_is_not_understood_is_named():
     refused(LLAMA | {"rope_3d": True, "my_rope": 0}, "rope_3d=True and my_rope=0: not understood")
     off = {"rope_ratio": 1, "use_logn_attn": False, "indexer_rope_interleave": True}

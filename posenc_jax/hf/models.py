@@ -58,6 +58,8 @@ BESIDE_BIAS = {
     "mpt": words("rope rope_impl rope_dail_config rope_hf_config"),
 }
 
+KNOWN = NO_POSITIONS | T5 | ALIBI | LAYOUTS.keys()
+
 # Models of several parts, and the part that reads text: some config.json files are flat, and some
 # have a part without model_type.
 TEXT_PARTS = {
@@ -275,7 +277,7 @@ def check_known(config: dict[str, Any], layout: str | None) -> None:
     model = config.get("model_type")
     if model in REFUSED:
         raise ValueError(f"model_type={model!r} is not offered: {REFUSED[model]}")
-    if not model or model in LAYOUTS or model in NO_POSITIONS | T5 | ALIBI or layout is not None:
+    if not model or model in KNOWN or layout is not None:
         return
     parts = [
         name for name, part in config.items() if isinstance(part, dict) and part.get("model_type")
