@@ -164,6 +164,20 @@ def test_a_key_that_the_code_does_not_read_is_refused():
     assert_same(from_hf(part), "rope", head_dim=128, rotary_dim=64, base=5e6)
 
 
+@pytest.mark.parametrize(
+    "key", ["partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_emb_fraction"]
+)
+def test_proportional_reads_every_spelling_of_its_fraction(key):
+    sizes = dict(head_dim=16, rope_theta=1e4, rope_scaling={"type": "proportional"})
+    assert_same(from_hf(sizes | {key: 0.25}), "p_rope", head_dim=16, fraction=0.25)
+    refused(sizes | {key: 0.25, "rotary_dim": 8}, "contradiction between .*rotary_dim")
+    assert_same(from_hf(sizes | {key: 0.25, "rotary_dim": 4}), "p_rope", head_dim=16, fraction=0.25)
+    refused(sizes | {"rotary_dim": 4}, "rotary_dim=4 .* beside rope_type='proportional'")
+    phi = from_hf(sizes | {"model_type": "phi"})
+    assert_same(phi, "p_rope", head_dim=16, fraction=0.5)
+    assert_same(from_hf(sizes), "p_rope", head_dim=16, fraction=1.0)
+
+
 def test_neomme_has_rows_and_columns():
     sections = {
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},

@@ -99,9 +99,7 @@ def own_keywords(
             own["train_length"] = whole(config, *LENGTH)
         return {"linear": "pi", "ntk_alpha": "ntk", "dynamic": "dynamic_ntk"}[kind], own
     if kind == "proportional":
-        fraction = section.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
-        own = {"fraction": fraction}
-        return "p_rope", own | {"factor": number(where, section, "factor", 1, default=1.0)}
+        return "p_rope", {"factor": number(where, section, "factor", 1, default=1.0)}
     train_length = _train_length(config, where, section, kind)
     own = {"train_length": train_length}
     if kind == "llama3":
