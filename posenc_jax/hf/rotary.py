@@ -46,7 +46,7 @@ def rotary(
     name, own = own_keywords(config, where, section, kind, rope["rotary_dim"] // 2)
     if is_whole:
         own["fraction"] = _share(config, fractions)
-    if "dual_chunk_attention_config" in config:
+    if config.get("dual_chunk_attention_config"):
         return _dual_chunk(config, where, kind, rope)
     if model in models.BACKWARDS:
         if kind != "default":
@@ -61,6 +61,12 @@ def _dual_chunk(config, where, kind, rope):
     name = "dual_chunk_attention_config"
     if not isinstance(section, Mapping):
         raise ValueError(f"{name}={section!r} must be a dict")
+    model = config.get("model_type")
+    if model is not None and model not in models.DUAL_CHUNKS:
+        raise ValueError(
+            f"{name}={section!r}: the code of {model!r} is not known to read it; those known to "
+            f"are {', '.join(sorted(models.DUAL_CHUNKS))}. If it does not, take it away"
+        )
     read = {"chunk_size": "chunk_size", "local_size": "local_window", _ORIGINAL: "original_length"}
     others = {key: value for key, value in section.items() if key not in read}
     unknown = {key: value for key, value in others.items() if value not in (None, False)}
