@@ -188,6 +188,10 @@ def test_windows():
     assert windows(QWEN25_7B) == [None] * 28
     own = dict(use_sliding_window=True, sliding_window=64)
     assert windows(QWEN25_7B, **own, max_window_layers=21) == [None] * 21 + [64] * 7
+    assert windows(QWEN25_7B, **own, max_window_layers=0) == [64] * 28
+    for wrong in (-1, True):
+        with pytest.raises(ValueError, match=f"max_window_layers={wrong} must be a whole"):
+            windows(QWEN25_7B, **own, max_window_layers=wrong)
     kinds = ["sliding_attention", "full_attention"] * 14
     assert windows(QWEN25_7B, **own, layer_types=kinds) == [64, None] * 14
     smollm3 = dict(use_sliding_window=True, sliding_window=64, layer_types=None)
