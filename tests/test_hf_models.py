@@ -425,6 +425,9 @@ def test_layers_without_a_window_have_no_positions():
     assert_same(from_hf(alike), "nope")
     refused(listed, "layer=2 must be a whole number of 0 or more below 2", layer=2)
     refused(listed, "contradicts layer=1", layer=1, layer_type="sliding_attention")
+    null = listed | {"sliding_window": None}
+    assert_same(from_hf(null, layer=1), "nope")
+    refused(null, "sliding_window=null: the code of 'cohere2' turns nothing without", layer=0)
     smol = dict(model_type="smollm3", head_dim=8, rope_theta=2e6, num_hidden_layers=3)
     short = smol | {"no_rope_layers": [1, 1]}
     refused(short, "no_rope_layers must have one entry for each layer", layer=2)

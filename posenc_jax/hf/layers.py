@@ -267,4 +267,11 @@ def _turns(config, asked) -> bool:
             return asked.agreed(
                 "rotation", lambda n: kinds[n] == "dense" or asked.kinds[n] == SLIDING
             )
-    return asked.kind_of((FULL, SLIDING)) == SLIDING
+    is_sliding = asked.kind_of((FULL, SLIDING)) == SLIDING
+    is_null = "sliding_window" in config and config["sliding_window"] is None
+    if is_sliding and is_null and asked.model in models.TURNS_BY_WINDOW:
+        raise ValueError(
+            f"sliding_window=null: the code of {asked.model!r} turns nothing without a window, and "
+            "that of transformers does not run without one: give the window that the model has"
+        )
+    return is_sliding

@@ -117,6 +117,8 @@ _FULL_AND_SLIDING = ("full_attention", "sliding_attention")
 # Only the layers with a window turn. In some of these all layers turn if there is no window.
 NOPE_BESIDE_WINDOWS = words("exaone4 exaone_moe kolibri1")
 NOPE_ON_FULL = NOPE_BESIDE_WINDOWS | words("afmoe beam cohere2 cohere2_moe flint lara_mini")
+# The code asks whether a layer has a window, and not of which kind it is.
+TURNS_BY_WINDOW = words("cohere2 cohere2_moe")
 # no_rope_layers lists the layers that turn, by default all but each fourth.
 NO_ROPE_LAYERS = words("llama4_text smollm3")
 # A flat section is that of the full layers; the others have RoPE of the same base.
