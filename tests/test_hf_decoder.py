@@ -342,6 +342,23 @@ def test_dynamic_ntk_has_its_training_length_beside_the_section():
     assert same(posenc_jax.from_hf(written), dynamic)
 
 
+def test_a_config_of_several_parts_is_not_extended():
+    nested = {"model_type": "llava", "text_config": CONFIG}
+    model = _model("llama").under(make("pi", factor=4.0, **ROPE))
+    with pytest.raises(ValueError, match=r"text_config has the model of text: .*'text_config'\]"):
+        extended(nested, model)
+
+
+def test_a_length_that_is_missing():
+    short = {key: value for key, value in CONFIG.items() if key != "max_position_embeddings"}
+    model = _model("llama")
+    for name in ("pi", "resonance"):
+        with pytest.raises(ValueError, match="config lacks max_position_embeddings: add it"):
+            extended(short, model.under(make(name, **ROPE)))
+    yarn = model.under(make("yarn", train_length=32, factor=2.0, **ROPE))
+    assert extended(short, yarn)["max_position_embeddings"] == 64
+
+
 def test_part_of_a_head():
     config = sized("phi3", 48, 64, 64, 1, 4, 2, 1e-6, 1e3, 32, partial_rotary_factor=0.75)
     yarn = make("yarn", head_dim=16, rotary_dim=12, base=1e3, train_length=32)

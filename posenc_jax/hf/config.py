@@ -33,6 +33,11 @@ def flattened(config: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, A
     return {**present, **null_window}
 
 
+def part_of_text(config: Mapping[str, Any]) -> str | None:
+    """Returns the key under which a model of several parts has its model of text."""
+    return next((name for name in _PARTS if config.get(name)), None)
+
+
 def _is_section(config):
     """Returns whether this is a rotary section alone, or one for each kind of layer."""
     if config.keys() & {"rope_type", "type", "full_attention", "sliding_attention"}:
@@ -43,7 +48,7 @@ def _is_section(config):
 
 def _text(config):
     """Returns the innermost model of text; it has the outer model's type if it has none."""
-    part = next((name for name in _PARTS if config.get(name)), None)
+    part = part_of_text(config)
     if part is None:
         return config
     inner = _inner(config, part)

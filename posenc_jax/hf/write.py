@@ -21,6 +21,7 @@ from posenc_jax.encodings.rotary.frequencies import (
 from posenc_jax.encodings.rotary.longrope import LongRoPE
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.hf import decoder
+from posenc_jax.hf.config import part_of_text
 from posenc_jax.hf.pattern import same
 from posenc_jax.model.transformer import Transformer
 
@@ -99,8 +100,12 @@ def extended(
         length times the factor of the encoding; dynamic NTK follows the length and has none.
 
     Raises:
-      ValueError: transformers has no word for it.
+      ValueError: transformers has no word for it, or ``config`` is of a model of several parts.
     """
+    if part := part_of_text(config):
+        raise ValueError(
+            f"{part} has the model of text: pass config[{part!r}], and put what this returns there"
+        )
     layers = decoder.layers(config)
     before = [layers.at(number) for number in range(model.num_layers)]
     now = [model.layer_at(number) for number in range(model.num_layers)]
@@ -162,10 +167,19 @@ def _said(encoding, window):
 def _longest(encoding, config) -> int:
     if isinstance(encoding, LongRoPE):
         return round(encoding.factor * encoding.train_length)
-    length = _of_rule(encoding.frequencies, "train_length", config["max_position_embeddings"])
+    length = _train_length(encoding.frequencies, config)
     if encoding.frequencies.adapts:  # The code of transformers starts to adapt past this length.
         return length
     return round(_of_rule(encoding.frequencies, "factor", 1) * length)
+
+
+def _train_length(rule, config) -> int:
+    length = _of_rule(rule, "train_length", config.get("max_position_embeddings"))
+    if length is None:
+        raise ValueError(
+            "config lacks max_position_embeddings: add it, the longest sequence before"
+        )
+    return length
 
 
 def _of_rule(rule, name, default):
@@ -269,5 +283,5 @@ def _by_factors(encoding, config) -> dict[str, Any]:
         "long_factor": factors,
         "attention_factor": float(attention_factor),
         "factor": float(_of_rule(rule, "factor", 1)),
-        _ORIGINAL: _of_rule(rule, "train_length", config["max_position_embeddings"]),
+        _ORIGINAL: _train_length(rule, config),
     }
