@@ -99,6 +99,8 @@ def test_the_section_alone_with_sizes():
     by_name = from_hf({"rope_parameters": section}, head_dim=128)
     assert nnx.split(by_name)[0] == nnx.split(whole)[0]
     assert_same(from_hf({"type": "linear", "factor": 2}, head_dim=8), "pi", head_dim=8, factor=2.0)
+    axes = {"mrope_section": [1, 2, 1], "rope_theta": 1e4}
+    assert_same(from_hf(axes, head_dim=8), "mrope", head_dim=8, sections=(1, 2, 1))
     dynamic = from_hf({"type": "dynamic", "factor": 2.0}, head_dim=8, max_position_embeddings=2048)
     assert_same(dynamic, "dynamic_ntk", head_dim=8, train_length=2048, factor=2.0)
 
@@ -435,6 +437,11 @@ def without(section, key):
         (YARN | {"low_freq_factor": 1.0}, "type 'yarn' has an unknown key 'low_freq_factor'"),
         ({"rope_type": "default", "factor": 2.0}, "type 'default' has an unknown key 'factor'"),
         (YARN | {"llama_4_scaling_beta": "0.1"}, "llama_4_scaling_beta='0.1' in rope_parameters"),
+        ({"factor": 4.0, "rope_theta": 1e4}, "type 'default' has an unknown key 'factor'"),
+        (without(YARN, "rope_type"), "type 'default' has an unknown key 'factor'"),
+        (without(LLAMA3, "rope_type") | {"rope_theta": 1e4}, "'default' has an unknown key 'fac"),
+        ({"short_factor": [1.0] * 4, "rope_theta": 1e4}, "an unknown key 'short_factor'"),
+        ({"beta_fast": 32, "rope_theta": 1e4}, "type 'default' has an unknown key 'beta_fast'"),
         ({"rope_type": "linear"}, "type 'linear' lacks 'factor'"),
         ({"rope_type": "linear", "factor": None}, "type 'linear' lacks 'factor'"),
         (without(LLAMA3, "low_freq_factor"), "type 'llama3' lacks 'low_freq_factor'"),

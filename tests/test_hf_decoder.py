@@ -188,6 +188,10 @@ def test_windows():
     assert windows(QWEN25_7B) == [None] * 28
     own = dict(use_sliding_window=True, sliding_window=64)
     assert windows(QWEN25_7B, **own, max_window_layers=21) == [None] * 21 + [64] * 7
+    assert windows(QWEN25_7B, **own, max_window_layers=0) == [64] * 28
+    for wrong in (-1, True):
+        with pytest.raises(ValueError, match=f"max_window_layers={wrong} must be a whole"):
+            windows(QWEN25_7B, **own, max_window_layers=wrong)
     kinds = ["sliding_attention", "full_attention"] * 14
     assert windows(QWEN25_7B, **own, layer_types=kinds) == [64, None] * 14
     smollm3 = dict(use_sliding_window=True, sliding_window=64, layer_types=None)
@@ -325,12 +329,50 @@ def test_the_longest_sequence_can_be_told():
         extended(CONFIG, dynamic, 100)
 
 
+def test_dynamic_ntk_has_its_training_length_beside_the_section():
+    dynamic = make("dynamic_ntk", train_length=64, **ROPE)
+    message = "max_position_embeddings=32 must be 64, the train_length of dynamic NTK"
+    with pytest.raises(ValueError, match=message):
+        rope_parameters(dynamic, CONFIG)
+    with pytest.raises(ValueError, match="max_position_embeddings=None must be 64"):
+        rope_parameters(dynamic, {"model_type": "llama"})
+    right = CONFIG | {"max_position_embeddings": 64}
+    assert rope_parameters(dynamic, right)["rope_type"] == "dynamic"
+    written = extended(CONFIG, _model("llama").under(dynamic))
+    assert same(posenc_jax.from_hf(written), dynamic)
+
+
+def test_a_config_of_several_parts_is_not_extended():
+    nested = {"model_type": "llava", "text_config": CONFIG}
+    model = _model("llama").under(make("pi", factor=4.0, **ROPE))
+    with pytest.raises(ValueError, match=r"text_config has the model of text: .*'text_config'\]"):
+        extended(nested, model)
+
+
+def test_a_length_that_is_missing():
+    short = {key: value for key, value in CONFIG.items() if key != "max_position_embeddings"}
+    model = _model("llama")
+    for name in ("pi", "resonance"):
+        with pytest.raises(ValueError, match="config lacks max_position_embeddings: add it"):
+            extended(short, model.under(make(name, **ROPE)))
+    yarn = model.under(make("yarn", train_length=32, factor=2.0, **ROPE))
+    assert extended(short, yarn)["max_position_embeddings"] == 64
+
+
 def test_part_of_a_head():
     config = sized("phi3", 48, 64, 64, 1, 4, 2, 1e-6, 1e3, 32, partial_rotary_factor=0.75)
     yarn = make("yarn", head_dim=16, rotary_dim=12, base=1e3, train_length=32)
     written = extended(config, abstract(config).under(yarn))
     assert written["rope_parameters"]["partial_rotary_factor"] == 0.75
     same_turns(posenc_jax.from_hf(written), yarn)
+
+
+def test_every_part_of_a_head_is_read_back():
+    """What is read is int(head_dim * partial_rotary_factor)."""
+    sizes = [(h, r) for h in range(4, 257, 2) for r in range(2, h, 2)]
+    for head_dim, rotary_dim in sizes:
+        said = rope_parameters(make("rope", head_dim=head_dim, rotary_dim=rotary_dim), CONFIG)
+        assert int(head_dim * said["partial_rotary_factor"]) == rotary_dim
 
 
 @pytest.mark.parametrize(
@@ -383,17 +425,45 @@ def test_metadata_of_gguf():
     }
     yarn = make("yarn", head_dim=64, base=1e5, train_length=2048, factor=4.0)
     assert same(posenc_jax.from_hf(gguf.config_of(scaled, 49152, tied=True)), yarn)
+    # As written by llama.cpp, it multiplies YaRN's own: 1.0 is the ordinary one.
+    scaled["llama.rope.scaling.attn_factor"] = 1.0
+    assert same(posenc_jax.from_hf(gguf.config_of(scaled, 49152, tied=True)), yarn)
+    scaled["llama.rope.scaling.attn_factor"] = 0.5
+    _, factor = posenc_jax.from_hf(gguf.config_of(scaled, 49152, tied=True)).frequencies(64, 1e5, 1)
+    assert factor == 0.5 * (1 + 0.1 * np.log(4))
+
+
+@pytest.mark.parametrize(
+    ("scaling", "factor"),
+    [
+        (dict(factor=4.0), 4),
+        (dict(factor=4.0, attn_factor=1.0), 4),
+        (dict(type="linear", factor=4.0, original_context_length=2048), 4),
+        (dict(type="linear"), 1),
+        (dict(factor=0.0), 1),
+        (dict(factor=1.0), 1),
+        (dict(type="none", factor=4.0), 1),
+        (dict(type="yarn"), 1),
+    ],
+)
+def test_scaling_that_gguf_leaves_out(scaling, factor):
+    """Where llama.cpp finds no type, it is linear; where it finds no factor, that is 1."""
+    own = {f"llama.rope.scaling.{key}": value for key, value in scaling.items()}
+    encoding = posenc_jax.from_hf(gguf.config_of(METADATA | own, 49152, tied=True))
+    np.testing.assert_allclose(encoding.frequencies(64, 1e5, 1)[0][-1], 1e5 ** (-31 / 32) / factor)
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        ({"llama.rope.scaling.attn_factor": 0.5}, "attn_factor=0.5 must be 1 where"),
         ({"general.architecture": "qwen2"}, "general.architecture='qwen2' must be 'llama'"),
         ({"llama.expert_count": 8}, "llama.expert_count=8: not understood"),
         ({"llama.rope.scaling.type": "longrope"}, "rope.scaling.type='longrope' must be one of"),
         ({"llama.rope.dimension_count": 32}, "rope.dimension_count=32 must be 64"),
+        ({"llama.rope.scaling.yarn_beta_fast": 8.0}, "type 'linear' has an unknown key 'beta_f"),
     ],
 )
 def test_metadata_that_is_not_understood(keys, message):
     with pytest.raises(ValueError, match=message):
-        gguf.config_of(METADATA | keys, 49152, tied=True)
+        posenc_jax.from_hf(gguf.config_of(METADATA | keys, 49152, tied=True))

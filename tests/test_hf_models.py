@@ -164,6 +164,20 @@ def test_a_key_that_the_code_does_not_read_is_refused():
     assert_same(from_hf(part), "rope", head_dim=128, rotary_dim=64, base=5e6)
 
 
+@pytest.mark.parametrize(
+    "key", ["partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_emb_fraction"]
+)
+def test_proportional_reads_every_spelling_of_its_fraction(key):
+    sizes = dict(head_dim=16, rope_theta=1e4, rope_scaling={"type": "proportional"})
+    assert_same(from_hf(sizes | {key: 0.25}), "p_rope", head_dim=16, fraction=0.25)
+    refused(sizes | {key: 0.25, "rotary_dim": 8}, "contradiction between .*rotary_dim")
+    assert_same(from_hf(sizes | {key: 0.25, "rotary_dim": 4}), "p_rope", head_dim=16, fraction=0.25)
+    refused(sizes | {"rotary_dim": 4}, "rotary_dim=4 .* beside rope_type='proportional'")
+    phi = from_hf(sizes | {"model_type": "phi"})
+    assert_same(phi, "p_rope", head_dim=16, fraction=0.5)
+    assert_same(from_hf(sizes), "p_rope", head_dim=16, fraction=1.0)
+
+
 def test_neomme_has_rows_and_columns():
     sections = {
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
@@ -228,6 +242,30 @@ def test_models_without_positions(model_type):
     assert_same(from_hf(config), "nope")
 
 
+@pytest.mark.parametrize("model_type", ["llama", "gpt_neox"])
+def test_alibi_is_for_models_that_read_it(model_type):
+    config = LLAMA | {"model_type": model_type, "num_attention_heads": 4}
+    assert_same(from_hf(config | {"rotary_pct": 1.0, "alibi": False}), "rope", head_dim=8)
+    message = f"alibi=true: the code of '{model_type}' is not known to read it.*bloom, falcon, mpt"
+    refused(config | {"alibi": True}, message)
+
+
+def test_keys_beside_a_bias_are_checked():
+    bloom = dict(model_type="bloom", n_head=4, offset_alibi=100)
+    assert_same(from_hf(bloom), "alibi", num_heads=4)
+    refused(bloom | {"use_logn_attn": True}, "use_logn_attn=True: not understood")
+    own = {"alibi": True, "rope": False, "rope_theta": 10000, "rope_impl": "dail"}
+    own |= {"rope_dail_config": {"type": "original"}, "rope_hf_config": {"type": "no_scaling"}}
+    mpt = dict(model_type="mpt", n_heads=4, d_model=8, attn_config=own)
+    assert_same(from_hf(mpt), "alibi", num_heads=4)
+    refused(mpt | {"attn_config": own | {"rope": True}}, "alibi=true contradicts rope=True")
+    refused(LLAMA | {"rope": False}, "rope=False: not understood")
+    refused(LLAMA | {"offset_alibi": 100}, "offset_alibi=100: not understood")
+    t5 = dict(model_type="t5", num_heads=4, d_model=8, relative_attention_num_buckets=8)
+    own = dict(layer_type="encoder", rngs=nnx.Rngs(0))
+    refused(t5 | {"use_logn_attn": True}, "use_logn_attn=True: not understood", **own)
+
+
 def test_mla_use_nope():
     config = dict(model_type="kimi_linear", mla_use_nope=False, qk_rope_head_dim=8)
     refused(config, "mla_use_nope=false")
@@ -239,6 +277,25 @@ def test_mla_use_nope():
 )
 def test_advice_never_leaves_a_key_out(key):
     refused(LLAMA | {key: True}, f"{key}=True: not understood.*posenc_jax.make")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("no_rope_layer_interval", 4),
+        ("no_rope_layers", []),
+        ("attn_temperature_tuning", True),
+        ("attn_temperature_tuning", 4),
+    ],
+)
+def test_what_only_known_models_do_is_not_understood_of_others(key, value):
+    config = dict(head_dim=8, rope_theta=1e4, num_hidden_layers=4, floor_scale=8192) | {key: value}
+    refused(config, f"{key}=.*: not understood")
+    refused(config | {"model_type": "zebra9"}, f"{key}=.*: not understood", layout="half")
+    assert_same(from_hf(config | {"model_type": "qwen2"}), "rope", head_dim=8)
+    listed = {"head_dim": 8, "rope_theta": 1e4, "no_rope_layers": [1, 0]}
+    listed |= {"attn_temperature_tuning": False}
+    assert_same(from_hf(listed, layer=1), "nope")
 
 
 def test_every_key_that_is_not_understood_is_named():
@@ -346,6 +403,10 @@ def test_olmo3_extends_its_full_layers_only():
     refused(config, "layer_type=None must be one of 'full_attention', 'sliding_attention'")
     plain = {key: value for key, value in config.items() if key != "rope_scaling"}
     assert_same(from_hf(plain), "rope", head_dim=128, base=5e5)
+    sections = {"full_attention": section, "sliding_attention": {"type": "linear", "factor": 2.0}}
+    for spelling in ("rope_parameters", "rope_scaling"):
+        own = from_hf(plain | {spelling: sections}, layer_type="sliding_attention")
+        assert_same(own, "pi", head_dim=128, base=5e5, factor=2.0)
 
 
 COHERE2 = dict(model_type="cohere2", head_dim=8, rope_theta=5e4, sliding_window=4096)
@@ -364,6 +425,9 @@ def test_layers_without_a_window_have_no_positions():
     assert_same(from_hf(alike), "nope")
     refused(listed, "layer=2 must be a whole number of 0 or more below 2", layer=2)
     refused(listed, "contradicts layer=1", layer=1, layer_type="sliding_attention")
+    null = listed | {"sliding_window": None}
+    assert_same(from_hf(null, layer=1), "nope")
+    refused(null, "sliding_window=null: the code of 'cohere2' turns nothing without", layer=0)
     smol = dict(model_type="smollm3", head_dim=8, rope_theta=2e6, num_hidden_layers=3)
     short = smol | {"no_rope_layers": [1, 1]}
     refused(short, "no_rope_layers must have one entry for each layer", layer=2)
@@ -386,6 +450,14 @@ def test_smollm3_turns_in_three_layers_of_four():
         refused(given, "no_rope_layers differs between layers 0..7: pass layer=")
     refused(listed, "pass layer=", layer_type="full_attention")
     assert_same(from_hf(config | {"no_rope_layers": [1] * 8}), "rope", head_dim=8, base=2e6)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "mistral"])
+def test_an_empty_list_of_layers_takes_no_rotation_away(model_type):
+    config = LLAMA | {"model_type": model_type, "num_hidden_layers": 4, "no_rope_layers": []}
+    assert_same(from_hf(config), "rope", head_dim=8)
+    smol = from_hf(config | {"model_type": "smollm3"}, layer=3)
+    assert_same(smol, "nope")
 
 
 def test_llama4_has_a_temperature_where_nothing_turns():
@@ -435,6 +507,13 @@ def test_beam_scales_the_queries_of_layers_without_positions():
     config = dict(model_type="beam", head_dim=8, rope_parameters=sections)
     assert_same(from_hf(config, layer_type="sliding_attention"), "rope", head_dim=8)
     assert_same(from_hf(config, layer_type="full_attention"), "beam_scale")
+    for flat in ({"rope_theta": 1e4}, {"rope_parameters": {"rope_theta": 1e4}}):
+        flat = dict(model_type="beam", head_dim=8, num_hidden_layers=12, **flat)
+        assert_same(from_hf(flat, layer=5), "beam_scale")
+        assert_same(from_hf(flat, layer=6), "rope", head_dim=8)
+    # A section of its own is read as it stands.
+    turning = config | {"rope_parameters": sections | {"full_attention": {"rope_theta": 1e6}}}
+    assert_same(from_hf(turning, layer_type="full_attention"), "rope", head_dim=8, base=1e6)
 
 
 def test_published_keys_beside_the_sections():

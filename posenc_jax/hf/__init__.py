@@ -59,13 +59,13 @@ def from_hf(
     """
     config = flattened(config, keys)
     models.check_known(config, layout)
+    check_keys(config)
     if "relative_attention_num_buckets" in config or config.get("model_type") in models.T5:
         _check_left_out("T5's bias", layout=layout, layer=layer)
         return bias.t5(config, layer_type, rngs)
     if bias.has_alibi(config):
         _check_left_out("ALiBi", layout=layout, layer_type=layer_type, layer=layer)
         return bias.alibi(config)
-    check_keys(config)
     if has_no_positions(config):
         return make("nope")
     chosen = select(config, layer_type, layer)

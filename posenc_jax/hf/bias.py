@@ -38,15 +38,22 @@ def has_alibi(config: dict[str, Any]) -> bool:
     """Returns whether the model has ALiBi; refuses what contradicts it."""
     model = config.get("model_type")
     alibi = flag(config, "alibi", default=model in models.ALIBI)
+    if alibi and model is not None and model not in models.READS_ALIBI:
+        raise ValueError(
+            f"alibi=true: the code of {model!r} is not known to read it; those known to are "
+            f"{', '.join(sorted(models.READS_ALIBI))}. Read the model's code, then use "
+            "posenc_jax.make('alibi', ...) if it does"
+        )
     bias_max = config.get("alibi_bias_max", 8)
     if alibi and bias_max != 8:
         raise ValueError(f"alibi_bias_max={bias_max!r} must be 8: no other is offered")
     if not alibi and model in models.ALIBI:
         raise ValueError(f"alibi=false: the other positions of {model!r} are not offered")
-    if alibi and (config.get("rope_scaling") or config.get("rope_parameters")):
-        raise ValueError(
-            "alibi=true contradicts rope_scaling or rope_parameters: one of them is not the model's"
-        )
+    for key in ("rope", "rope_scaling", "rope_parameters"):
+        if alibi and config.get(key):
+            raise ValueError(
+                f"alibi=true contradicts {key}={config[key]!r}: one of them is not the model's"
+            )
     return alibi
 
 

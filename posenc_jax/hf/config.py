@@ -5,6 +5,7 @@ from typing import Any
 
 from posenc_jax.hf import models
 from posenc_jax.hf.positions import READ, about_positions
+from posenc_jax.hf.types import SECTION_ONLY
 
 # The places in which models of several parts keep their model of text.
 _PARTS = ("thinker_config", "text_config", "llm_config", "language_config")
@@ -17,7 +18,7 @@ def flattened(config: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, A
     """
     if not isinstance(config, Mapping):
         raise ValueError(f"config must be a dict, as json.load returns, not {config!r}")
-    if config.keys() & {"rope_type", "type", "full_attention", "sliding_attention"}:
+    if _is_section(config):
         config = {"rope_parameters": config}
     config = _text(config)
     config = {**_inner(config, "attn_config"), **config, **keys}
@@ -32,9 +33,22 @@ def flattened(config: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, A
     return {**present, **null_window}
 
 
+def part_of_text(config: Mapping[str, Any]) -> str | None:
+    """Returns the key under which a model of several parts has its model of text."""
+    return next((name for name in _PARTS if config.get(name)), None)
+
+
+def _is_section(config):
+    """Returns whether this is a rotary section alone, or one for each kind of layer."""
+    if config.keys() & {"rope_type", "type", "full_attention", "sliding_attention"}:
+        return True
+    is_whole = config.keys() & {"model_type", "rope_parameters", "rope_scaling", *_PARTS}
+    return not is_whole and not SECTION_ONLY.isdisjoint(config)
+
+
 def _text(config):
     """Returns the innermost model of text; it has the outer model's type if it has none."""
-    part = next((name for name in _PARTS if config.get(name)), None)
+    part = part_of_text(config)
     if part is None:
         return config
     inner = _inner(config, part)

@@ -80,6 +80,9 @@ def vectors(case: Case) -> dict[str, Any]:
     ``axes`` is the position axis of each pair, or None where there is one axis; positions are the
     same on every axis. ``logits[m][n]`` is that of the query at ``positions[m]`` and the key at
     ``positions[n]``, over the square root of the head's width, and times ``query_scale[m]``.
+
+    Raises:
+      ValueError: the config is not one of RoPE.
     """
     encoding = from_hf(case.config, **case.call)
     rope = _rope(encoding)
@@ -112,7 +115,11 @@ def _rope(encoding: Encoding) -> RoPE:
     """Returns the rotation beneath what scales its queries."""
     while isinstance(encoding, Wrapper):
         encoding = encoding.inner
-    assert isinstance(encoding, RoPE)
+    if type(encoding) is not RoPE:
+        raise ValueError(
+            f"the config has {type(encoding).__name__}, and vectors are of RoPE alone, under any "
+            "rule of frequencies: give a config of another rope_type"
+        )
     return encoding
 
 

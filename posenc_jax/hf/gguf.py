@@ -1,5 +1,6 @@
 """Translates the metadata of a GGUF file of Llama into what its ``config.json`` would hold."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,15 +20,14 @@ _SIZES = {
     "rope.freq_base": "rope_theta",
 }
 _SCALING = {
-    "rope.scaling.factor": "factor",
     "rope.scaling.original_context_length": "original_max_position_embeddings",
-    "rope.scaling.attn_factor": "attention_factor",
     "rope.scaling.yarn_beta_fast": "beta_fast",
     "rope.scaling.yarn_beta_slow": "beta_slow",
 }
 _SCALING_TYPES = ("none", "linear", "yarn")
+_SCALING_OF_ITS_OWN = ("rope.scaling.type", "rope.scaling.factor", "rope.scaling.attn_factor")
 # Keys that must agree with the others, and one that transformers does not read either.
-_CHECKED = ("rope.scaling.type", "rope.dimension_count", "attention.value_length")
+_CHECKED = ("rope.dimension_count", "attention.value_length")
 _UNREAD = ("rope.scaling.finetuned",)
 
 
@@ -53,7 +53,7 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
         for key, value in metadata.items()
         if key.startswith("llama.")
     }
-    known = {*_SIZES, *_SCALING, *_CHECKED, *_UNREAD}
+    known = {*_SIZES, *_SCALING, *_SCALING_OF_ITS_OWN, *_CHECKED, *_UNREAD}
     unknown = [f"llama.{key}={value!r}" for key, value in own.items() if key not in known and value]
     if unknown:
         raise ValueError(
@@ -71,15 +71,34 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
         if (number := metadata.get(f"tokenizer.ggml.{name}_token_id")) is not None:
             config[f"{name.replace('padding', 'pad')}_token_id"] = number
     _check_head(config, own)
-    kind = own.get("rope.scaling.type", "none")
+    scaling = _scaling(own)
+    return config | ({"rope_scaling": scaling} if scaling else {})
+
+
+def _scaling(own) -> dict[str, Any]:
+    """Returns the rotary section, empty for plain RoPE, as llama.cpp reads these keys."""
+    kind = own.get("rope.scaling.type", "linear")
     if kind not in _SCALING_TYPES:
         raise ValueError(
             f"llama.rope.scaling.type={kind!r} must be one of {', '.join(_SCALING_TYPES)}"
         )
-    if kind != "none":
-        scaling = {_SCALING[key]: value for key, value in own.items() if key in _SCALING}
-        config["rope_scaling"] = {"rope_type": kind, **scaling}
-    return config
+    attn_factor = own.get("rope.scaling.attn_factor", 1.0)
+    if kind != "yarn" and attn_factor != 1:
+        raise ValueError(
+            f"llama.rope.scaling.attn_factor={attn_factor!r} must be 1 where "
+            f"llama.rope.scaling.type is {kind!r} (without the key, it is 'linear'): it is offered "
+            "for 'yarn' alone"
+        )
+    section = {_SCALING[key]: value for key, value in own.items() if key in _SCALING}
+    if kind == "linear":  # Only YaRN asks for the length before it.
+        section.pop("original_max_position_embeddings", None)
+    # llama.cpp takes 0 for a factor that is missing.
+    factor = own.get("rope.scaling.factor") or 1.0
+    if kind == "none" or (kind == "linear" and factor == 1 and not section):
+        return {}
+    if attn_factor != 1:  # It is on top of YaRN's own.
+        section["attention_factor"] = attn_factor * (0.1 * math.log(factor) + 1)
+    return {"rope_type": kind, "factor": factor, **section}
 
 
 def _check_head(config, own):

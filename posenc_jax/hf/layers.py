@@ -225,7 +225,8 @@ def _own_section(config, section, asked):
 
 
 def _has_sections(config):
-    return any(map(_is_mapping, config.get("rope_parameters", {}).values()))
+    _, section = _only_section(config)
+    return any(map(_is_mapping, section.values()))
 
 
 def _with_own_base(config, section, asked):
@@ -249,7 +250,7 @@ def _with_own_base(config, section, asked):
 
 def _turns(config, asked) -> bool:
     """Returns whether these layers turn their queries and keys."""
-    if "no_rope_layers" in config or asked.model in models.NO_ROPE_LAYERS:
+    if config.get("no_rope_layers") or asked.model in models.NO_ROPE_LAYERS:
         if asked.model == "llama4_text" and not asked.numbers and asked.kind is not None:
             return asked.kind_of(("chunked_attention", FULL)) == "chunked_attention"
         return asked.agreed("no_rope_layers", no_rope_rule(config))
@@ -258,10 +259,19 @@ def _turns(config, asked) -> bool:
         return asked.agreed("layer_rope_theta", lambda number: (last - number) % 4 != 0)
     if asked.model not in models.NOPE_ON_FULL or has_only_full(config):
         return True
+    if asked.model == "beam" and _has_sections(config):  # A null among them has been read.
+        return True
     if asked.model == "cohere2_moe" and config.get("prefix_dense_sliding_window_pattern") == 1:
         kinds = config.get("mlp_layer_types") or []
         if "dense" in kinds:  # Dense layers turn, whatever their window.
             return asked.agreed(
                 "rotation", lambda n: kinds[n] == "dense" or asked.kinds[n] == SLIDING
             )
-    return asked.kind_of((FULL, SLIDING)) == SLIDING
+    is_sliding = asked.kind_of((FULL, SLIDING)) == SLIDING
+    is_null = "sliding_window" in config and config["sliding_window"] is None
+    if is_sliding and is_null and asked.model in models.TURNS_BY_WINDOW:
+        raise ValueError(
+            f"sliding_window=null: the code of {asked.model!r} turns nothing without a window, and "
+            "that of transformers does not run without one: give the window that the model has"
+        )
+    return is_sliding

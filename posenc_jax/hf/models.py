@@ -50,6 +50,15 @@ NO_POSITIONS = words("glm5_next_text jamba kimi_linear nemotron_h zamba")
 # Biases by distance, and nothing else.
 T5 = words("t5 mt5 umt5 switch_transformers pop2piano pix2struct_text_model")
 ALIBI = words("bloom mpt")
+# alibi=true makes it ALiBi; falcon has RoPE without.
+READS_ALIBI = ALIBI | words("falcon")
+# Keys beside a bias that change nothing there; rope=true contradicts it.
+BESIDE_BIAS = {
+    "bloom": words("offset_alibi"),
+    "mpt": words("rope rope_impl rope_dail_config rope_hf_config"),
+}
+
+KNOWN = NO_POSITIONS | T5 | ALIBI | LAYOUTS.keys()
 
 # Models of several parts, and the part that reads text: some config.json files are flat, and some
 # have a part without model_type.
@@ -107,7 +116,9 @@ _FULL_AND_SLIDING = ("full_attention", "sliding_attention")
 
 # Only the layers with a window turn. In some of these all layers turn if there is no window.
 NOPE_BESIDE_WINDOWS = words("exaone4 exaone_moe kolibri1")
-NOPE_ON_FULL = NOPE_BESIDE_WINDOWS | words("afmoe cohere2 cohere2_moe flint lara_mini")
+NOPE_ON_FULL = NOPE_BESIDE_WINDOWS | words("afmoe beam cohere2 cohere2_moe flint lara_mini")
+# The code asks whether a layer has a window, and not of which kind it is.
+TURNS_BY_WINDOW = words("cohere2 cohere2_moe")
 # no_rope_layers lists the layers that turn, by default all but each fourth.
 NO_ROPE_LAYERS = words("llama4_text smollm3")
 # A flat section is that of the full layers; the others have RoPE of the same base.
@@ -175,6 +186,9 @@ WINDOW_BOTH_SIDES = words("""
     diffusion_gemma_text embedding_gemma2_text modernbert neomme openai_privacy_filter t5gemma2_text
     ultrabert
 """)
+
+# SGLang and vLLM read dual_chunk_attention_config; transformers reads it in none.
+DUAL_CHUNKS = words("qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next")
 
 # The default of position_embedding_type, where it is not "rope".
 POSITION_TYPE = {"esm": "absolute", "granitemoehybrid": "nope"}
@@ -268,7 +282,7 @@ def check_known(config: dict[str, Any], layout: str | None) -> None:
     model = config.get("model_type")
     if model in REFUSED:
         raise ValueError(f"model_type={model!r} is not offered: {REFUSED[model]}")
-    if not model or model in LAYOUTS or model in NO_POSITIONS | T5 | ALIBI or layout is not None:
+    if not model or model in KNOWN or layout is not None:
         return
     parts = [
         name for name, part in config.items() if isinstance(part, dict) and part.get("model_type")

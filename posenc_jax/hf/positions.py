@@ -26,6 +26,7 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "rotary_value": (False,),
     "use_dynamic_ntk": (False,),
     "use_logn_attn": (False,),
+    "attn_temperature_tuning": (False,),
     "rope_3d": (False,),
     "rope_interleaved": (False,),
     # The indexer of sparse attention only chooses keys.
@@ -37,9 +38,10 @@ READ |= {"swa_rope_theta", "global_rope_theta", "local_rope_theta", "layer_rope_
 READ |= {"rotary_dim", "attn_rotary_emb", "rotary_emb_fraction", "partial_rotary_factor"}
 READ |= {"rotary_pct", "rope_pct", "qk_rope_head_dim", "qk_nope_head_dim"}
 READ |= {"rope_interleave", "rotary_emb_interleaved", "alibi", "alibi_bias_max", "mla_use_nope"}
-READ |= {"no_rope_layers", "no_rope_layer_interval", "rope_scaling_layers"}
-READ |= {"dual_chunk_attention_config"}
-READ |= {"attn_temperature_tuning", *_SWITCHES}
+READ |= {"no_rope_layers", "rope_scaling_layers", "dual_chunk_attention_config", *_SWITCHES}
+# What these do depends on the model: in most it is nothing.
+_OF_KNOWN_MODELS = {"no_rope_layer_interval", "attn_temperature_tuning"}
+READ |= _OF_KNOWN_MODELS
 
 
 def about_positions(key: str) -> bool:
@@ -48,11 +50,16 @@ def about_positions(key: str) -> bool:
 
 
 def check_keys(config: dict[str, Any]) -> None:
-    """Refuses keys that would make it RoPE of another kind, or no RoPE, and that are not read."""
+    """Refuses keys that would make positions of another kind, or none, and that are not read."""
+    model = config.get("model_type") or ""
+    read = READ | models.BESIDE_BIAS.get(model, frozenset())
+    if model not in models.KNOWN:
+        # A class may fill an empty list in, as that of SmolLM3 does.
+        read -= _OF_KNOWN_MODELS | (set() if config.get("no_rope_layers") else {"no_rope_layers"})
     unknown = [
         f"{key}={value!r}"
         for key, value in config.items()
-        if about_positions(key) and key not in READ
+        if about_positions(key) and key not in read
         if not any(
             type(value) is type(known) and value == known for known in _HARMLESS.get(key, ())
         )

@@ -15,6 +15,7 @@ from posenc_jax.registry import make
 
 _ORIGINAL = "original_max_position_embeddings"
 _FRACTIONS = ("partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_emb_fraction")
+_WIDTHS = ("rotary_dim", "attn_rotary_emb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +39,14 @@ def rotary(
         layout=layout or _layout(config),
     )
     is_whole = kind == "proportional"
-    width = _rotary_dim(config, section, rope["head_dim"], is_whole)
+    fractions = _fractions(config, section)
+    width = _rotary_dim(config, fractions, rope["head_dim"], is_whole)
     rope["rotary_dim"] = rope["head_dim"] if is_whole else width
     rope["axes"] = _axes(config, where, section, rope["rotary_dim"] // 2)
     name, own = own_keywords(config, where, section, kind, rope["rotary_dim"] // 2)
-    if "dual_chunk_attention_config" in config:
+    if is_whole:
+        own["fraction"] = _share(config, fractions)
+    if config.get("dual_chunk_attention_config"):
         return _dual_chunk(config, where, kind, rope)
     if model in models.BACKWARDS:
         if kind != "default":
@@ -57,6 +61,12 @@ def _dual_chunk(config, where, kind, rope):
     name = "dual_chunk_attention_config"
     if not isinstance(section, Mapping):
         raise ValueError(f"{name}={section!r} must be a dict")
+    model = config.get("model_type")
+    if model is not None and model not in models.DUAL_CHUNKS:
+        raise ValueError(
+            f"{name}={section!r}: the code of {model!r} is not known to read it; those known to "
+            f"are {', '.join(sorted(models.DUAL_CHUNKS))}. If it does not, take it away"
+        )
     read = {"chunk_size": "chunk_size", "local_size": "local_window", _ORIGINAL: "original_length"}
     others = {key: value for key, value in section.items() if key not in read}
     unknown = {key: value for key, value in others.items() if value not in (None, False)}
@@ -110,8 +120,8 @@ def _layout(config):
     return known
 
 
-def _rotary_dim(config, section, head_dim, is_whole):
-    """Returns how many channels of a head turn."""
+def _fractions(config, section):
+    """Returns the part of a head that turns, under each key that says it."""
     fractions = {
         f"{key}={place[key]!r}": place[key]
         for place in (section, config)
@@ -121,6 +131,22 @@ def _rotary_dim(config, section, head_dim, is_whole):
     for key, fraction in fractions.items():
         if not is_number(fraction) or not 0 < fraction <= 1:
             raise ValueError(f"{key} must be a number in (0, 1]")
+    return fractions
+
+
+def _share(config, fractions):
+    """Returns the part of all pairs that turns, where each turns as one of a whole head."""
+    widths = [key for key in _WIDTHS if key in config]
+    if widths and not fractions:
+        raise ValueError(
+            f"{widths[0]}={config[widths[0]]!r} is not read beside rope_type='proportional': its "
+            "key is partial_rotary_factor, which is missing"
+        )
+    return agreed(fractions) if fractions else models.FRACTIONS.get(config.get("model_type"), 1.0)
+
+
+def _rotary_dim(config, fractions, head_dim, is_whole):
+    """Returns how many channels of a head turn."""
     if "qk_rope_head_dim" in config:
         _check_shares(config, fractions, head_dim)
         return head_dim
@@ -131,7 +157,7 @@ def _rotary_dim(config, section, head_dim, is_whole):
             f"rotary_dim={config['rotary_dim']!r}: the code of {model!r} reads only "
             "partial_rotary_factor, which is missing"
         )
-    for key in ("rotary_dim", "attn_rotary_emb"):
+    for key in _WIDTHS:
         if key in config:
             widths[key] = whole(config, key)
     if not widths and model in models.FRACTIONS:

@@ -34,6 +34,9 @@ _EVERY_TYPE = (
     "llama_4_scaling_beta",
     "finetuned",
 )
+# Keys that stand in a section, and not beside it.
+SECTION_ONLY = {key for keys in TYPES.values() for own in keys for key in own} - {_ORIGINAL}
+SECTION_ONLY |= {"mrope_section", "mrope_interleaved", "llama_4_scaling_beta"}
 _OLD_NAMES = {"su": "longrope", "mrope": "default"}
 
 
@@ -96,9 +99,7 @@ def own_keywords(
             own["train_length"] = whole(config, *LENGTH)
         return {"linear": "pi", "ntk_alpha": "ntk", "dynamic": "dynamic_ntk"}[kind], own
     if kind == "proportional":
-        fraction = section.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
-        own = {"fraction": fraction}
-        return "p_rope", own | {"factor": number(where, section, "factor", 1, default=1.0)}
+        return "p_rope", {"factor": number(where, section, "factor", 1, default=1.0)}
     train_length = _train_length(config, where, section, kind)
     own = {"train_length": train_length}
     if kind == "llama3":

@@ -47,15 +47,20 @@ def whole(
     *spellings: str,
     default: int | None = None,
     instead: str | None = None,
+    minimum: int = 1,
 ) -> int:
-    """Returns the positive whole number that ``config`` has under any of the spellings."""
+    """Returns the whole number, ``minimum`` (1 or 0) or more, that ``config`` has.
+
+    It stands under any of the spellings, or is ``default``; an error names ``instead`` as missing.
+    """
     found = {key: config[key] for key in spellings if key in config}
     if not found and default is None:
         missing = spellings[0] if instead is None else f"{instead} (or {spellings[0]})"
         raise ValueError(f"config lacks {missing}: add it, or pass it as a keyword")
     for key, value in found.items():
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{key}={value!r} must be a positive whole number")
+        if type(value) is not int or value < minimum:
+            allowed = "positive whole number" if minimum else "whole number of 0 or more"
+            raise ValueError(f"{key}={value!r} must be a {allowed}")
     return agreed(found or {spellings[0]: default})
 
 

@@ -58,7 +58,7 @@ def _slides(config, kind, number) -> bool:
     if kind is not None or config.get("sliding_window") is None:
         return False
     if model in models.WINDOW_FROM:
-        return number >= whole(config, "max_window_layers")
+        return number >= whole(config, "max_window_layers", minimum=0)
     if model == "smollm3":
         return not no_rope_rule(config)(number)
     if model in models.LAYOUTS and model not in models.KINDS_NEEDED and not switched:

@@ -21,6 +21,7 @@ from posenc_jax.encodings.rotary.frequencies import (
 from posenc_jax.encodings.rotary.longrope import LongRoPE
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.hf import decoder
+from posenc_jax.hf.config import part_of_text
 from posenc_jax.hf.pattern import same
 from posenc_jax.model.transformer import Transformer
 
@@ -41,19 +42,25 @@ def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, 
         ``max_position_embeddings`` before the extension.
 
     Raises:
-      ValueError: transformers has no word for it.
+      ValueError: transformers has no word for it, or another training length of dynamic NTK.
     """
+    section = _section(encoding, config)
+    if section["rope_type"] == "dynamic":
+        _check_train_length(encoding, config)
+    return section
+
+
+def _section(encoding, config) -> dict[str, Any]:
     if type(encoding) not in (RoPE, LongRoPE):
         name = type(encoding).__name__
         raise ValueError(
             f"{name} is not what transformers can be told in rope_parameters: it knows RoPE, PI, "
             "NTK, dynamic NTK, NTK-by-parts, YaRN, LongRoPE and Llama 3's rule"
         )
-    assert isinstance(encoding, RoPE)
     _check_turning(encoding)
     found = {"rope_theta": encoding.base}
     if encoding.rotary_dim != encoding.head_dim:
-        found["partial_rotary_factor"] = encoding.rotary_dim / encoding.head_dim
+        found["partial_rotary_factor"] = _fraction(encoding.rotary_dim, encoding.head_dim)
     if isinstance(encoding, LongRoPE):
         return found | _longrope(encoding)
     named = _named(encoding)
@@ -61,6 +68,21 @@ def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, 
     if named and (is_read or named["rope_type"] == "default"):
         return found | named
     return found | _by_factors(encoding, config)
+
+
+def _check_train_length(encoding, config):
+    length, said = encoding.frequencies.train_length, config.get("max_position_embeddings")
+    if said != length:
+        raise ValueError(
+            f"max_position_embeddings={said} must be {length}, the train_length of dynamic NTK: "
+            "transformers reads it there; extended() writes both"
+        )
+
+
+def _fraction(part: int, whole: int) -> float:
+    """Returns the fraction of ``whole`` that readers, who round down, take for ``part``."""
+    fraction = part / whole
+    return fraction if int(whole * fraction) == part else math.nextafter(fraction, 1)
 
 
 def extended(
@@ -78,8 +100,12 @@ def extended(
         length times the factor of the encoding; dynamic NTK follows the length and has none.
 
     Raises:
-      ValueError: transformers has no word for it.
+      ValueError: transformers has no word for it, or ``config`` is of a model of several parts.
     """
+    if part := part_of_text(config):
+        raise ValueError(
+            f"{part} has the model of text: pass config[{part!r}], and put what this returns there"
+        )
     layers = decoder.layers(config)
     before = [layers.at(number) for number in range(model.num_layers)]
     now = [model.layer_at(number) for number in range(model.num_layers)]
@@ -91,7 +117,7 @@ def extended(
         spelled = _spelled(section) if "rope_theta" in section else {}
         return dict(config) | spelled | longest
     encoding = turning[0]
-    section = rope_parameters(encoding, config)
+    section = _section(encoding, config)
     own = {"max_position_embeddings": _longest(encoding, config)}
     if section["rope_type"] == "dynamic" and longest and longest != own:
         raise ValueError(
@@ -141,10 +167,19 @@ def _said(encoding, window):
 def _longest(encoding, config) -> int:
     if isinstance(encoding, LongRoPE):
         return round(encoding.factor * encoding.train_length)
-    length = _of_rule(encoding.frequencies, "train_length", config["max_position_embeddings"])
+    length = _train_length(encoding.frequencies, config)
     if encoding.frequencies.adapts:  # The code of transformers starts to adapt past this length.
         return length
     return round(_of_rule(encoding.frequencies, "factor", 1) * length)
+
+
+def _train_length(rule, config) -> int:
+    length = _of_rule(rule, "train_length", config.get("max_position_embeddings"))
+    if length is None:
+        raise ValueError(
+            "config lacks max_position_embeddings: add it, the longest sequence before"
+        )
+    return length
 
 
 def _of_rule(rule, name, default):
@@ -248,5 +283,5 @@ def _by_factors(encoding, config) -> dict[str, Any]:
         "long_factor": factors,
         "attention_factor": float(attention_factor),
         "factor": float(_of_rule(rule, "factor", 1)),
-        _ORIGINAL: _of_rule(rule, "train_length", config["max_position_embeddings"]),
+        _ORIGINAL: _train_length(rule, config),
     }
