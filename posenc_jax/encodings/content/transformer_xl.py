@@ -15,7 +15,7 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.angles import cos_sin
-from posenc_jax.encodings.rotary.frequencies.base import geometric
+from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
 from posenc_jax.lookup import check_head_dim, lying_as_heads
 
 
@@ -48,7 +48,7 @@ class TransformerXL(Encoding):
         if model_dim % 2:
             raise ValueError(f"model_dim={model_dim} must be even: sines and cosines come in pairs")
         self.model_dim = model_dim
-        self.base = base
+        self.base = check_base(base)
 
         def normal(*shape):
             return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
