@@ -257,7 +257,7 @@ def test_position_axes_must_fit():
 
 
 @pytest.mark.parametrize(
-    "name", ["xpos", "fope", "pope", "rerope", "self_extend", "dual_chunk"]
+    "name", ["xpos", "fope", "pope", "rerope", "self_extend", "dual_chunk", "transformer_xl"]
 )
 def test_rotations_of_one_position_axis(name):
     with raises(ValueError, "positions have shape (1, 6, 2)", "one position axis", "[B, T]"):

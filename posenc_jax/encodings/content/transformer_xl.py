@@ -17,6 +17,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
 from posenc_jax.lookup import check_head_dim, lying_as_heads
+from posenc_jax.positions import one_axis
 
 
 class TransformerXL(Encoding):
@@ -59,7 +60,7 @@ class TransformerXL(Encoding):
 
     def prepare(self, positions, length):
         """Returns float32 cos and sin, each ``[B, T, 1, model_dim / 2]``."""
-        cos, sin = cos_sin(positions[..., None], geometric(self.model_dim, self.base))
+        cos, sin = cos_sin(one_axis(positions)[..., None], geometric(self.model_dim, self.base))
         return cos[:, :, None, :], sin[:, :, None, :]
 
     def rotate(self, x_BTHC, tokens, side):
