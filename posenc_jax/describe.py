@@ -1,6 +1,7 @@
 """Counts the cost of an encoding: parameters, and arithmetic beside attention without positions."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,6 +67,11 @@ def describe(
     optimises: a cosine counts for one. They say what must be computed, not how long it takes;
     ``benchmarks/cost.py`` does.
     """
+    if not isinstance(encoding, Encoding):
+        raise ValueError(
+            f"encoding must be one encoding, not {type(encoding).__name__}; pass each "
+            "encoding of its pattern by itself, such as encoding.distinct[0]"
+        )
     model_dim = num_heads * head_dim if model_dim is None else model_dim
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
     parameters = sum(p.size for p in jax.tree.leaves(nnx.state(encoding, nnx.Param)))
@@ -90,20 +96,28 @@ def describe(
 
 
 def _count(program: ClosedJaxpr) -> float:
-    """Returns the operations that XLA counts, with loops and running sums corrected.
+    """Returns the operations that XLA counts, with loops, running sums and solves corrected.
 
-    XLA counts the body of a loop once, and takes a running sum for as many sums as it gives, each
-    of all numbers before it.
+    XLA counts the body of a loop once, takes a running sum for as many sums as it gives, each of
+    all numbers before it, and on a CPU counts a triangular system as -1.
     """
-    cost = jax.jit(jaxpr_as_fun(program)).lower(*program.in_avals).cost_analysis() or {}
-    total = cost.get("flops", 0.0) + cost.get("transcendentals", 0.0)
+    total = _of_xla(jaxpr_as_fun(program), program.in_avals)
     for step in _steps(program.jaxpr):
         if step.primitive.name == "scan":
             total += (step.params["length"] - 1) * _count(step.params["jaxpr"])
         elif step.primitive.name == "cumsum":
             summed: Any = step.invars[0].aval
             total -= summed.size * (summed.shape[step.params["axis"]] - 2)
+        elif step.primitive.name == "triangular_solve":
+            solved: list[Any] = [each.aval for each in step.invars]
+            alone = functools.partial(step.primitive.bind, **step.params)
+            total += solved[0].shape[-1] * solved[1].size - _of_xla(alone, solved)
     return total
+
+
+def _of_xla(function, arguments) -> float:
+    cost = jax.jit(function).lower(*arguments).cost_analysis() or {}
+    return cost.get("flops", 0.0) + cost.get("transcendentals", 0.0)
 
 
 def _steps(program: Jaxpr) -> Iterator[JaxprEqn]:
@@ -112,6 +126,9 @@ def _steps(program: Jaxpr) -> Iterator[JaxprEqn]:
         yield step
         if step.primitive.name == "scan":
             continue
-        for each in jax.tree.leaves(tuple(step.params.values())):
+        within: Any = tuple(step.params.values())
+        if step.primitive.name == "custom_linear_solve":
+            within = step.params["jaxprs"].solve  # The others belong to its derivative.
+        for each in jax.tree.leaves(within):
             if isinstance(each, ClosedJaxpr | Jaxpr):
                 yield from _steps(each.jaxpr if isinstance(each, ClosedJaxpr) else each)

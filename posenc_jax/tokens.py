@@ -255,7 +255,7 @@ def _check_span(values):
     if span > np.iinfo(np.int32).max:
         raise ValueError(
             f"positions from {values.min()} to {values.max()} are too far apart for a distance in "
-            "int32; give positions that are closer, or float32 ones"
+            "int32; give positions that are closer"
         )
 
 

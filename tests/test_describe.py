@@ -1,5 +1,7 @@
 """Tests parameter and operation counts, and the logits one looks at a scheme with."""
 
+import functools
+
 import common
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,7 @@ def test_operations_of_alibi_by_hand():
     assert found.flops - found.flops_nope == pytest.approx(pairs * (4 * 2 + 3), rel=0.01)
 
 
-@pytest.mark.parametrize(("name", "most"), [("alibi", 0.1), ("cope", 1), ("path", 6)])
+@pytest.mark.parametrize(("name", "most"), [("alibi", 0.1), ("cope", 1), ("path", 7)])
 def test_overhead_hardly_depends_on_the_length(name, most):
     """Loops, and tiles of long sequences, count as often as they run; running sums are linear."""
     encoding = common.build(name)
@@ -60,6 +62,35 @@ def test_overhead_hardly_depends_on_the_length(name, most):
 def test_operations_by_hand(function, expected):
     x = jnp.ones((4, 1024))
     assert _count(jax.make_jaxpr(function)(x)) == pytest.approx(expected * x.size, rel=0.001)
+
+
+def test_operations_of_a_triangular_solve_by_hand():
+    """Each of n rows is subtracted from those below: n^2 operations a column."""
+    matrices, columns = jnp.ones((3, 16, 16)), jnp.ones((3, 16, 8))
+    for left_side, given in ((True, columns), (False, jnp.swapaxes(columns, 1, 2))):
+
+        def solve(a, b, left_side=left_side):
+            return jax.lax.linalg.triangular_solve(a, b, left_side=left_side, lower=True)
+
+        assert _count(jax.make_jaxpr(solve)(matrices, given)) == 3 * 16 * 16 * 8
+
+
+def test_a_solve_with_a_transpose_counts_once():
+    matrix, columns = jnp.eye(16), jnp.ones((16, 8))
+
+    def solve(a, b):
+        lower = functools.partial(jax.lax.linalg.triangular_solve, a, left_side=True, lower=True)
+        return jax.lax.custom_linear_solve(
+            lambda x: a @ x, b, lambda _, b: lower(b), lambda _, b: lower(b, transpose_a=True)
+        )
+
+    assert _count(jax.make_jaxpr(solve)(matrix, columns)) == 16 * 16 * 8
+
+
+def test_a_pattern_of_encodings_is_refused():
+    pattern = posenc_jax.make("irope", head_dim=common.HEAD_DIM)
+    with pytest.raises(ValueError, match=r"one encoding, not Layers; .*distinct\[0\]"):
+        posenc_jax.describe(pattern, **SIZES)
 
 
 def test_logits_are_what_softmax_sees():

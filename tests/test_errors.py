@@ -95,6 +95,8 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("yarn", {"ramp": "linear"}, "ramp='linear' must be 'index' or 'turns'"),
         ("yarn", {"beta_fast": 0.5}, "beta_fast=0.5 must be larger than beta_slow=1.0"),
         ("yarn", {"beta_slow": 0.0}, "beta_slow=0.0, and both positive"),
+        ("yarn", {"attention_factor": 0.0}, "attention_factor=0.0 must be a positive number"),
+        ("yarn", {"attention_factor": float("nan")}, "attention_factor=nan must be a positive"),
         ("ntk_critical", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
         ("ntk_critical", {"train_length": 6}, "train_length=6 must be at least 7"),
         ("ntk_by_parts", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
@@ -107,8 +109,13 @@ def test_dimensions_are_positive_whole_numbers(value):
         ),
         ("dynamic_yarn", {"ramp": "linear"}, "ramp='linear' must be 'index' or 'turns'"),
         ("dynamic_yarn", {"beta_slow": 0.0}, "beta_slow=0.0, and both positive"),
+        ("dynamic_yarn", {"attention_factor": 0.0}, "attention_factor=0.0 must be a positive"),
         ("longrope", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
         ("longrope", {"train_length": 1}, "train_length=1 must be at least 2"),
+        ("longrope", {"attention_factor": 0.0}, "attention_factor=0.0 must be a positive number"),
+        ("longrope", {"attention_factor": float("nan")}, "attention_factor=nan must be a positive"),
+        ("longrope", {"short_attention_factor": 0.0}, "short_attention_factor=0.0 must be a"),
+        ("longrope2", {"attention_factor": 0.0}, "attention_factor=0.0 must be a positive number"),
         ("longrope", {"start_tokens": -1}, "start_tokens=-1 must be 0 or more"),
         ("longrope", {"long_factor": (1.0, 2.0)}, "long_factor=(1.0, 2.0) must be 4 finite"),
         ("longrope", {"long_factor": 0.0}, "long_factor=0.0 must be 4 finite numbers above 0"),
@@ -162,6 +169,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("fire", {"init_length": 0.0}, "init_length=0.0 must be a positive number of tokens"),
         ("sandwich", {"channels": 7}, "channels=7 must be a positive even number"),
         ("sandwich", {"channels": 0}, "channels=0 must be a positive even number"),
+        ("sandwich", {"base": 0}, "base=0 must be a number above 1"),
         ("shaw", {"max_distance": 0}, "max_distance=0 must be a positive number of tokens"),
         ("deberta", {"max_distance": 0}, "max_distance=0 must be a positive number of tokens"),
         ("deberta", {"num_buckets": 7}, "num_buckets=7 must be a positive even number"),
@@ -179,16 +187,26 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("learned_2d", {"out_of_range": "wrap"}, "out_of_range='wrap' must be one of ('error'"),
         ("learned_2d", {"grid": (4, 0)}, "grid=(4, 0) must name one or more positive numbers"),
         ("sinusoidal", {"model_dim": 33}, "model_dim=33 must be even"),
+        ("sinusoidal", {"base": -5}, "base=-5 must be a number above 1"),
+        ("sinusoidal", {"base": 0}, "base=0 must be a number above 1"),
+        ("sinusoidal", {"base": 0.01}, "base=0.01 must be a number above 1"),
+        ("sinusoidal_2d", {"base": 0}, "base=0 must be a number above 1"),
         ("sinusoidal_2d", {"num_axes": 3}, "model_dim=32 must be a multiple of 2 * num_axes"),
         ("axial_rope", {"num_axes": 3}, "num_axes=3 must divide the 4 channel pairs; set rotary"),
         ("sinusoidal", {"layout": "pairs"}, "layout='pairs' must be 'half' or 'interleaved'"),
         ("transformer_xl", {"model_dim": 33}, "model_dim=33 must be even"),
+        ("transformer_xl", {"base": 0.0}, "base=0.0 must be a number above 1"),
         ("path", {"num_kv_heads": 3}, "num_kv_heads=3 must divide num_heads=4"),
         ("path", {"rank": 0}, "rank=0 must be at least 1"),
         ("path", {"width": 0}, "width=0 must be at least 1"),
         ("selective_rope", {"model_dim": 33}, "num_heads=4 must divide model_dim=33"),
         ("selective_rope", {"rank": 0}, "rank=0 must be at least 1"),
         ("selective_rope", {"width": 0}, "width=0 must be at least 1"),
+        ("selective_rope", {"temperature": float("nan")}, "temperature=nan must be a positive"),
+        ("selective_rope", {"temperature": 0.0}, "temperature=0.0 must be a positive number"),
+        ("llama4_temperature", {"attn_scale": float("nan")}, "attn_scale=nan must be a number, 0"),
+        ("llama4_temperature", {"attn_scale": -0.1}, "attn_scale=-0.1 must be a number, 0 or more"),
+        ("ministral_scale", {"attn_scale": float("inf")}, "attn_scale=inf must be a number, 0 or"),
     ],
 )
 def test_bad_value_of_a_keyword(name, bad, message):
@@ -206,6 +224,15 @@ def test_clipped_pairs_must_exist():
     encoding = common.build("clipped_rope", clipped_pairs=5)
     with raises(ValueError, "clipped_pairs=5 must be at most 4, the pairs of 8 rotary channels"):
         encoding.prepare(text(3), 3)
+
+
+def test_some_pair_must_turn():
+    with raises(ValueError, "fraction=0.1 turns none of 4 pairs", "more than 1 / 4", "'nope'"):
+        common.build("p_rope", fraction=0.1).prepare(text(3), 3)
+    common.build("p_rope", fraction=0.25).prepare(text(3), 3)
+    with raises(ValueError, "zero_share=0.99 leaves none of 4 pairs to turn", "at most 0.75"):
+        common.build("golden_gate", zero_share=0.99).prepare(jnp.zeros((1, 3, 2)), 3)
+    common.build("golden_gate", zero_share=0.75).prepare(jnp.zeros((1, 3, 2)), 3)
 
 
 def test_a_layout_is_converted_along_channels():
@@ -229,7 +256,9 @@ def test_position_axes_must_fit():
         Tokens.of(spatial, two_axes)
 
 
-@pytest.mark.parametrize("name", ["xpos", "fope", "pope", "rerope", "self_extend", "dual_chunk"])
+@pytest.mark.parametrize(
+    "name", ["xpos", "fope", "pope", "rerope", "self_extend", "dual_chunk", "transformer_xl"]
+)
 def test_rotations_of_one_position_axis(name):
     with raises(ValueError, "positions have shape (1, 6, 2)", "one position axis", "[B, T]"):
         Tokens.of(common.build(name), jnp.zeros((1, T, 2), jnp.int32))

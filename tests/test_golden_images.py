@@ -73,26 +73,42 @@ def test_golden_gate(golden):
 
 
 @pytest.mark.parametrize("golden", ["dinov3_rope", "dinov3_rope_augmented"])
-def test_dinov3(golden):
+def test_dinov3(golden, monkeypatch):
     arrays, params = common.golden(golden)
-    grid = centred_grid(*params["grid"], others=params["prefix_tokens"])
-    if "shift" in arrays:
-        grid = np.where(grid == 0, 0, (grid + arrays["shift"]) * arrays["factor"])
-    close(grid[0, params["prefix_tokens"] :], arrays["coords"], rtol=1e-5, atol=1e-6)
     encoding = posenc_jax.make("dinov3", head_dim=params["head_dim"], base=params["rope_theta"])
+    grid = jnp.asarray(centred_grid(*params["grid"], others=params["prefix_tokens"]))
+    if "shift" in arrays:
+        # What the released code drew: a shift, and the product of both of its factors.
+        drawn = arrays["shift"], np.log(arrays["factor"])
+        draws = iter([*(x[None, None] for x in drawn), np.zeros((1, 1, 1))])
+        monkeypatch.setattr(jax.random, "uniform", lambda *_, **__: next(draws))
+        grid = encoding.place(grid, jax.random.key(0))
+    close(grid[0, params["prefix_tokens"] :], arrays["coords"], rtol=1e-5, atol=1e-6)
     turned = rotated(encoding, jnp.asarray(arrays["q"]), jnp.asarray(grid, jnp.float32))
     close(turned, arrays["q_rot"], rtol=1e-5, atol=2e-5)
+
+
+def test_dinov3_moves_the_patch_in_the_centre_but_no_class_token():
+    """An odd grid has a patch in its centre, where class and register tokens are too."""
+    encoding = posenc_jax.make("dinov3", head_dim=8, shift=0.3)
+    grid = jnp.asarray(centred_grid(3, 5, others=2))
+    placed = encoding.place(grid, jax.random.key(0))
+    np.testing.assert_array_equal(placed[0, :2], 0)
+    assert (abs(placed - grid)[0, 2:] > 1e-3).all()
+    x = jnp.asarray(common.normal(0, 1, 17, 1, 8))
+    still = [0, 1, 9]  # Elsewhere the centre turns nothing.
+    np.testing.assert_array_equal(rotated(encoding, x, grid)[:, still], x[:, still])
 
 
 def test_dinov3_moves_coordinates_in_training():
     """Each draw is a shift, then a factor; both lie where they may, and axes differ."""
     own = dict(shift=0.3, jitter=1.5, rescale=2.0)
     encoding = posenc_jax.make("dinov3", head_dim=8, **own)
-    grid = jnp.asarray([[[0.0, 0.0], [1.0, 1.0]]])
+    grid = jnp.asarray([[[-1.0, -1.0], [1.0, 1.0]]])
     keys = jax.random.split(jax.random.key(0), 400)
     placed = np.asarray(jax.vmap(lambda key: encoding.place(grid, key))(keys))[:, 0]
-    factor = placed[:, 1] - placed[:, 0]
-    shift = placed[:, 0] / factor
+    factor = (placed[:, 1] - placed[:, 0]) / 2
+    shift = placed[:, 1] / factor - 1
     assert 0.28 < np.abs(shift).max() <= 0.3 + 1e-6
     logs = np.log(factor)
     assert 0.9 < np.abs(logs).max() / np.log(3.0) <= 1 + 1e-6

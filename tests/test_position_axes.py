@@ -550,6 +550,14 @@ LONGER = dict(first_repeat=70, length=60)
             lambda: ByAxis((0, 1), (DynamicYaRN(8),) * 2)(4, 1e4, jnp.full((1, 1), 16)),
             "attention factors of the axes differ",
         ),
+        (
+            lambda: ByAxis((0, 1, 2, 3), (Default(),) * 3),
+            r"axes=\(0, 1, 2, 3\) names axis 3, but frequencies has rules for axes 0..2 only",
+        ),
+        (
+            lambda: ByAxis(((0, 1), (2, 1)), (Default(),) * 2),
+            "names axis 2, but frequencies has rules for axes 0..1 only",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(build, message):
@@ -566,6 +574,17 @@ def test_what_cannot_be_is_refused(build, message):
         ("i_mrope", {"sections": (1, 1, 2)}, "pair 5 of axis 2 is past the last of 4"),
         ("i_mrope", {"order": (0, 2)}, "order=(0, 2) must be the axes 0..2"),
         ("videorope", {"sections": (1, 2, 1)}, "the last two alike"),
+        (
+            "videorope",
+            {"head_dim": 16, "frequencies": ByAxis((0,) * 8, (Default(),) * 3)},
+            "frequencies=ByAxis has axes=(0, 0, 0, 0, 0, 0, 0, 0), but the encoding's are "
+            "(1, 2, 1, 2, 1, 2, 0, 0)",
+        ),
+        (
+            "rope",
+            {"axes": (0, 1, 0, 1), "frequencies": ByAxis((0, 0, 1, 1), (Default(),) * 2)},
+            "frequencies=ByAxis has axes=(0, 0, 1, 1), but the encoding's are (0, 1, 0, 1)",
+        ),
         ("videorope_pp", {"factor": 0.5}, "factor=0.5 must be a finite number"),
         ("videorope_pp", {"train_length": 1}, "train_length=1 must be at least 2"),
         ("time_rope", {"sections": (4, 4, 4)}, "4 in all: 8 rotary channels are 4 pairs"),

@@ -21,25 +21,37 @@ FREQUENCIES = geometric(32, 10000.0)
 QUERIES = Side(None, common.HEADS, common.HEADS, is_query=True)
 
 
+def check_angles(cos, sin, positions, frequencies, atol):
+    angles = positions.astype(np.longdouble) * np.asarray(frequencies, np.longdouble)
+    np.testing.assert_allclose(cos, np.cos(angles), rtol=0, atol=atol)
+    np.testing.assert_allclose(sin, np.sin(angles), rtol=0, atol=atol)
+
+
 def test_angles_of_negative_and_fractional_positions():
-    """Angles are exact to 4e-7 over four million positions each way."""
+    """Angles are exact to 5e-7 for every int32 position, and as float32 too."""
     rng = np.random.default_rng(0)
-    whole = rng.integers(-(2**22) + 1, 2**22, size=(200, 1)).astype(np.int32)
-    near = rng.uniform(-3000, 3000, size=(200, 1)).astype(np.float32)
-    for positions in (whole, near):
-        cos, sin = jax.jit(lambda p: cos_sin(p, FREQUENCIES))(positions)
-        angles = positions.astype(np.float64) * FREQUENCIES
-        np.testing.assert_allclose(cos, np.cos(angles), rtol=0, atol=4e-7)
-        np.testing.assert_allclose(sin, np.sin(angles), rtol=0, atol=4e-7)
+    whole = [
+        rng.integers(-(2**bits), 2**bits, size=(500, 1)).astype(np.int32) for bits in range(20, 32)
+    ]
+    ends = np.array([[-(2**31)], [2**31 - 1], [2**22 - 1], [2**22], [-(2**22) - 1]], np.int32)
+    near = rng.uniform(-3000, 3000, size=(500, 1)).astype(np.float32)
+    for positions in (*whole, ends, near):
+        for given in (positions, positions.astype(np.float32)):
+            cos, sin = jax.jit(lambda p: cos_sin(p, FREQUENCIES))(given)
+            check_angles(cos, sin, given, FREQUENCIES, atol=5e-7)
 
 
-def test_angles_of_a_traced_frequency():
+@pytest.mark.parametrize(("bits", "atol"), [(22, 5e-7), (24, 5e-7), (31, 2e-5)])
+def test_angles_of_a_traced_frequency(bits, atol):
+    positions = np.random.default_rng(0).integers(-(2**bits), 2**bits, size=(500, 1))
+    positions = np.append(positions, [[0], [5], [4097], [2**bits - 1]], axis=0).astype(np.int32)
     frequencies = jnp.asarray(FREQUENCIES, jnp.float32)
-    positions = np.array([[0], [5], [4097], [1_000_000], [2**22 - 1]], np.int32)
-    cos, sin = jax.jit(cos_sin)(positions, frequencies)
-    angles = positions * np.asarray(frequencies, np.float64)
-    np.testing.assert_allclose(cos, np.cos(angles), rtol=0, atol=5e-7)
-    np.testing.assert_allclose(sin, np.sin(angles), rtol=0, atol=5e-7)
+    check_angles(*jax.jit(cos_sin)(positions, frequencies), positions, frequencies, atol)
+
+    def of_base(positions, base):
+        return cos_sin(positions, geometric(32, base))
+
+    check_angles(*jax.jit(of_base)(positions, jnp.float32(1e4)), positions, FREQUENCIES, atol)
 
 
 def test_derivative_by_the_position_is_the_frequency():

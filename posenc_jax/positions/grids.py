@@ -66,7 +66,8 @@ def centred_grid(rows: int, columns: int, *, others: int = 0) -> np.ndarray:
       others: how many tokens come before them (a class token, registers), all of them at 0.
 
     Returns:
-      Rows and columns, float32 ``[1, others + rows * columns, 2]``, row by row.
+      Rows and columns, float32 ``[1, others + rows * columns, 2]``, row by row. A patch in the very
+      centre is at 1e-30: that turns nothing, but is not 0, so that it is told from the others.
 
     Raises:
       ValueError: a number is too small.
@@ -76,6 +77,7 @@ def centred_grid(rows: int, columns: int, *, others: int = 0) -> np.ndarray:
             raise ValueError(f"{name}={value!r} must be a whole number, {least} or more")
     centres = [(2 * np.arange(n) + 1) / n - 1 for n in (rows, columns)]
     grid = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2)
+    grid[(grid == 0).all(axis=-1)] = 1e-30
     return np.concatenate([np.zeros((others, 2)), grid])[None].astype(np.float32)
 
 

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.angles import cos_sin
-from posenc_jax.encodings.rotary.frequencies import geometric
+from posenc_jax.encodings.rotary.frequencies.base import Base, check_base, geometric
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
 
 def sinusoids(
-    positions, channels: int, base: float = 10000.0, layout: str = "interleaved"
+    positions, channels: int, base: Base = 10000.0, layout: str = "interleaved"
 ) -> jax.Array:
     """Returns the sinusoids of ``positions [...]``, float32 ``[..., channels]``.
 
@@ -56,7 +56,7 @@ class Sinusoidal(Encoding):
         if layout not in ("half", "interleaved"):
             raise ValueError(f"layout={layout!r} must be 'half' or 'interleaved'")
         self.model_dim = model_dim
-        self.base = base
+        self.base = check_base(base)
         self.layout = layout
         self.token_scale = math.sqrt(model_dim) if token_scale is None else token_scale
 

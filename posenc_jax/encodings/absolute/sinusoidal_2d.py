@@ -8,6 +8,7 @@ sines and then the cosines of its axis. Overrides ``embed``.
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
+from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
 
@@ -41,7 +42,7 @@ class Sinusoidal2D(Encoding):
             )
         self.model_dim = model_dim
         self.num_axes = num_axes
-        self.base = base
+        self.base = check_base(base)
         self.token_scale = token_scale
 
     def embed(self, x_BTD, tokens: Tokens):

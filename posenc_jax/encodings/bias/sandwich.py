@@ -15,6 +15,7 @@ import numpy as np
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
 from posenc_jax.encodings.bias.by_distance import add_bias, along_diagonals
+from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.lookup import compares
 from posenc_jax.positions import one_axis
 
@@ -42,7 +43,7 @@ class Sandwich(Encoding):
             )
         self.num_heads = num_heads
         self.channels = channels
-        self.base = base
+        self.base = check_base(base)
 
     def prepare(self, positions, length):
         """Returns the sinusoids of each position, float32 ``[B, T, channels]``."""

@@ -15,8 +15,9 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.angles import cos_sin
-from posenc_jax.encodings.rotary.frequencies.base import geometric
+from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
 from posenc_jax.lookup import check_head_dim, lying_as_heads
+from posenc_jax.positions import one_axis
 
 
 class TransformerXL(Encoding):
@@ -48,7 +49,7 @@ class TransformerXL(Encoding):
         if model_dim % 2:
             raise ValueError(f"model_dim={model_dim} must be even: sines and cosines come in pairs")
         self.model_dim = model_dim
-        self.base = base
+        self.base = check_base(base)
 
         def normal(*shape):
             return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
@@ -59,7 +60,7 @@ class TransformerXL(Encoding):
 
     def prepare(self, positions, length):
         """Returns float32 cos and sin, each ``[B, T, 1, model_dim / 2]``."""
-        cos, sin = cos_sin(positions[..., None], geometric(self.model_dim, self.base))
+        cos, sin = cos_sin(one_axis(positions)[..., None], geometric(self.model_dim, self.base))
         return cos[:, :, None, :], sin[:, :, None, :]
 
     def rotate(self, x_BTHC, tokens, side):

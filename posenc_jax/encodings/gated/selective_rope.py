@@ -7,6 +7,8 @@ steps are read from the tokens, with ``tau_i`` RoPE's frequencies. Overrides ``r
 and sines); RoPE turns by them.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -79,6 +81,8 @@ class SelectiveRoPE(RoPE):
         for name, value in (("rank", rank), ("width", width)):
             if value < 1:
                 raise ValueError(f"{name}={value!r} must be at least 1")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature={temperature!r} must be a positive number, finite")
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
         self.temperature = temperature

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.encodings.rotary.axes import Allocation
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
 from posenc_jax.encodings.rotary.frequencies.base import (
@@ -21,13 +22,22 @@ class ByAxis(Frequencies):
     """Lets each pair turn by the rule of its axis.
 
     Attributes:
-      axes: the allocation of the pairs, see ``posenc_jax.encodings.rotary.axes``.
+      axes: the allocation of the pairs, the encoding's own, see
+        ``posenc_jax.encodings.rotary.axes``.
       frequencies: a rule for each axis. Their attention factors must be one number, because
         queries and keys turn by all axes at once.
     """
 
-    axes: tuple[int, ...]
+    axes: Allocation
     frequencies: tuple[Frequencies, ...]
+
+    def __post_init__(self):
+        last, most = len(self.frequencies) - 1, np.max(self.axes)
+        if most > last:
+            raise ValueError(
+                f"axes={self.axes} names axis {most}, but frequencies has rules for axes 0..{last} "
+                "only; give a rule for each axis"
+            )
 
     @property
     def adapts(self) -> bool:

@@ -22,7 +22,8 @@ class DINOv3(RoPE):
     """Turns half of the pairs by the row, half by the column, of normalised coordinates.
 
     ``positions.centred_grid`` makes them, ``[B, T, 2]``, row and column, with class and register
-    tokens at (0, 0), where nothing turns. Text, ``[B, T]``, is at the same place on both.
+    tokens at (0, 0), where nothing turns and training moves nothing. A patch must not be at exactly
+    (0, 0). Text, ``[B, T]``, is at the same place on both.
 
     Args:
       head_dim: channels of one head, a multiple of 4.
@@ -78,7 +79,10 @@ class DINOv3(RoPE):
         shift = drawn(shift_key, each_axis, self.shift)
         stretch = drawn(jitter_key, each_axis, math.log(self.jitter))
         stretch = stretch + drawn(rescale_key, (1,) * positions.ndim, math.log(self.rescale))
-        return (positions.astype(jnp.float32) + shift) * jnp.exp(stretch)
+        moved = (positions.astype(jnp.float32) + shift) * jnp.exp(stretch)
+        if positions.ndim == 2:
+            return moved
+        return jnp.where((positions == 0).all(axis=-1, keepdims=True), 0.0, moved)
 
     def _tables(self, positions, inv_freq, attention_factor):
         return super()._tables(positions, inv_freq * (2 * math.pi), attention_factor)

@@ -41,6 +41,11 @@ class Ascending(Frequencies):
     def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         pairs = channels // 2
         still = round(self.zero_share * pairs)
+        if still == pairs:
+            raise ValueError(
+                f"zero_share={self.zero_share!r} leaves none of {pairs} pairs to turn; give at "
+                f"most {1 - 1 / pairs:.3g}"
+            )
         steps = np.arange(pairs - still) / max(pairs - still - 1, 1)
         turning = self.slowest * (self.fastest / self.slowest) ** steps
         return np.concatenate([np.zeros(still), turning]), 1.0

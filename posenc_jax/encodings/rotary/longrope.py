@@ -19,7 +19,12 @@ import numpy as np
 
 from posenc_jax.encodings.rotary.axes import Allocation
 from posenc_jax.encodings.rotary.frequencies import check_factor
-from posenc_jax.encodings.rotary.frequencies.base import Length, check_base, known_base
+from posenc_jax.encodings.rotary.frequencies.base import (
+    Length,
+    check_attention_factor,
+    check_base,
+    known_base,
+)
 from posenc_jax.encodings.rotary.rope import RoPE, check_length
 
 Factors = Sequence[float] | float
@@ -67,6 +72,8 @@ class LongRoPE(RoPE):
             head_dim=head_dim, base=base, axes=axes, rotary_dim=rotary_dim, layout=layout
         )
         check_factor(factor)
+        check_attention_factor("attention_factor", attention_factor)
+        check_attention_factor("short_attention_factor", short_attention_factor)
         if start_tokens < 0:
             raise ValueError(f"start_tokens={start_tokens} must be 0 or more")
         if attention_factor is None:

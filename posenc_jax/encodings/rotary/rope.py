@@ -17,6 +17,7 @@ import numpy as np
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
 from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum
+from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies.base import (
     Default,
@@ -69,11 +70,7 @@ class RoPE(Encoding):
             )
         if layout not in ("half", "interleaved"):
             raise ValueError(f"layout={layout!r} must be 'half' or 'interleaved'")
-        if not isinstance(frequencies, Frequencies | None):
-            raise ValueError(
-                f"frequencies={frequencies!r} must be a rule of posenc_jax.encodings.rotary."
-                "frequencies, with its arguments, such as NTK(factor=4.0)"
-            )
+        _check_frequencies(frequencies, axes)
         if axes is not None:
             _check_axes(axes, rotary_dim)
         self.head_dim = head_dim
@@ -215,6 +212,20 @@ def _of_heads(table_BTKP, side: Side) -> jax.Array:
     if table_BTKP.shape[2] == 1:
         return table_BTKP
     return jnp.moveaxis(side.of_kv_heads(jnp.moveaxis(table_BTKP, 2, 0)), 0, 2)
+
+
+def _check_frequencies(frequencies, axes):
+    if not isinstance(frequencies, Frequencies | None):
+        raise ValueError(
+            f"frequencies={frequencies!r} must be a rule of posenc_jax.encodings.rotary."
+            "frequencies, with its arguments, such as NTK(factor=4.0)"
+        )
+    # Text needs no axes: its position is the same on all of them.
+    if isinstance(frequencies, ByAxis) and axes not in (None, frequencies.axes):
+        raise ValueError(
+            f"frequencies=ByAxis has axes={frequencies.axes}, but the encoding's are {axes}; give "
+            "both the same, pair by pair"
+        )
 
 
 def _check_axes(axes, rotary_dim):

@@ -162,6 +162,8 @@ class Llama4Temperature(LogitScale):
     ):
         if floor_scale < 1:
             raise ValueError(f"floor_scale={floor_scale!r} must be a positive number of tokens")
+        if not 0 <= attn_scale < math.inf:
+            raise ValueError(f"attn_scale={attn_scale!r} must be a number, 0 or more, and finite")
         super().__init__(over, **sizes)
         self.floor_scale = floor_scale
         self.attn_scale = attn_scale

@@ -110,6 +110,15 @@ def check_factor(factor: float) -> None:
         )
 
 
+def check_attention_factor(name: str, value: float | None) -> None:
+    """Refuses an attention factor that would hide all that queries and keys say."""
+    if value is not None and not 0 < value < math.inf:
+        raise ValueError(
+            f"{name}={value!r} must be a positive number, finite: it multiplies cosine and sine; "
+            "1.0 changes nothing"
+        )
+
+
 def check_base(base: Base) -> Base:
     """Returns ``base`` as a float, or as it is where it is traced."""
     if isinstance(base, jax.core.Tracer):

@@ -34,5 +34,11 @@ class Proportional(Frequencies):
             raise ValueError(f"fraction={self.fraction!r} must be in (0, 1]")
 
     def __call__(self, channels: int, base: Base, length: Length) -> Turns:
-        turning = np.arange(channels // 2) < int(self.fraction * channels // 2)
+        pairs = channels // 2
+        turning = np.arange(pairs) < int(self.fraction * channels // 2)
+        if not turning.any():
+            raise ValueError(
+                f"fraction={self.fraction!r} turns none of {pairs} pairs; give a little "
+                f"more than 1 / {pairs}, or take 'nope', in which none turns"
+            )
         return geometric(channels, base) * turning.astype(np.float64) / self.factor, 1.0

@@ -16,6 +16,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
     Length,
     Turns,
+    check_attention_factor,
     check_factor,
     geometric,
     growth,
@@ -62,6 +63,7 @@ class YaRN(Frequencies):
         if self.ramp not in ("index", "turns"):
             raise ValueError(f"ramp={self.ramp!r} must be 'index' or 'turns'")
         check_turns(beta_fast=self.beta_fast, beta_slow=self.beta_slow)
+        check_attention_factor("attention_factor", self.attention_factor)
 
     def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         kept = self.kept(channels, base)
@@ -144,4 +146,5 @@ class DynamicYaRN(Frequencies):
             beta_slow=self.beta_slow,
             ramp=self.ramp,
             truncate=self.truncate,
+            attention_factor=self.attention_factor,
         )
