@@ -241,16 +241,17 @@ def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
 def _in_order(scheme, tile, causal, window) -> bool:
     """Says whether queries and keys are the same tokens, in the order that they were written in."""
     T, S = tile.q.shape[1], tile.k.shape[1]
-    in_order = tile.q_tokens.index is None and tile.k_tokens.index is None
-    if not in_order or T == S:
-        return in_order
+    q_index, k_index = tile.q_tokens.index, tile.k_tokens.index
+    if q_index is not None or (k_index is None and T == S):
+        return q_index is None
     reads = scheme.reads_order or "read" in scheme.hooks()
     if reads or causal or window is not None:
         who = type(scheme).__name__ if reads else "a causal mask and a window"
+        instead = ", or set causal=False where every query sees every key"
         raise ValueError(
             f"{T} queries and {S} keys do not say in which order they were written, which {who} "
             f"must know: pass tokens.part(start, {T}) as q_tokens and tokens as k_tokens, where "
-            "tokens are those of all keys" + ("" if reads else ", or set causal=False")
+            "tokens are those of all keys" + ("" if reads or window is not None else instead)
         )
     return False
 
