@@ -385,9 +385,12 @@ def test_text_goes_on_where_the_builders_say():
     np.testing.assert_array_equal(np.argmax(logits[:, -3:], axis=-1), answer)
 
 
-def test_a_temperature_near_0_is_greedy():
-    logits_BV = jnp.array([[1.0, 3.0, 2.0]])
-    assert sample(logits_BV, KEY, 1e-44, 1.0).tolist() == [1]
+@pytest.mark.parametrize("temperature", [1e-30, 1.2e-38, 1e-38, 1e-44, 1e-300])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_a_temperature_near_0_is_greedy(temperature, top_p):
+    """Also where it is no number of float32, which has none between 0 and 1.2e-38."""
+    logits_BV = jnp.array([[1.0, 3.0, 2.0], [0.1, 0.0, 0.2]])
+    assert sample(logits_BV, KEY, temperature, top_p).tolist() == [1, 2]
 
 
 def test_settings_may_be_numbers_of_any_library():

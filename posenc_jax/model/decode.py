@@ -181,7 +181,8 @@ def _continue(model, logits_BV, cache, start, key, *, count, temperature, top_p,
 
 def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
     """Draws tokens from float32 logits, int32 ``[B]``; see ``generate``."""
-    if temperature == 0:
+    # What is smaller is 0 on a device, and 0 / 0 of the likeliest token no number.
+    if temperature < np.finfo(np.float32).tiny:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     # The largest becomes 0, so that no temperature makes it too large for float32.
     logits_BV = (logits_BV - logits_BV.max(axis=-1, keepdims=True)) / temperature
