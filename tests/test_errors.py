@@ -1,5 +1,6 @@
 """Bad input raises an error that names the argument, the value and what is allowed."""
 
+import functools
 import re
 
 import chex
@@ -409,6 +410,29 @@ def test_a_window_is_a_number_of_keys(window):
         posenc_jax.attend(encoding, *inputs(), Tokens.of(encoding, text(T)), window=window)
 
 
+def test_keys_are_turned_ahead_once_and_by_their_own_tokens():
+    encoding, (_, k, v) = common.build("rope"), inputs(num_kv_heads=2)
+    tokens = Tokens.of(encoding, text(T))
+    turn = functools.partial(posenc_jax.turn, encoding, num_heads=H)
+    *turned, turned_tokens = turn(k, v, tokens)
+    with raises(ValueError, "tokens say that k and v are turned already", "before rotation"):
+        turn(*turned, turned_tokens)
+    for count in (1, T + 2):
+        with raises(ValueError, f"tokens has positions of shape (1, {count})", "over 6 tokens"):
+            turn(k, v, Tokens.of(encoding, text(count)))
+    with raises(ValueError, "tokens must be Tokens, not ndarray"):
+        turn(k, v, text(T))
+    with raises(ValueError, "keys and values must be [B, T, H, C], not k (6, 2, 8), v"):
+        turn(k[0], v[0], tokens)
+    with raises(ValueError, "v must be floating-point numbers, not int32"):
+        turn(k, v.astype(jnp.int32), tokens)
+    with raises(ValueError, "k (2, 6, 2, 8), v (2, 3, 2, 8) do not fit: both must be [B, S, K, C]"):
+        turn(k, v[:, :3], tokens)
+    for bad in (0, 1, 3, 4.0):
+        with raises(ValueError, f"num_heads={bad} must be", "a multiple of the 2 kv heads"):
+            turn(k, v, tokens, num_heads=bad)
+
+
 @pytest.mark.parametrize("name", [n for n in common.SCHEMES if common.outline(n).per_layer])
 def test_the_parameters_of_all_layers_are_no_layers(name):
     encoding = jax.eval_shape(lambda: common.build(name, num_layers=3, trained=False))
@@ -459,8 +483,11 @@ READS = [n for n in common.SCHEMES if "read" in common.outline(n).hooks()]
 def test_what_depends_on_the_input_must_read_it(name):
     encoding = common.build(name)
     kind, tokens = type(encoding).__name__, Tokens.of(encoding, text(T))
-    with raises(ValueError, f"{kind} depends on the layer's input: pass tokens.read(encoding, x)"):
+    message = f"{kind} depends on the layer's input: pass tokens.read(encoding, x)"
+    with raises(ValueError, message):
         posenc_jax.attend(encoding, *inputs(), tokens)
+    with raises(ValueError, message, "as tokens"):
+        posenc_jax.turn(encoding, *inputs()[1:], tokens, num_heads=H)
 
 
 FAMILIES = "encodings.rotary.", "encodings.position_maps."

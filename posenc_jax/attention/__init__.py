@@ -138,9 +138,16 @@ def turn(
 
     Raises:
       ValueError: the scheme adapts to a length that grows, so that no key stays as it was turned,
-        or mixes keys, so that none is turned alone.
+        or mixes keys, so that none is turned alone; or an argument does not fit the others.
     """
+    _check_keys(k_BSKC, v_BSKC, num_heads)
     scheme, _, side = _sides(encoding, num_heads, k_BSKC.shape[2])
+    _check_side(scheme, "tokens", tokens, k_BSKC)
+    if tokens.turned:
+        raise ValueError(
+            "tokens say that k and v are turned already: pass keys and values before rotation, and "
+            "their tokens as Tokens.of or tokens.read gave them"
+        )
     if scheme.mixes_keys:
         raise ValueError(
             f"{type(scheme).__name__} mixes each key with others, so that none is turned alone; "
@@ -289,13 +296,7 @@ def _check_encoding(encoding):
 
 
 def _check_arrays(q_BTHC, k_BSKC, v_BSKC, is_turned):
-    arrays = {"q": q_BTHC, "k": k_BSKC, "v": v_BSKC}
-    shapes = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
-    if any(jnp.ndim(x) != 4 for x in arrays.values()):
-        raise ValueError(f"queries, keys and values must be [B, T, H, C], not {shapes}")
-    for name, x in arrays.items():
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(f"{name} must be floating-point numbers, not {x.dtype}")
+    shapes = _check_axes("queries, keys and values", {"q": q_BTHC, "k": k_BSKC, "v": v_BSKC})
     (B, _, H, C), (_, S, K, width) = q_BTHC.shape, k_BSKC.shape
     is_as_wide = width == C or is_turned
     if len(k_BSKC) != B or not is_as_wide or v_BSKC.shape[:3] != (B, S, K) or H % K:
@@ -303,39 +304,69 @@ def _check_arrays(q_BTHC, k_BSKC, v_BSKC, is_turned):
             f"{shapes} do not fit: q must be [B, T, H, C], and k and v [B, S, K, C] with H a "
             "multiple of K"
         )
-    if 0 in q_BTHC.shape or 0 in v_BSKC.shape:
-        raise ValueError(f"attention needs at least one query and one key, not {shapes}")
+
+
+def _check_keys(k_BSKC, v_BSKC, num_heads):
+    shapes = _check_axes("keys and values", {"k": k_BSKC, "v": v_BSKC})
+    if k_BSKC.shape[:3] != v_BSKC.shape[:3]:
+        raise ValueError(f"{shapes} do not fit: both must be [B, S, K, C]")
+    K, is_whole = k_BSKC.shape[2], isinstance(num_heads, int | np.integer)
+    if not is_whole or num_heads < 1 or num_heads % K:
+        raise ValueError(
+            f"num_heads={num_heads!r} must be the number of query heads, a multiple of the {K} kv "
+            "heads of k and v"
+        )
+
+
+def _check_axes(what, arrays) -> str:
+    """Returns the shapes, and refuses what is not floating-point with four axes, or is empty."""
+    shapes = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
+    if any(jnp.ndim(x) != 4 for x in arrays.values()):
+        raise ValueError(f"{what} must be [B, T, H, C], not {shapes}")
+    for name, x in arrays.items():
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"{name} must be floating-point numbers, not {x.dtype}")
+        if 0 in x.shape:
+            raise ValueError(f"attention needs at least one query and one key, not {shapes}")
+    return shapes
 
 
 def _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens):
-    for name, tokens, x in (("q_tokens", q_tokens, q_BTHC), ("k_tokens", k_tokens, k_BSKC)):
-        if not isinstance(tokens, Tokens):
-            raise ValueError(
-                f"{name} must be Tokens, not {type(tokens).__name__}: pass Tokens.of(encoding, "
-                "positions)"
-            )
-        B, length = x.shape[:2]
-        if tokens.positions.shape[:2] not in ((B, length), (1, length)):
-            raise ValueError(
-                f"{name} has positions of shape {tokens.positions.shape}, but attention is over "
-                f"{length} tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
-            )
-        if tokens.turned and name == "k_tokens":
-            continue
-        if "read" in encoding.hooks() and not tokens.is_read:
-            raise ValueError(
-                f"{type(encoding).__name__} depends on the layer's input: pass "
-                f"tokens.read(encoding, x) as {name}, where x [B, T, D] is what queries and keys "
-                "of all tokens are projected from, and for new queries a part of that, "
-                "tokens.read(encoding, x).part(start, count)"
-            )
-        if "prepare" in encoding.hooks() and tokens.prepared is None:
-            raise ValueError(
-                f"{name} was not prepared for {type(encoding).__name__}: make it by "
-                "Tokens.of(encoding, positions)"
-            )
+    _check_side(encoding, "q_tokens", q_tokens, q_BTHC)
+    _check_side(
+        encoding, "k_tokens", k_tokens, k_BSKC, is_turned=getattr(k_tokens, "turned", False)
+    )
     if (q_tokens.segment_ids is None) != (k_tokens.segment_ids is None):
         raise ValueError("segment_ids must be given for both queries and keys, or for neither")
+
+
+def _check_side(encoding, name, tokens, x, is_turned=False):
+    """Refuses tokens that are not those of queries or keys ``x``, or not ready to turn them."""
+    if not isinstance(tokens, Tokens):
+        raise ValueError(
+            f"{name} must be Tokens, not {type(tokens).__name__}: pass Tokens.of(encoding, "
+            "positions)"
+        )
+    B, length = x.shape[:2]
+    if tokens.positions.shape[:2] not in ((B, length), (1, length)):
+        raise ValueError(
+            f"{name} has positions of shape {tokens.positions.shape}, but attention is over "
+            f"{length} tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
+        )
+    if is_turned:
+        return
+    if "read" in encoding.hooks() and not tokens.is_read:
+        raise ValueError(
+            f"{type(encoding).__name__} depends on the layer's input: pass "
+            f"tokens.read(encoding, x) as {name}, where x [B, T, D] is what queries and keys "
+            "of all tokens are projected from, and for new queries a part of that, "
+            "tokens.read(encoding, x).part(start, count)"
+        )
+    if "prepare" in encoding.hooks() and tokens.prepared is None:
+        raise ValueError(
+            f"{name} was not prepared for {type(encoding).__name__}: make it by "
+            "Tokens.of(encoding, positions)"
+        )
 
 
 def _check_window(window):
