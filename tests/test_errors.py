@@ -410,6 +410,33 @@ def test_a_window_is_a_number_of_keys(window):
         posenc_jax.attend(encoding, *inputs(), Tokens.of(encoding, text(T)), window=window)
 
 
+def test_a_traced_window_and_a_scale_are_one_number():
+    encoding, tokens = common.build("nope"), Tokens.of(common.build("nope"), text(T))
+    attend = functools.partial(posenc_jax.attend, encoding, *inputs(), tokens)
+    for window in (jnp.arange(1, T + 1), jnp.array([3]), jnp.asarray(0), jnp.asarray(2.0)):
+        with raises(ValueError, f"window={window!r} must be a whole number of keys, 1 or more"):
+            attend(window=window)
+    with raises(ValueError, "must be a whole number of keys"):
+        jax.eval_shape(lambda window: attend(window=window), jnp.arange(1, T + 1))
+    for scale in (jnp.ones(H), np.ones(T), [0.5], "0.5", True, 1j, jnp.asarray(1j)):
+        with raises(ValueError, f"scale={scale!r} must be one real number, a float or an array []"):
+            attend(scale=scale)
+        with raises(ValueError, "must be one real number"):
+            posenc_jax.logits(encoding, *inputs()[:2], tokens, scale=scale)
+
+
+def test_a_window_and_a_scale_may_be_numbers_of_any_library():
+    encoding, tokens = common.build("nope"), Tokens.of(common.build("nope"), text(T))
+    attend = functools.partial(posenc_jax.attend, encoding, *inputs(), tokens)
+    expected = attend(window=3, scale=2)
+    for number in (np.int64, np.uint8, jnp.int32, jnp.uint8):
+        np.testing.assert_allclose(attend(window=number(3), scale=2.0), expected, rtol=1e-4)
+    for number in (np.float32, np.float64, np.asarray, jnp.asarray, jnp.float32):
+        np.testing.assert_allclose(attend(window=3, scale=number(2)), expected, rtol=1e-4)
+    traced = jax.jit(lambda window, scale: attend(window=window, scale=scale))
+    np.testing.assert_allclose(traced(3, 2.0), expected, rtol=1e-4)
+
+
 def test_keys_are_turned_ahead_once_and_by_their_own_tokens():
     encoding, (_, k, v) = common.build("rope"), inputs(num_kv_heads=2)
     tokens = Tokens.of(encoding, text(T))

@@ -214,6 +214,8 @@ def _tile(
     _check_arrays(q_BTHC, k_BSKC, v_BSKC, getattr(k_tokens, "turned", False))
     scheme, q_side, k_side = _sides(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
     _check_tokens(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)
+    scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
+    _check_scale(scale)
     q = scheme.rotate(_without_nan(q_BTHC, q_tokens), q_tokens, q_side)
     if not k_tokens.turned:
         k_BSKC = scheme.rotate(_without_nan(k_BSKC, k_tokens), k_tokens, k_side)
@@ -228,7 +230,7 @@ def _tile(
         k=k_BSKC,
         q_tokens=q_tokens,
         k_tokens=dataclasses.replace(k_tokens, prepared=scheme.of_keys(k_tokens.prepared)),
-        scale=q_BTHC.shape[-1] ** -0.5 if scale is None else scale,
+        scale=scale,
         heads=q_side.heads,
         num_heads=q_side.num_heads,
     )
@@ -370,15 +372,25 @@ def _check_side(encoding, name, tokens, x, is_turned=False):
 
 
 def _check_window(window):
-    if isinstance(window, Chunks | None) or (
-        isinstance(window, jax.Array) and jnp.issubdtype(window.dtype, jnp.integer)
-    ):
+    if isinstance(window, Chunks | None):
         return
+    is_array = isinstance(window, jax.Array) and window.ndim == 0
     whole = isinstance(window, int | np.integer) and not isinstance(window, bool)
-    if not whole or not 1 <= window < 2**31:
+    whole |= is_array and jnp.issubdtype(window.dtype, jnp.integer)
+    is_known = not isinstance(window, jax.core.Tracer)
+    if not whole or (is_known and not 1 <= int(window) < 2**31):
         raise ValueError(
             f"window={window!r} must be a whole number of keys, 1 or more and below 2**31, or "
             "None, or Chunks(size)"
+        )
+
+
+def _check_scale(scale):
+    is_number = isinstance(scale, int | float | np.number | np.ndarray | jax.Array)
+    if not is_number or isinstance(scale, bool) or jnp.ndim(scale) or jnp.iscomplexobj(scale):
+        raise ValueError(
+            f"scale={scale!r} must be one real number, a float or an array [], which multiplies "
+            "the products of all queries and keys"
         )
 
 
