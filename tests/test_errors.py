@@ -337,6 +337,24 @@ def test_positions_must_be_of_the_tokens_attended():
         posenc_jax.attend(encoding, *inputs(), three_rows)
 
 
+@pytest.mark.parametrize("what", ["segment_ids", "index"])
+def test_segments_and_order_are_of_one_batch_or_shared(what):
+    """More rows than the queries have would make the output as many."""
+    encoding, (q, k, v) = common.build("nope"), inputs()
+    rows = np.tile(np.arange(T), (3, 1))
+    for count, batch in ((2, 1), (3, 1), (3, 2)):
+        tokens = Tokens.of(encoding, text(T), **{what: rows[:count]})
+        sides = [x[:batch] for x in (q, k, v)]
+        message = f"q_tokens has {what} of shape ({count}, 6), but"
+        with raises(ValueError, message, f"batch of {batch}: give [{batch}, 6] or [1, 6]"):
+            posenc_jax.attend(encoding, *sides, tokens)
+        with raises(ValueError, f"tokens has {what} of shape ({count}, 6)"):
+            posenc_jax.turn(encoding, *sides[1:], tokens, num_heads=H)
+    for count in (1, 2):
+        tokens = Tokens.of(encoding, text(T), **{what: rows[:count]})
+        assert posenc_jax.attend(encoding, q, k, v, tokens).shape == q.shape
+
+
 def test_segments_of_both_sides_or_of_neither():
     encoding = common.build("nope")
     plain = Tokens.of(encoding, text(T))

@@ -350,11 +350,13 @@ def _check_side(encoding, name, tokens, x, is_turned=False):
             "positions)"
         )
     B, length = x.shape[:2]
-    if tokens.positions.shape[:2] not in ((B, length), (1, length)):
-        raise ValueError(
-            f"{name} has positions of shape {tokens.positions.shape}, but attention is over "
-            f"{length} tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
-        )
+    for what in ("positions", "segment_ids", "index"):
+        numbers = getattr(tokens, what)
+        if numbers is not None and numbers.shape[:2] not in ((B, length), (1, length)):
+            raise ValueError(
+                f"{name} has {what} of shape {numbers.shape}, but attention is over {length} "
+                f"tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
+            )
     if is_turned:
         return
     if "read" in encoding.hooks() and not tokens.is_read:
