@@ -397,6 +397,9 @@ def test_settings_may_be_numbers_of_any_library():
     model = common.build_model("nope")
     own = dict(max_new_tokens=2, temperature=jnp.float32(0), stop_token=np.int64(3))
     assert generate(model, TOKEN_IDS, KEY, **own).shape == (B, 2)
+    own = dict(max_new_tokens=jnp.int32(2), prefill_chunk=np.uint8(5), stop_token=jnp.int32(3))
+    lengths = jnp.array([T, 5])
+    assert generate(model, jnp.asarray(TOKEN_IDS), KEY, lengths=lengths, **own).shape == (B, 2)
 
 
 def test_sequences_stop_each_by_itself():
@@ -450,8 +453,14 @@ def test_frequencies_of_drawn_tokens(temperature, top_p):
         ({"prompt_BT": np.full((1, 2), -1)}, "prompt_BT has token -1"),
         ({"prompt_BT": np.zeros((2, 0), int)}, r"prompt_BT has shape \(2, 0\).*at least one token"),
         ({"prompt_BT": np.zeros(3, int)}, r"prompt_BT has shape \(3,\)"),
-        ({"lengths": [T, 0]}, r"lengths=\[12, 0\] must be 2 numbers within 1\.\.12"),
-        ({"lengths": [T]}, r"lengths=\[12\] must be 2 numbers"),
+        ({"lengths": [T, 0]}, r"lengths=\[12, 0\] must be 2 whole numbers within 1\.\.12"),
+        ({"lengths": [T]}, r"lengths=\[12\] must be 2 whole numbers"),
+        ({"lengths": [9.0, 4.7]}, r"lengths=\[9\.0, 4\.7\] must be 2 whole numbers"),
+        ({"stop_token": 5.7}, "stop_token=5.7 must be one token id, a whole number, or None"),
+        ({"stop_token": [1, 2]}, r"stop_token=\[1, 2\] must be one token id, a whole number"),
+        ({"max_new_tokens": 2.0}, "max_new_tokens=2.0 must be at least 1, and a whole number"),
+        ({"prefill_chunk": 4.5}, "prefill_chunk=4.5 must be at least 1, and a whole number"),
+        ({"prompt_BT": TOKEN_IDS + 0.6}, "prompt_BT must be token ids, whole numbers, not float64"),
         ({"max_new_tokens": 22}, "position 32 is not a row of the learned table"),
     ],
 )
