@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import posenc_jax
 from experiments.long_document import read_chunk
 from posenc_jax import Layers, generate
+from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.model.cache import Cache, Kept
 from posenc_jax.model.decode import sample
 from posenc_jax.positions import Text, Vision, circle_rope, packed, text
@@ -383,6 +384,25 @@ def test_text_goes_on_where_the_builders_say():
     answer = generate(model, ids, KEY, max_new_tokens=3, next_positions=other, **own)
     logits = common.forward(model, np.concatenate([ids, answer[:, :2]], axis=1), after)
     np.testing.assert_array_equal(np.argmax(logits[:, -3:], axis=-1), answer)
+
+
+@pytest.mark.parametrize("name", ["learned", "randomized"])
+def test_a_scheme_is_asked_for_positions_on_its_own_axes_alone(name):
+    """A time that goes far is no row of a table that other axes read."""
+    sizes = dict(train_length=9, out_of_range="error") if name == "learned" else dict(max_length=9)
+    table = common.build(name, **sizes)
+    model = talker([OnAxes(table, axes=(1,)), OnAxes(common.build("rope"), axes=(0,))])
+    row = np.arange(6)
+
+    def generated(start, count):
+        positions, next_positions = np.stack([start + row, row], axis=-1)[None], [[start + 6, 6]]
+        own = dict(positions=positions, next_positions=next_positions)
+        return generate(model, TOKEN_IDS[:1, :6], KEY, max_new_tokens=count, **own)
+
+    # RoPE reads the time, of which only distances matter.
+    np.testing.assert_array_equal(generated(100, 3), generated(0, 3))
+    with pytest.raises(ValueError, match=r"position 9 is not a row|10 positions cannot be drawn"):
+        generated(100, 5)
 
 
 @pytest.mark.parametrize("temperature", [1e-30, 1.2e-38, 1e-38, 1e-44, 1e-300])

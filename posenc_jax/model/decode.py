@@ -111,10 +111,11 @@ class _Prompts(NamedTuple):
             None if self.segment_ids is None else self.segment_ids[:, which],
         )
 
-    def reach(self, max_new_tokens: int) -> int:
-        """Returns one more than the last position that a token will have."""
-        last = max(self.next.max() + max_new_tokens - 1, self.positions.max() + 1)
-        return int(np.ceil(last))
+    def reach(self, max_new_tokens: int) -> np.ndarray:
+        """Returns one more than the last position that a token will have, ``[]``, or ``[A]``."""
+        new = self.next.reshape(len(self.next), -1).max(axis=0) + max_new_tokens - 1
+        last = np.maximum(new, self.positions.max(axis=(0, 1)) + 1)
+        return np.ceil(last).astype(np.int64).reshape(self.positions.shape[2:])
 
     def next_places(self):
         """Returns the place of the first new token of each row, on every axis, or None for text."""
@@ -125,14 +126,15 @@ class _Prompts(NamedTuple):
         return np.broadcast_to(own, (B, 1, *axes))
 
 
-def check_reach(model, length: int, adapted: int | None = None) -> None:
+def check_reach(model, length: int | np.ndarray, adapted: int | None = None) -> None:
     """Lets every encoding refuse a text of ``length`` tokens, as it cannot under ``jax.jit``.
 
-    ``adapted`` is the length that schemes will be told to adapt to, if any.
+    ``length`` is a number for each axis where positions have axes, and ``adapted`` the length that
+    schemes will be told to adapt to, if any.
     """
-    last = np.full((1, 1), length - 1, np.int32)
+    last = (np.asarray(length) - 1)[None, None]
     for encoding in model.distinct():
-        tokens = Tokens.of(encoding, last, length=length if adapted is None else adapted)
+        tokens = Tokens.of(encoding, last, length=adapted)
         encoding.embed(jnp.zeros((1, 1, model.embedding.shape[1])), tokens)
 
 
