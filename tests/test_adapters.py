@@ -203,6 +203,20 @@ def test_decoding_with_the_layers_own_cache(name, kind):
     close(np.concatenate(steps, axis=1), whole)
 
 
+@pytest.mark.parametrize("window", [None, 2])
+def test_slots_that_are_not_filled_are_never_seen(window):
+    """Flax's mask hides them, also from a layer that sees later tokens elsewhere."""
+    encoding, options = common.build("rope"), dict(causal=False, window=window)
+    q, k, v = (jnp.asarray(common.normal(seed, B, 5, H, C)) for seed in range(3))
+    fn = posenc_jax.attention_fn(encoding, text(5), **options)
+    for count in (1, 3, 5):
+        filled = (jnp.arange(5) < count)[None, None, None]
+        step = fn(q[:, count - 1 : count], k, v, mask=filled)
+        tokens = Tokens.of(encoding, text(count))
+        so_far = (x[:, :count] for x in (q, k, v))
+        close(step, posenc_jax.attend(encoding, *so_far, tokens, **options)[:, -1:])
+
+
 def test_another_mask_than_the_caches_gives_nan():
     """The mask is all that Flax tells of its cache, and it must be one of slots filled in order."""
     fn = posenc_jax.attention_fn(common.build("rope"), text(T))

@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import posenc_jax
 from experiments.long_document import read_chunk
 from posenc_jax import Layers, generate
+from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.model.cache import Cache, Kept
 from posenc_jax.model.decode import sample
 from posenc_jax.positions import Text, Vision, circle_rope, packed, text
@@ -385,15 +386,40 @@ def test_text_goes_on_where_the_builders_say():
     np.testing.assert_array_equal(np.argmax(logits[:, -3:], axis=-1), answer)
 
 
-def test_a_temperature_near_0_is_greedy():
-    logits_BV = jnp.array([[1.0, 3.0, 2.0]])
-    assert sample(logits_BV, KEY, 1e-44, 1.0).tolist() == [1]
+@pytest.mark.parametrize("name", ["learned", "randomized"])
+def test_a_scheme_is_asked_for_positions_on_its_own_axes_alone(name):
+    """A time that goes far is no row of a table that other axes read."""
+    sizes = dict(train_length=9, out_of_range="error") if name == "learned" else dict(max_length=9)
+    table = common.build(name, **sizes)
+    model = talker([OnAxes(table, axes=(1,)), OnAxes(common.build("rope"), axes=(0,))])
+    row = np.arange(6)
+
+    def generated(start, count):
+        positions, next_positions = np.stack([start + row, row], axis=-1)[None], [[start + 6, 6]]
+        own = dict(positions=positions, next_positions=next_positions)
+        return generate(model, TOKEN_IDS[:1, :6], KEY, max_new_tokens=count, **own)
+
+    # RoPE reads the time, of which only distances matter.
+    np.testing.assert_array_equal(generated(100, 3), generated(0, 3))
+    with pytest.raises(ValueError, match=r"position 9 is not a row|10 positions cannot be drawn"):
+        generated(100, 5)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1.2e-38, 1e-38, 1e-44, 1e-300])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_a_temperature_near_0_is_greedy(temperature, top_p):
+    """Also where it is no number of float32, which has none between 0 and 1.2e-38."""
+    logits_BV = jnp.array([[1.0, 3.0, 2.0], [0.1, 0.0, 0.2]])
+    assert sample(logits_BV, KEY, temperature, top_p).tolist() == [1, 2]
 
 
 def test_settings_may_be_numbers_of_any_library():
     model = common.build_model("nope")
     own = dict(max_new_tokens=2, temperature=jnp.float32(0), stop_token=np.int64(3))
     assert generate(model, TOKEN_IDS, KEY, **own).shape == (B, 2)
+    own = dict(max_new_tokens=jnp.int32(2), prefill_chunk=np.uint8(5), stop_token=jnp.int32(3))
+    lengths = jnp.array([T, 5])
+    assert generate(model, jnp.asarray(TOKEN_IDS), KEY, lengths=lengths, **own).shape == (B, 2)
 
 
 def test_sequences_stop_each_by_itself():
@@ -447,8 +473,14 @@ def test_frequencies_of_drawn_tokens(temperature, top_p):
         ({"prompt_BT": np.full((1, 2), -1)}, "prompt_BT has token -1"),
         ({"prompt_BT": np.zeros((2, 0), int)}, r"prompt_BT has shape \(2, 0\).*at least one token"),
         ({"prompt_BT": np.zeros(3, int)}, r"prompt_BT has shape \(3,\)"),
-        ({"lengths": [T, 0]}, r"lengths=\[12, 0\] must be 2 numbers within 1\.\.12"),
-        ({"lengths": [T]}, r"lengths=\[12\] must be 2 numbers"),
+        ({"lengths": [T, 0]}, r"lengths=\[12, 0\] must be 2 whole numbers within 1\.\.12"),
+        ({"lengths": [T]}, r"lengths=\[12\] must be 2 whole numbers"),
+        ({"lengths": [9.0, 4.7]}, r"lengths=\[9\.0, 4\.7\] must be 2 whole numbers"),
+        ({"stop_token": 5.7}, "stop_token=5.7 must be one token id, a whole number, or None"),
+        ({"stop_token": [1, 2]}, r"stop_token=\[1, 2\] must be one token id, a whole number"),
+        ({"max_new_tokens": 2.0}, "max_new_tokens=2.0 must be at least 1, and a whole number"),
+        ({"prefill_chunk": 4.5}, "prefill_chunk=4.5 must be at least 1, and a whole number"),
+        ({"prompt_BT": TOKEN_IDS + 0.6}, "prompt_BT must be token ids, whole numbers, not float64"),
         ({"max_new_tokens": 22}, "position 32 is not a row of the learned table"),
     ],
 )

@@ -1,5 +1,6 @@
 """Bad input raises an error that names the argument, the value and what is allowed."""
 
+import functools
 import re
 
 import chex
@@ -365,6 +366,24 @@ def test_positions_must_be_of_the_tokens_attended():
         posenc_jax.attend(encoding, *inputs(), three_rows)
 
 
+@pytest.mark.parametrize("what", ["segment_ids", "index"])
+def test_segments_and_order_are_of_one_batch_or_shared(what):
+    """More rows than the queries have would make the output as many."""
+    encoding, (q, k, v) = common.build("nope"), inputs()
+    rows = np.tile(np.arange(T), (3, 1))
+    for count, batch in ((2, 1), (3, 1), (3, 2)):
+        tokens = Tokens.of(encoding, text(T), **{what: rows[:count]})
+        sides = [x[:batch] for x in (q, k, v)]
+        message = f"q_tokens has {what} of shape ({count}, 6), but"
+        with raises(ValueError, message, f"batch of {batch}: give [{batch}, 6] or [1, 6]"):
+            posenc_jax.attend(encoding, *sides, tokens)
+        with raises(ValueError, f"tokens has {what} of shape ({count}, 6)"):
+            posenc_jax.turn(encoding, *sides[1:], tokens, num_heads=H)
+    for count in (1, 2):
+        tokens = Tokens.of(encoding, text(T), **{what: rows[:count]})
+        assert posenc_jax.attend(encoding, q, k, v, tokens).shape == q.shape
+
+
 def test_segments_of_both_sides_or_of_neither():
     encoding = common.build("nope")
     plain = Tokens.of(encoding, text(T))
@@ -438,6 +457,56 @@ def test_a_window_is_a_number_of_keys(window):
         posenc_jax.attend(encoding, *inputs(), Tokens.of(encoding, text(T)), window=window)
 
 
+def test_a_traced_window_and_a_scale_are_one_number():
+    encoding, tokens = common.build("nope"), Tokens.of(common.build("nope"), text(T))
+    attend = functools.partial(posenc_jax.attend, encoding, *inputs(), tokens)
+    for window in (jnp.arange(1, T + 1), jnp.array([3]), jnp.asarray(0), jnp.asarray(2.0)):
+        with raises(ValueError, f"window={window!r} must be a whole number of keys, 1 or more"):
+            attend(window=window)
+    with raises(ValueError, "must be a whole number of keys"):
+        jax.eval_shape(lambda window: attend(window=window), jnp.arange(1, T + 1))
+    for scale in (jnp.ones(H), np.ones(T), [0.5], "0.5", True, 1j, jnp.asarray(1j)):
+        with raises(ValueError, f"scale={scale!r} must be one real number, a float or an array []"):
+            attend(scale=scale)
+        with raises(ValueError, "must be one real number"):
+            posenc_jax.logits(encoding, *inputs()[:2], tokens, scale=scale)
+
+
+def test_a_window_and_a_scale_may_be_numbers_of_any_library():
+    encoding, tokens = common.build("nope"), Tokens.of(common.build("nope"), text(T))
+    attend = functools.partial(posenc_jax.attend, encoding, *inputs(), tokens)
+    expected = attend(window=3, scale=2)
+    for number in (np.int64, np.uint8, jnp.int32, jnp.uint8):
+        np.testing.assert_allclose(attend(window=number(3), scale=2.0), expected, rtol=1e-4)
+    for number in (np.float32, np.float64, np.asarray, jnp.asarray, jnp.float32):
+        np.testing.assert_allclose(attend(window=3, scale=number(2)), expected, rtol=1e-4)
+    traced = jax.jit(lambda window, scale: attend(window=window, scale=scale))
+    np.testing.assert_allclose(traced(3, 2.0), expected, rtol=1e-4)
+
+
+def test_keys_are_turned_ahead_once_and_by_their_own_tokens():
+    encoding, (_, k, v) = common.build("rope"), inputs(num_kv_heads=2)
+    tokens = Tokens.of(encoding, text(T))
+    turn = functools.partial(posenc_jax.turn, encoding, num_heads=H)
+    *turned, turned_tokens = turn(k, v, tokens)
+    with raises(ValueError, "tokens say that k and v are turned already", "before rotation"):
+        turn(*turned, turned_tokens)
+    for count in (1, T + 2):
+        with raises(ValueError, f"tokens has positions of shape (1, {count})", "over 6 tokens"):
+            turn(k, v, Tokens.of(encoding, text(count)))
+    with raises(ValueError, "tokens must be Tokens, not ndarray"):
+        turn(k, v, text(T))
+    with raises(ValueError, "keys and values must be [B, T, H, C], not k (6, 2, 8), v"):
+        turn(k[0], v[0], tokens)
+    with raises(ValueError, "v must be floating-point numbers, not int32"):
+        turn(k, v.astype(jnp.int32), tokens)
+    with raises(ValueError, "k (2, 6, 2, 8), v (2, 3, 2, 8) do not fit: both must be [B, S, K, C]"):
+        turn(k, v[:, :3], tokens)
+    for bad in (0, 1, 3, 4.0):
+        with raises(ValueError, f"num_heads={bad} must be", "a multiple of the 2 kv heads"):
+            turn(k, v, tokens, num_heads=bad)
+
+
 @pytest.mark.parametrize("name", [n for n in common.SCHEMES if common.outline(n).per_layer])
 def test_the_parameters_of_all_layers_are_no_layers(name):
     encoding = jax.eval_shape(lambda: common.build(name, num_layers=3, trained=False))
@@ -488,8 +557,11 @@ READS = [n for n in common.SCHEMES if "read" in common.outline(n).hooks()]
 def test_what_depends_on_the_input_must_read_it(name):
     encoding = common.build(name)
     kind, tokens = type(encoding).__name__, Tokens.of(encoding, text(T))
-    with raises(ValueError, f"{kind} depends on the layer's input: pass tokens.read(encoding, x)"):
+    message = f"{kind} depends on the layer's input: pass tokens.read(encoding, x)"
+    with raises(ValueError, message):
         posenc_jax.attend(encoding, *inputs(), tokens)
+    with raises(ValueError, message, "as tokens"):
+        posenc_jax.turn(encoding, *inputs()[1:], tokens, num_heads=H)
 
 
 FAMILIES = "encodings.rotary.", "encodings.position_maps."

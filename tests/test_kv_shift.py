@@ -37,7 +37,7 @@ def test_a_key_that_follows_one_not_given_is_no_number():
     tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.asarray(X_BTD))
     part = tokens.part(4, T - 4)
     whole = posenc_jax.logits(encoding, Q, K, tokens)
-    logits = posenc_jax.logits(encoding, Q, K[:, 4:], tokens, part)
+    logits = posenc_jax.logits(encoding, Q, K[:, 4:], tokens.part(0, T), part)
     assert np.isnan(logits[..., 0]).all()
     close(logits[..., 1:], whole[..., 5:])
 

@@ -179,6 +179,26 @@ def test_what_depends_on_the_tokens_between_must_know_the_order(make):
         posenc_jax.logits(encoding, q[:, -1:], k, last, tokens)
 
 
+def test_queries_of_a_part_of_the_keys_say_where_they_are():
+    """Keys that are a part have an order, and queries without one would be taken for the first."""
+    encoding, (q, k, v) = common.build("rope"), sides()
+    keys = Tokens.of(encoding, text(2 * T)).part(0, T)
+    for count in (1, T):
+        queries, last = Tokens.of(encoding, text(count, start=T - count)), q[:, -count:]
+        for rule in ({}, {"window": 3}, {"window": 3, "causal": False}):
+            with pytest.raises(ValueError, match=f"{count} queries and 12 keys do not say"):
+                posenc_jax.attend(encoding, last, k, v, queries, keys, **rule)
+            known = keys.part(T - count, count)
+            expected = posenc_jax.attend(encoding, q, k, v, keys, **rule)[:, -count:]
+            actual = posenc_jax.attend(encoding, last, k, v, known, keys, **rule)
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+        ultravico = ORDERED["ultravico"]()
+        with pytest.raises(ValueError, match=r"do not say .* which UltraViCo must"):
+            posenc_jax.attend(ultravico, last, k, v, queries, keys, causal=False)
+        both_ways = functools.partial(posenc_jax.attend, encoding, last, k, v, causal=False)
+        np.testing.assert_array_equal(both_ways(queries, keys), both_ways(known, keys))
+
+
 def test_a_part_may_begin_where_a_program_says():
     encoding, (q, k, v) = common.build("t5"), sides()
 

@@ -138,9 +138,16 @@ def turn(
 
     Raises:
       ValueError: the scheme adapts to a length that grows, so that no key stays as it was turned,
-        or mixes keys, so that none is turned alone.
+        or mixes keys, so that none is turned alone; or an argument does not fit the others.
     """
+    _check_keys(k_BSKC, v_BSKC, num_heads)
     scheme, _, side = _sides(encoding, num_heads, k_BSKC.shape[2])
+    _check_side(scheme, "tokens", tokens, k_BSKC)
+    if tokens.turned:
+        raise ValueError(
+            "tokens say that k and v are turned already: pass keys and values before rotation, and "
+            "their tokens as Tokens.of or tokens.read gave them"
+        )
     if scheme.mixes_keys:
         raise ValueError(
             f"{type(scheme).__name__} mixes each key with others, so that none is turned alone; "
@@ -207,6 +214,8 @@ def _tile(
     _check_arrays(q_BTHC, k_BSKC, v_BSKC, getattr(k_tokens, "turned", False))
     scheme, q_side, k_side = _sides(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
     _check_tokens(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)
+    scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
+    _check_scale(scale)
     q = scheme.rotate(_without_nan(q_BTHC, q_tokens), q_tokens, q_side)
     if not k_tokens.turned:
         k_BSKC = scheme.rotate(_without_nan(k_BSKC, k_tokens), k_tokens, k_side)
@@ -221,7 +230,7 @@ def _tile(
         k=k_BSKC,
         q_tokens=q_tokens,
         k_tokens=dataclasses.replace(k_tokens, prepared=scheme.of_keys(k_tokens.prepared)),
-        scale=q_BTHC.shape[-1] ** -0.5 if scale is None else scale,
+        scale=scale,
         heads=q_side.heads,
         num_heads=q_side.num_heads,
     )
@@ -241,16 +250,17 @@ def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
 def _in_order(scheme, tile, causal, window) -> bool:
     """Says whether queries and keys are the same tokens, in the order that they were written in."""
     T, S = tile.q.shape[1], tile.k.shape[1]
-    in_order = tile.q_tokens.index is None and tile.k_tokens.index is None
-    if not in_order or T == S:
-        return in_order
+    q_index, k_index = tile.q_tokens.index, tile.k_tokens.index
+    if q_index is not None or (k_index is None and T == S):
+        return q_index is None
     reads = scheme.reads_order or "read" in scheme.hooks()
     if reads or causal or window is not None:
         who = type(scheme).__name__ if reads else "a causal mask and a window"
+        instead = ", or set causal=False where every query sees every key"
         raise ValueError(
             f"{T} queries and {S} keys do not say in which order they were written, which {who} "
             f"must know: pass tokens.part(start, {T}) as q_tokens and tokens as k_tokens, where "
-            "tokens are those of all keys" + ("" if reads else ", or set causal=False")
+            "tokens are those of all keys" + ("" if reads or window is not None else instead)
         )
     return False
 
@@ -288,13 +298,7 @@ def _check_encoding(encoding):
 
 
 def _check_arrays(q_BTHC, k_BSKC, v_BSKC, is_turned):
-    arrays = {"q": q_BTHC, "k": k_BSKC, "v": v_BSKC}
-    shapes = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
-    if any(jnp.ndim(x) != 4 for x in arrays.values()):
-        raise ValueError(f"queries, keys and values must be [B, T, H, C], not {shapes}")
-    for name, x in arrays.items():
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(f"{name} must be floating-point numbers, not {x.dtype}")
+    shapes = _check_axes("queries, keys and values", {"q": q_BTHC, "k": k_BSKC, "v": v_BSKC})
     (B, _, H, C), (_, S, K, width) = q_BTHC.shape, k_BSKC.shape
     is_as_wide = width == C or is_turned
     if len(k_BSKC) != B or not is_as_wide or v_BSKC.shape[:3] != (B, S, K) or H % K:
@@ -302,51 +306,93 @@ def _check_arrays(q_BTHC, k_BSKC, v_BSKC, is_turned):
             f"{shapes} do not fit: q must be [B, T, H, C], and k and v [B, S, K, C] with H a "
             "multiple of K"
         )
-    if 0 in q_BTHC.shape or 0 in v_BSKC.shape:
-        raise ValueError(f"attention needs at least one query and one key, not {shapes}")
+
+
+def _check_keys(k_BSKC, v_BSKC, num_heads):
+    shapes = _check_axes("keys and values", {"k": k_BSKC, "v": v_BSKC})
+    if k_BSKC.shape[:3] != v_BSKC.shape[:3]:
+        raise ValueError(f"{shapes} do not fit: both must be [B, S, K, C]")
+    K, is_whole = k_BSKC.shape[2], isinstance(num_heads, int | np.integer)
+    if not is_whole or num_heads < 1 or num_heads % K:
+        raise ValueError(
+            f"num_heads={num_heads!r} must be the number of query heads, a multiple of the {K} kv "
+            "heads of k and v"
+        )
+
+
+def _check_axes(what, arrays) -> str:
+    """Returns the shapes, and refuses what is not floating-point with four axes, or is empty."""
+    shapes = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
+    if any(jnp.ndim(x) != 4 for x in arrays.values()):
+        raise ValueError(f"{what} must be [B, T, H, C], not {shapes}")
+    for name, x in arrays.items():
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"{name} must be floating-point numbers, not {x.dtype}")
+        if 0 in x.shape:
+            raise ValueError(f"attention needs at least one query and one key, not {shapes}")
+    return shapes
 
 
 def _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens):
-    for name, tokens, x in (("q_tokens", q_tokens, q_BTHC), ("k_tokens", k_tokens, k_BSKC)):
-        if not isinstance(tokens, Tokens):
-            raise ValueError(
-                f"{name} must be Tokens, not {type(tokens).__name__}: pass Tokens.of(encoding, "
-                "positions)"
-            )
-        B, length = x.shape[:2]
-        if tokens.positions.shape[:2] not in ((B, length), (1, length)):
-            raise ValueError(
-                f"{name} has positions of shape {tokens.positions.shape}, but attention is over "
-                f"{length} tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
-            )
-        if tokens.turned and name == "k_tokens":
-            continue
-        if "read" in encoding.hooks() and not tokens.is_read:
-            raise ValueError(
-                f"{type(encoding).__name__} depends on the layer's input: pass "
-                f"tokens.read(encoding, x) as {name}, where x [B, T, D] is what queries and keys "
-                "of all tokens are projected from, and for new queries a part of that, "
-                "tokens.read(encoding, x).part(start, count)"
-            )
-        if "prepare" in encoding.hooks() and tokens.prepared is None:
-            raise ValueError(
-                f"{name} was not prepared for {type(encoding).__name__}: make it by "
-                "Tokens.of(encoding, positions)"
-            )
+    _check_side(encoding, "q_tokens", q_tokens, q_BTHC)
+    _check_side(
+        encoding, "k_tokens", k_tokens, k_BSKC, is_turned=getattr(k_tokens, "turned", False)
+    )
     if (q_tokens.segment_ids is None) != (k_tokens.segment_ids is None):
         raise ValueError("segment_ids must be given for both queries and keys, or for neither")
 
 
-def _check_window(window):
-    if isinstance(window, Chunks | None) or (
-        isinstance(window, jax.Array) and jnp.issubdtype(window.dtype, jnp.integer)
-    ):
+def _check_side(encoding, name, tokens, x, is_turned=False):
+    """Refuses tokens that are not those of queries or keys ``x``, or not ready to turn them."""
+    if not isinstance(tokens, Tokens):
+        raise ValueError(
+            f"{name} must be Tokens, not {type(tokens).__name__}: pass Tokens.of(encoding, "
+            "positions)"
+        )
+    B, length = x.shape[:2]
+    for what in ("positions", "segment_ids", "index"):
+        numbers = getattr(tokens, what)
+        if numbers is not None and numbers.shape[:2] not in ((B, length), (1, length)):
+            raise ValueError(
+                f"{name} has {what} of shape {numbers.shape}, but attention is over {length} "
+                f"tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
+            )
+    if is_turned:
         return
+    if "read" in encoding.hooks() and not tokens.is_read:
+        raise ValueError(
+            f"{type(encoding).__name__} depends on the layer's input: pass "
+            f"tokens.read(encoding, x) as {name}, where x [B, T, D] is what queries and keys "
+            "of all tokens are projected from, and for new queries a part of that, "
+            "tokens.read(encoding, x).part(start, count)"
+        )
+    if "prepare" in encoding.hooks() and tokens.prepared is None:
+        raise ValueError(
+            f"{name} was not prepared for {type(encoding).__name__}: make it by "
+            "Tokens.of(encoding, positions)"
+        )
+
+
+def _check_window(window):
+    if isinstance(window, Chunks | None):
+        return
+    is_array = isinstance(window, jax.Array) and window.ndim == 0
     whole = isinstance(window, int | np.integer) and not isinstance(window, bool)
-    if not whole or not 1 <= window < 2**31:
+    whole |= is_array and jnp.issubdtype(window.dtype, jnp.integer)
+    is_known = not isinstance(window, jax.core.Tracer)
+    if not whole or (is_known and not 1 <= int(window) < 2**31):
         raise ValueError(
             f"window={window!r} must be a whole number of keys, 1 or more and below 2**31, or "
             "None, or Chunks(size)"
+        )
+
+
+def _check_scale(scale):
+    is_number = isinstance(scale, int | float | np.number | np.ndarray | jax.Array)
+    if not is_number or isinstance(scale, bool) or jnp.ndim(scale) or jnp.iscomplexobj(scale):
+        raise ValueError(
+            f"scale={scale!r} must be one real number, a float or an array [], which multiplies "
+            "the products of all queries and keys"
         )
 
 

@@ -84,7 +84,9 @@ class AttentionFn(nnx.Module):
         start = jnp.maximum(slots[0].sum() - 1, 0)
         is_filled = (slots == (jnp.arange(slots.shape[1]) <= start)[None]).all()
         new = tokens.part(start, 1)
-        out_BTHC = attend(self.encoding, q, k, v, new, tokens, **self.options)
+        # The new token is the last, so what is not later than it are the slots that are filled.
+        options = self.options | dict(causal=True)
+        out_BTHC = attend(self.encoding, q, k, v, new, tokens, **options)
         return jnp.where(is_filled, out_BTHC, jnp.nan)
 
 
@@ -115,7 +117,8 @@ def attention_fn(
       x: the layer's input ``[B, T, D]``, which data-dependent schemes need.
       length: the length that a scheme adapts to, see ``Tokens.of``. With ``decode=True`` it is by
         default that of a full cache.
-      causal: hide later tokens, whatever the layer's own ``is_causal`` is.
+      causal: hide later tokens, whatever the layer's own ``is_causal`` is. With ``decode=True``
+        there are none: slots that are not filled are always hidden.
       window, scale: as in ``attend``.
 
     Raises:

@@ -50,9 +50,9 @@ def generate(
     Raises:
       ValueError: an argument is out of range, or a scheme has no position for so many tokens.
     """
-    temperature, stop_token = _check_sampling(
-        max_new_tokens, prefill_chunk, temperature, top_p, stop_token
-    )
+    max_new_tokens = _count("max_new_tokens", max_new_tokens)
+    prefill_chunk = _count("prefill_chunk", prefill_chunk)
+    temperature, stop_token = _check_sampling(temperature, top_p, stop_token)
     prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions, stop_token)
     check_reach(model, prompts.reach(max_new_tokens), length)
     B, T = prompts.tokens.shape
@@ -111,10 +111,11 @@ class _Prompts(NamedTuple):
             None if self.segment_ids is None else self.segment_ids[:, which],
         )
 
-    def reach(self, max_new_tokens: int) -> int:
-        """Returns one more than the last position that a token will have."""
-        last = max(self.next.max() + max_new_tokens - 1, self.positions.max() + 1)
-        return int(np.ceil(last))
+    def reach(self, max_new_tokens: int) -> np.ndarray:
+        """Returns one more than the last position that a token will have, ``[]``, or ``[A]``."""
+        new = self.next.reshape(len(self.next), -1).max(axis=0) + max_new_tokens - 1
+        last = np.maximum(new, self.positions.max(axis=(0, 1)) + 1)
+        return np.ceil(last).astype(np.int64).reshape(self.positions.shape[2:])
 
     def next_places(self):
         """Returns the place of the first new token of each row, on every axis, or None for text."""
@@ -125,14 +126,15 @@ class _Prompts(NamedTuple):
         return np.broadcast_to(own, (B, 1, *axes))
 
 
-def check_reach(model, length: int, adapted: int | None = None) -> None:
+def check_reach(model, length: int | np.ndarray, adapted: int | None = None) -> None:
     """Lets every encoding refuse a text of ``length`` tokens, as it cannot under ``jax.jit``.
 
-    ``adapted`` is the length that schemes will be told to adapt to, if any.
+    ``length`` is a number for each axis where positions have axes, and ``adapted`` the length that
+    schemes will be told to adapt to, if any.
     """
-    last = np.full((1, 1), length - 1, np.int32)
+    last = (np.asarray(length) - 1)[None, None]
     for encoding in model.distinct():
-        tokens = Tokens.of(encoding, last, length=length if adapted is None else adapted)
+        tokens = Tokens.of(encoding, last, length=adapted)
         encoding.embed(jnp.zeros((1, 1, model.embedding.shape[1])), tokens)
 
 
@@ -181,7 +183,8 @@ def _continue(model, logits_BV, cache, start, key, *, count, temperature, top_p,
 
 def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
     """Draws tokens from float32 logits, int32 ``[B]``; see ``generate``."""
-    if temperature == 0:
+    # What is smaller is 0 on a device, and 0 / 0 of the likeliest token no number.
+    if temperature < np.finfo(np.float32).tiny:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     # The largest becomes 0, so that no temperature makes it too large for float32.
     logits_BV = (logits_BV - logits_BV.max(axis=-1, keepdims=True)) / temperature
@@ -195,17 +198,27 @@ def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
     return jnp.take_along_axis(order_BV, place_B[:, None], axis=-1)[:, 0]
 
 
-def _check_sampling(max_new_tokens, prefill_chunk, temperature, top_p, stop_token):
+def _are_whole(numbers) -> bool:
+    return np.issubdtype(np.asarray(numbers).dtype, np.integer)
+
+
+def _count(name, value) -> int:
+    """Returns a number of tokens as an int."""
+    if np.ndim(value) or not _are_whole(value) or value < 1:
+        raise ValueError(f"{name}={value} must be at least 1, and a whole number")
+    return int(value)
+
+
+def _check_sampling(temperature, top_p, stop_token):
     """Returns the temperature as a float, and the stop token as an int or None."""
-    for name, value in (("max_new_tokens", max_new_tokens), ("prefill_chunk", prefill_chunk)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature={temperature} must be finite, and at least 0 for greedy")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p} must be within (0, 1]; 1 draws from all tokens")
-    if stop_token is not None and np.ndim(stop_token):
-        raise ValueError(f"stop_token={stop_token} must be one token id, or None")
+    if stop_token is not None and (np.ndim(stop_token) or not _are_whole(stop_token)):
+        raise ValueError(
+            f"stop_token={stop_token} must be one token id, a whole number, or None for no end"
+        )
     return float(temperature), None if stop_token is None else int(stop_token)
 
 
@@ -215,6 +228,8 @@ def _check_prompt(prompt_BT, vocab_size, stop_token):
             f"prompt_BT has shape {prompt_BT.shape}, but must be [B, T] with at least one token; "
             "a model without a prompt needs a token to start from"
         )
+    if not _are_whole(prompt_BT):
+        raise ValueError(f"prompt_BT must be token ids, whole numbers, not {prompt_BT.dtype}")
     for name, ids in (("prompt_BT", prompt_BT), ("stop_token", np.asarray(stop_token or 0))):
         outside = ids[(ids < 0) | (ids >= vocab_size)]
         if outside.size:
@@ -225,10 +240,11 @@ def _check_prompt(prompt_BT, vocab_size, stop_token):
 
 def _lengths(lengths, B, T) -> np.ndarray:
     lengths_B = np.full(B, T) if lengths is None else np.asarray(lengths)
-    if lengths_B.shape != (B,) or lengths_B.min() < 1 or lengths_B.max() > T:
+    fits = lengths_B.shape == (B,) and _are_whole(lengths_B)
+    if not fits or lengths_B.min() < 1 or lengths_B.max() > T:
         raise ValueError(
-            f"lengths={lengths_B.tolist()} must be {B} numbers within 1..{T}, the tokens of each "
-            "row of prompt_BT"
+            f"lengths={lengths_B.tolist()} must be {B} whole numbers within 1..{T}, the tokens of "
+            "each row of prompt_BT"
         )
     return lengths_B.astype(np.int32)
 
