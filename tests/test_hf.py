@@ -438,6 +438,7 @@ def without(section, key):
         ({"rope_type": "default", "factor": 2.0}, "type 'default' has an unknown key 'factor'"),
         (YARN | {"llama_4_scaling_beta": "0.1"}, "llama_4_scaling_beta='0.1' in rope_parameters"),
         ({"factor": 4.0, "rope_theta": 1e4}, "type 'default' has an unknown key 'factor'"),
+        ({"rope_scaling": None, "factor": 4.0}, "has an unknown key 'factor'"),
         (without(YARN, "rope_type"), "type 'default' has an unknown key 'factor'"),
         (without(LLAMA3, "rope_type") | {"rope_theta": 1e4}, "'default' has an unknown key 'fac"),
         ({"short_factor": [1.0] * 4, "rope_theta": 1e4}, "an unknown key 'short_factor'"),

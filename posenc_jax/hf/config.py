@@ -42,8 +42,8 @@ def _is_section(config):
     """Returns whether this is a rotary section alone, or one for each kind of layer."""
     if config.keys() & {"rope_type", "type", "full_attention", "sliding_attention"}:
         return True
-    is_whole = config.keys() & {"model_type", "rope_parameters", "rope_scaling", *_PARTS}
-    return not is_whole and not SECTION_ONLY.isdisjoint(config)
+    of_models = ("model_type", "rope_parameters", "rope_scaling", *_PARTS)
+    return not any(map(config.get, of_models)) and not SECTION_ONLY.isdisjoint(config)
 
 
 def _text(config):

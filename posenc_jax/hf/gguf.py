@@ -25,6 +25,7 @@ _SCALING = {
     "rope.scaling.yarn_beta_slow": "beta_slow",
 }
 _SCALING_TYPES = ("none", "linear", "yarn")
+# What these mean to transformers depends on each other.
 _SCALING_OF_ITS_OWN = ("rope.scaling.type", "rope.scaling.factor", "rope.scaling.attn_factor")
 # Keys that must agree with the others, and one that transformers does not read either.
 _CHECKED = ("rope.dimension_count", "attention.value_length")

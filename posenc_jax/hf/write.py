@@ -177,7 +177,7 @@ def _train_length(rule, config) -> int:
     length = _of_rule(rule, "train_length", config.get("max_position_embeddings"))
     if length is None:
         raise ValueError(
-            "config lacks max_position_embeddings: add it, the longest sequence before"
+            "config lacks max_position_embeddings: add it, as it was before the extension"
         )
     return length
 
