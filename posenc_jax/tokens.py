@@ -110,12 +110,14 @@ class Tokens:
     def read(self, encoding: "Encoding", x_BTD: jax.Array) -> "Tokens":
         """Returns these tokens with what ``encoding`` reads in a layer's input ``x_BTD``.
 
-        Call it in each layer, with the array that the layer's queries and keys are projected from.
-        Only schemes that depend on content look at it; all others give the tokens back unchanged.
+        Call it in each layer, of the tokens that :meth:`of` gave, with the array that the layer's
+        queries and keys are projected from. Only schemes that depend on content look at it; all
+        others give the tokens back unchanged.
 
         Raises:
-          ValueError: the input is not one vector for each token; the tokens are a part, of which
-            the tokens before are not known; or the encoding holds the parameters of several layers.
+          ValueError: the tokens have read already, as in the layer before; the input is not one
+            vector for each token; the tokens are a part, of which the tokens before are not known;
+            or the encoding holds the parameters of several layers.
         """
         if "read" not in encoding.hooks():
             return self
@@ -124,6 +126,11 @@ class Tokens:
 
     def _check_read(self, encoding, x_BTD):
         name, shape = type(encoding).__name__, jnp.shape(x_BTD)
+        if self.is_read:
+            raise ValueError(
+                f"{name} reads a layer's input for tokens that have read one already: in each "
+                "layer call read of the tokens that Tokens.of gave, and do not overwrite those"
+            )
         B, T = self.positions.shape[:2]
         if len(shape) != 3 or shape[1] != T or B not in (1, shape[0]):
             raise ValueError(

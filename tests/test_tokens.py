@@ -249,6 +249,20 @@ def test_what_is_read_must_have_a_vector_for_each_token(shape):
         tokens.read(encoding, jnp.zeros(shape))
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in common.one_of_each_kind() if "read" in common.outline(n).hooks()]
+)
+def test_what_was_read_in_one_layer_is_not_read_again_in_the_next(name):
+    """What a layer reads takes the place of what was prepared of the positions."""
+    encoding = common.build(name)
+    tokens = Tokens.of(encoding, text(T))
+    read = tokens.read(encoding, residual())
+    for of_this_layer in (read, read.part(0, T)):
+        with pytest.raises(ValueError, match=r"have read one already: .* that Tokens.of gave"):
+            of_this_layer.read(encoding, residual())
+    assert tokens.read(encoding, residual()).is_read
+
+
 def test_positions_too_far_apart_for_a_distance_are_refused():
     """The error does not lead to float32, where neighbours this far out have a distance of 0."""
     message = "from -2000000000 to 2000000000 are too far apart .* give positions that are closer$"

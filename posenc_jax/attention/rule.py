@@ -12,7 +12,8 @@ class Chunks:
 
     Args:
       size: tokens of a chunk. The first chunk begins with the first token, and in packed documents
-        and behind padding with the first token of a segment.
+        and behind padding with the first token of a segment. Tokens are counted by their order, so
+        those of other segments that lie between two of a segment count too.
     """
 
     size: int
