@@ -134,9 +134,10 @@ def _effect(effect: Row) -> str:
         found, picture = text(effect["why"]), ""
     else:
         margin = effect["margin"]
-        spread = "" if margin is None else f" ± {number(margin)}"
+        size = max(abs(effect["mean"]), margin or 0.0)
+        spread = "" if margin is None else f" ± {number(margin, size)}"
         seeds = "1 seed" if effect["seeds"] == 1 else f"{effect['seeds']} seeds"
-        found = f"{number(effect['mean'])}{spread} ({seeds})"
+        found = f"{number(effect['mean'], size)}{spread} ({seeds})"
         picture = _picture(effect)
     return (
         f"<tr><th class=text>{text(effect['says'])}<td>{predicted}<td class=found>{found}"

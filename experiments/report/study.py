@@ -116,7 +116,7 @@ def number(value: float, like: float | None = None) -> str:
     size = abs(value if like is None else like)
     if not math.isfinite(value):
         return "not finite"
-    if like is None and 0 < size < 1e-3:
+    if 0 < size < 1e-3:
         return f"{value:.1e}"
     digits = 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
     return f"{value:,.{digits}f}" if size < 1e5 else f"{value:.1e}"
