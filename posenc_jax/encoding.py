@@ -127,8 +127,9 @@ class Encoding(nnx.Module):
       extent: the distance (query position minus key position) from which on ``score`` and ``mix``
         leave everything as it is, as they then do below 0 too; tiles that lie beyond cost nothing.
         None is the careful answer.
-      reads_order: whether ``score`` compares the order in which tokens were written (``index``).
-        Queries and keys of different number must then say theirs, without a causal mask too.
+      reads_order: whether a logit depends on the order in which tokens were written (``index``).
+        Queries and keys of different number must then say theirs, without a causal mask too. None
+        stands for whether ``read`` is overridden, which usually looks at the tokens before.
       mixes_keys: whether ``rotate`` and ``turn_values`` look at several keys and values, so that
         none of them can be turned alone.
 
@@ -140,7 +141,7 @@ class Encoding(nnx.Module):
     per_layer = False
     whole_rows = False
     extent: int | None = None
-    reads_order = False
+    reads_order: bool | None = None
     mixes_keys = False
     stacked: int | None = None
 

@@ -39,7 +39,8 @@ def test_vectors_say_what_the_configs_do():
     assert cases["several_axes"]["axes"][:17] == (0,) * 16 + (1,)
     # 1 + 0.1 ln(1 + floor(m / 16384))
     scales = 1 + 0.1 * np.log1p(np.floor(np.array(cases["scaled_queries"]["positions"]) / 16384))
-    np.testing.assert_allclose(cases["scaled_queries"]["query_scale"], scales, rtol=1e-6)
+    # A quotient of two float32 products, each of which is rounded.
+    np.testing.assert_allclose(cases["scaled_queries"]["query_scale"], scales, rtol=2e-6)
     assert set(cases["yarn"]["query_scale"]) == {1.0}
     assert cases["yarn"]["attention_factor"] == 1 + 0.1 * np.log(4)
 

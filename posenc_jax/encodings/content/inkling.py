@@ -44,6 +44,7 @@ class Inkling(Encoding):
     """
 
     per_layer = True
+    reads_order = False
 
     def __init__(
         self,

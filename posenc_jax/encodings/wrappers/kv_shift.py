@@ -56,7 +56,7 @@ class KVShift(Wrapper):
     """
 
     per_layer = True
-    mixes_keys = True
+    mixes_keys = reads_order = True
     start, resume = Encoding.start, Encoding.resume  # the key before the next is not read off x
 
     def __init__(

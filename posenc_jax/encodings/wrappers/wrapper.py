@@ -25,7 +25,8 @@ class Wrapper(Encoding):
         self.inner = inner
         self.per_layer = inner.per_layer
         self.whole_rows = inner.whole_rows
-        self.reads_order = self.reads_order or inner.reads_order
+        if self.reads_order is None:
+            self.reads_order = inner.reads_order
         self.mixes_keys = inner.mixes_keys
         self.stacked = inner.stacked
         # A wrapper that overrides ``score`` changes every logit.
