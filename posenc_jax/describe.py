@@ -104,7 +104,9 @@ def _count(program: ClosedJaxpr) -> float:
     total = _of_xla(jaxpr_as_fun(program), program.in_avals)
     for step in _steps(program.jaxpr):
         if step.primitive.name == "scan":
-            total += (step.params["length"] - 1) * _count(step.params["jaxpr"])
+            body = step.params["jaxpr"]
+            once = _of_xla(jaxpr_as_fun(body), body.in_avals)
+            total += step.params["length"] * _count(body) - once
         elif step.primitive.name == "cumsum":
             summed: Any = step.invars[0].aval
             total -= summed.size * (summed.shape[step.params["axis"]] - 2)

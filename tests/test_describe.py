@@ -75,6 +75,18 @@ def test_operations_of_a_triangular_solve_by_hand():
         assert _count(jax.make_jaxpr(solve)(matrices, given)) == 3 * 16 * 16 * 8
 
 
+def test_a_solve_in_a_loop_counts_in_every_turn():
+    matrix = jnp.eye(16)
+
+    def solve(columns):
+        function = functools.partial(jax.lax.linalg.triangular_solve, matrix, left_side=True)
+        return jax.lax.scan(lambda sum, b: (sum, function(b)), 0.0, columns)
+
+    for turns in (1, 3):
+        count = _count(jax.make_jaxpr(solve)(jnp.ones((turns, 16, 8))))
+        assert 0 <= count - turns * 16 * 16 * 8 < 100  # the loop counts its turns
+
+
 def test_a_solve_with_a_transpose_counts_once():
     matrix, columns = jnp.eye(16), jnp.ones((16, 8))
 
