@@ -242,10 +242,9 @@ def _is_above_chance(answer: Answer) -> bool:
 def _spread(answer: Answer) -> str:
     if answer["mean"] is None:
         return "not finite"
-    margin = answer["margin"]
-    return number(answer["mean"]) + (
-        "" if margin is None else f" ± {number(margin, answer['mean'])}"
-    )
+    mean, margin = answer["mean"], answer["margin"]
+    size = max(abs(mean), margin or 0.0)
+    return number(mean, size) + ("" if margin is None else f" ± {number(margin, size)}")
 
 
 def _of_chapter(scheme: str, each: Situation, answers: list[Answer]) -> str:
