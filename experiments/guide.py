@@ -123,6 +123,7 @@ def guide(
         "([configs/claims.py](../configs/claims.py)): no figure, order or verdict here is typed by "
         "hand. Behind ± is half of the 95 % interval over seeds. Against RoPE: whether the "
         "interval of the difference, seed by seed, excludes 0.\n",
+        _overview(answers),
         *(_situation(each, answers, claims) for each in SITUATIONS),
         _decoding(decoding),
         _made_by(atlas, ledger),
@@ -157,11 +158,28 @@ def _answer(row: dict[str, str]) -> Answer:
     }
 
 
+def _overview(answers: list[Answer]) -> str:
+    """Returns the best scheme of every question in one table."""
+    lines = ["| need | question | best here | RoPE |", "|---|---|---|---|"]
+    for each in SITUATIONS:
+        for topic, multiple in each.asked:
+            found = _answers_to(topic, multiple, answers)
+            if found:
+                best = _ranked(found)[0]
+                named = f"`{best['scheme']}`, {_spread(best)}" if _tells_apart(found) else "none"
+                rope = ", ".join(_spread(a) for a in found if a["scheme"] == "rope")
+                lines.append(f"| {each.title} | {topic} at {multiple:g}x | {named} | {rope} |")
+    return "\n".join(lines) + "\n"
+
+
+def _answers_to(topic: str, multiple: float, answers: list[Answer]) -> list[Answer]:
+    return [a for a in answers if (a["topic"], a["multiple"]) == (topic, multiple)]
+
+
 def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -> str:
     lines = [f"## {each.title}\n"]
     for topic, multiple in each.asked:
-        found = [a for a in answers if (a["topic"], a["multiple"]) == (topic, multiple)]
-        lines.append(_question(topic, multiple, found))
+        lines.append(_question(topic, multiple, _answers_to(topic, multiple, answers)))
     if each.chapter:
         lines.append(f"The chapter that this project starts from recommends: {each.chapter}.")
         if each.asked:
@@ -207,12 +225,19 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
     if best["chance"] is not None:
         above = sum(map(_is_above_chance, found))
         unit += f", chance {number(best['chance'])}, {above} of {len(found)} schemes above it"
-        if above <= _BY_ACCIDENT * len(found):
+        if not _tells_apart(found):
             return f"{title}, {unit}: **none can be recommended**.\n\n{table}"
     level = [a["scheme"] for a in _ranked(found)[1:] if _reaches(a, best)]
     others = ", ".join(level[:_TIED]) + (f" and {len(level) - _TIED} more" * (len(level) > _TIED))
     tied = f"; within the intervals also {others}" if level else ""
     return f"{title}, {unit}: **{best['scheme']}**{tied}.\n\n{table}"
+
+
+def _tells_apart(found: list[Answer]) -> bool:
+    """Says whether more schemes are above chance than accident would have there."""
+    if found[0]["chance"] is None:
+        return True
+    return sum(map(_is_above_chance, found)) > _BY_ACCIDENT * len(found)
 
 
 def _ranked(found: list[Answer]) -> list[Answer]:
@@ -251,7 +276,7 @@ def _of_chapter(scheme: str, each: Situation, answers: list[Answer]) -> str:
     """Returns our verdict on a scheme that the chapter recommends."""
     places = []
     for topic, multiple in each.asked:
-        found = _ranked([a for a in answers if (a["topic"], a["multiple"]) == (topic, multiple)])
+        found = _ranked(_answers_to(topic, multiple, answers))
         names = [a["scheme"] for a in found]
         if scheme in names:
             own = found[names.index(scheme)]

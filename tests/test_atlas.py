@@ -260,6 +260,8 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
     assert "**text at 2x**, bits per byte, lower is better: **alibi**" in text
     assert "`rope` here: 2 of 3 in text at 1x." in text
     assert "**text at 16x**: no run has this yet." in text
+    overview = text[: text.index("## ")]
+    assert "| Text of 2 to 8 times the trained length | text at 2x | `alibi`, " in overview
     assert "- **reproduced**: A. (b)" in text and "small_base: no run has tested it yet" in text
     assert "python launch.py --config=x\nclaims command" in text
     assert "Nothing has been run yet" in guide([], None, None, {})
@@ -272,6 +274,7 @@ def test_the_guide_recommends_nothing_where_nothing_was_learned(tmp_path):
     (tmp_path / "atlas.csv").write_text(as_csv(answers(atlas)))
     text = guide(read_answers(tmp_path / "atlas.csv"), None, None, {})
     assert "chance 0.100, 0 of 2 schemes above it: **none can be recommended**" in text
+    assert "| text at 1x | none | 0.100" in text
 
 
 def test_the_guide_asks_what_the_atlas_and_the_ledger_have():
