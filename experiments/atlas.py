@@ -95,6 +95,7 @@ class Atlas(Studies):
                 own = language.keywords(name, gallery.TIMES)
                 if name in PATTERNS:
                     own |= {"num_layers": model["num_layers"]}
-                cards[name] = gallery.card(name, sizes, own)
+                curves = f"<figcaption>{gallery.CURVES}</figcaption>"
+                cards[name] = gallery.card(name, sizes, own) + curves
                 advance(name)
         return cards

@@ -32,6 +32,12 @@ from posenc_jax.registry import lookup
 
 TIMES = 8
 CONTENTS = 16  # random contents a curve is the mean of
+# Says what the curves are.
+CURVES = (
+    "The logit of a query for a key of the same content, averaged over random contents, against "
+    f"the distance between them. Coloured: each head at {TIMES} times the training length; dashed: "
+    "the same at the training length, whose end is dotted. Parameters are as they start."
+)
 
 
 def own(train_length: int) -> dict[str, dict[str, Any]]:
@@ -107,21 +113,21 @@ code { font: .85em ui-monospace, monospace } svg { width: 100%; height: auto }
 """
 
 
-def page(cards: list[str], sizes: str) -> str:
-    """Returns the page of all cards; ``sizes`` is a sentence about the model."""
+def page(cards: Mapping[str, str], sizes: str) -> str:
+    """Returns the page of all schemes' cards; ``sizes`` is a sentence about the model."""
+    articles = "".join(
+        f"<article id={name}><h2>{name}</h2>{each}</article>" for name, each in cards.items()
+    )
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
         "content='width=device-width'><title>What each encoding does to attention</title>"
-        f"<style>{STYLE}</style><h1>What each encoding does to attention</h1><p>The logit of a "
-        "query for a key of the same content, averaged over random contents, against the distance "
-        f"between them. {sizes} Coloured: each head at {TIMES} times the training length; dashed: "
-        "the same at the training length, whose end is dotted. Parameters are as they start."
-        f"</p><main>{''.join(cards)}</main></html>\n"
+        f"<style>{STYLE}</style><h1>What each encoding does to attention</h1>"
+        f"<p>{CURVES} {sizes}</p><main>{articles}</main></html>\n"
     )
 
 
 def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> str:
-    """Returns the part of the page that is about the scheme ``name``, built with ``keywords``."""
+    """Returns what the scheme ``name`` is, does and costs, built with ``keywords``, as HTML."""
     layers = Layers.of(
         make(
             name,
@@ -142,7 +148,7 @@ def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> st
         layer = "Layer" if len(which) == 1 else "Layers"
         title = f"<p>{layer} {', '.join(which)} of {turn}:</p>" if turn > 1 else ""
         figures += title + _figure(encoding, window, args)
-    return f"<article id={name}><h2>{name}</h2>{_summary(name)}{figures}</article>"
+    return _summary(name) + figures
 
 
 def _figure(encoding: Encoding, window: int | None, args) -> str:
@@ -182,13 +188,10 @@ def main():
     for name in names:
         lookup(name)
     console = Console()
-    cards = []
-    with (
-        stage("gallery", len(names), console) as advance,
-        page_style(),
-    ):
+    cards = {}
+    with stage("gallery", len(names), console) as advance, page_style():
         for name in names:
-            cards.append(card(name, args, own(args.train_length).get(name, {})))
+            cards[name] = card(name, args, own(args.train_length).get(name, {}))
             advance(name)
     sizes = (
         f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from experiments.record import write_files
 from experiments.report import probe_figures
@@ -125,7 +126,7 @@ def write(
         "failures": atlas.failures,
     }
     with page_style():
-        index = _index(atlas)
+        index = _index(atlas, has_ledger=bool(claims))
     write_files(
         folder,
         {
@@ -151,23 +152,39 @@ def _head(title: str) -> str:
     )
 
 
-def _index(atlas: Atlas) -> str:
-    about = {key: text(value) for key, value in atlas.about.items()}
-    command = text(atlas.about["command"].replace(" --", " \\\n  --"))
+def _index(atlas: Atlas, has_ledger: bool) -> str:
     failures = "".join(f"<li>{text(failure_words(failure))}" for failure in atlas.failures)
-    controls = "".join(f"<li>{text(control_words(control))}." for control in atlas.controls)
     unanswered = unanswered_words(atlas)
+    ledger = " <a href='../claims/claims.html'>Published claims, put to the test</a>." * has_ledger
     parts = [
         _head("Atlas of positional encodings"),
         "<div class=text-column><h1>Atlas of positional encodings</h1>",
-        f"<p>{len(atlas.schemes)} schemes at {len(atlas.questions)} questions. "
-        f"{about.get('setup', '')} {about['rules']} "
-        f"Device: {about['device']}. Revision <code>{about['git']}</code>, {about['date']}.</p>",
-        f"<pre>{command}</pre>",
+        f"<p>{len(atlas.schemes)} ways for a Transformer to know the order of its tokens, at "
+        f"{len(atlas.questions)} questions.{ledger} <a href='#how'>How it was made</a>.</p>",
         f"<div class=failed><b>Runs that failed</b><ul>{failures}</ul></div>" if failures else "",
         f"<div class=failed>{unanswered}</div>" if unanswered else "",
-        f"<h2>Controls</h2><p>Every task but these is learned among all others only.</p>"
-        f"<ul>{controls}</ul>"
+        _map(atlas),
+        f"<h2>Schemes and questions</h2><p>{_legend()}</p></div>",
+        _filters(atlas),
+        f"<div id=matrix>{_matrix(atlas)}</div>",
+        f"<div class=text-column>{_how(atlas)}</div>",
+        f"<script>{_SCRIPT}</script></html>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _how(atlas: Atlas) -> str:
+    """Says what was trained and by which rules, and how far the controls agree."""
+    about = {key: text(value) for key, value in atlas.about.items()}
+    command = text(atlas.about["command"].replace(" --", " \\\n  --"))
+    controls = "".join(f"<li>{text(control_words(control))}." for control in atlas.controls)
+    setup = f"<p>{about['setup']}</p>" if "setup" in about else ""
+    parts = [
+        f"<h2 id=how>How it was made</h2>{setup}<p>{about['rules']}</p>"
+        f"<p>Device: {about['device']}. Revision <code>{about['git']}</code>, {about['date']}.</p>",
+        f"<pre>{command}</pre>",
+        f"<h2>Controls</h2><p>These tasks were learned alone too; every other was learned among "
+        f"all tasks only.</p><ul>{controls}</ul>"
         if controls
         else "",
         *(
@@ -176,11 +193,6 @@ def _index(atlas: Atlas) -> str:
             for name, tried in atlas.about.get("rates", {}).items()
             if tried
         ),
-        _map(atlas),
-        f"<h2>Schemes and questions</h2><p>{_legend()}</p></div>",
-        _filters(atlas),
-        f"<div id=matrix>{_matrix(atlas)}</div>",
-        f"<script>{_SCRIPT}</script></html>\n",
     ]
     return "\n".join(parts)
 
@@ -237,7 +249,12 @@ def _write_names(axes, places: dict[str, tuple[float, float]]) -> None:
         at = height * (math.log(y) - lowest)
         above = max(at, above + 9)
         axes.annotate(
-            name, (x, y), xytext=(6, above - at - 3), textcoords="offset points", fontsize=8
+            name,
+            (x, y),
+            xytext=(6, above - at - 3),
+            textcoords="offset points",
+            fontsize=8,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )
 
 
@@ -313,8 +330,8 @@ def _scheme_page(atlas: Atlas, scheme: str, card: str, probes, claims) -> str:
     )
     parts = [
         _head(f"{scheme}: atlas of positional encodings"),
-        "<div class=text-column><p><a href='../index.html'>All schemes</a></p>",
-        f"<p>Of {len(atlas.questions)} questions: {won}.{text(swapped)}</p>{card}",
+        f"<div class=text-column><p><a href='../index.html'>All schemes</a></p><h1>{scheme}</h1>",
+        f"{card}<p>Of {len(atlas.questions)} questions: {won}.{text(swapped)}</p>",
         _by_length(atlas, scheme),
         f"<h2>Answers</h2><div class=wide>{_answers(atlas, scheme)}</div>",
         _claims(scheme, claims),
