@@ -162,6 +162,8 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
     assert page.count("data-value=") == 15
     linked = re.findall('<a xlink:href="schemes/.*?html"[^>]*><title>(.*?)</title>', page)
     assert linked == ["nope", "rope", "alibi"]
+    assert (tmp_path / "map.svg").read_text().count("<a xlink:href=") == 3
+    assert "../claims/claims.html" in page
     own = (tmp_path / "schemes" / "alibi.html").read_text()
     assert "a card" in own and "It holds." in own and "It reads the checkpoints of rope" in own
     assert "It holds." not in (tmp_path / "schemes" / "rope.html").read_text()

@@ -126,11 +126,13 @@ def write(
         "failures": atlas.failures,
     }
     with page_style():
-        index = _index(atlas, has_ledger=bool(claims))
+        chart = _map(atlas)
+        index = _index(atlas, chart, has_ledger=bool(claims))
     write_files(
         folder,
         {
             "index.html": index,
+            **({"map.svg": chart} if chart else {}),
             "atlas.csv": as_csv(records),
             "atlas.json": json.dumps(everything, indent=1, default=str) + "\n",
         },
@@ -152,7 +154,7 @@ def _head(title: str) -> str:
     )
 
 
-def _index(atlas: Atlas, has_ledger: bool) -> str:
+def _index(atlas: Atlas, chart: str, has_ledger: bool) -> str:
     failures = "".join(f"<li>{text(failure_words(failure))}" for failure in atlas.failures)
     unanswered = unanswered_words(atlas)
     ledger = " <a href='../claims/claims.html'>Published claims, put to the test</a>." * has_ledger
@@ -163,7 +165,7 @@ def _index(atlas: Atlas, has_ledger: bool) -> str:
         f"{len(atlas.questions)} questions.{ledger} <a href='#how'>How it was made</a>.</p>",
         f"<div class=failed><b>Runs that failed</b><ul>{failures}</ul></div>" if failures else "",
         f"<div class=failed>{unanswered}</div>" if unanswered else "",
-        _map(atlas),
+        _linked(chart) if chart else "",
         f"<h2>Schemes and questions</h2><p>{_legend()}</p></div>",
         _filters(atlas),
         f"<div id=matrix>{_matrix(atlas)}</div>",
@@ -198,7 +200,7 @@ def _how(atlas: Atlas) -> str:
 
 
 def _map(atlas: Atlas) -> str:
-    """Draws each scheme by its loss at the trained length and at the greatest one."""
+    """Draws each scheme by its loss at the trained length and at the greatest one, as SVG."""
     questions = [question for question in atlas.questions if question.topic == "text"]
     if len(questions) < 2:
         return ""
@@ -228,9 +230,12 @@ def _map(atlas: Atlas) -> str:
     axes.grid(color="#e4e4e4", linewidth=0.6, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    linked = re.sub(
-        r'(<a xlink:href="schemes/(\w+)\.html"[^>]*>)', r"\1<title>\2</title>", svg(drawing)
-    )
+    return svg(drawing)
+
+
+def _linked(chart: str) -> str:
+    """Returns the map with its caption, and the name of each scheme at its point."""
+    linked = re.sub(r'(<a xlink:href="schemes/(\w+)\.html"[^>]*>)', r"\1<title>\2</title>", chart)
     caption = (
         "The loss of the last tokens, the mean over seeds. The lower a scheme is, the better it is "
         "beyond the trained length; the farther left, within it. On the line both losses are the "
