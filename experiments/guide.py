@@ -160,7 +160,13 @@ def _answer(row: dict[str, str]) -> Answer:
 
 def _overview(answers: list[Answer]) -> str:
     """Returns the best scheme of every question in one table."""
-    lines = ["| need | question | best here | RoPE |", "|---|---|---|---|"]
+    lines = [
+        "Text is in bits per byte, and lower is better; gain is what context beyond the trained "
+        "length takes off them; tasks are shares of what is right. None is best where hardly any "
+        "scheme is above chance. Schemes that tie with the best are in the sections below.\n",
+        "| need | question | best here | RoPE |",
+        "|---|---|---|---|",
+    ]
     for each in SITUATIONS:
         for topic, multiple in each.asked:
             found = _answers_to(topic, multiple, answers)
