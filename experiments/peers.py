@@ -22,6 +22,8 @@ LOST = (
 _SIGNS = re.compile("Gloo|NCCL|UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|[Cc]onnection")
 WATCHED = "POSENC_JAX_WATCHED"
 _PR_SET_PDEATHSIG = 1
+# Each says that JAX has a cluster to join.
+CLUSTERS = ("SLURM_STEP_NODELIST", "JAX_COORDINATOR_ADDRESS")
 # How many processes a queue has started for the job.
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 

@@ -7,8 +7,11 @@ import socket
 import jax
 from jax.experimental import multihost_utils
 
-# Each says that JAX has a cluster to join.
-_CLUSTERS = ("SLURM_STEP_NODELIST", "JAX_COORDINATOR_ADDRESS", "TPU_NAME")
+from experiments.peers import CLUSTERS
+
+# Where Kubernetes names the hosts of a TPU slice; a Cloud TPU VM asks its metadata, unless the last
+# is set.
+_HOSTS, _NO_METADATA = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"), "TPU_SKIP_MDS_QUERY"
 
 _moments = itertools.count(1)
 
@@ -47,20 +50,26 @@ def listen(
             raise ValueError(f"a job started by hand needs {missing} too")
         _check_by_hand(coordinator, num_processes, process_id)
         jax.distributed.initialize(
-            coordinator, num_processes, process_id, heartbeat_timeout_seconds=peer_timeout
+            coordinator,
+            num_processes,
+            process_id,
+            # Within a step of SLURM, JAX would leave each process one GPU.
+            cluster_detection_method="deactivate",
+            heartbeat_timeout_seconds=peer_timeout,
         )
         return
-    found = [name for name in _CLUSTERS if name in os.environ]
-    if found:
+    if cluster := _cluster():
+        found, to_be_alone = cluster
         try:
             jax.distributed.initialize(heartbeat_timeout_seconds=peer_timeout)
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise ValueError(
-                f"{', '.join(found)} in the environment says that this process has others beside "
-                f"it, but JAX could not join them: {reason}. Start all of them with what JAX needs "
-                f"(srun does), or unset {found[0]} for a process alone"
+                f"{found} says that this process has others beside it, but JAX could not join "
+                f"them: {reason}. Start all of them with what JAX needs (srun does), or "
+                f"{to_be_alone} for a process alone"
             ) from None
+        _take_all_gpus()
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -74,6 +83,29 @@ def listen(
         coordinator_bind_address=address,
         heartbeat_timeout_seconds=24 * 3600,
     )
+
+
+def _cluster() -> tuple[str, str] | None:
+    """Returns what says that JAX has a cluster to join, if any, and how to join none."""
+    # JAX takes TPUs where it finds them, unless it is told otherwise.
+    has_tpu = "tpu" in (jax.config.jax_platforms or "").split(",")
+    for name in CLUSTERS + _HOSTS * has_tpu:
+        if name in os.environ:
+            return f"{name} in the environment", f"unset {name}"
+    if has_tpu and _NO_METADATA not in os.environ:
+        return "this Cloud TPU VM", f"set {_NO_METADATA}=1"
+    return None
+
+
+def _take_all_gpus() -> None:
+    """Takes all GPUs of a node where SLURM has started one process on each.
+
+    JAX takes the one of the process's number on its node, as if there were a process for each GPU.
+    """
+    tasks, nodes = (os.environ.get(f"SLURM_{name}") for name in ("NTASKS", "STEP_NUM_NODES"))
+    if tasks is not None and tasks == nodes and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
+        for name in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
+            jax.config.update(name, os.environ.get(name.upper(), "all"))
 
 
 def _check_by_hand(coordinator, num_processes, process_id):

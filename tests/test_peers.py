@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
@@ -85,6 +86,62 @@ def test_which_errors_are_a_lost_peer():
 def test_a_job_by_hand_that_is_not_whole_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         preemption.listen(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("variables", "platforms", "joins"),
+    [
+        ({}, "cpu", False),
+        ({}, "tpu,cpu", True),  # a Cloud TPU VM, whose metadata JAX asks
+        ({"TPU_SKIP_MDS_QUERY": "1"}, "tpu,cpu", False),
+        ({"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "a,b"}, "tpu,cpu", True),  # GKE
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "cpu", False),
+        ({"TPU_NAME": "mine"}, "cpu", False),
+        ({"SLURM_STEP_NODELIST": "n0"}, "cpu", True),
+    ],
+)
+def test_the_hosts_of_a_slice_are_joined_where_jax_finds_tpus(
+    variables, platforms, joins, monkeypatch
+):
+    for name in (*ALONE, "JAX_COORDINATOR_ADDRESS", "TPU_SKIP_MDS_QUERY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    told = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **given: told.append(given))
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", platforms)
+    try:
+        preemption.listen()
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert ["num_processes" not in each for each in told] == [joins]
+
+
+@pytest.mark.parametrize(("tasks", "expected"), [(1, "all"), (2, "0")])
+def test_one_process_a_node_takes_all_gpus_of_the_node(tasks, expected):
+    """As submitit starts them: JAX alone would take the GPU of the process's number on its node."""
+    variables = {"JOB_ID": 7, "STEP_NODELIST": "n0", "STEP_NUM_NODES": 1, "NTASKS": tasks}
+    variables |= {"PROCID": 0, "LOCALID": 0}
+    program = """
+import jax
+from experiments import preemption
+jax.distributed.initialize = lambda **_: jax.config.update("jax_cuda_visible_devices", "0")
+preemption.listen()
+print(jax.config.read("jax_cuda_visible_devices"))
+"""
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {f"SLURM_{name}": str(value) for name, value in variables.items()}
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert found.stdout == f"{expected}\n", found.stderr
+
+
+def test_a_job_by_hand_takes_nothing_from_the_queue_around_it(monkeypatch):
+    """Within a step of SLURM, JAX would leave each process one GPU."""
+    told = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **given: told.append(given))
+    preemption.listen("host:1", 2, 0)
+    assert told[0]["cluster_detection_method"] == "deactivate"
 
 
 def start(count, workdir, corpus, *arguments):
