@@ -12,8 +12,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from experiments.peers import WATCHED
+from experiments.peers import CLUSTERS, WATCHED
 
+# Says of a process which program has started it as a worker.
+_WORKER = "POSENC_JAX_WORKER"
 # Flags under which ``launch.py`` has nothing to divide.
 _TRAINS_NOTHING = re.compile(r"--?(status|report|dry_run|backend)(=.*)?", re.DOTALL)
 
@@ -37,8 +39,11 @@ def run(arguments: Sequence[str]) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    # A worker is alone, whatever this process belongs to: within a step of SLURM all of them would
+    # open the same port.
+    environment = {name: each for name, each in os.environ.items() if name not in CLUSTERS}
     # A bar of progress cannot share a terminal with another. A worker ends when this process does.
-    environment = os.environ | {"TTY_COMPATIBLE": "0", WATCHED: str(os.getpid())}
+    environment |= {"TTY_COMPATIBLE": "0", WATCHED: str(os.getpid()), _WORKER: str(os.getpid())}
     workers = [
         subprocess.Popen(
             [sys.executable, *rest, "--share"],
@@ -67,7 +72,7 @@ def run(arguments: Sequence[str]) -> None:
 
 def is_one() -> bool:
     """Says whether this process is a worker."""
-    return os.environ.get(WATCHED) == str(os.getppid())
+    return os.environ.get(_WORKER) == str(os.getppid())
 
 
 def without_workers(arguments: Sequence[str]) -> tuple[int, list[str]]:

@@ -42,6 +42,29 @@ def test_where_nothing_is_trained_nothing_is_divided(flag, monkeypatch):
     workers.run(["launch.py", "--workers=2", flag])
 
 
+def test_workers_are_alone_in_a_step_of_slurm_and_know_that_they_are_workers(tmp_path, monkeypatch):
+    """All would open the port of the job, and be lost to each other."""
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "n0")
+    program = tmp_path / "launch.py"
+    program.write_text(
+        "import os\nfrom experiments import workers\n"
+        "alone = 'SLURM_STEP_NODELIST' not in os.environ and workers.is_one()\n"
+        f"open({str(tmp_path / 'found')!r}, 'a').write(f'{{alone}} ')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        workers.run([str(program), "--workers=2"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (tmp_path / "found").read_text() == "True True "
+
+
+def test_a_process_of_a_job_that_shares_its_points_is_no_worker(monkeypatch):
+    monkeypatch.setenv("POSENC_JAX_WATCHED", str(os.getppid()))  # as a process of several is
+    assert not workers.is_one()
+
+
 def test_who_looks_at_a_folder_does_not_take_it(tmp_path):
     """A status that is asked for at the wrong moment must not fail a point."""
     with claimed(tmp_path):
