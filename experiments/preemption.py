@@ -88,7 +88,8 @@ def listen(
 def _cluster() -> tuple[str, str] | None:
     """Returns what says that JAX has a cluster to join, if any, and how to join none."""
     # JAX takes TPUs where it finds them, unless it is told otherwise.
-    has_tpu = "tpu" in (jax.config.jax_platforms or "").split(",")
+    platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
+    has_tpu = "tpu" in (platforms or "").split(",")
     for name in CLUSTERS + _HOSTS * has_tpu:
         if name in os.environ:
             return f"{name} in the environment", f"unset {name}"

@@ -1,14 +1,18 @@
 """Tests what is handed to queues: the texts, and real jobs of submitit and of processes here."""
 
+import dataclasses
 import io
 import json
+import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 from rich.console import Console
 
+from experiments.preemption import PreemptedError
 from experiments.submit import Job, command_without_own_flags, hand_over, make_backend
 
 COMMAND = (
@@ -28,6 +32,15 @@ def test_names_and_commands(job):
     assert job.name == "posenc-my-run"
     expected = "python launch.py --config=configs/extrapolation.py:paper '--workdir=/mnt/My Run'"
     assert job.of_point(1) == f"{expected} --task_id=1"
+
+
+def test_names_are_short_enough_for_xpk_and_of_one_workdir_and_submission():
+    """xpk takes less than 40 letters, with the number of a point, which may have four digits."""
+    first, second = (Job(COMMAND, 9999, Path("/w", "Ablation of rope " * 4 + end)) for end in "ab")
+    again = dataclasses.replace(first, number=12)
+    names = [first.name, second.name, again.name]
+    assert len(set(names)) == 3 and all(len(f"{name}-9998") < 40 for name in names)
+    assert Job(COMMAND, 1, Path("/mnt/My Run"), number=2).name == "posenc-my-run-r2"
 
 
 def test_flags_of_submission_are_no_part_of_the_job():
@@ -72,7 +85,7 @@ def test_gke_on_gpus(job):
 
 def test_gke_on_several_hosts_of_a_tpu_slice(job):
     settings = ["image=i", "accelerator=tpu-v5-lite-podslice", "topology=4x4", "hosts=4"]
-    settings += ["max_restarts=7", "queue=mine"]
+    settings += ["max_restarts=7", "queue=mine", "claim=disk"]
     manifest, _ = make_backend("gke", settings).manifests(job)
     assert manifest["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
     assert manifest["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "mine"}
@@ -91,6 +104,25 @@ def test_gke_on_several_hosts_of_a_tpu_slice(job):
     ]
     (variable,) = pod["containers"][0]["env"]
     assert variable["name"] == "HOST" and "job-completion-index" in str(variable)
+
+
+def test_gke_takes_no_argument_for_a_variable_of_its_own(job):
+    job = dataclasses.replace(job, command=("python", "launch.py", "--config.corpus=files:$(HOST)"))
+    backend = make_backend("gke", ["image=i", "accelerator=a", "claim=disk"])
+    assert "--config.corpus=files:$$(HOST)" in backend.text(job)
+
+
+@pytest.mark.parametrize(
+    ("workdir", "claim", "message"),
+    [
+        ("/mnt/paper", "", "give a folder and the claim that is mounted there"),
+        ("runs/paper", "claim=disk", "--workdir=runs/paper must be absolute, such as /mnt/runs"),
+    ],
+)
+def test_gke_refuses_a_workdir_that_is_lost_with_its_pod(workdir, claim, message):
+    backend = make_backend("gke", ["image=i", "accelerator=a", *filter(None, [claim])])
+    with pytest.raises(ValueError, match=message):
+        backend.text(Job(COMMAND, 1, Path(workdir)))
 
 
 def test_xpk(job):
@@ -158,6 +190,42 @@ def test_nothing_is_submitted_without_being_asked_or_twice(tmp_path):
         submitted(backend, job)
     submitted(backend, job, again=True)
     assert mark.read_text() == "xx"
+
+
+def test_what_is_submitted_again_has_names_that_the_queue_has_not_seen(job, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "experiments.submit.kubernetes.run", lambda command, text: given.append((command, text))
+    )
+    backend = make_backend("gke", ["image=i", "accelerator=a", "claim=disk"])
+    assert "submitted: posenc-my-run-0, " in submitted(backend, job)
+    assert "submitted: posenc-my-run-r2-0, " in submitted(backend, job, again=True)
+    assert "submitted: posenc-my-run-r3-0, " in submitted(backend, job, again=True)
+    # "apply" would end well where a JobSet of that name has failed, and start nothing.
+    assert all(command[:2] == ["kubectl", "create"] for command, _ in given)
+
+
+def test_jobs_on_this_machine_have_the_python_of_the_program(tmp_path, monkeypatch):
+    """Whoever has not activated the environment has another ``python``, or none."""
+    monkeypatch.setenv("PATH", "")
+    mark = f"import sys; open({str(tmp_path / 'mark')!r}, 'w').write(sys.executable)"
+    submitted(make_backend("local", []), Job(("python", "-c", mark), 1, tmp_path / "work"))
+    assert (tmp_path / "mark").read_text() == sys.executable
+
+
+def test_sigterm_reaches_the_processes_of_this_machine(tmp_path):
+    program = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(30)"
+    )
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(PreemptedError, match="run again with --again"):
+            submitted(make_backend("local", []), Job(("python", "-c", program), 1, tmp_path))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_submission_that_failed_is_not_forgotten(tmp_path):

@@ -7,10 +7,12 @@ would be submitted, and submits it. Each point becomes a job of its own that run
 
 import dataclasses
 import datetime
+import hashlib
 import importlib
 import re
 import shlex
 import subprocess
+import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +36,8 @@ OWN_FLAGS = "backend", "submit", "again", "resource"
 SWITCHES = "submit", "again"  # flags that need no value
 PREEMPTED = 75
 _RECORD = "submitted.json"
+# xpk takes names of less than 40 letters, and a point's number follows this one.
+_LONGEST = 34
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +48,32 @@ class Job:
       command: the command that runs all points, from the folder of the repository.
       points: how many points there are.
       workdir: the folder of the results, which every job must see.
+      number: which submission of the workdir it is, from 1.
     """
 
     command: tuple[str, ...]
     points: int
     workdir: Path
+    number: int = 1
 
     @property
     def name(self) -> str:
-        """Returns a name that every queue takes: lower-case letters, digits and dashes."""
+        """Returns a name that every queue takes: few lower-case letters, digits and dashes.
+
+        A queue may still know the jobs of an earlier submission, so each has names of its own.
+        """
         words = re.sub(r"[^a-z0-9]+", "-", self.workdir.name.lower()).strip("-")
-        return f"posenc-{words}"[:50].rstrip("-")
+        name = f"posenc-{words}".rstrip("-")
+        last = f"-r{self.number}" if self.number > 1 else ""
+        if len(name + last) > _LONGEST:
+            last = f"-{hashlib.sha256(str(self.workdir).encode()).hexdigest()[:5]}{last}"
+            name = name[: _LONGEST - len(last)].rstrip("-")
+        return name + last
+
+    @property
+    def here(self) -> tuple[str, ...]:
+        """Returns the command of all points under the Python of this very program."""
+        return (sys.executable, *self.command[1:])
 
     def all_points(self, *more: str) -> str:
         """Returns the command of all points, as a shell takes it."""
@@ -120,6 +139,8 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
     Raises:
       ValueError: the workdir was submitted before and ``again`` is not given, or the queue refuses.
     """
+    if before := read_json(job.workdir / _RECORD):
+        job = dataclasses.replace(job, number=before.get("number", 1) + 1)
     console.print(backend.text(job), highlight=False, markup=False)
     if not submit:
         return
@@ -133,6 +154,7 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
             )
         date = datetime.datetime.now().isoformat(" ", "seconds")
         record: dict[str, Any] = {"date": date, "command": job.command, "jobs": []}
+        record |= {"number": job.number}
         # Noted first, because a submission that fails may have submitted some.
         write_json(job.workdir / _RECORD, record)
         jobs = backend.submit(job)

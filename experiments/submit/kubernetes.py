@@ -14,7 +14,7 @@ _PORT = 1234
 
 @dataclasses.dataclass(frozen=True)
 class GKE:
-    """Applies one JobSet for each point, with a pod on each of its hosts.
+    """Creates one JobSet for each point, with a pod on each of its hosts.
 
     A pod that ends with status 1 or 2 has failed for good, and its JobSet with it. However else one
     ends, preempted, evicted or killed, all hosts of the point start again and go on from the last
@@ -27,7 +27,7 @@ class GKE:
       topology: the TPU slice, such as "4x4"; none for GPUs.
       hosts: hosts of a point.
       max_restarts: how often a point may start again.
-      claim: a PersistentVolumeClaim that holds the workdir; none for a workdir in a bucket.
+      claim: a PersistentVolumeClaim that is mounted as the workdir; none for a workdir in a bucket.
       namespace: the Kubernetes namespace.
       queue: the LocalQueue of Kueue, if the cluster has one.
     """
@@ -47,13 +47,33 @@ class GKE:
         return yaml.safe_dump_all(self.manifests(job), sort_keys=False)
 
     def submit(self, job: Job) -> list[str]:
-        """Applies the manifest with ``kubectl``, and returns the names of the JobSets."""
-        run(["kubectl", "apply", "-f", "-"], self.text(job))
+        """Gives the manifest to ``kubectl``, and returns the names of the JobSets."""
+        # "apply" would find one that has ended as it should be, and start nothing.
+        run(["kubectl", "create", "-f", "-"], self.text(job))
         return [manifest["metadata"]["name"] for manifest in self.manifests(job)]
 
     def manifests(self, job: Job) -> list[dict[str, Any]]:
-        """Returns the JobSet of each point."""
+        """Returns the JobSet of each point.
+
+        Raises:
+          ValueError: a pod would write the results to a disk of its own.
+        """
+        self._check(job)
         return [self._manifest(job, point) for point in range(job.points)]
+
+    def _check(self, job):
+        """Refuses a workdir that is lost with its pod."""
+        if bool(self.claim) == is_in_bucket(job.workdir):
+            raise ValueError(
+                f"--backend=gke with --workdir={job.workdir} and --resource=claim={self.claim}: "
+                "give a folder and the claim that is mounted there, or gs://BUCKET/FOLDER and no "
+                "claim"
+            )
+        if self.claim and not job.workdir.is_absolute():
+            raise ValueError(
+                f"--workdir={job.workdir} must be absolute, such as /mnt/{job.workdir}: "
+                f"--resource=claim={self.claim} is mounted there"
+            )
 
     def _manifest(self, job, point):
         name = f"{job.name}-{point}"
@@ -95,12 +115,15 @@ class GKE:
         selector = {kind: self.accelerator}
         if is_tpu:
             selector["cloud.google.com/gke-tpu-topology"] = self.topology
-        # Kubernetes puts the variable in the place of $(HOST).
+        # Kubernetes puts the variable in the place of $(HOST), and "$" in that of "$$".
         number = {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}
         container = {
             "name": "point",
             "image": self.image,
-            "command": [*job.command, f"--task_id={point}", *self._peers(job, point)],
+            "command": [
+                *(each.replace("$", "$$") for each in job.command),
+                *(f"--task_id={point}", *self._peers(job, point)),
+            ],
             "env": [{"name": "HOST", "valueFrom": {"fieldRef": number}}],
             "resources": {"limits": chips},
         }
@@ -110,11 +133,6 @@ class GKE:
             "nodeSelector": selector,
             "containers": [container],
         }
-        if self.claim and is_in_bucket(job.workdir):
-            raise ValueError(
-                f"--resource=claim={self.claim} holds a folder, and {job.workdir} is in a bucket; "
-                "leave one of them out"
-            )
         if self.claim:
             volume = {"claimName": self.claim}
             pod["volumes"] = [{"name": "workdir", "persistentVolumeClaim": volume}]

@@ -1,11 +1,13 @@
 """Runs all points on this machine, as one process or several."""
 
 import dataclasses
+import signal
 import socket
 import subprocess
 from contextlib import closing
 
-from experiments.submit import Job
+from experiments.preemption import PreemptedError
+from experiments.submit import PREEMPTED, Job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +27,25 @@ class Local:
     def submit(self, job: Job) -> list[str]:
         """Runs all processes, and returns their numbers once all have ended well.
 
+        SIGTERM is passed on to them.
+
         Raises:
-          ValueError: one has not.
+          PreemptedError: they were asked to stop, and have saved.
+          ValueError: one has not ended well.
         """
         with closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        running = [subprocess.Popen([*job.command, *each]) for each in self._flags(port)]
+        running = [subprocess.Popen([*job.here, *each]) for each in self._flags(port)]
+
+        def stop(*_):
+            for each in running:
+                each.terminate()
+
+        signal.signal(signal.SIGTERM, stop)
         failed = [each for each in running if each.wait()]
+        if PREEMPTED in [each.returncode for each in failed]:
+            raise PreemptedError("stopped, and everything is saved: run again with --again")
         if failed:
             raise ValueError(f"process {failed[0].pid} ended with status {failed[0].returncode}")
         return [str(each.pid) for each in running]

@@ -67,7 +67,7 @@ class Slurm:
             except RuntimeError as error:
                 raise ValueError(f"SLURM is not on this machine ({error})") from None
             executor.update_parameters(**self._parameters(job))
-        points = [Point((*job.command, f"--task_id={point}")) for point in range(job.points)]
+        points = [Point((*job.here, f"--task_id={point}")) for point in range(job.points)]
         with executor.batch():
             jobs = [executor.submit(point) for point in points]
         return [each.job_id for each in jobs]
