@@ -71,8 +71,6 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, fr
 PEER_TIMEOUT = flags.DEFINE_integer(
     "peer_timeout", 300, "Seconds of silence after which a process of the job counts as lost."
 )
-# Where the queues of SLURM and of Kubernetes say which job of an array this is.
-_ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 
 
 def main(arguments: list[str]) -> int:
@@ -206,7 +204,7 @@ def _check(arguments: list[str]) -> None:
 def _task_id() -> int | None:
     """Returns the number of the only point to run, or None for all."""
     name, given = "--task_id", TASK_ID.value
-    for variable in _ARRAY:
+    for variable in workers.ARRAY:
         if given is None and variable in os.environ:
             name, given = variable, os.environ[variable]
     if given in (None, -1):

@@ -28,7 +28,9 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
     if sweep.finished(point):
         return found | {"state": DONE, "step": steps}
     if by := holder(folder):
-        left = (steps - step) * line["seconds"] / step if step else 0.0
+        # Points that are trained as one program have a share of its seconds each.
+        count = sum(not sweep.finished(each) for each in sweep.group_of(point))
+        left = count * (steps - step) * line["seconds"] / step if step else 0.0
         ready = f"; trained in {datetime.timedelta(seconds=round(left))}" if left else ""
         return found | {"state": RUNNING, "note": f"by {by}{ready}"}
     if (folder / "run.json").exists():

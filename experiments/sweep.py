@@ -211,8 +211,11 @@ class Sweep:
 
     def _shared(self, point) -> Path:
         """Returns the folder of the lock of a point's group."""
-        group = next(group for group in self._groups(self.points) if point in group)
-        return self.workdir / "shared" / group[0].name
+        return self.workdir / "shared" / self.group_of(point)[0].name
+
+    def group_of(self, point: Point) -> list[Point]:
+        """Returns the points that are trained as one program with this one, itself among them."""
+        return next(group for group in self._groups(self.points) if point in group)
 
     @contextlib.contextmanager
     def _taken(self, group) -> Iterator[bool]:
@@ -335,6 +338,7 @@ class Sweep:
                 for point in group:
                     stack.enter_context(claimed(self.folder(point)))
                     open_run(self.folder(point), self.describe(point))
+                    self._forget_failure(point)
                 failures = train_together(
                     self.task(group[0].scheme),
                     self.recipe_of(group[0]),
@@ -397,6 +401,7 @@ class Sweep:
         open_run(folder, self.describe(point))
         if self.finished(point):
             return
+        self._forget_failure(point)
         model, summary = self.train(point)
         evaluation = {
             "config": plain(self.describe_evaluation(point)),
@@ -404,7 +409,6 @@ class Sweep:
             "training": {"scheme": point.label, "seed": point.seed} | summary,
         }
         write_json(folder / "evaluation.json", evaluation)
-        (folder / "failure.json").unlink(missing_ok=True)
         if summary["tokens"]:
             speed = summary["tokens"] / summary["seconds"]
             self.console.print(
@@ -412,6 +416,10 @@ class Sweep:
                 highlight=False,
             )
         self.print_point(point, evaluation)
+
+    def _forget_failure(self, point) -> None:
+        """Forgets why a point failed, when it is tried again: another thing may stop it now."""
+        (self.folder(point) / "failure.json").unlink(missing_ok=True)
 
     def _failed(self, point, error) -> dict:
         reason = f"{type(error).__name__}: {error}"

@@ -16,8 +16,10 @@ from experiments.peers import CLUSTERS, WATCHED
 
 # Says of a process which program has started it as a worker.
 _WORKER = "POSENC_JAX_WORKER"
-# Flags under which ``launch.py`` has nothing to divide.
-_TRAINS_NOTHING = re.compile(r"--?(status|report|dry_run|backend)(=.*)?", re.DOTALL)
+# Where the queues of SLURM and of Kubernetes say which job of an array this is.
+ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
+# Flags under which ``launch.py`` has nothing to divide: it trains nothing, or one point.
+_UNDIVIDED = re.compile(r"--?((status|report|dry_run|backend)(=.*)?|task_id=\d+)", re.DOTALL)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -30,7 +32,8 @@ def run(arguments: Sequence[str]) -> None:
       arguments: the command line, which may have ``--workers``.
     """
     count, rest = without_workers(arguments)
-    if count < 2 or any(_TRAINS_NOTHING.fullmatch(argument) for argument in rest):
+    in_array = any(name in os.environ for name in ARRAY) and "--task_id=-1" not in rest
+    if count < 2 or in_array or any(_UNDIVIDED.fullmatch(argument) for argument in rest):
         return
     cores = sorted(os.sched_getaffinity(0))
     if count > len(cores):

@@ -257,6 +257,26 @@ def test_a_second_program_on_the_same_run_is_refused_by_name(finished, corpus):
     assert comparison(config(corpus), workdir)[0].run() == [], "it was given back"
 
 
+def test_a_failure_is_forgotten_when_the_point_is_tried_again(corpus, tmp_path, monkeypatch):
+    """It is preempted then: what it failed of the first time, a full disk, is no longer so."""
+
+    def failing(*_, **__):
+        raise OSError("no space left")
+
+    def preempted(*_, **__):
+        raise preemption.PreemptedError("asked to stop")
+
+    one, output = comparison(config(corpus, schemes="nope"), tmp_path)
+    monkeypatch.setattr(sweep, "train", failing)
+    assert len(one.run()) == 1
+    monkeypatch.setattr(sweep, "train", preempted)
+    with pytest.raises(preemption.PreemptedError):
+        one.run()
+    output.truncate(0)
+    print_status(one, one.console)
+    assert "failed" not in output.getvalue()
+
+
 def test_status_says_what_has_become_of_every_point(finished, corpus, tmp_path):
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     one, output = comparison(config(corpus, schemes="rope,yarn,alibi,nope,t5", seeds=2), tmp_path)
@@ -283,6 +303,17 @@ def test_status_says_what_has_become_of_every_point(finished, corpus, tmp_path):
     assert lines["t5/seed0"][1:] == ["stopped", "2/6"]
     assert lines["t5/seed1"][1] == "failed" and "loss nan at step 3" in output.getvalue()
     assert "2 done, 1 running, 1 failed, 1 stopped, 3 missing" in output.getvalue()
+
+
+def test_seeds_that_are_trained_as_one_have_its_time_left(corpus, tmp_path):
+    """The seconds of each are its share of those that have passed."""
+    one, output = comparison(config(corpus, schemes="nope", seeds=3, together=2), tmp_path)
+    folder = one.folder(one.points[0])
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 2, "seconds": 30.0}) + "\n")
+    with claimed(folder):
+        print_status(one, one.console)
+    assert "trained in 0:02:00" in output.getvalue()
 
 
 WRITTEN_OUT = "global_nope", "beam", "flint"  # for any number of layers

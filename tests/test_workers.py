@@ -36,10 +36,18 @@ def test_more_workers_than_cores_are_refused(capsys):
     assert stop.value.code == 2 and "must be at most" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--status", "--report", "-dry_run", "--backend=slurm"])
-def test_where_nothing_is_trained_nothing_is_divided(flag, monkeypatch):
+@pytest.mark.parametrize(
+    "flag", ["--status", "--report", "-dry_run", "--backend=slurm", "--task_id=3"]
+)
+def test_where_nothing_or_one_point_is_trained_nothing_is_divided(flag, monkeypatch):
     monkeypatch.setattr(workers.subprocess, "Popen", lambda *a, **k: pytest.fail("started"))
     workers.run(["launch.py", "--workers=2", flag])
+
+
+def test_a_job_of_an_array_has_one_point_on_all_its_cores(monkeypatch):
+    monkeypatch.setattr(workers.subprocess, "Popen", lambda *a, **k: pytest.fail("started"))
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    workers.run(["launch.py", "--workers=2"])
 
 
 def test_workers_are_alone_in_a_step_of_slurm_and_know_that_they_are_workers(tmp_path, monkeypatch):
