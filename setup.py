@@ -53,7 +53,7 @@ setup(
         "icons": ["fonticon-materialdesignicons7"],
         "video": ["mlxtend", "scikit-video", "av"],
         "tensorboard": ["tensorboardX"],
-        "wandb": ["wandb"],
+        "wandb": ["wandb>=0.19.10"],
         "slurm": ["submitit"],
         "gcs": ["gcsfs"],
         # XLA's compiler for TPUs, which needs none: for --topology and `make tpu-check`.

@@ -362,7 +362,9 @@ def _wandb_run(project: str, folder: Path):
     # The same folder is the same run, however often it is started.
     name = "/".join(folder.parts[-2:])
     identity = hashlib.sha256(str(bucket.absolute(folder)).encode()).hexdigest()[:16]
-    return wandb.init(project=project, name=name, id=identity, resume="allow")
+    own = {"name": name, "id": identity, "resume": "allow"}
+    # Seeds that are trained together have a run each, where wandb would give back the first.
+    return wandb.init(project=project, reinit="create_new", **own)
 
 
 def _step_of(line: str) -> int | None:

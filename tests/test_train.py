@@ -583,6 +583,23 @@ def test_wandb_has_the_same_numbers_and_one_run_a_folder(tmp_path, monkeypatch):
     assert started[0] == started[1] and started[0]["project"] == "mine"
 
 
+def test_wandb_has_a_run_for_each_of_the_seeds_that_are_trained_together(tmp_path, monkeypatch):
+    """The stand-in gives back the run that is active, as wandb does unless it is told otherwise."""
+    active = []
+
+    def init(reinit="return_previous", **_):
+        if not active or reinit != "create_new":
+            active[:] = active or [types.SimpleNamespace(lines=[])]
+            return active[0]
+        active.append(types.SimpleNamespace(lines=[]))
+        return active[-1]
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    for seed in range(3):
+        Metrics(tmp_path / str(seed) / "metrics.jsonl", 0, wandb="mine")
+    assert len(active) == 3
+
+
 def test_wandb_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match=r"pip install -e '.\[wandb\]'"):
