@@ -8,6 +8,7 @@ A run that was tuned from published weights needs them: ``--checkpoint``, as in 
 import argparse
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from experiments.mesh import make_mesh
 from experiments.record import read_json
 from experiments.trained import Source, load_run, sizes_of, train_length
 from posenc_jax import Transformer
+from posenc_jax.hf.write import extended
 
 
 def export(folder: Path, out: Path, checkpoint: str | None, console: Console) -> None:
@@ -30,7 +32,8 @@ def export(folder: Path, out: Path, checkpoint: str | None, console: Console) ->
       console: the console that shows progress.
 
     Raises:
-      ValueError: the run is not there, is not of the checkpoint, or ``out`` has something in it.
+      ValueError: the run is not there, is not of the checkpoint, or has a model that transformers
+        does not know; or ``out`` has something in it.
     """
     mesh = make_mesh()
     run = read_json(folder / "run.json") or {"config": {}}  # load_run says that there is none
@@ -43,12 +46,38 @@ def export(folder: Path, out: Path, checkpoint: str | None, console: Console) ->
         known, tokenizer = source.config, source.tokenizer
     # Only published formats need what it needs.
     pretrained = importlib.import_module("experiments.pretrained")
-    pretrained.save(out, state.model, known, tokenizer, console=console)
+    longest = _longest(state.model, known, config["train"]["length"])
+    pretrained.save(out, state.model, known, tokenizer, max_length=longest, console=console)
+
+
+def _longest(model: Transformer, known: Mapping[str, Any], tuned: int) -> int | None:
+    """Returns the length that a model was tuned at, where its encoding does not tell one as long.
+
+    RoPE itself tells none. What adapts to the length is told the one where it begins to.
+    """
+    if any(encoding.adapts for encoding in model.distinct()):
+        return None
+    return tuned if tuned > extended(known, model)["max_position_embeddings"] else None
 
 
 def _as_llama(model: Transformer, length: int) -> dict[str, Any]:
-    """Returns what ``config.json`` says of a model that was trained here."""
+    """Returns what ``config.json`` says of a model that was trained here.
+
+    Raises:
+      ValueError: the model is no Llama, which would open it and compute something else.
+    """
     sizes, block = sizes_of(model), model.layers[0].block
+    others = {
+        "qk_norm": block.attention.qk_norm,
+        "qkv_bias": block.attention.q.bias is not None,
+        "post_norm": block.post_norm,
+        "causal=False": not model.causal,
+    }
+    if found := [name for name, is_other in others.items() if is_other]:
+        raise ValueError(
+            f"the run was trained with model.{found[0]}, and is to be written as a Llama, which "
+            "has no such thing: train one without it"
+        )
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -61,7 +90,7 @@ def _as_llama(model: Transformer, length: int) -> dict[str, Any]:
         "num_key_value_heads": sizes["num_kv_heads"],
         "head_dim": sizes["head_dim"],
         "rms_norm_eps": block.mlp_norm.epsilon,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": model.unembedding is None,
         "max_position_embeddings": length,
     }
 

@@ -26,7 +26,7 @@ from experiments.mesh import make_mesh, row_shards
 from experiments.progress import stage
 from experiments.record import write_json
 from experiments.text import token_losses_and_hits
-from experiments.trained import load_run, train_length
+from experiments.trained import load_run
 from posenc_jax import Transformer, generate
 
 # Lengths are rounded up to these, so that few programs are compiled.
@@ -216,7 +216,8 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
                 f"the run in {path} does not read bytes, and has no tokenizer for text; give one "
                 "that was trained on a corpus of bytes, such as stdlib or files:"
             )
-        return state.model, Text(), train_length(config)
+        # A model that was tuned at a greater length reads as far.
+        return state.model, Text(), config["train"]["length"]
     from experiments import pretrained
 
     loaded = pretrained.load(path, mesh=mesh, scan=True)
@@ -284,7 +285,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     console.print(make_table(found), markup=False, highlight=False)
     if args.out:
-        write_json(args.out, {"results": found["results"], "model": args.model} | options)
+        how = {"model": args.model, "encoding": args.encoding} | options | limits
+        write_json(args.out, {"results": found["results"]} | how)
     return 0
 
 

@@ -76,8 +76,8 @@ def _build(key, config, source) -> Transformer:
     if source is None or source.digest != start:
         given = "none was given" if source is None else f"that of {source.digest} was given"
         raise ValueError(
-            f"the run was tuned from published weights of digest {start}, and {given}; give "
-            "--checkpoint as in the config it was tuned by"
+            f"the run was tuned from published weights of digest {start}, and {given}; only "
+            "experiments.export reads it, with --checkpoint as in the config it was tuned by"
         )
     sizes = sizes_of(source.model)
     encoding: Any = make_encoding(config["encoding"], sizes, config["train_length"], rngs=None)

@@ -16,10 +16,10 @@ from rich.console import Console
 import experiments.extension as extension
 import experiments.sweep as sweep
 from configs.extension import METHODS, PRESETS, get_config
-from experiments import readings
+from experiments import harness, readings
 from experiments.checkpoint import fingerprint
 from experiments.data import eval_windows, load_corpus, write_tokens
-from experiments.export import export
+from experiments.export import _as_llama, _longest, export
 from experiments.extension import Extension, points
 from experiments.mesh import make_mesh
 from experiments.methods import Methods
@@ -30,6 +30,7 @@ from experiments.text import token_losses, token_losses_and_hits
 from experiments.train import RULES, Recipe, adam_state, further_state
 from experiments.trained import Source, load_run
 from posenc_jax import REGISTRY, make
+from posenc_jax.hf.write import extended
 
 
 def config(files, preset="tiny", **changes):
@@ -351,10 +352,11 @@ def published(finished, monkeypatch):
     def load(path, mesh, scan, **kinds):
         state, _ = load_run(finished[0] / f"runs/{path}", mesh)
         assert scan is state.model.scan is True and kinds["dtype"] == "float32"
-        found = {"max_position_embeddings": 32}
+        found = _as_llama(state.model, 32)
         return types.SimpleNamespace(model=state.model, config=found, tokenizer=Bytes())
 
-    def save(path, model, config, tokenizer, console):
+    def save(path, model, config, tokenizer, max_length, console):
+        config = extended(config, model, max_length)
         saved[path.name] = model, config, tokenizer
 
     module = types.SimpleNamespace(load=load, save=save)
@@ -385,9 +387,9 @@ def test_a_published_model_is_read_tuned_and_exported(corpus, tmp_path, publishe
     folder, console = tmp_path / "runs/yarn/steps1/seed0", Console(file=io.StringIO())
     export(folder, tmp_path / "out", "rope/seed0", console)
     model, found, tokenizer = published["out"]
-    assert found == {"max_position_embeddings": 32} and isinstance(tokenizer, Bytes)
+    assert found["max_position_embeddings"] == 64 and isinstance(tokenizer, Bytes)
     assert model.distinct()[0].frequencies.factor == 2.0
-    for checkpoint, message in ((None, "none was given"), ("nowhere", "nowhere")):
+    for checkpoint, message in ((None, "none was given; only"), ("nowhere", "nowhere")):
         with pytest.raises((ValueError, OSError), match=message):
             export(folder, tmp_path / "other", checkpoint, console)
     assert list(published) == ["out"]
@@ -406,7 +408,33 @@ def test_a_run_of_ours_is_exported_as_llama(finished, tmp_path, published):
     assert model.distinct()[0].frequencies.factor == 2.0 and tokenizer is None
     assert (found["hidden_size"], found["intermediate_size"]) == (32, 128)
     assert (found["num_attention_heads"], found["head_dim"]) == (4, 8)
-    assert found["rms_norm_eps"] == 1e-6 and found["max_position_embeddings"] == 32
+    assert found["rms_norm_eps"] == 1e-6 and found["max_position_embeddings"] == 64
+
+
+def test_a_model_that_was_tuned_longer_is_for_as_many_tokens(finished):
+    """Plain RoPE has no factor that would say so."""
+    run = finished[0] / "runs/yarn/steps2/seed0"
+    assert harness.load(str(run), None, make_mesh())[2] == 64
+    model = common.build_model("rope")
+    known = _as_llama(model, 32)
+    assert _longest(model, known, tuned=64) == 64 and _longest(model, known, tuned=32) is None
+    yarn = common.build_model(common.build("yarn", factor=4.0))
+    assert extended(known, yarn)["max_position_embeddings"] > 64
+    assert _longest(yarn, known, tuned=64) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "refusal"),
+    [({"qk_norm": "head"}, "qk_norm"), ({"post_norm": True}, "post_norm"), ({"tied": False}, None)],
+)
+def test_what_a_llama_has_not_is_not_exported_as_one(setting, refusal):
+    """It would open without an error and compute something else."""
+    model = common.build_model("rope", **setting)
+    if refusal is None:
+        assert _as_llama(model, 32)["tie_word_embeddings"] is False
+        return
+    with pytest.raises(ValueError, match=f"trained with model.{refusal}"):
+        _as_llama(model, 32)
 
 
 # Configs

@@ -1,6 +1,7 @@
 """Tests what lm-evaluation-harness is told of a model, by the logits of whole texts."""
 
 import io
+import json
 import types
 
 import common
@@ -96,6 +97,20 @@ def test_what_does_not_fit_is_refused(harness):
         harness.loglikelihood(requests(("", "x" * 41)))
     with pytest.raises(ValueError, match="max_gen_toks has 41 tokens"):
         harness.generate_until(requests(("", {"max_gen_toks": 41})))
+
+
+def test_results_say_what_they_are_of(monkeypatch, harness, tmp_path):
+    """Under another encoding, or of a few questions, they are other results."""
+    modules = {"lm_eval": None, "lm_eval.utils": types.SimpleNamespace(make_table=str)}
+    for name, module in modules.items():
+        monkeypatch.setitem(harness_module.sys.modules, name, module)
+    monkeypatch.setattr(harness_module, "load", lambda *_: (harness.model, harness.text, LENGTH))
+    monkeypatch.setattr(harness_module, "evaluate", lambda *_, **__: {"results": {}})
+    encoding = {"name": "yarn", "factor": 4.0}
+    flags = [f"--encoding={json.dumps(encoding)}", "--limit=3", f"--out={tmp_path / 'found'}"]
+    assert main(["--model=any", "--tasks=any", *flags]) == 0
+    found = json.loads((tmp_path / "found").read_text())
+    assert found["encoding"] == encoding and found["limit"] == 3 and found["length"] == LENGTH
 
 
 def test_what_is_missing_is_named(monkeypatch, capsys, harness):
