@@ -14,8 +14,10 @@ import json
 import lzma
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from experiments.bucket import folder_at
 from experiments.record import claimed, write_files
 
 # The files of a finished point; the last of them says that it is finished, and is written last.
@@ -30,7 +32,7 @@ def pack(workdir: Path) -> bytes:
       OSError: a file of one is lost.
     """
     packed = io.BytesIO()
-    folders = sorted(path.parent for path in workdir.rglob(FILES[-1]))
+    folders = sorted(_finished(workdir))
     if not folders:
         raise ValueError(f"--workdir={workdir} has no finished point; give a folder of results")
     with tarfile.open(fileobj=packed, mode="w:xz", preset=9) as archive:
@@ -42,6 +44,15 @@ def pack(workdir: Path) -> bytes:
                 entry.size = len(content)
                 archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
+
+
+def _finished(folder: Path) -> Iterator[Path]:
+    """Yields the folders of finished points in a folder, or in a bucket, which cannot search."""
+    if (folder / FILES[-1]).exists():
+        yield folder
+    elif folder.is_dir():
+        for each in folder.iterdir():
+            yield from _finished(each)
 
 
 def restore(packed: Path, workdir: Path) -> tuple[int, int]:
@@ -105,18 +116,19 @@ def _check(path, content):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=Path, required=True, help="folder of an experiment")
+    parser.add_argument("--workdir", required=True, help="folder of an experiment")
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--out", type=Path, help="archive to write")
     way.add_argument("--restore", type=Path, help="archive to bring back into the workdir")
     args = parser.parse_args()
     try:
+        workdir = folder_at(args.workdir)
         if args.out:
-            packed = pack(args.workdir)
+            packed = pack(workdir)
             write_files(args.out.parent, {args.out.name: packed})
             print(f"archive: {args.out}, {len(packed) / 1024:.0f} KiB")
         else:
-            written, had = restore(args.restore, args.workdir)
+            written, had = restore(args.restore, workdir)
             print(f"{written} points restored; {args.workdir} already had {had}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

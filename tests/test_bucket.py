@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from test_compare import comparison, config
 
-from experiments import bucket, preemption
+from experiments import archive, bucket, preemption
 from experiments.bucket import folder_at
 from experiments.long_document import score_document
 from experiments.record import Kept, claimed, holder
@@ -55,6 +55,25 @@ def test_a_run_goes_on_in_a_bucket_as_in_a_folder(objects, corpus, tmp_path, mon
     there.write_report("the command")
     assert {f"{folder}/evaluation.json", "/mine/runs/tiny/report.html"} < objects.store.keys()
     assert not [name for name in objects.store if name.endswith("/lock")], "given back"
+
+
+def test_results_travel_to_a_bucket_and_back(objects, tmp_path, monkeypatch):
+    """And not into a folder of this machine that is called "gs:"."""
+    monkeypatch.chdir(tmp_path)
+    for name in archive.FILES:
+        (tmp_path / "here/runs/nope/seed0").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "here/runs/nope/seed0" / name).write_text('{"step": 1}\n')
+    there = "--workdir=gs://mine/restored"
+    for arguments in (
+        ["--workdir=here", "--out=results"],
+        [there, "--restore=results"],
+        [there, "--out=again"],
+    ):
+        monkeypatch.setattr("sys.argv", ["archive", *arguments])
+        assert archive.main() == 0
+    assert (tmp_path / "results").read_bytes() == (tmp_path / "again").read_bytes()
+    assert "/mine/restored/runs/nope/seed0/run.json" in objects.store
+    assert not (tmp_path / "gs:").exists()
 
 
 def test_a_document_goes_on_in_a_bucket(objects, tmp_path, monkeypatch):
