@@ -164,13 +164,15 @@ class Sweep:
 
         With ``share`` another program may be doing the same in the same workdir: each leaves to the
         other whatever the other has begun. A point that starts from what another program is
-        training waits for it, as in a job array.
+        training waits for it. A job of an array, which has a ``task_id``, trains first what its
+        point starts from, if nobody does: it may begin before the job that would, and outlive it.
         """
         chosen = self.points
         if task_id is not None:
             chosen = [point_of(self.points, task_id)]
         self._check_data(chosen)
-        failures = []
+        failures: list[dict] = []
+        tried: set[Point] = set()
         waiting, left = {point for point in chosen if not self.finished(point)}, TimeLeft()
         if done := len(chosen) - len(waiting):
             self.console.print(f"{done} of {len(chosen)} were done before", highlight=False)
@@ -183,7 +185,12 @@ class Sweep:
                 groups.append(group)
                 time.sleep(1.0)
                 continue
-            with self._taken(group) if share else contextlib.nullcontext(True) as is_ours:
+            starts = self._unfinished_starts(group)
+            if task_id is not None and not tried.issuperset(starts):
+                groups.extendleft([group, starts])
+                continue
+            is_shared = share or (task_id is not None and self._is_start(group))
+            with self._taken(group) if is_shared else contextlib.nullcontext(True) as is_ours:
                 failed = self._train_together(group) if is_ours else {}
                 for point in group:
                     if is_ours and not self.finished(point):
@@ -191,6 +198,7 @@ class Sweep:
                         place = f"{count}/{len(chosen)}{left.words(len(waiting))}"
                         self.console.print(f"[{place}] {point.name}", highlight=False)
                     if is_ours:
+                        tried.add(point)
                         failures += self._try_point(point, failed.get(point))
                     if point in waiting:
                         waiting.remove(point)
@@ -202,11 +210,19 @@ class Sweep:
         del point
         return None
 
+    def _unfinished_starts(self, group) -> list[Point]:
+        """Returns what the points of a group start from and nobody has finished."""
+        starts = [start for point in group if (start := self.start_of(point)) is not None]
+        return [start for start in starts if not self.finished(start)]
+
+    def _is_start(self, group) -> bool:
+        """Says whether another point starts from one of a group."""
+        return any(self.start_of(point) in group for point in self.points)
+
     def _begins_elsewhere(self, group) -> bool:
         """Says whether another program has begun what the points of a group start from."""
-        starts = [start for point in group if (start := self.start_of(point)) is not None]
-        unfinished = [start for start in starts if not self.finished(start)]
-        folders = [folder(start) for start in unfinished for folder in (self._shared, self.folder)]
+        starts = self._unfinished_starts(group)
+        folders = [folder(start) for start in starts for folder in (self._shared, self.folder)]
         return any(holder(folder) is not None for folder in folders)
 
     def _shared(self, point) -> Path:
@@ -226,7 +242,8 @@ class Sweep:
             except ValueError:  # another program has it
                 yield False
             else:
-                yield True
+                # One that does not share has taken the points alone.
+                yield not any(holder(self.folder(point)) for point in group)
 
     def _try_point(self, point, error) -> list[dict]:
         """Runs a point, whose training gave an error or none; returns its failure, if any."""
@@ -426,9 +443,11 @@ class Sweep:
         failure = {"scheme": point.label, "seed": point.seed, "reason": reason}
         self.console.print(f"  FAILED {reason}", style="bold red", highlight=False, markup=False)
         folder = self.folder(point)
-        # The folder may be what failed; the sentence above is on the terminal.
+        # The folder may be what failed; the sentence above is on the terminal. What another program
+        # is at work on has not failed.
         with contextlib.suppress(OSError):
-            write_json(folder / "failure.json", failure | {"traceback": traceback.format_exc()})
+            if holder(folder) is None:
+                write_json(folder / "failure.json", failure | {"traceback": traceback.format_exc()})
         return failure
 
 

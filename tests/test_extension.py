@@ -1,5 +1,6 @@
 """Tests the study of extension, at a size that runs in seconds."""
 
+import contextlib
 import io
 import json
 import math
@@ -23,7 +24,7 @@ from experiments.export import _as_llama, _longest, export
 from experiments.extension import Extension, points
 from experiments.mesh import make_mesh
 from experiments.methods import Methods
-from experiments.record import Kept
+from experiments.record import Kept, claimed
 from experiments.report.extension_report import markdown, print_tables, write
 from experiments.report.extensions import ExtensionStudy, retention
 from experiments.text import token_losses, token_losses_and_hits
@@ -327,10 +328,36 @@ def test_another_config_in_the_same_folder_is_refused(finished, corpus):
     assert experiment(config(corpus), workdir)[0].run() == []
 
 
-def test_what_is_tuned_needs_its_source(corpus, tmp_path):
+def test_a_job_of_an_array_trains_what_its_point_starts_from_if_nobody_does(corpus, tmp_path):
+    """The queue may start it before the job that would."""
+    one, output = experiment(config(corpus), tmp_path)
+    source, tuned, _ = one.points
+    assert one.run(task_id=1) == []
+    assert one.finished(source) and one.finished(tuned)
+    other, output = experiment(config(corpus), tmp_path)
+    assert other.run(task_id=0) == [] and "1 of 1 were done before" in output.getvalue()
+
+
+def test_what_is_tuned_needs_its_source(corpus, tmp_path, monkeypatch):
+    def failing(*_, **__):
+        raise FloatingPointError("loss nan")
+
     one, _ = experiment(config(corpus), tmp_path)
-    (failure,) = one.run(task_id=1)
-    assert "runs/rope/seed0, which is not finished; run that point first" in failure["reason"]
+    monkeypatch.setattr(sweep, "train", failing)
+    first, second = one.run(task_id=1)
+    assert "loss nan" in first["reason"]
+    assert "runs/rope/seed0, which is not finished; run that point first" in second["reason"]
+
+
+def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, monkeypatch):
+    """The one that has it ends without it, and the job of the start is no failure."""
+    one, other = (experiment(config(corpus), tmp_path)[0] for _ in range(2))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(claimed(one.folder(one.points[0])))
+        assert other.run(task_id=0) == []
+        monkeypatch.setattr(sweep.time, "sleep", lambda _: stack.close())
+        assert one.run(task_id=1) == []
+    assert not list(tmp_path.rglob("failure.json")) and all(map(one.finished, one.points[:2]))
 
 
 # Published models

@@ -94,6 +94,16 @@ def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
     assert "1 of 2 were done before" in output.getvalue()
 
 
+def test_a_point_that_a_program_without_share_holds_is_left_to_it(corpus, tmp_path):
+    one, _ = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    folder = one.folder(one.points[0])
+    with claimed(folder):
+        assert one.run(share=True) == []
+        assert [failure["scheme"] for failure in one.run()] == ["rope"]
+        assert not (folder / "failure.json").exists(), "it has not failed"
+    assert [one.finished(point) is not None for point in one.points] == [False, True]
+
+
 @pytest.mark.parametrize("share", [True, False])
 def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, monkeypatch):
     """The other program is a worker, or another job of an array."""
