@@ -71,6 +71,11 @@ def listen(
             ) from None
         _take_all_gpus()
         return
+    _listen_alone()
+
+
+def _listen_alone() -> None:
+    """Makes a job of one process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
