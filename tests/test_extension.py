@@ -1,6 +1,7 @@
 """Tests the study of extension, at a size that runs in seconds."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -27,6 +28,7 @@ from experiments.methods import Methods
 from experiments.record import Kept, claimed
 from experiments.report.extension_report import markdown, print_tables, write
 from experiments.report.extensions import ExtensionStudy, retention
+from experiments.report.lengths import MAIN, View
 from experiments.text import token_losses, token_losses_and_hits
 from experiments.train import RULES, Recipe, adam_state, further_state
 from experiments.trained import Source, load_run
@@ -583,6 +585,20 @@ def test_what_is_kept_is_judged_with_its_interval():
     broken = study({0: (0.9,)}, seeds=1)
     broken.records[-3]["accuracy"] = math.nan
     assert retention(broken)["yarn", 0].verdict == "no"
+
+
+def test_other_documents_are_not_compared_with_those_of_the_trained_length():
+    """At a great length fewer are read, which may be easier than those that are left out."""
+    several = study({0: (0.9, 0.9, 0.9)})
+    easier = {"loss": 1.0, "bits_per_byte": 1.0}
+    for documents, gains in ((4, 512), (1, 64)):
+        records = [
+            r | easier | {"documents": documents} if r["multiple"] == 8 else r
+            for r in several.records
+        ]
+        found = View.of(dataclasses.replace(several, records=records).at(0), MAIN)
+        assert found.effective("yarn") == gains
+        assert found.uses_context("yarn", 512) == (documents == 4)
 
 
 def test_the_report_of_several_numbers_of_steps(tmp_path):

@@ -66,6 +66,8 @@ class View:
       bits: bits per byte, which judge the schemes whatever metric ``cells`` show.
       cells: what is shown.
       columns: lengths in tokens, and ``WINDOWED``.
+      comparable: the columns of the documents that are read at the training length, which the
+        windowed baseline reads too. Fewer may be read at a greater length.
       order: the schemes, best first.
     """
 
@@ -73,6 +75,7 @@ class View:
     bits: Seeds
     cells: Cells
     columns: list
+    comparable: list
     order: list[str]
 
     @classmethod
@@ -87,11 +90,14 @@ class View:
         cells = summarise(records, split=split, protocol=protocol, stride=stride, metric=metric)
         columns = sorted({column for row in cells.values() for column in row})
         own = study.about["train_length"]
+        counts = {r["length"]: r.get("documents") for r in records if r["protocol"] == protocol}
+        same = {WINDOWED, *(c for c in counts if counts[c] == counts.get(own, counts[c]))}
+        comparable = [column for column in columns if column in same]
         at = max((c for c in columns if c < WINDOWED), default=own)
         judged = study.about.get("judged_at", 4) * own
         at = judged if judged in columns else at
         order = sorted(bits, key=lambda s: (mean_and_stderr(bits[s].get(at, {}).values())[0], s))
-        return cls(own, bits, cells, columns, order)
+        return cls(own, bits, cells, columns, comparable, order)
 
     def is_best(self, scheme: str, column) -> bool:
         """Says whether no scheme has a smaller mean in this column."""
@@ -103,12 +109,17 @@ class View:
         row = self.bits[scheme]
         window = row.get(WINDOWED, {})
         is_longer = self.train_length < column < WINDOWED and column in row
-        return is_longer and all(v < window.get(s, -math.inf) for s, v in row[column].items())
+        return (
+            is_longer
+            and column in self.comparable
+            and all(v < window.get(s, -math.inf) for s, v in row[column].items())
+        )
 
     def worse(self, scheme: str, column) -> float:
         """Returns the share by which the scheme is worse here than at its training length."""
         row = self.bits[scheme]
-        if column not in row or self.train_length not in row or column == WINDOWED:
+        is_known = column in row and self.train_length in row
+        if not is_known or column == WINDOWED or column not in self.comparable:
             return 0.0
         loss, own = (mean_and_stderr(row[c].values())[0] for c in (column, self.train_length))
         return loss / own - 1
@@ -122,7 +133,7 @@ class View:
         has no standard error.
         """
         row = self.bits[scheme]
-        best, *longer = (column for column in self.columns if column in row and column < WINDOWED)
+        best, *longer = (c for c in self.comparable if c in row and c < WINDOWED)
         losses = row.get(WINDOWED, row[best])
         for column in longer:
             gains = [loss - row[column].get(seed, math.nan) for seed, loss in losses.items()]
