@@ -14,6 +14,7 @@ It needs what ``pip install -e '.[experiments]'`` installs, and says so where th
 """
 
 import importlib
+import math
 import os
 import shlex
 import signal
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> int:
     from experiments import topology
     from experiments.bucket import UNLOCKED, absolute, folder_at, is_in_bucket
     from experiments.mesh import meshes_of
-    from experiments.preemption import PreemptedError, listen
+    from experiments.preemption import PreemptedError
     from experiments.registry import make_experiment
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
@@ -87,7 +88,7 @@ def main(arguments: list[str]) -> int:
         workdir = folder_at(WORKDIR.value)
         if not DRY_RUN.value and BACKEND.value is None:
             keep_compiled(absolute(workdir / "compiled"))
-        listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, PEER_TIMEOUT.value)
+        _choose_devices()
         _check_cores()
         # One process of a job speaks for all.
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
@@ -152,6 +153,23 @@ def _print_missing(experiment, console: Console) -> None:
             "says why",
             highlight=False,
         )
+
+
+def _choose_devices() -> None:
+    """Joins the other processes; or, where nothing is computed, takes CPUs in the place of devices.
+
+    Those of this machine may be others than those of the job, or in use by the very run that is
+    asked about.
+    """
+    if not (STATUS.value or REPORT.value or BACKEND.value is not None):
+        from experiments.preemption import listen
+
+        listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, PEER_TIMEOUT.value)
+        return
+    studies = CONFIG.value.get("studies") or {"": CONFIG.value}
+    sizes = [[size for size in study.mesh.values() if size > 0] for study in studies.values()]
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", math.lcm(*map(math.prod, sizes)))
 
 
 def _check_cores() -> None:

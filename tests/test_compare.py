@@ -478,6 +478,27 @@ def test_sigterm_at_the_start_asks_for_another(tmp_path):
     assert process.returncode == 75
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--status"], "1 missing"),
+        (
+            [
+                "--backend=tpu_vm",
+                *(f"--resource={n}=x" for n in ("zone", "type", "runtime", "setup")),
+            ],
+        )
+        + ("gcloud compute tpus",),
+    ],
+)
+def test_a_machine_without_the_devices_of_the_mesh_submits_and_looks(corpus, tmp_path, flags, told):
+    """A laptop hands a job to a pod, and asks what has become of it."""
+    config = ["--config=configs/extrapolation.py:tiny", "--config.schemes=nope"]
+    config += [f"--config.corpus={corpus}", "--config.mesh.fsdp=8"]
+    done = launch(*config, f"--workdir={tmp_path}", *flags)
+    assert done.returncode == 0 and told in done.stdout, done.stderr
+
+
 def test_a_report_says_how_many_points_it_does_not_have():
     points = types.SimpleNamespace(points=[1, 2, 3], finished=lambda point: point == 2)
     told = io.StringIO()
