@@ -37,11 +37,12 @@ def run(arguments: Sequence[str]) -> None:
         return
     cores = sorted(os.sched_getaffinity(0))
     if count > len(cores):
-        print(
-            f"error: --workers={count} must be at most {len(cores)}, the cores of this machine",
-            file=sys.stderr,
+        _refuse(f"--workers={count} must be at most {len(cores)}, the cores of this machine")
+    if any(re.match(r"--?num_processes\b", argument) for argument in rest):
+        _refuse(
+            f"--workers={count} are programs of their own, and --num_processes makes one of "
+            "several: give one of the two"
         )
-        sys.exit(2)
     # A worker is alone, whatever this process belongs to: within a step of SLURM all of them would
     # open the same port.
     environment = {name: each for name, each in os.environ.items() if name not in CLUSTERS}
@@ -71,6 +72,11 @@ def run(arguments: Sequence[str]) -> None:
         sys.exit(75)
     if 2 in statuses:  # the command line or the config is wrong, as the workers have said
         sys.exit(2)
+
+
+def _refuse(why: str) -> None:
+    print(f"error: {why}", file=sys.stderr)
+    sys.exit(2)
 
 
 def is_one() -> bool:

@@ -30,10 +30,18 @@ def test_the_flag_is_taken_off_the_command_line(arguments, expected):
     assert workers.without_workers(arguments) == expected
 
 
-def test_more_workers_than_cores_are_refused(capsys):
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--workers=4096"], "must be at most"),
+        # Each would be the same process of the job.
+        (["--workers=2", "--num_processes=2"], "--num_processes makes one of several"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(more, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        workers.run(["launch.py", "--workers=4096"])
-    assert stop.value.code == 2 and "must be at most" in capsys.readouterr().err
+        workers.run(["launch.py", *more])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
