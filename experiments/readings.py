@@ -52,6 +52,9 @@ class Trials:
             raise ValueError(
                 f"eval.lengths={self.lengths} must not read more documents at a greater length"
             )
+        for name in ("last_tokens", "short_windows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"eval.{name}={getattr(self, name)} must be at least 1")
         if self.window_stride < 1 or self.last_tokens % self.window_stride:
             raise ValueError(
                 f"eval.window_stride={self.window_stride} must divide "

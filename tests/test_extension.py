@@ -286,6 +286,7 @@ def test_hits_are_of_the_likeliest_token(finished, corpus):
         ({"eval__lengths": ((2, 2), (4, 2))}, "must ascend from 1"),
         ({"eval__lengths": ((1, 2), (2, 3))}, "more documents at a greater length"),
         ({"eval__window_stride": 5}, "must divide eval.last_tokens=16"),
+        ({"eval__last_tokens": 0}, "eval.last_tokens=0 must be at least 1"),  # or all would count
         ({"eval__last_tokens": 64, "eval__window_stride": 64}, "at most the trained length"),
         ({"methods": "rope,yarm"}, "unknown method 'yarm', did you mean 'yarn'"),
         ({"tuned": "learned"}, "unknown method 'learned'"),

@@ -322,6 +322,9 @@ def test_the_smollm2_preset_has_about_60_candidates():
         ({"stages": "longrope,longrop"}, "stages has 'longrop', which is none of longrope"),
         ({"stages": "longrope,short"}, "the stage short begins with the result of progressive"),
         ({"eval__split": "validation"}, "eval.search_split='validation' must be another split"),
+        ({"eval__last_tokens": 0}, "eval.last_tokens=0 must be at least 1"),  # or all would count
+        ({"eval__documents": 0}, "eval.documents=0 must be at least 1"),
+        ({"yarn__beta_fast": 0.5}, "beta_fast=0.5 must be larger than beta_slow=1.0"),
         ({"eval__last_tokens": 33}, "eval.last_tokens=33 must be at most the train length"),
         ({"mesh__context": 2}, "mesh.context=2 spreads tokens .* let it be 1"),
         ({"tune__batch_size": 4}, "tune.batch_size=4 must be a multiple of 8"),

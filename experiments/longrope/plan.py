@@ -44,6 +44,9 @@ class Trials:
     batch_tokens: int = 65536
 
     def __post_init__(self):
+        for name in ("search_documents", "far_documents", "documents", "last_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"eval.{name}={getattr(self, name)} must be at least 1")
         if self.search_split == self.split:
             raise ValueError(
                 f"eval.search_split={self.search_split!r} must be another split than eval.split: a "
@@ -103,8 +106,8 @@ class Plan:
         """Refuses stages and lengths that cannot work, before any document is read.
 
         Raises:
-          ValueError: a stage is unknown or lacks the one that it needs, or the target is not longer
-            than the train length.
+          ValueError: a stage is unknown or lacks the one that it needs, the target is not longer
+            than the train length, or the keywords of YaRN are none.
         """
         for name in self.stages:
             if name not in STAGES:
@@ -123,6 +126,7 @@ class Plan:
                 f"eval.last_tokens={self.trials.last_tokens} must be at most the train length "
                 f"of {self.train_length}"
             )
+        self.rules(self.train_length)
         if self.mesh.shape["context"] > 1:
             raise ValueError(
                 f"mesh.context={self.mesh.shape['context']} spreads tokens over devices, but a "
