@@ -90,8 +90,8 @@ class Tokens:
             # Counted on the device, so that no program holds a long row as a constant.
             count = positions.shape[1]
             positions = last + jnp.arange(1 - count, 1, dtype=jnp.int32)[None]
-        segment_ids = _check_numbers("segment_ids", segment_ids, positions)
-        index = _check_numbers("index", index, positions)
+        segment_ids = check_numbers("segment_ids", segment_ids, positions)
+        index = check_numbers("index", index, positions)
         _check_length(length)
         fixed = not encoding.adapts or isinstance(length, int | np.integer)
         placed = encoding.place(positions, key, length)
@@ -221,11 +221,10 @@ def check_positions(positions: Any) -> jax.Array:
         )
     dtype, is_known = positions.dtype, not isinstance(positions, jax.core.Tracer)
     if jnp.issubdtype(dtype, jnp.integer):
-        if dtype.itemsize >= 4 and dtype != jnp.int32:
-            _check_whole(positions, is_known)
-        if is_known:
-            _check_span(np.asarray(positions))
-        return jnp.asarray(positions, jnp.int32)
+        origin = "subtract an origin that all tokens share (posenc_jax.positions.since)"
+        whole = _as_int32("positions", positions, origin)
+        _check_span("positions", positions)
+        return whole
     if dtype not in (jnp.float32, jnp.float64):
         raise ValueError(
             f"positions must be whole numbers or float32, not {dtype}, which cannot count; cast "
@@ -241,28 +240,30 @@ def check_positions(positions: Any) -> jax.Array:
     return jnp.asarray(positions, jnp.float32)
 
 
-def _check_whole(positions, is_known):
-    limits = np.iinfo(np.int32)
-    if not is_known:
-        raise ValueError(
-            f"positions are {positions.dtype} under jax.jit, where their values cannot be checked; "
-            "cast them to int32"
-        )
-    values = np.asarray(positions)
-    outside = values[(values < limits.min) | (values > limits.max)]
-    if outside.size:
-        raise ValueError(
-            f"position {outside.flat[0]} does not fit into int32; subtract an origin that all "
-            "tokens share (posenc_jax.positions.since)"
-        )
+def _as_int32(name, numbers, instead) -> jax.Array:
+    """Returns whole numbers of any type as int32, and refuses those that do not fit."""
+    if numbers.dtype.itemsize >= 4 and numbers.dtype != jnp.int32:
+        if isinstance(numbers, jax.core.Tracer):
+            raise ValueError(
+                f"{name} are {numbers.dtype} under jax.jit, where their values cannot be checked; "
+                "cast them to int32"
+            )
+        values, limits = np.asarray(numbers), np.iinfo(np.int32)
+        outside = values[(values < limits.min) | (values > limits.max)]
+        if outside.size:
+            raise ValueError(f"{name}: {outside.flat[0]} does not fit into int32; {instead}")
+    return jnp.asarray(numbers, jnp.int32)
 
 
-def _check_span(values):
-    span = int(values.max()) - int(values.min())
-    if span > np.iinfo(np.int32).max:
+def _check_span(name, numbers):
+    """Refuses numbers, where they are known, whose differences int32 does not hold."""
+    if isinstance(numbers, jax.core.Tracer):
+        return
+    values = np.asarray(numbers)
+    if int(values.max()) - int(values.min()) > np.iinfo(np.int32).max:
         raise ValueError(
-            f"positions from {values.min()} to {values.max()} are too far apart for a distance in "
-            "int32; give positions that are closer"
+            f"{name} from {values.min()} to {values.max()} are too far apart for a distance in "
+            f"int32; give {name} that are closer"
         )
 
 
@@ -279,11 +280,17 @@ def _check_floats(values):
         )
 
 
-def _check_numbers(name, numbers, positions):
-    """Returns int ``[B, T]`` numbers of the tokens, or None."""
+def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | None:
+    """Returns numbers of the tokens, ``segment_ids`` or ``index``, as int32 ``[B, T]``, or None.
+
+    Raises:
+      ValueError: they are not whole, not one for each of the tokens at ``positions``, or would be
+        changed by the cast, where their values are known.
+    """
     if numbers is None:
         return None
-    numbers = jnp.asarray(numbers)
+    if not isinstance(numbers, jax.Array):
+        numbers = np.asarray(numbers)
     B, T = positions.shape[:2]
     fits = numbers.ndim == 2 and numbers.shape[1] == T and (B == 1 or len(numbers) in (1, B))
     if not jnp.issubdtype(numbers.dtype, jnp.integer) or not fits:
@@ -291,7 +298,12 @@ def _check_numbers(name, numbers, positions):
             f"{name} must be whole numbers of shape [{B}, {T}], one for each token, not "
             f"{numbers.dtype} of shape {numbers.shape}"
         )
-    return numbers
+    # Unsigned ones would have no difference below 0, and hide no token from those before it.
+    anew = f"number them anew, {name} = np.unique({name}, return_inverse=True)[1]"
+    whole = _as_int32(name, numbers, anew)
+    if name == "index":
+        _check_span(name, numbers)
+    return whole
 
 
 def _check_length(length):

@@ -607,6 +607,42 @@ def test_numbers_of_tokens_must_fit_the_positions(argument):
             Tokens.of(encoding, text(T).repeat(2, axis=0), **{argument: bad})
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int8", "int64", "uint64"])
+def test_numbers_of_tokens_may_be_of_any_type(dtype):
+    """The difference of unsigned numbers is never below 0, which would hide no later token."""
+    encoding, segment_ids = common.build("rope"), np.array([[0, 0, 1, 1, 1, 1]])
+    for window in (None, 2):
+        outputs = [
+            posenc_jax.attend(encoding, *inputs(), tokens, window=window)
+            for kind in (np.int32, dtype)
+            for tokens in [
+                Tokens.of(
+                    encoding, text(T), segment_ids.astype(kind), index=np.arange(T, dtype=kind)[None]
+                )
+            ]
+        ]
+        np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize("argument", ["segment_ids", "index"])
+def test_numbers_of_tokens_that_int32_would_change_are_refused(argument):
+    """Cut to 32 bits, two documents could be one, and an order another one."""
+    large = np.array([[0, 1, 2, 3, 4, 2**32]])
+    with raises(ValueError, f"{argument}: 4294967296 does not fit into int32; number them anew"):
+        Tokens.of(common.build("nope"), text(T), **{argument: large})
+    with raises(ValueError, f"{argument} are uint32 under jax.jit"):
+        jax.eval_shape(
+            lambda numbers: Tokens.of(common.build("nope"), text(T), **{argument: numbers}),
+            large.astype(np.uint32),
+        )
+
+
+def test_an_order_too_far_apart_for_a_difference_is_refused():
+    index = np.array([[-(2**31), 0, 1, 2, 3, 2**31 - 1]])
+    with raises(ValueError, "index from -2147483648 to 2147483647 are too far apart"):
+        Tokens.of(common.build("nope"), text(T), index=index)
+
+
 @pytest.mark.parametrize("length", [0, -3, True])
 def test_a_length_is_a_number_of_tokens(length):
     with raises(ValueError, f"length={length} must be a positive number of tokens"):
