@@ -258,6 +258,15 @@ def test_what_the_cache_was_not_made_for():
     other = model.under(common.build("fox", num_layers=2))
     with pytest.raises(ValueError, match=r"under other encodings.*Cache.empty of the same model"):
         other.extend(TOKEN_IDS, cache)
+    for places in (text(1), text(T + 1), text(T).repeat(B + 1, axis=0)):
+        with pytest.raises(ValueError, match=r"12 new tokens in a batch of 2: give \[2, 12\] or"):
+            model.extend(TOKEN_IDS, cache, places)
+    for segment_ids in (np.ones((B, 1), int), np.ones((B + 1, T), int), np.ones((B, T))):
+        with pytest.raises(ValueError, match=r"segment_ids must be whole numbers of shape \[2, 12\]"):
+            model.extend(TOKEN_IDS, segmented, text(T), segment_ids)
+    for ids in (TOKEN_IDS[:1], np.zeros((B + 1, T), np.int32)):
+        with pytest.raises(ValueError, match=r"inputs are . sequences, but .* batch=2; pass the"):
+            model.extend(ids, cache)
     for sizes in ((0, T), (B, 0)):
         with pytest.raises(ValueError, match="=0 must be at least 1"):
             Cache.empty(model, *sizes)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from posenc_jax.attention import cpu, turn
 from posenc_jax.encoding import Encoding
 from posenc_jax.positions import text
-from posenc_jax.tokens import Tokens, check_positions
+from posenc_jax.tokens import Tokens, check_numbers, check_positions
 
 if TYPE_CHECKING:
     from posenc_jax.model.transformer import Transformer
@@ -167,6 +167,11 @@ class Cache:
         )
 
     @property
+    def batch(self) -> int:
+        """Returns the number of sequences, B."""
+        return self.positions.shape[0]
+
+    @property
     def size(self) -> int:
         """Returns the number of slots, S."""
         return self.positions.shape[1]
@@ -188,6 +193,7 @@ class Cache:
             positions = new.astype(self.positions.dtype)
         positions = check_positions(positions)
         self._check(positions, segment_ids, T)
+        segment_ids = check_numbers("segment_ids", segment_ids, self.positions[:, :T])
 
         def place(slots, new):
             slots = _write(slots, new, self.count)
@@ -266,8 +272,13 @@ class Cache:
             prepared=jax.tree.map(functools.partial(write, 1), self.prepared, prepared),
         )
 
-    def check_layers(self, model: "Transformer") -> None:
-        """Refuses a model under other encodings than the cache was made for."""
+    def check_made_for(self, model: "Transformer", batch: int) -> None:
+        """Refuses a model under other encodings, or another batch, than the cache was made for."""
+        if batch != self.batch:
+            raise ValueError(
+                f"inputs are {batch} sequences, but the cache was made for batch={self.batch}; "
+                "pass the other to Cache.empty"
+            )
         if _structures(model) != self.encodings:
             raise ValueError(
                 "the cache was made for a model under other encodings, or under theirs with other "
@@ -282,6 +293,11 @@ class Cache:
             raise ValueError(
                 f"a cache of size={self.size} with {count} tokens has no room for {T} more; "
                 f"make it with size={count + T} or more"
+            )
+        if positions.shape[:2] not in ((self.batch, T), (1, T)):
+            raise ValueError(
+                f"positions have shape {positions.shape}, but there are {T} new tokens in a batch "
+                f"of {self.batch}: give [{self.batch}, {T}] or [1, {T}], those of new tokens alone"
             )
         if positions.ndim != self.positions.ndim or positions.dtype != self.positions.dtype:
             raise ValueError(

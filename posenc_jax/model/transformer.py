@@ -314,8 +314,8 @@ class Transformer(nnx.Module):
                 "see those that follow; give hidden() the whole sequence"
             )
         x_BTD, sides = self.embed(inputs), []
-        T, start = x_BTD.shape[1], cache.count
-        cache.check_layers(self)
+        (B, T), start = x_BTD.shape[:2], cache.count
+        cache.check_made_for(self, B)
         cache = cache.with_places(positions, segment_ids, T)
         for number, encoding in enumerate(self.distinct()):
             new, seen, cache = cache.tokens(number, encoding, T)
