@@ -16,7 +16,7 @@ from posenc_jax import Tokens
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.encodings.wrappers.soft_cap import SoftCap
 from posenc_jax.encodings.wrappers.ultravico import UltraViCo
-from posenc_jax.positions import since, text
+from posenc_jax.positions import packed, since, text
 
 each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
 each_program = pytest.mark.parametrize("name", common.one_of_each_program())
@@ -101,6 +101,14 @@ def test_types_whose_values_are_unknown_are_refused():
                     lambda positions: Tokens.of(posenc_jax.Encoding(), positions).positions,
                     jax.ShapeDtypeStruct((1, T), dtype),
                 )
+
+
+def test_positions_of_packed_documents_are_taken_under_jit_and_64_bit_types():
+    with jax.enable_x64(True):
+        positions = jax.jit(lambda ids: Tokens.of(posenc_jax.Encoding(), packed(ids)).positions)(
+            np.array([[4, 4, 4, 9, 9]])
+        )
+    np.testing.assert_array_equal(positions, [[0, 1, 2, 0, 1]])
 
 
 def test_large_times_are_exact_by_their_origin():

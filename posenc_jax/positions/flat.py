@@ -16,12 +16,13 @@ def text(length: int, start: int = 0) -> np.ndarray:
 
 
 def packed(segment_ids) -> jax.Array:
-    """Returns positions that restart at 0 with every run of equal ``segment_ids``, int ``[B, T]``.
+    """Returns int32 positions that restart at 0 with every run of equal ``segment_ids`` ``[B, T]``.
 
     They are computed on the device, under ``jax.jit`` too.
     """
     segment_ids = jnp.asarray(segment_ids)
-    index = jnp.broadcast_to(jnp.arange(segment_ids.shape[-1]), segment_ids.shape)
+    index = jnp.arange(segment_ids.shape[-1], dtype=jnp.int32)
+    index = jnp.broadcast_to(index, segment_ids.shape)
     starts = segment_ids[:, 1:] != segment_ids[:, :-1]
     starts = jnp.pad(starts, ((0, 0), (1, 0)), constant_values=True)
     return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
