@@ -48,13 +48,13 @@ def generate(
       prefill_chunk: tokens of the prompt read at a time; memory is in proportion.
 
     Raises:
-      ValueError: an argument is out of range, or a scheme has no position for so many tokens.
+      ValueError: an argument is out of range, or a scheme does not know a position.
     """
     max_new_tokens = _count("max_new_tokens", max_new_tokens)
     prefill_chunk = _count("prefill_chunk", prefill_chunk)
-    temperature, stop_token = _check_sampling(temperature, top_p, stop_token)
+    temperature, top_p, stop_token = _check_sampling(temperature, top_p, stop_token)
     prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions, stop_token)
-    check_reach(model, prompts.reach(max_new_tokens), length)
+    check_reach(model, prompts.reach(max_new_tokens), length, prompts.positions)
     B, T = prompts.tokens.shape
     cache = Cache.empty(
         model,
@@ -126,16 +126,23 @@ class _Prompts(NamedTuple):
         return np.broadcast_to(own, (B, 1, *axes))
 
 
-def check_reach(model, length: int | np.ndarray, adapted: int | None = None) -> None:
+def check_reach(
+    model, length: int | np.ndarray, adapted: int | None = None, positions=None
+) -> None:
     """Lets every encoding refuse a text of ``length`` tokens, as it cannot under ``jax.jit``.
 
-    ``length`` is a number for each axis where positions have axes, and ``adapted`` the length that
-    schemes will be told to adapt to, if any.
+    ``length`` is a number for each axis where positions have axes, ``adapted`` the length that
+    schemes will be told to adapt to, if any, and ``positions`` those of tokens that come before.
     """
-    last = (np.asarray(length) - 1)[None, None]
+    places = (np.asarray(length) - 1)[None]
+    if positions is not None:
+        # The least, the largest and a fraction on each axis: a long prompt would fill the memory.
+        before = positions.reshape(-1, *places.shape[1:])
+        which = [np.ravel(x) for x in (before.argmin(0), before.argmax(0), (before % 1).argmax(0))]
+        places = np.concatenate([before[np.concatenate(which)], places])
     for encoding in model.distinct():
-        tokens = Tokens.of(encoding, last, length=adapted)
-        encoding.embed(jnp.zeros((1, 1, model.embedding.shape[1])), tokens)
+        tokens = Tokens.of(encoding, places[None], length=adapted)
+        encoding.embed(jnp.zeros((1, len(places), model.embedding.shape[1])), tokens)
 
 
 @functools.partial(jax.jit, donate_argnames="cache")
@@ -210,7 +217,7 @@ def _count(name, value) -> int:
 
 
 def _check_sampling(temperature, top_p, stop_token):
-    """Returns the temperature as a float, and the stop token as an int or None."""
+    """Returns temperature and ``top_p`` as floats, and the stop token as an int or None."""
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature={temperature} must be finite, and at least 0 for greedy")
     if not 0 < top_p <= 1:
@@ -219,7 +226,7 @@ def _check_sampling(temperature, top_p, stop_token):
         raise ValueError(
             f"stop_token={stop_token} must be one token id, a whole number, or None for no end"
         )
-    return float(temperature), None if stop_token is None else int(stop_token)
+    return float(temperature), float(top_p), None if stop_token is None else int(stop_token)
 
 
 def _check_prompt(prompt_BT, vocab_size, stop_token):
