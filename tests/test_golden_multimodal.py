@@ -214,6 +214,8 @@ def segments_of(arrays, params, case, row=0, **options):
     grids = {kind: arrays[f"{case}/{kind}_grid_thw"] for kind in tokens}
     if len(ids) > 1:  # Here each row has one picture, the only one of its kind.
         grids = {kind: grids[kind][: int(token in ids[row])] for kind, token in tokens.items()}
+        if options.get("seconds_per_frame") is not None:
+            options["seconds_per_frame"] = options["seconds_per_frame"][: len(grids["video"])]
     ids = ids[row][arrays[f"{case}/attention_mask"][row].astype(bool)]
     options |= {f"{kind}_token": token for kind, token in tokens.items()}
     options |= {f"{kind}_grids": each for kind, each in grids.items()}

@@ -415,6 +415,20 @@ def test_segments_of_ids():
     assert read(image_grids=[(1, 1, 2)], video_grids=[(6, 1, 1)], merge=1)[1] == Vision(1, 1, 2)
 
 
+def test_each_video_has_seconds_of_its_own():
+    """They come as a list or as an array of any library, as processors give them."""
+    read = functools.partial(
+        builders.segments_of, [5, 8, 8, 9, 8, 8], image_token=7, video_token=8, merge=1
+    )
+    grids = dict(video_grids=[(2, 1, 1)] * 2)
+    expected = [Text(1), Vision(2, 1, 1, (0.0, 0.5)), Text(1), Vision(2, 1, 1, (0.0, 2.0))]
+    for seconds in ([0.5, 2.0], np.array([0.5, 2.0]), jnp.array([0.5, 2.0])):
+        assert read(**grids, seconds_per_frame=seconds) == expected
+    for seconds in ([0.5], [0.5, 2.0, 1.0]):
+        with pytest.raises(ValueError, match="must have a number for each of the 2 video_grids"):
+            read(**grids, seconds_per_frame=seconds)
+
+
 @pytest.mark.parametrize(
     ("grids", "message"),
     [

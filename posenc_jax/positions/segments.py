@@ -194,11 +194,19 @@ def segments_of(
     Raises:
       ValueError: ids and grids disagree.
     """
+    seconds = [] if seconds_per_frame is None else [float(each) for each in seconds_per_frame]
+    if len(seconds) != len(video_grids) and seconds_per_frame is not None:
+        raise ValueError(
+            f"seconds_per_frame={seconds} must have a number for each of the {len(video_grids)} "
+            "video_grids"
+        )
     if frame_by_frame:
+        # Their times are written out in the text between them.
+        seconds = []
         video_grids = [(1, h, w) for frames, h, w in video_grids for _ in range(frames)]
     waiting = {
         image_token: _Pictures("image", list(image_grids), []),
-        video_token: _Pictures("video", list(video_grids), list(seconds_per_frame or [])),
+        video_token: _Pictures("video", list(video_grids), seconds),
     }
     ids, at = np.asarray(ids), 0
     found: list[Segment] = []
@@ -236,7 +244,7 @@ class _Pictures:
             )
         vision = _of_grid(self.grids.pop(0), merge)
         if self.seconds:
-            each = float(self.seconds.pop(0))
+            each = self.seconds.pop(0)
             times = tuple(frame * each for frame in range(vision.frames))
             vision = dataclasses.replace(vision, times=times)
         run = int((ids[at : at + vision.tokens] == ids[at]).sum())
