@@ -366,6 +366,14 @@ def test_text_is_known_to_be_consecutive():
     assert not posenc_jax.Tokens.of(encoding, builders.packed(np.array([[0, 0, 1]]))).consecutive
 
 
+@pytest.mark.parametrize("start", [7.75, np.float32(-0.5), 2**31 - 2])
+def test_text_is_neither_cut_to_whole_numbers_nor_wrapped(start):
+    """Text after an image on a circle, ``Placed.next``, goes on at a fraction."""
+    with pytest.raises(ValueError, match=f"start={start} and length=4 must give whole numbers"):
+        builders.text(4, start=start)
+    assert builders.text(4, start=7.0).tolist() == [[7, 8, 9, 10]]
+
+
 def test_large_times_since_an_origin():
     """Unix seconds are one position in float32, and nanoseconds fit no int32."""
     seconds = np.array([[1_700_000_000.25, 1_700_000_010.5]])

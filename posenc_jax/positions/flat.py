@@ -11,7 +11,15 @@ def text(length: int, start: int = 0) -> np.ndarray:
     """Returns ``start, start + 1, ...``, int32 ``[1, T]``, which the batch shares.
 
     The positions are NumPy, so ``Tokens.of`` knows that they are consecutive while it is traced.
+
+    Raises:
+      ValueError: a position is no whole number, or too large for int32.
     """
+    if start % 1 or start + length > 2**31:
+        raise ValueError(
+            f"start={start} and length={length} must give whole numbers below 2**31; text at "
+            "fractions is start + np.arange(length, dtype=np.float32)[None]"
+        )
     return np.arange(start, start + length, dtype=np.int32)[None]
 
 
