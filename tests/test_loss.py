@@ -163,6 +163,21 @@ def test_targets_that_do_not_fit_are_refused(targets):
         cross_entropy(np.zeros((2, 3, D)), np.zeros((5, D)), targets)
 
 
+@pytest.mark.parametrize(("dtype", "vocab"), [("uint8", 256), ("uint8", 300), ("int8", 128)])
+def test_targets_of_a_small_type(dtype, vocab):
+    """Bytes are 0..255, and the number of ids no longer is."""
+    x, table, targets, _ = operands(6, vocab=vocab)
+    targets = targets % np.iinfo(dtype).max
+    losses = jax.jit(cross_entropy)(x, table, targets.astype(dtype))
+    np.testing.assert_array_equal(losses, jax.jit(cross_entropy)(x, table, targets))
+    assert np.isfinite(losses).all()
+
+
+def test_a_table_that_lies_the_other_way_is_refused():
+    with pytest.raises(ValueError, match=r"table must be \[V, 8\], a row for each token id"):
+        cross_entropy(np.zeros((2, D)), np.zeros((D, 5)), np.zeros(2, int))
+
+
 def test_a_chunk_of_nothing_is_refused():
     with pytest.raises(ValueError, match="chunk=0 must be at least 1"):
         cross_entropy(np.zeros((2, D)), np.zeros((5, D)), np.zeros(2, int), chunk=0)

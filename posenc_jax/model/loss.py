@@ -33,6 +33,12 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
             f"targets must be integers of shape {tuple(shape)}, one for each vector of x, not "
             f"{targets_BT.dtype} of shape {targets_BT.shape}"
         )
+    if table_VD.ndim != 2 or table_VD.shape[1] != D:
+        raise ValueError(
+            f"table must be [V, {D}], a row for each token id as wide as x, not {table_VD.shape}"
+        )
+    if targets_BT.dtype.itemsize < 4:
+        targets_BT = targets_BT.astype(jnp.int32)  # V itself may be too large for their type.
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk={chunk} must be at least 1, or None to choose")
 
