@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from flax import nnx
 
 from posenc_jax.attention import Chunks
@@ -35,14 +36,18 @@ class Layers(nnx.Module):
             None if each is None else next(i for i, x in enumerate(distinct) if x is each)
             for each in encodings
         )
-        self.windows = (None,) * len(self.pattern) if windows is None else tuple(windows)
-        if not self.pattern or len(self.windows) != len(self.pattern):
+        windows = (None,) * len(self.pattern) if windows is None else tuple(windows)
+        if not self.pattern or len(windows) != len(self.pattern):
             raise ValueError(
                 f"a pattern needs encodings, and a window (or None) for each: got "
-                f"{len(self.pattern)} encodings and {len(self.windows)} windows"
+                f"{len(self.pattern)} encodings and {len(windows)} windows"
             )
-        if any(isinstance(window, int) and window < 1 for window in self.windows):
-            raise ValueError(f"windows={self.windows} must be at least 1, or None to see every key")
+        if not all(isinstance(window, Chunks | None) or _is_window(window) for window in windows):
+            raise ValueError(
+                f"windows={windows} must be whole numbers, at least 1 and below 2**31, or Chunks, "
+                "or None to see every key"
+            )
+        self.windows = windows
 
     @classmethod
     def of(cls, encoding: "Encoding | Sequence[Encoding] | Layers") -> "Layers":
@@ -112,3 +117,9 @@ class Layers(nnx.Module):
             return None, source, self.windows[place]
         uses = turn * self.pattern.count(source) + self.pattern[:place].count(source)
         return encoding.of_layer(uses), source, self.windows[place]
+
+
+def _is_window(window) -> bool:
+    """Says whether it is a number of keys that attention takes, in a loop over layers too."""
+    whole = isinstance(window, int | np.integer) and not isinstance(window, bool)
+    return whole and 1 <= window < 2**31
