@@ -551,6 +551,8 @@ LONGER = dict(first_repeat=70, length=60)
         ),
         (lambda: UltraViCo(over="rope", window=0), "window=0 must be a positive number"),
         (lambda: UltraViCo(over="rope", window=8, alpha=2.0), "alpha=2.0 must be within 0..1"),
+        (lambda: builders.spatial_reset(SEQUENCE, stride=0.5), "stride=0.5 must be a whole number"),
+        (lambda: builders.centred_grid(2.5, 2), "rows=2.5 must be a whole number, 1 or more"),
         (lambda: builders.videorope(SEQUENCE, delta=0), "delta=0 must be a number above 0"),
         (lambda: builders.spaced_frames(SEQUENCE, delta=NAN), "delta=nan must be a number above"),
         (lambda: builders.story_time([0.0, NAN], 2, 2), r"times=\[0.0, nan\] must be finite"),

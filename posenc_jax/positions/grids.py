@@ -73,8 +73,7 @@ def centred_grid(rows: int, columns: int, *, others: int = 0) -> np.ndarray:
       ValueError: a number is too small.
     """
     for name, value, least in (("rows", rows, 1), ("columns", columns, 1), ("others", others, 0)):
-        if value < least:
-            raise ValueError(f"{name}={value!r} must be a whole number, {least} or more")
+        _check_whole(name, value, least)
     centres = [(2 * np.arange(n) + 1) / n - 1 for n in (rows, columns)]
     grid = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2)
     grid[(grid == 0).all(axis=-1)] = 1e-30
@@ -89,8 +88,9 @@ def spatial_reset(segments: Sequence[Segment], *, stride: int = 1) -> Placed:
 
     Args:
       segments: the parts of the sequence.
-      stride: how far apart frames are in time.
+      stride: how far apart frames are in time, a whole number.
     """
+    _check_whole("stride", stride, 1)
 
     def block(vision, start):
         frame, row, column = cells(vision)
@@ -100,3 +100,8 @@ def spatial_reset(segments: Sequence[Segment], *, stride: int = 1) -> Placed:
         return max(grid[..., 0].max(), start + grid[..., 1:].max()) + 1
 
     return place(segments, block, after)
+
+
+def _check_whole(name, value, least):
+    if not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number, {least} or more")
