@@ -131,6 +131,23 @@ def test_a_position_that_is_nan_gives_no_number(name):
 
 
 @pytest.mark.parametrize(
+    "name", [n for n in common.SCHEMES if common.outline(n).extent is not None]
+)
+def test_a_position_that_is_nan_hides_no_bias_from_the_others_of_its_tile(name):
+    encoding, (q, k, v) = common.build(name), sides()
+    positions = np.arange(T, dtype=np.float32)[None].repeat(B, axis=0)
+    positions[0, 5] = np.nan
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def attend(positions, implementation):
+        tokens = Tokens.of(encoding, positions).read(encoding, residual())
+        return posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
+
+    tiles = attend(positions, functools.partial(blockwise, block=4))
+    np.testing.assert_allclose(tiles, attend(positions, "dense"), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
     "name", ["rope", "t5", *filter(common.reads_length, common.one_of_each_program())]
 )
 def test_a_mark_for_padding_is_no_length(name):

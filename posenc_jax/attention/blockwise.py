@@ -283,9 +283,10 @@ def _near(plan, queries, keys, shared):
         return None
     q_lowest, q_highest = _bounds(positions[0], plan.q_block)
     k_lowest, k_highest = _bounds(positions[1], plan.k_block)
-    # A distance that is no whole number may be rounded into the reach.
-    behind = q_highest[:, None] - k_lowest[None] > -1
-    return behind & (q_lowest[:, None] - k_highest[None] < extent)
+    # A distance that is no whole number may be rounded into the reach, and one that is NaN says
+    # nothing of the others in its tile.
+    ahead = q_highest[:, None] - k_lowest[None] <= -1
+    return ~(ahead | (q_lowest[:, None] - k_highest[None] >= extent))
 
 
 def _if_near(near, tile, run, *operands):
