@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, overload
 
 import jax
+import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
@@ -166,6 +167,8 @@ def make(
     if not isinstance(rngs, nnx.Rngs | None):
         raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
     _check_keywords(name, own, accepted)
+    # A NumPy number is no int or float, and with one of 32 bits a rule would compute in 32 bits.
+    own = {key: own[key].item() if isinstance(own[key], np.generic) else own[key] for key in own}
     given: dict[str, Any] = {key: value for key, value in sizes.items() if key in accepted}
     for key, value in (("rngs", rngs), ("num_layers", num_layers)):
         if value is not None and key in accepted:

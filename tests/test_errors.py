@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import schemes
 from flax import nnx
 
 import posenc_jax
-from posenc_jax import HeadShard, Tokens
+from posenc_jax import HeadShard, Tokens, registry
 from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
 from posenc_jax.positions import text
 
@@ -548,6 +549,27 @@ def test_what_is_not_there_or_given_twice(build, message):
 
 def test_numbers_of_numpy_are_numbers():
     assert posenc_jax.Chunks(np.int64(4)).size == 4
+
+
+NUMBERS = [
+    (name, key, value)
+    for name in common.SCHEMES
+    for key, parameter in registry.keywords(registry.lookup(name)).items()
+    for value in [schemes.ALL[name].overrides.get(key, parameter.default)]
+    if type(value) in (int, float)
+]
+
+
+@pytest.mark.parametrize(("name", "key", "value"), NUMBERS)
+def test_a_keyword_may_be_a_number_of_numpy(name, key, value):
+    """It gives the encoding that the same number of Python gives."""
+    given = np.float32(value) if isinstance(value, float) else np.int64(value)
+    usual, own = (
+        jax.eval_shape(lambda number=number: common.build(name, **{key: number}, trained=False))
+        for number in (given.item(), given)
+    )
+    assert jax.tree.structure(own) == jax.tree.structure(usual)
+    assert not any(isinstance(x, np.generic) for x in vars(own).values())
 
 
 READS = [n for n in common.SCHEMES if "read" in common.outline(n).hooks()]
