@@ -270,6 +270,10 @@ def test_what_the_cache_was_not_made_for():
     for sizes in ((0, T), (B, 0)):
         with pytest.raises(ValueError, match="=0 must be at least 1"):
             Cache.empty(model, *sizes)
+    for sizes in (dict(size=2.5), dict(size=T, length=20.0)):
+        with pytest.raises(ValueError, match=r"=2.* must be at least 1, and a whole number"):
+            Cache.empty(model, B, **sizes)
+    assert Cache.empty(model, B, np.int64(T), length=jnp.int32(20)).length == 20
 
 
 # Generating
@@ -424,6 +428,12 @@ def test_a_position_that_a_scheme_does_not_know_is_refused(name):
             generate(model, TOKEN_IDS, KEY, max_new_tokens=2, positions=positions)
 
 
+def test_text_that_would_go_on_past_32_bits_is_refused():
+    own = dict(max_new_tokens=4, next_positions=np.full(B, 2**31 - 2))
+    with pytest.raises(ValueError, match="2147483648 does not fit into int32"):
+        generate(talker("nope"), TOKEN_IDS, KEY, **own)
+
+
 @pytest.mark.parametrize("temperature", [1e-30, 1.2e-38, 1e-38, 1e-44, 1e-300])
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
 def test_a_temperature_near_0_is_greedy(temperature, top_p):
@@ -438,6 +448,7 @@ def test_settings_may_be_numbers_of_any_library():
     own |= dict(stop_token=np.int64(3))
     assert generate(model, TOKEN_IDS, KEY, **own).shape == (B, 2)
     own = dict(max_new_tokens=jnp.int32(2), prefill_chunk=np.uint8(5), stop_token=jnp.int32(3))
+    own |= dict(length=jnp.int32(40))
     lengths = jnp.array([T, 5])
     assert generate(model, jnp.asarray(TOKEN_IDS), KEY, lengths=lengths, **own).shape == (B, 2)
 

@@ -11,6 +11,7 @@ and cannot resume, as none can where tokens have segments, has the layer's input
 
 import dataclasses
 import functools
+import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -144,9 +145,8 @@ class Cache:
           dtype: type of the positions, "int32" or "float32".
           length: the length that schemes adapt to at every step. Default: the length so far.
         """
-        for name, value in (("batch", batch), ("size", size), ("length", length)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
+        batch, size = _count("batch", batch), _count("size", size)
+        length = None if length is None else _count("length", length)
         places = jax.ShapeDtypeStruct((batch, size) if axes is None else (batch, size, axes), dtype)
         distinct = model.distinct()
         make = functools.partial(_slots, model, segments, length)
@@ -310,6 +310,17 @@ class Cache:
                 f"segment_ids are {'not ' if segment_ids is None else ''}given, but the cache was "
                 f"made with segments={self.segment_ids is not None}; pass the other to Cache.empty"
             )
+
+
+def _count(name: str, value) -> int:
+    """Returns a number of tokens, or of sequences, of any library as an int."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"{name}={value!r} must be at least 1, and a whole number")
+    return count
 
 
 def _slots(

@@ -113,8 +113,9 @@ class _Prompts(NamedTuple):
 
     def reach(self, max_new_tokens: int) -> np.ndarray:
         """Returns one more than the last position that a token will have, ``[]``, or ``[A]``."""
-        new = self.next.reshape(len(self.next), -1).max(axis=0) + max_new_tokens - 1
-        last = np.maximum(new, self.positions.max(axis=(0, 1)) + 1)
+        # In 64 bits, so that what does not fit into int32 is found out.
+        new = self.next.reshape(len(self.next), -1).max(axis=0).astype(np.float64)
+        last = np.maximum(new + max_new_tokens - 1, self.positions.max(axis=(0, 1)) + 1.0)
         return np.ceil(last).astype(np.int64).reshape(self.positions.shape[2:])
 
     def next_places(self):
