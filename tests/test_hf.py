@@ -452,7 +452,7 @@ def without(section, key):
         ),
         ({"type": "dynamic", "factor": 2.0}, "config lacks max_position_embeddings"),
         ({"rope_type": "yarn", "factor": 4.0}, "lacks original_max_position_embeddings"),
-        (without(YARN, "factor"), r"config lacks factor \(or max_position_embeddings\)"),
+        (without(YARN, "factor"), "type 'yarn' lacks 'factor', and the config lacks max_position"),
         # Values
         ({"rope_type": "linear", "factor": "4"}, "factor='4' in rope_parameters must be a number"),
         ({"rope_type": "linear", "factor": 0.5}, "factor=0.5 in rope_parameters must be .* 1 or"),
@@ -567,6 +567,13 @@ def without(section, key):
 def test_a_fault_is_named(config, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         from_hf(config, head_dim=8)
+
+
+@pytest.mark.parametrize("config", [PHI3, YARN], ids=["config", "section"])
+@pytest.mark.parametrize("key", ["factor", "beta_fast", "mrope_section", "rope_type", "type"])
+def test_a_key_of_a_section_is_no_keyword(config, key):
+    with pytest.raises(ValueError, match=f"{key}=8 is no key of a config, .*: change it there"):
+        from_hf(config, head_dim=8, **{key: 8})
 
 
 FULL = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}

@@ -44,7 +44,8 @@ def from_hf(
         section without ``model_type`` has "half", as ``make`` does.
       rngs: initial values, for T5 only; its checkpoint then replaces ``table``.
       **keys: keys of the config to add or to replace, ``head_dim=64`` for instance; None takes a
-        key away. Without ``rope_theta``, a section alone has a base of 10000.
+        key away. Those of the rotary section in it (``factor``) are changed there. Without
+        ``rope_theta``, a section alone has a base of 10000.
 
     ``mrope_section`` gives the axes of ``mrope``, ``i_mrope`` or ``videorope``, as the model has
     them. A layer without positions is NoPE, with its temperature where the model has one.

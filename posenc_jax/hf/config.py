@@ -18,6 +18,12 @@ def flattened(config: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, A
     """
     if not isinstance(config, Mapping):
         raise ValueError(f"config must be a dict, as json.load returns, not {config!r}")
+    for key in keys:
+        if key in SECTION_ONLY | {"rope_type", "type"}:
+            raise ValueError(
+                f"{key}={keys[key]!r} is no key of a config, but of the rotary section in it: "
+                "change it there, in rope_parameters or rope_scaling"
+            )
     if _is_section(config):
         config = {"rope_parameters": config}
     config = _text(config)

@@ -137,7 +137,12 @@ def _train_length(config, where, section, kind):
 
 def _stretch(config, where, section, kind, train_length):
     if "factor" not in section:
-        return whole(config, *LENGTH, instead="factor") / train_length
+        if config.keys().isdisjoint(LENGTH):
+            raise ValueError(
+                f"{where} of type {kind!r} lacks 'factor', and the config lacks "
+                "max_position_embeddings, which would give it: add one of them there"
+            )
+        return whole(config, *LENGTH) / train_length
     factor = number(where, section, "factor", 1)
     ratio = whole(config, *LENGTH, default=train_length) / train_length
     # transformers 4 reads the ratio and 5 the factor; of YaRN both read the factor.
