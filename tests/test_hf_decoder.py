@@ -324,6 +324,11 @@ def test_the_longest_sequence_can_be_told():
     model = abstract(CONFIG).under(make("pi", factor=4.0, **ROPE))
     assert extended(CONFIG, model, 100)["max_position_embeddings"] == 100
     assert extended(CONFIG, _model("llama"), 100)["max_position_embeddings"] == 100
+    # 3.2 times 32 is no whole number, and 100 is not 3.2 times 32.
+    longrope = make("longrope", factor=3.2, train_length=32, **ROPE)
+    for longest in (None, 100):
+        written = extended(CONFIG, model.under(longrope), longest)
+        same_turns(posenc_jax.from_hf(written), longrope)
     dynamic = model.under(make("dynamic_ntk", train_length=32, **ROPE))
     with pytest.raises(ValueError, match=r"max_length=100 must be left out.*training length, 32"):
         extended(CONFIG, dynamic, 100)

@@ -145,8 +145,10 @@ def _stretch(config, where, section, kind, train_length):
         return whole(config, *LENGTH) / train_length
     factor = number(where, section, "factor", 1)
     ratio = whole(config, *LENGTH, default=train_length) / train_length
-    # transformers 4 reads the ratio and 5 the factor; of YaRN both read the factor.
-    if kind == "longrope" and ratio not in (1, factor):
+    # For the attention factor of LongRoPE, where it is not given, transformers 4 reads the ratio
+    # and 5 the factor; of YaRN both read the factor.
+    is_read = kind == "longrope" and "attention_factor" not in section
+    if is_read and ratio not in (1, factor):
         raise ValueError(
             f"factor={factor} in {where} contradicts max_position_embeddings / "
             f"original_max_position_embeddings = {ratio}: one of them is not the model's"
