@@ -353,6 +353,14 @@ def test_layers_that_differ(config):
             from_hf(config, layer_type=wrong, head_dim=256)
 
 
+def test_bases_beside_the_sections_of_layers():
+    sections = {"full_attention": {"rope_type": "linear", "factor": 8.0}, "sliding_attention": {}}
+    config = without(GEMMA3_OLD, "rope_scaling") | {"rope_parameters": sections}
+    test_layers_that_differ(config)
+    sections["full_attention"]["rope_theta"] = sections["sliding_attention"]["rope_theta"] = None
+    test_layers_that_differ(config)
+
+
 def test_layers_without_rope():
     config = {"rope_parameters": {"full_attention": None, "sliding_attention": {"rope_theta": 1e4}}}
     assert_same(from_hf(config, layer_type="full_attention", head_dim=8), "nope")

@@ -17,6 +17,7 @@ from posenc_jax.hf.kinds import (
 from posenc_jax.hf.positions import about_positions
 from posenc_jax.hf.values import (
     LAYERS,
+    agreed,
     by_number_of_layer,
     is_number,
     numbers_of_layers,
@@ -162,16 +163,18 @@ def _section(config, asked) -> tuple[str, dict[str, Any] | None]:
         _check_sections(config, where, section, local_bases)
         kind = asked.kind_of(list(section))
         section = section[kind]
-        if section is not None and "rope_theta" in section:
-            config.pop("rope_theta", None)  # That of the other layers.
+        if section is not None:
+            local = {"rope_theta": agreed(local_bases)} if local_bases and kind == SLIDING else {}
+            section = local | {key: value for key, value in section.items() if value is not None}
+            if "rope_theta" in section:
+                config.pop("rope_theta", None)  # That of the other layers.
         return f"{where}[{kind!r}]", section
     if local_bases:
         if asked.kind_of((FULL, SLIDING)) == FULL:
             return where, section
         config.pop("rope_theta", None)
         partial = {k: v for k, v in section.items() if k == "partial_rotary_factor"}
-        (base,) = local_bases.values()
-        return where, {"rope_type": "default", "rope_theta": base, **partial}
+        return where, {"rope_type": "default", "rope_theta": agreed(local_bases), **partial}
     if asked.layer is None and asked.kind is not None:
         known = asked.kinds or models.KINDS.get(asked.model, ())
         if asked.kind not in known:
