@@ -99,6 +99,8 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("yarn", {"beta_slow": 0.0}, "beta_slow=0.0, and both positive"),
         ("yarn", {"attention_factor": 0.0}, "attention_factor=0.0 must be a positive number"),
         ("yarn", {"attention_factor": float("nan")}, "attention_factor=nan must be a positive"),
+        ("yarn", {"mscale": 0.7}, "mscale=0.7 and mscale_all_dim=None must both be positive"),
+        ("yarn", {"mscale": -8.0, "mscale_all_dim": 1.0}, "mscale=-8.0 and mscale_all_dim=1.0 "),
         ("ntk_critical", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
         ("ntk_critical", {"train_length": 6}, "train_length=6 must be at least 7"),
         ("ntk_by_parts", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),

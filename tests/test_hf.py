@@ -373,6 +373,12 @@ def test_layout_can_be_told():
     assert_same(told, "rope", head_dim=8, layout="interleaved")
 
 
+@pytest.mark.parametrize("one", [{"mscale": 0.7}, {"mscale": 0.7, "mscale_all_dim": 0}])
+def test_one_mscale_is_not_read(one):
+    """So it is in transformers."""
+    assert_same(from_hf(YARN | one, head_dim=8), "yarn", head_dim=8, train_length=512, factor=4.0)
+
+
 def test_mscales_of_phi_moe():
     scaling = PHI3["rope_scaling"] | {"short_mscale": 1.1, "long_mscale": 1.3}
     encoding = from_hf(PHI3 | {"rope_scaling": scaling})

@@ -112,6 +112,9 @@ def own_keywords(
     for key in _MSCALES:
         if key in section:
             own[key] = number(where, section, key, 0)
+    if not (own.get("mscale") and own.get("mscale_all_dim")):
+        # The code of transformers reads neither, where one is missing or 0.
+        own = {key: value for key, value in own.items() if not key.startswith("mscale")}
     if "attention_factor" in section:
         own["attention_factor"] = _attention_factor(where, section, "attention_factor")
     return "yarn", own | {"truncate": flag(section, "truncate", where, default=True)}

@@ -146,8 +146,8 @@ SCHEMES = {
             "ramp": Alternative("turns"),
             "truncate": Alternative(False, beside={"base": 100.0}),
             "attention_factor": Alternative(1.0),
-            "mscale": Alternative(0.5, beside={"mscale_all_dim": 1.0}),
-            "mscale_all_dim": Alternative(0.5, beside={"mscale": 1.0}),
+            "mscale": Alternative(0.5, beside={"mscale_all_dim": 1.0}, baseline=1.0),
+            "mscale_all_dim": Alternative(0.5, beside={"mscale": 1.0}, baseline=1.0),
         },
     ),
     "hope": Scheme(

@@ -43,7 +43,7 @@ class YaRN(Frequencies):
         the middle they differ by up to a factor of three.
       truncate: round the ramp's ends outwards to whole pairs, as all but gpt-oss do; "index" only.
       attention_factor: multiplies cosine and sine; default ``0.1 ln(factor) + 1``.
-      mscale, mscale_all_dim: DeepSeek's two settings. With both, the default attention factor is
+      mscale, mscale_all_dim: DeepSeek's two settings. With them the default attention factor is
         the ratio of ``0.1 m ln(factor) + 1`` at each. DeepSeek also scales the softmax by the
         second squared; that belongs to its attention, not to this rule.
     """
@@ -64,6 +64,12 @@ class YaRN(Frequencies):
             raise ValueError(f"ramp={self.ramp!r} must be 'index' or 'turns'")
         check_turns(beta_fast=self.beta_fast, beta_slow=self.beta_slow)
         check_attention_factor("attention_factor", self.attention_factor)
+        both = self.mscale, self.mscale_all_dim
+        if both != (None, None) and not all(m is not None and 0 < m < math.inf for m in both):
+            raise ValueError(
+                f"mscale={self.mscale!r} and mscale_all_dim={self.mscale_all_dim!r} must both be "
+                "positive numbers, or both None: one alone would change nothing"
+            )
 
     def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         kept = self.kept(channels, base)
@@ -105,7 +111,7 @@ class YaRN(Frequencies):
 
         if self.attention_factor is not None:
             return self.attention_factor
-        if self.mscale and self.mscale_all_dim:
+        if self.mscale is not None and self.mscale_all_dim is not None:
             return temperature(self.mscale) / temperature(self.mscale_all_dim)
         return temperature(1.0)
 
