@@ -274,13 +274,23 @@ def _check_given(name, given, accepted):
 
 def _check_keywords(name, own, accepted):
     allowed = [key for key in accepted if key not in _OFFERED]
-    for key in own:
+    for key, value in own.items():
         if key not in allowed:
             raise TypeError(
                 f"encoding {name!r} has no keyword {key!r}{_suggest(key, allowed)}"
                 if allowed
                 else f"encoding {name!r} has no keyword {key!r}; it has none of its own"
             )
+        _check_kind(key, value, accepted[key].default)
+
+
+def _check_kind(key, value, default):
+    """Refuses what Python would take for true or for a number, and which nobody means as such."""
+    if isinstance(default, bool):
+        if value not in (True, False):
+            raise ValueError(f"{key}={value!r} must be True or False")
+    elif isinstance(default, int | float) and isinstance(value, bool | str):
+        raise ValueError(f"{key}={value!r} must be a number")
 
 
 def _suggest(word, valid) -> str:
