@@ -5,6 +5,8 @@ https://arxiv.org/abs/2108.12409
 ``logit - slope_h * |m - n|`` with a fixed geometric series of slopes. Overrides ``score``.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,8 +37,8 @@ class ALiBi(Encoding):
     """
 
     def __init__(self, *, num_heads: int, slope_scale: float = 1.0):
-        if not slope_scale > 0:
-            raise ValueError(f"slope_scale={slope_scale!r} must be a positive number")
+        if not 0 < slope_scale < math.inf:
+            raise ValueError(f"slope_scale={slope_scale!r} must be a positive number, finite")
         self.num_heads = num_heads
         self.slope_scale = slope_scale
 

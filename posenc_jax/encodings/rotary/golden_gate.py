@@ -32,10 +32,10 @@ class Ascending(Frequencies):
     zero_share: float = 0.0
 
     def __post_init__(self):
-        if not 0 < self.slowest <= self.fastest or not 0 <= self.zero_share < 1:
+        if not 0 < self.slowest <= self.fastest < math.inf or not 0 <= self.zero_share < 1:
             raise ValueError(
                 f"slowest={self.slowest!r} must be above 0 and not above fastest={self.fastest!r}, "
-                f"and zero_share={self.zero_share!r} within 0..1, 1 excluded"
+                f"a finite number, and zero_share={self.zero_share!r} within 0..1, 1 excluded"
             )
 
     def __call__(self, channels: int, base: Base, length: Length) -> Turns:

@@ -8,6 +8,7 @@ key at n by ``zeta_i ** (-n / B)``, so that their product fades by ``zeta_i ** (
 and ``rotate``.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -56,8 +57,8 @@ class XPos(RoPE):
     ):
         super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
         for name, value in (("scale_base", scale_base), ("gamma", gamma)):
-            if not value > 0:
-                raise ValueError(f"{name}={value!r} must be a positive number")
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name}={value!r} must be a positive number, finite")
         self.scale_base = scale_base
         self.gamma = gamma
 

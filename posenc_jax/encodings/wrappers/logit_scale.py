@@ -160,7 +160,7 @@ class Llama4Temperature(LogitScale):
         attn_scale: float = 0.1,
         **sizes,
     ):
-        if floor_scale < 1:
+        if not floor_scale >= 1:
             raise ValueError(f"floor_scale={floor_scale!r} must be a positive number of tokens")
         if not 0 <= attn_scale < math.inf:
             raise ValueError(f"attn_scale={attn_scale!r} must be a number, 0 or more, and finite")
@@ -219,8 +219,8 @@ class BeamScale(LogitScale):
         **sizes,
     ):
         for name, value in (("scale", scale), ("exponent", exponent)):
-            if not value > 0:
-                raise ValueError(f"{name}={value!r} must be a positive number")
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name}={value!r} must be a positive number, finite")
         super().__init__(over, **sizes)
         self.scale = scale
         self.exponent = exponent

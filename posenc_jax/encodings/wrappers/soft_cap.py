@@ -5,6 +5,7 @@ https://arxiv.org/abs/2408.00118 (Gemma 2)
 ``cap * tanh(logit / cap)``, after whatever another scheme makes of the logits. Overrides ``score``.
 """
 
+import math
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -23,8 +24,10 @@ class SoftCap(Wrapper):
     """
 
     def __init__(self, *, over: str | Mapping | Encoding = "rope", cap: float = 50.0, **sizes):
-        if not cap > 0:
-            raise ValueError(f"cap={cap!r} must be a positive number")
+        if not 0 < cap < math.inf:
+            raise ValueError(
+                f"cap={cap!r} must be a positive number, finite; without a cap take over={over!r}"
+            )
         super().__init__(wrapped(over, **sizes))
         self.cap = cap
 
