@@ -159,6 +159,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("fope", {"gain": -1.0}, "gain=-1.0 must be a number, 0 or more"),
         ("pope", {"phase_init": "normal"}, "phase_init='normal' must be 'zero' or 'uniform'"),
         ("pope", {"base": 0.5}, "base=0.5 must be a number above 1"),
+        ("prope", {"time_base": 1.0}, "time_base=1.0 must be a number above 1"),
         ("rerope", {"window": 0}, "window=0 must be a whole number of tokens, 1 or more"),
         ("leaky_rerope", {"window": 4.5}, "window=4.5 must be a whole number of tokens"),
         ("leaky_rerope", {"factor": 0.5}, "factor=0.5 must be a finite number, 1 or more"),

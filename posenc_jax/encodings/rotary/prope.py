@@ -78,7 +78,7 @@ class PRoPE(Encoding):
         self.head_dim = head_dim
         self.time_channels = time_channels
         self.base = check_base(base)
-        self.time_base = check_base(time_base)
+        self.time_base = check_base(time_base, "time_base")
 
     def prepare(self, positions, length) -> Transforms:
         """Returns the transforms of each token."""

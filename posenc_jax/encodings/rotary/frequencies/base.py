@@ -119,15 +119,15 @@ def check_attention_factor(name: str, value: float | None) -> None:
         )
 
 
-def check_base(base: Base) -> Base:
-    """Returns ``base`` as a float, or as it is where it is traced."""
+def check_base(base: Base, name: str = "base") -> Base:
+    """Returns ``base``, which errors call ``name``, as a float, or as it is where it is traced."""
     if isinstance(base, jax.core.Tracer):
         if base.shape:
-            raise ValueError(f"base must be a scalar, not an array of shape {base.shape}")
+            raise ValueError(f"{name} must be a scalar, not an array of shape {base.shape}")
         return base
     is_number = isinstance(base, numbers.Real | jax.Array | np.ndarray) and np.ndim(base) == 0
     if not is_number or not 1 < float(base) < math.inf:
-        raise ValueError(f"base={base!r} must be a number above 1, and finite")
+        raise ValueError(f"{name}={base!r} must be a number above 1, and finite")
     return float(base)
 
 
