@@ -24,8 +24,9 @@ def irope(
     """Builds iRoPE of Llama 4: RoPE, and in every fourth layer a temperature without positions.
 
     Llama 4's RoPE layers also attend within chunks of 8192 tokens, which is left out here;
-    ``layers_from_hf`` has them (``Chunks``). SmolLM3 has the same pattern without a temperature
-    (``attn_scale=0``).
+    ``layers_from_hf`` has them (``Chunks``). Pairs are interleaved, as in Llama 4. SmolLM3 has the
+    same pattern without a temperature, and halves: for it take ``global_nope`` with
+    ``window=None``.
 
     Args:
       head_dim: channels of one head.
@@ -52,7 +53,7 @@ def rnope_swa(
       base: base of RoPE. The paper's could not be verified.
       interval: number of layers in one turn, the last of which has no positions.
       window: number of keys that a query sees in RoPE's layers, itself included; 4096 in Command
-        R7B, which has this pattern.
+        R7B, which has this pattern with interleaved pairs (``global_nope`` has ``layout=``).
     """
     _check_interval(interval)
     encodings = [RoPE(head_dim=head_dim, base=base)] * (interval - 1) + [Encoding()]

@@ -24,7 +24,8 @@ def sinusoids(
     """Returns the sinusoids of ``positions [...]``, float32 ``[..., channels]``.
 
     The layout "interleaved" is sin, cos, sin, cos, ... (the paper), and "half" is all sines and
-    then all cosines (Transformer-XL, fairseq).
+    then all cosines (Transformer-XL). fairseq and tensor2tensor lay them out in halves too, at
+    other frequencies, which are not offered: the exponent of sinusoid i is ``i / (D / 2 - 1)``.
     """
     cos, sin = cos_sin(positions[..., None], geometric(channels, base))
     if layout == "half":
