@@ -7,7 +7,7 @@ ARGS ?=
 
 .PHONY: compare demo test lint parity benchmark cost tpu-check gallery clean
 
-# Trains and evaluates every scheme on two CPU cores, then prints the table and the report's path.
+# Trains and evaluates fifteen schemes on two CPU cores, then prints the table and the report's path.
 compare: $(VENV)/experiments
 	JAX_PLATFORMS=cpu $(BIN)/python launch.py --config=configs/extrapolation.py:small \
 		--workdir=$(WORKDIR) --workers=$(WORKERS) $(ARGS)
