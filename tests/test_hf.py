@@ -465,7 +465,8 @@ def without(section, key):
             "type 'llama3' lacks 'original_max_position_embeddings'",
         ),
         ({"type": "dynamic", "factor": 2.0}, "config lacks max_position_embeddings"),
-        ({"rope_type": "yarn", "factor": 4.0}, "lacks original_max_position_embeddings"),
+        # Not max_position_embeddings, which may be the length after it.
+        ({"rope_type": "yarn", "factor": 4.0}, "original_max_position_embeddings', the length bef"),
         (without(YARN, "factor"), "type 'yarn' lacks 'factor', and the config lacks max_position"),
         # Values
         ({"rope_type": "linear", "factor": "4"}, "factor='4' in rope_parameters must be a number"),

@@ -126,9 +126,12 @@ def _train_length(config, where, section, kind):
         for name, place in ((where, section), ("config", config))
         if _ORIGINAL in place
     }
-    if not lengths and kind != "yarn":
-        raise ValueError(f"{where} of type {kind!r} lacks {_ORIGINAL!r}")
-    length = agreed(lengths) if lengths else whole(config, *LENGTH, instead=_ORIGINAL)
+    if not lengths and (kind != "yarn" or config.keys().isdisjoint(LENGTH)):
+        raise ValueError(
+            f"{where} of type {kind!r} lacks {_ORIGINAL!r}, the length before the extension: add "
+            "it, or pass it as a keyword"
+        )
+    length = agreed(lengths) if lengths else whole(config, *LENGTH)
     longest = whole(config, *LENGTH, default=length)
     if longest < length:
         raise ValueError(
