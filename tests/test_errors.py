@@ -181,6 +181,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ),
         ("t5", {"max_distance": 16}, "max_distance=16 must exceed the 16 distances"),
         ("fire", {"init_length": 0.0}, "init_length=0.0 must be a positive number of tokens"),
+        ("fire", {"hidden": 0}, "hidden=0 must be a positive width"),
         ("sandwich", {"channels": 7}, "channels=7 must be a positive even number"),
         ("sandwich", {"channels": 0}, "channels=0 must be a positive even number"),
         ("sandwich", {"base": 0}, "base=0 must be a number above 1"),

@@ -34,6 +34,8 @@ class FIRE(Encoding):
     ):
         if not init_length > 0:
             raise ValueError(f"init_length={init_length!r} must be a positive number of tokens")
+        if hidden < 1:
+            raise ValueError(f"hidden={hidden} must be a positive width")
         self.init_length = init_length
         self.c = nnx.Param(jnp.asarray(0.1))
         self.length_multiplier = nnx.Param(jnp.asarray(1.0))
