@@ -163,6 +163,8 @@ def test_dual_chunks():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        # It does not stand for the 8192 that is meant where the key is missing.
+        (LLAMA4_SCOUT | {"attention_chunk_size": None}, "attention_chunk_size=None must be a pos"),
         (KIMI_LINEAR | {"layer_types": ["full_attention"] * 3}, "3 entries for 27 layers"),
         (GEMMA3_4B | {"sliding_window": None}, "config lacks sliding_window"),
         (GEMMA3_4B | {"use_bidirectional_attention": True}, "to both sides of a query"),

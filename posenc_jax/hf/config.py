@@ -35,8 +35,8 @@ def flattened(config: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, A
         model = models.TEXT_PARTS.get(present["model_type"], present["model_type"])
         bases = {} if "rope_parameters" in present else models.BASES.get(model, {})
         present = {**bases, **present, "model_type": model}
-    null_window = {"sliding_window": None} if _is_null(config, "sliding_window") else {}
-    return {**present, **null_window}
+    windows = ("sliding_window", "attention_chunk_size")
+    return present | {key: None for key in windows if _is_null(config, key)}
 
 
 def part_of_text(config: Mapping[str, Any]) -> str | None:
