@@ -166,9 +166,7 @@ def make(
     num_layers = sizes.pop("num_layers", None)
     if not isinstance(rngs, nnx.Rngs | None):
         raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
-    _check_keywords(name, own, accepted)
-    # A NumPy number is no int or float, and with one of 32 bits a rule would compute in 32 bits.
-    own = {key: own[key].item() if isinstance(own[key], np.generic) else own[key] for key in own}
+    own = _checked_keywords(name, own, accepted)
     given: dict[str, Any] = {key: value for key, value in sizes.items() if key in accepted}
     for key, value in (("rngs", rngs), ("num_layers", num_layers)):
         if value is not None and key in accepted:
@@ -272,7 +270,10 @@ def _check_given(name, given, accepted):
         raise ValueError(f"make({name!r}, ...) needs {', '.join(missing)}")
 
 
-def _check_keywords(name, own, accepted):
+def _checked_keywords(name, own, accepted):
+    """Returns the scheme's own keywords, numbers of NumPy as Python's."""
+    # A NumPy number is no int or float, and with one of 32 bits a rule would compute in 32 bits.
+    own = {key: x.item() if isinstance(x, np.generic) else x for key, x in own.items()}
     allowed = [key for key in accepted if key not in _OFFERED]
     for key, value in own.items():
         if key not in allowed:
@@ -282,6 +283,7 @@ def _check_keywords(name, own, accepted):
                 else f"encoding {name!r} has no keyword {key!r}; it has none of its own"
             )
         _check_kind(key, value, accepted[key].default)
+    return own
 
 
 def _check_kind(key, value, default):

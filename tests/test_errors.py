@@ -14,6 +14,7 @@ from flax import nnx
 
 import posenc_jax
 from posenc_jax import HeadShard, Tokens, registry
+from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
 from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
 from posenc_jax.positions import text
 
@@ -575,6 +576,10 @@ def test_what_is_not_there_or_given_twice(build, message):
 
 def test_numbers_of_numpy_are_numbers():
     assert posenc_jax.Chunks(np.int64(4)).size == 4
+    for factor in (np.int64(4), np.float32(4)):
+        pi = posenc_jax.make("pi", head_dim=8, factor=factor)
+        assert pi.frequencies == PositionInterpolation(4.0)
+    assert posenc_jax.make("rerope", head_dim=8, window=np.int64(4)).window == 4
 
 
 NUMBERS = [
