@@ -36,7 +36,8 @@ class DualChunk(PositionMap):
       base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
       chunk_size: tokens of a chunk and its local window; by default ``3 L / 4``, as in the released
         code.
-      local_window: distances that stay exact; by default ``L / 8``, as in the released code.
+      local_window: distances that stay exact; by default ``L / 8``, as in the released code. Where
+        it is more than half of ``chunk_size``, those to keys two chunks back do not.
       original_length: logits of a text of more tokens than this, say n, are multiplied by ``1 + 0.1
         ln(n / original_length)``, as vLLM and SGLang do for Qwen2.5-1M. By default there is no such
         temperature, as in the paper.
