@@ -30,7 +30,8 @@ class Inkling(Encoding):
     and not -inf, so that profiles which end far from 0 have a step there. Distances that are not
     whole numbers are rounded. Inkling attends with queries and keys that are normalised
     (``Transformer(..., qk_norm="head")``) and ``scale = 1 / head_dim``. In its layers with a window
-    the extent is the window, and there is no tau.
+    the extent is the window, and there is no tau. Its causal convolutions over keys and values,
+    before the norm, are not offered.
 
     Args:
       num_heads: query heads of one layer.
@@ -129,7 +130,8 @@ class Inkling2(Inkling):
 
     ``clip_t(y) = y min(1, t / |y|)`` for each head; queries and vectors are first multiplied by
     learned numbers, channel by channel. The model's own parts are a scale of
-    ``1 / sqrt(head_dim)`` and a sink for each token (``Transformer(..., sinks="token")``).
+    ``1 / sqrt(head_dim)`` and a sink for each token (``Transformer(..., sinks="token")``); its
+    norm of values, without weights, and its gate of outputs are not offered.
 
     Args:
       num_heads, model_dim, rank, extent, log_scale, rngs: keywords of ``Inkling``. The extent of
