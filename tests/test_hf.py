@@ -575,6 +575,8 @@ def without(section, key):
         ({"rotary_emb_base": 10000, "use_dynamic_ntk": True}, "use_dynamic_ntk=True: not under"),
         ({"rope_theta": 1e4, "layer_rope_theta": "1e4"}, "layer_rope_theta='1e4' must be a list"),
         ({"rope_theta": 1e4, "position_embedding_type": "sine"}, "position_embedding_type='sine'"),
+        # Where the whole head would turn
+        ({"model_type": "gptj", "rotary_dim": None}, "rotary_dim is missing: in 'gptj' a part"),
         # Where the base is not known to be 10000
         ({"model_type": "qwen2", "rope_scaling": YARN}, "rope_theta is missing.*'qwen2'"),
     ],

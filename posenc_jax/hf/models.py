@@ -194,6 +194,8 @@ DUAL_CHUNKS = words("qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next")
 POSITION_TYPE = {"esm": "absolute", "granitemoehybrid": "nope"}
 # rope_type "dynamic" with a fixed alpha.
 NTK_ALPHA = words("hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl_text")
+# Part of a head turns, and only rotary_dim in the config says how much.
+ROTARY_DIM_NEEDED = words("codegen gptj")
 # rotary_dim is in the config, but only partial_rotary_factor is read.
 IGNORE_ROTARY_DIM = words("minimax minimax_m3_vl_text")
 

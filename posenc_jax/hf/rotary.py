@@ -160,6 +160,8 @@ def _rotary_dim(config, fractions, head_dim, is_whole):
     for key in _WIDTHS:
         if key in config:
             widths[key] = whole(config, key)
+    if not widths and model in models.ROTARY_DIM_NEEDED:
+        raise ValueError(f"rotary_dim is missing: in {model!r} a part of each head turns; add it")
     if not widths and model in models.FRACTIONS:
         widths["partial_rotary_factor"] = int(head_dim * models.FRACTIONS[model])
     width = agreed(widths) if widths else head_dim
