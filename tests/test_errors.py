@@ -231,6 +231,12 @@ def test_bad_value_of_a_keyword(name, bad, message):
         common.build(name, **bad)
 
 
+@pytest.mark.parametrize("key", ["local_base", "global_base", "global_factor"])
+def test_a_pattern_names_its_own_keyword(key):
+    with raises(ValueError, f"{key}=0.5 must be a"):
+        posenc_jax.make("dual_base", head_dim=8, **{key: 0.5})
+
+
 def test_ntk_needs_two_pairs():
     encoding = common.build("ntk", rotary_dim=2)
     with raises(ValueError, "NTK scaling needs at least 4 rotary channels, not 2"):

@@ -7,7 +7,8 @@ An irregular pattern, such as Granite-Swash's, whose layers have bases of their 
 """
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.rotary.frequencies import PositionInterpolation, YaRN
+from posenc_jax.encodings.rotary.frequencies import PositionInterpolation, YaRN, check_factor
+from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature
 from posenc_jax.model.layers import Layers
@@ -84,9 +85,12 @@ def dual_base(
         larger models, 512 in the smaller ones.
     """
     _check_interval(interval)
-    near = RoPE(head_dim=head_dim, base=local_base)
+    check_factor(global_factor, "global_factor")
+    near = RoPE(head_dim=head_dim, base=check_base(local_base, "local_base"))
     far = RoPE(
-        head_dim=head_dim, base=global_base, frequencies=PositionInterpolation(global_factor)
+        head_dim=head_dim,
+        base=check_base(global_base, "global_base"),
+        frequencies=PositionInterpolation(global_factor),
     )
     return Layers([near] * (interval - 1) + [far], [window] * (interval - 1) + [None])
 

@@ -102,11 +102,11 @@ def interpolated(inv_freq: InvFreq, kept: np.ndarray | float, factor: float | Do
     return inv_freq * (kept + (1.0 - kept) / factor)
 
 
-def check_factor(factor: float) -> None:
-    """Refuses a ``factor`` that does not lengthen anything."""
+def check_factor(factor: float, name: str = "factor") -> None:
+    """Refuses a ``factor``, which errors call ``name``, that does not lengthen anything."""
     if not (isinstance(factor, int | float) and math.isfinite(factor) and factor >= 1):
         raise ValueError(
-            f"factor={factor!r} must be a finite number >= 1: target length / train length"
+            f"{name}={factor!r} must be a finite number >= 1: target length / train length"
         )
 
 
