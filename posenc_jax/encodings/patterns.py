@@ -25,9 +25,9 @@ def irope(
     """Builds iRoPE of Llama 4: RoPE, and in every fourth layer a temperature without positions.
 
     Llama 4's RoPE layers also attend within chunks of 8192 tokens, which is left out here;
-    ``layers_from_hf`` has them (``Chunks``). Pairs are interleaved, as in Llama 4. SmolLM3 has the
-    same pattern without a temperature, and halves: for it take ``global_nope`` with
-    ``window=None``.
+    ``layers_from_hf`` has them (``Chunks``). Channel pairs are neighbours, as in Llama 4. SmolLM3
+    has the same pattern without a temperature, but its pairs are halves: for it take
+    ``global_nope`` with ``window=None``.
 
     Args:
       head_dim: channels of one head.

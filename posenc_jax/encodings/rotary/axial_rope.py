@@ -24,8 +24,9 @@ def axial_rope(
 ) -> RoPE:
     """Builds RoPE over ``num_axes`` position axes, ``[B, T, A]``; text, ``[B, T]``, is RoPE.
 
-    RoPE-ViT gives every axis the frequencies that only the first axis has here, those of the others
-    being a hair slower; it is not RoPE for text. Its ``base`` is 100, for grids of tens of patches.
+    In RoPE-ViT every axis has the frequencies that only the first has here (those of the others are
+    a hair slower), so that for text it is not RoPE. Its ``base`` is 100, for grids of tens of
+    patches.
 
     Args:
       num_axes: number of position axes, which divides the number of channel pairs.
