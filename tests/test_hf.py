@@ -613,6 +613,11 @@ FULL = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta
             "rope_theta=500000.0 contradicts rope_theta in rope_parameters",
         ),
         ({"alibi": True, "n_head": 4}, "layer_type='full_attention' must be left out: ALiBi"),
+        # It would be that of the layers with a window too, whose base is another.
+        (
+            {"model_type": "gemma3_text", "rope_parameters": {"rope_theta": 1e6}},
+            "rope_parameters of 'gemma3_text' must have a section for each kind",
+        ),
     ],
 )
 def test_a_fault_of_layers_is_named(config, message):

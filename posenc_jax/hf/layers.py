@@ -175,6 +175,11 @@ def _section(config, asked) -> tuple[str, dict[str, Any] | None]:
         config.pop("rope_theta", None)
         partial = {k: v for k, v in section.items() if k == "partial_rotary_factor"}
         return where, {"rope_type": "default", "rope_theta": agreed(local_bases), **partial}
+    if asked.model in models.BASES:
+        raise ValueError(
+            f"{where} of {asked.model!r} must have a section for each kind of layer, "
+            "'full_attention' and 'sliding_attention', or rope_local_base_freq beside it"
+        )
     if asked.layer is None and asked.kind is not None:
         known = asked.kinds or models.KINDS.get(asked.model, ())
         if asked.kind not in known:
