@@ -114,7 +114,8 @@ def global_nope(
     Args:
       head_dim: channels of one head.
       num_layers: number of layers of the model.
-      base, layout: keywords of ``RoPE``; 500000 in Muse Spark, 2e6 in SmolLM3.
+      base, layout: keywords of ``RoPE``; the base is 500000 in Muse Spark and 5e6 in SmolLM3 3B,
+        whose class has 2e6 by default.
       interval: every how many layers one has no positions.
       window: number of keys that a query sees in RoPE's layers, itself included, or None for all;
         4096 in Command A and EXAONE 4, 2048 in Muse Spark.
