@@ -96,6 +96,11 @@ def wrapped(over: str | Mapping | Encoding, **sizes) -> Encoding:
             )
     if isinstance(over, Encoding):
         return over
+    if not isinstance(over, str | Mapping):
+        raise ValueError(
+            f"over={over!r} must be an encoding, the name of one, or a mapping of its name and "
+            "keywords"
+        )
     named = {"name": over} if isinstance(over, str) else dict(over)
     if "name" not in named:
         raise ValueError(f'over={over!r} has no name; give {{"name": ..., keywords}}')
