@@ -293,6 +293,8 @@ def _check_kind(key, value, default):
             raise ValueError(f"{key}={value!r} must be True or False")
     elif isinstance(default, int | float) and isinstance(value, bool | str):
         raise ValueError(f"{key}={value!r} must be a number")
+    elif isinstance(default, int) and isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"{key}={value!r} must be a whole number")
 
 
 def _suggest(word, valid) -> str:
