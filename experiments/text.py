@@ -55,9 +55,19 @@ class Text(NextToken):
 
     Attributes:
       spec: keywords of ``make`` in ``encoding`` and of ``Transformer`` in ``model``.
+
+    Raises:
+      ValueError: the model would see the tokens that it is to predict.
     """
 
     spec: FrozenConfigDict
+
+    def __post_init__(self):
+        if not self.spec.model.get("causal", True):
+            raise ValueError(
+                "model.causal=False shows the model the tokens that it is to predict, and it would "
+                "learn to copy them: leave it out"
+            )
 
     def init(self, key) -> Transformer:
         return make_model(key, self.spec, self.recipe.length)
