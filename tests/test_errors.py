@@ -254,18 +254,6 @@ def test_clipped_pairs_must_exist():
         encoding.prepare(text(3), 3)
 
 
-@pytest.mark.parametrize("name", ["yarn", "dynamic_yarn"])
-def test_a_ramp_lies_among_the_pairs(name):
-    """Outside of them it would run backwards, and keep all pairs that are slow, or none."""
-    for own, turns in (
-        ({"train_length": 64, "beta_slow": 16.0, "truncate": False}, "0.0102 to 10.2"),
-        ({"train_length": 65536, "base": 2.0}, "6.2e+03 to 1.04e+04"),
-    ):
-        encoding = common.build(name, **own)
-        with raises(ValueError, f"train_length={own['train_length']}: at base=", f"make {turns}"):
-            encoding.prepare(text(3), 3)
-
-
 def test_some_pair_must_turn():
     with raises(ValueError, "fraction=0.1 turns none of 4 pairs", "more than 1 / 4", "'nope'"):
         common.build("p_rope", fraction=0.1).prepare(text(3), 3)

@@ -92,14 +92,6 @@ class YaRN(Frequencies):
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
         # The released code clamps to channels - 1, though there are only channels / 2 pairs.
-        if low > channels - 1 or high < 0:
-            turns = turns_in(self.train_length, geometric(channels, base))
-            raise ValueError(
-                f"beta_fast={self.beta_fast} and beta_slow={self.beta_slow} must be turns that "
-                f"some pairs make within train_length={self.train_length}: at base={base} they "
-                f"make {turns[-1]:.3g} to {turns[0]:.3g}, and the released code's ramp would run "
-                "backwards"
-            )
         low, high = max(low, 0), min(high, channels - 1)
         if low == high:
             high += 0.001
