@@ -84,7 +84,7 @@ def by_head(axis_heads: tuple[int, ...], num_kv_heads: int, pairs: int) -> Alloc
 
     The first heads are those of axis 0, and heads that are left over do not turn.
     """
-    if not all(isinstance(n, int) and n >= 0 for n in axis_heads):
+    if not all(isinstance(n, int | np.integer) and n >= 0 for n in axis_heads):
         raise ValueError(f"axis_heads={axis_heads} must be whole numbers of heads, 0 or more")
     if sum(axis_heads) > num_kv_heads:
         raise ValueError(

@@ -96,7 +96,8 @@ def wrapped(over: str | Mapping | Encoding, **sizes) -> Encoding:
             )
     if isinstance(over, Encoding):
         return over
-    if not isinstance(over, str | Mapping):
+    # A ConfigDict is a mapping that Python does not know as one.
+    if not isinstance(over, str) and not hasattr(over, "keys"):
         raise ValueError(
             f"over={over!r} must be an encoding, the name of one, or a mapping of its name and "
             "keywords"
