@@ -449,6 +449,8 @@ def test_metadata_of_gguf():
         (dict(factor=1.0), 1),
         (dict(type="none", factor=4.0), 1),
         (dict(type="yarn"), 1),
+        (dict(type="yarn", yarn_ext_factor=1.0), 1),
+        (dict(factor=4.0, yarn_ext_factor=-1.0), 4),
     ],
 )
 def test_scaling_that_gguf_leaves_out(scaling, factor):
@@ -466,6 +468,11 @@ def test_scaling_that_gguf_leaves_out(scaling, factor):
         ({"llama.expert_count": 8}, "llama.expert_count=8: not understood"),
         ({"llama.rope.scaling.type": "longrope"}, "rope.scaling.type='longrope' must be one of"),
         ({"llama.rope.dimension_count": 32}, "rope.dimension_count=32 must be 64"),
+        (
+            {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.yarn_ext_factor": 0.0},
+            "yarn_ext_factor=0.0 must be 1 ",
+        ),
+        ({"llama.rope.scaling.yarn_ext_factor": 0.5}, "yarn_ext_factor=0.5 must be 0 "),
         ({"llama.rope.scaling.yarn_beta_fast": 8.0}, "type 'linear' has an unknown key 'beta_f"),
     ],
 )

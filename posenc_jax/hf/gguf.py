@@ -26,7 +26,13 @@ _SCALING = {
 }
 _SCALING_TYPES = ("none", "linear", "yarn")
 # What these mean to transformers depends on each other.
-_SCALING_OF_ITS_OWN = ("rope.scaling.type", "rope.scaling.factor", "rope.scaling.attn_factor")
+_BLEND = "rope.scaling.yarn_ext_factor"
+_SCALING_OF_ITS_OWN = (
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.attn_factor",
+    _BLEND,
+)
 # Keys that must agree with the others, and one that transformers does not read either.
 _CHECKED = ("rope.dimension_count", "attention.value_length")
 _UNREAD = ("rope.scaling.finetuned",)
@@ -89,6 +95,14 @@ def _scaling(own) -> dict[str, Any]:
             f"llama.rope.scaling.attn_factor={attn_factor!r} must be 1 where "
             f"llama.rope.scaling.type is {kind!r} (without the key, it is 'linear'): it is offered "
             "for 'yarn' alone"
+        )
+    # How much llama.cpp blends in the frequencies as trained; below 0 it is not set.
+    usual = int(kind == "yarn")
+    blend = own.get(_BLEND, usual)
+    if blend >= 0 and blend != usual:
+        raise ValueError(
+            f"llama.{_BLEND}={blend!r} must be {usual} or missing where llama.rope.scaling.type is "
+            f"{kind!r}: no other blend of slow and fast pairs is offered"
         )
     section = {_SCALING[key]: value for key, value in own.items() if key in _SCALING}
     if kind == "linear":  # Only YaRN asks for the length before it.
