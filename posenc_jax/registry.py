@@ -4,7 +4,7 @@ import difflib
 import importlib
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, overload
 
 import jax
@@ -229,10 +229,27 @@ def _is_per_layer(build, own) -> bool:
                 "a mapping of its name and keywords, to build both for each layer"
             )
         return per_layer
-    name, rest = (over, {}) if isinstance(over, str) else (over.get("name"), dict(over))
-    if name is None:
+    inner = inner_keywords(over)
+    return per_layer or _is_per_layer(lookup(inner["name"]), inner)
+
+
+def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the name and the keywords of the scheme that a wrapper is to be put over.
+
+    Raises:
+      ValueError: ``over`` is neither a name nor a mapping that has one.
+    """
+    if isinstance(over, str):
+        return {"name": over}
+    # A ConfigDict is a mapping that Python does not know as one.
+    if not hasattr(over, "keys"):
+        raise ValueError(
+            f"over={over!r} must be an encoding, the name of one, or a mapping of its name and "
+            "keywords"
+        )
+    if "name" not in over:
         raise ValueError(f'over={over!r} has no name; give {{"name": ..., keywords}}')
-    return per_layer or _is_per_layer(lookup(name), rest)
+    return dict(over)
 
 
 def _size(key, value) -> int:

@@ -162,6 +162,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("pope", {"base": 0.5}, "base=0.5 must be a number above 1"),
         ("mhrope", {"axis_heads": (-1, 2, 2)}, "axis_heads=(-1, 2, 2) must be whole numbers of h"),
         ("soft_cap", {"over": None}, "over=None must be an encoding, the name of one, or a map"),
+        ("ssmax", {"over": 3, "num_layers": 2}, "over=3 must be an encoding, the name of one"),
         ("logn", {"over": ["rope"]}, "over=['rope'] must be an encoding, the name of one, or a"),
         ("prope", {"time_base": 1.0}, "time_base=1.0 must be a number above 1"),
         ("rerope", {"window": 0}, "window=0 must be a whole number of tokens, 1 or more"),

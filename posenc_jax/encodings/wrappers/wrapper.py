@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
-from posenc_jax.registry import MODEL_ARGUMENTS, PATTERNS, make
+from posenc_jax.registry import MODEL_ARGUMENTS, PATTERNS, inner_keywords, make
 from posenc_jax.tokens import Tokens
 
 
@@ -96,21 +96,13 @@ def wrapped(over: str | Mapping | Encoding, **sizes) -> Encoding:
             )
     if isinstance(over, Encoding):
         return over
-    # A ConfigDict is a mapping that Python does not know as one.
-    if not isinstance(over, str) and not hasattr(over, "keys"):
-        raise ValueError(
-            f"over={over!r} must be an encoding, the name of one, or a mapping of its name and "
-            "keywords"
-        )
-    named = {"name": over} if isinstance(over, str) else dict(over)
-    if "name" not in named:
-        raise ValueError(f'over={over!r} has no name; give {{"name": ..., keywords}}')
-    twice = sorted(named.keys() & sizes.keys())
+    inner = inner_keywords(over)
+    twice = sorted(inner.keys() & sizes.keys())
     if twice:
         raise ValueError(
             f"over={over!r} has {', '.join(twice)}, which make gives it too; leave them out there"
         )
-    built = None if named["name"] in PATTERNS else make(**named, **sizes)
+    built = None if inner["name"] in PATTERNS else make(**inner, **sizes)
     if not isinstance(built, Encoding):
         raise ValueError(f"over={over!r} must be an encoding, not a pattern of layers")
     return built
