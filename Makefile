@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# setuptools would warn of every installation of a checkout.
+INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 WORKDIR ?= runs/small
 WORKERS ?= 2
 ARGS ?=
@@ -28,11 +30,11 @@ lint: $(VENV)/installed
 
 # Compares with transformers itself, which `make test` does only through the arrays it gave.
 parity: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet -e ".[parity]"
+	$(INSTALL) -e ".[parity]"
 	$(BIN)/python -m pytest parity $(ARGS)
 
 benchmark: $(VENV)/experiments
-	$(BIN)/python -m pip install --quiet -e ".[benchmark]"
+	$(INSTALL) -e ".[benchmark]"
 	$(BIN)/python -m benchmarks.train $(ARGS)
 
 # The cost of each encoding in a training step.
@@ -41,7 +43,7 @@ cost: $(VENV)/experiments
 
 # Compiles for TPU pods, without a TPU. All of it takes hours; ARGS=--schemes=kinds takes less.
 tpu-check: $(VENV)/experiments
-	$(BIN)/python -m pip install --quiet -e ".[tpu_check]"
+	$(INSTALL) -e ".[tpu_check]"
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.tpu_check $(ARGS)
 
 # One page that shows what each encoding does to attention.
@@ -51,16 +53,16 @@ gallery: $(VENV)/experiments
 # Two stages of the environment: what experiments need, and what the tests need. Each is installed
 # anew when setup.py changes.
 $(VENV)/experiments: setup.py | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet -e ".[experiments]"
+	$(INSTALL) -e ".[experiments]"
 	touch $@
 
 $(VENV)/installed: setup.py | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet -e ".[test]"
+	$(INSTALL) -e ".[test]"
 	touch $@
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(INSTALL) --upgrade pip
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info
