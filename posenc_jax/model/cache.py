@@ -145,8 +145,8 @@ class Cache:
           dtype: type of the positions, "int32" or "float32".
           length: the length that schemes adapt to at every step. Default: the length so far.
         """
-        batch, size = _count("batch", batch), _count("size", size)
-        length = None if length is None else _count("length", length)
+        batch, size = count_of("batch", batch), count_of("size", size)
+        length = None if length is None else count_of("length", length)
         places = jax.ShapeDtypeStruct((batch, size) if axes is None else (batch, size, axes), dtype)
         distinct = model.distinct()
         make = functools.partial(_slots, model, segments, length)
@@ -312,10 +312,14 @@ class Cache:
             )
 
 
-def _count(name: str, value) -> int:
-    """Returns a number of tokens, or of sequences, of any library as an int."""
+def count_of(name: str, value: Any) -> int:
+    """Returns a number of tokens, or of sequences, of any library as an int.
+
+    Raises:
+      ValueError: ``value`` is no whole number, or below 1; ``name`` is what the error calls it.
+    """
     try:
-        count = operator.index(value)
+        count = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         count = 0
     if count < 1:

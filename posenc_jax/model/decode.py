@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.model.cache import Cache
+from posenc_jax.model.cache import Cache, count_of
 from posenc_jax.tokens import MOST_ROUNDING, Tokens, check_positions
 
 
@@ -50,8 +50,8 @@ def generate(
     Raises:
       ValueError: an argument is out of range, or a scheme does not know a position.
     """
-    max_new_tokens = _count("max_new_tokens", max_new_tokens)
-    prefill_chunk = _count("prefill_chunk", prefill_chunk)
+    max_new_tokens = count_of("max_new_tokens", max_new_tokens)
+    prefill_chunk = count_of("prefill_chunk", prefill_chunk)
     temperature, top_p, stop_token = _check_sampling(temperature, top_p, stop_token)
     prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions, stop_token)
     check_reach(model, prompts.reach(max_new_tokens), length, prompts.positions)
@@ -208,13 +208,6 @@ def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
 
 def _are_whole(numbers) -> bool:
     return np.issubdtype(np.asarray(numbers).dtype, np.integer)
-
-
-def _count(name, value) -> int:
-    """Returns a number of tokens as an int."""
-    if np.ndim(value) or not _are_whole(value) or value < 1:
-        raise ValueError(f"{name}={value} must be at least 1, and a whole number")
-    return int(value)
 
 
 def _check_sampling(temperature, top_p, stop_token):
