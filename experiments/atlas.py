@@ -70,15 +70,11 @@ class Atlas(Studies):
         if rates:
             rate = f"the best of {', '.join(f'{each:g}' for each in rates)} for each scheme"
         data = f"Text ({part.corpus.name})" if name == "language" else "All tasks"
-        factors = (
-            "Extensions of RoPE have the factor of the length that is read."
-            if name == "language"
-            else "Extensions of RoPE have the factor of the longest rows, in shorter ones too."
-        )
         return (
             f"{data}: models of depth {model['num_layers']} and width {model['model_dim']}, after "
             f"{part.recipe.steps} steps of {part.recipe.batch_size} rows of at most "
-            f"{part.recipe.length} tokens, by {part.recipe.optimizer} at {rate}. {factors}"
+            f"{part.recipe.length} tokens, by {part.recipe.optimizer} at {rate}. "
+            "Extensions of RoPE have the factor of the length that is read."
         )
 
     def cards(self, schemes: list[str]) -> dict[str, str]:

@@ -24,7 +24,6 @@ from experiments.report.study import (
     margin_of,
     mean_and_stderr,
 )
-from experiments.tasks import TASKS
 from posenc_jax import REGISTRY
 
 AGAINST = (BASELINE, "rope")  # whom every scheme is compared with
@@ -234,7 +233,6 @@ def _of_tasks(study: PanelStudy) -> Iterable[Question]:
             chances = [r["chance"] for r in records if r["x"] == x and r["chance"] is not None]
             says = f"Share of {share}, in {task} with rows of {x} tokens"
             says += "." if x in panel.trained else "; no row of training was as long."
-            says += f" {TASKS[task].shortcut}" * (task in TASKS and is_exact)
             multiple = float(x) / float(panel.trained[0])
             chance = chances[0] if chances else None
             topic = task if is_exact else f"{task}, answers"

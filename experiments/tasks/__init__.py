@@ -1,7 +1,7 @@
 """Asks models questions whose answers depend on the order of tokens, beyond the trained length."""
 
 from experiments.tasks.algorithmic import Addition, Copy, Parity, Reverse, Sort
-from experiments.tasks.recall import Induction, Needles, Passkey, Recall, Variables
+from experiments.tasks.recall import Induction, Needles, Passkey, Recall, VariableTracking
 from experiments.tasks.state import Counting, FlipFlop
 from experiments.tasks.task import VOCAB_SIZE, Rows, Task, shuffled
 
@@ -12,7 +12,7 @@ TASKS: dict[str, Task] = {
         Needles(),
         Recall(),
         Induction(),
-        Variables(),
+        VariableTracking(),
         FlipFlop(),
         Counting(),
         Copy(),

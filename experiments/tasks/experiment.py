@@ -85,9 +85,19 @@ class Questions(Experiment):
         )
 
     def encoding(self, scheme, rngs):
-        ratio = self.trials.multiples[-1]
-        encoding = at_ratio(self.keywords(scheme), ratio, self.length)
+        return self._encoding(scheme, self.trials.multiples[-1], rngs)
+
+    def _encoding(self, scheme, multiple, rngs=None):
+        encoding = at_ratio(self.keywords(scheme), multiple, self.length)
         return make_encoding(encoding, self.config["model"], self.length, rngs)
+
+    def _model(self, scheme, model, multiple):
+        """Returns the model that reads ``multiple`` times the trained length.
+
+        A scheme that extends a trained one is made for each length by itself.
+        """
+        is_extension = self.variant(scheme).get("of")
+        return model.under(self._encoding(scheme, multiple)) if is_extension else model
 
     def _by_depth(self, task) -> str:
         return f"{task.name} in {self.trials.multiples[-1] * self.length} tokens"
@@ -96,12 +106,16 @@ class Questions(Experiment):
         return Mixed(self, scheme, self.recipe.batch_size)
 
     def measure(self, scheme, model):
-        lengths = [multiple * self.length for multiple in self.trials.multiples]
+        models = {
+            multiple * self.length: self._model(scheme, model, multiple)
+            for multiple in self.trials.multiples
+        }
+        *_, longest = models
         for task in self.tasks:
-            for length in lengths:
-                yield from self._results(task, model, length)
+            for length, of_length in models.items():
+                yield from self._results(task, of_length, length)
             for depth in self.trials.depths if task.has_depth else ():
-                exact, *_ = self._results(task, model, lengths[-1], depth)
+                exact, *_ = self._results(task, models[longest], longest, depth)
                 yield dataclasses.replace(exact, condition=self._by_depth(task), x=depth)
 
     def _results(self, task, model, length, depth=None) -> list[Result]:

@@ -48,7 +48,6 @@ class Needles(Task):
     """Hides a value under each of four names in noise, and asks for one (2404.06654)."""
 
     name, number, shortest = "needles", 1, 24
-    shortcut = "Any value that the row shows is right in 32 % of rows."
     _COUNT = 4
 
     def _draw(self, rng, count, length, depth):
@@ -72,7 +71,7 @@ class Needles(Task):
         return [int(tokens_L[at + 2]) for at in told if tokens_L[at + 1] == tokens_L[-2]]
 
     def chances(self, length):
-        return [1 / len(_VALUES)]
+        return [_guess(self._COUNT)]
 
 
 class Recall(Task):
@@ -82,7 +81,6 @@ class Recall(Task):
     """
 
     name, number, shortest = "recall", 2, 24
-    shortcut = "Any values that the row shows are all right in 2 % of rows."
     _PAIRS, _ASKED = 5, 3
 
     def _draw(self, rng, count, length, depth):
@@ -108,7 +106,7 @@ class Recall(Task):
         return [int(told[told.index(key) + 1]) for key in asked]
 
     def chances(self, length):
-        return [1 / len(_VALUES)] * self._ASKED
+        return [_guess(self._PAIRS)] * self._ASKED
 
 
 class Induction(Task):
@@ -131,36 +129,32 @@ class Induction(Task):
         return [1 / len(SYMBOLS)] * ((length - 2) // 2 - 1)
 
 
-class Variables(Task):
-    """Assigns a value to a variable and on to others, and asks for the last one's (2404.06654).
+class VariableTracking(Task):
+    """Assigns values to variables and on to others, and asks for the last of a chain (2404.06654).
 
-    Assignments of other values to other variables lie between. Only the chain has names on both
-    sides, so that it is found without being followed: the value of the one name that is read again
-    is always right.
+    Several chains are told, a link of each after the other and each time in another order, so
+    that neither the place of a value nor how often a name is read says to which chain it belongs.
     """
 
-    name, number, shortest = "variables", 4, 28
-    shortcut = "The first value that the row shows is right in 64 % of rows, any other in fewer."
-    _HOPS, _OTHERS = 3, 2
+    name, number, shortest = "variable_tracking", 4, 28
+    _CHAINS, _HOPS = 3, 2
 
     def _draw(self, rng, count, length, depth):
-        names = distinct(rng, count, _NAMES, self._HOPS + self._OTHERS)
-        value, *other_values = (rng.choice(_VALUES, (count, 1)) for _ in range(1 + self._OTHERS))
-        chain, others = names[:, : self._HOPS], names[:, self._HOPS :]
-        sources = np.concatenate([value, chain[:, :-1], *other_values], axis=1)
-        targets = np.concatenate([chain, others], axis=1)
-        total = self._HOPS + self._OTHERS
-        tokens = rng.choice(NOISE, (count, length))
-        first = places(rng, count, length - 3 - 3 * total, None, total)
-        first = first + 2 * np.arange(total)
-        # The links of the chain stay in order, and the others may be anywhere between them.
-        order = np.argsort(_interleaved(rng, count, self._HOPS, self._OTHERS), axis=1)
-        at = np.take_along_axis(first, np.argsort(order, axis=1), axis=1)[..., None] + np.arange(3)
+        total = self._HOPS * self._CHAINS
+        targets = distinct(rng, count, _NAMES, total).reshape(count, self._HOPS, self._CHAINS)
+        values = distinct(rng, count, _VALUES, self._CHAINS)
+        sources = np.concatenate([values[:, None], targets[:, :-1]], axis=1)
         told = np.stack([np.full_like(targets, STORE), targets, sources], axis=-1)
+        order = rng.random(targets.shape).argsort(axis=2)
+        told = np.take_along_axis(told, order[..., None], axis=2)
+        tokens = rng.choice(NOISE, (count, length))
+        # Each assignment takes three places: they are drawn as one, and then moved apart.
+        first = places(rng, count, length - 3 - 3 * total, None, total)
+        at = (first + 2 * np.arange(total))[..., None] + np.arange(3)
         np.put_along_axis(tokens, at.reshape(count, -1), told.reshape(count, -1), axis=1)
         tokens[:, -3] = ASK
-        tokens[:, -2:-1] = chain[:, -1:]
-        tokens[:, -1:] = value
+        tokens[:, -2] = targets[:, -1, 0]
+        tokens[:, -1] = values[:, 0]
         return tokens, at_end(count, length, 1)
 
     def solve(self, tokens_L, is_answer_L):
@@ -172,11 +166,9 @@ class Variables(Task):
         return [found]
 
     def chances(self, length):
-        return [1 / len(_VALUES)]
+        return [1 / self._CHAINS]
 
 
-def _interleaved(rng, count, ordered, others) -> np.ndarray:
-    """Returns keys to sort by, of which the first ``ordered`` ascend, ``[count, all]``."""
-    keys = rng.random((count, ordered + others))
-    keys[:, :ordered] = np.sort(keys[:, :ordered], axis=1)
-    return keys
+def _guess(told: int) -> float:
+    """Returns how often one of ``told`` values is the right one, where others may equal it."""
+    return (1 + (told - 1) / len(_VALUES)) / told

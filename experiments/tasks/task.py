@@ -39,15 +39,12 @@ class Task:
       number: which of the markers is the task's.
       shortest: the fewest tokens that a row can have.
       has_depth: whether what is asked for lies at a place that can be chosen.
-      shortcut: a sentence about a way to be right more often than by chance without doing what is
-        asked, or nothing.
     """
 
     name: str
     number: int
     shortest: int
     has_depth = False
-    shortcut = ""
 
     def draw(
         self, rng: np.random.Generator, count: int, length: int, depth: float | None = None
@@ -88,7 +85,11 @@ class Task:
         raise NotImplementedError
 
     def chances(self, length: int) -> list[float]:
-        """Returns how often a guess of the right kind is right, for each answer of a row."""
+        """Returns how often a guess is right, for each answer of a row.
+
+        The guess is one of the values that the row tells, or of all symbols where it tells none
+        apart from the others.
+        """
         raise NotImplementedError
 
 
