@@ -261,6 +261,19 @@ def test_an_extension_turns_as_the_trained_scheme_does(tmp_path):
     assert own.encoding("yarn", None).base == 50.0
 
 
+def test_an_extension_is_made_for_each_length(tmp_path, monkeypatch):
+    one = questions(tmp_path, schemes="rope,pi", eval__depths=())
+    model, factors = one.task("rope").init(jax.random.key(0)), {}
+
+    def seen(function, model, tokens_NL):
+        factors[tokens_NL.shape[1]] = model.encodings[0].frequencies.factor
+        return tokens_NL[:, 1:]
+
+    monkeypatch.setattr(one, "predict", seen)
+    assert len(list(one.measure("pi", model))) == len(one.panels) * 2
+    assert factors == {32: 1, 64: 2}
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_exist(preset, tmp_path):
     config = get_config(preset)
