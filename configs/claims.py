@@ -62,7 +62,7 @@ def _far(preset, language):
     study.encodings.rnope_swa.interval = 2
     _follow(study, language, "model", "train", "sweep")  # and not "eval": texts are much longer
     if preset != "tiny":
-        study.eval.update(multiples=(1, 32, 128), documents=4, strides=((1, 1),))
+        study.eval.update(multiples=(1, 32, 128), documents=4, strides=((1, 1),), window_stride=1)
     return study
 
 

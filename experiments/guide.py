@@ -24,6 +24,8 @@ _SHOWN = 5
 _TIED = 10
 # Where nothing is learned, so large a share of all schemes may seem to be above chance.
 _BY_ACCIDENT = 0.05
+# No scheme is by accident so far above chance, as a part of the way from chance to all right.
+_CLEARLY = 0.25
 
 Answer = dict[str, Any]
 
@@ -78,7 +80,7 @@ SITUATIONS = (
     Situation("Finding what was told", _each("passkey; needles; recall", 1, 4)),
     Situation(
         "Counting and states",
-        _each("counting; flip_flop", 1, 4),
+        _each("counting; flip_flop; variable_tracking", 1, 4),
         ("cope_counts", "path_flip_flop", "path_degrades"),
     ),
     Situation(
@@ -240,10 +242,11 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
 
 
 def _tells_apart(found: list[Answer]) -> bool:
-    """Says whether more schemes are above chance than accident would have there."""
+    """Says whether schemes are above chance by more than accident: many of them, or one clearly."""
     if found[0]["chance"] is None:
         return True
-    return sum(map(_is_above_chance, found)) > _BY_ACCIDENT * len(found)
+    above = sum(map(_is_above_chance, found))
+    return above > _BY_ACCIDENT * len(found) or any(_is_above_chance(a, _CLEARLY) for a in found)
 
 
 def _ranked(found: list[Answer]) -> list[Answer]:
@@ -264,10 +267,12 @@ def _reaches(one: Answer, best: Answer) -> bool:
     return abs(one["mean"] - best["mean"]) <= (one["margin"] or 0) + (best["margin"] or 0)
 
 
-def _is_above_chance(answer: Answer) -> bool:
-    """Says whether the interval of an answer lies above chance."""
+def _is_above_chance(answer: Answer, part: float = 0.0) -> bool:
+    """Says whether the interval of an answer lies above chance, by a part of the way to 1."""
     mean, margin, chance = answer["mean"], answer["margin"] or 0.0, answer["chance"]
-    return mean is not None and chance is not None and mean - margin > chance
+    if mean is None or chance is None:
+        return False
+    return mean - margin > chance + part * (1 - chance)
 
 
 def _spread(answer: Answer) -> str:

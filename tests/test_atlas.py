@@ -279,6 +279,16 @@ def test_the_guide_recommends_nothing_where_nothing_was_learned(tmp_path):
     assert "| text at 1x | none | 0.100" in text
 
 
+def test_the_guide_recommends_the_one_scheme_of_many_that_learned(tmp_path):
+    lone = {f"other{n}": (0.1, 0.1, 0.1) for n in range(30)} | {"path": (0.5, 0.6, 0.55)}
+    barely = lone | {"path": (0.12, 0.12, 0.13)}
+    for values, word in ((lone, "**path**"), (barely, "**none can be recommended**")):
+        found = dataclasses.replace(question(**values), chance=0.1)
+        (tmp_path / "atlas.csv").write_text(as_csv(answers(Atlas_([found], [], [], {}, [], ABOUT))))
+        text = guide(read_answers(tmp_path / "atlas.csv"), None, None, {})
+        assert f"chance 0.100, 1 of 31 schemes above it: {word}" in text
+
+
 def test_the_guide_asks_what_the_atlas_and_the_ledger_have():
     config = get_config("small")
     topics = {"text", "text, all", "gain", *TASKS, *(f"{name}, answers" for name in TASKS)}
