@@ -129,5 +129,5 @@ def _extension(preset, shared):
 def _longrope(preset, shared):
     study = longrope.get_config(preset)
     study.seeds = shared.get_oneway_ref("seeds")
-    study.stages = "longrope"
+    study.stages = "longrope,progressive"
     return study

@@ -336,6 +336,18 @@ class Traced(posenc_jax.Encoding):
         return logits_BHTS
 
 
+@pytest.mark.parametrize(
+    "name, slots", [("rope", 1), ("yarn", 1), ("videorope", 1), ("dynamic_ntk", 64)]
+)
+def test_a_step_turns_the_new_key_alone_where_no_turned_key_changes(name, slots):
+    """A scheme that adapts to the length turns the keys of all slots at every step."""
+    model = common.build_model(name)
+    cache = Cache.empty(model, 1, 64)
+    program = str(jax.make_jaxpr(model.extend)(TOKEN_IDS[:1, :1], cache))
+    turned = re.findall(r":f32\[1,(\d+),[\d,]*\] = cos ", program)
+    assert turned and max(map(int, turned)) == slots
+
+
 def test_a_second_text_finds_the_programs_of_the_first():
     found = []
     model = common.build_model(Traced(found))

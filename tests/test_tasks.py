@@ -1,5 +1,6 @@
 """Tests the tasks: solvable from what is before the answers, balanced, and at chance otherwise."""
 
+import collections
 import io
 import math
 import zlib
@@ -72,7 +73,7 @@ def test_with_answers_of_other_rows_the_solver_is_at_chance(name):
     assert abs(found - chance) < error, (found, chance)
 
 
-# The least of a sorted sequence is a small symbol, so a guess of each place is better than any.
+# The answers of sort tell of each other; see the next test.
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "sort"])
 def test_each_answer_is_as_likely_as_the_others(name):
     """The likeliest token of each place is no better a guess than the chance that is said."""
@@ -85,6 +86,25 @@ def test_each_answer_is_as_likely_as_the_others(name):
     # The most frequent of several tokens that are equally likely is off by some standard errors.
     kinds = chance ** (-1 / size)
     assert chance / 2 < best < chance * (1 + 3.5 * np.sqrt(kinds / COUNT)) ** size
+
+
+def test_what_sorted_answers_give_away_is_their_chance():
+    """The likeliest answer after the same ones, in one half of the rows, is tried in the other."""
+    task, count = TASKS["sort"], 20_000
+    tokens_NL, is_answer_NL = task.draw(rng(8), 2 * count, 14)
+    answers_NA = tokens_NL[is_answer_NL].reshape(2 * count, -1)
+    for place, chance in enumerate(task.chances(14)):
+        last_N = answers_NA[:, place - 1] if place else np.zeros(2 * count, int)
+        read_N = (answers_NA[:, :place] == last_N[:, None]).sum(axis=1)
+        known = np.stack([last_N, read_N, answers_NA[:, place]], axis=1).tolist()
+        seen = collections.defaultdict(collections.Counter)
+        for last, read, answer in known[:count]:
+            seen[last, read][answer] += 1
+        likeliest = {before: each.most_common(1)[0][0] for before, each in seen.items()}
+        found = np.mean(
+            [likeliest.get((last, read)) == answer for last, read, answer in known[count:]]
+        )
+        assert found == pytest.approx(chance, abs=0.01)
 
 
 def told_values(rows):

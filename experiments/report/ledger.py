@@ -42,6 +42,12 @@ def mean(*each: Seeds) -> Seeds:
     return Seeds({s: statistics.fmean(one[s] for one in each) for s in sorted(shared)})
 
 
+def least(*each: Seeds) -> Seeds:
+    """Returns the least of several numbers, seed by seed."""
+    shared = set.intersection(*(set(one) for one in each))
+    return Seeds({s: min(one[s] for one in each) for s in sorted(shared)})
+
+
 def spread(of: Seeds) -> Seeds:
     """Returns how far each seed is from the median of all."""
     middle = statistics.median(of.values())

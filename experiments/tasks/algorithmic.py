@@ -1,5 +1,7 @@
 """Asks for the result of an algorithm, whose steps grow with the length (2305.19466)."""
 
+import math
+
 import numpy as np
 
 from experiments.tasks.task import DIGITS, SEPARATE, SYMBOLS, Task, at_end
@@ -57,6 +59,38 @@ class Sort(_Mapped):
 
     def _result(self, given_NS):
         return np.sort(given_NS, axis=1)
+
+    def chances(self, length):
+        """Returns what the order alone gives away: each answer is at least the one before it.
+
+        The best guess is the last answer again, or the symbol after it. Which is likelier follows
+        from how many answers are left, and how often the last one has been read.
+        """
+        size, kinds = (length - 2) // 2, len(SYMBOLS)
+        right = np.zeros(size)
+        right[0] = _least_is_first(size, kinds)
+        # How likely it is that n of the given symbols are none of those before ``first``.
+        likely_N = np.eye(size + 1)[size]
+        n, k = np.indices((size + 1, size + 1))
+        ways_NK = np.vectorize(math.comb)(n, k).astype(float)
+        for first in range(kinds):
+            share = 1 / (kinds - first)
+            # How likely it is that k of n symbols, none of them before ``first``, are the first.
+            share_NK = ways_NK * share**k * (1 - share) ** np.maximum(n - k, 0)
+            for count in range(1, size + 1):
+                at_least_K = share_NK[count, ::-1].cumsum()[::-1]
+                read = np.arange(1, count)
+                again = at_least_K[read + 1]
+                next_kind = _least_is_first(count - read, kinds - first - 1)
+                best = np.maximum(again, (at_least_K[read] - again) * next_kind)
+                right[size - count + read] += likely_N[count] * best
+            likely_N = likely_N @ np.where(k <= n, share_NK[n, n - k], 0.0)
+        return right.tolist()
+
+
+def _least_is_first(count, kinds: int):
+    """Returns how likely the least of ``count`` symbols of ``kinds`` is the first of these."""
+    return 1 - (1 - 1 / kinds) ** count if kinds else 0.0
 
 
 class Addition(Task):
