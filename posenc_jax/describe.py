@@ -1,4 +1,4 @@
-"""Counts the cost of an encoding: parameters, and arithmetic beside attention without positions."""
+"""Counts an encoding's parameters, and the operations that it adds to attention."""
 
 import dataclasses
 import functools
@@ -22,10 +22,10 @@ class Description:
 
     Attributes:
       name: the encoding's class.
-      parameters: trained numbers.
-      flops: floating-point operations of the layer under this encoding, projections left out.
-      flops_nope: of the same layer under none.
-      hooks: what the encoding overrides.
+      parameters: number of trained parameters.
+      flops: floating-point operations of the layer under this encoding, without projections.
+      flops_nope: operations of the same layer without an encoding.
+      hooks: names of the hooks that the encoding overrides.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Description:
 
     @property
     def overhead(self) -> float:
-        """Returns the share of operations that is added: 0.05 is five per cent more."""
+        """Returns the share of operations that the encoding adds: 0.05 is five per cent more."""
         return self.flops / self.flops_nope - 1
 
     def __str__(self) -> str:
@@ -58,14 +58,15 @@ def describe(
     """Counts the parameters of ``encoding`` and the operations it adds to causal attention.
 
     Args:
-      encoding: from ``make``, without ``num_layers``: a per-layer one counts once a layer.
-      num_heads, head_dim, num_kv_heads: of the layer.
-      length: tokens of the sequence.
+      encoding: from ``make``, without ``num_layers``: the cost of a per-layer scheme is that of
+        one layer.
+      num_heads, head_dim, num_kv_heads: sizes of the layer.
+      length: number of tokens in the sequence.
       model_dim: width of the residual stream. Default: ``num_heads * head_dim``.
 
-    The operations are those XLA counts in the traced program of dense attention, before it
-    optimises: a cosine counts for one. They say what must be computed, not how long it takes;
-    ``benchmarks/cost.py`` does.
+    The operations are those that XLA counts in the traced program of dense attention, before it
+    optimises: a cosine counts as one. They say what must be computed, not how long it takes;
+    ``benchmarks/cost.py`` measures that.
     """
     if not isinstance(encoding, Encoding):
         raise ValueError(
@@ -98,8 +99,8 @@ def describe(
 def _count(program: ClosedJaxpr) -> float:
     """Returns the operations that XLA counts, with loops, running sums and solves corrected.
 
-    XLA counts the body of a loop once, takes a running sum for as many sums as it gives, each of
-    all numbers before it, and on a CPU counts a triangular system as -1.
+    XLA counts the body of a loop once, counts each result of a running sum as a sum of all numbers
+    before it, and on a CPU counts a triangular solve as -1.
     """
     total = _of_xla(jaxpr_as_fun(program), program.in_avals)
     for step in _steps(program.jaxpr):
@@ -123,7 +124,7 @@ def _of_xla(function, arguments) -> float:
 
 
 def _steps(program: Jaxpr) -> Iterator[JaxprEqn]:
-    """Yields every step, and those within, but for the bodies of loops."""
+    """Yields every step, nested ones included, but none in the bodies of loops."""
     for step in program.eqns:
         yield step
         if step.primitive.name == "scan":

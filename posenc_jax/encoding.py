@@ -1,7 +1,7 @@
-"""Defines the protocol: what a positional encoding may do to a Transformer, and nothing more.
+"""Defines the hooks through which a positional encoding acts on a Transformer.
 
 A scheme subclasses :class:`Encoding` and overrides the hooks that it needs, usually one. The base
-class overrides nothing, which makes it a scheme too: NoPE.
+class overrides none of them and is itself a scheme: NoPE.
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ class Side:
     """Describes one side of attention, queries or keys, and which of the model's heads it has.
 
     Attributes:
-      heads: int32, the global numbers of the query heads, or of the kv heads, that are given. None
-        stands for all of them.
+      heads: int32, the indices, within the whole model, of the query (or kv) heads that are given.
+        None stands for all of them.
       num_heads: how many query heads the whole model has (static).
       num_kv_heads: how many kv heads the whole model has (static).
       is_query: whether the heads are those of queries (static).
@@ -79,9 +79,9 @@ class Tile:
       q_tokens, k_tokens: the tokens of the queries and of the keys.
       scale: the number that the products of queries and keys were multiplied by, usually
         ``1 / sqrt(C)``.
-      heads: int32 ``[H]``, the *global* numbers of the query heads in this tile. None stands for
-        all of them. A scheme whose heads differ must take its parameters by :meth:`of_heads`, or it
-        is wrong where heads are sharded.
+      heads: int32 ``[H]``, the indices, within the whole model, of the query heads in this tile.
+        None stands for all of them. A scheme whose heads differ must select its parameters by
+        :meth:`of_heads`, or its results are wrong where heads are sharded.
       num_heads: how many query heads the whole model has (static).
     """
 
@@ -117,25 +117,26 @@ class Tile:
 class Encoding(nnx.Module):
     """Adds no position at all (NoPE, 2305.19466), and is the base class of every scheme.
 
-    A causal decoder still tells order by how many tokens each position sees.
+    A causal decoder can still infer the order from how many tokens each position sees.
 
     Class attributes:
       per_layer: whether the paper gives each layer its own parameters. ``make(..., num_layers=n)``
         then stacks them along a leading axis. ``place``, ``prepare`` and ``embed`` of such a scheme
         must not read parameters, because they run once for all layers.
       whole_rows: whether ``score`` needs every key that a query may see in one tile.
-      extent: the distance (query position minus key position) from which on ``score`` and ``mix``
-        leave everything as it is, as they then do below 0 too; tiles that lie beyond cost nothing.
-        None is the careful answer.
+      extent: a promise that ``score`` and ``mix`` change nothing where the distance (query position
+        minus key position) is below 0, or is ``extent`` or more. Tiles that lie outside skip both
+        hooks. None, which promises nothing, is always right.
       reads_order: whether a logit depends on the order in which tokens were written (``index``).
-        Queries and keys of different number must then say theirs, without a causal mask too. None
-        stands for whether ``read`` is overridden, which usually looks at the tokens before.
-      mixes_keys: whether ``rotate`` and ``turn_values`` look at several keys and values, so that
+        If so, queries and keys that differ in number need tokens with an ``index``, even without a
+        causal mask. None means True where ``read`` is overridden, because ``read`` usually looks
+        at earlier tokens, and False elsewhere.
+      mixes_keys: whether ``rotate`` and ``turn_values`` combine several keys or values, so that
         none of them can be turned alone.
 
     Attributes:
-      stacked: the number of layers whose parameters this instance holds, or None if they are those
-        of one layer, or of all layers alike. ``of_layer`` gives one layer's own.
+      stacked: the number of layers whose parameters this instance holds, or None if it holds those
+        of one layer, or one set that all layers share. ``of_layer`` returns one layer's encoding.
     """
 
     per_layer = False
@@ -147,13 +148,12 @@ class Encoding(nnx.Module):
 
     @property
     def adapts(self) -> bool:
-        """Says whether what becomes of a token depends on the length of the sequence.
+        """Says whether ``place`` or ``prepare`` depends on the length of the sequence.
 
-        A cache keeps the keys of a scheme that adapts as they are before ``rotate``, and turns all
-        of them anew with every token, unless it is given one length for all. All others are turned
-        once. A scheme that places or prepares
-        tokens without a look at the length says so by ``adapts = False``; the answer here is the
-        careful one.
+        If so, a cache stores keys as they are before ``rotate`` and rotates all of them again for
+        every new token, unless it is given one fixed length. Otherwise it rotates each key once.
+        The default is True, the safe answer, for a scheme that overrides ``place`` or ``prepare``.
+        A scheme that overrides them without using the length sets ``adapts = False``.
         """
         return not self.hooks().isdisjoint({"place", "prepare"})
 
@@ -164,9 +164,9 @@ class Encoding(nnx.Module):
         )
 
     def turns_like(self, other: "Encoding") -> bool:
-        """Returns whether this scheme does what ``other`` does, given what the latter prepared.
+        """Returns whether this scheme computes what ``other`` does, given what ``other`` prepared.
 
-        One program then runs the layers of both.
+        One program can then run the layers of both.
         """
         return self is other
 
@@ -224,22 +224,22 @@ class Encoding(nnx.Module):
         return tokens.prepared
 
     def of_keys(self, prepared: Any) -> Any:
-        """Takes ``tokens.prepared`` and returns what ``score`` and ``mix`` read of it in keys.
+        """Takes ``tokens.prepared`` and returns the part that ``score`` and ``mix`` read of keys.
 
-        What is read in queries alone need not follow the keys, into tiles or into a cache.
+        What they read of queries only can be left out, and is then not copied into tiles or caches.
         """
         return prepared
 
     def start(self, batch: int) -> Any:
         """Returns the state of ``resume`` before any token: arrays ``[batch, ...]``.
 
-        None says that the scheme cannot resume: a cache keeps the layer's input for it, and calls
-        ``read`` with all tokens so far for every token that follows.
+        None says that the scheme cannot resume. A cache then keeps the layer's input and calls
+        ``read`` with all tokens so far for every new token.
         """
         del batch
 
     def resume(self, x_BTD: jax.Array, tokens: Tokens, state: Any) -> tuple[Any, Any]:
-        """Does what ``read`` does, for tokens that follow those that ``state`` knows.
+        """Does what ``read`` does, for tokens that follow those summed up in ``state``.
 
         The tokens are in the order in which they were written, and without segments. Returns
         ``tokens.prepared`` and the state after them.
@@ -247,7 +247,7 @@ class Encoding(nnx.Module):
         raise NotImplementedError
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        """Takes queries or keys and returns them turned; they may come out wider."""
+        """Takes queries or keys and returns them turned, possibly with more channels."""
         del tokens, side
         return x_BTHC
 
@@ -267,9 +267,9 @@ class Encoding(nnx.Module):
         return logits_BHTS
 
     def mix(self, out_BTHC: jax.Array, weights_BHTS: jax.Array, tile: Tile) -> jax.Array:
-        """Takes a tile's weighted sum of values and adds what the weights make of positions.
+        """Takes a tile's weighted sum of values and returns it with a positional term added.
 
-        ``weights_BHTS`` are float32 and not normalised; what is added must be linear in them.
+        ``weights_BHTS`` are float32 and not normalised; the term must be linear in them.
         """
         del weights_BHTS, tile
         return out_BTHC

@@ -20,7 +20,7 @@ def compares() -> bool:
 
 @contextlib.contextmanager
 def by_comparison():
-    """Lets lookups within it compare the index with every row, since kernels know no gather."""
+    """Makes lookups inside it compare the index with every row, since kernels have no gather."""
     token = _COMPARES.set(True)
     try:
         yield
@@ -29,10 +29,10 @@ def by_comparison():
 
 
 def rows(table, index, **options) -> jax.Array:
-    """Returns ``table[index]``, laid out over the devices as ``index`` is.
+    """Returns ``table[index]``, sharded as ``index`` is.
 
-    On a mesh of Explicit axes a gather must say where its result lies; on any other, and on none,
-    this says nothing. ``options`` go to ``table.at[index].get``.
+    On a mesh with Explicit axes a gather must be given the sharding of its result; elsewhere this
+    has no effect. ``options`` go to ``table.at[index].get``.
     """
     if compares():
         return _rows_by_comparison(table, index)
@@ -72,7 +72,7 @@ def row_products(x_BTHC, table) -> jax.Array:
 
 
 def check_head_dim(x_BTHC, table):
-    """Refuses queries that have not as many channels as the table."""
+    """Refuses queries with another number of channels than the table."""
     if x_BTHC.shape[-1] != table.shape[-1]:
         raise ValueError(
             f"the encoding was made for head_dim={table.shape[-1]}, but queries have "
@@ -81,16 +81,17 @@ def check_head_dim(x_BTHC, table):
 
 
 def lying_as_heads(table, x_BTHC) -> jax.Array:
-    """Returns ``table`` ``[H, ...]`` on the devices that have the heads of ``x_BTHC``.
+    """Returns ``table`` ``[H, ...]``, sharded as the heads of ``x_BTHC`` are.
 
-    On a mesh of Explicit axes a product wants both to lie alike. Elsewhere it is the table itself.
+    On a mesh with Explicit axes both factors of a product must be sharded alike. Elsewhere the
+    table is returned as it is.
     """
     layout = explicit_layout(x_BTHC)
     return jax.sharding.reshard(table, PartitionSpec(layout.spec[2])) if layout else table
 
 
 def explicit_layout(x):
-    """Returns where ``x`` lies on a mesh of Explicit axes, which sums must say; else None."""
+    """Returns the sharding of ``x`` on a mesh with Explicit axes, which sums need; else None."""
     layout = jax.typeof(x).sharding
     return layout if AxisType.Explicit in layout.mesh.axis_types else None
 

@@ -136,15 +136,15 @@ def make(
 
     Args:
       name: a key of ``REGISTRY``; those in ``PATTERNS`` give Layers.
-      num_heads: query heads of one layer.
-      num_kv_heads: key and value heads of one layer. Default: as many.
-      head_dim: channels of one head.
+      num_heads: number of query heads in one layer.
+      num_kv_heads: number of kv heads in one layer. Default: ``num_heads``.
+      head_dim: number of channels in one head.
       model_dim: width of the residual stream.
-      train_length: tokens in one training sequence.
-      num_layers: with it, a scheme with per-layer parameters gets one independent draw a layer,
-        stacked along a leading axis, as ``Transformer`` wants it. Some patterns need it to know
-        which layer is the last.
-      rngs: where a scheme with parameters takes its initial values from.
+      train_length: number of tokens in one training sequence.
+      num_layers: gives a scheme with per-layer parameters independent initial values for each
+        layer, stacked along a leading axis, as ``Transformer`` needs them. Some patterns need it to
+        know which layer is the last.
+      rngs: source of the initial values of a scheme with parameters.
       **own: the scheme's own keywords.
 
     Raises:
@@ -217,7 +217,7 @@ def keywords(build: Callable) -> dict[str, inspect.Parameter]:
 
 
 def _is_per_layer(build, own) -> bool:
-    """Tells whether a scheme, or one that it is put over by name, has parameters for each layer."""
+    """Says whether a scheme, or one that it wraps by name, has parameters for each layer."""
     per_layer = getattr(build, "per_layer", False)
     if "over" not in keywords(build):
         return per_layer
@@ -241,7 +241,7 @@ def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
     """
     if isinstance(over, str):
         return {"name": over}
-    # A ConfigDict is a mapping that Python does not know as one.
+    # A ConfigDict is a mapping, but not an instance of Mapping.
     if not hasattr(over, "keys"):
         raise ValueError(
             f"over={over!r} must be an encoding, the name of one, or a mapping of its name and "
@@ -263,7 +263,7 @@ def _size(key, value) -> int:
 
 
 def _check_stackable(name, encoding):
-    """Refuses parameters for each layer where they are read once, before the first layer."""
+    """Refuses to stack parameters over layers that are read once, before the first layer."""
     inner = [part for part in vars(encoding).values() if isinstance(part, Encoding)]
     count = len(jax.tree.leaves(encoding)) - sum(len(jax.tree.leaves(part)) for part in inner)
     early = sorted(encoding.hooks() & {"place", "prepare", "embed", "aux_loss"})
@@ -304,7 +304,7 @@ def _checked_keywords(name, own, accepted):
 
 
 def _check_kind(key, value, default):
-    """Refuses what Python would take for true or for a number, and which nobody means as such."""
+    """Refuses values that Python would take for a bool or a number, but are likely mistakes."""
     if isinstance(default, bool):
         if value not in (True, False):
             raise ValueError(f"{key}={value!r} must be True or False")

@@ -1,4 +1,4 @@
-"""Describes the tokens of a sequence as attention knows them: where they are, and in which order.
+"""Describes the tokens of a sequence for attention: their positions and their order.
 
 Arrays keep the batch first and the tokens second, positions included: ``[B, T]``, or ``[B, T, A]``
 for tokens that lie on several axes, such as the time, row and column of a patch.
@@ -24,10 +24,10 @@ MOST_ROUNDING = 2.0**-10
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """Holds all that attention knows of the queries, or of the keys, beside their content.
+    """Holds all that attention knows of the queries, or of the keys, besides their content.
 
-    :meth:`of` makes them from positions, once per forward pass, and calls the encoding's hooks in
-    the only order that is right. :meth:`read` follows in each layer.
+    :meth:`of` makes tokens from positions, once per forward pass, and calls the encoding's hooks in
+    the right order. :meth:`read` follows in each layer.
 
     Attributes:
       positions: where the tokens are, int32 or float32 ``[B, T]`` or ``[B, T, A]``. ``B`` may be 1,
@@ -40,11 +40,12 @@ class Tokens:
         layer's input. It is any pytree of arrays with the tokens along axis 1.
       consecutive: whether each position is known to be one more than the position before it. It is
         a Python bool, so a scheme can choose a faster form of its bias while it is traced.
-      fixed: whether no token that follows changes what becomes of these, because the encoding does
-        not adapt to the length, or was given one (static).
+      fixed: whether ``positions`` and ``prepared`` stay the same when more tokens follow, because
+        the encoding does not adapt to the length, or was given one (static).
       turned: whether the keys and values of these tokens are turned already, by ``turn`` (static).
-      is_part: whether these are a part of other tokens, without those before them (static).
-      is_read: whether ``prepared`` holds what the encoding read in a layer's input (static).
+      is_part: whether these are a part of a longer sequence, whose earlier tokens ``read`` would
+        need and does not have (static).
+      is_read: whether ``prepared`` is what the encoding's ``read`` returned (static).
     """
 
     positions: jax.Array
@@ -110,14 +111,14 @@ class Tokens:
     def read(self, encoding: "Encoding", x_BTD: jax.Array) -> "Tokens":
         """Returns these tokens with what ``encoding`` reads in a layer's input ``x_BTD``.
 
-        Call it in each layer, of the tokens that :meth:`of` gave, with the array that the layer's
-        queries and keys are projected from. Only schemes that depend on content look at it; all
-        others give the tokens back unchanged.
+        Call it in each layer on the tokens that :meth:`of` returned, with the array that the
+        layer's queries and keys are projected from. Under a scheme that does not depend on content
+        the tokens come back unchanged.
 
         Raises:
-          ValueError: the tokens have read already, as in the layer before; the input is not one
-            vector for each token; the tokens are a part, of which the tokens before are not known;
-            or the encoding holds the parameters of several layers.
+          ValueError: these tokens come from ``read`` already, for instance of the layer before; the
+            input is not one vector for each token; the tokens are a part, without the tokens before
+            them; or the encoding holds the parameters of several layers.
         """
         if "read" not in encoding.hooks():
             return self
@@ -146,9 +147,9 @@ class Tokens:
             raise ValueError(several_layers(encoding))
 
     def resume(self, encoding: "Encoding", x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
-        """Does what ``read`` does, for tokens that follow those of ``state``, and returns the next.
+        """Does what ``read`` does, for tokens that follow those of ``state``.
 
-        The state before any token is ``encoding.start(B)``.
+        Returns the tokens and the state after them. The first state is ``encoding.start(B)``.
         """
         prepared, state = encoding.resume(x_BTD, self, state)
         return dataclasses.replace(self, prepared=prepared, is_read=True), state
@@ -156,8 +157,8 @@ class Tokens:
     def part(self, start: int | jax.Array, count: int) -> "Tokens":
         """Returns ``count`` of these tokens, from number ``start`` on.
 
-        The part knows its place in the whole, so new queries can attend to all tokens so far. A
-        ``start`` that is traced is moved within the tokens, as ``lax.dynamic_slice`` does.
+        The part keeps its ``index`` in the whole, so new queries can attend to all tokens so far. A
+        traced ``start`` is clipped to the valid range, as ``lax.dynamic_slice`` does.
 
         Raises:
           ValueError: there are no such tokens.
@@ -184,7 +185,7 @@ class Tokens:
 
 
 def several_layers(encoding: "Encoding") -> str:
-    """Returns the error of an encoding that is given where one layer's own is needed."""
+    """Returns the message of the error that one layer's encoding is needed and this has several."""
     return (
         f"this {type(encoding).__name__} holds the parameters of {encoding.stacked} layers; "
         "give attention one layer's own, encoding.of_layer(i), or make it without num_layers="
@@ -194,7 +195,8 @@ def several_layers(encoding: "Encoding") -> str:
 def is_consecutive(positions: Any) -> bool:
     """Says whether NumPy ``positions`` are one row of whole numbers that count up by one.
 
-    Only NumPy arrays can be looked at while a program is traced, as ``positions.text`` gives them.
+    The answer is False for other arrays, whose values are not known while a program is traced.
+    ``positions.text`` returns NumPy arrays for this reason.
     """
     is_row = isinstance(positions, np.ndarray) and positions.ndim == 2 and len(positions) == 1
     if not is_row or not positions.size:
@@ -205,8 +207,8 @@ def is_consecutive(positions: Any) -> bool:
 def check_positions(positions: Any) -> jax.Array:
     """Returns ``positions`` as int32 or float32, and refuses what neither of them can represent.
 
-    Values are looked at where they are known: in NumPy arrays, lists, and JAX arrays outside of
-    ``jax.jit``. Types are looked at everywhere.
+    Values are checked where they are known: in NumPy arrays, lists, and JAX arrays outside of
+    ``jax.jit``. Types are always checked.
 
     Raises:
       ValueError: the shape is not ``[B, T]`` or ``[B, T, A]``, there is no token, the type cannot
@@ -256,7 +258,7 @@ def _as_int32(name, numbers, instead) -> jax.Array:
 
 
 def _check_span(name, numbers):
-    """Refuses numbers, where they are known, whose differences int32 does not hold."""
+    """Refuses numbers whose differences do not fit into int32, where their values are known."""
     if isinstance(numbers, jax.core.Tracer):
         return
     values = np.asarray(numbers)
@@ -298,7 +300,7 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
             f"{name} must be whole numbers of shape [{B}, {T}], one for each token, not "
             f"{numbers.dtype} of shape {numbers.shape}"
         )
-    # Unsigned ones would have no difference below 0, and hide no token from those before it.
+    # Differences of unsigned numbers are never negative, so no token would be hidden.
     anew = f"number them anew, {name} = np.unique({name}, return_inverse=True)[1]"
     whole = _as_int32(name, numbers, anew)
     if name == "index":
@@ -314,15 +316,15 @@ def _check_length(length):
 def own_length(positions: jax.Array, segment_ids: jax.Array | None = None) -> jax.Array:
     """Returns one more than the largest position of each token's sequence, or segment.
 
-    The result is float32 ``[B, 1]`` or ``[B, T]``, exact up to ``LONGEST``. A longer one is NaN:
-    such a position is a mark for padding, or a time, and no length to adapt to.
+    The result is float32 ``[B, 1]`` or ``[B, T]``, exact up to ``LONGEST``. A larger one is NaN,
+    because such a position marks padding, or is a time, and gives no length to adapt to.
     """
     if positions.ndim == 3:
         positions = positions.max(axis=-1)
     if segment_ids is None:
         return _as_length(positions.max(axis=-1, keepdims=True))
     positions, segment_ids = jnp.broadcast_arrays(positions, segment_ids)
-    # Sorted, a segment is one run, whatever order the tokens are laid out in.
+    # Sorting makes each segment one run, in whatever order the tokens are laid out.
     order = jnp.argsort(segment_ids, axis=-1)
     sorted_ids = jnp.take_along_axis(segment_ids, order, axis=-1)
     starts = sorted_ids[:, 1:] != sorted_ids[:, :-1]

@@ -1,4 +1,4 @@
-"""Attends under any encoding, through one door.
+"""Runs attention under any encoding.
 
 An implementation of attention is a name or a function. The names are
 
@@ -39,7 +39,7 @@ __all__ = [
     "zigzag",
 ]
 
-# An implementation attends in a tile that holds every query and key, both turned already.
+# An implementation gets one tile that holds every query and key, both turned already.
 Implementation = Callable[[Encoding, Tile, jax.Array, Rule], jax.Array]
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "dense": dense,
@@ -71,31 +71,31 @@ def attend(
     """Runs softmax attention under ``encoding``, and returns ``[B, T, H, C]``.
 
     Args:
-      encoding: any scheme; one with parameters for each layer must be this layer's own. Where the
-        heads given are only some of the model's, as inside ``shard_map``, say which:
+      encoding: any scheme; a per-layer scheme must hold the parameters of this layer. If the given
+        heads are only some of the model's, as inside ``shard_map``, pass
         ``HeadShard(encoding, heads, num_heads)``.
       q_BTHC: queries, not yet rotated.
       k_BSKC: keys, not yet rotated; query head h reads kv head ``h // (H / K)``.
       v_BSKC: values.
       q_tokens: the queries' tokens, from ``Tokens.of(encoding, positions)``.
-      k_tokens: the keys' tokens. By default the keys are the queries' own tokens. New queries of a
-        longer text are a part of it: ``attend(e, q, k, v, tokens.part(start, T), tokens)``.
-      causal: hide keys whose index is larger than the query's.
-      window: hide keys whose index is smaller than the query's by this much or more. It may be
+      k_tokens: the keys' tokens; by default those of the queries. For new queries of a longer text
+        pass a part of its tokens: ``attend(e, q, k, v, tokens.part(start, T), tokens)``.
+      causal: whether to hide keys whose index is larger than the query's.
+      window: hides keys whose index is smaller than the query's by this much or more. It may be
         traced, so that one ``scan`` runs over layers of different windows. ``Chunks(size)`` hides
         the keys of other chunks than the query's.
-      scale: multiplies the products of queries and keys; by default ``1 / sqrt(C)``, with C as it
+      scale: factor of the products of queries and keys; by default ``1 / sqrt(C)``, with C as it
         was before ``rotate``.
-      sinks: a logit more for each query, of no key and without a value, so that its weights add up
-        to less than 1: ``[H]``, one for each of the heads given, or ``[B, T, H]``. It is compared
-        with logits that are scaled and biased; -inf is none.
+      sinks: one more logit for each query, with no key and no value, so that the query's weights
+        add up to less than 1: ``[H]``, one for each given head, or ``[B, T, H]``. It is compared
+        with the scaled and biased logits; -inf has no effect.
       implementation: "dense", "blockwise", "ring", "fused" or "pallas", as the module describes
         them, or a function of the same arguments. By default it is ring where the mesh has an axis
         "context" that divides the tokens; else fused, where cuDNN takes bfloat16 or float16 in
         written order; else dense for few tokens, with gradients that suit a CPU, and blockwise for
         many.
 
-    Logits are float32 whatever the inputs are. A query that may see no key gives zeros.
+    Logits are float32 whatever the inputs are. The output of a query that may see no key is 0.
 
     Raises:
       ValueError: an argument does not fit the others; the message says which, and what to do.
@@ -129,16 +129,16 @@ def turn(
       encoding: as in ``attend``.
       k_BSKC: keys, not yet rotated.
       v_BSKC: values.
-      tokens: their tokens. A scheme that adapts to the length (``encoding.adapts``) must have been
-        told one, the same for all tokens: ``Tokens.of(..., length=)``.
-      num_heads: how many query heads there are to these keys.
+      tokens: their tokens. A scheme that adapts to the length (``encoding.adapts``) needs tokens
+        with one fixed length: ``Tokens.of(..., length=)``.
+      num_heads: number of query heads that attend to these keys.
 
     Returns:
-      Keys and values, turned, and the tokens, which say so to ``attend``.
+      Turned keys and values, and the tokens, marked as turned for ``attend``.
 
     Raises:
-      ValueError: the scheme adapts to a length that grows, so that no key stays as it was turned,
-        or mixes keys, so that none is turned alone; or an argument does not fit the others.
+      ValueError: the scheme adapts to a growing length, so turned keys would not stay right, or
+        mixes keys, so none can be turned alone; or an argument does not fit the others.
     """
     _check_keys(k_BSKC, v_BSKC, num_heads)
     scheme, _, side = _sides(encoding, num_heads, k_BSKC.shape[2])
@@ -173,10 +173,10 @@ def logits(
     *,
     scale: float | jax.Array | None = None,
 ) -> jax.Array:
-    """Returns what the softmax of ``attend`` sees but for the mask, float32 ``[B, H, T, S]``.
+    """Returns the logits that ``attend`` applies mask and softmax to, float32 ``[B, H, T, S]``.
 
-    It is the door for a mask, a soft cap or a softmax of one's own, and for looking at a scheme;
-    the arguments are those of ``attend``.
+    Use it for a mask, a soft cap or a softmax of your own, or to look at a scheme. The arguments
+    are those of ``attend``.
     """
     scheme, tile, _, _ = _tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
     _in_order(scheme, tile, causal=False, window=None)
@@ -209,7 +209,7 @@ def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
 def _tile(
     encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale
 ) -> tuple[Encoding, Tile, jax.Array, Side]:
-    """Returns the encoding, the one tile that is all of attention, values, and queries' side."""
+    """Returns the encoding, one tile with every query and key, the values, and the query side."""
     k_tokens = q_tokens if k_tokens is None else k_tokens
     _check_arrays(q_BTHC, k_BSKC, v_BSKC, getattr(k_tokens, "turned", False))
     scheme, q_side, k_side = _sides(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
@@ -238,7 +238,7 @@ def _tile(
 
 
 def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
-    """Returns the tile, and the rule of who sees whom in it."""
+    """Returns the tile, and the rule that says which keys each query sees."""
     _check_window(window)
     in_order = _in_order(scheme, tile, causal, window)
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
@@ -266,7 +266,7 @@ def _in_order(scheme, tile, causal, window) -> bool:
 
 
 def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
-    """Returns the scheme, and the sides of H queries' heads and of their K kv heads."""
+    """Returns the scheme, and the sides of H query heads and of their K kv heads."""
     heads, k_heads, num_heads = None, None, H
     if isinstance(encoding, HeadShard):
         encoding, heads, num_heads = encoding.encoding, encoding.heads, encoding.num_heads
@@ -279,7 +279,7 @@ def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
 
 
 def _without_nan(x_BTHC, tokens):
-    """Makes NaN of a token whose position is NaN, which a table of distances would swallow."""
+    """Sets a token to NaN where its position is NaN, which a lookup by distance would hide."""
     if not jnp.issubdtype(tokens.positions.dtype, jnp.floating):
         return x_BTHC
     is_nan = jnp.isnan(tokens.positions)
@@ -321,7 +321,7 @@ def _check_keys(k_BSKC, v_BSKC, num_heads):
 
 
 def _check_axes(what, arrays) -> str:
-    """Returns the shapes, and refuses what is not floating-point with four axes, or is empty."""
+    """Returns the shapes; refuses arrays that are empty, not floating-point or not of four axes."""
     shapes = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
     if any(jnp.ndim(x) != 4 for x in arrays.values()):
         raise ValueError(f"{what} must be [B, T, H, C], not {shapes}")

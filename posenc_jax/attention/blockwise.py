@@ -1,9 +1,9 @@
 """Computes attention tile by tile, in memory linear in the number of tokens, for every scheme.
 
-The softmax of a row is gathered as its tiles come along, and the backward pass computes the tiles
-again from the log-sum-exp of each row (FlashAttention-2, https://arxiv.org/abs/2307.08691). What a
-scheme does to the logits is run, and differentiated, inside each tile. Tiles that no query may see
-are not visited, and those beyond a scheme's extent are computed as if there were no positions.
+The softmax of a row is accumulated tile by tile, and the backward pass computes the tiles again
+from the log-sum-exp of each row (FlashAttention-2, https://arxiv.org/abs/2307.08691). The hooks of
+a scheme are run, and differentiated, inside each tile. Tiles in which no query may see a key are
+not visited, and in tiles beyond a scheme's extent its hooks are not called.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from posenc_jax.attention.dense import FLOOR, TINY
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
 
-# The most logits of a tile with whole rows: 64 MiB, and a few times as much on the way.
+# The most logits of a tile with whole rows: 64 MiB, and a few times as much for intermediates.
 MOST_LOGITS = 2**24
 
 
@@ -71,8 +71,8 @@ def blockwise(
 ) -> jax.Array:
     """Attends tile by tile over all queries and keys, ``[B, T, H, C]``; see ``attend``.
 
-    ``block`` is the number of queries, and of keys, in one tile of the loop; by default it follows
-    from how many there are. A scheme that needs whole rows gets a few queries and every key.
+    ``block`` is the number of queries, and of keys, in one tile of the loop; by default it depends
+    on how many there are. A scheme that needs whole rows gets a few queries and every key.
     """
     plan, *operands = take_apart(encoding, tile, v_BSKC, rule, block)
     return put_together(_attend(plan, *operands, sinks_of(tile, v_BSKC, rule)))
@@ -99,7 +99,7 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     )
     q_BKGTC = tile.q.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
     queries = Rows(q_BKGTC, None, _with_order(tile.q_tokens))
-    # Whole rows keep what is known of their order while a program is traced.
+    # With whole rows an index of None stays: it tells hooks the order while a program is traced.
     k_tokens = tile.k_tokens if encoding.whole_rows else _with_order(tile.k_tokens)
     keys = Rows(tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2), k_tokens)
     window = None if rule.window is None else jnp.asarray(rule.window, jnp.int32)
@@ -122,7 +122,7 @@ def sinks_of(tile, v_BSKC, rule):
 
 
 def put_together(out_BKGTC) -> jax.Array:
-    """Returns ``[B, T, H, C]``, as queries come in."""
+    """Returns ``[B, T, H, C]``, the layout of ``attend``."""
     B, K, G, T, C = out_BKGTC.shape
     return out_BKGTC.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, C)
 
@@ -244,7 +244,7 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
 def _tile_gradients(plan, acts: bool, q: _Block, k: _Block, shared, d_out, lse, delta):
     """Computes one tile again, and returns its weights and the gradient by its products.
 
-    Both are ``[B, K, G, T, S]``, in the types of the values and of the keys. The third result are
+    Both are ``[B, K, G, T, S]``, in the types of the values and of the keys. The third result is
     the gradients by what the scheme's hooks read of ``shared``, queries and keys.
     """
     trees = shared, q.rows, k.rows
@@ -283,8 +283,8 @@ def _near(plan, queries, keys, shared):
         return None
     q_lowest, q_highest = _bounds(positions[0], plan.q_block)
     k_lowest, k_highest = _bounds(positions[1], plan.k_block)
-    # A distance that is no whole number may be rounded into the reach, and one that is NaN says
-    # nothing of the others in its tile.
+    # A scheme may round a fractional distance above -1 to 0. Where a bound is NaN both comparisons
+    # are false and the scheme acts, because other distances in the tile may be near.
     ahead = q_highest[:, None] - k_lowest[None] <= -1
     return ~(ahead | (q_lowest[:, None] - k_highest[None] >= extent))
 
@@ -397,7 +397,7 @@ def _products(q: Rows, k: Rows):
     """
     B, K, G, T, C = q.x.shape
     products = _dot("bktc,bksc->bkts", q.x.reshape(B, K, G * T, C), k.x)
-    # In two steps, because a mesh of Explicit axes cannot follow both at once.
+    # In two steps, because sharding over Explicit axes cannot be inferred for both at once.
     return products.reshape(B, K, G, T, -1).reshape(B, K * G, T, -1)
 
 
@@ -425,7 +425,7 @@ def _grouped(x_BHTS, like_BKGTS):
 
 
 def _seen(plan, shared, q: _Block, k: _Block):
-    """Returns which pairs are visible and not counted twice, broadcast against ``[B, H, T, S]``."""
+    """Returns which pairs are visible and not counted twice; broadcasts to ``[B, H, T, S]``."""
     rule = Rule(shared.window, plan.causal, in_order=False, chunk=plan.chunk)
     seen = rule.visible(q.rows.tokens, k.rows.tokens)
     seen = True if seen is None else seen
@@ -437,7 +437,7 @@ def _seen(plan, shared, q: _Block, k: _Block):
 
 
 def _zero_rows(queries: Rows, keys: Rows):
-    """Returns float32 ``[B, K, G, T, C]``, C of the values, laid out on a mesh as queries are."""
+    """Returns float32 zeros ``[B, K, G, T, C]``, C of the values, sharded as queries are."""
     zeros = jnp.zeros_like(queries.x[..., :1], jnp.float32)
     return jnp.broadcast_to(zeros, (*zeros.shape[:-1], keys.v.shape[-1]))
 

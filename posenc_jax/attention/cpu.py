@@ -1,10 +1,10 @@
-"""Computes what XLA:CPU would move in memory for, in forms that leave it where it is.
+"""Computes the products of attention in forms that spare XLA:CPU copies of large arrays.
 
-Values are those of ``dense``. Gradients by keys and values are sums over queries, for which XLA:CPU
-would transpose the ``[T, S]`` matrix of weights, an eighth of attention's time; products of a few
-queries would transpose all keys; and slots that are written and then read would be copied. The
-choice is made when a program is lowered, so a program that is exported for an accelerator from a
-CPU host does not have it.
+The values are those of ``dense``. Gradients by keys and values are sums over queries, for which
+XLA:CPU would transpose the ``[T, S]`` matrix of weights, an eighth of attention's time. For
+products of a few queries it would transpose all keys, and slots that are written and then read it
+would copy. The form is chosen when a program is lowered, so a program that a CPU host exports for
+an accelerator has the plain form.
 """
 
 import functools
@@ -16,7 +16,7 @@ from posenc_jax.attention import dense as reference
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
 
-# So many queries of a kv head, those of its group together, are few.
+# The most queries of a kv head, its whole group counted, for which transposing keys would be slow.
 _FEW = 64
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -49,7 +49,7 @@ def sums_over_queries(x_BKGTC, matrix_BKGTS) -> jax.Array:
 
     def transposed(x_BKGTC, matrix_BKGTS):
         sums_BKCS = _einsum("bkgtc,bkgts->bkcs", x_BKGTC, matrix_BKGTS)
-        # The barrier keeps XLA from undoing the choice.
+        # The barrier keeps XLA from undoing this form.
         return jax.lax.optimization_barrier(sums_BKCS).swapaxes(2, 3)
 
     plain = functools.partial(_einsum, "bkgtc,bkgts->bksc")
@@ -57,9 +57,9 @@ def sums_over_queries(x_BKGTC, matrix_BKGTS) -> jax.Array:
 
 
 def tokens_last(x_BKGTC) -> jax.Array:
-    """Returns ``[B, K, C, G, T]``, on a CPU laid out in memory like that.
+    """Returns ``[B, K, C, G, T]``, on a CPU in this memory layout.
 
-    Sums over queries then have a left side that XLA:CPU need not transpose for each tile.
+    In sums over queries XLA:CPU then need not transpose the left operand for each tile.
     """
 
     def turned(x_BKGTC):
@@ -72,10 +72,10 @@ def tokens_last(x_BKGTC) -> jax.Array:
 
 
 def written(slots, tokens, at) -> jax.Array:
-    """Returns ``slots`` with ``tokens`` in them, from the indices ``at`` on, to be read further.
+    """Returns ``slots`` with ``tokens`` written into them from the indices ``at`` on.
 
-    On a CPU the tokens are written by a branch that is always taken, which the compiler cannot see.
-    Otherwise it writes a copy of the slots for what reads them, and then must copy all of them.
+    On a CPU the write is in a branch that is always taken, which the compiler cannot know. Without
+    the branch it would copy all slots whenever the result is read.
     """
 
     def plain(slots, tokens, *at):

@@ -1,7 +1,7 @@
-"""Attends in one kernel that JAX brings along, for schemes that leave logits alone.
+"""Attends in one kernel that JAX provides, for schemes that do not change logits.
 
-``jax.nn.dot_product_attention``: cuDNN's flash attention on an NVIDIA GPU where it takes the
-operands, and XLA's own everywhere else, which holds all logits like ``dense``.
+It calls ``jax.nn.dot_product_attention``: cuDNN's flash attention on an NVIDIA GPU where it takes
+the operands, and XLA's own everywhere else, which holds all logits like ``dense``.
 """
 
 from typing import Any, Literal
@@ -19,7 +19,7 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
     """Attends in one kernel over all queries and keys; see ``attend``.
 
     Raises:
-      ValueError: the encoding changes logits or mixes values of positions in, or there are sinks.
+      ValueError: the encoding overrides ``score`` or ``mix``, or there are sinks.
     """
     if not is_fusable(encoding):
         raise ValueError(
@@ -38,7 +38,7 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
 
 
 def is_fusable(encoding: Encoding) -> bool:
-    """Says whether ``score`` and ``mix`` leave what they are given as it is."""
+    """Says whether the encoding overrides neither ``score`` nor ``mix``."""
     return not encoding.hooks() & {"score", "mix"}
 
 
@@ -51,9 +51,10 @@ def cudnn_takes(tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
 
 
 def is_for_gpu() -> bool:
-    """Says whether the program that is being traced is for a GPU: JAX looks for cuDNN meanwhile.
+    """Says whether the program that is being traced is for a GPU.
 
-    The mesh knows it better than the machine, which may compile for devices that are not its own.
+    The mesh comes first, because a machine may compile for devices that it does not have. The
+    choice cannot wait for lowering, because JAX looks for cuDNN while it traces.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return (jax.default_backend() if device is None else device.platform) == "gpu"
@@ -66,13 +67,13 @@ def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule
     seen: Any
     before: Any
     if by_order:
-        # In written order the library counts as the index does, and every query sees itself.
+        # In written order the library's row numbers are the index, and every query sees itself.
         seen = Rule(None, causal=False, in_order=True).visible(tile.q_tokens, tile.k_tokens)
         before = None if rule.window is None else (rule.window - 1, 0)
     else:
         seen, before = rule.visible(tile.q_tokens, tile.k_tokens), None
 
-    # The library wants one type and one width, and cuDNN a multiple of 8; zeros add nothing.
+    # The library needs one type and one width, and cuDNN a multiple of 8; zeros add nothing.
     dtype = jnp.result_type(tile.q, tile.k, v_BSKC)
     width = _width(tile, v_BSKC)
     q, k, v = [_widened(x.astype(dtype), width) for x in (tile.q, tile.k, v_BSKC)]

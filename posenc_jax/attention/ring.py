@@ -1,12 +1,12 @@
-"""Attends over tokens that lie on several devices: blockwise's tiles, with keys going round.
+"""Attends over tokens on several devices: blockwise's tiles, with keys passed around a ring.
 
-Every device keeps its queries, and passes keys and values, with all that is known about them, on to
-the next (Ring Attention, https://arxiv.org/abs/2310.01889). In the backward pass their gradients
-travel along, and after a full turn are back home. Which tiles are visited is decided on each
-device, by the index of the tokens that lie there at that moment. In written order the first device
-would have next to nothing to do, and the last one everything: ``zigzag`` evens it out.
+Every device keeps its queries, and passes keys and values, with their tokens, on to the next device
+(Ring Attention, https://arxiv.org/abs/2310.01889). In the backward pass their gradients travel with
+them and are back on their own device after a full round. Each device decides which tiles it visits,
+by the index of the tokens that it holds at that moment. If tokens lie in written order, the first
+device has almost nothing to do and the last one the most: ``zigzag`` balances the work.
 
-Under a scheme that needs whole rows nothing goes round: each device gets every key at once.
+Under a scheme that needs whole rows nothing is passed around: each device gathers all keys at once.
 """
 
 import dataclasses
@@ -39,14 +39,14 @@ AXIS = "context"
 
 
 def context_size() -> int:
-    """Returns over how many devices sequences are spread, by the mesh of ``jax.set_mesh``."""
+    """Returns the number of devices that sequences are sharded over, by ``jax.set_mesh``."""
     return jax.sharding.get_abstract_mesh().shape.get(AXIS, 1)
 
 
 def zigzag(length: int, devices: int) -> np.ndarray:
     """Returns the order in which to lay out tokens so that causal work is even, int32 ``[length]``.
 
-    Each device gets a piece from the start and the one as far from the end. Give the model
+    Each device gets one piece and the piece that is as far from the end. Give the model
     ``tokens[:, order]`` with ``positions[:, order]`` and ``index=order[None]``.
 
     Raises:
@@ -65,9 +65,9 @@ def ring(
 ) -> jax.Array:
     """Attends as ``attend`` does, over tokens that are sharded over the mesh axis ``context``.
 
-    Called on whole arrays, under ``jax.set_mesh``, as everything else in a jitted program; other
-    axes of the mesh keep what they shard. Every length must be a multiple of the size of the axis.
-    ``block`` is that of ``blockwise``.
+    It is called on whole arrays under ``jax.set_mesh``, as everything else in a jitted program;
+    sharding over other axes of the mesh is kept. Every length must be a multiple of the size of
+    the axis. ``block`` is that of ``blockwise``.
 
     Raises:
       ValueError: there is no such axis, or it does not divide a length.
@@ -121,7 +121,7 @@ def _attend_forward(plan, queries, keys, shared, sinks):
     in_specs = _specs(queries), _specs(keys), PartitionSpec()
     on_device = at_once if shared.encoding.whole_rows else turn
     rows = _on_each_device(on_device, in_specs, of_rows)(queries, keys, shared)
-    # Once, when all keys have been round: the sinks are no device's own.
+    # Sinks are added once, after all keys, because they belong to queries and not to a device.
     out, lse = sink.put_in(rows, sinks)
     out = out.astype(keys.v.dtype)
     return out, (queries, keys, shared, sinks, out, lse)
@@ -181,7 +181,7 @@ def _map(function, rows):
 
 
 def _all_keys(keys):
-    """Returns the keys of all devices, as they lie one after the other."""
+    """Returns the keys of all devices, one device after the other."""
     return _map(lambda x, axis: lax.all_gather(x, AXIS, axis=axis, tiled=True), keys)
 
 

@@ -1,4 +1,4 @@
-"""Says which keys a query may see, and what it may turn to instead."""
+"""Says which keys a query may see, and holds the sinks that it may attend to instead."""
 
 import dataclasses
 
@@ -11,9 +11,9 @@ class Chunks:
     """Stands for a window that is a chunk: a query sees the keys of its own chunk (Llama 4).
 
     Args:
-      size: tokens of a chunk. The first chunk begins with the first token, and in packed documents
-        and behind padding with the first token of a segment. Tokens are counted by their order, so
-        those of other segments that lie between two of a segment count too.
+      size: number of tokens in a chunk. The first chunk begins with the first token; in packed
+        documents and after padding, with the first token of each segment. Tokens are counted by
+        their order, so tokens of other segments that lie between those of a segment count too.
     """
 
     size: int
@@ -27,17 +27,17 @@ class Chunks:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Says which keys a query may see by the order of the tokens; segments come on top of it.
+    """Says which keys a query may see by the order of the tokens; segments hide further ones.
 
     Attributes:
-      window: a query sees keys whose index is less than this much smaller than its own. It is an
-        int, an int array ``[]`` that may be traced, or None to see all.
+      window: a query sees only keys whose index is smaller than its own by less than this. It is
+        an int, an int array ``[]`` that may be traced, or None to see all.
       causal: whether keys with a larger index than the query's are hidden (static).
       in_order: whether queries and keys are the same number of tokens, both laid out in the order
         they were written in (static).
-      chunk: a query sees keys of its own chunk of so many tokens alone; None for all (static).
-      sinks: a logit more for each query, of no key and without a value: float32 ``[B, T, H]``,
-        whose B and T may be 1, or None (``sinks.py``).
+      chunk: a query sees only keys of its own chunk of so many tokens; None for all (static).
+      sinks: one more logit for each query, with no key and no value: float32 ``[B, T, H]``, whose
+        B and T may be 1, or None (``sinks.py``).
     """
 
     window: int | jax.Array | None

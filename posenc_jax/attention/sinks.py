@@ -1,8 +1,8 @@
-"""Lets queries attend to nothing: each row of logits has one more, learned and without a value.
+"""Lets queries attend to nothing: each row of logits gets one more logit, which has no value.
 
 ``weights = exp(logits) / (exp(sink) + sum exp(logits))``, as in gpt-oss and the models after it.
-The sink is compared with logits as they are at the end, scaled and biased; it is no token, so it
-has no position, and no mask or window hides it.
+The learned sink is compared with the final logits, scaled and biased. It is not a token, so it has
+no position, and no mask or window hides it.
 """
 
 import jax
@@ -13,7 +13,7 @@ def checked(sinks, q_BTHC) -> jax.Array:
     """Returns sinks ``[H]`` or ``[B, T, H]`` as float32 ``[B, T, H]``, whose B and T may be 1.
 
     Raises:
-      ValueError: the shape is another one, or the numbers are whole.
+      ValueError: the shape is another one, or the type is not floating-point.
     """
     sinks, (B, T, H, _) = jnp.asarray(sinks), q_BTHC.shape
     if sinks.shape not in ((H,), (B, T, H)) or not jnp.issubdtype(sinks.dtype, jnp.floating):
@@ -28,15 +28,15 @@ def by_row(sinks_BTH, q_BTHC) -> jax.Array | None:
     """Returns a sink for each row of logits, ``[B, H, T]``, or None where there are none."""
     if sinks_BTH is None:
         return None
-    zeros = jnp.zeros_like(q_BTHC[..., 0], jnp.float32)  # lies on a mesh as queries do
+    zeros = jnp.zeros_like(q_BTHC[..., 0], jnp.float32)  # sharded as queries are
     return (sinks_BTH + zeros).swapaxes(1, 2)
 
 
 def put_in(rows, sinks):
-    """Returns attention ``[..., T, C]`` and log-sum-exps ``[..., T]`` as they are with the sinks.
+    """Returns attention ``[..., T, C]`` and log-sum-exps ``[..., T]`` with sinks included.
 
-    ``rows`` are both without them. Only with them are they those of the whole softmax, as a
-    backward pass wants them.
+    ``rows`` holds both without sinks. With them they are those of the whole softmax, which a
+    backward pass needs.
     """
     out, lse = rows
     if sinks is None:

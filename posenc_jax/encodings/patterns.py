@@ -1,9 +1,9 @@
-"""Builds layers that differ: an encoding, and a window or none, for each place of a pattern.
+"""Builds published patterns of layers that differ in their encodings and windows.
 
-Each function here gives ``Layers`` for a model whose number of layers is a multiple of
-``interval``, the length of the pattern, or, where it takes ``num_layers``, for a model of so many.
-An irregular pattern, such as Granite-Swash's, whose layers have bases of their own, is a list:
-``Layers([RoPE(...), Encoding(), ...], [128, None, ...])``.
+A function that takes ``num_layers`` returns ``Layers`` for a model with that many. The others
+return ``Layers`` for a model whose number of layers is a multiple of ``interval``, the length of
+the pattern. An irregular pattern, such as Granite-Swash's, in which each layer has its own base, is
+written as a list: ``Layers([RoPE(...), Encoding(), ...], [128, None, ...])``.
 """
 
 from posenc_jax.encoding import Encoding
@@ -22,17 +22,17 @@ def irope(
     floor_scale: int = 8192,
     attn_scale: float = 0.1,
 ) -> Layers:
-    """Builds iRoPE of Llama 4: RoPE, and in every fourth layer a temperature without positions.
+    """Builds iRoPE of Llama 4: RoPE, but in every fourth layer a temperature and no positions.
 
     Llama 4's RoPE layers also attend within chunks of 8192 tokens, which is left out here;
     ``layers_from_hf`` has them (``Chunks``). Channel pairs are neighbours, as in Llama 4. SmolLM3
-    has the same pattern without a temperature, but its pairs are halves: for it take
-    ``global_nope`` with ``window=None``.
+    has the same pattern without a temperature, but its channel pairs have ``layout="half"``: use
+    ``global_nope`` with ``window=None`` for it.
 
     Args:
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       base: base of RoPE; 500000 in Llama 4.
-      interval: number of layers in one turn, the last of which has no positions.
+      interval: length of the pattern in layers, the last of which has no positions.
       floor_scale, attn_scale: keywords of ``Llama4Temperature``.
     """
     _check_interval(interval)
@@ -45,14 +45,14 @@ def irope(
 def rnope_swa(
     *, head_dim: int, base: float = 10000.0, interval: int = 4, window: int = 4096
 ) -> Layers:
-    """Builds RNoPE-SWA: RoPE in a window, and in every fourth layer no positions and no window.
+    """Builds RNoPE-SWA: RoPE in a window, but in every fourth layer no positions and no window.
 
     https://arxiv.org/abs/2501.18795
 
     Args:
-      head_dim: channels of one head.
-      base: base of RoPE. The paper's could not be verified.
-      interval: number of layers in one turn, the last of which has no positions.
+      head_dim: number of channels in one head.
+      base: base of RoPE. The paper's value could not be verified.
+      interval: length of the pattern in layers, the last of which has no positions.
       window: number of keys that a query sees in RoPE's layers, itself included; 4096 in Command
         R7B, which has this pattern with interleaved pairs (``global_nope`` has ``layout=``).
     """
@@ -70,17 +70,17 @@ def dual_base(
     interval: int = 6,
     window: int = 1024,
 ) -> Layers:
-    """Builds the layers of Gemma 3: five of RoPE in a window, then one of slower RoPE without.
+    """Builds the layers of Gemma 3: five of RoPE in a window, then one of slower RoPE without it.
 
     https://arxiv.org/abs/2503.19786
 
     Args:
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       local_base: base of the layers with a window.
-      global_base: base of the layer without.
-      global_factor: position interpolation of the layer without; 8 in the released models of 4, 12
-        and 27 billion parameters, none in the smaller ones.
-      interval: number of layers in one turn, the last of which sees everything.
+      global_base: base of the layer without a window.
+      global_factor: factor of position interpolation in the layer without a window; 8 in the
+        released models of 4, 12 and 27 billion parameters, 1 in the smaller ones.
+      interval: length of the pattern in layers, the last of which has no window.
       window: number of keys that a query sees in the other layers, itself included; 1024 in those
         larger models, 512 in the smaller ones.
     """
@@ -105,22 +105,22 @@ def global_nope(
     from_end: bool = False,
     layout: str = "half",
 ) -> Layers:
-    """Builds RoPE in a window, and no positions and no window in every so many layers.
+    """Builds RoPE in a window, but every ``interval``-th layer without positions and window.
 
-    It is ``rnope_swa`` for any number of layers, counted from either end: Command A (Cohere 2),
-    whose pairs are interleaved, EXAONE 4, Trinity (AFMoE) and Kolibri count from the first layer,
-    Muse Spark from the last, and SmolLM3 has no windows.
+    It is ``rnope_swa`` for any number of layers, counted from either end. Command A (Cohere 2),
+    whose pairs are interleaved, EXAONE 4, Trinity (AFMoE) and Kolibri count from the first layer;
+    Muse Spark counts from the last; SmolLM3 has no windows.
 
     Args:
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       num_layers: number of layers of the model.
       base, layout: keywords of ``RoPE``; the base is 500000 in Muse Spark and 5e6 in SmolLM3 3B,
         whose class has 2e6 by default.
-      interval: every how many layers one has no positions.
+      interval: number of layers from one layer without positions to the next.
       window: number of keys that a query sees in RoPE's layers, itself included, or None for all;
         4096 in Command A and EXAONE 4, 2048 in Muse Spark.
-      from_end: count from the last layer, which then has no positions. Else the first without
-        positions is number ``interval``.
+      from_end: whether to count from the last layer, which then has no positions. Otherwise the
+        first layer without positions is number ``interval``, counted from 1.
     """
     _check_interval(interval)
     near = RoPE(head_dim=head_dim, base=base, layout=layout)
@@ -137,16 +137,16 @@ def global_yarn(
     interval: int = 4,
     window: int = 4096,
 ) -> Layers:
-    """Builds the layers of OLMo 3: RoPE in a window, and YaRN in every fourth layer, without.
+    """Builds the layers of OLMo 3: RoPE in a window, but YaRN without one in every fourth layer.
 
-    Only layers that see everything are made longer; in a window no distance is new.
+    Only layers without a window are extended, because within a window no distance is new.
 
     Args:
-      head_dim: channels of one head.
-      train_length: tokens of a training sequence before the model is made longer.
+      head_dim: number of channels in one head.
+      train_length: number of tokens in a training sequence before the extension.
       base: base of all layers.
-      factor: YaRN's; how many times longer the model is made.
-      interval: number of layers in one turn, the last of which sees everything.
+      factor: factor of YaRN, by which the context grows.
+      interval: length of the pattern in layers, the last of which has no window.
       window: number of keys that a query sees in the other layers, itself included.
     """
     _check_interval(interval)
@@ -165,15 +165,15 @@ def beam(
     scale: float = 2048.0,
     exponent: float = 0.1,
 ) -> Layers:
-    """Builds the layers of Beam: RoPE in a window; every sixth layer, and the last, scaled NoPE.
+    """Builds the layers of Beam: RoPE in a window, but scaled NoPE in every sixth and the last.
 
     Args:
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       num_layers: number of layers of the model.
       base: base of RoPE.
-      interval: every how many layers one has no positions.
+      interval: number of layers from one layer without positions to the next.
       window: number of keys that a query sees in RoPE's layers, itself included.
-      scale, exponent: keywords of ``BeamScale``, by which queries grow in the other layers.
+      scale, exponent: keywords of ``BeamScale``, which scales the logits of the other layers.
     """
     _check_interval(interval)
     far = BeamScale(scale=scale, exponent=exponent)
@@ -182,13 +182,13 @@ def beam(
 
 
 def flint(*, head_dim: int, num_layers: int, base: float = 10000.0, window: int = 513) -> Layers:
-    """Builds the layers of Flint: RoPE in a window, and no positions in some that see everything.
+    """Builds the layers of Flint: RoPE in a window, and some layers without positions and window.
 
-    Those are the first two, every fourth from the second on, and the last. Its attention sinks are
-    the decoder's: ``Transformer(..., sinks="head")``.
+    These are the first two, every fourth from the second on, and the last. For Flint's attention
+    sinks use ``Transformer(..., sinks="head")``.
 
     Args:
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       num_layers: number of layers of the model.
       base: base of RoPE.
       window: number of keys that a query sees in RoPE's layers, itself included.
@@ -198,7 +198,7 @@ def flint(*, head_dim: int, num_layers: int, base: float = 10000.0, window: int 
 
 
 def _windowed(near: Encoding, far: Encoding, sees_all: list[bool], window: int) -> Layers:
-    """Builds layers under ``far`` where they see everything, else under ``near`` in a window."""
+    """Builds layers with ``far`` and no window where ``sees_all``, else ``near`` in a window."""
     return Layers(
         [far if each else near for each in sees_all],
         [None if each else window for each in sees_all],

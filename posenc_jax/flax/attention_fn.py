@@ -1,4 +1,4 @@
-"""Runs any encoding inside the attention layers that Flax brings along."""
+"""Runs any encoding inside the attention layers of Flax."""
 
 from collections.abc import Callable
 from typing import Any
@@ -72,7 +72,7 @@ class AttentionFn(nnx.Module):
     def _decode(self, q, k, v, tokens, mask):
         """Attends from one new token to the slots of Flax's own cache (``decode=True``).
 
-        Flax tells how far the cache is filled by its mask alone. Any other mask gives NaN.
+        Only Flax's mask says how far the cache is filled. With any other mask the result is NaN.
         """
         if "read" in self.encoding.hooks():
             raise ValueError(
@@ -84,7 +84,7 @@ class AttentionFn(nnx.Module):
         start = jnp.maximum(slots[0].sum() - 1, 0)
         is_filled = (slots == (jnp.arange(slots.shape[1]) <= start)[None]).all()
         new = tokens.part(start, 1)
-        # The new token is the last, so what is not later than it are the slots that are filled.
+        # The new token is the last one, so a causal mask hides the slots that are not filled.
         options = self.options | dict(causal=True)
         out_BTHC = attend(self.encoding, q, k, v, new, tokens, **options)
         return jnp.where(is_filled, out_BTHC, jnp.nan)
@@ -101,7 +101,7 @@ def attention_fn(
     window: int | None = None,
     scale: float | None = None,
 ) -> AttentionFn:
-    """Makes ``attend`` into the ``attention_fn`` of a Flax layer.
+    """Returns ``attend`` as the ``attention_fn`` of a Flax layer.
 
     It is for ``flax.nnx.MultiHeadAttention`` and ``flax.linen.MultiHeadDotProductAttention``, for
     self-attention over whole sequences, and over their own cache with ``decode=True``. In NNX the
@@ -133,7 +133,7 @@ def attention_fn(
             "embedding, and use attention_fn(posenc_jax.Encoding(), positions) in the layers"
         )
 
-    # A function and not attributes, so that positions are no leaves of the layer to differentiate.
+    # A function, because positions in attributes would be leaves of the layer to differentiate.
     def tokens(encoding):
         tokens = Tokens.of(encoding, positions, segment_ids, length=length)
         if "read" not in encoding.hooks() or x is None:

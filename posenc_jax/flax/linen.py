@@ -1,4 +1,4 @@
-"""Makes any scheme a Flax Linen module.
+"""Provides any scheme as a Flax Linen module.
 
 .. code-block:: python
 
@@ -25,14 +25,15 @@ from posenc_jax.tokens import Tokens
 class Encoding(nn.Module):
     """Holds the encoding that ``posenc_jax.make(scheme, **keywords)`` builds, as a Linen module.
 
-    The parameters lie under the module's name, called as in NNX (``params["Encoding_0"]["table"]``)
-    and drawn from the "params" stream of ``init``; ``apply`` needs no stream. A module made in
-    ``setup`` of the model and given to every layer is one set of parameters; one made in each
-    layer is one for each, and so is one under ``nn.scan`` with ``variable_axes={"params": 0}``.
+    The parameters lie under the module's name, with names as in NNX
+    (``params["Encoding_0"]["table"]``), and are drawn from the "params" stream of ``init``;
+    ``apply`` needs no stream. A module made in the model's ``setup`` and given to every layer has
+    one set of parameters for all layers. A module made in each layer, or under ``nn.scan`` with
+    ``variable_axes={"params": 0}``, has one set for each layer.
 
     Attributes:
       scheme: a key of ``posenc_jax.REGISTRY``.
-      keywords: what ``make`` takes for it, given as keywords.
+      keywords: keyword arguments of ``make`` for this scheme.
       nnx: the NNX module, for every other function of posenc_jax; exists where Linen modules are
         bound (inside ``init`` and ``apply``).
     """
@@ -41,7 +42,7 @@ class Encoding(nn.Module):
     keywords: FrozenDict
 
     def __init_subclass__(cls, **options):
-        # nn.remat and its kind subclass what they wrap, and Linen would write another constructor.
+        # nn.remat and the like subclass what they wrap, and Linen would write another constructor.
         cls.__init__ = Encoding.__init__  # type: ignore[method-assign]
         super().__init_subclass__(**options)
 
@@ -112,5 +113,5 @@ class Encoding(nn.Module):
 
 
 def _number(value):
-    """Returns a value of the same shape and type, where Linen asks for no more."""
+    """Returns ``value``, or zeros where only its shape and type are known."""
     return jnp.zeros(value.shape, value.dtype) if isinstance(value, jax.ShapeDtypeStruct) else value

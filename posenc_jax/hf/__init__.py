@@ -29,7 +29,7 @@ def from_hf(
     rngs: nnx.Rngs | None = None,
     **keys: Any,
 ) -> Encoding:
-    """Returns what ``config`` describes: RoPE in all its types, ALiBi, T5's bias or NoPE.
+    """Returns the encoding in ``config``: RoPE of any ``rope_type``, ALiBi, T5's bias or NoPE.
 
     Args:
       config: what ``config.json`` holds, or only its ``rope_parameters`` or ``rope_scaling``; then
@@ -37,22 +37,23 @@ def from_hf(
       layer_type: the kind of layer that is meant, where kinds differ: "full_attention" or
         "sliding_attention" of Gemma 3, "encoder" or "decoder" of T5.
       layer: the number of the layer that is meant, counted from 0, for models in which layers of
-        one kind differ (SmolLM3, Muse Spark) and in place of ``layer_type`` where ``config`` lists
-        the kinds.
+        one kind differ (SmolLM3, Muse Spark). It can replace ``layer_type`` where ``config`` lists
+        the kinds of all layers.
       layout: the channels that form a pair, as in ``RoPE``. Default: as the code of the config's
         ``model_type`` has it; a ``model_type`` that is not in ``posenc_jax.hf.models`` needs it. A
         section without ``model_type`` has "half", as ``make`` does.
       rngs: initial values, for T5 only; its checkpoint then replaces ``table``.
-      **keys: keys of the config to add or to replace, ``head_dim=64`` for instance; None takes a
-        key away. Those of the rotary section in it (``factor``) are changed there. Without
-        ``rope_theta``, a section alone has a base of 10000.
+      **keys: keys of the config to add or to replace, ``head_dim=64`` for instance; None removes a
+        key. Keys of the rotary section (``factor``) must be changed in that section instead. A
+        section alone, without ``rope_theta``, has a base of 10000.
 
     ``mrope_section`` gives the axes of ``mrope``, ``i_mrope`` or ``videorope``, as the model has
     them. A layer without positions is NoPE, with its temperature where the model has one.
-    ``layers_from_hf`` gives all layers, with their windows. The caller sees to a soft cap
-    (``make("soft_cap", over=encoding)``), to a softmax scale (T5 has 1.0, and DeepSeek's grows with
-    ``mscale``), and to the split of DeepSeek's heads: the encoding is for its ``qk_rope_head_dim``
-    channels. The ALiBi of Falcon lacks the rounding to bfloat16 that transformers applies there.
+    ``layers_from_hf`` returns all layers, with their windows. The caller must add a soft cap
+    (``make("soft_cap", over=encoding)``), pass the softmax scale to ``attend`` (T5 has 1.0, and
+    DeepSeek's grows with ``mscale``), and split DeepSeek's heads: the encoding is for the
+    ``qk_rope_head_dim`` channels. The ALiBi of Falcon lacks the rounding to bfloat16 that
+    transformers applies there.
 
     Raises:
       ValueError: the model is not known or not offered, or a key is missing, unknown, malformed or

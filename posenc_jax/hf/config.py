@@ -1,4 +1,4 @@
-"""Finds the keys of the model of text in a config, and puts them into one flat dict."""
+"""Finds the keys of the text model in a config, and puts them into one flat dict."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,14 @@ from posenc_jax.hf import models
 from posenc_jax.hf.positions import READ, about_positions
 from posenc_jax.hf.types import SECTION_ONLY
 
-# The places in which models of several parts keep their model of text.
+# The keys under which models of several parts keep their text model.
 _PARTS = ("thinker_config", "text_config", "llm_config", "language_config")
 
 
 def flattened(config: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keys of the model of text, those of ``keys`` over them, without nulls.
+    """Returns the keys of the text model, overridden by ``keys``, without nulls.
 
-    A null that says something (a model without windows) is kept.
+    A null that has a meaning (a model without windows) is kept.
     """
     if not isinstance(config, Mapping):
         raise ValueError(f"config must be a dict, as json.load returns, not {config!r}")
@@ -40,7 +40,7 @@ def flattened(config: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, A
 
 
 def part_of_text(config: Mapping[str, Any]) -> str | None:
-    """Returns the key under which a model of several parts has its model of text."""
+    """Returns the key under which a model of several parts has its text model, or None."""
     return next((name for name in _PARTS if config.get(name)), None)
 
 
@@ -53,7 +53,7 @@ def _is_section(config):
 
 
 def _text(config):
-    """Returns the innermost model of text; it has the outer model's type if it has none."""
+    """Returns the innermost text model, with the outer model's type if it has none of its own."""
     part = part_of_text(config)
     if part is None:
         return config

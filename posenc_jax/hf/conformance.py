@@ -1,10 +1,10 @@
-"""Writes test vectors of published configs, which any other project can test its rotary code by.
+"""Writes test vectors of published configs, by which other projects can test their rotary code.
 
     python -m posenc_jax.hf.conformance --out=conformance.json
 
-For each config: the inverse frequencies, the attention factor, cosines and sines at some positions,
-and logits of two fixed vectors at every pair of them. ``docs/conformance.md`` describes the file
-and reads it with plain Python.
+For each config it writes the inverse frequencies, the attention factor, cosines and sines at some
+positions, and the logits of two fixed vectors at every pair of these positions.
+``docs/conformance.md`` describes the file and reads it with plain Python.
 """
 
 import argparse
@@ -53,7 +53,7 @@ _GEMMA3 = _model("gemma3_text", 2560, 8, head_dim=256, rope_theta=1e6, rope_loca
 _GEMMA3 |= {"sliding_window": 1024, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
 _QWEN2_VL = {"rope_type": "default", "mrope_section": [16, 24, 24]}
 
-# The keys about positions of published configs, one of each kind of trap.
+# The keys about positions of published configs, one config for each kind of pitfall.
 CASES = {
     "llama": Case(_model("llama", 4096, 32, rope_theta=1e4)),
     "llama3": Case(_model("llama", 4096, 32, rope_theta=5e5, rope_scaling=_LLAMA3)),
@@ -97,7 +97,7 @@ def vectors(case: Case) -> dict[str, Any]:
         "head_dim": rope.head_dim,
         "rotary_dim": rope.rotary_dim,
         "axes": rope.axes,
-        # Whole: at position 60,000 an error in the ninth digit is one in the fifth of an angle.
+        # All digits: at position 60,000 an error in the ninth digit is one in an angle's fifth.
         "inv_freq": np.asarray(inv_freq, np.float64).tolist(),
         "attention_factor": float(factor),
         "positions": list(POSITIONS),
@@ -105,14 +105,14 @@ def vectors(case: Case) -> dict[str, Any]:
         "sin": _numbers(sin),
         "query": _numbers(_query(rope.head_dim)),
         "key": _numbers(_key(rope.head_dim)),
-        # At no distance nothing but the scale is between the two.
+        # At distance 0 the two differ only by the scale.
         "query_scale": _numbers(np.diagonal(own) / np.diagonal(plain)),
         "logits": _numbers(own),
     }
 
 
 def _rope(encoding: Encoding) -> RoPE:
-    """Returns the rotation beneath what scales its queries."""
+    """Returns the RoPE inside wrappers, which scale its queries."""
     while isinstance(encoding, Wrapper):
         encoding = encoding.inner
     if type(encoding) is not RoPE:
@@ -140,7 +140,7 @@ def _logits(encoding, width, places_1T):
 
 
 def _numbers(values) -> Any:
-    """Returns nested lists of numbers, with as many digits as tell float32 numbers apart."""
+    """Returns nested lists of numbers, with enough digits to distinguish float32 numbers."""
     values = np.asarray(values, np.float64)
     if values.ndim:
         return [_numbers(each) for each in values]
@@ -148,7 +148,7 @@ def _numbers(values) -> Any:
 
 
 def conformance() -> dict[str, Any]:
-    """Returns everything that the file has."""
+    """Returns the content of the file."""
     return {"format": 1, "cases": {name: vectors(case) for name, case in CASES.items()}}
 
 

@@ -1,7 +1,8 @@
 """Reads the decoder of a published model from its ``config.json``.
 
-Llama and what differs from it in a few settings of ``Transformer``. A key that is not understood is
-an error, unless it is null or false: it may change what the model computes.
+It knows Llama and models that differ from it in a few settings of ``Transformer``. A key that is
+not understood is an error, unless it is null or false, because it may change what the model
+computes.
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "smollm3": {},
 }
 
-# A config may leave these out, and the model then has as many kv heads as heads, or is tied.
+# Models whose config may leave out the number of kv heads (all heads), or the tying (tied).
 _ALL_KV_HEADS = models.words("llama olmo2 phi3")
 _TIED = models.words("smollm3")
 
@@ -54,7 +55,7 @@ def sizes(config: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
 
     Args:
       config: what ``config.json`` holds.
-      **keys: keys of the config to add or to replace; None takes a key away.
+      **keys: keys of the config to add or to replace; None removes a key.
 
     Raises:
       ValueError: the model is not known, or a key is missing, malformed or not understood.

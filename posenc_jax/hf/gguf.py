@@ -25,7 +25,7 @@ _SCALING = {
     "rope.scaling.yarn_beta_slow": "beta_slow",
 }
 _SCALING_TYPES = ("none", "linear", "yarn")
-# What these mean to transformers depends on each other.
+# The translation of each of these depends on the others.
 _BLEND = "rope.scaling.yarn_ext_factor"
 _SCALING_OF_ITS_OWN = (
     "rope.scaling.type",
@@ -33,7 +33,7 @@ _SCALING_OF_ITS_OWN = (
     "rope.scaling.attn_factor",
     _BLEND,
 )
-# Keys that must agree with the others, and one that transformers does not read either.
+# Keys that must agree with the others, and a key that transformers does not read.
 _CHECKED = ("rope.dimension_count", "attention.value_length")
 _UNREAD = ("rope.scaling.finetuned",)
 
@@ -96,7 +96,7 @@ def _scaling(own) -> dict[str, Any]:
             f"llama.rope.scaling.type is {kind!r} (without the key, it is 'linear'): it is offered "
             "for 'yarn' alone"
         )
-    # How much llama.cpp blends in the frequencies as trained; below 0 it is not set.
+    # The share to which llama.cpp keeps the trained frequencies of fast pairs; below 0 is unset.
     usual = int(kind == "yarn")
     blend = own.get(_BLEND, usual)
     if blend >= 0 and blend != usual:
@@ -105,13 +105,13 @@ def _scaling(own) -> dict[str, Any]:
             f"{kind!r}: no other blend of slow and fast pairs is offered"
         )
     section = {_SCALING[key]: value for key, value in own.items() if key in _SCALING}
-    if kind == "linear":  # Only YaRN asks for the length before it.
+    if kind == "linear":  # Only YaRN reads the length before the extension.
         section.pop("original_max_position_embeddings", None)
     # llama.cpp takes 0 for a factor that is missing.
     factor = own.get("rope.scaling.factor") or 1.0
     if kind == "none" or (kind == "linear" and factor == 1 and not section):
         return {}
-    if attn_factor != 1:  # It is on top of YaRN's own.
+    if attn_factor != 1:  # It multiplies YaRN's own factor.
         section["attention_factor"] = attn_factor * (0.1 * math.log(factor) + 1)
     return {"rope_type": kind, "factor": factor, **section}
 
@@ -129,5 +129,5 @@ def _check_head(config, own):
 
 
 def _shortest(value):
-    """Returns a float32 as the number with the fewest digits that it stands for."""
+    """Returns a float as the shortest decimal number that rounds to the same float32."""
     return float(str(np.float32(value))) if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""Says of what kind each layer of a model is, as its config lists or counts them."""
+"""Says which kind each layer of a model has, as its config lists or counts them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,7 +31,7 @@ _INTERVALS = ("sliding_window_pattern", "global_attn_every_n_layers", "full_atte
 
 
 def kinds_of(config: Mapping[str, Any]) -> list[str]:
-    """Returns the kind of each layer, an empty list where the config does not tell them apart."""
+    """Returns the kind of each layer, or an empty list if the config does not distinguish them."""
     kinds = config.get("layer_types") or config.get("layers_block_type") or []
     if not isinstance(kinds, (list, tuple)):
         raise ValueError(f"layer_types={kinds!r} must be a list")
@@ -55,7 +55,7 @@ def number_of_layers(config: Mapping[str, Any]) -> int:
 
 
 def no_rope_rule(config: Mapping[str, Any]) -> Callable[[int], bool]:
-    """Returns the function that tells whether the layer of a number turns."""
+    """Returns a function that says, by the number of a layer, whether it has RoPE."""
     listed = config.get("no_rope_layers")
     if listed:
         is_list = isinstance(listed, (list, tuple))
@@ -69,13 +69,13 @@ def no_rope_rule(config: Mapping[str, Any]) -> Callable[[int], bool]:
 
 
 def has_only_full(config: Mapping[str, Any]) -> bool:
-    """Returns whether a null in the place of a window makes all layers full, and all turn."""
+    """Returns whether a null window makes all layers full attention with RoPE."""
     by_window = config.get("model_type") in models.NOPE_BESIDE_WINDOWS
     return by_window and "sliding_window" in config and config["sliding_window"] is None
 
 
 def _rule(config) -> Callable[[int], str] | None:
-    """Returns the function that gives the kind of the layer of a number, or None."""
+    """Returns a function from the number of a layer to its kind, or None."""
     model = config.get("model_type")
     if model == "llama4_text":
         turns = no_rope_rule(config)

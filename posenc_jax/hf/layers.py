@@ -1,4 +1,4 @@
-"""Selects the layer of a model that is meant, and what of the config is that layer's own."""
+"""Selects the requested layer of a model, and the part of the config that applies to it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,8 +24,7 @@ from posenc_jax.hf.values import (
     whole,
 )
 
-# The base of the sliding layers, beside that of the full ones; the latter has a name of its own in
-# ModernBERT.
+# Keys for the base of sliding layers. ModernBERT also has its own key for that of full layers.
 _LOCAL_BASES = ("rope_local_base_freq", "local_rope_theta", "swa_rope_theta")
 _OWN_SIZES = {"head_dim", "qk_rope_head_dim", "qk_nope_head_dim"}
 _HEAD_DIMS = {FULL: "global_head_dim", SLIDING: "swa_head_dim"}
@@ -36,9 +35,9 @@ class Layer:
     """Holds what a config says about one layer, or about all layers if they are alike.
 
     Attributes:
-      config: every key, this layer's own in the place of those of all layers.
+      config: every key, with this layer's own values in place of the common ones.
       where: the name of the rotary section in errors.
-      section: the rotary section, or None for a layer in which nothing turns.
+      section: the rotary section, or None for a layer without RoPE.
     """
 
     config: dict[str, Any]
@@ -58,7 +57,7 @@ def select(config: dict[str, Any], layer_type: str | None, layer: int | None) ->
 
 
 class _Asked:
-    """Knows which layers were asked for, by number and by kind."""
+    """Holds which layers were asked for, by number and by kind."""
 
     def __init__(self, config, layer_type, layer):
         self.model = config.get("model_type")
@@ -89,7 +88,7 @@ class _Asked:
             raise ValueError(f"layer={layer} is of kind {self.kind!r}, which has no attention")
 
     def kind_of(self, allowed):
-        """Returns the kind, refused unless it is one of those that differ."""
+        """Returns the kind that was asked for; refuses one that is not ``allowed``."""
         kind = self.kind
         if kind is None and self.kinds and len({self.kinds[n] for n in self.numbers}) == 1:
             kind = self.kinds[self.numbers[0]]
@@ -106,7 +105,7 @@ class _Asked:
         return kind
 
     def agreed(self, key, value_of):
-        """Returns what ``value_of`` gives for every layer that was asked for."""
+        """Returns the one value that ``value_of`` gives for all layers that were asked for."""
         if not self.numbers:
             raise ValueError(
                 f"{key} differs between layers: pass layer=, the number of the layer that is meant"
@@ -124,7 +123,7 @@ class _Asked:
 
 
 def _own_sizes(config, asked) -> dict[str, Any]:
-    """Returns the sizes that these layers have for themselves."""
+    """Returns the sizes in which these layers differ from the common ones."""
     own = config.get("per_layer_config") or {}
     if not isinstance(own, Mapping) or not all(map(_is_mapping, own.values())):
         raise ValueError(f"per_layer_config={own!r} must be a dict of dicts")
@@ -151,7 +150,7 @@ def _own_sizes(config, asked) -> dict[str, Any]:
 
 
 def _section(config, asked) -> tuple[str, dict[str, Any] | None]:
-    """Returns the section of these layers and its name; removes bases that are other layers'."""
+    """Returns the section of these layers and its name; removes the bases of other layers."""
     where, section = _only_section(config)
     if "global_rope_theta" in config:
         config.setdefault("rope_theta", config.pop("global_rope_theta"))
@@ -167,7 +166,7 @@ def _section(config, asked) -> tuple[str, dict[str, Any] | None]:
             local = {"rope_theta": agreed(local_bases)} if local_bases and kind == SLIDING else {}
             section = local | {key: value for key, value in section.items() if value is not None}
             if "rope_theta" in section:
-                config.pop("rope_theta", None)  # That of the other layers.
+                config.pop("rope_theta", None)  # The base of the other layers.
         return f"{where}[{kind!r}]", section
     if local_bases:
         if asked.kind_of((FULL, SLIDING)) == FULL:
@@ -215,7 +214,7 @@ def _check_sections(config, where, section, local_bases):
 
 
 def _own_section(config, section, asked):
-    """Returns the section as these layers have it, None if nothing turns in them."""
+    """Returns the section as it applies to these layers, or None if they have no RoPE."""
     if not _turns(config, asked):
         return None
     plain = {k: v for k, v in section.items() if k in ("rope_theta", "partial_rotary_factor")}
@@ -257,7 +256,7 @@ def _with_own_base(config, section, asked):
 
 
 def _turns(config, asked) -> bool:
-    """Returns whether these layers turn their queries and keys."""
+    """Returns whether these layers have RoPE."""
     if config.get("no_rope_layers") or asked.model in models.NO_ROPE_LAYERS:
         if asked.model == "llama4_text" and not asked.numbers and asked.kind is not None:
             return asked.kind_of(("chunked_attention", FULL)) == "chunked_attention"

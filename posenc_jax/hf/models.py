@@ -50,7 +50,7 @@ NO_POSITIONS = words("glm5_next_text jamba kimi_linear nemotron_h zamba")
 # Biases by distance, and nothing else.
 T5 = words("t5 mt5 umt5 switch_transformers pop2piano pix2struct_text_model")
 ALIBI = words("bloom mpt")
-# alibi=true makes it ALiBi; falcon has RoPE without.
+# Models that read alibi=true; falcon has RoPE without it.
 READS_ALIBI = ALIBI | words("falcon")
 # Keys beside a bias that change nothing there; rope=true contradicts it.
 BESIDE_BIAS = {
@@ -79,14 +79,14 @@ LATENT = words("""
 # Every pair turns the other way.
 BACKWARDS = words("nanochat")
 
-# The axes of positions take turns, whether mrope_interleaved is set or not.
+# Channel pairs alternate between position axes, whether mrope_interleaved is set or not.
 AXES_INTERLEAVED = words("""
     cohere_compass_text cosmos3_edge_text hy_v4_vl_text qwen3_5_moe_text qwen3_5_text
     qwen3_omni_moe_text qwen3_vl_moe_text qwen3_vl_text qwen4_exp_text
 """)
 # Sections of row, column and time, laid out as in VideoRoPE.
 TIME_LAST = words("ernie4_5_vl_moe_text")
-# Two axes of positions, row and column, take turns.
+# Channel pairs alternate between two position axes, row and column.
 ROW_AND_COLUMN = words("neomme")
 # Two channels that are a pair turn by different axes, which is no rotation.
 SECTIONS_NOT_OFFERED = words("hunyuan_vl_text")
@@ -119,22 +119,22 @@ NOPE_BESIDE_WINDOWS = words("exaone4 exaone_moe kolibri1")
 NOPE_ON_FULL = NOPE_BESIDE_WINDOWS | words("afmoe beam cohere2 cohere2_moe flint lara_mini")
 # The code asks whether a layer has a window, and not of which kind it is.
 TURNS_BY_WINDOW = words("cohere2 cohere2_moe")
-# no_rope_layers lists the layers that turn, by default all but each fourth.
+# no_rope_layers lists the layers that turn, by default all but every fourth.
 NO_ROPE_LAYERS = words("llama4_text smollm3")
 # A flat section is that of the full layers; the others have RoPE of the same base.
 PLAIN_SLIDING = words("olmo3")
-# Every fourth layer, counted backward from the last, has no rotation, unless layer_rope_theta says.
+# Every fourth layer, counted back from the last, has no rotation, unless layer_rope_theta is given.
 NOPE_FROM_LAST = words("muse_glimmer_text muse_spark_text")
 # layer_rope_theta is the base of a layer; in other models it only says which layers turn.
 BASE_BY_LAYER = words("granite_swa granitemoe_swa")
 # The kinds of layers that differ where no section says so.
 KINDS = dict.fromkeys(NOPE_ON_FULL | PLAIN_SLIDING, _FULL_AND_SLIDING)
 KINDS |= {"llama4_text": ("chunked_attention", "full_attention")}
-# Published sections for each kind of layer have rope_theta or rope_type beside them, not read.
+# Published sections for each kind of layer have an unread rope_theta or rope_type beside them.
 DANGLING_KEYS = words("cohere_compass_text zaya")
 
-# Where a config does not list the kinds of its layers, each so many-th sees everything, the others
-# are of the kind named.
+# Where a config does not list the kinds of its layers, every n-th layer has full attention, and the
+# others are of the named kind.
 FULL_EVERY = {
     "afmoe": (4, "sliding_attention"),
     "beam": (6, "sliding_attention"),
@@ -156,7 +156,7 @@ FULL_EVERY = {
     "qwen3_next": (4, "linear_attention"),
     "vaultgemma": (2, "sliding_attention"),
 }
-# In these the last layer sees everything too.
+# In these the last layer has full attention too.
 LAST_FULL = words("beam gemma4_text gemma4_unified_text")
 # Layers differ, and only the config says which.
 KINDS_NEEDED = words("""
@@ -166,12 +166,12 @@ KINDS_NEEDED = words("""
     nemotron_h neomme qwen4_exp_text t5gemma2_text ultrabert unlimited_ocr_text zamba zamba2
 """)
 
-# sliding_window is that of every layer, unless it is null.
+# sliding_window applies to every layer, unless it is null.
 WINDOW_EVERYWHERE = words("""
     blt_global_transformer blt_local_decoder blt_local_encoder blt_patcher doge minimax ministral3
     mistral mixtral openai_privacy_filter phi3 phi4_multimodal phimoe qwen3_moe starcoder2
 """)
-# The window of a class where the config says nothing of one.
+# The window that a class has where the config does not give one.
 WINDOWS = {"blt_patcher": 512, "mistral": 4096}
 # sliding_window counts only if use_sliding_window is true.
 WINDOW_SWITCHED = words("""
@@ -187,7 +187,7 @@ WINDOW_BOTH_SIDES = words("""
     ultrabert
 """)
 
-# SGLang and vLLM read dual_chunk_attention_config; transformers reads it in none.
+# SGLang and vLLM read dual_chunk_attention_config; transformers reads it for no model.
 DUAL_CHUNKS = words("qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next")
 
 # The default of position_embedding_type, where it is not "rope".

@@ -1,7 +1,7 @@
 """Reads all layers of a published model from its ``config.json``, as a pattern for ``Transformer``.
 
-It stands beside ``from_hf`` and not in it: that returns one encoding, for a section of a config
-too, and whoever calls it hands the answer to ``attend``; a pattern needs the number of layers.
+It is separate from ``from_hf``, which returns one encoding for ``attend`` and also takes a mere
+section of a config; a pattern needs the number of layers.
 """
 
 from collections.abc import Mapping
@@ -28,17 +28,17 @@ def layers_from_hf(
 ) -> Layers:
     """Returns the encoding and the window of every layer, as the shortest pattern that repeats.
 
-    Layers that are equal share one instance. A layer that does not attend (Mamba, linear attention,
-    convolution, attention to images) is None in its place, and ``Transformer`` refuses a pattern
-    that has one. ``Layers.at(n)`` is layer n.
+    Layers that are equal share one instance. A layer without attention to the text (Mamba, linear
+    attention, convolution, attention to images) is None, and ``Transformer`` refuses a pattern that
+    has one. ``Layers.at(n)`` is layer n.
 
     Args:
       config: what ``config.json`` holds, of any model that ``from_hf`` knows.
       layer_type: "encoder" or "decoder" of T5, and left out for all others.
       layout, rngs, **keys: as in ``from_hf``.
 
-    What ``from_hf`` leaves to the caller is the caller's here too, but for windows. So are sinks,
-    sizes that differ between layers, and which keys sparse attention chooses.
+    The caller must add what ``from_hf`` leaves to the caller, except for windows. The same holds
+    for sinks, sizes that differ between layers, and the choice of keys in sparse attention.
 
     Raises:
       ValueError: the model is not known or not offered, the config does not say which layers are of
@@ -87,7 +87,7 @@ def _of_t5(config, layer_type, rngs):
 
 
 def _check_kinds(config):
-    """Refuses a config of layers that differ which does not say how."""
+    """Refuses a config whose layers differ if it does not list their kinds."""
     if config.get("model_type") in models.KINDS_NEEDED and not kinds_of(config):
         raise ValueError(
             f"layer_types is missing: layers of model_type={config['model_type']!r} differ, and it "

@@ -20,7 +20,7 @@ _SWITCHES = (
     "use_rotary_pos_emb",
 )
 
-# Keys with a value at which they change nothing.
+# Values at which these keys change nothing.
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "rope_ratio": (1, 1.0),
     "rotary_value": (False,),
@@ -39,7 +39,7 @@ READ |= {"rotary_dim", "attn_rotary_emb", "rotary_emb_fraction", "partial_rotary
 READ |= {"rotary_pct", "rope_pct", "qk_rope_head_dim", "qk_nope_head_dim"}
 READ |= {"rope_interleave", "rotary_emb_interleaved", "alibi", "alibi_bias_max", "mla_use_nope"}
 READ |= {"no_rope_layers", "rope_scaling_layers", "dual_chunk_attention_config", *_SWITCHES}
-# What these do depends on the model: in most it is nothing.
+# The effect of these depends on the model: in most they have none.
 _OF_KNOWN_MODELS = {"no_rope_layer_interval", "attn_temperature_tuning"}
 READ |= _OF_KNOWN_MODELS
 
@@ -50,7 +50,7 @@ def about_positions(key: str) -> bool:
 
 
 def check_keys(config: dict[str, Any]) -> None:
-    """Refuses keys that would make positions of another kind, or none, and that are not read."""
+    """Refuses keys that are not read and might change which positions the model has."""
     model = config.get("model_type") or ""
     read = READ | models.BESIDE_BIAS.get(model, frozenset())
     if model not in models.KNOWN:
@@ -72,7 +72,7 @@ def check_keys(config: dict[str, Any]) -> None:
 
 
 def has_no_positions(config: dict[str, Any]) -> bool:
-    """Returns whether nothing turns in any layer, by the model's code or by a key of its config."""
+    """Returns whether no layer has RoPE, by the model's code or by a key of its config."""
     model = config.get("model_type")
     kind = position_kind(config)
     if "mla_use_nope" in config and not flag(config, "mla_use_nope", default=True):

@@ -20,7 +20,7 @@ _WIDTHS = ("rotary_dim", "attn_rotary_emb")
 
 @dataclasses.dataclass(frozen=True)
 class Backwards(Frequencies):
-    """Turns every pair as fast as RoPE does, and the other way."""
+    """Turns every pair as fast as RoPE does, in the opposite direction."""
 
     def __call__(self, channels, base, length):
         inv_freq, attention_factor = Default()(channels, base, length)
@@ -56,7 +56,7 @@ def rotary(
 
 
 def _dual_chunk(config, where, kind, rope):
-    """Returns the encoding of Qwen2.5-1M; transformers ignores the key and turns by RoPE."""
+    """Returns the encoding of Qwen2.5-1M; transformers ignores the key and has plain RoPE."""
     section = config["dual_chunk_attention_config"]
     name = "dual_chunk_attention_config"
     if not isinstance(section, Mapping):
@@ -104,7 +104,7 @@ def _base(config, where, section):
 
 
 def _layout(config):
-    """Returns the layout that the model's code has; a key of its config counts where it is read."""
+    """Returns the layout of the model's code, or the one that a key of its config gives."""
     model = config.get("model_type")
     known = models.LAYOUTS.get(model, "half")
     for key in ("rope_interleave", "rotary_emb_interleaved"):
@@ -121,7 +121,7 @@ def _layout(config):
 
 
 def _fractions(config, section):
-    """Returns the part of a head that turns, under each key that says it."""
+    """Returns the share of a head that turns, by each key that gives it."""
     fractions = {
         f"{key}={place[key]!r}": place[key]
         for place in (section, config)
@@ -135,7 +135,7 @@ def _fractions(config, section):
 
 
 def _share(config, fractions):
-    """Returns the part of all pairs that turns, where each turns as one of a whole head."""
+    """Returns the share of pairs that turn, each at the frequency it has in a whole head."""
     widths = [key for key in _WIDTHS if key in config]
     if widths and not fractions:
         raise ValueError(
@@ -174,7 +174,7 @@ def _rotary_dim(config, fractions, head_dim, is_whole):
 
 
 def _check_shares(config, fractions, turning):
-    """Refuses a fraction that is not that of the turning part in a head of two parts."""
+    """Refuses a fraction that contradicts ``qk_rope_head_dim`` in a head of two parts."""
     heads = {config["head_dim"]} if "head_dim" in config else set()
     if "qk_nope_head_dim" in config:
         heads.add(whole(config, "qk_nope_head_dim") + turning)

@@ -12,7 +12,7 @@ from posenc_jax.registry import make
 
 
 def of_nope_layers(config: dict) -> Encoding:
-    """Returns the encoding of a layer in which nothing turns."""
+    """Returns the encoding of a layer without RoPE."""
     if config.get("model_type") == "beam":
         return make("beam_scale")
     if config.get("model_type") != "llama4_text":
@@ -31,7 +31,7 @@ def of_nope_layers(config: dict) -> Encoding:
 
 
 def of_all_layers(layer: Layer, encoding: Encoding) -> Encoding:
-    """Returns ``encoding`` with the temperature that its section asks for, or as it is."""
+    """Returns ``encoding`` with the temperature that its section gives, if it gives one."""
     section = layer.section or {}
     if not section.get("llama_4_scaling_beta"):
         return encoding

@@ -1,4 +1,4 @@
-"""Knows the types of rotary sections: their keys, and the keywords of ``make`` they stand for."""
+"""Lists the types of rotary sections, with their keys and the keywords of ``make`` for them."""
 
 import difflib
 from typing import Any
@@ -46,8 +46,8 @@ def kind_of(where: str, section: dict[str, Any], model: str | None) -> str:
     if kind == "dynamic" and model in models.NTK_ALPHA and "alpha" in section:
         kind = "ntk_alpha"
     needed, allowed = TYPES[kind]
-    # llama_4_scaling_beta needs the length; transformers writes the longest beside it, and reads it
-    # nowhere.
+    # llama_4_scaling_beta needs the training length; transformers also writes the longest length,
+    # and never reads it.
     written = (_ORIGINAL, "max_position_embeddings") if "llama_4_scaling_beta" in section else ()
     for key in section:
         valid = (*needed, *allowed, *_EVERY_TYPE, *written)

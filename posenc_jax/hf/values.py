@@ -16,7 +16,7 @@ LENGTH = ("max_position_embeddings", "n_positions", "max_seq_len")
 def head_dim_of(config: Mapping[str, Any]) -> int:
     """Returns how many channels of a head the encoding is for.
 
-    In heads of two parts, they are those that turn.
+    In heads of two parts these are the channels that turn.
     """
     model = config.get("model_type")
     if model in models.LATENT or "qk_rope_head_dim" in config:
@@ -51,7 +51,8 @@ def whole(
 ) -> int:
     """Returns the whole number, ``minimum`` (1 or 0) or more, that ``config`` has.
 
-    It stands under any of the spellings, or is ``default``; an error names ``instead`` as missing.
+    It is the value under any of the ``spellings``, or else ``default``; without one, the error
+    names ``instead`` as missing.
     """
     found = {key: config[key] for key in spellings if key in config}
     if not found and default is None:
@@ -72,7 +73,7 @@ def numbers_of_layers(key: str, value: object) -> list[int]:
 
 
 def by_number_of_layer(key: str, value: Mapping[str, Any]) -> dict[int, Any]:
-    """Returns ``value``, which a config has under ``key``, by the numbers that its keys spell."""
+    """Returns ``value``, which a config has under ``key``, with its keys as numbers."""
     wrong = [name for name in value if not str(name).isdigit()]
     if wrong:
         raise ValueError(f"{key} has {wrong[0]!r}, which is no number of a layer")
@@ -102,5 +103,5 @@ def flag(section: Mapping[str, Any], key: str, where: str = "config", *, default
 
 
 def is_number(value: object) -> bool:
-    """Returns whether ``value`` is a finite number, and no true or false."""
+    """Returns whether ``value`` is a finite number and not a bool."""
     return isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value)

@@ -1,7 +1,8 @@
-"""Says where each parameter of ``Transformer`` lies in a published checkpoint, for both ways.
+"""Says where each parameter of ``Transformer`` lies in a published checkpoint, to read or write it.
 
-A checkpoint keeps a matrix as ``[out, in]``, and we as ``[in, out]``. Some keep several of ours as
-the rows of one tensor (Phi-3), and GGUF the two channels of a rotary pair beside each other.
+Checkpoints store a matrix as ``[out, in]``, and we store it as ``[in, out]``. Some store several of
+our parameters as rows of one tensor (Phi-3), and GGUF files store the two channels of a rotary pair
+next to each other.
 """
 
 import dataclasses
@@ -64,13 +65,13 @@ _GGUF = {
     "mlp/down/kernel": "blk.{n}.ffn_down.weight",
 }
 
-# Kernels that turn, and have their rotary pairs in another order there.
+# Kernels of what RoPE turns, which have the channels of pairs in another order in GGUF files.
 _TURNED = ("attention/q/kernel", "attention/k/kernel")
 
-# Tensors that old checkpoints have and nobody reads.
+# Tensors of old checkpoints that nothing reads.
 UNREAD = re.compile(r"\.rotary_emb\.inv_freq$")
 
-# The multiple of bytes at which JAX takes an array over.
+# The alignment, in bytes, at which JAX can use a NumPy array without a copy.
 _ALIGNMENT = 64
 
 # Takes a tensor's name, and the rows and columns that are wanted of it.
@@ -79,16 +80,16 @@ Read = Callable[..., np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Says where one parameter of ours lies in a checkpoint.
+    """Says where one parameter of ``Transformer`` lies in a checkpoint.
 
     Attributes:
-      shape: that of the parameter.
-      names: the tensor that it is in; for a parameter with a leading axis of layers, one for each.
-      first: the row of the tensor where it begins.
+      shape: shape of the parameter.
+      names: the tensor that has the parameter, or one tensor for each layer if it is stacked.
+      first: the row of the tensor where the parameter begins.
       is_stacked: whether the parameter has a leading axis of layers.
-      is_transposed: whether our last axis is their first.
-      pairs: for heads whose rotary pairs are neighbours there and halves here, the channels of a
-        head; else None.
+      is_transposed: whether the parameter's last axis is the tensor's first.
+      pairs: number of channels of a head, if rotary pairs are neighbouring channels in the tensor
+        and halves in the parameter; else None.
     """
 
     shape: tuple[int, ...]
@@ -108,7 +109,7 @@ class Origin:
           dtype: the type of the result.
         """
         spans = [slice(*each.indices(size)) for each, size in zip(index, self.shape, strict=True)]
-        # One layer at a time, so that no more than one is there twice.
+        # One layer at a time, so that no more than one is in memory twice.
         part = _empty([span.stop - span.start for span in spans], np.dtype(dtype))
         if not self.is_stacked:
             part[...] = self._of_one(read, self.names[0], spans)
@@ -118,7 +119,7 @@ class Origin:
         return part
 
     def rows(self) -> int:
-        """Returns how many rows of the tensor are the parameter's."""
+        """Returns how many rows of the tensor belong to the parameter."""
         shape = self.shape[1:] if self.is_stacked else self.shape
         return shape[-1] if self.is_transposed else shape[0]
 
@@ -197,7 +198,7 @@ def parameters(model: Transformer) -> dict[str, Any]:
 
 
 def _empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """Returns an array that begins where JAX can take it over on a CPU, and makes no copy."""
+    """Returns an empty array aligned so that JAX can use it on a CPU without a copy."""
     size = int(np.prod(shape)) * dtype.itemsize
     room = np.empty(size + _ALIGNMENT, np.uint8)
     start = -room.ctypes.data % _ALIGNMENT

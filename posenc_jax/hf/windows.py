@@ -15,11 +15,11 @@ _FULL = {"full_attention", "attention", "hybrid", "indexed_attention"}
 
 
 def window_of(config: Mapping[str, Any], number: int) -> Window:
-    """Returns which keys a query sees in the layer of a number, as ``Layers`` has it.
+    """Returns which keys a query sees in layer ``number``, as an entry of ``Layers``.
 
     Raises:
-      ValueError: the layer has a window that ``Layers`` cannot say, or it is not known whether it
-        has one.
+      ValueError: the layer has a window that ``Layers`` cannot express, or it is not known whether
+        it has one.
     """
     model = config.get("model_type")
     if model == "recurrent_gemma":

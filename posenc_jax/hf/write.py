@@ -1,4 +1,4 @@
-"""Says an encoding in the words of transformers: ``rope_parameters``, and what goes with them."""
+"""Writes an encoding as transformers reads it: ``rope_parameters``, and what goes with them."""
 
 import math
 from collections.abc import Mapping
@@ -25,16 +25,16 @@ from posenc_jax.hf.config import part_of_text
 from posenc_jax.hf.pattern import same
 from posenc_jax.model.transformer import Transformer
 
-# Phi-3 has no other types beside "default"; it reads "yarn" as if it were "longrope".
+# Phi-3 has only "longrope" and "default"; it reads "yarn" as if it were "longrope".
 _ONLY_LONGROPE = ("phi3",)
 _ORIGINAL = "original_max_position_embeddings"
 
 
 def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the ``rope_parameters`` of ``encoding``, for transformers to turn by.
+    """Returns ``rope_parameters`` with which transformers rotates as ``encoding`` does.
 
-    Where a rule has no type of its own, and turns each pair by a fixed frequency, its factors are
-    those of "longrope": the same at every length.
+    A rule with fixed frequencies that has no type in transformers becomes "longrope", with the same
+    factors at every length.
 
     Args:
       encoding: RoPE under any rule, or LongRoPE.
@@ -42,7 +42,8 @@ def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, 
         ``max_position_embeddings`` before the extension.
 
     Raises:
-      ValueError: transformers has no word for it, or another training length of dynamic NTK.
+      ValueError: transformers cannot express the encoding, or ``config`` has another training
+        length than dynamic NTK.
     """
     section = _section(encoding, config)
     if section["rope_type"] == "dynamic":
@@ -80,7 +81,7 @@ def _check_train_length(encoding, config):
 
 
 def _fraction(part: int, whole: int) -> float:
-    """Returns the fraction of ``whole`` that readers, who round down, take for ``part``."""
+    """Returns the fraction of ``whole`` that gives ``part`` when a reader rounds down."""
     fraction = part / whole
     return fraction if int(whole * fraction) == part else math.nextafter(fraction, 1)
 
@@ -90,17 +91,19 @@ def extended(
 ) -> dict[str, Any]:
     """Returns ``config`` with the encoding that ``model`` now has, as ``config.json`` holds it.
 
-    The spellings of transformers 4 and 5 stand side by side. The former refuses to read an OLMo 2
-    or a Phi-3 that is extended. Where the model turns as ``config`` says, nothing else changes.
+    The spellings of transformers 4 and 5 stand side by side. Transformers 4 refuses to read an OLMo
+    2 or a Phi-3 that is extended. If the model has the encodings of ``config``, nothing but the
+    spelling changes.
 
     Args:
       config: what the ``config.json`` of the model held before.
       model: the model, under one encoding in all layers that turn.
-      max_length: the longest sequence it is for, ``max_position_embeddings``. Default: the training
-        length times the factor of the encoding; dynamic NTK follows the length and has none.
+      max_length: length of the longest sequence, ``max_position_embeddings``. Default: the training
+        length times the factor of the encoding; dynamic NTK follows the length and has no factor.
 
     Raises:
-      ValueError: transformers has no word for it, or ``config`` is of a model of several parts.
+      ValueError: transformers cannot express the encodings, or ``config`` is of a model of several
+        parts.
     """
     if part := part_of_text(config):
         raise ValueError(
@@ -129,7 +132,7 @@ def extended(
 
 
 def _check_layers(before, now):
-    """Refuses what ``rope_parameters`` of a whole model cannot say."""
+    """Refuses what ``rope_parameters`` of a whole model cannot express."""
     for number, ((was, old_window), (encoding, window)) in enumerate(zip(before, now, strict=True)):
         still = not _turns(was) and not _turns(encoding) and same(was, encoding)
         if old_window != window or not (still or (_turns(was) and _turns(encoding))):
@@ -145,7 +148,7 @@ def _check_layers(before, now):
 def _spelled(section):
     """Returns a section under the names that transformers 4 and 5 have for it.
 
-    Without them the former would take its own base, and say nothing.
+    Without ``rope_theta`` beside the section transformers 4 would silently use its own base.
     """
     plain = section.get("rope_type", "default") == "default"
     return {
@@ -183,7 +186,7 @@ def _train_length(rule, config) -> int:
 
 
 def _of_rule(rule, name, default):
-    """Returns an attribute of a rule, or of the rule that it is put over."""
+    """Returns an attribute of a rule, or of the rule that it wraps."""
     inner = getattr(rule, "frequencies", None)
     return getattr(rule, name, getattr(inner, name, default))
 
@@ -199,7 +202,7 @@ def _check_turning(encoding):
 
 
 def _named(encoding) -> dict[str, Any] | None:
-    """Returns the type and the keys of the rule, None if it has no type of its own."""
+    """Returns the type and the keys of the rule, or None if transformers has no type for it."""
     rule, channels, base = encoding.frequencies, encoding.rotary_dim, encoding.base
     match rule:
         case Default():

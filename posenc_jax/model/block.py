@@ -1,4 +1,4 @@
-"""Adds attention and a feed-forward network, each of a normalised residual: the decoder's block."""
+"""Defines the decoder's block: attention and a feed-forward network, added to the residual."""
 
 import dataclasses
 import functools
@@ -90,7 +90,7 @@ def _attend_to_past(encoding, q, k, v, x_BTD, tokens: Tokens, past: Past, **rule
     """Returns the attended sums of new tokens, and the slots with the new tokens in them."""
     keys, state, read = past.tokens, past.kept.of_turn(past.turn).state, None
     if state is not None:
-        # What an earlier text has left in the cache is nothing to go on from.
+        # A text that starts at slot 0 must not continue from the state of an earlier text.
         state = jax.tree.map(
             lambda first, now: jnp.where(past.start == 0, first + jnp.zeros_like(now), now),
             encoding.start(len(x_BTD)),
@@ -126,12 +126,12 @@ class SwiGLU(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Adds attention, and then the feed-forward network, each of a normalised residual.
+    """Adds to the residual attention and then the feed-forward network, each with a norm before it.
 
-    With ``post_norm`` each reads the residual as it is, and what it adds is normalised.
+    With ``post_norm`` each reads the residual as it is, and its output is normalised instead.
 
-    ``past`` is what the cache has kept of earlier tokens in this layer. Returns the residual, and
-    what is kept with ``x`` in it, or None without a past.
+    ``past`` is what the cache keeps of earlier tokens in this layer. A call returns the residual,
+    and what the cache keeps with the new tokens in it, or None without a past.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Block(nnx.Module):
         self.post_norm = post_norm
 
     def normalise(self, x_BTD, tokens: Tokens):
-        """Normalises for attention; a norm that knows where tokens are overrides it."""
+        """Normalises for attention; a subclass whose norm depends on positions overrides it."""
         del tokens
         return self.attention_norm(x_BTD)
 
@@ -183,7 +183,7 @@ def _linear(d_in, d_out, std=0.02, *, use_bias=False, dtype, param_dtype, rngs):
 
 
 def by_token(layer, x_BTD):
-    """Runs ``layer`` over tokens laid end to end.
+    """Runs ``layer`` over the tokens of all sequences along one axis.
 
     The gradient of a matrix is a product over tokens; XLA:CPU runs it three to five times faster
     in two dimensions than in three. Tokens that are sharded over ``context`` keep their axis.

@@ -1,12 +1,13 @@
-"""The cache holds what a model keeps of the tokens it has read, so that more can follow.
+"""The cache holds what a model needs of earlier tokens, so that more tokens can follow.
 
-Keys and values are kept turned, with whatever ``score`` reads of their tokens, so that a step works
-on new tokens alone but for attention itself. A scheme that reads the layer's input (FoX, PaTH,
-Selective RoPE) goes on from its state after the last token. Three kinds of schemes do all of their
-work anew with every step. One that adapts to the length (``Encoding.adapts``) has keys as they are
-before ``rotate``, and turns them by the length of the step, unless the cache is made for one
-length. One that mixes keys (``Encoding.mixes_keys``) has its keys as they are, too. One that reads
-and cannot resume, as none can where tokens have segments, has the layer's input kept as well.
+Keys and values are kept turned, with whatever ``score`` reads of their tokens, so that a step
+computes only with new tokens, except in attention itself. A scheme that reads the layer's input
+(FoX, PaTH, Selective RoPE) continues from its state after the last token. Three kinds of schemes
+repeat their work for all tokens in every step. If a scheme adapts to the length
+(``Encoding.adapts``), keys are kept as they are before ``rotate`` and turned by the length of the
+step, unless the cache is made for one length. If it mixes keys (``Encoding.mixes_keys``), they are
+kept unturned too. If it reads and cannot resume, which no scheme can where tokens have segments,
+the layer's input is kept as well.
 """
 
 import dataclasses
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """Holds what a layer makes of tokens.
+    """Holds what is kept of tokens in a layer.
 
-    In a cache there is a leading axis: the turns of the model's pattern under ``scan``, else 1.
-    Heads come before tokens, as the products of attention read them, or every step would move all
-    slots in memory.
+    In a cache arrays have a leading axis, ``turns``: the repeats of the model's pattern under
+    ``scan``, else 1. Heads come before tokens, as the products of attention read them; otherwise
+    every step would transpose all slots.
 
     Attributes:
       k, v: keys and values, turned or not, ``[B, K, T, C]``, or ``[turns, B, K, S, C]``.
-      x: what they are projected from, ``[B, T, D]`` or ``[turns, B, S, D]``; None where the
-        encoding does not read it, or resumes.
+      x: the layer's input, ``[B, T, D]`` or ``[turns, B, S, D]``; None where the encoding does not
+        read it, or resumes.
       read: what ``resume`` made of the tokens, arrays ``[B, T, ...]`` or ``[turns, B, S, ...]``;
-        None where nothing of that is read again.
+        None where ``score`` and ``mix`` do not read it.
       state: the encoding's state after the last token, arrays ``[B, ...]`` or ``[turns, B, ...]``;
         None where it does not resume.
     """
@@ -66,7 +67,7 @@ class Past(NamedTuple):
 
     Attributes:
       kept: the slots of all turns.
-      turn: which turn of the pattern the layer is in.
+      turn: which repeat of the pattern the layer is in.
       start: the first slot of the new tokens.
       tokens: the tokens of all slots, the new ones included.
     """
@@ -98,13 +99,13 @@ class Past(NamedTuple):
 class Cache:
     """Holds slots for tokens, of which the first ``count`` are filled; see ``Transformer.extend``.
 
-    A plain pytree of arrays: shard it as any other (``B`` over data, ``K`` over heads), and donate
-    it to ``jax.jit``, or every step copies it.
+    It is a plain pytree of arrays: shard it like any other (``B`` over data, ``K`` over heads), and
+    donate it to ``jax.jit``, or every step copies it.
 
     Attributes:
       layers: what each of the model's ``layers`` has kept.
-      prepared: what each of the model's distinct encodings has made of the positions, as
-        ``prepare`` returns it for all slots; None where nothing of that is read again.
+      prepared: for each of the model's distinct encodings, what ``score`` and ``mix`` read of the
+        result of ``prepare``, for all slots; None where they do not read it.
       positions: ``[B, S]`` or ``[B, S, A]``.
       segment_ids: int32 ``[B, S]``, or None.
       count: int32 scalar.
@@ -177,10 +178,10 @@ class Cache:
         return self.positions.shape[1]
 
     def with_places(self, positions, segment_ids, T: int) -> "Cache":
-        """Returns the cache with its next T slots at these positions, in these segments, counted.
+        """Returns the cache with its next T slots counted, at these positions and segments.
 
-        Slots not filled repeat the place of the last token, so that no length depends on them and
-        no scheme finds them out of range. Attention hides them: their index is ahead.
+        Slots that are not filled get the position of the last token, so that no length depends on
+        them and no scheme finds them out of range. Attention hides them by their larger index.
         """
         is_text = positions is None
         if is_text:
@@ -210,15 +211,15 @@ class Cache:
         )
 
     def tokens(self, number: int, encoding: Encoding, T: int) -> tuple[Tokens, Tokens, "Cache"]:
-        """Returns the newest tokens, the tokens of all slots, and the cache that knows them.
+        """Returns the newest tokens, the tokens of all slots, and the cache with both prepared.
 
-        Under text the slots not filled are where the text will go on, so that positions are known
-        to be consecutive, unless the encoding moves positions.
+        For text the slots that are not filled have the positions at which the text will continue,
+        so that positions are known to be consecutive, unless the encoding moves positions.
 
         Args:
           number: which of the model's distinct encodings it is.
           encoding: the encoding.
-          T: how many tokens are new: the last that were counted.
+          T: number of new tokens, the last that were counted.
         """
         start, length = self.count - T, self.length  # type: Any, Any
         is_text = self.is_text and "place" not in encoding.hooks()
@@ -259,7 +260,7 @@ class Cache:
         return tuple(layers), jax.tree.map(functools.partial(cut, 1), self.prepared)
 
     def with_newest(self, newest: tuple[tuple[Kept, ...], tuple[Any, ...]], count: int) -> "Cache":
-        """Returns the cache with ``count`` more tokens of text, of which ``newest`` is kept."""
+        """Returns the cache with ``count`` more tokens of text, for which ``newest`` is kept."""
 
         def write(axis, slots, tokens):
             return jax.lax.dynamic_update_slice_in_dim(slots, tokens, self.count, axis)
@@ -313,10 +314,10 @@ class Cache:
 
 
 def count_of(name: str, value: Any) -> int:
-    """Returns a number of tokens, or of sequences, of any library as an int.
+    """Returns ``value``, a number of tokens or sequences of any integer type, as an int.
 
     Raises:
-      ValueError: ``value`` is no whole number, or below 1; ``name`` is what the error calls it.
+      ValueError: ``value`` is no whole number, or below 1; ``name`` is its name in the error.
     """
     try:
         count = 0 if isinstance(value, bool) else operator.index(value)
@@ -349,7 +350,7 @@ def _slots(
 
 
 def _is_turned(encoding: Encoding, segments: bool, length: int | None) -> bool:
-    """Says whether the cache keeps keys and values turned, and all else that they are read with."""
+    """Says whether the cache keeps keys and values turned, with what attention reads of them."""
     if encoding.mixes_keys or (encoding.adapts and length is None):
         return False
     return "read" not in encoding.hooks() or (not segments and encoding.start(1) is not None)
@@ -374,5 +375,5 @@ def _write(slots, new, start):
 
 
 def _structures(model: "Transformer") -> tuple[Any, ...]:
-    """Returns the structure of each distinct encoding, its numbers left out."""
+    """Returns the structure of each distinct encoding, without its arrays."""
     return tuple(map(jax.tree.structure, model.distinct()))

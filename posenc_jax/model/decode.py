@@ -30,25 +30,26 @@ def generate(
 
     Args:
       model: a Transformer.
-      prompt_BT: int token ids, those of a row first and then anything.
+      prompt_BT: int token ids; a row that is shorter than T may end in anything.
       key: randomness; greedy decoding draws nothing from it.
-      max_new_tokens: when to stop at the latest.
-      lengths: int ``[B]``, tokens of each prompt. Default: T for all. Rows give what each gives
-        alone, but under randomized positions, which draw for the longest.
+      max_new_tokens: largest number of tokens to generate.
+      lengths: int ``[B]``, number of tokens in each prompt. Default: T for all. The result of a row
+        does not depend on the other rows, except under randomized positions, which are drawn for
+        the longest.
       positions: int or float32 ``[B, T]`` or ``[B, T, A]`` (``B`` may be 1), of the prompts.
         Default: those of text.
-      next_positions: ``[B]``, where the text that follows each prompt goes on, on every axis:
-        ``Placed.next`` of the builders; or ``[B, A]``, for axes that differ. Default: one after the
-        prompt's last token, which must be in one place on all axes, as text is.
-      temperature: divides the logits; 0 takes the likeliest token.
+      next_positions: ``[B]``, the position of the first new token of each row, on every axis:
+        ``Placed.next`` of the builders; or ``[B, A]`` where axes differ. Default: one after the
+        prompt's last token, which must have the same position on all axes, as text has.
+      temperature: divisor of the logits; 0 takes the likeliest token.
       top_p: draw from the fewest tokens that have this probability together (1904.09751).
-      stop_token: ends a sequence, and fills what is left of its row.
-      length: what a scheme adapts to; default: the length at each step. See ``Transformer.extend``
-        for when this is what the model gives without a cache.
-      prefill_chunk: tokens of the prompt read at a time; memory is in proportion.
+      stop_token: ends a sequence, and fills the rest of its row.
+      length: the length that a scheme adapts to. Default: the length at each step.
+        ``Transformer.extend`` says when the result is the same as without a cache.
+      prefill_chunk: number of prompt tokens read at a time; memory is proportional to it.
 
     Raises:
-      ValueError: an argument is out of range, or a scheme does not know a position.
+      ValueError: an argument is out of range, or a scheme has no such position.
     """
     max_new_tokens = count_of("max_new_tokens", max_new_tokens)
     prefill_chunk = count_of("prefill_chunk", prefill_chunk)
@@ -113,13 +114,13 @@ class _Prompts(NamedTuple):
 
     def reach(self, max_new_tokens: int) -> np.ndarray:
         """Returns one more than the last position that a token will have, ``[]``, or ``[A]``."""
-        # In 64 bits, so that what does not fit into int32 is found out.
+        # In 64 bits, so that a position that does not fit into int32 is detected.
         new = self.next.reshape(len(self.next), -1).max(axis=0).astype(np.float64)
         last = np.maximum(new + max_new_tokens - 1, self.positions.max(axis=(0, 1)) + 1.0)
         return np.ceil(last).astype(np.int64).reshape(self.positions.shape[2:])
 
     def next_places(self):
-        """Returns the place of the first new token of each row, on every axis, or None for text."""
+        """Returns the position of each row's first new token, on every axis, or None for text."""
         if self.is_text:
             return None
         B, _, *axes = self.positions.shape
@@ -130,14 +131,14 @@ class _Prompts(NamedTuple):
 def check_reach(
     model, length: int | np.ndarray, adapted: int | None = None, positions=None
 ) -> None:
-    """Lets every encoding refuse a text of ``length`` tokens, as it cannot under ``jax.jit``.
+    """Lets every encoding refuse a text of ``length`` tokens, which it cannot under ``jax.jit``.
 
-    ``length`` is a number for each axis where positions have axes, ``adapted`` the length that
-    schemes will be told to adapt to, if any, and ``positions`` those of tokens that come before.
+    ``length`` is a number for each axis where positions have several axes, ``adapted`` is the
+    length that schemes adapt to, if it is given, and ``positions`` are those of earlier tokens.
     """
     places = (np.asarray(length) - 1)[None]
     if positions is not None:
-        # The least, the largest and a fraction on each axis: a long prompt would fill the memory.
+        # Only the least, the largest and a fractional position of each axis, to save memory.
         before = positions.reshape(-1, *places.shape[1:])
         which = [np.ravel(x) for x in (before.argmin(0), before.argmax(0), (before % 1).argmax(0))]
         places = np.concatenate([before[np.concatenate(which)], places])
@@ -191,7 +192,7 @@ def _continue(model, logits_BV, cache, start, key, *, count, temperature, top_p,
 
 def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
     """Draws tokens from float32 logits, int32 ``[B]``; see ``generate``."""
-    # What is smaller is 0 on a device, and 0 / 0 of the likeliest token no number.
+    # A smaller temperature is 0 on a device, where the likeliest token's 0 / 0 would be NaN.
     if temperature < np.finfo(np.float32).tiny:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     # The largest becomes 0, so that no temperature makes it too large for float32.
@@ -251,7 +252,7 @@ def _lengths(lengths, B, T) -> np.ndarray:
 
 
 def _positions(positions, padding_B1, T) -> np.ndarray:
-    """Returns ``[B, T]`` or ``[B, T, A]`` of rows moved to the right, padding at their start."""
+    """Returns positions of rows moved to the right, ``[B, T]`` or ``[B, T, A]``."""
     place_1T = np.arange(T, dtype=np.int32)[None]
     positions = np.asarray(check_positions(place_1T if positions is None else positions))
     B = len(padding_B1)

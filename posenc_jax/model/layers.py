@@ -16,12 +16,11 @@ class Layers(nnx.Module):
     """Describes a pattern that the layers of a model repeat, first layer first.
 
     Args:
-      encodings: one for each place of the pattern. An instance that occurs twice is one set of
-        parameters; a scheme with per-layer parameters is stacked over all its layers. None is a
-        layer that does not attend, as published models have beside others; ``Transformer`` refuses
-        it.
-      windows: how many keys a query sees in each place, itself included; ``Chunks`` for those of
-        its own chunk, None for all of them.
+      encodings: one for each place of the pattern. An instance that occurs twice shares one set of
+        parameters; a per-layer scheme is stacked over all layers that use it. None stands for a
+        layer without attention, as some published models have; ``Transformer`` refuses it.
+      windows: number of keys that a query sees in each place, itself included; ``Chunks`` for those
+        of its own chunk, None for all of them.
     """
 
     def __init__(
@@ -60,9 +59,9 @@ class Layers(nnx.Module):
         """Returns the layers of a model of ``num_layers``, which the pattern need not divide.
 
         Args:
-          num_layers: how many layers the model has.
-          from_end: let the last layer have the last place of the pattern, and count from there, in
-            the place of the first.
+          num_layers: number of layers of the model.
+          from_end: whether the last layer has the last place of the pattern; otherwise the first
+            layer has the first place.
         """
         if num_layers < 1:
             raise ValueError(f"num_layers={num_layers} must be at least 1")
@@ -94,7 +93,7 @@ class Layers(nnx.Module):
                 )
 
     def alike(self) -> bool:
-        """Returns whether one program runs every layer, given its numbers."""
+        """Returns whether one compiled block can run every layer, given its tables and window."""
         same_program = all(self.distinct[0].turns_like(each) for each in self.distinct)
         return same_program and not any(isinstance(window, Chunks) for window in self.windows)
 
@@ -107,7 +106,7 @@ class Layers(nnx.Module):
     def of_layer(self, number: int) -> tuple[Encoding | None, int, Window]:
         """Returns what layer ``number`` uses: its own encoding, the source, and the window.
 
-        The first is None where the encoding is shared; the source is its place in ``distinct``.
+        The encoding is None where layers share it; the source is its index in ``distinct``.
         """
         turn, place = divmod(number, len(self.pattern))
         source = self.pattern[place]
@@ -120,6 +119,6 @@ class Layers(nnx.Module):
 
 
 def _is_window(window) -> bool:
-    """Says whether it is a number of keys that attention takes, in a loop over layers too."""
+    """Says whether it is a number of keys that attention accepts, also as a traced int32."""
     whole = isinstance(window, int | np.integer) and not isinstance(window, bool)
     return whole and 1 <= window < 2**31

@@ -7,22 +7,23 @@ import jax.numpy as jnp
 
 from posenc_jax.attention.ring import context_size
 
-# The fastest of 256 to 2048 on a CPU; so few logits are not worth computing twice.
+# _ROWS is the fastest of 256 to 2048 on a CPU. Up to _FEW_LOGITS the vocabulary is one piece.
 _ROWS = 512
 _FEW_LOGITS = 2**20
 
 
 def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> jax.Array:
-    """Returns the nats of each target under ``softmax(x @ table.T)``, float32.
+    """Returns the cross-entropy of each target under ``softmax(x @ table.T)`` in nats, float32.
 
     Args:
       x_BTD: what the output layer reads, ``[..., D]``.
       table_VD: the output layer, a row for each token id; used in the dtype of ``x_BTD``.
       targets_BT: int token ids, ``[...]``. One that is not in ``0 .. V - 1`` has the loss NaN and
         no gradient: leave tokens out with ``jnp.where(wanted, losses, 0)``, not by a product.
-      chunk: ids whose logits exist at the same time. Default: 512, or all if few.
+      chunk: number of ids whose logits exist at the same time. Default: about 512, or all if there
+        are few logits.
 
-    The forward pass keeps two numbers a token, and the backward pass computes the logits again.
+    The forward pass keeps two numbers per token, and the backward pass computes the logits again.
     The vocabulary is cut and not the tokens, so that tokens stay on their devices and each row of
     the table's gradient is summed over them once.
     """
@@ -58,7 +59,7 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
 
 
 def _rows(N, V):
-    """Returns the rows of a piece, so that pieces are even and devices divide them."""
+    """Returns the number of rows in a piece, such that pieces are even and devices divide them."""
     pieces = 1 if N * V <= _FEW_LOGITS else -(-V // _ROWS)
     return V if pieces == 1 else -(-V // (pieces * 64)) * 64
 
@@ -81,7 +82,7 @@ def _forward(V, x_ND, pieces_PRD, targets_N):
     zeros_N = jnp.zeros_like(targets_N, jnp.float32)
     start = zeros_N - jnp.inf, zeros_N, zeros_N
     (largest_N, sum_N, target_N), _ = jax.lax.scan(add, start, _numbered(pieces_PRD))
-    # Near-certain targets lose no digits to the size of the logits.
+    # Subtracted in this order, near-certain targets lose no digits to large logits.
     losses_N = jnp.log(sum_N) - (target_N - largest_N)
     return losses_N, (x_ND, pieces_PRD, targets_N, largest_N, sum_N)
 
@@ -110,9 +111,9 @@ _losses.defvjp(_forward, _backward)
 
 
 def _gradient(left, right, of, axes):
-    """Multiplies ``left`` and ``right`` over ``axes`` of each, laid out over devices as ``of`` is.
+    """Multiplies ``left`` and ``right`` over ``axes`` of each; the result is sharded as ``of`` is.
 
-    On a mesh of Explicit axes a sum over devices must say where it lies.
+    On a mesh with Explicit axes a sum over devices must be given its sharding.
     """
     sharding = jax.typeof(of).sharding
     return jax.lax.dot_general(

@@ -1,8 +1,8 @@
 """Defines a minimal decoder-only Transformer that takes any encoding.
 
-Pre-norm with RMSNorm (1910.07467), grouped-query attention (2305.13245), SwiGLU (2002.05202), and
-an output layer tied to the embedding. What published models of this shape do otherwise is a few
-keywords of ``Transformer``.
+It has pre-norm with RMSNorm (1910.07467), grouped-query attention (2305.13245), SwiGLU
+(2002.05202), and an output layer tied to the embedding. Keywords of ``Transformer`` select what
+published models of this shape do differently.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ from posenc_jax.model.cache import Cache, Past
 from posenc_jax.model.layers import Layers, Window
 from posenc_jax.tokens import Tokens
 
-# The mesh axes that the rows of a batch are spread over, those of them that a mesh has.
+# The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")
 
-# A window that is wider than any text, in the place of none where windows are traced.
+# A window that is wider than any text stands for no window where windows are traced.
 _WIDEST = 2**30
 
 
@@ -36,13 +36,13 @@ class Layer(nnx.Module):
 
     Attributes:
       block: the parameters of the layer.
-      own: the encoding that belongs to this layer alone, or None where it is one that layers share.
+      own: the encoding that belongs to this layer alone, or None where layers share it.
       sources: which of the model's distinct encodings the layer uses (static).
       windows: which keys a query sees, as ``Layers`` has it (static).
 
     Under ``scan`` a layer stands for all layers in the same place of the pattern, and its arrays
-    have a leading axis of the pattern's turns. ``sources`` and ``windows`` have one entry, or
-    one for each turn where layers that differ in numbers alone share a place.
+    have a leading axis of turns, the repeats of the pattern. ``sources`` and ``windows`` have one
+    entry, or one for each turn where layers that differ only in numbers share a place.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Layer(nnx.Module):
         return self.sources[turn % len(self.sources)], self.windows[turn % len(self.windows)]
 
     def found(self, sides, turn):
-        """Returns the encoding's number, the tokens ``sides`` has, and the window, of a turn.
+        """Returns the encoding's index, its entry of ``sides``, and the window, for one turn.
 
-        Where turns differ, ``turn`` is traced: they differ in the tables that the encodings
-        prepare, and in windows.
+        Turns may differ in the tables that their encodings prepare, and in windows. ``turn`` may be
+        traced.
         """
         found = sides[self.sources[0]]
         if len(self.sources) > 1:
@@ -83,41 +83,41 @@ class Transformer(nnx.Module):
     Args:
       encoding: one encoding for all layers, or a pattern that the layers repeat (a sequence such as
         ``[rope, rope, rope, nope]``, or ``Layers``, which has windows too). An instance that
-        occurs twice is one set of parameters. A scheme with per-layer parameters must be stacked:
-        ``make(..., num_layers=)``.
+        occurs twice shares one set of parameters. A scheme with per-layer parameters must be
+        stacked: ``make(..., num_layers=)``.
       vocab_size: number of token ids.
       model_dim: width of the residual stream.
       num_layers: number of blocks.
-      num_heads: query heads.
-      num_kv_heads: key and value heads, a divisor of ``num_heads``. Default: as many.
-      head_dim: channels of a head. Default: ``model_dim / num_heads``.
+      num_heads: number of query heads.
+      num_kv_heads: number of kv heads, a divisor of ``num_heads``. Default: ``num_heads``.
+      head_dim: number of channels in one head. Default: ``model_dim / num_heads``.
       mlp_dim: hidden width of the feed-forward network. Default: 8/3 of ``model_dim``, rounded up
         to a multiple of 64.
       norm_epsilon: what every norm adds to the mean square.
-      qk_norm: normalise queries and keys before they turn: "head" each head by itself (Qwen3),
-        "all" all heads together (OLMo 2), None neither.
-      qkv_bias: add a bias to queries, keys and values (Qwen2).
-      sinks: let queries attend to nothing: "head" gives each head one more logit, which has no key
-        and is learned (gpt-oss), "token" computes it from what each query is projected from
-        (Inkling 2), None does neither.
-      post_norm: normalise what attention and the feed-forward network add, and not what they read
-        (OLMo 2).
-      tied: use the embedding as the output layer. False gives it a matrix of its own.
-      causal: hide tokens from those before them. False is an encoder, such as a ViT.
-      dtype: the type that is computed in.
-      param_dtype: the type of the parameters, those of the encoding excepted.
-      scan: compile the blocks of one turn of the pattern and loop over them (``lax.scan``), for
-        depth. A pattern of a single turn, which names every layer of the model, is compiled as one
-        block if its layers are RoPE and differ in base, in the rule of the frequencies and in the
-        window alone (Gemma 3); windows are then traced.
-      remat: recompute each block in the backward pass, for memory.
+      qk_norm: how queries and keys are normalised before they turn: "head" normalises each head by
+        itself (Qwen3), "all" all heads together (OLMo 2), None not at all.
+      qkv_bias: whether to add a bias to queries, keys and values (Qwen2).
+      sinks: whether queries may attend to nothing: "head" gives each head one more logit, which has
+        no key and is learned (gpt-oss), "token" computes it from the input that each query is
+        projected from (Inkling 2), None gives none.
+      post_norm: whether to normalise the outputs of attention and the feed-forward network instead
+        of their inputs (OLMo 2).
+      tied: whether the embedding is also the output layer, which else has its own matrix.
+      causal: whether tokens are hidden from those before them. False is an encoder, such as a ViT.
+      dtype: type of the computation.
+      param_dtype: type of the parameters, except for those of the encoding.
+      scan: whether to compile the blocks of one repeat of the pattern and loop over the repeats
+        (``lax.scan``), for deep models. A pattern that names every layer of the model is compiled
+        as one block if its layers are RoPE and differ only in base, frequency rule and window
+        (Gemma 3); windows are then traced.
+      remat: whether to recompute each block in the backward pass, to save memory.
       implementation: how attention is computed, see ``attend``.
       rngs: initial values, N(0, 0.02), with the two projections into the residual stream scaled
         by ``1 / sqrt(2 num_layers)`` as in GPT-2.
 
     Attributes:
-      encodings: the distinct encodings that layers share; None in the place of one with parameters
-        for each layer, which the layers hold themselves.
+      encodings: the distinct encodings that layers share; None in the place of a per-layer scheme,
+        which the layers hold themselves.
       layers: a :class:`Layer` for each layer, or under ``scan`` for each place of the pattern.
       unembedding: the output layer's own matrix, ``[vocab_size, model_dim]``; None if it is tied.
     """
@@ -185,7 +185,7 @@ class Transformer(nnx.Module):
         self._arrange(pattern, self._placed(pattern, _unstack(blocks, num_layers)))
 
     def under(self, encoding: Encoding | Sequence[Encoding] | Layers) -> "Transformer":
-        """Returns this model under another encoding or pattern, in the place of the trained one."""
+        """Returns this model with another encoding or pattern in place of its own."""
         other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
         pattern = Layers.of(encoding)
         blocks = [layer.block for layer in other.layers]
@@ -205,12 +205,12 @@ class Transformer(nnx.Module):
         return [_stack(blocks[place::turn]) for place in range(turn)] if self.scan else blocks
 
     def _places(self, pattern: Layers) -> int:
-        """Returns how many places the blocks have, under ``scan`` one for layers that are alike."""
+        """Returns the number of places of blocks: under ``scan`` one if all layers are alike."""
         turn = len(pattern.pattern)
         return 1 if self.scan and turn == self.num_layers and pattern.alike() else turn
 
     def _arrange(self, pattern: Layers, blocks: list[Block]) -> None:
-        """Gives each block its encoding and its window, as they are used."""
+        """Gives each block its encoding and its window."""
         pattern.check(self.num_layers)
         shared = [None if each.per_layer else each for each in pattern.distinct]
         layers = []
@@ -219,7 +219,7 @@ class Transformer(nnx.Module):
             if self.scan and own is not None:
                 numbers = range(place, self.num_layers, len(blocks))
                 own = _stack([pattern.of_layer(number)[0] for number in numbers])
-            # Layers under scan that are alike have one block, whatever their numbers.
+            # Under scan layers that are alike share one block, even if the pattern names each.
             several = range(self.num_layers if len(blocks) < len(pattern.pattern) else 0)
             each = [pattern.of_layer(number)[1:] for number in several] or [(source, window)]
             sources, windows = (tuple(all_turns) for all_turns in zip(*each, strict=True))
@@ -239,7 +239,7 @@ class Transformer(nnx.Module):
         return rows(self.embedding[...].astype(self.dtype), inputs)
 
     def unembed(self, x_BTD):
-        """Returns float32 logits: the output layer of what ``hidden`` or ``extend`` gives."""
+        """Returns float32 logits: applies the output layer to the result of ``hidden``."""
         table_DV = self.output_table.astype(self.dtype).T
         project = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
         return by_token(lambda x: project(x, table_DV), x_BTD)
@@ -260,15 +260,15 @@ class Transformer(nnx.Module):
     ) -> jax.Array:
         """Returns what the output layer reads, ``[B, T, model_dim]`` in ``dtype``.
 
-        The output layer is the transpose of ``output_table``; a loss that multiplies by it piece by
-        piece never holds all logits.
+        The output layer multiplies by the transpose of ``output_table``; a loss that does so piece
+        by piece, such as ``cross_entropy``, never holds all logits.
 
         Args:
           inputs: what ``embed`` takes, int token ids ``[B, T]``.
           positions: whole numbers or float32 ``[B, T]`` or ``[B, T, A]``; ``B`` may be 1.
           segment_ids: int ``[B, T]``: tokens see only their own segment.
-          index: int32 ``[B, T]``, the order in which the tokens were written, where they are laid
-            out in another one (``zigzag``).
+          index: int32 ``[B, T]``, the order in which the tokens were written, if they are laid out
+            in another order (``zigzag``).
           length: the length that a scheme adapts to, see ``Tokens.of``.
           key: fresh randomness in training, for schemes that move positions.
         """
@@ -287,21 +287,22 @@ class Transformer(nnx.Module):
     ) -> tuple[jax.Array, Cache]:
         """Returns ``hidden`` of tokens that follow those in ``cache``, and the cache with them.
 
-        Any number of tokens may come at a time: a whole prompt, a chunk of it, one. The order of
-        the calls is the order of the tokens; positions say where tokens are, as ever.
+        Any number of tokens may come at a time: a whole prompt, a chunk of it, or one token. The
+        order of the calls is the order of the tokens, whatever their positions are.
 
-        A scheme that adapts to the length (dynamic NTK, LongRoPE, randomized positions) sees the
-        largest position of a token's own sequence or segment so far, plus one, and turns all keys
-        with it. Keys of the second layer on were made of what the first layer gave at the length of
-        their own call, so that a model of several layers equals ``hidden`` of the whole sequence
-        where the cache is made for one ``length``.
+        A scheme that adapts to the length (dynamic NTK, LongRoPE, randomized positions) adapts to
+        the largest position so far of a token's own sequence or segment, plus one, and turns all
+        keys by it. But from the second layer on, the keys of earlier tokens were computed from what
+        the first layer returned at the length of their own call. So under such a scheme a model of
+        several layers equals ``hidden`` of the whole sequence only if the cache is made for one
+        ``length``.
 
         Args:
           inputs: what ``embed`` takes, int token ids ``[B, T]``.
           cache: from ``Cache.empty`` or the previous call.
           positions: whole numbers or float32 ``[B, T]`` (``B`` may be 1) or ``[B, T, A]``, as the
-            cache was made for. By default they are those of text: each token is one further than
-            the token before it, from 0 on.
+            cache was made for. By default they are those of text: 0 for the first token of the
+            cache, and one more for each token after it.
           segment_ids: int ``[B, T]``, if the cache was made for them.
 
         Raises:
@@ -355,7 +356,7 @@ class Transformer(nnx.Module):
         For each distinct encoding ``sides`` has the tokens, and those of all slots of the cache.
         """
 
-        # The cache is written where it is: a copy would take longer than one token.
+        # The cache is written in place: a copy would take longer than one token.
         def run_layers(state, layers, turn):
             x_BTD, slots = state
             kept = []
@@ -387,10 +388,10 @@ class Transformer(nnx.Module):
 
 
 def _rows_apart(x_BTD: jax.Array) -> jax.Array:
-    """Keeps the rows of a batch on devices of their own, along the mesh axes ``data`` and ``fsdp``.
+    """Keeps the rows of a batch sharded over the mesh axes ``data`` and ``fsdp``.
 
-    Parameters that are cut over ``fsdp`` would otherwise make XLA cut the channels of every row the
-    same way, and add up activations over the devices where it should bring parameters together.
+    Otherwise parameters that are sharded over ``fsdp`` make XLA shard the channels of every row the
+    same way, and sum activations over devices where it should gather parameters.
     """
     mesh, free = jax.sharding.get_abstract_mesh(), PartitionSpec.UNCONSTRAINED
     axes = tuple(axis for axis in ROWS if axis in mesh.axis_names)
@@ -436,7 +437,7 @@ def _one_if_equal(values: tuple) -> tuple:
 
 
 def _one(encoding, is_stacked):
-    """Returns the first layer's encoding of a stack, or one that is a layer's own already."""
+    """Returns the first layer's encoding of a stack, or ``encoding`` if it is not stacked."""
     return jax.tree.map(lambda p: p[0], encoding).unstacked() if is_stacked else encoding
 
 

@@ -1,4 +1,4 @@
-"""Builds positions of patches that cameras see."""
+"""Builds positions of image patches with the cameras that see them."""
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def cameras(
         projections = product(_in_shares(intrinsics, *image_size), projections)
     projections = jnp.repeat(projections.reshape(-1, F, PROJECTION), T // F, axis=1)
     parts = positions.astype(jnp.float32), projections
-    # Added to both, they give them the same batch, and on a mesh of Explicit axes the same layout.
+    # Adding these zeros gives both the same batch and, on a mesh with Explicit axes, sharding.
     zeros = sum(jnp.zeros_like(x[..., :1]) for x in parts)
     return jnp.concatenate([x + zeros for x in parts], axis=-1)
 

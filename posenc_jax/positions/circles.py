@@ -22,20 +22,20 @@ def circle_rope(
 ) -> Placed:
     """Places the patches of an image on a circle at right angles to text: Circle-RoPE (2505.16416).
 
-    Text counts along (1, 1, 1), so every patch on the circle is as far from one token of it as the
-    others are. Positions are fractional, may be negative, and text goes on one after the largest
-    of them. The paper's alternation (AGE) has even layers on the circle and odd ones on the grid of
+    Text counts along (1, 1, 1), so all patches on the circle are equally far from a token of text.
+    Positions are fractional and may be negative, and text goes on one after the largest of them.
+    In the paper's alternation (AGE) even layers use the circle and odd layers the grid of
     ``qwen2_vl``: give a model the axes of both, and encodings ``OnAxes`` (docs/library.md).
 
     Args:
       segments: the parts of the sequence. The released code projects the first frame of a video
         alone, so here a frame is an image, after text or after another one.
-      radius: the circle's, in positions; 10 as released.
-      radius_scale: makes the radius of each image so many times its largest coordinate, counted
-        from its middle ("auto-k" of the released code), in the place of ``radius``.
-      angle_share: share of the angle at which a patch is seen from the image's middle, stretched to
-        a full turn; the rest is the patch's share of a turn in reading order. 0.5 as released.
-      grid_share: share of the flat grid, laid into the circle's plane ("dff_rate" of the released
+      radius: radius of the circle, in positions; 10 as released.
+      radius_scale: replaces ``radius`` by this factor times the largest coordinate of each image,
+        counted from its middle ("auto-k" in the released code).
+      angle_share: weight of the angle at which a patch is seen from the image's middle, stretched
+        to a full turn; the rest of the angle follows from the reading order. 0.5 as released.
+      grid_share: weight of the flat grid, laid into the circle's plane ("dff_rate" in the released
         code); 0 as released.
 
     Raises:
@@ -67,6 +67,6 @@ def circle_rope(
 
 
 def _full_turn(angle):
-    """Returns angles moved and stretched, so that they are from 0 to a full turn."""
+    """Returns angles shifted and stretched to the range from 0 to a full turn."""
     least, span = angle.min(), np.ptp(angle)
     return (angle - least) * (2 * math.pi / span) if span else angle

@@ -19,9 +19,9 @@ def qwen25_omni(
 ) -> Placed:
     """Places segments as Qwen2.5-Omni does (2503.20215): time is scaled and rounded down.
 
-    What is no ``Film`` is placed as by ``qwen25_vl``. In a film, which starts at one position, a
-    chunk of video comes before the same chunk of audio. Its two marks at the start have one
-    position, and so have those at the end.
+    Segments other than ``Film`` are placed as by ``qwen25_vl``. In a film video and audio start at
+    the same position, and a chunk of video comes before the same chunk of audio. The two marks at
+    the start of a film share one position, and so do those at its end.
 
     Args:
       segments: the parts of the sequence. A video needs the ``times`` of its frames.
@@ -29,7 +29,7 @@ def qwen25_omni(
       seconds_per_chunk: the length of a chunk.
 
     Raises:
-      ValueError: a chunk has no position, or a video has no times.
+      ValueError: a chunk is shorter than one position, or a video has no times.
     """
     size = int(tokens_per_second * seconds_per_chunk)
     if size < 1:
@@ -54,8 +54,8 @@ def qwen3_omni(segments: Sequence[Segment], *, tokens_per_second: float) -> Plac
     """Places segments as Qwen3-Omni does: time is scaled and keeps its fractions.
 
     Rows and columns are as in ``qwen2_vl``, and text after a video goes on at a fraction. In a film
-    tokens of video and audio are in the order of their times, video first where they agree, and its
-    marks count on as text does.
+    the tokens of video and audio are in the order of their times, video first at equal times, and
+    the marks count on as text does.
 
     Args:
       segments: the parts of the sequence. A video needs the ``times`` of its frames.
@@ -88,8 +88,8 @@ def qwen3_omni(segments: Sequence[Segment], *, tokens_per_second: float) -> Plac
 def _chunks(times, size):
     """Returns the number of the chunk that each token is in, as the released code counts them.
 
-    A token can be only one chunk further than the one before it, so that after a longer gap a few
-    lag behind.
+    A token can be only one chunk further than the token before it, so the first tokens after a
+    longer gap are assigned to earlier chunks than their own.
     """
     numbers, number = [], 0
     for time in times:

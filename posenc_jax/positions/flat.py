@@ -1,4 +1,4 @@
-"""Builds positions of tokens on one axis, and makes several axes of one."""
+"""Builds positions of tokens on one axis, and copies one axis to several."""
 
 import jax
 import jax.numpy as jnp

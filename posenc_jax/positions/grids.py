@@ -10,7 +10,7 @@ from posenc_jax.positions.segments import Placed, Segment, Vision, cells, place
 def qwen2_vl(segments: Sequence[Segment]) -> Placed:
     """Places segments as M-RoPE does (2409.12191).
 
-    A block of patches counts on from its corner, and text from the farthest patch before it.
+    A block of patches counts on from its corner, and text goes on one after the largest position.
     """
     return place(segments, lambda vision, start: start + np.stack(cells(vision), axis=-1))
 
@@ -67,7 +67,7 @@ def centred_grid(rows: int, columns: int, *, others: int = 0) -> np.ndarray:
 
     Returns:
       Rows and columns, float32 ``[1, others + rows * columns, 2]``, row by row. A patch in the very
-      centre is at 1e-30: that turns nothing, but is not 0, so that it is told from the others.
+      centre is at 1e-30: so little turns no pair, but distinguishes the patch from ``others``.
 
     Raises:
       ValueError: a number is too small.
@@ -83,8 +83,8 @@ def centred_grid(rows: int, columns: int, *, others: int = 0) -> np.ndarray:
 def spatial_reset(segments: Sequence[Segment], *, stride: int = 1) -> Placed:
     """Places segments as MRoPE-I and MHRoPE do (2510.23095): rows and columns restart at 0.
 
-    They restart in every block. Text counts on as if the block had started at its time on every
-    axis.
+    They restart in every block. Text goes on as if rows and columns had started at the block's
+    first time too.
 
     Args:
       segments: the parts of the sequence.

@@ -34,11 +34,11 @@ class Vision:
       rows: rows of that grid.
       columns: columns of that grid.
       times: seconds of each frame, counted from the block's start, for a builder that reads them.
-      ruler: distance in patches between ruler tokens (2510.03230), or None for no ruler. They come
-        before the patches: one for every ``ruler`` rows or columns, at the first frame's time and
-        at the row and the column of that number, so that a patch finds the nearest one beside it.
-        They are text, coordinates written out. The paper's interval is said to be 8; that, and
-        where exactly its tokens are placed, could not be verified.
+      ruler: distance in patches between ruler tokens (2510.03230), or None for no ruler. Ruler
+        tokens are text, coordinates written out, and come before the patches: one for every
+        ``ruler`` rows or columns, at the first frame's time and at the row and the column of that
+        number, so that every patch has one nearby. The paper's interval is said to be 8; this, and
+        the exact positions of the paper's tokens, could not be verified.
     """
 
     frames: int
@@ -109,7 +109,7 @@ class Placed(NamedTuple):
     next: int | float
 
     def rope_delta(self, length: int) -> int | float:
-        """Returns the number that decoding adds to a token's index to have its position.
+        """Returns the number that decoding adds to a token's index to get its position.
 
         The name is that of transformers, whose release 4 counts the padding, as here; release 5
         does not.
@@ -236,7 +236,7 @@ class _Pictures:
     seconds: list[float]
 
     def take(self, ids, at, merge) -> Vision:
-        """Returns the next one, whose tokens begin at index ``at``."""
+        """Returns the next image or video, whose tokens begin at index ``at``."""
         if not self.grids:
             raise ValueError(
                 f"there are more {self.name} tokens than {self.name}_grids say: the one at index "

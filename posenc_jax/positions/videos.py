@@ -1,4 +1,4 @@
-"""Builds the positions of VideoRoPE, of what it is compared with, and of story time."""
+"""Builds the positions of VideoRoPE, of the methods it is compared with, and of story time."""
 
 import math
 from collections.abc import Sequence
@@ -65,7 +65,8 @@ def frame_time(segments: Sequence[Segment]) -> Placed:
 def tad_rope(segments: Sequence[Segment]) -> Placed:
     """Places every token at its index plus the time of its frame: TAD-RoPE.
 
-    A token of text is a frame, so text counts in twos, which decoding after ``next`` does not.
+    A token of text counts as a frame, so text advances by 2 per token, but decoding from ``next``
+    on advances by 1.
     """
     index, time = vanilla(segments), frame_time(segments)
     return Placed(index.positions + time.positions, index.next + time.next)

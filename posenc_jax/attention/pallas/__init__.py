@@ -6,10 +6,10 @@ interpreted, slowly, for tests. ``score`` and ``mix`` are traced once and cut in
 gradients of the parameters are made too, a tile at a time. Memory is linear in the length; on a
 TPU the keys and values of one head must fit in VMEM.
 
-Nothing chooses these kernels by itself; only ``implementation="pallas"`` asks for them. No GPU or
-TPU was at hand: they are known to be right where they are interpreted, JAX's half of either
-compiler accepts them, and so does TPU's own, which needs no chip (``benchmarks/tpu_check.py``).
-NVIDIA's has not seen them, and nobody has measured them.
+These kernels are never a default; only ``implementation="pallas"`` selects them. No GPU or TPU was
+at hand. Interpreted on a CPU their results are tested; JAX lowers them for Triton and for Mosaic;
+and the TPU's compiler, which needs no chip, accepts them (``benchmarks/tpu_check.py``). NVIDIA's
+compiler has not been tried, and their speed has not been measured.
 
 No kernel runs CoPE, PaTH and GRAPE-AP, which need whole rows, DAPE, which needs all heads in one
 tile, Wall, which takes channels one by one, and tables of more than 128 rows (DeBERTa's and
@@ -68,7 +68,7 @@ def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax
 def _attend(encoding, tile, v_BSKC, sinks_BHT, *, rule, size: int, platform: str):
     """Attends with the kernels of one platform."""
     hooks = Hooks(encoding, tile, v_BSKC.shape[-1], size)
-    # Triton's arrays have a power of 2 of numbers; zeros change no product.
+    # The sizes of Triton's arrays are powers of 2; zeros change no product.
     q, k, v = tile.q, tile.k, v_BSKC
     if not hooks.read_content:
         q, k = widened(q), widened(k)

@@ -19,7 +19,7 @@ def leaves_of(tokens):
 def _readable(tokens):
     """Returns the tokens with their order written out, and without the segments.
 
-    A tile lies within segments as the mask has it, and no hook of a kernel needs them.
+    The kernel's mask takes care of segments, and no hook that runs in a kernel reads them.
     """
     return dataclasses.replace(tokens, index=tokens.order(), segment_ids=None)
 
@@ -36,9 +36,9 @@ class Hooks:
     """Runs ``score`` and ``mix`` on a tile of one sequence and one head.
 
     Attributes:
-      read_content: whether they read queries or keys.
-      read_output: whether ``mix`` does anything to the sum of values.
-      q_used, k_used: which of ``leaves_of`` each side they read.
+      read_content: whether the hooks read queries or keys.
+      read_output: whether ``mix`` changes the sum of values.
+      q_used, k_used: which of ``leaves_of`` each side the hooks read.
     """
 
     def __init__(self, encoding, tile, v_channels, size):
@@ -87,7 +87,7 @@ class Hooks:
         self.q_used, self.k_used = used[: len(q_leaves)], used[len(q_leaves) :]
 
     def ahead(self, encoding, tile):
-        """Returns what the hooks make of parameters, for each head."""
+        """Returns what the hooks compute from parameters alone, for each head."""
         scale = jnp.asarray(tile.scale, jnp.float32)
 
         def of_head(head):

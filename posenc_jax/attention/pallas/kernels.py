@@ -20,7 +20,7 @@ from posenc_jax.attention.rule import Rule
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
-    """Launches a program for each tile: of queries forwards, of queries and of keys backwards."""
+    """Launches a program per tile of queries (forward), per tile of queries or keys (backward)."""
 
     hooks: Hooks
     qk_dtype: jnp.dtype
@@ -226,8 +226,8 @@ class Kernels:
 def _product(x, y, y_axis, dtype):
     """Multiplies float32 matrices over the last axis of x and ``y_axis`` of y, to float32.
 
-    The product is computed in ``dtype``, and so are its gradients, which would else be rounded tile
-    by tile.
+    The operands are rounded to ``dtype``, in the gradients too. The custom rule keeps JAX from
+    rounding each tile's gradient to ``dtype`` as well.
     """
     return _dot(x, 1, y, y_axis, dtype)
 

@@ -1,8 +1,8 @@
 """Cuts a hook's program in two: what can run ahead of a kernel, and what must run inside.
 
-Compilers of kernels know few operations and no captured array. So a hook is traced once. What it
-makes of parameters alone (slopes, the rows of a head, products of tables) runs ahead, as ordinary
-JAX with JAX's gradients. The rest is run inside the kernel, on values that are arrays of one tile.
+Compilers of kernels support few operations and no captured arrays. So a hook is traced once. What
+it computes from parameters alone (slopes, the rows of a head, products of tables) runs ahead, as
+ordinary JAX with JAX's gradients. The rest runs inside the kernel, on arrays of one tile.
 """
 
 import math
@@ -19,7 +19,7 @@ class Program:
 
     Attributes:
       used: bool for each leaf of ``given``: whether the part inside reads it.
-      returns_first: whether the output is the first of them, as it is.
+      returns_first: whether the output is the first leaf of ``given``, unchanged.
     """
 
     def __init__(self, function, known, given):
@@ -31,7 +31,7 @@ class Program:
         self._outputs = jaxpr.outvars
         self._constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
 
-        # What needs no input at all (an iota) is made anew wherever it is needed.
+        # What needs no input at all (an iota) is computed again wherever it is needed.
         ahead = {*self._known, *self._constants}
         free: set[Any] = set()
         self._ahead = []
@@ -53,7 +53,7 @@ class Program:
         self.used = [v in needed for v in self._given]
 
     def ahead(self, known) -> list[jax.Array]:
-        """Returns the list of arrays that the part inside reads of the known."""
+        """Returns the arrays, computed from ``known``, that the part inside reads."""
         values = self._constants | dict(zip(self._known, jax.tree.leaves(known), strict=True))
         _run(self._ahead, values, {})
         return [jnp.asarray(values[v]) for v in self._carried]
@@ -85,7 +85,7 @@ def _outputs(closed, arguments, rules):
 
 
 def _needed(eqns, outputs):
-    """Returns those of ``eqns`` that make ``outputs``, and every variable they need or are."""
+    """Returns those of ``eqns`` that ``outputs`` depend on, and every variable that is needed."""
     needed = {v for v in outputs if not isinstance(v, Literal)}
     kept = []
     for eqn in reversed(eqns):
@@ -125,14 +125,14 @@ def _may_run_ahead(eqn):
     return eqn.primitive.name != "broadcast_in_dim" or sizes[0] == sizes[1]
 
 
-# Kernels work on matrices. A tile of one head of one sequence is one but for axes of size 1.
+# Kernels work on matrices. A tile of one head and sequence is a matrix but for axes of size 1.
 
 
 def _product(x, y, *, dimension_numbers, preferred_element_type, precision, **_):
-    """Multiplies what are matrices but for axes of size 1, else element by element."""
+    """Multiplies arrays that are matrices but for axes of size 1, or element by element."""
     (x_sum, y_sum), (x_batch, y_batch) = dimension_numbers
     if x.dtype != y.dtype:
-        # A gradient meets the operand whose gradient it is not, and is rounded as in dense.
+        # A float32 gradient is multiplied with a narrower operand; it is rounded as in dense.
         narrow = x.dtype if x.dtype.itemsize < y.dtype.itemsize else y.dtype
         x, y = x.astype(narrow), y.astype(narrow)
     x_free = [a for a in range(x.ndim) if a not in (*x_sum, *x_batch)]

@@ -23,11 +23,12 @@ class Learned(Encoding):
 
     Args:
       model_dim: width of the residual stream.
-      train_length: rows of the table; it knows positions ``0 .. train_length - 1``.
+      train_length: number of rows of the table, for positions ``0 .. train_length - 1``.
       out_of_range: meaning of a position outside the table. "error" raises ValueError; under
         ``jax.jit``, where values are not known, such a position reads NaN, never another row.
-        "clamp" reads the nearest row. "interpolate" squeezes a sequence longer than the table
-        onto it, reading between rows: it adapts to the length (``Tokens.of``).
+        "clamp" reads the nearest row. "interpolate" scales the positions of a sequence longer than
+        the table down to it and interpolates between rows: it adapts to the length
+        (``Tokens.of``).
       rngs: source of the initial values, N(0, 0.02) as in GPT-2.
     """
 
@@ -46,7 +47,7 @@ class Learned(Encoding):
         return super().hooks() if self.adapts else super().hooks() - {"prepare"}
 
     def prepare(self, positions, length):
-        """Returns the last position of each token's sequence, ``[B, T]``, to squeeze by."""
+        """Returns the last position of each token's sequence, ``[B, T]``, to scale by."""
         if self.adapts:
             last = jnp.asarray(length, jnp.float32) - 1
             return jnp.broadcast_to(last, positions.shape[:2])
@@ -82,9 +83,9 @@ def row_of(positions, size: int, out_of_range: str) -> jax.Array:
 
 
 def rows_between(positions, longest, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the row below, the row above and the share of the latter, for each position.
+    """Returns the row below, the row above and the weight of the row above, for each position.
 
-    A sequence whose last position is ``longest`` is squeezed onto ``size`` rows if it has more.
+    Positions are scaled down if ``longest``, the last of the sequence, is beyond ``size`` rows.
     """
     last = size - 1
     place = jnp.clip(positions * jnp.minimum(1.0, last / jnp.maximum(longest, 1)), 0, last)

@@ -23,18 +23,18 @@ from posenc_jax.tokens import Tokens
 class Learned2D(Encoding):
     """Adds one trained vector for each cell of a grid, once at the input.
 
-    Text, ``[B, T]``, lies on the diagonal: it has as many positions as the shortest side.
+    Text, ``[B, T]``, lies on the diagonal, so it can have as many positions as the shortest side.
 
     Args:
       model_dim: width of the residual stream.
-      train_length: tokens in one training sequence.
+      train_length: number of tokens in one training sequence.
       grid: number of cells along each position axis, such as ``(rows, columns)``; positions are
         ``[B, T, A]`` in this order, or ``[B, T]``. By default it is the largest square of no more
         than ``train_length`` cells.
       out_of_range: meaning of a position outside the grid, on each axis as in ``Learned``: "error",
-        "clamp", or "interpolate", which squeezes an axis longer than the grid's onto it and reads
-        between cells, bilinearly as ViT does at another resolution. Each axis of ``[B, T, A]`` has
-        its own length, unless ``Tokens.of`` is given an int, which is that of all axes.
+        "clamp", or "interpolate", which scales an axis longer than the grid's down to it and
+        interpolates between cells, bilinearly as ViT does at another resolution. Each axis of
+        ``[B, T, A]`` has its own length, unless ``Tokens.of`` is given an int for all axes.
       rngs: source of the initial values, N(0, 0.02).
     """
 
@@ -65,7 +65,7 @@ class Learned2D(Encoding):
         return super().hooks() if self.adapts else super().hooks() - {"prepare"}
 
     def prepare(self, positions, length):
-        """Returns the last position on each axis, ``[B, T, A]``, to squeeze by."""
+        """Returns the last position on each axis, ``[B, T, A]``, to scale by."""
         if not self.adapts:
             return None
         num_axes = self.table.ndim - 1
@@ -111,7 +111,7 @@ def _between_cells(cells, grid, positions_BTA, longest_BTA):
 
 
 def _number(places, grid):
-    """Returns the numbers of cells, counted along the last axis first."""
+    """Returns the flat indices of cells, in row-major order."""
     number = 0
     for place, side in zip(places, grid, strict=True):
         number = number * side + place

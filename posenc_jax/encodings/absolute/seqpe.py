@@ -2,11 +2,10 @@
 
 https://arxiv.org/abs/2506.13277
 
-A small Transformer reads the decimal digits of a position and makes a vector ``pe`` of them, once
-for each position and all layers; ``pe_q`` and ``pe_k`` are linear in it. Text adds their product
-to the logits, ``(q . k + s pe_q . pe_k) / sqrt(C)``, which is the ordinary product of
-``[q ; s pe_q]`` and ``[k ; pe_k]``. Overrides ``place``, ``embed``, ``prepare``, ``rotate`` and
-``aux_loss``.
+A small Transformer turns the decimal digits of a position into a vector ``pe``, once for all
+layers; ``pe_q`` and ``pe_k`` are linear in it. Text models add their product to the logits,
+``(q . k + s pe_q . pe_k) / sqrt(C)``, which is the ordinary product of ``[q ; s pe_q]`` and
+``[k ; pe_k]``. Overrides ``place``, ``embed``, ``prepare``, ``rotate`` and ``aux_loss``.
 """
 
 import jax
@@ -27,19 +26,20 @@ USES = ("attn_scalar", "attn_mul", "attn_add", "input_add")
 
 
 class SeqPE(Encoding):
-    """Reads positions digit by digit.
+    """Encodes each position by a small Transformer over its digits.
 
-    The two regularisers are in ``aux_loss`` and the random shift of the training positions in
-    ``place``; both need a key, so that evaluation has neither.
+    The two regularisers are in ``aux_loss`` and the random shift of the training positions is in
+    ``place``; both need a key, so evaluation has neither.
 
-    Defaults are the published text model's. Its image model differs in ``hook="attn_mul"`` with a
-    projection of its own in every layer ("multi"), which is not offered: here a scheme is either
-    shared by the layers or has all its parameters, the encoder with them, in each. Other
-    deviations from the released code: no dropout in the encoder (0.1 there); a shift starts
-    anywhere, not at one of 320 places drawn once; the second regulariser is not left out in the
-    steps that happen to be shifted; its windows start outside the training block (the code lets
-    those of text overlap it by three quarters). See ``draw_candidates`` too. Published runs had
-    no weight decay and clipped the encoder's gradient by itself.
+    The defaults are those of the published text model. The published image model has
+    ``hook="attn_mul"`` and its own projection in every layer ("multi"), which is not offered: here
+    layers either share all parameters of a scheme, or each has all of them, the encoder included.
+    Other deviations from the released code: the encoder has no dropout (0.1 there); a shift can
+    start at any position, not only at 320 positions drawn once; the second regulariser is also
+    applied in steps whose positions are shifted; its windows start outside the training block (in
+    the released code those of text models may overlap it by three quarters). ``draw_candidates``
+    lists further ones. Published runs had no weight decay and clipped the encoder's gradient
+    separately.
 
     Args:
       num_heads: number of query heads in one layer.
@@ -56,27 +56,27 @@ class SeqPE(Encoding):
       scalar_scale: s in the equation, for "attn_scalar".
       num_axes: number of position axes, whose digits make one string. Positions are ``[B, T,
         num_axes]``, or ``[B, T]``, which are the same on every axis.
-      max_position: training positions, shifted ones and those of the regularisers, are below it
-        on every axis; images have 100. It also says how many digits are read: larger positions
-        of as many digits are fine, those of more digits raise ValueError, as negative and
-        fractional ones do; under ``jax.jit``, where values are not known, they read NaN.
+      max_position: bound below which shifted training positions, and those in the regularisers,
+        stay on every axis; 100 in published image models. The encoder reads as many digits as
+        ``max_position - 1`` has. A position of more digits, or a negative or fractional one, raises
+        ValueError; under ``jax.jit``, where values are not known, its vector is NaN.
       encoder_layers: number of layers in the encoder.
-      encoder_heads: number of heads in one layer of the encoder; by default one for 64 channels.
-      bidirectional: whether digits see those after them. Published models are causal.
-      mask_padding: whether to hide the zeros that pad a number to its length. Published models
-        read them.
+      encoder_heads: number of heads in one layer of the encoder; by default one per 64 channels.
+      bidirectional: whether digits attend to later digits. Published models are causal.
+      mask_padding: whether to hide leading zeros, which pad all numbers to the same length.
+        Published models read them.
       temperature: number that ``pe`` is divided by.
       shift_probability: how often a training step moves its positions by a random amount, the
         same for all tokens of a row of positions.
-      contrastive_weight: weight of the first regulariser, see ``aux_loss``. 0 saves its work.
-      transfer_weight: weight of the second regulariser. 0 saves its work.
+      contrastive_weight: weight of the first regulariser, see ``aux_loss``. 0 skips it.
+      transfer_weight: weight of the second regulariser. 0 skips it.
       num_pivots: number of pivots, and of windows; 16 to 32 in published models.
       num_candidates: number of candidates for each pivot; 32 in text models, 64 in image models.
       num_offsets: number of positions in a window; 32 in text models, 64 in image models.
       rngs: source of the initial values, N(0, 0.02) and zero biases at the published width of 768.
-        A narrower encoder has larger matrices, by the root of the ratio. Otherwise its vectors
-        would start so alike that the regularisers may not move (measured at a width of 32: in one
-        run of three).
+        A narrower encoder starts with larger weights, by the square root of the ratio of widths.
+        Otherwise its vectors would start so alike that the regularisers may not part them (in one
+        run of three at a width of 32).
     """
 
     adapts = False
@@ -115,7 +115,7 @@ class SeqPE(Encoding):
             2, num_pivots=num_pivots, num_candidates=num_candidates, num_offsets=num_offsets
         )
         _check_at_least(0, contrastive_weight=contrastive_weight, transfer_weight=transfer_weight)
-        # The largest that is trained as a whole; the cube root of 125 is a little below 5.
+        # The side of the largest cube within train_length; a float cube root of 125 is below 5.
         self.block_side = int(train_length ** (1 / num_axes) + 1e-9)
         _check_sizes(model_dim, encoder_heads, max_position, self.block_side)
         if pe_qk == "none" and not num_heads * head_dim == num_kv_heads * head_dim == model_dim:
@@ -143,7 +143,7 @@ class SeqPE(Encoding):
         self.pe_qk = linear(model_dim, width, model_dim, rngs) if is_projected else None
 
     def place(self, positions, key=None, length=None):
-        """Moves each row of positions, and each axis of them, to another start now and then."""
+        """Shifts each row and axis of positions by a random amount, in some training steps."""
         if key is None:
             return positions
         last = positions.max(axis=1, keepdims=True)
@@ -189,11 +189,11 @@ class SeqPE(Encoding):
     def aux_loss(self, key):
         """Returns the weighted sum of the two regularisers.
 
-        The contrastive one (L_delta) asks which of some positions is nearest to a pivot, by inner
-        products of ``pe``. The transfer one (L_OOD) asks a block of positions that are never
-        trained on to attend among itself as the training block does. It is near 0 at first, when
-        all positions look alike, and grows as they part; a mean over all pairs, it weighs some
-        hundredth of the contrastive one at equal weights.
+        The contrastive loss (L_delta) is the cross-entropy of choosing the candidate nearest to a
+        pivot by inner products of ``pe``. The transfer loss (L_OOD) is how far attention within a
+        block of positions that are never trained on differs from attention within the training
+        block. It is near 0 at first, when all vectors are alike, and grows as they part. Because it
+        is a mean over all pairs, it is about a hundredth of the contrastive loss at equal weights.
         """
         contrastive_key, transfer_key = jax.random.split(key)
         loss = jnp.zeros(())
@@ -216,7 +216,7 @@ class SeqPE(Encoding):
         place_key, start_key, axis_key, outside_key = jax.random.split(key, 4)
         count = min(self.num_offsets, self.block_side**self.num_axes)
         offsets = draw_places(place_key, self.num_pivots, count, self.block_side, self.num_axes)
-        # Anywhere, but past the training block on one axis at least.
+        # A window starts anywhere, but past the training block on at least one axis.
         shape, end = (self.num_axes, self.num_pivots), self.max_position - self.block_side + 1
         start = jax.random.randint(start_key, shape, 0, end)
         outside = jax.random.randint(outside_key, shape, self.block_side, end)

@@ -15,13 +15,13 @@ BASE = 10
 
 
 def digits(positions, max_digits: int) -> jax.Array:
-    """Returns decimal digits, the largest first, zeros before the number: int32 ``[..., N]``."""
+    """Returns decimal digits, most significant first, with leading zeros: int32 ``[..., N]``."""
     places = range(max_digits - 1, -1, -1)
     return jnp.stack([positions // BASE**i % BASE for i in places], axis=-1).astype(jnp.int32)
 
 
 def is_written(positions, max_digits: int) -> jax.Array:
-    """Says which digits are the number's own, not zeros put before it: bool ``[..., N]``."""
+    """Says which digits belong to the number and are not leading zeros: bool ``[..., N]``."""
     places = range(max_digits - 1, 0, -1)
     return jnp.stack([*(positions >= BASE**i for i in places), positions >= 0], axis=-1)
 
@@ -29,7 +29,7 @@ def is_written(positions, max_digits: int) -> jax.Array:
 def visible(is_written_BTN, *, bidirectional: bool, mask_padding: bool) -> jax.Array:
     """Says what each digit, and the summary after them, attends to: bool ``[B, T, N + 1, N + 1]``.
 
-    With ``mask_padding`` zeros before the number are not seen, and may then see nothing.
+    With ``mask_padding`` nothing attends to leading zeros, and these may attend to nothing.
     """
     N = is_written_BTN.shape[-1]
     seen = jnp.ones_like(is_written_BTN) if not mask_padding else is_written_BTN
@@ -65,10 +65,10 @@ class DigitBlock(nnx.Module):
 
 
 class DigitEncoder(nnx.Module):
-    """Makes vectors of positions; the arguments are those of ``SeqPE``.
+    """Encodes positions as vectors; the arguments are those of ``SeqPE``.
 
-    Vectors of digit, of slot and (with several axes) of axis are added; a trained vector without
-    a slot comes last, and what the blocks make of it is the position's.
+    The input for a digit is the sum of the vectors of the digit, of its slot and, with several
+    axes, of its axis. A trained summary vector follows the digits; its output is the position's.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ def normal(rngs: nnx.Rngs, *shape) -> nnx.Param:
 
 
 def linear(d_in: int, d_out: int, width: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """Returns a layer of an encoder of ``width``; the published one has N(0, 0.02) at 768."""
+    """Returns a linear layer, initialised for an encoder of ``width``: N(0, 0.02) at 768."""
     std = 0.02 * math.sqrt(768 / width)
     return nnx.Linear(d_in, d_out, kernel_init=nnx.initializers.normal(std), rngs=rngs)
 

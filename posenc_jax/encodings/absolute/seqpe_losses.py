@@ -7,9 +7,10 @@ import numpy as np
 from posenc_jax.encodings.absolute.seqpe_encoder import BASE
 from posenc_jax.lookup import rows
 
-# Shares of the pivots whose candidates are drawn from everywhere; from everywhere with some edits
-# of the pivot's digits among them; from one window. And how many are edits. The released samplers
-# do this, one for text and one for images; a comment in the first has the shares of the second.
+# MODES: shares of pivots whose candidates come from everywhere; from everywhere, with edits of the
+# pivot's digits among them; or from one window. EDITS: the share of edits in the second mode. The
+# values are those in the code of the released samplers, of which one is for text and one for
+# images; a comment in the sampler for text gives the shares of the other.
 TEXT_MODES, TEXT_EDITS = (0.0, 0.4, 0.6), 0.25
 IMAGE_MODES, IMAGE_EDITS = (0.5, 0.3, 0.2), 0.2
 WINDOW = 256
@@ -23,7 +24,7 @@ def contrastive_loss(pivots_PE, candidates_PNE, nearest_P) -> jax.Array:
 
 
 def transfer_loss(teacher_PNE, student_PNE, num_heads: int) -> jax.Array:
-    """Returns how far the student's attention among N positions is from the teacher's, by head.
+    """Returns how far the student's attention within N positions is from the teacher's.
 
     It is the sum of the Kullback-Leibler divergences of both directions, each a mean over all
     ``P H N N`` elements. The teacher gets no gradient.
@@ -53,11 +54,11 @@ def squared_distances(pivots_AP, candidates_APN) -> jax.Array:
 def draw_candidates(key, pivots_AP, count: int, max_position: int, modes=None) -> jax.Array:
     """Draws positions to compare with each pivot, int32 ``[A, P, count]``.
 
-    ``modes`` replaces the shares.
+    ``modes`` replaces ``TEXT_MODES`` or ``IMAGE_MODES``.
 
-    It differs from the released sampler, which walks lists of Python integers. Candidates from
-    everywhere may repeat each other, one of them replaces an edit that is no good, instead of
-    another try, and with several axes each edit is of one axis, not of their joined string.
+    Three things differ from the released sampler, which loops over Python integers: candidates from
+    everywhere may repeat each other; one of them replaces an unusable edit, which is not tried
+    again; and with several axes each edit changes one axis, not the joined string of all.
     """
     one_axis = len(pivots_AP) == 1
     edits = TEXT_EDITS if one_axis else IMAGE_EDITS
@@ -66,13 +67,13 @@ def draw_candidates(key, pivots_AP, count: int, max_position: int, modes=None) -
     everywhere_key, window_key, hard_key, mode_key = jax.random.split(key, 4)
     shape = (*pivots_AP.shape, count)
     everywhere = jax.random.randint(everywhere_key, shape, 0, max_position)
-    # The pivot itself is no candidate: one further along the first axis is.
+    # A candidate that equals the pivot moves by one along the first axis.
     is_pivot = (everywhere == pivots_AP[:, :, None]).all(axis=0)
     everywhere = everywhere.at[0].set((everywhere[0] + is_pivot) % max_position)
     near = draw_window(window_key, pivots_AP, count, max_position)
 
     def fit(candidates, at_least):
-        """Replaces candidates no farther off than ``at_least`` by others from everywhere."""
+        """Replaces candidates no farther off than ``at_least`` by candidates from everywhere."""
         is_far = squared_distances(pivots_AP, candidates) > at_least
         return jnp.where(is_far[None], candidates, everywhere)
 
@@ -99,9 +100,9 @@ def draw_window(key, pivots_AP, count: int, max_position: int) -> jax.Array:
 
 
 def draw_places(key, rows_count: int, count: int, side: int, num_axes: int) -> jax.Array:
-    """Draws different places of a cube with ``num_axes`` axes: int32 ``[A, rows_count, count]``.
+    """Draws distinct places of a cube with ``num_axes`` axes: int32 ``[A, rows_count, count]``.
 
-    Where the cube has fewer places than ``count``, all of them come, and the rest repeats them.
+    If the cube has fewer than ``count`` places, all of them are drawn and then repeated.
     """
     total = side**num_axes
     shuffled = jax.vmap(lambda key: jax.random.permutation(key, total))(
@@ -114,8 +115,8 @@ def draw_places(key, rows_count: int, count: int, side: int, num_axes: int) -> j
 def draw_edits(key, pivots_AP, count: int, max_position: int) -> jax.Array:
     """Draws the pivots after one to three random edits of digits: int32 ``[A, P, count]``.
 
-    An edit inserts, removes, changes or swaps digits of the number without zeros before it; one
-    that leads out of ``0 .. max_position - 1`` is left out.
+    An edit inserts, removes, changes or swaps digits of the number without leading zeros; an edit
+    whose result lies outside ``0 .. max_position - 1`` is skipped.
     """
     shape = (*pivots_AP.shape, count)
     number = jnp.broadcast_to(pivots_AP[:, :, None], shape)
@@ -136,7 +137,7 @@ def _edit(key, number):
     kind_key, digit_key, *place_keys = jax.random.split(key, 4)
     length = 1 + sum((number >= BASE**i).astype(jnp.int32) for i in range(1, 9))
     one, two = (
-        # A place from the right, 0 .. length - 1, and for the first of them length too.
+        # A place counted from the right, 0 .. length - 1; the first may also be length.
         jax.random.randint(place_key, number.shape, 0, length + extra)
         for place_key, extra in zip(place_keys, (1, 0), strict=True)
     )

@@ -24,8 +24,8 @@ def sinusoids(
     """Returns the sinusoids of ``positions [...]``, float32 ``[..., channels]``.
 
     The layout "interleaved" is sin, cos, sin, cos, ... (the paper), and "half" is all sines and
-    then all cosines (Transformer-XL). fairseq and tensor2tensor lay them out in halves too, at
-    other frequencies, which are not offered: the exponent of sinusoid i is ``i / (D / 2 - 1)``.
+    then all cosines (Transformer-XL). fairseq and tensor2tensor also use halves, but with exponents
+    ``i / (D / 2 - 1)`` for sinusoid i, which are not offered.
     """
     cos, sin = cos_sin(positions[..., None], geometric(channels, base))
     if layout == "half":
@@ -41,7 +41,7 @@ class Sinusoidal(Encoding):
       base: base of the frequencies, as in the equation.
       layout: order of sines and cosines, "interleaved" or "half", as in ``sinusoids``.
       token_scale: factor of the token embeddings before the addition; by default
-        ``sqrt(model_dim)``, as in the paper and often forgotten.
+        ``sqrt(model_dim)``, as in the paper, which many implementations leave out.
     """
 
     def __init__(

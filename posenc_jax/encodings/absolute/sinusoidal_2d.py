@@ -16,9 +16,9 @@ from posenc_jax.tokens import Tokens
 class Sinusoidal2D(Encoding):
     """Adds sines and cosines of the position along each axis, once at the input.
 
-    MAE puts the column before the row: pass positions in that order for its table. Text,
-    ``[B, T]``, reads the same sinusoids of ``model_dim / num_axes`` channels on every axis: every
-    ``num_axes``-th frequency of ``sinusoidal``, repeated.
+    MAE puts the column before the row: pass positions in that order to get its table. Text,
+    ``[B, T]``, has the same position on every axis, so its vector is ``model_dim / num_axes``
+    channels repeated, with every ``num_axes``-th frequency of ``sinusoidal``.
 
     Args:
       model_dim: width of the residual stream, a multiple of ``2 * num_axes``.

@@ -1,10 +1,10 @@
-"""Time-AdaLN lets normalisation know the world time.
+"""Time-AdaLN scales and shifts a LayerNorm's output by functions of the world time.
 
 https://arxiv.org/abs/2512.05076 (BulletTime; its code is not published)
 
 ``LN(z) * gamma(e) + beta(e)`` in front of attention, with ``e`` a convolution over the world times
-of a clip's frames and ``gamma``, ``beta`` small networks. It stands beside Time-RoPE: that one
-tells attention how far apart two times are, this one tells every token when it is.
+of a clip's frames and ``gamma``, ``beta`` small networks. It complements Time-RoPE: Time-RoPE tells
+attention how far apart two times are, and Time-AdaLN tells every token its own time.
 """
 
 import jax
@@ -27,15 +27,15 @@ class Network(nnx.Module):
 class TimeAdaLN(nnx.Module):
     """Normalises with a LayerNorm that is scaled and shifted by the time.
 
-    The paper does not say how wide the networks are and what lies between their layers, how large
-    the convolution's kernel is, or how training starts. Here the width is ``hidden``, between them
-    lies a SiLU, the kernel is as large as the stride, and the start is ``LN`` itself.
+    The paper does not give the width and nonlinearity of the networks, the size of the
+    convolution's kernel, or the initial values. Here the width is ``hidden``, a SiLU precedes each
+    layer, the kernel is as large as the stride, and the module starts as a plain LayerNorm.
 
     Args:
       model_dim: width of the residual stream.
       hidden: width of the convolution's output and of the networks; by default ``model_dim``.
-      source_frames: frames of the video that one frame of tokens stands for, as where a video
-        encoder has compressed four into one. It is the stride of the convolution.
+      source_frames: number of video frames that one frame of tokens stands for, such as 4 where a
+        video encoder compresses four into one. It is the stride of the convolution.
       time_scale: divisor of the times, about the length of a clip, so that they are numbers near 1.
       rngs: source of the initial values; those of the last layers are zero.
     """

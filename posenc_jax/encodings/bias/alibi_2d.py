@@ -16,7 +16,7 @@ from posenc_jax.encodings.bias.alibi import ALiBi
 class ALiBi2D(ALiBi):
     """Penalises the straight-line distance between positions, on any number of axes.
 
-    Text, ``[B, T]``, has one axis, and the penalty of ALiBi. Beside an image text has the same
+    Text alone, ``[B, T]``, has one axis and the penalty of ALiBi. Text beside an image has the same
     position on two axes, which makes its tokens sqrt(2) times as far apart.
 
     Args:
@@ -32,11 +32,11 @@ class ALiBi2D(ALiBi):
                 "queries and keys must have the same position axes, [B, T, A], not positions of "
                 f"shape {q_positions.shape} and {k_positions.shape}"
             )
-        # Axis by axis, for the few axes of positions would be a poor innermost axis of an array.
+        # A loop over axes, because an innermost array axis of two or three elements is slow.
         squares = jnp.zeros(())
         for axis in range(q_positions.shape[2]):
             apart = q_positions[:, None, :, None, axis] - k_positions[:, None, None, :, axis]
             squares = squares + apart.astype(jnp.float32) ** 2
-        # A root has no gradient at 0, which a zero in its place would multiply to NaN.
+        # The gradient of a root is infinite at 0, and times 0 it would be NaN.
         is_apart = squares > 0
         return jnp.where(is_apart, jnp.sqrt(jnp.where(is_apart, squares, 1.0)), 0.0)

@@ -40,19 +40,19 @@ def add_bias(logits_BHTS, bias_BHTS) -> jax.Array:
 
 
 def along_diagonals(values_HN, tile: Tile) -> jax.Array:
-    """Lays values out so that row t is ``values[T - 1 - t :][:S]``, ``[H, T, S]``, ``or_nan``."""
+    """Returns ``[H, T, S]`` whose row t is ``values[T - 1 - t :][:S]``, checked by ``or_nan``."""
     (H, N), T = values_HN.shape, tile.q_tokens.count
     values_HN = or_nan(values_HN, tile)
-    # The product changes nothing, but XLA:CPU would compute a value again for each pair reading it.
+    # Without this product with an identity, XLA:CPU would compute each value again for every pair.
     values_HN = jnp.einsum("gh,hn->gn", jnp.eye(H), values_HN, precision="highest")
     row = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=N + 1 - T, axis=1)
     return jax.vmap(row, in_axes=(None, 0), out_axes=1)(values_HN, T - 1 - jnp.arange(T))
 
 
 def or_nan(values, tile: Tile) -> jax.Array:
-    """Returns the values of distances, or NaN where they are not those of the tile.
+    """Returns ``values``, or NaN if the tile's positions are not consecutive.
 
-    So it is with tokens that say they are consecutive and, cut or shuffled by hand, are not.
+    That happens if tokens marked as consecutive were cut or shuffled by hand.
     """
     sides = tile.q_tokens.positions, tile.k_tokens.positions
     is_so = jnp.stack([(jnp.diff(positions) == 1).all() for positions in sides]).all()
@@ -66,10 +66,10 @@ def _add_shared(logits_BHTS, bias_1HTS):
 
 @_add_shared.defjvp
 def _add_shared_jvp(operands, tangents):
-    """Repeats the bias' tangent by a product with ones.
+    """Repeats the tangent of the bias by a product with ones.
 
-    Its transpose is then a product too: XLA:CPU is twenty times as slow to sum a gradient along a
-    leading axis as to multiply by a row of ones.
+    The transpose is then a product with ones too, which is twenty times as fast on XLA:CPU as
+    summing a gradient along a leading axis.
     """
     d_logits_BHTS, d_bias_1HTS = tangents
     ones_B = jnp.ones(d_logits_BHTS.shape[0], d_bias_1HTS.dtype)

@@ -15,7 +15,7 @@ from posenc_jax.encodings.bias.by_distance import add_bias, bias_by_distance
 
 
 class Kerple(Encoding):
-    """Penalises distance by a function with two numbers, p and a; the base of both kinds.
+    """Penalises distance by a function with parameters p and a; the base class of both kinds.
 
     The released code keeps ``p`` and ``a`` in range (0.01 or above, and the power's ``p`` not
     above 2) by overwriting the parameters in every forward pass. Here they are smooth functions of
@@ -23,8 +23,8 @@ class Kerple(Encoding):
 
     Args:
       num_heads: number of query heads in one layer.
-      rngs: source of the initial values, p ~ U(0, 2) and a ~ U(0, 1) as released, raised to 0.02
-        at least.
+      rngs: source of the initial values, p ~ U(0, 2) and a ~ U(0, 1) as released, but at least
+        0.02.
     """
 
     def __init__(self, *, num_heads: int, rngs: nnx.Rngs):
@@ -44,7 +44,7 @@ class Kerple(Encoding):
         raise NotImplementedError
 
     def p_of(self, raw) -> jax.Array:
-        """Returns p, made of its trained parameter."""
+        """Returns p as a function of its trained parameter."""
         return positive(raw)
 
     def inverse_p(self, p) -> jax.Array:
@@ -65,12 +65,12 @@ class KerpleLog(Kerple):
 class KerplePower(Kerple):
     """Penalises a power of the distance; the arguments are those of ``Kerple``.
 
-    Of its parameters a is ``0.01 + softplus`` and p is ``0.01 + 1.99 * sigmoid``: above 2 the
-    kernel would no longer be conditionally positive definite.
+    Here a is ``0.01 + softplus`` and p is ``0.01 + 1.99 * sigmoid`` of its parameter: with p above
+    2 the kernel would no longer be conditionally positive definite.
     """
 
     def penalty(self, distance_1N, p_H1, a_H1):
-        # The slope of a power at 0 may be infinite, and would be multiplied by that of |0|, 0.
+        # The gradient of a power may be infinite at 0, and times that of |0|, 0, it would be NaN.
         is_0 = distance_1N == 0
         return jnp.where(is_0, 0, a_H1 * jnp.where(is_0, 1, distance_1N) ** p_H1)
 

@@ -1,4 +1,4 @@
-"""Sandwich multiplies sinusoids with each other and with nothing else.
+"""Sandwich adds the inner product of two sinusoidal position vectors to each logit.
 
 https://arxiv.org/abs/2212.10356
 
@@ -23,8 +23,8 @@ from posenc_jax.positions import one_axis
 class Sandwich(Encoding):
     """Adds a bias that decays roughly with the logarithm of the distance, without parameters.
 
-    The product could also be extra channels of queries and keys. It is not, because bfloat16 models
-    would round it, and every head would compute it again.
+    The bias is not computed by extra channels of queries and keys, because bfloat16 models would
+    round it, and every head would compute it again.
 
     Args:
       num_heads: number of query heads in one layer.
@@ -52,7 +52,7 @@ class Sandwich(Encoding):
     def score(self, logits_BHTS, tile):
         ratios = 8 * np.arange(1, self.num_heads + 1) / self.num_heads
         share_H = tile.of_heads(jnp.asarray(1 / ratios, jnp.float32))
-        # As a product its gradient is fast on a CPU.
+        # einsum makes the gradient fast on a CPU.
         bias_BHTS = jnp.einsum("h,bts->bhts", share_H, _products(tile), precision="highest")
         return add_bias(logits_BHTS, bias_BHTS)
 

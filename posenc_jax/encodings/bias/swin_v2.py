@@ -3,7 +3,7 @@
 https://arxiv.org/abs/2111.09883
 
 ``s_h cos(q, k) + 16 sigmoid(MLP(c(dy), c(dx)))_h`` with ``c(d) = sign(d) log2(1 + |u|) / 3`` of
-``u = 8 d / (side - 1)``: logarithms bring large windows near small ones. The scale
+``u = 8 d / (side - 1)``: logarithms keep large windows near the trained range. The scale
 ``s_h = min(exp(l_h), 100)`` is trained too. Overrides ``rotate`` (which normalises) and ``score``.
 """
 
@@ -21,15 +21,15 @@ from posenc_jax.tokens import Tokens
 
 
 class SwinV2(Encoding):
-    """Adds a bias by the distance of rows and of columns, to cosines in the place of products.
+    """Adds a bias by row and column distance to scaled cosines between queries and keys.
 
     The scale of ``attend`` is not used. Positions are ``[B, T, 2]``, row and column; text,
-    ``[B, T]``, is at the same place on both.
+    ``[B, T]``, has the same position on both axes.
 
     Args:
-      num_heads: query heads of one layer.
-      grid: rows and columns of the window that the model was trained on, also where it is then
-        used on larger ones.
+      num_heads: number of query heads in one layer.
+      grid: rows and columns of the window in training. It stays the same when the trained model
+        runs on larger windows.
       hidden: width of the network.
       rngs: source of the initial values: N(0, 0.02) for the network, and a scale of 10.
     """
@@ -97,6 +97,6 @@ def _along(tokens, axis):
 
 
 def _spaced(distance, side: int):
-    """Returns the logarithm of a distance, with its sign; 1 is 7/8 of a window."""
+    """Returns the signed logarithm of a distance, which is 1 at 7/8 of a window."""
     units = distance.astype(jnp.float32) * np.float32(8 / max(side - 1, 1))
     return jnp.sign(units) * jnp.log1p(jnp.abs(units)) / np.float32(math.log(8))

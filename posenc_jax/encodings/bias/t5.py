@@ -20,8 +20,8 @@ from posenc_jax.lookup import rows
 def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
     """Returns the smallest distance in each bucket of one direction, int ``[num_buckets]``.
 
-    The host finds it by walking the distances, so that no accelerator's logarithm can move a
-    distance into the bucket next door.
+    They are found on the host, because an accelerator's logarithm could move a distance into the
+    neighbouring bucket.
     """
     exact = num_buckets // 2
     distance = np.arange(max_distance + 1)
@@ -37,9 +37,9 @@ def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
 class T5(Encoding):
     """Adds a trained bias for each head and bucket of distances, from one table for all layers.
 
-    T5 itself has no ``1 / sqrt(head_dim)``. Here the bias is added to the scaled logits, which
-    gives the same functions from another initial scale. For a T5 checkpoint pass ``scale=1.0`` to
-    ``attend``.
+    T5 itself has no ``1 / sqrt(head_dim)``. Here the bias is added to the scaled logits, so the
+    model can represent the same functions but starts at another scale. For a T5 checkpoint pass
+    ``scale=1.0`` to ``attend``.
 
     Args:
       num_heads: number of query heads in one layer.
@@ -47,11 +47,11 @@ class T5(Encoding):
         sqrt(model_dim)).
       num_buckets: number of rows of the table; 32 in T5.
       max_distance: distance from which on all share the last bucket; 128 in T5.
-      bidirectional: whether half the buckets are for keys ahead of the query. Otherwise all of
-        those count as distance 0.
+      bidirectional: whether half of the buckets are for keys ahead of the query. Otherwise all such
+        keys count as distance 0.
       table_scale: factor between the table and the bias. GPT-NeoX and x-transformers have
-        ``sqrt(head_dim)``, with which Adam moves the bias that much faster: in a few hundred steps
-        it cannot otherwise grow to where it matters.
+        ``sqrt(head_dim)``, which lets Adam move the bias faster by this factor. With a factor of 1
+        the bias stays too small to matter for the first few hundred steps.
       rngs: source of the initial values.
     """
 

@@ -1,9 +1,9 @@
-"""Adds products of queries and distances to logits, where the distances lie in a narrow band.
+"""Adds products of query vectors and vectors of the distance to logits, in a band of distances.
 
 ``logit_mn + x_m . P[:, m - n]`` for the distances ``0 <= m - n < E`` that the table P has a column
-for, and ``logit_mn`` itself beyond. Where positions are consecutive, a few queries at a time are
-multiplied with the columns of all their distances, and the products laid out along the diagonals by
-a reshape, which is a plain copy on every machine. Keys farther back than E are not touched.
+for, and ``logit_mn`` itself elsewhere. Where positions are consecutive, a few queries at a time are
+multiplied with the columns of all their distances. A reshape, which is a plain copy on every
+machine, then lays the products out along the diagonals. Logits of keys farther back stay untouched.
 """
 
 import jax
@@ -13,7 +13,7 @@ from posenc_jax.encoding import Tile
 from posenc_jax.encodings.bias.by_distance import or_nan
 from posenc_jax.lookup import compares, pick, rows
 
-# So many queries at once have few distances beside those of their own keys.
+# Queries in one product, which has _ROWS - 1 distances more than each of its queries needs.
 _ROWS = 32
 
 
@@ -24,7 +24,7 @@ def add_band(logits_BHTS, x_BHTR, table_RE, tile: Tile) -> jax.Array:
 
     Args:
       logits_BHTS: the logits of the tile.
-      x_BHTR: what each query brings, float32.
+      x_BHTR: a vector for each query, float32.
       table_RE: a column for each distance, the first for 0.
       tile: its positions have one axis.
     """
@@ -61,11 +61,12 @@ def _along_diagonals(logits_BHTS, x_BHTR, table_RE, tile):
 
 
 def _shifted(products):
-    """Moves row t of ``[..., size, N]`` so that it begins with its number ``size - 1 - t``."""
+    """Shifts row t of ``[..., size, N]`` so that it begins with its element ``size - 1 - t``."""
     *outer, size, N = products.shape
     axis = len(outer)
     longer = jnp.pad(products, [(0, 0)] * (axis + 1) + [(0, 1)])
-    # One number more in each row, laid end to end, moves every row by one more than the last.
+    # With N + 1 elements in each row, cutting the flat array into rows of N shifts each by one more
+    # than the row before.
     laid_out = longer.reshape(*outer, size * (N + 1))
     laid_out = jax.lax.slice_in_dim(laid_out, size - 1, size - 1 + size * N, axis=axis)
     return laid_out.reshape(*outer, size, N)

@@ -1,8 +1,8 @@
-"""CoPE, contextual position encoding, lets each query count positions itself.
+"""CoPE, contextual position encoding, lets each query count positions by gates on the tokens.
 
 https://arxiv.org/abs/2405.18719
 
-How far key n is from query m is a count of what lies between, both included:
+The distance of key n from query m is a gated count of the tokens from n to m:
 ``p_mn = sum_t sigmoid(q_m . k_t / sqrt(d))`` over the tokens t = n .. m. The logit is
 ``[q_m . k_n + q_m . e[p_mn]] / sqrt(d)`` with a trained table e, linear between its rows.
 Overrides ``score``.
@@ -18,18 +18,18 @@ from posenc_jax.lookup import pick, row_products
 
 
 class CoPE(Encoding):
-    """Lets each query count positions itself; the given positions are not read.
+    """Adds a query-dependent bias by a gated count of tokens; the given positions are not read.
 
-    The table is shared by the heads; every layer has its own. The order of tokens is that of
-    their index. A key after the query, which a causal mask hides, counts as position 0.
+    The heads share the table; every layer has its own. Tokens are counted in the order of their
+    ``index``. A key after the query, which a causal mask hides, counts as position 0.
 
     Args:
       head_dim: number of channels in one head.
       num_positions: rows of the table; larger counts read the last row. 64 in the paper; the
-        released code takes the length of a training sequence plus one unless told otherwise.
+        released code has the training length plus one by default.
       nodiv: whether to leave the table's term undivided by ``sqrt(d)``, an option of the released
         code. The other options there, gates from keys of their own or from values, are not offered.
-      rngs: not used, since the table starts at 0; every scheme with parameters asks for it.
+      rngs: not used, since the table starts at 0; every per-layer scheme takes it.
     """
 
     per_layer = True
@@ -58,7 +58,7 @@ class CoPE(Encoding):
 def sums_up_to_queries(terms_BHTS, tile: Tile) -> tuple[jax.Array, jax.Array]:
     """Sums the terms of the tokens from each key to the query, both included.
 
-    It is for whole rows of keys. Tokens after the query, or of another segment, have no term.
+    The tile must hold whole rows of keys. Tokens after the query, or of another segment, add 0.
 
     Args:
       terms_BHTS: a term for each query and each token, float32.

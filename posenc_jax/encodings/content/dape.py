@@ -19,10 +19,10 @@ BIASES = ("kerple_log", "alibi")
 
 
 class DAPE(Encoding):
-    """Corrects a bias by distance by what the heads say to each other about a pair of tokens.
+    """Corrects a bias by distance with a network over all heads' logits of the same pair.
 
-    Heads mix, so all of them must be computed in one place. All parameters are per layer, those
-    of KERPLE included, as in the released code.
+    The network mixes heads, so attention cannot be sharded over heads. All parameters are per
+    layer, those of KERPLE included, as in the released code.
 
     Args:
       num_heads: number of query heads in one layer.

@@ -1,4 +1,4 @@
-"""DeBERTa's disentangled attention adds terms of content to position and of position to content.
+"""DeBERTa's disentangled attention adds content-to-position and position-to-content terms.
 
 https://arxiv.org/abs/2006.03654
 
@@ -23,9 +23,9 @@ P2C_ROWS = ("released", "paper")
 def deberta_buckets(num_buckets: int, max_distance: int) -> np.ndarray:
     """Returns the bucket of each distance, int ``[max_distance]``.
 
-    Up to half of the buckets hold one distance each, and later ones grow with the logarithm,
-    rounded up. They are found on the host, so that no accelerator's logarithm can move a distance
-    into the bucket next door.
+    Up to half of the buckets hold one distance each; the others are by the logarithm of the
+    distance, rounded up. They are found on the host, because an accelerator's logarithm could move
+    a distance into the neighbouring bucket.
     """
     exact = num_buckets // 2
     distance = np.arange(max_distance)
@@ -35,14 +35,14 @@ def deberta_buckets(num_buckets: int, max_distance: int) -> np.ndarray:
 
 
 class DeBERTa(Encoding):
-    """Adds content to position and position to content, each with a projection of its own.
+    """Adds content-to-position and position-to-content terms, each with its own projection.
 
-    It is an encoder's scheme; under a causal mask it is our extension. Distances that are not whole
-    numbers are rounded. Deviations from the released code:
+    The paper uses the scheme in encoders; using it under a causal mask is our extension. Distances
+    that are not whole numbers are rounded. Deviations from the released code:
 
-    - P is one table for all its layers, here each layer has its own, as it has its own W.
-    - ``W_kr`` has no bias, which v2 has: ``q_m . b`` is the same for every key, and softmax does
-      not see it. ``W_qr`` has one.
+    - There, all layers share one table P. Here each layer has its own, as it has its own W.
+    - ``W_kr`` has no bias here (v2 has one), because ``q_m . b`` is the same for every key and
+      cancels in the softmax. ``W_qr`` has one.
     - ``share_att_key`` (v2) is not offered, because queries and keys come from the model's own
       projections. To load such a checkpoint copy those into ``w_kr``, ``w_qr`` and ``b_qr``, and
       P as it is after its layer normalisation.
@@ -55,8 +55,8 @@ class DeBERTa(Encoding):
       max_distance: 512 in the released models. Distances from here on share a row with the last.
       num_buckets: None gives each distance a row of its own (v1). A number groups distances in
         that many buckets a direction (v2, which has 256).
-      p2c_row: which row position to content reads. "released" is that of m - n, as all released
-        code has it and checkpoints need it; "paper" is that of n - m, as the paper writes it.
+      p2c_row: which row of P the position-to-content term reads. "released" is the row of m - n, as
+        in all released code and for its checkpoints; "paper" is the row of n - m, as in the paper.
       rngs: source of the initial values, N(0, 0.02), and 0 for the bias.
     """
 
@@ -100,7 +100,7 @@ class DeBERTa(Encoding):
     def row(self, distance):
         """Returns int32 rows of P for float32 distances, query position minus key position.
 
-        There is one row less for keys before the query than for those ahead.
+        Keys before the query have one row less than keys ahead of it.
         """
         distance = jnp.round(distance).astype(jnp.int32)
         half = self.table.shape[0] // 2

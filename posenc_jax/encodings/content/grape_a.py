@@ -20,17 +20,17 @@ GATES = ("both", "key", "query")
 
 
 class GrapeA(Encoding):
-    """Penalises distance linearly, at a rate that a key, a query or both decide.
+    """Penalises distance linearly, at a rate that depends on the key, the query or both.
 
-    Queries and keys are normalised where it was published (``Transformer(..., qk_norm="head")``).
-    Each layer has its own numbers.
+    The published models normalise queries and keys (``Transformer(..., qk_norm="head")``). Each
+    layer has its own parameters.
 
     Args:
-      num_heads: query heads of one layer.
-      head_dim: channels of one head, d.
-      gate: "both", "key" or "query": which term there is.
-      rngs: source of the directions u and w, of which the released start could not be verified.
-        omega starts where its softplus is 1.
+      num_heads: number of query heads in one layer.
+      head_dim: number of channels in one head, d.
+      gate: which terms of the rate to use: "both", "key" or "query".
+      rngs: source of the initial u and w, N(0, 1) before they are scaled to length 1; the released
+        initialisation could not be verified. omega starts where its softplus is 1.
     """
 
     per_layer = True
@@ -59,7 +59,7 @@ class GrapeA(Encoding):
 
 
 def _of_keys(tile, vectors_HC):
-    """Returns float32 ``[B, H, S]``."""
+    """Returns the term of each key, float32 ``[B, H, S]``."""
     (B, S, K, _), H = tile.k.shape, tile.q.shape[2]
     unit_HC = _unit(tile.of_heads(vectors_HC), tile.q)
     unit_KGC = lying_as_heads(unit_HC.reshape(K, H // K, -1), tile.k)
@@ -68,14 +68,14 @@ def _of_keys(tile, vectors_HC):
 
 
 def _of_queries(tile, vectors_HC):
-    """Returns float32 ``[B, H, T]``."""
+    """Returns the term of each query, float32 ``[B, H, T]``."""
     unit_HC = lying_as_heads(_unit(tile.of_heads(vectors_HC), tile.q), tile.q)
     products = jnp.einsum("bthc,hc->bht", tile.q.astype(jnp.float32), unit_HC)
     return jax.nn.softplus(products)
 
 
 def _unit(vectors_HC, q_BTHC):
-    """Returns vectors of length ``1 / sqrt(d)``."""
+    """Returns the vectors scaled to length ``1 / sqrt(d)``."""
     check_head_dim(q_BTHC, vectors_HC)
     squares = (vectors_HC.astype(jnp.float32) ** 2).sum(-1, keepdims=True)
     length = jnp.maximum(jnp.sqrt(jnp.maximum(squares, 1e-30)), 1e-6)

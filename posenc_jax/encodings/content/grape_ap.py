@@ -1,10 +1,10 @@
-"""GRAPE-AP lets each query say what every token between it and a key takes away.
+"""GRAPE-AP lowers a logit by gates that the query and each token after the key set together.
 
 https://arxiv.org/abs/2512.07805 (the first version of the authors' code)
 
 ``logit + sum_{l = n+1 .. m} a_h ln sigmoid(p_m . R(l) p'_l / P)`` with ALiBi's slopes a, a
-projection p of the layer's input, the same p' scaled to a mean square of 1, and R(l), which turns
-every pair of its channels by l radians. Overrides ``read`` (p and the turned p') and ``score``.
+projection p of the layer's input, p' as p scaled to a mean square of 1, and R(l), which rotates
+every pair of channels by l radians. Overrides ``read`` (p and the rotated p') and ``score``.
 """
 
 import jax
@@ -22,16 +22,16 @@ from posenc_jax.tokens import Tokens
 
 
 class GrapeAP(Encoding):
-    """Lets keys fade by gates that belong to a query and to the tokens after the key.
+    """Lowers logits by gates that depend on the query and on each token after the key.
 
-    Only one side of each gate's product turns, so that it depends on where the token is and not on
-    how far from the query: positions of each document must start at 0. In the authors' code p may
-    also be the queries, keys or values themselves.
+    In a gate's product only p' is rotated, so a gate depends on the token's position and not on its
+    distance from the query: the positions of each document must start at 0. In the authors' code p
+    may also be the queries, keys or values themselves.
 
     Args:
-      num_heads: query heads of one layer.
+      num_heads: number of query heads in one layer.
       model_dim: width of the residual stream.
-      width: channels of p in each head, P, an even number; 8 in the published runs.
+      width: P, the number of channels of p in each head, even; 8 in the published runs.
       rngs: source of the initial values, N(0, 0.02).
     """
 
@@ -47,7 +47,7 @@ class GrapeAP(Encoding):
         self.kernel = nnx.Param(0.02 * draw)
 
     def read(self, x_BTD, tokens: Tokens):
-        """Returns p, and p' turned, float32 ``[B, T, H, P]``."""
+        """Returns p and the rotated p', both float32 ``[B, T, H, P]``."""
         p_BTN = project(x_BTD, self.kernel[...])
         p_BTHP = p_BTN.reshape(*p_BTN.shape[:2], self.num_heads, self.width)
         squares = (p_BTHP**2).mean(-1, keepdims=True)

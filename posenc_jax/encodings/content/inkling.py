@@ -1,9 +1,9 @@
-"""Inkling adds a bias that each query reads off learned profiles of the distance, up to an extent.
+"""Inkling adds a bias by distance: a mixture of learned profiles, with weights set by each query.
 
 Inkling and Inkling 2 (transformers ``inkling``, ``inkling2``; no paper)
 
-``logit_mn + (x_m W_h) . P[:, m - n]`` where ``0 <= m - n < extent``, and the logit as it is beyond.
-In layers that see everything queries and bias also grow with the position of the query, by
+``logit_mn + (x_m W_h) . P[:, m - n]`` where ``0 <= m - n < extent``, and ``logit_mn`` elsewhere.
+In layers without a window queries and bias are also multiplied by
 ``tau_m = 1 + a ln(max((m + 1) / N, 1))``. Overrides ``read`` (the vectors ``x_m W_h``), ``score``
 and, for tau, ``rotate``.
 """
@@ -24,20 +24,21 @@ from posenc_jax.tokens import Tokens
 
 
 class Inkling(Encoding):
-    """Gives every query a bias of its own over the distances up to an extent.
+    """Adds to each query a bias of its own over the distances below an extent.
 
-    The profiles are shared by the heads; each layer has its own. Beyond the extent the bias is 0
-    and not -inf, so that profiles which end far from 0 have a step there. Distances that are not
-    whole numbers are rounded. Inkling attends with queries and keys that are normalised
-    (``Transformer(..., qk_norm="head")``) and ``scale = 1 / head_dim``. In its layers with a window
-    the extent is the window, and there is no tau. Its causal convolutions over keys and values,
-    before the norm, are not offered.
+    The heads share the profiles; each layer has its own. Beyond the extent the bias is 0 and not
+    -inf, so the bias jumps there if a profile does not end near 0. Distances that are not whole
+    numbers are rounded. Inkling normalises queries and keys
+    (``Transformer(..., qk_norm="head")``) and attends with ``scale = 1 / head_dim``. In its layers
+    with a window the extent is the window, and there is no tau. Its causal convolutions over keys
+    and values, before the norm, are not offered.
 
     Args:
-      num_heads: query heads of one layer.
+      num_heads: number of query heads in one layer.
       model_dim: width of the residual stream.
-      rank: width of the vectors and of the profiles; 16 in Inkling.
-      extent: how many distances have a bias, from 0 on; 1024 in Inkling's layers without a window.
+      rank: R, the number of profiles and the width of the vectors; 16 in Inkling.
+      extent: number of distances, from 0 on, that have a bias; 1024 in Inkling's layers without a
+        window.
       log_floor: N, the number of tokens from which on tau grows. None leaves tau out, as Inkling
         does by default.
       log_scale: a; 0.1 in Inkling.
@@ -104,11 +105,11 @@ class Inkling(Encoding):
         return add_band(logits_BHTS, vectors_BHTR, table_RE, tile)
 
     def _factors(self, tile):
-        """Returns what queries bring, ``[B, H, T, R]``, and the profiles, ``[R, extent]``."""
+        """Returns the queries' vectors, ``[B, H, T, R]``, and the profiles, ``[R, extent]``."""
         vectors_BTN, table_RE = tile.q_tokens.prepared, self.profiles[...].astype(jnp.float32)
         if compares():
-            # A kernel's tile has one head, and its vectors are a matrix of all heads': zeros in
-            # the place of the profiles that meet the others take it out.
+            # A kernel's tile has one head, but its vectors are those of all heads in one matrix:
+            # profiles of zeros for the other heads leave only its own.
             is_own_H = (jnp.arange(self.num_heads) == tile.heads).astype(jnp.float32)
             table_HRE = jnp.einsum("h,re->hre", is_own_H, table_RE, precision="highest")
             return vectors_BTN[:, None], table_HRE.reshape(-1, self.extent)
@@ -126,20 +127,20 @@ class Inkling(Encoding):
 
 
 class Inkling2(Inkling):
-    """Bounds the lengths of queries, keys and the bias' vectors, where Inkling normalises.
+    """Clips the lengths of queries, keys and bias vectors, instead of normalising as Inkling does.
 
-    ``clip_t(y) = y min(1, t / |y|)`` for each head; queries and vectors are first multiplied by
-    learned numbers, channel by channel. The model's own parts are a scale of
-    ``1 / sqrt(head_dim)`` and a sink for each token (``Transformer(..., sinks="token")``); its
-    norm of values, without weights, and its gate of outputs are not offered.
+    ``clip_t(y) = y min(1, t / |y|)`` for each head; queries and bias vectors are first multiplied
+    by a learned factor for each channel. Inkling 2 attends with ``scale = 1 / sqrt(head_dim)`` and
+    a sink for each token (``Transformer(..., sinks="token")``). Its normalisation of values,
+    without weights, and its gate on outputs are not offered.
 
     Args:
       num_heads, model_dim, rank, extent, log_scale, rngs: keywords of ``Inkling``. The extent of
         the layers with a window is 1024 too.
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       log_floor: N; 128000 in Inkling 2, and None in its layers with a window.
-      clip: the longest query or key; ``sqrt(512)`` in Inkling 2.
-      vector_clip: the longest vector of the bias; 8 in Inkling 2.
+      clip: largest length of a query or key; ``sqrt(512)`` in Inkling 2.
+      vector_clip: largest length of a bias vector; 8 in Inkling 2.
     """
 
     def __init__(
@@ -193,8 +194,8 @@ class Inkling2(Inkling):
 
 
 def clipped(x: jax.Array, longest: float) -> jax.Array:
-    """Returns vectors along the last axis, those that are longer than ``longest`` cut to it."""
+    """Scales vectors along the last axis that are longer than ``longest`` down to that length."""
     squares = (x**2).sum(-1, keepdims=True)
-    # The bound is for vectors of 0, at which a root has no gradient.
+    # The bound is for zero vectors: the gradient of a root is infinite at 0.
     length = jnp.sqrt(jnp.maximum(squares, 1e-30))
     return x * jnp.minimum(1.0, longest / (length + 1e-6))

@@ -17,8 +17,8 @@ from posenc_jax.lookup import pick, row_products, tally
 class Shaw(Encoding):
     """Adds a trained vector for each clipped distance to the keys and to the values.
 
-    The tables are shared by the heads; every layer has its own. Distances that are not whole
-    numbers are rounded.
+    The heads share the tables; every layer has its own. Distances that are not whole numbers are
+    rounded.
 
     Args:
       head_dim: number of channels in one head.

@@ -3,9 +3,9 @@
 https://arxiv.org/abs/1901.02860
 
 ``[(q_m + u) . k_n + (q_m + v) . (W_R R(m - n))] / sqrt(d)``, where R is the sinusoidal vector of
-the distance. By the addition theorem R(m - n) is R(m) turned by n, so the second term is an
+the distance. By the addition theorem R(m - n) is R(m) rotated by n, so the second term is an
 ordinary product of wider queries and keys and no ``[T, S]`` table is needed:
-``q' = [q + u ; turned W_R^T (q + v)]``, ``k' = [k ; cos n, sin n]``. Overrides ``prepare`` and
+``q' = [q + u ; rotated W_R^T (q + v)]``, ``k' = [k ; cos n, sin n]``. Overrides ``prepare`` and
 ``rotate``.
 """
 
@@ -21,7 +21,7 @@ from posenc_jax.positions import one_axis
 
 
 class TransformerXL(Encoding):
-    """Gives content and position terms biases of their own, in every layer.
+    """Adds a product of the query and the relative position, with trained biases u and v.
 
     The released code can also share u and v between layers (``untie_r=False``); here each layer
     has its own.

@@ -1,9 +1,9 @@
-"""CABLE lets the context between a query and a key set a bias.
+"""CABLE adds a bias that the tokens between a key and a query determine.
 
 https://arxiv.org/abs/2503.08067
 
-``logit - sum_{l = n+1 .. m} softplus(w_h . x_l + b_h)`` for query m and key n. It is the function
-of FoX, whose gates are written with the other sign. Overrides ``read`` and ``score``.
+``logit - sum_{l = n+1 .. m} softplus(w_h . x_l + b_h)`` for query m and key n. FoX computes the
+same with w and b of the opposite sign. Overrides ``read`` and ``score``.
 """
 
 import jax
@@ -21,15 +21,15 @@ class ContextGate(ForgetGate):
 
 
 class CABLE(FoX):
-    """Lets keys fade by what the tokens after them say; positions are not read at all.
+    """Lowers the logit of a key by a term from each token after it; positions are not read.
 
-    Its released code leaves out ``1 / sqrt(head_dim)``; pass ``scale=1.0`` to ``attend`` for that.
+    The released code leaves out ``1 / sqrt(head_dim)``; pass ``scale=1.0`` to ``attend`` for that.
 
     Args:
       num_heads: number of query heads in one layer.
       model_dim: width of the residual stream.
-      bias_init: initial value of b. The default is FoX's start, at which a token takes 0.7 % away;
-        the paper's could not be verified.
+      bias_init: initial value of b. The default starts like FoX: each token takes 0.7 % off the
+        weights of earlier keys. The paper's value could not be verified.
       rngs: source of the initial values of w, uniform as in PyTorch's linear layer.
     """
 

@@ -1,10 +1,10 @@
-"""FoX, the Forgetting Transformer's gate, takes a share of every key away with each token.
+"""FoX, the Forgetting Transformer, lowers the weights of earlier keys by a gate at each token.
 
 https://arxiv.org/abs/2503.02130
 
-``logit + sum_{l = n+1 .. m} ln sigmoid(w_h . x_l + b_h)`` for query m and key n: every token read
-after the key takes a share of it away. Overrides ``read`` (the sums up to each token) and
-``score``.
+``logit + sum_{l = n+1 .. m} ln sigmoid(w_h . x_l + b_h)`` for query m and key n: every token after
+the key multiplies its unnormalised weight by a gate below 1. Overrides ``read`` (the sums up to
+each token) and ``score``.
 """
 
 import jax
@@ -16,7 +16,7 @@ from posenc_jax.encodings.gated.sequence import by_segment, last, project, runni
 
 
 class ForgetGate(nnx.Module):
-    """Computes one gate for each head and token, and what the gates leave of a key.
+    """Computes the log of one gate for each head and token, and running sums of these.
 
     Args:
       num_heads: number of query heads in one layer.
@@ -52,7 +52,7 @@ class ForgetGate(nnx.Module):
 def decay(q_sums, k_sums, tile):
     """Sums the log gates between each query and each key, float32 ``[B, H, T, S]``.
 
-    A key ahead of its query counts by the gates between them too.
+    The result is never positive, also for a key ahead of its query.
     """
     q_high, q_low, k_high, k_low = (
         jnp.moveaxis(tile.of_heads(jnp.moveaxis(sums_BTH, -1, 0)), 0, 1)
@@ -63,13 +63,13 @@ def decay(q_sums, k_sums, tile):
 
 
 class FoX(Encoding):
-    """Lets keys fade by gates that the tokens after them set; positions are not read at all.
+    """Lowers the logit of a key by gates of the tokens after it; positions are not read.
 
     Args:
       num_heads: number of query heads in one layer.
       model_dim: width of the residual stream.
-      bias_init: initial value of b. 5, from x-transformers, starts close to no forgetting: a token
-        takes 0.7 % away. At 0 it would take half.
+      bias_init: initial value of b. 5, from x-transformers, starts close to no forgetting: each
+        token takes 0.7 % off the weights of earlier keys. At 0 it would take half.
       rngs: source of the initial values of w, uniform as in PyTorch's linear layer.
     """
 
@@ -79,7 +79,7 @@ class FoX(Encoding):
         self.gate = ForgetGate(num_heads, model_dim, bias_init, rngs)
 
     def read(self, x_BTD, tokens):
-        """Returns float32 ``[B, T, H]`` sums of log gates, twice: high and low digits."""
+        """Returns sums of log gates as ``running_sum`` does, two float32 arrays ``[B, T, H]``."""
         return self.gate(x_BTD, tokens)
 
     def start(self, batch):

@@ -1,9 +1,9 @@
-"""Contextual GRAPE-M turns queries and keys by what the tokens before them say.
+"""Contextual GRAPE-M rotates queries and keys by steps that the tokens before them set.
 
 https://arxiv.org/abs/2512.07805
 
-Channel pair i of token t turns by ``exp(f_i) sum_{s < t} sigmoid((w . x_s + b) / 16)``, clockwise,
-with trained f. Overrides ``read`` (the cosines and sines); RoPE turns by them.
+Channel pair i of token t rotates clockwise by ``exp(f_i) sum_{s < t} sigmoid((w . x_s + b) / 16)``
+with trained f. Overrides ``read`` (the cosines and sines); RoPE rotates by them.
 """
 
 import math
@@ -21,16 +21,17 @@ from posenc_jax.tokens import Tokens
 
 
 class GrapeMContextual(RoPE):
-    """Turns by what the tokens before say; positions are not read at all.
+    """Rotates by a sum of steps computed from the tokens before; positions are not read.
 
-    Comments of the authors' code speak of steps near 0.001; at its initial values a step is 0.4.
+    Comments in the authors' code speak of steps near 0.001, but at its initial values a step is
+    0.4, here too.
 
     Args:
-      head_dim: channels of one head.
-      num_kv_heads: kv heads of one layer.
+      head_dim: number of channels in one head.
+      num_kv_heads: number of kv heads in one layer.
       model_dim: width of the residual stream.
-      base: of the rates at the start, see ``RoPE``.
-      layout: see ``RoPE``.
+      base: base of the initial rates ``exp(f_i)``, as in ``RoPE``.
+      layout: order of the channels of a pair, as in ``RoPE``.
       by_head: whether each kv head, with its queries, has steps of its own.
       rngs: source of w, N(0, 0.25 / model_dim). b starts at -6.9.
     """
@@ -60,11 +61,11 @@ class GrapeMContextual(RoPE):
         return super().hooks() - {"prepare"}
 
     def prepare(self, positions: jax.Array, length: Length):
-        """Returns nothing: all angles come from the layer's input."""
+        """Returns nothing, because all angles come from the layer's input."""
         del positions, length
 
     def read(self, x_BTD, tokens: Tokens):
-        """Returns float32 cos and sin of angles turned clockwise, ``[B, T, K or 1, pairs]``."""
+        """Returns float32 cos and sin of the clockwise angles, ``[B, T, K or 1, pairs]``."""
         steps_BTK = self._steps(x_BTD)
         sums = by_segment(lambda steps_BTK, _: running_sum(steps_BTK), steps_BTK, tokens)
         return self._turning(sums, steps_BTK)
@@ -87,7 +88,7 @@ class GrapeMContextual(RoPE):
         rates_P = jnp.exp(self.logs[...].astype(jnp.float32))
         high, low = (x_BTK[..., None] for x_BTK in sums)
         cos, sin = cos_sin(high, rates_P)
-        # A token's own step comes after it; that, and what float32 has lost of the sum, is small.
+        # The angle excludes the token's own step. This and the part that float32 lost are small.
         rest = (low - steps_BTK[..., None]) * rates_P[None, None, None]
         cos_rest, sin_rest = jnp.cos(rest), jnp.sin(rest)
         return cos * cos_rest - sin * sin_rest, -(sin * cos_rest + cos * sin_rest)

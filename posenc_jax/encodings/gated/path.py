@@ -3,12 +3,12 @@
 https://arxiv.org/abs/2505.16381
 
 ``q_m^T (prod_{t = m .. n+1} (I - beta_t w_t w_t^T)) k_n / sqrt(d)``: each token between a key and
-a query reflects or shrinks the key along a direction of its own. In the parallel (UT) form
+a query reflects or shrinks the key along the token's direction w. In the parallel (UT) form
 
     logits = q k^T - tril(q w^T) T stril(w k^T),  T = (I + stril(diag(beta) w w^T))^-1 diag(beta)
 
-with ``tril`` keeping t <= m and ``stril`` n < t; for it a block of rows needs only the keys that
-its queries see. Overrides ``read`` (w, beta and gates) and ``score``.
+``tril`` keeps t <= m and ``stril`` keeps n < t, so a block of rows needs only the keys that its
+queries see. Overrides ``read`` (w, beta and gates) and ``score``.
 """
 
 import functools
@@ -38,13 +38,13 @@ _einsum = functools.partial(jnp.einsum, precision="highest", preferred_element_t
 
 
 class PaTH(Encoding):
-    """Lets the content between a query and a key decide what becomes of the key.
+    """Transforms each key by a Householder matrix for every token between it and the query.
 
     Positions are not read.
 
     ``w`` comes from the layer's input through a low-rank map, a causal convolution and SiLU, and
-    is scaled to length 1; ``beta = 2 sigmoid(...)`` is within (0, 2). Each kv head has its own of
-    both. Everything is computed in float32, with one triangular system for each block of keys.
+    is scaled to length 1; ``beta = 2 sigmoid(...)`` is within (0, 2). Each kv head has its own w
+    and beta. Everything is computed in float32, with one triangular system for each block of keys.
 
     Args:
       num_heads: number of query heads in one layer.
@@ -52,8 +52,8 @@ class PaTH(Encoding):
       head_dim: number of channels in one head.
       model_dim: width of the residual stream.
       rank: rank of the map to w; 32 in the paper. None stands for a full matrix, which the authors'
-        code takes wherever kv heads are shared.
-      width: number of tokens that the convolution spans; 3 in the paper. 1 weighs channels only.
+        code uses wherever query heads share kv heads.
+      width: number of tokens that the convolution spans; 3 in the paper. 1 only scales channels.
       forget_gate: whether to add FoX's gates, which makes PaTH-FoX. The sum of the gates is
         multiplied by ``1 / sqrt(d)``, as the product of q and k is: the authors' code does so, and
         FoX does not.
@@ -103,7 +103,7 @@ class PaTH(Encoding):
         return self._prepared(x_BTD, w, gate)
 
     def start(self, batch):
-        """Returns what the convolution looks back at, and the sums of the gates, if any."""
+        """Returns zeros for the tokens before the first, and the sums of the gates, if any."""
         width, channels = self.convolution.shape
         gate = None if self.gate is None else self.gate.start(batch)
         return {"steps": jnp.zeros((batch, width - 1, channels)), "gate": gate}
@@ -173,17 +173,17 @@ class _Tokens(NamedTuple):
 
 
 def _change(queries, keys):
-    """Returns what the transformations take from each product, ``[B, H, T, S]``.
+    """Returns by how much the transformations lower each product, ``[B, H, T, S]``.
 
-    Blocks of keys from the last to the first: the part of each query that the later tokens have
-    taken is one vector, so no matrix is larger than the result.
+    It goes from the last block of keys to the first and carries one vector for each query: the part
+    of it that later tokens have removed. So no matrix is larger than the result.
     """
     S = keys.index.shape[1]
     block = min(BLOCK, S)
     blocks = -(-S // block)
 
     def cut(x):
-        # Tokens in front of the first have no direction, and change nothing.
+        # Padding in front of the first token has w = 0 and changes nothing.
         x = jnp.pad(x, ((0, 0), (blocks * block - S, 0), *[(0, 0)] * (x.ndim - 2)))
         return jnp.moveaxis(x.reshape(x.shape[0], blocks, block, *x.shape[2:]), 1, 0)
 
@@ -199,7 +199,7 @@ def _change(queries, keys):
 
 
 def _change_of_block(queries, taken_BTHC, keys):
-    """Returns the block's part of ``_change``, and what is taken from the queries after it."""
+    """Returns the block's columns of ``_change``, and the part of each query removed so far."""
     earlier = keys.index[:, None, :, None] > keys.index[:, None, None, :]
     of_query = queries.index[:, None, :, None] >= keys.index[:, None, None, :]
     overlaps = earlier
@@ -220,8 +220,8 @@ def _change_of_block(queries, taken_BTHC, keys):
 def _times_inverse(rows, lower):
     """Returns ``rows (I + lower)^-1`` for strictly lower triangular ``lower``.
 
-    The two solvers are named because JAX's derivative of a triangular system does not know its
-    layout on a mesh of Explicit axes.
+    Both solvers are given, because JAX's own derivative of a triangular solve fails to infer its
+    sharding on a mesh with Explicit axes.
     """
     return jax.lax.custom_linear_solve(
         lambda x: x + _einsum("bhts,bhsn->bhtn", x, lower),

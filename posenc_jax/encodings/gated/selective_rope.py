@@ -1,10 +1,10 @@
-"""Selective RoPE turns queries and keys by content.
+"""Selective RoPE rotates queries and keys by angles that depend on content.
 
 https://arxiv.org/abs/2511.17388
 
-Channel pair i of a query or key at token t turns by ``tau_i sum_{s <= t} phi_i(x_s)``: RoPE whose
-steps are read from the tokens, with ``tau_i`` RoPE's frequencies. Overrides ``read`` (the cosines
-and sines); RoPE turns by them.
+Channel pair i of a query or key at token t rotates by ``tau_i sum_{s <= t} phi_i(x_s)``: RoPE with
+steps computed from the tokens and frequencies ``tau_i``. Overrides ``read`` (the cosines and
+sines); RoPE rotates by them.
 """
 
 import math
@@ -29,13 +29,13 @@ from posenc_jax.encodings.rotary.rope import RoPE
 
 
 class SelectiveRoPE(RoPE):
-    """Rotates by content; positions are not read at all.
+    """Rotates by a sum of steps computed from the tokens; positions are not read.
 
-    ``phi`` comes from the layer's input, each head's share of which is first scaled to length 1,
-    through a low-rank map and a causal convolution. The released code turns every head by itself
-    and knows no grouped queries; here a kv head and its queries turn together, or their product
-    would not depend on the tokens between them alone. Its Transformer normalises queries and keys
-    after the rotation, if at all, and its other temperatures and gates are not offered.
+    ``phi`` comes from the layer's input through a low-rank map and a causal convolution; before
+    that, each head's share of the input is scaled to length 1. The released code has angles for
+    every head and no grouped queries. Here a kv head and its queries share angles, so that their
+    product depends only on the tokens between them. The released Transformer, if it normalises
+    queries and keys, does so after the rotation. Its other temperatures and gates are not offered.
 
     Args:
       num_heads: number of query heads in one layer, a divisor of ``model_dim``.
@@ -47,10 +47,11 @@ class SelectiveRoPE(RoPE):
         default.
       temperature: angle in radians by which one unit of ``phi`` turns the fastest pair.
       rank: rank of the map to ``phi``; 16 in the released code.
-      width: number of tokens that the convolution spans; 4 in the released code. 1 weighs channels
-        only.
+      width: number of tokens that the convolution spans; 4 in the released code. 1 only scales
+        channels.
       gate: whether to multiply ``phi`` by a sigmoid of the input, one for each kv head.
-      bias: whether to add ``exp(b)`` to ``phi``, so that every token turns a little; b starts at 0.
+      bias: whether to add ``exp(b)`` to ``phi``, so that every token adds to the angle; b starts at
+        0.
       rngs: source of the initial values, uniform as in PyTorch's linear and convolution layers.
     """
 
@@ -99,7 +100,7 @@ class SelectiveRoPE(RoPE):
         return super().hooks() - {"prepare"}
 
     def prepare(self, positions, length):
-        """Returns nothing: all angles come from the layer's input."""
+        """Returns nothing, because all angles come from the layer's input."""
         del positions, length
 
     def read(self, x_BTD, tokens):
@@ -107,7 +108,7 @@ class SelectiveRoPE(RoPE):
         return self._turning(*by_segment(self._sums, x_BTD, tokens))
 
     def start(self, batch):
-        """Returns the sums of ``phi`` before any token, and what the convolution looks back at."""
+        """Returns zeros for the sums of ``phi`` and for the convolution's earlier tokens."""
         width, channels = self.convolution.shape
         zeros = jnp.zeros((batch, self.num_kv_heads, channels // self.num_kv_heads), jnp.float32)
         return {"sums": (zeros, zeros), "steps": jnp.zeros((batch, width - 1, channels))}
@@ -122,7 +123,7 @@ class SelectiveRoPE(RoPE):
     def _turning(self, high, low):
         tau = self.temperature * geometric(self.rotary_dim, self.base)
         cos, sin = cos_sin(high, tau)
-        # What float32 has lost of a large sum turns on by so little that this is exact.
+        # The part that float32 lost of a large sum is so small that this angle is exact.
         rest = low * Double.of(tau).high[None, None, None]
         cos_rest, sin_rest = jnp.cos(rest), jnp.sin(rest)
         return cos * cos_rest - sin * sin_rest, sin * cos_rest + cos * sin_rest
@@ -134,7 +135,7 @@ class SelectiveRoPE(RoPE):
         return running_sum(self._phi(shares, steps))
 
     def _shares(self, x_BTD):
-        """Returns the input, each head's share of which has length 1."""
+        """Returns the input with each head's share of it scaled to length 1."""
         B, T, D = x_BTD.shape
         shares = x_BTD.astype(jnp.float32).reshape(B, T, self.num_heads, -1)
         shares = shares * jax.lax.rsqrt((shares**2).sum(-1, keepdims=True) + 1e-6)
@@ -145,7 +146,7 @@ class SelectiveRoPE(RoPE):
         return project(project(shares_BTD, self.down_kernel[...]), self.up_kernel[...])
 
     def _phi(self, shares_BTD, steps_BTN):
-        """Returns how far each token turns, ``[B, T, K, head_dim / 2]``."""
+        """Returns ``phi``, the step of each token, ``[B, T, K, head_dim / 2]``."""
         phi = steps_BTN.reshape(*steps_BTN.shape[:2], self.num_kv_heads, -1)
         if self.bias is not None:
             phi = phi + jnp.exp(self.bias[...])[None, None]

@@ -1,4 +1,4 @@
-"""Computes over the tokens of a sequence, for schemes that depend on content."""
+"""Sums and convolves over the tokens of a sequence, for schemes that depend on content."""
 
 import jax
 import jax.numpy as jnp
@@ -45,11 +45,11 @@ def arrange_keys(x_BHTS, order_BS):
 
 
 def running_sum(x_BTN, before=None):
-    """Returns the sums over the tokens up to each, as two float32 arrays that add up to them.
+    """Returns the sum of the tokens up to each one, as two float32 arrays that add up to it.
 
     The difference of two sums ``(high, low)`` is ``(high - high') + (low - low')``, as exact as if
-    only the tokens between had been added, however many came before. ``before`` is the sum to go on
-    from, two arrays ``[B, N]``; by default zero.
+    only the tokens between had been added, however many came before. ``before``, two arrays
+    ``[B, N]``, is the sum to continue from; by default zero.
     """
 
     def add(a, b):
@@ -73,7 +73,7 @@ def running_sum(x_BTN, before=None):
 
 
 def last(sums):
-    """Returns the last of the sums of ``running_sum``, to go on from."""
+    """Returns the last of the sums of ``running_sum``, to continue from."""
     return tuple(x[:, -1] for x in sums)
 
 
@@ -93,7 +93,7 @@ def short_convolution(x_BTN, kernel_WN, segment_ids=None):
 
 
 def resumed_convolution(x_BTN, kernel_WN, before_BWN):
-    """Returns ``short_convolution`` of tokens that follow others, and what to go on from.
+    """Returns ``short_convolution`` of tokens that follow others, and the next ``before_BWN``.
 
     ``before_BWN`` are the W - 1 tokens before these, zeros where there are none.
     """

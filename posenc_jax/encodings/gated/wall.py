@@ -1,10 +1,10 @@
-"""Wall attention lets each channel of a product fade by gates that the tokens after a key set.
+"""Wall attention decays each channel of a query-key product by gates of the tokens after the key.
 
 flash-linear-attention, ``fla/ops/wall_attn`` (no paper)
 
 ``sum_c q_mc k_nc exp(sum_{l = n+1 .. m} ln sigmoid((W_h x_l + b_h)_c)) / sqrt(d)`` for query m and
-key n. What fades is the product and not the weight: far keys become alike, and are not hidden.
-Overrides ``read`` (the sums up to each token) and ``score`` (which computes the products anew).
+key n. The product decays and not the weight: the logits of far keys go to 0, which does not hide
+them. Overrides ``read`` (the sums up to each token) and ``score`` (which recomputes the products).
 """
 
 import jax
@@ -19,19 +19,20 @@ from posenc_jax.lookup import compares
 
 
 class Wall(Encoding):
-    """Multiplies each channel's product by what the gates between query and key leave of it.
+    """Multiplies each channel's product by the gates of the tokens between key and query.
 
-    There is a gate for each query head and channel; kv heads share keys and not gates. A token's
-    own gate acts on the keys before it. Positions are not read at all. The products are computed
+    There is a gate for each query head and channel, also where query heads share a kv head. A
+    token's own gate acts on the keys before it. Positions are not read. The products are computed
     one channel after the other, never as two factors that could overflow, which takes several
     times as long as attention without positions.
 
     Args:
-      num_heads: query heads of one layer.
-      head_dim: channels of one head, d.
+      num_heads: number of query heads in one layer.
+      head_dim: number of channels in one head, d.
       model_dim: width of the residual stream.
-      bias_init: initial value of b, at which a token takes 0.03 % away; 8 as released.
-      forget_gate: add FoX's bias, which hides far keys.
+      bias_init: initial value of b, 8 as released: a token takes 0.03 % off the products of earlier
+        keys.
+      forget_gate: whether to add FoX's bias, which hides far keys.
       rngs: source of the initial values of W, N(0, 0.02), and of FoX's.
     """
 
@@ -54,7 +55,7 @@ class Wall(Encoding):
         self.gate = ForgetGate(num_heads, model_dim, bias_init, rngs) if forget_gate else None
 
     def read(self, x_BTD, tokens):
-        """Returns sums of log gates, high and low digits: ``[B, T, H, C]``, and those of FoX."""
+        """Returns ``running_sum`` of log gates, ``[B, T, H, C]`` twice, and FoX's sums, if any."""
         by_channel = by_segment(lambda x_BTN, _: running_sum(x_BTN), self._logs(x_BTD), tokens)
         return by_channel, None if self.gate is None else self.gate(x_BTD, tokens)
 
@@ -90,7 +91,7 @@ class Wall(Encoding):
         return logits_BHTS if self.gate is None else logits_BHTS + decay(q_gate, k_gate, tile)
 
     def _products(self, tile, q_sums, k_sums, like_BHTS):
-        """Sums over the channels, one after the other: ``[T, S, channels]`` never exist."""
+        """Sums the channels one after the other, so that ``[T, S, channels]`` never exists."""
         group = tile.q.shape[2] // tile.k.shape[2]
 
         def by_channel(x_BTHC):
@@ -107,7 +108,7 @@ class Wall(Encoding):
             k_BHS = k_BKS if group == 1 else jnp.repeat(k_BKS, group, axis=1)
             between = q_high[..., None] - k_high[..., None, :]
             between = between + (q_low[..., None] - k_low[..., None, :])
-            # A key ahead of its query fades by the gates between them too.
+            # The exponent is negative for a key ahead of its query too.
             return q_BHT[..., None] * k_BHS[..., None, :] * jnp.exp(-abs(between))
 
         def add(total, channel):

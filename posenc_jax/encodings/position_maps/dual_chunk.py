@@ -22,25 +22,26 @@ from posenc_jax.positions import one_axis
 
 
 class DualChunk(PositionMap):
-    """Turns as RoPE, with no distance beyond ``chunk_size``, and all up to ``local_window`` exact.
+    """Rotates as RoPE by distances of at most ``chunk_size``, exact up to ``local_window``.
 
     There is one softmax over all keys.
 
     Chunks are counted from position 0, so a shift of all positions changes the logits, and packed
     documents need positions that restart. Keys in a later chunk than their query have no defined
-    position; they count as of its own chunk.
+    position; they count as keys of the query's chunk.
 
     Args:
-      head_dim: channels of one head.
-      train_length: L, tokens of a sequence the model was trained on.
+      head_dim: number of channels in one head.
+      train_length: L, number of tokens in a sequence that the model was trained on.
       base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
-      chunk_size: tokens of a chunk and its local window; by default ``3 L / 4``, as in the released
-        code.
-      local_window: distances that stay exact; by default ``L / 8``, as in the released code. Where
-        it is more than half of ``chunk_size``, those to keys two chunks back do not.
-      original_length: logits of a text of more tokens than this, say n, are multiplied by ``1 + 0.1
-        ln(n / original_length)``, as vLLM and SGLang do for Qwen2.5-1M. By default there is no such
-        temperature, as in the paper.
+      chunk_size: number of tokens of a chunk and its local window together; by default ``3 L / 4``,
+        as in the released code.
+      local_window: distance up to which distances stay exact; by default ``L / 8``, as in the
+        released code. If it is more than half of ``chunk_size``, distances to keys two chunks back
+        are not exact.
+      original_length: if a text has more tokens than this, n, its logits are multiplied by ``1 +
+        0.1 ln(n / original_length)``, as in vLLM and SGLang for Qwen2.5-1M. By default there is no
+        such temperature, as in the paper.
     """
 
     def __init__(

@@ -1,13 +1,12 @@
 """ReRoPE, Self-Extend and dual chunk attention share one form: a map of the distance.
 
-They run a trained RoPE model past its training length with distances it has seen, by giving RoPE
-another relative position than ``m - n``. That is not one rotation of queries and keys but two or
-three, and their products are chosen from entry by entry. Hence ``rotate`` returns all rotations
-side by side and ``score`` replaces the logits by the products of the parts. Nobody reads the
-product of the whole, so XLA leaves it out.
+They let a trained RoPE model run past its training length by mapping each distance to one that the
+model has seen. This takes two or three rotations of queries and keys, and each logit is a product
+under one of them. So ``rotate`` returns all rotations side by side, and ``score`` replaces the
+logits by products of the parts. The product of the whole is never used, so XLA leaves it out.
 
-All are made for causal attention with positions in written order. A key ahead of its query has a
-negative distance, which counts as near.
+All are made for causal attention with positions that grow in the order of the tokens. A key ahead
+of its query has a negative distance, which counts as near.
 """
 
 import jax
@@ -22,7 +21,7 @@ from posenc_jax.tokens import Tokens
 
 
 class PositionMap(RoPE):
-    """Turns as RoPE by several tables, which ``prepare`` returns for queries and for keys."""
+    """Rotates as RoPE by each of several tables, which ``prepare`` returns for queries and keys."""
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         of_queries, of_keys = tokens.prepared
@@ -37,11 +36,11 @@ def products_of_parts(tile: Tile, count: int) -> list[jax.Array]:
 
 
 class NearFar(PositionMap):
-    """Turns by distances d below ``window`` as they are, by ``w + (d - w) / compression`` beyond.
+    """Rotates by a distance d below ``window`` as it is, else by ``w + (d - w) / compression``.
 
     Args:
       window: w, in tokens.
-      compression: how many distances beyond the window share the room of one.
+      compression: factor by which distances beyond the window shrink.
       **rope: the keywords of ``RoPE``.
     """
 
@@ -62,7 +61,7 @@ class NearFar(PositionMap):
         near = super().prepare(one_axis(positions), length)
         inv_freq, _ = self.frequencies(self.rotary_dim, self.base, length)
         cos, sin = (table[:, :, None, :] for table in self.far_tables(positions, inv_freq))
-        # The offset is a turn of its own: added to large float32 positions it would be rounded.
+        # The offset is a separate rotation: added to large float32 positions it would be rounded.
         turn_cos, turn_sin = cos_sin(jnp.ones((1, 1, 1, 1), jnp.int32), inv_freq * self.offset)
         far_query = cos * turn_cos - sin * turn_sin, sin * turn_cos + cos * turn_sin
         return (near, far_query), (near, (cos, sin))

@@ -1,10 +1,10 @@
-"""ReRoPE and Leaky ReRoPE rectify rotary positions.
+"""ReRoPE and Leaky ReRoPE limit the relative position of RoPE beyond a window.
 
 https://github.com/bojone/rerope (Su, 2023; no paper)
 
-RoPE whose relative position stops at a window w, or grows more slowly from there on:
-``min(d, w)``, or ``w + (d - w) / factor`` where the distance d exceeds w. Overrides ``prepare``,
-``rotate`` and ``score``.
+The relative position stops growing at a window w, ``min(d, w)``, or grows more slowly from there
+on, ``w + (d - w) / factor`` where the distance d exceeds w. Overrides ``prepare``, ``rotate`` and
+``score``.
 """
 
 import math
@@ -13,14 +13,14 @@ from posenc_jax.encodings.position_maps.position_map import NearFar
 
 
 class ReRoPE(NearFar):
-    """Turns as RoPE, where distances of ``window`` or more all count as ``window``.
+    """Rotates as RoPE, but all distances of ``window`` or more count as ``window``.
 
-    Published together with LogN scaling of the queries, which is not part of it here.
+    It was published together with LogN scaling of the queries, which is a separate scheme here.
 
     Args:
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
-      window: tokens up to which distances are exact, fewer than the model was trained on; 512 as
+      window: distance up to which distances are exact, less than the training length; 512 as
         published.
     """
 
@@ -38,16 +38,16 @@ class ReRoPE(NearFar):
 
 
 class LeakyReRoPE(NearFar):
-    """Turns by ``window + (d - window) / factor`` where a distance d is ``window`` or more.
+    """Rotates by ``window + (d - window) / factor`` where a distance d is ``window`` or more.
 
-    Published together with LogN scaling of the queries, which is not part of it here.
+    It was published together with LogN scaling of the queries, which is a separate scheme here.
 
     Args:
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
-      window: tokens up to which distances are exact; 512 as published.
-      factor: how many distances beyond the window share the room of one; 16 as published.
-        Distances stay within a training length L up to ``window + (L - window) * factor``.
+      window: distance up to which distances are exact; 512 as published.
+      factor: factor by which distances beyond the window shrink; 16 as published. Distances stay
+        within a training length L up to ``window + (L - window) * factor``.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 https://arxiv.org/abs/2401.01325
 
-RoPE whose relative position is the distance d below a window w, and beyond it
+The relative position of RoPE is the distance d below a window w, and beyond it
 ``floor(m / G) - floor(n / G) + w - w / G``. Overrides ``prepare``, ``rotate`` and ``score``.
 """
 
@@ -13,20 +13,19 @@ from posenc_jax.encodings.rotary.angles import cos_sin
 
 
 class SelfExtend(NearFar):
-    """Turns as RoPE in an exact neighbourhood, and by groups of positions beyond it.
+    """Rotates as RoPE by exact distances within a window, and by grouped positions beyond it.
 
     Groups are counted from position 0, so a shift of all positions changes the logits.
 
     Args:
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
-      window: w, tokens up to which distances are exact; 1024 in the released code, for models
-        trained on 4096.
-      group_size: G, tokens of a group; 8 in the released code. Distances stay within a training
-        length L up to ``(L - w) * G + w``.
-      floor: whether ``w / G`` is rounded down, as the paper writes it. The released code does not
-        round, nor does this default, so that results compare; the two differ where G does not
-        divide w.
+      window: w, the distance up to which distances are exact; 1024 in the released code, for models
+        trained on 4096 tokens.
+      group_size: G, number of tokens in a group; 8 in the released code. Distances stay within a
+        training length L up to ``(L - w) * G + w``.
+      floor: whether ``w / G`` is rounded down, as in the paper. By default it is not, as in the
+        released code. The two differ where G does not divide w.
     """
 
     def __init__(

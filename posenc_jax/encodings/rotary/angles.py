@@ -1,7 +1,7 @@
 """Computes cosine and sine of ``position * frequency``, for every int32 position.
 
 A float32 product of a position and a frequency loses its fractional turn: at position 2,097,151
-its cosine is off by 0.08. Here the product is never formed. The frequency is held in turns per
+the cosine is off by 0.08. Here the product is never formed. The frequency is held in turns per
 token and cut into pieces of 12 bits, the position into pieces of 11 bits; each partial product is
 then exact in float32, and whole turns are dropped from it without rounding.
 
@@ -33,8 +33,8 @@ def cos_sin(
 
     Args:
       positions: int or float32, ``[..., 1]`` or ``[..., P]``.
-      inv_freq: radians per unit of position, ``[P]`` or of the rank of positions. A float64 NumPy
-        array or a ``Double`` keeps its digits; a JAX array counts as exact in float32.
+      inv_freq: radians per unit of position, ``[P]`` or of the rank of ``positions``. A float64
+        NumPy array or a ``Double`` is used to its full precision; a JAX array as it is in float32.
     """
     if isinstance(inv_freq, np.ndarray):
         turns: np.ndarray | Double = inv_freq / (2 * math.pi)
@@ -62,8 +62,8 @@ def cos_sin(
         nearest = turns.high if isinstance(turns, Double) else turns
         angle = angle + rest * _of_rank(positions.ndim, nearest)
 
-    # A loop, because XLA fuses nothing across its border: it would compute these sines again in
-    # every rotation of every layer, for each batch row and head (9 % of a training step on a CPU).
+    # XLA does not fuse a loop with other code. Fused, these sines would be computed again in every
+    # rotation of every layer, for each batch row and head (9 % of a training step on a CPU).
     def cos_or_sin(is_cos):
         return jnp.where(is_cos, jnp.cos(2 * math.pi * angle), jnp.sin(2 * math.pi * angle))
 
@@ -74,11 +74,11 @@ def cos_sin(
 def cos_sin_of_sum(positions: jax.Array, rates: Sequence) -> tuple[jax.Array, jax.Array]:
     """Returns the float32 cosine and sine of ``sum_a positions_a * rates_a`` radians.
 
-    The angles of the axes are never added, only their turns.
+    The rotations of the axes are composed, so that no large angles are added.
 
     Args:
       positions: int or float32 ``[B, T, A]``, or ``[B, T]`` for text, the same on every axis.
-      rates: for each axis radians per unit of position, as ``cos_sin`` takes them, of four axes,
+      rates: for each axis of positions, radians per unit of position as in ``cos_sin``, of shape
         ``[B or 1, T or 1, K or 1, P]``.
     """
     places = on_axes(positions, len(rates))
@@ -118,7 +118,7 @@ def _pieces(turns: np.ndarray | Double) -> list:
         piece = jax.lax.stop_gradient(jnp.round(turns.high * grid) / grid)
         return turns - piece, piece
 
-    # A loop for the same reason as above: fused, the pieces would be cut again for each token.
+    # A loop for the same reason as in cos_sin: fused, the pieces would be cut again for each token.
     turns = turns - jax.lax.stop_gradient(jnp.floor(turns.high))
     rest, pieces = jax.lax.scan(step, turns, jnp.asarray(_GRIDS, jnp.float32))
     return [*pieces, rest.high + rest.low]

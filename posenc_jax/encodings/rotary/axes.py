@@ -1,14 +1,14 @@
-"""Sets the second dial of the rotary family: the position axes that turn each channel pair.
+"""Allocates position axes to the channel pairs of the rotary family.
 
 An allocation is a tuple with one axis number for each channel pair, the fastest pair first, or one
-such tuple for each kv head. ``STILL`` is in the place of an axis where a pair does not turn. Text
-has one axis and needs none.
+such tuple for each kv head. ``STILL`` in the place of an axis number means that the pair does not
+turn. Text has one axis and needs no allocation.
 
-A matrix lets a pair turn by several axes: in the place of an axis number it has a tuple of floats,
-by how much of the pair's frequency each axis turns it. Axis 1 of two is ``(0.0, 1.0)``.
+A matrix lets several axes turn a pair: in the place of an axis number it has a tuple of floats, the
+shares of the pair's frequency by which each axis turns it. Axis 1 of two is ``(0.0, 1.0)``.
 
-Sections are numbers of channel pairs, one for each axis in the order that positions have them:
-time, row, column.
+Sections are numbers of channel pairs, one for each axis in the order of the position axes: time,
+row, column.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ Matrix = tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ..
 
 
 def is_matrix(axes: Any) -> TypeGuard[Matrix]:
-    """Says whether ``axes`` is a matrix, and no allocation and not None."""
+    """Says whether ``axes`` is a matrix, not an allocation or None."""
     cell = axes
     while isinstance(cell, tuple) and cell:
         cell = cell[0]
@@ -31,7 +31,7 @@ def is_matrix(axes: Any) -> TypeGuard[Matrix]:
 
 
 def columns(matrix: Matrix) -> list[np.ndarray]:
-    """Returns what each axis contributes to the kv heads and pairs, ``[1, 1, K or 1, pairs]``."""
+    """Returns for each axis its shares in all heads and pairs, ``[1, 1, K or 1, pairs]``."""
     shares = np.asarray(matrix, np.float64)
     shares = shares[None] if shares.ndim == 2 else shares
     return [column[None, None] for column in np.moveaxis(shares, -1, 0)]
@@ -46,11 +46,11 @@ def chunked(sections: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None) -> tuple[int, ...]:
-    """Lets the axes take turns, as Qwen3-VL does (2511.21631); its sections are (24, 20, 20).
+    """Alternates the axes, as Qwen3-VL does (2511.21631); its sections are (24, 20, 20).
 
-    In every turn of ``len(sections)`` pairs the axes come in ``order``, by default as they are
-    numbered. Each but the first takes its pair until its section is used up; the first takes what
-    is left, the slow tail included.
+    In every group of ``len(sections)`` pairs the axes come in ``order``, by default as they are
+    numbered. Each axis but the first takes its pair until its section is used up; the first takes
+    all other pairs, the slow tail included.
     """
     num_pairs, num_axes = sum(sections), len(sections)
     first, *others = range(num_axes) if order is None else order
@@ -70,7 +70,7 @@ def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None)
 
 
 def temporal_last(sections: tuple[int, ...]) -> tuple[int, ...]:
-    """Gives rows and columns turns, and time the slowest pairs: VideoRoPE's LTA (2502.05173)."""
+    """Alternates rows and columns, and gives time the slowest pairs: VideoRoPE (2502.05173)."""
     if len(sections) != 3 or sections[1] != sections[2]:
         raise ValueError(
             f"sections={sections} must be of time, row and column, the last two alike: they "

@@ -1,10 +1,10 @@
-"""Axial RoPE gives images and videos rotary positions.
+"""Axial RoPE rotates by the positions on several axes, for images and videos.
 
 https://arxiv.org/abs/2403.13298 (RoPE-ViT)
 
-The position axes turn channel pairs by turns: pair i belongs to axis ``i mod A`` and turns by
-``p_axis * base ** (-2 i / d)``, so that each axis has an equal share of fast and slow pairs and a
-logit depends on the distance along each axis. A setting of ``RoPE``'s axes.
+The channel pairs alternate between the position axes: pair i belongs to axis ``i mod A`` and turns
+by ``p_axis * base ** (-2 i / d)``, so that each axis has an equal share of fast and slow pairs and
+a logit depends on the distance along each axis. It is ``RoPE`` with an allocation of axes.
 """
 
 import jax
@@ -24,9 +24,9 @@ def axial_rope(
 ) -> RoPE:
     """Builds RoPE over ``num_axes`` position axes, ``[B, T, A]``; text, ``[B, T]``, is RoPE.
 
-    In RoPE-ViT every axis has the frequencies that only the first has here (those of the others are
-    a hair slower), so that for text it is not RoPE. Its ``base`` is 100, for grids of tens of
-    patches.
+    In RoPE-ViT every axis has the frequencies that only the first axis has here (those of the other
+    axes are slightly slower), so RoPE-ViT on text is not RoPE. Its ``base`` is 100, for grids of
+    tens of patches.
 
     Args:
       num_axes: number of position axes, which divides the number of channel pairs.

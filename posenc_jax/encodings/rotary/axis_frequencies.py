@@ -19,13 +19,13 @@ from posenc_jax.encodings.rotary.frequencies.base import (
 
 @dataclasses.dataclass(frozen=True)
 class ByAxis(Frequencies):
-    """Lets each pair turn by the rule of its axis.
+    """Gives each pair the frequency that the rule of its axis has for it.
 
     Attributes:
       axes: the allocation of the pairs, the encoding's own, see
         ``posenc_jax.encodings.rotary.axes``.
-      frequencies: a rule for each axis. Their attention factors must be one number, because
-        queries and keys turn by all axes at once.
+      frequencies: a rule for each axis. Their attention factors must be equal, because one factor
+        multiplies the products of all axes.
     """
 
     axes: Allocation
@@ -55,11 +55,11 @@ class ByAxis(Frequencies):
 
 @dataclasses.dataclass(frozen=True)
 class Spectra(Frequencies):
-    """Gives each axis a spectrum, from the fastest pair to the slowest, in its own run of pairs.
+    """Gives each axis a whole spectrum, from the fastest pair to the slowest, in a run of pairs.
 
     Attributes:
-      sections: how many pairs each axis has.
-      frequencies: the rule of every spectrum. Default: RoPE's.
+      sections: number of pairs of each axis.
+      frequencies: rule of every spectrum. Default: RoPE's.
     """
 
     sections: tuple[int, ...]

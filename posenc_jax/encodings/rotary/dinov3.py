@@ -1,10 +1,10 @@
-"""DINOv3 turns by rows and columns that are shares of the image, moved a little in training.
+"""DINOv3 rotates by rows and columns relative to the image's size, with random shifts in training.
 
 https://arxiv.org/abs/2508.10104
 
-Half of the channel pairs turn by ``2 pi y base ** (-4 j / head_dim)``, and half by the same of x,
-where y and x are the place of a patch's centre, from -1 to 1. In training all of them are shifted,
-stretched along each axis and stretched together, by numbers that are drawn once for a forward pass.
+Half of the channel pairs turn by ``2 pi y base ** (-4 j / head_dim)``, and half by the same with x,
+where y and x are the coordinates of a patch's centre, from -1 to 1. In training all coordinates are
+shifted, scaled along each axis and scaled together, by numbers drawn once per forward pass.
 Overrides ``place``, ``prepare`` and ``rotate``.
 """
 
@@ -19,21 +19,21 @@ from posenc_jax.encodings.rotary.rope import RoPE
 
 
 class DINOv3(RoPE):
-    """Turns half of the pairs by the row, half by the column, of normalised coordinates.
+    """Rotates half of the pairs by the normalised row and half by the normalised column.
 
-    ``positions.centred_grid`` makes them, ``[B, T, 2]``, row and column, with class and register
-    tokens at (0, 0), where nothing turns and training moves nothing. A patch must not be at exactly
-    (0, 0). Text, ``[B, T]``, is at the same place on both.
+    ``positions.centred_grid`` returns these coordinates, ``[B, T, 2]``. Class and register tokens
+    are at (0, 0): they do not turn, and training does not move them. A patch must not be at exactly
+    (0, 0). Text, ``[B, T]``, has the same position on both axes.
 
     Args:
-      head_dim: channels of one head, a multiple of 4.
+      head_dim: number of channels in one head, a multiple of 4.
       base: see ``RoPE``.
       layout: see ``RoPE``.
-      shift: in training coordinates move by up to so much, differently on each axis. None or 0
-        moves none.
-      jitter: in training they are multiplied by up to so much, or divided, differently on each
-        axis. None or 1 changes none.
-      rescale: the same with one number for both axes; 2 as released.
+      shift: largest random shift of coordinates in training, drawn for each axis. None or 0 turns
+        it off.
+      jitter: largest random factor (or divisor) of coordinates in training, drawn for each axis.
+        None or 1 turns it off.
+      rescale: the same with one factor for both axes; 2 as released.
     """
 
     adapts = False

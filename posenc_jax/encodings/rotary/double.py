@@ -1,11 +1,12 @@
 """Computes with numbers of 44 significant bits, each held as the sum of two float32 numbers.
 
-At two million tokens a frequency in float32 turns a channel pair to the wrong side, and a traced
-length or base has no float64 to compute it in. The methods are Dekker's (1971) and Knuth's.
+At two million tokens the rounding of a frequency to float32 moves a channel pair by up to 0.1
+radians, and traced lengths and bases cannot be computed with in float64. The methods are those of
+Dekker (1971) and Knuth.
 
 A compiler may fuse a product into a sum, without rounding it in between, and may do so in one
-place and not in another. So no product here is ever rounded: factors are cut into pieces of 12
-bits. The numbers are the same however a program is compiled, on CPU, GPU and TPU.
+place and not in another. So factors are cut into pieces of 12 bits, whose products are exact. The
+results are the same however a program is compiled, on CPU, GPU and TPU.
 """
 
 import dataclasses
@@ -28,8 +29,8 @@ _EXP = [1 / math.factorial(n) for n in range(14)]
 class Double:
     """Holds numbers as ``high + low``, where ``low`` is at most half an ulp of ``high``.
 
-    It adds, subtracts, multiplies and divides with numbers, float64 NumPy arrays, float32 JAX
-    arrays and its like; shapes broadcast as in NumPy. Its derivative is that of ``high + low``.
+    The other operand of its arithmetic may be a number, a float64 NumPy array, a float32 JAX array
+    or a ``Double``; shapes broadcast as in NumPy. The derivative is that of ``high + low``.
     """
 
     high: jax.Array
@@ -39,7 +40,7 @@ class Double:
 
     @classmethod
     def of(cls, number: Any) -> "Double":
-        """Returns a number or a NumPy array to 48 bits, or a JAX array as it is in float32."""
+        """Converts a number or a NumPy array to 48 bits, or a JAX array as it is in float32."""
         if isinstance(number, Double):
             return number
         if isinstance(number, jax.Array):
@@ -134,9 +135,9 @@ def _polynomial(coefficients, x: Double) -> Double:
 
 
 def _sum(a, b):
-    """Returns the float32 sum, and exactly what its rounding has left out.
+    """Returns the float32 sum and its exact rounding error.
 
-    A constant of the program must come second: XLA makes a of ``(constant + a) - constant``.
+    A constant must be the second argument: XLA simplifies ``(constant + x) - constant`` to ``x``.
     """
     total = a + b
     b_in_total = total - a
@@ -160,7 +161,7 @@ def _power_of_two(exponent):
 
 
 def _aligned(x, y) -> tuple[Double, Double]:
-    """Returns both with as many axes, for JAX may refuse to broadcast over a missing one."""
+    """Returns both with the same number of axes: JAX may refuse to broadcast a missing axis."""
     x, y = Double.of(x), Double.of(y)
     rank = max(x.high.ndim, y.high.ndim)
 

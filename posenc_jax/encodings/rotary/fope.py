@@ -2,11 +2,11 @@
 
 https://arxiv.org/abs/2412.17739
 
-RoPE turns every pair by one frequency. Here each pair turns by a sum of all frequencies, because
+RoPE turns each pair at one frequency. FoPE turns each pair by a mixture of all frequencies, because
 the layers around attention mix them in any case: pair e of head h has
 ``cos = sum_f A[h, f, e] cos(p w_f)`` and ``sin = sum_f B[h, f, e] sin(p w_f)``, with random A and B
-near the identity. Frequencies that do not turn once within the training length are left out, and
-the pairs that remain do not turn. Overrides ``prepare`` and ``rotate``.
+near the identity. Frequencies that do not turn once within the training length are dropped, and
+the pairs that have no mixture do not turn. Overrides ``prepare`` and ``rotate``.
 """
 
 import math
@@ -29,24 +29,24 @@ class FoPE(RoPE):
     """Turns each pair by a random mixture of RoPE's frequencies.
 
     A mixture of frequencies is no rotation, so logits depend a little on where a sequence starts.
-    Each layer and each kv head has matrices A and B of its own, and a query uses those of the kv
-    head that it attends to.
+    Each layer and each kv head has its own matrices A and B, and a query uses those of the kv head
+    that it attends to.
 
     A and B are random constants by default, as published: they are arrays of the module and saved
     with it, but their type is ``nnx.Variable`` and not ``nnx.Param``, and no gradient reaches them.
-    An optimizer must not decay such constants.
+    An optimizer must not apply weight decay to them.
 
     Args:
-      num_kv_heads: key and value heads of one layer.
-      head_dim: channels of one head.
+      num_kv_heads: number of kv heads in one layer.
+      head_dim: number of channels in one head.
       train_length: L; frequencies below ``2 pi / L`` are dropped.
       base: see ``RoPE``; a number, because it decides how many frequencies are kept.
       rotary_dim: see ``RoPE``; at least 4. At most ``rotary_dim / 4`` pairs turn.
       layout: see ``RoPE``.
-      gain: how far A and B are from the identity, or from every n-th row of it where there are
-        more frequencies than pairs; 0.3 as published. The noise in them has the standard deviation
-        ``gain sqrt(2 / (pairs (frequencies + heads)))``, as the released code's Xavier initialiser
-        gives it for a stack of matrices.
+      gain: how far A and B are from the identity, or from every n-th column of it where there are
+        more frequencies than pairs; 0.3 as published. Their noise has a standard deviation of
+        ``gain sqrt(2 / (pairs (frequencies + heads)))``, as the Xavier initialiser of the released
+        code has for a stack of matrices.
       padding: cosine and sine of the pairs that do not turn. "zero_frequency" is (1, 0), as in the
         paper. "ones" is (1, 1), as in the released code, which turns queries and keys alike by 45
         degrees and doubles the part of the logits that comes from these pairs.

@@ -1,10 +1,10 @@
-"""Golden-gate RoPE lets each channel pair turn along a direction of its own.
+"""Golden-gate RoPE turns each channel pair by the position along a direction of its own.
 
-https://jerryxio.ng/posts/nd-rope (its formulas, as copies of its code agree on them)
+https://jerryxio.ng/posts/nd-rope (formulas as in copies of its code, which agree)
 
-Pair i of head h turns by ``w_i (d_hi . position)``. The unit vectors d are spread evenly, each the
-last one turned by the golden ratio's share of half a turn, or in more than two dimensions the image
-of a golden lattice, and w runs from slow to fast. A setting of ``RoPE``'s axes.
+Pair i of head h turns by ``w_i (d_hi . position)``. The unit vectors d are spread evenly: on two
+axes each is the one before it turned by ``(sqrt(5) - 1) / 2`` of half a turn, and on more axes they
+are the image of a golden lattice. w runs from slow to fast. It is ``RoPE`` with a matrix of axes.
 """
 
 import dataclasses
@@ -64,14 +64,13 @@ def golden_gate(
 ) -> RoPE:
     """Builds RoPE whose pairs turn along directions that are spread evenly over heads and pairs.
 
-    Positions ``[B, T, A]`` are real numbers from -1 to 1, as ``positions.centred_grid`` gives them.
+    Positions ``[B, T, A]`` are real numbers from -1 to 1, as from ``positions.centred_grid``.
     A kv head and its queries turn alike.
 
     Args:
       num_axes: number of position axes, 2 or more.
-      slowest, fastest, zero_share: see ``Ascending``. The defaults are those that are in use for
-        images.
-      num_kv_heads: kv heads of one layer.
+      slowest, fastest, zero_share: attributes of ``Ascending``. The defaults are common for images.
+      num_kv_heads: number of kv heads in one layer.
       head_dim, rotary_dim, layout: keywords of ``RoPE``.
     """
     if num_axes < 2:
@@ -96,7 +95,7 @@ def directions(num_heads: int, pairs: int, num_axes: int) -> Matrix:
         for _ in range(10):
             ratio = (1 + ratio) ** (1 / (num_axes + 1))
         lattice = np.arange(1, count + 1)[:, None] * ratio ** -np.arange(1.0, num_axes + 1)
-        # Normal numbers have no preferred direction.
+        # Vectors of normally distributed numbers have no preferred direction.
         vectors = np.vectorize(statistics.NormalDist().inv_cdf)(lattice % 1)
         vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     cells = vectors.reshape(num_heads, pairs, num_axes).tolist()

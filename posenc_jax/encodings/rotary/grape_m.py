@@ -1,4 +1,4 @@
-"""GRAPE-M turns queries and keys at rates that are learned.
+"""GRAPE-M is RoPE with learned frequencies.
 
 https://arxiv.org/abs/2512.07805
 
@@ -24,16 +24,16 @@ _SCALE = 16.0
 class GrapeM(RoPE):
     """Learns in each layer how fast pairs turn, starting from RoPE.
 
-    Where it was published a learned norm follows the rotation, whose weights for each channel make
-    logits depend on more than the distance. ``qk_norm`` of our decoder comes before.
+    In the published models a norm follows the rotation. Its learned weights for each channel make
+    logits depend on more than the distance. ``qk_norm`` of our decoder comes before the rotation.
 
     Args:
-      head_dim: channels of one head.
-      num_kv_heads: kv heads of one layer.
-      base: of the rates at the start, see ``RoPE``.
+      head_dim: number of channels in one head.
+      num_kv_heads: number of kv heads in one layer.
+      base: base of the initial rates, as in ``RoPE``.
       layout: see ``RoPE``.
       by_head: whether each kv head, with its queries, has rates of its own.
-      rngs: not used, since the rates start as RoPE's; every scheme for each layer asks for it.
+      rngs: not used, since the rates start as RoPE's; every per-layer scheme takes it.
     """
 
     per_layer = True
@@ -58,7 +58,7 @@ class GrapeM(RoPE):
         return super().hooks() - {"prepare"}
 
     def prepare(self, positions: jax.Array, length: Length):
-        """Returns nothing: each layer turns at rates of its own."""
+        """Returns nothing, because each layer has its own rates."""
         del positions, length
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:

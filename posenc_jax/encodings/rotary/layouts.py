@@ -1,10 +1,10 @@
 """Converts between the two layouts of RoPE's channel pairs, exactly.
 
-"half" stores the first channels of all pairs and then the second ones, "interleaved" pair after
-pair: the same numbers as a ``[2, P]`` matrix and as its transpose. A model trained in one layout is
-the same model in the other once the channels of its queries and keys are reordered, which means
-the output channels of their projections (weights and biases) and, where queries and keys are
-normalised, the scales of that norm. Values and the output projection stay as they are.
+"half" stores the first channels of all pairs and then the second ones, like a ``[2, P]`` matrix;
+"interleaved" stores pair after pair, like its transpose. A model trained in one layout is the same
+model in the other once the channels of its queries and keys are reordered. These are the output
+channels of their projections (weights and biases) and, where queries and keys are normalised, the
+scales of that norm. Values and the output projection stay as they are.
 """
 
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ def to_interleaved(x: Array, *, rotary_dim: int | None = None, axis: int = -1) -
       x: NumPy or JAX array with the channels of one head along ``axis``: activations
         ``[B, T, H, C]``, or a projection ``[D, H, C]``. Split the heads of a matrix ``[D, H * C]``
         first; ``[H * C, D]``, as PyTorch stores it, becomes ``[H, C, D]`` with ``axis=1``.
-      rotary_dim: with partial rotary, how many of the channels turn; the others stay in place.
+      rotary_dim: with partial rotary, how many channels turn; the others stay in place.
       axis: the axis of the channels.
     """
     return _transposed(x, rotary_dim, axis, lambda pairs: (2, pairs))

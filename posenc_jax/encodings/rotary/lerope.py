@@ -1,9 +1,9 @@
-"""LeRoPE turns every channel pair at a rate that is learned.
+"""LeRoPE is RoPE with learned frequencies.
 
 Mistral Large 4 (transformers ``mistral_large4``; no paper)
 
-The frequency of pair i is ``exp(alpha_i)`` times that of a rule, with alpha trained and 0 at the
-start, one for the whole model. Overrides ``prepare``.
+The frequency of pair i is ``exp(alpha_i)`` times that of a rule. alpha is trained, starts at 0, and
+is shared by all layers. Overrides ``prepare``.
 """
 
 import jax
@@ -17,17 +17,18 @@ from posenc_jax.encodings.rotary.rope import RoPE, check_length
 
 
 class LeRoPE(RoPE):
-    """Learns how fast each pair turns, starting from a rule of RoPE's.
+    """Learns how fast each pair turns, starting from a frequency rule.
 
-    All layers share the numbers, whose logarithm may become any: a pair may turn by more than a
-    radian a token. They belong to a checkpoint, and no config has them.
+    All layers share alpha, which is not bounded: a pair may come to turn by more than a radian per
+    token. A checkpoint has alpha among its weights; a config does not have it.
 
     Args:
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       base: see ``RoPE``.
       frequencies: the rule to start from. Default: RoPE's own. Mistral Large 4 has
         ``YaRN(512, 2048.0, attention_factor=1.0)``.
-      rotary_dim: turn only the last channels of each head; 64 of 128 in Mistral Large 4.
+      rotary_dim: number of channels that turn, the last ones of each head; 64 of 128 in Mistral
+        Large 4.
       layout: see ``RoPE``; interleaved as published.
     """
 

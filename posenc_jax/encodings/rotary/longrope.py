@@ -1,9 +1,9 @@
-"""LongRoPE and LongRoPE2 slow each channel pair down by a factor that a search has found.
+"""LongRoPE and LongRoPE2 slow each channel pair down by a factor found by a search.
 
 https://arxiv.org/abs/2402.13753, https://arxiv.org/abs/2502.20082
 
 In a sequence longer than the training length L, pair i at position p turns by the angle
-``p * base ** (-2 i / d) / long_factor[i]``, and in others by the same with ``short_factor``. All
+``p * base ** (-2 i / d) / long_factor[i]``; other sequences use ``short_factor`` instead. All
 tokens of a sequence switch together, so keys that were rotated before the switch are of no use
 after it. Cosine and sine are multiplied by ``sqrt(1 + ln(factor) / ln(L))``. Overrides RoPE's
 ``prepare``.
@@ -34,19 +34,19 @@ class LongRoPE(RoPE):
     """Slows each pair down by a factor of its own (``longrope`` in Hugging Face, ``su`` before).
 
     Args:
-      head_dim: channels of one head.
-      train_length: tokens of a training sequence before the extension, L.
-      factor: target length / train length; the defaults below depend on it, nothing else.
+      head_dim: number of channels in one head.
+      train_length: L, number of tokens in a training sequence before the extension.
+      factor: target length / train length; only the defaults below depend on it.
       long_factor: how many times slower each pair turns past L, the fastest pair first, or one
         number for all of them. Default: ``factor``, which is PI, where the search starts.
       short_factor: the same up to L. Default: 1, as in RoPE.
-      attention_factor: multiplies cosine and sine. Default: ``sqrt(1 + ln(factor) / ln(L))``.
-      short_attention_factor: the same up to L. Default: as past it, which is what Hugging Face
-        does and the paper leaves open.
+      attention_factor: factor of cosine and sine. Default: ``sqrt(1 + ln(factor) / ln(L))``.
+      short_attention_factor: the same up to L. Default: ``attention_factor``, as in Hugging Face;
+        the paper leaves it open.
       start_tokens: tokens at positions below this number (n-hat in the paper) turn as in RoPE.
-        Positions are not counted anew after them, so the product of a start token and a later one
-        depends on more than their distance. The cosine and sine of start tokens have no attention
-        factor, as in the released code.
+        Later positions are not renumbered, so the product of a start token and a later one depends
+        on more than their distance. The cosine and sine of start tokens have no attention factor,
+        as in the released code.
       base, axes, rotary_dim, layout: as in RoPE.
 
     The released code's dynamic variant, whose factors grow with the length, is not offered.
@@ -131,7 +131,7 @@ def longrope2(
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> LongRoPE:
-    """Builds LongRoPE2, where only the slow pairs have factors that a search has found.
+    """Builds LongRoPE2, where only the slow pairs have factors found by a search.
 
     Past the training length L, pair i is slower by ``tail_factors[i - critical_pair]`` from the
     critical pair on, and by ``tail_factors[0] ** (i / critical_pair)`` below it: the fastest is

@@ -1,10 +1,10 @@
-"""M-RoPE lets positions of time, row and column each turn their own channel pairs, or heads.
+"""M-RoPE rotates some channel pairs (or heads) by time, some by row and some by column.
 
 https://arxiv.org/abs/2409.12191, https://arxiv.org/abs/2511.21631,
 https://arxiv.org/abs/2510.23095, https://arxiv.org/abs/2510.03230
 
-All are settings of RoPE's axes. Positions are ``[B, T, 3]``, from the builders of
-``posenc_jax.positions``; text, ``[B, T]``, has one position on every axis.
+All are ``RoPE`` with an allocation of axes. Positions are ``[B, T, 3]``, from the builders in
+``posenc_jax.positions``; text, ``[B, T]``, has the same position on every axis.
 """
 
 import jax
@@ -25,8 +25,8 @@ def mrope(
 ) -> RoPE:
     """Builds Qwen2-VL's M-RoPE: fast pairs turn by time, the next by row, slow ones by column.
 
-    At the published base of 1e6 columns are told apart hardly at all: their fastest pair needs
-    35,000 of them for one turn.
+    At the published base of 1e6 columns can hardly be distinguished: their fastest pair turns once
+    in 35,000 columns.
 
     Args:
       sections: channel pairs of time, row and column; by default in proportion to (16, 24, 24).
@@ -54,17 +54,17 @@ def i_mrope(
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    """Builds interleaved M-RoPE: the axes take turns, so that each has fast pairs and slow ones.
+    """Builds interleaved M-RoPE: pairs alternate between axes, so each has fast and slow pairs.
 
-    The rule is Qwen3-VL's. Its README stretches 256K tokens to 1M by
+    The rule is Qwen3-VL's. Its README extends 256K tokens to 1M by
     ``frequencies=YaRN(262144, 3.0)``, a factor of 3 and not 4, because positions grow more slowly
-    than tokens. The paper named I-MRoPE (2510.03230) interleaves too; its order of axes, and its
-    rule for the pairs left over, could not be verified.
+    than tokens. The paper named I-MRoPE (2510.03230) interleaves too; the order of its axes, and
+    its rule for the pairs left over, could not be verified.
 
     Args:
       sections: channel pairs of time, row and column; by default in proportion to (24, 20, 20),
         where the first axis of ``order`` has the larger share.
-      order: the axes in the order of each turn. The first also has the slow tail.
+      order: the axes in the order in which they alternate. The first also has the slow tail.
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``; Qwen3-VL's base is 5e6.
     """
     pairs = pairs_of(head_dim, rotary_dim)
@@ -91,7 +91,7 @@ def mhrope(
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    """Builds MHRoPE: each kv head turns by one axis over the whole spectrum, its query heads too.
+    """Builds MHRoPE: each kv head and its query heads turn by one axis, with all frequencies.
 
     Args:
       num_kv_heads: number of key and value heads in one layer.

@@ -2,9 +2,9 @@
 
 https://arxiv.org/abs/2509.10534
 
-Content decides how much, position decides at what angle: channel c of a query at m and a key at n
-contributes ``softplus(q_c) softplus(k_c) cos((m - n) base ** (-c / d) - delta_c)``, with a trained
-phase delta in each head. Each channel becomes a pair, so queries and keys come out twice as wide.
+Channel c of a query at m and a key at n adds
+``softplus(q_c) softplus(k_c) cos((m - n) base ** (-c / d) - delta_c)`` to the logit, with a trained
+phase delta in each head. Each channel becomes a pair, so queries and keys become twice as wide.
 Overrides ``prepare`` and ``rotate``.
 """
 
@@ -26,14 +26,14 @@ from posenc_jax.tokens import Tokens
 class PoPE(Encoding):
     """Takes magnitudes from content and phases from position.
 
-    The phase belongs to the keys, so there is one for each kv head. Each layer has its own, which
-    is our reading: the paper speaks of heads. The trained phase is clipped to [-2 pi, 0], as in the
-    released code, and has no gradient while it is outside.
+    The phase belongs to the keys, so there is one for each kv head and channel. That each layer has
+    its own is our reading of the paper, which speaks of heads. The trained phase is clipped to
+    [-2 pi, 0], as in the released code, and has no gradient while it is outside.
 
     Args:
-      num_kv_heads: key and value heads of one layer.
-      head_dim: channels of one head, d.
-      base: of the d frequencies, twice as many as RoPE has.
+      num_kv_heads: number of kv heads in one layer.
+      head_dim: number of channels in one head, d.
+      base: base of the d frequencies, twice as many as RoPE has.
       phase_init: "zero", the default of the released code, or "uniform" in [-2 pi, 0].
       rngs: random numbers for the phases.
     """

@@ -1,12 +1,13 @@
-"""PRoPE makes relative positions of cameras.
+"""PRoPE encodes the relative positions of cameras.
 
 https://arxiv.org/abs/2507.10496
 
 ``out_i = D_i^-1 sum_j softmax_j(q_i D_i^-1 D_j k_j) D_j v_j`` with a block-diagonal ``D`` for each
 token. In half of the channels, cut into vectors of 4, its blocks are ``P^-1``, where the 4 x 4
-matrix ``P`` takes the world to the image of the token's camera; a quarter each turns with the
-patch's column and row as in RoPE. So everything depends on ``P_i P_j^-1`` alone, and on no choice
-of world axes. Overrides ``prepare``, ``rotate``, ``turn_values`` and ``turn_back``.
+matrix ``P`` projects the world to the image of the token's camera. A quarter of the channels turns
+with the patch's column and a quarter with its row, as in RoPE. So cameras matter only through
+``P_i P_j^-1``, whatever the world axes. Overrides ``prepare``, ``rotate``, ``turn_values`` and
+``turn_back``.
 """
 
 from typing import NamedTuple
@@ -40,21 +41,21 @@ class Transforms(NamedTuple):
 
 
 class PRoPE(Encoding):
-    """Turns queries, keys and values into a world that all cameras share, and outputs back.
+    """Transforms queries, keys and values to world coordinates, and outputs back to the camera's.
 
     Positions come from ``posenc_jax.positions.cameras``, with intrinsics or, as in GTA
-    (2310.10375), without. Text, ``[B, T]``, is seen by a camera that is the world's own, at its
-    position on every other axis.
+    (2310.10375), without. Text, ``[B, T]``, has the identity as its camera, and its position on
+    every other axis.
 
     With ``time_channels`` the first channels turn with the world time, as in Time-RoPE. This is a
     reconstruction of the 4D-RoPE of BulletTime (2512.05076): its camera part is not published, and
     the order and the shares of the channels here could not be verified.
 
     Args:
-      head_dim: channels of one head. After those of time, half go to the camera and a quarter each
-        to column and row, so the rest must be a multiple of 8.
-      time_channels: channels that turn with time, an even number. With them positions begin with
-        the time.
+      head_dim: number of channels in one head. Of those that time leaves, half go to the camera
+        and a quarter each to column and row, so they must be a multiple of 8.
+      time_channels: number of channels that turn with time, even. If there are any, positions begin
+        with the time.
       base: base of the frequencies of columns and rows.
       time_base: base of the frequencies of times.
     """
@@ -106,7 +107,7 @@ class PRoPE(Encoding):
     def _parts(self, positions):
         """Returns times, rows and columns, each ``[B, T]``, and projections ``[B, T, 4, 4]``."""
         if positions.ndim == 2:
-            # Added to zeros, so that on a mesh of Explicit axes it lies as the positions do.
+            # Added to zeros, so that on a mesh with Explicit axes it is sharded as positions are.
             zeros = jnp.zeros_like(positions, jnp.float32)[..., None, None]
             return positions, positions, positions, zeros + jnp.eye(4)[None, None]
         num_axes = (3 if self.time_channels else 2) + PROJECTION
@@ -141,7 +142,7 @@ class PRoPE(Encoding):
 def _inverse(projection):
     """Returns the inverse of ``[[A, t], [0, 1]]``, in closed form.
 
-    On a mesh of Explicit axes there is no solver.
+    JAX's solvers do not run on a mesh with Explicit axes.
     """
     top, bottom = projection[..., :3, :], projection[..., 3:, :]
     a, b, c = (top[..., i, :3] for i in range(3))
@@ -153,7 +154,7 @@ def _inverse(projection):
 
 def _turn_of(positions_BT, channels, base) -> CosSin:
     cos, sin = cos_sin(positions_BT[..., None], geometric(channels, base))
-    # Backwards, as the released code turns: in values and outputs the direction can be seen.
+    # By negative angles, as in the released code: the direction matters for values and outputs.
     return cos[:, :, None], -sin[:, :, None]
 
 

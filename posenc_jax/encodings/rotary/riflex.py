@@ -1,10 +1,10 @@
-"""RIFLEx slows the one pair of time whose turn ends where longer videos begin to repeat themselves.
+"""RIFLEx slows down the pair of time whose period makes longer videos repeat themselves.
 
 https://arxiv.org/abs/2502.15894
 
-Of the pairs that turn by time, the one whose wavelength is nearest to ``first_repeat`` frames turns
-by ``0.9 * 2 pi / length`` a frame, less than once in a video of ``length`` frames. All others stay.
-A setting of RoPE's frequencies.
+Among the pairs that turn by time, the one with the wavelength nearest to ``first_repeat`` frames
+turns by ``0.9 * 2 pi / length`` per frame, less than once in a video of ``length`` frames. All
+others stay as they are. It is ``RoPE`` with another frequency rule.
 """
 
 import dataclasses
@@ -22,19 +22,19 @@ from posenc_jax.encodings.rotary.frequencies.base import (
 )
 from posenc_jax.encodings.rotary.rope import RoPE
 
-# Share of a turn in the whole video, in the released code; the paper's equation has a whole one.
+# Share of a turn within the video, in the released code; the paper's equation has a whole turn.
 _MARGIN = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class RIFLEx(Frequencies):
-    """Slows one pair of another rule.
+    """Slows down one pair of another rule.
 
     Attributes:
       frequencies: the other rule.
-      pairs: numbers of the pairs from which one is chosen, those of time.
-      first_repeat: frames after which videos of the unchanged model repeat themselves.
-      length: frames of the longer video.
+      pairs: indices of the pairs of time, from which one is chosen.
+      first_repeat: number of frames after which videos of the unchanged model repeat themselves.
+      length: number of frames in the longer video.
     """
 
     frequencies: Frequencies
@@ -67,19 +67,19 @@ class RIFLEx(Frequencies):
 
 
 def riflex(encoding: RoPE, *, first_repeat: float, length: int, axis: int = 0) -> RoPE:
-    """Returns ``encoding`` for longer videos, without training or, with its length, in training.
+    """Returns ``encoding`` for videos of ``length`` frames, for use without or with fine-tuning.
 
     Args:
-      encoding: RoPE whose axes are of pairs: ``mrope``, ``i_mrope``, ``time_rope``, ...; or RoPE
-        of one axis, that of time.
-      first_repeat: the frame at which longer videos are seen to repeat themselves, as the decoder
-        counts frames (latent ones): about 20 in CogVideoX-5B, and 50 in HunyuanVideo.
-      length: frames of the longer video, counted in the same way.
-      axis: the number of the axis of time.
+      encoding: RoPE with one axis number for each pair (``mrope``, ``i_mrope``, ``time_rope``,
+        ...), or RoPE of one axis, time.
+      first_repeat: the frame at which longer videos are seen to repeat themselves, counted in the
+        decoder's latent frames: about 20 in CogVideoX-5B, and 50 in HunyuanVideo.
+      length: number of frames in the longer video, counted in the same way.
+      axis: number of the time axis.
 
     Raises:
-      ValueError: the axes are of another kind, or none of them is time's. A video that is too short
-        is refused when frequencies are first asked for.
+      ValueError: ``encoding`` is not such a RoPE, or no pair turns by ``axis``. A ``length`` that
+        is too short is refused when the frequencies are first computed.
     """
     if type(encoding) is not RoPE or np.ndim(encoding.axes or 0) > 1 or is_matrix(encoding.axes):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Defines RoPE, rotary position embedding, and the encodings that are settings of its dials.
+"""Defines RoPE, rotary position embedding, on which the whole rotary family builds.
 
 https://arxiv.org/abs/2104.09864
 
@@ -29,19 +29,19 @@ from posenc_jax.tokens import Tokens
 
 
 class RoPE(Encoding):
-    """Turns each channel pair of queries and keys by its frequency times the position.
+    """Rotates each channel pair of queries and keys by the pair's frequency times the position.
 
     Args:
-      head_dim: channels of one head.
-      base: the slowest pair's wavelength is about ``2 pi base`` tokens. It may be traced, so that
-        one ``scan`` runs over layers of different bases, unless the rule of the frequencies
-        decides by its value which pairs it changes.
+      head_dim: number of channels in one head.
+      base: base of the frequencies; the slowest pair has a wavelength of about ``2 pi base``
+        tokens. It may be traced, so that one ``scan`` runs over layers of different bases, unless
+        the frequency rule decides by its value which pairs it changes.
       frequencies: a rule of ``posenc_jax.encodings.rotary.frequencies``. Default: RoPE's own.
-      axes: the position axis that turns each pair, or by how much each axis turns it
+      axes: the position axis that turns each pair, or the share by which each axis turns it
         (``posenc_jax.encodings.rotary.axes``); None for text. Positions ``[B, T]`` are text too:
         the same on every axis.
-      rotary_dim: rotate only the first channels and pass the rest through (partial rotary); the
-        exponents then count ``rotary_dim``. Default: all of ``head_dim``.
+      rotary_dim: number of channels that turn, the first ones; the rest pass through unchanged
+        (partial rotary), and the exponents count ``rotary_dim``. Default: all of ``head_dim``.
       layout: which channels form a pair. "half" pairs i with i + rotary_dim / 2 (GPT-NeoX, Llama
         in Hugging Face), "interleaved" pairs 2 i with 2 i + 1 (the paper, GPT-J, Llama as
         released by Meta). One is a fixed permutation of the other.
@@ -82,7 +82,7 @@ class RoPE(Encoding):
 
     @property
     def adapts(self) -> bool:
-        # A subclass with tables of its own says for itself that they do not depend on the length.
+        # A subclass that overrides prepare counts as adapting, unless it overrides this too.
         return self.frequencies.adapts or type(self).prepare is not RoPE.prepare
 
     def turns_like(self, other: Encoding) -> bool:
@@ -113,7 +113,7 @@ class RoPE(Encoding):
         return tuple(attention_factor * table for table in angles)
 
     def _positions_of_pairs(self, positions):
-        """Returns ``[B, T, K or 1, pairs or 1]``: a head with axes of its own has positions too."""
+        """Returns the position that turns each pair, ``[B, T, K or 1, pairs or 1]``."""
         if self.axes is None and positions.ndim != 2:
             raise ValueError(
                 f"positions have shape {positions.shape}, but this RoPE has one axis; say "
@@ -138,7 +138,7 @@ class RoPE(Encoding):
         return self.turn(x_BTHC, cos, sin)
 
     def turn(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-        """Turns queries or keys by angles whose cosines and sines are ``[B, T, H or 1, pairs]``."""
+        """Rotates queries or keys by angles with cosines and sines ``[B, T, H or 1, pairs]``."""
         check_width(x_BTHC, self.head_dim)
         first, last = jnp.split(x_BTHC, [self._end_of_first()], axis=-1)
         turning, still = (last, first) if self.turns_last else (first, last)
@@ -157,17 +157,17 @@ class RoPE(Encoding):
         return jnp.concatenate(parts, axis=-1)
 
     def _end_of_first(self):
-        """Returns where the first channels end, which turn, or else the last ones."""
+        """Returns the channel that separates the channels that turn from the others."""
         return self.head_dim - self.rotary_dim if self.turns_last else self.rotary_dim
 
 
 def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
-    """Returns how many channel pairs turn."""
+    """Returns the number of channel pairs that turn."""
     return (head_dim if rotary_dim is None else rotary_dim) // 2
 
 
 def check_width(x_BTHC: jax.Array, head_dim: int) -> None:
-    """Refuses heads that have not as many channels as the encoding was made for."""
+    """Refuses heads with another number of channels than the encoding was made for."""
     if x_BTHC.shape[-1] != head_dim:
         raise ValueError(
             f"heads have {x_BTHC.shape[-1]} channels, but the encoding was made for "
@@ -176,7 +176,7 @@ def check_width(x_BTHC: jax.Array, head_dim: int) -> None:
 
 
 def check_length(positions: jax.Array, length: Length) -> None:
-    """Refuses a length that is NaN, where it is known: a position was too large to set it."""
+    """Refuses a known length that is NaN, because a position was too large to be a length."""
     is_traced = isinstance(length, jax.core.Tracer) or isinstance(positions, jax.core.Tracer)
     if is_traced or not np.isnan(length).any():
         return
@@ -208,7 +208,7 @@ def rope_with(frequencies: type[Frequencies]) -> Callable[..., RoPE]:
 
 
 def _of_heads(table_BTKP, side: Side) -> jax.Array:
-    """Returns the table of each head; one that all heads share stays as it is."""
+    """Returns the table of each head; a table that all heads share stays as it is."""
     if table_BTKP.shape[2] == 1:
         return table_BTKP
     return jnp.moveaxis(side.of_kv_heads(jnp.moveaxis(table_BTKP, 2, 0)), 0, 2)

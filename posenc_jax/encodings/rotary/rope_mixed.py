@@ -1,4 +1,4 @@
-"""RoPE-Mixed learns along which direction of an image each channel pair turns, and how fast.
+"""RoPE-Mixed learns for each channel pair a direction in the image and a frequency along it.
 
 https://arxiv.org/abs/2403.13298 (RoPE-ViT)
 
@@ -21,17 +21,17 @@ from posenc_jax.tokens import Tokens
 
 
 class RoPEMixed(RoPE):
-    """Turns every pair along a direction of its own, which is trained, as is the rate.
+    """Rotates every pair by the position along a trained direction, at a trained rate.
 
-    Every layer and every head has its own vectors; here a kv head and its queries have them
-    together. Positions are ``[B, T, 2]``, row and column; the released code has the column first,
-    in positions and in vectors. A class token is at (0, 0), where nothing turns.
+    Every layer and every kv head, with its queries, has its own vectors f. Positions are
+    ``[B, T, 2]``, row and column; the released code has the column first, in positions and in
+    vectors. A class token is at (0, 0), where nothing turns.
 
     Args:
-      num_kv_heads: kv heads of one layer.
-      head_dim: channels of one head, a multiple of 4.
-      base: of the rates at the start, ``base ** (-4 j / head_dim)``: half of the pairs point along
-        a random direction, one for each head, and half at a right angle to it.
+      num_kv_heads: number of kv heads in one layer.
+      head_dim: number of channels in one head, a multiple of 4.
+      base: base of the initial rates, ``base ** (-4 j / head_dim)``. At the start half of the pairs
+        have one random direction, drawn for each kv head, and half that at a right angle to it.
       layout: see ``RoPE``; interleaved as published.
       rngs: source of the directions.
     """
@@ -54,7 +54,7 @@ class RoPEMixed(RoPE):
         angle_K1 = jax.random.uniform(rngs.params(), (num_kv_heads, 1), maxval=2 * math.pi)
         rate = power(self.base, -4 * np.arange(head_dim // 4) / head_dim)
         rate_1P = Double.of(rate).high[None]
-        # (row, column): a direction, and that turned by a quarter.
+        # (row, column): a direction, and the one at a right angle to it.
         along = rate_1P * jnp.sin(angle_K1), rate_1P * jnp.cos(angle_K1)
         across = rate_1P * jnp.cos(angle_K1), -rate_1P * jnp.sin(angle_K1)
         halves = jnp.stack([jnp.stack(along, -1), jnp.stack(across, -1)], axis=1)
@@ -64,7 +64,7 @@ class RoPEMixed(RoPE):
         return super().hooks() - {"prepare"}
 
     def prepare(self, positions: jax.Array, length: Length):
-        """Returns nothing: each layer turns by vectors of its own."""
+        """Returns nothing, because each layer has its own vectors."""
         del positions, length
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:

@@ -1,12 +1,12 @@
-"""Time-RoPE places frames at continuous times of the world they show.
+"""Time-RoPE rotates by continuous world times, the times of what a video's frames show.
 
 https://arxiv.org/abs/2512.05076 (BulletTime)
 
-The axes of CogVideoX, time, row and column, have a quarter and twice three eighths of the
-channels, with a whole spectrum each. Positions are float ``[B, T, 3]``, from
-``posenc_jax.positions.story_time``: slow motion is small steps of time, a pause the same time
-again, reverse a falling time. Logits depend on differences of time only. This is a setting of
-RoPE's axes and frequencies.
+As in CogVideoX, time has a quarter of the channels, row and column have three eighths each, and
+each axis has a whole spectrum. Positions are float ``[B, T, 3]``, from
+``posenc_jax.positions.story_time``: slow motion is small steps of time, a pause repeats a time, and
+reverse motion is falling time. Logits depend on differences of time only. It is ``RoPE`` with an
+allocation of axes and a frequency rule.
 """
 
 import jax
@@ -28,8 +28,8 @@ def time_rope(
 ) -> RoPE:
     """Builds RoPE with three spectra side by side, whose pairs are neighbouring channels.
 
-    The paper's code is not released. Reviews of it print an exponent twice as large, which is this
-    with the base squared.
+    The paper's code is not released. Reviews of the paper print an exponent twice as large, which
+    is the same as squaring the base.
 
     Args:
       sections: channel pairs of time, row and column; by default in proportion to (8, 12, 12).

@@ -1,10 +1,10 @@
-"""RoPE turns values too, and turns what is made of them back.
+"""ValueRoPE is RoPE that rotates values too, and rotates outputs back.
 
 DeepSeek-V4 (transformers ``deepseek_v4``; no paper)
 
-``out_m = R(-m) sum_n w_mn R(n) v_n``: values turn with the keys, and the sum turns back by the
-angle of the query, so that a value reaches it turned by the distance. Overrides ``prepare``,
-``rotate``, ``turn_values`` and ``turn_back``.
+``out_m = R(-m) sum_n w_mn R(n) v_n``: values are rotated as keys are, and their sum is rotated back
+by the angle of the query, so a value reaches a query rotated by their distance. Overrides
+``prepare``, ``rotate``, ``turn_values`` and ``turn_back``.
 """
 
 import jax
@@ -16,16 +16,17 @@ from posenc_jax.tokens import Tokens
 
 
 class ValueRoPE(RoPE):
-    """Turns queries, keys and values, and outputs back.
+    """Rotates queries, keys and values, and rotates outputs back.
 
-    In DeepSeek-V4 one head of keys is the values too. Its layers with a window turn by the plain
-    rule, the others by YaRN with base 160000; a pattern of layers says both.
+    In DeepSeek-V4 the keys, one kv head, are also the values. Its layers with a window use plain
+    RoPE, and the others YaRN with base 160000, which a pattern of layers (``Layers``) can express.
 
     Args:
-      head_dim: channels of one head, of values too.
+      head_dim: number of channels in one head, also of values.
       base: see ``RoPE``.
       frequencies: see ``RoPE``. The rule's attention factor must be 1, or values would grow by it.
-      rotary_dim: turn only the last channels of each head; 64 of 512 in DeepSeek-V4.
+      rotary_dim: number of channels that turn, the last ones of each head; 64 of 512 in
+        DeepSeek-V4.
       layout: see ``RoPE``; interleaved as published.
     """
 

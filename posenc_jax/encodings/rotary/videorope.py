@@ -1,10 +1,10 @@
-"""VideoRoPE has time on the slowest channel pairs, so that no period of theirs fits into a video.
+"""VideoRoPE gives time the slowest channel pairs, whose periods are longer than a video.
 
 https://arxiv.org/abs/2502.05173
 
-Row and column take turns on the fast pairs. Settings of RoPE's axes and frequencies; positions are
-``[B, T, 3]``, best from ``posenc_jax.positions.videorope``, and text, ``[B, T]``, has one
-position on every axis. The published base is 1e6.
+Row and column alternate on the fast pairs. All functions here build ``RoPE`` with an allocation of
+axes. Positions are ``[B, T, 3]``, best from ``posenc_jax.positions.videorope``, and text,
+``[B, T]``, has the same position on every axis. The published base is 1e6.
 """
 
 import jax
@@ -90,9 +90,9 @@ def hope_hybrid(
 ) -> RoPE:
     """Builds HoPE of vision-language models (2505.20444): pairs of time do not turn.
 
-    The other pairs are VideoRoPE's. The scheme called ``hope`` (2410.21216) is another. In training
-    the paper draws the spacing of frames anew for each sample, the ``delta`` of
-    ``posenc_jax.positions.videorope``, from 0.5, 0.75, 1, 1.25 and 1.5.
+    The other pairs are those of VideoRoPE. The scheme ``hope`` (2410.21216) is a different one. In
+    training the paper draws the spacing of frames, ``delta`` of
+    ``posenc_jax.positions.videorope``, for each sample from 0.5, 0.75, 1, 1.25 and 1.5.
 
     Args:
       head_dim, sections, base, frequencies, rotary_dim, layout: keywords of ``videorope``.

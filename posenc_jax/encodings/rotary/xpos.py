@@ -1,11 +1,11 @@
-"""xPos lets rotary pairs also fade with distance.
+"""xPos is RoPE in which the products of channel pairs also decay with distance.
 
 https://arxiv.org/abs/2212.10554
 
-RoPE in which pair i of a query at position m grows by ``zeta_i ** (m / B)`` and the same pair of a
-key at n by ``zeta_i ** (-n / B)``, so that their product fades by ``zeta_i ** ((m - n) / B)``, with
-``zeta_i = (2 i / d + gamma) / (1 + gamma)``: the fastest pair fades soonest. Overrides ``prepare``
-and ``rotate``.
+After the rotation, pair i of a query at position m is multiplied by ``zeta_i ** (m / B)`` and that
+of a key at n by ``zeta_i ** (-n / B)``, so their product decays by ``zeta_i ** ((m - n) / B)``.
+With ``zeta_i = (2 i / d + gamma) / (1 + gamma)`` the fastest pair decays fastest. Overrides
+``prepare`` and ``rotate``.
 """
 
 import math
@@ -23,23 +23,23 @@ from posenc_jax.tokens import Tokens
 
 
 class XPos(RoPE):
-    """Turns as RoPE does, and lets each pair fade with distance at a rate of its own.
+    """Rotates as RoPE does, and makes each pair's product decay with distance at its own rate.
 
-    The paper's tables also restrict attention to blocks of half the training length; that is a
-    window of the layer, not of this scheme.
+    The paper's results also restrict attention to blocks of half the training length; that is a
+    window of the layer and not part of this scheme.
 
-    The factors need range. float32 and bfloat16 hold positions up to about ``70 * scale_base``
+    The factors can overflow. float32 and bfloat16 hold positions up to about ``70 * scale_base``
     tokens from 0, float16 up to about ``8 * scale_base``; further out logits become NaN. Positions
-    may be negative: to subtract half the length from all of them changes no logit and doubles the
-    reach. Queries and keys must be moved by the same amount.
+    may be negative: subtracting half the length from the positions of queries and keys alike
+    changes no logit and doubles the range.
 
     Args:
-      head_dim: channels of one head.
+      head_dim: number of channels in one head.
       base: see ``RoPE``.
       rotary_dim: see ``RoPE``; d in the equation.
       layout: see ``RoPE``; interleaved pairs as published.
       scale_base: B, in tokens; 512 in the released code. The paper's Algorithm 1 leaves it out,
-        which is ``scale_base=1``; its sequences would leave float32 after 70 tokens.
+        which is ``scale_base=1`` and would overflow float32 after about 70 tokens.
       gamma: 0.4 as published. Larger means less decay.
     """
 

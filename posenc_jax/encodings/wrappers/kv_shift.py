@@ -1,11 +1,11 @@
-"""Mixes each key and each value with those of the token before, under another scheme.
+"""Mixes each key and value with the key and value of the token before, under another scheme.
 
 https://arxiv.org/abs/2503.02130 (FoX Pro), https://arxiv.org/abs/2512.07805 (GRAPE)
 
 The key of token t becomes ``a k_{t-1} + (1 - a) k_t`` with a gate ``a = sigmoid(w . x_t)`` for each
 kv head, and the value likewise, with a gate of its own. The first token of a sequence, or of a
-segment, has zeros before it. The other scheme sees the keys after that. Overrides ``read`` (the
-gates), ``rotate`` and ``turn_values``.
+segment, has zeros before it. The other scheme gets the mixed keys. Overrides ``read`` (the gates),
+``rotate`` and ``turn_values``.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ class Read(NamedTuple):
 
     Attributes:
       of_keys, of_values: the gates, float32 ``[B, T, K]``.
-      back: int32 ``[B, T]``, how many places back lies the token that was written before, in the
-        same segment; 0 where there is none.
-      inner: what the other scheme has prepared, or read.
+      back: int32 ``[B, T]``, how many places before each token lies the one that was written just
+        before it in the same segment; 0 where there is none.
+      inner: what the other scheme has prepared or read.
     """
 
     of_keys: jax.Array
@@ -40,15 +40,16 @@ class Read(NamedTuple):
 
 
 class KVShift(Wrapper):
-    """Mixes keys and values with those of the token before; all else is another scheme's.
+    """Mixes keys and values with those of the token before, and leaves the rest to another scheme.
 
-    The authors normalise keys after the shift. Here the shift comes after whatever a model does to
-    its keys before attention, so that a model which normalises its keys does so before.
+    The authors normalise keys after the shift. Here the shift comes after all that a model does to
+    its keys before attention, normalisation included.
 
-    A part of the keys alone, whose first key follows one that is not given, makes NaN of that key.
+    If attention is given only a part of the keys, the first one becomes NaN where the key before it
+    is missing.
 
     Args:
-      num_kv_heads: kv heads of one layer.
+      num_kv_heads: number of kv heads in one layer.
       model_dim: width of the residual stream.
       over: the encoding beneath; RoPE, ALiBi, FoX and GRAPE as published (see ``wrapped``).
       rngs: source of the initial values: w is N(0, 0.25 / model_dim), as in GRAPE.
@@ -57,7 +58,7 @@ class KVShift(Wrapper):
 
     per_layer = True
     mixes_keys = reads_order = True
-    start, resume = Encoding.start, Encoding.resume  # the key before the next is not read off x
+    start, resume = Encoding.start, Encoding.resume  # a state would need the last key, not x
 
     def __init__(
         self,
@@ -122,7 +123,7 @@ def _one_back(x_BSKC):
 
 
 def _places_back(x_BSKC, back_BS):
-    """Returns what lies ``back`` places before each token: zeros at 0, and NaN outside."""
+    """Returns what lies ``back`` places before each token: 0 for none, NaN if it is not given."""
     number = jnp.arange(x_BSKC.shape[1], dtype=jnp.int32)[None] - back_BS
     is_given = (number >= 0) & (number < x_BSKC.shape[1])
     index = jnp.clip(number, 0, x_BSKC.shape[1] - 1)
@@ -132,7 +133,7 @@ def _places_back(x_BSKC, back_BS):
 
 
 def _number_before(number_BT, segment_ids):
-    """Returns the number of the token before in the same segment, or -1."""
+    """Returns the index of the token before in the same segment, or -1."""
     before = jnp.pad(number_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
     if segment_ids is None:
         return before
@@ -141,10 +142,10 @@ def _number_before(number_BT, segment_ids):
 
 
 def _beneath(tokens: Tokens) -> Tokens:
-    """Returns the tokens as the other scheme knows them."""
+    """Returns the tokens with what the other scheme has prepared."""
     return dataclasses.replace(tokens, prepared=tokens.prepared.inner)
 
 
 def _tile_beneath(tile: Tile) -> Tile:
-    """Returns the tile as the other scheme knows it; its keys are by ``of_keys`` already."""
+    """Returns the tile for the other scheme; ``of_keys`` has done it for the keys already."""
     return dataclasses.replace(tile, q_tokens=_beneath(tile.q_tokens))

@@ -1,6 +1,6 @@
-"""Lets logits grow with the query's position, so that attention over more keys stays sharp.
+"""Scales logits with the query's position, so that attention over more keys stays sharp.
 
-Each scheme is put over another one and multiplies its queries after rotation. So all products of
+Each scheme wraps another scheme and multiplies queries after that scheme's rotation. So products of
 queries and keys grow, and a bias that the other scheme adds to the logits does not. Overrides
 ``rotate``.
 
@@ -11,7 +11,7 @@ queries and keys grow, and a bias that the other scheme adds to the logits does 
     MinistralScale      q * (1 + a ln(1 + floor(m / F)))                   Ministral 3, Mistral 4
     BeamScale           q * (1 + (m + 1) / F) ** p                         Beam
 
-m is the position of the query; one below 0 counts as 0.
+m is the position of the query; a negative position counts as 0.
 """
 
 import math
@@ -32,7 +32,7 @@ class LogitScale(Wrapper):
 
     Args:
       over: the encoding beneath, see ``wrapped``.
-      **sizes: what it is built with.
+      **sizes: what ``over`` is built with.
     """
 
     def __init__(self, over: str | Mapping | Encoding, **sizes):
@@ -55,7 +55,7 @@ class LogitScale(Wrapper):
 
 
 class LogN(LogitScale):
-    """Queries past the training length L grow as the logarithm of their position.
+    """Multiplies queries past the training length L by the logarithm, to base L, of their position.
 
     Args:
       train_length: L, 2 or more.
@@ -73,14 +73,15 @@ class LogN(LogitScale):
 
 
 class SSMax(LogitScale):
-    """Takes the softmax to the base of the number of visible keys, times a trained number.
+    """Multiplies queries by a trained number times the logarithm of the number of visible keys.
 
     The number of visible keys is taken as ``m + 1``, whatever a window hides. The first token of a
-    sequence gets logits of 0, which its one key does not mind. Encodings with parameters are
-    usually shared by the layers; beneath this one, given by name, each layer has its own.
+    sequence gets logits of 0, which changes nothing because it sees one key only. If ``over`` is
+    given by name, each layer has its own copy of its parameters, also where layers usually share
+    them.
 
     Args:
-      num_heads: query heads of one layer.
+      num_heads: number of query heads in one layer.
       train_length: L, 2 or more. The trained number starts at ``1 / ln L`` in every head and
         layer, so that the last token of a training sequence starts as in softmax.
       over: the encoding beneath, RoPE in the paper (see ``wrapped``).
@@ -109,14 +110,15 @@ class SSMax(LogitScale):
 
 
 class LogScale(LogitScale):
-    """Lets queries grow by a trained multiple of the logarithm of their position.
+    """Multiplies queries by a trained linear function of the logarithm of their position.
 
-    Mistral Large 4 has it in every layer, over LeRoPE in three and over NoPE in the fourth. Each
-    layer has its own numbers; LeRoPE's belong to all layers, so that ``num_layers`` cannot stack
-    both: left out, all layers share both. It is SSMax with a second number.
+    It is SSMax with a second number. Mistral Large 4 has it in every layer, over LeRoPE in three of
+    four and over NoPE in the fourth. There each layer has its own s and b, but all share LeRoPE's
+    alpha. ``make`` cannot mix the two: it refuses ``num_layers=`` over LeRoPE, and without it all
+    layers share s and b too.
 
     Args:
-      num_heads: query heads of one layer.
+      num_heads: number of query heads in one layer.
       over: the encoding beneath, see ``wrapped``.
       rngs: source of the initial values of ``over``. The scale starts at 1: s is 0, b is 1.
       **sizes: what else ``over`` is built with.
@@ -143,7 +145,7 @@ class LogScale(LogitScale):
 
 
 class Llama4Temperature(LogitScale):
-    """Queries grow in steps of ``floor_scale`` positions.
+    """Multiplies queries by a factor that grows once every ``floor_scale`` positions.
 
     Args:
       over: the encoding beneath: NoPE in Llama 4, whose RoPE layers have no temperature.
@@ -174,7 +176,7 @@ class Llama4Temperature(LogitScale):
 
 
 class MinistralScale(Llama4Temperature):
-    """Lets queries past the training length grow, in steps of that many positions.
+    """Multiplies queries by a factor that grows once every ``train_length`` positions.
 
     Positions count from 0, where Llama 4 counts them from 1.
 
@@ -201,7 +203,7 @@ class MinistralScale(Llama4Temperature):
 
 
 class BeamScale(LogitScale):
-    """Lets queries grow as a power of their position.
+    """Multiplies queries by a power of ``1 + (m + 1) / scale``.
 
     Args:
       over: the encoding beneath: NoPE in Beam, whose RoPE layers have a window and no scale.

@@ -1,8 +1,8 @@
-"""Runs a scheme on some of the axes of positions, so that layers can read different positions.
+"""Runs a scheme on some of the position axes, so that layers can read different positions.
 
-Circle-RoPE (2505.16416) turns by a circle in even layers and by M-RoPE's grid in odd ones: a model
-is given the axes of both, and ``Layers`` of two encodings that read the one or the other. Overrides
-``place``.
+Circle-RoPE (2505.16416) uses positions on a circle in even layers and M-RoPE's grid in odd ones:
+give the model positions with the axes of both, and ``Layers`` of two encodings that each read their
+own axes. Overrides ``place``.
 """
 
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
 
 
 class OnAxes(Wrapper):
-    """Gives another scheme some of the axes of positions ``[B, T, A]``, and no others.
+    """Gives another scheme only some of the axes of positions ``[B, T, A]``.
 
-    Positions of one axis, ``[B, T]``, are those of text and stay as they are.
+    Positions of text, ``[B, T]``, stay as they are.
 
     Args:
       over: the scheme beneath (see ``wrapped``).
-      axes: the numbers of the axes that it reads, in its own order, from 0.
+      axes: the axes that ``over`` reads, counted from 0, in the order in which it reads them.
       **sizes: what ``over`` is built with.
 
     Raises:
-      ValueError: there is no axis of a number, here or in the positions.
+      ValueError: ``axes`` is empty, has a negative number, or names an axis that positions lack.
     """
 
     def __init__(self, over: str | Mapping | Encoding, *, axes: tuple[int, ...], **sizes):

@@ -3,8 +3,8 @@
 https://arxiv.org/abs/2305.16843
 
 T tokens get T different numbers drawn from ``0 .. max_length - 1``, in ascending order, so that
-positions far beyond the training length are met in training, if never all at once. Overrides
-``place``; everything else is the wrapped scheme's.
+training meets positions far beyond the training length. Overrides ``place``; everything else is
+the wrapped scheme's.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ from posenc_jax.lookup import rows
 class Randomized(Wrapper):
     """Gives another scheme randomly drawn, ordered positions.
 
-    Token p gets the p-th smallest of T different integers drawn from ``0 .. max_length - 1``;
-    tokens at the same position get the same one. T is ``length`` where it is given and else the
-    largest position of the batch plus one, so one draw serves all rows, all position axes,
-    queries and keys.
+    A token at position p gets number p, counted from 0, of T different integers drawn from
+    ``0 .. max_length - 1`` and sorted. T is ``length`` where it is given and else the largest
+    position of the batch plus one, so one draw serves all rows, all position axes, queries and
+    keys.
 
-    Training draws anew in every step. Evaluation has no key and uses one fixed draw, for the paper
-    draws at evaluation too; average over seeds for the expectation. The paper draws for each
-    layer as well, where here one draw serves the whole model. Its relative variants draw
+    Training draws anew in every step. Evaluation has no key and uses one fixed draw, because the
+    paper draws at evaluation too; average over seeds to estimate the expectation. The paper draws
+    for each layer, but here one draw serves the whole model. The paper's relative variants draw
     distances instead of positions and are not defined for causal attention: here a relative
     scheme sees the differences of drawn positions.
 
@@ -38,9 +38,9 @@ class Randomized(Wrapper):
     Args:
       over: the scheme that gets the drawn positions: its name, a mapping of its name and its own
         keywords (``{"name": "rope", "base": 500000.0}``), or one already built.
-      max_length: how many numbers there are to draw from, more than the longest sequence ever
-        evaluated; 2048 in the paper, for lengths up to 500. It is the ``train_length`` of a
-        scheme given by name.
+      max_length: how many numbers there are to draw from, at least the length of the longest
+        sequence ever evaluated; 2048 in the paper, for lengths up to 500. It becomes the
+        ``train_length`` of a scheme given by name.
       evaluation_seed: seed of the draw without a key.
       **sizes: what else ``over`` is built with.
     """
@@ -55,7 +55,7 @@ class Randomized(Wrapper):
         evaluation_seed: int = 0,
         **sizes,
     ):
-        # Positions come out as float32, which counts to 2^24, because only a float can be NaN.
+        # Drawn positions are float32, which counts to 2^24, because only a float can be NaN.
         if not 1 <= max_length <= 2**24:
             raise ValueError(f"max_length={max_length!r} must be within 1..2^24")
         super().__init__(wrapped(over, **(sizes | {"train_length": max_length})))

@@ -2,7 +2,7 @@
 
 https://arxiv.org/abs/2408.00118 (Gemma 2)
 
-``cap * tanh(logit / cap)``, after whatever another scheme makes of the logits. Overrides ``score``.
+``cap * tanh(logit / cap)`` is applied to the logits of another scheme. Overrides ``score``.
 """
 
 import math

@@ -1,9 +1,9 @@
-"""UltraViCo lets attention to far tokens of a longer video decay.
+"""UltraViCo weakens attention to far tokens of a longer video.
 
 https://arxiv.org/abs/2511.20123
 
 Logits between tokens that are more than half a window apart are multiplied by a constant below 1
-where they are positive. The rule is that of the released kernel, which has been read and not run.
+where they are positive. The rule is that of the released kernel, which we have read and not run.
 The kernel also hides keys beyond the window from the first frame's queries; that is left out.
 Overrides ``score``.
 """
@@ -17,16 +17,17 @@ from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
 
 
 class UltraViCo(Wrapper):
-    """Multiplies positive logits between tokens that are far apart, for a scheme of videos.
+    """Multiplies positive logits between far tokens by ``alpha``, under another scheme.
 
-    It is put over a trained model's scheme when videos are longer than in training. Tokens are
-    apart by their index, as patches of all frames are laid out, whatever their positions.
+    Put it over the scheme of a trained model when videos are longer than in training. The distance
+    of two tokens is that of their ``index``, the order in which the patches of all frames are laid
+    out, and not that of their positions.
 
     Args:
       over: the scheme beneath (see ``wrapped``).
-      window: tokens of a training video; tokens more than half of it apart are far. 32760 for Wan,
-        21 latent frames of 1560 tokens.
-      alpha: the number that far logits are multiplied by, 0.9 as released.
+      window: number of tokens in a training video; tokens more than half of it apart are far. 32760
+        for Wan, 21 latent frames of 1560 tokens.
+      alpha: factor of positive logits between far tokens, 0.9 as released.
       **sizes: what ``over`` is built with.
     """
 

@@ -1,4 +1,4 @@
-"""Puts a scheme around another scheme."""
+"""Defines the base class of schemes that wrap another scheme."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,10 @@ from posenc_jax.tokens import Tokens
 
 
 class Wrapper(Encoding):
-    """Does what ``inner`` does. A subclass overrides the hooks that it changes.
+    """Passes every hook on to ``inner``; a subclass overrides the hooks that it changes.
 
     Args:
-      inner: the other scheme.
+      inner: the wrapped scheme.
     """
 
     def __init__(self, inner: Encoding):
@@ -81,12 +81,12 @@ class Wrapper(Encoding):
 
 
 def wrapped(over: str | Mapping | Encoding, **sizes) -> Encoding:
-    """Returns the encoding that ``over`` is or names.
+    """Returns ``over``, or builds the encoding that it names.
 
     Args:
       over: an encoding already built; the name of one; or a mapping of its name and its own
         keywords, such as ``{"name": "yarn", "factor": 4.0}``.
-      **sizes: what it is built with, as ``make`` names it.
+      **sizes: arguments that it is built with, named as in ``make``.
     """
     for name in sizes:
         if name not in MODEL_ARGUMENTS:

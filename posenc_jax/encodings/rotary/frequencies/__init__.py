@@ -1,4 +1,4 @@
-"""Frequency rules, the first dial of the rotary family, say how fast each channel pair turns.
+"""Frequency rules of the rotary family say how fast each channel pair turns.
 
 A new rule is one file here, with a subclass of ``Frequencies``, and one line in the registry that
 names the class; ``make`` then builds ``RoPE`` with it.

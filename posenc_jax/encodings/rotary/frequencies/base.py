@@ -11,7 +11,7 @@ import numpy as np
 
 from posenc_jax.encodings.rotary.double import Double, exp, log
 
-# A scalar. Numbers are computed with in float64, and what is traced as a Double.
+# Scalars: Python numbers, which are computed with in float64, or arrays, as Doubles.
 Base = float | jax.Array
 Length = float | jax.Array
 # Radians per token, the fastest pair first.
@@ -24,7 +24,7 @@ Turns = tuple[InvFreq, float | jax.Array]
 class Frequencies:
     """Says how fast each channel pair turns.
 
-    A subclass is a frozen dataclass too, so that two modules with the same numbers are equal and
+    A subclass is a frozen dataclass too, so that two rules with the same attributes are equal and
     ``jax.jit`` compiles once for both.
     """
 
@@ -75,7 +75,7 @@ def power(base: jax.Array | Double, exponents: np.ndarray) -> Double: ...
 
 
 def power(base, exponents):
-    """Returns a positive number, or those of an array ``[..., 1]``, to every exponent."""
+    """Raises a positive number, or each number of an array ``[..., 1]``, to every exponent."""
     if isinstance(base, jax.Array | Double):
         return exp(log(Double.of(base)) * exponents)
     return float(base) ** exponents
@@ -87,7 +87,7 @@ def turns_in(length: float, inv_freq: np.ndarray) -> np.ndarray:
 
 
 def growth(length: Length, train_length: int) -> float | Double:
-    """Returns how many times the training length fits into ``length``, and at least 1.
+    """Returns ``length / train_length``, at least 1.
 
     An array ``[B, T]`` gives a ``Double`` ``[B, T, 1]``.
     """
@@ -98,12 +98,12 @@ def growth(length: Length, train_length: int) -> float | Double:
 
 
 def interpolated(inv_freq: InvFreq, kept: np.ndarray | float, factor: float | Double) -> InvFreq:
-    """Returns every pair ``factor`` times slower, but for the share of it that is ``kept``."""
+    """Divides the frequencies by ``factor``, but for the share ``kept`` of each."""
     return inv_freq * (kept + (1.0 - kept) / factor)
 
 
 def check_factor(factor: float, name: str = "factor") -> None:
-    """Refuses a ``factor``, which errors call ``name``, that does not lengthen anything."""
+    """Refuses a ``factor`` that is below 1 or not finite; ``name`` is its name in the error."""
     if not (isinstance(factor, int | float) and math.isfinite(factor) and factor >= 1):
         raise ValueError(
             f"{name}={factor!r} must be a finite number >= 1: target length / train length"
@@ -111,7 +111,7 @@ def check_factor(factor: float, name: str = "factor") -> None:
 
 
 def check_attention_factor(name: str, value: float | None) -> None:
-    """Refuses an attention factor that would hide all that queries and keys say."""
+    """Refuses an attention factor that is not positive and finite."""
     if value is not None and not 0 < value < math.inf:
         raise ValueError(
             f"{name}={value!r} must be a positive number, finite: it multiplies cosine and sine; "
@@ -120,7 +120,7 @@ def check_attention_factor(name: str, value: float | None) -> None:
 
 
 def check_base(base: Base, name: str = "base") -> Base:
-    """Returns ``base``, which errors call ``name``, as a float, or as it is where it is traced."""
+    """Returns ``base`` as a float, or as it is if traced; ``name`` is its name in errors."""
     if isinstance(base, jax.core.Tracer):
         if base.shape:
             raise ValueError(f"{name} must be a scalar, not an array of shape {base.shape}")
@@ -132,7 +132,7 @@ def check_base(base: Base, name: str = "base") -> Base:
 
 
 def known_base(base: Base, scheme: str) -> float:
-    """Returns ``base``, and refuses a traced one, by which ``scheme`` could not choose pairs."""
+    """Returns ``base`` as a float; refuses a traced one, since ``scheme`` chooses pairs by it."""
     if isinstance(base, jax.core.Tracer):
         raise ValueError(
             f"{scheme} decides by the value of base which pairs it changes, and base is traced: "

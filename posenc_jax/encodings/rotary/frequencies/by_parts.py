@@ -1,4 +1,4 @@
-"""NTK-by-parts keeps the pairs that turn often, and interpolates the slow ones.
+"""NTK-by-parts keeps the fast pairs and interpolates the slow ones.
 
 https://arxiv.org/abs/2309.00071, section 3.2
 
@@ -25,12 +25,12 @@ from posenc_jax.encodings.rotary.frequencies.base import (
 
 @dataclasses.dataclass(frozen=True)
 class NTKByParts(Frequencies):
-    """NTK-by-parts (2309.00071, section 3.2) has YaRN's frequencies as the paper writes them.
+    """NTK-by-parts (2309.00071, section 3.2) has the frequencies of YaRN as in the paper.
 
     A pair that turns ``beta`` times or more within the training length is kept, one that turns
     ``alpha`` times or less is divided by ``factor``, and between them the share that is kept grows
     linearly with the turns. There is no temperature. The class of this name in the authors' first
-    release, which blends RoPE, PI and NTK with other bounds, is another formula.
+    release has another formula, which blends RoPE, PI and NTK with other bounds.
     """
 
     train_length: int
@@ -54,8 +54,8 @@ class Llama3(Frequencies):
     """Llama 3.1's scaling (``llama3`` in Hugging Face) is NTK-by-parts between 1 and 4 turns.
 
     Its arguments are named as in Llama's configuration: ``low_freq_factor`` is alpha and
-    ``high_freq_factor`` is beta. Llama 3.2 has a factor of 32, and Llama 4 Scout a low and a high
-    factor of 1, where pairs that turn once or more are kept and all others divided.
+    ``high_freq_factor`` is beta. Llama 3.2 has a factor of 32. Llama 4 Scout has 1 for both alpha
+    and beta: pairs that turn once or more are kept, and all others divided.
     """
 
     train_length: int

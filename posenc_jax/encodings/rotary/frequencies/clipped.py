@@ -24,9 +24,10 @@ class Clipped(Frequencies):
     Contextual position encoding (2405.18719), which is also called CoPE, is another scheme.
 
     Attributes:
-      clipped_pairs: how many of the slowest pairs. Default: 20 of every 64, as released for 64.
+      clipped_pairs: number of pairs, the slowest ones, that are clipped. Default: 20 of every 64,
+        as in the released code, which has 64.
       taper: "cosine" multiplies their frequencies by a half cosine that falls from 1 at the first
-        of them to 0 at the last (a single clipped pair is thus left as it is); "hard" by 0.
+        of them to 0 at the last (so a single clipped pair is unchanged); "hard" multiplies by 0.
     """
 
     clipped_pairs: int | None = None

@@ -1,4 +1,4 @@
-"""HoPE, high-frequency rotary encoding, lets slow pairs carry content only.
+"""HoPE, high-frequency rotary encoding, does not rotate slow pairs, which carry content only.
 
 https://arxiv.org/abs/2410.21216
 """

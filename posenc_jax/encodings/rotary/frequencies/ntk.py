@@ -1,4 +1,4 @@
-"""NTK-aware scaling takes a larger base, which slows pairs down the more, the slower they are.
+"""NTK-aware scaling enlarges the base, which slows down slow pairs more than fast ones.
 
     NTK          base * factor ** (d / (d - 2))                       bloc97, 2023
     DynamicNTK   the same with a factor that follows the length       emozilla, 2023
@@ -30,8 +30,8 @@ from posenc_jax.encodings.rotary.frequencies.base import (
 class NTK(Frequencies):
     """NTK-aware scaling (bloc97, 2023) has a larger base, ``base * factor ** (d / (d - 2))``.
 
-    Pairs in the middle are slowed down by less than ``factor``, so it reaches less far than its
-    name says. "NTK" in 2310.05209 and in LongRoPE2's tables is another rule, ``NTKCritical``.
+    Pairs in the middle are slowed down by less than ``factor``, so the context grows by less, too.
+    "NTK" in 2310.05209 and in LongRoPE2's tables is another rule, ``NTKCritical``.
     """
 
     factor: float = 4.0
@@ -45,7 +45,7 @@ class NTK(Frequencies):
 
 @dataclasses.dataclass(frozen=True)
 class DynamicNTK(Frequencies):
-    """Dynamic NTK (emozilla, 2023; ``dynamic`` in Hugging Face) follows the length T.
+    """Dynamic NTK (emozilla, 2023; ``dynamic`` in Hugging Face) adapts to the current length T.
 
     Past the training length L the base grows with T, with ``factor * T / L - (factor - 1)`` in the
     place of NTK's factor. ``factor`` is not the scale: at T = 2 L a factor of 2 scales by 3, and a

@@ -37,7 +37,7 @@ class PositionInterpolation(Frequencies):
 
 @dataclasses.dataclass(frozen=True)
 class DynamicPI(Frequencies):
-    """Dynamic Position Interpolation makes every pair slower by T / L, past L only.
+    """Dynamic Position Interpolation makes every pair ``max(T / L, 1)`` times slower.
 
     T is the current length, and L is ``train_length``.
     """

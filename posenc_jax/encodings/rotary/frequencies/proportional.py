@@ -1,4 +1,4 @@
-"""p-RoPE turns only a fraction of the pairs, the fastest.
+"""p-RoPE turns only the fastest pairs.
 
 https://arxiv.org/abs/2410.06205
 """
@@ -21,8 +21,8 @@ from posenc_jax.encodings.rotary.frequencies.base import (
 class Proportional(Frequencies):
     """p-RoPE (2410.06205; ``proportional`` in Hugging Face) turns only the fastest pairs.
 
-    They are a ``fraction`` of all, and ``factor`` times slower than in RoPE. Unlike partial rotary,
-    the exponents still count all channels.
+    They are a ``fraction`` of all pairs and turn ``factor`` times slower than in RoPE. Unlike in
+    partial rotary, the exponents count all channels.
     """
 
     fraction: float = 0.75

@@ -23,12 +23,12 @@ from posenc_jax.encodings.rotary.frequencies.base import (
 class Resonance(Frequencies):
     """Resonance RoPE (2403.00071) rounds every wavelength to a whole number of tokens.
 
-    A pair that has turned once within training then meets no new angle past it. The rounding comes
-    after any other scaling: Resonance YaRN is ``Resonance(YaRN(train_length, factor))``, with
-    YaRN's temperature.
+    A pair that completes a turn within the training length then meets no new angle beyond it. The
+    rounding comes after any other scaling: Resonance YaRN is
+    ``Resonance(YaRN(train_length, factor))``, with YaRN's temperature.
 
     Attributes:
-      frequencies: another rule, whose wavelengths are rounded. Default: RoPE's.
+      frequencies: rule whose wavelengths are rounded. Default: RoPE's.
     """
 
     frequencies: Frequencies | None = None

@@ -31,21 +31,23 @@ from posenc_jax.encodings.rotary.frequencies.by_parts import check_turns, kept_b
 class YaRN(Frequencies):
     """YaRN (2309.00071) interpolates the slow pairs, keeps the fast ones, sharpens the softmax.
 
-    A pair that turns at least ``beta_fast`` times within the training length is kept, one that
-    turns at most ``beta_slow`` times is divided by ``factor``, and between them a ramp blends.
+    Pairs that turn at least ``beta_fast`` times within the training length keep their frequency,
+    pairs that turn at most ``beta_slow`` times have it divided by ``factor``, and between them a
+    ramp blends.
 
     Attributes:
-      train_length: tokens of a training sequence, L.
+      train_length: L, number of tokens in a training sequence.
       factor: target length / train length.
       beta_fast, beta_slow: the two bounds, in turns. They may be equal, as in Kimi-K2.
-      ramp: "index" runs the ramp linearly over the pair number, as all released code does and
-        checkpoints expect; "turns" linearly over the number of turns, as the paper writes it. In
-        the middle they differ by up to a factor of three.
-      truncate: round the ramp's ends outwards to whole pairs, as all but gpt-oss do; "index" only.
-      attention_factor: multiplies cosine and sine; default ``0.1 ln(factor) + 1``.
+      ramp: "index" makes the ramp linear in the pair's index, as in all released code and for its
+        checkpoints; "turns" makes it linear in the number of turns, as in the paper. The
+        frequencies of pairs in the middle differ by up to a factor of three.
+      truncate: whether to round the ramp's ends outwards to whole pairs, as all but gpt-oss do;
+        for "index" only.
+      attention_factor: factor of cosine and sine; default ``0.1 ln(factor) + 1``.
       mscale, mscale_all_dim: DeepSeek's two settings. With them the default attention factor is
-        the ratio of ``0.1 m ln(factor) + 1`` at each. DeepSeek also scales the softmax by the
-        second squared; that belongs to its attention, not to this rule.
+        ``0.1 m ln(factor) + 1`` at the first, divided by the same at the second. DeepSeek also
+        multiplies logits by the latter squared; that belongs to its attention, not to this rule.
     """
 
     train_length: int
@@ -110,12 +112,12 @@ class YaRN(Frequencies):
 
 @dataclasses.dataclass(frozen=True)
 class DynamicYaRN(Frequencies):
-    """Dynamic YaRN (2309.00071) is YaRN with the factor T / L, past L only.
+    """Dynamic YaRN (2309.00071) is YaRN with the factor ``max(T / L, 1)``.
 
-    T is the current length, and L is ``train_length``. The temperature, ``0.1 ln(T / L) + 1``,
-    follows the length unless ``attention_factor`` is given. The other attributes are YaRN's. The
-    released code remembers the longest sequence it has seen and never shrinks back; here each
-    forward pass, and each packed document, has its own length.
+    T is the current length, and L is ``train_length``. The attention factor, ``0.1 ln(T / L) + 1``
+    past L, follows the length too unless ``attention_factor`` is given. The other attributes are
+    YaRN's. The released code keeps the factor of the longest sequence so far; here each forward
+    pass, and each packed document, has its own length.
     """
 
     train_length: int
@@ -145,7 +147,7 @@ class DynamicYaRN(Frequencies):
         return 0.1 * log + 1.0
 
     def _yarn(self):
-        """Returns YaRN with these bounds: it checks them, and knows which pairs they keep."""
+        """Returns YaRN with these bounds, which checks them and computes which pairs they keep."""
         return YaRN(
             self.train_length,
             beta_fast=self.beta_fast,
