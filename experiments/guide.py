@@ -2,9 +2,9 @@
 
 python -m experiments.guide --answers=runs/answers --out=docs/choosing.md
 
-Every figure, order and verdict in it is read: from ``atlas/atlas.csv`` and ``claims/claims.json``
-in the folder of answers, and from the table that ``benchmarks/decode.py`` writes. What was not run
-is said to be missing.
+The guide takes every figure, order and verdict from ``atlas/atlas.csv`` and ``claims/claims.json``
+in the folder of answers, and from the table that ``benchmarks/decode.py`` writes. It says so where
+nothing was run.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from typing import Any
 from experiments.record import read_json, write_files
 from experiments.report.study import number
 
-# So many schemes are shown for each question, the best first.
+# How many schemes are shown for each question, the best first.
 _SHOWN = 5
-# So many of those that tie with the best one are named.
+# How many of the schemes that tie with the best one are named.
 _TIED = 10
-# Where nothing is learned, so large a share of all schemes may seem to be above chance.
+# The share of schemes that may seem to be above chance by accident, even if none learned anything.
 _BY_ACCIDENT = 0.05
 
 Answer = dict[str, Any]
@@ -30,15 +30,15 @@ Answer = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Situation:
-    """Describes what somebody needs a scheme for.
+    """Describes a situation in which a scheme is to be chosen.
 
     Attributes:
       title: the situation, in words.
       asked: the questions of the atlas that are the evidence, as topics and multiples.
-      claims: the names of the claims that bear on it.
+      claims: the names of the claims about the situation.
       chapter: what the chapter that this project starts from recommends, in words.
       recommended: the schemes that the chapter means.
-      elsewhere: the page whose experiments bear on it too, in this folder.
+      elsewhere: a page with more experiments about the situation, in the folder of the guide.
     """
 
     title: str
@@ -113,7 +113,7 @@ def guide(
     Args:
       answers: the rows of ``atlas.csv``, see ``read_answers``.
       atlas, ledger: ``atlas.json`` and ``claims.json``, or None for what was not run.
-      decoding: what one more token takes under each scheme, over what it takes under NoPE.
+      decoding: the time of decoding one more token under each scheme, over that under NoPE.
     """
     claims = {claim["name"]: claim for claim in ledger["claims"]} if ledger else {}
     parts = [
@@ -132,7 +132,7 @@ def guide(
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """Returns the answers that the atlas has written, or none where there is no atlas yet."""
+    """Returns the answers that the atlas has written, or none if there is no atlas yet."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -140,7 +140,7 @@ def read_answers(path: Path) -> list[Answer]:
 
 
 def read_decoding(path: Path) -> dict[str, float]:
-    """Returns the table of ``benchmarks/decode.py`` by scheme, or nothing where there is none."""
+    """Returns the table of ``benchmarks/decode.py`` by scheme, or nothing if there is none."""
     if not path.exists():
         return {}
     with path.open(newline="") as file:
@@ -199,7 +199,7 @@ def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -
 
 
 def _decoding(decoding: dict[str, float]) -> str:
-    """Says how much longer than under NoPE one more token takes."""
+    """Says how many times as long as under NoPE the decoding of one more token takes."""
     lines = ["## Cost of decoding\n"]
     if not decoding:
         return lines[0] + "\nNo run has this yet.\n"
@@ -240,7 +240,7 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
 
 
 def _tells_apart(found: list[Answer]) -> bool:
-    """Says whether more schemes are above chance than accident would have there."""
+    """Says whether more schemes are above chance than is likely by accident."""
     if found[0]["chance"] is None:
         return True
     return sum(map(_is_above_chance, found)) > _BY_ACCIDENT * len(found)
@@ -279,7 +279,7 @@ def _spread(answer: Answer) -> str:
 
 
 def _of_chapter(scheme: str, each: Situation, answers: list[Answer]) -> str:
-    """Returns our verdict on a scheme that the chapter recommends."""
+    """Returns the places here of a scheme that the chapter recommends."""
     places = []
     for topic, multiple in each.asked:
         found = _ranked(_answers_to(topic, multiple, answers))
