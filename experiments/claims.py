@@ -3,7 +3,7 @@
 python launch.py --config=configs/claims.py:small --workdir=runs/answers
 
 Every claim is a few numbers and the range in which its paper says that they lie, written before any
-run; ``ledger.RULE`` decides the verdict. The claims' sentences have the papers' own numbers.
+run; ``ledger.RULE`` decides. The numbers of papers are in the claims' sentences.
 """
 
 import math

@@ -240,7 +240,7 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
 
 
 def _tells_apart(found: list[Answer]) -> bool:
-    """Says whether more schemes are above chance than is likely by accident."""
+    """Says whether more schemes are above chance than accident would have there."""
     if found[0]["chance"] is None:
         return True
     return sum(map(_is_above_chance, found)) > _BY_ACCIDENT * len(found)
