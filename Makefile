@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# setuptools would warn of every installation of a checkout.
+# Without this, setuptools warns at every installation of a checkout.
 INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 WORKDIR ?= runs/small
 WORKERS ?= 2
@@ -14,7 +14,7 @@ compare: $(VENV)/experiments
 	JAX_PLATFORMS=cpu $(BIN)/python launch.py --config=configs/extrapolation.py:small \
 		--workdir=$(WORKDIR) --workers=$(WORKERS) $(ARGS)
 
-# Six schemes and one seed, and the report in a browser where there is one.
+# Runs six schemes with one seed, and opens the report in a browser if there is one.
 demo: $(VENV)/experiments
 	JAX_PLATFORMS=cpu $(BIN)/python launch.py --config=configs/extrapolation.py:demo \
 		--workdir=runs/demo --workers=$(WORKERS) $(ARGS)
@@ -28,7 +28,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Compares with transformers itself, which `make test` does only through the arrays it gave.
+# Compares with transformers itself; `make test` compares with arrays that were saved from it.
 parity: $(VENV)/installed
 	$(INSTALL) -e ".[parity]"
 	$(BIN)/python -m pytest parity $(ARGS)
@@ -37,21 +37,21 @@ benchmark: $(VENV)/experiments
 	$(INSTALL) -e ".[benchmark]"
 	$(BIN)/python -m benchmarks.train $(ARGS)
 
-# The cost of each encoding in a training step.
+# Measures the cost of each encoding in a training step.
 cost: $(VENV)/experiments
 	$(BIN)/python -m benchmarks.cost $(ARGS)
 
-# Compiles for TPU pods, without a TPU. All of it takes hours; ARGS=--schemes=kinds takes less.
+# Compiles for TPU pods, without a TPU. The whole takes hours; ARGS=--schemes=kinds takes less.
 tpu-check: $(VENV)/experiments
 	$(INSTALL) -e ".[tpu_check]"
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.tpu_check $(ARGS)
 
-# One page that shows what each encoding does to attention.
+# Writes one page that shows what each encoding does to attention.
 gallery: $(VENV)/experiments
 	$(BIN)/python -m experiments.gallery $(ARGS)
 
-# Two stages of the environment: what experiments need, and what the tests need. Each is installed
-# anew when setup.py changes.
+# Packages are installed in two stages: for experiments, and for tests. Each stage is installed anew
+# when setup.py changes.
 $(VENV)/experiments: setup.py | $(BIN)/pip
 	$(INSTALL) -e ".[experiments]"
 	touch $@

@@ -1,16 +1,16 @@
-"""Starts any experiment, as the one entry point on every host.
+"""Runs any experiment; this is the only entry point, on every host.
 
     python launch.py --config=configs/extrapolation.py:small --workdir=runs/small
     python launch.py --config=configs/images.py:small --workdir=runs/images
 
-Runs the experiment of a config and writes its report. What is already finished in the workdir is
-not done again, so the same command resumes after an interruption. With --task_id=N only point N is
-run, for a queue that starts one job a point. With --workers=2 two processes, each on half of the
-cores, divide the points between them: for models too small to keep all cores busy. The same on
-several machines that see the workdir: start the command with --share on each, and in the end once
-without it, for the report.
+The command runs the experiment of a config and writes its report. Points that are finished in the
+workdir are not run again, so the same command resumes after an interruption. With --task_id=N only
+point N is run, for a queue that starts a job for each point. With --workers=2 two processes, each
+on half of the cores, divide the points between them, for models too small to keep all cores busy.
+To divide the points among several machines that see the workdir, start the command with --share on
+each, and at the end once without it, for the report.
 
-It needs what ``pip install -e '.[experiments]'`` installs, and says so where that is missing.
+The program needs ``pip install -e '.[experiments]'``, and says so if that is missing.
 """
 
 import importlib
@@ -22,7 +22,7 @@ import sys
 import traceback
 from pathlib import Path
 
-# Until JAX listens (``preemption.listen``): a queue that ends a job while it starts runs it again.
+# Until ``preemption.listen`` is called: status 75 asks a queue that ends this job to run it again.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 
 from experiments import peers, workers  # noqa: E402
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
     from experiments.preemption import PreemptedError
     from experiments.registry import make_experiment
 
-    logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
+    logging.set_verbosity(logging.WARNING)  # Orbax logs thirty lines for each checkpoint
     try:
         _check(arguments)
         workdir = folder_at(WORKDIR.value)
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
             keep_compiled(absolute(workdir / "compiled"))
         _choose_devices()
         _check_cores()
-        # One process of a job speaks for all.
+        # Only the first process of a job prints.
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
         chips = None if TOPOLOGY.value is None else topology.devices(TOPOLOGY.value)
         with meshes_of(chips):
@@ -109,7 +109,7 @@ def main(arguments: list[str]) -> int:
         if is_in_bucket(workdir):
             console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
         failures = [] if REPORT.value else experiment.run(_task_id(), SHARE.value)
-        if SHARE.value and not REPORT.value:  # it is for whoever knows that all are done
+        if SHARE.value and not REPORT.value:  # a later command without --share writes the report
             return 1 if failures else 0
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:
@@ -144,7 +144,7 @@ def _print_dry_runs(experiment, console: Console) -> None:
 
 
 def _print_missing(experiment, console: Console) -> None:
-    """Says how many points the report does not have."""
+    """Prints how many points have no result yet."""
     points = [(part, point) for part in experiment.parts.values() for point in part.points]
     count = sum(not part.finished(point) for part, point in points)
     if count:
@@ -156,10 +156,10 @@ def _print_missing(experiment, console: Console) -> None:
 
 
 def _choose_devices() -> None:
-    """Joins the other processes; or, where nothing is computed, takes CPUs in the place of devices.
+    """Joins the other processes of the job; if nothing is computed, takes CPUs as devices instead.
 
-    Those of this machine may be others than those of the job, or in use by the very run that is
-    asked about.
+    The devices of this machine may differ from those of the job, or be in use by the run that the
+    command asks about.
     """
     if not (STATUS.value or REPORT.value or BACKEND.value is not None):
         from experiments.preemption import listen
@@ -173,7 +173,7 @@ def _choose_devices() -> None:
 
 
 def _check_cores() -> None:
-    """Refuses workers on an accelerator, of which each would take all."""
+    """Raises a ValueError for workers on an accelerator, because each would take all of it."""
     if SHARE.value and workers.is_one() and jax.default_backend() != "cpu":
         raise ValueError(
             f"--workers is for the cores of a CPU, and JAX found a {jax.default_backend()}: "
@@ -196,7 +196,7 @@ def _hand_over(points: int, workdir: Path, console: Console) -> None:
 
 
 def _end_alone(status: int) -> None:
-    """Ends this process of several at once: as usual, it would wait for those that wait for it."""
+    """Ends this process at once; a normal exit would wait for processes that wait for this one."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -233,16 +233,16 @@ def _task_id() -> int | None:
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """Parses the flags, and ends with one sentence where absl would print a traceback."""
+    """Parses the flags; ends the program with a sentence where absl would print a traceback."""
     try:
         return flags.FLAGS(arguments)
     except Exception as error:
-        # The outermost message that is a sentence: it names the flag.
+        # The outermost message that is a sentence, because it names the flag.
         while "Traceback" in str(error) and (error.__cause__ or error.__context__):
             error = error.__cause__ or error.__context__
         sentence = str(error.args[0]) if isinstance(error, KeyError) else str(error)
         name = sentence.strip("'\"")
-        if " " not in name:  # of a field, and nothing else
+        if " " not in name:  # the message is only the name of a field
             flag = next((each for each in arguments if name in each), "--config")
             sentence = f"{flag}: the config has no field {name!r}"
         print(f"error: {sentence}", file=sys.stderr)

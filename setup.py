@@ -45,7 +45,7 @@ setup(
     extras_require={
         "experiments": EXPERIMENTS,
         "pretrained": [*EXPERIMENTS, *PRETRAINED],
-        # pytest 9.2 hides from pytest-xdist 3.8 which tests share a worker.
+        # With pytest 9.2, pytest-xdist 3.8 does not see which tests must share a worker.
         "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "pytest<9.2"]
         + ["pytest-xdist", "ruff", "mypy", "types-PyYAML"],
         "data": ["datasets"],
@@ -56,7 +56,7 @@ setup(
         "wandb": ["wandb>=0.19.10"],
         "slurm": ["submitit"],
         "gcs": ["gcsfs"],
-        # XLA's compiler for TPUs, which needs none: for --topology and `make tpu-check`.
+        # XLA's compiler for TPUs, which works without one: for --topology and `make tpu-check`.
         "tpu_check": [*EXPERIMENTS, "libtpu"],
         "harness": [*EXPERIMENTS, *PRETRAINED, "lm_eval"],
         "benchmark": [*EXPERIMENTS, *PRETRAINED, "torch", "transformers"],

@@ -4,9 +4,9 @@
     python -m benchmarks.attention --implementations=blockwise --lengths=2048,4096,8192
 
 Each round times one gradient (by queries, keys, values and the encoding's parameters) under every
-scheme and implementation; ratios are medians over rounds of times of the same round, so that a busy
-machine slows both. Memory is what XLA plans for temporaries. With several lengths the exponents of
-time and memory against length are fitted too.
+scheme and implementation. A ratio is the median over rounds of the ratio of two times of the same
+round, so that a busy machine slows both. Memory is what XLA plans for temporaries. With several
+lengths the exponents of time and memory against length are fitted too.
 """
 
 import argparse
@@ -51,12 +51,12 @@ def gradient(args, name: str, implementation: str, length: int):
 
 
 def exponent(lengths, numbers) -> float:
-    """Fits the power of the length that the numbers grow with."""
+    """Returns the exponent of a power law that is fitted to numbers by length."""
     return float(np.polyfit(np.log(lengths), np.log(numbers), 1)[0])
 
 
 def measure(args, points, length: int, console: Console):
-    """Returns the seconds of each round, and the bytes of temporaries, by scheme and name."""
+    """Returns seconds of each round and bytes of temporaries, by scheme and implementation."""
     runs, memory = {}, {}
     with stage(f"compile {length}", len(points), console) as advance:
         for name, each in points:

@@ -1,11 +1,11 @@
-"""Says where the time of a comparison goes, scheme by scheme.
+"""Measures how much time each stage of a comparison takes, scheme by scheme.
 
     python -m benchmarks.compare --schemes=rope,yarn,alibi --seeds=3
 
 Trains and evaluates the schemes of ``configs/extrapolation.py:small`` in a folder that is deleted
-afterwards, and prints the seconds of each stage. Compiling, which tracing belongs to, is counted
-apart from the training or evaluation that it was for. Schemes that extend a trained one are
-evaluated with it, and counted with it.
+afterwards, and prints the seconds of each stage. Compiling, tracing included, is counted apart from
+the training or evaluation that needs it. A scheme that extends a trained one is evaluated and
+counted with that one.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from experiments.compare import Comparison  # noqa: E402
 from experiments.preemption import listen  # noqa: E402
 
 STAGES = ("compile", "train", "evaluate", "checkpoint")
-# What JAX calls the parts of compiling: tracing, lowering, and XLA or its cache.
+# JAX's names for the parts of compiling: tracing, lowering, and XLA or its cache.
 _COMPILING = (
     "jaxpr_trace_duration",
     "jaxpr_to_mlir_module_duration",
@@ -39,7 +39,7 @@ _COMPILING = (
 
 
 class Stopwatch:
-    """Counts the seconds of stages, and takes from each what a stage within it took.
+    """Counts the seconds of stages; those of a stage inside another count for the inner one only.
 
     Attributes:
       seconds: by scheme and stage.
@@ -58,7 +58,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def of(self, stage: str, scheme: str = ""):
-        """Counts what is done in this context; without a scheme, it is for that around it."""
+        """Counts the time in this context, by default for the scheme of the context around it."""
         outer, self._inner, start = self._inner, 0.0, time.monotonic()
         self._scheme, scheme_outside = scheme or self._scheme, self._scheme
         yield
@@ -68,7 +68,7 @@ class Stopwatch:
 
 
 def print_table(seconds, total: float, console: Console) -> None:
-    """Prints the seconds of each stage by scheme, and what is left of the total."""
+    """Prints the seconds of each stage by scheme, and the rest of the total."""
     table = Table("scheme", *STAGES, "sum", title="seconds")
     rows = {scheme: counted for scheme, counted in seconds.items() if scheme != "all"}
     for scheme, counted in rows.items():
@@ -93,7 +93,7 @@ def main():
     watch, console = Stopwatch(), Console()
 
     class Timed(Comparison):
-        """Runs a comparison beside a stopwatch."""
+        """Runs a comparison and counts the seconds of its parts."""
 
         def _train_together(self, group):
             with watch.of("train", group[0].label):
@@ -108,7 +108,7 @@ def main():
                 return super().evaluate(point, model)
 
     class TimedCheckpoints(Checkpoints):
-        """Saves and restores beside a stopwatch."""
+        """Saves and restores checkpoints and counts the seconds."""
 
         def save(self, step, state):
             with watch.of("checkpoint"):
@@ -130,7 +130,7 @@ def main():
     start = time.monotonic()
     listen()
     with tempfile.TemporaryDirectory() as folder:
-        # As launch.py has it.
+        # As in launch.py.
         keep_compiled(Path(folder) / "compiled")
         with watch.of("data", "all"):
             comparison = Timed(config, Path(folder), console)

@@ -1,9 +1,9 @@
-"""Times one more token after a long text, under every scheme, against the same without positions.
+"""Times decoding of one more token after a long text, under every scheme and against NoPE.
 
     python -m benchmarks.decode --length=4096 --out=docs/data/decode.csv
 
-The model is six layers of SmolLM2-135M's width with random weights. Each round times every scheme
-once; the figure is the median over rounds of its time over that of NoPE.
+The model has six layers of SmolLM2-135M's width and random weights. Each round times every scheme
+once; the figure is the median over rounds of the scheme's time over NoPE's.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SIZES = dict(num_heads=9, num_kv_heads=3, head_dim=64, model_dim=576)
 
 
 def stepper(name: str, batch: int, length: int, count: int):
-    """Returns a function that reads ``count`` tokens, one by one, and gives seconds a token."""
+    """Returns a function that reads ``count`` tokens, one by one, and returns seconds a token."""
     rngs = nnx.Rngs(0)
     encoding = make(name, rngs=rngs, num_layers=LAYERS, train_length=TRAIN_LENGTH, **SIZES)
     model = Transformer(

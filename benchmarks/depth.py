@@ -1,9 +1,9 @@
-"""Times how long a model of many layers that differ in numbers takes to compile, with scan or not.
+"""Times compilation of a model whose layers differ in some numbers, with and without scan.
 
     python -m benchmarks.depth --layers=26 --length=1024
 
-The layers are Gemma 3's: two bases, and a window in five of six. The figures are seconds until a
-gradient can run, and the largest difference between the logits of the two models.
+The layers follow Gemma 3's pattern: two bases, and a window in five of six layers. The figures are
+the seconds until a gradient can run, and the largest difference between the two models' logits.
 """
 
 import time

@@ -1,10 +1,10 @@
-"""Compares greedy generation with transformers on PyTorch's SDPA: prefill, and all of it.
+"""Compares greedy generation with transformers on PyTorch's SDPA: first token, and all tokens.
 
     python -m benchmarks.generate --cases=1024+64,4096+32 --batches=1,8
 
-A Llama of SmolLM2-135M's size with random weights goes on from random prompts in float32. Both must
-give the same tokens. Each round times one after the other in one process; a figure is the median
-over rounds, a ratio the median of theirs over ours: above 1 ours is faster.
+A Llama of SmolLM2-135M's size with random weights continues random prompts in float32. Both
+libraries must return the same tokens. Each round times one after the other in one process. A time
+is the median over rounds; a ratio is the median of their time over ours: above 1 ours is faster.
 """
 
 import argparse
@@ -41,7 +41,7 @@ SIZES = dict(
 
 
 def sides():
-    """Returns two functions from a prompt and a number of tokens to those that follow it."""
+    """Returns our function and theirs, from a prompt and a count to the tokens that follow it."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**SIZES, attn_implementation="sdpa")
     theirs = transformers.LlamaForCausalLM(config).eval()

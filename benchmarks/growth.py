@@ -2,12 +2,12 @@
 
     python -m benchmarks.growth --out=docs
 
-For each axis one size grows and all others stay. A training step and an evaluation (the losses of
-the same tokens) are timed, and memory is what XLA plans for the temporaries of the step. The number
-of schemes is that of a whole run of ``configs/extrapolation.py:tiny``, in a process of its own:
-starting, compiling and the report are part of its time, and its memory is the most that was
-resident. FOLDER gets a picture for each axis and ``data/growth.csv``. The legends have the
-exponents: slopes of a straight line through the larger half of the points.
+For each axis one size grows and all others stay fixed. A training step and an evaluation (the
+losses of the same tokens) are timed, and memory is what XLA plans for the temporaries of the step.
+On the axis of schemes a whole run of ``configs/extrapolation.py:tiny`` is measured in a process of
+its own: its time includes starting, compiling and the report, its memory is the peak resident size.
+The folder of ``--out`` gets a picture for each axis and ``data/growth.csv``. The legends have the
+exponents: the slope of a line through the larger half of the points, on logarithmic axes.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from experiments.report.drawing import drawing_style, svg  # noqa: E402
 from experiments.text import mean_loss, text_state, token_losses  # noqa: E402
 from experiments.train import Recipe, train_step  # noqa: E402
 
-# What stays while another grows, and what each grows through.
+# The sizes while another size grows, and the values of each growing size.
 FIXED = {"length": 1024, "batch": 1, "layers": 2, "heads": 4}
 AXES = {
     "length": tuple(2**k for k in range(10, 17)),
@@ -75,7 +75,7 @@ def measure(name: str, *, length: int, batch: int, layers: int, heads: int) -> d
 
 
 def _seconds(call, at_most: float = 2.0) -> float:
-    """Returns the median time of 2 to 9 calls, as many as there is time for."""
+    """Returns the median time of 2 to 9 calls, as many as begin within ``at_most`` seconds."""
     jax.block_until_ready(call())
     found: list[float] = []
     while len(found) < 2 or (len(found) < 9 and sum(found) < at_most):
@@ -85,8 +85,8 @@ def _seconds(call, at_most: float = 2.0) -> float:
     return statistics.median(found)
 
 
-# Runs a command and prints its largest resident memory in KiB, in a small process of its own: a
-# child counts what its parent held when it was forked.
+# Runs a command and prints its peak resident memory in KiB. This is a small process of its own,
+# because the figure of a child includes the memory that its parent held at the fork.
 _WATCHED = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
@@ -95,7 +95,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def measure_run(count: int) -> dict[str, float]:
-    """Returns the seconds of a whole tiny comparison of so many schemes, and the most it held."""
+    """Returns the seconds and the peak MiB of a whole tiny comparison of ``count`` schemes."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", _WATCHED, sys.executable, "launch.py"]
         command += ["--config=configs/extrapolation.py:tiny"]
@@ -107,7 +107,7 @@ def measure_run(count: int) -> dict[str, float]:
 
 
 def exponent(sizes, values) -> float:
-    """Returns the power of the size that the larger half of the values grows with."""
+    """Returns the exponent of a power law fitted to the larger half of the sizes."""
     half = len(sizes) // 2
     return float(np.polyfit(np.log(sizes[half:]), np.log(values[half:]), 1)[0])
 

@@ -2,11 +2,10 @@
 
     python -m benchmarks.long_document --length=131072
 
-The model of ``configs/extrapolation.py:small``, untrained, reads the last chunk past a cache that
-holds all tokens before it: no chunk of ``experiments.long_document`` takes more memory or time. A
-pattern of layers needs as many as it has (``--layers``).
-Every scheme has a process of its own; the most that was resident, Python and JAX included, is the
-figure.
+The model of ``configs/extrapolation.py:small``, untrained, reads the last chunk after a cache that
+holds all tokens before it: no other chunk of ``experiments.long_document`` takes more memory or
+time. A pattern of layers needs ``--layers`` of at least its own number of layers. Every scheme runs
+in a process of its own; memory is the peak resident size of that process, Python and JAX included.
 """
 
 import argparse
@@ -33,7 +32,7 @@ from posenc_jax import REGISTRY, Cache, positions
 
 
 def last_chunk(name: str, length: int, chunk: int, layers: int) -> tuple[float, float]:
-    """Returns the seconds that the last chunk takes, and the most MiB this process has had."""
+    """Returns the seconds that the last chunk takes, and the peak resident MiB of this process."""
     config = get_config("small")
     config.model.num_layers = layers
     spec = FrozenConfigDict(

@@ -1,11 +1,11 @@
-"""Counts candidates a second of LongRoPE's search, one at a time and several together.
+"""Measures candidates a second of LongRoPE's search, by the number of tokens in a forward pass.
 
     python -m benchmarks.longrope --length=512 --batch=16
 
-A candidate reads ``--batch`` documents of ``--length`` tokens. Each round times the same number of
-candidates in every way, one way after the other; the figure is the median of the rounds. Several
-candidates share one forward pass, and what they do not depend on: the embedding, and the
-projections of the first layer.
+A candidate reads ``--batch`` documents of ``--length`` tokens. Each round times the same candidates
+with every number of ``--pass-tokens``; the figure is the median of the rounds. Candidates in the
+same forward pass share what does not depend on their factors: the embedding, and the projections of
+the first layer.
 """
 
 import statistics

@@ -1,13 +1,13 @@
-"""Finds the memory of a training step beside its arguments, by what is kept or computed again.
+"""Finds the memory of a training step beside its arguments, with and without recomputation.
 
     python -m benchmarks.memory --length=8192
 
 Compiles the gradient with dense attention and in tiles, with and without remat, and with the loss
-of all logits at once or of pieces of the vocabulary; the figure is what the compiler reserves for
-temporaries. Nothing is run.
+of all logits at once or of pieces of the vocabulary. The figure is what the compiler reserves for
+temporaries; nothing is run.
 
-Remat goes with a scan over the layers: XLA:CPU sees through it where layers are written out, and
-computes nothing again.
+Remat is measured with a scan over the layers, because without a scan XLA:CPU removes remat and
+keeps all activations.
 """
 
 import functools
@@ -24,14 +24,14 @@ from posenc_jax import positions
 
 
 def losses_of_all_logits(model, tokens_BL):
-    """Returns the loss of each token but the first, from the logits of the whole vocabulary."""
+    """Returns the loss of each token after the first, from logits of the whole vocabulary."""
     inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
     logits_BTV = model(inputs_BT, positions.text(inputs_BT.shape[1]))
     return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
 
 
 def temporaries(args, losses, remat: bool, implementation: str) -> int:
-    """Returns the bytes that one gradient needs beside parameters, tokens and itself."""
+    """Returns the bytes that one gradient needs beside its arguments and its result."""
     model = {
         "vocab_size": args.vocab,
         "model_dim": args.dim,

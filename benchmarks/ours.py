@@ -1,4 +1,4 @@
-"""Gives benchmarks what they share: our training step at a shape given on the command line."""
+"""Defines what benchmarks share: our training step at a shape given on the command line."""
 
 import argparse
 import functools

@@ -2,13 +2,13 @@
 
     python -m benchmarks.pretrained --model=smollm2 --lengths=1024,4096,8192
 
-Both read the same prompt in float32, fill a cache with its keys and values, and give the logits of
-its last token, which must agree. Each round times one after the other in one process; the figure
-is the median over rounds of the ratio of their times. Above 1 ours is faster.
+Both libraries read the same prompt in float32, fill a cache with its keys and values, and return
+the logits of its last token, which must agree. Each round times one after the other in one process;
+the figure is the median over rounds of their time over ours: above 1 ours is faster.
 
-Memory is the most that was resident in a process that loads one of the two from safetensors and
-reads one prompt, less what it had before it loaded: weights, cache and everything in between. The
-budget is one and a half times the weights and the cache.
+Memory is the peak resident size of a process that loads one of the two models from safetensors and
+reads one prompt, less its size before loading. The budget is one and a half times the weights, plus
+the cache.
 """
 
 import argparse
@@ -40,7 +40,7 @@ SIDES = ("ours", "transformers")
 
 @functools.partial(jax.jit, static_argnames="chunk")
 def prefill(model, ids_1T, chunk):
-    """Returns the logits of the last token, and a cache that holds all of them."""
+    """Returns the logits of the last token, and a cache that holds the whole prompt."""
     length = ids_1T.shape[1]
     cache = Cache.empty(model, 1, length)
     for start in range(0, length, chunk):
@@ -76,23 +76,23 @@ def reader(side: str, folder: Path, chunk: int):
 
 
 def resident(key: str) -> float:
-    """Returns the MiB that this process has (VmRSS), or has had at most (VmHWM), on Linux.
+    """Returns the resident MiB of this process now (VmRSS) or at their peak (VmHWM), on Linux.
 
-    What resource.getrusage calls the most is that of the process that started this one, too.
+    The peak of ``resource.getrusage`` would include that of the process that started this one.
     """
     status = Path("/proc/self/status").read_text()
     return int(re.search(rf"{key}:\s*(\d+) kB", status)[1]) / 1024
 
 
 def memory(side, folder, ids_1T, chunk) -> str:
-    """Returns the MiB that one prompt has taken in this process, and those of the cache."""
+    """Returns the MiB that loading and one prompt take in this process, and the cache's MiB."""
     before = resident("VmRSS")
     _, size = reader(side, folder, chunk)(ids_1T)
     return f"{resident('VmHWM') - before:.0f} {size / 2**20:.0f}"
 
 
 def memory_apart(side, args, folder, length) -> tuple[float, float]:
-    """Returns the same, of a process of its own."""
+    """Returns the two numbers of ``memory``, measured in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.pretrained", f"--here={side}"]
     command += [f"--model={folder}", f"--lengths={length}", f"--chunk={args.chunk}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

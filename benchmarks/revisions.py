@@ -4,8 +4,8 @@
     python -m benchmarks.revisions --base=PATH_OF_A_CLONE --schemes=rope --shapes=8x256 --rounds=60
 
 Each revision runs in a process of its own, with the packages of this interpreter. A round times one
-step of the one and then one of the other, and the next round begins with the other; the figure is
-the median over rounds of the ratio of their times, so that a busy machine slows both. Below 1 this
+step of each revision, in an order that alternates between rounds; the figure is the median over
+rounds of this revision's time over the other's, so that a busy machine slows both. Below 1 this
 revision is faster.
 
 Only ``benchmarks/ours.py`` of the other revision is used: its ``jax_step``, ``random_tokens`` and
@@ -29,7 +29,7 @@ class Revision:
     """Runs training steps of the revision in ``folder``, in a process of its own."""
 
     def __init__(self, folder: Path, batch: int, length: int):
-        # -P: the folder of this file must not be among those that modules are found in.
+        # -P keeps the folder of this file out of sys.path.
         command = [sys.executable, "-P", str(Path(__file__).resolve())]
         command += [f"--worker={batch}x{length}"]
         self._process = subprocess.Popen(
@@ -64,7 +64,7 @@ class Revision:
 
 
 def serve(shape: str) -> None:
-    """Answers questions on stdin about the revision that modules are found in first."""
+    """Compiles and times steps of the revision in the current folder, as JSON on stdin asks."""
     from experiments.host import keep_freed_memory
 
     keep_freed_memory()

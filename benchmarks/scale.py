@@ -2,13 +2,13 @@
 
     python -m benchmarks.scale
 
-Four figures. *Trainer*: a step of ``train``, which draws a batch, records and asks whether to stop,
-over a step of the same jitted function in a bare loop; rounds of both take turns. *Checkpoint*: for
-how many steps one stops the run, and by how many it delays the run until the next one, with the
-writing in the background. *Second sweep*: the share of its time that an identical sweep, whose
-programs are kept on disk, spends compiling. *Two processes*: tokens a second of two processes with
-one core each, over one process with both; they share the machine, so this says what
-``jax.distributed`` costs and not how anything scales.
+It prints four figures. *Trainer*: the time of a step of ``train``, which draws a batch, records and
+asks whether to stop, over that of the same jitted function in a bare loop; rounds of both
+alternate. *Checkpoint*: for how many steps a checkpoint stops the run, and by how many steps, with
+its writing in the background, it delays the run up to the next checkpoint. *Second sweep*: the
+share of time that an identical sweep, whose programs are kept on disk, spends compiling. *Two
+processes*: tokens a second of two processes with one core each, over one process with both cores;
+as the cores are the same, this measures the cost of ``jax.distributed`` and not how it scales.
 """
 
 import argparse
@@ -48,12 +48,12 @@ from experiments.train import Recipe, initial_state, train_step  # noqa: E402
 ROOT = Path(__file__).parents[1]
 # Steps at the start of a loop that are not counted.
 WARM = 3
-# What JAX calls the time of compiling, or of finding what was compiled.
+# JAX's name for the time of compiling, or of reading a compiled program from the cache.
 COMPILING = "/jax/core/compile/backend_compile_duration"
 
 
 class Timed:
-    """Is another task that notes when each batch is drawn, which is once a step."""
+    """Wraps a task and notes the time at which the batch of each step is drawn."""
 
     def __init__(self, task: Text):
         self.init, self.loss, self._batch = task.init, task.loss, task.batch
@@ -65,7 +65,7 @@ class Timed:
 
 
 def make_task(args: argparse.Namespace, recipe: Recipe) -> Timed:
-    """Returns a task of the shape that is asked for, on random tokens."""
+    """Returns a task of the shape on the command line, on random tokens."""
     tokens = np.random.default_rng(0).integers(0, VOCAB, 4 * args.batch * (args.length + 1))
     ends, splits = np.array([0, tokens.size]), np.zeros(1, np.int8)
     corpus = Corpus("random", tokens.astype(np.uint8), ends, splits, VOCAB, 1.0, "digest")
@@ -76,7 +76,7 @@ def make_task(args: argparse.Namespace, recipe: Recipe) -> Timed:
 
 
 def bare_loop(task: Timed, recipe: Recipe):
-    """Returns a function that runs so many bare steps, and returns the seconds of each."""
+    """Returns a function that runs bare steps, and returns the seconds of each but the first."""
     step = jax.jit(functools.partial(train_step, loss=task.loss, recipe=recipe), donate_argnums=0)
     init = functools.partial(initial_state, init=task.init, recipe=recipe)
     key = jax.random.key(0)
@@ -87,7 +87,7 @@ def bare_loop(task: Timed, recipe: Recipe):
         for _ in range(steps):
             moments.append(time.perf_counter())
             holder["state"], numbers = step(holder["state"], batch, key)
-            if pending is not None:  # as the trainer, which looks at the step before
+            if pending is not None:  # like the trainer, which reads the loss of the step before
                 float(pending["loss"])
             pending = numbers
         return [after - before for before, after in itertools.pairwise(moments)][WARM:]
@@ -96,7 +96,7 @@ def bare_loop(task: Timed, recipe: Recipe):
 
 
 def trainer_and_checkpoints(args: argparse.Namespace) -> None:
-    """Prints what a step of the trainer and a checkpoint take, in bare steps."""
+    """Prints the trainer's step in bare steps, and the cost of a checkpoint in trainer's steps."""
     every = args.steps // 3
     recipe = Recipe(
         length=args.length, batch_size=args.batch, steps=args.steps, checkpoint_every=every
@@ -110,7 +110,7 @@ def trainer_and_checkpoints(args: argparse.Namespace) -> None:
             console = Console(file=io.StringIO())
             train(task, recipe, mesh, seed=0, folder=Path(folder), console=console)
         moments = task.moments
-        # A step that saves lets the devices run dry, and with it the next; both are the stop's.
+        # A step that saves leaves the devices idle and slows the next step too: both are left out.
         saved = [s for s in range(WARM + 1, args.steps) if s % every == 0]
         disturbed = {s + n for s in saved for n in (0, 1)}
         plain = [
@@ -165,7 +165,7 @@ def second_sweep(args: argparse.Namespace) -> None:
 
 
 def tokens_per_second(args: argparse.Namespace, count: int) -> float:
-    """Returns the speed of so many processes, each with its share of this process' cores."""
+    """Returns tokens a second of ``count`` processes that share two of this process' cores."""
     before = os.sched_getaffinity(0)
     cores = sorted(before)[:2]
     with socket.socket() as free:

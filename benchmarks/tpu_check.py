@@ -4,21 +4,21 @@
     python -m benchmarks.tpu_check --only=steps --chips=v5e
     python -m benchmarks.tpu_check --schemes=fox,cable --known=docs/data/tpu_check.csv
 
-It needs ``pip install -e '.[experiments,tpu_check]'``. Parts, for --only:
+The program needs ``pip install -e '.[experiments,tpu_check]'``. Parts, for --only:
 
     attention  every scheme x implementation, forward and backward, 8 heads of 128, 2,048 tokens
     lengths    temporaries of attention under one scheme of each kind, 1k to 128k tokens
     steps      training, evaluation and decoding of the ``paper`` presets and of a 7B decoder, on
                1, 16 and 256 chips under several meshes
 
-What is compiled already in the workdir is not compiled again, nor are the lines of the tables that
-``--known`` names, which must be of the same versions. All of it takes hours; each program, found
-now or known, is a line of ``tpu_check.csv`` there, and ``tpu_check.md`` has the tables:
+The whole takes hours. A program is not compiled again if its result is in the workdir, or in a
+table that ``--known`` names, which must be of the same versions of jax and libtpu. In the workdir
+``tpu_check.csv`` has a line for each program and ``tpu_check.md`` has tables. Outcomes:
 
-    compiled   and whether it fits is in the column ``fits``
+    compiled   the column ``fits`` says whether the program fits into a chip's memory
     too large  the compiler gave up; ``memory_gib`` is what it says that temporaries need
-    refused    by us, for a reason
-    FAILED     a defect, of ours or of the compiler
+    refused    posenc_jax raised a ValueError, which is the ``reason``
+    FAILED     a defect, of posenc_jax or of the compiler
 """
 
 import argparse
@@ -52,10 +52,10 @@ CHIPS = {
     "v5e": {1: "v5e:1x1", 4: "v5e:2x2", 16: "v5e:4x4", 256: "v5e:16x16"},
     "v5p": {1: "v5p:1x1x1", 4: "v5p:2x2x1", 16: "v5p:2x2x4", 256: "v5p:4x8x8"},
 }
-# Implementations of attention, and over how many chips.
+# Implementations of attention, and the number of chips that each runs on.
 IMPLEMENTATIONS = (("dense", 1), ("blockwise", 1), ("ring", 4), ("ring", 16), ("pallas", 1))
 TOKENS, LENGTHS = 2048, tuple(1024 * 2**n for n in range(8))
-# A batch of the presets has 64 rows.
+# Meshes by the number of chips. A batch of the presets has 64 rows to spread over them.
 PRESETS: dict[int, tuple[dict[str, int], ...]] = {
     1: ({},),
     16: ({"data": 16}, {"fsdp": 4, "model": 4}, {"data": 4, "context": 4}),
@@ -79,7 +79,7 @@ class Item:
       program: what it does.
       chip, chips: the kind of chip, and how many.
       mesh: sizes of the mesh's axes that are not 1; ``data`` takes the chips that are left.
-      lower: returns the program and its operations, given the mesh.
+      lower: returns the lowered program, its operations and its mesh, given the devices.
     """
 
     part: str
@@ -92,7 +92,7 @@ class Item:
 
     @property
     def name(self) -> str:
-        """Returns what the item is called on the terminal and in files."""
+        """Returns the name of the item on the terminal and in files."""
         axes = " ".join(f"{axis}={size}" for axis, size in self.mesh.items())
         words = self.part, self.what, self.program, f"{self.chips} x {self.chip}", axes
         return ", ".join(word for word in words if word)
@@ -176,7 +176,7 @@ def _step(program, task, recipe, mesh, length, rows) -> programs.Program:
 
 
 def outcome(item: Item) -> dict[str, Any]:
-    """Compiles an item, and returns what came of it, as JSON takes it."""
+    """Compiles an item and returns its outcome and figures, as values of JSON."""
     start = time.monotonic()
     try:
         try:
@@ -184,7 +184,7 @@ def outcome(item: Item) -> dict[str, Any]:
         except ValueError as error:
             return {"outcome": "refused", "reason": str(error)}
         found = topology.needs(lowered, mesh)
-    except Exception as error:  # the point is to find them
+    except Exception as error:  # this program is there to find them
         return {"outcome": "FAILED", "reason": f"{type(error).__name__}: {str(error)[:500]}"}
     numbers = dataclasses.asdict(found)
     return numbers | {
@@ -196,7 +196,7 @@ def outcome(item: Item) -> dict[str, Any]:
 
 
 def _found(item: Item, kept: Kept) -> dict[str, Any]:
-    """Returns what came of an item. A failure is not kept, for what failed will be mended."""
+    """Returns the outcome of an item, and keeps it unless it failed, so that it is tried again."""
     if item.name in kept:
         return kept.get(item.name, dict)
     found = outcome(item)
@@ -230,9 +230,9 @@ def _paths(names: str) -> list[Path]:
 
 
 def read_known(paths: list[Path]) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Returns the lines of earlier tables by what they are about; of two, that of the later table.
+    """Returns the lines of earlier tables by program; a later table has precedence.
 
-    A failure is not known, for what failed will be mended.
+    Lines of failures are left out, so that those programs are tried again.
     """
     known = {}
     for path in paths:
@@ -242,12 +242,12 @@ def read_known(paths: list[Path]) -> dict[tuple[str, ...], dict[str, Any]]:
 
 
 def _about(line: dict[str, Any]) -> tuple[str, ...]:
-    """Returns what a line of the table is about."""
+    """Returns the fields that say which program a line of the table is about."""
     return tuple(str(line[key]) for key in ("part", "what", "program", "chip", "chips", "mesh"))
 
 
 def _in_order(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sorts lines as the whole matrix has them, and those of schemes that are gone to the end."""
+    """Sorts lines as in the whole matrix, with those of schemes that no longer exist at the end."""
     every = [row(item, {}) for item in items_of(PARTS, list(CHIPS), list(programs.SCHEMES))]
     number = {_about(line): n for n, line in enumerate(every)}
     return sorted(lines, key=lambda line: number.get(_about(line), len(number)))
@@ -268,7 +268,7 @@ def _choose(args) -> list[Item]:
 
 
 def items_of(parts: Sequence[str], chips: Sequence[str], schemes: list[str]) -> list[Item]:
-    """Returns all items of some parts; of all schemes one of each kind has the part ``lengths``."""
+    """Returns the items of some parts; given all schemes, ``lengths`` has one of each kind."""
     items: list[Item] = []
     kinds = programs.one_of_each_kind() if schemes == [*programs.SCHEMES] else schemes
     for chip in chips:

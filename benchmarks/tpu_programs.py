@@ -1,4 +1,4 @@
-"""Lowers the programs that ``benchmarks/tpu_check.py`` compiles, for meshes of chips elsewhere.
+"""Lowers the programs that ``benchmarks/tpu_check.py`` compiles, for chips not on this machine.
 
 Each function returns a program and the floating-point operations of its products over all chips,
 counted with dense attention as ``experiments/cost.py`` does.
@@ -41,7 +41,7 @@ Program = tuple[jax.stages.Lowered, int]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Blank(Text):
-    """Trains on tokens that are all 0, which have a shape and need no corpus."""
+    """Trains on batches of zeros: lowering needs only their shape, and no corpus."""
 
     def batch(self, seed, step, part, parts):
         del seed, step, part
@@ -49,10 +49,10 @@ class Blank(Text):
 
 
 def seven_b(encoding: str, rows: int, length: int) -> tuple[Task, Recipe]:
-    """Returns a task and a recipe for a decoder of 7B parameters and batches of so many rows."""
+    """Returns a task and a recipe for a decoder of 7B parameters and batches of ``rows`` rows."""
     recipe = Recipe(length=length, batch_size=rows, steps=1000)
     spec = FrozenConfigDict({"encoding": {"name": encoding}, "model": SEVEN_B})
-    windows: Any = None  # of no corpus
+    windows: Any = None  # Blank reads no corpus
     return Blank(recipe, windows, spec), recipe
 
 
@@ -114,9 +114,9 @@ def evaluation(task: Task, recipe: Recipe, mesh: Mesh, *, rows: int, length: int
 
 
 def decoding(task: Task, recipe: Recipe, mesh: Mesh, *, slots: int) -> Program:
-    """Lowers a step that reads one token of a row on each part of the mesh, weights in bfloat16.
+    """Lowers a step that reads one token of each row, with one row for each shard of rows.
 
-    Rows and heads of the cache are spread as those of activations.
+    Weights are in bfloat16. Rows and heads of the cache are spread like those of activations.
     """
     model = jax.tree.map(
         lambda p: jax.ShapeDtypeStruct(p.shape, "bfloat16", sharding=p.sharding),

@@ -1,4 +1,4 @@
-"""Makes tables in Markdown of what ``benchmarks/tpu_check.py`` found.
+"""Makes tables in Markdown from the results of ``benchmarks/tpu_check.py``.
 
 python -m benchmarks.tpu_report docs/data/tpu_check.csv
 """
@@ -20,7 +20,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
 
 
 def _steps(rows) -> str:
-    """Returns memory, what is sent and operations, a row a program."""
+    """Returns the table of memory, bytes sent and operations, a row for each program."""
     lines = []
     for row in rows:
         memory = f"{float(row['memory_gib']):.2f} GiB" if row["memory_gib"] else row["outcome"]
@@ -43,7 +43,7 @@ def _steps(rows) -> str:
 
 
 def _attention(rows) -> str:
-    """Returns what came of each scheme and implementation, forward and backward."""
+    """Returns the table of outcomes by scheme and implementation, forward and backward."""
     columns: dict[str, None] = {}
     cells: dict[str, dict[str, list[str]]] = {}
     for row in rows:
@@ -59,7 +59,7 @@ def _attention(rows) -> str:
 
 
 def _lengths(rows) -> str:
-    """Returns temporaries in MiB by length."""
+    """Returns the table of temporaries in MiB by length."""
     lengths: dict[str, None] = {}
     cells: dict[str, dict[str, str]] = {}
     for row in rows:

@@ -3,9 +3,9 @@
     python -m benchmarks.train --batch=8 --length=256
 
 Each round times one step of ours, then one of PyTorch's (``torch.compile``, scaled-dot-product
-attention, fused AdamW); the figure is the median over rounds of the ratio of their times. Above 1
-ours is faster. PyTorch has no attention with a bias by distance on a CPU, and is given the bias of
-all pairs as a mask.
+attention, fused AdamW); the figure is the median over rounds of PyTorch's time over ours. Above 1
+ours is faster. PyTorch has no attention with a bias by distance on a CPU, so it is given the bias
+of all pairs as a mask.
 """
 
 import functools
@@ -142,7 +142,7 @@ BIASES = {
 
 
 class TorchDecoder(torch.nn.Module):
-    """Decodes under RoPE, or under the bias of all pairs that ``bias`` makes."""
+    """Computes the loss of a decoder with RoPE, with the bias that ``bias`` makes, or neither."""
 
     def __init__(self, dim, layers, heads, hidden, bias=None, ahead=None):
         super().__init__()
@@ -166,7 +166,7 @@ class TorchDecoder(torch.nn.Module):
 
 
 def rotate(x, cos, sin):
-    """Turns queries or keys, RoPE in the layout of halves."""
+    """Rotates queries or keys by RoPE in the layout of halves."""
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 

@@ -1,4 +1,4 @@
-"""Puts every scheme to every question, and draws the atlas of the answers.
+"""Evaluates every scheme on text and on tasks, and draws the atlas of the results.
 
     python launch.py --config=configs/atlas.py:small --workdir=runs/answers
 
@@ -9,12 +9,12 @@ Presets, after the colon:
     paper  the same with the models of ``configs/extrapolation.py:paper``, for a GPU or TPU
 
 Each scheme is trained twice: on text (``studies.language``), and on all tasks together
-(``studies.tasks``). Three tasks are learned alone besides (``studies.tasks_copy``, ...), as a
-control that together they rank the schemes alike. Any field is overridden on the command line:
-``--config.studies.tasks.train.steps=500``. ``--config.seeds=1`` is for all studies, and so is
-``--config.sweep.learning_rate=1e-3,3e-3``, rates of which each scheme gets the one at which it
-learns best; ``--config.schemes=rope,alibi`` is for all but the controls. ``configs/claims.py``
-reads the same studies: give it the same workdir.
+(``studies.tasks``). As a control, some schemes also learn three tasks alone
+(``studies.tasks_copy``, ...): do they rank as they do when all tasks are learned together? Any
+field can be overridden on the command line: ``--config.studies.tasks.train.steps=500``. Two fields
+apply to all studies: ``--config.seeds=1``, and ``--config.sweep.learning_rate=1e-3,3e-3``, from
+which each scheme gets its best rate. ``--config.schemes=rope,alibi`` applies to all but the
+controls. ``configs/claims.py`` reads the same studies: give it the same workdir.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +24,7 @@ from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 
 PRESETS = ("tiny", "small", "paper")
-# Each of another kind: everything by place, by what was told, and by what came last.
+# Three kinds of task: find a token by its place, by the key told with it, or the last one written.
 CONTROLS = ("copy", "recall", "flip_flop")
 # Schemes of every family, which the controls compare.
 CONTROLLED = "nope,sinusoidal,rope,alibi,t5,transformer_xl,fox,cope"
@@ -43,8 +43,8 @@ def get_config(preset: str = "small") -> ConfigDict:
 
 
 def studies(preset: str, shared: ConfigDict) -> ConfigDict:
-    """Returns the studies of the atlas, which have ``seeds`` and ``schemes`` of ``shared``."""
-    # The tasks have no model for an accelerator: they ask little of one.
+    """Returns the studies of the atlas; seeds, schemes and learning rates follow ``shared``."""
+    # The tasks have no preset for an accelerator, because their models are small.
     of_tasks = "small" if preset == "paper" else preset
     found = {"language": extrapolation.get_config(preset), "tasks": tasks.get_config(of_tasks)}
     found |= {f"tasks_{task}": tasks.get_config(of_tasks) for task in CONTROLS}
@@ -55,7 +55,7 @@ def studies(preset: str, shared: ConfigDict) -> ConfigDict:
         encodings = study.encodings if name == "language" else tasks.encodings_of(study)
         for pattern in PATTERNS:
             if "interval" in encodings[pattern]:
-                encodings[pattern].interval = 2  # to fit two layers, or any even number
+                encodings[pattern].interval = 2  # fits two layers, or any even number
         if preset != "tiny":
             study.together = 3
             globals()["_language" if name == "language" else "_tasks"](study)

@@ -5,12 +5,12 @@
 Presets, after the colon:
 
     tiny   few schemes, one seed, a minute: checks that everything runs, shows nothing
-    small  every claim, three seeds and five where seeds are the matter, on two CPU cores
+    small  every claim, with three seeds, or five for the claim about seeds, on two CPU cores
     paper  the same beside the models of ``configs/atlas.py:paper``, for a GPU or TPU
 
-The claims and the rule that decides are in ``experiments/claims.py``. Two of the studies are those
-of the atlas: with the same workdir they are run once. Any field is overridden on the command line,
-such as ``--config.studies.far.eval.documents=16``.
+The claims and the rule for verdicts are in ``experiments/claims.py``. Two of the studies are those
+of the atlas and run only once if both have the same workdir. Any field can be overridden on the
+command line, such as ``--config.studies.far.eval.documents=16``.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ from configs import atlas, extension, extrapolation, longrope, tasks
 from experiments.config import own_defaults
 
 PRESETS = atlas.PRESETS
-# From one that is near the trained lengths of ``small`` to one that is near the usual 10,000.
+# Bases of RoPE between the trained lengths of ``small`` (64 and 128) and the usual 10,000.
 _BASES = {"rope_base_128": 128.0, "rope_base_1000": 1000.0}
 
 
@@ -40,34 +40,34 @@ def get_config(preset: str = "small") -> ConfigDict:
 
 
 def _follow(study, language, *parts):
-    """Lets a study on text be as the atlas' own, whatever of that is overridden.
+    """Makes fields of a study on text follow those of the atlas' study, overrides included.
 
-    A field that is set afterwards is the study's own.
+    A field that is set after this call no longer follows.
     """
     for own, other, keys in (
         (study, language, ("corpus", "seeds", "together")),
         *((study[part], language[part], list(language[part])) for part in parts),
     ):
         for key in keys:
-            if own[key] is None:  # which nothing is derived from
+            if own[key] is None:  # no other field is derived from it
                 own[key] = other.get_oneway_ref(key)
             else:
                 own.get_ref(key).set(other.get_oneway_ref(key))
 
 
 def _far(preset, language):
-    """Returns a study of schemes that are said to hold, much farther than the others go."""
+    """Returns a study of two schemes that are said to extrapolate, on far longer texts."""
     study = extrapolation.get_config(preset)
     study.schemes = "alibi,rnope_swa"
     study.encodings.rnope_swa.interval = 2
-    _follow(study, language, "model", "train", "sweep")  # and not "eval": texts are much longer
+    _follow(study, language, "model", "train", "sweep")  # but not "eval": texts are much longer
     if preset != "tiny":
         study.eval.update(multiples=(1, 32, 128), documents=4, strides=((1, 1),), window_stride=1)
     return study
 
 
 def _double(preset, language):
-    """Returns a study at twice the trained length, on as many tokens in all."""
+    """Returns a study that trains at twice the length, with as many tokens in a batch."""
     study = extrapolation.get_config(preset)
     study.schemes = ",".join(("sinusoidal", "rope", *_BASES))
     study.encodings.update(_of_bases())
@@ -80,11 +80,11 @@ def _double(preset, language):
 
 
 def _variants(language):
-    """Returns variants of schemes on text, which the comparison has in one form only."""
+    """Returns a study on text of variants of schemes that the atlas has in one form only."""
     study = language.copy_and_resolve_references()
     study.experiment = "extrapolation"
     _follow(study, language, "model", "train", "eval", "sweep")
-    # An eighth of a head's channels, and at least a pair, whatever widths are overridden.
+    # An eighth of a head's channels, and at least a pair, also if the model's width is overridden.
     sixteenths = (study.model.get_ref("model_dim") // study.model.get_ref("num_heads") + 15) // 16
     seqpe, rope = own_defaults("seqpe"), own_defaults("rope")
     study.encodings.update(
@@ -100,7 +100,7 @@ def _variants(language):
 
 
 def _of_bases():
-    """Returns RoPE of several bases, by the names of the schemes."""
+    """Returns RoPE with each of ``_BASES``, by name."""
     rope = own_defaults("rope")
     return {name: {"name": "rope"} | rope | {"base": base} for name, base in _BASES.items()}
 

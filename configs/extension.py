@@ -11,9 +11,9 @@ Presets, after the colon:
     smollm2  SmolLM2-135M as it is published, zero-shot to 16k and 32k, within four hours
     paper    a 7B-class model from 4k to 128k, on a pod
 
-Any field is overridden on the command line: ``--config.methods=pi,yarn`` are read as they are,
-``--config.tuned=yarn`` tuned for each of ``--config.tuning_steps="(100,400)"`` steps at
-``--config.target=8`` times the trained length.
+Any field can be overridden on the command line. ``--config.methods=pi,yarn`` are evaluated without
+tuning, ``--config.tuned=yarn`` after each number of steps in ``--config.tuning_steps="(100,400)"``,
+tuned at ``--config.target=8`` times the trained length.
 """
 
 from typing import Any
@@ -37,13 +37,13 @@ _OF_ROPE = ("base", "rotary_dim", "layout", "axes", "frequencies")
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     config = start("extension", preset, presets=PRESETS, trials=Trials)
-    # A finished run, published weights, or nothing to train one here; "{seed}" stands for the seed.
+    # A finished run or published weights ("{seed}" stands for the seed); empty: train a model here.
     config.checkpoint = ""
     config.corpus = "stdlib"
     config.rope = own_defaults("rope")
     config.methods = METHODS
     config.variants = _variants()
-    # The target length over the trained one: what models are tuned for.
+    # The length that models are tuned at, over the trained length.
     config.target = 8
     config.tuned = METHODS + ",rope_short"
     config.tuning_steps = (100,)
@@ -67,7 +67,7 @@ def _variants() -> ConfigDict:
         variants[name] = _variant(name)
     # DroPE (2512.12167): the rotation is dropped, and the model recalibrated at its own length.
     variants["drope"] = _variant("nope", tuned_at="train_length")
-    # How much of a gain comes from more training alone.
+    # The control: how much of a gain comes from more training alone.
     variants["rope_short"] = _variant("rope", tuned_at="train_length")
     return ConfigDict(variants)
 
@@ -78,7 +78,7 @@ def _variant(scheme: str, tuned_at: str = "target", **own: Any) -> dict[str, Any
 
 
 def _small_model(config, steps):
-    """Makes the RoPE model of ``make compare``, whose bounds of YaRN are those for 64 tokens."""
+    """Sets up the RoPE model of ``make compare``, with YaRN's bounds for 64 tokens."""
     config.model.update(model_dim=128, num_layers=2, num_heads=4)
     config.train.update(length=64, batch_size=32, steps=steps, warmup_steps=50)
     # Tuning begins at the learning rate that training ended with.
@@ -125,13 +125,13 @@ def _yarn(config):
 
 
 def _own(config):
-    # The checkpoint says what the model is and at which length it was trained; of published weights
-    # it does not say how to hold them.
+    # The checkpoint says what the model is and at which length it was trained. Published weights do
+    # not say in which dtypes to hold them.
     del config.model, config.train, config.rope
     config.loading = ConfigDict(
         {"dtype": "float32", "param_dtype": "float32", "scan": True, "remat": False}
     )
-    config.seeds = 1  # which draws the batches of tuning; the model is one
+    config.seeds = 1  # a seed only draws the batches of tuning: there is one model
     config.tuned = "pi,ntk,yarn"
     config.tuning.update(batch_size=4, learning_rate=2e-5, warmup_steps=20, weight_decay=0.0)
 

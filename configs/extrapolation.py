@@ -7,11 +7,11 @@ Presets, after the colon:
     tiny   one seed, seconds: checks that everything runs, shows nothing
     demo   six schemes and one seed of ``small``, in 3 minutes; what ``make demo`` runs
     small  three seeds on a laptop CPU; what ``make compare`` runs
-    long   two schemes trained at 256 tokens, 14 times as long: whether more context pays
+    long   two schemes trained at 256 tokens for 14 times as many steps: does context help?
     paper  125M parameters, trained at 512 and tested to 16384, for a GPU or TPU
 
-Any field is overridden on the command line, ``--config.train.steps=500``; to run fewer schemes,
-``--config.schemes=rope,yarn,alibi``.
+Any field can be overridden on the command line: ``--config.train.steps=500``;
+``--config.schemes=rope,yarn,alibi`` runs fewer schemes.
 """
 
 from collections.abc import Mapping
@@ -38,18 +38,18 @@ EXTENSIONS: dict[str, dict[str, Any]] = {
     **{name: {} for name in _BY_LENGTH.split()},
     "self_extend": {"group_size": RATIO},
 }
-# What is evaluated on a trained RoPE instead of being trained: these too, for on text the rotary
-# schemes of images and videos turn as RoPE does.
+# The schemes that are evaluated on a trained RoPE instead of being trained: its extensions, and the
+# rotary schemes of images and videos, which on text rotate as RoPE does.
 ON_ROPE: dict[str, dict[str, Any]] = EXTENSIONS | {
     "mrope": {},
     "i_mrope": {},
     "videorope": {},
     "videorope_pp": {"factor": RATIO},
 }
-# Windows within the training length, as parts of it: half of it is near, or what leaves room for
-# the groups.
+# Windows are the training length over these numbers: ReRoPE keeps distances up to half of it, and
+# an eighth leaves Self-Extend room for its groups.
 WINDOWS = {"rerope": 2, "leaky_rerope": 2, "self_extend": 8}
-# With factor 1 dynamic NTK is NTK again, when all sequences have the evaluated length.
+# With factor 1 dynamic NTK would equal NTK, as all sequences have the evaluated length.
 DYNAMIC_NTK = 2.0
 
 
@@ -59,15 +59,15 @@ def get_config(preset: str = "small") -> ConfigDict:
     # Names of the registry, comma-separated; "all" leaves out patterns that do not fit the layers.
     config.schemes = "all"
     config.corpus = "stdlib"
-    # Seeds of a scheme that are trained as one program: as many times the memory, and faster where
-    # the model is too small for the machine.
+    # How many seeds of a scheme are trained as one program. It takes as many times the memory, and
+    # is faster if the model is too small to occupy the machine.
     config.together = 1
-    # Learning rates that every scheme is trained at, to be reported at its best one: several, such
-    # as (1e-3, 3e-3, 1e-2), or none for train.learning_rate alone.
+    # Learning rates at which every scheme is trained, such as (1e-3, 3e-3, 1e-2); the report shows
+    # the best one of each scheme. Empty: train.learning_rate alone.
     config.sweep = ConfigDict({"learning_rate": ()})
     config.encodings = encoding_defaults()
-    # These are evaluated on the checkpoint of ``of`` instead of being trained; all that is not said
-    # here comes from ``encodings``.
+    # These are evaluated on the checkpoint of ``of`` instead of being trained. Keywords that are
+    # not given here come from ``encodings``.
     config.extend = ConfigDict({name: {"of": "rope"} | own for name, own in ON_ROPE.items()})
     config.encodings.dynamic_ntk.factor = DYNAMIC_NTK
     follow_length(config.encodings, config.train.get_ref("length"))
@@ -76,15 +76,15 @@ def get_config(preset: str = "small") -> ConfigDict:
 
 
 def follow_length(encodings: Mapping[str, ConfigDict], length: FieldReference) -> None:
-    """Sets what depends on the training length, so that it follows when that is overridden."""
+    """Makes keywords of encodings follow the training length, also when it is overridden."""
     for name, part in WINDOWS.items():
         encodings[name].window = length // part
-    # Learned tables end at the training length: what lies past it reads the last row.
+    # Learned tables end at the training length: positions past it read the last row.
     encodings["learned"].out_of_range = "clamp"
     encodings["learned_2d"].out_of_range = "clamp"
     # FIRE's threshold is a quarter of the training length in the paper (512 of 2048).
     encodings["fire"].init_length = length.to_float() / 4
-    # The windows of patterns, and the scales of temperatures, are for thousands of tokens.
+    # The default windows of patterns and scales of temperatures are for thousands of tokens.
     for name in ("rnope_swa", "global_nope", "global_yarn", "beam", "flint"):
         encodings[name].window = length // 2
     encodings["dual_base"].window = length // 4
@@ -95,22 +95,22 @@ def follow_length(encodings: Mapping[str, ConfigDict], length: FieldReference) -
 
 
 def short_t5(t5: ConfigDict, length: FieldReference, model: ConfigDict, num_buckets: int) -> None:
-    """Sets T5 up for short training, at few tokens and few steps.
+    """Sets up T5 for training at few tokens and few steps.
 
-    The last bucket must lie within the training length, or it is met untrained. And the bias must
-    be able to grow: 200 steps at 3e-3 move a number by a few tenths at most.
+    The last bucket must begin within the training length, or it stays untrained. The table is
+    scaled because 200 steps at 3e-3 move a parameter by a few tenths at most, which is too little.
     """
     t5.num_buckets = num_buckets
     t5.max_distance = length // 2
     head_dim = model.get_ref("model_dim").to_float() / model.get_ref("num_heads")
-    t5.table_scale = head_dim**0.5  # as GPT-NeoX has it
+    t5.table_scale = head_dim**0.5  # as in GPT-NeoX
 
 
 def short_yarn(encodings: Mapping[str, ConfigDict]) -> None:
     """Sets the bounds of YaRN for training lengths of tens of tokens.
 
-    Over 64 tokens no pair turns 32 times, as the published bound asks, and all would be slowed
-    down. 2 was the best of 13 pairs of bounds on the validation split, in one seed.
+    Over 64 tokens no pair turns 32 times, the published bound, so all pairs would be slowed down.
+    2 and 1 were the best of 13 pairs of bounds on the validation split, in one seed.
     """
     encodings["yarn"].beta_fast = 2.0
     encodings["dynamic_yarn"].beta_fast = 2.0
@@ -182,5 +182,5 @@ def _paper(config):
         window_stride=64,
         batch_tokens=16384,
     )
-    # Four times the longest evaluated sequence, as in the paper; past it there is nothing to draw.
+    # Four times the longest evaluated sequence, as in the paper: positions are drawn below it.
     config.encodings.randomized.max_length = 4 * 32 * 512

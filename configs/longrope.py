@@ -8,10 +8,10 @@ Presets, after the colon:
     small    the RoPE model of ``make compare``, three seeds, every stage, on a laptop CPU
     smollm2  SmolLM2-135M from 8k to 16k tokens, 60 candidates; needs ``posenc_jax[pretrained]``
 
-A model that is already trained is taken by ``--config.checkpoint=FOLDER``, the folder of a finished
-run; ``{seed}`` in it stands for the seed, as in
-``--config.checkpoint=runs/small/runs/rope/seed{seed}``. Fewer stages:
-``--config.stages=longrope,longrope2``; what they are is in ``experiments/longrope/stages.py``.
+``--config.checkpoint=FOLDER`` starts from a trained model, the folder of a finished run; ``{seed}``
+in it stands for the seed, as in ``--config.checkpoint=runs/small/runs/rope/seed{seed}``.
+``--config.stages=longrope,longrope2`` runs fewer of the stages, which
+``experiments/longrope/stages.py`` defines.
 """
 
 from ml_collections import ConfigDict
@@ -28,15 +28,15 @@ PRESETS = ("tiny", "small", "smollm2")
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     config = start("longrope", preset, presets=PRESETS, trials=Trials)
-    # A finished run, published weights, or nothing to train one here; "{seed}" stands for the seed.
+    # A finished run or published weights ("{seed}" stands for the seed); empty: train a model here.
     config.checkpoint = ""
-    # How published weights are held, for they do not say.
+    # How published weights are held, which they do not say themselves.
     config.loading = ConfigDict(
         {"dtype": "float32", "param_dtype": "float32", "scan": True, "remat": False}
     )
     config.corpus = "stdlib"
     config.stages = ",".join(STAGES)
-    # Target length / train length; the second extension is as many times longer than the first.
+    # Target length over train length; the second extension multiplies the length by it once more.
     config.factor = 8
     config.rope = own_defaults("rope")
     config.yarn = defaults(YaRN, leave_out=("train_length", "factor"))
@@ -60,7 +60,7 @@ def _tiny(config):
 def _small(config):
     config.model.update(model_dim=128, num_layers=2, num_heads=4)
     config.train.update(length=64, batch_size=32, steps=200, warmup_steps=20)
-    # As many tokens as in training.
+    # As many tokens in all as in training.
     config.tune.update(batch_size=8, steps=100, warmup_steps=10, learning_rate=1e-3)
     # More documents than the paper's 5, because these are short.
     config.eval.update(search_documents=16, documents=24, last_tokens=64, batch_tokens=2048)
@@ -73,6 +73,7 @@ def _smollm2(config):
     config.checkpoint = "smollm2"
     config.factor = 2
     config.stages = "longrope"
-    config.tune.update(batch_size=1, steps=400, learning_rate=2e-5)  # the paper's, if it is added
+    # The paper's recipe, for when a stage that tunes is added.
+    config.tune.update(batch_size=1, steps=400, learning_rate=2e-5)
     config.search.update(population=20, generations=5, parents=10, mutations=4, crossovers=4)
     config.eval.update(search_documents=1, documents=4, batch_tokens=16384)

@@ -10,9 +10,9 @@ Presets, after the colon:
 Both draw the Material Design Icons (``pip install -e '.[icons]'``). Without them:
 ``--config.task.data=dejavu``, the symbols of a font that matplotlib brings along.
 
-Each layout of frequencies has the positions that it was published with, and each is there once more
-with ruler tokens: one for every row or column (published: for every 8th, on far larger screens).
-``rope`` counts cells as it counts text, and ``nope`` does not count at all.
+Each layout of frequencies has the positions that it was published with, and a second variant with
+ruler tokens: one for every row or column (published: for every 8th, on far larger screens).
+``rope`` numbers cells one after the other, like text; ``nope`` has no positions.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -25,7 +25,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     config = start("pointing", preset, setting=Setting, trials=Trials)
     # The base of the axial RoPE of images (2403.13298). The published bases, 1e6 and more, are for
-    # long contexts: on a grid of 16 x 16 half of the pairs would stand still.
+    # long contexts: on a grid of 16 x 16 half of the pairs would hardly rotate.
     base = dict(base=100.0)
     config.variants = ConfigDict({"nope": _placed("nope", "vanilla")})
     config.variants.rope = _placed("mrope", "vanilla", **base)

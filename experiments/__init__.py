@@ -1,4 +1,4 @@
-"""Trains models and compares encodings, in programs made of the library."""
+"""Trains models and compares encodings, in programs that use the library."""
 
 import importlib.util
 
@@ -16,7 +16,7 @@ def _is_missing(module: str) -> bool:
 
 
 if _missing := [package for module, package in _EXTRA.items() if _is_missing(module)]:
-    # An exit and not an ImportError: a program's user needs the sentence and no traceback.
+    # An exit instead of an ImportError, because users of a program need no traceback.
     raise SystemExit(
         f"error: experiments need {' and '.join(_missing)}, which the library alone does not; run: "
         "pip install -e '.[experiments]'"

@@ -3,9 +3,9 @@
     python -m experiments.archive --workdir=runs/answers --out=docs/data/answers.tar.xz
     python -m experiments.archive --restore=docs/data/answers.tar.xz --workdir=runs/answers
 
-The file has what every finished point found and its course of training, and no checkpoints. After
-``--restore`` the command of the experiment goes on where the results end, on any machine;
-``launch.py --report`` writes the report of them alone.
+The file has the results and the training metrics of every finished point, and no checkpoints. After
+``--restore`` the command of the experiment trains only what is missing, on any machine;
+``launch.py --report`` writes the report without training.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from experiments.bucket import folder_at
 from experiments.record import claimed, write_files
 
-# The files of a finished point; the last of them says that it is finished, and is written last.
+# The files of a finished point. The last one is written last, and marks the point as finished.
 FILES = ("run.json", "metrics.jsonl", "evaluation.json")
 
 
@@ -47,7 +47,7 @@ def pack(workdir: Path) -> bytes:
 
 
 def _finished(folder: Path) -> Iterator[Path]:
-    """Yields the folders of finished points in a folder, or in a bucket, which cannot search."""
+    """Yields the folders of finished points, by a walk that works in a bucket too."""
     if (folder / FILES[-1]).exists():
         yield folder
     elif folder.is_dir():
@@ -68,7 +68,7 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
     written = 0
     for place, files in points.items():
         folder = workdir / place
-        if (folder / FILES[0]).exists():  # begun, if not finished: its checkpoints are worth more
+        if (folder / FILES[0]).exists():  # finished or begun, and may have checkpoints: keep it
             continue
         with claimed(folder):
             write_files(folder, {name: files[name] for name in FILES})
@@ -80,7 +80,7 @@ def _read(packed: Path) -> dict[str, dict[str, bytes]]:
     """Returns the files of each point by the point's folder, all of them checked."""
     points: dict[str, dict[str, bytes]] = {}
     try:
-        # The check sum is at the end of the file, where a reader of its entries may not come to.
+        # Decompressed as a whole, because reading entries may not reach the checksum at the end.
         entries = io.BytesIO(lzma.decompress(packed.read_bytes()))
         with tarfile.open(fileobj=entries) as archive:
             for entry in archive:
@@ -103,7 +103,7 @@ def _read(packed: Path) -> dict[str, dict[str, bytes]]:
 
 
 def _check(path, content):
-    """Refuses what is not JSON, or not one value a line."""
+    """Raises a ValueError unless a file is JSON, or has a value of JSON in each line (.jsonl)."""
     try:
         for part in content.splitlines() if path.suffix == ".jsonl" else [content]:
             json.loads(part)

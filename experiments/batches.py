@@ -14,8 +14,7 @@ from experiments.mesh import batch_sharding
 def in_batches(compute: Callable, rows: Any, size: int, mesh: Mesh) -> Iterator[Any]:
     """Yields the results of ``compute`` for ``size`` rows at a time, as NumPy.
 
-    A last batch that is short is filled up for the computation; the results of what fills it are
-    left out.
+    A short last batch is padded for the computation; the results of the padding are left out.
 
     Args:
       compute: takes a batch and returns a pytree with a result for each of its rows.
@@ -32,7 +31,7 @@ def in_batches(compute: Callable, rows: Any, size: int, mesh: Mesh) -> Iterator[
         real = len(jax.tree.leaves(batch)[0])
 
         def on_mesh(x, real=real):
-            # Filled up with its first row, a short batch runs through the same program.
+            # Padded with its first row, a short batch runs through the same program.
             full = np.concatenate([x, np.repeat(x[:1], size - real, axis=0)])
             return jax.make_array_from_callback(full.shape, batch_sharding(mesh), full.__getitem__)
 

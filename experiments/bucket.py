@@ -1,10 +1,10 @@
 """Keeps the files of runs in a bucket, where a workdir is ``gs://BUCKET/FOLDER``.
 
-Its paths are those of etils, with the methods of ``pathlib`` that are used here. Orbax writes the
-arrays of a checkpoint to a bucket by itself. Three things cannot be done there, and have another
-form. An object cannot be renamed, but it is seen only when it is whole. It cannot grow, so a file
-that is written line by line is written anew, with all its lines. And it cannot be locked, so a
-program that works on a folder leaves a mark there, and renews it for as long as it runs.
+Paths in a bucket are those of etils, with the methods of ``pathlib`` that are used here. Orbax
+writes the arrays of a checkpoint to a bucket by itself. Three things cannot be done in a bucket. An
+object cannot be renamed, but it is seen only when it is whole. An object cannot grow, so a file
+that is written line by line is written anew, with all its lines. And a folder cannot be locked, so
+a program that works on it leaves a mark there, and renews the mark for as long as it runs.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ import fsspec
 from absl import logging
 from etils import epath
 
-# Seconds from one renewal of a mark to the next, and until one that is not renewed is of no worth.
+# Seconds between two renewals of a mark, and seconds after which a mark without renewal is void.
 RENEWED, FORGOTTEN = 15.0, 60.0
-# Seconds after which lines that were written reach the bucket, at the latest with the next line.
+# A new line brings all lines to the bucket if the last write is more seconds ago than this.
 _DELAY = 30.0
 UNLOCKED = (
     "{folder} is in a bucket, which has no locks: the mark of a program on its point keeps another "
@@ -45,7 +45,7 @@ def folder_at(name: str) -> Path:
             f"{name} must be a folder of this machine or gs://BUCKET/FOLDER: Orbax writes "
             "checkpoints nowhere else, and not to s3://"
         )
-    # Others write there too: what was there a minute ago says nothing.
+    # Other programs write there too, so listings must not be cached.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     folder = epath.Path(name.rstrip("/"))
     try:
@@ -55,7 +55,7 @@ def folder_at(name: str) -> Path:
         raise ValueError(f"{name} needs gcsfs: pip install -e '.[gcs]'") from None
     except Exception as error:  # gcsfs and its transport have errors of many kinds
         raise ValueError(f"{name} cannot be read: {type(error).__name__}: {error}") from None
-    # No class of pathlib, but it has the methods that are used here.
+    # Not a class of pathlib, but it has the methods that are used here.
     return cast(Path, folder)
 
 
@@ -65,7 +65,7 @@ def is_in_bucket(path: Path) -> bool:
 
 
 def absolute(path: Path) -> Path:
-    """Returns a path that means the same wherever the program goes."""
+    """Returns the same path independent of the current folder."""
     return path if is_in_bucket(path) else path.absolute()
 
 
@@ -77,7 +77,7 @@ def write(path: Path, content: bytes) -> None:
     """
     try:
         path.write_bytes(content)
-    except Exception as error:  # as above
+    except Exception as error:  # of many kinds, as above
         raise OSError(f"{path} cannot be written: {type(error).__name__}: {error}") from error
 
 
@@ -90,7 +90,7 @@ def remove(folder: Path) -> None:
 
 
 class Lines:
-    """Writes on a file line by line; what is written reaches the bucket some seconds later."""
+    """Writes a file line by line; lines reach the bucket some seconds later."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -105,7 +105,7 @@ class Lines:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is new to the bucket."""
+        """Writes the file to the bucket if it has new lines."""
         if self._is_new:
             write(self._path, "".join(self._lines).encode())
         self._written, self._is_new = time.monotonic(), False
@@ -119,7 +119,8 @@ class Lines:
 def marked(path: Path, by: str) -> Iterator[None]:
     """Holds the mark ``path``, and renews it until the end.
 
-    A mark that another program has left is watched for ``FORGOTTEN`` seconds: no clock is compared.
+    A mark of another program is first watched for ``FORGOTTEN`` seconds: if it is not renewed in
+    that time it is void. So the clocks of two machines are never compared.
 
     Args:
       path: the mark.
@@ -134,7 +135,7 @@ def marked(path: Path, by: str) -> Iterator[None]:
 
     def renew():
         while not ended.wait(RENEWED):
-            # What fails now may succeed the next time.
+            # A renewal that fails now may succeed the next time.
             with contextlib.suppress(OSError):
                 _renew(path, by)
 
@@ -145,12 +146,12 @@ def marked(path: Path, by: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        with contextlib.suppress(Exception):  # what stays is forgotten
+        with contextlib.suppress(Exception):  # a mark that stays becomes void
             path.unlink(missing_ok=True)
 
 
 def mark_of(path: Path) -> str | None:
-    """Says who holds the mark, if it was renewed of late by the clock of this machine."""
+    """Returns who holds the mark, if it was renewed recently by the clock of this machine."""
     mark = _read(path)
     return mark["by"] if mark and time.time() - mark["seen"] < FORGOTTEN else None
 
@@ -167,7 +168,7 @@ def _read(path) -> dict[str, Any] | None:
 
 
 def _watch(path):
-    """Waits until a mark is given back or forgotten; refuses one that is renewed."""
+    """Waits until a mark is removed or void; raises a ValueError if it is renewed."""
     first, end = _read(path), time.monotonic() + FORGOTTEN
     if first is not None:
         logging.warning(

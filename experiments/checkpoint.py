@@ -1,4 +1,4 @@
-"""Saves and restores a train state with Orbax, and tells one from another."""
+"""Saves and restores a train state with Orbax, and computes fingerprints of states."""
 
 import contextlib
 import hashlib
@@ -18,19 +18,18 @@ from experiments.mesh import path_name, replicated
 from experiments.record import differences
 
 _SUMS = "sums"
-# What Orbax and TensorStore raise where files are missing, cut off or altered. A machine that has
-# no memory left raises other things, and damages nothing.
+# What Orbax and TensorStore raise if files are missing, cut off or altered. Other errors, such as
+# running out of memory, do not mean that a checkpoint is damaged.
 _UNREADABLE = (ValueError, KeyError, TypeError, EOFError, FileNotFoundError, NotADirectoryError)
 
 
 class Checkpoints:
     """Saves the checkpoints of one run in the background, and keeps the newest two.
 
-    Orbax writes into a temporary folder and renames it when all is on disk, or, in a bucket, writes
-    last that all is there: a full disk or a kill leaves the previous checkpoint as it was. On disk
-    a state is a flat dict from path to array, so it can be read without this project's classes.
-    Beside them ``sums`` has a number for each array, in the order of their paths in the state,
-    which a change of any bit changes.
+    Orbax writes into a temporary folder and renames it when all is on disk; in a bucket it writes
+    a marker of completion last. So a full disk or a kill leaves the previous checkpoint as it was.
+    On disk a state is a flat dict from path to array, which can be read without this project's
+    classes. The entry ``sums`` has a checksum of each array, in the order of the state's leaves.
     """
 
     def __init__(self, folder: Path):
@@ -51,16 +50,16 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.StandardSave(arrays))
 
     def newest(self, abstract_state: Any) -> tuple[int, Any] | None:
-        """Returns the newest sound state and its step, or None where nothing was saved.
+        """Returns the newest undamaged state and its step, or None if nothing was saved.
 
-        A checkpoint that is damaged is moved out of the way, and the one before it is taken.
+        A damaged checkpoint is moved out of the way, and the one before it is restored.
 
         Args:
-          abstract_state: what is expected, whose shardings say where the arrays are placed.
+          abstract_state: the expected state; its shardings say where arrays are placed.
 
         Raises:
-          ValueError: the saved arrays are others than the expected ones, or have other shapes or
-            types, which Orbax alone would cast without a word; or every checkpoint is damaged.
+          ValueError: the saved arrays are not the expected ones, or have other shapes or types,
+            which Orbax alone would cast silently; or every checkpoint is damaged.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
@@ -113,7 +112,7 @@ class Checkpoints:
         except Exception as error:
             if isinstance(error, AssertionError) and "name mismatch" in str(error):
                 raise _DamagedError("another process could not read its part of it") from None
-            # Orbax passes on what went wrong with one array as the cause of a plain Exception.
+            # Orbax passes on the error of one array as the cause of a plain Exception.
             cause = error.__cause__ if type(error) is Exception else error
             if not isinstance(cause, _UNREADABLE):
                 raise
@@ -147,9 +146,9 @@ class _DamagedError(Exception):
 
 
 def _tell_the_others() -> None:
-    """Releases the processes that have read their parts, and wait for this one at a barrier.
+    """Releases the processes that have read their parts and wait for this one at a barrier.
 
-    All that meet at barriers of different names get an AssertionError, which says so.
+    Processes that wait at barriers of different names all get an AssertionError.
     """
     with contextlib.suppress(AssertionError):
         multihost_utils.sync_global_devices("a part of the checkpoint is damaged")
@@ -160,16 +159,16 @@ def _first_line(error: Exception) -> str:
 
 
 def _everywhere(place):
-    """Returns where an array lies that is on every device of ``place``."""
+    """Returns the sharding of an array that is whole on every device of ``place``."""
     is_named = isinstance(place, jax.sharding.NamedSharding)
     return replicated(place.mesh) if is_named else place
 
 
 @jax.jit
 def _sums(tree) -> list[jax.Array]:
-    """Returns one number for each array, which a change of any of its bits changes.
+    """Returns a checksum of each array, which a change of any one bit changes.
 
-    Sums of whole numbers are the same in any order, so they are the same on any mesh.
+    Sums of integers do not depend on their order, so checksums are the same on any mesh.
     """
 
     def sum_of(array):
@@ -185,7 +184,7 @@ def _all_sums(tree) -> jax.Array:
 
 
 def fingerprint(tree: Any) -> str:
-    """Returns a digest of all arrays in ``tree``, wherever they are; no array is brought here."""
+    """Returns a digest of all arrays in ``tree``, computed on the devices that hold them."""
     sums = np.array([np.asarray(each) for each in _sums(tree)], np.uint32)
     return hashlib.sha256(sums.tobytes()).hexdigest()[:16]
 

@@ -24,7 +24,7 @@ EQUAL = 0.02
 def _less(
     one: str, other: str, multiple: int, of: str = "language", than: str = "language", **range_
 ) -> Effect:
-    """Says that one scheme of a study has a lower loss than another, of that or another study."""
+    """Says that ``one`` in the study ``of`` has a lower loss than ``other`` in ``than``."""
     return Effect(
         f"bits per byte at {multiple}x, {one} minus {other}" + ", trained at 2L" * (of == "double"),
         lambda a: a.bits(of, one, multiple) - a.bits(than, other, multiple),
@@ -33,7 +33,7 @@ def _less(
 
 
 def _change(scheme: str, multiple: int, *, study: str = "language", **range_):
-    """Says by which share the loss of a scheme is larger than without what came before."""
+    """Says in which range the loss lies, relative to the loss with only the most recent tokens."""
     return Effect(
         f"loss of {scheme} at {multiple}x over that of the most recent 1x tokens alone, minus 1",
         lambda a: a.bits(study, scheme, multiple) / a.recent_bits(study, scheme) - 1.0,
@@ -42,7 +42,7 @@ def _change(scheme: str, multiple: int, *, study: str = "language", **range_):
 
 
 def _more(one: str, other: str, tasks: tuple[str, ...], multiple: int) -> Effect:
-    """Says that one scheme has more answers right than another, on average over some tasks."""
+    """Says that ``one`` has more answers right than ``other``, on average over ``tasks``."""
 
     def share(answers: Answers, scheme: str):
         return mean(*(answers.hits("tasks", scheme, task, multiple) for task in tasks))
@@ -122,11 +122,11 @@ def _moved(scheme: str, causal: bool, **range_: float) -> Effect:
 
 
 def _sees_order(scheme: str) -> Effect:
-    """Returns how far apart the outputs are in powers of 10, as numbers of any size can be."""
+    """Says that the outputs differ; on a log scale, as distances range over many magnitudes."""
 
     def power(answers: Answers) -> Seeds:
         found = answers.read("order", "distance", scheme=scheme, causal=False)
-        # Below the rounding of float32, about 1e-7, numbers of other sizes say nothing.
+        # Distances below the rounding of float32, about 1e-7, are all alike.
         return Seeds({seed: math.log10(max(far, 1e-7)) for seed, far in found.items()})
 
     says = "how far the outputs of 我爱你 and 你爱我 are apart as sets, as a power of 10"
@@ -138,7 +138,7 @@ def _at_stride_1(answers: Answers, multiple: int):
     return answers.read("far", "bits_per_byte", **where)
 
 
-# The schemes whose order is looked at without a mask: those that are made for it, or allow it.
+# The schemes that are tested without a causal mask: those that are made for it, or allow it.
 SEEING = ("sinusoidal", "learned", "rope", "alibi", "t5", "shaw", "deberta", "transformer_xl")
 
 CLAIMS: tuple[Claim, ...] = (

@@ -1,9 +1,9 @@
-"""Reads from the text of a compiled program what devices send to each other, and along which axes.
+"""Finds what devices send to each other, and along which axes, in the text of a compiled program.
 
-XLA prints a program as computations that call each other. What stands in the body of a loop counts
-as often as the loop turns where its condition compares with a number, as that of ``scan`` does, and
-once where it does not. Pieces of one collective that run beside other work have its channel, and
-are one.
+XLA prints a program as computations that call each other. A collective in the body of a loop counts
+once for each iteration if the loop's condition compares with a constant, as that of ``scan`` does,
+and once otherwise. XLA may split a collective into pieces that run beside other work; the pieces
+have the same channel, and count as one.
 """
 
 import collections
@@ -18,7 +18,7 @@ _KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute|col
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _COLLECTIVE = re.compile(rf" = (.*?) ({_KINDS})(-start)?\(")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition|branch_computations)=(\{[^}]*\}|%?[\w.-]+)")
-# What starts a collective also returns two numbers, of no type that anybody would send.
+# An operation that starts a collective also returns two scalars of type u32, which are not sent.
 _CONTEXT = re.compile(r", u32\[\](\{[^}]*\})?")
 _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 _CONSTANT = re.compile(r"constant\((\d+)\)")
@@ -30,9 +30,9 @@ class Collective:
 
     Attributes:
       kind: XLA's name of the operation.
-      axes: the mesh axes whose devices take part; empty where a mesh has one device along each.
+      axes: the mesh axes whose devices take part; empty if the mesh has one device along each.
       count: how often a device takes part in one run of the program.
-      bytes: what a device sends in all of these, if each goes round a ring.
+      bytes: what a device sends in all of them, if each is passed around a ring.
     """
 
     kind: str
@@ -49,7 +49,7 @@ def collectives(text: str, mesh: Mesh) -> list[Collective]:
       mesh: the mesh that the program was compiled for.
 
     Raises:
-      ValueError: the text has devices in a form that is not known here.
+      ValueError: the text lists devices in an unknown form.
     """
     computations, entry = _computations(text)
     turns = _turns(computations, entry)
@@ -73,7 +73,7 @@ def collectives(text: str, mesh: Mesh) -> list[Collective]:
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """Returns the lines of each computation, and the name of the one that is the program."""
+    """Returns the lines of each computation, and the name of the entry computation."""
     computations: dict[str, list[str]] = {}
     entry = ""
     lines: list[str] = []
@@ -101,7 +101,7 @@ def _turns(computations, entry: str) -> dict[str, int]:
 
 
 def _calls(lines, computations) -> list[tuple[str, int]]:
-    """Returns what a computation calls, and how often each time that it runs."""
+    """Returns the computations that one computation calls, and how often in each of its runs."""
     found = []
     for line in lines:
         called = {kind: re.findall(r"[\w.-]+", names) for kind, names in _CALLED.findall(line)}
@@ -115,7 +115,7 @@ def _calls(lines, computations) -> list[tuple[str, int]]:
 
 
 def _bound(condition: list[str], body: list[str]) -> int:
-    """Returns how often a loop turns that counts from 0, or 1 where its condition does not say."""
+    """Returns the iterations of a loop that counts from 0, or 1 if its condition has no bound."""
     root = next(line for line in condition if "ROOT" in line)
     bounds = [int(each) for line in condition for each in _CONSTANT.findall(line)]
     if len(bounds) != 1 or not bounds[0] or "direction=LT" not in root:
@@ -125,7 +125,7 @@ def _bound(condition: list[str], body: list[str]) -> int:
 
 
 def _step(body: list[str], counter: int) -> int:
-    """Returns by how much each turn raises the counter of a loop; XLA may do two turns in one."""
+    """Returns what each iteration adds to a loop's counter, above 1 if XLA unrolled the loop."""
     values = dict(
         line.strip().removeprefix("ROOT ").split(" = ", 1) for line in body if " = " in line
     )
@@ -140,7 +140,7 @@ def _step(body: list[str], counter: int) -> int:
 
 
 def _arrays(shapes: str) -> list[int]:
-    """Returns the bytes of each array in XLA's words for a result."""
+    """Returns the bytes of each array in XLA's notation for the type of a result."""
     return [
         math.prod(int(n) for n in sizes.split(",") if n) * max(int(bits or 8) // 8, 1)
         for _, bits, sizes in _ARRAY.findall(_CONTEXT.sub("", shapes))
@@ -153,14 +153,14 @@ def _sent(kind: str, is_start: bool, arrays: list[int], devices: int) -> int:
     if kind in ("collective-permute", "collective-broadcast"):
         return size // 2 if is_start else size  # operands stand beside results
     if kind == "all-gather" and is_start:
-        size = size * devices // (devices + 1)  # the operand stands beside what it becomes
+        size = size * devices // (devices + 1)  # the operand stands beside the result
     if kind == "reduce-scatter":
         size *= devices
     return size * (devices - 1) // devices * (2 if kind == "all-reduce" else 1)
 
 
 def _first_group(line: str) -> np.ndarray:
-    """Returns the devices that one collective joins first, by their place in the mesh."""
+    """Returns the first group of devices of a collective, as indices into the flattened mesh."""
     if pairs := re.search(r"source_target_pairs=\{\{(\d+,\d+)\}", line):
         return np.array([int(n) for n in pairs[1].split(",")])
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
@@ -174,7 +174,7 @@ def _first_group(line: str) -> np.ndarray:
             ids = ids.transpose([int(n) for n in counted[4].split(",")])
         return ids.reshape(int(counted[1]), int(counted[2]))[0]
     if named := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{((?:'[\w':(),]*)*)\}", line):
-        # An axis may be taken in part, 'x':(2)4: it is cut into 2, 4 and what is left.
+        # 'x':(2)4 takes a part of an axis: x is split into 2, 4 and the rest, and the 4 is taken.
         taken = re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", named[2])
         parts = {axis: (int(before or 1), int(n or 0)) for axis, before, n in taken}
         shape: list[int] = []

@@ -26,11 +26,11 @@ from posenc_jax.registry import PATTERNS, lookup
 
 
 class Comparison(Sweep):
-    """Runs the comparison of a config, which is checked when this is made.
+    """Runs the comparison of a config, which the constructor checks.
 
     Args:
       config: see ``configs/extrapolation.py``.
-      workdir: the folder of everything; what is already there and finished is not done again.
+      workdir: the folder of all results; points that are finished there are not run again.
       console: the console that shows progress and tables.
 
     Raises:
@@ -124,7 +124,7 @@ class Comparison(Sweep):
         return make_encoding(encoding, self.config["model"], self.recipe.length, rngs=None)
 
     def _extension_config(self, name) -> dict[str, Any]:
-        """Returns an extension's keywords; those of the trained scheme are as they were trained."""
+        """Returns an extension's keywords; those of the trained scheme keep trained values."""
         encodings, extend = self.config["encodings"], self.config["extend"][name]
         trained = encodings[extend["of"]]
         shared = as_trained(name, trained)
@@ -146,7 +146,7 @@ class Comparison(Sweep):
 
 
 def points(config: ConfigDict) -> list[Point]:
-    """Returns the runs of ``config``."""
+    """Returns the runs of ``config``, a point for each."""
     named = [name.strip() for name in config.schemes.split(",")]
     names = _all(config) if named == ["all"] else named
     for name in {*names, *config.encodings, *config.extend}:

@@ -1,7 +1,7 @@
 """Fills configs from the constructors that they will be passed to.
 
-A hyperparameter has one home, its constructor, and every one of them can be overridden on the
-command line.
+A hyperparameter's default is written only in its constructor, and every hyperparameter can be
+overridden on the command line.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from posenc_jax.registry import keywords, lookup, own_keywords
 # The presets of experiments that have variants; every config lists its own in its docstring.
 PRESETS = ("tiny", "small")
 
-# What keywords of extensions may be beside numbers, see ``at_ratio``.
+# Strings that may stand for numbers in keywords of extensions: see ``at_ratio``.
 RATIO, PART = "ratio", "length/"
 
 
@@ -34,7 +34,7 @@ def start(
     setting: type | None = None,
     presets: Sequence[str] = PRESETS,
 ) -> ConfigDict:
-    """Returns what every config begins with, for its presets to change.
+    """Returns a config with the fields that all experiments share, for presets to change.
 
     Args:
       experiment: its name in ``experiments/registry.py``.
@@ -42,7 +42,7 @@ def start(
       trials: the dataclass whose fields become ``eval``.
       setting: the dataclass whose fields become ``task``. An experiment that has one fixes the
         training length and whether the model is causal; without one, the config says both.
-      presets: the presets that there are.
+      presets: the names of all presets.
     """
     if preset not in presets:
         raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(presets)}")
@@ -106,7 +106,8 @@ def make_encoding(
 ) -> Encoding | Layers:
     """Builds ``encoding``, a name and its own keywords, for a model of these sizes.
 
-    Its ``frequencies`` may be another rotary scheme, a name and keywords too, whose rule is taken.
+    Its ``frequencies`` may be another rotary scheme, as a name and keywords; then the encoding
+    takes the frequencies of that scheme.
     """
     frequencies = encoding.get("frequencies")
     if isinstance(frequencies, Mapping):
@@ -127,7 +128,7 @@ def make_encoding(
 
 
 def check_heads(model: Mapping[str, Any]) -> None:
-    """Refuses a model without heads, by whose number other fields of a config are divided."""
+    """Raises a ValueError for a model without heads, before anything is divided by their number."""
     if model["num_heads"] < 1:
         raise ValueError(f"model.num_heads={model['num_heads']} must be at least 1")
 

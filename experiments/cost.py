@@ -1,8 +1,8 @@
-"""Counts what a training step costs, and says what part of a device's peak a speed is (MFU).
+"""Counts the operations of a training step, and knows the peak speed of devices, for MFU.
 
 Only products are counted, as in PaLM (2204.02311, appendix B): those of the forward pass, and twice
-as many for the backward pass. The products of attention count for all pairs of tokens, whether a
-causal mask spares some of them or not, and what ``remat`` computes a second time is not counted.
+as many for the backward pass. The products of attention count for all pairs of tokens, also those
+that a causal mask removes; what ``remat`` computes a second time is not counted.
 """
 
 import math
@@ -27,8 +27,8 @@ PEAK = {
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Returns the bfloat16 products' flops a second of a device, or None where it is not known."""
-    # The longest name that fits, because one may begin another.
+    """Returns a device's peak flops a second of bfloat16 products, or None if it is not known."""
+    # The longest name that fits, because one name may begin another.
     known = max((each for each in PEAK if device_kind.startswith(each)), key=len, default=None)
     return None if known is None else 1e12 * PEAK[known]
 
@@ -49,8 +49,8 @@ def step_flops(task: Task, batch: Any) -> int:
 def products(jaxpr: Any) -> int:
     """Returns the floating-point operations of all products in a program, a (closed) jaxpr.
 
-    The body of a loop over a known number of turns counts as often; that of another loop counts
-    once. Of branches the most expensive one counts.
+    The body of a loop counts once for each iteration if their number is known, and once otherwise.
+    Of several branches the most expensive one counts.
     """
     total = 0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:

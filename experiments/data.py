@@ -9,8 +9,9 @@ A corpus is named by one string:
 - ``hf:NAME`` or ``hf:NAME:SPLIT``: the column "text" of a Hugging Face data set, bytes as tokens.
 
 Each document goes to train (80 %), validation (10 %) or test (10 %) by a hash of its relative path
-or its number, so another machine, or more documents, leave it where it is. No window crosses the
-border of a document. Batches are a pure function of seed and step: there is no state to save.
+or its number, so it stays in its split on another machine, or when documents are added. No window
+crosses the border of a document. Batches are a pure function of seed and step: there is no state to
+save.
 """
 
 import dataclasses
@@ -39,12 +40,12 @@ class Corpus:
     """Holds tokenised documents, and the split that each belongs to.
 
     Attributes:
-      name: the string that names it, as above.
+      name: the string that names the corpus, as above.
       tokens: all documents end to end, uint8, uint16 or uint32 ``[tokens]``; may be memory-mapped.
       offsets: int64 ``[N + 1]``; document ``n`` is ``tokens[offsets[n] : offsets[n + 1]]``.
       splits: int8 ``[N]``, an index into ``SPLITS`` for each document.
       vocab_size: token ids are ``0 .. vocab_size - 1``.
-      bytes_per_token: mean UTF-8 bytes a token stands for; 1.0 where tokens are bytes.
+      bytes_per_token: mean UTF-8 bytes that a token stands for; 1.0 if tokens are bytes.
       digest: SHA-256 in hex of the documents and their splits. For ``tokens:PATH`` it reads all
         offsets but only 64 evenly spaced blocks of 16384 tokens, or everything if that is less.
     """
@@ -125,7 +126,7 @@ def train_batch(
     """Returns a part of a batch's rows, int32 ``[batch_size / parts, length + 1]``.
 
     The whole batch is drawn uniformly over all windows, with replacement, and depends on ``seed``
-    and ``step`` alone; the parts, one after the other, are all of it. So a run that resumes on
+    and ``step`` alone; its parts, concatenated, are the whole batch. So a run that resumes on
     another number of hosts trains on the same batches.
 
     Raises:
@@ -192,8 +193,8 @@ def tokenised(
       corpus: a corpus whose tokens are bytes; bytes that are no UTF-8 are replaced.
       encode: takes a text and returns its token ids.
       vocab_size: how many token ids the model knows.
-      least: documents of fewer bytes are left out. A token is a byte or more, so this spares
-        tokenising those that cannot hold a window of so many tokens.
+      least: documents of fewer bytes are left out. As a token is at least one byte, they could not
+        hold a window of ``least`` tokens.
 
     Raises:
       ValueError: the corpus has tokens of its own already, or no document of so many bytes.
@@ -273,7 +274,7 @@ def _load_files(name: str, pattern: str) -> Corpus:
     # Splits hash the path below the fixed folder, so that a folder keeps its splits when moved.
     parts = Path(pattern).parts[:-1]
     root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
-    # A link that points nowhere is kept, and is an error: dropped, a document would be missing.
+    # A broken link is kept, so that it raises an error instead of losing a document silently.
     paths = {path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path)}
     return _from_files(name, root, [Path(os.path.relpath(p, root)).as_posix() for p in paths])
 
@@ -376,7 +377,7 @@ def _check_integer(argument, value, least):
 
 
 def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:
-    """Returns the numbers of documents of ``split`` with at least ``size`` tokens, never none."""
+    """Returns the numbers of documents of ``split`` with at least ``size`` tokens, one or more."""
     if split not in SPLITS:
         raise ValueError(f"split={split!r} must be one of {SPLITS}")
     sizes = np.where(corpus.splits == SPLITS.index(split), np.diff(corpus.offsets), 0)

@@ -21,10 +21,10 @@ _HOUR = 3600
 
 
 def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Console) -> None:
-    """Prints the config, the mesh, what each scheme takes, and what lies where.
+    """Prints the config, the mesh, what each scheme takes, and where its arrays lie.
 
-    The training step of the scheme with the largest state is compiled, for what it needs beside its
-    state, and what devices send to each other, is known only then.
+    The training step of the scheme with the largest state is compiled, because only the compiler
+    knows its memory beside the state, and what devices send to each other.
 
     Args:
       experiment: the experiment that would run.
@@ -103,7 +103,7 @@ def _times(flops: float, count: int, device: str, mfu: float) -> str:
 
 
 def _placed(arrays, scheme: str) -> Table:
-    """Returns a table of what lies where; moments are in the line of their parameter."""
+    """Returns a table of where arrays lie; moments are in the line of their parameter."""
     lines: dict[tuple[str, ...], list[int]] = {}
     for path, array in arrays:
         name = re.sub(r"^(model|opt_state/.*/(mu|nu))/", "", path_name(path))
@@ -123,7 +123,7 @@ def _placed(arrays, scheme: str) -> Table:
 
 
 def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
-    """Returns a sentence on the memory of the compiled step, and a line for all that is sent."""
+    """Returns a sentence on the memory of the compiled step, and a line for each collective."""
     task, recipe = sweep.task(point.scheme), sweep.recipe_of(point)
     found = needs(lower_step(task, recipe, sweep.mesh), sweep.mesh)
     if found is None:

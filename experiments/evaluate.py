@@ -1,7 +1,7 @@
 """Evaluates a model past its training length: every protocol from a few forward passes.
 
-Each evaluation document is a run of tokens whose last ``last_tokens`` are the targets. A length L
-is tried by giving the model L tokens of context, in one of these ways:
+Each evaluation document is a sequence of tokens whose last ``last_tokens`` are the targets. A
+protocol says how the model is given L tokens of context:
 
     last             the document's last L tokens, scored on the targets: the same tokens at every
                      length, only the prefix grows. The primary protocol.
@@ -10,10 +10,10 @@ is tried by giving the model L tokens of context, in one of these ways:
     sliding          windows of L moved by ``stride``, each scored on its last ``stride`` tokens, so
                      that together they score the targets. With stride 1 every target has exactly L
                      tokens of context.
-    windowed         sliding at the training length: what the model makes of its most recent tokens
-                     alone. A scheme that does worse with more context is better off cut.
+    windowed         sliding at the training length: the baseline that sees only the most recent
+                     tokens. A scheme whose loss with more context is higher gains nothing from it.
 
-Beside them, the loss at each position of the longest context.
+The loss at each position of the longest context is recorded too.
 """
 
 import dataclasses
@@ -81,7 +81,7 @@ class Protocols:
             raise ValueError(f"eval.splits={self.splits} must be some of {SPLITS}")
 
     def check(self, train_length: int) -> None:
-        """Refuses more targets than a training sequence has tokens."""
+        """Raises a ValueError if there are more targets than a training sequence has tokens."""
         if self.last_tokens > train_length:
             raise ValueError(
                 f"eval.last_tokens={self.last_tokens} must be at most the training length "
@@ -89,7 +89,7 @@ class Protocols:
             )
 
     def document_length(self, train_length: int) -> int:
-        """Returns the tokens of a document: the longest context of a first target, and targets."""
+        """Returns the tokens of a document, which has the longest context before each target."""
         return self.multiples[-1] * train_length + self.last_tokens + 1
 
 
@@ -100,8 +100,8 @@ class Scorer:
       model: the model.
       mesh: the devices.
       batch_tokens: tokens of one forward pass, over all devices.
-      advance: what is called with a note and the tokens of each batch that is done.
-      measure: what is computed, of a model and tokens; see ``text.py``.
+      advance: called after each batch with a note and the number of its tokens.
+      measure: computes the losses from a model and tokens; see ``text.py``.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Scorer:
     def __call__(self, windows_NL, encoding: Encoding | Layers | None) -> np.ndarray:
         """Returns the losses of ``windows_NL`` in nats, float64 ``[N, L - 1]``.
 
-        They are those under ``encoding`` in the place of the model's own, if one is given.
+        If ``encoding`` is given, it takes the place of the model's own.
         """
         width = windows_NL.shape[1]
         rows = self.rows(width)
@@ -140,9 +140,9 @@ class Scorer:
 
 @functools.cache
 def scorer_program(mesh: Mesh) -> Callable[..., Any]:
-    """Returns the program of all scorers on a mesh, which finds again what it was compiled for.
+    """Returns the jitted function that all scorers on a mesh share, with all it has compiled.
 
-    It takes what is measured, a model, an encoding for it or None, and tokens.
+    It takes a measure, a model, an encoding for the model or None, and tokens.
     """
     return jax.jit(_under, static_argnums=0, out_shardings=replicated(mesh))
 

@@ -1,6 +1,6 @@
 """Defines what experiments on drawn examples share: points, records and report.
 
-Those on images, screens, videos and stories are in ``multimodal``, those on questions in ``tasks``.
+Experiments on images, screens, videos and stories are in ``multimodal``, on questions in ``tasks``.
 
 An experiment is one module with a subclass of ``Experiment``, one config, and one line in
 ``registry.py``. The subclass says
@@ -14,9 +14,9 @@ An experiment is one module with a subclass of ``Experiment``, one config, and o
     maps(scheme, model)      ``Map``s of attention over a grid, for the report
 
 and the config has ``schemes``, a comma-separated choice of ``variants``. A variant has the keywords
-of ``make`` in ``encoding``, and beside it whatever else the experiment reads of it: its positions,
-say, or whether there are ruler tokens. A variant with ``of`` is not trained but evaluated on the
-checkpoint of that scheme, its encoding in the place of the trained one.
+of ``make`` in ``encoding``, and beside it what else the experiment reads, such as its positions, or
+whether there are ruler tokens. A variant with ``of`` is not trained, but evaluated on the
+checkpoint of the variant that ``of`` names, with its own encoding in the place of the trained one.
 """
 
 import dataclasses
@@ -63,12 +63,12 @@ class Drawn:
 
 
 class Experiment(Sweep):
-    """Runs the experiment of a config, which is checked when this is made.
+    """Runs the experiment of a config, which the constructor checks.
 
     Args:
       config: ``experiment``, ``schemes``, ``variants``, ``seeds``, ``mesh``, ``model``, ``task``,
         ``train`` and ``eval``; see ``configs/images.py``.
-      workdir: the folder of everything; what is already there and finished is not done again.
+      workdir: the folder of all results; points that are finished there are not run again.
       console: the console that shows progress and tables.
 
     Attributes:
@@ -76,7 +76,7 @@ class Experiment(Sweep):
       axes: names of the position axes.
       length: tokens of a training sequence, set by ``load``.
       panels: what is measured, set by ``load``.
-      data: what must be the same for two runs to be compared, such as a digest, set by ``load``.
+      data: what comparable runs must have in common, such as a digest, set by ``load``.
 
     Raises:
       ValueError: anything in the config that cannot work is found here, before any training.
@@ -91,7 +91,7 @@ class Experiment(Sweep):
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         check_heads(config.model)
-        self.config = config.to_dict()  # for the methods that come next
+        self.config = config.to_dict()  # which the methods called below read
         schemes = [name.strip() for name in config.schemes.split(",")]
         extend = {n: v["of"] for n in schemes if (v := self.variant(n)).get("of")}
         rates = config.get("sweep", {}).get("learning_rate", ())
@@ -136,8 +136,8 @@ class Experiment(Sweep):
     def keywords(self, scheme: str) -> dict[str, Any]:
         """Returns the name and the keywords of a variant's encoding.
 
-        One that is read on another's checkpoint has the keywords that were trained, but for those
-        that it gives another value than the scheme has by default.
+        A variant with ``of`` takes the keywords of the trained variant, except those that it sets
+        to another value than the scheme's default.
         """
         variant = self.variant(scheme)
         own, of = variant["encoding"], variant.get("of")

@@ -2,7 +2,7 @@
 
     python -m experiments.export --run=runs/mine/runs/yarn/steps400/seed0 --out=my-model-16k
 
-A run that was tuned from published weights needs them: ``--checkpoint``, as in its config.
+A run that was tuned from published weights needs them too: give ``--checkpoint`` as in its config.
 """
 
 import argparse
@@ -32,11 +32,11 @@ def export(folder: Path, out: Path, checkpoint: str | None, console: Console) ->
       console: the console that shows progress.
 
     Raises:
-      ValueError: the run is not there, is not of the checkpoint, or has a model that transformers
-        does not know; or ``out`` has something in it.
+      ValueError: there is no run, it was not tuned from the checkpoint, or transformers does not
+        know its model; or ``out`` is not empty.
     """
     mesh = make_mesh()
-    run = read_json(folder / "run.json") or {"config": {}}  # load_run says that there is none
+    run = read_json(folder / "run.json") or {"config": {}}  # load_run raises if there is no run
     loading = run["config"].get("loading")
     source = Source.of(checkpoint, mesh, loading) if checkpoint else None
     state, config = load_run(folder, mesh, source)
@@ -44,16 +44,17 @@ def export(folder: Path, out: Path, checkpoint: str | None, console: Console) ->
         known, tokenizer = _as_llama(state.model, train_length(config)), None
     else:
         known, tokenizer = source.config, source.tokenizer
-    # Only published formats need what it needs.
+    # Imported here, because only published formats need the packages that it imports.
     pretrained = importlib.import_module("experiments.pretrained")
     longest = _longest(state.model, known, config["train"]["length"])
     pretrained.save(out, state.model, known, tokenizer, max_length=longest, console=console)
 
 
 def _longest(model: Transformer, known: Mapping[str, Any], tuned: int) -> int | None:
-    """Returns the length that a model was tuned at, where its encoding does not tell one as long.
+    """Returns the length that a model was tuned at, if the config would state a shorter one.
 
-    RoPE itself tells none. What adapts to the length is told the one where it begins to.
+    The config of plain RoPE states the trained length. For an encoding that adapts to the length,
+    the config must state the length at which adaptation begins, so the result is None.
     """
     if any(encoding.adapts for encoding in model.distinct()):
         return None
@@ -61,10 +62,10 @@ def _longest(model: Transformer, known: Mapping[str, Any], tuned: int) -> int | 
 
 
 def _as_llama(model: Transformer, length: int) -> dict[str, Any]:
-    """Returns what ``config.json`` says of a model that was trained here.
+    """Returns the ``config.json`` of a model that was trained here, as a Llama.
 
     Raises:
-      ValueError: the model is no Llama, which would open it and compute something else.
+      ValueError: the model differs from a Llama, so transformers would compute something else.
     """
     sizes, block = sizes_of(model), model.layers[0].block
     others = {

@@ -1,8 +1,8 @@
-"""Makes one trained RoPE model longer by every method, and reads it before and after fine-tuning.
+"""Extends one trained RoPE model by every method, and evaluates it before and after fine-tuning.
 
-The model is trained here, once a seed, or given as ``config.checkpoint``. Read under every method
-at every length it is *zero-shot*; then it is tuned under some of the methods, and read again.
-``readings.py`` says what is read, ``methods.py`` what a method is.
+The model is trained here, once for each seed, or given as ``config.checkpoint``. It is evaluated
+under every method at every length without tuning (*zero-shot*), then tuned under some of the
+methods, and evaluated again. ``readings.py`` defines the evaluations, ``methods.py`` the methods.
 """
 
 import contextlib
@@ -55,11 +55,11 @@ class Tuned(Point):
 
 
 class Extension(Sweep):
-    """Runs the extension of a config, which is checked when this is made.
+    """Runs the extension of a config, which the constructor checks.
 
     Args:
       config: see ``configs/extension.py``.
-      workdir: the folder of everything; what is already there and finished is not done again.
+      workdir: the folder of all results; points that are finished there are not run again.
       console: the console that shows progress and tables.
 
     Raises:
@@ -70,13 +70,13 @@ class Extension(Sweep):
         mesh, trials, found = make_mesh(**config.mesh), Trials(**config.eval), points(config)
         self.training = Recipe(**config.train) if config.get("train") else None
         self.corpus = load_corpus(config.corpus)
-        self.config = config.to_dict()  # for the methods that come next
+        self.config = config.to_dict()  # which the methods called below read
         self.load = Loader(mesh, self.config.get("loading"))
         if config.checkpoint:
             source = self.source(seed=0)
             self._check_source(source)
             self.corpus = _read_by(source, self.corpus, trials, bool(config.tuned))
-            # Only its shapes are kept, because each seed may have a model of its own.
+            # Only the model's shapes are kept, because each seed may have a model of its own.
             model, length = jax.eval_shape(lambda x: x, source.model), source.train_length
         elif self.training is None:
             raise ValueError(
@@ -107,7 +107,7 @@ class Extension(Sweep):
         if self.training is not None and not config["checkpoint"]:
             self.check_recipe(self.training)
         if config["tuned"]:
-            # A method that is tuned at the trained length has this batch several times over.
+            # A method tuned at the trained length needs no check: its batch is a multiple of this.
             self.check_recipe(self.recipe, "tuning")
 
     def _check_target(self, longer):
@@ -119,12 +119,12 @@ class Extension(Sweep):
             )
 
     def source(self, seed: int) -> Source:
-        """Returns the trained model of a seed, from its run here or as it was given."""
+        """Returns the trained model of a seed, from the given checkpoint or the seed's run here."""
         given = self.config["checkpoint"]
         return self.load(given or str(self.folder(_source_point(seed))), seed)
 
     def _check_source(self, source):
-        """Refuses a checkpoint that is not the one that the config means."""
+        """Raises a ValueError if the checkpoint does not fit the config."""
         name = self.config["checkpoint"]
         if self.config["optimizer"] == "continued" and source.adam is None:
             raise ValueError(
@@ -149,7 +149,7 @@ class Extension(Sweep):
         return self._tuning(self.config["target"] if at_target else 1, point.steps)
 
     def _tuning(self, multiple, steps) -> Recipe:
-        """Returns how models are tuned at a multiple of the trained length, on as many tokens."""
+        """Returns the recipe of tuning at a multiple of the trained length, with equal tokens."""
         how = dict(self.config["tuning"])
         rows = how.pop("batch_size") * self.config["target"] // multiple
         length = multiple * self.methods.train_length
@@ -185,7 +185,7 @@ class Extension(Sweep):
         return next(each for each in self.points if each.name == name)
 
     def _describe_tuned(self, point) -> dict[str, Any]:
-        """Returns what a point is tuned from and under; it takes no loading of the model."""
+        """Returns what a point is tuned from, and its encoding, without loading the model."""
         folder = self.folder(_source_point(point.seed))
         finished, run = (read_json(folder / name) for name in ("evaluation.json", "run.json"))
         if finished is None:
@@ -242,7 +242,7 @@ class Extension(Sweep):
         if not is_tuned:
             readings.append(self.readings.windowed(PLAIN))
         records, where = [], {"steps": getattr(point, "steps", 0), "seed": point.seed}
-        # Not which methods: with one more of them, the others are not read again.
+        # The names of methods are left out, so that adding one does not evaluate the others again.
         fixed = {key: self.config[key] for key in ("eval", "variants")}
         fixed |= {"corpus_digest": self.corpus.digest}
         kept = Kept(self.folder(point) / "evaluation.jsonl", fixed)
@@ -285,9 +285,9 @@ class Extension(Sweep):
 
 
 def points(config: ConfigDict) -> list[Point]:
-    """Returns the trained model of each seed, read under every method, and then what is tuned.
+    """Returns, for each seed, the trained model evaluated under every method, then tuning runs.
 
-    Seeds are outermost, so that a run that is cut short has everything under fewer seeds.
+    The loop over seeds is the outer one, so that a run that is cut short has complete seeds.
     """
     if config.seeds < 1:
         raise ValueError(f"seeds={config.seeds} must be at least 1")
@@ -321,7 +321,7 @@ def _methods_of(point) -> tuple[str, ...]:
 def _read_by(source: Source, corpus: Corpus, trials: Trials, is_tuned: bool) -> Corpus:
     """Returns the corpus in the tokens of the model.
 
-    Where nothing is trained on it, all of it may be read by a published model.
+    If a published model is not tuned, every document becomes a test document.
     """
     least = source.train_length * (1 if is_tuned else trials.multiples[-1])
     corpus = in_tokens_of(source, corpus, least)

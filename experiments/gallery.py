@@ -2,9 +2,9 @@
 
     python -m experiments.gallery --out=gallery.html
 
-For every scheme: the logit of a query for a key of the same content, averaged over random contents,
-against the distance between the two, at the training length and at eight times that. Every curve
-is computed by the module itself, with the parameters it starts training from.
+The page plots, for every scheme, the logit of a query for a key of the same content, averaged over
+random contents, against the distance between the two, at the training length and at eight times
+that length. Every curve is computed by the encoding itself, with its parameters before training.
 """
 
 import argparse
@@ -41,7 +41,7 @@ CURVES = (
 
 
 def own(train_length: int) -> dict[str, dict[str, Any]]:
-    """Returns the keywords that schemes need to be shown past their training, at short lengths."""
+    """Returns the keywords with which schemes can be shown past a short ``train_length``."""
     return {
         "learned": {"out_of_range": "clamp"},
         "learned_2d": {"out_of_range": "clamp"},
@@ -58,7 +58,7 @@ def own(train_length: int) -> dict[str, dict[str, Any]]:
 
 @functools.partial(jax.jit, static_argnames="length")
 def curve(encoding: Encoding, contents_BHC, length: int) -> jax.Array:
-    """Returns the mean logit of the last of ``length`` tokens for each: float32 ``[H, length]``.
+    """Returns mean logits of the last token for each of ``length`` tokens, float32 ``[H, length]``.
 
     All tokens of a sequence have the same content, which is also their query and their key.
     """
@@ -78,7 +78,7 @@ def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = 
     axes = figure.add_subplot()
     for length, logits_HT in sorted(curves.items(), reverse=True):
         trained = length == train_length
-        # Distance 0 has no place on a logarithmic axis.
+        # A logarithmic axis has no 0, so distance 0 is left out.
         distance = np.arange(length)[1:window]
         for head, logits_T in enumerate(np.unique(logits_HT, axis=0)):
             axes.plot(
@@ -127,7 +127,7 @@ def page(cards: Mapping[str, str], sizes: str) -> str:
 
 
 def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> str:
-    """Returns what the scheme ``name`` is, does and costs, built with ``keywords``, as HTML."""
+    """Returns a description of the scheme ``name``, its curves and its cost, as HTML."""
     layers = Layers.of(
         make(
             name,
@@ -143,7 +143,7 @@ def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> st
     turn = len(places)
     figures = ""
     for encoding, window in dict.fromkeys(places):
-        assert encoding is not None and not isinstance(window, Chunks)  # As in all of ours.
+        assert encoding is not None and not isinstance(window, Chunks)  # true of all in REGISTRY
         which = [str(i) for i, place in enumerate(places, 1) if place == (encoding, window)]
         layer = "Layer" if len(which) == 1 else "Layers"
         title = f"<p>{layer} {', '.join(which)} of {turn}:</p>" if turn > 1 else ""
@@ -153,9 +153,9 @@ def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> st
 
 def _figure(encoding: Encoding, window: int | None, args) -> str:
     """Draws the curves of one layer, and says what it costs."""
-    # A scheme that works on whole rows may need memory in the square of the length for each.
+    # A scheme that needs whole rows may take memory quadratic in the length for each content.
     shape = (2 if encoding.whole_rows else CONTENTS, 1, args.head_dim)
-    # The same for each head, so that heads differ only where the encoding makes them differ.
+    # All heads have the same content, so that only the encoding makes them differ.
     contents_BHC = jnp.repeat(jax.random.normal(jax.random.key(0), shape), args.heads, axis=1)
     lengths = (args.train_length, TIMES * args.train_length)
     curves = {length: np.asarray(curve(encoding, contents_BHC, length)) for length in lengths}
@@ -166,7 +166,7 @@ def _figure(encoding: Encoding, window: int | None, args) -> str:
 
 
 def _summary(name) -> str:
-    """Returns the head of the docstring that says what the scheme is: its own, or its module's."""
+    """Returns the first two paragraphs of a scheme's docstring, or of its module's, as HTML."""
     build = lookup(name)
     is_its_own = inspect.isfunction(build) or build is Encoding
     text = inspect.getdoc(build) if is_its_own else None

@@ -2,9 +2,9 @@
 
 python -m experiments.guide --answers=runs/answers --out=docs/choosing.md
 
-Every figure, order and verdict in it is read: from ``atlas/atlas.csv`` and ``claims/claims.json``
-in the folder of answers, and from the table that ``benchmarks/decode.py`` writes. What was not run
-is said to be missing.
+The guide takes every figure, order and verdict from ``atlas/atlas.csv`` and ``claims/claims.json``
+in the folder of answers, and from the table that ``benchmarks/decode.py`` writes. It says so where
+nothing was run.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from typing import Any
 from experiments.record import read_json, write_files
 from experiments.report.study import number
 
-# So many schemes are shown for each question, the best first.
+# How many schemes are shown for each question, the best first.
 _SHOWN = 5
-# So many of those that tie with the best one are named.
+# How many of the schemes that tie with the best one are named.
 _TIED = 10
-# Where nothing is learned, so large a share of all schemes may seem to be above chance.
+# The share of schemes that may seem to be above chance by accident, even if none learned anything.
 _BY_ACCIDENT = 0.05
 # No scheme is by accident so far above chance, as a part of the way from chance to all right.
 _CLEARLY = 0.25
@@ -32,15 +32,15 @@ Answer = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Situation:
-    """Describes what somebody needs a scheme for.
+    """Describes a situation in which a scheme is to be chosen.
 
     Attributes:
       title: the situation, in words.
       asked: the questions of the atlas that are the evidence, as topics and multiples.
-      claims: the names of the claims that bear on it.
+      claims: the names of the claims about the situation.
       chapter: what the chapter that this project starts from recommends, in words.
       recommended: the schemes that the chapter means.
-      elsewhere: the page whose experiments bear on it too, in this folder.
+      elsewhere: a page with more experiments about the situation, in the folder of the guide.
     """
 
     title: str
@@ -115,7 +115,7 @@ def guide(
     Args:
       answers: the rows of ``atlas.csv``, see ``read_answers``.
       atlas, ledger: ``atlas.json`` and ``claims.json``, or None for what was not run.
-      decoding: what one more token takes under each scheme, over what it takes under NoPE.
+      decoding: the time of decoding one more token under each scheme, over that under NoPE.
     """
     claims = {claim["name"]: claim for claim in ledger["claims"]} if ledger else {}
     parts = [
@@ -134,7 +134,7 @@ def guide(
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """Returns the answers that the atlas has written, or none where there is no atlas yet."""
+    """Returns the answers that the atlas has written, or none if there is no atlas yet."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -142,7 +142,7 @@ def read_answers(path: Path) -> list[Answer]:
 
 
 def read_decoding(path: Path) -> dict[str, float]:
-    """Returns the table of ``benchmarks/decode.py`` by scheme, or nothing where there is none."""
+    """Returns the table of ``benchmarks/decode.py`` by scheme, or nothing if there is none."""
     if not path.exists():
         return {}
     with path.open(newline="") as file:
@@ -201,7 +201,7 @@ def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -
 
 
 def _decoding(decoding: dict[str, float]) -> str:
-    """Says how much longer than under NoPE one more token takes."""
+    """Says how many times as long as under NoPE the decoding of one more token takes."""
     lines = ["## Cost of decoding\n"]
     if not decoding:
         return lines[0] + "\nNo run has this yet.\n"
@@ -284,7 +284,7 @@ def _spread(answer: Answer) -> str:
 
 
 def _of_chapter(scheme: str, each: Situation, answers: list[Answer]) -> str:
-    """Returns our verdict on a scheme that the chapter recommends."""
+    """Returns the places here of a scheme that the chapter recommends."""
     places = []
     for topic, multiple in each.asked:
         found = _ranked(_answers_to(topic, multiple, answers))

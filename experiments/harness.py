@@ -4,7 +4,7 @@
     python -m experiments.harness --model=smollm2 --tasks=my_task --include=my_tasks \\
         --encoding='{"name": "yarn", "factor": 4.0}' --length=32768 --out=results.json
 
-It needs what ``pip install -e '.[harness]'`` installs.
+The program needs ``pip install -e '.[harness]'``.
 """
 
 import argparse
@@ -29,16 +29,16 @@ from experiments.text import token_losses_and_hits
 from experiments.trained import load_run
 from posenc_jax import Transformer, generate
 
-# Lengths are rounded up to these, so that few programs are compiled.
+# Widths are this times a power of 2, so that few programs are compiled.
 _SHORTEST = 32
 
 
 class Text:
-    """Turns text into tokens and back: by a tokenizer, or as bytes, as models trained here do.
+    """Converts text to tokens and back, by a tokenizer, or as bytes for models trained here.
 
     Args:
       tokenizer: the tokenizer, or None for bytes.
-      start: the token that stands before a text that has nothing before it.
+      start: the token that is put before a text without context.
       end: the token that ends a text, if there is one.
     """
 
@@ -64,8 +64,8 @@ class Harness:
 
     Args:
       model: the model.
-      text: what makes tokens of text.
-      length: the most tokens of context; of longer requests the end counts.
+      text: converts text to tokens and back.
+      length: the most tokens of context; longer requests lose their beginning.
       batch_tokens: tokens of one forward pass.
       mesh: the devices.
       console: the console that shows progress.
@@ -83,7 +83,7 @@ class Harness:
     ):
         self.model, self.text, self.length = model, text, length
         self._batch_tokens, self._console = batch_tokens, console
-        # What adapts to the length of a row must not see what fills it up.
+        # An encoding that adapts to the length of a row must not count padding.
         self._adapts = any(encoding.adapts for encoding in model.distinct())
         self._mesh, self._measure = mesh, jax.jit(token_losses_and_hits)
 
@@ -94,14 +94,14 @@ class Harness:
         """
         rows, counts = [], []
         for context, continuation in (request.args for request in requests):
-            # Spaces are a part of the word that follows them, as the harness itself has it.
+            # Spaces belong to the word that follows them, as in the harness itself.
             start = len(context.rstrip())
             before = self.text.encode(context[:start])
             after = self.text.encode(context + continuation)[len(before) :]
             self._check(after, "a continuation")
             rows.append(((before or [self.text.start]) + after)[-self.length - 1 :])
             counts.append(len(after))
-        # Losses are those of the tokens after the first.
+        # Scores are those of the tokens after the first, so a row has one fewer.
         ends = (
             row[len(row) - count :]
             for row, count in zip(self._scored(rows, "continuations"), counts, strict=True)
@@ -111,8 +111,8 @@ class Harness:
     def loglikelihood_rolling(self, requests) -> list[float]:
         """Returns the log-probability of each whole text, piece by piece of ``length`` tokens.
 
-        Each token is scored once. The last piece reaches back over the one before, so that its
-        tokens have as much context as there is.
+        Each token is scored once. The last piece begins within the piece before it, so that its
+        tokens have as much context as possible.
         """
         rows, counts, texts = [], [], []
         for number, (text,) in enumerate(request.args for request in requests):
@@ -166,7 +166,7 @@ class Harness:
             )
 
     def _width(self, count: int) -> int:
-        """Returns the tokens that a row of so many is filled up to."""
+        """Returns the width that a row of ``count`` tokens is padded to."""
         if self._adapts:
             return count
         width = _SHORTEST
@@ -183,7 +183,7 @@ class Harness:
         compute, shards = functools.partial(self._measure, self.model), row_shards(self._mesh)
         with stage(what, len(rows), self._console) as advance:
             for width, numbers in sorted(by_width.items(), reverse=True):
-                # What follows a row changes nothing in it.
+                # Padding after a row changes no score in it, as attention is causal.
                 tokens = np.zeros((len(numbers), width + 1), np.int32)
                 for place, number in enumerate(numbers):
                     tokens[place, : len(rows[number])] = rows[number]
@@ -197,11 +197,11 @@ class Harness:
 
 
 def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transformer, Text, int]:
-    """Returns a model, what makes tokens of its text, and the length it was trained for.
+    """Returns a model, its conversion of text to tokens, and the length it was trained for.
 
     Args:
       path: the folder of a run, or what ``experiments.pretrained.load`` takes.
-      encoding: a name and keywords, to take the place of the rotation; for published models.
+      encoding: a name and keywords, which replace the rotation of a published model.
       mesh: the devices.
 
     Raises:
@@ -216,7 +216,7 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
                 f"the run in {path} does not read bytes, and has no tokenizer for text; give one "
                 "that was trained on a corpus of bytes, such as stdlib or files:"
             )
-        # A model that was tuned at a greater length reads as far.
+        # The length of the last training: a model tuned at a greater length reads that many tokens.
         return state.model, Text(), config["train"]["length"]
     from experiments import pretrained
 
@@ -234,7 +234,7 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
 
 
 def evaluate(harness: Harness, tasks: list[str], include: str | None, **options: Any) -> Any:
-    """Returns what lm-evaluation-harness finds; ``include`` is a folder of tasks of one's own.
+    """Returns the results of lm-evaluation-harness; ``include`` is a folder with further tasks.
 
     Raises:
       ValueError: the harness is not installed.

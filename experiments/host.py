@@ -11,8 +11,8 @@ def keep_freed_memory() -> None:
 
     XLA:CPU allocates its buffers anew in every execution. By default glibc maps large blocks from
     the kernel and returns them when they are freed, so that every training step pays for tens of
-    thousands of page faults, a sixth of its time or more. Call it before any thread starts. On
-    systems without glibc it does nothing.
+    thousands of page faults, a sixth of its time or more. Call this function before any thread
+    starts. On systems without glibc it does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -26,9 +26,9 @@ def keep_freed_memory() -> None:
 
 def keep_compiled(folder) -> None:
     """Keeps compiled programs in ``folder``, where this program and later ones find them again."""
-    import jax  # not before ``keep_freed_memory``, for it starts threads
+    import jax  # not before ``keep_freed_memory``, because jax starts threads
 
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # Below that a program is compiled as fast as it is read. A second sweep of small models spends
-    # 2.5 % of its time compiling, and 14 % where 0.5 seconds are the least.
+    # Programs that compile in less time are compiled as fast as they are read. With this bound a
+    # second sweep of small models spends 2.5 % of its time compiling; with 0.5 seconds, 14 %.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,15 +1,15 @@
-r"""Reads one document of any length past a cache: the loss of each token given all before it.
+r"""Computes the loss of each token of a document of any length, given all tokens before it.
 
     python -m experiments.long_document --run=runs/small/runs/rope/seed0 --document=book.txt \
         --out=book
 
-A chunk of tokens at a time reads the keys and values of all before it, so memory is linear in the
-document. A finished chunk becomes a file: its losses, and its keys and values, each written once. A
-run that was killed reads them back and goes on with the same numbers. Until the document is
-finished they take as much disk as the cache takes memory; then only the losses stay.
+The document is read in chunks, with a cache of the keys and values of all earlier tokens, so memory
+is linear in its length. A finished chunk becomes a file with its losses, keys and values. A run
+that was killed reads these files and goes on with the same numbers. Until the document is finished
+they take as much disk as the cache takes memory; then only the losses stay.
 
-From one pass: the loss at each position, and that of the last tokens. A sliding window is not to be
-had this way: keys of the second layer on have seen what came before the window.
+One pass gives the loss at each position, and that of the last tokens. It cannot give the loss of a
+sliding window, because from the second layer on keys depend on tokens before the window.
 """
 
 import argparse
@@ -50,8 +50,8 @@ def score_document(
 
     The result is in nats, float32 ``[N - 1]``.
 
-    Schemes that adapt to the length adapt to the whole document's from the first token on, as when
-    it is read at once.
+    Schemes that adapt to the length take the length of the whole document from the first token on,
+    as if it were read at once.
 
     Args:
       model: a Transformer.
@@ -114,13 +114,13 @@ def read_chunk(model: Transformer, tokens_1L, cache: Cache) -> tuple[jax.Array, 
     return losses[0], cache
 
 
-# Beside ``read_chunk``, and not within it, where taking a part would copy the cache.
+# These are not parts of ``read_chunk``, because slicing within it would copy the cache.
 _newest = jax.jit(Cache.newest, static_argnames="count")
 _put = jax.jit(Cache.with_newest, static_argnames="count", donate_argnames="self")
 
 
 def _load(path, like):
-    """Returns what is kept of a chunk, or None where it was not finished or is damaged."""
+    """Returns what was saved of a chunk, or None if it was not finished or its file is damaged."""
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             losses_T, *leaves = arrays.values()
@@ -132,7 +132,7 @@ def _load(path, like):
 
 
 def _plain(array):
-    """Returns ``array`` in a type that NumPy can write, which does not know bfloat16."""
+    """Returns a float array as it is, and any other, such as bfloat16, as its bits in uint16."""
     array = np.asarray(array)
     return array if array.dtype.kind == "f" else array.view(np.uint16)
 
@@ -185,7 +185,7 @@ def summary(losses_N, last_tokens: int = 256) -> dict:
 
 
 def _in_place_of(config, encoding) -> Encoding | Layers:
-    """Builds an encoding for a trained run; what it does not say is as it was trained."""
+    """Builds an encoding for a trained run; keywords that it does not give are as trained."""
     if not isinstance(encoding, dict) or "name" not in encoding:
         raise ValueError(
             f'--encoding={encoding!r} must have a name, such as {{"name": "yarn", "factor": 4.0}}'

@@ -1,8 +1,8 @@
-"""Trains models to their last step, whatever stops the program; several as one program if asked.
+"""Trains models to their last step, across interruptions, one run or several as one program.
 
-A model of a few million parameters leaves most of a machine idle. Its seeds differ in their numbers
-only, so they can be trained side by side, as one program over arrays with a leading axis for the
-run. Checkpoints and records stay those of each run alone.
+A model of a few million parameters leaves most of a machine idle. Runs of several seeds differ only
+in the values of their arrays, so they can be trained side by side, as one program over arrays with
+a leading axis for the run. Each run still has checkpoints and records of its own.
 """
 
 import contextlib
@@ -50,8 +50,8 @@ def train(
       seed: the seed of the initial values and of the batches.
       folder: the folder of the checkpoints and of ``metrics.jsonl``.
       console: the console that shows progress.
-      name: what the progress is shown as.
-      start: makes the state to begin with where there is no checkpoint, see ``further_state``.
+      name: the title of the progress bar.
+      start: makes the first state if there is no checkpoint, see ``further_state``.
         Default: the task's model, with a fresh optimizer.
 
     Returns:
@@ -93,16 +93,16 @@ def train_together(
 ) -> dict[int, FloatingPointError]:
     """Trains a task under several seeds as one program, each in a folder of its own.
 
-    Each folder is afterwards as ``train`` would have left it, and ``train`` gives the model. The
-    numbers are those of a run alone but for rounding: products of several runs at once are
-    summed in another order. A run whose numbers are not finite ends without the others.
+    Afterwards each folder is as ``train`` would have left it, so that ``train`` returns the model
+    at once. The numbers equal those of a run alone but for rounding: products of several runs at
+    once are summed in another order. A run whose numbers are not finite ends; the others go on.
 
     Args:
       task, recipe, mesh, console, name: as for ``train``.
-      folders: the folder of each seed. Runs that were stopped at different steps go on apart.
+      folders: the folder of each seed. Only runs that were stopped at the same step go on together.
 
     Returns:
-      What went wrong, by seed.
+      The errors of runs that ended before their last step, by seed.
 
     Raises:
       PreemptedError, ValueError: as for ``train``.
@@ -121,7 +121,7 @@ def train_together(
 
 
 def abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> State:
-    """Returns the shapes of a run's state, and where its arrays are placed."""
+    """Returns a run's state with shapes and shardings in the place of its arrays."""
     init = functools.partial(initial_state, init=task.init, recipe=recipe)
     abstract = jax.eval_shape(init, jax.random.key(0))
     return jax.tree.map(
@@ -152,9 +152,9 @@ class _Run:
     """Records and saves one run in its folder.
 
     Attributes:
-      first: how many of its steps were done when it was opened.
-      saved: the state after them, until the loop takes it; None where there is none.
-      failure: why it ended before its last step, if it did.
+      first: how many steps of the run were done when it was opened.
+      saved: the state after those steps, until the loop takes it; None without a checkpoint.
+      failure: why the run ended before its last step, if it did.
     """
 
     def __init__(self, recipe: Recipe, seed: int, folder: Path, abstract: Any):
@@ -176,19 +176,19 @@ class _Run:
         self.begin(runs=1)
 
     def begin(self, runs: int, at_peak: float | None = None) -> None:
-        """Starts the clock, of which a run that is trained with others has its share.
+        """Starts the clock; a run that is trained with others counts its share of the time.
 
         Args:
-          runs: how many are trained together.
+          runs: how many runs are trained together.
           at_peak: steps a second at the devices' peak, if it is known.
         """
         self._start, self._runs, self._at_peak = time.monotonic(), runs, at_peak
 
     def record(self, step: int, numbers: dict[str, np.ndarray], is_saved: bool) -> str:
-        """Writes the numbers of a step where one is due, and returns a note for the progress bar.
+        """Writes the numbers of a step if they are due, and returns a note for the progress bar.
 
         Raises:
-          FloatingPointError: they are not finite.
+          FloatingPointError: the numbers are not finite.
         """
         loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
@@ -215,7 +215,7 @@ class _Run:
     def save(self, step: int, state: State) -> None:
         """Saves the state after ``step``.
 
-        The loss of the step says nothing about it, for that is of the parameters before the update.
+        The state is checked here, because the step's loss is of the parameters before the update.
 
         Raises:
           FloatingPointError: the state is not finite, and was not saved.
@@ -229,11 +229,11 @@ class _Run:
                 f"after step {step} {bad[0]} is not finite ({len(bad)} of {len(largest)} arrays); "
                 f"the state was not saved, {self._last_good()}"
             ) from None
-        self.metrics.flush()  # a checkpoint without its line would not be gone on from
+        self.metrics.flush()  # a run cannot resume from a checkpoint without its line
         self.checkpoints.save(step, state)
 
     def close(self) -> None:
-        """Ends the files, once everything is on disk."""
+        """Closes the files, once everything is on disk."""
         self.metrics.close()
         self.checkpoints.close()
 
@@ -254,7 +254,7 @@ class _Trace:
         self._is_running = False
 
     def before(self, step: int) -> None:
-        """Begins the trace, where the recipe says so."""
+        """Begins the trace before the step that the recipe names."""
         if self._steps and step == self._steps[0] + 1:
             jax.profiler.start_trace(self._folder)
             self._is_running = True
@@ -273,10 +273,10 @@ class _Trace:
 
 
 class _Loop:
-    """Runs the steps of runs that are as far as each other, as one program.
+    """Runs the steps of one run, or of several that are at the same step, as one program.
 
-    The arrays of several runs have a leading axis, the run, which is on every device; those of one
-    run alone have none.
+    The arrays of several runs have a leading axis for the run, which is not sharded; those of one
+    run alone have no such axis.
     """
 
     def __init__(self, task: Task, recipe: Recipe, mesh: Mesh, runs: list[_Run], abstract: Any):
@@ -289,7 +289,7 @@ class _Loop:
             self._rows = _after_runs(self._rows)
 
     def run(self, console, name, start=None):
-        """Dispatches step n before it looks at the numbers of step n - 1, so no device waits."""
+        """Runs all steps; dispatches each before reading the one before it, so no device waits."""
         first, steps = self.runs[0].first, self.recipe.steps
         state, keys = self._first_state(start), self._of_all(jax.random.key)
         with contextlib.ExitStack() as stack:
@@ -323,7 +323,7 @@ class _Loop:
         return state
 
     def _steps_a_second_at_peak(self) -> float | None:
-        """Returns how many steps the devices could take, or None where their peak is not known."""
+        """Returns steps a second at the devices' peak, or None if their peak is not known."""
         peak = peak_flops(self.mesh.devices.flat[0].device_kind)
         if peak is None:
             return None
@@ -334,7 +334,7 @@ class _Loop:
         if self.runs[0].saved is not None:
             saved = [run.saved for run in self.runs]
             for run in self.runs:
-                run.saved = None  # or it would be held beside the state that is trained
+                run.saved = None  # so that it is not held beside the state that is trained
             if len(saved) == 1:
                 return saved[0]
             return jax.jit(_stacked, out_shardings=self._places)(saved)
@@ -356,7 +356,7 @@ class _Loop:
         return jax.tree.map(place, self._of_all(rows, np.stack))
 
     def _of_all(self, of_seed, stack=jnp.stack):
-        """Returns what ``of_seed`` gives for each run, with the runs along a leading axis."""
+        """Returns ``of_seed`` of each run's seed, stacked along a leading axis if several run."""
         each = [of_seed(run.seed) for run in self.runs]
         return each[0] if len(each) == 1 else jax.tree.map(lambda *parts: stack(parts), *each)
 
@@ -396,6 +396,6 @@ def _stacked(states):
 
 @jax.jit
 def _largest(state) -> dict[str, jax.Array]:
-    """Returns the largest absolute value of each array; NaN where there is one."""
+    """Returns the largest absolute value of each array, or NaN if the array has one."""
     arrays = jax.tree_util.tree_flatten_with_path(state)[0]
     return {path_name(path): jnp.abs(array).max() for path, array in arrays}

@@ -1,9 +1,9 @@
 """Makes the mesh of devices, and places arrays on it by a short list of rules.
 
 The mesh has four axes. The rows of a batch are spread over ``data`` and ``fsdp``. Parameters and
-the optimizer's moments are cut over ``fsdp`` too; a layer's pieces are brought together while it is
-computed and then forgotten, as in ZeRO-3 (1910.02054). ``model`` cuts heads and hidden units, and
-``context`` cuts the tokens of a sequence.
+the optimizer's moments are cut over ``fsdp`` too; the pieces of a layer are gathered while the
+layer is computed and then freed, as in ZeRO-3 (1910.02054). ``model`` cuts heads and hidden units,
+and ``context`` cuts the tokens of a sequence.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ AXES = ("data", "fsdp", "model", "context")
 
 # The first pattern found in an array's path places its last axes; an array that matches none is on
 # every device. Under scan an array has the layers along a leading axis, which is never sharded. The
-# optimizer's moments have their parameter's name in their path, and with it its place.
+# optimizer's moments have their parameter's path within theirs, so they are placed as it is.
 RULES = (
     (r"/block/(attention/[qkv]|mlp/gate|mlp/up)/kernel$", P("fsdp", "model")),
     (r"/block/(attention/out|mlp/down)/kernel$", P("model", "fsdp")),
@@ -31,14 +31,14 @@ RULES = (
     (r"(^|/)(model|mu|nu)/(un)?embedding$", P("model", "fsdp")),
 )
 
-# What meshes are made of in the place of JAX's devices, see ``meshes_of``.
+# Devices that meshes are made of in the place of JAX's, see ``meshes_of``.
 _STAND_INS: contextvars.ContextVar[Sequence[Any] | None]
 _STAND_INS = contextvars.ContextVar("stand_ins", default=None)
 
 
 @contextlib.contextmanager
 def meshes_of(devices: Sequence[Any] | None) -> Iterator[None]:
-    """Lets ``make_mesh`` take these devices, such as those of a topology, or JAX's for None."""
+    """Makes ``make_mesh`` use these devices, such as those of a topology; None stands for JAX's."""
     before = _STAND_INS.set(devices)
     try:
         yield
@@ -47,12 +47,12 @@ def meshes_of(devices: Sequence[Any] | None) -> Iterator[None]:
 
 
 def make_mesh(*, data: int = -1, fsdp: int = 1, model: int = 1, context: int = 1) -> Mesh:
-    """Makes a mesh of all devices; the one axis that may be -1 takes the devices that are left.
+    """Makes a mesh of all devices; one axis may be -1, and takes the devices that are left.
 
     The devices are JAX's, or those of ``meshes_of``.
 
     Raises:
-      ValueError: an axis is no number of devices, or the product is not the number of devices.
+      ValueError: a size is no number of devices, or their product is not the number of devices.
     """
     devices = _STAND_INS.get() or jax.devices()
     count = len(devices)
@@ -81,7 +81,7 @@ def row_shards(mesh: Mesh) -> int:
 def own_part(mesh: Mesh) -> tuple[int, int]:
     """Returns which part of a batch's rows this process holds, and how many parts there are.
 
-    Processes that hold the heads or the tokens of the same rows have a part in common.
+    Processes that hold different heads or tokens of the same rows have the same part.
 
     Raises:
       ValueError: two processes share some of their rows, but not all.
@@ -102,7 +102,7 @@ def own_part(mesh: Mesh) -> tuple[int, int]:
 
 
 def check_length(length: int, mesh: Mesh) -> None:
-    """Refuses a training length that the mesh's context axis cannot cut into even pieces."""
+    """Raises a ValueError if the mesh's context axis cannot cut a length into even pieces."""
     pieces = 2 * mesh.shape["context"]
     if pieces > 2 and length % pieces:
         raise ValueError(
@@ -143,5 +143,5 @@ def _words(shape) -> str:
 
 
 def path_name(path) -> str:
-    """Returns where an array is in a tree, as ``model/layers/0/block/attention/q/kernel``."""
+    """Returns an array's path in a tree, such as ``model/layers/0/block/attention/q/kernel``."""
     return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")

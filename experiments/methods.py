@@ -1,8 +1,8 @@
 """Builds the methods that make a trained RoPE model longer, as a config describes them.
 
-A method is a variant of a scheme of the registry: its name in ``scheme`` and its keywords, in which
-"ratio" and "length/8" stand for what :func:`experiments.config.at_ratio` says. ``tuned_at`` is the
-length that fine-tuning uses, "target" or "train_length".
+A method is a variant of a scheme of the registry: the scheme's name in ``scheme`` and its keywords,
+in which "ratio" and "length/8" stand for numbers (see :func:`experiments.config.at_ratio`).
+``tuned_at`` is the length that fine-tuning uses, "target" or "train_length".
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Methods:
         return made
 
     def keywords(self, name: str, ratio: int) -> dict[str, Any]:
-        """Returns the keywords of ``make``; those of the trained RoPE are as they were trained."""
+        """Returns the keywords of ``make``; those of the trained RoPE keep their trained values."""
         variant = {key: v for key, v in self.variants[name].items() if key != "tuned_at"}
         scheme = variant.pop("scheme")
         rope = rope_of(self.model, "the model")
@@ -56,12 +56,12 @@ class Methods:
         return {"name": scheme} | own | as_trained(scheme, trained)
 
     def layers(self, name: str, ratio: int) -> Layers | None:
-        """Returns what ``Transformer.under`` takes, or None for the model as it is."""
+        """Returns the argument of ``Transformer.under``, or None for the model as it is."""
         encoding = self.encoding(name, ratio)
         return None if encoding is None else in_place_of_rope(self.model, encoding)
 
     def check(self, names: Iterable[str], ratios: Iterable[int]) -> None:
-        """Refuses a method that cannot be built, or cannot prepare as many tokens."""
+        """Raises an error if a method cannot be built, or cannot prepare the positions it needs."""
         for name in names:
             if self.variants[name]["tuned_at"] not in TUNED_AT:
                 raise ValueError(

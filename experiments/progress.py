@@ -48,7 +48,7 @@ def _lines(name, total, console):
 
 
 class TimeLeft:
-    """Estimates how long the rest of many like things will take, from those that were done."""
+    """Estimates how long the rest of many similar things will take, from those that were done."""
 
     def __init__(self):
         self._start = time.monotonic()
@@ -59,7 +59,7 @@ class TimeLeft:
         self._done += 1
 
     def words(self, left: int) -> str:
-        """Returns what is to be said where ``left`` are left, which at first is nothing."""
+        """Returns a phrase on the time that ``left`` more will take; empty until one was done."""
         if not self._done or not left:
             return ""
         seconds = (time.monotonic() - self._start) / self._done * left

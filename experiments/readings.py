@@ -1,9 +1,9 @@
-"""Reads an extended model batch by batch, so that a kill costs one batch, in one of three ways.
+"""Evaluates an extended model in one of three ways, batch by batch, so that a kill costs one batch.
 
 last       the last L tokens of a document, scored on the last few: the same tokens at every
            length, only the prefix grows
-windowed   the same tokens in windows of the training length: what a model makes of its most
-           recent tokens alone
+windowed   the same tokens in windows of the training length: the baseline that sees only the most
+           recent tokens
 short      windows of the training length, every token scored, loss and accuracy
 """
 
@@ -25,11 +25,11 @@ LAST, WINDOWED, SHORT = "last", "windowed", "short"
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """Says what every model is read on.
+    """Says what every model is evaluated on.
 
     Attributes:
       lengths: ``(multiple, documents)`` pairs, ascending from 1: context lengths as multiples of
-        the training length, and how many documents are read at each, no more than at one before.
+        the training length, and how many documents are read at each, which must not increase.
       last_tokens: tokens at the end of each document that are scored; at most the training length.
       window_stride: stride of the windowed baseline, a divisor of ``last_tokens``.
       short_windows: windows of the training length.
@@ -69,14 +69,14 @@ class Trials:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """Describes one set of windows that is read under one encoding.
+    """Describes one set of windows that is evaluated under one encoding.
 
     Attributes:
       scheme: the name of the method.
       protocol: one of those at the top of this file.
       multiple: the length, as a multiple of the training length.
       ratio: the multiple that the encoding is made for.
-      windows_NL: int token ids, one more in each window than are read.
+      windows_NL: int token ids; each window ends with a token that is only a target.
       scored: how many tokens at the end of a window are scored.
     """
 
@@ -120,13 +120,14 @@ class Readings:
         self._short_NL = eval_windows(corpus, "test", length=train_length + 1, count=count)
 
     def of_method(self, scheme: str, target: int, is_fixed: bool) -> Iterator[Reading]:
-        """Yields what a method is read on.
+        """Yields the readings of a method: every length, and short windows.
 
         Args:
           scheme: the method.
-          target: the multiple of the training length that the model is made for.
-          is_fixed: whether its encoding is that for ``target`` at every length, as in a model that
-            was tuned; otherwise it is at each length the one for that length.
+          target: the multiple of the training length that the model is made for. Short windows are
+            always read under the encoding for ``target``.
+          is_fixed: whether documents of every length are, too, as in a model that was tuned;
+            otherwise each length is read under the encoding for that length.
         """
         scored = self.trials.last_tokens
         for multiple, count in self.trials.lengths:
@@ -143,14 +144,14 @@ class Readings:
 
 
 class Reader:
-    """Reads with one model, and keeps what it has read.
+    """Evaluates readings with one model, and keeps the results of every batch.
 
     Args:
       model: the model.
       mesh: the devices.
       trials: what is read.
       kept: where the results of each batch are kept.
-      advance: what is called with a note and the tokens that were read.
+      advance: called after each batch with a note and the number of its tokens.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class Reader:
         advance: Callable[..., None],
     ):
         def silent(*note, **steps):
-            """The tokens are counted here, because some are not read again."""
+            """Shows nothing: ``read`` counts the tokens, also of batches that were kept."""
 
         score = Scorer(model, mesh, trials.batch_tokens, silent)
         both = Scorer(model, mesh, trials.batch_tokens, silent, token_losses_and_hits)
@@ -175,7 +176,7 @@ class Reader:
         """Returns the record of a reading under ``layers``, by default the model's own."""
         scorer, windows_NL = self._scorers[reading.protocol], reading.windows_NL
         rows = scorer.rows(windows_NL.shape[1])
-        # What the model's own encoding gives is the same under every name.
+        # Results under the model's own encoding are the same for every method.
         scheme = "own" if layers is None else f"{reading.scheme} for {reading.ratio}x"
         means: list = []
         for start in range(0, len(windows_NL), rows):
@@ -184,7 +185,7 @@ class Reader:
             def compute(batch=batch):
                 return scorer(batch, layers)[:, -reading.scored :].mean(axis=1).tolist()
 
-            # Another number of devices makes batches of another size.
+            # The name has the batch's rows, because their number depends on that of the devices.
             rows_of = f"{start} to {start + len(batch)}"
             name = f"{scheme}, {reading.protocol} at {reading.multiple}x, {rows_of}"
             means += self._kept.get(name, compute)

@@ -1,6 +1,6 @@
-"""Writes the files a run leaves behind: ``run.json``, ``metrics.jsonl``, whole or absent.
+"""Writes the files of a run, such as ``run.json`` and ``metrics.jsonl``, whole or not at all.
 
-Of the processes of a job the first alone reads and writes them; the others are told what it found.
+Only the first process of a job reads and writes files; it tells the others what it has read.
 """
 
 import contextlib
@@ -28,12 +28,13 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy
 
 
 def agreed(compute: Callable[[], Any]) -> Any:
-    """Returns what ``compute`` gives in the first process, to every process of the job.
+    """Returns the result of ``compute`` in the first process to every process of the job.
 
-    All of them must call it, in the same order. What JSON takes can be agreed on.
+    All processes must call this function, in the same order. If there are several, the result must
+    be a value of JSON.
 
     Raises:
-      ValueError, OSError: whatever of the two ``compute`` raised, in every process.
+      ValueError, OSError: ``compute`` raised it in the first process; every process raises it.
     """
     if jax.process_count() == 1:
         return compute()
@@ -86,7 +87,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Returns the value in ``path``, or None where there is no such file.
+    """Returns the value in ``path``, or None if there is no such file.
 
     Raises:
       ValueError: the file is damaged.
@@ -107,13 +108,13 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """Returns the values in a file of one JSON value a line, but for what a kill left half of."""
+    """Returns the values in a file of one JSON value a line, without lines that a kill cut off."""
     lines = agreed(lambda: path.read_text().splitlines() if path.exists() else [])
     return [value for line in lines if (value := _parsed(line)) is not None]
 
 
 def environment() -> dict[str, Any]:
-    """Returns versions, device and revision, which a figure must be quoted with."""
+    """Returns versions, device and revision, which reports quote with their figures."""
     device = jax.devices()[0]
     return {
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -124,9 +125,9 @@ def environment() -> dict[str, Any]:
 
 
 def environment_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns what the ``run.json`` of several runs say of ``environment``, each value once.
+    """Returns the ``environment`` in the ``run.json`` of several runs, with each value once.
 
-    Without any run it is the environment of this program.
+    Without any run, the result is the environment of this program.
     """
     if not runs:
         return environment()
@@ -139,7 +140,7 @@ def environment_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def each_once(values: Iterable[str]) -> str:
-    """Returns the values in words, each once."""
+    """Returns the values separated by commas, each once."""
     return ", ".join(dict.fromkeys(values))
 
 
@@ -154,13 +155,13 @@ def _git_revision() -> str:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Holds a folder for this program, against a second one on top of it.
+    """Locks a folder for this program, so that no second program works in it.
 
-    The operating system gives the folder back when the program ends, however it ends. A bucket has
-    a mark in the place of the lock, which is forgotten when it is no longer renewed.
+    The operating system releases the lock when the program ends, however it ends. A bucket has a
+    mark in the place of the lock, which is void when it is no longer renewed.
 
     Raises:
-      ValueError: another program holds it; the message says which, and since when.
+      ValueError: another program has the folder; the message says which, and since when.
     """
     with contextlib.ExitStack() as stack:
         # The lock lasts as long as the file is open, in the first process of a job.
@@ -187,7 +188,7 @@ def holder(folder: Path) -> str | None:
 
 
 def _lock(file) -> None:
-    """Takes the lock of a file, and waits for those who only look at it, in ``holder``."""
+    """Takes the lock of a file; waits for programs that take it for a moment in ``holder``."""
     for _ in range(20):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -221,10 +222,10 @@ def _locked(folder):
 
 
 def open_run(folder: Path, config: dict[str, Any]) -> None:
-    """Claims ``folder`` for a run of ``config``, or raises as ``check_run`` does.
+    """Writes the ``run.json`` of a run of ``config``, if ``folder`` has none yet.
 
     Raises:
-      ValueError: the folder has checkpoints of a run, but has lost what run that is.
+      ValueError: as ``check_run``; or the folder has checkpoints but no ``run.json``.
     """
     if check_run(folder, config) is None:
         if agreed((folder / "checkpoints").exists):
@@ -236,10 +237,10 @@ def open_run(folder: Path, config: dict[str, Any]) -> None:
 
 
 def check_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the ``run.json`` of a folder, if any, and refuses one of another config.
+    """Returns the ``run.json`` of a folder, or None if there is none.
 
     Raises:
-      ValueError: says which fields differ.
+      ValueError: it is of another config; the message says which fields differ.
     """
     previous = read_json(folder / "run.json")
     if previous is None:
@@ -266,7 +267,7 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
 class Kept:
     """Keeps results by name in a file, each as soon as it is known, one JSON object a line.
 
-    A run that was killed reads them back. The file of another config is begun anew.
+    A run that was killed reads them back. A file of another config is begun anew.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]):
@@ -282,23 +283,23 @@ class Kept:
         return name in self._values
 
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Returns what is kept as ``name``; the first time it is computed."""
+        """Returns the result called ``name``, which is computed and kept the first time."""
         if name not in self._values:
             self._values[name] = compute()
             self._file.write(json.dumps({"name": name, "value": self._values[name]}) + "\n")
         return self._values[name]
 
     def close(self) -> None:
-        """Ends the file."""
+        """Closes the file."""
         self._file.close()
 
 
 class Metrics:
     """Writes ``metrics.jsonl``: one JSON object a line, in the order of steps.
 
-    Lines of steps after ``resume_step`` are dropped on opening: they belong to work that
-    was not saved and is about to be done again. With ``tensorboard`` the same numbers also go into
-    event files beside it, with ``wandb`` to that project. ``last`` is the newest line, or empty.
+    Lines of steps after ``resume_step`` are dropped on opening: their work was not saved and is
+    about to be done again. With ``tensorboard`` the same numbers also go into event files beside
+    the file, with ``wandb`` to that project. ``last`` is the newest line, or empty.
     """
 
     def __init__(self, path: Path, resume_step: int, tensorboard: bool = False, wandb: str = ""):
@@ -323,11 +324,11 @@ class Metrics:
             self._project.log(values, step=step)
 
     def flush(self) -> None:
-        """Writes all lines to where they stay, if that is not done yet."""
+        """Writes all lines to disk or to the bucket, if that is not done yet."""
         self._file.flush()
 
     def close(self) -> None:
-        """Ends the files."""
+        """Closes the files."""
         self._file.close()
         if self._events:
             self._events.close()
@@ -336,7 +337,7 @@ class Metrics:
 
 
 def _appended(path: Path):
-    """Opens a file to be written on line by line, in the first process; others write nowhere."""
+    """Opens a file for new lines at its end, in the first process; others write to nowhere."""
     if jax.process_index() > 0:
         return Path(os.devnull).open("a")
     return bucket.Lines(path) if bucket.is_in_bucket(path) else path.open("a", buffering=1)
@@ -363,7 +364,7 @@ def _wandb_run(project: str, folder: Path):
     name = "/".join(folder.parts[-2:])
     identity = hashlib.sha256(str(bucket.absolute(folder)).encode()).hexdigest()[:16]
     own = {"name": name, "id": identity, "resume": "allow"}
-    # Seeds that are trained together have a run each, where wandb would give back the first.
+    # Seeds that are trained together have a run each; by default wandb would return the first.
     return wandb.init(project=project, reinit="create_new", **own)
 
 

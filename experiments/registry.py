@@ -1,4 +1,4 @@
-"""Lists every experiment by name, and makes the one that a config is of."""
+"""Lists every experiment by name, and makes the one that a config names."""
 
 import importlib
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from rich.console import Console
 
-# "module:class" by what a config has as ``experiment``; it is imported when it is asked for.
+# "module:class" by the ``experiment`` of a config. A module is imported when it is needed.
 EXPERIMENTS = {
     "extrapolation": "experiments.compare:Comparison",
     "images": "experiments.multimodal.images:Images",
@@ -23,10 +23,10 @@ EXPERIMENTS = {
 
 
 def make_experiment(config: ConfigDict, workdir: Path, console: Console):
-    """Returns the experiment of ``config``, which has checked it and has run nothing.
+    """Returns the experiment of ``config``, which is checked; nothing is run.
 
     Raises:
-      ValueError: the config names no experiment, or says what cannot work.
+      ValueError: the config names no experiment, or has values that cannot work.
     """
     if config.experiment not in EXPERIMENTS:
         raise ValueError(

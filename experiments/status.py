@@ -1,4 +1,4 @@
-"""Says what has become of each point of an experiment, for ``launch.py --status``."""
+"""Reports the state of each point of an experiment, for ``launch.py --status``."""
 
 import datetime
 import json
@@ -18,7 +18,7 @@ STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", 
 def status(sweep: Sweep, point: Point) -> dict[str, Any]:
     """Returns the state of a point, the step that it has reached, and a note.
 
-    A point that has begun and is held by no program was stopped; the same command goes on with it.
+    A point that has begun and that no program works on was stopped; the same command resumes it.
     """
     folder = sweep.folder(point)
     recipe, line = sweep.recipe_of(point), _last_line(folder / "metrics.jsonl")
@@ -28,7 +28,7 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
     if sweep.finished(point):
         return found | {"state": DONE, "step": steps}
     if by := holder(folder):
-        # Points that are trained as one program have a share of its seconds each.
+        # Each of the points that are trained as one program counts its share of the seconds.
         count = sum(not sweep.finished(each) for each in sweep.group_of(point))
         left = count * (steps - step) * line["seconds"] / step if step else 0.0
         ready = f"; trained in {datetime.timedelta(seconds=round(left))}" if left else ""
@@ -44,12 +44,12 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
 
 
 def print_status(sweep: Sweep, console: Console) -> None:
-    """Prints the state of every point, and how many there are of each."""
+    """Prints the state of every point, and how many points are in each state."""
     rows = [status(sweep, point) for point in sweep.points]
     table = Table("point", "state", "step", "", box=None, header_style="bold")
     for row in rows:
         words = row["point"], row["state"], f"{row['step']}/{row['steps']}", row["note"]
-        table.add_row(*map(Text, words))  # a reason may have brackets, which are no markup
+        table.add_row(*map(Text, words))  # as Text, so that brackets are no markup
     console.print(table)
     counts = [(state, sum(row["state"] == state for row in rows)) for state in STATES]
     console.print(", ".join(f"{count} {state}" for state, count in counts if count))

@@ -14,18 +14,18 @@ from experiments.registry import make_experiment
 class Studies:
     """Runs the experiments of a config one after the other.
 
-    A study that two programs share by its name and its workdir is run once.
+    A study that several configs have is run only once if its name and the workdir are the same.
 
     Args:
       config: ``studies``, the config of each experiment by the name of its folder.
-      workdir: the folder of all their folders.
+      workdir: the folder that has a folder for each experiment.
       console: the console that shows progress and tables.
 
     Attributes:
       parts: the experiments by name.
 
     Raises:
-      ValueError: what cannot work in any config is found here, before any training.
+      ValueError: anything in a config that cannot work is found here, before any training.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):

@@ -1,4 +1,4 @@
-"""Trains every scheme under every seed, each once, whatever stops the program.
+"""Trains every scheme under every seed once, across interruptions.
 
 A *point* is one trained scheme and one seed, with a folder of its own. Schemes that extend a
 trained one are evaluated on its checkpoint, each with its encoding in the place of the trained one.
@@ -45,12 +45,12 @@ from posenc_jax.model.transformer import ROWS
 
 # The name that a config has for the digest of its data.
 DATA = "corpus_digest"
-# What may change between two starts of the same run: it decides when, not what, is computed.
+# The fields that may change between two starts of the same run: they do not change its results.
 _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "profile_steps")
 
 
 class Sweep:
-    """Runs points that were checked; a subclass says what a point is made of.
+    """Trains and evaluates points; a subclass defines their tasks and evaluations.
 
     Args:
       config: the whole config, for the report. ``together``, where it has one, is how many seeds of
@@ -58,7 +58,7 @@ class Sweep:
       points: the points to run.
       recipe: how each is trained.
       mesh: the devices.
-      workdir: the folder of everything; what is already there and finished is not done again.
+      workdir: the folder of all results; points that are finished there are not run again.
       console: the console that shows progress and tables.
     """
 
@@ -91,22 +91,22 @@ class Sweep:
         raise NotImplementedError
 
     def describe_training(self, scheme: str) -> dict[str, Any]:
-        """Returns all that decides what is trained, but for the recipe and the seed."""
+        """Returns all settings that decide what is trained, except the recipe and the seed."""
         raise NotImplementedError
 
     def recipe_of(self, point: Point) -> Recipe:
-        """Returns how a point is trained; a subclass may train some in another way."""
+        """Returns the recipe of a point; a subclass may have other recipes for some points."""
         if point.rate is None:
             return self.recipe
         return dataclasses.replace(self.recipe, learning_rate=point.rate)
 
     def describe(self, point: Point) -> dict[str, Any]:
-        """Returns all that decides what is trained."""
+        """Returns all settings that decide what is trained."""
         how = {"train": recipe_fields(self.recipe_of(point)), "seed": point.seed}
         return self.describe_training(point.scheme) | how
 
     def train(self, point: Point) -> tuple[Transformer, dict[str, Any]]:
-        """Trains a point in its folder, from where it was; returns what ``train`` does."""
+        """Trains a point in its folder, from its newest checkpoint; returns as ``loop.train``."""
         return train(
             self.task(point.scheme),
             self.recipe_of(point),
@@ -118,15 +118,15 @@ class Sweep:
         )
 
     def describe_evaluation(self, point: Point) -> dict[str, Any]:
-        """Returns all that decides what ``evaluate`` finds in a trained model."""
+        """Returns all settings that decide the results of ``evaluate``."""
         raise NotImplementedError
 
     def evaluate(self, point: Point, model: Transformer) -> dict[str, Any]:
-        """Returns what is found in a trained model, as JSON takes it."""
+        """Returns the results of evaluating a trained model, as values of JSON."""
         raise NotImplementedError
 
     def print_point(self, point: Point, evaluation: dict[str, Any]) -> None:
-        """Prints what was found."""
+        """Prints the results of a point."""
         raise NotImplementedError
 
     def study(self, command: str) -> Study:
@@ -138,14 +138,14 @@ class Sweep:
         raise NotImplementedError
 
     def check(self) -> None:
-        """Refuses a batch or a model that does not fit the mesh."""
+        """Raises a ValueError if a batch or a model does not fit the mesh."""
         self.check_recipe(self.recipe)
         for scheme in dict.fromkeys(point.scheme for point in self.points):
             init = functools.partial(initial_state, init=self.task(scheme).init, recipe=self.recipe)
             state_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
 
     def check_recipe(self, recipe: Recipe, name: str = "train") -> None:
-        """Refuses what does not fit the mesh or the workdir; ``name`` is the recipe's."""
+        """Raises a ValueError if the recipe ``name`` does not fit the mesh or the workdir."""
         if is_in_bucket(self.workdir) and (recipe.tensorboard or recipe.profile_steps):
             raise ValueError(
                 f"{name}.tensorboard and {name}.profile_steps write to a folder of this machine, "
@@ -162,10 +162,11 @@ class Sweep:
     def run(self, task_id: int | None = None, share: bool = False) -> list[dict]:
         """Runs all points, or the one numbered ``task_id``; returns the failures.
 
-        With ``share`` another program may be doing the same in the same workdir: each leaves to the
-        other whatever the other has begun. A point that starts from what another program is
-        training waits for it. A job of an array, which has a ``task_id``, trains first what its
-        point starts from, if nobody does: it may begin before the job that would, and outlive it.
+        With ``share`` other programs may run the same points in the same workdir; each skips the
+        points that another program has begun. A point that starts from the model of another point
+        waits while another program trains that model. A job of an array, which has a ``task_id``,
+        first trains the point that its own starts from, if no program does, because the job may
+        begin before that point's own job.
         """
         chosen = self.points
         if task_id is not None:
@@ -211,7 +212,7 @@ class Sweep:
         return None
 
     def _unfinished_starts(self, group) -> list[Point]:
-        """Returns what the points of a group start from and nobody has finished."""
+        """Returns the unfinished points whose models the points of a group start from."""
         starts = [start for point in group if (start := self.start_of(point)) is not None]
         return [start for start in starts if not self.finished(start)]
 
@@ -220,7 +221,7 @@ class Sweep:
         return any(self.start_of(point) in group for point in self.points)
 
     def _begins_elsewhere(self, group) -> bool:
-        """Says whether another program has begun what the points of a group start from."""
+        """Says whether another program works on a point that the points of a group start from."""
         starts = self._unfinished_starts(group)
         folders = [folder(start) for start in starts for folder in (self._shared, self.folder)]
         return any(holder(folder) is not None for folder in folders)
@@ -235,18 +236,18 @@ class Sweep:
 
     @contextlib.contextmanager
     def _taken(self, group) -> Iterator[bool]:
-        """Holds a group against other programs, and says whether none of them has it."""
+        """Locks a group for this program, and yields whether no other program works on it."""
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(claimed(self._shared(group[0])))
             except ValueError:  # another program has it
                 yield False
             else:
-                # One that does not share has taken the points alone.
+                # A program without ``share`` has locked only the points.
                 yield not any(holder(self.folder(point)) for point in group)
 
     def _try_point(self, point, error) -> list[dict]:
-        """Runs a point, whose training gave an error or none; returns its failure, if any."""
+        """Runs a point, unless its training gave an ``error``; returns its failure, if any."""
         try:
             if error is not None:
                 raise error
@@ -260,10 +261,10 @@ class Sweep:
         return []
 
     def results(self) -> tuple[list[dict], list[dict], list[dict]]:
-        """Returns evaluations of all finished points, what training cost, and the failures.
+        """Returns evaluations of all finished points, the costs of training, and the failures.
 
-        Each cost has ``scheme``, and ``trained``, the scheme of its checkpoint; and what the scheme
-        saves, where the baseline was trained too. Where several learning rates were tried, the
+        Each cost has ``scheme``, and ``trained``, the scheme of its checkpoint; and the speed-up of
+        the scheme, if the baseline was trained too. If several learning rates were tried, the
         results of a scheme are those of its best one.
         """
         evaluations, training, failures, curves = [], [], [], {}
@@ -285,10 +286,10 @@ class Sweep:
         return evaluations, with_speedups(training, curves), failures
 
     def rates(self) -> dict[str, dict[float, float]]:
-        """Returns the loss that each scheme came to in training, by the learning rate.
+        """Returns the final training loss of each scheme, by the learning rate.
 
         The loss is the mean over seeds, and over the last tenth of the logged steps. It is infinite
-        where a seed is not finished.
+        if a seed is not finished.
         """
         losses: dict[str, dict[float, list[float]]] = {}
         for point in self.points:
@@ -308,14 +309,14 @@ class Sweep:
         return sum(last) / len(last)
 
     def _at_best_rates(self) -> list[Point]:
-        """Returns the points, each scheme's at its best learning rate where several were tried."""
+        """Returns the points; of a scheme with several learning rates, those at the best one."""
         best = {
             label: min(losses, key=losses.__getitem__) for label, losses in self.rates().items()
         }
         return [point for point in self.points if point.rate == best.get(point.label)]
 
     def about(self, command: str) -> dict[str, Any]:
-        """Returns what every report says of how its results came about."""
+        """Returns what every report says about how its results were made."""
         return environment_of(self.finished_runs()) | {
             "rates": self.rates(),
             "command": command,
@@ -342,10 +343,10 @@ class Sweep:
         return list(groups.values())
 
     def _train_together(self, group) -> dict[Point, Exception]:
-        """Trains the points of a group as one program, and returns those whose numbers failed.
+        """Trains the points of a group as one program; returns errors of points with bad numbers.
 
-        Each is then found trained in its folder. Where they cannot be one program, every point is
-        left to be trained alone, and to say by itself what is wrong with it.
+        The other points are then trained in their folders. If the group cannot be one program,
+        nothing is returned, and each point is trained alone later and reports its own error.
         """
         group = [point for point in group if not self.finished(point)]
         if len(group) < 2:
@@ -378,10 +379,10 @@ class Sweep:
         return {point: failures[point.seed] for point in group if point.seed in failures}
 
     def finished(self, point: Point) -> dict[str, Any] | None:
-        """Returns what was found in a point, or None where that is not known under this config.
+        """Returns the results of a point, or None if it has none under this config.
 
-        It may be known of other data under the same name, as the sources of another Python are;
-        ``corpus_digest`` says so, and ``run`` adds nothing to it.
+        Results may be of other data with the same name, such as the sources of another Python.
+        ``corpus_digest`` shows that, and ``run`` refuses to add to them.
         """
         folder = self.folder(point)
         try:
@@ -391,11 +392,11 @@ class Sweep:
             configs = (found, self.describe_evaluation(point)), (run, self.describe(point))
             same = all(_but_for_data(old["config"]) == _but_for_data(new) for old, new in configs)
             return found if same else None
-        except ValueError:  # damaged, and found again; or what it starts from is not there
+        except ValueError:  # a damaged file, or the point that this one starts from is missing
             return None
 
     def _check_data(self, points) -> None:
-        """Refuses to go on with runs that were trained on other data of the same name."""
+        """Raises a ValueError if a finished run was trained on other data of the same name."""
         for point in points:
             if not self.finished(point):
                 continue
@@ -435,7 +436,7 @@ class Sweep:
         self.print_point(point, evaluation)
 
     def _forget_failure(self, point) -> None:
-        """Forgets why a point failed, when it is tried again: another thing may stop it now."""
+        """Removes the record of a point's failure when the point is tried again."""
         (self.folder(point) / "failure.json").unlink(missing_ok=True)
 
     def _failed(self, point, error) -> dict:
@@ -443,8 +444,8 @@ class Sweep:
         failure = {"scheme": point.label, "seed": point.seed, "reason": reason}
         self.console.print(f"  FAILED {reason}", style="bold red", highlight=False, markup=False)
         folder = self.folder(point)
-        # The folder may be what failed; the sentence above is on the terminal. What another program
-        # is at work on has not failed.
+        # The folder itself may have failed; then only the terminal has the reason. A point that
+        # another program works on has not failed.
         with contextlib.suppress(OSError):
             if holder(folder) is None:
                 write_json(folder / "failure.json", failure | {"traceback": traceback.format_exc()})
@@ -452,8 +453,8 @@ class Sweep:
 
 
 def _raise_alone(error: Exception) -> None:
-    """Raises what one process of several may have met alone, for which the others may wait."""
-    # A disk may fail under the one process that writes; numbers and configs are the same in all.
+    """Raises an error that one of several processes may have alone, as the others wait for it."""
+    # A disk may fail only for the process that writes; numbers and configs are the same in all.
     is_of_all = isinstance(error, FloatingPointError | ValueError)
     if jax.process_count() > 1 and not is_of_all:
         raise error

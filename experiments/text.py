@@ -1,4 +1,4 @@
-"""Defines the tasks of experiments on text: to predict the next token of windows of a corpus."""
+"""Defines the tasks of experiments on text: predicting the next token in windows of a corpus."""
 
 import dataclasses
 import functools
@@ -17,13 +17,13 @@ from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
 from posenc_jax.model.transformer import ROWS
 
-# Tokens whose logits exist at the same time, where their likeliest one is asked for.
+# Tokens whose logits are held at the same time to find the likeliest next token.
 _TOKENS = 512
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NextToken:
-    """Draws the batches of training on text, and computes their loss, for any model to start from.
+    """Draws the batches of training on text, and computes their loss, for any initial model.
 
     Batches are int32 tokens ``[B, recipe.length + 1]``.
 
@@ -139,9 +139,9 @@ def token_losses_and_hits(model: Transformer, tokens_BL) -> jax.Array:
 
 
 def _by_token(function, model, tokens_BL, key=None):
-    """Returns ``function`` of what the output layer reads and of its targets, by token."""
+    """Returns ``function`` of the output layer's inputs and targets, in the order of tokens."""
     inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
-    # NumPy, so that the model knows while it is traced that they are consecutive.
+    # NumPy, so that positions are known to be consecutive while the model is traced.
     places_1T, index, written = positions.text(inputs_BT.shape[1]), None, None
     devices = context_size()
     if devices > 1:

@@ -1,7 +1,7 @@
-"""Compiles for TPU chips that are not here: libtpu's compiler needs none.
+"""Compiles for TPU chips that this machine lacks, as libtpu's compiler needs no chips.
 
-The devices of a topology make a mesh like any other, for which programs are lowered and compiled;
-nothing can run on it.
+The devices of a topology make a mesh like any other. Programs can be lowered and compiled for the
+mesh, but not run.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from experiments.collectives import Collective, collectives
 HBM = {"TPU v5 lite": 15.75, "TPU v5": 95.73, "TPU v6 lite": 31.24}
 _KINDS = ("v5e", "v5p", "v6e")
 
-# libtpu would ask a machine of Google's for each of these.
+# Without the first three, libtpu would ask a server of Google's.
 _SETTINGS = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-256",
@@ -64,9 +64,10 @@ def devices(name: str) -> list[Any]:
 
 
 def _hide_flags(device) -> None:
-    """Compiles for a chip without the flags of XLA for CPUs and GPUs, which have been read.
+    """Compiles a first program for a chip while XLA_FLAGS, which JAX has already read, are unset.
 
-    With its first program libtpu reads them too, and ends the process at one that it does not know.
+    libtpu reads XLA_FLAGS with its first program, and ends the process if it does not know one of
+    them, such as a flag for CPUs or GPUs.
     """
     jax.devices()
     if (flags := os.environ.pop("XLA_FLAGS", None)) is not None:
@@ -81,11 +82,11 @@ class Needs:
 
     Attributes:
       memory: bytes in all: arguments, results that do not take the place of arguments, temporaries
-        and the program. Where the compiler gave up, it is what it said that temporaries alone need.
-      arguments: bytes of the arguments; None where the compiler gave up.
-      temporaries: bytes of what is held while the program runs; None where the compiler gave up.
-      available: bytes that there are, or None where that is not known of the device.
-      collectives: what is sent; empty where the compiler gave up.
+        and the program. If the compiler gave up: the bytes that it says temporaries alone need.
+      arguments: bytes of the arguments; None if the compiler gave up.
+      temporaries: bytes that are held while the program runs; None if the compiler gave up.
+      available: bytes that the device has, or None if that is not known.
+      collectives: what devices send to each other; empty if the compiler gave up.
     """
 
     memory: int
@@ -96,12 +97,12 @@ class Needs:
 
     @property
     def fits(self) -> bool | None:
-        """Says whether there is as much memory as is needed, or None where that is not known."""
+        """Says whether the memory is sufficient, or None if that is not known."""
         return None if self.available is None else self.memory <= self.available
 
 
 def needs(lowered: jax.stages.Lowered, mesh: Mesh) -> Needs | None:
-    """Compiles a program, and returns what it needs, or None where the backend does not say."""
+    """Compiles a program, and returns what it needs, or None if the backend does not say."""
     size = HBM.get(mesh.devices.flat[0].device_kind)
     available = None if size is None else int(size * 2**30)
     try:
@@ -126,10 +127,10 @@ def needs(lowered: jax.stages.Lowered, mesh: Mesh) -> Needs | None:
 
 
 def too_much(message: str) -> int | None:
-    """Returns the bytes that a program needs which XLA:TPU found too many, or None if it did not.
+    """Returns the bytes that a program needs if it needs too many for XLA:TPU, else None.
 
     Args:
-      message: what the compiler said.
+      message: the compiler's error.
     """
     if not (match := _TOO_MUCH.search(message)):
         return None

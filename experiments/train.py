@@ -1,4 +1,4 @@
-"""Says how a model is trained: the task, the recipe, the state and one step."""
+"""Defines how a model is trained: the task, the recipe, the state and one step."""
 
 import dataclasses
 import functools
@@ -52,8 +52,8 @@ class Task(Protocol):
     def batch(self, seed: int, step: int, part: int, parts: int) -> Any:
         """Returns a part of a batch's rows, a pytree of NumPy arrays with the rows along axis 0.
 
-        It is a pure function: the step is all the state that a resumed run has. The parts, one
-        after the other, are the same batch however many there are.
+        This must be a pure function, because the step is the only state of a resumed run. The
+        parts, concatenated, must be the same batch for any number of parts.
         """
 
     def loss(self, model, batch, key) -> jax.Array:
@@ -79,8 +79,8 @@ class Recipe:
       steps: optimizer steps.
       optimizer: "adamw", or "muon", which learns the matrices of the blocks by orthogonal steps
         (2502.16982) of the size that AdamW's have, and all else by AdamW with Nesterov's momentum.
-      learning_rate: its peak, after ``warmup_steps`` of linear growth; then a cosine leads down to
-        a tenth of it.
+      learning_rate: the peak, which is reached after ``warmup_steps`` of linear growth; then the
+        rate falls along a cosine to a tenth of the peak.
       warmup_steps: steps until the learning rate is at its peak.
       weight_decay: the decoupled weight decay, under the rule above.
       beta2: AdamW's second decay.
@@ -135,7 +135,7 @@ class Recipe:
 
     def _check(self, field, allowed, is_allowed):
         value = getattr(self, field)
-        if not is_allowed(value):  # as nothing is with NaN
+        if not is_allowed(value):  # NaN is never allowed
             raise ValueError(f"train.{field}={value} must be {allowed}")
 
     @property
@@ -154,7 +154,7 @@ class Recipe:
         )
 
     def transformation(self) -> optax.GradientTransformation:
-        """Returns the optimizer behind a clipped gradient."""
+        """Returns the optimizer, after clipping of the gradient."""
         return optax.chain(
             optax.clip_by_global_norm(self.clip_norm), _OPTIMIZERS[self.optimizer](self)
         )
@@ -196,7 +196,7 @@ def _orthogonal(model: Transformer) -> Any:
 
 
 def initial_state(key, init: Callable[[Any], Transformer], recipe: Recipe) -> State:
-    """Returns the state that training starts from; ``init`` is a task's."""
+    """Returns the state that training starts from; ``init`` is that of a task."""
     model = init(key)
     opt_state = recipe.transformation().init(model)
     return _state(model, opt_state, jnp.zeros((), jnp.int32))
@@ -205,21 +205,21 @@ def initial_state(key, init: Callable[[Any], Transformer], recipe: Recipe) -> St
 def further_state(
     model: Transformer, recipe: Recipe, mesh: Mesh, adam: optax.ScaleByAdamState | None = None
 ) -> State:
-    """Returns the state that training a trained model further starts from, in memory of its own.
+    """Returns the first state of training a trained model further, with copies of its arrays.
 
     Args:
       model: the model on these devices, under the encoding that it is trained under from now on.
       recipe: how it is trained from now on; its schedule begins anew.
       mesh: the devices.
-      adam: the moments to go on with, of ``adam_state``, where the recipe has AdamW too. Default:
-        an optimizer without memory.
+      adam: the moments to go on with, from ``adam_state``; used only if the recipe has AdamW.
+        Default: a fresh optimizer.
     """
 
     def build(model, adam):
         state = initial_state(None, lambda _: jax.tree.map(jnp.copy, model), recipe)
         if adam is None or recipe.optimizer != "adamw":
             return state
-        # The moments are trees of the model's kind, which has had another encoding.
+        # The moments have the structure of the model under its former encoding.
         moments = jax.tree.unflatten(jax.tree.structure(adam_state(state)), jax.tree.leaves(adam))
         opt_state = jax.tree.map(
             lambda part: jax.tree.map(jnp.copy, moments) if _is_adam(part) else part,
@@ -233,7 +233,7 @@ def further_state(
 
 
 def adam_state(state: State) -> optax.ScaleByAdamState:
-    """Returns the part of the optimizer's state that remembers gradients."""
+    """Returns the part of the optimizer's state that holds Adam's moments of gradients."""
     parts = jax.tree.leaves(state.opt_state, is_leaf=_is_adam)
     return next(part for part in parts if _is_adam(part))
 
@@ -245,10 +245,10 @@ def _is_adam(part) -> bool:
 def train_step(
     state: State, batch, key, *, loss: Callable[..., jax.Array], recipe: Recipe
 ) -> tuple[State, dict[str, jax.Array]]:
-    """Takes one optimizer step on ``batch``; ``loss`` is a task's.
+    """Takes one optimizer step on ``batch``; ``loss`` is that of a task.
 
-    ``key`` is the run's; the step number makes it this step's. The loss that is returned is the
-    task's, without what a scheme adds of its own.
+    ``key`` is the run's key; the step number is folded into it. The returned loss is the task's,
+    without the encodings' own objectives.
     """
     model, key = state.model, jax.random.fold_in(key, state.step)
 

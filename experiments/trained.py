@@ -33,7 +33,7 @@ def load_run(
     Args:
       folder: the folder of a run, such as WORKDIR/runs/rope/seed0.
       mesh: the devices that the state is spread over. Default: one device.
-      source: the published model that the run was tuned from, whose sizes its config does not have.
+      source: the published model that the run was tuned from, for sizes that its config lacks.
 
     Raises:
       ValueError: there is no run in the folder, no checkpoint, or one that does not fit the config.
@@ -87,7 +87,7 @@ def _build(key, config, source) -> Transformer:
 def train_length(config: dict[str, Any]) -> int:
     """Returns the length that a run's encoding was made for.
 
-    A model that was tuned at a longer one keeps that of the model it started from.
+    A model that was tuned at a greater length keeps the length of the model that it started from.
     """
     return config.get("train_length", config["train"]["length"])
 
@@ -101,8 +101,8 @@ class Source:
       train_length: tokens of a sequence that it was trained on.
       config: the config of its run, or the published one.
       digest: a digest of its parameters.
-      adam: what its optimizer remembered of gradients; None for a published model.
-      tokenizer: what makes tokens of text; None where tokens are those of the run's corpus.
+      adam: Adam's moments of gradients; None for a published model, or after another optimizer.
+      tokenizer: the tokenizer of a published model; None if tokens are those of the run's corpus.
     """
 
     model: Transformer
@@ -114,7 +114,7 @@ class Source:
 
     @classmethod
     def of(cls, path: str, mesh: Mesh, loading: Mapping[str, Any] | None = None) -> "Source":
-        """Loads the folder of a finished run of ours, or whatever ``pretrained.load`` takes.
+        """Loads the folder of a finished run, or a model that ``pretrained.load`` accepts.
 
         Args:
           path: the folder, file or name.
@@ -122,20 +122,20 @@ class Source:
           loading: keywords of ``pretrained.load``, such as ``scan``, for published weights.
 
         Raises:
-          ValueError: there is no such model, its run is not finished, or it is no plain RoPE.
+          ValueError: there is no such model, its run is not finished, or it has no plain RoPE.
         """
         if (folder_at(path) / "run.json").exists():
             state, config = load_run(folder_at(path), mesh)
             done, steps = int(state.step), config["train"]["steps"]
             if done < steps:
                 raise ValueError(f"{path} stopped at step {done} of {steps}: finish it first")
-            # A plain RoPE knows no length of its own: it is the one that was trained at last.
+            # Plain RoPE has no length of its own, so the length is that of the last training.
             is_adam = config["train"].get("optimizer", "adamw") == "adamw"
             length = config["train"]["length"]
             found = (adam_state(state) if is_adam else None, None)
             model = state.model
         else:
-            # Only published weights need what it needs.
+            # Imported here, because only published weights need the packages that it imports.
             pretrained = importlib.import_module("experiments.pretrained")
             loaded = pretrained.load(path, mesh=mesh, **(loading or {}))
             model, config = loaded.model, loaded.config
@@ -160,13 +160,15 @@ class Loader:
         """Returns the model at ``path``, in which "{seed}" stands for the seed."""
         path = path.replace("{seed}", str(seed))
         if self._held is None or self._held[0] != path:
-            self._held = None  # two of them may be more than there is memory for
+            self._held = None  # released first, because two models may not fit into memory
             self._held = path, Source.of(path, self._mesh, self._loading)
         return self._held[1]
 
 
 def in_tokens_of(source: Source, corpus: Corpus, least: int) -> Corpus:
-    """Returns the corpus in the tokens of the model, but for documents of fewer than ``least``.
+    """Returns the corpus in the tokens of the model.
+
+    Text for a tokenizer loses its documents of fewer than ``least`` bytes.
 
     Raises:
       ValueError: the corpus has tokens that the model does not know.
@@ -214,7 +216,7 @@ def in_place_of_rope(model: Transformer, encoding: Encoding) -> Layers:
 
 
 def sizes_of(model: Transformer) -> dict[str, int]:
-    """Returns the sizes of ``model`` as the keywords that an encoding is built with."""
+    """Returns the sizes of ``model`` that an encoding is built with, as keywords."""
     width = model.layers[0].block.attention.q.kernel.shape[-1]
     return {
         "num_heads": width // model.head_dim,

@@ -1,4 +1,4 @@
-"""Looks into the attention of a decoder's layers while it runs."""
+"""Reads the attention of a model's layers while the model runs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,13 +19,13 @@ def watch(
     positions: Any,
     **options: Any,
 ) -> list[Any]:
-    """Returns what ``look`` makes of the attention of each layer, the first layer first.
+    """Returns the results of ``look`` for the attention of each layer, the first layer first.
 
     Args:
-      model: any decoder or encoder of ours.
-      look: takes the layer's own encoding, the tile of all its turned queries and keys, and the
+      model: any ``Transformer``, a decoder or an encoder.
+      look: takes the layer's own encoding, the tile of all its rotated queries and keys, and the
         rule that says which keys are seen.
-      inputs, positions, **options: as ``Transformer.hidden`` takes them.
+      inputs, positions, **options: the arguments of ``Transformer.hidden``.
     """
     found: list[Any] = []
 
@@ -40,20 +40,20 @@ def watch(
 
 
 def weights(encoding: Encoding, tile: Tile, rule: Rule) -> jax.Array:
-    """Returns what every query of a tile reads, float32 ``[B, H, T, S]``: a look for ``watch``."""
+    """Returns the attention of every query of a tile, float32 ``[B, H, T, S]``, for ``watch``."""
     logits_BHTS = encoding.score(products(tile.q, tile.k) * tile.scale, tile)
     return jax.nn.softmax(logits_BHTS, where=rule.visible(tile.q_tokens, tile.k_tokens))
 
 
 def attention_weights(model: Transformer, inputs, positions) -> jax.Array:
-    """Returns what every query of every layer reads: float32 ``[layers, B, H, T, S]``."""
+    """Returns the attention of every query in every layer, float32 ``[layers, B, H, T, S]``."""
     return jnp.stack(watch(model, weights, inputs, positions))
 
 
 def _written_out(model):
-    """Returns the model with each layer by itself, neither scanned nor computed twice."""
+    """Returns a copy of the model with a module for each layer, without scan and remat."""
     turns = model.num_layers // len(model.layers) if model.scan else 1
-    model = jax.tree.map(lambda p: p, model)  # a module of its own
+    model = jax.tree.map(lambda p: p, model)  # a copy of the module, with the same arrays
     if model.scan:
         model.layers = nnx.List(
             [_of_turn(layer, turn) for turn in range(turns) for layer in model.layers]
@@ -63,7 +63,7 @@ def _written_out(model):
 
 
 def _of_turn(layer, turn):
-    """Returns one of the layers that a layer under ``scan`` stands for."""
+    """Returns one of the layers that are stacked in a layer under ``scan``."""
     own = jax.tree.map(lambda p: p[turn], layer)
     source, window = layer.at(turn)
     own.sources, own.windows = (source,), (window,)

@@ -1,7 +1,7 @@
 """Reads published weights: a folder of safetensors with its ``config.json``, or one GGUF file.
 
-Both say which tensors they have, where our parameters are in them, and read a part of a tensor
-without the rest.
+Both kinds of files list their tensors, say which tensors hold the parameters of a ``Transformer``,
+and read a part of a tensor without the rest.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from posenc_jax.hf import gguf, weights
 
 INDEX = "model.safetensors.index.json"
 
-# Numbers that are dequantised at a time; the memory for it is a few times as much.
+# Numbers that are dequantised at a time, which takes a few times their memory.
 _CHUNK = 2**22
 
 # How llama.cpp splits text before byte-pair encoding, by the file's tokenizer.ggml.pre: whether
@@ -36,7 +36,7 @@ _CONTROL, _USER_DEFINED = 3, 4
 
 
 class WeightFiles(Protocol):
-    """Stands for the files of a model, as loading needs them.
+    """Defines what loading a model needs of its files.
 
     Attributes:
       shapes: the shape of each tensor, by its name.
@@ -54,11 +54,11 @@ class WeightFiles(Protocol):
         """Returns some rows of a tensor, and of a matrix some columns of them."""
 
     def tokenizer(self) -> Any:
-        """Returns a ``tokenizers.Tokenizer``, or None where the files have none."""
+        """Returns a ``tokenizers.Tokenizer``, or None if the files have none."""
 
 
 class SafetensorsFiles:
-    """Reads a folder as Hugging Face publishes them; an index says which file has which tensor."""
+    """Reads a model's folder from Hugging Face; an index says which file has which tensor."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -94,7 +94,7 @@ class SafetensorsFiles:
         return weights.of_config(model, config)
 
     def read(self, name, rows, columns=None):
-        # Opened anew for each: a file that is open is memory, as far as it was read.
+        # Opened anew for each read, because an open file keeps in memory what was read of it.
         with self._open(self._of[name]) as file:
             return file.get_slice(name)[(rows,) if columns is None else (rows, columns)]
 
@@ -104,7 +104,7 @@ class SafetensorsFiles:
 
 
 class GgufFile:
-    """Reads a GGUF file of Llama; what it keeps in few bits is given as float32."""
+    """Reads a GGUF file of Llama; quantised tensors are returned as float32."""
 
     def __init__(self, path: Path):
         self._gguf = need("gguf")

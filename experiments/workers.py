@@ -1,7 +1,7 @@
 """Divides an experiment among several processes of one machine, each on cores of its own.
 
-A step of a small model leaves cores idle, and tracing and compiling use one alone: as many
-processes as there are cores finish a sweep of small models sooner than one process on all of them.
+A step of a small model leaves cores idle, and tracing and compiling use only one. So a process on
+each core finishes a sweep of small models sooner than one process on all cores.
 """
 
 import functools
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 from experiments.peers import CLUSTERS, WATCHED
 
-# Says of a process which program has started it as a worker.
+# The environment variable of a worker with the process id of the program that started it.
 _WORKER = "POSENC_JAX_WORKER"
-# Where the queues of SLURM and of Kubernetes say which job of an array this is.
+# Environment variables in which SLURM and Kubernetes say which job of an array this is.
 ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 # Flags under which ``launch.py`` has nothing to divide: it trains nothing, or one point.
 _UNDIVIDED = re.compile(r"--?((status|report|dry_run|backend)(=.*)?|task_id=\d+)", re.DOTALL)
@@ -25,8 +25,8 @@ _UNDIVIDED = re.compile(r"--?((status|report|dry_run|backend)(=.*)?|task_id=\d+)
 def run(arguments: Sequence[str]) -> None:
     """Runs the command once for each of ``--workers=N``, and returns when all have ended.
 
-    What they leave undone, this process then does as if it were alone; so a worker that is killed
-    costs time only. It is called before JAX is imported, which takes the cores that it finds.
+    The caller then does what they left undone as if it were alone, so a worker that is killed costs
+    only time. This is called before JAX is imported, because JAX takes the cores that it finds.
 
     Args:
       arguments: the command line, which may have ``--workers``.
@@ -43,10 +43,11 @@ def run(arguments: Sequence[str]) -> None:
             f"--workers={count} are programs of their own, and --num_processes makes one of "
             "several: give one of the two"
         )
-    # A worker is alone, whatever this process belongs to: within a step of SLURM all of them would
+    # Workers join no cluster, even if this process could: within a step of SLURM all of them would
     # open the same port.
     environment = {name: each for name, each in os.environ.items() if name not in CLUSTERS}
-    # A bar of progress cannot share a terminal with another. A worker ends when this process does.
+    # Workers show no progress bars, because several cannot share a terminal. They end when this
+    # process does.
     environment |= {"TTY_COMPATIBLE": "0", WATCHED: str(os.getpid()), _WORKER: str(os.getpid())}
     workers = [
         subprocess.Popen(

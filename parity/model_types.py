@@ -1,7 +1,7 @@
-"""Writes how small models of every type turn, for the tests that have no torch.
+"""Writes the rotations of small models of every type, for the tests that run without torch.
 
 ``python -m parity.model_types`` writes ``tests/golden/hf_model_types.json``: a config for each
-type, for each of its layers the cosine and sine that transformers turns each pair by at one
+type, for each of its layers the cosine and sine by which transformers rotates each pair at one
 position, and which keys each layer with attention sees.
 """
 
@@ -111,7 +111,7 @@ def record(model_type: str, tables: list) -> dict:
 
 
 def _window(mask):
-    """Returns the window that hides as ``mask`` does: its keys, ``[tokens of a chunk]`` or None."""
+    """Returns the window of ``mask``: its number of keys, ``[tokens of a chunk]``, or None."""
     if mask is None or mask.all():
         return None
     q, k = np.indices(mask.shape)
@@ -126,7 +126,7 @@ def _window(mask):
 
 
 def _place(turn, tables):
-    """Returns the number of the table that holds this turn; adds it if there is none."""
+    """Returns the number of the table of this rotation, which is added if there is none."""
     table = [[round(float(x), 6) for x in part] for part in (turn.real, turn.imag)]
     for number, known in enumerate(tables):
         if np.shape(known) == np.shape(table) and np.allclose(known, table, rtol=0, atol=4e-6):
@@ -136,7 +136,7 @@ def _place(turn, tables):
 
 
 def _turn(k_0, k, width, encoding):
-    """Returns the complex number that each pair is multiplied by, its factor left out."""
+    """Returns the complex number that each pair is multiplied by, without the attention factor."""
     pairs = [_pairs(x[..., -width:][..., : encoding.rotary_dim], encoding.layout) for x in (k_0, k)]
     before, after = (x.astype(np.complex128).reshape(-1, x.shape[-1]) for x in pairs)
     return (after * before.conj()).sum(0) / (abs(before) ** 2).sum(0)

@@ -1,6 +1,6 @@
 """Runs small models of transformers with random weights.
 
-``python -m parity.models`` writes them to ``tests/golden``, for the tests that have no torch.
+``python -m parity.models`` writes them to ``tests/golden``, for the tests that run without torch.
 """
 
 import json
@@ -28,10 +28,10 @@ _TINY = dict(
 )
 _WINDOW = dict(max_position_embeddings=64, original_max_position_embeddings=16)
 
-# Smaller than any picture: only the tower of text is compared.
+# A tiny vision tower, because only the text tower is compared.
 _NO_VISION = dict(depth=1, num_heads=2, patch_size=4)
 
-# What transformers is told, and the lengths of the sequences.
+# The class and config of transformers by case, and the lengths of the sequences.
 CASES: dict[str, tuple[str, dict, tuple[int, ...]]] = {
     "hf_llama": (
         "LlamaForCausalLM",
@@ -96,7 +96,7 @@ CASES: dict[str, tuple[str, dict, tuple[int, ...]]] = {
         ),
         (16, 17, 40),
     ),
-    # Its heads are wider than hidden_size / num_attention_heads.
+    # The heads of this model are wider than hidden_size / num_attention_heads.
     "hf_mistral": (
         "MistralForCausalLM",
         _TINY
@@ -164,7 +164,7 @@ CASES: dict[str, tuple[str, dict, tuple[int, ...]]] = {
         ),
         (24,),
     ),
-    # Six heads: slopes of a number that is no power of two.
+    # Six heads, because ALiBi has another rule for a number that is not a power of two.
     "hf_bloom": (
         "BloomForCausalLM",
         dict(
@@ -260,7 +260,8 @@ CASES: dict[str, tuple[str, dict, tuple[int, ...]]] = {
     ),
 }
 
-# Positions of an image in the first row and of a video in the second, ``[3, 2, T]`` as there.
+# Positions of an image in the first row and of a video in the second, ``[3, 2, T]`` as in
+# transformers.
 _FRAMES = [Text(2), Vision(1, 2, 2)] * 3
 POSITIONS = {
     name: np.moveaxis(np.concatenate([place(row).positions for row in rows]), -1, 0)
@@ -332,7 +333,7 @@ def logits_of(model, ids: np.ndarray, positions: np.ndarray | None = None) -> np
 
 
 def arguments(name: str, length: int) -> dict[str, np.ndarray]:
-    """Returns what else a forward pass over the first ``length`` tokens is given."""
+    """Returns further arguments of a forward pass over the first ``length`` tokens."""
     return {"positions": POSITIONS[name][..., :length]} if name in POSITIONS else {}
 
 

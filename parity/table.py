@@ -37,7 +37,7 @@ REFUSED, WRONG, NO_DEFAULT = "refused", "wrong", "its class has no default that 
 
 
 def by_layer(model_type: str) -> str:
-    """Returns what becomes of ``from_hf`` for one type."""
+    """Returns the outcome of ``from_hf`` for one type."""
     if model_type in KNOWN and model_type not in NOT_RUN:
         return _checked(check_model, RUN, model_type)
     if model_type in BY_PARTS:
@@ -52,11 +52,11 @@ def by_layer(model_type: str) -> str:
 
 
 def as_pattern(model_type: str, one: str) -> str:
-    """Returns what becomes of ``layers_from_hf``; ``one`` is what becomes of ``from_hf``."""
+    """Returns the outcome of ``layers_from_hf``; ``one`` is the outcome of ``from_hf``."""
     if model_type in NO_PATTERN:
         return REFUSED
     if one == RUN:
-        return one  # Checked together.
+        return one  # ``check_model`` has checked both.
     if one in (REFUSED, WRONG, NO_DEFAULT):
         return one
     config = as_published(CONFIG_MAPPING[model_type](**GIVEN.get(model_type, {})))

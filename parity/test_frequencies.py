@@ -76,7 +76,7 @@ def test_gemma3(layer_type):
     ],
 )
 def test_axes_of_models_whose_config_does_not_say(model, config, embedding, sections):
-    """The models' code says which axis turns which pair; positions have three axes."""
+    """The models' code says which axis rotates which pair; positions have three axes."""
     modules = getattr(transformers.models, model)
     config = getattr(modules, config)(
         hidden_size=64,

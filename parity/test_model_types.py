@@ -1,4 +1,4 @@
-"""Compares what ``from_hf`` answers for every model type with what the model's code does."""
+"""Compares the answers of ``from_hf`` for every model type with the model's own code."""
 
 import collections
 import importlib
@@ -59,8 +59,8 @@ GIVEN = {
         rope_parameters=dict(rope_type="default", rope_theta=1e7, partial_rotary_factor=0.25),
     ),
 }
-# Models whose code was read: RoFormer has other functions, HunYuan-VL no default that works, and in
-# the others nothing turns.
+# Models whose code was read instead: RoFormer has other functions, HunYuan-VL has no default that
+# works, and the others do not rotate anything.
 READ = {"roformer", "hunyuan_vl_text", "kimi_linear", "zamba", "glm5_next_text"}
 NOT_RUN = BY_PARTS.keys() | READ | ELSEWHERE
 
@@ -86,7 +86,7 @@ def positions_of(model_type, config):
 
 
 class Turns:
-    """Keeps the matrices that encodings multiply queries and keys by, once for equal ones."""
+    """Keeps the matrices that encodings multiply queries and keys by, once for equal encodings."""
 
     def __init__(self, positions, channels):
         self.positions, self.channels, self.known = positions, channels, []
@@ -111,7 +111,7 @@ class Turns:
 
 
 def apart(x, width):
-    """Brings the two channels of each interleaved pair apart, as DeepSeek's code does."""
+    """Moves the two channels of each interleaved pair apart, as DeepSeek's code does."""
     still, x = x[..., :-width], x[..., -width:]
     return np.concatenate([still, x[..., 0::2], x[..., 1::2]], -1)
 
@@ -123,7 +123,7 @@ def together(x, width):
 
 
 def assert_turns_alike(width, matrix_TCC, at_0, at_positions, is_apart):
-    """Checks the queries or keys of one layer; ``at_0`` has its attention factor in it."""
+    """Checks the queries or keys of one layer; ``at_0`` includes the attention factor."""
     still, before = np.split(together(at_0, width) if is_apart else at_0, [-width], -1)
     before = before / np.diagonal(matrix_TCC[-1])
     actual = np.einsum("bthc,tcd->bthd", before, matrix_TCC[:-1])
@@ -134,14 +134,14 @@ def assert_turns_alike(width, matrix_TCC, at_0, at_positions, is_apart):
 
 
 def width_of(encoding, channels):
-    """Returns how many channels the encoding is for: the last, in heads of two parts."""
+    """Returns how many channels the encoding is for; in heads of two parts, the last channels."""
     while hasattr(encoding, "inner"):
         encoding = encoding.inner
     return getattr(encoding, "head_dim", channels)
 
 
 def attention_factor(turning, kind):
-    """Returns what transformers multiplies cosine and sine by."""
+    """Returns the factor by which transformers multiplies cosine and sine."""
     for module in turning.model.modules():
         for name in ("attention_scaling", f"{kind}_attention_scaling"):
             if "otary" in type(module).__name__ and hasattr(module, name):
@@ -155,8 +155,8 @@ def kinds_of(config):
 
 
 def number_of(layer, order, config):
-    """Returns the number of an attention layer; ``order`` counts those alone."""
-    if config["model_type"] == "hrm_text":  # Its stack runs again and again.
+    """Returns the number of an attention layer; ``order`` counts attention layers only."""
+    if config["model_type"] == "hrm_text":  # This model runs its stack several times.
         return order
     number = getattr(layer, "layer_idx", None)
     if number is not None and number >= 0:
@@ -166,7 +166,7 @@ def number_of(layer, order, config):
 
 
 def answer(config, **arguments):
-    """Returns the encoding, or None where it is refused."""
+    """Returns the encoding, or None if ``from_hf`` refuses."""
     try:
         return from_hf(config, **arguments)
     except ValueError:
@@ -194,7 +194,7 @@ def assert_sees_alike(window, mask):
 def windows_of(turning, published):
     """Returns the keys that each layer with attention sees, by its number."""
     theirs = positions_of(published["model_type"], published)[0]
-    # Of text, one after the other: transformers takes any others for packed documents.
+    # Consecutive positions, because transformers takes others for those of packed documents.
     calls = turning.read(np.broadcast_to(np.arange(TOKENS), theirs.shape))
     numbers = [number_of(layer, order, published) for order, (layer, _, _) in enumerate(calls)]
     return dict(zip(numbers, turning.masks, strict=True))
@@ -223,7 +223,7 @@ def test_layers_are_as_in_transformers(model_type):
 
 
 def check_model(model_type):
-    """Checks how queries and keys turn in each layer, and which keys it sees."""
+    """Checks how each layer rotates queries and keys, and which keys it sees."""
     config = small_config(model_type)
     turning, published = Turning(config), as_published(config)
     theirs, ours = positions_of(model_type, published)
@@ -252,7 +252,7 @@ def test_rotary_parts_turn_as_in_transformers(model_type):
 
 
 def check_parts(model_type):
-    """The rotary class of a model gives cosine and sine, and its function turns by them."""
+    """Checks a model's rotary class, and its function that rotates by the class's tables."""
     module, name = BY_PARTS[model_type]
     module = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
     config = CONFIG_MAPPING[model_type](**GIVEN.get(model_type, {}))
@@ -298,14 +298,14 @@ def test_kinds_that_a_config_leaves_out(model_type):
 
 
 def answers_of(config) -> list:
-    """Returns what is answered, whichever layer is asked for."""
+    """Returns the answers for all kinds of layers, without refusals."""
     kinds = {None, "encoder", "decoder", *kinds_of(config)}
     answers = [answer(config, layer_type=kind, rngs=nnx.Rngs(0)) for kind in kinds]
     return [encoding for encoding in answers if encoding is not None]
 
 
 def test_every_directory_with_rotation_is_sorted():
-    """A release that adds a model which turns fails here until someone has read the model."""
+    """A release that adds a rotary model fails here until someone has read the model's code."""
     types = collections.defaultdict(set)
     for name in CONFIG_MAPPING_NAMES:
         types[model_type_to_module_name(name)].add(name)

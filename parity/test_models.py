@@ -1,4 +1,4 @@
-"""Compares the logits of whole models, with random weights and with those kept."""
+"""Compares the logits of whole models, with new random weights and with the saved ones."""
 
 import numpy as np
 import pytest

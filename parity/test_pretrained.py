@@ -1,4 +1,4 @@
-"""Models that transformers saved are loaded; models that are saved are opened by transformers."""
+"""Tests loading of models that transformers saved, and that transformers opens ours."""
 
 import importlib.util
 import math
@@ -20,7 +20,7 @@ CASES = [name for name, case in models.CASES.items() if case[1]["model_type"] in
 TRAINED = 16
 LENGTHS = (16, 40)
 
-# Each type that transformers has, and rules that it has none for.
+# A method for each RoPE type of transformers, and methods that it has no type for.
 EXTENSIONS = {
     "rope": {},
     "pi": dict(factor=4.0),

@@ -1,8 +1,8 @@
-"""Measures how the attention layers of transformers turn queries and keys.
+"""Measures how the attention layers of transformers rotate queries and keys.
 
 A model is run with every position 0 and with other positions, and its queries and keys are read
-where attention begins. Attention gives 0 there, so that both runs have the same queries and keys
-but for their positions.
+where attention begins. The result of attention is replaced by zeros, so that queries and keys of
+the two runs differ only by the rotation.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _SMALL = dict(
     ),
     **dict.fromkeys(("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"), 4),
 )
-# Windows shorter than the text, where a class has any.
+# Windows shorter than the text, for classes that have any.
 _WINDOWS = dict(
     sliding_window=4, attention_chunk_size=3, use_sliding_window=True, max_window_layers=2
 )
@@ -50,7 +50,7 @@ _GLM4V = dict(
     rope_parameters={**_SECTIONS, "mrope_section": [4, 6, 6]},
 )
 _FULL = dict(num_hidden_layers=2, layer_types=["full_attention", "full_attention"])
-# What else a small model needs.
+# Further keywords that small models of some types need.
 _OWN: dict[str, dict] = {
     "bailing_hybrid": dict(first_k_dense_replace=2, **_FULL),
     "bamba": dict(
@@ -156,7 +156,7 @@ def small_config(model_type: str):
 
 
 def as_published(config) -> dict:
-    """Returns what ``config.json`` of this config holds."""
+    """Returns the content of a ``config.json`` for this config."""
     return json.loads(json.dumps(config.to_dict(), default=str))
 
 
@@ -165,7 +165,7 @@ class Turning:
 
     Attributes:
       masks: which keys ``[T, T]`` each call may see, in the order of the calls; None for all.
-      deinterleaves: whether the code that rotates also brings each pair's channels apart.
+      deinterleaves: whether the code that rotates also moves each pair's channels apart.
     """
 
     def __init__(self, config):
@@ -204,7 +204,7 @@ class Turning:
             out = rotate(q, *arguments, **keywords)
             turned = out[0] if isinstance(out, tuple) else out
             apart = torch.cat([q[..., 0::2], q[..., 1::2]], -1)
-            norms = turned.norm() * apart.norm()  # An attention factor is no difference.
+            norms = turned.norm() * apart.norm()  # So that an attention factor does not matter.
             if turned.shape == q.shape and (turned * apart).sum() > 0.9999 * norms:
                 self.deinterleaves = True
             return out
@@ -213,7 +213,7 @@ class Turning:
 
     @contextlib.contextmanager
     def _watched(self):
-        """Puts the functions above into the modules of the model."""
+        """Replaces functions in the model's modules by those above."""
         replaced = []
         for module in {sys.modules[type(part).__module__] for part in self.model.modules()}:
             for name, function in list(vars(module).items()):

@@ -1,1 +1,1 @@
-"""Measures posenc_jax on whatever device JAX finds; ``__main__.py`` says what and how."""
+"""Measures posenc_jax on the device that JAX finds; ``__main__.py`` lists the measurements."""

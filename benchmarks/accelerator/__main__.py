@@ -1,10 +1,10 @@
-"""Checks and times attention and a training step on the device that JAX finds, in a time limit.
+"""Checks and times attention and a training step on JAX's device, within a time limit.
 
     python -m benchmarks.accelerator --minutes=9 --out=accelerator
     python -m benchmarks.accelerator --tiny --minutes=2 --out=/tmp/accelerator
 
-What matters most comes first, and every figure is on disk as soon as it is known, so a run that is
-cut short is worth what it has done:
+The most important figures come first, and each is written to disk at once, so that a run which is
+cut short keeps what it measured:
 
 1. checks of the timed schemes: every implementation against dense attention, values and gradients;
 2. times of attention at 4,096 tokens, beside JAX's own attention and PyTorch's;
@@ -12,8 +12,9 @@ cut short is worth what it has done:
 4. times at 16,384, 1,024 and 32,768 tokens, with heads of 64 and of 128 channels;
 5. checks of all other schemes.
 
-It needs jax, flax, optax, chex and ml_collections. PyTorch is measured where it is installed. In
-FOLDER it writes ``results.jsonl``, a line for each figure, and ``report.md``, the tables.
+The program needs jax, flax, optax, chex and ml_collections. PyTorch is measured if it is installed.
+The folder of ``--out`` gets ``results.jsonl``, with a line for each figure, and ``report.md``, with
+tables.
 """
 
 import argparse
@@ -47,8 +48,8 @@ class Scale:
     Attributes:
       timed: the schemes that are timed, and checked first.
       steps: the schemes whose training step is timed.
-      shapes: the operands of attention, what matters most first.
-      checked_tokens: tokens of a check.
+      shapes: the shapes of attention's operands, the most important first.
+      checked_tokens: length of the rows in a check, in tokens.
       others: the schemes that are checked at the end.
     """
 
@@ -63,7 +64,7 @@ TIMED = ("nope", "rope", "alibi", "t5", "kerple_log", "inkling", "fire", "fox", 
 FULL = Scale(
     timed=TIMED,
     steps=("rope", "alibi", "t5", "nope"),
-    # As many channels and tokens in all, whatever the width of a head and the length are.
+    # Every shape has 1,024 channels, and a batch of 16,384 tokens unless one row is longer.
     shapes=tuple(
         Shape(length, head_dim, heads=1024 // head_dim, batch=max(1, 16384 // length))
         for head_dim in (64, 128)
@@ -74,12 +75,12 @@ FULL = Scale(
 )
 TINY = Scale(("alibi",), ("rope",), (Shape(64, 32, heads=2, batch=1),), 32, ())
 
-# What is measured under one name, as records for ``results.jsonl``.
+# A name, and a function that yields the records of that measurement for ``results.jsonl``.
 Item = tuple[str, Callable[[], Iterator[dict[str, Any]]]]
 
 
 def plan(scale: Scale) -> Iterator[Item]:
-    """Yields everything to do, what matters most first."""
+    """Yields all measurements, the most important first."""
     first, *rest = scale.shapes
     yield from _checks(scale.timed, scale)
     yield from _times(first, scale)
@@ -127,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
                 file.write(json.dumps(record) + "\n")
                 records.append(record)
                 print("   ", _line(record), flush=True)
-            # Rewritten after every item: a run that is killed leaves its tables too.
+            # Rewritten after every item, so that a run that is killed leaves its tables too.
             (args.out / "report.md").write_text(tables(records))
     print(tables(records))
     failed = [r for r in records if r["kind"] == "check" and r["is_ok"] is False]
@@ -136,12 +137,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _guarded(name, measure) -> Iterator[dict[str, Any]]:
-    """Yields the records of one item; what it raises is a record, and ends this item alone."""
+    """Yields the records of one item; an exception becomes a record and ends only that item."""
     try:
         yield from measure()
     except Exception as error:
         yield {"kind": "error", "item": name, "reason": _first_line(error)}
-    jax.clear_caches()  # the memory of compiled programs is the device's own
+    jax.clear_caches()  # compiled programs occupy memory of the device
 
 
 def _first_line(error: Exception) -> str:

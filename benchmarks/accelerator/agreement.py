@@ -14,18 +14,20 @@ from posenc_jax.attention import IMPLEMENTATIONS
 from posenc_jax.positions import text
 
 _BATCH, _HEADS, _HEAD_DIM = 2, 4, 32
-# An implementation may be off by so many times what dense attention is off at this precision.
+# An implementation's error may be this many times that of dense attention at the device's own
+# precision, and is always allowed the second number.
 _TIMES, _LEAST = 4.0, 1e-4
-# Implementations that run some schemes only, and refuse the others by a ValueError.
+# Implementations that run only some schemes, and raise a ValueError for the others.
 _MAY_REFUSE = ("fused", "pallas")
 
 
 def check(name: str, *, tokens: int) -> Iterator[dict[str, Any]]:
-    """Yields how far each implementation of a scheme is from exact attention.
+    """Yields the distance of each implementation of a scheme from exact attention.
 
-    Exact is dense attention with float32 products; dense attention at the device's own precision is
-    as far from that as anything can be expected to be. Distances are the largest over the output
-    and all gradients, as parts of the largest number of each array.
+    Exact attention is dense attention with float32 products. The distance of dense attention at the
+    device's own precision is the error to be expected of any implementation. A distance is the
+    largest over the output and all gradients, relative to the largest number of each exact array
+    (or to 1, if that is larger).
     """
     width = _HEADS * _HEAD_DIM
     sizes = dict(num_heads=_HEADS, head_dim=_HEAD_DIM, model_dim=width, train_length=tokens)
@@ -86,6 +88,6 @@ def _distance(found, exact) -> float:
         jax.tree.leaves((exact_out, exact_gradients)),
         strict=True,
     )
-    # As NaN is larger than nothing, it must not be lost in a maximum.
+    # np.max returns NaN if a part is NaN; Python's max could drop it.
     parts = [float(np.abs(a - b).max() / max(1.0, np.abs(b).max())) for a, b in pairs]
     return float(np.max(parts))

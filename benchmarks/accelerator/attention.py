@@ -31,21 +31,21 @@ class Shape:
 
     @property
     def width(self) -> int:
-        """Returns the width of the model around."""
+        """Returns the width of the model: the channels of all heads."""
         return self.heads * self.head_dim
 
     @property
     def logits(self) -> int:
-        """Returns how many products of a query and a key there are, seen or not."""
+        """Returns the number of pairs of a query and a key, masked ones included."""
         return self.batch * self.heads * self.length**2
 
     def teraflops(self, seconds: float, with_gradient: bool) -> float:
-        """Returns the speed: a causal half of two products, and 3.5 times that with gradients."""
+        """Returns teraflops a second: the causal half of two products, 3.5 times with gradients."""
         products = 2 * self.logits * self.head_dim * 2 / 2
         return products * (3.5 if with_gradient else 1.0) / seconds / 1e12
 
     def record(self, name: str, who: str, seconds: float, with_gradient: bool) -> dict[str, Any]:
-        """Returns one figure of one scheme."""
+        """Returns one figure of one scheme as a record; ``who`` is the implementation."""
         speed = self.teraflops(seconds, with_gradient)
         return {
             "kind": "attention",
@@ -58,7 +58,7 @@ class Shape:
 
 
 def operands(shape: Shape) -> tuple[jax.Array, ...]:
-    """Returns queries, keys, values, and what the layer reads, bfloat16."""
+    """Returns random queries, keys, values and the layer's input, all in bfloat16."""
     rng = np.random.default_rng(0)
     size = shape.batch, shape.length, shape.heads, shape.head_dim
     q, k, v = (jnp.asarray(rng.standard_normal(size, np.float32), jnp.bfloat16) for _ in range(3))
@@ -82,7 +82,7 @@ def ours(name: str, shape: Shape) -> Iterator[dict[str, Any]]:
     """Yields the times of a scheme under each implementation, forward and with all gradients."""
     encoding, arguments = build(name, shape), operands(shape)
     for implementation in IMPLEMENTATIONS:
-        if implementation == "ring":  # blockwise, on one device
+        if implementation == "ring":  # on one device the same as blockwise
             continue
         if implementation == "dense" and shape.logits > _MOST_DENSE_LOGITS:
             continue
@@ -102,7 +102,7 @@ def ours(name: str, shape: Shape) -> Iterator[dict[str, Any]]:
 
 
 def gradient(call: Callable) -> Callable:
-    """Returns the gradient of ``call`` by all of its arguments."""
+    """Returns a function for the gradient of the sum of squares of ``call`` by all arguments."""
 
     def loss(*arguments):
         return (call(*arguments).astype(jnp.float32) ** 2).sum()
@@ -111,7 +111,7 @@ def gradient(call: Callable) -> Callable:
 
 
 def timed(call: Callable[[], Any], wait: Callable[[Any], Any] = jax.block_until_ready) -> float:
-    """Returns the seconds of one call: the median of rounds whose calls follow without waiting."""
+    """Returns the seconds of one call: the median of rounds that wait for their last call only."""
     wait(call())
     start = time.perf_counter()
     wait(call())

@@ -1,8 +1,8 @@
-"""Times the same attention in JAX's own functions and in PyTorch, where it is installed.
+"""Times the same attention in JAX's own functions and in PyTorch, if it is installed.
 
-Our scheme is asked for its scores, so that the others are given the very same numbers; how far
-their output is from ours is part of each figure. They rotate nothing: compare RoPE with what they
-do under ``nope``.
+The other libraries are given the terms that our scheme adds to the logits; each record has the
+distance of their output from ours. They rotate no queries or keys: compare our times under ``rope``
+with theirs under ``nope``.
 """
 
 import functools
@@ -18,7 +18,7 @@ from benchmarks.accelerator.attention import Shape, build, gradient, operands, r
 from posenc_jax.attention import logits
 from posenc_jax.positions import text
 
-# What each scheme adds to the logits, as far as it can be said to others.
+# The schemes whose terms other libraries can take: by distance, by sums along a row, by pair.
 BY_DISTANCE = ("alibi", "t5", "kerple_log")
 BY_SUMS = ("fox",)
 BY_PAIR = ("fire",)
@@ -26,7 +26,7 @@ _MOST_BIAS = 2**30  # numbers in a bias that is written out
 
 
 def rivals(name: str, shape: Shape) -> Iterator[dict[str, Any]]:
-    """Yields the times of others under the scores of a scheme; nothing where they have none."""
+    """Yields the times of other libraries under a scheme; nothing if they cannot express it."""
     if name != "nope" and name not in BY_DISTANCE + BY_SUMS + BY_PAIR:
         return
     encoding, arguments = build(name, shape), operands(shape)
@@ -63,7 +63,7 @@ def _distance(found, expected) -> float:
 
 
 def _jax(name, shape, arguments, bias_BHTT, expected):
-    """Yields the figures of ``jax.nn.dot_product_attention``, of XLA's kernels and cuDNN's."""
+    """Yields the figures of ``jax.nn.dot_product_attention`` with XLA's and cuDNN's kernels."""
     q, k, v, _ = arguments
     bias = None if bias_BHTT is None else bias_BHTT.astype(q.dtype)
     for library in ("xla", "cudnn"):
@@ -90,7 +90,7 @@ def _both_passes(name, shape, who, call, given, expected):
             function = jax.jit(gradient(call) if with_gradient else call)
             seconds = timed(functools.partial(function, *given))
             yield shape.record(name, who, seconds, with_gradient) | about
-    except Exception as error:  # what another library cannot do is no failure of ours
+    except Exception as error:  # a limit of another library is not an error of ours
         reason = f"{type(error).__name__}: {str(error)[:160]}"
         yield {"kind": "absent", "scheme": name, "who": who, "reason": reason}
 
@@ -149,7 +149,7 @@ def _causal(b, h, query, key):
 
 
 def _score_mod(name, last_BHT, tensor, torch):
-    """Returns the scores of a scheme as FlexAttention takes them, or None."""
+    """Returns the scheme's terms as a ``score_mod`` of FlexAttention, or None if it has none."""
     if last_BHT is None:
         return None
     if name in BY_SUMS:

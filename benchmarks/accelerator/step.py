@@ -18,7 +18,7 @@ _VOCAB = 50304  # GPT-2's, filled up to a multiple of 128
 
 
 def training_step(name: str, tiny: bool) -> Iterator[dict[str, Any]]:
-    """Yields tokens a second and the share of the device's peak that they are (MFU)."""
+    """Yields the record of a step: time, tokens a second, share of the device's peak (MFU)."""
     config = get_config("tiny" if tiny else "paper")
     model = config.model.to_dict() | {"vocab_size": 256 if tiny else _VOCAB}
     encoding = {"name": name} | config.encodings[name].to_dict()

@@ -17,7 +17,7 @@ from posenc_jax.encodings.rotary.rope import RoPE
 class Searched(RoPE):
     """Turns pairs slower by factors that are arrays: LongRoPE at one length.
 
-    One compiled program takes any of them. Past its training length ``LongRoPE`` with the same
+    One compiled program takes any factors. Past the training length, ``LongRoPE`` with the same
     factors is the same encoding.
 
     Args:
@@ -76,11 +76,11 @@ def factors_of(rope: RoPE, rule: Frequencies) -> np.ndarray:
         )
     inv_freq, _ = rule(rope.rotary_dim, rope.base, 1)
     factors = np.asarray(geometric(rope.rotary_dim, rope.base)) / np.asarray(inv_freq)
-    return factors.round(12)  # so that equal factors are equal, and the order is theirs
+    return factors.round(12)  # so that rounding errors do not make equal factors differ
 
 
 def attention_of(rope: RoPE, rule: Frequencies) -> float:
-    """Returns what ``rule`` multiplies cosine and sine by."""
+    """Returns the factor by which ``rule`` multiplies cosine and sine."""
     return float(rule(rope.rotary_dim, rope.base, 1)[1])
 
 

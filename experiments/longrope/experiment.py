@@ -1,4 +1,4 @@
-"""Makes an experiment of LongRoPE: a RoPE model for each seed, what is found for it, the report."""
+"""Runs LongRoPE as an experiment: a RoPE model for each seed, the searches on it, the report."""
 
 import dataclasses
 from pathlib import Path
@@ -23,11 +23,11 @@ SCHEME = "rope"
 
 
 class LongRoPESearch(Sweep):
-    """Runs the search of a config, which is checked when this is made.
+    """Runs the search of a config, which the constructor checks.
 
     Args:
       config: see ``configs/longrope.py``.
-      workdir: the folder of everything; what is already there and finished is not done again.
+      workdir: the folder of all results; points that are finished there are not run again.
       console: the console that shows progress and tables.
 
     Raises:
@@ -37,12 +37,12 @@ class LongRoPESearch(Sweep):
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         mesh, points = make_mesh(**config.mesh), trained_points([SCHEME], {}, config.seeds)
         corpus = load_corpus(config.corpus)
-        self.config = config.to_dict()  # for the methods that come next
+        self.config = config.to_dict()  # which the methods called below read
         self.load = Loader(mesh, self.config["loading"])
         if config.checkpoint:
             source = self.source(seed=0)
             train_length = source.train_length
-            # Nothing is trained by it.
+            # The base class needs a recipe, but nothing is trained with this one.
             recipe = Recipe(length=train_length, batch_size=row_shards(mesh), steps=1)
         else:
             recipe = Recipe(**config.train)
@@ -91,7 +91,7 @@ class LongRoPESearch(Sweep):
         return model, {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
 
     def describe(self, point):
-        """Returns all that decides what is trained and what is found.
+        """Returns all settings that decide what is trained and what searches find.
 
         A search that has begun must not go on with other settings.
         """

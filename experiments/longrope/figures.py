@@ -43,14 +43,14 @@ def _search(axes: Axes, search: dict[str, Any]) -> None:
     for count, generation in enumerate(losses):
         axes.plot(np.full(len(generation), count), generation, ".", color="#bbbbbb", markersize=3)
     axes.plot(best, color="#222222", linewidth=1.8, label="best so far")
-    # Of many starting points the best three are told apart.
+    # Only the best three starting points are drawn.
     starts = {name: loss for name, loss in search["seeds"].items() if math.isfinite(loss)}
     shown = sorted(starts, key=starts.__getitem__)[:3]
     styles = styles_of(shown)
     for name in shown:
         label = f"{name}, {number(starts[name])}"
         axes.axhline(starts[name], **styles[name] | {"linewidth": 1.2}, label=label)
-    # As much above the best starting point as the search has come below it.
+    # The plot ends as far above the best starting point as the search came below it.
     high = max(best[0], min(starts.values(), default=best[0]))
     margin = (high - best[-1]) or 0.01
     axes.set(ylim=(best[-1] - 0.1 * margin, high + margin))
@@ -83,7 +83,7 @@ def _factors(study: SearchStudy) -> Figure:
 
 
 def _curves(axes: Axes, searches: list[dict[str, Any]]) -> None:
-    """Draws the factors of known methods in grey, and what searches have found in colours."""
+    """Draws the factors of known methods in grey, and those that searches found in colours."""
     known = {name: line for each in searches for name, line in each["factors"].items()}
     for name, dash in zip(("pi", "ntk", "yarn"), ("--", ":", "-."), strict=True):
         if name in known:

@@ -1,8 +1,8 @@
 """Computes the losses of candidates, whose factors are inputs of one compiled program.
 
-A candidate's loss is the mean over documents of the target length, in nats a token: of all tokens,
-as the paper has it (``text_loss``), or of the answers to questions about a needle, as LongRoPE2 has
-it (``needle_loss``). Several candidates run at a time, spread over the devices as rows are.
+A candidate's loss is a mean over documents of the target length, in nats a token: of all tokens, as
+in the paper (``text_loss``), or of the answers to questions about a needle, as in LongRoPE2
+(``needle_loss``). Several candidates run at a time, spread over the devices as rows are.
 """
 
 import dataclasses
@@ -39,7 +39,8 @@ class Fitness:
       attention_factor: multiplies cosine and sine past the start tokens.
       mesh: the devices.
       batch_tokens: tokens of one forward pass over all devices. As many candidates run at a time
-        as all their documents fit into it, or one on each device with some documents at a time.
+        as fit with all their documents, but at least one on each device, which then reads some
+        of its documents at a time.
     """
 
     def __init__(
@@ -111,9 +112,9 @@ def needle_loss(model: Transformer, rope: RoPE, tokens_NL, **rest) -> Fitness:
 def with_needles(tokens_NL: np.ndarray) -> np.ndarray:
     """Returns documents that begin with a needle and end with a question about it.
 
-    A needle is a run of tokens drawn at random from all documents. The document ends with the
-    needle again: its first half asks, and its second half is the answer, ``NEEDLE // 2`` tokens. It
-    needs no words, so it is the same for bytes and for any vocabulary.
+    A needle is a sequence of tokens drawn at random from all documents. The document ends with the
+    needle again: its first half asks, and its second half is the answer, ``NEEDLE // 2`` tokens. A
+    needle needs no words, so it works for bytes and for any vocabulary.
     """
     N, L = tokens_NL.shape
     if L <= 2 * NEEDLE:
@@ -129,16 +130,15 @@ def with_needles(tokens_NL: np.ndarray) -> np.ndarray:
 def remembered(
     fitness: Callable[[list[Genome]], Iterator[float]], kept: Kept, advance: Callable[[str], None]
 ) -> Callable[[list[Genome]], Iterator[float]]:
-    """Returns ``fitness`` with each loss on disk as soon as it is known.
+    """Returns ``fitness`` with each loss written to disk as soon as it is known.
 
-    A search is a function of its seed and of the losses that it is told, so what was computed is
-    all that must be kept: started again, the search takes the same steps, and nothing is computed
-    twice.
+    A search is a function of its seed and of the losses that it is told, so only the losses must be
+    kept: a search that is started again takes the same steps, and computes no loss twice.
 
     Args:
       fitness: takes genomes and yields their losses in order, as they are computed.
       kept: where losses are kept.
-      advance: what is called after each loss with a note of the best so far.
+      advance: called after each loss with a note of the best so far.
     """
     best = float("inf")
 

@@ -16,22 +16,22 @@ from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolation
 from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
 
 STAGES = ("longrope", "released", "longrope2", "progressive", "short", "mixed")
-# The stage whose result another begins with.
+# The stage whose result each of these stages begins with.
 _NEEDS = {"progressive": "longrope", "short": "progressive", "mixed": "longrope2"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """Says which documents searches read, and which the scores are made of.
+    """Says which documents searches read, and on which documents their results are scored.
 
     Attributes:
       search_split: the part of the corpus that all searches read.
-      search_documents: how many documents a search reads; one at the train length reads as many
-        tokens.
-      far_documents: how many a search at the second extension reads.
-      split: the part of the corpus that all scores are made of.
-      documents: how many documents a score is made of.
-      last_tokens: the tokens at the end of a document that one of the scores is made of.
+      search_documents: how many documents a search reads; a search at the train length reads as
+        many tokens, in more documents.
+      far_documents: how many documents a search at the second extension reads.
+      split: the part of the corpus that all scores are computed on.
+      documents: how many documents a score is computed on.
+      last_tokens: how many tokens at the end of a document the score ``last_loss`` is computed on.
       batch_tokens: tokens of one forward pass, over all devices.
     """
 
@@ -62,7 +62,7 @@ class Plan:
       stages: some of ``STAGES``.
       train_length: the tokens that the model was trained at.
       factor: how many times longer each extension is than what it extends.
-      budget: that of the searches on the model; those on the fine-tuned model have half of it.
+      budget: that of searches on the model; searches on the fine-tuned model have it ``halved``.
       trials: the documents.
       yarn: keywords of ``YaRN``, but for its length and factor.
       tune: the recipe of all fine-tuning.
@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def most_start_tokens(self) -> int:
-        """Returns the most tokens to turn as in RoPE: the paper's 16th of the train length."""
+        """Returns the most start tokens, which turn as in RoPE: a 16th of the train length."""
         return self.train_length // 16
 
     @property
@@ -103,11 +103,12 @@ class Plan:
         return self.far if "progressive" in self.stages else self.near
 
     def check_lengths(self) -> None:
-        """Refuses stages and lengths that cannot work, before any document is read.
+        """Checks stages and lengths, before any document is read.
 
         Raises:
           ValueError: a stage is unknown or lacks the one that it needs, the target is not longer
-            than the train length, or the keywords of YaRN are none.
+            than the train length, ``last_tokens`` is longer than it, YaRN has no such keywords, or
+            the mesh spreads tokens over devices.
         """
         for name in self.stages:
             if name not in STAGES:
@@ -134,10 +135,10 @@ class Plan:
             )
 
     def check_documents(self) -> None:
-        """Refuses a corpus that has no document as long as what is read.
+        """Checks that the corpus has documents as long as those that are read.
 
         Raises:
-          ValueError: there is none in a split that is read.
+          ValueError: a split that is read has none.
         """
         for split in (self.trials.search_split, self.trials.split):
             self.documents(split, self.longest, 1)
@@ -149,7 +150,7 @@ class Plan:
         return eval_windows(self.corpus, split, length=length + 1, count=count)
 
     def rules(self, length: int) -> dict[str, Frequencies]:
-        """Returns the known methods by name, which make ``length`` tokens ``factor`` times more."""
+        """Returns the known methods by name, for an extension of ``length`` by ``factor``."""
         return {
             "pi": PositionInterpolation(float(self.factor)),
             "ntk": NTK(float(self.factor)),

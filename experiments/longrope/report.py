@@ -1,4 +1,4 @@
-"""Reports whether each LongRoPE search beat what it started from, on documents it never read."""
+"""Reports whether each LongRoPE search beat its starting points, on documents it never read."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ METRICS = {
     "last_loss": "last {last_tokens} tokens",
     "needle_loss": "needle's answer",
 }
-# What each search has minimised, and the table that judges it.
+# The table that judges each search, and the loss that the search has minimised.
 _OBJECTIVES = {
     "longrope": ("near", "loss"),
     "released": ("near", "loss"),
@@ -52,7 +52,7 @@ class SearchStudy(Study):
     ``train_length, factor, last_tokens, corpus, corpus_digest`` beside what every study has.
 
     Attributes:
-      searches: for each seed and search what ``Stages`` keeps of it.
+      searches: for each seed and search, the entry of ``Stages.searches``.
       tuning: for each seed and fine-tuned model its ``name`` and cost.
     """
 
@@ -70,7 +70,7 @@ class SearchStudy(Study):
 
     @property
     def groups(self) -> dict[str, str]:
-        """Returns the tables that there are, with their titles."""
+        """Returns the titles of the tables that have records, by group."""
         length = {"train": self.about["train_length"], "factor": self.about["factor"]}
         near = length["train"] * length["factor"]
         length |= {"near": near, "far": near * length["factor"]}
@@ -78,20 +78,20 @@ class SearchStudy(Study):
         return {group: title.format(**length) for group, title in GROUPS.items() if group in found}
 
     def columns(self) -> dict[str, str]:
-        """Returns the columns of every table, with their titles: what was measured."""
+        """Returns the titles of the columns of every table, by the metric that was measured."""
         titles = {metric: title.format(**self.about) for metric, title in METRICS.items()}
         return {metric: titles[metric] for metric in titles if metric in self.records[0]}
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Says how what a search has found compares with the best of its rivals, seed by seed.
+    """Compares the result of a search with the best of its rivals, seed by seed.
 
     Attributes:
       search: the search.
-      rivals: "start" or "method".
+      rivals: "start" (what it started from) or "method" (the known methods).
       metric: the loss that the search has minimised.
-      differences: its loss minus that of the rival which is best on the same documents.
+      differences: for each seed, the loss of the result minus the smallest loss of a rival.
     """
 
     search: str
@@ -118,7 +118,7 @@ class Verdict:
 
 
 def verdicts(study: SearchStudy) -> list[Verdict]:
-    """Returns the verdicts on every search, against what it started from and known methods."""
+    """Returns the verdicts on every search, against its starting points and known methods."""
     found = []
     for search, (group, metric) in _OBJECTIVES.items():
         rows = [record for record in study.records if record["group"] == group]
@@ -135,7 +135,7 @@ def verdicts(study: SearchStudy) -> list[Verdict]:
 
 
 def _rivals(study, search, rows, kind):
-    """Returns the records that a search is compared with: of starting points only its own."""
+    """Returns the records of a search's rivals: known methods, or its own starting points."""
     found = [row for row in rows if row["kind"] == kind]
     if kind == "method":
         return found

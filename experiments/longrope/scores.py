@@ -16,7 +16,7 @@ from experiments.record import Kept
 from experiments.trained import in_place_of_rope
 from posenc_jax import Transformer
 
-# Where each is measured, as the report calls it; {near} and {far} are lengths in tokens.
+# The report's titles of the groups of rows; {near}, {train} and {far} are lengths in tokens.
 GROUPS = {
     "near": "At {near} tokens, {factor}x the train length",
     "short": "At the train length, {train} tokens",
@@ -31,8 +31,8 @@ class Row:
     Attributes:
       group: a key of ``GROUPS``.
       scheme: its name.
-      kind: "method" for a known one, "start" for where a search has begun, "found" for what it
-        has found, "tuned" for a fine-tuned model under the encoding it was tuned with.
+      kind: "method" for a known one, "start" for a starting point of a search, "found" for the
+        result of a search, "tuned" for a fine-tuned model under the encoding it was tuned with.
       model: the model, under RoPE.
       encoding: the encoding that it is measured under; one program serves all of them.
     """
@@ -71,8 +71,8 @@ def score(
 ) -> list[dict[str, Any]]:
     """Returns a record for each row: losses in nats a token, means over documents.
 
-    They are ``loss`` of all tokens, ``last_loss`` of the last tokens, and ``needle_loss`` of the
-    answers about needles that the same documents are given (``with_needles``).
+    A record has ``loss`` of all tokens, ``last_loss`` of the last tokens, and ``needle_loss`` of
+    the answers about needles that are put into the same documents (``with_needles``).
 
     Args:
       rows: what is measured.
@@ -80,7 +80,7 @@ def score(
       measure: what is measured.
       kept: where each batch is kept as soon as it is known.
       console: the console that shows progress.
-      name: what the progress is shown as.
+      name: the title of the progress bar.
     """
     last = {"loss": 0, "last_loss": -measure.last_tokens}
     windows = {group: (tokens_NL, last) for group, tokens_NL in documents.items()}
@@ -113,7 +113,7 @@ def _losses(row, scorer, tokens_NL, firsts, kept, advance) -> dict[str, float]:
             losses_NL = scorer(batch, layers)
             return [losses_NL[:, first:].mean(axis=1).tolist() for first in firsts.values()]
 
-        # Another number of devices makes batches of another size.
+        # The name has the batch's rows, because their number depends on that of the devices.
         name = f"{row.group}, {row.scheme}, {', '.join(firsts)}, {start} to {start + len(batch)}"
         means.append(kept.get(name, compute))
         advance(row.scheme, steps=batch[:, 1:].size)

@@ -3,7 +3,7 @@
 https://arxiv.org/abs/2402.13753, https://arxiv.org/abs/2502.20082
 
 A search knows genomes and their losses, and nothing of models. It is a function of its space, its
-budget, its seed and the losses it is told: the same losses give the same search, in however many
+budget, its seed and the losses it is told: the same losses give the same search, no matter in which
 batches they were computed.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-# How often a space is asked for a genome that nobody has tried yet.
+# How many times a space is asked for a genome that was not tried yet.
 _TRIES = 1000
 _CROSSOVER_TRIES = 20
 
@@ -36,11 +36,11 @@ class Genome:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Holds a genome that was tried, and what came of it.
+    """Holds a genome that was tried, and its loss.
 
     Attributes:
-      genome: what was tried.
-      loss: what it was found to be worth; infinite where the model gave no number.
+      genome: the genome.
+      loss: its loss; infinite if the model's was not finite.
       origin: the name of the seed that it is, or how it was made.
     """
 
@@ -55,10 +55,10 @@ class Budget:
 
     Attributes:
       population: candidates of the first generation.
-      generations: how many follow it.
-      parents: the best candidates so far, of which the next generation is made.
+      generations: how many generations follow the first.
+      parents: how many of the best candidates so far the next generation is made from.
       mutations: new candidates of a generation that are a parent with some genes drawn anew.
-      crossovers: those that mix the genes of two parents.
+      crossovers: new candidates of a generation that mix the genes of two parents.
       probability: the chance of each gene to be drawn anew in a mutation.
       step: the distance between neighbours on the grid of factors.
     """
@@ -91,7 +91,7 @@ class Budget:
         return self.population + self.generations * (self.mutations + self.crossovers)
 
     def halved(self) -> "Budget":
-        """Returns half of every size but the generations, as the paper has it past 512k tokens."""
+        """Returns half of every size but the generations, as in the paper past 512k tokens."""
         sizes = ("population", "parents", "mutations", "crossovers")
         return dataclasses.replace(
             self, **{size: max(getattr(self, size) // 2, 2) for size in sizes}
@@ -102,15 +102,16 @@ class Space:
     """Makes the genomes of LongRoPE: a factor for each pair and the number of start tokens.
 
     A factor is never smaller than that of the faster pair before it. The paper does not say how a
-    mutation keeps to that; here, as in the released code, a gene is drawn between its neighbours.
-    Crossover takes each gene from either parent; the paper leaves open how.
+    mutation keeps this order; here, as in the released code, a gene is drawn between its
+    neighbours. Crossover takes each gene from either parent at random, as the paper does not say
+    how.
 
     Args:
       seeds: the factors of known methods by name, such as those of PI, NTK and YaRN.
       largest: the largest factor that a gene may have.
       budget: its ``probability`` and ``step`` are used here.
-      start_tokens: those of all seeds.
-      most_start_tokens: the largest number of start tokens that is tried, of ``starts``.
+      start_tokens: the start tokens of all seeds.
+      most_start_tokens: larger numbers of start tokens in ``starts`` are not tried.
     """
 
     starts: tuple[int, ...] = (0, 1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 64, 128, 256)
@@ -183,7 +184,7 @@ class Space:
         return min(max(number, low), high)
 
     def crossings(self, better: Genome, worse: Genome, rng) -> Iterator[Genome]:
-        """Yields valid children of two parents, until they were tried to cross 20 times."""
+        """Yields the valid children among 20 crossings of two parents."""
         for _ in range(_CROSSOVER_TRIES):
             factors = list(better.factors)
             for pair in range(better.critical_pair, len(factors)):
@@ -196,13 +197,12 @@ class Space:
 
 
 class ReleasedSpace(Space):
-    """Makes genomes as the released code does, where it is not the paper (microsoft/LongRoPE).
+    """Makes genomes as the released code does where it differs from the paper (microsoft/LongRoPE).
 
-    It starts from one seed, YaRN, has no start tokens and a smaller bound. A gene is drawn from a
-    range that begins at its faster neighbour and ends up to a step above its slower one; a mutant
-    is then mutated again until its factors ascend, so it moves far more than one of the paper's.
-    Crossover gives back the first change that makes a valid child, which mostly is a single gene of
-    the worse parent.
+    The search has one seed, YaRN, no start tokens and a smaller bound. A gene is drawn from a range
+    that begins at its faster neighbour and ends up to a step above its slower one; a mutant is then
+    mutated again until its factors ascend, so it moves far more than in the paper. Crossover stops
+    at the first change that makes a valid child, which mostly is a single gene of the worse parent.
     """
 
     starts = (0,)
@@ -292,8 +292,8 @@ def evolve(
     Args:
       space: what is searched.
       budget: how much is searched.
-      fitness: takes genomes and returns their losses, less being better. What is not finite counts
-        as infinite.
+      fitness: takes genomes and returns their losses, less being better. A loss that is not finite
+        counts as infinite.
       seed: the seed of all choices.
 
     Raises:
@@ -323,7 +323,7 @@ def evolve(
 
 
 def _first(space, budget, rng) -> list[tuple[Genome, str]]:
-    """Returns the seeds, and what fills up the population, each with its origin."""
+    """Returns the seeds, and drawn genomes that fill up the population, each with its origin."""
     brood = [(genome, name) for name, genome in space.seeds.items()][: budget.population]
     seen = {genome for genome, _ in brood}
     while len(brood) < budget.population:
@@ -353,7 +353,7 @@ def _next(space, budget, rng, parents, seen) -> list[tuple[Genome, str]]:
 
 
 def _unseen(change: Callable, genome: Genome | None, seen: set[Genome]) -> Genome:
-    """Changes ``genome`` until nobody has tried it, and adds it to ``seen``."""
+    """Changes ``genome`` until it is one that was not tried, and adds it to ``seen``."""
     for _ in range(_TRIES):
         genome = change(genome)
         if genome is not None and genome not in seen:

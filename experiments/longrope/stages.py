@@ -1,14 +1,14 @@
 """Runs the stages of one model: searches, fine-tuning, and searches on the fine-tuned model.
 
     longrope     the paper's search, at ``factor`` times the train length
-    released     that of the released code
-    longrope2    LongRoPE2's search
+    released     the released code's search, at the same length
+    longrope2    LongRoPE2's search, at the same length
     progressive  the model is fine-tuned at that length under LongRoPE's factors, and searched again
                  at ``factor`` times that length, without further fine-tuning
-    short        a search on the fine-tuned model, for its first length
+    short        a search on the fine-tuned model, at the train length
     mixed        the model is fine-tuned in LongRoPE2's mixed windows, under LongRoPE2's factors
 
-Whatever is finished in the folder is not done again, and what was begun goes on.
+Stages that are finished in the folder are not run again, and those that were begun go on.
 """
 
 import contextlib
@@ -48,12 +48,12 @@ from posenc_jax.encodings.rotary.longrope import LongRoPE
 
 
 class Stages:
-    """Extends one model under one seed, and holds what was found so far.
+    """Extends one model under one seed, and holds the results so far.
 
     Attributes:
       rows: the encodings to score.
-      searches: for each search its name, seeds, losses by generation, and what it found.
-      tuning: for each fine-tuned model its name, and what that took.
+      searches: for each search its name, seeds, losses by generation, and the best candidate.
+      tuning: for each fine-tuned model its name, and the summary of ``train``.
     """
 
     def __init__(self, plan: Plan, model: Transformer, folder: Path, seed: int, name: str):
@@ -70,7 +70,7 @@ class Stages:
         self._tuned = model
 
     def run(self) -> dict[str, Any]:
-        """Runs all stages of the plan and returns what was found, as JSON takes it."""
+        """Runs all stages of the plan and returns the results, as values of JSON."""
         self._known()
         for name in STAGES:
             if name in self.plan.stages:
@@ -170,7 +170,7 @@ class Stages:
         return {name: factors_of(self.rope, rule) for name, rule in rules.items()}
 
     def _attention(self, times: int) -> float:
-        """Returns LongRoPE's attention factor for a model made that many times longer."""
+        """Returns LongRoPE's attention factor for a model made ``times`` times longer."""
         return LongRoPE(
             **settings(self.rope), train_length=self.plan.train_length, factor=float(times)
         ).attention_factor
@@ -190,7 +190,7 @@ class Stages:
         )
 
     def _search(self, name, space, fitness, budget, documents):
-        """Searches, or goes on where a search was stopped, and keeps what was found."""
+        """Searches, or goes on where a search was stopped, and keeps the best genome."""
         folder = self.folder / "search" / name
         config = self._search_config(space, fitness, budget, documents)
         open_run(folder, config)
@@ -214,7 +214,7 @@ class Stages:
         )
 
     def _search_config(self, space, fitness, budget, documents) -> dict[str, Any]:
-        """Returns all that decides what a search finds."""
+        """Returns all settings that decide what a search finds."""
         return {
             "search": dataclasses.asdict(budget),
             "seed": self.seed,
@@ -232,7 +232,7 @@ class Stages:
     def _tune(self, name, kind, genome) -> Transformer:
         """Fine-tunes the model under a genome's factors, or goes on where that was stopped.
 
-        Up to the train length the encoding is RoPE, which mixed windows are read under.
+        Up to the train length the encoding is RoPE; the short ones of mixed windows are read so.
         """
         plan, folder = self.plan, self.folder / "tune" / name
         windows = [window_index(plan.corpus, "train", plan.near)]
@@ -272,7 +272,7 @@ class Stages:
             for group in dict.fromkeys(row.group for row in self.rows)
             if group in lengths
         }
-        # The same last tokens as with more context before them.
+        # The last tokens of the longer documents, so that both groups score the same tokens.
         documents["short"] = documents["near"][:, -plan.train_length - 1 :]
         measure = Measure(
             trials.last_tokens, "longrope2" in plan.stages, plan.mesh, trials.batch_tokens

@@ -10,12 +10,12 @@ from experiments.text import Tuning, token_losses
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MixedWindows(Tuning):
-    """Goes on training a model on long and on short windows, half of all tokens in either.
+    """Trains a model further on long and on short windows, with half of all tokens in each.
 
     The model's encoding chooses by length: it is RoPE in short windows, and has LongRoPE2's factors
     in long ones. The paper packs short documents into one long sequence under a mask; here they are
-    rows of their own, which is the same. A long window goes with as many short ones as have its
-    tokens.
+    rows of their own, which is the same. Each long window comes with as many short ones as together
+    have its number of tokens.
 
     Attributes:
       short: the windows of the training length.

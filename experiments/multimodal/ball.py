@@ -1,4 +1,4 @@
-"""Makes the world of the story experiment: a ball on a smooth path, clips of it, how they run."""
+"""Makes the world of the story experiment: a ball on a smooth path, and clips of the ball."""
 
 from collections.abc import Callable
 
@@ -15,8 +15,8 @@ RADIUS = 1.5  # of the ball, in pixels
 class Clips:
     """Holds clips of a ball, each on a path of its own.
 
-    They are a pytree of arrays with the clips along axis 0. Places count from the middle of the
-    world, in frame widths.
+    The arrays have the clips along axis 0. Places are measured from the middle of the world, in
+    frame widths.
 
     Attributes:
       waves: the oscillations that a path is the sum of, ``[N, 2, OSCILLATIONS, 3]``: size, radians
@@ -78,8 +78,9 @@ def film(rng, view: float, count: int, frames: int) -> np.ndarray:
     return first + (last - first) * np.linspace(0, 1, frames)[:, None]
 
 
-# The ways in which clips run. Each function takes a generator, the slowest and the fastest pace, a
-# count of clips and of frames; it returns times [count, frames], the least or the first of them 0.
+# The ways in which clips run. Each function takes a generator, the slowest and the fastest pace,
+# and the numbers of clips and of frames. It returns the times of frames, [count, frames], of which
+# the least or the first is 0.
 
 
 def steady(rng, paces, count: int, frames: int) -> np.ndarray:

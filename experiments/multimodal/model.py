@@ -29,11 +29,11 @@ class Decoder(Transformer):
 
 
 class ViT(Transformer):
-    """Encodes patches, ``[B, T, patch_dim]``, and reads the result out.
+    """Encodes patches, ``[B, T, patch_dim]``, and classifies the image.
 
-    https://arxiv.org/abs/2010.11929, but the readout is of the largest value of each channel over
-    the patches: a class token would need a position, and the mean of a small object on a large
-    canvas is mostly canvas.
+    https://arxiv.org/abs/2010.11929, but classes are read from the largest value of each channel
+    over the patches: a class token would need a position, and the mean over a small object on a
+    large canvas is mostly canvas.
 
     Args:
       patch_dim: numbers in a patch.

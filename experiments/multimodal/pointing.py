@@ -2,11 +2,11 @@
 
     python launch.py --config=configs/pointing.py:small --workdir=runs/pointing
 
-A screen is a grid of cells with an icon in each; a cell is a patch. It is a window of a larger
-desktop, whose cells are numbered along both sides: the number of its upper left corner, the same
-along both, comes before the screen as a token of text, and ruler tokens (2510.03230), where there
-are any, are the numbers of rows and columns. Every cell is asked which icons stand one and two to
-its left and above it, and which row and column of the desktop it is in: where to click.
+A screen is a grid of cells with an icon in each; a cell is a patch. The screen is a window of a
+larger desktop, whose rows and columns are numbered. The number of the screen's first row, which is
+also that of its first column, comes before the screen as a token of text. Ruler tokens
+(2510.03230), if a variant has any, are numbers of rows and columns. Every cell is asked which icons
+are one and two cells to its left and above it, and in which row and column of the desktop it is.
 
 All cells are asked at once, and row and column are read off at once. A query after the screen, an
 icon shown again whose row and column are asked, stayed at chance (two layers, 900 steps).
@@ -33,7 +33,7 @@ from experiments.watch import attention_weights
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
 
-# Rows down and columns to the right, from the neighbour to the cell that is asked.
+# Rows down and columns to the right from a neighbour to the cell that is asked about it.
 NEIGHBOURS = {"1 left": (0, 1), "2 left": (0, 2), "1 up": (1, 0), "2 up": (2, 0)}
 BUILDERS = "qwen2_vl", "spatial_reset", "videorope", "vanilla"
 ORANGE, BLUE = (0.84, 0.37, 0.0), (0.0, 0.45, 0.7)
@@ -41,13 +41,13 @@ ORANGE, BLUE = (0.84, 0.37, 0.0), (0.0, 0.45, 0.7)
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Says what is trained on.
+    """Describes the data of training.
 
     Attributes:
       data: "mdi" (the Material Design Icons of ``fonticon-materialdesignicons7``) or "dejavu" (the
         symbols of DejaVu Sans, which matplotlib brings along).
-      icons: how many different ones there are.
-      icon, cell: sides in pixels, of an icon and of the cell it is in the middle of.
+      icons: how many different icons there are.
+      icon, cell: side in pixels of an icon, and of the cell around it.
       rows, columns: cells of a screen.
     """
 
@@ -61,7 +61,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """Says what is evaluated on.
+    """Describes the data of evaluation.
 
     Attributes:
       screens: rows and columns of the tested screens, those of training first. The desktop is as
@@ -111,8 +111,8 @@ class Pointing(Experiment):
     def draw(self, rng, count: int, screen: tuple[int, int]) -> dict[str, np.ndarray]:
         """Returns ``count`` screens, drawn at random.
 
-        They are the numbers of their ``icons``, int32 ``[B, rows, columns]``, and of their first
-        row and column on the desktop, ``corner`` ``[B]``.
+        The result has the numbers of the ``icons``, int32 ``[B, rows, columns]``, and ``corner``,
+        the number on the desktop of the first row and column, int32 ``[B]``.
         """
         icons = rng.integers(0, len(self.icons), (count, *screen))
         corner = rng.integers(0, self.desktop - max(screen) + 1, count)
@@ -152,9 +152,9 @@ class Pointing(Experiment):
         return found | {n: found[n][:, down:, across:] for n, (down, across) in NEIGHBOURS.items()}
 
     def answers(self) -> dict[str, int]:
-        """Returns how many answers each question has; together they are the vocabulary.
+        """Returns how many answers each question has; all answers together are the vocabulary.
 
-        The answers to "row" are the numbers of the desktop, as the decoder reads them too.
+        The answers to "row" are tokens 0, 1, ..., with which the decoder also reads numbers.
         """
         sides = {"row": self.desktop, "column": self.desktop}
         return sides | dict.fromkeys(NEIGHBOURS, len(self.icons))
@@ -168,7 +168,7 @@ class Pointing(Experiment):
         return vision, getattr(positions, name)([Text(1), vision]).positions
 
     def sequence(self, scheme, batch):
-        """Returns what the decoder reads, numbers and then cells, and the positions."""
+        """Returns the decoder's inputs, first numbers and then cells, and their positions."""
         B, *screen = batch["icons"].shape
         vision, places = self.place(scheme, screen)
         numbers = batch["corner"][:, None] + np.array([[0, *vision.marks]])
@@ -184,9 +184,9 @@ class Pointing(Experiment):
     def pixels(self):
         """Returns the icons as the decoder reads them, float32 ``[icons, patch_dim]``, variance 1.
 
-        What they all have in common would hide what tells them apart, so the mean icon is taken
-        away; but patches with nothing in common give attention nothing to be led by, save by what
-        is on them, so all are a little brighter than 0.
+        The mean icon is subtracted, because what all icons share would hide their differences. A
+        constant is added, because attention to a place, whatever icon is there, needs something
+        that all patches share.
         """
         ink = patches(self.icons.astype(np.float32), self.setting.cell)[:, 0]
         ink = ink - ink.mean(axis=0, keepdims=True)
@@ -211,7 +211,7 @@ class Pointing(Experiment):
         }
 
     def maps(self, scheme, model):
-        """Yields what the middle cell of every picture reads."""
+        """Yields the attention of the middle cell of every picture."""
         for screen in self.trials.screens:
             middle = screen[0] // 2, screen[1] // 2
             one = jax.tree.map(lambda x: x[:1], self.tests(screen))
@@ -241,7 +241,7 @@ class Screens(Drawn):
         return self.experiment.draw(rng, count, self.experiment.own)
 
     def loss(self, model, batch, key):
-        """Returns the mean over the questions."""
+        """Returns the cross-entropy, a mean over the questions."""
         logits = self.experiment.logits(self.scheme, model, batch, key)
         loss = optax.softmax_cross_entropy_with_integer_labels
         right = targets(batch)
@@ -251,7 +251,7 @@ class Screens(Drawn):
 def targets(drawn) -> dict:
     """Returns the right answers of the cells, int32 ``[B, rows, columns]`` by question.
 
-    Cells nearer to the side than the neighbour that is asked for have none.
+    Cells that lack a neighbour, at the upper or left side, are left out of the question about it.
     """
     icons, corner = drawn["icons"], drawn["corner"][:, None, None]
     rows, columns = icons.shape[1:]
@@ -267,7 +267,7 @@ def load_icons(setting: Setting) -> np.ndarray:
     """Returns the icons, uint8 ``[icons, cell, cell]``, all different, the ink light.
 
     Raises:
-      ValueError: the data is unknown, or not installed, or has fewer icons.
+      ValueError: the data is unknown, not installed, or has too few icons.
     """
     path, symbols = _font(setting.data)
     font = ImageFont.truetype(path, 8 * setting.icon)
@@ -308,7 +308,7 @@ def _font(name):
 def _draw(symbol, font, setting):
     """Draws a symbol in the middle of its cell; returns None if there is no ink.
 
-    It is drawn large and then made smaller, so that the symbols of all fonts fill their icons.
+    The symbol is drawn large and then scaled down, so that symbols of any font fill their icons.
     """
     side = 2 * font.size
     ink = Image.new("L", (side, side))

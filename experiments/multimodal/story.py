@@ -1,15 +1,15 @@
-"""Story time films a ball slowly, fast, paused and backwards, and asks where it is at a given time.
+"""Asks where a ball is at a given time of a clip that runs slowly, fast, paused or backwards.
 
     python launch.py --config=configs/story.py:small --workdir=runs/story
 
 The ball goes along a smooth path in the world's time. A clip has frames at times of its own pace,
 from a moving camera, and questions: where is the ball at a time that no frame shows? A question
-is a token without pixels. How a model learns the times is its variant:
+is a token without pixels. A variant says from what the model learns the times:
 
-    clock="frame"             not at all: frames are numbered, and all questions follow the last
+    clock="frame"             from nothing: frames are numbered, and all questions follow the last
     clock="frame", told=True  from the inputs, where every token has waves of its time
     clock="story"             from the positions: Time-RoPE
-    clock="story", adaln=True and from Time-AdaLN of the same times in every block
+    clock="story", adaln=True also from Time-AdaLN of the same times in every block
 
 With clock="story", positions are ``rate`` times the times. A rate below 1 brings clips of a fast
 pace back into the range of times that training had, as position interpolation does.
@@ -41,7 +41,7 @@ ASKED = 48  # places on them
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Says what is trained on. A pace is the world's time from one frame to the next.
+    """Describes the data of training. A pace is the world's time from one frame to the next.
 
     Attributes:
       frames: frames of a clip.
@@ -66,7 +66,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """Says what is evaluated on.
+    """Describes the data of evaluation.
 
     Attributes:
       paces: paces of steady clips.
@@ -88,8 +88,8 @@ class Trials:
 class TimedBlock(Block):
     """Puts Time-AdaLN in front of a block's attention; times are the first axis of positions.
 
-    What Time-AdaLN scales is normalised by the block's own RMSNorm. A model of such blocks cannot
-    be used with a cache.
+    Time-AdaLN scales and shifts the output of the block's own RMSNorm. A model of such blocks
+    cannot be used with a cache.
     """
 
     def __init__(self, model_dim, *widths, rngs, **types):
@@ -151,7 +151,7 @@ class Story(Experiment):
         return self.make_model(kind, scheme, key, patch_dim=patch_dim, num_classes=2)
 
     def rows(self, scheme, clips: "Clips"):
-        """Returns what a model of ``scheme`` is given, and the right answers."""
+        """Returns the inputs and positions for a model of ``scheme``, and the right answers."""
         variant, setting = self.variant(scheme), self.setting
         frames = clips.frames(setting.side)
         laid = lay_out(frames, clips.cameras, clips.times, clips.asked, setting.patch)
@@ -204,7 +204,7 @@ class Story(Experiment):
         return self.clips(rng, WARPS[warp](rng, paces, self.trials.clips, self.setting.frames))
 
     def bullet_time(self, view: float) -> "Clips":
-        """Returns clips of pace 1, each as many times as there are cameras, in a row."""
+        """Returns clips of pace 1, each in adjacent rows once for each camera."""
         rng, count = _rng(2), -(-self.trials.clips // self.trials.cameras)
         clips = self.clips(rng, steady(rng, (1, 1), count, self.setting.frames))
         again = jax.tree.map(lambda x: np.repeat(x, self.trials.cameras, axis=0), clips)
@@ -222,7 +222,7 @@ class Story(Experiment):
         return found
 
     def one_clip(self, pace: float) -> "Clips":
-        """Returns the same clip with other questions in every row, ``ASKED`` in order of time."""
+        """Returns one clip in every row, with about ``ASKED`` questions in order of time."""
         questions = self.setting.questions
         rng = _rng(3)
         times = steady(rng, (pace, pace), 1, self.setting.frames)
@@ -248,7 +248,7 @@ class Story(Experiment):
         return found
 
     def maps(self, scheme, model):
-        """Yields what the first question of a clip reads: a column a frame, a row a patch."""
+        """Yields the attention of a clip's first question, with a column for each frame."""
         rng = _rng(3)
         clips = self.clips(rng, steady(rng, (1, 1), 1, self.setting.frames))
         rows = self.rows(scheme, clips)
@@ -262,7 +262,7 @@ class Story(Experiment):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Asking(Drawn):
-    """Draws clips and questions, all of them new."""
+    """Draws new clips and questions for every batch."""
 
     experiment: Story
     scheme: str
@@ -291,7 +291,8 @@ def _answers(model, batch, key=None):
 def lay_out(frames, cameras, times, asked, patch: int):
     """Returns the tokens of clips, frame after frame and then the questions.
 
-    A patch has its pixels and where in the world its middle is; a question has a mark.
+    The input of a patch is its pixels and the place of its middle in the world, that of a question
+    is a mark.
 
     Returns:
       Inputs ``[N, T, patch ** 2 + 3]``, the time of each token ``[N, T]``, and positions float32
@@ -402,7 +403,7 @@ def _check(setting: Setting, trials: Trials):
         raise ValueError(
             f"task.start={setting.start} must be 0 or more, and eval.starts={trials.starts} finite"
         )
-    # Further away, cameras would not have the ball in the picture.
+    # From further away, the ball could be out of the picture.
     furthest = 0.5 - REACH
     for name, views in (("task.view", (setting.view,)), ("eval.views", trials.views)):
         if not all(0 <= view <= furthest for view in views):

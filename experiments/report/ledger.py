@@ -1,4 +1,4 @@
-"""Holds published claims, the effects that test them, and the rule that decides."""
+"""Defines published claims, the effects that test them, and the rule for verdicts."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ class MissingRunError(LookupError):
 
 
 class Seeds(dict[int, float]):
-    """Holds one number a seed; arithmetic is seed by seed, over the seeds that both sides have."""
+    """Holds one number per seed; arithmetic is seed by seed, over seeds that both sides have."""
 
     def __sub__(self, other: "Seeds | float") -> "Seeds":
         return self._with(other, lambda a, b: a - b)
@@ -84,9 +84,9 @@ class Answers:
     def recent_bits(self, study: str, scheme: str) -> Seeds:
         """Returns bits per byte of a model that is fed only its most recent tokens.
 
-        They are at most as many as in training. The same tokens in texts of the trained length are
-        no measure of it: the first of them have next to nothing before them. Where all tokens of a
-        text count, those of the trained length stand for it.
+        The model is fed at most as many tokens as in training. The same scored tokens in texts of
+        the trained length are no substitute, because the first of them have almost no context. If
+        all tokens of a text count, texts of the trained length are used nevertheless.
         """
         if self.protocol != "last":
             return self.bits(study, scheme, 1)
@@ -100,8 +100,8 @@ class Answers:
     def hits(self, study: str, scheme: str, task: str, multiple: int) -> Seeds:
         """Returns the share of answers that are right; arguments are as in ``bits``.
 
-        Each answer is read after the right ones before it. Rows that are right as a whole tell
-        schemes apart only where some are.
+        Each answer is read after the right answers before it. Unlike ``exact``, this share tells
+        schemes apart even if they have no whole row right.
         """
         found = self.studies.get(study)
         panels = found.panels if isinstance(found, PanelStudy) else ()
@@ -118,7 +118,7 @@ class Answers:
         return self.read(study, "value", scheme=scheme, **where)
 
     def read(self, study: str, key: str, **where: Any) -> Seeds:
-        """Returns the field ``key`` of the records whose fields are as in ``where``, one a seed."""
+        """Returns the field ``key`` of the records with the fields ``where``, one for each seed."""
         if study not in self.studies:
             raise MissingRunError(f"there is no study {study}")
         records = [
@@ -141,8 +141,8 @@ class Effect:
 
     Attributes:
       says: what the number is, with its unit.
-      of: computes it from the answers, for each seed.
-      low, high: where the claim says that it is.
+      of: computes the number from the answers, for each seed.
+      low, high: the range that the claim predicts.
     """
 
     says: str
@@ -153,7 +153,7 @@ class Effect:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """Describes what a paper says, and the effects that must all be seen where it holds.
+    """Describes what a paper says, and the effects that must all be seen if it holds.
 
     Attributes:
       name: a name that no other claim has.
@@ -162,7 +162,7 @@ class Claim:
       made_at: the scale at which it was made.
       schemes: the schemes that it is about.
       effects: what is measured.
-      needs: what must be so for the effects to say anything, such as a task that is learned.
+      needs: effects without which the others say nothing, such as that a task is learned.
       is_of_text: whether the effects change with the tokens that count, so that both are shown.
     """
 
@@ -233,8 +233,8 @@ def _worst(verdicts: list[Word]) -> Word:
 def ledger_of(claims: tuple[Claim, ...], studies: Mapping[str, Study]) -> list[dict[str, Any]]:
     """Returns the verdicts on all claims, as plain data.
 
-    A claim on text has ``all_tokens`` beside its verdict: what it would be where all tokens count
-    and not the last alone, if that can be told.
+    A claim on text also has ``all_tokens``: the verdict if all tokens of a text count and not the
+    last alone.
     """
     rows = []
     for claim in claims:

@@ -62,7 +62,7 @@ def _counts(rows: list[Row]) -> str:
 
 
 def _plain(value):
-    """Returns ``value`` as JSON takes it: numbers that are not finite as words."""
+    """Returns ``value`` for JSON, with numbers that are not finite as words."""
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

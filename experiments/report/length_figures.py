@@ -73,8 +73,8 @@ def lines(study: LengthStudy, summary: Cells, styles, xlabel: str, ylabel: str) 
 def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
     finite = [[m for m, _, _ in line.values() if m < math.inf] for line in summary.values()]
     means = sorted(m for line in finite for m in line) or [0.0]
-    # The best point of every line is inside, all of the two best lines, and three times the spread
-    # of the better half.
+    # The plot shows the best point of every line, all points of the two best lines, and losses up
+    # to three times the spread of the better half above the median.
     inside = [min(line) for line in finite if line]
     inside += sorted(max(line) for line in finite if line)[:2]
     high = min(max([4 * statistics.median(means) - 3 * means[0], *inside]), means[-1])
@@ -108,7 +108,7 @@ def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
 
 
 def _spread(wanted: list[float], gap: float) -> list[float]:
-    """Returns heights in [0, 1], ``gap`` apart, closest to ``wanted`` (ascending) in squares."""
+    """Returns heights in [0, 1], ``gap`` apart, closest to ``wanted`` by least squares."""
     blocks: list[tuple[float, int]] = []
     for i, y in enumerate(wanted):
         value, count = min(y, 2.0) - i * gap, 1

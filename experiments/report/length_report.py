@@ -31,7 +31,7 @@ from experiments.report.study import BASELINE
 
 
 def mark(study: LengthStudy) -> str:
-    """Returns what the mark in a cell says."""
+    """Returns the meaning of the mark in a cell."""
     model = study.about.get("windowed", "the same model")
     return f"✓ for every seed better than {model} fed only its last 1x tokens (windowed)"
 

@@ -1,4 +1,4 @@
-"""Holds the records of a length study, and what its tables and figures read from them."""
+"""Holds the records of a length study, and computes what its tables and figures show."""
 
 import dataclasses
 import math
@@ -66,8 +66,8 @@ class View:
       bits: bits per byte, which judge the schemes whatever metric ``cells`` show.
       cells: what is shown.
       columns: lengths in tokens, and ``WINDOWED``.
-      comparable: the columns of the documents that are read at the training length, which the
-        windowed baseline reads too. Fewer may be read at a greater length.
+      comparable: the columns for the same documents as at the training length and in the windowed
+        baseline; at a greater length fewer documents may be read.
       order: the schemes, best first.
     """
 
@@ -127,10 +127,10 @@ class View:
     def effective(self, scheme: str) -> int | None:
         """Returns the longest context that still lowers the loss by more than its standard error.
 
-        Each length is compared with the best shorter one, seed by seed, and the first of them with
-        the windowed baseline where there is one: in texts of the trained length the first of the
-        tokens that count have next to nothing before them. None stands for a single seed, which
-        has no standard error.
+        Each length is compared, seed by seed, with the best shorter one. The windowed baseline, if
+        there is one, stands for the training length, because in texts of that length the first
+        scored tokens have almost no context. The result is None for a single seed, which has no
+        standard error.
         """
         row = self.bits[scheme]
         best, *longer = (c for c in self.comparable if c in row and c < WINDOWED)
@@ -145,7 +145,7 @@ class View:
         return best
 
     def words(self, scheme: str, column) -> tuple[str, str, str]:
-        """Returns the mean, its standard error with what else must be said, and the mark."""
+        """Returns the mean, its standard error with notes, and the mark."""
         mean, extra = studies.words(self.cells, scheme, column)
         return mean, extra, "✓" if self.uses_context(scheme, column) else " "
 

@@ -44,13 +44,13 @@ summary { cursor: pointer; margin: .8rem 0 .4rem; font-weight: 600 }
 
 
 def page(title: str, intro: str, study: Study, parts: Iterable[str]) -> str:
-    """Returns one HTML page, whole in itself.
+    """Returns one self-contained HTML page.
 
-    It has what was run, what failed, ``parts``, what training cost, and the config. ``title``,
-    ``intro`` and ``parts`` are HTML.
+    The page has the command, the runs that failed, ``parts``, the cost of training, and the config.
+    ``title``, ``intro`` and ``parts`` are HTML.
     """
     about = {key: text(value) for key, value in study.about.items()}
-    # A browser would break inside "--".
+    # A line for each option, because a browser would break inside "--".
     command = study.about["command"].replace(" --", " \\\n  --")
     setup = {key: study.about[key] for key in ("config", "versions")}
     everything = [
@@ -88,7 +88,7 @@ def result_files(study: Study) -> dict[str, str]:
 
 
 def terminal_table(title: str, columns: Iterable) -> Table:
-    """Makes a table by scheme in which, where the terminal is narrow, errors go below means."""
+    """Makes a table by scheme; in a narrow terminal errors go below means."""
     table = Table(title=title, box=HORIZONTALS, collapse_padding=True, pad_edge=False)
     table.add_column("scheme", no_wrap=True)
     for column in columns:
@@ -113,9 +113,9 @@ def grid(heads: Iterable[str], rows: Mapping[str, Iterable[str]]) -> str:
 
 
 def figure(name: str, title: str, caption: str, svg: str) -> str:
-    """Returns a figure with a heading and a caption; ``name`` keeps its ids apart from others."""
+    """Returns a figure with a heading and a caption; ``name`` makes its ids unique in the page."""
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg[svg.index("<svg") :])
-    # An id may occur once in a page, and matplotlib calls the parts of every figure the same.
+    # An id may occur once in a page, but matplotlib uses the same ids in every figure.
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     return (
         f"<h2>{title}</h2><figure><div class=wide role=img aria-label='{title}'>{svg}</div>"
@@ -124,7 +124,7 @@ def figure(name: str, title: str, caption: str, svg: str) -> str:
 
 
 def text(value: object) -> str:
-    """Returns ``value`` as HTML shows it."""
+    """Returns ``value`` as text, escaped for HTML."""
     return html.escape(str(value))
 
 
@@ -175,7 +175,7 @@ def learning_rates(tried: Mapping[str, Mapping[float, float]]) -> str:
 
 
 def _speedup(runs: list[Record]) -> str:
-    """Returns the speed-up of a scheme over its seeds, or what it is above."""
+    """Returns the mean speed-up of a scheme over its seeds, or a lower bound of it."""
     known = [r for r in runs if "speedup" in r]
     if not known:
         return "-"

@@ -51,7 +51,7 @@ def lines(study: PanelStudy, panels: list[Panel]) -> Figure:
 
 
 def maps(study: PanelStudy) -> Figure:
-    """Draws what one query reads: a row for each scheme, a column for each caption."""
+    """Draws the attention of one query: a row for each scheme, a column for each caption."""
     schemes = list(dict.fromkeys(each["scheme"] for each in study.maps))
     captions = list(dict.fromkeys(each["caption"] for each in study.maps))
     side = min(1.5, 7.6 / len(captions))
@@ -73,7 +73,7 @@ def maps(study: PanelStudy) -> Figure:
 
 
 def frequencies(study: PanelStudy, spectra: Mapping[str, RoPE]) -> Figure:
-    """Draws the wavelength of every rotary pair, by the axis that turns it."""
+    """Draws the wavelength of every rotary pair, by the axis that rotates it."""
     names = study.about["axes"]
     drawing = Figure(figsize=(8.8, 0.55 * len(spectra) + 1.3), layout="constrained")
     axes = drawing.add_subplot()
@@ -82,7 +82,7 @@ def frequencies(study: PanelStudy, spectra: Mapping[str, RoPE]) -> Figure:
         inv_freq = np.asarray(inv_freq).reshape(-1)
         allocation = np.atleast_2d(0 if encoding.axes is None else encoding.axes)
         for axis in range(len(names)):
-            # Heads with axes of their own have the whole spectrum each.
+            # If heads have axes of their own, each head has the whole spectrum.
             turns = (allocation == axis).any(axis=0) & (inv_freq > 0)
             wavelengths = 2 * math.pi / inv_freq[turns]
             height = np.full(len(wavelengths), place + 0.22 * (axis - (len(names) - 1) / 2))

@@ -6,7 +6,7 @@ import math
 from experiments.report.study import Cells, Record, Study, by_seed, cells_of
 
 X = int | float | str
-# The metrics of tasks: a row whose answers are all right, and an answer that is right.
+# The metrics of tasks: the shares of rows whose answers are all right, and of right answers.
 EXACT, ANSWERS = "exact match", "answers right"
 
 
@@ -19,7 +19,7 @@ class Panel:
       metric: what is measured, "accuracy" or an error.
       xlabel: the name of x, with its unit.
       xs: the columns, in order.
-      trained: the columns that training had.
+      trained: the columns with the conditions of training.
       is_error: whether lower is better.
     """
 
@@ -45,9 +45,9 @@ class Result:
     """Holds one number that was measured.
 
     Attributes:
-      condition: that of its panel.
+      condition: the condition of its panel.
       x: its column.
-      metric: that of its panel.
+      metric: the metric of its panel.
       value: the number.
       chance: the value of a blind guess, if it is known.
     """
@@ -61,7 +61,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-    """Holds how much one query reads of each cell of a grid.
+    """Holds the attention of one query to each cell of a grid.
 
     Attributes:
       caption: a caption that is the same for every scheme.

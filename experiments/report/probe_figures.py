@@ -9,9 +9,9 @@ from matplotlib.lines import Line2D
 
 from experiments.report.drawing import COLOURS, page_style, svg
 
-# A logit so far below another gives a key a millionth of the other's weight: no more is shown.
+# Logits are shown to this far below the best one, where a key has a millionth of its weight.
 _LOWEST = 14.0
-# Nor is attention to a key that is less than this part of what it gets where all are alike.
+# Attention to a key is shown down to this share of the attention if all keys were alike.
 _LEAST = 0.01
 # A pair whose period is from half the training length to twice of it, L / 2 .. 2 L, is marked.
 _NEAR = 2.0
@@ -84,7 +84,7 @@ def _pairs(found: dict[str, Any], train_length: int) -> Figure:
     figure, panels = _by_layer(found["share"], "period of the pair", "share")
     periods = [each for each in found["period"] if each is not None]
     turning = [period for each in periods for period in each if period is not None]
-    # The axis covers the marked periods even where no pair has one of them.
+    # The axis covers the marked periods even if no pair has one of them.
     low = min([*turning, train_length / _NEAR]) / train_length / 1.5
     high = max([*turning, train_length * _NEAR]) / train_length * 1.5
     still = high * (high / low) ** 0.08
@@ -115,7 +115,7 @@ def _offsets(found: dict[str, Any], train_length: int) -> Figure:
     errors = _numbers(found["stderr"])
     figure = Figure(figsize=(4.6, 2.7), layout="constrained")
     axes = figure.add_subplot()
-    # Evenly spaced: random offsets lie anywhere among those that are multiples.
+    # Evenly spaced, because random offsets may be close to multiples of the length.
     place = np.arange(len(offsets))
     axes.errorbar(
         place, change, errors, color=COLOURS[0], marker="o", markersize=4, capsize=2, linewidth=1.4
@@ -196,7 +196,7 @@ def _ticks(axes: Axes, ticks: list[tuple[float, str]]) -> None:
 
 
 def _limit(axes: Axes, low: float, high: float, least: float) -> None:
-    """Shows ``low`` to ``high``, and ``least`` of the axis, so that what is flat looks flat."""
+    """Shows ``low`` to ``high``, and a span of at least ``least``, so that flat lines look flat."""
     added = max(0.05 * (high - low), (least - (high - low)) / 2)
     axes.set_ylim(low - added, high + added)
 

@@ -3,9 +3,10 @@
     effective speed-up = C_baseline(L) / C,    C = 6 N D
 
 ``L`` is the scheme's training loss at its end and ``C`` the compute of its run: six operations for
-each of ``N`` parameters and ``D`` tokens (2001.08361). ``C_baseline(L)`` is the compute from which
-on the baseline of the same seed is no worse than ``L``. Losses are means over the last tenth of the
-lines of ``metrics.jsonl`` up to a step, and between two lines the baseline's is on a line.
+each of ``N`` parameters and ``D`` tokens (2001.08361). ``C_baseline(L)`` is the compute after which
+the loss of the baseline with the same seed stays at or below ``L``. A loss at a step is a mean over
+the lines of ``metrics.jsonl`` up to the step, as many as a tenth of all lines; between two lines
+the baseline's loss is interpolated linearly.
 """
 
 import itertools
@@ -20,10 +21,10 @@ Curve = Sequence[tuple[int, float]]  # steps, and the training loss of each
 def with_speedups(
     training: Sequence[Record], curves: Mapping[tuple[str, int], Curve]
 ) -> list[Record]:
-    """Returns what training cost, with ``speedup`` and ``speedup_above`` where they are known.
+    """Returns ``training`` with ``speedup`` and ``speedup_above`` added where they are known.
 
-    ``speedup`` is None where the baseline has not come to the scheme's loss by its end; then it is
-    above ``speedup_above``, which is what the whole run of the baseline would make of it.
+    ``speedup`` is None if the baseline did not reach the scheme's loss. Then the speed-up is above
+    ``speedup_above``, which is computed from the whole run of the baseline.
 
     Args:
       training: ``scheme, seed, tokens, parameters, trained`` of each run.
@@ -49,7 +50,7 @@ def _compute(run: Record) -> float:
 
 
 def smoothed(curve: Curve) -> list[tuple[int, float]]:
-    """Returns at each step the mean of the losses up to it, over a tenth of the curve."""
+    """Returns the mean of the losses up to each step, over a window of a tenth of the curve."""
     width = max(len(curve) // 10, 1)
     losses = [loss for _, loss in curve]
     means = (
@@ -59,7 +60,7 @@ def smoothed(curve: Curve) -> list[tuple[int, float]]:
 
 
 def reached(curve: Curve, loss: float) -> float | None:
-    """Returns the step from which on a curve is at ``loss`` or below, or None where it is not."""
+    """Returns the step after which a curve stays at or below ``loss``, or None if it does not."""
     if curve[-1][1] > loss:
         return None
     for (step, low), (earlier, high) in itertools.pairwise(reversed(curve)):

@@ -18,14 +18,14 @@ BASELINE = "nope"
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Holds everything that a report is made of, but for pictures.
+    """Holds everything that a report is made from, except pictures.
 
     Attributes:
       records: one for each number that was measured; each has ``scheme`` and ``seed``.
       training: ``scheme, seed, steps, tokens, seconds, final_loss, parameters, trained``; the last
-        is the scheme that the checkpoint was trained with. Beside them ``speedup`` and
-        ``speedup_above``, see ``speedup.py``, where there is a baseline.
-      failures: ``scheme, seed, reason`` of the runs that have no records.
+        is the scheme that the checkpoint was trained with. If there is a baseline, ``speedup`` and
+        ``speedup_above`` too, see ``speedup.py``.
+      failures: ``scheme, seed, reason`` of the runs that failed.
       about: ``command, versions, device, git, config, date, decay``, and what the report of this
         kind of experiment needs beside them.
     """
@@ -36,7 +36,7 @@ class Study:
     about: dict[str, Any]
 
     def check(self) -> None:
-        """Refuses a study that says nothing."""
+        """Raises a ValueError if the study has no records and no failures."""
         if not self.records and not self.failures:
             raise ValueError(
                 "no point has a result or has failed, so that there is nothing to report: the same "
@@ -53,7 +53,7 @@ def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> S
     """Returns the values of ``metric`` by scheme, by ``column`` and by seed.
 
     Args:
-      records: those of one table.
+      records: the records of one table.
       column: the key of the table's columns.
       metric: the key of the values; None counts as NaN.
       what: the table's name, for the error.
@@ -101,7 +101,7 @@ def margin_of(cell: Cell) -> float | None:
 
 
 def words(cells: Cells, scheme: str, column: Hashable) -> tuple[str, str]:
-    """Returns a cell's mean, and its standard error with whatever else must be said of it."""
+    """Returns a cell's mean, and its standard error, with a note if seeds are missing."""
     if column not in cells[scheme]:
         return "-", ""
     mean, stderr, seeds = cells[scheme][column]
@@ -112,7 +112,7 @@ def words(cells: Cells, scheme: str, column: Hashable) -> tuple[str, str]:
 
 
 def number(value: float, like: float | None = None) -> str:
-    """Returns ``value`` with the decimals that suit ``like``, by default itself."""
+    """Returns ``value`` with as many decimals as suit ``like``, by default ``value`` itself."""
     size = abs(value if like is None else like)
     if not math.isfinite(value):
         return "not finite"

@@ -1,8 +1,8 @@
 """Hands the points of an experiment to a queue: ``launch.py --backend=slurm --submit``.
 
-Every backend is a dataclass whose fields are its settings, ``--resource=NAME=VALUE``. It says what
-would be submitted, and submits it. Each point becomes a job of its own that runs ``launch.py`` with
-``--task_id``; a job that ends with status 75 was preempted, and is run again.
+Every backend is a dataclass whose fields are its settings, ``--resource=NAME=VALUE``. A backend
+prints what it would submit, and submits it. Each point becomes a job of its own that runs
+``launch.py`` with ``--task_id``; a job that ends with status 75 was preempted, and is run again.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from rich.console import Console
 
 from experiments.record import claimed, read_json, write_json
 
-# "module:class" by name; a class is imported when it is asked for.
+# "module:class" by name. A module is imported when it is needed.
 BACKENDS = {
     "local": "experiments.submit.local:Local",
     "slurm": "experiments.submit.slurm:Slurm",
@@ -48,7 +48,7 @@ class Job:
       command: the command that runs all points, from the folder of the repository.
       points: how many points there are.
       workdir: the folder of the results, which every job must see.
-      number: which submission of the workdir it is, from 1.
+      number: the number of this submission of the workdir, from 1.
     """
 
     command: tuple[str, ...]
@@ -58,9 +58,9 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Returns a name that every queue takes: few lower-case letters, digits and dashes.
+        """Returns a name that every queue accepts: a few lower-case letters, digits and dashes.
 
-        A queue may still know the jobs of an earlier submission, so each has names of its own.
+        A queue may still know the jobs of an earlier submission, so each submission has new names.
         """
         words = re.sub(r"[^a-z0-9]+", "-", self.workdir.name.lower()).strip("-")
         name = f"posenc-{words}".rstrip("-")
@@ -72,15 +72,15 @@ class Job:
 
     @property
     def here(self) -> tuple[str, ...]:
-        """Returns the command of all points under the Python of this very program."""
+        """Returns the command of all points under this program's Python."""
         return (sys.executable, *self.command[1:])
 
     def all_points(self, *more: str) -> str:
-        """Returns the command of all points, as a shell takes it."""
+        """Returns the command of all points, quoted for a shell."""
         return " ".join([shlex.join(self.command), *more])
 
     def of_point(self, point: int | str, *more: str) -> str:
-        """Returns the command of one point, as a shell takes it.
+        """Returns the command of one point, quoted for a shell.
 
         A point that is no number is a variable of the shell or the queue, and is not quoted.
         """
@@ -91,10 +91,10 @@ class Backend(Protocol):
     """Submits a job to one kind of queue."""
 
     def text(self, job: Job) -> str:
-        """Returns all that would be submitted, as a person would write it."""
+        """Returns all that would be submitted, for people to read."""
 
     def submit(self, job: Job) -> list[str]:
-        """Submits, and returns the names that the queue has given."""
+        """Submits the job, and returns the names of what was submitted."""
 
 
 def make_backend(name: str, settings: Sequence[str]) -> Backend:
@@ -134,7 +134,7 @@ def _value(setting: str, kind: type, text: str) -> Any:
 
 
 def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console: Console) -> None:
-    """Prints what a backend would submit; with ``submit``, submits it and notes so in the workdir.
+    """Prints what a backend would submit; with ``submit``, submits it and records that.
 
     Raises:
       ValueError: the workdir was submitted before and ``again`` is not given, or the queue refuses.
@@ -155,7 +155,7 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
         date = datetime.datetime.now().isoformat(" ", "seconds")
         record: dict[str, Any] = {"date": date, "command": job.command, "jobs": []}
         record |= {"number": job.number}
-        # Noted first, because a submission that fails may have submitted some.
+        # Recorded first, because a submission that fails may have submitted some jobs.
         write_json(job.workdir / _RECORD, record)
         jobs = backend.submit(job)
         write_json(job.workdir / _RECORD, record | {"jobs": jobs})
@@ -166,7 +166,7 @@ def run(command: list[str], text: str | None = None) -> None:
     """Runs a tool of the queue, with ``text`` as its input.
 
     Raises:
-      ValueError: it is not installed, or has failed.
+      ValueError: the tool is not installed, or has failed.
     """
     try:
         subprocess.run(command, input=text, text=True, check=True)
@@ -187,5 +187,5 @@ def command_without_own_flags(arguments: Sequence[str]) -> tuple[str, ...]:
         if found is None:
             kept.append(argument)
         elif not (found["no"] or found["value"] or found["flag"] in SWITCHES):
-            del left[:1]  # the value is a word of its own
+            del left[:1]  # the value is the next argument
     return tuple(kept)

@@ -22,7 +22,7 @@ class TPUVM:
       zone: the zone, such as "us-west4-a".
       type: the slice, such as "v5litepod-16".
       runtime: the software of the machine, such as "v2-alpha-tpuv5-lite".
-      setup: a command of the shell that brings the repository, and enters its folder.
+      setup: a shell command that fetches the repository and enters its folder.
       spot: whether the slice may be preempted.
     """
 
@@ -33,7 +33,7 @@ class TPUVM:
     spot: bool = True
 
     def text(self, job: Job) -> str:
-        """Returns the script that every host runs at its start, and the command that asks."""
+        """Returns the script of every host, and the command that asks for the slice."""
         return f"{self.script(job)}\n\n{shlex.join(self.command(job, 'SCRIPT'))}"
 
     def submit(self, job: Job) -> list[str]:
@@ -45,7 +45,7 @@ class TPUVM:
         return [job.name]
 
     def script(self, job: Job) -> str:
-        """Returns what every host runs at its start; JAX finds the others by itself."""
+        """Returns the script that every host runs at its start; JAX finds the other hosts."""
         return f"#! /bin/bash\n{self.setup} && {shlex.join(job.command)}"
 
     def command(self, job: Job, script: str) -> list[str]:
@@ -68,7 +68,7 @@ class Sky:
         for a workdir in a bucket.
       nodes: nodes of a point.
       spot: whether nodes may be preempted.
-      max_restarts: how often a point that failed may start again; preempted, it always does.
+      max_restarts: how often a point that failed may start again; a preempted one always does.
     """
 
     accelerators: str
@@ -92,7 +92,7 @@ class Sky:
         return [f"{job.name}-{point}" for point in range(job.points)]
 
     def task(self, job: Job) -> dict:
-        """Returns the task of any point, which is in the variable POINT."""
+        """Returns the task, in which the variable POINT has the number of the point."""
         peers = []
         if self.nodes > 1:
             first = '"$(echo "$SKYPILOT_NODE_IPS" | head -n1)"'

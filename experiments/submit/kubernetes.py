@@ -16,9 +16,9 @@ _PORT = 1234
 class GKE:
     """Creates one JobSet for each point, with a pod on each of its hosts.
 
-    A pod that ends with status 1 or 2 has failed for good, and its JobSet with it. However else one
-    ends, preempted, evicted or killed, all hosts of the point start again and go on from the last
-    checkpoint.
+    If a pod ends with status 1 or 2, its JobSet has failed for good. If a pod ends in another way,
+    because it was preempted, evicted or killed, all hosts of the point start again and go on from
+    the last checkpoint.
 
     Attributes:
       image: the container image, with the repository as its working folder.
@@ -48,7 +48,7 @@ class GKE:
 
     def submit(self, job: Job) -> list[str]:
         """Gives the manifest to ``kubectl``, and returns the names of the JobSets."""
-        # "apply" would find one that has ended as it should be, and start nothing.
+        # "apply" would leave a JobSet that has ended as it is, and start nothing.
         run(["kubectl", "create", "-f", "-"], self.text(job))
         return [manifest["metadata"]["name"] for manifest in self.manifests(job)]
 
@@ -62,7 +62,7 @@ class GKE:
         return [self._manifest(job, point) for point in range(job.points)]
 
     def _check(self, job):
-        """Refuses a workdir that is lost with its pod."""
+        """Raises a ValueError for a workdir that would be lost with its pod."""
         if bool(self.claim) == is_in_bucket(job.workdir):
             raise ValueError(
                 f"--backend=gke with --workdir={job.workdir} and --resource=claim={self.claim}: "
@@ -115,7 +115,7 @@ class GKE:
         selector = {kind: self.accelerator}
         if is_tpu:
             selector["cloud.google.com/gke-tpu-topology"] = self.topology
-        # Kubernetes puts the variable in the place of $(HOST), and "$" in that of "$$".
+        # Kubernetes replaces $(HOST) by the value of the variable, and "$$" by "$".
         number = {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}
         container = {
             "name": "point",
@@ -142,7 +142,7 @@ class GKE:
     def _peers(self, job, point) -> list[str]:
         if self.hosts == 1:
             return []
-        # JobSet names the pods of a set so, and makes them known under the set's name.
+        # The host name that JobSet gives to the first pod of a set.
         first = f"{job.name}-{point}-host-0-0.{job.name}-{point}"
         return [
             f"--coordinator={first}:{_PORT}",

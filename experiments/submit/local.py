@@ -25,13 +25,13 @@ class Local:
         return "\n".join(job.all_points(*flags) for flags in self._flags(port="PORT"))
 
     def submit(self, job: Job) -> list[str]:
-        """Runs all processes, and returns their numbers once all have ended well.
+        """Runs all processes, and returns their process ids once all have ended with status 0.
 
         SIGTERM is passed on to them.
 
         Raises:
-          PreemptedError: they were asked to stop, and have saved.
-          ValueError: one has not ended well.
+          PreemptedError: the processes were asked to stop, and have saved.
+          ValueError: a process ended with another status.
         """
         with closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", 0))

@@ -12,7 +12,7 @@ from typing import Any
 from experiments.bucket import is_in_bucket
 from experiments.submit import PREEMPTED, Job
 
-# So often a point may reach the time limit and go on in another job.
+# How often a point may reach the time limit and go on in another job.
 _MOST_LIMITS = 100
 
 
@@ -56,7 +56,7 @@ class Slurm:
         return f"{script}\n# Job N of the array runs\n# {job.of_point('N')}"
 
     def submit(self, job: Job) -> list[str]:
-        """Submits the array, and returns the number of each of its jobs."""
+        """Submits the array, and returns the ids of its jobs."""
         submitit = _submitit()
         if self.cluster == "local":
             executor = submitit.LocalExecutor(self._logs(job))
@@ -88,7 +88,7 @@ class Slurm:
             "ntasks_per_node": 1,
             "cpus_per_task": self.cpus_per_task,
             "array_parallelism": self.at_once,
-            # For a checkpoint, before the time limit and where the queue preempts.
+            # Time for a checkpoint, before the time limit and when the queue preempts.
             "signal_delay_s": 120,
         }
         optional = {
@@ -101,7 +101,7 @@ class Slurm:
 
 
 class Point:
-    """Runs one point, and passes it on to another job where the queue ends this one."""
+    """Runs one point, and passes it on to another job if the queue ends this one."""
 
     def __init__(self, command: tuple[str, ...]):
         self.command = command
@@ -111,9 +111,10 @@ class Point:
         """Runs the command to its end.
 
         Raises:
-          RuntimeError: it has failed.
+          RuntimeError: the command has failed.
         """
-        # SLURM sends submitit's signal to every process; the point ends by SIGTERM, see below.
+        # SLURM sends submitit's signal to every process. The point ignores it, and ends by the
+        # SIGTERM of ``checkpoint``.
         self._process = subprocess.Popen(self.command, preexec_fn=_ignore_submitit)
         status = self._process.wait()
         if status:
@@ -124,7 +125,7 @@ class Point:
         """Saves the point, and returns the job that goes on with it; submitit calls this."""
         if self._process is not None:
             self._process.terminate()
-            # ``__call__`` waits further down this very stack and holds the lock of ``wait``.
+            # Not ``wait``: this runs in a signal handler within ``__call__``, which holds its lock.
             end = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
             if end is None or end.si_status not in (0, PREEMPTED):
                 raise RuntimeError(f"asked to stop, the point did not end well: {end}")
