@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.record import read_json, write_files
+from experiments.report import ledger_page
 from experiments.report.study import number
 
 # How many schemes are shown for each question, the best first.
@@ -59,29 +60,52 @@ SITUATIONS = (
     Situation(
         "Text no longer than in training",
         (("text", 1), ("text, all", 1)),
-        ("few_rotary_channels", "blind_to_order", "order_is_seen"),
+        (
+            "transformer_xl_relative",
+            "few_rotary_channels",
+            "blind_to_order",
+            "order_is_seen",
+        ),
         "below 8K tokens, RoPE",
         ("rope",),
     ),
     Situation(
         "Text of 2 to 8 times the trained length",
         (("text", 2), ("text", 4), ("text, all", 4), ("gain", 4)),
-        ("alibi_half_length", "rope_blow_up", "yarn_ntk_pi", "t5_drifts", "small_base"),
+        (
+            "alibi_half_length",
+            "rope_blow_up",
+            "yarn_ntk_pi",
+            "t5_drifts",
+            "fire_beats_alibi",
+            "fox_extrapolates",
+            "seqpe_losses",
+            "small_base",
+        ),
         "8K to 128K tokens, RoPE with YaRN",
         ("yarn",),
     ),
     Situation(
         "Text of 8 to 100 times the trained length",
-        (("text", 16), ("text, all", 16), ("gain", 16)),
-        ("alibi_flat", "kerple_beats_alibi", "dape_order", "windows_and_nope", "logit_scales"),
+        (("text", 8), ("text", 16), ("text, all", 16), ("gain", 16)),
+        (
+            "alibi_flat",
+            "kerple_beats_alibi",
+            "power_lies_between",
+            "sandwich_is_alibi",
+            "dape_order",
+            "path_degrades",
+            "windows_and_nope",
+            "logit_scales",
+        ),
         "128K to 2M tokens, LongRoPE or HoPE",
         ("longrope", "hope"),
     ),
-    Situation("Finding what was told", _each("passkey; needles; recall", 1, 4)),
+    Situation("Finding what was told", _each("passkey; needles; recall; induction, answers", 1, 4)),
     Situation(
         "Counting and states",
         _each("counting; flip_flop; variable_tracking", 1, 4),
-        ("cope_counts", "path_flip_flop", "path_degrades"),
+        ("cope_counts", "path_flip_flop"),
     ),
     Situation(
         "Algorithms on longer rows",
@@ -90,7 +114,13 @@ SITUATIONS = (
     ),
     Situation(
         "Making a trained model longer",
-        claims=("yarn_ntk_pi", "yarn_in_a_tenth", "longrope_searched", "drope"),
+        claims=(
+            "yarn_ntk_pi",
+            "yarn_in_a_tenth",
+            "longrope_searched",
+            "longrope_extends_twice",
+            "drope",
+        ),
         chapter="RoPE with YaRN to 128K tokens, LongRoPE to 2M",
         recommended=("yarn", "longrope"),
         elsewhere="extension.md",
@@ -127,7 +157,7 @@ def guide(
         "interval of the difference, seed by seed, excludes 0.\n",
         _overview(answers),
         *(_situation(each, answers, claims) for each in SITUATIONS),
-        _decoding(decoding),
+        _decoding(decoding, answers),
         _made_by(atlas, ledger),
     ]
     return "\n".join(parts)
@@ -150,9 +180,8 @@ def read_decoding(path: Path) -> dict[str, float]:
 
 
 def _answer(row: dict[str, str]) -> Answer:
-    mean = float(row["mean"])
     return row | {
-        "mean": mean if math.isfinite(mean) else None,
+        "mean": _finite(row["mean"]),
         "margin": float(row["margin"]) if row["margin"] else None,
         "multiple": float(row["multiple"]),
         "is_error": row["is_error"] == "True",
@@ -164,8 +193,9 @@ def _overview(answers: list[Answer]) -> str:
     """Returns the best scheme of every question in one table."""
     lines = [
         "Text is in bits per byte, and lower is better; gain is what context beyond the trained "
-        "length takes off them; tasks are shares of what is right. None is best where hardly any "
-        "scheme is above chance. Schemes that tie with the best are in the sections below.\n",
+        "length takes off them; tasks are shares of what is right. Best is the first scheme by its "
+        "mean that is better than both NoPE and RoPE. The sections below name those whose "
+        "intervals overlap with its own, and say why there is none.\n",
         "| need | question | best here | RoPE |",
         "|---|---|---|---|",
     ]
@@ -173,8 +203,8 @@ def _overview(answers: list[Answer]) -> str:
         for topic, multiple in each.asked:
             found = _answers_to(topic, multiple, answers)
             if found:
-                best = _ranked(found)[0]
-                named = f"`{best['scheme']}`, {_spread(best)}" if _tells_apart(found) else "none"
+                best = _best(found)
+                named = f"`{best['scheme']}`, {_spread(best)}" if isinstance(best, dict) else "none"
                 rope = ", ".join(_spread(a) for a in found if a["scheme"] == "rope")
                 lines.append(f"| {each.title} | {topic} at {multiple:g}x | {named} | {rope} |")
     return "\n".join(lines) + "\n"
@@ -200,7 +230,7 @@ def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -
     return "\n".join(lines)
 
 
-def _decoding(decoding: dict[str, float]) -> str:
+def _decoding(decoding: dict[str, float], answers: list[Answer]) -> str:
     """Says how many times as long as under NoPE the decoding of one more token takes."""
     lines = ["## Cost of decoding\n"]
     if not decoding:
@@ -215,6 +245,8 @@ def _decoding(decoding: dict[str, float]) -> str:
         if names:
             span = f"up to {high:g}" if math.isfinite(high) else f"more than {low:g}"
             lines.append(f"- {span}: {', '.join(f'`{name}`' for name in names)}")
+    if missing := sorted({a["scheme"] for a in answers} - decoding.keys()):
+        lines.append(f"- not measured: {', '.join(f'`{name}`' for name in missing)}")
     return "\n".join(lines) + "\n"
 
 
@@ -227,26 +259,44 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
         f"| {a['scheme']} | {_spread(a)} | {a['vs_nope'] or '-'} | {a['vs_rope'] or '-'} |"
         for a in _ranked(found)[:_SHOWN]
     ]
-    best = _ranked(found)[0]
     head = "| scheme | mean | against NoPE | against RoPE |\n|---|---|---|---|"
     table = f"{head}\n" + "\n".join(rows) + "\n"
-    if best["chance"] is not None:
+    if (chance := found[0]["chance"]) is not None:
         above = sum(map(_is_above_chance, found))
-        unit += f", chance {number(best['chance'])}, {above} of {len(found)} schemes above it"
-        if not _tells_apart(found):
-            return f"{title}, {unit}: **none can be recommended**.\n\n{table}"
-    level = [a["scheme"] for a in _ranked(found)[1:] if _reaches(a, best)]
+        unit += f", chance {number(chance)}, {above} of {len(found)} schemes above it"
+    best = _best(found)
+    if isinstance(best, str):
+        return f"{title}, {unit}: **none can be recommended**, for {best}.\n\n{table}"
+    level = [a["scheme"] for a in _ranked(found) if a is not best and _reaches(a, best)]
     others = ", ".join(level[:_TIED]) + (f" and {len(level) - _TIED} more" * (len(level) > _TIED))
-    tied = f"; within the intervals also {others}" if level else ""
+    tied = f"; its interval overlaps with those of {others}" if level else ""
     return f"{title}, {unit}: **{best['scheme']}**{tied}.\n\n{table}"
 
 
-def _tells_apart(found: list[Answer]) -> bool:
-    """Says whether schemes are above chance by more than accident: many of them, or one clearly."""
-    if found[0]["chance"] is None:
-        return True
-    above = sum(map(_is_above_chance, found))
-    return above > _BY_ACCIDENT * len(found) or any(_is_above_chance(a, _CLEARLY) for a in found)
+def _best(found: list[Answer]) -> Answer | str:
+    """Returns the first scheme by its mean that there is evidence for, or why there is none."""
+    if found[0]["chance"] is not None:
+        above = sum(map(_is_above_chance, found))
+        is_clear = any(_is_above_chance(answer, _CLEARLY) for answer in found)
+        if above <= _BY_ACCIDENT * len(found) and not is_clear:
+            return "hardly any scheme is above chance"
+    better = [a for a in _ranked(found) if _beats(a, "nope") and _beats(a, "rope")]
+    if not better:
+        return "no scheme is better than both NoPE and RoPE"
+    known = [a for a in better if _floor(a) is None or _is_above_chance(a)]
+    if not known:
+        return "no scheme gains" if found[0]["topic"] == "gain" else "none of those is above chance"
+    return known[0]
+
+
+def _beats(answer: Answer, other: str) -> bool:
+    """Says whether a scheme is better than another, if it is not that one and there are both."""
+    return answer["scheme"] == other or answer[f"vs_{other}"] in ("better", "")
+
+
+def _floor(answer: Answer) -> float | None:
+    """Returns what is reached by knowing nothing, if that is known; of a gain this is nothing."""
+    return 0.0 if answer["topic"] == "gain" else answer["chance"]
 
 
 def _ranked(found: list[Answer]) -> list[Answer]:
@@ -269,7 +319,7 @@ def _reaches(one: Answer, best: Answer) -> bool:
 
 def _is_above_chance(answer: Answer, part: float = 0.0) -> bool:
     """Says whether the interval of an answer lies above chance, by a part of the way to 1."""
-    mean, margin, chance = answer["mean"], answer["margin"] or 0.0, answer["chance"]
+    mean, margin, chance = answer["mean"], answer["margin"] or 0.0, _floor(answer)
     if mean is None or chance is None:
         return False
     return mean - margin > chance + part * (1 - chance)
@@ -299,10 +349,21 @@ def _of_chapter(scheme: str, each: Situation, answers: list[Answer]) -> str:
 
 
 def _claim(name: str, claims: dict[str, Any]) -> str:
+    """Returns the verdict on a claim, and the numbers that decide it."""
     if name not in claims:
         return f"- {name}: no run has tested it yet."
     claim = claims[name]
-    return f"- **{claim['verdict']}**: {claim['says']} ({claim['source']})"
+    lines = [f"- **{claim['verdict']}**: {claim['says']} ({claim['source']})"]
+    for effect in claim["effects"]:
+        # Numbers that are not finite are words in JSON.
+        bounds = {key: float(effect[key]) for key in ("low", "high")}
+        found = effect.get("why") or _spread(effect | {"mean": _finite(effect["mean"])})
+        lines.append(f"    - {effect['says']}: {found}, predicted {ledger_page.predicted(bounds)}")
+    return "\n".join(lines)
+
+
+def _finite(value: float | str) -> float | None:
+    return float(value) if math.isfinite(float(value)) else None
 
 
 def _made_by(*files: dict[str, Any] | None) -> str:

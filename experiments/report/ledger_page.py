@@ -123,13 +123,16 @@ def _claim(row: Row) -> str:
     )
 
 
-def _effect(effect: Row) -> str:
-    low, high = effect["low"], effect["high"]
-    predicted = " and ".join(
+def predicted(effect: Row) -> str:
+    """Returns the range in which a claim says that a number lies, such as "> 0 and < 0.02"."""
+    return " and ".join(
         f"{word} {number(bound)}"
-        for word, bound in ((">", low), ("<", high))
+        for word, bound in ((">", effect["low"]), ("<", effect["high"]))
         if math.isfinite(bound)
     )
+
+
+def _effect(effect: Row) -> str:
     if "mean" not in effect:
         found, picture = text(effect["why"]), ""
     else:
@@ -140,7 +143,7 @@ def _effect(effect: Row) -> str:
         found = f"{number(effect['mean'], size)}{spread} ({seeds})"
         picture = _picture(effect)
     return (
-        f"<tr><th class=text>{text(effect['says'])}<td>{predicted}<td class=found>{found}"
+        f"<tr><th class=text>{text(effect['says'])}<td>{predicted(effect)}<td class=found>{found}"
         f"<td>{picture}"
         f"<td class=text>{text(effect['verdict'])}"
     )
