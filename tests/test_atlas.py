@@ -252,7 +252,10 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
     write(tmp_path, small, {}, {}, [])
     saved = json.loads((tmp_path / "atlas.json").read_text())
     ledger = {"about": {"command": "claims command"}, "claims": []}
-    ledger["claims"].append({"name": "drope", "verdict": "reproduced", "says": "A.", "source": "b"})
+    effects = [{"says": "loss", "mean": 0.5, "margin": 0.1, "low": "-inf", "high": 1.0}]
+    effects += [{"says": "other", "low": 0.0, "high": "inf", "why": "nothing was run"}]
+    claim = {"name": "drope", "verdict": "reproduced", "says": "A.", "source": "b"}
+    ledger["claims"].append(claim | {"effects": effects})
     (tmp_path / "decode.csv").write_text(
         "scheme,milliseconds,times_nope\nrope,9.1,1.04\nt5,30,3.3\n"
     )
@@ -264,7 +267,11 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
     assert "**text at 16x**: no run has this yet." in text
     overview = text[: text.index("## ")]
     assert "| Text of 2 to 8 times the trained length | text at 2x | `alibi`, " in overview
-    assert "- **reproduced**: A. (b)" in text and "small_base: no run has tested it yet" in text
+    assert "- **reproduced**: A. (b)\n    - loss: 0.500 ± 0.100, predicted < 1.000\n" in text
+    assert (
+        "    - other: nothing was run, predicted > 0.000\n" in text and "- not measured: " in text
+    )
+    assert "small_base: no run has tested it yet" in text
     assert "python launch.py --config=x\nclaims command" in text
     assert "Nothing has been run yet" in guide([], None, None, {})
 
@@ -280,13 +287,28 @@ def test_the_guide_recommends_nothing_where_nothing_was_learned(tmp_path):
 
 
 def test_the_guide_recommends_the_one_scheme_of_many_that_learned(tmp_path):
-    lone = {f"other{n}": (0.1, 0.1, 0.1) for n in range(30)} | {"path": (0.5, 0.6, 0.55)}
+    lone = dict.fromkeys(REGISTRY, (0.1, 0.1, 0.1)) | {"path": (0.5, 0.6, 0.55)}
     barely = lone | {"path": (0.12, 0.12, 0.13)}
     for values, word in ((lone, "**path**"), (barely, "**none can be recommended**")):
         found = dataclasses.replace(question(**values), chance=0.1)
         (tmp_path / "atlas.csv").write_text(as_csv(answers(Atlas_([found], [], [], {}, [], ABOUT))))
         text = guide(read_answers(tmp_path / "atlas.csv"), None, None, {})
-        assert f"chance 0.100, 1 of 31 schemes above it: {word}" in text
+        assert f"chance 0.100, 1 of {len(REGISTRY)} schemes above it: {word}" in text
+
+
+def test_the_guide_recommends_what_is_better_than_no_positions_and_than_rope(tmp_path):
+    values = dict(nope=(1.0, 1.0, 1.1), rope=(1.0, 1.1, 1.0))
+    uncertain = {"alibi": (0.2, 0.2, 1.7)}
+    for more, word in ((uncertain, "**none can"), ({"t5": (0.5,) * 3}, "**t5**")):
+        found = question(is_error=True, **values, **uncertain | more)
+        (tmp_path / "atlas.csv").write_text(as_csv(answers(Atlas_([found], [], [], {}, [], ABOUT))))
+        text = guide(read_answers(tmp_path / "atlas.csv"), None, None, {})
+        assert f"**text at 1x**, a unit, lower is better: {word}" in text
+
+
+def test_the_guide_has_every_claim():
+    shown = [name for situation in SITUATIONS for name in situation.claims]
+    assert set(shown) == {claim.name for claim in CLAIMS}
 
 
 def test_the_guide_asks_what_the_atlas_and_the_ledger_have():

@@ -165,7 +165,7 @@ def test_every_claim_asks_for_what_its_preset_measures():
         if study == "order":
             continue
         config, scheme = studies[study], where["scheme"]
-        names = config.get("schemes") or f"{config.get('methods')},longrope,yarn,pi"
+        names = config.get("schemes") or f"{config.get('methods')},{config.get('stages')},yarn,pi"
         assert scheme in names.split(","), (study, scheme)
         multiples = config.eval.get("multiples") or [m for m, _ in config.eval.get("lengths", ())]
         assert where.get("multiple", 1) in (*multiples, 1), (study, where)
