@@ -156,6 +156,7 @@ def guide(
         "hand. Behind ± is half of the 95 % interval over seeds. Against RoPE: whether the "
         "interval of the difference, seed by seed, excludes 0.\n",
         _overview(answers),
+        _effective(atlas),
         *(_situation(each, answers, claims) for each in SITUATIONS),
         _decoding(decoding, answers),
         _made_by(atlas, ledger),
@@ -207,6 +208,24 @@ def _overview(answers: list[Answer]) -> str:
                 named = f"`{best['scheme']}`, {_spread(best)}" if isinstance(best, dict) else "none"
                 rope = ", ".join(_spread(a) for a in found if a["scheme"] == "rope")
                 lines.append(f"| {each.title} | {topic} at {multiple:g}x | {named} | {rope} |")
+    return "\n".join(lines) + "\n"
+
+
+def _effective(atlas: dict[str, Any] | None) -> str:
+    """Says how many schemes make use of a context of which length."""
+    by_tokens: dict[int, list[str]] = {}
+    for scheme, tokens in (atlas or {}).get("effective", {}).items():
+        by_tokens.setdefault(tokens, []).append(scheme)
+    if not by_tokens:
+        return ""
+    lines = [
+        "Effective context, the longest that still lowers the loss on text by more than its "
+        "standard error below that of the most recent tokens alone:\n"
+    ]
+    for tokens, schemes in sorted(by_tokens.items()):
+        some = ", ".join(f"`{name}`" for name in schemes[:_TIED])
+        more = f" and {len(schemes) - _TIED} more" * (len(schemes) > _TIED)
+        lines.append(f"- {tokens} tokens: {some}{more}")
     return "\n".join(lines) + "\n"
 
 

@@ -124,6 +124,7 @@ def write(
         "controls": [control_words(control) for control in atlas.controls],
         "trained": atlas.trained,
         "failures": atlas.failures,
+        "effective": atlas.effective,
     }
     with page_style():
         chart = _map(atlas)
@@ -365,6 +366,11 @@ def _by_length(atlas: Atlas, scheme: str) -> str:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     caption = "The same last tokens at every length; bars: 95 % intervals."
+    if tokens := atlas.effective.get(scheme):
+        caption += (
+            f" The effective context, the longest that lowers the loss by more than its standard "
+            f"error, has {tokens} tokens."
+        )
     return figure("length", "Loss by length of the context", caption, svg(drawing))
 
 
