@@ -7,7 +7,7 @@ WORKDIR ?= runs/small
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: compare demo test lint parity benchmark cost tpu-check gallery clean
+.PHONY: compare demo test lint parity benchmark cost tpu-test tpu-check gallery clean
 
 # Trains and evaluates fifteen schemes on two CPU cores, then prints the table and the report's path.
 compare: $(VENV)/experiments
@@ -40,6 +40,11 @@ benchmark: $(VENV)/experiments
 # Measures the cost of each encoding in a training step.
 cost: $(VENV)/experiments
 	$(BIN)/python -m benchmarks.cost $(ARGS)
+
+# The tests that compile for TPUs without a TPU; they are skipped where the wheel libtpu is missing.
+tpu-test: $(VENV)/installed
+	-$(INSTALL) -e ".[tpu_check]"
+	$(BIN)/python -m pytest tests/test_topology.py -rs $(ARGS)
 
 # Compiles for TPU pods, without a TPU. The whole takes hours; ARGS=--schemes=kinds takes less.
 tpu-check: $(VENV)/experiments
