@@ -80,8 +80,10 @@ def main(arguments: list[str]) -> int:
     from experiments.bucket import UNLOCKED, absolute, folder_at, is_in_bucket
     from experiments.mesh import meshes_of
     from experiments.preemption import PreemptedError
+    from experiments.record import RefusedError
     from experiments.registry import make_experiment
 
+    is_running = False
     logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint
     try:
         _check(arguments)
@@ -95,26 +97,23 @@ def main(arguments: list[str]) -> int:
         chips = None if TOPOLOGY.value is None else topology.devices(TOPOLOGY.value)
         with meshes_of(chips):
             experiment = make_experiment(CONFIG.value, workdir, console)
-        if STATUS.value:
-            for name, part in experiment.parts.items():
-                _print_name(name, console)
-                importlib.import_module("experiments.status").print_status(part, console)
-            return 0
-        if BACKEND.value is not None:
-            _hand_over(len(experiment.points), workdir, console)
-            return 0
-        if DRY_RUN.value:
-            _print_dry_runs(experiment, console)
+        if STATUS.value or BACKEND.value is not None or DRY_RUN.value:
+            _tell(experiment, workdir, console)
             return 0
         if is_in_bucket(workdir):
             console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
-        failures = [] if REPORT.value else experiment.run(_task_id(), SHARE.value)
+        task_id, is_running = _task_id(), not REPORT.value
+        failures = experiment.run(task_id, SHARE.value) if is_running else []
+        is_running = False
         if SHARE.value and not REPORT.value:  # it is for whoever knows that all are done
             return 1 if failures else 0
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        if isinstance(error, OSError) and jax.process_count() > 1:
+        # A config is wrong in all processes; what stops training may be wrong in this one alone.
+        may_be_alone = is_running and not isinstance(error, RefusedError)
+        if jax.process_count() > 1 and (may_be_alone or isinstance(error, OSError)):
+            traceback.print_exc()
             _end_alone(2)
         return 2
     except PreemptedError as stop:
@@ -133,6 +132,18 @@ def main(arguments: list[str]) -> int:
     for failure in failures:
         console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
     return 1 if failures else 0
+
+
+def _tell(experiment, workdir: Path, console: Console) -> None:
+    """Prints what was asked for in the place of running the experiment."""
+    if STATUS.value:
+        for name, part in experiment.parts.items():
+            _print_name(name, console)
+            importlib.import_module("experiments.status").print_status(part, console)
+    elif BACKEND.value is not None:
+        _hand_over(len(experiment.points), workdir, console)
+    else:
+        _print_dry_runs(experiment, console)
 
 
 def _print_dry_runs(experiment, console: Console) -> None:

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from experiments.bucket import absolute
 from experiments.mesh import path_name, replicated
-from experiments.record import differences
+from experiments.record import RefusedError, differences
 
 _SUMS = "sums"
 # What Orbax and TensorStore raise where files are missing, cut off or altered. A machine that has
@@ -59,7 +59,7 @@ class Checkpoints:
           abstract_state: what is expected, whose shardings say where the arrays are placed.
 
         Raises:
-          ValueError: the saved arrays are others than the expected ones, or have other shapes or
+          RefusedError: the saved arrays are others than the expected ones, or have other shapes or
             types, which Orbax alone would cast without a word; or every checkpoint is damaged.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
@@ -76,7 +76,7 @@ class Checkpoints:
                     aside,
                 )
         if steps:
-            raise ValueError(
+            raise RefusedError(
                 f"every checkpoint in {self._folder} was damaged, of the steps {steps}: restore "
                 "one from a copy, or delete the folder of the run to train again"
             )
@@ -93,14 +93,14 @@ class Checkpoints:
             chex.assert_trees_all_equal_shapes_and_dtypes(saved, expected)
         except AssertionError:
             changes = differences(_kinds(saved), _kinds(expected))
-            raise ValueError(
+            raise RefusedError(
                 f"the checkpoint of step {step} in {self._folder} holds another state than this "
                 f"config trains: {'; '.join(changes[:3])}"
                 + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
                 + ". Give the old config, or another --workdir"
             ) from None
         if sums is None:
-            raise ValueError(
+            raise RefusedError(
                 f"the checkpoint of step {step} in {self._folder} has no sums to check it by, as "
                 "those of earlier versions; train again in another --workdir"
             )

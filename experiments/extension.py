@@ -24,7 +24,7 @@ from experiments.methods import PLAIN, Methods, names_in
 from experiments.point import Point
 from experiments.progress import stage
 from experiments.readings import LAST, Reader, Readings, Trials
-from experiments.record import Kept, differences, read_json
+from experiments.record import Kept, RefusedError, differences, read_json
 from experiments.report import extension_report
 from experiments.report.extensions import ExtensionStudy
 from experiments.sweep import Sweep, plain, recipe_fields
@@ -189,7 +189,7 @@ class Extension(Sweep):
         folder = self.folder(_source_point(point.seed))
         finished, run = (read_json(folder / name) for name in ("evaluation.json", "run.json"))
         if finished is None:
-            raise ValueError(
+            raise RefusedError(
                 f"{point.label} starts from {folder}, which is not finished; run that point first"
             )
         digest, optimizer = finished["training"]["digest"], self.config["optimizer"]

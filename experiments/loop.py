@@ -27,7 +27,7 @@ from experiments.checkpoint import Checkpoints
 from experiments.cost import peak_flops, step_flops
 from experiments.mesh import batch_sharding, own_part, path_name, replicated, state_shardings
 from experiments.progress import stage
-from experiments.record import Metrics
+from experiments.record import Metrics, RefusedError
 from experiments.train import Recipe, State, Task, initial_state, train_step
 from posenc_jax import Transformer
 
@@ -69,7 +69,7 @@ def train(
         if run.failure is not None:
             raise run.failure
         if run.metrics.last.get("step") != recipe.steps:
-            raise ValueError(
+            raise RefusedError(
                 f"{folder / 'metrics.jsonl'} has lost the line of step {recipe.steps}, of which "
                 "there is a checkpoint; put the file back, or delete the folder to train again"
             )

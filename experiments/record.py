@@ -27,13 +27,18 @@ from experiments import bucket
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
 
 
+class RefusedError(ValueError):
+    """Says what every process of a job finds wrong, so that all of them can go on without it."""
+
+
 def agreed(compute: Callable[[], Any]) -> Any:
     """Returns what ``compute`` gives in the first process, to every process of the job.
 
     All of them must call it, in the same order. What JSON takes can be agreed on.
 
     Raises:
-      ValueError, OSError: whatever of the two ``compute`` raised, in every process.
+      ValueError, OSError: whatever of the two ``compute`` raised, in every process; where there are
+        several, the ValueError is a RefusedError.
     """
     if jax.process_count() == 1:
         return compute()
@@ -45,7 +50,7 @@ def agreed(compute: Callable[[], Any]) -> Any:
             found = {"error": str(error), "is_os": isinstance(error, OSError)}
     told = json.loads(_told(json.dumps(found).encode()))
     if "error" in told:
-        raise (OSError if told["is_os"] else ValueError)(told["error"])
+        raise (OSError if told["is_os"] else RefusedError)(told["error"])
     return told["value"]
 
 
@@ -224,11 +229,11 @@ def open_run(folder: Path, config: dict[str, Any]) -> None:
     """Claims ``folder`` for a run of ``config``, or raises as ``check_run`` does.
 
     Raises:
-      ValueError: the folder has checkpoints of a run, but has lost what run that is.
+      RefusedError: the folder has checkpoints of a run, but has lost what run that is.
     """
     if check_run(folder, config) is None:
         if agreed((folder / "checkpoints").exists):
-            raise ValueError(
+            raise RefusedError(
                 f"{folder} has checkpoints, but no run.json that says what run they are of; put it "
                 "back, or delete the folder to train again"
             )
@@ -239,7 +244,7 @@ def check_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the ``run.json`` of a folder, if any, and refuses one of another config.
 
     Raises:
-      ValueError: says which fields differ.
+      RefusedError: says which fields differ.
     """
     previous = read_json(folder / "run.json")
     if previous is None:
@@ -247,7 +252,7 @@ def check_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     config = json.loads(json.dumps(config))  # tuples become lists, as they were read back
     changes = differences(previous["config"], config)
     if changes:
-        raise ValueError(
+        raise RefusedError(
             f"{folder} holds a run with another config: {'; '.join(changes)}. "
             "Give the old values, or another --workdir"
         )

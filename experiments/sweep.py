@@ -28,6 +28,7 @@ from experiments.point import Point, point_of
 from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
 from experiments.record import (
+    RefusedError,
     claimed,
     each_once,
     environment_of,
@@ -401,7 +402,7 @@ class Sweep:
                 continue
             run, here = read_json(self.folder(point) / "run.json"), self.describe(point).get(DATA)
             if run["config"].get(DATA) != here:
-                raise ValueError(
+                raise RefusedError(
                     f"{self.folder(point)} was trained on other data of the same name: digest "
                     f"{run['config'].get(DATA)}, and here it is {here}. Where it is the sources of "
                     f"Python, go on with Python {run['versions'].get('python')}, or give another "
@@ -453,8 +454,8 @@ class Sweep:
 
 def _raise_alone(error: Exception) -> None:
     """Raises what one process of several may have met alone, for which the others may wait."""
-    # A disk may fail under the one process that writes; numbers and configs are the same in all.
-    is_of_all = isinstance(error, FloatingPointError | ValueError)
+    # Numbers of training are the same in all. A disk may fail under the one process that writes.
+    is_of_all = isinstance(error, FloatingPointError | RefusedError)
     if jax.process_count() > 1 and not is_of_all:
         raise error
 
