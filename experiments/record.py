@@ -24,6 +24,8 @@ from jax.experimental import multihost_utils
 
 from experiments import bucket
 
+# What ``run.json`` must have, see ``environment``.
+_RUN = {"config": dict, "versions": dict, "device": str, "git": str}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
 
 
@@ -90,16 +92,20 @@ def write_json(path: Path, value: Any) -> None:
     write_files(path.parent, {path.name: json.dumps(value, indent=1) + "\n"})
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
     """Returns the value in ``path``, or None where there is no such file.
 
+    Args:
+      path: the file.
+      fields: what the value must have, by name, and of which type. Default: it may be any value.
+
     Raises:
-      ValueError: the file is damaged.
+      ValueError: the file is damaged, or has another value than it must have.
     """
 
     def read():
         try:
-            return json.loads(path.read_bytes())
+            value = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
@@ -107,8 +113,25 @@ def read_json(path: Path) -> Any:
                 f"{path} is damaged, and cannot be read as JSON ({error}); move it away, and "
                 "what it held is made again"
             ) from None
+        if fields is not None and not _has(value, fields):
+            raise ValueError(
+                f"{path} is damaged, for it must be an object with {', '.join(fields)}; move it "
+                "away, and what it held is made again"
+            )
+        return value
 
     return agreed(read)
+
+
+def _has(value: Any, fields: Mapping[str, type]) -> bool:
+    """Says whether a value is an object with these fields of these types."""
+    is_object = isinstance(value, dict)
+    return is_object and all(isinstance(value.get(name), kind) for name, kind in fields.items())
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """Returns the ``run.json`` of a folder as ``read_json`` does, or None where there is none."""
+    return read_json(folder / "run.json", _RUN)
 
 
 def read_lines(path: Path) -> list[Any]:
@@ -246,7 +269,7 @@ def check_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
       RefusedError: says which fields differ.
     """
-    previous = read_json(folder / "run.json")
+    previous = read_run(folder)
     if previous is None:
         return None
     config = json.loads(json.dumps(config))  # tuples become lists, as they were read back

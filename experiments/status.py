@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.point import Point
-from experiments.record import check_run, holder, read_json
+from experiments.record import check_run, holder
 from experiments.sweep import Sweep
 
 STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
@@ -38,7 +38,7 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
             check_run(folder, sweep.describe(point))
         except ValueError as error:  # a run of another config
             return found | {"state": FAILED, "note": str(error)}
-    if failure := read_json(folder / "failure.json"):
+    if failure := sweep.failure(point):
         return found | {"state": FAILED, "note": failure["reason"]}
     return found | {"state": STOPPED if line else MISSING}
 
@@ -62,7 +62,9 @@ def _last_line(path) -> dict[str, Any]:
         return {}
     for line in reversed(lines):
         try:
-            return json.loads(line)
+            found = json.loads(line)
         except ValueError:  # being written at this moment
             continue
+        if isinstance(found, dict) and found.keys() >= {"step", "seconds"}:
+            return found
     return {}

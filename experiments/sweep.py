@@ -36,6 +36,7 @@ from experiments.record import (
     open_run,
     read_json,
     read_lines,
+    read_run,
     write_json,
 )
 from experiments.report.speedup import with_speedups
@@ -46,6 +47,8 @@ from posenc_jax.model.transformer import ROWS
 
 # The name that a config has for the digest of its data.
 DATA = "corpus_digest"
+# What ``evaluation.json`` must have, whatever the experiment.
+EVALUATION = {"config": dict, "training": dict}
 # What may change between two starts of the same run: it decides when, not what, is computed.
 _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "profile_steps")
 
@@ -280,8 +283,7 @@ class Sweep:
                 for scheme in (point.label, *point.extensions):
                     trained = {"scheme": scheme, "trained": point.label}
                     training.append(finished["training"] | trained)
-            elif failure := read_json(folder / "failure.json"):
-                del failure["traceback"]
+            elif failure := self.failure(point):
                 failures.append(failure)
         return evaluations, with_speedups(training, curves), failures
 
@@ -328,7 +330,7 @@ class Sweep:
     def finished_runs(self) -> list[dict[str, Any]]:
         """Returns the ``run.json`` of each finished run, which says where it was trained."""
         done = [point for point in self.points if self.finished(point)]
-        runs = (read_json(self.folder(point) / "run.json") for point in done)
+        runs = (read_run(self.folder(point)) for point in done)
         return [run for run in runs if run is not None]
 
     def folder(self, point: Point) -> Path:
@@ -386,7 +388,7 @@ class Sweep:
         """
         folder = self.folder(point)
         try:
-            found, run = (read_json(folder / name) for name in ("evaluation.json", "run.json"))
+            found, run = read_json(folder / "evaluation.json", EVALUATION), read_run(folder)
             if found is None or run is None:
                 return None
             configs = (found, self.describe_evaluation(point)), (run, self.describe(point))
@@ -395,12 +397,20 @@ class Sweep:
         except ValueError:  # damaged, and found again; or what it starts from is not there
             return None
 
+    def failure(self, point: Point) -> dict[str, Any] | None:
+        """Returns the scheme and the seed of a point that failed and the reason, or None."""
+        try:
+            found = read_json(self.folder(point) / "failure.json", {"reason": str})
+        except ValueError as error:  # it is damaged, and says that there was a failure
+            found = {"reason": str(error)}
+        return found and {"scheme": point.label, "seed": point.seed, "reason": found["reason"]}
+
     def _check_data(self, points) -> None:
         """Refuses to go on with runs that were trained on other data of the same name."""
         for point in points:
             if not self.finished(point):
                 continue
-            run, here = read_json(self.folder(point) / "run.json"), self.describe(point).get(DATA)
+            run, here = read_run(self.folder(point)), self.describe(point).get(DATA)
             if run["config"].get(DATA) != here:
                 raise RefusedError(
                     f"{self.folder(point)} was trained on other data of the same name: digest "

@@ -580,7 +580,7 @@ for table in ("tcp", "tcp6"):
     assert listening and listening <= loopback
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"config": {', b"\xff\xfe\x00"])
+@pytest.mark.parametrize("torn", [b"", b'{"config": {', b"\xff\xfe\x00", b"[]", b"{}", b"null"])
 def test_a_damaged_evaluation_is_made_again(finished, corpus, torn):
     workdir, _, _ = finished
     path = workdir / "runs/alibi/seed0/evaluation.json"
@@ -607,6 +607,45 @@ def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, corpus, tmp_path
     (folder / "metrics.jsonl").unlink()
     reasons = {f["scheme"]: f["reason"] for f in comparison(config(corpus), tmp_path)[0].run()}
     assert "metrics.jsonl has lost the line of step 6" in reasons["rope"]
+
+
+@pytest.mark.parametrize("torn", ["{}", "[]", "null", '{"config": 3}'])
+def test_what_is_no_record_of_a_run_is_damaged(finished, corpus, tmp_path, torn):
+    """Only its own point fails, with a sentence, in the report and in the state too."""
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    (tmp_path / "runs/alibi/seed0/run.json").write_text(torn)
+    one, output = comparison(config(corpus), tmp_path)
+    told = "alibi/seed0/run.json is damaged, for it must be an object with config, versions"
+    assert len(one.results()[0]) == 1
+    print_status(one, one.console)
+    assert told in " ".join(output.getvalue().split())
+    (failure,) = one.run()
+    assert told in failure["reason"] and failure["scheme"] == "alibi"
+
+
+@pytest.mark.parametrize("torn", ["", '{"reason": ', "{}", "[]", '{"reason": null}'])
+def test_a_failure_that_cannot_be_read_says_so(finished, corpus, tmp_path, torn):
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    (tmp_path / "runs/alibi/seed0/evaluation.json").unlink()
+    (tmp_path / "runs/alibi/seed0/failure.json").write_text(torn)
+    one, output = comparison(config(corpus), tmp_path)
+    evaluations, _, failures = one.results()
+    assert len(evaluations) == 1 and failures[0]["scheme"] == "alibi"
+    assert "alibi/seed0/failure.json is damaged" in failures[0]["reason"]
+    print_status(one, one.console)
+    assert "1 done, 1 failed" in output.getvalue() and "failure.json is damaged" in " ".join(
+        output.getvalue().split()
+    )
+
+
+def test_a_line_that_is_no_record_of_a_step_is_passed_over(corpus, tmp_path):
+    one, output = comparison(config(corpus, schemes="nope"), tmp_path)
+    folder = one.folder(one.points[0])
+    folder.mkdir(parents=True)
+    line = json.dumps({"step": 2, "seconds": 30.0})
+    (folder / "metrics.jsonl").write_text(f'{line}\n3\n{{"step": 4}}\n')
+    print_status(one, one.console)
+    assert "stopped" in output.getvalue() and "2/6" in output.getvalue()
 
 
 @pytest.mark.parametrize(
