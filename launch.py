@@ -16,11 +16,13 @@ It needs what ``pip install -e '.[experiments]'`` installs, and says so where th
 import importlib
 import math
 import os
+import re
 import shlex
 import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 # Until JAX listens (``preemption.listen``): a queue that ends a job while it starts runs it again.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
@@ -245,6 +247,14 @@ def _task_id() -> int | None:
 
 def _parse(arguments: list[str]) -> list[str]:
     """Parses the flags, and ends with one sentence where absl would print a traceback."""
+    line = "\0".join(arguments)
+    # ml_collections would list in ten lines where it has looked, and only once the config is used.
+    given = re.search(r"\0--?config[=\0]([^\0:]+)", line)
+    if given and not Path(given[1]).is_file():
+        _refuse(
+            f"--config={given[1]} is no file; give one of configs/, such as "
+            "configs/extrapolation.py:small"
+        )
     try:
         return flags.FLAGS(arguments)
     except Exception as error:
@@ -256,8 +266,13 @@ def _parse(arguments: list[str]) -> list[str]:
         if " " not in name:  # of a field, and nothing else
             flag = next((each for each in arguments if name in each), "--config")
             sentence = f"{flag}: the config has no field {name!r}"
-        print(f"error: {sentence}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(sentence)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    """Ends the program with the sentence that says what is wrong with its command."""
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import fcntl
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -370,29 +371,41 @@ def _appended(path: Path):
     return bucket.Lines(path) if bucket.is_in_bucket(path) else path.open("a", buffering=1)
 
 
-def _event_writer(folder: Path):
+def check_sinks(tensorboard: bool, wandb: str) -> None:
+    """Refuses what ``Metrics`` is to write to, where the first process has not installed it."""
+    if tensorboard:
+        agreed(lambda: _tensorboard() and None)
+    if wandb:
+        agreed(lambda: _wandb(wandb) and None)
+
+
+def _tensorboard():
+    return _imported("tensorboardX", "train.tensorboard=True", "tensorboard")
+
+
+def _wandb(project):
+    return _imported("wandb", f"train.wandb={project!r}", "wandb")
+
+
+def _imported(module: str, asked: str, extra: str):
+    """Imports an optional package, which was asked for by a flag and comes with an extra."""
     try:
-        import tensorboardX
+        return importlib.import_module(module)
     except ImportError:
-        raise ValueError(
-            "train.tensorboard=True needs tensorboardX: pip install -e '.[tensorboard]'"
-        ) from None
-    return tensorboardX.SummaryWriter(str(folder))
+        raise ValueError(f"{asked} needs {module}: pip install -e '.[{extra}]'") from None
+
+
+def _event_writer(folder: Path):
+    return _tensorboard().SummaryWriter(str(folder))
 
 
 def _wandb_run(project: str, folder: Path):
-    try:
-        import wandb
-    except ImportError:
-        raise ValueError(
-            f"train.wandb={project!r} needs wandb: pip install -e '.[wandb]'"
-        ) from None
     # The same folder is the same run, however often it is started.
     name = "/".join(folder.parts[-2:])
     identity = hashlib.sha256(str(bucket.absolute(folder)).encode()).hexdigest()[:16]
     own = {"name": name, "id": identity, "resume": "allow"}
     # Seeds that are trained together have a run each, where wandb would give back the first.
-    return wandb.init(project=project, reinit="create_new", **own)
+    return _wandb(project).init(project=project, reinit="create_new", **own)
 
 
 def _step_of(line: str) -> int | None:

@@ -29,6 +29,7 @@ from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
 from experiments.record import (
     RefusedError,
+    check_sinks,
     claimed,
     each_once,
     environment_of,
@@ -180,6 +181,8 @@ class Sweep:
         waiting, left = {point for point in chosen if not self.finished(point)}, TimeLeft()
         if done := len(chosen) - len(waiting):
             self.console.print(f"{done} of {len(chosen)} were done before", highlight=False)
+        for recipe in filter(None, map(self.recipe_of, waiting)):
+            check_sinks(recipe.tensorboard, recipe.wandb)
         groups = collections.deque(self._groups(chosen))
         while groups:
             group = groups.popleft()

@@ -657,6 +657,7 @@ def test_a_line_that_is_no_record_of_a_step_is_passed_over(corpus, tmp_path):
             ["--config=configs/extrapolation.py:smal"],
             "unknown preset 'smal'; valid: tiny, demo, small",
         ),
+        (["--config=configs/nothing.py:small"], "error: --config=configs/nothing.py is no file"),
         (["--config.experiment=image"], "experiment='image' must be one of extrapolation, images"),
         (["--config.train.stepz=3"], 'Did you mean "steps"'),
         (["--config.train.steps=many"], "--config.train.steps"),
@@ -672,6 +673,27 @@ def test_command_line_says_what_is_wrong(tmp_path, arguments, message):
     if not any(a.startswith("--config=") for a in arguments):
         arguments = [preset, *arguments]
     done = launch(f"--workdir={tmp_path}", *arguments)
-    assert done.returncode != 0
-    assert message in done.stderr + done.stdout
+    assert done.returncode == 2
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_function_that_returns_no_config_is_refused(tmp_path):
+    (tmp_path / "three.py").write_text("def get_config():\n    return 3\n")
+    done = launch(f"--config={tmp_path / 'three.py'}", f"--workdir={tmp_path}")
+    assert done.returncode == 2
+    assert done.stderr == "error: --config gave 3, which is no config of an experiment\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "module"),
+    [({"train__tensorboard": True}, "tensorboardX"), ({"train__wandb": "mine"}, "wandb")],
+)
+def test_what_is_not_installed_is_said_before_training(
+    corpus, tmp_path, monkeypatch, changes, module
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    one, _ = comparison(config(corpus, **changes), tmp_path)
+    with pytest.raises(ValueError, match=f"{module}: pip install"):
+        one.run()
+    assert not (tmp_path / "runs").exists()
