@@ -18,16 +18,16 @@ import math
 import os
 import re
 import shlex
-import signal
 import sys
 import traceback
 from pathlib import Path
 from typing import NoReturn
 
-# Until JAX listens (``preemption.listen``): a queue that ends a job while it starts runs it again.
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+from experiments import peers
 
-from experiments import peers, workers  # noqa: E402
+peers.ask_again_if_stopped()
+
+from experiments import workers  # noqa: E402
 from experiments.host import keep_compiled, keep_freed_memory  # noqa: E402
 
 if __name__ == "__main__" and peers.are_expected(sys.argv):

@@ -461,11 +461,18 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
 
 
-def test_sigterm_at_the_start_asks_for_another(tmp_path):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["launch.py", "--config=configs/extrapolation.py:tiny", "--workdir"],
+        ["-m", "experiments.long_document", "--run=r", "--document=d", "--out"],
+    ],
+    ids=["launch", "long_document"],
+)
+def test_sigterm_at_the_start_asks_for_another(tmp_path, command):
     """Before anything is done, there is nothing to save, but the queue must run it again."""
     process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", "launch.py", f"--workdir={tmp_path}"]
-        + ["--config=configs/extrapolation.py:tiny"],
+        [sys.executable, "-X", "importtime", *command, str(tmp_path / "place")],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
