@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from experiments.bucket import absolute
 from experiments.mesh import path_name, replicated
 from experiments.record import RefusedError, differences
 
-_SUMS = "sums"
+_SUMS, _KINDS = "sums", "kinds"
 # What Orbax and TensorStore raise where files are missing, cut off or altered. A machine that has
 # no memory left raises other things, and damages nothing.
-_UNREADABLE = (ValueError, KeyError, TypeError, EOFError, FileNotFoundError, NotADirectoryError)
+_UNREADABLE = (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    *(EOFError, FileNotFoundError, NotADirectoryError),
+)
 
 
 class Checkpoints:
@@ -30,7 +34,8 @@ class Checkpoints:
     last that all is there: a full disk or a kill leaves the previous checkpoint as it was. On disk
     a state is a flat dict from path to array, so it can be read without this project's classes.
     Beside them ``sums`` has a number for each array, in the order of their paths in the state,
-    which a change of any bit changes.
+    which a change of any bit changes. Apart from what says of which names, shapes and types the
+    arrays are, the step's own metadata have a digest of that, ``kinds``.
     """
 
     def __init__(self, folder: Path):
@@ -48,7 +53,8 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Starts saving; returns when the arrays are copied, not when they are on disk."""
         arrays = _flat(state) | {_SUMS: _all_sums(state)}
-        self._manager.save(step, args=ocp.args.StandardSave(arrays))
+        about = {_KINDS: _digest(_kinds(arrays))}
+        self._manager.save(step, args=ocp.args.StandardSave(arrays), custom_metadata=about)
 
     def newest(self, abstract_state: Any) -> tuple[int, Any] | None:
         """Returns the newest sound state and its step, or None where nothing was saved.
@@ -85,9 +91,14 @@ class Checkpoints:
     def _restore(self, step, abstract_state):
         expected = _flat(abstract_state)
         try:
-            saved = dict(self._manager.item_metadata(step))
+            about = self._manager.metadata(step)
+            saved = dict(about.item_metadata)
+            digest = _digest(_kinds(saved))
         except _UNREADABLE as error:
             raise _DamagedError(_first_line(error)) from None
+        # Otherwise a name that was altered on disk would pass for a state of another config.
+        if (about.custom_metadata or {}).get(_KINDS, digest) != digest:
+            raise _DamagedError("the names, shapes or types of its arrays changed")
         sums = saved.pop(_SUMS, None)
         try:
             chex.assert_trees_all_equal_shapes_and_dtypes(saved, expected)
@@ -195,4 +206,9 @@ def _flat(state) -> dict[str, Any]:
 
 
 def _kinds(arrays) -> dict[str, str]:
-    return {name: f"{array.dtype} {tuple(array.shape)}" for name, array in arrays.items()}
+    # Orbax may give a type back in another form than an array has it.
+    return {name: f"{jnp.dtype(a.dtype)} {tuple(a.shape)}" for name, a in arrays.items()}
+
+
+def _digest(kinds: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(kinds, sort_keys=True).encode()).hexdigest()[:16]

@@ -310,7 +310,19 @@ def flipped(path):
     path.write_bytes(content)
 
 
+def renamed(path):
+    """Alters one byte of a name, wherever the name is."""
+    path.write_bytes(path.read_bytes().replace(b"embedding", b"embeddinf"))
+
+
+def emptied(folder):
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 DAMAGE = {
+    "a name": ("default/_METADATA", renamed),
+    "everything": ("", emptied),
     "numbers": ("default/**/d/*", flipped),
     "half of the numbers": ("default/**/d/*", cut_off),
     "no numbers": ("default/**/d/*", Path.unlink),
@@ -326,7 +338,8 @@ DAMAGE = {
 def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(tmp_path, uninterrupted, kind):
     shutil.copytree(uninterrupted[0] / "checkpoints", tmp_path / "checkpoints")
     pattern, damage = DAMAGE[kind]
-    for path in sorted((tmp_path / "checkpoints/6").glob(pattern)):
+    step = tmp_path / "checkpoints/6"
+    for path in sorted(step.glob(pattern)) if pattern else [step]:
         damage(path)
     make = functools.partial(text_state, spec=SPEC, recipe=RECIPE)
     step, state = Checkpoints(tmp_path / "checkpoints").newest(
