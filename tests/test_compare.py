@@ -281,7 +281,7 @@ def test_status_says_what_has_become_of_every_point(finished, corpus, tmp_path):
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     one, output = comparison(config(corpus, schemes="rope,yarn,alibi,nope,t5", seeds=2), tmp_path)
     folder = {point.name: one.folder(point) for point in one.points}
-    line = json.dumps({"step": 2, "seconds": 30.0})
+    line = json.dumps({"step": 2, "seconds": 30.0, "tokens_per_second": 1234.5})
     for name in ("nope/seed0", "t5/seed0"):
         folder[name].mkdir(parents=True)
         (folder[name] / "metrics.jsonl").write_text(f"{line}\n{line[:5]}")
@@ -295,7 +295,7 @@ def test_status_says_what_has_become_of_every_point(finished, corpus, tmp_path):
         "missing",
         "0/6",
     ]
-    assert lines["nope/seed0"][1:3] == ["running", "2/6"]
+    assert lines["nope/seed0"][1:4] == ["running", "2/6", "1234"]
     assert (
         f"process {os.getpid()} on" in output.getvalue()
         and "trained in 0:01:00" in output.getvalue()
