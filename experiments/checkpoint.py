@@ -21,10 +21,8 @@ from experiments.record import RefusedError, differences
 _SUMS, _KINDS = "sums", "kinds"
 # What Orbax and TensorStore raise where files are missing, cut off or altered. A machine that has
 # no memory left raises other things, and damages nothing.
-_UNREADABLE = (
-    *(ValueError, KeyError, TypeError, AttributeError),
-    *(EOFError, FileNotFoundError, NotADirectoryError),
-)
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
+_UNREADABLE += (EOFError, FileNotFoundError, NotADirectoryError)
 
 
 class Checkpoints:
@@ -34,8 +32,8 @@ class Checkpoints:
     last that all is there: a full disk or a kill leaves the previous checkpoint as it was. On disk
     a state is a flat dict from path to array, so it can be read without this project's classes.
     Beside them ``sums`` has a number for each array, in the order of their paths in the state,
-    which a change of any bit changes. Apart from what says of which names, shapes and types the
-    arrays are, the step's own metadata have a digest of that, ``kinds``.
+    which a change of any bit changes. The metadata of the step have a digest of all names, shapes
+    and types, ``kinds``, which Orbax keeps in another file than these themselves.
     """
 
     def __init__(self, folder: Path):
