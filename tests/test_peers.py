@@ -244,7 +244,7 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_pa
 
 
 FAILS_ALONE = """
-import os, runpy, sys
+import os, sys
 sys.path.insert(0, "")
 if "POSENC_JAX_WATCHED" in os.environ and "--process_id=1" in sys.argv:
     from experiments import text
@@ -256,7 +256,7 @@ if "POSENC_JAX_WATCHED" in os.environ and "--process_id=1" in sys.argv:
         return train_batch(index, step=step, **rest)
 
     text.train_batch = failing
-runpy.run_path("launch.py", run_name="__main__")
+exec(compile(open("launch.py").read(), "launch.py", "exec"))
 """
 
 
