@@ -265,8 +265,8 @@ def test_a_process_that_fails_alone_ends_the_job(corpus, tmp_path, error):
     """It must not go on to the next point, for the others wait for it in this one."""
     program = tmp_path / "program.py"
     program.write_text(FAILS_ALONE.format(error=error))
-    arguments = ["--config.schemes=rope,nope", "--peer_timeout=10"]
-    first, second = start(2, tmp_path / "runs", corpus, *arguments, program=str(program))
+    both = "--config.schemes=rope,nope"
+    first, second = start(2, tmp_path / "runs", corpus, both, program=str(program))
     try:
         errors = [process.communicate(timeout=240)[1] for process in (first, second)]
     finally:
