@@ -16,16 +16,18 @@ The program needs ``pip install -e '.[experiments]'``, and says so if that is mi
 import importlib
 import math
 import os
+import re
 import shlex
-import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
-# Until ``preemption.listen`` is called: status 75 asks a queue that ends this job to run it again.
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+from experiments import peers
 
-from experiments import peers, workers  # noqa: E402
+peers.ask_again_if_stopped()
+
+from experiments import workers  # noqa: E402
 from experiments.host import keep_compiled, keep_freed_memory  # noqa: E402
 
 if __name__ == "__main__" and peers.are_expected(sys.argv):
@@ -80,8 +82,10 @@ def main(arguments: list[str]) -> int:
     from experiments.bucket import UNLOCKED, absolute, folder_at, is_in_bucket
     from experiments.mesh import meshes_of
     from experiments.preemption import PreemptedError
+    from experiments.record import RefusedError
     from experiments.registry import make_experiment
 
+    is_running = False
     logging.set_verbosity(logging.WARNING)  # Orbax logs thirty lines for each checkpoint
     try:
         _check(arguments)
@@ -95,26 +99,23 @@ def main(arguments: list[str]) -> int:
         chips = None if TOPOLOGY.value is None else topology.devices(TOPOLOGY.value)
         with meshes_of(chips):
             experiment = make_experiment(CONFIG.value, workdir, console)
-        if STATUS.value:
-            for name, part in experiment.parts.items():
-                _print_name(name, console)
-                importlib.import_module("experiments.status").print_status(part, console)
-            return 0
-        if BACKEND.value is not None:
-            _hand_over(len(experiment.points), workdir, console)
-            return 0
-        if DRY_RUN.value:
-            _print_dry_runs(experiment, console)
+        if STATUS.value or BACKEND.value is not None or DRY_RUN.value:
+            _tell(experiment, workdir, console)
             return 0
         if is_in_bucket(workdir):
             console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
-        failures = [] if REPORT.value else experiment.run(_task_id(), SHARE.value)
+        task_id, is_running = _task_id(), not REPORT.value
+        failures = experiment.run(task_id, SHARE.value) if is_running else []
+        is_running = False
         if SHARE.value and not REPORT.value:  # a later command without --share writes the report
             return 1 if failures else 0
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        if isinstance(error, OSError) and jax.process_count() > 1:
+        # A config is wrong in all processes; what stops training may be wrong in this one alone.
+        may_be_alone = is_running and not isinstance(error, RefusedError)
+        if jax.process_count() > 1 and (may_be_alone or isinstance(error, OSError)):
+            traceback.print_exc()
             _end_alone(2)
         return 2
     except PreemptedError as stop:
@@ -133,6 +134,18 @@ def main(arguments: list[str]) -> int:
     for failure in failures:
         console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
     return 1 if failures else 0
+
+
+def _tell(experiment, workdir: Path, console: Console) -> None:
+    """Prints what was asked for in the place of running the experiment."""
+    if STATUS.value:
+        for name, part in experiment.parts.items():
+            _print_name(name, console)
+            importlib.import_module("experiments.status").print_status(part, console)
+    elif BACKEND.value is not None:
+        _hand_over(len(experiment.points), workdir, console)
+    else:
+        _print_dry_runs(experiment, console)
 
 
 def _print_dry_runs(experiment, console: Console) -> None:
@@ -234,6 +247,14 @@ def _task_id() -> int | None:
 
 def _parse(arguments: list[str]) -> list[str]:
     """Parses the flags; ends the program with a sentence where absl would print a traceback."""
+    line = "\0".join(arguments)
+    # ml_collections would list in ten lines where it has looked, and only once the config is used.
+    given = re.search(r"\0--?config[=\0]([^\0:]+)", line)
+    if given and not Path(given[1]).is_file():
+        _refuse(
+            f"--config={given[1]} is no file; give one of configs/, such as "
+            "configs/extrapolation.py:small"
+        )
     try:
         return flags.FLAGS(arguments)
     except Exception as error:
@@ -245,8 +266,13 @@ def _parse(arguments: list[str]) -> list[str]:
         if " " not in name:  # the message is only the name of a field
             flag = next((each for each in arguments if name in each), "--config")
             sentence = f"{flag}: the config has no field {name!r}"
-        print(f"error: {sentence}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(sentence)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    """Ends the program with the sentence that says what is wrong with its command."""
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

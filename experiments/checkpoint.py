@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from jax.experimental import multihost_utils
 
 from experiments.bucket import absolute
 from experiments.mesh import path_name, replicated
-from experiments.record import differences
+from experiments.record import RefusedError, differences
 
-_SUMS = "sums"
+_SUMS, _KINDS = "sums", "kinds"
 # What Orbax and TensorStore raise if files are missing, cut off or altered. Other errors, such as
 # running out of memory, do not mean that a checkpoint is damaged.
-_UNREADABLE = (ValueError, KeyError, TypeError, EOFError, FileNotFoundError, NotADirectoryError)
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
+_UNREADABLE += (EOFError, FileNotFoundError, NotADirectoryError)
 
 
 class Checkpoints:
@@ -30,6 +32,8 @@ class Checkpoints:
     a marker of completion last. So a full disk or a kill leaves the previous checkpoint as it was.
     On disk a state is a flat dict from path to array, which can be read without this project's
     classes. The entry ``sums`` has a checksum of each array, in the order of the state's leaves.
+    The step's metadata have ``kinds``, a digest of all names, shapes and types, which Orbax keeps
+    in another file than these.
     """
 
     def __init__(self, folder: Path):
@@ -47,7 +51,8 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Starts saving; returns when the arrays are copied, not when they are on disk."""
         arrays = _flat(state) | {_SUMS: _all_sums(state)}
-        self._manager.save(step, args=ocp.args.StandardSave(arrays))
+        about = {_KINDS: _digest(_kinds(arrays))}
+        self._manager.save(step, args=ocp.args.StandardSave(arrays), custom_metadata=about)
 
     def newest(self, abstract_state: Any) -> tuple[int, Any] | None:
         """Returns the newest undamaged state and its step, or None if nothing was saved.
@@ -58,7 +63,7 @@ class Checkpoints:
           abstract_state: the expected state; its shardings say where arrays are placed.
 
         Raises:
-          ValueError: the saved arrays are not the expected ones, or have other shapes or types,
+          RefusedError: the saved arrays are not the expected ones, or have other shapes or types,
             which Orbax alone would cast silently; or every checkpoint is damaged.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
@@ -75,7 +80,7 @@ class Checkpoints:
                     aside,
                 )
         if steps:
-            raise ValueError(
+            raise RefusedError(
                 f"every checkpoint in {self._folder} was damaged, of the steps {steps}: restore "
                 "one from a copy, or delete the folder of the run to train again"
             )
@@ -84,22 +89,27 @@ class Checkpoints:
     def _restore(self, step, abstract_state):
         expected = _flat(abstract_state)
         try:
-            saved = dict(self._manager.item_metadata(step))
+            about = self._manager.metadata(step)
+            saved = dict(about.item_metadata)
+            digest = _digest(_kinds(saved))
         except _UNREADABLE as error:
             raise _DamagedError(_first_line(error)) from None
+        # Otherwise a name that was altered on disk would pass for a state of another config.
+        if (about.custom_metadata or {}).get(_KINDS, digest) != digest:
+            raise _DamagedError("the names, shapes or types of its arrays changed")
         sums = saved.pop(_SUMS, None)
         try:
             chex.assert_trees_all_equal_shapes_and_dtypes(saved, expected)
         except AssertionError:
             changes = differences(_kinds(saved), _kinds(expected))
-            raise ValueError(
+            raise RefusedError(
                 f"the checkpoint of step {step} in {self._folder} holds another state than this "
                 f"config trains: {'; '.join(changes[:3])}"
                 + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
                 + ". Give the old config, or another --workdir"
             ) from None
         if sums is None:
-            raise ValueError(
+            raise RefusedError(
                 f"the checkpoint of step {step} in {self._folder} has no sums to check it by, as "
                 "those of earlier versions; train again in another --workdir"
             )
@@ -194,4 +204,9 @@ def _flat(state) -> dict[str, Any]:
 
 
 def _kinds(arrays) -> dict[str, str]:
-    return {name: f"{array.dtype} {tuple(array.shape)}" for name, array in arrays.items()}
+    # Orbax may give a type back in another form than an array has it.
+    return {name: f"{jnp.dtype(a.dtype)} {tuple(a.shape)}" for name, a in arrays.items()}
+
+
+def _digest(kinds: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(kinds, sort_keys=True).encode()).hexdigest()[:16]

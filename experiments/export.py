@@ -16,7 +16,7 @@ from rich.console import Console
 
 from experiments.bucket import folder_at
 from experiments.mesh import make_mesh
-from experiments.record import read_json
+from experiments.record import read_run
 from experiments.trained import Source, load_run, sizes_of, train_length
 from posenc_jax import Transformer
 from posenc_jax.hf.write import extended
@@ -36,7 +36,7 @@ def export(folder: Path, out: Path, checkpoint: str | None, console: Console) ->
         know its model; or ``out`` is not empty.
     """
     mesh = make_mesh()
-    run = read_json(folder / "run.json") or {"config": {}}  # load_run raises if there is no run
+    run = read_run(folder) or {"config": {}}  # load_run raises if there is no run
     loading = run["config"].get("loading")
     source = Source.of(checkpoint, mesh, loading) if checkpoint else None
     state, config = load_run(folder, mesh, source)

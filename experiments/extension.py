@@ -24,10 +24,10 @@ from experiments.methods import PLAIN, Methods, names_in
 from experiments.point import Point
 from experiments.progress import stage
 from experiments.readings import LAST, Reader, Readings, Trials
-from experiments.record import Kept, differences, read_json
+from experiments.record import Kept, RefusedError, differences, read_json, read_run
 from experiments.report import extension_report
 from experiments.report.extensions import ExtensionStudy
-from experiments.sweep import Sweep, plain, recipe_fields
+from experiments.sweep import EVALUATION, Sweep, plain, recipe_fields
 from experiments.text import Text, Tuning, make_model
 from experiments.train import Recipe, further_state
 from experiments.trained import Loader, Source, in_tokens_of
@@ -187,9 +187,9 @@ class Extension(Sweep):
     def _describe_tuned(self, point) -> dict[str, Any]:
         """Returns what a point is tuned from, and its encoding, without loading the model."""
         folder = self.folder(_source_point(point.seed))
-        finished, run = (read_json(folder / name) for name in ("evaluation.json", "run.json"))
-        if finished is None:
-            raise ValueError(
+        finished, run = read_json(folder / "evaluation.json", EVALUATION), read_run(folder)
+        if finished is None or run is None:
+            raise RefusedError(
                 f"{point.label} starts from {folder}, which is not finished; run that point first"
             )
         digest, optimizer = finished["training"]["digest"], self.config["optimizer"]

@@ -23,6 +23,11 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from experiments import peers
+
+if __name__ == "__main__":  # before JAX, which takes seconds to import
+    peers.ask_again_if_stopped()
+
 import jax
 import numpy as np
 from rich.console import Console
@@ -211,6 +216,7 @@ def main() -> int:
     args = parser.parse_args()
     console = Console()
     try:
+        preemption.listen()
         folder, out = folder_at(args.run), folder_at(args.out)
         state, config = load_run(folder)
         model = state.model
@@ -237,5 +243,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    preemption.listen()
     sys.exit(main())

@@ -25,9 +25,10 @@ from rich.console import Console
 from experiments import preemption
 from experiments.checkpoint import Checkpoints
 from experiments.cost import peak_flops, step_flops
+from experiments.host import peak_memory
 from experiments.mesh import batch_sharding, own_part, path_name, replicated, state_shardings
 from experiments.progress import stage
-from experiments.record import Metrics
+from experiments.record import Metrics, RefusedError
 from experiments.train import Recipe, State, Task, initial_state, train_step
 from posenc_jax import Transformer
 
@@ -69,7 +70,7 @@ def train(
         if run.failure is not None:
             raise run.failure
         if run.metrics.last.get("step") != recipe.steps:
-            raise ValueError(
+            raise RefusedError(
                 f"{folder / 'metrics.jsonl'} has lost the line of step {recipe.steps}, of which "
                 "there is a checkpoint; put the file back, or delete the folder to train again"
             )
@@ -183,6 +184,7 @@ class _Run:
           at_peak: steps a second at the devices' peak, if it is known.
         """
         self._start, self._runs, self._at_peak = time.monotonic(), runs, at_peak
+        self._line = self.first, 0.0  # the step and the seconds of the newest line
 
     def record(self, step: int, numbers: dict[str, np.ndarray], is_saved: bool) -> str:
         """Writes the numbers of a step if they are due, and returns a note for the progress bar.
@@ -201,6 +203,7 @@ class _Run:
         share = {"mfu": done / seconds / self._at_peak} if self._at_peak else {}
         # A saved step is always logged, so that a resumed run knows its time and its loss.
         if is_saved or step % self._recipe.log_every == 0:
+            (line_step, line_seconds), self._line = self._line, (step, seconds)
             self.metrics.write(
                 step=step,
                 loss=loss,
@@ -208,6 +211,8 @@ class _Run:
                 learning_rate=float(self._recipe.schedule()(step - 1)),  # which made this step
                 tokens_per_second=tokens / seconds,
                 seconds=self._before + seconds,
+                step_seconds=(seconds - line_seconds) / (step - line_step),
+                memory_bytes=peak_memory(),
                 **share,
             )
         return f"loss {loss:.3f}  {tokens / seconds / 1e3:.0f}k tok/s"

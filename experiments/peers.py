@@ -28,6 +28,14 @@ CLUSTERS = ("SLURM_STEP_NODELIST", "JAX_COORDINATOR_ADDRESS")
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 
 
+def ask_again_if_stopped() -> None:
+    """Lets SIGTERM end this program with status 75 until JAX listens, see ``preemption.listen``.
+
+    There is nothing to save yet, and a queue that ends a job while it starts runs it again.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+
+
 def are_expected(arguments: Sequence[str]) -> bool:
     """Says whether this process is one of several that must be watched, and is not watched yet.
 

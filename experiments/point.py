@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TypeVar
 
+from experiments.record import RefusedError
+
 T = TypeVar("T")
 
 
@@ -90,5 +92,5 @@ def point_of(points: Sequence[T], task_id: int) -> T:
     """Returns the point that a job of an array runs."""
     if not 0 <= task_id < len(points):
         last, count = len(points) - 1, len(points)
-        raise ValueError(f"task_id={task_id} must be in 0..{last}: there are {count} points")
+        raise RefusedError(f"task_id={task_id} must be in 0..{last}: there are {count} points")
     return points[task_id]

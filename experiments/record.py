@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import fcntl
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -24,7 +25,13 @@ from jax.experimental import multihost_utils
 
 from experiments import bucket
 
+# What ``run.json`` must have, see ``environment``.
+_RUN = {"config": dict, "versions": dict, "device": str, "git": str}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
+
+
+class RefusedError(ValueError):
+    """Says what every process of a job finds wrong, so that all of them can go on without it."""
 
 
 def agreed(compute: Callable[[], Any]) -> Any:
@@ -34,7 +41,8 @@ def agreed(compute: Callable[[], Any]) -> Any:
     be a value of JSON.
 
     Raises:
-      ValueError, OSError: ``compute`` raised it in the first process; every process raises it.
+      ValueError, OSError: ``compute`` raised it in the first process; every process raises it. If
+        there are several processes, the ValueError is a RefusedError.
     """
     if jax.process_count() == 1:
         return compute()
@@ -46,7 +54,7 @@ def agreed(compute: Callable[[], Any]) -> Any:
             found = {"error": str(error), "is_os": isinstance(error, OSError)}
     told = json.loads(_told(json.dumps(found).encode()))
     if "error" in told:
-        raise (OSError if told["is_os"] else ValueError)(told["error"])
+        raise (OSError if told["is_os"] else RefusedError)(told["error"])
     return told["value"]
 
 
@@ -86,16 +94,20 @@ def write_json(path: Path, value: Any) -> None:
     write_files(path.parent, {path.name: json.dumps(value, indent=1) + "\n"})
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
     """Returns the value in ``path``, or None if there is no such file.
 
+    Args:
+      path: the file.
+      fields: what the value must have, by name, and of which type. Default: it may be any value.
+
     Raises:
-      ValueError: the file is damaged.
+      ValueError: the file is damaged, or has another value than it must have.
     """
 
     def read():
         try:
-            return json.loads(path.read_bytes())
+            value = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
@@ -103,8 +115,25 @@ def read_json(path: Path) -> Any:
                 f"{path} is damaged, and cannot be read as JSON ({error}); move it away, and "
                 "what it held is made again"
             ) from None
+        if fields is not None and not _has(value, fields):
+            raise ValueError(
+                f"{path} is damaged, for it must be an object with {', '.join(fields)}; move it "
+                "away, and what it held is made again"
+            )
+        return value
 
     return agreed(read)
+
+
+def _has(value: Any, fields: Mapping[str, type]) -> bool:
+    """Says whether a value is an object with these fields of these types."""
+    is_object = isinstance(value, dict)
+    return is_object and all(isinstance(value.get(name), kind) for name, kind in fields.items())
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """Returns the ``run.json`` of a folder as ``read_json`` does, or None where there is none."""
+    return read_json(folder / "run.json", _RUN)
 
 
 def read_lines(path: Path) -> list[Any]:
@@ -225,11 +254,11 @@ def open_run(folder: Path, config: dict[str, Any]) -> None:
     """Writes the ``run.json`` of a run of ``config``, if ``folder`` has none yet.
 
     Raises:
-      ValueError: as ``check_run``; or the folder has checkpoints but no ``run.json``.
+      RefusedError: as ``check_run``; or the folder has checkpoints but no ``run.json``.
     """
     if check_run(folder, config) is None:
         if agreed((folder / "checkpoints").exists):
-            raise ValueError(
+            raise RefusedError(
                 f"{folder} has checkpoints, but no run.json that says what run they are of; put it "
                 "back, or delete the folder to train again"
             )
@@ -240,15 +269,15 @@ def check_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the ``run.json`` of a folder, or None if there is none.
 
     Raises:
-      ValueError: it is of another config; the message says which fields differ.
+      RefusedError: it is of another config; the message says which fields differ.
     """
-    previous = read_json(folder / "run.json")
+    previous = read_run(folder)
     if previous is None:
         return None
     config = json.loads(json.dumps(config))  # tuples become lists, as they were read back
     changes = differences(previous["config"], config)
     if changes:
-        raise ValueError(
+        raise RefusedError(
             f"{folder} holds a run with another config: {'; '.join(changes)}. "
             "Give the old values, or another --workdir"
         )
@@ -343,29 +372,41 @@ def _appended(path: Path):
     return bucket.Lines(path) if bucket.is_in_bucket(path) else path.open("a", buffering=1)
 
 
-def _event_writer(folder: Path):
+def check_sinks(tensorboard: bool, wandb: str) -> None:
+    """Refuses what ``Metrics`` is to write to, where the first process has not installed it."""
+    if tensorboard:
+        agreed(lambda: _tensorboard() and None)
+    if wandb:
+        agreed(lambda: _wandb(wandb) and None)
+
+
+def _tensorboard():
+    return _imported("tensorboardX", "train.tensorboard=True", "tensorboard")
+
+
+def _wandb(project):
+    return _imported("wandb", f"train.wandb={project!r}", "wandb")
+
+
+def _imported(module: str, asked: str, extra: str):
+    """Imports an optional package, which was asked for by a flag and comes with an extra."""
     try:
-        import tensorboardX
+        return importlib.import_module(module)
     except ImportError:
-        raise ValueError(
-            "train.tensorboard=True needs tensorboardX: pip install -e '.[tensorboard]'"
-        ) from None
-    return tensorboardX.SummaryWriter(str(folder))
+        raise ValueError(f"{asked} needs {module}: pip install -e '.[{extra}]'") from None
+
+
+def _event_writer(folder: Path):
+    return _tensorboard().SummaryWriter(str(folder))
 
 
 def _wandb_run(project: str, folder: Path):
-    try:
-        import wandb
-    except ImportError:
-        raise ValueError(
-            f"train.wandb={project!r} needs wandb: pip install -e '.[wandb]'"
-        ) from None
     # The same folder is the same run, however often it is started.
     name = "/".join(folder.parts[-2:])
     identity = hashlib.sha256(str(bucket.absolute(folder)).encode()).hexdigest()[:16]
     own = {"name": name, "id": identity, "resume": "allow"}
     # Seeds that are trained together have a run each; by default wandb would return the first.
-    return wandb.init(project=project, reinit="create_new", **own)
+    return _wandb(project).init(project=project, reinit="create_new", **own)
 
 
 def _step_of(line: str) -> int | None:

@@ -9,14 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.point import Point
-from experiments.record import check_run, holder, read_json
+from experiments.record import check_run, holder
 from experiments.sweep import Sweep
 
 STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
 
 
 def status(sweep: Sweep, point: Point) -> dict[str, Any]:
-    """Returns the state of a point, the step that it has reached, and a note.
+    """Returns the state of a point, the step that it has reached, its speed, and a note.
 
     A point that has begun and that no program works on was stopped; the same command resumes it.
     """
@@ -24,7 +24,7 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
     recipe, line = sweep.recipe_of(point), _last_line(folder / "metrics.jsonl")
     # A published model that is only read has no recipe.
     steps, step = recipe.steps if recipe else 0, line.get("step", 0)
-    found = {"point": point.name, "step": step, "steps": steps, "note": ""}
+    found = {"point": point.name, "step": step, "steps": steps, "speed": "", "note": ""}
     if sweep.finished(point):
         return found | {"state": DONE, "step": steps}
     if by := holder(folder):
@@ -32,13 +32,14 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
         count = sum(not sweep.finished(each) for each in sweep.group_of(point))
         left = count * (steps - step) * line["seconds"] / step if step else 0.0
         ready = f"; trained in {datetime.timedelta(seconds=round(left))}" if left else ""
-        return found | {"state": RUNNING, "note": f"by {by}{ready}"}
+        speed = f"{line['tokens_per_second']:.0f}" if "tokens_per_second" in line else ""
+        return found | {"state": RUNNING, "speed": speed, "note": f"by {by}{ready}"}
     if (folder / "run.json").exists():
         try:
             check_run(folder, sweep.describe(point))
         except ValueError as error:  # a run of another config
             return found | {"state": FAILED, "note": str(error)}
-    if failure := read_json(folder / "failure.json"):
+    if failure := sweep.failure(point):
         return found | {"state": FAILED, "note": failure["reason"]}
     return found | {"state": STOPPED if line else MISSING}
 
@@ -46,9 +47,10 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
 def print_status(sweep: Sweep, console: Console) -> None:
     """Prints the state of every point, and how many points are in each state."""
     rows = [status(sweep, point) for point in sweep.points]
-    table = Table("point", "state", "step", "", box=None, header_style="bold")
+    table = Table("point", "state", "step", "tokens/s", "", box=None, header_style="bold")
     for row in rows:
-        words = row["point"], row["state"], f"{row['step']}/{row['steps']}", row["note"]
+        at = f"{row['step']}/{row['steps']}"
+        words = row["point"], row["state"], at, row["speed"], row["note"]
         table.add_row(*map(Text, words))  # as Text, so that brackets are no markup
     console.print(table)
     counts = [(state, sum(row["state"] == state for row in rows)) for state in STATES]
@@ -62,7 +64,9 @@ def _last_line(path) -> dict[str, Any]:
         return {}
     for line in reversed(lines):
         try:
-            return json.loads(line)
+            found = json.loads(line)
         except ValueError:  # being written at this moment
             continue
+        if isinstance(found, dict) and found.keys() >= {"step", "seconds"}:
+            return found
     return {}

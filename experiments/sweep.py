@@ -28,6 +28,8 @@ from experiments.point import Point, point_of
 from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
 from experiments.record import (
+    RefusedError,
+    check_sinks,
     claimed,
     each_once,
     environment_of,
@@ -35,6 +37,7 @@ from experiments.record import (
     open_run,
     read_json,
     read_lines,
+    read_run,
     write_json,
 )
 from experiments.report.speedup import with_speedups
@@ -45,6 +48,8 @@ from posenc_jax.model.transformer import ROWS
 
 # The name that a config has for the digest of its data.
 DATA = "corpus_digest"
+# The fields that ``evaluation.json`` must have in every experiment.
+EVALUATION = {"config": dict, "training": dict}
 # The fields that may change between two starts of the same run: they do not change its results.
 _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "profile_steps")
 
@@ -177,6 +182,8 @@ class Sweep:
         waiting, left = {point for point in chosen if not self.finished(point)}, TimeLeft()
         if done := len(chosen) - len(waiting):
             self.console.print(f"{done} of {len(chosen)} were done before", highlight=False)
+        for recipe in filter(None, map(self.recipe_of, waiting)):
+            check_sinks(recipe.tensorboard, recipe.wandb)
         groups = collections.deque(self._groups(chosen))
         while groups:
             group = groups.popleft()
@@ -280,8 +287,7 @@ class Sweep:
                 for scheme in (point.label, *point.extensions):
                     trained = {"scheme": scheme, "trained": point.label}
                     training.append(finished["training"] | trained)
-            elif failure := read_json(folder / "failure.json"):
-                del failure["traceback"]
+            elif failure := self.failure(point):
                 failures.append(failure)
         return evaluations, with_speedups(training, curves), failures
 
@@ -328,7 +334,7 @@ class Sweep:
     def finished_runs(self) -> list[dict[str, Any]]:
         """Returns the ``run.json`` of each finished run, which says where it was trained."""
         done = [point for point in self.points if self.finished(point)]
-        runs = (read_json(self.folder(point) / "run.json") for point in done)
+        runs = (read_run(self.folder(point)) for point in done)
         return [run for run in runs if run is not None]
 
     def folder(self, point: Point) -> Path:
@@ -386,7 +392,7 @@ class Sweep:
         """
         folder = self.folder(point)
         try:
-            found, run = (read_json(folder / name) for name in ("evaluation.json", "run.json"))
+            found, run = read_json(folder / "evaluation.json", EVALUATION), read_run(folder)
             if found is None or run is None:
                 return None
             configs = (found, self.describe_evaluation(point)), (run, self.describe(point))
@@ -395,14 +401,22 @@ class Sweep:
         except ValueError:  # a damaged file, or the point that this one starts from is missing
             return None
 
+    def failure(self, point: Point) -> dict[str, Any] | None:
+        """Returns the scheme and the seed of a point that failed and the reason, or None."""
+        try:
+            found = read_json(self.folder(point) / "failure.json", {"reason": str})
+        except ValueError as error:  # it is damaged, and says that there was a failure
+            found = {"reason": str(error)}
+        return found and {"scheme": point.label, "seed": point.seed, "reason": found["reason"]}
+
     def _check_data(self, points) -> None:
         """Raises a ValueError if a finished run was trained on other data of the same name."""
         for point in points:
             if not self.finished(point):
                 continue
-            run, here = read_json(self.folder(point) / "run.json"), self.describe(point).get(DATA)
+            run, here = read_run(self.folder(point)), self.describe(point).get(DATA)
             if run["config"].get(DATA) != here:
-                raise ValueError(
+                raise RefusedError(
                     f"{self.folder(point)} was trained on other data of the same name: digest "
                     f"{run['config'].get(DATA)}, and here it is {here}. Where it is the sources of "
                     f"Python, go on with Python {run['versions'].get('python')}, or give another "
@@ -454,8 +468,8 @@ class Sweep:
 
 def _raise_alone(error: Exception) -> None:
     """Raises an error that one of several processes may have alone, as the others wait for it."""
-    # A disk may fail only for the process that writes; numbers and configs are the same in all.
-    is_of_all = isinstance(error, FloatingPointError | ValueError)
+    # A disk may fail only for the process that writes; numbers of training are the same in all.
+    is_of_all = isinstance(error, FloatingPointError | RefusedError)
     if jax.process_count() > 1 and not is_of_all:
         raise error
 

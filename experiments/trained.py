@@ -17,7 +17,7 @@ from experiments.checkpoint import Checkpoints, fingerprint
 from experiments.config import make_encoding
 from experiments.data import Corpus, tokenised
 from experiments.mesh import state_shardings
-from experiments.record import read_json
+from experiments.record import read_run
 from experiments.text import make_model
 from experiments.train import Recipe, State, adam_state, initial_state
 from posenc_jax import Encoding, Layers, Transformer
@@ -38,7 +38,7 @@ def load_run(
     Raises:
       ValueError: there is no run in the folder, no checkpoint, or one that does not fit the config.
     """
-    run = read_json(folder / "run.json")
+    run = read_run(folder)
     if run is None or not (folder / "checkpoints").exists():
         raise ValueError(
             f"{folder} is not the folder of a trained run: give one with run.json and checkpoints, "

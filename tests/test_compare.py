@@ -281,7 +281,7 @@ def test_status_says_what_has_become_of_every_point(finished, corpus, tmp_path):
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     one, output = comparison(config(corpus, schemes="rope,yarn,alibi,nope,t5", seeds=2), tmp_path)
     folder = {point.name: one.folder(point) for point in one.points}
-    line = json.dumps({"step": 2, "seconds": 30.0})
+    line = json.dumps({"step": 2, "seconds": 30.0, "tokens_per_second": 1234.5})
     for name in ("nope/seed0", "t5/seed0"):
         folder[name].mkdir(parents=True)
         (folder[name] / "metrics.jsonl").write_text(f"{line}\n{line[:5]}")
@@ -295,7 +295,7 @@ def test_status_says_what_has_become_of_every_point(finished, corpus, tmp_path):
         "missing",
         "0/6",
     ]
-    assert lines["nope/seed0"][1:3] == ["running", "2/6"]
+    assert lines["nope/seed0"][1:4] == ["running", "2/6", "1234"]
     assert (
         f"process {os.getpid()} on" in output.getvalue()
         and "trained in 0:01:00" in output.getvalue()
@@ -461,11 +461,18 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
 
 
-def test_sigterm_at_the_start_asks_for_another(tmp_path):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["launch.py", "--config=configs/extrapolation.py:tiny", "--workdir"],
+        ["-m", "experiments.long_document", "--run=r", "--document=d", "--out"],
+    ],
+    ids=["launch", "long_document"],
+)
+def test_sigterm_at_the_start_asks_for_another(tmp_path, command):
     """Before anything is done, there is nothing to save, but the queue must run it again."""
     process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", "launch.py", f"--workdir={tmp_path}"]
-        + ["--config=configs/extrapolation.py:tiny"],
+        [sys.executable, "-X", "importtime", *command, str(tmp_path / "place")],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -580,7 +587,7 @@ for table in ("tcp", "tcp6"):
     assert listening and listening <= loopback
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"config": {', b"\xff\xfe\x00"])
+@pytest.mark.parametrize("torn", [b"", b'{"config": {', b"\xff\xfe\x00", b"[]", b"{}", b"null"])
 def test_a_damaged_evaluation_is_made_again(finished, corpus, torn):
     workdir, _, _ = finished
     path = workdir / "runs/alibi/seed0/evaluation.json"
@@ -609,6 +616,45 @@ def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, corpus, tmp_path
     assert "metrics.jsonl has lost the line of step 6" in reasons["rope"]
 
 
+@pytest.mark.parametrize("torn", ["{}", "[]", "null", '{"config": 3}'])
+def test_what_is_no_record_of_a_run_is_damaged(finished, corpus, tmp_path, torn):
+    """Only its own point fails, with a sentence, in the report and in the state too."""
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    (tmp_path / "runs/alibi/seed0/run.json").write_text(torn)
+    one, output = comparison(config(corpus), tmp_path)
+    told = "alibi/seed0/run.json is damaged, for it must be an object with config, versions"
+    assert len(one.results()[0]) == 1
+    print_status(one, one.console)
+    assert told in " ".join(output.getvalue().split())
+    (failure,) = one.run()
+    assert told in failure["reason"] and failure["scheme"] == "alibi"
+
+
+@pytest.mark.parametrize("torn", ["", '{"reason": ', "{}", "[]", '{"reason": null}'])
+def test_a_failure_that_cannot_be_read_says_so(finished, corpus, tmp_path, torn):
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    (tmp_path / "runs/alibi/seed0/evaluation.json").unlink()
+    (tmp_path / "runs/alibi/seed0/failure.json").write_text(torn)
+    one, output = comparison(config(corpus), tmp_path)
+    evaluations, _, failures = one.results()
+    assert len(evaluations) == 1 and failures[0]["scheme"] == "alibi"
+    assert "alibi/seed0/failure.json is damaged" in failures[0]["reason"]
+    print_status(one, one.console)
+    assert "1 done, 1 failed" in output.getvalue() and "failure.json is damaged" in " ".join(
+        output.getvalue().split()
+    )
+
+
+def test_a_line_that_is_no_record_of_a_step_is_passed_over(corpus, tmp_path):
+    one, output = comparison(config(corpus, schemes="nope"), tmp_path)
+    folder = one.folder(one.points[0])
+    folder.mkdir(parents=True)
+    line = json.dumps({"step": 2, "seconds": 30.0})
+    (folder / "metrics.jsonl").write_text(f'{line}\n3\n{{"step": 4}}\n')
+    print_status(one, one.console)
+    assert "stopped" in output.getvalue() and "2/6" in output.getvalue()
+
+
 @pytest.mark.parametrize(
     "arguments,message",
     [
@@ -618,6 +664,7 @@ def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, corpus, tmp_path
             ["--config=configs/extrapolation.py:smal"],
             "unknown preset 'smal'; valid: tiny, demo, small",
         ),
+        (["--config=configs/nothing.py:small"], "error: --config=configs/nothing.py is no file"),
         (["--config.experiment=image"], "experiment='image' must be one of extrapolation, images"),
         (["--config.train.stepz=3"], 'Did you mean "steps"'),
         (["--config.train.steps=many"], "--config.train.steps"),
@@ -633,6 +680,28 @@ def test_command_line_says_what_is_wrong(tmp_path, arguments, message):
     if not any(a.startswith("--config=") for a in arguments):
         arguments = [preset, *arguments]
     done = launch(f"--workdir={tmp_path}", *arguments)
-    assert done.returncode != 0
-    assert message in done.stderr + done.stdout
+    assert done.returncode == 2
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_function_that_returns_no_config_is_refused(tmp_path):
+    (tmp_path / "three.py").write_text("def get_config():\n    return 3\n")
+    done = launch(f"--config={tmp_path / 'three.py'}", f"--workdir={tmp_path}")
+    assert done.returncode == 2
+    assert "error: --config gave 3, which is no config of an experiment\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "module"),
+    [({"train__tensorboard": True}, "tensorboardX"), ({"train__wandb": "mine"}, "wandb")],
+)
+def test_what_is_not_installed_is_said_before_training(
+    corpus, tmp_path, monkeypatch, changes, module
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    one, _ = comparison(config(corpus, **changes), tmp_path)
+    with pytest.raises(ValueError, match=f"{module}: pip install"):
+        one.run()
+    assert not (tmp_path / "runs").exists()

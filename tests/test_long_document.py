@@ -171,6 +171,7 @@ def test_command(tmp_path, trained, monkeypatch, capsys):
     (tmp_path / "text").write_bytes(text)
     arguments = [f"--run={folder}", f"--document={tmp_path / 'text'}", f"--out={tmp_path / 'out'}"]
     arguments += ["--chunk=16", f"--encoding={json.dumps(other)}"]
+    monkeypatch.setattr(preemption, "listen", lambda: None)  # JAX is at work already
     monkeypatch.setattr(sys, "argv", ["long_document", *arguments])
     assert long_document.main() == 0
     # What the encoding does not say is as it was trained.
@@ -183,6 +184,17 @@ def test_command(tmp_path, trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["long_document", f"--run={tmp_path}", *arguments[1:]])
     assert long_document.main() == 2
     assert "is not the folder of a trained run" in capsys.readouterr().err
+
+
+def test_others_that_cannot_be_joined_are_one_sentence(monkeypatch, capsys):
+    def failing(**_):
+        raise RuntimeError("Number of processes must be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", failing)
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1")
+    monkeypatch.setattr(sys, "argv", ["long_document", "--run=r", "--document=d", "--out=o"])
+    assert long_document.main() == 2
+    assert "error: JAX_COORDINATOR_ADDRESS in the environment says" in capsys.readouterr().err
 
 
 def test_sigterm_ends_the_command_between_two_chunks(tmp_path, trained):

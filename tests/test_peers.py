@@ -144,7 +144,7 @@ def test_a_job_by_hand_takes_nothing_from_the_queue_around_it(monkeypatch):
     assert told[0]["cluster_detection_method"] == "deactivate"
 
 
-def start(count, workdir, corpus, *arguments):
+def start(count, workdir, corpus, *arguments, program="launch.py"):
     """Starts a comparison of ``rope`` in so many processes of one job."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -154,7 +154,7 @@ def start(count, workdir, corpus, *arguments):
     job = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
     return [
         subprocess.Popen(
-            [sys.executable, "launch.py", *command, *job, f"--process_id={number}"],
+            [sys.executable, program, *command, *job, f"--process_id={number}"],
             cwd=ROOT,
             env=os.environ | {"XLA_FLAGS": FLAGS},
             stdout=subprocess.PIPE,
@@ -241,3 +241,37 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_pa
     assert first.returncode == 75, errors
     assert "a process of the job was lost" in errors
     assert second.wait(timeout=120) == 128 + signal.SIGKILL
+
+
+FAILS_ALONE = """
+import os, sys
+sys.path.insert(0, "")
+if "POSENC_JAX_WATCHED" in os.environ and "--process_id=1" in sys.argv:
+    from experiments import text
+    train_batch = text.train_batch
+
+    def failing(index, *, step, **rest):
+        if step == 3:
+            raise {error}("a token of this process alone")
+        return train_batch(index, step=step, **rest)
+
+    text.train_batch = failing
+exec(compile(open("launch.py").read(), "launch.py", "exec"))
+"""
+
+
+@pytest.mark.parametrize("error", ["ValueError", "TypeError"])
+def test_a_process_that_fails_alone_ends_the_job(corpus, tmp_path, error):
+    """It must not go on to the next point, for the others wait for it in this one."""
+    program = tmp_path / "program.py"
+    program.write_text(FAILS_ALONE.format(error=error))
+    both = "--config.schemes=rope,nope"
+    first, second = start(2, tmp_path / "runs", corpus, both, program=str(program))
+    try:
+        errors = [process.communicate(timeout=240)[1] for process in (first, second)]
+    finally:
+        first.kill()
+        second.kill()
+    assert second.returncode == 2, errors
+    assert "error: a token of this process alone" in errors[1]
+    assert first.returncode == 75 and "a process of the job was lost" in errors[0], errors

@@ -236,6 +236,14 @@ def test_a_submission_that_failed_is_not_forgotten(tmp_path):
         submitted(make_backend("local", []), job)
 
 
+def test_a_process_that_failed_is_named_where_the_others_have_lost_it(tmp_path):
+    """They end as if they were asked to stop, which must not be taken for the reason."""
+    program = "import sys; sys.exit(1 if sys.argv[-1] == '--process_id=1' else 75)"
+    job = Job((sys.executable, "-c", program), 1, tmp_path)
+    with pytest.raises(ValueError, match="ended with status 1, and has said why"):
+        submitted(make_backend("local", ["processes=2"]), job)
+
+
 def test_processes_of_one_run_are_told_of_each_other(tmp_path):
     keeps = "import sys; open(sys.argv[1] + sys.argv[-1], 'w').write(' '.join(sys.argv[2:]))"
     job = Job((sys.executable, "-c", keeps, f"{tmp_path}/"), 1, tmp_path / "work")

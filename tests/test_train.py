@@ -24,6 +24,7 @@ from experiments import preemption
 from experiments.checkpoint import Checkpoints
 from experiments.cost import PEAK
 from experiments.data import Corpus, window_index
+from experiments.host import peak_memory
 from experiments.loop import train, train_together
 from experiments.mesh import batch_sharding, make_mesh, path_name, state_shardings
 from experiments.multimodal.model import Decoder
@@ -86,6 +87,9 @@ def test_summary_and_metrics(uninterrupted):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert lines[-1]["loss"] == summary["final_loss"]
+    # From one line to the next there is one step.
+    assert lines[-1]["step_seconds"] == pytest.approx(lines[-1]["seconds"] - lines[-2]["seconds"])
+    assert 0 < lines[0]["memory_bytes"] <= lines[-1]["memory_bytes"]
     # An untrained model finds all tokens about equally likely.
     assert lines[0]["loss"] == pytest.approx(np.log(16), abs=0.1)
 
@@ -125,6 +129,14 @@ def test_a_trace_and_the_share_of_the_peak(tmp_path, windows, monkeypatch):
         # Eight devices, and two layers of width 16 over 64 tokens.
         products = 2 * (4 * 16**2 + 3 * 16 * 64 + 2 * 8 * 16) + 16 * 16
         assert step == pytest.approx(8 * 1e9 / (3 * 2 * 64 * products))
+
+
+def test_memory_is_that_of_the_device_that_held_most(monkeypatch):
+    """A CPU says nothing of its memory; these stand in for devices that do."""
+    held = [{"peak_bytes_in_use": 7}, {"peak_bytes_in_use": 9}, None]
+    devices = [types.SimpleNamespace(memory_stats=lambda each=each: each) for each in held]
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    assert peak_memory() == 9
 
 
 @pytest.mark.parametrize("step", [1, 5])
@@ -310,7 +322,21 @@ def flipped(path):
     path.write_bytes(content)
 
 
+def renamed(path):
+    """Alters one bit of the name of an array, which then has the name of another."""
+    before, after = (b'"key": "model/layers/%d' % number for number in (0, 1))
+    assert before in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(before, after, 1))
+
+
+def emptied(folder):
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 DAMAGE = {
+    "a name": ("default/_METADATA", renamed),
+    "everything": ("", emptied),
     "numbers": ("default/**/d/*", flipped),
     "half of the numbers": ("default/**/d/*", cut_off),
     "no numbers": ("default/**/d/*", Path.unlink),
@@ -326,7 +352,8 @@ DAMAGE = {
 def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(tmp_path, uninterrupted, kind):
     shutil.copytree(uninterrupted[0] / "checkpoints", tmp_path / "checkpoints")
     pattern, damage = DAMAGE[kind]
-    for path in sorted((tmp_path / "checkpoints/6").glob(pattern)):
+    step = tmp_path / "checkpoints/6"
+    for path in sorted(step.glob(pattern)) if pattern else [step]:
         damage(path)
     make = functools.partial(text_state, spec=SPEC, recipe=RECIPE)
     step, state = Checkpoints(tmp_path / "checkpoints").newest(

@@ -30,8 +30,8 @@ class Local:
         SIGTERM is passed on to them.
 
         Raises:
-          PreemptedError: the processes were asked to stop, and have saved.
-          ValueError: a process ended with another status.
+          PreemptedError: the processes were asked to stop, or lost one of them, and have saved.
+          ValueError: a process failed; the others may have ended as if they were asked to stop.
         """
         with closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", 0))
@@ -43,11 +43,16 @@ class Local:
                 each.terminate()
 
         signal.signal(signal.SIGTERM, stop)
-        failed = [each for each in running if each.wait()]
-        if PREEMPTED in [each.returncode for each in failed]:
-            raise PreemptedError("stopped, and everything is saved: run again with --again")
+        ended = {each.pid: each.wait() for each in running}
+        # SIGTERM may come before a process listens.
+        failed = [pid for pid in ended if ended[pid] not in (0, PREEMPTED, -signal.SIGTERM)]
         if failed:
-            raise ValueError(f"process {failed[0].pid} ended with status {failed[0].returncode}")
+            raise ValueError(
+                f"process {failed[0]} ended with status {ended[failed[0]]}, and has said why; mend "
+                "that, and run again with --again"
+            )
+        if any(ended.values()):
+            raise PreemptedError("stopped, and everything is saved: run again with --again")
         return [str(each.pid) for each in running]
 
     def _flags(self, port) -> list[list[str]]:
