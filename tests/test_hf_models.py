@@ -559,6 +559,22 @@ def test_ministral_scales_queries_from_the_start_of_each_step():
     refused(latent, "llama_4_scaling_beta=0.1 .* multiplies whole queries")
 
 
+def test_a_scale_of_queries_that_the_code_of_a_model_does_not_read_is_refused():
+    section = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}
+    section |= {"original_max_position_embeddings": 64, "llama_4_scaling_beta": 0.1}
+    config = dict(head_dim=8, num_hidden_layers=2, rope_parameters=section)
+    for model_type in ("llama", "mistral", "qwen3", "deepseek_v3", "llama4_text"):
+        own = config | {"model_type": model_type, "qk_rope_head_dim": 8, "no_rope_layers": [1, 1]}
+        for layout in (None, "half"):
+            message = f"llama_4_scaling_beta=0.1 .* code of '{model_type}' .* ministral3, mistral4"
+            refused(own, message, layout=layout)
+        plain = own | {"rope_parameters": section | {"llama_4_scaling_beta": 0.0}}
+        assert isinstance(from_hf(plain), posenc_jax.encodings.rotary.rope.RoPE)
+    scaled = from_hf(config | {"model_type": "ministral3"})
+    for vouched in (config, config | {"model_type": "zebra9"}):
+        assert nnx.split(from_hf(vouched, layout="half"))[0] == nnx.split(scaled)[0]
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -190,6 +190,9 @@ WINDOW_BOTH_SIDES = words("""
 # SGLang and vLLM read dual_chunk_attention_config; transformers reads it in none.
 DUAL_CHUNKS = words("qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next")
 
+# llama_4_scaling_beta is read, and multiplies queries; the code of all others leaves it unread.
+SCALED_QUERIES = words("ministral3 mistral4")
+
 # The default of position_embedding_type, where it is not "rope".
 POSITION_TYPE = {"esm": "absolute", "granitemoehybrid": "nope"}
 # rope_type "dynamic" with a fixed alpha.
