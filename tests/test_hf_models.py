@@ -1,6 +1,7 @@
 """Tests ``from_hf`` on single models: kinds of layers, layers without positions, refusals."""
 
 import json
+import re
 
 import common
 import numpy as np
@@ -11,6 +12,7 @@ from golden_checks import assert_frequencies
 import posenc_jax
 from posenc_jax import Tokens, from_hf, layers_from_hf
 from posenc_jax.hf import models
+from posenc_jax.registry import keywords, lookup
 
 CASES = json.loads((common.GOLDEN / "hf_configs.json").read_text())["cases"]
 
@@ -201,7 +203,31 @@ def test_sections_that_a_config_leaves_out():
 def test_what_is_not_rope_is_refused_whatever_the_layout(model_type):
     config = dict(model_type=model_type, head_dim=64, rope_theta=1e4)
     for layout in (None, "half"):
-        refused(config, f"model_type='{model_type}' is not offered: ", layout=layout)
+        refused(config, f"model_type='{model_type}' is not offered by from_hf: ", layout=layout)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "names"),
+    [
+        ("inkling_text", ["inkling"]),
+        ("inkling2_text", ["inkling2"]),
+        ("inkling2_loop_text", ["inkling2"]),
+        ("dinov3_vit", ["dinov3"]),
+        ("deepseek_v4", ["value_rope"]),
+        ("mistral_large4_text", ["log_scale", "lerope"]),
+    ],
+)
+def test_a_refusal_names_the_encoding_that_the_model_has(model_type, names):
+    """And keywords of it, which exist."""
+    with pytest.raises(ValueError, match=rf"posenc_jax.make\('{names[0]}'") as error:
+        from_hf(dict(model_type=model_type, head_dim=64, rope_theta=1e4))
+    said = str(error.value)
+    assert all(f"'{name}'" in said for name in names)
+    make = said[said.index("make('") :]
+    given = {*re.findall(r"(\w+)=", make), *re.findall(r"'(\w+)':", make)}
+    known = {key for name in names for key in keywords(lookup(name))}
+    others = {"name", "scale", "attention_factor", "others"}  # Of attend, YaRN and the grid.
+    assert given <= known | others and len(given & known) >= 2
 
 
 def test_axial_sections_are_refused():
