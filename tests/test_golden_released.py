@@ -96,7 +96,7 @@ def test_inkling_bias_between_any_positions():
         for key, x_BTD in (("q_positions", vectors_BTD), ("k_positions", jnp.zeros((2, 10, H * R))))
     )
     q, k = jnp.zeros((2, queries.count, H, 1)), jnp.zeros((2, keys.count, H, 1))
-    close(posenc_jax.logits(encoding, q, k, queries, keys), arrays["bias"])
+    close(posenc_jax.logits(encoding, q, k, queries, keys), arrays["bias"], rtol=1e-6)
 
 
 @jax.jit
