@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import ONE_HEAD, close
+from golden_checks import ONE_HEAD, as_published, close, rates
 
 import posenc_jax
 from posenc_jax.encodings.rotary.frequencies import YaRN
@@ -142,11 +142,31 @@ def test_mistral_large_4(golden):
     if params["use_rope"]:
         encoding.inner.alpha[...] = arrays["alpha"]
     k = jnp.concatenate([k_nope, k_rope], axis=-1)
-    given = q, k, arrays["v"], arrays["positions"].astype(jnp.int32), None, params["scale"], None
-    logits, out = attend_at(encoding, *given)
-    atol = common.INDEX[golden]["tolerance"]["atol"]
-    close(logits, arrays["logits"], rtol=1e-5, atol=atol)
-    close(out, arrays["out"], rtol=1e-5, atol=atol)
+    positions = arrays["positions"].astype(jnp.int32)
+    B, S, H, _ = k.shape
+    one_hot = jnp.broadcast_to(jnp.eye(S)[None, :, None], (B, S, H, S))
+    v = jnp.concatenate([arrays["v"], one_hot], axis=-1)
+    logits, out = attend_at(encoding, q, k, v, positions, None, params["scale"], None)
+    out, weights = np.split(out, [-S], axis=-1)
+    as_published(golden, logits=logits, out=out, weights=weights.swapaxes(1, 2))
+    # The first channels do not turn, and show what all of a query is multiplied by.
+    tokens, side = posenc_jax.Tokens.of(encoding, positions), posenc_jax.Side(None, H, H, True)
+    factor = encoding.rotate(jnp.ones_like(q), tokens, side)[..., 0]
+    as_published(golden, q_factor=factor)
+    if params["use_rope"]:
+        cos, sin = (table[:, :, 0] for table in tokens.prepared)
+        as_published(golden, cos=cos, sin=sin, inv_freq=rates(encoding.inner))
+        encoding.inner.alpha[...] = jnp.zeros_like(arrays["alpha"])
+        as_published(golden, inv_freq_yarn=rates(encoding.inner))
+
+
+@pytest.mark.parametrize("golden", MISTRAL)
+def test_which_layers_of_mistral_large_4_turn(golden):
+    arrays, params = common.golden(golden)
+    sizes = dict(head_dim=2, num_layers=params["num_layers"], window=None)
+    layers = posenc_jax.make("global_nope", **sizes)
+    turning = ["rotate" in layers.at(n)[0].hooks() for n in range(params["num_layers"])]
+    assert turning == arrays["no_rope_layers"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -163,13 +183,23 @@ def test_values_that_turn(golden):
         base=rope["rope_theta"],
         frequencies=frequencies_of(rope),
     )
-    values = arrays.get("v", arrays["k"])
+    q, k, positions = arrays["q"], arrays["k"], arrays["positions"].astype(jnp.int32)
     rule = params["window"], params["scale"], arrays.get("sinks")
-    given = arrays["q"], arrays["k"], values, arrays["positions"].astype(jnp.int32), *rule
-    logits, out = attend_at(encoding, *given)
-    atol = common.INDEX[golden]["tolerance"]["atol"]
-    close(logits, arrays["logits"], rtol=1e-5, atol=atol)
-    close(out, arrays["out"], rtol=1e-5, atol=atol)
+    logits, out = attend_at(encoding, q, k, arrays.get("v", k), positions, *rule)
+    tokens = posenc_jax.Tokens.of(encoding, positions)
+    H, K = q.shape[2], k.shape[2]
+    of_query, of_key = (posenc_jax.Side(None, H, K, is_query) for is_query in (True, False))
+    turned = {"q_rot": encoding.rotate(q, tokens, of_query)}
+    turned |= {"k_rot": encoding.rotate(k, tokens, of_key)}
+    # What turns outputs back undone.
+    turned |= {"out_before": encoding.rotate(out, tokens, of_query)}
+    as_published(golden, logits=logits, out=out, inv_freq=rates(encoding), **turned)
+    S, C = k.shape[1], k.shape[3]
+    if C - params["rope_channels"] >= S:
+        # Channels that do not turn can say how much each key's value weighs.
+        one_hot = jnp.broadcast_to(jnp.eye(S, C)[None, :, None], k.shape)
+        _, weights = attend_at(encoding, q, k, one_hot, positions, *rule)
+        as_published(golden, weights=weights[..., :S].swapaxes(1, 2))
 
 
 def test_scales_of_queries():
