@@ -202,6 +202,42 @@ def test_values_that_turn(golden):
         as_published(golden, weights=weights[..., :S].swapaxes(1, 2))
 
 
+MLA = {"mla_half": "half", "mla_yarn": "interleaved"}
+
+
+@pytest.mark.parametrize(("golden", "layout"), MLA.items())
+def test_heads_of_two_parts(golden, layout):
+    """The recipe of docs/library.md: the encoding turns one part of each head, attention has both.
+
+    The scale is that of the whole head, which grows by the square of YaRN's ``mscale_all_dim``.
+    """
+    arrays, params = common.golden(golden)
+    arrays = {key: jnp.asarray(x, jnp.float32) for key, x in arrays.items()}
+    config = {"model_type": "deepseek_v3", "rope_parameters": params["rope_parameters"]}
+    sizes = ("qk_nope_head_dim", "qk_rope_head_dim", "rope_interleave")
+    rope = posenc_jax.from_hf(config | {key: params[key] for key in sizes})
+    assert (rope.layout, rope.head_dim) == (layout, params["qk_rope_head_dim"])
+    as_published(golden, inv_freq=rates(rope))
+
+    H, tokens = params["num_heads"], posenc_jax.Tokens.of(rope, arrays["positions"])
+    q_nope, q_rope = jnp.split(arrays["q"], [params["qk_nope_head_dim"]], axis=-1)
+    q_rope = rope.rotate(q_rope, tokens, posenc_jax.Side(None, H, 1, is_query=True))
+    k_rope = rope.rotate(arrays["k_rope"], tokens, posenc_jax.Side(None, H, 1, is_query=False))
+    q = jnp.concatenate([q_nope, q_rope], axis=-1)
+    k = jnp.concatenate([arrays["k_nope"], jnp.repeat(k_rope, H, axis=2)], axis=-1)
+
+    S, nope = k.shape[1], posenc_jax.Encoding()
+    one_hot = jnp.broadcast_to(jnp.eye(S)[None, :, None], (*k.shape[:3], S))
+    v = jnp.concatenate([arrays["v"], one_hot], axis=-1)
+    logits = posenc_jax.logits(nope, q, k, tokens, scale=params["scale"])
+    out = posenc_jax.attend(nope, q, k, v, tokens, scale=params["scale"])
+    out, weights = np.split(out, [-S], axis=-1)
+    as_published(golden, logits=logits, out=out, weights=weights.swapaxes(1, 2))
+    section = params["rope_parameters"]
+    m = 1 + 0.1 * section.get("mscale_all_dim", 0) * np.log(section.get("factor", 1))
+    np.testing.assert_allclose(q.shape[-1] ** -0.5 * m**2, params["scale"], rtol=1e-6)
+
+
 def test_scales_of_queries():
     arrays, params = common.golden("query_scales")
     sizes = dict(num_heads=1, head_dim=2, model_dim=2, rngs=nnx.Rngs(0))
