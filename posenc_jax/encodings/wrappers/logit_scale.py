@@ -113,7 +113,8 @@ class LogScale(LogitScale):
 
     Mistral Large 4 has it in every layer, over LeRoPE in three and over NoPE in the fourth. Each
     layer has its own numbers; LeRoPE's belong to all layers, so that ``num_layers`` cannot stack
-    both: left out, all layers share both. It is SSMax with a second number.
+    both, and ``Transformer`` takes no such pair. In a model of your own, LeRoPE alone and queries
+    that are multiplied before ``attend`` give the same. It is SSMax with a second number.
 
     Args:
       num_heads: query heads of one layer.
