@@ -271,7 +271,9 @@ def _check_stackable(name, encoding):
         raise ValueError(
             f"make({name!r}, num_layers=...) gives each layer its own parameters, but "
             f"{type(encoding).__name__}, beneath it, has one set for all layers, needed before the "
-            f"first layer ({', '.join(early)}); leave num_layers= out, and all layers share both"
+            f"first layer ({', '.join(early)}): the decoder takes no such pair. In a model of your "
+            "own leave num_layers= out, and all layers share both; docs/library.md says how layers "
+            "have a scale of their own over what they share"
         )
     for part in inner:
         _check_stackable(name, part)

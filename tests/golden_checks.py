@@ -2,6 +2,7 @@
 
 import functools
 
+import common
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,15 @@ ONE_HEAD = Side(None, num_heads=1, num_kv_heads=1, is_query=True)
 def close(actual, expected, rtol=1e-5, atol=1e-6):
     """Compares with a golden array, as float64 numbers."""
     np.testing.assert_allclose(np.asarray(actual, np.float64), expected, rtol=rtol, atol=atol)
+
+
+def as_published(golden, **actual):
+    """Compares with keys of a golden file, each within the tolerance that its index has for it."""
+    arrays, _ = common.golden(golden)
+    given = dict(common.INDEX[golden]["tolerance"])
+    of_key = given.pop("per_key", {})
+    for key, x in actual.items():
+        close(x, arrays[key], **({"atol": 0} | of_key[key] if key in of_key else given))
 
 
 @functools.partial(jax.jit, static_argnames="length")
@@ -52,6 +62,12 @@ def rotated(encoding, x_BTHC, positions):
     H = x_BTHC.shape[2]
     side = Side(None, num_heads=H, num_kv_heads=H, is_query=True)
     return encoding.rotate(x_BTHC.astype(jnp.float32), Tokens.of(encoding, positions), side)
+
+
+def rates(encoding):
+    """Returns by how much each pair turns in a token, read off at position 1 of text."""
+    cos, sin = (table[0, 0, 0] for table in Tokens.of(encoding, np.array([[1]])).prepared)
+    return jnp.arctan2(sin, cos)
 
 
 def by_token(x_BHTC):

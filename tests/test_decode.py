@@ -18,6 +18,7 @@ from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.model.cache import Cache, Kept
 from posenc_jax.model.decode import sample
 from posenc_jax.positions import Text, Vision, circle_rope, packed, text
+from posenc_jax.registry import PATTERNS
 
 B, T, SIZE = 2, 12, 15
 TOKEN_IDS = np.random.default_rng(0).integers(0, common.VOCAB, (B, T)).astype(np.int32)
@@ -126,11 +127,21 @@ def test_every_step_turns_all_keys_by_the_length_it_has(name, keywords, other):
     assert float(abs(expected - elsewhere)[:, -1].max()) > 1e-3
 
 
+OF_PATTERN: dict[str, dict] = {
+    "irope": dict(interval=2, floor_scale=4),
+    "rnope_swa": dict(interval=2, window=3),
+    "dual_base": dict(interval=2, window=3),
+    "global_nope": dict(interval=2, window=3, num_layers=4, from_end=True),
+    "global_yarn": dict(interval=2, window=3, train_length=4),
+    "beam": dict(interval=2, window=3, num_layers=4, scale=4.0),
+    "flint": dict(window=3, num_layers=4),
+}
+
+
 @pytest.mark.parametrize("scan", [False, True])
-@pytest.mark.parametrize("name", ["irope", "rnope_swa", "dual_base"])
+@pytest.mark.parametrize("name", PATTERNS)
 def test_patterns_with_windows(name, scan):
-    window = {} if name == "irope" else {"window": 3}
-    layers = posenc_jax.make(name, head_dim=common.HEAD_DIM, interval=2, **window)
+    layers = posenc_jax.make(name, head_dim=common.HEAD_DIM, **OF_PATTERN[name])
     model = common.build_model(layers, num_layers=4, num_kv_heads=2, scan=scan, remat=scan)
     expected = common.forward(model, TOKEN_IDS, text(T))
     close(in_pieces(model, Cache.empty(model, B, SIZE), text(T)), expected)

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import close
+from golden_checks import as_published, close
 
 import posenc_jax
+from posenc_jax.encodings.bias.alibi import alibi_slopes
 from posenc_jax.positions import text
 
 
@@ -30,6 +31,11 @@ def close_where_seen(logits, expected, **tolerance):
     close(np.tril(logits), np.tril(expected), **tolerance)
 
 
+def bias_of(logits, q, k, params):
+    """Returns what is added to the scaled products, 0 for keys ahead of their query."""
+    return np.tril(logits - params["scale"] * np.einsum("bthc,bshc->bhts", q, k))
+
+
 @pytest.mark.parametrize("golden", ["wall", "wall_is_fox", "wall_scalar_sink_window"])
 def test_wall(golden):
     arrays, params = float32(golden)
@@ -46,7 +52,14 @@ def test_wall(golden):
     given = (arrays[key] for key in ("q", "k", "v", "x"))
     logits, out = run(encoding, *given, params["window"], arrays.get("sinks"))
     close_where_seen(logits, arrays["logits"], rtol=2e-5, atol=3e-5)
-    close(out, arrays["out"], rtol=2e-5, atol=3e-5)
+    as_published(golden, out=out)
+    of_channels, of_heads = encoding.read(
+        arrays["x"], posenc_jax.Tokens.of(encoding, text(len(arrays["x"][0])))
+    )
+    for key, sums in (("g", of_channels), ("g_scalar", of_heads)):
+        if key in arrays:  # A sum less the sum before it is a token's own gate.
+            sums = np.asarray(sums, np.float64).sum(0)
+            as_published(golden, **{key: np.diff(sums, axis=1, prepend=0)})
 
 
 @pytest.mark.parametrize(("golden", "gate"), [("grape_a_key", "key"), ("grape_a_querykey", "both")])
@@ -58,24 +71,27 @@ def test_grape_a(golden, gate):
     encoding.omega[...], encoding.of_key[...] = arrays["omega"], arrays["u"]
     if gate == "both":
         encoding.of_query[...] = arrays["w"]
-    q, k = arrays["q"], arrays["k"]
-    logits, _ = run(encoding, q, k, k, jnp.zeros((*q.shape[:2], 1)))
+    q, k, v = arrays["q"], arrays["k"], arrays["v"]
+    logits, out = run(encoding, q, k, v, jnp.zeros((*q.shape[:2], 1)))
     close_where_seen(logits, arrays["logits"], rtol=1e-5, atol=2e-5)
+    as_published(
+        golden, out=out, bias=bias_of(logits, q, k, params), slopes=alibi_slopes(len(q[0, 0]))
+    )
 
 
 @pytest.mark.parametrize("golden", ["grape_ap", "grape_ap_tied_key"])
 def test_grape_ap(golden):
     arrays, params = float32(golden)
     q, k, H, P = arrays["q"], arrays["k"], params["num_heads"], params["p_head_dim"]
-    x_BTD = arrays["x"] if "x" in arrays else arrays["p"].reshape(*q.shape[:2], H * P)
+    x_BTD = arrays["x"] if "w_p" in arrays else arrays["p"].reshape(*q.shape[:2], H * P)
     D = x_BTD.shape[-1]
     sizes = dict(num_heads=H, model_dim=D, rngs=nnx.Rngs(0))
     encoding = posenc_jax.make("grape_ap", width=P, **sizes)
     encoding.kernel[...] = arrays["w_p"].reshape(D, H * P) if "w_p" in arrays else jnp.eye(D)
-    logits, out = run(encoding, q, k, arrays.get("v", k), x_BTD)
+    logits, out = run(encoding, q, k, arrays["v"], x_BTD)
     close_where_seen(logits, arrays["logits"], rtol=1e-5, atol=3e-5)
-    if "v" in arrays:
-        close(out, arrays["out"], rtol=1e-5, atol=3e-5)
+    p, _ = encoding.read(x_BTD, posenc_jax.Tokens.of(encoding, text(x_BTD.shape[1])))
+    as_published(golden, out=out, bias=bias_of(logits, q, k, params), slopes=alibi_slopes(H), p=p)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +118,19 @@ def test_grape_m(golden, name):
         turned = encoding.rotate(arrays[f"{key}_raw"], tokens, side)
         mean = (turned**2).mean(-1, keepdims=True)
         sides.append(turned * jax.lax.rsqrt(mean + 1e-6) * arrays[f"{key}_norm"][None, None, None])
-    logits = params["scale"] * np.einsum("bthc,bshc->bhts", *sides)
+    q, k = sides
+    scale = params["scale"]
+    nope = posenc_jax.Encoding()
+    out = posenc_jax.attend(
+        nope, q, k, arrays["v"], posenc_jax.Tokens.of(nope, text(T)), scale=scale
+    )
+    as_published(golden, q=q, k=k, out=out)
+    logits = scale * np.einsum("bthc,bshc->bhts", q, k)
     close_where_seen(logits, arrays["logits"], rtol=1e-5, atol=5e-5)
+    if "phase" in arrays:
+        # The slowest pair turns by less than half a turn in all, clockwise.
+        cos, sin = (table[..., -1] for table in tokens.prepared)
+        as_published(golden, phase=np.arctan2(-sin, cos) / arrays["freq"][0, -1])
 
 
 def test_kv_shift():

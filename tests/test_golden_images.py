@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import close, rotated
+from golden_checks import as_published, close, rotated
 
 import posenc_jax
 from posenc_jax.encodings.rotary.axis_frequencies import Spectra
@@ -33,7 +33,12 @@ def test_rope_mixed():
     positions = jnp.asarray(rows_and_columns(arrays, params))
     for key in ("q", "k"):
         turned = rotated(encoding, jnp.asarray(arrays[key]), positions)
-        close(turned, arrays[f"{key}_rot"], rtol=1e-5, atol=5e-5)
+        as_published("rope_mixed", **{f"{key}_rot": turned})
+    # Pairs (1, 0) come out as the cosine and sine of their angles.
+    unit = jnp.tile(jnp.array([1.0, 0.0]), params["head_dim"] // 2)
+    unit = jnp.broadcast_to(unit, (1, positions.shape[1], params["num_heads"], len(unit)))
+    turned = rotated(encoding, unit, positions)[0, params["prefix_tokens"] :].swapaxes(0, 1)
+    as_published("rope_mixed", cos=turned[..., 0::2], sin=turned[..., 1::2])
 
 
 def test_axial_rope_of_rope_vit():
@@ -49,8 +54,10 @@ def test_axial_rope_of_rope_vit():
         layout="interleaved",
     )
     positions = jnp.asarray(rows_and_columns(arrays, params))
-    turned = rotated(encoding, jnp.asarray(arrays["q"]), positions)
-    close(turned, arrays["q_rot"], rtol=1e-5, atol=5e-5)
+    patches = positions[:, params["prefix_tokens"] :]
+    cos, sin = (table[0, :, 0] for table in posenc_jax.Tokens.of(encoding, patches).prepared)
+    q, k = (rotated(encoding, jnp.asarray(arrays[key]), positions) for key in "qk")
+    as_published("rope_vit_axial", cos=cos, sin=sin, q_rot=q, k_rot=k)
 
 
 @pytest.mark.parametrize("golden", ["golden_gate_2d", "golden_gate_nd"])
@@ -83,9 +90,16 @@ def test_dinov3(golden, monkeypatch):
         draws = iter([*(x[None, None] for x in drawn), np.zeros((1, 1, 1))])
         monkeypatch.setattr(jax.random, "uniform", lambda *_, **__: next(draws))
         grid = encoding.place(grid, jax.random.key(0))
-    close(grid[0, params["prefix_tokens"] :], arrays["coords"], rtol=1e-5, atol=1e-6)
-    turned = rotated(encoding, jnp.asarray(arrays["q"]), jnp.asarray(grid, jnp.float32))
-    close(turned, arrays["q_rot"], rtol=1e-5, atol=2e-5)
+    grid = jnp.asarray(grid, jnp.float32)
+    patches = grid[:, params["prefix_tokens"] :]
+    close(patches[0], arrays["coords"], rtol=1e-5, atol=1e-6)
+    rate, _ = encoding.frequencies(params["head_dim"], params["rope_theta"], 1)
+    cos, sin = (table[0, :, 0] for table in posenc_jax.Tokens.of(encoding, patches).prepared)
+    # Rows and columns have the same rates.
+    as_published(golden, inv_freq=rate[: len(rate) // 2], cos=cos, sin=sin)
+    for key in "qk":
+        turned = rotated(encoding, jnp.asarray(arrays[key]), grid)
+        as_published(golden, **{f"{key}_rot": turned})
 
 
 def test_dinov3_moves_the_patch_in_the_centre_but_no_class_token():

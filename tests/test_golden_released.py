@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import ONE_HEAD, close
+from golden_checks import ONE_HEAD, as_published, close, rates
 
 import posenc_jax
 from posenc_jax.encodings.rotary.frequencies import YaRN
@@ -96,7 +96,7 @@ def test_inkling_bias_between_any_positions():
         for key, x_BTD in (("q_positions", vectors_BTD), ("k_positions", jnp.zeros((2, 10, H * R))))
     )
     q, k = jnp.zeros((2, queries.count, H, 1)), jnp.zeros((2, keys.count, H, 1))
-    close(posenc_jax.logits(encoding, q, k, queries, keys), arrays["bias"])
+    close(posenc_jax.logits(encoding, q, k, queries, keys), arrays["bias"], rtol=1e-6)
 
 
 @jax.jit
@@ -142,11 +142,31 @@ def test_mistral_large_4(golden):
     if params["use_rope"]:
         encoding.inner.alpha[...] = arrays["alpha"]
     k = jnp.concatenate([k_nope, k_rope], axis=-1)
-    given = q, k, arrays["v"], arrays["positions"].astype(jnp.int32), None, params["scale"], None
-    logits, out = attend_at(encoding, *given)
-    atol = common.INDEX[golden]["tolerance"]["atol"]
-    close(logits, arrays["logits"], rtol=1e-5, atol=atol)
-    close(out, arrays["out"], rtol=1e-5, atol=atol)
+    positions = arrays["positions"].astype(jnp.int32)
+    B, S, H, _ = k.shape
+    one_hot = jnp.broadcast_to(jnp.eye(S)[None, :, None], (B, S, H, S))
+    v = jnp.concatenate([arrays["v"], one_hot], axis=-1)
+    logits, out = attend_at(encoding, q, k, v, positions, None, params["scale"], None)
+    out, weights = np.split(out, [-S], axis=-1)
+    as_published(golden, logits=logits, out=out, weights=weights.swapaxes(1, 2))
+    # The first channels do not turn, and show what all of a query is multiplied by.
+    tokens, side = posenc_jax.Tokens.of(encoding, positions), posenc_jax.Side(None, H, H, True)
+    factor = encoding.rotate(jnp.ones_like(q), tokens, side)[..., 0]
+    as_published(golden, q_factor=factor)
+    if params["use_rope"]:
+        cos, sin = (table[:, :, 0] for table in tokens.prepared)
+        as_published(golden, cos=cos, sin=sin, inv_freq=rates(encoding.inner))
+        encoding.inner.alpha[...] = jnp.zeros_like(arrays["alpha"])
+        as_published(golden, inv_freq_yarn=rates(encoding.inner))
+
+
+@pytest.mark.parametrize("golden", MISTRAL)
+def test_which_layers_of_mistral_large_4_turn(golden):
+    arrays, params = common.golden(golden)
+    sizes = dict(head_dim=2, num_layers=params["num_layers"], window=None)
+    layers = posenc_jax.make("global_nope", **sizes)
+    turning = ["rotate" in layers.at(n)[0].hooks() for n in range(params["num_layers"])]
+    assert turning == arrays["no_rope_layers"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -163,13 +183,59 @@ def test_values_that_turn(golden):
         base=rope["rope_theta"],
         frequencies=frequencies_of(rope),
     )
-    values = arrays.get("v", arrays["k"])
+    q, k, positions = arrays["q"], arrays["k"], arrays["positions"].astype(jnp.int32)
     rule = params["window"], params["scale"], arrays.get("sinks")
-    given = arrays["q"], arrays["k"], values, arrays["positions"].astype(jnp.int32), *rule
-    logits, out = attend_at(encoding, *given)
-    atol = common.INDEX[golden]["tolerance"]["atol"]
-    close(logits, arrays["logits"], rtol=1e-5, atol=atol)
-    close(out, arrays["out"], rtol=1e-5, atol=atol)
+    logits, out = attend_at(encoding, q, k, arrays.get("v", k), positions, *rule)
+    tokens = posenc_jax.Tokens.of(encoding, positions)
+    H, K = q.shape[2], k.shape[2]
+    of_query, of_key = (posenc_jax.Side(None, H, K, is_query) for is_query in (True, False))
+    turned = {"q_rot": encoding.rotate(q, tokens, of_query)}
+    turned |= {"k_rot": encoding.rotate(k, tokens, of_key)}
+    # What turns outputs back undone.
+    turned |= {"out_before": encoding.rotate(out, tokens, of_query)}
+    as_published(golden, logits=logits, out=out, inv_freq=rates(encoding), **turned)
+    S, C = k.shape[1], k.shape[3]
+    if C - params["rope_channels"] >= S:
+        # Channels that do not turn can say how much each key's value weighs.
+        one_hot = jnp.broadcast_to(jnp.eye(S, C)[None, :, None], k.shape)
+        _, weights = attend_at(encoding, q, k, one_hot, positions, *rule)
+        as_published(golden, weights=weights[..., :S].swapaxes(1, 2))
+
+
+MLA = {"mla_half": "half", "mla_yarn": "interleaved"}
+
+
+@pytest.mark.parametrize(("golden", "layout"), MLA.items())
+def test_heads_of_two_parts(golden, layout):
+    """The recipe of docs/library.md: the encoding turns one part of each head, attention has both.
+
+    The scale is that of the whole head, which grows by the square of YaRN's ``mscale_all_dim``.
+    """
+    arrays, params = common.golden(golden)
+    arrays = {key: jnp.asarray(x, jnp.float32) for key, x in arrays.items()}
+    config = {"model_type": "deepseek_v3", "rope_parameters": params["rope_parameters"]}
+    sizes = ("qk_nope_head_dim", "qk_rope_head_dim", "rope_interleave")
+    rope = posenc_jax.from_hf(config | {key: params[key] for key in sizes})
+    assert (rope.layout, rope.head_dim) == (layout, params["qk_rope_head_dim"])
+    as_published(golden, inv_freq=rates(rope))
+
+    H, tokens = params["num_heads"], posenc_jax.Tokens.of(rope, arrays["positions"])
+    q_nope, q_rope = jnp.split(arrays["q"], [params["qk_nope_head_dim"]], axis=-1)
+    q_rope = rope.rotate(q_rope, tokens, posenc_jax.Side(None, H, 1, is_query=True))
+    k_rope = rope.rotate(arrays["k_rope"], tokens, posenc_jax.Side(None, H, 1, is_query=False))
+    q = jnp.concatenate([q_nope, q_rope], axis=-1)
+    k = jnp.concatenate([arrays["k_nope"], jnp.repeat(k_rope, H, axis=2)], axis=-1)
+
+    S, nope = k.shape[1], posenc_jax.Encoding()
+    one_hot = jnp.broadcast_to(jnp.eye(S)[None, :, None], (*k.shape[:3], S))
+    v = jnp.concatenate([arrays["v"], one_hot], axis=-1)
+    logits = posenc_jax.logits(nope, q, k, tokens, scale=params["scale"])
+    out = posenc_jax.attend(nope, q, k, v, tokens, scale=params["scale"])
+    out, weights = np.split(out, [-S], axis=-1)
+    as_published(golden, logits=logits, out=out, weights=weights.swapaxes(1, 2))
+    section = params["rope_parameters"]
+    m = 1 + 0.1 * section.get("mscale_all_dim", 0) * np.log(section.get("factor", 1))
+    np.testing.assert_allclose(q.shape[-1] ** -0.5 * m**2, params["scale"], rtol=1e-6)
 
 
 def test_scales_of_queries():

@@ -1,6 +1,7 @@
 """Tests ``from_hf`` on single models: kinds of layers, layers without positions, refusals."""
 
 import json
+import re
 
 import common
 import numpy as np
@@ -11,6 +12,7 @@ from golden_checks import assert_frequencies
 import posenc_jax
 from posenc_jax import Tokens, from_hf, layers_from_hf
 from posenc_jax.hf import models
+from posenc_jax.registry import keywords, lookup
 
 CASES = json.loads((common.GOLDEN / "hf_configs.json").read_text())["cases"]
 
@@ -201,7 +203,31 @@ def test_sections_that_a_config_leaves_out():
 def test_what_is_not_rope_is_refused_whatever_the_layout(model_type):
     config = dict(model_type=model_type, head_dim=64, rope_theta=1e4)
     for layout in (None, "half"):
-        refused(config, f"model_type='{model_type}' is not offered: ", layout=layout)
+        refused(config, f"model_type='{model_type}' is not offered by from_hf: ", layout=layout)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "names"),
+    [
+        ("inkling_text", ["inkling"]),
+        ("inkling2_text", ["inkling2"]),
+        ("inkling2_loop_text", ["inkling2"]),
+        ("dinov3_vit", ["dinov3"]),
+        ("deepseek_v4", ["value_rope"]),
+        ("mistral_large4_text", ["log_scale", "lerope"]),
+    ],
+)
+def test_a_refusal_names_the_encoding_that_the_model_has(model_type, names):
+    """And keywords of it, which exist."""
+    with pytest.raises(ValueError, match=rf"posenc_jax.make\('{names[0]}'") as error:
+        from_hf(dict(model_type=model_type, head_dim=64, rope_theta=1e4))
+    said = str(error.value)
+    assert all(f"'{name}'" in said for name in names)
+    make = said[said.index("make('") :]
+    given = {*re.findall(r"(\w+)=", make), *re.findall(r"'(\w+)':", make)}
+    known = {key for name in names for key in keywords(lookup(name))}
+    others = {"name", "scale", "attention_factor", "others"}  # Of attend, YaRN and the grid.
+    assert given <= known | others and len(given & known) >= 2
 
 
 def test_axial_sections_are_refused():
@@ -557,6 +583,22 @@ def test_ministral_scales_queries_from_the_start_of_each_step():
     np.testing.assert_allclose(query / key, np.broadcast_to(steps[None, :, None, None], key.shape))
     latent = config | DEEPSEEK | {"model_type": "mistral4", "head_dim": 40}
     refused(latent, "llama_4_scaling_beta=0.1 .* multiplies whole queries")
+
+
+def test_a_scale_of_queries_that_the_code_of_a_model_does_not_read_is_refused():
+    section = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}
+    section |= {"original_max_position_embeddings": 64, "llama_4_scaling_beta": 0.1}
+    config = dict(head_dim=8, num_hidden_layers=2, rope_parameters=section)
+    for model_type in ("llama", "mistral", "qwen3", "deepseek_v3", "llama4_text"):
+        own = config | {"model_type": model_type, "qk_rope_head_dim": 8, "no_rope_layers": [1, 1]}
+        for layout in (None, "half"):
+            message = f"llama_4_scaling_beta=0.1 .* code of '{model_type}' .* ministral3, mistral4"
+            refused(own, message, layout=layout)
+        plain = own | {"rope_parameters": section | {"llama_4_scaling_beta": 0.0}}
+        assert isinstance(from_hf(plain), posenc_jax.encodings.rotary.rope.RoPE)
+    scaled = from_hf(config | {"model_type": "ministral3"})
+    for vouched in (config, config | {"model_type": "zebra9"}):
+        assert nnx.split(from_hf(vouched, layout="half"))[0] == nnx.split(scaled)[0]
 
 
 @pytest.mark.parametrize(

@@ -309,8 +309,23 @@ def test_values_do_not_grow_by_an_attention_factor():
 
 
 def test_rates_that_all_layers_share_are_not_stacked():
-    with pytest.raises(ValueError, match=r"LeRoPE, beneath it, has one set for all layers"):
+    message = r"LeRoPE, beneath it, has one set for all layers.*the decoder takes no such pair"
+    with pytest.raises(ValueError, match=message):
         common.build("log_scale", over="lerope", num_layers=2)
+    with pytest.raises(ValueError, match="LogScale has parameters for each layer"):
+        common.build_model(common.build("log_scale", over="lerope"))
+
+
+def test_queries_that_are_multiplied_before_attention_are_those_of_a_log_scale():
+    scaled = common.build("log_scale", over="lerope")
+    q, k = (jnp.asarray(common.normal(n, 2, 9, common.HEADS, common.HEAD_DIM)) for n in (1, 2))
+    logs = np.log(np.arange(9) + 1)[None, :, None]
+    factors = np.asarray(scaled.s[...]) * logs + np.asarray(scaled.b[...])
+    expected, found = (
+        posenc_jax.logits(encoding, queries, k, Tokens.of(encoding, text(9)))
+        for encoding, queries in ((scaled, q), (scaled.inner, q * factors[..., None]))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_bad_grids():

@@ -243,6 +243,45 @@ def test_a_part_may_begin_where_a_program_says():
 # Consecutive positions
 
 
+def both(encoding, count, m, start, stop):
+    """Returns the tokens of queries start..stop, and those of all keys: tokens, then blocks."""
+    w = np.arange(count // m)
+    positions = np.concatenate([np.arange(count), w * m])
+    index = np.concatenate([np.arange(count), np.maximum(w * m + m - 1, start)])
+    tokens = Tokens.of(encoding, positions[None], index=index[None])
+    return tokens.part(start, stop - start), tokens
+
+
+@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
+def test_compressed_keys_beside_those_of_a_window(implementation):
+    """The recipe of docs/library.md: a query sees the blocks that have ended, however far back."""
+    count, m, window, C = 14, 4, 5, common.HEAD_DIM
+    encoding = posenc_jax.make("value_rope", head_dim=C)
+    q, keys = (
+        common.normal(n, B, *s, C) for n, s in ((1, (count, 4)), (2, (count + count // m, 1)))
+    )
+    sinks = common.normal(3, 4)
+    pieces = []
+    for start in range(0, count, window):
+        stop = min(start + window, count)
+        sides = jnp.asarray(q[:, start:stop]), *(jnp.asarray(keys),) * 2
+        rule = dict(window=window, sinks=jnp.asarray(sinks), implementation=implementation)
+        own_and_seen = both(encoding, count, m, start, stop)
+        pieces.append(posenc_jax.attend(encoding, *sides, *own_and_seen, **rule))
+
+    t, s, w = np.arange(count)[:, None], np.arange(count), np.arange(count // m)
+    seen = np.concatenate([(s <= t) & (t - s < window), w < (t + 1) // m], axis=1)
+    places = np.concatenate([s, m * w])[:, None, None] * 1e4 ** (-2 * np.arange(C // 2) / C)
+    q, k = (x[..., 0::2] + 1j * x[..., 1::2] for x in (q, keys))
+    q, k = q * np.exp(1j * places[:count]), (k * np.exp(1j * places))[:, :, 0]
+    logits = np.einsum("bthp,bsp->bhts", q, k.conj()).real / np.sqrt(C)
+    weights = np.where(seen, np.exp(logits), 0)
+    weights /= weights.sum(-1, keepdims=True) + np.exp(sinks)[:, None, None]
+    out = np.einsum("bhts,bsp->bthp", weights, k) * np.exp(-1j * places[:count])
+    expected = np.stack([out.real, out.imag], axis=-1).reshape(B, count, 4, C)
+    np.testing.assert_allclose(np.concatenate(pieces, axis=1), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("start", [-1, T, T - 1])
 def test_a_part_must_lie_within_the_tokens(start):
     tokens = Tokens.of(posenc_jax.Encoding(), text(T))

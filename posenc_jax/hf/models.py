@@ -190,6 +190,9 @@ WINDOW_BOTH_SIDES = words("""
 # SGLang and vLLM read dual_chunk_attention_config; transformers reads it for no model.
 DUAL_CHUNKS = words("qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next")
 
+# llama_4_scaling_beta is read, and multiplies queries; the code of all others leaves it unread.
+SCALED_QUERIES = words("ministral3 mistral4")
+
 # The default of position_embedding_type, where it is not "rope".
 POSITION_TYPE = {"esm": "absolute", "granitemoehybrid": "nope"}
 # rope_type "dynamic" with a fixed alpha.
@@ -247,12 +250,27 @@ GLOBAL_HEAD_DIM = dict.fromkeys(
 )
 
 _TWO_AXES = "its pairs turn by the rows and columns of an image, in an order of its own"
-_RELATIVE = "it has a learned bias of relative positions, which is not offered"
-# Models that are known, and not offered.
+_INKLING = (
+    "num_heads=..., model_dim=..., rank=d_rel, extent=..., log_floor=..., "
+    "log_scale=log_scaling_alpha, rngs=...); in layers with a window extent is the window and "
+    "log_floor None, in the others they are rel_extent and log_scaling_n_floor. The docstring of "
+    "Inkling says what else attention has: scale="
+)
+_INKLING_2 = (
+    "its checkpoint has a bias of relative positions. Build it: posenc_jax.make('inkling2', "
+    "head_dim=..., clip=qk_l2_clip_threshold, vector_clip=rel_l2_clip_threshold, "
+    f"{_INKLING}1 / sqrt(head_dim), sinks and more (Inkling2)"
+)
+_DINO_V3 = (
+    "its pairs turn by the rows and columns of an image. Build that: posenc_jax.make('dinov3', "
+    "head_dim=..., base=rope_theta), at posenc_jax.positions.centred_grid(rows, columns, "
+    "others=...); shift=, jitter= and rescale= are what training draws"
+)
+# Models that are known, and not offered by from_hf. Where an encoding exists, the reason names it.
 REFUSED = dict.fromkeys(
     words("""
-    cohere_compass_vision dinov3_vit dots3_note_vision_encoder edgetam_video efficientloftr
-    eomt_dinov3 ernie4_5_vl_moe_vision exaone4_5_vision gemma4_vision glm4v_moe_vision
+    cohere_compass_vision dots3_note_vision_encoder edgetam_video efficientloftr
+    ernie4_5_vl_moe_vision exaone4_5_vision gemma4_vision glm4v_moe_vision
     glm4v_vision glm5_next_vision glm_ocr_vision inkling2_vision kimi_k25_vision lfm3_vl_vision
     lightglue llama4_vision_model minimax_m3_vl_vision mlcd mlcd_vision_model muse_glimmer_vision
     muse_spark_vision paddleocr_vl_vision pixtral qwen2_5_omni_vision_encoder qwen2_5_vl_vision
@@ -262,16 +280,25 @@ REFUSED = dict.fromkeys(
     """),
     _TWO_AXES,
 )
-REFUSED |= dict.fromkeys(words("inkling_text inkling2_text inkling2_loop_text"), _RELATIVE)
+REFUSED |= dict.fromkeys(words("inkling2_text inkling2_loop_text"), _INKLING_2)
+REFUSED |= dict.fromkeys(words("dinov3_vit eomt_dinov3"), _DINO_V3)
 REFUSED |= {
     "chatglm": "its releases differ in their own code, in which channels turn and what rope_ratio "
     "does",
-    "deepseek_v4": "the last channels of a head turn, values turn with the keys, and outputs turn "
-    "back",
+    "deepseek_v4": "values turn with the keys, and outputs turn back. Build that: "
+    "posenc_jax.make('value_rope', head_dim=..., rotary_dim=qk_rope_head_dim, base=...), with "
+    "base=rope_theta in layers of sliding_attention, and in the others with base="
+    "compress_rope_theta and frequencies=YaRN(..., attention_factor=1.0); attend with its sinks",
     "ernie4_5_moe_vl": "its own code has axes that its config does not describe",
+    "inkling_text": "its checkpoint has a bias of relative positions. Build it: "
+    f"posenc_jax.make('inkling', {_INKLING}1 / head_dim, and more",
     "longt5": "its encoder has a bias for blocks of tokens beside T5's",
     "mistral_large4_text": "its frequencies and the scale of its queries are parameters of the "
-    "checkpoint",
+    "checkpoint. Build a layer: posenc_jax.make('log_scale', num_heads=..., head_dim=..., "
+    "rngs=..., over={'name': 'lerope', 'rotary_dim': qk_rope_head_dim, 'base': rope_theta, "
+    "'frequencies': YaRN(...)}), with the numbers of rope_parameters; over='nope' where "
+    "no_rope_layers is 0. The head_dim is qk_nope_head_dim + qk_rope_head_dim, and all layers "
+    "have one alpha",
     "mpnet": "it has learned absolute positions beside T5's bias",
     "pix2struct_vision_model": "it has learned rows and columns",
     "qwen2_5_omni_dit": "only its first head turns",
@@ -283,7 +310,7 @@ def check_known(config: dict[str, Any], layout: str | None) -> None:
     """Refuses a model that is not offered, and an unknown one for which no layout is given."""
     model = config.get("model_type")
     if model in REFUSED:
-        raise ValueError(f"model_type={model!r} is not offered: {REFUSED[model]}")
+        raise ValueError(f"model_type={model!r} is not offered by from_hf: {REFUSED[model]}")
     if not model or model in KNOWN or layout is not None:
         return
     parts = [

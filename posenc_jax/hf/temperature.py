@@ -1,11 +1,12 @@
 """Scales queries by their position, where a config says so.
 
-Llama 4 and Beam multiply the queries of their layers without rotation, and Ministral 3 those of
-every layer (``llama_4_scaling_beta``).
+Llama 4 and Beam multiply the queries of their layers without rotation, and Ministral 3 and
+Mistral 4 those of every layer (``llama_4_scaling_beta``).
 """
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.logit_scale import MinistralScale
+from posenc_jax.hf import models
 from posenc_jax.hf.layers import Layer
 from posenc_jax.hf.values import agreed, number, whole
 from posenc_jax.registry import make
@@ -35,6 +36,7 @@ def of_all_layers(layer: Layer, encoding: Encoding) -> Encoding:
     section = layer.section or {}
     if not section.get("llama_4_scaling_beta"):
         return encoding
+    _check_read(layer)
     if "qk_rope_head_dim" in layer.config:
         raise ValueError(
             f"llama_4_scaling_beta={section['llama_4_scaling_beta']!r} in {layer.where} multiplies "
@@ -51,3 +53,16 @@ def of_all_layers(layer: Layer, encoding: Encoding) -> Encoding:
         train_length=agreed(lengths),
         attn_scale=number(layer.where, section, "llama_4_scaling_beta", 0),
     )
+
+
+def _check_read(layer):
+    """Refuses the key where the model's code ignores it; for unknown models the caller vouches."""
+    model, beta = layer.config.get("model_type"), layer.section["llama_4_scaling_beta"]
+    if model in models.KNOWN - models.SCALED_QUERIES:
+        raise ValueError(
+            f"llama_4_scaling_beta={beta!r} in {layer.where}: the code of {model!r} is not known "
+            f"to read it; those known to are {', '.join(sorted(models.SCALED_QUERIES))}. If it "
+            "does not, take it away. If it does, take it away too, and pass what is returned then "
+            "to posenc_jax.make('ministral_scale', over=..., train_length=..., "
+            f"attn_scale={beta!r})"
+        )

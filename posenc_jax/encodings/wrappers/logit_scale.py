@@ -114,8 +114,8 @@ class LogScale(LogitScale):
 
     It is SSMax with a second number. Mistral Large 4 has it in every layer, over LeRoPE in three of
     four and over NoPE in the fourth. There each layer has its own s and b, but all share LeRoPE's
-    alpha. ``make`` cannot mix the two: it refuses ``num_layers=`` over LeRoPE, and without it all
-    layers share s and b too.
+    alpha. ``make`` refuses ``num_layers=`` over LeRoPE, so ``Transformer`` takes no such pair. In a
+    model of your own, LeRoPE alone and queries that are multiplied before ``attend`` give the same.
 
     Args:
       num_heads: number of query heads in one layer.
