@@ -2,7 +2,8 @@
 
 ``python -m parity.model_types`` writes ``tests/golden/hf_model_types.json``: a config for each
 type, for each of its layers the cosine and sine by which transformers rotates each pair at one
-position, and which keys each layer with attention sees.
+position, and which keys each layer with attention sees. Of models whose rotary parts alone are run
+it has one layer of each kind, and not which keys they see.
 """
 
 import json
@@ -11,15 +12,19 @@ import pathlib
 import numpy as np
 
 from parity.test_model_types import (
+    BY_PARTS,
     KNOWN,
     NO_PATTERN,
     NOT_RUN,
     answer,
     attention_factor,
+    config_of_parts,
     kinds_of,
+    kinds_of_parts,
     number_of,
     positions_of,
     together,
+    turned_by_parts,
     width_of,
     windows_of,
 )
@@ -34,6 +39,7 @@ _SIZES = {
     "head_dim",
     "hidden_size",
     "num_attention_heads",
+    "decoder_num_attention_heads",
     "num_hidden_layers",
     "num_layers",
     "layer_types",
@@ -77,11 +83,9 @@ def record(model_type: str, tables: list) -> dict:
     """Returns the config of a small model and its layers; their tables are put into ``tables``."""
     config = small_config(model_type)
     turning, published = Turning(config), as_published(config)
-    theirs, _ = positions_of(model_type, published)
-    there = np.zeros_like(theirs)
-    there.T[...] = POSITION[: len(theirs)] if theirs.ndim == 3 else POSITION[0]
+    there = _there(model_type, published)
     layers = {}
-    calls = zip(turning.read(np.zeros_like(theirs)), turning.read(there), strict=True)
+    calls = zip(turning.read(np.zeros_like(there)), turning.read(there), strict=True)
     for order, ((layer, _, k_0), (_, _, k)) in enumerate(calls):
         number = number_of(layer, order, published)
         encoding = answer(published, layer=number)
@@ -99,15 +103,43 @@ def record(model_type: str, tables: list) -> dict:
         kind = dict(enumerate(kinds_of(published))).get(number)
         turn = _turn(k_0, k, width, inner) * attention_factor(turning, kind)
         layers[number] = [inner.layout, width, inner.rotary_dim, _place(turn, tables)]
-    kept = {
+    windows = None
+    if model_type not in NO_PATTERN:
+        windows = [[n, _window(mask)] for n, mask in windows_of(turning, published).items()]
+    return {"config": _kept(published), "layers": list(layers.items()), "windows": windows}
+
+
+def record_of_parts(model_type: str, tables: list) -> dict:
+    """Returns the config of a class and a layer of each kind, as its rotary parts turn it."""
+    config, published = config_of_parts(model_type)
+    there, layers = _there(model_type, published), []
+    listed = kinds_of(published)
+    for kind in kinds_of_parts(published):
+        numbers = (n for n in range(len(listed) or 4) if kind in (None, *listed[n : n + 1]))
+        number = next(n for n in numbers if answer(published, layer=n) is not None)
+        encoding = answer(published, layer=number)
+        C = encoding.head_dim
+        x = np.random.default_rng(0).standard_normal((1, there.shape[-1], 1, C)).astype(np.float32)
+        turn = _turn(x, turned_by_parts(config, there, kind, x), C, encoding)
+        layers.append([number, [encoding.layout, C, encoding.rotary_dim, _place(turn, tables)]])
+    return {"config": _kept(published), "layers": layers}
+
+
+def _there(model_type, published):
+    """Returns positions as transformers takes them, ``POSITION`` for every token."""
+    theirs, _ = positions_of(model_type, published)
+    there = np.zeros_like(theirs)
+    there.T[...] = POSITION[: len(theirs)] if theirs.ndim == 3 else POSITION[0]
+    return there
+
+
+def _kept(published):
+    """Returns the keys of a config that are about positions or sizes."""
+    return {
         key: value
         for key, value in published.items()
         if value is not None and (key in READ or key in _SIZES or about_positions(key))
     }
-    windows = None
-    if model_type not in NO_PATTERN:
-        windows = [[n, _window(mask)] for n, mask in windows_of(turning, published).items()]
-    return {"config": kept, "layers": list(layers.items()), "windows": windows}
 
 
 def _window(mask):
@@ -150,6 +182,12 @@ def _pairs(x, layout):
 def main():
     tables: list = []
     records = {name: record(name, tables) for name in KNOWN if name not in NOT_RUN}
+    records |= {name: record_of_parts(name, tables) for name in BY_PARTS}
+    write(records, tables)
+
+
+def write(records: dict, tables: list) -> None:
+    """Writes the file, each model and each table on a line of its own."""
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in records.items()]
     turns = [f"  {json.dumps(table)}" for table in tables]
     PATH.write_text(

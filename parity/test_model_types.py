@@ -253,30 +253,44 @@ def test_rotary_parts_turn_as_in_transformers(model_type):
 
 def check_parts(model_type):
     """Checks a model's rotary class, and its function that rotates by the class's tables."""
-    module, name = BY_PARTS[model_type]
-    module = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
-    config = CONFIG_MAPPING[model_type](**GIVEN.get(model_type, {}))
-    published = as_published(config)
-    embedding = getattr(module, name)(config)
+    config, published = config_of_parts(model_type)
     theirs, ours = positions_of(model_type, published)
-    sections = published["rope_parameters"]
-    kinds = [kind for kind in sections if kind in published.get("layer_types", ())] or [None]
-    for kind in kinds:
+    for kind in kinds_of_parts(published):
         encoding = from_hf(published, layer_type=kind)
-        x = np.random.default_rng(1).standard_normal((1, 2, TOKENS, encoding.head_dim))
-        x = torch.as_tensor(x, dtype=torch.float32)
-        keywords = {} if kind is None else {"layer_type": kind}
-        cos, sin = embedding(x, torch.as_tensor(theirs), **keywords)
-        width = cos.shape[-1]
-        rotate = module.apply_rotary_pos_emb
-        if "k" in inspect.signature(rotate).parameters:
-            turned = rotate(x[..., :width], x[..., :width], cos, sin)[0]
-        else:
-            turned = rotate(x[..., :width], cos, sin)
-        expected = torch.cat([turned, x[..., width:]], -1).transpose(1, 2).numpy()
-        _, (matrix_TCC, _) = Turns(ours, encoding.head_dim)(encoding)
-        actual = np.einsum("bhtc,tcd->bthd", x.numpy(), matrix_TCC[:-1])
+        C = encoding.head_dim
+        x_BTHC = np.random.default_rng(1).standard_normal((1, TOKENS, 2, C)).astype(np.float32)
+        expected = turned_by_parts(config, theirs, kind, x_BTHC)
+        _, (matrix_TCC, _) = Turns(ours, C)(encoding)
+        actual = np.einsum("bthc,tcd->bthd", x_BTHC, matrix_TCC[:-1])
         np.testing.assert_allclose(actual, expected, atol=2e-5)
+
+
+def config_of_parts(model_type):
+    """Returns the default config of a class, and what its ``config.json`` holds."""
+    config = CONFIG_MAPPING[model_type](**GIVEN.get(model_type, {}))
+    return config, as_published(config)
+
+
+def kinds_of_parts(published):
+    """Returns the kinds of layers that have a rotary section each, or None for all layers."""
+    listed = published.get("layer_types", ())
+    return [kind for kind in published["rope_parameters"] if kind in listed] or [None]
+
+
+def turned_by_parts(config, theirs, kind, x_BTHC):
+    """Returns queries or keys, turned by the rotary class and function of the config's model."""
+    module, name = BY_PARTS[config.model_type]
+    module = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
+    x = torch.as_tensor(x_BTHC, dtype=torch.float32).transpose(1, 2)
+    keywords = {} if kind is None else {"layer_type": kind}
+    cos, sin = getattr(module, name)(config)(x, torch.as_tensor(theirs), **keywords)
+    width = cos.shape[-1]
+    rotate = module.apply_rotary_pos_emb
+    if "k" in inspect.signature(rotate).parameters:
+        turned = rotate(x[..., :width], x[..., :width], cos, sin)[0]
+    else:
+        turned = rotate(x[..., :width], cos, sin)
+    return torch.cat([turned, x[..., width:]], -1).transpose(1, 2).numpy()
 
 
 COUNTED = [*models.FULL_EVERY, "jamba", "kimi_linear", "llama4_text", "recurrent_gemma"]
