@@ -315,6 +315,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(
 
     def failing(self, step, state):
         if step == 4 and is_found_later:
+            self._manager.wait_until_finished()  # that of step 2 is whole
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
         elif step == 4:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
