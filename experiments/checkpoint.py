@@ -21,8 +21,15 @@ from experiments.record import RefusedError, differences
 _SUMS, _KINDS = "sums", "kinds"
 # What Orbax and TensorStore raise if files are missing, cut off or altered. Other errors, such as
 # running out of memory, do not mean that a checkpoint is damaged.
-_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
-_UNREADABLE += (EOFError, FileNotFoundError, NotADirectoryError)
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    FileNotFoundError,
+    NotADirectoryError,
+)
 
 
 class Checkpoints:

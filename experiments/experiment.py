@@ -47,7 +47,11 @@ Model = TypeVar("Model", bound=Transformer)
 
 
 class Drawn:
-    """Draws batches at random, as a ``Task``; a subclass has ``init``, ``draw`` and ``loss``."""
+    """Draws batches at random, as a ``Task``; a subclass has ``init``, ``draw`` and ``loss``.
+
+    Each process of a job draws the whole batch and keeps its own rows, because a generator for each
+    part would change the batches of all results that are published.
+    """
 
     batch_size: int
 

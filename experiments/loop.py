@@ -32,6 +32,8 @@ from experiments.record import Metrics, RefusedError
 from experiments.train import Recipe, State, Task, initial_state, train_step
 from posenc_jax import Transformer
 
+_ADVICE = "try a smaller train.learning_rate or train.clip_norm"
+
 
 def train(
     task: Task,
@@ -195,7 +197,8 @@ class _Run:
         loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             raise FloatingPointError(
-                f"loss {loss}, gradient norm {gradient_norm} at step {step}; {self._last_good()}"
+                f"loss {loss}, gradient norm {gradient_norm} at step {step}; "
+                f"{self._last_good()}; {_ADVICE}"
             )
         seconds = (time.monotonic() - self._start) / self._runs
         done = step - self.first
@@ -224,6 +227,7 @@ class _Run:
 
         Raises:
           FloatingPointError: the state is not finite, and was not saved.
+          OSError: this state could not be written, or the one before it.
         """
         largest = jax.tree.map(np.asarray, _largest(state))
         try:
@@ -232,23 +236,44 @@ class _Run:
             bad = [name for name, value in largest.items() if not np.isfinite(value)]
             raise FloatingPointError(
                 f"after step {step} {bad[0]} is not finite ({len(bad)} of {len(largest)} arrays); "
-                f"the state was not saved, {self._last_good()}"
+                f"the state was not saved, {self._last_good()}; {_ADVICE}"
             ) from None
         self.metrics.flush()  # a run cannot resume from a checkpoint without its line
-        self.checkpoints.save(step, state)
+        with self._writing():
+            self.checkpoints.save(step, state)  # which first waits for the one before
 
     def close(self) -> None:
-        """Closes the files, once everything is on disk."""
+        """Closes the files, once everything is on disk.
+
+        Raises:
+          OSError: the last state could not be written.
+        """
         self.metrics.close()
-        self.checkpoints.close()
+        with self._writing():
+            self.checkpoints.close()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Says in one sentence what went wrong on disk.
+
+        TensorStore raises ValueError where a disk is full. That would look like a mistake in the
+        config, which all processes of a job make; a disk may be full for one of them alone.
+        """
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            first_line = (str(error) or type(error).__name__).splitlines()[0]
+            # TensorStore names every file on the way, and says last what is wrong.
+            reason = getattr(error, "strerror", None) or first_line.rsplit(": ", 1)[-1]
+            raise OSError(
+                f"a checkpoint could not be written ({reason}): make room and run again; "
+                f"{self._last_good()}"
+            ) from error
 
     def _last_good(self) -> str:
         saved = self.checkpoints.latest_step()
         which = f"is of step {saved}" if saved else "does not exist yet"
-        return (
-            f"the last good checkpoint {which}; try a smaller train.learning_rate or "
-            "train.clip_norm"
-        )
+        return f"the last good checkpoint {which}"
 
 
 class _Trace:

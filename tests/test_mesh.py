@@ -23,18 +23,47 @@ from experiments.mesh import AXES, make_mesh
 from experiments.text import NextToken, Text
 from experiments.train import Recipe
 from posenc_jax import Transformer
+from posenc_jax.encoding import HOOKS
+from posenc_jax.encodings.wrappers.randomized import Randomized
+from posenc_jax.lookup import rows
 
 # Muon learns the matrices, and AdamW all else.
 RECIPE = Recipe(length=16, batch_size=8, steps=6, warmup_steps=2, log_every=1, optimizer="muon")
 
 
+class Held(Randomized):
+    """Draws positions, by which it turns queries, keys and values, and adds a row of a table.
+
+    The table has an objective of its own.
+    """
+
+    def __init__(self):
+        super().__init__(over="value_rope", max_length=64, head_dim=common.HEAD_DIM)
+        self.table = nnx.Param(0.1 * common.normal(0, 64, common.WIDTH))
+
+    def embed(self, x_BTD, tokens):
+        return x_BTD + rows(self.table[...], tokens.positions.astype(np.int32))
+
+    def aux_loss(self, key):
+        del key
+        return (self.table[...] ** 2).sum()
+
+
+def schemes_of_layers():
+    """Returns a scheme for each layer, which have every hook between them."""
+    return [
+        Held(),
+        common.build("shaw", trained=False, num_layers=1),
+        common.build("fox", trained=False, num_layers=1),
+    ]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixed(NextToken):
-    """Trains a model whose layers rotate, score and read."""
+    """Trains a model whose layers have different schemes."""
 
     def init(self, key):
-        names = "rope", "shaw", "fox"
-        layers = [common.build(name, trained=False, num_layers=1) for name in names]
+        layers = schemes_of_layers()
         sizes = dict(vocab_size=common.VOCAB, model_dim=common.WIDTH, num_heads=common.HEADS)
         return Transformer(layers, num_layers=len(layers), **sizes, rngs=nnx.Rngs(key))
 
@@ -60,17 +89,23 @@ def on_one_device(tmp_path_factory):
     return losses(tmp_path_factory.mktemp("one"), one)
 
 
+# In the order of AXES. Each trains one step, and the mesh of all devices along ``data`` the rest.
+SHAPES = (2, 2, 2, 1), (1, 2, 2, 2), (1, 8, 1, 1), (1, 1, 1, 8)
+
+
+def test_the_schemes_that_are_trained_have_every_hook():
+    assert frozenset.union(*(scheme.hooks() for scheme in schemes_of_layers())) == set(HOOKS)
+
+
 def test_a_run_that_goes_on_upon_other_meshes_has_the_losses_of_one_device(
     tmp_path, on_one_device, monkeypatch
 ):
-    """It is preempted twice, and each time other devices go on with the same batches."""
-    shapes = {"data": 2, "fsdp": 2, "model": 2}, {"fsdp": 2, "model": 2, "context": 2}
-    for shape in shapes:
-        answers = iter([False, True])
-        with monkeypatch.context() as patch:
-            patch.setattr(preemption, "requested", lambda answers=answers: next(answers))
+    """It is preempted after each step, and other devices go on with the same batches."""
+    with monkeypatch.context() as patch:
+        patch.setattr(preemption, "requested", lambda: True)
+        for shape in SHAPES:
             with pytest.raises(preemption.PreemptedError):
-                losses(tmp_path, make_mesh(**shape))
+                losses(tmp_path, make_mesh(**dict(zip(AXES, shape, strict=True))))
     found = losses(tmp_path, make_mesh())
     assert len(found) == RECIPE.steps
     np.testing.assert_allclose(found, on_one_device, rtol=1e-5)

@@ -1,7 +1,9 @@
 """Tests processes of one job: what watches over each, and that together they are one run."""
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -144,25 +146,56 @@ def test_a_job_by_hand_takes_nothing_from_the_queue_around_it(monkeypatch):
     assert told[0]["cluster_detection_method"] == "deactivate"
 
 
-def start(count, workdir, corpus, *arguments, program="launch.py"):
+# The steps and the evaluation of runs that are compared.
+SHORT = ("--config.train.log_every=1", "--config.train.checkpoint_every=4")
+SHORT += ("--config.eval.multiples=(1,)", "--config.eval.strides=()")
+
+
+def free_port(ports=(0,)):
+    """Returns the first of some ports that is free; 0 stands for any."""
+    for port in ports:
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return free.getsockname()[1]
+
+
+def by_hand(count):
+    """Returns the flags of each process of a job that is started by hand."""
+    job = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={count}"]
+    return [([*job, f"--process_id={number}"], {}) for number in range(count)]
+
+
+def by_slurm(count):
+    """Returns the environment of each process of a job, as ``srun`` sets it, all on one node."""
+    last = range(2**16 - 2**12, 2**16)  # JAX derives the port from the number of the job
+    job = free_port(random.sample(last, 20)) - last.start
+    own = {"JOB_ID": job, "NTASKS": count, "STEP_NODELIST": "localhost", "STEP_NUM_NODES": 1}
+    each = [own | {"PROCID": number, "LOCALID": number} for number in range(count)]
+    return [([], {f"SLURM_{name}": str(n) for name, n in one.items()}) for one in each]
+
+
+def start(count, workdir, corpus, *arguments, how=by_hand, program="launch.py"):
     """Starts a comparison of ``rope`` in so many processes of one job."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = ["--config=configs/extrapolation.py:tiny", f"--workdir={workdir}"]
     command += [f"--config.corpus={corpus}", "--config.schemes=rope", *arguments]
-    job = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
     return [
         subprocess.Popen(
-            [sys.executable, program, *command, *job, f"--process_id={number}"],
+            [sys.executable, program, *command, *flags],
             cwd=ROOT,
-            env=os.environ | {"XLA_FLAGS": FLAGS},
+            env=os.environ | {"XLA_FLAGS": FLAGS} | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number in range(count)
+        for flags, variables in how(count)
     ]
+
+
+def wait_for(path):
+    """Waits until a file has something in it."""
+    deadline = time.monotonic() + 300
+    while not (path.exists() and path.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def finish(processes):
@@ -182,7 +215,16 @@ def numbers(workdir):
     return [*trained.values(), *(record["loss"] for record in records)]
 
 
-def test_a_run_goes_on_in_another_number_of_processes_with_the_numbers_of_one(corpus, tmp_path):
+@pytest.fixture(scope="module")
+def in_two(corpus, tmp_path_factory):
+    """Returns the workdir of a run of two processes that nothing disturbs, and what they print."""
+    workdir = tmp_path_factory.mktemp("in_two")
+    return workdir, finish(start(2, workdir, corpus, *SHORT))
+
+
+def test_a_run_goes_on_in_another_number_of_processes_with_the_numbers_of_one(
+    corpus, in_two, tmp_path
+):
     """It goes from two to one to four, which hold halves of the rows and halves of each layer.
 
     Of several processes one speaks and writes for all.
@@ -198,24 +240,22 @@ def test_a_run_goes_on_in_another_number_of_processes_with_the_numbers_of_one(co
             shutil.rmtree(folder / f"checkpoints/{step}")
         (folder / "evaluation.json").unlink()
 
-    shared = ["--config.train.log_every=1", "--config.train.checkpoint_every=4"]
-    shared += ["--config.eval.multiples=(1,)", "--config.eval.strides=()"]
-    first, second = finish(start(2, workdir, corpus, *shared))
+    first, second = in_two[1]
+    shutil.copytree(in_two[0], workdir)
     assert "report.html" in first and "rope" not in second
     np.testing.assert_allclose(numbers(workdir), expected, rtol=1e-6)
     undo(6)
     assert comparison(often, workdir)[0].run() == []
     np.testing.assert_allclose(numbers(workdir), expected, rtol=1e-6)
     undo(6)
-    finish(start(4, workdir, corpus, *shared, "--config.mesh.fsdp=2", "--config.mesh.model=2"))
+    finish(start(4, workdir, corpus, *SHORT, "--config.mesh.fsdp=2", "--config.mesh.model=2"))
     np.testing.assert_allclose(numbers(workdir), expected, rtol=1e-6)
 
 
 def test_damage_that_one_process_meets_sends_all_to_the_checkpoint_before(corpus, tmp_path):
     """The other processes can read their own parts, and must not go on with them alone."""
     folder = tmp_path / "runs/rope/seed0"
-    shared = ["--config.train.log_every=1", "--config.train.checkpoint_every=4"]
-    shared += ["--config.mesh.fsdp=2", "--config.eval.multiples=(1,)", "--config.eval.strides=()"]
+    shared = [*SHORT, "--config.mesh.fsdp=2"]
     finish(start(2, tmp_path, corpus, *shared))
     expected = numbers(tmp_path)
     (folder / "evaluation.json").unlink()
@@ -228,19 +268,53 @@ def test_damage_that_one_process_meets_sends_all_to_the_checkpoint_before(corpus
     np.testing.assert_allclose(numbers(tmp_path), expected, rtol=1e-6)
 
 
-def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_path):
-    """What is killed is the program itself, not what watches over it."""
-    first, second = start(2, tmp_path, corpus, ENDLESS["train"], "--peer_timeout=10")
-    metrics = tmp_path / "runs/rope/seed0/metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    (child,) = Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()
-    os.kill(int(child), signal.SIGKILL)
-    _, errors = first.communicate(timeout=120)
-    assert first.returncode == 75, errors
-    assert "a process of the job was lost" in errors
-    assert second.wait(timeout=120) == 128 + signal.SIGKILL
+def test_sigterm_to_one_process_stops_all_and_the_run_goes_on_as_if_undisturbed(
+    corpus, in_two, tmp_path
+):
+    """Both jobs are joined by the variables of SLURM."""
+    folder = tmp_path / "runs/rope/seed0"
+    processes = start(2, tmp_path, corpus, *SHORT, how=by_slurm)
+    wait_for(folder / "run.json")  # they are one job, and compile the first step
+    processes[1].send_signal(signal.SIGTERM)
+    ended = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [75, 75], ended
+    assert all("saved, run again" in errors for _, errors in ended)
+    names = (path.name for path in (folder / "checkpoints").iterdir())
+    saved = max(int(name) for name in names if name.isdigit())
+    assert saved < 6, "asked too late to stop training"
+    finish(start(2, tmp_path, corpus, *SHORT, how=by_slurm))
+    assert numbers(tmp_path) == numbers(in_two[0])
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Returns a folder for the compiled programs of runs that are the same."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.mark.parametrize(
+    ("lost", "how"),
+    [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)],
+    ids=["the first", "another", "one that hangs"],
+)
+def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(
+    corpus, compiled, tmp_path, lost, how
+):
+    """What is killed or stopped is the program itself, not what watches over it."""
+    (tmp_path / "compiled").symlink_to(compiled)
+    processes = start(2, tmp_path, corpus, ENDLESS["train"], "--peer_timeout=10")
+    wait_for(tmp_path / "runs/rope/seed0/metrics.jsonl")
+    watcher, other = processes[lost], processes[1 - lost]
+    children = Path(f"/proc/{watcher.pid}/task/{watcher.pid}/children").read_text()
+    os.kill(int(children), how)
+    try:
+        _, errors = other.communicate(timeout=300)
+    finally:
+        if how == signal.SIGSTOP:
+            os.kill(int(children), signal.SIGKILL)
+    assert other.returncode == 75, errors
+    assert "a process of the job was lost or no longer answers" in errors
+    assert watcher.wait(timeout=300) == 128 + signal.SIGKILL
 
 
 FAILS_ALONE = """

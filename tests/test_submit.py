@@ -106,6 +106,108 @@ def test_gke_on_several_hosts_of_a_tpu_slice(job):
     assert variable["name"] == "HOST" and "job-completion-index" in str(variable)
 
 
+# What the custom resource definition of JobSet v1alpha2 (kubernetes-sigs/jobset, config/components/
+# crd/bases) says of the fields that a manifest may have here: "!" marks those that must be there, a
+# set has the values that are allowed, and "*" stands for any name.
+NAMED = {"name!": str}
+POD = {
+    "restartPolicy": {"Always", "OnFailure", "Never"},
+    "terminationGracePeriodSeconds": int,
+    "nodeSelector": {"*": str},
+    "containers!": [
+        NAMED
+        | {
+            "image": str,
+            "command": [str],
+            "env": [NAMED | {"valueFrom": {"fieldRef": {"fieldPath!": str}}}],
+            "resources": {"limits": {"*": int}},
+            "volumeMounts": [NAMED | {"mountPath!": str}],
+        }
+    ],
+    "volumes": [NAMED | {"persistentVolumeClaim": {"claimName!": str}}],
+}
+JOB = {
+    "parallelism": int,
+    "completions": int,
+    "completionMode": {"NonIndexed", "Indexed"},
+    "backoffLimit": int,
+    "podFailurePolicy": {
+        "rules!": [
+            {
+                "action!": {"FailJob", "FailIndex", "Ignore", "Count"},
+                "onExitCodes": {"operator!": {"In", "NotIn"}, "values!": [int]},
+            }
+        ]
+    },
+    "template!": {"spec": POD},
+}
+JOBSET = {
+    "apiVersion": {"jobset.x-k8s.io/v1alpha2"},
+    "kind": {"JobSet"},
+    "metadata": {"name": str, "namespace": str, "labels": {"*": str}},
+    "spec": {
+        "failurePolicy": {
+            "maxRestarts": int,
+            "rules": [
+                NAMED
+                | {
+                    "action!": {"FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"},
+                    "onJobFailureReasons": [str],
+                }
+            ],
+        },
+        "replicatedJobs": [NAMED | {"replicas": int, "template!": {"spec": JOB}}],
+    },
+}
+
+
+def faults(value, schema, where="JobSet"):
+    """Returns a sentence for each place where a value is not as its schema says."""
+    if isinstance(schema, set):
+        return [] if value in schema else [f"{where} must be one of {sorted(schema)}"]
+    if isinstance(schema, type):
+        return [] if type(value) is schema else [f"{where} must be {schema.__name__}"]
+    if not isinstance(value, type(schema)):
+        return [f"{where} must be a {type(schema).__name__}"]
+    if isinstance(schema, list):
+        places = ((f"{where}[{number}]", one) for number, one in enumerate(value))
+        return [fault for place, one in places for fault in faults(one, schema[0], place)]
+    fields = {name.removesuffix("!"): kind for name, kind in schema.items()}
+    needed = {name.removesuffix("!") for name in schema if name.endswith("!")}
+    found = [f"{where} must have {name}" for name in sorted(needed - value.keys())]
+    for name, one in value.items():
+        kind = fields.get(name, fields.get("*"))
+        here = f"{where}.{name}"
+        found += [f"{here} is not known"] if kind is None else faults(one, kind, here)
+    return found
+
+
+TPU = ("image=i", "accelerator=tpu-v5-lite-podslice", "topology=4x4", "hosts=4", "queue=mine")
+GPU = ("image=i", "accelerator=nvidia-h100-80gb", "chips=8")
+
+
+@pytest.mark.parametrize("settings", [GPU, TPU])
+def test_gke_has_the_fields_of_the_jobset_api(job, settings):
+    for manifest in yaml.safe_load_all(make_backend("gke", [*settings, "claim=disk"]).text(job)):
+        assert faults(manifest, JOBSET) == []
+
+
+def test_what_the_jobset_api_does_not_know_is_found(job):
+    (manifest, _) = make_backend("gke", [*TPU, "claim=disk"]).manifests(job)
+    spec = manifest["spec"]
+    spec["suspended"] = True
+    del spec["failurePolicy"]["rules"][0]["name"]
+    spec["replicatedJobs"][0]["replicas"] = "1"
+    spec["replicatedJobs"][0]["template"]["spec"]["completionMode"] = "indexed"
+    assert faults(manifest, JOBSET) == [
+        "JobSet.spec.failurePolicy.rules[0] must have name",
+        "JobSet.spec.replicatedJobs[0].replicas must be int",
+        "JobSet.spec.replicatedJobs[0].template.spec.completionMode must be one of "
+        "['Indexed', 'NonIndexed']",
+        "JobSet.spec.suspended is not known",
+    ]
+
+
 def test_gke_takes_no_argument_for_a_variable_of_its_own(job):
     job = dataclasses.replace(job, command=("python", "launch.py", "--config.corpus=files:$(HOST)"))
     backend = make_backend("gke", ["image=i", "accelerator=a", "claim=disk"])

@@ -1,9 +1,12 @@
 """Tests training: the step, its sharding, and stopping and resuming at any moment."""
 
 import dataclasses
+import errno
 import functools
 import io
 import json
+import os
+import resource
 import shutil
 import sys
 import types
@@ -310,6 +313,38 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, windows, monkeypatch)
     ):
         run(folder, windows, dataclasses.replace(RECIPE, steps=1, warmup_steps=0))
     assert Checkpoints(folder / "checkpoints").latest_step() is None
+
+
+@pytest.mark.parametrize("is_found_later", [False, True])
+def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(
+    tmp_path, windows, uninterrupted, monkeypatch, is_found_later
+):
+    """Orbax writes in the background, so that a failure shows when the next checkpoint is due.
+
+    A limit on the size of files stands in for the full disk then: TensorStore fails in earnest.
+    """
+    save, (usual, most) = Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def failing(self, step, state):
+        if step == 4 and is_found_later:
+            self._manager.wait_until_finished()  # that of step 2 is whole
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
+        elif step == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(self, step, state)
+
+    reason = "File too large" if is_found_later else "No space left on device"
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", failing)
+        try:
+            with pytest.raises(OSError, match=rf"{reason}.*last good checkpoint is of step 2"):
+                run(tmp_path, windows)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (usual, most))
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 2
+    model, _ = run(tmp_path, windows)
+    chex.assert_trees_all_equal(model, uninterrupted[1])
+    assert losses(tmp_path) == losses(uninterrupted[0])
 
 
 def cut_off(path):

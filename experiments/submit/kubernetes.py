@@ -86,7 +86,11 @@ class GKE:
                 "failurePolicy": {
                     "maxRestarts": self.max_restarts,
                     "rules": [
-                        {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+                        {
+                            "name": "failed_for_good",
+                            "action": "FailJobSet",
+                            "onJobFailureReasons": ["PodFailurePolicy"],
+                        }
                     ],
                 },
                 "replicatedJobs": [

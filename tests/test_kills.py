@@ -1,0 +1,105 @@
+"""Tests that a run which is killed at random moments ends as one that nothing disturbs."""
+
+import dataclasses
+import io
+import json
+import multiprocessing
+import signal
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType
+from rich.console import Console
+
+from experiments.checkpoint import fingerprint
+from experiments.host import keep_compiled
+from experiments.loop import train
+from experiments.mesh import AXES
+from experiments.train import Recipe
+
+KILLS = 20
+# Each start does about three steps at most, see below, so that none comes to the last one.
+RECIPE = Recipe(length=1, batch_size=4, steps=64, warmup_steps=2, log_every=1, checkpoint_every=2)
+
+
+class Line(nnx.Module):
+    """Stands in for a Transformer, as the least model that can be trained."""
+
+    scan = False
+
+    def __init__(self):
+        self.slope = nnx.Param(jnp.zeros(3))
+
+    def aux_loss(self, key):
+        del key
+        return 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fit:
+    """Fits a line, as a ``Task``, and says when it starts."""
+
+    begun: Any
+
+    def init(self, key):
+        del key
+        return Line()
+
+    def batch(self, seed, step, part, parts):
+        self.begun.set()
+        return np.random.default_rng([seed, step]).standard_normal((4, 3)).astype(np.float32)
+
+    def loss(self, model, x_BD, key):
+        noise = jax.random.normal(key, len(x_BD))
+        return jnp.mean((x_BD @ model.slope[...] - x_BD[:, 0] - 0.1 * noise) ** 2)
+
+
+def fit(folder, compiled, begun):
+    """Trains in a process of its own, and writes a digest of the model in the end."""
+    keep_compiled(compiled)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    kinds = (AxisType.Auto,) * len(AXES)
+    mesh = jax.make_mesh((1,) * len(AXES), AXES, axis_types=kinds, devices=jax.devices()[:1])
+    console = Console(file=io.StringIO())
+    model, _ = train(Fit(begun), RECIPE, mesh, seed=0, folder=folder, console=console)
+    (folder / "digest").write_text(fingerprint(model))
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_that_is_killed_twenty_times_ends_as_one_that_is_not(tmp_path):
+    # Its processes are forked from one that has imported what they need, and uses no device.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["jax", "flax", "optax", "orbax.checkpoint", "chex", "rich"])
+
+    def start(folder):
+        folder.mkdir(exist_ok=True)
+        begun = context.Event()
+        process = context.Process(target=fit, args=(folder, tmp_path / "compiled", begun))
+        process.start()
+        assert begun.wait(300)
+        return process
+
+    def finish(folder):
+        process = start(folder)
+        process.join(300)
+        assert process.exitcode == 0
+        found = lines(folder)
+        return [(each["step"], each["loss"]) for each in found], (folder / "digest").read_text()
+
+    expected = finish(tmp_path / "undisturbed")
+    seconds = lines(tmp_path / "undisturbed")[-1]["seconds"] / RECIPE.steps
+    for delay in np.random.default_rng().uniform(0, 3 * seconds, KILLS):
+        process = start(tmp_path / "killed")
+        time.sleep(delay)
+        process.kill()
+        process.join(300)
+        assert process.exitcode == -signal.SIGKILL
+    assert finish(tmp_path / "killed") == expected
+    assert [step for step, _ in expected[0]] == list(range(1, RECIPE.steps + 1))
