@@ -414,7 +414,8 @@ class Sweep:
         for point in points:
             if not self.finished(point):
                 continue
-            run, here = read_run(self.folder(point)), self.describe(point).get(DATA)
+            run = read_run(self.folder(point)) or {}  # a finished point has one
+            here = self.describe(point).get(DATA)
             if run["config"].get(DATA) != here:
                 raise RefusedError(
                     f"{self.folder(point)} was trained on other data of the same name: digest "
