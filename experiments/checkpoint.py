@@ -21,8 +21,15 @@ from experiments.record import RefusedError, differences
 _SUMS, _KINDS = "sums", "kinds"
 # What Orbax and TensorStore raise where files are missing, cut off or altered. A machine that has
 # no memory left raises other things, and damages nothing.
-_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
-_UNREADABLE += (EOFError, FileNotFoundError, NotADirectoryError)
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    FileNotFoundError,
+    NotADirectoryError,
+)
 
 
 class Checkpoints:
@@ -89,7 +96,7 @@ class Checkpoints:
     def _restore(self, step, abstract_state):
         expected = _flat(abstract_state)
         try:
-            about = self._manager.metadata(step)
+            about: Any = self._manager.metadata(step)
             saved = dict(about.item_metadata)
             digest = _digest(_kinds(saved))
         except _UNREADABLE as error:

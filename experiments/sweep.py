@@ -414,7 +414,7 @@ class Sweep:
             if not self.finished(point):
                 continue
             run, here = read_run(self.folder(point)), self.describe(point).get(DATA)
-            if run["config"].get(DATA) != here:
+            if run is not None and run["config"].get(DATA) != here:
                 raise RefusedError(
                     f"{self.folder(point)} was trained on other data of the same name: digest "
                     f"{run['config'].get(DATA)}, and here it is {here}. Where it is the sources of "
