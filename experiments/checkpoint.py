@@ -96,7 +96,7 @@ class Checkpoints:
     def _restore(self, step, abstract_state):
         expected = _flat(abstract_state)
         try:
-            about = self._manager.metadata(step)
+            about: Any = self._manager.metadata(step)
             saved = dict(about.item_metadata)
             digest = _digest(_kinds(saved))
         except _UNREADABLE as error:

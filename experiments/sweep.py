@@ -414,9 +414,8 @@ class Sweep:
         for point in points:
             if not self.finished(point):
                 continue
-            run = read_run(self.folder(point)) or {}  # a finished point has one
-            here = self.describe(point).get(DATA)
-            if run["config"].get(DATA) != here:
+            run, here = read_run(self.folder(point)), self.describe(point).get(DATA)
+            if run is not None and run["config"].get(DATA) != here:
                 raise RefusedError(
                     f"{self.folder(point)} was trained on other data of the same name: digest "
                     f"{run['config'].get(DATA)}, and here it is {here}. Where it is the sources of "
