@@ -177,8 +177,8 @@ class Claim:
 
 
 RULE = (
-    "A claim is written as numbers and the range in which it says that they lie; docs/experiments.md "
-    "lists what was changed after results had been seen. It is "
+    "A claim is written as numbers and the range in which it says that they lie; "
+    "docs/experiments.md lists what was changed after results had been seen. It is "
     "reproduced where the 95 % interval over seeds of every one of its numbers (Student's t, each "
     "seed with itself) lies within the range and does not touch its ends, not reproduced where any "
     "interval lies wholly outside, and else inconclusive at this scale, also where a seed has no "
