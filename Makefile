@@ -42,14 +42,12 @@ cost: $(VENV)/experiments
 	$(BIN)/python -m benchmarks.cost $(ARGS)
 
 # The tests that compile for TPUs without a TPU; they are skipped where the wheel libtpu is missing.
-tpu-test: $(VENV)/installed
-	-$(INSTALL) -e ".[tpu_check]"
-	$(BIN)/python -m pytest tests/test_topology.py -rs $(ARGS)
+tpu-test: $(VENV)/installed $(VENV)/libtpu
+	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m pytest tests/test_topology.py -rs $(ARGS)
 
 # Compiles for TPU pods, without a TPU. The whole takes hours; ARGS=--schemes=kinds takes less.
-tpu-check: $(VENV)/experiments
-	$(INSTALL) -e ".[tpu_check]"
-	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.tpu_check $(ARGS)
+tpu-check: $(VENV)/experiments $(VENV)/libtpu
+	JAX_PLATFORMS=cpu PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m benchmarks.tpu_check $(ARGS)
 
 # Writes one page that shows what each encoding does to attention.
 gallery: $(VENV)/experiments
@@ -64,6 +62,10 @@ $(VENV)/experiments: setup.py | $(BIN)/pip
 $(VENV)/installed: setup.py | $(BIN)/pip
 	$(INSTALL) -e ".[test]"
 	touch $@
+
+# Apart from the environment, where all other programs would look for a TPU at every start.
+$(VENV)/libtpu: | $(BIN)/pip
+	-$(INSTALL) --no-deps --target=$@ libtpu
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
