@@ -117,12 +117,14 @@ def needs(lowered: jax.stages.Lowered, mesh: Mesh) -> Needs | None:
         return None
     new = found.output_size_in_bytes - found.alias_size_in_bytes
     held = found.argument_size_in_bytes, new, found.temp_size_in_bytes
+    # One device sends nothing, and libtpu may write programs that an older jaxlib cannot read.
+    program = compiled.as_text() if mesh.size > 1 else None
     return Needs(
         sum(held) + found.generated_code_size_in_bytes,
         found.argument_size_in_bytes,
         found.temp_size_in_bytes,
         available,
-        collectives(compiled.as_text() or "", mesh),
+        collectives(program, mesh) if program else [],
     )
 
 

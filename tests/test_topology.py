@@ -147,6 +147,19 @@ def test_what_a_table_knows_is_kept_and_a_failure_is_not(tmp_path):
     assert {each["outcome"] for each in found} == {"compiled"}
 
 
+def test_the_program_of_one_device_is_not_read(monkeypatch):
+    def unreadable(self):
+        raise jax.errors.JaxRuntimeError("RET_CHECK failure")
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", unreadable)
+    one, two = (jax.make_mesh((n,), ("data",), devices=jax.devices()[:n]) for n in (1, 2))
+    lowered = jax.jit(jnp.sin).lower(jnp.ones(4))
+    found = needs(lowered, one)
+    assert found.collectives == [] and found.arguments == 16
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RET_CHECK"):
+        needs(lowered, two)
+
+
 @needs_libtpu
 def test_one_scheme_of_each_kind_compiles():
     mesh = jax.make_mesh((4,), ("context",), (AxisType.Auto,), devices=topology.devices("v5e:2x2"))
