@@ -82,10 +82,8 @@ def main(arguments: list[str]) -> int:
     from experiments.bucket import UNLOCKED, absolute, folder_at, is_in_bucket
     from experiments.mesh import meshes_of
     from experiments.preemption import PreemptedError
-    from experiments.record import RefusedError
     from experiments.registry import make_experiment
 
-    is_running = False
     logging.set_verbosity(logging.WARNING)  # Orbax logs thirty lines for each checkpoint
     try:
         _check(arguments)
@@ -104,17 +102,13 @@ def main(arguments: list[str]) -> int:
             return 0
         if is_in_bucket(workdir):
             console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
-        task_id, is_running = _task_id(), not REPORT.value
-        failures = experiment.run(task_id, SHARE.value) if is_running else []
-        is_running = False
+        failures = [] if REPORT.value else _run(experiment, _task_id())
         if SHARE.value and not REPORT.value:  # a later command without --share writes the report
             return 1 if failures else 0
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        # A config is wrong in all processes; what stops training may be wrong in this one alone.
-        may_be_alone = is_running and not isinstance(error, RefusedError)
-        if jax.process_count() > 1 and (may_be_alone or isinstance(error, OSError)):
+        if isinstance(error, OSError) and jax.process_count() > 1:
             traceback.print_exc()
             _end_alone(2)
         return 2
@@ -134,6 +128,21 @@ def main(arguments: list[str]) -> int:
     for failure in failures:
         console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
     return 1 if failures else 0
+
+
+def _run(experiment, task_id: int | None) -> list:
+    """Runs the points and returns their failures; an error of this process alone ends the job."""
+    from experiments.record import RefusedError
+
+    try:
+        return experiment.run(task_id, SHARE.value)
+    except (ValueError, TypeError) as error:
+        # A config is wrong in all processes; what stops training may be wrong in this one alone.
+        if jax.process_count() > 1 and not isinstance(error, RefusedError):
+            traceback.print_exc()
+            print(f"error: {error}", file=sys.stderr)
+            _end_alone(2)
+        raise
 
 
 def _tell(experiment, workdir: Path, console: Console) -> None:

@@ -21,7 +21,7 @@ from experiments.report.study import number
 
 # How many schemes are shown for each question, the best first.
 _SHOWN = 5
-# How many of the schemes that tie with the best one are named.
+# How many schemes of a list are named.
 _TIED = 10
 # The share of schemes that may seem to be above chance by accident, even if none learned anything.
 _BY_ACCIDENT = 0.05
@@ -223,10 +223,14 @@ def _effective(atlas: dict[str, Any] | None) -> str:
         "standard error below that of the most recent tokens alone:\n"
     ]
     for tokens, schemes in sorted(by_tokens.items()):
-        some = ", ".join(f"`{name}`" for name in schemes[:_TIED])
-        more = f" and {len(schemes) - _TIED} more" * (len(schemes) > _TIED)
-        lines.append(f"- {tokens} tokens: {some}{more}")
+        lines.append(f"- {tokens} tokens: {_some([f'`{name}`' for name in schemes])}")
     return "\n".join(lines) + "\n"
+
+
+def _some(names: list[str]) -> str:
+    """Returns the first names, and how many more there are."""
+    more = f" and {len(names) - _TIED} more" * (len(names) > _TIED)
+    return ", ".join(names[:_TIED]) + more
 
 
 def _answers_to(topic: str, multiple: float, answers: list[Answer]) -> list[Answer]:
@@ -287,8 +291,7 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
     if isinstance(best, str):
         return f"{title}, {unit}: **none can be recommended**, for {best}.\n\n{table}"
     level = [a["scheme"] for a in _ranked(found) if a is not best and _reaches(a, best)]
-    others = ", ".join(level[:_TIED]) + (f" and {len(level) - _TIED} more" * (len(level) > _TIED))
-    tied = f"; its interval overlaps with those of {others}" if level else ""
+    tied = f"; its interval overlaps with those of {_some(level)}" if level else ""
     return f"{title}, {unit}: **{best['scheme']}**{tied}.\n\n{table}"
 
 
