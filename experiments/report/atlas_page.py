@@ -48,8 +48,15 @@ th[aria-sort=descending] button::after { content: " ↓" }
 #matrix thead th:first-child { left: 0; z-index: 2 }
 #matrix tbody th { vertical-align: middle } svg { min-width: 0; max-width: 46rem }
 #matrix td small { display: block } [hidden] { display: none !important }
-@media print { .filters { display: none } #matrix { overflow: visible; max-height: none }
-  #matrix thead th { position: static } #matrix table { font-size: 6px } }
+"""
+
+# Paper is too narrow for a row: each scheme becomes a block of cells, with its question in each.
+_PAPER = """
+.filters, #matrix thead { display: none } #matrix { overflow: visible; max-height: none; border: 0 }
+#matrix table, #matrix tbody { display: block; line-height: 1.2 }
+#matrix tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(5.2rem, 1fr)) }
+#matrix tr > * { border: 0; padding: 0 .2rem } #matrix tbody th { grid-column: 1 / -1 }
+#matrix td::before { display: block; font-size: 7px; color: #444 }
 """
 
 # Sorts by a column, with empty cells last; shows the rows and columns that the filters ask for.
@@ -161,6 +168,7 @@ def _index(atlas: Atlas, chart: str, has_ledger: bool) -> str:
     ledger = " <a href='../claims/claims.html'>Published claims, put to the test</a>." * has_ledger
     parts = [
         _head("Atlas of positional encodings"),
+        f"<style>@media print {{{_PAPER}{_labels(atlas)}}}</style>",
         "<div class=text-column><h1>Atlas of positional encodings</h1>",
         f"<p>{len(atlas.schemes)} ways for a Transformer to know the order of its tokens, at "
         f"{len(atlas.questions)} questions.{ledger} <a href='#how'>How it was made</a>.</p>",
@@ -311,6 +319,14 @@ def _matrix(atlas: Atlas) -> str:
             f"<td class=text>{family(name)}{cells}"
         )
     return f"<table><thead><tr>{''.join(heads)}<tbody>{''.join(rows)}</table>"
+
+
+def _labels(atlas: Atlas) -> str:
+    """Returns a style that writes its question above each cell, where no head does."""
+    return "\n".join(
+        f"#matrix td:nth-child({i})::before {{ content: {json.dumps(question.name)} }}"
+        for i, question in enumerate(atlas.questions, 3)
+    )
 
 
 def _cell(question: Question, scheme: str) -> str:
