@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import posenc_jax
 from experiments.long_document import read_chunk
 from posenc_jax import Layers, generate
+from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.model.cache import Cache, Kept
 from posenc_jax.model.decode import sample
@@ -357,6 +358,20 @@ def test_a_step_turns_the_new_key_alone_where_no_turned_key_changes(name, slots)
     program = str(jax.make_jaxpr(model.extend)(TOKEN_IDS[:1, :1], cache))
     turned = re.findall(r":f32\[1,(\d+),[\d,]*\] = cos ", program)
     assert turned and max(map(int, turned)) == slots
+
+
+def test_seqpe_encodes_the_positions_of_a_chunk_once(monkeypatch):
+    encoded, encode = [], DigitEncoder.__call__
+
+    def recorded(self, positions, *args):
+        encoded.append(positions.shape)
+        return encode(self, positions, *args)
+
+    model = common.build_model("seqpe")
+    cache = Cache.empty(model, 1, 64)
+    monkeypatch.setattr(DigitEncoder, "__call__", recorded)
+    jax.eval_shape(model.extend, TOKEN_IDS[:1, :4], cache)
+    assert encoded == [(1, 4)]
 
 
 def test_a_second_text_finds_the_programs_of_the_first():
