@@ -26,10 +26,8 @@ from jax._src.interpreters import mlir  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Where in our source an operation stands is written into every program, and no test reads it.
 jax.config.update("jax_traceback_in_locations_limit", 0)
-# JAX registers all of MLIR's dialects anew for every program, which takes a fifth of a run. The
-# name is private: where a version of JAX lacks it, a run only takes longer.
-if hasattr(mlir, "make_ir_context"):
-    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+# JAX registers all of MLIR's dialects anew for every program, which takes a fifth of a run.
+mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 # Tracing makes so many objects that looking for garbage as often as usual takes a tenth of a run.
 gc.set_threshold(200_000, 20, 20)
 
@@ -79,6 +77,7 @@ def little_memory():
     pages = int(_STATUS.read_text().split()[1])
     if pages * os.sysconf("SC_PAGE_SIZE") > _MOST_BYTES:
         jax.clear_caches()
+        mlir.make_ir_context.cache_clear()
         ctypes.CDLL(None).malloc_trim(0)
 
 
