@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from rich.console import Console
-from scipy import stats
 
 from experiments.report.lengths import MAIN, LengthStudy, View
 from experiments.report.page import print_failures, terminal_table
@@ -271,6 +270,8 @@ def _of_cost(study: LengthStudy) -> Iterable[Question]:
 
 def controls_of(together: list[Question], alone: list[Question]) -> Iterable[Control]:
     """Yields what the control says of each question, learned among all tasks and learned alone."""
+    from scipy import stats  # half a second, in which every other program has started
+
     by_name = {question.name: question for question in together}
     for question in alone:
         other = by_name.get(question.name)

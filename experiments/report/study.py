@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from scipy import stats
+from scipy import special
 
 Record = dict[str, Any]
 Cell = tuple[float, float | None, int]  # mean, standard error, number of seeds
@@ -97,7 +97,7 @@ def mean_and_stderr(values: Iterable[float]) -> Cell:
 def margin_of(cell: Cell) -> float | None:
     """Returns half of the mean's 95 % interval over seeds, or None for one seed."""
     _, stderr, seeds = cell
-    return None if stderr is None else stderr * float(stats.t.ppf(0.975, seeds - 1))
+    return None if stderr is None else stderr * float(special.stdtrit(seeds - 1, 0.975))
 
 
 def words(cells: Cells, scheme: str, column: Hashable) -> tuple[str, str]:
