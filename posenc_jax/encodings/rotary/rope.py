@@ -17,8 +17,7 @@ import numpy as np
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
 from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum
-from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.rotary.axis_frequencies import ByAxis, shared_by_heads
 from posenc_jax.encodings.rotary.frequencies.base import (
     Default,
     Frequencies,
@@ -101,8 +100,7 @@ class RoPE(Encoding):
         return self._tables(positions, *self.frequencies(self.rotary_dim, self.base, length))
 
     def _tables(self, positions, inv_freq, attention_factor):
-        if isinstance(inv_freq, Double) and inv_freq.high.ndim == 3:
-            inv_freq = jax.tree.map(lambda part: part[:, :, None], inv_freq)
+        inv_freq = shared_by_heads(inv_freq)
         if isinstance(attention_factor, jax.Array):
             attention_factor = attention_factor[:, :, None]
         if axis_dial.is_matrix(self.axes):
@@ -220,10 +218,13 @@ def _check_frequencies(frequencies, axes):
             f"frequencies={frequencies!r} must be a rule of posenc_jax.encodings.rotary."
             "frequencies, with its arguments, such as NTK(factor=4.0)"
         )
+    inner = frequencies
+    while isinstance(getattr(inner, "frequencies", None), Frequencies):
+        inner = inner.frequencies
     # Text needs no axes: its position is the same on all of them.
-    if isinstance(frequencies, ByAxis) and axes not in (None, frequencies.axes):
+    if isinstance(inner, ByAxis) and axes not in (None, inner.axes):
         raise ValueError(
-            f"frequencies=ByAxis has axes={frequencies.axes}, but the encoding's are {axes}; give "
+            f"frequencies=ByAxis has axes={inner.axes}, but the encoding's are {axes}; give "
             "both the same, pair by pair"
         )
 
