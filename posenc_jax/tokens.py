@@ -5,6 +5,7 @@ for tokens that lie on several axes, such as the time, row and column of a patch
 """
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -309,7 +310,8 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
 
 
 def _check_length(length):
-    if isinstance(length, bool) or (isinstance(length, int | np.integer) and length < 1):
+    is_number = isinstance(length, int | float | np.number)
+    if isinstance(length, bool) or (is_number and not 1 <= length < math.inf):
         raise ValueError(f"length={length!r} must be a positive number of tokens")
 
 
