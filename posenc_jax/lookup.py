@@ -64,7 +64,7 @@ def tally(weights, index, size: int) -> jax.Array:
 
 def row_products(x_BTHC, table) -> jax.Array:
     """Multiplies every vector with every row of ``[R, C]`` or ``[H, R, C]``: ``[B, H, T, R]``."""
-    check_head_dim(x_BTHC, table)
+    check_width(x_BTHC, table.shape[-1])
     # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
     x_BTHC, table = x_BTHC.astype(jnp.float32), table.astype(jnp.float32)
     if table.ndim == 2:
@@ -72,12 +72,12 @@ def row_products(x_BTHC, table) -> jax.Array:
     return jnp.einsum("bthc,hrc->bhtr", x_BTHC, lying_as_heads(table, x_BTHC))
 
 
-def check_head_dim(x_BTHC, table):
-    """Refuses queries with another number of channels than the table."""
-    if x_BTHC.shape[-1] != table.shape[-1]:
+def check_width(x_BTHC: jax.Array, head_dim: int) -> None:
+    """Refuses heads with another number of channels than the encoding was made for."""
+    if x_BTHC.shape[-1] != head_dim:
         raise ValueError(
-            f"the encoding was made for head_dim={table.shape[-1]}, but queries have "
-            f"{x_BTHC.shape[-1]} channels"
+            f"heads have {x_BTHC.shape[-1]} channels, but the encoding was made for "
+            f"head_dim={head_dim}; pass head_dim={x_BTHC.shape[-1]} to make"
         )
 
 

@@ -361,7 +361,7 @@ def test_a_shard_numbers_each_of_its_heads(heads):
 def test_another_head_dim(name):
     encoding = common.build(name)
     tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
-    with raises(ValueError, "the encoding was made for head_dim=8, but queries have 6 channels"):
+    with raises(ValueError, "heads have 6 channels, but the encoding was made for head_dim=8"):
         posenc_jax.attend(encoding, *inputs(channels=6), tokens)
 
 
@@ -645,7 +645,7 @@ TURNS = [name for name in common.SCHEMES if any(f in posenc_jax.REGISTRY[name] f
 
 @pytest.mark.parametrize("name", TURNS)
 def test_rotary_heads_of_another_width(name):
-    """Heads are not turned in part: only ``rotary_dim`` makes a part."""
+    """Such heads are not turned in part."""
 
     def attend(encoding, *sides):
         return posenc_jax.attend(encoding, *sides, Tokens.of(encoding, text(T)))

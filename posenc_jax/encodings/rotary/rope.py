@@ -24,6 +24,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Length,
     check_base,
 )
+from posenc_jax.lookup import check_width
 from posenc_jax.tokens import Tokens
 
 
@@ -162,15 +163,6 @@ class RoPE(Encoding):
 def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
     """Returns the number of channel pairs that turn."""
     return (head_dim if rotary_dim is None else rotary_dim) // 2
-
-
-def check_width(x_BTHC: jax.Array, head_dim: int) -> None:
-    """Refuses heads with another number of channels than the encoding was made for."""
-    if x_BTHC.shape[-1] != head_dim:
-        raise ValueError(
-            f"heads have {x_BTHC.shape[-1]} channels, but the encoding was made for "
-            f"head_dim={head_dim}; only rotary_dim= turns a part"
-        )
 
 
 def check_length(positions: jax.Array, length: Length) -> None:
