@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import inspect
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, overload
 
@@ -15,6 +14,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import rope_with
 from posenc_jax.model.layers import Layers
+from posenc_jax.tokens import count_of
 
 # Patterns differ from layer to layer: ``make`` returns Layers for these names, else an Encoding.
 Pattern = Literal["irope", "rnope_swa", "dual_base", "global_nope", "global_yarn", "beam", "flint"]
@@ -162,7 +162,7 @@ def make(
         train_length=train_length,
         num_layers=num_layers,
     )
-    sizes = {key: _size(key, value) for key, value in sizes.items() if value is not None}
+    sizes = {key: count_of(key, value) for key, value in sizes.items() if value is not None}
     num_layers = sizes.pop("num_layers", None)
     if not isinstance(rngs, nnx.Rngs | None):
         raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
@@ -250,16 +250,6 @@ def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
     if "name" not in over:
         raise ValueError(f'over={over!r} has no name; give {{"name": ..., keywords}}')
     return dict(over)
-
-
-def _size(key, value) -> int:
-    try:
-        size = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise ValueError(f"{key}={value!r} must be a positive int")
-    return size
 
 
 def _check_stackable(name, encoding):

@@ -6,6 +6,7 @@ for tokens that lie on several axes, such as the time, row and column of a patch
 
 import dataclasses
 import math
+import operator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -307,6 +308,21 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
     if name == "index":
         _check_span(name, numbers)
     return whole
+
+
+def count_of(name: str, value: Any) -> int:
+    """Returns ``value``, a size or a count of any integer type, as an int.
+
+    Raises:
+      ValueError: ``value`` is no whole number, or below 1; ``name`` is its name in the error.
+    """
+    try:
+        count = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"{name}={value!r} must be at least 1, and a whole number")
+    return count
 
 
 def _check_length(length):

@@ -78,7 +78,7 @@ def test_missing_argument(name, given, missing):
 
 @pytest.mark.parametrize("value", [0, -4, 8.0, "8"])
 def test_dimensions_are_positive_whole_numbers(value):
-    with raises(ValueError, f"head_dim={value!r} must be a positive int"):
+    with raises(ValueError, f"head_dim={value!r} must be at least 1, and a whole number"):
         posenc_jax.make("rope", head_dim=value)
 
 
