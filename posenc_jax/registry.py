@@ -163,22 +163,19 @@ def make(
         num_layers=num_layers,
     )
     sizes = {key: count_of(key, value) for key, value in sizes.items() if value is not None}
-    num_layers = sizes.pop("num_layers", None)
     if not isinstance(rngs, nnx.Rngs | None):
         raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
     own = _checked_keywords(name, own, accepted)
-    given: dict[str, Any] = {key: value for key, value in sizes.items() if key in accepted}
-    for key, value in (("rngs", rngs), ("num_layers", num_layers)):
-        if value is not None and key in accepted:
-            given[key] = value
+    offered: dict[str, Any] = sizes | ({} if rngs is None else {"rngs": rngs})
+    given = {key: value for key, value in offered.items() if key in accepted}
     _check_given(name, given, accepted)
-    if rngs is None or num_layers is None or not _is_per_layer(build, own):
+    if rngs is None or "num_layers" not in sizes or not _is_per_layer(build, own):
         return build(**given, **own)
     del given["rngs"]
-    layer_keys = jax.random.split(rngs.params(), num_layers)
+    layer_keys = jax.random.split(rngs.params(), sizes["num_layers"])
     encoding = jax.vmap(lambda key: build(rngs=nnx.Rngs(key), **given, **own))(layer_keys)
     _check_stackable(name, encoding)
-    encoding.stacked = num_layers
+    encoding.stacked = sizes["num_layers"]
     return encoding
 
 
