@@ -139,7 +139,8 @@ class RoPE(Encoding):
     def turn(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
         """Rotates queries or keys by angles with cosines and sines ``[B, T, H or 1, pairs]``."""
         check_width(x_BTHC, self.head_dim)
-        first, last = jnp.split(x_BTHC, [self._end_of_first()], axis=-1)
+        end = self.head_dim - self.rotary_dim if self.turns_last else self.rotary_dim
+        first, last = jnp.split(x_BTHC, [end], axis=-1)
         turning, still = (last, first) if self.turns_last else (first, last)
         turning = turning.astype(jnp.float32)
         if self.layout == "half":
@@ -154,10 +155,6 @@ class RoPE(Encoding):
             return turned
         parts = (still, turned) if self.turns_last else (turned, still)
         return jnp.concatenate(parts, axis=-1)
-
-    def _end_of_first(self):
-        """Returns the channel that separates the channels that turn from the others."""
-        return self.head_dim - self.rotary_dim if self.turns_last else self.rotary_dim
 
 
 def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
