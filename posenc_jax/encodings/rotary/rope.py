@@ -9,6 +9,7 @@ cosines and sines) and ``rotate``.
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -207,7 +208,7 @@ def _check_frequencies(frequencies, axes):
             f"frequencies={frequencies!r} must be a rule of posenc_jax.encodings.rotary."
             "frequencies, with its arguments, such as NTK(factor=4.0)"
         )
-    inner = frequencies
+    inner: Any = frequencies
     while isinstance(getattr(inner, "frequencies", None), Frequencies):
         inner = inner.frequencies
     # Text needs no axes: its position is the same on all of them.
