@@ -154,7 +154,7 @@ def make(
     """
     build = lookup(name)
     accepted = keywords(build)
-    sizes = dict(
+    sizes: dict[str, Any] = dict(
         num_heads=num_heads,
         num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
         head_dim=head_dim,
@@ -166,7 +166,7 @@ def make(
     if not isinstance(rngs, nnx.Rngs | None):
         raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
     own = _checked_keywords(name, own, accepted)
-    offered: dict[str, Any] = sizes | ({} if rngs is None else {"rngs": rngs})
+    offered = sizes | ({} if rngs is None else {"rngs": rngs})
     given = {key: value for key, value in offered.items() if key in accepted}
     _check_given(name, given, accepted)
     if rngs is None or "num_layers" not in sizes or not _is_per_layer(build, own):

@@ -152,10 +152,10 @@ class Block(nnx.Module):
         **attention,
     ):
         types = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        norms, own = types | dict(epsilon=norm_epsilon), types | dict(norm_epsilon=norm_epsilon)
-        widths = model_dim, num_heads, num_kv_heads, head_dim
+        norms = types | dict(epsilon=norm_epsilon)
+        own = attention | types | dict(norm_epsilon=norm_epsilon)
         self.attention_norm = nnx.RMSNorm(model_dim, **norms)
-        self.attention = Attention(*widths, out_std, **own, **attention)
+        self.attention = Attention(model_dim, num_heads, num_kv_heads, head_dim, out_std, **own)
         self.mlp_norm = nnx.RMSNorm(model_dim, **norms)
         self.mlp = SwiGLU(model_dim, mlp_dim, out_std, **types)
         self.post_norm = post_norm
