@@ -716,7 +716,7 @@ def test_an_order_too_far_apart_for_a_difference_is_refused():
 
 @pytest.mark.parametrize("length", [0, -3, True, -3.0, float("nan"), np.float32(0.5)])
 def test_a_length_is_a_number_of_tokens(length):
-    with raises(ValueError, f"length={length} must be a positive number of tokens"):
+    with raises(ValueError, f"length={length!r} must be a positive number of tokens"):
         Tokens.of(common.build("dynamic_ntk"), text(T), length=length)
 
 
