@@ -160,15 +160,17 @@ def test_rules_of_axes_that_adapt_to_the_length(make):
 
 @pytest.mark.parametrize("lengths", [[[40]], [[10, 20, 30, 40]]])
 def test_rules_of_heads_that_adapt_to_the_length(lengths):
-    """The same rule on every axis is that rule, also where there are as many tokens as heads."""
-    axes, rule = by_head((2, 1, 1), 4, 4), DynamicNTK(8, 2.0)
+    """Each head has its axis's rule, also where there are as many tokens as heads."""
+    axes = by_head((2, 1, 1), 4, 4)
+    rules = DynamicNTK(8, 2.0), DynamicNTK(4), Default()
     positions, lengths = jnp.asarray(placed(np.int32)[:, :4]), jnp.array(lengths)
-    plain, by_axis = (
+    *plain, by_axis = (
         common.build("rope", axes=axes, frequencies=frequencies).prepare(positions, lengths)
-        for frequencies in (rule, ByAxis(axes, (rule,) * 3))
+        for frequencies in (*rules, ByAxis(axes, rules))
     )
-    assert by_axis[0].shape == (1, 4, 4, 4)
-    close(by_axis, plain)
+    for head, axis in enumerate((0, 0, 1, 2)):
+        for actual, expected in zip(by_axis, plain[axis], strict=True):
+            close(actual[:, :, head], expected[:, :, head])
 
 
 GRADIENTS = {
