@@ -35,7 +35,8 @@ def rows(table, index, **options) -> jax.Array:
     has no effect. ``options`` go to ``table.at[index].get``.
     """
     if compares():
-        return _rows_by_comparison(table, index)
+        index = jnp.expand_dims(index, tuple(range(index.ndim, index.ndim + table.ndim - 1)))
+        return _compared(table, index, axis=0, keepdims=False)
     sharding = jax.typeof(index).sharding
     if not sharding.mesh.empty:
         spec = (*sharding.spec, *[None] * (table.ndim - 1))
@@ -50,7 +51,7 @@ def pick(table, index) -> jax.Array:
     ``0 .. R - 1``: nothing checks it.
     """
     if compares():
-        return _picked_by_comparison(table, index)
+        return _compared(table, index, axis=table.ndim - 1, keepdims=True)
     return jnp.take_along_axis(table, index, axis=-1, mode="promise_in_bounds")
 
 
@@ -63,7 +64,7 @@ def tally(weights, index, size: int) -> jax.Array:
 
 def row_products(x_BTHC, table) -> jax.Array:
     """Multiplies every vector with every row of ``[R, C]`` or ``[H, R, C]``: ``[B, H, T, R]``."""
-    check_head_dim(x_BTHC, table)
+    check_width(x_BTHC, table.shape[-1])
     # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
     x_BTHC, table = x_BTHC.astype(jnp.float32), table.astype(jnp.float32)
     if table.ndim == 2:
@@ -71,12 +72,12 @@ def row_products(x_BTHC, table) -> jax.Array:
     return jnp.einsum("bthc,hrc->bhtr", x_BTHC, lying_as_heads(table, x_BTHC))
 
 
-def check_head_dim(x_BTHC, table):
-    """Refuses queries with another number of channels than the table."""
-    if x_BTHC.shape[-1] != table.shape[-1]:
+def check_width(x_BTHC: jax.Array, head_dim: int) -> None:
+    """Refuses heads with another number of channels than the encoding was made for."""
+    if x_BTHC.shape[-1] != head_dim:
         raise ValueError(
-            f"the encoding was made for head_dim={table.shape[-1]}, but queries have "
-            f"{x_BTHC.shape[-1]} channels"
+            f"heads have {x_BTHC.shape[-1]} channels, but the encoding was made for "
+            f"head_dim={head_dim}; pass head_dim={x_BTHC.shape[-1]} to make"
         )
 
 
@@ -86,28 +87,14 @@ def lying_as_heads(table, x_BTHC) -> jax.Array:
     On a mesh with Explicit axes both factors of a product must be sharded alike. Elsewhere the
     table is returned as it is.
     """
-    layout = explicit_layout(x_BTHC)
-    return jax.sharding.reshard(table, PartitionSpec(layout.spec[2])) if layout else table
-
-
-def explicit_layout(x):
-    """Returns the sharding of ``x`` on a mesh with Explicit axes, which sums need; else None."""
-    layout = jax.typeof(x).sharding
-    return layout if AxisType.Explicit in layout.mesh.axis_types else None
-
-
-def _rows_by_comparison(table, index):
-    """Does what ``rows`` does, for a table ``[R, ...]``."""
-    index = jnp.expand_dims(index, tuple(range(index.ndim, index.ndim + table.ndim - 1)))
-    return _compared(table, index, axis=0, keepdims=False)
-
-
-def _picked_by_comparison(table, index):
-    """Does what ``pick`` does, for a table ``[..., R]``."""
-    return _compared(table, index, axis=table.ndim - 1, keepdims=True)
+    layout = jax.typeof(x_BTHC).sharding
+    if AxisType.Explicit not in layout.mesh.axis_types:
+        return table
+    return jax.sharding.reshard(table, PartitionSpec(layout.spec[2]))
 
 
 def _compared(table, index, axis, keepdims):
+    """Looks up ``index`` along ``axis`` of a table, by comparison with every row."""
     size = table.shape[axis]
     if size > _MOST_ROWS:
         raise ValueError(

@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import inspect
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, overload
 
@@ -15,6 +14,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import rope_with
 from posenc_jax.model.layers import Layers
+from posenc_jax.tokens import count_of
 
 # Patterns differ from layer to layer: ``make`` returns Layers for these names, else an Encoding.
 Pattern = Literal["irope", "rnope_swa", "dual_base", "global_nope", "global_yarn", "beam", "flint"]
@@ -154,7 +154,7 @@ def make(
     """
     build = lookup(name)
     accepted = keywords(build)
-    sizes = dict(
+    sizes: dict[str, Any] = dict(
         num_heads=num_heads,
         num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
         head_dim=head_dim,
@@ -162,23 +162,20 @@ def make(
         train_length=train_length,
         num_layers=num_layers,
     )
-    sizes = {key: _size(key, value) for key, value in sizes.items() if value is not None}
-    num_layers = sizes.pop("num_layers", None)
+    sizes = {key: count_of(key, value) for key, value in sizes.items() if value is not None}
     if not isinstance(rngs, nnx.Rngs | None):
         raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
     own = _checked_keywords(name, own, accepted)
-    given: dict[str, Any] = {key: value for key, value in sizes.items() if key in accepted}
-    for key, value in (("rngs", rngs), ("num_layers", num_layers)):
-        if value is not None and key in accepted:
-            given[key] = value
+    offered = sizes | ({} if rngs is None else {"rngs": rngs})
+    given = {key: value for key, value in offered.items() if key in accepted}
     _check_given(name, given, accepted)
-    if rngs is None or num_layers is None or not _is_per_layer(build, own):
+    if rngs is None or "num_layers" not in sizes or not _is_per_layer(build, own):
         return build(**given, **own)
     del given["rngs"]
-    layer_keys = jax.random.split(rngs.params(), num_layers)
+    layer_keys = jax.random.split(rngs.params(), sizes["num_layers"])
     encoding = jax.vmap(lambda key: build(rngs=nnx.Rngs(key), **given, **own))(layer_keys)
     _check_stackable(name, encoding)
-    encoding.stacked = num_layers
+    encoding.stacked = sizes["num_layers"]
     return encoding
 
 
@@ -250,16 +247,6 @@ def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
     if "name" not in over:
         raise ValueError(f'over={over!r} has no name; give {{"name": ..., keywords}}')
     return dict(over)
-
-
-def _size(key, value) -> int:
-    try:
-        size = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise ValueError(f"{key}={value!r} must be a positive int")
-    return size
 
 
 def _check_stackable(name, encoding):

@@ -5,6 +5,8 @@ for tokens that lie on several axes, such as the time, row and column of a patch
 """
 
 import dataclasses
+import math
+import operator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -308,8 +310,24 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
     return whole
 
 
+def count_of(name: str, value: Any) -> int:
+    """Returns ``value``, a size or a count of any integer type, as an int.
+
+    Raises:
+      ValueError: ``value`` is no whole number, or below 1; ``name`` is its name in the error.
+    """
+    try:
+        count = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"{name}={value!r} must be at least 1, and a whole number")
+    return count
+
+
 def _check_length(length):
-    if isinstance(length, bool) or (isinstance(length, int | np.integer) and length < 1):
+    is_number = isinstance(length, int | float | np.number)
+    if isinstance(length, bool) or (is_number and not 1 <= length < math.inf):
         raise ValueError(f"length={length!r} must be a positive number of tokens")
 
 

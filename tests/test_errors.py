@@ -14,8 +14,10 @@ from flax import nnx
 
 import posenc_jax
 from posenc_jax import HeadShard, Tokens, registry
+from posenc_jax.encodings.position_maps.self_extend import SelfExtend
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
 from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
+from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature
 from posenc_jax.positions import text
 
 B, T, H, C = 2, 6, common.HEADS, common.HEAD_DIM
@@ -76,7 +78,7 @@ def test_missing_argument(name, given, missing):
 
 @pytest.mark.parametrize("value", [0, -4, 8.0, "8"])
 def test_dimensions_are_positive_whole_numbers(value):
-    with raises(ValueError, f"head_dim={value!r} must be a positive int"):
+    with raises(ValueError, f"head_dim={value!r} must be at least 1, and a whole number"):
         posenc_jax.make("rope", head_dim=value)
 
 
@@ -172,8 +174,10 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("leaky_rerope", {"factor": 0.5}, "factor=0.5 must be a finite number, 1 or more"),
         ("self_extend", {"group_size": 0}, "group_size=0 must be a whole number of tokens"),
         ("self_extend", {"window": -8}, "window=-8 must be a whole number of tokens, 1 or more"),
-        ("dual_chunk", {"local_window": 24}, "local_window=24 must be 0 or more and less than"),
-        ("dual_chunk", {"chunk_size": 4}, "local_window=4 must be 0 or more and less than"),
+        ("dual_chunk", {"local_window": 24}, "local_window=24 must be less than chunk_size=24"),
+        ("dual_chunk", {"chunk_size": 4}, "local_window=4 must be less than chunk_size=4"),
+        ("dual_chunk", {"chunk_size": 20.5}, "chunk_size=20.5 must be a whole number of tokens"),
+        ("dual_chunk", {"local_window": 2.5}, "local_window=2.5 must be a whole number of tok"),
         ("alibi", {"slope_scale": 0.0}, "slope_scale=0.0 must be a positive number"),
         ("alibi", {"slope_scale": float("inf")}, "slope_scale=inf must be a positive number, fin"),
         ("soft_cap", {"cap": float("inf")}, "cap=inf must be a positive number, finite; without a"),
@@ -188,6 +192,8 @@ def test_dimensions_are_positive_whole_numbers(value):
         ),
         ("t5", {"max_distance": 16}, "max_distance=16 must exceed the 16 distances"),
         ("fire", {"init_length": 0.0}, "init_length=0.0 must be a positive number of tokens"),
+        ("fire", {"init_length": float("inf")}, "init_length=inf must be a positive number of tok"),
+        ("seqpe", {"temperature": float("inf")}, "temperature=inf must be a positive number, fin"),
         ("fire", {"hidden": 0}, "hidden=0 must be a positive width"),
         ("sandwich", {"channels": 7}, "channels=7 must be a positive even number"),
         ("sandwich", {"channels": 0}, "channels=0 must be a positive even number"),
@@ -339,11 +345,23 @@ def test_mixed_heads_must_all_be_there():
         posenc_jax.attend(HeadShard(encoding, jnp.array([2, 3]), H), *inputs(num_heads=2), tokens)
 
 
+@pytest.mark.parametrize("heads", [[3], [[2, 3]], [2, 4], [-1, 0]])
+def test_a_shard_numbers_each_of_its_heads(heads):
+    """One number would stand for all heads, and one that is too large for the last."""
+    encoding, (q, k, v) = common.build("alibi"), inputs(num_heads=2)
+    shard, tokens = HeadShard(encoding, jnp.array(heads), H), Tokens.of(encoding, text(T))
+    message = f"heads={shard.heads} of HeadShard must be 2 numbers of query heads within 0..3"
+    with raises(ValueError, message):
+        posenc_jax.attend(shard, q, k, v, tokens)
+    with raises(ValueError, message):
+        posenc_jax.turn(shard, k, v, tokens, num_heads=2)
+
+
 @pytest.mark.parametrize("name", ["shaw", "cope", "deberta", "transformer_xl", "path"])
 def test_another_head_dim(name):
     encoding = common.build(name)
     tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
-    with raises(ValueError, "the encoding was made for head_dim=8, but queries have 6 channels"):
+    with raises(ValueError, "heads have 6 channels, but the encoding was made for head_dim=8"):
         posenc_jax.attend(encoding, *inputs(channels=6), tokens)
 
 
@@ -567,6 +585,8 @@ def of_two_layers(name):
         ),
         (lambda: posenc_jax.Layers([posenc_jax.Encoding()]).over(0), "num_layers=0 must be at"),
         (lambda: posenc_jax.Chunks(0), "size=0 must be a whole number of tokens"),
+        (lambda: Llama4Temperature(floor_scale=float("inf")), "floor_scale=inf must be a positive"),
+        (lambda: text(5.5), "length=5.5 must give whole numbers below 2**31"),
     ],
 )
 def test_what_is_not_there_or_given_twice(build, message):
@@ -580,6 +600,8 @@ def test_numbers_of_numpy_are_numbers():
         pi = posenc_jax.make("pi", head_dim=8, factor=factor)
         assert pi.frequencies == PositionInterpolation(4.0)
     assert posenc_jax.make("rerope", head_dim=8, window=np.int64(4)).window == 4
+    direct = SelfExtend(head_dim=8, window=np.int64(4), group_size=np.int64(2), floor=True)
+    assert not any(isinstance(x, np.generic) for x in vars(direct).values())
 
 
 NUMBERS = [
@@ -623,7 +645,7 @@ TURNS = [name for name in common.SCHEMES if any(f in posenc_jax.REGISTRY[name] f
 
 @pytest.mark.parametrize("name", TURNS)
 def test_rotary_heads_of_another_width(name):
-    """Heads are not turned in part: only ``rotary_dim`` makes a part."""
+    """Such heads are not turned in part."""
 
     def attend(encoding, *sides):
         return posenc_jax.attend(encoding, *sides, Tokens.of(encoding, text(T)))
@@ -692,9 +714,9 @@ def test_an_order_too_far_apart_for_a_difference_is_refused():
         Tokens.of(common.build("nope"), text(T), index=index)
 
 
-@pytest.mark.parametrize("length", [0, -3, True])
+@pytest.mark.parametrize("length", [0, -3, True, -3.0, float("nan"), np.float32(0.5)])
 def test_a_length_is_a_number_of_tokens(length):
-    with raises(ValueError, f"length={length} must be a positive number of tokens"):
+    with raises(ValueError, f"length={length!r} must be a positive number of tokens"):
         Tokens.of(common.build("dynamic_ntk"), text(T), length=length)
 
 

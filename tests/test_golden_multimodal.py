@@ -229,7 +229,7 @@ def assert_placed(arrays, case, row, placed, key="position_ids", delta=None):
     np.testing.assert_array_equal(placed.positions[0], expected.T)
     assert placed.positions.dtype == (np.float32 if expected.dtype == np.float32 else np.int32)
     if delta is not None:
-        assert placed.rope_delta(len(mask)) == arrays[f"{case}/{delta}"][row, 0]
+        assert placed.next - len(mask) == arrays[f"{case}/{delta}"][row, 0]
 
 
 CASES = ["text", "image", "two_images", "video_long", "batch_leftpad", "image_video"]
@@ -304,7 +304,7 @@ def test_we_are_not_transformers_5(name, build):
         mask = arrays[f"{case}/attention_mask"].astype(bool)
         placed = [build(arrays, params, case, row) for row in rows_of(arrays, case)]
         if kind == "rope_deltas":
-            ours = np.array([[each.rope_delta(mask.shape[1])] for each in placed])
+            ours = np.array([[each.next - mask.shape[1]] for each in placed])
             assert (ours != wrong[key]).any()
             continue
         differ = [
@@ -399,7 +399,7 @@ def test_positions_of_tmrope(golden, build):
     placed = build(segments, tokens_per_second=params["position_id_per_seconds"])
     np.testing.assert_array_equal(placed.positions[0].T, arrays["positions"])
     count = sum(segment.tokens for segment in segments)
-    assert placed.rope_delta(count) == arrays["rope_delta"]
+    assert placed.next - count == arrays["rope_delta"]
 
 
 def test_tmrope_rounds_down_or_keeps_fractions():

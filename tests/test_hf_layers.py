@@ -186,6 +186,11 @@ def test_biases_are_those_of_every_layer():
     t5 = dict(model_type="t5", num_heads=2, d_model=8, relative_attention_num_buckets=8)
     layers = layers_from_hf(t5, layer_type="decoder", rngs=nnx.Rngs(0))
     assert said(layers, 6) == [("T5", None)] * 6
+    with pytest.raises(ValueError, match="config lacks relative_attention_num_buckets"):
+        layers_from_hf(t5, layer_type="decoder", relative_attention_num_buckets=None)
+    for config, own in ((t5, {"layer_type": "decoder"}), (bloom, {})):
+        with pytest.raises(ValueError, match="layout='half' must be left out"):
+            layers_from_hf(config, layout="half", **own)
     with pytest.raises(ValueError, match="must be left out: the answer has all layers"):
         layers_from_hf(GEMMA3_4B, layer_type="full_attention")
 

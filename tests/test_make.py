@@ -15,9 +15,9 @@ def test_sizes_are_whole_numbers_of_any_type(kind):
     encoding = posenc_jax.make("rope", head_dim=kind(64))
     assert encoding.head_dim == 64 and type(encoding.head_dim) is int
     for bad in (True, 64.0, np.float32(64), "64", kind(0)):
-        with pytest.raises(ValueError, match=r"head_dim=.* must be a positive int"):
+        with pytest.raises(ValueError, match=r"head_dim=.* must be at least 1, and a whole number"):
             posenc_jax.make("rope", head_dim=bad)
-    with pytest.raises(ValueError, match="num_layers=0 must be a positive int"):
+    with pytest.raises(ValueError, match="num_layers=0 must be at least 1"):
         posenc_jax.make("fope", rngs=nnx.Rngs(0), num_layers=0, **SIZES)
 
 

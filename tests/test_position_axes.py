@@ -16,7 +16,13 @@ import posenc_jax
 from posenc_jax import positions as builders
 from posenc_jax.encodings.rotary.axes import by_head, interleaved, shares, temporal_last
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis, Spectra
-from posenc_jax.encodings.rotary.frequencies import Default, DynamicNTK, DynamicYaRN, YaRN
+from posenc_jax.encodings.rotary.frequencies import (
+    Default,
+    DynamicNTK,
+    DynamicYaRN,
+    Resonance,
+    YaRN,
+)
 from posenc_jax.encodings.rotary.riflex import riflex
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.encodings.wrappers.ultravico import UltraViCo
@@ -150,6 +156,21 @@ def test_rules_of_axes_that_adapt_to_the_length(make):
         traced = np.float64(traced.high) + np.float64(traced.low)
         np.testing.assert_allclose(traced, np.tile(fixed, (B, 1, 1)), rtol=1e-6)
         assert factor == 1
+
+
+@pytest.mark.parametrize("lengths", [[[40]], [[10, 20, 30, 40]]])
+def test_rules_of_heads_that_adapt_to_the_length(lengths):
+    """Each head has its axis's rule, also where there are as many tokens as heads."""
+    axes = by_head((2, 1, 1), 4, 4)
+    rules = DynamicNTK(8, 2.0), DynamicNTK(4), Default()
+    positions, lengths = jnp.asarray(placed(np.int32)[:, :4]), jnp.array(lengths)
+    *plain, by_axis = (
+        common.build("rope", axes=axes, frequencies=frequencies).prepare(positions, lengths)
+        for frequencies in (*rules, ByAxis(axes, rules))
+    )
+    for head, axis in enumerate((0, 0, 1, 2)):
+        for actual, expected in zip(by_axis, plain[axis], strict=True):
+            close(actual[:, :, head], expected[:, :, head])
 
 
 GRADIENTS = {
@@ -608,6 +629,11 @@ def test_what_cannot_be_is_refused(build, message):
             "rope",
             {"axes": (0, 1, 0, 1), "frequencies": ByAxis((0, 0, 1, 1), (Default(),) * 2)},
             "frequencies=ByAxis has axes=(0, 0, 1, 1), but the encoding's are (0, 1, 0, 1)",
+        ),
+        (
+            "mrope",
+            {"head_dim": 16, "frequencies": Resonance(ByAxis((0,) * 8, (Default(),) * 3))},
+            "frequencies=ByAxis has axes=(0, 0, 0, 0, 0, 0, 0, 0), but the encoding's are ",
         ),
         ("videorope_pp", {"factor": 0.5}, "factor=0.5 must be a finite number"),
         ("videorope_pp", {"train_length": 1}, "train_length=1 must be at least 2"),

@@ -222,17 +222,6 @@ def test_axes_of_equal_positions_are_text():
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("name", ["rope", "pope", "fope", "xpos", "yarn", "longrope"])
-@pytest.mark.parametrize("width", [4, 16])
-def test_heads_of_another_width_are_refused(name, width):
-    """Such heads were turned in part: a head of 192 channels by an encoding for 128."""
-    encoding = common.build(name)
-    tokens = Tokens.of(encoding, text(3))
-    x = jnp.ones((1, 3, common.HEADS, width))
-    with pytest.raises(ValueError, match=f"{width} channels.*head_dim=8; only rotary_dim="):
-        posenc_jax.attend(encoding, x, x, x, tokens)
-
-
 def test_heads_with_axes_of_their_own():
     """A query turns by the axes of its kv head, wherever heads are cut."""
     encoding = posenc_jax.make("rope", head_dim=8, axes=((0,) * 4, (1,) * 4))

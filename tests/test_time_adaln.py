@@ -100,7 +100,11 @@ def test_times_must_be_finite():
 
 @pytest.mark.parametrize(
     ("keywords", "message"),
-    [({"source_frames": 0}, "source_frames=0 must be"), ({"time_scale": 0.0}, "time_scale=0.0")],
+    [
+        ({"source_frames": 0}, "source_frames=0 must be"),
+        ({"time_scale": 0.0}, "time_scale=0.0"),
+        ({"time_scale": float("inf")}, "time_scale=inf must be a positive number, finite"),
+    ],
 )
 def test_bad_values(keywords, message):
     with pytest.raises(ValueError, match=message):

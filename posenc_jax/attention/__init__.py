@@ -273,6 +273,7 @@ def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
     _check_encoding(encoding)
     num_kv_heads = num_heads * K // H
     if heads is not None:
+        _check_shard(heads, H, num_heads)
         k_heads = heads[:: H // K] // (num_heads // num_kv_heads)
     q_side = Side(heads, num_heads, num_kv_heads, is_query=True)
     return encoding, q_side, Side(k_heads, num_heads, num_kv_heads, is_query=False)
@@ -295,6 +296,16 @@ def _check_encoding(encoding):
         )
     if encoding.stacked is not None:
         raise ValueError(several_layers(encoding))
+
+
+def _check_shard(heads, H, num_heads):
+    is_known = not isinstance(heads, jax.core.Tracer)
+    is_outside = is_known and not all(0 <= head < num_heads for head in np.ravel(heads))
+    if jnp.shape(heads) != (H,) or is_outside:
+        raise ValueError(
+            f"heads={heads} of HeadShard must be {H} numbers of query heads within "
+            f"0..{num_heads - 1}, one for each head of the given queries"
+        )
 
 
 def _check_arrays(q_BTHC, k_BSKC, v_BSKC, is_turned):

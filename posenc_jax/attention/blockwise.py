@@ -8,6 +8,7 @@ not visited, and in tiles beyond a scheme's extent its hooks are not called.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,8 +34,8 @@ class Rows(NamedTuple):
     tokens: Any  # Tokens whose index is written out, unless each tile holds all of them
 
 
-# AXES says where each part of Rows has its tokens.
-AXES = Rows(x=-2, v=-2, tokens=1)
+# Each part of Rows has its tokens along one axis.
+_AXES = Rows(x=-2, v=-2, tokens=1)
 
 
 class Shared(NamedTuple):
@@ -228,14 +229,14 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
             d_queries, *sums = running
             q = _block(queries, i, plan.q_block)
             d_q, sums = _if_near(near, (i, j), add_queries, q, sums)
-            return _put(d_queries, d_q, q.start), *sums
+            return _add_at(d_queries, d_q, q.start), *sums
 
         zeros = (jnp.zeros_like(x.swapaxes(-1, -2), jnp.float32) for x in (k.rows.x, k.rows.v))
         running = d_queries, zero_gradients(k.rows), d_shared, *zeros
         running = lax.fori_loop(first[j], end[j], step, running)
         d_queries, d_k, d_shared, dk_turned, dv_turned = running
         d_k = d_k._replace(x=d_k.x + dk_turned.swapaxes(-1, -2), v=dv_turned.swapaxes(-1, -2))
-        return d_queries, _put(d_keys, d_k, k.start), d_shared
+        return d_queries, _add_at(d_keys, d_k, k.start), d_shared
 
     start = zero_gradients((queries, keys, shared))
     return lax.fori_loop(0, first.shape[0], columns, start)
@@ -269,7 +270,7 @@ def _tile_gradients(plan, acts: bool, q: _Block, k: _Block, shared, d_out, lse, 
     d_weights, *by_mix = pull_mix(d_out.astype(jnp.float32))
     d_weights = d_weights + _dot("bkgtc,bksc->bkgts", d_out, k.rows.v)
     d_products, *by_score = pull_score(_heads(weights * (d_weights - delta[..., None])))
-    d_products = _grouped(d_products, weights).astype(k.rows.x.dtype)
+    d_products = d_products.reshape(weights.shape).astype(k.rows.x.dtype)
     return weights.astype(k.rows.v.dtype), d_products, add_gradients(tuple(by_score), tuple(by_mix))
 
 
@@ -346,15 +347,19 @@ def _first_and_end(visit):
     return jnp.argmax(visit, axis=1), jnp.where(visit.any(axis=1), end, 0)
 
 
+def map_rows(function: Callable, *rows: Rows) -> Rows:
+    """Calls ``function(axis, *arrays)`` with the axis of tokens and every array of ``rows``."""
+
+    def mapped(axis, *parts):
+        return jax.tree.map(lambda x, *more: function(axis % x.ndim, x, *more), *parts)
+
+    return jax.tree.map(mapped, _AXES, *rows)
+
+
 def _block(rows: Rows, i, size: int) -> _Block:
     count = rows.tokens.count
     start = jnp.minimum(i * size, count - size)
-    cut = jax.tree.map(
-        lambda axis, part: jax.tree.map(
-            lambda x: lax.dynamic_slice_in_dim(x, start, size, axis), part
-        ),
-        *(AXES, rows),
-    )
+    cut = map_rows(lambda axis, x: lax.dynamic_slice_in_dim(x, start, size, axis), rows)
     is_new = None if count % size == 0 else start + jnp.arange(size) >= i * size
     return _Block(cut, start, is_new)
 
@@ -364,17 +369,14 @@ def _take(x, block: _Block, axis: int):
     return lax.dynamic_slice_in_dim(x, block.start, block.rows.tokens.count, axis)
 
 
-def _put(total: Rows, part: Rows, start) -> Rows:
+def _add_at(total: Rows, part: Rows, start) -> Rows:
     """Returns ``total`` with ``part`` added from token ``start`` on."""
 
-    def add_at(axis, total, part):
+    def add(axis, total, part):
         old = lax.dynamic_slice_in_dim(total, start, part.shape[axis], axis)
         return lax.dynamic_update_slice_in_dim(total, old + part, start, axis)
 
-    return jax.tree.map(
-        lambda axis, *parts: jax.tree.map(functools.partial(add_at, axis), *parts),
-        *(AXES, total, part),
-    )
+    return map_rows(add, total, part)
 
 
 def _tile(plan: Plan, shared: Shared, q: Rows, k: Rows) -> Tile:
@@ -418,10 +420,6 @@ def _mix(encoding, values_BKGTC, weights_BKGTS, tile):
 def _heads(x_BKGTS):
     B, K, G, T, S = x_BKGTS.shape
     return x_BKGTS.reshape(B, K * G, T, S)
-
-
-def _grouped(x_BHTS, like_BKGTS):
-    return x_BHTS.reshape(like_BKGTS.shape)
 
 
 def _seen(plan, shared, q: _Block, k: _Block):

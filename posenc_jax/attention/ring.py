@@ -20,11 +20,11 @@ from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.blockwise import (
-    AXES,
     add_gradients,
     backward,
     cotangents,
     forward,
+    map_rows,
     put_together,
     sinks_of,
     split,
@@ -170,25 +170,18 @@ def _on_each_device(function, in_specs, out_specs):
 
 def _specs(rows):
     """Returns the spec of every array of ``rows``, cut along its tokens."""
-    return _map(lambda x, axis: PartitionSpec(*(None,) * axis, AXIS), rows)
-
-
-def _map(function, rows):
-    """Calls ``function`` with each array of ``rows`` and the number of its axis of tokens."""
-    return jax.tree.map(
-        lambda axis, part: jax.tree.map(lambda x: function(x, axis % x.ndim), part), AXES, rows
-    )
+    return map_rows(lambda axis, x: PartitionSpec(*(None,) * axis, AXIS), rows)
 
 
 def _all_keys(keys):
     """Returns the keys of all devices, one device after the other."""
-    return _map(lambda x, axis: lax.all_gather(x, AXIS, axis=axis, tiled=True), keys)
+    return map_rows(lambda axis, x: lax.all_gather(x, AXIS, axis=axis, tiled=True), keys)
 
 
 def _own_part(d_keys):
     """Returns the gradients by the keys that lie on this device, summed over all devices."""
-    return _map(
-        lambda x, axis: lax.psum_scatter(x, AXIS, scatter_dimension=axis, tiled=True), d_keys
+    return map_rows(
+        lambda axis, x: lax.psum_scatter(x, AXIS, scatter_dimension=axis, tiled=True), d_keys
     )
 
 

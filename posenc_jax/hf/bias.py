@@ -10,6 +10,11 @@ from posenc_jax.hf.values import HEADS, WIDTH, flag, head_dim_of, whole
 from posenc_jax.registry import make
 
 
+def has_t5(config: dict[str, Any]) -> bool:
+    """Returns whether the model has T5's bias."""
+    return "relative_attention_num_buckets" in config or config.get("model_type") in models.T5
+
+
 def t5(config: dict[str, Any], layer_type: str | None, rngs: nnx.Rngs | None) -> Encoding:
     """Returns T5's bias for the stack of the encoder or of the decoder."""
     model = config.get("model_type")

@@ -36,7 +36,7 @@ def flattened(config: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, A
         bases = {} if "rope_parameters" in present else models.BASES.get(model, {})
         present = {**bases, **present, "model_type": model}
     windows = ("sliding_window", "attention_chunk_size")
-    return present | {key: None for key in windows if _is_null(config, key)}
+    return present | {key: None for key in windows if key in config and config[key] is None}
 
 
 def part_of_text(config: Mapping[str, Any]) -> str | None:
@@ -72,7 +72,3 @@ def _inner(config, name):
     if not isinstance(inner, Mapping):
         raise ValueError(f"{name}={inner!r} must be a dict")
     return inner
-
-
-def _is_null(config, key):
-    return key in config and config[key] is None

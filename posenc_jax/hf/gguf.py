@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from posenc_jax.hf.values import ORIGINAL
+
 # Keys of the metadata, after "llama.", and what transformers calls them.
 _SIZES = {
     "block_count": "num_hidden_layers",
@@ -20,7 +22,7 @@ _SIZES = {
     "rope.freq_base": "rope_theta",
 }
 _SCALING = {
-    "rope.scaling.original_context_length": "original_max_position_embeddings",
+    "rope.scaling.original_context_length": ORIGINAL,
     "rope.scaling.yarn_beta_fast": "beta_fast",
     "rope.scaling.yarn_beta_slow": "beta_slow",
 }
@@ -106,7 +108,7 @@ def _scaling(own) -> dict[str, Any]:
         )
     section = {_SCALING[key]: value for key, value in own.items() if key in _SCALING}
     if kind == "linear":  # Only YaRN reads the length before the extension.
-        section.pop("original_max_position_embeddings", None)
+        section.pop(ORIGINAL, None)
     # llama.cpp takes 0 for a factor that is missing.
     factor = own.get("rope.scaling.factor") or 1.0
     if kind == "none" or (kind == "linear" and factor == 1 and not section):
@@ -120,7 +122,7 @@ def _check_head(config, own):
     head_dim = config.get("head_dim")
     if head_dim is None:
         head_dim = config["hidden_size"] // config["num_attention_heads"]
-    for key in ("rope.dimension_count", "attention.value_length"):
+    for key in _CHECKED:
         if own.get(key, head_dim) != head_dim:
             raise ValueError(
                 f"llama.{key}={own[key]} must be {head_dim}, the channels of a head: no other is "

@@ -54,7 +54,7 @@ def number_of_layers(config: Mapping[str, Any]) -> int:
     return len(kinds) or whole(config, *LAYERS)
 
 
-def no_rope_rule(config: Mapping[str, Any]) -> Callable[[int], bool]:
+def turns_rule(config: Mapping[str, Any]) -> Callable[[int], bool]:
     """Returns a function that says, by the number of a layer, whether it has RoPE."""
     listed = config.get("no_rope_layers")
     if listed:
@@ -78,7 +78,7 @@ def _rule(config) -> Callable[[int], str] | None:
     """Returns a function from the number of a layer to its kind, or None."""
     model = config.get("model_type")
     if model == "llama4_text":
-        turns = no_rope_rule(config)
+        turns = turns_rule(config)
         return lambda number: CHUNKED if turns(number) else FULL
     if model == "jamba":
         period = whole(config, "attn_layer_period", default=8)

@@ -11,8 +11,8 @@ from posenc_jax.hf.kinds import (
     WITHOUT_ATTENTION,
     has_only_full,
     kinds_of,
-    no_rope_rule,
     number_of_layers,
+    turns_rule,
 )
 from posenc_jax.hf.positions import about_positions
 from posenc_jax.hf.values import (
@@ -260,7 +260,7 @@ def _turns(config, asked) -> bool:
     if config.get("no_rope_layers") or asked.model in models.NO_ROPE_LAYERS:
         if asked.model == "llama4_text" and not asked.numbers and asked.kind is not None:
             return asked.kind_of(("chunked_attention", FULL)) == "chunked_attention"
-        return asked.agreed("no_rope_layers", no_rope_rule(config))
+        return asked.agreed("no_rope_layers", turns_rule(config))
     if asked.model in models.NOPE_FROM_LAST and "layer_rope_theta" not in config:
         last = number_of_layers(config) - 1
         return asked.agreed("layer_rope_theta", lambda number: (last - number) % 4 != 0)

@@ -46,12 +46,12 @@ def layers_from_hf(
     """
     config = flattened(config, keys)
     models.check_known(config, layout)
-    if "relative_attention_num_buckets" in config:
-        return _of_t5(config, layer_type, rngs)
+    if bias.has_t5(config):
+        return _of_t5(config, layer_type, layout, rngs)
     if layer_type is not None:
         raise ValueError(f"layer_type={layer_type!r} must be left out: the answer has all layers")
     if bias.has_alibi(config):
-        return Layers([from_hf(config)])
+        return Layers([from_hf(config, layout=layout)])
     _check_kinds(config)
     kinds = kinds_of(config)
     distinct: list[Encoding] = []
@@ -77,13 +77,13 @@ def same(encoding: Encoding | None, other: Encoding | None) -> bool:
     return structure == jax.tree.structure(other)
 
 
-def _of_t5(config, layer_type, rngs):
+def _of_t5(config, layer_type, layout, rngs):
     if config.get("model_type") == "umt5":
         raise ValueError(
             "model_type='umt5' has a table in each layer: give each an encoding of its own, "
             "Layers([from_hf(config, layer_type=..., rngs=rngs) for _ in range(num_layers)])"
         )
-    return Layers([from_hf(config, layer_type=layer_type, rngs=rngs)])
+    return Layers([from_hf(config, layer_type=layer_type, layout=layout, rngs=rngs)])
 
 
 def _check_kinds(config):

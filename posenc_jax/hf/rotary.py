@@ -10,10 +10,9 @@ from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
 from posenc_jax.hf import models
 from posenc_jax.hf.positions import position_kind
 from posenc_jax.hf.types import kind_of, own_keywords
-from posenc_jax.hf.values import agreed, flag, head_dim_of, is_number, whole
+from posenc_jax.hf.values import ORIGINAL, agreed, flag, head_dim_of, is_number, whole
 from posenc_jax.registry import make
 
-_ORIGINAL = "original_max_position_embeddings"
 _FRACTIONS = ("partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_emb_fraction")
 _WIDTHS = ("rotary_dim", "attn_rotary_emb")
 
@@ -67,7 +66,7 @@ def _dual_chunk(config, where, kind, rope):
             f"{name}={section!r}: the code of {model!r} is not known to read it; those known to "
             f"are {', '.join(sorted(models.DUAL_CHUNKS))}. If it does not, take it away"
         )
-    read = {"chunk_size": "chunk_size", "local_size": "local_window", _ORIGINAL: "original_length"}
+    read = {"chunk_size": "chunk_size", "local_size": "local_window", ORIGINAL: "original_length"}
     others = {key: value for key, value in section.items() if key not in read}
     unknown = {key: value for key, value in others.items() if value not in (None, False)}
     if unknown:

@@ -8,7 +8,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.logit_scale import MinistralScale
 from posenc_jax.hf import models
 from posenc_jax.hf.layers import Layer
-from posenc_jax.hf.values import agreed, number, whole
+from posenc_jax.hf.values import ORIGINAL, agreed, number, whole
 from posenc_jax.registry import make
 
 
@@ -43,11 +43,10 @@ def of_all_layers(layer: Layer, encoding: Encoding) -> Encoding:
             "whole queries, but the encoding is for their qk_rope_head_dim channels: it is not "
             "offered for heads of two parts"
         )
-    key = "original_max_position_embeddings"
-    places = {f"{key} in {layer.where}": section, key: layer.config}
-    lengths = {name: whole(place, key) for name, place in places.items() if key in place}
+    places = {f"{ORIGINAL} in {layer.where}": section, ORIGINAL: layer.config}
+    lengths = {name: whole(place, ORIGINAL) for name, place in places.items() if ORIGINAL in place}
     if not lengths:
-        raise ValueError(f"llama_4_scaling_beta in {layer.where} needs {key}")
+        raise ValueError(f"llama_4_scaling_beta in {layer.where} needs {ORIGINAL}")
     return MinistralScale(
         over=encoding,
         train_length=agreed(lengths),

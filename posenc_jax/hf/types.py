@@ -4,9 +4,8 @@ import difflib
 from typing import Any
 
 from posenc_jax.hf import models
-from posenc_jax.hf.values import LENGTH, agreed, flag, is_number, number, whole
+from posenc_jax.hf.values import LENGTH, ORIGINAL, agreed, flag, is_number, number, whole
 
-_ORIGINAL = "original_max_position_embeddings"
 _MSCALES = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
 
 # What each type of section has beside _EVERY_TYPE: needed, and allowed.
@@ -14,12 +13,12 @@ TYPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "default": ((), ()),
     "linear": (("factor",), ()),
     "dynamic": (("factor",), ()),
-    "yarn": ((), ("factor", _ORIGINAL, "attention_factor", *_MSCALES, "truncate")),
+    "yarn": ((), ("factor", ORIGINAL, "attention_factor", *_MSCALES, "truncate")),
     "longrope": (
         ("short_factor", "long_factor"),
-        ("factor", _ORIGINAL, "attention_factor", "short_mscale", "long_mscale"),
+        ("factor", ORIGINAL, "attention_factor", "short_mscale", "long_mscale"),
     ),
-    "llama3": (("factor", "low_freq_factor", "high_freq_factor"), (_ORIGINAL,)),
+    "llama3": (("factor", "low_freq_factor", "high_freq_factor"), (ORIGINAL,)),
     "proportional": ((), ("factor",)),
     # HunYuan's "dynamic" with a fixed alpha; its code reads none of the others.
     "ntk_alpha": (("alpha",), ("factor", *_MSCALES)),
@@ -35,7 +34,7 @@ _EVERY_TYPE = (
     "finetuned",
 )
 # Keys that stand in a section, and not beside it.
-SECTION_ONLY = {key for keys in TYPES.values() for own in keys for key in own} - {_ORIGINAL}
+SECTION_ONLY = {key for keys in TYPES.values() for own in keys for key in own} - {ORIGINAL}
 SECTION_ONLY |= {"mrope_section", "mrope_interleaved", "llama_4_scaling_beta"}
 _OLD_NAMES = {"su": "longrope", "mrope": "default"}
 
@@ -48,7 +47,7 @@ def kind_of(where: str, section: dict[str, Any], model: str | None) -> str:
     needed, allowed = TYPES[kind]
     # llama_4_scaling_beta needs the training length; transformers also writes the longest length,
     # and never reads it.
-    written = (_ORIGINAL, "max_position_embeddings") if "llama_4_scaling_beta" in section else ()
+    written = (ORIGINAL, "max_position_embeddings") if "llama_4_scaling_beta" in section else ()
     for key in section:
         valid = (*needed, *allowed, *_EVERY_TYPE, *written)
         if key not in valid:
@@ -122,20 +121,20 @@ def own_keywords(
 
 def _train_length(config, where, section, kind):
     lengths = {
-        f"{_ORIGINAL} in {name}": whole(place, _ORIGINAL)
+        f"{ORIGINAL} in {name}": whole(place, ORIGINAL)
         for name, place in ((where, section), ("config", config))
-        if _ORIGINAL in place
+        if ORIGINAL in place
     }
     if not lengths and (kind != "yarn" or config.keys().isdisjoint(LENGTH)):
         raise ValueError(
-            f"{where} of type {kind!r} lacks {_ORIGINAL!r}, the length before the extension: add "
+            f"{where} of type {kind!r} lacks {ORIGINAL!r}, the length before the extension: add "
             "it, or pass it as a keyword"
         )
     length = agreed(lengths) if lengths else whole(config, *LENGTH)
     longest = whole(config, *LENGTH, default=length)
     if longest < length:
         raise ValueError(
-            f"max_position_embeddings={longest} must not be below {_ORIGINAL}={length}: it is what "
+            f"max_position_embeddings={longest} must not be below {ORIGINAL}={length}: it is what "
             "that was extended to"
         )
     return length
@@ -157,7 +156,7 @@ def _stretch(config, where, section, kind, train_length):
     if is_read and ratio not in (1, factor):
         raise ValueError(
             f"factor={factor} in {where} contradicts max_position_embeddings / "
-            f"original_max_position_embeddings = {ratio}: one of them is not the model's"
+            f"{ORIGINAL} = {ratio}: one of them is not the model's"
         )
     return factor
 

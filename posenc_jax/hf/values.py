@@ -11,6 +11,7 @@ HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_num_a
 WIDTH = ("hidden_size", "n_embd", "d_model")
 LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 LENGTH = ("max_position_embeddings", "n_positions", "max_seq_len")
+ORIGINAL = "original_max_position_embeddings"
 
 
 def head_dim_of(config: Mapping[str, Any]) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from posenc_jax.attention import Chunks
 from posenc_jax.hf import models
-from posenc_jax.hf.kinds import CHUNKED, SLIDING, kinds_of, no_rope_rule
+from posenc_jax.hf.kinds import CHUNKED, SLIDING, kinds_of, turns_rule
 from posenc_jax.hf.values import by_number_of_layer, flag, whole
 from posenc_jax.model.layers import Window
 
@@ -60,7 +60,7 @@ def _slides(config, kind, number) -> bool:
     if model in models.WINDOW_FROM:
         return number >= whole(config, "max_window_layers", minimum=0)
     if model == "smollm3":
-        return not no_rope_rule(config)(number)
+        return not turns_rule(config)(number)
     if model in models.LAYOUTS and model not in models.KINDS_NEEDED and not switched:
         return False
     raise ValueError(

@@ -23,11 +23,11 @@ from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.hf import decoder
 from posenc_jax.hf.config import part_of_text
 from posenc_jax.hf.pattern import same
+from posenc_jax.hf.values import ORIGINAL
 from posenc_jax.model.transformer import Transformer
 
 # Phi-3 has only "longrope" and "default"; it reads "yarn" as if it were "longrope".
 _ONLY_LONGROPE = ("phi3",)
-_ORIGINAL = "original_max_position_embeddings"
 
 
 def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def extended(
             f"max_length={max_length} must be left out: dynamic NTK is told its training length, "
             f"{own['max_position_embeddings']}, in its place"
         )
-    originals = {_ORIGINAL: section[_ORIGINAL]} if _ORIGINAL in section else {}
+    originals = {ORIGINAL: section[ORIGINAL]} if ORIGINAL in section else {}
     return dict(config) | _spelled(section) | own | longest | originals
 
 
@@ -237,7 +237,7 @@ def _named(encoding) -> dict[str, Any] | None:
 def _stretch(rule):
     return {
         "factor": float(rule.factor),
-        _ORIGINAL: rule.train_length,
+        ORIGINAL: rule.train_length,
     }
 
 
@@ -259,7 +259,7 @@ def _longrope(encoding: LongRoPE) -> dict[str, Any]:
         "long_factor": list(encoding.long_factor),
         "attention_factor": float(encoding.attention_factor),
         "factor": float(encoding.factor),
-        _ORIGINAL: encoding.train_length,
+        ORIGINAL: encoding.train_length,
     }
 
 
@@ -286,5 +286,5 @@ def _by_factors(encoding, config) -> dict[str, Any]:
         "long_factor": factors,
         "attention_factor": float(attention_factor),
         "factor": float(_of_rule(rule, "factor", 1)),
-        _ORIGINAL: _train_length(rule, config),
+        ORIGINAL: _train_length(rule, config),
     }

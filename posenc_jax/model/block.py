@@ -24,10 +24,10 @@ class Attention(nnx.Module):
         head_dim,
         out_std,
         *,
-        norm_epsilon=1e-6,
-        qk_norm=None,
-        qkv_bias=False,
-        sinks=None,
+        norm_epsilon,
+        qk_norm,
+        qkv_bias,
+        sinks,
         dtype,
         param_dtype,
         rngs,
@@ -129,6 +129,7 @@ class Block(nnx.Module):
     """Adds to the residual attention and then the feed-forward network, each with a norm before it.
 
     With ``post_norm`` each reads the residual as it is, and its output is normalised instead.
+    ``attention`` are the keywords that ``Attention`` alone takes.
 
     ``past`` is what the cache keeps of earlier tokens in this layer. A call returns the residual,
     and what the cache keeps with the new tokens in it, or None without a past.
@@ -143,19 +144,16 @@ class Block(nnx.Module):
         mlp_dim,
         out_std,
         *,
-        norm_epsilon=1e-6,
-        qk_norm=None,
-        qkv_bias=False,
-        sinks=None,
-        post_norm=False,
+        norm_epsilon,
+        post_norm,
         dtype,
         param_dtype,
         rngs,
+        **attention,
     ):
         types = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         norms = types | dict(epsilon=norm_epsilon)
-        own = types | dict(norm_epsilon=norm_epsilon, qk_norm=qk_norm, qkv_bias=qkv_bias)
-        own |= dict(sinks=sinks)
+        own = attention | types | dict(norm_epsilon=norm_epsilon)
         self.attention_norm = nnx.RMSNorm(model_dim, **norms)
         self.attention = Attention(model_dim, num_heads, num_kv_heads, head_dim, out_std, **own)
         self.mlp_norm = nnx.RMSNorm(model_dim, **norms)

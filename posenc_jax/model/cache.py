@@ -12,7 +12,6 @@ the layer's input is kept as well.
 
 import dataclasses
 import functools
-import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 from posenc_jax.attention import cpu, turn
 from posenc_jax.encoding import Encoding
 from posenc_jax.positions import text
-from posenc_jax.tokens import Tokens, check_numbers, check_positions
+from posenc_jax.tokens import Tokens, check_numbers, check_positions, count_of
 
 if TYPE_CHECKING:
     from posenc_jax.model.transformer import Transformer
@@ -311,21 +310,6 @@ class Cache:
                 f"segment_ids are {'not ' if segment_ids is None else ''}given, but the cache was "
                 f"made with segments={self.segment_ids is not None}; pass the other to Cache.empty"
             )
-
-
-def count_of(name: str, value: Any) -> int:
-    """Returns ``value``, a number of tokens or sequences of any integer type, as an int.
-
-    Raises:
-      ValueError: ``value`` is no whole number, or below 1; ``name`` is its name in the error.
-    """
-    try:
-        count = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise ValueError(f"{name}={value!r} must be at least 1, and a whole number")
-    return count
 
 
 def _slots(

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.model.cache import Cache, count_of
-from posenc_jax.tokens import MOST_ROUNDING, Tokens, check_positions
+from posenc_jax.model.cache import Cache
+from posenc_jax.tokens import MOST_ROUNDING, Tokens, check_positions, count_of
 
 
 def generate(

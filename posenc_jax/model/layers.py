@@ -8,6 +8,7 @@ from flax import nnx
 
 from posenc_jax.attention import Chunks
 from posenc_jax.encoding import Encoding
+from posenc_jax.tokens import count_of
 
 Window = int | Chunks | None
 
@@ -63,8 +64,7 @@ class Layers(nnx.Module):
           from_end: whether the last layer has the last place of the pattern; otherwise the first
             layer has the first place.
         """
-        if num_layers < 1:
-            raise ValueError(f"num_layers={num_layers} must be at least 1")
+        num_layers = count_of("num_layers", num_layers)
         turn = len(self.pattern)
         first = -num_layers % turn if from_end else 0
         places = [(first + number) % turn for number in range(num_layers)]

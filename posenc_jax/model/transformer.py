@@ -22,7 +22,7 @@ from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
 from posenc_jax.model.layers import Layers, Window
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, count_of
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")
@@ -403,8 +403,8 @@ def _rows_apart(x_BTD: jax.Array) -> jax.Array:
 
 def _check_sizes(sizes):
     for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise ValueError(f"{name}={size} must be at least 1")
+        if size is not None:
+            count_of(name, size)
 
 
 def _check_types(**types):

@@ -15,7 +15,7 @@ def text(length: int, start: int = 0) -> np.ndarray:
     Raises:
       ValueError: a position is no whole number, or too large for int32.
     """
-    if start % 1 or start + length > 2**31:
+    if start % 1 or length % 1 or start + length > 2**31:
         raise ValueError(
             f"start={start} and length={length} must give whole numbers below 2**31; text at "
             "fractions is start + np.arange(length, dtype=np.float32)[None]"

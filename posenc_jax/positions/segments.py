@@ -108,17 +108,6 @@ class Placed(NamedTuple):
     positions: np.ndarray
     next: int | float
 
-    def rope_delta(self, length: int) -> int | float:
-        """Returns the number that decoding adds to a token's index to get its position.
-
-        The name is that of transformers, whose release 4 counts the padding, as here; release 5
-        does not.
-
-        Args:
-          length: tokens in the row, padding included.
-        """
-        return self.next - length
-
 
 Block = Callable[[Any, float], np.ndarray]
 

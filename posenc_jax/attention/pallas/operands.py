@@ -35,19 +35,14 @@ class Operand:
         widths = [(0, missing if a == self.axis else 0) for a in range(self.array.ndim)]
         return dataclasses.replace(self, array=jnp.pad(self.array, widths))
 
-    def block(self, size):
-        """Returns the shape that a kernel reads of a tile."""
-        return tuple(size if a == self.axis else n for a, n in enumerate(self.array.shape))[2:]
-
     def spec(self, num_heads, size=None):
         """Returns the spec of one tile for each program, or without ``size`` of all tokens."""
         batch, heads = self.array.shape[:2]
-        block = self.array.shape[2:] if size is None else self.block(size)
+        is_cut = [a == self.axis and size is not None for a in range(self.array.ndim)]
+        block = [size if cut else n for cut, n in zip(is_cut, self.array.shape, strict=True)][2:]
 
         def index(b, h, i):
-            tile = [
-                i if a == self.axis and size is not None else 0 for a in range(2, self.array.ndim)
-            ]
+            tile = [i if cut else 0 for cut in is_cut[2:]]
             return b if batch > 1 else 0, h // (num_heads // heads), *tile
 
         return pl.BlockSpec((None, None, *block), index)

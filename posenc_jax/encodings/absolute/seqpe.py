@@ -8,6 +8,8 @@ layers; ``pe_q`` and ``pe_k`` are linear in it. Text models add their product to
 ``[k ; pe_k]``. Overrides ``place``, ``embed``, ``prepare``, ``rotate`` and ``aux_loss``.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -242,8 +244,8 @@ def _check_choices(hook, pe_qk, scalar_scale, temperature, shift_probability):
         )
     if pe_qk not in ("single", "none"):
         raise ValueError(f"pe_qk={pe_qk!r} must be 'single' or 'none'")
-    if not temperature > 0:
-        raise ValueError(f"temperature={temperature!r} must be a positive number")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature={temperature!r} must be a positive number, finite")
     if not 0 <= shift_probability <= 1:
         raise ValueError(f"shift_probability={shift_probability!r} must be within 0..1")
 

@@ -7,6 +7,8 @@ of a clip's frames and ``gamma``, ``beta`` small networks. It complements Time-R
 attention how far apart two times are, and Time-AdaLN tells every token its own time.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,8 +53,8 @@ class TimeAdaLN(nnx.Module):
     ):
         if source_frames < 1:
             raise ValueError(f"source_frames={source_frames} must be at least 1")
-        if not time_scale > 0:
-            raise ValueError(f"time_scale={time_scale!r} must be a positive number")
+        if not 0 < time_scale < math.inf:
+            raise ValueError(f"time_scale={time_scale!r} must be a positive number, finite")
         hidden = model_dim if hidden is None else hidden
         self.source_frames = source_frames
         self.time_scale = time_scale

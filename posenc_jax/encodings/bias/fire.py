@@ -6,6 +6,8 @@ https://arxiv.org/abs/2310.04418
 the query's position, the largest distance in its row. Overrides ``score``.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -32,8 +34,10 @@ class FIRE(Encoding):
     def __init__(
         self, *, num_heads: int, rngs: nnx.Rngs, hidden: int = 32, init_length: float = 512.0
     ):
-        if not init_length > 0:
-            raise ValueError(f"init_length={init_length!r} must be a positive number of tokens")
+        if not 0 < init_length < math.inf:
+            raise ValueError(
+                f"init_length={init_length!r} must be a positive number of tokens, finite"
+            )
         if hidden < 1:
             raise ValueError(f"hidden={hidden} must be a positive width")
         self.init_length = init_length

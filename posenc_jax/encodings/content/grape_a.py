@@ -14,7 +14,7 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.bias.alibi import alibi_slopes
-from posenc_jax.lookup import check_head_dim, lying_as_heads
+from posenc_jax.lookup import check_width, lying_as_heads
 
 GATES = ("both", "key", "query")
 
@@ -76,7 +76,7 @@ def _of_queries(tile, vectors_HC):
 
 def _unit(vectors_HC, q_BTHC):
     """Returns the vectors scaled to length ``1 / sqrt(d)``."""
-    check_head_dim(q_BTHC, vectors_HC)
+    check_width(q_BTHC, vectors_HC.shape[-1])
     squares = (vectors_HC.astype(jnp.float32) ** 2).sum(-1, keepdims=True)
     length = jnp.maximum(jnp.sqrt(jnp.maximum(squares, 1e-30)), 1e-6)
     return vectors_HC / (length * math.sqrt(vectors_HC.shape[-1]))

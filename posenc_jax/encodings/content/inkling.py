@@ -17,8 +17,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.content.band import add_band
 from posenc_jax.encodings.gated.sequence import project
-from posenc_jax.encodings.rotary.rope import check_width
-from posenc_jax.lookup import compares
+from posenc_jax.lookup import check_width, compares
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 

@@ -16,7 +16,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
-from posenc_jax.lookup import check_head_dim, lying_as_heads
+from posenc_jax.lookup import check_width, lying_as_heads
 from posenc_jax.positions import one_axis
 
 
@@ -74,7 +74,7 @@ class TransformerXL(Encoding):
             lying_as_heads(side.of_heads(p[...]).astype(jnp.float32), x_BTHC)
             for p in (self.u, self.v, self.w_r)
         )
-        check_head_dim(x_BTHC, u_HC)
+        check_width(x_BTHC, u_HC.shape[-1])
         with_u = x_BTHC + u_HC.astype(dtype)[None, None]
         # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
         with_v = x_BTHC.astype(jnp.float32) + v_HC[None, None]

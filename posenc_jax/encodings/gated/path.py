@@ -32,7 +32,7 @@ from posenc_jax.encodings.gated.sequence import (
     short_convolution,
     uniform,
 )
-from posenc_jax.lookup import check_head_dim
+from posenc_jax.lookup import check_width
 
 BLOCK = 64  # keys of one triangular system
 
@@ -139,7 +139,7 @@ class PaTH(Encoding):
         k = jnp.broadcast_to(k[:, :, :, None], (B, S, K, q.shape[2] // K, C)).reshape(B, S, -1, C)
 
         prepared = tile.k_tokens.prepared
-        check_head_dim(q, prepared["w"])
+        check_width(q, prepared["w"].shape[-1])
         k_index = for_each_row(tile.k_tokens.order(), prepared["beta"])
         group = self.num_heads // self.num_kv_heads
         kv_heads = tile.of_heads(jnp.arange(self.num_heads) // group)

@@ -14,8 +14,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.gated.fox import ForgetGate, decay
 from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum
-from posenc_jax.encodings.rotary.rope import check_width
-from posenc_jax.lookup import compares
+from posenc_jax.lookup import check_width, compares
 
 
 class Wall(Encoding):

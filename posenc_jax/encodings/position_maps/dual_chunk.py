@@ -57,16 +57,17 @@ class DualChunk(PositionMap):
         original_length: int | None = None,
     ):
         super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
-        self.chunk_size = train_length * 3 // 4 if chunk_size is None else chunk_size
-        self.local_window = train_length // 8 if local_window is None else local_window
-        if not 0 <= self.local_window < self.chunk_size:
+        chunk_size = train_length * 3 // 4 if chunk_size is None else chunk_size
+        local_window = train_length // 8 if local_window is None else local_window
+        self.chunk_size = check_tokens("chunk_size", chunk_size)
+        self.local_window = check_tokens("local_window", local_window, minimum=0)
+        if self.local_window >= self.chunk_size:
             raise ValueError(
-                f"local_window={self.local_window} must be 0 or more and less than "
-                f"chunk_size={self.chunk_size}"
+                f"local_window={local_window} must be less than chunk_size={chunk_size}"
             )
         self.stride = self.chunk_size - self.local_window
         if original_length is not None:
-            check_tokens("original_length", original_length)
+            original_length = check_tokens("original_length", original_length)
             if self.rotary_dim != head_dim:
                 raise ValueError(
                     f"original_length={original_length} needs heads that turn as a whole, not "

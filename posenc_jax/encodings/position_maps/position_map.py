@@ -11,6 +11,7 @@ of its query has a negative distance, which counts as near.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from posenc_jax.attention.dense import products
 from posenc_jax.encoding import Side, Tile
@@ -48,10 +49,9 @@ class NearFar(PositionMap):
 
     def __init__(self, *, window: int, compression: float, **rope):
         super().__init__(**rope)
-        check_tokens("window", window)
-        self.window = window
+        self.window = check_tokens("window", window)
         self.compression = compression
-        self.offset = window - window / compression
+        self.offset = self.window - self.window / compression
 
     def prepare(self, positions, length):
         """Returns cosines and sines, near and far, for queries and for keys.
@@ -76,7 +76,9 @@ class NearFar(PositionMap):
         return jnp.where(tile.distance() < self.window, near, far)
 
 
-def check_tokens(name: str, value: int) -> None:
-    """Refuses a value that is no positive number of tokens."""
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}={value!r} must be a whole number of tokens, 1 or more")
+def check_tokens(name: str, value: int, minimum: int = 1) -> int:
+    """Returns a number of tokens of any integer type as an int; refuses one below ``minimum``."""
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or value < minimum:
+        raise ValueError(f"{name}={value!r} must be a whole number of tokens, {minimum} or more")
+    return int(value)

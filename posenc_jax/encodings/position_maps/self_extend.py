@@ -39,12 +39,12 @@ class SelfExtend(NearFar):
         group_size: int = 8,
         floor: bool = False,
     ):
-        check_tokens("group_size", group_size)
+        group_size = check_tokens("group_size", group_size)
         rope = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
         super().__init__(window=window, compression=group_size, **rope)
         self.group_size = group_size
         if floor:
-            self.offset = window - window // group_size
+            self.offset = self.window - self.window // group_size
 
     def far_tables(self, positions, inv_freq) -> tuple[jax.Array, jax.Array]:
         return cos_sin((positions // self.group_size)[..., None], inv_freq)

@@ -23,7 +23,8 @@ class ByAxis(Frequencies):
 
     Attributes:
       axes: the allocation of the pairs, the encoding's own, see
-        ``posenc_jax.encodings.rotary.axes``.
+        ``posenc_jax.encodings.rotary.axes``. One for each kv head gives frequencies ``[K, P]``, or
+        ``[B, T, K, P]`` where a rule adapts to an array of lengths.
       frequencies: a rule for each axis. Their attention factors must be equal, because one factor
         multiplies the products of all axes.
     """
@@ -45,8 +46,11 @@ class ByAxis(Frequencies):
 
     def __call__(self, channels: int, base: Base, length: Length) -> Turns:
         rules = [rule(channels, base, length) for rule in self.frequencies]
-        chosen = rules[0][0]
-        for axis, (inv_freq, _) in enumerate(rules):
+        each = [inv_freq for inv_freq, _ in rules]
+        if isinstance(self.axes[0], tuple):
+            each = list(map(shared_by_heads, each))
+        chosen = each[0]
+        for axis, inv_freq in enumerate(each):
             is_own = np.array(self.axes) == axis
             # A product with 0 or 1 is exact, for numbers and for Doubles.
             chosen = inv_freq * is_own.astype(float) + chosen * (~is_own).astype(float)
@@ -74,6 +78,13 @@ class Spectra(Frequencies):
         rules = [rule(2 * pairs, base, length) for pairs in self.sections if pairs]
         spectra = _joined([inv_freq for inv_freq, _ in rules])
         return spectra, _agreed([factor for _, factor in rules])
+
+
+def shared_by_heads(inv_freq: InvFreq) -> InvFreq:
+    """Returns frequencies of each token ``[B, T, P]`` as ``[B, T, 1, P]``, and others as given."""
+    if isinstance(inv_freq, Double) and inv_freq.high.ndim == 3:
+        return jax.tree.map(lambda part: part[:, :, None], inv_freq)
+    return inv_freq
 
 
 def _joined(spectra: list) -> InvFreq:

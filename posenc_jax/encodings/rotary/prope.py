@@ -19,6 +19,7 @@ import numpy as np
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
+from posenc_jax.lookup import check_width
 from posenc_jax.positions.cameras import PROJECTION, product
 from posenc_jax.tokens import Tokens
 
@@ -125,11 +126,7 @@ class PRoPE(Encoding):
         return places[0] if places else rows, rows, columns, projection
 
     def _applied(self, x_BTHC, matrix_BT44, turns):
-        if x_BTHC.shape[-1] != self.head_dim:
-            raise ValueError(
-                f"heads have {x_BTHC.shape[-1]} channels, but the encoding was made for "
-                f"head_dim={self.head_dim}; queries, keys and values must all have as many"
-            )
+        check_width(x_BTHC, self.head_dim)
         time, quarter = self.time_channels, (self.head_dim - self.time_channels) // 4
         ends = np.array([time, time + 2 * quarter, time + 3 * quarter])
         times, camera, columns, rows = jnp.split(x_BTHC.astype(jnp.float32), ends, axis=-1)

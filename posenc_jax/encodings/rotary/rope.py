@@ -9,6 +9,7 @@ cosines and sines) and ``rotate``.
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +18,14 @@ import numpy as np
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
 from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum
-from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.rotary.axis_frequencies import ByAxis, shared_by_heads
 from posenc_jax.encodings.rotary.frequencies.base import (
     Default,
     Frequencies,
     Length,
     check_base,
 )
+from posenc_jax.lookup import check_width
 from posenc_jax.tokens import Tokens
 
 
@@ -101,8 +102,7 @@ class RoPE(Encoding):
         return self._tables(positions, *self.frequencies(self.rotary_dim, self.base, length))
 
     def _tables(self, positions, inv_freq, attention_factor):
-        if isinstance(inv_freq, Double) and inv_freq.high.ndim == 3:
-            inv_freq = jax.tree.map(lambda part: part[:, :, None], inv_freq)
+        inv_freq = shared_by_heads(inv_freq)
         if isinstance(attention_factor, jax.Array):
             attention_factor = attention_factor[:, :, None]
         if axis_dial.is_matrix(self.axes):
@@ -140,7 +140,8 @@ class RoPE(Encoding):
     def turn(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
         """Rotates queries or keys by angles with cosines and sines ``[B, T, H or 1, pairs]``."""
         check_width(x_BTHC, self.head_dim)
-        first, last = jnp.split(x_BTHC, [self._end_of_first()], axis=-1)
+        end = self.head_dim - self.rotary_dim if self.turns_last else self.rotary_dim
+        first, last = jnp.split(x_BTHC, [end], axis=-1)
         turning, still = (last, first) if self.turns_last else (first, last)
         turning = turning.astype(jnp.float32)
         if self.layout == "half":
@@ -156,23 +157,10 @@ class RoPE(Encoding):
         parts = (still, turned) if self.turns_last else (turned, still)
         return jnp.concatenate(parts, axis=-1)
 
-    def _end_of_first(self):
-        """Returns the channel that separates the channels that turn from the others."""
-        return self.head_dim - self.rotary_dim if self.turns_last else self.rotary_dim
-
 
 def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
     """Returns the number of channel pairs that turn."""
     return (head_dim if rotary_dim is None else rotary_dim) // 2
-
-
-def check_width(x_BTHC: jax.Array, head_dim: int) -> None:
-    """Refuses heads with another number of channels than the encoding was made for."""
-    if x_BTHC.shape[-1] != head_dim:
-        raise ValueError(
-            f"heads have {x_BTHC.shape[-1]} channels, but the encoding was made for "
-            f"head_dim={head_dim}; only rotary_dim= turns a part"
-        )
 
 
 def check_length(positions: jax.Array, length: Length) -> None:
@@ -220,10 +208,13 @@ def _check_frequencies(frequencies, axes):
             f"frequencies={frequencies!r} must be a rule of posenc_jax.encodings.rotary."
             "frequencies, with its arguments, such as NTK(factor=4.0)"
         )
+    inner: Any = frequencies
+    while isinstance(getattr(inner, "frequencies", None), Frequencies):
+        inner = inner.frequencies
     # Text needs no axes: its position is the same on all of them.
-    if isinstance(frequencies, ByAxis) and axes not in (None, frequencies.axes):
+    if isinstance(inner, ByAxis) and axes not in (None, inner.axes):
         raise ValueError(
-            f"frequencies=ByAxis has axes={frequencies.axes}, but the encoding's are {axes}; give "
+            f"frequencies=ByAxis has axes={inner.axes}, but the encoding's are {axes}; give "
             "both the same, pair by pair"
         )
 
