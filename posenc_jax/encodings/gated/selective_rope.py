@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.gated.sequence import (
     by_segment,
     last,
@@ -57,6 +58,7 @@ class SelectiveRoPE(RoPE):
 
     per_layer = True
     adapts = False
+    prepare = Encoding.prepare  # all angles come from the layer's input
 
     def __init__(
         self,
@@ -95,13 +97,6 @@ class SelectiveRoPE(RoPE):
         gate_kernel = uniform(rngs, (model_dim, num_kv_heads), model_dim)
         self.gate_kernel = nnx.Param(gate_kernel) if gate else None
         self.gate_bias = nnx.Param(jnp.zeros(num_kv_heads)) if gate else None
-
-    def hooks(self):
-        return super().hooks() - {"prepare"}
-
-    def prepare(self, positions, length):
-        """Returns nothing, because all angles come from the layer's input."""
-        del positions, length
 
     def read(self, x_BTD, tokens):
         """Returns float32 cos and sin, each ``[B, T, K, head_dim / 2]``."""
