@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import rows
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -37,7 +38,7 @@ class Learned(Encoding):
     ):
         check_out_of_range(out_of_range)
         self.out_of_range = out_of_range
-        self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (train_length, model_dim)))
+        self.table = normal(rngs, train_length, model_dim)
 
     @property
     def adapts(self):

@@ -8,13 +8,13 @@ https://arxiv.org/abs/2010.11929 (ViT)
 
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.learned import check_out_of_range, row_of, rows_between
+from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import rows
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
@@ -55,7 +55,7 @@ class Learned2D(Encoding):
         if not grid or not all(isinstance(side, int) and side > 0 for side in grid):
             raise ValueError(f"grid={grid!r} must name one or more positive numbers of cells")
         self.out_of_range = out_of_range
-        self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (*grid, model_dim)))
+        self.table = normal(rngs, *grid, model_dim)
 
     @property
     def adapts(self):

@@ -16,6 +16,7 @@ from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.bias.alibi import alibi_slopes
 from posenc_jax.encodings.content.cope import sums_up_to_queries
 from posenc_jax.encodings.gated.sequence import project
+from posenc_jax.encodings.initial_values import normal
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -43,8 +44,7 @@ class GrapeAP(Encoding):
             raise ValueError(f"width={width!r} must be an even number: channels turn in pairs")
         self.num_heads = num_heads
         self.width = width
-        draw = jax.random.normal(rngs.params(), (model_dim, num_heads * width))
-        self.kernel = nnx.Param(0.02 * draw)
+        self.kernel = normal(rngs, model_dim, num_heads * width)
 
     def read(self, x_BTD, tokens: Tokens):
         """Returns p and the rotated p', both float32 ``[B, T, H, P]``."""

@@ -21,8 +21,8 @@ from posenc_jax.encodings.gated.sequence import (
     resumed_convolution,
     running_sum,
     short_convolution,
-    uniform,
 )
+from posenc_jax.encodings.initial_values import uniform
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import geometric
@@ -90,12 +90,12 @@ class SelectiveRoPE(RoPE):
         self.num_kv_heads = num_kv_heads
         self.temperature = temperature
         channels = num_kv_heads * head_dim // 2
-        self.down_kernel = nnx.Param(uniform(rngs, (model_dim, rank), model_dim))
-        self.up_kernel = nnx.Param(uniform(rngs, (rank, channels), rank))
-        self.convolution = nnx.Param(uniform(rngs, (width, channels), width))
+        self.down_kernel = uniform(rngs, model_dim, rank, fan_in=model_dim)
+        self.up_kernel = uniform(rngs, rank, channels, fan_in=rank)
+        self.convolution = uniform(rngs, width, channels, fan_in=width)
         self.bias = nnx.Param(jnp.zeros((num_kv_heads, head_dim // 2))) if bias else None
-        gate_kernel = uniform(rngs, (model_dim, num_kv_heads), model_dim)
-        self.gate_kernel = nnx.Param(gate_kernel) if gate else None
+        gate_kernel = uniform(rngs, model_dim, num_kv_heads, fan_in=model_dim)
+        self.gate_kernel = gate_kernel if gate else None
         self.gate_bias = nnx.Param(jnp.zeros(num_kv_heads)) if gate else None
 
     def read(self, x_BTD, tokens):
