@@ -36,7 +36,8 @@ class Learned(Encoding):
     def __init__(
         self, *, model_dim: int, train_length: int, rngs: nnx.Rngs, out_of_range: str = "error"
     ):
-        check_out_of_range(out_of_range)
+        if out_of_range not in OUT_OF_RANGE:
+            raise ValueError(f"out_of_range={out_of_range!r} must be one of {OUT_OF_RANGE}")
         self.out_of_range = out_of_range
         self.table = normal(rngs, train_length, model_dim)
 
@@ -64,12 +65,6 @@ class Learned(Encoding):
             row = row_of(positions, len(table), self.out_of_range)
             table = rows(table, row, mode="fill", fill_value=jnp.nan)
         return x_BTD + table.astype(x_BTD.dtype)
-
-
-def check_out_of_range(out_of_range: str) -> None:
-    """Refuses a rule that is none of ``OUT_OF_RANGE``."""
-    if out_of_range not in OUT_OF_RANGE:
-        raise ValueError(f"out_of_range={out_of_range!r} must be one of {OUT_OF_RANGE}")
 
 
 def row_of(positions, size: int, out_of_range: str) -> jax.Array:
