@@ -14,7 +14,7 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.angles import cos_sin, turned
 from posenc_jax.encodings.rotary.frequencies.base import Base
 from posenc_jax.encodings.rotary.grape_m import logs_of_rates
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -85,5 +85,5 @@ class GrapeMContextual(RoPE):
         cos, sin = cos_sin(high, rates_P)
         # The angle excludes the token's own step. This and the part that float32 lost are small.
         rest = (low - steps_BTK[..., None]) * rates_P[None, None, None]
-        cos_rest, sin_rest = jnp.cos(rest), jnp.sin(rest)
-        return cos * cos_rest - sin * sin_rest, -(sin * cos_rest + cos * sin_rest)
+        cos, sin = turned(cos, sin, jnp.cos(rest), jnp.sin(rest))
+        return cos, -sin

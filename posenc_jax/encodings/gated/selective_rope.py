@@ -23,7 +23,7 @@ from posenc_jax.encodings.gated.sequence import (
     short_convolution,
 )
 from posenc_jax.encodings.initial_values import uniform
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.angles import cos_sin, turned
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -120,8 +120,7 @@ class SelectiveRoPE(RoPE):
         cos, sin = cos_sin(high, tau)
         # The part that float32 lost of a large sum is so small that this angle is exact.
         rest = low * Double.of(tau).high[None, None, None]
-        cos_rest, sin_rest = jnp.cos(rest), jnp.sin(rest)
-        return cos * cos_rest - sin * sin_rest, sin * cos_rest + cos * sin_rest
+        return turned(cos, sin, jnp.cos(rest), jnp.sin(rest))
 
     def _sums(self, x_BTD, segment_ids):
         """Sums ``phi`` up to each token, ``[B, T, K, head_dim / 2]``."""

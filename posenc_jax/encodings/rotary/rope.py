@@ -16,7 +16,7 @@ import numpy as np
 
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
-from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum
+from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum, turned
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies.base import (
@@ -144,16 +144,15 @@ class RoPE(Encoding):
         turning, still = (last, first) if self.turns_last else (first, last)
         turning = turning.astype(jnp.float32)
         if self.layout == "half":
-            a, b = jnp.split(turning, 2, axis=-1)
-            turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+            pairs = turned(*jnp.split(turning, 2, axis=-1), cos, sin)
+            turning = jnp.concatenate(pairs, axis=-1)
         else:
-            a, b = turning[..., 0::2], turning[..., 1::2]
-            turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1)
-            turned = turned.reshape(turning.shape)
-        turned = turned.astype(x_BTHC.dtype)
+            pairs = turned(turning[..., 0::2], turning[..., 1::2], cos, sin)
+            turning = jnp.stack(pairs, axis=-1).reshape(turning.shape)
+        turning = turning.astype(x_BTHC.dtype)
         if not still.shape[-1]:
-            return turned
-        parts = (still, turned) if self.turns_last else (turned, still)
+            return turning
+        parts = (still, turning) if self.turns_last else (turning, still)
         return jnp.concatenate(parts, axis=-1)
 
     def _end_of_first(self):
