@@ -105,8 +105,7 @@ class LogScale(LogitScale):
 
     It is SSMax with a second number. Mistral Large 4 has it in every layer, over LeRoPE in three of
     four and over NoPE in the fourth. There each layer has its own s and b, but all share LeRoPE's
-    alpha. ``make`` refuses ``num_layers=`` over LeRoPE, so ``Transformer`` takes no such pair. In a
-    model of your own, LeRoPE alone and queries that are multiplied before ``attend`` give the same.
+    alpha; docs/library.md says how a model has that.
 
     Args:
       num_heads: number of query heads in one layer.
