@@ -186,11 +186,25 @@ def check_length(positions: jax.Array, length: Length) -> None:
     )
 
 
+def takes_rope_but(*left_out: str) -> Callable[[Callable[..., RoPE]], Callable[..., RoPE]]:
+    """Makes the signature of a builder of RoPE name the keywords that its ``**rope`` stands for.
+
+    They are RoPE's without those that the builder has or sets itself, and come after its own.
+    """
+
+    def named(build):
+        signature = inspect.signature(build)
+        own = {name: each for name, each in signature.parameters.items() if name != "rope"}
+        parameters = (own | _keywords_but(*left_out, *own)).values()
+        build.__signature__ = signature.replace(parameters=list(parameters))
+        return build
+
+    return named
+
+
 def rope_with(frequencies: type[Frequencies]) -> Callable[..., RoPE]:
     """Returns a function that builds RoPE with a rule and takes the keywords of both."""
     own = inspect.signature(frequencies).parameters
-    rope = dict(inspect.signature(RoPE.__init__).parameters)
-    del rope["self"], rope["frequencies"]
 
     def build(*, head_dim: int, **keywords) -> RoPE:
         dial = {name: keywords.pop(name) for name in own if name in keywords}
@@ -198,12 +212,20 @@ def rope_with(frequencies: type[Frequencies]) -> Callable[..., RoPE]:
 
     keyword_only = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in (rope | dict(own)).values()
+        for parameter in (_keywords_but("frequencies") | dict(own)).values()
     ]
     build.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
     build.__name__ = build.__qualname__ = frequencies.__name__
     build.__doc__ = f"{inspect.getdoc(frequencies)}\n\nAll other keywords are those of ``RoPE``."
     return build
+
+
+def _keywords_but(*left_out: str) -> dict[str, inspect.Parameter]:
+    """Returns RoPE's keywords, without some of them."""
+    keywords = dict(inspect.signature(RoPE.__init__).parameters)
+    for name in ("self", *left_out):
+        keywords.pop(name, None)
+    return keywords
 
 
 def _of_heads(table_BTKP, side: Side) -> jax.Array:
