@@ -1,11 +1,14 @@
 """Tests ``make``: the types of its arguments, and parameters for each layer."""
 
+import inspect
+
 import common
 import numpy as np
 import pytest
 from flax import nnx
 
 import posenc_jax
+from posenc_jax.encodings.rotary.videorope import videorope_pp
 
 SIZES = dict(num_heads=4, head_dim=8, model_dim=32, train_length=32)
 
@@ -19,6 +22,14 @@ def test_sizes_are_whole_numbers_of_any_type(kind):
             posenc_jax.make("rope", head_dim=bad)
     with pytest.raises(ValueError, match="num_layers=0 must be at least 1"):
         posenc_jax.make("fope", rngs=nnx.Rngs(0), num_layers=0, **SIZES)
+
+
+def test_builders_of_rope_say_which_of_its_keywords_they_take():
+    keywords = ["head_dim", "train_length", "factor", "sections", "base", "rotary_dim", "layout"]
+    assert list(inspect.signature(videorope_pp).parameters) == keywords
+    for other in ("axes", "frequencies", "bass"):
+        with pytest.raises(TypeError, match=other):
+            videorope_pp(head_dim=8, train_length=32, **{other: None})
 
 
 @pytest.mark.parametrize("name", ["t5", "rope"])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from posenc_jax.positions.grids import whole_ticks
-from posenc_jax.positions.segments import Placed, Segment, Vision, cells, place
+from posenc_jax.positions.grids import ticks, whole_ticks
+from posenc_jax.positions.segments import Placed, Segment, Vision, place
 
 
 def qwen25_omni(
@@ -65,18 +65,13 @@ def qwen3_omni(segments: Sequence[Segment], *, tokens_per_second: float) -> Plac
       ValueError: a video has no times.
     """
 
-    def ticks(vision, start):
-        frame, row, column = cells(vision)
-        if vision.times is not None:
-            frame = (np.asarray(vision.times) * tokens_per_second)[frame]
-        elif vision.frames > 1:
-            raise ValueError(f"qwen3_omni needs the times of a video's {vision.frames} frames")
-        return start + np.stack([frame, row, column], axis=-1)
+    def scaled(times):
+        return times * tokens_per_second
 
     def block(segment, start):
         if isinstance(segment, Vision):
-            return ticks(segment, start)
-        video = ticks(segment.video, 0).reshape(-1, 3)
+            return ticks(segment, start, scaled)
+        video = ticks(segment.video, 0, scaled).reshape(-1, 3)
         turns = [video[:, 0], range(segment.audio)]
         film = _interleaved(video, segment.audio, turns, start + 2)
         last = film.max() + 1
@@ -107,6 +102,5 @@ def _interleaved(video_T3, audio: int, turns, start):
 
 def _marked(before, film_T3, after):
     """Returns a film between its marks, in the form of a block, ``[1, 1, T, 3]``."""
-    ends = (np.repeat(np.asarray(each)[:, None], 3, axis=1) for each in (before, after))
-    first, last = ends
+    first, last = (np.repeat(np.asarray(each)[:, None], 3, axis=1) for each in (before, after))
     return np.concatenate([first, film_T3, last])[None, None]

@@ -1,6 +1,6 @@
 """Builds positions of time, row and column, as vision-language models count them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -31,11 +31,20 @@ def qwen25_vl(segments: Sequence[Segment], *, tokens_per_second: float) -> Place
 
 def whole_ticks(vision: Vision, start: float, tokens_per_second: float) -> np.ndarray:
     """Returns the positions of a block's patches, the frames' scaled times rounded down."""
+
+    def rounded_down(times):
+        # In float32, as transformers 4.49 has it. (4.57 truncates the seconds first.)
+        scaled = times.astype(np.float32) * np.float32(tokens_per_second)
+        return np.floor(scaled).astype(np.int64)
+
+    return ticks(vision, start, rounded_down)
+
+
+def ticks(vision: Vision, start: float, of_times: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Returns the positions of a block's patches, where ``of_times`` gives those of the frames."""
     frame, row, column = cells(vision)
     if vision.times is not None:
-        # In float32, as transformers 4.49 has it. (4.57 truncates the seconds first.)
-        seconds = np.asarray(vision.times, np.float32) * np.float32(tokens_per_second)
-        frame = np.floor(seconds).astype(np.int64)[frame]
+        frame = of_times(np.asarray(vision.times))[frame]
     elif vision.frames > 1:
         raise ValueError(f"this builder needs the times of a video's {vision.frames} frames")
     return start + np.stack([frame, row, column], axis=-1)

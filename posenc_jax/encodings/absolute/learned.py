@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import rows
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -35,9 +36,10 @@ class Learned(Encoding):
     def __init__(
         self, *, model_dim: int, train_length: int, rngs: nnx.Rngs, out_of_range: str = "error"
     ):
-        check_out_of_range(out_of_range)
+        if out_of_range not in OUT_OF_RANGE:
+            raise ValueError(f"out_of_range={out_of_range!r} must be one of {OUT_OF_RANGE}")
         self.out_of_range = out_of_range
-        self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (train_length, model_dim)))
+        self.table = normal(rngs, train_length, model_dim)
 
     @property
     def adapts(self):
@@ -63,12 +65,6 @@ class Learned(Encoding):
             row = row_of(positions, len(table), self.out_of_range)
             table = rows(table, row, mode="fill", fill_value=jnp.nan)
         return x_BTD + table.astype(x_BTD.dtype)
-
-
-def check_out_of_range(out_of_range: str) -> None:
-    """Refuses a rule that is none of ``OUT_OF_RANGE``."""
-    if out_of_range not in OUT_OF_RANGE:
-        raise ValueError(f"out_of_range={out_of_range!r} must be one of {OUT_OF_RANGE}")
 
 
 def row_of(positions, size: int, out_of_range: str) -> jax.Array:

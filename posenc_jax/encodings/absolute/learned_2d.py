@@ -7,20 +7,19 @@ https://arxiv.org/abs/2010.11929 (ViT)
 """
 
 import itertools
+import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.absolute.learned import check_out_of_range, row_of, rows_between
+from posenc_jax.encodings.absolute.learned import Learned, row_of, rows_between
 from posenc_jax.lookup import rows
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
 
 
-class Learned2D(Encoding):
+class Learned2D(Learned):
     """Adds one trained vector for each cell of a grid, once at the input.
 
     Text, ``[B, T]``, lies on the diagonal, so it can have as many positions as the shortest side.
@@ -47,22 +46,17 @@ class Learned2D(Encoding):
         grid: tuple[int, ...] | None = None,
         out_of_range: str = "error",
     ):
-        check_out_of_range(out_of_range)
         if grid is None:
             if train_length is None:
                 raise ValueError("a learned grid needs grid= or train_length=")
             grid = (int(train_length**0.5 + 1e-9),) * 2
         if not grid or not all(isinstance(side, int) and side > 0 for side in grid):
             raise ValueError(f"grid={grid!r} must name one or more positive numbers of cells")
-        self.out_of_range = out_of_range
-        self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (*grid, model_dim)))
-
-    @property
-    def adapts(self):
-        return self.out_of_range == "interpolate"
-
-    def hooks(self):
-        return super().hooks() if self.adapts else super().hooks() - {"prepare"}
+        cells = math.prod(grid)
+        super().__init__(
+            model_dim=model_dim, train_length=cells, rngs=rngs, out_of_range=out_of_range
+        )
+        self.table = nnx.Param(self.table[...].reshape(*grid, model_dim))
 
     def prepare(self, positions, length):
         """Returns the last position on each axis, ``[B, T, A]``, to scale by."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import rows
 from posenc_jax.positions import on_axes
 
@@ -134,10 +135,6 @@ class DigitEncoder(nnx.Module):
         for block in self.digit_blocks:
             x_BTNE = block(x_BTNE, mask)
         return self.out(self.last_norm(x_BTNE[:, :, -1])) / self.temperature
-
-
-def normal(rngs: nnx.Rngs, *shape) -> nnx.Param:
-    return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
 
 
 def linear(d_in: int, d_out: int, width: int, rngs: nnx.Rngs) -> nnx.Linear:

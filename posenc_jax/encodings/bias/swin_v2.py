@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side, Tile
+from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import compares
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
@@ -45,12 +46,9 @@ class SwinV2(Encoding):
             )
         self.grid = tuple(grid)
 
-        def normal(*shape):
-            return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
-
-        self.inner_kernel = normal(2, hidden)
+        self.inner_kernel = normal(rngs, 2, hidden)
         self.inner_bias = nnx.Param(jnp.zeros(hidden))
-        self.outer_kernel = normal(hidden, num_heads)
+        self.outer_kernel = normal(rngs, hidden, num_heads)
         self.log_scale = nnx.Param(jnp.full((num_heads,), math.log(10.0)))
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):

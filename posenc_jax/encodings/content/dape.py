@@ -14,6 +14,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.kerple import KerpleLog
+from posenc_jax.encodings.initial_values import uniform
 
 BIASES = ("kerple_log", "alibi")
 
@@ -46,15 +47,11 @@ class DAPE(Encoding):
             KerpleLog(num_heads=num_heads, rngs=rngs) if kerple else ALiBi(num_heads=num_heads)
         )
 
-        def uniform(inputs, *shape):
-            limit = inputs**-0.5
-            return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-limit, maxval=limit))
-
-        self.of_logit = uniform(2 * num_heads, num_heads, hidden)
-        self.of_bias = uniform(2 * num_heads, num_heads, hidden)
-        self.hidden_bias = uniform(2 * num_heads, hidden)
-        self.out = uniform(hidden, num_heads, hidden)
-        self.out_bias = uniform(hidden, num_heads)
+        self.of_logit = uniform(rngs, num_heads, hidden, fan_in=2 * num_heads)
+        self.of_bias = uniform(rngs, num_heads, hidden, fan_in=2 * num_heads)
+        self.hidden_bias = uniform(rngs, hidden, fan_in=2 * num_heads)
+        self.out = uniform(rngs, num_heads, hidden, fan_in=hidden)
+        self.out_bias = uniform(rngs, num_heads, fan_in=hidden)
 
     def score(self, logits_BHTS, tile):
         if logits_BHTS.shape[1] != tile.num_heads:

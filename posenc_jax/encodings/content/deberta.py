@@ -9,12 +9,12 @@ one trained table P of relative positions; i and j are rows for the distance m -
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import lying_as_heads, pick, row_products, rows
 
 P2C_ROWS = ("released", "paper")
@@ -89,12 +89,9 @@ class DeBERTa(Encoding):
         self.num_buckets = num_buckets
         self.p2c_row = p2c_row
 
-        def normal(*shape):
-            return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
-
-        self.table = normal(2 * (num_buckets or max_distance), model_dim)
-        self.w_kr = normal(num_heads, head_dim, model_dim)
-        self.w_qr = normal(num_heads, head_dim, model_dim)
+        self.table = normal(rngs, 2 * (num_buckets or max_distance), model_dim)
+        self.w_kr = normal(rngs, num_heads, head_dim, model_dim)
+        self.w_qr = normal(rngs, num_heads, head_dim, model_dim)
         self.b_qr = nnx.Param(jnp.zeros((num_heads, head_dim)))
 
     def row(self, distance):

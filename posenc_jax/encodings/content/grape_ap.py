@@ -16,7 +16,8 @@ from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.bias.alibi import alibi_slopes
 from posenc_jax.encodings.content.cope import sums_up_to_queries
 from posenc_jax.encodings.gated.sequence import project
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.initial_values import normal
+from posenc_jax.encodings.rotary.angles import cos_sin, turned
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -43,8 +44,7 @@ class GrapeAP(Encoding):
             raise ValueError(f"width={width!r} must be an even number: channels turn in pairs")
         self.num_heads = num_heads
         self.width = width
-        draw = jax.random.normal(rngs.params(), (model_dim, num_heads * width))
-        self.kernel = nnx.Param(0.02 * draw)
+        self.kernel = normal(rngs, model_dim, num_heads * width)
 
     def read(self, x_BTD, tokens: Tokens):
         """Returns p and the rotated p', both float32 ``[B, T, H, P]``."""
@@ -54,8 +54,8 @@ class GrapeAP(Encoding):
         scaled = p_BTHP * jax.lax.rsqrt(squares + np.finfo(np.float32).eps)
         positions = one_axis(tokens.positions)[..., None, None]
         cos, sin = cos_sin(positions, np.ones(1))
-        a, b = jnp.split(scaled, 2, axis=-1)
-        return p_BTHP, jnp.concatenate([a * cos + b * sin, b * cos - a * sin], axis=-1)
+        pairs = turned(*jnp.split(scaled, 2, axis=-1), cos, -sin)
+        return p_BTHP, jnp.concatenate(pairs, axis=-1)
 
     def of_keys(self, prepared):
         return prepared if prepared is None else (None, prepared[1])

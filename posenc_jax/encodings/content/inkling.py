@@ -17,6 +17,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.content.band import add_band
 from posenc_jax.encodings.gated.sequence import project
+from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import check_width, compares
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -67,11 +68,8 @@ class Inkling(Encoding):
         self.log_floor = log_floor
         self.log_scale = log_scale
 
-        def normal(*shape):
-            return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
-
-        self.kernel = normal(model_dim, num_heads * rank)
-        self.profiles = normal(rank, extent)
+        self.kernel = normal(rngs, model_dim, num_heads * rank)
+        self.profiles = normal(rngs, rank, extent)
 
     def hooks(self):
         return super().hooks() - ({"rotate"} if self.log_floor is None else set())

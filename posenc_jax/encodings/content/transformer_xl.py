@@ -9,11 +9,11 @@ ordinary product of wider queries and keys and no ``[T, S]`` table is needed:
 ``rotate``.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.initial_values import normal
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
 from posenc_jax.lookup import check_width, lying_as_heads
@@ -51,12 +51,9 @@ class TransformerXL(Encoding):
         self.model_dim = model_dim
         self.base = check_base(base)
 
-        def normal(*shape):
-            return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
-
-        self.u = normal(num_heads, head_dim)
-        self.v = normal(num_heads, head_dim)
-        self.w_r = normal(num_heads, head_dim, model_dim)
+        self.u = normal(rngs, num_heads, head_dim)
+        self.v = normal(rngs, num_heads, head_dim)
+        self.w_r = normal(rngs, num_heads, head_dim, model_dim)
 
     def prepare(self, positions, length):
         """Returns float32 cos and sin, each ``[B, T, 1, model_dim / 2]``."""

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum, uniform
+from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum
+from posenc_jax.encodings.initial_values import uniform
 
 
 class ForgetGate(nnx.Module):
@@ -26,7 +27,7 @@ class ForgetGate(nnx.Module):
     """
 
     def __init__(self, num_heads: int, model_dim: int, bias_init: float, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(uniform(rngs, (model_dim, num_heads), model_dim))
+        self.kernel = uniform(rngs, model_dim, num_heads, fan_in=model_dim)
         self.bias = nnx.Param(jnp.full((num_heads,), bias_init, jnp.float32))
 
     def __call__(self, x_BTD, tokens):

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum
-from posenc_jax.encodings.rotary.angles import cos_sin
-from posenc_jax.encodings.rotary.frequencies.base import Base, Length
+from posenc_jax.encodings.rotary.angles import cos_sin, turned
+from posenc_jax.encodings.rotary.frequencies.base import Base
 from posenc_jax.encodings.rotary.grape_m import logs_of_rates
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.tokens import Tokens
@@ -38,6 +39,7 @@ class GrapeMContextual(RoPE):
 
     per_layer = True
     adapts = False
+    prepare = Encoding.prepare  # all angles come from the layer's input
 
     def __init__(
         self,
@@ -56,13 +58,6 @@ class GrapeMContextual(RoPE):
         self.kernel = nnx.Param(0.5 * model_dim**-0.5 * draw)
         self.bias = nnx.Param(jnp.full((steps,), math.log(math.expm1(1e-3))))
         self.logs = nnx.Param(logs_of_rates(head_dim, self.base))
-
-    def hooks(self):
-        return super().hooks() - {"prepare"}
-
-    def prepare(self, positions: jax.Array, length: Length):
-        """Returns nothing, because all angles come from the layer's input."""
-        del positions, length
 
     def read(self, x_BTD, tokens: Tokens):
         """Returns float32 cos and sin of the clockwise angles, ``[B, T, K or 1, pairs]``."""
@@ -90,5 +85,5 @@ class GrapeMContextual(RoPE):
         cos, sin = cos_sin(high, rates_P)
         # The angle excludes the token's own step. This and the part that float32 lost are small.
         rest = (low - steps_BTK[..., None]) * rates_P[None, None, None]
-        cos_rest, sin_rest = jnp.cos(rest), jnp.sin(rest)
-        return cos * cos_rest - sin * sin_rest, -(sin * cos_rest + cos * sin_rest)
+        cos, sin = turned(cos, sin, jnp.cos(rest), jnp.sin(rest))
+        return cos, -sin

@@ -30,8 +30,8 @@ from posenc_jax.encodings.gated.sequence import (
     project,
     resumed_convolution,
     short_convolution,
-    uniform,
 )
+from posenc_jax.encodings.initial_values import uniform
 from posenc_jax.lookup import check_width
 
 BLOCK = 64  # keys of one triangular system
@@ -89,11 +89,11 @@ class PaTH(Encoding):
         if rank is None:
             self.down_kernel = None
         else:
-            self.down_kernel = nnx.Param(uniform(rngs, (model_dim, rank), model_dim))
+            self.down_kernel = uniform(rngs, model_dim, rank, fan_in=model_dim)
         inner = model_dim if rank is None else rank
-        self.up_kernel = nnx.Param(uniform(rngs, (inner, channels), inner))
-        self.convolution = nnx.Param(uniform(rngs, (width, channels), width))
-        self.beta_kernel = nnx.Param(uniform(rngs, (model_dim, num_kv_heads), model_dim))
+        self.up_kernel = uniform(rngs, inner, channels, fan_in=inner)
+        self.convolution = uniform(rngs, width, channels, fan_in=width)
+        self.beta_kernel = uniform(rngs, model_dim, num_kv_heads, fan_in=model_dim)
         self.beta_bias = nnx.Param(jnp.zeros(num_kv_heads))
         self.gate = ForgetGate(num_heads, model_dim, 5.0, rngs) if forget_gate else None
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.gated.sequence import (
     by_segment,
     last,
@@ -20,9 +21,9 @@ from posenc_jax.encodings.gated.sequence import (
     resumed_convolution,
     running_sum,
     short_convolution,
-    uniform,
 )
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.initial_values import uniform
+from posenc_jax.encodings.rotary.angles import cos_sin, turned
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -57,6 +58,7 @@ class SelectiveRoPE(RoPE):
 
     per_layer = True
     adapts = False
+    prepare = Encoding.prepare  # all angles come from the layer's input
 
     def __init__(
         self,
@@ -88,20 +90,13 @@ class SelectiveRoPE(RoPE):
         self.num_kv_heads = num_kv_heads
         self.temperature = temperature
         channels = num_kv_heads * head_dim // 2
-        self.down_kernel = nnx.Param(uniform(rngs, (model_dim, rank), model_dim))
-        self.up_kernel = nnx.Param(uniform(rngs, (rank, channels), rank))
-        self.convolution = nnx.Param(uniform(rngs, (width, channels), width))
+        self.down_kernel = uniform(rngs, model_dim, rank, fan_in=model_dim)
+        self.up_kernel = uniform(rngs, rank, channels, fan_in=rank)
+        self.convolution = uniform(rngs, width, channels, fan_in=width)
         self.bias = nnx.Param(jnp.zeros((num_kv_heads, head_dim // 2))) if bias else None
-        gate_kernel = uniform(rngs, (model_dim, num_kv_heads), model_dim)
-        self.gate_kernel = nnx.Param(gate_kernel) if gate else None
+        gate_kernel = uniform(rngs, model_dim, num_kv_heads, fan_in=model_dim)
+        self.gate_kernel = gate_kernel if gate else None
         self.gate_bias = nnx.Param(jnp.zeros(num_kv_heads)) if gate else None
-
-    def hooks(self):
-        return super().hooks() - {"prepare"}
-
-    def prepare(self, positions, length):
-        """Returns nothing, because all angles come from the layer's input."""
-        del positions, length
 
     def read(self, x_BTD, tokens):
         """Returns float32 cos and sin, each ``[B, T, K, head_dim / 2]``."""
@@ -125,8 +120,7 @@ class SelectiveRoPE(RoPE):
         cos, sin = cos_sin(high, tau)
         # The part that float32 lost of a large sum is so small that this angle is exact.
         rest = low * Double.of(tau).high[None, None, None]
-        cos_rest, sin_rest = jnp.cos(rest), jnp.sin(rest)
-        return cos * cos_rest - sin * sin_rest, sin * cos_rest + cos * sin_rest
+        return turned(cos, sin, jnp.cos(rest), jnp.sin(rest))
 
     def _sums(self, x_BTD, segment_ids):
         """Sums ``phi`` up to each token, ``[B, T, K, head_dim / 2]``."""

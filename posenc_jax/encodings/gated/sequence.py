@@ -109,9 +109,3 @@ def project(x_BTD, kernel_DN) -> jax.Array:
     It is not rounded to fewer digits, because sums over many tokens follow.
     """
     return jnp.einsum("btd,dn->btn", x_BTD.astype(jnp.float32), kernel_DN, precision="highest")
-
-
-def uniform(rngs, shape, fan_in: int) -> jax.Array:
-    """Draws initial weights as PyTorch does, U(-b, b) with b = 1 / sqrt(fan_in)."""
-    bound = fan_in**-0.5
-    return jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)

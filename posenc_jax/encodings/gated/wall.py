@@ -14,6 +14,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.gated.fox import ForgetGate, decay
 from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum
+from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import check_width, compares
 
 
@@ -48,8 +49,7 @@ class Wall(Encoding):
         forget_gate: bool = False,
     ):
         self.head_dim = head_dim
-        draw = jax.random.normal(rngs.params(), (model_dim, num_heads, head_dim))
-        self.kernel = nnx.Param(0.02 * draw)
+        self.kernel = normal(rngs, model_dim, num_heads, head_dim)
         self.bias = nnx.Param(jnp.full((num_heads, head_dim), bias_init, jnp.float32))
         self.gate = ForgetGate(num_heads, model_dim, bias_init, rngs) if forget_gate else None
 

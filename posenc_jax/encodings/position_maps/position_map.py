@@ -15,7 +15,7 @@ import numpy as np
 
 from posenc_jax.attention.dense import products
 from posenc_jax.encoding import Side, Tile
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.angles import cos_sin, turned
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -62,8 +62,8 @@ class NearFar(PositionMap):
         inv_freq, _ = self.frequencies(self.rotary_dim, self.base, length)
         cos, sin = (table[:, :, None, :] for table in self.far_tables(positions, inv_freq))
         # The offset is a separate rotation: added to large float32 positions it would be rounded.
-        turn_cos, turn_sin = cos_sin(jnp.ones((1, 1, 1, 1), jnp.int32), inv_freq * self.offset)
-        far_query = cos * turn_cos - sin * turn_sin, sin * turn_cos + cos * turn_sin
+        offset = cos_sin(jnp.ones((1, 1, 1, 1), jnp.int32), inv_freq * self.offset)
+        far_query = turned(cos, sin, *offset)
         return (near, far_query), (near, (cos, sin))
 
     def far_tables(self, positions, inv_freq) -> tuple[jax.Array, jax.Array]:

@@ -7,20 +7,16 @@ by ``p_axis * base ** (-2 i / d)``, so that each axis has an equal share of fast
 a logit depends on the distance along each axis. It is ``RoPE`` with an allocation of axes.
 """
 
+from typing import Any
+
 import jax
 
-from posenc_jax.encodings.rotary.frequencies import Frequencies
-from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
+from posenc_jax.encodings.rotary.rope import RoPE, pairs_of, takes_rope_but
 
 
+@takes_rope_but("axes")
 def axial_rope(
-    *,
-    head_dim: int,
-    num_axes: int = 2,
-    base: float | jax.Array = 100.0,
-    frequencies: Frequencies | None = None,
-    rotary_dim: int | None = None,
-    layout: str = "half",
+    *, head_dim: int, num_axes: int = 2, base: float | jax.Array = 100.0, **rope: Any
 ) -> RoPE:
     """Builds RoPE over ``num_axes`` position axes, ``[B, T, A]``; text, ``[B, T]``, is RoPE.
 
@@ -32,17 +28,11 @@ def axial_rope(
       num_axes: number of position axes, which divides the number of channel pairs.
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
-    pairs = pairs_of(head_dim, rotary_dim)
+    pairs = pairs_of(head_dim, rope.get("rotary_dim"))
     if num_axes < 1 or pairs % num_axes:
         raise ValueError(
             f"num_axes={num_axes} must divide the {pairs} channel pairs; set rotary_dim to a "
             f"multiple of {2 * max(num_axes, 1)} within head_dim={head_dim}"
         )
-    return RoPE(
-        head_dim=head_dim,
-        base=base,
-        frequencies=frequencies,
-        axes=tuple(pair % num_axes for pair in range(pairs)),
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    alternating = tuple(pair % num_axes for pair in range(pairs))
+    return RoPE(head_dim=head_dim, base=base, axes=alternating, **rope)

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encoding import Side
+from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.double import Double
-from posenc_jax.encodings.rotary.frequencies.base import Base, Length, geometric
+from posenc_jax.encodings.rotary.frequencies.base import Base, geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -38,6 +38,7 @@ class GrapeM(RoPE):
 
     per_layer = True
     adapts = False
+    prepare = Encoding.prepare  # each layer has its own rates
 
     def __init__(
         self,
@@ -53,13 +54,6 @@ class GrapeM(RoPE):
         super().__init__(head_dim=head_dim, base=base, layout=layout)
         logs_P = logs_of_rates(head_dim, self.base)
         self.logs = nnx.Param(_SCALE * jnp.stack([logs_P] * (num_kv_heads if by_head else 1)))
-
-    def hooks(self):
-        return super().hooks() - {"prepare"}
-
-    def prepare(self, positions: jax.Array, length: Length):
-        """Returns nothing, because each layer has its own rates."""
-        del positions, length
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         rates_KP = jnp.exp(self.logs[...].astype(jnp.float32) / _SCALE)

@@ -3,7 +3,7 @@
 Mistral Large 4 (transformers ``mistral_large4``; no paper)
 
 The frequency of pair i is ``exp(alpha_i)`` times that of a rule. alpha is trained, starts at 0, and
-is shared by all layers. Overrides ``prepare``.
+is shared by all layers. It changes what RoPE's ``prepare`` returns.
 """
 
 import jax
@@ -12,8 +12,7 @@ from flax import nnx
 
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import Frequencies
-from posenc_jax.encodings.rotary.frequencies.base import Length
-from posenc_jax.encodings.rotary.rope import RoPE, check_length
+from posenc_jax.encodings.rotary.rope import RoPE
 
 
 class LeRoPE(RoPE):
@@ -52,14 +51,6 @@ class LeRoPE(RoPE):
         )
         self.alpha = nnx.Param(jnp.zeros(self.rotary_dim // 2))
 
-    @property
-    def adapts(self) -> bool:
-        return self.frequencies.adapts
-
-    def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, ...]:
-        """Returns float32 cosines and sines, each ``[B, T, 1, rotary_dim / 2]``."""
-        if self.frequencies.adapts:
-            check_length(positions, length)
-        inv_freq, factor = self.frequencies(self.rotary_dim, self.base, length)
+    def _tables(self, positions, inv_freq, attention_factor):
         learned = jnp.exp(self.alpha[...].astype(jnp.float32))
-        return self._tables(positions, Double.of(inv_freq) * learned, factor)
+        return super()._tables(positions, Double.of(inv_freq) * learned, attention_factor)

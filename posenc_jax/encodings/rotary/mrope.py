@@ -7,22 +7,14 @@ All are ``RoPE`` with an allocation of axes. Positions are ``[B, T, 3]``, from t
 ``posenc_jax.positions``; text, ``[B, T]``, has the same position on every axis.
 """
 
-import jax
+from typing import Any
 
 from posenc_jax.encodings.rotary import axes
-from posenc_jax.encodings.rotary.frequencies import Frequencies
-from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
+from posenc_jax.encodings.rotary.rope import RoPE, pairs_of, takes_rope_but
 
 
-def mrope(
-    *,
-    head_dim: int,
-    sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
-    frequencies: Frequencies | None = None,
-    rotary_dim: int | None = None,
-    layout: str = "half",
-) -> RoPE:
+@takes_rope_but("axes")
+def mrope(*, head_dim: int, sections: tuple[int, ...] | None = None, **rope: Any) -> RoPE:
     """Builds Qwen2-VL's M-RoPE: fast pairs turn by time, the next by row, slow ones by column.
 
     At the published base of 1e6 columns can hardly be distinguished: their fastest pair turns once
@@ -32,27 +24,19 @@ def mrope(
       sections: channel pairs of time, row and column; by default in proportion to (16, 24, 24).
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
-    pairs = pairs_of(head_dim, rotary_dim)
+    pairs = pairs_of(head_dim, rope.get("rotary_dim"))
     sections = axes.shares(pairs, (16, 24, 24)) if sections is None else sections
-    return RoPE(
-        head_dim=head_dim,
-        base=base,
-        frequencies=frequencies,
-        axes=axes.chunked(axes.check_sections(sections, pairs)),
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    allocation = axes.chunked(axes.check_sections(sections, pairs))
+    return RoPE(head_dim=head_dim, axes=allocation, **rope)
 
 
+@takes_rope_but("axes")
 def i_mrope(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
     order: tuple[int, ...] = (0, 1, 2),
-    base: float | jax.Array = 10000.0,
-    frequencies: Frequencies | None = None,
-    rotary_dim: int | None = None,
-    layout: str = "half",
+    **rope: Any,
 ) -> RoPE:
     """Builds interleaved M-RoPE: pairs alternate between axes, so each has fast and slow pairs.
 
@@ -67,29 +51,21 @@ def i_mrope(
       order: the axes in the order in which they alternate. The first also has the slow tail.
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``; Qwen3-VL's base is 5e6.
     """
-    pairs = pairs_of(head_dim, rotary_dim)
+    pairs = pairs_of(head_dim, rope.get("rotary_dim"))
     if sections is None:
         published = tuple(24 if axis == order[0] else 20 for axis in range(3))
         sections = axes.shares(pairs, published, first=order[0])
-    return RoPE(
-        head_dim=head_dim,
-        base=base,
-        frequencies=frequencies,
-        axes=axes.interleaved(axes.check_sections(sections, pairs), tuple(order)),
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    allocation = axes.interleaved(axes.check_sections(sections, pairs), tuple(order))
+    return RoPE(head_dim=head_dim, axes=allocation, **rope)
 
 
+@takes_rope_but("axes")
 def mhrope(
     *,
     num_kv_heads: int,
     head_dim: int,
     axis_heads: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
-    frequencies: Frequencies | None = None,
-    rotary_dim: int | None = None,
-    layout: str = "half",
+    **rope: Any,
 ) -> RoPE:
     """Builds MHRoPE: each kv head and its query heads turn by one axis, with all frequencies.
 
@@ -106,11 +82,6 @@ def mhrope(
             )
         time, space = max(1, num_kv_heads // 4), max(1, num_kv_heads * 3 // 8)
         axis_heads = time, space, space
-    return RoPE(
-        head_dim=head_dim,
-        base=base,
-        frequencies=frequencies,
-        axes=axes.by_head(tuple(axis_heads), num_kv_heads, pairs_of(head_dim, rotary_dim)),
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    pairs = pairs_of(head_dim, rope.get("rotary_dim"))
+    allocation = axes.by_head(tuple(axis_heads), num_kv_heads, pairs)
+    return RoPE(head_dim=head_dim, axes=allocation, **rope)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.angles import cos_sin, turned
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.frequencies.base import Length, check_base
 from posenc_jax.lookup import check_width
@@ -71,6 +71,6 @@ class PoPE(Encoding):
             phase_KC = jnp.clip(self.phase[...].astype(jnp.float32), -2 * math.pi, 0.0)
             phase_HC = side.of_kv_heads(phase_KC)
             ahead_cos, ahead_sin = jnp.cos(phase_HC)[None, None], jnp.sin(phase_HC)[None, None]
-            cos, sin = cos * ahead_cos - sin * ahead_sin, sin * ahead_cos + cos * ahead_sin
+            cos, sin = turned(cos, sin, ahead_cos, ahead_sin)
         wide = jnp.concatenate([magnitude * cos, magnitude * sin], axis=-1)
         return wide.astype(x_BTHC.dtype)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.angles import cos_sin, turned
 from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
 from posenc_jax.lookup import check_width
 from posenc_jax.positions.cameras import PROJECTION, product
@@ -132,7 +132,7 @@ class PRoPE(Encoding):
         times, camera, columns, rows = jnp.split(x_BTHC.astype(jnp.float32), ends, axis=-1)
         vectors = camera.reshape(*camera.shape[:-1], -1, 4).swapaxes(-1, -2)
         seen = product(matrix_BT44[:, :, None], vectors).swapaxes(-1, -2).reshape(camera.shape)
-        times, columns, rows = map(_turned, (times, columns, rows), turns)
+        times, columns, rows = map(_halves_turned, (times, columns, rows), turns)
         return jnp.concatenate([times, seen, columns, rows], axis=-1).astype(x_BTHC.dtype)
 
 
@@ -155,7 +155,5 @@ def _turn_of(positions_BT, channels, base) -> CosSin:
     return cos[:, :, None], -sin[:, :, None]
 
 
-def _turned(x_BTHC, turn: CosSin):
-    cos, sin = turn
-    a, b = jnp.split(x_BTHC, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+def _halves_turned(x_BTHC, turn: CosSin):
+    return jnp.concatenate(turned(*jnp.split(x_BTHC, 2, axis=-1), *turn), axis=-1)

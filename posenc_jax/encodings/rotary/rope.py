@@ -17,7 +17,7 @@ import numpy as np
 
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
-from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum
+from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum, turned
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis, shared_by_heads
 from posenc_jax.encodings.rotary.frequencies.base import (
     Default,
@@ -145,16 +145,15 @@ class RoPE(Encoding):
         turning, still = (last, first) if self.turns_last else (first, last)
         turning = turning.astype(jnp.float32)
         if self.layout == "half":
-            a, b = jnp.split(turning, 2, axis=-1)
-            turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+            pairs = turned(*jnp.split(turning, 2, axis=-1), cos, sin)
+            turning = jnp.concatenate(pairs, axis=-1)
         else:
-            a, b = turning[..., 0::2], turning[..., 1::2]
-            turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1)
-            turned = turned.reshape(turning.shape)
-        turned = turned.astype(x_BTHC.dtype)
+            pairs = turned(turning[..., 0::2], turning[..., 1::2], cos, sin)
+            turning = jnp.stack(pairs, axis=-1).reshape(turning.shape)
+        turning = turning.astype(x_BTHC.dtype)
         if not still.shape[-1]:
-            return turned
-        parts = (still, turned) if self.turns_last else (turned, still)
+            return turning
+        parts = (still, turning) if self.turns_last else (turning, still)
         return jnp.concatenate(parts, axis=-1)
 
 
@@ -175,11 +174,25 @@ def check_length(positions: jax.Array, length: Length) -> None:
     )
 
 
+def takes_rope_but(*left_out: str) -> Callable[[Callable[..., RoPE]], Callable[..., RoPE]]:
+    """Makes the signature of a builder of RoPE name the keywords that its ``**rope`` stands for.
+
+    They are RoPE's without those that the builder has or sets itself, and come after its own.
+    """
+
+    def named(build):
+        signature = inspect.signature(build)
+        own = {name: each for name, each in signature.parameters.items() if name != "rope"}
+        parameters = (own | _keywords_but(*left_out, *own)).values()
+        build.__signature__ = signature.replace(parameters=list(parameters))
+        return build
+
+    return named
+
+
 def rope_with(frequencies: type[Frequencies]) -> Callable[..., RoPE]:
     """Returns a function that builds RoPE with a rule and takes the keywords of both."""
     own = inspect.signature(frequencies).parameters
-    rope = dict(inspect.signature(RoPE.__init__).parameters)
-    del rope["self"], rope["frequencies"]
 
     def build(*, head_dim: int, **keywords) -> RoPE:
         dial = {name: keywords.pop(name) for name in own if name in keywords}
@@ -187,12 +200,20 @@ def rope_with(frequencies: type[Frequencies]) -> Callable[..., RoPE]:
 
     keyword_only = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in (rope | dict(own)).values()
+        for parameter in (_keywords_but("frequencies") | dict(own)).values()
     ]
     build.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
     build.__name__ = build.__qualname__ = frequencies.__name__
     build.__doc__ = f"{inspect.getdoc(frequencies)}\n\nAll other keywords are those of ``RoPE``."
     return build
+
+
+def _keywords_but(*left_out: str) -> dict[str, inspect.Parameter]:
+    """Returns RoPE's keywords, without some of them."""
+    keywords = dict(inspect.signature(RoPE.__init__).parameters)
+    for name in ("self", *left_out):
+        keywords.pop(name, None)
+    return keywords
 
 
 def _of_heads(table_BTKP, side: Side) -> jax.Array:

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encoding import Side
+from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary.angles import cos_sin_of_sum
 from posenc_jax.encodings.rotary.double import Double
-from posenc_jax.encodings.rotary.frequencies.base import Base, Length, power
+from posenc_jax.encodings.rotary.frequencies.base import Base, power
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.tokens import Tokens
 
@@ -38,6 +38,7 @@ class RoPEMixed(RoPE):
 
     per_layer = True
     adapts = False
+    prepare = Encoding.prepare  # each layer has its own vectors
 
     def __init__(
         self,
@@ -59,13 +60,6 @@ class RoPEMixed(RoPE):
         across = rate_1P * jnp.cos(angle_K1), -rate_1P * jnp.sin(angle_K1)
         halves = jnp.stack([jnp.stack(along, -1), jnp.stack(across, -1)], axis=1)
         self.vectors = nnx.Param(halves.reshape(num_kv_heads, head_dim // 2, 2))
-
-    def hooks(self):
-        return super().hooks() - {"prepare"}
-
-    def prepare(self, positions: jax.Array, length: Length):
-        """Returns nothing, because each layer has its own vectors."""
-        del positions, length
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         vectors_HPA = side.of_kv_heads(self.vectors[...].astype(jnp.float32))

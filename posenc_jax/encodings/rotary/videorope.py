@@ -7,23 +7,16 @@ axes. Positions are ``[B, T, 3]``, best from ``posenc_jax.positions.videorope``,
 ``[B, T]``, has the same position on every axis. The published base is 1e6.
 """
 
-import jax
+from typing import Any
 
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
-from posenc_jax.encodings.rotary.frequencies import NTK, Default, Frequencies, check_factor
-from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
+from posenc_jax.encodings.rotary.frequencies import NTK, Default, check_factor
+from posenc_jax.encodings.rotary.rope import RoPE, pairs_of, takes_rope_but
 
 
-def videorope(
-    *,
-    head_dim: int,
-    sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
-    frequencies: Frequencies | None = None,
-    rotary_dim: int | None = None,
-    layout: str = "half",
-) -> RoPE:
+@takes_rope_but("axes")
+def videorope(*, head_dim: int, sections: tuple[int, ...] | None = None, **rope: Any) -> RoPE:
     """Builds VideoRoPE (LTA): of the fast pairs, even ones turn by row and odd ones by column.
 
     Args:
@@ -31,25 +24,18 @@ def videorope(
         to (16, 24, 24).
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
-    return RoPE(
-        head_dim=head_dim,
-        base=base,
-        frequencies=frequencies,
-        axes=_allocation(sections, head_dim, rotary_dim),
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    allocation = _allocation(sections, pairs_of(head_dim, rope.get("rotary_dim")))
+    return RoPE(head_dim=head_dim, axes=allocation, **rope)
 
 
+@takes_rope_but("axes", "frequencies")
 def videorope_pp(
     *,
     head_dim: int,
     train_length: int,
     factor: float = 4.0,
     sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
-    rotary_dim: int | None = None,
-    layout: str = "half",
+    **rope: Any,
 ) -> RoPE:
     """Builds VideoRoPE++ (YaRN-V): VideoRoPE for longer videos, without training.
 
@@ -67,27 +53,14 @@ def videorope_pp(
     check_factor(factor)
     if train_length < 2:
         raise ValueError(f"train_length={train_length} must be at least 2: NTK divides by L - 1")
-    allocation = _allocation(sections, head_dim, rotary_dim)
+    allocation = _allocation(sections, pairs_of(head_dim, rope.get("rotary_dim")))
     slower = NTK((factor * train_length - 1) / (train_length - 1))
-    return RoPE(
-        head_dim=head_dim,
-        base=base,
-        frequencies=ByAxis(allocation, (slower, Default(), Default())),
-        axes=allocation,
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    frequencies = ByAxis(allocation, (slower, Default(), Default()))
+    return RoPE(head_dim=head_dim, frequencies=frequencies, axes=allocation, **rope)
 
 
-def hope_hybrid(
-    *,
-    head_dim: int,
-    sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
-    frequencies: Frequencies | None = None,
-    rotary_dim: int | None = None,
-    layout: str = "half",
-) -> RoPE:
+@takes_rope_but("axes")
+def hope_hybrid(*, head_dim: int, sections: tuple[int, ...] | None = None, **rope: Any) -> RoPE:
     """Builds HoPE of vision-language models (2505.20444): pairs of time do not turn.
 
     The other pairs are those of VideoRoPE. The scheme ``hope`` (2410.21216) is a different one. In
@@ -97,18 +70,11 @@ def hope_hybrid(
     Args:
       head_dim, sections, base, frequencies, rotary_dim, layout: keywords of ``videorope``.
     """
-    allocation = _allocation(sections, head_dim, rotary_dim)
-    return RoPE(
-        head_dim=head_dim,
-        base=base,
-        frequencies=frequencies,
-        axes=tuple(axes.STILL if axis == 0 else axis for axis in allocation),
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    allocation = _allocation(sections, pairs_of(head_dim, rope.get("rotary_dim")))
+    turning = tuple(axes.STILL if axis == 0 else axis for axis in allocation)
+    return RoPE(head_dim=head_dim, axes=turning, **rope)
 
 
-def _allocation(sections, head_dim, rotary_dim) -> tuple[int, ...]:
-    pairs = pairs_of(head_dim, rotary_dim)
+def _allocation(sections, pairs) -> tuple[int, ...]:
     sections = axes.shares(pairs, (16, 24, 24)) if sections is None else sections
     return axes.temporal_last(axes.check_sections(sections, pairs))

@@ -18,7 +18,7 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.gated.sequence import by_segment, for_each_row, project
-from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
+from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.lookup import pick
 from posenc_jax.tokens import Tokens
 
@@ -70,8 +70,7 @@ class KVShift(Wrapper):
         **sizes,
     ):
         sizes |= {"num_kv_heads": num_kv_heads, "model_dim": model_dim, "rngs": rngs}
-        super().__init__(wrapped(over, **sizes))
-        self.per_layer = self.mixes_keys = True
+        super().__init__(over, **sizes)
         self.extent = self.inner.extent
         draw = jax.random.normal(rngs.params(), (model_dim, 2 * num_kv_heads))
         self.kernel = nnx.Param(0.5 * model_dim**-0.5 * draw)

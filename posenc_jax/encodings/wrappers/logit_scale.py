@@ -22,21 +22,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
+from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
 
 class LogitScale(Wrapper):
-    """Multiplies the queries of another encoding by the ``factor`` of a subclass.
-
-    Args:
-      over: the encoding beneath, see ``wrapped``.
-      **sizes: what ``over`` is built with.
-    """
-
-    def __init__(self, over: str | Mapping | Encoding, **sizes):
-        super().__init__(wrapped(over, **sizes))
+    """Multiplies the queries of another encoding by the ``factor`` of a subclass."""
 
     def factor(self, count, side: Side) -> jax.Array:
         """Returns the factors of queries, float32 ``[B, T, 1]`` or ``[B, T, H]``.
@@ -102,7 +94,6 @@ class SSMax(LogitScale):
     ):
         _check_length(train_length)
         super().__init__(over, num_heads=num_heads, train_length=train_length, rngs=rngs, **sizes)
-        self.per_layer = True
         self.s = nnx.Param(jnp.full((num_heads,), 1 / math.log(train_length), jnp.float32))
 
     def factor(self, count, side):
@@ -114,8 +105,7 @@ class LogScale(LogitScale):
 
     It is SSMax with a second number. Mistral Large 4 has it in every layer, over LeRoPE in three of
     four and over NoPE in the fourth. There each layer has its own s and b, but all share LeRoPE's
-    alpha. ``make`` refuses ``num_layers=`` over LeRoPE, so ``Transformer`` takes no such pair. In a
-    model of your own, LeRoPE alone and queries that are multiplied before ``attend`` give the same.
+    alpha; docs/library.md says how a model has that.
 
     Args:
       num_heads: number of query heads in one layer.
@@ -135,7 +125,6 @@ class LogScale(LogitScale):
         **sizes,
     ):
         super().__init__(over, num_heads=num_heads, rngs=rngs, **sizes)
-        self.per_layer = True
         self.s = nnx.Param(jnp.zeros(num_heads))
         self.b = nnx.Param(jnp.ones(num_heads))
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
+from posenc_jax.encodings.wrappers.wrapper import Wrapper
 
 
 class OnAxes(Wrapper):
@@ -30,7 +30,7 @@ class OnAxes(Wrapper):
     def __init__(self, over: str | Mapping | Encoding, *, axes: tuple[int, ...], **sizes):
         if not isinstance(axes, tuple | list) or not axes or min(axes) < 0:
             raise ValueError(f"axes={axes} must be a tuple of numbers of axes, from 0")
-        super().__init__(wrapped(over, **sizes))
+        super().__init__(over, **sizes)
         self.axes = tuple(axes)
 
     def place(self, positions, key=None, length=None):

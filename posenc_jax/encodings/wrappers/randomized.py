@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
+from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.lookup import rows
 
 
@@ -58,7 +58,7 @@ class Randomized(Wrapper):
         # Drawn positions are float32, which counts to 2^24, because only a float can be NaN.
         if not 1 <= max_length <= 2**24:
             raise ValueError(f"max_length={max_length!r} must be within 1..2^24")
-        super().__init__(wrapped(over, **(sizes | {"train_length": max_length})))
+        super().__init__(over, **(sizes | {"train_length": max_length}))
         self.max_length = max_length
         self.evaluation_seed = evaluation_seed
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
+from posenc_jax.encodings.wrappers.wrapper import Wrapper
 
 
 class SoftCap(Wrapper):
@@ -28,7 +28,7 @@ class SoftCap(Wrapper):
             raise ValueError(
                 f"cap={cap!r} must be a positive number, finite; without a cap take over={over!r}"
             )
-        super().__init__(wrapped(over, **sizes))
+        super().__init__(over, **sizes)
         self.cap = cap
 
     def score(self, logits_BHTS, tile: Tile):

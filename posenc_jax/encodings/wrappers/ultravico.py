@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.encodings.wrappers.wrapper import Wrapper, wrapped
+from posenc_jax.encodings.wrappers.wrapper import Wrapper
 
 
 class UltraViCo(Wrapper):
@@ -38,7 +38,7 @@ class UltraViCo(Wrapper):
             raise ValueError(f"window={window!r} must be a positive number of tokens")
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha={alpha!r} must be within 0..1")
-        super().__init__(wrapped(over, **sizes))
+        super().__init__(over, **sizes)
         self.window = window
         self.alpha = alpha
 

@@ -12,22 +12,24 @@ class Wrapper(Encoding):
     """Passes every hook on to ``inner``; a subclass overrides the hooks that it changes.
 
     Args:
-      inner: the wrapped scheme.
+      over: the scheme beneath, ``inner`` (see ``wrapped``).
+      **sizes: what ``over`` is built with.
     """
 
-    def __init__(self, inner: Encoding):
-        if type(self).per_layer and inner.stacked is not None:
+    def __init__(self, over: str | Mapping | Encoding, **sizes):
+        inner = wrapped(over, **sizes)
+        if self.per_layer and inner.stacked is not None:
             raise ValueError(
                 f"{type(self).__name__} has parameters for each layer, and over= is an encoding "
                 f"that holds those of {inner.stacked} layers already: give its name, and "
                 "num_layers= to make"
             )
         self.inner = inner
-        self.per_layer = inner.per_layer
+        self.per_layer = self.per_layer or inner.per_layer
         self.whole_rows = inner.whole_rows
         if self.reads_order is None:
             self.reads_order = inner.reads_order
-        self.mixes_keys = inner.mixes_keys
+        self.mixes_keys = self.mixes_keys or inner.mixes_keys
         self.stacked = inner.stacked
         # A wrapper that overrides ``score`` changes every logit.
         self.extent = inner.extent if type(self).score is Wrapper.score else None

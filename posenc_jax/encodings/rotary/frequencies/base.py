@@ -97,7 +97,7 @@ def growth(length: Length, train_length: int) -> float | Double:
     return times.where(~(times.high < 1), 1.0)
 
 
-def interpolated(inv_freq: InvFreq, kept: np.ndarray | float, factor: float | Double) -> InvFreq:
+def interpolated(inv_freq: InvFreq, kept: np.ndarray, factor: float | Double) -> InvFreq:
     """Divides the frequencies by ``factor``, but for the share ``kept`` of each."""
     return inv_freq * (kept + (1.0 - kept) / factor)
 

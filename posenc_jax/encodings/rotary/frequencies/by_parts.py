@@ -1,9 +1,6 @@
 """NTK-by-parts keeps the fast pairs and interpolates the slow ones.
 
 https://arxiv.org/abs/2309.00071, section 3.2
-
-A pair turns r times within the training length, and ``gamma`` grows linearly from 0 at
-``r = alpha`` to 1 at ``r = beta``. The frequency is ``gamma + (1 - gamma) / factor`` times RoPE's.
 """
 
 import dataclasses

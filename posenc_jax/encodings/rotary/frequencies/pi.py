@@ -18,7 +18,6 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     check_factor,
     geometric,
     growth,
-    interpolated,
 )
 
 
@@ -49,5 +48,5 @@ class DynamicPI(Frequencies):
         return True
 
     def __call__(self, channels: int, base: Base, length: Length) -> Turns:
-        factor = growth(length, self.train_length)
-        return interpolated(geometric(channels, base), 0.0, factor), 1.0
+        shrink = 1.0 / growth(length, self.train_length)
+        return geometric(channels, base) * shrink, 1.0
