@@ -199,11 +199,11 @@ class Encoding(nnx.Module):
         del key, length
         return positions
 
-    def prepare(self, positions: jax.Array, length: int | jax.Array) -> Any:
+    def prepare(self, positions: jax.Array, length: float | jax.Array) -> Any:
         """Returns whatever ``rotate`` and ``score`` need of the positions, once per forward pass.
 
         It is any pytree of arrays with the tokens along axis 1, found in ``tokens.prepared``.
-        ``length`` is a Python int, or a float32 array that broadcasts against ``[B, T]``.
+        ``length`` is a number, or a float32 array that broadcasts against ``[B, T]``.
         """
         del positions, length
 

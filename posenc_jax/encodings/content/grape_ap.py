@@ -54,8 +54,8 @@ class GrapeAP(Encoding):
         scaled = p_BTHP * jax.lax.rsqrt(squares + np.finfo(np.float32).eps)
         positions = one_axis(tokens.positions)[..., None, None]
         cos, sin = cos_sin(positions, np.ones(1))
-        pairs = turned(*jnp.split(scaled, 2, axis=-1), cos, -sin)
-        return p_BTHP, jnp.concatenate(pairs, axis=-1)
+        a, b = jnp.split(scaled, 2, axis=-1)
+        return p_BTHP, jnp.concatenate(turned(a, b, cos, -sin), axis=-1)
 
     def of_keys(self, prepared):
         return prepared if prepared is None else (None, prepared[1])

@@ -156,4 +156,5 @@ def _turn_of(positions_BT, channels, base) -> CosSin:
 
 
 def _halves_turned(x_BTHC, turn: CosSin):
-    return jnp.concatenate(turned(*jnp.split(x_BTHC, 2, axis=-1), *turn), axis=-1)
+    a, b = jnp.split(x_BTHC, 2, axis=-1)
+    return jnp.concatenate(turned(a, b, *turn), axis=-1)

@@ -145,11 +145,11 @@ class RoPE(Encoding):
         turning, still = (last, first) if self.turns_last else (first, last)
         turning = turning.astype(jnp.float32)
         if self.layout == "half":
-            pairs = turned(*jnp.split(turning, 2, axis=-1), cos, sin)
-            turning = jnp.concatenate(pairs, axis=-1)
+            a, b = jnp.split(turning, 2, axis=-1)
+            turning = jnp.concatenate(turned(a, b, cos, sin), axis=-1)
         else:
-            pairs = turned(turning[..., 0::2], turning[..., 1::2], cos, sin)
-            turning = jnp.stack(pairs, axis=-1).reshape(turning.shape)
+            a, b = turning[..., 0::2], turning[..., 1::2]
+            turning = jnp.stack(turned(a, b, cos, sin), axis=-1).reshape(turning.shape)
         turning = turning.astype(x_BTHC.dtype)
         if not still.shape[-1]:
             return turning
