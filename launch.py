@@ -114,14 +114,14 @@ def main(arguments: list[str]) -> int:
         return 2
     except PreemptedError as stop:
         print(stop, file=sys.stderr)
-        return 75  # EX_TEMPFAIL: run it again
+        return peers.PREEMPTED
     except Exception as error:
         if jax.process_count() == 1:
             raise
         traceback.print_exc()
         if peers.is_loss(error):
             print(peers.LOST, file=sys.stderr)
-            _end_alone(75)
+            _end_alone(peers.PREEMPTED)
         _end_alone(1)
     _print_missing(experiment, console)
     console.print(f"report: {path}", highlight=False)

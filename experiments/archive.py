@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from experiments.bucket import folder_at
+from experiments.command import exit_status
 from experiments.record import claimed, write_files
 
 # The files of a finished point. The last one is written last, and marks the point as finished.
@@ -114,26 +115,22 @@ def _check(path, content):
         ) from None
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", required=True, help="folder of an experiment")
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--out", type=Path, help="archive to write")
     way.add_argument("--restore", type=Path, help="archive to bring back into the workdir")
     args = parser.parse_args()
-    try:
-        workdir = folder_at(args.workdir)
-        if args.out:
-            packed = pack(workdir)
-            write_files(args.out.parent, {args.out.name: packed})
-            print(f"archive: {args.out}, {len(packed) / 1024:.0f} KiB")
-        else:
-            written, had = restore(args.restore, workdir)
-            print(f"{written} points restored; {args.workdir} already had {had}")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    workdir = folder_at(args.workdir)
+    if args.out:
+        packed = pack(workdir)
+        write_files(args.out.parent, {args.out.name: packed})
+        print(f"archive: {args.out}, {len(packed) / 1024:.0f} KiB")
+    else:
+        written, had = restore(args.restore, workdir)
+        print(f"{written} points restored; {args.workdir} already had {had}")
 
 
 if __name__ == "__main__":

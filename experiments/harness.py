@@ -9,7 +9,6 @@ The program needs ``pip install -e '.[harness]'``.
 
 import argparse
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from rich.console import Console
 
 from experiments.batches import in_batches
 from experiments.bucket import folder_at
+from experiments.command import encoding, exit_status
 from experiments.mesh import make_mesh, row_shards
 from experiments.progress import stage
 from experiments.record import write_json
@@ -223,10 +223,7 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
     loaded = pretrained.load(path, mesh=mesh, scan=True)
     if loaded.tokenizer is None:
         raise ValueError(f"{path} has no tokenizer; add its tokenizer.json to the folder")
-    own = dict(encoding or {})
-    if own and "name" not in own:
-        raise ValueError(f'--encoding={encoding} has no name; give {{"name": ..., keywords}}')
-    model = loaded.under(own.pop("name"), **own) if encoding else loaded.model
+    model = loaded.under(**encoding) if encoding else loaded.model
     end = loaded.config.get("eos_token_id")
     end = end[0] if isinstance(end, list) else end
     start = loaded.config.get("bos_token_id", end)
@@ -257,13 +254,14 @@ def evaluate(harness: Harness, tasks: list[str], include: str | None, **options:
     return lm_eval.simple_evaluate(Adapter(), tasks=tasks, task_manager=manager, **options)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the tasks, prints the table, and returns the exit status."""
+@exit_status
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the tasks and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder of a run, weights, or a name")
     parser.add_argument("--tasks", required=True, help="tasks of the harness, with commas")
     parser.add_argument("--include", help="folder with tasks of your own")
-    parser.add_argument("--encoding", type=json.loads, help="JSON: a name and its keywords")
+    parser.add_argument("--encoding", type=encoding, help="JSON: a name and its keywords")
     parser.add_argument("--length", type=int, help="most tokens of context (default: as trained)")
     parser.add_argument("--batch_tokens", type=int, default=8192, help="tokens of a forward pass")
     parser.add_argument("--num_fewshot", type=int, help="examples before each question")
@@ -271,23 +269,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="file for the results, as JSON")
     args = parser.parse_args(arguments)
     console = Console(soft_wrap=True)
-    try:
-        mesh = make_mesh()
-        model, text, trained = load(args.model, args.encoding, mesh)
-        options = {"length": args.length or trained, "batch_tokens": args.batch_tokens}
-        harness = Harness(model, text, **options, mesh=mesh, console=console)
-        limits = {"num_fewshot": args.num_fewshot, "limit": args.limit}
-        found = evaluate(harness, args.tasks.split(","), args.include, **limits)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    mesh = make_mesh()
+    model, text, trained = load(args.model, args.encoding, mesh)
+    options = {"length": args.length or trained, "batch_tokens": args.batch_tokens}
+    harness = Harness(model, text, **options, mesh=mesh, console=console)
+    limits = {"num_fewshot": args.num_fewshot, "limit": args.limit}
+    found = evaluate(harness, args.tasks.split(","), args.include, **limits)
     from lm_eval.utils import make_table
 
     console.print(make_table(found), markup=False, highlight=False)
     if args.out:
         how = {"model": args.model, "encoding": args.encoding} | options | limits
         write_json(args.out, {"results": found["results"]} | how)
-    return 0
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ BACKENDS = {
 # The flags of ``launch.py`` that say how to submit, and are not part of a job.
 OWN_FLAGS = "backend", "submit", "again", "resource"
 SWITCHES = "submit", "again"  # flags that need no value
-PREEMPTED = 75
 _RECORD = "submitted.json"
 # xpk takes names of less than 40 letters, and a point's number follows this one.
 _LONGEST = 34

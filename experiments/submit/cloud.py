@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from experiments.bucket import is_in_bucket
-from experiments.submit import PREEMPTED, Job, run
+from experiments.peers import PREEMPTED
+from experiments.submit import Job, run
 
 _PORT = 1234
 

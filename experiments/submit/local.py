@@ -6,8 +6,9 @@ import socket
 import subprocess
 from contextlib import closing
 
+from experiments.peers import PREEMPTED
 from experiments.preemption import PreemptedError
-from experiments.submit import PREEMPTED, Job
+from experiments.submit import Job
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bucket import is_in_bucket
-from experiments.submit import PREEMPTED, Job
+from experiments.peers import PREEMPTED
+from experiments.submit import Job
 
 # How often a point may reach the time limit and go on in another job.
 _MOST_LIMITS = 100
