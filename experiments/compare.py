@@ -73,13 +73,12 @@ class Comparison(Sweep):
         return {"eval": self.config["eval"], "extend": extend}
 
     def evaluate(self, point, model):
-        schemes = (point.scheme, *point.extensions)
         splits = [split for split in SPLITS if split in self.documents]
-        total = len(schemes) * len(splits) * work(self.protocols, self.recipe.length)
+        total = len(point.schemes) * len(splits) * work(self.protocols, self.recipe.length)
         records, curves = [], []
         with stage(f"{point.name}  evaluate", total, self.console) as advance:
             score = Scorer(model, self.mesh, self.protocols.batch_tokens, advance)
-            for scheme in schemes:
+            for scheme in point.schemes:
                 extended = scheme != point.scheme
                 at = functools.partial(self._extension, scheme) if extended else lambda _: None
                 for split in splits:
@@ -94,7 +93,7 @@ class Comparison(Sweep):
         return {"records": records, "curves": curves}
 
     def print_point(self, point, evaluation):
-        for scheme in (point.scheme, *point.extensions):
+        for scheme in point.schemes:
             losses = [
                 f"{r['multiple']}x {r['loss']:.3f}"
                 for r in evaluation["records"]

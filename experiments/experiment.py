@@ -183,10 +183,9 @@ class Experiment(Sweep):
 
     def evaluate(self, point, model):
         records, maps = [], []
-        schemes = (point.scheme, *point.extensions)
-        total = len(schemes) * sum(len(panel.xs) for panel in self.panels)
+        total = len(point.schemes) * sum(len(panel.xs) for panel in self.panels)
         with stage(f"{point.name}  evaluate", total, self.console) as advance:
-            for scheme in schemes:
+            for scheme in point.schemes:
                 if scheme != point.scheme:
                     model = model.under(self.encoding(scheme, None))
                 where = {"scheme": scheme, "seed": point.seed}
@@ -199,7 +198,7 @@ class Experiment(Sweep):
         return {"records": records, "maps": maps}
 
     def print_point(self, point, evaluation):
-        for scheme in (point.scheme, *point.extensions):
+        for scheme in point.schemes:
             for panel in self.panels:
                 values = [
                     f"{r['x']} {r['value']:.3f}"

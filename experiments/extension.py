@@ -230,14 +230,13 @@ class Extension(Sweep):
         )
 
     def describe_evaluation(self, point):
-        names = (point.scheme, *point.extensions)
-        variants = {name: self.config["variants"][name] for name in names}
+        variants = {name: self.config["variants"][name] for name in point.schemes}
         about = {"eval": self.config["eval"], "target": self.config["target"]}
         return about | {"methods": variants, "corpus_digest": self.corpus.digest}
 
     def evaluate(self, point, model):
         target, is_tuned = self.config["target"], isinstance(point, Tuned)
-        each = (self.readings.of_method(s, target, is_tuned) for s in _methods_of(point))
+        each = (self.readings.of_method(s, target, is_tuned) for s in point.schemes)
         readings = [reading for of_method in each for reading in of_method]
         if not is_tuned:
             readings.append(self.readings.windowed(PLAIN))
@@ -256,7 +255,7 @@ class Extension(Sweep):
         return {"records": records}
 
     def print_point(self, point, evaluation):
-        for scheme in _methods_of(point):
+        for scheme in point.schemes:
             losses = [
                 f"{r['multiple']}x {r['loss']:.3f}"
                 for r in evaluation["records"]
@@ -312,10 +311,6 @@ def points(config: ConfigDict) -> list[Point]:
 
 def _source_point(seed) -> Point:
     return Point(PLAIN, seed, ())
-
-
-def _methods_of(point) -> tuple[str, ...]:
-    return point.scheme, *point.extensions
 
 
 def _read_by(source: Source, corpus: Corpus, trials: Trials, is_tuned: bool) -> Corpus:
