@@ -27,8 +27,8 @@ from experiments.readings import LAST, Reader, Readings, Trials
 from experiments.record import Kept, RefusedError, differences, read_json, read_run
 from experiments.report import extension_report
 from experiments.report.extensions import ExtensionStudy
-from experiments.sweep import EVALUATION, Sweep, plain, recipe_fields
-from experiments.text import Text, Tuning, make_model
+from experiments.sweep import EVALUATION, Sweep, recipe_fields
+from experiments.text import Text, Tuning, make_model, spec_of
 from experiments.train import Recipe, further_state
 from experiments.trained import Loader, Source, in_tokens_of
 
@@ -164,12 +164,11 @@ class Extension(Sweep):
         return Text(recipe, self.windows[recipe.length], self._spec())
 
     def _spec(self) -> FrozenConfigDict:
-        model = self.config["model"] | {"vocab_size": self.corpus.vocab_size}
-        return FrozenConfigDict({"encoding": {"name": PLAIN} | self.config["rope"], "model": model})
+        encoding = {"name": PLAIN} | self.config["rope"]
+        return spec_of(encoding, self.config["model"], self.corpus)
 
     def describe(self, point):
-        about = {"corpus": self.corpus.name, "corpus_digest": self.corpus.digest}
-        about |= {"seed": point.seed}
+        about = self.corpus.described | {"seed": point.seed}
         if not self._is_trained(point):
             source, loading = self.source(point.seed), self.config.get("loading")
             model = {"model": source.config.get("model"), "loading": loading}
@@ -272,8 +271,6 @@ class Extension(Sweep):
             "target": self.config["target"],
             "last_tokens": self.readings.trials.last_tokens,
             "source": self.config["checkpoint"] or "trained here",
-            "corpus": self.corpus.name,
-            "corpus_digest": self.corpus_digest(self.corpus.digest),
         }
         return ExtensionStudy(records, training, failures, about, [])
 
@@ -281,6 +278,7 @@ class Extension(Sweep):
         study = self.study(command)
         extension_report.print_tables(study, self.console)
         return extension_report.write(self.workdir, study)
+        about |= self.about_corpus(self.corpus)
 
 
 def points(config: ConfigDict) -> list[Point]:

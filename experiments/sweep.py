@@ -22,8 +22,9 @@ from rich.console import Console
 
 from experiments import preemption
 from experiments.bucket import is_in_bucket
-from experiments.loop import train, train_together
-from experiments.mesh import own_part, row_shards, state_shardings
+from experiments.data import Corpus
+from experiments.loop import abstract_state, train, train_together
+from experiments.mesh import own_part, row_shards
 from experiments.point import Point, point_of
 from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
@@ -423,10 +424,13 @@ class Sweep:
                     "--workdir; --report shows what is there"
                 )
 
-    def corpus_digest(self, here: str) -> str:
-        """Returns the digests of the data of all finished runs, or of the data here for none."""
+    def about_corpus(self, corpus: Corpus) -> dict[str, str]:
+        """Returns what reports say about the corpus.
+
+        The digests are those of the data of all finished runs, or that of the data here for none.
+        """
         found = [run["config"].get(DATA) for run in self.finished_runs()]
-        return each_once(filter(None, found)) or here
+        return corpus.described | {DATA: each_once(filter(None, found)) or corpus.digest}
 
     def _run_point(self, point):
         folder = self.folder(point)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
 from experiments.config import make_encoding
-from experiments.data import WindowIndex, train_batch
+from experiments.data import Corpus, WindowIndex, train_batch
 from experiments.train import Recipe, State, initial_state
 from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
@@ -85,7 +87,15 @@ class Tuning(NextToken):
 
     def init(self, key) -> Transformer:
         del key
-        return self.model
+        return jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), self.model)
+
+
+def spec_of(
+    encoding: Mapping[str, Any], model: Mapping[str, Any], corpus: Corpus
+) -> FrozenConfigDict:
+    """Returns the spec of a model for the tokens of a corpus."""
+    model = {**model, "vocab_size": corpus.vocab_size}
+    return FrozenConfigDict({"encoding": encoding, "model": model})
 
 
 def make_model(key, spec: FrozenConfigDict, length: int) -> Transformer:

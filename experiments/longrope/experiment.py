@@ -15,7 +15,7 @@ from experiments.mesh import make_mesh, row_shards
 from experiments.point import trained_points
 from experiments.record import check_run
 from experiments.sweep import Sweep, recipe_fields
-from experiments.text import Text
+from experiments.text import Text, spec_of
 from experiments.train import Recipe
 from experiments.trained import Loader, Source, in_tokens_of
 
@@ -103,15 +103,12 @@ class LongRoPESearch(Sweep):
         searches["tune"] = recipe_fields(self.plan.tune)
         if not self.config["checkpoint"]:
             return super().describe(point) | searches
-        source, corpus = self.source(point.seed), self.plan.corpus
-        described = {"corpus": corpus.name, "corpus_digest": corpus.digest, "seed": point.seed}
-        described |= {"checkpoint": source.digest, "model": source.config.get("model")}
-        return described | searches
+        source = self.source(point.seed)
+        given = {"checkpoint": source.digest, "model": source.config.get("model")}
+        return self.plan.corpus.described | {"seed": point.seed} | given | searches
 
     def describe_training(self, scheme):
-        corpus = self.plan.corpus
-        described = {"corpus": corpus.name, "corpus_digest": corpus.digest}
-        return self._spec().to_dict() | described
+        return self._spec().to_dict() | self.plan.corpus.described
 
     def describe_evaluation(self, point):
         del point
@@ -137,8 +134,7 @@ class LongRoPESearch(Sweep):
             "last_tokens": self.plan.trials.last_tokens,
             "trials": dataclasses.asdict(self.plan.trials),
             "source": self.config["checkpoint"] or "trained here",
-            "corpus": self.plan.corpus.name,
-            "corpus_digest": self.corpus_digest(self.plan.corpus.digest),
+        about |= self.about_corpus(self.plan.corpus)
         }
         training = [each for each in training if each["tokens"]]
         return report.SearchStudy.of(evaluations, training, failures, about)
@@ -150,5 +146,4 @@ class LongRoPESearch(Sweep):
 
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": SCHEME} | self.config["rope"]
-        model = self.config["model"] | {"vocab_size": self.plan.corpus.vocab_size}
-        return FrozenConfigDict({"encoding": encoding, "model": model})
+        return spec_of(encoding, self.config["model"], self.plan.corpus)
