@@ -24,7 +24,7 @@ from experiments.methods import PLAIN, Methods, names_in
 from experiments.point import Point
 from experiments.progress import stage
 from experiments.readings import LAST, Reader, Readings, Trials
-from experiments.record import Kept, RefusedError, differences, read_json, read_run
+from experiments.record import Kept, RefusedError, as_json, differences, read_json, read_run
 from experiments.report import extension_report
 from experiments.report.extensions import ExtensionStudy
 from experiments.sweep import EVALUATION, Sweep, recipe_fields
@@ -134,7 +134,7 @@ class Extension(Sweep):
         if self.training is None:
             return
         model = self.config["model"] | {"vocab_size": len(source.model.embedding)}
-        changes = differences(plain(source.config.get("model")), plain(model), "model")
+        changes = differences(as_json(source.config.get("model")), as_json(model), "model")
         changes += differences(source.train_length, self.training.length, "train.length")
         if changes:
             raise ValueError(
@@ -158,10 +158,17 @@ class Extension(Sweep):
     def _is_trained(self, point) -> bool:
         return isinstance(point, Tuned) or not self.config["checkpoint"]
 
-    def task(self, scheme):
-        del scheme  # the models that are trained from the start are all plain RoPE
-        recipe = self.recipe_of(_source_point(seed=0))
-        return Text(recipe, self.windows[recipe.length], self._spec())
+    def task_of(self, point):
+        recipe = self.recipe_of(point)
+        windows = self.windows[recipe.length]
+        if isinstance(point, Tuned):
+            return Tuning(recipe, windows, self._under(point, self.methods.model))
+        return Text(recipe, windows, self._spec())
+
+    def _under(self, point, model):
+        """Returns a model under the encoding that a point is tuned under."""
+        layers = self.methods.layers(point.scheme, self.config["target"])
+        return model if layers is None else model.under(layers)
 
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": PLAIN} | self.config["rope"]

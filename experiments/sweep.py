@@ -29,6 +29,7 @@ from experiments.point import Point, point_of
 from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
 from experiments.record import (
+    as_json,
     RefusedError,
     check_sinks,
     claimed,
@@ -327,7 +328,7 @@ class Sweep:
         return environment_of(self.finished_runs()) | {
             "rates": self.rates(),
             "command": command,
-            "config": plain(self.config),
+            "config": as_json(self.config),
             "date": datetime.date.today().isoformat(),
             "rules": RULES,
         }
@@ -440,7 +441,7 @@ class Sweep:
         self._forget_failure(point)
         model, summary = self.train(point)
         evaluation = {
-            "config": plain(self.describe_evaluation(point)),
+            "config": as_json(self.describe_evaluation(point)),
             **self.evaluate(point, model),
             "training": {"scheme": point.label, "seed": point.seed} | summary,
         }
@@ -479,17 +480,10 @@ def _raise_alone(error: Exception) -> None:
 
 
 def _but_for_data(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in plain(config).items() if key != DATA}
+    return {key: value for key, value in as_json(config).items() if key != DATA}
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     """Returns the fields of a recipe that decide what is computed."""
     fields = dataclasses.asdict(recipe)
     return {key: value for key, value in fields.items() if key not in _FREE_TO_CHANGE}
-
-
-def plain(value: Any) -> Any:
-    """Returns ``value`` as JSON will give it back, with tuples as lists."""
-    if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
-    return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
