@@ -20,7 +20,6 @@ checkpoint of the variant that ``of`` names, with its own encoding in the place 
 """
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,6 +41,7 @@ from experiments.report.panels import Map, Panel, PanelStudy, Result
 from experiments.sweep import Sweep
 from experiments.train import Recipe
 from posenc_jax import Encoding, Layers, Transformer
+from posenc_jax.registry import suggest
 
 Model = TypeVar("Model", bound=Transformer)
 
@@ -129,12 +129,8 @@ class Experiment(Sweep):
         """Returns the variant called ``scheme``."""
         variants = self.config["variants"]
         if scheme not in variants:
-            near = difflib.get_close_matches(scheme, variants, n=1)
-            raise ValueError(
-                f"unknown scheme {scheme!r}"
-                + (f", did you mean {near[0]!r}?" if near else ";")
-                + f" config.variants has: {', '.join(sorted(variants))}"
-            )
+            known = suggest(scheme, variants, "config.variants has")
+            raise ValueError(f"unknown scheme {scheme!r}{known}")
         return variants[scheme]
 
     def keywords(self, scheme: str) -> dict[str, Any]:
