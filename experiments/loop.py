@@ -26,7 +26,14 @@ from experiments import preemption
 from experiments.checkpoint import Checkpoints
 from experiments.cost import peak_flops, step_flops
 from experiments.host import peak_memory
-from experiments.mesh import batch_sharding, own_part, path_name, replicated, state_shardings
+from experiments.mesh import (
+    batch_sharding,
+    own_part,
+    path_name,
+    placed,
+    replicated,
+    state_shardings,
+)
 from experiments.progress import stage
 from experiments.record import Metrics, RefusedError
 from experiments.train import Recipe, State, Task, initial_state, train_step
@@ -127,11 +134,7 @@ def abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> State:
     """Returns a run's state with shapes and shardings in the place of its arrays."""
     init = functools.partial(initial_state, init=task.init, recipe=recipe)
     abstract = jax.eval_shape(init, jax.random.key(0))
-    return jax.tree.map(
-        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
-        abstract,
-        state_shardings(abstract, mesh),
-    )
+    return placed(abstract, state_shardings(abstract, mesh))
 
 
 def lower_step(task: Task, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:

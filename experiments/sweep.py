@@ -8,7 +8,6 @@ import collections
 import contextlib
 import dataclasses
 import datetime
-import functools
 import math
 import time
 import traceback
@@ -44,7 +43,7 @@ from experiments.record import (
 )
 from experiments.report.speedup import with_speedups
 from experiments.report.study import BASELINE, Study
-from experiments.train import RULES, Recipe, Task, initial_state
+from experiments.train import RULES, Recipe, Task
 from posenc_jax import Transformer
 from posenc_jax.model.transformer import ROWS
 
@@ -148,8 +147,7 @@ class Sweep:
         """Raises a ValueError if a batch or a model does not fit the mesh."""
         self.check_recipe(self.recipe)
         for scheme in dict.fromkeys(point.scheme for point in self.points):
-            init = functools.partial(initial_state, init=self.task(scheme).init, recipe=self.recipe)
-            state_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
+            abstract_state(self.task(scheme), self.recipe, self.mesh)
 
     def check_recipe(self, recipe: Recipe, name: str = "train") -> None:
         """Raises a ValueError if the recipe ``name`` does not fit the mesh or the workdir."""

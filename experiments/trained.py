@@ -16,7 +16,7 @@ from experiments.bucket import folder_at
 from experiments.checkpoint import Checkpoints, fingerprint
 from experiments.config import make_encoding
 from experiments.data import Corpus, tokenised
-from experiments.mesh import state_shardings
+from experiments.mesh import placed, state_shardings
 from experiments.record import read_run
 from experiments.text import make_model
 from experiments.train import Recipe, State, adam_state, initial_state
@@ -59,7 +59,7 @@ def load_run(
     )
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
-        found = checkpoints.newest(abstract)
+        found = checkpoints.newest(placed(abstract, places))
         if found is None:
             raise ValueError(f"{folder} has no finished checkpoint yet; train it for longer")
         return found[1], config
