@@ -144,7 +144,7 @@ class Extension(Sweep):
 
     def recipe_of(self, point):
         if not isinstance(point, Tuned):
-            return self.training
+            return None if self.config["checkpoint"] else self.training
         at_target = self.config["variants"][point.scheme]["tuned_at"] == "target"
         return self._tuning(self.config["target"] if at_target else 1, point.steps)
 
@@ -221,11 +221,10 @@ class Extension(Sweep):
     def _tune(self, point):
         """Trains the model of the point's seed further, under the encoding for the target."""
         source, recipe = self.source(point.seed), self.recipe_of(point)
-        layers = self.methods.layers(point.scheme, self.config["target"])
-        model = source.model if layers is None else source.model.under(layers)
+        model = self._under(point, source.model)
         adam = source.adam if self.config["optimizer"] == "continued" else None
         return train(
-            Tuning(recipe, self.windows[recipe.length], model),
+            dataclasses.replace(self.task_of(point), model=model),
             recipe,
             self.mesh,
             seed=point.seed,

@@ -96,12 +96,19 @@ class Sweep:
         """Returns the task that a point of ``scheme`` is trained on."""
         raise NotImplementedError
 
+    def task_of(self, point: Point) -> Task:
+        """Returns the task of a point; a subclass may have other tasks for some points."""
+        return self.task(point.scheme)
+
     def describe_training(self, scheme: str) -> dict[str, Any]:
         """Returns all settings that decide what is trained, except the recipe and the seed."""
         raise NotImplementedError
 
     def recipe_of(self, point: Point) -> Recipe:
-        """Returns the recipe of a point; a subclass may have other recipes for some points."""
+        """Returns the recipe of a point.
+
+        A subclass may have other recipes for some points, and None for a model that is only read.
+        """
         if point.rate is None:
             return self.recipe
         return dataclasses.replace(self.recipe, learning_rate=point.rate)
@@ -114,7 +121,7 @@ class Sweep:
     def train(self, point: Point) -> tuple[Transformer, dict[str, Any]]:
         """Trains a point in its folder, from its newest checkpoint; returns as ``loop.train``."""
         return train(
-            self.task(point.scheme),
+            self.task_of(point),
             self.recipe_of(point),
             self.mesh,
             seed=point.seed,
@@ -364,7 +371,7 @@ class Sweep:
                     open_run(self.folder(point), self.describe(point))
                     self._forget_failure(point)
                 failures = train_together(
-                    self.task(group[0].scheme),
+                    self.task_of(group[0]),
                     self.recipe_of(group[0]),
                     self.mesh,
                     folders={point.seed: self.folder(point) for point in group},

@@ -80,14 +80,21 @@ class Tuning(NextToken):
     """Trains a given model further, as a ``Task``; ``train`` takes its state as ``start``.
 
     Attributes:
-      model: the model, under the encoding that it is trained under from now on.
+      model: the model, under the encoding that it is trained under from now on; or one with shapes
+        in the place of its arrays, to see what training it would take.
     """
 
     model: Transformer
 
     def init(self, key) -> Transformer:
+        """Returns the model, with zeros where it has shapes alone."""
         del key
-        return jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), self.model)
+
+        def with_values(array):
+            is_shape = isinstance(array, jax.ShapeDtypeStruct)
+            return jnp.zeros(array.shape, array.dtype) if is_shape else array
+
+        return jax.tree.map(with_values, self.model)
 
 
 def spec_of(
