@@ -19,10 +19,12 @@ from pathlib import Path, PurePosixPath
 
 from experiments.bucket import folder_at
 from experiments.command import exit_status
-from experiments.record import claimed, write_files
+from experiments.record import claimed, read_json, write_files
 
 # The files of a finished point. The last one is written last, and marks the point as finished.
 FILES = ("run.json", "metrics.jsonl", "evaluation.json")
+# The file that a point lacks whose model was given, for it was not trained.
+_OF_TRAINING = "metrics.jsonl"
 
 
 def pack(workdir: Path) -> bytes:
@@ -38,13 +40,22 @@ def pack(workdir: Path) -> bytes:
         raise ValueError(f"--workdir={workdir} has no finished point; give a folder of results")
     with tarfile.open(fileobj=packed, mode="w:xz", preset=9) as archive:
         for folder in folders:
-            for name in FILES:
-                content = (folder / name).read_bytes()
-                _check(folder / name, content)
+            for name, content in _contents(folder).items():
                 entry = tarfile.TarInfo((folder / name).relative_to(workdir).as_posix())
                 entry.size = len(content)
                 archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Returns the files of a finished point by name, all of them checked."""
+    found = {}
+    training = read_json(folder / FILES[-1], {"training": dict})["training"]
+    for name in FILES:
+        if name != _OF_TRAINING or training.get("steps") != 0:
+            found[name] = (folder / name).read_bytes()
+            _check(folder / name, found[name])
+    return found
 
 
 def _finished(folder: Path) -> Iterator[Path]:
@@ -72,7 +83,7 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
         if (folder / FILES[0]).exists():  # finished or begun, and may have checkpoints: keep it
             continue
         with claimed(folder):
-            write_files(folder, {name: files[name] for name in FILES})
+            write_files(folder, {name: files[name] for name in FILES if name in files})
         written += 1
     return written, len(points) - written
 
@@ -93,7 +104,7 @@ def _read(packed: Path) -> dict[str, dict[str, bytes]]:
     except (tarfile.TarError, lzma.LZMAError) as error:
         raise ValueError(f"{packed} is no whole archive of results: {error}") from None
     for folder, files in points.items():
-        if set(files) != set(FILES):
+        if {*files, _OF_TRAINING} != {*FILES}:
             raise ValueError(
                 f"{packed} has {', '.join(sorted(files))} of {folder}; a point has "
                 f"{', '.join(FILES)}. Make the archive again"

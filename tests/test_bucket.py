@@ -62,7 +62,7 @@ def test_results_travel_to_a_bucket_and_back(objects, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in archive.FILES:
         (tmp_path / "here/runs/nope/seed0").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "here/runs/nope/seed0" / name).write_text('{"step": 1}\n')
+        (tmp_path / "here/runs/nope/seed0" / name).write_text('{"training": {}}\n')
     there = "--workdir=gs://mine/restored"
     for arguments in (
         ["--workdir=here", "--out=results"],
