@@ -19,10 +19,10 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments.batches import in_batches
+from experiments.batches import in_batches, rows_of_pass
 from experiments.bucket import folder_at
 from experiments.command import encoding, exit_status
-from experiments.mesh import make_mesh, row_shards
+from experiments.mesh import make_mesh
 from experiments.progress import stage
 from experiments.record import write_json
 from experiments.text import token_losses_and_hits
@@ -180,14 +180,14 @@ class Harness:
         for number, row in enumerate(rows):
             by_width.setdefault(self._width(len(row) - 1), []).append(number)
         found: dict[int, np.ndarray] = {}
-        compute, shards = functools.partial(self._measure, self.model), row_shards(self._mesh)
+        compute = functools.partial(self._measure, self.model)
         with stage(what, len(rows), self._console) as advance:
             for width, numbers in sorted(by_width.items(), reverse=True):
                 # Padding after a row changes no score in it, as attention is causal.
                 tokens = np.zeros((len(numbers), width + 1), np.int32)
                 for place, number in enumerate(numbers):
                     tokens[place, : len(rows[number])] = rows[number]
-                size = max(1, self._batch_tokens // (width * shards)) * shards
+                size = rows_of_pass(self._batch_tokens, width, self._mesh)
                 left = iter(numbers)
                 for batch in in_batches(compute, tokens, size, self._mesh):
                     for measured, number in zip(batch, left, strict=False):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.batches import in_batches
+from experiments.batches import in_batches, rows_of_pass
 from experiments.longrope.encoding import Searched
 from experiments.longrope.search import Genome
 from experiments.mesh import replicated, row_shards
@@ -66,9 +66,7 @@ class Fitness:
     @property
     def together(self) -> int:
         """Returns the number of candidates in one forward pass, at least one a device."""
-        N, L = self.tokens_NL.shape
-        shards = row_shards(self.mesh)
-        return max(1, self.batch_tokens // (N * (L - 1) * shards)) * shards
+        return rows_of_pass(self.batch_tokens, self.tokens_NL[:, 1:].size, self.mesh)
 
     def __call__(self, genomes: Sequence[Genome]) -> Iterator[float]:
         """Yields the losses of ``genomes`` in their order, ``together`` at a time."""

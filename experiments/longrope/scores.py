@@ -105,7 +105,7 @@ def score(
 def _losses(row, scorer, tokens_NL, firsts, kept, advance) -> dict[str, float]:
     """Returns the mean losses from each of ``firsts`` to the end, batch by batch."""
     layers = in_place_of_rope(row.model, row.encoding)
-    size, means = scorer.rows(tokens_NL.shape[1]), []
+    size, means = scorer.rows(tokens_NL), []
     for start in range(0, len(tokens_NL), size):
         batch = tokens_NL[start : start + size]
 
