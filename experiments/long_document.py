@@ -217,6 +217,11 @@ def main() -> None:
     model = state.model
     encoding = args.encoding and _in_place_of(config, args.encoding)
     is_ids = args.document.suffix == ".npy"
+    if not is_ids and len(model.embedding) != 256:
+        raise ValueError(
+            f"the run in {folder} does not read bytes, and --document={args.document} is read as "
+            "bytes: give token ids, as a file .npy"
+        )
     tokens_N = np.load(args.document) if is_ids else np.fromfile(args.document, np.uint8)
     losses_N = score_document(model, tokens_N, out, console, chunk=args.chunk, encoding=encoding)
     result = summary(losses_N)
