@@ -69,6 +69,8 @@ class Protocols:
                     "((8, 2),)"
                 )
             strides.append(("strides", pair[0]))
+        if len({pair[0] for pair in self.strides}) < len(self.strides):
+            raise ValueError(f"eval.strides={self.strides} must name each stride once")
         for name, stride in strides:
             if stride < 1 or self.last_tokens % stride:
                 raise ValueError(

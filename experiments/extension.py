@@ -278,13 +278,13 @@ class Extension(Sweep):
             "last_tokens": self.readings.trials.last_tokens,
             "source": self.config["checkpoint"] or "trained here",
         }
+        about |= self.about_corpus(self.corpus)
         return ExtensionStudy(records, training, failures, about, [])
 
     def write_report(self, command):
         study = self.study(command)
         extension_report.print_tables(study, self.console)
         return extension_report.write(self.workdir, study)
-        about |= self.about_corpus(self.corpus)
 
 
 def points(config: ConfigDict) -> list[Point]:
@@ -299,10 +299,11 @@ def points(config: ConfigDict) -> list[Point]:
             f"checkpoint={config.checkpoint} is one model, and seeds={config.seeds} would count it "
             'several times; give --config.seeds=1, or a path with "{seed}" in it'
         )
-    if not config.tuning_steps or min(config.tuning_steps) < 1:
+    steps = config.tuning_steps
+    if not steps or min(steps) < 1 or len({*steps}) < len(steps):
         raise ValueError(
-            f"tuning_steps={config.tuning_steps} must be numbers of steps, each at least 1; what "
-            "is not tuned is always read"
+            f"tuning_steps={config.tuning_steps} must be numbers of steps, each at least 1 and "
+            "each once; what is not tuned is always read"
         )
     zero_shot, tuned = (names_in(each, config.variants) for each in (config.methods, config.tuned))
     extensions = tuple(name for name in zero_shot if name != PLAIN)

@@ -159,6 +159,7 @@ def test_a_pass_has_as_many_tokens_as_it_may(monkeypatch):
         ({"multiples": (2, 4)}, "must ascend from 1"),
         ({"multiples": (1, 3, 4)}, "must all divide the largest"),
         ({"strides": ((3, 1),)}, "must divide eval.last_tokens"),
+        ({"strides": ((2, 1), (2, 2))}, r"eval.strides=.* must name each stride once"),
         ({"window_stride": 0}, "must divide eval.last_tokens"),
     ],
 )

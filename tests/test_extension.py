@@ -295,6 +295,7 @@ def test_hits_are_of_the_likeliest_token(finished, corpus):
         ({"variants__drope__tuned_at": "L"}, "tuned_at='L' must be one of"),
         ({"optimizer": "new"}, "optimizer='new' must be one of"),
         ({"tuning_steps": (0,)}, "tuning_steps=.*at least 1"),
+        ({"tuning_steps": (2, 2)}, r"tuning_steps=\(2, 2\) must be .*each once"),
         ({"tuning__batch_size": 3}, "tuning.batch_size=3 must be a multiple of 8"),
         ({"seeds": 0}, "seeds=0"),
     ],
