@@ -28,8 +28,8 @@ from experiments.point import Point, point_of
 from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
 from experiments.record import (
-    as_json,
     RefusedError,
+    as_json,
     check_sinks,
     claimed,
     each_once,
@@ -302,7 +302,7 @@ class Sweep:
         """Returns the final training loss of each scheme, by the learning rate.
 
         The loss is the mean over seeds, and over the last tenth of the logged steps. It is infinite
-        if a seed is not finished.
+        if a seed is not finished, or has lost its lines.
         """
         losses: dict[str, dict[float, list[float]]] = {}
         for point in self.points:
@@ -319,7 +319,7 @@ class Sweep:
             return math.inf
         losses = [line["loss"] for line in read_lines(self.folder(point) / "metrics.jsonl")]
         last = losses[-max(1, len(losses) // 10) :]
-        return sum(last) / len(last)
+        return sum(last) / len(last) if last else math.inf
 
     def _at_best_rates(self) -> list[Point]:
         """Returns the points; of a scheme with several learning rates, those at the best one."""

@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -140,6 +141,8 @@ def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, t
         assert final == pytest.approx(losses[best], rel=1e-6)  # six steps have one line
     page = one.write_report("the command").read_text()
     assert "Learning rates" in page and f"<td><b>{min(tried['rope'].values()):.3f}" in page
+    (tmp_path / "runs/rope/rate0.001/seed0/metrics.jsonl").write_text("")
+    assert one.rates()["rope"][1e-3] == math.inf
 
 
 @pytest.mark.parametrize("rates", [(1e-3,), (1e-3, 1e-3), 1e-3])

@@ -365,7 +365,6 @@ def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, 
     assert not list(tmp_path.rglob("failure.json")) and all(map(one.finished, one.points[:2]))
 
 
-# Published models
 def test_a_dry_run_counts_the_tokens_of_every_tuning(finished, corpus, tmp_path):
     one, output = experiment(config(corpus, tuning_steps=(2, 4)), tmp_path)
     print_dry_run(one, config(corpus), 0.4, one.console)
@@ -386,6 +385,7 @@ def test_a_dry_run_counts_the_tokens_of_every_tuning(finished, corpus, tmp_path)
     assert "2 points, 1 of them trained" in output.getvalue()
 
 
+# Published models
 
 
 class Bytes:
@@ -608,6 +608,10 @@ def test_what_is_kept_is_judged_with_its_interval():
     broken = study({0: (0.9,)}, seeds=1)
     broken.records[-3]["accuracy"] = math.nan
     assert retention(broken)["yarn", 0].verdict == "no"
+    nothing = study({0: (0.9,)}, seeds=1)
+    for each in nothing.records:
+        each["accuracy"] = 0.0
+    assert retention(nothing)["yarn", 0].verdict == "no"
 
 
 def test_other_documents_are_not_compared_with_those_of_the_trained_length():

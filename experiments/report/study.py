@@ -94,6 +94,11 @@ def mean_and_stderr(values: Iterable[float]) -> Cell:
     return statistics.fmean(known), stderr, len(known)
 
 
+def quotient(part: float, whole: float) -> float:
+    """Returns a part over the whole, or NaN if that is 0."""
+    return part / whole if whole else math.nan
+
+
 def margin_of(cell: Cell) -> float | None:
     """Returns half of the mean's 95 % interval over seeds, or None for one seed."""
     _, stderr, seeds = cell
