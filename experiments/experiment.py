@@ -95,6 +95,8 @@ class Experiment(Sweep):
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         check_heads(config.model)
+        if config.eval.batch < 1:
+            raise ValueError(f"eval.batch={config.eval.batch} must be at least 1")
         self.config = config.to_dict()  # which the methods called below read
         schemes = [name.strip() for name in config.schemes.split(",")]
         extend = {n: v["of"] for n in schemes if (v := self.variant(n)).get("of")}
