@@ -68,7 +68,7 @@ class Slurm:
             except RuntimeError as error:
                 raise ValueError(f"SLURM is not on this machine ({error})") from None
             executor.update_parameters(**self._parameters(job))
-        points = [Point((*job.here, f"--task_id={point}")) for point in range(job.points)]
+        points = [Resumable((*job.here, f"--task_id={point}")) for point in range(job.points)]
         with executor.batch():
             jobs = [executor.submit(point) for point in points]
         return [each.job_id for each in jobs]
@@ -101,7 +101,7 @@ class Slurm:
         return given | {key: value for key, value in optional.items() if value}
 
 
-class Point:
+class Resumable:
     """Runs one point, and passes it on to another job if the queue ends this one."""
 
     def __init__(self, command: tuple[str, ...]):
@@ -130,7 +130,7 @@ class Point:
             end = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
             if end is None or end.si_status not in (0, PREEMPTED):
                 raise RuntimeError(f"asked to stop, the point did not end well: {end}")
-        return _submitit().helpers.DelayedSubmission(Point(self.command))
+        return _submitit().helpers.DelayedSubmission(Resumable(self.command))
 
 
 def _ignore_submitit():
