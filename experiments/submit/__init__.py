@@ -32,6 +32,8 @@ BACKENDS = {
     "sky": "experiments.submit.cloud:Sky",
 }
 # The flags of ``launch.py`` that say how to submit, and are not part of a job.
+# The port of the first process of a job on machines of its own.
+PORT = 1234
 OWN_FLAGS = "backend", "submit", "again", "resource"
 SWITCHES = "submit", "again"  # flags that need no value
 _RECORD = "submitted.json"
@@ -107,6 +109,17 @@ def make_backend(name: str, settings: Sequence[str]) -> Backend:
     module, attribute = BACKENDS[name].split(":")
     kind = getattr(importlib.import_module(module), attribute)
     types, values = typing.get_type_hints(kind), {}
+def peers(first: str, count: int | str, number: int | str) -> list[str]:
+    """Returns the flags by which a process of a job finds the others.
+
+    Args:
+      first: ``HOST:PORT`` of the first process.
+      count: how many processes there are.
+      number: which of them this is; a variable of the shell or the queue is possible.
+    """
+    return [f"--coordinator={first}", f"--num_processes={count}", f"--process_id={number}"]
+
+
     for setting in settings:
         key, equals, value = setting.partition("=")
         if key not in types or not equals:

@@ -10,9 +10,7 @@ import yaml
 
 from experiments.bucket import is_in_bucket
 from experiments.peers import PREEMPTED
-from experiments.submit import Job, run
-
-_PORT = 1234
+from experiments.submit import PORT, Job, peers, run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +92,8 @@ class Sky:
 
     def task(self, job: Job) -> dict:
         """Returns the task, in which the variable POINT has the number of the point."""
-        peers = []
-        if self.nodes > 1:
-            first = '"$(echo "$SKYPILOT_NODE_IPS" | head -n1)"'
-            peers = [f"--coordinator={first}:{_PORT}", f"--num_processes={self.nodes}"]
-            peers.append("--process_id=$SKYPILOT_NODE_RANK")
+        first = f'"$(echo "$SKYPILOT_NODE_IPS" | head -n1)":{PORT}'
+        others = peers(first, self.nodes, "$SKYPILOT_NODE_RANK") if self.nodes > 1 else []
         return {
             "name": job.name,
             "num_nodes": self.nodes,
@@ -114,7 +109,7 @@ class Sky:
             "envs": {"POINT": "0"},
             "file_mounts": self._mounts(job),
             "setup": f'pip install -e ".[experiments{"" if self.bucket else ",gcs"}]"',
-            "run": job.of_point("$POINT", *peers),
+            "run": job.of_point("$POINT", *others),
         }
 
     def _mounts(self, job) -> dict[str, Any]:

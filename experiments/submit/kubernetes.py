@@ -8,9 +8,7 @@ import yaml
 
 from experiments.bucket import is_in_bucket
 from experiments.peers import PREEMPTED
-from experiments.submit import Job, run
-
-_PORT = 1234
+from experiments.submit import PORT, Job, peers, run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,11 +147,7 @@ class GKE:
             return []
         # The host name that JobSet gives to the first pod of a set.
         first = f"{job.name}-{point}-host-0-0.{job.name}-{point}"
-        return [
-            f"--coordinator={first}:{_PORT}",
-            f"--num_processes={self.hosts}",
-            "--process_id=$(HOST)",
-        ]
+        return peers(f"{first}:{PORT}", self.hosts, "$(HOST)")
 
 
 @dataclasses.dataclass(frozen=True)
