@@ -230,6 +230,18 @@ def test_gke_refuses_a_workdir_that_is_lost_with_its_pod(workdir, claim, message
 def test_xpk(job):
     backend = make_backend("xpk", ["cluster=c", "tpu_type=v5litepod-16", "docker_image=i"])
     _, second = backend.commands(job)
+@pytest.mark.parametrize(
+    ("backend", "settings"),
+    [
+        ("xpk", ["cluster=c", "tpu_type=t", "docker_image=i"]),
+        ("tpu_vm", ["zone=z", "type=t", "runtime=r", "setup=s"]),
+    ],
+)
+def test_a_workdir_that_is_lost_with_its_machine_is_refused(backend, settings):
+    with pytest.raises(ValueError, match="--workdir=runs/paper must be absolute"):
+        make_backend(backend, settings).text(Job(COMMAND, 1, Path("runs/paper")))
+
+
     assert second[:3] == ["xpk", "workload", "create"]
     assert {"--cluster=c", "--tpu-type=v5litepod-16", "--docker-image=i"} < set(second)
     assert {"--workload=posenc-my-run-1", "--restart-on-exit-codes=75"} < set(second)

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from experiments.bucket import is_in_bucket
 from experiments.record import claimed, read_json, write_json
 
 # "module:class" by name. A module is imported when it is needed.
@@ -75,6 +76,16 @@ class Job:
     def here(self) -> tuple[str, ...]:
         """Returns the command of all points under this program's Python."""
         return (sys.executable, *self.command[1:])
+
+    def check_absolute(self, why: str) -> None:
+        """Raises a ValueError, which says why, for a relative workdir.
+
+        Another machine would take it from its own folder, on a disk that is lost with the machine.
+        """
+        if not is_in_bucket(self.workdir) and not self.workdir.is_absolute():
+            raise ValueError(
+                f"--workdir={self.workdir} must be absolute, such as /mnt/{self.workdir}: {why}"
+            )
 
     def all_points(self, *more: str) -> str:
         """Returns the command of all points, quoted for a shell."""

@@ -44,7 +44,12 @@ class TPUVM:
         return [job.name]
 
     def script(self, job: Job) -> str:
-        """Returns the script that every host runs at its start; JAX finds the other hosts."""
+        """Returns the script that every host runs at its start; JAX finds the other hosts.
+
+        Raises:
+          ValueError: the hosts would write the results to disks of their own.
+        """
+        job.check_absolute("results must be on a disk that outlives the slice, or in a bucket")
         return f"#! /bin/bash\n{self.setup} && {shlex.join(job.command)}"
 
     def command(self, job: Job, script: str) -> list[str]:

@@ -68,11 +68,7 @@ class GKE:
                 "give a folder and the claim that is mounted there, or gs://BUCKET/FOLDER and no "
                 "claim"
             )
-        if self.claim and not job.workdir.is_absolute():
-            raise ValueError(
-                f"--workdir={job.workdir} must be absolute, such as /mnt/{job.workdir}: "
-                f"--resource=claim={self.claim} is mounted there"
-            )
+        job.check_absolute(f"--resource=claim={self.claim} is mounted there")
 
     def _manifest(self, job, point):
         name = f"{job.name}-{point}"
@@ -181,7 +177,12 @@ class XPK:
         return [f"{job.name}-{point}" for point in range(job.points)]
 
     def commands(self, job: Job) -> list[list[str]]:
-        """Returns the command of each point."""
+        """Returns the command of each point.
+
+        Raises:
+          ValueError: a pod would write the results to a disk of its own.
+        """
+        job.check_absolute("results must be on a disk that outlives the pods, or in a bucket")
         shared = [
             *("xpk", "workload", "create", f"--cluster={self.cluster}"),
             *(f"--tpu-type={self.tpu_type}", f"--num-slices={self.slices}"),
