@@ -1,9 +1,11 @@
 """Tests what is handed to queues: the texts, and real jobs of submitit and of processes here."""
 
+import contextlib
 import dataclasses
 import io
 import json
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ import yaml
 from rich.console import Console
 
 from experiments.preemption import PreemptedError
+from experiments.record import write_json
 from experiments.submit import Job, command_without_own_flags, hand_over, make_backend
 
 COMMAND = (
@@ -227,9 +230,6 @@ def test_gke_refuses_a_workdir_that_is_lost_with_its_pod(workdir, claim, message
         backend.text(Job(COMMAND, 1, Path(workdir)))
 
 
-def test_xpk(job):
-    backend = make_backend("xpk", ["cluster=c", "tpu_type=v5litepod-16", "docker_image=i"])
-    _, second = backend.commands(job)
 @pytest.mark.parametrize(
     ("backend", "settings"),
     [
@@ -242,6 +242,9 @@ def test_a_workdir_that_is_lost_with_its_machine_is_refused(backend, settings):
         make_backend(backend, settings).text(Job(COMMAND, 1, Path("runs/paper")))
 
 
+def test_xpk(job):
+    backend = make_backend("xpk", ["cluster=c", "tpu_type=v5litepod-16", "docker_image=i"])
+    _, second = backend.commands(job)
     assert second[:3] == ["xpk", "workload", "create"]
     assert {"--cluster=c", "--tpu-type=v5litepod-16", "--docker-image=i"} < set(second)
     assert {"--workload=posenc-my-run-1", "--restart-on-exit-codes=75"} < set(second)
@@ -414,3 +417,30 @@ def test_jobs_of_an_array_run_their_points(tmp_path):
         time.sleep(0.05)
     assert all(path.exists() for path in expected)
     assert len(json.loads((job.workdir / "submitted.json").read_text())["jobs"]) == 2
+
+
+def test_a_point_that_the_queue_ends_while_python_starts_goes_on():
+    """There is nothing yet that listens to SIGTERM, and nothing to save."""
+    from experiments.submit.slurm import Resumable
+
+    point = Resumable(("sleep", "60"))
+    point._process = subprocess.Popen(point.command)
+    assert point.checkpoint().function.command == point.command
+    assert point._process.wait() == -signal.SIGTERM
+
+
+def test_the_number_of_a_submission_is_given_under_the_lock(job, monkeypatch):
+    """Another program submits while this one waits for the lock."""
+    backend = make_backend("xpk", ["cluster=c", "tpu_type=t", "docker_image=i"])
+    monkeypatch.setattr("experiments.submit.kubernetes.run", lambda command: None)
+
+    @contextlib.contextmanager
+    def claimed(folder):
+        write_json(folder / "submitted.json", {"date": "2026", "jobs": ["a"], "number": 7})
+        yield
+
+    monkeypatch.setattr("experiments.submit.claimed", claimed)
+    assert "submitted: posenc-my-run-r8-0" in submitted(backend, job, again=True)
+    (job.workdir / "submitted.json").write_text('{"number": 1}')
+    with pytest.raises(ValueError, match="must be an object with date, jobs"):
+        submitted(backend, job, submit=False)

@@ -32,9 +32,9 @@ BACKENDS = {
     "tpu_vm": "experiments.submit.cloud:TPUVM",
     "sky": "experiments.submit.cloud:Sky",
 }
-# The flags of ``launch.py`` that say how to submit, and are not part of a job.
 # The port of the first process of a job on machines of its own.
 PORT = 1234
+# The flags of ``launch.py`` that say how to submit, and are not part of a job.
 OWN_FLAGS = "backend", "submit", "again", "resource"
 SWITCHES = "submit", "again"  # flags that need no value
 _RECORD = "submitted.json"
@@ -109,17 +109,6 @@ class Backend(Protocol):
         """Submits the job, and returns the names of what was submitted."""
 
 
-def make_backend(name: str, settings: Sequence[str]) -> Backend:
-    """Returns a backend with its settings, each ``NAME=VALUE``.
-
-    Raises:
-      ValueError: there is no such backend or setting, or a value is missing or of another type.
-    """
-    if name not in BACKENDS:
-        raise ValueError(f"--backend={name} must be one of {', '.join(BACKENDS)}")
-    module, attribute = BACKENDS[name].split(":")
-    kind = getattr(importlib.import_module(module), attribute)
-    types, values = typing.get_type_hints(kind), {}
 def peers(first: str, count: int | str, number: int | str) -> list[str]:
     """Returns the flags by which a process of a job finds the others.
 
@@ -131,6 +120,17 @@ def peers(first: str, count: int | str, number: int | str) -> list[str]:
     return [f"--coordinator={first}", f"--num_processes={count}", f"--process_id={number}"]
 
 
+def make_backend(name: str, settings: Sequence[str]) -> Backend:
+    """Returns a backend with its settings, each ``NAME=VALUE``.
+
+    Raises:
+      ValueError: there is no such backend or setting, or a value is missing or of another type.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"--backend={name} must be one of {', '.join(BACKENDS)}")
+    module, attribute = BACKENDS[name].split(":")
+    kind = getattr(importlib.import_module(module), attribute)
+    types, values = typing.get_type_hints(kind), {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if key not in types or not equals:
@@ -162,19 +162,18 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
     Raises:
       ValueError: the workdir was submitted before and ``again`` is not given, or the queue refuses.
     """
-    if before := read_json(job.workdir / _RECORD):
-        job = dataclasses.replace(job, number=before.get("number", 1) + 1)
-    console.print(backend.text(job), highlight=False, markup=False)
     if not submit:
+        console.print(backend.text(_numbered(job)[0]), highlight=False, markup=False)
         return
     with claimed(job.workdir):
-        before = read_json(job.workdir / _RECORD)
+        job, before = _numbered(job)
         if before and not again:
             raise ValueError(
                 f"{job.workdir} was submitted on {before['date']} "
                 f"({', '.join(before['jobs']) or 'which did not end well'}); look at the queue and "
                 "with --status, and submit what is not done with --again"
             )
+        console.print(backend.text(job), highlight=False, markup=False)
         date = datetime.datetime.now().isoformat(" ", "seconds")
         record: dict[str, Any] = {"date": date, "command": job.command, "jobs": []}
         record |= {"number": job.number}
@@ -183,6 +182,13 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
         jobs = backend.submit(job)
         write_json(job.workdir / _RECORD, record | {"jobs": jobs})
     console.print(f"submitted: {', '.join(jobs)}", highlight=False, markup=False)
+
+
+def _numbered(job: Job) -> tuple[Job, dict[str, Any] | None]:
+    """Returns the job with the number of its submission, and the record of the one before it."""
+    before = read_json(job.workdir / _RECORD, {"date": str, "jobs": list})
+    number = before.get("number", 1) + 1 if before else 1
+    return dataclasses.replace(job, number=number), before
 
 
 def run(command: list[str], text: str | None = None) -> None:

@@ -128,7 +128,9 @@ class Resumable:
             self._process.terminate()
             # Not ``wait``: this runs in a signal handler within ``__call__``, which holds its lock.
             end = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-            if end is None or end.si_status not in (0, PREEMPTED):
+            # SIGTERM itself ends a process that has not begun to listen to it, and has nothing yet.
+            is_deaf = end and (end.si_code, end.si_status) == (os.CLD_KILLED, signal.SIGTERM)
+            if end is None or not (is_deaf or end.si_status in (0, PREEMPTED)):
                 raise RuntimeError(f"asked to stop, the point did not end well: {end}")
         return _submitit().helpers.DelayedSubmission(Resumable(self.command))
 
