@@ -21,13 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.command import exit_status
 from experiments.progress import stage
 from experiments.record import write_files
-from experiments.report.drawing import COLOURS, page_style, svg
+from experiments.report.drawing import COLOURS, Figure, page_style, svg
 from posenc_jax import REGISTRY, Chunks, Encoding, Layers, Tokens, describe, logits, make, positions
 from posenc_jax.registry import lookup
 
