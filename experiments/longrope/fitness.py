@@ -6,6 +6,7 @@ in the paper (``text_loss``), or of the answers to questions about a needle, as 
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 
@@ -28,10 +29,11 @@ from posenc_jax.encodings.rotary.rope import RoPE
 NEEDLE = 16
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Fitness:
     """Computes the losses of candidates under one model.
 
-    Args:
+    Attributes:
       model: a Transformer under RoPE, in the place of which candidates are tried.
       rope: the RoPE it was trained under.
       tokens_NL: int ``[N, L]``, the documents.
@@ -43,25 +45,18 @@ class Fitness:
         of its documents at a time.
     """
 
-    def __init__(
-        self,
-        model: Transformer,
-        rope: RoPE,
-        tokens_NL: np.ndarray,
-        last: int,
-        *,
-        attention_factor: float,
-        mesh: Mesh,
-        batch_tokens: int,
-    ):
-        self.model = model
-        self.rope = rope
-        self.tokens_NL = tokens_NL
-        self.last = last
-        self.attention_factor = attention_factor
-        self.mesh = mesh
-        self.batch_tokens = batch_tokens
-        self.compiled = jax.jit(self._losses, out_shardings=replicated(mesh))
+    model: Transformer
+    rope: RoPE
+    tokens_NL: np.ndarray
+    last: int
+    attention_factor: float
+    mesh: Mesh
+    batch_tokens: int
+
+    @functools.cached_property
+    def compiled(self) -> Callable[..., jax.Array]:
+        """Returns the program of all candidates, with all that it has compiled."""
+        return jax.jit(self._losses, out_shardings=replicated(self.mesh))
 
     @property
     def together(self) -> int:
