@@ -55,7 +55,7 @@ class Text:
     def decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of token ids."""
         if self._tokenizer is None:
-            return bytes(token for token in tokens if token < 256).decode(errors="replace")
+            return bytes(tokens).decode(errors="replace")
         return self._tokenizer.decode(list(tokens))
 
 

@@ -179,7 +179,6 @@ class _Run:
         self.failure: FloatingPointError | None = None
         self._recipe = recipe
         self._before = self.metrics.last.get("seconds", 0.0)
-        self.begin(runs=1)
 
     def begin(self, runs: int, at_peak: float | None = None) -> None:
         """Starts the clock; a run that is trained with others counts its share of the time.
@@ -356,9 +355,9 @@ class _Loop:
         return state
 
     def _steps_a_second_at_peak(self) -> float | None:
-        """Returns steps a second at the devices' peak, or None if their peak is not known."""
+        """Returns steps a second at the devices' peak, or None if it is not known or needed."""
         peak = peak_flops(self.mesh.devices.flat[0].device_kind)
-        if peak is None:
+        if peak is None or self.runs[0].first == self.recipe.steps:
             return None
         rows = self.task.batch(self.runs[0].seed, 1, 0, 1)
         return peak * self.mesh.size / step_flops(self.task, rows)
