@@ -13,7 +13,6 @@ each, and at the end once without it, for the report.
 The program needs ``pip install -e '.[experiments]'``, and says so if that is missing.
 """
 
-import importlib
 import math
 import os
 import re
@@ -114,14 +113,14 @@ def main(arguments: list[str]) -> int:
         return 2
     except PreemptedError as stop:
         print(stop, file=sys.stderr)
-        return 75  # EX_TEMPFAIL: run it again
+        return peers.PREEMPTED
     except Exception as error:
         if jax.process_count() == 1:
             raise
         traceback.print_exc()
         if peers.is_loss(error):
             print(peers.LOST, file=sys.stderr)
-            _end_alone(75)
+            _end_alone(peers.PREEMPTED)
         _end_alone(1)
     _print_missing(experiment, console)
     console.print(f"report: {path}", highlight=False)
@@ -148,9 +147,11 @@ def _run(experiment, task_id: int | None) -> list:
 def _tell(experiment, workdir: Path, console: Console) -> None:
     """Prints what was asked for in the place of running the experiment."""
     if STATUS.value:
+        from experiments.status import print_status
+
         for name, part in experiment.parts.items():
             _print_name(name, console)
-            importlib.import_module("experiments.status").print_status(part, console)
+            print_status(part, console)
     elif BACKEND.value is not None:
         _hand_over(len(experiment.points), workdir, console)
     else:
@@ -158,11 +159,12 @@ def _tell(experiment, workdir: Path, console: Console) -> None:
 
 
 def _print_dry_runs(experiment, console: Console) -> None:
-    dry_run = importlib.import_module("experiments.dry_run")
+    from experiments.dry_run import print_dry_run
+
     for name, part in experiment.parts.items():
         _print_name(name, console)
         config = CONFIG.value.studies[name] if name else CONFIG.value
-        dry_run.print_dry_run(part, config, MFU.value, console)
+        print_dry_run(part, config, MFU.value, console)
 
 
 def _print_missing(experiment, console: Console) -> None:
@@ -210,7 +212,8 @@ def _print_name(name: str, console: Console) -> None:
 
 
 def _hand_over(points: int, workdir: Path, console: Console) -> None:
-    submit = importlib.import_module("experiments.submit")
+    from experiments import submit
+
     backend = submit.make_backend(BACKEND.value, RESOURCE.value)
     command = ("python", *submit.command_without_own_flags(sys.argv))
     job = submit.Job(command, points, workdir)

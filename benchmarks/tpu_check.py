@@ -41,6 +41,7 @@ from benchmarks import tpu_programs as programs
 from benchmarks.tpu_report import tables
 from configs import atlas, extrapolation
 from experiments import topology
+from experiments.batches import rows_of_pass
 from experiments.mesh import make_mesh, meshes_of, row_shards
 from experiments.progress import stage
 from experiments.record import Kept, write_files
@@ -150,8 +151,8 @@ def _seven_b(program, axes, devices):
 def _preset(name, program, axes, devices):
     experiment = _experiment(name, tuple(axes.items()), tuple(devices))
     mesh, recipe, task = experiment.mesh, experiment.recipe, experiment.task("rope")
-    length, shards = experiment.protocols.multiples[-1] * recipe.length, row_shards(mesh)
-    rows = max(1, experiment.protocols.batch_tokens // (length * shards)) * shards
+    length = experiment.protocols.multiples[-1] * recipe.length
+    rows = rows_of_pass(experiment.protocols.batch_tokens, length, mesh)
     return *_step(program, task, recipe, mesh, length, rows), mesh
 
 

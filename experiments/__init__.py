@@ -1,11 +1,22 @@
 """Trains models and compares encodings, in programs that use the library."""
 
 import importlib.util
+from collections.abc import Mapping
 
-# The packages that experiments import beyond those that posenc_jax requires.
-_EXTRA = {"ml_collections": "ml_collections", "rich": "rich", "matplotlib": "matplotlib"}
-_EXTRA |= {"PIL": "pillow", "yaml": "pyyaml", "scipy": "scipy"}
-_EXTRA |= {"etils": "etils", "fsspec": "fsspec"}
+
+def require(packages: Mapping[str, str]) -> None:
+    """Ends the program with a sentence if a package is missing.
+
+    This is an exit instead of an ImportError, because users of a program need no traceback.
+
+    Args:
+      packages: for each module, the name of its package.
+    """
+    if missing := [package for module, package in packages.items() if _is_missing(module)]:
+        raise SystemExit(
+            f"error: experiments need {' and '.join(missing)}, which the library alone does not; "
+            "run: pip install -e '.[experiments]'"
+        )
 
 
 def _is_missing(module: str) -> bool:
@@ -15,9 +26,7 @@ def _is_missing(module: str) -> bool:
         return True
 
 
-if _missing := [package for module, package in _EXTRA.items() if _is_missing(module)]:
-    # An exit instead of an ImportError, because users of a program need no traceback.
-    raise SystemExit(
-        f"error: experiments need {' and '.join(_missing)}, which the library alone does not; run: "
-        "pip install -e '.[experiments]'"
-    )
+# The packages that experiments import beyond those that posenc_jax requires. What draws is required
+# by ``report``, because steps are timed on machines that need not draw.
+require({"ml_collections": "ml_collections", "rich": "rich", "yaml": "pyyaml", "scipy": "scipy"})
+require({"etils": "etils", "fsspec": "fsspec"})

@@ -18,10 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from experiments.bucket import folder_at
-from experiments.record import claimed, write_files
+from experiments.command import exit_status
+from experiments.record import claimed, read_json, write_files
 
 # The files of a finished point. The last one is written last, and marks the point as finished.
 FILES = ("run.json", "metrics.jsonl", "evaluation.json")
+# The file that a point lacks whose model was given, for it was not trained.
+_OF_TRAINING = "metrics.jsonl"
 
 
 def pack(workdir: Path) -> bytes:
@@ -37,13 +40,22 @@ def pack(workdir: Path) -> bytes:
         raise ValueError(f"--workdir={workdir} has no finished point; give a folder of results")
     with tarfile.open(fileobj=packed, mode="w:xz", preset=9) as archive:
         for folder in folders:
-            for name in FILES:
-                content = (folder / name).read_bytes()
-                _check(folder / name, content)
+            for name, content in _contents(folder).items():
                 entry = tarfile.TarInfo((folder / name).relative_to(workdir).as_posix())
                 entry.size = len(content)
                 archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Returns the files of a finished point by name, all of them checked."""
+    found = {}
+    training = read_json(folder / FILES[-1], {"training": dict})["training"]
+    for name in FILES:
+        if name != _OF_TRAINING or training.get("steps") != 0:
+            found[name] = (folder / name).read_bytes()
+            _check(folder / name, found[name])
+    return found
 
 
 def _finished(folder: Path) -> Iterator[Path]:
@@ -71,7 +83,7 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
         if (folder / FILES[0]).exists():  # finished or begun, and may have checkpoints: keep it
             continue
         with claimed(folder):
-            write_files(folder, {name: files[name] for name in FILES})
+            write_files(folder, {name: files[name] for name in FILES if name in files})
         written += 1
     return written, len(points) - written
 
@@ -92,7 +104,7 @@ def _read(packed: Path) -> dict[str, dict[str, bytes]]:
     except (tarfile.TarError, lzma.LZMAError) as error:
         raise ValueError(f"{packed} is no whole archive of results: {error}") from None
     for folder, files in points.items():
-        if set(files) != set(FILES):
+        if {*files, _OF_TRAINING} != {*FILES}:
             raise ValueError(
                 f"{packed} has {', '.join(sorted(files))} of {folder}; a point has "
                 f"{', '.join(FILES)}. Make the archive again"
@@ -114,26 +126,22 @@ def _check(path, content):
         ) from None
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", required=True, help="folder of an experiment")
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--out", type=Path, help="archive to write")
     way.add_argument("--restore", type=Path, help="archive to bring back into the workdir")
     args = parser.parse_args()
-    try:
-        workdir = folder_at(args.workdir)
-        if args.out:
-            packed = pack(workdir)
-            write_files(args.out.parent, {args.out.name: packed})
-            print(f"archive: {args.out}, {len(packed) / 1024:.0f} KiB")
-        else:
-            written, had = restore(args.restore, workdir)
-            print(f"{written} points restored; {args.workdir} already had {had}")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    workdir = folder_at(args.workdir)
+    if args.out:
+        packed = pack(workdir)
+        write_files(args.out.parent, {args.out.name: packed})
+        print(f"archive: {args.out}, {len(packed) / 1024:.0f} KiB")
+    else:
+        written, had = restore(args.restore, workdir)
+        print(f"{written} points restored; {args.workdir} already had {had}")
 
 
 if __name__ == "__main__":

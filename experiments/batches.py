@@ -8,7 +8,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import preemption
-from experiments.mesh import batch_sharding
+from experiments.mesh import batch_sharding, row_shards
+
+
+def rows_of_pass(batch_tokens: int, tokens: int, mesh: Mesh) -> int:
+    """Returns how many rows are in one forward pass, at least one for each part of a batch.
+
+    Args:
+      batch_tokens: the most tokens of a pass, over all devices.
+      tokens: tokens of a row that pass through the model; the last target is none of them.
+      mesh: the devices.
+    """
+    shards = row_shards(mesh)
+    return max(1, batch_tokens // (tokens * shards)) * shards
 
 
 def in_batches(compute: Callable, rows: Any, size: int, mesh: Mesh) -> Iterator[Any]:

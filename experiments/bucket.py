@@ -120,7 +120,8 @@ def marked(path: Path, by: str) -> Iterator[None]:
     """Holds the mark ``path``, and renews it until the end.
 
     A mark of another program is first watched for ``FORGOTTEN`` seconds: if it is not renewed in
-    that time it is void. So the clocks of two machines are never compared.
+    that time it is void. So the clocks of two machines are never compared. A program that was
+    stopped for longer may have lost its mark to another one, and then leaves it alone.
 
     Args:
       path: the mark.
@@ -136,7 +137,9 @@ def marked(path: Path, by: str) -> Iterator[None]:
     def renew():
         while not ended.wait(RENEWED):
             # A renewal that fails now may succeed the next time.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
+                if not _is_of(path, by):
+                    return
                 _renew(path, by)
 
     thread = threading.Thread(target=renew, daemon=True)
@@ -147,13 +150,19 @@ def marked(path: Path, by: str) -> Iterator[None]:
         ended.set()
         thread.join()
         with contextlib.suppress(Exception):  # a mark that stays becomes void
-            path.unlink(missing_ok=True)
+            if _is_of(path, by):
+                path.unlink()
 
 
 def mark_of(path: Path) -> str | None:
     """Returns who holds the mark, if it was renewed recently by the clock of this machine."""
     mark = _read(path)
     return mark["by"] if mark and time.time() - mark["seen"] < FORGOTTEN else None
+
+
+def _is_of(path, by) -> bool:
+    mark = _read(path)
+    return mark is not None and mark["by"] == by
 
 
 def _renew(path, by):

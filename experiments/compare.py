@@ -19,7 +19,7 @@ from experiments.progress import stage
 from experiments.report import length_report
 from experiments.report.lengths import LengthStudy
 from experiments.sweep import Sweep
-from experiments.text import Text
+from experiments.text import Text, spec_of
 from experiments.train import Recipe
 from posenc_jax import REGISTRY, Layers
 from posenc_jax.registry import PATTERNS, lookup
@@ -65,21 +65,19 @@ class Comparison(Sweep):
         return Text(self.recipe, self.windows, self._spec(scheme))
 
     def describe_training(self, scheme):
-        corpus = {"corpus": self.corpus.name, "corpus_digest": self.corpus.digest}
-        return self._spec(scheme).to_dict() | corpus
+        return self._spec(scheme).to_dict() | self.corpus.described
 
     def describe_evaluation(self, point):
         extend = {name: self._extension_config(name) for name in point.extensions}
         return {"eval": self.config["eval"], "extend": extend}
 
     def evaluate(self, point, model):
-        schemes = (point.scheme, *point.extensions)
         splits = [split for split in SPLITS if split in self.documents]
-        total = len(schemes) * len(splits) * work(self.protocols, self.recipe.length)
+        total = len(point.schemes) * len(splits) * work(self.protocols, self.recipe.length)
         records, curves = [], []
         with stage(f"{point.name}  evaluate", total, self.console) as advance:
             score = Scorer(model, self.mesh, self.protocols.batch_tokens, advance)
-            for scheme in schemes:
+            for scheme in point.schemes:
                 extended = scheme != point.scheme
                 at = functools.partial(self._extension, scheme) if extended else lambda _: None
                 for split in splits:
@@ -94,7 +92,7 @@ class Comparison(Sweep):
         return {"records": records, "curves": curves}
 
     def print_point(self, point, evaluation):
-        for scheme in (point.scheme, *point.extensions):
+        for scheme in point.schemes:
             losses = [
                 f"{r['multiple']}x {r['loss']:.3f}"
                 for r in evaluation["records"]
@@ -109,8 +107,7 @@ class Comparison(Sweep):
 
     def _spec(self, scheme) -> FrozenConfigDict:
         encoding = {"name": scheme} | self.config["encodings"].get(scheme, {})
-        model = self.config["model"] | {"vocab_size": self.corpus.vocab_size}
-        return FrozenConfigDict({"encoding": encoding, "model": model})
+        return spec_of(encoding, self.config["model"], self.corpus)
 
     def keywords(self, scheme: str, multiple: int) -> dict[str, Any]:
         """Returns the keywords of a scheme at ``multiple`` times the training length."""
@@ -139,9 +136,8 @@ class Comparison(Sweep):
         about = self.about(command) | {
             "train_length": self.recipe.length,
             "last_tokens": self.protocols.last_tokens,
-            "corpus": self.corpus.name,
-            "corpus_digest": self.corpus_digest(self.corpus.digest),
         }
+        about |= self.about_corpus(self.corpus)
         return LengthStudy(records, training, failures, about, curves)
 
 

@@ -58,6 +58,11 @@ class Corpus:
     bytes_per_token: float
     digest: str
 
+    @property
+    def described(self) -> dict[str, str]:
+        """Returns what records of runs say about the corpus."""
+        return {"corpus": self.name, "corpus_digest": self.digest}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WindowIndex:

@@ -44,7 +44,7 @@ def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Co
     console.print(f"mesh: {shape}, {mesh.size} of {device}", highlight=False)
 
     trained = [point for point in experiment.points if experiment.recipe_of(point) is not None]
-    first = {point.scheme: point for point in reversed(trained)}  # the first seed of each
+    first = {point.group: point for point in reversed(trained)}  # the first seed of each
     rows = {name: _takes(experiment, point) for name, point in sorted(first.items())}
     console.print(_schemes(rows))
     runs = [experiment.recipe_of(point) for point in trained]
@@ -55,9 +55,7 @@ def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Co
     )
     if not trained:
         return
-    flops = sum(
-        rows[point.scheme]["flops"] * experiment.recipe_of(point).steps for point in trained
-    )
+    flops = sum(rows[point.group]["flops"] * experiment.recipe_of(point).steps for point in trained)
     console.print(_times(flops, mesh.size, device, mfu), highlight=False)
     largest = max(rows, key=lambda name: rows[name]["state"])
     console.print(_placed(rows[largest]["arrays"], largest))
@@ -66,7 +64,7 @@ def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Co
 
 def _takes(sweep: Sweep, point: Point) -> dict[str, Any]:
     """Returns what one point takes; ``state`` is in bytes a device, ``flops`` are of one step."""
-    task, recipe = sweep.task(point.scheme), sweep.recipe_of(point)
+    task, recipe = sweep.task_of(point), sweep.recipe_of(point)
     state = abstract_state(task, recipe, sweep.mesh)
     arrays = jax.tree_util.tree_flatten_with_path(state)[0]
     return {
@@ -124,7 +122,7 @@ def _placed(arrays, scheme: str) -> Table:
 
 def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
     """Returns a sentence on the memory of the compiled step, and a line for each collective."""
-    task, recipe = sweep.task(point.scheme), sweep.recipe_of(point)
+    task, recipe = sweep.task_of(point), sweep.recipe_of(point)
     found = needs(lower_step(task, recipe, sweep.mesh), sweep.mesh)
     if found is None:
         return f"step of {scheme}, compiled: this backend does not say what memory it needs"

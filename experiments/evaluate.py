@@ -26,9 +26,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.batches import in_batches
+from experiments.batches import in_batches, rows_of_pass
 from experiments.data import SPLITS
-from experiments.mesh import replicated, row_shards
+from experiments.mesh import replicated
 from experiments.text import token_losses
 from posenc_jax import Encoding, Layers, Transformer
 
@@ -69,6 +69,8 @@ class Protocols:
                     "((8, 2),)"
                 )
             strides.append(("strides", pair[0]))
+        if len({pair[0] for pair in self.strides}) < len(self.strides):
+            raise ValueError(f"eval.strides={self.strides} must name each stride once")
         for name, stride in strides:
             if stride < 1 or self.last_tokens % stride:
                 raise ValueError(
@@ -118,23 +120,20 @@ class Scorer:
         self._advance = advance
         self._losses = functools.partial(scorer_program(mesh), measure)
 
-    def rows(self, width: int) -> int:
-        """Returns how many windows of ``width`` tokens are in one forward pass."""
-        shards = row_shards(self._mesh)
-        return max(1, self._batch_tokens // (width * shards)) * shards
+    def rows(self, windows_NL) -> int:
+        """Returns how many of the windows are in one forward pass."""
+        return rows_of_pass(self._batch_tokens, windows_NL.shape[1] - 1, self._mesh)
 
     def __call__(self, windows_NL, encoding: Encoding | Layers | None) -> np.ndarray:
         """Returns the losses of ``windows_NL`` in nats, float64 ``[N, L - 1]``.
 
         If ``encoding`` is given, it takes the place of the model's own.
         """
-        width = windows_NL.shape[1]
-        rows = self.rows(width)
-        losses = []
+        length, losses = windows_NL.shape[1] - 1, []
         score = functools.partial(self._losses, self._model, encoding)
-        for batch_losses in in_batches(score, windows_NL, rows, self._mesh):
+        for batch_losses in in_batches(score, windows_NL, self.rows(windows_NL), self._mesh):
             losses.append(batch_losses)
-            self._advance(f"{width - 1} tokens", steps=len(batch_losses) * (width - 1))
+            self._advance(f"{length} tokens", steps=len(batch_losses) * length)
         return np.concatenate(losses).astype(np.float64)
 
 

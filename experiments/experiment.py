@@ -20,7 +20,6 @@ checkpoint of the variant that ``of`` names, with its own encoding in the place 
 """
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,6 +41,7 @@ from experiments.report.panels import Map, Panel, PanelStudy, Result
 from experiments.sweep import Sweep
 from experiments.train import Recipe
 from posenc_jax import Encoding, Layers, Transformer
+from posenc_jax.registry import suggest
 
 Model = TypeVar("Model", bound=Transformer)
 
@@ -95,6 +95,8 @@ class Experiment(Sweep):
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         check_heads(config.model)
+        if config.eval.batch < 1:
+            raise ValueError(f"eval.batch={config.eval.batch} must be at least 1")
         self.config = config.to_dict()  # which the methods called below read
         schemes = [name.strip() for name in config.schemes.split(",")]
         extend = {n: v["of"] for n in schemes if (v := self.variant(n)).get("of")}
@@ -129,12 +131,8 @@ class Experiment(Sweep):
         """Returns the variant called ``scheme``."""
         variants = self.config["variants"]
         if scheme not in variants:
-            near = difflib.get_close_matches(scheme, variants, n=1)
-            raise ValueError(
-                f"unknown scheme {scheme!r}"
-                + (f", did you mean {near[0]!r}?" if near else ";")
-                + f" config.variants has: {', '.join(sorted(variants))}"
-            )
+            known = suggest(scheme, variants, "config.variants has")
+            raise ValueError(f"unknown scheme {scheme!r}{known}")
         return variants[scheme]
 
     def keywords(self, scheme: str) -> dict[str, Any]:
@@ -183,10 +181,9 @@ class Experiment(Sweep):
 
     def evaluate(self, point, model):
         records, maps = [], []
-        schemes = (point.scheme, *point.extensions)
-        total = len(schemes) * sum(len(panel.xs) for panel in self.panels)
+        total = len(point.schemes) * sum(len(panel.xs) for panel in self.panels)
         with stage(f"{point.name}  evaluate", total, self.console) as advance:
-            for scheme in schemes:
+            for scheme in point.schemes:
                 if scheme != point.scheme:
                     model = model.under(self.encoding(scheme, None))
                 where = {"scheme": scheme, "seed": point.seed}
@@ -199,7 +196,7 @@ class Experiment(Sweep):
         return {"records": records, "maps": maps}
 
     def print_point(self, point, evaluation):
-        for scheme in (point.scheme, *point.extensions):
+        for scheme in point.schemes:
             for panel in self.panels:
                 values = [
                     f"{r['x']} {r['value']:.3f}"

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.bucket import folder_at
+from experiments.command import exit_status
 from experiments.mesh import make_mesh
 from experiments.record import read_run
 from experiments.trained import Source, load_run, sizes_of, train_length
@@ -96,20 +97,16 @@ def _as_llama(model: Transformer, length: int) -> dict[str, Any]:
     }
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="folder of a run")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--checkpoint", help="published weights that the run was tuned from")
     args = parser.parse_args()
     console = Console()
-    try:
-        export(folder_at(args.run), args.out, args.checkpoint, console)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    export(folder_at(args.run), args.out, args.checkpoint, console)
     console.print(f"wrote {args.out}", highlight=False, soft_wrap=True)
-    return 0
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ from experiments.methods import PLAIN, Methods, names_in
 from experiments.point import Point
 from experiments.progress import stage
 from experiments.readings import LAST, Reader, Readings, Trials
-from experiments.record import Kept, RefusedError, differences, read_json, read_run
+from experiments.record import Kept, RefusedError, as_json, differences, read_json, read_run
 from experiments.report import extension_report
 from experiments.report.extensions import ExtensionStudy
-from experiments.sweep import EVALUATION, Sweep, plain, recipe_fields
-from experiments.text import Text, Tuning, make_model
+from experiments.sweep import EVALUATION, Sweep, recipe_fields
+from experiments.text import Text, Tuning, make_model, spec_of
 from experiments.train import Recipe, further_state
 from experiments.trained import Loader, Source, in_tokens_of
 
@@ -134,7 +134,7 @@ class Extension(Sweep):
         if self.training is None:
             return
         model = self.config["model"] | {"vocab_size": len(source.model.embedding)}
-        changes = differences(plain(source.config.get("model")), plain(model), "model")
+        changes = differences(as_json(source.config.get("model")), as_json(model), "model")
         changes += differences(source.train_length, self.training.length, "train.length")
         if changes:
             raise ValueError(
@@ -144,7 +144,7 @@ class Extension(Sweep):
 
     def recipe_of(self, point):
         if not isinstance(point, Tuned):
-            return self.training
+            return None if self.config["checkpoint"] else self.training
         at_target = self.config["variants"][point.scheme]["tuned_at"] == "target"
         return self._tuning(self.config["target"] if at_target else 1, point.steps)
 
@@ -158,18 +158,24 @@ class Extension(Sweep):
     def _is_trained(self, point) -> bool:
         return isinstance(point, Tuned) or not self.config["checkpoint"]
 
-    def task(self, scheme):
-        del scheme  # the models that are trained from the start are all plain RoPE
-        recipe = self.recipe_of(_source_point(seed=0))
-        return Text(recipe, self.windows[recipe.length], self._spec())
+    def task_of(self, point):
+        recipe = self.recipe_of(point)
+        windows = self.windows[recipe.length]
+        if isinstance(point, Tuned):
+            return Tuning(recipe, windows, self._under(point, self.methods.model))
+        return Text(recipe, windows, self._spec())
+
+    def _under(self, point, model):
+        """Returns a model under the encoding that a point is tuned under."""
+        layers = self.methods.layers(point.scheme, self.config["target"])
+        return model if layers is None else model.under(layers)
 
     def _spec(self) -> FrozenConfigDict:
-        model = self.config["model"] | {"vocab_size": self.corpus.vocab_size}
-        return FrozenConfigDict({"encoding": {"name": PLAIN} | self.config["rope"], "model": model})
+        encoding = {"name": PLAIN} | self.config["rope"]
+        return spec_of(encoding, self.config["model"], self.corpus)
 
     def describe(self, point):
-        about = {"corpus": self.corpus.name, "corpus_digest": self.corpus.digest}
-        about |= {"seed": point.seed}
+        about = self.corpus.described | {"seed": point.seed}
         if not self._is_trained(point):
             source, loading = self.source(point.seed), self.config.get("loading")
             model = {"model": source.config.get("model"), "loading": loading}
@@ -215,11 +221,10 @@ class Extension(Sweep):
     def _tune(self, point):
         """Trains the model of the point's seed further, under the encoding for the target."""
         source, recipe = self.source(point.seed), self.recipe_of(point)
-        layers = self.methods.layers(point.scheme, self.config["target"])
-        model = source.model if layers is None else source.model.under(layers)
+        model = self._under(point, source.model)
         adam = source.adam if self.config["optimizer"] == "continued" else None
         return train(
-            Tuning(recipe, self.windows[recipe.length], model),
+            dataclasses.replace(self.task_of(point), model=model),
             recipe,
             self.mesh,
             seed=point.seed,
@@ -230,14 +235,13 @@ class Extension(Sweep):
         )
 
     def describe_evaluation(self, point):
-        names = (point.scheme, *point.extensions)
-        variants = {name: self.config["variants"][name] for name in names}
+        variants = {name: self.config["variants"][name] for name in point.schemes}
         about = {"eval": self.config["eval"], "target": self.config["target"]}
         return about | {"methods": variants, "corpus_digest": self.corpus.digest}
 
     def evaluate(self, point, model):
         target, is_tuned = self.config["target"], isinstance(point, Tuned)
-        each = (self.readings.of_method(s, target, is_tuned) for s in _methods_of(point))
+        each = (self.readings.of_method(s, target, is_tuned) for s in point.schemes)
         readings = [reading for of_method in each for reading in of_method]
         if not is_tuned:
             readings.append(self.readings.windowed(PLAIN))
@@ -256,7 +260,7 @@ class Extension(Sweep):
         return {"records": records}
 
     def print_point(self, point, evaluation):
-        for scheme in _methods_of(point):
+        for scheme in point.schemes:
             losses = [
                 f"{r['multiple']}x {r['loss']:.3f}"
                 for r in evaluation["records"]
@@ -273,9 +277,8 @@ class Extension(Sweep):
             "target": self.config["target"],
             "last_tokens": self.readings.trials.last_tokens,
             "source": self.config["checkpoint"] or "trained here",
-            "corpus": self.corpus.name,
-            "corpus_digest": self.corpus_digest(self.corpus.digest),
         }
+        about |= self.about_corpus(self.corpus)
         return ExtensionStudy(records, training, failures, about, [])
 
     def write_report(self, command):
@@ -296,10 +299,11 @@ def points(config: ConfigDict) -> list[Point]:
             f"checkpoint={config.checkpoint} is one model, and seeds={config.seeds} would count it "
             'several times; give --config.seeds=1, or a path with "{seed}" in it'
         )
-    if not config.tuning_steps or min(config.tuning_steps) < 1:
+    steps = config.tuning_steps
+    if not steps or min(steps) < 1 or len({*steps}) < len(steps):
         raise ValueError(
-            f"tuning_steps={config.tuning_steps} must be numbers of steps, each at least 1; what "
-            "is not tuned is always read"
+            f"tuning_steps={config.tuning_steps} must be numbers of steps, each at least 1 and "
+            "each once; what is not tuned is always read"
         )
     zero_shot, tuned = (names_in(each, config.variants) for each in (config.methods, config.tuned))
     extensions = tuple(name for name in zero_shot if name != PLAIN)
@@ -312,10 +316,6 @@ def points(config: ConfigDict) -> list[Point]:
 
 def _source_point(seed) -> Point:
     return Point(PLAIN, seed, ())
-
-
-def _methods_of(point) -> tuple[str, ...]:
-    return point.scheme, *point.extensions
 
 
 def _read_by(source: Source, corpus: Corpus, trials: Trials, is_tuned: bool) -> Corpus:

@@ -21,12 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from matplotlib.figure import Figure
 from rich.console import Console
 
+from experiments.command import exit_status
 from experiments.progress import stage
 from experiments.record import write_files
-from experiments.report.drawing import COLOURS, page_style, svg
+from experiments.report.drawing import COLOURS, Figure, page_style, svg
 from posenc_jax import REGISTRY, Chunks, Encoding, Layers, Tokens, describe, logits, make, positions
 from posenc_jax.registry import lookup
 
@@ -176,7 +176,8 @@ def _summary(name) -> str:
     return re.sub("``(.+?)``", r"<code>\1</code>", "".join(f"<p>{p}</p>" for p in chosen))
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gallery.html"))
     parser.add_argument("--schemes", default="", help="comma-separated; default: all of them")
@@ -201,4 +202,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,9 +12,11 @@ import csv
 import dataclasses
 import itertools
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
+from experiments.command import exit_status
 from experiments.record import read_json, write_files
 from experiments.report import ledger_page
 from experiments.report.study import number
@@ -395,6 +397,7 @@ def _made_by(*files: dict[str, Any] | None) -> str:
     return "## Made by\n\n```\n" + "\n".join(commands) + "\n```\n"
 
 
+@exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--answers", type=Path, required=True, help="the workdir of the atlas")
@@ -412,4 +415,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

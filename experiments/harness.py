@@ -9,7 +9,6 @@ The program needs ``pip install -e '.[harness]'``.
 
 import argparse
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,9 +19,10 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments.batches import in_batches
+from experiments.batches import in_batches, rows_of_pass
 from experiments.bucket import folder_at
-from experiments.mesh import make_mesh, row_shards
+from experiments.command import encoding, exit_status
+from experiments.mesh import make_mesh
 from experiments.progress import stage
 from experiments.record import write_json
 from experiments.text import token_losses_and_hits
@@ -55,7 +55,7 @@ class Text:
     def decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of token ids."""
         if self._tokenizer is None:
-            return bytes(token for token in tokens if token < 256).decode(errors="replace")
+            return bytes(tokens).decode(errors="replace")
         return self._tokenizer.decode(list(tokens))
 
 
@@ -180,14 +180,14 @@ class Harness:
         for number, row in enumerate(rows):
             by_width.setdefault(self._width(len(row) - 1), []).append(number)
         found: dict[int, np.ndarray] = {}
-        compute, shards = functools.partial(self._measure, self.model), row_shards(self._mesh)
+        compute = functools.partial(self._measure, self.model)
         with stage(what, len(rows), self._console) as advance:
             for width, numbers in sorted(by_width.items(), reverse=True):
                 # Padding after a row changes no score in it, as attention is causal.
                 tokens = np.zeros((len(numbers), width + 1), np.int32)
                 for place, number in enumerate(numbers):
                     tokens[place, : len(rows[number])] = rows[number]
-                size = max(1, self._batch_tokens // (width * shards)) * shards
+                size = rows_of_pass(self._batch_tokens, width, self._mesh)
                 left = iter(numbers)
                 for batch in in_batches(compute, tokens, size, self._mesh):
                     for measured, number in zip(batch, left, strict=False):
@@ -223,10 +223,7 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
     loaded = pretrained.load(path, mesh=mesh, scan=True)
     if loaded.tokenizer is None:
         raise ValueError(f"{path} has no tokenizer; add its tokenizer.json to the folder")
-    own = dict(encoding or {})
-    if own and "name" not in own:
-        raise ValueError(f'--encoding={encoding} has no name; give {{"name": ..., keywords}}')
-    model = loaded.under(own.pop("name"), **own) if encoding else loaded.model
+    model = loaded.under(**encoding) if encoding else loaded.model
     end = loaded.config.get("eos_token_id")
     end = end[0] if isinstance(end, list) else end
     start = loaded.config.get("bos_token_id", end)
@@ -257,13 +254,14 @@ def evaluate(harness: Harness, tasks: list[str], include: str | None, **options:
     return lm_eval.simple_evaluate(Adapter(), tasks=tasks, task_manager=manager, **options)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the tasks, prints the table, and returns the exit status."""
+@exit_status
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the tasks and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder of a run, weights, or a name")
     parser.add_argument("--tasks", required=True, help="tasks of the harness, with commas")
     parser.add_argument("--include", help="folder with tasks of your own")
-    parser.add_argument("--encoding", type=json.loads, help="JSON: a name and its keywords")
+    parser.add_argument("--encoding", type=encoding, help="JSON: a name and its keywords")
     parser.add_argument("--length", type=int, help="most tokens of context (default: as trained)")
     parser.add_argument("--batch_tokens", type=int, default=8192, help="tokens of a forward pass")
     parser.add_argument("--num_fewshot", type=int, help="examples before each question")
@@ -271,23 +269,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="file for the results, as JSON")
     args = parser.parse_args(arguments)
     console = Console(soft_wrap=True)
-    try:
-        mesh = make_mesh()
-        model, text, trained = load(args.model, args.encoding, mesh)
-        options = {"length": args.length or trained, "batch_tokens": args.batch_tokens}
-        harness = Harness(model, text, **options, mesh=mesh, console=console)
-        limits = {"num_fewshot": args.num_fewshot, "limit": args.limit}
-        found = evaluate(harness, args.tasks.split(","), args.include, **limits)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    mesh = make_mesh()
+    model, text, trained = load(args.model, args.encoding, mesh)
+    options = {"length": args.length or trained, "batch_tokens": args.batch_tokens}
+    harness = Harness(model, text, **options, mesh=mesh, console=console)
+    limits = {"num_fewshot": args.num_fewshot, "limit": args.limit}
+    found = evaluate(harness, args.tasks.split(","), args.include, **limits)
     from lm_eval.utils import make_table
 
     console.print(make_table(found), markup=False, highlight=False)
     if args.out:
         how = {"model": args.model, "encoding": args.encoding} | options | limits
         write_json(args.out, {"results": found["results"]} | how)
-    return 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import argparse
 import functools
 import hashlib
 import io
-import json
 import re
 import sys
 import zipfile
@@ -32,7 +31,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from experiments import preemption
+from experiments import command, preemption
 from experiments.bucket import folder_at, remove
 from experiments.config import as_trained, make_encoding
 from experiments.progress import stage
@@ -191,15 +190,12 @@ def summary(losses_N, last_tokens: int = 256) -> dict:
 
 def _in_place_of(config, encoding) -> Encoding | Layers:
     """Builds an encoding for a trained run; keywords that it does not give are as trained."""
-    if not isinstance(encoding, dict) or "name" not in encoding:
-        raise ValueError(
-            f'--encoding={encoding!r} must have a name, such as {{"name": "yarn", "factor": 4.0}}'
-        )
     trained = as_trained(encoding["name"], config["encoding"])
     return make_encoding(trained | encoding, config["model"], train_length(config), rngs=None)
 
 
-def main() -> int:
+@command.exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="folder of a trained run")
     parser.add_argument(
@@ -209,29 +205,25 @@ def main() -> int:
     parser.add_argument("--chunk", type=int, default=512, help="tokens of one step")
     parser.add_argument(
         "--encoding",
-        type=json.loads,
+        type=command.encoding,
         help='an encoding in the place of the trained one, such as {"name": "yarn"}, with the '
         "trained one's keywords where it says nothing else",
     )
     args = parser.parse_args()
     console = Console()
-    try:
-        preemption.listen()
-        folder, out = folder_at(args.run), folder_at(args.out)
-        state, config = load_run(folder)
-        model = state.model
-        encoding = args.encoding and _in_place_of(config, args.encoding)
-        is_ids = args.document.suffix == ".npy"
-        tokens_N = np.load(args.document) if is_ids else np.fromfile(args.document, np.uint8)
-        losses_N = score_document(
-            model, tokens_N, out, console, chunk=args.chunk, encoding=encoding
+    preemption.listen()
+    folder, out = folder_at(args.run), folder_at(args.out)
+    state, config = load_run(folder)
+    model = state.model
+    encoding = args.encoding and _in_place_of(config, args.encoding)
+    is_ids = args.document.suffix == ".npy"
+    if not is_ids and len(model.embedding) != 256:
+        raise ValueError(
+            f"the run in {folder} does not read bytes, and --document={args.document} is read as "
+            "bytes: give token ids, as a file .npy"
         )
-    except (ValueError, TypeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except preemption.PreemptedError as stop:
-        print(stop, file=sys.stderr)
-        return 75  # EX_TEMPFAIL: run it again
+    tokens_N = np.load(args.document) if is_ids else np.fromfile(args.document, np.uint8)
+    losses_N = score_document(model, tokens_N, out, console, chunk=args.chunk, encoding=encoding)
     result = summary(losses_N)
     write_json(out / "summary.json", result)
     console.print(
@@ -239,7 +231,6 @@ def main() -> int:
         "{last_tokens}".format(**result),
         highlight=False,
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -26,7 +26,14 @@ from experiments import preemption
 from experiments.checkpoint import Checkpoints
 from experiments.cost import peak_flops, step_flops
 from experiments.host import peak_memory
-from experiments.mesh import batch_sharding, own_part, path_name, replicated, state_shardings
+from experiments.mesh import (
+    batch_sharding,
+    own_part,
+    path_name,
+    placed,
+    replicated,
+    state_shardings,
+)
 from experiments.progress import stage
 from experiments.record import Metrics, RefusedError
 from experiments.train import Recipe, State, Task, initial_state, train_step
@@ -127,11 +134,7 @@ def abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> State:
     """Returns a run's state with shapes and shardings in the place of its arrays."""
     init = functools.partial(initial_state, init=task.init, recipe=recipe)
     abstract = jax.eval_shape(init, jax.random.key(0))
-    return jax.tree.map(
-        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
-        abstract,
-        state_shardings(abstract, mesh),
-    )
+    return placed(abstract, state_shardings(abstract, mesh))
 
 
 def lower_step(task: Task, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:
@@ -176,7 +179,6 @@ class _Run:
         self.failure: FloatingPointError | None = None
         self._recipe = recipe
         self._before = self.metrics.last.get("seconds", 0.0)
-        self.begin(runs=1)
 
     def begin(self, runs: int, at_peak: float | None = None) -> None:
         """Starts the clock; a run that is trained with others counts its share of the time.
@@ -353,9 +355,9 @@ class _Loop:
         return state
 
     def _steps_a_second_at_peak(self) -> float | None:
-        """Returns steps a second at the devices' peak, or None if their peak is not known."""
+        """Returns steps a second at the devices' peak, or None if it is not known or needed."""
         peak = peak_flops(self.mesh.devices.flat[0].device_kind)
-        if peak is None:
+        if peak is None or self.runs[0].first == self.recipe.steps:
             return None
         rows = self.task.batch(self.runs[0].seed, 1, 0, 1)
         return peak * self.mesh.size / step_flops(self.task, rows)

@@ -128,6 +128,15 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(place, state)
 
 
+def placed(state: Any, places: Any) -> Any:
+    """Returns the shapes of a state, abstract or not, with the sharding that each is to have."""
+    return jax.tree.map(
+        lambda array, place: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place),
+        state,
+        places,
+    )
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Spreads the rows of a batch, axis 0 of each of its arrays, over ``data`` and ``fsdp``."""
     return NamedSharding(mesh, P(ROWS))

@@ -6,7 +6,6 @@ in which "ratio" and "length/8" stand for numbers (see :func:`experiments.config
 """
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax
 from experiments.config import RATIO, as_trained, at_ratio, make_encoding
 from experiments.trained import in_place_of_rope, rope_of, sizes_of
 from posenc_jax import Encoding, Layers, Tokens, Transformer, positions
+from posenc_jax.registry import suggest
 
 PLAIN = "rope"  # the scheme of the trained model as it is
 TUNED_AT = ("target", "train_length")
@@ -80,10 +80,6 @@ def names_in(chosen: str, variants: Mapping[str, Any]) -> list[str]:
     names = [name.strip() for name in chosen.split(",") if name.strip()]
     for name in names:
         if name not in variants:
-            near = difflib.get_close_matches(name, variants, n=1)
-            raise ValueError(
-                f"unknown method {name!r}"
-                + (f", did you mean {near[0]!r}?" if near else ";")
-                + f" config.variants has: {', '.join(sorted(variants))}"
-            )
+            known = suggest(name, variants, "config.variants has")
+            raise ValueError(f"unknown method {name!r}{known}")
     return list(dict.fromkeys(names))

@@ -22,10 +22,14 @@ def order_study(schemes: Iterable[str], seeds: int) -> Study:
     """
     wanted = [(BASELINE, True), (BASELINE, False), *((scheme, False) for scheme in schemes)]
     records = [
-        {"scheme": scheme, "seed": seed, "causal": causal, "distance": _distance(*each, seed)}
+        {
+            "scheme": scheme,
+            "seed": seed,
+            "causal": causal,
+            "distance": _distance(scheme, causal, seed),
+        }
         for seed in range(seeds)
-        for each in wanted
-        for scheme, causal in [each]
+        for scheme, causal in wanted
     ]
     return Study(records, [], [], {})
 

@@ -20,6 +20,7 @@ LOST = (
 )
 # Words in the errors of JAX when a collective operation has lost a peer.
 _SIGNS = re.compile("Gloo|NCCL|UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|[Cc]onnection")
+PREEMPTED = 75  # EX_TEMPFAIL, the exit status that asks a queue to run the job again
 WATCHED = "POSENC_JAX_WATCHED"
 _PR_SET_PDEATHSIG = 1
 # Environment variables, each of which says that JAX has a cluster to join.
@@ -33,7 +34,7 @@ def ask_again_if_stopped() -> None:
 
     There is nothing to save yet, and a queue that ends a job while it starts runs it again.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(PREEMPTED))
 
 
 def are_expected(arguments: Sequence[str]) -> bool:
@@ -63,7 +64,7 @@ def watch(command: Sequence[str]) -> int:
     status = process.wait()
     if status == -signal.SIGABRT:
         print(LOST, file=sys.stderr)
-        return 75
+        return PREEMPTED
     return status if status >= 0 else 128 - status
 
 
@@ -79,4 +80,4 @@ def end_with_watcher() -> None:
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(watcher):  # the watcher died before the call of prctl
-        sys.exit(75)
+        sys.exit(PREEMPTED)

@@ -39,6 +39,11 @@ class Point:
         return self.label + ("" if self.rate is None else f"/rate{self.rate:g}")
 
     @property
+    def schemes(self) -> tuple[str, ...]:
+        """Returns all schemes that are evaluated on its checkpoint."""
+        return (self.scheme, *self.extensions)
+
+    @property
     def label(self) -> str:
         """Returns the name that all seeds of the run share, in reports."""
         return self.scheme

@@ -30,6 +30,7 @@ from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
 from rich.console import Console
 
+from experiments.command import encoding, exit_status
 from experiments.mesh import state_shardings
 from experiments.progress import stage
 from experiments.weight_files import INDEX, GgufFile, SafetensorsFiles, WeightFiles, need
@@ -292,27 +293,23 @@ def _about_tokenizer(tokenizer, config) -> dict[str, Any]:
     return about
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder, .gguf file, 'smollm2' or hub name")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument(
-        "--encoding", type=json.loads, help='the new encoding, such as {"name": "pi", "factor": 2}'
+        "--encoding", type=encoding, help='the new encoding, such as {"name": "pi", "factor": 2}'
     )
     parser.add_argument("--max-length", type=int, help="longest sequence that it is for")
     args = parser.parse_args()
     console = Console()
-    try:
-        published = load(args.model, console=console)
-        model = published.under(**args.encoding) if args.encoding else published.model
-        own = dict(max_length=args.max_length, console=console)
-        save(args.out, model, published.config, published.tokenizer, **own)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    published = load(args.model, console=console)
+    model = published.under(**args.encoding) if args.encoding else published.model
+    own = dict(max_length=args.max_length, console=console)
+    save(args.out, model, published.config, published.tokenizer, **own)
     length = json.loads((args.out / "config.json").read_text())["max_position_embeddings"]
     console.print(f"{args.out}: for {length} tokens", highlight=False, soft_wrap=True)
-    return 0
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.bucket import folder_at
+from experiments.command import exit_status
 from experiments.data import eval_windows, load_corpus
 from experiments.record import write_files
 from experiments.report import page, probe_figures
@@ -314,22 +316,19 @@ def _check(model, windows_NL):
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Probes the model of a finished run, writes the page, and returns the exit status."""
+@exit_status
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Probes the model of a finished run and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="the folder of a run on text")
+    parser.add_argument("--run", required=True, help="the folder of a run on text")
     parser.add_argument("--out", type=Path, default=Path("probes.html"))
     parser.add_argument("--windows", type=int, default=64, help="texts of the test split")
     parser.add_argument("--seed", type=int, default=0, help="of the random offsets")
     args = parser.parse_args(arguments)
-    try:
-        state, config = load_run(args.run)
-        length, corpus = config["train"]["length"], load_corpus(config["corpus"])
-        windows_NL = eval_windows(corpus, "test", length=length + 1, count=args.windows)
-        drawn = probe_figures.draw(probe(state.model, windows_NL, seed=args.seed), length)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    state, config = load_run(folder_at(args.run))
+    length, corpus = config["train"]["length"], load_corpus(config["corpus"])
+    windows_NL = eval_windows(corpus, "test", length=length + 1, count=args.windows)
+    drawn = probe_figures.draw(probe(state.model, windows_NL, seed=args.seed), length)
     title = f"Probes of {page.text(args.run)}"
     figures = [
         page.figure(name, *probe_figures.FIGURES[name], drawing) for name, drawing in drawn.items()
@@ -339,7 +338,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     whole = f"{head}</style><h1>{title}</h1>{''.join(figures)}</html>\n"
     write_files(args.out.parent, {args.out.name: whole})
     print(f"probes: {args.out}")
-    return 0
 
 
 if __name__ == "__main__":

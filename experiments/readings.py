@@ -175,7 +175,7 @@ class Reader:
     ) -> dict[str, Any]:
         """Returns the record of a reading under ``layers``, by default the model's own."""
         scorer, windows_NL = self._scorers[reading.protocol], reading.windows_NL
-        rows = scorer.rows(windows_NL.shape[1])
+        rows = scorer.rows(windows_NL)
         # Results under the model's own encoding are the same for every method.
         scheme = "own" if layers is None else f"{reading.scheme} for {reading.ratio}x"
         means: list = []

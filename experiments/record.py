@@ -274,14 +274,18 @@ def check_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     previous = read_run(folder)
     if previous is None:
         return None
-    config = json.loads(json.dumps(config))  # tuples become lists, as they were read back
-    changes = differences(previous["config"], config)
+    changes = differences(previous["config"], as_json(config))
     if changes:
         raise RefusedError(
             f"{folder} holds a run with another config: {'; '.join(changes)}. "
             "Give the old values, or another --workdir"
         )
     return previous
+
+
+def as_json(value: Any) -> Any:
+    """Returns a value as JSON will give it back, with tuples as lists."""
+    return json.loads(json.dumps(value))
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
@@ -300,10 +304,9 @@ class Kept:
     """
 
     def __init__(self, path: Path, config: dict[str, Any]):
-        config = json.loads(json.dumps(config))  # tuples become lists, as they will be read back
-        whole = read_lines(path)
-        if whole[:1] != [{"config": config}]:
-            whole = [{"config": config}]
+        head, whole = {"config": as_json(config)}, read_lines(path)
+        if whole[:1] != [head]:
+            whole = [head]
         self._values = {record["name"]: record["value"] for record in whole[1:]}
         write_files(path.parent, {path.name: "".join(json.dumps(each) + "\n" for each in whole)})
         self._file = _appended(path)

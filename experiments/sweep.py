@@ -8,7 +8,6 @@ import collections
 import contextlib
 import dataclasses
 import datetime
-import functools
 import math
 import time
 import traceback
@@ -22,13 +21,15 @@ from rich.console import Console
 
 from experiments import preemption
 from experiments.bucket import is_in_bucket
-from experiments.loop import train, train_together
-from experiments.mesh import own_part, row_shards, state_shardings
+from experiments.data import Corpus
+from experiments.loop import abstract_state, train, train_together
+from experiments.mesh import own_part, row_shards
 from experiments.point import Point, point_of
 from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
 from experiments.record import (
     RefusedError,
+    as_json,
     check_sinks,
     claimed,
     each_once,
@@ -42,7 +43,7 @@ from experiments.record import (
 )
 from experiments.report.speedup import with_speedups
 from experiments.report.study import BASELINE, Study
-from experiments.train import RULES, Recipe, Task, initial_state
+from experiments.train import RULES, Recipe, Task
 from posenc_jax import Transformer
 from posenc_jax.model.transformer import ROWS
 
@@ -95,12 +96,19 @@ class Sweep:
         """Returns the task that a point of ``scheme`` is trained on."""
         raise NotImplementedError
 
+    def task_of(self, point: Point) -> Task:
+        """Returns the task of a point; a subclass may have other tasks for some points."""
+        return self.task(point.scheme)
+
     def describe_training(self, scheme: str) -> dict[str, Any]:
         """Returns all settings that decide what is trained, except the recipe and the seed."""
         raise NotImplementedError
 
     def recipe_of(self, point: Point) -> Recipe:
-        """Returns the recipe of a point; a subclass may have other recipes for some points."""
+        """Returns the recipe of a point.
+
+        A subclass may have other recipes for some points, and None for a model that is only read.
+        """
         if point.rate is None:
             return self.recipe
         return dataclasses.replace(self.recipe, learning_rate=point.rate)
@@ -113,7 +121,7 @@ class Sweep:
     def train(self, point: Point) -> tuple[Transformer, dict[str, Any]]:
         """Trains a point in its folder, from its newest checkpoint; returns as ``loop.train``."""
         return train(
-            self.task(point.scheme),
+            self.task_of(point),
             self.recipe_of(point),
             self.mesh,
             seed=point.seed,
@@ -146,8 +154,7 @@ class Sweep:
         """Raises a ValueError if a batch or a model does not fit the mesh."""
         self.check_recipe(self.recipe)
         for scheme in dict.fromkeys(point.scheme for point in self.points):
-            init = functools.partial(initial_state, init=self.task(scheme).init, recipe=self.recipe)
-            state_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
+            abstract_state(self.task(scheme), self.recipe, self.mesh)
 
     def check_recipe(self, recipe: Recipe, name: str = "train") -> None:
         """Raises a ValueError if the recipe ``name`` does not fit the mesh or the workdir."""
@@ -295,7 +302,7 @@ class Sweep:
         """Returns the final training loss of each scheme, by the learning rate.
 
         The loss is the mean over seeds, and over the last tenth of the logged steps. It is infinite
-        if a seed is not finished.
+        if a seed is not finished, or has lost its lines.
         """
         losses: dict[str, dict[float, list[float]]] = {}
         for point in self.points:
@@ -312,7 +319,7 @@ class Sweep:
             return math.inf
         losses = [line["loss"] for line in read_lines(self.folder(point) / "metrics.jsonl")]
         last = losses[-max(1, len(losses) // 10) :]
-        return sum(last) / len(last)
+        return sum(last) / len(last) if last else math.inf
 
     def _at_best_rates(self) -> list[Point]:
         """Returns the points; of a scheme with several learning rates, those at the best one."""
@@ -326,7 +333,7 @@ class Sweep:
         return environment_of(self.finished_runs()) | {
             "rates": self.rates(),
             "command": command,
-            "config": plain(self.config),
+            "config": as_json(self.config),
             "date": datetime.date.today().isoformat(),
             "rules": RULES,
         }
@@ -364,7 +371,7 @@ class Sweep:
                     open_run(self.folder(point), self.describe(point))
                     self._forget_failure(point)
                 failures = train_together(
-                    self.task(group[0].scheme),
+                    self.task_of(group[0]),
                     self.recipe_of(group[0]),
                     self.mesh,
                     folders={point.seed: self.folder(point) for point in group},
@@ -423,10 +430,13 @@ class Sweep:
                     "--workdir; --report shows what is there"
                 )
 
-    def corpus_digest(self, here: str) -> str:
-        """Returns the digests of the data of all finished runs, or of the data here for none."""
+    def about_corpus(self, corpus: Corpus) -> dict[str, str]:
+        """Returns what reports say about the corpus.
+
+        The digests are those of the data of all finished runs, or that of the data here for none.
+        """
         found = [run["config"].get(DATA) for run in self.finished_runs()]
-        return each_once(filter(None, found)) or here
+        return corpus.described | {DATA: each_once(filter(None, found)) or corpus.digest}
 
     def _run_point(self, point):
         folder = self.folder(point)
@@ -436,7 +446,7 @@ class Sweep:
         self._forget_failure(point)
         model, summary = self.train(point)
         evaluation = {
-            "config": plain(self.describe_evaluation(point)),
+            "config": as_json(self.describe_evaluation(point)),
             **self.evaluate(point, model),
             "training": {"scheme": point.label, "seed": point.seed} | summary,
         }
@@ -475,17 +485,10 @@ def _raise_alone(error: Exception) -> None:
 
 
 def _but_for_data(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in plain(config).items() if key != DATA}
+    return {key: value for key, value in as_json(config).items() if key != DATA}
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     """Returns the fields of a recipe that decide what is computed."""
     fields = dataclasses.asdict(recipe)
     return {key: value for key, value in fields.items() if key not in _FREE_TO_CHANGE}
-
-
-def plain(value: Any) -> Any:
-    """Returns ``value`` as JSON will give it back, with tuples as lists."""
-    if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
-    return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value

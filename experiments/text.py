@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
 from experiments.config import make_encoding
-from experiments.data import WindowIndex, train_batch
+from experiments.data import Corpus, WindowIndex, train_batch
 from experiments.train import Recipe, State, initial_state
 from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
@@ -78,14 +80,29 @@ class Tuning(NextToken):
     """Trains a given model further, as a ``Task``; ``train`` takes its state as ``start``.
 
     Attributes:
-      model: the model, under the encoding that it is trained under from now on.
+      model: the model, under the encoding that it is trained under from now on; or one with shapes
+        in the place of its arrays, to see what training it would take.
     """
 
     model: Transformer
 
     def init(self, key) -> Transformer:
+        """Returns the model, with zeros where it has shapes alone."""
         del key
-        return self.model
+
+        def with_values(array):
+            is_shape = isinstance(array, jax.ShapeDtypeStruct)
+            return jnp.zeros(array.shape, array.dtype) if is_shape else array
+
+        return jax.tree.map(with_values, self.model)
+
+
+def spec_of(
+    encoding: Mapping[str, Any], model: Mapping[str, Any], corpus: Corpus
+) -> FrozenConfigDict:
+    """Returns the spec of a model for the tokens of a corpus."""
+    model = {**model, "vocab_size": corpus.vocab_size}
+    return FrozenConfigDict({"encoding": encoding, "model": model})
 
 
 def make_model(key, spec: FrozenConfigDict, length: int) -> Transformer:

@@ -111,9 +111,9 @@ class Recipe:
     profile_steps: str = ""
 
     def __post_init__(self):
-        for field in ("length", "batch_size", "steps", "accumulate", "log_every"):
+        counts = "length", "batch_size", "steps", "accumulate", "log_every", "checkpoint_every"
+        for field in counts:
             self._check(field, "at least 1", lambda value: value >= 1)
-        self._check("checkpoint_every", "at least 1", lambda value: value >= 1)
         for field in ("learning_rate", "weight_decay"):
             self._check(field, "finite and at least 0", lambda value: 0 <= value < math.inf)
         self._check("clip_norm", "finite and above 0", lambda value: 0 < value < math.inf)

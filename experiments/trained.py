@@ -16,7 +16,7 @@ from experiments.bucket import folder_at
 from experiments.checkpoint import Checkpoints, fingerprint
 from experiments.config import make_encoding
 from experiments.data import Corpus, tokenised
-from experiments.mesh import state_shardings
+from experiments.mesh import placed, state_shardings
 from experiments.record import read_run
 from experiments.text import make_model
 from experiments.train import Recipe, State, adam_state, initial_state
@@ -36,7 +36,8 @@ def load_run(
       source: the published model that the run was tuned from, for sizes that its config lacks.
 
     Raises:
-      ValueError: there is no run in the folder, no checkpoint, or one that does not fit the config.
+      ValueError: there is no run on text in the folder, no checkpoint, or one that does not fit the
+        config.
     """
     run = read_run(folder)
     if run is None or not (folder / "checkpoints").exists():
@@ -46,6 +47,12 @@ def load_run(
             "delete its folder to train it again"
         )
     config = run["config"]
+    needed = ("train",) if config.get("model") is None else ("train", "encoding")
+    if missing := [name for name in needed if name not in config]:
+        raise ValueError(
+            f"{folder} is a run of another kind, whose run.json has no {missing[0]}, and only runs "
+            "on text can be read back: give one of those"
+        )
     build = functools.partial(_build, config=config, source=source)
     init = functools.partial(initial_state, init=build, recipe=Recipe(**config["train"]))
     abstract = jax.eval_shape(init, jax.random.key(0))
@@ -54,12 +61,9 @@ def load_run(
         places = jax.tree.map(lambda _: one, abstract)
     else:
         places = state_shardings(abstract, mesh)
-    abstract = jax.tree.map(
-        lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), abstract, places
-    )
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
-        found = checkpoints.newest(abstract)
+        found = checkpoints.newest(placed(abstract, places))
         if found is None:
             raise ValueError(f"{folder} has no finished checkpoint yet; train it for longer")
         return found[1], config

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from experiments.peers import CLUSTERS, WATCHED
+from experiments.peers import CLUSTERS, PREEMPTED, WATCHED
 
 # The environment variable of a worker with the process id of the program that started it.
 _WORKER = "POSENC_JAX_WORKER"
@@ -69,8 +69,8 @@ def run(arguments: Sequence[str]) -> None:
         statuses = [worker.wait() for worker in workers]
     except KeyboardInterrupt:  # which the terminal has sent to the workers too
         sys.exit(130)
-    if stops or 75 in statuses:
-        sys.exit(75)
+    if stops or PREEMPTED in statuses:
+        sys.exit(PREEMPTED)
     if 2 in statuses:  # the command line or the config is wrong, as the workers have said
         sys.exit(2)
 

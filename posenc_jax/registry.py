@@ -3,7 +3,7 @@
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args, overload
 
 import jax
@@ -182,7 +182,7 @@ def make(
 def lookup(name: str) -> Callable[..., Any]:
     """Returns the class or function that builds what is registered under ``name``."""
     if name not in REGISTRY:
-        raise ValueError(f"unknown encoding {name!r}{_suggest(name, REGISTRY)}")
+        raise ValueError(f"unknown encoding {name!r}{suggest(name, REGISTRY)}")
     module, attribute = REGISTRY[name].split(":")
     build = getattr(importlib.import_module(module), attribute)
     if isinstance(build, type) and issubclass(build, Frequencies):
@@ -284,7 +284,7 @@ def _checked_keywords(name, own, accepted):
     for key, value in own.items():
         if key not in allowed:
             raise TypeError(
-                f"encoding {name!r} has no keyword {key!r}{_suggest(key, allowed)}"
+                f"encoding {name!r} has no keyword {key!r}{suggest(key, allowed)}"
                 if allowed
                 else f"encoding {name!r} has no keyword {key!r}; it has none of its own"
             )
@@ -303,7 +303,14 @@ def _check_kind(key, value, default):
         raise ValueError(f"{key}={value!r} must be a whole number")
 
 
-def _suggest(word, valid) -> str:
+def suggest(word: str, valid: Iterable[str], where: str = "valid") -> str:
+    """Returns the end of a sentence that refuses ``word``: what was meant, and all that is valid.
+
+    Args:
+      word: the unknown word.
+      valid: the known ones.
+      where: says where they are.
+    """
     close = difflib.get_close_matches(word, valid, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ";"
-    return f"{hint} valid: {', '.join(sorted(valid))}"
+    return f"{hint} {where}: {', '.join(sorted(valid))}"

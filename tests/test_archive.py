@@ -144,3 +144,17 @@ def test_a_report_of_what_is_done_trains_nothing(corpus, packed, tmp_path):
     records = json.loads((tmp_path / "results.json").read_text())["records"]
     assert {record["scheme"] for record in records} == {"rope"}
     assert not list(tmp_path.rglob("checkpoints"))
+
+
+def test_a_point_whose_model_was_given_has_no_metrics(tmp_path):
+    folder = tmp_path / "here/runs/rope/seed0"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    (folder / "evaluation.json").write_text('{"training": {"steps": 0}}')
+    path = tmp_path / "results.tar.xz"
+    path.write_bytes(archive.pack(tmp_path / "here"))
+    assert archive.restore(path, tmp_path / "there") == (1, 0)
+    assert archive.pack(tmp_path / "there") == path.read_bytes()
+    (folder / "evaluation.json").write_text('{"training": {"steps": 6}}')
+    with pytest.raises(FileNotFoundError, match="metrics"):
+        archive.pack(tmp_path / "here")

@@ -62,7 +62,7 @@ def test_results_travel_to_a_bucket_and_back(objects, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in archive.FILES:
         (tmp_path / "here/runs/nope/seed0").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "here/runs/nope/seed0" / name).write_text('{"step": 1}\n')
+        (tmp_path / "here/runs/nope/seed0" / name).write_text('{"training": {}}\n')
     there = "--workdir=gs://mine/restored"
     for arguments in (
         ["--workdir=here", "--out=results"],
@@ -104,6 +104,18 @@ def test_a_mark_keeps_others_away_for_as_long_as_it_is_renewed(objects, monkeypa
     assert holder(folder) is None
     with claimed(folder):
         assert holder(folder) != "a program that was killed"
+
+
+def test_a_mark_that_another_program_has_taken_is_left_to_it(objects, monkeypatch):
+    """A program that was stopped for longer than a mark lasts goes on, and has lost its mark."""
+    monkeypatch.setattr(bucket, "RENEWED", 0.02)
+    folder = folder_at("gs://mine/taken")
+    with claimed(folder):
+        other = json.dumps({"by": "another program", "seen": time.time()})
+        (folder / "lock").write_text(other)
+        time.sleep(0.2)
+        assert (folder / "lock").read_text() == other
+    assert (folder / "lock").read_text() == other
 
 
 def test_lines_reach_the_bucket_late_but_all_of_them(objects):

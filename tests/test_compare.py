@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -140,6 +141,8 @@ def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, t
         assert final == pytest.approx(losses[best], rel=1e-6)  # six steps have one line
     page = one.write_report("the command").read_text()
     assert "Learning rates" in page and f"<td><b>{min(tried['rope'].values()):.3f}" in page
+    (tmp_path / "runs/rope/rate0.001/seed0/metrics.jsonl").write_text("")
+    assert one.rates()["rope"][1e-3] == math.inf
 
 
 @pytest.mark.parametrize("rates", [(1e-3,), (1e-3, 1e-3), 1e-3])
@@ -428,8 +431,12 @@ def run_python(*arguments, **environment):
 
 # Each far longer than the second that JAX may take to notice the signal, on the slowest machine.
 ENDLESS = {
-    "train": "--config.train.steps=100000",
-    "evaluate": f"--config.eval.strides={((1, 30),) * 300}",
+    "train": ["--config.train.steps=100000"],
+    "evaluate": [
+        "--config.corpus=stdlib",
+        "--config.eval.documents=10000",
+        "--config.eval.strides=((1, 10000),)",
+    ],
 }
 
 
@@ -443,7 +450,7 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
         f"--config.corpus={corpus}",
         "--config.schemes=nope,alibi",
         "--config.eval.batch_tokens=32",
-        ENDLESS[stage],
+        *ENDLESS[stage],
     ]
     folder = tmp_path / "runs/nope/seed0"
     begun = folder / ("metrics.jsonl" if stage == "train" else "checkpoints/6/_CHECKPOINT_METADATA")

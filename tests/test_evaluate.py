@@ -141,12 +141,25 @@ def test_units():
     assert in_other_units(1e4, 1.0)["perplexity"] == np.inf
 
 
+def test_a_pass_has_as_many_tokens_as_it_may(monkeypatch):
+    """Windows of L + 1 tokens pass L through the model: the last one is only a target."""
+    sizes = []
+    monkeypatch.setattr(
+        "experiments.evaluate.in_batches",
+        lambda score, windows, size, mesh: sizes.append(size) or [windows[:, 1:]],
+    )
+    score = Scorer(None, make_mesh(), batch_tokens=16 * T, advance=lambda *_, **__: None)
+    score(DOCUMENTS[:, : T + 1], None)
+    assert sizes == [16]
+
+
 @pytest.mark.parametrize(
     "change,message",
     [
         ({"multiples": (2, 4)}, "must ascend from 1"),
         ({"multiples": (1, 3, 4)}, "must all divide the largest"),
         ({"strides": ((3, 1),)}, "must divide eval.last_tokens"),
+        ({"strides": ((2, 1), (2, 2))}, r"eval.strides=.* must name each stride once"),
         ({"window_stride": 0}, "must divide eval.last_tokens"),
     ],
 )

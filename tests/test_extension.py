@@ -21,6 +21,7 @@ from configs.extension import METHODS, PRESETS, get_config
 from experiments import harness, readings
 from experiments.checkpoint import fingerprint
 from experiments.data import eval_windows, load_corpus, write_tokens
+from experiments.dry_run import print_dry_run
 from experiments.export import _as_llama, _longest, export
 from experiments.extension import Extension, points
 from experiments.mesh import make_mesh
@@ -294,6 +295,7 @@ def test_hits_are_of_the_likeliest_token(finished, corpus):
         ({"variants__drope__tuned_at": "L"}, "tuned_at='L' must be one of"),
         ({"optimizer": "new"}, "optimizer='new' must be one of"),
         ({"tuning_steps": (0,)}, "tuning_steps=.*at least 1"),
+        ({"tuning_steps": (2, 2)}, r"tuning_steps=\(2, 2\) must be .*each once"),
         ({"tuning__batch_size": 3}, "tuning.batch_size=3 must be a multiple of 8"),
         ({"seeds": 0}, "seeds=0"),
     ],
@@ -361,6 +363,26 @@ def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, 
         monkeypatch.setattr(sweep.time, "sleep", lambda _: stack.close())
         assert one.run(task_id=1) == []
     assert not list(tmp_path.rglob("failure.json")) and all(map(one.finished, one.points[:2]))
+
+
+def test_a_dry_run_counts_the_tokens_of_every_tuning(finished, corpus, tmp_path):
+    one, output = experiment(config(corpus, tuning_steps=(2, 4)), tmp_path)
+    print_dry_run(one, config(corpus), 0.4, one.console)
+    lines = [line for line in output.getvalue().splitlines() if line.strip()]
+    rows = {line[:16].strip(): line.split()[-1] for line in lines}
+    # 8 sequences of 64 tokens a step, and 8 of 32 in training.
+    assert [rows[name] for name in ("rope", "yarn, 2 steps", "yarn, 4 steps")] == [
+        "1.54e+03",
+        "1.02e+03",
+        "2.05e+03",
+    ]
+    assert "5 points, 5 of them trained, on 7.68e+03 tokens" in output.getvalue()
+    given = config(corpus, "own", checkpoint=f"{finished[0]}/runs/rope/seed0", target=2)
+    given.eval.update(lengths=((1, 2), (2, 1)), last_tokens=16, window_stride=8, short_windows=8)
+    given.tuning.batch_size, given.tuned = 8, "yarn"
+    one, output = experiment(given, tmp_path)
+    print_dry_run(one, given, 0.4, one.console)
+    assert "2 points, 1 of them trained" in output.getvalue()
 
 
 # Published models
@@ -586,6 +608,10 @@ def test_what_is_kept_is_judged_with_its_interval():
     broken = study({0: (0.9,)}, seeds=1)
     broken.records[-3]["accuracy"] = math.nan
     assert retention(broken)["yarn", 0].verdict == "no"
+    nothing = study({0: (0.9,)}, seeds=1)
+    for each in nothing.records:
+        each["accuracy"] = 0.0
+    assert retention(nothing)["yarn", 0].verdict == "no"
 
 
 def test_other_documents_are_not_compared_with_those_of_the_trained_length():

@@ -118,3 +118,6 @@ def test_what_is_missing_is_named(monkeypatch, capsys, harness):
     monkeypatch.setattr(harness_module, "load", lambda *_: (harness.model, harness.text, LENGTH))
     assert main(["--model=any", "--tasks=any"]) == 2
     assert "pip install -e '.[harness]'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--model=any", "--tasks=any", '--encoding={"factor": 4.0}'])
+    assert '{"factor": 4.0} must be JSON with a name' in capsys.readouterr().err

@@ -55,6 +55,7 @@ def test_arithmetic_is_seed_by_seed():
     one, other = Seeds({0: 1.0, 1: 5.0, 2: 9.0}), Seeds({1: 2.0, 2: 3.0, 3: 4.0})
     assert one - other == {1: 3.0, 2: 6.0} and one / other == {1: 2.5, 2: 3.0}
     assert one - 1.0 == {0: 0.0, 1: 4.0, 2: 8.0}
+    assert math.isnan((one / Seeds({0: 0.0}))[0])
     assert mean(one, other) == {1: 3.5, 2: 6.0}
     assert spread(one) == {0: 4.0, 1: 0.0, 2: 4.0}
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import common
@@ -184,6 +185,18 @@ def test_command(tmp_path, trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["long_document", f"--run={tmp_path}", *arguments[1:]])
     assert long_document.main() == 2
     assert "is not the folder of a trained run" in capsys.readouterr().err
+
+
+def test_a_text_for_a_model_of_other_tokens_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "text").write_bytes(b"What has it got in its pockets?")
+    model = types.SimpleNamespace(embedding=np.zeros((300, 1)))
+    state = types.SimpleNamespace(model=model)
+    monkeypatch.setattr(long_document, "load_run", lambda _: (state, {}))
+    monkeypatch.setattr(preemption, "listen", lambda: None)
+    arguments = ["--run=r", f"--document={tmp_path / 'text'}", f"--out={tmp_path / 'out'}"]
+    monkeypatch.setattr(sys, "argv", ["long_document", *arguments])
+    assert long_document.main() == 2
+    assert "give token ids, as a file .npy" in capsys.readouterr().err
 
 
 def test_others_that_cannot_be_joined_are_one_sentence(monkeypatch, capsys):

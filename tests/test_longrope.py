@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shutil
 
 import common
 import jax
@@ -12,6 +14,7 @@ from rich.console import Console
 import experiments.sweep as sweep
 from configs.longrope import PRESETS, get_config
 from experiments.data import load_corpus, window_index
+from experiments.dry_run import print_dry_run
 from experiments.evaluate import Scorer
 from experiments.longrope.encoding import Searched, critical_pairs, factors_of, under_rule
 from experiments.longrope.experiment import LongRoPESearch
@@ -20,6 +23,8 @@ from experiments.longrope.report import SearchStudy, Verdict, verdicts
 from experiments.longrope.search import Budget, Genome, Space
 from experiments.longrope.tuning import MixedWindows
 from experiments.mesh import make_mesh, state_shardings
+from experiments.record import RefusedError
+from experiments.status import status
 from experiments.text import token_losses
 from experiments.train import Recipe
 from experiments.trained import rope_of
@@ -267,9 +272,21 @@ def test_a_search_is_not_resumed_with_another_config(finished, corpus):
         ({"tune__steps": 9}, "tune.steps was 3 and is now 9"),
         ({"train__steps": 9}, "train.steps was 6 and is now 9"),
     ):
-        with pytest.raises(ValueError, match=f"{message}.*--workdir"):
-            experiment(config(corpus, **changes), workdir)
+        (failure,) = experiment(config(corpus, **changes), workdir)[0].run()
+        assert re.search(f"{message}.*--workdir", failure["reason"])
     assert scores.read_text() == before
+
+
+def test_results_of_other_data_are_reported_and_not_added_to(finished, corpus, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "copy")
+    path = workdir / "runs/rope/seed0/run.json"
+    run = json.loads(path.read_text())
+    run["config"]["corpus_digest"] = "that of another Python"
+    path.write_text(json.dumps(run))
+    one, _ = experiment(config(corpus), workdir)
+    assert "that of another Python" in one.write_report("command").read_text()
+    with pytest.raises(RefusedError, match="trained on other data of the same name"):
+        one.run()
 
 
 def test_other_scores_are_made_of_the_searches_that_there_are(finished, corpus, monkeypatch):
@@ -284,9 +301,13 @@ def test_other_scores_are_made_of_the_searches_that_there_are(finished, corpus, 
 
 def test_a_finished_run_is_searched_without_training(finished, corpus, tmp_path):
     checkpoint = f"{finished[0]}/runs/rope/seed{{seed}}"
-    changes = dict(checkpoint=checkpoint, stages="released", train__steps=10**6)
-    one, _ = experiment(config(corpus, **changes), tmp_path)
+    given = config(corpus, checkpoint=checkpoint, stages="released")
+    given.train.length = None  # as in the preset smollm2
+    one, output = experiment(given, tmp_path)
+    print_dry_run(one, given, 0.4, one.console)
+    assert "1 points, 0 of them trained" in output.getvalue()
     assert one.run() == []
+    assert status(one, one.points[0])["steps"] == 0
     first, second = (
         json.loads((folder / "runs/rope/seed0/evaluation.json").read_text())["searches"]
         for folder in (finished[0], tmp_path)

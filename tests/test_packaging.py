@@ -41,7 +41,9 @@ def without(hidden, program, *arguments):
     [
         (["ml_collections"], "runpy.run_path('launch.py', run_name='__main__')"),
         (["rich"], "runpy.run_module('experiments.gallery', run_name='__main__')"),
-        (["matplotlib", "PIL"], "import experiments.loop"),
+        (["matplotlib", "PIL"], "import experiments.report.page"),
+        (["matplotlib", "PIL"], "import experiments.multimodal.story"),
+        (["matplotlib"], "runpy.run_module('experiments.gallery', run_name='__main__')"),
     ],
 )
 def test_an_experiment_says_which_extra_is_missing(hidden, program):
@@ -62,6 +64,11 @@ for each in pkgutil.walk_packages(posenc_jax.__path__, "posenc_jax."):
 """
     # rich comes with flax, which imports it.
     done = without(["ml_collections", "matplotlib", "PIL"], everything)
+    assert done.returncode == 0, done.stderr
+
+
+def test_accelerators_are_measured_without_what_draws():
+    done = without(["matplotlib", "PIL"], "import benchmarks.accelerator.__main__")
     assert done.returncode == 0, done.stderr
 
 

@@ -183,6 +183,8 @@ def test_pictures_box_a_cell_and_its_neighbours(tmp_path):
         ({"task__rows": 6}, r"eval.screens=.*\(8, 8\).* task.rows=6 and task.columns=8"),
         ({"eval__screens": ((8, 8), (8, 2))}, r"\(8, 2\) of eval.screens .* 3 or more of each"),
         ({"eval__screens": ((8, 8), (8, 8))}, "have none twice"),
+        ({"eval__count": 0}, "eval.count=0 must be at least 1"),
+        ({"eval__batch": 0}, "eval.batch=0 must be at least 1"),
         ({"variants__mrope__positions": "qwen"}, "positions='qwen' of mrope .* qwen2_vl"),
         ({"variants__i_mrope_ruler__ruler": 0}, "ruler=0 of Vision must be a whole number"),
         ({"variants__mrope__encoding__sections": (2, 2, 2)}, r"sections=\(2, 2, 2\).* 4 in all"),

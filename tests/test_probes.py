@@ -10,6 +10,7 @@ import pytest
 
 from experiments import probes
 from experiments.data import eval_windows, load_corpus
+from experiments.record import open_run
 from experiments.report import probe_figures
 from posenc_jax import Layers
 
@@ -145,3 +146,14 @@ def test_refusals(model, windows, tmp_path, capsys):
         probes.probe(common.build_model("rope", causal=False), windows, seed=0)
     assert probes.main([f"--run={tmp_path}"]) == 2
     assert "not the folder of a trained run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lacks", ["train", "encoding"])
+def test_a_run_on_something_else_than_text_is_refused(tmp_path, lacks, capsys):
+    """A folder of LongRoPE's tuning has no recipe of training, a run on images no encoding."""
+    config = {"model": {}, "train": {}, "encoding": {}}
+    del config[lacks]
+    open_run(tmp_path, config)
+    (tmp_path / "checkpoints").mkdir()
+    assert probes.main([f"--run={tmp_path}"]) == 2
+    assert "and only runs on text can be read" in capsys.readouterr().err

@@ -309,6 +309,8 @@ def test_panels_say_what_was_trained(tiny):
         ({"eval__paces": (1.0, float("nan"))}, "eval.paces=.*nan"),
         ({"eval__views": (0.1, 0.4)}, r"eval.views=\(0.1, 0.4\)"),
         ({"eval__starts": (0.0, float("inf"))}, "eval.starts=.*inf"),
+        ({"eval__starts": (0.0, 0.0)}, r"eval.starts=\(0.0, 0.0\) .* each once"),
+        ({"eval__views": (0.1, 0.1)}, r"eval.views=\(0.1, 0.1\) .* each once"),
         ({"eval__cameras": 1}, "eval.cameras=1 must be at least 2"),
         ({"variants__frame_index__clock": "world"}, "frame_index.clock='world' must be"),
         ({"variants__frame_index__adaln": True}, "frame_index.adaln=True needs clock='story'"),

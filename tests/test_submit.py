@@ -1,9 +1,11 @@
 """Tests what is handed to queues: the texts, and real jobs of submitit and of processes here."""
 
+import contextlib
 import dataclasses
 import io
 import json
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ import yaml
 from rich.console import Console
 
 from experiments.preemption import PreemptedError
+from experiments.record import write_json
 from experiments.submit import Job, command_without_own_flags, hand_over, make_backend
 
 COMMAND = (
@@ -227,6 +230,18 @@ def test_gke_refuses_a_workdir_that_is_lost_with_its_pod(workdir, claim, message
         backend.text(Job(COMMAND, 1, Path(workdir)))
 
 
+@pytest.mark.parametrize(
+    ("backend", "settings"),
+    [
+        ("xpk", ["cluster=c", "tpu_type=t", "docker_image=i"]),
+        ("tpu_vm", ["zone=z", "type=t", "runtime=r", "setup=s"]),
+    ],
+)
+def test_a_workdir_that_is_lost_with_its_machine_is_refused(backend, settings):
+    with pytest.raises(ValueError, match="--workdir=runs/paper must be absolute"):
+        make_backend(backend, settings).text(Job(COMMAND, 1, Path("runs/paper")))
+
+
 def test_xpk(job):
     backend = make_backend("xpk", ["cluster=c", "tpu_type=v5litepod-16", "docker_image=i"])
     _, second = backend.commands(job)
@@ -382,13 +397,13 @@ def test_a_point_that_the_queue_ends_is_saved_and_goes_on(tmp_path):
     """Jobs of submitit run here: one is told to end, and the next goes on with its point."""
     import submitit
 
-    from experiments.submit.slurm import Point
+    from experiments.submit.slurm import Resumable
 
     begun = tmp_path / "begun"
     executor = submitit.LocalExecutor(tmp_path / "logs")
     # Two of four seconds before its limit, the queue says that the job must end.
     executor.update_parameters(timeout_min=4 / 60, signal_delay_s=2)
-    job = executor.submit(Point((sys.executable, "-c", PREEMPTIBLE, str(begun), "--task_id=0")))
+    job = executor.submit(Resumable((sys.executable, "-c", PREEMPTIBLE, str(begun), "--task_id=0")))
     assert job.result() == 0
     assert (tmp_path / "done").read_text() == "--task_id=0"
 
@@ -402,3 +417,30 @@ def test_jobs_of_an_array_run_their_points(tmp_path):
         time.sleep(0.05)
     assert all(path.exists() for path in expected)
     assert len(json.loads((job.workdir / "submitted.json").read_text())["jobs"]) == 2
+
+
+def test_a_point_that_the_queue_ends_while_python_starts_goes_on():
+    """There is nothing yet that listens to SIGTERM, and nothing to save."""
+    from experiments.submit.slurm import Resumable
+
+    point = Resumable(("sleep", "60"))
+    point._process = subprocess.Popen(point.command)
+    assert point.checkpoint().function.command == point.command
+    assert point._process.wait() == -signal.SIGTERM
+
+
+def test_the_number_of_a_submission_is_given_under_the_lock(job, monkeypatch):
+    """Another program submits while this one waits for the lock."""
+    backend = make_backend("xpk", ["cluster=c", "tpu_type=t", "docker_image=i"])
+    monkeypatch.setattr("experiments.submit.kubernetes.run", lambda command: None)
+
+    @contextlib.contextmanager
+    def claimed(folder):
+        write_json(folder / "submitted.json", {"date": "2026", "jobs": ["a"], "number": 7})
+        yield
+
+    monkeypatch.setattr("experiments.submit.claimed", claimed)
+    assert "submitted: posenc-my-run-r8-0" in submitted(backend, job, again=True)
+    (job.workdir / "submitted.json").write_text('{"number": 1}')
+    with pytest.raises(ValueError, match="must be an object with date, jobs"):
+        submitted(backend, job, submit=False)

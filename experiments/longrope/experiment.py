@@ -11,11 +11,10 @@ from experiments.longrope import report
 from experiments.longrope.plan import Plan, Trials
 from experiments.longrope.search import Budget
 from experiments.longrope.stages import Stages
-from experiments.mesh import make_mesh, row_shards
+from experiments.mesh import make_mesh
 from experiments.point import trained_points
-from experiments.record import check_run
 from experiments.sweep import Sweep, recipe_fields
-from experiments.text import Text
+from experiments.text import Text, spec_of
 from experiments.train import Recipe
 from experiments.trained import Loader, Source, in_tokens_of
 
@@ -41,9 +40,7 @@ class LongRoPESearch(Sweep):
         self.load = Loader(mesh, self.config["loading"])
         if config.checkpoint:
             source = self.source(seed=0)
-            train_length = source.train_length
-            # The base class needs a recipe, but nothing is trained with this one.
-            recipe = Recipe(length=train_length, batch_size=row_shards(mesh), steps=1)
+            recipe, train_length = None, source.train_length
         else:
             recipe = Recipe(**config.train)
             train_length = recipe.length
@@ -64,6 +61,8 @@ class LongRoPESearch(Sweep):
             corpus = in_tokens_of(source, corpus, self.plan.longest + 1)
             self.plan = dataclasses.replace(self.plan, corpus=corpus)
         self.plan.check_documents()
+        # A given model is only tuned.
+        recipe = recipe or self.plan.tune
         super().__init__(self.config, points, recipe, mesh, workdir, console)
         self.check()
 
@@ -73,13 +72,13 @@ class LongRoPESearch(Sweep):
             super().check()
         if {"progressive", "mixed"} & set(self.plan.stages):
             self.check_recipe(self.plan.tune, "tune")
-        for point in self.points:
-            if (self.folder(point) / "run.json").exists():
-                check_run(self.folder(point), self.describe(point))
 
     def source(self, seed: int) -> Source:
         """Returns the given model of a seed."""
         return self.load(self.config["checkpoint"], seed)
+
+    def recipe_of(self, point):
+        return None if self.config["checkpoint"] else super().recipe_of(point)
 
     def task(self, scheme):
         return Text(self.recipe, self.windows, self._spec())
@@ -103,15 +102,12 @@ class LongRoPESearch(Sweep):
         searches["tune"] = recipe_fields(self.plan.tune)
         if not self.config["checkpoint"]:
             return super().describe(point) | searches
-        source, corpus = self.source(point.seed), self.plan.corpus
-        described = {"corpus": corpus.name, "corpus_digest": corpus.digest, "seed": point.seed}
-        described |= {"checkpoint": source.digest, "model": source.config.get("model")}
-        return described | searches
+        source = self.source(point.seed)
+        given = {"checkpoint": source.digest, "model": source.config.get("model")}
+        return self.plan.corpus.described | {"seed": point.seed} | given | searches
 
     def describe_training(self, scheme):
-        corpus = self.plan.corpus
-        described = {"corpus": corpus.name, "corpus_digest": corpus.digest}
-        return self._spec().to_dict() | described
+        return self._spec().to_dict() | self.plan.corpus.described
 
     def describe_evaluation(self, point):
         del point
@@ -137,9 +133,8 @@ class LongRoPESearch(Sweep):
             "last_tokens": self.plan.trials.last_tokens,
             "trials": dataclasses.asdict(self.plan.trials),
             "source": self.config["checkpoint"] or "trained here",
-            "corpus": self.plan.corpus.name,
-            "corpus_digest": self.corpus_digest(self.plan.corpus.digest),
         }
+        about |= self.about_corpus(self.plan.corpus)
         training = [each for each in training if each["tokens"]]
         return report.SearchStudy.of(evaluations, training, failures, about)
 
@@ -150,5 +145,4 @@ class LongRoPESearch(Sweep):
 
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": SCHEME} | self.config["rope"]
-        model = self.config["model"] | {"vocab_size": self.plan.corpus.vocab_size}
-        return FrozenConfigDict({"encoding": encoding, "model": model})
+        return spec_of(encoding, self.config["model"], self.plan.corpus)

@@ -6,6 +6,7 @@ in the paper (``text_loss``), or of the answers to questions about a needle, as 
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.batches import in_batches
+from experiments.batches import in_batches, rows_of_pass
 from experiments.longrope.encoding import Searched
 from experiments.longrope.search import Genome
 from experiments.mesh import replicated, row_shards
@@ -28,10 +29,11 @@ from posenc_jax.encodings.rotary.rope import RoPE
 NEEDLE = 16
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Fitness:
     """Computes the losses of candidates under one model.
 
-    Args:
+    Attributes:
       model: a Transformer under RoPE, in the place of which candidates are tried.
       rope: the RoPE it was trained under.
       tokens_NL: int ``[N, L]``, the documents.
@@ -43,32 +45,23 @@ class Fitness:
         of its documents at a time.
     """
 
-    def __init__(
-        self,
-        model: Transformer,
-        rope: RoPE,
-        tokens_NL: np.ndarray,
-        last: int,
-        *,
-        attention_factor: float,
-        mesh: Mesh,
-        batch_tokens: int,
-    ):
-        self.model = model
-        self.rope = rope
-        self.tokens_NL = tokens_NL
-        self.last = last
-        self.attention_factor = attention_factor
-        self.mesh = mesh
-        self.batch_tokens = batch_tokens
-        self.compiled = jax.jit(self._losses, out_shardings=replicated(mesh))
+    model: Transformer
+    rope: RoPE
+    tokens_NL: np.ndarray
+    last: int
+    attention_factor: float
+    mesh: Mesh
+    batch_tokens: int
+
+    @functools.cached_property
+    def compiled(self) -> Callable[..., jax.Array]:
+        """Returns the program of all candidates, with all that it has compiled."""
+        return jax.jit(self._losses, out_shardings=replicated(self.mesh))
 
     @property
     def together(self) -> int:
         """Returns the number of candidates in one forward pass, at least one a device."""
-        N, L = self.tokens_NL.shape
-        shards = row_shards(self.mesh)
-        return max(1, self.batch_tokens // (N * (L - 1) * shards)) * shards
+        return rows_of_pass(self.batch_tokens, self.tokens_NL[:, 1:].size, self.mesh)
 
     def __call__(self, genomes: Sequence[Genome]) -> Iterator[float]:
         """Yields the losses of ``genomes`` in their order, ``together`` at a time."""

@@ -166,7 +166,7 @@ def write(folder: Path, study: SearchStudy) -> Path:
 
 def print_tables(study: SearchStudy, console: Console) -> None:
     """Prints a table for each length, the verdicts, and what failed."""
-    print_failures(study, console)
+    print_failures(study.failures, console)
     for group, title in study.groups.items():
         cells = _cells(study, group)
         table = terminal_table(f"{title}: nats a token", study.columns().values())

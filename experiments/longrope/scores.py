@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
-from rich.console import Console
 
 from experiments.evaluate import Scorer
 from experiments.longrope.encoding import Searched
 from experiments.longrope.fitness import NEEDLE, with_needles
+from experiments.longrope.plan import Plan
 from experiments.progress import stage
 from experiments.record import Kept
 from experiments.trained import in_place_of_rope
@@ -44,57 +43,39 @@ class Row:
     encoding: Searched
 
 
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """Says what is measured of each row, and on which devices.
-
-    Attributes:
-      last_tokens: how many tokens count for ``last_loss``.
-      has_needles: whether ``needle_loss`` is measured too.
-      mesh: the devices.
-      batch_tokens: tokens of one forward pass, over all devices.
-    """
-
-    last_tokens: int
-    has_needles: bool
-    mesh: Mesh
-    batch_tokens: int
-
-
 def score(
     rows: list[Row],
     documents: Mapping[str, np.ndarray],
-    measure: Measure,
+    plan: Plan,
     kept: Kept,
-    console: Console,
     name: str,
 ) -> list[dict[str, Any]]:
     """Returns a record for each row: losses in nats a token, means over documents.
 
     A record has ``loss`` of all tokens, ``last_loss`` of the last tokens, and ``needle_loss`` of
-    the answers about needles that are put into the same documents (``with_needles``).
+    the answers about needles that are put into the same documents (``with_needles``), if the plan
+    has the stage that searches by it.
 
     Args:
       rows: what is measured.
       documents: by group, int ``[N, L + 1]``.
-      measure: what is measured.
+      plan: the plan of all stages.
       kept: where each batch is kept as soon as it is known.
-      console: the console that shows progress.
       name: the title of the progress bar.
     """
-    last = {"loss": 0, "last_loss": -measure.last_tokens}
+    last = {"loss": 0, "last_loss": -plan.trials.last_tokens}
     windows = {group: (tokens_NL, last) for group, tokens_NL in documents.items()}
     needles = {
         group: (with_needles(tokens_NL), {"needle_loss": -NEEDLE // 2})
         for group, tokens_NL in documents.items()
-        if measure.has_needles
+        if "longrope2" in plan.stages
     }
     kinds = [each for each in (windows, needles) if each]
     total = sum(each[row.group][0][:, 1:].size for row in rows for each in kinds)
     records = []
-    with stage(name, total, console) as advance:
+    with stage(name, total, plan.console) as advance:
         for row in rows:
-            scorer = Scorer(row.model, measure.mesh, measure.batch_tokens, lambda *_, **__: None)
+            scorer = Scorer(row.model, plan.mesh, plan.trials.batch_tokens, lambda *_, **__: None)
             record: dict[str, Any] = {"group": row.group, "scheme": row.scheme, "kind": row.kind}
             for each in kinds:
                 record |= _losses(row, scorer, *each[row.group], kept, advance)
@@ -105,7 +86,7 @@ def score(
 def _losses(row, scorer, tokens_NL, firsts, kept, advance) -> dict[str, float]:
     """Returns the mean losses from each of ``firsts`` to the end, batch by batch."""
     layers = in_place_of_rope(row.model, row.encoding)
-    size, means = scorer.rows(tokens_NL.shape[1]), []
+    size, means = scorer.rows(tokens_NL), []
     for start in range(0, len(tokens_NL), size):
         batch = tokens_NL[start : start + size]
 

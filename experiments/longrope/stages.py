@@ -32,7 +32,7 @@ from experiments.longrope.encoding import (
 )
 from experiments.longrope.fitness import Fitness, needle_loss, remembered, text_loss
 from experiments.longrope.plan import STAGES, Plan
-from experiments.longrope.scores import Measure, Row, score
+from experiments.longrope.scores import Row, score
 from experiments.longrope.search import Genome, LongRoPE2Space, ReleasedSpace, Space, evolve
 from experiments.longrope.tuning import MixedWindows
 from experiments.loop import train
@@ -88,27 +88,24 @@ class Stages:
         seeds = self._factors(self.plan.train_length)
         largest = 1.25 * self.plan.factor
         space = Space(seeds, largest, self.plan.budget, 0, self.plan.most_start_tokens)
-        self._search_near("longrope", space, text_loss)
+        self._extend_near("longrope", text_loss, space)
 
     def _released(self):
         seeds = {"yarn": self._factors(self.plan.train_length)["yarn"]}
         space = ReleasedSpace(seeds, 1.0 + self.plan.factor, self.plan.budget)
-        self._search_near("released", space, text_loss)
+        self._extend_near("released", text_loss, space)
 
     def _longrope2(self):
         critical = critical_pairs(self.rope, self.plan.train_length)
         pairs, factor = self.rope.rotary_dim // 2, float(self.plan.factor)
         space = LongRoPE2Space(pairs, critical, factor, self.plan.budget)
-        self._search_near("longrope2", space, needle_loss)
+        self._extend_near("longrope2", needle_loss, space)
 
-    def _search_near(self, name, space, kind):
+    def _extend_near(self, name, kind, space):
         plan = self.plan
         read = {"length": plan.near, "count": plan.trials.search_documents}
         fitness = self._fitness(kind, self.model, read, plan.factor)
-        self._search(name, space, fitness, plan.budget, read)
-        for seed, genome in space.seeds.items():
-            self._row("near", f"{seed} (start)", "start", self.model, self._under(genome))
-        self._row("near", name, "found", self.model, self._under(self._found[name]))
+        self._extend(name, "near", fitness, space, plan.budget, read, plan.factor)
 
     def _progressive(self):
         plan, first = self.plan, self._found["longrope"]
@@ -124,16 +121,12 @@ class Stages:
         space = Space(seeds, largest, plan.budget, *starts)
         read = {"length": plan.far, "count": plan.trials.far_documents}
         fitness = self._fitness(text_loss, self._tuned, read, plan.factor**2)
-        self._search("progressive", space, fitness, plan.budget.halved(), read)
         for name, rule in plan.rules(plan.near).items():
             attention = attention_of(self.rope, rule) * self._attention(plan.factor)
             method = Searched.of(self.rope, space.seeds[name], attention)
             self._row("far", name, "method", self._tuned, method)
-        for name, genome in space.seeds.items():
-            encoding = self._under(genome, plan.factor**2)
-            self._row("far", f"{name} (start)", "start", self._tuned, encoding)
-        found = self._under(self._found["progressive"], plan.factor**2)
-        self._row("far", "progressive", "found", self._tuned, found)
+        budget, times = plan.budget.halved(), plan.factor**2
+        self._extend("progressive", "far", fitness, space, budget, read, times)
 
     def _short(self):
         plan, factors = self.plan, np.array(self._found["longrope"].factors)
@@ -145,14 +138,10 @@ class Stages:
         count = plan.trials.search_documents * plan.factor
         read = {"length": plan.train_length, "count": count}
         fitness = self._fitness(text_loss, self._tuned, read, plan.factor)
-        self._search("short", space, fitness, plan.budget.halved(), read)
         long = self._under(self._found["longrope"])
         self._row("short", "tuned, long factors", "method", self._tuned, long)
-        for name, genome in space.seeds.items():
-            encoding = self._under(genome)
-            self._row("short", f"tuned, {name} (start)", "start", self._tuned, encoding)
-        found = self._under(self._found["short"])
-        self._row("short", "tuned, short", "found", self._tuned, found)
+        budget, prefix = plan.budget.halved(), "tuned, "
+        self._extend("short", "short", fitness, space, budget, read, plan.factor, prefix)
 
     def _mixed(self):
         genome = self._found["longrope2"]
@@ -188,6 +177,15 @@ class Stages:
             mesh=self.plan.mesh,
             batch_tokens=self.plan.trials.batch_tokens,
         )
+
+    def _extend(self, name, group, fitness, space, budget, read, times, prefix=""):
+        """Searches, and adds the rows of what the search starts from and of what it finds."""
+        self._search(name, space, fitness, budget, read)
+        for seed, genome in space.seeds.items():
+            under = self._under(genome, times)
+            self._row(group, f"{prefix}{seed} (start)", "start", fitness.model, under)
+        found = self._under(self._found[name], times)
+        self._row(group, f"{prefix}{name}", "found", fitness.model, found)
 
     def _search(self, name, space, fitness, budget, documents):
         """Searches, or goes on where a search was stopped, and keeps the best genome."""
@@ -274,9 +272,6 @@ class Stages:
         }
         # The last tokens of the longer documents, so that both groups score the same tokens.
         documents["short"] = documents["near"][:, -plan.train_length - 1 :]
-        measure = Measure(
-            trials.last_tokens, "longrope2" in plan.stages, plan.mesh, trials.batch_tokens
-        )
         config = {
             "trials": dataclasses.asdict(trials),
             "lengths": lengths,
@@ -287,4 +282,4 @@ class Stages:
         }
         kept = Kept(self.folder / "scores.jsonl", config)
         with contextlib.closing(kept):
-            return score(self.rows, documents, measure, kept, plan.console, f"{self.name}  score")
+            return score(self.rows, documents, plan, kept, f"{self.name}  score")

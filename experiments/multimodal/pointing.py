@@ -334,6 +334,8 @@ def _check(setting: Setting, trials: Trials):
             f"an icon of task.icon={setting.icon} pixels does not fit into a cell of "
             f"task.cell={setting.cell}: it must have 1 to {setting.cell}"
         )
+    if trials.count < 1:
+        raise ValueError(f"eval.count={trials.count} must be at least 1")
     own = setting.rows, setting.columns
     if trials.screens[:1] != (own,) or len(set(trials.screens)) < len(trials.screens):
         raise ValueError(

@@ -399,16 +399,17 @@ def _check(setting: Setting, trials: Trials):
             raise ValueError(f"{name}={paces} must ascend and be above 0, time from frame to frame")
     if len(setting.paces) != 2:
         raise ValueError(f"task.paces={setting.paces} must be two, the slowest and the fastest")
-    if not (0 <= setting.start < np.inf and np.isfinite(trials.starts).all()):
-        raise ValueError(
-            f"task.start={setting.start} must be 0 or more, and eval.starts={trials.starts} finite"
-        )
+    if not 0 <= setting.start < np.inf:
+        raise ValueError(f"task.start={setting.start} must be 0 or more, and finite")
+    if not np.isfinite(trials.starts).all() or len({*trials.starts}) < len(trials.starts):
+        raise ValueError(f"eval.starts={trials.starts} must be finite, each once")
     # From further away, the ball could be out of the picture.
     furthest = 0.5 - REACH
     for name, views in (("task.view", (setting.view,)), ("eval.views", trials.views)):
-        if not all(0 <= view <= furthest for view in views):
+        if not all(0 <= view <= furthest for view in views) or len({*views}) < len(views):
             raise ValueError(
-                f"{name}={views} must be from 0 to {furthest}: the ball is seen so far"
+                f"{name}={views} must be from 0 to {furthest}, so far as the ball is seen, and "
+                "each once"
             )
 
 

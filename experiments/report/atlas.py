@@ -339,7 +339,7 @@ def counts(atlas: Atlas, scheme: str, against: str) -> dict[Word, int]:
 
 def print_summary(atlas: Atlas, console: Console) -> None:
     """Prints at how many questions each scheme is better or worse than NoPE and than RoPE."""
-    print_failures(Study([], [], atlas.failures, {}), console)
+    print_failures(atlas.failures, console)
     columns = [f"{word}\nthan {name}" for name in AGAINST for word in ("better", "worse")]
     table = terminal_table(f"verdicts on {len(atlas.questions)} questions", columns)
     for scheme in atlas.schemes:

@@ -40,7 +40,7 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
 def print_tables(study: ExtensionStudy, console: Console) -> None:
     """Prints bits per byte by length for each number of steps, what is kept, and what failed."""
     study.check()
-    print_failures(study, console)
+    print_failures(study.failures, console)
     for steps in study.steps:
         title = f"{_after(steps)}: bits per byte, mean ± standard error over seeds"
         print_lengths(study.at(steps), title, console)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from experiments.report.panels import ANSWERS, EXACT, PanelStudy
-from experiments.report.study import Cell, Study, margin_of, mean_and_stderr
+from experiments.report.study import Cell, Study, margin_of, mean_and_stderr, quotient
 
 Word = Literal["reproduced", "not reproduced", "inconclusive at this scale", "missing"]
 WORDS: tuple[Word, ...] = (
@@ -29,7 +29,7 @@ class Seeds(dict[int, float]):
         return self._with(other, lambda a, b: a - b)
 
     def __truediv__(self, other: "Seeds | float") -> "Seeds":
-        return self._with(other, lambda a, b: a / b)
+        return self._with(other, quotient)
 
     def _with(self, other, function):
         values = other if isinstance(other, Seeds) else dict.fromkeys(self, other)

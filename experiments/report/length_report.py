@@ -54,7 +54,7 @@ def print_table(study: LengthStudy, console: Console | None = None) -> None:
     """Prints bits per byte by length, best scheme first, and what failed; raises as ``write``."""
     study.check()
     console = console or Console()
-    print_failures(study, console)
+    print_failures(study.failures, console)
     print_lengths(study, "bits per byte, mean ± standard error over seeds", console)
     console.print(study.about["rules"], highlight=False)
 

@@ -96,9 +96,9 @@ def terminal_table(title: str, columns: Iterable) -> Table:
     return table
 
 
-def print_failures(study: Study, console: Console) -> None:
+def print_failures(failures: Iterable[Record], console: Console) -> None:
     """Prints a line for every run that failed."""
-    for failure in study.failures:
+    for failure in failures:
         console.print(Text(failure_words(failure), "red"))
 
 

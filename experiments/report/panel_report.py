@@ -61,7 +61,7 @@ def write(
 
 def print_tables(study: PanelStudy, console: Console) -> None:
     """Prints a table for each panel, best scheme first, and what failed."""
-    print_failures(study, console)
+    print_failures(study.failures, console)
     for panel in study.panels:
         found, chance = cells(study, panel), chances(study, panel)
         if not found:

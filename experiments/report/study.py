@@ -26,8 +26,8 @@ class Study:
         is the scheme that the checkpoint was trained with. If there is a baseline, ``speedup`` and
         ``speedup_above`` too, see ``speedup.py``.
       failures: ``scheme, seed, reason`` of the runs that failed.
-      about: ``command, versions, device, git, config, date, decay``, and what the report of this
-        kind of experiment needs beside them.
+      about: ``command, versions, device, git, config, date, rules, rates``, and what the report of
+        this kind of experiment needs beside them.
     """
 
     records: list[Record]
@@ -92,6 +92,11 @@ def mean_and_stderr(values: Iterable[float]) -> Cell:
         return math.inf, None, len(known)
     stderr = statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None
     return statistics.fmean(known), stderr, len(known)
+
+
+def quotient(part: float, whole: float) -> float:
+    """Returns a part over the whole, or NaN if that is 0."""
+    return part / whole if whole else math.nan
 
 
 def margin_of(cell: Cell) -> float | None:

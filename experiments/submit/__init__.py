@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from experiments.bucket import is_in_bucket
 from experiments.record import claimed, read_json, write_json
 
 # "module:class" by name. A module is imported when it is needed.
@@ -31,10 +32,11 @@ BACKENDS = {
     "tpu_vm": "experiments.submit.cloud:TPUVM",
     "sky": "experiments.submit.cloud:Sky",
 }
+# The port of the first process of a job on machines of its own.
+PORT = 1234
 # The flags of ``launch.py`` that say how to submit, and are not part of a job.
 OWN_FLAGS = "backend", "submit", "again", "resource"
 SWITCHES = "submit", "again"  # flags that need no value
-PREEMPTED = 75
 _RECORD = "submitted.json"
 # xpk takes names of less than 40 letters, and a point's number follows this one.
 _LONGEST = 34
@@ -75,6 +77,16 @@ class Job:
         """Returns the command of all points under this program's Python."""
         return (sys.executable, *self.command[1:])
 
+    def check_absolute(self, why: str) -> None:
+        """Raises a ValueError, which says why, for a relative workdir.
+
+        Another machine would take it from its own folder, on a disk that is lost with the machine.
+        """
+        if not is_in_bucket(self.workdir) and not self.workdir.is_absolute():
+            raise ValueError(
+                f"--workdir={self.workdir} must be absolute, such as /mnt/{self.workdir}: {why}"
+            )
+
     def all_points(self, *more: str) -> str:
         """Returns the command of all points, quoted for a shell."""
         return " ".join([shlex.join(self.command), *more])
@@ -95,6 +107,17 @@ class Backend(Protocol):
 
     def submit(self, job: Job) -> list[str]:
         """Submits the job, and returns the names of what was submitted."""
+
+
+def peers(first: str, count: int | str, number: int | str) -> list[str]:
+    """Returns the flags by which a process of a job finds the others.
+
+    Args:
+      first: ``HOST:PORT`` of the first process.
+      count: how many processes there are.
+      number: which of them this is; a variable of the shell or the queue is possible.
+    """
+    return [f"--coordinator={first}", f"--num_processes={count}", f"--process_id={number}"]
 
 
 def make_backend(name: str, settings: Sequence[str]) -> Backend:
@@ -139,19 +162,18 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
     Raises:
       ValueError: the workdir was submitted before and ``again`` is not given, or the queue refuses.
     """
-    if before := read_json(job.workdir / _RECORD):
-        job = dataclasses.replace(job, number=before.get("number", 1) + 1)
-    console.print(backend.text(job), highlight=False, markup=False)
     if not submit:
+        console.print(backend.text(_numbered(job)[0]), highlight=False, markup=False)
         return
     with claimed(job.workdir):
-        before = read_json(job.workdir / _RECORD)
+        job, before = _numbered(job)
         if before and not again:
             raise ValueError(
                 f"{job.workdir} was submitted on {before['date']} "
                 f"({', '.join(before['jobs']) or 'which did not end well'}); look at the queue and "
                 "with --status, and submit what is not done with --again"
             )
+        console.print(backend.text(job), highlight=False, markup=False)
         date = datetime.datetime.now().isoformat(" ", "seconds")
         record: dict[str, Any] = {"date": date, "command": job.command, "jobs": []}
         record |= {"number": job.number}
@@ -160,6 +182,13 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
         jobs = backend.submit(job)
         write_json(job.workdir / _RECORD, record | {"jobs": jobs})
     console.print(f"submitted: {', '.join(jobs)}", highlight=False, markup=False)
+
+
+def _numbered(job: Job) -> tuple[Job, dict[str, Any] | None]:
+    """Returns the job with the number of its submission, and the record of the one before it."""
+    before = read_json(job.workdir / _RECORD, {"date": str, "jobs": list})
+    number = before.get("number", 1) + 1 if before else 1
+    return dataclasses.replace(job, number=number), before
 
 
 def run(command: list[str], text: str | None = None) -> None:

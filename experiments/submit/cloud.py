@@ -9,9 +9,8 @@ from typing import Any
 import yaml
 
 from experiments.bucket import is_in_bucket
-from experiments.submit import PREEMPTED, Job, run
-
-_PORT = 1234
+from experiments.peers import PREEMPTED
+from experiments.submit import PORT, Job, peers, run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +44,12 @@ class TPUVM:
         return [job.name]
 
     def script(self, job: Job) -> str:
-        """Returns the script that every host runs at its start; JAX finds the other hosts."""
+        """Returns the script that every host runs at its start; JAX finds the other hosts.
+
+        Raises:
+          ValueError: the hosts would write the results to disks of their own.
+        """
+        job.check_absolute("results must be on a disk that outlives the slice, or in a bucket")
         return f"#! /bin/bash\n{self.setup} && {shlex.join(job.command)}"
 
     def command(self, job: Job, script: str) -> list[str]:
@@ -93,11 +97,8 @@ class Sky:
 
     def task(self, job: Job) -> dict:
         """Returns the task, in which the variable POINT has the number of the point."""
-        peers = []
-        if self.nodes > 1:
-            first = '"$(echo "$SKYPILOT_NODE_IPS" | head -n1)"'
-            peers = [f"--coordinator={first}:{_PORT}", f"--num_processes={self.nodes}"]
-            peers.append("--process_id=$SKYPILOT_NODE_RANK")
+        first = f'"$(echo "$SKYPILOT_NODE_IPS" | head -n1)":{PORT}'
+        others = peers(first, self.nodes, "$SKYPILOT_NODE_RANK") if self.nodes > 1 else []
         return {
             "name": job.name,
             "num_nodes": self.nodes,
@@ -113,7 +114,7 @@ class Sky:
             "envs": {"POINT": "0"},
             "file_mounts": self._mounts(job),
             "setup": f'pip install -e ".[experiments{"" if self.bucket else ",gcs"}]"',
-            "run": job.of_point("$POINT", *peers),
+            "run": job.of_point("$POINT", *others),
         }
 
     def _mounts(self, job) -> dict[str, Any]:

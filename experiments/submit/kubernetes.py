@@ -7,9 +7,8 @@ from typing import Any
 import yaml
 
 from experiments.bucket import is_in_bucket
-from experiments.submit import PREEMPTED, Job, run
-
-_PORT = 1234
+from experiments.peers import PREEMPTED
+from experiments.submit import PORT, Job, peers, run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +68,7 @@ class GKE:
                 "give a folder and the claim that is mounted there, or gs://BUCKET/FOLDER and no "
                 "claim"
             )
-        if self.claim and not job.workdir.is_absolute():
-            raise ValueError(
-                f"--workdir={job.workdir} must be absolute, such as /mnt/{job.workdir}: "
-                f"--resource=claim={self.claim} is mounted there"
-            )
+        job.check_absolute(f"--resource=claim={self.claim} is mounted there")
 
     def _manifest(self, job, point):
         name = f"{job.name}-{point}"
@@ -148,11 +143,7 @@ class GKE:
             return []
         # The host name that JobSet gives to the first pod of a set.
         first = f"{job.name}-{point}-host-0-0.{job.name}-{point}"
-        return [
-            f"--coordinator={first}:{_PORT}",
-            f"--num_processes={self.hosts}",
-            "--process_id=$(HOST)",
-        ]
+        return peers(f"{first}:{PORT}", self.hosts, "$(HOST)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +177,12 @@ class XPK:
         return [f"{job.name}-{point}" for point in range(job.points)]
 
     def commands(self, job: Job) -> list[list[str]]:
-        """Returns the command of each point."""
+        """Returns the command of each point.
+
+        Raises:
+          ValueError: a pod would write the results to a disk of its own.
+        """
+        job.check_absolute("results must be on a disk that outlives the pods, or in a bucket")
         shared = [
             *("xpk", "workload", "create", f"--cluster={self.cluster}"),
             *(f"--tpu-type={self.tpu_type}", f"--num-slices={self.slices}"),

@@ -6,8 +6,9 @@ import socket
 import subprocess
 from contextlib import closing
 
+from experiments.peers import PREEMPTED
 from experiments.preemption import PreemptedError
-from experiments.submit import PREEMPTED, Job
+from experiments.submit import Job, peers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,5 +59,5 @@ class Local:
     def _flags(self, port) -> list[list[str]]:
         if self.processes == 1:
             return [[]]
-        shared = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={self.processes}"]
-        return [[*shared, f"--process_id={number}"] for number in range(self.processes)]
+        first, count = f"127.0.0.1:{port}", self.processes
+        return [peers(first, count, number) for number in range(count)]

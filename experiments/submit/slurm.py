@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bucket import is_in_bucket
-from experiments.submit import PREEMPTED, Job
+from experiments.peers import PREEMPTED
+from experiments.submit import Job
 
 # How often a point may reach the time limit and go on in another job.
 _MOST_LIMITS = 100
@@ -67,7 +68,7 @@ class Slurm:
             except RuntimeError as error:
                 raise ValueError(f"SLURM is not on this machine ({error})") from None
             executor.update_parameters(**self._parameters(job))
-        points = [Point((*job.here, f"--task_id={point}")) for point in range(job.points)]
+        points = [Resumable((*job.here, f"--task_id={point}")) for point in range(job.points)]
         with executor.batch():
             jobs = [executor.submit(point) for point in points]
         return [each.job_id for each in jobs]
@@ -100,7 +101,7 @@ class Slurm:
         return given | {key: value for key, value in optional.items() if value}
 
 
-class Point:
+class Resumable:
     """Runs one point, and passes it on to another job if the queue ends this one."""
 
     def __init__(self, command: tuple[str, ...]):
@@ -127,9 +128,11 @@ class Point:
             self._process.terminate()
             # Not ``wait``: this runs in a signal handler within ``__call__``, which holds its lock.
             end = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-            if end is None or end.si_status not in (0, PREEMPTED):
+            # SIGTERM itself ends a process that has not begun to listen to it, and has nothing yet.
+            is_deaf = end and (end.si_code, end.si_status) == (os.CLD_KILLED, signal.SIGTERM)
+            if end is None or not (is_deaf or end.si_status in (0, PREEMPTED)):
                 raise RuntimeError(f"asked to stop, the point did not end well: {end}")
-        return _submitit().helpers.DelayedSubmission(Point(self.command))
+        return _submitit().helpers.DelayedSubmission(Resumable(self.command))
 
 
 def _ignore_submitit():

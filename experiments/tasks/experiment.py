@@ -209,6 +209,5 @@ def _check(tasks, setting, trials):
     depths = trials.depths
     if not all(0 <= depth <= 1 for depth in depths) or len({*depths}) < len(depths):
         raise ValueError(f"eval.depths={depths} must be within 0 and 1, each once")
-    for name in ("rows", "batch"):
-        if getattr(trials, name) < 1:
-            raise ValueError(f"eval.{name}={getattr(trials, name)} must be at least 1")
+    if trials.rows < 1:
+        raise ValueError(f"eval.rows={trials.rows} must be at least 1")
