@@ -93,7 +93,7 @@ class Images(Experiment):
         )
 
     def task(self, scheme):
-        return Classification(self, scheme, self.recipe.batch_size)
+        return Classification(self, scheme)
 
     def positions(self, scheme, cells: int) -> np.ndarray:
         """Returns the positions of patches in ``cells`` rows and columns, ``[1, T, A]``."""
@@ -145,13 +145,8 @@ class Images(Experiment):
         return patches(images.astype(np.float32) / 127.5 - 1, self.setting.patch)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Classification(Drawn):
     """Draws images and their classes, with replacement."""
-
-    experiment: Images
-    scheme: str
-    batch_size: int
 
     def init(self, key):
         sizes = {"patch_dim": self.experiment.setting.patch**2}

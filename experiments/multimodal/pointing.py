@@ -106,7 +106,7 @@ class Pointing(Experiment):
         )
 
     def task(self, scheme):
-        return Screens(self, scheme, self.recipe.batch_size)
+        return Screens(self, scheme)
 
     def draw(self, rng, count: int, screen: tuple[int, int]) -> dict[str, np.ndarray]:
         """Returns ``count`` screens, drawn at random.
@@ -224,13 +224,8 @@ class Pointing(Experiment):
                 yield Map(f"{_name(screen)}, layer {layer}", rows, middle)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Screens(Drawn):
     """Draws screens at random."""
-
-    experiment: Pointing
-    scheme: str
-    batch_size: int
 
     def init(self, key):
         sizes = {"patch_dim": self.experiment.setting.cell**2}

@@ -141,7 +141,7 @@ class Story(Experiment):
         )
 
     def task(self, scheme):
-        return Asking(self, scheme, self.recipe.batch_size)
+        return Asking(self, scheme)
 
     def model(self, scheme: str, key) -> ViT:
         """Builds the model of a variant."""
@@ -260,13 +260,8 @@ class Story(Experiment):
             yield Map(caption, of_frames.round(4).tolist())
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Asking(Drawn):
     """Draws new clips and questions for every batch."""
-
-    experiment: Story
-    scheme: str
-    batch_size: int
 
     def init(self, key):
         return self.experiment.model(self.scheme, key)

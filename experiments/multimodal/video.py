@@ -157,7 +157,7 @@ class Videos(Experiment):
         return tuple(gap for gap in self.trials.gaps if gap < frames)
 
     def task(self, scheme):
-        return Needles(self, scheme, self.recipe.batch_size)
+        return Needles(self, scheme)
 
     def measure(self, scheme, model):
         def answer(model, video):
@@ -263,13 +263,8 @@ class Videos(Experiment):
         return draw(self.tested, rng, count, frames, [gap] * count, self.gaps(frames)[-1])
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Needles(Drawn):
     """Draws videos and trains on the digit of the later card."""
-
-    experiment: Videos
-    scheme: str
-    batch_size: int
 
     def init(self, key):
         sizes = {"patch_dim": self.experiment.setting.patch**2}
