@@ -27,6 +27,7 @@ from rich.console import Console
 from experiments.progress import stage
 from experiments.record import write_files
 from experiments.report.drawing import COLOURS, page_style, svg
+from experiments.report.page import head
 from posenc_jax import REGISTRY, Chunks, Encoding, Layers, Tokens, describe, logits, make, positions
 from posenc_jax.registry import lookup
 
@@ -80,11 +81,11 @@ def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = 
         trained = length == train_length
         # A logarithmic axis has no 0, so distance 0 is left out.
         distance = np.arange(length)[1:window]
-        for head, logits_T in enumerate(np.unique(logits_HT, axis=0)):
+        for number, logits_T in enumerate(np.unique(logits_HT, axis=0)):
             axes.plot(
                 distance,
                 logits_T[::-1][1:window],
-                color="#222222" if trained else COLOURS[head % len(COLOURS)],
+                color="#222222" if trained else COLOURS[number % len(COLOURS)],
                 linestyle=(0, (4, 2)) if trained else "-",
                 linewidth=0.9 if trained else 1.4,
             )
@@ -99,16 +100,12 @@ def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = 
     return svg(figure)
 
 
-STYLE = """
-:root { color-scheme: light }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 1400px;
-  margin: auto; padding: 1.5rem 1rem 4rem }
+_STYLE = """
+body { max-width: 1400px }
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1.4rem }
 article { border: 1px solid #ddd; border-radius: 6px; padding: .9rem 1rem; min-width: 0 }
-h1 { font-size: 1.7rem } h2 { font: 600 1.05rem ui-monospace, monospace; margin: 0 0 .3rem }
-p { margin: .4rem 0; max-width: 90ch; overflow-wrap: anywhere }
-.cost { color: #555; font-size: .85rem }
-code { font: .85em ui-monospace, monospace } svg { width: 100%; height: auto }
+h2 { font: 600 1.05rem ui-monospace, monospace; margin: 0 0 .3rem } svg { min-width: 0 }
+p { margin: .4rem 0; overflow-wrap: anywhere } .cost { color: #555; font-size: .85rem }
 @media print { article { break-inside: avoid } }
 """
 
@@ -119,9 +116,8 @@ def page(cards: Mapping[str, str], sizes: str) -> str:
         f"<article id={name}><h2>{name}</h2>{each}</article>" for name, each in cards.items()
     )
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
-        "content='width=device-width'><title>What each encoding does to attention</title>"
-        f"<style>{STYLE}</style><h1>What each encoding does to attention</h1>"
+        f"{head('What each encoding does to attention', _STYLE)}"
+        "<h1>What each encoding does to attention</h1>"
         f"<p>{CURVES} {sizes}</p><main>{articles}</main></html>\n"
     )
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from experiments.record import write_files
 from experiments.report.ledger import RULE, WORDS
-from experiments.report.page import STYLE, text
+from experiments.report.page import command, head, text
 from experiments.report.study import number
 
 Row = dict[str, Any]
@@ -83,13 +83,10 @@ def _csv(rows: list[Row]) -> str:
 
 
 def _page(rows: list[Row], about: dict[str, Any]) -> str:
-    command = text(about["command"].replace(" --", " \\\n  --"))
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width'><title>Published claims</title>"
-        f"<style>{STYLE}{_STYLE}</style><h1>Published claims, put to the test</h1><p>{RULE}</p>"
+        f"{head('Published claims', _STYLE)}<h1>Published claims, put to the test</h1><p>{RULE}</p>"
         f"<p>{_counts(rows)}. {text(about['rules'])} Device: {text(about['device'])}. Revision "
-        f"<code>{text(about['git'])}</code>, {text(about['date'])}.</p><pre>{command}</pre>",
+        f"<code>{text(about['git'])}</code>, {text(about['date'])}.</p><pre>{command(about)}</pre>",
         f"<p class=all>{' '.join(map(_link, rows))}</p>",
         *map(_claim, rows),
         "</html>\n",

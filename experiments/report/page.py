@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich.box import HORIZONTALS
 from rich.console import Console
@@ -50,15 +51,11 @@ def page(title: str, intro: str, study: Study, parts: Iterable[str]) -> str:
     ``title``, ``intro`` and ``parts`` are HTML.
     """
     about = {key: text(value) for key, value in study.about.items()}
-    # A line for each option, because a browser would break inside "--".
-    command = study.about["command"].replace(" --", " \\\n  --")
     setup = {key: study.about[key] for key in ("config", "versions")}
     everything = [
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        f"<meta name=viewport content='width=device-width'><title>{title}</title>"
-        f"<style>{STYLE}</style><h1>{title}</h1><p>{intro} {about['rules']} Device: "
-        f"{about['device']}. Revision <code>{about['git']}</code>, {about['date']}.</p>",
-        f"<pre>{text(command)}</pre>",
+        f"{head(title)}<h1>{title}</h1><p>{intro} {about['rules']} Device: {about['device']}. "
+        f"Revision <code>{about['git']}</code>, {about['date']}.</p>",
+        f"<pre>{command(study.about)}</pre>",
         _failures(study),
         *parts,
         _training(study),
@@ -67,6 +64,21 @@ def page(title: str, intro: str, study: Study, parts: Iterable[str]) -> str:
         f"<pre>{text(json.dumps(setup, indent=2, default=_native))}</pre></details>\n",
     ]
     return "\n".join(everything)
+
+
+def head(title: str, style: str = "") -> str:
+    """Returns the beginning of a page with ``STYLE`` and a style of its own; ``title`` is HTML."""
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<meta name=viewport content='width=device-width'><title>{title}</title>"
+        f"<style>{STYLE}{style}</style>"
+    )
+
+
+def command(about: Mapping[str, Any]) -> str:
+    """Returns the command that made a report, as HTML with a line for each option."""
+    # A browser would break a line inside "--".
+    return text(about["command"].replace(" --", " \\\n  --"))
 
 
 def result_files(study: Study) -> dict[str, str]:
@@ -108,8 +120,10 @@ def grid(heads: Iterable[str], rows: Mapping[str, Iterable[str]]) -> str:
         f"<tr{' class=baseline' * (name == BASELINE)}><th class=text>{text(name)}{''.join(cells)}"
         for name, cells in rows.items()
     )
-    head = f"<thead><tr><th class=text>scheme{''.join(heads)}"
-    return f"<div class=wide><table>{head}<tbody>{body}</table></div>"
+    return (
+        f"<div class=wide><table><thead><tr><th class=text>scheme{''.join(heads)}"
+        f"<tbody>{body}</table></div>"
+    )
 
 
 def figure(name: str, title: str, caption: str, svg: str) -> str:
