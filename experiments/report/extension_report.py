@@ -13,6 +13,7 @@ from experiments.report.lengths import MAIN, WINDOWED, View, heading
 from experiments.report.page import (
     figure,
     grid,
+    markdown_table,
     page,
     print_failures,
     result_files,
@@ -60,7 +61,7 @@ def markdown(study: ExtensionStudy) -> str:
     columns = [column for column in columns if column < WINDOWED]
     lengths = [f"{name} ({tokens})" for name, tokens in (heading(study, c) for c in columns)]
     heads = ["method", "steps", *lengths, "short loss", "short accuracy kept", "tokens", "seconds"]
-    rows = [heads, ["---"] * len(heads)]
+    rows = []
     for steps in study.steps:
         view = View.of(study.at(steps), MAIN)
         for scheme in view.order:
@@ -71,7 +72,7 @@ def markdown(study: ExtensionStudy) -> str:
     level = windowed(study)
     first = _cell({NAME: {1: level} if level else {}}, NAME, 1)
     rows.append([f"*{NAME}*", "0", first, *["-"] * (len(heads) - 3)])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return markdown_table(heads, rows)
 
 
 def _costs(study):

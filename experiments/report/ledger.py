@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from experiments.report.panels import ANSWERS, EXACT, PanelStudy
-from experiments.report.study import Cell, Study, margin_of, mean_and_stderr
+from experiments.report.study import Cell, Study, margin_of, mean_and_stderr, or_nan
 
 Word = Literal["reproduced", "not reproduced", "inconclusive at this scale", "missing"]
 WORDS: tuple[Word, ...] = (
@@ -129,7 +129,7 @@ class Answers:
         if not records:
             words = ", ".join(f"{field} {value}" for field, value in where.items())
             raise MissingRunError(f"the study {study} has no result yet of {words}")
-        seeds = Seeds({r["seed"]: math.nan if r[key] is None else r[key] for r in records})
+        seeds = Seeds({r["seed"]: or_nan(r[key]) for r in records})
         if len(seeds) < len(records):
             raise ValueError(f"{study} has several results of one seed where {where}")
         return seeds

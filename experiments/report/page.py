@@ -1,13 +1,11 @@
 """Makes the HTML page and the terminal table that the reports of all experiments share."""
 
-import csv
 import dataclasses
 import html
-import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import HORIZONTALS
@@ -15,7 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.report.study import BASELINE, Record, Study, failure_words, mean_and_stderr, number
+from experiments.report.study import (
+    BASELINE,
+    Record,
+    Study,
+    csv_of,
+    failure_words,
+    mean_and_stderr,
+    number,
+    or_nan,
+)
 
 STYLE = """
 :root { color-scheme: light }
@@ -86,15 +93,11 @@ def result_files(study: Study) -> dict[str, str]:
 
     ``results.json`` has null for a number that is not finite; ``results.csv`` tells nan from inf.
     """
-    table = io.StringIO(newline="")
     columns = dict.fromkeys(key for record in study.records for key in record)
-    rows = csv.DictWriter(table, list(columns), lineterminator="\n")
-    rows.writeheader()
-    rows.writerows(study.records)
     python_json = json.dumps(dataclasses.asdict(study), default=_native)
     everything = json.loads(python_json, parse_constant=lambda _: None)
     return {
-        "results.csv": table.getvalue(),
+        "results.csv": csv_of(study.records, columns),
         "results.json": json.dumps(everything, indent=1) + "\n",
     }
 
@@ -126,6 +129,19 @@ def grid(heads: Iterable[str], rows: Mapping[str, Iterable[str]]) -> str:
     )
 
 
+def mean_cell(values: Iterable[float | None], digits: int) -> str:
+    """Returns a cell of ``grid`` with the mean over seeds and its standard error."""
+    mean, stderr, _ = mean_and_stderr(map(or_nan, values))
+    shown = f"{mean:,.{digits}f}" if mean < math.inf else "not finite"
+    return f"<td>{shown}" + (f"<small> ± {stderr:,.{digits}f}</small>" if stderr else "")
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def figure(name: str, title: str, caption: str, svg: str) -> str:
     """Returns a figure with a heading and a caption; ``name`` makes its ids unique in the page."""
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg[svg.index("<svg") :])
@@ -150,12 +166,8 @@ def _training(study: Study) -> str:
     digits["tokens per second"] = 0
     for scheme in sorted({r["scheme"] for r in own}):
         for key, places in digits.items():
-            mean, stderr, _ = mean_and_stderr(
-                math.nan if r[key] is None else r[key] for r in own if r["scheme"] == scheme
-            )
-            shown = f"{mean:,.{places}f}" if mean < math.inf else "not finite"
-            extra = f"<small> ± {stderr:,.{places}f}</small>" if stderr else ""
-            rows.setdefault(scheme, []).append(f"<td>{shown}{extra}")
+            values = (r[key] for r in own if r["scheme"] == scheme)
+            rows.setdefault(scheme, []).append(mean_cell(values, places))
     heads = [f"<th>{key.replace('_', ' ')}" for key in digits]
     if not any("speedup" in r for r in own):
         return f"<h2>Training cost</h2>{grid(heads, rows)}" if rows else ""

@@ -1,6 +1,8 @@
 """Holds records of every kind of experiment, and computes the statistics of their seeds."""
 
+import csv
 import dataclasses
+import io
 import math
 import statistics
 from collections.abc import Hashable, Iterable, Mapping
@@ -69,8 +71,13 @@ def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> S
                 f"two records of {r['scheme']}, seed {r['seed']}, {what}, {column} {r[column]}: "
                 "counted twice they would shrink the standard error; keep one"
             )
-        seeds[r["seed"]] = math.nan if r[metric] is None else float(r[metric])
+        seeds[r["seed"]] = or_nan(r[metric])
     return values
+
+
+def or_nan(value: float | None) -> float:
+    """Returns a number of JSON, which has None for one that is not finite, as a float."""
+    return math.nan if value is None else float(value)
 
 
 def cells_of(values: Seeds) -> Cells:
@@ -120,6 +127,21 @@ def number(value: float, like: float | None = None) -> str:
         return f"{value:.1e}"
     digits = 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
     return f"{value:,.{digits}f}" if size < 1e5 else f"{value:.1e}"
+
+
+def with_margin(mean: float, margin: float | None) -> str:
+    """Returns a mean and its margin, where there is one, with as many decimals as suit both."""
+    size = max(abs(mean), margin or 0.0)
+    return number(mean, size) + ("" if margin is None else f" ± {number(margin, size)}")
+
+
+def csv_of(records: Iterable[Record], columns: Iterable[str]) -> str:
+    """Returns the fields ``columns`` of records as CSV."""
+    table = io.StringIO(newline="")
+    rows = csv.DictWriter(table, list(columns), lineterminator="\n", extrasaction="ignore")
+    rows.writeheader()
+    rows.writerows(records)
+    return table.getvalue()
 
 
 def failure_words(failure: Mapping[str, Any]) -> str:
