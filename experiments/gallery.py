@@ -26,7 +26,7 @@ from rich.console import Console
 
 from experiments.progress import stage
 from experiments.record import write_files
-from experiments.report.drawing import COLOURS, page_style, svg
+from experiments.report.drawing import COLOURS, finish, page_style, svg
 from experiments.report.page import head
 from posenc_jax import REGISTRY, Chunks, Encoding, Layers, Tokens, describe, logits, make, positions
 from posenc_jax.registry import lookup
@@ -95,8 +95,7 @@ def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = 
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set(xlabel="distance", ylabel="logit", xlim=(1, max(curves)))
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes)
     return svg(figure)
 
 

@@ -27,7 +27,7 @@ from experiments.report.atlas import (
     unanswered_words,
     verdict,
 )
-from experiments.report.drawing import COLOURS, page_style, styles_of, svg
+from experiments.report.drawing import COLOURS, finish, page_style, styles_of, svg
 from experiments.report.page import command, figure, head, learning_rates, text
 from experiments.report.study import BASELINE, failure_words, margin_of, number
 
@@ -219,8 +219,7 @@ def _map(atlas: Atlas) -> str:
         xlabel=f"bits per byte at {short.multiple:g}x the trained length",
         ylabel=f"bits per byte at {long.multiple:g}x",
     )
-    axes.grid(color="#e4e4e4", linewidth=0.6, which="both")
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes, which="both")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return svg(drawing)
 
@@ -353,8 +352,7 @@ def _by_length(atlas: Atlas, scheme: str) -> str:
         margins = [margin_of(cell) or 0.0 for cell in cells]
         axes.errorbar(labels, means, margins, **style, label=name, capsize=2)
     axes.set(xlabel="context over the trained length", ylabel="bits per byte")
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes)
     axes.legend(frameon=False)
     caption = "The same last tokens at every length; bars: 95 % intervals."
     if tokens := atlas.effective.get(scheme):
