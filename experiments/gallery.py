@@ -24,6 +24,7 @@ from flax import nnx
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from experiments.config import short_keywords
 from experiments.progress import stage
 from experiments.record import write_files
 from experiments.report.drawing import COLOURS, finish, page_style, svg
@@ -33,28 +34,14 @@ from posenc_jax.registry import lookup
 
 TIMES = 8
 CONTENTS = 16  # random contents a curve is the mean of
+# Layers of the models whose patterns depend on their number.
+LAYERS = {"global_nope": 4, "beam": 6, "flint": 4}
 # Says what the curves are.
 CURVES = (
     "The logit of a query for a key of the same content, averaged over random contents, against "
     f"the distance between them. Coloured: each head at {TIMES} times the training length; dashed: "
     "the same at the training length, whose end is dotted. Parameters are as they start."
 )
-
-
-def own(train_length: int) -> dict[str, dict[str, Any]]:
-    """Returns the keywords with which schemes can be shown past a short ``train_length``."""
-    return {
-        "learned": {"out_of_range": "clamp"},
-        "learned_2d": {"out_of_range": "clamp"},
-        "llama4_temperature": {"floor_scale": train_length},
-        "irope": {"floor_scale": train_length},
-        "rnope_swa": {"window": train_length // 2},
-        "dual_base": {"window": train_length // 4},
-        "global_nope": {"window": train_length // 2, "num_layers": 4},
-        "global_yarn": {"window": train_length // 2},
-        "beam": {"window": train_length // 2, "num_layers": 6},
-        "flint": {"window": train_length // 2, "num_layers": 4},
-    }
 
 
 @functools.partial(jax.jit, static_argnames="length")
@@ -183,10 +170,11 @@ def main():
     for name in names:
         lookup(name)
     console = Console()
-    cards = {}
+    cards, keywords = {}, short_keywords(args.train_length)
     with stage("gallery", len(names), console) as advance, page_style():
         for name in names:
-            cards[name] = card(name, args, own(args.train_length).get(name, {}))
+            layers = {"num_layers": LAYERS[name]} if name in LAYERS else {}
+            cards[name] = card(name, args, keywords.get(name, {}) | layers)
             advance(name)
     sizes = (
         f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."
