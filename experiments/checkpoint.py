@@ -57,7 +57,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any) -> None:
         """Starts saving; returns when the arrays are copied, not when they are on disk."""
-        arrays = _flat(state) | {_SUMS: _all_sums(state)}
+        arrays = _flat(state) | {_SUMS: _sums(state)}
         about = {_KINDS: _digest(_kinds(arrays))}
         self._manager.save(step, args=ocp.args.StandardSave(arrays), custom_metadata=about)
 
@@ -137,7 +137,7 @@ class Checkpoints:
             raise _DamagedError(_first_line(cause)) from None
         paths = jax.tree_util.tree_flatten_with_path(abstract_state)[0]
         leaves = [arrays[path_name(path)] for path, _ in paths]
-        if (changed := np.asarray(_all_sums(leaves)) != np.asarray(arrays[_SUMS])).any():
+        if (changed := np.asarray(_sums(leaves)) != np.asarray(arrays[_SUMS])).any():
             raise _DamagedError(f"the numbers of {path_name(paths[changed.argmax()][0])} changed")
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
 
@@ -182,8 +182,8 @@ def _everywhere(place):
 
 
 @jax.jit
-def _sums(tree) -> list[jax.Array]:
-    """Returns a checksum of each array, which a change of any one bit changes.
+def _sums(tree) -> jax.Array:
+    """Returns a checksum of each array, uint32, which a change of any one bit changes.
 
     Sums of integers do not depend on their order, so checksums are the same on any mesh.
     """
@@ -192,18 +192,12 @@ def _sums(tree) -> list[jax.Array]:
         bits = array.view(f"uint{8 * array.dtype.itemsize}").astype(jnp.uint32).reshape(-1)
         return (bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
 
-    return [sum_of(jnp.asarray(leaf)) for leaf in jax.tree.leaves(tree)]
-
-
-@jax.jit
-def _all_sums(tree) -> jax.Array:
-    return jnp.stack(_sums(tree))
+    return jnp.array([sum_of(jnp.asarray(leaf)) for leaf in jax.tree.leaves(tree)], jnp.uint32)
 
 
 def fingerprint(tree: Any) -> str:
     """Returns a digest of all arrays in ``tree``, computed on the devices that hold them."""
-    sums = np.array([np.asarray(each) for each in _sums(tree)], np.uint32)
-    return hashlib.sha256(sums.tobytes()).hexdigest()[:16]
+    return hashlib.sha256(np.asarray(_sums(tree)).tobytes()).hexdigest()[:16]
 
 
 def _flat(state) -> dict[str, Any]:
