@@ -13,7 +13,7 @@ from scipy import stats
 Record = dict[str, Any]
 Cell = tuple[float, float | None, int]  # mean, standard error, number of seeds
 Cells = dict[str, dict[Any, Cell]]  # by scheme, and then by the columns of a table
-Seeds = dict[str, dict[Any, dict[int, float]]]  # a value by scheme, column and seed
+BySeed = dict[str, dict[Any, dict[int, float]]]  # a value by scheme, column and seed
 
 BASELINE = "nope"
 
@@ -51,7 +51,7 @@ class Study:
         return ", ".join(map(str, sorted({r["seed"] for r in self.records}))) or "none"
 
 
-def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> Seeds:
+def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> BySeed:
     """Returns the values of ``metric`` by scheme, by ``column`` and by seed.
 
     Args:
@@ -63,7 +63,7 @@ def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> S
     Raises:
       ValueError: two records claim the same measurement.
     """
-    values: Seeds = {}
+    values: BySeed = {}
     for r in records:
         seeds = values.setdefault(r["scheme"], {}).setdefault(r[column], {})
         if r["seed"] in seeds:
@@ -80,7 +80,7 @@ def or_nan(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def cells_of(values: Seeds) -> Cells:
+def cells_of(values: BySeed) -> Cells:
     """Returns the mean, its standard error and the number of seeds in each cell."""
     return {
         scheme: {column: mean_and_stderr(seeds.values()) for column, seeds in row.items()}
