@@ -84,6 +84,11 @@ def defaults(function: Callable, leave_out: tuple[str, ...] = ()) -> ConfigDict:
     )
 
 
+def loading() -> ConfigDict:
+    """Returns how published weights are held, which they do not say themselves."""
+    return ConfigDict({"dtype": "float32", "param_dtype": "float32", "scan": True, "remat": False})
+
+
 def encoding_defaults() -> ConfigDict:
     """Returns the own keywords of every registered scheme with their defaults."""
     return ConfigDict({scheme: own_defaults(scheme) for scheme in REGISTRY})
