@@ -26,8 +26,8 @@ from flax import nnx  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 import posenc_jax  # noqa: E402
+from benchmarks.accelerator.attention import run  # noqa: E402
 from experiments.progress import stage  # noqa: E402
-from posenc_jax import positions  # noqa: E402
 
 
 def gradient(args, name: str, implementation: str, length: int):
@@ -42,12 +42,11 @@ def gradient(args, name: str, implementation: str, length: int):
     x_BTD = weight.reshape(*shape[:2], -1)
 
     @functools.partial(jax.grad, argnums=(0, 1, 2, 3))
-    def run(encoding, q, k, v):
-        tokens = posenc_jax.Tokens.of(encoding, positions.text(length)).read(encoding, x_BTD)
-        out = posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
+    def gradients(encoding, q, k, v):
+        out = run(encoding, q, k, v, x_BTD, implementation)
         return (out * weight).sum().astype(jnp.float32)
 
-    return jax.jit(run).lower(encoding, q, k, v).compile(), (encoding, q, k, v)
+    return jax.jit(gradients).lower(encoding, q, k, v).compile(), (encoding, q, k, v)
 
 
 def exponent(lengths, numbers) -> float:

@@ -31,12 +31,12 @@ from matplotlib.figure import Figure  # noqa: E402
 from ml_collections import FrozenConfigDict  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from benchmarks.ours import VOCAB  # noqa: E402
+from benchmarks.ours import VOCAB, start  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from experiments.record import write_files  # noqa: E402
 from experiments.report.drawing import drawing_style, svg  # noqa: E402
-from experiments.text import mean_loss, text_state, token_losses  # noqa: E402
-from experiments.train import Recipe, train_step  # noqa: E402
+from experiments.text import Text, token_losses  # noqa: E402
+from experiments.train import Recipe  # noqa: E402
 
 # The sizes while another size grows, and the values of each growing size.
 FIXED = {"length": 1024, "batch": 1, "layers": 2, "heads": 4}
@@ -61,10 +61,8 @@ def measure(name: str, *, length: int, batch: int, layers: int, heads: int) -> d
     model = {"vocab_size": VOCAB, "scan": True} | sizes
     spec = FrozenConfigDict({"encoding": {"name": name}, "model": model})
     recipe = Recipe(length=length, batch_size=batch, steps=1000)
-    init = functools.partial(text_state, spec=spec, recipe=recipe)
-    state, key = jax.jit(init)(jax.random.key(0)), jax.random.key(1)
+    (state, step), key = start(Text(recipe, None, spec)), jax.random.key(1)
     tokens = np.random.default_rng(0).integers(0, VOCAB, (batch, length + 1)).astype(np.int32)
-    step = functools.partial(train_step, loss=mean_loss, recipe=recipe)
     stepping = jax.jit(step).lower(state, tokens, key).compile()
     reading = jax.jit(token_losses).lower(state.model, tokens).compile()
     return {

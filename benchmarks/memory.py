@@ -10,7 +10,6 @@ Remat is measured with a scan over the layers, because without a scan XLA:CPU re
 keeps all activations.
 """
 
-import functools
 import itertools
 
 import jax
@@ -18,7 +17,7 @@ import optax
 from ml_collections import FrozenConfigDict
 
 from benchmarks.ours import shape_parser
-from experiments.text import text_state, token_losses
+from experiments.text import Text, token_losses
 from experiments.train import Recipe
 from posenc_jax import positions
 
@@ -32,7 +31,7 @@ def losses_of_all_logits(model, tokens_BL):
 
 def temporaries(args, losses, remat: bool, implementation: str) -> int:
     """Returns the bytes that one gradient needs beside its arguments and its result."""
-    model = {
+    sizes = {
         "vocab_size": args.vocab,
         "model_dim": args.dim,
         "num_layers": args.layers,
@@ -41,13 +40,12 @@ def temporaries(args, losses, remat: bool, implementation: str) -> int:
         "remat": remat,
         "implementation": implementation,
     }
-    spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": model})
+    spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": sizes})
     recipe = Recipe(length=args.length, batch_size=args.batch, steps=1)
-    init = functools.partial(text_state, spec=spec, recipe=recipe)
-    state = jax.eval_shape(init, jax.random.key(0))
+    model = jax.eval_shape(Text(recipe, None, spec).init, jax.random.key(0))
     tokens = jax.ShapeDtypeStruct((args.batch, args.length + 1), "int32")
     gradient = jax.jit(jax.grad(lambda model, tokens: losses(model, tokens).mean()))
-    compiled = gradient.lower(state.model, tokens).compile()
+    compiled = gradient.lower(model, tokens).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 

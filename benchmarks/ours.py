@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from experiments.text import mean_loss, text_state
-from experiments.train import Recipe, train_step
+from experiments.text import Text
+from experiments.train import Recipe, State, initial_state, train_step
 
 VOCAB = 256
 
@@ -32,6 +32,13 @@ def random_tokens(args: argparse.Namespace) -> np.ndarray:
     return rng.integers(0, VOCAB, (args.batch, args.length + 1)).astype(np.int32)
 
 
+def start(task: Text) -> tuple[State, Callable]:
+    """Returns the state that training starts from, and the step, which is not compiled yet."""
+    init = functools.partial(initial_state, init=task.init, recipe=task.recipe)
+    step = functools.partial(train_step, loss=task.loss, recipe=task.recipe)
+    return jax.jit(init)(jax.random.key(0)), step
+
+
 def jax_step(
     args: argparse.Namespace, name: str, tokens: np.ndarray
 ) -> tuple[Callable[[], float], int]:
@@ -44,9 +51,8 @@ def jax_step(
         "num_heads": args.heads,
     }
     spec = FrozenConfigDict({"encoding": {"name": name}, "model": model})
-    state = jax.jit(functools.partial(text_state, spec=spec, recipe=recipe))(jax.random.key(0))
-    options = {"loss": mean_loss, "recipe": recipe}
-    function = jax.jit(functools.partial(train_step, **options), donate_argnames="state")
+    state, function = start(Text(recipe, None, spec))
+    function = jax.jit(function, donate_argnames="state")
     holder, key = {"state": state}, jax.random.key(1)
 
     def step():

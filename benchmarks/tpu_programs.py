@@ -9,7 +9,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
@@ -17,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import FrozenConfigDict
 
 import posenc_jax
+from benchmarks.accelerator.attention import gradient, run
 from configs import extension
 from experiments.cost import products, step_flops
 from experiments.evaluate import scorer_program
@@ -27,7 +27,6 @@ from experiments.train import Recipe, Task
 from posenc_jax.model.cache import Cache
 from posenc_jax.model.decode import read
 from posenc_jax.model.transformer import ROWS
-from posenc_jax.positions import text
 from posenc_jax.registry import PATTERNS
 
 HEADS, HEAD_DIM = 8, 128
@@ -72,26 +71,19 @@ def attention(name: str, implementation: str, backward: bool, length: int, mesh:
       ValueError: the implementation refuses the scheme.
     """
 
-    def forward(implementation, encoding, q, k, v, x_BTD):
-        tokens = posenc_jax.Tokens.of(encoding, text(length)).read(encoding, x_BTD)
-        return posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
+    def under(implementation):
+        forward = functools.partial(run, implementation=implementation)
+        return gradient(forward) if backward else forward
 
-    def gradients(implementation, *arguments):
-        def loss(*arguments):
-            return (forward(implementation, *arguments).astype(jnp.float32) ** 2).sum()
-
-        return jax.grad(loss, argnums=range(5))(*arguments)
-
-    function = gradients if backward else forward
     spec = P(None, *mesh.axis_names)
     place = functools.partial(_placed, mesh=mesh, dtype="bfloat16", spec=spec)
     encoding = jax.tree.map(functools.partial(_placed, mesh=mesh), _encoding(name, length))
     shape = jax.ShapeDtypeStruct((1, length, HEADS, HEAD_DIM), "bfloat16")
     x_BTD = jax.ShapeDtypeStruct((1, length, HEADS * HEAD_DIM), "bfloat16")
     arguments = encoding, *(place(shape),) * 3, place(x_BTD)
-    flops = products(jax.make_jaxpr(functools.partial(function, "dense"))(*arguments))
+    flops = products(jax.make_jaxpr(under("dense"))(*arguments))
     with jax.set_mesh(mesh):
-        return jax.jit(functools.partial(function, implementation)).lower(*arguments), flops
+        return jax.jit(under(implementation)).lower(*arguments), flops
 
 
 def training(task: Task, recipe: Recipe, mesh: Mesh) -> Program:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accelerator.report import table
+
 
 def tables(rows: list[dict[str, Any]]) -> str:
     """Returns a table for each part: of steps, of attention, and of temporaries by length."""
@@ -39,7 +41,7 @@ def _steps(rows) -> str:
         what = f"{row['what']}, {row['program']}"
         lines.append((what, chips, row["mesh"] or "-", memory, fits, sent or "-", flops))
     titles = ("step", "chips", "mesh", "a chip needs", "", "a chip sends, GiB", "teraflops a chip")
-    return _table(titles, lines)
+    return table(titles, lines)
 
 
 def _attention(rows) -> str:
@@ -55,7 +57,7 @@ def _attention(rows) -> str:
         (f"`{scheme}`", *(" / ".join(dict.fromkeys(each.get(c, ["-"]))) for c in columns))
         for scheme, each in cells.items()
     ]
-    return _table(("scheme", *columns), lines)
+    return table(("scheme", *columns), lines)
 
 
 def _lengths(rows) -> str:
@@ -69,12 +71,7 @@ def _lengths(rows) -> str:
         words = f"{1024 * float(size):,.1f}" if size else row["outcome"]
         cells.setdefault(f"`{row['what']}`, {implementation}", {})[length] = words
     lines = [(what, *(each.get(n, "-") for n in lengths)) for what, each in cells.items()]
-    return _table(("temporaries, MiB", *(f"{int(n) // 1024}k" for n in lengths)), lines)
-
-
-def _table(titles, lines) -> str:
-    rows = [titles, ["---"] * len(titles), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return table(("temporaries, MiB", *(f"{int(n) // 1024}k" for n in lengths)), lines)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.extrapolation import DYNAMIC_NTK, EXTENSIONS, WINDOWS
-from experiments.config import PART, RATIO, defaults, own_defaults, start
+from experiments.config import PART, RATIO, defaults, loading, own_defaults, start
 from experiments.readings import Trials
 from experiments.train import Recipe
 
@@ -125,12 +125,9 @@ def _yarn(config):
 
 
 def _own(config):
-    # The checkpoint says what the model is and at which length it was trained. Published weights do
-    # not say in which dtypes to hold them.
+    # The checkpoint says what the model is and at which length it was trained.
     del config.model, config.train, config.rope
-    config.loading = ConfigDict(
-        {"dtype": "float32", "param_dtype": "float32", "scan": True, "remat": False}
-    )
+    config.loading = loading()
     config.seeds = 1  # a seed only draws the batches of tuning: there is one model
     config.tuned = "pi,ntk,yarn"
     config.tuning.update(batch_size=4, learning_rate=2e-5, warmup_steps=20, weight_decay=0.0)

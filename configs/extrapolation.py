@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from experiments.config import RATIO, encoding_defaults, start
+from experiments.config import RATIO, encoding_defaults, short_keywords, start
 from experiments.evaluate import Protocols
 
 PRESETS = ("tiny", "demo", "small", "long", "paper")
@@ -79,19 +79,9 @@ def follow_length(encodings: Mapping[str, ConfigDict], length: FieldReference) -
     """Makes keywords of encodings follow the training length, also when it is overridden."""
     for name, part in WINDOWS.items():
         encodings[name].window = length // part
-    # Learned tables end at the training length: positions past it read the last row.
-    encodings["learned"].out_of_range = "clamp"
-    encodings["learned_2d"].out_of_range = "clamp"
-    # FIRE's threshold is a quarter of the training length in the paper (512 of 2048).
-    encodings["fire"].init_length = length.to_float() / 4
-    # The default windows of patterns and scales of temperatures are for thousands of tokens.
-    for name in ("rnope_swa", "global_nope", "global_yarn", "beam", "flint"):
-        encodings[name].window = length // 2
-    encodings["dual_base"].window = length // 4
-    encodings["irope"].floor_scale = length
-    encodings["llama4_temperature"].floor_scale = length
-    encodings["beam"].scale = length.to_float()
-    encodings["beam_scale"].scale = length.to_float()
+    for name, own in short_keywords(length).items():
+        for key, value in own.items():
+            encodings[name][key] = value
 
 
 def short_t5(t5: ConfigDict, length: FieldReference, model: ConfigDict, num_buckets: int) -> None:

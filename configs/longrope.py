@@ -16,7 +16,7 @@ in it stands for the seed, as in ``--config.checkpoint=runs/small/runs/rope/seed
 
 from ml_collections import ConfigDict
 
-from experiments.config import defaults, own_defaults, start
+from experiments.config import defaults, loading, own_defaults, start
 from experiments.longrope.plan import STAGES, Trials
 from experiments.longrope.search import Budget
 from experiments.train import Recipe
@@ -30,10 +30,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     config = start("longrope", preset, presets=PRESETS, trials=Trials)
     # A finished run or published weights ("{seed}" stands for the seed); empty: train a model here.
     config.checkpoint = ""
-    # How published weights are held, which they do not say themselves.
-    config.loading = ConfigDict(
-        {"dtype": "float32", "param_dtype": "float32", "scan": True, "remat": False}
-    )
+    config.loading = loading()
     config.corpus = "stdlib"
     config.stages = ",".join(STAGES)
     # Target length over train length; the second extension multiplies the length by it once more.

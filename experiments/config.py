@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flax import nnx
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict, FieldReference, config_dict
 
 from experiments.mesh import make_mesh
 from experiments.train import Recipe
@@ -84,6 +84,11 @@ def defaults(function: Callable, leave_out: tuple[str, ...] = ()) -> ConfigDict:
     )
 
 
+def loading() -> ConfigDict:
+    """Returns how published weights are held, which they do not say themselves."""
+    return ConfigDict({"dtype": "float32", "param_dtype": "float32", "scan": True, "remat": False})
+
+
 def encoding_defaults() -> ConfigDict:
     """Returns the own keywords of every registered scheme with their defaults."""
     return ConfigDict({scheme: own_defaults(scheme) for scheme in REGISTRY})
@@ -95,6 +100,32 @@ def own_defaults(name: str) -> dict[str, Any]:
     return {
         key: _field(parameters[key].default, parameters[key].annotation)
         for key in own_keywords(name)
+    }
+
+
+def short_keywords(length: int | FieldReference) -> dict[str, dict[str, Any]]:
+    """Returns the keywords that schemes need where the training length is short, by scheme.
+
+    If ``length`` is a reference to a field of a config, they follow the field.
+    """
+    exactly = length.to_float() if isinstance(length, FieldReference) else float(length)
+    half = {"window": length // 2}
+    return {
+        # Learned tables end at the training length: positions past it read the last row.
+        "learned": {"out_of_range": "clamp"},
+        "learned_2d": {"out_of_range": "clamp"},
+        # FIRE's threshold is a quarter of the training length in the paper (512 of 2048).
+        "fire": {"init_length": exactly / 4},
+        # The default windows of patterns and scales of temperatures are for thousands of tokens.
+        "rnope_swa": half,
+        "global_nope": half,
+        "global_yarn": half,
+        "flint": half,
+        "beam": half | {"scale": exactly},
+        "dual_base": {"window": length // 4},
+        "irope": {"floor_scale": length},
+        "llama4_temperature": {"floor_scale": length},
+        "beam_scale": {"scale": exactly},
     }
 
 

@@ -51,9 +51,15 @@ class Drawn:
 
     Each process of a job draws the whole batch and keeps its own rows, because a generator for each
     part would change the batches of all results that are published.
+
+    Args:
+      experiment: the experiment, whose recipe has the size of a batch.
+      scheme: the variant that is trained.
     """
 
-    batch_size: int
+    def __init__(self, experiment: Any, scheme: str):
+        self.experiment, self.scheme = experiment, scheme
+        self.batch_size: int = experiment.recipe.batch_size
 
     def draw(self, rng: np.random.Generator, count: int) -> Any:
         """Returns ``count`` examples, a pytree of arrays with the examples along axis 0."""

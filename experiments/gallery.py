@@ -24,36 +24,24 @@ from flax import nnx
 from rich.console import Console
 
 from experiments.command import exit_status
+from experiments.config import short_keywords
 from experiments.progress import stage
 from experiments.record import write_files
-from experiments.report.drawing import COLOURS, Figure, page_style, svg
+from experiments.report.drawing import COLOURS, Figure, finish, page_style, svg
+from experiments.report.page import head
 from posenc_jax import REGISTRY, Chunks, Encoding, Layers, Tokens, describe, logits, make, positions
 from posenc_jax.registry import lookup
 
 TIMES = 8
 CONTENTS = 16  # random contents a curve is the mean of
+# Layers of the models whose patterns depend on their number.
+LAYERS = {"global_nope": 4, "beam": 6, "flint": 4}
 # Says what the curves are.
 CURVES = (
     "The logit of a query for a key of the same content, averaged over random contents, against "
     f"the distance between them. Coloured: each head at {TIMES} times the training length; dashed: "
     "the same at the training length, whose end is dotted. Parameters are as they start."
 )
-
-
-def own(train_length: int) -> dict[str, dict[str, Any]]:
-    """Returns the keywords with which schemes can be shown past a short ``train_length``."""
-    return {
-        "learned": {"out_of_range": "clamp"},
-        "learned_2d": {"out_of_range": "clamp"},
-        "llama4_temperature": {"floor_scale": train_length},
-        "irope": {"floor_scale": train_length},
-        "rnope_swa": {"window": train_length // 2},
-        "dual_base": {"window": train_length // 4},
-        "global_nope": {"window": train_length // 2, "num_layers": 4},
-        "global_yarn": {"window": train_length // 2},
-        "beam": {"window": train_length // 2, "num_layers": 6},
-        "flint": {"window": train_length // 2, "num_layers": 4},
-    }
 
 
 @functools.partial(jax.jit, static_argnames="length")
@@ -80,11 +68,11 @@ def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = 
         trained = length == train_length
         # A logarithmic axis has no 0, so distance 0 is left out.
         distance = np.arange(length)[1:window]
-        for head, logits_T in enumerate(np.unique(logits_HT, axis=0)):
+        for number, logits_T in enumerate(np.unique(logits_HT, axis=0)):
             axes.plot(
                 distance,
                 logits_T[::-1][1:window],
-                color="#222222" if trained else COLOURS[head % len(COLOURS)],
+                color="#222222" if trained else COLOURS[number % len(COLOURS)],
                 linestyle=(0, (4, 2)) if trained else "-",
                 linewidth=0.9 if trained else 1.4,
             )
@@ -94,21 +82,16 @@ def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = 
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set(xlabel="distance", ylabel="logit", xlim=(1, max(curves)))
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes)
     return svg(figure)
 
 
-STYLE = """
-:root { color-scheme: light }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 1400px;
-  margin: auto; padding: 1.5rem 1rem 4rem }
+_STYLE = """
+body { max-width: 1400px }
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1.4rem }
 article { border: 1px solid #ddd; border-radius: 6px; padding: .9rem 1rem; min-width: 0 }
-h1 { font-size: 1.7rem } h2 { font: 600 1.05rem ui-monospace, monospace; margin: 0 0 .3rem }
-p { margin: .4rem 0; max-width: 90ch; overflow-wrap: anywhere }
-.cost { color: #555; font-size: .85rem }
-code { font: .85em ui-monospace, monospace } svg { width: 100%; height: auto }
+h2 { font: 600 1.05rem ui-monospace, monospace; margin: 0 0 .3rem } svg { min-width: 0 }
+p { margin: .4rem 0; overflow-wrap: anywhere } .cost { color: #555; font-size: .85rem }
 @media print { article { break-inside: avoid } }
 """
 
@@ -119,9 +102,8 @@ def page(cards: Mapping[str, str], sizes: str) -> str:
         f"<article id={name}><h2>{name}</h2>{each}</article>" for name, each in cards.items()
     )
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
-        "content='width=device-width'><title>What each encoding does to attention</title>"
-        f"<style>{STYLE}</style><h1>What each encoding does to attention</h1>"
+        f"{head('What each encoding does to attention', _STYLE)}"
+        "<h1>What each encoding does to attention</h1>"
         f"<p>{CURVES} {sizes}</p><main>{articles}</main></html>\n"
     )
 
@@ -189,10 +171,11 @@ def main() -> None:
     for name in names:
         lookup(name)
     console = Console()
-    cards = {}
+    cards, keywords = {}, short_keywords(args.train_length)
     with stage("gallery", len(names), console) as advance, page_style():
         for name in names:
-            cards[name] = card(name, args, own(args.train_length).get(name, {}))
+            layers = {"num_layers": LAYERS[name]} if name in LAYERS else {}
+            cards[name] = card(name, args, keywords.get(name, {}) | layers)
             advance(name)
     sizes = (
         f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."

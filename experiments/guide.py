@@ -19,7 +19,7 @@ from typing import Any
 from experiments.command import exit_status
 from experiments.record import read_json, write_files
 from experiments.report import ledger_page
-from experiments.report.study import number
+from experiments.report.study import number, with_margin
 
 # How many schemes are shown for each question, the best first.
 _SHOWN = 5
@@ -352,9 +352,7 @@ def _is_above_chance(answer: Answer, part: float = 0.0) -> bool:
 def _spread(answer: Answer) -> str:
     if answer["mean"] is None:
         return "not finite"
-    mean, margin = answer["mean"], answer["margin"]
-    size = max(abs(mean), margin or 0.0)
-    return number(mean, size) + ("" if margin is None else f" ± {number(margin, size)}")
+    return with_margin(answer["mean"], answer["margin"])
 
 
 def _of_chapter(scheme: str, each: Situation, answers: list[Answer]) -> str:

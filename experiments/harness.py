@@ -33,7 +33,7 @@ from posenc_jax import Transformer, generate
 _SHORTEST = 32
 
 
-class Text:
+class Coder:
     """Converts text to tokens and back, by a tokenizer, or as bytes for models trained here.
 
     Args:
@@ -64,7 +64,7 @@ class Harness:
 
     Args:
       model: the model.
-      text: converts text to tokens and back.
+      coder: converts text to tokens and back.
       length: the most tokens of context; longer requests lose their beginning.
       batch_tokens: tokens of one forward pass.
       mesh: the devices.
@@ -74,14 +74,14 @@ class Harness:
     def __init__(
         self,
         model: Transformer,
-        text: Text,
+        coder: Coder,
         *,
         length: int,
         batch_tokens: int,
         mesh: Mesh,
         console: Console,
     ):
-        self.model, self.text, self.length = model, text, length
+        self.model, self.coder, self.length = model, coder, length
         self._batch_tokens, self._console = batch_tokens, console
         # An encoding that adapts to the length of a row must not count padding.
         self._adapts = any(encoding.adapts for encoding in model.distinct())
@@ -96,10 +96,10 @@ class Harness:
         for context, continuation in (request.args for request in requests):
             # Spaces belong to the word that follows them, as in the harness itself.
             start = len(context.rstrip())
-            before = self.text.encode(context[:start])
-            after = self.text.encode(context + continuation)[len(before) :]
+            before = self.coder.encode(context[:start])
+            after = self.coder.encode(context + continuation)[len(before) :]
             self._check(after, "a continuation")
-            rows.append(((before or [self.text.start]) + after)[-self.length - 1 :])
+            rows.append(((before or [self.coder.start]) + after)[-self.length - 1 :])
             counts.append(len(after))
         # Scores are those of the tokens after the first, so a row has one fewer.
         ends = (
@@ -116,7 +116,7 @@ class Harness:
         """
         rows, counts, texts = [], [], []
         for number, (text,) in enumerate(request.args for request in requests):
-            tokens = [self.text.start, *self.text.encode(text)]
+            tokens = [self.coder.start, *self.coder.encode(text)]
             for end in range(1, len(tokens), self.length):
                 last = min(end - 1 + self.length, len(tokens) - 1)
                 rows.append(tokens[max(last - self.length, 0) : last + 1])
@@ -137,8 +137,8 @@ class Harness:
         with stage("generating", len(requests), self._console) as advance:
             for context, options in (request.args for request in requests):
                 most = options.get("max_gen_toks", min(256, self.length))
-                until, end = options.get("until") or [], self.text.end
-                prompt = self.text.encode(context) or [self.text.start]
+                until, end = options.get("until") or [], self.coder.end
+                prompt = self.coder.encode(context) or [self.coder.start]
                 self._check(range(most), "max_gen_toks")
                 prompt = prompt[most - self.length :] if most < self.length else prompt[-1:]
                 found = generate(
@@ -151,7 +151,7 @@ class Harness:
                 tokens = np.asarray(found)[0].tolist()
                 if end in tokens:
                     tokens = tokens[: tokens.index(end)]
-                answer = self.text.decode(tokens)
+                answer = self.coder.decode(tokens)
                 for stop in [until] if isinstance(until, str) else until:
                     answer = answer.split(stop)[0]
                 answers.append(answer)
@@ -196,7 +196,7 @@ class Harness:
         return (found[number] for number in range(len(rows)))
 
 
-def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transformer, Text, int]:
+def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transformer, Coder, int]:
     """Returns a model, its conversion of text to tokens, and the length it was trained for.
 
     Args:
@@ -217,7 +217,7 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
                 "that was trained on a corpus of bytes, such as stdlib or files:"
             )
         # The length of the last training: a model tuned at a greater length reads that many tokens.
-        return state.model, Text(), config["train"]["length"]
+        return state.model, Coder(), config["train"]["length"]
     from experiments import pretrained
 
     loaded = pretrained.load(path, mesh=mesh, scan=True)
@@ -227,7 +227,7 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
     end = loaded.config.get("eos_token_id")
     end = end[0] if isinstance(end, list) else end
     start = loaded.config.get("bos_token_id", end)
-    return model, Text(loaded.tokenizer, start, end), loaded.length
+    return model, Coder(loaded.tokenizer, start, end), loaded.length
 
 
 def evaluate(harness: Harness, tasks: list[str], include: str | None, **options: Any) -> Any:

@@ -333,9 +333,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures = [
         page.figure(name, *probe_figures.FIGURES[name], drawing) for name, drawing in drawn.items()
     ]
-    head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width="
-    head += f"device-width'><title>{title}</title><style>{page.STYLE} svg {{ min-width: 0 }}"
-    whole = f"{head}</style><h1>{title}</h1>{''.join(figures)}</html>\n"
+    head = page.head(title, " svg { min-width: 0 }")
+    whole = f"{head}<h1>{title}</h1>{''.join(figures)}</html>\n"
     write_files(args.out.parent, {args.out.name: whole})
     print(f"probes: {args.out}")
 

@@ -1,7 +1,6 @@
 """Defines the tasks of experiments on text: predicting the next token in windows of a corpus."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from ml_collections import FrozenConfigDict
 
 from experiments.config import make_encoding
 from experiments.data import Corpus, WindowIndex, train_batch
-from experiments.train import Recipe, State, initial_state
+from experiments.train import Recipe
 from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
 from posenc_jax.model.transformer import ROWS
@@ -48,7 +47,7 @@ class NextToken:
         )
 
     def loss(self, model, tokens_BL, key):
-        return mean_loss(model, tokens_BL, key)
+        return token_losses(model, tokens_BL, key).mean()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,17 +109,6 @@ def make_model(key, spec: FrozenConfigDict, length: int) -> Transformer:
     encoding_key, model_key = jax.random.split(key)
     encoding = make_encoding(spec.encoding, spec.model, length, nnx.Rngs(encoding_key))
     return Transformer(encoding, **spec.model, rngs=nnx.Rngs(model_key))
-
-
-def text_state(key, spec: FrozenConfigDict, recipe: Recipe) -> State:
-    """Returns the state that training starts from; it needs no corpus."""
-    init = functools.partial(make_model, spec=spec, length=recipe.length)
-    return initial_state(key, init, recipe)
-
-
-def mean_loss(model: Transformer, tokens_BL, key) -> jax.Array:
-    """Returns the mean of ``token_losses`` in a training step."""
-    return token_losses(model, tokens_BL, key=key).mean()
 
 
 def token_losses(model: Transformer, tokens_BL, key=None) -> jax.Array:

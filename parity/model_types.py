@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from parity.test_model_types import (
+from parity.checks import (
     BY_PARTS,
     KNOWN,
     NO_PATTERN,

@@ -15,7 +15,7 @@ from flax import nnx
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from parity.test_model_types import (
+from parity.checks import (
     BY_PARTS,
     GIVEN,
     KNOWN,

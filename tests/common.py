@@ -39,6 +39,14 @@ def build(name: str, *, seed: int = 0, trained: bool = True, **keywords):
     return moved(encoding, seed) if trained else encoding
 
 
+def text_state(key, spec, recipe):
+    """Returns the state that training on text starts from."""
+    from experiments.text import Text
+    from experiments.train import initial_state
+
+    return initial_state(key, Text(recipe, None, spec).init, recipe)
+
+
 def one_of_each_program() -> list[str]:
     """Returns the first scheme of every set of hooks' functions, and of what else makes a program.
 

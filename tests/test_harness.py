@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from experiments import harness as harness_module
-from experiments.harness import Harness, Text, main
+from experiments.harness import Coder, Harness, main
 from experiments.mesh import make_mesh
 
 LENGTH = 40
@@ -22,7 +22,7 @@ def harness():
     model = common.build_model("rope", vocab_size=256)
     console = Console(file=io.StringIO())
     return Harness(
-        model, Text(), length=LENGTH, batch_tokens=128, mesh=make_mesh(), console=console
+        model, Coder(), length=LENGTH, batch_tokens=128, mesh=make_mesh(), console=console
     )
 
 
@@ -58,7 +58,7 @@ def test_an_empty_continuation_is_certain(harness):
 def test_a_scheme_that_adapts_sees_the_length_of_each_row(harness):
     model = harness.model.under(common.build("dynamic_ntk"))
     console = Console(file=io.StringIO())
-    other = Harness(model, Text(), length=80, batch_tokens=128, mesh=make_mesh(), console=console)
+    other = Harness(model, Coder(), length=80, batch_tokens=128, mesh=make_mesh(), console=console)
     text = "y" * 70
     ((found, _),) = other.loglikelihood(requests((text, "zz")))
     each, _ = log_probabilities(other, [*(text + "zz").encode()])
@@ -87,7 +87,7 @@ def test_an_answer_ends_where_it_is_told_to(harness):
 def test_an_answer_ends_with_the_text(harness, monkeypatch):
     ask = {"max_gen_toks": 8, "until": []}
     (whole,) = harness.generate_until(requests(("one two", ask)))
-    monkeypatch.setattr(harness.text, "end", ord(whole[3]))
+    monkeypatch.setattr(harness.coder, "end", ord(whole[3]))
     (cut,) = harness.generate_until(requests(("one two", ask)))
     assert cut == whole.split(whole[3])[0]
 
@@ -104,7 +104,7 @@ def test_results_say_what_they_are_of(monkeypatch, harness, tmp_path):
     modules = {"lm_eval": None, "lm_eval.utils": types.SimpleNamespace(make_table=str)}
     for name, module in modules.items():
         monkeypatch.setitem(harness_module.sys.modules, name, module)
-    monkeypatch.setattr(harness_module, "load", lambda *_: (harness.model, harness.text, LENGTH))
+    monkeypatch.setattr(harness_module, "load", lambda *_: (harness.model, harness.coder, LENGTH))
     monkeypatch.setattr(harness_module, "evaluate", lambda *_, **__: {"results": {}})
     encoding = {"name": "yarn", "factor": 4.0}
     flags = [f"--encoding={json.dumps(encoding)}", "--limit=3", f"--out={tmp_path / 'found'}"]
@@ -115,7 +115,7 @@ def test_results_say_what_they_are_of(monkeypatch, harness, tmp_path):
 
 def test_what_is_missing_is_named(monkeypatch, capsys, harness):
     monkeypatch.setitem(harness_module.sys.modules, "lm_eval", None)
-    monkeypatch.setattr(harness_module, "load", lambda *_: (harness.model, harness.text, LENGTH))
+    monkeypatch.setattr(harness_module, "load", lambda *_: (harness.model, harness.coder, LENGTH))
     assert main(["--model=any", "--tasks=any"]) == 2
     assert "pip install -e '.[harness]'" in capsys.readouterr().err
     with pytest.raises(SystemExit):

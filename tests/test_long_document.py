@@ -21,7 +21,7 @@ from experiments.checkpoint import Checkpoints
 from experiments.config import make_encoding
 from experiments.long_document import score_document, summary
 from experiments.record import open_run
-from experiments.text import text_state, token_losses
+from experiments.text import token_losses
 from experiments.train import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -158,7 +158,7 @@ TRAIN = {"length": 8, "batch_size": 2, "steps": 4}
 def trained(tmp_path):
     """Makes a run, and returns its folder and the model in it."""
     spec, recipe = FrozenConfigDict({"encoding": ENCODING, "model": MODEL}), Recipe(**TRAIN)
-    state = text_state(jax.random.key(7), spec, recipe)
+    state = common.text_state(jax.random.key(7), spec, recipe)
     open_run(tmp_path / "run", {"encoding": ENCODING, "model": MODEL, "train": TRAIN})
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     checkpoints.save(4, state)

@@ -260,8 +260,9 @@ def test_no_test_split_and_no_finite_loss(tmp_path):
 
 
 def test_an_empty_study_is_refused(tmp_path):
-    study = dataclasses.replace(make_study(), records=[])
-    for call in (lambda: report.write(tmp_path, study), lambda: report.print_table(study)):
+    study, console = dataclasses.replace(make_study(), records=[]), Console()
+    calls = lambda: report.write(tmp_path, study), lambda: report.print_table(study, console)
+    for call in calls:
         with pytest.raises(ValueError, match=r"no point has a result or has failed.*--status"):
             call()
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from ml_collections import FrozenConfigDict
 from test_float64 import reference_attention
 
 import posenc_jax
-from experiments.text import mean_loss, text_state
+from experiments.text import Text
 from experiments.train import Recipe, train_step
 from posenc_jax.encodings.absolute import seqpe_encoder
 from posenc_jax.encodings.absolute.seqpe_losses import (
@@ -350,11 +350,12 @@ def spec(**keywords):
 
 def test_the_trainer_adds_the_objectives_and_reports_the_loss_without_them():
     tokens = jax.random.randint(jax.random.key(1), (8, 17), 0, 16)
-    step = jax.jit(functools.partial(train_step, loss=mean_loss, recipe=RECIPE))
+    loss = Text(RECIPE, None, spec()).loss
+    step = jax.jit(functools.partial(train_step, loss=loss, recipe=RECIPE))
     numbers = []
     for weight in (0.0, 100.0):
         weights = dict(contrastive_weight=weight, transfer_weight=weight, shift_probability=0.0)
-        state = text_state(jax.random.key(0), spec(**weights), RECIPE)
+        state = common.text_state(jax.random.key(0), spec(**weights), RECIPE)
         numbers.append(step(state, tokens, jax.random.key(2))[1])
     without, with_them = numbers
     assert without["loss"] == with_them["loss"]

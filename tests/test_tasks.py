@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from configs.tasks import PRESETS, get_config
-from experiments.tasks import TASKS, VOCAB_SIZE, shuffled
+from experiments.tasks import TASKS, VOCAB_SIZE
 from experiments.tasks.experiment import Questions
 from experiments.tasks.task import PAD, SYMBOLS
 
@@ -61,6 +61,17 @@ def test_the_solver_reads_no_answer(name):
 TOLD = ("needles", "recall", "variable_tracking")
 
 
+def with_answers_of_others(rows, rng):
+    """Gives each row the answers of another, of which nothing can be known."""
+    tokens_NL, is_answer_NL = rows
+    (is_answer_L,) = np.unique(is_answer_NL, axis=0)
+    mixed_NL = tokens_NL.copy()
+    # Moved round rather than permuted, which would leave some as they are.
+    shift = rng.integers(1, len(mixed_NL))
+    mixed_NL[:, is_answer_L] = np.roll(tokens_NL[:, is_answer_L], shift, axis=0)
+    return rows._replace(tokens_NL=mixed_NL)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_with_answers_of_other_rows_the_solver_is_at_chance(name):
     task = TASKS[name]
@@ -68,7 +79,7 @@ def test_with_answers_of_other_rows_the_solver_is_at_chance(name):
     chances = task.chances(task.shortest)
     # An answer of another row need not be any value that the row tells.
     chance = math.prod([1 / 11] * len(chances) if name in TOLD else chances)
-    found = score(task, rows, shuffled(rows, rng(1)))
+    found = score(task, rows, with_answers_of_others(rows, rng(1)))
     error = 4 * np.sqrt(chance * (1 - chance) / COUNT) + 2 / COUNT
     assert abs(found - chance) < error, (found, chance)
 
@@ -201,14 +212,6 @@ def test_depth_is_where_the_needle_lies(name):
 def test_what_cannot_be_drawn_is_refused(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         TASKS[name].draw(rng(), 2, *arguments)
-
-
-def test_answers_in_other_places_cannot_be_exchanged():
-    rows = TASKS["copy"].draw(rng(), 4, 20)
-    is_answer_NL = rows.is_answer_NL.copy()
-    is_answer_NL[0, 1] = True
-    with pytest.raises(ValueError, match="in other places in other rows"):
-        shuffled(rows._replace(is_answer_NL=is_answer_NL), rng())
 
 
 def questions(workdir, **changes):

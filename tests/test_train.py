@@ -33,7 +33,7 @@ from experiments.mesh import batch_sharding, make_mesh, path_name, state_shardin
 from experiments.multimodal.model import Decoder
 from experiments.multimodal.story import TimedViT
 from experiments.record import Metrics, open_run
-from experiments.text import Text, mean_loss, text_state, token_losses
+from experiments.text import Text, token_losses
 from experiments.train import RULES, Recipe, decays, train_step
 from posenc_jax import Encoding
 
@@ -44,6 +44,7 @@ SPEC = FrozenConfigDict(
     }
 )
 RECIPE = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, log_every=1, checkpoint_every=2)
+TASK = Text(RECIPE, None, SPEC)  # with no windows it draws no batches
 
 
 def test_the_learning_rate_of_a_line_is_that_of_its_step(tmp_path, windows):
@@ -390,7 +391,7 @@ def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(tmp_path, uninterr
     step = tmp_path / "checkpoints/6"
     for path in sorted(step.glob(pattern)) if pattern else [step]:
         damage(path)
-    make = functools.partial(text_state, spec=SPEC, recipe=RECIPE)
+    make = functools.partial(common.text_state, spec=SPEC, recipe=RECIPE)
     step, state = Checkpoints(tmp_path / "checkpoints").newest(
         jax.eval_shape(make, jax.random.key(0))
     )
@@ -427,10 +428,10 @@ def test_where_every_checkpoint_is_damaged_it_is_said(tmp_path, windows, uninter
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, changes, message):
     """Other types are refused too, which Orbax would cast without a word."""
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, text_state(jax.random.key(0), SPEC, RECIPE).model)
+    checkpoints.save(1, common.text_state(jax.random.key(0), SPEC, RECIPE).model)
     checkpoints.close()
     spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | changes})
-    other = jax.eval_shape(lambda: text_state(jax.random.key(0), spec, RECIPE).model)
+    other = jax.eval_shape(lambda: common.text_state(jax.random.key(0), spec, RECIPE).model)
     with pytest.raises(ValueError, match=message):
         Checkpoints(tmp_path).newest(other)
 
@@ -440,7 +441,7 @@ def test_parameters_and_optimizer_moments_are_cut_over_model_and_fsdp(scan):
     """One rule serves blocks that are written out and blocks that are stacked."""
     mesh = make_mesh(fsdp=2, model=4)
     spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | {"scan": scan}})
-    init = functools.partial(text_state, spec=spec, recipe=RECIPE)
+    init = functools.partial(common.text_state, spec=spec, recipe=RECIPE)
     shardings = state_shardings(jax.eval_shape(init, jax.random.key(0)), mesh)
     state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
     moments = state.opt_state[1][0]
@@ -463,9 +464,9 @@ def test_parameters_and_optimizer_moments_are_cut_over_model_and_fsdp(scan):
 def test_a_step_is_the_same_with_and_without_jit():
     one_layer = SPEC.model.to_dict() | {"num_layers": 1}
     spec = FrozenConfigDict({"encoding": {"name": "t5"}, "model": one_layer})
-    state = text_state(jax.random.key(0), spec, RECIPE)
+    state = common.text_state(jax.random.key(0), spec, RECIPE)
     tokens = jax.random.randint(jax.random.key(1), (8, 9), 0, 16)
-    step = functools.partial(train_step, loss=mean_loss, recipe=RECIPE)
+    step = functools.partial(train_step, loss=TASK.loss, recipe=RECIPE)
     compiled = jax.jit(step)(state, tokens, jax.random.key(2))
     with chex.fake_jit():
         interpreted = jax.jit(step)(state, tokens, jax.random.key(2))
@@ -491,14 +492,14 @@ def test_a_step_knows_that_positions_are_those_of_text(shape, known):
     model = common.build_model(Knowing(found), implementation="dense")
     tokens = np.zeros((2, 9), np.int32)
     with jax.set_mesh(make_mesh(**shape)):
-        jax.eval_shape(lambda: mean_loss(model, tokens, jax.random.key(0)))
+        jax.eval_shape(lambda: TASK.loss(model, tokens, jax.random.key(0)))
     assert found and set(found) == {known}
 
 
 def test_gradient_accumulation_is_the_whole_batch():
-    state = text_state(jax.random.key(0), SPEC, RECIPE)
+    state = common.text_state(jax.random.key(0), SPEC, RECIPE)
     tokens = jax.random.randint(jax.random.key(1), (8, 9), 0, 16)
-    step = jax.jit(functools.partial(train_step, loss=mean_loss), static_argnames="recipe")
+    step = jax.jit(functools.partial(train_step, loss=TASK.loss), static_argnames="recipe")
     whole, numbers = step(state, tokens, jax.random.key(2), recipe=RECIPE)
     parts = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, accumulate=4)
     accumulated, same_numbers = step(state, tokens, jax.random.key(2), recipe=parts)
@@ -596,7 +597,7 @@ def test_schedule_warms_up_and_falls_to_a_tenth():
 
 
 def test_losses_are_cross_entropies():
-    model = text_state(jax.random.key(0), SPEC, RECIPE).model
+    model = common.text_state(jax.random.key(0), SPEC, RECIPE).model
     tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 16)
     logits = model(tokens[:, :-1], jnp.arange(8)[None])
     expected = optax.losses.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
@@ -687,7 +688,7 @@ def test_a_mesh_that_does_not_match_the_devices_is_refused(shape):
 
 def test_a_model_the_mesh_does_not_divide_is_refused():
     spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | {"vocab_size": 15}})
-    init = functools.partial(text_state, spec=spec, recipe=RECIPE)
+    init = functools.partial(common.text_state, spec=spec, recipe=RECIPE)
     abstract = jax.eval_shape(init, jax.random.key(0))
     with pytest.raises(ValueError, match=r"model=8 does not divide axis 0 of model/embedding"):
         state_shardings(abstract, make_mesh(model=8))

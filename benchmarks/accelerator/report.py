@@ -1,6 +1,6 @@
 """Makes tables of the records of a run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -38,7 +38,7 @@ def _attention(records) -> list[str]:
         found.append(
             f"## Attention over {length} tokens, {which}: ms (teraflops a second)\n\n"
             f"batch {batch}, {heads} heads of {head_dim}, bfloat16, causal\n\n"
-            + _table(["scheme", *whose], rows)
+            + table(["scheme", *whose], rows)
         )
     return found
 
@@ -58,7 +58,7 @@ def _steps(records) -> list[str]:
         for r in records
     ]
     names = ["scheme", "parameters", "batch", "ms", "tokens a second", "MFU"]
-    return ["## Training step\n\n" + _table(names, rows)]
+    return ["## Training step\n\n" + table(names, rows)]
 
 
 def _checks(records) -> list[str]:
@@ -69,7 +69,7 @@ def _checks(records) -> list[str]:
     schemes = dict.fromkeys(r["scheme"] for r in records)
     rows = [[f"`{s}`", *(cells.get((s, who), "") for who in whose)] for s in schemes]
     title = "## Largest distance from exact attention, values and gradients\n\n"
-    return [title + _table(["scheme", *whose], rows)]
+    return [title + table(["scheme", *whose], rows)]
 
 
 def _verdict(record) -> str:
@@ -86,6 +86,7 @@ def _list(title, records, names) -> list[str]:
     return [f"## {title}\n\n" + "\n".join(dict.fromkeys(lines))] if lines else []
 
 
-def _table(names: list[str], rows: Iterable[list[Any]]) -> str:
+def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Returns a table in Markdown."""
     lines = [names, ["---"] * len(names), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

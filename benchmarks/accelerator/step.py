@@ -1,6 +1,5 @@
 """Times the training step of the 125M model of ``configs/extrapolation.py:paper``."""
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,10 +8,11 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from benchmarks.accelerator.attention import timed
+from benchmarks.ours import start
 from configs.extrapolation import get_config
 from experiments.cost import peak_flops, step_flops
-from experiments.text import Text, mean_loss, text_state
-from experiments.train import Recipe, train_step
+from experiments.text import Text
+from experiments.train import Recipe
 
 _VOCAB = 50304  # GPT-2's, filled up to a multiple of 128
 
@@ -23,13 +23,12 @@ def training_step(name: str, tiny: bool) -> Iterator[dict[str, Any]]:
     model = config.model.to_dict() | {"vocab_size": 256 if tiny else _VOCAB}
     encoding = {"name": name} | config.encodings[name].to_dict()
     spec, recipe = FrozenConfigDict({"encoding": encoding, "model": model}), Recipe(**config.train)
-    init = functools.partial(text_state, spec=spec, recipe=recipe)
-    holder = {"state": jax.jit(init)(jax.random.key(0))}
-    parameters = sum(p.size for p in jax.tree.leaves(holder["state"].model))
+    task = Text(recipe, None, spec)
+    state, function = start(task)
+    holder, function = {"state": state}, jax.jit(function, donate_argnames="state")
+    parameters = sum(p.size for p in jax.tree.leaves(state.model))
     shape = recipe.batch_size, recipe.length + 1
     tokens = np.random.default_rng(0).integers(0, model["vocab_size"], shape).astype(np.int32)
-    options = {"loss": mean_loss, "recipe": recipe}
-    function = jax.jit(functools.partial(train_step, **options), donate_argnames="state")
 
     def step():
         holder["state"], numbers = function(holder["state"], tokens, jax.random.key(1))
@@ -37,7 +36,7 @@ def training_step(name: str, tiny: bool) -> Iterator[dict[str, Any]]:
 
     seconds = timed(step)
     per_second = recipe.batch_size * recipe.length / seconds
-    flops = step_flops(Text(recipe, None, spec), tokens) / seconds
+    flops = step_flops(task, tokens) / seconds
     peak = peak_flops(jax.devices()[0].device_kind)
     yield {
         "kind": "step",

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.report.drawing import COLOURS, styles_of
+from experiments.report.drawing import COLOURS, finish, styles_of
 from experiments.report.study import number
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _search(axes: Axes, search: dict[str, Any]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(search["search"], loc="left", fontsize=10, parse_math=False)
     axes.legend(fontsize=7.5, framealpha=0.8, edgecolor="none")
-    _plain(axes)
+    finish(axes)
 
 
 def _factors(study: SearchStudy) -> Figure:
@@ -78,7 +78,7 @@ def _factors(study: SearchStudy) -> Figure:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_title(title, loc="left", fontsize=9, parse_math=False)
         axes.legend(fontsize=7.5, framealpha=0.8, edgecolor="none")
-        _plain(axes)
+        finish(axes)
     return drawing
 
 
@@ -100,8 +100,3 @@ def _curves(axes: Axes, searches: list[dict[str, Any]]) -> None:
             linewidth=1.8 if is_first else 0.9,
             label=label if is_first else None,
         )
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -13,6 +13,8 @@ from experiments.report.drawing import drawing_style, svg
 from experiments.report.page import (
     figure,
     grid,
+    markdown_table,
+    mean_cell,
     page,
     print_failures,
     result_files,
@@ -182,11 +184,12 @@ def markdown(study: SearchStudy) -> str:
     parts = []
     for group, title in study.groups.items():
         cells = _cells(study, group)
-        rows = [["scheme", *study.columns().values()], ["---"] * (1 + len(study.columns()))]
-        for scheme in cells:
-            rows.append([scheme, *("".join(words(cells, scheme, m)) for m in study.columns())])
-        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        parts.append(f"{title}, nats a token:\n\n{table}\n")
+        rows = [
+            [scheme, *("".join(words(cells, scheme, metric)) for metric in study.columns())]
+            for scheme in cells
+        ]
+        table = markdown_table(["scheme", *study.columns().values()], rows)
+        parts.append(f"{title}, nats a token:\n\n{table}")
     parts.append("".join(f"- {verdict}\n" for verdict in verdicts(study)))
     return "\n".join(parts)
 
@@ -267,9 +270,7 @@ def _costs(study: SearchStudy) -> Iterator[str]:
     for name in dict.fromkeys(each["name"] for each in study.tuning):
         own = [each for each in study.tuning if each["name"] == name]
         for key, digits in (("steps", 0), ("tokens", 0), ("seconds", 1), ("final_loss", 3)):
-            mean, stderr, _ = mean_and_stderr(each[key] for each in own)
-            extra = f"<small> ± {stderr:,.{digits}f}</small>" if stderr else ""
-            rows.setdefault(name, []).append(f"<td>{mean:,.{digits}f}{extra}")
+            rows.setdefault(name, []).append(mean_cell((each[key] for each in own), digits))
     if rows:
         heads = ["<th>steps", "<th>tokens", "<th>seconds", "<th>final loss"]
         yield f"<h2>Fine-tuning</h2>{grid(heads, rows)}"

@@ -19,7 +19,7 @@ import optax
 from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.model import ViT, grid, patches
 from experiments.report.panels import Map, Panel, Result
-from experiments.watch import attention_weights
+from experiments.watch import mean_attention
 from posenc_jax import positions
 from posenc_jax.positions import Vision
 
@@ -71,9 +71,7 @@ class Images(Experiment):
         _check(self.setting, self.trials, len(images), self.side)
         for scheme in self.config["variants"]:
             self.positions(scheme, 1)
-        # Shuffled, because the files may be sorted by class.
-        order = np.random.Philox(key=np.uint64(0)).random_raw(len(images)).argsort()
-        images, labels = images[order], labels[order]
+        images, labels = shuffled(images, labels)
         kept_out = self.setting.test_images
         self.train_images, self.train_labels = images[kept_out:], labels[kept_out:]
         self.test_images = images[: self.trials.images]
@@ -93,7 +91,7 @@ class Images(Experiment):
         )
 
     def task(self, scheme):
-        return Classification(self, scheme, self.recipe.batch_size)
+        return Classification(self, scheme)
 
     def positions(self, scheme, cells: int) -> np.ndarray:
         """Returns the positions of patches in ``cells`` rows and columns, ``[1, T, A]``."""
@@ -134,9 +132,8 @@ class Images(Experiment):
             middle = cells // 2
             images = rescale(self.test_images[:1], side, self.setting.patch)
             places = self.positions(scheme, cells)
-            weights = jax.jit(attention_weights)(model, self.cut(images), places)
-            of_query = np.asarray(weights).mean(axis=2)[:, 0, middle * cells + middle]
-            for layer, weights_T in enumerate(of_query, 1):
+            weights_NTS = mean_attention(model, self.cut(images), places)
+            for layer, weights_T in enumerate(weights_NTS[:, middle * cells + middle], 1):
                 rows = weights_T.reshape(cells, cells).round(4).tolist()
                 yield Map(f"{side} px, layer {layer}", rows, (middle, middle))
 
@@ -145,13 +142,8 @@ class Images(Experiment):
         return patches(images.astype(np.float32) / 127.5 - 1, self.setting.patch)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Classification(Drawn):
     """Draws images and their classes, with replacement."""
-
-    experiment: Images
-    scheme: str
-    batch_size: int
 
     def init(self, key):
         sizes = {"patch_dim": self.experiment.setting.patch**2}
@@ -221,6 +213,13 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
             f"{labels.shape}, but must have uint8 [N, side, side] and [N]"
         )
     return images, labels.astype(np.int32)
+
+
+def shuffled(images, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images and their labels in a random order, which is always the same."""
+    # The files may be sorted by class.
+    order = np.random.Philox(key=np.uint64(0)).random_raw(len(images)).argsort()
+    return images[order], labels[order]
 
 
 def _load_mnist():

@@ -29,7 +29,7 @@ from PIL import Image, ImageDraw, ImageFont
 from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.model import Decoder, patches
 from experiments.report.panels import Map, Panel, Result
-from experiments.watch import attention_weights
+from experiments.watch import mean_attention
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
 
@@ -106,7 +106,7 @@ class Pointing(Experiment):
         )
 
     def task(self, scheme):
-        return Screens(self, scheme, self.recipe.batch_size)
+        return Screens(self, scheme)
 
     def draw(self, rng, count: int, screen: tuple[int, int]) -> dict[str, np.ndarray]:
         """Returns ``count`` screens, drawn at random.
@@ -216,21 +216,15 @@ class Pointing(Experiment):
             middle = screen[0] // 2, screen[1] // 2
             one = jax.tree.map(lambda x: x[:1], self.tests(screen))
             inputs, places = self.sequence(scheme, one)
-            weights = np.asarray(jax.jit(attention_weights)(model, inputs, places)).mean(axis=2)
-            cells = weights[:, 0, :, -screen[0] * screen[1] :]
+            cells = mean_attention(model, inputs, places)[:, :, -screen[0] * screen[1] :]
             query = middle[0] * screen[1] + middle[1] - screen[0] * screen[1]
             for layer, read in enumerate(cells[:, query], 1):
                 rows = read.reshape(screen).round(4).tolist()
                 yield Map(f"{_name(screen)}, layer {layer}", rows, middle)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Screens(Drawn):
     """Draws screens at random."""
-
-    experiment: Pointing
-    scheme: str
-    batch_size: int
 
     def init(self, key):
         sizes = {"patch_dim": self.experiment.setting.cell**2}

@@ -28,7 +28,7 @@ from experiments.multimodal.ball import REACH, WARPS, Clips, film, steady
 from experiments.multimodal.model import ViT, grid, patches
 from experiments.report.drawing import COLOURS, drawing_style, tiles
 from experiments.report.panels import Map, Panel, Result
-from experiments.watch import attention_weights
+from experiments.watch import mean_attention
 from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
 from posenc_jax.model.block import Block
 from posenc_jax.positions import story_time
@@ -141,7 +141,7 @@ class Story(Experiment):
         )
 
     def task(self, scheme):
-        return Asking(self, scheme, self.recipe.batch_size)
+        return Asking(self, scheme)
 
     def model(self, scheme: str, key) -> ViT:
         """Builds the model of a variant."""
@@ -252,21 +252,15 @@ class Story(Experiment):
         rng = _rng(3)
         clips = self.clips(rng, steady(rng, (1, 1), 1, self.setting.frames))
         rows = self.rows(scheme, clips)
-        weights = jax.jit(attention_weights)(model, rows["inputs"], rows["positions"])
-        of_question = np.asarray(weights).mean(axis=2)[:, 0, -self.setting.questions]
-        for layer, weights_T in enumerate(of_question, 1):
+        weights_NTS = mean_attention(model, rows["inputs"], rows["positions"])
+        for layer, weights_T in enumerate(weights_NTS[:, -self.setting.questions], 1):
             of_frames = weights_T[: -self.setting.questions].reshape(self.setting.frames, -1).T
             caption = f"layer {layer}, asked about {clips.asked[0, 0]:.1f}: frames across"
             yield Map(caption, of_frames.round(4).tolist())
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Asking(Drawn):
     """Draws new clips and questions for every batch."""
-
-    experiment: Story
-    scheme: str
-    batch_size: int
 
     def init(self, key):
         return self.experiment.model(self.scheme, key)

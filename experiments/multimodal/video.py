@@ -24,12 +24,12 @@ import numpy as np
 import optax
 
 from experiments.experiment import Drawn, Experiment
-from experiments.multimodal.images import load_images
+from experiments.multimodal.images import load_images, shuffled
 from experiments.multimodal.model import Decoder, patches
 from experiments.multimodal.needles import BACKGROUNDS, Source, draw, load_clips, shrink
 from experiments.report.drawing import tiles
 from experiments.report.panels import Map, Panel, Result
-from experiments.watch import attention_weights
+from experiments.watch import mean_attention
 from posenc_jax import positions
 from posenc_jax.encodings.rotary.riflex import riflex
 from posenc_jax.encodings.wrappers.ultravico import UltraViCo
@@ -111,9 +111,7 @@ class Videos(Experiment):
                 f"task.test_digits={kept_out} must be at least 1 and leave some of the "
                 f"{len(digits)} digits to train on"
             )
-        # Shuffled, because the file may be sorted by class.
-        order = np.random.Philox(key=np.uint64(0)).random_raw(len(digits)).argsort()
-        digits, labels = digits[order], labels[order]
+        digits, labels = shuffled(digits, labels)
         earlier, later = zip(*(np.split(clip, [len(clip) * 3 // 4]) for clip in clips), strict=True)
         self.trained = Source(digits[kept_out:], labels[kept_out:], earlier)
         self.tested = Source(digits[:kept_out], labels[:kept_out], later)
@@ -157,7 +155,7 @@ class Videos(Experiment):
         return tuple(gap for gap in self.trials.gaps if gap < frames)
 
     def task(self, scheme):
-        return Needles(self, scheme, self.recipe.batch_size)
+        return Needles(self, scheme)
 
     def measure(self, scheme, model):
         def answer(model, video):
@@ -194,11 +192,11 @@ class Videos(Experiment):
             gap = frames // 2
             batch = draw(self.tested, np.random.default_rng(1), 1, frames, [gap])
             inputs, places = self.inputs(batch["video"]), self.positions(scheme, frames)
-            weights = np.asarray(jax.jit(attention_weights)(model, inputs, places))
+            weights_NTS = mean_attention(model, inputs, places)
             columns = _columns(frames)
             earlier = int(batch["earlier"][0])
             where = " and ".join(f"{n // columns}, {n % columns}" for n in (earlier, earlier + gap))
-            for layer, weights_T in enumerate(weights.mean(axis=2)[:, 0, -1], 1):
+            for layer, weights_T in enumerate(weights_NTS[:, -1], 1):
                 of_frames = weights_T[:-1].reshape(frames, -1).sum(axis=1)
                 rows = np.pad(of_frames, (0, -frames % columns)).reshape(-1, columns)
                 caption = f"{frames} frames, layer {layer}\ncards at {where}"
@@ -263,13 +261,8 @@ class Videos(Experiment):
         return draw(self.tested, rng, count, frames, [gap] * count, self.gaps(frames)[-1])
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Needles(Drawn):
     """Draws videos and trains on the digit of the later card."""
-
-    experiment: Videos
-    scheme: str
-    batch_size: int
 
     def init(self, key):
         sizes = {"patch_dim": self.experiment.setting.patch**2}

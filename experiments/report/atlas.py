@@ -1,8 +1,6 @@
 """Holds the atlas: the answer of every scheme to every question, and the verdicts on it."""
 
-import csv
 import dataclasses
-import io
 import itertools
 import math
 import statistics
@@ -20,6 +18,7 @@ from experiments.report.study import (
     Record,
     Study,
     by_seed,
+    csv_of,
     margin_of,
     mean_and_stderr,
 )
@@ -323,12 +322,11 @@ def answers(atlas: Atlas) -> list[dict[str, Any]]:
 
 def as_csv(records: list[dict[str, Any]]) -> str:
     """Returns records as CSV, with as many digits as tell them apart."""
-    table = io.StringIO(newline="")
-    rows = csv.DictWriter(table, list(records[0]), lineterminator="\n")
-    rows.writeheader()
-    for record in records:
-        rows.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in record.items()})
-    return table.getvalue()
+    rows = [
+        {key: f"{value:.5g}" if isinstance(value, float) else value for key, value in each.items()}
+        for each in records
+    ]
+    return csv_of(rows, records[0])
 
 
 def counts(atlas: Atlas, scheme: str, against: str) -> dict[Word, int]:

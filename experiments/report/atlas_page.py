@@ -27,8 +27,8 @@ from experiments.report.atlas import (
     unanswered_words,
     verdict,
 )
-from experiments.report.drawing import COLOURS, page_style, styles_of, svg
-from experiments.report.page import STYLE, figure, learning_rates, text
+from experiments.report.drawing import COLOURS, finish, page_style, styles_of, svg
+from experiments.report.page import command, figure, head, learning_rates, text
 from experiments.report.study import BASELINE, failure_words, margin_of, number
 
 _MARKS = {"better": "▲", "worse": "▼", "no difference": "·", "one seed": "?"}
@@ -154,20 +154,12 @@ def write(
     return folder / "index.html"
 
 
-def _head(title: str) -> str:
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        f"<meta name=viewport content='width=device-width'><title>{text(title)}</title>"
-        f"<style>{STYLE}{_STYLE}</style>"
-    )
-
-
 def _index(atlas: Atlas, chart: str, has_ledger: bool) -> str:
     failures = "".join(f"<li>{text(failure_words(failure))}" for failure in atlas.failures)
     unanswered = unanswered_words(atlas)
     ledger = " <a href='../claims/claims.html'>Published claims, put to the test</a>." * has_ledger
     parts = [
-        _head("Atlas of positional encodings"),
+        head("Atlas of positional encodings", _STYLE),
         f"<style>@media print {{{_PAPER}{_labels(atlas)}}}</style>",
         "<div class=text-column><h1>Atlas of positional encodings</h1>",
         f"<p>{len(atlas.schemes)} ways for a Transformer to know the order of its tokens, at "
@@ -187,13 +179,12 @@ def _index(atlas: Atlas, chart: str, has_ledger: bool) -> str:
 def _how(atlas: Atlas) -> str:
     """Says what was trained and by which rules, and how far the controls agree."""
     about = {key: text(value) for key, value in atlas.about.items()}
-    command = text(atlas.about["command"].replace(" --", " \\\n  --"))
     controls = "".join(f"<li>{text(control_words(control))}." for control in atlas.controls)
     setup = f"<p>{about['setup']}</p>" if "setup" in about else ""
     parts = [
         f"<h2 id=how>How it was made</h2>{setup}<p>{about['rules']}</p>"
         f"<p>Device: {about['device']}. Revision <code>{about['git']}</code>, {about['date']}.</p>",
-        f"<pre>{command}</pre>",
+        f"<pre>{command(atlas.about)}</pre>",
         f"<h2>Controls</h2><p>These tasks were learned alone too; every other was learned among "
         f"all tasks only.</p><ul>{controls}</ul>"
         if controls
@@ -236,8 +227,7 @@ def _map(atlas: Atlas) -> str:
         xlabel=f"bits per byte at {short.multiple:g}x the trained length",
         ylabel=f"bits per byte at {long.multiple:g}x",
     )
-    axes.grid(color="#e4e4e4", linewidth=0.6, which="both")
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes, which="both")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return svg(drawing)
 
@@ -351,7 +341,7 @@ def _scheme_page(atlas: Atlas, scheme: str, card: str, probes, claims) -> str:
         if (found := counts(atlas, scheme, name)) and name != scheme
     )
     parts = [
-        _head(f"{scheme}: atlas of positional encodings"),
+        head(f"{scheme}: atlas of positional encodings", _STYLE),
         f"<div class=text-column><p><a href='../index.html'>All schemes</a></p><h1>{scheme}</h1>",
         f"{card}<p>Of {len(atlas.questions)} questions: {won}.{text(swapped)}</p>",
         _by_length(atlas, scheme),
@@ -378,8 +368,7 @@ def _by_length(atlas: Atlas, scheme: str) -> str:
         margins = [margin_of(cell) or 0.0 for cell in cells]
         axes.errorbar(labels, means, margins, **style, label=name, capsize=2)
     axes.set(xlabel="context over the trained length", ylabel="bits per byte")
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes)
     axes.legend(frameon=False)
     caption = "The same last tokens at every length; bars: 95 % intervals."
     if tokens := atlas.effective.get(scheme):

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.report.study import BASELINE
@@ -41,6 +42,17 @@ def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
         n: dict(color=COLOURS[i % 7], linestyle=DASHES[i % 4], linewidth=1.5) for i, n in cycle
     }
     return styles | {BASELINE: dict(color="#777777", linestyle=DASHES[1], linewidth=2.4)}
+
+
+def finish(axes: Axes, **grid: Any) -> None:
+    """Draws the grid and leaves out the frame's upper and right lines.
+
+    Args:
+      axes: the axes, drawn otherwise.
+      **grid: arguments of ``axes.grid``, such as ``axis="x"``.
+    """
+    axes.grid(color="#e4e4e4", linewidth=0.6, **grid)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def svg(figure: Figure) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.report import length_figures
-from experiments.report.drawing import drawing_style, styles_of, svg
+from experiments.report.drawing import drawing_style, finish, styles_of, svg
 from experiments.report.extensions import ExtensionStudy, windowed
 from experiments.report.lengths import summarise
 from experiments.report.study import Cells, by_seed, cells_of
@@ -81,7 +81,6 @@ def _by_steps(study: ExtensionStudy, styles) -> Figure:
         axes.axhline(level[0], **_GREY, label=NAME)
     axes.set_xticks(list(places.values()), list(map(str, places)))
     axes.set(xlabel="steps of fine-tuning", ylabel="bits per byte")
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes)
     axes.legend(frameon=False)
     return drawing

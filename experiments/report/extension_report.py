@@ -9,10 +9,11 @@ from experiments.record import write_files
 from experiments.report.extension_figures import NAME, draw
 from experiments.report.extensions import KEPT, ExtensionStudy, Retention, retention, windowed
 from experiments.report.length_report import mark, print_lengths, table
-from experiments.report.lengths import MAIN, WINDOWED, View, heading
+from experiments.report.lengths import MAIN, WINDOWED_COLUMN, View, heading
 from experiments.report.page import (
     figure,
     grid,
+    markdown_table,
     page,
     print_failures,
     result_files,
@@ -57,10 +58,10 @@ def markdown(study: ExtensionStudy) -> str:
     """Returns one table of all results, with a row for each method and number of steps."""
     kept, costs = retention(study), _costs(study)
     columns = sorted({c for steps in study.steps for c in View.of(study.at(steps), MAIN).columns})
-    columns = [column for column in columns if column < WINDOWED]
+    columns = [column for column in columns if column < WINDOWED_COLUMN]
     lengths = [f"{name} ({tokens})" for name, tokens in (heading(study, c) for c in columns)]
     heads = ["method", "steps", *lengths, "short loss", "short accuracy kept", "tokens", "seconds"]
-    rows = [heads, ["---"] * len(heads)]
+    rows = []
     for steps in study.steps:
         view = View.of(study.at(steps), MAIN)
         for scheme in view.order:
@@ -71,7 +72,7 @@ def markdown(study: ExtensionStudy) -> str:
     level = windowed(study)
     first = _cell({NAME: {1: level} if level else {}}, NAME, 1)
     rows.append([f"*{NAME}*", "0", first, *["-"] * (len(heads) - 3)])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return markdown_table(heads, rows)
 
 
 def _costs(study):

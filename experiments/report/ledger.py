@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from experiments.report.panels import ANSWERS, EXACT, PanelStudy
-from experiments.report.study import Cell, Study, margin_of, mean_and_stderr, quotient
+from experiments.report.panels import ANSWERS, EXACT, Panel, PanelStudy
+from experiments.report.study import Cell, Study, margin_of, mean_and_stderr, or_nan, quotient
 
 Word = Literal["reproduced", "not reproduced", "inconclusive at this scale", "missing"]
 WORDS: tuple[Word, ...] = (
@@ -38,14 +38,17 @@ class Seeds(dict[int, float]):
 
 def mean(*each: Seeds) -> Seeds:
     """Returns the mean of several numbers, seed by seed."""
-    shared = set.intersection(*(set(one) for one in each))
-    return Seeds({s: statistics.fmean(one[s] for one in each) for s in sorted(shared)})
+    return _over(statistics.fmean, each)
 
 
 def least(*each: Seeds) -> Seeds:
     """Returns the least of several numbers, seed by seed."""
-    shared = set.intersection(*(set(one) for one in each))
-    return Seeds({s: min(one[s] for one in each) for s in sorted(shared)})
+    return _over(min, each)
+
+
+def _over(function, each) -> Seeds:
+    shared = set.intersection(*map(set, each))
+    return Seeds({s: function([one[s] for one in each]) for s in sorted(shared)})
 
 
 def spread(of: Seeds) -> Seeds:
@@ -66,20 +69,19 @@ class Answers:
     studies: Mapping[str, Study]
     protocol: str = "last"
 
-    def bits(self, study: str, scheme: str, multiple: float, **where: Any) -> Seeds:
+    def bits(self, study: str, scheme: str, multiple: float) -> Seeds:
         """Returns bits per byte at ``multiple`` times the training length.
 
         Args:
           study: the name of a study on text.
           scheme: the scheme.
           multiple: length of the context over the training length.
-          **where: further fields that a record must have, such as ``steps=100``.
 
         Raises:
           MissingRunError: there is no such record yet.
         """
-        where |= {"protocol": self.protocol, "multiple": multiple}
-        return self.read(study, "bits_per_byte", scheme=scheme, split="test", **where)
+        where = dict(scheme=scheme, split="test", protocol=self.protocol, multiple=multiple)
+        return self.read(study, "bits_per_byte", **where)
 
     def recent_bits(self, study: str, scheme: str) -> Seeds:
         """Returns bits per byte of a model that is fed only its most recent tokens.
@@ -103,19 +105,21 @@ class Answers:
         Each answer is read after the right answers before it. Unlike ``exact``, this share tells
         schemes apart even if they have no whole row right.
         """
-        found = self.studies.get(study)
-        panels = found.panels if isinstance(found, PanelStudy) else ()
-        has_several = any((p.condition, p.metric) == (task, ANSWERS) for p in panels)
-        return self._share(ANSWERS if has_several else EXACT, study, scheme, task, multiple)
+        metric = ANSWERS if (task, ANSWERS) in self._panels(study) else EXACT
+        return self._share(metric, study, scheme, task, multiple)
 
     def _share(self, metric, study, scheme, task, multiple) -> Seeds:
-        found = self.studies.get(study)
-        panels = found.panels if isinstance(found, PanelStudy) else ()
-        panel = next((p for p in panels if (p.condition, p.metric) == (task, metric)), None)
+        panel = self._panels(study).get((task, metric))
         if panel is None:
             raise MissingRunError(f"there is no study {study} of the task {task}")
         where = {"condition": task, "metric": metric, "x": multiple * int(panel.trained[0])}
         return self.read(study, "value", scheme=scheme, **where)
+
+    def _panels(self, study) -> dict[tuple[str, str], Panel]:
+        """Returns what a study of tasks has measured, by task and metric."""
+        found = self.studies.get(study)
+        panels = found.panels if isinstance(found, PanelStudy) else ()
+        return {(panel.condition, panel.metric): panel for panel in panels}
 
     def read(self, study: str, key: str, **where: Any) -> Seeds:
         """Returns the field ``key`` of the records with the fields ``where``, one for each seed."""
@@ -129,7 +133,7 @@ class Answers:
         if not records:
             words = ", ".join(f"{field} {value}" for field, value in where.items())
             raise MissingRunError(f"the study {study} has no result yet of {words}")
-        seeds = Seeds({r["seed"]: math.nan if r[key] is None else r[key] for r in records})
+        seeds = Seeds({r["seed"]: or_nan(r[key]) for r in records})
         if len(seeds) < len(records):
             raise ValueError(f"{study} has several results of one seed where {where}")
         return seeds

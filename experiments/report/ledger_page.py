@@ -1,7 +1,5 @@
 """Writes the ledger of claims: a page to read, and the same as JSON and CSV."""
 
-import csv
-import io
 import json
 import math
 from pathlib import Path
@@ -14,8 +12,8 @@ from rich.text import Text
 
 from experiments.record import write_files
 from experiments.report.ledger import RULE, WORDS
-from experiments.report.page import STYLE, text
-from experiments.report.study import number
+from experiments.report.page import command, head, text
+from experiments.report.study import csv_of, number, with_margin
 
 Row = dict[str, Any]
 
@@ -71,25 +69,20 @@ def _plain(value):
 
 
 def _csv(rows: list[Row]) -> str:
-    table = io.StringIO(newline="")
     columns = ("claim", "verdict", "effect", "low", "high", "mean", "margin", "seeds", "of_effect")
-    writer = csv.DictWriter(table, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
+    effects = []
     for row in rows:
         for effect in row["effects"]:
             about = {"claim": row["name"], "verdict": row["verdict"], "effect": effect["says"]}
-            writer.writerow(effect | about | {"of_effect": effect["verdict"]})
-    return table.getvalue()
+            effects.append(effect | about | {"of_effect": effect["verdict"]})
+    return csv_of(effects, columns)
 
 
 def _page(rows: list[Row], about: dict[str, Any]) -> str:
-    command = text(about["command"].replace(" --", " \\\n  --"))
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width'><title>Published claims</title>"
-        f"<style>{STYLE}{_STYLE}</style><h1>Published claims, put to the test</h1><p>{RULE}</p>"
+        f"{head('Published claims', _STYLE)}<h1>Published claims, put to the test</h1><p>{RULE}</p>"
         f"<p>{_counts(rows)}. {text(about['rules'])} Device: {text(about['device'])}. Revision "
-        f"<code>{text(about['git'])}</code>, {text(about['date'])}.</p><pre>{command}</pre>",
+        f"<code>{text(about['git'])}</code>, {text(about['date'])}.</p><pre>{command(about)}</pre>",
         f"<p class=all>{' '.join(map(_link, rows))}</p>",
         *map(_claim, rows),
         "</html>\n",
@@ -136,11 +129,8 @@ def _effect(effect: Row) -> str:
     if "mean" not in effect:
         found, picture = text(effect["why"]), ""
     else:
-        margin = effect["margin"]
-        size = max(abs(effect["mean"]), margin or 0.0)
-        spread = "" if margin is None else f" ± {number(margin, size)}"
         seeds = "1 seed" if effect["seeds"] == 1 else f"{effect['seeds']} seeds"
-        found = f"{number(effect['mean'], size)}{spread} ({seeds})"
+        found = f"{with_margin(effect['mean'], effect['margin'])} ({seeds})"
         picture = _picture(effect)
     return (
         f"<tr><th class=text>{text(effect['says'])}<td>{predicted(effect)}<td class=found>{found}"

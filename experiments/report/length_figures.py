@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.report.drawing import drawing_style, styles_of, svg
+from experiments.report.drawing import drawing_style, finish, styles_of, svg
 from experiments.report.lengths import (
     MAIN,
     LengthStudy,
@@ -103,8 +103,7 @@ def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
     axes.set(xlim=(first * 0.97, last * 1.0001), ylim=(low, high))
     axes.set_xticks(ticks, [f"{x}\n{x / own:g}x" if x >= own else f"{x}" for x in ticks])
     axes.minorticks_off()
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes)
 
 
 def _spread(wanted: list[float], gap: float) -> list[float]:

@@ -50,10 +50,9 @@ def write(folder: Path, study: LengthStudy) -> Path:
     return folder / "report.html"
 
 
-def print_table(study: LengthStudy, console: Console | None = None) -> None:
+def print_table(study: LengthStudy, console: Console) -> None:
     """Prints bits per byte by length, best scheme first, and what failed; raises as ``write``."""
     study.check()
-    console = console or Console()
     print_failures(study.failures, console)
     print_lengths(study, "bits per byte, mean ± standard error over seeds", console)
     console.print(study.about["rules"], highlight=False)

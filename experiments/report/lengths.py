@@ -5,12 +5,20 @@ import math
 from collections.abc import Iterable
 
 from experiments.report import study as studies
-from experiments.report.study import Cells, Record, Seeds, Study, by_seed, cells_of, mean_and_stderr
+from experiments.report.study import (
+    BySeed,
+    Cells,
+    Record,
+    Study,
+    by_seed,
+    cells_of,
+    mean_and_stderr,
+)
 
 Evaluation = tuple[str, str, int | None]  # split, protocol, stride
 
 MAIN: Evaluation = ("test", "last", None)
-WINDOWED = math.inf  # the column of the windowed baseline, which sorts after every length
+WINDOWED_COLUMN = math.inf  # the column of the windowed baseline, which sorts after every length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +56,7 @@ def summarise(
     return {scheme: dict(sorted(found[scheme].items())) for scheme in sorted(found)}
 
 
-def _by_seed(records: Iterable[Record], evaluation: Evaluation, metric: str) -> Seeds:
+def _by_seed(records: Iterable[Record], evaluation: Evaluation, metric: str) -> BySeed:
     split, protocol, stride = evaluation
     records = [r for r in records if (r["split"], r["protocol"]) == (split, protocol)]
     records = [r for r in records if stride in (None, r["stride"])]
@@ -65,14 +73,14 @@ class View:
       train_length: tokens of a training sequence.
       bits: bits per byte, which judge the schemes whatever metric ``cells`` show.
       cells: what is shown.
-      columns: lengths in tokens, and ``WINDOWED``.
+      columns: lengths in tokens, and ``WINDOWED_COLUMN``.
       comparable: the columns for the same documents as at the training length and in the windowed
         baseline; at a greater length fewer documents may be read.
       order: the schemes, best first.
     """
 
     train_length: int
-    bits: Seeds
+    bits: BySeed
     cells: Cells
     columns: list
     comparable: list
@@ -84,16 +92,16 @@ class View:
     ) -> "View":
         """Returns the table of one evaluation of ``study``."""
         split, protocol, stride = evaluation
-        as_column = {"protocol": "last", "stride": stride, "length": WINDOWED}
+        as_column = {"protocol": "last", "stride": stride, "length": WINDOWED_COLUMN}
         records = [r | as_column if r["protocol"] == "windowed" else r for r in study.records]
         bits = _by_seed(records, evaluation, "bits_per_byte")
         cells = summarise(records, split=split, protocol=protocol, stride=stride, metric=metric)
         columns = sorted({column for row in cells.values() for column in row})
         own = study.about["train_length"]
         counts = {r["length"]: r.get("documents") for r in records if r["protocol"] == protocol}
-        same = {WINDOWED, *(c for c in counts if counts[c] == counts.get(own, counts[c]))}
+        same = {WINDOWED_COLUMN, *(c for c in counts if counts[c] == counts.get(own, counts[c]))}
         comparable = [column for column in columns if column in same]
-        at = max((c for c in columns if c < WINDOWED), default=own)
+        at = max((c for c in columns if c < WINDOWED_COLUMN), default=own)
         judged = study.about.get("judged_at", 4) * own
         at = judged if judged in columns else at
         order = sorted(bits, key=lambda s: (mean_and_stderr(bits[s].get(at, {}).values())[0], s))
@@ -107,8 +115,8 @@ class View:
     def uses_context(self, scheme: str, column) -> bool:
         """Says whether every seed is better here than the windowed baseline."""
         row = self.bits[scheme]
-        window = row.get(WINDOWED, {})
-        is_longer = self.train_length < column < WINDOWED and column in row
+        window = row.get(WINDOWED_COLUMN, {})
+        is_longer = self.train_length < column < WINDOWED_COLUMN and column in row
         return (
             is_longer
             and column in self.comparable
@@ -119,7 +127,7 @@ class View:
         """Returns the share by which the scheme is worse here than at its training length."""
         row = self.bits[scheme]
         is_known = column in row and self.train_length in row
-        if not is_known or column == WINDOWED or column not in self.comparable:
+        if not is_known or column == WINDOWED_COLUMN or column not in self.comparable:
             return 0.0
         loss, own = (mean_and_stderr(row[c].values())[0] for c in (column, self.train_length))
         return loss / own - 1
@@ -133,8 +141,8 @@ class View:
         standard error.
         """
         row = self.bits[scheme]
-        best, *longer = (c for c in self.comparable if c in row and c < WINDOWED)
-        losses = row.get(WINDOWED, row[best])
+        best, *longer = (c for c in self.comparable if c in row and c < WINDOWED_COLUMN)
+        losses = row.get(WINDOWED_COLUMN, row[best])
         for column in longer:
             gains = [loss - row[column].get(seed, math.nan) for seed, loss in losses.items()]
             gain, stderr, count = mean_and_stderr(gains)
@@ -152,7 +160,7 @@ class View:
 
 def heading(study: LengthStudy, column) -> tuple[str, str]:
     """Returns the two lines above a column."""
-    if column == WINDOWED:
+    if column == WINDOWED_COLUMN:
         return "windowed", "1x"
     return f"{column / study.about['train_length']:g}x", str(column)
 

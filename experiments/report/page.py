@@ -1,20 +1,28 @@
 """Makes the HTML page and the terminal table that the reports of all experiments share."""
 
-import csv
 import dataclasses
 import html
-import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.report.study import BASELINE, Record, Study, failure_words, mean_and_stderr, number
+from experiments.report.study import (
+    BASELINE,
+    Record,
+    Study,
+    csv_of,
+    failure_words,
+    mean_and_stderr,
+    number,
+    or_nan,
+)
 
 STYLE = """
 :root { color-scheme: light }
@@ -50,15 +58,11 @@ def page(title: str, intro: str, study: Study, parts: Iterable[str]) -> str:
     ``title``, ``intro`` and ``parts`` are HTML.
     """
     about = {key: text(value) for key, value in study.about.items()}
-    # A line for each option, because a browser would break inside "--".
-    command = study.about["command"].replace(" --", " \\\n  --")
     setup = {key: study.about[key] for key in ("config", "versions")}
     everything = [
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        f"<meta name=viewport content='width=device-width'><title>{title}</title>"
-        f"<style>{STYLE}</style><h1>{title}</h1><p>{intro} {about['rules']} Device: "
-        f"{about['device']}. Revision <code>{about['git']}</code>, {about['date']}.</p>",
-        f"<pre>{text(command)}</pre>",
+        f"{head(title)}<h1>{title}</h1><p>{intro} {about['rules']} Device: {about['device']}. "
+        f"Revision <code>{about['git']}</code>, {about['date']}.</p>",
+        f"<pre>{command(study.about)}</pre>",
         _failures(study),
         *parts,
         _training(study),
@@ -69,20 +73,31 @@ def page(title: str, intro: str, study: Study, parts: Iterable[str]) -> str:
     return "\n".join(everything)
 
 
+def head(title: str, style: str = "") -> str:
+    """Returns the beginning of a page with ``STYLE`` and a style of its own; ``title`` is HTML."""
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<meta name=viewport content='width=device-width'><title>{title}</title>"
+        f"<style>{STYLE}{style}</style>"
+    )
+
+
+def command(about: Mapping[str, Any]) -> str:
+    """Returns the command that made a report, as HTML with a line for each option."""
+    # A browser would break a line inside "--".
+    return text(about["command"].replace(" --", " \\\n  --"))
+
+
 def result_files(study: Study) -> dict[str, str]:
     """Returns ``results.csv``, which has the records, and ``results.json``, which has everything.
 
     ``results.json`` has null for a number that is not finite; ``results.csv`` tells nan from inf.
     """
-    table = io.StringIO(newline="")
     columns = dict.fromkeys(key for record in study.records for key in record)
-    rows = csv.DictWriter(table, list(columns), lineterminator="\n")
-    rows.writeheader()
-    rows.writerows(study.records)
     python_json = json.dumps(dataclasses.asdict(study), default=_native)
     everything = json.loads(python_json, parse_constant=lambda _: None)
     return {
-        "results.csv": table.getvalue(),
+        "results.csv": csv_of(study.records, columns),
         "results.json": json.dumps(everything, indent=1) + "\n",
     }
 
@@ -108,8 +123,23 @@ def grid(heads: Iterable[str], rows: Mapping[str, Iterable[str]]) -> str:
         f"<tr{' class=baseline' * (name == BASELINE)}><th class=text>{text(name)}{''.join(cells)}"
         for name, cells in rows.items()
     )
-    head = f"<thead><tr><th class=text>scheme{''.join(heads)}"
-    return f"<div class=wide><table>{head}<tbody>{body}</table></div>"
+    return (
+        f"<div class=wide><table><thead><tr><th class=text>scheme{''.join(heads)}"
+        f"<tbody>{body}</table></div>"
+    )
+
+
+def mean_cell(values: Iterable[float | None], digits: int) -> str:
+    """Returns a cell of ``grid`` with the mean over seeds and its standard error."""
+    mean, stderr, _ = mean_and_stderr(map(or_nan, values))
+    shown = f"{mean:,.{digits}f}" if mean < math.inf else "not finite"
+    return f"<td>{shown}" + (f"<small> ± {stderr:,.{digits}f}</small>" if stderr else "")
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def figure(name: str, title: str, caption: str, svg: str) -> str:
@@ -136,12 +166,8 @@ def _training(study: Study) -> str:
     digits["tokens per second"] = 0
     for scheme in sorted({r["scheme"] for r in own}):
         for key, places in digits.items():
-            mean, stderr, _ = mean_and_stderr(
-                math.nan if r[key] is None else r[key] for r in own if r["scheme"] == scheme
-            )
-            shown = f"{mean:,.{places}f}" if mean < math.inf else "not finite"
-            extra = f"<small> ± {stderr:,.{places}f}</small>" if stderr else ""
-            rows.setdefault(scheme, []).append(f"<td>{shown}{extra}")
+            values = (r[key] for r in own if r["scheme"] == scheme)
+            rows.setdefault(scheme, []).append(mean_cell(values, places))
     heads = [f"<th>{key.replace('_', ' ')}" for key in digits]
     if not any("speedup" in r for r in own):
         return f"<h2>Training cost</h2>{grid(heads, rows)}" if rows else ""

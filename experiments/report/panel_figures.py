@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.report.drawing import COLOURS, styles_of
+from experiments.report.drawing import COLOURS, finish, styles_of
 from experiments.report.panels import Panel, PanelStudy, cells, chances
 from posenc_jax.encodings.rotary.rope import RoPE
 
@@ -36,8 +36,7 @@ def lines(study: PanelStudy, panels: list[Panel]) -> Figure:
         axes.set_xticks(range(len(panel.xs)), [str(x) for x in panel.xs])
         axes.set(xlabel=panel.xlabel, ylabel=panel.metric)
         axes.set_title(panel.condition, loc="left", fontsize=10, parse_math=False)
-        axes.grid(color="#e4e4e4", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        finish(axes)
     names = sorted(drawn)
     drawing.legend(
         [drawn[name] for name in names],
@@ -91,7 +90,6 @@ def frequencies(study: PanelStudy, spectra: Mapping[str, RoPE]) -> Figure:
         axes.plot([], [], "o", color=COLOURS[axis], label=name)
     axes.set_yticks(range(len(spectra)), list(spectra))
     axes.set(xlabel="positions in one turn", xscale="log", ylim=(len(spectra) - 0.5, -0.5))
-    axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes, axis="x")
     drawing.legend(loc="outside upper left", ncols=len(names), frameon=False)
     return drawing

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.report.drawing import COLOURS, page_style, svg
+from experiments.report.drawing import COLOURS, finish, page_style, svg
 
 # Logits are shown to this far below the best one, where a key has a millionth of its weight.
 _LOWEST = 14.0
@@ -126,7 +126,7 @@ def _offsets(found: dict[str, Any], train_length: int) -> Figure:
     axes.set_xticks(place, names, fontsize=8)
     axes.set(xlabel="position of the first token", ylabel="nats per token")
     _limit(axes, np.nanmin(change - errors), np.nanmax(change + errors), least=0.1)
-    _finish(axes)
+    finish(axes)
     axes.set_title(f"change from a loss of {found['loss'][0]:.3g}", loc="left", fontsize=9)
     return figure
 
@@ -164,7 +164,7 @@ def _by_layer(layers: list, xlabel: str, ylabel: str) -> tuple[Figure, list[tupl
         axes = figure.add_subplot(len(present), 1, row)
         axes.set_title(f"layer {number}", loc="left", fontsize=9)
         axes.set_ylabel(ylabel)
-        _finish(axes)
+        finish(axes)
         panels.append((axes, data))
     axes.set_xlabel(xlabel)
     handles = [Line2D([], [], color=_colour(head)) for head in range(heads)]
@@ -182,11 +182,6 @@ def _heads(axes: Axes, x, values_HX: np.ndarray, marker: str = "") -> None:
 
 def _colour(head: int) -> str:
     return COLOURS[head % len(COLOURS)]
-
-
-def _finish(axes: Axes) -> None:
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _ticks(axes: Axes, ticks: list[tuple[float, str]]) -> None:

@@ -1,6 +1,8 @@
 """Holds records of every kind of experiment, and computes the statistics of their seeds."""
 
+import csv
 import dataclasses
+import io
 import math
 import statistics
 from collections.abc import Hashable, Iterable, Mapping
@@ -11,7 +13,7 @@ from scipy import special
 Record = dict[str, Any]
 Cell = tuple[float, float | None, int]  # mean, standard error, number of seeds
 Cells = dict[str, dict[Any, Cell]]  # by scheme, and then by the columns of a table
-Seeds = dict[str, dict[Any, dict[int, float]]]  # a value by scheme, column and seed
+BySeed = dict[str, dict[Any, dict[int, float]]]  # a value by scheme, column and seed
 
 BASELINE = "nope"
 
@@ -49,7 +51,7 @@ class Study:
         return ", ".join(map(str, sorted({r["seed"] for r in self.records}))) or "none"
 
 
-def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> Seeds:
+def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> BySeed:
     """Returns the values of ``metric`` by scheme, by ``column`` and by seed.
 
     Args:
@@ -61,7 +63,7 @@ def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> S
     Raises:
       ValueError: two records claim the same measurement.
     """
-    values: Seeds = {}
+    values: BySeed = {}
     for r in records:
         seeds = values.setdefault(r["scheme"], {}).setdefault(r[column], {})
         if r["seed"] in seeds:
@@ -69,11 +71,16 @@ def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> S
                 f"two records of {r['scheme']}, seed {r['seed']}, {what}, {column} {r[column]}: "
                 "counted twice they would shrink the standard error; keep one"
             )
-        seeds[r["seed"]] = math.nan if r[metric] is None else float(r[metric])
+        seeds[r["seed"]] = or_nan(r[metric])
     return values
 
 
-def cells_of(values: Seeds) -> Cells:
+def or_nan(value: float | None) -> float:
+    """Returns a number of JSON, which has None for one that is not finite, as a float."""
+    return math.nan if value is None else float(value)
+
+
+def cells_of(values: BySeed) -> Cells:
     """Returns the mean, its standard error and the number of seeds in each cell."""
     return {
         scheme: {column: mean_and_stderr(seeds.values()) for column, seeds in row.items()}
@@ -125,6 +132,21 @@ def number(value: float, like: float | None = None) -> str:
         return f"{value:.1e}"
     digits = 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
     return f"{value:,.{digits}f}" if size < 1e5 else f"{value:.1e}"
+
+
+def with_margin(mean: float, margin: float | None) -> str:
+    """Returns a mean and its margin, where there is one, with as many decimals as suit both."""
+    size = max(abs(mean), margin or 0.0)
+    return number(mean, size) + ("" if margin is None else f" ± {number(margin, size)}")
+
+
+def csv_of(records: Iterable[Record], columns: Iterable[str]) -> str:
+    """Returns the fields ``columns`` of records as CSV."""
+    table = io.StringIO(newline="")
+    rows = csv.DictWriter(table, list(columns), lineterminator="\n", extrasaction="ignore")
+    rows.writeheader()
+    rows.writerows(records)
+    return table.getvalue()
 
 
 def failure_words(failure: Mapping[str, Any]) -> str:

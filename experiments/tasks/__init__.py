@@ -3,7 +3,7 @@
 from experiments.tasks.algorithmic import Addition, Copy, Parity, Reverse, Sort
 from experiments.tasks.recall import Induction, Needles, Passkey, Recall, VariableTracking
 from experiments.tasks.state import Counting, FlipFlop
-from experiments.tasks.task import VOCAB_SIZE, Rows, Task, shuffled
+from experiments.tasks.task import VOCAB_SIZE, Rows, Task
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -23,4 +23,4 @@ TASKS: dict[str, Task] = {
     )
 }
 
-__all__ = ["TASKS", "VOCAB_SIZE", "Rows", "Task", "shuffled"]
+__all__ = ["TASKS", "VOCAB_SIZE", "Rows", "Task"]

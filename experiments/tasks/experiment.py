@@ -103,7 +103,7 @@ class Questions(Experiment):
         return f"{task.name} in {self.trials.multiples[-1] * self.length} tokens"
 
     def task(self, scheme):
-        return Mixed(self, scheme, self.recipe.batch_size)
+        return Mixed(self, scheme)
 
     def measure(self, scheme, model):
         models = {
@@ -141,13 +141,8 @@ def _metrics(task) -> tuple[str, ...]:
     return (EXACT, ANSWERS) if len(task.chances(task.shortest)) > 1 else (EXACT,)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Mixed(Drawn):
     """Draws rows of all tasks, of any length up to that of training."""
-
-    experiment: Questions
-    scheme: str
-    batch_size: int
 
     def init(self, key):
         return self.experiment.make_model(Transformer, self.scheme, key, vocab_size=VOCAB_SIZE)

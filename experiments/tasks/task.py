@@ -93,22 +93,6 @@ class Task:
         raise NotImplementedError
 
 
-def shuffled(rows: Rows, rng: np.random.Generator) -> Rows:
-    """Gives each row the answers of another, as a control: nothing can be known of them.
-
-    Raises:
-      ValueError: the rows do not all have their answers in the same places.
-    """
-    tokens_NL, is_answer_NL = rows
-    if (is_answer_NL != is_answer_NL[0]).any():
-        raise ValueError("answers are in other places in other rows, and cannot be exchanged")
-    mixed = tokens_NL.copy()
-    # Moved round rather than permuted, which would leave some as they are.
-    shift = rng.integers(1, len(mixed))
-    mixed[:, is_answer_NL[0]] = np.roll(tokens_NL[:, is_answer_NL[0]], shift, axis=0)
-    return Rows(mixed, is_answer_NL)
-
-
 def at_end(count: int, length: int, answers: int) -> np.ndarray:
     """Returns that the last tokens of each row are its answers, bool ``[count, length]``."""
     return np.broadcast_to(np.arange(length) >= length - answers, (count, length))
