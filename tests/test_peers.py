@@ -302,7 +302,7 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(
 ):
     """What is killed or stopped is the program itself, not what watches over it."""
     (tmp_path / "compiled").symlink_to(compiled)
-    processes = start(2, tmp_path, corpus, ENDLESS["train"], "--peer_timeout=10")
+    processes = start(2, tmp_path, corpus, *ENDLESS["train"], "--peer_timeout=10")
     wait_for(tmp_path / "runs/rope/seed0/metrics.jsonl")
     watcher, other = processes[lost], processes[1 - lost]
     children = Path(f"/proc/{watcher.pid}/task/{watcher.pid}/children").read_text()
