@@ -310,18 +310,18 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
     return whole
 
 
-def count_of(name: str, value: Any) -> int:
+def count_of(name: str, value: Any, minimum: int = 1) -> int:
     """Returns ``value``, a size or a count of any integer type, as an int.
 
     Raises:
-      ValueError: ``value`` is no whole number, or below 1; ``name`` is its name in the error.
+      ValueError: ``value`` is no whole number, or below ``minimum``. The error calls it ``name``.
     """
     try:
-        count = 0 if isinstance(value, bool) else operator.index(value)
+        count = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        count = 0
-    if count < 1:
-        raise ValueError(f"{name}={value!r} must be at least 1, and a whole number")
+        count = None
+    if count is None or count < minimum:
+        raise ValueError(f"{name}={value!r} must be at least {minimum}, and a whole number")
     return count
 
 

@@ -6,7 +6,7 @@ import math
 from experiments.methods import PLAIN
 from experiments.readings import LAST, SHORT, WINDOWED
 from experiments.report.lengths import LengthStudy
-from experiments.report.study import Cell, Record, margin_of, mean_and_stderr, quotient
+from experiments.report.study import Cell, Record, margin_of, mean_and_stderr, or_nan, quotient
 
 KEPT = 0.95  # the share of short-context accuracy that papers say methods keep
 
@@ -80,12 +80,8 @@ def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:
 
 def _retention(group, plain) -> Retention:
     def over_plain(key):
-        return [quotient(_value(r[key]), _value(plain[r["seed"]][key])) for r in group]
+        return [quotient(or_nan(r[key]), or_nan(plain[r["seed"]][key])) for r in group]
 
     kept = mean_and_stderr(over_plain("accuracy"))
     change = mean_and_stderr([ratio - 1 for ratio in over_plain("loss")])
     return Retention(change, kept, margin_of(kept))
-
-
-def _value(number) -> float:
-    return math.nan if number is None else number

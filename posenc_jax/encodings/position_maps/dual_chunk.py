@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from posenc_jax.encoding import Tile
 from posenc_jax.encodings.position_maps.position_map import (
     PositionMap,
-    check_tokens,
     products_of_parts,
 )
 from posenc_jax.encodings.rotary.rope import check_length
 from posenc_jax.positions import one_axis
+from posenc_jax.tokens import count_of
 
 
 class DualChunk(PositionMap):
@@ -59,15 +59,15 @@ class DualChunk(PositionMap):
         super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
         chunk_size = train_length * 3 // 4 if chunk_size is None else chunk_size
         local_window = train_length // 8 if local_window is None else local_window
-        self.chunk_size = check_tokens("chunk_size", chunk_size)
-        self.local_window = check_tokens("local_window", local_window, minimum=0)
+        self.chunk_size = count_of("chunk_size", chunk_size)
+        self.local_window = count_of("local_window", local_window, minimum=0)
         if self.local_window >= self.chunk_size:
             raise ValueError(
                 f"local_window={local_window} must be less than chunk_size={chunk_size}"
             )
         self.stride = self.chunk_size - self.local_window
         if original_length is not None:
-            original_length = check_tokens("original_length", original_length)
+            original_length = count_of("original_length", original_length)
             if self.rotary_dim != head_dim:
                 raise ValueError(
                     f"original_length={original_length} needs heads that turn as a whole, not "

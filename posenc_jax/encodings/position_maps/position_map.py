@@ -11,14 +11,13 @@ of its query has a negative distance, which counts as near.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from posenc_jax.attention.dense import products
 from posenc_jax.encoding import Side, Tile
 from posenc_jax.encodings.rotary.angles import cos_sin, turned
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, count_of
 
 
 class PositionMap(RoPE):
@@ -49,7 +48,7 @@ class NearFar(PositionMap):
 
     def __init__(self, *, window: int, compression: float, **rope):
         super().__init__(**rope)
-        self.window = check_tokens("window", window)
+        self.window = count_of("window", window)
         self.compression = compression
         self.offset = self.window - self.window / compression
 
@@ -74,11 +73,3 @@ class NearFar(PositionMap):
     def score(self, logits_BHTS, tile: Tile):
         near, far = products_of_parts(tile, 2)
         return jnp.where(tile.distance() < self.window, near, far)
-
-
-def check_tokens(name: str, value: int, minimum: int = 1) -> int:
-    """Returns a number of tokens of any integer type as an int; refuses one below ``minimum``."""
-    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_whole or value < minimum:
-        raise ValueError(f"{name}={value!r} must be a whole number of tokens, {minimum} or more")
-    return int(value)

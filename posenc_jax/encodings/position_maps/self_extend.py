@@ -8,8 +8,9 @@ The relative position of RoPE is the distance d below a window w, and beyond it
 
 import jax
 
-from posenc_jax.encodings.position_maps.position_map import NearFar, check_tokens
+from posenc_jax.encodings.position_maps.position_map import NearFar
 from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.tokens import count_of
 
 
 class SelfExtend(NearFar):
@@ -39,7 +40,7 @@ class SelfExtend(NearFar):
         group_size: int = 8,
         floor: bool = False,
     ):
-        group_size = check_tokens("group_size", group_size)
+        group_size = count_of("group_size", group_size)
         rope = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
         super().__init__(window=window, compression=group_size, **rope)
         self.group_size = group_size
