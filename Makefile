@@ -4,12 +4,14 @@ BIN := $(VENV)/bin
 # Without this, setuptools warns at every installation of a checkout.
 INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 WORKDIR ?= runs/small
-WORKERS ?= 2
+# How many processes share the work: one for each core that may be used, at most four.
+WORKERS ?= $(shell $(PYTHON) -c "import os; cores = getattr(os, 'sched_getaffinity', \
+	lambda _: range(os.cpu_count())); print(min(4, len(cores(0))))")
 ARGS ?=
 
 .PHONY: compare demo test lint parity benchmark cost tpu-test tpu-check gallery clean
 
-# Trains and evaluates fifteen schemes on two CPU cores, then prints the table and the report's path.
+# Trains and evaluates fifteen schemes, then prints the table and the report's path.
 compare: $(VENV)/experiments
 	JAX_PLATFORMS=cpu $(BIN)/python launch.py --config=configs/extrapolation.py:small \
 		--workdir=$(WORKDIR) --workers=$(WORKERS) $(ARGS)
@@ -21,7 +23,7 @@ demo: $(VENV)/experiments
 	$(BIN)/python -m webbrowser -t "file://$(CURDIR)/runs/demo/report.html"
 
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> None:
     in_array = any(name in os.environ for name in ARRAY) and "--task_id=-1" not in rest
     if count < 2 or in_array or any(_UNDIVIDED.fullmatch(argument) for argument in rest):
         return
-    cores = sorted(os.sched_getaffinity(0))
+    cores = _cores()
     if count > len(cores):
         _refuse(f"--workers={count} must be at most {len(cores)}, the cores of this machine")
     if any(re.match(r"--?num_processes\b", argument) for argument in rest):
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> None:
         subprocess.Popen(
             [sys.executable, *rest, "--share"],
             env=environment,
-            preexec_fn=functools.partial(os.sched_setaffinity, 0, cores[number::count]),
+            preexec_fn=functools.partial(_stay_on, cores[number::count]),
         )
         for number in range(count)
     ]
@@ -73,6 +73,19 @@ def run(arguments: Sequence[str]) -> None:
         sys.exit(PREEMPTED)
     if 2 in statuses:  # the command line or the config is wrong, as the workers have said
         sys.exit(2)
+
+
+def _cores() -> list[int]:
+    """Returns the cores that this process may use. Only Linux says, elsewhere it may use all."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _stay_on(cores: list[int]) -> None:
+    """Keeps this process on some cores. Elsewhere than on Linux it goes wherever there is room."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
 
 
 def _refuse(why: str) -> None:

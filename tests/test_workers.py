@@ -76,6 +76,20 @@ def test_workers_are_alone_in_a_step_of_slurm_and_know_that_they_are_workers(tmp
     assert (tmp_path / "found").read_text() == "True True "
 
 
+def test_workers_start_where_processes_cannot_be_kept_on_cores(tmp_path, monkeypatch):
+    """macOS cannot, and ``make demo`` asks for workers there too."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    program = tmp_path / "launch.py"
+    program.write_text(f"open({str(tmp_path / 'found')!r}, 'a').write('x')\n")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        workers.run([str(program), "--workers=2"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (tmp_path / "found").read_text() == "xx"
+
+
 def test_a_process_of_a_job_that_shares_its_points_is_no_worker(monkeypatch):
     monkeypatch.setenv("POSENC_JAX_WATCHED", str(os.getppid()))  # as a process of several is
     assert not workers.is_one()
