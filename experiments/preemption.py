@@ -3,6 +3,7 @@
 import itertools
 import os
 import socket
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -93,7 +94,8 @@ def _listen_alone() -> None:
 def _cluster() -> tuple[str, str] | None:
     """Returns the sign that JAX has a cluster to join, if any, and how to remove it, in words."""
     # JAX takes TPUs where it finds them, unless it is told otherwise.
-    platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
+    config: Any = jax.config  # not every version has the types of its fields
+    platforms = config.jax_platforms
     has_tpu = "tpu" in (platforms or "").split(",")
     for name in CLUSTERS + _HOSTS * has_tpu:
         if name in os.environ:
