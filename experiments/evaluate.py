@@ -31,9 +31,13 @@ from jax.sharding import Mesh
 
 from experiments.batches import in_batches, rows_of_pass
 from experiments.data import SPLITS
-from experiments.mesh import replicated
+from experiments.mesh import replicated, row_shards
 from experiments.text import token_losses
 from posenc_jax import Encoding, Layers, Transformer
+
+# On one core of a CPU a small model is fastest with so many tokens at a time, because their
+# activations stay in its cache; see docs/performance.md.
+_CPU_TOKENS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Protocols:
       splits: the parts of the corpus that are evaluated on.
       strides: ``(stride, documents)`` pairs for the sliding protocol.
       window_stride: stride of the windowed baseline, a divisor of ``last_tokens``.
-      batch_tokens: tokens of one forward pass, over all devices.
+      batch_tokens: the most tokens of one forward pass, over all devices; CPUs get fewer.
     """
 
     multiples: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -104,7 +108,7 @@ class Scorer:
     Args:
       model: the model.
       mesh: the devices.
-      batch_tokens: tokens of one forward pass, over all devices.
+      batch_tokens: the most tokens of one forward pass, over all devices; CPUs get fewer.
       advance: called after each batch with a note and the number of its tokens.
       measure: computes the losses from a model and tokens; see ``text.py``.
     """
@@ -125,7 +129,10 @@ class Scorer:
 
     def rows(self, windows_NL) -> int:
         """Returns how many of the windows are in one forward pass."""
-        return rows_of_pass(self._batch_tokens, windows_NL.shape[1] - 1, self._mesh)
+        tokens = self._batch_tokens
+        if self._mesh.devices.flat[0].platform == "cpu":
+            tokens = min(tokens, _CPU_TOKENS * row_shards(self._mesh))
+        return rows_of_pass(tokens, windows_NL.shape[1] - 1, self._mesh)
 
     def __call__(self, windows_NL, encoding: Encoding | Layers | None) -> np.ndarray:
         """Returns the losses of ``windows_NL`` in nats, float64 ``[N, L - 1]``.

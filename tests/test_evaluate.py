@@ -8,7 +8,7 @@ import pytest
 
 from experiments import preemption
 from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
-from experiments.mesh import make_mesh
+from experiments.mesh import make_mesh, row_shards
 from posenc_jax import Encoding
 
 T = 8
@@ -167,16 +167,20 @@ def test_units():
     assert in_other_units(1e4, 1.0)["perplexity"] == np.inf
 
 
-def test_a_pass_has_as_many_tokens_as_it_may(monkeypatch):
+# However many tokens a pass may have, each part of a batch on a CPU has 1024.
+@pytest.mark.parametrize(
+    "tokens,rows", [(16 * T, 16), (2**20, 1024 // T * row_shards(make_mesh()))]
+)
+def test_a_pass_has_as_many_tokens_as_it_may(monkeypatch, tokens, rows):
     """Windows of L + 1 tokens pass L through the model: the last one is only a target."""
     sizes = []
     monkeypatch.setattr(
         "experiments.evaluate.in_batches",
         lambda score, windows, size, mesh: sizes.append(size) or [windows[:, 1:]],
     )
-    score = Scorer(None, make_mesh(), batch_tokens=16 * T, advance=lambda *_, **__: None)
+    score = Scorer(None, make_mesh(), batch_tokens=tokens, advance=lambda *_, **__: None)
     score(DOCUMENTS[:, : T + 1], None)
-    assert sizes == [16]
+    assert sizes == [rows]
 
 
 @pytest.mark.parametrize(
