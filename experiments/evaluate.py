@@ -35,8 +35,8 @@ from experiments.mesh import replicated, row_shards
 from experiments.text import token_losses
 from posenc_jax import Encoding, Layers, Transformer
 
-# On one core of a CPU a small model is fastest with so many tokens at a time, because their
-# activations stay in its cache; see docs/performance.md.
+# On one core of a CPU a small model is fastest with about so many tokens at a time, probably
+# because their activations stay in its cache; see docs/performance.md.
 _CPU_TOKENS = 1024
 
 
