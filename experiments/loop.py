@@ -373,8 +373,8 @@ class _Loop:
         else:
             # One by one, because the program for all runs at once takes XLA twice as long.
             init = functools.partial(initial_state, init=self.task.init, recipe=self.recipe)
-            init = jax.jit(init, out_shardings=self._places_of_one)
-            states = [init(jax.random.key(run.seed)) for run in self.runs]
+            of_key = jax.jit(init, out_shardings=self._places_of_one)
+            states = [of_key(jax.random.key(run.seed)) for run in self.runs]
         if len(states) == 1:
             return states[0]
         return jax.jit(_stacked, out_shardings=self._places)(states)
