@@ -21,7 +21,7 @@ from experiments.report.lengths import LengthStudy
 from experiments.sweep import Sweep
 from experiments.text import Text, spec_of
 from experiments.train import Recipe
-from posenc_jax import REGISTRY, Layers
+from posenc_jax import REGISTRY, Layers, Transformer
 from posenc_jax.registry import PATTERNS, lookup
 
 
@@ -73,17 +73,19 @@ class Comparison(Sweep):
 
     def evaluate(self, point, model):
         splits = [split for split in SPLITS if split in self.documents]
-        total = len(point.schemes) * len(splits) * work(self.protocols, self.recipe.length)
+        length, protocols = self.recipe.length, self.protocols
+        # Extensions are made anew for each length.
+        adapts = {scheme: scheme != point.scheme or _adapts(model) for scheme in point.schemes}
+        total = len(splits) * sum(work(protocols, length, each) for each in adapts.values())
         records, curves = [], []
         with stage(f"{point.name}  evaluate", total, self.console) as advance:
-            score = Scorer(model, self.mesh, self.protocols.batch_tokens, advance)
+            score = Scorer(model, self.mesh, protocols.batch_tokens, advance)
             for scheme in point.schemes:
                 extended = scheme != point.scheme
                 at = functools.partial(self._extension, scheme) if extended else lambda _: None
                 for split in splits:
-                    found, curve = evaluate(
-                        score, self.documents[split], self.protocols, self.recipe.length, at
-                    )
+                    documents = self.documents[split]
+                    found, curve = evaluate(score, documents, protocols, length, at, adapts[scheme])
                     where = {"scheme": scheme, "seed": point.seed, "split": split}
                     for record in found:
                         units = in_other_units(record["loss"], self.corpus.bytes_per_token)
@@ -160,6 +162,10 @@ def _all(config) -> list[str]:
         return config.model.num_layers % len(Layers.of(made).pattern) == 0
 
     return [name for name in REGISTRY if name not in PATTERNS or fits(name)]
+
+
+def _adapts(model: Transformer) -> bool:
+    return any(encoding.adapts for encoding in model.distinct())
 
 
 def _documents(corpus: Corpus, protocols: Protocols, train_length: int):

@@ -14,6 +14,9 @@ protocol says how the model is given L tokens of context:
                      tokens. A scheme whose loss with more context is higher gains nothing from it.
 
 The loss at each position of the longest context is recorded too.
+
+A token's loss depends on nothing but the tokens before it, unless the encoding differs between
+lengths. A window that is the beginning of a longer one is then not scored again.
 """
 
 import dataclasses
@@ -28,9 +31,13 @@ from jax.sharding import Mesh
 
 from experiments.batches import in_batches, rows_of_pass
 from experiments.data import SPLITS
-from experiments.mesh import replicated
+from experiments.mesh import replicated, row_shards
 from experiments.text import token_losses
 from posenc_jax import Encoding, Layers, Transformer
+
+# On one core of a CPU a small model is fastest with about so many tokens at a time, probably
+# because their activations stay in its cache; see docs/performance.md.
+_CPU_TOKENS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Protocols:
       splits: the parts of the corpus that are evaluated on.
       strides: ``(stride, documents)`` pairs for the sliding protocol.
       window_stride: stride of the windowed baseline, a divisor of ``last_tokens``.
-      batch_tokens: tokens of one forward pass, over all devices.
+      batch_tokens: the most tokens of one forward pass, over all devices; CPUs get fewer.
     """
 
     multiples: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -101,7 +108,7 @@ class Scorer:
     Args:
       model: the model.
       mesh: the devices.
-      batch_tokens: tokens of one forward pass, over all devices.
+      batch_tokens: the most tokens of one forward pass, over all devices; CPUs get fewer.
       advance: called after each batch with a note and the number of its tokens.
       measure: computes the losses from a model and tokens; see ``text.py``.
     """
@@ -122,7 +129,10 @@ class Scorer:
 
     def rows(self, windows_NL) -> int:
         """Returns how many of the windows are in one forward pass."""
-        return rows_of_pass(self._batch_tokens, windows_NL.shape[1] - 1, self._mesh)
+        tokens = self._batch_tokens
+        if self._mesh.devices.flat[0].platform == "cpu":
+            tokens = min(tokens, _CPU_TOKENS * row_shards(self._mesh))
+        return rows_of_pass(tokens, windows_NL.shape[1] - 1, self._mesh)
 
     def __call__(self, windows_NL, encoding: Encoding | Layers | None) -> np.ndarray:
         """Returns the losses of ``windows_NL`` in nats, float64 ``[N, L - 1]``.
@@ -150,14 +160,17 @@ def _under(measure, model, encoding, tokens_BL):
     return measure(model if encoding is None else model.under(encoding), tokens_BL)
 
 
-def work(protocols: Protocols, train_length: int) -> int:
+def work(protocols: Protocols, train_length: int, adapts: bool) -> int:
     """Returns how many tokens ``evaluate`` will pass through the model, for a progress bar."""
-    longest = protocols.multiples[-1] * train_length
-    tokens = len(protocols.multiples) * protocols.documents * longest
-    slides = [(stride, n, protocols.multiples) for stride, n in protocols.strides]
-    slides.append((protocols.window_stride, protocols.documents, (1,)))
-    for stride, documents, multiples in slides:
-        tokens += sum(multiples) * train_length * documents * (protocols.last_tokens // stride)
+    tokens = 0
+
+    def count(windows_NL, _):
+        nonlocal tokens
+        tokens += windows_NL[:, 1:].size
+        return np.zeros(windows_NL[:, 1:].shape)
+
+    shape = protocols.documents, protocols.document_length(train_length)
+    evaluate(count, np.zeros(shape, np.int8), protocols, train_length, lambda _: None, adapts)
     return tokens
 
 
@@ -167,6 +180,7 @@ def evaluate(
     protocols: Protocols,
     train_length: int,
     encoding_at: Callable[[int], Any],
+    adapts: bool,
 ) -> tuple[list[dict], dict]:
     """Evaluates one model under every protocol at every length.
 
@@ -177,55 +191,80 @@ def evaluate(
       train_length: tokens of a training sequence.
       encoding_at: takes a multiple of the training length and returns the encoding to use there,
         or None for the model's own.
+      adapts: whether encodings differ between lengths, or one of them adapts to the length.
 
     Returns:
       Records (protocol, stride, length, multiple, loss in nats, tokens scored) and a curve: the
       loss at each position of the longest context, averaged over buckets of positions.
     """
-    longest = protocols.multiples[-1] * train_length
-    records = []
+    longest, last = protocols.multiples[-1] * train_length, protocols.last_tokens
+    end = documents_NL.shape[1] - 1
+    records: list[dict] = []
+    windows = _Windows(score, documents_NL)
 
-    def record(protocol, multiple, losses, stride=None):
+    def record(protocol, losses, stride=None):
         loss = float(losses.mean())
-        where = {"protocol": protocol, "stride": stride, "multiple": multiple}
-        records.append(
-            where | {"length": multiple * train_length, "loss": loss, "tokens": losses.size}
-        )
+        where = {"protocol": protocol, "stride": stride, "multiple": multiple, "length": length}
+        records.append(where | {"loss": loss, "tokens": losses.size})
 
-    for multiple in protocols.multiples:
-        length = multiple * train_length
-        pieces = _pieces(documents_NL[:, -longest - 1 :], length)
-        losses = score(pieces, encoding_at(multiple)).reshape(len(documents_NL), -1, length)
-        record("non_overlapping", multiple, losses)
+    # From the longest length on, because its windows begin with those of shorter lengths.
+    for multiple in reversed(protocols.multiples):
+        length, encoding = multiple * train_length, encoding_at(multiple)
+        if adapts:
+            windows.known.clear()
+        losses = windows.losses(range(end - longest, end, length), length, encoding)
+        if length == longest:
+            curve = _position_curve(losses[:, 0], train_length)
         # The last piece is the last L tokens: the primary protocol is already computed.
-        record("last", multiple, losses[:, -1, -protocols.last_tokens :])
+        record("last", losses[:, -1, -last:])
+        record("non_overlapping", losses)
+        slides = [("sliding", *pair) for pair in protocols.strides]
+        if multiple == 1:
+            slides.append(("windowed", protocols.window_stride, protocols.documents))
+        for protocol, stride, count in slides:
+            starts = range(end - length, end - length - last, -stride)
+            record(protocol, windows.losses(starts, length, encoding, count)[..., -stride:], stride)
+    return records[::-1], curve
 
-    curve = _position_curve(losses[:, 0], train_length)
 
-    for stride, count in protocols.strides:
-        for multiple in protocols.multiples:
-            length = multiple * train_length
-            windows = slide(documents_NL[:count], length, stride, protocols.last_tokens)
-            losses = score(windows, encoding_at(multiple))[:, -stride:]
-            record("sliding", multiple, losses, stride)
+class _Windows:
+    """Scores windows of documents, but for those that are the beginning of a window before them.
 
-    windows = slide(documents_NL, train_length, protocols.window_stride, protocols.last_tokens)
-    losses = score(windows, encoding_at(1))[:, -protocols.window_stride :]
-    record("windowed", 1, losses, protocols.window_stride)
-    return records, curve
+    Args:
+      score: takes windows and an encoding and returns losses, see ``Scorer``.
+      documents_NL: the documents.
+
+    Attributes:
+      known: the losses of windows of all documents, ``[N, length]``, by the windows' start.
+    """
+
+    def __init__(self, score, documents_NL):
+        self._score, self._documents_NL = score, documents_NL
+        self.known: dict[int, np.ndarray] = {}
+
+    def losses(self, starts, length, encoding, count=None) -> np.ndarray:
+        """Returns the losses in windows of the first ``count`` documents, [count, windows, length].
+
+        No known window may be shorter than ``length``.
+        """
+        documents_NL = self._documents_NL[:count]
+        new = [start for start in starts if start not in self.known]
+        found = {}
+        if new:
+            cut = [documents_NL[:, start : start + length + 1] for start in new]
+            scored = self._score(np.stack(cut, axis=1).reshape(-1, length + 1), encoding)
+            by_start = scored.reshape(len(documents_NL), len(new), length).swapaxes(0, 1)
+            found = dict(zip(new, by_start, strict=True))
+        if count is None:
+            self.known |= found
+        known = {start: losses[:count, :length] for start, losses in self.known.items()}
+        return np.stack([(known | found)[start] for start in starts], axis=1)
 
 
 def in_other_units(loss: float, bytes_per_token: float) -> dict[str, float]:
     """Returns bits per byte and perplexity per token for a loss in nats per token."""
     perplexity = math.exp(loss) if loss < 700 else math.inf
     return {"bits_per_byte": loss / math.log(2) / bytes_per_token, "perplexity": perplexity}
-
-
-def _pieces(documents_NL, length):
-    """Cuts windows of ``length + 1`` tokens, each starting on the last token of the one before."""
-    starts = range(0, documents_NL.shape[1] - 1, length)
-    pieces = np.stack([documents_NL[:, s : s + length + 1] for s in starts], axis=1)
-    return pieces.reshape(-1, length + 1)
 
 
 def slide(documents_NL: np.ndarray, length: int, stride: int, last_tokens: int) -> np.ndarray:

@@ -313,7 +313,8 @@ class _Loop:
 
     def __init__(self, task: Task, recipe: Recipe, mesh: Mesh, runs: list[_Run], abstract: Any):
         self.task, self.recipe, self.mesh, self.runs = task, recipe, mesh, runs
-        self._places = jax.tree.map(lambda array: array.sharding, abstract)
+        self._places_of_one = jax.tree.map(lambda array: array.sharding, abstract)
+        self._places = self._places_of_one
         self._rows = batch_sharding(mesh)
         if len(runs) > 1:
             self._one_of = jax.jit(_one_of, out_shardings=self._places)
@@ -364,17 +365,19 @@ class _Loop:
 
     def _first_state(self, start):
         if self.runs[0].saved is not None:
-            saved = [run.saved for run in self.runs]
+            states = [run.saved for run in self.runs]
             for run in self.runs:
                 run.saved = None  # so that it is not held beside the state that is trained
-            if len(saved) == 1:
-                return saved[0]
-            return jax.jit(_stacked, out_shardings=self._places)(saved)
-        if start is not None:
+        elif start is not None:
             return start()
-        init = functools.partial(initial_state, init=self.task.init, recipe=self.recipe)
-        init = init if len(self.runs) == 1 else jax.vmap(init)
-        return jax.jit(init, out_shardings=self._places)(self._of_all(jax.random.key))
+        else:
+            # One by one, because the program for all runs at once takes XLA twice as long.
+            init = functools.partial(initial_state, init=self.task.init, recipe=self.recipe)
+            of_key = jax.jit(init, out_shardings=self._places_of_one)
+            states = [of_key(jax.random.key(run.seed)) for run in self.runs]
+        if len(states) == 1:
+            return states[0]
+        return jax.jit(_stacked, out_shardings=self._places)(states)
 
     def _step_function(self):
         step = functools.partial(train_step, loss=self.task.loss, recipe=self.recipe)

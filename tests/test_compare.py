@@ -70,6 +70,22 @@ def test_results_hold_every_scheme_length_and_protocol(finished):
         assert scheme in output
 
 
+@pytest.mark.parametrize("scheme", ["rope", "fox", "randomized"])
+def test_windows_that_begin_alike_have_the_losses_of_those_scored_alone(
+    corpus, tmp_path, monkeypatch, scheme
+):
+    """Randomized positions depend on the length: their windows must not stand for others."""
+    one, _ = comparison(config(corpus, schemes=scheme), tmp_path)
+    model = jax.jit(one.task(scheme).init)(jax.random.key(0))
+    model = jax.tree.map(lambda x: 8 * x, model)  # so that positions matter without training
+    found = one.evaluate(one.points[0], model)
+    monkeypatch.setattr("experiments.compare._adapts", lambda model: True)
+    alone = one.evaluate(one.points[0], model)
+    for key in ("records", "curves"):
+        for once, each in zip(found[key], alone[key], strict=True):
+            assert once == {name: pytest.approx(value) for name, value in each.items()}
+
+
 def test_an_extension_is_evaluated_on_the_checkpoint_it_extends(finished):
     workdir, _, _ = finished
     assert sorted(p.name for p in (workdir / "runs").iterdir()) == ["alibi", "rope"]

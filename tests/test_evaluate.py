@@ -8,7 +8,7 @@ import pytest
 
 from experiments import preemption
 from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
-from experiments.mesh import make_mesh
+from experiments.mesh import make_mesh, row_shards
 from posenc_jax import Encoding
 
 T = 8
@@ -25,21 +25,30 @@ DOCUMENTS = np.arange(3)[:, None] * 1000 + np.arange(PROTOCOLS.document_length(T
 
 
 class Recorder:
-    """Stands in for a Scorer: the loss of a target is its context length, and it keeps targets."""
+    """Stands in for a Scorer and keeps its calls; by default a loss is the length of the context.
 
-    def __init__(self):
-        self.calls = []
+    Args:
+      losses: computes losses from windows.
+    """
+
+    def __init__(self, losses=lambda windows: np.arange(1.0, windows.shape[1])):
+        self.calls, self._losses = [], losses
 
     def __call__(self, windows_NL, encoding):
         self.calls.append((windows_NL, encoding))
-        N, L = windows_NL.shape
-        return np.tile(np.arange(1.0, L), (N, 1))
+        return np.broadcast_to(self._losses(windows_NL), windows_NL[:, 1:].shape)
 
 
-def run():
-    recorder = Recorder()
-    records, curve = evaluate(recorder, DOCUMENTS, PROTOCOLS, T, lambda multiple: f"x{multiple}")
+def run(recorder=None, adapts=True):
+    recorder = recorder or Recorder()
+    records, curve = evaluate(
+        recorder, DOCUMENTS, PROTOCOLS, T, lambda multiple: f"x{multiple}", adapts
+    )
     return recorder, {(r["protocol"], r["stride"], r["multiple"]): r for r in records}, curve
+
+
+def tokens_of(recorder):
+    return sum(windows[:, 1:].size for windows, _ in recorder.calls)
 
 
 def test_last_scores_the_same_tokens_at_every_length():
@@ -71,14 +80,31 @@ def test_non_overlapping_scores_every_token_once():
 
 @pytest.mark.parametrize("stride,documents", PROTOCOLS.strides)
 def test_sliding_windows_cover_the_targets_with_full_context(stride, documents):
-    recorder, records, _ = run()
+    _, records, _ = run()
+    _, of_targets, _ = run(Recorder(lambda windows: windows[:, 1:]))
     for multiple in PROTOCOLS.multiples:
         record = records["sliding", stride, multiple]
         assert record["tokens"] == documents * PROTOCOLS.last_tokens
         assert record["loss"] == multiple * T - (stride - 1) / 2
-    windows = [w for w, _ in recorder.calls if w.shape == (documents * 4 // stride, 4 * T + 1)]
-    scored = np.sort(windows[0][:, -stride:].reshape(documents, -1), axis=1)
-    np.testing.assert_array_equal(scored, DOCUMENTS[:documents, -4:])
+        targets = DOCUMENTS[:documents, -4:]
+        assert of_targets["sliding", stride, multiple]["loss"] == targets.mean()
+
+
+def test_windows_that_begin_alike_are_scored_once():
+    """A sum of all tokens so far stands for a loss, which depends on all of them."""
+    each, expected, expected_curve = run(Recorder(lambda windows: windows[:, :-1].cumsum(axis=1)))
+    once, records, curve = run(Recorder(lambda windows: windows[:, :-1].cumsum(axis=1)), False)
+    assert (records, curve) == (expected, expected_curve)
+    # Of pieces of 8, 16 and 32 tokens, one of two begins a longer one, and needs no pass.
+    assert tokens_of(each) - tokens_of(once) == 3 * (2 * 8 + 16)
+
+
+def test_a_window_is_scored_once_under_an_encoding():
+    recorder, _, _ = run()
+    for multiple in PROTOCOLS.multiples:
+        first, *others = (w for w, encoding in recorder.calls if encoding == f"x{multiple}")
+        seen = {window.tobytes() for window in first}
+        assert not any(window.tobytes() in seen for other in others for window in other)
 
 
 def test_windowed_is_sliding_at_the_training_length():
@@ -99,10 +125,10 @@ def test_the_encoding_of_a_length_is_used_at_that_length():
         assert encoding == f"x{(windows.shape[1] - 1) // T}"
 
 
-def test_work_counts_the_tokens():
-    recorder, _, _ = run()
-    tokens = sum(w.shape[0] * (w.shape[1] - 1) for w, _ in recorder.calls)
-    assert work(PROTOCOLS, T) == tokens
+@pytest.mark.parametrize("adapts", [True, False])
+def test_work_counts_the_tokens(adapts):
+    recorder, _, _ = run(adapts=adapts)
+    assert work(PROTOCOLS, T, adapts) == tokens_of(recorder)
 
 
 class Uniform(Encoding):
@@ -141,16 +167,20 @@ def test_units():
     assert in_other_units(1e4, 1.0)["perplexity"] == np.inf
 
 
-def test_a_pass_has_as_many_tokens_as_it_may(monkeypatch):
+# However many tokens a pass may have, each part of a batch on a CPU has 1024.
+@pytest.mark.parametrize(
+    "tokens,rows", [(16 * T, 16), (2**20, 1024 // T * row_shards(make_mesh()))]
+)
+def test_a_pass_has_as_many_tokens_as_it_may(monkeypatch, tokens, rows):
     """Windows of L + 1 tokens pass L through the model: the last one is only a target."""
     sizes = []
     monkeypatch.setattr(
         "experiments.evaluate.in_batches",
         lambda score, windows, size, mesh: sizes.append(size) or [windows[:, 1:]],
     )
-    score = Scorer(None, make_mesh(), batch_tokens=16 * T, advance=lambda *_, **__: None)
+    score = Scorer(None, make_mesh(), batch_tokens=tokens, advance=lambda *_, **__: None)
     score(DOCUMENTS[:, : T + 1], None)
-    assert sizes == [16]
+    assert sizes == [rows]
 
 
 @pytest.mark.parametrize(
