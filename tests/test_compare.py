@@ -111,6 +111,24 @@ def test_run_json_records_what_a_figure_must_be_quoted_with(finished):
     assert run["versions"]["jax"] == jax.__version__ and run["device"] and run["git"]
 
 
+def test_each_point_is_printed_in_the_unit_of_the_table(finished):
+    workdir, _, output = finished
+    cells = bits_of(workdir)
+    for scheme in ("rope", "yarn", "alibi"):
+        line = f"{scheme:<15} 1x {cells[scheme, 1]:.3f}  2x {cells[scheme, 2]:.3f}  bits per byte"
+        assert line in output
+
+
+def bits_of(workdir):
+    """Returns the main results in bits per byte by scheme and multiple."""
+    records = json.loads((workdir / "results.json").read_text())["records"]
+    return {
+        (r["scheme"], r["multiple"]): r["bits_per_byte"]
+        for r in records
+        if (r["split"], r["protocol"]) == ("test", "last")
+    }
+
+
 def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
     workdir, _, _ = finished
     monkeypatch.setattr(sweep, "train", lambda *a, **k: pytest.fail("trained again"))
@@ -143,11 +161,24 @@ def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, t
     assert "Learning rates" in page and f"<td><b>{min(tried['rope'].values()):.3f}" in page
     (tmp_path / "runs/rope/rate0.001/seed0/metrics.jsonl").write_text("")
     assert one.rates()["rope"][1e-3] == math.inf
+    page = one.write_report("the command").read_text()
+    assert "<td>no result" in page and "not finite" not in page
 
 
 @pytest.mark.parametrize("rates", [(1e-3,), (1e-3, 1e-3), 1e-3])
 def test_rates_that_are_no_sweep_are_refused(rates):
     with pytest.raises(ValueError, match=r"sweep\.learning_rate=.* must be several rates"):
+        trained_points(["rope"], {}, 1, rates)
+
+
+def test_rates_that_would_share_a_folder_are_refused():
+    with pytest.raises(ValueError, match="must differ in their first six digits"):
+        trained_points(["rope"], {}, 1, (1.00001e-3, 1.000012e-3))
+
+
+@pytest.mark.parametrize("rates", [(1e-3, math.inf), (1e-3, math.nan), (1e-3, "fast")])
+def test_rates_that_are_no_numbers_are_refused(rates):
+    with pytest.raises(ValueError, match="must be numbers above 0, and finite"):
         trained_points(["rope"], {}, 1, rates)
 
 
