@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.config import filled
 from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.model import ViT, grid, patches
 from experiments.report.panels import Map, Panel, Result
@@ -66,7 +67,8 @@ class Images(Experiment):
     axes = ("row", "column")
 
     def load(self):
-        self.setting, self.trials = Setting(**self.config["task"]), Trials(**self.config["eval"])
+        self.setting = filled(Setting, "task", self.config["task"])
+        self.trials = filled(Trials, "eval", self.config["eval"])
         images, labels = load_images(self.setting.data)
         self.side, self.classes = images.shape[1], int(labels.max()) + 1
         _check(self.setting, self.trials, len(images), self.side)
