@@ -94,11 +94,12 @@ class Comparison(Sweep):
     def print_point(self, point, evaluation):
         for scheme in point.schemes:
             losses = [
-                f"{r['multiple']}x {r['loss']:.3f}"
+                f"{r['multiple']}x {r['bits_per_byte']:.3f}"
                 for r in evaluation["records"]
                 if r["scheme"] == scheme and r["split"] == "test" and r["protocol"] == "last"
             ]
-            self.console.print(f"  {scheme:<15} {'  '.join(losses)}", highlight=False)
+            line = f"  {scheme:<15} {'  '.join(losses)}  bits per byte"
+            self.console.print(line, highlight=False)
 
     def write_report(self, command):
         study = self.study(command)

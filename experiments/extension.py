@@ -264,11 +264,12 @@ class Extension(Sweep):
     def print_point(self, point, evaluation):
         for scheme in point.schemes:
             losses = [
-                f"{r['multiple']}x {r['loss']:.3f}"
+                f"{r['multiple']}x {r['bits_per_byte']:.3f}"
                 for r in evaluation["records"]
                 if (r["scheme"], r["protocol"]) == (scheme, LAST)
             ]
-            self.console.print(f"  {scheme:<15} {'  '.join(losses)}", highlight=False)
+            line = f"  {scheme:<15} {'  '.join(losses)}  bits per byte"
+            self.console.print(line, highlight=False)
 
     def study(self, command):
         evaluations, training, failures = self.results()

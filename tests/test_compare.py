@@ -190,6 +190,20 @@ def test_another_config_in_the_same_place_is_refused(finished, corpus):
     assert "--workdir" in failures[0]["reason"]
 
 
+def test_a_refused_command_leaves_the_report_and_the_runs_as_they_are(finished, corpus, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    before = (workdir / "results.csv").read_text()
+    other, _ = comparison(config(corpus, train__learning_rate=0.1), workdir)
+    assert len(other.run()) == 2
+    with pytest.raises(ValueError, match="no point has a result or has failed"):
+        other.write_report("the command")
+    assert (workdir / "results.csv").read_text() == before
+    # A later command would show the reason of this one, which is none of its own.
+    again, _ = comparison(config(corpus, eval__documents=1), workdir)
+    assert [again.failure(point) for point in again.points] == [None, None]
+
+
 def test_results_of_another_config_are_not_those_of_this_one(finished, corpus):
     """Nothing is found done, and nothing is reported, that was trained in another way."""
     workdir, _, _ = finished
@@ -421,7 +435,9 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"eval__last_tokens": 0}, "eval.last_tokens=0 must be at least 1"),
         ({"eval__batch_tokens": 0}, "eval.batch_tokens=0 must be at least 1"),
         ({"eval__splits": ("foo",)}, r"eval.splits=\('foo',\) must be some of"),
-        ({"eval__strides": (8, 2)}, r"eval.strides=\(8, 2\) must be pairs"),
+        ({"eval__strides": (8, 2)}, r"eval.strides=\(8, 2\) must have the form of its default"),
+        ({"eval__strides": ((8.0, 2),)}, "eval.strides=.* must have the form of its default"),
+        ({"eval__multiples": (1, 1.5, 3)}, "eval.multiples=.* must have the form of its default"),
         ({"eval__strides": ((-8, 2),)}, "eval.strides: -8 must divide"),
         ({"corpus": "files:nowhere/*.txt"}, "'files:nowhere/.*no files found"),
         ({"train__length": 5000, "eval__last_tokens": 16}, "5001 tokens.*the longest has"),
@@ -432,6 +448,8 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"model__num_heads": 0}, "num_heads=0 must be at least 1"),
         ({"model__num_layers": 0}, "num_layers=0 must be"),
         ({"model__dtype": "int8"}, "dtype='int8' must be a type of floats"),
+        ({"model__dtype": "float8"}, "dtype='float8' must be a type of floats"),
+        ({"extend__yarn__factor": "length/0"}, "'length/0' must be length/N"),
         ({"schemes": "irope"}, "a pattern of 4 encodings does not repeat evenly over 2 layers"),
         ({"model__model_dim": 36, "model__head_dim": 9}, "even"),
     ],
@@ -543,6 +561,7 @@ def test_a_machine_without_the_devices_of_the_mesh_submits_and_looks(corpus, tmp
     config += [f"--config.corpus={corpus}", "--config.mesh.fsdp=8"]
     done = launch(*config, f"--workdir={tmp_path}", *flags)
     assert done.returncode == 0 and told in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir()), "nothing is written where nothing runs"
 
 
 def test_a_report_says_how_many_points_it_does_not_have():
