@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
     try:
         _check(arguments)
         workdir = folder_at(WORKDIR.value)
-        if not DRY_RUN.value and BACKEND.value is None:
+        if not (DRY_RUN.value or STATUS.value or BACKEND.value is not None):
             keep_compiled(absolute(workdir / "compiled"))
         _choose_devices()
         _check_cores()

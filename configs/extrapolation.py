@@ -5,7 +5,7 @@
 Presets, after the colon:
 
     tiny   one seed, seconds: checks that everything runs, shows nothing
-    demo   six schemes and one seed of ``small``, in 3 minutes; what ``make demo`` runs
+    demo   six schemes and one seed of ``small``, in 2 minutes; what ``make demo`` runs
     small  three seeds on a laptop CPU; what ``make compare`` runs
     long   two schemes trained at 256 tokens for 14 times as many steps: does context help?
     paper  125M parameters, trained at 512 and tested to 16384, for a GPU or TPU

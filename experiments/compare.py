@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from experiments.config import as_trained, at_ratio, check_heads, make_encoding
+from experiments.config import as_trained, at_ratio, check_heads, filled, make_encoding
 from experiments.data import SPLITS, Corpus, eval_windows, load_corpus, window_index
 from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
 from experiments.mesh import check_length, make_mesh
@@ -41,7 +41,7 @@ class Comparison(Sweep):
         check_heads(config.model)
         recipe, mesh = Recipe(**config.train), make_mesh(**config.mesh)
         super().__init__(config.to_dict(), points(config), recipe, mesh, workdir, console)
-        self.protocols = Protocols(**config.eval)
+        self.protocols = filled(Protocols, "eval", config.eval)
         self.protocols.check(self.recipe.length)
         self.corpus = load_corpus(config.corpus)
         self.windows = window_index(self.corpus, "train", self.recipe.length)
@@ -96,11 +96,12 @@ class Comparison(Sweep):
     def print_point(self, point, evaluation):
         for scheme in point.schemes:
             losses = [
-                f"{r['multiple']}x {r['loss']:.3f}"
+                f"{r['multiple']}x {r['bits_per_byte']:.3f}"
                 for r in evaluation["records"]
                 if r["scheme"] == scheme and r["split"] == "test" and r["protocol"] == "last"
             ]
-            self.console.print(f"  {scheme:<15} {'  '.join(losses)}", highlight=False)
+            line = f"  {scheme:<15} {'  '.join(losses)}  bits per byte"
+            self.console.print(line, highlight=False)
 
     def write_report(self, command):
         study = self.study(command)

@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from flax import nnx
 from ml_collections import ConfigDict, FieldReference, config_dict
@@ -21,6 +21,8 @@ from posenc_jax.registry import keywords, lookup, own_keywords
 
 # The presets of experiments that have variants; every config lists its own in its docstring.
 PRESETS = ("tiny", "small")
+
+T = TypeVar("T")
 
 # Strings that may stand for numbers in keywords of extensions: see ``at_ratio``.
 RATIO, PART = "ratio", "length/"
@@ -82,6 +84,36 @@ def defaults(function: Callable, leave_out: tuple[str, ...] = ()) -> ConfigDict:
             and (dataclasses.is_dataclass(function) or parameter.kind is parameter.KEYWORD_ONLY)
         }
     )
+
+
+def filled(kind: type[T], name: str, config: Mapping[str, Any]) -> T:
+    """Returns the dataclass ``kind`` with the fields of the part ``name`` of a config.
+
+    The command line checks the types of all values but not those of the elements of a tuple, which
+    are checked here.
+
+    Raises:
+      ValueError: a tuple has elements of another type than its field's; or as ``kind`` raises.
+    """
+    for field, hint in typing.get_type_hints(kind).items():
+        is_tuple = typing.get_origin(hint) is tuple
+        if is_tuple and field in config and not _fits(config[field], hint):
+            raise ValueError(
+                f"{name}.{field}={config[field]!r} must have the form of its default, "
+                f"{getattr(kind, field)}"
+            )
+    return kind(**config)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Says whether a value, or each element of a tuple, is of the type that a hint says."""
+    if typing.get_origin(hint) is not tuple:
+        return isinstance(value, int | float if hint is float else hint)
+    if not isinstance(value, tuple):
+        return False
+    hints = typing.get_args(hint)
+    hints = hints[:1] * len(value) if hints[-1] is Ellipsis else hints
+    return len(value) == len(hints) and all(map(_fits, value, hints))
 
 
 def loading() -> ConfigDict:
@@ -179,7 +211,10 @@ def at_ratio(keywords: Any, ratio: float, train_length: int) -> Any:
     if keywords == RATIO:
         return ratio
     if isinstance(keywords, str) and keywords.startswith(PART):
-        return train_length // int(keywords.removeprefix(PART))
+        part = keywords.removeprefix(PART)
+        if not part.isdecimal() or int(part) < 1:
+            raise ValueError(f"{keywords!r} must be {PART}N, the trained length over N, 1 or more")
+        return train_length // int(part)
     return _number(keywords) if isinstance(keywords, str) else keywords
 
 

@@ -276,6 +276,9 @@ def _load_stdlib() -> Corpus:
 
 
 def _load_files(name: str, pattern: str) -> Corpus:
+    pattern = os.path.expanduser(pattern)  # a shell leaves "~" alone within an argument
+    if os.path.isdir(pattern):
+        raise ValueError(f"corpus {name!r} is a folder; give its files, such as {name}/**/*.txt")
     # Splits hash the path below the fixed folder, so that a folder keeps its splits when moved.
     parts = Path(pattern).parts[:-1]
     root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
@@ -330,7 +333,7 @@ def _from_bytes(name: str, documents: list[bytes], splits: np.ndarray) -> Corpus
 
 
 def _load_tokens(name: str, path: str) -> Corpus:
-    folder = Path(path)
+    folder = Path(path).expanduser()
     try:
         tokens = np.load(folder / "tokens.npy", mmap_mode="r")
         offsets = np.load(folder / "offsets.npy")
@@ -385,7 +388,16 @@ def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:
     """Returns the numbers of documents of ``split`` with at least ``size`` tokens, one or more."""
     if split not in SPLITS:
         raise ValueError(f"split={split!r} must be one of {SPLITS}")
-    sizes = np.where(corpus.splits == SPLITS.index(split), np.diff(corpus.offsets), 0)
+    is_of_split = corpus.splits == SPLITS.index(split)
+    if not is_of_split.any():
+        counts = ((name, (corpus.splits == n).sum()) for n, name in enumerate(SPLITS))
+        found = ", ".join(f"{count} into {name}" for name, count in counts if count)
+        raise ValueError(
+            f"the {split} split of {corpus.name!r} has no document: a hash of its path or number "
+            f"puts each document into one split, here {found}. Give more documents, such as a long "
+            "one in several parts"
+        )
+    sizes = np.where(is_of_split, np.diff(corpus.offsets), 0)
     documents = np.flatnonzero(sizes >= size)
     if not documents.size:
         raise ValueError(

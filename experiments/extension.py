@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from experiments.checkpoint import fingerprint
+from experiments.config import filled
 from experiments.data import SPLITS, Corpus, load_corpus, window_index
 from experiments.loop import train
 from experiments.mesh import check_length, make_mesh, state_shardings
@@ -67,7 +68,8 @@ class Extension(Sweep):
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        mesh, trials, found = make_mesh(**config.mesh), Trials(**config.eval), points(config)
+        mesh, found = make_mesh(**config.mesh), points(config)
+        trials = filled(Trials, "eval", config.eval)
         self.training = Recipe(**config.train) if config.get("train") else None
         self.corpus = load_corpus(config.corpus)
         self.config = config.to_dict()  # which the methods called below read
@@ -262,11 +264,12 @@ class Extension(Sweep):
     def print_point(self, point, evaluation):
         for scheme in point.schemes:
             losses = [
-                f"{r['multiple']}x {r['loss']:.3f}"
+                f"{r['multiple']}x {r['bits_per_byte']:.3f}"
                 for r in evaluation["records"]
                 if (r["scheme"], r["protocol"]) == (scheme, LAST)
             ]
-            self.console.print(f"  {scheme:<15} {'  '.join(losses)}", highlight=False)
+            line = f"  {scheme:<15} {'  '.join(losses)}  bits per byte"
+            self.console.print(line, highlight=False)
 
     def study(self, command):
         evaluations, training, failures = self.results()
@@ -300,7 +303,8 @@ def points(config: ConfigDict) -> list[Point]:
             'several times; give --config.seeds=1, or a path with "{seed}" in it'
         )
     steps = config.tuning_steps
-    if not steps or min(steps) < 1 or len({*steps}) < len(steps):
+    is_counts = all(isinstance(each, int) and each >= 1 for each in steps)
+    if not steps or not is_counts or len({*steps}) < len(steps):
         raise ValueError(
             f"tuning_steps={config.tuning_steps} must be numbers of steps, each at least 1 and "
             "each once; what is not tuned is always read"

@@ -164,6 +164,8 @@ def _check(tokens_N, vocab_size, chunk):
             f"the document has shape {tokens_N.shape}, but must be [N] with two tokens or more: "
             "one to read, one to score"
         )
+    if tokens_N.dtype.kind not in "iu":  # as integers, other numbers would be other tokens
+        raise ValueError(f"the document is of {tokens_N.dtype}, but token ids are integers")
     outside = tokens_N[(tokens_N < 0) | (tokens_N >= vocab_size)]
     if outside.size:
         raise ValueError(
@@ -227,7 +229,7 @@ def main() -> None:
     result = summary(losses_N)
     write_json(out / "summary.json", result)
     console.print(
-        "document: loss {loss:.4f} over {tokens} tokens, {last_loss:.4f} over the last "
+        "document: {loss:.4f} nats per token over {tokens} tokens, {last_loss:.4f} over the last "
         "{last_tokens}".format(**result),
         highlight=False,
     )

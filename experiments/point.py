@@ -4,6 +4,7 @@ Schemes that extend a trained one are evaluated on its checkpoint.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -69,8 +70,13 @@ def trained_points(
             f"sweep.learning_rate={rates} must be several rates, each once, such as (1e-3, 3e-3); "
             "a single one is train.learning_rate"
         )
-    if any(not rate > 0 for rate in rates):
-        raise ValueError(f"sweep.learning_rate={rates} must be numbers above 0")
+    if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in rates):
+        raise ValueError(f"sweep.learning_rate={rates} must be numbers above 0, and finite")
+    if len({f"{rate:g}" for rate in rates}) < len(rates):
+        raise ValueError(
+            f"sweep.learning_rate={rates} must differ in their first six digits: the folders of "
+            "runs are named by these"
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"schemes has {', '.join(twice)} more than once; name each once")

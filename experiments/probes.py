@@ -177,6 +177,8 @@ def _shares(encoding, tile, rule):
 
 def offsets(train_length: int, seed: int) -> np.ndarray:
     """Returns the offsets that are tried, int32 ascending: 0, multiples of L, and random ones."""
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed={seed} must be 0 or more, and less than 2^64")
     rng = np.random.Generator(np.random.Philox(key=np.uint64(seed)))
     drawn = rng.integers(1, TIMES * train_length, RANDOM_OFFSETS)
     chosen = [0, train_length // 4, train_length, 4 * train_length, TIMES * train_length]

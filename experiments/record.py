@@ -34,6 +34,10 @@ class RefusedError(ValueError):
     """Says what every process of a job finds wrong, so that all of them can go on without it."""
 
 
+class OtherConfigError(RefusedError):
+    """Says that a folder holds a run of another config, which the error leaves as it is."""
+
+
 def agreed(compute: Callable[[], Any]) -> Any:
     """Returns the result of ``compute`` in the first process to every process of the job.
 
@@ -254,7 +258,8 @@ def open_run(folder: Path, config: dict[str, Any]) -> None:
     """Writes the ``run.json`` of a run of ``config``, if ``folder`` has none yet.
 
     Raises:
-      RefusedError: as ``check_run``; or the folder has checkpoints but no ``run.json``.
+      OtherConfigError: as ``check_run``.
+      RefusedError: the folder has checkpoints but no ``run.json``.
     """
     if check_run(folder, config) is None:
         if agreed((folder / "checkpoints").exists):
@@ -269,14 +274,14 @@ def check_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the ``run.json`` of a folder, or None if there is none.
 
     Raises:
-      RefusedError: it is of another config; the message says which fields differ.
+      OtherConfigError: it is of another config; the message says which fields differ.
     """
     previous = read_run(folder)
     if previous is None:
         return None
     changes = differences(previous["config"], as_json(config))
     if changes:
-        raise RefusedError(
+        raise OtherConfigError(
             f"{folder} holds a run with another config: {'; '.join(changes)}. "
             "Give the old values, or another --workdir"
         )

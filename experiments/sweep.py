@@ -28,6 +28,7 @@ from experiments.point import Point, point_of
 from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
 from experiments.record import (
+    OtherConfigError,
     RefusedError,
     as_json,
     check_sinks,
@@ -469,9 +470,9 @@ class Sweep:
         self.console.print(f"  FAILED {reason}", style="bold red", highlight=False, markup=False)
         folder = self.folder(point)
         # The folder itself may have failed; then only the terminal has the reason. A point that
-        # another program works on has not failed.
+        # another program works on has not failed, nor has the run of another config in the folder.
         with contextlib.suppress(OSError):
-            if holder(folder) is None:
+            if holder(folder) is None and not isinstance(error, OtherConfigError):
                 write_json(folder / "failure.json", failure | {"traceback": traceback.format_exc()})
         return failure
 

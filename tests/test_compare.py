@@ -127,6 +127,24 @@ def test_run_json_records_what_a_figure_must_be_quoted_with(finished):
     assert run["versions"]["jax"] == jax.__version__ and run["device"] and run["git"]
 
 
+def test_each_point_is_printed_in_the_unit_of_the_table(finished):
+    workdir, _, output = finished
+    cells = bits_of(workdir)
+    for scheme in ("rope", "yarn", "alibi"):
+        line = f"{scheme:<15} 1x {cells[scheme, 1]:.3f}  2x {cells[scheme, 2]:.3f}  bits per byte"
+        assert line in output
+
+
+def bits_of(workdir):
+    """Returns the main results in bits per byte by scheme and multiple."""
+    records = json.loads((workdir / "results.json").read_text())["records"]
+    return {
+        (r["scheme"], r["multiple"]): r["bits_per_byte"]
+        for r in records
+        if (r["split"], r["protocol"]) == ("test", "last")
+    }
+
+
 def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
     workdir, _, _ = finished
     monkeypatch.setattr(sweep, "train", lambda *a, **k: pytest.fail("trained again"))
@@ -159,11 +177,24 @@ def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, t
     assert "Learning rates" in page and f"<td><b>{min(tried['rope'].values()):.3f}" in page
     (tmp_path / "runs/rope/rate0.001/seed0/metrics.jsonl").write_text("")
     assert one.rates()["rope"][1e-3] == math.inf
+    page = one.write_report("the command").read_text()
+    assert "<td>no result" in page and "not finite" not in page
 
 
 @pytest.mark.parametrize("rates", [(1e-3,), (1e-3, 1e-3), 1e-3])
 def test_rates_that_are_no_sweep_are_refused(rates):
     with pytest.raises(ValueError, match=r"sweep\.learning_rate=.* must be several rates"):
+        trained_points(["rope"], {}, 1, rates)
+
+
+def test_rates_that_would_share_a_folder_are_refused():
+    with pytest.raises(ValueError, match="must differ in their first six digits"):
+        trained_points(["rope"], {}, 1, (1.00001e-3, 1.000012e-3))
+
+
+@pytest.mark.parametrize("rates", [(1e-3, math.inf), (1e-3, math.nan), (1e-3, "fast")])
+def test_rates_that_are_no_numbers_are_refused(rates):
+    with pytest.raises(ValueError, match="must be numbers above 0, and finite"):
         trained_points(["rope"], {}, 1, rates)
 
 
@@ -173,6 +204,20 @@ def test_another_config_in_the_same_place_is_refused(finished, corpus):
     failures = other.run()
     assert "train.learning_rate was 0.003 and is now 0.1" in failures[0]["reason"]
     assert "--workdir" in failures[0]["reason"]
+
+
+def test_a_refused_command_leaves_the_report_and_the_runs_as_they_are(finished, corpus, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    before = (workdir / "results.csv").read_text()
+    other, _ = comparison(config(corpus, train__learning_rate=0.1), workdir)
+    assert len(other.run()) == 2
+    with pytest.raises(ValueError, match="no point has a result or has failed"):
+        other.write_report("the command")
+    assert (workdir / "results.csv").read_text() == before
+    # A later command would show the reason of this one, which is none of its own.
+    again, _ = comparison(config(corpus, eval__documents=1), workdir)
+    assert [again.failure(point) for point in again.points] == [None, None]
 
 
 def test_results_of_another_config_are_not_those_of_this_one(finished, corpus):
@@ -406,7 +451,9 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"eval__last_tokens": 0}, "eval.last_tokens=0 must be at least 1"),
         ({"eval__batch_tokens": 0}, "eval.batch_tokens=0 must be at least 1"),
         ({"eval__splits": ("foo",)}, r"eval.splits=\('foo',\) must be some of"),
-        ({"eval__strides": (8, 2)}, r"eval.strides=\(8, 2\) must be pairs"),
+        ({"eval__strides": (8, 2)}, r"eval.strides=\(8, 2\) must have the form of its default"),
+        ({"eval__strides": ((8.0, 2),)}, "eval.strides=.* must have the form of its default"),
+        ({"eval__multiples": (1, 1.5, 3)}, "eval.multiples=.* must have the form of its default"),
         ({"eval__strides": ((-8, 2),)}, "eval.strides: -8 must divide"),
         ({"corpus": "files:nowhere/*.txt"}, "'files:nowhere/.*no files found"),
         ({"train__length": 5000, "eval__last_tokens": 16}, "5001 tokens.*the longest has"),
@@ -417,6 +464,8 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"model__num_heads": 0}, "num_heads=0 must be at least 1"),
         ({"model__num_layers": 0}, "num_layers=0 must be"),
         ({"model__dtype": "int8"}, "dtype='int8' must be a type of floats"),
+        ({"model__dtype": "float8"}, "dtype='float8' must be a type of floats"),
+        ({"extend__yarn__factor": "length/0"}, "'length/0' must be length/N"),
         ({"schemes": "irope"}, "a pattern of 4 encodings does not repeat evenly over 2 layers"),
         ({"model__model_dim": 36, "model__head_dim": 9}, "even"),
     ],
@@ -528,6 +577,7 @@ def test_a_machine_without_the_devices_of_the_mesh_submits_and_looks(corpus, tmp
     config += [f"--config.corpus={corpus}", "--config.mesh.fsdp=8"]
     done = launch(*config, f"--workdir={tmp_path}", *flags)
     assert done.returncode == 0 and told in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir()), "nothing is written where nothing runs"
 
 
 def test_a_report_says_how_many_points_it_does_not_have():

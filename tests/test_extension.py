@@ -87,6 +87,12 @@ def test_results_hold_every_method_before_and_after(finished):
         assert word in page
     assert table.count("\n") == 2 + 3 + 2 + 1 and "| `drope` | 2 |" in table
     assert "After 2 steps" in output and "resonance_yarn" in output
+    bits = {
+        r["multiple"]: f"{r['multiple']}x {r['bits_per_byte']:.3f}"
+        for r in results(workdir)
+        if (r["scheme"], r["steps"], r["protocol"]) == ("pi", 0, "last")
+    }
+    assert f"pi              {bits[1]}  {bits[2]}  bits per byte" in output
 
 
 def test_a_method_is_read_as_it_would_be_by_hand(finished, corpus):
@@ -296,6 +302,17 @@ def test_hits_are_of_the_likeliest_token(finished, corpus):
         ({"optimizer": "new"}, "optimizer='new' must be one of"),
         ({"tuning_steps": (0,)}, "tuning_steps=.*at least 1"),
         ({"tuning_steps": (2, 2)}, r"tuning_steps=\(2, 2\) must be .*each once"),
+        ({"tuning_steps": (2.5,)}, r"tuning_steps=\(2.5,\) must be numbers of steps"),
+        (
+            {"eval__lengths": (1, 2)},
+            r"eval.lengths=\(1, 2\) must have the form of its default, \(\(",
+        ),
+        (
+            {"eval__lengths": ((1, 2), (2, 1.5))},
+            "eval.lengths=.* must have the form of its default",
+        ),
+        ({"variants__pi__factor": "length/0"}, "'length/0' must be length/N"),
+        ({"variants__pi__factor": "length/x"}, "'length/x' must be length/N"),
         ({"tuning__batch_size": 3}, "tuning.batch_size=3 must be a multiple of 8"),
         ({"seeds": 0}, "seeds=0"),
     ],

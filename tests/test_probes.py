@@ -140,6 +140,8 @@ def test_a_page_of_a_run(corpus, tmp_path, monkeypatch, capsys):
 
 
 def test_refusals(model, windows, tmp_path, capsys):
+    with pytest.raises(ValueError, match="seed=-1 must be 0 or more"):
+        probes.probe(model, windows, seed=-1)
     with pytest.raises(ValueError, match="two texts or more"):
         probes.probe(model, windows[:1], seed=0)
     with pytest.raises(ValueError, match="causal=False"):

@@ -132,6 +132,7 @@ class LongRoPESearch(Sweep):
             "factor": self.plan.factor,
             "last_tokens": self.plan.trials.last_tokens,
             "trials": dataclasses.asdict(self.plan.trials),
+            "scored": self.plan.scored(),
             "source": self.config["checkpoint"] or "trained here",
         }
         about |= self.about_corpus(self.plan.corpus)

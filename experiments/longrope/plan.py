@@ -149,6 +149,14 @@ class Plan:
         """Returns documents of a split, the same every time, int ``[N, length + 1]``."""
         return eval_windows(self.corpus, split, length=length + 1, count=count)
 
+    def scored(self) -> dict[int, int]:
+        """Returns on how many documents scores are computed, by the tokens of a document.
+
+        The split may have fewer documents than ``trials`` asks for.
+        """
+        lengths, trials = sorted({self.near, self.longest}), self.trials
+        return {each: len(self.documents(trials.split, each, trials.documents)) for each in lengths}
+
     def rules(self, length: int) -> dict[str, Frequencies]:
         """Returns the known methods by name, for an extension of ``length`` by ``factor``."""
         return {

@@ -222,12 +222,13 @@ FIGURES = {
 
 def _page(study: SearchStudy, drawn: dict[str, str]) -> str:
     about = {key: text(value) for key, value in study.about.items()}
-    trials = study.about["trials"]
+    trials, scored = study.about["trials"], study.about["scored"]
+    counts = " and ".join(f"{count} of {length} tokens" for length, count in scored.items())
     intro = (
         f"A model trained under RoPE at {about['train_length']} tokens, extended by searched "
-        f"factors. Seeds: {study.seeds}. The searches read {trials['search_documents']} documents "
-        f"of the {text(trials['search_split'])} split; every score below is of "
-        f"{trials['documents']} documents of the {text(trials['split'])} split. Corpus: "
+        f"factors. Seeds: {study.seeds}. The searches read documents of the "
+        f"{text(trials['search_split'])} split; every score below is of documents of the "
+        f"{text(trials['split'])} split, {counts}. Corpus: "
         f"{about['corpus']}, digest <code>{about['corpus_digest']}</code>. Model: "
         f"{about['source']}."
     )

@@ -9,6 +9,7 @@ at a random place on a larger black canvas: only the positions of its patches ch
 import dataclasses
 import gzip
 import hashlib
+import zipfile
 from pathlib import Path
 
 import jax
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.config import filled
 from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.model import ViT, grid, patches
 from experiments.report.panels import Map, Panel, Result
@@ -65,7 +67,8 @@ class Images(Experiment):
     axes = ("row", "column")
 
     def load(self):
-        self.setting, self.trials = Setting(**self.config["task"]), Trials(**self.config["eval"])
+        self.setting = filled(Setting, "task", self.config["task"])
+        self.trials = filled(Trials, "eval", self.config["eval"])
         images, labels = load_images(self.setting.data)
         self.side, self.classes = images.shape[1], int(labels.max()) + 1
         _check(self.setting, self.trials, len(images), self.side)
@@ -212,6 +215,12 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
             f"task.data={name!r} has images {images.dtype} {images.shape} and labels "
             f"{labels.shape}, but must have uint8 [N, side, side] and [N]"
         )
+    is_counted = labels.size and labels.dtype.kind in "iu" and labels.min() >= 0
+    if not is_counted or labels.max() >= 2**31:
+        raise ValueError(
+            f"task.data={name!r} has {labels.size} labels of {labels.dtype}, and each must be the "
+            "number of a class, an integer of at least 0 and below 2^31"
+        )
     return images, labels.astype(np.int32)
 
 
@@ -252,7 +261,7 @@ def _load_npz(name):
     try:
         with np.load(path) as arrays:
             return arrays["images"], arrays["labels"]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"task.data={name!r}: {type(error).__name__}: {error}. The file must be as np.savez "
             "writes it, with images uint8 [N, side, side] and labels int [N]"

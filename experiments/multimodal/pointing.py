@@ -26,6 +26,7 @@ import optax
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments.config import filled
 from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.model import Decoder, patches
 from experiments.report.panels import Map, Panel, Result
@@ -82,7 +83,8 @@ class Pointing(Experiment):
     axes = ("time", "row", "column")
 
     def load(self):
-        self.setting, self.trials = Setting(**self.config["task"]), Trials(**self.config["eval"])
+        self.setting = filled(Setting, "task", self.config["task"])
+        self.trials = filled(Trials, "eval", self.config["eval"])
         _check(self.setting, self.trials)
         self.own = self.setting.rows, self.setting.columns
         self.desktop = max(max(screen) for screen in self.trials.screens)

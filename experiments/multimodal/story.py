@@ -23,6 +23,7 @@ import numpy as np
 from matplotlib import image
 from matplotlib.figure import Figure
 
+from experiments.config import filled
 from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.ball import REACH, WARPS, Clips, film, steady
 from experiments.multimodal.model import ViT, grid, patches
@@ -114,7 +115,8 @@ class Story(Experiment):
     axes = ("time", "row", "column")
 
     def load(self):
-        self.setting, self.trials = Setting(**self.config["task"]), Trials(**self.config["eval"])
+        self.setting = filled(Setting, "task", self.config["task"])
+        self.trials = filled(Trials, "eval", self.config["eval"])
         _check(self.setting, self.trials)
         for scheme in self.config["schemes"].split(","):
             _check_variant(scheme.strip(), self.variant(scheme.strip()))

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.config import filled
 from experiments.experiment import Drawn, Experiment
 from experiments.multimodal.images import load_images, shuffled
 from experiments.multimodal.model import Decoder, patches
@@ -98,7 +99,8 @@ class Videos(Experiment):
     axes = ("time", "row", "column")
 
     def load(self):
-        self.setting, self.trials = Setting(**self.config["task"]), Trials(**self.config["eval"])
+        self.setting = filled(Setting, "task", self.config["task"])
+        self.trials = filled(Trials, "eval", self.config["eval"])
         _check(self.setting, self.trials)
         for scheme in self.config["variants"]:
             self.positions(scheme, self.setting.frames)

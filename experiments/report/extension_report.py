@@ -160,9 +160,9 @@ def _retained(study) -> Iterator[str]:
     yield (
         f"<h2>What is kept at {study.about['train_length']} tokens</h2>{grid(heads, rows)}"
         f"<figcaption>Windows of the training length, every token scored, under the encoding for "
-        f"{_target(study)}, against the plain model before: how much the loss grew, and the share "
-        "of the next-token accuracy that is left, with its 95 % interval over seeds. Yes and no: "
-        f"the interval lies above or below {KEPT:.0%}.</figcaption>"
+        f"{_target(study)}, against the plain model before: how much the loss grew, ± standard "
+        "error over seeds, and the share of the next-token accuracy that is left, ± half of its "
+        f"95 % interval. Yes and no: the interval lies above or below {KEPT:.0%}.</figcaption>"
     )
 
 

@@ -187,6 +187,8 @@ def learning_rates(tried: Mapping[str, Mapping[float, float]]) -> str:
     rows = {
         scheme: [
             f"<td>{'<b>' * (losses[rate] == min(losses.values()))}{number(losses[rate])}"
+            if losses[rate] < math.inf
+            else "<td>no result"
             for rate in rates
         ]
         for scheme, losses in sorted(tried.items())
@@ -196,7 +198,8 @@ def learning_rates(tried: Mapping[str, Mapping[float, float]]) -> str:
     return (
         f"<h2>Learning rates</h2>{grid([f'<th>{rate:g}' for rate in rates], rows)}<figcaption>"
         "Training loss over the last tenth of the steps, mean over seeds. Every scheme was trained "
-        "at all of these rates; its results are those of its best one, in bold.</figcaption>"
+        "at all of these rates; its results are those of its best one, in bold. No result: a seed "
+        "has failed, or is not finished.</figcaption>"
     )
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import at_ratio, make_encoding
+from experiments.config import at_ratio, filled, make_encoding
 from experiments.experiment import Drawn, Experiment
 from experiments.report.panels import ANSWERS, EXACT, Panel, Result
 from experiments.tasks import TASKS, VOCAB_SIZE
@@ -62,7 +62,8 @@ class Questions(Experiment):
     axes = ("token",)
 
     def load(self):
-        self.setting, self.trials = Setting(**self.config["task"]), Trials(**self.config["eval"])
+        self.setting = filled(Setting, "task", self.config["task"])
+        self.trials = filled(Trials, "eval", self.config["eval"])
         self.tasks = _named(self.setting.tasks)
         self.length = self.setting.length
         _check(self.tasks, self.setting, self.trials)

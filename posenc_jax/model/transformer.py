@@ -409,7 +409,11 @@ def _check_sizes(sizes):
 
 def _check_types(**types):
     for name, given in types.items():
-        if not jnp.issubdtype(jnp.dtype(given), jnp.floating):
+        try:
+            is_floating = jnp.issubdtype(jnp.dtype(given), jnp.floating)
+        except TypeError:  # there is no such type
+            is_floating = False
+        if not is_floating:
             raise ValueError(f"{name}={given!r} must be a type of floats, such as 'bfloat16'")
 
 
