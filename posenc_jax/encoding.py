@@ -296,6 +296,18 @@ class HeadShard:
     num_heads: int = dataclasses.field(metadata={"static": True})
 
 
+def check_encoding(encoding: Any) -> None:
+    """Refuses what is not the encoding of one layer."""
+    if isinstance(encoding, Encoding):
+        return
+    is_class = isinstance(encoding, type)
+    kind = f"the class {encoding.__name__}" if is_class else type(encoding).__name__
+    raise ValueError(
+        f"encoding must be an Encoding, as posenc_jax.make gives it, not {kind}; of Layers take "
+        "one layer's, layers.at(i)[0], and within a HeadShard its .encoding"
+    )
+
+
 def _rows_of(values: jax.Array, heads):
     return rows(values, heads) if compares() else values[heads]
 

@@ -86,6 +86,7 @@ class Tokens:
         Raises:
           ValueError: an argument has the wrong shape or type, or positions cannot be represented.
         """
+        _check_encoding(encoding)
         consecutive = is_consecutive(positions)
         last = int(positions[0, -1]) if consecutive else 0
         positions = check_positions(positions)
@@ -95,7 +96,8 @@ class Tokens:
             positions = last + jnp.arange(1 - count, 1, dtype=jnp.int32)[None]
         segment_ids = check_numbers("segment_ids", segment_ids, positions)
         index = check_numbers("index", index, positions)
-        _check_length(length)
+        length = _checked_length(length, positions)
+        _check_key(key)
         fixed = not encoding.adapts or isinstance(length, int | np.integer)
         placed = encoding.place(positions, key, length)
         consecutive = consecutive and placed is positions
@@ -325,10 +327,64 @@ def count_of(name: str, value: Any, minimum: int = 1) -> int:
     return count
 
 
-def _check_length(length):
-    is_number = isinstance(length, int | float | np.number)
-    if isinstance(length, bool) or (is_number and not 1 <= length < math.inf):
-        raise ValueError(f"length={length!r} must be a positive number of tokens")
+def check_flag(name: str, value: Any) -> None:
+    """Refuses a ``value`` that is neither True nor False, or not known; errors call it ``name``."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(
+            f"{name}={value!r} must be True or False, known while the program is traced"
+        )
+
+
+def _check_encoding(encoding):
+    from posenc_jax.encoding import check_encoding  # It imports this module.
+
+    check_encoding(encoding)
+
+
+def _checked_length(length, positions):
+    """Returns a Python number as it is, and an array as float32, NaN where it is no length."""
+    if length is None:
+        return None
+    is_array = isinstance(length, jax.Array | np.ndarray)
+    is_real = is_array and length.dtype.kind in "iuf"
+    if not is_array and not isinstance(length, bool):
+        is_real = isinstance(length, int | float | np.number) and not np.iscomplexobj(length)
+    fits = not is_array or _broadcasts(length.shape, positions.shape[:2])
+    is_known = not isinstance(length, jax.core.Tracer)
+    if not is_real or not fits or (is_known and not _are_lengths(length)):
+        B, T = positions.shape[:2]
+        raise ValueError(
+            f"length={length!r} must be a positive number of tokens, or an array of such numbers "
+            f"that broadcasts against [{B}, {T}]"
+        )
+    if not is_array:
+        return length
+    # A traced one cannot be refused, and must not become a number.
+    return jnp.where(length >= 1, length, jnp.nan).astype(jnp.float32)
+
+
+def _are_lengths(numbers) -> bool:
+    return bool(((np.asarray(numbers) >= 1) & (np.asarray(numbers) < math.inf)).all())
+
+
+def _broadcasts(shape, of_tokens) -> bool:
+    """Says whether an array broadcasts against tokens ``[B, T]``, whose B may be 1 for all rows."""
+    B, T = of_tokens
+    rows, columns = (1, 1, *shape)[-2:]
+    return len(shape) <= 2 and (rows in (1, B) or B == 1) and columns in (1, T)
+
+
+def _check_key(key):
+    if key is None:
+        return
+    is_array = isinstance(key, jax.Array | np.ndarray)
+    is_old = is_array and key.dtype == np.uint32 and key.ndim == 1
+    if not is_old and not (is_array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise ValueError(
+            f"key is {type(key).__name__}, but must be a random key, a fresh one in each step of "
+            "training: jax.random.key(seed), folded with the step, or rngs.params() of nnx.Rngs; "
+            "elsewhere None"
+        )
 
 
 def own_length(positions: jax.Array, segment_ids: jax.Array | None = None) -> jax.Array:

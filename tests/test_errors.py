@@ -146,7 +146,8 @@ def test_dimensions_are_positive_whole_numbers(value):
             "tail_factors=(5.0, 4.5) must not decrease",
         ),
         ("longrope2", {"tail_factors": 3.0}, "tail_factors=3.0 must not decrease, and be at least"),
-        ("clipped_rope", {"clipped_pairs": 0}, "clipped_pairs=0 must be at least 1, or None"),
+        ("clipped_rope", {"clipped_pairs": 0}, "clipped_pairs=0 must be at least 1, and a whole"),
+        ("clipped_rope", {"clipped_pairs": 1.5}, "clipped_pairs=1.5 must be at least 1, and a"),
         ("clipped_rope", {"taper": "soft"}, "taper='soft' must be 'cosine' or 'hard'"),
         ("hope", {"cut_cycles": -1.0}, "cut_cycles=-1.0 must be a number of turns, 0 or more"),
         ("hope", {"cut_cycles": float("nan")}, "cut_cycles=nan must be a number of turns"),
@@ -722,6 +723,114 @@ def test_an_order_too_far_apart_for_a_difference_is_refused():
 def test_a_length_is_a_number_of_tokens(length):
     with raises(ValueError, f"length={length!r} must be a positive number of tokens"):
         Tokens.of(common.build("dynamic_ntk"), text(T), length=length)
+
+
+@pytest.mark.parametrize(
+    "length", ["9", [9], 3 + 1j, np.array([True]), jnp.asarray(-4), jnp.asarray([[3.0], [jnp.nan]])]
+)
+def test_a_length_of_another_kind_is_refused(length):
+    with raises(ValueError, f"length={length!r} must be a positive number of tokens, or an array"):
+        Tokens.of(common.build("dynamic_ntk"), text(T), length=length)
+
+
+def test_lengths_must_fit_the_tokens():
+    encoding, two_rows = common.build("dynamic_ntk"), text(T).repeat(2, axis=0)
+    for shape in ((5,), (3, 1), (1, 2, 1)):
+        with raises(ValueError, "length=", "that broadcasts against [2, 6]"):
+            Tokens.of(encoding, two_rows, length=np.full(shape, 40))
+    for shape in ((), (T,), (2, 1), (2, T)):
+        Tokens.of(encoding, two_rows, length=np.full(shape, 40))
+    shared = Tokens.of(encoding, text(T), length=np.full((2, 1), 40))
+    assert posenc_jax.attend(encoding, *inputs(), shared).shape == (B, T, H, C)
+
+
+ADAPTS = [n for n in common.SCHEMES if common.outline(n).adapts and common.reads_length(n)]
+
+
+@pytest.mark.parametrize("name", ADAPTS)
+@pytest.mark.parametrize("length", [0, -4.0, float("nan")])
+def test_a_traced_length_that_is_none_gives_nan(name, length):
+    encoding, x_BTD = common.build(name), jnp.ones((B, T, common.WIDTH))
+
+    @jax.jit
+    def attend(length):
+        tokens = Tokens.of(encoding, text(T), length=length)
+        return posenc_jax.attend(encoding, *inputs(), tokens.read(encoding, x_BTD))
+
+    assert np.isnan(attend(length)).all() and np.isfinite(attend(40)).all()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "kind"),
+    [
+        ("rope", "str"),
+        (None, "NoneType"),
+        (posenc_jax.Encoding, "the class Encoding"),
+        (posenc_jax.Layers([posenc_jax.Encoding()]), "Layers"),
+        (HeadShard(posenc_jax.Encoding(), jnp.arange(2), H), "HeadShard"),
+    ],
+)
+def test_tokens_are_made_for_one_encoding(encoding, kind):
+    message = f"encoding must be an Encoding, as posenc_jax.make gives it, not {kind}; of Layers"
+    with raises(ValueError, message, "layers.at(i)[0]"):
+        Tokens.of(encoding, text(T))
+    with raises(ValueError, message):
+        posenc_jax.attention_fn(encoding, text(T))
+
+
+@pytest.mark.parametrize("name", ["rope", "randomized"])
+def test_a_key_is_a_random_key(name):
+    """Under a scheme that draws nothing, a seed would be taken for a key until another draws."""
+    encoding = common.build(name)
+    for key in (0, nnx.Rngs(0), jnp.zeros(2), "params"):
+        kind = type(key).__name__
+        with raises(ValueError, f"key is {kind}, but must be a random key", "jax.random.key"):
+            Tokens.of(encoding, text(T), key=key)
+    for key in (jax.random.key(0), jax.random.PRNGKey(0), nnx.Rngs(0).params()):
+        Tokens.of(encoding, text(T), key=key)
+
+
+ADDS = [n for n in common.SCHEMES if "embed" in common.outline(n).hooks()]
+
+
+@pytest.mark.parametrize("name", ADDS)
+def test_embeddings_are_one_vector_for_each_token(name):
+    """Else one token would be copied to the places of all, or one sequence to all rows."""
+    encoding = common.build(name)
+    tokens = Tokens.of(encoding, text(T))
+    two_rows = Tokens.of(encoding, text(T).repeat(2, axis=0))
+    for shape in ((B, 1, common.WIDTH), (B, T, 1), (T, common.WIDTH), (B, T, common.WIDTH + 2)):
+        with raises(ValueError, f"x has shape {shape}, but", f"pass token embeddings [B, {T}, "):
+            encoding.embed(jnp.ones(shape), tokens)
+    with raises(ValueError, f"x has shape (1, {T}, {common.WIDTH}), but", "of 2 sequences"):
+        encoding.embed(jnp.ones((1, T, common.WIDTH)), two_rows)
+    for each in (tokens, two_rows):
+        assert encoding.embed(jnp.ones((B, T, common.WIDTH)), each).shape == (B, T, common.WIDTH)
+
+
+def test_a_one_hot_code_is_no_embedding():
+    """Vectors of positions, cast to whole numbers, would be zeros."""
+    encoding = common.build("learned")
+    with raises(ValueError, "x must be token embeddings, floating-point, not int32"):
+        encoding.embed(jnp.ones((B, T, common.WIDTH), jnp.int32), Tokens.of(encoding, text(T)))
+
+
+def test_options_of_attention_of_another_kind():
+    encoding, (q, k, v) = common.build("nope"), inputs()
+    attend = functools.partial(posenc_jax.attend, encoding, q, k, v, Tokens.of(encoding, text(T)))
+    for causal in (None, "no", 0):
+        with raises(ValueError, f"causal={causal!r} must be True or False"):
+            attend(causal=causal)
+    with raises(ValueError, "causal=", "must be True or False, known while the program is traced"):
+        jax.jit(lambda causal: attend(causal=causal))(False)
+    with raises(ValueError, "scale=", "must be one real number"):
+        attend(scale=jnp.asarray(True))
+    with raises(ValueError, "sinks='head' must be an array of numbers", "[B, T, H]", "Transformer"):
+        attend(sinks="head")
+    with raises(ValueError, "implementation=['dense'] must be one of"):
+        attend(implementation=["dense"])
+    with raises(ValueError, "q must be an array, such as jnp.asarray gives, not list"):
+        posenc_jax.attend(encoding, q.tolist(), k, v, Tokens.of(encoding, text(T)))
 
 
 def test_implementations():

@@ -40,6 +40,39 @@ def test_other_embeddings_are_one_method():
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("bad", [-1, common.VOCAB])
+@pytest.mark.parametrize("dtype", ["int8", "int32", "uint8"])
+def test_a_token_outside_of_the_vocabulary_is_no_other_token(bad, dtype):
+    model, ids = common.build_model("rope"), token_ids().astype(dtype)
+    expected = model(ids, text(T))
+    ids[0, 2] = bad % 256 if dtype == "uint8" else bad
+    outside = int(ids[0, 2])
+    with pytest.raises(ValueError, match=f"inputs have token {outside}, but the model knows 0..63"):
+        model(ids, text(T))
+    logits = jax.jit(lambda model, ids: model(ids, text(T)))(model, ids)
+    assert np.isnan(logits[0]).all()
+    np.testing.assert_allclose(logits[1], expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_token_outside_of_the_vocabulary_trains_no_other():
+    model, ids = common.build_model("rope"), token_ids()
+    table = jax.jit(jax.grad(lambda model, ids: model.embed(ids).sum()))(model, ids).embedding
+    count = np.bincount(ids.ravel(), minlength=common.VOCAB)
+    np.testing.assert_array_equal(table[...], np.repeat(count[:, None], common.WIDTH, axis=1))
+    others = jax.jit(jax.grad(lambda model, ids: model.embed(ids).sum()))(model, ids + 60)
+    count = np.bincount(ids.ravel() + 60, minlength=200)[: common.VOCAB]
+    np.testing.assert_array_equal(
+        others.embedding[...], np.repeat(count[:, None], common.WIDTH, axis=1)
+    )
+
+
+@pytest.mark.parametrize("inputs", [np.ones((B, T)), np.ones(T, int), np.ones((B, T, 1), int)])
+def test_inputs_are_token_ids(inputs):
+    message = r"inputs must be token ids, whole numbers \[B, T\], not .* of shape "
+    with pytest.raises(ValueError, match=message):
+        common.build_model("rope")(inputs, text(T))
+
+
 @pytest.mark.parametrize("scan", [False, True])
 def test_an_encoder_sees_both_ways(scan):
     """Without positions its outputs move with its inputs; those of a decoder do not."""

@@ -25,8 +25,8 @@ from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusabl
 from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule
-from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
-from posenc_jax.tokens import Tokens, several_layers
+from posenc_jax.encoding import Encoding, HeadShard, Side, Tile, check_encoding
+from posenc_jax.tokens import Tokens, check_flag, several_layers
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -185,7 +185,8 @@ def logits(
 
 def check_implementation(implementation: str | Implementation | None) -> None:
     """Refuses what is neither a function nor the name of an implementation."""
-    if implementation is None or callable(implementation) or implementation in IMPLEMENTATIONS:
+    is_name = isinstance(implementation, str) and implementation in IMPLEMENTATIONS
+    if implementation is None or callable(implementation) or is_name:
         return
     raise ValueError(f"implementation={implementation!r} must be one of {[*IMPLEMENTATIONS]}")
 
@@ -240,6 +241,7 @@ def _tile(
 def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
     """Returns the tile, and the rule that says which keys each query sees."""
     _check_window(window)
+    check_flag("causal", causal)
     in_order = _in_order(scheme, tile, causal, window)
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
     if chunk is not None and tile.k_tokens.segment_ids is not None:
@@ -289,11 +291,7 @@ def _without_nan(x_BTHC, tokens):
 
 
 def _check_encoding(encoding):
-    if not isinstance(encoding, Encoding):
-        raise ValueError(
-            "encoding must be an Encoding, as posenc_jax.make gives it, not "
-            f"{type(encoding).__name__}"
-        )
+    check_encoding(encoding)
     if encoding.stacked is not None:
         raise ValueError(several_layers(encoding))
 
@@ -337,6 +335,10 @@ def _check_axes(what, arrays) -> str:
     if any(jnp.ndim(x) != 4 for x in arrays.values()):
         raise ValueError(f"{what} must be [B, T, H, C], not {shapes}")
     for name, x in arrays.items():
+        if not hasattr(x, "dtype"):
+            raise ValueError(
+                f"{name} must be an array, such as jnp.asarray gives, not {type(x).__name__}"
+            )
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"{name} must be floating-point numbers, not {x.dtype}")
         if 0 in x.shape:
@@ -400,7 +402,9 @@ def _check_window(window):
 
 def _check_scale(scale):
     is_number = isinstance(scale, int | float | np.number | np.ndarray | jax.Array)
-    if not is_number or isinstance(scale, bool) or jnp.ndim(scale) or jnp.iscomplexobj(scale):
+    # Neither a bool nor a complex number.
+    is_real = is_number and jnp.result_type(scale).kind not in "bc"
+    if not is_real or jnp.ndim(scale):
         raise ValueError(
             f"scale={scale!r} must be one real number, a float or an array [], which multiplies "
             "the products of all queries and keys"

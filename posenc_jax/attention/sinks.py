@@ -15,6 +15,11 @@ def checked(sinks, q_BTHC) -> jax.Array:
     Raises:
       ValueError: the shape is another one, or the type is not floating-point.
     """
+    if isinstance(sinks, str):
+        raise ValueError(
+            f"sinks={sinks!r} must be an array of numbers, [H] or [B, T, H]; only Transformer "
+            "makes sinks by name"
+        )
     sinks, (B, T, H, _) = jnp.asarray(sinks), q_BTHC.shape
     if sinks.shape not in ((H,), (B, T, H)) or not jnp.issubdtype(sinks.dtype, jnp.floating):
         raise ValueError(

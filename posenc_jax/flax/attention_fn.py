@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention import attend
-from posenc_jax.encoding import Encoding
+from posenc_jax.encoding import Encoding, check_encoding
 from posenc_jax.tokens import Tokens
 
 
@@ -126,6 +126,7 @@ def attention_fn(
         the layer calls it: a mask, a bias, dropout, a precision or ``sow_weights``; attention here
         has none of them, and ignoring one would be wrong.
     """
+    check_encoding(encoding)
     if "embed" in encoding.hooks():
         raise ValueError(
             f"{type(encoding).__name__} adds to the token embeddings, which attention_fn does not "

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 
@@ -234,9 +235,13 @@ class Transformer(nnx.Module):
     def embed(self, inputs):
         """Returns what the first block reads, ``[B, T, model_dim]`` in ``dtype``.
 
-        Here ``inputs`` are int token ids ``[B, T]``; a subclass takes any pytree.
+        Here ``inputs`` are int token ids ``[B, T]``; a subclass takes any pytree. An id outside of
+        the vocabulary raises ValueError; under ``jax.jit``, where values are not known, it reads
+        NaN, never another token's row.
         """
-        return rows(self.embedding[...].astype(self.dtype), inputs)
+        ids_BT = _ids(inputs, self.embedding.shape[0])
+        table_VD = self.embedding[...].astype(self.dtype)
+        return rows(table_VD, ids_BT, mode="fill", fill_value=jnp.nan)
 
     def unembed(self, x_BTD):
         """Returns float32 logits: applies the output layer to the result of ``hidden``."""
@@ -399,6 +404,28 @@ def _rows_apart(x_BTD: jax.Array) -> jax.Array:
     if not is_cut or x_BTD.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
         return x_BTD
     return jax.lax.with_sharding_constraint(x_BTD, PartitionSpec(axes, free, free))
+
+
+def _ids(inputs, vocab_size) -> jax.Array:
+    """Returns token ids as int32, and ``vocab_size`` in the place of those that are none."""
+    ids_BT = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
+    if ids_BT.ndim != 2 or not jnp.issubdtype(ids_BT.dtype, jnp.integer):
+        raise ValueError(
+            f"inputs must be token ids, whole numbers [B, T], not {ids_BT.dtype} of shape "
+            f"{ids_BT.shape}"
+        )
+    if not isinstance(ids_BT, jax.core.Tracer):
+        outside = np.asarray(ids_BT)
+        outside = outside[(outside < 0) | (outside >= vocab_size)]
+        if outside.size:
+            raise ValueError(
+                f"inputs have token {outside.flat[0]}, but the model knows 0..{vocab_size - 1}"
+            )
+    # In 32 bits at least, because vocab_size itself may be too large for their type.
+    ids_BT = ids_BT if ids_BT.dtype.itemsize >= 4 else ids_BT.astype(jnp.int32)
+    # A negative number would count from the end.
+    is_id_BT = (ids_BT >= 0) & (ids_BT < vocab_size)
+    return jnp.where(is_id_BT, ids_BT, vocab_size).astype(jnp.int32)
 
 
 def _check_sizes(sizes):

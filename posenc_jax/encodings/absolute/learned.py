@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.absolute.added import added
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import rows
 from posenc_jax.positions import one_axis
@@ -64,7 +65,7 @@ class Learned(Encoding):
         else:
             row = row_of(positions, len(table), self.out_of_range)
             table = rows(table, row, mode="fill", fill_value=jnp.nan)
-        return x_BTD + table.astype(x_BTD.dtype)
+        return added(x_BTD, table)
 
 
 def row_of(positions, size: int, out_of_range: str) -> jax.Array:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.encodings.absolute.added import added
 from posenc_jax.encodings.absolute.learned import Learned, row_of, rows_between
 from posenc_jax.lookup import rows
 from posenc_jax.positions import on_axes
@@ -85,7 +86,7 @@ class Learned2D(Learned):
             is_outside = jnp.stack(outside).any(axis=0)
             cell = jnp.where(is_outside, len(cells), _number(places, grid))
             table = rows(cells, cell, mode="fill", fill_value=jnp.nan)
-        return x_BTD + table.astype(x_BTD.dtype)
+        return added(x_BTD, table)
 
 
 def _between_cells(cells, grid, positions_BTA, longest_BTA):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.absolute.added import added
 from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder, linear
 from posenc_jax.encodings.absolute.seqpe_losses import (
     contrastive_loss,
@@ -167,7 +168,7 @@ class SeqPE(Encoding):
     def embed(self, x_BTD, tokens):
         if self.hook != "input_add":
             return x_BTD
-        return x_BTD + tokens.prepared.astype(x_BTD.dtype)
+        return added(x_BTD, tokens.prepared)
 
     def by_head(self, pe_BTE):
         """Returns the encoder's vectors as queries and keys use them, see ``prepare``."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.absolute.added import added
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies.base import Base, check_base, geometric
 from posenc_jax.positions import one_axis
@@ -63,4 +64,4 @@ class Sinusoidal(Encoding):
 
     def embed(self, x_BTD, tokens: Tokens):
         table = sinusoids(one_axis(tokens.positions), self.model_dim, self.base, self.layout)
-        return x_BTD * self.token_scale + table.astype(x_BTD.dtype)
+        return added(x_BTD * self.token_scale, table)

@@ -7,6 +7,7 @@ sines and then the cosines of its axis. Overrides ``embed``.
 """
 
 from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.absolute.added import added
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
 from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.positions import on_axes
@@ -49,4 +50,4 @@ class Sinusoidal2D(Encoding):
         positions_BTA = on_axes(tokens.positions, self.num_axes)
         table = sinusoids(positions_BTA, self.model_dim // self.num_axes, self.base, "half")
         table = table.reshape(*positions_BTA.shape[:2], self.model_dim)
-        return x_BTD * self.token_scale + table.astype(x_BTD.dtype)
+        return added(x_BTD * self.token_scale, table)

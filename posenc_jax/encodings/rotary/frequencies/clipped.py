@@ -15,6 +15,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Turns,
     geometric,
 )
+from posenc_jax.tokens import count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Clipped(Frequencies):
     taper: str = "cosine"
 
     def __post_init__(self):
-        if self.clipped_pairs is not None and self.clipped_pairs < 1:
-            raise ValueError(f"clipped_pairs={self.clipped_pairs} must be at least 1, or None")
+        if self.clipped_pairs is not None:
+            count_of("clipped_pairs", self.clipped_pairs)
         if self.taper not in ("cosine", "hard"):
             raise ValueError(f"taper={self.taper!r} must be 'cosine' or 'hard'")
 
