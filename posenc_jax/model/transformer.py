@@ -21,7 +21,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
-from posenc_jax.model.layers import Layers, Window
+from posenc_jax.model.layers import Layers, Window, has_own
 from posenc_jax.tokens import Tokens, count_of
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
@@ -39,10 +39,12 @@ class Layer(nnx.Module):
       own: the encoding that belongs to this layer alone, or None where layers share it.
       sources: which of the model's distinct encodings the layer uses (static).
       windows: which keys a query sees, as ``Layers`` has it (static).
+      rows: which of an encoding's parameters for each layer it uses, 0 if there are none (static).
 
     Under ``scan`` a layer stands for all layers in the same place of the pattern, and its arrays
     have a leading axis of turns, the repeats of the pattern. ``sources`` and ``windows`` have one
-    entry, or one for each turn where layers that differ only in numbers share a place.
+    entry, or one for each turn where layers that differ only in numbers share a place, and so has
+    ``rows``.
     """
 
     def __init__(
@@ -51,18 +53,27 @@ class Layer(nnx.Module):
         own: Encoding | None,
         sources: tuple[int, ...],
         windows: tuple[Window, ...],
+        rows: tuple[int, ...],
     ):
         self.block = block
         self.own = own
         self.sources = sources
         self.windows = windows
+        self.rows = rows
 
     def at(self, turn: int) -> tuple[int, Window]:
         """Returns the source and the window of one turn."""
         return self.sources[turn % len(self.sources)], self.windows[turn % len(self.windows)]
 
+    def encoding(self, encodings, turn) -> Encoding:
+        """Returns the encoding of one turn, the layer's own or among those of the model."""
+        if self.own is not None:
+            return self.own.unstacked()
+        row = self.rows[0] if len(self.rows) == 1 else jnp.asarray(self.rows)[turn]
+        return encodings[self.sources[0]].of_layer(row)
+
     def found(self, sides, turn):
-        """Returns the encoding's index, its entry of ``sides``, and the window, for one turn.
+        """Returns the encoding's entry of ``sides``, and the window, for one turn.
 
         Turns may differ in the tables that their encodings prepare, and in windows. ``turn`` may be
         traced.
@@ -72,9 +83,9 @@ class Layer(nnx.Module):
             source = jnp.asarray(self.sources)[turn]
             found = jax.tree.map(lambda *each: jnp.stack(each)[source], *sides)
         if len(self.windows) == 1:
-            return self.sources[0], found, self.windows[0]
+            return found, self.windows[0]
         widths = [_WIDEST if window is None else window for window in self.windows]
-        return self.sources[0], found, jnp.asarray(widths, jnp.int32)[turn]
+        return found, jnp.asarray(widths, jnp.int32)[turn]
 
 
 class Transformer(nnx.Module):
@@ -116,8 +127,8 @@ class Transformer(nnx.Module):
         by ``1 / sqrt(2 num_layers)`` as in GPT-2.
 
     Attributes:
-      encodings: the distinct encodings that layers share; None in the place of a per-layer scheme,
-        which the layers hold themselves.
+      encodings: the distinct encodings that layers share, at least in part; None in the place of a
+        per-layer scheme, which the layers hold themselves.
       layers: a :class:`Layer` for each layer, or under ``scan`` for each place of the pattern.
       unembedding: the output layer's own matrix, ``[vocab_size, model_dim]``; None if it is tied.
     """
@@ -212,18 +223,20 @@ class Transformer(nnx.Module):
     def _arrange(self, pattern: Layers, blocks: list[Block]) -> None:
         """Gives each block its encoding and its window."""
         pattern.check(self.num_layers)
-        shared = [None if each.per_layer else each for each in pattern.distinct]
+        shared = [None if has_own(each) else each for each in pattern.distinct]
         layers = []
         for place, block in enumerate(blocks):
             own, source, window = pattern.of_layer(place)
+            numbers = range(place, self.num_layers, len(blocks))
+            is_shared = pattern.distinct[source].over_shared
+            rows = tuple(map(pattern.row, numbers)) if is_shared else (0,)
             if self.scan and own is not None:
-                numbers = range(place, self.num_layers, len(blocks))
                 own = _stack([pattern.of_layer(number)[0] for number in numbers])
             # Under scan layers that are alike share one block, even if the pattern names each.
             several = range(self.num_layers if len(blocks) < len(pattern.pattern) else 0)
             each = [pattern.of_layer(number)[1:] for number in several] or [(source, window)]
             sources, windows = (tuple(all_turns) for all_turns in zip(*each, strict=True))
-            layers.append(Layer(block, own, _one_if_equal(sources), _one_if_equal(windows)))
+            layers.append(Layer(block, own, _one_if_equal(sources), _one_if_equal(windows), rows))
         self.encodings = nnx.List(shared)
         self.layers = nnx.List(layers)
 
@@ -335,7 +348,7 @@ class Transformer(nnx.Module):
         return [
             next(_one(layer.own, self.scan) for layer in self.layers if layer.sources == (source,))
             if shared is None
-            else shared
+            else shared.of_layer(0)
             for source, shared in enumerate(self.encodings)
         ]
 
@@ -361,9 +374,8 @@ class Transformer(nnx.Module):
             x_BTD, slots = state
             kept = []
             for layer, own_slots in zip(layers, slots, strict=True):
-                own = layer.own
-                source, (tokens, seen), window = layer.found(sides, turn)
-                encoding = self.encodings[source] if own is None else own.unstacked()
+                (tokens, seen), window = layer.found(sides, turn)
+                encoding = layer.encoding(self.encodings, turn)
                 past = None if cache is None else Past(own_slots, turn, start, seen)
                 run = self._run_block(window)
                 x_BTD, own_kept = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
