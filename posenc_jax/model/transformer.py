@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 
@@ -110,7 +111,8 @@ class Transformer(nnx.Module):
       qkv_bias: whether to add a bias to queries, keys and values (Qwen2).
       sinks: whether queries may attend to nothing: "head" gives each head one more logit, which has
         no key and is learned (gpt-oss), "token" computes it from the input that each query is
-        projected from (Inkling 2), None gives none.
+        projected from (Inkling 2), None gives none. Or a sequence of these, which the layers
+        repeat: ``(None, "head")`` for sinks in every second layer.
       post_norm: whether to normalise the outputs of attention and the feed-forward network instead
         of their inputs (OLMo 2).
       tied: whether the embedding is also the output layer, which else has its own matrix.
@@ -149,7 +151,7 @@ class Transformer(nnx.Module):
         norm_epsilon: float = 1e-6,
         qk_norm: str | None = None,
         qkv_bias: bool = False,
-        sinks: str | None = None,
+        sinks: str | Sequence[str | None] | None = None,
         post_norm: bool = False,
         tied: bool = True,
         causal: bool = True,
@@ -165,18 +167,19 @@ class Transformer(nnx.Module):
         sizes |= dict(num_heads=num_heads, num_kv_heads=num_kv_heads)
         _check_sizes(sizes | dict(head_dim=head_dim, mlp_dim=mlp_dim))
         _check_types(dtype=dtype, param_dtype=param_dtype)
-        _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm, sinks)
+        _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
+        sinks_of_layers = _of_layers(sinks, num_layers)
         check_implementation(implementation)
         head_dim = model_dim // num_heads if head_dim is None else head_dim
         mlp_dim = -(-model_dim * 8 // (3 * 64)) * 64 if mlp_dim is None else mlp_dim
         out_std = 0.02 * (2 * num_layers) ** -0.5
         types: dict[str, Any] = dict(dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype))
         dials: dict[str, Any] = dict(qk_norm=qk_norm, qkv_bias=qkv_bias, post_norm=post_norm)
-        options = dials | types | dict(norm_epsilon=norm_epsilon, sinks=sinks)
+        options = dials | types | dict(norm_epsilon=norm_epsilon)
 
-        def block(key):
+        def block(key, sinks):
             widths = model_dim, num_heads, num_kv_heads, head_dim, mlp_dim
-            return self.block(*widths, out_std, **options, rngs=nnx.Rngs(key))
+            return self.block(*widths, out_std, **options, sinks=sinks, rngs=nnx.Rngs(key))
 
         def table():
             table_VD = 0.02 * jax.random.normal(rngs.params(), (vocab_size, model_dim))
@@ -184,16 +187,16 @@ class Transformer(nnx.Module):
 
         self.embedding = table()
         # Drawn together, so that a model has the same numbers with and without scan.
-        blocks = jax.vmap(block)(jax.random.split(rngs.params(), num_layers))
+        blocks = _drawn(block, jax.random.split(rngs.params(), num_layers), sinks_of_layers)
         self.final_norm = nnx.RMSNorm(model_dim, epsilon=norm_epsilon, **types, rngs=rngs)
         self.unembedding = None if tied else table()
         self.num_layers = num_layers
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        self.causal, self.dtype = causal, dtype
+        self.causal, self.dtype, self.implementation = causal, dtype, implementation
+        self.same_sinks = len(set(sinks_of_layers)) == 1
         self.scan, self.remat = scan, remat
-        self.implementation = implementation
         pattern = Layers.of(encoding)
-        self._arrange(pattern, self._placed(pattern, _unstack(blocks, num_layers)))
+        self._arrange(pattern, self._placed(pattern, blocks))
 
     def under(self, encoding: Encoding | Sequence[Encoding] | Layers) -> "Transformer":
         """Returns this model with another encoding or pattern in place of its own."""
@@ -212,13 +215,23 @@ class Transformer(nnx.Module):
     def _placed(self, pattern: Layers, blocks: list[Block]) -> list[Block]:
         """Returns the blocks of all layers, under ``scan`` stacked by place of the pattern."""
         pattern.check(self.num_layers)
+        if not self.scan:
+            return blocks
         turn = self._places(pattern)
-        return [_stack(blocks[place::turn]) for place in range(turn)] if self.scan else blocks
+        kinds: list[Any] = list(map(jax.tree.structure, blocks))
+        if any(kind != kinds[number % turn] for number, kind in enumerate(kinds)):
+            raise ValueError(
+                f"scan=True compiles a pattern of {turn} layers once, and the layers of one place "
+                "in it differ in their sinks: name as many encodings in the pattern as it takes "
+                "until sinks repeat too, such as [rope, rope] for two sinks"
+            )
+        return [_stack(blocks[place::turn]) for place in range(turn)]
 
     def _places(self, pattern: Layers) -> int:
         """Returns the number of places of blocks: under ``scan`` one if all layers are alike."""
         turn = len(pattern.pattern)
-        return 1 if self.scan and turn == self.num_layers and pattern.alike() else turn
+        is_one = self.scan and turn == self.num_layers and self.same_sinks and pattern.alike()
+        return 1 if is_one else turn
 
     def _arrange(self, pattern: Layers, blocks: list[Block]) -> None:
         """Gives each block its encoding and its window."""
@@ -425,7 +438,34 @@ def _check_types(**types):
             raise ValueError(f"{name}={given!r} must be a type of floats, such as 'bfloat16'")
 
 
-def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm, sinks):
+def _of_layers(sinks, num_layers: int) -> list[str | None]:
+    """Returns the sinks of each layer."""
+    each = [sinks] if sinks is None or isinstance(sinks, str) else list(sinks)
+    if not each or num_layers % len(each):
+        raise ValueError(
+            f"sinks={sinks!r} must be one for all layers, or a sequence that repeats evenly over "
+            f"num_layers={num_layers}"
+        )
+    for kind in each:
+        if kind not in (None, "head", "token"):
+            raise ValueError(
+                f"sinks={kind!r} must be 'head' (one a head, learned), 'token' (computed for each "
+                "query) or None"
+            )
+    return each * (num_layers // len(each))
+
+
+def _drawn(block, keys, kinds: list) -> list:
+    """Returns ``block(key, kind)`` of each layer, those of one kind drawn together."""
+    blocks: dict[int, Any] = {}
+    for kind in dict.fromkeys(kinds):
+        numbers = [number for number, other in enumerate(kinds) if other == kind]
+        together = jax.vmap(functools.partial(block, sinks=kind))(keys[np.asarray(numbers)])
+        blocks |= dict(zip(numbers, _unstack(together, len(numbers)), strict=True))
+    return [blocks[number] for number in range(len(kinds))]
+
+
+def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm):
     if num_heads % num_kv_heads:
         raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
     if head_dim is None and model_dim % num_heads:
@@ -436,11 +476,6 @@ def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm, sinks):
         raise ValueError(
             f"qk_norm={qk_norm!r} must be 'head' (each head by itself), 'all' (all heads "
             "together) or None"
-        )
-    if sinks not in (None, "head", "token"):
-        raise ValueError(
-            f"sinks={sinks!r} must be 'head' (one a head, learned), 'token' (computed for each "
-            "query) or None"
         )
 
 
