@@ -23,8 +23,7 @@ from flax import nnx  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from experiments.progress import stage  # noqa: E402
-from posenc_jax import REGISTRY, Cache, Transformer, make  # noqa: E402
-from posenc_jax.registry import PATTERNS  # noqa: E402
+from posenc_jax import REGISTRY, Cache, Layers, Transformer, make  # noqa: E402
 
 LAYERS, TRAIN_LENGTH = 6, 8192
 SIZES = dict(num_heads=9, num_kv_heads=3, head_dim=64, model_dim=576)
@@ -34,6 +33,8 @@ def stepper(name: str, batch: int, length: int, count: int):
     """Returns a function that reads ``count`` tokens, one by one, and returns seconds a token."""
     rngs = nnx.Rngs(0)
     encoding = make(name, rngs=rngs, num_layers=LAYERS, train_length=TRAIN_LENGTH, **SIZES)
+    if isinstance(encoding, Layers):
+        encoding = encoding.over(LAYERS)
     model = Transformer(
         encoding, vocab_size=256, num_layers=LAYERS, mlp_dim=1536, rngs=rngs, **SIZES
     )
@@ -67,7 +68,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, help="a CSV file for the same table")
     args = parser.parse_args()
-    names = [name for name in REGISTRY if name not in PATTERNS]
+    names = list(REGISTRY)
     if args.schemes != "all":
         names = ["nope", *(n for n in args.schemes.split(",") if n != "nope")]
     rows: dict[str, list[float]] = {name: [] for name in names}

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from flax import nnx
 from transformers import CONFIG_MAPPING
 
 from parity.turning import TOKENS, Turning, as_published, small_config
-from posenc_jax import Chunks, Side, Tokens, from_hf, layers_from_hf
+from posenc_jax import Chunks, Side, Tokens, from_hf, layers_from_hf, sinks_from_hf
 from posenc_jax.hf import models
 from posenc_jax.hf.kinds import number_of_layers
 from posenc_jax.hf.pattern import same
@@ -198,8 +199,52 @@ def assert_layers_alike(turning, published):
         assert_sees_alike(window, masks[number])
 
 
+def assert_sinks_alike(calls, published):
+    """Checks which layers with attention have sinks; ``calls`` are those of ``Turning.read``."""
+    ours = sinks_from_hf(published)
+    for order, (layer, _, _) in enumerate(calls):
+        theirs = None if getattr(layer, "sinks", None) is None else "head"
+        assert theirs == ours[number_of(layer, order, published)]
+
+
+def check_learned(model_type):
+    """Checks a model whose checkpoint has rates and scales, with numbers in their place."""
+    config = small_config(model_type)
+    turning, published = Turning(config), as_published(config)
+    for name, parameter in turning.model.named_parameters():
+        if re.search(r"alpha$|softmax_scaling\.", name):
+            torch.nn.init.normal_(parameter, 0.5, 0.3)
+    alpha = turning.model.rotary_emb.alpha.detach().numpy()
+    theirs, ours = positions_of(model_type, published)
+    calls = list(zip(turning.read(np.zeros_like(theirs)), turning.read(theirs), strict=True))
+    assert len(calls) == number_of_layers(published)
+    pattern = layers_from_hf(published, rngs=nnx.Rngs(0))
+    for number, ((layer, *at_0), (_, *at_positions)) in enumerate(calls):
+        encoding = from_hf(published, layer=number, rngs=nnx.Rngs(0))
+        assert same(encoding, pattern.at(number)[0].of_layer(pattern.row(number)))
+        scaling = {key: p.detach().numpy() for key, p in layer.softmax_scaling.named_parameters()}
+        encoding.s[...], encoding.b[...] = scaling["scale"], scaling["bias"]
+        turns = hasattr(encoding.inner, "alpha")
+        assert turns == bool(published["no_rope_layers"][number])
+        if turns:
+            encoding.inner.alpha[...] = alpha
+        # At position 0 nothing turns, and queries are multiplied by the bias.
+        before = at_0[0] / scaling["bias"][:, None], at_0[1]
+        H = at_0[0].shape[2]
+        tokens = Tokens.of(encoding, jnp.asarray(ours, jnp.int32))
+        for is_query, x, expected in zip((True, False), before, at_positions, strict=True):
+            x = together(x, encoding.inner.rotary_dim) if turns else x
+            actual = encoding.rotate(jnp.asarray(x), tokens, Side(None, H, H, is_query))
+            actual = apart(actual, encoding.inner.rotary_dim) if turns else actual
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(actual / scale, expected / scale, atol=2e-5)
+
+
 def check_model(model_type):
     """Checks how each layer rotates queries and keys, and which keys it sees."""
+    if model_type in models.LEARNED:
+        check_learned(model_type)
+        return
     config = small_config(model_type)
     turning, published = Turning(config), as_published(config)
     theirs, ours = positions_of(model_type, published)
@@ -219,6 +264,7 @@ def check_model(model_type):
                 np.testing.assert_allclose(factor, attention_factor(turning, kind), rtol=1e-6)
             assert_turns_alike(width, q_matrix, q_0, q, turning.deinterleaves)
             assert_turns_alike(width, k_matrix, k_0, k, turning.deinterleaves)
+    assert_sinks_alike([before for before, _ in calls], published)
     assert_layers_alike(turning, published)
 
 

@@ -13,7 +13,7 @@ from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.flax import linen
 from posenc_jax.flax.attention_fn import attention_fn
 from posenc_jax.hf import from_hf
-from posenc_jax.hf.pattern import layers_from_hf
+from posenc_jax.hf.pattern import layers_from_hf, sinks_from_hf
 from posenc_jax.model.cache import Cache
 from posenc_jax.model.decode import generate
 from posenc_jax.model.layers import Layers
@@ -43,6 +43,7 @@ __all__ = [
     "linen",
     "logits",
     "make",
+    "sinks_from_hf",
     "turn",
     "zigzag",
 ]

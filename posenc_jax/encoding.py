@@ -137,6 +137,8 @@ class Encoding(nnx.Module):
     Attributes:
       stacked: the number of layers whose parameters this instance holds, or None if it holds those
         of one layer, or one set that all layers share. ``of_layer`` returns one layer's encoding.
+      over_shared: whether the parameters of an encoding beneath are not stacked, because all layers
+        share them (``make`` with ``over=`` an encoding).
     """
 
     per_layer = False
@@ -145,6 +147,7 @@ class Encoding(nnx.Module):
     reads_order: bool | None = None
     mixes_keys = False
     stacked: int | None = None
+    over_shared = False
 
     @property
     def adapts(self) -> bool:
@@ -176,7 +179,10 @@ class Encoding(nnx.Module):
             return self
         if not isinstance(layer, jax.core.Tracer) and not 0 <= layer < self.stacked:
             raise ValueError(f"layer={layer} must be within 0..{self.stacked - 1}")
-        return jax.tree.map(lambda p: p[layer], self).unstacked()
+        return self._row(layer).unstacked()
+
+    def _row(self, layer) -> "Encoding":
+        return jax.tree.map(lambda p: p[layer], self)
 
     def unstacked(self) -> "Encoding":
         """Returns this encoding as one layer's own, inside a ``scan`` or ``vmap`` over layers."""

@@ -142,8 +142,9 @@ def make(
       model_dim: width of the residual stream.
       train_length: number of tokens in one training sequence.
       num_layers: gives a scheme with per-layer parameters independent initial values for each
-        layer, stacked along a leading axis, as ``Transformer`` needs them. Some patterns need it to
-        know which layer is the last.
+        layer, stacked along a leading axis, as ``Transformer`` needs them, but not those of an
+        encoding already built, ``over=``, which all layers share. Some patterns need it to know
+        which layer is the last.
       rngs: source of the initial values of a scheme with parameters.
       **own: the scheme's own keywords.
 
@@ -174,9 +175,8 @@ def make(
     del given["rngs"]
     layer_keys = jax.random.split(rngs.params(), sizes["num_layers"])
     encoding = jax.vmap(lambda key: build(rngs=nnx.Rngs(key), **given, **own))(layer_keys)
-    _check_stackable(name, encoding)
     encoding.stacked = sizes["num_layers"]
-    return encoding
+    return _over_shared(name, encoding, own.get("over"))
 
 
 def lookup(name: str) -> Callable[..., Any]:
@@ -249,6 +249,15 @@ def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
     return dict(over)
 
 
+def _over_shared(name, encoding, over):
+    """Returns a stack of layers, over one set of the parameters of ``over`` if it is built."""
+    if isinstance(over, Encoding) and jax.tree.leaves(over):
+        encoding.inner, encoding.over_shared = over, True
+    else:
+        _check_stackable(name, encoding)
+    return encoding
+
+
 def _check_stackable(name, encoding):
     """Refuses to stack parameters over layers that are read once, before the first layer."""
     inner = [part for part in vars(encoding).values() if isinstance(part, Encoding)]
@@ -258,9 +267,8 @@ def _check_stackable(name, encoding):
         raise ValueError(
             f"make({name!r}, num_layers=...) gives each layer its own parameters, but "
             f"{type(encoding).__name__}, beneath it, has one set for all layers, needed before the "
-            f"first layer ({', '.join(early)}): the decoder takes no such pair. In a model of your "
-            "own leave num_layers= out, and all layers share both; docs/library.md says how layers "
-            "have a scale of their own over what they share"
+            f"first layer ({', '.join(early)}): build that first, without num_layers=, and give "
+            "over= what make returns; all layers then share it"
         )
     for part in inner:
         _check_stackable(name, part)

@@ -1,7 +1,6 @@
 """Compares with the code of models that were released, through what users call."""
 
 import functools
-from typing import Any
 
 import common
 import jax
@@ -124,6 +123,14 @@ def frequencies_of(rope):
 MISTRAL = ["mistral_large4_lerope", "mistral_large4_far", "mistral_large4_nope_layer"]
 
 
+def mistral(params):
+    """Returns what a config.json holds about these layers."""
+    sizes = {key: params[key] for key in ("qk_nope_head_dim", "qk_rope_head_dim")}
+    sizes |= {"num_attention_heads": params["num_heads"], "num_hidden_layers": params["num_layers"]}
+    rope = params["rope_parameters"]
+    return {"model_type": "mistral_large4_text", "rope_parameters": rope} | sizes
+
+
 @pytest.mark.parametrize("golden", MISTRAL)
 def test_mistral_large_4(golden):
     """A head is [nope | rope], and the keys' second part is one head's, repeated."""
@@ -131,13 +138,8 @@ def test_mistral_large_4(golden):
     arrays = {key: jnp.asarray(x) for key, x in arrays.items()}
     q, k_nope = arrays["q"], arrays["k_nope"]
     k_rope = jnp.broadcast_to(arrays["k_rope"], (*k_nope.shape[:3], params["qk_rope_head_dim"]))
-    over: Any = "nope"
-    if params["use_rope"]:
-        rope = params["rope_parameters"]
-        over = {"name": "lerope", "frequencies": frequencies_of(rope), "base": rope["rope_theta"]}
-        over |= {"rotary_dim": params["qk_rope_head_dim"]}
-    sizes = dict(num_heads=params["num_heads"], head_dim=q.shape[-1], rngs=nnx.Rngs(0))
-    encoding = posenc_jax.make("log_scale", over=over, **sizes)
+    layer = 0 if params["use_rope"] else 3
+    encoding = posenc_jax.from_hf(mistral(params), layer=layer, rngs=nnx.Rngs(0))
     encoding.s[...], encoding.b[...] = arrays["s"], arrays["b"]
     if params["use_rope"]:
         encoding.inner.alpha[...] = arrays["alpha"]
@@ -163,10 +165,11 @@ def test_mistral_large_4(golden):
 @pytest.mark.parametrize("golden", MISTRAL)
 def test_which_layers_of_mistral_large_4_turn(golden):
     arrays, params = common.golden(golden)
-    sizes = dict(head_dim=2, num_layers=params["num_layers"], window=None)
-    layers = posenc_jax.make("global_nope", **sizes)
-    turning = ["rotate" in layers.at(n)[0].hooks() for n in range(params["num_layers"])]
-    assert turning == arrays["no_rope_layers"].tolist()
+    layers = posenc_jax.layers_from_hf(mistral(params), rngs=nnx.Rngs(0))
+    turning = [layers.at(n)[0].inner for n in range(params["num_layers"])]
+    assert [hasattr(each, "alpha") for each in turning] == arrays["no_rope_layers"].tolist()
+    assert len({id(each) for each in turning}) == 2  # One alpha for all.
+    assert layers.at(0)[0].s.shape == (6, params["num_heads"])
 
 
 @pytest.mark.parametrize(

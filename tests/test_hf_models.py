@@ -10,8 +10,8 @@ from flax import nnx
 from golden_checks import assert_frequencies
 
 import posenc_jax
-from posenc_jax import Tokens, from_hf, layers_from_hf
-from posenc_jax.hf import models
+from posenc_jax import Tokens, from_hf, layers_from_hf, sinks_from_hf
+from posenc_jax.hf import models, weights
 from posenc_jax.registry import keywords, lookup
 
 CASES = json.loads((common.GOLDEN / "hf_configs.json").read_text())["cases"]
@@ -79,6 +79,7 @@ def test_every_model_is_in_one_list():
     known = set(named)
     of_some = (models.LATENT, models.BACKWARDS, models.AXES_INTERLEAVED, models.TIME_LAST)
     of_some += (models.NOPE_ON_FULL, models.PLAIN_SLIDING, models.NTK_ALPHA, models.HEAD_DIM)
+    of_some += (models.SINKS, models.SINKS_IN_WINDOWS, models.LEARNED)
     of_some += (models.FRACTIONS, models.SECTIONS, models.BASE_10000, models.GLOBAL_HEAD_DIM)
     assert all(set(names) <= known for names in of_some)
     assert set(models.TEXT_PARTS.values()) <= known
@@ -214,7 +215,6 @@ def test_what_is_not_rope_is_refused_whatever_the_layout(model_type):
         ("inkling2_loop_text", ["inkling2"]),
         ("dinov3_vit", ["dinov3"]),
         ("deepseek_v4", ["value_rope"]),
-        ("mistral_large4_text", ["log_scale", "lerope"]),
     ],
 )
 def test_a_refusal_names_the_encoding_that_the_model_has(model_type, names):
@@ -228,6 +228,73 @@ def test_a_refusal_names_the_encoding_that_the_model_has(model_type, names):
     known = {key for name in names for key in keywords(lookup(name))}
     others = {"name", "scale", "attention_factor", "others"}  # Of attend, YaRN and the grid.
     assert given <= known | others and len(given & known) >= 2
+
+
+MISTRAL_LARGE_4 = dict(
+    model_type="mistral_large4_text",
+    num_attention_heads=4,
+    num_hidden_layers=8,
+    qk_nope_head_dim=2,
+    qk_rope_head_dim=6,
+    rope_theta=1e4,
+)
+
+
+def test_learned_rates_need_a_checkpoint():
+    """Without ``rngs=`` nobody would learn that the answer is not that of the checkpoint."""
+    refused(MISTRAL_LARGE_4, r"needs rngs=nnx.Rngs\(0\).*those of the checkpoint", layer=0)
+    with pytest.raises(ValueError, match=r"needs rngs=nnx.Rngs\(0\)"):
+        layers_from_hf(MISTRAL_LARGE_4)
+    for rope, what in (
+        ({"rope_type": "default", "mrope_section": [1, 1, 1]}, "RoPE of several axes"),
+        (dict(rope_type="longrope", short_factor=[1.0] * 3, long_factor=[2.0] * 3), "LongRoPE"),
+    ):
+        config = MISTRAL_LARGE_4 | {"rope_parameters": rope, "max_position_embeddings": 64}
+        config |= {"original_max_position_embeddings": 32}
+        refused(config, f"gives {what}.*over RoPE of one axis", layer=0, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_layers_with_learned_rates_are_ready_for_the_decoder(scan):
+    config = MISTRAL_LARGE_4 | {"num_hidden_layers": 4 if not scan else 8}
+    layers = layers_from_hf(config, rngs=nnx.Rngs(0))
+    count = config["num_hidden_layers"]
+    sizes = dict(vocab_size=8, model_dim=32, num_layers=count, num_heads=4, head_dim=8, scan=scan)
+    model = posenc_jax.Transformer(layers, **sizes, rngs=nnx.Rngs(0))
+    assert model(np.arange(6)[None], posenc_jax.positions.text(6)).shape == (1, 6, 8)
+    paths = weights.parameters(model)
+    assert [path for path in paths if "alpha" in path] == ["encodings/0/inner/alpha"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"model_type": "gpt_oss"}, ["head"] * 4),
+        ({"model_type": "granite_swa", "layer_types": ["full_attention"] * 4}, ["head"] * 4),
+        ({"model_type": "llama"}, [None] * 4),
+        ({"model_type": "mimo_v2_flash", "layer_types": ["full_attention"] * 4}, [None] * 4),
+        (
+            {
+                "model_type": "mimo_v2_flash",
+                "layer_types": ["full_attention", *["sliding_attention"] * 3],
+            },
+            [None, "head", "head", "head"],
+        ),
+    ],
+)
+def test_sinks_by_layer(keys, expected):
+    assert sinks_from_hf({"num_hidden_layers": 4} | keys) == expected
+
+
+def test_sinks_that_are_not_known():
+    for keys, message in (
+        ({"model_type": "zebra9"}, "'zebra9' is not known"),
+        ({"model_type": "mimo_v2_flash"}, "layer_types is missing"),
+        ({"model_type": "deepseek_v4"}, "not offered by from_hf.*sinks"),
+        ({"model_type": "gpt_oss", "num_hidden_layers": None}, "config lacks num_hidden_layers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sinks_from_hf({"num_hidden_layers": 4} | keys)
 
 
 def test_axial_sections_are_refused():

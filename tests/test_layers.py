@@ -338,6 +338,72 @@ def test_over_a_scheme_already_built():
         posenc_jax.make("ssmax", num_heads=4, num_layers=3, over=stacked, **sizes)
 
 
+@jax.jit
+def by_hand(blocks, ends, lerope, scales):
+    """Returns the logits of a decoder whose layers multiply queries before they turn, if they do.
+
+    ``scales`` are s and b of each layer, ``ends`` the embedding and the last norm.
+    """
+    embedding, final_norm = ends
+    x, logs = embedding[TOKEN_IDS], jnp.log(jnp.arange(1.0, T + 1))[None, :, None]
+    for number, (block, (s, b)) in enumerate(zip(blocks, scales, strict=True)):
+        encoding = lerope if (number + 1) % 4 else posenc_jax.Encoding()
+        of, read = block.attention, block.attention_norm(x)
+        q, k, v = (each(read).reshape(B, T, -1, common.HEAD_DIM) for each in (of.q, of.k, of.v))
+        q = q * (s[None, None] * logs + b[None, None])[..., None]
+        out = posenc_jax.attend(encoding, q, k, v, Tokens.of(encoding, text(T)))
+        x = x + of.out(out.reshape(B, T, -1))
+        x = x + block.mlp(block.mlp_norm(x))
+    return final_norm(x) @ embedding.T
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_layers_with_a_scale_of_their_own_share_what_is_beneath(scan):
+    """The gradient of the shared rates is that of all layers together."""
+    lerope = common.build("lerope")
+    turning = common.build("log_scale", over=lerope, num_layers=6, trained=False)
+    still = common.build("log_scale", over="nope", num_layers=2)
+    turning.s[...] += 0.1 * common.normal(5, 6, common.HEADS)
+    pattern = posenc_jax.Layers([turning] * 3 + [still])
+    sizes = dict(vocab_size=B * T, model_dim=common.WIDTH, num_heads=common.HEADS, num_layers=8)
+    plain, model = (
+        posenc_jax.Transformer(pattern, **sizes, scan=each, rngs=nnx.Rngs(0))
+        for each in (False, scan)
+    )
+    places = [(still, n // 4) if n % 4 == 3 else (turning, n - n // 4) for n in range(8)]
+    scales = [(each.s[row], each.b[row]) for each, row in places]
+    blocks, ends = [layer.block for layer in plain.layers], (plain.embedding[...], plain.final_norm)
+    weights = common.normal(6, B, T, B * T)
+
+    def expected(lerope, scales):
+        return (weights * by_hand(blocks, ends, lerope, scales)).sum()
+
+    def found(model):
+        return (weights * model(TOKEN_IDS, text(T))).sum()
+
+    of_lerope, of_scales = jax.grad(expected, argnums=(0, 1))(lerope, scales)
+    ours = jax.jit(jax.grad(found))(model).encodings[0]
+    close(common.forward(model, TOKEN_IDS, text(T)), by_hand(blocks, ends, lerope, scales))
+    close(ours.inner.alpha[...], of_lerope.alpha[...], rtol=1e-4, atol=1e-3)
+    own = [gradients for number, gradients in enumerate(of_scales) if number % 4 != 3]
+    for name, each in (("s", [s for s, _ in own]), ("b", [b for _, b in own])):
+        close(getattr(ours, name)[...], jnp.stack(each), rtol=1e-4, atol=1e-3)
+    extended, _ = model.extend(TOKEN_IDS, Cache.empty(model, B, T))
+    close(model.unembed(extended), common.forward(model, TOKEN_IDS, text(T)), atol=1e-4)
+
+
+def test_what_layers_share_is_in_one_encoding():
+    """Otherwise its gradient would be cut in two."""
+    lerope = common.build("lerope")
+    sizes = dict(num_heads=common.HEADS, train_length=8, rngs=nnx.Rngs(0))
+    scaled, other = (
+        posenc_jax.make(name, over=lerope, num_layers=1, **sizes) for name in ("log_scale", "ssmax")
+    )
+    for pattern in ([scaled, other], [scaled, lerope]):
+        with pytest.raises(ValueError, match="two encodings of the pattern share a LeRoPE"):
+            posenc_jax.Layers(pattern)
+
+
 @pytest.mark.parametrize("over", ["rope", "alibi", "fox", "path"])
 def test_a_logit_scale_is_scaling_queries_by_hand(over):
     """There are several blocks of rows; biases added to the logits are not scaled."""

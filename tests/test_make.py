@@ -3,6 +3,8 @@
 import inspect
 
 import common
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -47,14 +49,31 @@ def test_stacked_encodings_say_for_how_many_layers():
 
 @pytest.mark.parametrize(
     "over",
-    ["seqpe", "learned", {"name": "randomized", "over": "learned"}, "an encoding"],
-    ids=["seqpe", "learned", "randomized", "built"],
+    ["seqpe", "learned", {"name": "randomized", "over": "learned"}],
+    ids=["seqpe", "learned", "randomized"],
 )
 def test_what_cannot_be_stacked_is_refused(over):
     """Layers have no parameters of their own where these are read once for all layers."""
-    if over == "an encoding":
-        over = common.build("learned")
-    match = "needed before the first layer .*leave num_layers= out"
+    match = "needed before the first layer .*build that first, .*all layers then share it"
     with pytest.raises(ValueError, match=match):
         common.build("ssmax", over=over, num_layers=2)
     assert common.build("ssmax", over=over).stacked is None
+
+
+@pytest.mark.parametrize("over", ["learned", "t5", "lerope"])
+def test_layers_share_what_is_built(over):
+    inner = common.build(over)
+    stacked = common.build("ssmax", over=inner, num_layers=3, trained=False)
+    assert stacked.stacked == 3 and stacked.inner is inner and stacked.s.shape == (3, 4)
+    stacked.s[...] += jnp.arange(3.0)[:, None]
+    for layer, around in enumerate(
+        (stacked, common.build("soft_cap", over=stacked, trained=False))
+    ):
+        one = around.of_layer(layer + 1)
+        assert one.stacked is None
+        scale, leaves = (one, one.inner) if layer == 0 else (one.inner, one.inner.inner)
+        np.testing.assert_array_equal(scale.s[...], stacked.s[layer + 1])
+        same = jax.tree.map(np.array_equal, leaves, inner)
+        assert all(jax.tree.leaves(same))
+    with pytest.raises(ValueError, match=r"layer=3 must be within 0..2"):
+        stacked.of_layer(3)

@@ -298,7 +298,7 @@ def test_values_do_not_grow_by_an_attention_factor():
 
 
 def test_rates_that_all_layers_share_are_not_stacked():
-    message = r"LeRoPE, beneath it, has one set for all layers.*the decoder takes no such pair"
+    message = r"LeRoPE, beneath it, has one set for all layers.*build that first"
     with pytest.raises(ValueError, match=message):
         common.build("log_scale", over="lerope", num_layers=2)
     with pytest.raises(ValueError, match="LogScale has parameters for each layer"):

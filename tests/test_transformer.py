@@ -231,6 +231,57 @@ def test_a_norm_that_there_is_not():
 def test_sinks_that_there_are_not():
     with pytest.raises(ValueError, match=r"sinks='heads' must be 'head'.*'token'.*or None"):
         common.build_model("rope", sinks="heads")
+    with pytest.raises(ValueError, match=r"sinks='heads' must be 'head'.*'token'.*or None"):
+        common.build_model("rope", sinks=(None, "heads"))
+    for sinks in ((), (None, "head", "head")):
+        with pytest.raises(ValueError, match=r"sinks=.* repeats evenly over num_layers=2"):
+            common.build_model("rope", sinks=sinks)
+
+
+def of_sinks(sinks, num_layers=4, scan=False, pattern=1):
+    encodings = [common.build("rope")] * pattern
+    sizes = dict(vocab_size=common.VOCAB, model_dim=common.WIDTH, num_heads=common.HEADS)
+    sizes |= dict(num_layers=num_layers, sinks=sinks, scan=scan)
+    return posenc_jax.Transformer(encodings, rngs=nnx.Rngs(0), **sizes)
+
+
+def test_sinks_of_some_layers():
+    """A sink of -30 takes nothing, so that layers without sinks are layers with such."""
+    model, full = of_sinks(("head", None)), of_sinks("head")
+    for number, (layer, other) in enumerate(zip(model.layers, full.layers, strict=True)):
+        other.block = common.moved(other.block, seed=number)
+        layer.block = jax.tree.map(lambda p: p, other.block)
+        if number % 2:
+            layer.block.attention.sink_of_head = None
+            other.block.attention.sink_of_head[...] = jnp.full(common.HEADS, -30.0)
+    np.testing.assert_allclose(
+        model(token_ids(), text(T)), full(token_ids(), text(T)), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("sinks", [("head", None), (None, "head", None, "token")])
+def test_sinks_of_some_layers_in_a_scan_and_past_a_cache(sinks):
+    plain = of_sinks(sinks)
+    found = [
+        (by.sink_of_head is not None, by.sink_of_token is not None)
+        for by in (layer.block.attention for layer in plain.layers)
+    ]
+    assert found == [(kind == "head", kind == "token") for kind in sinks] * (4 // len(sinks))
+    expected, ids = common.forward(plain, token_ids(), text(T)), token_ids()
+    scanned = of_sinks(sinks, scan=True, pattern=len(sinks))
+    np.testing.assert_allclose(
+        common.forward(scanned, ids, text(T)), expected, rtol=1e-5, atol=1e-5
+    )
+    x_BTD, _ = extend(scanned, ids, posenc_jax.Cache.empty(scanned, B, T))
+    np.testing.assert_allclose(scanned.unembed(x_BTD), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_scan_over_layers_with_and_without_sinks_is_refused():
+    message = r"pattern of 1 layers once.*differ in their sinks.*\[rope, rope\] for two sinks"
+    with pytest.raises(ValueError, match=message):
+        of_sinks(("head", None), scan=True)
+    with pytest.raises(ValueError, match=message):
+        of_sinks(("head", None), scan=True, pattern=2).under(common.build("nope"))
 
 
 @pytest.mark.parametrize("scan", [False, True])

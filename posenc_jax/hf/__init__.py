@@ -14,6 +14,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.hf import bias, models
 from posenc_jax.hf.config import flattened
 from posenc_jax.hf.layers import select
+from posenc_jax.hf.learned import with_parameters
 from posenc_jax.hf.positions import check_keys, has_no_positions
 from posenc_jax.hf.rotary import rotary
 from posenc_jax.hf.temperature import of_all_layers, of_nope_layers
@@ -42,7 +43,8 @@ def from_hf(
       layout: the channels that form a pair, as in ``RoPE``. Default: as the code of the config's
         ``model_type`` has it; a ``model_type`` that is not in ``posenc_jax.hf.models`` needs it. A
         section without ``model_type`` has "half", as ``make`` does.
-      rngs: initial values, for T5 only; its checkpoint then replaces ``table``.
+      rngs: initial values, for T5 and Mistral Large 4 only; the checkpoint then replaces ``table``
+        of T5, and ``s``, ``b`` and ``inner.alpha`` of Mistral Large 4.
       **keys: keys of the config to add or to replace, ``head_dim=64`` for instance; None removes a
         key. Keys of the rotary section (``factor``) must be changed in that section instead. A
         section alone, without ``rope_theta``, has a base of 10000.
@@ -52,8 +54,9 @@ def from_hf(
     ``layers_from_hf`` returns all layers, with their windows. The caller must add a soft cap
     (``make("soft_cap", over=encoding)``), pass the softmax scale to ``attend`` (T5 has 1.0, and
     DeepSeek's grows with ``mscale``), and split DeepSeek's heads: the encoding is for the
-    ``qk_rope_head_dim`` channels. The ALiBi of Falcon lacks the rounding to bfloat16 that
-    transformers applies there.
+    ``qk_rope_head_dim`` channels. That of Mistral Large 4 is for whole heads, of which the last
+    channels turn, because its scale multiplies whole queries. The ALiBi of Falcon lacks the
+    rounding to bfloat16 that transformers applies there.
 
     Raises:
       ValueError: the model is not known or not offered, or a key is missing, unknown, malformed or
@@ -72,9 +75,11 @@ def from_hf(
         return make("nope")
     chosen = select(config, layer_type, layer)
     if chosen.section is None:
-        return of_nope_layers(chosen.config)
-    encoding = rotary(chosen.config, chosen.where, chosen.section, layout)
-    return of_all_layers(chosen, encoding)
+        encoding = of_nope_layers(chosen.config)
+    else:
+        turning = rotary(chosen.config, chosen.where, chosen.section, layout)
+        encoding = of_all_layers(chosen, turning)
+    return with_parameters(chosen.config, encoding, rngs)
 
 
 def _check_left_out(scheme, **arguments):

@@ -39,7 +39,8 @@ INTERLEAVED = words("""
     blt_patcher codegen cohere cohere2 cohere2_moe deepseek_v2 deepseek_v3 deepseek_v32
     dots3_note_text ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text glm glm4 glm4_moe_lite glm4v_text
     glm_moe_dsa glm_ocr_text gptj helium hy_v4_vl_text kimi_k2 llama4_text longcat_flash mistral4
-    moonshine moonshine_streaming openai_privacy_filter roformer sarvam_mla youtu
+    mistral_large4_text moonshine moonshine_streaming openai_privacy_filter roformer
+    sarvam_mla youtu
 """)
 
 LAYOUTS = dict.fromkeys(HALF, "half") | dict.fromkeys(INTERLEAVED, "interleaved")
@@ -73,8 +74,12 @@ TEXT_PARTS = {
 # A head has a part that turns, of qk_rope_head_dim channels, and one that does not.
 LATENT = words("""
     axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots3_note_text glm4_moe_lite
-    glm_moe_dsa hy_v4 hy_v4_vl_text kimi_k2 longcat_flash minicpm3 mistral4 sarvam_mla youtu
+    glm_moe_dsa hy_v4 hy_v4_vl_text kimi_k2 longcat_flash minicpm3 mistral4 mistral_large4_text
+    sarvam_mla youtu
 """)
+
+# Frequencies and the scale of queries are parameters of the checkpoint.
+LEARNED = words("mistral_large4_text")
 
 # Every pair turns the other way.
 BACKWARDS = words("nanochat")
@@ -120,7 +125,7 @@ NOPE_ON_FULL = NOPE_BESIDE_WINDOWS | words("afmoe beam cohere2 cohere2_moe flint
 # The code asks whether a layer has a window, and not of which kind it is.
 TURNS_BY_WINDOW = words("cohere2 cohere2_moe")
 # no_rope_layers lists the layers that turn, by default all but every fourth.
-NO_ROPE_LAYERS = words("llama4_text smollm3")
+NO_ROPE_LAYERS = words("llama4_text mistral_large4_text smollm3")
 # A flat section is that of the full layers; the others have RoPE of the same base.
 PLAIN_SLIDING = words("olmo3")
 # Every fourth layer, counted back from the last, has no rotation, unless layer_rope_theta is given.
@@ -186,6 +191,12 @@ WINDOW_BOTH_SIDES = words("""
     diffusion_gemma_text embedding_gemma2_text modernbert neomme openai_privacy_filter t5gemma2_text
     ultrabert
 """)
+
+# Each head has a learned attention sink in every layer, or in those with a window.
+SINKS = words("""
+    flint gpt_oss granite_swa granitemoe_swa hy_v4 hy_v4_vl_text openai_privacy_filter
+""")
+SINKS_IN_WINDOWS = words("mimo_v2_flash")
 
 # SGLang and vLLM read dual_chunk_attention_config; transformers reads it for no model.
 DUAL_CHUNKS = words("qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next")
@@ -293,12 +304,6 @@ REFUSED |= {
     "inkling_text": "its checkpoint has a bias of relative positions. Build it: "
     f"posenc_jax.make('inkling', {_INKLING}1 / head_dim, and more",
     "longt5": "its encoder has a bias for blocks of tokens beside T5's",
-    "mistral_large4_text": "its frequencies and the scale of its queries are parameters of the "
-    "checkpoint. Build a layer: posenc_jax.make('log_scale', num_heads=..., head_dim=..., "
-    "rngs=..., over={'name': 'lerope', 'rotary_dim': qk_rope_head_dim, 'base': rope_theta, "
-    "'frequencies': YaRN(...)}), with the numbers of rope_parameters; over='nope' where "
-    "no_rope_layers is 0. The head_dim is qk_nope_head_dim + qk_rope_head_dim, and all layers "
-    "have one alpha",
     "mpnet": "it has learned absolute positions beside T5's bias",
     "pix2struct_vision_model": "it has learned rows and columns",
     "qwen2_5_omni_dit": "only its first head turns",

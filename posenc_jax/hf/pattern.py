@@ -11,9 +11,17 @@ import jax
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.wrappers.logit_scale import LogScale
 from posenc_jax.hf import bias, from_hf, models
 from posenc_jax.hf.config import flattened
-from posenc_jax.hf.kinds import WITHOUT_ATTENTION, kinds_of, number_of_layers
+from posenc_jax.hf.kinds import (
+    FULL,
+    SLIDING,
+    WITHOUT_ATTENTION,
+    kinds_of,
+    number_of_layers,
+)
+from posenc_jax.hf.learned import of_all_layers
 from posenc_jax.hf.windows import window_of
 from posenc_jax.model.layers import Layers
 
@@ -30,7 +38,8 @@ def layers_from_hf(
 
     Layers that are equal share one instance. A layer without attention to the text (Mamba, linear
     attention, convolution, attention to images) is None, and ``Transformer`` refuses a pattern that
-    has one. ``Layers.at(n)`` is layer n.
+    has one. ``Layers.at(n)`` is layer n; the encoding there holds the parameters of all layers that
+    use it, if each has its own (Mistral Large 4).
 
     Args:
       config: what ``config.json`` holds, of any model that ``from_hf`` knows.
@@ -38,7 +47,8 @@ def layers_from_hf(
       layout, rngs, **keys: as in ``from_hf``.
 
     The caller must add what ``from_hf`` leaves to the caller, except for windows. The same holds
-    for sinks, sizes that differ between layers, and the choice of keys in sparse attention.
+    for sinks (``sinks_from_hf``), sizes that differ between layers, and the choice of keys in
+    sparse attention.
 
     Raises:
       ValueError: the model is not known or not offered, the config does not say which layers are of
@@ -65,10 +75,45 @@ def layers_from_hf(
     def layer(number):
         if kinds and kinds[number] in WITHOUT_ATTENTION:
             return None, None
-        encoding = from_hf(config, layer=number, layout=layout)
+        encoding = from_hf(config, layer=number, layout=layout, rngs=rngs)
         return shared(encoding), window_of(config, number)
 
-    return _shortest([layer(number) for number in range(number_of_layers(config))])
+    each = [layer(number) for number in range(number_of_layers(config))]
+    for encoding in distinct:
+        if isinstance(encoding, LogScale) and rngs is not None:
+            count = sum(other is encoding for other, _ in each)
+            stacked = of_all_layers(encoding, count, rngs)
+            each = [(stacked if e is encoding else e, window) for e, window in each]
+    return _shortest(each)
+
+
+def sinks_from_hf(config: Mapping[str, Any], **keys: Any) -> list[str | None]:
+    """Returns the sinks of every layer, as ``Transformer(sinks=...)`` takes them.
+
+    "head" stands for one learned sink a head, and None for a layer without sinks, or without
+    attention to the text. The values are in the checkpoint.
+
+    Args:
+      config: what ``config.json`` holds, of any model that ``from_hf`` knows.
+      **keys: as in ``from_hf``.
+
+    In MiMo-V2-Flash the layers with sinks also have twice as many kv heads as the others, which
+    ``Transformer`` cannot have.
+
+    Raises:
+      ValueError: the model is not known or not offered, or the config does not say which layers are
+        of which kind.
+    """
+    config = flattened(config, keys)
+    models.check_known(config, None)
+    _check_kinds(config)
+    model, kinds = config.get("model_type"), kinds_of(config)
+    if model in models.SINKS_IN_WINDOWS:
+        return ["head" if kind == SLIDING else None for kind in kinds]
+    if model not in models.SINKS:
+        return [None] * number_of_layers(config)
+    kinds = kinds or [FULL] * number_of_layers(config)
+    return [None if kind in WITHOUT_ATTENTION else "head" for kind in kinds]
 
 
 def same(encoding: Encoding | None, other: Encoding | None) -> bool:

@@ -31,6 +31,7 @@ class Layers(nnx.Module):
         for each in encodings:
             if each is not None and not any(each is other for other in distinct):
                 distinct.append(each)
+        _check_shared_once(distinct)
         self.distinct = nnx.List(distinct)
         self.pattern = tuple(
             None if each is None else next(i for i, x in enumerate(distinct) if x is each)
@@ -106,16 +107,36 @@ class Layers(nnx.Module):
     def of_layer(self, number: int) -> tuple[Encoding | None, int, Window]:
         """Returns what layer ``number`` uses: its own encoding, the source, and the window.
 
-        The encoding is None where layers share it; the source is its index in ``distinct``.
+        The encoding is None where layers share parameters; the source is its index in ``distinct``.
         """
-        turn, place = divmod(number, len(self.pattern))
+        place = number % len(self.pattern)
         source = self.pattern[place]
         assert source is not None  # As ``check`` found.
         encoding = self.distinct[source]
-        if not encoding.per_layer:
-            return None, source, self.windows[place]
-        uses = turn * self.pattern.count(source) + self.pattern[:place].count(source)
-        return encoding.of_layer(uses), source, self.windows[place]
+        own = encoding.of_layer(self.row(number)) if has_own(encoding) else None
+        return own, source, self.windows[place]
+
+    def row(self, number: int) -> int:
+        """Returns how many layers before layer ``number`` use the encoding that it uses."""
+        turn, place = divmod(number, len(self.pattern))
+        source = self.pattern[place]
+        return turn * self.pattern.count(source) + self.pattern[:place].count(source)
+
+
+def _check_shared_once(distinct):
+    """Refuses an encoding that is in two others, where it would become two sets of parameters."""
+    shared = [each.inner for each in distinct if each.over_shared]
+    for inner in shared:
+        if sum(other is inner for other in (*distinct, *shared)) > 1:
+            raise ValueError(
+                f"two encodings of the pattern share a {type(inner).__name__}, which a model would "
+                "hold twice: use one of them in all these layers, with num_layers= of all"
+            )
+
+
+def has_own(encoding: Encoding) -> bool:
+    """Says whether every parameter of the encoding belongs to one layer."""
+    return encoding.per_layer and not encoding.over_shared
 
 
 def _is_window(window) -> bool:

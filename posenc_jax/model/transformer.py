@@ -22,7 +22,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
-from posenc_jax.model.layers import Layers, Window
+from posenc_jax.model.layers import Layers, Window, has_own
 from posenc_jax.tokens import Tokens, count_of
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
@@ -40,10 +40,12 @@ class Layer(nnx.Module):
       own: the encoding that belongs to this layer alone, or None where layers share it.
       sources: which of the model's distinct encodings the layer uses (static).
       windows: which keys a query sees, as ``Layers`` has it (static).
+      rows: which of an encoding's parameters for each layer it uses, 0 if there are none (static).
 
     Under ``scan`` a layer stands for all layers in the same place of the pattern, and its arrays
     have a leading axis of turns, the repeats of the pattern. ``sources`` and ``windows`` have one
-    entry, or one for each turn where layers that differ only in numbers share a place.
+    entry, or one for each turn where layers that differ only in numbers share a place, and so has
+    ``rows``.
     """
 
     def __init__(
@@ -52,18 +54,27 @@ class Layer(nnx.Module):
         own: Encoding | None,
         sources: tuple[int, ...],
         windows: tuple[Window, ...],
+        rows: tuple[int, ...],
     ):
         self.block = block
         self.own = own
         self.sources = sources
         self.windows = windows
+        self.rows = rows
 
     def at(self, turn: int) -> tuple[int, Window]:
         """Returns the source and the window of one turn."""
         return self.sources[turn % len(self.sources)], self.windows[turn % len(self.windows)]
 
+    def encoding(self, encodings, turn) -> Encoding:
+        """Returns the encoding of one turn, the layer's own or among those of the model."""
+        if self.own is not None:
+            return self.own.unstacked()
+        row = self.rows[0] if len(self.rows) == 1 else jnp.asarray(self.rows)[turn]
+        return encodings[self.sources[0]].of_layer(row)
+
     def found(self, sides, turn):
-        """Returns the encoding's index, its entry of ``sides``, and the window, for one turn.
+        """Returns the encoding's entry of ``sides``, and the window, for one turn.
 
         Turns may differ in the tables that their encodings prepare, and in windows. ``turn`` may be
         traced.
@@ -73,9 +84,9 @@ class Layer(nnx.Module):
             source = jnp.asarray(self.sources)[turn]
             found = jax.tree.map(lambda *each: jnp.stack(each)[source], *sides)
         if len(self.windows) == 1:
-            return self.sources[0], found, self.windows[0]
+            return found, self.windows[0]
         widths = [_WIDEST if window is None else window for window in self.windows]
-        return self.sources[0], found, jnp.asarray(widths, jnp.int32)[turn]
+        return found, jnp.asarray(widths, jnp.int32)[turn]
 
 
 class Transformer(nnx.Module):
@@ -100,7 +111,8 @@ class Transformer(nnx.Module):
       qkv_bias: whether to add a bias to queries, keys and values (Qwen2).
       sinks: whether queries may attend to nothing: "head" gives each head one more logit, which has
         no key and is learned (gpt-oss), "token" computes it from the input that each query is
-        projected from (Inkling 2), None gives none.
+        projected from (Inkling 2), None gives none. Or a sequence of these, which the layers
+        repeat: ``(None, "head")`` for sinks in every second layer.
       post_norm: whether to normalise the outputs of attention and the feed-forward network instead
         of their inputs (OLMo 2).
       tied: whether the embedding is also the output layer, which else has its own matrix.
@@ -117,8 +129,8 @@ class Transformer(nnx.Module):
         by ``1 / sqrt(2 num_layers)`` as in GPT-2.
 
     Attributes:
-      encodings: the distinct encodings that layers share; None in the place of a per-layer scheme,
-        which the layers hold themselves.
+      encodings: the distinct encodings that layers share, at least in part; None in the place of a
+        per-layer scheme, which the layers hold themselves.
       layers: a :class:`Layer` for each layer, or under ``scan`` for each place of the pattern.
       unembedding: the output layer's own matrix, ``[vocab_size, model_dim]``; None if it is tied.
     """
@@ -139,7 +151,7 @@ class Transformer(nnx.Module):
         norm_epsilon: float = 1e-6,
         qk_norm: str | None = None,
         qkv_bias: bool = False,
-        sinks: str | None = None,
+        sinks: str | Sequence[str | None] | None = None,
         post_norm: bool = False,
         tied: bool = True,
         causal: bool = True,
@@ -155,18 +167,19 @@ class Transformer(nnx.Module):
         sizes |= dict(num_heads=num_heads, num_kv_heads=num_kv_heads)
         _check_sizes(sizes | dict(head_dim=head_dim, mlp_dim=mlp_dim))
         _check_types(dtype=dtype, param_dtype=param_dtype)
-        _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm, sinks)
+        _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
+        sinks_of_layers = _of_layers(sinks, num_layers)
         check_implementation(implementation)
         head_dim = model_dim // num_heads if head_dim is None else head_dim
         mlp_dim = -(-model_dim * 8 // (3 * 64)) * 64 if mlp_dim is None else mlp_dim
         out_std = 0.02 * (2 * num_layers) ** -0.5
         types: dict[str, Any] = dict(dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype))
         dials: dict[str, Any] = dict(qk_norm=qk_norm, qkv_bias=qkv_bias, post_norm=post_norm)
-        options = dials | types | dict(norm_epsilon=norm_epsilon, sinks=sinks)
+        options = dials | types | dict(norm_epsilon=norm_epsilon)
 
-        def block(key):
+        def block(key, sinks):
             widths = model_dim, num_heads, num_kv_heads, head_dim, mlp_dim
-            return self.block(*widths, out_std, **options, rngs=nnx.Rngs(key))
+            return self.block(*widths, out_std, **options, sinks=sinks, rngs=nnx.Rngs(key))
 
         def table():
             table_VD = 0.02 * jax.random.normal(rngs.params(), (vocab_size, model_dim))
@@ -174,16 +187,16 @@ class Transformer(nnx.Module):
 
         self.embedding = table()
         # Drawn together, so that a model has the same numbers with and without scan.
-        blocks = jax.vmap(block)(jax.random.split(rngs.params(), num_layers))
+        blocks = _drawn(block, jax.random.split(rngs.params(), num_layers), sinks_of_layers)
         self.final_norm = nnx.RMSNorm(model_dim, epsilon=norm_epsilon, **types, rngs=rngs)
         self.unembedding = None if tied else table()
         self.num_layers = num_layers
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        self.causal, self.dtype = causal, dtype
+        self.causal, self.dtype, self.implementation = causal, dtype, implementation
+        self.same_sinks = len(set(sinks_of_layers)) == 1
         self.scan, self.remat = scan, remat
-        self.implementation = implementation
         pattern = Layers.of(encoding)
-        self._arrange(pattern, self._placed(pattern, _unstack(blocks, num_layers)))
+        self._arrange(pattern, self._placed(pattern, blocks))
 
     def under(self, encoding: Encoding | Sequence[Encoding] | Layers) -> "Transformer":
         """Returns this model with another encoding or pattern in place of its own."""
@@ -202,29 +215,41 @@ class Transformer(nnx.Module):
     def _placed(self, pattern: Layers, blocks: list[Block]) -> list[Block]:
         """Returns the blocks of all layers, under ``scan`` stacked by place of the pattern."""
         pattern.check(self.num_layers)
+        if not self.scan:
+            return blocks
         turn = self._places(pattern)
-        return [_stack(blocks[place::turn]) for place in range(turn)] if self.scan else blocks
+        kinds: list[Any] = list(map(jax.tree.structure, blocks))
+        if any(kind != kinds[number % turn] for number, kind in enumerate(kinds)):
+            raise ValueError(
+                f"scan=True compiles a pattern of {turn} layers once, and the layers of one place "
+                "in it differ in their sinks: name as many encodings in the pattern as it takes "
+                "until sinks repeat too, such as [rope, rope] for two sinks"
+            )
+        return [_stack(blocks[place::turn]) for place in range(turn)]
 
     def _places(self, pattern: Layers) -> int:
         """Returns the number of places of blocks: under ``scan`` one if all layers are alike."""
         turn = len(pattern.pattern)
-        return 1 if self.scan and turn == self.num_layers and pattern.alike() else turn
+        is_one = self.scan and turn == self.num_layers and self.same_sinks and pattern.alike()
+        return 1 if is_one else turn
 
     def _arrange(self, pattern: Layers, blocks: list[Block]) -> None:
         """Gives each block its encoding and its window."""
         pattern.check(self.num_layers)
-        shared = [None if each.per_layer else each for each in pattern.distinct]
+        shared = [None if has_own(each) else each for each in pattern.distinct]
         layers = []
         for place, block in enumerate(blocks):
             own, source, window = pattern.of_layer(place)
+            numbers = range(place, self.num_layers, len(blocks))
+            is_shared = pattern.distinct[source].over_shared
+            rows = tuple(map(pattern.row, numbers)) if is_shared else (0,)
             if self.scan and own is not None:
-                numbers = range(place, self.num_layers, len(blocks))
                 own = _stack([pattern.of_layer(number)[0] for number in numbers])
             # Under scan layers that are alike share one block, even if the pattern names each.
             several = range(self.num_layers if len(blocks) < len(pattern.pattern) else 0)
             each = [pattern.of_layer(number)[1:] for number in several] or [(source, window)]
             sources, windows = (tuple(all_turns) for all_turns in zip(*each, strict=True))
-            layers.append(Layer(block, own, _one_if_equal(sources), _one_if_equal(windows)))
+            layers.append(Layer(block, own, _one_if_equal(sources), _one_if_equal(windows), rows))
         self.encodings = nnx.List(shared)
         self.layers = nnx.List(layers)
 
@@ -340,7 +365,7 @@ class Transformer(nnx.Module):
         return [
             next(_one(layer.own, self.scan) for layer in self.layers if layer.sources == (source,))
             if shared is None
-            else shared
+            else shared.of_layer(0)
             for source, shared in enumerate(self.encodings)
         ]
 
@@ -366,9 +391,8 @@ class Transformer(nnx.Module):
             x_BTD, slots = state
             kept = []
             for layer, own_slots in zip(layers, slots, strict=True):
-                own = layer.own
-                source, (tokens, seen), window = layer.found(sides, turn)
-                encoding = self.encodings[source] if own is None else own.unstacked()
+                (tokens, seen), window = layer.found(sides, turn)
+                encoding = layer.encoding(self.encodings, turn)
                 past = None if cache is None else Past(own_slots, turn, start, seen)
                 run = self._run_block(window)
                 x_BTD, own_kept = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
@@ -444,7 +468,34 @@ def _check_types(**types):
             raise ValueError(f"{name}={given!r} must be a type of floats, such as 'bfloat16'")
 
 
-def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm, sinks):
+def _of_layers(sinks, num_layers: int) -> list[str | None]:
+    """Returns the sinks of each layer."""
+    each = [sinks] if sinks is None or isinstance(sinks, str) else list(sinks)
+    if not each or num_layers % len(each):
+        raise ValueError(
+            f"sinks={sinks!r} must be one for all layers, or a sequence that repeats evenly over "
+            f"num_layers={num_layers}"
+        )
+    for kind in each:
+        if kind not in (None, "head", "token"):
+            raise ValueError(
+                f"sinks={kind!r} must be 'head' (one a head, learned), 'token' (computed for each "
+                "query) or None"
+            )
+    return each * (num_layers // len(each))
+
+
+def _drawn(block, keys, kinds: list) -> list:
+    """Returns ``block(key, kind)`` of each layer, those of one kind drawn together."""
+    blocks: dict[int, Any] = {}
+    for kind in dict.fromkeys(kinds):
+        numbers = [number for number, other in enumerate(kinds) if other == kind]
+        together = jax.vmap(functools.partial(block, sinks=kind))(keys[np.asarray(numbers)])
+        blocks |= dict(zip(numbers, _unstack(together, len(numbers)), strict=True))
+    return [blocks[number] for number in range(len(kinds))]
+
+
+def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm):
     if num_heads % num_kv_heads:
         raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
     if head_dim is None and model_dim % num_heads:
@@ -455,11 +506,6 @@ def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm, sinks):
         raise ValueError(
             f"qk_norm={qk_norm!r} must be 'head' (each head by itself), 'all' (all heads "
             "together) or None"
-        )
-    if sinks not in (None, "head", "token"):
-        raise ValueError(
-            f"sinks={sinks!r} must be 'head' (one a head, learned), 'token' (computed for each "
-            "query) or None"
         )
 
 

@@ -70,7 +70,7 @@ class SSMax(LogitScale):
     The number of visible keys is taken as ``m + 1``, whatever a window hides. The first token of a
     sequence gets logits of 0, which changes nothing because it sees one key only. If ``over`` is
     given by name, each layer has its own copy of its parameters, also where layers usually share
-    them.
+    them; if it is an encoding already built, all layers share it.
 
     Args:
       num_heads: number of query heads in one layer.
@@ -105,7 +105,7 @@ class LogScale(LogitScale):
 
     It is SSMax with a second number. Mistral Large 4 has it in every layer, over LeRoPE in three of
     four and over NoPE in the fourth. There each layer has its own s and b, but all share LeRoPE's
-    alpha; docs/library.md says how a model has that.
+    alpha: ``over`` is a LeRoPE already built.
 
     Args:
       num_heads: number of query heads in one layer.

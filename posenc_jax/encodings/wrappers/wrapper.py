@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
 from posenc_jax.registry import MODEL_ARGUMENTS, PATTERNS, inner_keywords, make
 from posenc_jax.tokens import Tokens
@@ -31,8 +33,22 @@ class Wrapper(Encoding):
             self.reads_order = inner.reads_order
         self.mixes_keys = self.mixes_keys or inner.mixes_keys
         self.stacked = inner.stacked
+        self.over_shared = inner.over_shared
         # A wrapper that overrides ``score`` changes every logit.
         self.extent = inner.extent if type(self).score is Wrapper.score else None
+
+    def _put_over(self, inner: Encoding) -> "Wrapper":
+        """Returns a copy of this wrapper with another encoding beneath."""
+        other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
+        other.inner = inner
+        return other
+
+    def _row(self, layer):
+        if not self.over_shared:
+            return super()._row(layer)
+        own = self._put_over(Encoding())
+        own.over_shared = False
+        return jax.tree.map(lambda p: p[layer], own)._put_over(self.inner.of_layer(layer))
 
     @property
     def adapts(self) -> bool:
