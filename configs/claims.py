@@ -56,9 +56,9 @@ def _follow(study, language, *parts):
 
 
 def _far(preset, language):
-    """Returns a study of two schemes that are said to extrapolate, on far longer texts."""
+    """Returns a study on far longer texts of two schemes that hold there, it is said, and RoPE."""
     study = extrapolation.get_config(preset)
-    study.schemes = "alibi,rnope_swa"
+    study.schemes = "alibi,rnope_swa,rope,yarn"
     study.encodings.rnope_swa.interval = 2
     _follow(study, language, "model", "train", "sweep")  # but not "eval": texts are much longer
     if preset != "tiny":

@@ -12,7 +12,9 @@ import math
 from experiments.order import order_study
 from experiments.report import ledger, ledger_page
 from experiments.report.ledger import Answers, Claim, Effect, Seeds, least, mean, spread
+from experiments.report.study import BASELINE
 from experiments.studies import Studies
+from posenc_jax import REGISTRY
 
 ALGORITHMS = ("copy", "reverse", "addition", "sort", "parity")
 _OTHER_BIASES = ("alibi", "kerple_log", "kerple_power")
@@ -138,8 +140,8 @@ def _at_stride_1(answers: Answers, multiple: int):
     return answers.read("far", "bits_per_byte", **where)
 
 
-# The schemes that are tested without a causal mask: those that are made for it, or allow it.
-SEEING = ("sinusoidal", "learned", "rope", "alibi", "t5", "shaw", "deberta", "transformer_xl")
+# Every scheme but the one that is said to be blind.
+SEEING = tuple(name for name in REGISTRY if name != BASELINE)
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -450,11 +452,15 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "windows_and_nope",
         "RoPE within a window, and layers without positions that see everything, hold to 32 times "
-        "the trained length.",
+        "the trained length, and better than RoPE and YaRN without tuning.",
         "2501.18795 (RNoPE-SWA), 2504.08719 (SWAN)",
-        "8B parameters, trained at 8192 tokens, as third parties quote it",
-        ("rnope_swa",),
-        (_change("rnope_swa", 32, study="far", high=EQUAL),),
+        "8B parameters, trained at 8192 tokens, as third parties quote it: they lose 22 % on RULER "
+        "at 32 times the length, and scaled RoPE 41 %",
+        ("rnope_swa", "rope", "yarn"),
+        (
+            _change("rnope_swa", 32, study="far", high=EQUAL),
+            *(_less("rnope_swa", other, 32, "far", "far") for other in ("rope", "yarn")),
+        ),
     ),
     Claim(
         "blind_to_order",
@@ -468,10 +474,10 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "order_is_seen",
-        "Every scheme tells 我爱你 from 你爱我 without a causal mask.",
+        "Every scheme with positions tells 我爱你 from 你爱我 without a causal mask.",
         "the chapter that this project starts from",
         "any model",
-        SEEING,
+        (),
         tuple(map(_sees_order, SEEING)),
         is_of_text=False,
     ),
@@ -493,7 +499,9 @@ class Claims(Studies):
 
     def write_report(self, command):
         studies = {name: part.study(command) for name, part in self.parts.items()}
-        studies["order"] = order_study(SEEING, seeds=self.config["seeds"])
+        chosen = [name.strip() for name in self.config["schemes"].split(",")]
+        seeing = [name for name in SEEING if name in chosen]
+        studies["order"] = order_study(seeing, seeds=self.config["seeds"])
         about = next(iter(self.parts.values())).about(command) | self.environment()
         about |= {"config": self.config}
         rows = ledger.ledger_of(CLAIMS, studies)

@@ -3,8 +3,8 @@
 python -m experiments.guide --answers=runs/answers --out=docs/choosing.md
 
 The guide takes every figure, order and verdict from ``atlas/atlas.csv`` and ``claims/claims.json``
-in the folder of answers, and from the table that ``benchmarks/decode.py`` writes. It says so where
-nothing was run.
+in the folder of answers, from the table that ``benchmarks/decode.py`` writes, and from the results
+of other experiments that ``beside.py`` reads. It says so where nothing was run.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from experiments.beside import Answer, read_extension, read_tables
 from experiments.command import exit_status
 from experiments.record import read_json, write_files
 from experiments.report import ledger_page
@@ -23,14 +24,13 @@ from experiments.report.study import number, with_margin
 
 # How many schemes are shown for each question, the best first.
 _SHOWN = 5
-# How many schemes of a list are named.
+# How many schemes of a list are named, and how many numbers of a claim are all shown.
 _TIED = 10
 # The share of schemes that may seem to be above chance by accident, even if none learned anything.
 _BY_ACCIDENT = 0.05
+_CALLED = {"nope": "NoPE", "rope": "RoPE"}
 # No scheme is by accident so far above chance, as a part of the way from chance to all right.
 _CLEARLY = 0.25
-
-Answer = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +39,13 @@ class Situation:
 
     Attributes:
       title: the situation, in words.
-      asked: the questions of the atlas that are the evidence, as topics and multiples.
+      asked: the questions that are the evidence, as topics and multiples of the trained length; the
+        multiple is 0 where a topic says all.
       claims: the names of the claims about the situation.
       chapter: what the chapter that this project starts from recommends, in words.
       recommended: the schemes that the chapter means.
       elsewhere: a page with more experiments about the situation, in the folder of the guide.
+      note: how the figures are to be read.
     """
 
     title: str
@@ -52,6 +54,7 @@ class Situation:
     chapter: str = ""
     recommended: tuple[str, ...] = ()
     elsewhere: str = ""
+    note: str = ""
 
 
 def _each(topics: str, *multiples: float) -> tuple[tuple[str, float], ...]:
@@ -116,6 +119,12 @@ SITUATIONS = (
     ),
     Situation(
         "Making a trained model longer",
+        (
+            ("made longer, 0 steps", 2),
+            ("made longer, 0 steps", 8),
+            ("made longer, 100 steps", 8),
+            ("made longer, 100 steps", 32),
+        ),
         claims=(
             "yarn_ntk_pi",
             "yarn_in_a_tenth",
@@ -126,12 +135,25 @@ SITUATIONS = (
         chapter="RoPE with YaRN to 128K tokens, LongRoPE to 2M",
         recommended=("yarn", "longrope"),
         elsewhere="extension.md",
+        note="A trained model with RoPE is made longer by each method. After 0 steps of "
+        "fine-tuning it is read under the method for each length, and after 100 under the one for "
+        "8 times the trained length. `longrope` has factors without a search; the claims below "
+        "are about searched ones.",
     ),
     Situation(
         "Images, videos and interfaces",
+        _each("images, 28; images, pasted 84; images, rescaled 84", 0)
+        + _each("video, 32 frames; video, 128 frames; video, 128, gap 106", 0)
+        + _each("story time, 4x; story time, backwards; story time, from time 256", 0)
+        + _each("pointing, 1 up, 16 x 16; pointing, place, 8 x 8; pointing, place, 16 x 16", 0),
         chapter="SeqPE or VideoRoPE++ for several media, VideoRoPE++ or Time-RoPE for video, "
         "I-MRoPE for interfaces",
+        recommended=("seqpe", "videorope_pp", "time_rope", "i_mrope", "i_mrope_ruler"),
         elsewhere="multimodal.md",
+        note="The figures are those of the tables in [multimodal.md](multimodal.md), which says "
+        "what each row is; the interval of a difference is made of both rows' standard errors. In "
+        "video RoPE is the row `vanilla`, by the index of the token, and in story time "
+        "`frame_index`, by that of the frame; there is none among the images.",
     ),
 )
 
@@ -141,6 +163,7 @@ def guide(
     atlas: dict[str, Any] | None,
     ledger: dict[str, Any] | None,
     decoding: dict[str, float],
+    beside: list[Answer] | None = None,
 ) -> str:
     """Returns the guide as Markdown.
 
@@ -148,18 +171,22 @@ def guide(
       answers: the rows of ``atlas.csv``, see ``read_answers``.
       atlas, ledger: ``atlas.json`` and ``claims.json``, or None for what was not run.
       decoding: the time of decoding one more token under each scheme, over that under NoPE.
+      beside: the answers of other experiments, see ``beside.py``.
     """
+    every = answers + (beside or [])
     claims = {claim["name"]: claim for claim in ledger["claims"]} if ledger else {}
     parts = [
         "# Which scheme to choose\n",
         "Written by `python -m experiments.guide` from the atlas "
-        "([configs/atlas.py](../configs/atlas.py)) and the ledger of claims "
-        "([configs/claims.py](../configs/claims.py)): no figure, order or verdict here is typed by "
-        "hand. Behind ± is half of the 95 % interval over seeds. Against RoPE: whether the "
-        "interval of the difference, seed by seed, excludes 0.\n",
-        _overview(answers),
+        "([configs/atlas.py](../configs/atlas.py)), the ledger of claims "
+        "([configs/claims.py](../configs/claims.py)) and the results of other experiments: no "
+        "figure, order or verdict here is typed by hand. Behind ± is half of the 95 % interval "
+        "over seeds. Against RoPE: whether the interval of the difference, seed by seed, excludes "
+        "0. Where the chapter that this project starts from speaks of thousands of tokens, "
+        "multiples of the trained length stand for them here.\n",
+        _overview(every),
         _effective(atlas),
-        *(_situation(each, answers, claims) for each in SITUATIONS),
+        *(_situation(each, every, claims) for each in SITUATIONS),
         _decoding(decoding, answers),
         _made_by(atlas, ledger),
     ]
@@ -209,7 +236,7 @@ def _overview(answers: list[Answer]) -> str:
                 best = _best(found)
                 named = f"`{best['scheme']}`, {_spread(best)}" if isinstance(best, dict) else "none"
                 rope = ", ".join(_spread(a) for a in found if a["scheme"] == "rope")
-                lines.append(f"| {each.title} | {topic} at {multiple:g}x | {named} | {rope} |")
+                lines.append(f"| {each.title} | {_name(topic, multiple)} | {named} | {rope} |")
     return "\n".join(lines) + "\n"
 
 
@@ -235,12 +262,16 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_TIED]) + more
 
 
+def _name(topic: str, multiple: float) -> str:
+    return f"{topic} at {multiple:g}x" if multiple else topic
+
+
 def _answers_to(topic: str, multiple: float, answers: list[Answer]) -> list[Answer]:
     return [a for a in answers if (a["topic"], a["multiple"]) == (topic, multiple)]
 
 
 def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -> str:
-    lines = [f"## {each.title}\n"]
+    lines = [f"## {each.title}\n", *([f"{each.note}\n"] if each.note else [])]
     for topic, multiple in each.asked:
         lines.append(_question(topic, multiple, _answers_to(topic, multiple, answers)))
     if each.chapter:
@@ -276,7 +307,7 @@ def _decoding(decoding: dict[str, float], answers: list[Answer]) -> str:
 
 
 def _question(topic: str, multiple: float, found: list[Answer]) -> str:
-    title = f"**{topic} at {multiple:g}x**"
+    title = f"**{_name(topic, multiple)}**"
     if not found:
         return f"{title}: no run has this yet.\n"
     unit = found[0]["unit"] + ", lower is better" * found[0]["is_error"]
@@ -315,7 +346,8 @@ def _best(found: list[Answer]) -> Answer | str:
 
 def _beats(answer: Answer, other: str) -> bool:
     """Says whether a scheme is better than another, if it is not that one and there are both."""
-    return answer["scheme"] == other or answer[f"vs_{other}"] in ("better", "")
+    found = answer[f"vs_{other}"]
+    return answer["scheme"] == other or not found or found == "better"
 
 
 def _floor(answer: Answer) -> float | None:
@@ -363,10 +395,10 @@ def _of_chapter(scheme: str, each: Situation, answers: list[Answer]) -> str:
         names = [a["scheme"] for a in found]
         if scheme in names:
             own = found[names.index(scheme)]
-            against = "" if scheme == "rope" else f", against RoPE {own['vs_rope']}"
-            places.append(
-                f"{names.index(scheme) + 1} of {len(names)} in {topic} at {multiple:g}x{against}"
-            )
+            other = "rope" if own["vs_rope"] else "nope"
+            against = f", against {_CALLED[other]} {own[f'vs_{other}']}" * (scheme != other)
+            place = f"{names.index(scheme) + 1} of {len(names)}"
+            places.append(f"{place} in {_name(topic, multiple)}{against}")
     return f"`{scheme}` here: {'; '.join(places) or 'no run has it yet'}."
 
 
@@ -376,7 +408,12 @@ def _claim(name: str, claims: dict[str, Any]) -> str:
         return f"- {name}: no run has tested it yet."
     claim = claims[name]
     lines = [f"- **{claim['verdict']}**: {claim['says']} ({claim['source']})"]
-    for effect in claim["effects"]:
+    effects = claim["effects"]
+    if len(effects) > _TIED:  # those that are as predicted are counted only
+        effects = [effect for effect in effects if effect["verdict"] != "reproduced"]
+        rest = len(claim["effects"]) - len(effects)
+        lines.append(f"    - as predicted: {rest} of {len(claim['effects'])} numbers; the others:")
+    for effect in effects:
         # Numbers that are not finite are words in JSON.
         bounds = {key: float(effect[key]) for key in ("low", "high")}
         found = effect.get("why") or _spread(effect | {"mean": _finite(effect["mean"])})
@@ -400,6 +437,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--answers", type=Path, required=True, help="the workdir of the atlas")
     parser.add_argument("--decoding", type=Path, default=Path("docs/data/decode.csv"))
+    parser.add_argument("--extension", type=Path, default=Path("docs/data/extension_small.csv"))
+    parser.add_argument("--multimodal", type=Path, default=Path("docs/multimodal.md"))
     parser.add_argument("--out", type=Path, default=Path("docs/choosing.md"))
     args = parser.parse_args()
     files = (args.answers / "atlas/atlas.json", args.answers / "claims/claims.json")
@@ -407,8 +446,9 @@ def main() -> None:
     if atlas is None and ledger is None:
         parser.error(f"--answers={args.answers} has neither {files[0].name} nor {files[1].name}")
     answers = read_answers(files[0].with_suffix(".csv"))
-    decoding = read_decoding(args.decoding)
-    write_files(args.out.parent, {args.out.name: guide(answers, atlas, ledger, decoding)})
+    beside = read_extension(args.extension) + read_tables(args.multimodal)
+    text = guide(answers, atlas, ledger, read_decoding(args.decoding), beside)
+    write_files(args.out.parent, {args.out.name: text})
     print(f"guide: {args.out}")
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from pathlib import Path
 
 import common
 import pytest
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from configs.atlas import PRESETS, get_config
 from experiments.atlas import Atlas
+from experiments.beside import read_extension, read_tables
 from experiments.claims import CLAIMS
 from experiments.guide import SITUATIONS, guide, read_answers, read_decoding
 from experiments.report.atlas import (
@@ -314,12 +316,37 @@ def test_the_guide_has_every_claim():
     assert set(shown) == {claim.name for claim in CLAIMS}
 
 
-def test_the_guide_asks_what_the_atlas_and_the_ledger_have():
+def test_the_guide_asks_what_was_measured():
     config = get_config("small")
     topics = {"text", "text, all", "gain", *TASKS, *(f"{name}, answers" for name in TASKS)}
     multiples = {*config.studies.language.eval.multiples, *config.studies.tasks.eval.multiples}
+    docs = Path(__file__).parents[1] / "docs"
+    beside = read_extension(docs / "data/extension_small.csv") + read_tables(docs / "multimodal.md")
+    known = {(topic, multiple) for topic in topics for multiple in multiples}
+    known |= {(answer["topic"], answer["multiple"]) for answer in beside}
+    schemes = REGISTRY.keys() | {answer["scheme"] for answer in beside}
     for situation in SITUATIONS:
-        assert {topic for topic, _ in situation.asked} <= topics
-        assert {multiple for _, multiple in situation.asked} <= multiples
+        assert set(situation.asked) <= known
         assert set(situation.claims) <= {claim.name for claim in CLAIMS}
-        assert set(situation.recommended) <= REGISTRY.keys()
+        assert set(situation.recommended) <= schemes
+
+
+def test_the_guide_has_a_verdict_beside_every_recommendation_of_the_chapter():
+    docs = Path(__file__).parents[1] / "docs"
+    beside = read_extension(docs / "data/extension_small.csv") + read_tables(docs / "multimodal.md")
+    text = guide(read_answers(docs / "atlas/atlas.csv"), None, None, {}, beside)
+    for situation in SITUATIONS:
+        section = text.partition(f"## {situation.title}\n")[2].partition("\n## ")[0]
+        for scheme in situation.recommended:
+            assert re.search(rf"`{scheme}` here: \d+ of \d+ in ", section), (situation, scheme)
+
+
+def test_the_guide_counts_the_numbers_of_a_long_claim():
+    effect = {"mean": 0.5, "margin": 0.1, "low": 0.0, "high": "inf"}
+    effects = [effect | {"says": f"number {n}", "verdict": "reproduced"} for n in range(11)]
+    effects[3]["verdict"] = "not reproduced"
+    claim = {"name": "drope", "verdict": "not reproduced", "says": "A.", "source": "b"}
+    ledger = {"about": {"command": "c"}, "claims": [claim | {"effects": effects}]}
+    text = guide([], None, ledger, {})
+    assert "    - as predicted: 10 of 11 numbers; the others:\n    - number 3: 0.500" in text
+    assert "number 4" not in text

@@ -296,28 +296,30 @@ def _word(question: Question, scheme: str, against: str) -> Word | None:
 
 def answers(atlas: Atlas) -> list[dict[str, Any]]:
     """Returns one record for each answer, as plain numbers; an answer that is missing has none."""
-    records = []
-    for question in atlas.questions:
-        for scheme in atlas.schemes:
-            if scheme not in question.values:
-                continue
-            cell = question.cell(scheme)
-            record: dict[str, Any] = {"scheme": scheme, "question": question.name}
-            record |= {"topic": question.topic, "multiple": question.multiple}
-            record |= {"unit": question.unit, "is_error": question.is_error}
-            record |= {
-                "mean": cell[0],
-                "margin": margin_of(cell),
-                "seeds": cell[2],
-                "chance": question.chance,
-            }
-            for against in AGAINST:
-                found = verdict(question, scheme, against)
-                record[f"vs_{against}"] = found and found.word
-                record[f"vs_{against}_difference"] = found and found.difference
-                record[f"vs_{against}_margin"] = found and found.margin
-            records.append(record)
-    return records
+    return [r for question in atlas.questions for r in answers_to(question, atlas.schemes)]
+
+
+def answers_to(question: Question, schemes: Iterable[str]) -> Iterable[dict[str, Any]]:
+    """Yields the record of each answer to a question; a scheme without an answer has none."""
+    for scheme in schemes:
+        if scheme not in question.values:
+            continue
+        cell = question.cell(scheme)
+        record: dict[str, Any] = {"scheme": scheme, "question": question.name}
+        record |= {"topic": question.topic, "multiple": question.multiple}
+        record |= {"unit": question.unit, "is_error": question.is_error}
+        record |= {
+            "mean": cell[0],
+            "margin": margin_of(cell),
+            "seeds": cell[2],
+            "chance": question.chance,
+        }
+        for against in AGAINST:
+            found = verdict(question, scheme, against)
+            record[f"vs_{against}"] = found and found.word
+            record[f"vs_{against}_difference"] = found and found.difference
+            record[f"vs_{against}_margin"] = found and found.margin
+        yield record
 
 
 def as_csv(records: list[dict[str, Any]]) -> str:
