@@ -23,14 +23,6 @@ from experiments import peers, preemption
 ALONE = ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "TPU_WORKER_HOSTNAMES")
 
 
-@pytest.fixture(autouse=True)
-def restored():
-    """Puts back what the watcher does on SIGTERM."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 @pytest.mark.parametrize(
     ("program", "status"),
     [
