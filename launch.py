@@ -38,9 +38,13 @@ keep_freed_memory()
 
 import jax  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
+from jax.errors import JaxRuntimeError  # noqa: E402
+from jax.experimental import multihost_utils  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 from rich.console import Console  # noqa: E402
 
+# Seconds within which all processes of a job meet the same error.
+_TO_FAIL = 10
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, and :preset if any.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, results and the report.")
 TASK_ID = flags.DEFINE_integer(
@@ -101,13 +105,13 @@ def main(arguments: list[str]) -> int:
             return 0
         if is_in_bucket(workdir):
             console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
-        failures = [] if REPORT.value else _run(experiment, _task_id())
+        failures = [] if REPORT.value else experiment.run(_task_id(), SHARE.value)
         if SHARE.value and not REPORT.value:  # a later command without --share writes the report
             return 1 if failures else 0
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        if isinstance(error, OSError) and jax.process_count() > 1:
+        if not _all_fail():
             traceback.print_exc()
             _end_alone(2)
         return 2
@@ -127,21 +131,6 @@ def main(arguments: list[str]) -> int:
     for failure in failures:
         console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
     return 1 if failures else 0
-
-
-def _run(experiment, task_id: int | None) -> list:
-    """Runs the points and returns their failures; an error of this process alone ends the job."""
-    from experiments.record import RefusedError
-
-    try:
-        return experiment.run(task_id, SHARE.value)
-    except (ValueError, TypeError) as error:
-        # A config is wrong in all processes; what stops training may be wrong in this one alone.
-        if jax.process_count() > 1 and not isinstance(error, RefusedError):
-            traceback.print_exc()
-            print(f"error: {error}", file=sys.stderr)
-            _end_alone(2)
-        raise
 
 
 def _tell(experiment, workdir: Path, console: Console) -> None:
@@ -189,6 +178,8 @@ def _choose_devices() -> None:
         from experiments.preemption import listen
 
         listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, PEER_TIMEOUT.value)
+        # Once they are connected, processes notice at once when one of them ends.
+        multihost_utils.sync_global_devices("all have joined")
         return
     studies = CONFIG.value.get("studies") or {"": CONFIG.value}
     sizes = [[size for size in study.mesh.values() if size > 0] for study in studies.values()]
@@ -218,6 +209,23 @@ def _hand_over(points: int, workdir: Path, console: Console) -> None:
     command = ("python", *submit.command_without_own_flags(sys.argv))
     job = submit.Job(command, points, workdir)
     submit.hand_over(backend, job, submit=SUBMIT.value, again=AGAIN.value, console=console)
+
+
+def _all_fail() -> bool:
+    """Says whether the other processes of the job, if any, fail within seconds like this one.
+
+    What is wrong in a command is wrong in all processes. But a host may lack the data, or room on
+    its disk, and the others then wait for it.
+    """
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+        return True
+    from orbax.checkpoint.multihost import get_barrier_sync_fn
+
+    try:
+        get_barrier_sync_fn()(key="all fail", timeout_ms=1000 * _TO_FAIL)
+    except JaxRuntimeError:
+        return False
+    return True
 
 
 def _end_alone(status: int) -> None:

@@ -150,7 +150,8 @@ def _seven_b(program, axes, devices):
 
 def _preset(name, program, axes, devices):
     experiment = _experiment(name, tuple(axes.items()), tuple(devices))
-    mesh, recipe, task = experiment.mesh, experiment.recipe, experiment.task("rope")
+    mesh, recipe = experiment.mesh, experiment.recipe
+    task = experiment.task(experiment.points[0])
     length = experiment.protocols.multiples[-1] * recipe.length
     rows = rows_of_pass(experiment.protocols.batch_tokens, length, mesh)
     return *_step(program, task, recipe, mesh, length, rows), mesh

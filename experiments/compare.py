@@ -61,8 +61,8 @@ class Comparison(Sweep):
         for name in {name for point in self.points for name in point.extensions}:
             self._extension(name, self.protocols.multiples[-1])
 
-    def task(self, scheme):
-        return Text(self.recipe, self.windows, self._spec(scheme))
+    def task(self, point):
+        return Text(self.recipe, self.windows, self._spec(point.scheme))
 
     def describe_training(self, scheme):
         return self._spec(scheme).to_dict() | self.corpus.described

@@ -64,7 +64,7 @@ def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Co
 
 def _takes(sweep: Sweep, point: Point) -> dict[str, Any]:
     """Returns what one point takes; ``state`` is in bytes a device, ``flops`` are of one step."""
-    task, recipe = sweep.task_of(point), sweep.recipe_of(point)
+    task, recipe = sweep.task(point), sweep.recipe_of(point)
     state = abstract_state(task, recipe, sweep.mesh)
     arrays = jax.tree_util.tree_flatten_with_path(state)[0]
     return {
@@ -122,7 +122,7 @@ def _placed(arrays, scheme: str) -> Table:
 
 def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
     """Returns a sentence on the memory of the compiled step, and a line for each collective."""
-    task, recipe = sweep.task_of(point), sweep.recipe_of(point)
+    task, recipe = sweep.task(point), sweep.recipe_of(point)
     found = needs(lower_step(task, recipe, sweep.mesh), sweep.mesh)
     if found is None:
         return f"step of {scheme}, compiled: this backend does not say what memory it needs"

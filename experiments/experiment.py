@@ -8,7 +8,7 @@ An experiment is one module with a subclass of ``Experiment``, one config, and o
     title, summary, axes     for the report; the names of the position axes
     load()                   reads ``self.config`` ("task", "eval", "model"), refuses what cannot
                              work, and sets ``length``, ``panels`` and ``data``
-    task(scheme)             a ``Drawn``: the model, batches and the loss
+    task(point)              a ``Drawn``: the model, batches and the loss
     measure(scheme, model)   one ``Result`` for every x of every panel
     pictures()               example inputs by caption, for the report
     maps(scheme, model)      ``Map``s of attention over a grid, for the report

@@ -160,7 +160,7 @@ class Extension(Sweep):
     def _is_trained(self, point) -> bool:
         return isinstance(point, Tuned) or not self.config["checkpoint"]
 
-    def task_of(self, point):
+    def task(self, point):
         recipe = self.recipe_of(point)
         windows = self.windows[recipe.length]
         if isinstance(point, Tuned):
@@ -226,7 +226,7 @@ class Extension(Sweep):
         model = self._under(point, source.model)
         adam = source.adam if self.config["optimizer"] == "continued" else None
         return train(
-            dataclasses.replace(self.task_of(point), model=model),
+            dataclasses.replace(self.task(point), model=model),
             recipe,
             self.mesh,
             seed=point.seed,

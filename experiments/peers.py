@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 LOST = (
     "a process of the job was lost or no longer answers, see above: everything up to the last "
@@ -59,13 +59,42 @@ def watch(command: Sequence[str]) -> int:
 
     SIGTERM is passed on. If the watcher itself is killed, the command is asked to stop.
     """
-    process = subprocess.Popen(command, env=os.environ | {WATCHED: str(os.getpid())})
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    status = process.wait()
+    environment = os.environ | {WATCHED: str(os.getpid())}
+    (process,), _ = run_all([lambda: subprocess.Popen(command, env=environment)])
+    status = process.returncode
     if status == -signal.SIGABRT:
         print(LOST, file=sys.stderr)
         return PREEMPTED
     return status if status >= 0 else 128 - status
+
+
+def run_all(
+    starts: Iterable[Callable[[], subprocess.Popen]],
+) -> tuple[list[subprocess.Popen], bool]:
+    """Starts processes, passes SIGTERM on to them, and waits until all have ended.
+
+    Returns:
+      The processes, and whether there was a SIGTERM.
+    """
+    processes: list[subprocess.Popen] = []
+    stops = []
+
+    def stop(*_):
+        stops.append(True)
+        for process in processes:
+            process.terminate()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        for start in starts:
+            processes.append(start())
+        if stops:  # SIGTERM may have come before a process was in the list
+            stop()
+        for process in processes:
+            process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return processes, bool(stops)
 
 
 def is_loss(error: Exception) -> bool:

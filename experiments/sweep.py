@@ -93,13 +93,9 @@ class Sweep:
         """Returns the sweeps that this one is made of, by their names: itself, without a name."""
         return {"": self}
 
-    def task(self, scheme: str) -> Task:
-        """Returns the task that a point of ``scheme`` is trained on."""
+    def task(self, point: Point) -> Task:
+        """Returns the task that a point is trained on."""
         raise NotImplementedError
-
-    def task_of(self, point: Point) -> Task:
-        """Returns the task of a point; a subclass may have other tasks for some points."""
-        return self.task(point.scheme)
 
     def describe_training(self, scheme: str) -> dict[str, Any]:
         """Returns all settings that decide what is trained, except the recipe and the seed."""
@@ -122,7 +118,7 @@ class Sweep:
     def train(self, point: Point) -> tuple[Transformer, dict[str, Any]]:
         """Trains a point in its folder, from its newest checkpoint; returns as ``loop.train``."""
         return train(
-            self.task_of(point),
+            self.task(point),
             self.recipe_of(point),
             self.mesh,
             seed=point.seed,
@@ -154,8 +150,8 @@ class Sweep:
     def check(self) -> None:
         """Raises a ValueError if a batch or a model does not fit the mesh."""
         self.check_recipe(self.recipe)
-        for scheme in dict.fromkeys(point.scheme for point in self.points):
-            abstract_state(self.task(scheme), self.recipe, self.mesh)
+        for point in {point.scheme: point for point in self.points}.values():
+            abstract_state(self.task(point), self.recipe, self.mesh)
 
     def check_recipe(self, recipe: Recipe, name: str = "train") -> None:
         """Raises a ValueError if the recipe ``name`` does not fit the mesh or the workdir."""
@@ -372,7 +368,7 @@ class Sweep:
                     open_run(self.folder(point), self.describe(point))
                     self._forget_failure(point)
                 failures = train_together(
-                    self.task_of(group[0]),
+                    self.task(group[0]),
                     self.recipe_of(group[0]),
                     self.mesh,
                     folders={point.seed: self.folder(point) for point in group},

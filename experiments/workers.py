@@ -7,19 +7,20 @@ each core finishes a sweep of small models sooner than one process on all cores.
 import functools
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 
-from experiments.peers import CLUSTERS, PREEMPTED, WATCHED
+from experiments.peers import CLUSTERS, PREEMPTED, WATCHED, run_all
 
 # The environment variable of a worker with the process id of the program that started it.
 _WORKER = "POSENC_JAX_WORKER"
 # Environment variables in which SLURM and Kubernetes say which job of an array this is.
 ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
+# A command line is searched with "\0" between its words, as a flag and its value may be two.
 # Flags under which ``launch.py`` has nothing to divide: it trains nothing, or one point.
-_UNDIVIDED = re.compile(r"--?((status|report|dry_run|backend)(=.*)?|task_id=\d+)", re.DOTALL)
+_UNDIVIDED = re.compile(r"\0--?((status|report|dry_run|backend)(?=[=\0]|$)|task_id[=\0]\d)")
+_ALL_POINTS = re.compile(r"\0--?task_id[=\0]-1(?=\0|$)")
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -32,8 +33,9 @@ def run(arguments: Sequence[str]) -> None:
       arguments: the command line, which may have ``--workers``.
     """
     count, rest = without_workers(arguments)
-    in_array = any(name in os.environ for name in ARRAY) and "--task_id=-1" not in rest
-    if count < 2 or in_array or any(_UNDIVIDED.fullmatch(argument) for argument in rest):
+    line = "\0".join(rest)
+    in_array = any(name in os.environ for name in ARRAY) and not _ALL_POINTS.search(line)
+    if count < 2 or in_array or _UNDIVIDED.search(line):
         return
     cores = _cores()
     if count > len(cores):
@@ -49,27 +51,21 @@ def run(arguments: Sequence[str]) -> None:
     # Workers show no progress bars, because several cannot share a terminal. They end when this
     # process does.
     environment |= {"TTY_COMPATIBLE": "0", WATCHED: str(os.getpid()), _WORKER: str(os.getpid())}
-    workers = [
-        subprocess.Popen(
+    starts = [
+        functools.partial(
+            subprocess.Popen,
             [sys.executable, *rest, "--share"],
             env=environment,
             preexec_fn=functools.partial(_stay_on, cores[number::count]),
         )
         for number in range(count)
     ]
-    stops = []
-
-    def stop(*_):
-        stops.append(True)
-        for worker in workers:
-            worker.terminate()
-
-    signal.signal(signal.SIGTERM, stop)
     try:
-        statuses = [worker.wait() for worker in workers]
+        workers, is_stopped = run_all(starts)
     except KeyboardInterrupt:  # which the terminal has sent to the workers too
         sys.exit(130)
-    if stops or PREEMPTED in statuses:
+    statuses = [worker.returncode for worker in workers]
+    if is_stopped or PREEMPTED in statuses:
         sys.exit(PREEMPTED)
     if 2 in statuses:  # the command line or the config is wrong, as the workers have said
         sys.exit(2)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 from rich.console import Console
+from test_peers import finish, start
 
 import experiments.extension as extension
 import experiments.sweep as sweep
@@ -142,6 +143,19 @@ def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
     again, output = experiment(config(corpus), workdir)
     assert again.run() == []
     assert "3 of 3 were done before" in output.getvalue()
+
+
+def test_two_processes_find_what_one_finds(finished, corpus, tmp_path):
+    """Each holds half of every layer of the model that is read, tuned and read again."""
+    tiny = ("--config=configs/extension.py:tiny", "--config.mesh.fsdp=2")
+    methods = ("--config.methods=rope,pi", "--config.tuned=yarn")
+    first, second = finish(start(2, tmp_path, corpus, *methods, config=tiny))
+    assert "report.html" in first and "rope" not in second
+    for protocol, count in (("last", 6), ("short", 3), ("windowed", 1)):
+        found, expected = (losses(results(each), protocol) for each in (tmp_path, finished[0]))
+        assert len(found) == count
+        expected = [expected[key] for key in found]
+        np.testing.assert_allclose(list(found.values()), expected, rtol=1e-6)
 
 
 def test_a_run_that_was_stopped_reads_on_and_finds_the_same(

@@ -15,6 +15,7 @@ import experiments.multimodal.images as module
 from configs.images import get_config
 from experiments.config import PRESETS
 from experiments.multimodal.images import Images, load_images, paste, rescale
+from experiments.point import Point
 
 SIDE, COUNT = 28, 60
 
@@ -79,7 +80,7 @@ def test_training_and_tested_images_are_apart(data, tmp_path):
 
 def test_batches_are_training_images_with_their_labels(data, tmp_path):
     images = experiment(data, tmp_path)
-    batch = images.task("axial_rope").batch(0, 1, 0, 1)
+    batch = images.task(Point("axial_rope", 0, ())).batch(0, 1, 0, 1)
     cut = images.cut(images.train_images)
     for patches, label in zip(batch["patches"], batch["label"], strict=True):
         number = np.flatnonzero((cut == patches).all(axis=(1, 2)))

@@ -185,9 +185,9 @@ class Toy(Experiment):
         )
         self.data = {"digest": "abc"}
 
-    def task(self, scheme):
+    def task(self, point):
         sizes = {"patch_dim": PATCH_DIM, "num_classes": 2}
-        return Sums(lambda key: self.make_model(ViT, scheme, key, **sizes))
+        return Sums(lambda key: self.make_model(ViT, point.scheme, key, **sizes))
 
     def measure(self, scheme, model):
         for count in (4, 9):

@@ -23,14 +23,6 @@ from experiments import peers, preemption
 ALONE = ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "TPU_WORKER_HOSTNAMES")
 
 
-@pytest.fixture(autouse=True)
-def restored():
-    """Puts back what the watcher does on SIGTERM."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 @pytest.mark.parametrize(
     ("program", "status"),
     [
@@ -174,10 +166,12 @@ def by_slurm(count):
     return [([], {f"SLURM_{name}": str(n) for name, n in one.items()}) for one in each]
 
 
-def start(count, workdir, corpus, *arguments, how=by_hand, program="launch.py"):
-    """Starts a comparison of ``rope`` in so many processes of one job."""
-    command = ["--config=configs/extrapolation.py:tiny", f"--workdir={workdir}"]
-    command += [f"--config.corpus={corpus}", "--config.schemes=rope", *arguments]
+ROPE = ("--config=configs/extrapolation.py:tiny", "--config.schemes=rope")
+
+
+def start(count, workdir, corpus, *arguments, how=by_hand, program="launch.py", config=ROPE):
+    """Starts an experiment, by default a comparison of ``rope``, in processes of one job."""
+    command = [*config, f"--workdir={workdir}", f"--config.corpus={corpus}", *arguments]
     return [
         subprocess.Popen(
             [sys.executable, program, *command, *flags],
@@ -315,6 +309,27 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(
     assert other.returncode == 75, errors
     assert "a process of the job was lost or no longer answers" in errors
     assert watcher.wait(timeout=300) == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("wrong", [(1,), (0, 1)], ids=["in one", "in both"])
+def test_a_config_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, wrong):
+    """A host without the data must not wait for those that wait for it."""
+
+    def how(count):
+        lacking = ["--config.corpus=files:nowhere/*.txt"]
+        jobs = enumerate(by_hand(count))
+        return [(flags + lacking * (number in wrong), given) for number, (flags, given) in jobs]
+
+    processes = start(2, tmp_path, corpus, how=how)
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for number, process in enumerate(processes):
+        sentence = "nowhere/*.txt" if number in wrong else "a process of the job was lost"
+        assert process.returncode == (2 if number in wrong else 75), errors
+        assert sentence in errors[number]
 
 
 FAILS_ALONE = """

@@ -11,6 +11,7 @@ from rich.console import Console
 from configs.pointing import get_config
 from experiments.config import PRESETS
 from experiments.multimodal.pointing import NEIGHBOURS, Pointing, Setting, load_icons, targets
+from experiments.point import Point
 
 SMALL = dict(model_dim=32, num_layers=1, num_heads=4, head_dim=8, mlp_dim=32)
 
@@ -90,7 +91,7 @@ def test_desktops_hold_their_screens(tmp_path):
 def test_logits_and_loss_are_of_the_cells_with_answers(tmp_path):
     """A model that knows all loses nothing; one that knows all but one neighbour loses that."""
     pointing = experiment(tmp_path, task__icons=5)
-    task = pointing.task("i_mrope_ruler")
+    task = pointing.task(Point("i_mrope_ruler", 0, ()))
     batch = task.batch(0, 1, 0, 1)
     sizes = pointing.answers()
 
@@ -197,7 +198,7 @@ def test_bad_configs_are_refused(tmp_path, changes, message):
 
 def test_grids_and_tokens_that_disagree_are_refused(tmp_path):
     pointing = experiment(tmp_path)
-    task = pointing.task("i_mrope")
+    task = pointing.task(Point("i_mrope", 0, ()))
     inputs, _ = pointing.sequence("i_mrope", pointing.tests((8, 8)))
     _, wider = pointing.sequence("i_mrope", pointing.tests((8, 16)))
     with pytest.raises(ValueError, match="129"):

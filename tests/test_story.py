@@ -14,6 +14,7 @@ from experiments.config import PRESETS
 from experiments.multimodal import ball, story
 from experiments.multimodal.ball import REACH, WARPS
 from experiments.multimodal.story import Story, lay_out
+from experiments.point import Point
 from experiments.watch import attention_weights
 
 FRAMES, SIDE, PATCH, QUESTIONS = 6, 16, 8, 2
@@ -119,7 +120,7 @@ def test_warps():
 
 def test_training_clips_run_in_all_ways(tmp_path):
     warps = ("steady", "pause", "reverse", "uneven")
-    task = experiment(tmp_path, task__warps=warps).task("time_rope")
+    task = experiment(tmp_path, task__warps=warps).task(Point("time_rope", 0, ()))
     batch = task.draw(np.random.default_rng(0), 200)
     steps = np.diff(batch["positions"][:, :-QUESTIONS:4, 0], axis=1)
     is_steady = np.ptp(steps, axis=1) < 1e-5

@@ -337,12 +337,8 @@ def test_sigterm_reaches_the_processes_of_this_machine(tmp_path):
         "os.kill(os.getppid(), signal.SIGTERM)\n"
         "time.sleep(30)"
     )
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        with pytest.raises(PreemptedError, match="run again with --again"):
-            submitted(make_backend("local", []), Job(("python", "-c", program), 1, tmp_path))
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(PreemptedError, match="run again with --again"):
+        submitted(make_backend("local", []), Job(("python", "-c", program), 1, tmp_path))
 
 
 def test_a_submission_that_failed_is_not_forgotten(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from configs.tasks import PRESETS, get_config
+from experiments.point import Point
 from experiments.tasks import TASKS, VOCAB_SIZE
 from experiments.tasks.experiment import Questions
 from experiments.tasks.task import PAD, SYMBOLS
@@ -242,7 +243,7 @@ def test_results_hold_every_task_length_and_depth(finished):
 
 
 def test_a_batch_has_rows_of_every_task_and_length(finished):
-    task = finished[0].task("rope")
+    task = finished[0].task(Point("rope", 0, ()))
     rows = task.draw(rng(), 300)
     assert rows["tokens"].shape == rows["is_answer"].shape == (300, 32)
     assert len(np.unique(rows["tokens"][:, 0])) == len(TASKS)
@@ -253,7 +254,7 @@ def test_a_batch_has_rows_of_every_task_and_length(finished):
 
 
 def test_the_loss_is_of_answers_alone(finished):
-    task = finished[0].task("rope")
+    task = finished[0].task(Point("rope", 0, ()))
     model, batch = task.init(jax.random.key(0)), task.draw(rng(), 4)
     loss = task.loss(model, batch, jax.random.key(1))
     assert np.isfinite(loss)
@@ -286,7 +287,7 @@ def test_an_extension_turns_as_the_trained_scheme_does(tmp_path):
 
 def test_an_extension_is_made_for_each_length(tmp_path, monkeypatch):
     one = questions(tmp_path, schemes="rope,pi", eval__depths=())
-    model, factors = one.task("rope").init(jax.random.key(0)), {}
+    model, factors = one.task(Point("rope", 0, ())).init(jax.random.key(0)), {}
 
     def seen(function, model, tokens_NL):
         factors[tokens_NL.shape[1]] = model.encodings[0].frequencies.factor

@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -55,19 +56,23 @@ def test_the_learning_rate_of_a_line_is_that_of_its_step(tmp_path, windows):
     assert [line["learning_rate"] for line in lines] == rates and rates[0] == 0
 
 
-@pytest.fixture(scope="module")
-def windows():
+def toy_windows():
     tokens = np.random.default_rng(0).integers(0, 16, 4000).astype(np.uint8)
     offsets, splits = np.array([0, 1500, 4000]), np.zeros(2, np.int8)
     corpus = Corpus("toy", tokens, offsets, splits, 16, 1.0, "digest")
     return window_index(corpus, "train", RECIPE.length)
 
 
-def run(folder, windows, recipe=RECIPE, seed=0, **shape):
+@pytest.fixture(scope="module")
+def windows():
+    return toy_windows()
+
+
+def run(folder, windows, recipe=RECIPE, seed=0, spec=SPEC, **shape):
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(file=io.StringIO())
     mesh = make_mesh(**shape)
-    task = Text(recipe, windows, SPEC)
+    task = Text(recipe, windows, spec)
     return train(task, recipe, mesh, seed=seed, folder=folder, console=console)
 
 
@@ -268,6 +273,36 @@ def test_preemption_saves_the_step_it_stopped_at(tmp_path, windows, uninterrupte
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 3
     model, _ = run(tmp_path, windows)
     chex.assert_trees_all_equal(model, uninterrupted[1])
+
+
+SMALL = {"vocab_size": 16, "model_dim": 8, "mlp_dim": 8, "num_layers": 1, "num_heads": 2}
+SMALL_SPEC = FrozenConfigDict({"encoding": {"name": "alibi"}, "model": SMALL})
+KEPT = "checkpoint_jax_{}"
+
+
+def keep_checkpoint():
+    """Keeps the checkpoint of step 4 of a run, and all its losses, for the next test.
+
+    It was called under each version of JAX, in the folder of the tests, by
+    ``PYTHONPATH=.. python -c "import test_train; test_train.keep_checkpoint()"``.
+    """
+    version = ".".join(jax.__version__.split(".")[:2])
+    with tempfile.TemporaryDirectory() as name:
+        run(Path(name), toy_windows(), spec=SMALL_SPEC)
+        shutil.rmtree(Path(name, "checkpoints/6"))
+        for path in Path(name).rglob("commit_success.txt"):  # which has the name of this folder
+            path.unlink()
+        shutil.make_archive(str(common.GOLDEN / KEPT.format(version)), "zip", name)
+
+
+@pytest.mark.parametrize("version", ["0.10", "0.12"])
+def test_a_checkpoint_of_another_version_of_jax_goes_on(tmp_path, windows, version):
+    shutil.unpack_archive(common.GOLDEN / f"{KEPT.format(version)}.zip", tmp_path)
+    metrics, expected = tmp_path / "metrics.jsonl", losses(tmp_path)
+    kept = metrics.read_text().splitlines()[:4]
+    run(tmp_path, windows, spec=SMALL_SPEC)
+    assert metrics.read_text().splitlines()[:4] == kept, "trained again from the start"
+    np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-6)
 
 
 def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, uninterrupted, monkeypatch):

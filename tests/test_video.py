@@ -16,6 +16,7 @@ from configs.video import get_config
 from experiments.config import PRESETS
 from experiments.multimodal.needles import Source, draw, load_clips, shrink
 from experiments.multimodal.video import Videos
+from experiments.point import Point
 from experiments.report.drawing import tiles
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
@@ -177,7 +178,7 @@ def test_patches_come_frame_by_frame_and_then_the_question(data, tmp_path):
 def test_without_positions_the_order_of_frames_is_nothing(data, tmp_path, scheme):
     """The model has one layer, so that a blind one is right every second time."""
     videos = experiment(data, tmp_path, scheme)
-    model = videos.task(scheme).init(jax.random.key(0))
+    model = videos.task(Point(scheme, 0, ())).init(jax.random.key(0))
     (layer,) = model.layers
     layer.block.attention.q.kernel[...] *= 50  # attends to something
     layer.block.attention.k.kernel[...] *= 50
@@ -220,7 +221,7 @@ def test_released_settings_are_over_the_encodings_of_their_variants(data, tmp_pa
 
 def test_hope_hybrid_draws_the_spacing_of_every_video(data, tmp_path):
     videos = experiment(data, tmp_path, "hope_hybrid")
-    drawn = np.asarray(videos.task("hope_hybrid").positions(50, jax.random.key(0)))
+    drawn = np.asarray(videos.task(Point("hope_hybrid", 0, ())).positions(50, jax.random.key(0)))
     assert drawn.shape == (50, 17, 3)
     spacing = drawn[:, 4, 0] - drawn[:, 0, 0]
     assert set(spacing) == {0.5, 0.75, 1.0, 1.25, 1.5}
@@ -231,7 +232,7 @@ def test_hope_hybrid_draws_the_spacing_of_every_video(data, tmp_path):
 
 def test_positions_of_another_number_of_tokens_are_refused(data, tmp_path):
     videos = experiment(data, tmp_path)
-    model = jax.eval_shape(videos.task("videorope").init, jax.random.key(0))
+    model = jax.eval_shape(videos.task(Point("videorope", 0, ())).init, jax.random.key(0))
     video = np.zeros((1, 3, 2 * SIDE, 2 * SIDE), np.uint8)
     with pytest.raises(ValueError, match=r"17.*13"):
         nnx.eval_shape(

@@ -13,7 +13,7 @@ import time
 import pytest
 from test_compare import FLAGS, ROOT, comparison, config
 
-from experiments import sweep, workers
+from experiments import peers, sweep, workers
 from experiments.record import claimed
 
 
@@ -45,17 +45,54 @@ def test_workers_that_cannot_be_are_refused(more, message, capsys):
 
 
 @pytest.mark.parametrize(
-    "flag", ["--status", "--report", "-dry_run", "--backend=slurm", "--task_id=3"]
+    "flag",
+    [
+        *("--status", "--report", "-dry_run", "--backend=slurm", "--backend slurm"),
+        *("--task_id=3", "--task_id 3"),
+    ],
 )
 def test_where_nothing_or_one_point_is_trained_nothing_is_divided(flag, monkeypatch):
     monkeypatch.setattr(workers.subprocess, "Popen", lambda *a, **k: pytest.fail("started"))
-    workers.run(["launch.py", "--workers=2", flag])
+    workers.run(["launch.py", "--workers=2", *flag.split()])
 
 
-def test_a_job_of_an_array_has_one_point_on_all_its_cores(monkeypatch):
-    monkeypatch.setattr(workers.subprocess, "Popen", lambda *a, **k: pytest.fail("started"))
+@pytest.mark.parametrize("flag", ["", "--task_id=-1", "--task_id -1"])
+def test_a_job_of_an_array_has_one_point_on_all_its_cores_unless_it_asks_for_all(flag, monkeypatch):
+    started = []
+
+    def run_all(starts):
+        started.extend(starts)
+        return [], False
+
+    monkeypatch.setattr(workers, "run_all", run_all)
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    workers.run(["launch.py", "--workers=2"])
+    workers.run(["launch.py", "--workers=2", *flag.split()])
+    assert len(started) == (2 if flag else 0)
+
+
+def test_sigterm_while_workers_are_started_ends_all_of_them(monkeypatch):
+    """None may go on alone, for nobody would wait until it has saved."""
+    started, popen = [], subprocess.Popen
+
+    def start_and_stop(command, **how):
+        started.append(popen(["sleep", "60"], **how))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[-1]
+
+    monkeypatch.setattr(workers.subprocess, "Popen", start_and_stop)
+    before = signal.getsignal(signal.SIGTERM)
+    peers.ask_again_if_stopped()
+    asking_again = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            workers.run(["launch.py", "--workers=2"])
+        assert stop.value.code == 75
+        assert [each.poll() for each in started] == [-signal.SIGTERM] * 2
+        assert signal.getsignal(signal.SIGTERM) is asking_again, "JAX does not listen yet"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for each in started:
+            each.kill()
 
 
 def test_workers_are_alone_in_a_step_of_slurm_and_know_that_they_are_workers(tmp_path, monkeypatch):
@@ -68,11 +105,7 @@ def test_workers_are_alone_in_a_step_of_slurm_and_know_that_they_are_workers(tmp
         f"open({str(tmp_path / 'found')!r}, 'a').write(f'{{alone}} ')\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        workers.run([str(program), "--workers=2"])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    workers.run([str(program), "--workers=2"])
     assert (tmp_path / "found").read_text() == "True True "
 
 

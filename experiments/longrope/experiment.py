@@ -80,7 +80,7 @@ class LongRoPESearch(Sweep):
     def recipe_of(self, point):
         return None if self.config["checkpoint"] else super().recipe_of(point)
 
-    def task(self, scheme):
+    def task(self, point):
         return Text(self.recipe, self.windows, self._spec())
 
     def train(self, point):

@@ -93,8 +93,8 @@ class Images(Experiment):
             f"place, by whole patches, on a larger canvas. There are {self.classes} classes."
         )
 
-    def task(self, scheme):
-        return Classification(self, scheme)
+    def task(self, point):
+        return Classification(self, point.scheme)
 
     def positions(self, scheme, cells: int) -> np.ndarray:
         """Returns the positions of patches in ``cells`` rows and columns, ``[1, T, A]``."""

@@ -107,8 +107,8 @@ class Pointing(Experiment):
             "screen is told; ruler tokens also tell the numbers of its rows and columns."
         )
 
-    def task(self, scheme):
-        return Screens(self, scheme)
+    def task(self, point):
+        return Screens(self, point.scheme)
 
     def draw(self, rng, count: int, screen: tuple[int, int]) -> dict[str, np.ndarray]:
         """Returns ``count`` screens, drawn at random.

@@ -142,8 +142,8 @@ class Story(Experiment):
             "always to answer the middle is the same answer too."
         )
 
-    def task(self, scheme):
-        return Asking(self, scheme)
+    def task(self, point):
+        return Asking(self, point.scheme)
 
     def model(self, scheme: str, key) -> ViT:
         """Builds the model of a variant."""

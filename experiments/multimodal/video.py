@@ -156,8 +156,8 @@ class Videos(Experiment):
         """Returns the tested gaps that fit into a video."""
         return tuple(gap for gap in self.trials.gaps if gap < frames)
 
-    def task(self, scheme):
-        return Needles(self, scheme)
+    def task(self, point):
+        return Needles(self, point.scheme)
 
     def measure(self, scheme, model):
         def answer(model, video):

@@ -1,12 +1,13 @@
 """Runs all points on this machine, as one process or several."""
 
 import dataclasses
+import functools
 import signal
 import socket
 import subprocess
 from contextlib import closing
 
-from experiments.peers import PREEMPTED
+from experiments.peers import PREEMPTED, run_all
 from experiments.preemption import PreemptedError
 from experiments.submit import Job, peers
 
@@ -37,14 +38,10 @@ class Local:
         with closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        running = [subprocess.Popen([*job.here, *each]) for each in self._flags(port)]
-
-        def stop(*_):
-            for each in running:
-                each.terminate()
-
-        signal.signal(signal.SIGTERM, stop)
-        ended = {each.pid: each.wait() for each in running}
+        starts = [
+            functools.partial(subprocess.Popen, [*job.here, *each]) for each in self._flags(port)
+        ]
+        ended = {each.pid: each.returncode for each in run_all(starts)[0]}
         # SIGTERM may come before a process listens.
         failed = [pid for pid in ended if ended[pid] not in (0, PREEMPTED, -signal.SIGTERM)]
         if failed:
@@ -54,7 +51,7 @@ class Local:
             )
         if any(ended.values()):
             raise PreemptedError("stopped, and everything is saved: run again with --again")
-        return [str(each.pid) for each in running]
+        return [str(pid) for pid in ended]
 
     def _flags(self, port) -> list[list[str]]:
         if self.processes == 1:

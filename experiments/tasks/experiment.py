@@ -103,8 +103,8 @@ class Questions(Experiment):
     def _by_depth(self, task) -> str:
         return f"{task.name} in {self.trials.multiples[-1] * self.length} tokens"
 
-    def task(self, scheme):
-        return Mixed(self, scheme)
+    def task(self, point):
+        return Mixed(self, point.scheme)
 
     def measure(self, scheme, model):
         models = {
