@@ -179,9 +179,9 @@ class Encoding(nnx.Module):
             return self
         if not isinstance(layer, jax.core.Tracer) and not 0 <= layer < self.stacked:
             raise ValueError(f"layer={layer} must be within 0..{self.stacked - 1}")
-        return self._row(layer).unstacked()
+        return self._of_one_layer(layer).unstacked()
 
-    def _row(self, layer) -> "Encoding":
+    def _of_one_layer(self, layer) -> "Encoding":
         return jax.tree.map(lambda p: p[layer], self)
 
     def unstacked(self) -> "Encoding":

@@ -76,7 +76,7 @@ def test_windows_that_begin_alike_have_the_losses_of_those_scored_alone(
 ):
     """Randomized positions depend on the length: their windows must not stand for others."""
     one, _ = comparison(config(corpus, schemes=scheme), tmp_path)
-    model = jax.jit(one.task(scheme).init)(jax.random.key(0))
+    model = jax.jit(one.task(one.points[0]).init)(jax.random.key(0))
     model = jax.tree.map(lambda x: 8 * x, model)  # so that positions matter without training
     found = one.evaluate(one.points[0], model)
     monkeypatch.setattr("experiments.compare._adapts", lambda model: True)

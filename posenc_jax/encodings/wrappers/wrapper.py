@@ -43,9 +43,9 @@ class Wrapper(Encoding):
         other.inner = inner
         return other
 
-    def _row(self, layer):
+    def _of_one_layer(self, layer):
         if not self.over_shared:
-            return super()._row(layer)
+            return super()._of_one_layer(layer)
         own = self._put_over(Encoding())
         own.over_shared = False
         return jax.tree.map(lambda p: p[layer], own)._put_over(self.inner.of_layer(layer))
