@@ -166,6 +166,11 @@ class Encoding(nnx.Module):
             name for name in HOOKS if getattr(type(self), name) is not getattr(Encoding, name)
         )
 
+    @property
+    def prepared_by(self) -> "Encoding":
+        """Returns the encoding that makes ``tokens.prepared``: this one, or one beneath it."""
+        return self
+
     def turns_like(self, other: "Encoding") -> bool:
         """Returns whether this scheme computes what ``other`` does, given what ``other`` prepared.
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encoding import Encoding
+from posenc_jax.encoding import HOOKS, Encoding
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import rope_with
 from posenc_jax.model.layers import Layers
@@ -171,10 +171,13 @@ def make(
     given = {key: value for key, value in offered.items() if key in accepted}
     _check_given(name, given, accepted)
     if rngs is None or "num_layers" not in sizes or not _is_per_layer(build, own):
-        return build(**given, **own)
+        encoding = build(**given, **own)
+        _check_overrides(name, encoding)
+        return encoding
     del given["rngs"]
     layer_keys = jax.random.split(rngs.params(), sizes["num_layers"])
     encoding = jax.vmap(lambda key: build(rngs=nnx.Rngs(key), **given, **own))(layer_keys)
+    _check_overrides(name, encoding)
     encoding.stacked = sizes["num_layers"]
     return _over_shared(name, encoding, own.get("over"))
 
@@ -183,7 +186,11 @@ def lookup(name: str) -> Callable[..., Any]:
     """Returns the class or function that builds what is registered under ``name``."""
     if name not in REGISTRY:
         raise ValueError(f"unknown encoding {name!r}{suggest(name, REGISTRY)}")
-    module, attribute = REGISTRY[name].split(":")
+    module, colon, attribute = REGISTRY[name].partition(":")
+    if not colon:
+        raise ValueError(
+            f'REGISTRY[{name!r}]={module!r} must be "module:class", with a colon between them'
+        )
     build = getattr(importlib.import_module(module), attribute)
     if isinstance(build, type) and issubclass(build, Frequencies):
         return rope_with(build)
@@ -210,6 +217,11 @@ def keywords(build: Callable) -> dict[str, inspect.Parameter]:
         elif name == "sizes":
             optional = inspect.Parameter("size", inspect.Parameter.KEYWORD_ONLY, default=None)
             of_inner = dict.fromkeys(MODEL_ARGUMENTS, optional)
+        elif name != "self" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            raise ValueError(
+                f"{build.__name__} takes {name} by position, but make passes arguments by name: "
+                f"put * before it in the constructor, (self, *, {name}, ...)"
+            )
     return of_inner | named
 
 
@@ -256,6 +268,20 @@ def _over_shared(name, encoding, over):
     else:
         _check_stackable(name, encoding)
     return encoding
+
+
+def _check_overrides(name, encoding):
+    """Refuses a scheme that would be no positional encoding, and nobody would know."""
+    if not isinstance(encoding, Encoding | Layers):
+        raise ValueError(
+            f"make({name!r}, ...) must build an Encoding, or Layers of them, not "
+            f"{type(encoding).__name__}: is it a subclass of posenc_jax.Encoding?"
+        )
+    if isinstance(encoding, Encoding) and type(encoding) is not Encoding and not encoding.hooks():
+        raise ValueError(
+            f"{type(encoding).__name__} overrides no hook, so it would be no positional encoding: "
+            f"is one misspelt? They are {', '.join(HOOKS)}"
+        )
 
 
 def _check_stackable(name, encoding):

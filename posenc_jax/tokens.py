@@ -48,6 +48,8 @@ class Tokens:
       is_part: whether these are a part of a longer sequence, whose earlier tokens ``read`` would
         need and does not have (static).
       is_read: whether ``prepared`` is what the encoding's ``read`` returned (static).
+      made_for: the ``structure`` of the encoding that made ``prepared``, or an empty tuple where it
+        is not known (static). Another encoding would read other numbers in ``prepared``.
     """
 
     positions: jax.Array
@@ -59,6 +61,7 @@ class Tokens:
     turned: bool = dataclasses.field(default=False, metadata={"static": True})
     is_part: bool = dataclasses.field(default=False, metadata={"static": True})
     is_read: bool = dataclasses.field(default=False, metadata={"static": True})
+    made_for: tuple[Any, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     @classmethod
     def of(
@@ -97,7 +100,8 @@ class Tokens:
         segment_ids = check_numbers("segment_ids", segment_ids, positions)
         index = check_numbers("index", index, positions)
         length = _checked_length(length, positions)
-        _check_key(key)
+        if key is not None:
+            check_key(key)
         fixed = not encoding.adapts or isinstance(length, int | np.integer)
         placed = encoding.place(positions, key, length)
         consecutive = consecutive and placed is positions
@@ -105,7 +109,8 @@ class Tokens:
             is_text = consecutive and segment_ids is None
             length = last + 1 if is_text else own_length(placed, segment_ids)
         prepared = encoding.prepare(placed, length)
-        return cls(placed, segment_ids, index, prepared, consecutive, fixed)
+        made_for = () if prepared is None else structure(encoding)
+        return cls(placed, segment_ids, index, prepared, consecutive, fixed, made_for=made_for)
 
     @property
     def count(self) -> int:
@@ -127,7 +132,11 @@ class Tokens:
         if "read" not in encoding.hooks():
             return self
         self._check_read(encoding, x_BTD)
-        return dataclasses.replace(self, prepared=encoding.read(x_BTD, self), is_read=True)
+        return self._with_read(encoding, encoding.read(x_BTD, self))
+
+    def _with_read(self, encoding, prepared) -> "Tokens":
+        made_for = structure(encoding)
+        return dataclasses.replace(self, prepared=prepared, is_read=True, made_for=made_for)
 
     def _check_read(self, encoding, x_BTD):
         name, shape = type(encoding).__name__, jnp.shape(x_BTD)
@@ -142,6 +151,7 @@ class Tokens:
                 f"{name} reads a layer's input [B, T, D], one vector for each of the {T} tokens of "
                 f"{B} sequences, not an array of shape {shape}"
             )
+        self.check_made_for(encoding, "tokens")
         if self.is_part:
             raise ValueError(
                 f"{name} reads the tokens before these too: read all of them and take the part "
@@ -150,13 +160,23 @@ class Tokens:
         if encoding.stacked is not None:
             raise ValueError(several_layers(encoding))
 
+    def check_made_for(self, encoding: "Encoding", name: str) -> None:
+        """Refuses another encoding that would read ``prepared``; errors call these ``name``."""
+        reads = not encoding.hooks().isdisjoint({"prepare", "read"})
+        if reads and self.made_for and self.made_for != structure(encoding):
+            raise ValueError(
+                f"{name} were made for another encoding than this {type(encoding).__name__}, or "
+                "for it with other keywords: where layers have several encodings, make tokens for "
+                "each, Tokens.of(encoding, positions)"
+            )
+
     def resume(self, encoding: "Encoding", x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
         """Does what ``read`` does, for tokens that follow those of ``state``.
 
         Returns the tokens and the state after them. The first state is ``encoding.start(B)``.
         """
         prepared, state = encoding.resume(x_BTD, self, state)
-        return dataclasses.replace(self, prepared=prepared, is_read=True), state
+        return self._with_read(encoding, prepared), state
 
     def part(self, start: int | jax.Array, count: int) -> "Tokens":
         """Returns ``count`` of these tokens, from number ``start`` on.
@@ -167,6 +187,7 @@ class Tokens:
         Raises:
           ValueError: there are no such tokens.
         """
+        count = count_of("count", count)
         last = self.count - count
         if isinstance(start, jax.core.Tracer):
             start = jnp.clip(start, 0, last)
@@ -186,6 +207,15 @@ class Tokens:
         if self.index is not None:
             return self.index
         return jnp.arange(self.count, dtype=jnp.int32)[None]
+
+
+def structure(encoding: "Encoding") -> tuple[Any]:
+    """Returns class and keywords of what makes ``prepared``, alike for all layers, as a tuple.
+
+    JAX's structures alone cannot be compared with what is none.
+    """
+    maker = encoding.prepared_by
+    return (jax.tree.structure(maker if maker.stacked is None else maker.unstacked()),)
 
 
 def several_layers(encoding: "Encoding") -> str:
@@ -374,9 +404,8 @@ def _broadcasts(shape, of_tokens) -> bool:
     return len(shape) <= 2 and (rows in (1, B) or B == 1) and columns in (1, T)
 
 
-def _check_key(key):
-    if key is None:
-        return
+def check_key(key: Any) -> None:
+    """Refuses what is no random key of JAX, such as a seed."""
     is_array = isinstance(key, jax.Array | np.ndarray)
     is_old = is_array and key.dtype == np.uint32 and key.ndim == 1
     if not is_old and not (is_array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):

@@ -15,7 +15,8 @@ from flax import nnx
 import posenc_jax
 from posenc_jax import HeadShard, Tokens, registry
 from posenc_jax.encodings.position_maps.self_extend import SelfExtend
-from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
+from posenc_jax.encodings.rotary.frequencies import Frequencies, PositionInterpolation
+from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
 from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature
 from posenc_jax.positions import text
@@ -355,7 +356,7 @@ def test_a_shard_numbers_each_of_its_heads(heads):
     """One number would stand for all heads, and one that is too large for the last."""
     encoding, (q, k, v) = common.build("alibi"), inputs(num_heads=2)
     shard, tokens = HeadShard(encoding, jnp.array(heads), H), Tokens.of(encoding, text(T))
-    message = f"heads={shard.heads} of HeadShard must be 2 numbers of query heads within 0..3"
+    message = f"heads={shard.heads} of HeadShard must be an array of 2 numbers of query heads"
     with raises(ValueError, message):
         posenc_jax.attend(shard, q, k, v, tokens)
     with raises(ValueError, message):
@@ -778,6 +779,53 @@ def test_tokens_are_made_for_one_encoding(encoding, kind):
         posenc_jax.attention_fn(encoding, text(T))
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("rope", common.build("rope", base=500.0)),
+        ("rope", common.build("yarn")),
+        ("xpos", common.build("rope")),
+        ("sandwich", common.build("rope")),
+        ("logn", common.build("yarn")),
+        ("fox", common.build("path")),
+    ],
+)
+def test_tokens_made_for_another_encoding_are_refused(name, other):
+    """As where layers differ in base and window: one layer would turn by the other's angles."""
+    encoding, x_BTD = common.build(name), jnp.ones((B, T, common.WIDTH))
+    tokens = Tokens.of(other, text(T)).read(other, x_BTD)
+    message = f"tokens were made for another encoding than this {type(encoding).__name__}"
+    with raises(ValueError, message, "make tokens for each, Tokens.of(encoding, positions)"):
+        posenc_jax.attend(encoding, *inputs(), tokens)
+    with raises(ValueError, message):
+        posenc_jax.logits(encoding, *inputs()[:2], tokens)
+    with raises(ValueError, message):
+        posenc_jax.turn(encoding, *inputs()[1:], tokens, num_heads=H)
+
+
+def test_a_wrapper_that_changes_no_tokens_takes_those_of_what_it_wraps():
+    rope = common.build("rope")
+    capped = common.build("soft_cap", over=common.build("logn", over=rope))
+    outputs = [
+        posenc_jax.attend(capped, *inputs(), Tokens.of(each, text(T))) for each in (rope, capped)
+    ]
+    np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize("name", common.one_of_each_set_of_hooks())
+def test_tokens_made_for_an_equal_encoding_are_its_own(name):
+    """Also for that of one layer, for another's numbers, and where a program is traced."""
+    encoding, equal = common.build(name), common.build(name, seed=1)
+    made = jax.jit(lambda encoding: Tokens.of(encoding, text(T)))(encoding)
+    tokens = made.read(encoding, jnp.ones((B, T, common.WIDTH)))
+    posenc_jax.attend(equal, *inputs(), tokens)
+    if encoding.per_layer:
+        stacked = common.build(name, num_layers=2)
+        made = Tokens.of(stacked, text(T))
+        own = stacked.of_layer(1)
+        posenc_jax.attend(own, *inputs(), made.read(own, jnp.ones((B, T, common.WIDTH))))
+
+
 @pytest.mark.parametrize("name", ["rope", "randomized"])
 def test_a_key_is_a_random_key(name):
     """Under a scheme that draws nothing, a seed would be taken for a key until another draws."""
@@ -890,3 +938,142 @@ def test_rngs_are_not_needed_without_parameters():
         arguments = dict(num_heads=4, head_dim=8, model_dim=32, train_length=32)
         assert not jax.tree.leaves(posenc_jax.make(name, **arguments))
         assert not jax.tree.leaves(posenc_jax.make(name, rngs=nnx.Rngs(0), **arguments))
+
+
+# A scheme of one's own
+
+
+class ByPosition(posenc_jax.Encoding):
+    def __init__(self, num_heads):
+        self.num_heads = num_heads
+
+    def score(self, logits_BHTS, tile):
+        return logits_BHTS - tile.distance()
+
+
+class Misspelt(posenc_jax.Encoding):
+    def scores(self, logits_BHTS, tile):
+        return logits_BHTS - tile.distance()
+
+
+class NoEncoding:
+    def score(self, logits_BHTS, tile):
+        return logits_BHTS
+
+
+class NoFactor(Frequencies):
+    def __call__(self, channels, base, length):
+        return geometric(channels, base)
+
+
+class OnePairLess(Frequencies):
+    def __call__(self, channels, base, length):
+        return geometric(channels, base)[:-1], 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (ByPosition, "ByPosition takes num_heads by position, but make passes arguments by name"),
+        (Misspelt, "Misspelt overrides no hook, so it would be no positional encoding: is one mis"),
+        (NoEncoding, "must build an Encoding, or Layers of them, not NoEncoding: is it a subclass"),
+    ],
+)
+def test_a_scheme_that_make_cannot_build(kind, message, monkeypatch):
+    monkeypatch.setitem(posenc_jax.REGISTRY, "own", f"{__name__}:{kind.__name__}")
+    with raises(ValueError, message):
+        posenc_jax.make("own", num_heads=H)
+
+
+def test_a_line_of_the_registry_has_a_colon(monkeypatch):
+    monkeypatch.setitem(posenc_jax.REGISTRY, "own", "posenc_jax.encodings.bias.alibi.ALiBi")
+    with raises(ValueError, "REGISTRY['own']='posenc_jax.encodings.bias.alibi.ALiBi' must be"):
+        posenc_jax.make("own")
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (NoFactor, "NoFactor returned ndarray, but must return two things"),
+        (OnePairLess, "OnePairLess returned frequencies of shape (3,), but must return two things"),
+    ],
+)
+def test_a_rule_returns_frequencies_and_a_factor(rule, message, monkeypatch):
+    monkeypatch.setitem(posenc_jax.REGISTRY, "own", f"{__name__}:{rule.__name__}")
+    with raises(ValueError, message, "of 4 pairs, and the attention factor"):
+        Tokens.of(posenc_jax.make("own", head_dim=C), text(T))
+
+
+def test_queries_and_keys_are_turned_alike():
+    class Wider(posenc_jax.Encoding):
+        def rotate(self, x_BTHC, tokens, side):
+            return jnp.concatenate([x_BTHC, x_BTHC], axis=-1) if side.is_query else x_BTHC
+
+    with raises(ValueError, "Wider.rotate gives queries 16 channels and keys 8"):
+        posenc_jax.attend(Wider(), *inputs(), Tokens.of(Wider(), text(T)))
+
+
+# What is built of encodings
+
+
+@pytest.mark.parametrize("given", ["rope", posenc_jax.Encoding, ["rope", "nope"]])
+def test_layers_are_of_encodings(given):
+    """A name is a sequence of letters, of which each would be a layer."""
+    with raises(ValueError, "must be an Encoding, as posenc_jax.make gives it, not"):
+        common.build_model("nope").under(given)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"rngs": 0}, "rngs=0 must be random numbers of Flax: pass nnx.Rngs(0)"),
+        ({"dtype": "bf16"}, "dtype='bf16' must be a type of floats, such as 'bfloat16'"),
+        *(({f: "no"}, f"{f}='no' must be True or False") for f in ("qkv_bias", "tied", "remat")),
+        *(({f: None}, f"{f}=None must be True or False") for f in ("post_norm", "causal", "scan")),
+    ],
+)
+def test_bad_value_of_a_keyword_of_the_model(bad, message):
+    sizes = dict(vocab_size=8, model_dim=32, num_layers=1, num_heads=H, rngs=nnx.Rngs(0))
+    with raises(ValueError, message):
+        posenc_jax.Transformer(posenc_jax.Encoding(), **sizes | bad)
+
+
+def test_heads_of_a_shard_are_an_array_of_whole_numbers():
+    encoding, tokens = common.build("alibi"), Tokens.of(common.build("alibi"), text(T))
+    for heads in ([0, 1, 2, 3], jnp.arange(4.0)):
+        with raises(ValueError, "of HeadShard must be an array of 4 numbers of query heads"):
+            posenc_jax.attend(HeadShard(encoding, heads, H), *inputs(), tokens)
+    for num_heads in ("4", jnp.arange(4)):
+        with raises(ValueError, f"num_heads={num_heads!r} must be at least 1, and a whole number"):
+            posenc_jax.attend(HeadShard(encoding, jnp.arange(4), num_heads), *inputs(), tokens)
+
+
+@pytest.mark.parametrize("count", [0, -1, "2", 1.5])
+def test_a_part_is_a_number_of_tokens(count):
+    tokens = Tokens.of(common.build("rope"), text(T))
+    with raises(ValueError, f"count={count!r} must be at least 1, and a whole number"):
+        tokens.part(1, count)
+    with raises(ValueError, "must be at least 1, and a whole number"):
+        jax.jit(lambda count: tokens.part(1, count))(2)
+
+
+def test_a_seed_is_no_key():
+    with raises(ValueError, "key is int, but must be a random key"):
+        posenc_jax.generate(common.build_model("rope"), [[1, 2]], 0, max_new_tokens=2)
+
+
+@pytest.mark.parametrize("name", READS)
+def test_an_input_of_another_width(name):
+    encoding = common.build(name)
+    with raises(ValueError, f"x has {common.WIDTH + 2} channels", f"model_dim={common.WIDTH}"):
+        Tokens.of(encoding, text(T)).read(encoding, jnp.ones((B, T, common.WIDTH + 2)))
+
+
+def test_a_loss_of_whole_numbers():
+    """The output layer, cast to them, would be zeros."""
+    table, targets = jnp.ones((3, 2)), jnp.zeros(1, jnp.int32)
+    with raises(ValueError, "x must be floating-point numbers, not int32"):
+        posenc_jax.cross_entropy(jnp.ones((1, 2), jnp.int32), table, targets)
+    for chunk in (0, 1.5):
+        with raises(ValueError, f"chunk={chunk} must be at least 1, and a whole number"):
+            posenc_jax.cross_entropy(jnp.ones((1, 2)), table, targets, chunk=chunk)

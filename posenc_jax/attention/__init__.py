@@ -26,7 +26,7 @@ from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile, check_encoding
-from posenc_jax.tokens import Tokens, check_flag, several_layers
+from posenc_jax.tokens import Tokens, check_flag, count_of, several_layers
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -221,6 +221,11 @@ def _tile(
     if not k_tokens.turned:
         k_BSKC = scheme.rotate(_without_nan(k_BSKC, k_tokens), k_tokens, k_side)
         v_BSKC = scheme.turn_values(v_BSKC, k_tokens, k_side)
+        if k_BSKC.shape[-1] != q.shape[-1]:
+            raise ValueError(
+                f"{type(scheme).__name__}.rotate gives queries {q.shape[-1]} channels and keys "
+                f"{k_BSKC.shape[-1]}; it must give both sides as many"
+            )
     elif k_BSKC.shape[-1] != q.shape[-1]:
         raise ValueError(
             f"keys have {k_BSKC.shape[-1]} channels and turned queries {q.shape[-1]}, but the "
@@ -272,6 +277,7 @@ def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
     heads, k_heads, num_heads = None, None, H
     if isinstance(encoding, HeadShard):
         encoding, heads, num_heads = encoding.encoding, encoding.heads, encoding.num_heads
+        num_heads = count_of("num_heads", num_heads)
     _check_encoding(encoding)
     num_kv_heads = num_heads * K // H
     if heads is not None:
@@ -298,10 +304,12 @@ def _check_encoding(encoding):
 
 def _check_shard(heads, H, num_heads):
     is_known = not isinstance(heads, jax.core.Tracer)
+    is_array = isinstance(heads, jax.Array | np.ndarray)
+    is_whole = is_array and jnp.issubdtype(heads.dtype, jnp.integer)
     is_outside = is_known and not all(0 <= head < num_heads for head in np.ravel(heads))
-    if jnp.shape(heads) != (H,) or is_outside:
+    if not is_whole or heads.shape != (H,) or is_outside:
         raise ValueError(
-            f"heads={heads} of HeadShard must be {H} numbers of query heads within "
+            f"heads={heads} of HeadShard must be an array of {H} numbers of query heads within "
             f"0..{num_heads - 1}, one for each head of the given queries"
         )
 
@@ -331,14 +339,15 @@ def _check_keys(k_BSKC, v_BSKC, num_heads):
 
 def _check_axes(what, arrays) -> str:
     """Returns the shapes; refuses arrays that are empty, not floating-point or not of four axes."""
-    shapes = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
-    if any(jnp.ndim(x) != 4 for x in arrays.values()):
-        raise ValueError(f"{what} must be [B, T, H, C], not {shapes}")
     for name, x in arrays.items():
         if not hasattr(x, "dtype"):
             raise ValueError(
                 f"{name} must be an array, such as jnp.asarray gives, not {type(x).__name__}"
             )
+    shapes = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
+    if any(jnp.ndim(x) != 4 for x in arrays.values()):
+        raise ValueError(f"{what} must be [B, T, H, C], not {shapes}")
+    for name, x in arrays.items():
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"{name} must be floating-point numbers, not {x.dtype}")
         if 0 in x.shape:
@@ -379,6 +388,7 @@ def _check_side(encoding, name, tokens, x, is_turned=False):
             "of all tokens are projected from, and for new queries a part of that, "
             "tokens.read(encoding, x).part(start, count)"
         )
+    tokens.check_made_for(encoding, name)
     if "prepare" in encoding.hooks() and tokens.prepared is None:
         raise ValueError(
             f"{name} was not prepared for {type(encoding).__name__}: make it by "

@@ -17,7 +17,10 @@ def flattened(config: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, A
     A null that has a meaning (a model without windows) is kept.
     """
     if not isinstance(config, Mapping):
-        raise ValueError(f"config must be a dict, as json.load returns, not {config!r}")
+        raise ValueError(
+            f"config must be a dict, as json.load or to_dict() of transformers returns, not "
+            f"{config!r}"
+        )
     for key in keys:
         if key in SECTION_ONLY | {"rope_type", "type"}:
             raise ValueError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.model.cache import Cache
-from posenc_jax.tokens import MOST_ROUNDING, Tokens, check_positions, count_of
+from posenc_jax.tokens import MOST_ROUNDING, Tokens, check_key, check_positions, count_of
 
 
 def generate(
@@ -54,6 +54,7 @@ def generate(
     max_new_tokens = count_of("max_new_tokens", max_new_tokens)
     prefill_chunk = count_of("prefill_chunk", prefill_chunk)
     temperature, top_p, stop_token = _check_sampling(temperature, top_p, stop_token)
+    check_key(key)
     prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions, stop_token)
     check_reach(model, prompts.reach(max_new_tokens), length, prompts.positions)
     B, T = prompts.tokens.shape

@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.attention import Chunks
-from posenc_jax.encoding import Encoding
+from posenc_jax.encoding import Encoding, check_encoding
 from posenc_jax.tokens import count_of
 
 Window = int | Chunks | None
@@ -29,6 +29,8 @@ class Layers(nnx.Module):
     ):
         distinct: list[Encoding] = []
         for each in encodings:
+            if each is not None:
+                check_encoding(each)
             if each is not None and not any(each is other for other in distinct):
                 distinct.append(each)
         _check_shared_once(distinct)
@@ -55,7 +57,12 @@ class Layers(nnx.Module):
         """Returns ``encoding`` as a pattern: one for all layers, a sequence, or one already."""
         if isinstance(encoding, Layers):
             return encoding
-        return cls([encoding] if isinstance(encoding, Encoding) else encoding)
+        if isinstance(encoding, Encoding):
+            return cls([encoding])
+        # A string is a sequence too, of letters.
+        if isinstance(encoding, str) or not isinstance(encoding, Sequence):
+            check_encoding(encoding)
+        return cls(encoding)
 
     def over(self, num_layers: int, *, from_end: bool = False) -> "Layers":
         """Returns the layers of a model of ``num_layers``, which the pattern need not divide.

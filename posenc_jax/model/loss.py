@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.ring import context_size
+from posenc_jax.tokens import count_of
 
 # _ROWS is the fastest of 256 to 2048 on a CPU. Up to _FEW_LOGITS the vocabulary is one piece.
 _ROWS = 512
@@ -27,6 +28,8 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
     The vocabulary is cut and not the tokens, so that tokens stay on their devices and each row of
     the table's gradient is summed over them once.
     """
+    if not jnp.issubdtype(x_BTD.dtype, jnp.floating):
+        raise ValueError(f"x must be floating-point numbers, not {x_BTD.dtype}")
     *shape, D = x_BTD.shape
     V = table_VD.shape[0]
     if targets_BT.shape != tuple(shape) or not jnp.issubdtype(targets_BT.dtype, jnp.integer):
@@ -40,8 +43,8 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
         )
     if targets_BT.dtype.itemsize < 4:
         targets_BT = targets_BT.astype(jnp.int32)  # V itself may be too large for their type.
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk={chunk} must be at least 1, or None to choose")
+    if chunk is not None:
+        count_of("chunk", chunk)
 
     # Each piece takes every P-th row: where rows are spread over devices, every device has its
     # share of each piece.

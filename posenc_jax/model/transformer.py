@@ -23,7 +23,7 @@ from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
 from posenc_jax.model.layers import Layers, Window, has_own
-from posenc_jax.tokens import Tokens, count_of
+from posenc_jax.tokens import Tokens, check_flag, count_of
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")
@@ -82,6 +82,8 @@ class Layer(nnx.Module):
         found = sides[self.sources[0]]
         if len(self.sources) > 1:
             source = jnp.asarray(self.sources)[turn]
+            # Layers that share one program read tokens made for different encodings.
+            sides = [_for_any(side) for side in sides]
             found = jax.tree.map(lambda *each: jnp.stack(each)[source], *sides)
         if len(self.windows) == 1:
             return found, self.windows[0]
@@ -166,7 +168,8 @@ class Transformer(nnx.Module):
         sizes = dict(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
         sizes |= dict(num_heads=num_heads, num_kv_heads=num_kv_heads)
         _check_sizes(sizes | dict(head_dim=head_dim, mlp_dim=mlp_dim))
-        _check_types(dtype=dtype, param_dtype=param_dtype)
+        _check_types(rngs, dtype=dtype, param_dtype=param_dtype)
+        _check_flags(qkv_bias, post_norm, tied, causal, scan, remat)
         _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
         sinks_of_layers = _of_layers(sinks, num_layers)
         check_implementation(implementation)
@@ -458,7 +461,9 @@ def _check_sizes(sizes):
             count_of(name, size)
 
 
-def _check_types(**types):
+def _check_types(rngs, **types):
+    if not isinstance(rngs, nnx.Rngs):
+        raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
     for name, given in types.items():
         try:
             is_floating = jnp.issubdtype(jnp.dtype(given), jnp.floating)
@@ -466,6 +471,12 @@ def _check_types(**types):
             is_floating = False
         if not is_floating:
             raise ValueError(f"{name}={given!r} must be a type of floats, such as 'bfloat16'")
+
+
+def _check_flags(*flags):
+    names = ("qkv_bias", "post_norm", "tied", "causal", "scan", "remat")
+    for name, flag in zip(names, flags, strict=True):
+        check_flag(name, flag)
 
 
 def _of_layers(sinks, num_layers: int) -> list[str | None]:
@@ -507,6 +518,11 @@ def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm):
             f"qk_norm={qk_norm!r} must be 'head' (each head by itself), 'all' (all heads "
             "together) or None"
         )
+
+
+def _for_any(side):
+    """Returns tokens that say of no encoding that they were made for it."""
+    return tuple(None if x is None else dataclasses.replace(x, made_for=()) for x in side)
 
 
 def _one_if_equal(values: tuple) -> tuple:

@@ -16,6 +16,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.gated.sequence import (
     by_segment,
+    check_input,
     last,
     project,
     resumed_convolution,
@@ -130,6 +131,7 @@ class SelectiveRoPE(RoPE):
 
     def _shares(self, x_BTD):
         """Returns the input with each head's share of it scaled to length 1."""
+        check_input(x_BTD, self.down_kernel.shape[0])
         B, T, D = x_BTD.shape
         shares = x_BTD.astype(jnp.float32).reshape(B, T, self.num_heads, -1)
         shares = shares * jax.lax.rsqrt((shares**2).sum(-1, keepdims=True) + 1e-6)

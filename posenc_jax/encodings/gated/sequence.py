@@ -103,9 +103,19 @@ def resumed_convolution(x_BTN, kernel_WN, before_BWN):
     return convolved, longer[:, longer.shape[1] - count :]
 
 
+def check_input(x_BTD, model_dim: int) -> None:
+    """Refuses an input of another width than the encoding was made for."""
+    if x_BTD.shape[-1] != model_dim:
+        raise ValueError(
+            f"x has {x_BTD.shape[-1]} channels, but the encoding was made for "
+            f"model_dim={model_dim}; pass model_dim={x_BTD.shape[-1]} to make"
+        )
+
+
 def project(x_BTD, kernel_DN) -> jax.Array:
     """Returns ``x`` times the kernel, float32 ``[B, T, N]``.
 
     It is not rounded to fewer digits, because sums over many tokens follow.
     """
+    check_input(x_BTD, kernel_DN.shape[0])
     return jnp.einsum("btd,dn->btn", x_BTD.astype(jnp.float32), kernel_DN, precision="highest")

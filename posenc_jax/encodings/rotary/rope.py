@@ -99,7 +99,9 @@ class RoPE(Encoding):
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
         if self.frequencies.adapts:
             check_length(positions, length)
-        return self._tables(positions, *self.frequencies(self.rotary_dim, self.base, length))
+        turns = self.frequencies(self.rotary_dim, self.base, length)
+        _check_turns(self.frequencies, turns, self.rotary_dim // 2)
+        return self._tables(positions, *turns)
 
     def _tables(self, positions, inv_freq, attention_factor):
         inv_freq = shared_by_heads(inv_freq)
@@ -237,6 +239,18 @@ def _check_frequencies(frequencies, axes):
         raise ValueError(
             f"frequencies=ByAxis has axes={inner.axes}, but the encoding's are {axes}; give "
             "both the same, pair by pair"
+        )
+
+
+def _check_turns(rule, turns, pairs):
+    """Refuses what a rule returns unless it is frequencies, one for each pair, and a factor."""
+    is_two = isinstance(turns, tuple) and len(turns) == 2
+    shape = np.shape(getattr(turns[0], "high", turns[0])) if is_two else ()
+    if shape[-1:] != (pairs,):
+        what = f"frequencies of shape {shape}" if is_two else type(turns).__name__
+        raise ValueError(
+            f"{type(rule).__name__} returned {what}, but must return two things: the frequencies "
+            f"of {pairs} pairs, and the attention factor (1.0 changes nothing)"
         )
 
 

@@ -54,9 +54,16 @@ class Wrapper(Encoding):
     def adapts(self) -> bool:
         return self.inner.adapts
 
+    @property
+    def prepared_by(self) -> Encoding:
+        makes = not self._own_hooks().isdisjoint({"place", "prepare", "read"})
+        return self if makes else self.inner.prepared_by
+
     def hooks(self) -> frozenset[str]:
-        own = {name for name in HOOKS if getattr(type(self), name) is not getattr(Wrapper, name)}
-        return self.inner.hooks() | own
+        return self.inner.hooks() | self._own_hooks()
+
+    def _own_hooks(self) -> set[str]:
+        return {name for name in HOOKS if getattr(type(self), name) is not getattr(Wrapper, name)}
 
     def place(self, positions, key=None, length=None):
         return self.inner.place(positions, key, length)

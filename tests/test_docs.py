@@ -1,0 +1,163 @@
+"""Runs the Python of README.md and docs/library.md as it is written there.
+
+``test_new_scheme`` runs the scheme of the README. What reads the models of another package
+(``experiments.pretrained``) is left out.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import posenc_jax
+from posenc_jax.positions import Text, Vision, circle_rope, qwen2_vl, text
+
+ROOT = Path(__file__).parents[1]
+B, T, H, K, C = 2, 16, 8, 4, 64
+LLAMA = dict(
+    model_type="llama",
+    hidden_size=H * C,
+    num_attention_heads=H,
+    num_hidden_layers=8,
+    max_position_embeddings=4096,
+    rope_parameters={"rope_type": "default", "rope_theta": 5e5},
+)
+LLAMA4 = LLAMA | dict(model_type="llama4_text", attention_chunk_size=8192)
+MLA = dict(
+    model_type="deepseek_v3",
+    hidden_size=H * 24,
+    num_attention_heads=H,
+    qk_rope_head_dim=8,
+    qk_nope_head_dim=16,
+    max_position_embeddings=64,
+    rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+)
+
+
+def normal(*shape):
+    return jnp.asarray(common.normal(0, *shape))
+
+
+def small_model(name):
+    return posenc_jax.Transformer(
+        posenc_jax.make(name, head_dim=8),
+        vocab_size=64,
+        model_dim=32,
+        num_layers=1,
+        num_heads=4,
+        rngs=nnx.Rngs(0),
+    )
+
+
+def placed_ids(length):
+    return np.ones((1, length), np.int32)
+
+
+# What a reader of each piece of code already has, by a word that only this piece has.
+GIVEN = {
+    "in each layer, its input": lambda: dict(
+        positions=text(T),
+        x_BTD=normal(B, T, H * C),
+        q_BTHC=normal(B, T, H, C),
+        k_BSKC=normal(B, T, K, C),
+        v_BSKC=normal(B, T, K, C),
+    ),
+    "jnp.arange(128)[None]": dict,
+    "class Layer(nn.Module)": dict,
+    "posenc_jax.from_hf(json.load": lambda: dict(file=LLAMA),
+    "layers.at(5)": lambda: dict(file=LLAMA4),
+    "placed = videorope": lambda: dict(
+        model=small_model("videorope"), token_ids=placed_ids(160), key=jax.random.key(0)
+    ),
+    "segments_of(ids": dict,
+    "OnAxes(mrope": lambda: dict(
+        Text=Text,
+        Vision=Vision,
+        circle_rope=circle_rope,
+        qwen2_vl=qwen2_vl,
+        token_ids=placed_ids(48),
+    ),
+    "import Spectra": dict,
+    "k_rope_BT1C": lambda: dict(
+        config=MLA,
+        positions=text(T),
+        H=H,
+        q_rope_BTHC=normal(B, T, H, 8),
+        k_rope_BT1C=normal(B, T, 1, 8),
+        q_nope_BTHC=normal(B, T, H, 16),
+        k_nope_BTHC=normal(B, T, H, 16),
+        v_BTHC=normal(B, T, H, 16),
+        scale=24**-0.5,
+    ),
+    "q_B1HC": lambda: dict(
+        encoding=posenc_jax.make("rope", head_dim=C),
+        S=T,
+        start=4,
+        q_B1HC=normal(B, 1, H, C),
+        k_BSKC=normal(B, T, K, C),
+        v_BSKC=normal(B, T, K, C),
+    ),
+    "compressed_BWKC": lambda: dict(
+        encoding=posenc_jax.make("rope", head_dim=C),
+        **dict(count=T, m=4, start=4, stop=8, sinks_H=normal(H)),
+        q_BTHC=normal(B, T, H, C),
+        k_BSKC=normal(B, T, 1, C),
+        compressed_BWKC=normal(B, T // 4, 1, C),
+    ),
+    "layers = Layers([scaled": lambda: dict(Layers=posenc_jax.Layers, rngs=nnx.Rngs(0)),
+    "model = posenc_jax.Transformer(\n": lambda: dict(encoding=posenc_jax.make("rope", head_dim=C)),
+    "top_p=0.95": lambda: dict(
+        model=small_model("rope"),
+        prompts=np.ones((B, 5), np.int32),
+        lengths=np.array([5, 3]),
+        key=jax.random.key(0),
+    ),
+}
+ELSEWHERE = "class Root(Encoding)", '"root": "posenc_jax', "from experiments.pretrained"
+# The page leaves out what a model is made of, and models of its size take long to run.
+SMALLER = {
+    "Transformer(pattern, ...)": "Transformer(pattern, vocab_size=64, model_dim=64, num_layers=2, "
+    "num_heads=1, rngs=nnx.Rngs(0))",
+    "max_new_tokens=100": "max_new_tokens=3",
+    "max_new_tokens=50": "max_new_tokens=3",
+}
+
+
+def blocks() -> list[str]:
+    pages = [(ROOT / page).read_text() for page in ("README.md", "docs/library.md")]
+    found = re.findall(r"```python\n(.*?)```", "\n".join(pages), re.DOTALL)
+    return [block for block in found if not any(part in block for part in ELSEWHERE)]
+
+
+def test_every_piece_of_code_is_run():
+    """Each is found by its own word."""
+    found = [[word for word in GIVEN if word in block] for block in blocks()]
+    assert all(len(words) == 1 for words in found)
+    assert sorted(words[0] for words in found) == sorted(GIVEN)
+
+
+@pytest.mark.parametrize("word", GIVEN)
+def test_the_code_of_a_page_runs(word, tmp_path, monkeypatch):
+    given = GIVEN[word]()
+    (tmp_path / "config.json").write_text(json.dumps(given.get("file")))
+    monkeypatch.chdir(tmp_path)
+    (code,) = (block for block in blocks() if word in block)
+    for written, smaller in SMALLER.items():
+        code = code.replace(written, smaller)
+    modules = dict(jax=jax, jnp=jnp, np=np, nn=nn, nnx=nnx, json=json, posenc_jax=posenc_jax)
+    names = dict(Tokens=posenc_jax.Tokens, attend=posenc_jax.attend, text=text)
+    here = modules | names | given
+    exec(code, here)
+    for name, value in here.items():
+        if name.startswith(("out", "logits", "new_ids")):
+            assert np.isfinite(value).all()
+    if "Layer" in here:
+        out, _ = here["Layer"]().init_with_output(jax.random.key(0), normal(B, T, H * C), text(T))
+        assert np.isfinite(out).all()
