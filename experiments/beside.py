@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from experiments.report.atlas import Question, answers_to
+from experiments.report.atlas import AGAINST, Question, answers_to
 from experiments.report.study import margin_of
 
 Answer = dict[str, Any]
@@ -113,7 +113,7 @@ def _of_table(table, rows) -> list[Answer]:
             answer = {"scheme": scheme, "topic": f"{table.heading.lower()}, {column}"}
             answer |= {"multiple": 0.0, "unit": table.unit, "is_error": table.is_error}
             answer |= {"mean": mean, "margin": margin_of((mean, stderr, _SEEDS)), "chance": None}
-            for name in ("nope", "rope"):
+            for name in AGAINST:
                 other = cells.get(name)
                 answer[f"vs_{name}"] = other and _word(table, (mean, stderr), other)
             answers.append(answer)

@@ -51,7 +51,7 @@ def with_parameters(config: dict[str, Any], encoding: Encoding, rngs: nnx.Rngs |
     return make("log_scale", num_heads=whole(config, *HEADS), over=over, rngs=rngs)
 
 
-def of_all_layers(scaled: LogScale, num_layers: int, rngs: nnx.Rngs) -> Encoding:
+def scale_of_each_layer(scaled: LogScale, num_layers: int, rngs: nnx.Rngs) -> Encoding:
     """Returns ``scaled`` with a scale for each of several layers, over what they share."""
     num_heads = scaled.s.shape[0]
     return make(

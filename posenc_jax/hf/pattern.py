@@ -14,14 +14,8 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.logit_scale import LogScale
 from posenc_jax.hf import bias, from_hf, models
 from posenc_jax.hf.config import flattened
-from posenc_jax.hf.kinds import (
-    FULL,
-    SLIDING,
-    WITHOUT_ATTENTION,
-    kinds_of,
-    number_of_layers,
-)
-from posenc_jax.hf.learned import of_all_layers
+from posenc_jax.hf.kinds import FULL, SLIDING, WITHOUT_ATTENTION, kinds_of, number_of_layers
+from posenc_jax.hf.learned import scale_of_each_layer
 from posenc_jax.hf.windows import window_of
 from posenc_jax.model.layers import Layers
 
@@ -82,7 +76,7 @@ def layers_from_hf(
     for encoding in distinct:
         if isinstance(encoding, LogScale) and rngs is not None:
             count = sum(other is encoding for other, _ in each)
-            stacked = of_all_layers(encoding, count, rngs)
+            stacked = scale_of_each_layer(encoding, count, rngs)
             each = [(stacked if e is encoding else e, window) for e, window in each]
     return _shortest(each)
 

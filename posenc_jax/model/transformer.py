@@ -196,7 +196,6 @@ class Transformer(nnx.Module):
         self.num_layers = num_layers
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
         self.causal, self.dtype, self.implementation = causal, dtype, implementation
-        self.same_sinks = len(set(sinks_of_layers)) == 1
         self.scan, self.remat = scan, remat
         pattern = Layers.of(encoding)
         self._arrange(pattern, self._placed(pattern, blocks))
@@ -206,7 +205,7 @@ class Transformer(nnx.Module):
         other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
         pattern = Layers.of(encoding)
         blocks = [layer.block for layer in other.layers]
-        if self.scan and len(blocks) != self._places(pattern):
+        if self.scan and len(blocks) != self._places(pattern, blocks):
             turns = self.num_layers // len(blocks)
             by_place = [_unstack(block, turns) for block in blocks]
             blocks = self._placed(
@@ -220,7 +219,7 @@ class Transformer(nnx.Module):
         pattern.check(self.num_layers)
         if not self.scan:
             return blocks
-        turn = self._places(pattern)
+        turn = self._places(pattern, blocks)
         kinds: list[Any] = list(map(jax.tree.structure, blocks))
         if any(kind != kinds[number % turn] for number, kind in enumerate(kinds)):
             raise ValueError(
@@ -230,11 +229,13 @@ class Transformer(nnx.Module):
             )
         return [_stack(blocks[place::turn]) for place in range(turn)]
 
-    def _places(self, pattern: Layers) -> int:
+    def _places(self, pattern: Layers, blocks: list[Block]) -> int:
         """Returns the number of places of blocks: under ``scan`` one if all layers are alike."""
         turn = len(pattern.pattern)
-        is_one = self.scan and turn == self.num_layers and self.same_sinks and pattern.alike()
-        return 1 if is_one else turn
+        has_all = self.scan and turn == self.num_layers
+        # Blocks differ where only some layers have sinks.
+        same_blocks = len(set(map(jax.tree.structure, blocks))) == 1
+        return 1 if has_all and same_blocks and pattern.alike() else turn
 
     def _arrange(self, pattern: Layers, blocks: list[Block]) -> None:
         """Gives each block its encoding and its window."""
