@@ -1,8 +1,10 @@
 """Saves and restores a train state with Orbax, and computes fingerprints of states."""
 
 import contextlib
+import gc
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,7 @@ class Checkpoints:
                     damage,
                     aside,
                 )
+            _collect_quietly()
         if steps:
             raise RefusedError(
                 f"every checkpoint in {self._folder} was damaged, of the steps {steps}: restore "
@@ -169,6 +172,15 @@ def _tell_the_others() -> None:
     """
     with contextlib.suppress(AssertionError):
         multihost_utils.sync_global_devices("a part of the checkpoint is damaged")
+
+
+def _collect_quietly() -> None:
+    """Collects reads that Orbax leaves behind at an error, which would print a traceback each."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def _first_line(error: Exception) -> str:

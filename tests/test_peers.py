@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -192,9 +193,18 @@ def wait_for(path):
         time.sleep(0.05)
 
 
+def ended(processes, timeout=300):
+    """Returns what each process has printed, its output and its errors, once all have ended.
+
+    All are read at a time, because one whose pipe is full waits, and others may wait for it.
+    """
+    with ThreadPoolExecutor(len(processes)) as pool:
+        return [*pool.map(lambda process: process.communicate(timeout=timeout), processes)]
+
+
 def finish(processes):
     """Returns what each process has printed, once all have ended well."""
-    printed = [process.communicate(timeout=300) for process in processes]
+    printed = ended(processes)
     assert {process.returncode for process in processes} == {0}, printed
     return [out for out, _ in printed]
 
@@ -270,9 +280,9 @@ def test_sigterm_to_one_process_stops_all_and_the_run_goes_on_as_if_undisturbed(
     processes = start(2, tmp_path, corpus, *SHORT, how=by_slurm)
     wait_for(folder / "run.json")  # they are one job, and compile the first step
     processes[1].send_signal(signal.SIGTERM)
-    ended = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [75, 75], ended
-    assert all("saved, run again" in errors for _, errors in ended)
+    printed = ended(processes)
+    assert [process.returncode for process in processes] == [75, 75], printed
+    assert all("saved, run again" in errors for _, errors in printed)
     names = (path.name for path in (folder / "checkpoints").iterdir())
     saved = max(int(name) for name in names if name.isdigit())
     assert saved < 6, "asked too late to stop training"
@@ -322,7 +332,7 @@ def test_a_config_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, wrong):
 
     processes = start(2, tmp_path, corpus, how=how)
     try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
+        errors = [printed[1] for printed in ended(processes, timeout=120)]
     finally:
         for process in processes:
             process.kill()
@@ -357,7 +367,7 @@ def test_a_process_that_fails_alone_ends_the_job(corpus, tmp_path, error):
     both = "--config.schemes=rope,nope"
     first, second = start(2, tmp_path / "runs", corpus, both, program=str(program))
     try:
-        errors = [process.communicate(timeout=240)[1] for process in (first, second)]
+        errors = [printed[1] for printed in ended((first, second), timeout=240)]
     finally:
         first.kill()
         second.kill()

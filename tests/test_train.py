@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import functools
+import gc
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from ml_collections import FrozenConfigDict
@@ -433,6 +435,37 @@ def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(tmp_path, uninterr
     assert step == 4 and int(state.step) == 4
     assert (tmp_path / "damaged_step_6").exists()
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
+
+
+def test_a_damaged_checkpoint_prints_nothing_of_what_orbax_leaves_behind(
+    tmp_path, uninterrupted, monkeypatch
+):
+    """Reads that had not ended would each print a traceback when they are collected."""
+
+    class Read:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            raise RuntimeError("a read has not ended")
+
+    restore = ocp.CheckpointManager.restore
+
+    def damaged(manager, step, **rest):
+        if step == 6:
+            Read()
+            raise ValueError("damaged")
+        return restore(manager, step, **rest)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", damaged)
+    shutil.copytree(uninterrupted[0] / "checkpoints", tmp_path / "checkpoints")
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda each: printed.append(str(each.exc_value)))
+    make = functools.partial(common.text_state, spec=SPEC, recipe=RECIPE)
+    state = jax.eval_shape(make, jax.random.key(0))
+    assert Checkpoints(tmp_path / "checkpoints").newest(state)[0] == 4
+    gc.collect()
+    assert "a read has not ended" not in printed
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, windows, uninterrupted):
