@@ -22,8 +22,10 @@ demo: $(VENV)/experiments
 		--workdir=runs/demo --workers=$(WORKERS) $(ARGS)
 	$(BIN)/python -m webbrowser -t "file://$(CURDIR)/runs/demo/report.html"
 
+# Runs quick tests, and those of every scheme for two of them, which are not the same in each test.
+# With ALL=1 everything runs, as in CI.
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest $(if $(ALL),,-m "not slow" --schemes=2) -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

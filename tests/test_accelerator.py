@@ -9,6 +9,7 @@ from benchmarks.accelerator import agreement
 from posenc_jax import REGISTRY
 
 
+@pytest.mark.slow
 def test_in_miniature(tmp_path, capsys):
     assert accelerator.main(["--tiny", "--minutes=5", f"--out={tmp_path}"]) == 0
     lines = (tmp_path / "results.jsonl").read_text().splitlines()

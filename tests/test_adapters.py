@@ -115,6 +115,7 @@ def test_parameters_train_with_the_model_in_linen():
     assert np.abs(gradient).max() > 1e-3 and np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_more_batch_axes_are_one_batch():
     encoding, x = common.build("rope"), residual(3, B)
     positions = np.tile(POSITIONS, (3, 1))

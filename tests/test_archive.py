@@ -31,6 +31,7 @@ def _main(*arguments):
     return subprocess.run(command, cwd=ROOT).returncode
 
 
+@pytest.mark.slow
 def test_restored_results_are_those_of_the_models(corpus, packed, tmp_path):
     workdir, path = packed
     assert archive.restore(path, tmp_path) == (1, 0)
@@ -43,6 +44,7 @@ def test_restored_results_are_those_of_the_models(corpus, packed, tmp_path):
         load_run(tmp_path / "runs/rope/seed0")
 
 
+@pytest.mark.slow
 def test_a_restored_workdir_goes_on_with_what_is_missing(corpus, packed, tmp_path):
     archive.restore(packed[1], tmp_path)
     one, _ = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
@@ -134,6 +136,7 @@ def test_a_damaged_archive_is_refused(damage, packed, tmp_path):
     assert not (tmp_path / "workdir").exists()
 
 
+@pytest.mark.slow
 def test_a_report_of_what_is_done_trains_nothing(corpus, packed, tmp_path):
     archive.restore(packed[1], tmp_path)
     command = [sys.executable, "launch.py", "--config=configs/extrapolation.py:tiny", "--report"]

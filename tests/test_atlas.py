@@ -213,6 +213,7 @@ def atlas(corpus, workdir, **changes):
     return Atlas(common.changed(config, **changes), workdir, Console(file=output)), output
 
 
+@pytest.mark.slow
 def test_one_program_runs_all_studies_and_goes_on_where_it_was(corpus, tmp_path):
     one, _ = atlas(corpus, tmp_path, schemes="rope,alibi")
     assert one.points == [("language", 0), ("language", 1), ("tasks", 0), ("tasks", 1)]
@@ -231,6 +232,7 @@ def test_one_program_runs_all_studies_and_goes_on_where_it_was(corpus, tmp_path)
     assert again.run() == [] and output.getvalue().count("2 of 2 were done before") == 2
 
 
+@pytest.mark.slow
 def test_every_pattern_has_a_card(corpus, tmp_path):
     """Some of them need the number of layers."""
     schemes, layers = ",".join(PATTERNS), {"studies__tasks__model__num_layers": 2}

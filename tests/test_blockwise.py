@@ -95,6 +95,7 @@ def test_values_and_gradients(name):
         close(value_and_gradients(tiled(implementation), encoding, *sides()), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rope", "shaw"])
 def test_with_the_flags_that_users_have(name):
     encoding = common.build(name, num_kv_heads=2)

@@ -29,6 +29,7 @@ def metrics(one):
     return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_a_bucket_as_in_a_folder(objects, corpus, tmp_path, monkeypatch):
     """It is preempted, the checkpoint of that moment is damaged, and the one before it is taken."""
     changes = dict(schemes="nope", train__checkpoint_every=2, train__log_every=1)

@@ -56,6 +56,7 @@ def finished(corpus, tmp_path_factory):
     return workdir, path, output.getvalue()
 
 
+@pytest.mark.slow
 def test_results_hold_every_scheme_length_and_protocol(finished):
     workdir, path, output = finished
     assert path == workdir / "report.html" and "the command" in path.read_text()
@@ -153,6 +154,7 @@ def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
     assert "2 of 2 were done before" in output.getvalue()
 
 
+@pytest.mark.slow
 def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, tmp_path):
     rates = (1e-3, 1e-2)
     one, _ = comparison(
@@ -254,6 +256,7 @@ def test_another_evaluation_uses_the_trained_checkpoint(finished, corpus, tmp_pa
     comparison(config(corpus), workdir)[0].run()
 
 
+@pytest.mark.slow
 def test_one_scheme_failing_leaves_the_others(corpus, tmp_path, monkeypatch):
     def failing(task, *args, **kwargs):
         if task.spec.encoding.name == "rope":
@@ -274,6 +277,7 @@ def test_one_scheme_failing_leaves_the_others(corpus, tmp_path, monkeypatch):
     assert again.run() == [] and not (tmp_path / "runs/rope/seed0/failure.json").exists()
 
 
+@pytest.mark.slow
 def test_seeds_train_together_and_are_evaluated_apart(corpus, tmp_path):
     one, output = comparison(config(corpus, seeds=3, together=2), tmp_path)
     assert one.run() == []
@@ -291,6 +295,7 @@ def test_seeds_train_together_and_are_evaluated_apart(corpus, tmp_path):
     assert again.run() == [] and "6 of 6 were done before" in output.getvalue()
 
 
+@pytest.mark.slow
 def test_a_seed_that_failed_leaves_those_it_was_trained_with(corpus, tmp_path, monkeypatch):
     def failing(*args, folders, **kwargs):
         found = train_together(*args, folders=folders, **kwargs)
@@ -302,6 +307,7 @@ def test_a_seed_that_failed_leaves_those_it_was_trained_with(corpus, tmp_path, m
     assert len(one.results()[0]) == 1
 
 
+@pytest.mark.slow
 def test_seeds_that_cannot_be_one_program_train_apart(corpus, tmp_path, monkeypatch):
     def failing(*args, **kwargs):
         raise MemoryError("too much for one program")
@@ -414,6 +420,7 @@ def test_points_have_the_patterns_that_fit_the_layers(num_layers, fit):
     assert [point.scheme for point in points(config)] == ["irope"]
 
 
+@pytest.mark.slow
 def test_patterns_that_do_not_fit_are_named(corpus, tmp_path):
     _, output = comparison(config(corpus, schemes="all"), tmp_path)
     for name in PATTERNS:
@@ -421,6 +428,7 @@ def test_patterns_that_do_not_fit_are_named(corpus, tmp_path):
         assert (message in output.getvalue()) == (name not in WRITTEN_OUT)
 
 
+@pytest.mark.slow
 def test_a_pattern_is_trained_and_evaluated(corpus, tmp_path):
     one, _ = comparison(config(corpus, schemes="rnope_swa", model__num_layers=4), tmp_path)
     assert one.config["encodings"]["rnope_swa"]["window"] == one.recipe.length // 2
@@ -505,6 +513,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ENDLESS)
 def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     command = [
@@ -558,6 +567,7 @@ def test_sigterm_at_the_start_asks_for_another(tmp_path, command):
     assert process.returncode == 75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -602,6 +612,7 @@ def test_every_config_names_an_experiment_that_launch_knows():
         assert hasattr(importlib.import_module(module), attribute)
 
 
+@pytest.mark.slow
 def test_command_line_runs_one_point_and_reports(corpus, tmp_path):
     done = launch(
         "--config=configs/extrapolation.py:tiny",
@@ -728,6 +739,7 @@ def test_a_line_that_is_no_record_of_a_step_is_passed_over(corpus, tmp_path):
     assert "stopped" in output.getvalue() and "2/6" in output.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments,message",
     [

@@ -12,6 +12,7 @@ from posenc_jax.hf.conformance import CASES, Case, conformance, vectors
 PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
 
 
+@pytest.mark.slow
 def test_the_reader_of_the_page_finds_the_vectors_right(tmp_path, monkeypatch, capsys):
     """It computes in Python's float64 what the library computes in float32."""
     reader = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]

@@ -54,6 +54,7 @@ def test_cope_under_a_window_counts_what_the_window_shows():
     np.testing.assert_allclose(windowed[:, -1], alone[:, -1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_written", [True, False])
 def test_path_in_blocks(monkeypatch, is_written):
     """Blocks of keys, the last of which is not full, give what one block gives."""

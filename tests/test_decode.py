@@ -77,6 +77,7 @@ def test_a_step_moves_no_slots_in_memory():
     assert not moving
 
 
+@pytest.mark.slow
 def test_gradients_pass_through_the_cache():
     model = common.build_model("rope")
 
@@ -161,6 +162,7 @@ def test_pattern_of_layers_that_read_and_layers_that_do_not(scan):
     close(in_pieces(model, cache, text(T)), common.forward(model, TOKEN_IDS, text(T)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dynamic_ntk", "fox", "path", "selective_rope", "cope"])
 def test_packed_documents(name):
     """The second document starts within a piece; each document has a length of its own."""
@@ -386,6 +388,7 @@ def test_a_second_text_finds_the_programs_of_the_first():
     assert first.shape == second.shape
 
 
+@pytest.mark.slow
 def test_a_ragged_row_adapts_to_its_own_length():
     """A model of one layer is exact when it adapts to the length of each step."""
     model = talker(common.build("dynamic_ntk", train_length=4), num_layers=1)
@@ -398,6 +401,7 @@ def test_a_ragged_row_adapts_to_its_own_length():
             assert int(logits[0, t - 1].argmax()) == tokens[t]
 
 
+@pytest.mark.slow
 def test_a_ragged_row_has_chunks_of_its_own():
     layers = Layers([common.build("rope")], [posenc_jax.Chunks(4)])
     model = common.build_model(layers)
@@ -408,6 +412,7 @@ def test_a_ragged_row_has_chunks_of_its_own():
     np.testing.assert_array_equal(together[1:], alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["learned", "learned_2d"])
 def test_a_table_that_is_squeezed_for_one_length_is_the_same_in_chunks(name):
     model = common.build_model(common.build(name, out_of_range="interpolate", train_length=9))

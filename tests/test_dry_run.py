@@ -68,6 +68,7 @@ def dry_run(config, workdir, mfu=0.4):
     return console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_nothing_is_written_and_everything_is_said(config, tmp_path):
     text = dry_run(config, tmp_path / "work")
     assert not (tmp_path / "work").exists()

@@ -734,6 +734,7 @@ def test_a_length_of_another_kind_is_refused(length):
         Tokens.of(common.build("dynamic_ntk"), text(T), length=length)
 
 
+@pytest.mark.slow
 def test_lengths_must_fit_the_tokens():
     encoding, two_rows = common.build("dynamic_ntk"), text(T).repeat(2, axis=0)
     for shape in ((5,), (3, 1), (1, 2, 1)):

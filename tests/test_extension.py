@@ -73,6 +73,7 @@ def finished(corpus, tmp_path_factory):
     return workdir, path, output.getvalue()
 
 
+@pytest.mark.slow
 def test_results_hold_every_method_before_and_after(finished):
     workdir, path, output = finished
     assert path == workdir / "report.html"
@@ -108,6 +109,7 @@ def test_a_method_is_read_as_it_would_be_by_hand(finished, corpus):
     assert found["pi", 0, 1] == found["rope", 0, 1]
 
 
+@pytest.mark.slow
 def test_tuning_starts_from_the_trained_model_and_says_so(finished, corpus, tmp_path):
     """At a learning rate of 0 a tuned model is the zero-shot one."""
     workdir, _, _ = finished
@@ -145,6 +147,7 @@ def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
     assert "3 of 3 were done before" in output.getvalue()
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(finished, corpus, tmp_path):
     """Each holds half of every layer of the model that is read, tuned and read again."""
     tiny = ("--config=configs/extension.py:tiny", "--config.mesh.fsdp=2")
@@ -158,6 +161,7 @@ def test_two_processes_find_what_one_finds(finished, corpus, tmp_path):
         np.testing.assert_allclose(list(found.values()), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_reads_on_and_finds_the_same(
     finished, corpus, tmp_path, monkeypatch
 ):
@@ -364,6 +368,7 @@ def test_another_config_in_the_same_folder_is_refused(finished, corpus):
     assert experiment(config(corpus), workdir)[0].run() == []
 
 
+@pytest.mark.slow
 def test_a_job_of_an_array_trains_what_its_point_starts_from_if_nobody_does(corpus, tmp_path):
     """The queue may start it before the job that would."""
     one, output = experiment(config(corpus), tmp_path)
@@ -385,6 +390,7 @@ def test_what_is_tuned_needs_its_source(corpus, tmp_path, monkeypatch):
     assert "runs/rope/seed0, which is not finished; run that point first" in second["reason"]
 
 
+@pytest.mark.slow
 def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, monkeypatch):
     """The one that has it ends without it, and the job of the start is no failure."""
     one, other = (experiment(config(corpus), tmp_path)[0] for _ in range(2))
@@ -457,6 +463,7 @@ def own_config(corpus, **changes):
     return found
 
 
+@pytest.mark.slow
 def test_a_published_model_is_read_tuned_and_exported(corpus, tmp_path, published):
     one, _ = experiment(own_config(corpus, tuned="yarn", tuning_steps=(1,)), tmp_path)
     assert one.corpus.bytes_per_token == pytest.approx(2, 0.01)

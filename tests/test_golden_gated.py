@@ -94,6 +94,7 @@ def test_grape_ap(golden):
     as_published(golden, out=out, bias=bias_of(logits, q, k, params), slopes=alibi_slopes(H), p=p)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("golden", "name"),
     [("grape_m_learned", "grape_m"), ("grape_m_contextual", "grape_m_contextual")],

@@ -2,6 +2,7 @@
 
 import common
 import numpy as np
+import pytest
 
 from experiments.longrope.search import Budget, ReleasedSpace, evolve
 
@@ -27,6 +28,7 @@ def test_the_loss_is_that_of_the_golden_runs():
     assert np.isclose(loss(ARRAYS["final_factors_seed2"]), ARRAYS["best_ppl_curve_seed2"][-1])
 
 
+@pytest.mark.slow
 def test_the_released_search_is_as_good_as_the_golden_runs():
     curves = []
     for seed in range(6):

@@ -133,6 +133,7 @@ def test_dynamic_ntk_of_hugging_face(name, as_array):
         assert_frequencies(encoding, arrays[key], length=static, array_length=array)
 
 
+@pytest.mark.slow
 def test_dynamic_ntk_of_the_yarn_repository():
     """The length is not given, but found from the positions."""
     arrays, params = common.golden("dynamic_ntk_repo_d64_a1")

@@ -44,6 +44,7 @@ def experiment(data, workdir, scheme="axial_rope", **changes):
     return Images(config, workdir, Console(file=io.StringIO()))
 
 
+@pytest.mark.slow
 def test_command_line_end_to_end(data, tmp_path):
     done = launch(
         "--config=configs/images.py:tiny",
@@ -61,6 +62,7 @@ def test_command_line_end_to_end(data, tmp_path):
     assert page.count("data:image/png;base64,") >= 3
 
 
+@pytest.mark.slow
 def test_learns(data, tmp_path):
     images = experiment(data, tmp_path, train__steps=40, train__learning_rate=0.02)
     assert images.run() == []

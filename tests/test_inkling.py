@@ -6,6 +6,7 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from test_blockwise import close_gradients, sides
 
 import posenc_jax
@@ -25,6 +26,7 @@ def attention(implementation, positions, encoding, *sides):
     return (out**2).sum(), out
 
 
+@pytest.mark.slow
 def test_text_in_tiles_and_at_once():
     """A band along the diagonals, in tiles near and far, gives what distances one by one give."""
     encoding = common.build("inkling", extent=7, log_floor=5, num_kv_heads=2)

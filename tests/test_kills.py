@@ -9,6 +9,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 from jax.sharding import AxisType
 from rich.console import Console
@@ -73,6 +74,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_twenty_times_ends_as_one_that_is_not(tmp_path):
     # Its processes are forked from one that has imported what they need, and uses no device.
     context = multiprocessing.get_context("forkserver")

@@ -170,6 +170,7 @@ def test_a_pattern_is_its_layers(name, scan):
     close(model, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_layers_that_differ_in_numbers_are_one_block():
     """Under scan one block runs under several bases and windows, in a cache too."""
     near, far_away = rope(), rope(base=1e6, frequencies=PositionInterpolation(8.0))
@@ -357,6 +358,7 @@ def by_hand(blocks, ends, lerope, scales):
     return final_norm(x) @ embedding.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 def test_layers_with_a_scale_of_their_own_share_what_is_beneath(scan):
     """The gradient of the shared rates is that of all layers together."""

@@ -182,6 +182,7 @@ def test_claims_have_names_of_their_own_and_schemes_of_the_registry():
     assert {scheme for claim in claims.CLAIMS for scheme in claim.schemes} <= REGISTRY.keys()
 
 
+@pytest.mark.slow
 def test_order_is_seen_by_positions_or_by_a_mask():
     schemes = ("rope", "alibi", "cope", "rnope_swa")
     found = {(r["scheme"], r["causal"]): r for r in order_study(schemes, 1).records}

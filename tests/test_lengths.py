@@ -179,6 +179,7 @@ def test_rules_that_must_know_the_base_say_so(name):
         jax.eval_shape(prepare, 100.0)
 
 
+@pytest.mark.slow
 def test_the_derivative_by_a_traced_base():
     """The derivative is exact to float32: d cos(p w) / d base = -p sin(p w) dw / d base."""
     positions, i = np.array([[5]], np.int32), np.arange(4)

@@ -168,6 +168,7 @@ def trained(tmp_path):
     return tmp_path / "run", state.model
 
 
+@pytest.mark.slow
 def test_command(tmp_path, trained, monkeypatch, capsys):
     folder, model = trained
     text, other = b"What has it got in its pockets?", {"name": "pi", "factor": 4.0}
@@ -212,6 +213,7 @@ def test_others_that_cannot_be_joined_are_one_sentence(monkeypatch, capsys):
     assert "error: JAX_COORDINATOR_ADDRESS in the environment says" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_command_between_two_chunks(tmp_path, trained):
     (tmp_path / "text").write_bytes(bytes(100_000))
     command = [sys.executable, "-m", "experiments.long_document", f"--run={trained[0]}"]

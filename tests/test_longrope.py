@@ -219,6 +219,7 @@ def finished(corpus, tmp_path_factory):
     return workdir, path, output.getvalue()
 
 
+@pytest.mark.slow
 def test_the_report_has_every_table_and_a_verdict_on_every_search(finished):
     workdir, path, output = finished
     page = path.read_text()

@@ -97,6 +97,7 @@ def test_the_schemes_that_are_trained_have_every_hook():
     assert frozenset.union(*(scheme.hooks() for scheme in schemes_of_layers())) == set(HOOKS)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_upon_other_meshes_has_the_losses_of_one_device(
     tmp_path, on_one_device, monkeypatch
 ):
@@ -150,6 +151,7 @@ def compiled_step(**shape):
     return lower_step(Text(RECIPE, windows(), spec), RECIPE, make_mesh(**shape)).compile()
 
 
+@pytest.mark.slow
 def test_fsdp_brings_parameters_together_and_never_activations():
     """Each device holds an eighth of the state, and works on rows of its own."""
     cut, whole = compiled_step(fsdp=8), compiled_step(data=8)

@@ -150,6 +150,7 @@ def vit(key):
     return ViT(common.build("nope"), rngs=nnx.Rngs(key), **sizes)
 
 
+@pytest.mark.slow
 def test_training_on_a_pytree_resumes_exactly(tmp_path, monkeypatch):
     recipe = Recipe(length=4, batch_size=16, steps=3, accumulate=2, warmup_steps=1, log_every=1)
     task, mesh = Sums(vit, 16), make_mesh()
@@ -248,6 +249,7 @@ def finished(tmp_path_factory):
     return workdir, toy.write_report("the command").read_text(), output.getvalue()
 
 
+@pytest.mark.slow
 def test_records_and_files(finished):
     workdir, _, output = finished
     results = json.loads((workdir / "results.json").read_text())

@@ -40,6 +40,7 @@ def pytest_configure(config):
     registry.REGISTRY[name] = where
 
 
+@pytest.mark.slow
 def test_the_example_passes_the_tests_of_every_scheme():
     name, _, _ = example()
     options = ["-n0", "-rs", "-ptest_new_scheme", f"-k{name}"]

@@ -52,6 +52,7 @@ def build(name, **keywords):
 TILES = [name for name in common.one_of_each_tile() if not is_refused(name)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TILES)
 def test_every_scheme_equals_dense(name):
     attention_cases.assert_equals_dense(pallas, build(name), Case(segments=2))

@@ -226,6 +226,7 @@ def in_two(corpus, tmp_path_factory):
     return workdir, finish(start(2, workdir, corpus, *SHORT))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_another_number_of_processes_with_the_numbers_of_one(
     corpus, in_two, tmp_path
 ):
@@ -256,6 +257,7 @@ def test_a_run_goes_on_in_another_number_of_processes_with_the_numbers_of_one(
     np.testing.assert_allclose(numbers(workdir), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_damage_that_one_process_meets_sends_all_to_the_checkpoint_before(corpus, tmp_path):
     """The other processes can read their own parts, and must not go on with them alone."""
     folder = tmp_path / "runs/rope/seed0"
@@ -272,6 +274,7 @@ def test_damage_that_one_process_meets_sends_all_to_the_checkpoint_before(corpus
     np.testing.assert_allclose(numbers(tmp_path), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_process_stops_all_and_the_run_goes_on_as_if_undisturbed(
     corpus, in_two, tmp_path
 ):
@@ -296,6 +299,7 @@ def compiled(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lost", "how"),
     [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)],
@@ -321,6 +325,7 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(
     assert watcher.wait(timeout=300) == 128 + signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [(1,), (0, 1)], ids=["in one", "in both"])
 def test_a_config_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, wrong):
     """A host without the data must not wait for those that wait for it."""
@@ -359,6 +364,7 @@ exec(compile(open("launch.py").read(), "launch.py", "exec"))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ["ValueError", "TypeError"])
 def test_a_process_that_fails_alone_ends_the_job(corpus, tmp_path, error):
     """It must not go on to the next point, for the others wait for it in this one."""

@@ -28,6 +28,7 @@ def experiment(workdir, preset="tiny", **changes):
     return Pointing(config, workdir, Console(file=io.StringIO()))
 
 
+@pytest.mark.slow
 def test_from_a_config_to_the_report(tmp_path):
     one = experiment(
         tmp_path, schemes="i_mrope_ruler", train__steps=2, eval__screens=((8, 8), (8, 9))
@@ -88,6 +89,7 @@ def test_desktops_hold_their_screens(tmp_path):
     assert (first["icons"] == again["icons"]).all() and first["icons"].shape == (4, 8, 12)
 
 
+@pytest.mark.slow
 def test_logits_and_loss_are_of_the_cells_with_answers(tmp_path):
     """A model that knows all loses nothing; one that knows all but one neighbour loses that."""
     pointing = experiment(tmp_path, task__icons=5)
@@ -115,6 +117,7 @@ def test_logits_and_loss_are_of_the_cells_with_answers(tmp_path):
     np.testing.assert_allclose(task.loss(knowing("2 up"), batch, None), np.log(5) / 6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_learns_places_from_rulers(tmp_path):
     pointing = experiment(
         tmp_path,

@@ -135,6 +135,7 @@ def test_adapters():
     close(run({}), expected)
 
 
+@pytest.mark.slow
 def test_frequencies_that_adapt_to_the_length():
     """The length of a document is the largest position on any axis, whatever lies beside it."""
     rule = DynamicNTK(8, 2.0)

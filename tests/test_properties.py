@@ -201,6 +201,7 @@ def test_packed_documents_are_separate_documents(name):
     close(together[:, T:], second)
 
 
+@pytest.mark.slow
 def test_a_model_packs_documents_too():
     model = common.build_model("dynamic_ntk")
     segment_ids = np.repeat([0, 1], (T - 9, 9))[None]

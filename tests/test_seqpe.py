@@ -35,6 +35,7 @@ SMALL = dict(encoder_layers=1, num_pivots=8, num_candidates=8, num_offsets=8)
 # Positions
 
 
+@pytest.mark.slow
 def test_positions_outside_the_digits_eagerly():
     encoding = common.build("seqpe", max_position=500)
     encoding.prepare(jnp.array([[0, 500, 999]]), 1)
@@ -197,6 +198,7 @@ def test_share_of_the_windows(num_axes, share):
     assert abs(is_narrow.mean() - share) < 0.06
 
 
+@pytest.mark.slow
 def test_edits_are_a_quarter_of_the_candidates_of_their_mode():
     pivots = jax.random.randint(KEYS[0], (1, 500), 0, 10**6)
     mixed = candidates_of(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))[0]
@@ -286,6 +288,7 @@ def descend(encoding, keys):
         yield float(loss), gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_axes", [1, 2])
 def test_objectives_have_gradients_and_fall(num_axes):
     """Positions are fresh in every step; on two axes, which take longer, they are the same."""
@@ -310,6 +313,7 @@ def test_transfer_falls(num_axes):
     assert np.mean(losses[-5:]) < 0.05 * np.mean(losses[:5])
 
 
+@pytest.mark.slow
 def test_each_objective_has_its_weight():
     both, *one = (
         common.build("seqpe", contrastive_weight=a, transfer_weight=b, **SMALL)
@@ -348,6 +352,7 @@ def spec(**keywords):
     return FrozenConfigDict({"encoding": encoding, "model": MODEL})
 
 
+@pytest.mark.slow
 def test_the_trainer_adds_the_objectives_and_reports_the_loss_without_them():
     tokens = jax.random.randint(jax.random.key(1), (8, 17), 0, 16)
     loss = Text(RECIPE, None, spec()).loss

@@ -41,6 +41,7 @@ def test_gradient_of_a_running_sum():
     close(jax.grad(loss)(common.normal(1, 1, 9, 2)), expected)
 
 
+@pytest.mark.slow
 def test_a_token_far_into_a_sequence_forgets_as_much_as_an_early_one():
     encoding = common.build("fox", num_heads=1, bias_init=0.0)
     length, near = 1 << 17, 8

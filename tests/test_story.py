@@ -40,6 +40,7 @@ def clips(tiny):
     return tiny.clips(np.random.default_rng(0), times)
 
 
+@pytest.mark.slow
 def test_from_a_config_to_the_report(tmp_path):
     one = experiment(tmp_path, schemes="time_rope_adaln", train__steps=2)
     assert one.run() == []

@@ -389,6 +389,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_a_point_that_the_queue_ends_is_saved_and_goes_on(tmp_path):
     """Jobs of submitit run here: one is told to end, and the next goes on with its point."""
     import submitit

@@ -227,6 +227,7 @@ def finished(tmp_path_factory):
     return one, one.write_report("the command").read_text()
 
 
+@pytest.mark.slow
 def test_results_hold_every_task_length_and_depth(finished):
     one, page = finished
     evaluations, _, _ = one.results()

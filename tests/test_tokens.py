@@ -334,6 +334,7 @@ def test_positions_too_far_apart_for_a_distance_are_refused():
         Tokens.of(posenc_jax.Encoding(), np.array([[-2_000_000_000, 0, 2_000_000_000]]))
 
 
+@pytest.mark.slow
 def test_chunks_are_counted_from_the_first_token_of_a_segment():
     """A packed document, or a prompt behind padding, is what it is alone."""
     encoding, (q, k, v) = common.build("rope"), sides()

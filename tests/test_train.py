@@ -50,6 +50,7 @@ RECIPE = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, log_every=1, ch
 TASK = Text(RECIPE, None, SPEC)  # with no windows it draws no batches
 
 
+@pytest.mark.slow
 def test_the_learning_rate_of_a_line_is_that_of_its_step(tmp_path, windows):
     recipe = Recipe(length=8, batch_size=8, steps=4, warmup_steps=2, log_every=1)
     run(tmp_path, windows, recipe)
@@ -91,6 +92,7 @@ def uninterrupted(tmp_path_factory, windows):
     return folder, model, summary
 
 
+@pytest.mark.slow
 def test_summary_and_metrics(uninterrupted):
     folder, model, summary = uninterrupted
     assert summary["steps"] == 6 and summary["tokens"] == 6 * 8 * 8
@@ -105,6 +107,7 @@ def test_summary_and_metrics(uninterrupted):
     assert lines[0]["loss"] == pytest.approx(np.log(16), abs=0.1)
 
 
+@pytest.mark.slow
 def test_learns_what_repeats(tmp_path):
     tokens = np.tile(np.arange(16), 250).astype(np.uint8)
     corpus = Corpus("cycle", tokens, np.array([0, 4000]), np.zeros(1, np.int8), 16, 1.0, "digest")
@@ -129,6 +132,7 @@ def interrupt_at(step, monkeypatch):
     monkeypatch.setattr(Metrics, "write", failing)
 
 
+@pytest.mark.slow
 def test_a_trace_and_the_share_of_the_peak(tmp_path, windows, monkeypatch):
     """A made-up peak stands in for that of a device that has one."""
     monkeypatch.setitem(PEAK, "cpu", 1e-3)
@@ -150,6 +154,7 @@ def test_memory_is_that_of_the_device_that_held_most(monkeypatch):
     assert peak_memory() == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 5])
 def test_resumes_exactly_where_it_stopped(tmp_path, windows, uninterrupted, monkeypatch, step):
     with monkeypatch.context() as patch:
@@ -189,6 +194,7 @@ def together(tmp_path_factory, windows):
     return folder
 
 
+@pytest.mark.slow
 def test_seeds_that_train_together_are_those_that_train_alone(tmp_path, windows, together):
     seed = SEEDS[-1]
     alone, summary = run(tmp_path, windows, seed=seed)
@@ -200,6 +206,7 @@ def test_seeds_that_train_together_are_those_that_train_alone(tmp_path, windows,
     assert found.keys() == summary.keys() and found["tokens"] == summary["tokens"]
 
 
+@pytest.mark.slow
 def test_seeds_train_together_on_any_mesh(tmp_path, windows, together):
     assert run_together(tmp_path, windows, fsdp=2, model=2, context=2) == {}
     for seed in SEEDS:
@@ -207,6 +214,7 @@ def test_seeds_train_together_on_any_mesh(tmp_path, windows, together):
         np.testing.assert_allclose(losses(tmp_path / folder), losses(together / folder), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_seeds_that_stopped_at_different_steps_go_on(tmp_path, windows, together, monkeypatch):
     """A kill may come when some seeds of a step are saved, and others are not."""
     save = Checkpoints.save
@@ -240,6 +248,7 @@ class Poisoned(Text):
         return super().loss(model, batch["tokens"], key) * factor
 
 
+@pytest.mark.slow
 def test_a_seed_that_is_not_finite_takes_no_other_with_it(tmp_path, windows, together):
     failures = run_together(tmp_path, windows, task=Poisoned)
     assert list(failures) == [1]
@@ -251,6 +260,7 @@ def test_a_seed_that_is_not_finite_takes_no_other_with_it(tmp_path, windows, tog
         np.testing.assert_allclose(losses(tmp_path / folder), losses(together / folder), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_time_and_loss_are_those_of_all_starts(tmp_path, windows, monkeypatch):
     recipe = dataclasses.replace(RECIPE, log_every=100)  # only saved steps are logged
     with monkeypatch.context() as patch:
@@ -266,6 +276,7 @@ def test_time_and_loss_are_those_of_all_starts(tmp_path, windows, monkeypatch):
     assert [json.loads(x)["step"] for x in metrics.read_text().splitlines()] == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_preemption_saves_the_step_it_stopped_at(tmp_path, windows, uninterrupted, monkeypatch):
     with monkeypatch.context() as patch:
         answers = iter([False, False, True])
@@ -307,6 +318,7 @@ def test_a_checkpoint_of_another_version_of_jax_goes_on(tmp_path, windows, versi
     np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, uninterrupted, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_at(5, patch)
@@ -319,6 +331,7 @@ def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, uninterrupted, 
     chex.assert_trees_all_equal(model, uninterrupted[1])
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     tmp_path, windows, monkeypatch
 ):
@@ -353,6 +366,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, windows, monkeypatch)
     assert Checkpoints(folder / "checkpoints").latest_step() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_found_later", [False, True])
 def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(
     tmp_path, windows, uninterrupted, monkeypatch, is_found_later
@@ -529,6 +543,7 @@ def test_parameters_and_optimizer_moments_are_cut_over_model_and_fsdp(scan):
         assert norm.addressable_shards[0].data.shape == norm.shape
 
 
+@pytest.mark.slow
 def test_a_step_is_the_same_with_and_without_jit():
     one_layer = SPEC.model.to_dict() | {"num_layers": 1}
     spec = FrozenConfigDict({"encoding": {"name": "t5"}, "model": one_layer})

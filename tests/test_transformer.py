@@ -259,6 +259,7 @@ def test_sinks_of_some_layers():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sinks", [("head", None), (None, "head", None, "token")])
 def test_sinks_of_some_layers_in_a_scan_and_past_a_cache(sinks):
     plain = of_sinks(sinks)

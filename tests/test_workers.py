@@ -139,6 +139,7 @@ def test_who_looks_at_a_folder_does_not_take_it(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
     one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
     with claimed(tmp_path / "shared/rope/seed0"):
@@ -149,6 +150,7 @@ def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
     assert "1 of 2 were done before" in output.getvalue()
 
 
+@pytest.mark.slow
 def test_a_point_that_a_program_without_share_holds_is_left_to_it(corpus, tmp_path):
     one, _ = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
     folder = one.folder(one.points[0])
@@ -159,6 +161,7 @@ def test_a_point_that_a_program_without_share_holds_is_left_to_it(corpus, tmp_pa
     assert [one.finished(point) is not None for point in one.points] == [False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [True, False])
 def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, monkeypatch):
     """The other program is a worker, or another job of an array."""
@@ -205,6 +208,7 @@ def workers_of(process) -> list[int]:
     raise TimeoutError("there are no workers")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and cores are Linux's")
 def test_two_workers_divide_the_points_and_one_that_is_killed_costs_none(corpus, tmp_path):
     process = start(tmp_path, corpus, "--config.schemes=nope,rope,alibi")
