@@ -52,6 +52,7 @@ def test_a_restored_workdir_goes_on_with_what_is_missing(corpus, packed, tmp_pat
     assert sorted(path.parents[1].name for path in tmp_path.rglob("checkpoints")) == ["alibi"]
 
 
+@pytest.mark.slow
 def test_a_report_says_where_its_results_were_made(corpus, packed, tmp_path):
     archive.restore(packed[1], tmp_path)
     path = tmp_path / "runs/rope/seed0/run.json"

@@ -203,6 +203,7 @@ def test_on_a_mesh(name, kind):
     close(actual, expected)
 
 
+@pytest.mark.slow
 def test_explicit_mesh_with_shared_kv_heads_and_many_tokens():
     """At 1024 tokens ``attend`` chooses tiles by itself; values and gradients agree."""
     length, encoding = 1024, common.build("rope", num_kv_heads=2)
@@ -279,6 +280,7 @@ def test_the_forms_of_a_cpu_are_not_in_a_program_for_a_tpu(length):
     assert "optimization_barrier" not in lowered_for("tpu", length)
 
 
+@pytest.mark.slow
 def test_under_vmap():
     encoding = common.build("t5", num_kv_heads=2)
     ensemble = [sides(), [2 * x for x in sides()]]

@@ -435,6 +435,7 @@ def test_a_pattern_is_trained_and_evaluated(corpus, tmp_path):
     assert one.run() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_describe_models_that_exist(preset, tmp_path):
     config = get_config(preset)

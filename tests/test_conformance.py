@@ -31,6 +31,7 @@ def test_the_reader_of_the_page_finds_the_vectors_right(tmp_path, monkeypatch, c
     assert float(capsys.readouterr().out.split()[1]) > 0.1
 
 
+@pytest.mark.slow
 def test_vectors_say_what_the_configs_do():
     cases = conformance()["cases"]
     assert cases["first_quarter"]["rotary_dim"] == 32 and cases["first_quarter"]["head_dim"] == 128

@@ -114,6 +114,7 @@ def test_in_chunks_or_at_once(name):
 ADAPTIVE = ["dynamic_pi", "dynamic_ntk", "dynamic_yarn", "longrope", "longrope2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "keywords", "other"),
     [("randomized", {}, 2 * T), *((name, {"train_length": 8}, 8) for name in ADAPTIVE)],
@@ -149,6 +150,7 @@ def test_patterns_with_windows(name, scan):
     close(in_pieces(model, Cache.empty(model, B, SIZE), text(T)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 def test_pattern_of_layers_that_read_and_layers_that_do_not(scan):
     gates = common.build("fox", num_layers=2)
@@ -315,6 +317,7 @@ def greedy(model, prompt_T, count=NEW, **options):
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rope", "dynamic_ntk", "alibi", "path", "transformer_xl"])
 def test_greedy(name):
     """Prompts of different lengths go on as each does alone."""
@@ -331,6 +334,7 @@ def test_greedy(name):
     assert all(len({*row}) > 1 for row in expected)
 
 
+@pytest.mark.slow
 def test_greedy_under_a_window_and_another_encoding():
     other = posenc_jax.make("rnope_swa", head_dim=common.HEAD_DIM, interval=2, window=3)
     model = talker("nope").under(other)
@@ -426,6 +430,7 @@ def test_a_table_that_is_squeezed_for_one_length_is_the_same_in_chunks(name):
     assert np.abs(pieces - common.forward(model, TOKEN_IDS, text(T), None, 80)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_text_goes_on_where_the_builders_say():
     """The place after an image may be a fraction, and each axis may have its own."""
     mrope, parts = common.build("mrope"), [Text(3), Vision(1, 2, 2), Text(1)]
@@ -485,6 +490,7 @@ def test_a_temperature_near_0_is_greedy(temperature, top_p):
     assert sample(logits_BV, KEY, temperature, top_p).tolist() == [1, 2]
 
 
+@pytest.mark.slow
 def test_settings_may_be_numbers_of_any_library():
     model = common.build_model("nope")
     own = dict(max_new_tokens=2, temperature=jnp.float32(0), top_p=jnp.float32(0.5))

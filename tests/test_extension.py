@@ -402,6 +402,7 @@ def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, 
     assert not list(tmp_path.rglob("failure.json")) and all(map(one.finished, one.points[:2]))
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_the_tokens_of_every_tuning(finished, corpus, tmp_path):
     one, output = experiment(config(corpus, tuning_steps=(2, 4)), tmp_path)
     print_dry_run(one, config(corpus), 0.4, one.console)

@@ -52,6 +52,7 @@ def derivatives(encoding, given, direction, weights_BTHC):
     return first, (forward_over_reverse, reverse_over_reverse(*point))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", common.one_of_each_kind())
 def test_dense_attention_forward_and_twice(name):
     encoding = common.build(name)

@@ -97,6 +97,7 @@ def test_path(golden, shuffled):
     close(out, arrays["out"][:, order], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_selective_rope():
     arrays, params = common.golden("selective_rope_h2_T9")
     arrays = float32(arrays)

@@ -131,6 +131,7 @@ def mistral(params):
     return {"model_type": "mistral_large4_text", "rope_parameters": rope} | sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("golden", MISTRAL)
 def test_mistral_large_4(golden):
     """A head is [nope | rope], and the keys' second part is one head's, repeated."""

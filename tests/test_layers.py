@@ -256,6 +256,7 @@ ALTERNATIVES = {
 }
 
 
+@pytest.mark.slow
 @each_pattern
 def test_every_keyword_of_a_pattern_matters(name):
     assert set(own_keywords(name)) == set(ALTERNATIVES[name])

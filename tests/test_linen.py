@@ -110,6 +110,7 @@ def test_initial_values_are_those_of_nnx(name):
     jax.tree.map(close, variables.get("params", {}), nnx.to_pure_dict(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", common.one_of_each_set_of_hooks())
 def test_under_scan_and_remat(name):
     """Layers under nn.scan and nn.remat, values and gradients, equal layers one by one in NNX."""

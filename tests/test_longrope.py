@@ -290,6 +290,7 @@ def test_results_of_other_data_are_reported_and_not_added_to(finished, corpus, t
         one.run()
 
 
+@pytest.mark.slow
 def test_other_scores_are_made_of_the_searches_that_there_are(finished, corpus, monkeypatch):
     workdir, _, _ = finished
     searches = workdir / "runs/rope/seed0/search"

@@ -484,6 +484,7 @@ def test_ids_and_grids_that_disagree(grids, message):
         builders.segments_of(ids, image_token=7, video_token=8, **grids)
 
 
+@pytest.mark.slow
 def test_layers_that_read_axes_of_their_own():
     """Circle-RoPE has even layers on the circle and odd layers on the grid."""
     parts = [Text(3), Vision(1, 2, 3), Text(2)]

@@ -115,6 +115,7 @@ def test_only_absolute_positions_feel_an_offset(model, windows):
     assert absolute["change"][0] == 0 and abs(absolute["change"][1:]).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_page_of_a_run(corpus, tmp_path, monkeypatch, capsys):
     """A table that refuses positions past its end has no number there, and no pairs."""
     model = common.build_model("learned", vocab_size=256)

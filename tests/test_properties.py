@@ -521,6 +521,7 @@ def test_every_keyword_matters(name):
 IN_TRAINING = [(name, key) for name in schemes.ALL for key in alternatives(name, True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "keyword"), IN_TRAINING)
 def test_every_keyword_of_training_matters(name, keyword):
     other = schemes.ALL[name].alternatives[keyword]

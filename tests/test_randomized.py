@@ -87,6 +87,7 @@ def test_nan_reaches_the_output():
     assert np.isfinite(common.attention(encoding, x_BTD[:, :64], text(64))).all()
 
 
+@pytest.mark.slow
 def test_is_the_wrapped_scheme_on_drawn_positions():
     x_BTD = 0.5 * common.normal(0, 1, 24, common.WIDTH)
     for name in ("rope", "sinusoidal", "learned", "alibi", "transformer_xl"):

@@ -41,6 +41,7 @@ def test_angles_of_negative_and_fractional_positions():
             check_angles(cos, sin, given, FREQUENCIES, atol=5e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "atol"), [(22, 5e-7), (24, 5e-7), (31, 2e-5)])
 def test_angles_of_a_traced_frequency(bits, atol):
     positions = np.random.default_rng(0).integers(-(2**bits), 2**bits, size=(500, 1))

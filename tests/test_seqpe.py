@@ -55,6 +55,7 @@ def test_positions_outside_the_digits_compiled(num_axes):
     assert isnan[[0, 3, 4]].all() and not isnan[[1, 2]].any()
 
 
+@pytest.mark.slow
 def test_whole_numbers_of_either_type_are_the_same():
     encoding = common.build("seqpe")
     whole, same = (encoding.prepare(text(30).astype(t), 30) for t in (jnp.int32, jnp.float32))
@@ -81,6 +82,7 @@ def test_long_rows_are_encoded_in_pieces(monkeypatch, num_axes):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_number_of_axes_must_fit():
     one, two = (common.build("seqpe", num_axes=n) for n in (1, 2))
     for encoding, num_axes in ((one, 2), (two, 3)):
@@ -189,6 +191,7 @@ def test_candidates_are_other_positions_in_range(num_axes, modes):
     assert squared_distances(pivots, candidates).min() >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_axes", "share"), [(1, 0.6), (2, 0.2)])
 def test_share_of_the_windows(num_axes, share):
     """A window is narrower than what is drawn from everywhere."""
@@ -207,6 +210,7 @@ def test_edits_are_a_quarter_of_the_candidates_of_their_mode():
     assert is_edited[:, :2].mean() > 0.5 and not is_edited[:, 2:].any()
 
 
+@pytest.mark.slow
 def test_hard_candidates_are_not_the_nearest():
     pivots = jax.random.randint(KEYS[0], (1, 200), 0, 10**6)
     candidates = candidates_of(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))

@@ -168,6 +168,7 @@ def test_a_mark_for_padding_is_no_length(name):
 # Order
 
 
+@pytest.mark.slow
 def test_the_last_query_of_a_cache_sees_every_key():
     """Without an order the query would count as the first, and see the first value alone."""
     encoding, (q, k, v) = common.build("rope"), sides()
@@ -204,6 +205,7 @@ def test_what_depends_on_the_tokens_between_must_know_the_order(make):
         posenc_jax.logits(encoding, q[:, -1:], k, last, tokens)
 
 
+@pytest.mark.slow
 def test_queries_of_a_part_of_the_keys_say_where_they_are():
     """Keys that are a part have an order, and queries without one would be taken for the first."""
     encoding, (q, k, v) = common.build("rope"), sides()
@@ -252,6 +254,7 @@ def both(encoding, count, m, start, stop):
     return tokens.part(start, stop - start), tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["dense", "blockwise"])
 def test_compressed_keys_beside_those_of_a_window(implementation):
     """The recipe of docs/library.md: a query sees the blocks that have ended, however far back."""

@@ -24,6 +24,7 @@ class Projected(posenc_jax.Transformer):
         return inputs["x"] @ self.embedding[...]
 
 
+@pytest.mark.slow
 def test_other_embeddings_are_one_method():
     token_ids = np.random.default_rng(0).integers(0, common.VOCAB, (B, T))
     sizes = dict(vocab_size=common.VOCAB, model_dim=common.WIDTH, num_layers=1, num_heads=4)
