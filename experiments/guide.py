@@ -169,10 +169,10 @@ SITUATIONS = (
         chapter="RoPE with YaRN to 128K tokens, LongRoPE to 2M",
         recommended=("yarn", "longrope"),
         elsewhere="extension.md",
-        note="A trained model with RoPE is made longer by each method. After 0 steps of "
-        "fine-tuning it is read under the method for each length, and after 100 under the one for "
-        "8 times the trained length. `longrope` has factors without a search; the claims below "
-        "are about searched ones.",
+        note="A trained model with RoPE is made longer by each method. After 0 steps, which is "
+        "without fine-tuning, the method is set to the length that is read; after 100 steps of "
+        "fine-tuning it is set to 8 times the trained length. `longrope` has factors without a "
+        "search; the claims below are about searched ones.",
     ),
     Situation(
         "Images, videos and interfaces",
@@ -185,9 +185,9 @@ SITUATIONS = (
         recommended=("seqpe", "videorope_pp", "time_rope", "i_mrope", "i_mrope_ruler"),
         elsewhere="multimodal.md",
         note="The figures are those of the tables in [multimodal.md](multimodal.md), which says "
-        "what each row is; the interval of a difference is made of both rows' standard errors. In "
-        "video RoPE is the row `vanilla`, by the index of the token, and in story time "
-        "`frame_index`, by that of the frame; there is none among the images.",
+        "what each row is. The interval of a difference is made of both rows' standard errors. "
+        "What stands for RoPE is the row `vanilla` in video, which counts tokens, and the row "
+        "`frame_index` in story time, which counts frames. Nothing stands for it among the images.",
     ),
 )
 
@@ -254,7 +254,7 @@ def _effective(atlas: dict[str, Any] | None) -> str:
     lines = [
         "The effective context of a scheme is the longest that still lowers the loss on text by "
         "more than its standard error below that of the most recent tokens alone. In the atlas it "
-        "has:\n"
+        "is:\n"
     ]
     for tokens, schemes in sorted(by_tokens.items()):
         lines.append(f"- {tokens} tokens: {_some([f'`{name}`' for name in schemes])}")
@@ -280,7 +280,7 @@ def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -
     for topic, multiple in each.asked:
         lines.append(_question(topic, multiple, _answers_to(topic, multiple, answers)))
     if each.chapter:
-        lines.append(f"The chapter recommends: {each.chapter}.")
+        lines.append(f"The chapter recommends: {each.chapter}.\n")
         if each.asked:
             lines += [_of_chapter(name, each, answers) for name in each.recommended]
         lines.append("")
@@ -298,8 +298,8 @@ def _decoding(decoding: dict[str, float], answers: list[Answer]) -> str:
         return lines[0] + "\nNo run has this yet.\n"
     lines.append(
         "The list says how many times as long as without positions it takes to decode one more "
-        "token after a long text (`python -m benchmarks.decode`, [data](data/decode.csv)). The "
-        "noise of the clock is about a tenth.\n"
+        "token after a long text (`python -m benchmarks.decode`, [data](data/decode.csv)); see "
+        "[performance.md](performance.md#decoding-under-every-scheme).\n"
     )
     bounds = [0.0, 1.05, 1.1, 1.3, 2.0, math.inf]
     for low, high in itertools.pairwise(bounds):
@@ -328,7 +328,7 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
         unit += f"; chance is {number(chance)}, and {above} of {len(found)} schemes are above it"
     best = _best(found)
     if isinstance(best, str):
-        return f"{title} ({unit}): **none can be recommended**, for {best}.\n\n{table}"
+        return f"{title} ({unit}): **none can be recommended**, because {best}.\n\n{table}"
     level = [a["scheme"] for a in _ranked(found) if a is not best and _reaches(a, best)]
     tied = f" The intervals of these overlap with its own: {_some(level)}." if level else ""
     return f"{title} ({unit}): **{best['scheme']}** is the best.{tied}\n\n{table}"
@@ -406,7 +406,7 @@ def _of_chapter(scheme: str, each: Situation, answers: list[Answer]) -> str:
             against = f" (against {_CALLED[other]}: {own[f'vs_{other}']})" * (scheme != other)
             place = f"{names.index(scheme) + 1} of {len(names)}"
             places.append(f"{place} in {_name(topic, multiple)}{against}")
-    return f"Places of `{scheme}` here: {'; '.join(places) or 'no run has it yet'}."
+    return f"- Places of `{scheme}` here: {'; '.join(places) or 'no run has it yet'}."
 
 
 def _claim(name: str, claims: dict[str, Any]) -> str:

@@ -289,7 +289,7 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
     text = guide(atlas_data.read(tmp_path), saved, ledger, decoding)
     assert "- up to 1.05: `rope`\n- more than 2: `t5`" in text
     assert "**text at 2x** (bits per byte, lower is better): **alibi** is the best." in text
-    assert "Places of `rope` here: 2 of 3 in text at 1x." in text
+    assert "- Places of `rope` here: 2 of 3 in text at 1x." in text
     assert "**text at 16x**: no run has this yet." in text
     overview = text[: text.index("## ")]
     assert "| Text of 2 to 8 times the trained length | text at 2x | `alibi`, " in overview
