@@ -296,10 +296,13 @@ def _parse(arguments: list[str]) -> list[str]:
         while "Traceback" in str(error) and (error.__cause__ or error.__context__):
             error = error.__cause__ or error.__context__
         sentence = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-        name = sentence.strip("'\"")
-        if " " not in name:  # the message is only the name of a field
-            flag = next((each for each in arguments if name in each), "--config")
-            sentence = f"{flag}: the config has no field {name!r}"
+        # The message is the name of a field that there is not, perhaps with a name that is like it.
+        message = sentence.replace("\\n", " ")
+        missing = re.fullmatch(r'\W*(\w+)\W*(?:(Did you mean "\w+").*)?', message)
+        if missing:
+            flag = next((each for each in arguments if missing[1] in each), "--config")
+            hint = f". {missing[2]}?" if missing[2] else ""
+            sentence = f"{flag}: the config has no field {missing[1]!r}{hint}"
         _refuse(sentence)
 
 
@@ -310,5 +313,7 @@ def _refuse(sentence: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    for name, example in (("config", "configs/extrapolation.py:small"), ("workdir", "runs/small")):
+        needed = f"this flag is needed, such as --{name}={example}; --help says more"
+        flags.register_validator(name, lambda value: value is not None, needed)
     app.run(main, flags_parser=_parse)
