@@ -1,14 +1,19 @@
 """Runs any experiment; this is the only entry point, on every host.
 
     python launch.py --config=configs/extrapolation.py:small --workdir=runs/small
-    python launch.py --config=configs/images.py:small --workdir=runs/images
+    python launch.py --config=configs/extrapolation.py:small --workdir=runs/mine \\
+        --config.schemes=rope,alibi --config.train.steps=1000
 
-The command runs the experiment of a config and writes its report. Points that are finished in the
-workdir are not run again, so the same command resumes after an interruption. With --task_id=N only
-point N is run, for a queue that starts a job for each point. With --workers=2 two processes, each
-on half of the cores, divide the points between them, for models too small to keep all cores busy.
-To divide the points among several machines that see the workdir, start the command with --share on
-each, and at the end once without it, for the report.
+The name behind the colon is a preset of the config. The top of each file in configs/ lists its
+presets, and docs/experiments.md all configs. --config.NAME=VALUE overrides any field of the config.
+
+The command trains what the config asks for, evaluates it, and writes report.html into the workdir.
+One scheme under one seed is called a point. Points that are finished in the workdir are not run
+again, so the same command resumes after an interruption. With --workers=2 two processes, each on
+half of the cores, divide the points between them, for models too small to keep all cores busy. To
+divide the points among several machines that see the workdir, start the command with --share on
+each, and at the end once without it, for the report. With --task_id=N only point N is run, for a
+queue that starts a job for each point.
 
 The program needs ``pip install -e '.[experiments]'``, and says so if that is missing.
 """
@@ -45,35 +50,44 @@ from rich.console import Console  # noqa: E402
 
 # Seconds within which all processes of a job meet the same error.
 _TO_FAIL = 10
-CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, and :preset if any.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, results and the report.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The file of a config, a colon and a preset."
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of checkpoints, results and report.")
 TASK_ID = flags.DEFINE_integer(
     "task_id",
     None,
-    "Run this point only; -1 runs all. Default: the number that a SLURM or Kubernetes array gives.",
+    "Run the point of this number only, from 0; -1 runs all. Default: the number that a job array "
+    "of SLURM or Kubernetes gives, or all.",
 )
 WORKERS = flags.DEFINE_integer(
-    "workers", 1, "Divide the points among so many processes of this machine, cores and all."
+    "workers", 1, "Divide the points and the cores among so many processes of this machine."
 )
 SHARE = flags.DEFINE_bool(
-    "share", False, "Leave to other programs in the same workdir the points that they have begun."
+    "share", False, "Leave out the points that other programs in the same workdir have begun."
 )
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what the experiment would take, and end.")
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Say what memory and time all would take; train nothing."
+)
 TOPOLOGY = flags.DEFINE_string(
     "topology", None, "With --dry_run: compile for these TPU chips, such as v5e:16x16."
 )
 MFU = flags.DEFINE_float("mfu", 0.4, "With --dry_run: the share of the devices' peak to expect.")
 BACKEND = flags.DEFINE_string(
-    "backend", None, "Say how points go to a queue: local, slurm, gke, xpk, tpu_vm or sky."
+    "backend", None, "Print what would be submitted to: local, slurm, gke, xpk, tpu_vm or sky."
 )
 RESOURCE = flags.DEFINE_multi_string("resource", [], "NAME=VALUE, a setting of the backend.")
-SUBMIT = flags.DEFINE_bool("submit", False, "With --backend: submit what it says.")
-AGAIN = flags.DEFINE_bool("again", False, "With --submit: though the workdir was submitted before.")
-REPORT = flags.DEFINE_bool("report", False, "Write the report of what is done so far, and end.")
-STATUS = flags.DEFINE_bool("status", False, "Say what is done, running, failed or missing.")
-COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of a job started by hand.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes that job has.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+SUBMIT = flags.DEFINE_bool("submit", False, "With --backend: submit what is printed.")
+AGAIN = flags.DEFINE_bool("again", False, "With --submit: submit a workdir for a second time.")
+REPORT = flags.DEFINE_bool(
+    "report", False, "Write the report of what is done so far; train nothing."
+)
+STATUS = flags.DEFINE_bool("status", False, "Say which points are done; train nothing.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, in a job started by hand."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the job has.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0.")
 PEER_TIMEOUT = flags.DEFINE_integer(
     "peer_timeout", 300, "Seconds of silence after which a process of the job counts as lost."
 )
@@ -282,10 +296,13 @@ def _parse(arguments: list[str]) -> list[str]:
         while "Traceback" in str(error) and (error.__cause__ or error.__context__):
             error = error.__cause__ or error.__context__
         sentence = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-        name = sentence.strip("'\"")
-        if " " not in name:  # the message is only the name of a field
-            flag = next((each for each in arguments if name in each), "--config")
-            sentence = f"{flag}: the config has no field {name!r}"
+        # The message is the name of a field that there is not, perhaps with a name that is like it.
+        message = sentence.replace("\\n", " ")
+        missing = re.fullmatch(r'\W*(\w+)\W*(?:(Did you mean "\w+").*)?', message)
+        if missing:
+            flag = next((each for each in arguments if missing[1] in each), "--config")
+            hint = f". {missing[2]}?" if missing[2] else ""
+            sentence = f"{flag}: the config has no field {missing[1]!r}{hint}"
         _refuse(sentence)
 
 
@@ -296,5 +313,7 @@ def _refuse(sentence: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    for name, example in (("config", "configs/extrapolation.py:small"), ("workdir", "runs/small")):
+        needed = f"this flag is needed, such as --{name}={example}; --help says more"
+        flags.register_validator(name, lambda value: value is not None, needed)
     app.run(main, flags_parser=_parse)

@@ -1,4 +1,18 @@
-"""Trains models and compares encodings, in programs that use the library."""
+"""Trains models and compares encodings, in programs that use the library.
+
+``launch.py`` runs the experiment that a config names; ``registry.py`` lists them. Where to begin:
+
+    compare.py                     schemes on text
+    tasks/, multimodal/            schemes on tasks about order, and on images, videos and stories
+    extension.py, longrope/        trained models that are made longer
+    atlas.py, claims.py, guide.py  all schemes at all questions, published claims, the guide of both
+    train.py, loop.py, data.py     one step of training, a whole run, the corpora
+    evaluate.py, probes.py         the losses beyond the trained length, a look into trained models
+    mesh.py, checkpoint.py         arrays on devices, and on disk
+    report/, submit/               pages and tables, queues of machines
+
+``sweep.py`` and ``experiment.py`` hold what comparisons share.
+"""
 
 import importlib.util
 from collections.abc import Mapping

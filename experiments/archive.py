@@ -76,7 +76,7 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
     Raises:
       ValueError: the file is no archive of results, or another program is at work on a point.
     """
-    points = _read(packed)
+    points = read(packed)
     written = 0
     for place, files in points.items():
         folder = workdir / place
@@ -88,7 +88,7 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
     return written, len(points) - written
 
 
-def _read(packed: Path) -> dict[str, dict[str, bytes]]:
+def read(packed: Path) -> dict[str, dict[str, bytes]]:
     """Returns the files of each point by the point's folder, all of them checked."""
     points: dict[str, dict[str, bytes]] = {}
     try:

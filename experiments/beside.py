@@ -1,23 +1,28 @@
 """Reads answers of experiments beside the atlas, in the form of the atlas' own, for the guide.
 
 The answers about trained models that are made longer come from the records of
-``configs/extension.py``, and those about images, screens, videos and stories from the tables of
-``docs/multimodal.md``.
+``configs/extension.py``, those about models that gain from more context from an archive of
+``configs/extrapolation.py:long``, and those about images, screens, videos and stories from the
+tables of ``docs/multimodal.md``.
 """
 
 import csv
 import dataclasses
+import json
 import math
 import re
 from pathlib import Path
 from typing import Any
 
-from experiments.report.atlas import AGAINST, Question, answers_to
+from experiments import archive
+from experiments.report.atlas import AGAINST, Question, answers_to, gains
 from experiments.report.study import margin_of
 
 Answer = dict[str, Any]
 # A cell of a table, such as "**0.917** ± 0.005": the mean over seeds and its standard error.
 _CELL = re.compile(r"\**(-?\d+\.(\d+))\** ± (\d+\.\d+)")
+# The topic of models that were trained for longer than those of the atlas.
+GAIN = "gain after longer training"
 # The tables of docs/multimodal.md say what three seeds found.
 _SEEDS = 3
 
@@ -67,6 +72,16 @@ def read_extension(path: Path) -> list[Answer]:
         question = Question(topic, multiple, "", "bits per byte", True, by_scheme)
         found += answers_to(question, by_scheme)
     return [a | {"mean": a["mean"] if math.isfinite(a["mean"]) else None} for a in found]
+
+
+def read_gains(path: Path) -> list[Answer]:
+    """Returns the gains in an archive of results on text, or none if there is no archive."""
+    if not path.exists():
+        return []
+    points = archive.read(path).values()
+    records = [r for files in points for r in json.loads(files["evaluation.json"])["records"]]
+    found = [dataclasses.replace(question, topic=GAIN) for question in gains(records)]
+    return [answer for question in found for answer in answers_to(question, question.values)]
 
 
 def read_tables(path: Path) -> list[Answer]:

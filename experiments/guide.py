@@ -2,9 +2,9 @@
 
 python -m experiments.guide --answers=runs/answers --out=docs/choosing.md
 
-The guide takes every figure, order and verdict from ``atlas/atlas.csv`` and ``claims/claims.json``
-in the folder of answers, from the table that ``benchmarks/decode.py`` writes, and from the results
-of other experiments that ``beside.py`` reads. It says so where nothing was run.
+The guide takes every figure, order and verdict from the folders ``atlas`` and ``claims`` of the
+answers, from the table that ``benchmarks/decode.py`` writes, and from the results of other
+experiments that ``beside.py`` reads. It says so where nothing was run.
 """
 
 import argparse
@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.beside import Answer, read_extension, read_tables
+from experiments.beside import GAIN, Answer, read_extension, read_gains, read_tables
 from experiments.command import exit_status
 from experiments.record import read_json, write_files
-from experiments.report import ledger_page
+from experiments.report import atlas_data, ledger_page
 from experiments.report.study import number, with_margin
 
 # How many schemes are shown for each question, the best first.
@@ -31,6 +31,13 @@ _BY_ACCIDENT = 0.05
 _CALLED = {"nope": "NoPE", "rope": "RoPE"}
 # No scheme is by accident so far above chance, as a part of the way from chance to all right.
 _CLEARLY = 0.25
+_OF_GAIN = (
+    "The models of the atlas are trained briefly, on texts of 64 tokens; *gain* says whether they "
+    f"use more context than that. *{GAIN}* is of two schemes alone, whose models were trained on "
+    "eight times as many tokens, in texts of 256, by `python launch.py "
+    "--config=configs/extrapolation.py:long --workdir=runs/long`; see "
+    "[results.md](results.md#with-more-training-two-schemes-gain)."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +68,31 @@ def _each(topics: str, *multiples: float) -> tuple[tuple[str, float], ...]:
     return tuple((topic, multiple) for topic in topics.split("; ") for multiple in multiples)
 
 
+_INTRODUCTION = """# Which scheme to choose
+
+This page says which scheme did best at each need in the experiments of this project, and how sure
+that is. Beside it stands what a chapter on positional encodings recommends, from which the project
+started. `python -m experiments.guide` wrote the page from the [atlas](atlas/index.html), which puts
+all schemes to all questions, the [ledger](claims/claims.html) of published claims, and the results
+of other experiments. No figure, order or verdict is typed by hand. All models are small
+([results.md](results.md)). The schemes and their papers are in [schemes.md](schemes.md).
+
+How to read the names and figures:
+
+- *text* is the loss of the last tokens of a text, and *text, all* that of all its tokens, in bits
+  per byte, where lower is better. *gain* is what more context than in training takes off the loss
+  of the most recent tokens alone.
+- Tasks are in shares of what is right: of the rows whose answers are all right or, where the name
+  ends in *answers*, of single answers.
+- *2x* is twice the trained length. Where the chapter speaks of thousands of tokens, such multiples
+  stand for them here.
+- Behind ± is half of the 95 % interval over seeds. A scheme is *better* or *worse* than NoPE, which
+  has no positions, or RoPE where the 95 % interval of the difference, taken seed by seed, excludes
+  0.
+- *Best* is the first scheme by its mean that is better than both NoPE and RoPE. The sections name
+  the schemes whose intervals overlap with its own, and say why there is no best one.
+"""
+
 SITUATIONS = (
     Situation(
         "Text no longer than in training",
@@ -76,7 +108,7 @@ SITUATIONS = (
     ),
     Situation(
         "Text of 2 to 8 times the trained length",
-        (("text", 2), ("text", 4), ("text, all", 4), ("gain", 4)),
+        (("text", 2), ("text", 4), ("text, all", 4), ("gain", 4), (GAIN, 4)),
         (
             "alibi_half_length",
             "rope_blow_up",
@@ -89,10 +121,11 @@ SITUATIONS = (
         ),
         "8K to 128K tokens, RoPE with YaRN",
         ("yarn",),
+        note=_OF_GAIN,
     ),
     Situation(
         "Text of 8 to 100 times the trained length",
-        (("text", 8), ("text", 16), ("text, all", 16), ("gain", 16)),
+        (("text", 8), ("text", 16), ("text, all", 16), ("gain", 16), (GAIN, 16)),
         (
             "alibi_flat",
             "kerple_beats_alibi",
@@ -105,6 +138,7 @@ SITUATIONS = (
         ),
         "128K to 2M tokens, LongRoPE or HoPE",
         ("longrope", "hope"),
+        note=_OF_GAIN,
     ),
     Situation("Finding what was told", _each("passkey; needles; recall; induction, answers", 1, 4)),
     Situation(
@@ -135,10 +169,10 @@ SITUATIONS = (
         chapter="RoPE with YaRN to 128K tokens, LongRoPE to 2M",
         recommended=("yarn", "longrope"),
         elsewhere="extension.md",
-        note="A trained model with RoPE is made longer by each method. After 0 steps of "
-        "fine-tuning it is read under the method for each length, and after 100 under the one for "
-        "8 times the trained length. `longrope` has factors without a search; the claims below "
-        "are about searched ones.",
+        note="A trained model with RoPE is made longer by each method. After 0 steps, which is "
+        "without fine-tuning, the method is set to the length that is read; after 100 steps of "
+        "fine-tuning it is set to 8 times the trained length. `longrope` has factors without a "
+        "search; the claims below are about searched ones.",
     ),
     Situation(
         "Images, videos and interfaces",
@@ -151,9 +185,9 @@ SITUATIONS = (
         recommended=("seqpe", "videorope_pp", "time_rope", "i_mrope", "i_mrope_ruler"),
         elsewhere="multimodal.md",
         note="The figures are those of the tables in [multimodal.md](multimodal.md), which says "
-        "what each row is; the interval of a difference is made of both rows' standard errors. In "
-        "video RoPE is the row `vanilla`, by the index of the token, and in story time "
-        "`frame_index`, by that of the frame; there is none among the images.",
+        "what each row is. The interval of a difference is made of both rows' standard errors. "
+        "What stands for RoPE is the row `vanilla` in video, which counts tokens, and the row "
+        "`frame_index` in story time, which counts frames. Nothing stands for it among the images.",
     ),
 )
 
@@ -168,7 +202,7 @@ def guide(
     """Returns the guide as Markdown.
 
     Args:
-      answers: the rows of ``atlas.csv``, see ``read_answers``.
+      answers: those of the atlas, see ``report/atlas_data.py``.
       atlas, ledger: ``atlas.json`` and ``claims.json``, or None for what was not run.
       decoding: the time of decoding one more token under each scheme, over that under NoPE.
       beside: the answers of other experiments, see ``beside.py``.
@@ -176,14 +210,7 @@ def guide(
     every = answers + (beside or [])
     claims = {claim["name"]: claim for claim in ledger["claims"]} if ledger else {}
     parts = [
-        "# Which scheme to choose\n",
-        "Written by `python -m experiments.guide` from the atlas "
-        "([configs/atlas.py](../configs/atlas.py)), the ledger of claims "
-        "([configs/claims.py](../configs/claims.py)) and the results of other experiments: no "
-        "figure, order or verdict here is typed by hand. Behind ± is half of the 95 % interval "
-        "over seeds. Against RoPE: whether the interval of the difference, seed by seed, excludes "
-        "0. Where the chapter that this project starts from speaks of thousands of tokens, "
-        "multiples of the trained length stand for them here.\n",
+        _INTRODUCTION,
         _overview(every),
         _effective(atlas),
         *(_situation(each, every, claims) for each in SITUATIONS),
@@ -191,14 +218,6 @@ def guide(
         _made_by(atlas, ledger),
     ]
     return "\n".join(parts)
-
-
-def read_answers(path: Path) -> list[Answer]:
-    """Returns the answers that the atlas has written, or none if there is no atlas yet."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [_answer(row) for row in csv.DictReader(file)]
 
 
 def read_decoding(path: Path) -> dict[str, float]:
@@ -209,34 +228,19 @@ def read_decoding(path: Path) -> dict[str, float]:
         return {row["scheme"]: float(row["times_nope"]) for row in csv.DictReader(file)}
 
 
-def _answer(row: dict[str, str]) -> Answer:
-    return row | {
-        "mean": _finite(row["mean"]),
-        "margin": float(row["margin"]) if row["margin"] else None,
-        "multiple": float(row["multiple"]),
-        "is_error": row["is_error"] == "True",
-        "chance": float(row["chance"]) if row["chance"] else None,
-    }
-
-
 def _overview(answers: list[Answer]) -> str:
     """Returns the best scheme of every question in one table."""
-    lines = [
-        "Text is in bits per byte, and lower is better; gain is what context beyond the trained "
-        "length takes off them; tasks are shares of what is right. Best is the first scheme by its "
-        "mean that is better than both NoPE and RoPE. The sections below name those whose "
-        "intervals overlap with its own, and say why there is none.\n",
-        "| need | question | best here | RoPE |",
-        "|---|---|---|---|",
-    ]
+    lines = ["| need | question | best here | RoPE |", "|---|---|---|---|"]
     for each in SITUATIONS:
+        need = each.title
         for topic, multiple in each.asked:
             found = _answers_to(topic, multiple, answers)
             if found:
                 best = _best(found)
                 named = f"`{best['scheme']}`, {_spread(best)}" if isinstance(best, dict) else "none"
                 rope = ", ".join(_spread(a) for a in found if a["scheme"] == "rope")
-                lines.append(f"| {each.title} | {_name(topic, multiple)} | {named} | {rope} |")
+                lines.append(f"| {need} | {_name(topic, multiple)} | {named} | {rope} |")
+                need = ""
     return "\n".join(lines) + "\n"
 
 
@@ -248,8 +252,9 @@ def _effective(atlas: dict[str, Any] | None) -> str:
     if not by_tokens:
         return ""
     lines = [
-        "Effective context, the longest that still lowers the loss on text by more than its "
-        "standard error below that of the most recent tokens alone:\n"
+        "The effective context of a scheme is the longest that still lowers the loss on text by "
+        "more than its standard error below that of the most recent tokens alone. In the atlas it "
+        "is:\n"
     ]
     for tokens, schemes in sorted(by_tokens.items()):
         lines.append(f"- {tokens} tokens: {_some([f'`{name}`' for name in schemes])}")
@@ -275,7 +280,7 @@ def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -
     for topic, multiple in each.asked:
         lines.append(_question(topic, multiple, _answers_to(topic, multiple, answers)))
     if each.chapter:
-        lines.append(f"The chapter that this project starts from recommends: {each.chapter}.")
+        lines.append(f"The chapter recommends: {each.chapter}.\n")
         if each.asked:
             lines += [_of_chapter(name, each, answers) for name in each.recommended]
         lines.append("")
@@ -292,8 +297,9 @@ def _decoding(decoding: dict[str, float], answers: list[Answer]) -> str:
     if not decoding:
         return lines[0] + "\nNo run has this yet.\n"
     lines.append(
-        "One more token after a long text takes, in times what it takes without positions "
-        "(`python -m benchmarks.decode`, [data](data/decode.csv)):\n"
+        "The list says how many times as long as without positions it takes to decode one more "
+        "token after a long text (`python -m benchmarks.decode`, [data](data/decode.csv)); see "
+        "[performance.md](performance.md#decoding-under-every-scheme).\n"
     )
     bounds = [0.0, 1.05, 1.1, 1.3, 2.0, math.inf]
     for low, high in itertools.pairwise(bounds):
@@ -310,7 +316,7 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
     title = f"**{_name(topic, multiple)}**"
     if not found:
         return f"{title}: no run has this yet.\n"
-    unit = found[0]["unit"] + ", lower is better" * found[0]["is_error"]
+    unit = found[0]["unit"] + (", lower" if found[0]["is_error"] else ", higher") + " is better"
     rows = [
         f"| {a['scheme']} | {_spread(a)} | {a['vs_nope'] or '-'} | {a['vs_rope'] or '-'} |"
         for a in _ranked(found)[:_SHOWN]
@@ -319,13 +325,13 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
     table = f"{head}\n" + "\n".join(rows) + "\n"
     if (chance := found[0]["chance"]) is not None:
         above = sum(map(_is_above_chance, found))
-        unit += f", chance {number(chance)}, {above} of {len(found)} schemes above it"
+        unit += f"; chance is {number(chance)}, and {above} of {len(found)} schemes are above it"
     best = _best(found)
     if isinstance(best, str):
-        return f"{title}, {unit}: **none can be recommended**, for {best}.\n\n{table}"
+        return f"{title} ({unit}): **none can be recommended**, because {best}.\n\n{table}"
     level = [a["scheme"] for a in _ranked(found) if a is not best and _reaches(a, best)]
-    tied = f"; its interval overlaps with those of {_some(level)}" if level else ""
-    return f"{title}, {unit}: **{best['scheme']}**{tied}.\n\n{table}"
+    tied = f" The intervals of these overlap with its own: {_some(level)}." if level else ""
+    return f"{title} ({unit}): **{best['scheme']}** is the best.{tied}\n\n{table}"
 
 
 def _best(found: list[Answer]) -> Answer | str:
@@ -340,7 +346,8 @@ def _best(found: list[Answer]) -> Answer | str:
         return "no scheme is better than both NoPE and RoPE"
     known = [a for a in better if _floor(a) is None or _is_above_chance(a)]
     if not known:
-        return "no scheme gains" if found[0]["topic"] == "gain" else "none of those is above chance"
+        is_gain = found[0]["topic"].startswith("gain")
+        return "no scheme gains" if is_gain else "none of those is above chance"
     return known[0]
 
 
@@ -352,7 +359,7 @@ def _beats(answer: Answer, other: str) -> bool:
 
 def _floor(answer: Answer) -> float | None:
     """Returns what is reached by knowing nothing, if that is known; of a gain this is nothing."""
-    return 0.0 if answer["topic"] == "gain" else answer["chance"]
+    return 0.0 if answer["topic"].startswith("gain") else answer["chance"]
 
 
 def _ranked(found: list[Answer]) -> list[Answer]:
@@ -396,10 +403,10 @@ def _of_chapter(scheme: str, each: Situation, answers: list[Answer]) -> str:
         if scheme in names:
             own = found[names.index(scheme)]
             other = "rope" if own["vs_rope"] else "nope"
-            against = f", against {_CALLED[other]} {own[f'vs_{other}']}" * (scheme != other)
+            against = f" (against {_CALLED[other]}: {own[f'vs_{other}']})" * (scheme != other)
             place = f"{names.index(scheme) + 1} of {len(names)}"
             places.append(f"{place} in {_name(topic, multiple)}{against}")
-    return f"`{scheme}` here: {'; '.join(places) or 'no run has it yet'}."
+    return f"- Places of `{scheme}` here: {'; '.join(places) or 'no run has it yet'}."
 
 
 def _claim(name: str, claims: dict[str, Any]) -> str:
@@ -438,6 +445,7 @@ def main() -> None:
     parser.add_argument("--answers", type=Path, required=True, help="the workdir of the atlas")
     parser.add_argument("--decoding", type=Path, default=Path("docs/data/decode.csv"))
     parser.add_argument("--extension", type=Path, default=Path("docs/data/extension_small.csv"))
+    parser.add_argument("--gains", type=Path, default=Path("docs/data/extrapolation_long.tar.xz"))
     parser.add_argument("--multimodal", type=Path, default=Path("docs/multimodal.md"))
     parser.add_argument("--out", type=Path, default=Path("docs/choosing.md"))
     args = parser.parse_args()
@@ -445,8 +453,8 @@ def main() -> None:
     atlas, ledger = (read_json(path) for path in files)
     if atlas is None and ledger is None:
         parser.error(f"--answers={args.answers} has neither {files[0].name} nor {files[1].name}")
-    answers = read_answers(files[0].with_suffix(".csv"))
-    beside = read_extension(args.extension) + read_tables(args.multimodal)
+    answers = atlas_data.read(files[0].parent)
+    beside = read_extension(args.extension) + read_gains(args.gains) + read_tables(args.multimodal)
     text = guide(answers, atlas, ledger, read_decoding(args.decoding), beside)
     write_files(args.out.parent, {args.out.name: text})
     print(f"guide: {args.out}")

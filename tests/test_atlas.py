@@ -1,6 +1,5 @@
 """Tests the atlas: its verdicts and controls, its pages, and one run of all its studies."""
 
-import csv
 import dataclasses
 import io
 import json
@@ -14,14 +13,15 @@ from rich.console import Console
 
 from configs.atlas import PRESETS, get_config
 from experiments.atlas import Atlas
-from experiments.beside import read_extension, read_tables
+from experiments.beside import read_extension, read_gains, read_tables
 from experiments.claims import CLAIMS
-from experiments.guide import SITUATIONS, guide, read_answers, read_decoding
+from experiments.guide import SITUATIONS, guide, read_decoding
+from experiments.record import write_files
+from experiments.report import atlas_data
 from experiments.report.atlas import (
     COST,
     Question,
     answers,
-    as_csv,
     atlas_of,
     control_words,
     controls_of,
@@ -36,6 +36,7 @@ from experiments.tasks import TASKS
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 
+DOCS = Path(__file__).parents[1] / "docs"
 ABOUT = {"command": "python launch.py --config=x", "rules": "No decay.", "device": "a CPU"}
 ABOUT |= {"git": "abc", "date": "today", "train_length": 64}
 
@@ -128,8 +129,29 @@ def test_every_answer_is_a_record_with_its_verdicts(small):
     of_alibi = next(r for r in records if (r["scheme"], r["question"]) == ("alibi", "copy 1x"))
     assert of_alibi["vs_nope"] == of_alibi["vs_rope"] == "better" and of_alibi["chance"] == 0.1
     assert of_alibi["vs_rope_difference"] == pytest.approx(0.4)
-    rows = list(csv.DictReader(io.StringIO(as_csv(records))))
-    assert len(rows) == 13 and float(rows[0]["mean"]) == pytest.approx(records[0]["mean"], 1e-4)
+
+
+def test_the_data_have_every_answer_once_and_what_its_question_says(small, tmp_path):
+    diverged = question(nope=(0.5, 0.5), rope=(0.1, math.inf), alibi=(0.98765, 0.98763))
+    asked = [*small.questions, dataclasses.replace(diverged, topic="other", chance=0.25)]
+    small = dataclasses.replace(small, questions=asked)
+    write_files(tmp_path, atlas_data.files(small))
+    found, expected = atlas_data.read(tmp_path), answers(small)
+    assert len(found) == len(expected) == 16
+    for one, other in zip(found, expected, strict=True):
+        shared = ("scheme", "topic", "multiple", "unit", "is_error", "chance", "seeds")
+        shared += ("vs_nope", "vs_rope")
+        assert [one[key] for key in shared] == [other[key] for key in shared]
+        mean = other["mean"] if math.isfinite(other["mean"]) else None
+        assert one["mean"] == pytest.approx(mean, abs=5e-4, rel=1e-3)
+        assert one["margin"] == pytest.approx(other["margin"], abs=5e-4, rel=0.05)
+    lines = (tmp_path / "atlas.csv").read_text().splitlines()
+    # Two digits of the margin decide how many decimals a mean has.
+    assert lines[-1] == "alibi,other 1x,0.98764,0.00013,2,1,0.48764,0.00013,1,inf,"
+    assert lines[-2] == "rope,other 1x,inf,,2,-1,-inf,,0,0,"
+    (tmp_path / "atlas.csv").write_text("\n".join(lines).replace("vs_rope", "against_rope"))
+    with pytest.raises(ValueError, match="another revision, for it has no 'vs_rope"):
+        atlas_data.read(tmp_path)
 
 
 def test_a_gain_is_over_the_same_model_without_what_came_before(small):
@@ -179,7 +201,7 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
         "copy 1x",
         COST,
     ]
-    assert len(read_answers(tmp_path / "atlas.csv")) == 13
+    assert len(atlas_data.read(tmp_path)) == 13
 
 
 def test_what_no_run_has_answered_yet_is_said_once(small, tmp_path):
@@ -266,10 +288,10 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
         "scheme,milliseconds,times_nope\nrope,9.1,1.04\nt5,30,3.3\n"
     )
     decoding = read_decoding(tmp_path / "decode.csv")
-    text = guide(read_answers(tmp_path / "atlas.csv"), saved, ledger, decoding)
+    text = guide(atlas_data.read(tmp_path), saved, ledger, decoding)
     assert "- up to 1.05: `rope`\n- more than 2: `t5`" in text
-    assert "**text at 2x**, bits per byte, lower is better: **alibi**" in text
-    assert "`rope` here: 2 of 3 in text at 1x." in text
+    assert "**text at 2x** (bits per byte, lower is better): **alibi** is the best." in text
+    assert "- Places of `rope` here: 2 of 3 in text at 1x." in text
     assert "**text at 16x**: no run has this yet." in text
     overview = text[: text.index("## ")]
     assert "| Text of 2 to 8 times the trained length | text at 2x | `alibi`, " in overview
@@ -283,13 +305,18 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
     assert "Nothing has been run yet" in guide([], None, None, {})
 
 
+def beside_the_atlas():
+    found = read_extension(DOCS / "data/extension_small.csv")
+    found += read_gains(DOCS / "data/extrapolation_long.tar.xz")
+    return found + read_tables(DOCS / "multimodal.md")
+
+
 def test_the_guide_recommends_nothing_where_nothing_was_learned(tmp_path):
     at_chance = dict(nope=(0.1, 0.12, 0.09), rope=(0.1, 0.1, 0.1))
     found = dataclasses.replace(question(**at_chance), chance=0.1)
-    atlas = Atlas_([found], [], [], {}, [], ABOUT)
-    (tmp_path / "atlas.csv").write_text(as_csv(answers(atlas)))
-    text = guide(read_answers(tmp_path / "atlas.csv"), None, None, {})
-    assert "chance 0.100, 0 of 2 schemes above it: **none can be recommended**" in text
+    write_files(tmp_path, atlas_data.files(Atlas_([found], [], [], {}, [], ABOUT)))
+    text = guide(atlas_data.read(tmp_path), None, None, {})
+    assert "chance is 0.100, and 0 of 2 schemes are above it): **none can be recommended**" in text
     assert "| text at 1x | none | 0.100" in text
 
 
@@ -298,9 +325,9 @@ def test_the_guide_recommends_the_one_scheme_of_many_that_learned(tmp_path):
     barely = lone | {"path": (0.12, 0.12, 0.13)}
     for values, word in ((lone, "**path**"), (barely, "**none can be recommended**")):
         found = dataclasses.replace(question(**values), chance=0.1)
-        (tmp_path / "atlas.csv").write_text(as_csv(answers(Atlas_([found], [], [], {}, [], ABOUT))))
-        text = guide(read_answers(tmp_path / "atlas.csv"), None, None, {})
-        assert f"chance 0.100, 1 of {len(REGISTRY)} schemes above it: {word}" in text
+        write_files(tmp_path, atlas_data.files(Atlas_([found], [], [], {}, [], ABOUT)))
+        text = guide(atlas_data.read(tmp_path), None, None, {})
+        assert f"and 1 of {len(REGISTRY)} schemes are above it): {word}" in text
 
 
 def test_the_guide_recommends_what_is_better_than_no_positions_and_than_rope(tmp_path):
@@ -308,9 +335,9 @@ def test_the_guide_recommends_what_is_better_than_no_positions_and_than_rope(tmp
     uncertain = {"alibi": (0.2, 0.2, 1.7)}
     for more, word in ((uncertain, "**none can"), ({"t5": (0.5,) * 3}, "**t5**")):
         found = question(is_error=True, **values, **uncertain | more)
-        (tmp_path / "atlas.csv").write_text(as_csv(answers(Atlas_([found], [], [], {}, [], ABOUT))))
-        text = guide(read_answers(tmp_path / "atlas.csv"), None, None, {})
-        assert f"**text at 1x**, a unit, lower is better: {word}" in text
+        write_files(tmp_path, atlas_data.files(Atlas_([found], [], [], {}, [], ABOUT)))
+        text = guide(atlas_data.read(tmp_path), None, None, {})
+        assert f"**text at 1x** (a unit, lower is better): {word}" in text
 
 
 def test_the_guide_has_every_claim():
@@ -322,8 +349,7 @@ def test_the_guide_asks_what_was_measured():
     config = get_config("small")
     topics = {"text", "text, all", "gain", *TASKS, *(f"{name}, answers" for name in TASKS)}
     multiples = {*config.studies.language.eval.multiples, *config.studies.tasks.eval.multiples}
-    docs = Path(__file__).parents[1] / "docs"
-    beside = read_extension(docs / "data/extension_small.csv") + read_tables(docs / "multimodal.md")
+    beside = beside_the_atlas()
     known = {(topic, multiple) for topic in topics for multiple in multiples}
     known |= {(answer["topic"], answer["multiple"]) for answer in beside}
     schemes = REGISTRY.keys() | {answer["scheme"] for answer in beside}
@@ -334,13 +360,14 @@ def test_the_guide_asks_what_was_measured():
 
 
 def test_the_guide_has_a_verdict_beside_every_recommendation_of_the_chapter():
-    docs = Path(__file__).parents[1] / "docs"
-    beside = read_extension(docs / "data/extension_small.csv") + read_tables(docs / "multimodal.md")
-    text = guide(read_answers(docs / "atlas/atlas.csv"), None, None, {}, beside)
+    text = guide(atlas_data.read(DOCS / "atlas"), None, None, {}, beside_the_atlas())
     for situation in SITUATIONS:
         section = text.partition(f"## {situation.title}\n")[2].partition("\n## ")[0]
         for scheme in situation.recommended:
-            assert re.search(rf"`{scheme}` here: \d+ of \d+ in ", section), (situation, scheme)
+            assert re.search(rf"Places of `{scheme}` here: \d+ of \d+ in ", section), (
+                situation,
+                scheme,
+            )
 
 
 def test_the_guide_counts_the_numbers_of_a_long_claim():

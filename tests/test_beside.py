@@ -1,8 +1,11 @@
 """Tests that answers of experiments beside the atlas are read as they stand on their pages."""
 
+import json
+
 import pytest
 
-from experiments.beside import TABLES, read_extension, read_tables
+from experiments import archive
+from experiments.beside import GAIN, TABLES, read_extension, read_gains, read_tables
 
 PAGE = """# Title
 
@@ -77,3 +80,24 @@ def test_records_of_longer_models_are_compared_seed_by_seed(tmp_path):
     assert yarn["vs_rope"] == "better" and yarn["vs_nope"] is None  # each seed with itself
     assert found["pi"]["mean"] is None and found["pi"]["vs_rope"] == "worse"
     assert read_extension(tmp_path / "none.csv") == []
+
+
+def test_a_gain_is_over_the_window_of_the_trained_length(tmp_path):
+    bits = {("last", 1): 1.5, ("last", 4): 1.2, ("windowed", 1): 1.3}
+    for seed in range(3):
+        records = [
+            dict(scheme="fox", seed=seed, split="test", protocol=protocol, multiple=multiple)
+            | dict(length=256 * multiple, bits_per_byte=value + seed)
+            for (protocol, multiple), value in bits.items()
+        ]
+        folder = tmp_path / f"runs/fox/seed{seed}"
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text("{}")
+        (folder / "metrics.jsonl").write_text("{}\n")
+        found = {"training": {"steps": 1}, "records": records}
+        (folder / "evaluation.json").write_text(json.dumps(found))
+    (tmp_path / "long.tar.xz").write_bytes(archive.pack(tmp_path / "runs"))
+    (gain,) = read_gains(tmp_path / "long.tar.xz")
+    assert (gain["topic"], gain["multiple"]) == (GAIN, 4)
+    assert gain["mean"] == pytest.approx(0.1) and gain["margin"] == pytest.approx(0.0, abs=1e-9)
+    assert gain["vs_rope"] is None and read_gains(tmp_path / "none.tar.xz") == []

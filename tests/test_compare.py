@@ -752,7 +752,11 @@ def test_a_line_that_is_no_record_of_a_step_is_passed_over(corpus, tmp_path):
         ),
         (["--config=configs/nothing.py:small"], "error: --config=configs/nothing.py is no file"),
         (["--config.experiment=image"], "experiment='image' must be one of extrapolation, images"),
-        (["--config.train.stepz=3"], 'Did you mean "steps"'),
+        (
+            ["--config.train.stepz=3"],
+            "error: --config.train.stepz=3: the config has no field 'stepz'. "
+            'Did you mean "steps"?\n',
+        ),
         (["--config.train.steps=many"], "--config.train.steps"),
         (["--config.mesh.tensor=2"], "--config.mesh.tensor=2: the config has no field 'tensor'"),
         (["steps=3"], "error: 'steps=3' is no flag; every argument is --name=value"),
@@ -769,6 +773,13 @@ def test_command_line_says_what_is_wrong(tmp_path, arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_command_without_a_config_or_a_workdir_has_an_example():
+    done = launch()
+    assert done.returncode == 2
+    assert "flag is needed, such as --config=configs/extrapolation.py:small" in done.stderr
+    assert "flag is needed, such as --workdir=runs/small" in done.stderr
 
 
 def test_a_function_that_returns_no_config_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Runs the Python of README.md and docs/library.md as it is written there.
+"""Runs the Python of README.md and docs/library.md as it is written there, and follows all links.
 
 ``test_new_scheme`` runs the scheme of the README. What reads the models of another package
 (``experiments.pretrained``) is left out.
@@ -134,6 +134,30 @@ def blocks() -> list[str]:
     pages = [(ROOT / page).read_text() for page in ("README.md", "docs/library.md")]
     found = re.findall(r"```python\n(.*?)```", "\n".join(pages), re.DOTALL)
     return [block for block in found if not any(part in block for part in ELSEWHERE)]
+
+
+def anchors(page: Path) -> set[str]:
+    """Returns the names that GitHub gives to the headings of a page."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md")))]
+)
+def test_links_lead_somewhere(name):
+    for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        page = (ROOT / name).parent / path if path else ROOT / name
+        assert page.exists(), link
+        assert not anchor or anchor in anchors(page), link
+
+
+def test_the_page_of_schemes_has_all_of_them():
+    text = (ROOT / "docs/schemes.md").read_text()
+    assert [name for name in posenc_jax.REGISTRY if f"`{name}`" not in text] == []
 
 
 def test_every_piece_of_code_is_run():

@@ -9,7 +9,7 @@ import pytest
 import schemes
 
 BATCH, TOKENS, HEAD_DIM = 3, 20, 16
-README = pathlib.Path(__file__).parents[1] / "README.md"
+LIST = pathlib.Path(__file__).parents[1] / "docs/schemes.md"
 
 
 def softmax(logits):
@@ -72,11 +72,11 @@ def test_attention_is_the_equation(name, setting):
 
 @pytest.mark.parametrize("name", common.SCHEMES)
 def test_every_scheme_has_its_equation(name):
-    """A scheme of one's own may go without; those that the README lists may not."""
+    """A scheme of one's own may go without; those that docs/schemes.md lists may not."""
     if name in schemes.ALL:
         assert len(schemes.ALL[name].settings) >= 2
         return
     missing = f"no equation for {name!r}: add it, with two settings or more, to tests/schemes"
-    if f"`{name}`" in README.read_text():
+    if f"`{name}`" in LIST.read_text():
         pytest.fail(missing)
     pytest.skip(f"nothing compares the numbers with those of the paper, {missing}")

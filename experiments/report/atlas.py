@@ -18,7 +18,6 @@ from experiments.report.study import (
     Record,
     Study,
     by_seed,
-    csv_of,
     margin_of,
     mean_and_stderr,
 )
@@ -171,7 +170,7 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
     for name, study in studies.items():
         if name.startswith("tasks_") and isinstance(study, PanelStudy):
             controls += controls_of(in_tasks, list(_of_tasks(study)))
-    of_text = [*_of_language(language), *_of_gains(language)]
+    of_text = [*_of_language(language), *gains(language.records)]
     questions = [*of_text, *in_tasks, *_of_cost(language)]
     answered = [question for question in questions if question.values]
     topics = {question.topic for question in answered}
@@ -212,15 +211,15 @@ def _of_language(study: LengthStudy) -> Iterable[Question]:
             yield Question(name, multiple, says, "bits per byte", True, rows)
 
 
-def _of_gains(study: LengthStudy) -> Iterable[Question]:
+def gains(records: Iterable[Record]) -> Iterable[Question]:
     """Yields what a context beyond the trained length brings over the most recent tokens alone."""
-    records = [r for r in study.records if r["split"] == "test"]
+    records = [r for r in records if r["split"] == "test"]
     alone = by_seed(
         (r for r in records if r["protocol"] == "windowed"), "multiple", "bits_per_byte", "windowed"
     )
     last = by_seed((r for r in records if r["protocol"] == "last"), "multiple", "bits_per_byte", "")
     for multiple in sorted({r["multiple"] for r in records if r["multiple"] > 1}):
-        gains = {
+        found = {
             scheme: {seed: own[1][seed] - loss for seed, loss in last[scheme][multiple].items()}
             for scheme, own in alone.items()
             if multiple in last.get(scheme, {})
@@ -229,8 +228,8 @@ def _of_gains(study: LengthStudy) -> Iterable[Question]:
             f"Bits per byte by which {multiple} times the trained length of context is better than "
             "the same model fed only its most recent tokens, at most as many as in training."
         )
-        if gains:
-            yield Question("gain", multiple, says, "bits per byte", False, gains)
+        if found:
+            yield Question("gain", multiple, says, "bits per byte", False, found)
 
 
 def _of_tasks(study: PanelStudy) -> Iterable[Question]:
@@ -320,15 +319,6 @@ def answers_to(question: Question, schemes: Iterable[str]) -> Iterable[dict[str,
             record[f"vs_{against}_difference"] = found and found.difference
             record[f"vs_{against}_margin"] = found and found.margin
         yield record
-
-
-def as_csv(records: list[dict[str, Any]]) -> str:
-    """Returns records as CSV, with as many digits as tell them apart."""
-    rows = [
-        {key: f"{value:.5g}" if isinstance(value, float) else value for key, value in each.items()}
-        for each in records
-    ]
-    return csv_of(rows, records[0])
 
 
 def counts(atlas: Atlas, scheme: str, against: str) -> dict[Word, int]:

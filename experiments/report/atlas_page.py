@@ -13,14 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from experiments.record import write_files
-from experiments.report import probe_figures
+from experiments.report import atlas_data, probe_figures
 from experiments.report.atlas import (
     AGAINST,
     Atlas,
     Question,
     Verdict,
-    answers,
-    as_csv,
     control_words,
     counts,
     family,
@@ -110,8 +108,7 @@ def write(
     """Writes the atlas into ``folder`` and returns the path of its index.
 
     Args:
-      folder: the folder of the pages, of ``atlas.csv``, which has the answers, and of
-        ``atlas.json``, which says what was asked and how.
+      folder: the folder of the pages, and of the data, see ``atlas_data.py``.
       atlas: all answers.
       cards: what each scheme does to attention and what it costs, as HTML.
       probes: the results of probes of the trained models, by scheme; see ``experiments/probes.py``.
@@ -120,19 +117,7 @@ def write(
     Raises:
       ValueError: no study has any result yet.
     """
-    records = answers(atlas)
-    if not records:
-        raise ValueError("no study has any result yet: there is no atlas to draw")
-    about = {key: value for key, value in atlas.about.items() if key != "config"}
-    everything = {
-        "about": about,
-        "questions": [{"name": q.name, "says": q.says} for q in atlas.questions],
-        "unanswered": atlas.unanswered,
-        "controls": [control_words(control) for control in atlas.controls],
-        "trained": atlas.trained,
-        "failures": atlas.failures,
-        "effective": atlas.effective,
-    }
+    data = atlas_data.files(atlas)
     with page_style():
         chart = _map(atlas)
         index = _index(atlas, chart, has_ledger=bool(claims))
@@ -141,8 +126,7 @@ def write(
         {
             "index.html": index,
             **({"map.svg": chart} if chart else {}),
-            "atlas.csv": as_csv(records),
-            "atlas.json": json.dumps(everything, indent=1, default=str) + "\n",
+            **data,
         },
     )
     with page_style():
@@ -159,7 +143,7 @@ def _index(atlas: Atlas, chart: str, has_ledger: bool) -> str:
     unanswered = unanswered_words(atlas)
     ledger = " <a href='../claims/claims.html'>Published claims, put to the test</a>." * has_ledger
     parts = [
-        head("Atlas of positional encodings", _STYLE),
+        head("Atlas of positional encodings", _STYLE + _shades()),
         f"<style>@media print {{{_PAPER}{_labels(atlas)}}}</style>",
         "<div class=text-column><h1>Atlas of positional encodings</h1>",
         f"<p>{len(atlas.schemes)} ways for a Transformer to know the order of its tokens, at "
@@ -319,17 +303,26 @@ def _labels(atlas: Atlas) -> str:
     )
 
 
+def _shades() -> str:
+    """Returns the style of cells by their two verdicts; none looks as no difference does."""
+    colours = {word[:2]: colour for word, colour in _COLOURS.items()}
+    return "\n".join(
+        f".{left}-{right} {{ background: linear-gradient(90deg, {a} 50%, {b} 50%) }}"
+        for left, a in colours.items()
+        for right, b in colours.items()
+    )
+
+
 def _cell(question: Question, scheme: str) -> str:
     if scheme not in question.values:
         return "<td data-value=''>-"
     mean, margin = question.cell(scheme)[0], margin_of(question.cell(scheme))
     found = [verdict(question, scheme, against) for against in AGAINST]
-    left, right = (_COLOURS[each.word] if each else "#fff" for each in found)
+    shade = "-".join(each.word[:2] if each else "no" for each in found)
     marks = "".join(_MARKS[each.word] if each else "-" for each in found)
     spread = "" if margin is None else f"±{number(margin, mean)} "
-    style = f"background:linear-gradient(90deg,{left} 50%,{right} 50%)"
-    value = mean if math.isfinite(mean) else "Infinity"
-    return f"<td data-value={value} style='{style}'>{number(mean)}<small>{spread}{marks}</small>"
+    value = f"{mean:.6g}" if math.isfinite(mean) else "Infinity"
+    return f"<td data-value={value} class={shade}>{number(mean)}<small>{spread}{marks}</small>"
 
 
 def _scheme_page(atlas: Atlas, scheme: str, card: str, probes, claims) -> str:

@@ -1,4 +1,4 @@
-"""Draws the figures of an experiment on images or videos."""
+"""Draws the figures of an experiment on drawn examples, such as images or tasks."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Reports an experiment on images or videos: a page and the files of its results."""
+"""Reports an experiment on drawn examples, such as images or tasks: a page and its data."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Holds the records of an experiment on images or videos, for its tables and figures to read."""
+"""Holds the records of an experiment on drawn examples, such as images or tasks, in panels."""
 
 import dataclasses
 import math
