@@ -11,6 +11,7 @@ An implementation of attention is a name or a function. The names are
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -217,7 +218,8 @@ def _tile(
     _check_tokens(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
     _check_scale(scale)
-    q = scheme.rotate(_without_nan(q_BTHC, q_tokens), q_tokens, q_side)
+    q_BTHC = _without_wrapping(_without_nan(q_BTHC, q_tokens), scheme, q_tokens, k_tokens)
+    q = scheme.rotate(q_BTHC, q_tokens, q_side)
     if not k_tokens.turned:
         k_BSKC = scheme.rotate(_without_nan(k_BSKC, k_tokens), k_tokens, k_side)
         v_BSKC = scheme.turn_values(v_BSKC, k_tokens, k_side)
@@ -294,6 +296,25 @@ def _without_nan(x_BTHC, tokens):
     is_nan = jnp.isnan(tokens.positions)
     is_nan = is_nan if is_nan.ndim == 2 else is_nan.any(-1)
     return jnp.where(is_nan[:, :, None, None], jnp.nan, x_BTHC)
+
+
+def _without_wrapping(q_BTHC, scheme, q_tokens, k_tokens):
+    """Sets the queries of a row to NaN where int32 cannot hold how far apart its tokens are.
+
+    ``Tokens.of`` refuses that in one side, where values are known.
+    """
+    sides = [q_tokens] if q_tokens is k_tokens else [q_tokens, k_tokens]
+    # Of text alone, and by turning alone, nothing is subtracted that could wrap.
+    is_near = is_fusable(scheme) or (len(sides) == 1 and q_tokens.consecutive)
+    positions = [] if is_near else [side.positions for side in sides]
+    for numbers in (positions, [side.index for side in sides if side.index is not None]):
+        if numbers and all(jnp.issubdtype(x.dtype, jnp.integer) for x in numbers):
+            axes = [tuple(range(1, x.ndim)) for x in numbers]
+            lowest = functools.reduce(jnp.minimum, map(jnp.min, numbers, axes))
+            highest = functools.reduce(jnp.maximum, map(jnp.max, numbers, axes))
+            is_wrapped = (highest - lowest < 0)[:, None, None, None]
+            q_BTHC = jnp.where(is_wrapped, jnp.nan, q_BTHC)
+    return q_BTHC
 
 
 def _check_encoding(encoding):
