@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.hooks import call, check_prepared
+
 if TYPE_CHECKING:
     from posenc_jax.encoding import Encoding
 
@@ -103,13 +105,16 @@ class Tokens:
         if key is not None:
             check_key(key)
         fixed = not encoding.adapts or isinstance(length, int | np.integer)
-        placed = encoding.place(positions, key, length)
+        placed = call(encoding, "place", positions, key, length, axes=2)
         consecutive = consecutive and placed is positions
         if length is None:
             is_text = consecutive and segment_ids is None
             length = last + 1 if is_text else own_length(placed, segment_ids)
-        prepared = encoding.prepare(placed, length)
-        made_for = () if prepared is None else structure(encoding)
+        prepared, made_for = None, ()  # type: Any, tuple[Any, ...]
+        if "prepare" in encoding.hooks():
+            prepared = encoding.prepare(placed, length)
+            check_prepared(encoding, "prepare", prepared, *placed.shape[:2])
+            made_for = structure(encoding)
         return cls(placed, segment_ids, index, prepared, consecutive, fixed, made_for=made_for)
 
     @property
@@ -132,9 +137,10 @@ class Tokens:
         if "read" not in encoding.hooks():
             return self
         self._check_read(encoding, x_BTD)
-        return self._with_read(encoding, encoding.read(x_BTD, self))
+        return self._with_read(encoding, "read", encoding.read(x_BTD, self), len(x_BTD))
 
-    def _with_read(self, encoding, prepared) -> "Tokens":
+    def _with_read(self, encoding, hook, prepared, B) -> "Tokens":
+        check_prepared(encoding, hook, prepared, B, self.count)
         made_for = structure(encoding)
         return dataclasses.replace(self, prepared=prepared, is_read=True, made_for=made_for)
 
@@ -176,7 +182,7 @@ class Tokens:
         Returns the tokens and the state after them. The first state is ``encoding.start(B)``.
         """
         prepared, state = encoding.resume(x_BTD, self, state)
-        return self._with_read(encoding, prepared), state
+        return self._with_read(encoding, "resume", prepared, len(x_BTD)), state
 
     def part(self, start: int | jax.Array, count: int) -> "Tokens":
         """Returns ``count`` of these tokens, from number ``start`` on.

@@ -1013,6 +1013,54 @@ def test_queries_and_keys_are_turned_alike():
         posenc_jax.attend(Wider(), *inputs(), Tokens.of(Wider(), text(T)))
 
 
+def own(hook, change):
+    """Returns a scheme whose one hook makes ``change`` of its first argument."""
+    return type("Own", (posenc_jax.Encoding,), {hook: lambda self, x, *_, **__: change(x)})()
+
+
+SHAPES = {
+    "place": (lambda p: p[:, 1:], "int32 of shape (1, 5), but must return numbers [1, 6, ...]"),
+    "rotate": (lambda x: x[:, :1], "float32 of shape (2, 1, 4, 8), but must", "[2, 6, 4, ...]"),
+    "turn_values": (lambda v: v[:, :, :1], "float32 of shape (2, 6, 1, 8)", "[2, 6, 4, ...]"),
+    "turn_back": (lambda out: out[:1], "float32 of shape (1, 6, 4, 8)", "[2, 6, 4, ...]"),
+    "score": (lambda x: x[:1, :1], "float32 of shape (1, 1, 6, 6)", "numbers [2, 4, 6, 6]"),
+    "mix": (lambda out: out[..., :1], "float32 of shape (2, 6, 4, 1)", "numbers [2, 6, 4, 8]"),
+    "prepare": (lambda p: p[0], "an array of shape (6,), but", "6 tokens along axis 1, [1, 6,"),
+    "read": (lambda x: x[..., 0].T, "an array of shape (6, 2), but", "6 tokens along axis 1"),
+}
+
+
+@pytest.mark.parametrize("hook", SHAPES)
+@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
+def test_what_a_hook_returns_has_the_shape_of_what_it_was_given(hook, implementation):
+    """Fewer heads or channels would be repeated, and none is a hook without return."""
+
+    def attend(encoding):
+        tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
+        return posenc_jax.attend(encoding, *inputs(), tokens, implementation=implementation)
+
+    change, *message = SHAPES[hook]
+    with raises(ValueError, f"Own.{hook} returned", *message):
+        attend(own(hook, change))
+    with raises(ValueError, f"Own.{hook} returned None (is its return missing?), but must return"):
+        attend(own(hook, lambda x: None))
+
+
+def test_logits_and_turned_keys_have_the_shape_of_what_hooks_were_given():
+    encoding, (q, k, v) = own("score", lambda x: x > 0), inputs()
+    with raises(ValueError, "Own.score returned bool of shape", "floating-point numbers [2, 4, 6"):
+        posenc_jax.logits(encoding, q, k, Tokens.of(encoding, text(T)))
+    encoding = own("turn_values", lambda v: v[:1])
+    with raises(ValueError, "Own.turn_values returned float32 of shape (1, 6, 4, 8)"):
+        posenc_jax.turn(encoding, k, v, Tokens.of(encoding, text(T)), num_heads=H)
+
+
+def test_a_model_adds_one_vector_to_each_token():
+    model = common.build_model(own("embed", lambda x: x[:, :1]))
+    with raises(ValueError, "Own.embed returned float32 of shape (1, 1, 32)", "[1, 6, 32]"):
+        model(np.ones((1, T), np.int32), text(T))
+
+
 # What is built of encodings
 
 

@@ -27,6 +27,7 @@ from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile, check_encoding
+from posenc_jax.hooks import call
 from posenc_jax.tokens import Tokens, check_flag, count_of, several_layers
 
 __all__ = [
@@ -113,7 +114,8 @@ def attend(
         run = implementation
     else:
         run = IMPLEMENTATIONS[implementation]
-    return scheme.turn_back(run(scheme, tile, v_BSKC, rule), tile.q_tokens, q_side)
+    out_BTHC = run(scheme, tile, v_BSKC, rule)
+    return call(scheme, "turn_back", out_BTHC, tile.q_tokens, q_side, axes=3)
 
 
 def turn(
@@ -160,9 +162,7 @@ def turn(
             "follows turns all keys anew; keep keys as they are before rotation, or give all "
             "tokens one length, Tokens.of(..., length=)"
         )
-    k_BSKC = scheme.rotate(_without_nan(k_BSKC, tokens), tokens, side)
-    v_BSKC = scheme.turn_values(v_BSKC, tokens, side)
-    return k_BSKC, v_BSKC, dataclasses.replace(tokens, turned=True)
+    return *_turned(scheme, k_BSKC, v_BSKC, tokens, side), dataclasses.replace(tokens, turned=True)
 
 
 def logits(
@@ -181,7 +181,7 @@ def logits(
     """
     scheme, tile, _, _ = _tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
     _in_order(scheme, tile, causal=False, window=None)
-    return scheme.score(products(tile.q, tile.k) * tile.scale, tile)
+    return call(scheme, "score", products(tile.q, tile.k) * tile.scale, tile)
 
 
 def check_implementation(implementation: str | Implementation | None) -> None:
@@ -219,10 +219,9 @@ def _tile(
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
     _check_scale(scale)
     q_BTHC = _without_wrapping(_without_nan(q_BTHC, q_tokens), scheme, q_tokens, k_tokens)
-    q = scheme.rotate(q_BTHC, q_tokens, q_side)
+    q = call(scheme, "rotate", q_BTHC, q_tokens, q_side, axes=3)
     if not k_tokens.turned:
-        k_BSKC = scheme.rotate(_without_nan(k_BSKC, k_tokens), k_tokens, k_side)
-        v_BSKC = scheme.turn_values(v_BSKC, k_tokens, k_side)
+        k_BSKC, v_BSKC = _turned(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
         if k_BSKC.shape[-1] != q.shape[-1]:
             raise ValueError(
                 f"{type(scheme).__name__}.rotate gives queries {q.shape[-1]} channels and keys "
@@ -243,6 +242,12 @@ def _tile(
         num_heads=q_side.num_heads,
     )
     return scheme, tile, v_BSKC, q_side
+
+
+def _turned(scheme, k_BSKC, v_BSKC, tokens, side):
+    """Returns keys and values turned, possibly with more channels."""
+    k_BSKC = call(scheme, "rotate", _without_nan(k_BSKC, tokens), tokens, side, axes=3)
+    return k_BSKC, call(scheme, "turn_values", v_BSKC, tokens, side, axes=3)
 
 
 def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:

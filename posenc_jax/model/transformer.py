@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import Implementation, check_implementation
 from posenc_jax.encoding import Encoding
+from posenc_jax.hooks import call
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
@@ -312,7 +313,7 @@ class Transformer(nnx.Module):
             tokens = Tokens.of(
                 encoding, positions, segment_ids, index=index, length=length, key=own_key
             )
-            x_BTD = encoding.embed(x_BTD, tokens)
+            x_BTD = call(encoding, "embed", x_BTD, tokens)
             sides.append((tokens, None))
         return self._run(x_BTD, sides)[0]
 
@@ -354,7 +355,7 @@ class Transformer(nnx.Module):
         cache = cache.with_places(positions, segment_ids, T)
         for number, encoding in enumerate(self.distinct()):
             new, seen, cache = cache.tokens(number, encoding, T)
-            x_BTD = encoding.embed(x_BTD, new)
+            x_BTD = call(encoding, "embed", x_BTD, new)
             sides.append((new, seen))
         x_BTD, layers = self._run(x_BTD, sides, cache, start)
         x_BTD = jnp.where(start + T <= cache.size, x_BTD, jnp.nan)
