@@ -351,9 +351,9 @@ def test_mixed_heads_must_all_be_there():
         posenc_jax.attend(HeadShard(encoding, jnp.array([2, 3]), H), *inputs(num_heads=2), tokens)
 
 
-@pytest.mark.parametrize("heads", [[3], [[2, 3]], [2, 4], [-1, 0]])
+@pytest.mark.parametrize("heads", [[3], [[2, 3]], [2, 4], [-1, 0], [2, 2]])
 def test_a_shard_numbers_each_of_its_heads(heads):
-    """One number would stand for all heads, and one that is too large for the last."""
+    """One would stand for all heads or for two, and one that is too large for the last."""
     encoding, (q, k, v) = common.build("alibi"), inputs(num_heads=2)
     shard, tokens = HeadShard(encoding, jnp.array(heads), H), Tokens.of(encoding, text(T))
     message = f"heads={shard.heads} of HeadShard must be an array of 2 numbers of query heads"
@@ -361,6 +361,27 @@ def test_a_shard_numbers_each_of_its_heads(heads):
         posenc_jax.attend(shard, q, k, v, tokens)
     with raises(ValueError, message):
         posenc_jax.turn(shard, k, v, tokens, num_heads=2)
+
+
+@pytest.mark.parametrize(
+    ("heads", "num_kv_heads", "num_heads"),
+    [([1, 2], 1, 4), ([0, 3, 1, 2], 2, 4), ([0, 1, 2], 1, 4), ([0, 1], 1, 5)],
+)
+def test_a_shard_has_whole_groups_of_heads(heads, num_kv_heads, num_heads):
+    """Keys would turn by the parameters of a kv head that some of their queries do not read."""
+    encoding, tokens = posenc_jax.Encoding(), Tokens.of(posenc_jax.Encoding(), text(T))
+    q, k, v = inputs(num_heads=len(heads), num_kv_heads=num_kv_heads)
+    shard = HeadShard(encoding, np.array(heads), num_heads)
+    message = f"heads={shard.heads} of HeadShard, of num_heads={num_heads}, cut a group: "
+    with raises(ValueError, message, f"read one of the {num_kv_heads} kv heads given"):
+        posenc_jax.attend(shard, q, k, v, tokens)
+    with raises(ValueError, message):
+        posenc_jax.turn(shard, k, v, tokens, num_heads=len(heads))
+    for whole in ([0, 1], [3, 2]):
+        sides = (x[:, :, :n] for x, n in zip((q, k, v), (2, 1, 1), strict=True))
+        posenc_jax.attend(HeadShard(encoding, np.array(whole), 4), *sides, tokens)
+    repeated = [jnp.repeat(x, len(heads) // num_kv_heads, axis=2) for x in (k, v)]
+    posenc_jax.attend(shard, q, *repeated, tokens)
 
 
 @pytest.mark.parametrize("name", ["shaw", "cope", "deberta", "transformer_xl", "path"])
@@ -1088,7 +1109,7 @@ def test_bad_value_of_a_keyword_of_the_model(bad, message):
 
 def test_heads_of_a_shard_are_an_array_of_whole_numbers():
     encoding, tokens = common.build("alibi"), Tokens.of(common.build("alibi"), text(T))
-    for heads in ([0, 1, 2, 3], jnp.arange(4.0)):
+    for heads in ([0, 1, 2, 3], jnp.arange(4.0), None):
         with raises(ValueError, "of HeadShard must be an array of 4 numbers of query heads"):
             posenc_jax.attend(HeadShard(encoding, heads, H), *inputs(), tokens)
     for num_heads in ("4", jnp.arange(4)):

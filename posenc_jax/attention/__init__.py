@@ -285,10 +285,10 @@ def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
     if isinstance(encoding, HeadShard):
         encoding, heads, num_heads = encoding.encoding, encoding.heads, encoding.num_heads
         num_heads = count_of("num_heads", num_heads)
+        _check_shard(heads, H, K, num_heads)
     _check_encoding(encoding)
     num_kv_heads = num_heads * K // H
     if heads is not None:
-        _check_shard(heads, H, num_heads)
         k_heads = heads[:: H // K] // (num_heads // num_kv_heads)
     q_side = Side(heads, num_heads, num_kv_heads, is_query=True)
     return encoding, q_side, Side(k_heads, num_heads, num_kv_heads, is_query=False)
@@ -328,15 +328,24 @@ def _check_encoding(encoding):
         raise ValueError(several_layers(encoding))
 
 
-def _check_shard(heads, H, num_heads):
+def _check_shard(heads, H, K, num_heads):
     is_known = not isinstance(heads, jax.core.Tracer)
     is_array = isinstance(heads, jax.Array | np.ndarray)
     is_whole = is_array and jnp.issubdtype(heads.dtype, jnp.integer)
-    is_outside = is_known and not all(0 <= head < num_heads for head in np.ravel(heads))
-    if not is_whole or heads.shape != (H,) or is_outside:
+    numbers = set(np.ravel(heads).tolist()) if is_whole and is_known else {*range(H)}
+    is_right = is_whole and heads.shape == (H,) and len(numbers) == H
+    if not is_right or not numbers <= {*range(num_heads)}:
         raise ValueError(
             f"heads={heads} of HeadShard must be an array of {H} numbers of query heads within "
-            f"0..{num_heads - 1}, one for each head of the given queries"
+            f"0..{num_heads - 1}, one for each head of the given queries, all different"
+        )
+    group = H // K
+    of_kv_heads = np.reshape(heads, (K, group)) // group if is_known else np.zeros((K, 1))
+    if num_heads % group or (of_kv_heads != of_kv_heads[:, :1]).any():
+        raise ValueError(
+            f"heads={heads} of HeadShard, of num_heads={num_heads}, cut a group: {group} heads in "
+            f"a row read one of the {K} kv heads given, so they must be the {group} of one kv head "
+            "of the model; give all of them, or each head a kv head of its own (jnp.repeat)"
         )
 
 
