@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args, overload
 
@@ -328,10 +329,13 @@ def _checked_keywords(name, own, accepted):
 
 def _check_kind(key, value, default):
     """Refuses values that Python would take for a bool or a number, but are likely mistakes."""
+    # A base may be traced, so arrays are numbers too.
+    is_number = isinstance(value, numbers.Real | np.ndarray | jax.Array)
+    is_number &= not isinstance(value, bool)
     if isinstance(default, bool):
         if value not in (True, False):
             raise ValueError(f"{key}={value!r} must be True or False")
-    elif isinstance(default, int | float) and isinstance(value, bool | str):
+    elif isinstance(default, int | float) and not (is_number or value is None):
         raise ValueError(f"{key}={value!r} must be a number")
     elif isinstance(default, int) and isinstance(value, float) and not value.is_integer():
         raise ValueError(f"{key}={value!r} must be a whole number")
