@@ -96,6 +96,12 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("seqpe", {"num_axes": [2]}, "num_axes=[2] must be a number"),
         ("seqpe", {"scalar_scale": 1j}, "scalar_scale=1j must be a number"),
         ("sinusoidal_2d", {"num_axes": {}}, "num_axes={} must be a number"),
+        ("seqpe", {"num_pivots": None}, "num_pivots=None must be a number"),
+        ("rope", {"rotary_dim": "8"}, "rotary_dim='8' must be a number"),
+        ("rope", {"layout": ["half"]}, "layout=['half'] must be a name"),
+        ("rope", {"axes": 1}, "axes=1 must be a tuple"),
+        ("swin_v2", {"grid": 8}, "grid=8 must be a tuple"),
+        ("shaw", {"values": np.ones(2)}, "values=array([1., 1.]) must be True or False"),
         ("alibi", {"slope_scale": "2"}, "slope_scale='2' must be a number"),
         ("rope", {"layout": "neox"}, "layout='neox' must be 'half' or 'interleaved'"),
         ("rope", {"base": 1.0}, "base=1.0 must be a number above 1"),
@@ -103,7 +109,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("rope", {"axes": (0, 1)}, "axes names 2 channel pairs, but rotary_dim=8 has 4"),
         ("pi", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
         ("ntk", {"factor": float("inf")}, "factor=inf must be a finite number >= 1"),
-        ("dynamic_ntk", {"factor": None}, "factor=None must be a finite number >= 1"),
+        ("dynamic_ntk", {"factor": None}, "factor=None must be a number"),
         ("yarn", {"factor": 0}, "factor=0 must be a finite number >= 1"),
         ("yarn", {"ramp": "linear"}, "ramp='linear' must be 'index' or 'turns'"),
         ("yarn", {"beta_fast": 0.5}, "beta_fast=0.5 must be larger than beta_slow=1.0"),
@@ -250,6 +256,16 @@ def test_dimensions_are_positive_whole_numbers(value):
 def test_bad_value_of_a_keyword(name, bad, message):
     with raises(ValueError, message):
         common.build(name, **bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("soft_cap", "cap"), ("alibi", "slope_scale"), ("t5", "table_scale")]
+)
+def test_a_number_that_is_an_array_is_refused(name, key):
+    """The encoding would keep it among its parameters, and train it."""
+    with raises(ValueError, f"{key}=Array(2., dtype=float32) must be a number"):
+        common.build(name, **{key: jnp.float32(2)})
+    assert common.build("rope", base=jnp.float32(500)).base == 500
 
 
 @pytest.mark.parametrize("key", ["local_base", "global_base", "global_factor"])
