@@ -36,7 +36,8 @@ def check_prepared(encoding: Any, hook: str, prepared: Any, B: int, T: int) -> N
       ValueError: it is None, or has an array without the tokens along axis 1.
     """
     shapes = [jnp.shape(x) for x in jax.tree.leaves(prepared)]
-    bad = [shape for shape in shapes if shape[:2] not in ((B, T), (1, T))]
+    # Sequences that share positions may still differ in length.
+    bad = [s for s in shapes if s[1:2] != (T,) or (B > 1 and s[0] not in (1, B))]
     if prepared is not None and not bad:
         return
     what = f"an array of shape {bad[0]}" if bad else _kind(prepared)
