@@ -570,7 +570,7 @@ def test_a_window_and_a_scale_may_be_numbers_of_any_library():
     expected = attend(window=3, scale=2)
     for number in (np.int64, np.uint8, jnp.int32, jnp.uint8):
         np.testing.assert_allclose(attend(window=number(3), scale=2.0), expected, rtol=1e-4)
-    for number in (np.float32, np.float64, np.asarray, jnp.asarray, jnp.float32):
+    for number in (np.float32, np.float64, np.asarray, jnp.asarray, jnp.float32, nnx.Param):
         np.testing.assert_allclose(attend(window=3, scale=number(2)), expected, rtol=1e-4)
     traced = jax.jit(lambda window, scale: attend(window=window, scale=scale))
     np.testing.assert_allclose(traced(3, 2.0), expected, rtol=1e-4)

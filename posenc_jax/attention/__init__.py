@@ -17,6 +17,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from posenc_jax.attention import cpu
 from posenc_jax.attention import sinks as sink
@@ -217,6 +218,7 @@ def _tile(
     scheme, q_side, k_side = _sides(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
     _check_tokens(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
+    scale = jnp.asarray(scale) if isinstance(scale, nnx.Variable) else scale
     _check_scale(scale)
     q_BTHC = _without_wrapping(_without_nan(q_BTHC, q_tokens), scheme, q_tokens, k_tokens)
     q = call(scheme, "rotate", q_BTHC, q_tokens, q_side, axes=3)
