@@ -267,8 +267,16 @@ def _over_shared(name, encoding, over):
     """Returns a stack of layers, over one set of the parameters of ``over`` if it is built."""
     if isinstance(over, Encoding) and jax.tree.leaves(over):
         encoding.inner, encoding.over_shared = over, True
-    else:
-        _check_stackable(name, encoding)
+        return encoding
+    while hasattr(over, "keys"):
+        over = over.get("over")
+    if isinstance(over, Encoding) and jax.tree.leaves(over):
+        raise ValueError(
+            f"make({name!r}, num_layers=...) would copy the parameters of the {type(over).__name__}"
+            " in the mapping over= to each layer: give over= what make returns for the mapping, "
+            "and all layers share it"
+        )
+    _check_stackable(name, encoding)
     return encoding
 
 

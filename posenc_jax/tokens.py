@@ -92,6 +92,7 @@ class Tokens:
           ValueError: an argument has the wrong shape or type, or positions cannot be represented.
         """
         _check_encoding(encoding)
+        hooks = encoding.hooks()
         consecutive = is_consecutive(positions)
         last = int(positions[0, -1]) if consecutive else 0
         positions = check_positions(positions)
@@ -111,7 +112,7 @@ class Tokens:
             is_text = consecutive and segment_ids is None
             length = last + 1 if is_text else own_length(placed, segment_ids)
         prepared, made_for = None, ()  # type: Any, tuple[Any, ...]
-        if "prepare" in encoding.hooks():
+        if "prepare" in hooks:
             prepared = encoding.prepare(placed, length)
             check_prepared(encoding, "prepare", prepared, *placed.shape[:2])
             made_for = structure(encoding)

@@ -1,6 +1,6 @@
 """Describes the pattern of encodings and windows that the layers of a model use."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -131,14 +131,23 @@ class Layers(nnx.Module):
 
 
 def _check_shared_once(distinct):
-    """Refuses an encoding that is in two others, where it would become two sets of parameters."""
-    shared = [each.inner for each in distinct if each.over_shared]
-    for inner in shared:
-        if sum(other is inner for other in (*distinct, *shared)) > 1:
+    """Refuses an encoding that is in two places, where it would become two sets of parameters."""
+    parts = [part for each in distinct for part in _parts(each) if jax.tree.leaves(part)]
+    for part in parts:
+        if sum(other is part for other in parts) > 1:
             raise ValueError(
-                f"two encodings of the pattern share a {type(inner).__name__}, which a model would "
-                "hold twice: use one of them in all these layers, with num_layers= of all"
+                f"two encodings of the pattern share a {type(part).__name__}, which a model would "
+                "hold twice: use one of them in all these layers (with num_layers= of all, if it "
+                "has parameters for each), or build another for each"
             )
+
+
+def _parts(encoding: Encoding) -> Iterator[Encoding]:
+    """Yields the encoding and all that it is made of."""
+    yield encoding
+    for part in vars(encoding).values():
+        if isinstance(part, Encoding):
+            yield from _parts(part)
 
 
 def has_own(encoding: Encoding) -> bool:
