@@ -135,6 +135,7 @@ class Tokens:
             input is not one vector for each token; the tokens are a part, without the tokens before
             them; or the encoding holds the parameters of several layers.
         """
+        _check_encoding(encoding)
         if "read" not in encoding.hooks():
             return self
         self._check_read(encoding, x_BTD)
@@ -146,17 +147,19 @@ class Tokens:
         return dataclasses.replace(self, prepared=prepared, is_read=True, made_for=made_for)
 
     def _check_read(self, encoding, x_BTD):
-        name, shape = type(encoding).__name__, jnp.shape(x_BTD)
+        name, shape = type(encoding).__name__, getattr(x_BTD, "shape", ())
         if self.is_read:
             raise ValueError(
                 f"{name} reads a layer's input for tokens that have read one already: in each "
                 "layer call read of the tokens that Tokens.of gave, and do not overwrite those"
             )
         B, T = self.positions.shape[:2]
-        if len(shape) != 3 or shape[1] != T or B not in (1, shape[0]):
+        dtype = getattr(x_BTD, "dtype", type(x_BTD).__name__)
+        is_float = not isinstance(dtype, str) and jnp.issubdtype(dtype, jnp.floating)
+        if not is_float or len(shape) != 3 or shape[1] != T or B not in (1, shape[0]):
             raise ValueError(
-                f"{name} reads a layer's input [B, T, D], one vector for each of the {T} tokens of "
-                f"{B} sequences, not an array of shape {shape}"
+                f"{name} reads a layer's input [B, T, D], floating-point, one vector for each of "
+                f"the {T} tokens of {B} sequences, not {dtype} of shape {shape}"
             )
         self.check_made_for(encoding, "tokens")
         if self.is_part:
@@ -196,12 +199,12 @@ class Tokens:
         """
         count = count_of("count", count)
         last = self.count - count
-        if isinstance(start, jax.core.Tracer):
+        if is_whole(start) and isinstance(start, jax.core.Tracer):
             start = jnp.clip(start, 0, last)
-        elif not 0 <= start <= last:
+        elif not is_whole(start) or not 0 <= start <= last:
             raise ValueError(
-                f"start={start} and count={count} must be within the {self.count} tokens: the last "
-                f"{count} are part({last}, {count})"
+                f"start={start!r} and count={count} must be within the {self.count} tokens: the "
+                f"last {count} are part({last}, {count})"
             )
         part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), self)
         part = dataclasses.replace(part, is_part=self.is_part or count < self.count)
@@ -255,8 +258,7 @@ def check_positions(positions: Any) -> jax.Array:
       ValueError: the shape is not ``[B, T]`` or ``[B, T, A]``, there is no token, the type cannot
         count (bfloat16 reads 257 as 256), or a value is not finite or would be changed by the cast.
     """
-    if not isinstance(positions, jax.Array):
-        positions = np.asarray(positions)
+    positions = as_array("positions", positions)
     if positions.ndim not in (2, 3) or 0 in positions.shape:
         raise ValueError(
             f"positions have shape {positions.shape}, but must be [B, T], or [B, T, A] for tokens "
@@ -332,8 +334,7 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
     """
     if numbers is None:
         return None
-    if not isinstance(numbers, jax.Array):
-        numbers = np.asarray(numbers)
+    numbers = as_array(name, numbers)
     B, T = positions.shape[:2]
     fits = numbers.ndim == 2 and numbers.shape[1] == T and (B == 1 or len(numbers) in (1, B))
     if not jnp.issubdtype(numbers.dtype, jnp.integer) or not fits:
@@ -349,6 +350,29 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
     return whole
 
 
+def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
+    """Returns an array of JAX as it is, and anything else as one of NumPy; errors call it ``name``.
+
+    Raises:
+      ValueError: rows differ in length.
+    """
+    if isinstance(numbers, jax.Array):
+        return numbers
+    try:
+        return np.asarray(numbers)
+    except ValueError:
+        raise ValueError(f"{name} must be one array, but rows differ in length: pad them") from None
+
+
+def check_tokens(name: str, tokens: Any) -> None:
+    """Refuses what is not Tokens, such as positions; errors call it ``name``."""
+    if not isinstance(tokens, Tokens):
+        raise ValueError(
+            f"{name} must be Tokens, not {type(tokens).__name__}: pass Tokens.of(encoding, "
+            "positions)"
+        )
+
+
 def count_of(name: str, value: Any, minimum: int = 1) -> int:
     """Returns ``value``, a size or a count of any integer type, as an int.
 
@@ -362,6 +386,18 @@ def count_of(name: str, value: Any, minimum: int = 1) -> int:
     if count is None or count < minimum:
         raise ValueError(f"{name}={value!r} must be at least {minimum}, and a whole number")
     return count
+
+
+def is_real(value: Any) -> bool:
+    """Says whether ``value`` is one real number, of Python, NumPy or JAX, perhaps traced."""
+    is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
+    # Neither a bool nor a complex number.
+    return is_number and jnp.ndim(value) == 0 and jnp.result_type(value).kind not in "bc"
+
+
+def is_whole(value: Any) -> bool:
+    """Says whether ``value`` is one whole number, of Python, NumPy or JAX, perhaps traced."""
+    return is_real(value) and jnp.issubdtype(jnp.result_type(value), jnp.integer)
 
 
 def check_flag(name: str, value: Any) -> None:

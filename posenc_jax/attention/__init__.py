@@ -12,6 +12,7 @@ An implementation of attention is a name or a function. The names are
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -29,7 +30,15 @@ from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile, check_encoding
 from posenc_jax.hooks import call
-from posenc_jax.tokens import Tokens, check_flag, count_of, several_layers
+from posenc_jax.tokens import (
+    Tokens,
+    check_flag,
+    check_tokens,
+    count_of,
+    is_real,
+    is_whole,
+    several_layers,
+)
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -116,6 +125,10 @@ def attend(
     else:
         run = IMPLEMENTATIONS[implementation]
     out_BTHC = run(scheme, tile, v_BSKC, rule)
+    shape = *q_BTHC.shape[:3], v_BSKC.shape[-1]
+    if getattr(out_BTHC, "shape", None) != shape:
+        what = getattr(out_BTHC, "shape", type(out_BTHC).__name__)
+        raise ValueError(f"implementation={run!r} returned {what}, but must return {shape}")
     return call(scheme, "turn_back", out_BTHC, tile.q_tokens, q_side, axes=3)
 
 
@@ -403,11 +416,7 @@ def _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens):
 
 def _check_side(encoding, name, tokens, x, is_turned=False):
     """Refuses tokens that are not those of queries or keys ``x``, or not ready to turn them."""
-    if not isinstance(tokens, Tokens):
-        raise ValueError(
-            f"{name} must be Tokens, not {type(tokens).__name__}: pass Tokens.of(encoding, "
-            "positions)"
-        )
+    check_tokens(name, tokens)
     B, length = x.shape[:2]
     for what in ("positions", "segment_ids", "index"):
         numbers = getattr(tokens, what)
@@ -436,11 +445,8 @@ def _check_side(encoding, name, tokens, x, is_turned=False):
 def _check_window(window):
     if isinstance(window, Chunks | None):
         return
-    is_array = isinstance(window, jax.Array) and window.ndim == 0
-    whole = isinstance(window, int | np.integer) and not isinstance(window, bool)
-    whole |= is_array and jnp.issubdtype(window.dtype, jnp.integer)
     is_known = not isinstance(window, jax.core.Tracer)
-    if not whole or (is_known and not 1 <= int(window) < 2**31):
+    if not is_whole(window) or (is_known and not 1 <= int(window) < 2**31):
         raise ValueError(
             f"window={window!r} must be a whole number of keys, 1 or more and below 2**31, or "
             "None, or Chunks(size)"
@@ -448,13 +454,11 @@ def _check_window(window):
 
 
 def _check_scale(scale):
-    is_number = isinstance(scale, int | float | np.number | np.ndarray | jax.Array)
-    # Neither a bool nor a complex number.
-    is_real = is_number and jnp.result_type(scale).kind not in "bc"
-    if not is_real or jnp.ndim(scale):
+    is_finite = not isinstance(scale, int | float) or math.isfinite(scale)
+    if not is_real(scale) or not is_finite:
         raise ValueError(
-            f"scale={scale!r} must be one real number, a float or an array [], which multiplies "
-            "the products of all queries and keys"
+            f"scale={scale!r} must be one real number, a float or an array [], finite, which "
+            "multiplies the products of all queries and keys"
         )
 
 
