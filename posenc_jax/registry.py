@@ -186,6 +186,8 @@ def make(
 
 def lookup(name: str) -> Callable[..., Any]:
     """Returns the class or function that builds what is registered under ``name``."""
+    if not isinstance(name, str):
+        raise ValueError(f"name={name!r} must be a key of REGISTRY, such as 'rope'")
     if name not in REGISTRY:
         raise ValueError(f"unknown encoding {name!r}{suggest(name, REGISTRY)}")
     module, colon, attribute = REGISTRY[name].partition(":")

@@ -19,7 +19,7 @@ from posenc_jax.encodings.rotary.frequencies import Frequencies, PositionInterpo
 from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
 from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature
-from posenc_jax.positions import text
+from posenc_jax.positions import Text, packed, qwen2_vl, segments_of, text, videorope
 
 B, T, H, C = 2, 6, common.HEADS, common.HEAD_DIM
 
@@ -1165,3 +1165,101 @@ def test_a_loss_of_whole_numbers():
     for chunk in (0, 1.5):
         with raises(ValueError, f"chunk={chunk} must be at least 1, and a whole number"):
             posenc_jax.cross_entropy(jnp.ones((1, 2)), table, targets, chunk=chunk)
+
+
+# What is of another kind
+
+MODEL, ROPE, FOX = common.build_model("rope"), common.build("rope"), common.build("fox")
+IDS, X, Q = np.ones((B, T), np.int32), jnp.ones((B, T, common.WIDTH)), inputs()[0]
+
+
+def generate(prompt=IDS, model=MODEL, **options):
+    return posenc_jax.generate(model, prompt, jax.random.key(0), max_new_tokens=2, **options)
+
+
+def attend(**options):
+    return posenc_jax.attend(ROPE, Q, Q, Q, Tokens.of(ROPE, text(T)), **options)
+
+
+def losses(x=X, table=X[0], targets=IDS):
+    return posenc_jax.cross_entropy(x, table, targets)
+
+
+KINDS = [
+    (lambda: text("3"), "length='3' must give whole numbers"),
+    (lambda: text(3, "1"), "start='1' and length=3 must give whole numbers"),
+    (lambda: text(-3), "length=-3 must give whole numbers"),
+    (lambda: packed(np.zeros(3, int)), "segment_ids have shape (3,), but must be [B, T]"),
+    (lambda: posenc_jax.zigzag("8", 2), "length='8' must be at least 1"),
+    (lambda: posenc_jax.zigzag(8, 0), "devices=0 must be at least 1"),
+    (lambda: Tokens.of(ROPE, [[0, 1], [0]]), "positions must be one array, but rows differ in"),
+    (lambda: Tokens.of(FOX, text(T)).read(X, FOX), "encoding must be an Encoding"),
+    (lambda: Tokens.of(FOX, text(T)).read(FOX, X.astype(int)), "floating-point", "not int32 of sh"),
+    (lambda: Tokens.of(FOX, text(T)).read(FOX, X.tolist()), "one vector for each", "not list of"),
+    *(
+        (
+            lambda bad=bad: Tokens.of(ROPE, text(T)).part(bad, 2),
+            f"start={bad!r} and count=2 must be",
+        )
+        for bad in ("1", 1.0, None, True, np.ones(1, int))
+    ),
+    (lambda: jax.jit(Tokens.of(ROPE, text(T)).part, static_argnums=1)(1.0, 2), "start=", "must be"),
+    *(
+        (lambda bad=bad: attend(scale=bad), f"scale={bad} must be one real number", "finite")
+        for bad in (float("inf"), float("nan"))
+    ),
+    (lambda: attend(implementation=lambda *_: None), "returned NoneType, but must return (2, 6, 4"),
+    (lambda: attend(implementation=lambda *_: Q[:1]), "returned (1, 6, 4, 8), but must return (2,"),
+    *(
+        (lambda name=name, bad=bad: generate(**{name: bad}), f"{name}={bad!r} must be")
+        for name in ("temperature", "top_p")
+        for bad in ("a", None, 1j)
+    ),
+    (
+        lambda: generate([[1, 2], [1]]),
+        "prompt_BT must be one array, but rows differ in length: pad",
+    ),
+    (lambda: generate(model=ROPE), "model must be a posenc_jax.Transformer, not RoPE"),
+    (lambda: generate(next_positions=["a", "b"]), "next_positions=['a', 'b'] must be 2 numbers"),
+    (
+        lambda: posenc_jax.Cache.empty(ROPE, B, T),
+        "model must be a posenc_jax.Transformer, not RoPE",
+    ),
+    (lambda: posenc_jax.Cache.empty(MODEL, B, T, axes="3"), "axes='3' must be at least 1"),
+    (lambda: posenc_jax.Cache.empty(MODEL, B, T, dtype="uint8"), "dtype='uint8' of positions must"),
+    (
+        lambda: posenc_jax.Cache.empty(MODEL, B, T, segments="no"),
+        "segments='no' must be True or Fa",
+    ),
+    (lambda: MODEL.extend(IDS, None), "cache must be a Cache, not NoneType: pass Cache.empty("),
+    (
+        lambda: common.build_model("nope", norm_epsilon=-1.0),
+        "norm_epsilon=-1.0 must be a number, 0",
+    ),
+    (lambda: posenc_jax.Layers(ROPE), "encodings must be a list of them", "not a RoPE"),
+    (lambda: posenc_jax.Layers([ROPE], 3), "windows=3 must be a list of them, such as [3]"),
+    (lambda: posenc_jax.Layers([ROPE]).over(3, from_end="no"), "from_end='no' must be True or Fal"),
+    (lambda: posenc_jax.make(["rope"]), "name=['rope'] must be a key of REGISTRY"),
+    (lambda: posenc_jax.describe(ROPE, num_heads=4, head_dim=8, length="8"), "length='8' must be"),
+    (lambda: losses(X.tolist()), "x must be an array, not list"),
+    (lambda: losses(targets=IDS.tolist()), "targets must be an array, not list"),
+    (lambda: losses(table=X[0].astype(int)), "table must be floating-point numbers, not int32"),
+    (lambda: qwen2_vl(Text(3)), "segments=Text(tokens=3) must be a list of Text, Vision and Film"),
+    (lambda: videorope([Text(3)], delta="a"), "delta='a' must be a number above 0"),
+    *(
+        (lambda ids=ids: segments_of(ids, image_token=7, video_token=8), "ids must be token ids of")
+        for ids in ("abc", [[1, 2]], [1.5])
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), [(call, message) for call, *message in KINDS])
+def test_what_is_of_another_kind_is_refused_by_its_name(call, message):
+    with raises(ValueError, *message):
+        call()
+
+
+@pytest.mark.parametrize("name", ADDS)
+def test_positions_are_no_tokens(name):
+    with raises(ValueError, "tokens must be Tokens, not ndarray: pass Tokens.of(encoding, positi"):
+        common.build(name).embed(X, text(T))

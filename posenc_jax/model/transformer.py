@@ -24,7 +24,7 @@ from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
 from posenc_jax.model.layers import Layers, Window, has_own
-from posenc_jax.tokens import Tokens, check_flag, count_of
+from posenc_jax.tokens import Tokens, as_array, check_flag, count_of, is_real
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")
@@ -169,6 +169,8 @@ class Transformer(nnx.Module):
         sizes = dict(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
         sizes |= dict(num_heads=num_heads, num_kv_heads=num_kv_heads)
         _check_sizes(sizes | dict(head_dim=head_dim, mlp_dim=mlp_dim))
+        if not is_real(norm_epsilon) or not 0 <= norm_epsilon < math.inf:
+            raise ValueError(f"norm_epsilon={norm_epsilon!r} must be a number, 0 or more")
         _check_types(rngs, dtype=dtype, param_dtype=param_dtype)
         _check_flags(qkv_bias, post_norm, tied, causal, scan, remat)
         _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
@@ -349,6 +351,10 @@ class Transformer(nnx.Module):
                 "a model with causal=False cannot be extended: tokens in the cache would have to "
                 "see those that follow; give hidden() the whole sequence"
             )
+        if not isinstance(cache, Cache):
+            raise ValueError(
+                f"cache must be a Cache, not {type(cache).__name__}: pass Cache.empty(model, ...)"
+            )
         x_BTD, sides = self.embed(inputs), []
         (B, T), start = x_BTD.shape[:2], cache.count
         cache.check_made_for(self, B)
@@ -437,7 +443,7 @@ def _rows_apart(x_BTD: jax.Array) -> jax.Array:
 
 def _ids(inputs, vocab_size) -> jax.Array:
     """Returns token ids as int32, and ``vocab_size`` in the place of those that are none."""
-    ids_BT = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
+    ids_BT = as_array("inputs", inputs)
     if ids_BT.ndim != 2 or not jnp.issubdtype(ids_BT.dtype, jnp.integer):
         raise ValueError(
             f"inputs must be token ids, whole numbers [B, T], not {ids_BT.dtype} of shape "
