@@ -101,7 +101,8 @@ class Tile:
     def distance(self) -> jax.Array:
         """Returns query position minus key position, float32 ``[B, 1, T, S]``.
 
-        A positive distance looks back.
+        A positive distance looks back. Where int32 cannot hold how far apart whole positions are,
+        attention raises an error, or gives NaN under ``jax.jit``.
         """
         q_positions, k_positions = self.q_tokens.positions, self.k_tokens.positions
         if q_positions.ndim != 2 or k_positions.ndim != 2:

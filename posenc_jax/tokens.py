@@ -268,7 +268,7 @@ def check_positions(positions: Any) -> jax.Array:
     if jnp.issubdtype(dtype, jnp.integer):
         origin = "subtract an origin that all tokens share (posenc_jax.positions.since)"
         whole = _as_int32("positions", positions, origin)
-        _check_span("positions", positions)
+        check_span("positions", positions)
         return whole
     if dtype not in (jnp.float32, jnp.float64):
         raise ValueError(
@@ -300,16 +300,20 @@ def _as_int32(name, numbers, instead) -> jax.Array:
     return jnp.asarray(numbers, jnp.int32)
 
 
-def _check_span(name, numbers):
-    """Refuses numbers whose differences do not fit into int32, where their values are known."""
-    if isinstance(numbers, jax.core.Tracer):
-        return
-    values = np.asarray(numbers)
-    if int(values.max()) - int(values.min()) > np.iinfo(np.int32).max:
+def check_span(name: str, *numbers: Any) -> bool:
+    """Refuses whole numbers whose differences do not fit into int32; errors call them ``name``.
+
+    The result says whether their values are known.
+    """
+    if any(isinstance(each, jax.core.Tracer) for each in numbers):
+        return False
+    ends = [int(end) for each in map(np.asarray, numbers) for end in (each.min(), each.max())]
+    if max(ends) - min(ends) > np.iinfo(np.int32).max:
         raise ValueError(
-            f"{name} from {values.min()} to {values.max()} are too far apart for a distance in "
+            f"{name} from {min(ends)} to {max(ends)} are too far apart for a distance in "
             f"int32; give {name} that are closer"
         )
+    return True
 
 
 def _check_floats(values):
@@ -346,7 +350,7 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
     anew = f"number them anew, {name} = np.unique({name}, return_inverse=True)[1]"
     whole = _as_int32(name, numbers, anew)
     if name == "index":
-        _check_span(name, numbers)
+        check_span(name, numbers)
     return whole
 
 

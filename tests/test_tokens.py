@@ -362,7 +362,9 @@ def test_queries_too_far_from_keys_give_no_number(positions):
     encoding, (q, k, v) = common.build("alibi"), sides()
     first, last = (Tokens.of(encoding, positions(T, start=s)) for s in (-T, 2**31 - T))
     for own, other in ((first, last), (last, first)):
-        assert np.isnan(posenc_jax.attend(encoding, q, k, v, own, other)).all()
+        with pytest.raises(ValueError, match="positions from -12 to 2147483647 are too far apart"):
+            posenc_jax.attend(encoding, q, k, v, own, other)
+        assert np.isnan(jax.jit(posenc_jax.attend)(encoding, q, k, v, own, other)).all()
         assert np.isfinite(posenc_jax.attend(encoding, q, k, v, own, own)).all()
 
 

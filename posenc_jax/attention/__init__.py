@@ -33,6 +33,7 @@ from posenc_jax.hooks import call
 from posenc_jax.tokens import (
     Tokens,
     check_flag,
+    check_span,
     check_tokens,
     count_of,
     is_real,
@@ -319,21 +320,20 @@ def _without_nan(x_BTHC, tokens):
 
 
 def _without_wrapping(q_BTHC, scheme, q_tokens, k_tokens):
-    """Sets the queries of a row to NaN where int32 cannot hold how far apart its tokens are.
-
-    ``Tokens.of`` refuses that in one side, where values are known.
-    """
+    """Refuses tokens that are too far apart for int32, or sets the queries of their row to NaN."""
     sides = [q_tokens] if q_tokens is k_tokens else [q_tokens, k_tokens]
     # Of text alone, and by turning alone, nothing is subtracted that could wrap.
     is_near = is_fusable(scheme) or (len(sides) == 1 and q_tokens.consecutive)
     positions = [] if is_near else [side.positions for side in sides]
-    for numbers in (positions, [side.index for side in sides if side.index is not None]):
-        if numbers and all(jnp.issubdtype(x.dtype, jnp.integer) for x in numbers):
-            axes = [tuple(range(1, x.ndim)) for x in numbers]
-            lowest = functools.reduce(jnp.minimum, map(jnp.min, numbers, axes))
-            highest = functools.reduce(jnp.maximum, map(jnp.max, numbers, axes))
-            is_wrapped = (highest - lowest < 0)[:, None, None, None]
-            q_BTHC = jnp.where(is_wrapped, jnp.nan, q_BTHC)
+    index = [side.index for side in sides if side.index is not None]
+    for name, numbers in (("positions", positions), ("index", index)):
+        are_whole = all(jnp.issubdtype(x.dtype, jnp.integer) for x in numbers)
+        if not numbers or not are_whole or check_span(name, *numbers):
+            continue
+        axes = [tuple(range(1, x.ndim)) for x in numbers]
+        lowest = functools.reduce(jnp.minimum, map(jnp.min, numbers, axes))
+        highest = functools.reduce(jnp.maximum, map(jnp.max, numbers, axes))
+        q_BTHC = jnp.where((highest - lowest < 0)[:, None, None, None], jnp.nan, q_BTHC)
     return q_BTHC
 
 
