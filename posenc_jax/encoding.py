@@ -256,7 +256,7 @@ class Encoding(nnx.Module):
         The tokens are in the order in which they were written, and without segments. Returns
         ``tokens.prepared`` and the state after them.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} cannot resume: its start is None")
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         """Takes queries or keys and returns them turned, possibly with more channels."""

@@ -19,6 +19,7 @@ from posenc_jax.encodings.rotary.frequencies import Frequencies, PositionInterpo
 from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
 from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature
+from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.positions import Text, packed, qwen2_vl, segments_of, text, videorope
 
 B, T, H, C = 2, 6, common.HEADS, common.HEAD_DIM
@@ -1169,7 +1170,8 @@ def test_a_loss_of_whole_numbers():
 
 # What is of another kind
 
-MODEL, ROPE, FOX = common.build_model("rope"), common.build("rope"), common.build("fox")
+MODEL, ROPE = common.build_model("rope"), common.build("rope")
+ALIBI, FOX = common.build("alibi"), common.build("fox")
 IDS, X, Q = np.ones((B, T), np.int32), jnp.ones((B, T, common.WIDTH)), inputs()[0]
 
 
@@ -1179,6 +1181,11 @@ def generate(prompt=IDS, model=MODEL, **options):
 
 def attend(**options):
     return posenc_jax.attend(ROPE, Q, Q, Q, Tokens.of(ROPE, text(T)), **options)
+
+
+def turned(x_BTHC, tokens=None):
+    tokens = Tokens.of(ROPE, text(T)) if tokens is None else tokens
+    return ROPE.rotate(x_BTHC, tokens, posenc_jax.Side(None, H, H, is_query=False))
 
 
 def losses(x=X, table=X[0], targets=IDS):
@@ -1204,6 +1211,21 @@ KINDS = [
         for bad in ("1", 1.0, None, True, np.ones(1, int))
     ),
     (lambda: jax.jit(Tokens.of(ROPE, text(T)).part, static_argnums=1)(1.0, 2), "start=", "must be"),
+    *(
+        (
+            lambda replaced=replaced: posenc_jax.logits(
+                ALIBI, Q, Q, Tokens(**{"positions": jnp.arange(T)[None]} | replaced)
+            ),
+            f"q_tokens has {what} of type {kind}, but they must be int32",
+        )
+        for what, kind in (("positions", "uint8"), ("positions", "bfloat16"), ("index", "uint32"))
+        for replaced in [{what: jnp.arange(T, dtype=kind)[None]}]
+    ),
+    (lambda: turned(Q[0]), "keys of 6 tokens must be [B, 6, H, C], not (6, 4, 8)"),
+    (lambda: turned(Q[:, :2]), "keys of 6 tokens must be [B, 6, H, C], not (2, 2, 4, 8)"),
+    (lambda: turned(Q, text(T)), "tokens must be Tokens, not ndarray"),
+    (lambda: OnAxes(ROPE, axes=(0.5, 1)), "axes=(0.5, 1) must be a tuple of numbers of axes"),
+    (lambda: MODEL(IDS, text(T), key=0), "key is int, but must be a random key"),
     *(
         (lambda bad=bad: attend(scale=bad), f"scale={bad} must be one real number", "finite")
         for bad in (float("inf"), float("nan"))

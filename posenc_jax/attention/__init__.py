@@ -425,6 +425,13 @@ def _check_side(encoding, name, tokens, x, is_turned=False):
                 f"{name} has {what} of shape {numbers.shape}, but attention is over {length} "
                 f"tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
             )
+        # Differences of unsigned or short numbers wrap, and short floats cannot count.
+        kinds = "if" if what == "positions" else "i"
+        if numbers is not None and (numbers.dtype.kind not in kinds or numbers.dtype.itemsize < 4):
+            raise ValueError(
+                f"{name} has {what} of type {numbers.dtype}, but they must be int32"
+                f"{' or float32' if what == 'positions' else ''}, as Tokens.of makes them"
+            )
     if is_turned:
         return
     if "read" in encoding.hooks() and not tokens.is_read:

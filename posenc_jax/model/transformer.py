@@ -24,7 +24,7 @@ from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
 from posenc_jax.model.layers import Layers, Window, has_own
-from posenc_jax.tokens import Tokens, as_array, check_flag, count_of, is_real
+from posenc_jax.tokens import Tokens, as_array, check_flag, check_key, count_of, is_real
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")
@@ -309,6 +309,8 @@ class Transformer(nnx.Module):
           length: the length that a scheme adapts to, see ``Tokens.of``.
           key: fresh randomness in training, for schemes that move positions.
         """
+        if key is not None:
+            check_key(key)
         x_BTD, sides = self.embed(inputs), []
         for i, encoding in enumerate(self.distinct()):
             own_key = None if key is None else jax.random.fold_in(key, i)
