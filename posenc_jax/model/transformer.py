@@ -169,9 +169,7 @@ class Transformer(nnx.Module):
         sizes = dict(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
         sizes |= dict(num_heads=num_heads, num_kv_heads=num_kv_heads)
         _check_sizes(sizes | dict(head_dim=head_dim, mlp_dim=mlp_dim))
-        if not is_real(norm_epsilon) or not 0 <= norm_epsilon < math.inf:
-            raise ValueError(f"norm_epsilon={norm_epsilon!r} must be a number, 0 or more")
-        _check_types(rngs, dtype=dtype, param_dtype=param_dtype)
+        _check_types(rngs, norm_epsilon, dtype=dtype, param_dtype=param_dtype)
         _check_flags(qkv_bias, post_norm, tied, causal, scan, remat)
         _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
         sinks_of_layers = _of_layers(sinks, num_layers)
@@ -471,7 +469,9 @@ def _check_sizes(sizes):
             count_of(name, size)
 
 
-def _check_types(rngs, **types):
+def _check_types(rngs, norm_epsilon, **types):
+    if not is_real(norm_epsilon) or not 0 <= norm_epsilon < math.inf:
+        raise ValueError(f"norm_epsilon={norm_epsilon!r} must be a number, 0 or more")
     if not isinstance(rngs, nnx.Rngs):
         raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
     for name, given in types.items():
