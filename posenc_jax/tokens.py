@@ -147,7 +147,8 @@ class Tokens:
         return dataclasses.replace(self, prepared=prepared, is_read=True, made_for=made_for)
 
     def _check_read(self, encoding, x_BTD):
-        name, shape = type(encoding).__name__, getattr(x_BTD, "shape", ())
+        name = type(encoding).__name__
+        shape: tuple[int, ...] = getattr(x_BTD, "shape", ())
         if self.is_read:
             raise ValueError(
                 f"{name} reads a layer's input for tokens that have read one already: in each "
