@@ -13,7 +13,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 from posenc_jax.attention import attend
 from posenc_jax.encoding import HOOKS, Encoding
 from posenc_jax.positions import text
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,9 @@ def describe(
             f"encoding must be one encoding, not {type(encoding).__name__}; pass each "
             "encoding of its pattern by itself, such as encoding.distinct[0]"
         )
-    model_dim = num_heads * head_dim if model_dim is None else model_dim
+    num_heads, head_dim = count_of("num_heads", num_heads), count_of("head_dim", head_dim)
+    length = count_of("length", length)
+    model_dim = num_heads * head_dim if model_dim is None else count_of("model_dim", model_dim)
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
     parameters = sum(p.size for p in jax.tree.leaves(nnx.state(encoding, nnx.Param)))
 

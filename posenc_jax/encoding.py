@@ -101,7 +101,8 @@ class Tile:
     def distance(self) -> jax.Array:
         """Returns query position minus key position, float32 ``[B, 1, T, S]``.
 
-        A positive distance looks back.
+        A positive distance looks back. Where int32 cannot hold how far apart whole positions are,
+        attention raises an error, or gives NaN under ``jax.jit``.
         """
         q_positions, k_positions = self.q_tokens.positions, self.k_tokens.positions
         if q_positions.ndim != 2 or k_positions.ndim != 2:
@@ -255,7 +256,7 @@ class Encoding(nnx.Module):
         The tokens are in the order in which they were written, and without segments. Returns
         ``tokens.prepared`` and the state after them.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} cannot resume: its start is None")
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         """Takes queries or keys and returns them turned, possibly with more channels."""

@@ -3,8 +3,10 @@
 import difflib
 import importlib
 import inspect
+import numbers
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, get_args, overload
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, overload
 
 import jax
 import numpy as np
@@ -184,6 +186,8 @@ def make(
 
 def lookup(name: str) -> Callable[..., Any]:
     """Returns the class or function that builds what is registered under ``name``."""
+    if not isinstance(name, str):
+        raise ValueError(f"name={name!r} must be a key of REGISTRY, such as 'rope'")
     if name not in REGISTRY:
         raise ValueError(f"unknown encoding {name!r}{suggest(name, REGISTRY)}")
     module, colon, attribute = REGISTRY[name].partition(":")
@@ -265,8 +269,16 @@ def _over_shared(name, encoding, over):
     """Returns a stack of layers, over one set of the parameters of ``over`` if it is built."""
     if isinstance(over, Encoding) and jax.tree.leaves(over):
         encoding.inner, encoding.over_shared = over, True
-    else:
-        _check_stackable(name, encoding)
+        return encoding
+    while hasattr(over, "keys"):
+        over = over.get("over")
+    if isinstance(over, Encoding) and jax.tree.leaves(over):
+        raise ValueError(
+            f"make({name!r}, num_layers=...) would copy the parameters of the {type(over).__name__}"
+            " in the mapping over= to each layer: give over= what make returns for the mapping, "
+            "and all layers share it"
+        )
+    _check_stackable(name, encoding)
     return encoding
 
 
@@ -322,19 +334,37 @@ def _checked_keywords(name, own, accepted):
                 if allowed
                 else f"encoding {name!r} has no keyword {key!r}; it has none of its own"
             )
-        _check_kind(key, value, accepted[key].default)
+        _check_kind(key, value, accepted[key])
     return own
 
 
-def _check_kind(key, value, default):
-    """Refuses values that Python would take for a bool or a number, but are likely mistakes."""
-    if isinstance(default, bool):
-        if value not in (True, False):
-            raise ValueError(f"{key}={value!r} must be True or False")
-    elif isinstance(default, int | float) and isinstance(value, bool | str):
-        raise ValueError(f"{key}={value!r} must be a number")
-    elif isinstance(default, int) and isinstance(value, float) and not value.is_integer():
-        raise ValueError(f"{key}={value!r} must be a whole number")
+def _check_kind(key, value, parameter):
+    """Refuses values of another kind than the constructor's annotation, or its default, names."""
+    default, named = parameter.default, parameter.annotation
+    if isinstance(named, str) or named is inspect.Parameter.empty:
+        named = type(default)
+    kinds = {*get_args(named)} if get_origin(named) in (Union, UnionType) else {named}
+    if value is None and (default is None or type(None) in kinds):
+        return
+    kinds -= {type(None)}
+    # An array that is kept would be trained, so only where one is meant is it a number.
+    numbers_are = numbers.Real | jax.Array | np.ndarray if jax.Array in kinds else numbers.Real
+    if kinds == {bool}:
+        _check_is(isinstance(value, int) and value in (0, 1), key, value, "True or False")
+    elif kinds <= {int, float, jax.Array}:
+        is_number = isinstance(value, numbers_are) and not isinstance(value, bool)
+        _check_is(is_number, key, value, "a number")
+        is_whole = not isinstance(value, float) or value.is_integer()
+        _check_is(is_whole or not isinstance(default, int), key, value, "a whole number")
+    elif kinds == {str}:
+        _check_is(isinstance(value, str), key, value, "a name")
+    elif all(get_origin(kind) is tuple for kind in kinds):
+        _check_is(isinstance(value, tuple | list), key, value, "a tuple")
+
+
+def _check_is(is_right, key, value, what):
+    if not is_right:
+        raise ValueError(f"{key}={value!r} must be {what}")
 
 
 def suggest(word: str, valid: Iterable[str], where: str = "valid") -> str:

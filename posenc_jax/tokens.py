@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.hooks import call, check_prepared
+
 if TYPE_CHECKING:
     from posenc_jax.encoding import Encoding
 
@@ -90,6 +92,7 @@ class Tokens:
           ValueError: an argument has the wrong shape or type, or positions cannot be represented.
         """
         _check_encoding(encoding)
+        hooks = encoding.hooks()
         consecutive = is_consecutive(positions)
         last = int(positions[0, -1]) if consecutive else 0
         positions = check_positions(positions)
@@ -103,13 +106,16 @@ class Tokens:
         if key is not None:
             check_key(key)
         fixed = not encoding.adapts or isinstance(length, int | np.integer)
-        placed = encoding.place(positions, key, length)
+        placed = call(encoding, "place", positions, key, length, axes=2)
         consecutive = consecutive and placed is positions
         if length is None:
             is_text = consecutive and segment_ids is None
             length = last + 1 if is_text else own_length(placed, segment_ids)
-        prepared = encoding.prepare(placed, length)
-        made_for = () if prepared is None else structure(encoding)
+        prepared, made_for = None, ()  # type: Any, tuple[Any, ...]
+        if "prepare" in hooks:
+            prepared = encoding.prepare(placed, length)
+            check_prepared(encoding, "prepare", prepared, *placed.shape[:2])
+            made_for = structure(encoding)
         return cls(placed, segment_ids, index, prepared, consecutive, fixed, made_for=made_for)
 
     @property
@@ -129,27 +135,32 @@ class Tokens:
             input is not one vector for each token; the tokens are a part, without the tokens before
             them; or the encoding holds the parameters of several layers.
         """
+        _check_encoding(encoding)
         if "read" not in encoding.hooks():
             return self
         self._check_read(encoding, x_BTD)
-        return self._with_read(encoding, encoding.read(x_BTD, self))
+        return self._with_read(encoding, "read", encoding.read(x_BTD, self), len(x_BTD))
 
-    def _with_read(self, encoding, prepared) -> "Tokens":
+    def _with_read(self, encoding, hook, prepared, B) -> "Tokens":
+        check_prepared(encoding, hook, prepared, B, self.count)
         made_for = structure(encoding)
         return dataclasses.replace(self, prepared=prepared, is_read=True, made_for=made_for)
 
     def _check_read(self, encoding, x_BTD):
-        name, shape = type(encoding).__name__, jnp.shape(x_BTD)
+        name = type(encoding).__name__
+        shape: tuple[int, ...] = getattr(x_BTD, "shape", ())
         if self.is_read:
             raise ValueError(
                 f"{name} reads a layer's input for tokens that have read one already: in each "
                 "layer call read of the tokens that Tokens.of gave, and do not overwrite those"
             )
         B, T = self.positions.shape[:2]
-        if len(shape) != 3 or shape[1] != T or B not in (1, shape[0]):
+        dtype = getattr(x_BTD, "dtype", type(x_BTD).__name__)
+        is_float = not isinstance(dtype, str) and jnp.issubdtype(dtype, jnp.floating)
+        if not is_float or len(shape) != 3 or shape[1] != T or B not in (1, shape[0]):
             raise ValueError(
-                f"{name} reads a layer's input [B, T, D], one vector for each of the {T} tokens of "
-                f"{B} sequences, not an array of shape {shape}"
+                f"{name} reads a layer's input [B, T, D], floating-point, one vector for each of "
+                f"the {T} tokens of {B} sequences, not {dtype} of shape {shape}"
             )
         self.check_made_for(encoding, "tokens")
         if self.is_part:
@@ -176,7 +187,7 @@ class Tokens:
         Returns the tokens and the state after them. The first state is ``encoding.start(B)``.
         """
         prepared, state = encoding.resume(x_BTD, self, state)
-        return self._with_read(encoding, prepared), state
+        return self._with_read(encoding, "resume", prepared, len(x_BTD)), state
 
     def part(self, start: int | jax.Array, count: int) -> "Tokens":
         """Returns ``count`` of these tokens, from number ``start`` on.
@@ -189,12 +200,12 @@ class Tokens:
         """
         count = count_of("count", count)
         last = self.count - count
-        if isinstance(start, jax.core.Tracer):
+        if is_whole(start) and isinstance(start, jax.core.Tracer):
             start = jnp.clip(start, 0, last)
-        elif not 0 <= start <= last:
+        elif not is_whole(start) or not 0 <= start <= last:
             raise ValueError(
-                f"start={start} and count={count} must be within the {self.count} tokens: the last "
-                f"{count} are part({last}, {count})"
+                f"start={start!r} and count={count} must be within the {self.count} tokens: the "
+                f"last {count} are part({last}, {count})"
             )
         part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), self)
         part = dataclasses.replace(part, is_part=self.is_part or count < self.count)
@@ -248,8 +259,7 @@ def check_positions(positions: Any) -> jax.Array:
       ValueError: the shape is not ``[B, T]`` or ``[B, T, A]``, there is no token, the type cannot
         count (bfloat16 reads 257 as 256), or a value is not finite or would be changed by the cast.
     """
-    if not isinstance(positions, jax.Array):
-        positions = np.asarray(positions)
+    positions = as_array("positions", positions)
     if positions.ndim not in (2, 3) or 0 in positions.shape:
         raise ValueError(
             f"positions have shape {positions.shape}, but must be [B, T], or [B, T, A] for tokens "
@@ -259,7 +269,7 @@ def check_positions(positions: Any) -> jax.Array:
     if jnp.issubdtype(dtype, jnp.integer):
         origin = "subtract an origin that all tokens share (posenc_jax.positions.since)"
         whole = _as_int32("positions", positions, origin)
-        _check_span("positions", positions)
+        check_span("positions", positions)
         return whole
     if dtype not in (jnp.float32, jnp.float64):
         raise ValueError(
@@ -291,16 +301,20 @@ def _as_int32(name, numbers, instead) -> jax.Array:
     return jnp.asarray(numbers, jnp.int32)
 
 
-def _check_span(name, numbers):
-    """Refuses numbers whose differences do not fit into int32, where their values are known."""
-    if isinstance(numbers, jax.core.Tracer):
-        return
-    values = np.asarray(numbers)
-    if int(values.max()) - int(values.min()) > np.iinfo(np.int32).max:
+def check_span(name: str, *numbers: Any) -> bool:
+    """Refuses whole numbers whose differences do not fit into int32; errors call them ``name``.
+
+    The result says whether their values are known.
+    """
+    if any(isinstance(each, jax.core.Tracer) for each in numbers):
+        return False
+    ends = [int(end) for each in map(np.asarray, numbers) for end in (each.min(), each.max())]
+    if max(ends) - min(ends) > np.iinfo(np.int32).max:
         raise ValueError(
-            f"{name} from {values.min()} to {values.max()} are too far apart for a distance in "
+            f"{name} from {min(ends)} to {max(ends)} are too far apart for a distance in "
             f"int32; give {name} that are closer"
         )
+    return True
 
 
 def _check_floats(values):
@@ -325,8 +339,7 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
     """
     if numbers is None:
         return None
-    if not isinstance(numbers, jax.Array):
-        numbers = np.asarray(numbers)
+    numbers = as_array(name, numbers)
     B, T = positions.shape[:2]
     fits = numbers.ndim == 2 and numbers.shape[1] == T and (B == 1 or len(numbers) in (1, B))
     if not jnp.issubdtype(numbers.dtype, jnp.integer) or not fits:
@@ -338,8 +351,31 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
     anew = f"number them anew, {name} = np.unique({name}, return_inverse=True)[1]"
     whole = _as_int32(name, numbers, anew)
     if name == "index":
-        _check_span(name, numbers)
+        check_span(name, numbers)
     return whole
+
+
+def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
+    """Returns an array of JAX as it is, and anything else as one of NumPy; errors call it ``name``.
+
+    Raises:
+      ValueError: rows differ in length.
+    """
+    if isinstance(numbers, jax.Array):
+        return numbers
+    try:
+        return np.asarray(numbers)
+    except ValueError:
+        raise ValueError(f"{name} must be one array, but rows differ in length: pad them") from None
+
+
+def check_tokens(name: str, tokens: Any) -> None:
+    """Refuses what is not Tokens, such as positions; errors call it ``name``."""
+    if not isinstance(tokens, Tokens):
+        raise ValueError(
+            f"{name} must be Tokens, not {type(tokens).__name__}: pass Tokens.of(encoding, "
+            "positions)"
+        )
 
 
 def count_of(name: str, value: Any, minimum: int = 1) -> int:
@@ -355,6 +391,18 @@ def count_of(name: str, value: Any, minimum: int = 1) -> int:
     if count is None or count < minimum:
         raise ValueError(f"{name}={value!r} must be at least {minimum}, and a whole number")
     return count
+
+
+def is_real(value: Any) -> bool:
+    """Says whether ``value`` is one real number, of Python, NumPy or JAX, perhaps traced."""
+    is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
+    # Neither a bool nor a complex number.
+    return is_number and jnp.ndim(value) == 0 and jnp.result_type(value).kind not in "bc"
+
+
+def is_whole(value: Any) -> bool:
+    """Says whether ``value`` is one whole number, of Python, NumPy or JAX, perhaps traced."""
+    return is_real(value) and jnp.issubdtype(jnp.result_type(value), jnp.integer)
 
 
 def check_flag(name: str, value: Any) -> None:

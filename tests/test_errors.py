@@ -19,7 +19,8 @@ from posenc_jax.encodings.rotary.frequencies import Frequencies, PositionInterpo
 from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
 from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature
-from posenc_jax.positions import text
+from posenc_jax.encodings.wrappers.on_axes import OnAxes
+from posenc_jax.positions import Text, packed, qwen2_vl, segments_of, text, videorope
 
 B, T, H, C = 2, 6, common.HEADS, common.HEAD_DIM
 
@@ -93,6 +94,15 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("t5", {"bidirectional": "false"}, "bidirectional='false' must be True or False"),
         ("yarn", {"truncate": None}, "truncate=None must be True or False"),
         ("pi", {"factor": True}, "factor=True must be a number"),
+        ("seqpe", {"num_axes": [2]}, "num_axes=[2] must be a number"),
+        ("seqpe", {"scalar_scale": 1j}, "scalar_scale=1j must be a number"),
+        ("sinusoidal_2d", {"num_axes": {}}, "num_axes={} must be a number"),
+        ("seqpe", {"num_pivots": None}, "num_pivots=None must be a number"),
+        ("rope", {"rotary_dim": "8"}, "rotary_dim='8' must be a number"),
+        ("rope", {"layout": ["half"]}, "layout=['half'] must be a name"),
+        ("rope", {"axes": 1}, "axes=1 must be a tuple"),
+        ("swin_v2", {"grid": 8}, "grid=8 must be a tuple"),
+        ("shaw", {"values": np.ones(2)}, "values=array([1., 1.]) must be True or False"),
         ("alibi", {"slope_scale": "2"}, "slope_scale='2' must be a number"),
         ("rope", {"layout": "neox"}, "layout='neox' must be 'half' or 'interleaved'"),
         ("rope", {"base": 1.0}, "base=1.0 must be a number above 1"),
@@ -100,7 +110,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("rope", {"axes": (0, 1)}, "axes names 2 channel pairs, but rotary_dim=8 has 4"),
         ("pi", {"factor": 0.5}, "factor=0.5 must be a finite number >= 1"),
         ("ntk", {"factor": float("inf")}, "factor=inf must be a finite number >= 1"),
-        ("dynamic_ntk", {"factor": None}, "factor=None must be a finite number >= 1"),
+        ("dynamic_ntk", {"factor": None}, "factor=None must be a number"),
         ("yarn", {"factor": 0}, "factor=0 must be a finite number >= 1"),
         ("yarn", {"ramp": "linear"}, "ramp='linear' must be 'index' or 'turns'"),
         ("yarn", {"beta_fast": 0.5}, "beta_fast=0.5 must be larger than beta_slow=1.0"),
@@ -249,6 +259,16 @@ def test_bad_value_of_a_keyword(name, bad, message):
         common.build(name, **bad)
 
 
+@pytest.mark.parametrize(
+    ("name", "key"), [("soft_cap", "cap"), ("alibi", "slope_scale"), ("t5", "table_scale")]
+)
+def test_a_number_that_is_an_array_is_refused(name, key):
+    """The encoding would keep it among its parameters, and train it."""
+    with raises(ValueError, f"{key}=Array(2., dtype=float32) must be a number"):
+        common.build(name, **{key: jnp.float32(2)})
+    assert common.build("rope", base=jnp.float32(500)).base == 500
+
+
 @pytest.mark.parametrize("key", ["local_base", "global_base", "global_factor"])
 def test_a_pattern_names_its_own_keyword(key):
     with raises(ValueError, f"{key}=0.5 must be a"):
@@ -351,9 +371,9 @@ def test_mixed_heads_must_all_be_there():
         posenc_jax.attend(HeadShard(encoding, jnp.array([2, 3]), H), *inputs(num_heads=2), tokens)
 
 
-@pytest.mark.parametrize("heads", [[3], [[2, 3]], [2, 4], [-1, 0]])
+@pytest.mark.parametrize("heads", [[3], [[2, 3]], [2, 4], [-1, 0], [2, 2]])
 def test_a_shard_numbers_each_of_its_heads(heads):
-    """One number would stand for all heads, and one that is too large for the last."""
+    """One would stand for all heads or for two, and one that is too large for the last."""
     encoding, (q, k, v) = common.build("alibi"), inputs(num_heads=2)
     shard, tokens = HeadShard(encoding, jnp.array(heads), H), Tokens.of(encoding, text(T))
     message = f"heads={shard.heads} of HeadShard must be an array of 2 numbers of query heads"
@@ -361,6 +381,27 @@ def test_a_shard_numbers_each_of_its_heads(heads):
         posenc_jax.attend(shard, q, k, v, tokens)
     with raises(ValueError, message):
         posenc_jax.turn(shard, k, v, tokens, num_heads=2)
+
+
+@pytest.mark.parametrize(
+    ("heads", "num_kv_heads", "num_heads"),
+    [([1, 2], 1, 4), ([0, 3, 1, 2], 2, 4), ([0, 1, 2], 1, 4), ([0, 1], 1, 5)],
+)
+def test_a_shard_has_whole_groups_of_heads(heads, num_kv_heads, num_heads):
+    """Keys would turn by the parameters of a kv head that some of their queries do not read."""
+    encoding, tokens = posenc_jax.Encoding(), Tokens.of(posenc_jax.Encoding(), text(T))
+    q, k, v = inputs(num_heads=len(heads), num_kv_heads=num_kv_heads)
+    shard = HeadShard(encoding, np.array(heads), num_heads)
+    message = f"heads={shard.heads} of HeadShard, of num_heads={num_heads}, cut a group: "
+    with raises(ValueError, message, f"read one of the {num_kv_heads} kv heads given"):
+        posenc_jax.attend(shard, q, k, v, tokens)
+    with raises(ValueError, message):
+        posenc_jax.turn(shard, k, v, tokens, num_heads=len(heads))
+    for whole in ([0, 1], [3, 2]):
+        sides = (x[:, :, :n] for x, n in zip((q, k, v), (2, 1, 1), strict=True))
+        posenc_jax.attend(HeadShard(encoding, np.array(whole), 4), *sides, tokens)
+    repeated = [jnp.repeat(x, len(heads) // num_kv_heads, axis=2) for x in (k, v)]
+    posenc_jax.attend(shard, q, *repeated, tokens)
 
 
 @pytest.mark.parametrize("name", ["shaw", "cope", "deberta", "transformer_xl", "path"])
@@ -530,7 +571,7 @@ def test_a_window_and_a_scale_may_be_numbers_of_any_library():
     expected = attend(window=3, scale=2)
     for number in (np.int64, np.uint8, jnp.int32, jnp.uint8):
         np.testing.assert_allclose(attend(window=number(3), scale=2.0), expected, rtol=1e-4)
-    for number in (np.float32, np.float64, np.asarray, jnp.asarray, jnp.float32):
+    for number in (np.float32, np.float64, np.asarray, jnp.asarray, jnp.float32, nnx.Param):
         np.testing.assert_allclose(attend(window=3, scale=number(2)), expected, rtol=1e-4)
     traced = jax.jit(lambda window, scale: attend(window=window, scale=scale))
     np.testing.assert_allclose(traced(3, 2.0), expected, rtol=1e-4)
@@ -1014,6 +1055,54 @@ def test_queries_and_keys_are_turned_alike():
         posenc_jax.attend(Wider(), *inputs(), Tokens.of(Wider(), text(T)))
 
 
+def own(hook, change):
+    """Returns a scheme whose one hook makes ``change`` of its first argument."""
+    return type("Own", (posenc_jax.Encoding,), {hook: lambda self, x, *_, **__: change(x)})()
+
+
+SHAPES = {
+    "place": (lambda p: p[:, 1:], "int32 of shape (1, 5), but must return numbers [1, 6, ...]"),
+    "rotate": (lambda x: x[:, :1], "float32 of shape (2, 1, 4, 8), but must", "[2, 6, 4, ...]"),
+    "turn_values": (lambda v: v[:, :, :1], "float32 of shape (2, 6, 1, 8)", "[2, 6, 4, ...]"),
+    "turn_back": (lambda out: out[:1], "float32 of shape (1, 6, 4, 8)", "[2, 6, 4, ...]"),
+    "score": (lambda x: x[:1, :1], "float32 of shape (1, 1, 6, 6)", "numbers [2, 4, 6, 6]"),
+    "mix": (lambda out: out[..., :1], "float32 of shape (2, 6, 4, 1)", "numbers [2, 6, 4, 8]"),
+    "prepare": (lambda p: p[0], "an array of shape (6,), but", "6 tokens along axis 1, [1, 6,"),
+    "read": (lambda x: x[..., 0].T, "an array of shape (6, 2), but", "6 tokens along axis 1"),
+}
+
+
+@pytest.mark.parametrize("hook", SHAPES)
+@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
+def test_what_a_hook_returns_has_the_shape_of_what_it_was_given(hook, implementation):
+    """Fewer heads or channels would be repeated, and none is a hook without return."""
+
+    def attend(encoding):
+        tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
+        return posenc_jax.attend(encoding, *inputs(), tokens, implementation=implementation)
+
+    change, *message = SHAPES[hook]
+    with raises(ValueError, f"Own.{hook} returned", *message):
+        attend(own(hook, change))
+    with raises(ValueError, f"Own.{hook} returned None (is its return missing?), but must return"):
+        attend(own(hook, lambda x: None))
+
+
+def test_logits_and_turned_keys_have_the_shape_of_what_hooks_were_given():
+    encoding, (q, k, v) = own("score", lambda x: x > 0), inputs()
+    with raises(ValueError, "Own.score returned bool of shape", "floating-point numbers [2, 4, 6"):
+        posenc_jax.logits(encoding, q, k, Tokens.of(encoding, text(T)))
+    encoding = own("turn_values", lambda v: v[:1])
+    with raises(ValueError, "Own.turn_values returned float32 of shape (1, 6, 4, 8)"):
+        posenc_jax.turn(encoding, k, v, Tokens.of(encoding, text(T)), num_heads=H)
+
+
+def test_a_model_adds_one_vector_to_each_token():
+    model = common.build_model(own("embed", lambda x: x[:, :1]))
+    with raises(ValueError, "Own.embed returned float32 of shape (1, 1, 32)", "[1, 6, 32]"):
+        model(np.ones((1, T), np.int32), text(T))
+
+
 # What is built of encodings
 
 
@@ -1041,7 +1130,7 @@ def test_bad_value_of_a_keyword_of_the_model(bad, message):
 
 def test_heads_of_a_shard_are_an_array_of_whole_numbers():
     encoding, tokens = common.build("alibi"), Tokens.of(common.build("alibi"), text(T))
-    for heads in ([0, 1, 2, 3], jnp.arange(4.0)):
+    for heads in ([0, 1, 2, 3], jnp.arange(4.0), None):
         with raises(ValueError, "of HeadShard must be an array of 4 numbers of query heads"):
             posenc_jax.attend(HeadShard(encoding, heads, H), *inputs(), tokens)
     for num_heads in ("4", jnp.arange(4)):
@@ -1078,3 +1167,122 @@ def test_a_loss_of_whole_numbers():
     for chunk in (0, 1.5):
         with raises(ValueError, f"chunk={chunk} must be at least 1, and a whole number"):
             posenc_jax.cross_entropy(jnp.ones((1, 2)), table, targets, chunk=chunk)
+
+
+# What is of another kind
+
+MODEL, ROPE = common.build_model("rope"), common.build("rope")
+ALIBI, FOX = common.build("alibi"), common.build("fox")
+IDS, X, Q = np.ones((B, T), np.int32), jnp.ones((B, T, common.WIDTH)), inputs()[0]
+
+
+def generate(prompt=IDS, model=MODEL, **options):
+    return posenc_jax.generate(model, prompt, jax.random.key(0), max_new_tokens=2, **options)
+
+
+def attend(**options):
+    return posenc_jax.attend(ROPE, Q, Q, Q, Tokens.of(ROPE, text(T)), **options)
+
+
+def turned(x_BTHC, tokens=None):
+    tokens = Tokens.of(ROPE, text(T)) if tokens is None else tokens
+    return ROPE.rotate(x_BTHC, tokens, posenc_jax.Side(None, H, H, is_query=False))
+
+
+def losses(x=X, table=X[0], targets=IDS):
+    return posenc_jax.cross_entropy(x, table, targets)
+
+
+KINDS = [
+    (lambda: text("3"), "length='3' must give whole numbers"),
+    (lambda: text(3, "1"), "start='1' and length=3 must give whole numbers"),
+    (lambda: text(-3), "length=-3 must give whole numbers"),
+    (lambda: packed(np.zeros(3, int)), "segment_ids have shape (3,), but must be [B, T]"),
+    (lambda: posenc_jax.zigzag("8", 2), "length='8' must be at least 1"),
+    (lambda: posenc_jax.zigzag(8, 0), "devices=0 must be at least 1"),
+    (lambda: Tokens.of(ROPE, [[0, 1], [0]]), "positions must be one array, but rows differ in"),
+    (lambda: Tokens.of(FOX, text(T)).read(X, FOX), "encoding must be an Encoding"),
+    (lambda: Tokens.of(FOX, text(T)).read(FOX, X.astype(int)), "floating-point", "not int32 of sh"),
+    (lambda: Tokens.of(FOX, text(T)).read(FOX, X.tolist()), "one vector for each", "not list of"),
+    *(
+        (
+            lambda bad=bad: Tokens.of(ROPE, text(T)).part(bad, 2),
+            f"start={bad!r} and count=2 must be",
+        )
+        for bad in ("1", 1.0, None, True, np.ones(1, int))
+    ),
+    (lambda: jax.jit(Tokens.of(ROPE, text(T)).part, static_argnums=1)(1.0, 2), "start=", "must be"),
+    *(
+        (
+            lambda replaced=replaced: posenc_jax.logits(
+                ALIBI, Q, Q, Tokens(**{"positions": jnp.arange(T)[None]} | replaced)
+            ),
+            f"q_tokens has {what} of type {kind}, but they must be int32",
+        )
+        for what, kind in (("positions", "uint8"), ("positions", "bfloat16"), ("index", "uint32"))
+        for replaced in [{what: jnp.arange(T, dtype=kind)[None]}]
+    ),
+    (lambda: turned(Q[0]), "keys of 6 tokens must be [B, 6, H, C], not (6, 4, 8)"),
+    (lambda: turned(Q[:, :2]), "keys of 6 tokens must be [B, 6, H, C], not (2, 2, 4, 8)"),
+    (lambda: turned(Q, text(T)), "tokens must be Tokens, not ndarray"),
+    (lambda: OnAxes(ROPE, axes=(0.5, 1)), "axes=(0.5, 1) must be a tuple of numbers of axes"),
+    (lambda: MODEL(IDS, text(T), key=0), "key is int, but must be a random key"),
+    *(
+        (lambda bad=bad: attend(scale=bad), f"scale={bad} must be one real number", "finite")
+        for bad in (float("inf"), float("nan"))
+    ),
+    (lambda: attend(implementation=lambda *_: None), "returned NoneType, but must return (2, 6, 4"),
+    (lambda: attend(implementation=lambda *_: Q[:1]), "returned (1, 6, 4, 8), but must return (2,"),
+    *(
+        (lambda name=name, bad=bad: generate(**{name: bad}), f"{name}={bad!r} must be")
+        for name in ("temperature", "top_p")
+        for bad in ("a", None, 1j)
+    ),
+    (
+        lambda: generate([[1, 2], [1]]),
+        "prompt_BT must be one array, but rows differ in length: pad",
+    ),
+    (lambda: generate(model=ROPE), "model must be a posenc_jax.Transformer, not RoPE"),
+    (lambda: generate(next_positions=["a", "b"]), "next_positions=['a', 'b'] must be 2 numbers"),
+    (
+        lambda: posenc_jax.Cache.empty(ROPE, B, T),
+        "model must be a posenc_jax.Transformer, not RoPE",
+    ),
+    (lambda: posenc_jax.Cache.empty(MODEL, B, T, axes="3"), "axes='3' must be at least 1"),
+    (lambda: posenc_jax.Cache.empty(MODEL, B, T, dtype="uint8"), "dtype='uint8' of positions must"),
+    (
+        lambda: posenc_jax.Cache.empty(MODEL, B, T, segments="no"),
+        "segments='no' must be True or Fa",
+    ),
+    (lambda: MODEL.extend(IDS, None), "cache must be a Cache, not NoneType: pass Cache.empty("),
+    (
+        lambda: common.build_model("nope", norm_epsilon=-1.0),
+        "norm_epsilon=-1.0 must be a number, 0",
+    ),
+    (lambda: posenc_jax.Layers(ROPE), "encodings must be a list of them", "not a RoPE"),
+    (lambda: posenc_jax.Layers([ROPE], 3), "windows=3 must be a list of them, such as [3]"),
+    (lambda: posenc_jax.Layers([ROPE]).over(3, from_end="no"), "from_end='no' must be True or Fal"),
+    (lambda: posenc_jax.make(["rope"]), "name=['rope'] must be a key of REGISTRY"),
+    (lambda: posenc_jax.describe(ROPE, num_heads=4, head_dim=8, length="8"), "length='8' must be"),
+    (lambda: losses(X.tolist()), "x must be an array, not list"),
+    (lambda: losses(targets=IDS.tolist()), "targets must be an array, not list"),
+    (lambda: losses(table=X[0].astype(int)), "table must be floating-point numbers, not int32"),
+    (lambda: qwen2_vl(Text(3)), "segments=Text(tokens=3) must be a list of Text, Vision and Film"),
+    (lambda: videorope([Text(3)], delta="a"), "delta='a' must be a number above 0"),
+    *(
+        (lambda ids=ids: segments_of(ids, image_token=7, video_token=8), "ids must be token ids of")
+        for ids in ("abc", [[1, 2]], [1.5])
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), [(call, message) for call, *message in KINDS])
+def test_what_is_of_another_kind_is_refused_by_its_name(call, message):
+    with raises(ValueError, *message):
+        call()
+
+
+@pytest.mark.parametrize("name", ADDS)
+def test_positions_are_no_tokens(name):
+    with raises(ValueError, "tokens must be Tokens, not ndarray: pass Tokens.of(encoding, positi"):
+        common.build(name).embed(X, text(T))

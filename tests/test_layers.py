@@ -405,6 +405,23 @@ def test_what_layers_share_is_in_one_encoding():
     for pattern in ([scaled, other], [scaled, lerope]):
         with pytest.raises(ValueError, match="two encodings of the pattern share a LeRoPE"):
             posenc_jax.Layers(pattern)
+    t5, rope = common.build("t5"), common.build("rope")
+    for pattern in (lambda x: [x, SoftCap(over=x)], lambda x: [SoftCap(over=x), Wrapper(x)]):
+        with pytest.raises(ValueError, match=r"share a T5, .* or build another for"):
+            common.build_model("nope").under(pattern(t5))
+        posenc_jax.Layers(pattern(rope))
+
+
+class Unsaid(Wrapper):
+    def __init__(self, inner):
+        self.inner = inner
+
+
+@pytest.mark.parametrize("name", ["nope", "cope"])
+def test_a_wrapper_says_what_it_wraps(name):
+    """CoPE needs whole rows, and a wrapper that does not know it would cut them into tiles."""
+    with pytest.raises(ValueError, match=r"Unsaid does not .*must call super\(\).__init__\(over\)"):
+        Tokens.of(Unsaid(common.build(name)), text(T))
 
 
 @pytest.mark.parametrize("over", ["rope", "alibi", "fox", "path"])

@@ -60,6 +60,16 @@ def test_what_cannot_be_stacked_is_refused(over):
     assert common.build("ssmax", over=over).stacked is None
 
 
+def test_what_is_built_is_not_copied_to_each_layer():
+    t5 = common.build("t5")
+    over = {"name": "soft_cap", "over": {"name": "soft_cap", "over": t5}}
+    with pytest.raises(ValueError, match=r"would copy the parameters of the T5 .* give over= what"):
+        common.build("ssmax", over=over, num_layers=2)
+    shared = common.build("ssmax", over=posenc_jax.make(**over), num_layers=2, trained=False)
+    assert shared.over_shared and shared.inner.inner.inner is t5
+    assert common.build("ssmax", over=over | {"over": common.build("rope")}, num_layers=2).stacked
+
+
 @pytest.mark.parametrize("over", ["learned", "t5", "lerope"])
 def test_layers_share_what_is_built(over):
     inner = common.build(over)

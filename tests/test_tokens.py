@@ -337,6 +337,52 @@ def test_positions_too_far_apart_for_a_distance_are_refused():
         Tokens.of(posenc_jax.Encoding(), np.array([[-2_000_000_000, 0, 2_000_000_000]]))
 
 
+def wrapping():
+    """Returns two rows, the second of which is wider than int32 by its last token."""
+    row = np.arange(T) - 2**31
+    return np.stack([row, np.append(row[:-1], 2**31 - 1)]).astype(np.int32)
+
+
+@pytest.mark.parametrize("name", ["alibi", "t5", "shaw", "swin_v2", "rerope"])
+@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
+def test_positions_too_far_apart_under_jit_give_no_number(name, implementation):
+    """The difference of two would wrap, and the farthest keys be the nearest."""
+    encoding, (q, k, v) = common.build(name), sides()
+
+    @jax.jit
+    def attend(positions):
+        tokens = Tokens.of(encoding, positions)
+        return posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
+
+    output = attend(wrapping())
+    assert np.isfinite(output[0]).all() and np.isnan(output[1]).all()
+    assert np.isfinite(attend(wrapping() // 2)).all()
+
+
+@pytest.mark.parametrize("positions", [text, lambda *a, **k: text(*a, **k).repeat(B, axis=0)])
+def test_queries_too_far_from_keys_give_no_number(positions):
+    """Each side alone is narrow."""
+    encoding, (q, k, v) = common.build("alibi"), sides()
+    first, last = (Tokens.of(encoding, positions(T, start=s)) for s in (-T, 2**31 - T))
+    for own, other in ((first, last), (last, first)):
+        with pytest.raises(ValueError, match="positions from -12 to 2147483647 are too far apart"):
+            posenc_jax.attend(encoding, q, k, v, own, other)
+        assert np.isnan(jax.jit(posenc_jax.attend)(encoding, q, k, v, own, other)).all()
+        assert np.isfinite(posenc_jax.attend(encoding, q, k, v, own, own)).all()
+
+
+def test_an_order_too_far_apart_under_jit_gives_no_number():
+    """A query would see a key that was written after it."""
+    encoding, (q, k, v) = common.build("rope"), sides()
+
+    @jax.jit
+    def attend(index):
+        return posenc_jax.attend(encoding, q, k, v, Tokens.of(encoding, text(T), index=index))
+
+    output = attend(wrapping())
+    assert np.isfinite(output[0]).all() and np.isnan(output[1]).all()
+
+
 @pytest.mark.slow
 def test_chunks_are_counted_from_the_first_token_of_a_segment():
     """A packed document, or a prompt behind padding, is what it is alone."""

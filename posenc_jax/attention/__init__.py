@@ -11,11 +11,14 @@ An implementation of attention is a name or a function. The names are
 """
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from posenc_jax.attention import cpu
 from posenc_jax.attention import sinks as sink
@@ -26,7 +29,17 @@ from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile, check_encoding
-from posenc_jax.tokens import Tokens, check_flag, count_of, several_layers
+from posenc_jax.hooks import call
+from posenc_jax.tokens import (
+    Tokens,
+    check_flag,
+    check_span,
+    check_tokens,
+    count_of,
+    is_real,
+    is_whole,
+    several_layers,
+)
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -112,7 +125,12 @@ def attend(
         run = implementation
     else:
         run = IMPLEMENTATIONS[implementation]
-    return scheme.turn_back(run(scheme, tile, v_BSKC, rule), tile.q_tokens, q_side)
+    out_BTHC = run(scheme, tile, v_BSKC, rule)
+    shape = *q_BTHC.shape[:3], v_BSKC.shape[-1]
+    if getattr(out_BTHC, "shape", None) != shape:
+        what = getattr(out_BTHC, "shape", type(out_BTHC).__name__)
+        raise ValueError(f"implementation={run!r} returned {what}, but must return {shape}")
+    return call(scheme, "turn_back", out_BTHC, tile.q_tokens, q_side, axes=3)
 
 
 def turn(
@@ -159,9 +177,7 @@ def turn(
             "follows turns all keys anew; keep keys as they are before rotation, or give all "
             "tokens one length, Tokens.of(..., length=)"
         )
-    k_BSKC = scheme.rotate(_without_nan(k_BSKC, tokens), tokens, side)
-    v_BSKC = scheme.turn_values(v_BSKC, tokens, side)
-    return k_BSKC, v_BSKC, dataclasses.replace(tokens, turned=True)
+    return *_turned(scheme, k_BSKC, v_BSKC, tokens, side), dataclasses.replace(tokens, turned=True)
 
 
 def logits(
@@ -180,7 +196,7 @@ def logits(
     """
     scheme, tile, _, _ = _tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
     _in_order(scheme, tile, causal=False, window=None)
-    return scheme.score(products(tile.q, tile.k) * tile.scale, tile)
+    return call(scheme, "score", products(tile.q, tile.k) * tile.scale, tile)
 
 
 def check_implementation(implementation: str | Implementation | None) -> None:
@@ -216,11 +232,12 @@ def _tile(
     scheme, q_side, k_side = _sides(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
     _check_tokens(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
+    scale = jnp.asarray(scale) if isinstance(scale, nnx.Variable) else scale
     _check_scale(scale)
-    q = scheme.rotate(_without_nan(q_BTHC, q_tokens), q_tokens, q_side)
+    q_BTHC = _without_wrapping(_without_nan(q_BTHC, q_tokens), scheme, q_tokens, k_tokens)
+    q = call(scheme, "rotate", q_BTHC, q_tokens, q_side, axes=3)
     if not k_tokens.turned:
-        k_BSKC = scheme.rotate(_without_nan(k_BSKC, k_tokens), k_tokens, k_side)
-        v_BSKC = scheme.turn_values(v_BSKC, k_tokens, k_side)
+        k_BSKC, v_BSKC = _turned(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
         if k_BSKC.shape[-1] != q.shape[-1]:
             raise ValueError(
                 f"{type(scheme).__name__}.rotate gives queries {q.shape[-1]} channels and keys "
@@ -241,6 +258,12 @@ def _tile(
         num_heads=q_side.num_heads,
     )
     return scheme, tile, v_BSKC, q_side
+
+
+def _turned(scheme, k_BSKC, v_BSKC, tokens, side):
+    """Returns keys and values turned, possibly with more channels."""
+    k_BSKC = call(scheme, "rotate", _without_nan(k_BSKC, tokens), tokens, side, axes=3)
+    return k_BSKC, call(scheme, "turn_values", v_BSKC, tokens, side, axes=3)
 
 
 def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
@@ -278,10 +301,10 @@ def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
     if isinstance(encoding, HeadShard):
         encoding, heads, num_heads = encoding.encoding, encoding.heads, encoding.num_heads
         num_heads = count_of("num_heads", num_heads)
+        _check_shard(heads, H, K, num_heads)
     _check_encoding(encoding)
     num_kv_heads = num_heads * K // H
     if heads is not None:
-        _check_shard(heads, H, num_heads)
         k_heads = heads[:: H // K] // (num_heads // num_kv_heads)
     q_side = Side(heads, num_heads, num_kv_heads, is_query=True)
     return encoding, q_side, Side(k_heads, num_heads, num_kv_heads, is_query=False)
@@ -296,21 +319,48 @@ def _without_nan(x_BTHC, tokens):
     return jnp.where(is_nan[:, :, None, None], jnp.nan, x_BTHC)
 
 
+def _without_wrapping(q_BTHC, scheme, q_tokens, k_tokens):
+    """Refuses tokens that are too far apart for int32, or sets the queries of their row to NaN."""
+    sides = [q_tokens] if q_tokens is k_tokens else [q_tokens, k_tokens]
+    # Of text alone, and by turning alone, nothing is subtracted that could wrap.
+    is_near = is_fusable(scheme) or (len(sides) == 1 and q_tokens.consecutive)
+    positions = [] if is_near else [side.positions for side in sides]
+    index = [side.index for side in sides if side.index is not None]
+    for name, numbers in (("positions", positions), ("index", index)):
+        are_whole = all(jnp.issubdtype(x.dtype, jnp.integer) for x in numbers)
+        if not numbers or not are_whole or check_span(name, *numbers):
+            continue
+        axes = [tuple(range(1, x.ndim)) for x in numbers]
+        lowest = functools.reduce(jnp.minimum, map(jnp.min, numbers, axes))
+        highest = functools.reduce(jnp.maximum, map(jnp.max, numbers, axes))
+        q_BTHC = jnp.where((highest - lowest < 0)[:, None, None, None], jnp.nan, q_BTHC)
+    return q_BTHC
+
+
 def _check_encoding(encoding):
     check_encoding(encoding)
     if encoding.stacked is not None:
         raise ValueError(several_layers(encoding))
 
 
-def _check_shard(heads, H, num_heads):
+def _check_shard(heads, H, K, num_heads):
     is_known = not isinstance(heads, jax.core.Tracer)
     is_array = isinstance(heads, jax.Array | np.ndarray)
     is_whole = is_array and jnp.issubdtype(heads.dtype, jnp.integer)
-    is_outside = is_known and not all(0 <= head < num_heads for head in np.ravel(heads))
-    if not is_whole or heads.shape != (H,) or is_outside:
+    numbers = set(np.ravel(heads).tolist()) if is_whole and is_known else {*range(H)}
+    is_right = is_whole and heads.shape == (H,) and len(numbers) == H
+    if not is_right or not numbers <= {*range(num_heads)}:
         raise ValueError(
             f"heads={heads} of HeadShard must be an array of {H} numbers of query heads within "
-            f"0..{num_heads - 1}, one for each head of the given queries"
+            f"0..{num_heads - 1}, one for each head of the given queries, all different"
+        )
+    group = H // K
+    of_kv_heads = np.reshape(heads, (K, group)) // group if is_known else np.zeros((K, 1))
+    if num_heads % group or (of_kv_heads != of_kv_heads[:, :1]).any():
+        raise ValueError(
+            f"heads={heads} of HeadShard, of num_heads={num_heads}, cut a group: {group} heads in "
+            f"a row read one of the {K} kv heads given, so they must be the {group} of one kv head "
+            "of the model; give all of them, or each head a kv head of its own (jnp.repeat)"
         )
 
 
@@ -366,11 +416,7 @@ def _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens):
 
 def _check_side(encoding, name, tokens, x, is_turned=False):
     """Refuses tokens that are not those of queries or keys ``x``, or not ready to turn them."""
-    if not isinstance(tokens, Tokens):
-        raise ValueError(
-            f"{name} must be Tokens, not {type(tokens).__name__}: pass Tokens.of(encoding, "
-            "positions)"
-        )
+    check_tokens(name, tokens)
     B, length = x.shape[:2]
     for what in ("positions", "segment_ids", "index"):
         numbers = getattr(tokens, what)
@@ -378,6 +424,13 @@ def _check_side(encoding, name, tokens, x, is_turned=False):
             raise ValueError(
                 f"{name} has {what} of shape {numbers.shape}, but attention is over {length} "
                 f"tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
+            )
+        # Differences of unsigned or short numbers wrap, and short floats cannot count.
+        kinds = "if" if what == "positions" else "i"
+        if numbers is not None and (numbers.dtype.kind not in kinds or numbers.dtype.itemsize < 4):
+            raise ValueError(
+                f"{name} has {what} of type {numbers.dtype}, but they must be int32"
+                f"{' or float32' if what == 'positions' else ''}, as Tokens.of makes them"
             )
     if is_turned:
         return
@@ -399,11 +452,8 @@ def _check_side(encoding, name, tokens, x, is_turned=False):
 def _check_window(window):
     if isinstance(window, Chunks | None):
         return
-    is_array = isinstance(window, jax.Array) and window.ndim == 0
-    whole = isinstance(window, int | np.integer) and not isinstance(window, bool)
-    whole |= is_array and jnp.issubdtype(window.dtype, jnp.integer)
     is_known = not isinstance(window, jax.core.Tracer)
-    if not whole or (is_known and not 1 <= int(window) < 2**31):
+    if not is_whole(window) or (is_known and not 1 <= int(window) < 2**31):
         raise ValueError(
             f"window={window!r} must be a whole number of keys, 1 or more and below 2**31, or "
             "None, or Chunks(size)"
@@ -411,13 +461,11 @@ def _check_window(window):
 
 
 def _check_scale(scale):
-    is_number = isinstance(scale, int | float | np.number | np.ndarray | jax.Array)
-    # Neither a bool nor a complex number.
-    is_real = is_number and jnp.result_type(scale).kind not in "bc"
-    if not is_real or jnp.ndim(scale):
+    is_finite = not isinstance(scale, int | float) or math.isfinite(scale)
+    if not is_real(scale) or not is_finite:
         raise ValueError(
-            f"scale={scale!r} must be one real number, a float or an array [], which multiplies "
-            "the products of all queries and keys"
+            f"scale={scale!r} must be one real number, a float or an array [], finite, which "
+            "multiplies the products of all queries and keys"
         )
 
 

@@ -34,6 +34,7 @@ from posenc_jax.attention.blockwise import (
 from posenc_jax.attention.dense import FLOOR
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.tokens import count_of
 
 AXIS = "context"
 
@@ -52,6 +53,7 @@ def zigzag(length: int, devices: int) -> np.ndarray:
     Raises:
       ValueError: twice the number of devices does not divide the length.
     """
+    length, devices = count_of("length", length), count_of("devices", devices)
     if length % (2 * devices):
         raise ValueError(
             f"length={length} must be a multiple of {2 * devices}, twice the number of devices"

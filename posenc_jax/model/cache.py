@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from posenc_jax.attention import cpu, turn
 from posenc_jax.encoding import Encoding
 from posenc_jax.positions import text
-from posenc_jax.tokens import Tokens, check_numbers, check_positions, count_of
+from posenc_jax.tokens import Tokens, check_flag, check_numbers, check_positions, count_of
 
 if TYPE_CHECKING:
     from posenc_jax.model.transformer import Transformer
@@ -145,7 +145,12 @@ class Cache:
           dtype: type of the positions, "int32" or "float32".
           length: the length that schemes adapt to at every step. Default: the length so far.
         """
+        check_model(model)
+        check_flag("segments", segments)
         batch, size = count_of("batch", batch), count_of("size", size)
+        axes = None if axes is None else count_of("axes", axes)
+        if dtype not in ("int32", "float32"):
+            raise ValueError(f"dtype={dtype!r} of positions must be 'int32' or 'float32'")
         length = None if length is None else count_of("length", length)
         places = jax.ShapeDtypeStruct((batch, size) if axes is None else (batch, size, axes), dtype)
         distinct = model.distinct()
@@ -310,6 +315,12 @@ class Cache:
                 f"segment_ids are {'not ' if segment_ids is None else ''}given, but the cache was "
                 f"made with segments={self.segment_ids is not None}; pass the other to Cache.empty"
             )
+
+
+def check_model(model: Any) -> None:
+    """Refuses what is no Transformer, such as an encoding."""
+    if not hasattr(model, "extend"):
+        raise ValueError(f"model must be a posenc_jax.Transformer, not {type(model).__name__}")
 
 
 def _slots(

@@ -7,8 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.model.cache import Cache
-from posenc_jax.tokens import MOST_ROUNDING, Tokens, check_key, check_positions, count_of
+from posenc_jax.model.cache import Cache, check_model
+from posenc_jax.tokens import (
+    MOST_ROUNDING,
+    Tokens,
+    as_array,
+    check_key,
+    check_positions,
+    count_of,
+    is_real,
+)
 
 
 def generate(
@@ -55,6 +63,7 @@ def generate(
     prefill_chunk = count_of("prefill_chunk", prefill_chunk)
     temperature, top_p, stop_token = _check_sampling(temperature, top_p, stop_token)
     check_key(key)
+    check_model(model)
     prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions, stop_token)
     check_reach(model, prompts.reach(max_new_tokens), length, prompts.positions)
     B, T = prompts.tokens.shape
@@ -88,7 +97,7 @@ class _Prompts(NamedTuple):
 
     @classmethod
     def of(cls, model, prompt_BT, lengths, positions, next_positions, stop_token) -> "_Prompts":
-        prompt_BT = np.asarray(prompt_BT)
+        prompt_BT = np.asarray(as_array("prompt_BT", prompt_BT))
         _check_prompt(prompt_BT, model.embedding.shape[0], stop_token)
         B, T = prompt_BT.shape
         padding_B1 = T - _lengths(lengths, B, T)[:, None]
@@ -214,10 +223,10 @@ def _are_whole(numbers) -> bool:
 
 def _check_sampling(temperature, top_p, stop_token):
     """Returns temperature and ``top_p`` as floats, and the stop token as an int or None."""
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature} must be finite, and at least 0 for greedy")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p} must be within (0, 1]; 1 draws from all tokens")
+    if not is_real(temperature) or not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature={temperature!r} must be finite, and at least 0 for greedy")
+    if not is_real(top_p) or not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p!r} must be within (0, 1]; 1 draws from all tokens")
     if stop_token is not None and (np.ndim(stop_token) or not _are_whole(stop_token)):
         raise ValueError(
             f"stop_token={stop_token} must be one token id, a whole number, or None for no end"
@@ -278,14 +287,15 @@ def _next_positions(next_positions, positions) -> np.ndarray:
                 "a number for each axis"
             )
         return last_BA[:, 0] + 1
-    given = np.asarray(next_positions)
-    cast = given.astype(positions.dtype)
-    if given.shape not in (last_BA.shape[:1], last_BA.shape):
+    given = np.asarray(as_array("next_positions", next_positions))
+    is_real = given.dtype.kind in "iuf"
+    if not is_real or given.shape not in (last_BA.shape[:1], last_BA.shape):
         B, A = last_BA.shape
         raise ValueError(
             f"next_positions={given.tolist()} must be {B} numbers, one for each row of prompt_BT, "
             f"or {B} x {A}, one for each of its axes too"
         )
+    cast = given.astype(positions.dtype)
     if not (abs(given - cast) <= MOST_ROUNDING).all():
         raise ValueError(
             f"next_positions={given.tolist()} must be finite and fit the {positions.dtype} of "

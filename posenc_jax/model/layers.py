@@ -1,6 +1,6 @@
 """Describes the pattern of encodings and windows that the layers of a model use."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from flax import nnx
 
 from posenc_jax.attention import Chunks
 from posenc_jax.encoding import Encoding, check_encoding
-from posenc_jax.tokens import count_of
+from posenc_jax.tokens import check_flag, count_of
 
 Window = int | Chunks | None
 
@@ -27,6 +27,12 @@ class Layers(nnx.Module):
     def __init__(
         self, encodings: Sequence[Encoding | None], windows: Sequence[Window] | None = None
     ):
+        # A string is a sequence too, of letters.
+        if isinstance(encodings, str | Encoding) or not isinstance(encodings, Sequence):
+            raise ValueError(
+                f"encodings must be a list of them, such as [encoding], not a "
+                f"{type(encodings).__name__}"
+            )
         distinct: list[Encoding] = []
         for each in encodings:
             if each is not None:
@@ -39,6 +45,8 @@ class Layers(nnx.Module):
             None if each is None else next(i for i, x in enumerate(distinct) if x is each)
             for each in encodings
         )
+        if windows is not None and not hasattr(windows, "__iter__"):
+            raise ValueError(f"windows={windows!r} must be a list of them, such as [{windows!r}]")
         windows = (None,) * len(self.pattern) if windows is None else tuple(windows)
         if not self.pattern or len(windows) != len(self.pattern):
             raise ValueError(
@@ -59,7 +67,6 @@ class Layers(nnx.Module):
             return encoding
         if isinstance(encoding, Encoding):
             return cls([encoding])
-        # A string is a sequence too, of letters.
         if isinstance(encoding, str) or not isinstance(encoding, Sequence):
             check_encoding(encoding)
         return cls(encoding)
@@ -73,6 +80,7 @@ class Layers(nnx.Module):
             layer has the first place.
         """
         num_layers = count_of("num_layers", num_layers)
+        check_flag("from_end", from_end)
         turn = len(self.pattern)
         first = -num_layers % turn if from_end else 0
         places = [(first + number) % turn for number in range(num_layers)]
@@ -131,14 +139,23 @@ class Layers(nnx.Module):
 
 
 def _check_shared_once(distinct):
-    """Refuses an encoding that is in two others, where it would become two sets of parameters."""
-    shared = [each.inner for each in distinct if each.over_shared]
-    for inner in shared:
-        if sum(other is inner for other in (*distinct, *shared)) > 1:
+    """Refuses an encoding that is in two places, where it would become two sets of parameters."""
+    parts = [part for each in distinct for part in _parts(each) if jax.tree.leaves(part)]
+    for part in parts:
+        if sum(other is part for other in parts) > 1:
             raise ValueError(
-                f"two encodings of the pattern share a {type(inner).__name__}, which a model would "
-                "hold twice: use one of them in all these layers, with num_layers= of all"
+                f"two encodings of the pattern share a {type(part).__name__}, which a model would "
+                "hold twice: use one of them in all these layers (with num_layers= of all, if it "
+                "has parameters for each), or build another for each"
             )
+
+
+def _parts(encoding: Encoding) -> Iterator[Encoding]:
+    """Yields the encoding and all that it is made of."""
+    yield encoding
+    for part in vars(encoding).values():
+        if isinstance(part, Encoding):
+            yield from _parts(part)
 
 
 def has_own(encoding: Encoding) -> bool:

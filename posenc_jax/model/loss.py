@@ -28,8 +28,11 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
     The vocabulary is cut and not the tokens, so that tokens stay on their devices and each row of
     the table's gradient is summed over them once.
     """
-    if not jnp.issubdtype(x_BTD.dtype, jnp.floating):
-        raise ValueError(f"x must be floating-point numbers, not {x_BTD.dtype}")
+    for name, array in (("x", x_BTD), ("table", table_VD), ("targets", targets_BT)):
+        if not hasattr(array, "dtype"):
+            raise ValueError(f"{name} must be an array, not {type(array).__name__}")
+        if name != "targets" and not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(f"{name} must be floating-point numbers, not {array.dtype}")
     *shape, D = x_BTD.shape
     V = table_VD.shape[0]
     if targets_BT.shape != tuple(shape) or not jnp.issubdtype(targets_BT.dtype, jnp.integer):

@@ -19,11 +19,12 @@ from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import Implementation, check_implementation
 from posenc_jax.encoding import Encoding
+from posenc_jax.hooks import call
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
 from posenc_jax.model.layers import Layers, Window, has_own
-from posenc_jax.tokens import Tokens, check_flag, count_of
+from posenc_jax.tokens import Tokens, as_array, check_flag, check_key, count_of, is_real
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")
@@ -168,7 +169,7 @@ class Transformer(nnx.Module):
         sizes = dict(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
         sizes |= dict(num_heads=num_heads, num_kv_heads=num_kv_heads)
         _check_sizes(sizes | dict(head_dim=head_dim, mlp_dim=mlp_dim))
-        _check_types(rngs, dtype=dtype, param_dtype=param_dtype)
+        _check_types(rngs, norm_epsilon, dtype=dtype, param_dtype=param_dtype)
         _check_flags(qkv_bias, post_norm, tied, causal, scan, remat)
         _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
         sinks_of_layers = _of_layers(sinks, num_layers)
@@ -306,13 +307,15 @@ class Transformer(nnx.Module):
           length: the length that a scheme adapts to, see ``Tokens.of``.
           key: fresh randomness in training, for schemes that move positions.
         """
+        if key is not None:
+            check_key(key)
         x_BTD, sides = self.embed(inputs), []
         for i, encoding in enumerate(self.distinct()):
             own_key = None if key is None else jax.random.fold_in(key, i)
             tokens = Tokens.of(
                 encoding, positions, segment_ids, index=index, length=length, key=own_key
             )
-            x_BTD = encoding.embed(x_BTD, tokens)
+            x_BTD = call(encoding, "embed", x_BTD, tokens)
             sides.append((tokens, None))
         return self._run(x_BTD, sides)[0]
 
@@ -348,13 +351,17 @@ class Transformer(nnx.Module):
                 "a model with causal=False cannot be extended: tokens in the cache would have to "
                 "see those that follow; give hidden() the whole sequence"
             )
+        if not isinstance(cache, Cache):
+            raise ValueError(
+                f"cache must be a Cache, not {type(cache).__name__}: pass Cache.empty(model, ...)"
+            )
         x_BTD, sides = self.embed(inputs), []
         (B, T), start = x_BTD.shape[:2], cache.count
         cache.check_made_for(self, B)
         cache = cache.with_places(positions, segment_ids, T)
         for number, encoding in enumerate(self.distinct()):
             new, seen, cache = cache.tokens(number, encoding, T)
-            x_BTD = encoding.embed(x_BTD, new)
+            x_BTD = call(encoding, "embed", x_BTD, new)
             sides.append((new, seen))
         x_BTD, layers = self._run(x_BTD, sides, cache, start)
         x_BTD = jnp.where(start + T <= cache.size, x_BTD, jnp.nan)
@@ -436,7 +443,7 @@ def _rows_apart(x_BTD: jax.Array) -> jax.Array:
 
 def _ids(inputs, vocab_size) -> jax.Array:
     """Returns token ids as int32, and ``vocab_size`` in the place of those that are none."""
-    ids_BT = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
+    ids_BT = as_array("inputs", inputs)
     if ids_BT.ndim != 2 or not jnp.issubdtype(ids_BT.dtype, jnp.integer):
         raise ValueError(
             f"inputs must be token ids, whole numbers [B, T], not {ids_BT.dtype} of shape "
@@ -462,7 +469,9 @@ def _check_sizes(sizes):
             count_of(name, size)
 
 
-def _check_types(rngs, **types):
+def _check_types(rngs, norm_epsilon, **types):
+    if not is_real(norm_epsilon) or not 0 <= norm_epsilon < math.inf:
+        raise ValueError(f"norm_epsilon={norm_epsilon!r} must be a number, 0 or more")
     if not isinstance(rngs, nnx.Rngs):
         raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
     for name, given in types.items():

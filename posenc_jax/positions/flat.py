@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.tokens import MOST_ROUNDING
+from posenc_jax.tokens import MOST_ROUNDING, as_array, is_real
 
 
 def text(length: int, start: int = 0) -> np.ndarray:
@@ -15,9 +15,10 @@ def text(length: int, start: int = 0) -> np.ndarray:
     Raises:
       ValueError: a position is no whole number, or too large for int32.
     """
-    if start % 1 or length % 1 or start + length > 2**31:
+    are_numbers = is_real(start) and is_real(length)
+    if not are_numbers or start % 1 or length % 1 or length < 0 or start + length > 2**31:
         raise ValueError(
-            f"start={start} and length={length} must give whole numbers below 2**31; text at "
+            f"start={start!r} and length={length!r} must give whole numbers below 2**31; text at "
             "fractions is start + np.arange(length, dtype=np.float32)[None]"
         )
     return np.arange(start, start + length, dtype=np.int32)[None]
@@ -28,7 +29,9 @@ def packed(segment_ids) -> jax.Array:
 
     They are computed on the device, under ``jax.jit`` too.
     """
-    segment_ids = jnp.asarray(segment_ids)
+    segment_ids = jnp.asarray(as_array("segment_ids", segment_ids))
+    if segment_ids.ndim != 2:
+        raise ValueError(f"segment_ids have shape {segment_ids.shape}, but must be [B, T]")
     index = jnp.arange(segment_ids.shape[-1], dtype=jnp.int32)
     index = jnp.broadcast_to(index, segment_ids.shape)
     starts = segment_ids[:, 1:] != segment_ids[:, :-1]

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from posenc_jax.tokens import as_array
+
 
 @dataclasses.dataclass(frozen=True)
 class Text:
@@ -127,8 +129,10 @@ def place(
       after: takes these and the same position, and returns the next free one.
       dtype: the type of the positions.
     """
-    if not segments:
-        raise ValueError("segments must not be empty: a sequence has a token at least")
+    if not isinstance(segments, Sequence) or not segments:
+        raise ValueError(
+            f"segments={segments!r} must be a list of Text, Vision and Film, at least one"
+        )
     parts: list[np.ndarray] = []
     start: float = 0
     for segment in segments:
@@ -197,7 +201,12 @@ def segments_of(
         image_token: _Pictures("image", list(image_grids), []),
         video_token: _Pictures("video", list(video_grids), seconds),
     }
-    ids, at = np.asarray(ids), 0
+    ids, at = as_array("ids", ids), 0
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"ids must be token ids of one sequence, whole numbers [T], not {ids.dtype} of shape "
+            f"{ids.shape}"
+        )
     found: list[Segment] = []
     while at < len(ids):
         token = int(ids[at])

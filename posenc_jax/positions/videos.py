@@ -7,6 +7,7 @@ import numpy as np
 
 from posenc_jax.positions.flat import to_float32
 from posenc_jax.positions.segments import Placed, Segment, Vision, cells, place
+from posenc_jax.tokens import is_real
 
 
 def videorope(segments: Sequence[Segment], *, delta: float = 2.0) -> Placed:
@@ -97,5 +98,5 @@ def story_time(
 
 
 def _check_delta(delta):
-    if not 0 < delta < math.inf:
+    if not is_real(delta) or not 0 < delta < math.inf:
         raise ValueError(f"delta={delta!r} must be a number above 0: how far apart frames are")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from posenc_jax.attention.pallas.operands import of_parameters, of_tokens, read_as
 from posenc_jax.attention.pallas.program import Program
 from posenc_jax.encoding import Tile
+from posenc_jax.hooks import call
 from posenc_jax.lookup import by_comparison
 
 
@@ -68,7 +69,7 @@ class Hooks:
                     num_heads=tile.num_heads,
                 )
                 with by_comparison():
-                    return getattr(jax.tree.unflatten(build, parameters), name)(*first, one_head)
+                    return call(jax.tree.unflatten(build, parameters), name, *first, one_head)
 
             return run
 

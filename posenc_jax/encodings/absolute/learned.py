@@ -15,7 +15,7 @@ from posenc_jax.encodings.absolute.added import added
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import rows
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, check_tokens
 
 OUT_OF_RANGE = ("error", "clamp", "interpolate")
 
@@ -57,6 +57,7 @@ class Learned(Encoding):
         return None
 
     def embed(self, x_BTD, tokens: Tokens):
+        check_tokens("tokens", tokens)
         positions, table = one_axis(tokens.positions), self.table[...]
         if self.adapts:
             below, above, share = rows_between(positions, tokens.prepared, len(table))

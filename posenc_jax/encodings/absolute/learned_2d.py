@@ -17,7 +17,7 @@ from posenc_jax.encodings.absolute.added import added
 from posenc_jax.encodings.absolute.learned import Learned, row_of, rows_between
 from posenc_jax.lookup import rows
 from posenc_jax.positions import on_axes
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, check_tokens
 
 
 class Learned2D(Learned):
@@ -72,6 +72,7 @@ class Learned2D(Learned):
         return jnp.broadcast_to(last, (*positions.shape[:2], num_axes))
 
     def embed(self, x_BTD, tokens: Tokens):
+        check_tokens("tokens", tokens)
         *grid, channels = self.table.shape
         positions_BTA = on_axes(tokens.positions, len(grid))
         cells = self.table[...].reshape(-1, channels)

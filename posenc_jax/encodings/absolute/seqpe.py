@@ -24,6 +24,7 @@ from posenc_jax.encodings.absolute.seqpe_losses import (
     nearest,
     transfer_loss,
 )
+from posenc_jax.tokens import check_tokens
 
 USES = ("attn_scalar", "attn_mul", "attn_add", "input_add")
 
@@ -168,6 +169,7 @@ class SeqPE(Encoding):
     def embed(self, x_BTD, tokens):
         if self.hook != "input_add":
             return x_BTD
+        check_tokens("tokens", tokens)
         return added(x_BTD, tokens.prepared)
 
     def by_head(self, pe_BTE):

@@ -16,7 +16,7 @@ from posenc_jax.encodings.absolute.added import added
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies.base import Base, check_base, geometric
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, check_tokens
 
 
 def sinusoids(
@@ -63,5 +63,6 @@ class Sinusoidal(Encoding):
         self.token_scale = math.sqrt(model_dim) if token_scale is None else token_scale
 
     def embed(self, x_BTD, tokens: Tokens):
+        check_tokens("tokens", tokens)
         table = sinusoids(one_axis(tokens.positions), self.model_dim, self.base, self.layout)
         return added(x_BTD * self.token_scale, table)

@@ -11,7 +11,7 @@ from posenc_jax.encodings.absolute.added import added
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
 from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.positions import on_axes
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, check_tokens
 
 
 class Sinusoidal2D(Encoding):
@@ -47,6 +47,7 @@ class Sinusoidal2D(Encoding):
         self.token_scale = token_scale
 
     def embed(self, x_BTD, tokens: Tokens):
+        check_tokens("tokens", tokens)
         positions_BTA = on_axes(tokens.positions, self.num_axes)
         table = sinusoids(positions_BTA, self.model_dim // self.num_axes, self.base, "half")
         table = table.reshape(*positions_BTA.shape[:2], self.model_dim)

@@ -26,7 +26,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     check_base,
 )
 from posenc_jax.lookup import check_width
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, check_tokens
 
 
 class RoPE(Encoding):
@@ -136,6 +136,12 @@ class RoPE(Encoding):
         return chosen
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
+        check_tokens("tokens", tokens)
+        if x_BTHC.ndim != 4 or x_BTHC.shape[1] != tokens.count:
+            raise ValueError(
+                f"queries or keys of {tokens.count} tokens must be [B, {tokens.count}, H, C], not "
+                f"{x_BTHC.shape}"
+            )
         cos, sin = (_of_heads(table, side) for table in tokens.prepared)
         return self.turn(x_BTHC, cos, sin)
 

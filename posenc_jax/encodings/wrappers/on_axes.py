@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.tokens import is_whole
 
 
 class OnAxes(Wrapper):
@@ -28,7 +29,7 @@ class OnAxes(Wrapper):
     """
 
     def __init__(self, over: str | Mapping | Encoding, *, axes: tuple[int, ...], **sizes):
-        if not isinstance(axes, tuple | list) or not axes or min(axes) < 0:
+        if not isinstance(axes, tuple | list) or not axes or not all(map(_is_axis, axes)):
             raise ValueError(f"axes={axes} must be a tuple of numbers of axes, from 0")
         super().__init__(over, **sizes)
         self.axes = tuple(axes)
@@ -43,3 +44,7 @@ class OnAxes(Wrapper):
             chosen = [positions[..., axis] for axis in self.axes]
             positions = chosen[0] if len(chosen) == 1 else jnp.stack(chosen, axis=-1)
         return self.inner.place(positions, key, length)
+
+
+def _is_axis(axis) -> bool:
+    return is_whole(axis) and axis >= 0

@@ -60,6 +60,11 @@ class Wrapper(Encoding):
         return self if makes else self.inner.prepared_by
 
     def hooks(self) -> frozenset[str]:
+        if "over_shared" not in vars(self):
+            raise ValueError(
+                f"{type(self).__name__} does not say which scheme it wraps: its __init__ must call "
+                "super().__init__(over)"
+            )
         return self.inner.hooks() | self._own_hooks()
 
     def _own_hooks(self) -> set[str]:
