@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import functools
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
 from rich.console import Console  # noqa: E402
 
+from experiments.command import exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax import REGISTRY, Cache, Layers, Transformer, make  # noqa: E402
 
@@ -59,7 +61,8 @@ def stepper(name: str, batch: int, length: int, count: int):
     return step
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--schemes", default="all", help="names, or all of the registry")
     parser.add_argument("--batch", type=int, default=1)
@@ -96,4 +99,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
