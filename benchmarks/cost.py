@@ -18,6 +18,7 @@ import jax  # noqa: E402
 
 from benchmarks.ours import jax_step, random_tokens, shape_parser  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
+from posenc_jax.registry import lookup  # noqa: E402
 
 SCHEMES = "rope,yarn,xpos,alibi,t5,kerple_log,sandwich,fire,shaw,transformer_xl,deberta,dape"
 
@@ -28,6 +29,8 @@ def main() -> None:
     parser.add_argument("--schemes", default=SCHEMES)
     args = parser.parse_args()
     names = ["nope", *args.schemes.split(",")]
+    for name in names:
+        lookup(name)  # refuses an unknown scheme before anything is compiled
     tokens = random_tokens(args)
     steps = {}
     for name in names:

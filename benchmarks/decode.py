@@ -26,6 +26,7 @@ from rich.console import Console  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax import REGISTRY, Cache, Layers, Transformer, make  # noqa: E402
+from posenc_jax.registry import lookup  # noqa: E402
 
 LAYERS, TRAIN_LENGTH = 6, 8192
 SIZES = dict(num_heads=9, num_kv_heads=3, head_dim=64, model_dim=576)
@@ -74,6 +75,8 @@ def main() -> None:
     names = list(REGISTRY)
     if args.schemes != "all":
         names = ["nope", *(n for n in args.schemes.split(",") if n != "nope")]
+        for name in names:
+            lookup(name)  # refuses an unknown scheme before anything is compiled
     rows: dict[str, list[float]] = {name: [] for name in names}
     with stage("decode", len(names) * (args.rounds + 1), Console(stderr=True)) as advance:
         steps = {}
