@@ -18,11 +18,14 @@ queue that starts a job for each point.
 The program needs ``pip install -e '.[experiments]'``, and says so if that is missing.
 """
 
+import contextlib
 import math
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import NoReturn
@@ -48,8 +51,10 @@ from jax.experimental import multihost_utils  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-# Seconds within which all processes of a job meet the same error.
-_TO_FAIL = 10
+from experiments import preemption  # noqa: E402
+
+# Seconds within which all processes of a job meet the same error, and within which they start.
+_TO_FAIL, _TO_START = 10, 240
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The file of a config, a colon and a preset."
 )
@@ -98,13 +103,15 @@ def main(arguments: list[str]) -> int:
     from experiments import topology
     from experiments.bucket import UNLOCKED, absolute, folder_at, is_in_bucket
     from experiments.mesh import meshes_of
-    from experiments.preemption import PreemptedError
     from experiments.registry import make_experiment
 
     logging.set_verbosity(logging.WARNING)  # Orbax logs thirty lines for each checkpoint
     try:
         _check(arguments)
         workdir = folder_at(WORKDIR.value)
+    except (ValueError, TypeError, OSError) as error:
+        _refuse(str(error))
+    try:
         if not (DRY_RUN.value or STATUS.value or BACKEND.value is not None):
             keep_compiled(absolute(workdir / "compiled"))
         _choose_devices()
@@ -129,7 +136,7 @@ def main(arguments: list[str]) -> int:
             traceback.print_exc()
             _end_alone(2)
         return 2
-    except PreemptedError as stop:
+    except preemption.PreemptedError as stop:
         print(stop, file=sys.stderr)
         return peers.PREEMPTED
     except Exception as error:
@@ -189,9 +196,8 @@ def _choose_devices() -> None:
     command asks about.
     """
     if not (STATUS.value or REPORT.value or BACKEND.value is not None):
-        from experiments.preemption import listen
-
-        listen(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, PEER_TIMEOUT.value)
+        by_hand = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+        preemption.listen(*by_hand, PEER_TIMEOUT.value)
         # Once they are connected, processes notice at once when one of them ends.
         multihost_utils.sync_global_devices("all have joined")
         return
@@ -307,8 +313,27 @@ def _parse(arguments: list[str]) -> list[str]:
 
 
 def _refuse(sentence: str) -> NoReturn:
-    """Ends the program with the sentence that says what is wrong with its command."""
-    print(f"error: {sentence}", file=sys.stderr)
+    """Ends the program with the sentence that says what is wrong with its command.
+
+    The other processes of the job, if any, may have another command, and wait until this one joins
+    them. So it joins them, and they notice that it ends. JAX aborts a process that waits in vain.
+    """
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    if peers.WATCHED in os.environ and not jax.distributed.is_initialized():
+        print(
+            f"the other processes of the job are told, if they start within {_TO_START} s",
+            file=sys.stderr,
+            flush=True,
+        )
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, signal.SIG_DFL)
+        timer = threading.Timer(_TO_START, _end_alone, [2])
+        timer.daemon = True
+        timer.start()
+        with contextlib.suppress(ValueError):  # it cannot join, and has said so
+            preemption.listen(*peers.by_hand(sys.argv))
+    if not _all_fail():
+        _end_alone(2)
     sys.exit(2)
 
 

@@ -13,6 +13,7 @@ import argparse
 import functools
 import itertools
 import statistics
+import sys
 import time
 
 from experiments.host import keep_freed_memory
@@ -27,6 +28,7 @@ from rich.console import Console  # noqa: E402
 
 import posenc_jax  # noqa: E402
 from benchmarks.accelerator.attention import run  # noqa: E402
+from experiments.command import exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 
 
@@ -93,7 +95,8 @@ def print_table(length: int, seconds, memory) -> None:
         )
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -130,4 +133,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -110,9 +110,9 @@ def main():
     class TimedCheckpoints(Checkpoints):
         """Saves and restores checkpoints and counts the seconds."""
 
-        def save(self, step, state):
+        def save(self, step, state, loss=None):
             with watch.of("checkpoint"):
-                super().save(step, state)
+                super().save(step, state, loss)
 
         def newest(self, abstract_state):
             with watch.of("checkpoint"):

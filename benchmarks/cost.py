@@ -7,6 +7,7 @@ rounds of the ratio to NoPE's step of the same round, so that a busy machine slo
 """
 
 import statistics
+import sys
 import time
 
 from experiments.host import keep_freed_memory
@@ -16,15 +17,20 @@ keep_freed_memory()
 import jax  # noqa: E402
 
 from benchmarks.ours import jax_step, random_tokens, shape_parser  # noqa: E402
+from experiments.command import exit_status  # noqa: E402
+from posenc_jax.registry import lookup  # noqa: E402
 
 SCHEMES = "rope,yarn,xpos,alibi,t5,kerple_log,sandwich,fire,shaw,transformer_xl,deberta,dape"
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = shape_parser(__doc__, batch=2, length=1024)
     parser.add_argument("--schemes", default=SCHEMES)
     args = parser.parse_args()
     names = ["nope", *args.schemes.split(",")]
+    for name in names:
+        lookup(name)  # refuses an unknown scheme before anything is compiled
     tokens = random_tokens(args)
     steps = {}
     for name in names:
@@ -55,4 +61,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

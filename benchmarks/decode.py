@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import functools
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -22,8 +23,10 @@ import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
 from rich.console import Console  # noqa: E402
 
+from experiments.command import exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax import REGISTRY, Cache, Layers, Transformer, make  # noqa: E402
+from posenc_jax.registry import lookup  # noqa: E402
 
 LAYERS, TRAIN_LENGTH = 6, 8192
 SIZES = dict(num_heads=9, num_kv_heads=3, head_dim=64, model_dim=576)
@@ -59,7 +62,8 @@ def stepper(name: str, batch: int, length: int, count: int):
     return step
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--schemes", default="all", help="names, or all of the registry")
     parser.add_argument("--batch", type=int, default=1)
@@ -71,6 +75,8 @@ def main():
     names = list(REGISTRY)
     if args.schemes != "all":
         names = ["nope", *(n for n in args.schemes.split(",") if n != "nope")]
+        for name in names:
+            lookup(name)  # refuses an unknown scheme before anything is compiled
     rows: dict[str, list[float]] = {name: [] for name in names}
     with stage("decode", len(names) * (args.rounds + 1), Console(stderr=True)) as advance:
         steps = {}
@@ -96,4 +102,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,6 +6,7 @@ The layers follow Gemma 3's pattern: two bases, and a window in five of six laye
 the seconds until a gradient can run, and the largest difference between the two models' logits.
 """
 
+import sys
 import time
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.ours import VOCAB, random_tokens, shape_parser
+from experiments.command import exit_status
 from posenc_jax import Layers, Transformer, cross_entropy
 from posenc_jax.encodings.patterns import dual_base
 from posenc_jax.positions import text
@@ -37,7 +39,8 @@ def compiled(layers: Layers, tokens, scan: bool, args):
     return np.asarray(logits_BTV), seconds
 
 
-def main():
+@exit_status
+def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     args = shape_parser(__doc__, batch=1, length=1024).parse_args()
     pattern = dual_base(head_dim=args.dim // args.heads, window=args.length // 2)
@@ -55,4 +58,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

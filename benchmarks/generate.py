@@ -9,6 +9,7 @@ is the median over rounds; a ratio is the median of their time over ours: above 
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 
@@ -22,6 +23,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from rich.console import Console  # noqa: E402
 
+from experiments.command import exit_status  # noqa: E402
 from experiments.pretrained import load  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax import generate  # noqa: E402
@@ -87,7 +89,8 @@ def time_case(functions, prompt_BT, count, rounds, advance) -> list[float]:
     return [*medians, *ratios]
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default="1024+64,4096+32", help="tokens of prompt and answer")
     parser.add_argument("--batches", default="1,8")
@@ -123,4 +126,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

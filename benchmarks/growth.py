@@ -6,13 +6,15 @@ For each axis one size grows and all others stay fixed. A training step and an e
 losses of the same tokens) are timed, and memory is what XLA plans for the temporaries of the step.
 On the axis of schemes a whole run of ``configs/extrapolation.py:tiny`` is measured in a process of
 its own: its time includes starting, compiling and the report, its memory is the peak resident size.
-The folder of ``--out`` gets a picture for each axis and ``data/growth.csv``. The legends have the
-exponents: the slope of a line through the larger half of the points, on logarithmic axes.
+The folder of ``--out`` gets a picture for each axis, and ``data/growth.csv`` after every point;
+rows that the table has of other points stay as they are. The legends have the exponents: the slope
+of a line through the larger half of the points, on logarithmic axes.
 """
 
 import argparse
 import csv
 import functools
+import io
 import itertools
 import statistics
 import subprocess
@@ -32,6 +34,7 @@ from ml_collections import FrozenConfigDict  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from benchmarks.ours import VOCAB, start  # noqa: E402
+from experiments.command import exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from experiments.record import write_files  # noqa: E402
 from experiments.report.drawing import drawing_style, svg  # noqa: E402
@@ -129,16 +132,56 @@ def picture(axis: str, rows: list[dict]) -> str:
         return svg(figure)
 
 
-def main():
+def read_table(path: Path) -> dict[tuple[str, int], dict]:
+    """Returns the rows of an earlier ``growth.csv``, by axis and size; none if there is no file."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        return {(row["axis"], int(row[row["axis"]])): row for row in csv.DictReader(file)}
+
+
+def write_table(path: Path, rows: dict[tuple[str, int], dict]) -> None:
+    """Writes all rows, in the order of axes and sizes."""
+    names = ["axis", *FIXED, "schemes", *UNITS]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names, restval="")
+    writer.writeheader()
+    order = [*AXES, "schemes"]
+    writer.writerows(rows[key] for key in sorted(rows, key=lambda k: (order.index(k[0]), k[1])))
+    write_files(path.parent, {path.name: text.getvalue()})
+
+
+def points_of(axes: str, most: int) -> list[tuple[str, int]]:
+    """Returns the axis and the size of each point.
+
+    Raises:
+      ValueError: an axis is unknown, or has too few sizes for an exponent.
+    """
+    known = AXES | {"schemes": COUNTS}
+    points = []
+    for axis in axes.split(","):
+        if axis not in known:
+            raise ValueError(f"--axes={axes} must be some of {','.join(known)}")
+        sizes = [size for size in known[axis] if size <= most]
+        if len(sizes) < 3:
+            raise ValueError(
+                f"--most={most} must be at least {known[axis][2]}: the exponent of {axis} needs "
+                "three sizes"
+            )
+        points += [(axis, size) for size in sizes]
+    return points
+
+
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--axes", default=",".join([*AXES, "schemes"]))
     parser.add_argument("--encoding", default="rope")
     parser.add_argument("--most", type=int, default=2**16, help="the largest size on any axis")
     parser.add_argument("--out", type=Path, default=Path("docs"), metavar="FOLDER")
     args = parser.parse_args()
-    axes = {axis: AXES.get(axis, COUNTS) for axis in args.axes.split(",")}
-    points = [(a, n) for a, sizes in axes.items() for n in sizes if n <= args.most]
-    rows = []
+    points, path = points_of(args.axes, args.most), args.out / "data/growth.csv"
+    rows = read_table(path)
     with stage("growth", len(points), Console(stderr=True)) as advance:
         for axis, size in points:
             if axis == "schemes":
@@ -146,23 +189,18 @@ def main():
             else:
                 sizes = FIXED | {axis: size}
                 found = {"axis": axis} | sizes | measure(args.encoding, **sizes)
-            rows.append(found)
+            rows[axis, size] = found
+            write_table(path, rows)  # so that an interruption loses nothing
             advance(f"{axis} {size}")
     files = {}
-    for axis, some in itertools.groupby(rows, key=lambda row: row["axis"]):
-        of_axis = list(some)
+    for axis, some in itertools.groupby(points, key=lambda point: point[0]):
+        of_axis = [rows[point] for point in some]
         files[f"growth_{axis}.svg"] = picture(axis, of_axis)
         for row in of_axis:
             figures = {key: round(row[key], 4) for key in UNITS if key in row}
             print(f"{axis} {row[axis]}: {figures}")
     write_files(args.out, files)
-    names = ["axis", *FIXED, "schemes", *UNITS]
-    (args.out / "data").mkdir(exist_ok=True)
-    with (args.out / "data/growth.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from benchmarks.ours import VOCAB
 from configs.extrapolation import get_config
+from experiments.command import exit_status
 from experiments.long_document import read_chunk
 from experiments.progress import stage
 from experiments.text import make_model
@@ -55,7 +56,8 @@ def last_chunk(name: str, length: int, chunk: int, layers: int) -> tuple[float, 
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--schemes", default=",".join(REGISTRY))
     parser.add_argument("--length", type=int, default=131072)
@@ -87,4 +89,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

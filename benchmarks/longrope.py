@@ -9,6 +9,7 @@ the first layer.
 """
 
 import statistics
+import sys
 import time
 
 from experiments.host import keep_freed_memory
@@ -19,6 +20,7 @@ import jax  # noqa: E402
 from flax import nnx  # noqa: E402
 
 from benchmarks.ours import VOCAB, random_tokens, shape_parser  # noqa: E402
+from experiments.command import exit_status  # noqa: E402
 from experiments.longrope.fitness import text_loss  # noqa: E402
 from experiments.longrope.search import Genome  # noqa: E402
 from experiments.mesh import make_mesh, state_shardings  # noqa: E402
@@ -27,7 +29,8 @@ from posenc_jax import Transformer, make  # noqa: E402
 CANDIDATES = 8
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = shape_parser(__doc__, batch=16, length=512)
     parser.add_argument("--pass-tokens", default="512,2048,8192,32768,131072")
     args = parser.parse_args()
@@ -60,4 +63,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

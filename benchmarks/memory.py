@@ -11,12 +11,14 @@ keeps all activations.
 """
 
 import itertools
+import sys
 
 import jax
 import optax
 from ml_collections import FrozenConfigDict
 
 from benchmarks.ours import shape_parser
+from experiments.command import exit_status
 from experiments.text import Text, token_losses
 from experiments.train import Recipe
 from posenc_jax import positions
@@ -49,7 +51,8 @@ def temporaries(args, losses, remat: bool, implementation: str) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = shape_parser(__doc__, batch=1, length=8192)
     parser.add_argument("--vocab", type=int, default=32768)
     parser.add_argument("--encoding", default="rope")
@@ -70,4 +73,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -31,6 +31,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from rich.console import Console  # noqa: E402
 
+from experiments.command import exit_status  # noqa: E402
 from experiments.pretrained import load, save  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax import Cache  # noqa: E402
@@ -117,7 +118,8 @@ def time_rounds(readers, ids_1T, rounds, advance) -> list[list[float]]:
     return seconds[1:]
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2", help="as experiments.pretrained takes it")
     parser.add_argument("--lengths", default="1024,4096,8192")
@@ -167,4 +169,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

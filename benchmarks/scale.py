@@ -38,6 +38,7 @@ from rich.console import Console  # noqa: E402
 from benchmarks.ours import VOCAB, shape_parser  # noqa: E402
 from configs.extrapolation import get_config  # noqa: E402
 from experiments import preemption  # noqa: E402
+from experiments.command import exit_status  # noqa: E402
 from experiments.compare import Comparison  # noqa: E402
 from experiments.data import Corpus, window_index  # noqa: E402
 from experiments.loop import train  # noqa: E402
@@ -225,7 +226,8 @@ PARTS = {
 }
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = shape_parser(__doc__, batch=8, length=256)
     parser.set_defaults(rounds=5)
     parser.add_argument("--steps", type=int, default=30, help="of a loop; 12 or more")
@@ -243,4 +245,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,7 @@ of all pairs as a mask.
 
 import functools
 import statistics
+import sys
 import time
 
 from experiments.host import keep_freed_memory
@@ -21,6 +22,7 @@ import torch  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from benchmarks.ours import VOCAB, jax_step, random_tokens, shape_parser  # noqa: E402
+from experiments.command import exit_status  # noqa: E402
 from posenc_jax.encodings.bias.t5 import t5_bucket_starts  # noqa: E402
 
 
@@ -203,7 +205,8 @@ def torch_step(args, tokens):
     return step, sum(p.numel() for p in model.parameters())
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = shape_parser(__doc__, batch=8, length=256)
     parser.add_argument("--encoding", default="rope", choices=("nope", "rope", *BIASES))
     args = parser.parse_args()
@@ -232,4 +235,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,7 +4,9 @@ import contextlib
 import gc
 import hashlib
 import json
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +36,51 @@ _UNREADABLE = (
 )
 
 
+def _loss(metrics: Mapping[str, float]) -> float:
+    return metrics.get("loss", math.inf)
+
+
+_KEPT = ocp.checkpoint_managers.AnyPreservationPolicy(
+    [
+        ocp.checkpoint_managers.LatestN(2),
+        ocp.checkpoint_managers.BestN(
+            get_metric_fn=_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
+        ),
+    ]
+)
+
+
+class _Manager(ocp.CheckpointManager):
+    """Begins although the loss of a damaged checkpoint cannot be read; restoring finds the damage.
+
+    Orbax reads the losses of all checkpoints at the start, to know which to keep.
+    """
+
+    def metrics(self, step):
+        with contextlib.suppress(*_UNREADABLE):
+            return super().metrics(step)
+
+
 class Checkpoints:
-    """Saves the checkpoints of one run in the background, and keeps the newest two.
+    """Saves the checkpoints of one run in the background; keeps the newest two and the best.
+
+    The best is the one that was saved with the lowest loss; of equal ones, the newest.
 
     Orbax writes into a temporary folder and renames it when all is on disk; in a bucket it writes
     a marker of completion last. So a full disk or a kill leaves the previous checkpoint as it was.
     On disk a state is a flat dict from path to array, which can be read without this project's
     classes. The entry ``sums`` has a checksum of each array, in the order of the state's leaves.
-    The step's metadata have ``kinds``, a digest of all names, shapes and types, which Orbax keeps
-    in another file than these.
+    The step's metadata have ``kinds``, a digest of all names, shapes and types and of the loss,
+    which Orbax keeps in other files than these.
     """
 
     def __init__(self, folder: Path):
         self._folder = absolute(folder)
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             self._folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=_KEPT, best_fn=_loss, best_mode="min"
+            ),
             item_handlers=ocp.StandardCheckpointHandler(),
         )
 
@@ -57,11 +88,26 @@ class Checkpoints:
         """Returns the step of the newest checkpoint that is whole, or None."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any) -> None:
-        """Starts saving; returns when the arrays are copied, not when they are on disk."""
+    def best_step(self) -> int | None:
+        """Returns the step of the best checkpoint, or None if none has a loss."""
+        return self._manager.best_step()
+
+    def save(self, step: int, state: Any, loss: float | None = None) -> None:
+        """Starts saving; returns when the arrays are copied, not when they are on disk.
+
+        Args:
+          step: how many steps are done.
+          state: the state after them.
+          loss: the loss by which the best checkpoint is chosen. Default: it is never the best.
+        """
         arrays = _flat(state) | {_SUMS: _sums(state)}
-        about = {_KINDS: _digest(_kinds(arrays))}
-        self._manager.save(step, args=ocp.args.StandardSave(arrays), custom_metadata=about)
+        metrics = {} if loss is None else {"loss": loss}
+        self._manager.save(
+            step,
+            args=ocp.args.StandardSave(arrays),
+            metrics=metrics,
+            custom_metadata={_KINDS: _digest(_kinds(arrays) | metrics)},
+        )
 
     def newest(self, abstract_state: Any) -> tuple[int, Any] | None:
         """Returns the newest undamaged state and its step, or None if nothing was saved.
@@ -96,17 +142,37 @@ class Checkpoints:
             )
         return None
 
+    def best(self, abstract_state: Any) -> tuple[int, Any] | None:
+        """Returns the state with the lowest loss and its step, or None if none has a loss.
+
+        Args:
+          abstract_state: as for ``newest``.
+
+        Raises:
+          RefusedError: as ``newest``; or this checkpoint is damaged.
+        """
+        step = self.best_step()
+        if step is None:
+            return None
+        try:
+            return step, self._restore(step, abstract_state)
+        except _DamagedError as damage:
+            raise RefusedError(
+                f"the best checkpoint in {self._folder}, of step {step}, is damaged ({damage}): "
+                "restore it from a copy, or take the newest one"
+            ) from None
+
     def _restore(self, step, abstract_state):
         expected = _flat(abstract_state)
         try:
             about: Any = self._manager.metadata(step)
             saved = dict(about.item_metadata)
-            digest = _digest(_kinds(saved))
+            digest = _digest(_kinds(saved) | dict(about.metrics or {}))
         except _UNREADABLE as error:
             raise _DamagedError(_first_line(error)) from None
         # Otherwise a name that was altered on disk would pass for a state of another config.
         if (about.custom_metadata or {}).get(_KINDS, digest) != digest:
-            raise _DamagedError("the names, shapes or types of its arrays changed")
+            raise _DamagedError("its loss or the names, shapes or types of its arrays changed")
         sums = saved.pop(_SUMS, None)
         try:
             chex.assert_trees_all_equal_shapes_and_dtypes(saved, expected)
@@ -216,10 +282,10 @@ def _flat(state) -> dict[str, Any]:
     return {path_name(p): leaf for p, leaf in jax.tree_util.tree_flatten_with_path(state)[0]}
 
 
-def _kinds(arrays) -> dict[str, str]:
+def _kinds(arrays) -> dict[str, Any]:
     # Orbax may give a type back in another form than an array has it.
     return {name: f"{jnp.dtype(a.dtype)} {tuple(a.shape)}" for name, a in arrays.items()}
 
 
-def _digest(kinds: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps(kinds, sort_keys=True).encode()).hexdigest()[:16]
+def _digest(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -18,16 +18,16 @@ from experiments.bucket import folder_at
 from experiments.command import exit_status
 from experiments.mesh import make_mesh
 from experiments.record import read_run
-from experiments.trained import Source, load_run, sizes_of, train_length
+from experiments.trained import Source, load_run, run_at, sizes_of, train_length
 from posenc_jax import Transformer
 from posenc_jax.hf.write import extended
 
 
 def export(folder: Path, out: Path, checkpoint: str | None, console: Console) -> None:
-    """Writes the newest checkpoint of the run in ``folder`` as the folder ``out``.
+    """Writes the model of a run as the folder ``out``.
 
     Args:
-      folder: the folder of a run.
+      folder: the folder of a run, as for ``load_run``.
       out: the folder to make.
       checkpoint: the published weights that the run was tuned from, or None.
       console: the console that shows progress.
@@ -37,7 +37,7 @@ def export(folder: Path, out: Path, checkpoint: str | None, console: Console) ->
         know its model; or ``out`` is not empty.
     """
     mesh = make_mesh()
-    run = read_run(folder) or {"config": {}}  # load_run raises if there is no run
+    run = read_run(run_at(folder)[0]) or {"config": {}}  # load_run raises if there is no run
     loading = run["config"].get("loading")
     source = Source.of(checkpoint, mesh, loading) if checkpoint else None
     state, config = load_run(folder, mesh, source)

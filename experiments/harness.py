@@ -26,7 +26,7 @@ from experiments.mesh import make_mesh
 from experiments.progress import stage
 from experiments.record import write_json
 from experiments.text import token_losses_and_hits
-from experiments.trained import load_run
+from experiments.trained import load_run, run_at
 from posenc_jax import Transformer, generate
 
 # Widths are this times a power of 2, so that few programs are compiled.
@@ -207,7 +207,7 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
     Raises:
       ValueError: there is no such model, or its tokens are not those of any text.
     """
-    if (folder_at(path) / "run.json").exists():
+    if (run_at(folder_at(path))[0] / "run.json").exists():
         if encoding:
             raise ValueError("--encoding is for published models; tune the run under another one")
         state, config = load_run(folder_at(path), mesh)

@@ -65,7 +65,8 @@ def train(
         Default: the task's model, with a fresh optimizer.
 
     Returns:
-      The model and a summary: steps, tokens, seconds, final loss, number of parameters.
+      The model and a summary: steps, tokens, seconds, final loss, number of parameters, and the
+      step of the best checkpoint, see ``Checkpoints``.
 
     Raises:
       FloatingPointError: the loss, the gradient or a state that was about to be saved is not
@@ -89,6 +90,7 @@ def train(
             "seconds": run.metrics.last["seconds"],
             "final_loss": run.metrics.last["loss"],
             "parameters": sum(p.size for p in jax.tree.leaves(state.model)),
+            "best_step": run.checkpoints.best_step(),
         }
 
 
@@ -179,6 +181,10 @@ class _Run:
         self.failure: FloatingPointError | None = None
         self._recipe = recipe
         self._before = self.metrics.last.get("seconds", 0.0)
+        # The mean since the regular checkpoint before, and of how many losses it is.
+        self._mean_loss, self._losses = self.metrics.last.get("mean_loss", 0.0), 0
+        if self._mean_loss and self.metrics.last["step"] == self.first:
+            self._losses = self.first % recipe.checkpoint_every
 
     def begin(self, runs: int, at_peak: float | None = None) -> None:
         """Starts the clock; a run that is trained with others counts its share of the time.
@@ -202,6 +208,8 @@ class _Run:
                 f"loss {loss}, gradient norm {gradient_norm} at step {step}; "
                 f"{self._last_good()}; {_ADVICE}"
             )
+        self._losses = self._losses + 1 if (step - 1) % self._recipe.checkpoint_every else 1
+        self._mean_loss += (loss - self._mean_loss) / self._losses
         seconds = (time.monotonic() - self._start) / self._runs
         done = step - self.first
         tokens = done * self._recipe.batch_size * self._recipe.length
@@ -212,6 +220,7 @@ class _Run:
             self.metrics.write(
                 step=step,
                 loss=loss,
+                mean_loss=self._mean_loss,
                 gradient_norm=gradient_norm,
                 learning_rate=float(self._recipe.schedule()(step - 1)),  # which made this step
                 tokens_per_second=tokens / seconds,
@@ -240,9 +249,12 @@ class _Run:
                 f"after step {step} {bad[0]} is not finite ({len(bad)} of {len(largest)} arrays); "
                 f"the state was not saved, {self._last_good()}; {_ADVICE}"
             ) from None
+        # A mean over the few steps before an interruption would be the lowest by chance.
+        is_regular = step % self._recipe.checkpoint_every == 0 or step == self._recipe.steps
+        loss = self._mean_loss if is_regular else None
         self.metrics.flush()  # a run cannot resume from a checkpoint without its line
         with self._writing():
-            self.checkpoints.save(step, state)  # which first waits for the one before
+            self.checkpoints.save(step, state, loss)  # which first waits for the one before
 
     def close(self) -> None:
         """Closes the files, once everything is on disk.
@@ -274,7 +286,10 @@ class _Run:
 
     def _last_good(self) -> str:
         saved = self.checkpoints.latest_step()
+        best = self.checkpoints.best_step()
         which = f"is of step {saved}" if saved else "does not exist yet"
+        if best not in (None, saved):
+            which += f", the best one of step {best}"
         return f"the last good checkpoint {which}"
 
 

@@ -47,11 +47,23 @@ def are_expected(arguments: Sequence[str]) -> bool:
     """
     if WATCHED in os.environ:
         return False
-    by_hand = re.search(r" --?num_processes[= ](\d+)", " ".join(["", *arguments]))
+    _, count, _ = by_hand(arguments)
     counts = [os.environ.get(name, "") for name in _COUNTS]
     in_queue = "SLURM_STEP_NODELIST" in os.environ and any(c not in ("", "0", "1") for c in counts)
     on_pod = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return in_queue or on_pod or (by_hand is not None and int(by_hand[1]) > 1)
+    return in_queue or on_pod or (count is not None and count > 1)
+
+
+def by_hand(arguments: Sequence[str]) -> tuple[str | None, int | None, int | None]:
+    """Returns ``--coordinator``, ``--num_processes`` and ``--process_id`` of a command line.
+
+    Each is None where the command line, of which all else may be wrong, does not have it.
+    """
+    line = " ".join(["", *arguments])
+    found = re.search(r" --?coordinator[= ](\S+)", line)
+    counts = [re.search(rf" --?{name}[= ](\d+)", line) for name in ("num_processes", "process_id")]
+    number, process = (int(count[1]) if count else None for count in counts)
+    return found[1] if found else None, number, process
 
 
 def watch(command: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from experiments.point import Point
 from experiments.record import check_run, holder
-from experiments.sweep import Sweep
+from experiments.sweep import Sweep, best_note
 
 STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
 
@@ -25,8 +25,9 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
     # A published model that is only read has no recipe.
     steps, step = recipe.steps if recipe else 0, line.get("step", 0)
     found = {"point": point.name, "step": step, "steps": steps, "speed": "", "note": ""}
-    if sweep.finished(point):
-        return found | {"state": DONE, "step": steps}
+    if finished := sweep.finished(point):
+        note = best_note(finished["training"], folder)
+        return found | {"state": DONE, "step": steps, "note": note}
     if by := holder(folder):
         # Each of the points that are trained as one program counts its share of the seconds.
         count = sum(not sweep.finished(each) for each in sweep.group_of(point))

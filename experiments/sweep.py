@@ -450,8 +450,10 @@ class Sweep:
         write_json(folder / "evaluation.json", evaluation)
         if summary["tokens"]:
             speed = summary["tokens"] / summary["seconds"]
+            about = best_note(summary, folder)
             self.console.print(
-                f"  trained in {summary['seconds']:.1f} s, {speed / 1e3:.0f}k tokens/s",
+                f"  trained in {summary['seconds']:.1f} s, {speed / 1e3:.0f}k tokens/s"
+                + (f"; {about}" if about else ""),
                 highlight=False,
             )
         self.print_point(point, evaluation)
@@ -483,6 +485,13 @@ def _raise_alone(error: Exception) -> None:
 
 def _but_for_data(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in as_json(config).items() if key != DATA}
+
+
+def best_note(training: dict[str, Any], folder: Path) -> str:
+    """Says where the best checkpoint of a finished run is, if it is not the last one."""
+    best = training.get("best_step")
+    is_last = best in (None, training.get("steps"))
+    return "" if is_last else f"lowest mean loss after step {best}: {folder / 'best'}"
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:

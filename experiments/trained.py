@@ -25,13 +25,20 @@ from posenc_jax.encodings.rotary.frequencies import Default
 from posenc_jax.encodings.rotary.rope import RoPE
 
 
+def run_at(folder: Path) -> tuple[Path, bool]:
+    """Returns the folder of a run, and whether its best checkpoint is meant, as by RUN/best."""
+    is_best = folder.name == "best" and (folder.parent / "run.json").exists()
+    return (folder.parent, True) if is_best else (folder, False)
+
+
 def load_run(
     folder: Path, mesh: Mesh | None = None, source: "Source | None" = None
 ) -> tuple[State, dict[str, Any]]:
     """Returns the state of a run's newest checkpoint, and the run's config.
 
     Args:
-      folder: the folder of a run, such as WORKDIR/runs/rope/seed0.
+      folder: the folder of a run, such as WORKDIR/runs/rope/seed0; with ``/best`` behind it, the
+        checkpoint with the lowest training loss is read in the place of the newest.
       mesh: the devices that the state is spread over. Default: one device.
       source: the published model that the run was tuned from, for sizes that its config lacks.
 
@@ -39,6 +46,7 @@ def load_run(
       ValueError: there is no run on text in the folder, no checkpoint, or one that does not fit the
         config.
     """
+    folder, is_best = run_at(folder)
     run = read_run(folder)
     if run is None or not (folder / "checkpoints").exists():
         raise ValueError(
@@ -63,9 +71,11 @@ def load_run(
         places = state_shardings(abstract, mesh)
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
-        found = checkpoints.newest(placed(abstract, places))
+        read = checkpoints.best if is_best else checkpoints.newest
+        found = read(placed(abstract, places))
         if found is None:
-            raise ValueError(f"{folder} has no finished checkpoint yet; train it for longer")
+            kind = "checkpoint with a loss" if is_best else "finished checkpoint"
+            raise ValueError(f"{folder} has no {kind} yet; train it for longer")
         return found[1], config
     finally:
         checkpoints.close()
@@ -121,17 +131,18 @@ class Source:
         """Loads the folder of a finished run, or a model that ``pretrained.load`` accepts.
 
         Args:
-          path: the folder, file or name.
+          path: the folder, as for ``load_run``, or the file or name.
           mesh: the devices.
           loading: keywords of ``pretrained.load``, such as ``scan``, for published weights.
 
         Raises:
           ValueError: there is no such model, its run is not finished, or it has no plain RoPE.
         """
-        if (folder_at(path) / "run.json").exists():
+        folder, is_best = run_at(folder_at(path))
+        if (folder / "run.json").exists():
             state, config = load_run(folder_at(path), mesh)
             done, steps = int(state.step), config["train"]["steps"]
-            if done < steps:
+            if done < steps and not is_best:
                 raise ValueError(f"{path} stopped at step {done} of {steps}: finish it first")
             # Plain RoPE has no length of its own, so the length is that of the last training.
             is_adam = config["train"].get("optimizer", "adamw") == "adamw"

@@ -326,12 +326,21 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrong", [(1,), (0, 1)], ids=["in one", "in both"])
-def test_a_config_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, wrong):
-    """A host without the data must not wait for those that wait for it."""
+@pytest.mark.parametrize(
+    ("flag", "words", "wrong"),
+    [
+        ("--config.corpus=files:nowhere/*.txt", "nowhere/*.txt", (1,)),
+        ("--config.corpus=files:nowhere/*.txt", "nowhere/*.txt", (0, 1)),
+        ("--config.train.steps=many", "--config.train.steps", (1,)),
+        ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0,)),
+        ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0, 1)),
+    ],
+)
+def test_a_command_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, flag, words, wrong):
+    """The data of a host may be missing, or its command be another than that of the others."""
 
     def how(count):
-        lacking = ["--config.corpus=files:nowhere/*.txt"]
+        lacking = [flag]
         jobs = enumerate(by_hand(count))
         return [(flags + lacking * (number in wrong), given) for number, (flags, given) in jobs]
 
@@ -342,7 +351,7 @@ def test_a_config_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, wrong):
         for process in processes:
             process.kill()
     for number, process in enumerate(processes):
-        sentence = "nowhere/*.txt" if number in wrong else "a process of the job was lost"
+        sentence = words if number in wrong else "a process of the job was lost"
         assert process.returncode == (2 if number in wrong else 75), errors
         assert sentence in errors[number]
 

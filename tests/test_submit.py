@@ -66,6 +66,7 @@ def test_slurm(job):
         "time=90",
         "mem=64GB",
         "signal=USR2@120",
+        "requeue",
         "job-name=posenc-my-run",
     } < options
     assert text.endswith(f"# {job.of_point('N')}")

@@ -38,6 +38,7 @@ from experiments.multimodal.story import TimedViT
 from experiments.record import Metrics, open_run
 from experiments.text import Text, token_losses
 from experiments.train import RULES, Recipe, decays, train_step
+from experiments.trained import load_run
 from posenc_jax import Encoding
 
 SPEC = FrozenConfigDict(
@@ -219,10 +220,10 @@ def test_seeds_that_stopped_at_different_steps_go_on(tmp_path, windows, together
     """A kill may come when some seeds of a step are saved, and others are not."""
     save = Checkpoints.save
 
-    def failing(self, step, state):
+    def failing(self, step, state, loss):
         if step == 4 and "seed1" in str(self._folder):
             raise StopError
-        save(self, step, state)
+        save(self, step, state, loss)
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", failing)
@@ -286,6 +287,50 @@ def test_preemption_saves_the_step_it_stopped_at(tmp_path, windows, uninterrupte
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 3
     model, _ = run(tmp_path, windows)
     chex.assert_trees_all_equal(model, uninterrupted[1])
+
+
+class Turning(Text):
+    """Draws what repeats, and from step 9 on other tokens at random, so that the loss rises."""
+
+    def batch(self, seed, step, part, parts):
+        rows = np.random.default_rng(step).integers(0, 16, (8, 9))
+        if step < 9:
+            rows = (rows[:, :1] + np.arange(9)) % 16
+        return np.split(rows.astype(np.uint8), parts)[part]
+
+
+@pytest.mark.parametrize("stop", [None, 5], ids=["undisturbed", "preempted"])
+def test_the_checkpoint_with_the_lowest_loss_is_kept_beside_the_last(tmp_path, monkeypatch, stop):
+    """A preempted run has the same best checkpoint, and goes on from its last one."""
+    recipe = dataclasses.replace(RECIPE, steps=16, checkpoint_every=4, learning_rate=1e-2)
+    folder, task, mesh = tmp_path / "run", Turning(recipe, None, SPEC), make_mesh()
+    config = SPEC.to_dict() | {"train": dataclasses.asdict(recipe)}
+    open_run(folder, config)
+
+    def go_on():
+        console = Console(file=io.StringIO())
+        return train(task, recipe, mesh, seed=0, folder=folder, console=console)
+
+    if stop:
+        with monkeypatch.context() as patch:
+            answers = iter([False] * (stop - 1) + [True])
+            patch.setattr(preemption, "requested", lambda: next(answers))
+            with pytest.raises(preemption.PreemptedError, match=f"step {stop}"):
+                go_on()
+    model, summary = go_on()
+    assert summary["best_step"] == 8
+    saved = {int(path.name) for path in (folder / "checkpoints").iterdir()}
+    assert saved == {8, 12, 16}
+    means = np.mean(np.reshape(losses(folder), (4, 4)), 1)
+    kept = json.loads((folder / "checkpoints/8/metrics/metrics").read_text())
+    assert means.argmin() == 1 and kept["loss"] == pytest.approx(means[1], rel=1e-12)
+    assert int(load_run(folder / "best")[0].step) == 8
+    state, _ = load_run(folder)
+    assert int(state.step) == 16
+    chex.assert_trees_all_equal(state.model, jax.device_put(model, jax.devices()[0]))
+    flipped(next((folder / "checkpoints/8").glob("default/d/*")))
+    with pytest.raises(ValueError, match=r"best checkpoint in .*, of step 8, is damaged"):
+        load_run(folder / "best")
 
 
 SMALL = {"vocab_size": 16, "model_dim": 8, "mlp_dim": 8, "num_layers": 1, "num_heads": 2}
@@ -377,13 +422,13 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(
     """
     save, (usual, most) = Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def failing(self, step, state):
+    def failing(self, step, state, loss):
         if step == 4 and is_found_later:
             self._manager.wait_until_finished()  # that of step 2 is whole
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
         elif step == 4:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save(self, step, state)
+        save(self, step, state, loss)
 
     reason = "File too large" if is_found_later else "No space left on device"
     with monkeypatch.context() as patch:
@@ -432,6 +477,9 @@ DAMAGE = {
     "metadata": ("default/_METADATA", cut_off),
     "metadata of arrays": ("default/array_metadatas/process_0", cut_off),
     "nothing": ("default", shutil.rmtree),
+    "a loss": ("metrics/metrics", lambda path: path.write_text('{"loss": 0.5}')),
+    "half of a loss": ("metrics/metrics", cut_off),
+    "no loss": ("metrics", shutil.rmtree),
 }
 
 

@@ -91,6 +91,8 @@ class Slurm:
             "array_parallelism": self.at_once,
             # Time for a checkpoint, before the time limit and when the queue preempts.
             "signal_delay_s": 120,
+            # Some clusters requeue no job that does not say that it may be.
+            "additional_parameters": {"requeue": True},
         }
         optional = {
             "partition": self.partition,
