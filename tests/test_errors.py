@@ -1268,6 +1268,11 @@ KINDS = [
     (lambda: losses(targets=IDS.tolist()), "targets must be an array, not list"),
     (lambda: losses(table=X[0].astype(int)), "table must be floating-point numbers, not int32"),
     (lambda: qwen2_vl(Text(3)), "segments=Text(tokens=3) must be a list of Text, Vision and Film"),
+    (
+        lambda: segments_of([7], image_token="7", video_token=8),
+        "image_token='7' must be at least 0",
+    ),
+    (lambda: segments_of([7], image_token=7, video_token=8, merge=0), "merge=0 must be at least 1"),
     (lambda: videorope([Text(3)], delta="a"), "delta='a' must be a number above 0"),
     *(
         (lambda ids=ids: segments_of(ids, image_token=7, video_token=8), "ids must be token ids of")

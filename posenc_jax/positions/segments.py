@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from posenc_jax.tokens import as_array
+from posenc_jax.tokens import as_array, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +201,9 @@ def segments_of(
         image_token: _Pictures("image", list(image_grids), []),
         video_token: _Pictures("video", list(video_grids), seconds),
     }
+    image_token = count_of("image_token", image_token, 0)
+    video_token = count_of("video_token", video_token, 0)
+    merge = count_of("merge", merge)
     ids, at = as_array("ids", ids), 0
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise ValueError(
