@@ -11,7 +11,7 @@ import posenc_jax
 from experiments.mesh import make_mesh, state_shardings
 from experiments.text import token_losses
 from experiments.train import decays
-from posenc_jax.model.transformer import _stack
+from posenc_jax.model.layer import stack
 from posenc_jax.positions import text
 
 B, T = 2, 6
@@ -104,7 +104,7 @@ def dialled(scan=False, **dials):
     if not scan:
         return model
     scanned = common.build_model("rope", num_kv_heads=2, scan=True, **dials)
-    scanned.layers[0].block = _stack([layer.block for layer in model.layers])
+    scanned.layers[0].block = stack([layer.block for layer in model.layers])
     for part in ("embedding", "unembedding", "final_norm"):
         setattr(scanned, part, getattr(model, part))
     return scanned

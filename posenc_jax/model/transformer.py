@@ -23,73 +23,19 @@ from posenc_jax.hooks import call
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
+from posenc_jax.model.checks import (
+    check_flags,
+    check_heads,
+    check_sizes,
+    check_types,
+    sinks_of_layers,
+)
+from posenc_jax.model.layer import Layer, first_of, one_if_equal, stack, unstack
 from posenc_jax.model.layers import Layers, Window, has_own
-from posenc_jax.tokens import Tokens, as_array, check_flag, check_key, count_of, is_real
+from posenc_jax.tokens import Tokens, as_array, check_key
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")
-
-# A window that is wider than any text stands for no window where windows are traced.
-_WIDEST = 2**30
-
-
-class Layer(nnx.Module):
-    """Holds what one layer of the model uses: its block, its encoding and its window.
-
-    Attributes:
-      block: the parameters of the layer.
-      own: the encoding that belongs to this layer alone, or None where layers share it.
-      sources: which of the model's distinct encodings the layer uses (static).
-      windows: which keys a query sees, as ``Layers`` has it (static).
-      rows: which of an encoding's parameters for each layer it uses, 0 if there are none (static).
-
-    Under ``scan`` a layer stands for all layers in the same place of the pattern, and its arrays
-    have a leading axis of turns, the repeats of the pattern. ``sources`` and ``windows`` have one
-    entry, or one for each turn where layers that differ only in numbers share a place, and so has
-    ``rows``.
-    """
-
-    def __init__(
-        self,
-        block: Block,
-        own: Encoding | None,
-        sources: tuple[int, ...],
-        windows: tuple[Window, ...],
-        rows: tuple[int, ...],
-    ):
-        self.block = block
-        self.own = own
-        self.sources = sources
-        self.windows = windows
-        self.rows = rows
-
-    def at(self, turn: int) -> tuple[int, Window]:
-        """Returns the source and the window of one turn."""
-        return self.sources[turn % len(self.sources)], self.windows[turn % len(self.windows)]
-
-    def encoding(self, encodings, turn) -> Encoding:
-        """Returns the encoding of one turn, the layer's own or among those of the model."""
-        if self.own is not None:
-            return self.own.unstacked()
-        row = self.rows[0] if len(self.rows) == 1 else jnp.asarray(self.rows)[turn]
-        return encodings[self.sources[0]].of_layer(row)
-
-    def found(self, sides, turn):
-        """Returns the encoding's entry of ``sides``, and the window, for one turn.
-
-        Turns may differ in the tables that their encodings prepare, and in windows. ``turn`` may be
-        traced.
-        """
-        found = sides[self.sources[0]]
-        if len(self.sources) > 1:
-            source = jnp.asarray(self.sources)[turn]
-            # Layers that share one program read tokens made for different encodings.
-            sides = [_for_any(side) for side in sides]
-            found = jax.tree.map(lambda *each: jnp.stack(each)[source], *sides)
-        if len(self.windows) == 1:
-            return found, self.windows[0]
-        widths = [_WIDEST if window is None else window for window in self.windows]
-        return found, jnp.asarray(widths, jnp.int32)[turn]
 
 
 class Transformer(nnx.Module):
@@ -168,11 +114,12 @@ class Transformer(nnx.Module):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         sizes = dict(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
         sizes |= dict(num_heads=num_heads, num_kv_heads=num_kv_heads)
-        _check_sizes(sizes | dict(head_dim=head_dim, mlp_dim=mlp_dim))
-        _check_types(rngs, norm_epsilon, dtype=dtype, param_dtype=param_dtype)
-        _check_flags(qkv_bias, post_norm, tied, causal, scan, remat)
-        _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
-        sinks_of_layers = _of_layers(sinks, num_layers)
+        check_sizes(**sizes, head_dim=head_dim, mlp_dim=mlp_dim)
+        check_types(rngs, norm_epsilon, dtype=dtype, param_dtype=param_dtype)
+        check_flags(tied=tied, causal=causal, scan=scan, remat=remat)
+        check_flags(qkv_bias=qkv_bias, post_norm=post_norm)
+        check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
+        kinds_of_sinks = sinks_of_layers(sinks, num_layers)
         check_implementation(implementation)
         head_dim = model_dim // num_heads if head_dim is None else head_dim
         mlp_dim = -(-model_dim * 8 // (3 * 64)) * 64 if mlp_dim is None else mlp_dim
@@ -191,7 +138,7 @@ class Transformer(nnx.Module):
 
         self.embedding = table()
         # Drawn together, so that a model has the same numbers with and without scan.
-        blocks = _drawn(block, jax.random.split(rngs.params(), num_layers), sinks_of_layers)
+        blocks = _drawn(block, jax.random.split(rngs.params(), num_layers), kinds_of_sinks)
         self.final_norm = nnx.RMSNorm(model_dim, epsilon=norm_epsilon, **types, rngs=rngs)
         self.unembedding = None if tied else table()
         self.num_layers = num_layers
@@ -208,7 +155,7 @@ class Transformer(nnx.Module):
         blocks = [layer.block for layer in other.layers]
         if self.scan and len(blocks) != self._places(pattern, blocks):
             turns = self.num_layers // len(blocks)
-            by_place = [_unstack(block, turns) for block in blocks]
+            by_place = [unstack(block, turns) for block in blocks]
             blocks = self._placed(
                 pattern, [block for turn in zip(*by_place, strict=True) for block in turn]
             )
@@ -228,7 +175,7 @@ class Transformer(nnx.Module):
                 "in it differ in their sinks: name as many encodings in the pattern as it takes "
                 "until sinks repeat too, such as [rope, rope] for two sinks"
             )
-        return [_stack(blocks[place::turn]) for place in range(turn)]
+        return [stack(blocks[place::turn]) for place in range(turn)]
 
     def _places(self, pattern: Layers, blocks: list[Block]) -> int:
         """Returns the number of places of blocks: under ``scan`` one if all layers are alike."""
@@ -249,12 +196,12 @@ class Transformer(nnx.Module):
             is_shared = pattern.distinct[source].over_shared
             rows = tuple(map(pattern.row, numbers)) if is_shared else (0,)
             if self.scan and own is not None:
-                own = _stack([pattern.of_layer(number)[0] for number in numbers])
+                own = stack([pattern.of_layer(number)[0] for number in numbers])
             # Under scan layers that are alike share one block, even if the pattern names each.
             several = range(self.num_layers if len(blocks) < len(pattern.pattern) else 0)
             each = [pattern.of_layer(number)[1:] for number in several] or [(source, window)]
             sources, windows = (tuple(all_turns) for all_turns in zip(*each, strict=True))
-            layers.append(Layer(block, own, _one_if_equal(sources), _one_if_equal(windows), rows))
+            layers.append(Layer(block, own, one_if_equal(sources), one_if_equal(windows), rows))
         self.encodings = nnx.List(shared)
         self.layers = nnx.List(layers)
 
@@ -374,7 +321,11 @@ class Transformer(nnx.Module):
         layers reads no parameters.
         """
         return [
-            next(_one(layer.own, self.scan) for layer in self.layers if layer.sources == (source,))
+            next(
+                first_of(layer.own, self.scan)
+                for layer in self.layers
+                if layer.sources == (source,)
+            )
             if shared is None
             else shared.of_layer(0)
             for source, shared in enumerate(self.encodings)
@@ -463,92 +414,11 @@ def _ids(inputs, vocab_size) -> jax.Array:
     return jnp.where(is_id_BT, ids_BT, vocab_size).astype(jnp.int32)
 
 
-def _check_sizes(sizes):
-    for name, size in sizes.items():
-        if size is not None:
-            count_of(name, size)
-
-
-def _check_types(rngs, norm_epsilon, **types):
-    if not is_real(norm_epsilon) or not 0 <= norm_epsilon < math.inf:
-        raise ValueError(f"norm_epsilon={norm_epsilon!r} must be a number, 0 or more")
-    if not isinstance(rngs, nnx.Rngs):
-        raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
-    for name, given in types.items():
-        try:
-            is_floating = jnp.issubdtype(jnp.dtype(given), jnp.floating)
-        except TypeError:  # there is no such type
-            is_floating = False
-        if not is_floating:
-            raise ValueError(f"{name}={given!r} must be a type of floats, such as 'bfloat16'")
-
-
-def _check_flags(*flags):
-    names = ("qkv_bias", "post_norm", "tied", "causal", "scan", "remat")
-    for name, flag in zip(names, flags, strict=True):
-        check_flag(name, flag)
-
-
-def _of_layers(sinks, num_layers: int) -> list[str | None]:
-    """Returns the sinks of each layer."""
-    each = [sinks] if sinks is None or isinstance(sinks, str) else list(sinks)
-    if not each or num_layers % len(each):
-        raise ValueError(
-            f"sinks={sinks!r} must be one for all layers, or a sequence that repeats evenly over "
-            f"num_layers={num_layers}"
-        )
-    for kind in each:
-        if kind not in (None, "head", "token"):
-            raise ValueError(
-                f"sinks={kind!r} must be 'head' (one a head, learned), 'token' (computed for each "
-                "query) or None"
-            )
-    return each * (num_layers // len(each))
-
-
 def _drawn(block, keys, kinds: list) -> list:
     """Returns ``block(key, kind)`` of each layer, those of one kind drawn together."""
     blocks: dict[int, Any] = {}
     for kind in dict.fromkeys(kinds):
         numbers = [number for number, other in enumerate(kinds) if other == kind]
         together = jax.vmap(functools.partial(block, sinks=kind))(keys[np.asarray(numbers)])
-        blocks |= dict(zip(numbers, _unstack(together, len(numbers)), strict=True))
+        blocks |= dict(zip(numbers, unstack(together, len(numbers)), strict=True))
     return [blocks[number] for number in range(len(kinds))]
-
-
-def _check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm):
-    if num_heads % num_kv_heads:
-        raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
-    if head_dim is None and model_dim % num_heads:
-        raise ValueError(
-            f"num_heads={num_heads} must divide model_dim={model_dim}, or head_dim be given"
-        )
-    if qk_norm not in (None, "head", "all"):
-        raise ValueError(
-            f"qk_norm={qk_norm!r} must be 'head' (each head by itself), 'all' (all heads "
-            "together) or None"
-        )
-
-
-def _for_any(side):
-    """Returns tokens that say of no encoding that they were made for it."""
-    return tuple(None if x is None else dataclasses.replace(x, made_for=()) for x in side)
-
-
-def _one_if_equal(values: tuple) -> tuple:
-    return values if len(set(values)) > 1 else values[:1]
-
-
-def _one(encoding, is_stacked):
-    """Returns the first layer's encoding of a stack, or ``encoding`` if it is not stacked."""
-    return jax.tree.map(lambda p: p[0], encoding).unstacked() if is_stacked else encoding
-
-
-def _stack(modules):
-    """Returns modules of one structure as one, their arrays along a leading axis."""
-    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *modules)
-
-
-def _unstack(tree, count: int) -> list:
-    """Cuts ``tree`` along its leading axis."""
-    return [jax.tree.map(lambda p, i=i: p[i], tree) for i in range(count)]
