@@ -200,6 +200,11 @@ def attention(encoding, x_BTD, positions, segment_ids=None, length=None, weights
     return posenc_jax.attend(encoding, q, k, v, tokens.read(encoding, x_BTD))
 
 
+def set_cores(monkeypatch, count: int) -> None:
+    """Makes this process believe that it may use ``count`` cores."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(count)), raising=False)
+
+
 @jax.jit
 def forward(model, token_ids, positions, segment_ids=None, length=None):
     """Returns the logits of a Transformer."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attention_cases import Case, assert_equals_dense
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
@@ -278,6 +279,26 @@ def test_the_forms_of_a_cpu_are_not_in_a_program_for_a_tpu(length):
     """A CPU host exports the program that a TPU host would."""
     assert "optimization_barrier" in lowered_for("cpu", length)
     assert "optimization_barrier" not in lowered_for("tpu", length)
+
+
+def test_one_core_has_smaller_tiles_on_a_cpu_alone(monkeypatch):
+    def tiles_of(platform):
+        program = lowered_for(platform, 1024)
+        return [size for size in (128, 256, 512) if f"x{size}x{size}xf" in program]
+
+    common.set_cores(monkeypatch, 2)
+    assert tiles_of("cpu") == tiles_of("tpu") == [512]
+    common.set_cores(monkeypatch, 1)
+    assert tiles_of("cpu") == [256]
+    assert tiles_of("tpu") == [512]
+
+
+@pytest.mark.parametrize("name", ["rope", "t5", "shaw", "fox"])
+def test_values_and_gradients_of_one_core(monkeypatch, name):
+    """There are three tiles a row; the last begins within the one before it."""
+    common.set_cores(monkeypatch, 1)
+    encoding = common.build(name, num_heads=2)
+    assert_equals_dense(functools.partial(blockwise), encoding, Case(T=600, S=600))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from posenc_jax.attention import sinks as sink
-from posenc_jax.attention.cpu import tokens_last
+from posenc_jax.attention.cpu import has_one_core, tokens_last
 from posenc_jax.attention.dense import FLOOR, TINY
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
@@ -25,6 +25,11 @@ from posenc_jax.hooks import call
 
 # The most logits of a tile with whole rows: 64 MiB, and a few times as much for intermediates.
 MOST_LOGITS = 2**24
+
+# XLA:CPU runs a product on several cores only if its matrices are as large as a long text's tile.
+# One core is faster with smaller ones, which stay in its cache, but not at every length: DeBERTa,
+# whose hooks read a whole table in each tile, is slower with many tiles.
+_OF_SHORT, _OF_LONG, _OF_ONE_CORE = 128, 512, 256
 
 
 class Rows(NamedTuple):
@@ -58,6 +63,7 @@ class Plan:
     num_heads: int
     q_block: int
     k_block: int
+    one_core: bool  # whether a program that is lowered for a CPU has the tiles of one core
 
 
 class _Block(NamedTuple):
@@ -84,12 +90,12 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     """Returns the plan, queries, keys, and what all tiles share."""
     B, T, H, C = tile.q.shape
     S, K = v_BSKC.shape[1:3]
-    k_block = block
+    k_block, one_core = block, False
     if encoding.whole_rows:
         block, k_block = block or max(1, MOST_LOGITS // (B * H * S)), S
     elif block is None:
-        # XLA:CPU runs a product on several cores only if its matrices are this large.
-        block = k_block = 128 if max(T, S) <= 512 else 512
+        block = k_block = _OF_SHORT if max(T, S) <= 512 else _OF_LONG
+        one_core = 512 < max(T, S) <= 1024 and has_one_core()
     is_number = isinstance(tile.scale, int | float)
     plan = Plan(
         causal=rule.causal,
@@ -98,6 +104,7 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
         num_heads=tile.num_heads,
         q_block=min(block, T),
         k_block=min(k_block, S),
+        one_core=one_core,
     )
     q_BKGTC = tile.q.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
     queries = Rows(q_BKGTC, None, _with_order(tile.q_tokens))
@@ -159,6 +166,20 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 def forward(plan, queries, keys, shared):
     """Returns attention ``[B, K, G, T, C]`` and log-sum-exps of rows ``[B, K, G, T]``, float32."""
+    return _in_tiles(_forward, plan, queries, keys, shared)
+
+
+def _in_tiles(run, plan, *operands):
+    """Calls ``run(plan, *operands)``, with the tiles of the platform that it is lowered for."""
+    if not plan.one_core:
+        return run(plan, *operands)
+    q_block, k_block = (min(_OF_ONE_CORE, size) for size in (plan.q_block, plan.k_block))
+    small = dataclasses.replace(plan, q_block=q_block, k_block=k_block)
+    on_cpu, elsewhere = (functools.partial(run, each) for each in (small, plan))
+    return lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
+
+
+def _forward(plan, queries, keys, shared):
     first, end, _, _ = _visits(plan, queries, keys, shared)
     near = _near(plan, queries, keys, shared)
 
@@ -206,6 +227,10 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
     by row, and ``lse`` as ``forward`` gives it, both ``[B, K, G, T]``. All other arrays have None
     in their place.
     """
+    return _in_tiles(_backward, plan, queries, keys, shared, d_out, lse, delta)
+
+
+def _backward(plan, queries, keys, shared, d_out, lse, delta):
     _, _, first, end = _visits(plan, queries, keys, shared)
     near = _near(plan, queries, keys, shared)
     d_out = d_out.astype(keys.v.dtype)

@@ -8,6 +8,7 @@ an accelerator has the plain form.
 """
 
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,13 @@ from posenc_jax.encoding import Encoding, Tile
 _FEW = 64
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+def has_one_core() -> bool:
+    """Says whether this process may use one core only. Only Linux says that of a process."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) == 1
+    return os.cpu_count() == 1
 
 
 def dense(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
