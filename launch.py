@@ -302,7 +302,7 @@ def _refuse(sentence: str) -> NoReturn:
     them. So it joins them, and they notice that it ends. JAX aborts a process that waits in vain.
     """
     print(f"error: {sentence}", file=sys.stderr, flush=True)
-    if peers.WATCHED in os.environ and not jax.distributed.is_initialized():
+    if peers.WATCHED in os.environ:
         print(
             f"the other processes of the job are told, if they start within {_TO_START} s",
             file=sys.stderr,
@@ -313,9 +313,10 @@ def _refuse(sentence: str) -> NoReturn:
         timer = threading.Timer(_TO_START, _end_alone, [2])
         timer.daemon = True
         timer.start()
-        with contextlib.suppress(ValueError):  # it cannot join, and has said so
+        with contextlib.suppress(Exception):  # the sentence above stays the reason
             preemption.listen(*peers.by_hand(sys.argv))
-    if not _all_fail():
+            if _all_fail():
+                sys.exit(2)
         _end_alone(2)
     sys.exit(2)
 
