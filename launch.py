@@ -244,6 +244,12 @@ def _end_alone(status: int) -> None:
 def _check(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise ValueError(f"{arguments[1]!r} is no flag; every argument is --name=value")
+    for flag in (CONFIG, WORKDIR):
+        if flag.value is None:
+            raise ValueError(
+                f"--{flag.name} is missing; a command has both, such as python launch.py "
+                "--config=configs/extrapolation.py:small --workdir=runs/small"
+            )
     if not WORKDIR.value.strip():
         raise ValueError("--workdir is empty; give the folder of the results")
     if BACKEND.value is None and (SUBMIT.value or AGAIN.value or RESOURCE.value):
@@ -322,5 +328,4 @@ def _refuse(sentence: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=_parse)
