@@ -258,6 +258,12 @@ def _end_alone(status: int) -> None:
 def _check(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise ValueError(f"{arguments[1]!r} is no flag; every argument is --name=value")
+    for flag in (CONFIG, WORKDIR):
+        if flag.value is None:
+            raise ValueError(
+                f"--{flag.name} is missing; a command has both, such as python launch.py "
+                "--config=configs/extrapolation.py:small --workdir=runs/small"
+            )
     if not WORKDIR.value.strip():
         raise ValueError("--workdir is empty; give the folder of the results")
     if BACKEND.value is None and (SUBMIT.value or AGAIN.value or RESOURCE.value):
@@ -319,7 +325,7 @@ def _refuse(sentence: str) -> NoReturn:
     them. So it joins them, and they notice that it ends. JAX aborts a process that waits in vain.
     """
     print(f"error: {sentence}", file=sys.stderr, flush=True)
-    if peers.WATCHED in os.environ and not jax.distributed.is_initialized():
+    if peers.WATCHED in os.environ:
         print(
             f"the other processes of the job are told, if they start within {_TO_START} s",
             file=sys.stderr,
@@ -330,15 +336,13 @@ def _refuse(sentence: str) -> NoReturn:
         timer = threading.Timer(_TO_START, _end_alone, [2])
         timer.daemon = True
         timer.start()
-        with contextlib.suppress(ValueError):  # it cannot join, and has said so
+        with contextlib.suppress(Exception):  # the sentence above stays the reason
             preemption.listen(*peers.by_hand(sys.argv))
-    if not _all_fail():
+            if _all_fail():
+                sys.exit(2)
         _end_alone(2)
     sys.exit(2)
 
 
 if __name__ == "__main__":
-    for name, example in (("config", "configs/extrapolation.py:small"), ("workdir", "runs/small")):
-        needed = f"this flag is needed, such as --{name}={example}; --help says more"
-        flags.register_validator(name, lambda value: value is not None, needed)
     app.run(main, flags_parser=_parse)

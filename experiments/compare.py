@@ -47,6 +47,13 @@ class Comparison(Sweep):
         self.windows = window_index(self.corpus, "train", self.recipe.length)
         self.documents = _documents(self.corpus, self.protocols, self.recipe.length)
         self.check()
+        for split, found in self.documents.items():
+            if len(found) < self.protocols.documents:
+                console.print(
+                    f"eval.documents={self.protocols.documents}, but {split} has only {len(found)} "
+                    f"windows of {found.shape[1]} tokens: these are scored",
+                    highlight=False,
+                )
         if config.schemes.strip() == "all":
             layers = config.model.num_layers
             for name in PATTERNS:

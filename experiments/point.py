@@ -102,6 +102,6 @@ def trained_points(
 def point_of(points: Sequence[T], task_id: int) -> T:
     """Returns the point that a job of an array runs."""
     if not 0 <= task_id < len(points):
-        last, count = len(points) - 1, len(points)
-        raise RefusedError(f"task_id={task_id} must be in 0..{last}: there are {count} points")
+        last = len(points) - 1
+        raise RefusedError(f"task_id={task_id} must be in 0..{last}, the number of a point")
     return points[task_id]

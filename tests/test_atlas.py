@@ -267,7 +267,7 @@ def test_a_bad_config_names_its_study(corpus, tmp_path):
     with pytest.raises(ValueError, match=r"studies\.tasks: .*unknown task 'cpy'"):
         atlas(corpus, tmp_path, studies__tasks__task__tasks="cpy")
     one, _ = atlas(corpus, tmp_path, schemes="rope,alibi")
-    with pytest.raises(ValueError, match=r"task_id=4 must be in 0..3: there are 4 points"):
+    with pytest.raises(ValueError, match=r"task_id=4 must be in 0..3, the number of a point"):
         one.run(4)
 
 

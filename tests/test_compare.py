@@ -87,6 +87,13 @@ def test_windows_that_begin_alike_have_the_losses_of_those_scored_alone(
             assert once == {name: pytest.approx(value) for name, value in each.items()}
 
 
+def test_fewer_windows_than_asked_for_are_said(corpus, tmp_path):
+    one, output = comparison(config(corpus, schemes="rope", eval__documents=500), tmp_path)
+    count = len(one.documents["test"])
+    assert 0 < count < 500
+    assert f"eval.documents=500, but test has only {count} windows of" in output.getvalue()
+
+
 def test_an_extension_is_evaluated_on_the_checkpoint_it_extends(finished):
     workdir, _, _ = finished
     assert sorted(p.name for p in (workdir / "runs").iterdir()) == ["alibi", "rope"]
@@ -775,11 +782,12 @@ def test_command_line_says_what_is_wrong(tmp_path, arguments, message):
     assert "Traceback" not in done.stderr
 
 
-def test_a_command_without_a_config_or_a_workdir_has_an_example():
-    done = launch()
-    assert done.returncode == 2
-    assert "flag is needed, such as --config=configs/extrapolation.py:small" in done.stderr
-    assert "flag is needed, such as --workdir=runs/small" in done.stderr
+def test_a_command_without_config_or_workdir_is_shown_one_with_both(tmp_path):
+    given = {"config": "configs/extrapolation.py:tiny", "workdir": tmp_path}
+    for missing, other in (("config", "workdir"), ("workdir", "config")):
+        done = launch(f"--{other}={given[other]}")
+        assert done.returncode == 2
+        assert f"error: --{missing} is missing; a command has both, such as" in done.stderr
 
 
 def test_a_function_that_returns_no_config_is_refused(tmp_path):

@@ -206,6 +206,7 @@ def test_dimensions_are_positive_whole_numbers(value):
             {"num_buckets": 6, "bidirectional": True},
             "num_buckets=6 must be a positive multiple of 4",
         ),
+        ("t5", {"table_scale": float("nan")}, "table_scale=nan must be a positive number, finite"),
         ("t5", {"max_distance": 16}, "max_distance=16 must exceed the 16 distances"),
         ("fire", {"init_length": 0.0}, "init_length=0.0 must be a positive number of tokens"),
         ("fire", {"init_length": float("inf")}, "init_length=inf must be a positive number of tok"),

@@ -7,6 +7,8 @@ that grow with the logarithm of the distance, and the last bucket holds all that
 Overrides ``score``.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,6 +78,8 @@ class T5(Encoding):
                 f"max_distance={max_distance} must exceed the {num_buckets // directions // 2} "
                 "distances that have a bucket each"
             )
+        if not 0 < table_scale < math.inf:
+            raise ValueError(f"table_scale={table_scale!r} must be a positive number, finite")
         self.max_distance = max_distance
         self.bidirectional = bidirectional
         self.table_scale = table_scale
