@@ -13,10 +13,11 @@ An experiment is one module with a subclass of ``Experiment``, one config, and o
     pictures()               example inputs by caption, for the report
     maps(scheme, model)      ``Map``s of attention over a grid, for the report
 
-and the config has ``schemes``, a comma-separated choice of ``variants``. A variant has the keywords
-of ``make`` in ``encoding``, and beside it what else the experiment reads, such as its positions, or
-whether there are ruler tokens. A variant with ``of`` is not trained, but evaluated on the
-checkpoint of the variant that ``of`` names, with its own encoding in the place of the trained one.
+and the config has ``schemes``, a comma-separated choice of ``variants``, or "all". A variant has
+the keywords of ``make`` in ``encoding``, and beside it what else the experiment reads, such as its
+positions, or whether there are ruler tokens. A variant with ``of`` is not trained, but evaluated on
+the checkpoint of the variant that ``of`` names, with its own encoding in the place of the trained
+one.
 """
 
 import dataclasses
@@ -82,6 +83,7 @@ class Experiment(Sweep):
       console: the console that shows progress and tables.
 
     Attributes:
+      schemes: the variants that are compared.
       title, summary: for the report.
       axes: names of the position axes.
       length: tokens of a training sequence, set by ``load``.
@@ -104,10 +106,11 @@ class Experiment(Sweep):
         if config.eval.batch < 1:
             raise ValueError(f"eval.batch={config.eval.batch} must be at least 1")
         self.config = config.to_dict()  # which the methods called below read
-        schemes = [name.strip() for name in config.schemes.split(",")]
-        extend = {n: v["of"] for n in schemes if (v := self.variant(n)).get("of")}
+        named = [name.strip() for name in config.schemes.split(",")]
+        self.schemes = [*config.variants] if named == ["all"] else named
+        extend = {n: v["of"] for n in self.schemes if (v := self.variant(n)).get("of")}
         rates = config.get("sweep", {}).get("learning_rate", ())
-        points = trained_points(schemes, extend, config.seeds, rates)
+        points = trained_points(self.schemes, extend, config.seeds, rates)
         self.load()
         recipe = Recipe(length=self.length, **config.train)
         mesh = make_mesh(**config.mesh)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from configs import atlas
 from configs.tasks import PRESETS, get_config
 from experiments.point import Point
 from experiments.tasks import TASKS, VOCAB_SIZE
@@ -276,6 +277,14 @@ def test_a_model_that_knows_the_answers_has_all_of_them(finished, monkeypatch):
 
     monkeypatch.setattr(one, "predict", solved)
     assert all(result.value == 1 for result in one.measure("rope", None))
+
+
+def test_all_names_every_variant(tmp_path):
+    # The model of the atlas has layers for every pattern.
+    config = common.changed(atlas.get_config("small").studies.tasks, schemes="all")
+    one = Questions(config, tmp_path, Console(file=io.StringIO()))
+    named = {name for point in one.points for name in point.schemes}
+    assert named == {*one.config["variants"]}
 
 
 def test_an_extension_turns_as_the_trained_scheme_does(tmp_path):

@@ -90,8 +90,8 @@ class Pointing(Experiment):
         self.desktop = max(max(screen) for screen in self.trials.screens)
         self.icons = load_icons(self.setting)
         self.length = 1 + self.own[0] * self.own[1]
-        for scheme in self.config["schemes"].split(","):
-            self.place(scheme.strip(), self.own)
+        for scheme in self.schemes:
+            self.place(scheme, self.own)
         xs = tuple(_name(screen) for screen in self.trials.screens)
         self.panels = tuple(
             Panel(condition, "accuracy", "rows x columns of the screen", xs, xs[:1])

@@ -118,8 +118,8 @@ class Story(Experiment):
         self.setting = filled(Setting, "task", self.config["task"])
         self.trials = filled(Trials, "eval", self.config["eval"])
         _check(self.setting, self.trials)
-        for scheme in self.config["schemes"].split(","):
-            _check_variant(scheme.strip(), self.variant(scheme.strip()))
+        for scheme in self.schemes:
+            _check_variant(scheme, self.variant(scheme))
         setting, trials = self.setting, self.trials
         cells = (setting.side // setting.patch) ** 2
         self.length = setting.frames * cells + setting.questions
