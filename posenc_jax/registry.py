@@ -347,8 +347,10 @@ def _check_kind(key, value, parameter):
     if value is None and (default is None or type(None) in kinds):
         return
     kinds -= {type(None)}
-    # An array that is kept would be trained, so only where one is meant is it a number.
-    numbers_are = numbers.Real | jax.Array | np.ndarray if jax.Array in kinds else numbers.Real
+    # An array that is kept would be trained, so only where one is meant is it a number. What is
+    # traced is left to the constructor, which knows whether it can be.
+    arrays = jax.Array | np.ndarray if jax.Array in kinds else jax.core.Tracer
+    numbers_are = numbers.Real | arrays
     if kinds == {bool}:
         _check_is(isinstance(value, int) and value in (0, 1), key, value, "True or False")
     elif kinds <= {int, float, jax.Array}:

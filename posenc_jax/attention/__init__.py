@@ -355,7 +355,7 @@ def _check_shard(heads, H, K, num_heads):
             f"0..{num_heads - 1}, one for each head of the given queries, all different"
         )
     group = H // K
-    of_kv_heads = np.reshape(heads, (K, group)) // group if is_known else np.zeros((K, 1))
+    of_kv_heads = np.asarray(heads).reshape(K, group) // group if is_known else np.zeros((K, 1))
     if num_heads % group or (of_kv_heads != of_kv_heads[:, :1]).any():
         raise ValueError(
             f"heads={heads} of HeadShard, of num_heads={num_heads}, cut a group: {group} heads in "
