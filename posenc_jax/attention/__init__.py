@@ -12,34 +12,33 @@ An implementation of attention is a name or a function. The names are
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from posenc_jax.attention import cpu
 from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
+from posenc_jax.attention.checks import (
+    check_arrays,
+    check_keys,
+    check_one_layer,
+    check_scale,
+    check_shard,
+    check_side,
+    check_sides,
+    check_window,
+)
 from posenc_jax.attention.dense import dense, products
 from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
 from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule
-from posenc_jax.encoding import Encoding, HeadShard, Side, Tile, check_encoding
+from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.hooks import call
-from posenc_jax.tokens import (
-    Tokens,
-    check_flag,
-    check_span,
-    check_tokens,
-    count_of,
-    is_real,
-    is_whole,
-    several_layers,
-)
+from posenc_jax.tokens import Tokens, check_flag, check_span, count_of
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -158,9 +157,9 @@ def turn(
       ValueError: the scheme adapts to a growing length, so turned keys would not stay right, or
         mixes keys, so none can be turned alone; or an argument does not fit the others.
     """
-    _check_keys(k_BSKC, v_BSKC, num_heads)
+    check_keys(k_BSKC, v_BSKC, num_heads)
     scheme, _, side = _sides(encoding, num_heads, k_BSKC.shape[2])
-    _check_side(scheme, "tokens", tokens, k_BSKC)
+    check_side(scheme, "tokens", tokens, k_BSKC)
     if tokens.turned:
         raise ValueError(
             "tokens say that k and v are turned already: pass keys and values before rotation, and "
@@ -228,12 +227,12 @@ def _tile(
 ) -> tuple[Encoding, Tile, jax.Array, Side]:
     """Returns the encoding, one tile with every query and key, the values, and the query side."""
     k_tokens = q_tokens if k_tokens is None else k_tokens
-    _check_arrays(q_BTHC, k_BSKC, v_BSKC, getattr(k_tokens, "turned", False))
+    check_arrays(q_BTHC, k_BSKC, v_BSKC, getattr(k_tokens, "turned", False))
     scheme, q_side, k_side = _sides(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
-    _check_tokens(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)
+    check_sides(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
     scale = jnp.asarray(scale) if isinstance(scale, nnx.Variable) else scale
-    _check_scale(scale)
+    check_scale(scale)
     q_BTHC = _without_wrapping(_without_nan(q_BTHC, q_tokens), scheme, q_tokens, k_tokens)
     q = call(scheme, "rotate", q_BTHC, q_tokens, q_side, axes=3)
     if not k_tokens.turned:
@@ -268,7 +267,7 @@ def _turned(scheme, k_BSKC, v_BSKC, tokens, side):
 
 def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
     """Returns the tile, and the rule that says which keys each query sees."""
-    _check_window(window)
+    check_window(window)
     check_flag("causal", causal)
     in_order = _in_order(scheme, tile, causal, window)
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
@@ -301,8 +300,8 @@ def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
     if isinstance(encoding, HeadShard):
         encoding, heads, num_heads = encoding.encoding, encoding.heads, encoding.num_heads
         num_heads = count_of("num_heads", num_heads)
-        _check_shard(heads, H, K, num_heads)
-    _check_encoding(encoding)
+        check_shard(heads, H, K, num_heads)
+    check_one_layer(encoding)
     num_kv_heads = num_heads * K // H
     if heads is not None:
         k_heads = heads[:: H // K] // (num_heads // num_kv_heads)
@@ -335,138 +334,6 @@ def _without_wrapping(q_BTHC, scheme, q_tokens, k_tokens):
         highest = functools.reduce(jnp.maximum, map(jnp.max, numbers, axes))
         q_BTHC = jnp.where((highest - lowest < 0)[:, None, None, None], jnp.nan, q_BTHC)
     return q_BTHC
-
-
-def _check_encoding(encoding):
-    check_encoding(encoding)
-    if encoding.stacked is not None:
-        raise ValueError(several_layers(encoding))
-
-
-def _check_shard(heads, H, K, num_heads):
-    is_known = not isinstance(heads, jax.core.Tracer)
-    is_array = isinstance(heads, jax.Array | np.ndarray)
-    is_whole = is_array and jnp.issubdtype(heads.dtype, jnp.integer)
-    numbers = set(np.ravel(heads).tolist()) if is_whole and is_known else {*range(H)}
-    is_right = is_whole and heads.shape == (H,) and len(numbers) == H
-    if not is_right or not numbers <= {*range(num_heads)}:
-        raise ValueError(
-            f"heads={heads} of HeadShard must be an array of {H} numbers of query heads within "
-            f"0..{num_heads - 1}, one for each head of the given queries, all different"
-        )
-    group = H // K
-    of_kv_heads = np.asarray(heads).reshape(K, group) // group if is_known else np.zeros((K, 1))
-    if num_heads % group or (of_kv_heads != of_kv_heads[:, :1]).any():
-        raise ValueError(
-            f"heads={heads} of HeadShard, of num_heads={num_heads}, cut a group: {group} heads in "
-            f"a row read one of the {K} kv heads given, so they must be the {group} of one kv head "
-            "of the model; give all of them, or each head a kv head of its own (jnp.repeat)"
-        )
-
-
-def _check_arrays(q_BTHC, k_BSKC, v_BSKC, is_turned):
-    shapes = _check_axes("queries, keys and values", {"q": q_BTHC, "k": k_BSKC, "v": v_BSKC})
-    (B, _, H, C), (_, S, K, width) = q_BTHC.shape, k_BSKC.shape
-    is_as_wide = width == C or is_turned
-    if len(k_BSKC) != B or not is_as_wide or v_BSKC.shape[:3] != (B, S, K) or H % K:
-        raise ValueError(
-            f"{shapes} do not fit: q must be [B, T, H, C], and k and v [B, S, K, C] with H a "
-            "multiple of K"
-        )
-
-
-def _check_keys(k_BSKC, v_BSKC, num_heads):
-    shapes = _check_axes("keys and values", {"k": k_BSKC, "v": v_BSKC})
-    if k_BSKC.shape[:3] != v_BSKC.shape[:3]:
-        raise ValueError(f"{shapes} do not fit: both must be [B, S, K, C]")
-    K, is_whole = k_BSKC.shape[2], isinstance(num_heads, int | np.integer)
-    if not is_whole or num_heads < 1 or num_heads % K:
-        raise ValueError(
-            f"num_heads={num_heads!r} must be the number of query heads, a multiple of the {K} kv "
-            "heads of k and v"
-        )
-
-
-def _check_axes(what, arrays) -> str:
-    """Returns the shapes; refuses arrays that are empty, not floating-point or not of four axes."""
-    for name, x in arrays.items():
-        if not hasattr(x, "dtype"):
-            raise ValueError(
-                f"{name} must be an array, such as jnp.asarray gives, not {type(x).__name__}"
-            )
-    shapes = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
-    if any(jnp.ndim(x) != 4 for x in arrays.values()):
-        raise ValueError(f"{what} must be [B, T, H, C], not {shapes}")
-    for name, x in arrays.items():
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(f"{name} must be floating-point numbers, not {x.dtype}")
-        if 0 in x.shape:
-            raise ValueError(f"attention needs at least one query and one key, not {shapes}")
-    return shapes
-
-
-def _check_tokens(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens):
-    _check_side(encoding, "q_tokens", q_tokens, q_BTHC)
-    _check_side(
-        encoding, "k_tokens", k_tokens, k_BSKC, is_turned=getattr(k_tokens, "turned", False)
-    )
-    if (q_tokens.segment_ids is None) != (k_tokens.segment_ids is None):
-        raise ValueError("segment_ids must be given for both queries and keys, or for neither")
-
-
-def _check_side(encoding, name, tokens, x, is_turned=False):
-    """Refuses tokens that are not those of queries or keys ``x``, or not ready to turn them."""
-    check_tokens(name, tokens)
-    B, length = x.shape[:2]
-    for what in ("positions", "segment_ids", "index"):
-        numbers = getattr(tokens, what)
-        if numbers is not None and numbers.shape[:2] not in ((B, length), (1, length)):
-            raise ValueError(
-                f"{name} has {what} of shape {numbers.shape}, but attention is over {length} "
-                f"tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
-            )
-        # Differences of unsigned or short numbers wrap, and short floats cannot count.
-        kinds = "if" if what == "positions" else "i"
-        if numbers is not None and (numbers.dtype.kind not in kinds or numbers.dtype.itemsize < 4):
-            raise ValueError(
-                f"{name} has {what} of type {numbers.dtype}, but they must be int32"
-                f"{' or float32' if what == 'positions' else ''}, as Tokens.of makes them"
-            )
-    if is_turned:
-        return
-    if "read" in encoding.hooks() and not tokens.is_read:
-        raise ValueError(
-            f"{type(encoding).__name__} depends on the layer's input: pass "
-            f"tokens.read(encoding, x) as {name}, where x [B, T, D] is what queries and keys "
-            "of all tokens are projected from, and for new queries a part of that, "
-            "tokens.read(encoding, x).part(start, count)"
-        )
-    tokens.check_made_for(encoding, name)
-    if "prepare" in encoding.hooks() and tokens.prepared is None:
-        raise ValueError(
-            f"{name} was not prepared for {type(encoding).__name__}: make it by "
-            "Tokens.of(encoding, positions)"
-        )
-
-
-def _check_window(window):
-    if isinstance(window, Chunks | None):
-        return
-    is_known = not isinstance(window, jax.core.Tracer)
-    if not is_whole(window) or (is_known and not 1 <= int(window) < 2**31):
-        raise ValueError(
-            f"window={window!r} must be a whole number of keys, 1 or more and below 2**31, or "
-            "None, or Chunks(size)"
-        )
-
-
-def _check_scale(scale):
-    is_finite = not isinstance(scale, int | float) or math.isfinite(scale)
-    if not is_real(scale) or not is_finite:
-        raise ValueError(
-            f"scale={scale!r} must be one real number, a float or an array [], finite, which "
-            "multiplies the products of all queries and keys"
-        )
 
 
 def _counted_by_segment(tile: Tile) -> Tile:
