@@ -229,7 +229,8 @@ def test_eval_windows_refuses(changes, message):
 def test_stdlib_splits(stdlib):
     sizes = np.diff(stdlib.offsets)
     share = np.bincount(stdlib.splits) / len(sizes)
-    assert np.abs(share[:3] - [0.8, 0.1, 0.1]).max() < 0.03
+    # Some installations have few hundred files: four standard deviations of what they draw.
+    assert np.abs(share[:3] - [0.8, 0.1, 0.1]).max() < 4 * (0.8 * 0.2 / len(sizes)) ** 0.5
     assert (sizes > 0).all() and stdlib.offsets[-1] == len(stdlib.tokens)
     assert (stdlib.vocab_size, stdlib.bytes_per_token) == (256, 1.0)
     (manual,) = np.flatnonzero(stdlib.splits == SPLITS.index("manual"))
