@@ -1,9 +1,10 @@
 """Finds what devices send to each other, and along which axes, in the text of a compiled program.
 
 XLA prints a program as computations that call each other. A collective in the body of a loop counts
-once for each iteration if the loop's condition compares with a constant, as that of ``scan`` does,
-and once otherwise. XLA may split a collective into pieces that run beside other work; the pieces
-have the same channel, and count as one.
+once for each iteration if XLA prints their number, as for CPUs and GPUs, or if the loop's condition
+compares with a constant, as that of ``scan`` does; it counts once otherwise. XLA may split a
+collective into pieces that run beside other work; the pieces have the same channel, and count as
+one.
 """
 
 import collections
@@ -22,6 +23,7 @@ _CALLED = re.compile(r"\b(calls|to_apply|body|condition|branch_computations)=(\{
 _CONTEXT = re.compile(r", u32\[\](\{[^}]*\})?")
 _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 _CONSTANT = re.compile(r"constant\((\d+)\)")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,8 @@ def _calls(lines, computations) -> list[tuple[str, int]]:
         times = 1
         if "condition" in called:
             condition, body = (computations[called[kind][0]] for kind in ("condition", "body"))
-            times = _bound(condition, body)
+            trips = _TRIPS.search(line)
+            times = int(trips[1]) if trips else _bound(condition, body)
         for names in called.values():
             found += [(name, times) for name in names if name in computations]
     return found
