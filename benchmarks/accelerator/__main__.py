@@ -1,7 +1,7 @@
 """Checks and times attention and a training step on JAX's device, within a time limit.
 
     python -m benchmarks.accelerator --minutes=9 --out=accelerator
-    python -m benchmarks.accelerator --tiny --minutes=2 --out=/tmp/accelerator
+    python -m benchmarks.accelerator --tiny --minutes=2 --out=runs/accelerator
 
 The most important figures come first, and each is written to disk at once, so that a run which is
 cut short keeps what it measured:
