@@ -97,6 +97,12 @@ def test_large_table_is_refused():
         case.run(pallas, encoding, *case.operands())
 
 
+def test_large_network_is_refused():
+    encoding, case = build("swin_v2", hidden=512), Case()
+    with pytest.raises(ValueError, match=r"cannot run SwinV2, whose hooks take \d+ operations"):
+        case.run(pallas, encoding, *case.operands())
+
+
 # What Triton's half of Pallas does not know of.
 NOT_ON_CUDA = {
     "shaw": "a table of an odd number of rows",

@@ -12,11 +12,11 @@ and the TPU's compiler, which needs no chip, accepts them (``benchmarks/tpu_chec
 compiler has not been tried, and their speed has not been measured.
 
 No kernel runs CoPE, PaTH and GRAPE-AP, which need whole rows, DAPE, which needs all heads in one
-tile, Wall, which takes channels one by one, and tables of more than 128 rows (DeBERTa's and
-Inkling's as published). For Triton JAX does not lower Shaw (its table has an odd number of rows),
-DeBERTa (``round``), FIRE and Swin V2 (they take their units one by one), dual chunk attention
-(three rotations side by side are no power of 2) and the gradients of ReRoPE, Leaky ReRoPE and
-Self-Extend (two rotations side by side are concatenated).
+tile, Wall, which takes channels one by one, tables of more than 128 rows (DeBERTa's and Inkling's
+as published) and networks of hundreds of units (Swin V2's as published). For Triton JAX does not
+lower Shaw (its table has an odd number of rows), DeBERTa (``round``), FIRE and Swin V2 (they take
+their units one by one), dual chunk attention (three rotations side by side are no power of 2) and
+the gradients of ReRoPE, Leaky ReRoPE and Self-Extend (two rotations side by side are concatenated).
 """
 
 import dataclasses
@@ -40,8 +40,8 @@ def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax
     """Attends in our kernels over all queries and keys; see ``attend``.
 
     Raises:
-      ValueError: ``score`` needs whole rows, or all heads in one tile; or the window is traced or
-        ``Chunks``.
+      ValueError: ``score`` needs whole rows, all heads in one tile, a large table or thousands of
+        operations; or the window is traced or ``Chunks``.
     """
     if encoding.whole_rows:
         raise ValueError(

@@ -19,6 +19,7 @@ class Program:
 
     Attributes:
       used: bool for each leaf of ``given``: whether the part inside reads it.
+      operations: how many operations run inside.
       returns_first: whether the output is the first leaf of ``given``, unchanged.
     """
 
@@ -49,6 +50,7 @@ class Program:
         self._carried = [v for v in self._constants if v in needed]
         self._carried += [v for v in self._known if v in needed]
         self._carried += [v for e in self._ahead for v in e.outvars if v in needed & ahead]
+        self.operations = len(self._inside)
         self.returns_first = self._outputs == self._given[:1]
         self.used = [v in needed for v in self._given]
 
