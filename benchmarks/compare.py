@@ -31,11 +31,7 @@ from experiments.preemption import listen  # noqa: E402
 
 STAGES = ("compile", "train", "evaluate", "checkpoint")
 # JAX's names for the parts of compiling: tracing, lowering, and XLA or its cache.
-_COMPILING = (
-    "jaxpr_trace_duration",
-    "jaxpr_to_mlir_module_duration",
-    "backend_compile_duration",
-)
+_COMPILING = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration", "backend_compile_duration")
 
 
 class Stopwatch:

@@ -223,11 +223,7 @@ CASES: dict[str, tuple[str, dict, tuple[int, ...]]] = {
             | dict(
                 model_type="qwen2_vl_text",
                 hidden_size=64,
-                rope_parameters={
-                    "type": "mrope",
-                    "rope_theta": 50.0,
-                    "mrope_section": [2, 3, 3],
-                },
+                rope_parameters={"type": "mrope", "rope_theta": 50.0, "mrope_section": [2, 3, 3]},
             ),
         ),
         (24,),

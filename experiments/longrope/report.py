@@ -21,15 +21,7 @@ from experiments.report.page import (
     terminal_table,
     text,
 )
-from experiments.report.study import (
-    Cells,
-    Record,
-    Study,
-    by_seed,
-    cells_of,
-    mean_and_stderr,
-    words,
-)
+from experiments.report.study import Cells, Record, Study, by_seed, cells_of, mean_and_stderr, words
 
 METRICS = {
     "loss": "all tokens",

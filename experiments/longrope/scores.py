@@ -44,11 +44,7 @@ class Row:
 
 
 def score(
-    rows: list[Row],
-    documents: Mapping[str, np.ndarray],
-    plan: Plan,
-    kept: Kept,
-    name: str,
+    rows: list[Row], documents: Mapping[str, np.ndarray], plan: Plan, kept: Kept, name: str
 ) -> list[dict[str, Any]]:
     """Returns a record for each row: losses in nats a token, means over documents.
 

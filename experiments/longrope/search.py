@@ -280,10 +280,7 @@ def _joined(genome: Genome) -> Genome:
 
 
 def evolve(
-    space: Space,
-    budget: Budget,
-    fitness: Callable[[list[Genome]], Iterable[float]],
-    seed: int,
+    space: Space, budget: Budget, fitness: Callable[[list[Genome]], Iterable[float]], seed: int
 ) -> Iterator[list[Candidate]]:
     """Yields the candidates of each generation with their losses, the first generation first.
 
