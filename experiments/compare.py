@@ -26,16 +26,7 @@ from posenc_jax.registry import PATTERNS, lookup
 
 
 class Comparison(Sweep):
-    """Runs the comparison of a config, which the constructor checks.
-
-    Args:
-      config: see ``configs/extrapolation.py``.
-      workdir: the folder of all results; points that are finished there are not run again.
-      console: the console that shows progress and tables.
-
-    Raises:
-      ValueError: anything in the config that cannot work is found here, before any training.
-    """
+    """Runs a config of ``configs/extrapolation.py``; see ``make_experiment`` for the arguments."""
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         check_heads(config.model)

@@ -56,16 +56,7 @@ class Tuned(Point):
 
 
 class Extension(Sweep):
-    """Runs the extension of a config, which the constructor checks.
-
-    Args:
-      config: see ``configs/extension.py``.
-      workdir: the folder of all results; points that are finished there are not run again.
-      console: the console that shows progress and tables.
-
-    Raises:
-      ValueError: anything in the config that cannot work is found here, before any training.
-    """
+    """Runs a config of ``configs/extension.py``; see ``make_experiment`` for the arguments."""
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         mesh, found = make_mesh(**config.mesh), points(config)
