@@ -109,7 +109,8 @@ class Scorer:
       model: the model.
       mesh: the devices.
       batch_tokens: the most tokens of one forward pass, over all devices; CPUs get fewer.
-      advance: called after each batch with a note and the number of its tokens.
+      advance: called after each batch with a note and the number of its tokens. By default nothing
+        is shown.
       measure: computes the losses from a model and tokens; see ``text.py``.
     """
 
@@ -118,7 +119,7 @@ class Scorer:
         model: Transformer,
         mesh: Mesh,
         batch_tokens: int,
-        advance: Callable[..., None],
+        advance: Callable[..., None] = lambda *_, **__: None,
         measure: Callable[..., jax.Array] = token_losses,
     ):
         self._model = model

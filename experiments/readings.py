@@ -162,11 +162,9 @@ class Reader:
         kept: Kept,
         advance: Callable[..., None],
     ):
-        def silent(*note, **steps):
-            """Shows nothing: ``read`` counts the tokens, also of batches that were kept."""
-
-        score = Scorer(model, mesh, trials.batch_tokens, silent)
-        both = Scorer(model, mesh, trials.batch_tokens, silent, token_losses_and_hits)
+        # ``read`` advances, because batches that were kept count too.
+        score = Scorer(model, mesh, trials.batch_tokens)
+        both = Scorer(model, mesh, trials.batch_tokens, measure=token_losses_and_hits)
         self._scorers = {LAST: score, WINDOWED: score, SHORT: both}
         self._kept, self._advance, self._stride = kept, advance, trials.window_stride
 

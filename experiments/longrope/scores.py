@@ -71,7 +71,7 @@ def score(
     records = []
     with stage(name, total, plan.console) as advance:
         for row in rows:
-            scorer = Scorer(row.model, plan.mesh, plan.trials.batch_tokens, lambda *_, **__: None)
+            scorer = Scorer(row.model, plan.mesh, plan.trials.batch_tokens)
             record: dict[str, Any] = {"group": row.group, "scheme": row.scheme, "kind": row.kind}
             for each in kinds:
                 record |= _losses(row, scorer, *each[row.group], kept, advance)
