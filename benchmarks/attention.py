@@ -28,6 +28,7 @@ from rich.console import Console  # noqa: E402
 
 import posenc_jax  # noqa: E402
 from benchmarks.accelerator.attention import run  # noqa: E402
+from benchmarks.ours import exponent  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 
@@ -49,11 +50,6 @@ def gradient(args, name: str, implementation: str, length: int):
         return (out * weight).sum().astype(jnp.float32)
 
     return jax.jit(gradients).lower(encoding, q, k, v).compile(), (encoding, q, k, v)
-
-
-def exponent(lengths, numbers) -> float:
-    """Returns the exponent of a power law that is fitted to numbers by length."""
-    return float(np.polyfit(np.log(lengths), np.log(numbers), 1)[0])
 
 
 def measure(args, points, length: int, console: Console):
