@@ -24,7 +24,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from configs.extrapolation import get_config  # noqa: E402
-from experiments import loop  # noqa: E402
+from experiments import run  # noqa: E402
 from experiments.checkpoint import Checkpoints  # noqa: E402
 from experiments.compare import Comparison  # noqa: E402
 from experiments.preemption import listen  # noqa: E402
@@ -118,7 +118,7 @@ def main():
             with watch.of("checkpoint"):
                 super().close()
 
-    loop.Checkpoints = TimedCheckpoints
+    run.Checkpoints = TimedCheckpoints
     config = get_config("small")
     config.seeds = args.seeds
     config.schemes = args.schemes or config.schemes
