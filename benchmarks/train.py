@@ -146,7 +146,7 @@ BIASES = {
 class TorchDecoder(torch.nn.Module):
     """Computes the loss of a decoder with RoPE, with the bias that ``bias`` makes, or neither."""
 
-    def __init__(self, dim, layers, heads, hidden, bias=None, ahead=None):
+    def __init__(self, dim, layers, heads, hidden, bias, ahead):
         super().__init__()
         self.bias, self.ahead = bias, ahead
         self.embedding = torch.nn.Embedding(VOCAB, dim)
