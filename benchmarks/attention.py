@@ -14,7 +14,6 @@ import functools
 import itertools
 import statistics
 import sys
-import time
 
 from experiments.host import keep_freed_memory
 
@@ -28,7 +27,7 @@ from rich.console import Console  # noqa: E402
 
 import posenc_jax  # noqa: E402
 from benchmarks.accelerator.attention import run  # noqa: E402
-from benchmarks.ours import exponent  # noqa: E402
+from benchmarks.ours import exponent, seconds_of  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 
@@ -66,9 +65,7 @@ def measure(args, points, length: int, console: Console):
     with stage(f"rounds {length}", args.rounds, console) as advance:
         for _ in range(args.rounds):
             for point, run in runs.items():
-                start = time.perf_counter()
-                jax.block_until_ready(run())
-                seconds[point].append(time.perf_counter() - start)
+                seconds[point].append(seconds_of(run))
             advance("")
     return seconds, memory
 

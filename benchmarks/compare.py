@@ -106,17 +106,9 @@ def main():
     class TimedCheckpoints(Checkpoints):
         """Saves and restores checkpoints and counts the seconds."""
 
-        def save(self, step, state, loss=None):
-            with watch.of("checkpoint"):
-                super().save(step, state, loss)
-
-        def newest(self, abstract_state):
-            with watch.of("checkpoint"):
-                return super().newest(abstract_state)
-
-        def close(self):
-            with watch.of("checkpoint"):
-                super().close()
+        save = watch.of("checkpoint")(Checkpoints.save)
+        newest = watch.of("checkpoint")(Checkpoints.newest)
+        close = watch.of("checkpoint")(Checkpoints.close)
 
     run.Checkpoints = TimedCheckpoints
     config = get_config("small")

@@ -33,7 +33,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from ml_collections import FrozenConfigDict  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from benchmarks.ours import VOCAB, exponent, start  # noqa: E402
+from benchmarks.ours import VOCAB, exponent, seconds_of, start  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from experiments.record import write_files  # noqa: E402
@@ -80,9 +80,7 @@ def _seconds(call) -> float:
     jax.block_until_ready(call())
     found: list[float] = []
     while len(found) < 2 or (len(found) < 9 and sum(found) < 2.0):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        found.append(time.perf_counter() - start)
+        found.append(seconds_of(call))
     return statistics.median(found)
 
 

@@ -10,7 +10,6 @@ the first layer.
 
 import statistics
 import sys
-import time
 
 from experiments.host import keep_freed_memory
 
@@ -19,7 +18,7 @@ keep_freed_memory()
 import jax  # noqa: E402
 from flax import nnx  # noqa: E402
 
-from benchmarks.ours import model_sizes, random_tokens, shape_parser  # noqa: E402
+from benchmarks.ours import model_sizes, random_tokens, seconds_of, shape_parser  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
 from experiments.longrope.fitness import text_loss  # noqa: E402
 from experiments.longrope.search import Genome  # noqa: E402
@@ -47,10 +46,9 @@ def main() -> None:
     rounds = {tokens: [] for tokens in ways}
     for number in range(args.rounds + 1):
         for tokens, fitness in ways.items():
-            start = time.perf_counter()
-            list(fitness(genomes))
+            seconds = seconds_of(lambda fitness=fitness: list(fitness(genomes)))
             if number:  # the first compiles
-                rounds[tokens].append(time.perf_counter() - start)
+                rounds[tokens].append(seconds)
     print(
         f"{args.batch} documents of {args.length} tokens, width {args.dim}, layers {args.layers}, "
         f"{args.rounds} rounds ({jax.devices()[0].device_kind}, jax {jax.__version__})"

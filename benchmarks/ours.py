@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,13 @@ def model_sizes(args: argparse.Namespace, **more: Any) -> dict[str, Any]:
     """Returns the keywords of ``Transformer`` for the shape on the command line, and ``more``."""
     sizes = dict(model_dim=args.dim, num_layers=args.layers, num_heads=args.heads)
     return {"vocab_size": VOCAB} | sizes | more
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Returns how long a call takes, until its result is there."""
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
