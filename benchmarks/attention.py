@@ -14,7 +14,6 @@ import functools
 import itertools
 import statistics
 import sys
-import time
 
 from experiments.host import keep_freed_memory
 
@@ -28,6 +27,7 @@ from rich.console import Console  # noqa: E402
 
 import posenc_jax  # noqa: E402
 from benchmarks.accelerator.attention import run  # noqa: E402
+from benchmarks.ours import exponent, seconds_of  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 
@@ -51,11 +51,6 @@ def gradient(args, name: str, implementation: str, length: int):
     return jax.jit(gradients).lower(encoding, q, k, v).compile(), (encoding, q, k, v)
 
 
-def exponent(lengths, numbers) -> float:
-    """Returns the exponent of a power law that is fitted to numbers by length."""
-    return float(np.polyfit(np.log(lengths), np.log(numbers), 1)[0])
-
-
 def measure(args, points, length: int, console: Console):
     """Returns seconds of each round and bytes of temporaries, by scheme and implementation."""
     runs, memory = {}, {}
@@ -70,9 +65,7 @@ def measure(args, points, length: int, console: Console):
     with stage(f"rounds {length}", args.rounds, console) as advance:
         for _ in range(args.rounds):
             for point, run in runs.items():
-                start = time.perf_counter()
-                jax.block_until_ready(run())
-                seconds[point].append(time.perf_counter() - start)
+                seconds[point].append(seconds_of(run))
             advance("")
     return seconds, memory
 

@@ -24,18 +24,14 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from configs.extrapolation import get_config  # noqa: E402
-from experiments import loop  # noqa: E402
+from experiments import run  # noqa: E402
 from experiments.checkpoint import Checkpoints  # noqa: E402
 from experiments.compare import Comparison  # noqa: E402
 from experiments.preemption import listen  # noqa: E402
 
 STAGES = ("compile", "train", "evaluate", "checkpoint")
 # JAX's names for the parts of compiling: tracing, lowering, and XLA or its cache.
-_COMPILING = (
-    "jaxpr_trace_duration",
-    "jaxpr_to_mlir_module_duration",
-    "backend_compile_duration",
-)
+_COMPILING = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration", "backend_compile_duration")
 
 
 class Stopwatch:
@@ -110,19 +106,11 @@ def main():
     class TimedCheckpoints(Checkpoints):
         """Saves and restores checkpoints and counts the seconds."""
 
-        def save(self, step, state, loss=None):
-            with watch.of("checkpoint"):
-                super().save(step, state, loss)
+        save = watch.of("checkpoint")(Checkpoints.save)
+        newest = watch.of("checkpoint")(Checkpoints.newest)
+        close = watch.of("checkpoint")(Checkpoints.close)
 
-        def newest(self, abstract_state):
-            with watch.of("checkpoint"):
-                return super().newest(abstract_state)
-
-        def close(self):
-            with watch.of("checkpoint"):
-                super().close()
-
-    loop.Checkpoints = TimedCheckpoints
+    run.Checkpoints = TimedCheckpoints
     config = get_config("small")
     config.seeds = args.seeds
     config.schemes = args.schemes or config.schemes

@@ -8,7 +8,6 @@ rounds of the ratio to NoPE's step of the same round, so that a busy machine slo
 
 import statistics
 import sys
-import time
 
 from experiments.host import keep_freed_memory
 
@@ -16,7 +15,7 @@ keep_freed_memory()
 
 import jax  # noqa: E402
 
-from benchmarks.ours import jax_step, random_tokens, shape_parser  # noqa: E402
+from benchmarks.ours import jax_step, random_tokens, seconds_of, shape_parser  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
 from posenc_jax.registry import lookup  # noqa: E402
 
@@ -40,12 +39,7 @@ def main() -> None:
         print(f"compiled {name}", flush=True)
     rounds = []
     for number in range(1, args.rounds + 1):
-        seconds = {}
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name] = time.perf_counter() - start
-        rounds.append(seconds)
+        rounds.append({name: seconds_of(step) for name, step in steps.items()})
         if number % 5 == 0:
             print(f"round {number}/{args.rounds}", flush=True)
     nope_ms = 1e3 * statistics.median(seconds["nope"] for seconds in rounds)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from benchmarks.ours import VOCAB, random_tokens, shape_parser
+from benchmarks.ours import model_sizes, random_tokens, shape_parser
 from experiments.command import exit_status
 from posenc_jax import Layers, Transformer, cross_entropy
 from posenc_jax.encodings.patterns import dual_base
@@ -27,8 +27,7 @@ def loss(model, inputs, targets):
 
 def compiled(layers: Layers, tokens, scan: bool, args):
     """Returns the logits, and the seconds of tracing and of compiling a gradient."""
-    sizes = dict(vocab_size=VOCAB, model_dim=args.dim, num_layers=args.layers, num_heads=args.heads)
-    model = Transformer(layers, **sizes, scan=scan, rngs=nnx.Rngs(0))
+    model = Transformer(layers, **model_sizes(args), scan=scan, rngs=nnx.Rngs(0))
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     start = time.perf_counter()
     lowered = jax.jit(jax.grad(loss)).lower(model, inputs, targets)

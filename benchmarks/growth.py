@@ -33,7 +33,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from ml_collections import FrozenConfigDict  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from benchmarks.ours import VOCAB, start  # noqa: E402
+from benchmarks.ours import VOCAB, exponent, seconds_of, start  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from experiments.record import write_files  # noqa: E402
@@ -75,14 +75,12 @@ def measure(name: str, *, length: int, batch: int, layers: int, heads: int) -> d
     }
 
 
-def _seconds(call, at_most: float = 2.0) -> float:
-    """Returns the median time of 2 to 9 calls, as many as begin within ``at_most`` seconds."""
+def _seconds(call) -> float:
+    """Returns the median time of 2 to 9 calls, as many as begin within two seconds."""
     jax.block_until_ready(call())
     found: list[float] = []
-    while len(found) < 2 or (len(found) < 9 and sum(found) < at_most):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        found.append(time.perf_counter() - start)
+    while len(found) < 2 or (len(found) < 9 and sum(found) < 2.0):
+        found.append(seconds_of(call))
     return statistics.median(found)
 
 
@@ -107,21 +105,16 @@ def measure_run(count: int) -> dict[str, float]:
     return {"run": seconds, "memory": int(done.stdout) / 1024}
 
 
-def exponent(sizes, values) -> float:
-    """Returns the exponent of a power law fitted to the larger half of the sizes."""
-    half = len(sizes) // 2
-    return float(np.polyfit(np.log(sizes[half:]), np.log(values[half:]), 1)[0])
-
-
 def picture(axis: str, rows: list[dict]) -> str:
     """Returns time and memory against one axis, as SVG."""
     with drawing_style():
         figure = Figure(figsize=(7, 2.8), layout="constrained")
         panels = dict(zip(("s", "MiB"), figure.subplots(1, 2), strict=True))
         sizes = [row[axis] for row in rows]
+        half = len(sizes) // 2  # exponents are those of the larger half
         for what in (key for key in rows[0] if key in UNITS):
             values = [row[what] for row in rows]
-            label = f"{what}, ~ {axis}^{exponent(sizes, values):.2f}"
+            label = f"{what}, ~ {axis}^{exponent(sizes[half:], values[half:]):.2f}"
             panels[UNITS[what]].loglog(sizes, values, marker="o", markersize=3, label=label)
         for unit, panel in panels.items():
             panel.set_xlabel(axis)

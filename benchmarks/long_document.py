@@ -16,14 +16,13 @@ import re
 import resource
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
-from benchmarks.ours import VOCAB
+from benchmarks.ours import VOCAB, seconds_of
 from configs.extrapolation import get_config
 from experiments.command import exit_status
 from experiments.long_document import read_chunk
@@ -50,9 +49,7 @@ def last_chunk(name: str, length: int, chunk: int, layers: int) -> tuple[float, 
     )
     tokens = np.zeros((1, chunk + 1), np.int32)
     compiled = read_chunk.lower(model, tokens, cache).compile()
-    start = time.perf_counter()
-    jax.block_until_ready(compiled(model, tokens, cache))
-    seconds = time.perf_counter() - start
+    seconds = seconds_of(lambda: compiled(model, tokens, cache))
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

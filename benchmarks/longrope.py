@@ -10,7 +10,6 @@ the first layer.
 
 import statistics
 import sys
-import time
 
 from experiments.host import keep_freed_memory
 
@@ -19,7 +18,7 @@ keep_freed_memory()
 import jax  # noqa: E402
 from flax import nnx  # noqa: E402
 
-from benchmarks.ours import VOCAB, random_tokens, shape_parser  # noqa: E402
+from benchmarks.ours import model_sizes, random_tokens, seconds_of, shape_parser  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
 from experiments.longrope.fitness import text_loss  # noqa: E402
 from experiments.longrope.search import Genome  # noqa: E402
@@ -37,8 +36,7 @@ def main() -> None:
     mesh = make_mesh()
     head_dim = args.dim // args.heads
     rope = make("rope", head_dim=head_dim)
-    sizes = dict(vocab_size=VOCAB, model_dim=args.dim, num_layers=args.layers, num_heads=args.heads)
-    model = Transformer(rope, **sizes, rngs=nnx.Rngs(0))
+    model = Transformer(rope, **model_sizes(args), rngs=nnx.Rngs(0))
     model = jax.device_put(model, state_shardings(model, mesh))
     documents, ways = random_tokens(args), {}
     for tokens in map(int, args.pass_tokens.split(",")):
@@ -48,10 +46,9 @@ def main() -> None:
     rounds = {tokens: [] for tokens in ways}
     for number in range(args.rounds + 1):
         for tokens, fitness in ways.items():
-            start = time.perf_counter()
-            list(fitness(genomes))
+            seconds = seconds_of(lambda fitness=fitness: list(fitness(genomes)))
             if number:  # the first compiles
-                rounds[tokens].append(time.perf_counter() - start)
+                rounds[tokens].append(seconds)
     print(
         f"{args.batch} documents of {args.length} tokens, width {args.dim}, layers {args.layers}, "
         f"{args.rounds} rounds ({jax.devices()[0].device_kind}, jax {jax.__version__})"

@@ -17,7 +17,7 @@ import jax
 import optax
 from ml_collections import FrozenConfigDict
 
-from benchmarks.ours import shape_parser
+from benchmarks.ours import model_sizes, shape_parser
 from experiments.command import exit_status
 from experiments.text import Text, token_losses
 from experiments.train import Recipe
@@ -33,15 +33,8 @@ def losses_of_all_logits(model, tokens_BL):
 
 def temporaries(args, losses, remat: bool, implementation: str) -> int:
     """Returns the bytes that one gradient needs beside its arguments and its result."""
-    sizes = {
-        "vocab_size": args.vocab,
-        "model_dim": args.dim,
-        "num_layers": args.layers,
-        "num_heads": args.heads,
-        "scan": remat,
-        "remat": remat,
-        "implementation": implementation,
-    }
+    own = dict(scan=remat, remat=remat, implementation=implementation)
+    sizes = model_sizes(args, vocab_size=args.vocab, **own)
     spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": sizes})
     recipe = Recipe(length=args.length, batch_size=args.batch, steps=1)
     model = jax.eval_shape(Text(recipe, None, spec).init, jax.random.key(0))

@@ -2,7 +2,9 @@
 
 import argparse
 import functools
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,6 +34,24 @@ def random_tokens(args: argparse.Namespace) -> np.ndarray:
     return rng.integers(0, VOCAB, (args.batch, args.length + 1)).astype(np.int32)
 
 
+def model_sizes(args: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """Returns the keywords of ``Transformer`` for the shape on the command line, and ``more``."""
+    sizes = dict(model_dim=args.dim, num_layers=args.layers, num_heads=args.heads)
+    return {"vocab_size": VOCAB} | sizes | more
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Returns how long a call takes, until its result is there."""
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Returns the exponent of a power law that is fitted to values by size."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
 def start(task: Text) -> tuple[State, Callable]:
     """Returns the state that training starts from, and the step, which is not compiled yet."""
     init = functools.partial(initial_state, init=task.init, recipe=task.recipe)
@@ -44,13 +64,7 @@ def jax_step(
 ) -> tuple[Callable[[], float], int]:
     """Returns a function that runs one training step under ``name``, and the model's size."""
     recipe = Recipe(length=args.length, batch_size=args.batch, steps=10_000)
-    model = {
-        "vocab_size": VOCAB,
-        "model_dim": args.dim,
-        "num_layers": args.layers,
-        "num_heads": args.heads,
-    }
-    spec = FrozenConfigDict({"encoding": {"name": name}, "model": model})
+    spec = FrozenConfigDict({"encoding": {"name": name}, "model": model_sizes(args)})
     state, function = start(Text(recipe, None, spec))
     function = jax.jit(function, donate_argnames="state")
     holder, key = {"state": state}, jax.random.key(1)

@@ -12,13 +12,11 @@ as the cores are the same, this measures the cost of ``jax.distributed`` and not
 """
 
 import argparse
-import functools
 import io
 import itertools
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -35,7 +33,7 @@ import numpy as np  # noqa: E402
 from ml_collections import FrozenConfigDict  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from benchmarks.ours import VOCAB, shape_parser  # noqa: E402
+from benchmarks.ours import VOCAB, model_sizes, shape_parser, start  # noqa: E402
 from configs.extrapolation import get_config  # noqa: E402
 from experiments import preemption  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
@@ -43,8 +41,9 @@ from experiments.compare import Comparison  # noqa: E402
 from experiments.data import Corpus, window_index  # noqa: E402
 from experiments.loop import train  # noqa: E402
 from experiments.mesh import make_mesh  # noqa: E402
+from experiments.peers import free_port  # noqa: E402
 from experiments.text import Text  # noqa: E402
-from experiments.train import Recipe, initial_state, train_step  # noqa: E402
+from experiments.train import Recipe  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 # Steps at the start of a loop that are not counted.
@@ -57,7 +56,8 @@ class Timed:
     """Wraps a task and notes the time at which the batch of each step is drawn."""
 
     def __init__(self, task: Text):
-        self.init, self.loss, self._batch = task.init, task.loss, task.batch
+        self.recipe, self.init, self.loss = task.recipe, task.init, task.loss
+        self._batch = task.batch
         self.moments: dict[int, float] = {}
 
     def batch(self, seed, step, part, parts):
@@ -70,18 +70,16 @@ def make_task(args: argparse.Namespace, recipe: Recipe) -> Timed:
     tokens = np.random.default_rng(0).integers(0, VOCAB, 4 * args.batch * (args.length + 1))
     ends, splits = np.array([0, tokens.size]), np.zeros(1, np.int8)
     corpus = Corpus("random", tokens.astype(np.uint8), ends, splits, VOCAB, 1.0, "digest")
-    model = dict(vocab_size=VOCAB, model_dim=args.dim, num_heads=args.heads)
-    spec = {"encoding": {"name": "rope"}, "model": model | {"num_layers": args.layers}}
+    spec = {"encoding": {"name": "rope"}, "model": model_sizes(args)}
     windows = window_index(corpus, "train", args.length)
     return Timed(Text(recipe, windows, FrozenConfigDict(spec)))
 
 
-def bare_loop(task: Timed, recipe: Recipe):
+def bare_loop(task: Timed):
     """Returns a function that runs bare steps, and returns the seconds of each but the first."""
-    step = jax.jit(functools.partial(train_step, loss=task.loss, recipe=recipe), donate_argnums=0)
-    init = functools.partial(initial_state, init=task.init, recipe=recipe)
-    key = jax.random.key(0)
-    holder, batch = {"state": jax.jit(init)(key)}, jax.device_put(task.batch(0, 1, 0, 1))
+    state, step = start(task)
+    step, key = jax.jit(step, donate_argnums=0), jax.random.key(0)
+    holder, batch = {"state": state}, jax.device_put(task.batch(0, 1, 0, 1))
 
     def run(steps):
         moments, pending = [], None
@@ -103,7 +101,7 @@ def trainer_and_checkpoints(args: argparse.Namespace) -> None:
         length=args.length, batch_size=args.batch, steps=args.steps, checkpoint_every=every
     )
     task, mesh = make_task(args, recipe), make_mesh()
-    bare = bare_loop(task, recipe)
+    bare = bare_loop(task)
     bare(WARM + 2)
     ratios, stops, delays = [], [], []
     for _ in range(args.rounds):
@@ -169,10 +167,7 @@ def tokens_per_second(args: argparse.Namespace, count: int) -> float:
     """Returns tokens a second of ``count`` processes that share two of this process' cores."""
     before = os.sched_getaffinity(0)
     cores = sorted(before)[:2]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    job = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
+    job = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={count}"]
     flags = {
         "corpus": "stdlib",
         "schemes": "rope",

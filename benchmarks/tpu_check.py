@@ -27,7 +27,6 @@ import csv
 import dataclasses
 import functools
 import importlib.metadata
-import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -46,6 +45,7 @@ from experiments.mesh import make_mesh, meshes_of, row_shards
 from experiments.progress import stage
 from experiments.record import Kept, write_files
 from experiments.registry import make_experiment
+from experiments.report.study import csv_of
 
 PARTS = ("attention", "lengths", "steps")
 # Topologies by the number of their chips.
@@ -305,12 +305,9 @@ def main() -> None:
             if rows[-1]["outcome"] == "FAILED":
                 console.print(f"FAILED {item.name}: {rows[-1]['reason']}", markup=False)
     kept.close()
-    table = io.StringIO()
-    writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_in_order([*known.values(), *rows]))
-    read_back = list(csv.DictReader(table.getvalue().splitlines()))
-    files = {"tpu_check.csv": table.getvalue(), "tpu_check.md": tables(read_back)}
+    table = csv_of(_in_order([*known.values(), *rows]), _COLUMNS)
+    read_back = list(csv.DictReader(table.splitlines()))
+    files = {"tpu_check.csv": table, "tpu_check.md": tables(read_back)}
     write_files(args.workdir, files)
     counts = collections.Counter((each["part"], each["outcome"]) for each in rows)
     for (part, result), count in sorted(counts.items()):

@@ -11,7 +11,6 @@ of all pairs as a mask.
 import functools
 import statistics
 import sys
-import time
 
 from experiments.host import keep_freed_memory
 
@@ -21,7 +20,13 @@ import jax  # noqa: E402
 import torch  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from benchmarks.ours import VOCAB, jax_step, random_tokens, shape_parser  # noqa: E402
+from benchmarks.ours import (  # noqa: E402
+    VOCAB,
+    jax_step,
+    random_tokens,
+    seconds_of,
+    shape_parser,
+)
 from experiments.command import exit_status  # noqa: E402
 from posenc_jax.encodings.bias.t5 import t5_bucket_starts  # noqa: E402
 
@@ -146,7 +151,7 @@ BIASES = {
 class TorchDecoder(torch.nn.Module):
     """Computes the loss of a decoder with RoPE, with the bias that ``bias`` makes, or neither."""
 
-    def __init__(self, dim, layers, heads, hidden, bias=None, ahead=None):
+    def __init__(self, dim, layers, heads, hidden, bias, ahead):
         super().__init__()
         self.bias, self.ahead = bias, ahead
         self.embedding = torch.nn.Embedding(VOCAB, dim)
@@ -217,13 +222,7 @@ def main() -> None:
     assert our_size == their_size, f"not the same model: {our_size} and {their_size} parameters"
     for _ in range(3):
         ours(), theirs()
-    times = []
-    for _ in range(args.rounds):
-        start = time.perf_counter()
-        ours()
-        middle = time.perf_counter()
-        theirs()
-        times.append((middle - start, time.perf_counter() - middle))
+    times = [(seconds_of(ours), seconds_of(theirs)) for _ in range(args.rounds)]
     our_ms, their_ms = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(b / a for a, b in times)
     print(

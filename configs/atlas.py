@@ -58,7 +58,7 @@ def studies(preset: str, shared: ConfigDict) -> ConfigDict:
                 encodings[pattern].interval = 2  # fits two layers, or any even number
         if preset != "tiny":
             study.together = 3
-            globals()["_language" if name == "language" else "_tasks"](study)
+            (_language if name == "language" else _tasks)(study)
     for name in ("language", "tasks"):
         found[name].schemes = shared.get_ref("schemes")
     for task in CONTROLS:

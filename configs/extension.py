@@ -99,11 +99,7 @@ def _tiny(config):
     config.tuning_steps = (2,)
     config.tuning.update(batch_size=8, warmup_steps=1)
     config.eval.update(
-        lengths=((1, 2), (2, 1)),
-        last_tokens=16,
-        window_stride=8,
-        short_windows=8,
-        batch_tokens=512,
+        lengths=((1, 2), (2, 1)), last_tokens=16, window_stride=8, short_windows=8, batch_tokens=512
     )
 
 
@@ -140,10 +136,7 @@ def _smollm2(config):
     config.tuned = ""
     config.target = 2
     config.eval.update(
-        lengths=((1, 4), (2, 4), (4, 1)),
-        last_tokens=256,
-        window_stride=256,
-        short_windows=2,
+        lengths=((1, 4), (2, 4), (4, 1)), last_tokens=256, window_stride=256, short_windows=2
     )
 
 

@@ -6,7 +6,8 @@
     tasks/, multimodal/            schemes on tasks about order, and on images, videos and stories
     extension.py, longrope/        trained models that are made longer
     atlas.py, claims.py, guide.py  all schemes at all questions, published claims, the guide of both
-    train.py, loop.py, data.py     one step of training, a whole run, the corpora
+    train.py, loop.py, run.py      one step of training, all steps, the files of a run
+    data.py                        the corpora
     evaluate.py, probes.py         the losses beyond the trained length, a look into trained models
     mesh.py, checkpoint.py         arrays on devices, and on disk
     report/, submit/               pages and tables, queues of machines

@@ -204,10 +204,9 @@ class Checkpoints:
                 raise
             _tell_the_others()
             raise _DamagedError(_first_line(cause)) from None
-        paths = jax.tree_util.tree_flatten_with_path(abstract_state)[0]
-        leaves = [arrays[path_name(path)] for path, _ in paths]
+        leaves = [arrays[name] for name in expected]
         if (changed := np.asarray(_sums(leaves)) != np.asarray(arrays[_SUMS])).any():
-            raise _DamagedError(f"the numbers of {path_name(paths[changed.argmax()][0])} changed")
+            raise _DamagedError(f"the numbers of {[*expected][changed.argmax()]} changed")
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
 
     def _put_aside(self, step) -> Path:

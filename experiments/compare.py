@@ -12,7 +12,14 @@ from rich.console import Console
 
 from experiments.config import as_trained, at_ratio, check_heads, filled, make_encoding
 from experiments.data import SPLITS, Corpus, eval_windows, load_corpus, window_index
-from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
+from experiments.evaluate import (
+    Protocols,
+    Scorer,
+    evaluate,
+    in_other_units,
+    print_losses,
+    work,
+)
 from experiments.mesh import check_length, make_mesh
 from experiments.point import Point, trained_points
 from experiments.progress import stage
@@ -26,16 +33,7 @@ from posenc_jax.registry import PATTERNS, lookup
 
 
 class Comparison(Sweep):
-    """Runs the comparison of a config, which the constructor checks.
-
-    Args:
-      config: see ``configs/extrapolation.py``.
-      workdir: the folder of all results; points that are finished there are not run again.
-      console: the console that shows progress and tables.
-
-    Raises:
-      ValueError: anything in the config that cannot work is found here, before any training.
-    """
+    """Runs a config of ``configs/extrapolation.py``; see ``make_experiment`` for the arguments."""
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         check_heads(config.model)
@@ -101,14 +99,7 @@ class Comparison(Sweep):
         return {"records": records, "curves": curves}
 
     def print_point(self, point, evaluation):
-        for scheme in point.schemes:
-            losses = [
-                f"{r['multiple']}x {r['bits_per_byte']:.3f}"
-                for r in evaluation["records"]
-                if r["scheme"] == scheme and r["split"] == "test" and r["protocol"] == "last"
-            ]
-            line = f"  {scheme:<15} {'  '.join(losses)}  bits per byte"
-            self.console.print(line, highlight=False)
+        print_losses(point.schemes, evaluation["records"], self.console)
 
     def write_report(self, command):
         study = self.study(command)

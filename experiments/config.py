@@ -162,10 +162,7 @@ def short_keywords(length: int | FieldReference) -> dict[str, dict[str, Any]]:
 
 
 def make_encoding(
-    encoding: Mapping[str, Any],
-    model: Mapping[str, Any],
-    train_length: int,
-    rngs: nnx.Rngs | None,
+    encoding: Mapping[str, Any], model: Mapping[str, Any], train_length: int, rngs: nnx.Rngs | None
 ) -> Encoding | Layers:
     """Builds ``encoding``, a name and its own keywords, for a model of these sizes.
 

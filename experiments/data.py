@@ -120,13 +120,7 @@ def window_index(corpus: Corpus, split: str, length: int) -> WindowIndex:
 
 
 def train_batch(
-    index: WindowIndex,
-    *,
-    batch_size: int,
-    seed: int,
-    step: int,
-    part: int = 0,
-    parts: int = 1,
+    index: WindowIndex, *, batch_size: int, seed: int, step: int, part: int = 0, parts: int = 1
 ) -> np.ndarray:
     """Returns a part of a batch's rows, int32 ``[batch_size / parts, length + 1]``.
 

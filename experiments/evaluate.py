@@ -22,12 +22,13 @@ lengths. A window that is the beginning of a longer one is then not scored again
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from rich.console import Console
 
 from experiments.batches import in_batches, rows_of_pass
 from experiments.data import SPLITS
@@ -109,7 +110,8 @@ class Scorer:
       model: the model.
       mesh: the devices.
       batch_tokens: the most tokens of one forward pass, over all devices; CPUs get fewer.
-      advance: called after each batch with a note and the number of its tokens.
+      advance: called after each batch with a note and the number of its tokens. By default nothing
+        is shown.
       measure: computes the losses from a model and tokens; see ``text.py``.
     """
 
@@ -118,7 +120,7 @@ class Scorer:
         model: Transformer,
         mesh: Mesh,
         batch_tokens: int,
-        advance: Callable[..., None],
+        advance: Callable[..., None] = lambda *_, **__: None,
         measure: Callable[..., jax.Array] = token_losses,
     ):
         self._model = model
@@ -267,11 +269,15 @@ def in_other_units(loss: float, bytes_per_token: float) -> dict[str, float]:
     return {"bits_per_byte": loss / math.log(2) / bytes_per_token, "perplexity": perplexity}
 
 
-def slide(documents_NL: np.ndarray, length: int, stride: int, last_tokens: int) -> np.ndarray:
-    """Cuts windows of ``length + 1`` tokens whose last ``stride`` together cover the targets."""
-    ends = documents_NL.shape[1] - np.arange(0, last_tokens, stride)
-    windows = np.stack([documents_NL[:, end - length - 1 : end] for end in ends], axis=1)
-    return windows.reshape(-1, length + 1)
+def print_losses(schemes: Iterable[str], records: Iterable[dict], console: Console) -> None:
+    """Prints bits per byte of the last tokens of test documents, a line for each scheme."""
+    for scheme in schemes:
+        losses = [
+            f"{r['multiple']}x {r['bits_per_byte']:.3f}"
+            for r in records
+            if (r["scheme"], r["split"], r["protocol"]) == (scheme, "test", "last")
+        ]
+        console.print(f"  {scheme:<15} {'  '.join(losses)}  bits per byte", highlight=False)
 
 
 def _position_curve(losses_NL, train_length) -> dict[str, list]:

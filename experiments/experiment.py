@@ -74,13 +74,7 @@ class Drawn:
 
 
 class Experiment(Sweep):
-    """Runs the experiment of a config, which the constructor checks.
-
-    Args:
-      config: ``experiment``, ``schemes``, ``variants``, ``seeds``, ``mesh``, ``model``, ``task``,
-        ``train`` and ``eval``; see ``configs/images.py``.
-      workdir: the folder of all results; points that are finished there are not run again.
-      console: the console that shows progress and tables.
+    """Runs a config such as ``configs/images.py``; see ``make_experiment`` for the arguments.
 
     Attributes:
       schemes: the variants that are compared.
@@ -89,9 +83,6 @@ class Experiment(Sweep):
       length: tokens of a training sequence, set by ``load``.
       panels: what is measured, set by ``load``.
       data: what comparable runs must have in common, such as a digest, set by ``load``.
-
-    Raises:
-      ValueError: anything in the config that cannot work is found here, before any training.
     """
 
     title: str

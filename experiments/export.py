@@ -6,7 +6,6 @@ A run that was tuned from published weights needs them too: give ``--checkpoint`
 """
 
 import argparse
-import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,8 +44,8 @@ def export(folder: Path, out: Path, checkpoint: str | None, console: Console) ->
         known, tokenizer = _as_llama(state.model, train_length(config)), None
     else:
         known, tokenizer = source.config, source.tokenizer
-    # Imported here, because only published formats need the packages that it imports.
-    pretrained = importlib.import_module("experiments.pretrained")
+    from experiments import pretrained  # only published formats need what it imports
+
     longest = _longest(state.model, known, config["train"]["length"])
     pretrained.save(out, state.model, known, tokenizer, max_length=longest, console=console)
 

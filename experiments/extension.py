@@ -19,12 +19,13 @@ from rich.console import Console
 from experiments.checkpoint import fingerprint
 from experiments.config import filled
 from experiments.data import SPLITS, Corpus, load_corpus, window_index
+from experiments.evaluate import print_losses
 from experiments.loop import train
 from experiments.mesh import check_length, make_mesh, state_shardings
 from experiments.methods import PLAIN, Methods, names_in
 from experiments.point import Point
 from experiments.progress import stage
-from experiments.readings import LAST, Reader, Readings, Trials
+from experiments.readings import Reader, Readings, Trials
 from experiments.record import Kept, RefusedError, as_json, differences, read_json, read_run
 from experiments.report import extension_report
 from experiments.report.extensions import ExtensionStudy
@@ -56,16 +57,7 @@ class Tuned(Point):
 
 
 class Extension(Sweep):
-    """Runs the extension of a config, which the constructor checks.
-
-    Args:
-      config: see ``configs/extension.py``.
-      workdir: the folder of all results; points that are finished there are not run again.
-      console: the console that shows progress and tables.
-
-    Raises:
-      ValueError: anything in the config that cannot work is found here, before any training.
-    """
+    """Runs a config of ``configs/extension.py``; see ``make_experiment`` for the arguments."""
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         mesh, found = make_mesh(**config.mesh), points(config)
@@ -262,14 +254,7 @@ class Extension(Sweep):
         return {"records": records}
 
     def print_point(self, point, evaluation):
-        for scheme in point.schemes:
-            losses = [
-                f"{r['multiple']}x {r['bits_per_byte']:.3f}"
-                for r in evaluation["records"]
-                if (r["scheme"], r["protocol"]) == (scheme, LAST)
-            ]
-            line = f"  {scheme:<15} {'  '.join(losses)}  bits per byte"
-            self.console.print(line, highlight=False)
+        print_losses(point.schemes, evaluation["records"], self.console)
 
     def study(self, command):
         evaluations, training, failures = self.results()

@@ -8,13 +8,10 @@ a leading axis for the run. Each run still has checkpoints and records of its ow
 import contextlib
 import functools
 import itertools
-import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,24 +20,14 @@ from jax.sharding import PartitionSpec as P
 from rich.console import Console
 
 from experiments import preemption
-from experiments.checkpoint import Checkpoints
 from experiments.cost import peak_flops, step_flops
-from experiments.host import peak_memory
-from experiments.mesh import (
-    batch_sharding,
-    own_part,
-    path_name,
-    placed,
-    replicated,
-    state_shardings,
-)
+from experiments.mesh import batch_sharding, own_part, placed, replicated, state_shardings
 from experiments.progress import stage
-from experiments.record import Metrics, RefusedError
+from experiments.record import RefusedError
+from experiments.run import Run, Trace
 from experiments.train import Recipe, State, Task, initial_state, train_step
 from posenc_jax import Transformer
 from posenc_jax.attention.cpu import has_one_core
-
-_ADVICE = "try a smaller train.learning_rate or train.clip_norm"
 
 
 def train(
@@ -76,7 +63,7 @@ def train(
       ValueError: the checkpoint holds another state than the one that is trained here.
     """
     abstract = abstract_state(task, recipe, mesh)
-    with contextlib.closing(_Run(recipe, seed, folder, abstract)) as run:
+    with contextlib.closing(Run(recipe, seed, folder, abstract)) as run:
         state = _Loop(task, recipe, mesh, [run], abstract).run(console, name, start)
         if run.failure is not None:
             raise run.failure
@@ -124,7 +111,7 @@ def train_together(
     abstract = abstract_state(task, recipe, mesh)
     with contextlib.ExitStack() as stack:
         runs = [
-            stack.enter_context(contextlib.closing(_Run(recipe, seed, folder, abstract)))
+            stack.enter_context(contextlib.closing(Run(recipe, seed, folder, abstract)))
             for seed, folder in folders.items()
         ]
         runs.sort(key=lambda run: run.first)
@@ -158,169 +145,6 @@ def _jitted(step, places, mesh):
     return jax.jit(step, donate_argnums=0, out_shardings=(places, replicated(mesh)))
 
 
-class _Run:
-    """Records and saves one run in its folder.
-
-    Attributes:
-      first: how many steps of the run were done when it was opened.
-      saved: the state after those steps, until the loop takes it; None without a checkpoint.
-      failure: why the run ended before its last step, if it did.
-    """
-
-    def __init__(self, recipe: Recipe, seed: int, folder: Path, abstract: Any):
-        self.seed, self.folder = seed, folder
-        self.checkpoints = Checkpoints(folder / "checkpoints")
-        try:
-            found = self.checkpoints.newest(abstract)
-            self.first = found[0] if found else 0
-            self.saved: State | None = found[1] if found else None
-            self.metrics = Metrics(
-                folder / "metrics.jsonl", self.first, recipe.tensorboard, recipe.wandb
-            )
-        except BaseException:
-            self.checkpoints.close()
-            raise
-        self.failure: FloatingPointError | None = None
-        self._recipe = recipe
-        self._before = self.metrics.last.get("seconds", 0.0)
-        # The mean since the regular checkpoint before, and of how many losses it is.
-        self._mean_loss, self._losses = self.metrics.last.get("mean_loss", 0.0), 0
-        if self._mean_loss and self.metrics.last["step"] == self.first:
-            self._losses = self.first % recipe.checkpoint_every
-
-    def begin(self, runs: int, at_peak: float | None = None) -> None:
-        """Starts the clock; a run that is trained with others counts its share of the time.
-
-        Args:
-          runs: how many runs are trained together.
-          at_peak: steps a second at the devices' peak, if it is known.
-        """
-        self._start, self._runs, self._at_peak = time.monotonic(), runs, at_peak
-        self._line = self.first, 0.0  # the step and the seconds of the newest line
-
-    def record(self, step: int, numbers: dict[str, np.ndarray], is_saved: bool) -> str:
-        """Writes the numbers of a step if they are due, and returns a note for the progress bar.
-
-        Raises:
-          FloatingPointError: the numbers are not finite.
-        """
-        loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            raise FloatingPointError(
-                f"loss {loss}, gradient norm {gradient_norm} at step {step}; "
-                f"{self._last_good()}; {_ADVICE}"
-            )
-        self._losses = self._losses + 1 if (step - 1) % self._recipe.checkpoint_every else 1
-        self._mean_loss += (loss - self._mean_loss) / self._losses
-        seconds = (time.monotonic() - self._start) / self._runs
-        done = step - self.first
-        tokens = done * self._recipe.batch_size * self._recipe.length
-        share = {"mfu": done / seconds / self._at_peak} if self._at_peak else {}
-        # A saved step is always logged, so that a resumed run knows its time and its loss.
-        if is_saved or step % self._recipe.log_every == 0:
-            (line_step, line_seconds), self._line = self._line, (step, seconds)
-            self.metrics.write(
-                step=step,
-                loss=loss,
-                mean_loss=self._mean_loss,
-                gradient_norm=gradient_norm,
-                learning_rate=float(self._recipe.schedule()(step - 1)),  # which made this step
-                tokens_per_second=tokens / seconds,
-                seconds=self._before + seconds,
-                step_seconds=(seconds - line_seconds) / (step - line_step),
-                memory_bytes=peak_memory(),
-                **share,
-            )
-        return f"loss {loss:.3f}  {tokens / seconds / 1e3:.0f}k tok/s"
-
-    def save(self, step: int, state: State) -> None:
-        """Saves the state after ``step``.
-
-        The state is checked here, because the step's loss is of the parameters before the update.
-
-        Raises:
-          FloatingPointError: the state is not finite, and was not saved.
-          OSError: this state could not be written, or the one before it.
-        """
-        largest = jax.tree.map(np.asarray, _largest(state))
-        try:
-            chex.assert_tree_all_finite(largest)
-        except AssertionError:
-            bad = [name for name, value in largest.items() if not np.isfinite(value)]
-            raise FloatingPointError(
-                f"after step {step} {bad[0]} is not finite ({len(bad)} of {len(largest)} arrays); "
-                f"the state was not saved, {self._last_good()}; {_ADVICE}"
-            ) from None
-        # A mean over the few steps before an interruption would be the lowest by chance.
-        is_regular = step % self._recipe.checkpoint_every == 0 or step == self._recipe.steps
-        loss = self._mean_loss if is_regular else None
-        self.metrics.flush()  # a run cannot resume from a checkpoint without its line
-        with self._writing():
-            self.checkpoints.save(step, state, loss)  # which first waits for the one before
-
-    def close(self) -> None:
-        """Closes the files, once everything is on disk.
-
-        Raises:
-          OSError: the last state could not be written.
-        """
-        self.metrics.close()
-        with self._writing():
-            self.checkpoints.close()
-
-    @contextlib.contextmanager
-    def _writing(self):
-        """Says in one sentence what went wrong on disk.
-
-        TensorStore raises ValueError where a disk is full. That would look like a mistake in the
-        config, which all processes of a job make; a disk may be full for one of them alone.
-        """
-        try:
-            yield
-        except (OSError, ValueError) as error:
-            first_line = (str(error) or type(error).__name__).splitlines()[0]
-            # TensorStore names every file on the way, and says last what is wrong.
-            reason = getattr(error, "strerror", None) or first_line.rsplit(": ", 1)[-1]
-            raise OSError(
-                f"a checkpoint could not be written ({reason}): make room and run again; "
-                f"{self._last_good()}"
-            ) from error
-
-    def _last_good(self) -> str:
-        saved = self.checkpoints.latest_step()
-        best = self.checkpoints.best_step()
-        which = f"is of step {saved}" if saved else "does not exist yet"
-        if best not in (None, saved):
-            which += f", the best one of step {best}"
-        return f"the last good checkpoint {which}"
-
-
-class _Trace:
-    """Writes a trace of a few steps into a run's folder, if the recipe asks for one."""
-
-    def __init__(self, recipe: Recipe, folder: Path):
-        self._steps, self._folder = recipe.profiled, folder / "profile"
-        self._is_running = False
-
-    def before(self, step: int) -> None:
-        """Begins the trace before the step that the recipe names."""
-        if self._steps and step == self._steps[0] + 1:
-            jax.profiler.start_trace(self._folder)
-            self._is_running = True
-
-    def after(self, step: int, numbers: Any) -> None:
-        """Ends the trace once the devices have the ``numbers`` of its last step."""
-        if self._is_running and self._steps and step == self._steps[1]:
-            jax.block_until_ready(numbers)
-            self.close()
-
-    def close(self) -> None:
-        """Ends the trace, if it is still running."""
-        if self._is_running:
-            jax.profiler.stop_trace()
-            self._is_running = False
-
-
 class _Loop:
     """Runs the steps of one run, or of several that are at the same step, as one program.
 
@@ -328,7 +152,7 @@ class _Loop:
     run alone have no such axis.
     """
 
-    def __init__(self, task: Task, recipe: Recipe, mesh: Mesh, runs: list[_Run], abstract: Any):
+    def __init__(self, task: Task, recipe: Recipe, mesh: Mesh, runs: list[Run], abstract: Any):
         self.task, self.recipe, self.mesh, self.runs = task, recipe, mesh, runs
         self._places_of_one = jax.tree.map(lambda array: array.sharding, abstract)
         self._places = self._places_of_one
@@ -349,7 +173,7 @@ class _Loop:
             at_peak = self._steps_a_second_at_peak()
             for run in self.runs:
                 run.begin(len(self.runs), at_peak)
-            trace = _Trace(self.recipe, self.runs[0].folder)
+            trace = Trace(self.recipe, self.runs[0].folder)
             stack.enter_context(contextlib.closing(trace))
             pending = None
             for step in range(first + 1, steps + 1):
@@ -459,10 +283,3 @@ def _one_of(states, number):
 
 def _stacked(states):
     return jax.tree.map(lambda *parts: jnp.stack(parts), *states)
-
-
-@jax.jit
-def _largest(state) -> dict[str, jax.Array]:
-    """Returns the largest absolute value of each array, or NaN if the array has one."""
-    arrays = jax.tree_util.tree_flatten_with_path(state)[0]
-    return {path_name(path): jnp.abs(array).max() for path, array in arrays}

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.config import make_encoding, own_keywords, short_keywords
+from experiments.config import make_encoding, short_keywords
 from experiments.report.study import BASELINE, Study
 from posenc_jax import Transformer, positions
+from posenc_jax.registry import own_keywords
 
 _MODEL: dict[str, Any] = {"model_dim": 32, "num_layers": 2, "num_heads": 4}
 # Some schemes have no frequency or no cell of a grid at fewer tokens.

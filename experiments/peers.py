@@ -10,6 +10,7 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -107,6 +108,13 @@ def run_all(
     finally:
         signal.signal(signal.SIGTERM, before)
     return processes, bool(stops)
+
+
+def free_port() -> int:
+    """Returns a port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def is_loss(error: Exception) -> bool:

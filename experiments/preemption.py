@@ -2,13 +2,12 @@
 
 import itertools
 import os
-import socket
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
-from experiments.peers import CLUSTERS
+from experiments.peers import CLUSTERS, free_port
 
 # Variables in which Kubernetes names the hosts of a TPU slice, and the variable that keeps a Cloud
 # TPU VM from asking its metadata for them.
@@ -77,9 +76,7 @@ def listen(
 
 def _listen_alone() -> None:
     """Makes a job of one process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     # A long timeout, because late heartbeats on a busy machine must not end the run.
     jax.distributed.initialize(
         address,

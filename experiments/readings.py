@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments.data import Corpus, eval_windows
-from experiments.evaluate import Scorer, in_other_units, slide
+from experiments.evaluate import Scorer, in_other_units
 from experiments.record import Kept
 from experiments.text import token_losses_and_hits
 from posenc_jax import Layers, Transformer
@@ -139,7 +139,7 @@ class Readings:
     def windowed(self, scheme: str) -> Reading:
         """Returns the reading of the plain model that sees no more than its training length."""
         stride = self.trials.window_stride
-        windows_NL = slide(self._documents_NL, self.train_length, stride, self.trials.last_tokens)
+        windows_NL = _slide(self._documents_NL, self.train_length, stride, self.trials.last_tokens)
         return Reading(scheme, WINDOWED, 1, 1, windows_NL, stride)
 
 
@@ -162,11 +162,9 @@ class Reader:
         kept: Kept,
         advance: Callable[..., None],
     ):
-        def silent(*note, **steps):
-            """Shows nothing: ``read`` counts the tokens, also of batches that were kept."""
-
-        score = Scorer(model, mesh, trials.batch_tokens, silent)
-        both = Scorer(model, mesh, trials.batch_tokens, silent, token_losses_and_hits)
+        # ``read`` advances, because batches that were kept count too.
+        score = Scorer(model, mesh, trials.batch_tokens)
+        both = Scorer(model, mesh, trials.batch_tokens, measure=token_losses_and_hits)
         self._scorers = {LAST: score, WINDOWED: score, SHORT: both}
         self._kept, self._advance, self._stride = kept, advance, trials.window_stride
 
@@ -208,3 +206,10 @@ class Reader:
         if accuracy is not None:
             record["accuracy"] = float(accuracy)
         return record | in_other_units(float(loss), bytes_per_token)
+
+
+def _slide(documents_NL: np.ndarray, length: int, stride: int, last_tokens: int) -> np.ndarray:
+    """Cuts windows of ``length + 1`` tokens whose last ``stride`` together cover the targets."""
+    ends = documents_NL.shape[1] - np.arange(0, last_tokens, stride)
+    windows = np.stack([documents_NL[:, end - length - 1 : end] for end in ends], axis=1)
+    return windows.reshape(-1, length + 1)

@@ -313,7 +313,7 @@ class Kept:
         if whole[:1] != [head]:
             whole = [head]
         self._values = {record["name"]: record["value"] for record in whole[1:]}
-        write_files(path.parent, {path.name: "".join(json.dumps(each) + "\n" for each in whole)})
+        write_files(path.parent, {path.name: _as_lines(whole)})
         self._file = _appended(path)
 
     def __contains__(self, name: str) -> bool:
@@ -342,12 +342,13 @@ class Metrics:
     def __init__(self, path: Path, resume_step: int, tensorboard: bool = False, wandb: str = ""):
         if jax.process_index() > 0:
             tensorboard, wandb = False, ""
-        self._events = _event_writer(path.parent / "tensorboard") if tensorboard else None
+        events = str(path.parent / "tensorboard")
+        self._events = _tensorboard().SummaryWriter(events) if tensorboard else None
         self._project = _wandb_run(wandb, path.parent) if wandb else None
-        lines = agreed(lambda: path.read_text().splitlines() if path.exists() else [])
-        kept = [line for line in lines if (step := _step_of(line)) and step <= resume_step]
-        write_files(path.parent, {path.name: "".join(line + "\n" for line in kept)})
-        self.last: dict[str, float] = json.loads(kept[-1]) if kept else {}
+        lines = (line for line in read_lines(path) if isinstance(line, dict) and line.get("step"))
+        kept = [line for line in lines if line["step"] <= resume_step]
+        write_files(path.parent, {path.name: _as_lines(kept)})
+        self.last: dict[str, float] = kept[-1] if kept else {}
         self._file = _appended(path)
 
     def write(self, *, step: int, **values: float) -> None:
@@ -404,10 +405,6 @@ def _imported(module: str, asked: str, extra: str):
         raise ValueError(f"{asked} needs {module}: pip install -e '.[{extra}]'") from None
 
 
-def _event_writer(folder: Path):
-    return _tensorboard().SummaryWriter(str(folder))
-
-
 def _wandb_run(project: str, folder: Path):
     # The same folder is the same run, however often it is started.
     name = "/".join(folder.parts[-2:])
@@ -417,9 +414,8 @@ def _wandb_run(project: str, folder: Path):
     return _wandb(project).init(project=project, reinit="create_new", **own)
 
 
-def _step_of(line: str) -> int | None:
-    record = _parsed(line)
-    return record.get("step") if isinstance(record, dict) else None
+def _as_lines(values: Iterable[Any]) -> str:
+    return "".join(json.dumps(each) + "\n" for each in values)
 
 
 def _parsed(line: str) -> Any:

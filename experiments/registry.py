@@ -1,6 +1,6 @@
 """Lists every experiment by name, and makes the one that a config names."""
 
-import importlib
+import pkgutil
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -23,14 +23,19 @@ EXPERIMENTS = {
 
 
 def make_experiment(config: ConfigDict, workdir: Path, console: Console):
-    """Returns the experiment of ``config``, which is checked; nothing is run.
+    """Returns the experiment of ``config``; nothing is run.
+
+    Args:
+      config: its ``experiment`` is one of ``EXPERIMENTS``; a file of ``configs`` has made it.
+      workdir: the folder of all results; points that are finished there are not run again.
+      console: the console that shows progress and tables.
 
     Raises:
-      ValueError: the config names no experiment, or has values that cannot work.
+      ValueError: the config names no experiment, or anything in it cannot work. This is found here,
+        before any training.
     """
     if config.experiment not in EXPERIMENTS:
         raise ValueError(
             f"config.experiment={config.experiment!r} must be one of {', '.join(EXPERIMENTS)}"
         )
-    module, attribute = EXPERIMENTS[config.experiment].split(":")
-    return getattr(importlib.import_module(module), attribute)(config, workdir, console)
+    return pkgutil.resolve_name(EXPERIMENTS[config.experiment])(config, workdir, console)

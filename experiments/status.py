@@ -1,7 +1,6 @@
 """Reports the state of each point of an experiment, for ``launch.py --status``."""
 
 import datetime
-import json
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.point import Point
-from experiments.record import check_run, holder
+from experiments.record import check_run, holder, read_lines
 from experiments.sweep import Sweep, best_note
 
 STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
@@ -59,15 +58,7 @@ def print_status(sweep: Sweep, console: Console) -> None:
 
 
 def _last_line(path) -> dict[str, Any]:
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        return {}
-    for line in reversed(lines):
-        try:
-            found = json.loads(line)
-        except ValueError:  # being written at this moment
-            continue
-        if isinstance(found, dict) and found.keys() >= {"step", "seconds"}:
-            return found
+    for line in reversed(read_lines(path)):
+        if isinstance(line, dict) and line.keys() >= {"step", "seconds"}:
+            return line
     return {}

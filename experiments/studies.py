@@ -12,20 +12,13 @@ from experiments.registry import make_experiment
 
 
 class Studies:
-    """Runs the experiments of a config one after the other.
+    """Runs the experiments in ``config.studies``; see ``make_experiment`` for the arguments.
 
-    A study that several configs have is run only once if its name and the workdir are the same.
-
-    Args:
-      config: ``studies``, the config of each experiment by the name of its folder.
-      workdir: the folder that has a folder for each experiment.
-      console: the console that shows progress and tables.
+    Each runs in a folder of its own in the workdir, one after the other. A study that several
+    configs have is run only once if its name and the workdir are the same.
 
     Attributes:
       parts: the experiments by name.
-
-    Raises:
-      ValueError: anything in a config that cannot work is found here, before any training.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):

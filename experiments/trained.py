@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -150,8 +149,8 @@ class Source:
             found = (adam_state(state) if is_adam else None, None)
             model = state.model
         else:
-            # Imported here, because only published weights need the packages that it imports.
-            pretrained = importlib.import_module("experiments.pretrained")
+            from experiments import pretrained  # only published weights need what it imports
+
             loaded = pretrained.load(path, mesh=mesh, **(loading or {}))
             model, config = loaded.model, loaded.config
             length, found = config["max_position_embeddings"], (None, loaded.tokenizer)

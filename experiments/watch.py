@@ -59,9 +59,9 @@ def mean_attention(model: Transformer, inputs, positions) -> np.ndarray:
 
 def _written_out(model):
     """Returns a copy of the model with a module for each layer, without scan and remat."""
-    turns = model.num_layers // len(model.layers) if model.scan else 1
     model = jax.tree.map(lambda p: p, model)  # a copy of the module, with the same arrays
     if model.scan:
+        turns = model.num_layers // len(model.layers)
         model.layers = nnx.List(
             [_of_turn(layer, turn) for turn in range(turns) for layer in model.layers]
         )

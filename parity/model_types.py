@@ -34,51 +34,18 @@ from posenc_jax.hf import models
 from posenc_jax.hf.positions import READ, about_positions
 
 PATH = pathlib.Path(__file__).parent.parent / "tests" / "golden" / "hf_model_types.json"
-POSITION = (7, 3, 2)  # Of time or text, row and column.
+POSITION = (7, 3, 2)  # time or text, row and column
 
-_SIZES = {
-    "model_type",
-    "head_dim",
-    "hidden_size",
-    "num_attention_heads",
-    "decoder_num_attention_heads",
-    "num_hidden_layers",
-    "num_layers",
-    "layer_types",
-    "layers_block_type",
-    "max_position_embeddings",
-    "original_max_position_embeddings",
-    "sliding_window",
-    "per_layer_config",
-    "position_embedding_type",
-    "attention_head_dim",
-    "kv_channels",
-    "mlp_layer_types",
-    "prefix_dense_sliding_window_pattern",
-    "floor_scale",
-    "attn_scale",
-    "n_embd",
-    "n_head",
-    "d_model",
-    "n_heads",
-    "num_heads",
-    "max_seq_len",
-    "n_positions",
-    "n_layer",
-    "n_layers",
-    "attention_chunk_size",
-    "attn_layer_indices",
-    "attn_layer_offset",
-    "attn_layer_period",
-    "block_types",
-    "cross_attention_layers",
-    "full_attn_idxs",
-    "global_attn_every_n_layers",
-    "max_window_layers",
-    "sliding_window_pattern",
-    "use_bidirectional_attention",
-    "use_sliding_window",
-}
+_SIZES = models.words("""
+    model_type head_dim hidden_size num_attention_heads decoder_num_attention_heads
+    num_hidden_layers num_layers layer_types layers_block_type max_position_embeddings
+    original_max_position_embeddings sliding_window per_layer_config position_embedding_type
+    attention_head_dim kv_channels mlp_layer_types prefix_dense_sliding_window_pattern floor_scale
+    attn_scale n_embd n_head d_model n_heads num_heads max_seq_len n_positions n_layer n_layers
+    attention_chunk_size attn_layer_indices attn_layer_offset attn_layer_period block_types
+    cross_attention_layers full_attn_idxs global_attn_every_n_layers max_window_layers
+    sliding_window_pattern use_bidirectional_attention use_sliding_window
+""")
 
 
 def record(model_type: str, tables: list) -> dict:

@@ -5,6 +5,7 @@
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import torch
@@ -222,11 +223,7 @@ CASES: dict[str, tuple[str, dict, tuple[int, ...]]] = {
             | dict(
                 model_type="qwen2_vl_text",
                 hidden_size=64,
-                rope_parameters={
-                    "type": "mrope",
-                    "rope_theta": 50.0,
-                    "mrope_section": [2, 3, 3],
-                },
+                rope_parameters={"type": "mrope", "rope_theta": 50.0, "mrope_section": [2, 3, 3]},
             ),
         ),
         (24,),
@@ -294,16 +291,10 @@ def build(name: str, seed: int):
     with torch.no_grad():
         for key, parameter in sorted(model.named_parameters()):
             value = rng.standard_normal(parameter.shape)
-            if (
-                "relative_attention_bias" in key
-                or "embed" in key
-                or "shared" in key
-                or "wte" in key
-            ):
-                value = value
-            elif parameter.ndim == 1:
+            is_table = re.search("relative_attention_bias|embed|shared|wte", key)
+            if parameter.ndim == 1 and not is_table:
                 value = 0.2 * value + ("bias" not in key)
-            else:
+            elif not is_table:
                 value = 1.3 * parameter.shape[1] ** -0.5 * value
                 if "SelfAttention.q" in key or "EncDecAttention.q" in key:  # No 1 / sqrt(d) in T5.
                     value = value * given["d_kv"] ** -0.5

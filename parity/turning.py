@@ -6,6 +6,7 @@ the two runs differ only by the rotation.
 """
 
 import contextlib
+import importlib
 import inspect
 import json
 import re
@@ -242,9 +243,7 @@ def _model_class(config):
         if type(config) in mapping:
             found = mapping[type(config)]
             return found[0] if isinstance(found, (tuple, list)) else found
-    module = __import__(
-        type(config).__module__.replace("configuration_", "modeling_"), fromlist=["*"]
-    )
+    module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
     found = [
         member
         for member in vars(module).values()

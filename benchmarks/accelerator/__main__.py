@@ -12,8 +12,8 @@ cut short keeps what it measured:
 4. times at 16,384, 1,024 and 32,768 tokens, with heads of 64 and of 128 channels;
 5. checks of all other schemes.
 
-The program needs jax, flax, optax, chex and ml_collections. PyTorch is measured if it is installed.
-The folder of ``--out`` gets ``results.jsonl``, with a line for each figure, and ``report.md``, with
+The program needs ``pip install -e '.[experiments]'``. PyTorch is measured if it is installed. The
+folder of ``--out`` gets ``results.jsonl``, with a line for each figure, and ``report.md``, with
 tables.
 """
 

@@ -20,27 +20,16 @@ def tables(records: list[dict[str, Any]]) -> str:
 
 
 def _attention(records) -> list[str]:
-    shapes = dict.fromkeys(
-        (r["length"], r["head_dim"], r["heads"], r["batch"], r["pass"]) for r in records
-    )
-    found = []
-    for shape in shapes:
-        length, head_dim, heads, batch, which = shape
-        some = [
-            r
-            for r in records
-            if (r["length"], r["head_dim"], r["heads"], r["batch"], r["pass"]) == shape
-        ]
-        whose = list(dict.fromkeys(r["who"] for r in some))
-        cells = {(r["scheme"], r["who"]): f"{r['ms']} ({r['teraflops']})" for r in some}
-        schemes = dict.fromkeys(r["scheme"] for r in some)
-        rows = [[f"`{s}`", *(cells.get((s, who), "") for who in whose)] for s in schemes]
-        found.append(
-            f"## Attention over {length} tokens, {which}: ms (teraflops a second)\n\n"
-            f"batch {batch}, {heads} heads of {head_dim}, bfloat16, causal\n\n"
-            + table(["scheme", *whose], rows)
-        )
-    return found
+    of_shape: dict[tuple, dict[tuple[str, str], str]] = {}
+    for r in records:
+        shape = r["length"], r["head_dim"], r["heads"], r["batch"], r["pass"]
+        cells = of_shape.setdefault(shape, {})
+        cells[r["scheme"], r["who"]] = f"{r['ms']} ({r['teraflops']})"
+    return [
+        f"## Attention over {length} tokens, {which}: ms (teraflops a second)\n\n"
+        f"batch {batch}, {heads} heads of {head_dim}, bfloat16, causal\n\n{_by_scheme(cells)}"
+        for (length, head_dim, heads, batch, which), cells in of_shape.items()
+    ]
 
 
 def _steps(records) -> list[str]:
@@ -64,12 +53,16 @@ def _steps(records) -> list[str]:
 def _checks(records) -> list[str]:
     if not records:
         return []
-    whose = list(dict.fromkeys(r["implementation"] for r in records))
     cells = {(r["scheme"], r["implementation"]): _verdict(r) for r in records}
-    schemes = dict.fromkeys(r["scheme"] for r in records)
-    rows = [[f"`{s}`", *(cells.get((s, who), "") for who in whose)] for s in schemes]
     title = "## Largest distance from exact attention, values and gradients\n\n"
-    return [title + table(["scheme", *whose], rows)]
+    return [title + _by_scheme(cells)]
+
+
+def _by_scheme(cells: dict[tuple[str, str], str]) -> str:
+    """Returns a table of cells, which are given by scheme and column, in the order of the cells."""
+    schemes, columns = (dict.fromkeys(names) for names in zip(*cells, strict=True))
+    rows = [[f"`{name}`", *(cells.get((name, each), "") for each in columns)] for name in schemes]
+    return table(["scheme", *columns], rows)
 
 
 def _verdict(record) -> str:

@@ -22,16 +22,7 @@ SCHEME = "rope"
 
 
 class LongRoPESearch(Sweep):
-    """Runs the search of a config, which the constructor checks.
-
-    Args:
-      config: see ``configs/longrope.py``.
-      workdir: the folder of all results; points that are finished there are not run again.
-      console: the console that shows progress and tables.
-
-    Raises:
-      ValueError: anything in the config that cannot work is found here, before any training.
-    """
+    """Runs a config of ``configs/longrope.py``; see ``make_experiment`` for the arguments."""
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         mesh, points = make_mesh(**config.mesh), trained_points([SCHEME], {}, config.seeds)

@@ -21,15 +21,7 @@ from experiments.report.page import (
     terminal_table,
     text,
 )
-from experiments.report.study import (
-    Cells,
-    Record,
-    Study,
-    by_seed,
-    cells_of,
-    mean_and_stderr,
-    words,
-)
+from experiments.report.study import Cells, Record, Study, by_seed, cells_of, mean_and_stderr, words
 
 METRICS = {
     "loss": "all tokens",
@@ -170,10 +162,9 @@ def print_tables(study: SearchStudy, console: Console) -> None:
     """Prints a table for each length, the verdicts, and what failed."""
     print_failures(study.failures, console)
     for group, title in study.groups.items():
-        cells = _cells(study, group)
         table = terminal_table(f"{title}: nats a token", study.columns().values())
-        for scheme in cells:
-            table.add_row(scheme, *("".join(words(cells, scheme, m)) for m in study.columns()))
+        for row in _rows(study, group):
+            table.add_row(*row)
         console.print(table)
     for verdict in verdicts(study):
         console.print(str(verdict), highlight=False)
@@ -183,15 +174,17 @@ def markdown(study: SearchStudy) -> str:
     """Returns the tables and the verdicts in Markdown."""
     parts = []
     for group, title in study.groups.items():
-        cells = _cells(study, group)
-        rows = [
-            [scheme, *("".join(words(cells, scheme, metric)) for metric in study.columns())]
-            for scheme in cells
-        ]
-        table = markdown_table(["scheme", *study.columns().values()], rows)
+        heads = ["scheme", *study.columns().values()]
+        table = markdown_table(heads, _rows(study, group))
         parts.append(f"{title}, nats a token:\n\n{table}")
     parts.append("".join(f"- {verdict}\n" for verdict in verdicts(study)))
     return "\n".join(parts)
+
+
+def _rows(study: SearchStudy, group: str) -> list[list[str]]:
+    """Returns the words of a table, a row for each scheme."""
+    cells = _cells(study, group)
+    return [[s, *("".join(words(cells, s, metric)) for metric in study.columns())] for s in cells]
 
 
 def _cells(study: SearchStudy, group: str) -> Cells:

@@ -44,11 +44,7 @@ class Row:
 
 
 def score(
-    rows: list[Row],
-    documents: Mapping[str, np.ndarray],
-    plan: Plan,
-    kept: Kept,
-    name: str,
+    rows: list[Row], documents: Mapping[str, np.ndarray], plan: Plan, kept: Kept, name: str
 ) -> list[dict[str, Any]]:
     """Returns a record for each row: losses in nats a token, means over documents.
 
@@ -75,7 +71,7 @@ def score(
     records = []
     with stage(name, total, plan.console) as advance:
         for row in rows:
-            scorer = Scorer(row.model, plan.mesh, plan.trials.batch_tokens, lambda *_, **__: None)
+            scorer = Scorer(row.model, plan.mesh, plan.trials.batch_tokens)
             record: dict[str, Any] = {"group": row.group, "scheme": row.scheme, "kind": row.kind}
             for each in kinds:
                 record |= _losses(row, scorer, *each[row.group], kept, advance)

@@ -72,9 +72,9 @@ class Budget:
     step: float = 0.01
 
     def __post_init__(self):
-        for field, least in (("generations", 0), ("mutations", 0), ("crossovers", 0)):
-            if getattr(self, field) < least:
-                raise ValueError(f"search.{field}={getattr(self, field)} must be at least {least}")
+        for field in ("generations", "mutations", "crossovers"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"search.{field}={getattr(self, field)} must be at least 0")
         if not 2 <= self.parents <= self.population:
             raise ValueError(
                 f"search.parents={self.parents} must be at least 2 and at most "
@@ -280,10 +280,7 @@ def _joined(genome: Genome) -> Genome:
 
 
 def evolve(
-    space: Space,
-    budget: Budget,
-    fitness: Callable[[list[Genome]], Iterable[float]],
-    seed: int,
+    space: Space, budget: Budget, fitness: Callable[[list[Genome]], Iterable[float]], seed: int
 ) -> Iterator[list[Candidate]]:
     """Yields the candidates of each generation with their losses, the first generation first.
 

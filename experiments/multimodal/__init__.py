@@ -1,4 +1,4 @@
 """Holds the experiments on images, screens, videos and stories."""
 
-# Which says what is missing of the packages that draw.
+# The import says which of the packages that draw are missing.
 import experiments.report  # noqa: F401

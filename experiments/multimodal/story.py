@@ -152,7 +152,7 @@ class Story(Experiment):
         kind = TimedViT if variant["adaln"] else ViT
         return self.make_model(kind, scheme, key, patch_dim=patch_dim, num_classes=2)
 
-    def rows(self, scheme, clips: "Clips"):
+    def rows(self, scheme, clips: Clips):
         """Returns the inputs and positions for a model of ``scheme``, and the right answers."""
         variant, setting = self.variant(scheme), self.setting
         frames = clips.frames(setting.side)
@@ -192,20 +192,20 @@ class Story(Experiment):
         error = _size(self.answers(scheme, model, clips) - clips.answers)
         return Result(panel.condition, x, panel.metric, error, _size(clips.answers))
 
-    def answers(self, scheme, model, clips: "Clips") -> np.ndarray:
+    def answers(self, scheme, model, clips: Clips) -> np.ndarray:
         """Returns where the model says the ball is, ``[N, Q, 2]``."""
         return REACH * self.predict(_answers, model, self.rows(scheme, clips))
 
-    def clips(self, rng, times) -> "Clips":
+    def clips(self, rng, times) -> Clips:
         """Draws clips at ``times``."""
         return Clips.draw(rng, times, self.setting.questions, self.setting.view)
 
-    def clips_of(self, warp: str, paces) -> "Clips":
+    def clips_of(self, warp: str, paces) -> Clips:
         """Returns the clips of a test, the same every time."""
         rng = _rng(0)
         return self.clips(rng, WARPS[warp](rng, paces, self.trials.clips, self.setting.frames))
 
-    def bullet_time(self, view: float) -> "Clips":
+    def bullet_time(self, view: float) -> Clips:
         """Returns clips of pace 1, each in adjacent rows once for each camera."""
         rng, count = _rng(2), -(-self.trials.clips // self.trials.cameras)
         clips = self.clips(rng, steady(rng, (1, 1), count, self.setting.frames))
@@ -223,7 +223,7 @@ class Story(Experiment):
             found["paths"].append(path)
         return found
 
-    def one_clip(self, pace: float) -> "Clips":
+    def one_clip(self, pace: float) -> Clips:
         """Returns one clip in every row, with about ``ASKED`` questions in order of time."""
         questions = self.setting.questions
         rng = _rng(3)

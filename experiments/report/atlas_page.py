@@ -120,20 +120,12 @@ def write(
     data = atlas_data.files(atlas)
     with page_style():
         chart = _map(atlas)
-        index = _index(atlas, chart, has_ledger=bool(claims))
-    write_files(
-        folder,
-        {
-            "index.html": index,
-            **({"map.svg": chart} if chart else {}),
-            **data,
-        },
-    )
-    with page_style():
+        data["index.html"] = _index(atlas, chart, has_ledger=bool(claims))
         pages = {
             f"{name}.html": _scheme_page(atlas, name, cards.get(name, ""), probes.get(name), claims)
             for name in atlas.schemes
         }
+    write_files(folder, data | ({"map.svg": chart} if chart else {}))
     write_files(folder / "schemes", pages)
     return folder / "index.html"
 

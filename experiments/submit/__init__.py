@@ -8,7 +8,7 @@ prints what it would submit, and submits it. Each point becomes a job of its own
 import dataclasses
 import datetime
 import hashlib
-import importlib
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -128,8 +128,7 @@ def make_backend(name: str, settings: Sequence[str]) -> Backend:
     """
     if name not in BACKENDS:
         raise ValueError(f"--backend={name} must be one of {', '.join(BACKENDS)}")
-    module, attribute = BACKENDS[name].split(":")
-    kind = getattr(importlib.import_module(module), attribute)
+    kind = pkgutil.resolve_name(BACKENDS[name])
     types, values = typing.get_type_hints(kind), {}
     for setting in settings:
         key, equals, value = setting.partition("=")

@@ -3,11 +3,9 @@
 import dataclasses
 import functools
 import signal
-import socket
 import subprocess
-from contextlib import closing
 
-from experiments.peers import PREEMPTED, run_all
+from experiments.peers import PREEMPTED, free_port, run_all
 from experiments.preemption import PreemptedError
 from experiments.submit import Job, peers
 
@@ -35,12 +33,8 @@ class Local:
           PreemptedError: the processes were asked to stop, or lost one of them, and have saved.
           ValueError: a process failed; the others may have ended as if they were asked to stop.
         """
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        starts = [
-            functools.partial(subprocess.Popen, [*job.here, *each]) for each in self._flags(port)
-        ]
+        commands = [[*job.here, *flags] for flags in self._flags(free_port())]
+        starts = [functools.partial(subprocess.Popen, command) for command in commands]
         ended = {each.pid: each.returncode for each in run_all(starts)[0]}
         # SIGTERM may come before a process listens.
         failed = [pid for pid in ended if ended[pid] not in (0, PREEMPTED, -signal.SIGTERM)]

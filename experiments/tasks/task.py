@@ -31,8 +31,7 @@ class Rows(NamedTuple):
 
 
 class Task:
-    """Draws rows, and solves them; a subclass has ``number``, ``_draw``, ``solve`` and
-    ``chances``.
+    """Draws rows, and solves them, by the ``_draw``, ``solve`` and ``chances`` of a subclass.
 
     Attributes:
       name: the name in configs and reports.

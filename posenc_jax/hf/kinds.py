@@ -10,16 +10,7 @@ FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attenti
 _LINEAR, _CONV, _CROSS = "linear_attention", "conv", "cross_attention"
 
 # Kinds of layers in which the text does not attend to itself.
-WITHOUT_ATTENTION = {
-    _LINEAR,
-    _CONV,
-    _CROSS,
-    "mamba",
-    "mamba2",
-    "recurrent",
-    "moe",
-    "mlp",
-}
+WITHOUT_ATTENTION = {_LINEAR, _CONV, _CROSS, "mamba", "mamba2", "recurrent", "moe", "mlp"}
 
 # Lists of the layers of one kind, and the kind of the others.
 _LISTS = {

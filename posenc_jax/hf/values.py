@@ -82,11 +82,7 @@ def by_number_of_layer(key: str, value: Mapping[str, Any]) -> dict[int, Any]:
 
 
 def number(
-    where: str,
-    section: Mapping[str, Any],
-    key: str,
-    minimum: float,
-    default: float | None = None,
+    where: str, section: Mapping[str, Any], key: str, minimum: float, default: float | None = None
 ) -> float:
     """Returns the number of ``minimum`` or more under ``key``; ``where`` names the section."""
     value = section.get(key, default)

@@ -235,10 +235,7 @@ def _named(encoding) -> dict[str, Any] | None:
 
 
 def _stretch(rule):
-    return {
-        "factor": float(rule.factor),
-        ORIGINAL: rule.train_length,
-    }
+    return {"factor": float(rule.factor), ORIGINAL: rule.train_length}
 
 
 def _longrope(encoding: LongRoPE) -> dict[str, Any]:

@@ -12,10 +12,7 @@ from posenc_jax.positions.segments import Placed, Segment, Vision, place
 
 
 def qwen25_omni(
-    segments: Sequence[Segment],
-    *,
-    tokens_per_second: float = 25,
-    seconds_per_chunk: float = 2.0,
+    segments: Sequence[Segment], *, tokens_per_second: float = 25, seconds_per_chunk: float = 2.0
 ) -> Placed:
     """Places segments as Qwen2.5-Omni does (2503.20215): time is scaled and rounded down.
 
