@@ -106,15 +106,15 @@ class Tokens:
         if key is not None:
             check_key(key)
         fixed = not encoding.adapts or isinstance(length, int | np.integer)
-        placed = call(encoding, "place", positions, key, length, axes=2)
+        placed = call(encoding, "place", positions, key, length)
         consecutive = consecutive and placed is positions
         if length is None:
             is_text = consecutive and segment_ids is None
             length = last + 1 if is_text else own_length(placed, segment_ids)
         prepared, made_for = None, ()  # type: Any, tuple[Any, ...]
         if "prepare" in hooks:
-            prepared = encoding.prepare(placed, length)
-            check_prepared(encoding, "prepare", prepared, *placed.shape[:2])
+            made = encoding.prepare(placed, length)
+            prepared = check_prepared(encoding, "prepare", made, *placed.shape[:2])
             made_for = structure(encoding)
         return cls(placed, segment_ids, index, prepared, consecutive, fixed, made_for=made_for)
 
@@ -142,7 +142,7 @@ class Tokens:
         return self._with_read(encoding, "read", encoding.read(x_BTD, self), len(x_BTD))
 
     def _with_read(self, encoding, hook, prepared, B) -> "Tokens":
-        check_prepared(encoding, hook, prepared, B, self.count)
+        prepared = check_prepared(encoding, hook, prepared, B, self.count)
         made_for = structure(encoding)
         return dataclasses.replace(self, prepared=prepared, is_read=True, made_for=made_for)
 

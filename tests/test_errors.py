@@ -1092,6 +1092,16 @@ def test_what_a_hook_returns_has_the_shape_of_what_it_was_given(hook, implementa
 def test_logits_and_turned_keys_have_the_shape_of_what_hooks_were_given():
     encoding, (q, k, v) = own("score", lambda x: x > 0), inputs()
     with raises(ValueError, "Own.score returned bool of shape", "floating-point numbers [2, 4, 6"):
+@pytest.mark.parametrize("hook", SHAPES)
+@pytest.mark.parametrize("wrapper", ["logn", "soft_cap", "kv_shift", "randomized"])
+def test_a_bad_hook_is_that_of_the_scheme_beneath_a_wrapper(hook, wrapper):
+    """Blamed on the wrapper, it would be sought in the wrong file."""
+    encoding = common.build(wrapper, over=own(hook, SHAPES[hook][0]))
+    with raises(ValueError, f"Own.{hook} returned"):
+        tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
+        posenc_jax.attend(encoding, *inputs(), tokens)
+
+
         posenc_jax.logits(encoding, q, k, Tokens.of(encoding, text(T)))
     encoding = own("turn_values", lambda v: v[:1])
     with raises(ValueError, "Own.turn_values returned float32 of shape (1, 6, 4, 8)"):

@@ -129,7 +129,7 @@ def attend(
     if getattr(out_BTHC, "shape", None) != shape:
         what = getattr(out_BTHC, "shape", type(out_BTHC).__name__)
         raise ValueError(f"implementation={run!r} returned {what}, but must return {shape}")
-    return call(scheme, "turn_back", out_BTHC, tile.q_tokens, q_side, axes=3)
+    return call(scheme, "turn_back", out_BTHC, tile.q_tokens, q_side)
 
 
 def turn(
@@ -234,7 +234,7 @@ def _tile(
     scale = jnp.asarray(scale) if isinstance(scale, nnx.Variable) else scale
     check_scale(scale)
     q_BTHC = _without_wrapping(_without_nan(q_BTHC, q_tokens), scheme, q_tokens, k_tokens)
-    q = call(scheme, "rotate", q_BTHC, q_tokens, q_side, axes=3)
+    q = call(scheme, "rotate", q_BTHC, q_tokens, q_side)
     if not k_tokens.turned:
         k_BSKC, v_BSKC = _turned(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
         if k_BSKC.shape[-1] != q.shape[-1]:
@@ -261,8 +261,8 @@ def _tile(
 
 def _turned(scheme, k_BSKC, v_BSKC, tokens, side):
     """Returns keys and values turned, possibly with more channels."""
-    k_BSKC = call(scheme, "rotate", _without_nan(k_BSKC, tokens), tokens, side, axes=3)
-    return k_BSKC, call(scheme, "turn_values", v_BSKC, tokens, side, axes=3)
+    k_BSKC = call(scheme, "rotate", _without_nan(k_BSKC, tokens), tokens, side)
+    return k_BSKC, call(scheme, "turn_values", v_BSKC, tokens, side)
 
 
 def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:

@@ -38,7 +38,7 @@ class LogitScale(Wrapper):
         raise NotImplementedError
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
-        x_BTHC = self.inner.rotate(x_BTHC, tokens, side)
+        x_BTHC = super().rotate(x_BTHC, tokens, side)
         if not side.is_query:
             return x_BTHC
         count = jnp.maximum(one_axis(tokens.positions), 0)[..., None] + 1

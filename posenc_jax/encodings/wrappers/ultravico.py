@@ -43,7 +43,7 @@ class UltraViCo(Wrapper):
         self.alpha = alpha
 
     def score(self, logits_BHTS, tile: Tile):
-        logits_BHTS = self.inner.score(logits_BHTS, tile)
+        logits_BHTS = super().score(logits_BHTS, tile)
         q_order, k_order = tile.q_tokens.order(), tile.k_tokens.order()
         apart = jnp.abs(q_order[:, None, :, None] - k_order[:, None, None, :])
         is_far = (2 * apart > self.window) & (logits_BHTS > 0)
