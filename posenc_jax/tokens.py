@@ -378,18 +378,20 @@ def check_tokens(name: str, tokens: Any) -> None:
         )
 
 
-def count_of(name: str, value: Any, minimum: int = 1) -> int:
-    """Returns ``value``, a size or a count of any integer type, as an int.
+def count_of(name: str, value: Any, minimum: int = 1, maximum: float = math.inf) -> int:
+    """Returns ``value``, a size, a count or an index of any integer type, as an int.
 
     Raises:
-      ValueError: ``value`` is no whole number, or below ``minimum``. The error calls it ``name``.
+      ValueError: ``value`` is no whole number, or not within ``minimum`` and ``maximum``. The error
+        calls it ``name``.
     """
     try:
         count = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         count = None
-    if count is None or count < minimum:
-        raise ValueError(f"{name}={value!r} must be at least {minimum}, and a whole number")
+    if count is None or not minimum <= count <= maximum:
+        allowed = f"at least {minimum}" if maximum == math.inf else f"within {minimum}..{maximum}"
+        raise ValueError(f"{name}={value!r} must be {allowed}, and a whole number")
     return count
 
 
@@ -405,12 +407,20 @@ def is_whole(value: Any) -> bool:
     return is_real(value) and jnp.issubdtype(jnp.result_type(value), jnp.integer)
 
 
-def check_flag(name: str, value: Any) -> None:
-    """Refuses a ``value`` that is neither True nor False, or not known; errors call it ``name``."""
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(
-            f"{name}={value!r} must be True or False, known while the program is traced"
-        )
+def check_positive(**numbers: Any) -> None:
+    """Refuses numbers that are not positive and finite."""
+    for name, number in numbers.items():
+        if not is_real(number) or not 0 < number < math.inf:
+            raise ValueError(f"{name}={number!r} must be a positive number, finite")
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuses flags that are neither True nor False, or not known."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise ValueError(
+                f"{name}={flag!r} must be True or False, known while the program is traced"
+            )
 
 
 def _check_encoding(encoding):

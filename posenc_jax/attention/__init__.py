@@ -38,7 +38,7 @@ from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.hooks import call
-from posenc_jax.tokens import Tokens, check_flag, check_span, count_of
+from posenc_jax.tokens import Tokens, check_flags, check_span, count_of
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -268,7 +268,7 @@ def _turned(scheme, k_BSKC, v_BSKC, tokens, side):
 def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
     """Returns the tile, and the rule that says which keys each query sees."""
     check_window(window)
-    check_flag("causal", causal)
+    check_flags(causal=causal)
     in_order = _in_order(scheme, tile, causal, window)
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
     if chunk is not None and tile.k_tokens.segment_ids is not None:

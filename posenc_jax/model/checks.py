@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.tokens import check_flag, count_of, is_real
+from posenc_jax.tokens import count_of, is_real
 
 
 def check_sizes(**sizes: int | None) -> None:
@@ -28,12 +28,6 @@ def check_types(rngs, norm_epsilon, **types) -> None:
             is_floating = False
         if not is_floating:
             raise ValueError(f"{name}={given!r} must be a type of floats, such as 'bfloat16'")
-
-
-def check_flags(**flags) -> None:
-    """Refuses flags that are neither True nor False."""
-    for name, flag in flags.items():
-        check_flag(name, flag)
 
 
 def sinks_of_layers(sinks, num_layers: int) -> list[str | None]:

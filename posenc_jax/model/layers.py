@@ -8,7 +8,7 @@ from flax import nnx
 
 from posenc_jax.attention import Chunks
 from posenc_jax.encoding import Encoding, check_encoding
-from posenc_jax.tokens import check_flag, count_of
+from posenc_jax.tokens import check_flags, count_of
 
 Window = int | Chunks | None
 
@@ -80,7 +80,7 @@ class Layers(nnx.Module):
             layer has the first place.
         """
         num_layers = count_of("num_layers", num_layers)
-        check_flag("from_end", from_end)
+        check_flags(from_end=from_end)
         turn = len(self.pattern)
         first = -num_layers % turn if from_end else 0
         places = [(first + number) % turn for number in range(num_layers)]

@@ -24,7 +24,6 @@ from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
 from posenc_jax.model.checks import (
-    check_flags,
     check_heads,
     check_sizes,
     check_types,
@@ -32,7 +31,7 @@ from posenc_jax.model.checks import (
 )
 from posenc_jax.model.layer import Layer, first_of, one_if_equal, stack, unstack
 from posenc_jax.model.layers import Layers, Window, has_own
-from posenc_jax.tokens import Tokens, as_array, check_key
+from posenc_jax.tokens import Tokens, as_array, check_flags, check_key, count_of
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")
