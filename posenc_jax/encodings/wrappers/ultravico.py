@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.tokens import count_of
 
 
 class UltraViCo(Wrapper):
@@ -34,12 +35,10 @@ class UltraViCo(Wrapper):
     reads_order = True
 
     def __init__(self, over: str | Mapping | Encoding, *, window: int, alpha: float = 0.9, **sizes):
-        if window < 1:
-            raise ValueError(f"window={window!r} must be a positive number of tokens")
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha={alpha!r} must be within 0..1")
         super().__init__(over, **sizes)
-        self.window = window
+        self.window = count_of("window", window)
         self.alpha = alpha
 
     def score(self, logits_BHTS, tile: Tile):
