@@ -1302,3 +1302,11 @@ def test_what_is_of_another_kind_is_refused_by_its_name(call, message):
 def test_positions_are_no_tokens(name):
     with raises(ValueError, "tokens must be Tokens, not ndarray: pass Tokens.of(encoding, positi"):
         common.build(name).embed(X, text(T))
+
+
+@pytest.mark.parametrize("name", ADDS)
+def test_whole_numbers_are_no_token_embeddings(name):
+    """A factor would make numbers of them."""
+    encoding = common.build(name)
+    with raises(ValueError, "x must be token embeddings, floating-point, not int32"):
+        encoding.embed(X.astype(jnp.int32), Tokens.of(encoding, text(T)))
