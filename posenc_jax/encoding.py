@@ -299,7 +299,10 @@ class HeadShard:
 
     Attributes:
       encoding: the scheme, with the parameters of every head.
-      heads: int32 ``[H]``, the global numbers of the query heads that attention is given.
+      heads: int32 ``[H]``, the global numbers of the query heads that attention is given, all
+        different. Heads that share a kv head must be those of one kv head of the model. Where
+        numbers are traced, those that are out of range or cut a group give NaN, and whether they
+        are different is not checked.
       num_heads: how many query heads the whole model has (static).
     """
 

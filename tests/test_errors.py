@@ -1152,6 +1152,21 @@ def test_heads_of_a_shard_are_an_array_of_whole_numbers():
 @pytest.mark.parametrize("count", [0, -1, "2", 1.5])
 def test_a_part_is_a_number_of_tokens(count):
     tokens = Tokens.of(common.build("rope"), text(T))
+@pytest.mark.parametrize("heads", [[2, 3], [3, 4], [-1, 0], [1, 2]])
+def test_traced_heads_of_a_shard_that_cannot_be_are_not_a_number(heads):
+    encoding, sides = common.build("alibi"), inputs(num_heads=2, num_kv_heads=1)
+    tokens = Tokens.of(encoding, text(T))
+    attend = jax.jit(lambda h: posenc_jax.attend(HeadShard(encoding, h, H), *sides, tokens))
+    assert jnp.isnan(attend(jnp.array(heads))).any() == (heads != [2, 3])
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2, -1])
+def test_a_traced_layer_that_is_none_is_not_a_number(layer):
+    own = jax.jit(lambda encoding, layer: encoding.of_layer(layer))
+    leaves = jax.tree.leaves(own(common.build("fox", num_layers=2, trained=False), layer))
+    assert all(jnp.isnan(x).all() == (layer not in (0, 1)) for x in leaves)
+
+
     with raises(ValueError, f"count={count!r} must be at least 1, and a whole number"):
         tokens.part(1, count)
     with raises(ValueError, "must be at least 1, and a whole number"):

@@ -234,6 +234,7 @@ def _tile(
     scale = jnp.asarray(scale) if isinstance(scale, nnx.Variable) else scale
     check_scale(scale)
     q_BTHC = _without_wrapping(_without_nan(q_BTHC, q_tokens), scheme, q_tokens, k_tokens)
+    q_BTHC = _of_whole_groups(q_BTHC, q_side, k_BSKC.shape[2])
     q = call(scheme, "rotate", q_BTHC, q_tokens, q_side)
     if not k_tokens.turned:
         k_BSKC, v_BSKC = _turned(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
@@ -316,6 +317,16 @@ def _without_nan(x_BTHC, tokens):
     is_nan = jnp.isnan(tokens.positions)
     is_nan = is_nan if is_nan.ndim == 2 else is_nan.any(-1)
     return jnp.where(is_nan[:, :, None, None], jnp.nan, x_BTHC)
+
+
+def _of_whole_groups(q_BTHC, side: Side, K: int):
+    """Sets queries to NaN where traced heads are not those that ``check_shard`` lets through."""
+    if not isinstance(side.heads, jax.core.Tracer):
+        return q_BTHC
+    of_kv_heads = (side.heads // (side.num_heads // side.num_kv_heads)).reshape(K, -1)
+    is_right = (side.heads >= 0) & (side.heads < side.num_heads)
+    is_right &= (of_kv_heads == of_kv_heads[:, :1]).reshape(-1)
+    return jnp.where(is_right[None, None, :, None], q_BTHC, jnp.nan)
 
 
 def _without_wrapping(q_BTHC, scheme, q_tokens, k_tokens):
