@@ -596,8 +596,11 @@ def test_keys_are_turned_ahead_once_and_by_their_own_tokens():
         turn(k, v.astype(jnp.int32), tokens)
     with raises(ValueError, "k (2, 6, 2, 8), v (2, 3, 2, 8) do not fit: both must be [B, S, K, C]"):
         turn(k, v[:, :3], tokens)
-    for bad in (0, 1, 3, 4.0):
+    for bad in (1, 3):
         with raises(ValueError, f"num_heads={bad} must be", "a multiple of the 2 kv heads"):
+            turn(k, v, tokens, num_heads=bad)
+    for bad in (0, 4.0, True, "4"):
+        with raises(ValueError, f"num_heads={bad!r} must be at least 1, and a whole number"):
             turn(k, v, tokens, num_heads=bad)
 
 
@@ -632,7 +635,7 @@ def of_two_layers(name):
             "has num_heads, which make gives it too",
         ),
         (lambda: posenc_jax.Layers([posenc_jax.Encoding()]).over(0), "num_layers=0 must be at"),
-        (lambda: posenc_jax.Chunks(0), "size=0 must be a whole number of tokens"),
+        (lambda: posenc_jax.Chunks(0), "size=0 must be at least 1, and a"),
         (lambda: Llama4Temperature(floor_scale=float("inf")), "floor_scale=inf must be a positive"),
         (lambda: text(5.5), "length=5.5 must give whole numbers below 2**31"),
     ],
@@ -1089,9 +1092,6 @@ def test_what_a_hook_returns_has_the_shape_of_what_it_was_given(hook, implementa
         attend(own(hook, lambda x: None))
 
 
-def test_logits_and_turned_keys_have_the_shape_of_what_hooks_were_given():
-    encoding, (q, k, v) = own("score", lambda x: x > 0), inputs()
-    with raises(ValueError, "Own.score returned bool of shape", "floating-point numbers [2, 4, 6"):
 @pytest.mark.parametrize("hook", SHAPES)
 @pytest.mark.parametrize("wrapper", ["logn", "soft_cap", "kv_shift", "randomized"])
 def test_a_bad_hook_is_that_of_the_scheme_beneath_a_wrapper(hook, wrapper):
@@ -1102,6 +1102,9 @@ def test_a_bad_hook_is_that_of_the_scheme_beneath_a_wrapper(hook, wrapper):
         posenc_jax.attend(encoding, *inputs(), tokens)
 
 
+def test_logits_and_turned_keys_have_the_shape_of_what_hooks_were_given():
+    encoding, (q, k, v) = own("score", lambda x: x > 0), inputs()
+    with raises(ValueError, "Own.score returned bool of shape", "floating-point numbers [2, 4, 6"):
         posenc_jax.logits(encoding, q, k, Tokens.of(encoding, text(T)))
     encoding = own("turn_values", lambda v: v[:1])
     with raises(ValueError, "Own.turn_values returned float32 of shape (1, 6, 4, 8)"):
@@ -1149,9 +1152,6 @@ def test_heads_of_a_shard_are_an_array_of_whole_numbers():
             posenc_jax.attend(HeadShard(encoding, jnp.arange(4), num_heads), *inputs(), tokens)
 
 
-@pytest.mark.parametrize("count", [0, -1, "2", 1.5])
-def test_a_part_is_a_number_of_tokens(count):
-    tokens = Tokens.of(common.build("rope"), text(T))
 @pytest.mark.parametrize("heads", [[2, 3], [3, 4], [-1, 0], [1, 2]])
 def test_traced_heads_of_a_shard_that_cannot_be_are_not_a_number(heads):
     encoding, sides = common.build("alibi"), inputs(num_heads=2, num_kv_heads=1)
@@ -1167,6 +1167,9 @@ def test_a_traced_layer_that_is_none_is_not_a_number(layer):
     assert all(jnp.isnan(x).all() == (layer not in (0, 1)) for x in leaves)
 
 
+@pytest.mark.parametrize("count", [0, -1, "2", 1.5])
+def test_a_part_is_a_number_of_tokens(count):
+    tokens = Tokens.of(common.build("rope"), text(T))
     with raises(ValueError, f"count={count!r} must be at least 1, and a whole number"):
         tokens.part(1, count)
     with raises(ValueError, "must be at least 1, and a whole number"):
@@ -1248,6 +1251,32 @@ KINDS = [
         for what, kind in (("positions", "uint8"), ("positions", "bfloat16"), ("index", "uint32"))
         for replaced in [{what: jnp.arange(T, dtype=kind)[None]}]
     ),
+    *(
+        (lambda bad=bad: of_two_layers("fox").of_layer(bad), f"layer={bad!r} must be within")
+        for bad in ("a", 1.0, None)
+    ),
+    *(
+        (lambda bad=bad: MODEL.layer_at(bad), f"number={bad!r} must be within 0..1, and a")
+        for bad in (9, -1, "a", 1.0, None, True)
+    ),
+    *(
+        (lambda bad=bad: posenc_jax.Layers([ROPE]).at(bad), f"number={bad!r} must be at least 0")
+        for bad in (-1, "a", 1.5, None)
+    ),
+    (lambda: posenc_jax.Layers([ROPE], [jnp.ones(1)]), "must be a whole number of keys"),
+    (lambda: jax.jit(lambda w: posenc_jax.Layers([ROPE], [w]))(3), "window=", "whole number"),
+    *(
+        (lambda bad=bad: attend(sinks=bad), "sinks=", "must be an array of numbers, [H] or")
+        for bad in (["a"], [None] * H, [[0.0], [0.0, 1.0]], {})
+    ),
+    (lambda: common.build_model("rope", sinks=3), "sinks=3 must be 'head' (one a head"),
+    (lambda: MODEL.aux_loss(0), "key is int, but must be a random key"),
+    (
+        lambda: posenc_jax.describe(ROPE, num_heads=4, head_dim=8, length=4, num_kv_heads="a"),
+        "num_kv_heads='a' must be at least 1",
+    ),
+    (lambda: losses(table=jnp.float32(1)), "table must be [V, D]", "not () with x"),
+    (lambda: losses(x=jnp.float32(1)), "table must be [V, D]", "with x ()"),
     (lambda: turned(Q[0]), "keys of 6 tokens must be [B, 6, H, C], not (6, 4, 8)"),
     (lambda: turned(Q[:, :2]), "keys of 6 tokens must be [B, 6, H, C], not (2, 2, 4, 8)"),
     (lambda: turned(Q, text(T)), "tokens must be Tokens, not ndarray"),

@@ -32,7 +32,7 @@ def check_types(rngs, norm_epsilon, **types) -> None:
 
 def sinks_of_layers(sinks, num_layers: int) -> list[str | None]:
     """Returns the sinks of each layer, given one for all or a sequence that layers repeat."""
-    each = [sinks] if sinks is None or isinstance(sinks, str) else list(sinks)
+    each = [sinks] if isinstance(sinks, str) or not hasattr(sinks, "__iter__") else list(sinks)
     if not each or num_layers % len(each):
         raise ValueError(
             f"sinks={sinks!r} must be one for all layers, or a sequence that repeats evenly over "

@@ -232,6 +232,7 @@ class Transformer(nnx.Module):
 
     def aux_loss(self, key):
         """Returns the sum of the encodings' own training objectives."""
+        check_key(key)
         return sum(
             each.aux_loss(jax.random.fold_in(key, i)) for i, each in enumerate(self.distinct())
         )
@@ -335,8 +336,7 @@ class Transformer(nnx.Module):
 
         Where layers have encodings of their own, the encoding is that of the first of them.
         """
-        if not 0 <= number < self.num_layers:
-            raise ValueError(f"number={number} must be within 0..{self.num_layers - 1}")
+        number = count_of("number", number, 0, self.num_layers - 1)
         turn, place = divmod(number, len(self.layers))
         source, window = self.layers[place].at(turn)
         return self.distinct()[source], window

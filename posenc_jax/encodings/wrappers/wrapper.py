@@ -51,7 +51,7 @@ class Wrapper(Encoding):
             return super()._of_one_layer(layer)
         own = self._put_over(Encoding())
         own.over_shared = False
-        return jax.tree.map(lambda p: p[layer], own)._put_over(self.inner.of_layer(layer))
+        return Encoding._of_one_layer(own, layer)._put_over(self.inner.of_layer(layer))
 
     @property
     def adapts(self) -> bool:
