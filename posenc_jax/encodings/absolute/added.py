@@ -11,10 +11,10 @@ class Added(Encoding):
     """Adds the vector of its position to each token embedding, once at the input.
 
     Attributes:
-      token_scale: factor of the token embeddings before the addition.
+      token_scale: factor of the token embeddings before the addition, or None.
     """
 
-    token_scale = 1.0
+    token_scale: float | None = None
 
     def vectors(self, tokens: Tokens) -> jax.Array:
         """Returns the vectors of the tokens' positions, ``[B, T, D]``; ``B`` may be 1."""
@@ -33,4 +33,5 @@ class Added(Encoding):
             )
         if not jnp.issubdtype(x_BTD.dtype, jnp.floating):
             raise ValueError(f"x must be token embeddings, floating-point, not {x_BTD.dtype}")
-        return x_BTD * self.token_scale + of_positions.astype(x_BTD.dtype)
+        x_BTD = x_BTD if self.token_scale is None else x_BTD * self.token_scale
+        return x_BTD + of_positions.astype(x_BTD.dtype)

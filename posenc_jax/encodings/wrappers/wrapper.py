@@ -51,7 +51,8 @@ class Wrapper(Encoding):
             return super()._of_one_layer(layer)
         own = self._put_over(Encoding())
         own.over_shared = False
-        return Encoding._of_one_layer(own, layer)._put_over(self.inner.of_layer(layer))
+        one: Any = Encoding._of_one_layer(own, layer)
+        return one._put_over(self.inner.of_layer(layer))
 
     @property
     def adapts(self) -> bool:
