@@ -35,10 +35,11 @@ class UltraViCo(Wrapper):
     reads_order = True
 
     def __init__(self, over: str | Mapping | Encoding, *, window: int, alpha: float = 0.9, **sizes):
+        window = count_of("window", window)
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha={alpha!r} must be within 0..1")
         super().__init__(over, **sizes)
-        self.window = count_of("window", window)
+        self.window = window
         self.alpha = alpha
 
     def score(self, logits_BHTS, tile: Tile):
