@@ -363,6 +363,8 @@ def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
     """
     if isinstance(numbers, jax.Array):
         return numbers
+    if hasattr(numbers, "__jax_array__"):  # nnx.Variable has one, perhaps traced.
+        return jnp.asarray(numbers)
     try:
         return np.asarray(numbers)
     except ValueError:
