@@ -76,7 +76,7 @@ def describe(
     num_heads, head_dim = count_of("num_heads", num_heads), count_of("head_dim", head_dim)
     length = count_of("length", length)
     model_dim = num_heads * head_dim if model_dim is None else count_of("model_dim", model_dim)
-    num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+    num_kv_heads = num_heads if num_kv_heads is None else count_of("num_kv_heads", num_kv_heads)
     parameters = sum(p.size for p in jax.tree.leaves(nnx.state(encoding, nnx.Param)))
 
     def layer(encoding, x_BTD, q, k, v):

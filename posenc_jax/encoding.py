@@ -5,6 +5,7 @@ class overrides none of them and is itself a scheme: NoPE.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.lookup import compares, rows
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, count_of
 
 HOOKS = (
     "place",
@@ -180,15 +181,18 @@ class Encoding(nnx.Module):
         return self is other
 
     def of_layer(self, layer: int) -> "Encoding":
-        """Returns the encoding of one layer; the same encoding where layers share parameters."""
+        """Returns the encoding of one layer; the same encoding where layers share parameters.
+
+        The parameters are NaN where a traced ``layer`` is none of those that are stacked.
+        """
         if self.stacked is None:
             return self
-        if not isinstance(layer, jax.core.Tracer) and not 0 <= layer < self.stacked:
-            raise ValueError(f"layer={layer} must be within 0..{self.stacked - 1}")
+        if not isinstance(layer, jax.core.Tracer):
+            layer = count_of("layer", layer, 0, self.stacked - 1)
         return self._of_one_layer(layer).unstacked()
 
     def _of_one_layer(self, layer) -> "Encoding":
-        return jax.tree.map(lambda p: p[layer], self)
+        return jax.tree.map(functools.partial(_row, layer=layer), self)
 
     def unstacked(self) -> "Encoding":
         """Returns this encoding as one layer's own, inside a ``scan`` or ``vmap`` over layers."""
@@ -299,13 +303,24 @@ class HeadShard:
 
     Attributes:
       encoding: the scheme, with the parameters of every head.
-      heads: int32 ``[H]``, the global numbers of the query heads that attention is given.
+      heads: int32 ``[H]``, the global numbers of the query heads that attention is given, all
+        different. Heads that share a kv head must be those of one kv head of the model. Where
+        numbers are traced, those that are out of range or cut a group give NaN, and whether they
+        are different is not checked.
       num_heads: how many query heads the whole model has (static).
     """
 
     encoding: Encoding
     heads: jax.Array
     num_heads: int = dataclasses.field(metadata={"static": True})
+
+
+def _row(stacked: jax.Array, layer: int | jax.Array) -> jax.Array:
+    """Returns one layer's part of a parameter, NaN where a traced ``layer`` is out of range."""
+    own = stacked[layer]
+    if not isinstance(layer, jax.core.Tracer):
+        return own
+    return jnp.where((layer >= 0) & (layer < len(stacked)), own, jnp.nan)
 
 
 def check_encoding(encoding: Any) -> None:

@@ -106,15 +106,15 @@ class Tokens:
         if key is not None:
             check_key(key)
         fixed = not encoding.adapts or isinstance(length, int | np.integer)
-        placed = call(encoding, "place", positions, key, length, axes=2)
+        placed = call(encoding, "place", positions, key, length)
         consecutive = consecutive and placed is positions
         if length is None:
             is_text = consecutive and segment_ids is None
             length = last + 1 if is_text else own_length(placed, segment_ids)
         prepared, made_for = None, ()  # type: Any, tuple[Any, ...]
         if "prepare" in hooks:
-            prepared = encoding.prepare(placed, length)
-            check_prepared(encoding, "prepare", prepared, *placed.shape[:2])
+            made = encoding.prepare(placed, length)
+            prepared = check_prepared(encoding, "prepare", made, *placed.shape[:2])
             made_for = structure(encoding)
         return cls(placed, segment_ids, index, prepared, consecutive, fixed, made_for=made_for)
 
@@ -142,7 +142,7 @@ class Tokens:
         return self._with_read(encoding, "read", encoding.read(x_BTD, self), len(x_BTD))
 
     def _with_read(self, encoding, hook, prepared, B) -> "Tokens":
-        check_prepared(encoding, hook, prepared, B, self.count)
+        prepared = check_prepared(encoding, hook, prepared, B, self.count)
         made_for = structure(encoding)
         return dataclasses.replace(self, prepared=prepared, is_read=True, made_for=made_for)
 
@@ -363,6 +363,8 @@ def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
     """
     if isinstance(numbers, jax.Array):
         return numbers
+    if hasattr(numbers, "__jax_array__"):  # nnx.Variable has one, perhaps traced.
+        return jnp.asarray(numbers)
     try:
         return np.asarray(numbers)
     except ValueError:
@@ -378,18 +380,20 @@ def check_tokens(name: str, tokens: Any) -> None:
         )
 
 
-def count_of(name: str, value: Any, minimum: int = 1) -> int:
-    """Returns ``value``, a size or a count of any integer type, as an int.
+def count_of(name: str, value: Any, minimum: int = 1, maximum: float = math.inf) -> int:
+    """Returns ``value``, a size, a count or an index of any integer type, as an int.
 
     Raises:
-      ValueError: ``value`` is no whole number, or below ``minimum``. The error calls it ``name``.
+      ValueError: ``value`` is no whole number, or not within ``minimum`` and ``maximum``. The error
+        calls it ``name``.
     """
     try:
         count = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         count = None
-    if count is None or count < minimum:
-        raise ValueError(f"{name}={value!r} must be at least {minimum}, and a whole number")
+    if count is None or not minimum <= count <= maximum:
+        allowed = f"at least {minimum}" if maximum == math.inf else f"within {minimum}..{maximum}"
+        raise ValueError(f"{name}={value!r} must be {allowed}, and a whole number")
     return count
 
 
@@ -405,12 +409,20 @@ def is_whole(value: Any) -> bool:
     return is_real(value) and jnp.issubdtype(jnp.result_type(value), jnp.integer)
 
 
-def check_flag(name: str, value: Any) -> None:
-    """Refuses a ``value`` that is neither True nor False, or not known; errors call it ``name``."""
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(
-            f"{name}={value!r} must be True or False, known while the program is traced"
-        )
+def check_positive(**numbers: Any) -> None:
+    """Refuses numbers that are not positive and finite."""
+    for name, number in numbers.items():
+        if not is_real(number) or not 0 < number < math.inf:
+            raise ValueError(f"{name}={number!r} must be a positive number, finite")
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuses flags that are neither True nor False, or not known."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise ValueError(
+                f"{name}={flag!r} must be True or False, known while the program is traced"
+            )
 
 
 def _check_encoding(encoding):

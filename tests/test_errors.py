@@ -208,15 +208,15 @@ def test_dimensions_are_positive_whole_numbers(value):
         ),
         ("t5", {"table_scale": float("nan")}, "table_scale=nan must be a positive number, finite"),
         ("t5", {"max_distance": 16}, "max_distance=16 must exceed the 16 distances"),
-        ("fire", {"init_length": 0.0}, "init_length=0.0 must be a positive number of tokens"),
-        ("fire", {"init_length": float("inf")}, "init_length=inf must be a positive number of tok"),
+        ("fire", {"init_length": 0.0}, "init_length=0.0 must be a positive number"),
+        ("fire", {"init_length": float("inf")}, "init_length=inf must be a positive number"),
         ("seqpe", {"temperature": float("inf")}, "temperature=inf must be a positive number, fin"),
-        ("fire", {"hidden": 0}, "hidden=0 must be a positive width"),
+        ("fire", {"hidden": 0}, "hidden=0 must be at least 1"),
         ("sandwich", {"channels": 7}, "channels=7 must be a positive even number"),
         ("sandwich", {"channels": 0}, "channels=0 must be a positive even number"),
         ("sandwich", {"base": 0}, "base=0 must be a number above 1"),
-        ("shaw", {"max_distance": 0}, "max_distance=0 must be a positive number of tokens"),
-        ("deberta", {"max_distance": 0}, "max_distance=0 must be a positive number of tokens"),
+        ("shaw", {"max_distance": 0}, "max_distance=0 must be at least 1"),
+        ("deberta", {"max_distance": 0}, "max_distance=0 must be at least 1"),
         ("deberta", {"num_buckets": 7}, "num_buckets=7 must be a positive even number"),
         ("deberta", {"num_buckets": 0}, "num_buckets=0 must be a positive even number"),
         (
@@ -226,7 +226,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ),
         ("deberta", {"p2c_row": "code"}, "p2c_row='code' must be one of ('released', 'paper')"),
         ("dape", {"bias": "fire"}, "bias='fire' must be one of ('kerple_log', 'alibi')"),
-        ("dape", {"hidden": 0}, "hidden=0 must be a positive width"),
+        ("dape", {"hidden": 0}, "hidden=0 must be at least 1"),
         ("cope", {"num_positions": 1}, "num_positions=1 must be at least 2"),
         ("learned", {"out_of_range": "wrap"}, "out_of_range='wrap' must be one of ('error'"),
         ("learned_2d", {"out_of_range": "wrap"}, "out_of_range='wrap' must be one of ('error'"),
@@ -596,8 +596,11 @@ def test_keys_are_turned_ahead_once_and_by_their_own_tokens():
         turn(k, v.astype(jnp.int32), tokens)
     with raises(ValueError, "k (2, 6, 2, 8), v (2, 3, 2, 8) do not fit: both must be [B, S, K, C]"):
         turn(k, v[:, :3], tokens)
-    for bad in (0, 1, 3, 4.0):
+    for bad in (1, 3):
         with raises(ValueError, f"num_heads={bad} must be", "a multiple of the 2 kv heads"):
+            turn(k, v, tokens, num_heads=bad)
+    for bad in (0, 4.0, True, "4"):
+        with raises(ValueError, f"num_heads={bad!r} must be at least 1, and a whole number"):
             turn(k, v, tokens, num_heads=bad)
 
 
@@ -632,7 +635,7 @@ def of_two_layers(name):
             "has num_heads, which make gives it too",
         ),
         (lambda: posenc_jax.Layers([posenc_jax.Encoding()]).over(0), "num_layers=0 must be at"),
-        (lambda: posenc_jax.Chunks(0), "size=0 must be a whole number of tokens"),
+        (lambda: posenc_jax.Chunks(0), "size=0 must be at least 1, and a"),
         (lambda: Llama4Temperature(floor_scale=float("inf")), "floor_scale=inf must be a positive"),
         (lambda: text(5.5), "length=5.5 must give whole numbers below 2**31"),
     ],
@@ -1089,6 +1092,16 @@ def test_what_a_hook_returns_has_the_shape_of_what_it_was_given(hook, implementa
         attend(own(hook, lambda x: None))
 
 
+@pytest.mark.parametrize("hook", SHAPES)
+@pytest.mark.parametrize("wrapper", ["logn", "soft_cap", "kv_shift", "randomized"])
+def test_a_bad_hook_is_that_of_the_scheme_beneath_a_wrapper(hook, wrapper):
+    """Blamed on the wrapper, it would be sought in the wrong file."""
+    encoding = common.build(wrapper, over=own(hook, SHAPES[hook][0]))
+    with raises(ValueError, f"Own.{hook} returned"):
+        tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
+        posenc_jax.attend(encoding, *inputs(), tokens)
+
+
 def test_logits_and_turned_keys_have_the_shape_of_what_hooks_were_given():
     encoding, (q, k, v) = own("score", lambda x: x > 0), inputs()
     with raises(ValueError, "Own.score returned bool of shape", "floating-point numbers [2, 4, 6"):
@@ -1137,6 +1150,21 @@ def test_heads_of_a_shard_are_an_array_of_whole_numbers():
     for num_heads in ("4", jnp.arange(4)):
         with raises(ValueError, f"num_heads={num_heads!r} must be at least 1, and a whole number"):
             posenc_jax.attend(HeadShard(encoding, jnp.arange(4), num_heads), *inputs(), tokens)
+
+
+@pytest.mark.parametrize("heads", [[2, 3], [3, 4], [-1, 0], [1, 2]])
+def test_traced_heads_of_a_shard_that_cannot_be_are_not_a_number(heads):
+    encoding, sides = common.build("alibi"), inputs(num_heads=2, num_kv_heads=1)
+    tokens = Tokens.of(encoding, text(T))
+    attend = jax.jit(lambda h: posenc_jax.attend(HeadShard(encoding, h, H), *sides, tokens))
+    assert jnp.isnan(attend(jnp.array(heads))).any() == (heads != [2, 3])
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2, -1])
+def test_a_traced_layer_that_is_none_is_not_a_number(layer):
+    own = jax.jit(lambda encoding, layer: encoding.of_layer(layer))
+    leaves = jax.tree.leaves(own(common.build("fox", num_layers=2, trained=False), layer))
+    assert all(jnp.isnan(x).all() == (layer not in (0, 1)) for x in leaves)
 
 
 @pytest.mark.parametrize("count", [0, -1, "2", 1.5])
@@ -1223,6 +1251,32 @@ KINDS = [
         for what, kind in (("positions", "uint8"), ("positions", "bfloat16"), ("index", "uint32"))
         for replaced in [{what: jnp.arange(T, dtype=kind)[None]}]
     ),
+    *(
+        (lambda bad=bad: of_two_layers("fox").of_layer(bad), f"layer={bad!r} must be within")
+        for bad in ("a", 1.0, None)
+    ),
+    *(
+        (lambda bad=bad: MODEL.layer_at(bad), f"number={bad!r} must be within 0..1, and a")
+        for bad in (9, -1, "a", 1.0, None, True)
+    ),
+    *(
+        (lambda bad=bad: posenc_jax.Layers([ROPE]).at(bad), f"number={bad!r} must be at least 0")
+        for bad in (-1, "a", 1.5, None)
+    ),
+    (lambda: posenc_jax.Layers([ROPE], [jnp.ones(1)]), "must be a whole number of keys"),
+    (lambda: jax.jit(lambda w: posenc_jax.Layers([ROPE], [w]))(3), "window=", "whole number"),
+    *(
+        (lambda bad=bad: attend(sinks=bad), "sinks=", "must be an array of numbers, [H] or")
+        for bad in (["a"], [None] * H, [[0.0], [0.0, 1.0]], {})
+    ),
+    (lambda: common.build_model("rope", sinks=3), "sinks=3 must be 'head' (one a head"),
+    (lambda: MODEL.aux_loss(0), "key is int, but must be a random key"),
+    (
+        lambda: posenc_jax.describe(ROPE, num_heads=4, head_dim=8, length=4, num_kv_heads="a"),
+        "num_kv_heads='a' must be at least 1",
+    ),
+    (lambda: losses(table=jnp.float32(1)), "table must be [V, D]", "not () with x"),
+    (lambda: losses(x=jnp.float32(1)), "table must be [V, D]", "with x ()"),
     (lambda: turned(Q[0]), "keys of 6 tokens must be [B, 6, H, C], not (6, 4, 8)"),
     (lambda: turned(Q[:, :2]), "keys of 6 tokens must be [B, 6, H, C], not (2, 2, 4, 8)"),
     (lambda: turned(Q, text(T)), "tokens must be Tokens, not ndarray"),
@@ -1292,3 +1346,11 @@ def test_what_is_of_another_kind_is_refused_by_its_name(call, message):
 def test_positions_are_no_tokens(name):
     with raises(ValueError, "tokens must be Tokens, not ndarray: pass Tokens.of(encoding, positi"):
         common.build(name).embed(X, text(T))
+
+
+@pytest.mark.parametrize("name", ADDS)
+def test_whole_numbers_are_no_token_embeddings(name):
+    """A factor would make numbers of them."""
+    encoding = common.build(name)
+    with raises(ValueError, "x must be token embeddings, floating-point, not int32"):
+        encoding.embed(X.astype(jnp.int32), Tokens.of(encoding, text(T)))

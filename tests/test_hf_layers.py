@@ -226,5 +226,5 @@ def test_chunks_are_masking_by_hand():
     with pytest.raises(ValueError, match="has no window of Chunks"):
         tokens = Tokens.of(rope, text(T))
         posenc_jax.attend(rope, q, k, v, tokens, window=Chunks(8), implementation="pallas")
-    with pytest.raises(ValueError, match="size=0 must be a whole number of tokens"):
+    with pytest.raises(ValueError, match="size=0 must be at least 1, and a"):
         Chunks(0)

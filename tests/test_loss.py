@@ -174,7 +174,7 @@ def test_targets_of_a_small_type(dtype, vocab):
 
 
 def test_a_table_that_lies_the_other_way_is_refused():
-    with pytest.raises(ValueError, match=r"table must be \[V, 8\], a row for each token id"):
+    with pytest.raises(ValueError, match=r"table must be \[V, D\], a row for each token id"):
         cross_entropy(np.zeros((2, D)), np.zeros((D, 5)), np.zeros(2, int))
 
 

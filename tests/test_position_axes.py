@@ -574,7 +574,7 @@ LONGER = dict(first_repeat=70, length=60)
             lambda: posenc_jax.Tokens.of(OnAxes("rope", axes=(3,), head_dim=8), placed()),
             r"axes=\(3,\) are not all among the 3 axes of positions of shape",
         ),
-        (lambda: UltraViCo(over="rope", window=0), "window=0 must be a positive number"),
+        (lambda: UltraViCo(over="rope", window=0), "window=0 must be at least 1"),
         (lambda: UltraViCo(over="rope", window=8, alpha=2.0), "alpha=2.0 must be within 0..1"),
         (lambda: builders.spatial_reset(SEQUENCE, stride=0.5), "stride=0.5 must be a whole number"),
         (lambda: builders.centred_grid(2.5, 2), "rows=2.5 must be a whole number, 1 or more"),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import schemes
+from flax import nnx
 
 import posenc_jax
 from posenc_jax import Tokens
@@ -490,3 +491,10 @@ def test_every_implementation_turns_values_and_turns_outputs_back(implementation
     with jax.set_mesh(mesh):
         actual = attend(Turned(), q, k, v, Tokens.of(Turned(), text(length)))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_positions_may_be_a_variable_of_flax():
+    """Under ``jax.jit`` it holds a traced array, which NumPy cannot take."""
+    encoding = common.build("rope")
+    place = jax.jit(lambda positions: Tokens.of(encoding, positions).positions)
+    assert place(nnx.Variable(jnp.arange(3)[None])).tolist() == [[0, 1, 2]]

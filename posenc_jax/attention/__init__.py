@@ -38,7 +38,7 @@ from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.hooks import call
-from posenc_jax.tokens import Tokens, check_flag, check_span, count_of
+from posenc_jax.tokens import Tokens, check_flags, check_span, count_of
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -129,7 +129,7 @@ def attend(
     if getattr(out_BTHC, "shape", None) != shape:
         what = getattr(out_BTHC, "shape", type(out_BTHC).__name__)
         raise ValueError(f"implementation={run!r} returned {what}, but must return {shape}")
-    return call(scheme, "turn_back", out_BTHC, tile.q_tokens, q_side, axes=3)
+    return call(scheme, "turn_back", out_BTHC, tile.q_tokens, q_side)
 
 
 def turn(
@@ -234,7 +234,8 @@ def _tile(
     scale = jnp.asarray(scale) if isinstance(scale, nnx.Variable) else scale
     check_scale(scale)
     q_BTHC = _without_wrapping(_without_nan(q_BTHC, q_tokens), scheme, q_tokens, k_tokens)
-    q = call(scheme, "rotate", q_BTHC, q_tokens, q_side, axes=3)
+    q_BTHC = _of_whole_groups(q_BTHC, q_side, k_BSKC.shape[2])
+    q = call(scheme, "rotate", q_BTHC, q_tokens, q_side)
     if not k_tokens.turned:
         k_BSKC, v_BSKC = _turned(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
         if k_BSKC.shape[-1] != q.shape[-1]:
@@ -261,14 +262,14 @@ def _tile(
 
 def _turned(scheme, k_BSKC, v_BSKC, tokens, side):
     """Returns keys and values turned, possibly with more channels."""
-    k_BSKC = call(scheme, "rotate", _without_nan(k_BSKC, tokens), tokens, side, axes=3)
-    return k_BSKC, call(scheme, "turn_values", v_BSKC, tokens, side, axes=3)
+    k_BSKC = call(scheme, "rotate", _without_nan(k_BSKC, tokens), tokens, side)
+    return k_BSKC, call(scheme, "turn_values", v_BSKC, tokens, side)
 
 
 def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
     """Returns the tile, and the rule that says which keys each query sees."""
     check_window(window)
-    check_flag("causal", causal)
+    check_flags(causal=causal)
     in_order = _in_order(scheme, tile, causal, window)
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
     if chunk is not None and tile.k_tokens.segment_ids is not None:
@@ -316,6 +317,16 @@ def _without_nan(x_BTHC, tokens):
     is_nan = jnp.isnan(tokens.positions)
     is_nan = is_nan if is_nan.ndim == 2 else is_nan.any(-1)
     return jnp.where(is_nan[:, :, None, None], jnp.nan, x_BTHC)
+
+
+def _of_whole_groups(q_BTHC, side: Side, K: int):
+    """Sets queries to NaN where traced heads are not those that ``check_shard`` lets through."""
+    if not isinstance(side.heads, jax.core.Tracer):
+        return q_BTHC
+    of_kv_heads = (side.heads // (side.num_heads // side.num_kv_heads)).reshape(K, -1)
+    is_right = (side.heads >= 0) & (side.heads < side.num_heads)
+    is_right &= (of_kv_heads == of_kv_heads[:, :1]).reshape(-1)
+    return jnp.where(is_right[None, None, :, None], q_BTHC, jnp.nan)
 
 
 def _without_wrapping(q_BTHC, scheme, q_tokens, k_tokens):

@@ -9,7 +9,7 @@ import numpy as np
 
 from posenc_jax.attention.rule import Chunks
 from posenc_jax.encoding import check_encoding
-from posenc_jax.tokens import check_tokens, is_real, is_whole, several_layers
+from posenc_jax.tokens import check_tokens, count_of, is_real, is_whole, several_layers
 
 
 def check_one_layer(encoding: Any) -> None:
@@ -58,8 +58,8 @@ def check_keys(k_BSKC, v_BSKC, num_heads: Any) -> None:
     shapes = _check_axes("keys and values", {"k": k_BSKC, "v": v_BSKC})
     if k_BSKC.shape[:3] != v_BSKC.shape[:3]:
         raise ValueError(f"{shapes} do not fit: both must be [B, S, K, C]")
-    K, is_whole = k_BSKC.shape[2], isinstance(num_heads, int | np.integer)
-    if not is_whole or num_heads < 1 or num_heads % K:
+    K = k_BSKC.shape[2]
+    if count_of("num_heads", num_heads) % K:
         raise ValueError(
             f"num_heads={num_heads!r} must be the number of query heads, a multiple of the {K} kv "
             "heads of k and v"

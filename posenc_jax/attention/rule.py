@@ -3,7 +3,8 @@
 import dataclasses
 
 import jax
-import numpy as np
+
+from posenc_jax.tokens import count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +20,7 @@ class Chunks:
     size: int
 
     def __post_init__(self):
-        whole = isinstance(self.size, int | np.integer) and not isinstance(self.size, bool)
-        if not whole or self.size < 1:
-            raise ValueError(f"size={self.size!r} must be a whole number of tokens, 1 or more")
+        count_of("size", self.size)
 
 
 @jax.tree_util.register_dataclass

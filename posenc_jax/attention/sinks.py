@@ -15,12 +15,13 @@ def checked(sinks, q_BTHC) -> jax.Array:
     Raises:
       ValueError: the shape is another one, or the type is not floating-point.
     """
-    if isinstance(sinks, str):
+    try:
+        sinks, (B, T, H, _) = jnp.asarray(sinks), q_BTHC.shape
+    except (TypeError, ValueError):
         raise ValueError(
             f"sinks={sinks!r} must be an array of numbers, [H] or [B, T, H]; only Transformer "
             "makes sinks by name"
-        )
-    sinks, (B, T, H, _) = jnp.asarray(sinks), q_BTHC.shape
+        ) from None
     if sinks.shape not in ((H,), (B, T, H)) or not jnp.issubdtype(sinks.dtype, jnp.floating):
         raise ValueError(
             f"sinks are {sinks.dtype} of shape {sinks.shape}, but must be floating-point numbers, "

@@ -12,6 +12,7 @@ from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature
 from posenc_jax.model.layers import Layers
+from posenc_jax.tokens import count_of
 
 
 def irope(
@@ -35,11 +36,9 @@ def irope(
       interval: length of the pattern in layers, the last of which has no positions.
       floor_scale, attn_scale: keywords of ``Llama4Temperature``.
     """
-    _check_interval(interval)
-    nope = Llama4Temperature(floor_scale=floor_scale, attn_scale=attn_scale)
-    return Layers(
-        [RoPE(head_dim=head_dim, base=base, layout="interleaved")] * (interval - 1) + [nope]
-    )
+    near = RoPE(head_dim=head_dim, base=base, layout="interleaved")
+    far = Llama4Temperature(floor_scale=floor_scale, attn_scale=attn_scale)
+    return _ended(near, far, interval, None)
 
 
 def rnope_swa(
@@ -56,9 +55,7 @@ def rnope_swa(
       window: number of keys that a query sees in RoPE's layers, itself included; 4096 in Command
         R7B, which has this pattern with interleaved pairs (``global_nope`` has ``layout=``).
     """
-    _check_interval(interval)
-    encodings = [RoPE(head_dim=head_dim, base=base)] * (interval - 1) + [Encoding()]
-    return Layers(encodings, [window] * (interval - 1) + [None])
+    return _ended(RoPE(head_dim=head_dim, base=base), Encoding(), interval, window)
 
 
 def dual_base(
@@ -84,7 +81,6 @@ def dual_base(
       window: number of keys that a query sees in the other layers, itself included; 1024 in those
         larger models, 512 in the smaller ones.
     """
-    _check_interval(interval)
     check_factor(global_factor, "global_factor")
     near = RoPE(head_dim=head_dim, base=check_base(local_base, "local_base"))
     far = RoPE(
@@ -92,7 +88,7 @@ def dual_base(
         base=check_base(global_base, "global_base"),
         frequencies=PositionInterpolation(global_factor),
     )
-    return Layers([near] * (interval - 1) + [far], [window] * (interval - 1) + [None])
+    return _ended(near, far, interval, window)
 
 
 def global_nope(
@@ -122,9 +118,8 @@ def global_nope(
       from_end: whether to count from the last layer, which then has no positions. Otherwise the
         first layer without positions is number ``interval``, counted from 1.
     """
-    _check_interval(interval)
     near = RoPE(head_dim=head_dim, base=base, layout=layout)
-    layers = Layers([near] * (interval - 1) + [Encoding()], [window] * (interval - 1) + [None])
+    layers = _ended(near, Encoding(), interval, window)
     return layers.over(num_layers, from_end=from_end)
 
 
@@ -149,10 +144,9 @@ def global_yarn(
       interval: length of the pattern in layers, the last of which has no window.
       window: number of keys that a query sees in the other layers, itself included.
     """
-    _check_interval(interval)
     near = RoPE(head_dim=head_dim, base=base)
     far = RoPE(head_dim=head_dim, base=base, frequencies=YaRN(train_length, factor))
-    return Layers([near] * (interval - 1) + [far], [window] * (interval - 1) + [None])
+    return _ended(near, far, interval, window)
 
 
 def beam(
@@ -175,7 +169,7 @@ def beam(
       window: number of keys that a query sees in RoPE's layers, itself included.
       scale, exponent: keywords of ``BeamScale``, which scales the logits of the other layers.
     """
-    _check_interval(interval)
+    count_of("interval", interval, minimum=2)
     far = BeamScale(scale=scale, exponent=exponent)
     ends = [number % interval == 0 or number == num_layers for number in range(1, num_layers + 1)]
     return _windowed(RoPE(head_dim=head_dim, base=base), far, ends, window)
@@ -205,8 +199,7 @@ def _windowed(near: Encoding, far: Encoding, sees_all: list[bool], window: int) 
     )
 
 
-def _check_interval(interval):
-    if interval < 2:
-        raise ValueError(
-            f"interval={interval!r} must be at least 2: the layers of a pattern differ"
-        )
+def _ended(near: Encoding, far: Encoding, interval: int, window: int | None) -> Layers:
+    """Builds a pattern of ``near`` in a window, whose last place is ``far`` without one."""
+    others = count_of("interval", interval, minimum=2) - 1
+    return Layers([near] * others + [far], [window] * others + [None])

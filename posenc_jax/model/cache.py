@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from posenc_jax.attention import cpu, turn
 from posenc_jax.encoding import Encoding
 from posenc_jax.positions import text
-from posenc_jax.tokens import Tokens, check_flag, check_numbers, check_positions, count_of
+from posenc_jax.tokens import Tokens, check_flags, check_numbers, check_positions, count_of
 
 if TYPE_CHECKING:
     from posenc_jax.model.transformer import Transformer
@@ -146,7 +146,7 @@ class Cache:
           length: the length that schemes adapt to at every step. Default: the length so far.
         """
         check_model(model)
-        check_flag("segments", segments)
+        check_flags(segments=segments)
         batch, size = count_of("batch", batch), count_of("size", size)
         axes = None if axes is None else count_of("axes", axes)
         if dtype not in ("int32", "float32"):

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.tokens import check_flag, count_of, is_real
+from posenc_jax.tokens import count_of, is_real
 
 
 def check_sizes(**sizes: int | None) -> None:
@@ -30,15 +30,9 @@ def check_types(rngs, norm_epsilon, **types) -> None:
             raise ValueError(f"{name}={given!r} must be a type of floats, such as 'bfloat16'")
 
 
-def check_flags(**flags) -> None:
-    """Refuses flags that are neither True nor False."""
-    for name, flag in flags.items():
-        check_flag(name, flag)
-
-
 def sinks_of_layers(sinks, num_layers: int) -> list[str | None]:
     """Returns the sinks of each layer, given one for all or a sequence that layers repeat."""
-    each = [sinks] if sinks is None or isinstance(sinks, str) else list(sinks)
+    each = [sinks] if isinstance(sinks, str) or not hasattr(sinks, "__iter__") else list(sinks)
     if not each or num_layers % len(each):
         raise ValueError(
             f"sinks={sinks!r} must be one for all layers, or a sequence that repeats evenly over "

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 import jax
-import numpy as np
 from flax import nnx
 
 from posenc_jax.attention import Chunks
+from posenc_jax.attention.checks import check_window
 from posenc_jax.encoding import Encoding, check_encoding
-from posenc_jax.tokens import check_flag, count_of
+from posenc_jax.tokens import check_flags, count_of
 
 Window = int | Chunks | None
 
@@ -53,12 +53,7 @@ class Layers(nnx.Module):
                 f"a pattern needs encodings, and a window (or None) for each: got "
                 f"{len(self.pattern)} encodings and {len(windows)} windows"
             )
-        if not all(isinstance(window, Chunks | None) or _is_window(window) for window in windows):
-            raise ValueError(
-                f"windows={windows} must be whole numbers, at least 1 and below 2**31, or Chunks, "
-                "or None to see every key"
-            )
-        self.windows = windows
+        self.windows = tuple(map(_known, windows))
 
     @classmethod
     def of(cls, encoding: "Encoding | Sequence[Encoding] | Layers") -> "Layers":
@@ -80,7 +75,7 @@ class Layers(nnx.Module):
             layer has the first place.
         """
         num_layers = count_of("num_layers", num_layers)
-        check_flag("from_end", from_end)
+        check_flags(from_end=from_end)
         turn = len(self.pattern)
         first = -num_layers % turn if from_end else 0
         places = [(first + number) % turn for number in range(num_layers)]
@@ -114,8 +109,8 @@ class Layers(nnx.Module):
         return same_program and not any(isinstance(window, Chunks) for window in self.windows)
 
     def at(self, number: int) -> tuple[Encoding | None, Window]:
-        """Returns the encoding and the window of layer ``number``."""
-        place = number % len(self.pattern)
+        """Returns the encoding and the window of layer ``number``, from 0; the pattern repeats."""
+        place = count_of("number", number, 0) % len(self.pattern)
         source = self.pattern[place]
         return None if source is None else self.distinct[source], self.windows[place]
 
@@ -163,7 +158,7 @@ def has_own(encoding: Encoding) -> bool:
     return encoding.per_layer and not encoding.over_shared
 
 
-def _is_window(window) -> bool:
-    """Says whether it is a number of keys that attention accepts, also as a traced int32."""
-    whole = isinstance(window, int | np.integer) and not isinstance(window, bool)
-    return whole and 1 <= window < 2**31
+def _known(window: Window) -> Window:
+    """Returns a window as attention takes it, and refuses one that is traced."""
+    check_window(window)
+    return window if isinstance(window, Chunks | None) else count_of("window", window)

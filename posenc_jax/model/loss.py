@@ -33,16 +33,17 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
             raise ValueError(f"{name} must be an array, not {type(array).__name__}")
         if name != "targets" and not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(f"{name} must be floating-point numbers, not {array.dtype}")
+    if not x_BTD.shape or table_VD.ndim != 2 or table_VD.shape[1] != x_BTD.shape[-1]:
+        raise ValueError(
+            f"table must be [V, D], a row for each token id as wide as the vectors x [..., D], not "
+            f"{table_VD.shape} with x {x_BTD.shape}"
+        )
     *shape, D = x_BTD.shape
     V = table_VD.shape[0]
     if targets_BT.shape != tuple(shape) or not jnp.issubdtype(targets_BT.dtype, jnp.integer):
         raise ValueError(
             f"targets must be integers of shape {tuple(shape)}, one for each vector of x, not "
             f"{targets_BT.dtype} of shape {targets_BT.shape}"
-        )
-    if table_VD.ndim != 2 or table_VD.shape[1] != D:
-        raise ValueError(
-            f"table must be [V, {D}], a row for each token id as wide as x, not {table_VD.shape}"
         )
     if targets_BT.dtype.itemsize < 4:
         targets_BT = targets_BT.astype(jnp.int32)  # V itself may be too large for their type.

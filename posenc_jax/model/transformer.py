@@ -24,7 +24,6 @@ from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
 from posenc_jax.model.checks import (
-    check_flags,
     check_heads,
     check_sizes,
     check_types,
@@ -32,7 +31,7 @@ from posenc_jax.model.checks import (
 )
 from posenc_jax.model.layer import Layer, first_of, one_if_equal, stack, unstack
 from posenc_jax.model.layers import Layers, Window, has_own
-from posenc_jax.tokens import Tokens, as_array, check_key
+from posenc_jax.tokens import Tokens, as_array, check_flags, check_key, count_of
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")
@@ -233,6 +232,7 @@ class Transformer(nnx.Module):
 
     def aux_loss(self, key):
         """Returns the sum of the encodings' own training objectives."""
+        check_key(key)
         return sum(
             each.aux_loss(jax.random.fold_in(key, i)) for i, each in enumerate(self.distinct())
         )
@@ -336,8 +336,7 @@ class Transformer(nnx.Module):
 
         Where layers have encodings of their own, the encoding is that of the first of them.
         """
-        if not 0 <= number < self.num_layers:
-            raise ValueError(f"number={number} must be within 0..{self.num_layers - 1}")
+        number = count_of("number", number, 0, self.num_layers - 1)
         turn, place = divmod(number, len(self.layers))
         source, window = self.layers[place].at(turn)
         return self.distinct()[source], window

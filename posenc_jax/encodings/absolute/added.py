@@ -1,27 +1,37 @@
-"""Adds the vectors of positions to token embeddings, for every absolute scheme."""
+"""Defines the base class of absolute schemes, which adds vectors to token embeddings."""
 
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.encoding import Encoding
+from posenc_jax.tokens import Tokens, check_tokens
 
-def added(x_BTD: jax.Array, of_positions: jax.Array) -> jax.Array:
-    """Returns token embeddings with the vectors of their positions added, in their own type.
 
-    Args:
-      x_BTD: token embeddings, floating-point.
-      of_positions: ``[B, T, D]``, one vector for each token; ``B`` may be 1.
+class Added(Encoding):
+    """Adds the vector of its position to each token embedding, once at the input.
 
-    Raises:
-      ValueError: the embeddings are not one vector for each token, as wide as those of positions.
-        Without the check one token would be copied to the places of all.
+    Attributes:
+      token_scale: factor of the token embeddings before the addition, or None.
     """
-    rows, (B, T, D) = jnp.shape(x_BTD), of_positions.shape
-    if rows[1:] != (T, D) or B not in (1, rows[0]):
-        raise ValueError(
-            f"x has shape {rows}, but this encoding adds vectors of {D} channels to {T} tokens of "
-            f"{B} sequences: pass token embeddings [B, {T}, {D}], or the tokens of these alone "
-            "(tokens.part); the width is model_dim= of make"
-        )
-    if not jnp.issubdtype(x_BTD.dtype, jnp.floating):
-        raise ValueError(f"x must be token embeddings, floating-point, not {x_BTD.dtype}")
-    return x_BTD + of_positions.astype(x_BTD.dtype)
+
+    token_scale: float | None = None
+
+    def vectors(self, tokens: Tokens) -> jax.Array:
+        """Returns the vectors of the tokens' positions, ``[B, T, D]``; ``B`` may be 1."""
+        raise NotImplementedError
+
+    def embed(self, x_BTD, tokens: Tokens):
+        check_tokens("tokens", tokens)
+        of_positions = self.vectors(tokens)
+        rows, (B, T, D) = jnp.shape(x_BTD), of_positions.shape
+        # Otherwise one token would be copied to the places of all.
+        if rows[1:] != (T, D) or B not in (1, rows[0]):
+            raise ValueError(
+                f"x has shape {rows}, but this encoding adds vectors of {D} channels to {T} tokens "
+                f"of {B} sequences: pass token embeddings [B, {T}, {D}], or the tokens of these "
+                "alone (tokens.part); the width is model_dim= of make"
+            )
+        if not jnp.issubdtype(x_BTD.dtype, jnp.floating):
+            raise ValueError(f"x must be token embeddings, floating-point, not {x_BTD.dtype}")
+        x_BTD = x_BTD if self.token_scale is None else x_BTD * self.token_scale
+        return x_BTD + of_positions.astype(x_BTD.dtype)

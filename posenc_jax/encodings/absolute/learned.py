@@ -10,17 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.absolute.added import added
+from posenc_jax.encodings.absolute.added import Added
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import rows
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens, check_tokens
+from posenc_jax.tokens import Tokens
 
 OUT_OF_RANGE = ("error", "clamp", "interpolate")
 
 
-class Learned(Encoding):
+class Learned(Added):
     """Adds one trained vector for each position, once at the input.
 
     Args:
@@ -56,17 +55,14 @@ class Learned(Encoding):
             return jnp.broadcast_to(last, positions.shape[:2])
         return None
 
-    def embed(self, x_BTD, tokens: Tokens):
-        check_tokens("tokens", tokens)
+    def vectors(self, tokens: Tokens):
         positions, table = one_axis(tokens.positions), self.table[...]
         if self.adapts:
             below, above, share = rows_between(positions, tokens.prepared, len(table))
             share = share[..., None]
-            table = (1 - share) * rows(table, below) + share * rows(table, above)
-        else:
-            row = row_of(positions, len(table), self.out_of_range)
-            table = rows(table, row, mode="fill", fill_value=jnp.nan)
-        return added(x_BTD, table)
+            return (1 - share) * rows(table, below) + share * rows(table, above)
+        row = row_of(positions, len(table), self.out_of_range)
+        return rows(table, row, mode="fill", fill_value=jnp.nan)
 
 
 def row_of(positions, size: int, out_of_range: str) -> jax.Array:

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encodings.absolute.added import added
 from posenc_jax.encodings.absolute.learned import Learned, row_of, rows_between
 from posenc_jax.lookup import rows
 from posenc_jax.positions import on_axes
-from posenc_jax.tokens import Tokens, check_tokens
+from posenc_jax.tokens import Tokens
 
 
 class Learned2D(Learned):
@@ -71,23 +70,20 @@ class Learned2D(Learned):
             last = last[..., None]
         return jnp.broadcast_to(last, (*positions.shape[:2], num_axes))
 
-    def embed(self, x_BTD, tokens: Tokens):
-        check_tokens("tokens", tokens)
+    def vectors(self, tokens: Tokens):
         *grid, channels = self.table.shape
         positions_BTA = on_axes(tokens.positions, len(grid))
         cells = self.table[...].reshape(-1, channels)
         if self.adapts:
-            table = _between_cells(cells, grid, positions_BTA, tokens.prepared)
-        else:
-            places = [
-                row_of(positions_BTA[..., axis], side, self.out_of_range)
-                for axis, side in enumerate(grid)
-            ]
-            outside = [place == side for place, side in zip(places, grid, strict=True)]
-            is_outside = jnp.stack(outside).any(axis=0)
-            cell = jnp.where(is_outside, len(cells), _number(places, grid))
-            table = rows(cells, cell, mode="fill", fill_value=jnp.nan)
-        return added(x_BTD, table)
+            return _between_cells(cells, grid, positions_BTA, tokens.prepared)
+        places = [
+            row_of(positions_BTA[..., axis], side, self.out_of_range)
+            for axis, side in enumerate(grid)
+        ]
+        outside = [place == side for place, side in zip(places, grid, strict=True)]
+        is_outside = jnp.stack(outside).any(axis=0)
+        cell = jnp.where(is_outside, len(cells), _number(places, grid))
+        return rows(cells, cell, mode="fill", fill_value=jnp.nan)
 
 
 def _between_cells(cells, grid, positions_BTA, longest_BTA):

@@ -8,14 +8,11 @@ layers; ``pe_q`` and ``pe_k`` are linear in it. Text models add their product to
 ``[k ; pe_k]``. Overrides ``place``, ``embed``, ``prepare``, ``rotate`` and ``aux_loss``.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.absolute.added import added
+from posenc_jax.encodings.absolute.added import Added
 from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder, linear
 from posenc_jax.encodings.absolute.seqpe_losses import (
     contrastive_loss,
@@ -24,12 +21,12 @@ from posenc_jax.encodings.absolute.seqpe_losses import (
     nearest,
     transfer_loss,
 )
-from posenc_jax.tokens import check_tokens
+from posenc_jax.tokens import check_positive
 
 USES = ("attn_scalar", "attn_mul", "attn_add", "input_add")
 
 
-class SeqPE(Encoding):
+class SeqPE(Added):
     """Encodes each position by a small Transformer over its digits.
 
     The two regularisers are in ``aux_loss`` and the random shift of the training positions is in
@@ -166,11 +163,11 @@ class SeqPE(Encoding):
         pe_BTE = self.encoder(positions)
         return pe_BTE if self.hook == "input_add" else self.by_head(pe_BTE)
 
+    def vectors(self, tokens):
+        return tokens.prepared
+
     def embed(self, x_BTD, tokens):
-        if self.hook != "input_add":
-            return x_BTD
-        check_tokens("tokens", tokens)
-        return added(x_BTD, tokens.prepared)
+        return super().embed(x_BTD, tokens) if self.hook == "input_add" else x_BTD
 
     def by_head(self, pe_BTE):
         """Returns the encoder's vectors as queries and keys use them, see ``prepare``."""
@@ -247,8 +244,7 @@ def _check_choices(hook, pe_qk, scalar_scale, temperature, shift_probability):
         )
     if pe_qk not in ("single", "none"):
         raise ValueError(f"pe_qk={pe_qk!r} must be 'single' or 'none'")
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature={temperature!r} must be a positive number, finite")
+    check_positive(temperature=temperature)
     if not 0 <= shift_probability <= 1:
         raise ValueError(f"shift_probability={shift_probability!r} must be within 0..1")
 

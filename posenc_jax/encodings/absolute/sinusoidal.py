@@ -11,12 +11,11 @@ import math
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.absolute.added import added
+from posenc_jax.encodings.absolute.added import Added
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies.base import Base, check_base, geometric
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens, check_tokens
+from posenc_jax.tokens import Tokens
 
 
 def sinusoids(
@@ -34,7 +33,7 @@ def sinusoids(
     return jnp.stack([sin, cos], axis=-1).reshape(*positions.shape, channels)
 
 
-class Sinusoidal(Encoding):
+class Sinusoidal(Added):
     """Adds sines and cosines of the position, once at the input.
 
     Args:
@@ -62,7 +61,5 @@ class Sinusoidal(Encoding):
         self.layout = layout
         self.token_scale = math.sqrt(model_dim) if token_scale is None else token_scale
 
-    def embed(self, x_BTD, tokens: Tokens):
-        check_tokens("tokens", tokens)
-        table = sinusoids(one_axis(tokens.positions), self.model_dim, self.base, self.layout)
-        return added(x_BTD * self.token_scale, table)
+    def vectors(self, tokens: Tokens):
+        return sinusoids(one_axis(tokens.positions), self.model_dim, self.base, self.layout)

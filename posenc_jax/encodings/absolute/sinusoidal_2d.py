@@ -6,15 +6,14 @@ The channels are split evenly between the position axes, the first axis first; e
 sines and then the cosines of its axis. Overrides ``embed``.
 """
 
-from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.absolute.added import added
+from posenc_jax.encodings.absolute.added import Added
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
 from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.positions import on_axes
-from posenc_jax.tokens import Tokens, check_tokens
+from posenc_jax.tokens import Tokens
 
 
-class Sinusoidal2D(Encoding):
+class Sinusoidal2D(Added):
     """Adds sines and cosines of the position along each axis, once at the input.
 
     MAE puts the column before the row: pass positions in that order to get its table. Text,
@@ -46,9 +45,7 @@ class Sinusoidal2D(Encoding):
         self.base = check_base(base)
         self.token_scale = token_scale
 
-    def embed(self, x_BTD, tokens: Tokens):
-        check_tokens("tokens", tokens)
+    def vectors(self, tokens: Tokens):
         positions_BTA = on_axes(tokens.positions, self.num_axes)
         table = sinusoids(positions_BTA, self.model_dim // self.num_axes, self.base, "half")
-        table = table.reshape(*positions_BTA.shape[:2], self.model_dim)
-        return added(x_BTD * self.token_scale, table)
+        return table.reshape(*positions_BTA.shape[:2], self.model_dim)

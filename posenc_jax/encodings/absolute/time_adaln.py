@@ -7,12 +7,12 @@ of a clip's frames and ``gamma``, ``beta`` small networks. It complements Time-R
 attention how far apart two times are, and Time-AdaLN tells every token its own time.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+from posenc_jax.tokens import check_positive, count_of
 
 
 class Network(nnx.Module):
@@ -51,10 +51,8 @@ class TimeAdaLN(nnx.Module):
         source_frames: int = 1,
         time_scale: float = 1.0,
     ):
-        if source_frames < 1:
-            raise ValueError(f"source_frames={source_frames} must be at least 1")
-        if not 0 < time_scale < math.inf:
-            raise ValueError(f"time_scale={time_scale!r} must be a positive number, finite")
+        count_of("source_frames", source_frames)
+        check_positive(time_scale=time_scale)
         hidden = model_dim if hidden is None else hidden
         self.source_frames = source_frames
         self.time_scale = time_scale

@@ -5,13 +5,12 @@ https://arxiv.org/abs/2108.12409
 ``logit - slope_h * |m - n|`` with a fixed geometric series of slopes. Overrides ``score``.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.tokens import check_positive
 
 
 def alibi_slopes(num_heads: int) -> np.ndarray:
@@ -37,8 +36,7 @@ class ALiBi(Encoding):
     """
 
     def __init__(self, *, num_heads: int, slope_scale: float = 1.0):
-        if not 0 < slope_scale < math.inf:
-            raise ValueError(f"slope_scale={slope_scale!r} must be a positive number, finite")
+        check_positive(slope_scale=slope_scale)
         self.num_heads = num_heads
         self.slope_scale = slope_scale
 

@@ -6,8 +6,6 @@ https://arxiv.org/abs/2310.04418
 the query's position, the largest distance in its row. Overrides ``score``.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -15,6 +13,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.by_distance import add_bias
 from posenc_jax.lookup import compares
+from posenc_jax.tokens import check_positive, count_of
 
 
 class FIRE(Encoding):
@@ -34,12 +33,8 @@ class FIRE(Encoding):
     def __init__(
         self, *, num_heads: int, rngs: nnx.Rngs, hidden: int = 32, init_length: float = 512.0
     ):
-        if not 0 < init_length < math.inf:
-            raise ValueError(
-                f"init_length={init_length!r} must be a positive number of tokens, finite"
-            )
-        if hidden < 1:
-            raise ValueError(f"hidden={hidden} must be a positive width")
+        check_positive(init_length=init_length)
+        count_of("hidden", hidden)
         self.init_length = init_length
         self.c = nnx.Param(jnp.asarray(0.1))
         self.length_multiplier = nnx.Param(jnp.asarray(1.0))

@@ -7,8 +7,6 @@ that grow with the logarithm of the distance, and the last bucket holds all that
 Overrides ``score``.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +15,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.by_distance import add_bias, bias_by_distance
 from posenc_jax.lookup import rows
+from posenc_jax.tokens import check_positive
 
 
 def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
@@ -78,8 +77,7 @@ class T5(Encoding):
                 f"max_distance={max_distance} must exceed the {num_buckets // directions // 2} "
                 "distances that have a bucket each"
             )
-        if not 0 < table_scale < math.inf:
-            raise ValueError(f"table_scale={table_scale!r} must be a positive number, finite")
+        check_positive(table_scale=table_scale)
         self.max_distance = max_distance
         self.bidirectional = bidirectional
         self.table_scale = table_scale

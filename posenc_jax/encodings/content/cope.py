@@ -15,6 +15,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.gated.sequence import arrange_keys
 from posenc_jax.lookup import pick, row_products
+from posenc_jax.tokens import count_of
 
 
 class CoPE(Encoding):
@@ -39,8 +40,7 @@ class CoPE(Encoding):
         self, *, head_dim: int, rngs: nnx.Rngs, num_positions: int = 64, nodiv: bool = False
     ):
         del rngs
-        if num_positions < 2:
-            raise ValueError(f"num_positions={num_positions} must be at least 2")
+        count_of("num_positions", num_positions, minimum=2)
         self.nodiv = nodiv
         self.table = nnx.Param(jnp.zeros((num_positions, head_dim)))
 

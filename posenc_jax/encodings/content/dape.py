@@ -15,6 +15,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.kerple import KerpleLog
 from posenc_jax.encodings.initial_values import uniform
+from posenc_jax.tokens import count_of
 
 BIASES = ("kerple_log", "alibi")
 
@@ -40,8 +41,7 @@ class DAPE(Encoding):
     ):
         if bias not in BIASES:
             raise ValueError(f"bias={bias!r} must be one of {BIASES}")
-        if hidden < 1:
-            raise ValueError(f"hidden={hidden} must be a positive width")
+        count_of("hidden", hidden)
         kerple = bias == "kerple_log"
         self.bias = (
             KerpleLog(num_heads=num_heads, rngs=rngs) if kerple else ALiBi(num_heads=num_heads)

@@ -16,6 +16,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import lying_as_heads, pick, row_products, rows
+from posenc_jax.tokens import count_of
 
 P2C_ROWS = ("released", "paper")
 
@@ -73,8 +74,7 @@ class DeBERTa(Encoding):
         num_buckets: int | None = None,
         p2c_row: str = "released",
     ):
-        if max_distance < 1:
-            raise ValueError(f"max_distance={max_distance} must be a positive number of tokens")
+        count_of("max_distance", max_distance)
         if num_buckets is not None:
             if num_buckets % 2 or num_buckets < 2:
                 raise ValueError(f"num_buckets={num_buckets} must be a positive even number")

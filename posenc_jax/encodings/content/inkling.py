@@ -20,7 +20,7 @@ from posenc_jax.encodings.gated.sequence import project
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import check_width, compares
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, count_of
 
 
 class Inkling(Encoding):
@@ -60,8 +60,8 @@ class Inkling(Encoding):
         log_scale: float = 0.1,
     ):
         for name, value in (("rank", rank), ("extent", extent), ("log_floor", log_floor)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value!r} must be at least 1")
+            if value is not None:
+                count_of(name, value)
         self.num_heads = num_heads
         self.rank = rank
         self.extent = extent

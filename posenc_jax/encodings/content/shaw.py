@@ -12,6 +12,7 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.lookup import pick, row_products, tally
+from posenc_jax.tokens import count_of
 
 
 class Shaw(Encoding):
@@ -32,9 +33,7 @@ class Shaw(Encoding):
     def __init__(
         self, *, head_dim: int, rngs: nnx.Rngs, max_distance: int = 16, values: bool = True
     ):
-        if max_distance < 1:
-            raise ValueError(f"max_distance={max_distance} must be a positive number of tokens")
-        self.max_distance = max_distance
+        self.max_distance = count_of("max_distance", max_distance)
 
         def table():
             shape = (2 * max_distance + 1, head_dim)

@@ -33,6 +33,7 @@ from posenc_jax.encodings.gated.sequence import (
 )
 from posenc_jax.encodings.initial_values import uniform
 from posenc_jax.lookup import check_width
+from posenc_jax.tokens import count_of
 
 BLOCK = 64  # keys of one triangular system
 
@@ -80,17 +81,15 @@ class PaTH(Encoding):
     ):
         if num_heads % num_kv_heads:
             raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
-        for name, value in (("rank", rank), ("width", width)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value!r} must be at least 1")
+        count_of("width", width)
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
         channels = num_kv_heads * head_dim
+        inner = model_dim if rank is None else count_of("rank", rank)
         if rank is None:
             self.down_kernel = None
         else:
             self.down_kernel = uniform(rngs, model_dim, rank, fan_in=model_dim)
-        inner = model_dim if rank is None else rank
         self.up_kernel = uniform(rngs, inner, channels, fan_in=inner)
         self.convolution = uniform(rngs, width, channels, fan_in=width)
         self.beta_kernel = uniform(rngs, model_dim, num_kv_heads, fan_in=model_dim)

@@ -7,8 +7,6 @@ steps computed from the tokens and frequencies ``tau_i``. Overrides ``read`` (th
 sines); RoPE rotates by them.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -28,6 +26,7 @@ from posenc_jax.encodings.rotary.angles import cos_sin, turned
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.tokens import check_positive, count_of
 
 
 class SelectiveRoPE(RoPE):
@@ -82,11 +81,8 @@ class SelectiveRoPE(RoPE):
                 f"num_heads={num_heads} must divide model_dim={model_dim}: each head normalises "
                 "its share of the input"
             )
-        for name, value in (("rank", rank), ("width", width)):
-            if value < 1:
-                raise ValueError(f"{name}={value!r} must be at least 1")
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature={temperature!r} must be a positive number, finite")
+        rank, width = count_of("rank", rank), count_of("width", width)
+        check_positive(temperature=temperature)
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
         self.temperature = temperature

@@ -8,7 +8,6 @@ With ``zeta_i = (2 i / d + gamma) / (1 + gamma)`` the fastest pair decays fastes
 ``prepare`` and ``rotate``.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ from posenc_jax.encoding import Side
 from posenc_jax.encodings.rotary.frequencies.base import Length
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, check_positive
 
 
 class XPos(RoPE):
@@ -56,9 +55,7 @@ class XPos(RoPE):
         gamma: float = 0.4,
     ):
         super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
-        for name, value in (("scale_base", scale_base), ("gamma", gamma)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name}={value!r} must be a positive number, finite")
+        check_positive(scale_base=scale_base, gamma=gamma)
         self.scale_base = scale_base
         self.gamma = gamma
 

@@ -84,7 +84,7 @@ class KVShift(Wrapper):
         before = by_segment(_number_before, number, tokens)
         back = jnp.where(before < 0, 0, number - before)
         of_keys, of_values = jnp.split(gates, 2, axis=-1)
-        return Read(of_keys, of_values, back, self.inner.read(x_BTD, tokens))
+        return Read(of_keys, of_values, back, super().read(x_BTD, tokens))
 
     def of_keys(self, prepared: Read):
         return self.inner.of_keys(prepared.inner)
@@ -92,20 +92,20 @@ class KVShift(Wrapper):
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         if not side.is_query:
             x_BTHC = _mixed(x_BTHC, tokens.prepared.of_keys, tokens, side)
-        return self.inner.rotate(x_BTHC, _beneath(tokens), side)
+        return super().rotate(x_BTHC, _beneath(tokens), side)
 
     def turn_values(self, v_BSKC, tokens: Tokens, side: Side):
         v_BSKC = _mixed(v_BSKC, tokens.prepared.of_values, tokens, side)
-        return self.inner.turn_values(v_BSKC, _beneath(tokens), side)
+        return super().turn_values(v_BSKC, _beneath(tokens), side)
 
     def turn_back(self, out_BTHC, tokens: Tokens, side: Side):
-        return self.inner.turn_back(out_BTHC, _beneath(tokens), side)
+        return super().turn_back(out_BTHC, _beneath(tokens), side)
 
     def score(self, logits_BHTS, tile: Tile):
-        return self.inner.score(logits_BHTS, _tile_beneath(tile))
+        return super().score(logits_BHTS, _tile_beneath(tile))
 
     def mix(self, out_BTHC, weights_BHTS, tile: Tile):
-        return self.inner.mix(out_BTHC, weights_BHTS, _tile_beneath(tile))
+        return super().mix(out_BTHC, weights_BHTS, _tile_beneath(tile))
 
 
 def _mixed(x_BSKC, gates_BSK, tokens, side):

@@ -24,7 +24,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, check_positive, count_of
 
 
 class LogitScale(Wrapper):
@@ -38,7 +38,7 @@ class LogitScale(Wrapper):
         raise NotImplementedError
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
-        x_BTHC = self.inner.rotate(x_BTHC, tokens, side)
+        x_BTHC = super().rotate(x_BTHC, tokens, side)
         if not side.is_query:
             return x_BTHC
         count = jnp.maximum(one_axis(tokens.positions), 0)[..., None] + 1
@@ -56,7 +56,7 @@ class LogN(LogitScale):
     """
 
     def __init__(self, *, train_length: int, over: str | Mapping | Encoding = "rope", **sizes):
-        _check_length(train_length)
+        count_of("train_length", train_length, minimum=2)  # its logarithm divides
         super().__init__(over, train_length=train_length, **sizes)
         self.train_length = train_length
 
@@ -92,7 +92,7 @@ class SSMax(LogitScale):
         over: str | Mapping | Encoding = "rope",
         **sizes,
     ):
-        _check_length(train_length)
+        count_of("train_length", train_length, minimum=2)  # its logarithm divides
         super().__init__(over, num_heads=num_heads, train_length=train_length, rngs=rngs, **sizes)
         self.s = nnx.Param(jnp.full((num_heads,), 1 / math.log(train_length), jnp.float32))
 
@@ -211,17 +211,10 @@ class BeamScale(LogitScale):
         exponent: float = 0.1,
         **sizes,
     ):
-        for name, value in (("scale", scale), ("exponent", exponent)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name}={value!r} must be a positive number, finite")
+        check_positive(scale=scale, exponent=exponent)
         super().__init__(over, **sizes)
         self.scale = scale
         self.exponent = exponent
 
     def factor(self, count, side):
         return (1 + count.astype(jnp.float32) / self.scale) ** self.exponent
-
-
-def _check_length(train_length):
-    if train_length < 2:
-        raise ValueError(f"train_length={train_length!r} must be at least 2: its logarithm divides")

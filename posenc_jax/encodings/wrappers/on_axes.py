@@ -43,7 +43,7 @@ class OnAxes(Wrapper):
                 )
             chosen = [positions[..., axis] for axis in self.axes]
             positions = chosen[0] if len(chosen) == 1 else jnp.stack(chosen, axis=-1)
-        return self.inner.place(positions, key, length)
+        return super().place(positions, key, length)
 
 
 def _is_axis(axis) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.lookup import rows
+from posenc_jax.tokens import count_of
 
 
 class Randomized(Wrapper):
@@ -56,8 +57,7 @@ class Randomized(Wrapper):
         **sizes,
     ):
         # Drawn positions are float32, which counts to 2^24, because only a float can be NaN.
-        if not 1 <= max_length <= 2**24:
-            raise ValueError(f"max_length={max_length!r} must be within 1..2^24")
+        max_length = count_of("max_length", max_length, 1, 2**24)
         super().__init__(over, **(sizes | {"train_length": max_length}))
         self.max_length = max_length
         self.evaluation_seed = evaluation_seed

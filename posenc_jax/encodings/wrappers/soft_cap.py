@@ -32,4 +32,4 @@ class SoftCap(Wrapper):
         self.cap = cap
 
     def score(self, logits_BHTS, tile: Tile):
-        return self.cap * jnp.tanh(self.inner.score(logits_BHTS, tile) / self.cap)
+        return self.cap * jnp.tanh(super().score(logits_BHTS, tile) / self.cap)

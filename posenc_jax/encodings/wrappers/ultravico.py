@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.tokens import count_of
 
 
 class UltraViCo(Wrapper):
@@ -34,8 +35,7 @@ class UltraViCo(Wrapper):
     reads_order = True
 
     def __init__(self, over: str | Mapping | Encoding, *, window: int, alpha: float = 0.9, **sizes):
-        if window < 1:
-            raise ValueError(f"window={window!r} must be a positive number of tokens")
+        window = count_of("window", window)
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha={alpha!r} must be within 0..1")
         super().__init__(over, **sizes)
@@ -43,7 +43,7 @@ class UltraViCo(Wrapper):
         self.alpha = alpha
 
     def score(self, logits_BHTS, tile: Tile):
-        logits_BHTS = self.inner.score(logits_BHTS, tile)
+        logits_BHTS = super().score(logits_BHTS, tile)
         q_order, k_order = tile.q_tokens.order(), tile.k_tokens.order()
         apart = jnp.abs(q_order[:, None, :, None] - k_order[:, None, None, :])
         is_far = (2 * apart > self.window) & (logits_BHTS > 0)

@@ -6,12 +6,15 @@ from typing import Any
 import jax
 
 from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
+from posenc_jax.hooks import call, check_prepared
 from posenc_jax.registry import MODEL_ARGUMENTS, PATTERNS, inner_keywords, make
 from posenc_jax.tokens import Tokens
 
 
 class Wrapper(Encoding):
     """Passes every hook on to ``inner``; a subclass overrides the hooks that it changes.
+
+    A subclass calls those of ``inner`` by ``super()``, which checks what they return.
 
     Args:
       over: the scheme beneath, ``inner`` (see ``wrapped``).
@@ -48,7 +51,8 @@ class Wrapper(Encoding):
             return super()._of_one_layer(layer)
         own = self._put_over(Encoding())
         own.over_shared = False
-        return jax.tree.map(lambda p: p[layer], own)._put_over(self.inner.of_layer(layer))
+        one: Any = Encoding._of_one_layer(own, layer)
+        return one._put_over(self.inner.of_layer(layer))
 
     @property
     def adapts(self) -> bool:
@@ -71,16 +75,18 @@ class Wrapper(Encoding):
         return {name for name in HOOKS if getattr(type(self), name) is not getattr(Wrapper, name)}
 
     def place(self, positions, key=None, length=None):
-        return self.inner.place(positions, key, length)
+        return call(self.inner, "place", positions, key, length)
 
     def embed(self, x_BTD, tokens: Tokens):
-        return self.inner.embed(x_BTD, tokens)
+        return call(self.inner, "embed", x_BTD, tokens)
 
     def prepare(self, positions, length) -> Any:
-        return self.inner.prepare(positions, length)
+        prepared = self.inner.prepare(positions, length)
+        return check_prepared(self.inner, "prepare", prepared, *positions.shape[:2])
 
     def read(self, x_BTD, tokens: Tokens) -> Any:
-        return self.inner.read(x_BTD, tokens)
+        prepared = self.inner.read(x_BTD, tokens)
+        return check_prepared(self.inner, "read", prepared, len(x_BTD), tokens.count)
 
     def of_keys(self, prepared: Any) -> Any:
         return self.inner.of_keys(prepared)
@@ -89,22 +95,23 @@ class Wrapper(Encoding):
         return self.inner.start(batch)
 
     def resume(self, x_BTD, tokens: Tokens, state: Any) -> tuple[Any, Any]:
-        return self.inner.resume(x_BTD, tokens, state)
+        prepared, state = self.inner.resume(x_BTD, tokens, state)
+        return check_prepared(self.inner, "resume", prepared, len(x_BTD), tokens.count), state
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
-        return self.inner.rotate(x_BTHC, tokens, side)
+        return call(self.inner, "rotate", x_BTHC, tokens, side)
 
     def turn_values(self, v_BSKC, tokens: Tokens, side: Side):
-        return self.inner.turn_values(v_BSKC, tokens, side)
+        return call(self.inner, "turn_values", v_BSKC, tokens, side)
 
     def turn_back(self, out_BTHC, tokens: Tokens, side: Side):
-        return self.inner.turn_back(out_BTHC, tokens, side)
+        return call(self.inner, "turn_back", out_BTHC, tokens, side)
 
     def score(self, logits_BHTS, tile: Tile):
-        return self.inner.score(logits_BHTS, tile)
+        return call(self.inner, "score", logits_BHTS, tile)
 
     def mix(self, out_BTHC, weights_BHTS, tile: Tile):
-        return self.inner.mix(out_BTHC, weights_BHTS, tile)
+        return call(self.inner, "mix", out_BTHC, weights_BHTS, tile)
 
     def aux_loss(self, key):
         return self.inner.aux_loss(key)
