@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from experiments.config import as_trained, at_ratio, check_heads, filled, make_encoding
-from experiments.data import SPLITS, Corpus, eval_windows, load_corpus, window_index
+from experiments.data import SPLITS, Corpus, check_batch, eval_windows, load_corpus, window_index
 from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
 from experiments.mesh import check_length, make_mesh
 from experiments.point import Point, trained_points
@@ -21,7 +21,7 @@ from experiments.report.lengths import LengthStudy
 from experiments.sweep import Sweep
 from experiments.text import Text, spec_of
 from experiments.train import Recipe
-from posenc_jax import REGISTRY, Layers, Transformer
+from posenc_jax import REGISTRY, Layers, Transformer, positions
 from posenc_jax.registry import PATTERNS, lookup
 
 
@@ -65,8 +65,21 @@ class Comparison(Sweep):
     def check(self):
         super().check()
         check_length(self.recipe.length, self.mesh)
+        check_batch(self.windows, self.recipe.batch_size)
         for name in {name for point in self.points for name in point.extensions}:
             self._extension(name, self.protocols.multiples[-1])
+
+    def check_model(self, scheme, model):
+        # Within a compiled step, where positions have no values, a scheme could only give NaN.
+        places = positions.text(self.protocols.multiples[-1] * self.recipe.length)
+        for encoding in model.distinct():
+            if "place" in encoding.hooks():
+                try:
+                    encoding.place(places)
+                except ValueError as error:
+                    raise ValueError(
+                        f"{scheme} under the longest of eval.multiples: {error}"
+                    ) from None
 
     def task(self, point):
         return Text(self.recipe, self.windows, self._spec(point.scheme))

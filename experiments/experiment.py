@@ -34,6 +34,7 @@ from rich.console import Console
 
 from experiments.batches import in_batches
 from experiments.config import as_trained, check_heads, make_encoding, own_defaults
+from experiments.host import memory_of_host
 from experiments.mesh import make_mesh, replicated, row_shards
 from experiments.point import trained_points
 from experiments.progress import stage
@@ -118,6 +119,20 @@ class Experiment(Sweep):
         self.check()
         for name in extend:
             self.encoding(name, None)
+
+    def check(self):
+        super().check()
+        task: Any = self.task(self.points[0])  # a Drawn
+        example = task.draw(np.random.default_rng(0), 1)
+        needed = self.recipe.batch_size * sum(
+            np.asarray(x).nbytes for x in jax.tree.leaves(example)
+        )
+        memory = memory_of_host()
+        if needed > memory:
+            raise ValueError(
+                f"train.batch_size={self.recipe.batch_size} examples take {needed / 2**30:,.0f} "
+                f"GiB, and this machine has {memory / 2**30:,.0f}; give a smaller batch"
+            )
 
     def load(self) -> None:
         """Reads the config, and sets ``length``, ``panels``, ``data`` and ``summary``."""
