@@ -307,6 +307,11 @@ def _task_id() -> int | None:
             name, given = variable, os.environ[variable]
     if given in (None, -1):
         return None
+    if name == "JOB_COMPLETION_INDEX" and jax.process_count() > 1:
+        raise ValueError(
+            f"{name}={given} numbers the processes of this job, and is not the number of a point "
+            "too; give --task_id=N, or --task_id=-1 for all points"
+        )
     if not str(given).isdigit():
         raise ValueError(f"{name}={given} must be the number of a point, or -1 for all")
     return int(given)

@@ -653,6 +653,18 @@ def test_a_queue_that_gives_no_number_is_refused(monkeypatch):
     assert launch_module._task_id() == 7
 
 
+def test_a_number_that_kubernetes_gives_to_a_process_is_not_that_of_a_point(monkeypatch):
+    """Otherwise each process of the job would run another point."""
+    monkeypatch.setattr(launch_module, "TASK_ID", types.SimpleNamespace(value=None))
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    assert launch_module._task_id() == 1
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"JOB_COMPLETION_INDEX=1 numbers .*--task_id"):
+        launch_module._task_id()
+    monkeypatch.setattr(launch_module, "TASK_ID", types.SimpleNamespace(value=-1))
+    assert launch_module._task_id() is None
+
+
 def test_a_cluster_that_cannot_be_joined_is_one_sentence(monkeypatch):
     def failing():
         raise RuntimeError("Number of processes must be defined.")
