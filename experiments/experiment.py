@@ -122,17 +122,15 @@ class Experiment(Sweep):
 
     def check(self):
         super().check()
-        task: Any = self.task(self.points[0])  # a Drawn
-        example = task.draw(np.random.default_rng(0), 1)
-        needed = self.recipe.batch_size * sum(
-            np.asarray(x).nbytes for x in jax.tree.leaves(example)
-        )
-        memory = memory_of_host()
-        if needed > memory:
-            raise ValueError(
-                f"train.batch_size={self.recipe.batch_size} examples take {needed / 2**30:,.0f} "
-                f"GiB, and this machine has {memory / 2**30:,.0f}; give a smaller batch"
-            )
+        task, size = self.task(self.points[0]), self.recipe.batch_size
+        if isinstance(task, Drawn):
+            example = jax.tree.leaves(task.draw(np.random.default_rng(0), 1))
+            needed, memory = size * sum(np.asarray(x).nbytes for x in example), memory_of_host()
+            if needed > memory:
+                raise ValueError(
+                    f"train.batch_size={size} examples take {needed / 2**30:,.0f} GiB, and this "
+                    f"machine has {memory / 2**30:,.0f}; give a smaller batch"
+                )
 
     def load(self) -> None:
         """Reads the config, and sets ``length``, ``panels``, ``data`` and ``summary``."""
