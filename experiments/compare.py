@@ -7,6 +7,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
@@ -72,14 +74,14 @@ class Comparison(Sweep):
     def check_model(self, scheme, model):
         # Within a compiled step, where positions have no values, a scheme could only give NaN.
         places = positions.text(self.protocols.multiples[-1] * self.recipe.length)
-        for encoding in model.distinct():
+        for encoding in jax.eval_shape(Transformer.distinct, model):
             if "place" in encoding.hooks():
+                zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), encoding)
                 try:
-                    encoding.place(places)
+                    zeros.place(places)
                 except ValueError as error:
-                    raise ValueError(
-                        f"{scheme} under the longest of eval.multiples: {error}"
-                    ) from None
+                    which = f"{scheme} under the longest of eval.multiples"
+                    raise ValueError(f"{which}: {error}") from None
 
     def task(self, point):
         return Text(self.recipe, self.windows, self._spec(point.scheme))
