@@ -266,16 +266,37 @@ def _check(arguments: list[str]) -> None:
             )
     if not WORKDIR.value.strip():
         raise ValueError("--workdir is empty; give the folder of the results")
-    if BACKEND.value is None and (SUBMIT.value or AGAIN.value or RESOURCE.value):
-        raise ValueError("--submit, --again and --resource are for --backend=...; give one")
-    if TOPOLOGY.value is not None and not DRY_RUN.value:
-        raise ValueError("--topology is for --dry_run: nothing can run on chips that are not here")
+    _check_together()
     if WORKERS.value < 1:
         raise ValueError(f"--workers={WORKERS.value} must be at least 1")
     if PEER_TIMEOUT.value < 1:
         raise ValueError(f"--peer_timeout={PEER_TIMEOUT.value} must be at least 1, in seconds")
     if not hasattr(CONFIG.value, "experiment"):
         raise ValueError(f"--config gave {CONFIG.value!r}, which is no config of an experiment")
+
+
+def _check_together() -> None:
+    """Raises a ValueError for a flag that another flag would make the program ignore."""
+    modes = [each for each in (BACKEND, DRY_RUN, STATUS, REPORT) if each.present and each.value]
+    if len(modes) > 1:
+        first, second = (f"--{each.name}" for each in modes[:2])
+        raise ValueError(f"{first} and {second} ask for different things; give one of them")
+    if BACKEND.value is None and (SUBMIT.value or AGAIN.value or RESOURCE.value):
+        raise ValueError("--submit, --again and --resource are for --backend=...; give one")
+    if AGAIN.value and not SUBMIT.value:
+        raise ValueError("--again is for --submit: nothing is submitted without it")
+    if TOPOLOGY.value is not None and not DRY_RUN.value:
+        raise ValueError("--topology is for --dry_run: nothing can run on chips that are not here")
+    if MFU.present and not DRY_RUN.value:
+        raise ValueError("--mfu is for --dry_run: a run measures the share of the peak itself")
+    if DRY_RUN.value and TASK_ID.value is not None:
+        raise ValueError("--dry_run is about all points, and --task_id about one; give one of them")
+    for flag in (TASK_ID, COORDINATOR, NUM_PROCESSES, PROCESS_ID):
+        if BACKEND.value is not None and flag.value is not None:
+            raise ValueError(
+                f"--{flag.name} is for a job of its own, and --backend gives each job one; leave "
+                "it out"
+            )
 
 
 def _task_id() -> int | None:
@@ -286,6 +307,11 @@ def _task_id() -> int | None:
             name, given = variable, os.environ[variable]
     if given in (None, -1):
         return None
+    if name == "JOB_COMPLETION_INDEX" and jax.process_count() > 1:
+        raise ValueError(
+            f"{name}={given} numbers the processes of this job, and is not the number of a point "
+            "too; give --task_id=N, or --task_id=-1 for all points"
+        )
     if not str(given).isdigit():
         raise ValueError(f"{name}={given} must be the number of a point, or -1 for all")
     return int(given)

@@ -28,7 +28,7 @@ from rich.console import Console  # noqa: E402
 import posenc_jax  # noqa: E402
 from benchmarks.accelerator.attention import run  # noqa: E402
 from benchmarks.ours import exponent, seconds_of  # noqa: E402
-from experiments.command import exit_status  # noqa: E402
+from experiments.command import count, counts, exit_status, schemes  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 
 
@@ -93,18 +93,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--schemes", default="nope,rope,alibi,t5,kerple_log,fire,shaw")
+    parser.add_argument(
+        "--schemes", type=schemes, default="nope,rope,alibi,t5,kerple_log,fire,shaw"
+    )
     parser.add_argument("--implementations", default="blockwise,dense")
-    parser.add_argument("--lengths", default="512")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--head_dim", type=int, default=64)
+    parser.add_argument("--lengths", type=counts, default="512")
+    parser.add_argument("--batch", type=count, default=1)
+    parser.add_argument("--heads", type=count, default=4)
+    parser.add_argument("--head_dim", type=count, default=64)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=count, default=11)
     args = parser.parse_args()
-    points = list(itertools.product(args.schemes.split(","), args.implementations.split(",")))
-    lengths = [int(length) for length in args.lengths.split(",")]
-    console = Console(stderr=True)
+    points = list(itertools.product(args.schemes, args.implementations.split(",")))
+    lengths, console = args.lengths, Console(stderr=True)
     print(
         f"batch {args.batch}, {args.heads} heads of {args.head_dim}, {args.dtype}, {args.rounds} "
         f"rounds, forward and backward ({jax.devices()[0].device_kind}, jax {jax.__version__})"

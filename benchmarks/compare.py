@@ -11,6 +11,7 @@ counted with that one.
 import argparse
 import collections
 import contextlib
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,7 +27,8 @@ from rich.table import Table  # noqa: E402
 from configs.extrapolation import get_config  # noqa: E402
 from experiments import run  # noqa: E402
 from experiments.checkpoint import Checkpoints  # noqa: E402
-from experiments.compare import Comparison  # noqa: E402
+from experiments.command import count, exit_status  # noqa: E402
+from experiments.compare import Comparison, points  # noqa: E402
 from experiments.preemption import listen  # noqa: E402
 
 STAGES = ("compile", "train", "evaluate", "checkpoint")
@@ -80,12 +82,20 @@ def print_table(seconds, total: float, console: Console) -> None:
     )
 
 
-def main():
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--schemes", help="default: all of the preset")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--together", type=int, help="seeds in one program; default: the preset's")
+    parser.add_argument("--seeds", type=count, default=3)
+    parser.add_argument(
+        "--together", type=count, help="seeds in one program; default: the preset's"
+    )
     args = parser.parse_args()
+    config = get_config("small")
+    config.seeds = args.seeds
+    config.schemes = args.schemes or config.schemes
+    config.together = args.together or config.together
+    points(config)  # refuses what is wrong before anything starts
     watch, console = Stopwatch(), Console()
 
     class Timed(Comparison):
@@ -111,10 +121,6 @@ def main():
         close = watch.of("checkpoint")(Checkpoints.close)
 
     run.Checkpoints = TimedCheckpoints
-    config = get_config("small")
-    config.seeds = args.seeds
-    config.schemes = args.schemes or config.schemes
-    config.together = args.together or config.together
     start = time.monotonic()
     listen()
     with tempfile.TemporaryDirectory() as folder:
@@ -132,4 +138,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

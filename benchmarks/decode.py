@@ -23,10 +23,9 @@ import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from experiments.command import exit_status  # noqa: E402
+from experiments.command import count, exit_status, schemes  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax import REGISTRY, Cache, Layers, Transformer, make  # noqa: E402
-from posenc_jax.registry import lookup  # noqa: E402
 
 LAYERS, TRAIN_LENGTH = 6, 8192
 SIZES = dict(num_heads=9, num_kv_heads=3, head_dim=64, model_dim=576)
@@ -65,18 +64,14 @@ def stepper(name: str, batch: int, length: int, count: int):
 @exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--schemes", default="all", help="names, or all of the registry")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--length", type=int, default=4096, help="tokens before the timed ones")
-    parser.add_argument("--count", type=int, default=16, help="tokens that are timed in a round")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--schemes", type=schemes, default=",".join(REGISTRY))
+    parser.add_argument("--batch", type=count, default=1)
+    parser.add_argument("--length", type=count, default=4096, help="tokens before the timed ones")
+    parser.add_argument("--count", type=count, default=16, help="tokens that are timed in a round")
+    parser.add_argument("--rounds", type=count, default=7)
     parser.add_argument("--out", type=Path, help="a CSV file for the same table")
     args = parser.parse_args()
-    names = list(REGISTRY)
-    if args.schemes != "all":
-        names = ["nope", *(n for n in args.schemes.split(",") if n != "nope")]
-        for name in names:
-            lookup(name)  # refuses an unknown scheme before anything is compiled
+    names = ["nope", *(n for n in args.schemes if n != "nope")]
     rows: dict[str, list[float]] = {name: [] for name in names}
     with stage("decode", len(names) * (args.rounds + 1), Console(stderr=True)) as advance:
         steps = {}

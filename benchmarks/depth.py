@@ -40,8 +40,8 @@ def compiled(layers: Layers, tokens, scan: bool, args):
 
 @exit_status
 def main() -> None:
-    jax.config.update("jax_enable_compilation_cache", False)
     args = shape_parser(__doc__, batch=1, length=1024).parse_args()
+    jax.config.update("jax_enable_compilation_cache", False)
     pattern = dual_base(head_dim=args.dim // args.heads, window=args.length // 2)
     layers, tokens = pattern.over(args.layers), random_tokens(args)
     runs = {scan: compiled(layers, tokens, scan, args) for scan in (False, True)}

@@ -23,7 +23,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from experiments.command import exit_status  # noqa: E402
+from experiments.command import count, counts, exit_status  # noqa: E402
 from experiments.pretrained import load  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax import generate  # noqa: E402
@@ -89,23 +89,33 @@ def time_case(functions, prompt_BT, count, rounds, advance) -> list[float]:
     return [*medians, *ratios]
 
 
+def cases(text: str) -> list[tuple[int, int]]:
+    """Reads ``PROMPT+ANSWER``, separated by commas, as a ``type`` of argparse."""
+    found = [tuple(map(count, each.split("+"))) for each in text.split(",")]
+    if any(len(case) != 2 or case[1] < 2 for case in found):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be tokens of prompt and answer, at least 2, such as 1024+64"
+        )
+    return found
+
+
 @exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", default="1024+64,4096+32", help="tokens of prompt and answer")
-    parser.add_argument("--batches", default="1,8")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--cases", type=cases, default="1024+64,4096+32", help="prompt+answer, in tokens"
+    )
+    parser.add_argument("--batches", type=counts, default="1,8")
+    parser.add_argument("--rounds", type=count, default=3)
     args = parser.parse_args()
-    cases = [tuple(map(int, case.split("+"))) for case in args.cases.split(",")]
-    batches = [int(batch) for batch in args.batches.split(",")]
     rng, functions, lines = np.random.default_rng(0), sides(), []
-    steps = len(cases) * len(batches) * (args.rounds + 1)
+    steps = len(args.cases) * len(args.batches) * (args.rounds + 1)
     with stage("generate", steps, Console(stderr=True)) as advance:
-        for batch in batches:
-            for length, count in cases:
+        for batch in args.batches:
+            for length, new in args.cases:
                 prompt = rng.integers(3, VOCAB, (batch, length)).astype(np.int32)
-                found = time_case(functions, prompt, count, args.rounds, advance)
-                lines.append((batch, length, count, found))
+                found = time_case(functions, prompt, new, args.rounds, advance)
+                lines.append((batch, length, new, found))
     print(
         f"{args.rounds} rounds (jax {jax.__version__}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}, {torch.get_num_threads()} threads)"
@@ -115,12 +125,12 @@ def main() -> None:
         "ratio | ms a token | transformers |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for batch, length, count, found in lines:
+    for batch, length, new, found in lines:
         first, their_first, every, their_every, first_ratio, ratio = found
-        each = 1e3 * (every - first) / (count - 1)
-        their_each = 1e3 * (their_every - their_first) / (count - 1)
+        each = 1e3 * (every - first) / (new - 1)
+        their_each = 1e3 * (their_every - their_first) / (new - 1)
         print(
-            f"| {batch} | {length} | {count} | {first:.2f} | {their_first:.2f} | {first_ratio:.2f} "
+            f"| {batch} | {length} | {new} | {first:.2f} | {their_first:.2f} | {first_ratio:.2f} "
             f"| {every:.2f} | {their_every:.2f} | {ratio:.2f} | {each:.0f} | {their_each:.0f} |"
         )
 

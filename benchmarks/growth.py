@@ -34,7 +34,7 @@ from ml_collections import FrozenConfigDict  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from benchmarks.ours import VOCAB, exponent, seconds_of, start  # noqa: E402
-from experiments.command import exit_status  # noqa: E402
+from experiments.command import count, exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from experiments.record import write_files  # noqa: E402
 from experiments.report.drawing import drawing_style, svg  # noqa: E402
@@ -170,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--axes", default=",".join([*AXES, "schemes"]))
     parser.add_argument("--encoding", default="rope")
-    parser.add_argument("--most", type=int, default=2**16, help="the largest size on any axis")
+    parser.add_argument("--most", type=count, default=2**16, help="the largest size on any axis")
     parser.add_argument("--out", type=Path, default=Path("docs"), metavar="FOLDER")
     args = parser.parse_args()
     points, path = points_of(args.axes, args.most), args.out / "data/growth.csv"

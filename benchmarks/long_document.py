@@ -24,7 +24,7 @@ from rich.console import Console
 
 from benchmarks.ours import VOCAB, seconds_of
 from configs.extrapolation import get_config
-from experiments.command import exit_status
+from experiments.command import count, exit_status, schemes
 from experiments.long_document import read_chunk
 from experiments.progress import stage
 from experiments.text import make_model
@@ -56,13 +56,13 @@ def last_chunk(name: str, length: int, chunk: int, layers: int) -> tuple[float, 
 @exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--schemes", default=",".join(REGISTRY))
-    parser.add_argument("--length", type=int, default=131072)
-    parser.add_argument("--chunk", type=int, default=512)
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--schemes", type=schemes, default=",".join(REGISTRY))
+    parser.add_argument("--length", type=count, default=131072)
+    parser.add_argument("--chunk", type=count, default=512)
+    parser.add_argument("--layers", type=count, default=2)
     parser.add_argument("--here", action="store_true", help="one scheme, in this process")
     args = parser.parse_args()
-    names = args.schemes.split(",")
+    names = args.schemes
     if args.here:
         seconds, mebibytes = last_chunk(names[0], args.length, args.chunk, args.layers)
         print(f"| `{names[0]}` | {seconds:.2f} | {mebibytes:.0f} |")

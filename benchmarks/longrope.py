@@ -19,7 +19,7 @@ import jax  # noqa: E402
 from flax import nnx  # noqa: E402
 
 from benchmarks.ours import model_sizes, random_tokens, seconds_of, shape_parser  # noqa: E402
-from experiments.command import exit_status  # noqa: E402
+from experiments.command import counts, exit_status  # noqa: E402
 from experiments.longrope.fitness import text_loss  # noqa: E402
 from experiments.longrope.search import Genome  # noqa: E402
 from experiments.mesh import make_mesh, state_shardings  # noqa: E402
@@ -31,7 +31,7 @@ CANDIDATES = 8
 @exit_status
 def main() -> None:
     parser = shape_parser(__doc__, batch=16, length=512)
-    parser.add_argument("--pass-tokens", default="512,2048,8192,32768,131072")
+    parser.add_argument("--pass-tokens", type=counts, default="512,2048,8192,32768,131072")
     args = parser.parse_args()
     mesh = make_mesh()
     head_dim = args.dim // args.heads
@@ -39,7 +39,7 @@ def main() -> None:
     model = Transformer(rope, **model_sizes(args), rngs=nnx.Rngs(0))
     model = jax.device_put(model, state_shardings(model, mesh))
     documents, ways = random_tokens(args), {}
-    for tokens in map(int, args.pass_tokens.split(",")):
+    for tokens in args.pass_tokens:
         rest = dict(attention_factor=1.2, mesh=mesh, batch_tokens=tokens)
         ways[tokens] = text_loss(model, rope, documents, **rest)
     genomes = [Genome((1.0 + n / 10,) * (head_dim // 2)) for n in range(CANDIDATES)]

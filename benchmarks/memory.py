@@ -18,7 +18,7 @@ import optax
 from ml_collections import FrozenConfigDict
 
 from benchmarks.ours import model_sizes, shape_parser
-from experiments.command import exit_status
+from experiments.command import count, exit_status
 from experiments.text import Text, token_losses
 from experiments.train import Recipe
 from posenc_jax import positions
@@ -47,7 +47,7 @@ def temporaries(args, losses, remat: bool, implementation: str) -> int:
 @exit_status
 def main() -> None:
     parser = shape_parser(__doc__, batch=1, length=8192)
-    parser.add_argument("--vocab", type=int, default=32768)
+    parser.add_argument("--vocab", type=count, default=32768)
     parser.add_argument("--encoding", default="rope")
     args = parser.parse_args()
     print(

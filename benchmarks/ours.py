@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from experiments.command import count
 from experiments.text import Text
 from experiments.train import Recipe, State, initial_state, train_step
 
@@ -19,12 +20,12 @@ VOCAB = 256
 def shape_parser(doc: str, *, batch: int, length: int) -> argparse.ArgumentParser:
     """Returns a parser of the shape of a training step, with these defaults."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=batch)
-    parser.add_argument("--length", type=int, default=length)
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--batch", type=count, default=batch)
+    parser.add_argument("--length", type=count, default=length)
+    parser.add_argument("--dim", type=count, default=256)
+    parser.add_argument("--layers", type=count, default=4)
+    parser.add_argument("--heads", type=count, default=4)
+    parser.add_argument("--rounds", type=count, default=40)
     return parser
 
 

@@ -31,7 +31,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from experiments.command import exit_status  # noqa: E402
+from experiments.command import count, counts, exit_status  # noqa: E402
 from experiments.pretrained import load, save  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax import Cache  # noqa: E402
@@ -122,13 +122,12 @@ def time_rounds(readers, ids_1T, rounds, advance) -> list[list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2", help="as experiments.pretrained takes it")
-    parser.add_argument("--lengths", default="1024,4096,8192")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--chunk", type=int, default=2048, help="tokens that ours reads at a time")
+    parser.add_argument("--lengths", type=counts, default="1024,4096,8192")
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--chunk", type=count, default=2048, help="tokens ours reads at a time")
     parser.add_argument("--here", choices=SIDES, help="memory of one side, in this process")
     args = parser.parse_args()
-    lengths = [int(length) for length in args.lengths.split(",")]
-    rng = np.random.default_rng(0)
+    lengths, rng = args.lengths, np.random.default_rng(0)
     prompts = [rng.integers(3, 1000, (1, length)).astype(np.int32) for length in lengths]
     if args.here:
         print(memory(args.here, Path(args.model), prompts[0], args.chunk))

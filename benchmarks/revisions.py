@@ -16,6 +16,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -123,6 +124,15 @@ def main():
         return
     if args.base is None or not (args.base / "benchmarks/ours.py").exists():
         parser.error(f"--base={args.base} must be the folder of a clone of this repository")
+    for shape in args.shapes.split(","):
+        if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", shape):
+            parser.error(f"--shapes={args.shapes} must be BATCHxLENGTH, such as 8x256,2x1024")
+    if args.rounds < 1:
+        parser.error(f"--rounds={args.rounds} must be at least 1")
+    from posenc_jax import REGISTRY  # not above, because a worker is of its own revision
+
+    if unknown := {*args.schemes.split(",")} - {*REGISTRY}:
+        parser.error(f"--schemes={args.schemes} must be names of the registry, not {unknown}")
     print("| scheme | batch x length | this revision, ms | the other, ms | ratio |")
     print("|---|---|---|---|---|", flush=True)
     for shape in args.shapes.split(","):

@@ -34,9 +34,9 @@ from ml_collections import FrozenConfigDict  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from benchmarks.ours import VOCAB, model_sizes, shape_parser, start  # noqa: E402
-from configs.extrapolation import get_config  # noqa: E402
+from configs.extrapolation import PRESETS, get_config  # noqa: E402
 from experiments import preemption  # noqa: E402
-from experiments.command import exit_status  # noqa: E402
+from experiments.command import count, exit_status, schemes  # noqa: E402
 from experiments.compare import Comparison  # noqa: E402
 from experiments.data import Corpus, window_index  # noqa: E402
 from experiments.loop import train  # noqa: E402
@@ -141,7 +141,7 @@ def second_sweep(args: argparse.Namespace) -> None:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     config = get_config(args.preset)
-    config.schemes, config.seeds, config.corpus = args.schemes, 1, "stdlib"
+    config.schemes, config.seeds, config.corpus = ",".join(args.schemes), 1, "stdlib"
     config.train.steps = args.sweep_steps
     shares = []
     with tempfile.TemporaryDirectory() as folder:
@@ -158,7 +158,7 @@ def second_sweep(args: argparse.Namespace) -> None:
     jax.config.update("jax_compilation_cache_dir", None)
     (first, first_all), (second, second_all) = shares
     print(
-        f"a sweep of {args.schemes}: {first:.1f} of {first_all:.1f} s compiling; a second one "
+        f"a sweep of {config.schemes}: {first:.1f} of {first_all:.1f} s compiling; a second one "
         f"{second:.1f} of {second_all:.1f} s, {100 * second / second_all:.1f} % (bar 5 %)"
     )
 
@@ -225,14 +225,16 @@ PARTS = {
 def main() -> None:
     parser = shape_parser(__doc__, batch=8, length=256)
     parser.set_defaults(rounds=5)
-    parser.add_argument("--steps", type=int, default=30, help="of a loop; 12 or more")
-    parser.add_argument("--preset", default="small", help="of the sweep")
-    parser.add_argument("--schemes", default="rope,yarn,alibi", help="of the sweep")
-    parser.add_argument("--sweep-steps", type=int, default=200)
+    parser.add_argument("--steps", type=count, default=30, help="of a loop; 12 or more")
+    parser.add_argument("--preset", default="small", choices=PRESETS, help="of the sweep")
+    parser.add_argument("--schemes", type=schemes, default="rope,yarn,alibi", help="of the sweep")
+    parser.add_argument("--sweep-steps", type=count, default=200)
     parser.add_argument("--parts", default=",".join(PARTS), help="some of " + ", ".join(PARTS))
     args = parser.parse_args()
     if args.steps < 12:
         parser.error(f"--steps={args.steps} must be at least 12")
+    if unknown := {*args.parts.split(",")} - {*PARTS}:
+        parser.error(f"--parts={args.parts} must be some of {', '.join(PARTS)}, not {unknown}")
     preemption.listen()
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}")
     for name in args.parts.split(","):

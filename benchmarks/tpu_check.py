@@ -27,6 +27,7 @@ import csv
 import dataclasses
 import functools
 import importlib.metadata
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ from benchmarks.tpu_report import tables
 from configs import atlas, extrapolation
 from experiments import topology
 from experiments.batches import rows_of_pass
+from experiments.command import exit_status
 from experiments.mesh import make_mesh, meshes_of, row_shards
 from experiments.progress import stage
 from experiments.record import Kept, write_files
@@ -239,6 +241,10 @@ def read_known(paths: list[Path]) -> dict[tuple[str, ...], dict[str, Any]]:
     known = {}
     for path in paths:
         lines = csv.DictReader(path.read_text().splitlines())
+        if not {*_COLUMNS[:7]} <= {*(lines.fieldnames or ())}:
+            raise ValueError(
+                f"--known={path} is no tpu_check.csv, which has {', '.join(_COLUMNS[:7])}"
+            )
         known |= {_about(line): line for line in lines if line["outcome"] != "FAILED"}
     return known
 
@@ -259,12 +265,14 @@ def _choose(args) -> list[Item]:
     kinds = programs.one_of_each_kind()
     named = {"all": list(programs.SCHEMES), "kinds": kinds}
     schemes = named.get(args.schemes) or args.schemes.split(",")
-    unknown = {*schemes} - {*programs.SCHEMES}
-    if unknown or not {*args.only} <= {*PARTS} or not {*args.chips} <= {*CHIPS}:
-        raise SystemExit(
-            f"error: --schemes must be all, kinds or schemes of the registry, --only some of "
-            f"{', '.join(PARTS)}, and --chips some of {', '.join(CHIPS)}"
-        )
+    for flag, given, known in (
+        ("only", args.only, PARTS),
+        ("chips", args.chips, CHIPS),
+        ("schemes", schemes, programs.SCHEMES),
+    ):
+        if unknown := {*given} - {*known}:
+            allowed = "all, kinds or names of the registry" if flag == "schemes" else [*known]
+            raise ValueError(f"--{flag} must be some of {allowed}, not {', '.join(unknown)}")
     items = items_of(args.only, args.chips, schemes)
     return [item for item in items if args.match in item.name]
 
@@ -283,6 +291,7 @@ def items_of(parts: Sequence[str], chips: Sequence[str], schemes: list[str]) -> 
     return items
 
 
+@exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -296,6 +305,7 @@ def main() -> None:
     args = parser.parse_args()
     known, console = read_known(args.known), Console()
     items = [item for item in _choose(args) if _about(row(item, {})) not in known]
+    topology.devices("v5e:1x1")  # refuses a machine without libtpu
     versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
     kept, rows = Kept(args.workdir / "programs.jsonl", versions), []
     with stage("tpu-check", len(items), console) as advance:
@@ -317,4 +327,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

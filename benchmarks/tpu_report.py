@@ -3,12 +3,14 @@
 python -m benchmarks.tpu_report docs/data/tpu_check.csv
 """
 
+import argparse
 import csv
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accelerator.report import table
+from experiments.command import exit_status
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
@@ -74,6 +76,13 @@ def _lengths(rows) -> str:
     return table(("temporaries, MiB", *(f"{int(n) // 1024}k" for n in lengths)), lines)
 
 
-if __name__ == "__main__":
-    with Path(sys.argv[1]).open() as file:
+@exit_status
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", type=Path, help="a tpu_check.csv")
+    with parser.parse_args().table.open() as file:
         print(tables(list(csv.DictReader(file))), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

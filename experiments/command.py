@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.peers import PREEMPTED
 from experiments.preemption import PreemptedError
+from posenc_jax.registry import lookup
 
 
 def exit_status(main: Callable[..., None]) -> Callable[..., int]:
@@ -31,6 +32,28 @@ def exit_status(main: Callable[..., None]) -> Callable[..., int]:
         return 0
 
     return ended
+
+
+def count(text: str) -> int:
+    """Reads a whole number of at least 1, as a ``type`` of argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
+
+
+def counts(text: str) -> list[int]:
+    """Reads whole numbers of at least 1, separated by commas, as a ``type`` of argparse."""
+    return [count(each) for each in text.split(",")]
+
+
+def schemes(text: str) -> list[str]:
+    """Reads names of the registry, separated by commas, as a ``type`` of argparse."""
+    try:
+        for name in text.split(","):
+            lookup(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text.split(",")
 
 
 def encoding(text: str) -> dict[str, Any]:

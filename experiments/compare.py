@@ -7,19 +7,14 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from experiments.config import as_trained, at_ratio, check_heads, filled, make_encoding
-from experiments.data import SPLITS, Corpus, eval_windows, load_corpus, window_index
-from experiments.evaluate import (
-    Protocols,
-    Scorer,
-    evaluate,
-    in_other_units,
-    print_losses,
-    work,
-)
+from experiments.data import SPLITS, Corpus, check_batch, eval_windows, load_corpus, window_index
+from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, print_losses, work
 from experiments.mesh import check_length, make_mesh
 from experiments.point import Point, trained_points
 from experiments.progress import stage
@@ -28,7 +23,7 @@ from experiments.report.lengths import LengthStudy
 from experiments.sweep import Sweep
 from experiments.text import Text, spec_of
 from experiments.train import Recipe
-from posenc_jax import REGISTRY, Layers, Transformer
+from posenc_jax import REGISTRY, Layers, Transformer, positions
 from posenc_jax.registry import PATTERNS, lookup
 
 
@@ -63,8 +58,21 @@ class Comparison(Sweep):
     def check(self):
         super().check()
         check_length(self.recipe.length, self.mesh)
+        check_batch(self.windows, self.recipe.batch_size)
         for name in {name for point in self.points for name in point.extensions}:
             self._extension(name, self.protocols.multiples[-1])
+
+    def check_model(self, scheme, model):
+        # Within a compiled step, where positions have no values, a scheme could only give NaN.
+        places = positions.text(self.protocols.multiples[-1] * self.recipe.length)
+        for encoding in jax.eval_shape(Transformer.distinct, model):
+            if "place" in encoding.hooks():
+                zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), encoding)
+                try:
+                    zeros.place(places)
+                except ValueError as error:
+                    which = f"{scheme} under the longest of eval.multiples"
+                    raise ValueError(f"{which}: {error}") from None
 
     def task(self, point):
         return Text(self.recipe, self.windows, self._spec(point.scheme))

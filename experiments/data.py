@@ -140,13 +140,7 @@ def train_batch(
         raise ValueError(f"part={part} must be in 0 .. {parts - 1}")
     if batch_size % parts:
         raise ValueError(f"batch_size={batch_size} must be a multiple of parts={parts}")
-    needed = batch_size * (index.length + 1)
-    if index.split_tokens < needed:
-        raise ValueError(
-            f"the {index.split} split of {index.corpus.name!r} is smaller than one batch: it has "
-            f"{index.split_tokens} tokens, and batch_size={batch_size} windows of {index.length} "
-            f"+ 1 tokens are {needed}; use a smaller batch_size or length, or a larger corpus"
-        )
+    check_batch(index, batch_size)
     # Raw words: NumPy promises that a bit generator's stream stays the same in later versions, but
     # not what Generator.integers makes of it. The modulo's bias is below windows / 2^64.
     words = np.random.Philox(key=np.array([seed, step], np.uint64)).random_raw(batch_size)
@@ -154,6 +148,17 @@ def train_batch(
     windows = (words % np.uint64(index.ends[-1])).astype(np.int64)[part * size : (part + 1) * size]
     documents = np.searchsorted(index.ends, windows, side="right")
     return _cut(index.corpus, windows + index.shifts[documents], index.length + 1)
+
+
+def check_batch(index: WindowIndex, batch_size: int) -> None:
+    """Raises a ValueError if the split has fewer tokens than a batch."""
+    needed = batch_size * (index.length + 1)
+    if index.split_tokens < needed:
+        raise ValueError(
+            f"the {index.split} split of {index.corpus.name!r} is smaller than one batch: it has "
+            f"{index.split_tokens} tokens, and batch_size={batch_size} windows of {index.length} "
+            f"+ 1 tokens are {needed}; use a smaller batch_size or length, or a larger corpus"
+        )
 
 
 def eval_windows(corpus: Corpus, split: str, *, length: int, count: int) -> np.ndarray:

@@ -34,6 +34,7 @@ from rich.console import Console
 
 from experiments.batches import in_batches
 from experiments.config import as_trained, check_heads, make_encoding, own_defaults
+from experiments.host import memory_of_host
 from experiments.mesh import make_mesh, replicated, row_shards
 from experiments.point import trained_points
 from experiments.progress import stage
@@ -109,6 +110,18 @@ class Experiment(Sweep):
         self.check()
         for name in extend:
             self.encoding(name, None)
+
+    def check(self):
+        super().check()
+        task, size = self.task(self.points[0]), self.recipe.batch_size
+        if isinstance(task, Drawn):
+            example = jax.tree.leaves(task.draw(np.random.default_rng(0), 1))
+            needed, memory = size * sum(np.asarray(x).nbytes for x in example), memory_of_host()
+            if needed > memory:
+                raise ValueError(
+                    f"train.batch_size={size} examples take {needed / 2**30:,.0f} GiB, and this "
+                    f"machine has {memory / 2**30:,.0f}; give a smaller batch"
+                )
 
     def load(self) -> None:
         """Reads the config, and sets ``length``, ``panels``, ``data`` and ``summary``."""

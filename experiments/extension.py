@@ -18,7 +18,7 @@ from rich.console import Console
 
 from experiments.checkpoint import fingerprint
 from experiments.config import filled
-from experiments.data import SPLITS, Corpus, load_corpus, window_index
+from experiments.data import SPLITS, Corpus, check_batch, load_corpus, window_index
 from experiments.evaluate import print_losses
 from experiments.loop import train
 from experiments.mesh import check_length, make_mesh, state_shardings
@@ -103,6 +103,8 @@ class Extension(Sweep):
         if config["tuned"]:
             # A method tuned at the trained length needs no check: its batch is a multiple of this.
             self.check_recipe(self.recipe, "tuning")
+        for recipe in {self.recipe_of(each) for each in self.points if self._is_trained(each)}:
+            check_batch(self.windows[recipe.length], recipe.batch_size)
 
     def _check_target(self, longer):
         target, length = self.config["target"], self.methods.train_length

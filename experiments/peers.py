@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 LOST = (
-    "a process of the job was lost or no longer answers, see above: everything up to the last "
-    "checkpoint is saved, run again"
+    "a process of the job was lost or no longer answers, or did not start in time, see above: "
+    "everything up to the last checkpoint is saved, run again"
 )
 # Words in the errors of JAX when a collective operation has lost a peer.
 _SIGNS = re.compile("Gloo|NCCL|UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|[Cc]onnection")

@@ -1,7 +1,11 @@
 """Detects, in any stage of the program, that the scheduler wants the machine back."""
 
+import contextlib
 import itertools
 import os
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,6 +16,9 @@ from experiments.peers import CLUSTERS, free_port
 # Variables in which Kubernetes names the hosts of a TPU slice, and the variable that keeps a Cloud
 # TPU VM from asking its metadata for them.
 _HOSTS, _NO_METADATA = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"), "TPU_SKIP_MDS_QUERY"
+
+# Seconds of waiting for other processes to start, after which a process says what it waits for.
+_LATE = 30.0
 
 _moments = itertools.count(1)
 
@@ -49,19 +56,31 @@ def listen(
             missing = " and ".join(f"--{name}" for name in by_hand if name not in given)
             raise ValueError(f"a job started by hand needs {missing} too")
         _check_by_hand(coordinator, num_processes, process_id)
-        jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            # Within a step of SLURM, JAX would leave each process one GPU.
-            cluster_detection_method="deactivate",
-            heartbeat_timeout_seconds=peer_timeout,
+        waiting = (
+            f"process {process_id} of {num_processes} still waits at {coordinator} for the others "
+            "to start; see that there are so many, all with the same --coordinator and "
+            "--num_processes, each with its own --process_id from 0 on, and that each reaches the "
+            "port of process 0"
         )
+        with _said_if_late(waiting):
+            jax.distributed.initialize(
+                coordinator,
+                num_processes,
+                process_id,
+                # Within a step of SLURM, JAX would leave each process one GPU.
+                cluster_detection_method="deactivate",
+                heartbeat_timeout_seconds=peer_timeout,
+            )
         return
     if cluster := _cluster():
         found, to_be_alone = cluster
+        waiting = (
+            f"{found} says that this process has others beside it, and it still waits for them to "
+            f"start; see that the command runs on every host, or {to_be_alone} for a process alone"
+        )
         try:
-            jax.distributed.initialize(heartbeat_timeout_seconds=peer_timeout)
+            with _said_if_late(waiting):
+                jax.distributed.initialize(heartbeat_timeout_seconds=peer_timeout)
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise ValueError(
@@ -72,6 +91,18 @@ def listen(
         _take_all_gpus()
         return
     _listen_alone()
+
+
+@contextlib.contextmanager
+def _said_if_late(sentence: str) -> Iterator[None]:
+    """Prints a sentence if what happens in this context takes long."""
+    timer = threading.Timer(_LATE, print, [sentence], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _listen_alone() -> None:

@@ -148,10 +148,17 @@ class Sweep:
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raises a ValueError if a batch or a model does not fit the mesh."""
+        """Raises a ValueError if a batch or a model does not fit the mesh, or cannot work."""
         self.check_recipe(self.recipe)
         for point in {point.scheme: point for point in self.points}.values():
-            abstract_state(self.task(point), self.recipe, self.mesh)
+            state = abstract_state(self.task(point), self.recipe, self.mesh)
+            self.check_model(point.scheme, state.model)
+
+    def check_model(self, scheme: str, model: Transformer) -> None:
+        """Raises a ValueError for a scheme that cannot work; a subclass may know of such.
+
+        The model has shapes in the place of its arrays.
+        """
 
     def check_recipe(self, recipe: Recipe, name: str = "train") -> None:
         """Raises a ValueError if the recipe ``name`` does not fit the mesh or the workdir."""
@@ -399,6 +406,7 @@ class Sweep:
             found, run = read_json(folder / "evaluation.json", EVALUATION), read_run(folder)
             if found is None or run is None:
                 return None
+            found = _of_schemes(found, point.schemes)
             configs = (found, self.describe_evaluation(point)), (run, self.describe(point))
             same = all(_but_for_data(old["config"]) == _but_for_data(new) for old, new in configs)
             return found if same else None
@@ -473,6 +481,19 @@ class Sweep:
             if holder(folder) is None and not isinstance(error, OtherConfigError):
                 write_json(folder / "failure.json", failure | {"traceback": traceback.format_exc()})
         return failure
+
+
+def _of_schemes(found: dict[str, Any], schemes: tuple[str, ...]) -> dict[str, Any]:
+    """Returns an evaluation without the extensions that are not asked for, if it has such."""
+    if "extend" not in found["config"]:
+        return found
+    extend = {name: each for name, each in found["config"]["extend"].items() if name in schemes}
+    lists = {
+        key: [each for each in value if each["scheme"] in schemes]
+        for key, value in found.items()
+        if isinstance(value, list)
+    }
+    return found | lists | {"config": found["config"] | {"extend": extend}}
 
 
 def _raise_alone(error: Exception) -> None:

@@ -128,6 +128,11 @@ class Recipe:
                 f"train.profile_steps={self.profile_steps!r} must be FIRST:LAST, such as '10:13', "
                 "or empty"
             )
+        if self.profiled is not None and self.profiled[1] > self.steps:
+            raise ValueError(
+                f"train.profile_steps={self.profile_steps!r} must end by train.steps={self.steps}, "
+                "or there is no trace of all of them"
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"train.accumulate={self.accumulate} must divide train.batch_size={self.batch_size}"

@@ -17,6 +17,8 @@ from pathlib import Path
 import common
 import jax
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 from rich.console import Console
 
 import experiments.sweep as sweep
@@ -473,6 +475,12 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"eval__strides": ((-8, 2),)}, "eval.strides: -8 must divide"),
         ({"corpus": "files:nowhere/*.txt"}, "'files:nowhere/.*no files found"),
         ({"train__length": 5000, "eval__last_tokens": 16}, "5001 tokens.*the longest has"),
+        ({"train__batch_size": 8 * 10**7}, "smaller than one batch: it has .* batch_size=80000000"),
+        (
+            {"schemes": "randomized", "encodings__randomized__max_length": 40},
+            "randomized under the longest of eval.multiples: 64 positions cannot be drawn from "
+            "max_length=40",
+        ),
         ({"train__batch_size": 12}, "train.batch_size=12 must be a multiple of 8"),
         ({"mesh__data": 3}, "mesh=.*8"),
         ({"eval__last_tokens": 64}, "at most the training length"),
@@ -645,6 +653,18 @@ def test_a_queue_that_gives_no_number_is_refused(monkeypatch):
     assert launch_module._task_id() == 7
 
 
+def test_a_number_that_kubernetes_gives_to_a_process_is_not_that_of_a_point(monkeypatch):
+    """Otherwise each process of the job would run another point."""
+    monkeypatch.setattr(launch_module, "TASK_ID", types.SimpleNamespace(value=None))
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    assert launch_module._task_id() == 1
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"JOB_COMPLETION_INDEX=1 numbers .*--task_id"):
+        launch_module._task_id()
+    monkeypatch.setattr(launch_module, "TASK_ID", types.SimpleNamespace(value=-1))
+    assert launch_module._task_id() is None
+
+
 def test_a_cluster_that_cannot_be_joined_is_one_sentence(monkeypatch):
     def failing():
         raise RuntimeError("Number of processes must be defined.")
@@ -690,6 +710,20 @@ def test_a_damaged_evaluation_is_made_again(finished, corpus, torn):
     assert one.run() == []
     records = [json.loads(each)["records"] for each in (whole, path.read_bytes())]
     assert records[0] == records[1]
+
+
+def test_an_evaluation_of_more_extensions_is_not_made_again(finished, corpus, monkeypatch):
+    """Nor is what it has of the others lost, or reported."""
+    workdir, _, _ = finished
+    path = workdir / "runs/rope/seed0/evaluation.json"
+    before = path.read_bytes()
+    one, _ = comparison(config(corpus, schemes="rope,alibi"), workdir)
+    monkeypatch.setattr(one, "evaluate", lambda *_: pytest.fail("evaluated again"))
+    assert one.run() == [] and path.read_bytes() == before
+    evaluations, training, _ = one.results()
+    for key in ("records", "curves"):
+        assert {each["scheme"] for found in evaluations for each in found[key]} == {"rope", "alibi"}
+    assert {each["scheme"] for each in training} == {"rope", "alibi"}
 
 
 def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, corpus, tmp_path):
@@ -780,6 +814,26 @@ def test_command_line_says_what_is_wrong(tmp_path, arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mfu": "0.3"}, "--mfu is for --dry_run"),
+        ({"topology": "v5e:2x2"}, "--topology is for --dry_run"),
+        ({"resource": ["nodes=2"]}, "--submit, --again and --resource are for --backend"),
+        ({"backend": "slurm", "again": "true"}, "--again is for --submit"),
+        ({"backend": "slurm", "status": "true"}, "--backend and --status ask for different things"),
+        ({"dry_run": "true", "report": "true"}, "--dry_run and --report ask for different things"),
+        ({"dry_run": "true", "task_id": "1"}, "--dry_run is about all points, and --task_id about"),
+        ({"backend": "gke", "task_id": "1"}, "--task_id is for a job of its own, and --backend"),
+        ({"backend": "gke", "coordinator": "h:1"}, "--coordinator is for a job of its own"),
+    ],
+)
+def test_a_flag_that_another_would_make_the_program_ignore_is_refused(given, message):
+    with flagsaver.as_parsed(**given), pytest.raises(ValueError, match=message):
+        flags.FLAGS.mark_as_parsed()
+        launch_module._check_together()
 
 
 def test_a_command_without_config_or_workdir_is_shown_one_with_both(tmp_path):

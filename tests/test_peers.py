@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -129,6 +130,25 @@ print(jax.config.read("jax_cuda_visible_devices"))
     environment = os.environ | {f"SLURM_{name}": str(value) for name, value in variables.items()}
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert found.stdout == f"{expected}\n", found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("host:1", 3, 1),
+            "process 1 of 3 still waits at host:1 .* its own --process_id from 0 on",
+        ),
+        ((), "JAX_COORDINATOR_ADDRESS in the environment says .* the command runs on every host"),
+    ],
+)
+def test_a_process_that_waits_long_says_what_for(arguments, words, monkeypatch, capsys):
+    """The others may have another command, and JAX says nothing for five minutes."""
+    monkeypatch.setattr(preemption, "_LATE", 0.01)
+    monkeypatch.setattr(preemption.jax.distributed, "initialize", lambda *a, **k: time.sleep(0.2))
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1")
+    preemption.listen(*arguments)
+    assert re.search(words, capsys.readouterr().err)
 
 
 def test_a_job_by_hand_takes_nothing_from_the_queue_around_it(monkeypatch):

@@ -327,6 +327,7 @@ def test_presets_exist(preset, tmp_path):
         ({"eval__depths": (0.5, 0.5)}, "eval.depths=.* must be within 0 and 1, each once"),
         ({"eval__rows": 0}, "eval.rows=0 must be at least 1"),
         ({"eval__batch": 0}, "eval.batch=0 must be at least 1"),
+        ({"train__batch_size": 8 * 10**9}, "train.batch_size=8000000000 examples take .* GiB, and"),
         ({"model__num_heads": 0}, "model.num_heads=0 must be at least 1"),
         ({"sweep__learning_rate": (1e-3, -1.0)}, "sweep.learning_rate=.* must be numbers above 0"),
         ({"schemes": "rope,alibbi"}, "unknown scheme 'alibbi', did you mean 'alibi'"),

@@ -861,6 +861,7 @@ def test_rows_lie_on_the_axes_data_and_fsdp():
         ("beta2", 2.0),
         ("profile_steps", "3"),
         ("profile_steps", "5:5"),
+        ("profile_steps", "5:1000000"),
     ],
 )
 def test_bad_recipes_are_refused(field, value):

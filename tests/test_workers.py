@@ -16,6 +16,17 @@ from test_compare import FLAGS, ROOT, comparison, config
 from experiments import peers, sweep, workers
 from experiments.record import claimed
 
+TWO_CORES = pytest.mark.skipif(
+    len(workers._cores()) < 2, reason="two workers need two cores, and this process has one"
+)
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    """Makes the core of a machine that has one count twice."""
+    core = workers._cores()[0]
+    monkeypatch.setattr(workers, "_cores", lambda: [core, core])
+
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
@@ -38,6 +49,7 @@ def test_the_flag_is_taken_off_the_command_line(arguments, expected):
         (["--workers=2", "--num_processes=2"], "--num_processes makes one of several"),
     ],
 )
+@pytest.mark.usefixtures("two_cores")
 def test_workers_that_cannot_be_are_refused(more, message, capsys):
     with pytest.raises(SystemExit) as stop:
         workers.run(["launch.py", *more])
@@ -57,6 +69,7 @@ def test_where_nothing_or_one_point_is_trained_nothing_is_divided(flag, monkeypa
 
 
 @pytest.mark.parametrize("flag", ["", "--task_id=-1", "--task_id -1"])
+@pytest.mark.usefixtures("two_cores")
 def test_a_job_of_an_array_has_one_point_on_all_its_cores_unless_it_asks_for_all(flag, monkeypatch):
     started = []
 
@@ -70,6 +83,7 @@ def test_a_job_of_an_array_has_one_point_on_all_its_cores_unless_it_asks_for_all
     assert len(started) == (2 if flag else 0)
 
 
+@pytest.mark.usefixtures("two_cores")
 def test_sigterm_while_workers_are_started_ends_all_of_them(monkeypatch):
     """None may go on alone, for nobody would wait until it has saved."""
     started, popen = [], subprocess.Popen
@@ -95,6 +109,7 @@ def test_sigterm_while_workers_are_started_ends_all_of_them(monkeypatch):
             each.kill()
 
 
+@pytest.mark.usefixtures("two_cores")
 def test_workers_are_alone_in_a_step_of_slurm_and_know_that_they_are_workers(tmp_path, monkeypatch):
     """All would open the port of the job, and be lost to each other."""
     monkeypatch.setenv("SLURM_STEP_NODELIST", "n0")
@@ -113,6 +128,7 @@ def test_workers_start_where_processes_cannot_be_kept_on_cores(tmp_path, monkeyp
     """macOS cannot, and ``make demo`` asks for workers there too."""
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     program = tmp_path / "launch.py"
     program.write_text(f"open({str(tmp_path / 'found')!r}, 'a').write('x')\n")
     before = signal.getsignal(signal.SIGTERM)
@@ -209,6 +225,7 @@ def workers_of(process) -> list[int]:
 
 
 @pytest.mark.slow
+@TWO_CORES
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and cores are Linux's")
 def test_two_workers_divide_the_points_and_one_that_is_killed_costs_none(corpus, tmp_path):
     process = start(tmp_path, corpus, "--config.schemes=nope,rope,alibi")
@@ -226,6 +243,7 @@ def test_two_workers_divide_the_points_and_one_that_is_killed_costs_none(corpus,
     assert sorted(set(begun)) == ["alibi", "nope", "rope"] and len(begun) <= 4
 
 
+@TWO_CORES
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and cores are Linux's")
 def test_workers_end_with_the_program_that_started_them(corpus, tmp_path):
     process = start(tmp_path, corpus, "--config.schemes=nope", "--config.train.steps=100000")

@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from experiments.data import load_corpus, window_index
+from experiments.data import check_batch, load_corpus, window_index
 from experiments.longrope import report
 from experiments.longrope.plan import Plan, Trials
 from experiments.longrope.search import Budget
@@ -61,6 +61,7 @@ class LongRoPESearch(Sweep):
         if not self.config["checkpoint"]:
             self.windows = window_index(self.plan.corpus, "train", self.recipe.length)
             super().check()
+            check_batch(self.windows, self.recipe.batch_size)
         if {"progressive", "mixed"} & set(self.plan.stages):
             self.check_recipe(self.plan.tune, "tune")
 
