@@ -27,7 +27,6 @@ from experiments.record import RefusedError
 from experiments.run import Run, Trace
 from experiments.train import Recipe, State, Task, initial_state, train_step
 from posenc_jax import Transformer
-from posenc_jax.attention.cpu import has_one_core
 
 
 def train(
@@ -95,8 +94,7 @@ def train_together(
 
     Afterwards each folder is as ``train`` would have left it, so that ``train`` returns the model
     at once. The numbers equal those of a run alone but for rounding: products of several runs at
-    once are summed in another order. On one core of a CPU the runs take turns, step by step. A run
-    whose numbers are not finite ends; the others go on.
+    once are summed in another order. A run whose numbers are not finite ends; the others go on.
 
     Args:
       task, recipe, mesh, console, name: as for ``train``.
@@ -223,8 +221,7 @@ class _Loop:
     def _step_function(self):
         step = functools.partial(train_step, loss=self.task.loss, recipe=self.recipe)
         if len(self.runs) > 1:
-            is_cpu = self.mesh.devices.flat[0].platform == "cpu"
-            step = _in_turn(step) if is_cpu and has_one_core() else jax.vmap(step)
+            step = jax.vmap(step)
         return _jitted(step, self._places, self.mesh)
 
     def _batch(self, step):
@@ -259,18 +256,6 @@ class _Loop:
 
     def _going(self):
         return [(n, run) for n, run in enumerate(self.runs) if run.failure is None]
-
-
-def _in_turn(step):
-    """Returns a function that takes a step of each run, one run after another.
-
-    One core is busy with one run, and is slower where it must hold the activations of all runs.
-    """
-
-    def steps(*of_runs):
-        return jax.lax.map(lambda of_one: step(*of_one), of_runs)
-
-    return steps
 
 
 def _after_runs(sharding: NamedSharding) -> NamedSharding:

@@ -46,6 +46,7 @@ from experiments.report.speedup import with_speedups
 from experiments.report.study import BASELINE, Study
 from experiments.train import RULES, Recipe, Task
 from posenc_jax import Transformer
+from posenc_jax.attention.cpu import has_one_core
 from posenc_jax.model.transformer import ROWS
 
 # The name that a config has for the digest of its data.
@@ -179,10 +180,11 @@ class Sweep:
         """Runs all points, or the one numbered ``task_id``; returns the failures.
 
         With ``share`` other programs may run the same points in the same workdir; each skips the
-        points that another program has begun. A point that starts from the model of another point
-        waits while another program trains that model. A job of an array, which has a ``task_id``,
-        first trains the point that its own starts from, if no program does, because the job may
-        begin before that point's own job.
+        points that another program has begun. Programs that have one core each share the seeds of
+        the last scheme one by one, so that they end at about the same time. A point that starts
+        from the model of another point waits while another program trains that model. A job of an
+        array, which has a ``task_id``, first trains the point that its own starts from, if no
+        program does, because the job may begin before that point's own job.
         """
         chosen = self.points
         if task_id is not None:
@@ -196,6 +198,8 @@ class Sweep:
         for recipe in filter(None, map(self.recipe_of, waiting)):
             check_sinks(recipe.tensorboard, recipe.wandb)
         groups = collections.deque(self._groups(chosen))
+        if share and self._has_one_core():
+            groups.extend([point] for point in groups.pop())
         while groups:
             group = groups.popleft()
             if self._begins_elsewhere(group):
@@ -245,8 +249,8 @@ class Sweep:
         return any(holder(folder) is not None for folder in folders)
 
     def _shared(self, point) -> Path:
-        """Returns the folder of the lock of a point's group."""
-        return self.workdir / "shared" / self.group_of(point)[0].name
+        """Returns the folder of the lock that keeps a point for one of several programs."""
+        return self.workdir / "shared" / point.name
 
     def group_of(self, point: Point) -> list[Point]:
         """Returns the points that are trained as one program with this one, itself among them."""
@@ -257,7 +261,8 @@ class Sweep:
         """Locks a group for this program, and yields whether no other program works on it."""
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(claimed(self._shared(group[0])))
+                for point in group:
+                    stack.enter_context(claimed(self._shared(point)))
             except ValueError:  # another program has it
                 yield False
             else:
@@ -363,10 +368,11 @@ class Sweep:
         """Trains the points of a group as one program; returns errors of points with bad numbers.
 
         The other points are then trained in their folders. If the group cannot be one program,
-        nothing is returned, and each point is trained alone later and reports its own error.
+        nothing is returned, and each point is trained alone later and reports its own error. One
+        core is busy with one point, so there each is trained alone too.
         """
         group = [point for point in group if not self.finished(point)]
-        if len(group) < 2:
+        if len(group) < 2 or self._has_one_core():
             return {}
         try:
             with contextlib.ExitStack() as stack:
@@ -394,6 +400,9 @@ class Sweep:
             )
             return {}
         return {point: failures[point.seed] for point in group if point.seed in failures}
+
+    def _has_one_core(self) -> bool:
+        return self.mesh.devices.flat[0].platform == "cpu" and has_one_core()
 
     def finished(self, point: Point) -> dict[str, Any] | None:
         """Returns the results of a point, or None if it has none under this config.

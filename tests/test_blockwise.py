@@ -289,13 +289,13 @@ def test_one_core_has_smaller_tiles_on_a_cpu_alone(monkeypatch):
     common.set_cores(monkeypatch, 2)
     assert tiles_of("cpu") == tiles_of("tpu") == [512]
     common.set_cores(monkeypatch, 1)
-    assert tiles_of("cpu") == [256]
+    assert tiles_of("cpu") == [128]
     assert tiles_of("tpu") == [512]
 
 
 @pytest.mark.parametrize("name", ["rope", "t5", "shaw", "fox"])
 def test_values_and_gradients_of_one_core(monkeypatch, name):
-    """There are three tiles a row; the last begins within the one before it."""
+    """There are five tiles a row; the last begins within the one before it."""
     common.set_cores(monkeypatch, 1)
     encoding = common.build(name, num_heads=2)
     assert_equals_dense(functools.partial(blockwise), encoding, Case(T=600, S=600))

@@ -310,6 +310,7 @@ def test_a_seed_that_failed_leaves_those_it_was_trained_with(corpus, tmp_path, m
         found = train_together(*args, folders=folders, **kwargs)
         return found | {1: FloatingPointError("loss nan at step 3")}
 
+    common.set_cores(monkeypatch, 2)
     monkeypatch.setattr(sweep, "train_together", failing)
     one, _ = comparison(config(corpus, schemes="alibi", seeds=2, together=2), tmp_path)
     assert [(f["scheme"], f["seed"]) for f in one.run()] == [("alibi", 1)]
@@ -321,10 +322,19 @@ def test_seeds_that_cannot_be_one_program_train_apart(corpus, tmp_path, monkeypa
     def failing(*args, **kwargs):
         raise MemoryError("too much for one program")
 
+    common.set_cores(monkeypatch, 2)
     monkeypatch.setattr(sweep, "train_together", failing)
     one, output = comparison(config(corpus, schemes="alibi", seeds=2, together=2), tmp_path)
     assert one.run() == []
     assert "2 seeds apart" in output.getvalue() and "too much for one" in output.getvalue()
+
+
+def test_on_one_core_each_seed_is_trained_alone(corpus, tmp_path, monkeypatch):
+    common.set_cores(monkeypatch, 1)
+    monkeypatch.setattr(sweep, "train_together", pytest.fail)
+    one, output = comparison(config(corpus, schemes="alibi", seeds=2, together=2), tmp_path)
+    monkeypatch.setattr(one, "_try_point", lambda point, error: [])
+    assert one.run() == [] and "seeds apart" not in output.getvalue()
 
 
 def test_a_second_program_on_the_same_run_is_refused_by_name(finished, corpus):
@@ -385,14 +395,17 @@ def test_status_says_what_has_become_of_every_point(finished, corpus, tmp_path):
 
 
 def test_seeds_that_are_trained_as_one_have_its_time_left(corpus, tmp_path):
-    """The seconds of each are its share of those that have passed."""
+    """The seconds of each are its share of those that have passed, unless it is trained alone."""
     one, output = comparison(config(corpus, schemes="nope", seeds=3, together=2), tmp_path)
-    folder = one.folder(one.points[0])
+    folder, other, _ = map(one.folder, one.points)
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 2, "seconds": 30.0}) + "\n")
-    with claimed(folder):
+    with claimed(folder), claimed(other):
         print_status(one, one.console)
-    assert "trained in 0:02:00" in output.getvalue()
+        assert "trained in 0:02:00" in output.getvalue()
+        (other / "lock").write_text("process 0 on another machine since today")
+        print_status(one, one.console)
+        assert "trained in 0:01:00" in output.getvalue()
 
 
 WRITTEN_OUT = "global_nope", "beam", "flint"  # for any number of layers

@@ -208,18 +208,6 @@ def test_seeds_that_train_together_are_those_that_train_alone(tmp_path, windows,
 
 
 @pytest.mark.slow
-def test_on_one_core_seeds_that_train_together_equal_those_alone(tmp_path, windows, monkeypatch):
-    """They take turns there, and have the numbers of training alone to the last bit."""
-    common.set_cores(monkeypatch, 1)
-    assert run_together(tmp_path, windows) == {}
-    seed = SEEDS[-1]
-    alone, _ = run(tmp_path / "alone", windows, seed=seed)
-    model, _ = run(tmp_path / f"seed{seed}", windows, seed=seed)
-    assert losses(tmp_path / f"seed{seed}") == losses(tmp_path / "alone")
-    chex.assert_trees_all_equal(model, alone)
-
-
-@pytest.mark.slow
 def test_seeds_train_together_on_any_mesh(tmp_path, windows, together):
     assert run_together(tmp_path, windows, fsdp=2, model=2, context=2) == {}
     for seed in SEEDS:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import common
 import pytest
 from test_compare import FLAGS, ROOT, comparison, config
 
@@ -164,6 +165,46 @@ def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
     assert "rope/seed0" not in output.getvalue()
     assert one.run(share=True) == [] and all(map(one.finished, one.points))
     assert "1 of 2 were done before" in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("cores", "last"),
+    [(1, [["alibi/seed0"], ["alibi/seed1"]]), (2, [["alibi/seed0", "alibi/seed1"]])],
+)
+def test_on_one_core_the_seeds_of_the_last_scheme_are_shared_one_by_one(
+    cores, last, corpus, tmp_path, monkeypatch
+):
+    """Elsewhere they are trained as one program, which is faster there."""
+    one, begun = as_begun(corpus, tmp_path, monkeypatch, cores)
+    first, whole = ["rope/seed0", "rope/seed1"], ["alibi/seed0", "alibi/seed1"]
+    assert one.run(share=True) == [] and begun == [first, *last]
+    begun.clear()
+    assert one.run() == [] and begun == [first, whole]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_seeds_are_left_alone_while_another_program_has_one_of_them(
+    seed, corpus, tmp_path, monkeypatch
+):
+    one, begun = as_begun(corpus, tmp_path, monkeypatch, cores=2)
+    with claimed(tmp_path / f"shared/rope/seed{seed}"):
+        assert one.run(share=True) == []
+    assert begun == [["alibi/seed0", "alibi/seed1"]]
+
+
+def as_begun(corpus, tmp_path, monkeypatch, cores):
+    """Returns a comparison that trains nothing, and the groups of points that it has begun."""
+    common.set_cores(monkeypatch, cores)
+    one, _ = comparison(config(corpus, schemes="rope,alibi", seeds=2, together=2), tmp_path)
+    begun: list[list[str]] = []
+
+    def begin(group):
+        begun.append([point.name for point in group])
+        return {}
+
+    monkeypatch.setattr(one, "_train_together", begin)
+    monkeypatch.setattr(one, "_try_point", lambda point, error: [])
+    return one, begun
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ MOST_LOGITS = 2**24
 # XLA:CPU runs a product on several cores only if its matrices are as large as a long text's tile.
 # One core is faster with smaller ones, which stay in its cache, but not at every length: DeBERTa,
 # whose hooks read a whole table in each tile, is slower with many tiles.
-_OF_SHORT, _OF_LONG, _OF_ONE_CORE = 128, 512, 256
+_OF_SHORT, _OF_LONG = 128, 512
 
 
 class Rows(NamedTuple):
@@ -173,7 +173,7 @@ def _in_tiles(run, plan, *operands):
     """Calls ``run(plan, *operands)``, with the tiles of the platform that it is lowered for."""
     if not plan.one_core:
         return run(plan, *operands)
-    q_block, k_block = (min(_OF_ONE_CORE, size) for size in (plan.q_block, plan.k_block))
+    q_block, k_block = (min(_OF_SHORT, size) for size in (plan.q_block, plan.k_block))
     small = dataclasses.replace(plan, q_block=q_block, k_block=k_block)
     on_cpu, elsewhere = (functools.partial(run, each) for each in (small, plan))
     return lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
