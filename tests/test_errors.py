@@ -594,7 +594,7 @@ def test_keys_are_turned_ahead_once_and_by_their_own_tokens():
     with raises(ValueError, "tokens say that k and v are turned already", "before rotation"):
         turn(*turned, turned_tokens)
     for count in (1, T + 2):
-        with raises(ValueError, f"tokens has positions of shape (1, {count})", "over 6 tokens"):
+        with raises(ValueError, f"tokens has positions of shape (1, {count})", "have 6 tokens"):
             turn(k, v, Tokens.of(encoding, text(count)))
     with raises(ValueError, "tokens must be Tokens, not ndarray"):
         turn(k, v, text(T))
