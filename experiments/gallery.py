@@ -40,7 +40,7 @@ LAYERS = {"global_nope": 4, "beam": 6, "flint": 4}
 CURVES = (
     "The logit of a query for a key of the same content, averaged over random contents, against "
     f"the distance between them. Coloured: each head at {TIMES} times the training length; dashed: "
-    "the same at the training length, whose end is dotted. Parameters are as they start."
+    "the same at the training length, whose end is dotted. Parameters are those before training."
 )
 
 
@@ -134,7 +134,7 @@ def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> st
 
 
 def _figure(encoding: Encoding, window: int | None, args) -> str:
-    """Draws the curves of one layer, and says what it costs."""
+    """Says what one layer costs, and draws its curves."""
     # A scheme that needs whole rows may take memory quadratic in the length for each content.
     shape = (2 if encoding.whole_rows else CONTENTS, 1, args.head_dim)
     # All heads have the same content, so that only the encoding makes them differ.
@@ -144,7 +144,7 @@ def _figure(encoding: Encoding, window: int | None, args) -> str:
     sizes = dict(num_heads=args.heads, head_dim=args.head_dim, length=args.train_length)
     cost = html.escape(str(describe(encoding, **sizes)))
     seen = "" if window is None else f"; the last {window} keys are seen"
-    return f"{draw(curves, args.train_length, window)}<p class=cost>{cost}{seen}</p>"
+    return f"<p class=cost>{cost}{seen}</p>{draw(curves, args.train_length, window)}"
 
 
 def _summary(name) -> str:

@@ -12,7 +12,9 @@ import csv
 import dataclasses
 import itertools
 import math
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -70,27 +72,31 @@ def _each(topics: str, *multiples: float) -> tuple[tuple[str, float], ...]:
 
 _INTRODUCTION = """# Which scheme to choose
 
-This page says which scheme did best at each need in the experiments of this project, and how sure
-that is. Beside it stands what a chapter on positional encodings recommends, from which the project
-started. `python -m experiments.guide` wrote the page from the [atlas](atlas/index.html), which puts
-all schemes to all questions, the [ledger](claims/claims.html) of published claims, and the results
-of other experiments. No figure, order or verdict is typed by hand. All models are small
-([results.md](results.md)). The schemes and their papers are in [schemes.md](schemes.md).
+This page says which scheme did best at each need in the experiments of this project, how sure that
+is, and what a chapter on positional encodings, from which the project started, recommends. All
+models are small ([results.md](results.md)), so the best scheme here is one to try first, and no
+more. [schemes.md](schemes.md) says what each scheme is.
+"""
 
-How to read the names and figures:
+_READING = """## How to read the names and figures
+
+`python -m experiments.guide` wrote this page from the [atlas](atlas/index.html), which puts all
+schemes to all questions, from the [ledger](claims/claims.html) of published claims, and from the
+results of other experiments. No figure, order or verdict is typed by hand.
 
 - *text* is the loss of the last tokens of a text, and *text, all* that of all its tokens, in bits
-  per byte, where lower is better. *gain* is what more context than in training takes off the loss
-  of the most recent tokens alone.
+  per byte, where lower is better. *gain* says by how much the loss is lower with more context than
+  in training than with the most recent tokens alone.
 - Tasks are in shares of what is right: of the rows whose answers are all right or, where the name
-  ends in *answers*, of single answers.
+  ends in *answers*, of single answers. [experiments.md](experiments.md#tasks-about-order) says what
+  each task asks.
 - *2x* is twice the trained length. Where the chapter speaks of thousands of tokens, such multiples
   stand for them here.
-- Behind ± is half of the 95 % interval over seeds. A scheme is *better* or *worse* than NoPE, which
-  has no positions, or RoPE where the 95 % interval of the difference, taken seed by seed, excludes
-  0.
-- *Best* is the first scheme by its mean that is better than both NoPE and RoPE. The sections name
-  the schemes whose intervals overlap with its own, and say why there is no best one.
+- Behind ± is half of the 95 % interval over seeds. A scheme is *better* or *worse* than RoPE, or
+  than NoPE, which has no positions, where the 95 % interval of the difference, taken seed by seed,
+  excludes 0.
+- *Best* is the scheme with the best mean among those that are better than both NoPE and RoPE. The
+  sections name the schemes whose intervals overlap with its own, and say why there is no best one.
 """
 
 SITUATIONS = (
@@ -211,6 +217,8 @@ def guide(
     claims = {claim["name"]: claim for claim in ledger["claims"]} if ledger else {}
     parts = [
         _INTRODUCTION,
+        _summary(every),
+        _READING,
         _overview(every),
         _effective(atlas),
         *(_situation(each, every, claims) for each in SITUATIONS),
@@ -228,9 +236,23 @@ def read_decoding(path: Path) -> dict[str, float]:
         return {row["scheme"]: float(row["times_nope"]) for row in csv.DictReader(file)}
 
 
+def _summary(answers: list[Answer]) -> str:
+    """Returns the schemes that are best at each need, and at how many questions each of them is."""
+    lines = ["| need | best here, and at how many questions |", "|---|---|"]
+    for each in SITUATIONS:
+        asked = [found for pair in each.asked if (found := _answers_to(*pair, answers))]
+        best = [each["scheme"] for each in map(_best, asked) if isinstance(each, dict)]
+        named = [f"`{name}` {count}" for name, count in Counter(best).most_common()]
+        named += [f"none {len(asked) - len(best)}"] * (len(best) < len(asked))
+        if asked:
+            link = re.sub(r"[^\w ]", "", each.title.lower()).replace(" ", "-")
+            lines.append(f"| [{each.title}](#{link}) | {', '.join(named)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _overview(answers: list[Answer]) -> str:
     """Returns the best scheme of every question in one table."""
-    lines = ["| need | question | best here | RoPE |", "|---|---|---|---|"]
+    lines = ["## All questions\n", "| need | question | best here | RoPE |", "|---|---|---|---|"]
     for each in SITUATIONS:
         need = each.title
         for topic, multiple in each.asked:
@@ -252,9 +274,9 @@ def _effective(atlas: dict[str, Any] | None) -> str:
     if not by_tokens:
         return ""
     lines = [
-        "The effective context of a scheme is the longest that still lowers the loss on text by "
-        "more than its standard error below that of the most recent tokens alone. In the atlas it "
-        "is:\n"
+        "The effective context of a scheme is the longest one that still lowers the loss on text: "
+        "the mean over seeds falls below that of the most recent tokens alone by more than a "
+        "standard error. In the atlas it is:\n"
     ]
     for tokens, schemes in sorted(by_tokens.items()):
         lines.append(f"- {tokens} tokens: {_some([f'`{name}`' for name in schemes])}")
@@ -287,7 +309,7 @@ def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -
     if each.claims:
         lines += ["Published claims:\n", *(_claim(name, claims) for name in each.claims), ""]
     if each.elsewhere:
-        lines.append(f"[{each.elsewhere}]({each.elsewhere}) has experiments of its own.\n")
+        lines.append(f"[{each.elsewhere}]({each.elsewhere}) has more experiments.\n")
     return "\n".join(lines)
 
 
@@ -297,8 +319,9 @@ def _decoding(decoding: dict[str, float], answers: list[Answer]) -> str:
     if not decoding:
         return lines[0] + "\nNo run has this yet.\n"
     lines.append(
-        "The list says how many times as long as without positions it takes to decode one more "
-        "token after a long text (`python -m benchmarks.decode`, [data](data/decode.csv)); see "
+        "Here is the time for decoding one more token after a long text under each scheme, as a "
+        "multiple of the time without positions (`python -m benchmarks.decode`, "
+        "[data](data/decode.csv)); see "
         "[performance.md](performance.md#decoding-under-every-scheme).\n"
     )
     bounds = [0.0, 1.05, 1.1, 1.3, 2.0, math.inf]

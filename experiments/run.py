@@ -93,7 +93,7 @@ class Run:
                 memory_bytes=peak_memory(),
                 **share,
             )
-        return f"loss {loss:.3f}  {tokens / seconds / 1e3:.0f}k tok/s"
+        return f"loss {loss:.3f}  {tokens / seconds:,.0f} tokens/s"
 
     def save(self, step: int, state: State) -> None:
         """Saves the state after ``step``.

@@ -469,7 +469,7 @@ class Sweep:
             speed = summary["tokens"] / summary["seconds"]
             about = best_note(summary, folder)
             self.console.print(
-                f"  trained in {summary['seconds']:.1f} s, {speed / 1e3:.0f}k tokens/s"
+                f"  trained in {summary['seconds']:.1f} s, {speed:,.0f} tokens/s"
                 + (f"; {about}" if about else ""),
                 highlight=False,
             )

@@ -330,8 +330,8 @@ def _checked_keywords(name, own, accepted):
     for key, value in own.items():
         if key not in allowed:
             raise TypeError(
-                f"encoding {name!r} has no keyword {key!r}{suggest(key, allowed)}"
-                if allowed
+                f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}"
+                if accepted
                 else f"encoding {name!r} has no keyword {key!r}; it has none of its own"
             )
         _check_kind(key, value, accepted[key])

@@ -188,12 +188,15 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
     assert linked == ["nope", "rope", "alibi"]
     assert (tmp_path / "map.svg").read_text().count("<a xlink:href=") == 3
     assert "../claims/claims.html" in page
+    topics = re.findall("<li><b>(.*?)</b>: (.*?)(?=<li>|</ul>)", page[page.index("id=questions") :])
+    assert [topic for topic, _ in topics] == ["text", "gain", "copy", COST]
+    assert topics[2][1].endswith("The task: Copies a sequence.")
     own = (tmp_path / "schemes" / "alibi.html").read_text()
     assert "a card" in own and "It holds." in own and "It reads the checkpoints of rope" in own
     assert "It holds." not in (tmp_path / "schemes" / "rope.html").read_text()
     saved = json.loads((tmp_path / "atlas.json").read_text())
     assert saved["effective"] == {"nope": 128, "rope": 128, "alibi": 128}
-    assert "lowers the loss by more than its standard error, has 128 tokens." in own
+    assert "lowers the loss by more than a standard error, has 128 tokens." in own
     assert [q["name"] for q in saved["questions"]] == [
         "text 1x",
         "text 2x",
@@ -293,7 +296,8 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
     assert "**text at 2x** (bits per byte, lower is better): **alibi** is the best." in text
     assert "- Places of `rope` here: 2 of 3 in text at 1x." in text
     assert "**text at 16x**: no run has this yet." in text
-    overview = text[: text.index("## ")]
+    assert "(#text-of-2-to-8-times-the-trained-length) | `alibi` 1 |" in text
+    overview = text[text.index("## All questions") : text.index("## Text no longer")]
     assert "| Text of 2 to 8 times the trained length | text at 2x | `alibi`, " in overview
     assert "- 128 tokens: `alibi`, `nope`, `rope`\n" in text
     assert "- **reproduced**: A. (b)\n    - loss: 0.500 ± 0.100, predicted < 1.000\n" in text

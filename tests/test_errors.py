@@ -52,6 +52,10 @@ def test_unknown_scheme_names_the_nearest():
 def test_unknown_keyword_names_the_nearest():
     with raises(TypeError, "encoding 'yarn' has no keyword 'beta_fats'", "'beta_fast'", "truncate"):
         common.build("yarn", beta_fats=3)
+    with raises(
+        TypeError, "encoding 'rope' has no keyword 'dim'", "valid: axes, base, ", "head_dim"
+    ):
+        posenc_jax.make("rope", dim=64)
     with raises(TypeError, "encoding 'nope' has no keyword 'slope'; it has none of its own"):
         common.build("nope", slope=1)
 
@@ -458,6 +462,9 @@ def test_positions_must_be_of_the_tokens_attended():
     three_rows = Tokens.of(encoding, jnp.tile(text(T), (3, 1)))
     with raises(ValueError, "positions of shape (3, 6)", "batch of 2"):
         posenc_jax.attend(encoding, *inputs(), three_rows)
+    heads_first = [x.swapaxes(1, 2) for x in inputs(num_heads=H + 1)]
+    with raises(ValueError, f"queries of shape {heads_first[0].shape}, which is [B, T, H, C]"):
+        posenc_jax.attend(encoding, *heads_first, short)
 
 
 @pytest.mark.parametrize("what", ["segment_ids", "index"])
@@ -469,7 +476,8 @@ def test_segments_and_order_are_of_one_batch_or_shared(what):
         tokens = Tokens.of(encoding, text(T), **{what: rows[:count]})
         sides = [x[:batch] for x in (q, k, v)]
         message = f"q_tokens has {what} of shape ({count}, 6), but"
-        with raises(ValueError, message, f"batch of {batch}: give [{batch}, 6] or [1, 6]"):
+        shapes = "[1, 6]" if batch == 1 else f"[{batch}, 6] or [1, 6]"
+        with raises(ValueError, message, f"batch of {batch}: give {shapes}"):
             posenc_jax.attend(encoding, *sides, tokens)
         with raises(ValueError, f"tokens has {what} of shape ({count}, 6)"):
             posenc_jax.turn(encoding, *sides[1:], tokens, num_heads=H)
@@ -586,7 +594,7 @@ def test_keys_are_turned_ahead_once_and_by_their_own_tokens():
     with raises(ValueError, "tokens say that k and v are turned already", "before rotation"):
         turn(*turned, turned_tokens)
     for count in (1, T + 2):
-        with raises(ValueError, f"tokens has positions of shape (1, {count})", "over 6 tokens"):
+        with raises(ValueError, f"tokens has positions of shape (1, {count})", "have 6 tokens"):
             turn(k, v, Tokens.of(encoding, text(count)))
     with raises(ValueError, "tokens must be Tokens, not ndarray"):
         turn(k, v, text(T))

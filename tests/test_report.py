@@ -15,6 +15,7 @@ from rich.console import Console
 from experiments.report import length_figures, lengths
 from experiments.report import length_report as report
 from experiments.report.speedup import reached, smoothed, with_speedups
+from experiments.report.study import number
 from experiments.train import RULES
 
 TRAIN_LENGTH = 64
@@ -102,6 +103,10 @@ def test_mean_and_standard_error():
     assert cell == (pytest.approx(7 / 3), pytest.approx(math.sqrt(7) / 3), 3)
     loss = lengths.summarise(records[:1], split="test", protocol="last", metric="loss")
     assert loss["a"][64] == (pytest.approx(2.2), None, 1)
+
+
+def test_no_zero_has_a_sign():
+    assert number(-4e-4, like=0.5) == "0.000" and number(-0.5) == "-0.500"
 
 
 def test_effective_context_is_the_longest_that_lowers_the_loss():

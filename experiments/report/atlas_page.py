@@ -28,6 +28,7 @@ from experiments.report.atlas import (
 from experiments.report.drawing import COLOURS, finish, page_style, styles_of, svg
 from experiments.report.page import command, figure, head, learning_rates, text
 from experiments.report.study import BASELINE, failure_words, margin_of, number
+from experiments.tasks import TASKS
 
 _MARKS = {"better": "▲", "worse": "▼", "no difference": "·", "one seed": "?"}
 _COLOURS = {"better": "#cfe3f5", "worse": "#f8d5c0", "no difference": "#fff", "one seed": "#f0f0f0"}
@@ -46,6 +47,7 @@ th[aria-sort=descending] button::after { content: " ↓" }
 #matrix thead th:first-child { left: 0; z-index: 2 }
 #matrix tbody th { vertical-align: middle } svg { min-width: 0; max-width: 46rem }
 #matrix td small { display: block } [hidden] { display: none !important }
+.map svg { min-width: 600px } @media (max-width: 600px) { #matrix :is(th, td) { padding: .2rem } }
 """
 
 # Paper is too narrow for a row: each scheme becomes a block of cells, with its question in each.
@@ -142,8 +144,8 @@ def _index(atlas: Atlas, chart: str, has_ledger: bool) -> str:
         f"{len(atlas.questions)} questions.{ledger} <a href='#how'>How it was made</a>.</p>",
         f"<div class=failed><b>Runs that failed</b><ul>{failures}</ul></div>" if failures else "",
         f"<div class=failed>{unanswered}</div>" if unanswered else "",
-        _linked(chart) if chart else "",
-        f"<h2>Schemes and questions</h2><p>{_legend()}</p></div>",
+        f"<div class=map>{_linked(chart)}</div>" if chart else "",
+        f"<h2>Schemes and questions</h2><p>{_legend()}</p>{_topics(atlas)}</div>",
         _filters(atlas),
         f"<div id=matrix>{_matrix(atlas)}</div>",
         f"<div class=text-column>{_how(atlas)}</div>",
@@ -185,7 +187,7 @@ def _map(atlas: Atlas) -> str:
     places = {name: place for name, place in places.items() if max(place) < math.inf}
     drawing = Figure(figsize=(7.4, 4.6), layout="constrained")
     axes = drawing.add_subplot(yscale="log")
-    axes.margins(x=0.12)  # for names
+    axes.margins(x=0.16)  # for names
     families = dict.fromkeys(map(family, places))
     for turn, group in enumerate(families):
         names = [name for name in places if family(name) == group]
@@ -247,8 +249,22 @@ def _legend() -> str:
         "Each cell: the mean over seeds, half of its 95 % interval, and two verdicts, on the left "
         f"against NoPE and on the right against RoPE: {words}. A verdict compares seed by seed; "
         "better and worse are said where the 95 % interval of the difference excludes 0. With this "
-        "many cells some are there by chance: one in twenty where nothing differs. A head sorts, "
-        "a name leads to the scheme's own page, and a dash is a run that is missing."
+        "many cells some verdicts are due to chance: one in twenty where nothing differs. Click a "
+        "head to sort by its column, and a name for the scheme's own page. A dash is a missing run."
+    )
+
+
+def _topics(atlas: Atlas) -> str:
+    """Says what each topic asks, for those who have no pointer to hold over a head."""
+    first = {question.topic: question for question in reversed(atlas.questions)}
+    items = []
+    for topic in reversed(first):
+        task = TASKS.get(topic)
+        asked = f" The task: {str(task.__doc__).splitlines()[0]}" if task else ""
+        items.append(f"<li><b>{text(topic)}</b>: {text(first[topic].says + asked)}")
+    return (
+        "<details><summary>What each question asks, at its shortest length</summary>"
+        f"<ul id=questions>{''.join(items)}</ul></details>"
     )
 
 
@@ -358,8 +374,8 @@ def _by_length(atlas: Atlas, scheme: str) -> str:
     caption = "The same last tokens at every length; bars: 95 % intervals."
     if tokens := atlas.effective.get(scheme):
         caption += (
-            f" The effective context, the longest that lowers the loss by more than its standard "
-            f"error, has {tokens} tokens."
+            " The effective context, which is the longest one that still lowers the loss by more "
+            f"than a standard error, has {tokens} tokens."
         )
     return figure("length", "Loss by length of the context", caption, svg(drawing))
 
@@ -379,8 +395,8 @@ def _answers(atlas: Atlas, scheme: str) -> str:
         rows.append(f"<tr><th class=text title='{says}'>{text(question.name)}<td>{shown}{against}")
     return (
         f"<table><thead><tr><th class=text>question<th>mean{heads}<tbody>{''.join(rows)}</table>"
-        "<figcaption>A positive difference is in the scheme's favour; ±: half of the 95 % interval."
-        "</figcaption>"
+        "<figcaption>A positive difference is in the scheme's favour; ± is half of the 95 % "
+        "interval. <a href='../index.html#questions'>What each question asks</a>.</figcaption>"
     )
 
 

@@ -181,13 +181,13 @@ class Claim:
 
 
 RULE = (
-    "A claim is written as numbers and the range in which it says that they lie; "
-    "docs/experiments.md lists what was changed after results had been seen. It is "
-    "reproduced where the 95 % interval over seeds of every one of its numbers (Student's t, each "
-    "seed with itself) lies within the range and does not touch its ends, not reproduced where any "
-    "interval lies wholly outside, and else inconclusive at this scale, also where a seed has no "
-    "finite number, or where what the claim needs first is not seen. No interval is widened for "
-    "the count of claims."
+    "A claim is written as numbers, each with the range in which it is said to lie. The claim is "
+    "reproduced where the 95 % interval over seeds of every number (Student's t, each seed with "
+    "itself) lies within its range and does not touch its ends. It is not reproduced where any "
+    "interval lies wholly outside. In all other cases it is inconclusive at this scale, also where "
+    "a seed has no finite number, or where what the claim needs first is not seen. No interval is "
+    "widened for the count of claims. docs/experiments.md lists the claims that were changed after "
+    "results had been seen."
 )
 
 

@@ -24,7 +24,7 @@ _COLOURS = {
     "missing": "#fff",
 }
 _STYLE = """
-tbody th, td.found { white-space: normal; min-width: 9rem }
+tbody th, td.found { white-space: normal; min-width: 9rem } td.found { min-width: 12rem }
 .all a { display: inline-block; margin: .15rem 0 }
 """
 _WIDTH, _HEIGHT = 220, 18  # of the picture of an effect, in pixels
@@ -110,7 +110,7 @@ def _claim(row: Row) -> str:
     return (
         f"<h2 id={row['name']}>{text(row['name'].replace('_', ' '))} "
         f"<span class=key style='background:{colour}'>{text(row['verdict'])}</span></h2>"
-        f"<p>{text(row['says'])} Source: {text(row['source'])}. It was made at: "
+        f"<p>{text(row['says'])} Source: {text(row['source'])}. Setting of the source: "
         f"{text(row['made_at'])}.</p>{note}<div class=wide><table><thead><tr><th class=text>number"
         f"<th>predicted<th>found<th>interval<th class=text>verdict<tbody>{effects}</table></div>"
     )

@@ -121,11 +121,11 @@ def _section(study: LengthStudy, evaluation: Evaluation) -> Iterator[str]:
     keys = " ".join(f"<span class=key{_shade(w)}>{w:.0%}</span>" for w in (0, 0.05, 0.2, 0.5))
     yield (
         "<figcaption>Lower is better: mean ± standard error over seeds, best of a column in bold, "
-        "rows in order of 4x (or the longest). Shading: worse than the scheme's own 1x by "
+        "rows in order of 4x (or of the longest). Shading: worse than the scheme's own 1x by "
         f"{keys} or more. {mark(study)}: it gains from the longer context. Ruled off: {BASELINE}, "
-        "the baseline without positional encoding. Trained as: the checkpoint of that scheme, its "
-        "encoding swapped. Effective context: the longest one, in tokens, that still lowers the "
-        "loss by more than its standard error.</figcaption>"
+        "the baseline without positional encoding. Trained as: the scheme whose checkpoint is "
+        "read, where a scheme has no training of its own. Effective context: the longest one, in "
+        "tokens, that still lowers the loss by more than its standard error.</figcaption>"
         "<details open><summary>Perplexity per token</summary>"
     )
     yield table(study, evaluation, "perplexity") + "</details>"

@@ -33,7 +33,7 @@ p, figcaption { max-width: 90ch } figure { margin: 0 } .wide { overflow-x: auto 
 figcaption { color: #555; font-size: .9rem; margin: .6rem 0 1rem }
 svg { width: 100%; min-width: 600px; height: auto }
 pre, code { font: .85rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere }
-pre { background: #f5f5f5; padding: .7rem .9rem; white-space: pre-wrap; border-radius: 4px }
+pre { background: #f5f5f5; padding: .7rem .9rem; overflow-x: auto; border-radius: 4px }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
 th, td { padding: .28rem .4rem .28rem .75rem; text-align: right; white-space: nowrap }
 tr { border-bottom: 1px solid #ddd } thead tr { border-bottom: 2px solid #333 }
@@ -43,11 +43,12 @@ tbody th { position: sticky; left: 0; background: #fff; font-weight: 500 }
 small { color: #444; font-weight: 400 } td i { display: inline-block; width: 1.2em }
 summary { cursor: pointer; margin: .8rem 0 .4rem; font-weight: 600 }
 .failed { border-left: 5px solid #b3261e; background: #fdf1f0; padding: .6rem 1rem }
-.key { padding: .1rem .45rem; border: 1px solid #ddd; color: #1b1b1b }
+.key { padding: .1rem .45rem; border: 1px solid #ddd; color: #1b1b1b; white-space: nowrap }
 @media (max-width: 600px) { body { font-size: 15px } }
 @media print { body { max-width: none; font-size: 11px; padding: 0 } table { font-size: 9px }
   * { print-color-adjust: exact } tr, figure { break-inside: avoid }
-  .wide { overflow: visible } h2, summary { break-after: avoid } tbody th { position: static } }
+  pre { white-space: pre-wrap } .wide { overflow: visible } tbody th { position: static }
+  h2, summary { break-after: avoid } }
 """
 
 
@@ -60,8 +61,9 @@ def page(title: str, intro: str, study: Study, parts: Iterable[str]) -> str:
     about = {key: text(value) for key, value in study.about.items()}
     setup = {key: study.about[key] for key in ("config", "versions")}
     everything = [
-        f"{head(title)}<h1>{title}</h1><p>{intro} {about['rules']} Device: {about['device']}. "
-        f"Revision <code>{about['git']}</code>, {about['date']}.</p>",
+        f"{head(title)}<h1>{title}</h1><p>{intro}</p>",
+        f"<p>{about['rules']} Device: {about['device']}. Revision "
+        f"<code>{about['git']}</code>, {about['date']}.</p>",
         f"<pre>{command(study.about)}</pre>",
         _failures(study),
         *parts,
@@ -84,7 +86,6 @@ def head(title: str, style: str = "") -> str:
 
 def command(about: Mapping[str, Any]) -> str:
     """Returns the command that made a report, as HTML with a line for each option."""
-    # A browser would break a line inside "--".
     return text(about["command"].replace(" --", " \\\n  --"))
 
 

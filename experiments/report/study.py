@@ -131,7 +131,8 @@ def number(value: float, like: float | None = None) -> str:
     if 0 < size < 1e-3:
         return f"{value:.1e}"
     digits = 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
-    return f"{value:,.{digits}f}" if size < 1e5 else f"{value:.1e}"
+    # With z, no zero has a sign.
+    return f"{value:z,.{digits}f}" if size < 1e5 else f"{value:.1e}"
 
 
 def with_margin(mean: float, margin: float | None) -> str:

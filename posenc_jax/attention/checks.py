@@ -99,9 +99,11 @@ def check_side(encoding, name, tokens, x, is_turned=False):
     for what in ("positions", "segment_ids", "index"):
         numbers = getattr(tokens, what)
         if numbers is not None and numbers.shape[:2] not in ((B, length), (1, length)):
+            side = "queries" if name == "q_tokens" else "keys"
+            shapes = " or ".join(f"[{batch}, {length}]" for batch in sorted({B, 1}, reverse=True))
             raise ValueError(
-                f"{name} has {what} of shape {numbers.shape}, but attention is over {length} "
-                f"tokens in a batch of {B}: give [{B}, {length}] or [1, {length}]"
+                f"{name} has {what} of shape {numbers.shape}, but {side} of shape {x.shape}, which "
+                f"is [B, T, H, C], have {length} tokens in a batch of {B}: give {shapes}"
             )
         # Differences of unsigned or short numbers wrap, and short floats cannot count.
         kinds = "if" if what == "positions" else "i"
