@@ -9,6 +9,7 @@ Overrides ``prepare`` (the vectors) and ``score``.
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -67,6 +68,8 @@ def _products(tile):
     q, k = tile.q_tokens.prepared, tile.k_tokens.prepared
     if compares() or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
         return product(q, k)
+    # Such positions are integers. Without this, a gradient by them would be computed for nothing.
+    q, k = jax.lax.stop_gradient((q, k))
     of_last_query = product(q[:, -1:], k)[:, 0]
     of_last_key = product(q[:, -2::-1], k[:, -1:])[..., 0]
     return along_diagonals(jnp.concatenate([of_last_query, of_last_key], axis=1), tile)
