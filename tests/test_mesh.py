@@ -28,7 +28,7 @@ from posenc_jax.encodings.wrappers.randomized import Randomized
 from posenc_jax.lookup import rows
 
 # Muon learns the matrices, and AdamW all else.
-RECIPE = Recipe(length=16, batch_size=8, steps=6, warmup_steps=2, log_every=1, optimizer="muon")
+RECIPE = Recipe(length=16, batch_size=8, steps=50, warmup_steps=2, log_every=1, optimizer="muon")
 
 
 class Held(Randomized):
@@ -89,7 +89,7 @@ def on_one_device(tmp_path_factory):
     return losses(tmp_path_factory.mktemp("one"), one)
 
 
-# In the order of AXES. Each trains one step, and the mesh of all devices along ``data`` the rest.
+# In the order of AXES.
 SHAPES = (2, 2, 2, 1), (1, 2, 2, 2), (1, 8, 1, 1), (1, 1, 1, 8)
 
 
@@ -98,10 +98,20 @@ def test_the_schemes_that_are_trained_have_every_hook():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_losses_are_those_of_one_device(shape, tmp_path, on_one_device):
+    found = losses(tmp_path, make_mesh(**dict(zip(AXES, shape, strict=True))))
+    np.testing.assert_allclose(found, on_one_device, rtol=1e-5)
+
+
+@pytest.mark.slow
 def test_a_run_that_goes_on_upon_other_meshes_has_the_losses_of_one_device(
     tmp_path, on_one_device, monkeypatch
 ):
-    """It is preempted after each step, and other devices go on with the same batches."""
+    """It is preempted after each step, and other devices go on with the same batches.
+
+    After one step on each mesh, the rest is trained on all devices along ``data``.
+    """
     with monkeypatch.context() as patch:
         patch.setattr(preemption, "requested", lambda: True)
         for shape in SHAPES:
