@@ -1,6 +1,7 @@
 """Tests LongRoPE on small models: candidates as inputs of one program, tuning, the experiment."""
 
 import io
+import itertools
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from rich.console import Console
 
 import experiments.sweep as sweep
 from configs.longrope import PRESETS, get_config
+from experiments import preemption
 from experiments.data import load_corpus, window_index
 from experiments.dry_run import print_dry_run
 from experiments.evaluate import Scorer
@@ -259,6 +261,26 @@ def test_a_run_that_was_stopped_in_a_search_ends_the_same(finished, corpus):
     scores.write_text(scores.read_text()[:-40])
     again, _ = experiment(config(corpus), workdir)
     assert again.run() == []
+    assert (folder / "evaluation.json").read_text() == before
+
+
+def test_a_search_that_is_preempted_keeps_its_losses_and_ends_the_same(
+    finished, corpus, monkeypatch
+):
+    workdir, _, _ = finished
+    folder = workdir / "runs/rope/seed0"
+    before = (folder / "evaluation.json").read_text()
+    (folder / "evaluation.json").unlink()
+    scores = folder / "search/longrope2/losses.jsonl"
+    lines = scores.read_text().splitlines(keepends=True)
+    scores.write_text(lines[0])
+    answers = itertools.chain([False], itertools.repeat(True))
+    with monkeypatch.context() as patch:
+        patch.setattr(preemption, "requested", lambda: next(answers))
+        with pytest.raises(preemption.PreemptedError):
+            experiment(config(corpus), workdir)[0].run()
+    assert 1 < len(scores.read_text().splitlines()) < len(lines)
+    assert experiment(config(corpus), workdir)[0].run() == []
     assert (folder / "evaluation.json").read_text() == before
 
 
