@@ -20,7 +20,7 @@ import pytest
 from jax.errors import JaxRuntimeError
 from test_compare import ENDLESS, FLAGS, ROOT, comparison, config
 
-from experiments import peers, preemption
+from experiments import peers, preemption, submit
 
 ALONE = ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "TPU_WORKER_HOSTNAMES")
 
@@ -187,6 +187,20 @@ def by_slurm(count):
     return [([], {f"SLURM_{name}": str(n) for name, n in one.items()}) for one in each]
 
 
+def by_kubernetes(count):
+    """Returns the flags and the environment of each pod of a JobSet, with all pods on this host."""
+    settings = ["image=i", "accelerator=a", f"hosts={count}", "claim=disk"]
+    job = submit.Job(("python", "launch.py"), 1, Path("/results"))
+    (manifest,) = submit.make_backend("gke", settings).manifests(job)
+    (host,) = manifest["spec"]["replicatedJobs"]
+    (container,) = host["template"]["spec"]["template"]["spec"]["containers"]
+    _, _, *flags = container["command"]
+    (first,) = (flag for flag in flags if flag.startswith("--coordinator="))
+    flags[flags.index(first)] = f"--coordinator=127.0.0.1:{free_port()}"
+    pods = [{"HOST": str(n), "JOB_COMPLETION_INDEX": str(n)} for n in range(count)]
+    return [([flag.replace("$(HOST)", pod["HOST"]) for flag in flags], pod) for pod in pods]
+
+
 ROPE = ("--config=configs/extrapolation.py:tiny", "--config.schemes=rope")
 
 
@@ -298,7 +312,7 @@ def test_damage_that_one_process_meets_sends_all_to_the_checkpoint_before(corpus
 def test_sigterm_to_one_process_stops_all_and_the_run_goes_on_as_if_undisturbed(
     corpus, in_two, tmp_path
 ):
-    """Both jobs are joined by the variables of SLURM."""
+    """The first job is joined by SLURM's variables, the second by what a JobSet tells its pods."""
     folder = tmp_path / "runs/rope/seed0"
     processes = start(2, tmp_path, corpus, *SHORT, how=by_slurm)
     wait_for(folder / "run.json")  # they are one job, and compile the first step
@@ -309,7 +323,7 @@ def test_sigterm_to_one_process_stops_all_and_the_run_goes_on_as_if_undisturbed(
     names = (path.name for path in (folder / "checkpoints").iterdir())
     saved = max(int(name) for name in names if name.isdigit())
     assert saved < 6, "asked too late to stop training"
-    finish(start(2, tmp_path, corpus, *SHORT, how=by_slurm))
+    finish(start(2, tmp_path, corpus, *SHORT, how=by_kubernetes))
     assert numbers(tmp_path) == numbers(in_two[0])
 
 
