@@ -191,6 +191,8 @@ def outcome(item: Item) -> dict[str, Any]:
     except Exception as error:  # this program is there to find them
         return {"outcome": "FAILED", "reason": f"{type(error).__name__}: {str(error)[:500]}"}
     numbers = dataclasses.asdict(found)
+    if found.collectives is None:
+        numbers["reason"] = "this jaxlib cannot read what chips send"
     return numbers | {
         "outcome": "too large" if found.arguments is None else "compiled",
         "fits": found.fits,
@@ -221,7 +223,7 @@ def row(item: Item, found: dict[str, Any]) -> dict[str, Any]:
         about[f"{name}_gib"] = None if size is None else round(size / 2**30, 4)
     about["gigaflops_a_chip"] = round(found["flops"] / 1e9, 1) if "flops" in found else None
     sent = collections.Counter()
-    for each in found.get("collectives", ()):
+    for each in found.get("collectives") or ():
         sent[each["kind"], "+".join(each["axes"]) or "-"] += each["bytes"]
     about["sent_mib_a_chip"] = "; ".join(
         f"{kind} {axes} {size / 2**20:.1f}" for (kind, axes), size in sent.items() if size >= 2**17

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import jax
+import jaxlib
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
@@ -132,10 +133,17 @@ def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
         room = f"; it {fits} the {_size(found.available)} of a {_kind(sweep.mesh)}"
     if found.arguments is None or found.temporaries is None:
         return f"step of {scheme}: the compiler wants {_size(found.memory)} a device{room}"
-    return (
-        f"step of {scheme}, compiled: {_size(found.memory)} a device, {_size(found.arguments)} of "
-        f"state and batch and {_size(found.temporaries)} of temporaries{room}"
-    ) + "".join(f"\n  {_words(each)}" for each in found.collectives)
+    sent = [_words(each) for each in found.collectives or ()]
+    if found.collectives is None:
+        sent = [f"jaxlib {jaxlib.__version__} cannot read what devices send; try a newer jax"]
+    return "\n  ".join(
+        [
+            f"step of {scheme}, compiled: {_size(found.memory)} a device, "
+            f"{_size(found.arguments)} of state and batch and {_size(found.temporaries)} of "
+            f"temporaries{room}",
+            *sent,
+        ]
+    )
 
 
 def _words(each: Collective) -> str:

@@ -86,14 +86,15 @@ class Needs:
       arguments: bytes of the arguments; None if the compiler gave up.
       temporaries: bytes that are held while the program runs; None if the compiler gave up.
       available: bytes that the device has, or None if that is not known.
-      collectives: what devices send to each other; empty if the compiler gave up.
+      collectives: what devices send to each other; empty if the compiler gave up, and None where
+        this jaxlib cannot read the program that a newer libtpu has written.
     """
 
     memory: int
     arguments: int | None
     temporaries: int | None
     available: int | None
-    collectives: list[Collective]
+    collectives: list[Collective] | None
 
     @property
     def fits(self) -> bool | None:
@@ -117,15 +118,24 @@ def needs(lowered: jax.stages.Lowered, mesh: Mesh) -> Needs | None:
         return None
     new = found.output_size_in_bytes - found.alias_size_in_bytes
     held = found.argument_size_in_bytes, new, found.temp_size_in_bytes
-    # One device sends nothing, and libtpu may write programs that an older jaxlib cannot read.
-    program = compiled.as_text() if mesh.size > 1 else None
     return Needs(
         sum(held) + found.generated_code_size_in_bytes,
         found.argument_size_in_bytes,
         found.temp_size_in_bytes,
         available,
-        collectives(program, mesh) if program else [],
+        _sent(compiled, mesh),
     )
+
+
+def _sent(compiled, mesh) -> list[Collective] | None:
+    """Returns the collectives of a program, or None where this jaxlib cannot read it."""
+    if mesh.size == 1:
+        return []
+    try:
+        program = compiled.as_text()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return collectives(program, mesh) if program else []
 
 
 def too_much(message: str) -> int | None:

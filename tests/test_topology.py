@@ -147,7 +147,9 @@ def test_what_a_table_knows_is_kept_and_a_failure_is_not(tmp_path):
     assert {each["outcome"] for each in found} == {"compiled"}
 
 
-def test_the_program_of_one_device_is_not_read(monkeypatch):
+def test_a_program_that_cannot_be_read_has_numbers_but_no_collectives(monkeypatch):
+    """The program of one device is not read at all."""
+
     def unreadable(self):
         raise jax.errors.JaxRuntimeError("RET_CHECK failure")
 
@@ -156,8 +158,8 @@ def test_the_program_of_one_device_is_not_read(monkeypatch):
     lowered = jax.jit(jnp.sin).lower(jnp.ones(4))
     found = needs(lowered, one)
     assert found.collectives == [] and found.arguments == 16
-    with pytest.raises(jax.errors.JaxRuntimeError, match="RET_CHECK"):
-        needs(lowered, two)
+    found = needs(lowered, two)
+    assert found.collectives is None and found.arguments == 16
 
 
 @needs_libtpu
