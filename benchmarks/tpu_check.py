@@ -16,7 +16,8 @@ table that ``--known`` names, which must be of the same versions of jax and libt
 ``tpu_check.csv`` has a line for each program and ``tpu_check.md`` has tables. Outcomes:
 
     compiled   the column ``fits`` says whether the program fits into a chip's memory
-    too large  the compiler gave up; ``memory_gib`` is what it says that temporaries need
+    too large  the compiler gave up; ``memory_gib`` is what it says that temporaries need, or
+               ``reason`` says that a kernel's operands do not fit into VMEM
     refused    posenc_jax raised a ValueError, which is the ``reason``
     FAILED     a defect, of posenc_jax or of the compiler
 """
@@ -189,6 +190,8 @@ def outcome(item: Item) -> dict[str, Any]:
             return {"outcome": "refused", "reason": str(error)}
         found = topology.needs(lowered, mesh)
     except Exception as error:  # this program is there to find them
+        if "memory space vmem" in str(error):
+            return {"outcome": "too large", "reason": "a kernel's operands do not fit into VMEM"}
         return {"outcome": "FAILED", "reason": f"{type(error).__name__}: {str(error)[:500]}"}
     numbers = dataclasses.asdict(found)
     if found.collectives is None:

@@ -41,7 +41,9 @@ def _steps(rows) -> str:
         chips = f"{row['chips']} x {row['chip']}"
         flops = f"{float(row['gigaflops_a_chip']) / 1000:.3g}" if row["gigaflops_a_chip"] else ""
         what = f"{row['what']}, {row['program']}"
-        lines.append((what, chips, row["mesh"] or "-", memory, fits, sent or "-", flops))
+        unknown = row["outcome"] == "compiled" and row["reason"]
+        sent = sent or ("not known" if unknown else "-")
+        lines.append((what, chips, row["mesh"] or "-", memory, fits, sent, flops))
     titles = ("step", "chips", "mesh", "a chip needs", "", "a chip sends, GiB", "teraflops a chip")
     return table(titles, lines)
 

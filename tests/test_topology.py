@@ -128,6 +128,8 @@ def test_a_failure_is_told_from_a_refusal(monkeypatch):
         return row(item, outcome(item))
 
     refused, failed = line(ValueError("use dense")), line(RuntimeError("oh"))
+    large = line(jax.errors.JaxRuntimeError("Ran out of memory in memory space vmem"))
+    assert (large["outcome"], large["memory_gib"]) == ("too large", None)
     assert (refused["outcome"], refused["reason"]) == ("refused", "use dense")
     assert (failed["outcome"], failed["reason"]) == ("FAILED", "RuntimeError: oh")
     assert failed["memory_gib"] is None and not failed["sent_mib_a_chip"]
