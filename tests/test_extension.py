@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 from test_peers import finish, start
 
+import experiments
 import experiments.extension as extension
 import experiments.sweep as sweep
 from configs.extension import METHODS, PRESETS, get_config
@@ -450,7 +451,9 @@ def published(finished, monkeypatch):
         saved[path.name] = model, config, tokenizer
 
     module = types.SimpleNamespace(load=load, save=save)
+    # The import takes the attribute of the package if another test has imported the real module.
     monkeypatch.setitem(sys.modules, "experiments.pretrained", module)
+    monkeypatch.setattr(experiments, "pretrained", module, raising=False)
     return saved
 
 
