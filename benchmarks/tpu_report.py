@@ -49,7 +49,10 @@ def _steps(rows) -> str:
 
 
 def _attention(rows) -> str:
-    """Returns the table of outcomes by scheme and implementation, forward and backward."""
+    """Returns the table of outcomes by scheme and implementation, forward and backward.
+
+    Schemes under which every program compiles share the last row.
+    """
     columns: dict[str, None] = {}
     cells: dict[str, dict[str, list[str]]] = {}
     for row in rows:
@@ -57,10 +60,15 @@ def _attention(rows) -> str:
         column = f"{implementation}, {row['chips']} x {row['chip']}"
         columns[column] = None
         cells.setdefault(row["what"], {}).setdefault(column, []).append(row["outcome"])
-    lines = [
-        (f"`{scheme}`", *(" / ".join(dict.fromkeys(each.get(c, ["-"]))) for c in columns))
-        for scheme, each in cells.items()
-    ]
+    lines, whole = [], 0
+    for scheme, each in cells.items():
+        outcomes = [" / ".join(dict.fromkeys(each.get(c, ["-"]))) for c in columns]
+        if {*outcomes} == {"compiled"}:
+            whole += 1
+        else:
+            lines.append((f"`{scheme}`", *outcomes))
+    if whole:
+        lines.append((f"{whole} more", *("compiled" for _ in columns)))
     return table(("scheme", *columns), lines)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from benchmarks import tpu_programs
 from benchmarks.tpu_check import Item, _in_order, outcome, read_known, row
+from benchmarks.tpu_report import tables
 from configs.extrapolation import get_config
 from experiments import topology
 from experiments.collectives import Collective, collectives
@@ -147,6 +148,17 @@ def test_what_a_table_knows_is_kept_and_a_failure_is_not(tmp_path):
     found = _in_order([*read_known([old, new]).values()])
     assert [each["what"] for each in found] == ["nope", "rope", "gone"]
     assert {each["outcome"] for each in found} == {"compiled"}
+
+
+def test_schemes_under_which_everything_compiles_share_a_row():
+    def line(scheme, way, outcome):
+        item = Item("attention", scheme, f"dense {way} 2048", "v5e", 1, {"context": 1}, lower=None)
+        return row(item, {"outcome": outcome})
+
+    told = [("rope", "forward", "compiled"), ("rope", "backward", "compiled")]
+    told += [("nope", "forward", "compiled"), ("wall", "forward", "refused")]
+    found = tables([line(*each) for each in told]).splitlines()
+    assert found[2:] == ["| `wall` | refused |", "| 2 more | compiled |"]
 
 
 def test_a_program_that_cannot_be_read_has_numbers_but_no_collectives(monkeypatch):
