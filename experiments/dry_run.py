@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 import jax
-import jaxlib
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
@@ -135,7 +134,7 @@ def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
         return f"step of {scheme}: the compiler wants {_size(found.memory)} a device{room}"
     sent = [_words(each) for each in found.collectives or ()]
     if found.collectives is None:
-        sent = [f"jaxlib {jaxlib.__version__} cannot read what devices send; try a newer jax"]
+        sent = [f"jax {jax.__version__} cannot read what devices send; try a newer one"]
     return "\n  ".join(
         [
             f"step of {scheme}, compiled: {_size(found.memory)} a device, "
