@@ -83,9 +83,8 @@ def attend(
     """Runs softmax attention under ``encoding``, and returns ``[B, T, H, C]``.
 
     Args:
-      encoding: any scheme; a per-layer scheme must hold the parameters of this layer. If the given
-        heads are only some of the model's, as inside ``shard_map``, pass
-        ``HeadShard(encoding, heads, num_heads)``.
+      encoding: any scheme; a per-layer scheme must hold the parameters of this layer. For some of
+        the model's heads, as inside ``shard_map``, pass ``HeadShard(encoding, heads, num_heads)``.
       q_BTHC: queries, not yet rotated.
       k_BSKC: keys, not yet rotated; query head h reads kv head ``h // (H / K)``.
       v_BSKC: values.
@@ -93,19 +92,16 @@ def attend(
       k_tokens: the keys' tokens; by default those of the queries. For new queries of a longer text
         pass a part of its tokens: ``attend(e, q, k, v, tokens.part(start, T), tokens)``.
       causal: whether to hide keys whose index is larger than the query's.
-      window: hides keys whose index is smaller than the query's by this much or more. It may be
-        traced, so that one ``scan`` runs over layers of different windows. ``Chunks(size)`` hides
-        the keys of other chunks than the query's.
+      window: hides keys whose index is smaller than the query's by this much or more; it may be
+        traced. ``Chunks(size)`` hides the keys of other chunks than the query's.
       scale: factor of the products of queries and keys; by default ``1 / sqrt(C)``, with C as it
         was before ``rotate``.
-      sinks: one more logit for each query, with no key and no value, so that the query's weights
-        add up to less than 1: ``[H]``, one for each given head, or ``[B, T, H]``. It is compared
-        with the scaled and biased logits; -inf has no effect.
-      implementation: "dense", "blockwise", "ring", "fused" or "pallas", as the module describes
-        them, or a function of the same arguments. By default it is ring where the mesh has an axis
-        "context" that divides the tokens; else fused, where cuDNN takes bfloat16 or float16 in
-        written order; else dense for few tokens, with gradients that suit a CPU, and blockwise for
-        many.
+      sinks: ``[H]`` or ``[B, T, H]``, one more logit for each query, without a key or a value, so
+        that the query's weights add up to less than 1; -inf has no effect.
+      implementation: a name or a function, as the module describes them. By default it is ring
+        where the mesh has an axis "context" that divides the tokens; else fused, where cuDNN takes
+        bfloat16 or float16 in written order; else dense for few tokens, with gradients that suit a
+        CPU, and blockwise for many.
 
     Logits are float32 whatever the inputs are. The output of a query that may see no key is 0.
 

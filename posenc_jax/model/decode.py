@@ -41,11 +41,9 @@ def generate(
       prompt_BT: int token ids; a row that is shorter than T may end in anything.
       key: randomness; greedy decoding draws nothing from it.
       max_new_tokens: largest number of tokens to generate.
-      lengths: int ``[B]``, number of tokens in each prompt. Default: T for all. The result of a row
-        does not depend on the other rows, except under randomized positions, which are drawn for
-        the longest.
-      positions: int or float32 ``[B, T]`` or ``[B, T, A]`` (``B`` may be 1), of the prompts.
-        Default: those of text.
+      lengths: int ``[B]``, number of tokens in each prompt. Default: T for all. A row's result does
+        not depend on other rows, except under randomized positions, drawn for the longest.
+      positions: positions of the prompts, ``[B, T]`` or ``[B, T, A]``. Default: those of text.
       next_positions: ``[B]``, the position of the first new token of each row, on every axis:
         ``Placed.next`` of the builders; or ``[B, A]`` where axes differ. Default: one after the
         prompt's last token, which must have the same position on all axes, as text has.

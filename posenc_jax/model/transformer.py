@@ -140,10 +140,9 @@ class Transformer(nnx.Module):
         blocks = _drawn(block, jax.random.split(rngs.params(), num_layers), kinds_of_sinks)
         self.final_norm = nnx.RMSNorm(model_dim, epsilon=norm_epsilon, **types, rngs=rngs)
         self.unembedding = None if tied else table()
-        self.num_layers = num_layers
-        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        self.causal, self.dtype, self.implementation = causal, dtype, implementation
-        self.scan, self.remat = scan, remat
+        self.num_layers, self.num_heads, self.num_kv_heads = num_layers, num_heads, num_kv_heads
+        self.head_dim, self.causal, self.dtype = head_dim, causal, dtype
+        self.scan, self.remat, self.implementation = scan, remat, implementation
         pattern = Layers.of(encoding)
         self._arrange(pattern, self._placed(pattern, blocks))
 

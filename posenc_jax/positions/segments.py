@@ -193,8 +193,7 @@ def segments_of(
             f"seconds_per_frame={seconds} must have a number for each of the {len(video_grids)} "
             "video_grids"
         )
-    if frame_by_frame:
-        # Their times are written out in the text between them.
+    if frame_by_frame:  # the text between the frames has their times written out
         seconds = []
         video_grids = [(1, h, w) for frames, h, w in video_grids for _ in range(frames)]
     waiting = {
@@ -204,12 +203,7 @@ def segments_of(
     image_token = count_of("image_token", image_token, 0)
     video_token = count_of("video_token", video_token, 0)
     merge = count_of("merge", merge)
-    ids, at = as_array("ids", ids), 0
-    if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise ValueError(
-            f"ids must be token ids of one sequence, whole numbers [T], not {ids.dtype} of shape "
-            f"{ids.shape}"
-        )
+    ids, at = _token_ids(ids), 0
     found: list[Segment] = []
     while at < len(ids):
         token = int(ids[at])
@@ -226,6 +220,17 @@ def segments_of(
                 f"{pictures.name}s"
             )
     return found
+
+
+def _token_ids(ids) -> np.ndarray:
+    """Returns the token ids of one sequence, and refuses anything else."""
+    ids = as_array("ids", ids)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"ids must be token ids of one sequence, whole numbers [T], not {ids.dtype} of shape "
+            f"{ids.shape}"
+        )
+    return ids
 
 
 @dataclasses.dataclass
