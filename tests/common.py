@@ -39,6 +39,22 @@ def build(name: str, *, seed: int = 0, trained: bool = True, **keywords):
     return moved(encoding, seed) if trained else encoding
 
 
+def compilations(run) -> int:
+    """Returns how many programs are compiled while ``run()`` runs."""
+    compiled = []
+
+    def listen(event, *_, **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jax.block_until_ready(run())
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return len(compiled)
+
+
 def text_state(key, spec, recipe):
     """Returns the state that training on text starts from."""
     from experiments.text import Text

@@ -313,7 +313,7 @@ def test_under_vmap():
         close(one, value_and_gradients(tiled(), encoding, *member))
 
 
-def visited(length, *, window=None, segment_ids=None, block=64):
+def visited(length, *, num_keys=None, window=None, segment_ids=None, block=64):
     """Returns how many of the tiles are computed."""
     counts = []
 
@@ -321,11 +321,12 @@ def visited(length, *, window=None, segment_ids=None, block=64):
         plan, *operands = take_apart(encoding, tile, v, rule, block)
         first, end, first_of_keys, end_of_keys = _visits(plan, *operands)
         counts.extend([int((end - first).sum()), int((end_of_keys - first_of_keys).sum())])
-        return v
+        return tile.q
 
-    encoding, q = common.build("nope"), jnp.zeros((1, length, 1, 8))
-    tokens = Tokens.of(encoding, text(length), segment_ids)
-    posenc_jax.attend(encoding, q, q, q, tokens, window=window, implementation=count)
+    encoding, k = common.build("nope"), jnp.zeros((1, num_keys or length, 1, 8))
+    q, tokens = k[:, :length], Tokens.of(encoding, text(k.shape[1]), segment_ids)
+    sides = tokens.part(0, length), tokens
+    posenc_jax.attend(encoding, q, k, k, *sides, window=window, implementation=count)
     assert counts[0] == counts[1]
     return counts[0]
 
@@ -335,6 +336,23 @@ def test_tiles_that_nobody_sees_are_not_visited():
     assert visited(512, window=65) == 8 + 7
     assert visited(512, window=66) == 8 + 7 + 6
     assert visited(512, segment_ids=np.repeat([[0, 1]], 256, axis=1)) == 2 * (4 * 5 // 2)
+
+
+def test_a_last_tile_that_adds_no_key_is_not_visited():
+    """A cache with a free slot has one more tile, which begins within the one before it."""
+    assert visited(128, num_keys=129) == visited(128) == 1 + 2
+    assert visited(129) == 1 + 2 + 3
+
+
+@pytest.mark.parametrize("name", common.one_of_each_tile())
+def test_a_second_call_outside_of_jit_compiles_nothing(name):
+    encoding, sides_of_call = common.build(name, num_kv_heads=2), sides()
+
+    def run():
+        return tiled()(encoding, *sides_of_call, tokens_of(encoding, text(T)))
+
+    run()
+    assert common.compilations(run) == 0
 
 
 def temporaries(implementation, length):

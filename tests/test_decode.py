@@ -393,6 +393,19 @@ def test_a_second_text_finds_the_programs_of_the_first():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", common.one_of_each_program())
+def test_a_second_text_compiles_nothing(name):
+    """Neither do the checks of the arguments, which run outside of the compiled programs."""
+    model = common.build_model(name)
+
+    def run():
+        return generate(model, TOKEN_IDS, KEY, max_new_tokens=2)
+
+    assert common.compilations(run) > 0
+    assert common.compilations(run) == 0
+
+
+@pytest.mark.slow
 def test_a_ragged_row_adapts_to_its_own_length():
     """A model of one layer is exact when it adapts to the length of each step."""
     model = talker(common.build("dynamic_ntk", train_length=4), num_layers=1)

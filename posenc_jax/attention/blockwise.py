@@ -164,6 +164,8 @@ def _attend_backward(plan, saved, d_out_BKGTC):
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
+# Without jit, JAX would compile the loops anew at each call outside of a compiled program.
+@functools.partial(jax.jit, static_argnums=0)
 def forward(plan, queries, keys, shared):
     """Returns attention ``[B, K, G, T, C]`` and log-sum-exps of rows ``[B, K, G, T]``, float32."""
     return _in_tiles(_forward, plan, queries, keys, shared)
@@ -220,6 +222,7 @@ def _forward(plan, queries, keys, shared):
     return lax.fori_loop(0, first.shape[0], rows, (out, out[..., 0]))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def backward(plan, queries, keys, shared, d_out, lse, delta):
     """Returns the gradients by the floating-point arrays of queries, keys and ``shared``, float32.
 
@@ -309,7 +312,7 @@ def _near(plan, queries, keys, shared):
     if extent is None or any(each.ndim != 2 for each in positions):
         return None
     q_lowest, q_highest = _bounds(positions[0], plan.q_block)
-    k_lowest, k_highest = _bounds(positions[1], plan.k_block)
+    k_lowest, k_highest = _bounds(positions[1], plan.k_block, of_new=True)
     # A scheme may round a fractional distance above -1 to 0. Where a bound is NaN both comparisons
     # are false and the scheme acts, because other distances in the tile may be near.
     ahead = q_highest[:, None] - k_lowest[None] <= -1
@@ -339,7 +342,7 @@ def _visits(plan, queries, keys, shared):
     """
     queries, keys = queries.tokens, keys.tokens
     q_lowest, q_highest = _bounds(queries.order(), plan.q_block)
-    k_lowest, k_highest = _bounds(keys.order(), plan.k_block)
+    k_lowest, k_highest = _bounds(keys.order(), plan.k_block, of_new=True)
     visit = jnp.ones((q_lowest.shape[0], k_lowest.shape[0]), bool)
     if plan.causal:
         visit &= q_highest[:, None] >= k_lowest[None]
@@ -350,17 +353,21 @@ def _visits(plan, queries, keys, shared):
         visit &= q_highest[:, None] // plan.chunk >= k_lowest[None] // plan.chunk
     if queries.segment_ids is not None:
         q_lowest, q_highest = _bounds(queries.segment_ids, plan.q_block)
-        k_lowest, k_highest = _bounds(keys.segment_ids, plan.k_block)
+        k_lowest, k_highest = _bounds(keys.segment_ids, plan.k_block, of_new=True)
         visit &= (q_highest[:, None] >= k_lowest[None]) & (q_lowest[:, None] <= k_highest[None])
     return *_first_and_end(visit), *_first_and_end(visit.T)
 
 
-def _bounds(numbers_BT, size):
-    """Returns the smallest and the largest number in each block of tokens, see ``_block``."""
+def _bounds(numbers_BT, size, *, of_new=False):
+    """Returns the smallest and the largest number in each block of tokens, see ``_block``.
+
+    ``of_new`` leaves out the tokens of the last block that belong to the one before it. They are
+    masked among keys, but computed again among queries.
+    """
     B, T = numbers_BT.shape
     blocks = [numbers_BT[:, : T // size * size].reshape(B, -1, size)]
     if T % size:
-        blocks.append(numbers_BT[:, None, -size:])
+        blocks.append(numbers_BT[:, None, -(T % size if of_new else size) :])
     extremes = [(x.min(axis=(0, 2)), x.max(axis=(0, 2))) for x in blocks]
     lowest, highest = zip(*extremes, strict=True)
     return jnp.concatenate(lowest), jnp.concatenate(highest)

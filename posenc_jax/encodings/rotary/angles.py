@@ -62,13 +62,7 @@ def cos_sin(
         nearest = turns.high if isinstance(turns, Double) else turns
         angle = angle + rest * _of_rank(positions.ndim, nearest)
 
-    # XLA does not fuse a loop with other code. Fused, these sines would be computed again in every
-    # rotation of every layer, for each batch row and head (9 % of a training step on a CPU).
-    def cos_or_sin(is_cos):
-        return jnp.where(is_cos, jnp.cos(2 * math.pi * angle), jnp.sin(2 * math.pi * angle))
-
-    cos, sin = jax.lax.map(cos_or_sin, jnp.array([True, False]))
-    return cos, sin
+    return _cos_sin_of_turns(angle)
 
 
 def cos_sin_of_sum(positions: jax.Array, rates: Sequence) -> tuple[jax.Array, jax.Array]:
@@ -97,6 +91,18 @@ def turned(a, b, cos, sin) -> tuple[jax.Array, jax.Array]:
     return a * cos - b * sin, b * cos + a * sin
 
 
+# XLA does not fuse a loop with other code. Fused, these sines would be computed again in every
+# rotation of every layer, for each batch row and head (9 % of a training step on a CPU). Without
+# jit, JAX would compile the loops of this file anew at each call outside of a compiled program.
+@jax.jit
+def _cos_sin_of_turns(turns):
+    def cos_or_sin(is_cos):
+        return jnp.where(is_cos, jnp.cos(2 * math.pi * turns), jnp.sin(2 * math.pi * turns))
+
+    cos, sin = jax.lax.map(cos_or_sin, jnp.array([True, False]))
+    return cos, sin
+
+
 def _split(positions):
     """Returns parts that are exact in float32: 2048 * (2048 * coarse + middle) + fine + rest."""
     if jnp.issubdtype(positions.dtype, jnp.integer):
@@ -115,18 +121,22 @@ def _pieces(turns: np.ndarray | Double) -> list:
 
     Rounding has no derivative, so all of the derivative is in the last.
     """
-    if isinstance(turns, np.ndarray):
-        turns, pieces = turns - np.floor(turns), []
-        for grid in _GRIDS:
-            pieces.append(np.round(turns * grid) / grid)
-            turns = turns - pieces[-1]
-        return [*pieces, turns]
+    if not isinstance(turns, np.ndarray):
+        return _pieces_of_double(turns)
+    turns, pieces = turns - np.floor(turns), []
+    for grid in _GRIDS:
+        pieces.append(np.round(turns * grid) / grid)
+        turns = turns - pieces[-1]
+    return [*pieces, turns]
 
+
+# A loop, because fused, the pieces would be cut again for each token.
+@jax.jit
+def _pieces_of_double(turns: Double) -> list:
     def step(turns, grid):
         piece = jax.lax.stop_gradient(jnp.round(turns.high * grid) / grid)
         return turns - piece, piece
 
-    # A loop for the same reason as in cos_sin: fused, the pieces would be cut again for each token.
     turns = turns - jax.lax.stop_gradient(jnp.floor(turns.high))
     rest, pieces = jax.lax.scan(step, turns, jnp.asarray(_GRIDS, jnp.float32))
     return [*pieces, rest.high + rest.low]
