@@ -5,7 +5,7 @@
 Presets, after the colon:
 
     tiny   four schemes, one seed, a minute: checks that everything runs, shows nothing
-    small  every scheme of the registry, three seeds, in about five hours on two CPU cores
+    small  every scheme of the registry, three seeds, in three to four hours on two CPU cores
     paper  the same with the models of ``configs/extrapolation.py:paper``, for a GPU or TPU
 
 Each scheme is trained twice: on text (``studies.language``), and on all tasks together
