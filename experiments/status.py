@@ -29,9 +29,8 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
         return found | {"state": DONE, "step": steps, "note": note}
     if by := holder(folder):
         # Each of the points that are trained as one program counts its share of the seconds.
-        program = by.partition(" since ")[0]
-        held = [holder(sweep.folder(each)) or "" for each in sweep.group_of(point)]
-        count = sum(each.startswith(program) for each in held)
+        held = [holder(sweep.folder(each)) for each in sweep.group_of(point)]
+        count = sum(each is not None and each.program == by.program for each in held)
         left = count * (steps - step) * line["seconds"] / step if step else 0.0
         ready = f"; trained in {datetime.timedelta(seconds=round(left))}" if left else ""
         speed = f"{line['tokens_per_second']:.0f}" if "tokens_per_second" in line else ""

@@ -403,9 +403,13 @@ def test_seeds_that_are_trained_as_one_have_its_time_left(corpus, tmp_path):
     with claimed(folder), claimed(other):
         print_status(one, one.console)
         assert "trained in 0:02:00" in output.getvalue()
-        (other / "lock").write_text("process 0 on another machine since today")
-        print_status(one, one.console)
-        assert "trained in 0:01:00" in output.getvalue()
+        pid = {"process": os.getpid(), "since": "today"}
+        for others in (json.dumps({"host": "another"} | pid), "a sentence of an earlier version"):
+            (other / "lock").write_text(others)
+            output.truncate(0)
+            print_status(one, one.console)
+            assert "trained in 0:01:00" in output.getvalue()
+        assert "by another program" in output.getvalue()
 
 
 WRITTEN_OUT = "global_nope", "beam", "flint"  # for any number of layers
