@@ -9,7 +9,8 @@ from rich.text import Text
 
 from experiments.point import Point
 from experiments.record import check_run, holder, read_lines
-from experiments.sweep import Sweep, best_note
+from experiments.schedule import best_note
+from experiments.sweep import Sweep
 
 STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
 

@@ -20,7 +20,7 @@ import experiments
 import experiments.extension as extension
 import experiments.sweep as sweep
 from configs.extension import METHODS, PRESETS, get_config
-from experiments import harness, readings
+from experiments import harness, readings, schedule
 from experiments.checkpoint import fingerprint
 from experiments.data import eval_windows, load_corpus, write_tokens
 from experiments.dry_run import print_dry_run
@@ -398,7 +398,7 @@ def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, 
     with contextlib.ExitStack() as stack:
         stack.enter_context(claimed(one.folder(one.points[0])))
         assert other.run(task_id=0) == []
-        monkeypatch.setattr(sweep.time, "sleep", lambda _: stack.close())
+        monkeypatch.setattr(schedule.time, "sleep", lambda _: stack.close())
         assert one.run(task_id=1) == []
     assert not list(tmp_path.rglob("failure.json")) and all(map(one.finished, one.points[:2]))
 

@@ -14,8 +14,9 @@ import common
 import pytest
 from test_compare import FLAGS, ROOT, comparison, config
 
-from experiments import peers, sweep, workers
+from experiments import peers, schedule, workers
 from experiments.record import claimed
+from experiments.schedule import Schedule
 
 TWO_CORES = pytest.mark.skipif(
     len(workers._cores()) < 2, reason="two workers need two cores, and this process has one"
@@ -198,12 +199,12 @@ def as_begun(corpus, tmp_path, monkeypatch, cores):
     one, _ = comparison(config(corpus, schemes="rope,alibi", seeds=2, together=2), tmp_path)
     begun: list[list[str]] = []
 
-    def begin(group):
+    def begin(self, group):
         begun.append([point.name for point in group])
         return {}
 
-    monkeypatch.setattr(one, "_train_together", begin)
-    monkeypatch.setattr(one, "_try_point", lambda point, error: [])
+    monkeypatch.setattr(Schedule, "_train_together", begin)
+    monkeypatch.setattr(Schedule, "_try_point", lambda *_: None)
     return one, begun
 
 
@@ -234,7 +235,7 @@ def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, 
             stack.close()
             assert other.run(task_id=0) == []
 
-        monkeypatch.setattr(sweep.time, "sleep", sleep)
+        monkeypatch.setattr(schedule.time, "sleep", sleep)
         assert one.run(None if share else 1, share) == []
     assert one.finished(alibi) and "rope/seed0" not in output.getvalue()
 
