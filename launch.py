@@ -209,7 +209,7 @@ def _choose_devices() -> None:
 
 def _check_cores() -> None:
     """Raises a ValueError for workers on an accelerator, because each would take all of it."""
-    if SHARE.value and workers.is_one() and jax.default_backend() != "cpu":
+    if SHARE.value and workers.count() and jax.default_backend() != "cpu":
         raise ValueError(
             f"--workers is for the cores of a CPU, and JAX found a {jax.default_backend()}: "
             "leave it out, or set JAX_PLATFORMS=cpu"

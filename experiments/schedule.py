@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from experiments import preemption
+from experiments import preemption, workers
 from experiments.point import Point
 from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
@@ -52,7 +52,7 @@ class Schedule:
         self.failures: list[dict] = []
         self._tried: set[Point] = set()
         self._waiting = {point for point in points if not sweep.finished(point)}
-        self._left = TimeLeft()
+        self._left = TimeLeft(programs=workers.count() if share else 1)
 
     def run(self) -> None:
         """Runs all points, or leaves them to the programs that have begun them."""
@@ -78,8 +78,7 @@ class Schedule:
                 with self._taken(group) if is_shared else contextlib.nullcontext(True) as is_ours:
                     if is_ours:
                         self._run(group)
-                for point in group:
-                    self._pass(point)
+                self._waiting.difference_update(group)
 
     def _unfinished_starts(self, group) -> list[Point]:
         """Returns the unfinished points whose models the points of a group start from."""
@@ -123,13 +122,8 @@ class Schedule:
                 self._print(f"[{place}] {point.name}")
             self._tried.add(point)
             self._try_point(point, errors.get(point))
-            self._pass(point)
-
-    def _pass(self, point) -> None:
-        """Counts a point as done, or as left to another program."""
-        if point in self._waiting:
-            self._waiting.remove(point)
-            self._left.count()
+            self._waiting.discard(point)
+        self._left.count(len(unfinished))
 
     def _train_together(self, group) -> dict[Point, Exception]:
         """Trains the points of a group as one program; returns errors of points with bad numbers.

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from experiments.peers import CLUSTERS, PREEMPTED, WATCHED, run_all
 
-# The environment variable of a worker with the process id of the program that started it.
-_WORKER = "POSENC_JAX_WORKER"
+# The environment variable of a worker that says how many workers there are.
+_COUNT = "POSENC_JAX_WORKERS"
 # Environment variables in which SLURM and Kubernetes say which job of an array this is.
 ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 # A command line is searched with "\0" between its words, as a flag and its value may be two.
@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> None:
     environment = {name: each for name, each in os.environ.items() if name not in CLUSTERS}
     # Workers show no progress bars, because several cannot share a terminal. They end when this
     # process does.
-    environment |= {"TTY_COMPATIBLE": "0", WATCHED: str(os.getpid()), _WORKER: str(os.getpid())}
+    environment |= {"TTY_COMPATIBLE": "0", WATCHED: str(os.getpid()), _COUNT: str(count)}
     starts = [
         functools.partial(
             subprocess.Popen,
@@ -89,9 +89,9 @@ def _refuse(why: str) -> None:
     sys.exit(2)
 
 
-def is_one() -> bool:
-    """Says whether this process is a worker."""
-    return os.environ.get(_WORKER) == str(os.getppid())
+def count() -> int:
+    """Returns how many workers this process is one of, or 0 if it is none."""
+    return int(os.environ.get(_COUNT, 0))
 
 
 def without_workers(arguments: Sequence[str]) -> tuple[int, list[str]]:
