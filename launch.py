@@ -173,8 +173,7 @@ def _print_dry_runs(experiment, console: Console) -> None:
 
     for name, part in experiment.parts.items():
         _print_name(name, console)
-        config = CONFIG.value.studies[name] if name else CONFIG.value
-        print_dry_run(part, config, MFU.value, console)
+        print_dry_run(part, MFU.value, console)
 
 
 def _print_missing(experiment, console: Console) -> None:

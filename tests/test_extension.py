@@ -406,7 +406,7 @@ def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, 
 @pytest.mark.slow
 def test_a_dry_run_counts_the_tokens_of_every_tuning(finished, corpus, tmp_path):
     one, output = experiment(config(corpus, tuning_steps=(2, 4)), tmp_path)
-    print_dry_run(one, config(corpus), 0.4, one.console)
+    print_dry_run(one, 0.4, one.console)
     lines = [line for line in output.getvalue().splitlines() if line.strip()]
     rows = {line[:16].strip(): line.split()[-1] for line in lines}
     # 8 sequences of 64 tokens a step, and 8 of 32 in training.
@@ -420,7 +420,7 @@ def test_a_dry_run_counts_the_tokens_of_every_tuning(finished, corpus, tmp_path)
     given.eval.update(lengths=((1, 2), (2, 1)), last_tokens=16, window_stride=8, short_windows=8)
     given.tuning.batch_size, given.tuned = 8, "yarn"
     one, output = experiment(given, tmp_path)
-    print_dry_run(one, given, 0.4, one.console)
+    print_dry_run(one, 0.4, one.console)
     assert "2 points, 1 of them trained" in output.getvalue()
 
 
