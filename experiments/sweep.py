@@ -145,17 +145,10 @@ class Sweep:
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raises a ValueError if a batch or a model does not fit the mesh, or cannot work."""
+        """Raises a ValueError if a batch or a model does not fit the mesh."""
         self.check_recipe(self.recipe)
         for point in {point.scheme: point for point in self.points}.values():
-            state = abstract_state(self.task(point), self.recipe, self.mesh)
-            self.check_model(point.scheme, state.model)
-
-    def check_model(self, scheme: str, model: Transformer) -> None:
-        """Raises a ValueError for a scheme that cannot work; a subclass may know of such.
-
-        The model has shapes in the place of its arrays.
-        """
+            abstract_state(self.task(point), self.recipe, self.mesh)
 
     def check_recipe(self, recipe: Recipe, name: str = "train") -> None:
         """Raises a ValueError if the recipe ``name`` does not fit the mesh or the workdir."""
