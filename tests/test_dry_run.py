@@ -94,13 +94,13 @@ def test_a_config_has_a_line_for_each_scheme_that_runs_with_keywords_of_its_own(
     config.encodings.rope.base = 500.0
     config.encodings.variant = {"name": "rope"} | own_defaults("rope")
     lines = list(_config_lines(config.to_dict(), {"rope", "pi", "nope", "variant"}))
-    assert "config.mesh: data=-1, fsdp=1, model=1, context=1" in lines
+    assert "config.mesh: context=1, data=-1, fsdp=1, model=1" in lines
     assert [line for line in lines if line.split(".")[1] in ("encodings", "extend")] == [
         "config.encodings.rope: base=500.0",
         "config.encodings.variant: name='rope'",
-        "config.extend.pi: of='rope', factor='ratio'",
+        "config.extend.pi: factor='ratio', of='rope'",
     ]
     every = list(_config_lines(tasks.get_config("small").to_dict(), {*REGISTRY}))
     assert len(every) < len(REGISTRY), "most schemes have the keywords that they have by default"
     assert "config.variants.yarn: of='rope'" in every
-    assert "config.variants.yarn.encoding: factor='ratio', beta_fast=2.0" in every
+    assert "config.variants.yarn.encoding: beta_fast=2.0, factor='ratio'" in every
