@@ -173,8 +173,7 @@ def _print_dry_runs(experiment, console: Console) -> None:
 
     for name, part in experiment.parts.items():
         _print_name(name, console)
-        config = CONFIG.value.studies[name] if name else CONFIG.value
-        print_dry_run(part, config, MFU.value, console)
+        print_dry_run(part, MFU.value, console)
 
 
 def _print_missing(experiment, console: Console) -> None:
@@ -209,7 +208,7 @@ def _choose_devices() -> None:
 
 def _check_cores() -> None:
     """Raises a ValueError for workers on an accelerator, because each would take all of it."""
-    if SHARE.value and workers.is_one() and jax.default_backend() != "cpu":
+    if SHARE.value and workers.count() and jax.default_backend() != "cpu":
         raise ValueError(
             f"--workers is for the cores of a CPU, and JAX found a {jax.default_backend()}: "
             "leave it out, or set JAX_PLATFORMS=cpu"

@@ -101,9 +101,9 @@ def main() -> None:
     class Timed(Comparison):
         """Runs a comparison and counts the seconds of its parts."""
 
-        def _train_together(self, group):
+        def train_together(self, group):
             with watch.of("train", group[0].label):
-                return super()._train_together(group)
+                return super().train_together(group)
 
         def train(self, point):
             with watch.of("train", point.label):

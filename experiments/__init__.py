@@ -12,7 +12,7 @@
     mesh.py, checkpoint.py         arrays on devices, and on disk
     report/, submit/               pages and tables, queues of machines
 
-``sweep.py`` and ``experiment.py`` hold what comparisons share.
+``sweep.py`` and ``experiment.py`` hold what comparisons share, ``schedule.py`` runs their points.
 """
 
 import importlib.util

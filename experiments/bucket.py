@@ -8,6 +8,7 @@ a program that works on it leaves a mark there, and renews the mark for as long 
 """
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import threading
@@ -19,6 +20,8 @@ from typing import Any, cast
 import fsspec
 from absl import logging
 from etils import epath
+
+from experiments.holder import Holder, in_use
 
 # Seconds between two renewals of a mark, and seconds after which a mark without renewal is void.
 RENEWED, FORGOTTEN = 15.0, 60.0
@@ -116,7 +119,7 @@ class Lines:
 
 
 @contextlib.contextmanager
-def marked(path: Path, by: str) -> Iterator[None]:
+def marked(path: Path, by: Holder) -> Iterator[None]:
     """Holds the mark ``path``, and renews it until the end.
 
     A mark of another program is first watched for ``FORGOTTEN`` seconds: if it is not renewed in
@@ -125,7 +128,7 @@ def marked(path: Path, by: str) -> Iterator[None]:
 
     Args:
       path: the mark.
-      by: says which program this is.
+      by: this program.
 
     Raises:
       ValueError: another program holds the mark.
@@ -154,19 +157,19 @@ def marked(path: Path, by: str) -> Iterator[None]:
                 path.unlink()
 
 
-def mark_of(path: Path) -> str | None:
-    """Returns who holds the mark, if it was renewed recently by the clock of this machine."""
+def mark_of(path: Path) -> dict[str, Any] | None:
+    """Returns the fields of a mark's holder, if it was renewed recently by this machine's clock."""
     mark = _read(path)
     return mark["by"] if mark and time.time() - mark["seen"] < FORGOTTEN else None
 
 
 def _is_of(path, by) -> bool:
     mark = _read(path)
-    return mark is not None and mark["by"] == by
+    return mark is not None and Holder.of(mark["by"]) == by
 
 
 def _renew(path, by):
-    write(path, json.dumps({"by": by, "seen": time.time()}).encode())
+    write(path, json.dumps({"by": dataclasses.asdict(by), "seen": time.time()}).encode())
 
 
 def _read(path) -> dict[str, Any] | None:
@@ -182,11 +185,9 @@ def _watch(path):
     if first is not None:
         logging.warning(
             "%s has a mark of %s: whether it still runs is known in %.0f seconds",
-            *(path.parent, first["by"], FORGOTTEN),
+            *(path.parent, Holder.of(first["by"]), FORGOTTEN),
         )
     while (mark := _read(path)) is not None and time.monotonic() < end:
         if mark != first:
-            raise ValueError(
-                f"{path.parent} is in use by {mark['by']}; wait until it is done, or stop it"
-            )
+            raise in_use(path.parent, Holder.of(mark["by"]))
         time.sleep(RENEWED / 3)

@@ -9,7 +9,7 @@ seen is listed in docs/experiments.md.
 
 import math
 
-from experiments.order import order_study
+from experiments.order import BLIND, order_study
 from experiments.report import ledger, ledger_page
 from experiments.report.ledger import Answers, Claim, Effect, Seeds, least, mean, spread
 from experiments.report.study import BASELINE
@@ -110,10 +110,6 @@ def _searched(one: str, other: str, group: str = "near") -> Effect:
     )
 
 
-# Outputs that are no farther apart than this, over their size, are the same but for rounding.
-BLIND = 1e-5
-
-
 def _moved(scheme: str, causal: bool, **range_: float) -> Effect:
     mask = "causal" if causal else "bidirectional"
     return Effect(
@@ -124,14 +120,14 @@ def _moved(scheme: str, causal: bool, **range_: float) -> Effect:
 
 
 def _sees_order(scheme: str) -> Effect:
-    """Says that the outputs differ; on a log scale, as distances range over many magnitudes."""
+    """Says that the outputs differ; by powers of 10, as distances range over many magnitudes."""
 
     def power(answers: Answers) -> Seeds:
         found = answers.read("order", "distance", scheme=scheme, causal=False)
-        # Distances below the rounding of float32, about 1e-7, are all alike.
-        return Seeds({seed: math.log10(max(far, 1e-7)) for seed, far in found.items()})
+        # The rounding of float32, about 1e-7, stands for a distance of 0.
+        return Seeds({seed: math.ceil(math.log10(far or 1e-7)) for seed, far in found.items()})
 
-    says = "how far the outputs of 我爱你 and 你爱我 are apart as sets, as a power of 10"
+    says = "how far the outputs of 我爱你 and 你爱我 are apart as sets, as the next power of 10"
     return Effect(f"{says}, {scheme}, bidirectional", power, low=math.log10(BLIND))
 
 

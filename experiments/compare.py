@@ -7,8 +7,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
@@ -61,15 +60,20 @@ class Comparison(Sweep):
         check_batch(self.windows, self.recipe.batch_size)
         for name in {name for point in self.points for name in point.extensions}:
             self._extension(name, self.protocols.multiples[-1])
+        for scheme in {point.scheme for point in self.points}:
+            self._check_places(scheme)
 
-    def check_model(self, scheme, model):
-        # Within a compiled step, where positions have no values, a scheme could only give NaN.
-        places = positions.text(self.protocols.multiples[-1] * self.recipe.length)
-        for encoding in jax.eval_shape(Transformer.distinct, model):
+    def _check_places(self, scheme):
+        """Raises a ValueError if a scheme cannot place the tokens of the longest texts.
+
+        Within a compiled step, where positions have no values, it could only give NaN.
+        """
+        spec, length = self._spec(scheme), self.recipe.length
+        made = make_encoding(spec.encoding, spec.model, length, nnx.Rngs(0))
+        for encoding in Layers.of(made).distinct:
             if "place" in encoding.hooks():
-                zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), encoding)
                 try:
-                    zeros.place(places)
+                    encoding.place(positions.text(self.protocols.multiples[-1] * length))
                 except ValueError as error:
                     which = f"{scheme} under the longest of eval.multiples"
                     raise ValueError(f"{which}: {error}") from None

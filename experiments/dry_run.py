@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,17 +11,21 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.collectives import Collective
+from experiments.config import own_defaults
 from experiments.cost import PEAK, peak_flops, step_flops
 from experiments.loop import abstract_state, lower_step
 from experiments.mesh import path_name
 from experiments.point import Point
 from experiments.sweep import Sweep
 from experiments.topology import needs
+from posenc_jax import REGISTRY
 
 _HOUR = 3600
+# Parts of configs that have a part for each scheme.
+_OF_SCHEMES = ("encodings", "extend", "variants")
 
 
-def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Console) -> None:
+def print_dry_run(experiment: Sweep, mfu: float, console: Console) -> None:
     """Prints the config, the mesh, what each scheme takes, and where its arrays lie.
 
     The training step of the scheme with the largest state is compiled, because only the compiler
@@ -28,7 +33,6 @@ def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Co
 
     Args:
       experiment: the experiment that would run.
-      config: its config, with every override.
       mfu: the share of the devices' peak to expect, within 0 and 1.
       console: where to print.
 
@@ -37,7 +41,14 @@ def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Co
     """
     if not 0 < mfu <= 1:
         raise ValueError(f"--mfu={mfu} must be above 0 and at most 1, the share of the peak")
-    console.print(str(config), highlight=False, markup=False)
+    schemes = {name for point in experiment.points for name in point.schemes}
+    for line in _config_lines(experiment.config, schemes):
+        console.print(line, highlight=False, markup=False)
+    console.print(
+        "keywords that a scheme has by default are left out: experiments.config.own_defaults(NAME) "
+        "returns them",
+        highlight=False,
+    )
     mesh = experiment.mesh
     shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     device = _kind(mesh)
@@ -60,6 +71,29 @@ def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Co
     largest = max(rows, key=lambda name: rows[name]["state"])
     console.print(_placed(rows[largest]["arrays"], largest))
     console.print(_compiled(experiment, first[largest], largest), highlight=False)
+
+
+def _config_lines(config: dict[str, Any], schemes: set[str], name="config") -> Iterator[str]:
+    """Yields a line for each part of a config, with only the keywords of schemes that matter.
+
+    Left out are schemes that do not run, and what a scheme has by default.
+    """
+    scheme = config.get("name", config.get("scheme", name.rpartition(".")[2]))
+    usual = ConfigDict(own_defaults(scheme)).to_dict() if scheme in REGISTRY else {}
+    parts = {key: value for key, value in config.items() if isinstance(value, dict)}
+    own = [
+        f"{key}={value!r}"
+        for key, value in config.items()
+        if key not in parts
+        and (key not in usual or value != usual[key])
+        # The name of a scheme need not be said twice.
+        and not (key in ("name", "scheme") and value in name.split("."))
+    ]
+    if own:
+        yield f"{name}: {', '.join(own)}"
+    for key, part in parts.items():
+        if key in schemes or not name.endswith(_OF_SCHEMES):
+            yield from _config_lines(part, schemes, f"{name}.{key}")
 
 
 def _takes(sweep: Sweep, point: Point) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
@@ -35,7 +36,7 @@ from rich.console import Console
 from experiments.batches import in_batches
 from experiments.config import as_trained, check_heads, make_encoding, own_defaults
 from experiments.host import memory_of_host
-from experiments.mesh import make_mesh, replicated, row_shards
+from experiments.mesh import make_mesh, own_part, replicated, row_shards
 from experiments.point import trained_points
 from experiments.progress import stage
 from experiments.report import panel_report
@@ -113,15 +114,25 @@ class Experiment(Sweep):
 
     def check(self):
         super().check()
-        task, size = self.task(self.points[0]), self.recipe.batch_size
+        self._check_memory()
+
+    def _check_memory(self):
+        """Raises a ValueError for a batch that this machine's memory cannot hold."""
+        task, recipe, model = self.task(self.points[0]), self.recipe, self.config["model"]
+        needed = 0
         if isinstance(task, Drawn):
             example = jax.tree.leaves(task.draw(np.random.default_rng(0), 1))
-            needed, memory = size * sum(np.asarray(x).nbytes for x in example), memory_of_host()
-            if needed > memory:
-                raise ValueError(
-                    f"train.batch_size={size} examples take {needed / 2**30:,.0f} GiB, and this "
-                    f"machine has {memory / 2**30:,.0f}; give a smaller batch"
-                )
+            needed += recipe.batch_size * sum(np.asarray(x).nbytes for x in example)
+        if self.mesh.devices.flat[0].platform == "cpu":
+            # A step holds at least what each layer makes of each token.
+            rows = recipe.batch_size // recipe.accumulate // own_part(self.mesh)[1]
+            numbers = rows * self.length * model["num_layers"] * model["model_dim"]
+            needed += numbers * jnp.dtype(model["dtype"]).itemsize
+        if needed > (memory := memory_of_host()):
+            raise ValueError(
+                f"train.batch_size={recipe.batch_size} takes {needed / 2**30:,.0f} GiB or more, "
+                f"and this machine has {memory / 2**30:,.0f}; give a smaller batch"
+            )
 
     def load(self) -> None:
         """Reads the config, and sets ``length``, ``panels``, ``data`` and ``summary``."""

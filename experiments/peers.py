@@ -55,16 +55,20 @@ def are_expected(arguments: Sequence[str]) -> bool:
     return in_queue or on_pod or (count is not None and count > 1)
 
 
+def flag(arguments: Sequence[str], name: str) -> str | None:
+    """Returns the value of a flag of a command line, of which all else may be wrong, or None."""
+    found = re.search(rf"\0--?{name}[=\0]([^\0]*)", "\0".join(["", *arguments]))
+    return found[1] if found else None
+
+
 def by_hand(arguments: Sequence[str]) -> tuple[str | None, int | None, int | None]:
     """Returns ``--coordinator``, ``--num_processes`` and ``--process_id`` of a command line.
 
-    Each is None where the command line, of which all else may be wrong, does not have it.
+    Each is None where the command line does not have it.
     """
-    line = " ".join(["", *arguments])
-    found = re.search(r" --?coordinator[= ](\S+)", line)
-    counts = [re.search(rf" --?{name}[= ](\d+)", line) for name in ("num_processes", "process_id")]
-    number, process = (int(count[1]) if count else None for count in counts)
-    return found[1] if found else None, number, process
+    counts = [flag(arguments, name) for name in ("num_processes", "process_id")]
+    number, process = (int(count) if count and count.isdigit() else None for count in counts)
+    return flag(arguments, "coordinator"), number, process
 
 
 def watch(command: Sequence[str]) -> int:

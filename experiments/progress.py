@@ -48,19 +48,26 @@ def _lines(name, total, console):
 
 
 class TimeLeft:
-    """Estimates how long the rest of many similar things will take, from those that were done."""
+    """Estimates how long the rest of many similar things will take, from those done here.
 
-    def __init__(self):
+    Args:
+      programs: how many programs divide them; 0 if that is not known, for no estimate.
+    """
+
+    def __init__(self, programs: int = 1):
+        self._programs = programs
         self._start = time.monotonic()
-        self._done = 0
+        self._done, self._seconds = 0, 0.0
 
-    def count(self) -> None:
-        """Counts one more as done."""
-        self._done += 1
+    def count(self, done: int) -> None:
+        """Counts so many more as done by this program up to now."""
+        self._done += done
+        self._seconds = time.monotonic() - self._start
 
     def words(self, left: int) -> str:
         """Returns a phrase on the time that ``left`` more will take; empty until one was done."""
-        if not self._done or not left:
+        if not (self._done and left and self._programs):
             return ""
-        seconds = (time.monotonic() - self._start) / self._done * left
+        own = -(-left // self._programs)
+        seconds = self._seconds / self._done * own
         return f", about {datetime.timedelta(seconds=round(seconds))} left"

@@ -4,7 +4,7 @@ Only the first process of a job reads and writes files; it tells the others what
 """
 
 import contextlib
-import datetime
+import dataclasses
 import fcntl
 import hashlib
 import importlib
@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from experiments import bucket
+from experiments.holder import Holder, in_use
 
 # What ``run.json`` must have, see ``environment``.
 _RUN = {"config": dict, "versions": dict, "device": str, "git": str}
@@ -202,8 +202,8 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
-def holder(folder: Path) -> str | None:
-    """Says which program holds a folder, if one does."""
+def holder(folder: Path) -> Holder | None:
+    """Returns the program that holds a folder, if one does."""
 
     def find():
         if bucket.is_in_bucket(folder):
@@ -214,10 +214,11 @@ def holder(folder: Path) -> str | None:
         except FileNotFoundError:
             return None
         except BlockingIOError:
-            return (folder / "lock").read_text() or "another program"
+            return _parsed((folder / "lock").read_text()) or {}
         return None
 
-    return agreed(find)
+    fields = agreed(find)
+    return None if fields is None else Holder.of(fields)
 
 
 def _lock(file) -> None:
@@ -232,8 +233,7 @@ def _lock(file) -> None:
 
 @contextlib.contextmanager
 def _locked(folder):
-    since = datetime.datetime.now().isoformat(" ", "seconds")
-    by = f"process {os.getpid()} on {socket.gethostname()} since {since}"
+    by = Holder.here()
     if bucket.is_in_bucket(folder):
         with bucket.marked(folder / "lock", by):
             yield None
@@ -244,12 +244,9 @@ def _locked(folder):
             _lock(file)
         except BlockingIOError:
             file.seek(0)
-            raise ValueError(
-                f"{folder} is in use by {file.read() or 'another program'}; wait until it is done, "
-                "or stop it"
-            ) from None
+            raise in_use(folder, Holder.of(_parsed(file.read()))) from None
         file.truncate(0)
-        file.write(by)
+        file.write(json.dumps(dataclasses.asdict(by)))
         file.flush()
         yield None
 
@@ -422,4 +419,4 @@ def _parsed(line: str) -> Any:
     try:
         return json.loads(line)
     except ValueError:
-        return None  # the half line a kill left behind
+        return None  # such as the half line a kill left behind

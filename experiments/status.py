@@ -9,7 +9,8 @@ from rich.text import Text
 
 from experiments.point import Point
 from experiments.record import check_run, holder, read_lines
-from experiments.sweep import Sweep, best_note
+from experiments.schedule import best_note
+from experiments.sweep import Sweep
 
 STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
 
@@ -29,9 +30,8 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
         return found | {"state": DONE, "step": steps, "note": note}
     if by := holder(folder):
         # Each of the points that are trained as one program counts its share of the seconds.
-        program = by.partition(" since ")[0]
-        held = [holder(sweep.folder(each)) or "" for each in sweep.group_of(point)]
-        count = sum(each.startswith(program) for each in held)
+        held = [holder(sweep.folder(each)) for each in sweep.group_of(point)]
+        count = sum(each is not None and each.program == by.program for each in held)
         left = count * (steps - step) * line["seconds"] / step if step else 0.0
         ready = f"; trained in {datetime.timedelta(seconds=round(left))}" if left else ""
         speed = f"{line['tokens_per_second']:.0f}" if "tokens_per_second" in line else ""

@@ -4,49 +4,34 @@ A *point* is one trained scheme and one seed, with a folder of its own. Schemes 
 trained one are evaluated on its checkpoint, each with its encoding in the place of the trained one.
 """
 
-import collections
-import contextlib
 import dataclasses
 import datetime
 import math
-import time
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments import preemption
 from experiments.bucket import is_in_bucket
 from experiments.data import Corpus
 from experiments.loop import abstract_state, train, train_together
 from experiments.mesh import own_part, row_shards
 from experiments.point import Point, point_of
-from experiments.preemption import PreemptedError
-from experiments.progress import TimeLeft
 from experiments.record import (
-    OtherConfigError,
     RefusedError,
     as_json,
-    check_sinks,
-    claimed,
     each_once,
     environment_of,
-    holder,
-    open_run,
     read_json,
     read_lines,
     read_run,
-    write_json,
 )
 from experiments.report.speedup import with_speedups
 from experiments.report.study import BASELINE, Study
+from experiments.schedule import Schedule
 from experiments.train import RULES, Recipe, Task
 from posenc_jax import Transformer
-from posenc_jax.attention.cpu import has_one_core
 from posenc_jax.model.transformer import ROWS
 
 # The name that a config has for the digest of its data.
@@ -128,6 +113,17 @@ class Sweep:
             name=f"{point.name}  train",
         )
 
+    def train_together(self, group: list[Point]) -> dict[int, FloatingPointError]:
+        """Trains points that are one program but for their seeds; see ``loop.train_together``."""
+        return train_together(
+            self.task(group[0]),
+            self.recipe_of(group[0]),
+            self.mesh,
+            folders={point.seed: self.folder(point) for point in group},
+            console=self.console,
+            name=f"{group[0].group}, {len(group)} seeds  train",
+        )
+
     def describe_evaluation(self, point: Point) -> dict[str, Any]:
         """Returns all settings that decide the results of ``evaluate``."""
         raise NotImplementedError
@@ -149,17 +145,10 @@ class Sweep:
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raises a ValueError if a batch or a model does not fit the mesh, or cannot work."""
+        """Raises a ValueError if a batch or a model does not fit the mesh."""
         self.check_recipe(self.recipe)
         for point in {point.scheme: point for point in self.points}.values():
-            state = abstract_state(self.task(point), self.recipe, self.mesh)
-            self.check_model(point.scheme, state.model)
-
-    def check_model(self, scheme: str, model: Transformer) -> None:
-        """Raises a ValueError for a scheme that cannot work; a subclass may know of such.
-
-        The model has shapes in the place of its arrays.
-        """
+            abstract_state(self.task(point), self.recipe, self.mesh)
 
     def check_recipe(self, recipe: Recipe, name: str = "train") -> None:
         """Raises a ValueError if the recipe ``name`` does not fit the mesh or the workdir."""
@@ -186,102 +175,27 @@ class Sweep:
         array, which has a ``task_id``, first trains the point that its own starts from, if no
         program does, because the job may begin before that point's own job.
         """
-        chosen = self.points
-        if task_id is not None:
-            chosen = [point_of(self.points, task_id)]
+        chosen = self.points if task_id is None else [point_of(self.points, task_id)]
         self._check_data(chosen)
-        failures: list[dict] = []
-        tried: set[Point] = set()
-        waiting, left = {point for point in chosen if not self.finished(point)}, TimeLeft()
-        if done := len(chosen) - len(waiting):
-            self.console.print(f"{done} of {len(chosen)} were done before", highlight=False)
-        for recipe in filter(None, map(self.recipe_of, waiting)):
-            check_sinks(recipe.tensorboard, recipe.wandb)
-        groups = collections.deque(self._groups(chosen))
-        if share and self._has_one_core():
-            groups.extend([point] for point in groups.pop())
-        while groups:
-            group = groups.popleft()
-            if self._begins_elsewhere(group):
-                if preemption.requested():
-                    raise PreemptedError("asked to stop while another program trains: run again")
-                groups.append(group)
-                time.sleep(1.0)
-                continue
-            starts = self._unfinished_starts(group)
-            if task_id is not None and not tried.issuperset(starts):
-                groups.extendleft([group, starts])
-                continue
-            is_shared = share or (task_id is not None and self._is_start(group))
-            with self._taken(group) if is_shared else contextlib.nullcontext(True) as is_ours:
-                failed = self._train_together(group) if is_ours else {}
-                for point in group:
-                    if is_ours and not self.finished(point):
-                        count = len(chosen) - len(waiting) + 1
-                        place = f"{count}/{len(chosen)}{left.words(len(waiting))}"
-                        self.console.print(f"[{place}] {point.name}", highlight=False)
-                    if is_ours:
-                        tried.add(point)
-                        failures += self._try_point(point, failed.get(point))
-                    if point in waiting:
-                        waiting.remove(point)
-                        left.count()
-        return failures
+        schedule = Schedule(self, chosen, share=share, is_job=task_id is not None)
+        schedule.run()
+        return schedule.failures
+
+    def groups(self, points: list[Point]) -> list[list[Point]]:
+        """Returns the points that are trained as one program: some seeds of one scheme each."""
+        groups: dict[tuple[int, str], list[Point]] = {}
+        for point in points:
+            groups.setdefault((point.seed // self.together, point.group), []).append(point)
+        return list(groups.values())
 
     def start_of(self, point: Point) -> Point | None:
         """Returns the point whose model this one starts from; a subclass may have such points."""
         del point
         return None
 
-    def _unfinished_starts(self, group) -> list[Point]:
-        """Returns the unfinished points whose models the points of a group start from."""
-        starts = [start for point in group if (start := self.start_of(point)) is not None]
-        return [start for start in starts if not self.finished(start)]
-
-    def _is_start(self, group) -> bool:
-        """Says whether another point starts from one of a group."""
-        return any(self.start_of(point) in group for point in self.points)
-
-    def _begins_elsewhere(self, group) -> bool:
-        """Says whether another program works on a point that the points of a group start from."""
-        starts = self._unfinished_starts(group)
-        folders = [folder(start) for start in starts for folder in (self._shared, self.folder)]
-        return any(holder(folder) is not None for folder in folders)
-
-    def _shared(self, point) -> Path:
-        """Returns the folder of the lock that keeps a point for one of several programs."""
-        return self.workdir / "shared" / point.name
-
     def group_of(self, point: Point) -> list[Point]:
         """Returns the points that are trained as one program with this one, itself among them."""
-        return next(group for group in self._groups(self.points) if point in group)
-
-    @contextlib.contextmanager
-    def _taken(self, group) -> Iterator[bool]:
-        """Locks a group for this program, and yields whether no other program works on it."""
-        with contextlib.ExitStack() as stack:
-            try:
-                for point in group:
-                    stack.enter_context(claimed(self._shared(point)))
-            except ValueError:  # another program has it
-                yield False
-            else:
-                # A program without ``share`` has locked only the points.
-                yield not any(holder(self.folder(point)) for point in group)
-
-    def _try_point(self, point, error) -> list[dict]:
-        """Runs a point, unless its training gave an ``error``; returns its failure, if any."""
-        try:
-            if error is not None:
-                raise error
-            with claimed(self.folder(point)):
-                self._run_point(point)
-        except PreemptedError:
-            raise
-        except Exception as error:  # one scheme failing must not take the others with it
-            _raise_alone(error)
-            return [self._failed(point, error)]
-        return []
+        return next(group for group in self.groups(self.points) if point in group)
 
     def results(self) -> tuple[list[dict], list[dict], list[dict]]:
         """Returns evaluations of all finished points, the costs of training, and the failures.
@@ -357,53 +271,6 @@ class Sweep:
         """Returns the folder of a point's run."""
         return self.workdir / "runs" / point.name
 
-    def _groups(self, points) -> list[list[Point]]:
-        """Returns the points that are trained as one program: some seeds of one scheme each."""
-        groups: dict[tuple[int, str], list[Point]] = {}
-        for point in points:
-            groups.setdefault((point.seed // self.together, point.group), []).append(point)
-        return list(groups.values())
-
-    def _train_together(self, group) -> dict[Point, Exception]:
-        """Trains the points of a group as one program; returns errors of points with bad numbers.
-
-        The other points are then trained in their folders. If the group cannot be one program,
-        nothing is returned, and each point is trained alone later and reports its own error. One
-        core is busy with one point, so there each is trained alone too.
-        """
-        group = [point for point in group if not self.finished(point)]
-        if len(group) < 2 or self._has_one_core():
-            return {}
-        try:
-            with contextlib.ExitStack() as stack:
-                for point in group:
-                    stack.enter_context(claimed(self.folder(point)))
-                    open_run(self.folder(point), self.describe(point))
-                    self._forget_failure(point)
-                failures = train_together(
-                    self.task(group[0]),
-                    self.recipe_of(group[0]),
-                    self.mesh,
-                    folders={point.seed: self.folder(point) for point in group},
-                    console=self.console,
-                    name=f"{group[0].group}, {len(group)} seeds  train",
-                )
-        except PreemptedError:
-            raise
-        except Exception as error:
-            _raise_alone(error)
-            self.console.print(
-                f"{group[0].group}: {len(group)} seeds apart, for together they gave "
-                f"{type(error).__name__}: {error}",
-                highlight=False,
-                markup=False,
-            )
-            return {}
-        return {point: failures[point.seed] for point in group if point.seed in failures}
-
-    def _has_one_core(self) -> bool:
-        return self.mesh.devices.flat[0].platform == "cpu" and has_one_core()
-
     def finished(self, point: Point) -> dict[str, Any] | None:
         """Returns the results of a point, or None if it has none under this config.
 
@@ -452,45 +319,6 @@ class Sweep:
         found = [run["config"].get(DATA) for run in self.finished_runs()]
         return corpus.described | {DATA: each_once(filter(None, found)) or corpus.digest}
 
-    def _run_point(self, point):
-        folder = self.folder(point)
-        open_run(folder, self.describe(point))
-        if self.finished(point):
-            return
-        self._forget_failure(point)
-        model, summary = self.train(point)
-        evaluation = {
-            "config": as_json(self.describe_evaluation(point)),
-            **self.evaluate(point, model),
-            "training": {"scheme": point.label, "seed": point.seed} | summary,
-        }
-        write_json(folder / "evaluation.json", evaluation)
-        if summary["tokens"]:
-            speed = summary["tokens"] / summary["seconds"]
-            about = best_note(summary, folder)
-            self.console.print(
-                f"  trained in {summary['seconds']:.1f} s, {speed:,.0f} tokens/s"
-                + (f"; {about}" if about else ""),
-                highlight=False,
-            )
-        self.print_point(point, evaluation)
-
-    def _forget_failure(self, point) -> None:
-        """Removes the record of a point's failure when the point is tried again."""
-        (self.folder(point) / "failure.json").unlink(missing_ok=True)
-
-    def _failed(self, point, error) -> dict:
-        reason = f"{type(error).__name__}: {error}"
-        failure = {"scheme": point.label, "seed": point.seed, "reason": reason}
-        self.console.print(f"  FAILED {reason}", style="bold red", highlight=False, markup=False)
-        folder = self.folder(point)
-        # The folder itself may have failed; then only the terminal has the reason. A point that
-        # another program works on has not failed, nor has the run of another config in the folder.
-        with contextlib.suppress(OSError):
-            if holder(folder) is None and not isinstance(error, OtherConfigError):
-                write_json(folder / "failure.json", failure | {"traceback": traceback.format_exc()})
-        return failure
-
 
 def _of_schemes(found: dict[str, Any], schemes: tuple[str, ...]) -> dict[str, Any]:
     """Returns an evaluation without the extensions that are not asked for, if it has such."""
@@ -505,23 +333,8 @@ def _of_schemes(found: dict[str, Any], schemes: tuple[str, ...]) -> dict[str, An
     return found | lists | {"config": found["config"] | {"extend": extend}}
 
 
-def _raise_alone(error: Exception) -> None:
-    """Raises an error that one of several processes may have alone, as the others wait for it."""
-    # A disk may fail only for the process that writes; numbers of training are the same in all.
-    is_of_all = isinstance(error, FloatingPointError | RefusedError)
-    if jax.process_count() > 1 and not is_of_all:
-        raise error
-
-
 def _but_for_data(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in as_json(config).items() if key != DATA}
-
-
-def best_note(training: dict[str, Any], folder: Path) -> str:
-    """Says where the best checkpoint of a finished run is, if it is not the last one."""
-    best = training.get("best_step")
-    is_last = best in (None, training.get("steps"))
-    return "" if is_last else f"lowest mean loss after step {best}: {folder / 'best'}"
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:

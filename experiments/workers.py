@@ -11,16 +11,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from experiments.peers import CLUSTERS, PREEMPTED, WATCHED, run_all
+from experiments.peers import CLUSTERS, PREEMPTED, WATCHED, flag, run_all
 
-# The environment variable of a worker with the process id of the program that started it.
-_WORKER = "POSENC_JAX_WORKER"
+# The environment variable of a worker that says how many workers there are.
+_COUNT = "POSENC_JAX_WORKERS"
 # Environment variables in which SLURM and Kubernetes say which job of an array this is.
 ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
-# A command line is searched with "\0" between its words, as a flag and its value may be two.
-# Flags under which ``launch.py`` has nothing to divide: it trains nothing, or one point.
-_UNDIVIDED = re.compile(r"\0--?((status|report|dry_run|backend)(?=[=\0]|$)|task_id[=\0]\d)")
-_ALL_POINTS = re.compile(r"\0--?task_id[=\0]-1(?=\0|$)")
+# Flags under which ``launch.py`` trains nothing.
+_UNTRAINED = re.compile("--?(status|report|dry_run|backend)(=|$)")
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -33,14 +31,14 @@ def run(arguments: Sequence[str]) -> None:
       arguments: the command line, which may have ``--workers``.
     """
     count, rest = without_workers(arguments)
-    line = "\0".join(rest)
-    in_array = any(name in os.environ for name in ARRAY) and not _ALL_POINTS.search(line)
-    if count < 2 or in_array or _UNDIVIDED.search(line):
+    task = flag(rest, "task_id")
+    is_one_point = any(name in os.environ for name in ARRAY) if task is None else task != "-1"
+    if count < 2 or is_one_point or any(map(_UNTRAINED.match, rest)):
         return
     cores = _cores()
     if count > len(cores):
         _refuse(f"--workers={count} must be at most {len(cores)}, the cores of this machine")
-    if any(re.match(r"--?num_processes\b", argument) for argument in rest):
+    if flag(rest, "num_processes") is not None:
         _refuse(
             f"--workers={count} are programs of their own, and --num_processes makes one of "
             "several: give one of the two"
@@ -50,7 +48,7 @@ def run(arguments: Sequence[str]) -> None:
     environment = {name: each for name, each in os.environ.items() if name not in CLUSTERS}
     # Workers show no progress bars, because several cannot share a terminal. They end when this
     # process does.
-    environment |= {"TTY_COMPATIBLE": "0", WATCHED: str(os.getpid()), _WORKER: str(os.getpid())}
+    environment |= {"TTY_COMPATIBLE": "0", WATCHED: str(os.getpid()), _COUNT: str(count)}
     starts = [
         functools.partial(
             subprocess.Popen,
@@ -89,9 +87,9 @@ def _refuse(why: str) -> None:
     sys.exit(2)
 
 
-def is_one() -> bool:
-    """Says whether this process is a worker."""
-    return os.environ.get(_WORKER) == str(os.getppid())
+def count() -> int:
+    """Returns how many workers this process is one of, or 0 if it is none."""
+    return int(os.environ.get(_COUNT, 0))
 
 
 def without_workers(arguments: Sequence[str]) -> tuple[int, list[str]]:

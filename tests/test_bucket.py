@@ -1,5 +1,6 @@
 """Tests a workdir in a bucket: a run that is stopped and damaged there, and what guards it."""
 
+import dataclasses
 import io
 import json
 import time
@@ -13,6 +14,7 @@ from test_compare import comparison, config
 
 from experiments import archive, bucket, preemption
 from experiments.bucket import folder_at
+from experiments.holder import Holder
 from experiments.long_document import score_document
 from experiments.record import Kept, claimed, holder
 from experiments.submit import Job, make_backend
@@ -96,15 +98,16 @@ def test_a_mark_keeps_others_away_for_as_long_as_it_is_renewed(objects, monkeypa
     monkeypatch.setattr(bucket, "FORGOTTEN", 1.0)
     folder = folder_at("gs://mine/marked")
     with claimed(folder):
-        assert holder(folder).startswith("process ")
+        assert holder(folder).program == Holder.here().program
         with pytest.raises(ValueError, match=r"gs://mine/marked is in use by process \d+ on"):
             claimed(folder).__enter__()
     assert holder(folder) is None
-    left = json.dumps({"by": "a program that was killed", "seen": time.time() - 5})
+    killed = Holder("here", 1, "today")
+    left = json.dumps({"by": dataclasses.asdict(killed), "seen": time.time() - 5})
     (folder / "lock").write_text(left)
     assert holder(folder) is None
     with claimed(folder):
-        assert holder(folder) != "a program that was killed"
+        assert holder(folder) not in (None, killed)
 
 
 def test_a_mark_that_another_program_has_taken_is_left_to_it(objects, monkeypatch):
@@ -112,10 +115,11 @@ def test_a_mark_that_another_program_has_taken_is_left_to_it(objects, monkeypatc
     monkeypatch.setattr(bucket, "RENEWED", 0.02)
     folder = folder_at("gs://mine/taken")
     with claimed(folder):
-        other = json.dumps({"by": "another program", "seen": time.time()})
+        other = json.dumps({"by": "a sentence of an earlier version", "seen": time.time()})
         (folder / "lock").write_text(other)
         time.sleep(0.2)
         assert (folder / "lock").read_text() == other
+        assert str(holder(folder)) == "another program"
     assert (folder / "lock").read_text() == other
 
 

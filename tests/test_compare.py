@@ -30,6 +30,7 @@ from experiments.loop import train, train_together
 from experiments.point import trained_points
 from experiments.record import claimed
 from experiments.registry import EXPERIMENTS
+from experiments.schedule import Schedule
 from experiments.status import print_status
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
@@ -333,7 +334,7 @@ def test_on_one_core_each_seed_is_trained_alone(corpus, tmp_path, monkeypatch):
     common.set_cores(monkeypatch, 1)
     monkeypatch.setattr(sweep, "train_together", pytest.fail)
     one, output = comparison(config(corpus, schemes="alibi", seeds=2, together=2), tmp_path)
-    monkeypatch.setattr(one, "_try_point", lambda point, error: [])
+    monkeypatch.setattr(Schedule, "_try_point", lambda *_: None)
     assert one.run() == [] and "seeds apart" not in output.getvalue()
 
 
@@ -403,9 +404,13 @@ def test_seeds_that_are_trained_as_one_have_its_time_left(corpus, tmp_path):
     with claimed(folder), claimed(other):
         print_status(one, one.console)
         assert "trained in 0:02:00" in output.getvalue()
-        (other / "lock").write_text("process 0 on another machine since today")
-        print_status(one, one.console)
-        assert "trained in 0:01:00" in output.getvalue()
+        pid = {"process": os.getpid(), "since": "today"}
+        for others in (json.dumps({"host": "another"} | pid), "a sentence of an earlier version"):
+            (other / "lock").write_text(others)
+            output.truncate(0)
+            print_status(one, one.console)
+            assert "trained in 0:01:00" in output.getvalue()
+        assert "by another program" in output.getvalue()
 
 
 WRITTEN_OUT = "global_nope", "beam", "flint"  # for any number of layers

@@ -9,12 +9,15 @@ import pytest
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
+from configs import tasks
 from configs.extrapolation import get_config
 from experiments.compare import Comparison
+from experiments.config import own_defaults
 from experiments.cost import PEAK, peak_flops, products, step_flops
-from experiments.dry_run import print_dry_run
+from experiments.dry_run import _config_lines, print_dry_run
 from experiments.text import Text
 from experiments.train import Recipe
+from posenc_jax import REGISTRY
 
 B, T, D, L, F, V = 4, 32, 16, 3, 48, 64
 
@@ -64,7 +67,7 @@ def config(corpus):
 
 def dry_run(config, workdir, mfu=0.4):
     console = Console(file=io.StringIO(), width=120)
-    print_dry_run(Comparison(config, workdir, console), config, mfu, console)
+    print_dry_run(Comparison(config, workdir, console), mfu, console)
     return console.file.getvalue()
 
 
@@ -84,3 +87,20 @@ def test_nothing_is_written_and_everything_is_said(config, tmp_path):
 def test_a_share_that_is_none_is_refused(config, tmp_path, mfu):
     with pytest.raises(ValueError, match=r"--mfu=.* must be above 0 and at most 1"):
         dry_run(config, tmp_path, mfu)
+
+
+def test_a_config_has_a_line_for_each_scheme_that_runs_with_keywords_of_its_own():
+    config = get_config("tiny")
+    config.encodings.rope.base = 500.0
+    config.encodings.variant = {"name": "rope"} | own_defaults("rope")
+    lines = list(_config_lines(config.to_dict(), {"rope", "pi", "nope", "variant"}))
+    assert "config.mesh: context=1, data=-1, fsdp=1, model=1" in lines
+    assert [line for line in lines if line.split(".")[1] in ("encodings", "extend")] == [
+        "config.encodings.rope: base=500.0",
+        "config.encodings.variant: name='rope'",
+        "config.extend.pi: factor='ratio', of='rope'",
+    ]
+    every = list(_config_lines(tasks.get_config("small").to_dict(), {*REGISTRY}))
+    assert len(every) < len(REGISTRY), "most schemes have the keywords that they have by default"
+    assert "config.variants.yarn: of='rope'" in every
+    assert "config.variants.yarn.encoding: beta_fast=2.0, factor='ratio'" in every

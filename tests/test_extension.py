@@ -20,7 +20,7 @@ import experiments
 import experiments.extension as extension
 import experiments.sweep as sweep
 from configs.extension import METHODS, PRESETS, get_config
-from experiments import harness, readings
+from experiments import harness, readings, schedule
 from experiments.checkpoint import fingerprint
 from experiments.data import eval_windows, load_corpus, write_tokens
 from experiments.dry_run import print_dry_run
@@ -398,7 +398,7 @@ def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, 
     with contextlib.ExitStack() as stack:
         stack.enter_context(claimed(one.folder(one.points[0])))
         assert other.run(task_id=0) == []
-        monkeypatch.setattr(sweep.time, "sleep", lambda _: stack.close())
+        monkeypatch.setattr(schedule.time, "sleep", lambda _: stack.close())
         assert one.run(task_id=1) == []
     assert not list(tmp_path.rglob("failure.json")) and all(map(one.finished, one.points[:2]))
 
@@ -406,7 +406,7 @@ def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, 
 @pytest.mark.slow
 def test_a_dry_run_counts_the_tokens_of_every_tuning(finished, corpus, tmp_path):
     one, output = experiment(config(corpus, tuning_steps=(2, 4)), tmp_path)
-    print_dry_run(one, config(corpus), 0.4, one.console)
+    print_dry_run(one, 0.4, one.console)
     lines = [line for line in output.getvalue().splitlines() if line.strip()]
     rows = {line[:16].strip(): line.split()[-1] for line in lines}
     # 8 sequences of 64 tokens a step, and 8 of 32 in training.
@@ -420,7 +420,7 @@ def test_a_dry_run_counts_the_tokens_of_every_tuning(finished, corpus, tmp_path)
     given.eval.update(lengths=((1, 2), (2, 1)), last_tokens=16, window_stride=8, short_windows=8)
     given.tuning.batch_size, given.tuned = 8, "yarn"
     one, output = experiment(given, tmp_path)
-    print_dry_run(one, given, 0.4, one.console)
+    print_dry_run(one, 0.4, one.console)
     assert "2 points, 1 of them trained" in output.getvalue()
 
 

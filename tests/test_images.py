@@ -135,7 +135,7 @@ def test_rescaling_is_bilinear():
         ({"task__patch": 14, "eval__sides": (28, 56, 63)}, "63 x 63 pixels.*task.patch=14"),
         ({"task__patch": 56}, "28 x 28 pixels cannot be cut into patches of task.patch=56"),
         ({"task__patch": 0}, "task.patch=0"),
-        ({"train__batch_size": 8 * 10**9}, "train.batch_size=8000000000 examples take .* GiB, and"),
+        ({"train__batch_size": 8 * 10**9}, "train.batch_size=8000000000 takes .* GiB or more, and"),
         ({"eval__sides": (42, 56)}, r"eval.sides=\(42, 56\) must ascend from.* own 28 pixels"),
         ({"eval__images": 30}, "eval.images=30 .* at most task.test_images=20"),
         ({"task__test_images": 60}, "task.test_images=60, which must leave some of the 60 images"),

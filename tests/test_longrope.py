@@ -328,7 +328,7 @@ def test_a_finished_run_is_searched_without_training(finished, corpus, tmp_path)
     given = config(corpus, checkpoint=checkpoint, stages="released")
     given.train.length = None  # as in the preset smollm2
     one, output = experiment(given, tmp_path)
-    print_dry_run(one, given, 0.4, one.console)
+    print_dry_run(one, 0.4, one.console)
     assert "1 points, 0 of them trained" in output.getvalue()
     assert one.run() == []
     assert status(one, one.points[0])["steps"] == 0

@@ -327,7 +327,7 @@ def test_presets_exist(preset, tmp_path):
         ({"eval__depths": (0.5, 0.5)}, "eval.depths=.* must be within 0 and 1, each once"),
         ({"eval__rows": 0}, "eval.rows=0 must be at least 1"),
         ({"eval__batch": 0}, "eval.batch=0 must be at least 1"),
-        ({"train__batch_size": 8 * 10**9}, "train.batch_size=8000000000 examples take .* GiB, and"),
+        ({"train__batch_size": 8 * 10**9}, "train.batch_size=8000000000 takes .* GiB or more, and"),
         ({"model__num_heads": 0}, "model.num_heads=0 must be at least 1"),
         ({"sweep__learning_rate": (1e-3, -1.0)}, "sweep.learning_rate=.* must be numbers above 0"),
         ({"schemes": "rope,alibbi"}, "unknown scheme 'alibbi', did you mean 'alibi'"),
@@ -336,6 +336,16 @@ def test_presets_exist(preset, tmp_path):
 def test_bad_configs_are_refused(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         questions(tmp_path, **changes)
+
+
+def test_a_batch_is_refused_if_its_rows_fit_into_memory_and_a_step_on_them_does_not(
+    tmp_path, monkeypatch
+):
+    """The machine would draw rows for a minute, and then kill the program without a word."""
+    monkeypatch.setattr("experiments.experiment.memory_of_host", lambda: 64 * 2**30)
+    questions(tmp_path, train__batch_size=10**7)  # the rows take 1.5 GiB, a step 19 and more
+    with pytest.raises(ValueError, match=r"train.batch_size=100000000 takes 206 GiB or more, and"):
+        questions(tmp_path, train__batch_size=10**8)
 
 
 def test_without_depths_there_is_no_panel_of_them(tmp_path):

@@ -192,7 +192,7 @@ def test_dry_run_for_a_topology(corpus, tmp_path):
     config.mesh.update(fsdp=4)
     with meshes_of(topology.devices("v5e:2x2")):
         experiment = Comparison(config, tmp_path / "work", console)
-    print_dry_run(experiment, config, 0.4, console)
+    print_dry_run(experiment, 0.4, console)
     text = " ".join(console.file.getvalue().split())
     assert "4 of TPU v5 lite" in text and "over fsdp" in text
     assert "it fits into the 15.8 GiB of a TPU v5 lite" in text

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import re
 import signal
@@ -9,13 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import common
 import pytest
 from test_compare import FLAGS, ROOT, comparison, config
 
-from experiments import peers, sweep, workers
+from experiments import peers, progress, schedule, workers
 from experiments.record import claimed
+from experiments.schedule import Schedule
 
 TWO_CORES = pytest.mark.skipif(
     len(workers._cores()) < 2, reason="two workers need two cores, and this process has one"
@@ -117,12 +120,12 @@ def test_workers_are_alone_in_a_step_of_slurm_and_know_that_they_are_workers(tmp
     program = tmp_path / "launch.py"
     program.write_text(
         "import os\nfrom experiments import workers\n"
-        "alone = 'SLURM_STEP_NODELIST' not in os.environ and workers.is_one()\n"
+        "alone = 'SLURM_STEP_NODELIST' not in os.environ and workers.count()\n"
         f"open({str(tmp_path / 'found')!r}, 'a').write(f'{{alone}} ')\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     workers.run([str(program), "--workers=2"])
-    assert (tmp_path / "found").read_text() == "True True "
+    assert (tmp_path / "found").read_text() == "2 2 "
 
 
 def test_workers_start_where_processes_cannot_be_kept_on_cores(tmp_path, monkeypatch):
@@ -142,7 +145,7 @@ def test_workers_start_where_processes_cannot_be_kept_on_cores(tmp_path, monkeyp
 
 def test_a_process_of_a_job_that_shares_its_points_is_no_worker(monkeypatch):
     monkeypatch.setenv("POSENC_JAX_WATCHED", str(os.getppid()))  # as a process of several is
-    assert not workers.is_one()
+    assert not workers.count()
 
 
 def test_who_looks_at_a_folder_does_not_take_it(tmp_path):
@@ -192,18 +195,47 @@ def test_seeds_are_left_alone_while_another_program_has_one_of_them(
     assert begun == [["alibi/seed0", "alibi/seed1"]]
 
 
+def test_the_time_left_is_estimated_from_points_that_this_program_has_run(
+    corpus, tmp_path, monkeypatch
+):
+    """Those that another worker holds are passed over at once, and workers divide what is left."""
+    one, _ = as_begun(corpus, tmp_path, monkeypatch, cores=1)
+    clock = types.SimpleNamespace(now=0.0)
+
+    def one_minute(*_):
+        clock.now += 60.0
+
+    monkeypatch.setattr(progress, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(Schedule, "_try_point", one_minute)
+
+    def lines(workers):
+        monkeypatch.setenv("POSENC_JAX_WORKERS", workers)
+        one.console.file = io.StringIO()
+        assert one.run(share=True) == []
+        return one.console.file.getvalue().splitlines()
+
+    with claimed(tmp_path / "shared/rope/seed0"):
+        assert lines("2") == ["[3/4] alibi/seed0", "[4/4, about 0:01:00 left] alibi/seed1"]
+    assert lines("2")[2:] == [
+        "[3/4, about 0:01:00 left] alibi/seed0",
+        "[4/4, about 0:01:00 left] alibi/seed1",
+    ]
+    # Who knows how many machines share the points?
+    assert not [line for line in lines("0") if "left" in line]
+
+
 def as_begun(corpus, tmp_path, monkeypatch, cores):
     """Returns a comparison that trains nothing, and the groups of points that it has begun."""
     common.set_cores(monkeypatch, cores)
     one, _ = comparison(config(corpus, schemes="rope,alibi", seeds=2, together=2), tmp_path)
     begun: list[list[str]] = []
 
-    def begin(group):
+    def begin(self, group):
         begun.append([point.name for point in group])
         return {}
 
-    monkeypatch.setattr(one, "_train_together", begin)
-    monkeypatch.setattr(one, "_try_point", lambda point, error: [])
+    monkeypatch.setattr(Schedule, "_train_together", begin)
+    monkeypatch.setattr(Schedule, "_try_point", lambda *_: None)
     return one, begun
 
 
@@ -234,7 +266,7 @@ def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, 
             stack.close()
             assert other.run(task_id=0) == []
 
-        monkeypatch.setattr(sweep.time, "sleep", sleep)
+        monkeypatch.setattr(schedule.time, "sleep", sleep)
         assert one.run(None if share else 1, share) == []
     assert one.finished(alibi) and "rope/seed0" not in output.getvalue()
 
