@@ -305,8 +305,7 @@ class HeadShard:
       encoding: the scheme, with the parameters of every head.
       heads: int32 ``[H]``, the global numbers of the query heads that attention is given, all
         different. Heads that share a kv head must be those of one kv head of the model. Where
-        numbers are traced, those that are out of range or cut a group give NaN, and whether they
-        are different is not checked.
+        numbers are traced, those that cannot be so give NaN.
       num_heads: how many query heads the whole model has (static).
     """
 

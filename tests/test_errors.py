@@ -574,6 +574,17 @@ def test_a_traced_window_and_a_scale_are_one_number():
             posenc_jax.logits(encoding, *inputs()[:2], tokens, scale=scale)
 
 
+@pytest.mark.parametrize("implementation", ["dense", "blockwise", None])
+@pytest.mark.parametrize("window", [0, -1, 2**32 - 1, 1])
+def test_a_traced_window_that_is_none_is_not_a_number(window, implementation):
+    """No query would see a key, and each would get zeros, as if that were meant."""
+    encoding, tokens = common.build("nope"), Tokens.of(common.build("nope"), text(T))
+    attend = functools.partial(posenc_jax.attend, encoding, *inputs(), tokens)
+    window = np.asarray(window, np.int32 if window < 2**31 else np.uint32)
+    out = jax.jit(lambda window: attend(window=window, implementation=implementation))(window)
+    assert jnp.isnan(out).all() == (window != 1)
+
+
 def test_a_window_and_a_scale_may_be_numbers_of_any_library():
     encoding, tokens = common.build("nope"), Tokens.of(common.build("nope"), text(T))
     attend = functools.partial(posenc_jax.attend, encoding, *inputs(), tokens)
@@ -1160,12 +1171,14 @@ def test_heads_of_a_shard_are_an_array_of_whole_numbers():
             posenc_jax.attend(HeadShard(encoding, jnp.arange(4), num_heads), *inputs(), tokens)
 
 
-@pytest.mark.parametrize("heads", [[2, 3], [3, 4], [-1, 0], [1, 2]])
-def test_traced_heads_of_a_shard_that_cannot_be_are_not_a_number(heads):
-    encoding, sides = common.build("alibi"), inputs(num_heads=2, num_kv_heads=1)
+@pytest.mark.parametrize("num_kv_heads", [1, 2])
+@pytest.mark.parametrize("heads", [[2, 3], [3, 4], [-1, 0], [1, 2], [3, 3]])
+def test_traced_heads_of_a_shard_that_cannot_be_are_not_a_number(heads, num_kv_heads):
+    encoding, sides = common.build("alibi"), inputs(num_heads=2, num_kv_heads=num_kv_heads)
     tokens = Tokens.of(encoding, text(T))
     attend = jax.jit(lambda h: posenc_jax.attend(HeadShard(encoding, h, H), *sides, tokens))
-    assert jnp.isnan(attend(jnp.array(heads))).any() == (heads != [2, 3])
+    is_right = heads == [2, 3] or (heads == [1, 2] and num_kv_heads == 2)
+    assert jnp.isnan(attend(jnp.array(heads))).any() == (not is_right)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2, -1])
@@ -1292,7 +1305,7 @@ KINDS = [
     (lambda: MODEL(IDS, text(T), key=0), "key is int, but must be a random key"),
     *(
         (lambda bad=bad: attend(scale=bad), f"scale={bad} must be one real number", "finite")
-        for bad in (float("inf"), float("nan"))
+        for bad in (float("inf"), float("nan"), 10**400, -1e39)
     ),
     (lambda: attend(implementation=lambda *_: None), "returned NoneType, but must return (2, 6, 4"),
     (lambda: attend(implementation=lambda *_: Q[:1]), "returned (1, 6, 4, 8), but must return (2,"),

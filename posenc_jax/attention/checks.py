@@ -1,6 +1,5 @@
 """Checks the arguments of attention."""
 
-import math
 from typing import Any
 
 import jax
@@ -143,7 +142,8 @@ def check_window(window: Any) -> None:
 
 def check_scale(scale: Any) -> None:
     """Refuses what is not one real number."""
-    is_finite = not isinstance(scale, int | float) or math.isfinite(scale)
+    largest = float(np.finfo(np.float32).max)
+    is_finite = not isinstance(scale, int | float) or abs(scale) <= largest
     if not is_real(scale) or not is_finite:
         raise ValueError(
             f"scale={scale!r} must be one real number, a float or an array [], finite, which "
