@@ -172,7 +172,8 @@ class Tokens:
             raise ValueError(several_layers(encoding))
 
     def check_made_for(self, encoding: "Encoding", name: str) -> None:
-        """Refuses another encoding that would read ``prepared``; errors call these ``name``."""
+        """Refuses an encoding that these were not made for; errors call them ``name``."""
+        check_tokens(name, self, encoding)
         reads = not encoding.hooks().isdisjoint({"prepare", "read"})
         if reads and self.made_for and self.made_for != structure(encoding):
             raise ValueError(
@@ -371,12 +372,20 @@ def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
         raise ValueError(f"{name} must be one array, but rows differ in length: pad them") from None
 
 
-def check_tokens(name: str, tokens: Any) -> None:
-    """Refuses what is not Tokens, such as positions; errors call it ``name``."""
+def check_tokens(name: str, tokens: Any, encoding: "Encoding | None" = None) -> None:
+    """Refuses what is not Tokens, and tokens that lack what ``encoding`` prepares.
+
+    Errors call them ``name``.
+    """
     if not isinstance(tokens, Tokens):
         raise ValueError(
             f"{name} must be Tokens, not {type(tokens).__name__}: pass Tokens.of(encoding, "
             "positions)"
+        )
+    if encoding is not None and "prepare" in encoding.hooks() and tokens.prepared is None:
+        raise ValueError(
+            f"{name} were not prepared for {type(encoding).__name__}: make them by "
+            "Tokens.of(encoding, positions)"
         )
 
 

@@ -527,7 +527,7 @@ def test_what_is_given_in_the_wrong_place():
         posenc_jax.attend(encoding, q, k, v, text(T))
     with raises(ValueError, "k_tokens must be Tokens, not ndarray"):
         posenc_jax.attend(encoding, q, k, v, tokens, text(T))
-    with raises(ValueError, "q_tokens was not prepared for RoPE: make it by Tokens.of(encoding"):
+    with raises(ValueError, "q_tokens were not prepared for RoPE: make them by Tokens.of("):
         posenc_jax.attend(encoding, q, k, v, Tokens(jnp.asarray(text(T))))
     with raises(ValueError, "encoding must be an Encoding, as posenc_jax.make gives it, not str"):
         posenc_jax.attend("rope", q, k, v, tokens)
@@ -1224,6 +1224,7 @@ def test_a_loss_of_whole_numbers():
 MODEL, ROPE = common.build_model("rope"), common.build("rope")
 ALIBI, FOX = common.build("alibi"), common.build("fox")
 IDS, X, Q = np.ones((B, T), np.int32), jnp.ones((B, T, common.WIDTH)), inputs()[0]
+HAND_MADE = Tokens(jnp.arange(T)[None])
 
 
 def generate(prompt=IDS, model=MODEL, **options):
@@ -1301,6 +1302,9 @@ KINDS = [
     (lambda: turned(Q[0]), "keys of 6 tokens must be [B, 6, H, C], not (6, 4, 8)"),
     (lambda: turned(Q[:, :2]), "keys of 6 tokens must be [B, 6, H, C], not (2, 2, 4, 8)"),
     (lambda: turned(Q, text(T)), "tokens must be Tokens, not ndarray"),
+    (lambda: turned(Q, HAND_MADE), "tokens were not prepared for RoPE: make them by Tokens.of("),
+    (lambda: common.build("seqpe", hook="input_add").embed(X, HAND_MADE), "not prepared for SeqPE"),
+    (lambda: HAND_MADE.read(common.build("kv_shift"), X), "tokens were not prepared for KVShift"),
     (lambda: OnAxes(ROPE, axes=(0.5, 1)), "axes=(0.5, 1) must be a tuple of numbers of axes"),
     (lambda: MODEL(IDS, text(T), key=0), "key is int, but must be a random key"),
     *(

@@ -121,11 +121,6 @@ def check_side(encoding, name, tokens, x, is_turned=False):
             "tokens.read(encoding, x).part(start, count)"
         )
     tokens.check_made_for(encoding, name)
-    if "prepare" in encoding.hooks() and tokens.prepared is None:
-        raise ValueError(
-            f"{name} was not prepared for {type(encoding).__name__}: make it by "
-            "Tokens.of(encoding, positions)"
-        )
 
 
 def check_window(window: Any) -> None:
