@@ -273,6 +273,11 @@ def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
     in_order = _in_order(scheme, tile, causal, window)
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
     if chunk is not None and tile.k_tokens.segment_ids is not None:
+        if tile.k_tokens.is_part:
+            raise ValueError(
+                "Chunks are counted from the first token of each segment, which a part of the keys "
+                "may lack: pass the tokens of all keys as k_tokens"
+            )
         tile, in_order = _counted_by_segment(tile), False
     return tile, Rule(window, causal, in_order, chunk, sinks_BTH)
 
