@@ -162,6 +162,7 @@ class Tokens:
                 f"{name} reads a layer's input [B, T, D], floating-point, one vector for each of "
                 f"the {T} tokens of {B} sequences, not {dtype} of shape {shape}"
             )
+        check_tokens("tokens", self, encoding)
         self.check_made_for(encoding, "tokens")
         if self.is_part:
             raise ValueError(
@@ -172,8 +173,7 @@ class Tokens:
             raise ValueError(several_layers(encoding))
 
     def check_made_for(self, encoding: "Encoding", name: str) -> None:
-        """Refuses an encoding that these were not made for; errors call them ``name``."""
-        check_tokens(name, self, encoding)
+        """Refuses another encoding that would read ``prepared``; errors call these ``name``."""
         reads = not encoding.hooks().isdisjoint({"prepare", "read"})
         if reads and self.made_for and self.made_for != structure(encoding):
             raise ValueError(

@@ -1,5 +1,6 @@
 """Bad input raises an error that names the argument, the value and what is allowed."""
 
+import dataclasses
 import functools
 import re
 
@@ -866,6 +867,9 @@ def test_tokens_made_for_another_encoding_are_refused(name, other):
         posenc_jax.logits(encoding, *inputs()[:2], tokens)
     with raises(ValueError, message):
         posenc_jax.turn(encoding, *inputs()[1:], tokens, num_heads=H)
+    own = Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+    with raises(ValueError, f"k_{message}"):
+        posenc_jax.attend(encoding, *inputs(), own, dataclasses.replace(tokens, turned=True))
 
 
 def test_a_wrapper_that_changes_no_tokens_takes_those_of_what_it_wraps():

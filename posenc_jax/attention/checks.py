@@ -111,6 +111,7 @@ def check_side(encoding, name, tokens, x, is_turned=False):
                 f"{name} has {what} of type {numbers.dtype}, but they must be int32"
                 f"{' or float32' if what == 'positions' else ''}, as Tokens.of makes them"
             )
+    tokens.check_made_for(encoding, name)
     if is_turned:
         return
     if "read" in encoding.hooks() and not tokens.is_read:
@@ -120,7 +121,7 @@ def check_side(encoding, name, tokens, x, is_turned=False):
             "of all tokens are projected from, and for new queries a part of that, "
             "tokens.read(encoding, x).part(start, count)"
         )
-    tokens.check_made_for(encoding, name)
+    check_tokens(name, tokens, encoding)
 
 
 def check_window(window: Any) -> None:
