@@ -656,7 +656,7 @@ def of_two_layers(name):
         ),
         (lambda: posenc_jax.Layers([posenc_jax.Encoding()]).over(0), "num_layers=0 must be at"),
         (lambda: posenc_jax.Chunks(0), "size=0 must be at least 1, and a"),
-        (lambda: Llama4Temperature(floor_scale=float("inf")), "floor_scale=inf must be a positive"),
+        (lambda: Llama4Temperature(floor_scale=float("inf")), "floor_scale=inf must be at least 1"),
         (lambda: text(5.5), "length=5.5 must give whole numbers below 2**31"),
     ],
 )

@@ -508,7 +508,7 @@ def test_bad_logit_scales():
             common.build(name, train_length=1)
     with pytest.raises(ValueError, match="cap=0 must be a positive number"):
         common.build("soft_cap", cap=0)
-    with pytest.raises(ValueError, match="floor_scale=0 must be a positive number of tokens"):
+    with pytest.raises(ValueError, match="floor_scale=0 must be at least 1, and a whole number"):
         common.build("llama4_temperature", floor_scale=0)
     with pytest.raises(ValueError, match="unknown encoding 'ropee', did you mean 'rope'"):
         common.build("logn", over="ropee")
