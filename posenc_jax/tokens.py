@@ -187,6 +187,11 @@ class Tokens:
 
         Returns the tokens and the state after them. The first state is ``encoding.start(B)``.
         """
+        if not encoding.resumes:
+            raise ValueError(
+                f"{type(encoding).__name__} cannot resume: its start is None, or it overrides read "
+                "without resume; call tokens.read with all tokens so far"
+            )
         prepared, state = encoding.resume(x_BTD, self, state)
         return self._with_read(encoding, "resume", prepared, len(x_BTD)), state
 

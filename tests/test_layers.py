@@ -425,6 +425,32 @@ def test_a_wrapper_says_what_it_wraps(name):
         Tokens.of(Unsaid(common.build(name)), text(T))
 
 
+class Unlike(Wrapper):
+    """Overrides the hooks that the scheme beneath promises something about."""
+
+    whole_rows = True
+
+    def place(self, positions, key=None, length=None):
+        return super().place(positions, key, length)
+
+    def read(self, x_BTD, tokens):
+        return super().read(x_BTD, tokens)
+
+    def mix(self, out_BTHC, weights_BHTS, tile):
+        return super().mix(out_BTHC, weights_BHTS, tile)
+
+
+def test_what_a_scheme_promises_is_not_promised_of_the_hooks_above_it():
+    """Else tiles would be cut or skipped, keys kept, and orders left out, with wrong numbers."""
+    inner = common.build("inkling")
+    outer = Unlike(inner)
+    assert inner.extent and outer.extent is None
+    assert not inner.whole_rows and outer.whole_rows
+    assert inner.reads_order is False and outer.reads_order is None
+    assert not inner.adapts and outer.adapts
+    assert inner.resumes and not outer.resumes
+
+
 @pytest.mark.parametrize("over", ["rope", "alibi", "fox", "path"])
 def test_a_logit_scale_is_scaling_queries_by_hand(over):
     """There are several blocks of rows; biases added to the logits are not scaled."""
