@@ -162,6 +162,18 @@ class Encoding(nnx.Module):
         """
         return not self.hooks().isdisjoint({"place", "prepare"})
 
+    @property
+    def resumes(self) -> bool:
+        """Says whether ``resume`` does what ``read`` does, so that a cache may call it instead.
+
+        It does not where ``start`` is None, or where a subclass overrides ``read`` alone.
+        """
+        read, resume = (
+            next(i for i, each in enumerate(type(self).__mro__) if name in vars(each))
+            for name in ("read", "resume")
+        )
+        return resume <= read and self.start(1) is not None
+
     def hooks(self) -> frozenset[str]:
         """Returns the names of the hooks that this encoding overrides."""
         return frozenset(
@@ -243,6 +255,7 @@ class Encoding(nnx.Module):
         """Takes ``tokens.prepared`` and returns the part that ``score`` and ``mix`` read of keys.
 
         What they read of queries only can be left out, and is then not copied into tiles or caches.
+        Called on such a part, which a cache has kept, it returns the part as it is.
         """
         return prepared
 
@@ -260,7 +273,7 @@ class Encoding(nnx.Module):
         The tokens are in the order in which they were written, and without segments. Returns
         ``tokens.prepared`` and the state after them.
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot resume: its start is None")
+        raise NotImplementedError
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         """Takes queries or keys and returns them turned, possibly with more channels."""
@@ -305,8 +318,7 @@ class HeadShard:
       encoding: the scheme, with the parameters of every head.
       heads: int32 ``[H]``, the global numbers of the query heads that attention is given, all
         different. Heads that share a kv head must be those of one kv head of the model. Where
-        numbers are traced, those that are out of range or cut a group give NaN, and whether they
-        are different is not checked.
+        numbers are traced, those that cannot be so give NaN.
       num_heads: how many query heads the whole model has (static).
     """
 

@@ -162,6 +162,7 @@ class Tokens:
                 f"{name} reads a layer's input [B, T, D], floating-point, one vector for each of "
                 f"the {T} tokens of {B} sequences, not {dtype} of shape {shape}"
             )
+        check_tokens("tokens", self, encoding)
         self.check_made_for(encoding, "tokens")
         if self.is_part:
             raise ValueError(
@@ -186,6 +187,11 @@ class Tokens:
 
         Returns the tokens and the state after them. The first state is ``encoding.start(B)``.
         """
+        if not encoding.resumes:
+            raise ValueError(
+                f"{type(encoding).__name__} cannot resume: its start is None, or it overrides read "
+                "without resume; call tokens.read with all tokens so far"
+            )
         prepared, state = encoding.resume(x_BTD, self, state)
         return self._with_read(encoding, "resume", prepared, len(x_BTD)), state
 
@@ -371,12 +377,20 @@ def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
         raise ValueError(f"{name} must be one array, but rows differ in length: pad them") from None
 
 
-def check_tokens(name: str, tokens: Any) -> None:
-    """Refuses what is not Tokens, such as positions; errors call it ``name``."""
+def check_tokens(name: str, tokens: Any, encoding: "Encoding | None" = None) -> None:
+    """Refuses what is not Tokens, and tokens that lack what ``encoding`` prepares.
+
+    Errors call them ``name``.
+    """
     if not isinstance(tokens, Tokens):
         raise ValueError(
             f"{name} must be Tokens, not {type(tokens).__name__}: pass Tokens.of(encoding, "
             "positions)"
+        )
+    if encoding is not None and "prepare" in encoding.hooks() and tokens.prepared is None:
+        raise ValueError(
+            f"{name} were not prepared for {type(encoding).__name__}: make them by "
+            "Tokens.of(encoding, positions)"
         )
 
 

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
 from experiments.long_document import read_chunk
-from posenc_jax import Layers, generate
+from posenc_jax import Encoding, Layers, generate
 from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder
+from posenc_jax.encodings.gated.fox import FoX
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.model.cache import Cache, Kept
 from posenc_jax.model.decode import sample
@@ -128,6 +130,50 @@ def test_every_step_turns_all_keys_by_the_length_it_has(name, keywords, other):
         close(steps[:, t - 1], expected[:, t - 1])
     elsewhere = common.forward(model, TOKEN_IDS, text(T), length=other)
     assert float(abs(expected - elsewhere)[:, -1].max()) > 1e-3
+
+
+class OtherGates(FoX):
+    """Reads gates of its own, and does not say how their sums go on."""
+
+    def read(self, x_BTD, tokens):
+        return super().read(-x_BTD, tokens)
+
+
+class OfTwoKinds(Encoding):
+    """Multiplies a number of the query's position with another of the key's."""
+
+    adapts = False
+
+    def prepare(self, positions, length):
+        return {"query": jnp.cos(positions), "key": jnp.sin(positions)}
+
+    def of_keys(self, prepared):
+        return {"key": prepared["key"]}
+
+    def score(self, logits_BHTS, tile):
+        of_queries, of_keys = tile.q_tokens.prepared["query"], tile.k_tokens.prepared["key"]
+        return logits_BHTS + of_queries[:, None, :, None] * of_keys[:, None, None]
+
+
+@pytest.mark.parametrize("name", ["own", "soft_cap", "kv_shift"])
+@pytest.mark.parametrize("kind", [OtherGates, OfTwoKinds])
+def test_a_scheme_of_ones_own_with_a_cache(name, kind, monkeypatch):
+    monkeypatch.setitem(posenc_jax.REGISTRY, "own", f"{__name__}:{kind.__name__}")
+    sizes = dict(num_heads=common.HEADS, model_dim=common.WIDTH, rngs=nnx.Rngs(0))
+    sizes |= {} if name == "own" else dict(over="own")
+    sizes |= dict(num_kv_heads=common.HEADS) if name == "kv_shift" else {}
+    encoding = posenc_jax.make(name, num_layers=common.LAYERS, **sizes)
+    model = common.build_model(common.moved(encoding, 0))
+    expected = common.forward(model, TOKEN_IDS, text(T))
+    close(in_pieces(model, Cache.empty(model, B, SIZE)), expected)
+
+
+def test_what_cannot_resume_is_not_resumed():
+    for encoding in (common.build("rope"), common.build("kv_shift", over="fox")):
+        tokens = posenc_jax.Tokens.of(encoding, text(T))
+        message = f"{type(encoding).__name__} cannot resume: its start is None"
+        with pytest.raises(ValueError, match=message):
+            tokens.resume(encoding, jnp.ones((B, T, common.WIDTH)), encoding.start(B))
 
 
 OF_PATTERN: dict[str, dict] = {

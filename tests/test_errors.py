@@ -1,5 +1,6 @@
 """Bad input raises an error that names the argument, the value and what is allowed."""
 
+import dataclasses
 import functools
 import re
 
@@ -527,7 +528,7 @@ def test_what_is_given_in_the_wrong_place():
         posenc_jax.attend(encoding, q, k, v, text(T))
     with raises(ValueError, "k_tokens must be Tokens, not ndarray"):
         posenc_jax.attend(encoding, q, k, v, tokens, text(T))
-    with raises(ValueError, "q_tokens was not prepared for RoPE: make it by Tokens.of(encoding"):
+    with raises(ValueError, "q_tokens were not prepared for RoPE: make them by Tokens.of("):
         posenc_jax.attend(encoding, q, k, v, Tokens(jnp.asarray(text(T))))
     with raises(ValueError, "encoding must be an Encoding, as posenc_jax.make gives it, not str"):
         posenc_jax.attend("rope", q, k, v, tokens)
@@ -572,6 +573,17 @@ def test_a_traced_window_and_a_scale_are_one_number():
             attend(scale=scale)
         with raises(ValueError, "must be one real number"):
             posenc_jax.logits(encoding, *inputs()[:2], tokens, scale=scale)
+
+
+@pytest.mark.parametrize("implementation", ["dense", "blockwise", None])
+@pytest.mark.parametrize("window", [0, -1, 2**32 - 1, 1])
+def test_a_traced_window_that_is_none_is_not_a_number(window, implementation):
+    """No query would see a key, and each would get zeros, as if that were meant."""
+    encoding, tokens = common.build("nope"), Tokens.of(common.build("nope"), text(T))
+    attend = functools.partial(posenc_jax.attend, encoding, *inputs(), tokens)
+    window = np.asarray(window, np.int32 if window < 2**31 else np.uint32)
+    out = jax.jit(lambda window: attend(window=window, implementation=implementation))(window)
+    assert jnp.isnan(out).all() == (window != 1)
 
 
 def test_a_window_and_a_scale_may_be_numbers_of_any_library():
@@ -644,7 +656,7 @@ def of_two_layers(name):
         ),
         (lambda: posenc_jax.Layers([posenc_jax.Encoding()]).over(0), "num_layers=0 must be at"),
         (lambda: posenc_jax.Chunks(0), "size=0 must be at least 1, and a"),
-        (lambda: Llama4Temperature(floor_scale=float("inf")), "floor_scale=inf must be a positive"),
+        (lambda: Llama4Temperature(floor_scale=float("inf")), "floor_scale=inf must be at least 1"),
         (lambda: text(5.5), "length=5.5 must give whole numbers below 2**31"),
     ],
 )
@@ -855,6 +867,9 @@ def test_tokens_made_for_another_encoding_are_refused(name, other):
         posenc_jax.logits(encoding, *inputs()[:2], tokens)
     with raises(ValueError, message):
         posenc_jax.turn(encoding, *inputs()[1:], tokens, num_heads=H)
+    own = Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+    with raises(ValueError, f"k_{message}"):
+        posenc_jax.attend(encoding, *inputs(), own, dataclasses.replace(tokens, turned=True))
 
 
 def test_a_wrapper_that_changes_no_tokens_takes_those_of_what_it_wraps():
@@ -1160,12 +1175,14 @@ def test_heads_of_a_shard_are_an_array_of_whole_numbers():
             posenc_jax.attend(HeadShard(encoding, jnp.arange(4), num_heads), *inputs(), tokens)
 
 
-@pytest.mark.parametrize("heads", [[2, 3], [3, 4], [-1, 0], [1, 2]])
-def test_traced_heads_of_a_shard_that_cannot_be_are_not_a_number(heads):
-    encoding, sides = common.build("alibi"), inputs(num_heads=2, num_kv_heads=1)
+@pytest.mark.parametrize("num_kv_heads", [1, 2])
+@pytest.mark.parametrize("heads", [[2, 3], [3, 4], [-1, 0], [1, 2], [3, 3]])
+def test_traced_heads_of_a_shard_that_cannot_be_are_not_a_number(heads, num_kv_heads):
+    encoding, sides = common.build("alibi"), inputs(num_heads=2, num_kv_heads=num_kv_heads)
     tokens = Tokens.of(encoding, text(T))
     attend = jax.jit(lambda h: posenc_jax.attend(HeadShard(encoding, h, H), *sides, tokens))
-    assert jnp.isnan(attend(jnp.array(heads))).any() == (heads != [2, 3])
+    is_right = heads == [2, 3] or (heads == [1, 2] and num_kv_heads == 2)
+    assert jnp.isnan(attend(jnp.array(heads))).any() == (not is_right)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2, -1])
@@ -1211,6 +1228,7 @@ def test_a_loss_of_whole_numbers():
 MODEL, ROPE = common.build_model("rope"), common.build("rope")
 ALIBI, FOX = common.build("alibi"), common.build("fox")
 IDS, X, Q = np.ones((B, T), np.int32), jnp.ones((B, T, common.WIDTH)), inputs()[0]
+HAND_MADE = Tokens(jnp.arange(T)[None])
 
 
 def generate(prompt=IDS, model=MODEL, **options):
@@ -1288,11 +1306,14 @@ KINDS = [
     (lambda: turned(Q[0]), "keys of 6 tokens must be [B, 6, H, C], not (6, 4, 8)"),
     (lambda: turned(Q[:, :2]), "keys of 6 tokens must be [B, 6, H, C], not (2, 2, 4, 8)"),
     (lambda: turned(Q, text(T)), "tokens must be Tokens, not ndarray"),
+    (lambda: turned(Q, HAND_MADE), "tokens were not prepared for RoPE: make them by Tokens.of("),
+    (lambda: common.build("seqpe", hook="input_add").embed(X, HAND_MADE), "not prepared for SeqPE"),
+    (lambda: HAND_MADE.read(common.build("kv_shift"), X), "tokens were not prepared for KVShift"),
     (lambda: OnAxes(ROPE, axes=(0.5, 1)), "axes=(0.5, 1) must be a tuple of numbers of axes"),
     (lambda: MODEL(IDS, text(T), key=0), "key is int, but must be a random key"),
     *(
         (lambda bad=bad: attend(scale=bad), f"scale={bad} must be one real number", "finite")
-        for bad in (float("inf"), float("nan"))
+        for bad in (float("inf"), float("nan"), 10**400, -1e39)
     ),
     (lambda: attend(implementation=lambda *_: None), "returned NoneType, but must return (2, 6, 4"),
     (lambda: attend(implementation=lambda *_: Q[:1]), "returned (1, 6, 4, 8), but must return (2,"),

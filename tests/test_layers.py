@@ -425,6 +425,32 @@ def test_a_wrapper_says_what_it_wraps(name):
         Tokens.of(Unsaid(common.build(name)), text(T))
 
 
+class Unlike(Wrapper):
+    """Overrides the hooks that the scheme beneath promises something about."""
+
+    whole_rows = True
+
+    def place(self, positions, key=None, length=None):
+        return super().place(positions, key, length)
+
+    def read(self, x_BTD, tokens):
+        return super().read(x_BTD, tokens)
+
+    def mix(self, out_BTHC, weights_BHTS, tile):
+        return super().mix(out_BTHC, weights_BHTS, tile)
+
+
+def test_what_a_scheme_promises_is_not_promised_of_the_hooks_above_it():
+    """Else tiles would be cut or skipped, keys kept, and orders left out, with wrong numbers."""
+    inner = common.build("inkling")
+    outer = Unlike(inner)
+    assert inner.extent and outer.extent is None
+    assert not inner.whole_rows and outer.whole_rows
+    assert inner.reads_order is False and outer.reads_order is None
+    assert not inner.adapts and outer.adapts
+    assert inner.resumes and not outer.resumes
+
+
 @pytest.mark.parametrize("over", ["rope", "alibi", "fox", "path"])
 def test_a_logit_scale_is_scaling_queries_by_hand(over):
     """There are several blocks of rows; biases added to the logits are not scaled."""
@@ -508,7 +534,7 @@ def test_bad_logit_scales():
             common.build(name, train_length=1)
     with pytest.raises(ValueError, match="cap=0 must be a positive number"):
         common.build("soft_cap", cap=0)
-    with pytest.raises(ValueError, match="floor_scale=0 must be a positive number of tokens"):
+    with pytest.raises(ValueError, match="floor_scale=0 must be at least 1, and a whole number"):
         common.build("llama4_temperature", floor_scale=0)
     with pytest.raises(ValueError, match="unknown encoding 'ropee', did you mean 'rope'"):
         common.build("logn", over="ropee")

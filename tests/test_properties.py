@@ -309,7 +309,7 @@ def test_keys_that_are_not_turned_as_their_tokens_say():
     with pytest.raises(ValueError, match="keys have 8 channels and turned queries 16"):
         posenc_jax.attend(encoding, q, k, v, tokens, keys)
     alone = dataclasses.replace(keys, prepared=None)
-    with pytest.raises(ValueError, match="q_tokens was not prepared for PoPE"):
+    with pytest.raises(ValueError, match="q_tokens were not prepared for PoPE"):
         posenc_jax.attend(encoding, q, k, v, alone, keys)
 
 

@@ -401,6 +401,9 @@ def test_chunks_are_counted_from_the_first_token_of_a_segment():
         np.testing.assert_allclose(together[:, cut:], alone, rtol=1e-5, atol=1e-5)
         step = attend(q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)
         np.testing.assert_allclose(step, together[:, -1:], rtol=1e-5, atol=1e-5)
+    part, sides_of_part = tokens.part(cut + 2, T - cut - 2), (x[:, cut + 2 :] for x in (q, k, v))
+    with pytest.raises(ValueError, match="Chunks are counted from the first token of each segment"):
+        posenc_jax.attend(encoding, *sides_of_part, part, window=chunks)
 
 
 def test_text_is_known_to_be_consecutive_while_it_is_traced():

@@ -93,7 +93,8 @@ def attend(
         pass a part of its tokens: ``attend(e, q, k, v, tokens.part(start, T), tokens)``.
       causal: whether to hide keys whose index is larger than the query's.
       window: hides keys whose index is smaller than the query's by this much or more; it may be
-        traced. ``Chunks(size)`` hides the keys of other chunks than the query's.
+        traced, and below 1 then gives NaN. ``Chunks(size)`` hides the keys of other chunks than
+        the query's.
       scale: factor of the products of queries and keys; by default ``1 / sqrt(C)``, with C as it
         was before ``rotate``.
       sinks: ``[H]`` or ``[B, T, H]``, one more logit for each query, without a key or a value, so
@@ -125,6 +126,9 @@ def attend(
     if getattr(out_BTHC, "shape", None) != shape:
         what = getattr(out_BTHC, "shape", type(out_BTHC).__name__)
         raise ValueError(f"implementation={run!r} returned {what}, but must return {shape}")
+    if isinstance(rule.window, jax.core.Tracer):
+        # In a window below 1 a query sees no key, and would get zeros, as if that were meant.
+        out_BTHC = jnp.where(rule.window.astype(jnp.int32) >= 1, out_BTHC, jnp.nan)
     return call(scheme, "turn_back", out_BTHC, tile.q_tokens, q_side)
 
 
@@ -269,6 +273,11 @@ def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
     in_order = _in_order(scheme, tile, causal, window)
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
     if chunk is not None and tile.k_tokens.segment_ids is not None:
+        if tile.k_tokens.is_part:
+            raise ValueError(
+                "Chunks are counted from the first token of each segment, which a part of the keys "
+                "may lack: pass the tokens of all keys as k_tokens"
+            )
         tile, in_order = _counted_by_segment(tile), False
     return tile, Rule(window, causal, in_order, chunk, sinks_BTH)
 
@@ -322,6 +331,7 @@ def _of_whole_groups(q_BTHC, side: Side, K: int):
     of_kv_heads = (side.heads // (side.num_heads // side.num_kv_heads)).reshape(K, -1)
     is_right = (side.heads >= 0) & (side.heads < side.num_heads)
     is_right &= (of_kv_heads == of_kv_heads[:, :1]).reshape(-1)
+    is_right &= (side.heads[:, None] == side.heads[None]).sum(axis=1) == 1
     return jnp.where(is_right[None, None, :, None], q_BTHC, jnp.nan)
 
 

@@ -1,6 +1,5 @@
 """Checks the arguments of attention."""
 
-import math
 from typing import Any
 
 import jax
@@ -112,6 +111,7 @@ def check_side(encoding, name, tokens, x, is_turned=False):
                 f"{name} has {what} of type {numbers.dtype}, but they must be int32"
                 f"{' or float32' if what == 'positions' else ''}, as Tokens.of makes them"
             )
+    tokens.check_made_for(encoding, name)
     if is_turned:
         return
     if "read" in encoding.hooks() and not tokens.is_read:
@@ -121,12 +121,7 @@ def check_side(encoding, name, tokens, x, is_turned=False):
             "of all tokens are projected from, and for new queries a part of that, "
             "tokens.read(encoding, x).part(start, count)"
         )
-    tokens.check_made_for(encoding, name)
-    if "prepare" in encoding.hooks() and tokens.prepared is None:
-        raise ValueError(
-            f"{name} was not prepared for {type(encoding).__name__}: make it by "
-            "Tokens.of(encoding, positions)"
-        )
+    check_tokens(name, tokens, encoding)
 
 
 def check_window(window: Any) -> None:
@@ -143,7 +138,8 @@ def check_window(window: Any) -> None:
 
 def check_scale(scale: Any) -> None:
     """Refuses what is not one real number."""
-    is_finite = not isinstance(scale, int | float) or math.isfinite(scale)
+    largest = float(np.finfo(np.float32).max)
+    is_finite = not isinstance(scale, int | float) or abs(scale) <= largest
     if not is_real(scale) or not is_finite:
         raise ValueError(
             f"scale={scale!r} must be one real number, a float or an array [], finite, which "

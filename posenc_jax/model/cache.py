@@ -243,7 +243,7 @@ class Cache:
         prepared = self.prepared[number]
         if prepared is not None:
             write = functools.partial(_write, start=start)
-            prepared = jax.tree.map(write, prepared, new.prepared)
+            prepared = jax.tree.map(write, prepared, encoding.of_keys(new.prepared))
         placed = encoding.place(places, None, length)
         seen = Tokens(placed, self.segment_ids, None, prepared, is_text, new.fixed, turned=True)
         every = (*self.prepared[:number], prepared, *self.prepared[number + 1 :])
@@ -348,7 +348,7 @@ def _is_turned(encoding: Encoding, segments: bool, length: int | None) -> bool:
     """Says whether the cache keeps keys and values turned, with what attention reads of them."""
     if encoding.mixes_keys or (encoding.adapts and length is None):
         return False
-    return "read" not in encoding.hooks() or (not segments and encoding.start(1) is not None)
+    return "read" not in encoding.hooks() or (not segments and encoding.resumes)
 
 
 def _map_tokens(function, *every: Kept) -> dict[str, Any]:

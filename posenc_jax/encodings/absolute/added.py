@@ -21,7 +21,7 @@ class Added(Encoding):
         raise NotImplementedError
 
     def embed(self, x_BTD, tokens: Tokens):
-        check_tokens("tokens", tokens)
+        check_tokens("tokens", tokens, self)
         of_positions = self.vectors(tokens)
         rows, (B, T, D) = jnp.shape(x_BTD), of_positions.shape
         # Otherwise one token would be copied to the places of all.

@@ -136,7 +136,7 @@ class RoPE(Encoding):
         return chosen
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        check_tokens("tokens", tokens)
+        check_tokens("tokens", tokens, self)
         if x_BTHC.ndim != 4 or x_BTHC.shape[1] != tokens.count:
             raise ValueError(
                 f"queries or keys of {tokens.count} tokens must be [B, {tokens.count}, H, C], not "

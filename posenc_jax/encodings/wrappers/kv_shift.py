@@ -58,7 +58,6 @@ class KVShift(Wrapper):
 
     per_layer = True
     mixes_keys = reads_order = True
-    start, resume = Encoding.start, Encoding.resume  # a state would need the last key, not x
 
     def __init__(
         self,

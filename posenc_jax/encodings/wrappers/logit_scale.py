@@ -151,10 +151,7 @@ class Llama4Temperature(LogitScale):
         attn_scale: float = 0.1,
         **sizes,
     ):
-        if not 1 <= floor_scale < math.inf:
-            raise ValueError(
-                f"floor_scale={floor_scale!r} must be a positive number of tokens, finite"
-            )
+        floor_scale = count_of("floor_scale", floor_scale)
         if not 0 <= attn_scale < math.inf:
             raise ValueError(f"attn_scale={attn_scale!r} must be a number, 0 or more, and finite")
         super().__init__(over, **sizes)

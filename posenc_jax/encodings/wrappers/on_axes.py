@@ -34,6 +34,10 @@ class OnAxes(Wrapper):
         super().__init__(over, **sizes)
         self.axes = tuple(axes)
 
+    @property
+    def adapts(self) -> bool:
+        return self.inner.adapts
+
     def place(self, positions, key=None, length=None):
         if positions.ndim == 3:
             if max(self.axes) >= positions.shape[-1]:

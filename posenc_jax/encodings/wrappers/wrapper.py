@@ -31,14 +31,15 @@ class Wrapper(Encoding):
             )
         self.inner = inner
         self.per_layer = self.per_layer or inner.per_layer
-        self.whole_rows = inner.whole_rows
-        if self.reads_order is None:
+        self.whole_rows = self.whole_rows or inner.whole_rows
+        own = self._own_hooks()
+        if self.reads_order is None and "read" not in own:
             self.reads_order = inner.reads_order
         self.mixes_keys = self.mixes_keys or inner.mixes_keys
         self.stacked = inner.stacked
         self.over_shared = inner.over_shared
-        # A wrapper that overrides ``score`` changes every logit.
-        self.extent = inner.extent if type(self).score is Wrapper.score else None
+        # A wrapper that overrides ``score`` or ``mix`` may change every logit and every sum.
+        self.extent = inner.extent if own.isdisjoint({"score", "mix"}) else None
 
     def _put_over(self, inner: Encoding) -> "Wrapper":
         """Returns a copy of this wrapper with another encoding beneath."""
@@ -56,7 +57,11 @@ class Wrapper(Encoding):
 
     @property
     def adapts(self) -> bool:
-        return self.inner.adapts
+        return self.inner.adapts or not self._own_hooks().isdisjoint({"place", "prepare"})
+
+    @property
+    def resumes(self) -> bool:
+        return super().resumes and self.inner.resumes
 
     @property
     def prepared_by(self) -> Encoding:
