@@ -191,7 +191,7 @@ def test_biases_are_those_of_every_layer():
     for config, own in ((t5, {"layer_type": "decoder"}), (bloom, {})):
         with pytest.raises(ValueError, match="layout='half' must be left out"):
             layers_from_hf(config, layout="half", **own)
-    with pytest.raises(ValueError, match="must be left out: the answer has all layers"):
+    with pytest.raises(ValueError, match="must be left out: the result has all layers"):
         layers_from_hf(GEMMA3_4B, layer_type="full_attention")
 
 

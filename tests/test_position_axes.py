@@ -271,7 +271,7 @@ def test_generating_right_after_a_video():
     generate = functools.partial(
         posenc_jax.generate, model, ids, jax.random.key(0), max_new_tokens=count
     )
-    with pytest.raises(ValueError, match="next_positions=None goes on from a last token with one"):
+    with pytest.raises(ValueError, match="next_positions=None continues a last token with one"):
         generate(positions=positions)
     output = generate(positions=positions, next_positions=[placed.next])
     after = np.tile(placed.next + np.arange(count)[None, :, None], 3)

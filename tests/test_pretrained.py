@@ -237,7 +237,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
 def test_a_scheme_that_transformers_does_not_have(tmp_path):
     config, tensors = published("llama")
     model = our_decoder(config, tensors).under(make("rerope", head_dim=8, window=8))
-    with pytest.raises(ValueError, match="ReRoPE is not what transformers can be told"):
+    with pytest.raises(ValueError, match="ReRoPE cannot be expressed in transformers"):
         save(tmp_path / "out", model, config | {"max_position_embeddings": 16})
     assert not os.listdir(tmp_path)
 

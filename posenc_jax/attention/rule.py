@@ -9,7 +9,7 @@ from posenc_jax.tokens import count_of
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
-    """Stands for a window that is a chunk: a query sees the keys of its own chunk (Llama 4).
+    """Describes a window by chunks: a query sees the keys of its own chunk (Llama 4).
 
     Args:
       size: number of tokens in a chunk. The first chunk begins with the first token; in packed

@@ -138,7 +138,7 @@ KINDS |= {"llama4_text": ("chunked_attention", "full_attention")}
 # Published sections for each kind of layer have an unread rope_theta or rope_type beside them.
 DANGLING_KEYS = words("cohere_compass_text zaya")
 
-# Where a config does not list the kinds of its layers, every n-th layer has full attention, and the
+# If a config does not list the kinds of its layers, every n-th layer has full attention, and the
 # others are of the named kind.
 FULL_EVERY = {
     "afmoe": (4, "sliding_attention"),
@@ -161,7 +161,7 @@ FULL_EVERY = {
     "qwen3_next": (4, "linear_attention"),
     "vaultgemma": (2, "sliding_attention"),
 }
-# In these the last layer has full attention too.
+# The last layer of these models has full attention too.
 LAST_FULL = words("beam gemma4_text gemma4_unified_text")
 # Layers differ, and only the config says which.
 KINDS_NEEDED = words("""
@@ -184,7 +184,7 @@ WINDOW_SWITCHED = words("""
 """)
 # Layers from the number max_window_layers on have the window, where no kinds are listed.
 WINDOW_FROM = words("dots1 qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_vl_text qwen3")
-# sliding_window is in the config, and nothing of the text is hidden by it.
+# sliding_window is in the config, but hides no text.
 WINDOW_UNUSED = words("deepseek_ocr2_text moshi paddleocr_vl_text")
 # Queries see keys on both sides of them within the window.
 WINDOW_BOTH_SIDES = words("""
@@ -213,7 +213,7 @@ ROTARY_DIM_NEEDED = words("codegen gptj")
 # rotary_dim is in the config, but only partial_rotary_factor is read.
 IGNORE_ROTARY_DIM = words("minimax minimax_m3_vl_text")
 
-# What a config may leave out, and what the model then has.
+# Keys that a config may leave out, and the values that the model then has.
 BASE_10000 = words("codegen esm falcon gpt_neox gptj llama mistral phi roformer")
 _GEMMA3 = {"rope_theta": 1e6, "rope_local_base_freq": 1e4}
 BASES: dict[str, dict[str, Any]] = {"gemma3_text": _GEMMA3, "gemma3n_text": _GEMMA3}
@@ -312,7 +312,7 @@ REFUSED |= {
 
 
 def check_known(config: dict[str, Any], layout: str | None) -> None:
-    """Refuses a model that is not offered, and an unknown one for which no layout is given."""
+    """Checks that a model is offered, and that a layout is given for an unknown one."""
     model = config.get("model_type")
     if model in REFUSED:
         raise ValueError(f"model_type={model!r} is not offered by from_hf: {REFUSED[model]}")

@@ -50,7 +50,7 @@ def about_positions(key: str) -> bool:
 
 
 def check_keys(config: dict[str, Any]) -> None:
-    """Refuses keys that are not read and might change which positions the model has."""
+    """Checks that no unread key could change which positions the model has."""
     model = config.get("model_type") or ""
     read = READ | models.BESIDE_BIAS.get(model, frozenset())
     if model not in models.KNOWN:
@@ -66,8 +66,8 @@ def check_keys(config: dict[str, Any]) -> None:
     ]
     if unknown:
         raise ValueError(
-            f"{' and '.join(unknown)}: not understood, and the positions may depend on it. Read "
-            "what the model's code makes of it, then build that with posenc_jax.make(...)"
+            f"{' and '.join(unknown)}: not understood, and the positions may depend on it. Find "
+            "out what the model's code does with it, then build that with posenc_jax.make(...)"
         )
 
 

@@ -8,7 +8,7 @@ from posenc_jax.hf.values import LENGTH, ORIGINAL, agreed, flag, is_number, numb
 
 _MSCALES = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
 
-# What each type of section has beside _EVERY_TYPE: needed, and allowed.
+# The keys of each type of section besides _EVERY_TYPE: the required ones, and the allowed ones.
 TYPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "default": ((), ()),
     "linear": (("factor",), ()),
@@ -40,7 +40,7 @@ _OLD_NAMES = {"su": "longrope", "mrope": "default"}
 
 
 def kind_of(where: str, section: dict[str, Any], model: str | None) -> str:
-    """Returns the type of a section, a key of ``TYPES``; refuses keys that it does not have."""
+    """Returns the type of a section, a key of ``TYPES``; raises ValueError for unknown keys."""
     kind = _named(where, section)
     if kind == "dynamic" and model in models.NTK_ALPHA and "alpha" in section:
         kind = "ntk_alpha"
@@ -134,8 +134,8 @@ def _train_length(config, where, section, kind):
     longest = whole(config, *LENGTH, default=length)
     if longest < length:
         raise ValueError(
-            f"max_position_embeddings={longest} must not be below {ORIGINAL}={length}: it is what "
-            "that was extended to"
+            f"max_position_embeddings={longest} must not be below {ORIGINAL}={length}: it is the "
+            "length after the extension"
         )
     return length
 

@@ -191,7 +191,7 @@ class Cache:
         if is_text:
             if not self.is_text or self.segment_ids is not None or self.positions.ndim != 2:
                 raise ValueError(
-                    "positions=None goes on with text from position 0, but the cache has tokens "
+                    "positions=None continues text from position 0, but the cache has tokens "
                     "with positions, segments or several axes; pass positions"
                 )
             new = self.count + jnp.arange(T, dtype=jnp.int32)[None]
@@ -278,7 +278,7 @@ class Cache:
         )
 
     def check_made_for(self, model: "Transformer", batch: int) -> None:
-        """Refuses a model under other encodings, or another batch, than the cache was made for."""
+        """Checks that the cache was made for this model's encodings, and for this batch."""
         if batch != self.batch:
             raise ValueError(
                 f"inputs are {batch} sequences, but the cache was made for batch={self.batch}; "
@@ -318,7 +318,7 @@ class Cache:
 
 
 def check_model(model: Any) -> None:
-    """Refuses what is no Transformer, such as an encoding."""
+    """Checks that ``model`` is a Transformer, and not, for instance, an encoding."""
     if not hasattr(model, "extend"):
         raise ValueError(f"model must be a posenc_jax.Transformer, not {type(model).__name__}")
 
@@ -345,7 +345,7 @@ def _slots(
 
 
 def _is_turned(encoding: Encoding, segments: bool, length: int | None) -> bool:
-    """Says whether the cache keeps keys and values turned, with what attention reads of them."""
+    """Returns whether the cache keeps keys and values turned, with what attention reads of them."""
     if encoding.mixes_keys or (encoding.adapts and length is None):
         return False
     return "read" not in encoding.hooks() or (not segments and encoding.start(1) is not None)

@@ -58,7 +58,7 @@ class KVShift(Wrapper):
 
     per_layer = True
     mixes_keys = reads_order = True
-    start, resume = Encoding.start, Encoding.resume  # a state would need the last key, not x
+    start, resume = Encoding.start, Encoding.resume  # to resume would take the last key, not x
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ def _one_back(x_BSKC):
 
 
 def _places_back(x_BSKC, back_BS):
-    """Returns what lies ``back`` places before each token: 0 for none, NaN if it is not given."""
+    """Returns the entry ``back`` places before each token: 0 for none, NaN if it is not given."""
     number = jnp.arange(x_BSKC.shape[1], dtype=jnp.int32)[None] - back_BS
     is_given = (number >= 0) & (number < x_BSKC.shape[1])
     index = jnp.clip(number, 0, x_BSKC.shape[1] - 1)
