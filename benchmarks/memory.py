@@ -1,4 +1,4 @@
-"""Finds the memory of a training step beside its arguments, with and without recomputation.
+"""Finds the temporary memory of a training step, with and without recomputation.
 
     python -m benchmarks.memory --length=8192
 

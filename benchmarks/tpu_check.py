@@ -310,7 +310,7 @@ def main() -> None:
     args = parser.parse_args()
     known, console = read_known(args.known), Console()
     items = [item for item in _choose(args) if _about(row(item, {})) not in known]
-    topology.devices("v5e:1x1")  # refuses a machine without libtpu
+    topology.devices("v5e:1x1")  # raises an error without libtpu
     versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
     kept, rows = Kept(args.workdir / "programs.jsonl", versions), []
     with stage("tpu-check", len(items), console) as advance:
