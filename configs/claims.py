@@ -1,4 +1,4 @@
-"""Puts published claims to the test, and writes the ledger of verdicts.
+"""Tests published claims, and writes the ledger of verdicts.
 
     python launch.py --config=configs/claims.py:small --workdir=runs/answers
 

@@ -27,7 +27,7 @@ SMALL = "nope,sinusoidal,learned,rope,dynamic_yarn,alibi,t5,transformer_xl,fox"
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     config = start("tasks", preset, setting=Setting, trials=Trials)
-    # "ratio" in an extension stands for the length of the evaluated rows over the trained length.
+    # "ratio" in an extension means the length of the evaluated rows over the trained length.
     config.variants = ConfigDict(
         {
             name: {"encoding": {"name": name} | own_defaults(name) | ON_ROPE.get(name, {})}

@@ -1,10 +1,10 @@
-"""Puts published claims to the test, and writes the ledger of verdicts.
+"""Tests published claims, and writes the ledger of verdicts.
 
 python launch.py --config=configs/claims.py:small --workdir=runs/answers
 
 Every claim is a few numbers and the range in which its paper says that they lie; ``ledger.RULE``
-decides. The numbers of papers are in the claims' sentences. What was changed after results had been
-seen is listed in docs/experiments.md.
+decides. The numbers of papers are in the claims' sentences. docs/experiments.md lists the claims
+that were changed after results had been seen.
 """
 
 import math
@@ -175,7 +175,7 @@ CLAIMS: tuple[Claim, ...] = (
                 high=EQUAL,
             ),
         ),
-        # Where sinusoidal positions are far behind at any length, their length says nothing.
+        # If sinusoidal positions are far behind at every length, the comparison says nothing.
         needs=(_less("alibi", "sinusoidal", 1, low=-0.1, high=0.1),),
     ),
     Claim(

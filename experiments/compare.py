@@ -63,7 +63,7 @@ class Comparison(Sweep):
             self._extension(name, self.protocols.multiples[-1])
 
     def check_model(self, scheme, model):
-        # Within a compiled step, where positions have no values, a scheme could only give NaN.
+        # Within a compiled step, where positions have no values, a scheme could only return NaN.
         places = positions.text(self.protocols.multiples[-1] * self.recipe.length)
         for encoding in jax.eval_shape(Transformer.distinct, model):
             if "place" in encoding.hooks():
@@ -87,7 +87,7 @@ class Comparison(Sweep):
     def evaluate(self, point, model):
         splits = [split for split in SPLITS if split in self.documents]
         length, protocols = self.recipe.length, self.protocols
-        # Extensions are made anew for each length.
+        # Extensions are built for each length separately.
         adapts = {scheme: scheme != point.scheme or _adapts(model) for scheme in point.schemes}
         total = len(splits) * sum(work(protocols, length, each) for each in adapts.values())
         records, curves = [], []

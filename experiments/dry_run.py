@@ -63,7 +63,7 @@ def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Co
 
 
 def _takes(sweep: Sweep, point: Point) -> dict[str, Any]:
-    """Returns what one point takes; ``state`` is in bytes a device, ``flops`` are of one step."""
+    """Returns what one point takes; ``state`` is bytes per device, ``flops`` are of one step."""
     task, recipe = sweep.task(point), sweep.recipe_of(point)
     state = abstract_state(task, recipe, sweep.mesh)
     arrays = jax.tree_util.tree_flatten_with_path(state)[0]
@@ -91,7 +91,7 @@ def _schemes(rows) -> Table:
 
 
 def _times(flops: float, count: int, device: str, mfu: float) -> str:
-    """Returns a sentence on the time of all training, on these devices or on known ones."""
+    """Returns a sentence about the time of all training, on these devices or on known ones."""
     here = peak_flops(device)
     peaks = {device: here} if here else {name: 1e12 * peak for name, peak in PEAK.items()}
     hours = {name: flops / (mfu * peak * count * _HOUR) for name, peak in peaks.items()}
@@ -121,7 +121,7 @@ def _placed(arrays, scheme: str) -> Table:
 
 
 def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
-    """Returns a sentence on the memory of the compiled step, and a line for each collective."""
+    """Returns a sentence about the memory of the compiled step, and a line for each collective."""
     task, recipe = sweep.task(point), sweep.recipe_of(point)
     found = needs(lower_step(task, recipe, sweep.mesh), sweep.mesh)
     if found is None:

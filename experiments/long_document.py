@@ -5,8 +5,8 @@ r"""Computes the loss of each token of a document of any length, given all token
 
 The document is read in chunks, with a cache of the keys and values of all earlier tokens, so memory
 is linear in its length. A finished chunk becomes a file with its losses, keys and values. A run
-that was killed reads these files and goes on with the same numbers. Until the document is finished
-they take as much disk as the cache takes memory; then only the losses stay.
+that was killed reads these files and continues with the same numbers. Until the document is
+finished they take as much disk space as the cache takes memory; then only the losses are kept.
 
 One pass gives the loss at each position, and that of the last tokens. It cannot give the loss of a
 sliding window, because from the second layer on keys depend on tokens before the window.
@@ -63,7 +63,7 @@ def score_document(
       folder: the folder of ``losses.npy``; chunks finished there are not computed again.
       console: the console that shows progress.
       chunk: tokens of one step.
-      encoding: an encoding, or pattern, to evaluate under in the place of the trained one.
+      encoding: an encoding, or pattern, to evaluate under instead of the trained one.
 
     Raises:
       ValueError: the document has tokens the model does not know, or more than the encoding has
@@ -164,7 +164,7 @@ def _check(tokens_N, vocab_size, chunk):
             f"the document has shape {tokens_N.shape}, but must be [N] with two tokens or more: "
             "one to read, one to score"
         )
-    if tokens_N.dtype.kind not in "iu":  # as integers, other numbers would be other tokens
+    if tokens_N.dtype.kind not in "iu":  # a cast to integers would change the tokens
         raise ValueError(f"the document is of {tokens_N.dtype}, but token ids are integers")
     outside = tokens_N[(tokens_N < 0) | (tokens_N >= vocab_size)]
     if outside.size:
@@ -208,8 +208,8 @@ def main() -> None:
     parser.add_argument(
         "--encoding",
         type=command.encoding,
-        help='an encoding in the place of the trained one, such as {"name": "yarn"}, with the '
-        "trained one's keywords where it says nothing else",
+        help='an encoding to replace the trained one, such as {"name": "yarn"}; keywords that it '
+        "does not give are those of the trained one",
     )
     args = parser.parse_args()
     console = Console()

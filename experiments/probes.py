@@ -61,8 +61,8 @@ def probe(model: Transformer, windows_NL: np.ndarray, *, seed: int) -> dict[str,
     by_offset = loss_by_offset(model, windows_NL, offsets(train_length, seed))
     if not math.isfinite(by_offset["loss"][0]):
         raise ValueError(
-            f"the loss of the model is {by_offset['loss'][0]} on these texts: what has diverged "
-            "cannot be probed; train it again"
+            f"the loss of the model is {by_offset['loss'][0]} on these texts: a model that has "
+            "diverged cannot be probed; train it again"
         )
     found = {
         "attention_by_distance": attention_by_distance(model, windows_NL),
@@ -272,7 +272,7 @@ def _mean_logits(model, texts_NT, distances_D):
             return watch(model, look, texts_NT, places, length=length[None, None])
 
         queries = tiles(texts_NT, distance)
-        # Half of all texts apart, because neighbours are more often of the same document.
+        # The two texts are half of all texts apart, because neighbours often share a document.
         keys = tiles(jnp.roll(texts_NT, N // 2, axis=0), 0)
         return [
             _mean_logit(encoding, of_queries, of_keys) if _has_kernel(encoding) else None

@@ -126,8 +126,8 @@ class Readings:
           scheme: the method.
           target: the multiple of the training length that the model is made for. Short windows are
             always read under the encoding for ``target``.
-          is_fixed: whether documents of every length are, too, as in a model that was tuned;
-            otherwise each length is read under the encoding for that length.
+          is_fixed: whether documents of every length are read under it too, as with a model that
+            was tuned; otherwise each length is read under the encoding for that length.
         """
         scored = self.trials.last_tokens
         for multiple, count in self.trials.lengths:

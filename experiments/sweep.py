@@ -1,7 +1,7 @@
 """Trains every scheme under every seed once, across interruptions.
 
 A *point* is one trained scheme and one seed, with a folder of its own. Schemes that extend a
-trained one are evaluated on its checkpoint, each with its encoding in the place of the trained one.
+trained one are evaluated on its checkpoint, each with its encoding instead of the trained one.
 """
 
 import collections
@@ -158,7 +158,7 @@ class Sweep:
     def check_model(self, scheme: str, model: Transformer) -> None:
         """Raises a ValueError for a scheme that cannot work; a subclass may know of such.
 
-        The model has shapes in the place of its arrays.
+        The model has shapes instead of its arrays.
         """
 
     def check_recipe(self, recipe: Recipe, name: str = "train") -> None:

@@ -761,7 +761,7 @@ def test_what_is_no_record_of_a_run_is_damaged(finished, corpus, tmp_path, torn)
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     (tmp_path / "runs/alibi/seed0/run.json").write_text(torn)
     one, output = comparison(config(corpus), tmp_path)
-    told = "alibi/seed0/run.json is damaged, for it must be an object with config, versions"
+    told = "alibi/seed0/run.json is damaged: it must be an object with config, versions"
     assert len(one.results()[0]) == 1
     print_status(one, one.console)
     assert told in " ".join(output.getvalue().split())

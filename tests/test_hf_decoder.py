@@ -275,7 +275,7 @@ def test_what_is_said_is_read_back(name, model_type):
     kind, own, longest = SAID[name]
     encoding = make(name, **ROPE, **own)
     if model_type == "phi3" and name == "dynamic_ntk":
-        with pytest.raises(ValueError, match="Phi-3 not even that"):
+        with pytest.raises(ValueError, match="Phi-3 does not have it"):
             rope_parameters(encoding, config)
         return
     written = extended(config, _model(model_type).under(encoding))
@@ -313,7 +313,7 @@ def test_layers_without_rotation_stay_so():
     with pytest.raises(ValueError, match=r"layer 3 of the model has ALiBi, .*config no encoding"):
         extended(config, model.under([yarn, yarn, yarn, make("alibi", num_heads=16)]))
     other = make("pi", head_dim=128, base=5e6)
-    with pytest.raises(ValueError, match="layers that turn must have one encoding"):
+    with pytest.raises(ValueError, match="layers with rotation must share one"):
         extended(config, model.under([yarn, yarn, other, make("nope")]))
     windows = Layers([yarn, yarn, yarn, make("nope")], [8, None, None, None])
     with pytest.raises(ValueError, match="has RoPE, with a window of 8, and of the config RoPE"):

@@ -95,7 +95,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Says whether the search beats every rival under every seed."""
+        """Returns whether the search beats every rival under every seed."""
         return all(difference < 0 for difference in self.differences)
 
     def __str__(self) -> str:

@@ -399,13 +399,13 @@ def _check(setting: Setting, trials: Trials):
         raise ValueError(f"task.start={setting.start} must be 0 or more, and finite")
     if not np.isfinite(trials.starts).all() or len({*trials.starts}) < len(trials.starts):
         raise ValueError(f"eval.starts={trials.starts} must be finite, each once")
-    # From further away, the ball could be out of the picture.
+    # With a camera further away, the ball could be out of the picture.
     furthest = 0.5 - REACH
     for name, views in (("task.view", (setting.view,)), ("eval.views", trials.views)):
         if not all(0 <= view <= furthest for view in views) or len({*views}) < len(views):
             raise ValueError(
-                f"{name}={views} must be from 0 to {furthest}, so far as the ball is seen, and "
-                "each once"
+                f"{name}={views} must be from 0 to {furthest}, within which the ball is visible, "
+                "and each once"
             )
 
 
@@ -418,4 +418,4 @@ def _check_variant(scheme: str, variant: dict):
             f"{scheme}.adaln=True needs clock='story', not {clock!r}: Time-AdaLN reads positions"
         )
     if not 0 < rate < np.inf:
-        raise ValueError(f"{scheme}.rate={rate} must be above 0: what times are multiplied by")
+        raise ValueError(f"{scheme}.rate={rate} must be above 0: it multiplies the times")

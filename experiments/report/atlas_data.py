@@ -60,8 +60,8 @@ def read(folder: Path) -> list[dict[str, Any]]:
         return [questions[row["question"]] | _answer(row) for row in rows]
     except KeyError as error:
         raise ValueError(
-            f"{folder} was written by another revision, for it has no {error}; write it anew by "
-            "the command of its atlas.json with --report"
+            f"{folder} was written by another revision: it has no {error}; write it again by the "
+            "command in its atlas.json with --report"
         ) from None
 
 
@@ -79,7 +79,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
 def _written(mean: float | None, margin: float | None, least: int) -> tuple[str, str]:
     """Writes a mean and its margin with the decimals of the margin's two digits, or ``least``.
 
-    A thousandth of the mean stands for a margin that there is not.
+    A missing margin counts as a thousandth of the mean.
     """
     size = abs(mean or 0.0) / 1000 if margin is None else margin
     decimals = max(least, 1 - math.floor(math.log10(size))) if 0 < size < math.inf else least

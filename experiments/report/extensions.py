@@ -58,7 +58,7 @@ class Retention:
 
     @property
     def verdict(self) -> str:
-        """Says whether more than ``KEPT`` of the accuracy is left."""
+        """Returns whether more than ``KEPT`` of the accuracy is left."""
         mean, margin = self.kept[0], self.margin or 0.0
         if not math.isfinite(mean):
             return "no"

@@ -36,7 +36,7 @@ class Panel:
         return f"{self.condition}: {self.metric}"
 
     def has(self, record: Record) -> bool:
-        """Says whether a record belongs to this panel."""
+        """Returns whether a record belongs to this panel."""
         return (record["condition"], record["metric"]) == (self.condition, self.metric)
 
 

@@ -55,7 +55,7 @@ class Questions(Experiment):
 
     Each answer is read after the right ones before it. A row is an exact match where all of its
     answers are right, as greedy decoding then gives them. Where a row has several, the share of
-    answers that are right is shown too, for it tells schemes apart before any row is whole.
+    answers that are right is shown too, because it tells schemes apart before any row is right.
     """
 
     title = "Questions past the trained length"
@@ -164,7 +164,7 @@ class Mixed(Drawn):
         return {"tokens": tokens_NL, "is_answer": is_answer_NL}
 
     def loss(self, model, batch, key):
-        """Returns the mean loss of the answers; what is not an answer cannot be known."""
+        """Returns the mean loss of the answers; other tokens cannot be predicted."""
         logits_NTV = _logits(model, batch["tokens"], key)
         losses_NT = -jnp.take_along_axis(
             jax.nn.log_softmax(logits_NTV), batch["tokens"][:, 1:, None], axis=-1
