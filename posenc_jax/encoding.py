@@ -242,7 +242,7 @@ class Encoding(nnx.Module):
     def of_keys(self, prepared: Any) -> Any:
         """Takes ``tokens.prepared`` and returns the part that ``score`` and ``mix`` read of keys.
 
-        What they read of queries only can be left out, and is then not copied into tiles or caches.
+        Arrays that they read of queries only can be left out, to spare copies in tiles and caches.
         """
         return prepared
 

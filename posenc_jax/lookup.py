@@ -65,7 +65,7 @@ def tally(weights, index, size: int) -> jax.Array:
 def row_products(x_BTHC, table) -> jax.Array:
     """Multiplies every vector with every row of ``[R, C]`` or ``[H, R, C]``: ``[B, H, T, R]``."""
     check_width(x_BTHC, table.shape[-1])
-    # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
+    # The product is in float32, because XLA:CPU cannot run it in bfloat16.
     x_BTHC, table = x_BTHC.astype(jnp.float32), table.astype(jnp.float32)
     if table.ndim == 2:
         return jnp.einsum("bthc,rc->bhtr", x_BTHC, table)

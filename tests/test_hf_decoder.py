@@ -350,7 +350,7 @@ def test_dynamic_ntk_has_its_training_length_beside_the_section():
 def test_a_config_of_several_parts_is_not_extended():
     nested = {"model_type": "llava", "text_config": CONFIG}
     model = _model("llama").under(make("pi", factor=4.0, **ROPE))
-    with pytest.raises(ValueError, match=r"text_config has the model of text: .*'text_config'\]"):
+    with pytest.raises(ValueError, match=r"text_config has the text model: .*'text_config'\]"):
         extended(nested, model)
 
 

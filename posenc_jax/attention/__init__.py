@@ -237,7 +237,7 @@ def _tile(
         if k_BSKC.shape[-1] != q.shape[-1]:
             raise ValueError(
                 f"{type(scheme).__name__}.rotate gives queries {q.shape[-1]} channels and keys "
-                f"{k_BSKC.shape[-1]}; it must give both sides as many"
+                f"{k_BSKC.shape[-1]}; it must give both the same number"
             )
     elif k_BSKC.shape[-1] != q.shape[-1]:
         raise ValueError(

@@ -87,7 +87,7 @@ def blockwise(
 
 
 def take_apart(encoding, tile, v_BSKC, rule, block=None):
-    """Returns the plan, queries, keys, and what all tiles share."""
+    """Returns the plan, queries, keys, and the arrays that all tiles share."""
     B, T, H, C = tile.q.shape
     S, K = v_BSKC.shape[1:3]
     k_block, one_core = block, False
@@ -425,7 +425,7 @@ def _products(q: Rows, k: Rows):
     """
     B, K, G, T, C = q.x.shape
     products = _dot("bktc,bksc->bkts", q.x.reshape(B, K, G * T, C), k.x)
-    # In two steps, because sharding over Explicit axes cannot be inferred for both at once.
+    # Two reshapes, because sharding over Explicit axes cannot be inferred for a single one.
     return products.reshape(B, K, G, T, -1).reshape(B, K * G, T, -1)
 
 

@@ -53,7 +53,7 @@ T5 = words("t5 mt5 umt5 switch_transformers pop2piano pix2struct_text_model")
 ALIBI = words("bloom mpt")
 # Models that read alibi=true; falcon has RoPE without it.
 READS_ALIBI = ALIBI | words("falcon")
-# Keys beside a bias that change nothing there; rope=true contradicts it.
+# Keys that change nothing in a model with a bias; rope=true contradicts the bias.
 BESIDE_BIAS = {
     "bloom": words("offset_alibi"),
     "mpt": words("rope rope_impl rope_dail_config rope_hf_config"),
@@ -135,7 +135,7 @@ BASE_BY_LAYER = words("granite_swa granitemoe_swa")
 # The kinds of layers that differ where no section says so.
 KINDS = dict.fromkeys(NOPE_ON_FULL | PLAIN_SLIDING, _FULL_AND_SLIDING)
 KINDS |= {"llama4_text": ("chunked_attention", "full_attention")}
-# Published sections for each kind of layer have an unread rope_theta or rope_type beside them.
+# Published sections for each kind of layer have an unread rope_theta or rope_type next to them.
 DANGLING_KEYS = words("cohere_compass_text zaya")
 
 # If a config does not list the kinds of its layers, every n-th layer has full attention, and the
@@ -303,11 +303,11 @@ REFUSED |= {
     "ernie4_5_moe_vl": "its own code has axes that its config does not describe",
     "inkling_text": "its checkpoint has a bias of relative positions. Build it: "
     f"posenc_jax.make('inkling', {_INKLING}1 / head_dim, and more",
-    "longt5": "its encoder has a bias for blocks of tokens beside T5's",
-    "mpnet": "it has learned absolute positions beside T5's bias",
+    "longt5": "its encoder has a bias for blocks of tokens besides T5's",
+    "mpnet": "it has learned absolute positions besides T5's bias",
     "pix2struct_vision_model": "it has learned rows and columns",
     "qwen2_5_omni_dit": "only its first head turns",
-    "udop": "it has a bias by row and column beside T5's",
+    "udop": "it has a bias by row and column besides T5's",
 }
 
 

@@ -77,8 +77,8 @@ def has_no_positions(config: dict[str, Any]) -> bool:
     kind = position_kind(config)
     if "mla_use_nope" in config and not flag(config, "mla_use_nope", default=True):
         raise ValueError(
-            f"mla_use_nope=false: the code of {model!r} turns nothing, and what it would turn is "
-            "not known"
+            f"mla_use_nope=false: the code of {model!r} rotates nothing, so it is not known which "
+            "channels it would rotate"
         )
     if model == "glm5_next_text" and config.get("qk_rope_head_dim", 0) != 0:
         raise ValueError(

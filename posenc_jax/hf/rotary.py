@@ -75,7 +75,7 @@ def _dual_chunk(config, where, kind, rope):
             "attention to all keys"
         )
     if kind != "default" or rope["axes"] is not None:
-        raise ValueError(f"{where} of type {kind!r} is not offered beside {name}")
+        raise ValueError(f"{where} of type {kind!r} is not offered together with {name}")
     own = {read[key]: whole(section, key) for key in read if section.get(key)}
     del rope["axes"]
     # Chunks have the defaults of SGLang and vLLM.
@@ -138,8 +138,8 @@ def _share(config, fractions):
     widths = [key for key in _WIDTHS if key in config]
     if widths and not fractions:
         raise ValueError(
-            f"{widths[0]}={config[widths[0]]!r} is not read beside rope_type='proportional': its "
-            "key is partial_rotary_factor, which is missing"
+            f"{widths[0]}={config[widths[0]]!r} is not read with rope_type='proportional': its key "
+            "is partial_rotary_factor, which is missing"
         )
     return agreed(fractions) if fractions else models.FRACTIONS.get(config.get("model_type"), 1.0)
 

@@ -33,7 +33,7 @@ _EVERY_TYPE = (
     "llama_4_scaling_beta",
     "finetuned",
 )
-# Keys that stand in a section, and not beside it.
+# Keys that belong into a section, and not next to it.
 SECTION_ONLY = {key for keys in TYPES.values() for own in keys for key in own} - {ORIGINAL}
 SECTION_ONLY |= {"mrope_section", "mrope_interleaved", "llama_4_scaling_beta"}
 _OLD_NAMES = {"su": "longrope", "mrope": "default"}
@@ -88,7 +88,7 @@ def _named(where, section):
 def own_keywords(
     config: dict[str, Any], where: str, section: dict[str, Any], kind: str, pairs: int
 ) -> tuple[str, dict[str, Any]]:
-    """Returns the name that ``make`` has for this type, and the keywords beside RoPE's own."""
+    """Returns the name that ``make`` has for this type, and its keywords besides RoPE's own."""
     if kind == "default":
         return "rope", {}
     if kind in ("linear", "ntk_alpha", "dynamic"):

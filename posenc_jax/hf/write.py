@@ -107,7 +107,7 @@ def extended(
     """
     if part := part_of_text(config):
         raise ValueError(
-            f"{part} has the model of text: pass config[{part!r}], and put what this returns there"
+            f"{part} has the text model: pass config[{part!r}], and put the result there"
         )
     layers = decoder.layers(config)
     before = [layers.at(number) for number in range(model.num_layers)]
@@ -148,7 +148,7 @@ def _check_layers(before, now):
 def _spelled(section):
     """Returns a section under the names that transformers 4 and 5 have for it.
 
-    Without ``rope_theta`` beside the section transformers 4 would silently use its own base.
+    Without ``rope_theta`` outside the section transformers 4 would silently use its own base.
     """
     plain = section.get("rope_type", "default") == "default"
     return {

@@ -1,13 +1,14 @@
-"""The cache holds what a model needs of earlier tokens, so that more tokens can follow.
+"""The cache stores what a model needs of earlier tokens, so that more tokens can follow.
 
-Keys and values are kept turned, with whatever ``score`` reads of their tokens, so that a step
+Keys and values are stored turned, with whatever ``score`` reads of their tokens, so that a step
 computes only with new tokens, except in attention itself. A scheme that reads the layer's input
-(FoX, PaTH, Selective RoPE) continues from its state after the last token. Three kinds of schemes
-repeat their work for all tokens in every step. If a scheme adapts to the length
-(``Encoding.adapts``), keys are kept as they are before ``rotate`` and turned by the length of the
+(FoX, PaTH, Selective RoPE) continues from its state after the last token.
+
+Three kinds of schemes repeat their work for all tokens in every step. If a scheme adapts to the
+length (``Encoding.adapts``), keys are stored before ``rotate`` and turned by the length of the
 step, unless the cache is made for one length. If it mixes keys (``Encoding.mixes_keys``), they are
-kept unturned too. If it reads and cannot resume, which no scheme can where tokens have segments,
-the layer's input is kept as well.
+stored unturned too. If it reads the layer's input and cannot resume, as no scheme can where tokens
+have segments, the layer's input is stored as well.
 """
 
 import dataclasses

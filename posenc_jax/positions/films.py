@@ -22,7 +22,7 @@ def qwen25_omni(
 
     Args:
       segments: the parts of the sequence. A video needs the ``times`` of its frames.
-      tokens_per_second: positions in a second; audio has as many tokens.
+      tokens_per_second: positions, and audio tokens, in a second.
       seconds_per_chunk: the length of a chunk.
 
     Raises:

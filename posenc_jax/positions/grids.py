@@ -33,7 +33,7 @@ def whole_ticks(vision: Vision, start: float, tokens_per_second: float) -> np.nd
     """Returns the positions of a block's patches, the frames' scaled times rounded down."""
 
     def rounded_down(times):
-        # In float32, as transformers 4.49 has it. (4.57 truncates the seconds first.)
+        # transformers 4.49 computes this in float32; 4.57 truncates the seconds first.
         scaled = times.astype(np.float32) * np.float32(tokens_per_second)
         return np.floor(scaled).astype(np.int64)
 

@@ -86,7 +86,7 @@ class TimeAdaLN(nnx.Module):
             raise ValueError(
                 f"times of shape {times.shape} with source_frames={self.source_frames} are "
                 f"{source / self.source_frames:g} frames, which cannot share {length} tokens: each "
-                "must have as many"
+                "must have the same number"
             )
         if not isinstance(times, jax.core.Tracer) and not np.isfinite(times).all():
             raise ValueError(f"times must be finite, not {np.asarray(times).tolist()}")
