@@ -234,7 +234,7 @@ def _hand_over(points: int, workdir: Path, console: Console) -> None:
 def _all_fail() -> bool:
     """Returns whether the other processes of the job, if any, fail within seconds like this one.
 
-    What is wrong in a command is wrong in all processes. But a host may lack the data, or room on
+    A mistake in the command is the same in all processes. But a host may lack the data, or room on
     its disk, and the others then wait for it.
     """
     if not jax.distributed.is_initialized() or jax.process_count() == 1:

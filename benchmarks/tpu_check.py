@@ -305,7 +305,7 @@ def main() -> None:
     parser.add_argument("--chips", default=tuple(CHIPS), type=lambda each: tuple(each.split(",")))
     parser.add_argument("--schemes", default="all", help="all, kinds (one of each), or names")
     parser.add_argument("--match", default="", help="only items whose name has this in it")
-    parser.add_argument("--known", type=_paths, default=[], help="tables of what is known")
+    parser.add_argument("--known", type=_paths, default=[], help="tables of known results")
     parser.add_argument("--workdir", type=Path, default=Path("runs/tpu_check"))
     args = parser.parse_args()
     known, console = read_known(args.known), Console()

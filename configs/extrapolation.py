@@ -60,8 +60,8 @@ def get_config(preset: str = "small") -> ConfigDict:
     # Names of the registry, comma-separated; "all" leaves out patterns that do not fit the layers.
     config.schemes = "all"
     config.corpus = "stdlib"
-    # How many seeds of a scheme are trained as one program. It takes as many times the memory, and
-    # is faster if the model is too small to occupy the machine.
+    # How many seeds of a scheme are trained as one program. The program takes that many times the
+    # memory, and is faster if the model is too small to occupy the machine.
     config.together = 1
     # Learning rates at which every scheme is trained, such as (1e-3, 3e-3, 1e-2); the report shows
     # the best one of each scheme. Empty: train.learning_rate alone.

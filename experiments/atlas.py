@@ -38,7 +38,7 @@ class Language(Comparison):
         return found
 
     def probes(self) -> dict[str, dict]:
-        """Returns what was found in the models of the first seed, by scheme."""
+        """Returns the results of the probes of the first seed's models, by scheme."""
         evaluations, _, _ = self.results()
         each = [found["probes"] for found in evaluations if "probes" in found]
         return {one["scheme"]: one for one in each}

@@ -57,7 +57,7 @@ def _more(one: str, other: str, tasks: tuple[str, ...], multiple: int) -> Effect
 
 
 def _learned(schemes: tuple[str, ...], tasks: tuple[str, ...]) -> Effect:
-    """Says that schemes know tasks at the trained length, before what they do beyond it counts."""
+    """Says that schemes have learned tasks at the trained length, which other effects require."""
     return Effect(
         f"least share of answers right at 1x in {', '.join(tasks)}, {' and '.join(schemes)}",
         lambda a: least(*(a.hits("tasks", one, task, 1) for one in schemes for task in tasks)),
@@ -495,7 +495,7 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 class Claims(Studies):
-    """Runs the studies that claims need beside those of the atlas; see ``configs/claims.py``."""
+    """Runs the studies that claims need besides the atlas' own; see ``configs/claims.py``."""
 
     def write_report(self, command):
         studies = {name: part.study(command) for name, part in self.parts.items()}

@@ -3,7 +3,7 @@
 XLA prints a program as computations that call each other. A collective in the body of a loop counts
 once for each iteration if XLA prints their number, as for CPUs and GPUs, or if the loop's condition
 compares with a constant, as that of ``scan`` does; it counts once otherwise. XLA may split a
-collective into pieces that run beside other work; the pieces have the same channel, and count as
+collective into pieces that overlap with other work; the pieces have the same channel, and count as
 one.
 """
 

@@ -201,7 +201,7 @@ def tokenised(
         hold a window of ``least`` tokens.
 
     Raises:
-      ValueError: the corpus has tokens of its own already, or no document of so many bytes.
+      ValueError: the corpus has its own tokens already, or no document of ``least`` bytes.
     """
     if corpus.tokens.dtype != np.uint8:
         raise ValueError(

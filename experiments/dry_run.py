@@ -1,4 +1,4 @@
-"""Says what an experiment would take, before anything is trained: ``launch.py --dry_run``."""
+"""Estimates the cost of an experiment before anything is trained: ``launch.py --dry_run``."""
 
 import math
 import re
@@ -21,10 +21,10 @@ _HOUR = 3600
 
 
 def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Console) -> None:
-    """Prints the config, the mesh, what each scheme takes, and where its arrays lie.
+    """Prints the config, the mesh, the cost of each scheme, and how its arrays are sharded.
 
     The training step of the scheme with the largest state is compiled, because only the compiler
-    knows its memory beside the state, and what devices send to each other.
+    knows the memory that it needs besides the state, and what devices send to each other.
 
     Args:
       experiment: the experiment that would run.
@@ -63,7 +63,7 @@ def print_dry_run(experiment: Sweep, config: ConfigDict, mfu: float, console: Co
 
 
 def _takes(sweep: Sweep, point: Point) -> dict[str, Any]:
-    """Returns what one point takes; ``state`` is bytes per device, ``flops`` are of one step."""
+    """Returns the cost of one point; ``state`` is bytes per device, ``flops`` are of one step."""
     task, recipe = sweep.task(point), sweep.recipe_of(point)
     state = abstract_state(task, recipe, sweep.mesh)
     arrays = jax.tree_util.tree_flatten_with_path(state)[0]
@@ -101,7 +101,7 @@ def _times(flops: float, count: int, device: str, mfu: float) -> str:
 
 
 def _placed(arrays, scheme: str) -> Table:
-    """Returns a table of where arrays lie; moments are in the line of their parameter."""
+    """Returns a table of the arrays' shardings; moments are in the line of their parameter."""
     lines: dict[tuple[str, ...], list[int]] = {}
     for path, array in arrays:
         name = re.sub(r"^(model|opt_state/.*/(mu|nu))/", "", path_name(path))

@@ -81,8 +81,8 @@ class Experiment(Sweep):
       title, summary: for the report.
       axes: names of the position axes.
       length: tokens of a training sequence, set by ``load``.
-      panels: what is measured, set by ``load``.
-      data: what comparable runs must have in common, such as a digest, set by ``load``.
+      panels: the measurements, set by ``load``.
+      data: the fields that comparable runs must share, such as a digest, set by ``load``.
     """
 
     title: str

@@ -187,7 +187,7 @@ class Extension(Sweep):
         return next(each for each in self.points if each.name == name)
 
     def _describe_tuned(self, point) -> dict[str, Any]:
-        """Returns what a point is tuned from, and its encoding, without loading the model."""
+        """Returns the start of a fine-tuning run and its encoding, without loading the model."""
         folder = self.folder(_source_point(point.seed))
         finished, run = read_json(folder / "evaluation.json", EVALUATION), read_run(folder)
         if finished is None or run is None:

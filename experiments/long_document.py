@@ -124,7 +124,7 @@ _put = jax.jit(Cache.with_newest, static_argnames="count", donate_argnames="self
 
 
 def _load(path, like):
-    """Returns what was saved of a chunk, or None if it was not finished or its file is damaged."""
+    """Returns the saved arrays of a chunk, or None if it is unfinished or its file is damaged."""
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             losses_T, *leaves = arrays.values()
@@ -136,7 +136,7 @@ def _load(path, like):
 
 
 def _plain(array):
-    """Returns a float array as it is, and any other, such as bfloat16, as its bits in uint16."""
+    """Returns a float array unchanged, and any other, such as bfloat16, as its bits in uint16."""
     array = np.asarray(array)
     return array if array.dtype.kind == "f" else array.view(np.uint16)
 

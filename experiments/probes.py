@@ -233,7 +233,7 @@ def kernel(model: Transformer, windows_NL, distances_D) -> dict[str, Any] | None
     embeddings are measured like those that rotate or add a bias. Each text is a quarter of a
     training sequence, so that distances up to three quarters of it are within trained positions.
 
-    The kernel leaves out what a model learns from a causal mask alone (NoPE). Schemes whose
+    The kernel does not show what a model learns from a causal mask alone (NoPE). Schemes whose
     distance depends on the content between two tokens (FoX, PaTH, Selective RoPE, CoPE) have none.
 
     Returns:

@@ -25,7 +25,7 @@ LAST, WINDOWED, SHORT = "last", "windowed", "short"
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """Says what every model is evaluated on.
+    """Describes the evaluations of every model.
 
     Attributes:
       lengths: ``(multiple, documents)`` pairs, ascending from 1: context lengths as multiples of
@@ -98,7 +98,7 @@ class Readings:
 
     Args:
       corpus: the corpus.
-      trials: what is read.
+      trials: the evaluations.
       train_length: tokens of a sequence that the model was trained on.
 
     Raises:
@@ -149,7 +149,7 @@ class Reader:
     Args:
       model: the model.
       mesh: the devices.
-      trials: what is read.
+      trials: the evaluations.
       kept: where the results of each batch are kept.
       advance: called after each batch with a note and the number of its tokens.
     """

@@ -35,7 +35,7 @@ class RefusedError(ValueError):
 
 
 class OtherConfigError(RefusedError):
-    """Says that a folder holds a run of another config, which the error leaves as it is."""
+    """Reports that a folder holds a run of another config, which is left unchanged."""
 
 
 def agreed(compute: Callable[[], Any]) -> Any:
@@ -335,7 +335,7 @@ class Metrics:
     """Writes ``metrics.jsonl``: one JSON object a line, in the order of steps.
 
     Lines of steps after ``resume_step`` are dropped on opening: their work was not saved and is
-    about to be done again. With ``tensorboard`` the same numbers also go into event files beside
+    about to be done again. With ``tensorboard`` the same numbers also go into event files next to
     the file, with ``wandb`` to that project. ``last`` is the newest line, or empty.
     """
 

@@ -78,7 +78,7 @@ def _hide_flags(device) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """Says what a compiled program needs of each of its devices.
+    """Describes the memory and communication that a compiled program needs on each device.
 
     Attributes:
       memory: bytes in all: arguments, results that do not take the place of arguments, temporaries

@@ -287,8 +287,8 @@ def evolve(
     No genome is tried twice. Parents are the best of all generations so far; of equals, the older.
 
     Args:
-      space: what is searched.
-      budget: how much is searched.
+      space: makes the genomes.
+      budget: the size of the search.
       fitness: takes genomes and returns their losses, less being better. A loss that is not finite
         counts as infinite.
       seed: the seed of all choices.

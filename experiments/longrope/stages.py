@@ -179,7 +179,7 @@ class Stages:
         )
 
     def _extend(self, name, group, fitness, space, budget, read, times, prefix=""):
-        """Searches, and adds the rows of what the search starts from and of what it finds."""
+        """Searches, and adds the rows of the starting points and of the result."""
         self._search(name, space, fitness, budget, read)
         for seed, genome in space.seeds.items():
             under = self._under(genome, times)

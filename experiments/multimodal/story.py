@@ -4,7 +4,7 @@
 
 The ball goes along a smooth path in the world's time. A clip has frames at times of its own pace,
 from a moving camera, and questions: where is the ball at a time that no frame shows? A question
-is a token without pixels. A variant says from what the model learns the times:
+is a token without pixels. A variant says how the model learns the times:
 
     clock="frame"             from nothing: frames are numbered, and all questions follow the last
     clock="frame", told=True  from the inputs, where every token has waves of its time
@@ -295,7 +295,7 @@ def lay_out(frames, cameras, times, asked, patch: int):
       ``[N, T, 3]``.
 
     Raises:
-      ValueError: frames, cameras and times are not equally many, or a time is not finite.
+      ValueError: frames, cameras and times differ in number, or a time is not finite.
     """
     count, number, side = frames.shape[:3]
     if times.shape != (count, number) or cameras.shape != (count, number, 2):

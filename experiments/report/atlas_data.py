@@ -1,9 +1,9 @@
 """Keeps the atlas as data in two small files, ``atlas.csv`` and ``atlas.json``.
 
 ``atlas.csv`` has a row for each answer. Its column ``question`` is a name in ``atlas.json``, which
-has once what all answers to a question share: what was asked, in which unit, and what a guess has.
-A verdict is 1 for better, -1 for worse and 0 for no difference. Where there is a difference and no
-verdict, the two schemes share one seed only.
+holds the fields that all answers to a question share: what was asked, the unit, and the value of a
+guess. A verdict is 1 for better, -1 for worse and 0 for no difference. If there is a difference but
+no verdict, the two schemes share only one seed.
 """
 
 import csv
@@ -44,7 +44,7 @@ def files(atlas: Atlas) -> dict[str, str]:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Returns the answers in a folder, each with what all answers to its question share.
+    """Returns the answers in a folder, each with the fields of its question.
 
     A mean that is not finite is None. There are no answers if there is no atlas yet.
 

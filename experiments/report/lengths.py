@@ -28,7 +28,7 @@ class LengthStudy(Study):
     A record has ``scheme, seed, split, protocol, stride, length, multiple, loss, bits_per_byte,
     perplexity, tokens``. Protocol "windowed" scores the tokens of "last" with a model that sees
     only its last train_length tokens. ``about`` has ``train_length, last_tokens, corpus,
-    corpus_digest`` beside what every study has.
+    corpus_digest`` besides every study's fields.
 
     Attributes:
       curves: ``scheme, seed, split, positions, loss``: loss in the longest context, by the right
@@ -72,7 +72,7 @@ class View:
     Attributes:
       train_length: tokens of a training sequence.
       bits: bits per byte, which judge the schemes whatever metric ``cells`` show.
-      cells: what is shown.
+      cells: the numbers that are shown.
       columns: lengths in tokens, and ``WINDOWED_COLUMN``.
       comparable: the columns for the same documents as at the training length and in the windowed
         baseline; at a greater length fewer documents may be read.

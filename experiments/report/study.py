@@ -28,8 +28,8 @@ class Study:
         is the scheme that the checkpoint was trained with. If there is a baseline, ``speedup`` and
         ``speedup_above`` too, see ``speedup.py``.
       failures: ``scheme, seed, reason`` of the runs that failed.
-      about: ``command, versions, device, git, config, date, rules, rates``, and what the report of
-        this kind of experiment needs beside them.
+      about: ``command, versions, device, git, config, date, rules, rates``, and the other fields
+        that the report of this kind of experiment needs.
     """
 
     records: list[Record]

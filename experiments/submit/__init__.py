@@ -44,7 +44,7 @@ _LONGEST = 34
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Describes what is to run.
+    """Describes the command and the points to run.
 
     Attributes:
       command: the command that runs all points, from the folder of the repository.
