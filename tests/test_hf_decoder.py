@@ -307,7 +307,7 @@ def test_layers_without_rotation_stay_so():
     written = extended(config, model)
     assert written["max_position_embeddings"] == 131072
     same_turns(decoder.layers(written).distinct[0], yarn)
-    no_word = r"layer 0 of the model has no encoding, .*config RoPE, with no window: transformers"
+    no_word = r"layer 0 of the model has no encoding, .*config RoPE, with no window: only the"
     with pytest.raises(ValueError, match=no_word):
         extended(config, model.under(make("nope")))
     with pytest.raises(ValueError, match=r"layer 3 of the model has ALiBi, .*config no encoding"):

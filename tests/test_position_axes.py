@@ -543,7 +543,7 @@ LONGER = dict(first_repeat=70, length=60)
         (lambda: Film(Vision(1, 1, 1, times=(0.0,)), 0), "audio=0 of Film must be a whole number"),
         (
             lambda: builders.qwen2_vl([Film(Vision(1, 1, 1, times=(0.0,)), 3)]),
-            "no place for Film.* give it Text and Vision",
+            "does not accept Film.* give it Text and Vision",
         ),
         (lambda: builders.circle_rope([Vision(2, 3, 3)]), "no place for the time of 2 frames"),
         (lambda: builders.circle_rope(SEQUENCE, radius=0), "radius=0 must be a number above 0"),
