@@ -473,7 +473,7 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"schemes": "yarn"}, "add rope to schemes"),
         ({"seeds": 0}, "seeds=0"),
         ({"together": 0}, "together=0 must be at least 1"),
-        ({"model__causal": False}, "model.causal=False shows the model the tokens that it is to"),
+        ({"model__causal": False}, "model.causal=False shows the model the tokens that it must"),
         ({"schemes": "rope,alibi,rope"}, "schemes has rope more than once"),
         (
             {"train__learning_rate": float("nan")},

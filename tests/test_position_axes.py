@@ -622,7 +622,7 @@ def test_what_cannot_be_is_refused(build, message):
         ("mrope", {"sections": (2, 3, -1)}, "sections=(2, 3, -1) must be whole numbers"),
         ("i_mrope", {"sections": (1, 1, 2)}, "pair 5 of axis 2 is past the last of 4"),
         ("i_mrope", {"order": (0, 2)}, "order=(0, 2) must be the axes 0..2"),
-        ("videorope", {"sections": (1, 2, 1)}, "the last two alike"),
+        ("videorope", {"sections": (1, 2, 1)}, "the last two equal"),
         (
             "videorope",
             {"head_dim": 16, "frequencies": ByAxis((0,) * 8, (Default(),) * 3)},
