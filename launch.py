@@ -4,16 +4,16 @@
     python launch.py --config=configs/extrapolation.py:small --workdir=runs/mine \\
         --config.schemes=rope,alibi --config.train.steps=1000
 
-The name behind the colon is a preset of the config. The top of each file in configs/ lists its
+The name after the colon is a preset of the config. The docstring of each file in configs/ lists its
 presets, and docs/experiments.md all configs. --config.NAME=VALUE overrides any field of the config.
 
-The command trains what the config asks for, evaluates it, and writes report.html into the workdir.
-One scheme under one seed is called a point. Points that are finished in the workdir are not run
+The command trains and evaluates the schemes of the config, and writes report.html into the workdir.
+One scheme with one seed is called a point. Points that are finished in the workdir are not run
 again, so the same command resumes after an interruption. With --workers=2 two processes, each on
 half of the cores, divide the points between them, for models too small to keep all cores busy. To
 divide the points among several machines that see the workdir, start the command with --share on
-each, and at the end once without it, for the report. With --task_id=N only point N is run, for a
-queue that starts a job for each point.
+each, and run it once without --share at the end, for the report. With --task_id=N only point N is
+run, for a queue that starts a job for each point.
 
 The program needs ``pip install -e '.[experiments]'``, and says so if that is missing.
 """
@@ -66,28 +66,28 @@ TASK_ID = flags.DEFINE_integer(
     "of SLURM or Kubernetes gives, or all.",
 )
 WORKERS = flags.DEFINE_integer(
-    "workers", 1, "Divide the points and the cores among so many processes of this machine."
+    "workers", 1, "Divide the points and the cores among this many processes on this machine."
 )
 SHARE = flags.DEFINE_bool(
-    "share", False, "Leave out the points that other programs in the same workdir have begun."
+    "share", False, "Skip the points that other programs in the same workdir have begun."
 )
 DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Say what memory and time all would take; train nothing."
+    "dry_run", False, "Estimate the memory and time of everything; train nothing."
 )
 TOPOLOGY = flags.DEFINE_string(
     "topology", None, "With --dry_run: compile for these TPU chips, such as v5e:16x16."
 )
 MFU = flags.DEFINE_float("mfu", 0.4, "With --dry_run: the share of the devices' peak to expect.")
 BACKEND = flags.DEFINE_string(
-    "backend", None, "Print what would be submitted to: local, slurm, gke, xpk, tpu_vm or sky."
+    "backend", None, "Print what would be submitted to local, slurm, gke, xpk, tpu_vm or sky."
 )
 RESOURCE = flags.DEFINE_multi_string("resource", [], "NAME=VALUE, a setting of the backend.")
 SUBMIT = flags.DEFINE_bool("submit", False, "With --backend: submit what is printed.")
 AGAIN = flags.DEFINE_bool("again", False, "With --submit: submit a workdir for a second time.")
 REPORT = flags.DEFINE_bool(
-    "report", False, "Write the report of what is done so far; train nothing."
+    "report", False, "Write the report of the finished points; train nothing."
 )
-STATUS = flags.DEFINE_bool("status", False, "Say which points are done; train nothing.")
+STATUS = flags.DEFINE_bool("status", False, "Show the state of each point; train nothing.")
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, in a job started by hand."
 )
@@ -155,7 +155,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _tell(experiment, workdir: Path, console: Console) -> None:
-    """Prints what was asked for in the place of running the experiment."""
+    """Prints what the flags ask for, instead of running the experiment."""
     if STATUS.value:
         from experiments.status import print_status
 
@@ -231,9 +231,9 @@ def _hand_over(points: int, workdir: Path, console: Console) -> None:
 
 
 def _all_fail() -> bool:
-    """Says whether the other processes of the job, if any, fail within seconds like this one.
+    """Returns whether the other processes of the job, if any, fail within seconds like this one.
 
-    What is wrong in a command is wrong in all processes. But a host may lack the data, or room on
+    A mistake in the command is the same in all processes. But a host may lack the data, or room on
     its disk, and the others then wait for it.
     """
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
@@ -285,7 +285,7 @@ def _check_together() -> None:
     if AGAIN.value and not SUBMIT.value:
         raise ValueError("--again is for --submit: nothing is submitted without it")
     if TOPOLOGY.value is not None and not DRY_RUN.value:
-        raise ValueError("--topology is for --dry_run: nothing can run on chips that are not here")
+        raise ValueError("--topology is for --dry_run: nothing can run on chips of another machine")
     if MFU.present and not DRY_RUN.value:
         raise ValueError("--mfu is for --dry_run: a run measures the share of the peak itself")
     if DRY_RUN.value and TASK_ID.value is not None:
@@ -308,8 +308,8 @@ def _task_id() -> int | None:
         return None
     if name == "JOB_COMPLETION_INDEX" and jax.process_count() > 1:
         raise ValueError(
-            f"{name}={given} numbers the processes of this job, and is not the number of a point "
-            "too; give --task_id=N, or --task_id=-1 for all points"
+            f"{name}={given} numbers the processes of this job, so it cannot be the number of a "
+            "point too; give --task_id=N, or --task_id=-1 for all points"
         )
     if not str(given).isdigit():
         raise ValueError(f"{name}={given} must be the number of a point, or -1 for all")
@@ -344,7 +344,7 @@ def _parse(arguments: list[str]) -> list[str]:
 
 
 def _refuse(sentence: str) -> NoReturn:
-    """Ends the program with the sentence that says what is wrong with its command.
+    """Ends the program with a sentence that says what is wrong with its command.
 
     The other processes of the job, if any, may have another command, and wait until this one joins
     them. So it joins them, and they notice that it ends. JAX aborts a process that waits in vain.

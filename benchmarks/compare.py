@@ -95,7 +95,7 @@ def main() -> None:
     config.seeds = args.seeds
     config.schemes = args.schemes or config.schemes
     config.together = args.together or config.together
-    points(config)  # refuses what is wrong before anything starts
+    points(config)  # raises errors before anything starts
     watch, console = Stopwatch(), Console()
 
     class Timed(Comparison):

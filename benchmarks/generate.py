@@ -48,7 +48,7 @@ def sides():
     config = transformers.LlamaConfig(**SIZES, attn_implementation="sdpa")
     theirs = transformers.LlamaForCausalLM(config).eval()
     with torch.no_grad():
-        # Larger than at the start of training, so that the likeliest token is clear.
+        # Larger than at the start of training, so that the most likely token is clear.
         theirs.model.embed_tokens.weight.mul_(20)
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)

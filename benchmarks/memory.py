@@ -1,4 +1,4 @@
-"""Finds the memory of a training step beside its arguments, with and without recomputation.
+"""Finds the temporary memory of a training step, with and without recomputation.
 
     python -m benchmarks.memory --length=8192
 
@@ -32,7 +32,7 @@ def losses_of_all_logits(model, tokens_BL):
 
 
 def temporaries(args, losses, remat: bool, implementation: str) -> int:
-    """Returns the bytes that one gradient needs beside its arguments and its result."""
+    """Returns the bytes that one gradient needs besides its arguments and its result."""
     own = dict(scan=remat, remat=remat, implementation=implementation)
     sizes = model_sizes(args, vocab_size=args.vocab, **own)
     spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": sizes})

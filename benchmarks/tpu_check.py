@@ -305,12 +305,12 @@ def main() -> None:
     parser.add_argument("--chips", default=tuple(CHIPS), type=lambda each: tuple(each.split(",")))
     parser.add_argument("--schemes", default="all", help="all, kinds (one of each), or names")
     parser.add_argument("--match", default="", help="only items whose name has this in it")
-    parser.add_argument("--known", type=_paths, default=[], help="tables of what is known")
+    parser.add_argument("--known", type=_paths, default=[], help="tables of known results")
     parser.add_argument("--workdir", type=Path, default=Path("runs/tpu_check"))
     args = parser.parse_args()
     known, console = read_known(args.known), Console()
     items = [item for item in _choose(args) if _about(row(item, {})) not in known]
-    topology.devices("v5e:1x1")  # refuses a machine without libtpu
+    topology.devices("v5e:1x1")  # raises an error without libtpu
     versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
     kept, rows = Kept(args.workdir / "programs.jsonl", versions), []
     with stage("tpu-check", len(items), console) as advance:

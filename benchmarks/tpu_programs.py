@@ -68,7 +68,7 @@ def attention(name: str, implementation: str, backward: bool, length: int, mesh:
     """Lowers attention in bfloat16, 8 heads of 128, over the mesh axis ``context`` if there is one.
 
     Raises:
-      ValueError: the implementation refuses the scheme.
+      ValueError: the implementation does not support the scheme.
     """
 
     def under(implementation):

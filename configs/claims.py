@@ -1,4 +1,4 @@
-"""Puts published claims to the test, and writes the ledger of verdicts.
+"""Tests published claims, and writes the ledger of verdicts.
 
     python launch.py --config=configs/claims.py:small --workdir=runs/answers
 
@@ -6,7 +6,7 @@ Presets, after the colon:
 
     tiny   few schemes, one seed, a minute: checks that everything runs, shows nothing
     small  every claim, with three seeds, or five for the claim about seeds, on two CPU cores
-    paper  the same beside the models of ``configs/atlas.py:paper``, for a GPU or TPU
+    paper  the same for the models of ``configs/atlas.py:paper``, for a GPU or TPU
 
 The claims and the rule for verdicts are in ``experiments/claims.py``. Two of the studies are those
 of the atlas and run only once if both have the same workdir. Any field can be overridden on the
@@ -67,7 +67,7 @@ def _far(preset, language):
 
 
 def _double(preset, language):
-    """Returns a study that trains at twice the length, with as many tokens in a batch."""
+    """Returns a study that trains at twice the length, with the same tokens in a batch."""
     study = extrapolation.get_config(preset)
     study.schemes = ",".join(("sinusoidal", "rope", *_BASES))
     study.encodings.update(_of_bases())

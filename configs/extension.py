@@ -8,7 +8,7 @@ Presets, after the colon:
     small    the RoPE model of ``make compare``'s size, three seeds, within an hour on two CPU cores
     yarn     the same model: YaRN, PI, NTK and plain RoPE after 0, 25, 100 and 400 steps
     own      your own model: give --config.checkpoint=FOLDER, a finished run or published weights
-    smollm2  SmolLM2-135M as it is published, zero-shot to 16k and 32k, within four hours
+    smollm2  SmolLM2-135M as published, zero-shot to 16k and 32k, within four hours
     paper    a 7B-class model from 4k to 128k, on a pod
 
 Any field can be overridden on the command line. ``--config.methods=pi,yarn`` are evaluated without
@@ -37,7 +37,7 @@ _OF_ROPE = ("base", "rotary_dim", "layout", "axes", "frequencies")
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     config = start("extension", preset, presets=PRESETS, trials=Trials)
-    # A finished run or published weights ("{seed}" stands for the seed); empty: train a model here.
+    # A finished run or published weights ("{seed}" becomes the seed); empty: train a model here.
     config.checkpoint = ""
     config.corpus = "stdlib"
     config.rope = own_defaults("rope")

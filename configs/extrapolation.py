@@ -30,7 +30,7 @@ SMALL = (
     "p_rope,hope"
 )
 
-# The schemes that extend a trained RoPE. "ratio" stands for the evaluated length over the training
+# The schemes that extend a trained RoPE. "ratio" means the evaluated length over the training
 # length; those without it follow the length by themselves.
 _BY_RATIO = "pi ntk ntk_critical ntk_by_parts llama3 yarn longrope longrope2 leaky_rerope"
 _BY_LENGTH = "dynamic_pi dynamic_ntk dynamic_yarn rerope dual_chunk"
@@ -50,7 +50,7 @@ ON_ROPE: dict[str, dict[str, Any]] = EXTENSIONS | {
 # Windows are the training length over these numbers: ReRoPE keeps distances up to half of it, and
 # an eighth leaves Self-Extend room for its groups.
 WINDOWS = {"rerope": 2, "leaky_rerope": 2, "self_extend": 8}
-# With factor 1 dynamic NTK would equal NTK, as all sequences have the evaluated length.
+# With a factor of 1 dynamic NTK would equal NTK, because all sequences have the evaluated length.
 DYNAMIC_NTK = 2.0
 
 
@@ -60,8 +60,8 @@ def get_config(preset: str = "small") -> ConfigDict:
     # Names of the registry, comma-separated; "all" leaves out patterns that do not fit the layers.
     config.schemes = "all"
     config.corpus = "stdlib"
-    # How many seeds of a scheme are trained as one program. It takes as many times the memory, and
-    # is faster if the model is too small to occupy the machine.
+    # How many seeds of a scheme are trained as one program. The program takes that many times the
+    # memory, and is faster if the model is too small to occupy the machine.
     config.together = 1
     # Learning rates at which every scheme is trained, such as (1e-3, 3e-3, 1e-2); the report shows
     # the best one of each scheme. Empty: train.learning_rate alone.

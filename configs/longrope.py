@@ -9,7 +9,7 @@ Presets, after the colon:
     smollm2  SmolLM2-135M from 8k to 16k tokens, 60 candidates; needs ``posenc_jax[pretrained]``
 
 ``--config.checkpoint=FOLDER`` starts from a trained model, the folder of a finished run; ``{seed}``
-in it stands for the seed, as in ``--config.checkpoint=runs/small/runs/rope/seed{seed}``.
+in it becomes the seed, as in ``--config.checkpoint=runs/small/runs/rope/seed{seed}``.
 ``--config.stages=longrope,longrope2`` runs fewer of the stages, which
 ``experiments/longrope/stages.py`` defines.
 """
@@ -28,7 +28,7 @@ PRESETS = ("tiny", "small", "smollm2")
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     config = start("longrope", preset, presets=PRESETS, trials=Trials)
-    # A finished run or published weights ("{seed}" stands for the seed); empty: train a model here.
+    # A finished run or published weights ("{seed}" becomes the seed); empty: train a model here.
     config.checkpoint = ""
     config.loading = loading()
     config.corpus = "stdlib"

@@ -27,7 +27,7 @@ SMALL = "nope,sinusoidal,learned,rope,dynamic_yarn,alibi,t5,transformer_xl,fox"
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     config = start("tasks", preset, setting=Setting, trials=Trials)
-    # "ratio" in an extension stands for the length of the evaluated rows over the trained length.
+    # "ratio" in an extension means the length of the evaluated rows over the trained length.
     config.variants = ConfigDict(
         {
             name: {"encoding": {"name": name} | own_defaults(name) | ON_ROPE.get(name, {})}
@@ -65,7 +65,7 @@ def _tiny(config):
 def _small(config):
     config.task.length = 32
     config.model.update(model_dim=64, num_layers=2, num_heads=4)
-    # After as many steps of AdamW the same model can hardly recall or copy anything.
+    # After the same number of AdamW steps the model can hardly recall or copy anything.
     config.train.update(
         batch_size=64, steps=1500, optimizer="muon", learning_rate=4e-3, warmup_steps=100
     )

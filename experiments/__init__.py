@@ -1,14 +1,14 @@
 """Trains models and compares encodings, in programs that use the library.
 
-``launch.py`` runs the experiment that a config names; ``registry.py`` lists them. Where to begin:
+``launch.py`` runs the experiment that a config names; ``registry.py`` lists them. The modules:
 
     compare.py                     schemes on text
     tasks/, multimodal/            schemes on tasks about order, and on images, videos and stories
     extension.py, longrope/        trained models that are made longer
-    atlas.py, claims.py, guide.py  all schemes at all questions, published claims, the guide of both
+    atlas.py, claims.py, guide.py  all schemes and questions, published claims, a guide from both
     train.py, loop.py, run.py      one step of training, all steps, the files of a run
     data.py                        the corpora
-    evaluate.py, probes.py         the losses beyond the trained length, a look into trained models
+    evaluate.py, probes.py         losses beyond the trained length, and inside trained models
     mesh.py, checkpoint.py         arrays on devices, and on disk
     report/, submit/               pages and tables, queues of machines
 
@@ -20,9 +20,9 @@ from collections.abc import Mapping
 
 
 def require(packages: Mapping[str, str]) -> None:
-    """Ends the program with a sentence if a package is missing.
+    """Ends the program with a one-sentence error if a package is missing.
 
-    This is an exit instead of an ImportError, because users of a program need no traceback.
+    It exits instead of raising an ImportError, because users of a program need no traceback.
 
     Args:
       packages: for each module, the name of its package.
@@ -41,7 +41,7 @@ def _is_missing(module: str) -> bool:
         return True
 
 
-# The packages that experiments import beyond those that posenc_jax requires. What draws is required
-# by ``report``, because steps are timed on machines that need not draw.
+# The packages that experiments import beyond those that posenc_jax requires. ``report`` requires
+# the packages that draw, because machines that only time steps do not need them.
 require({"ml_collections": "ml_collections", "rich": "rich", "yaml": "pyyaml", "scipy": "scipy"})
 require({"etils": "etils", "fsspec": "fsspec"})

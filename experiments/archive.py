@@ -1,4 +1,4 @@
-"""Keeps the results of a workdir in one small file, and brings them back without training.
+"""Packs the results of a workdir into one small file, and restores them without training.
 
     python -m experiments.archive --workdir=runs/answers --out=docs/data/answers.tar.xz
     python -m experiments.archive --restore=docs/data/answers.tar.xz --workdir=runs/answers
@@ -23,7 +23,7 @@ from experiments.record import claimed, read_json, write_files
 
 # The files of a finished point. The last one is written last, and marks the point as finished.
 FILES = ("run.json", "metrics.jsonl", "evaluation.json")
-# The file that a point lacks whose model was given, for it was not trained.
+# A point whose model was given lacks this file, because it was not trained.
 _OF_TRAINING = "metrics.jsonl"
 
 
@@ -68,7 +68,7 @@ def _finished(folder: Path) -> Iterator[Path]:
 
 
 def restore(packed: Path, workdir: Path) -> tuple[int, int]:
-    """Writes the points of an archive into a workdir, and leaves alone those that it already has.
+    """Writes the points of an archive into a workdir, except those that it already has.
 
     Returns:
       How many points were written, and how many the workdir had.
@@ -102,7 +102,7 @@ def read(packed: Path) -> dict[str, dict[str, bytes]]:
                     raise ValueError(f"{packed} has {entry.name!r}, which is no file of a point")
                 points.setdefault(str(place.parent), {})[place.name] = file.read()
     except (tarfile.TarError, lzma.LZMAError) as error:
-        raise ValueError(f"{packed} is no whole archive of results: {error}") from None
+        raise ValueError(f"{packed} is not a complete archive of results: {error}") from None
     for folder, files in points.items():
         if {*files, _OF_TRAINING} != {*FILES}:
             raise ValueError(

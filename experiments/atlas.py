@@ -1,4 +1,4 @@
-"""Puts every scheme to every question, in language and in tasks, and writes the atlas of answers.
+"""Tests every scheme on every question, in language and in tasks, and writes the atlas of answers.
 
 python launch.py --config=configs/atlas.py:small --workdir=runs/answers
 """
@@ -25,12 +25,12 @@ class Language(Comparison):
         if self.protocols.documents < 2:
             raise ValueError(
                 f"eval.documents={self.protocols.documents} must be at least 2: the probes of a "
-                "model look at two texts or more"
+                "model need two texts or more"
             )
 
     def evaluate(self, point, model):
         found = super().evaluate(point, model)
-        # A model that diverged has nothing to look into.
+        # A model that diverged cannot be probed.
         if point.seed == 0 and math.isfinite(found["records"][0]["loss"]):
             split = next(iter(self.documents))
             windows_NL = self.documents[split][:, : self.recipe.length + 1]
@@ -38,7 +38,7 @@ class Language(Comparison):
         return found
 
     def probes(self) -> dict[str, dict]:
-        """Returns what was found in the models of the first seed, by scheme."""
+        """Returns the results of the probes of the first seed's models, by scheme."""
         evaluations, _, _ = self.results()
         each = [found["probes"] for found in evaluations if "probes" in found]
         return {one["scheme"]: one for one in each}

@@ -16,7 +16,7 @@ def rows_of_pass(batch_tokens: int, tokens: int, mesh: Mesh) -> int:
 
     Args:
       batch_tokens: the most tokens of a pass, over all devices.
-      tokens: tokens of a row that pass through the model; the last target is none of them.
+      tokens: tokens of a row that pass through the model, without the last target.
       mesh: the devices.
     """
     shards = row_shards(mesh)

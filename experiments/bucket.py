@@ -2,9 +2,9 @@
 
 Paths in a bucket are those of etils, with the methods of ``pathlib`` that are used here. Orbax
 writes the arrays of a checkpoint to a bucket by itself. Three things cannot be done in a bucket. An
-object cannot be renamed, but it is seen only when it is whole. An object cannot grow, so a file
-that is written line by line is written anew, with all its lines. And a folder cannot be locked, so
-a program that works on it leaves a mark there, and renews the mark for as long as it runs.
+object cannot be renamed, but it becomes visible only when it is complete. An object cannot grow, so
+a file that is written line by line is rewritten with all its lines. And a folder cannot be locked,
+so a program that works on it leaves a mark there, and renews the mark for as long as it runs.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from experiments.holder import Holder, in_use
 
 # Seconds between two renewals of a mark, and seconds after which a mark without renewal is void.
 RENEWED, FORGOTTEN = 15.0, 60.0
-# A new line brings all lines to the bucket if the last write is more seconds ago than this.
+# A new line is written to the bucket if the last write is more seconds ago than this.
 _DELAY = 30.0
 UNLOCKED = (
     "{folder} is in a bucket, which has no locks: the mark of a program on its point keeps another "
@@ -46,7 +46,7 @@ def folder_at(name: str) -> Path:
     if scheme != "gs" or not rest.partition("/")[2].strip("/"):
         raise ValueError(
             f"{name} must be a folder of this machine or gs://BUCKET/FOLDER: Orbax writes "
-            "checkpoints nowhere else, and not to s3://"
+            "checkpoints nowhere else, in particular not to s3://"
         )
     # Other programs write there too, so listings must not be cached.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
@@ -63,7 +63,7 @@ def folder_at(name: str) -> Path:
 
 
 def is_in_bucket(path: Path) -> bool:
-    """Says whether a path is in a bucket."""
+    """Returns whether a path is in a bucket."""
     return isinstance(path, epath.Path)
 
 
@@ -158,7 +158,7 @@ def marked(path: Path, by: Holder) -> Iterator[None]:
 
 
 def mark_of(path: Path) -> dict[str, Any] | None:
-    """Returns the fields of a mark's holder, if it was renewed recently by this machine's clock."""
+    """Returns the fields of a mark's holder, if it was renewed recently (by this machine's clock)."""
     mark = _read(path)
     return mark["by"] if mark and time.time() - mark["seen"] < FORGOTTEN else None
 

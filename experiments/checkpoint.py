@@ -23,7 +23,7 @@ from experiments.mesh import path_name, replicated
 from experiments.record import RefusedError, differences
 
 _SUMS, _KINDS = "sums", "kinds"
-# What Orbax and TensorStore raise if files are missing, cut off or altered. Other errors, such as
+# Orbax and TensorStore raise these if files are missing, cut off or altered. Other errors, such as
 # running out of memory, do not mean that a checkpoint is damaged.
 _UNREADABLE = (
     ValueError,
@@ -51,7 +51,7 @@ _KEPT = ocp.checkpoint_managers.AnyPreservationPolicy(
 
 
 class _Manager(ocp.CheckpointManager):
-    """Begins although the loss of a damaged checkpoint cannot be read; restoring finds the damage.
+    """Starts even if the loss of a damaged checkpoint cannot be read; restoring finds the damage.
 
     Orbax reads the losses of all checkpoints at the start, to know which to keep.
     """
@@ -170,7 +170,7 @@ class Checkpoints:
             digest = _digest(_kinds(saved) | dict(about.metrics or {}))
         except _UNREADABLE as error:
             raise _DamagedError(_first_line(error)) from None
-        # Otherwise a name that was altered on disk would pass for a state of another config.
+        # Otherwise a name that was altered on disk would look like a state of another config.
         if (about.custom_metadata or {}).get(_KINDS, digest) != digest:
             raise _DamagedError("its loss or the names, shapes or types of its arrays changed")
         sums = saved.pop(_SUMS, None)

@@ -1,10 +1,10 @@
-"""Puts published claims to the test, and writes the ledger of verdicts.
+"""Tests published claims, and writes the ledger of verdicts.
 
 python launch.py --config=configs/claims.py:small --workdir=runs/answers
 
 Every claim is a few numbers and the range in which its paper says that they lie; ``ledger.RULE``
-decides. The numbers of papers are in the claims' sentences. What was changed after results had been
-seen is listed in docs/experiments.md.
+decides. The numbers of papers are in the claims' sentences. docs/experiments.md lists the claims
+that were changed after results had been seen.
 """
 
 import math
@@ -57,7 +57,7 @@ def _more(one: str, other: str, tasks: tuple[str, ...], multiple: int) -> Effect
 
 
 def _learned(schemes: tuple[str, ...], tasks: tuple[str, ...]) -> Effect:
-    """Says that schemes know tasks at the trained length, before what they do beyond it counts."""
+    """Says that schemes have learned tasks at the trained length, which other effects require."""
     return Effect(
         f"least share of answers right at 1x in {', '.join(tasks)}, {' and '.join(schemes)}",
         lambda a: least(*(a.hits("tasks", one, task, 1) for one in schemes for task in tasks)),
@@ -171,7 +171,7 @@ CLAIMS: tuple[Claim, ...] = (
                 high=EQUAL,
             ),
         ),
-        # Where sinusoidal positions are far behind at any length, their length says nothing.
+        # If sinusoidal positions are far behind at every length, the comparison says nothing.
         needs=(_less("alibi", "sinusoidal", 1, low=-0.1, high=0.1),),
     ),
     Claim(
@@ -491,7 +491,7 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 class Claims(Studies):
-    """Runs the studies that claims need beside those of the atlas; see ``configs/claims.py``."""
+    """Runs the studies that claims need besides the atlas' own; see ``configs/claims.py``."""
 
     def write_report(self, command):
         studies = {name: part.study(command) for name, part in self.parts.items()}

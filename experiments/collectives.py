@@ -3,7 +3,7 @@
 XLA prints a program as computations that call each other. A collective in the body of a loop counts
 once for each iteration if XLA prints their number, as for CPUs and GPUs, or if the loop's condition
 compares with a constant, as that of ``scan`` does; it counts once otherwise. XLA may split a
-collective into pieces that run beside other work; the pieces have the same channel, and count as
+collective into pieces that overlap with other work; the pieces have the same channel, and count as
 one.
 """
 
@@ -34,7 +34,7 @@ class Collective:
       kind: XLA's name of the operation.
       axes: the mesh axes whose devices take part; empty if the mesh has one device along each.
       count: how often a device takes part in one run of the program.
-      bytes: what a device sends in all of them, if each is passed around a ring.
+      bytes: the bytes that a device sends in all of them, if each is passed around a ring.
     """
 
     kind: str
@@ -186,7 +186,7 @@ def _first_group(line: str) -> np.ndarray:
             shape += before, n or int(length), int(length) // (before * (n or int(length)))
         ids = np.arange(math.prod(shape)).reshape(shape)
         return ids[(0, slice(None), 0) * (len(shape) // 3)].reshape(-1)
-    raise ValueError(f"the devices of a collective are in a form that is not known: {line.strip()}")
+    raise ValueError(f"the devices of a collective are in an unknown form: {line.strip()}")
 
 
 def _axes(ids: np.ndarray, mesh: Mesh) -> tuple[str, ...]:

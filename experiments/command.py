@@ -13,9 +13,9 @@ from posenc_jax.registry import lookup
 
 
 def exit_status(main: Callable[..., None]) -> Callable[..., int]:
-    """Makes a command end with one sentence where its input is wrong, and return an exit status.
+    """Makes a command end with a one-sentence error for wrong input, and return an exit status.
 
-    The status is 0 at the end of the command, 2 after an error in what it was given, and 75 if the
+    The status is 0 at the end of the command, 2 after an error in its input, and 75 if the
     scheduler asked to stop.
     """
 

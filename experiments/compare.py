@@ -91,7 +91,7 @@ class Comparison(Sweep):
     def evaluate(self, point, model):
         splits = [split for split in SPLITS if split in self.documents]
         length, protocols = self.recipe.length, self.protocols
-        # Extensions are made anew for each length.
+        # Extensions are built for each length separately.
         adapts = {scheme: scheme != point.scheme or _adapts(model) for scheme in point.schemes}
         total = len(splits) * sum(work(protocols, length, each) for each in adapts.values())
         records, curves = [], []

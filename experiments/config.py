@@ -24,7 +24,7 @@ PRESETS = ("tiny", "small")
 
 T = TypeVar("T")
 
-# Strings that may stand for numbers in keywords of extensions: see ``at_ratio``.
+# Strings that may replace numbers in keywords of extensions: see ``at_ratio``.
 RATIO, PART = "ratio", "length/"
 
 
@@ -106,7 +106,7 @@ def filled(kind: type[T], name: str, config: Mapping[str, Any]) -> T:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Says whether a value, or each element of a tuple, is of the type that a hint says."""
+    """Returns whether a value, or each element of a tuple, is of the type that a hint says."""
     if typing.get_origin(hint) is not tuple:
         return isinstance(value, int | float if hint is float else hint)
     if not isinstance(value, tuple):
@@ -201,7 +201,7 @@ def as_trained(name: str, trained: Mapping[str, Any]) -> dict[str, Any]:
 def at_ratio(keywords: Any, ratio: float, train_length: int) -> Any:
     """Returns an extension's keywords for a length of ``ratio`` times the training length.
 
-    "ratio" stands for that number, and "length/8" for an eighth of the training length.
+    "ratio" means that number, and "length/8" an eighth of the training length.
     """
     if isinstance(keywords, Mapping):
         return {key: at_ratio(value, ratio, train_length) for key, value in keywords.items()}

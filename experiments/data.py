@@ -45,7 +45,7 @@ class Corpus:
       offsets: int64 ``[N + 1]``; document ``n`` is ``tokens[offsets[n] : offsets[n + 1]]``.
       splits: int8 ``[N]``, an index into ``SPLITS`` for each document.
       vocab_size: token ids are ``0 .. vocab_size - 1``.
-      bytes_per_token: mean UTF-8 bytes that a token stands for; 1.0 if tokens are bytes.
+      bytes_per_token: mean UTF-8 bytes of a token; 1.0 if tokens are bytes.
       digest: SHA-256 in hex of the documents and their splits. For ``tokens:PATH`` it reads all
         offsets but only 64 evenly spaced blocks of 16384 tokens, or everything if that is less.
     """
@@ -201,7 +201,7 @@ def tokenised(
         hold a window of ``least`` tokens.
 
     Raises:
-      ValueError: the corpus has tokens of its own already, or no document of so many bytes.
+      ValueError: the corpus has its own tokens already, or no document of ``least`` bytes.
     """
     if corpus.tokens.dtype != np.uint8:
         raise ValueError(
@@ -211,8 +211,8 @@ def tokenised(
     chosen = np.flatnonzero(sizes >= least)
     if not chosen.size:
         raise ValueError(
-            f"corpus {corpus.name!r} has no document of {least} bytes, and as many tokens are "
-            f"needed; the longest has {sizes.max()} bytes. Give longer documents"
+            f"corpus {corpus.name!r} has no document of {least} bytes, which {least} tokens need "
+            f"at least; the longest has {sizes.max()} bytes. Give longer documents"
         )
     starts = corpus.offsets[chosen]
     texts = [
@@ -288,7 +288,7 @@ def _load_files(name: str, pattern: str) -> Corpus:
 
 def _from_files(name: str, root: Path, relatives: list[str], manual: str = "") -> Corpus:
     if not relatives:
-        raise ValueError(f"corpus {name!r}: no files found; check the path, quote the glob")
+        raise ValueError(f"corpus {name!r}: no files found; check the path, and quote the glob")
     relatives = sorted(relatives)
     documents = []
     for relative in relatives:

@@ -1,4 +1,4 @@
-"""Says what an experiment would take, before anything is trained: ``launch.py --dry_run``."""
+"""Estimates the cost of an experiment before anything is trained: ``launch.py --dry_run``."""
 
 import math
 import re
@@ -26,10 +26,10 @@ _OF_SCHEMES = ("encodings", "extend", "variants")
 
 
 def print_dry_run(experiment: Sweep, mfu: float, console: Console) -> None:
-    """Prints the config, the mesh, what each scheme takes, and where its arrays lie.
+    """Prints the config, the mesh, the cost of each scheme, and how its arrays are sharded.
 
     The training step of the scheme with the largest state is compiled, because only the compiler
-    knows its memory beside the state, and what devices send to each other.
+    knows the memory that it needs besides the state, and what devices send to each other.
 
     Args:
       experiment: the experiment that would run.
@@ -97,7 +97,7 @@ def _config_lines(config: dict[str, Any], schemes: set[str], name="config") -> I
 
 
 def _takes(sweep: Sweep, point: Point) -> dict[str, Any]:
-    """Returns what one point takes; ``state`` is in bytes a device, ``flops`` are of one step."""
+    """Returns the cost of one point; ``state`` is bytes per device, ``flops`` are of one step."""
     task, recipe = sweep.task(point), sweep.recipe_of(point)
     state = abstract_state(task, recipe, sweep.mesh)
     arrays = jax.tree_util.tree_flatten_with_path(state)[0]
@@ -125,7 +125,7 @@ def _schemes(rows) -> Table:
 
 
 def _times(flops: float, count: int, device: str, mfu: float) -> str:
-    """Returns a sentence on the time of all training, on these devices or on known ones."""
+    """Returns a sentence about the time of all training, on these devices or on known ones."""
     here = peak_flops(device)
     peaks = {device: here} if here else {name: 1e12 * peak for name, peak in PEAK.items()}
     hours = {name: flops / (mfu * peak * count * _HOUR) for name, peak in peaks.items()}
@@ -135,7 +135,7 @@ def _times(flops: float, count: int, device: str, mfu: float) -> str:
 
 
 def _placed(arrays, scheme: str) -> Table:
-    """Returns a table of where arrays lie; moments are in the line of their parameter."""
+    """Returns a table of the arrays' shardings; moments are in the line of their parameter."""
     lines: dict[tuple[str, ...], list[int]] = {}
     for path, array in arrays:
         name = re.sub(r"^(model|opt_state/.*/(mu|nu))/", "", path_name(path))
@@ -155,7 +155,7 @@ def _placed(arrays, scheme: str) -> Table:
 
 
 def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
-    """Returns a sentence on the memory of the compiled step, and a line for each collective."""
+    """Returns a sentence about the memory of the compiled step, and a line for each collective."""
     task, recipe = sweep.task(point), sweep.recipe_of(point)
     found = needs(lower_step(task, recipe, sweep.mesh), sweep.mesh)
     if found is None:

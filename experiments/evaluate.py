@@ -11,7 +11,8 @@ protocol says how the model is given L tokens of context:
                      that together they score the targets. With stride 1 every target has exactly L
                      tokens of context.
     windowed         sliding at the training length: the baseline that sees only the most recent
-                     tokens. A scheme whose loss with more context is higher gains nothing from it.
+                     tokens. A scheme whose loss with more context is higher gains nothing from the
+                     context.
 
 The loss at each position of the longest context is recorded too.
 
@@ -36,8 +37,8 @@ from experiments.mesh import replicated, row_shards
 from experiments.text import token_losses
 from posenc_jax import Encoding, Layers, Transformer
 
-# On one core of a CPU a small model is fastest with about so many tokens at a time, probably
-# because their activations stay in its cache; see docs/performance.md.
+# On one core of a CPU a small model is fastest with about this many tokens at a time, probably
+# because their activations stay in the core's cache; see docs/performance.md.
 _CPU_TOKENS = 1024
 
 
@@ -139,7 +140,7 @@ class Scorer:
     def __call__(self, windows_NL, encoding: Encoding | Layers | None) -> np.ndarray:
         """Returns the losses of ``windows_NL`` in nats, float64 ``[N, L - 1]``.
 
-        If ``encoding`` is given, it takes the place of the model's own.
+        If ``encoding`` is given, it replaces the model's own.
         """
         length, losses = windows_NL.shape[1] - 1, []
         score = functools.partial(self._losses, self._model, encoding)
@@ -209,7 +210,7 @@ def evaluate(
         where = {"protocol": protocol, "stride": stride, "multiple": multiple, "length": length}
         records.append(where | {"loss": loss, "tokens": losses.size})
 
-    # From the longest length on, because its windows begin with those of shorter lengths.
+    # The longest length comes first, because its windows begin with those of shorter lengths.
     for multiple in reversed(protocols.multiples):
         length, encoding = multiple * train_length, encoding_at(multiple)
         if adapts:
@@ -230,7 +231,7 @@ def evaluate(
 
 
 class _Windows:
-    """Scores windows of documents, but for those that are the beginning of a window before them.
+    """Scores windows of documents, except those that are the beginning of a scored window.
 
     Args:
       score: takes windows and an encoding and returns losses, see ``Scorer``.

@@ -6,18 +6,17 @@ An experiment is one module with a subclass of ``Experiment``, one config, and o
 ``registry.py``. The subclass says
 
     title, summary, axes     for the report; the names of the position axes
-    load()                   reads ``self.config`` ("task", "eval", "model"), refuses what cannot
-                             work, and sets ``length``, ``panels`` and ``data``
+    load()                   reads and checks ``self.config`` ("task", "eval", "model"), and sets
+                             ``length``, ``panels`` and ``data``
     task(point)              a ``Drawn``: the model, batches and the loss
     measure(scheme, model)   one ``Result`` for every x of every panel
     pictures()               example inputs by caption, for the report
     maps(scheme, model)      ``Map``s of attention over a grid, for the report
 
 and the config has ``schemes``, a comma-separated choice of ``variants``, or "all". A variant has
-the keywords of ``make`` in ``encoding``, and beside it what else the experiment reads, such as its
+the keywords of ``make`` in ``encoding``, and other settings of the experiment, such as its
 positions, or whether there are ruler tokens. A variant with ``of`` is not trained, but evaluated on
-the checkpoint of the variant that ``of`` names, with its own encoding in the place of the trained
-one.
+the checkpoint of the variant that ``of`` names, with its own encoding instead of the trained one.
 """
 
 import dataclasses
@@ -83,8 +82,8 @@ class Experiment(Sweep):
       title, summary: for the report.
       axes: names of the position axes.
       length: tokens of a training sequence, set by ``load``.
-      panels: what is measured, set by ``load``.
-      data: what comparable runs must have in common, such as a digest, set by ``load``.
+      panels: the measurements, set by ``load``.
+      data: the fields that comparable runs must share, such as a digest, set by ``load``.
     """
 
     title: str

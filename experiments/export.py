@@ -76,8 +76,8 @@ def _as_llama(model: Transformer, length: int) -> dict[str, Any]:
     }
     if found := [name for name, is_other in others.items() if is_other]:
         raise ValueError(
-            f"the run was trained with model.{found[0]}, and is to be written as a Llama, which "
-            "has no such thing: train one without it"
+            f"the run was trained with model.{found[0]}, which a Llama does not have, so it cannot "
+            "be written as one: train a model without it"
         )
     return {
         "architectures": ["LlamaForCausalLM"],

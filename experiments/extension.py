@@ -110,7 +110,7 @@ class Extension(Sweep):
         target, length = self.config["target"], self.methods.train_length
         if target not in longer:
             raise ValueError(
-                f"target={target} means {target} x {length} tokens, but it must be longer than the "
+                f"target={target} means {target} x {length} tokens, but must be longer than the "
                 f"trained length {length}, and one of eval.lengths: {longer}"
             )
 
@@ -125,7 +125,7 @@ class Extension(Sweep):
         if self.config["optimizer"] == "continued" and source.adam is None:
             raise ValueError(
                 f"{name} is published without the state of its optimizer, which "
-                "optimizer='continued' would go on with; give --config.optimizer=fresh"
+                "optimizer='continued' needs; give --config.optimizer=fresh"
             )
         if self.training is None:
             return
@@ -187,7 +187,7 @@ class Extension(Sweep):
         return next(each for each in self.points if each.name == name)
 
     def _describe_tuned(self, point) -> dict[str, Any]:
-        """Returns what a point is tuned from, and its encoding, without loading the model."""
+        """Returns the start of a fine-tuning run and its encoding, without loading the model."""
         folder = self.folder(_source_point(point.seed))
         finished, run = read_json(folder / "evaluation.json", EVALUATION), read_run(folder)
         if finished is None or run is None:
@@ -294,7 +294,7 @@ def points(config: ConfigDict) -> list[Point]:
     if not steps or not is_counts or len({*steps}) < len(steps):
         raise ValueError(
             f"tuning_steps={config.tuning_steps} must be numbers of steps, each at least 1 and "
-            "each once; what is not tuned is always read"
+            "each once; models without tuning are always evaluated too"
         )
     zero_shot, tuned = (names_in(each, config.variants) for each in (config.methods, config.tuned))
     extensions = tuple(name for name in zero_shot if name != PLAIN)

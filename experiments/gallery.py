@@ -36,7 +36,7 @@ TIMES = 8
 CONTENTS = 16  # random contents a curve is the mean of
 # Layers of the models whose patterns depend on their number.
 LAYERS = {"global_nope": 4, "beam": 6, "flint": 4}
-# Says what the curves are.
+# The explanation of the curves.
 CURVES = (
     "The logit of a query for a key of the same content, averaged over random contents, against "
     f"the distance between them. Coloured: each head at {TIMES} times the training length; dashed: "
@@ -134,7 +134,7 @@ def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> st
 
 
 def _figure(encoding: Encoding, window: int | None, args) -> str:
-    """Says what one layer costs, and draws its curves."""
+    """Returns the cost of one layer, and its curves, as HTML."""
     # A scheme that needs whole rows may take memory quadratic in the length for each content.
     shape = (2 if encoding.whole_rows else CONTENTS, 1, args.head_dim)
     # All heads have the same content, so that only the encoding makes them differ.

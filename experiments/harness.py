@@ -1,4 +1,4 @@
-"""Runs tasks of lm-evaluation-harness on a trained model, of ours or published.
+"""Runs tasks of lm-evaluation-harness on a trained model, one of ours or a published one.
 
     python -m experiments.harness --model=runs/small/runs/rope/seed0 --tasks=hellaswag --limit=100
     python -m experiments.harness --model=smollm2 --tasks=my_task --include=my_tasks \\
@@ -205,7 +205,7 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
       mesh: the devices.
 
     Raises:
-      ValueError: there is no such model, or its tokens are not those of any text.
+      ValueError: there is no such model, or it cannot tokenize text.
     """
     if (run_at(folder_at(path))[0] / "run.json").exists():
         if encoding:

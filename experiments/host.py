@@ -12,7 +12,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 def keep_freed_memory() -> None:
     """Keeps freed memory in the process, for the next step to use again.
 
-    XLA:CPU allocates its buffers anew in every execution. By default glibc maps large blocks from
+    XLA:CPU allocates its buffers again in every execution. By default glibc maps large blocks from
     the kernel and returns them when they are freed, so that every training step pays for tens of
     thousands of page faults, a sixth of its time or more. Call this function before any thread
     starts. On systems without glibc it does nothing.
@@ -32,7 +32,7 @@ def keep_compiled(folder) -> None:
     import jax  # not before ``keep_freed_memory``, because jax starts threads
 
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # Programs that compile in less time are compiled as fast as they are read. With this bound a
+    # Faster compilations are not worth a file: reading it would take as long. With this bound a
     # second sweep of small models spends 2.5 % of its time compiling; with 0.5 seconds, 14 %.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 

@@ -5,8 +5,8 @@ r"""Computes the loss of each token of a document of any length, given all token
 
 The document is read in chunks, with a cache of the keys and values of all earlier tokens, so memory
 is linear in its length. A finished chunk becomes a file with its losses, keys and values. A run
-that was killed reads these files and goes on with the same numbers. Until the document is finished
-they take as much disk as the cache takes memory; then only the losses stay.
+that was killed reads these files and continues with the same numbers. Until the document is
+finished they take as much disk space as the cache takes memory; then only the losses are kept.
 
 One pass gives the loss at each position, and that of the last tokens. It cannot give the loss of a
 sliding window, because from the second layer on keys depend on tokens before the window.
@@ -63,7 +63,7 @@ def score_document(
       folder: the folder of ``losses.npy``; chunks finished there are not computed again.
       console: the console that shows progress.
       chunk: tokens of one step.
-      encoding: an encoding, or pattern, to evaluate under in the place of the trained one.
+      encoding: an encoding, or pattern, to evaluate under instead of the trained one.
 
     Raises:
       ValueError: the document has tokens the model does not know, or more than the encoding has
@@ -124,7 +124,7 @@ _put = jax.jit(Cache.with_newest, static_argnames="count", donate_argnames="self
 
 
 def _load(path, like):
-    """Returns what was saved of a chunk, or None if it was not finished or its file is damaged."""
+    """Returns the saved arrays of a chunk, or None if it is unfinished or its file is damaged."""
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             losses_T, *leaves = arrays.values()
@@ -136,7 +136,7 @@ def _load(path, like):
 
 
 def _plain(array):
-    """Returns a float array as it is, and any other, such as bfloat16, as its bits in uint16."""
+    """Returns a float array unchanged, and any other, such as bfloat16, as its bits in uint16."""
     array = np.asarray(array)
     return array if array.dtype.kind == "f" else array.view(np.uint16)
 
@@ -164,7 +164,7 @@ def _check(tokens_N, vocab_size, chunk):
             f"the document has shape {tokens_N.shape}, but must be [N] with two tokens or more: "
             "one to read, one to score"
         )
-    if tokens_N.dtype.kind not in "iu":  # as integers, other numbers would be other tokens
+    if tokens_N.dtype.kind not in "iu":  # a cast to integers would change the tokens
         raise ValueError(f"the document is of {tokens_N.dtype}, but token ids are integers")
     outside = tokens_N[(tokens_N < 0) | (tokens_N >= vocab_size)]
     if outside.size:
@@ -208,8 +208,8 @@ def main() -> None:
     parser.add_argument(
         "--encoding",
         type=command.encoding,
-        help='an encoding in the place of the trained one, such as {"name": "yarn"}, with the '
-        "trained one's keywords where it says nothing else",
+        help='an encoding to replace the trained one, such as {"name": "yarn"}; keywords that it '
+        "does not give are those of the trained one",
     )
     args = parser.parse_args()
     console = Console()

@@ -120,7 +120,7 @@ def train_together(
 
 
 def abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> State:
-    """Returns a run's state with shapes and shardings in the place of its arrays."""
+    """Returns a run's state with shapes and shardings instead of its arrays."""
     init = functools.partial(initial_state, init=task.init, recipe=recipe)
     abstract = jax.eval_shape(init, jax.random.key(0))
     return placed(abstract, state_shardings(abstract, mesh))

@@ -31,14 +31,14 @@ RULES = (
     (r"(^|/)(model|mu|nu)/(un)?embedding$", P("model", "fsdp")),
 )
 
-# Devices that meshes are made of in the place of JAX's, see ``meshes_of``.
+# Devices that meshes are made of instead of JAX's, see ``meshes_of``.
 _STAND_INS: contextvars.ContextVar[Sequence[Any] | None]
 _STAND_INS = contextvars.ContextVar("stand_ins", default=None)
 
 
 @contextlib.contextmanager
 def meshes_of(devices: Sequence[Any] | None) -> Iterator[None]:
-    """Makes ``make_mesh`` use these devices, such as those of a topology; None stands for JAX's."""
+    """Makes ``make_mesh`` use these devices, such as those of a topology; None means JAX's."""
     before = _STAND_INS.set(devices)
     try:
         yield
@@ -47,7 +47,7 @@ def meshes_of(devices: Sequence[Any] | None) -> Iterator[None]:
 
 
 def make_mesh(*, data: int = -1, fsdp: int = 1, model: int = 1, context: int = 1) -> Mesh:
-    """Makes a mesh of all devices; one axis may be -1, and takes the devices that are left.
+    """Makes a mesh of all devices; one axis may be -1, and takes the remaining devices.
 
     The devices are JAX's, or those of ``meshes_of``.
 

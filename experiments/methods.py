@@ -1,7 +1,7 @@
 """Builds the methods that make a trained RoPE model longer, as a config describes them.
 
 A method is a variant of a scheme of the registry: the scheme's name in ``scheme`` and its keywords,
-in which "ratio" and "length/8" stand for numbers (see :func:`experiments.config.at_ratio`).
+in which "ratio" and "length/8" mean numbers (see :func:`experiments.config.at_ratio`).
 ``tuned_at`` is the length that fine-tuning uses, "target" or "train_length".
 """
 
@@ -26,7 +26,7 @@ class Methods:
 
     Attributes:
       variants: the methods by name.
-      model: the trained model, or one with shapes in the place of its arrays.
+      model: the trained model, or one with shapes instead of its arrays.
       train_length: tokens of a sequence that it was trained on.
     """
 
@@ -37,7 +37,7 @@ class Methods:
     def encoding(self, name: str, ratio: int) -> Encoding | None:
         """Returns the encoding for a length of ``ratio`` times the trained one.
 
-        None stands for the encoding of the trained model itself.
+        None means the encoding of the trained model itself.
         """
         variant = self.variants[name]
         if variant["scheme"] == PLAIN or (ratio == 1 and RATIO in variant.values()):

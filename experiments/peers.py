@@ -31,7 +31,7 @@ _COUNTS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 
 
 def ask_again_if_stopped() -> None:
-    """Lets SIGTERM end this program with status 75 until JAX listens, see ``preemption.listen``.
+    """Makes SIGTERM end this program with status 75 until JAX listens, see ``preemption.listen``.
 
     There is nothing to save yet, and a queue that ends a job while it starts runs it again.
     """
@@ -39,7 +39,7 @@ def ask_again_if_stopped() -> None:
 
 
 def are_expected(arguments: Sequence[str]) -> bool:
-    """Says whether this process is one of several that must be watched, and is not watched yet.
+    """Returns whether this process is one of several that must be watched, and is not watched yet.
 
     This is called before JAX is imported, because a watcher does not need JAX.
 
@@ -64,7 +64,7 @@ def flag(arguments: Sequence[str], name: str) -> str | None:
 def by_hand(arguments: Sequence[str]) -> tuple[str | None, int | None, int | None]:
     """Returns ``--coordinator``, ``--num_processes`` and ``--process_id`` of a command line.
 
-    Each is None where the command line does not have it.
+    Each is None if the command line, which may be wrong in other ways, does not have it.
     """
     counts = [flag(arguments, name) for name in ("num_processes", "process_id")]
     number, process = (int(count) if count and count.isdigit() else None for count in counts)
@@ -122,7 +122,7 @@ def free_port() -> int:
 
 
 def is_loss(error: Exception) -> bool:
-    """Says whether an error of JAX is that of a collective operation without one of its peers."""
+    """Returns whether an error of JAX means that a collective operation has lost a peer."""
     return type(error).__name__ == "JaxRuntimeError" and bool(_SIGNS.search(str(error)))
 
 

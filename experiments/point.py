@@ -21,7 +21,7 @@ class Point:
       scheme: the scheme that is trained.
       seed: the seed of its initial values and its batches.
       extensions: the schemes that are evaluated on its checkpoint too.
-      rate: the learning rate in the place of the recipe's, if several are tried.
+      rate: the learning rate instead of the recipe's, if several are tried.
     """
 
     scheme: str

@@ -58,7 +58,7 @@ def listen(
         _check_by_hand(coordinator, num_processes, process_id)
         waiting = (
             f"process {process_id} of {num_processes} still waits at {coordinator} for the others "
-            "to start; see that there are so many, all with the same --coordinator and "
+            f"to start; check that all {num_processes} run with the same --coordinator and "
             "--num_processes, each with its own --process_id from 0 on, and that each reaches the "
             "port of process 0"
         )
@@ -75,8 +75,8 @@ def listen(
     if cluster := _cluster():
         found, to_be_alone = cluster
         waiting = (
-            f"{found} says that this process has others beside it, and it still waits for them to "
-            f"start; see that the command runs on every host, or {to_be_alone} for a process alone"
+            f"{found} says that this process is one of several, and it still waits for the others "
+            f"to start; check that the command runs on every host, or {to_be_alone} to run alone"
         )
         try:
             with _said_if_late(waiting):
@@ -84,9 +84,9 @@ def listen(
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise ValueError(
-                f"{found} says that this process has others beside it, but JAX could not join "
-                f"them: {reason}. Start all of them with what JAX needs (srun does), or "
-                f"{to_be_alone} for a process alone"
+                f"{found} says that this process is one of several, but JAX could not join the "
+                f"others: {reason}. Start all of them with what JAX needs (srun does), or "
+                f"{to_be_alone} to run alone"
             ) from None
         _take_all_gpus()
         return
@@ -95,7 +95,7 @@ def listen(
 
 @contextlib.contextmanager
 def _said_if_late(sentence: str) -> Iterator[None]:
-    """Prints a sentence if what happens in this context takes long."""
+    """Prints a sentence if the context takes long."""
     timer = threading.Timer(_LATE, print, [sentence], {"file": sys.stderr, "flush": True})
     timer.daemon = True
     timer.start()
@@ -157,7 +157,7 @@ def _check_by_hand(coordinator, num_processes, process_id):
 
 
 def requested() -> bool:
-    """Says whether to save and stop now; all processes must call it equally often.
+    """Returns whether to save and stop now; all processes must call this equally often.
 
     JAX lets the processes agree on a common moment by counting the calls, so the count belongs to
     the whole program: a count that started again with each run would miss the moment.

@@ -81,8 +81,8 @@ class Pretrained:
         turning = [each for each in before.distinct if isinstance(each, RoPE)]
         if len(turning) != 1:
             raise ValueError(
-                f"the model turns in {len(turning)} ways, and must in one for another to take its "
-                "place: build the pattern with posenc_jax.Layers and use model.under"
+                f"the model has {len(turning)} different rotary encodings, and only a single one "
+                "can be replaced: build the pattern with posenc_jax.Layers and use model.under"
             )
         (rope,), sizes = turning, decoder.sizes(self.config)
         given = {key: sizes[key] for key in ("num_heads", "num_kv_heads", "head_dim", "model_dim")}
@@ -147,14 +147,14 @@ def _shapes(files, origins) -> dict[str, tuple[int, ...]]:
         rows = slice(start, min(start + step, size))
         if not np.array_equal(files.read(output, rows), files.read(embedding, rows)):
             raise ValueError(
-                f"{output} is in the files and not the embedding, but the config ties them; pass "
+                f"{output} in the files differs from the embedding, but the config ties them; pass "
                 "tie_word_embeddings=False to use it"
             )
     return shapes
 
 
 def _filled(outline, origins, files, mesh, console) -> Transformer:
-    """Returns the model of ``outline`` with the numbers of the files in the place of shapes."""
+    """Returns the model of ``outline`` with the numbers of the files instead of shapes."""
     place = SingleDeviceSharding(jax.devices()[0])
     places = dict.fromkeys(origins, place)
     if mesh is not None:
@@ -189,7 +189,7 @@ def find(path: str | Path) -> Path:
         return Path(hub.snapshot_download(name, allow_patterns=["model*.safetensors", "*.json"]))
     except Exception as error:  # of many kinds, for the network, names and permissions
         raise ValueError(
-            f"{name!r} is no folder here, and the hub does not give it: {error}"
+            f"{name!r} is no folder here, and the hub does not provide it: {error}"
         ) from error
 
 
@@ -217,7 +217,7 @@ def save(
 ) -> None:
     """Writes a folder that ``transformers`` opens.
 
-    The folder is written under another name and then renamed, so that it is never there in part.
+    The folder is written under another name and then renamed, so that it is never incomplete.
 
     Args:
       path: the folder to make.

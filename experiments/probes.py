@@ -61,8 +61,8 @@ def probe(model: Transformer, windows_NL: np.ndarray, *, seed: int) -> dict[str,
     by_offset = loss_by_offset(model, windows_NL, offsets(train_length, seed))
     if not math.isfinite(by_offset["loss"][0]):
         raise ValueError(
-            f"the loss of the model is {by_offset['loss'][0]} on these texts: what has diverged "
-            "cannot be probed; train it again"
+            f"the loss of the model is {by_offset['loss'][0]} on these texts: a model that has "
+            "diverged cannot be probed; train it again"
         )
     found = {
         "attention_by_distance": attention_by_distance(model, windows_NL),
@@ -233,7 +233,7 @@ def kernel(model: Transformer, windows_NL, distances_D) -> dict[str, Any] | None
     embeddings are measured like those that rotate or add a bias. Each text is a quarter of a
     training sequence, so that distances up to three quarters of it are within trained positions.
 
-    The kernel leaves out what a model learns from a causal mask alone (NoPE). Schemes whose
+    The kernel does not show what a model learns from a causal mask alone (NoPE). Schemes whose
     distance depends on the content between two tokens (FoX, PaTH, Selective RoPE, CoPE) have none.
 
     Returns:
@@ -272,7 +272,7 @@ def _mean_logits(model, texts_NT, distances_D):
             return watch(model, look, texts_NT, places, length=length[None, None])
 
         queries = tiles(texts_NT, distance)
-        # Half of all texts apart, because neighbours are more often of the same document.
+        # The two texts are half of all texts apart, because neighbours often share a document.
         keys = tiles(jnp.roll(texts_NT, N // 2, axis=0), 0)
         return [
             _mean_logit(encoding, of_queries, of_keys) if _has_kernel(encoding) else None

@@ -25,7 +25,7 @@ LAST, WINDOWED, SHORT = "last", "windowed", "short"
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """Says what every model is evaluated on.
+    """Describes the evaluations of every model.
 
     Attributes:
       lengths: ``(multiple, documents)`` pairs, ascending from 1: context lengths as multiples of
@@ -98,7 +98,7 @@ class Readings:
 
     Args:
       corpus: the corpus.
-      trials: what is read.
+      trials: the evaluations.
       train_length: tokens of a sequence that the model was trained on.
 
     Raises:
@@ -126,8 +126,8 @@ class Readings:
           scheme: the method.
           target: the multiple of the training length that the model is made for. Short windows are
             always read under the encoding for ``target``.
-          is_fixed: whether documents of every length are, too, as in a model that was tuned;
-            otherwise each length is read under the encoding for that length.
+          is_fixed: whether documents of every length are read under it too, as with a model that
+            was tuned; otherwise each length is read under the encoding for that length.
         """
         scored = self.trials.last_tokens
         for multiple, count in self.trials.lengths:
@@ -149,7 +149,7 @@ class Reader:
     Args:
       model: the model.
       mesh: the devices.
-      trials: what is read.
+      trials: the evaluations.
       kept: where the results of each batch are kept.
       advance: called after each batch with a note and the number of its tokens.
     """

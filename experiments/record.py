@@ -25,17 +25,17 @@ from jax.experimental import multihost_utils
 from experiments import bucket
 from experiments.holder import Holder, in_use
 
-# What ``run.json`` must have, see ``environment``.
+# The fields that ``run.json`` must have, see ``environment``.
 _RUN = {"config": dict, "versions": dict, "device": str, "git": str}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
 
 
 class RefusedError(ValueError):
-    """Says what every process of a job finds wrong, so that all of them can go on without it."""
+    """Reports an error that every process of a job finds, so that all of them can continue."""
 
 
 class OtherConfigError(RefusedError):
-    """Says that a folder holds a run of another config, which the error leaves as it is."""
+    """Reports that a folder holds a run of another config, which is left unchanged."""
 
 
 def agreed(compute: Callable[[], Any]) -> Any:
@@ -103,10 +103,10 @@ def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
 
     Args:
       path: the file.
-      fields: what the value must have, by name, and of which type. Default: it may be any value.
+      fields: the fields that the value must have, with their types. Default: any value.
 
     Raises:
-      ValueError: the file is damaged, or has another value than it must have.
+      ValueError: the file is damaged, or lacks a field.
     """
 
     def read():
@@ -117,12 +117,12 @@ def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
         except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
             raise ValueError(
                 f"{path} is damaged, and cannot be read as JSON ({error}); move it away, and "
-                "what it held is made again"
+                "its content is made again"
             ) from None
         if fields is not None and not _has(value, fields):
             raise ValueError(
-                f"{path} is damaged, for it must be an object with {', '.join(fields)}; move it "
-                "away, and what it held is made again"
+                f"{path} is damaged: it must be an object with {', '.join(fields)}; move it away, "
+                "and its content is made again"
             )
         return value
 
@@ -130,7 +130,7 @@ def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
 
 
 def _has(value: Any, fields: Mapping[str, type]) -> bool:
-    """Says whether a value is an object with these fields of these types."""
+    """Returns whether a value is an object with these fields of these types."""
     is_object = isinstance(value, dict)
     return is_object and all(isinstance(value.get(name), kind) for name, kind in fields.items())
 
@@ -191,7 +191,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """Locks a folder for this program, so that no second program works in it.
 
     The operating system releases the lock when the program ends, however it ends. A bucket has a
-    mark in the place of the lock, which is void when it is no longer renewed.
+    mark instead of the lock, which is void when it is no longer renewed.
 
     Raises:
       ValueError: another program has the folder; the message says which, and since when.
@@ -261,7 +261,7 @@ def open_run(folder: Path, config: dict[str, Any]) -> None:
     if check_run(folder, config) is None:
         if agreed((folder / "checkpoints").exists):
             raise RefusedError(
-                f"{folder} has checkpoints, but no run.json that says what run they are of; put it "
+                f"{folder} has checkpoints, but no run.json that says which run made them; put it "
                 "back, or delete the folder to train again"
             )
         write_json(folder / "run.json", {"config": config} | environment())
@@ -302,7 +302,7 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
 class Kept:
     """Keeps results by name in a file, each as soon as it is known, one JSON object a line.
 
-    A run that was killed reads them back. A file of another config is begun anew.
+    A run that was killed reads them back. A file of another config is replaced.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]):
@@ -332,7 +332,7 @@ class Metrics:
     """Writes ``metrics.jsonl``: one JSON object a line, in the order of steps.
 
     Lines of steps after ``resume_step`` are dropped on opening: their work was not saved and is
-    about to be done again. With ``tensorboard`` the same numbers also go into event files beside
+    about to be done again. With ``tensorboard`` the same numbers also go into event files next to
     the file, with ``wandb`` to that project. ``last`` is the newest line, or empty.
     """
 
@@ -379,7 +379,7 @@ def _appended(path: Path):
 
 
 def check_sinks(tensorboard: bool, wandb: str) -> None:
-    """Refuses what ``Metrics`` is to write to, where the first process has not installed it."""
+    """Checks that the packages that ``Metrics`` is to write with are installed."""
     if tensorboard:
         agreed(lambda: _tensorboard() and None)
     if wandb:

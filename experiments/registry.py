@@ -31,8 +31,8 @@ def make_experiment(config: ConfigDict, workdir: Path, console: Console):
       console: the console that shows progress and tables.
 
     Raises:
-      ValueError: the config names no experiment, or anything in it cannot work. This is found here,
-        before any training.
+      ValueError: the config names no experiment, or cannot work. This is checked before any
+        training.
     """
     if config.experiment not in EXPERIMENTS:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Runs several experiments as one, each in a folder of its own, for one report on them all."""
+"""Runs several experiments as one, each in its own folder, with one report on all of them."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,7 @@
 """Trains every scheme under every seed once, across interruptions.
 
 A *point* is one trained scheme and one seed, with a folder of its own. Schemes that extend a
-trained one are evaluated on its checkpoint, each with its encoding in the place of the trained one.
+trained one are evaluated on its checkpoint, each with its encoding instead of the trained one.
 """
 
 import dataclasses

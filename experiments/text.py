@@ -18,7 +18,7 @@ from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
 from posenc_jax.model.transformer import ROWS
 
-# Tokens whose logits are held at the same time to find the likeliest next token.
+# Tokens whose logits are held at the same time to find the most likely next token.
 _TOKENS = 512
 
 
@@ -66,7 +66,7 @@ class Text(NextToken):
     def __post_init__(self):
         if not self.spec.model.get("causal", True):
             raise ValueError(
-                "model.causal=False shows the model the tokens that it is to predict, and it would "
+                "model.causal=False shows the model the tokens that it must predict, so it would "
                 "learn to copy them: leave it out"
             )
 
@@ -80,7 +80,7 @@ class Tuning(NextToken):
 
     Attributes:
       model: the model, under the encoding that it is trained under from now on; or one with shapes
-        in the place of its arrays, to see what training it would take.
+        instead of its arrays, to estimate the cost of training it.
     """
 
     model: Transformer
@@ -125,7 +125,7 @@ def token_losses(model: Transformer, tokens_BL, key=None) -> jax.Array:
 
 
 def token_losses_and_hits(model: Transformer, tokens_BL) -> jax.Array:
-    """Returns ``token_losses`` and whether the likeliest token was the right one.
+    """Returns ``token_losses`` and whether the most likely token was the right one.
 
     The result is float32 ``[B, L - 1, 2]``; a hit is 1.
     """

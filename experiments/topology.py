@@ -1,4 +1,4 @@
-"""Compiles for TPU chips that this machine lacks, as libtpu's compiler needs no chips.
+"""Compiles for TPU chips that this machine lacks, because libtpu's compiler needs no chips.
 
 The devices of a topology make a mesh like any other. Programs can be lowered and compiled for the
 mesh, but not run.
@@ -78,7 +78,7 @@ def _hide_flags(device) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """Says what a compiled program needs of each of its devices.
+    """Describes the memory and communication that a compiled program needs on each device.
 
     Attributes:
       memory: bytes in all: arguments, results that do not take the place of arguments, temporaries
@@ -98,7 +98,7 @@ class Needs:
 
     @property
     def fits(self) -> bool | None:
-        """Says whether the memory is sufficient, or None if that is not known."""
+        """Returns whether the memory is sufficient, or None if that is not known."""
         return None if self.available is None else self.memory <= self.available
 
 
@@ -139,7 +139,7 @@ def _sent(compiled, mesh) -> list[Collective] | None:
 
 
 def too_much(message: str) -> int | None:
-    """Returns the bytes that a program needs if it needs too many for XLA:TPU, else None.
+    """Returns the bytes that a program needs if they are too many for XLA:TPU, else None.
 
     Args:
       message: the compiler's error.

@@ -214,9 +214,9 @@ def further_state(
 
     Args:
       model: the model on these devices, under the encoding that it is trained under from now on.
-      recipe: how it is trained from now on; its schedule begins anew.
+      recipe: how it is trained from now on; its schedule starts from the beginning.
       mesh: the devices.
-      adam: the moments to go on with, from ``adam_state``; used only if the recipe has AdamW.
+      adam: the moments to continue with, from ``adam_state``; used only if the recipe has AdamW.
         Default: a fresh optimizer.
     """
 

@@ -36,8 +36,8 @@ def load_run(
     """Returns the state of a run's newest checkpoint, and the run's config.
 
     Args:
-      folder: the folder of a run, such as WORKDIR/runs/rope/seed0; with ``/best`` behind it, the
-        checkpoint with the lowest training loss is read in the place of the newest.
+      folder: the folder of a run, such as WORKDIR/runs/rope/seed0; with ``/best`` appended, the
+        checkpoint with the lowest training loss is read instead of the newest.
       mesh: the devices that the state is spread over. Default: one device.
       source: the published model that the run was tuned from, for sizes that its config lacks.
 
@@ -57,7 +57,7 @@ def load_run(
     needed = ("train",) if config.get("model") is None else ("train", "encoding")
     if missing := [name for name in needed if name not in config]:
         raise ValueError(
-            f"{folder} is a run of another kind, whose run.json has no {missing[0]}, and only runs "
+            f"{folder} is a run of another kind, whose run.json has no {missing[0]}, but only runs "
             "on text can be read back: give one of those"
         )
     build = functools.partial(_build, config=config, source=source)
@@ -171,7 +171,7 @@ class Loader:
         self._held: tuple[str, Source] | None = None
 
     def __call__(self, path: str, seed: int) -> Source:
-        """Returns the model at ``path``, in which "{seed}" stands for the seed."""
+        """Returns the model at ``path``, in which "{seed}" is replaced by the seed."""
         path = path.replace("{seed}", str(seed))
         if self._held is None or self._held[0] != path:
             self._held = None  # released first, because two models may not fit into memory

@@ -66,7 +66,7 @@ class SafetensorsFiles:
         names = {"model.safetensors"} if index is None else set(index["weight_map"].values())
         missing = [name for name in sorted(names) if not (folder / name).exists()]
         if missing:
-            raise ValueError(f"{folder} lacks {', '.join(missing)}: the weights are not all there")
+            raise ValueError(f"{folder} lacks {', '.join(missing)}: add the missing weights")
         self._safetensors = need("safetensors")
         self._of: dict[str, Path] = {}
         self.shapes = {}
@@ -81,7 +81,7 @@ class SafetensorsFiles:
             return self._safetensors.safe_open(path, framework="np")
         except self._safetensors.SafetensorError as error:
             raise ValueError(
-                f"{path} is no whole file of safetensors ({error}); download it again"
+                f"{path} is not a complete safetensors file ({error}); download it again"
             ) from None
 
     def config(self):
@@ -94,7 +94,7 @@ class SafetensorsFiles:
         return weights.of_config(model, config)
 
     def read(self, name, rows, columns=None):
-        # Opened anew for each read, because an open file keeps in memory what was read of it.
+        # Opened for each read, because an open file keeps in memory what was read from it.
         with self._open(self._of[name]) as file:
             return file.get_slice(name)[(rows,) if columns is None else (rows, columns)]
 
@@ -111,7 +111,9 @@ class GgufFile:
         try:
             reader = self._gguf.GGUFReader(path)
         except (ValueError, IndexError, KeyError) as error:
-            raise ValueError(f"{path} is no whole GGUF file ({error}); download it again") from None
+            raise ValueError(
+                f"{path} is not a complete GGUF file ({error}); download it again"
+            ) from None
         self._fields = reader.fields
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.shapes = {

@@ -1,4 +1,4 @@
-"""Compares how encodings of ``from_hf`` rotate and what they see with transformers' own models."""
+"""Compares the rotations and windows of ``from_hf`` with those of transformers' own models."""
 
 import importlib
 import inspect
@@ -148,7 +148,7 @@ def number_of(layer, order, config):
 
 
 def answer(config, **arguments):
-    """Returns the encoding, or None if ``from_hf`` refuses."""
+    """Returns the encoding, or None if ``from_hf`` raises ValueError."""
     try:
         return from_hf(config, **arguments)
     except ValueError:

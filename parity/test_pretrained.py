@@ -69,7 +69,7 @@ def test_what_is_saved_is_opened_by_transformers(name, saved, tmp_path):
         own = own | {"train_length": TRAINED}
     model = published.under(name, **own)
     if original.config.model_type == "phi3" and name == "dynamic_ntk":
-        with pytest.raises(ValueError, match="Phi-3 not even that"):
+        with pytest.raises(ValueError, match="Phi-3 does not have it"):
             save(tmp_path / "out", model, published.config)
         return
     save(tmp_path / "out", model, published.config)

@@ -1,6 +1,6 @@
 """Offers positional encodings for Transformers, as Flax modules over pure functions.
 
-Array names carry their shape, one letter an axis:
+Array names end in their shape, one letter per axis:
 
     B  batch            H  query heads          D  model width
     T  query tokens     K  key and value heads  A  position axes

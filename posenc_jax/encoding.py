@@ -36,7 +36,7 @@ class Side:
 
     Attributes:
       heads: int32, the indices, within the whole model, of the query (or kv) heads that are given.
-        None stands for all of them.
+        None means all of them.
       num_heads: how many query heads the whole model has (static).
       num_kv_heads: how many kv heads the whole model has (static).
       is_query: whether the heads are those of queries (static).
@@ -81,7 +81,7 @@ class Tile:
       scale: the number that the products of queries and keys were multiplied by, usually
         ``1 / sqrt(C)``.
       heads: int32 ``[H]``, the indices, within the whole model, of the query heads in this tile.
-        None stands for all of them. A scheme whose heads differ must select its parameters by
+        None means all of them. A scheme whose heads differ must select its parameters by
         :meth:`of_heads`, or its results are wrong where heads are sharded.
       num_heads: how many query heads the whole model has (static).
     """
@@ -153,7 +153,7 @@ class Encoding(nnx.Module):
 
     @property
     def adapts(self) -> bool:
-        """Says whether ``place`` or ``prepare`` depends on the length of the sequence.
+        """Returns whether ``place`` or ``prepare`` depends on the length of the sequence.
 
         If so, a cache stores keys as they are before ``rotate`` and rotates all of them again for
         every new token, unless it is given one fixed length. Otherwise it rotates each key once.
@@ -254,7 +254,7 @@ class Encoding(nnx.Module):
     def of_keys(self, prepared: Any) -> Any:
         """Takes ``tokens.prepared`` and returns the part that ``score`` and ``mix`` read of keys.
 
-        What they read of queries only can be left out, and is then not copied into tiles or caches.
+        Arrays that they read of queries only can be left out, to spare copies in tiles and caches.
         Called on such a part, which a cache has kept, it returns the part as it is.
         """
         return prepared
@@ -336,7 +336,7 @@ def _row(stacked: jax.Array, layer: int | jax.Array) -> jax.Array:
 
 
 def check_encoding(encoding: Any) -> None:
-    """Refuses what is not the encoding of one layer."""
+    """Checks that ``encoding`` is the encoding of one layer."""
     if isinstance(encoding, Encoding):
         return
     is_class = isinstance(encoding, type)

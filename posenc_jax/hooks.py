@@ -1,6 +1,6 @@
-"""Calls the hooks of an encoding, and refuses what they must not return.
+"""Calls the hooks of an encoding, and checks what they return.
 
-Arrays of another shape would be broadcast, or cut in the wrong places, and become numbers.
+Arrays of a wrong shape would be broadcast, or cut in the wrong places, without an error.
 """
 
 from typing import Any

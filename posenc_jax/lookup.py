@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
-# The most rows of a table that is compared row by row: the program grows with each.
+# The most rows of a table that is compared row by row, because the program grows with each row.
 _MOST_ROWS = 128
 
 _COMPARES = contextvars.ContextVar("compares", default=False)
 
 
 def compares() -> bool:
-    """Says whether lookups are being traced ``by_comparison``, as in a kernel."""
+    """Returns whether lookups are being traced ``by_comparison``, as in a kernel."""
     return _COMPARES.get()
 
 
@@ -65,7 +65,7 @@ def tally(weights, index, size: int) -> jax.Array:
 def row_products(x_BTHC, table) -> jax.Array:
     """Multiplies every vector with every row of ``[R, C]`` or ``[H, R, C]``: ``[B, H, T, R]``."""
     check_width(x_BTHC, table.shape[-1])
-    # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
+    # The product is in float32, because XLA:CPU cannot run it in bfloat16.
     x_BTHC, table = x_BTHC.astype(jnp.float32), table.astype(jnp.float32)
     if table.ndim == 2:
         return jnp.einsum("bthc,rc->bhtr", x_BTHC, table)
@@ -73,7 +73,7 @@ def row_products(x_BTHC, table) -> jax.Array:
 
 
 def check_width(x_BTHC: jax.Array, head_dim: int) -> None:
-    """Refuses heads with another number of channels than the encoding was made for."""
+    """Checks that heads have the number of channels that the encoding was made for."""
     if x_BTHC.shape[-1] != head_dim:
         raise ValueError(
             f"heads have {x_BTHC.shape[-1]} channels, but the encoding was made for "

@@ -22,8 +22,8 @@ from posenc_jax.tokens import count_of
 Pattern = Literal["irope", "rnope_swa", "dual_base", "global_nope", "global_yarn", "beam", "flint"]
 PATTERNS: tuple[str, ...] = get_args(Pattern)
 
-# One line a scheme: "module:class or function", imported when it is first asked for. A class of
-# Frequencies stands for RoPE with these frequencies.
+# One line per scheme: "module:class or function", imported when it is first asked for. A class of
+# Frequencies means RoPE with these frequencies.
 REGISTRY = {
     "nope": "posenc_jax.encoding:Encoding",
     "sinusoidal": "posenc_jax.encodings.absolute.sinusoidal:Sinusoidal",
@@ -230,7 +230,7 @@ def keywords(build: Callable) -> dict[str, inspect.Parameter]:
 
 
 def _is_per_layer(build, own) -> bool:
-    """Says whether a scheme, or one that it wraps by name, has parameters for each layer."""
+    """Returns whether a scheme, or one that it wraps by name, has parameters for each layer."""
     per_layer = getattr(build, "per_layer", False)
     if "over" not in keywords(build):
         return per_layer
@@ -283,7 +283,7 @@ def _over_shared(name, encoding, over):
 
 
 def _check_overrides(name, encoding):
-    """Refuses a scheme that would be no positional encoding, and nobody would know."""
+    """Checks that ``make`` built an encoding that overrides a hook, and so does something."""
     if not isinstance(encoding, Encoding | Layers):
         raise ValueError(
             f"make({name!r}, ...) must build an Encoding, or Layers of them, not "
@@ -297,7 +297,7 @@ def _check_overrides(name, encoding):
 
 
 def _check_stackable(name, encoding):
-    """Refuses to stack parameters over layers that are read once, before the first layer."""
+    """Checks that no stacked parameter is read before the first layer, once for all layers."""
     inner = [part for part in vars(encoding).values() if isinstance(part, Encoding)]
     count = len(jax.tree.leaves(encoding)) - sum(len(jax.tree.leaves(part)) for part in inner)
     early = sorted(encoding.hooks() & {"place", "prepare", "embed", "aux_loss"})
@@ -339,7 +339,7 @@ def _checked_keywords(name, own, accepted):
 
 
 def _check_kind(key, value, parameter):
-    """Refuses values of another kind than the constructor's annotation, or its default, names."""
+    """Checks that a value is of the kind that the constructor's annotation, or default, names."""
     default, named = parameter.default, parameter.annotation
     if isinstance(named, str) or named is inspect.Parameter.empty:
         named = type(default)
@@ -370,7 +370,7 @@ def _check_is(is_right, key, value, what):
 
 
 def suggest(word: str, valid: Iterable[str], where: str = "valid") -> str:
-    """Returns the end of a sentence that refuses ``word``: what was meant, and all that is valid.
+    """Returns the end of an error about ``word``: what was probably meant, and all valid words.
 
     Args:
       word: the unknown word.

@@ -39,7 +39,7 @@ class Tokens:
         fractional.
       segment_ids: int ``[B, T]``, or None. Tokens of different segments do not see each other.
       index: int32 ``[B, T]``, the order in which the tokens were written, in any arrangement.
-        Causality and windows read it, and never read positions. None stands for ``0 .. T - 1``.
+        Causality and windows read it, and never read positions. None means ``0 .. T - 1``.
       prepared: what the encoding's ``prepare`` made of the positions, or its ``read`` made of the
         layer's input. It is any pytree of arrays with the tokens along axis 1.
       consecutive: whether each position is known to be one more than the position before it. It is
@@ -173,7 +173,7 @@ class Tokens:
             raise ValueError(several_layers(encoding))
 
     def check_made_for(self, encoding: "Encoding", name: str) -> None:
-        """Refuses another encoding that would read ``prepared``; errors call these ``name``."""
+        """Checks that ``encoding`` may read ``prepared``; errors call these tokens ``name``."""
         reads = not encoding.hooks().isdisjoint({"prepare", "read"})
         if reads and self.made_for and self.made_for != structure(encoding):
             raise ValueError(
@@ -244,7 +244,7 @@ def several_layers(encoding: "Encoding") -> str:
 
 
 def is_consecutive(positions: Any) -> bool:
-    """Says whether NumPy ``positions`` are one row of whole numbers that count up by one.
+    """Returns whether NumPy ``positions`` are one row of whole numbers that count up by one.
 
     The answer is False for other arrays, whose values are not known while a program is traced.
     ``positions.text`` returns NumPy arrays for this reason.
@@ -256,7 +256,7 @@ def is_consecutive(positions: Any) -> bool:
 
 
 def check_positions(positions: Any) -> jax.Array:
-    """Returns ``positions`` as int32 or float32, and refuses what neither of them can represent.
+    """Returns ``positions`` as int32 or float32, if one of them can represent the values.
 
     Values are checked where they are known: in NumPy arrays, lists, and JAX arrays outside of
     ``jax.jit``. Types are always checked.
@@ -293,7 +293,7 @@ def check_positions(positions: Any) -> jax.Array:
 
 
 def _as_int32(name, numbers, instead) -> jax.Array:
-    """Returns whole numbers of any type as int32, and refuses those that do not fit."""
+    """Returns whole numbers of any type as int32; known values must fit."""
     if numbers.dtype.itemsize >= 4 and numbers.dtype != jnp.int32:
         if isinstance(numbers, jax.core.Tracer):
             raise ValueError(
@@ -308,7 +308,7 @@ def _as_int32(name, numbers, instead) -> jax.Array:
 
 
 def check_span(name: str, *numbers: Any) -> bool:
-    """Refuses whole numbers whose differences do not fit into int32; errors call them ``name``.
+    """Checks that differences of whole numbers fit into int32; errors call them ``name``.
 
     The result says whether their values are known.
     """
@@ -354,8 +354,8 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
             f"{numbers.dtype} of shape {numbers.shape}"
         )
     # Differences of unsigned numbers are never negative, so no token would be hidden.
-    anew = f"number them anew, {name} = np.unique({name}, return_inverse=True)[1]"
-    whole = _as_int32(name, numbers, anew)
+    instead = f"renumber them, {name} = np.unique({name}, return_inverse=True)[1]"
+    whole = _as_int32(name, numbers, instead)
     if name == "index":
         check_span(name, numbers)
     return whole
@@ -378,7 +378,7 @@ def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
 
 
 def check_tokens(name: str, tokens: Any, encoding: "Encoding | None" = None) -> None:
-    """Refuses what is not Tokens, and tokens that lack what ``encoding`` prepares.
+    """Checks that ``tokens`` are Tokens, and that they have what ``encoding`` prepares.
 
     Errors call them ``name``.
     """
@@ -412,26 +412,26 @@ def count_of(name: str, value: Any, minimum: int = 1, maximum: float = math.inf)
 
 
 def is_real(value: Any) -> bool:
-    """Says whether ``value`` is one real number, of Python, NumPy or JAX, perhaps traced."""
+    """Returns whether ``value`` is one real number, of Python, NumPy or JAX, perhaps traced."""
     is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
     # Neither a bool nor a complex number.
     return is_number and jnp.ndim(value) == 0 and jnp.result_type(value).kind not in "bc"
 
 
 def is_whole(value: Any) -> bool:
-    """Says whether ``value`` is one whole number, of Python, NumPy or JAX, perhaps traced."""
+    """Returns whether ``value`` is one whole number, of Python, NumPy or JAX, perhaps traced."""
     return is_real(value) and jnp.issubdtype(jnp.result_type(value), jnp.integer)
 
 
 def check_positive(**numbers: Any) -> None:
-    """Refuses numbers that are not positive and finite."""
+    """Checks that numbers are positive and finite."""
     for name, number in numbers.items():
         if not is_real(number) or not 0 < number < math.inf:
             raise ValueError(f"{name}={number!r} must be a positive number, finite")
 
 
 def check_flags(**flags: Any) -> None:
-    """Refuses flags that are neither True nor False, or not known."""
+    """Checks that flags are True or False, and not traced."""
     for name, flag in flags.items():
         if not isinstance(flag, bool | np.bool_):
             raise ValueError(
@@ -472,14 +472,14 @@ def _are_lengths(numbers) -> bool:
 
 
 def _broadcasts(shape, of_tokens) -> bool:
-    """Says whether an array broadcasts against tokens ``[B, T]``, whose B may be 1 for all rows."""
+    """Returns whether an array broadcasts against tokens ``[B, T]``, whose B may be 1."""
     B, T = of_tokens
     rows, columns = (1, 1, *shape)[-2:]
     return len(shape) <= 2 and (rows in (1, B) or B == 1) and columns in (1, T)
 
 
 def check_key(key: Any) -> None:
-    """Refuses what is no random key of JAX, such as a seed."""
+    """Checks that ``key`` is a random key of JAX and not, for instance, a seed."""
     is_array = isinstance(key, jax.Array | np.ndarray)
     is_old = is_array and key.dtype == np.uint32 and key.ndim == 1
     if not is_old and not (is_array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):

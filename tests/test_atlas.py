@@ -150,7 +150,7 @@ def test_the_data_have_every_answer_once_and_what_its_question_says(small, tmp_p
     assert lines[-1] == "alibi,other 1x,0.98764,0.00013,2,1,0.48764,0.00013,1,inf,"
     assert lines[-2] == "rope,other 1x,inf,,2,-1,-inf,,0,0,"
     (tmp_path / "atlas.csv").write_text("\n".join(lines).replace("vs_rope", "against_rope"))
-    with pytest.raises(ValueError, match="another revision, for it has no 'vs_rope"):
+    with pytest.raises(ValueError, match="another revision: it has no 'vs_rope"):
         atlas_data.read(tmp_path)
 
 

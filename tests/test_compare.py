@@ -478,7 +478,7 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"schemes": "yarn"}, "add rope to schemes"),
         ({"seeds": 0}, "seeds=0"),
         ({"together": 0}, "together=0 must be at least 1"),
-        ({"model__causal": False}, "model.causal=False shows the model the tokens that it is to"),
+        ({"model__causal": False}, "model.causal=False shows the model the tokens that it must"),
         ({"schemes": "rope,alibi,rope"}, "schemes has rope more than once"),
         (
             {"train__learning_rate": float("nan")},
@@ -505,8 +505,8 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
         ({"model__num_heads": 5}, "num_heads=5"),
         ({"model__num_heads": 0}, "num_heads=0 must be at least 1"),
         ({"model__num_layers": 0}, "num_layers=0 must be"),
-        ({"model__dtype": "int8"}, "dtype='int8' must be a type of floats"),
-        ({"model__dtype": "float8"}, "dtype='float8' must be a type of floats"),
+        ({"model__dtype": "int8"}, "dtype='int8' must be a floating-point type"),
+        ({"model__dtype": "float8"}, "dtype='float8' must be a floating-point type"),
         ({"extend__yarn__factor": "length/0"}, "'length/0' must be length/N"),
         ({"schemes": "irope"}, "a pattern of 4 encodings does not repeat evenly over 2 layers"),
         ({"model__model_dim": 36, "model__head_dim": 9}, "even"),
@@ -766,7 +766,7 @@ def test_what_is_no_record_of_a_run_is_damaged(finished, corpus, tmp_path, torn)
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     (tmp_path / "runs/alibi/seed0/run.json").write_text(torn)
     one, output = comparison(config(corpus), tmp_path)
-    told = "alibi/seed0/run.json is damaged, for it must be an object with config, versions"
+    told = "alibi/seed0/run.json is damaged: it must be an object with config, versions"
     assert len(one.results()[0]) == 1
     print_status(one, one.console)
     assert told in " ".join(output.getvalue().split())

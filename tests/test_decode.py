@@ -315,7 +315,7 @@ def test_what_the_cache_was_not_made_for():
     segmented = Cache.empty(model, B, T, segments=True)
     with pytest.raises(ValueError, match=r"segment_ids are not given.*segments=True"):
         model.extend(TOKEN_IDS, segmented, text(T))
-    with pytest.raises(ValueError, match=r"positions=None goes on with text.*pass positions"):
+    with pytest.raises(ValueError, match=r"positions=None continues text.*pass positions"):
         model.extend(TOKEN_IDS, segmented)
     other = model.under(common.build("fox", num_layers=2))
     with pytest.raises(ValueError, match=r"under other encodings.*Cache.empty of the same model"):

@@ -770,7 +770,7 @@ def test_numbers_of_tokens_may_be_of_any_type(dtype):
 def test_numbers_of_tokens_that_int32_would_change_are_refused(argument):
     """Cut to 32 bits, two documents could be one, and an order another one."""
     large = np.array([[0, 1, 2, 3, 4, 2**32]])
-    with raises(ValueError, f"{argument}: 4294967296 does not fit into int32; number them anew"):
+    with raises(ValueError, f"{argument}: 4294967296 does not fit into int32; renumber them"):
         Tokens.of(common.build("nope"), text(T), **{argument: large})
     with raises(ValueError, f"{argument} are uint32 under jax.jit"):
         jax.eval_shape(
@@ -1154,7 +1154,7 @@ def test_layers_are_of_encodings(given):
     ("bad", "message"),
     [
         ({"rngs": 0}, "rngs=0 must be random numbers of Flax: pass nnx.Rngs(0)"),
-        ({"dtype": "bf16"}, "dtype='bf16' must be a type of floats, such as 'bfloat16'"),
+        ({"dtype": "bf16"}, "dtype='bf16' must be a floating-point type, such as 'bfloat16'"),
         *(({f: "no"}, f"{f}='no' must be True or False") for f in ("qkv_bias", "tied", "remat")),
         *(({f: None}, f"{f}=None must be True or False") for f in ("post_norm", "causal", "scan")),
     ],

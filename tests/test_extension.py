@@ -304,8 +304,8 @@ def test_hits_are_of_the_likeliest_token(finished, corpus):
 @pytest.mark.parametrize(
     "changes,message",
     [
-        ({"target": 1}, "1 x 32 tokens, but it must be longer than the trained length 32"),
-        ({"target": 0}, "0 x 32 tokens, but it must be longer"),
+        ({"target": 1}, "1 x 32 tokens, but must be longer than the trained length 32"),
+        ({"target": 0}, "0 x 32 tokens, but must be longer"),
         ({"train__batch_size": 3}, "train.batch_size=3 must be a multiple of 8"),
         ({"target": 8}, r"one of eval.lengths: \[2\]"),
         ({"eval__lengths": ((1, 2), (64, 2)), "target": 64}, "2049 tokens.*the longest has"),

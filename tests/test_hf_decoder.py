@@ -275,7 +275,7 @@ def test_what_is_said_is_read_back(name, model_type):
     kind, own, longest = SAID[name]
     encoding = make(name, **ROPE, **own)
     if model_type == "phi3" and name == "dynamic_ntk":
-        with pytest.raises(ValueError, match="Phi-3 not even that"):
+        with pytest.raises(ValueError, match="Phi-3 does not have it"):
             rope_parameters(encoding, config)
         return
     written = extended(config, _model(model_type).under(encoding))
@@ -307,13 +307,13 @@ def test_layers_without_rotation_stay_so():
     written = extended(config, model)
     assert written["max_position_embeddings"] == 131072
     same_turns(decoder.layers(written).distinct[0], yarn)
-    no_word = r"layer 0 of the model has no encoding, .*config RoPE, with no window: transformers"
+    no_word = r"layer 0 of the model has no encoding, .*config RoPE, with no window: only the"
     with pytest.raises(ValueError, match=no_word):
         extended(config, model.under(make("nope")))
     with pytest.raises(ValueError, match=r"layer 3 of the model has ALiBi, .*config no encoding"):
         extended(config, model.under([yarn, yarn, yarn, make("alibi", num_heads=16)]))
     other = make("pi", head_dim=128, base=5e6)
-    with pytest.raises(ValueError, match="layers that turn must have one encoding"):
+    with pytest.raises(ValueError, match="layers with rotation must share one"):
         extended(config, model.under([yarn, yarn, other, make("nope")]))
     windows = Layers([yarn, yarn, yarn, make("nope")], [8, None, None, None])
     with pytest.raises(ValueError, match="has RoPE, with a window of 8, and of the config RoPE"):
@@ -350,7 +350,7 @@ def test_dynamic_ntk_has_its_training_length_beside_the_section():
 def test_a_config_of_several_parts_is_not_extended():
     nested = {"model_type": "llava", "text_config": CONFIG}
     model = _model("llama").under(make("pi", factor=4.0, **ROPE))
-    with pytest.raises(ValueError, match=r"text_config has the model of text: .*'text_config'\]"):
+    with pytest.raises(ValueError, match=r"text_config has the text model: .*'text_config'\]"):
         extended(nested, model)
 
 
@@ -383,14 +383,14 @@ def test_every_part_of_a_head_is_read_back():
 @pytest.mark.parametrize(
     ("encoding", "message"),
     [
-        (make("rerope", window=8, **ROPE), "ReRoPE is not what transformers can be told"),
-        (make("xpos", head_dim=16), "XPos is not what"),
-        (make("logn", over="rope", train_length=32, head_dim=16), "LogN is not what"),
+        (make("rerope", window=8, **ROPE), "ReRoPE cannot be expressed in transformers"),
+        (make("xpos", head_dim=16), "XPos cannot be expressed"),
+        (make("logn", over="rope", train_length=32, head_dim=16), "LogN cannot be expressed"),
         (make("hope", train_length=32, **ROPE), r"HoPE does not turn pair \d"),
-        (make("dynamic_yarn", train_length=32, **ROPE), "DynamicYaRN is not what"),
-        (make("mrope", sections=(2, 3, 3), **ROPE), "axes= is not what"),
+        (make("dynamic_yarn", train_length=32, **ROPE), "DynamicYaRN cannot be expressed"),
+        (make("mrope", sections=(2, 3, 3), **ROPE), "axes= cannot be expressed"),
         (make("rope", layout="interleaved", **ROPE), "layout='interleaved' must be 'half'"),
-        (make("longrope", train_length=32, start_tokens=4, **ROPE), "start_tokens=4 is not what"),
+        (make("longrope", train_length=32, start_tokens=4, **ROPE), "start_tokens=4 must be 0"),
         (make("longrope2", train_length=32, **ROPE), "short_attention_factor=1.0 and attention_f"),
     ],
     ids=lambda x: type(x).__name__ if not isinstance(x, str) else "",

@@ -152,7 +152,7 @@ def test_dual_chunks():
         (dict(dual_chunk_attention_config=section | {"sparse_attention_enabled": True}), "sparse"),
         (dict(dual_chunk_attention_config=[8]), "must be a dict"),
         (dict(model_type="llama"), "code of 'llama' is not known to read it; .* qwen2, qwen2_moe"),
-        (dict(rope_scaling={"type": "linear", "factor": 2.0}), "'linear' is not offered beside"),
+        (dict(rope_scaling={"type": "linear", "factor": 2.0}), "'linear' is not offered together"),
     ):
         with pytest.raises(ValueError, match=message):
             from_hf(QWEN25_1M | keys)
@@ -191,7 +191,7 @@ def test_biases_are_those_of_every_layer():
     for config, own in ((t5, {"layer_type": "decoder"}), (bloom, {})):
         with pytest.raises(ValueError, match="layout='half' must be left out"):
             layers_from_hf(config, layout="half", **own)
-    with pytest.raises(ValueError, match="must be left out: the answer has all layers"):
+    with pytest.raises(ValueError, match="must be left out: the result has all layers"):
         layers_from_hf(GEMMA3_4B, layer_type="full_attention")
 
 

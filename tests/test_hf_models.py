@@ -175,7 +175,7 @@ def test_proportional_reads_every_spelling_of_its_fraction(key):
     assert_same(from_hf(sizes | {key: 0.25}), "p_rope", head_dim=16, fraction=0.25)
     refused(sizes | {key: 0.25, "rotary_dim": 8}, "contradiction between .*rotary_dim")
     assert_same(from_hf(sizes | {key: 0.25, "rotary_dim": 4}), "p_rope", head_dim=16, fraction=0.25)
-    refused(sizes | {"rotary_dim": 4}, "rotary_dim=4 .* beside rope_type='proportional'")
+    refused(sizes | {"rotary_dim": 4}, "rotary_dim=4 .* with rope_type='proportional'")
     phi = from_hf(sizes | {"model_type": "phi"})
     assert_same(phi, "p_rope", head_dim=16, fraction=0.5)
     assert_same(from_hf(sizes), "p_rope", head_dim=16, fraction=1.0)

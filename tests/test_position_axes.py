@@ -271,7 +271,7 @@ def test_generating_right_after_a_video():
     generate = functools.partial(
         posenc_jax.generate, model, ids, jax.random.key(0), max_new_tokens=count
     )
-    with pytest.raises(ValueError, match="next_positions=None goes on from a last token with one"):
+    with pytest.raises(ValueError, match="next_positions=None continues a last token with one"):
         generate(positions=positions)
     output = generate(positions=positions, next_positions=[placed.next])
     after = np.tile(placed.next + np.arange(count)[None, :, None], 3)
@@ -543,7 +543,7 @@ LONGER = dict(first_repeat=70, length=60)
         (lambda: Film(Vision(1, 1, 1, times=(0.0,)), 0), "audio=0 of Film must be a whole number"),
         (
             lambda: builders.qwen2_vl([Film(Vision(1, 1, 1, times=(0.0,)), 3)]),
-            "no place for Film.* give it Text and Vision",
+            "does not accept Film.* give it Text and Vision",
         ),
         (lambda: builders.circle_rope([Vision(2, 3, 3)]), "no place for the time of 2 frames"),
         (lambda: builders.circle_rope(SEQUENCE, radius=0), "radius=0 must be a number above 0"),
@@ -622,7 +622,7 @@ def test_what_cannot_be_is_refused(build, message):
         ("mrope", {"sections": (2, 3, -1)}, "sections=(2, 3, -1) must be whole numbers"),
         ("i_mrope", {"sections": (1, 1, 2)}, "pair 5 of axis 2 is past the last of 4"),
         ("i_mrope", {"order": (0, 2)}, "order=(0, 2) must be the axes 0..2"),
-        ("videorope", {"sections": (1, 2, 1)}, "the last two alike"),
+        ("videorope", {"sections": (1, 2, 1)}, "the last two equal"),
         (
             "videorope",
             {"head_dim": 16, "frequencies": ByAxis((0,) * 8, (Default(),) * 3)},

@@ -159,4 +159,4 @@ def test_a_run_on_something_else_than_text_is_refused(tmp_path, lacks, capsys):
     open_run(tmp_path, config)
     (tmp_path / "checkpoints").mkdir()
     assert probes.main([f"--run={tmp_path}"]) == 2
-    assert "and only runs on text can be read" in capsys.readouterr().err
+    assert "but only runs on text can be read" in capsys.readouterr().err

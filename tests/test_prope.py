@@ -220,7 +220,7 @@ OTHER_ROW = VIEWMATS * np.array([1, 1, 1, 2])[:, None]
         ({"patches": text(T)}, r"shape \(1, 12\), but must be \[B, T, A\]: rows and columns"),
         (
             {"viewmats": rigid(B, 5), "intrinsics": None, "image_size": None},
-            "5 cameras, which cannot share 12 tokens",
+            "5 cameras, which must divide the number of tokens, 12",
         ),
         ({"viewmats": VIEWMATS[0]}, r"viewmats must be \[B, F, 4, 4\], not \(3, 4, 4\)"),
         ({"viewmats": OTHER_ROW}, r"matrix of viewmats must end in the row \(0, 0, 0, 1\)"),

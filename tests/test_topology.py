@@ -97,7 +97,7 @@ def test_collectives_of_a_text():
         Collective("reduce-scatter", ("data",), 1, 80 // 2),
         Collective("collective-permute", ("data",), 3, 3 * 8),
     ]
-    with pytest.raises(ValueError, match="a form that is not known"):
+    with pytest.raises(ValueError, match="an unknown form"):
         collectives(PROGRAM.replace("[2,4]<=[8]", "somebody"), mesh)
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.accelerator --minutes=9 --out=accelerator
     python -m benchmarks.accelerator --tiny --minutes=2 --out=runs/accelerator
 
-The most important figures come first, and each is written to disk at once, so that a run which is
-cut short keeps what it measured:
+The most important figures come first, and each is written to disk at once, so a run that is cut
+short keeps them:
 
 1. checks of the timed schemes: every implementation against dense attention, values and gradients;
 2. times of attention at 4,096 tokens, beside JAX's own attention and PyTorch's;
@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=9.0, help="no item begins after them")
+    parser.add_argument("--minutes", type=float, default=9.0, help="no item begins after this")
     parser.add_argument("--out", type=Path, default=Path("accelerator"), metavar="FOLDER")
     parser.add_argument("--tiny", action="store_true", help="miniature shapes, to see it run")
     args = parser.parse_args(arguments)

@@ -84,7 +84,7 @@ class LongRoPESearch(Sweep):
     def describe(self, point):
         """Returns all settings that decide what is trained and what searches find.
 
-        A search that has begun must not go on with other settings.
+        A search that has begun must not continue with other settings.
         """
         searches = {field: self.config[field] for field in ("factor", "search", "yarn")}
         searches["eval"] = {

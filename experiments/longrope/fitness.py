@@ -34,7 +34,7 @@ class Fitness:
     """Computes the losses of candidates under one model.
 
     Attributes:
-      model: a Transformer under RoPE, in the place of which candidates are tried.
+      model: a Transformer under RoPE, which the candidates replace.
       rope: the RoPE it was trained under.
       tokens_NL: int ``[N, L]``, the documents.
       last: how many tokens at the end of each are scored.

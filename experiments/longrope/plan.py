@@ -61,7 +61,7 @@ class Plan:
     Attributes:
       stages: some of ``STAGES``.
       train_length: the tokens that the model was trained at.
-      factor: how many times longer each extension is than what it extends.
+      factor: the factor by which each extension multiplies the length.
       budget: that of searches on the model; searches on the fine-tuned model have it ``halved``.
       trials: the documents.
       yarn: keywords of ``YaRN``, but for its length and factor.

@@ -43,7 +43,7 @@ class SearchStudy(Study):
     """Holds the results of all seeds.
 
     A record has ``scheme``, ``seed`` and the fields of ``scores.score``. ``about`` has
-    ``train_length, factor, last_tokens, corpus, corpus_digest`` beside what every study has.
+    ``train_length, factor, last_tokens, corpus, corpus_digest`` besides every study's fields.
 
     Attributes:
       searches: for each seed and search, the entry of ``Stages.searches``.
@@ -95,7 +95,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Says whether the search beats every rival under every seed."""
+        """Returns whether the search beats every rival under every seed."""
         return all(difference < 0 for difference in self.differences)
 
     def __str__(self) -> str:

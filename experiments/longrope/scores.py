@@ -53,7 +53,7 @@ def score(
     has the stage that searches by it.
 
     Args:
-      rows: what is measured.
+      rows: the encodings to measure.
       documents: by group, int ``[N, L + 1]``.
       plan: the plan of all stages.
       kept: where each batch is kept as soon as it is known.

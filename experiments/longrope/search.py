@@ -2,7 +2,7 @@
 
 https://arxiv.org/abs/2402.13753, https://arxiv.org/abs/2502.20082
 
-A search knows genomes and their losses, and nothing of models. It is a function of its space, its
+A search knows genomes and their losses, but no models. It is a function of its space, its
 budget, its seed and the losses it is told: the same losses give the same search, no matter in which
 batches they were computed.
 """
@@ -57,9 +57,9 @@ class Budget:
       population: candidates of the first generation.
       generations: how many generations follow the first.
       parents: how many of the best candidates so far the next generation is made from.
-      mutations: new candidates of a generation that are a parent with some genes drawn anew.
+      mutations: new candidates of a generation that are a parent with some genes redrawn.
       crossovers: new candidates of a generation that mix the genes of two parents.
-      probability: the chance of each gene to be drawn anew in a mutation.
+      probability: the probability that a mutation redraws a gene.
       step: the distance between neighbours on the grid of factors.
     """
 
@@ -150,18 +150,18 @@ class Space:
         return genome
 
     def is_valid(self, genome: Genome) -> bool:
-        """Says whether the searched factors ascend within the bounds."""
+        """Returns whether the searched factors ascend within the bounds."""
         searched = genome.factors[genome.critical_pair :]
         is_within = self.smallest <= searched[0] and searched[-1] <= self.largest
         return is_within and all(low <= high for low, high in itertools.pairwise(searched))
 
     def another(self, rng: np.random.Generator) -> Genome:
-        """Returns a further member of the first generation: a seed with some genes drawn anew."""
+        """Returns a further member of the first generation: a seed with some genes redrawn."""
         seeds = list(self.seeds.values())
         return self.mutated(seeds[rng.integers(len(seeds))], rng)
 
     def mutated(self, genome: Genome, rng: np.random.Generator) -> Genome:
-        """Returns ``genome`` with each gene drawn anew with the budget's probability."""
+        """Returns ``genome`` with each gene redrawn with the budget's probability."""
         factors, first, last = list(genome.factors), genome.critical_pair, len(genome.factors) - 1
         for pair in range(first, last + 1):
             if rng.random() < self.budget.probability:
@@ -287,8 +287,8 @@ def evolve(
     No genome is tried twice. Parents are the best of all generations so far; of equals, the older.
 
     Args:
-      space: what is searched.
-      budget: how much is searched.
+      space: makes the genomes.
+      budget: the size of the search.
       fitness: takes genomes and returns their losses, less being better. A loss that is not finite
         counts as infinite.
       seed: the seed of all choices.

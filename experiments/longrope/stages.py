@@ -8,7 +8,7 @@
     short        a search on the fine-tuned model, at the train length
     mixed        the model is fine-tuned in LongRoPE2's mixed windows, under LongRoPE2's factors
 
-Stages that are finished in the folder are not run again, and those that were begun go on.
+Stages that are finished in the folder are not run again, and those that were begun continue.
 """
 
 import contextlib
@@ -179,7 +179,7 @@ class Stages:
         )
 
     def _extend(self, name, group, fitness, space, budget, read, times, prefix=""):
-        """Searches, and adds the rows of what the search starts from and of what it finds."""
+        """Searches, and adds the rows of the starting points and of the result."""
         self._search(name, space, fitness, budget, read)
         for seed, genome in space.seeds.items():
             under = self._under(genome, times)
@@ -188,7 +188,7 @@ class Stages:
         self._row(group, f"{prefix}{name}", "found", fitness.model, found)
 
     def _search(self, name, space, fitness, budget, documents):
-        """Searches, or goes on where a search was stopped, and keeps the best genome."""
+        """Searches, or continues a search that was stopped, and keeps the best genome."""
         folder = self.folder / "search" / name
         config = self._search_config(space, fitness, budget, documents)
         open_run(folder, config)
@@ -228,7 +228,7 @@ class Stages:
         }
 
     def _tune(self, name, kind, genome) -> Transformer:
-        """Fine-tunes the model under a genome's factors, or goes on where that was stopped.
+        """Fine-tunes the model under a genome's factors, or continues where that was stopped.
 
         Up to the train length the encoding is RoPE; the short ones of mixed windows are read so.
         """

@@ -226,7 +226,7 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def shuffled(images, labels) -> tuple[np.ndarray, np.ndarray]:
     """Returns images and their labels in a random order, which is always the same."""
-    # The files may be sorted by class.
+    # The files may be sorted by class, which would leave classes out of a split.
     order = np.random.Philox(key=np.uint64(0)).random_raw(len(images)).argsort()
     return images[order], labels[order]
 

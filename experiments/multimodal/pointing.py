@@ -8,8 +8,9 @@ also that of its first column, comes before the screen as a token of text. Ruler
 (2510.03230), if a variant has any, are numbers of rows and columns. Every cell is asked which icons
 are one and two cells to its left and above it, and in which row and column of the desktop it is.
 
-All cells are asked at once, and row and column are read off at once. A query after the screen, an
-icon shown again whose row and column are asked, stayed at chance (two layers, 900 steps).
+All cells are asked at once, and row and column are read at once. Another design, which showed an
+icon again after the screen and asked for its row and column, stayed at chance (two layers, 900
+steps).
 """
 
 import dataclasses
@@ -139,7 +140,7 @@ class Pointing(Experiment):
                 yield Result(name, x, "accuracy", float(each.mean()), chance[name])
 
     def predictions(self, scheme, model, batch):
-        """Returns the likeliest answers, int ``[B, rows, columns]`` by question."""
+        """Returns the most likely answers, int ``[B, rows, columns]`` by question."""
         logits = self.logits(scheme, model, batch)
         return {name: jnp.argmax(each, axis=-1) for name, each in logits.items()}
 

@@ -4,7 +4,7 @@
 
 The ball goes along a smooth path in the world's time. A clip has frames at times of its own pace,
 from a moving camera, and questions: where is the ball at a time that no frame shows? A question
-is a token without pixels. A variant says from what the model learns the times:
+is a token without pixels. A variant says how the model learns the times:
 
     clock="frame"             from nothing: frames are numbered, and all questions follow the last
     clock="frame", told=True  from the inputs, where every token has waves of its time
@@ -295,7 +295,7 @@ def lay_out(frames, cameras, times, asked, patch: int):
       ``[N, T, 3]``.
 
     Raises:
-      ValueError: frames, cameras and times are not equally many, or a time is not finite.
+      ValueError: frames, cameras and times differ in number, or a time is not finite.
     """
     count, number, side = frames.shape[:3]
     if times.shape != (count, number) or cameras.shape != (count, number, 2):
@@ -399,13 +399,13 @@ def _check(setting: Setting, trials: Trials):
         raise ValueError(f"task.start={setting.start} must be 0 or more, and finite")
     if not np.isfinite(trials.starts).all() or len({*trials.starts}) < len(trials.starts):
         raise ValueError(f"eval.starts={trials.starts} must be finite, each once")
-    # From further away, the ball could be out of the picture.
+    # With a camera further away, the ball could be out of the picture.
     furthest = 0.5 - REACH
     for name, views in (("task.view", (setting.view,)), ("eval.views", trials.views)):
         if not all(0 <= view <= furthest for view in views) or len({*views}) < len(views):
             raise ValueError(
-                f"{name}={views} must be from 0 to {furthest}, so far as the ball is seen, and "
-                "each once"
+                f"{name}={views} must be from 0 to {furthest}, within which the ball is visible, "
+                "and each once"
             )
 
 
@@ -418,4 +418,4 @@ def _check_variant(scheme: str, variant: dict):
             f"{scheme}.adaln=True needs clock='story', not {clock!r}: Time-AdaLN reads positions"
         )
     if not 0 < rate < np.inf:
-        raise ValueError(f"{scheme}.rate={rate} must be above 0: what times are multiplied by")
+        raise ValueError(f"{scheme}.rate={rate} must be above 0: it multiplies the times")

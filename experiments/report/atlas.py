@@ -127,7 +127,7 @@ class Atlas:
     Attributes:
       questions: those that any run has answered, in the order of the columns.
       unanswered: the topics that no run has answered yet.
-      controls: what the control says of each task that was also learned alone.
+      controls: the control of each task that was also learned alone.
       trained: the scheme that the checkpoint of each scheme was trained with.
       failures: the runs that failed; their answers are missing.
       about: ``command``, ``studies`` and whatever else every report says.
@@ -195,7 +195,7 @@ def _effective(study: LengthStudy) -> dict[str, int]:
 
 
 def _of_language(study: LengthStudy) -> Iterable[Question]:
-    """Yields the last tokens at every length, beside them all tokens, and another domain."""
+    """Yields the losses of the last tokens, of all tokens, and of another domain, by length."""
     length, last = study.about["train_length"], study.about["last_tokens"]
     wanted = [("test", "last", f"the last {last} tokens", "text")]
     wanted += [("test", "non_overlapping", "all tokens", "text, all")]
@@ -212,7 +212,7 @@ def _of_language(study: LengthStudy) -> Iterable[Question]:
 
 
 def gains(records: Iterable[Record]) -> Iterable[Question]:
-    """Yields what a context beyond the trained length brings over the most recent tokens alone."""
+    """Yields the gains of contexts beyond the trained length over the most recent tokens alone."""
     records = [r for r in records if r["split"] == "test"]
     alone = by_seed(
         (r for r in records if r["protocol"] == "windowed"), "multiple", "bits_per_byte", "windowed"
@@ -233,7 +233,7 @@ def gains(records: Iterable[Record]) -> Iterable[Question]:
 
 
 def _of_tasks(study: PanelStudy) -> Iterable[Question]:
-    """Yields the rows of every length; how deep what is asked for lies is no question here."""
+    """Yields the shares of right rows and answers at every length, without regard to depth."""
     for panel in study.panels:
         task, is_exact = panel.condition, panel.metric == EXACT
         share = "rows whose answers are all right" if is_exact else "answers that are right"
@@ -267,7 +267,7 @@ def _of_cost(study: LengthStudy) -> Iterable[Question]:
 
 
 def controls_of(together: list[Question], alone: list[Question]) -> Iterable[Control]:
-    """Yields what the control says of each question, learned among all tasks and learned alone."""
+    """Yields the control of each question, learned among all tasks and learned alone."""
     from scipy import stats  # half a second, in which every other program has started
 
     by_name = {question.name: question for question in together}
@@ -343,7 +343,7 @@ def print_summary(atlas: Atlas, console: Console) -> None:
 
 
 def unanswered_words(atlas: Atlas) -> str:
-    """Returns a sentence about what no run has answered yet, or nothing."""
+    """Returns a sentence about the topics without any result yet, or an empty one."""
     return f"No run has answered yet: {'; '.join(atlas.unanswered)}." if atlas.unanswered else ""
 
 

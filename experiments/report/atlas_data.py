@@ -1,9 +1,9 @@
 """Keeps the atlas as data in two small files, ``atlas.csv`` and ``atlas.json``.
 
 ``atlas.csv`` has a row for each answer. Its column ``question`` is a name in ``atlas.json``, which
-has once what all answers to a question share: what was asked, in which unit, and what a guess has.
-A verdict is 1 for better, -1 for worse and 0 for no difference. Where there is a difference and no
-verdict, the two schemes share one seed only.
+holds the fields that all answers to a question share: what was asked, the unit, and the value of a
+guess. A verdict is 1 for better, -1 for worse and 0 for no difference. If there is a difference but
+no verdict, the two schemes share only one seed.
 """
 
 import csv
@@ -44,7 +44,7 @@ def files(atlas: Atlas) -> dict[str, str]:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Returns the answers in a folder, each with what all answers to its question share.
+    """Returns the answers in a folder, each with the fields of its question.
 
     A mean that is not finite is None. There are no answers if there is no atlas yet.
 
@@ -60,8 +60,8 @@ def read(folder: Path) -> list[dict[str, Any]]:
         return [questions[row["question"]] | _answer(row) for row in rows]
     except KeyError as error:
         raise ValueError(
-            f"{folder} was written by another revision, for it has no {error}; write it anew by "
-            "the command of its atlas.json with --report"
+            f"{folder} was written by another revision: it has no {error}; write it again by the "
+            "command in its atlas.json with --report"
         ) from None
 
 
@@ -79,7 +79,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
 def _written(mean: float | None, margin: float | None, least: int) -> tuple[str, str]:
     """Writes a mean and its margin with the decimals of the margin's two digits, or ``least``.
 
-    A thousandth of the mean stands for a margin that there is not.
+    A missing margin counts as a thousandth of the mean.
     """
     size = abs(mean or 0.0) / 1000 if margin is None else margin
     decimals = max(least, 1 - math.floor(math.log10(size))) if 0 < size < math.inf else least

@@ -27,7 +27,7 @@ class ExtensionStudy(LengthStudy):
         return sorted({r["steps"] for r in self.records})
 
     def at(self, steps: int) -> LengthStudy:
-        """Returns the results after ``steps`` steps, each beside the windowed plain model."""
+        """Returns the results after ``steps`` steps, with those of the windowed plain model."""
         records = [r for r in self.records if r["steps"] == steps and r["protocol"] == LAST]
         windowed = [r for r in self.records if r["protocol"] == WINDOWED]
         for scheme in dict.fromkeys(r["scheme"] for r in records):
@@ -58,7 +58,7 @@ class Retention:
 
     @property
     def verdict(self) -> str:
-        """Says whether more than ``KEPT`` of the accuracy is left."""
+        """Returns whether more than ``KEPT`` of the accuracy is left."""
         mean, margin = self.kept[0], self.margin or 0.0
         if not math.isfinite(mean):
             return "no"
@@ -68,7 +68,7 @@ class Retention:
 
 
 def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:
-    """Returns what is kept by scheme and steps, in the order of the records."""
+    """Returns the accuracy that is kept, by scheme and steps, in the order of the records."""
     shorts = [r for r in study.records if r["protocol"] == SHORT]
     plain = {r["seed"]: r for r in shorts if (r["scheme"], r["steps"]) == (PLAIN, 0)}
     groups: dict[tuple[str, int], list[Record]] = {}

@@ -116,7 +116,7 @@ class Answers:
         return self.read(study, "value", scheme=scheme, **where)
 
     def _panels(self, study) -> dict[tuple[str, str], Panel]:
-        """Returns what a study of tasks has measured, by task and metric."""
+        """Returns the panels of a study of tasks, by task and metric."""
         found = self.studies.get(study)
         panels = found.panels if isinstance(found, PanelStudy) else ()
         return {(panel.condition, panel.metric): panel for panel in panels}
@@ -157,7 +157,7 @@ class Effect:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """Describes what a paper says, and the effects that must all be seen if it holds.
+    """Describes a claim of a paper, and the effects that must all be seen if it holds.
 
     Attributes:
       name: a name that no other claim has.
@@ -165,7 +165,7 @@ class Claim:
       source: the paper.
       made_at: the scale at which it was made.
       schemes: the schemes that it is about.
-      effects: what is measured.
+      effects: the numbers that are measured.
       needs: effects without which the others say nothing, such as that a task is learned.
       is_of_text: whether the effects change with the tokens that count, so that both are shown.
     """

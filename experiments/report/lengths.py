@@ -28,7 +28,7 @@ class LengthStudy(Study):
     A record has ``scheme, seed, split, protocol, stride, length, multiple, loss, bits_per_byte,
     perplexity, tokens``. Protocol "windowed" scores the tokens of "last" with a model that sees
     only its last train_length tokens. ``about`` has ``train_length, last_tokens, corpus,
-    corpus_digest`` beside what every study has.
+    corpus_digest`` besides every study's fields.
 
     Attributes:
       curves: ``scheme, seed, split, positions, loss``: loss in the longest context, by the right
@@ -72,7 +72,7 @@ class View:
     Attributes:
       train_length: tokens of a training sequence.
       bits: bits per byte, which judge the schemes whatever metric ``cells`` show.
-      cells: what is shown.
+      cells: the numbers that are shown.
       columns: lengths in tokens, and ``WINDOWED_COLUMN``.
       comparable: the columns for the same documents as at the training length and in the windowed
         baseline; at a greater length fewer documents may be read.
@@ -108,12 +108,12 @@ class View:
         return cls(own, bits, cells, columns, comparable, order)
 
     def is_best(self, scheme: str, column) -> bool:
-        """Says whether no scheme has a smaller mean in this column."""
+        """Returns whether no scheme has a smaller mean in this column."""
         means = {s: row[column][0] for s, row in self.cells.items() if column in row}
         return scheme in means and means[scheme] == min(means.values()) < math.inf
 
     def uses_context(self, scheme: str, column) -> bool:
-        """Says whether every seed is better here than the windowed baseline."""
+        """Returns whether every seed is better here than the windowed baseline."""
         row = self.bits[scheme]
         window = row.get(WINDOWED_COLUMN, {})
         is_longer = self.train_length < column < WINDOWED_COLUMN and column in row
@@ -136,7 +136,7 @@ class View:
         """Returns the longest context that still lowers the loss by more than its standard error.
 
         Each length is compared, seed by seed, with the best shorter one. The windowed baseline, if
-        there is one, stands for the training length, because in texts of that length the first
+        there is one, replaces the training length, because in texts of that length the first
         scored tokens have almost no context. The result is None for a single seed, which has no
         standard error.
         """

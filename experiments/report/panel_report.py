@@ -153,7 +153,7 @@ def _frequencies(study: PanelStudy, encodings: Mapping[str, Any]) -> Iterator[st
 
 
 def _turns_by(encoding, count: int) -> bool:
-    """Says whether each pair rotates by one of the first ``count`` axes of unchanged positions."""
+    """Returns whether each pair rotates by one of the first ``count`` axes, positions unchanged."""
     if type(encoding) is not RoPE or is_matrix(encoding.axes):
         return False
     return encoding.axes is None or int(np.max(encoding.axes)) < count

@@ -15,8 +15,8 @@ class Panel:
     """Describes one table and one plot.
 
     Attributes:
-      condition: what is varied, or how.
-      metric: what is measured, "accuracy" or an error.
+      condition: the condition that is varied, or how.
+      metric: the measured quantity, "accuracy" or an error.
       xlabel: the name of x, with its unit.
       xs: the columns, in order.
       trained: the columns with the conditions of training.
@@ -36,7 +36,7 @@ class Panel:
         return f"{self.condition}: {self.metric}"
 
     def has(self, record: Record) -> bool:
-        """Says whether a record belongs to this panel."""
+        """Returns whether a record belongs to this panel."""
         return (record["condition"], record["metric"]) == (self.condition, self.metric)
 
 
@@ -79,11 +79,11 @@ class PanelStudy(Study):
     """Holds the results of every scheme under several conditions.
 
     A record has ``scheme, seed`` and the fields of a :class:`Result`. ``about`` has ``title,
-    summary, axes, data`` beside what every study has.
+    summary, axes, data`` besides every study's fields.
 
     Attributes:
       maps: ``scheme`` and the fields of a :class:`Map`, of seed 0.
-      panels: what was measured.
+      panels: the tables and plots.
     """
 
     maps: list[Record]

@@ -28,8 +28,8 @@ class Study:
         is the scheme that the checkpoint was trained with. If there is a baseline, ``speedup`` and
         ``speedup_above`` too, see ``speedup.py``.
       failures: ``scheme, seed, reason`` of the runs that failed.
-      about: ``command, versions, device, git, config, date, rules, rates``, and what the report of
-        this kind of experiment needs beside them.
+      about: ``command, versions, device, git, config, date, rules, rates``, and the other fields
+        that the report of this kind of experiment needs.
     """
 
     records: list[Record]
@@ -41,7 +41,7 @@ class Study:
         """Raises a ValueError if the study has no records and no failures."""
         if not self.records and not self.failures:
             raise ValueError(
-                "no point has a result or has failed, so that there is nothing to report: the same "
+                "no point has a result or has failed, so there is nothing to report: the same "
                 "command with --status says what each point waits for"
             )
 
@@ -131,7 +131,7 @@ def number(value: float, like: float | None = None) -> str:
     if 0 < size < 1e-3:
         return f"{value:.1e}"
     digits = 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
-    # With z, no zero has a sign.
+    # The option z avoids "-0".
     return f"{value:z,.{digits}f}" if size < 1e5 else f"{value:.1e}"
 
 

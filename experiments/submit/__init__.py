@@ -44,7 +44,7 @@ _LONGEST = 34
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Describes what is to run.
+    """Describes the command and the points to run.
 
     Attributes:
       command: the command that runs all points, from the folder of the repository.
@@ -169,8 +169,8 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
         if before and not again:
             raise ValueError(
                 f"{job.workdir} was submitted on {before['date']} "
-                f"({', '.join(before['jobs']) or 'which did not end well'}); look at the queue and "
-                "with --status, and submit what is not done with --again"
+                f"({', '.join(before['jobs']) or 'which did not end well'}); check the queue and "
+                "--status, and submit unfinished points with --again"
             )
         console.print(backend.text(job), highlight=False, markup=False)
         date = datetime.datetime.now().isoformat(" ", "seconds")

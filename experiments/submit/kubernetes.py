@@ -16,7 +16,7 @@ class GKE:
     """Creates one JobSet for each point, with a pod on each of its hosts.
 
     If a pod ends with status 1 or 2, its JobSet has failed for good. If a pod ends in another way,
-    because it was preempted, evicted or killed, all hosts of the point start again and go on from
+    because it was preempted, evicted or killed, all hosts of the point restart and continue from
     the last checkpoint.
 
     Attributes:

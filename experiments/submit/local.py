@@ -40,7 +40,7 @@ class Local:
         failed = [pid for pid in ended if ended[pid] not in (0, PREEMPTED, -signal.SIGTERM)]
         if failed:
             raise ValueError(
-                f"process {failed[0]} ended with status {ended[failed[0]]}, and has said why; mend "
+                f"process {failed[0]} ended with status {ended[failed[0]]}, and has said why; fix "
                 "that, and run again with --again"
             )
         if any(ended.values()):

@@ -13,7 +13,7 @@ from experiments.bucket import is_in_bucket
 from experiments.peers import PREEMPTED
 from experiments.submit import Job
 
-# How often a point may reach the time limit and go on in another job.
+# How often a point may reach the time limit and continue in another job.
 _MOST_LIMITS = 100
 
 
@@ -91,7 +91,7 @@ class Slurm:
             "array_parallelism": self.at_once,
             # Time for a checkpoint, before the time limit and when the queue preempts.
             "signal_delay_s": 120,
-            # Some clusters requeue no job that does not say that it may be.
+            # Some clusters requeue only jobs that allow it.
             "additional_parameters": {"requeue": True},
         }
         optional = {
@@ -125,12 +125,12 @@ class Resumable:
         return status
 
     def checkpoint(self):
-        """Saves the point, and returns the job that goes on with it; submitit calls this."""
+        """Saves the point, and returns the job that continues it; submitit calls this."""
         if self._process is not None:
             self._process.terminate()
             # Not ``wait``: this runs in a signal handler within ``__call__``, which holds its lock.
             end = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-            # SIGTERM itself ends a process that has not begun to listen to it, and has nothing yet.
+            # SIGTERM ends a process that does not listen to it yet, and so has nothing to save.
             is_deaf = end and (end.si_code, end.si_status) == (os.CLD_KILLED, signal.SIGTERM)
             if end is None or not (is_deaf or end.si_status in (0, PREEMPTED)):
                 raise RuntimeError(f"asked to stop, the point did not end well: {end}")

@@ -63,8 +63,8 @@ class Sort(_Mapped):
     def chances(self, length):
         """Returns what the order alone gives away: each answer is at least the one before it.
 
-        The best guess is the last answer again, or the symbol after it. Which is likelier follows
-        from how many answers are left, and how often the last one has been read.
+        The best guess is the last answer again, or the symbol after it. Which is more likely
+        depends on how many answers are left, and how often the last one has been read.
         """
         size, kinds = (length - 2) // 2, len(SYMBOLS)
         right = np.zeros(size)

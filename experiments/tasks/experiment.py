@@ -22,7 +22,7 @@ _LENGTH, _DEPTH = "tokens of a row", "depth of what is asked for"
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Says what is trained on.
+    """Describes the training data.
 
     Attributes:
       tasks: names of ``TASKS``, comma-separated, or "all".
@@ -35,11 +35,11 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """Says what is evaluated on.
+    """Describes the evaluation data.
 
     Attributes:
       multiples: lengths of rows, as multiples of the longest of training, ascending from 1.
-      depths: where what is asked for lies, at the largest multiple, for tasks that have a depth.
+      depths: the depths of the answers, at the largest multiple, for tasks that have a depth.
       rows: rows of each task at each length.
       batch: rows in one forward pass.
     """
@@ -55,7 +55,7 @@ class Questions(Experiment):
 
     Each answer is read after the right ones before it. A row is an exact match where all of its
     answers are right, as greedy decoding then gives them. Where a row has several, the share of
-    answers that are right is shown too, for it tells schemes apart before any row is whole.
+    answers that are right is shown too, because it tells schemes apart before any row is right.
     """
 
     title = "Questions past the trained length"
@@ -138,7 +138,7 @@ class Questions(Experiment):
 
 
 def _metrics(task) -> tuple[str, ...]:
-    """Returns what is measured of a task: its rows and, where they have several, its answers."""
+    """Returns the metrics of a task: of its rows and, if these have several, of its answers."""
     return (EXACT, ANSWERS) if len(task.chances(task.shortest)) > 1 else (EXACT,)
 
 
@@ -164,7 +164,7 @@ class Mixed(Drawn):
         return {"tokens": tokens_NL, "is_answer": is_answer_NL}
 
     def loss(self, model, batch, key):
-        """Returns the mean loss of the answers; what is not an answer cannot be known."""
+        """Returns the mean loss of the answers; other tokens cannot be predicted."""
         logits_NTV = _logits(model, batch["tokens"], key)
         losses_NT = -jnp.take_along_axis(
             jax.nn.log_softmax(logits_NTV), batch["tokens"][:, 1:, None], axis=-1

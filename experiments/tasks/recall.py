@@ -15,7 +15,7 @@ from experiments.tasks.task import (
     places,
 )
 
-# What names things, and what they are.
+# The symbols of names and keys, and those of values.
 _NAMES, _VALUES = SYMBOLS[10:21], SYMBOLS[21:]
 
 

@@ -37,7 +37,7 @@ class Task:
       name: the name in configs and reports.
       number: which of the markers is the task's.
       shortest: the fewest tokens that a row can have.
-      has_depth: whether what is asked for lies at a place that can be chosen.
+      has_depth: whether the place of the answer in the row can be chosen.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Task:
           rng: the randomness; the rows depend on nothing else.
           count: how many rows.
           length: tokens of each, the marker and the answers included.
-          depth: where what is asked for lies, from 0, the beginning, to 1, the end. By default it
-            is anywhere.
+          depth: the place of the answer in the row, from 0, the beginning, to 1, the end. By
+            default it is anywhere.
 
         Raises:
           ValueError: the rows are too short for the task, or it has no depth.

@@ -51,7 +51,7 @@ __all__ = [
     "zigzag",
 ]
 
-# An implementation gets one tile that holds every query and key, both turned already.
+# An implementation gets one tile that holds every query and key, both already turned.
 Implementation = Callable[[Encoding, Tile, jax.Array, Rule], jax.Array]
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "dense": dense,
@@ -61,7 +61,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "pallas": pallas,
 }
 
-# Up to so many logits in a head, and for so few queries, one product of everything is faster; see
+# With at most this many logits in a head, or this few queries, a single product is faster; see
 # docs/performance.md.
 _FEW_LOGITS, _FEW_QUERIES = 2**19, 16
 
@@ -173,7 +173,7 @@ def turn(
     if not tokens.fixed:
         raise ValueError(
             f"{type(scheme).__name__} adapts to the length of the sequence: every token that "
-            "follows turns all keys anew; keep keys as they are before rotation, or give all "
+            "follows turns all keys again; keep keys as they are before rotation, or give all "
             "tokens one length, Tokens.of(..., length=)"
         )
     return *_turned(scheme, k_BSKC, v_BSKC, tokens, side), dataclasses.replace(tokens, turned=True)
@@ -199,7 +199,7 @@ def logits(
 
 
 def check_implementation(implementation: str | Implementation | None) -> None:
-    """Refuses what is neither a function nor the name of an implementation."""
+    """Checks that ``implementation`` is a function, or the name of an implementation."""
     is_name = isinstance(implementation, str) and implementation in IMPLEMENTATIONS
     if implementation is None or callable(implementation) or is_name:
         return
@@ -241,7 +241,7 @@ def _tile(
         if k_BSKC.shape[-1] != q.shape[-1]:
             raise ValueError(
                 f"{type(scheme).__name__}.rotate gives queries {q.shape[-1]} channels and keys "
-                f"{k_BSKC.shape[-1]}; it must give both sides as many"
+                f"{k_BSKC.shape[-1]}; it must give both the same number"
             )
     elif k_BSKC.shape[-1] != q.shape[-1]:
         raise ValueError(
@@ -283,7 +283,7 @@ def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
 
 
 def _in_order(scheme, tile, causal, window) -> bool:
-    """Says whether queries and keys are the same tokens, in the order that they were written in."""
+    """Returns whether queries and keys are the same tokens, in the order they were written in."""
     T, S = tile.q.shape[1], tile.k.shape[1]
     q_index, k_index = tile.q_tokens.index, tile.k_tokens.index
     if q_index is not None or (k_index is None and T == S):
@@ -336,9 +336,9 @@ def _of_whole_groups(q_BTHC, side: Side, K: int):
 
 
 def _without_wrapping(q_BTHC, scheme, q_tokens, k_tokens):
-    """Refuses tokens that are too far apart for int32, or sets the queries of their row to NaN."""
+    """Raises ValueError for tokens too far apart for int32; if traced, sets their row to NaN."""
     sides = [q_tokens] if q_tokens is k_tokens else [q_tokens, k_tokens]
-    # Of text alone, and by turning alone, nothing is subtracted that could wrap.
+    # Text positions, and schemes that only turn, need no difference that could wrap.
     is_near = is_fusable(scheme) or (len(sides) == 1 and q_tokens.consecutive)
     positions = [] if is_near else [side.positions for side in sides]
     index = [side.index for side in sides if side.index is not None]

@@ -87,7 +87,7 @@ def blockwise(
 
 
 def take_apart(encoding, tile, v_BSKC, rule, block=None):
-    """Returns the plan, queries, keys, and what all tiles share."""
+    """Returns the plan, queries, keys, and the arrays that all tiles share."""
     B, T, H, C = tile.q.shape
     S, K = v_BSKC.shape[1:3]
     k_block, one_core = block, False
@@ -108,7 +108,7 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     )
     q_BKGTC = tile.q.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
     queries = Rows(q_BKGTC, None, _with_order(tile.q_tokens))
-    # With whole rows an index of None stays: it tells hooks the order while a program is traced.
+    # With whole rows an index of None stays None: it tells hooks the order during tracing.
     k_tokens = tile.k_tokens if encoding.whole_rows else _with_order(tile.k_tokens)
     keys = Rows(tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2), k_tokens)
     window = None if rule.window is None else jnp.asarray(rule.window, jnp.int32)
@@ -306,7 +306,7 @@ def _tile_gradients(plan, acts: bool, q: _Block, k: _Block, shared, d_out, lse, 
 def _near(plan, queries, keys, shared):
     """Returns whether the scheme may act in each tile, bool ``[query blocks, key blocks]``.
 
-    None stands for all of them.
+    None means all of them.
     """
     extent, positions = shared.encoding.extent, (queries.tokens.positions, keys.tokens.positions)
     if extent is None or any(each.ndim != 2 for each in positions):
@@ -432,7 +432,7 @@ def _products(q: Rows, k: Rows):
     """
     B, K, G, T, C = q.x.shape
     products = _dot("bktc,bksc->bkts", q.x.reshape(B, K, G * T, C), k.x)
-    # In two steps, because sharding over Explicit axes cannot be inferred for both at once.
+    # Two reshapes, because sharding over Explicit axes cannot be inferred for a single one.
     return products.reshape(B, K, G, T, -1).reshape(B, K * G, T, -1)
 
 
@@ -473,7 +473,7 @@ def _zero_rows(queries: Rows, keys: Rows):
     return jnp.broadcast_to(zeros, (*zeros.shape[:-1], keys.v.shape[-1]))
 
 
-# Gradients are trees of float32 arrays, with None in the place of what has no gradient.
+# Gradients are trees of float32 arrays, with None for arrays that have no gradient.
 
 
 def split(tree):

@@ -12,14 +12,14 @@ from posenc_jax.tokens import check_tokens, count_of, is_real, is_whole, several
 
 
 def check_one_layer(encoding: Any) -> None:
-    """Refuses what is no encoding, or one with the parameters of several layers."""
+    """Checks that ``encoding`` is an encoding with the parameters of one layer."""
     check_encoding(encoding)
     if encoding.stacked is not None:
         raise ValueError(several_layers(encoding))
 
 
 def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
-    """Refuses heads that are not those of H queries, or that do not read whole kv heads."""
+    """Checks that ``heads`` are the numbers of H query heads that read whole kv heads."""
     is_known = not isinstance(heads, jax.core.Tracer)
     is_array = isinstance(heads, jax.Array | np.ndarray)
     is_whole = is_array and jnp.issubdtype(heads.dtype, jnp.integer)
@@ -41,7 +41,7 @@ def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
 
 
 def check_arrays(q_BTHC, k_BSKC, v_BSKC, is_turned: bool) -> None:
-    """Refuses queries, keys and values whose shapes or types do not fit."""
+    """Checks that the shapes and types of queries, keys and values fit."""
     shapes = _check_axes("queries, keys and values", {"q": q_BTHC, "k": k_BSKC, "v": v_BSKC})
     (B, _, H, C), (_, S, K, width) = q_BTHC.shape, k_BSKC.shape
     is_as_wide = width == C or is_turned
@@ -53,7 +53,7 @@ def check_arrays(q_BTHC, k_BSKC, v_BSKC, is_turned: bool) -> None:
 
 
 def check_keys(k_BSKC, v_BSKC, num_heads: Any) -> None:
-    """Refuses keys and values that do not fit each other, or these query heads."""
+    """Checks that keys and values fit each other and the number of query heads."""
     shapes = _check_axes("keys and values", {"k": k_BSKC, "v": v_BSKC})
     if k_BSKC.shape[:3] != v_BSKC.shape[:3]:
         raise ValueError(f"{shapes} do not fit: both must be [B, S, K, C]")
@@ -66,7 +66,7 @@ def check_keys(k_BSKC, v_BSKC, num_heads: Any) -> None:
 
 
 def _check_axes(what, arrays) -> str:
-    """Returns the shapes; refuses arrays that are empty, not floating-point or not of four axes."""
+    """Returns the shapes of arrays that must have four axes and floating-point elements."""
     for name, x in arrays.items():
         if not hasattr(x, "dtype"):
             raise ValueError(
@@ -84,7 +84,7 @@ def _check_axes(what, arrays) -> str:
 
 
 def check_sides(encoding, q_BTHC, k_BSKC, q_tokens: Any, k_tokens: Any) -> None:
-    """Refuses tokens that are not those of the queries and keys."""
+    """Checks that the tokens are those of the queries and keys."""
     check_side(encoding, "q_tokens", q_tokens, q_BTHC)
     check_side(encoding, "k_tokens", k_tokens, k_BSKC, is_turned=getattr(k_tokens, "turned", False))
     if (q_tokens.segment_ids is None) != (k_tokens.segment_ids is None):
@@ -92,7 +92,7 @@ def check_sides(encoding, q_BTHC, k_BSKC, q_tokens: Any, k_tokens: Any) -> None:
 
 
 def check_side(encoding, name, tokens, x, is_turned=False):
-    """Refuses tokens that are not those of queries or keys ``x``, or not ready to turn them."""
+    """Checks that ``tokens`` are those of queries or keys ``x``, and ready to turn them."""
     check_tokens(name, tokens)
     B, length = x.shape[:2]
     for what in ("positions", "segment_ids", "index"):
@@ -125,7 +125,7 @@ def check_side(encoding, name, tokens, x, is_turned=False):
 
 
 def check_window(window: Any) -> None:
-    """Refuses what is neither a number of keys, nor Chunks, nor None."""
+    """Checks that ``window`` is a number of keys, Chunks or None."""
     if isinstance(window, Chunks | None):
         return
     is_known = not isinstance(window, jax.core.Tracer)
@@ -137,7 +137,7 @@ def check_window(window: Any) -> None:
 
 
 def check_scale(scale: Any) -> None:
-    """Refuses what is not one real number."""
+    """Checks that ``scale`` is one real number."""
     largest = float(np.finfo(np.float32).max)
     is_finite = not isinstance(scale, int | float) or abs(scale) <= largest
     if not is_real(scale) or not is_finite:

@@ -1,10 +1,10 @@
 """Computes the products of attention in forms that spare XLA:CPU copies of large arrays.
 
-The values are those of ``dense``. Gradients by keys and values are sums over queries, for which
-XLA:CPU would transpose the ``[T, S]`` matrix of weights, an eighth of attention's time. For
-products of a few queries it would transpose all keys, and slots that are written and then read it
-would copy. The form is chosen when a program is lowered, so a program that a CPU host exports for
-an accelerator has the plain form.
+The values are those of ``dense``. For the gradients of keys and values, which are sums over
+queries, XLA:CPU would transpose the ``[T, S]`` matrix of weights, an eighth of attention's time.
+For products of a few queries it would transpose all keys, and it would copy cache slots that are
+written and then read. The form is chosen when a program is lowered, so a program that a CPU host
+exports for an accelerator has the plain form.
 """
 
 import functools
@@ -24,7 +24,7 @@ _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def has_one_core() -> bool:
-    """Says whether this process may use one core only. Only Linux says that of a process."""
+    """Returns whether this process may use only one core, which only Linux can tell."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) == 1
     return os.cpu_count() == 1

@@ -23,7 +23,7 @@ def products(q_BTHC: jax.Array, k_BSKC: jax.Array) -> jax.Array:
     q_BKGTC = q_BTHC.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
     rows_BKTC, k_BKSC = q_BKGTC.reshape(B, K, -1, C), k_BSKC.swapaxes(1, 2)
     products = jnp.einsum("bktc,bksc->bkts", rows_BKTC, k_BKSC, preferred_element_type=jnp.float32)
-    # In two steps, because sharding over Explicit axes cannot be inferred for both at once.
+    # Two reshapes, because sharding over Explicit axes cannot be inferred for a single one.
     return products.reshape(B, K, H // K, T, -1).reshape(B, H, T, -1)
 
 

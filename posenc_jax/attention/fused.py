@@ -38,12 +38,12 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
 
 
 def is_fusable(encoding: Encoding) -> bool:
-    """Says whether the encoding overrides neither ``score`` nor ``mix``."""
+    """Returns whether the encoding overrides neither ``score`` nor ``mix``."""
     return not encoding.hooks() & {"score", "mix"}
 
 
 def cudnn_takes(tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
-    """Says whether cuDNN's flash attention runs these operands, forwards and backwards."""
+    """Returns whether cuDNN's flash attention runs these operands, forwards and backwards."""
     half = all(x.dtype in (jnp.bfloat16, jnp.float16) for x in (tile.q, tile.k, v_BSKC))
     even = tile.q.shape[1] % 2 == 0 and tile.k.shape[1] % 2 == 0
     known = not any(isinstance(x, jax.Array) for x in (tile.scale, rule.window))
@@ -51,7 +51,7 @@ def cudnn_takes(tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
 
 
 def is_for_gpu() -> bool:
-    """Says whether the program that is being traced is for a GPU.
+    """Returns whether the program that is being traced is for a GPU.
 
     The mesh comes first, because a machine may compile for devices that it does not have. The
     choice cannot wait for lowering, because JAX looks for cuDNN while it traces.

@@ -164,7 +164,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _on_each_device(function, in_specs, out_specs):
-    """Runs ``function`` on what lies on each device; other mesh axes are left to XLA."""
+    """Runs ``function`` on each device's part of the arrays; XLA shards over other mesh axes."""
     return jax.shard_map(
         function, in_specs=in_specs, out_specs=out_specs, axis_names={AXIS}, check_vma=False
     )
@@ -188,7 +188,7 @@ def _own_part(d_keys):
 
 
 def _pass_on(tree):
-    """Passes arrays to the next device, and returns what the device before holds."""
+    """Passes arrays to the next device, and returns those of the previous device."""
     devices = lax.axis_size(AXIS)
     to_next = [(i, (i + 1) % devices) for i in range(devices)]
     return jax.tree.map(lambda x: lax.ppermute(x, AXIS, to_next), tree)

@@ -9,7 +9,7 @@ from posenc_jax.tokens import count_of
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
-    """Stands for a window that is a chunk: a query sees the keys of its own chunk (Llama 4).
+    """Describes a window by chunks: a query sees the keys of its own chunk (Llama 4).
 
     Args:
       size: number of tokens in a chunk. The first chunk begins with the first token; in packed
@@ -34,7 +34,8 @@ class Rule:
       causal: whether keys with a larger index than the query's are hidden (static).
       in_order: whether queries and keys are the same number of tokens, both laid out in the order
         they were written in (static).
-      chunk: a query sees only keys of its own chunk of so many tokens; None for all (static).
+      chunk: the number of tokens in a chunk; a query sees only keys of its own chunk. None means
+        no chunks (static).
       sinks: one more logit for each query, with no key and no value: float32 ``[B, T, H]``, whose
         B and T may be 1, or None (``sinks.py``).
     """

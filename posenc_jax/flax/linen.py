@@ -42,7 +42,7 @@ class Encoding(nn.Module):
     keywords: FrozenDict
 
     def __init_subclass__(cls, **options):
-        # nn.remat and the like subclass what they wrap, and Linen would write another constructor.
+        # nn.remat and the like subclass the module, and Linen would write another constructor.
         cls.__init__ = Encoding.__init__  # type: ignore[method-assign]
         super().__init_subclass__(**options)
 

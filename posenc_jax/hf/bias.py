@@ -40,7 +40,7 @@ def t5(config: dict[str, Any], layer_type: str | None, rngs: nnx.Rngs | None) ->
 
 
 def has_alibi(config: dict[str, Any]) -> bool:
-    """Returns whether the model has ALiBi; refuses what contradicts it."""
+    """Returns whether the model has ALiBi; raises ValueError if other keys contradict it."""
     model = config.get("model_type")
     alibi = flag(config, "alibi", default=model in models.ALIBI)
     if alibi and model is not None and model not in models.READS_ALIBI:

@@ -87,7 +87,7 @@ def layers(config: Mapping[str, Any], **keys: Any) -> Layers:
 
 
 def _checked(config, keys):
-    """Returns the flat config; refuses a model or a key that is not understood."""
+    """Returns the flat config; raises ValueError for a model or a key that is not understood."""
     config = flattened(config, keys)
     model = config.get("model_type")
     if model not in DECODERS:
@@ -106,6 +106,6 @@ def _checked(config, keys):
     if unknown:
         raise ValueError(
             f"{' and '.join(unknown)}: not understood, and what {model!r} computes may depend on "
-            f"it. If it does not, take it away: {unknown[0].partition('=')[0]}=None"
+            f"it. If it does not, remove the key: {unknown[0].partition('=')[0]}=None"
         )
     return config

@@ -46,7 +46,7 @@ class Layer:
 
 
 def select(config: dict[str, Any], layer_type: str | None, layer: int | None) -> Layer:
-    """Returns the layer of this kind or number; None stands for both where layers are alike."""
+    """Returns the layer of this kind or number; None means both where layers are alike."""
     asked = _Asked(config, layer_type, layer)
     config = dict(config) | _own_sizes(config, asked)
     where, section = _section(config, asked)
@@ -88,7 +88,7 @@ class _Asked:
             raise ValueError(f"layer={layer} is of kind {self.kind!r}, which has no attention")
 
     def kind_of(self, allowed):
-        """Returns the kind that was asked for; refuses one that is not ``allowed``."""
+        """Returns the kind that was asked for, which must be one of ``allowed``."""
         kind = self.kind
         if kind is None and self.kinds and len({self.kinds[n] for n in self.numbers}) == 1:
             kind = self.kinds[self.numbers[0]]
@@ -224,7 +224,7 @@ def _own_section(config, section, asked):
         return section if turned else plain
     if asked.model in models.PLAIN_SLIDING and section.keys() - plain.keys() - {"rope_type"}:
         is_full = asked.kind_of((FULL, SLIDING)) == FULL
-        # A section for each kind is read as it stands.
+        # A section for each kind is read unchanged.
         return section if is_full or _has_sections(config) else plain
     if "layer_rope_theta" in config:
         return _with_own_base(config, section, asked)

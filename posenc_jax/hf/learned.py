@@ -1,7 +1,7 @@
-"""Builds what a checkpoint has among its weights and a config does not: Mistral Large 4's rates.
+"""Builds Mistral Large 4's learned rates and scales, which are in its weights, not in its config.
 
-All layers that turn share the learned rates (LeRoPE), and each layer has a learned scale of its
-queries (LogScale), also where nothing turns.
+All layers with rotation share the learned rates (LeRoPE), and each layer, with or without rotation,
+has a learned scale of its queries (LogScale).
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def with_parameters(config: dict[str, Any], encoding: Encoding, rngs: nnx.Rngs |
     if rngs is None:
         raise ValueError(
             f"model_type={model!r} needs rngs=nnx.Rngs(0): the rates at which its pairs turn, and "
-            "the scale of its queries, are parameters, in which those of the checkpoint must be put"
+            "the scale of its queries, are parameters; fill them from the checkpoint"
         )
     over = encoding
     if isinstance(encoding, RoPE):

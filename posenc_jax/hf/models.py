@@ -53,7 +53,7 @@ T5 = words("t5 mt5 umt5 switch_transformers pop2piano pix2struct_text_model")
 ALIBI = words("bloom mpt")
 # Models that read alibi=true; falcon has RoPE without it.
 READS_ALIBI = ALIBI | words("falcon")
-# Keys beside a bias that change nothing there; rope=true contradicts it.
+# Keys that change nothing in a model with a bias; rope=true contradicts the bias.
 BESIDE_BIAS = {
     "bloom": words("offset_alibi"),
     "mpt": words("rope rope_impl rope_dail_config rope_hf_config"),
@@ -135,10 +135,10 @@ BASE_BY_LAYER = words("granite_swa granitemoe_swa")
 # The kinds of layers that differ where no section says so.
 KINDS = dict.fromkeys(NOPE_ON_FULL | PLAIN_SLIDING, _FULL_AND_SLIDING)
 KINDS |= {"llama4_text": ("chunked_attention", "full_attention")}
-# Published sections for each kind of layer have an unread rope_theta or rope_type beside them.
+# Published sections for each kind of layer have an unread rope_theta or rope_type next to them.
 DANGLING_KEYS = words("cohere_compass_text zaya")
 
-# Where a config does not list the kinds of its layers, every n-th layer has full attention, and the
+# If a config does not list the kinds of its layers, every n-th layer has full attention, and the
 # others are of the named kind.
 FULL_EVERY = {
     "afmoe": (4, "sliding_attention"),
@@ -161,7 +161,7 @@ FULL_EVERY = {
     "qwen3_next": (4, "linear_attention"),
     "vaultgemma": (2, "sliding_attention"),
 }
-# In these the last layer has full attention too.
+# The last layer of these models has full attention too.
 LAST_FULL = words("beam gemma4_text gemma4_unified_text")
 # Layers differ, and only the config says which.
 KINDS_NEEDED = words("""
@@ -184,7 +184,7 @@ WINDOW_SWITCHED = words("""
 """)
 # Layers from the number max_window_layers on have the window, where no kinds are listed.
 WINDOW_FROM = words("dots1 qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_vl_text qwen3")
-# sliding_window is in the config, and nothing of the text is hidden by it.
+# sliding_window is in the config, but hides no text.
 WINDOW_UNUSED = words("deepseek_ocr2_text moshi paddleocr_vl_text")
 # Queries see keys on both sides of them within the window.
 WINDOW_BOTH_SIDES = words("""
@@ -213,7 +213,7 @@ ROTARY_DIM_NEEDED = words("codegen gptj")
 # rotary_dim is in the config, but only partial_rotary_factor is read.
 IGNORE_ROTARY_DIM = words("minimax minimax_m3_vl_text")
 
-# What a config may leave out, and what the model then has.
+# Keys that a config may leave out, and the values that the model then has.
 BASE_10000 = words("codegen esm falcon gpt_neox gptj llama mistral phi roformer")
 _GEMMA3 = {"rope_theta": 1e6, "rope_local_base_freq": 1e4}
 BASES: dict[str, dict[str, Any]] = {"gemma3_text": _GEMMA3, "gemma3n_text": _GEMMA3}
@@ -303,16 +303,16 @@ REFUSED |= {
     "ernie4_5_moe_vl": "its own code has axes that its config does not describe",
     "inkling_text": "its checkpoint has a bias of relative positions. Build it: "
     f"posenc_jax.make('inkling', {_INKLING}1 / head_dim, and more",
-    "longt5": "its encoder has a bias for blocks of tokens beside T5's",
-    "mpnet": "it has learned absolute positions beside T5's bias",
+    "longt5": "its encoder has a bias for blocks of tokens besides T5's",
+    "mpnet": "it has learned absolute positions besides T5's bias",
     "pix2struct_vision_model": "it has learned rows and columns",
     "qwen2_5_omni_dit": "only its first head turns",
-    "udop": "it has a bias by row and column beside T5's",
+    "udop": "it has a bias by row and column besides T5's",
 }
 
 
 def check_known(config: dict[str, Any], layout: str | None) -> None:
-    """Refuses a model that is not offered, and an unknown one for which no layout is given."""
+    """Checks that a model is offered, and that a layout is given for an unknown one."""
     model = config.get("model_type")
     if model in REFUSED:
         raise ValueError(f"model_type={model!r} is not offered by from_hf: {REFUSED[model]}")

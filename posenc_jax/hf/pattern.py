@@ -31,7 +31,7 @@ def layers_from_hf(
     """Returns the encoding and the window of every layer, as the shortest pattern that repeats.
 
     Layers that are equal share one instance. A layer without attention to the text (Mamba, linear
-    attention, convolution, attention to images) is None, and ``Transformer`` refuses a pattern that
+    attention, convolution, attention to images) is None; ``Transformer`` accepts no pattern that
     has one. ``Layers.at(n)`` is layer n; the encoding there holds the parameters of all layers that
     use it, if each has its own (Mistral Large 4).
 
@@ -53,7 +53,7 @@ def layers_from_hf(
     if bias.has_t5(config):
         return _of_t5(config, layer_type, layout, rngs)
     if layer_type is not None:
-        raise ValueError(f"layer_type={layer_type!r} must be left out: the answer has all layers")
+        raise ValueError(f"layer_type={layer_type!r} must be left out: the result has all layers")
     if bias.has_alibi(config):
         return Layers([from_hf(config, layout=layout)])
     _check_kinds(config)
@@ -84,7 +84,7 @@ def layers_from_hf(
 def sinks_from_hf(config: Mapping[str, Any], **keys: Any) -> list[str | None]:
     """Returns the sinks of every layer, as ``Transformer(sinks=...)`` takes them.
 
-    "head" stands for one learned sink a head, and None for a layer without sinks, or without
+    "head" means one learned sink per head, and None a layer without sinks, or without
     attention to the text. The values are in the checkpoint.
 
     Args:
@@ -126,7 +126,7 @@ def _of_t5(config, layer_type, layout, rngs):
 
 
 def _check_kinds(config):
-    """Refuses a config whose layers differ if it does not list their kinds."""
+    """Checks that a config lists the kinds of its layers if they differ."""
     if config.get("model_type") in models.KINDS_NEEDED and not kinds_of(config):
         raise ValueError(
             f"layer_types is missing: layers of model_type={config['model_type']!r} differ, and it "

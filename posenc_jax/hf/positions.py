@@ -50,7 +50,7 @@ def about_positions(key: str) -> bool:
 
 
 def check_keys(config: dict[str, Any]) -> None:
-    """Refuses keys that are not read and might change which positions the model has."""
+    """Checks that no unread key could change which positions the model has."""
     model = config.get("model_type") or ""
     read = READ | models.BESIDE_BIAS.get(model, frozenset())
     if model not in models.KNOWN:
@@ -66,8 +66,8 @@ def check_keys(config: dict[str, Any]) -> None:
     ]
     if unknown:
         raise ValueError(
-            f"{' and '.join(unknown)}: not understood, and the positions may depend on it. Read "
-            "what the model's code makes of it, then build that with posenc_jax.make(...)"
+            f"{' and '.join(unknown)}: not understood, and the positions may depend on it. Find "
+            "out what the model's code does with it, then build that with posenc_jax.make(...)"
         )
 
 
@@ -77,8 +77,8 @@ def has_no_positions(config: dict[str, Any]) -> bool:
     kind = position_kind(config)
     if "mla_use_nope" in config and not flag(config, "mla_use_nope", default=True):
         raise ValueError(
-            f"mla_use_nope=false: the code of {model!r} turns nothing, and what it would turn is "
-            "not known"
+            f"mla_use_nope=false: the code of {model!r} rotates nothing, so it is not known which "
+            "channels it would rotate"
         )
     if model == "glm5_next_text" and config.get("qk_rope_head_dim", 0) != 0:
         raise ValueError(

@@ -64,18 +64,18 @@ def _dual_chunk(config, where, kind, rope):
     if model is not None and model not in models.DUAL_CHUNKS:
         raise ValueError(
             f"{name}={section!r}: the code of {model!r} is not known to read it; those known to "
-            f"are {', '.join(sorted(models.DUAL_CHUNKS))}. If it does not, take it away"
+            f"are {', '.join(sorted(models.DUAL_CHUNKS))}. If it does not, remove the key"
         )
     read = {"chunk_size": "chunk_size", "local_size": "local_window", ORIGINAL: "original_length"}
     others = {key: value for key, value in section.items() if key not in read}
     unknown = {key: value for key, value in others.items() if value not in (None, False)}
     if unknown:
         raise ValueError(
-            f"{', '.join(unknown)} in {name}: which keys are left out is not offered; take it away "
-            "for attention to all keys"
+            f"{', '.join(unknown)} in {name}: sparse attention is not offered; remove these for "
+            "attention to all keys"
         )
     if kind != "default" or rope["axes"] is not None:
-        raise ValueError(f"{where} of type {kind!r} is not offered beside {name}")
+        raise ValueError(f"{where} of type {kind!r} is not offered together with {name}")
     own = {read[key]: whole(section, key) for key in read if section.get(key)}
     del rope["axes"]
     # Chunks have the defaults of SGLang and vLLM.
@@ -138,8 +138,8 @@ def _share(config, fractions):
     widths = [key for key in _WIDTHS if key in config]
     if widths and not fractions:
         raise ValueError(
-            f"{widths[0]}={config[widths[0]]!r} is not read beside rope_type='proportional': its "
-            "key is partial_rotary_factor, which is missing"
+            f"{widths[0]}={config[widths[0]]!r} is not read with rope_type='proportional': its key "
+            "is partial_rotary_factor, which is missing"
         )
     return agreed(fractions) if fractions else models.FRACTIONS.get(config.get("model_type"), 1.0)
 
@@ -173,7 +173,7 @@ def _rotary_dim(config, fractions, head_dim, is_whole):
 
 
 def _check_shares(config, fractions, turning):
-    """Refuses a fraction that contradicts ``qk_rope_head_dim`` in a head of two parts."""
+    """Checks that no fraction contradicts ``qk_rope_head_dim`` in a head of two parts."""
     heads = {config["head_dim"]} if "head_dim" in config else set()
     if "qk_nope_head_dim" in config:
         heads.add(whole(config, "qk_nope_head_dim") + turning)

@@ -55,13 +55,13 @@ def of_all_layers(layer: Layer, encoding: Encoding) -> Encoding:
 
 
 def _check_read(layer):
-    """Refuses the key where the model's code ignores it; for unknown models the caller vouches."""
+    """Checks that the model's code reads the key; for unknown models the caller vouches."""
     model, beta = layer.config.get("model_type"), layer.section["llama_4_scaling_beta"]
     if model in models.KNOWN - models.SCALED_QUERIES:
         raise ValueError(
             f"llama_4_scaling_beta={beta!r} in {layer.where}: the code of {model!r} is not known "
             f"to read it; those known to are {', '.join(sorted(models.SCALED_QUERIES))}. If it "
-            "does not, take it away. If it does, take it away too, and pass what is returned then "
-            "to posenc_jax.make('ministral_scale', over=..., train_length=..., "
+            "does not, remove the key. If it does, remove it too, and wrap the encoding: "
+            "posenc_jax.make('ministral_scale', over=encoding, train_length=..., "
             f"attn_scale={beta!r})"
         )

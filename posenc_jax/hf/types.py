@@ -8,7 +8,7 @@ from posenc_jax.hf.values import LENGTH, ORIGINAL, agreed, flag, is_number, numb
 
 _MSCALES = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
 
-# What each type of section has beside _EVERY_TYPE: needed, and allowed.
+# The keys of each type of section besides _EVERY_TYPE: the required ones, and the allowed ones.
 TYPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "default": ((), ()),
     "linear": (("factor",), ()),
@@ -33,14 +33,14 @@ _EVERY_TYPE = (
     "llama_4_scaling_beta",
     "finetuned",
 )
-# Keys that stand in a section, and not beside it.
+# Keys that belong into a section, and not next to it.
 SECTION_ONLY = {key for keys in TYPES.values() for own in keys for key in own} - {ORIGINAL}
 SECTION_ONLY |= {"mrope_section", "mrope_interleaved", "llama_4_scaling_beta"}
 _OLD_NAMES = {"su": "longrope", "mrope": "default"}
 
 
 def kind_of(where: str, section: dict[str, Any], model: str | None) -> str:
-    """Returns the type of a section, a key of ``TYPES``; refuses keys that it does not have."""
+    """Returns the type of a section, a key of ``TYPES``; raises ValueError for unknown keys."""
     kind = _named(where, section)
     if kind == "dynamic" and model in models.NTK_ALPHA and "alpha" in section:
         kind = "ntk_alpha"
@@ -88,7 +88,7 @@ def _named(where, section):
 def own_keywords(
     config: dict[str, Any], where: str, section: dict[str, Any], kind: str, pairs: int
 ) -> tuple[str, dict[str, Any]]:
-    """Returns the name that ``make`` has for this type, and the keywords beside RoPE's own."""
+    """Returns the name that ``make`` has for this type, and its keywords besides RoPE's own."""
     if kind == "default":
         return "rope", {}
     if kind in ("linear", "ntk_alpha", "dynamic"):
@@ -134,8 +134,8 @@ def _train_length(config, where, section, kind):
     longest = whole(config, *LENGTH, default=length)
     if longest < length:
         raise ValueError(
-            f"max_position_embeddings={longest} must not be below {ORIGINAL}={length}: it is what "
-            "that was extended to"
+            f"max_position_embeddings={longest} must not be below {ORIGINAL}={length}: it is the "
+            "length after the extension"
         )
     return length
 

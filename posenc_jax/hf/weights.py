@@ -174,7 +174,7 @@ def tensors(origins: Mapping[str, Origin]) -> dict[str, tuple[int, ...]]:
 
 
 def check(found: Mapping[str, Sequence[int]], origins: Mapping[str, Origin]) -> None:
-    """Refuses tensors that are missing, left over or of another shape, and names them all."""
+    """Checks that no tensor is missing, left over or of another shape; the error names them all."""
     expected = tensors(origins)
     found = {name: tuple(shape) for name, shape in found.items() if not UNREAD.search(name)}
     faults = [f"{name} {expected[name]} is missing" for name in expected if name not in found]
@@ -241,7 +241,7 @@ def _order(path, table):
     place, rest = _split(path)
     if rest not in table:
         raise ValueError(
-            f"{path} is a parameter that a checkpoint of this kind has no place for: encodings "
-            "with parameters, and models of another shape, are not offered"
+            f"{path} is a parameter that this kind of checkpoint cannot hold: encodings with "
+            "parameters, and models of another architecture, are not offered"
         )
     return place or 0, list(table).index(rest)

@@ -55,7 +55,7 @@ def _section(encoding, config) -> dict[str, Any]:
     if type(encoding) not in (RoPE, LongRoPE):
         name = type(encoding).__name__
         raise ValueError(
-            f"{name} is not what transformers can be told in rope_parameters: it knows RoPE, PI, "
+            f"{name} cannot be expressed in transformers' rope_parameters, which have RoPE, PI, "
             "NTK, dynamic NTK, NTK-by-parts, YaRN, LongRoPE and Llama 3's rule"
         )
     _check_turning(encoding)
@@ -91,9 +91,9 @@ def extended(
 ) -> dict[str, Any]:
     """Returns ``config`` with the encoding that ``model`` now has, as ``config.json`` holds it.
 
-    The spellings of transformers 4 and 5 stand side by side. Transformers 4 refuses to read an OLMo
-    2 or a Phi-3 that is extended. If the model has the encodings of ``config``, nothing but the
-    spelling changes.
+    The result has the spellings of both transformers 4 and 5. Transformers 4 cannot read an OLMo 2
+    or a Phi-3 that is extended. If the model has the encodings of ``config``, only the spelling
+    changes.
 
     Args:
       config: what the ``config.json`` of the model held before.
@@ -107,7 +107,7 @@ def extended(
     """
     if part := part_of_text(config):
         raise ValueError(
-            f"{part} has the model of text: pass config[{part!r}], and put what this returns there"
+            f"{part} has the text model: pass config[{part!r}], and put the result there"
         )
     layers = decoder.layers(config)
     before = [layers.at(number) for number in range(model.num_layers)]
@@ -124,31 +124,31 @@ def extended(
     own = {"max_position_embeddings": _longest(encoding, config)}
     if section["rope_type"] == "dynamic" and longest and longest != own:
         raise ValueError(
-            f"max_length={max_length} must be left out: dynamic NTK is told its training length, "
-            f"{own['max_position_embeddings']}, in its place"
+            f"max_length={max_length} must be left out: under dynamic NTK it is the training "
+            f"length, {own['max_position_embeddings']}"
         )
     originals = {ORIGINAL: section[ORIGINAL]} if ORIGINAL in section else {}
     return dict(config) | _spelled(section) | own | longest | originals
 
 
 def _check_layers(before, now):
-    """Refuses what ``rope_parameters`` of a whole model cannot express."""
+    """Checks that ``rope_parameters`` of a whole model can express its layers."""
     for number, ((was, old_window), (encoding, window)) in enumerate(zip(before, now, strict=True)):
         still = not _turns(was) and not _turns(encoding) and same(was, encoding)
         if old_window != window or not (still or (_turns(was) and _turns(encoding))):
             raise ValueError(
                 f"layer {number} of the model has {_said(encoding, window)}, and of the config "
-                f"{_said(was, old_window)}: transformers can be told another rotation only"
+                f"{_said(was, old_window)}: only the rotation can be changed for transformers"
             )
     turning = [encoding for encoding, _ in now if _turns(encoding)]
     if not all(same(encoding, turning[0]) for encoding in turning):
-        raise ValueError("layers that turn must have one encoding for transformers to be told it")
+        raise ValueError("all layers with rotation must share one encoding to be written")
 
 
 def _spelled(section):
     """Returns a section under the names that transformers 4 and 5 have for it.
 
-    Without ``rope_theta`` beside the section transformers 4 would silently use its own base.
+    Without ``rope_theta`` outside the section transformers 4 would silently use its own base.
     """
     plain = section.get("rope_type", "default") == "default"
     return {
@@ -193,11 +193,11 @@ def _of_rule(rule, name, default):
 
 def _check_turning(encoding):
     if encoding.axes is not None:
-        raise ValueError("axes= is not what transformers can be told: it must be None, as for text")
+        raise ValueError("axes= cannot be expressed in rope_parameters: it must be None, for text")
     if encoding.layout != "half":
         raise ValueError(
-            f"layout={encoding.layout!r} must be 'half': the models that are written pair channel "
-            "i with i + rotary_dim / 2"
+            f"layout={encoding.layout!r} must be 'half': models written for transformers pair "
+            "channel i with channel i + rotary_dim / 2"
         )
 
 
@@ -241,14 +241,14 @@ def _stretch(rule):
 def _longrope(encoding: LongRoPE) -> dict[str, Any]:
     if encoding.start_tokens:
         raise ValueError(
-            f"start_tokens={encoding.start_tokens} is not what transformers can be told: its "
-            "longrope has none; it must be 0"
+            f"start_tokens={encoding.start_tokens} must be 0: the longrope of transformers has no "
+            "start tokens"
         )
     if encoding.short_attention_factor != encoding.attention_factor:
         raise ValueError(
             f"short_attention_factor={encoding.short_attention_factor} and attention_factor="
-            f"{encoding.attention_factor} are not what transformers can be told: its longrope has "
-            "one for all lengths; make them equal"
+            f"{encoding.attention_factor} must be equal: the longrope of transformers has one "
+            "factor for all lengths"
         )
     return {
         "rope_type": "longrope",
@@ -265,16 +265,16 @@ def _by_factors(encoding, config) -> dict[str, Any]:
     rule, channels = encoding.frequencies, encoding.rotary_dim
     if rule.adapts:
         raise ValueError(
-            f"{type(rule).__name__} is not what transformers can be told for "
-            f"model_type={config.get('model_type')!r}: of the rules that adapt to the length it "
-            "knows dynamic NTK, and Phi-3 not even that"
+            f"{type(rule).__name__} cannot be expressed in rope_parameters for "
+            f"model_type={config.get('model_type')!r}: the only rule that adapts to the length in "
+            "transformers is dynamic NTK, and Phi-3 does not have it"
         )
     inv_freq, attention_factor = rule(channels, encoding.base, 1)
     if not np.all(inv_freq > 0):
         still = int(np.argmin(inv_freq > 0))
         raise ValueError(
-            f"{type(rule).__name__} does not turn pair {still}, which is not what transformers "
-            "can be told: a factor of longrope is a finite number"
+            f"{type(rule).__name__} does not turn pair {still}, which cannot be expressed in "
+            "rope_parameters: a factor of longrope is a finite number"
         )
     factors = (geometric(channels, encoding.base) / inv_freq).tolist()
     return {

@@ -1,13 +1,14 @@
-"""The cache holds what a model needs of earlier tokens, so that more tokens can follow.
+"""The cache stores what a model needs of earlier tokens, so that more tokens can follow.
 
-Keys and values are kept turned, with whatever ``score`` reads of their tokens, so that a step
+Keys and values are stored turned, with whatever ``score`` reads of their tokens, so that a step
 computes only with new tokens, except in attention itself. A scheme that reads the layer's input
-(FoX, PaTH, Selective RoPE) continues from its state after the last token. Three kinds of schemes
-repeat their work for all tokens in every step. If a scheme adapts to the length
-(``Encoding.adapts``), keys are kept as they are before ``rotate`` and turned by the length of the
+(FoX, PaTH, Selective RoPE) continues from its state after the last token.
+
+Three kinds of schemes repeat their work for all tokens in every step. If a scheme adapts to the
+length (``Encoding.adapts``), keys are stored before ``rotate`` and turned by the length of the
 step, unless the cache is made for one length. If it mixes keys (``Encoding.mixes_keys``), they are
-kept unturned too. If it reads and cannot resume, which no scheme can where tokens have segments,
-the layer's input is kept as well.
+stored unturned too. If it reads the layer's input and cannot resume, as no scheme can where tokens
+have segments, the layer's input is stored as well.
 """
 
 import dataclasses
@@ -191,7 +192,7 @@ class Cache:
         if is_text:
             if not self.is_text or self.segment_ids is not None or self.positions.ndim != 2:
                 raise ValueError(
-                    "positions=None goes on with text from position 0, but the cache has tokens "
+                    "positions=None continues text from position 0, but the cache has tokens "
                     "with positions, segments or several axes; pass positions"
                 )
             new = self.count + jnp.arange(T, dtype=jnp.int32)[None]
@@ -278,7 +279,7 @@ class Cache:
         )
 
     def check_made_for(self, model: "Transformer", batch: int) -> None:
-        """Refuses a model under other encodings, or another batch, than the cache was made for."""
+        """Checks that the cache was made for this model's encodings, and for this batch."""
         if batch != self.batch:
             raise ValueError(
                 f"inputs are {batch} sequences, but the cache was made for batch={self.batch}; "
@@ -318,7 +319,7 @@ class Cache:
 
 
 def check_model(model: Any) -> None:
-    """Refuses what is no Transformer, such as an encoding."""
+    """Checks that ``model`` is a Transformer, and not, for instance, an encoding."""
     if not hasattr(model, "extend"):
         raise ValueError(f"model must be a posenc_jax.Transformer, not {type(model).__name__}")
 
@@ -345,7 +346,7 @@ def _slots(
 
 
 def _is_turned(encoding: Encoding, segments: bool, length: int | None) -> bool:
-    """Says whether the cache keeps keys and values turned, with what attention reads of them."""
+    """Returns whether the cache keeps keys and values turned, with what attention reads of them."""
     if encoding.mixes_keys or (encoding.adapts and length is None):
         return False
     return "read" not in encoding.hooks() or (not segments and encoding.resumes)

@@ -9,14 +9,14 @@ from posenc_jax.tokens import count_of, is_real
 
 
 def check_sizes(**sizes: int | None) -> None:
-    """Refuses sizes that are no whole numbers from 1; None is left to its default."""
+    """Checks that sizes are whole numbers, 1 or more; None is allowed."""
     for name, size in sizes.items():
         if size is not None:
             count_of(name, size)
 
 
 def check_types(rngs, norm_epsilon, **types) -> None:
-    """Refuses random numbers that are not Flax's, and ``types`` that are not of floats."""
+    """Checks that ``rngs`` are Flax's, and that ``types`` are floating-point types."""
     if not is_real(norm_epsilon) or not 0 <= norm_epsilon < math.inf:
         raise ValueError(f"norm_epsilon={norm_epsilon!r} must be a number, 0 or more")
     if not isinstance(rngs, nnx.Rngs):
@@ -27,7 +27,7 @@ def check_types(rngs, norm_epsilon, **types) -> None:
         except TypeError:  # there is no such type
             is_floating = False
         if not is_floating:
-            raise ValueError(f"{name}={given!r} must be a type of floats, such as 'bfloat16'")
+            raise ValueError(f"{name}={given!r} must be a floating-point type, such as 'bfloat16'")
 
 
 def sinks_of_layers(sinks, num_layers: int) -> list[str | None]:
@@ -48,7 +48,7 @@ def sinks_of_layers(sinks, num_layers: int) -> list[str | None]:
 
 
 def check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm) -> None:
-    """Refuses numbers of heads that do not divide each other, and an unknown ``qk_norm``."""
+    """Checks that numbers of heads divide each other, and that ``qk_norm`` is known."""
     if num_heads % num_kv_heads:
         raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
     if head_dim is None and model_dim % num_heads:

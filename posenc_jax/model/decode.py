@@ -47,7 +47,7 @@ def generate(
       next_positions: ``[B]``, the position of the first new token of each row, on every axis:
         ``Placed.next`` of the builders; or ``[B, A]`` where axes differ. Default: one after the
         prompt's last token, which must have the same position on all axes, as text has.
-      temperature: divisor of the logits; 0 takes the likeliest token.
+      temperature: divisor of the logits; 0 takes the most likely token.
       top_p: draw from the fewest tokens that have this probability together (1904.09751).
       stop_token: ends a sequence, and fills the rest of its row.
       length: the length that a scheme adapts to. Default: the length at each step.
@@ -90,7 +90,7 @@ class _Prompts(NamedTuple):
     tokens: Any  # [B, T]
     positions: Any  # [B, T] or [B, T, A]
     segment_ids: Any  # [B, T], or None where no prompt is shorter
-    next: Any  # [B] or [B, A], where the text after each prompt goes on
+    next: Any  # [B] or [B, A], where the text after each prompt continues
     is_text: bool  # whether positions were left out, and are those of text
 
     @classmethod
@@ -172,7 +172,7 @@ def read(model, chunk, cache):
     donate_argnames="cache",
 )
 def _continue(model, logits_BV, cache, start, key, *, count, temperature, top_p, stop_token):
-    """Returns the output, and the cache, in the place of the one that was donated."""
+    """Returns the output, and the cache, which replaces the donated one."""
     B = logits_BV.shape[0]
     segment_ids = None if cache.segment_ids is None else jnp.ones((B, 1), jnp.int32)
 
@@ -200,7 +200,7 @@ def _continue(model, logits_BV, cache, start, key, *, count, temperature, top_p,
 
 def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
     """Draws tokens from float32 logits, int32 ``[B]``; see ``generate``."""
-    # A smaller temperature is 0 on a device, where the likeliest token's 0 / 0 would be NaN.
+    # A smaller temperature is 0 on a device, where the most likely token's 0 / 0 would be NaN.
     if temperature < np.finfo(np.float32).tiny:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     # The largest becomes 0, so that no temperature makes it too large for float32.
@@ -280,7 +280,7 @@ def _next_positions(next_positions, positions) -> np.ndarray:
     if next_positions is None:
         if (last_BA != last_BA[:, :1]).any():
             raise ValueError(
-                "next_positions=None goes on from a last token with one position on all axes, but "
+                "next_positions=None continues a last token with one position on all axes, but "
                 f"those of the prompts are at {last_BA.tolist()}; pass Placed.next of each row, or "
                 "a number for each axis"
             )

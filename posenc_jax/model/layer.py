@@ -10,7 +10,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.model.block import Block
 from posenc_jax.model.layers import Window
 
-# A window that is wider than any text stands for no window where windows are traced.
+# Where windows are traced, a window that is wider than any text means no window.
 _WIDEST = 2**30
 
 
@@ -24,8 +24,8 @@ class Layer(nnx.Module):
       windows: which keys a query sees, as ``Layers`` has it (static).
       rows: which of an encoding's parameters for each layer it uses, 0 if there are none (static).
 
-    Under ``scan`` a layer stands for all layers in the same place of the pattern, and its arrays
-    have a leading axis of turns, the repeats of the pattern. ``sources`` and ``windows`` have one
+    Under ``scan`` a layer holds all layers in the same place of the pattern, and its arrays have a
+    leading axis of turns, the repeats of the pattern. ``sources`` and ``windows`` have one
     entry, or one for each turn where layers that differ only in numbers share a place, and so has
     ``rows``.
     """

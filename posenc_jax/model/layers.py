@@ -18,7 +18,7 @@ class Layers(nnx.Module):
 
     Args:
       encodings: one for each place of the pattern. An instance that occurs twice shares one set of
-        parameters; a per-layer scheme is stacked over all layers that use it. None stands for a
+        parameters; a per-layer scheme is stacked over all layers that use it. None means a
         layer without attention, as some published models have; ``Transformer`` refuses it.
       windows: number of keys that a query sees in each place, itself included; ``Chunks`` for those
         of its own chunk, None for all of them.
@@ -83,7 +83,7 @@ class Layers(nnx.Module):
         return Layers(encodings, windows)
 
     def check(self, num_layers: int) -> None:
-        """Refuses a pattern that does not fit a model of ``num_layers``."""
+        """Checks that the pattern fits a model of ``num_layers``."""
         if num_layers % len(self.pattern):
             raise ValueError(
                 f"a pattern of {len(self.pattern)} encodings does not repeat evenly over "
@@ -134,7 +134,7 @@ class Layers(nnx.Module):
 
 
 def _check_shared_once(distinct):
-    """Refuses an encoding that is in two places, where it would become two sets of parameters."""
+    """Checks that no encoding is part of two others, where it would be duplicated."""
     parts = [part for each in distinct for part in _parts(each) if jax.tree.leaves(part)]
     for part in parts:
         if sum(other is part for other in parts) > 1:
@@ -154,11 +154,11 @@ def _parts(encoding: Encoding) -> Iterator[Encoding]:
 
 
 def has_own(encoding: Encoding) -> bool:
-    """Says whether every parameter of the encoding belongs to one layer."""
+    """Returns whether every parameter of the encoding belongs to one layer."""
     return encoding.per_layer and not encoding.over_shared
 
 
 def _known(window: Window) -> Window:
-    """Returns a window as attention takes it, and refuses one that is traced."""
+    """Returns a window as attention takes it; it must not be traced."""
     check_window(window)
     return window if isinstance(window, Chunks | None) else count_of("window", window)

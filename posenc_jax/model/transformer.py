@@ -63,8 +63,8 @@ class Transformer(nnx.Module):
         repeat: ``(None, "head")`` for sinks in every second layer.
       post_norm: whether to normalise the outputs of attention and the feed-forward network instead
         of their inputs (OLMo 2).
-      tied: whether the embedding is also the output layer, which else has its own matrix.
-      causal: whether tokens are hidden from those before them. False is an encoder, such as a ViT.
+      tied: whether the embedding is also the output layer, which otherwise has its own matrix.
+      causal: whether queries see no later tokens. False is an encoder, such as a ViT.
       dtype: type of the computation.
       param_dtype: type of the parameters, except for those of the encoding.
       scan: whether to compile the blocks of one repeat of the pattern and loop over the repeats
@@ -77,7 +77,7 @@ class Transformer(nnx.Module):
         by ``1 / sqrt(2 num_layers)`` as in GPT-2.
 
     Attributes:
-      encodings: the distinct encodings that layers share, at least in part; None in the place of a
+      encodings: the distinct encodings that layers share, at least in part; None instead of a
         per-layer scheme, which the layers hold themselves.
       layers: a :class:`Layer` for each layer, or under ``scan`` for each place of the pattern.
       unembedding: the output layer's own matrix, ``[vocab_size, model_dim]``; None if it is tied.
@@ -316,8 +316,8 @@ class Transformer(nnx.Module):
     def distinct(self) -> list[Encoding]:
         """Returns the encodings that tokens are made for, one for each ``source`` of the layers.
 
-        The first layer's own encoding stands for those of all layers: what it does before the
-        layers reads no parameters.
+        The first layer's own encoding represents those of all layers, because the hooks that run
+        before the layers read no parameters.
         """
         return [
             next(
@@ -391,7 +391,7 @@ def _rows_apart(x_BTD: jax.Array) -> jax.Array:
 
 
 def _ids(inputs, vocab_size) -> jax.Array:
-    """Returns token ids as int32, and ``vocab_size`` in the place of those that are none."""
+    """Returns token ids as int32, with ``vocab_size`` instead of invalid ids."""
     ids_BT = as_array("inputs", inputs)
     if ids_BT.ndim != 2 or not jnp.issubdtype(ids_BT.dtype, jnp.integer):
         raise ValueError(

@@ -42,9 +42,7 @@ def cameras(
         raise ValueError(f"image_size={image_size} and intrinsics go together: pass both or none")
     T, F = positions.shape[1], _check_matrices("viewmats", viewmats, "F", 4)
     if not F or T % F:
-        raise ValueError(
-            f"viewmats has {F} cameras, which cannot share {T} tokens: each must have as many"
-        )
+        raise ValueError(f"viewmats has {F} cameras, which must divide the number of tokens, {T}")
     projections = jnp.asarray(viewmats, jnp.float32)[..., :3, :]
     if image_size is not None:
         _check_matrices("intrinsics", intrinsics, F, 3)

@@ -23,7 +23,7 @@ def circle_rope(
     """Places the patches of an image on a circle at right angles to text: Circle-RoPE (2505.16416).
 
     Text counts along (1, 1, 1), so all patches on the circle are equally far from a token of text.
-    Positions are fractional and may be negative, and text goes on one after the largest of them.
+    Positions are fractional and may be negative; text continues one after the largest of them.
     In the paper's alternation (AGE) even layers use the circle and odd layers the grid of
     ``qwen2_vl``: give a model the axes of both, and encodings ``OnAxes`` (docs/library.md).
 

@@ -22,7 +22,7 @@ def qwen25_omni(
 
     Args:
       segments: the parts of the sequence. A video needs the ``times`` of its frames.
-      tokens_per_second: positions in a second; audio has as many tokens.
+      tokens_per_second: positions, and audio tokens, in a second.
       seconds_per_chunk: the length of a chunk.
 
     Raises:
@@ -50,9 +50,9 @@ def qwen25_omni(
 def qwen3_omni(segments: Sequence[Segment], *, tokens_per_second: float) -> Placed:
     """Places segments as Qwen3-Omni does: time is scaled and keeps its fractions.
 
-    Rows and columns are as in ``qwen2_vl``, and text after a video goes on at a fraction. In a film
-    the tokens of video and audio are in the order of their times, video first at equal times, and
-    the marks count on as text does.
+    Rows and columns are as in ``qwen2_vl``, and text after a video continues at a fraction. In a
+    film the tokens of video and audio are in the order of their times, video first at equal times,
+    and the marks are counted like text.
 
     Args:
       segments: the parts of the sequence. A video needs the ``times`` of its frames.

@@ -86,7 +86,7 @@ def on_axes(positions, num_axes: int):
 
 
 def one_axis(positions):
-    """Returns ``positions``, and refuses them unless they have one axis."""
+    """Returns ``positions``, which must have one axis."""
     if positions.ndim != 2:
         raise ValueError(
             f"positions have shape {positions.shape}, but this encoding knows one position axis; "
@@ -107,7 +107,7 @@ def _whole(differences) -> np.ndarray:
 
 
 def to_float32(times) -> np.ndarray:
-    """Returns float64 ``times`` as float32, and refuses those that would be moved."""
+    """Returns float64 ``times`` as float32; the cast must not move them."""
     bad = times[~np.isfinite(times)]
     if bad.size:
         raise ValueError(f"times, and their origin, must be finite numbers, not {bad.flat[0]}")

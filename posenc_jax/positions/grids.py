@@ -10,7 +10,7 @@ from posenc_jax.positions.segments import Placed, Segment, Vision, cells, place
 def qwen2_vl(segments: Sequence[Segment]) -> Placed:
     """Places segments as M-RoPE does (2409.12191).
 
-    A block of patches counts on from its corner, and text goes on one after the largest position.
+    A block of patches counts from its corner, and text continues one after the largest position.
     """
     return place(segments, lambda vision, start: start + np.stack(cells(vision), axis=-1))
 
@@ -33,7 +33,7 @@ def whole_ticks(vision: Vision, start: float, tokens_per_second: float) -> np.nd
     """Returns the positions of a block's patches, the frames' scaled times rounded down."""
 
     def rounded_down(times):
-        # In float32, as transformers 4.49 has it. (4.57 truncates the seconds first.)
+        # transformers 4.49 computes this in float32; 4.57 truncates the seconds first.
         scaled = times.astype(np.float32) * np.float32(tokens_per_second)
         return np.floor(scaled).astype(np.int64)
 
@@ -72,11 +72,11 @@ def centred_grid(rows: int, columns: int, *, others: int = 0) -> np.ndarray:
 
     Args:
       rows, columns: how many patches there are, 1 or more each.
-      others: how many tokens come before them (a class token, registers), all of them at 0.
+      others: how many tokens come before them (a class token, registers), all at 0.
 
     Returns:
       Rows and columns, float32 ``[1, others + rows * columns, 2]``, row by row. A patch in the very
-      centre is at 1e-30: so little turns no pair, but distinguishes the patch from ``others``.
+      centre is at 1e-30, which turns no pair but distinguishes the patch from ``others``.
 
     Raises:
       ValueError: a number is too small.
@@ -92,7 +92,7 @@ def centred_grid(rows: int, columns: int, *, others: int = 0) -> np.ndarray:
 def spatial_reset(segments: Sequence[Segment], *, stride: int = 1) -> Placed:
     """Places segments as MRoPE-I and MHRoPE do (2510.23095): rows and columns restart at 0.
 
-    They restart in every block. Text goes on as if rows and columns had started at the block's
+    They restart in every block. Text continues as if rows and columns had started at the block's
     first time too.
 
     Args:

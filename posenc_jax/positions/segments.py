@@ -153,7 +153,7 @@ def cells(vision: Vision) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the frame, row and column of every patch, each ``[frames, rows, columns]``."""
     if not isinstance(vision, Vision):
         raise ValueError(
-            f"this builder has no place for {vision}: give it Text and Vision; Film is for "
+            f"this builder does not accept {vision}: give it Text and Vision; Film is for "
             "qwen25_omni and qwen3_omni"
         )
     frame, row, column = np.indices((vision.frames, vision.rows, vision.columns))
@@ -175,8 +175,8 @@ def segments_of(
 
     Args:
       ids: the token ids.
-      image_token: the id in the place of an image's patches.
-      video_token: the id in the place of a video's patches.
+      image_token: the id that marks an image's patches.
+      video_token: the id that marks a video's patches.
       image_grids: frames, rows and columns of each image in patches before they are merged, in the
         order in which the images come.
       video_grids: the same of each video.
@@ -223,7 +223,7 @@ def segments_of(
 
 
 def _token_ids(ids) -> np.ndarray:
-    """Returns the token ids of one sequence, and refuses anything else."""
+    """Returns the checked token ids of one sequence."""
     ids = as_array("ids", ids)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise ValueError(
@@ -235,7 +235,7 @@ def _token_ids(ids) -> np.ndarray:
 
 @dataclasses.dataclass
 class _Pictures:
-    """Holds the images, or videos, that token ids have not come to yet."""
+    """Holds the images, or videos, whose tokens have not been reached yet."""
 
     name: str
     grids: list[Sequence[int]]

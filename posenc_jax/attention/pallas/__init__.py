@@ -6,17 +6,18 @@ interpreted, slowly, for tests. ``score`` and ``mix`` are traced once and cut in
 gradients of the parameters are made too, a tile at a time. Memory is linear in the length; on a
 TPU the keys and values of one head must fit in VMEM.
 
-These kernels are never a default; only ``implementation="pallas"`` selects them. No GPU or TPU was
-at hand. Interpreted on a CPU their results are tested; JAX lowers them for Triton and for Mosaic;
-and the TPU's compiler, which needs no chip, accepts them (``benchmarks/tpu_check.py``). NVIDIA's
-compiler has not been tried, and their speed has not been measured.
+These kernels are never a default; only ``implementation="pallas"`` selects them. They have not run
+on a GPU or TPU, and their speed is unknown. Tests interpret them on a CPU and compare the results;
+JAX lowers them for Triton and for Mosaic; and the TPU's compiler, which needs no chip, accepts them
+(``benchmarks/tpu_check.py``). NVIDIA's compiler has not been tried.
 
-No kernel runs CoPE, PaTH and GRAPE-AP, which need whole rows, DAPE, which needs all heads in one
-tile, Wall, which takes channels one by one, tables of more than 128 rows (DeBERTa's and Inkling's
-as published) and networks of hundreds of units (Swin V2's as published). For Triton JAX does not
-lower Shaw (its table has an odd number of rows), DeBERTa (``round``), FIRE and Swin V2 (they take
-their units one by one), dual chunk attention (three rotations side by side are no power of 2) and
-the gradients of ReRoPE, Leaky ReRoPE and Self-Extend (two rotations side by side are concatenated).
+The kernels do not support CoPE, PaTH and GRAPE-AP, which need whole rows; DAPE, which needs all
+heads in one tile; Wall, which takes channels one by one; tables of more than 128 rows (DeBERTa's
+and Inkling's as published); and networks of hundreds of units (Swin V2's as published). For Triton,
+JAX does not lower Shaw (its table has an odd number of rows), DeBERTa (``round``), FIRE and Swin V2
+(they take their units one by one), dual chunk attention (the channels of three rotations are no
+power of 2) and the gradients of ReRoPE, Leaky ReRoPE and Self-Extend (two rotations are
+concatenated).
 """
 
 import dataclasses

@@ -88,7 +88,7 @@ def read_as(dtype):
 
 
 def is_float(dtype):
-    """Says whether ``dtype`` is a floating-point type."""
+    """Returns whether ``dtype`` is a floating-point type."""
     return jnp.issubdtype(dtype, jnp.floating)
 
 

@@ -32,7 +32,7 @@ class Program:
         self._outputs = jaxpr.outvars
         self._constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
 
-        # What needs no input at all (an iota) is computed again wherever it is needed.
+        # An equation without inputs (such as iota) is computed again wherever it is needed.
         ahead = {*self._known, *self._constants}
         free: set[Any] = set()
         self._ahead = []
@@ -122,7 +122,7 @@ def _variables(eqn):
 
 
 def _may_run_ahead(eqn):
-    """Says whether an equation makes no array of a tile's size out of a number."""
+    """Returns whether an equation makes no array of a tile's size out of a number."""
     sizes = [math.prod(v.aval.shape) for v in (*eqn.outvars, *eqn.invars)]
     return eqn.primitive.name != "broadcast_in_dim" or sizes[0] == sizes[1]
 

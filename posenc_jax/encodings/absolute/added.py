@@ -24,7 +24,7 @@ class Added(Encoding):
         check_tokens("tokens", tokens, self)
         of_positions = self.vectors(tokens)
         rows, (B, T, D) = jnp.shape(x_BTD), of_positions.shape
-        # Otherwise one token would be copied to the places of all.
+        # Otherwise one token would be broadcast to the places of all.
         if rows[1:] != (T, D) or B not in (1, rows[0]):
             raise ValueError(
                 f"x has shape {rows}, but this encoding adds vectors of {D} channels to {T} tokens "

@@ -39,7 +39,7 @@ class SeqPE(Added):
     start at any position, not only at 320 positions drawn once; the second regulariser is also
     applied in steps whose positions are shifted; its windows start outside the training block (in
     the released code those of text models may overlap it by three quarters). ``draw_candidates``
-    lists further ones. Published runs had no weight decay and clipped the encoder's gradient
+    lists further deviations. Published runs had no weight decay and clipped the encoder's gradient
     separately.
 
     Args:
@@ -76,8 +76,8 @@ class SeqPE(Added):
       num_offsets: number of positions in a window; 32 in text models, 64 in image models.
       rngs: source of the initial values, N(0, 0.02) and zero biases at the published width of 768.
         A narrower encoder starts with larger weights, by the square root of the ratio of widths.
-        Otherwise its vectors would start so alike that the regularisers may not part them (in one
-        run of three at a width of 32).
+        Otherwise its vectors would start so alike that the regularisers may fail to separate them
+        (in one run of three at a width of 32).
     """
 
     adapts = False
@@ -194,8 +194,9 @@ class SeqPE(Added):
         The contrastive loss (L_delta) is the cross-entropy of choosing the candidate nearest to a
         pivot by inner products of ``pe``. The transfer loss (L_OOD) is how far attention within a
         block of positions that are never trained on differs from attention within the training
-        block. It is near 0 at first, when all vectors are alike, and grows as they part. Because it
-        is a mean over all pairs, it is about a hundredth of the contrastive loss at equal weights.
+        block. It is near 0 at first, when all vectors are alike, and grows as they diverge. Because
+        it is a mean over all pairs, it is about a hundredth of the contrastive loss at equal
+        weights.
         """
         contrastive_key, transfer_key = jax.random.split(key)
         loss = jnp.zeros(())

@@ -1,4 +1,4 @@
-"""Makes SeqPE's encoder: a small Transformer that reads a position as a string of digits."""
+"""Defines SeqPE's encoder: a small Transformer that reads a position as a string of digits."""
 
 import math
 
@@ -22,13 +22,13 @@ def digits(positions, max_digits: int) -> jax.Array:
 
 
 def is_written(positions, max_digits: int) -> jax.Array:
-    """Says which digits belong to the number and are not leading zeros: bool ``[..., N]``."""
+    """Returns which digits belong to the number and are not leading zeros: bool ``[..., N]``."""
     places = range(max_digits - 1, 0, -1)
     return jnp.stack([*(positions >= BASE**i for i in places), positions >= 0], axis=-1)
 
 
 def visible(is_written_BTN, *, bidirectional: bool, mask_padding: bool) -> jax.Array:
-    """Says what each digit, and the summary after them, attends to: bool ``[B, T, N + 1, N + 1]``.
+    """Returns what each digit, and the summary after them, sees: bool ``[B, T, N + 1, N + 1]``.
 
     With ``mask_padding`` nothing attends to leading zeros, and these may attend to nothing.
     """

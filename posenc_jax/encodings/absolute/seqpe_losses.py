@@ -73,7 +73,7 @@ def draw_candidates(key, pivots_AP, count: int, max_position: int, modes=None) -
     near = draw_window(window_key, pivots_AP, count, max_position)
 
     def fit(candidates, at_least):
-        """Replaces candidates no farther off than ``at_least`` by candidates from everywhere."""
+        """Replaces candidates no farther away than ``at_least`` by candidates from everywhere."""
         is_far = squared_distances(pivots_AP, candidates) > at_least
         return jnp.where(is_far[None], candidates, everywhere)
 

@@ -36,8 +36,8 @@ class TimeAdaLN(nnx.Module):
     Args:
       model_dim: width of the residual stream.
       hidden: width of the convolution's output and of the networks; by default ``model_dim``.
-      source_frames: number of video frames that one frame of tokens stands for, such as 4 where a
-        video encoder compresses four into one. It is the stride of the convolution.
+      source_frames: number of video frames in one frame of tokens, such as 4 where a video encoder
+        compresses four into one. It is the stride of the convolution.
       time_scale: divisor of the times, about the length of a clip, so that they are numbers near 1.
       rngs: source of the initial values; those of the last layers are zero.
     """
@@ -86,7 +86,7 @@ class TimeAdaLN(nnx.Module):
             raise ValueError(
                 f"times of shape {times.shape} with source_frames={self.source_frames} are "
                 f"{source / self.source_frames:g} frames, which cannot share {length} tokens: each "
-                "must have as many"
+                "must have the same number"
             )
         if not isinstance(times, jax.core.Tracer) and not np.isfinite(times).all():
             raise ValueError(f"times must be finite, not {np.asarray(times).tolist()}")

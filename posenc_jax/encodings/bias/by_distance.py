@@ -22,7 +22,7 @@ def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> 
         ``[H, N]`` for the heads of this tile.
       tile: its positions have one axis.
     """
-    distance_BTS = tile.distance()[:, 0]  # refuses several position axes
+    distance_BTS = tile.distance()[:, 0]  # raises if there are several position axes
     if compares() or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
         return jax.vmap(jax.vmap(function, out_axes=1))(distance_BTS)
     _, T, S = distance_BTS.shape

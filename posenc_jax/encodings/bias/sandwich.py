@@ -68,7 +68,7 @@ def _products(tile):
     q, k = tile.q_tokens.prepared, tile.k_tokens.prepared
     if compares() or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
         return product(q, k)
-    # Such positions are integers. Without this, a gradient by them would be computed for nothing.
+    # Such positions are integers, so a gradient with respect to them would be computed in vain.
     q, k = jax.lax.stop_gradient((q, k))
     of_last_query = product(q[:, -1:], k)[:, 0]
     of_last_key = product(q[:, -2::-1], k[:, -1:])[..., 0]

@@ -73,7 +73,7 @@ class TransformerXL(Encoding):
         )
         check_width(x_BTHC, u_HC.shape[-1])
         with_u = x_BTHC + u_HC.astype(dtype)[None, None]
-        # In float32 because XLA:CPU cannot run this product of bfloat16 numbers.
+        # The product is in float32, because XLA:CPU cannot run it in bfloat16.
         with_v = x_BTHC.astype(jnp.float32) + v_HC[None, None]
         wanted = jnp.einsum("bthc,hcd->bthd", with_v, w_HCD)
         # wanted . [sin(m-n), cos(m-n)], regrouped by cos n and sin n.

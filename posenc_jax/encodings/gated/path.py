@@ -54,8 +54,8 @@ class PaTH(Encoding):
       num_kv_heads: number of kv heads in one layer.
       head_dim: number of channels in one head.
       model_dim: width of the residual stream.
-      rank: rank of the map to w; 32 in the paper. None stands for a full matrix, which the authors'
-        code uses wherever query heads share kv heads.
+      rank: rank of the map to w; 32 in the paper. None means a full matrix, which the authors' code
+        uses wherever query heads share kv heads.
       width: number of tokens that the convolution spans; 3 in the paper. 1 only scales channels.
       forget_gate: whether to add FoX's gates, which makes PaTH-FoX. The sum of the gates is
         multiplied by ``1 / sqrt(d)``, as the product of q and k is: the authors' code does so, and

@@ -9,7 +9,7 @@ from posenc_jax.lookup import pick
 def by_segment(function, x_BTD, tokens):
     """Calls ``function(x_BTD, segment_ids)`` with tokens sorted by segment, then by index.
 
-    Each segment then lies in one piece, in the order it was written, whatever the arrangement.
+    Each segment is then contiguous and in the order it was written, whatever the arrangement.
     ``segment_ids`` is None without segments. The result, arrays with the tokens along axis 1, comes
     back in the tokens' own arrangement.
     """
@@ -104,7 +104,7 @@ def resumed_convolution(x_BTN, kernel_WN, before_BWN):
 
 
 def check_input(x_BTD, model_dim: int) -> None:
-    """Refuses an input of another width than the encoding was made for."""
+    """Checks that an input has the width that the encoding was made for."""
     if x_BTD.shape[-1] != model_dim:
         raise ValueError(
             f"x has {x_BTD.shape[-1]} channels, but the encoding was made for "

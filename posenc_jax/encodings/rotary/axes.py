@@ -1,10 +1,10 @@
 """Allocates position axes to the channel pairs of the rotary family.
 
 An allocation is a tuple with one axis number for each channel pair, the fastest pair first, or one
-such tuple for each kv head. ``STILL`` in the place of an axis number means that the pair does not
-turn. Text has one axis and needs no allocation.
+such tuple for each kv head. ``STILL`` instead of an axis number means that the pair does not turn.
+Text has one axis and needs no allocation.
 
-A matrix lets several axes turn a pair: in the place of an axis number it has a tuple of floats, the
+A matrix lets several axes turn a pair: instead of an axis number it has a tuple of floats, the
 shares of the pair's frequency by which each axis turns it. Axis 1 of two is ``(0.0, 1.0)``.
 
 Sections are numbers of channel pairs, one for each axis in the order of the position axes: time,
@@ -23,7 +23,7 @@ Matrix = tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ..
 
 
 def is_matrix(axes: Any) -> TypeGuard[Matrix]:
-    """Says whether ``axes`` is a matrix, not an allocation or None."""
+    """Returns whether ``axes`` is a matrix, not an allocation or None."""
     cell = axes
     while isinstance(cell, tuple) and cell:
         cell = cell[0]
@@ -73,8 +73,8 @@ def temporal_last(sections: tuple[int, ...]) -> tuple[int, ...]:
     """Alternates rows and columns, and gives time the slowest pairs: VideoRoPE (2502.05173)."""
     if len(sections) != 3 or sections[1] != sections[2]:
         raise ValueError(
-            f"sections={sections} must be of time, row and column, the last two alike: they "
-            "take turns"
+            f"sections={sections} must be of time, row and column, the last two equal: they "
+            "alternate"
         )
     return (1, 2) * sections[1] + (0,) * sections[0]
 
@@ -96,7 +96,7 @@ def by_head(axis_heads: tuple[int, ...], num_kv_heads: int, pairs: int) -> Alloc
 
 
 def check_sections(sections: Iterable[int], pairs: int) -> tuple[int, ...]:
-    """Returns ``sections`` as a tuple, and refuses them unless they add up to ``pairs``."""
+    """Returns ``sections`` as a tuple; they must add up to ``pairs``."""
     sections = tuple(sections)
     if not all(isinstance(n, int) and n >= 0 for n in sections) or sum(sections) != pairs:
         raise ValueError(

@@ -17,7 +17,7 @@ from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
-# What is trained is 16 f, so that an optimizer's steps move f by a sixteenth.
+# The trained parameter is 16 f, so that an optimizer's steps move f by a sixteenth.
 _SCALE = 16.0
 
 

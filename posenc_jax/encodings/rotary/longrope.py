@@ -4,8 +4,8 @@ https://arxiv.org/abs/2402.13753, https://arxiv.org/abs/2502.20082
 
 In a sequence longer than the training length L, pair i at position p turns by the angle
 ``p * base ** (-2 i / d) / long_factor[i]``; other sequences use ``short_factor`` instead. All
-tokens of a sequence switch together, so keys that were rotated before the switch are of no use
-after it. Cosine and sine are multiplied by ``sqrt(1 + ln(factor) / ln(L))``. Overrides RoPE's
+tokens of a sequence switch together, so keys that were rotated before the switch are useless after
+it. Cosine and sine are multiplied by ``sqrt(1 + ln(factor) / ln(L))``. Overrides RoPE's
 ``prepare``.
 """
 

@@ -45,8 +45,8 @@ class PRoPE(Encoding):
     """Transforms queries, keys and values to world coordinates, and outputs back to the camera's.
 
     Positions come from ``posenc_jax.positions.cameras``, with intrinsics or, as in GTA
-    (2310.10375), without. Text, ``[B, T]``, has the identity as its camera, and its position on
-    every other axis.
+    (2310.10375), without. Text, ``[B, T]``, has the identity as its camera, and the same position
+    on every other axis.
 
     With ``time_channels`` the first channels turn with the world time, as in Time-RoPE. This is a
     reconstruction of the 4D-RoPE of BulletTime (2512.05076): its camera part is not published, and
@@ -151,7 +151,7 @@ def _inverse(projection):
 
 def _turn_of(positions_BT, channels, base) -> CosSin:
     cos, sin = cos_sin(positions_BT[..., None], geometric(channels, base))
-    # By negative angles, as in the released code: the direction matters for values and outputs.
+    # Angles are negative, as in the released code: the direction matters for values and outputs.
     return cos[:, :, None], -sin[:, :, None]
 
 

@@ -171,7 +171,7 @@ def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
 
 
 def check_length(positions: jax.Array, length: Length) -> None:
-    """Refuses a known length that is NaN, because a position was too large to be a length."""
+    """Checks that a known length is not NaN, which marks a position too large to be a length."""
     is_traced = isinstance(length, jax.core.Tracer) or isinstance(positions, jax.core.Tracer)
     if is_traced or not np.isnan(length).any():
         return
@@ -183,7 +183,7 @@ def check_length(positions: jax.Array, length: Length) -> None:
 
 
 def takes_rope_but(*left_out: str) -> Callable[[Callable[..., RoPE]], Callable[..., RoPE]]:
-    """Makes the signature of a builder of RoPE name the keywords that its ``**rope`` stands for.
+    """Makes the signature of a builder of RoPE name the keywords that ``**rope`` accepts.
 
     They are RoPE's without those that the builder has or sets itself, and come after its own.
     """
@@ -249,7 +249,7 @@ def _check_frequencies(frequencies, axes):
 
 
 def _check_turns(rule, turns, pairs):
-    """Refuses what a rule returns unless it is frequencies, one for each pair, and a factor."""
+    """Checks that a rule returns frequencies, one for each pair, and an attention factor."""
     is_two = isinstance(turns, tuple) and len(turns) == 2
     shape = np.shape(getattr(turns[0], "high", turns[0])) if is_two else ()
     if shape[-1:] != (pairs,):

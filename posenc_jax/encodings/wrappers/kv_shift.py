@@ -121,7 +121,7 @@ def _one_back(x_BSKC):
 
 
 def _places_back(x_BSKC, back_BS):
-    """Returns what lies ``back`` places before each token: 0 for none, NaN if it is not given."""
+    """Returns the entry ``back`` places before each token: 0 for none, NaN if it is not given."""
     number = jnp.arange(x_BSKC.shape[1], dtype=jnp.int32)[None] - back_BS
     is_given = (number >= 0) & (number < x_BSKC.shape[1])
     index = jnp.clip(number, 0, x_BSKC.shape[1] - 1)

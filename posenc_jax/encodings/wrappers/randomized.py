@@ -27,7 +27,7 @@ class Randomized(Wrapper):
     position of the batch plus one, so one draw serves all rows, all position axes, queries and
     keys.
 
-    Training draws anew in every step. Evaluation has no key and uses one fixed draw, because the
+    Training draws again in every step. Evaluation has no key and uses one fixed draw, because the
     paper draws at evaluation too; average over seeds to estimate the expectation. The paper draws
     for each layer, but here one draw serves the whole model. The paper's relative variants draw
     distances instead of positions and are not defined for causal attention: here a relative
@@ -46,7 +46,7 @@ class Randomized(Wrapper):
       **sizes: what else ``over`` is built with.
     """
 
-    adapts = True  # as many positions are drawn as there are tokens
+    adapts = True  # the number of positions drawn is the number of tokens
 
     def __init__(
         self,

@@ -133,8 +133,8 @@ def wrapped(over: str | Mapping | Encoding, **sizes) -> Encoding:
     for name in sizes:
         if name not in MODEL_ARGUMENTS:
             raise TypeError(
-                f"unknown keyword {name!r}: besides its own the encoding takes what it builds "
-                f"over={over!r} with, {', '.join(MODEL_ARGUMENTS)}"
+                f"unknown keyword {name!r}: besides its own keywords the encoding takes those that "
+                f"build over={over!r}, {', '.join(MODEL_ARGUMENTS)}"
             )
     if isinstance(over, Encoding):
         return over

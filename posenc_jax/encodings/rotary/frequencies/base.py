@@ -30,7 +30,7 @@ class Frequencies:
 
     @property
     def adapts(self) -> bool:
-        """Says whether the frequencies depend on the length."""
+        """Returns whether the frequencies depend on the length."""
         return False
 
     def __call__(self, channels: int, base: Base, length: Length) -> Turns:
@@ -103,7 +103,7 @@ def interpolated(inv_freq: InvFreq, kept: np.ndarray, factor: float | Double) ->
 
 
 def check_factor(factor: float, name: str = "factor") -> None:
-    """Refuses a ``factor`` that is below 1 or not finite; ``name`` is its name in the error."""
+    """Checks that ``factor`` is finite and at least 1; errors call it ``name``."""
     if not (isinstance(factor, int | float) and math.isfinite(factor) and factor >= 1):
         raise ValueError(
             f"{name}={factor!r} must be a finite number >= 1: target length / train length"
@@ -111,7 +111,7 @@ def check_factor(factor: float, name: str = "factor") -> None:
 
 
 def check_attention_factor(name: str, value: float | None) -> None:
-    """Refuses an attention factor that is not positive and finite."""
+    """Checks that an attention factor is positive and finite, or None."""
     if value is not None and not 0 < value < math.inf:
         raise ValueError(
             f"{name}={value!r} must be a positive number, finite: it multiplies cosine and sine; "
@@ -132,7 +132,7 @@ def check_base(base: Base, name: str = "base") -> Base:
 
 
 def known_base(base: Base, scheme: str) -> float:
-    """Returns ``base`` as a float; refuses a traced one, since ``scheme`` chooses pairs by it."""
+    """Returns ``base`` as a float; it must not be traced, since ``scheme`` chooses pairs by it."""
     if isinstance(base, jax.core.Tracer):
         raise ValueError(
             f"{scheme} decides by the value of base which pairs it changes, and base is traced: "

@@ -79,7 +79,7 @@ def kept_by_turns(turns: np.ndarray, slow: float, fast: float) -> np.ndarray:
 
 
 def check_turns(**bounds: float) -> None:
-    """Refuses two bounds of a ramp that are out of order; the faster one is given first."""
+    """Checks that the two bounds of a ramp, the faster one first, are in order."""
     (fast, fast_turns), (slow, slow_turns) = bounds.items()
     if not fast_turns >= slow_turns > 0:
         raise ValueError(

@@ -47,9 +47,9 @@ class NTK(Frequencies):
 class DynamicNTK(Frequencies):
     """Dynamic NTK (emozilla, 2023; ``dynamic`` in Hugging Face) adapts to the current length T.
 
-    Past the training length L the base grows with T, with ``factor * T / L - (factor - 1)`` in the
-    place of NTK's factor. ``factor`` is not the scale: at T = 2 L a factor of 2 scales by 3, and a
-    factor of 1 gives plain T / L.
+    Past the training length L the base grows with T, with ``factor * T / L - (factor - 1)`` instead
+    of NTK's factor. ``factor`` is not the scale: at T = 2 L a factor of 2 scales by 3, and a factor
+    of 1 gives plain T / L.
     """
 
     train_length: int
