@@ -158,7 +158,7 @@ def marked(path: Path, by: Holder) -> Iterator[None]:
 
 
 def mark_of(path: Path) -> dict[str, Any] | None:
-    """Returns the fields of a mark's holder, if this machine's clock says it was renewed recently."""
+    """Returns the fields of a mark's holder, if this machine's clock says it is a recent one."""
     mark = _read(path)
     return mark["by"] if mark and time.time() - mark["seen"] < FORGOTTEN else None
 
