@@ -70,10 +70,11 @@ class Comparison(Sweep):
         """
         spec, length = self._spec(scheme), self.recipe.length
         made = make_encoding(spec.encoding, spec.model, length, nnx.Rngs(0))
+        places: Any = positions.text(self.protocols.multiples[-1] * length)
         for encoding in Layers.of(made).distinct:
             if "place" in encoding.hooks():
                 try:
-                    encoding.place(positions.text(self.protocols.multiples[-1] * length))
+                    encoding.place(places)
                 except ValueError as error:
                     which = f"{scheme} under the longest of eval.multiples"
                     raise ValueError(f"{which}: {error}") from None

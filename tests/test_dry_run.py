@@ -95,7 +95,8 @@ def test_a_config_has_a_line_for_each_scheme_that_runs_with_keywords_of_its_own(
     config.encodings.variant = {"name": "rope"} | own_defaults("rope")
     lines = list(_config_lines(config.to_dict(), {"rope", "pi", "nope", "variant"}))
     assert "config.mesh: context=1, data=-1, fsdp=1, model=1" in lines
-    assert [line for line in lines if line.split(".")[1] in ("encodings", "extend")] == [
+    of_schemes = ("config.encodings.", "config.extend.")
+    assert [line for line in lines if line.startswith(of_schemes)] == [
         "config.encodings.rope: base=500.0",
         "config.encodings.variant: name='rope'",
         "config.extend.pi: factor='ratio', of='rope'",
