@@ -1,12 +1,14 @@
 """Tests that the tables of docs/multimodal.md are what the archives of its experiments give."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from experiments import archive, tables
 from experiments.tables import TABLES, Table, rewritten
 
+DOCS = Path(__file__).parents[1] / "docs"
 TOY = Table("toy", "A toy", "accuracy", {"small": ("size", 1), "large": ("size", 2)})
 PAGE = """# Title
 
@@ -97,3 +99,11 @@ def test_without_an_archive_the_table_stays(tmp_path, monkeypatch, capsys):
     assert tables.main() == 0
     assert "Video: " in capsys.readouterr().out
     assert "| `nope` | **0.550** ± 0.050 |" in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.experiment)
+def test_the_page_has_what_the_archives_give(table):
+    page, study = (DOCS / "multimodal.md").read_text(), table.read(DOCS / "data")
+    if study is None:
+        pytest.skip(f"the results of configs/{table.experiment}.py are not kept")
+    assert rewritten(page, table, study) == page
