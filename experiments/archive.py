@@ -16,6 +16,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from experiments.bucket import folder_at
 from experiments.command import exit_status
@@ -112,6 +113,12 @@ def read(packed: Path) -> dict[str, dict[str, bytes]]:
         for name, content in files.items():
             _check(PurePosixPath(folder, name), content)
     return points
+
+
+def records(packed: Path) -> list[dict[str, Any]]:
+    """Returns what was measured at all points of an archive, one record for each number."""
+    evaluations = (json.loads(files[FILES[-1]]) for files in read(packed).values())
+    return [each for evaluation in evaluations for each in evaluation["records"]]
 
 
 def _check(path, content):

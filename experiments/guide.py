@@ -191,9 +191,9 @@ SITUATIONS = (
         recommended=("seqpe", "videorope_pp", "time_rope", "i_mrope", "i_mrope_ruler"),
         elsewhere="multimodal.md",
         note="The figures are those of the tables in [multimodal.md](multimodal.md), which says "
-        "what each row is. The interval of a difference is made of both rows' standard errors. "
-        "What stands for RoPE is the row `vanilla` in video, which counts tokens, and the row "
-        "`frame_index` in story time, which counts frames. Nothing stands for it among the images.",
+        "what each row is. What stands for RoPE is the row `vanilla` in video, which counts "
+        "tokens, and the row `frame_index` in story time, which counts frames. Nothing stands for "
+        "it among the images.",
     ),
 )
 
@@ -469,7 +469,7 @@ def main() -> None:
     parser.add_argument("--decoding", type=Path, default=Path("docs/data/decode.csv"))
     parser.add_argument("--extension", type=Path, default=Path("docs/data/extension_small.csv"))
     parser.add_argument("--gains", type=Path, default=Path("docs/data/extrapolation_long.tar.xz"))
-    parser.add_argument("--multimodal", type=Path, default=Path("docs/multimodal.md"))
+    parser.add_argument("--multimodal", type=Path, default=Path("docs/data"), help="its archives")
     parser.add_argument("--out", type=Path, default=Path("docs/choosing.md"))
     args = parser.parse_args()
     files = (args.answers / "atlas/atlas.json", args.answers / "claims/claims.json")

@@ -1,66 +1,35 @@
-"""Tests that answers of experiments beside the atlas are read as they stand on their pages."""
-
-import json
+"""Tests that answers of experiments beside the atlas are compared seed by seed."""
 
 import pytest
+from test_tables import pack, results
 
-from experiments import archive
-from experiments.beside import GAIN, TABLES, read_extension, read_gains, read_tables
-
-PAGE = """# Title
-
-## {heading}
-
-| scheme | small | large, 4 x 4 |
-|---|---|---|
-| `good` | **0.900** ± 0.005 | 0.800 ± 0.005 |
-| `even` | 0.504 ± 0.001 | 0.400 ± 0.200 |
-| `{row}` | 0.500 ± 0.001 | 0.500 ± 0.001 |
-
-| scheme | small |
-|---|---|
-| `later` | 0.100 ± 0.001 |
-"""
+from experiments.beside import GAIN, read_extension, read_gains, read_tables
+from experiments.tables import TABLES
 
 
-def page_of(tmp_path, **changes):
-    text = ""
-    for table in TABLES:
-        rows = [*table.stands_for.values()]
-        part = PAGE.format(heading=table.heading, row=rows[0]).removeprefix("# Title\n")
-        for row in rows[1:]:
-            part = part.replace(
-                "\n\n| scheme | small |\n", f"\n| `{row}` | 0.500 ± 0.001 | |\n\n", 1
-            )
-        text += part
-    for old, new in changes.items():
-        text = text.replace(old, new)
-    (tmp_path / "page.md").write_text(text)
-    return tmp_path / "page.md"
-
-
-def test_the_first_table_of_each_heading_is_read(tmp_path):
-    found = {(a["topic"], a["scheme"]): a for a in read_tables(page_of(tmp_path))}
-    good = found["images, small", "good"]
-    # Student's t of 2 degrees of freedom, and half of the last digit for rounding.
-    assert good["mean"] == 0.9 and good["margin"] == pytest.approx(4.303 * 0.0055, rel=1e-3)
+def test_the_columns_of_the_tables_are_compared_seed_by_seed(tmp_path):
+    images, _, video, story = TABLES
+    # Seeds differ far more than the schemes do under each of them.
+    seeds = dict(nope=(0.4, 0.6, 0.8), good=(0.45, 0.651, 0.85), even=(0.39, 0.61, 0.8))
+    pack(tmp_path / "images.tar.xz", results(images, **seeds))
+    pack(tmp_path / "video.tar.xz", results(video, vanilla=seeds["nope"], good=seeds["good"]))
+    pack(tmp_path / "story.tar.xz", results(story, frame_index=seeds["nope"], good=(None,) * 3))
+    found = {(a["topic"], a["scheme"]): a for a in read_tables(tmp_path)}
+    good = found["images, pasted 84", "good"]
+    # Student's t of 2 degrees of freedom.
+    assert good["mean"] == pytest.approx(0.65033, rel=1e-4)
+    assert good["margin"] == pytest.approx(4.303 * 0.11547, rel=1e-3)
     assert good["vs_nope"] == "better" and good["vs_rope"] is None and not good["is_error"]
-    assert found["images, small", "even"]["vs_nope"] == "no difference"
-    assert found["images, large, 4 x 4", "even"]["vs_nope"] == "no difference"
-    assert ("images, small", "later") not in found
-    # Lower is better in story time, and its frames by their index stand for RoPE.
-    assert found["story time, small", "good"]["vs_rope"] == "worse"
-    assert ("story time, small", "rope") in found
-    assert ("story time, small", "frame_index") not in found
-    assert ("pointing, large, 4 x 4", "rope") not in found  # its cell is empty
-
-
-def test_a_page_without_a_table_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no table of schemes under 'Video' with a row of vanilla"):
-        read_tables(page_of(tmp_path, vanilla="plain"))
-    with pytest.raises(ValueError, match="no table of schemes under 'Images' with a row of nope"):
-        read_tables(page_of(tmp_path, Images="Pictures"))
-    assert read_tables(tmp_path / "none.md") == []
+    assert found["images, 28", "even"]["vs_nope"] == "no difference"
+    assert good["chance"] == 0.1 and (good["unit"], good["multiple"]) == ("accuracy", 0)
+    assert found["video, 32 frames", "good"]["vs_rope"] == "better"
+    assert ("video, 32 frames", "vanilla") not in found
+    # Lower is better in story time, and chance is the greatest error.
+    lost = found["story time, from time 64", "good"]
+    assert lost["mean"] is None and lost["vs_rope"] == "worse" and lost["chance"] is None
+    assert found["story time, 4x", "rope"]["mean"] == pytest.approx(0.6)
+    assert not any(topic.startswith("pointing") for topic, _ in found)
+    assert read_tables(tmp_path / "none") == []
 
 
 def test_records_of_longer_models_are_compared_seed_by_seed(tmp_path):
@@ -84,19 +53,13 @@ def test_records_of_longer_models_are_compared_seed_by_seed(tmp_path):
 
 def test_a_gain_is_over_the_window_of_the_trained_length(tmp_path):
     bits = {("last", 1): 1.5, ("last", 4): 1.2, ("windowed", 1): 1.3}
-    for seed in range(3):
-        records = [
-            dict(scheme="fox", seed=seed, split="test", protocol=protocol, multiple=multiple)
-            | dict(length=256 * multiple, bits_per_byte=value + seed)
-            for (protocol, multiple), value in bits.items()
-        ]
-        folder = tmp_path / f"runs/fox/seed{seed}"
-        folder.mkdir(parents=True)
-        (folder / "run.json").write_text("{}")
-        (folder / "metrics.jsonl").write_text("{}\n")
-        found = {"training": {"steps": 1}, "records": records}
-        (folder / "evaluation.json").write_text(json.dumps(found))
-    (tmp_path / "long.tar.xz").write_bytes(archive.pack(tmp_path / "runs"))
+    records = [
+        dict(scheme="fox", seed=seed, split="test", protocol=protocol, multiple=multiple)
+        | dict(length=256 * multiple, bits_per_byte=value + seed)
+        for seed in range(3)
+        for (protocol, multiple), value in bits.items()
+    ]
+    pack(tmp_path / "long.tar.xz", records)
     (gain,) = read_gains(tmp_path / "long.tar.xz")
     assert (gain["topic"], gain["multiple"]) == (GAIN, 4)
     assert gain["mean"] == pytest.approx(0.1) and gain["margin"] == pytest.approx(0.0, abs=1e-9)

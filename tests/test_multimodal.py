@@ -255,6 +255,7 @@ def test_records_and_files(finished):
     results = json.loads((workdir / "results.json").read_text())
     records = results["records"]
     assert len(records) == 3 * 4 == (workdir / "results.csv").read_text().count("\n") - 1
+    assert (workdir / "results.svg").read_text().count("<svg") == 1
     assert {"scheme", "seed", "condition", "x", "metric", "value", "chance"} == set(records[0])
     assert sorted(p.name for p in (workdir / "runs").iterdir()) == ["nope", "turning"]
     first = {r["scheme"]: r["value"] for r in records if r["x"] == "here"}

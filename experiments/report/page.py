@@ -139,8 +139,8 @@ def mean_cell(values: Iterable[float | None], digits: int) -> str:
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a table in Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    head, *lines = (f"| {' | '.join(line)} |\n" for line in (heads, *rows))
+    return f"{head}|{'---|' * len(heads)}\n{''.join(lines)}"
 
 
 def figure(name: str, title: str, caption: str, svg: str) -> str:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from experiments.report.page import (
     terminal_table,
     text,
 )
-from experiments.report.panels import Panel, PanelStudy, cells, chances
+from experiments.report.panels import Panel, PanelStudy, best_means, cells, chances
 from experiments.report.study import number, words
 from posenc_jax.encodings.rotary.axes import is_matrix
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -36,7 +35,7 @@ def write(
     pictures: Mapping[str, np.ndarray],
     encodings: Mapping[str, Any],
 ) -> Path:
-    """Writes the report into ``folder`` and returns the path of ``report.html``.
+    """Writes the report and its main figure into ``folder``; returns ``report.html``'s path.
 
     Args:
       folder: the folder of the report.
@@ -48,14 +47,16 @@ def write(
       ValueError: the study is empty, or two records claim the same measurement.
     """
     study.check()
+    measured = [panel for panel in study.panels if cells(study, panel)]
     with drawing_style():
-        parts = [*_panels(study), _pictures(pictures), *_maps(study)]
-        parts += _frequencies(study, encodings)
+        drawn = {"results.svg": svg(panel_figures.lines(study, measured))} if measured else {}
+        parts = [*(_panel(study, panel) for panel in measured), *map(_results, drawn.values())]
+        parts += [_pictures(pictures), *_maps(study), *_frequencies(study, encodings)]
     about = study.about
     data = "; ".join(f"{key}: <code>{text(value)}</code>" for key, value in about["data"].items())
     intro = f"{text(about['summary'])} Seeds: {study.seeds}. Data: {data}."
     html = page(text(about["title"]), intro, study, parts)
-    write_files(folder, result_files(study) | {"report.html": html})
+    write_files(folder, result_files(study) | drawn | {"report.html": html})
     return folder / "report.html"
 
 
@@ -80,30 +81,29 @@ def _chance(chance, x) -> str:
     return number(chance[x]) if x in chance else "-"
 
 
-def _panels(study: PanelStudy) -> Iterator[str]:
-    measured = [panel for panel in study.panels if cells(study, panel)]
-    for panel in measured:
-        better = "Lower" if panel.is_error else "Higher"
-        trained = f"; trained at {', '.join(map(str, panel.trained))}" if panel.trained else ""
-        yield (
-            f"<h2>{text(panel.title)}</h2>{_table(study, panel)}<figcaption>By "
-            f"{text(panel.xlabel)}{text(trained)}. {better} is better: mean ± standard error over "
-            "seeds, best of a column in bold, best scheme of the last column first.</figcaption>"
-        )
-    if measured:
-        caption = "Bands: standard error. Dotted across: chance; dotted upright: as trained."
-        yield figure("results", "All schemes", caption, svg(panel_figures.lines(study, measured)))
+def _panel(study: PanelStudy, panel: Panel) -> str:
+    better = "Lower" if panel.is_error else "Higher"
+    trained = f"; trained at {', '.join(map(str, panel.trained))}" if panel.trained else ""
+    return (
+        f"<h2>{text(panel.title)}</h2>{_table(study, panel)}<figcaption>By "
+        f"{text(panel.xlabel)}{text(trained)}. {better} is better: mean ± standard error over "
+        "seeds, best of a column in bold, best scheme of the last column first.</figcaption>"
+    )
+
+
+def _results(drawn: str) -> str:
+    caption = "Bands: standard error. Dotted across: chance; dotted upright: as trained."
+    return figure("results", "All schemes", caption, drawn)
 
 
 def _table(study: PanelStudy, panel: Panel) -> str:
     found, chance = cells(study, panel), chances(study, panel)
-    best = min if panel.is_error else max
+    best = best_means(found, panel)
     rows: dict[str, list[str]] = {scheme: [] for scheme in found}
     for x in panel.xs:
-        finite = [row[x][0] for row in found.values() if x in row and row[x][0] < math.inf]
         for scheme, row in found.items():
             mean, extra = words(found, scheme, x)
-            if finite and x in row and row[x][0] == best(finite):
+            if x in row and row[x][0] == best.get(x):
                 mean = f"<b>{mean}</b>"
             rows[scheme].append(f"<td>{mean}<small>{extra}</small>")
     if chance:
