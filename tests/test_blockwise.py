@@ -345,11 +345,12 @@ def test_a_last_tile_that_adds_no_key_is_not_visited():
 
 
 @pytest.mark.parametrize("name", common.one_of_each_tile())
-def test_a_second_call_outside_of_jit_compiles_nothing(name):
+@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
+def test_a_second_call_outside_of_jit_compiles_nothing(implementation, name):
     encoding, sides_of_call = common.build(name, num_kv_heads=2), sides()
 
     def run():
-        return tiled()(encoding, *sides_of_call, tokens_of(encoding, text(T)))
+        return tiled(implementation)(encoding, *sides_of_call, tokens_of(encoding, text(T)))
 
     run()
     assert common.compilations(run) == 0

@@ -12,6 +12,7 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.by_distance import add_bias
+from posenc_jax.encodings.one_by_one import sum_one_by_one
 from posenc_jax.lookup import compares
 from posenc_jax.tokens import check_positive, count_of
 
@@ -53,7 +54,8 @@ class FIRE(Encoding):
         else:
             # einsum makes the gradient by each row's factor seven times as fast on a CPU.
             share_BTS = jnp.einsum("bts,bt->bts", psi_BTS, inverse_BT)
-            bias_HN = self._network(share_BTS.reshape(-1), outer_HK)
+            units = *self._units(), outer_HK.T
+            bias_HN = sum_one_by_one(_unit, units, share_BTS.reshape(-1))
             bias_BHTS = jnp.moveaxis(bias_HN.reshape(-1, *share_BTS.shape), 0, 1)
         assert self.outer.bias is not None  # made with it
         last_1H11 = tile.of_heads(self.outer.bias[...])[None, :, None, None]
@@ -67,23 +69,16 @@ class FIRE(Encoding):
         assert self.inner.bias is not None  # made with it
         return self.inner.kernel[...][0], self.inner.bias[...]
 
-    def _network(self, share_N, outer_HK):
-        """Sums the units one after the other, so that ``[T, S, hidden]`` numbers never exist."""
-
-        @jax.checkpoint
-        def of_unit(kernel, bias, outer_H):
-            # einsum makes the gradient by the heads' weights ten times as fast on a CPU.
-            return jnp.einsum("h,n->hn", outer_H, jax.nn.relu(kernel * share_N + bias))
-
-        units = *self._units(), outer_HK.T
-        zeros_HN = jnp.zeros_like(of_unit(*(x[0] for x in units)))
-        bias_HN, _ = jax.lax.scan(lambda x, unit: (x + of_unit(*unit), None), zeros_HN, units)
-        return bias_HN
-
     def _in_kernel(self, share_B1TS, outer_HK):
-        """Does what ``_network`` does in a Pallas kernel, which has no scans and no flat arrays."""
+        """Sums the units in a Pallas kernel, which has no scans and no flat arrays."""
         units = zip(*self._units(), outer_HK.T, strict=True)
         return sum(
             outer_H[None, :, None, None] * jax.nn.relu(kernel * share_B1TS + bias)
             for kernel, bias, outer_H in units
         )
+
+
+def _unit(kernel, bias, outer_H, share_N):
+    """Returns what one hidden unit adds, ``[H, N]``."""
+    # einsum makes the gradient by the heads' weights ten times as fast on a CPU.
+    return jnp.einsum("h,n->hn", outer_H, jax.nn.relu(kernel * share_N + bias))

@@ -16,6 +16,7 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.initial_values import normal
+from posenc_jax.encodings.one_by_one import sum_one_by_one
 from posenc_jax.lookup import compares
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
@@ -75,17 +76,15 @@ class SwinV2(Encoding):
             tile.of_heads(self.outer_kernel[...].T).astype(jnp.float32).T,
         )
 
-        def of_unit(kernel_2, bias, outer_H):
-            hidden_BTS = jax.nn.relu(kernel_2[0] * spaced[0] + kernel_2[1] * spaced[1] + bias)
-            return outer_H[None, :, None, None] * hidden_BTS[:, None]
-
         if compares():
-            return sum(of_unit(*unit) for unit in zip(*units, strict=True))
-        # One after the other, so that [T, S, hidden] numbers never exist.
-        of_unit = jax.checkpoint(of_unit)
-        start = jnp.zeros_like(of_unit(*(x[0] for x in units)))
-        total, _ = jax.lax.scan(lambda x, unit: (x + of_unit(*unit), None), start, units)
-        return total
+            return sum(_unit(*unit, *spaced) for unit in zip(*units, strict=True))
+        return sum_one_by_one(_unit, units, *spaced)
+
+
+def _unit(kernel_2, bias, outer_H, rows_BTS, columns_BTS):
+    """Returns what one hidden unit adds, ``[B, H, T, S]``."""
+    hidden_BTS = jax.nn.relu(kernel_2[0] * rows_BTS + kernel_2[1] * columns_BTS + bias)
+    return outer_H[None, :, None, None] * hidden_BTS[:, None]
 
 
 def _along(tokens, axis):

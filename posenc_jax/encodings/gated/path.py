@@ -173,6 +173,8 @@ class _Tokens(NamedTuple):
     beta: Any = None
 
 
+# Without jit, JAX would compile the loop anew at each call outside of a compiled program.
+@jax.jit
 def _change(queries, keys):
     """Returns by how much the transformations lower each product, ``[B, H, T, S]``.
 

@@ -15,6 +15,7 @@ from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.gated.fox import ForgetGate, decay
 from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum
 from posenc_jax.encodings.initial_values import normal
+from posenc_jax.encodings.one_by_one import sum_one_by_one
 from posenc_jax.lookup import check_width, compares
 
 
@@ -86,12 +87,11 @@ class Wall(Encoding):
         check_width(tile.q, self.head_dim)
         q_sums, q_gate = tile.q_tokens.prepared
         k_sums, k_gate = tile.k_tokens.prepared
-        logits_BHTS = tile.scale * self._products(tile, q_sums, k_sums, logits_BHTS)
+        logits_BHTS = tile.scale * self._products(tile, q_sums, k_sums)
         return logits_BHTS if self.gate is None else logits_BHTS + decay(q_gate, k_gate, tile)
 
-    def _products(self, tile, q_sums, k_sums, like_BHTS):
+    def _products(self, tile, q_sums, k_sums):
         """Sums the channels one after the other, so that ``[T, S, channels]`` never exists."""
-        group = tile.q.shape[2] // tile.k.shape[2]
 
         def by_channel(x_BTHC):
             return jnp.moveaxis(x_BTHC.astype(jnp.float32), (3, 2), (0, 2))
@@ -102,15 +102,14 @@ class Wall(Encoding):
         q_CBHT, k_CBKS = by_channel(tile.q), by_channel(tile.k)
         sums = [jnp.moveaxis(of_heads(x), (3, 0), (0, 2)) for x in (*q_sums, *k_sums)]
 
-        @jax.checkpoint
-        def of_channel(q_BHT, k_BKS, q_high, q_low, k_high, k_low):
-            k_BHS = k_BKS if group == 1 else jnp.repeat(k_BKS, group, axis=1)
-            between = q_high[..., None] - k_high[..., None, :]
-            between = between + (q_low[..., None] - k_low[..., None, :])
-            # The exponent is negative for a key ahead of its query too.
-            return q_BHT[..., None] * k_BHS[..., None, :] * jnp.exp(-abs(between))
+        return sum_one_by_one(_channel, (q_CBHT, k_CBKS, *sums))
 
-        def add(total, channel):
-            return total + of_channel(*channel), None
 
-        return jax.lax.scan(add, jnp.zeros_like(like_BHTS), (q_CBHT, k_CBKS, *sums))[0]
+def _channel(q_BHT, k_BKS, q_high, q_low, k_high, k_low):
+    """Returns the decayed products of one channel, ``[B, H, T, S]``."""
+    group = q_BHT.shape[1] // k_BKS.shape[1]
+    k_BHS = k_BKS if group == 1 else jnp.repeat(k_BKS, group, axis=1)
+    between = q_high[..., None] - k_high[..., None, :]
+    between = between + (q_low[..., None] - k_low[..., None, :])
+    # The exponent is negative for a key ahead of its query too.
+    return q_BHT[..., None] * k_BHS[..., None, :] * jnp.exp(-abs(between))
