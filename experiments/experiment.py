@@ -126,7 +126,7 @@ class Experiment(Sweep):
             # A step holds at least what each layer makes of each token.
             rows = recipe.batch_size // recipe.accumulate // own_part(self.mesh)[1]
             numbers = rows * self.length * model["num_layers"] * model["model_dim"]
-            needed += numbers * jnp.dtype(model["dtype"]).itemsize
+            needed += numbers * jnp.dtype(model.get("dtype", "float32")).itemsize
         if needed > (memory := memory_of_host()):
             raise ValueError(
                 f"train.batch_size={recipe.batch_size} takes {needed / 2**30:,.0f} GiB or more, "

@@ -493,7 +493,7 @@ def without(section, key):
         (
             dict(model_type="ernie4_5_vl_moe_text", head_dim=8)
             | dict(rope_parameters={"rope_theta": 1e4, "mrope_section": [2, 1, 1]}),
-            r"sections=\(1, 2, 1\) must be of time, row and column, the last two alike",
+            r"sections=\(1, 2, 1\) must be of time, row and column, the last two equal",
         ),
         (
             {"type": "default", "mrope_section": [2, 2], "mrope_interleaved": 1},

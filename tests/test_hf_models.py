@@ -242,7 +242,7 @@ MISTRAL_LARGE_4 = dict(
 
 def test_learned_rates_need_a_checkpoint():
     """Without ``rngs=`` nobody would learn that the answer is not that of the checkpoint."""
-    refused(MISTRAL_LARGE_4, r"needs rngs=nnx.Rngs\(0\).*those of the checkpoint", layer=0)
+    refused(MISTRAL_LARGE_4, r"needs rngs=nnx.Rngs\(0\).*from the checkpoint", layer=0)
     with pytest.raises(ValueError, match=r"needs rngs=nnx.Rngs\(0\)"):
         layers_from_hf(MISTRAL_LARGE_4)
     for rope, what in (

@@ -304,7 +304,7 @@ def test_nothing_is_submitted_without_being_asked_or_twice(tmp_path):
     submitted(backend, job, submit=False)
     assert not mark.exists() and not job.workdir.exists()
     assert "submitted: " in submitted(backend, job)
-    with pytest.raises(ValueError, match=r"was submitted on 20.*with --status.*--again"):
+    with pytest.raises(ValueError, match=r"was submitted on 20.*--status.*--again"):
         submitted(backend, job)
     submitted(backend, job, again=True)
     assert mark.read_text() == "xx"
