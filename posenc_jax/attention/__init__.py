@@ -116,20 +116,14 @@ def attend(
     sinks_BTH = None if sinks is None else sink.checked(sinks, q_BTHC)
     tile, rule = _rule(scheme, tile, causal, window, sinks_BTH)
     if implementation is None:
-        run = _choose(scheme, tile, v_BSKC, rule)
-    elif callable(implementation):
-        run = implementation
-    else:
-        run = IMPLEMENTATIONS[implementation]
+        implementation = _choose(scheme, tile, v_BSKC, rule)
+    run = implementation if callable(implementation) else IMPLEMENTATIONS[implementation]
     out_BTHC = run(scheme, tile, v_BSKC, rule)
     shape = *q_BTHC.shape[:3], v_BSKC.shape[-1]
     if getattr(out_BTHC, "shape", None) != shape:
         what = getattr(out_BTHC, "shape", type(out_BTHC).__name__)
         raise ValueError(f"implementation={run!r} returned {what}, but must return {shape}")
-    if isinstance(rule.window, jax.core.Tracer):
-        # In a window below 1 a query sees no key, and would get zeros, as if that were meant.
-        out_BTHC = jnp.where(rule.window.astype(jnp.int32) >= 1, out_BTHC, jnp.nan)
-    return call(scheme, "turn_back", out_BTHC, tile.q_tokens, q_side)
+    return call(scheme, "turn_back", _in_window(out_BTHC, rule), tile.q_tokens, q_side)
 
 
 def turn(
@@ -313,6 +307,13 @@ def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
         k_heads = heads[:: H // K] // (num_heads // num_kv_heads)
     q_side = Side(heads, num_heads, num_kv_heads, is_query=True)
     return encoding, q_side, Side(k_heads, num_heads, num_kv_heads, is_query=False)
+
+
+def _in_window(out_BTHC, rule):
+    """Sets outputs to NaN under a traced window below 1, where no query sees a key."""
+    if not isinstance(rule.window, jax.core.Tracer):
+        return out_BTHC
+    return jnp.where(rule.window.astype(jnp.int32) >= 1, out_BTHC, jnp.nan)
 
 
 def _without_nan(x_BTHC, tokens):
