@@ -140,19 +140,19 @@ def markdown(study: PanelStudy) -> str:
     return markdown_table(["scheme", *map(str, panel.xs)], rows)
 
 
-def rewritten(page: str, table: Table, study: PanelStudy) -> str:
-    """Returns a page with the first table below a heading written anew.
+def rewritten(page: str, heading: str, table: str) -> str:
+    """Returns a page with the first table below a heading replaced by another.
 
     Raises:
       ValueError: the page has no such table.
     """
     # Lines between the heading and the table begin neither a table nor another section.
-    place = re.compile(rf"(\n## {re.escape(table.heading)}\n(?:(?![|#]).*\n)*)(?:\|.*\n)+")
-    text, count = place.subn(lambda found: found[1] + markdown(study), page, count=1)
+    place = re.compile(rf"(\n##+ {re.escape(heading)}\n(?:(?![|#]).*\n)*)(?:\|.*\n)+")
+    text, count = place.subn(lambda found: found[1] + table, page, count=1)
     if not count:
         raise ValueError(
-            f"the page has no table below {table.heading!r}; add one, of any content, or correct "
-            "TABLES in experiments/tables.py"
+            f"the page has no table below {heading!r}; add one, of any content, or correct the "
+            "heading in the program that writes the table"
         )
     return text
 
@@ -169,7 +169,7 @@ def main() -> None:
         if study is None:
             print(f"{table.heading}: {args.archives} has no results; the table stays as it is")
         else:
-            text = rewritten(text, table, study)
+            text = rewritten(text, table.heading, markdown(study))
     write_files(args.page.parent, {args.page.name: text})
     print(f"tables: {args.page}")
 

@@ -1,12 +1,13 @@
-"""Tests that the tables of docs/multimodal.md are what the archives of its experiments give."""
+"""Tests that tables of docs/multimodal.md and docs/results.md are what the kept results give."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from experiments import archive, tables
-from experiments.tables import TABLES, Table, rewritten
+from experiments import archive, atlas_tables, tables
+from experiments.tables import TABLES, Table, markdown, rewritten
 
 DOCS = Path(__file__).parents[1] / "docs"
 TOY = Table("toy", "A toy", "accuracy", {"small": ("size", 1), "large": ("size", 2)})
@@ -64,7 +65,7 @@ def test_a_table_is_written_anew_and_the_text_stays(tmp_path):
         if (r["scheme"], r["x"], r["value"]) == ("even", 1, 0.5):
             r["value"] = 0.95
     pack(tmp_path / "toy.tar.xz", [*records, records[0] | dict(metric="error")])
-    text = rewritten(PAGE, TOY, TOY.read(tmp_path))
+    text = rewritten(PAGE, TOY.heading, markdown(TOY.read(tmp_path)))
     expected = """
 | scheme | small | large |
 |---|---|---|
@@ -74,14 +75,14 @@ def test_a_table_is_written_anew_and_the_text_stays(tmp_path):
 """
     old = "\n| scheme | any |\n|---|---|\n| `old` | 0.1 |\n"
     assert old in PAGE and text == PAGE.replace(old, expected)
-    assert rewritten(text, TOY, TOY.read(tmp_path)) == text
+    assert rewritten(text, TOY.heading, markdown(TOY.read(tmp_path))) == text
 
 
 def test_a_page_without_the_table_is_refused(tmp_path):
     pack(tmp_path / "toy.tar.xz", results(TOY, good=(0.8,)))
     page = "# Title\n\n## A toy\n\nNone.\n\n## Another\n\n| scheme | kept |\n|---|---|\n"
     with pytest.raises(ValueError, match="no table below 'A toy'"):
-        rewritten(page, TOY, TOY.read(tmp_path))
+        rewritten(page, TOY.heading, "")
 
 
 def test_an_archive_without_a_column_is_refused(tmp_path):
@@ -106,4 +107,53 @@ def test_the_page_has_what_the_archives_give(table):
     page, study = (DOCS / "multimodal.md").read_text(), table.read(DOCS / "data")
     if study is None:
         pytest.skip(f"the results of configs/{table.experiment}.py are not kept")
-    assert rewritten(page, table, study) == page
+    assert rewritten(page, table.heading, markdown(study)) == page
+
+
+def test_the_page_of_results_has_what_the_atlas_and_the_archive_give():
+    page = (DOCS / "results.md").read_text()
+    packed = DOCS / "data/extrapolation_long.tar.xz"
+    assert atlas_tables.written(page, DOCS / "atlas", packed) == page
+
+
+def test_a_table_of_the_atlas_has_means_margins_and_whose_model_was_evaluated():
+    answers = [
+        dict(scheme=scheme, topic="recall", multiple=4.0, mean=mean, margin=0.004)
+        for scheme, mean in (("rope", 0.25), ("yarn", 0.5))
+    ]
+    rows = atlas_tables.Rows("A toy", "yarn rope", {"recall 4x": ("recall", 4)})
+    expected = """| scheme | recall 4x |
+|---|---|
+| `yarn` (on `rope`) | 0.500 ± 0.004 |
+| `rope` | 0.250 ± 0.004 |
+"""
+    trained = {"rope": "rope", "yarn": "rope"}
+    assert atlas_tables.of_atlas(rows, answers, trained) == expected
+    shares = atlas_tables.of_atlas(dataclasses.replace(rows, is_share=True), answers, trained)
+    assert "| `yarn` (on `rope`) | 50 ± 0 |\n| `rope` | 25 ± 0 |\n" in shares
+    with pytest.raises(ValueError, match="the atlas has no answer of rope to recall 4x"):
+        atlas_tables.of_atlas(rows, answers[1:], trained)
+
+
+def test_a_gain_is_bold_where_it_exceeds_its_margin():
+    records = [
+        dict(scheme=scheme, seed=seed, split=split, protocol=protocol, multiple=multiple)
+        | dict(length=8 * multiple, bits_per_byte=loss + seed)
+        for split in ("test", "manual")
+        for seed in (0, 1)
+        for scheme, protocol, multiple, loss in (
+            ("fox", "windowed", 1, 2.0),
+            ("fox", "last", 1, 2.0),
+            ("fox", "last", 2, 1.5),
+            ("alibi", "windowed", 1, 2.0),
+            ("alibi", "last", 2, 2.5),
+        )
+    ]
+    expected = """| scheme | text | 2x (16) |
+|---|---|---|
+| `alibi` | sources | -0.500 ± 0.000 |
+| `alibi` | manual | -0.500 ± 0.000 |
+| `fox` | sources | **0.500 ± 0.000** |
+| `fox` | manual | **0.500 ± 0.000** |
+"""
+    assert atlas_tables.of_gains(records) == expected

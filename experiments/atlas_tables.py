@@ -1,0 +1,142 @@
+"""Writes the tables of ``docs/results.md`` that show answers of the atlas, from its data.
+
+    python -m experiments.atlas_tables --atlas=docs/atlas --page=docs/results.md
+
+Each is the first table below its heading. The text around it stays as it is. The table of gains has
+the results of ``configs/extrapolation.py:long`` in an archive.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from experiments import archive
+from experiments.command import exit_status
+from experiments.record import read_json, write_files
+from experiments.report import atlas_data
+from experiments.report.atlas import answers_to, gains
+from experiments.report.page import markdown_table
+from experiments.report.study import with_margin
+from experiments.tables import rewritten
+
+Answer = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Describes a table of some schemes and some questions of the atlas.
+
+    Attributes:
+      heading: the heading above the table.
+      schemes: the names of the schemes, row by row.
+      columns: the topic of a question and the multiple of the trained length, by the column's name.
+      is_share: whether the answers are shares, which are written as percentages.
+    """
+
+    heading: str
+    schemes: str
+    columns: dict[str, tuple[str, float]]
+    is_share: bool = False
+
+
+TEXT = Rows(
+    "What every scheme does",
+    "transformer_xl cable kerple_power fox dape grape_a kerple_log sandwich alibi rnope_swa "
+    "dual_base t5 rerope fire nope yarn ntk pi rope sinusoidal learned",
+    {f"{n}x ({64 * n})": ("text", n) for n in (1, 2, 4, 8, 16)},
+)
+TASKS = Rows(
+    "What every scheme learns",
+    "kerple_power dape grape_a path alibi fox cable t5 transformer_xl cope kv_shift randomized "
+    "rope nope sinusoidal",
+    {
+        "passkey 1x": ("passkey", 1),
+        "passkey 4x": ("passkey", 4),
+        "recall 4x": ("recall", 4),
+        "flip-flop 4x": ("flip_flop", 4),
+        "variables 4x": ("variable_tracking", 4),
+        "copy 2x": ("copy, answers", 2),
+    },
+    is_share=True,
+)
+GAINS = "With more training, two schemes gain"
+
+
+def of_atlas(table: Rows, answers: Iterable[Answer], trained: dict[str, str]) -> str:
+    """Returns a table of the atlas in Markdown.
+
+    Args:
+      table: its schemes and questions.
+      answers: the answers of the atlas.
+      trained: the scheme whose model a scheme is evaluated on, by the scheme's name.
+
+    Raises:
+      ValueError: an answer is missing.
+    """
+    found = {(a["scheme"], a["topic"], a["multiple"]): a for a in answers}
+    rows = []
+    for scheme in table.schemes.split():
+        on = "" if trained[scheme] == scheme else f" (on `{trained[scheme]}`)"
+        row = [f"`{scheme}`{on}"]
+        for topic, multiple in table.columns.values():
+            if (scheme, topic, multiple) not in found:
+                raise ValueError(f"the atlas has no answer of {scheme} to {topic} {multiple}x")
+            row.append(_cell(found[scheme, topic, multiple], table.is_share))
+        rows.append(row)
+    return markdown_table(["scheme", *table.columns], rows)
+
+
+def _cell(answer: Answer, is_share: bool) -> str:
+    if is_share:
+        return f"{100 * answer['mean']:.0f} ± {100 * answer['margin']:.0f}"
+    return with_margin(answer["mean"], answer["margin"])
+
+
+def of_gains(records: list[dict[str, Any]]) -> str:
+    """Returns the gains on both kinds of text in Markdown; bold ones exceed their margin."""
+    length = records[0]["length"] // records[0]["multiple"]
+    columns: dict[str, None] = {}
+    rows: dict[tuple[str, str], list[str]] = {}
+    for split, name in (("test", "sources"), ("manual", "manual")):
+        for question in gains(r | {"split": "test"} for r in records if r["split"] == split):
+            columns[f"{question.multiple}x ({question.multiple * length:,})"] = None
+            for answer in answers_to(question, sorted(question.values)):
+                cell = with_margin(answer["mean"], answer["margin"])
+                is_gain = answer["mean"] > answer["margin"]
+                row = rows.setdefault((answer["scheme"], name), [])
+                row.append(f"**{cell}**" if is_gain else cell)
+    # Sorting keeps the order of the texts within a scheme.
+    ordered = sorted(rows.items(), key=lambda each: each[0][0])
+    lines = [[f"`{scheme}`", name, *row] for (scheme, name), row in ordered]
+    return markdown_table(["scheme", "text", *columns], lines)
+
+
+def written(page: str, folder: Path, packed: Path) -> str:
+    """Returns a page with its tables of the atlas in ``folder`` and of the gains in an archive.
+
+    Raises:
+      ValueError: the page has no such table, or an answer is missing.
+    """
+    answers, trained = atlas_data.read(folder), read_json(folder / atlas_data.JSON)["trained"]
+    for table in (TEXT, TASKS):
+        page = rewritten(page, table.heading, of_atlas(table, answers, trained))
+    return rewritten(page, GAINS, of_gains(archive.records(packed)))
+
+
+@exit_status
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--atlas", type=Path, default=Path("docs/atlas"))
+    parser.add_argument("--gains", type=Path, default=Path("docs/data/extrapolation_long.tar.xz"))
+    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    args = parser.parse_args()
+    text = written(args.page.read_text(), args.atlas, args.gains)
+    write_files(args.page.parent, {args.page.name: text})
+    print(f"tables: {args.page}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
