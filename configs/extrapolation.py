@@ -7,7 +7,7 @@ Presets, after the colon:
     tiny   one seed, seconds: checks that everything runs, shows nothing
     demo   six schemes and one seed of ``small``, in 2 minutes; what ``make demo`` runs
     small  three seeds on a laptop CPU; what ``make compare`` runs
-    long   two schemes trained at 256 tokens for 14 times as many steps: does context help?
+    long   four schemes trained at 256 tokens for 14 times as many steps: does context help?
     paper  125M parameters, trained at 512 and tested to 16384, for a GPU or TPU
 
 Any field can be overridden on the command line: ``--config.train.steps=500``;
@@ -147,7 +147,7 @@ def _small(config):
 def _long(config):
     _small(config)
     config.together = 1
-    config.schemes = "kerple_log,fox"
+    config.schemes = "kerple_log,fox,alibi,transformer_xl"
     config.train.update(length=256, batch_size=8, steps=2800, optimizer="muon", learning_rate=6e-3)
     config.eval.update(multiples=(1, 2, 4, 16), documents=48)
 

@@ -62,7 +62,7 @@ TASKS = Rows(
     },
     is_share=True,
 )
-GAINS = "With more training, two schemes gain"
+GAINS = "With more training"
 
 
 def of_atlas(table: Rows, answers: Iterable[Answer], trained: dict[str, str]) -> str:
@@ -100,14 +100,14 @@ def of_gains(records: list[dict[str, Any]]) -> str:
     length = records[0]["length"] // records[0]["multiple"]
     columns: dict[str, None] = {}
     rows: dict[tuple[str, str], list[str]] = {}
-    for split, name in (("test", "sources"), ("manual", "manual")):
-        for question in gains(r | {"split": "test"} for r in records if r["split"] == split):
-            columns[f"{question.multiple}x ({question.multiple * length:,})"] = None
-            for answer in answers_to(question, sorted(question.values)):
-                cell = with_margin(answer["mean"], answer["margin"])
-                is_gain = answer["mean"] > answer["margin"]
-                row = rows.setdefault((answer["scheme"], name), [])
-                row.append(f"**{cell}**" if is_gain else cell)
+    for question in gains(records):
+        columns[f"{question.multiple}x ({question.multiple * length:,})"] = None
+        name = "manual" if question.topic.endswith("manual") else "sources"
+        for answer in answers_to(question, sorted(question.values)):
+            cell = with_margin(answer["mean"], answer["margin"])
+            is_gain = answer["mean"] > answer["margin"]
+            row = rows.setdefault((answer["scheme"], name), [])
+            row.append(f"**{cell}**" if is_gain else cell)
     # Sorting keeps the order of the texts within a scheme.
     ordered = sorted(rows.items(), key=lambda each: each[0][0])
     lines = [[f"`{scheme}`", name, *row] for (scheme, name), row in ordered]

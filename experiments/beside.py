@@ -51,7 +51,10 @@ def read_gains(path: Path) -> list[Answer]:
     if not path.exists():
         return []
     found = gains(archive.records(path))
-    return _answers(dataclasses.replace(question, topic=GAIN) for question in found)
+    return _answers(
+        dataclasses.replace(question, topic=question.topic.replace("gain", GAIN))
+        for question in found
+    )
 
 
 def read_tables(archives: Path) -> list[Answer]:

@@ -26,6 +26,7 @@ from experiments.report.atlas import (
     control_words,
     controls_of,
     family,
+    gains,
     verdict,
 )
 from experiments.report.atlas import Atlas as Atlas_
@@ -160,6 +161,21 @@ def test_a_gain_is_over_the_same_model_without_what_came_before(small):
     # The loss of seed n grows by n / 100 from the trained length to twice that.
     assert gain.values["rope"] == pytest.approx({0: 0.5, 1: 0.49, 2: 0.48})
     assert not gain.is_error and gain.multiple == 2
+
+
+def test_gains_are_given_for_each_kind_of_text():
+    records = [
+        dict(scheme="rope", seed=0, split=split, protocol=protocol, multiple=multiple)
+        | dict(bits_per_byte=bits)
+        for split, protocol, multiple, bits in (
+            ("test", "windowed", 1, 2.0),
+            ("test", "last", 2, 2.5),
+            ("manual", "windowed", 1, 3.0),
+            ("manual", "last", 2, 2.9),
+        )
+    ]
+    found = {question.topic: question.values for question in gains(records)}
+    assert found == {"gain": {"rope": {0: -0.5}}, "gain, manual": {"rope": {0: pytest.approx(0.1)}}}
 
 
 def test_a_control_compares_the_order_of_the_schemes(small):
@@ -325,6 +341,16 @@ def test_the_guide_recommends_nothing_where_nothing_was_learned(tmp_path):
     assert "| text at 1x | none | 0.100" in text
 
 
+def test_the_guide_recommends_no_scheme_that_gains_by_accident(tmp_path):
+    flat = dict.fromkeys(REGISTRY, (0.0, -0.01, -0.01))
+    for gaining, word in ((4, "because hardly any scheme gains"), (5, "is the best")):
+        better = dict.fromkeys([*REGISTRY][-gaining:], (0.02, 0.02, 0.021))
+        found = dataclasses.replace(question(**flat | better), topic="gain", multiple=4)
+        write_files(tmp_path, atlas_data.files(Atlas_([found], [], [], {}, [], ABOUT)))
+        text = guide(atlas_data.read(tmp_path), None, None, {})
+        assert word in text[text.index("**gain at 4x**") :].split("\n")[0]
+
+
 def test_the_guide_recommends_the_one_scheme_of_many_that_learned(tmp_path):
     lone = dict.fromkeys(REGISTRY, (0.1, 0.1, 0.1)) | {"path": (0.5, 0.6, 0.55)}
     barely = lone | {"path": (0.12, 0.12, 0.13)}
@@ -352,7 +378,14 @@ def test_the_guide_has_every_claim():
 
 def test_the_guide_asks_what_was_measured():
     config = get_config("small")
-    topics = {"text", "text, all", "gain", *TASKS, *(f"{name}, answers" for name in TASKS)}
+    topics = {
+        "text",
+        "text, all",
+        "gain",
+        "gain, manual",
+        *TASKS,
+        *(f"{name}, answers" for name in TASKS),
+    }
     multiples = {*config.studies.language.eval.multiples, *config.studies.tasks.eval.multiples}
     beside = beside_the_atlas()
     known = {(topic, multiple) for topic in topics for multiple in multiples}

@@ -212,8 +212,16 @@ def _of_language(study: LengthStudy) -> Iterable[Question]:
 
 
 def gains(records: Iterable[Record]) -> Iterable[Question]:
-    """Yields the gains of contexts beyond the trained length over the most recent tokens alone."""
-    records = [r for r in records if r["split"] == "test"]
+    """Yields the gains of contexts beyond the trained length over the most recent tokens alone.
+
+    They are given for texts like those of training and, as another topic, for the manual.
+    """
+    records = list(records)
+    for split, topic, of in (("test", "gain", ""), ("manual", "gain, manual", " of the manual")):
+        yield from _gains_of([r for r in records if r["split"] == split], topic, of)
+
+
+def _gains_of(records: list[Record], topic: str, of: str) -> Iterable[Question]:
     alone = by_seed(
         (r for r in records if r["protocol"] == "windowed"), "multiple", "bits_per_byte", "windowed"
     )
@@ -225,11 +233,11 @@ def gains(records: Iterable[Record]) -> Iterable[Question]:
             if multiple in last.get(scheme, {})
         }
         says = (
-            f"Bits per byte by which {multiple} times the trained length of context is better than "
-            "the same model fed only its most recent tokens, at most as many as in training."
+            f"Bits per byte{of} by which {multiple} times the trained length of context is better "
+            "than the same model fed only its most recent tokens, at most as many as in training."
         )
         if found:
-            yield Question("gain", multiple, says, "bits per byte", False, found)
+            yield Question(topic, multiple, says, "bits per byte", False, found)
 
 
 def _of_tasks(study: PanelStudy) -> Iterable[Question]:
