@@ -499,7 +499,7 @@ class Claims(Studies):
         seeing = [name for name in SEEING if name in chosen]
         studies["order"] = order_study(seeing, seeds=self.config["seeds"])
         about = next(iter(self.parts.values())).about(command) | self.environment()
-        about |= {"config": self.config}
+        about |= {"config": self.config, "setup": {name: self.setup(name) for name in self.parts}}
         rows = ledger.ledger_of(CLAIMS, studies)
         ledger_page.print_ledger(rows, self.console)
         return ledger_page.write(self.workdir / "claims", rows, about)

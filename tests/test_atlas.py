@@ -179,7 +179,8 @@ def test_a_control_counts_the_pairs_that_seeds_tell_apart_on_both_sides():
 
 
 def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
-    claim = {"schemes": ["alibi"], "verdict": "reproduced", "says": "It holds.", "source": "2108"}
+    claim = {"name": "flat", "schemes": ["alibi"], "verdict": "reproduced", "says": "It holds."}
+    claim |= {"source": "2108"}
     path = write(tmp_path, small, {"alibi": "<p>a card"}, {}, [claim])
     page = path.read_text()
     assert "tasks: fire, seed 1: no number" in page and "rank correlation of 1.00" in page
@@ -193,7 +194,8 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
     assert [topic for topic, _ in topics] == ["text", "gain", "copy", COST]
     assert topics[2][1].endswith("The task: Copies a sequence.")
     own = (tmp_path / "schemes" / "alibi.html").read_text()
-    assert "a card" in own and "It holds." in own and "It reads the checkpoints of rope" in own
+    assert "a card" in own and "It reads the checkpoints of rope" in own
+    assert "<a href='../../claims/claims.html#flat'>reproduced</a>: It holds. (2108)" in own
     assert "It holds." not in (tmp_path / "schemes" / "rope.html").read_text()
     saved = json.loads((tmp_path / "atlas.json").read_text())
     assert saved["effective"] == {"nope": 128, "rope": 128, "alibi": 128}
