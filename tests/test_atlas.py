@@ -324,7 +324,7 @@ def test_the_guide_recommends_nothing_where_nothing_was_learned(tmp_path):
     write_files(tmp_path, atlas_data.files(Atlas_([found], [], [], {}, [], ABOUT)))
     text = guide(atlas_data.read(tmp_path), None, None, {})
     assert "chance is 0.100, and 0 of 2 schemes are above it): **none can be recommended**" in text
-    assert "| text at 1x | none | 0.100" in text
+    assert "| text at 1x | none | - | 0.100" in text
 
 
 def test_the_guide_recommends_the_one_scheme_of_many_that_learned(tmp_path):
@@ -340,11 +340,20 @@ def test_the_guide_recommends_the_one_scheme_of_many_that_learned(tmp_path):
 def test_the_guide_recommends_what_is_better_than_no_positions_and_than_rope(tmp_path):
     values = dict(nope=(1.0, 1.0, 1.1), rope=(1.0, 1.1, 1.0))
     uncertain = {"alibi": (0.2, 0.2, 1.7)}
-    for more, word in ((uncertain, "**none can"), ({"t5": (0.5,) * 3}, "**t5**")):
+    cases = (
+        ({}, "**none can be recommended**, because no scheme is better than both"),
+        ({"t5": (0.5,) * 3}, "**t5** is the best. The intervals of these overlap"),
+        # The mean of alibi is 0.7.
+        (
+            {"t5": (0.8,) * 3},
+            "**none can be recommended**, because alibi, which has the best mean,",
+        ),
+    )
+    for more, words in cases:
         found = question(is_error=True, **values, **uncertain | more)
         write_files(tmp_path, atlas_data.files(Atlas_([found], [], [], {}, [], ABOUT)))
         text = guide(atlas_data.read(tmp_path), None, None, {})
-        assert f"**text at 1x** (a unit, lower is better): {word}" in text
+        assert f"**text at 1x** (a unit, lower is better): {words}" in text
 
 
 def test_the_guide_has_every_claim():
