@@ -55,7 +55,7 @@ class Atlas(Studies):
         about |= {"config": self.config, "train_length": length}
         about["rates"] = {name: part.rates() for name, part in self.parts.items()}
         about["setup"] = (
-            f"Text ({language.corpus.name}): {self.setup('language')}. All tasks: "
+            f"Text ({language.corpus.name}) is read by {self.setup('language')}; tasks by "
             f"{self.setup('tasks')}. Extensions of RoPE have the factor of the length that is read."
         )
         found = atlas.atlas_of(studies, about)

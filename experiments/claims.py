@@ -142,8 +142,8 @@ SEEING = tuple(name for name in REGISTRY if name != BASELINE)
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "alibi_flat",
-        "ALiBi's loss does not grow with the length, and it is the same at stride 1, where every "
-        "token has the same context; here to 128 times the trained length.",
+        "ALiBi's loss does not grow with the length, and at stride 1, where every token has the "
+        "same context, it stays the same; here to 128 times the trained length.",
         "2108.12409",
         "WikiText-103 and 1.3B parameters, trained at 512 and 1024 tokens, tested at 3072 and 2024",
         ("alibi",),

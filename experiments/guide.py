@@ -386,7 +386,8 @@ def _best(found: list[Answer]) -> Answer | str:
         return known[0]
     others = [called for name, called in _CALLED.items() if not _beats(first, name)]
     worse = " and ".join(others or ["knowing nothing"])
-    return f"{first['scheme']}, which has the best mean, is not better than {worse}"
+    best = f"{first['scheme']}, which has the best mean,"
+    return f"the seeds do not show that {best} is better than {worse}"
 
 
 def _beats(answer: Answer, other: str) -> bool:

@@ -60,13 +60,13 @@ class Studies:
         if recipe is None:  # its checkpoint was given
             return "a model that was trained before"
         rates = sorted({point.rate for point in part.points if point.rate is not None})
-        rate = f"{recipe.learning_rate:g}"
+        rate = f"a rate of {recipe.learning_rate:g}"
         if rates:
-            rate = f"the best of {', '.join(f'{each:g}' for each in rates)} for each scheme"
+            rate = f"the best rate of {', '.join(f'{each:g}' for each in rates)} for each scheme"
         return (
-            f"models of depth {model['num_layers']} and width {model['model_dim']}, after "
-            f"{recipe.steps} steps of {recipe.batch_size} rows of at most {recipe.length} tokens, "
-            f"by {recipe.optimizer} at {rate}"
+            f"models of depth {model['num_layers']} and width {model['model_dim']}, trained by "
+            f"{recipe.optimizer} at {rate} for {recipe.steps} steps of {recipe.batch_size} rows of "
+            f"at most {recipe.length} tokens"
         )
 
     def write_report(self, command: str) -> Path:

@@ -255,7 +255,7 @@ def _legend(atlas: Atlas) -> str:
         "scheme's own page. A dash is a missing run.</p>"
         "<p>A head names what is read and its length over that of training: 2x is twice as long. "
         "<b>text</b> counts the last tokens alone, which are the same at every length; <b>text, "
-        "all</b> counts all tokens, of which fewer lack context the longer texts are. Both are in "
+        "all</b> counts all tokens, and in longer texts fewer of them lack context. Both are in "
         "bits per byte, where lower is better. Tasks are in shares of what is right.</p>"
     )
 

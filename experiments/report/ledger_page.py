@@ -95,7 +95,7 @@ def _page(rows: list[Row], about: dict[str, Any]) -> str:
     )
     parts = [
         f"{head('Published claims', _STYLE)}<h1>Published claims, put to the test</h1><p>{RULE}</p>"
-        f"<p>{_READING} The text was read by {text(about['setup']['language'])} "
+        f"<p>{_READING} Text is read by {text(about['setup']['language'])} "
         "(<a href='#how'>all models</a>).</p>"
         f"<p>{', '.join(itertools.starmap(_key, _counts(rows).items()))}:</p>"
         f"<p class=all>{' '.join(map(_link, rows))}</p>",
