@@ -54,28 +54,16 @@ class Atlas(Studies):
         about = language.about(command) | self.environment()
         about |= {"config": self.config, "train_length": length}
         about["rates"] = {name: part.rates() for name, part in self.parts.items()}
-        about["setup"] = " ".join(map(self._setup, ("language", "tasks")))
+        about["setup"] = (
+            f"Text ({language.corpus.name}) is read by {self.setup('language')}; tasks by "
+            f"{self.setup('tasks')}. Extensions of RoPE have the factor of the length that is read."
+        )
         found = atlas.atlas_of(studies, about)
         atlas.print_summary(found, self.console)
         ledger = read_json(self.workdir / "claims" / "claims.json") or {"claims": []}
         cards = self.cards(found.schemes)
         folder = self.workdir / "atlas"
         return atlas_page.write(folder, found, cards, language.probes(), ledger["claims"])
-
-    def _setup(self, name: str) -> str:
-        """Says what the models of a study were trained on, and how long."""
-        part, model = self.parts[name], self.parts[name].config["model"]
-        rates = sorted({point.rate for point in part.points if point.rate is not None})
-        rate = f"{part.recipe.learning_rate:g}"
-        if rates:
-            rate = f"the best of {', '.join(f'{each:g}' for each in rates)} for each scheme"
-        data = f"Text ({part.corpus.name})" if name == "language" else "All tasks"
-        return (
-            f"{data}: models of depth {model['num_layers']} and width {model['model_dim']}, after "
-            f"{part.recipe.steps} steps of {part.recipe.batch_size} rows of at most "
-            f"{part.recipe.length} tokens, by {part.recipe.optimizer} at {rate}. "
-            "Extensions of RoPE have the factor of the length that is read."
-        )
 
     def cards(self, schemes: list[str]) -> dict[str, str]:
         """Returns what each scheme does to attention, with the keywords that it has on text."""

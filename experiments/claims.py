@@ -142,8 +142,8 @@ SEEING = tuple(name for name in REGISTRY if name != BASELINE)
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "alibi_flat",
-        "ALiBi's loss does not grow with the length, to 100 times the trained one and at stride 1, "
-        "where every token has the same context.",
+        "ALiBi's loss does not grow with the length, and at stride 1, where every token has the "
+        "same context, it stays the same; here to 128 times the trained length.",
         "2108.12409",
         "WikiText-103 and 1.3B parameters, trained at 512 and 1024 tokens, tested at 3072 and 2024",
         ("alibi",),
@@ -243,8 +243,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "yarn_in_a_tenth",
-        "YaRN reaches the loss of position interpolation at the target length in a tenth of its "
-        "steps, and keeps 95 % of the accuracy at short context.",
+        "YaRN reaches the loss of position interpolation at the target length with a tenth of its "
+        "tokens of tuning, and keeps 95 % of the accuracy at short context.",
         "2309.00071",
         "LLaMA 2 of 7B and 13B parameters, 400 steps: a tenth of the tokens and 2.5 times fewer "
         "steps, by its abstract",
@@ -350,7 +350,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "cope_counts",
-        "CoPE counts where RoPE does not, and more so beyond the trained length.",
+        "CoPE counts better than RoPE, at the trained length and at 4 times it.",
         "2405.18719",
         "counting, selective copying and flip-flops, by its abstract; another reproduction found "
         "no gain at length",
@@ -499,7 +499,7 @@ class Claims(Studies):
         seeing = [name for name in SEEING if name in chosen]
         studies["order"] = order_study(seeing, seeds=self.config["seeds"])
         about = next(iter(self.parts.values())).about(command) | self.environment()
-        about |= {"config": self.config}
+        about |= {"config": self.config, "setup": {name: self.setup(name) for name in self.parts}}
         rows = ledger.ledger_of(CLAIMS, studies)
         ledger_page.print_ledger(rows, self.console)
         return ledger_page.write(self.workdir / "claims", rows, about)

@@ -97,8 +97,9 @@ results of other experiments. No figure, order or verdict is typed by hand.
 - Behind ± is half of the 95 % interval over seeds. A scheme is *better* or *worse* than RoPE, or
   than NoPE, which has no positions, where the 95 % interval of the difference, taken seed by seed,
   excludes 0.
-- *Best* is the scheme with the best mean among those that are better than both NoPE and RoPE. The
-  sections name the schemes whose intervals overlap with its own, and say why there is no best one.
+- *Best* is the scheme with the best mean, if it is better than both NoPE and RoPE. If it is not,
+  there is no best one, and the sections say why. They also name the schemes whose intervals overlap
+  with that of the best; the table of all questions counts them.
 """
 
 SITUATIONS = (
@@ -254,16 +255,20 @@ def _summary(answers: list[Answer]) -> str:
 
 def _overview(answers: list[Answer]) -> str:
     """Returns the best scheme of every question in one table."""
-    lines = ["## All questions\n", "| need | question | best here | RoPE |", "|---|---|---|---|"]
+    head = "| need | question | best here | overlapping intervals | RoPE |\n|---|---|---|---|---|"
+    lines = ["## All questions\n", head]
     for each in SITUATIONS:
         need = each.title
         for topic, multiple in each.asked:
             found = _answers_to(topic, multiple, answers)
             if found:
                 best = _best(found)
-                named = f"`{best['scheme']}`, {_spread(best)}" if isinstance(best, dict) else "none"
+                named, level = "none", "-"
+                if isinstance(best, dict):
+                    named = f"`{best['scheme']}`, {_spread(best)}"
+                    level = f"{len(_level(found, best))} of {len(found) - 1}"
                 rope = ", ".join(_spread(a) for a in found if a["scheme"] == "rope")
-                lines.append(f"| {need} | {_name(topic, multiple)} | {named} | {rope} |")
+                lines.append(f"| {need} | {_name(topic, multiple)} | {named} | {level} | {rope} |")
                 need = ""
     return "\n".join(lines) + "\n"
 
@@ -343,7 +348,7 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
         return f"{title}: no run has this yet.\n"
     unit = found[0]["unit"] + (", lower" if found[0]["is_error"] else ", higher") + " is better"
     rows = [
-        f"| {a['scheme']} | {_spread(a)} | {a['vs_nope'] or '-'} | {a['vs_rope'] or '-'} |"
+        f"| {a['scheme']} | {_spread(a)} | {_against(a, 'nope')} | {_against(a, 'rope')} |"
         for a in _ranked(found)[:_SHOWN]
     ]
     head = "| scheme | mean | against NoPE | against RoPE |\n|---|---|---|---|"
@@ -354,13 +359,18 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
     best = _best(found)
     if isinstance(best, str):
         return f"{title} ({unit}): **none can be recommended**, because {best}.\n\n{table}"
-    level = [a["scheme"] for a in _ranked(found) if a is not best and _reaches(a, best)]
+    level = _level(found, best)
     tied = f" The intervals of these overlap with its own: {_some(level)}." if level else ""
     return f"{title} ({unit}): **{best['scheme']}** is the best.{tied}\n\n{table}"
 
 
+def _against(answer: Answer, other: str) -> str:
+    """Returns the verdict on a scheme against another, or a dash where there is none."""
+    return "-" if answer["scheme"] == other else answer[f"vs_{other}"] or "-"
+
+
 def _best(found: list[Answer]) -> Answer | str:
-    """Returns the first scheme by its mean that there is evidence for, or why there is none."""
+    """Returns the first scheme by its mean, or why there is no evidence for it."""
     is_gain = found[0]["topic"].startswith("gain")
     if _floor(found[0]) is not None:
         above = sum(map(_is_above_chance, found))
@@ -373,7 +383,13 @@ def _best(found: list[Answer]) -> Answer | str:
     known = [a for a in better if _floor(a) is None or _is_above_chance(a)]
     if not known:
         return "none of those gains" if is_gain else "none of those is above chance"
-    return known[0]
+    first = _ranked(found)[0]
+    if first["mean"] == known[0]["mean"]:
+        return known[0]
+    others = [called for name, called in _CALLED.items() if not _beats(first, name)]
+    worse = " and ".join(others or ["knowing nothing"])
+    best = f"{first['scheme']}, which has the best mean,"
+    return f"the seeds do not show that {best} is better than {worse}"
 
 
 def _beats(answer: Answer, other: str) -> bool:
@@ -396,6 +412,11 @@ def _ranked(found: list[Answer]) -> list[Answer]:
         return lost, 0.0 if lost else (mean if answer["is_error"] else -mean), answer["scheme"]
 
     return sorted(found, key=place)
+
+
+def _level(found: list[Answer], best: Answer) -> list[str]:
+    """Returns the other schemes whose intervals meet that of the best, in their order."""
+    return [a["scheme"] for a in _ranked(found) if a is not best and _reaches(a, best)]
 
 
 def _reaches(one: Answer, best: Answer) -> bool:

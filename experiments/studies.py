@@ -53,6 +53,22 @@ class Studies:
         """Returns versions, devices and revisions of the finished runs of all studies."""
         return environment_of([run for part in self.parts.values() for run in part.finished_runs()])
 
+    def setup(self, name: str) -> str:
+        """Says how large the models of a study are, on what they were trained, and how long."""
+        part = self.parts[name]
+        recipe, model = part.recipe_of(part.points[0]), part.config["model"]
+        if recipe is None:  # its checkpoint was given
+            return "a model that was trained before"
+        rates = sorted({point.rate for point in part.points if point.rate is not None})
+        rate = f"a rate of {recipe.learning_rate:g}"
+        if rates:
+            rate = f"the best rate of {', '.join(f'{each:g}' for each in rates)} for each scheme"
+        return (
+            f"models of depth {model['num_layers']} and width {model['model_dim']}, trained by "
+            f"{recipe.optimizer} at {rate} for {recipe.steps} steps of {recipe.batch_size} rows of "
+            f"at most {recipe.length} tokens"
+        )
+
     def write_report(self, command: str) -> Path:
         """Writes the report of all finished points and returns its path."""
         raise NotImplementedError

@@ -195,7 +195,8 @@ def test_a_control_counts_the_pairs_that_seeds_tell_apart_on_both_sides():
 
 
 def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
-    claim = {"schemes": ["alibi"], "verdict": "reproduced", "says": "It holds.", "source": "2108"}
+    claim = {"name": "flat", "schemes": ["alibi"], "verdict": "reproduced", "says": "It holds."}
+    claim |= {"source": "2108"}
     path = write(tmp_path, small, {"alibi": "<p>a card"}, {}, [claim])
     page = path.read_text()
     assert "tasks: fire, seed 1: no number" in page and "rank correlation of 1.00" in page
@@ -209,7 +210,8 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
     assert [topic for topic, _ in topics] == ["text", "gain", "copy", COST]
     assert topics[2][1].endswith("The task: Copies a sequence.")
     own = (tmp_path / "schemes" / "alibi.html").read_text()
-    assert "a card" in own and "It holds." in own and "It reads the checkpoints of rope" in own
+    assert "a card" in own and "It reads the checkpoints of rope" in own
+    assert "<a href='../../claims/claims.html#flat'>reproduced</a>: It holds. (2108)" in own
     assert "It holds." not in (tmp_path / "schemes" / "rope.html").read_text()
     saved = json.loads((tmp_path / "atlas.json").read_text())
     assert saved["effective"] == {"nope": 128, "rope": 128, "alibi": 128}
@@ -291,6 +293,13 @@ def test_a_bad_config_names_its_study(corpus, tmp_path):
         one.run(4)
 
 
+def test_a_setup_names_the_rates_that_were_tried_or_a_model_that_was_given(corpus, tmp_path):
+    one, _ = atlas(corpus, tmp_path, sweep__learning_rate=(1e-3, 3e-3))
+    assert "at the best rate of 0.001, 0.003 for each scheme for " in one.setup("language")
+    one.parts["language"].recipe_of = lambda point: None
+    assert one.setup("language") == "a model that was trained before"
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_exist(preset):
     assert get_config(preset).experiment == "atlas"
@@ -338,7 +347,7 @@ def test_the_guide_recommends_nothing_where_nothing_was_learned(tmp_path):
     write_files(tmp_path, atlas_data.files(Atlas_([found], [], [], {}, [], ABOUT)))
     text = guide(atlas_data.read(tmp_path), None, None, {})
     assert "chance is 0.100, and 0 of 2 schemes are above it): **none can be recommended**" in text
-    assert "| text at 1x | none | 0.100" in text
+    assert "| text at 1x | none | - | 0.100" in text
 
 
 def test_the_guide_recommends_no_scheme_that_gains_by_accident(tmp_path):
@@ -364,11 +373,20 @@ def test_the_guide_recommends_the_one_scheme_of_many_that_learned(tmp_path):
 def test_the_guide_recommends_what_is_better_than_no_positions_and_than_rope(tmp_path):
     values = dict(nope=(1.0, 1.0, 1.1), rope=(1.0, 1.1, 1.0))
     uncertain = {"alibi": (0.2, 0.2, 1.7)}
-    for more, word in ((uncertain, "**none can"), ({"t5": (0.5,) * 3}, "**t5**")):
+    cases = (
+        ({}, "**none can be recommended**, because no scheme is better than both"),
+        ({"t5": (0.5,) * 3}, "**t5** is the best. The intervals of these overlap"),
+        # The mean of alibi is 0.7.
+        (
+            {"t5": (0.8,) * 3},
+            "**none can be recommended**, because the seeds do not show that alibi",
+        ),
+    )
+    for more, words in cases:
         found = question(is_error=True, **values, **uncertain | more)
         write_files(tmp_path, atlas_data.files(Atlas_([found], [], [], {}, [], ABOUT)))
         text = guide(atlas_data.read(tmp_path), None, None, {})
-        assert f"**text at 1x** (a unit, lower is better): {word}" in text
+        assert f"**text at 1x** (a unit, lower is better): {words}" in text
 
 
 def test_the_guide_has_every_claim():

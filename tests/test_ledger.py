@@ -27,6 +27,7 @@ from experiments.report.study import Study, margin_of, mean_and_stderr
 from posenc_jax import REGISTRY
 
 ABOUT = {"command": "c", "rules": "d", "device": "e", "git": "f", "date": "g"}
+ABOUT |= {"setup": {"language": "models of 2 layers"}}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def text_study(**losses):
 LESS = Effect(
     "one minus two", lambda a: a.bits("text", "one", 1) - a.bits("text", "two", 1), high=0
 )
-CLAIM = Claim("one_wins", "One wins.", "a paper", "a scale", ("rope",), (LESS,))
+CLAIM = Claim("one_wins", "One wins.", "2108.12409, table 3", "a scale", ("rope",), (LESS,))
 
 
 def test_the_ledger_says_what_other_tokens_would_say(tmp_path):
@@ -85,9 +86,15 @@ def test_the_ledger_says_what_other_tokens_would_say(tmp_path):
     assert rows[0]["all_tokens"]["verdict"] == "not reproduced"
     page = write(tmp_path, rows, ABOUT).read_text()
     assert "the verdict is <b>not reproduced</b>" in page and "1 reproduced" in page
+    assert "<li><b>language</b>: models of 2 layers." in page
     assert "<a class=key href='#one_wins' title='reproduced'" in page and "id=one_wins>" in page
     table = (tmp_path / "claims.csv").read_text().splitlines()
     assert table[1].startswith("one_wins,reproduced,one minus two,-inf,0,-1.0,")
+
+
+def test_a_claim_leads_to_its_paper(tmp_path):
+    page = write(tmp_path, ledger_of((CLAIM,), {}), ABOUT).read_text()
+    assert "Source: <a href='https://arxiv.org/abs/2108.12409'>2108.12409</a>, table 3." in page
 
 
 def test_a_run_that_is_missing_is_a_hole_that_says_so(tmp_path):

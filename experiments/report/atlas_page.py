@@ -135,17 +135,18 @@ def write(
 def _index(atlas: Atlas, chart: str, has_ledger: bool) -> str:
     failures = "".join(f"<li>{text(failure_words(failure))}" for failure in atlas.failures)
     unanswered = unanswered_words(atlas)
+    setup = f"<p>{text(atlas.about['setup'])}</p>" if "setup" in atlas.about else ""
     ledger = " <a href='../claims/claims.html'>Published claims, put to the test</a>." * has_ledger
     parts = [
         head("Atlas of positional encodings", _STYLE + _shades()),
         f"<style>@media print {{{_PAPER}{_labels(atlas)}}}</style>",
         "<div class=text-column><h1>Atlas of positional encodings</h1>",
         f"<p>{len(atlas.schemes)} ways for a Transformer to know the order of its tokens, at "
-        f"{len(atlas.questions)} questions.{ledger} <a href='#how'>How it was made</a>.</p>",
+        f"{len(atlas.questions)} questions.{ledger} <a href='#how'>How it was made</a>.</p>{setup}",
         f"<div class=failed><b>Runs that failed</b><ul>{failures}</ul></div>" if failures else "",
         f"<div class=failed>{unanswered}</div>" if unanswered else "",
         f"<div class=map>{_linked(chart)}</div>" if chart else "",
-        f"<h2>Schemes and questions</h2><p>{_legend()}</p>{_topics(atlas)}</div>",
+        f"<h2>Schemes and questions</h2>{_legend(atlas)}{_topics(atlas)}</div>",
         _filters(atlas),
         f"<div id=matrix>{_matrix(atlas)}</div>",
         f"<div class=text-column>{_how(atlas)}</div>",
@@ -158,9 +159,8 @@ def _how(atlas: Atlas) -> str:
     """Says what was trained and by which rules, and how far the controls agree."""
     about = {key: text(value) for key, value in atlas.about.items()}
     controls = "".join(f"<li>{text(control_words(control))}." for control in atlas.controls)
-    setup = f"<p>{about['setup']}</p>" if "setup" in about else ""
     parts = [
-        f"<h2 id=how>How it was made</h2>{setup}<p>{about['rules']}</p>"
+        f"<h2 id=how>How it was made</h2><p>{about['rules']}</p>"
         f"<p>Device: {about['device']}. Revision <code>{about['git']}</code>, {about['date']}.</p>",
         f"<pre>{command(atlas.about)}</pre>",
         f"<h2>Controls</h2><p>These tasks were learned alone too; every other was learned among "
@@ -240,17 +240,23 @@ def _write_names(axes, places: dict[str, tuple[float, float]]) -> None:
         )
 
 
-def _legend() -> str:
+def _legend(atlas: Atlas) -> str:
     words = ", ".join(
         f"<span class=key style='background:{_COLOURS[word]}'>{mark} {word}</span>"
         for word, mark in _MARKS.items()
     )
+    seeds = max(question.cell(name)[2] for question in atlas.questions for name in question.values)
     return (
-        "Each cell: the mean over seeds, half of its 95 % interval, and two verdicts, on the left "
-        f"against NoPE and on the right against RoPE: {words}. A verdict compares seed by seed; "
-        "better and worse are said where the 95 % interval of the difference excludes 0. With this "
-        "many cells some verdicts are due to chance: one in twenty where nothing differs. Click a "
-        "head to sort by its column, and a name for the scheme's own page. A dash is a missing run."
+        f"<p>Each cell: the mean over seeds (at most {seeds}), half of its 95 % interval, and two "
+        f"verdicts, on the left against NoPE and on the right against RoPE: {words}. A verdict "
+        "compares seed by seed; better and worse are said where the 95 % interval of the "
+        "difference excludes 0. With this many cells some verdicts are due to chance: one in "
+        "twenty where nothing differs. Click a head to sort by its column, and a name for the "
+        "scheme's own page. A dash is a missing run.</p>"
+        "<p>A head names what is read and its length over that of training: 2x is twice as long. "
+        "<b>text</b> counts the last tokens alone, which are the same at every length; <b>text, "
+        "all</b> counts all tokens, and in longer texts fewer of them lack context. Both are in "
+        "bits per byte, where lower is better. Tasks are in shares of what is right.</p>"
     )
 
 
@@ -396,7 +402,9 @@ def _answers(atlas: Atlas, scheme: str) -> str:
     return (
         f"<table><thead><tr><th class=text>question<th>mean{heads}<tbody>{''.join(rows)}</table>"
         "<figcaption>A positive difference is in the scheme's favour; ± is half of the 95 % "
-        "interval. <a href='../index.html#questions'>What each question asks</a>.</figcaption>"
+        f"interval. {_MARKS['better']} on blue is better and {_MARKS['worse']} on orange is worse: "
+        "the interval of the difference excludes 0. <a href='../index.html#questions'>What each "
+        "question asks</a>.</figcaption>"
     )
 
 
@@ -414,7 +422,8 @@ def _claims(scheme: str, claims) -> str:
     if not own:
         return ""
     items = "".join(
-        f"<li><b>{text(claim['verdict'])}</b>: {text(claim['says'])} ({text(claim['source'])})"
+        f"<li><a href='../../claims/claims.html#{claim['name']}'>{text(claim['verdict'])}</a>: "
+        f"{text(claim['says'])} ({text(claim['source'])})"
         for claim in own
     )
     return f"<h2>Published claims</h2><ul>{items}</ul>"

@@ -1,7 +1,9 @@
 """Writes the ledger of claims: a page to read, and the same as JSON and CSV."""
 
+import itertools
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,19 @@ _STYLE = """
 tbody th, td.found { white-space: normal; min-width: 9rem } td.found { min-width: 12rem }
 .all a { display: inline-block; margin: .15rem 0 }
 """
+_READING = (
+    "In the column <i>interval</i>, the bar is the predicted range, the dot the mean over seeds, "
+    "and the line its 95 % interval. Losses on text are those of the last tokens; a claim says so "
+    "if another verdict follows where all tokens count."
+)
 _WIDTH, _HEIGHT = 220, 18  # of the picture of an effect, in pixels
 
 
 def write(folder: Path, rows: list[Row], about: dict[str, Any]) -> Path:
-    """Writes the ledger into ``folder`` and returns the path of its page."""
+    """Writes the ledger into ``folder`` and returns the path of its page.
+
+    ``about["setup"]`` says of each study, by name, how its models were trained.
+    """
     everything = {"rule": RULE, "about": about, "claims": rows}
     write_files(
         folder,
@@ -51,12 +61,13 @@ def print_ledger(rows: list[Row], console: Console) -> None:
         other = row.get("all_tokens", {}).get("verdict", "")
         table.add_row(row["name"], Text(row["verdict"]), other if other != row["verdict"] else "")
     console.print(table)
-    console.print(_counts(rows), highlight=False)
+    console.print(", ".join(_counts(rows).values()), highlight=False)
 
 
-def _counts(rows: list[Row]) -> str:
+def _counts(rows: list[Row]) -> dict[str, str]:
+    """Returns how many claims have a verdict, in words, by the verdicts that there are."""
     counts = {word: sum(row["verdict"] == word for row in rows) for word in WORDS}
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return {word: f"{count} {word}" for word, count in counts.items() if count}
 
 
 def _plain(value):
@@ -79,15 +90,27 @@ def _csv(rows: list[Row]) -> str:
 
 
 def _page(rows: list[Row], about: dict[str, Any]) -> str:
+    setup = "".join(
+        f"<li><b>{text(name)}</b>: {text(words)}." for name, words in about["setup"].items()
+    )
     parts = [
         f"{head('Published claims', _STYLE)}<h1>Published claims, put to the test</h1><p>{RULE}</p>"
-        f"<p>{_counts(rows)}. {text(about['rules'])} Device: {text(about['device'])}. Revision "
-        f"<code>{text(about['git'])}</code>, {text(about['date'])}.</p><pre>{command(about)}</pre>",
+        f"<p>{_READING} Text is read by {text(about['setup']['language'])} "
+        "(<a href='#how'>all models</a>).</p>"
+        f"<p>{', '.join(itertools.starmap(_key, _counts(rows).items()))}:</p>"
         f"<p class=all>{' '.join(map(_link, rows))}</p>",
         *map(_claim, rows),
+        f"<h2 id=how>How it was made</h2><p>The models of each study:</p><ul>{setup}</ul>"
+        f"<p>{text(about['rules'])}</p><p>Device: {text(about['device'])}. Revision "
+        f"<code>{text(about['git'])}</code>, {text(about['date'])}.</p><pre>{command(about)}</pre>",
         "</html>\n",
     ]
     return "\n".join(parts)
+
+
+def _key(word: str, shown: str) -> str:
+    """Returns ``shown`` in the colour of a verdict."""
+    return f"<span class=key style='background:{_COLOURS[word]}'>{shown}</span>"
 
 
 def _link(row: Row) -> str:
@@ -106,11 +129,13 @@ def _claim(row: Row) -> str:
         else ""
     )
     effects = "".join(map(_effect, row["effects"]))
-    colour = _COLOURS[row["verdict"]]
+    source = re.sub(
+        r"\b\d{4}\.\d{5}\b", r"<a href='https://arxiv.org/abs/\g<0>'>\g<0></a>", text(row["source"])
+    )
     return (
         f"<h2 id={row['name']}>{text(row['name'].replace('_', ' '))} "
-        f"<span class=key style='background:{colour}'>{text(row['verdict'])}</span></h2>"
-        f"<p>{text(row['says'])} Source: {text(row['source'])}. Setting of the source: "
+        f"{_key(row['verdict'], text(row['verdict']))}</h2>"
+        f"<p>{text(row['says'])} Source: {source}. Setting of the source: "
         f"{text(row['made_at'])}.</p>{note}<div class=wide><table><thead><tr><th class=text>number"
         f"<th>predicted<th>found<th>interval<th class=text>verdict<tbody>{effects}</table></div>"
     )
