@@ -143,7 +143,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("longrope", {"attention_factor": float("nan")}, "attention_factor=nan must be a positive"),
         ("longrope", {"short_attention_factor": 0.0}, "short_attention_factor=0.0 must be a"),
         ("longrope2", {"attention_factor": 0.0}, "attention_factor=0.0 must be a positive number"),
-        ("longrope", {"start_tokens": -1}, "start_tokens=-1 must be 0 or more"),
+        ("longrope", {"start_tokens": -1}, "start_tokens=-1 must be at least 0, and a whole"),
         ("longrope", {"long_factor": (1.0, 2.0)}, "long_factor=(1.0, 2.0) must be 4 finite"),
         ("longrope", {"long_factor": 0.0}, "long_factor=0.0 must be 4 finite numbers above 0"),
         ("longrope", {"short_factor": (1, 1, 1, float("inf"))}, "short_factor=(1, 1, 1, inf) must"),
@@ -273,6 +273,33 @@ def test_a_number_that_is_an_array_is_refused(name, key):
     with raises(ValueError, f"{key}=Array(2., dtype=float32) must be a number"):
         common.build(name, **{key: jnp.float32(2)})
     assert common.build("rope", base=jnp.float32(500)).base == 500
+
+
+COUNTS = [
+    ("cope", "num_positions"),
+    ("deberta", "max_distance"),
+    ("dual_chunk", "chunk_size"),
+    ("dual_chunk", "original_length"),
+    ("grape_ap", "width"),
+    ("inkling", "extent"),
+    ("inkling", "log_floor"),
+    ("learned", "train_length"),
+    ("llama4_temperature", "floor_scale"),
+    ("longrope", "start_tokens"),
+    ("rerope", "window"),
+    ("self_extend", "group_size"),
+    ("self_extend", "window"),
+    ("shaw", "max_distance"),
+    ("t5", "max_distance"),
+]
+
+
+@pytest.mark.parametrize("value", [2**31, 2**40])
+@pytest.mark.parametrize(("name", "key"), COUNTS)
+def test_a_count_beyond_int32_is_refused_by_its_name(name, key, value):
+    """Attention counts tokens in int32, where JAX would raise an OverflowError without a name."""
+    with raises(ValueError, f"{key}={value} must be at least", "a whole number below 2**31"):
+        jax.eval_shape(lambda: common.build(name, trained=False, **{key: value}))
 
 
 @pytest.mark.parametrize("key", ["local_base", "global_base", "global_factor"])
@@ -656,6 +683,10 @@ def of_two_layers(name):
         ),
         (lambda: posenc_jax.Layers([posenc_jax.Encoding()]).over(0), "num_layers=0 must be at"),
         (lambda: posenc_jax.Chunks(0), "size=0 must be at least 1, and a"),
+        (
+            lambda: posenc_jax.Chunks(2**31),
+            "size=2147483648 must be at least 1, and a whole number below 2**31",
+        ),
         (lambda: Llama4Temperature(floor_scale=float("inf")), "floor_scale=inf must be at least 1"),
         (lambda: text(5.5), "length=5.5 must give whole numbers below 2**31"),
     ],
@@ -785,7 +816,7 @@ def test_an_order_too_far_apart_for_a_difference_is_refused():
         Tokens.of(common.build("nope"), text(T), index=index)
 
 
-@pytest.mark.parametrize("length", [0, -3, True, -3.0, float("nan"), np.float32(0.5)])
+@pytest.mark.parametrize("length", [0, -3, True, -3.0, float("nan"), np.float32(0.5), 2**31])
 def test_a_length_is_a_number_of_tokens(length):
     with raises(ValueError, f"length={length!r} must be a positive number of tokens"):
         Tokens.of(common.build("dynamic_ntk"), text(T), length=length)
