@@ -19,6 +19,7 @@ from posenc_jax.encodings.position_maps.self_extend import SelfExtend
 from posenc_jax.encodings.rotary.frequencies import Frequencies, PositionInterpolation
 from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
+from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.positions import Text, packed, qwen2_vl, segments_of, text, videorope
@@ -300,6 +301,12 @@ def test_a_count_beyond_int32_is_refused_by_its_name(name, key, value):
     """Attention counts tokens in int32, where JAX would raise an OverflowError without a name."""
     with raises(ValueError, f"{key}={value} must be at least", "a whole number below 2**31"):
         jax.eval_shape(lambda: common.build(name, trained=False, **{key: value}))
+
+
+@pytest.mark.parametrize("name", ["golden_gate", "i_mrope", "mhrope", "videorope"])
+def test_a_rotary_width_beyond_the_head_is_refused_before_its_pairs_are_listed(name):
+    with raises(ValueError, "even and within 2..head_dim=8, not 1099511627776: channels turn in"):
+        common.build(name, rotary_dim=2**40)
 
 
 @pytest.mark.parametrize("key", ["local_base", "global_base", "global_factor"])
@@ -686,6 +693,10 @@ def of_two_layers(name):
         (
             lambda: posenc_jax.Chunks(2**31),
             "size=2147483648 must be at least 1, and a whole number below 2**31",
+        ),
+        (
+            lambda: RoPE(head_dim=8, rotary_dim=4.0),
+            "must be a whole number, even and within 2..head_dim=8, not 4.0",
         ),
         (lambda: Llama4Temperature(floor_scale=float("inf")), "floor_scale=inf must be at least 1"),
         (lambda: text(5.5), "length=5.5 must give whole numbers below 2**31"),
