@@ -25,6 +25,7 @@ from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.positions import Text, packed, qwen2_vl, segments_of, text, videorope
 
 B, T, H, C = 2, 6, common.HEADS, common.HEAD_DIM
+SIZES = dict(num_heads=H, head_dim=C, model_dim=common.WIDTH, train_length=32, num_layers=8)
 
 
 def raises(error, *parts):
@@ -164,7 +165,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ),
         ("longrope2", {"tail_factors": 3.0}, "tail_factors=3.0 must not decrease, and be at least"),
         ("clipped_rope", {"clipped_pairs": 0}, "clipped_pairs=0 must be at least 1, and a whole"),
-        ("clipped_rope", {"clipped_pairs": 1.5}, "clipped_pairs=1.5 must be at least 1, and a"),
+        ("clipped_rope", {"clipped_pairs": 1.5}, "clipped_pairs=1.5 must be a whole number"),
         ("clipped_rope", {"taper": "soft"}, "taper='soft' must be 'cosine' or 'hard'"),
         ("hope", {"cut_cycles": -1.0}, "cut_cycles=-1.0 must be a number of turns, 0 or more"),
         ("hope", {"cut_cycles": float("nan")}, "cut_cycles=nan must be a number of turns"),
@@ -186,7 +187,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("logn", {"over": ["rope"]}, "over=['rope'] must be an encoding, the name of one, or a"),
         ("prope", {"time_base": 1.0}, "time_base=1.0 must be a number above 1"),
         ("rerope", {"window": 0}, "window=0 must be at least 1, and a whole number"),
-        ("leaky_rerope", {"window": 4.0}, "window=4.0 must be at least 1, and a whole number"),
+        ("leaky_rerope", {"window": 4.0}, "window=4.0 must be a whole number, without"),
         ("t5", {"max_distance": 99.5}, "max_distance=99.5 must be a whole number"),
         ("cope", {"num_positions": float("nan")}, "num_positions=nan must be a whole number"),
         ("leaky_rerope", {"factor": 0.5}, "factor=0.5 must be a finite number, 1 or more"),
@@ -197,9 +198,9 @@ def test_dimensions_are_positive_whole_numbers(value):
         (
             "dual_chunk",
             {"chunk_size": 20.5},
-            "chunk_size=20.5 must be at least 1, and a whole number",
+            "chunk_size=20.5 must be a whole number",
         ),
-        ("dual_chunk", {"local_window": 2.5}, "local_window=2.5 must be at least 0, and a whole"),
+        ("dual_chunk", {"local_window": 2.5}, "local_window=2.5 must be a whole number"),
         ("alibi", {"slope_scale": 0.0}, "slope_scale=0.0 must be a positive number"),
         ("alibi", {"slope_scale": float("inf")}, "slope_scale=inf must be a positive number, fin"),
         ("soft_cap", {"cap": float("inf")}, "cap=inf must be a positive number, finite; without a"),
@@ -301,6 +302,15 @@ def test_a_count_beyond_int32_is_refused_by_its_name(name, key, value):
     """Attention counts tokens in int32, where JAX would raise an OverflowError without a name."""
     with raises(ValueError, f"{key}={value} must be at least", "a whole number below 2**31"):
         jax.eval_shape(lambda: common.build(name, trained=False, **{key: value}))
+
+
+@pytest.mark.parametrize("name", registry.REGISTRY)
+def test_a_number_with_a_decimal_point_is_no_count(name):
+    parameters = registry.keywords(registry.lookup(name))
+    for key in registry.own_keywords(name):
+        if parameters[key].annotation in (int, int | None):
+            with raises(ValueError, f"{key}=4.0 must be a whole number, without a decimal point"):
+                posenc_jax.make(name, **SIZES, **{key: 4.0})
 
 
 @pytest.mark.parametrize("name", ["golden_gate", "i_mrope", "mhrope", "videorope"])
