@@ -356,8 +356,8 @@ def _check_kind(key, value, parameter):
     elif kinds <= {int, float, jax.Array}:
         is_number = isinstance(value, numbers_are) and not isinstance(value, bool)
         _check_is(is_number, key, value, "a number")
-        is_whole = not isinstance(value, float) or value.is_integer()
-        _check_is(is_whole or not isinstance(default, int), key, value, "a whole number")
+        is_whole = kinds != {int} or not isinstance(value, float)
+        _check_is(is_whole, key, value, "a whole number, without a decimal point")
     elif kinds == {str}:
         _check_is(isinstance(value, str), key, value, "a name")
     elif all(get_origin(kind) is tuple for kind in kinds):

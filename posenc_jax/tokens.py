@@ -394,8 +394,10 @@ def check_tokens(name: str, tokens: Any, encoding: "Encoding | None" = None) -> 
         )
 
 
-def count_of(name: str, value: Any, minimum: int = 1, maximum: float = math.inf) -> int:
+def count_of(name: str, value: Any, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
     """Returns ``value``, a size, a count or an index of any integer type, as an int.
+
+    By default it must fit into int32, in which attention counts.
 
     Raises:
       ValueError: ``value`` is no whole number, or not within ``minimum`` and ``maximum``. The error
@@ -406,8 +408,10 @@ def count_of(name: str, value: Any, minimum: int = 1, maximum: float = math.inf)
     except TypeError:
         count = None
     if count is None or not minimum <= count <= maximum:
-        allowed = f"at least {minimum}" if maximum == math.inf else f"within {minimum}..{maximum}"
-        raise ValueError(f"{name}={value!r} must be {allowed}, and a whole number")
+        allowed = f"at least {minimum}, and a whole number below 2**31"
+        if maximum < 2**31 - 1:
+            allowed = f"within {minimum}..{maximum}, and a whole number"
+        raise ValueError(f"{name}={value!r} must be {allowed}")
     return count
 
 
@@ -459,7 +463,7 @@ def _checked_length(length, positions):
         B, T = positions.shape[:2]
         raise ValueError(
             f"length={length!r} must be a positive number of tokens, or an array of such numbers "
-            f"that broadcasts against [{B}, {T}]"
+            f"that broadcasts against [{B}, {T}], below 2**31"
         )
     if not is_array:
         return length
@@ -468,7 +472,7 @@ def _checked_length(length, positions):
 
 
 def _are_lengths(numbers) -> bool:
-    return bool(((np.asarray(numbers) >= 1) & (np.asarray(numbers) < math.inf)).all())
+    return bool(((np.asarray(numbers) >= 1) & (np.asarray(numbers) < 2**31)).all())
 
 
 def _broadcasts(shape, of_tokens) -> bool:

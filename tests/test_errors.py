@@ -19,11 +19,13 @@ from posenc_jax.encodings.position_maps.self_extend import SelfExtend
 from posenc_jax.encodings.rotary.frequencies import Frequencies, PositionInterpolation
 from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
+from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.positions import Text, packed, qwen2_vl, segments_of, text, videorope
 
 B, T, H, C = 2, 6, common.HEADS, common.HEAD_DIM
+SIZES = dict(num_heads=H, head_dim=C, model_dim=common.WIDTH, train_length=32, num_layers=8)
 
 
 def raises(error, *parts):
@@ -143,7 +145,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("longrope", {"attention_factor": float("nan")}, "attention_factor=nan must be a positive"),
         ("longrope", {"short_attention_factor": 0.0}, "short_attention_factor=0.0 must be a"),
         ("longrope2", {"attention_factor": 0.0}, "attention_factor=0.0 must be a positive number"),
-        ("longrope", {"start_tokens": -1}, "start_tokens=-1 must be 0 or more"),
+        ("longrope", {"start_tokens": -1}, "start_tokens=-1 must be at least 0, and a whole"),
         ("longrope", {"long_factor": (1.0, 2.0)}, "long_factor=(1.0, 2.0) must be 4 finite"),
         ("longrope", {"long_factor": 0.0}, "long_factor=0.0 must be 4 finite numbers above 0"),
         ("longrope", {"short_factor": (1, 1, 1, float("inf"))}, "short_factor=(1, 1, 1, inf) must"),
@@ -163,7 +165,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ),
         ("longrope2", {"tail_factors": 3.0}, "tail_factors=3.0 must not decrease, and be at least"),
         ("clipped_rope", {"clipped_pairs": 0}, "clipped_pairs=0 must be at least 1, and a whole"),
-        ("clipped_rope", {"clipped_pairs": 1.5}, "clipped_pairs=1.5 must be at least 1, and a"),
+        ("clipped_rope", {"clipped_pairs": 1.5}, "clipped_pairs=1.5 must be a whole number"),
         ("clipped_rope", {"taper": "soft"}, "taper='soft' must be 'cosine' or 'hard'"),
         ("hope", {"cut_cycles": -1.0}, "cut_cycles=-1.0 must be a number of turns, 0 or more"),
         ("hope", {"cut_cycles": float("nan")}, "cut_cycles=nan must be a number of turns"),
@@ -185,7 +187,7 @@ def test_dimensions_are_positive_whole_numbers(value):
         ("logn", {"over": ["rope"]}, "over=['rope'] must be an encoding, the name of one, or a"),
         ("prope", {"time_base": 1.0}, "time_base=1.0 must be a number above 1"),
         ("rerope", {"window": 0}, "window=0 must be at least 1, and a whole number"),
-        ("leaky_rerope", {"window": 4.0}, "window=4.0 must be at least 1, and a whole number"),
+        ("leaky_rerope", {"window": 4.0}, "window=4.0 must be a whole number, without"),
         ("t5", {"max_distance": 99.5}, "max_distance=99.5 must be a whole number"),
         ("cope", {"num_positions": float("nan")}, "num_positions=nan must be a whole number"),
         ("leaky_rerope", {"factor": 0.5}, "factor=0.5 must be a finite number, 1 or more"),
@@ -196,9 +198,9 @@ def test_dimensions_are_positive_whole_numbers(value):
         (
             "dual_chunk",
             {"chunk_size": 20.5},
-            "chunk_size=20.5 must be at least 1, and a whole number",
+            "chunk_size=20.5 must be a whole number",
         ),
-        ("dual_chunk", {"local_window": 2.5}, "local_window=2.5 must be at least 0, and a whole"),
+        ("dual_chunk", {"local_window": 2.5}, "local_window=2.5 must be a whole number"),
         ("alibi", {"slope_scale": 0.0}, "slope_scale=0.0 must be a positive number"),
         ("alibi", {"slope_scale": float("inf")}, "slope_scale=inf must be a positive number, fin"),
         ("soft_cap", {"cap": float("inf")}, "cap=inf must be a positive number, finite; without a"),
@@ -273,6 +275,48 @@ def test_a_number_that_is_an_array_is_refused(name, key):
     with raises(ValueError, f"{key}=Array(2., dtype=float32) must be a number"):
         common.build(name, **{key: jnp.float32(2)})
     assert common.build("rope", base=jnp.float32(500)).base == 500
+
+
+COUNTS = [
+    ("cope", "num_positions"),
+    ("deberta", "max_distance"),
+    ("dual_chunk", "chunk_size"),
+    ("dual_chunk", "original_length"),
+    ("grape_ap", "width"),
+    ("inkling", "extent"),
+    ("inkling", "log_floor"),
+    ("learned", "train_length"),
+    ("llama4_temperature", "floor_scale"),
+    ("longrope", "start_tokens"),
+    ("rerope", "window"),
+    ("self_extend", "group_size"),
+    ("self_extend", "window"),
+    ("shaw", "max_distance"),
+    ("t5", "max_distance"),
+]
+
+
+@pytest.mark.parametrize("value", [2**31, 2**40])
+@pytest.mark.parametrize(("name", "key"), COUNTS)
+def test_a_count_beyond_int32_is_refused_by_its_name(name, key, value):
+    """Attention counts tokens in int32, where JAX would raise an OverflowError without a name."""
+    with raises(ValueError, f"{key}={value} must be at least", "a whole number below 2**31"):
+        jax.eval_shape(lambda: common.build(name, trained=False, **{key: value}))
+
+
+@pytest.mark.parametrize("name", registry.REGISTRY)
+def test_a_number_with_a_decimal_point_is_no_count(name):
+    parameters = registry.keywords(registry.lookup(name))
+    for key in registry.own_keywords(name):
+        if parameters[key].annotation in (int, int | None):
+            with raises(ValueError, f"{key}=4.0 must be a whole number, without a decimal point"):
+                posenc_jax.make(name, **SIZES, **{key: 4.0})
+
+
+@pytest.mark.parametrize("name", ["golden_gate", "i_mrope", "mhrope", "videorope"])
+def test_a_rotary_width_beyond_the_head_is_refused_before_its_pairs_are_listed(name):
+    with raises(ValueError, "even and within 2..head_dim=8, not 1099511627776: channels turn in"):
+        common.build(name, rotary_dim=2**40)
 
 
 @pytest.mark.parametrize("key", ["local_base", "global_base", "global_factor"])
@@ -656,6 +700,14 @@ def of_two_layers(name):
         ),
         (lambda: posenc_jax.Layers([posenc_jax.Encoding()]).over(0), "num_layers=0 must be at"),
         (lambda: posenc_jax.Chunks(0), "size=0 must be at least 1, and a"),
+        (
+            lambda: posenc_jax.Chunks(2**31),
+            "size=2147483648 must be at least 1, and a whole number below 2**31",
+        ),
+        (
+            lambda: RoPE(head_dim=8, rotary_dim=4.0),
+            "must be a whole number, even and within 2..head_dim=8, not 4.0",
+        ),
         (lambda: Llama4Temperature(floor_scale=float("inf")), "floor_scale=inf must be at least 1"),
         (lambda: text(5.5), "length=5.5 must give whole numbers below 2**31"),
     ],
@@ -785,7 +837,7 @@ def test_an_order_too_far_apart_for_a_difference_is_refused():
         Tokens.of(common.build("nope"), text(T), index=index)
 
 
-@pytest.mark.parametrize("length", [0, -3, True, -3.0, float("nan"), np.float32(0.5)])
+@pytest.mark.parametrize("length", [0, -3, True, -3.0, float("nan"), np.float32(0.5), 2**31])
 def test_a_length_is_a_number_of_tokens(length):
     with raises(ValueError, f"length={length!r} must be a positive number of tokens"):
         Tokens.of(common.build("dynamic_ntk"), text(T), length=length)

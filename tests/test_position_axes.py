@@ -520,6 +520,7 @@ LONGER = dict(first_repeat=70, length=60)
     [
         (lambda: Text(0), "tokens=0 of Text must be a whole number, 1 or more"),
         (lambda: Vision(1, 0, 4), "rows=0 of Vision must be a whole number"),
+        (lambda: Vision(1, True, 4), "rows=True of Vision must be a whole number"),
         (lambda: Vision(1, 2, 2.5), "columns=2.5 of Vision must be a whole number"),
         (lambda: Vision(1, 2, 2, ruler=0), "ruler=0 of Vision must be a whole number"),
         (lambda: Vision(2, 1, 1, times=(0.0,)), r"times=\(0.0,\) must be 2 finite numbers"),

@@ -274,7 +274,8 @@ def _of_grid(grid, merge):
 def _check_counts(segment, *names):
     for name in names:
         value = getattr(segment, name)
-        if not isinstance(value, int | np.integer) or value < 1:
+        is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not is_whole or value < 1:
             raise ValueError(
                 f"{name}={value!r} of {type(segment).__name__} must be a whole number, 1 or more"
             )

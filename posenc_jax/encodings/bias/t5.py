@@ -15,7 +15,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.by_distance import add_bias, bias_by_distance
 from posenc_jax.lookup import rows
-from posenc_jax.tokens import check_positive
+from posenc_jax.tokens import check_positive, count_of
 
 
 def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
@@ -72,7 +72,7 @@ class T5(Encoding):
             raise ValueError(
                 f"num_buckets={num_buckets} must be a positive multiple of {2 * directions}"
             )
-        if max_distance <= num_buckets // directions // 2:
+        if count_of("max_distance", max_distance) <= num_buckets // directions // 2:
             raise ValueError(
                 f"max_distance={max_distance} must exceed the {num_buckets // directions // 2} "
                 "distances that have a bucket each"

@@ -19,7 +19,7 @@ from posenc_jax.encodings.gated.sequence import project
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.encodings.rotary.angles import cos_sin, turned
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, count_of
 
 
 class GrapeAP(Encoding):
@@ -40,7 +40,7 @@ class GrapeAP(Encoding):
     whole_rows = True
 
     def __init__(self, *, num_heads: int, model_dim: int, rngs: nnx.Rngs, width: int = 8):
-        if width < 2 or width % 2:
+        if count_of("width", width) % 2:
             raise ValueError(f"width={width!r} must be an even number: channels turn in pairs")
         self.num_heads = num_heads
         self.width = width

@@ -26,6 +26,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     known_base,
 )
 from posenc_jax.encodings.rotary.rope import RoPE, check_length
+from posenc_jax.tokens import count_of
 
 Factors = Sequence[float] | float
 
@@ -74,8 +75,6 @@ class LongRoPE(RoPE):
         check_factor(factor)
         check_attention_factor("attention_factor", attention_factor)
         check_attention_factor("short_attention_factor", short_attention_factor)
-        if start_tokens < 0:
-            raise ValueError(f"start_tokens={start_tokens} must be 0 or more")
         if attention_factor is None:
             attention_factor = _attention_factor(factor, train_length)
         if short_attention_factor is None:
@@ -89,7 +88,7 @@ class LongRoPE(RoPE):
         self.short_factor = _of_pairs("short_factor", short_factor, pairs)
         self.attention_factor = attention_factor
         self.short_attention_factor = short_attention_factor
-        self.start_tokens = start_tokens
+        self.start_tokens = count_of("start_tokens", start_tokens, minimum=0)
 
     def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, ...]:
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""

@@ -26,7 +26,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     check_base,
 )
 from posenc_jax.lookup import check_width
-from posenc_jax.tokens import Tokens, check_tokens
+from posenc_jax.tokens import Tokens, check_tokens, is_whole
 
 
 class RoPE(Encoding):
@@ -63,12 +63,7 @@ class RoPE(Encoding):
         rotary_dim: int | None = None,
         layout: str = "half",
     ):
-        rotary_dim = head_dim if rotary_dim is None else rotary_dim
-        if rotary_dim % 2 or not 2 <= rotary_dim <= head_dim:
-            raise ValueError(
-                f"the rotary width must be even and within 2..head_dim={head_dim}, not "
-                f"{rotary_dim}: channels turn in pairs; change head_dim or set rotary_dim"
-            )
+        rotary_dim = 2 * pairs_of(head_dim, rotary_dim)
         if layout not in ("half", "interleaved"):
             raise ValueError(f"layout={layout!r} must be 'half' or 'interleaved'")
         _check_frequencies(frequencies, axes)
@@ -167,7 +162,13 @@ class RoPE(Encoding):
 
 def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
     """Returns the number of channel pairs that turn."""
-    return (head_dim if rotary_dim is None else rotary_dim) // 2
+    width = head_dim if rotary_dim is None else rotary_dim
+    if not is_whole(width) or width % 2 or not 2 <= width <= head_dim:
+        raise ValueError(
+            f"the rotary width must be a whole number, even and within 2..head_dim={head_dim}, not "
+            f"{width}: channels turn in pairs; change head_dim or set rotary_dim"
+        )
+    return width // 2
 
 
 def check_length(positions: jax.Array, length: Length) -> None:
