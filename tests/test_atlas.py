@@ -418,10 +418,9 @@ def test_the_guide_asks_what_was_measured():
 
 def test_the_guide_has_a_verdict_beside_every_recommendation_of_the_chapter():
     text = guide(atlas_data.read(DOCS / "atlas"), None, None, {}, beside_the_atlas())
-    not_kept = set() if (DOCS / "data/video.tar.xz").exists() else {"videorope_pp"}
     for situation in SITUATIONS:
         section = text.partition(f"## {situation.title}\n")[2].partition("\n## ")[0]
-        for scheme in {*situation.recommended} - not_kept:
+        for scheme in situation.recommended:
             assert re.search(rf"Places of `{scheme}` here: \d+ of \d+ in ", section), (
                 situation,
                 scheme,
