@@ -62,7 +62,18 @@ TASKS = Rows(
     },
     is_share=True,
 )
-GAINS = "With more training"
+OF_GAINS = Rows(
+    "Which schemes gain from more context",
+    "rnope_swa beam transformer_xl t5 alibi grape_a path kerple_log kerple_power dape cable fox",
+    {
+        "sources 2x": ("gain", 2),
+        "sources 16x": ("gain", 16),
+        "manual 2x": ("gain, manual", 2),
+        "manual 4x": ("gain, manual", 4),
+        "manual 16x": ("gain, manual", 16),
+    },
+)
+LONGER = "With more training"
 
 
 def of_atlas(table: Rows, answers: Iterable[Answer], trained: dict[str, str]) -> str:
@@ -89,14 +100,17 @@ def of_atlas(table: Rows, answers: Iterable[Answer], trained: dict[str, str]) ->
     return markdown_table(["scheme", *table.columns], rows)
 
 
-def _cell(answer: Answer, is_share: bool) -> str:
+def _cell(answer: Answer, is_share: bool = False) -> str:
+    """Writes an answer; a gain that exceeds its margin is bold."""
     if is_share:
         return f"{100 * answer['mean']:.0f} ± {100 * answer['margin']:.0f}"
-    return with_margin(answer["mean"], answer["margin"])
+    cell = with_margin(answer["mean"], answer["margin"])
+    is_gain = answer["topic"].startswith("gain") and answer["mean"] > answer["margin"]
+    return f"**{cell}**" if is_gain else cell
 
 
 def of_gains(records: list[dict[str, Any]]) -> str:
-    """Returns the gains on both kinds of text in Markdown; bold ones exceed their margin."""
+    """Returns the gains on both kinds of text in Markdown."""
     length = records[0]["length"] // records[0]["multiple"]
     columns: dict[str, None] = {}
     rows: dict[tuple[str, str], list[str]] = {}
@@ -104,10 +118,7 @@ def of_gains(records: list[dict[str, Any]]) -> str:
         columns[f"{question.multiple}x ({question.multiple * length:,})"] = None
         name = "manual" if question.topic.endswith("manual") else "sources"
         for answer in answers_to(question, sorted(question.values)):
-            cell = with_margin(answer["mean"], answer["margin"])
-            is_gain = answer["mean"] > answer["margin"]
-            row = rows.setdefault((answer["scheme"], name), [])
-            row.append(f"**{cell}**" if is_gain else cell)
+            rows.setdefault((answer["scheme"], name), []).append(_cell(answer))
     # Sorting keeps the order of the texts within a scheme.
     ordered = sorted(rows.items(), key=lambda each: each[0][0])
     lines = [[f"`{scheme}`", name, *row] for (scheme, name), row in ordered]
@@ -121,9 +132,9 @@ def written(page: str, folder: Path, packed: Path) -> str:
       ValueError: the page has no such table, or an answer is missing.
     """
     answers, trained = atlas_data.read(folder), read_json(folder / atlas_data.JSON)["trained"]
-    for table in (TEXT, TASKS):
+    for table in (TEXT, OF_GAINS, TASKS):
         page = rewritten(page, table.heading, of_atlas(table, answers, trained))
-    return rewritten(page, GAINS, of_gains(archive.records(packed)))
+    return rewritten(page, LONGER, of_gains(archive.records(packed)))
 
 
 @exit_status

@@ -98,8 +98,9 @@ results of other experiments. No figure, order or verdict is typed by hand.
   than NoPE, which has no positions, where the 95 % interval of the difference, taken seed by seed,
   excludes 0.
 - *Best* is the scheme with the best mean, if it is better than both NoPE and RoPE. If it is not,
-  there is no best one, and the sections say why. They also name the schemes whose intervals overlap
-  with that of the best; the table of all questions counts them.
+  there is no best one, and the sections say why. The best gain is the largest one whose interval
+  excludes 0. The sections also name the schemes whose intervals overlap with that of the best; the
+  table of all questions counts them.
 """
 
 SITUATIONS = (
@@ -361,7 +362,8 @@ def _question(topic: str, multiple: float, found: list[Answer]) -> str:
         return f"{title} ({unit}): **none can be recommended**, because {best}.\n\n{table}"
     level = _level(found, best)
     tied = f" The intervals of these overlap with its own: {_some(level)}." if level else ""
-    return f"{title} ({unit}): **{best['scheme']}** is the best.{tied}\n\n{table}"
+    whom = " of those whose intervals exclude 0" * topic.startswith("gain")
+    return f"{title} ({unit}): **{best['scheme']}** is the best{whom}.{tied}\n\n{table}"
 
 
 def _against(answer: Answer, other: str) -> str:
@@ -377,12 +379,14 @@ def _best(found: list[Answer]) -> Answer | str:
         is_clear = any(_is_above_chance(answer, _CLEARLY) for answer in found)
         if above <= _BY_ACCIDENT * len(found) and not is_clear:
             return f"hardly any scheme {'gains' if is_gain else 'is above chance'}"
+    if is_gain:  # no other scheme is needed to tell a gain
+        return next(answer for answer in _ranked(found) if _is_above_chance(answer))
     better = [a for a in _ranked(found) if _beats(a, "nope") and _beats(a, "rope")]
     if not better:
         return "no scheme is better than both NoPE and RoPE"
     known = [a for a in better if _floor(a) is None or _is_above_chance(a)]
     if not known:
-        return "none of those gains" if is_gain else "none of those is above chance"
+        return "none of those is above chance"
     first = _ranked(found)[0]
     if first["mean"] == known[0]["mean"]:
         return known[0]
