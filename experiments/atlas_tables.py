@@ -109,8 +109,8 @@ def _cell(answer: Answer, is_share: bool = False) -> str:
     return f"**{cell}**" if is_gain else cell
 
 
-def of_gains(records: list[dict[str, Any]]) -> str:
-    """Returns the gains on both kinds of text in Markdown."""
+def of_longer(records: list[dict[str, Any]]) -> str:
+    """Returns the gains after longer training, on both kinds of text, in Markdown."""
     length = records[0]["length"] // records[0]["multiple"]
     columns: dict[str, None] = {}
     rows: dict[tuple[str, str], list[str]] = {}
@@ -134,7 +134,7 @@ def written(page: str, folder: Path, packed: Path) -> str:
     answers, trained = atlas_data.read(folder), read_json(folder / atlas_data.JSON)["trained"]
     for table in (TEXT, OF_GAINS, TASKS):
         page = rewritten(page, table.heading, of_atlas(table, answers, trained))
-    return rewritten(page, LONGER, of_gains(archive.records(packed)))
+    return rewritten(page, LONGER, of_longer(archive.records(packed)))
 
 
 @exit_status

@@ -154,4 +154,4 @@ def test_a_gain_is_bold_where_it_exceeds_its_margin():
 | `fox` | sources | **0.500 ± 0.000** |
 | `fox` | manual | **0.500 ± 0.000** |
 """
-    assert atlas_tables.of_gains(records) == expected
+    assert atlas_tables.of_longer(records) == expected
