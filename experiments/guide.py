@@ -276,19 +276,21 @@ def _overview(answers: list[Answer]) -> str:
 
 def _effective(atlas: dict[str, Any] | None) -> str:
     """Says how many schemes make use of a context of which length."""
-    by_tokens: dict[int, list[str]] = {}
-    for scheme, tokens in (atlas or {}).get("effective", {}).items():
-        by_tokens.setdefault(tokens, []).append(scheme)
-    if not by_tokens:
+    lines = []
+    for topic, by_scheme in (atlas or {}).get("effective", {}).items():
+        by_tokens: dict[int, list[str]] = {}
+        for scheme, tokens in by_scheme.items():
+            by_tokens.setdefault(tokens, []).append(f"`{scheme}`")
+        for tokens, schemes in sorted(by_tokens.items()):
+            lines.append(f"- *{topic}*, {tokens} tokens: {_some(schemes)}")
+    if not lines:
         return ""
-    lines = [
-        "The effective context of a scheme is the longest one that still lowers the loss on text: "
-        "the mean over seeds falls below that of the most recent tokens alone by more than a "
-        "standard error. In the atlas it is:\n"
-    ]
-    for tokens, schemes in sorted(by_tokens.items()):
-        lines.append(f"- {tokens} tokens: {_some([f'`{name}`' for name in schemes])}")
-    return "\n".join(lines) + "\n"
+    head = (
+        "The effective context of a scheme is the longest one that still lowers the loss: the mean "
+        "over seeds falls below that of the most recent tokens alone by more than a standard "
+        "error. In the atlas it is, on text as in training and on Python's manual:\n"
+    )
+    return "\n".join([head, *lines]) + "\n"
 
 
 def _some(names: list[str]) -> str:

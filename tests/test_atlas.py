@@ -214,8 +214,8 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
     assert "<a href='../../claims/claims.html#flat'>reproduced</a>: It holds. (2108)" in own
     assert "It holds." not in (tmp_path / "schemes" / "rope.html").read_text()
     saved = json.loads((tmp_path / "atlas.json").read_text())
-    assert saved["effective"] == {"nope": 128, "rope": 128, "alibi": 128}
-    assert "lowers the loss by more than a standard error, has 128 tokens." in own
+    assert saved["effective"] == {"text": {"nope": 128, "rope": 128, "alibi": 128}, "manual": {}}
+    assert "by more than a standard error, has these tokens: 128 on text." in own
     assert [q["name"] for q in saved["questions"]] == [
         "text 1x",
         "text 2x",
@@ -325,7 +325,7 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
     assert "(#text-of-2-to-8-times-the-trained-length) | `alibi` 1 |" in text
     overview = text[text.index("## All questions") : text.index("## Text no longer")]
     assert "| Text of 2 to 8 times the trained length | text at 2x | `alibi`, " in overview
-    assert "- 128 tokens: `alibi`, `nope`, `rope`\n" in text
+    assert "- *text*, 128 tokens: `alibi`, `nope`, `rope`\n" in text
     assert "- **reproduced**: A. (b)\n    - loss: 0.500 ± 0.100, predicted < 1.000\n" in text
     assert (
         "    - other: nothing was run, predicted > 0.000\n" in text and "- not measured: " in text

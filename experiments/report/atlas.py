@@ -131,8 +131,9 @@ class Atlas:
       trained: the scheme that the checkpoint of each scheme was trained with.
       failures: the runs that failed; their answers are missing.
       about: ``command``, ``studies`` and whatever else every report says.
-      effective: tokens of the longest context that still lowers the loss of each scheme on text by
-        more than its standard error, where there are several seeds; see ``View.effective``.
+      effective: tokens of the longest context that still lowers the loss of each scheme by more
+        than its standard error, on "text" and on the "manual", where there are several seeds; see
+        ``View.effective``.
     """
 
     questions: list[Question]
@@ -141,7 +142,7 @@ class Atlas:
     trained: dict[str, str]
     failures: list[Record]
     about: dict[str, Any]
-    effective: dict[str, int] = dataclasses.field(default_factory=dict)
+    effective: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def schemes(self) -> list[str]:
@@ -185,13 +186,17 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
     return Atlas(answered, unanswered, controls, trained, failures, about, effective)
 
 
-def _effective(study: LengthStudy) -> dict[str, int]:
-    """Returns the effective context of each scheme in tokens, where several seeds tell it."""
+def _effective(study: LengthStudy) -> dict[str, dict[str, int]]:
+    """Returns the effective context of each scheme in tokens, by topic of the text."""
     if not study.records:
         return {}
-    view = View.of(study, MAIN)
-    found = {scheme: view.effective(scheme) for scheme in view.cells}
-    return {scheme: tokens for scheme, tokens in found.items() if tokens is not None}
+    _, protocol, stride = MAIN
+    found = {}
+    for split, topic in (("test", "text"), ("manual", "manual")):
+        view = View.of(study, (split, protocol, stride))
+        tokens = {scheme: view.effective(scheme) for scheme in view.cells}
+        found[topic] = {scheme: n for scheme, n in tokens.items() if n is not None}
+    return found
 
 
 def _of_language(study: LengthStudy) -> Iterable[Question]:

@@ -378,10 +378,11 @@ def _by_length(atlas: Atlas, scheme: str) -> str:
     finish(axes)
     axes.legend(frameon=False)
     caption = "The same last tokens at every length; bars: 95 % intervals."
-    if tokens := atlas.effective.get(scheme):
+    by_topic = atlas.effective.items()
+    if tokens := [f"{own[scheme]} on {topic}" for topic, own in by_topic if scheme in own]:
         caption += (
             " The effective context, which is the longest one that still lowers the loss by more "
-            f"than a standard error, has {tokens} tokens."
+            f"than a standard error, has these tokens: {', '.join(tokens)}."
         )
     return figure("length", "Loss by length of the context", caption, svg(drawing))
 
