@@ -2,8 +2,8 @@
 
     python -m experiments.atlas_tables --atlas=docs/atlas --page=docs/results.md
 
-Each is the first table below its heading. The text around it stays as it is. The table of gains has
-the results of ``configs/extrapolation.py:long`` in an archive.
+Each is the first table below its heading. The text around it stays as it is. The table of models
+that were trained longer has the results of ``configs/extrapolation.py:long`` in an archive.
 """
 
 import argparse
@@ -13,11 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments import archive
+from experiments.beside import LONGER, read_longer
 from experiments.command import exit_status
 from experiments.record import read_json, write_files
 from experiments.report import atlas_data
-from experiments.report.atlas import answers_to, gains
 from experiments.report.page import markdown_table
 from experiments.report.study import with_margin
 from experiments.tables import rewritten
@@ -62,7 +61,7 @@ TASKS = Rows(
     },
     is_share=True,
 )
-OF_GAINS = Rows(
+GAINS = Rows(
     "Which schemes gain from more context",
     "rnope_swa beam transformer_xl t5 alibi grape_a path kerple_log kerple_power dape cable fox",
     {
@@ -73,7 +72,20 @@ OF_GAINS = Rows(
         "manual 16x": ("gain, manual", 16),
     },
 )
-LONGER = "With more training"
+TRAINED_LONGER = Rows(
+    "With more training",
+    "alibi fox kerple_log transformer_xl",
+    {
+        "loss 1x (256)": (f"text, {LONGER}", 1),
+        "loss 4x": (f"text, {LONGER}", 4),
+        "gain 2x": (f"gain, {LONGER}", 2),
+        "gain 4x": (f"gain, {LONGER}", 4),
+        "gain 16x": (f"gain, {LONGER}", 16),
+        "manual, gain 2x": (f"gain, manual, {LONGER}", 2),
+        "manual, gain 4x": (f"gain, manual, {LONGER}", 4),
+        "manual, gain 16x": (f"gain, manual, {LONGER}", 16),
+    },
+)
 
 
 def of_atlas(table: Rows, answers: Iterable[Answer], trained: dict[str, str]) -> str:
@@ -100,7 +112,7 @@ def of_atlas(table: Rows, answers: Iterable[Answer], trained: dict[str, str]) ->
     return markdown_table(["scheme", *table.columns], rows)
 
 
-def _cell(answer: Answer, is_share: bool = False) -> str:
+def _cell(answer: Answer, is_share: bool) -> str:
     """Writes an answer; a gain that exceeds its margin is bold."""
     if is_share:
         return f"{100 * answer['mean']:.0f} ± {100 * answer['margin']:.0f}"
@@ -109,42 +121,27 @@ def _cell(answer: Answer, is_share: bool = False) -> str:
     return f"**{cell}**" if is_gain else cell
 
 
-def of_longer(records: list[dict[str, Any]]) -> str:
-    """Returns the gains after longer training, on both kinds of text, in Markdown."""
-    length = records[0]["length"] // records[0]["multiple"]
-    columns: dict[str, None] = {}
-    rows: dict[tuple[str, str], list[str]] = {}
-    for question in gains(records):
-        columns[f"{question.multiple}x ({question.multiple * length:,})"] = None
-        name = "manual" if question.topic.endswith("manual") else "sources"
-        for answer in answers_to(question, sorted(question.values)):
-            rows.setdefault((answer["scheme"], name), []).append(_cell(answer))
-    # Sorting keeps the order of the texts within a scheme.
-    ordered = sorted(rows.items(), key=lambda each: each[0][0])
-    lines = [[f"`{scheme}`", name, *row] for (scheme, name), row in ordered]
-    return markdown_table(["scheme", "text", *columns], lines)
-
-
 def written(page: str, folder: Path, packed: Path) -> str:
-    """Returns a page with its tables of the atlas in ``folder`` and of the gains in an archive.
+    """Returns a page with its tables of the atlas in ``folder`` and of longer training.
 
     Raises:
       ValueError: the page has no such table, or an answer is missing.
     """
     answers, trained = atlas_data.read(folder), read_json(folder / atlas_data.JSON)["trained"]
-    for table in (TEXT, OF_GAINS, TASKS):
+    answers += read_longer(packed)
+    for table in (TEXT, GAINS, TASKS, TRAINED_LONGER):
         page = rewritten(page, table.heading, of_atlas(table, answers, trained))
-    return rewritten(page, LONGER, of_longer(archive.records(packed)))
+    return page
 
 
 @exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--atlas", type=Path, default=Path("docs/atlas"))
-    parser.add_argument("--gains", type=Path, default=Path("docs/data/extrapolation_long.tar.xz"))
+    parser.add_argument("--longer", type=Path, default=Path("docs/data/extrapolation_long.tar.xz"))
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     args = parser.parse_args()
-    text = written(args.page.read_text(), args.atlas, args.gains)
+    text = written(args.page.read_text(), args.atlas, args.longer)
     write_files(args.page.parent, {args.page.name: text})
     print(f"tables: {args.page}")
 

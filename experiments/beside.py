@@ -1,9 +1,10 @@
 """Reads answers of experiments beside the atlas, in the form of the atlas' own, for the guide.
 
 The answers about trained models that are made longer come from the records of
-``configs/extension.py``. Those about models that gain from more context come from an archive of
-``configs/extrapolation.py:long``, and those about images, screens, videos and stories from archives
-of the experiments in ``multimodal``, as columns of the tables in ``docs/multimodal.md``.
+``configs/extension.py``. Those about models that were trained longer than the atlas' come from an
+archive of ``configs/extrapolation.py:long``. Those about images, screens, videos and stories come
+from archives of the experiments in ``multimodal``, as columns of the tables in
+``docs/multimodal.md``.
 """
 
 import csv
@@ -20,8 +21,8 @@ from experiments.report.study import by_seed
 from experiments.tables import TABLES, Table
 
 Answer = dict[str, Any]
-# The topic of models that were trained for longer than those of the atlas.
-GAIN = "gain after longer training"
+# The end of a topic about models that were trained for longer than those of the atlas.
+LONGER = "trained longer"
 # What stands for RoPE: tokens are counted in videos, and frames in stories.
 _ROPE = {"video": "vanilla", "story": "frame_index"}
 
@@ -46,15 +47,25 @@ def read_extension(path: Path) -> list[Answer]:
     )
 
 
-def read_gains(path: Path) -> list[Answer]:
-    """Returns the gains in an archive of results on text, or none if there is no archive."""
+def read_longer(path: Path) -> list[Answer]:
+    """Returns the losses and gains in an archive of results on text, or none if there is none.
+
+    The topics are those of the atlas with an end, such as "text, trained longer".
+    """
     if not path.exists():
         return []
-    found = gains(archive.records(path))
-    return _answers(
-        dataclasses.replace(question, topic=question.topic.replace("gain", GAIN))
-        for question in found
-    )
+    records = archive.records(path)
+    found = [*_losses(records, "test", "text"), *_losses(records, "manual", "manual")]
+    found += gains(records)
+    return _answers(dataclasses.replace(each, topic=f"{each.topic}, {LONGER}") for each in found)
+
+
+def _losses(records: list[dict[str, Any]], split: str, topic: str) -> Iterable[Question]:
+    last = [r for r in records if (r["split"], r["protocol"]) == (split, "last")]
+    values = by_seed(last, "multiple", "bits_per_byte", "last")
+    for multiple in sorted({r["multiple"] for r in last}):
+        rows = {scheme: row[multiple] for scheme, row in values.items() if multiple in row}
+        yield Question(topic, multiple, "", "bits per byte", True, rows)
 
 
 def read_tables(archives: Path) -> list[Answer]:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from configs.atlas import PRESETS, get_config
 from experiments.atlas import Atlas
-from experiments.beside import read_extension, read_gains, read_tables
+from experiments.beside import read_extension, read_longer, read_tables
 from experiments.claims import CLAIMS
 from experiments.guide import SITUATIONS, guide, read_decoding
 from experiments.record import write_files
@@ -337,7 +337,7 @@ def test_the_guide_is_read_off_the_answers(small, tmp_path):
 
 def beside_the_atlas():
     found = read_extension(DOCS / "data/extension_small.csv")
-    found += read_gains(DOCS / "data/extrapolation_long.tar.xz")
+    found += read_longer(DOCS / "data/extrapolation_long.tar.xz")
     return found + read_tables(DOCS / "data")
 
 

@@ -3,7 +3,7 @@
 import pytest
 from test_tables import pack, results
 
-from experiments.beside import GAIN, read_extension, read_gains, read_tables
+from experiments.beside import LONGER, read_extension, read_longer, read_tables
 from experiments.tables import TABLES
 
 
@@ -51,7 +51,7 @@ def test_records_of_longer_models_are_compared_seed_by_seed(tmp_path):
     assert read_extension(tmp_path / "none.csv") == []
 
 
-def test_a_gain_is_over_the_window_of_the_trained_length(tmp_path):
+def test_longer_training_has_losses_and_gains_over_the_window_of_the_trained_length(tmp_path):
     bits = {("last", 1): 1.5, ("last", 4): 1.2, ("windowed", 1): 1.3}
     records = [
         dict(scheme="fox", seed=seed, split="test", protocol=protocol, multiple=multiple)
@@ -60,7 +60,10 @@ def test_a_gain_is_over_the_window_of_the_trained_length(tmp_path):
         for (protocol, multiple), value in bits.items()
     ]
     pack(tmp_path / "long.tar.xz", records)
-    (gain,) = read_gains(tmp_path / "long.tar.xz")
-    assert (gain["topic"], gain["multiple"]) == (GAIN, 4)
+    *losses, gain = read_longer(tmp_path / "long.tar.xz")
+    found = [(loss["topic"], loss["multiple"], loss["mean"]) for loss in losses]
+    topic = f"text, {LONGER}"
+    assert found == [(topic, 1, pytest.approx(2.5)), (topic, 4, pytest.approx(2.2))]
+    assert (gain["topic"], gain["multiple"]) == (f"gain, {LONGER}", 4)
     assert gain["mean"] == pytest.approx(0.1) and gain["margin"] == pytest.approx(0.0, abs=1e-9)
-    assert gain["vs_rope"] is None and read_gains(tmp_path / "none.tar.xz") == []
+    assert gain["vs_rope"] is None and read_longer(tmp_path / "none.tar.xz") == []
