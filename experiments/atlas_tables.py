@@ -106,7 +106,10 @@ def of_atlas(table: Rows, answers: Iterable[Answer], trained: dict[str, str]) ->
         row = [f"`{scheme}`{on}"]
         for topic, multiple in table.columns.values():
             if (scheme, topic, multiple) not in found:
-                raise ValueError(f"the atlas has no answer of {scheme} to {topic} {multiple}x")
+                raise ValueError(
+                    f"no result has {scheme} at {topic} {multiple}x; run it, or take it out of the "
+                    f"table {table.heading!r} in experiments/atlas_tables.py"
+                )
             row.append(_cell(found[scheme, topic, multiple], table.is_share))
         rows.append(row)
     return markdown_table(["scheme", *table.columns], rows)
@@ -125,12 +128,14 @@ def written(page: str, folder: Path, packed: Path) -> str:
     """Returns a page with its tables of the atlas in ``folder`` and of longer training.
 
     Raises:
-      ValueError: the page has no such table, or an answer is missing.
+      ValueError: the page has no such table, or the atlas or an answer is missing.
     """
-    answers, trained = atlas_data.read(folder), read_json(folder / atlas_data.JSON)["trained"]
-    answers += read_longer(packed)
+    atlas = read_json(folder / atlas_data.JSON)
+    if atlas is None:
+        raise ValueError(f"{folder} has no {atlas_data.JSON}; give the folder of an atlas")
+    answers = atlas_data.read(folder) + read_longer(packed)
     for table in (TEXT, GAINS, TASKS, TRAINED_LONGER):
-        page = rewritten(page, table.heading, of_atlas(table, answers, trained))
+        page = rewritten(page, table.heading, of_atlas(table, answers, atlas["trained"]))
     return page
 
 

@@ -112,6 +112,8 @@ def test_the_page_of_results_has_what_the_atlas_and_the_archive_give():
     page = (DOCS / "results.md").read_text()
     packed = DOCS / "data/extrapolation_long.tar.xz"
     assert atlas_tables.written(page, DOCS / "atlas", packed) == page
+    with pytest.raises(ValueError, match=r"data has no atlas\.json; give the folder of an atlas"):
+        atlas_tables.written(page, DOCS / "data", packed)
 
 
 def test_a_table_of_the_atlas_has_means_margins_and_whose_model_was_evaluated():
@@ -129,7 +131,7 @@ def test_a_table_of_the_atlas_has_means_margins_and_whose_model_was_evaluated():
     assert atlas_tables.of_atlas(rows, answers, trained) == expected
     shares = atlas_tables.of_atlas(dataclasses.replace(rows, is_share=True), answers, trained)
     assert "| `yarn` (on `rope`) | 50 ± 0 |\n| `rope` | 25 ± 0 |\n" in shares
-    with pytest.raises(ValueError, match="the atlas has no answer of rope to recall 4x"):
+    with pytest.raises(ValueError, match="no result has rope at recall 4x; run it"):
         atlas_tables.of_atlas(rows, answers[1:], trained)
 
 
