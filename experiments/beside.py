@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import archive
-from experiments.report.atlas import Question, answers_to, gains
+from experiments.report.atlas import Question, answers_to, gains, losses
 from experiments.report.panels import chances
 from experiments.report.study import by_seed
 from experiments.tables import TABLES, Table
@@ -55,17 +55,9 @@ def read_longer(path: Path) -> list[Answer]:
     if not path.exists():
         return []
     records = archive.records(path)
-    found = [*_losses(records, "test", "text"), *_losses(records, "manual", "manual")]
+    found = [*losses(records, "test", "last", "text"), *losses(records, "manual", "last", "manual")]
     found += gains(records)
     return _answers(dataclasses.replace(each, topic=f"{each.topic}, {LONGER}") for each in found)
-
-
-def _losses(records: list[dict[str, Any]], split: str, topic: str) -> Iterable[Question]:
-    last = [r for r in records if (r["split"], r["protocol"]) == (split, "last")]
-    values = by_seed(last, "multiple", "bits_per_byte", "last")
-    for multiple in sorted({r["multiple"] for r in last}):
-        rows = {scheme: row[multiple] for scheme, row in values.items() if multiple in row}
-        yield Question(topic, multiple, "", "bits per byte", True, rows)
 
 
 def read_tables(archives: Path) -> list[Answer]:

@@ -205,15 +205,21 @@ def _of_language(study: LengthStudy) -> Iterable[Question]:
     wanted = [("test", "last", f"the last {last} tokens", "text")]
     wanted += [("test", "non_overlapping", "all tokens", "text, all")]
     wanted += [("manual", "last", f"the last {last} tokens of the manual", "manual")]
-    for split, protocol, tokens, name in wanted:
-        records = [r for r in study.records if (r["split"], r["protocol"]) == (split, protocol)]
-        for multiple in sorted({r["multiple"] for r in records}):
-            found = [r for r in records if r["multiple"] == multiple]
-            values = by_seed(found, "multiple", "bits_per_byte", f"{split}, {protocol}")
+    for split, protocol, tokens, topic in wanted:
+        for question in losses(study.records, split, protocol, topic):
+            multiple = question.multiple
             says = f"Bits per byte of {tokens} in texts of {multiple * length} tokens, "
             says += f"{multiple} times the trained length." if multiple > 1 else "as in training."
-            rows = {scheme: row[multiple] for scheme, row in values.items()}
-            yield Question(name, multiple, says, "bits per byte", True, rows)
+            yield dataclasses.replace(question, says=says)
+
+
+def losses(records: Iterable[Record], split: str, protocol: str, topic: str) -> Iterable[Question]:
+    """Yields the losses of one evaluation by length, without words about what was measured."""
+    records = [r for r in records if (r["split"], r["protocol"]) == (split, protocol)]
+    values = by_seed(records, "multiple", "bits_per_byte", f"{split}, {protocol}")
+    for multiple in sorted({r["multiple"] for r in records}):
+        rows = {scheme: row[multiple] for scheme, row in values.items() if multiple in row}
+        yield Question(topic, multiple, "", "bits per byte", True, rows)
 
 
 def gains(records: Iterable[Record]) -> Iterable[Question]:
