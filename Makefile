@@ -55,7 +55,7 @@ tpu-check: $(VENV)/experiments $(VENV)/libtpu
 
 # Writes one page that shows what each encoding does to attention.
 gallery: $(VENV)/experiments
-	$(BIN)/python -m experiments.gallery $(ARGS)
+	$(BIN)/python -m experiments.studies.gallery $(ARGS)
 
 # Packages are installed in two stages: for experiments, and for tests. Each stage is installed anew
 # when setup.py changes.

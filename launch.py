@@ -30,16 +30,16 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-from experiments import peers
+from experiments import job_processes
 
-peers.ask_again_if_stopped()
+job_processes.ask_again_if_stopped()
 
-from experiments import workers  # noqa: E402
-from experiments.host import keep_compiled, keep_freed_memory  # noqa: E402
+from experiments.running import workers  # noqa: E402
+from experiments.training.host import keep_compiled, keep_freed_memory  # noqa: E402
 
-if __name__ == "__main__" and peers.are_expected(sys.argv):
-    sys.exit(peers.watch([sys.executable, *sys.argv]))
-peers.end_with_watcher()
+if __name__ == "__main__" and job_processes.are_expected(sys.argv):
+    sys.exit(job_processes.watch([sys.executable, *sys.argv]))
+job_processes.end_with_watcher()
 if __name__ == "__main__":
     workers.run(sys.argv)
 keep_freed_memory()
@@ -100,10 +100,10 @@ PEER_TIMEOUT = flags.DEFINE_integer(
 
 def main(arguments: list[str]) -> int:
     """Runs the experiment, prints what failed, and returns the exit status."""
-    from experiments import topology
-    from experiments.bucket import UNLOCKED, absolute, folder_at, is_in_bucket
-    from experiments.mesh import meshes_of
     from experiments.registry import make_experiment
+    from experiments.results.bucket import UNLOCKED, absolute, folder_at, is_in_bucket
+    from experiments.running import topology
+    from experiments.training.mesh import meshes_of
 
     logging.set_verbosity(logging.WARNING)  # Orbax logs thirty lines for each checkpoint
     try:
@@ -138,14 +138,14 @@ def main(arguments: list[str]) -> int:
         return 2
     except preemption.PreemptedError as stop:
         print(stop, file=sys.stderr)
-        return peers.PREEMPTED
+        return job_processes.PREEMPTED
     except Exception as error:
         if jax.process_count() == 1:
             raise
         traceback.print_exc()
-        if peers.is_loss(error):
-            print(peers.LOST, file=sys.stderr)
-            _end_alone(peers.PREEMPTED)
+        if job_processes.is_loss(error):
+            print(job_processes.LOST, file=sys.stderr)
+            _end_alone(job_processes.PREEMPTED)
         _end_alone(1)
     _print_missing(experiment, console)
     console.print(f"report: {path}", highlight=False)
@@ -157,7 +157,7 @@ def main(arguments: list[str]) -> int:
 def _tell(experiment, workdir: Path, console: Console) -> None:
     """Prints what the flags ask for, instead of running the experiment."""
     if STATUS.value:
-        from experiments.status import print_status
+        from experiments.running.status import print_status
 
         for name, part in experiment.parts.items():
             _print_name(name, console)
@@ -169,7 +169,7 @@ def _tell(experiment, workdir: Path, console: Console) -> None:
 
 
 def _print_dry_runs(experiment, console: Console) -> None:
-    from experiments.dry_run import print_dry_run
+    from experiments.running.dry_run import print_dry_run
 
     for name, part in experiment.parts.items():
         _print_name(name, console)
@@ -222,7 +222,7 @@ def _print_name(name: str, console: Console) -> None:
 
 
 def _hand_over(points: int, workdir: Path, console: Console) -> None:
-    from experiments import submit
+    from experiments.running import submit
 
     backend = submit.make_backend(BACKEND.value, RESOURCE.value)
     command = ("python", *submit.command_without_own_flags(sys.argv))
@@ -350,7 +350,7 @@ def _refuse(sentence: str) -> NoReturn:
     them. So it joins them, and they notice that it ends. JAX aborts a process that waits in vain.
     """
     print(f"error: {sentence}", file=sys.stderr, flush=True)
-    if peers.WATCHED in os.environ:
+    if job_processes.WATCHED in os.environ:
         print(
             f"the other processes of the job are told, if they start within {_TO_START} s",
             file=sys.stderr,
@@ -362,7 +362,7 @@ def _refuse(sentence: str) -> NoReturn:
         timer.daemon = True
         timer.start()
         with contextlib.suppress(Exception):  # the sentence above stays the reason
-            preemption.listen(*peers.by_hand(sys.argv))
+            preemption.listen(*job_processes.by_hand(sys.argv))
             if _all_fail():
                 sys.exit(2)
         _end_alone(2)

@@ -15,7 +15,7 @@ import itertools
 import statistics
 import sys
 
-from experiments.host import keep_freed_memory
+from experiments.training.host import keep_freed_memory
 
 keep_freed_memory()
 

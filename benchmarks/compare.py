@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.host import keep_compiled, keep_freed_memory
+from experiments.training.host import keep_compiled, keep_freed_memory
 
 keep_freed_memory()
 
@@ -25,11 +25,11 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from configs.extrapolation import get_config  # noqa: E402
-from experiments import run  # noqa: E402
-from experiments.checkpoint import Checkpoints  # noqa: E402
 from experiments.command import count, exit_status  # noqa: E402
-from experiments.compare import Comparison, points  # noqa: E402
 from experiments.preemption import listen  # noqa: E402
+from experiments.studies.text import Comparison, points  # noqa: E402
+from experiments.training import run  # noqa: E402
+from experiments.training.checkpoint import Checkpoints  # noqa: E402
 
 STAGES = ("compile", "train", "evaluate", "checkpoint")
 # JAX's names for the parts of compiling: tracing, lowering, and XLA or its cache.

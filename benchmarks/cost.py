@@ -9,7 +9,7 @@ rounds of the ratio to NoPE's step of the same round, so that a busy machine slo
 import statistics
 import sys
 
-from experiments.host import keep_freed_memory
+from experiments.training.host import keep_freed_memory
 
 keep_freed_memory()
 

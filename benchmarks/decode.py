@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.host import keep_freed_memory
+from experiments.training.host import keep_freed_memory
 
 keep_freed_memory()
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from experiments.host import keep_freed_memory
+from experiments.training.host import keep_freed_memory
 
 keep_freed_memory()
 
@@ -24,7 +24,7 @@ import transformers  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from experiments.command import count, counts, exit_status  # noqa: E402
-from experiments.pretrained import load  # noqa: E402
+from experiments.pretrained.published import load  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax import generate  # noqa: E402
 

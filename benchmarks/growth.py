@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.host import keep_freed_memory
+from experiments.training.host import keep_freed_memory
 
 keep_freed_memory()
 
@@ -36,10 +36,10 @@ from rich.console import Console  # noqa: E402
 from benchmarks.ours import VOCAB, exponent, seconds_of, start  # noqa: E402
 from experiments.command import count, exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
-from experiments.record import write_files  # noqa: E402
-from experiments.report.drawing import drawing_style, svg  # noqa: E402
-from experiments.text import Text, token_losses  # noqa: E402
-from experiments.train import Recipe  # noqa: E402
+from experiments.results.record import write_files  # noqa: E402
+from experiments.results.reports.drawing import drawing_style, svg  # noqa: E402
+from experiments.training.recipe import Recipe  # noqa: E402
+from experiments.training.text import Text, token_losses  # noqa: E402
 
 # The sizes while another size grows, and the values of each growing size.
 FIXED = {"length": 1024, "batch": 1, "layers": 2, "heads": 4}

@@ -3,9 +3,10 @@
     python -m benchmarks.long_document --length=131072
 
 The model of ``configs/extrapolation.py:small``, untrained, reads the last chunk after a cache that
-holds all tokens before it: no other chunk of ``experiments.long_document`` takes more memory or
-time. A pattern of layers needs ``--layers`` of at least its own number of layers. Every scheme runs
-in a process of its own; memory is the peak resident size of that process, Python and JAX included.
+holds all tokens before it: no other chunk of ``experiments.evaluation.long_document`` takes more
+memory or time. A pattern of layers needs ``--layers`` of at least its own number of layers. Every
+scheme runs in a process of its own; memory is the peak resident size of that process, Python and
+JAX included.
 """
 
 import argparse
@@ -25,9 +26,9 @@ from rich.console import Console
 from benchmarks.ours import VOCAB, seconds_of
 from configs.extrapolation import get_config
 from experiments.command import count, exit_status, schemes
-from experiments.long_document import read_chunk
+from experiments.evaluation.long_document import read_chunk
 from experiments.progress import stage
-from experiments.text import make_model
+from experiments.training.text import make_model
 from posenc_jax import REGISTRY, Cache, positions
 
 

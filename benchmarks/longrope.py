@@ -11,7 +11,7 @@ the first layer.
 import statistics
 import sys
 
-from experiments.host import keep_freed_memory
+from experiments.training.host import keep_freed_memory
 
 keep_freed_memory()
 
@@ -20,9 +20,9 @@ from flax import nnx  # noqa: E402
 
 from benchmarks.ours import model_sizes, random_tokens, seconds_of, shape_parser  # noqa: E402
 from experiments.command import counts, exit_status  # noqa: E402
-from experiments.longrope.fitness import text_loss  # noqa: E402
-from experiments.longrope.search import Genome  # noqa: E402
-from experiments.mesh import make_mesh, state_shardings  # noqa: E402
+from experiments.studies.longrope.fitness import text_loss  # noqa: E402
+from experiments.studies.longrope.search import Genome  # noqa: E402
+from experiments.training.mesh import make_mesh, state_shardings  # noqa: E402
 from posenc_jax import Transformer, make  # noqa: E402
 
 CANDIDATES = 8

@@ -19,8 +19,8 @@ from ml_collections import FrozenConfigDict
 
 from benchmarks.ours import model_sizes, shape_parser
 from experiments.command import count, exit_status
-from experiments.text import Text, token_losses
-from experiments.train import Recipe
+from experiments.training.recipe import Recipe
+from experiments.training.text import Text, token_losses
 from posenc_jax import positions
 
 

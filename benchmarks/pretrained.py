@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.host import keep_freed_memory
+from experiments.training.host import keep_freed_memory
 
 keep_freed_memory()
 
@@ -32,7 +32,7 @@ import transformers  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from experiments.command import count, counts, exit_status  # noqa: E402
-from experiments.pretrained import load, save  # noqa: E402
+from experiments.pretrained.published import load, save  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax import Cache  # noqa: E402
 
@@ -121,7 +121,9 @@ def time_rounds(readers, ids_1T, rounds, advance) -> list[list[float]]:
 @exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2", help="as experiments.pretrained takes it")
+    parser.add_argument(
+        "--model", default="smollm2", help="as experiments.pretrained.published takes it"
+    )
     parser.add_argument("--lengths", type=counts, default="1024,4096,8192")
     parser.add_argument("--rounds", type=count, default=5)
     parser.add_argument("--chunk", type=count, default=2048, help="tokens ours reads at a time")

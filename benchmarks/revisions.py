@@ -17,6 +17,7 @@ import importlib
 import json
 import os
 import re
+import runpy
 import statistics
 import subprocess
 import sys
@@ -66,9 +67,8 @@ class Revision:
 
 def serve(shape: str) -> None:
     """Compiles and times steps of the revision in the current folder, as JSON on stdin asks."""
-    from experiments.host import keep_freed_memory
-
-    keep_freed_memory()
+    # This revision's, because the module may lie elsewhere in the other.
+    runpy.run_path(str(HERE / "experiments/training/host.py"))["keep_freed_memory"]()
     ours = importlib.import_module("benchmarks.ours")
     if Path.cwd() not in Path(ours.__file__).parents:
         raise RuntimeError(f"{ours.__file__} is not of the revision in {Path.cwd()}")

@@ -24,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.host import keep_compiled, keep_freed_memory
+from experiments.training.host import keep_compiled, keep_freed_memory
 
 keep_freed_memory()
 
@@ -37,13 +37,13 @@ from benchmarks.ours import VOCAB, model_sizes, shape_parser, start  # noqa: E40
 from configs.extrapolation import PRESETS, get_config  # noqa: E402
 from experiments import preemption  # noqa: E402
 from experiments.command import count, exit_status, schemes  # noqa: E402
-from experiments.compare import Comparison  # noqa: E402
-from experiments.data import Corpus, window_index  # noqa: E402
-from experiments.loop import train  # noqa: E402
-from experiments.mesh import make_mesh  # noqa: E402
-from experiments.peers import free_port  # noqa: E402
-from experiments.text import Text  # noqa: E402
-from experiments.train import Recipe  # noqa: E402
+from experiments.job_processes import free_port  # noqa: E402
+from experiments.studies.text import Comparison  # noqa: E402
+from experiments.training.data import Corpus, window_index  # noqa: E402
+from experiments.training.loop import train  # noqa: E402
+from experiments.training.mesh import make_mesh  # noqa: E402
+from experiments.training.recipe import Recipe  # noqa: E402
+from experiments.training.text import Text  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 # Steps at the start of a loop that are not counted.

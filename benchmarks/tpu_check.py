@@ -41,14 +41,14 @@ from rich.console import Console
 from benchmarks import tpu_programs as programs
 from benchmarks.tpu_report import tables
 from configs import atlas, extrapolation
-from experiments import topology
-from experiments.batches import rows_of_pass
 from experiments.command import exit_status
-from experiments.mesh import make_mesh, meshes_of, row_shards
 from experiments.progress import stage
-from experiments.record import Kept, write_files
 from experiments.registry import make_experiment
-from experiments.report.study import csv_of
+from experiments.results.record import Kept, write_files
+from experiments.results.statistics import csv_of
+from experiments.running import topology
+from experiments.training.batches import rows_of_pass
+from experiments.training.mesh import make_mesh, meshes_of, row_shards
 
 PARTS = ("attention", "lengths", "steps")
 # Topologies by the number of their chips.

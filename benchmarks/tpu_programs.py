@@ -1,7 +1,7 @@
 """Lowers the programs that ``benchmarks/tpu_check.py`` compiles, for chips not on this machine.
 
 Each function returns a program and the floating-point operations of its products over all chips,
-counted with dense attention as ``experiments/cost.py`` does.
+counted with dense attention as ``experiments/training/cost.py`` does.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from experiments.training.step import Task
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -18,12 +19,12 @@ from ml_collections import FrozenConfigDict
 import posenc_jax
 from benchmarks.accelerator.attention import gradient, run
 from configs import extension
-from experiments.cost import products, step_flops
-from experiments.evaluate import scorer_program
-from experiments.loop import abstract_state, lower_step
-from experiments.mesh import batch_sharding, replicated, row_shards
-from experiments.text import Text, token_losses
-from experiments.train import Recipe, Task
+from experiments.evaluation.lengths import scorer_program
+from experiments.training.cost import products, step_flops
+from experiments.training.loop import abstract_state, lower_step
+from experiments.training.mesh import batch_sharding, replicated, row_shards
+from experiments.training.recipe import Recipe
+from experiments.training.text import Text, token_losses
 from posenc_jax.model.cache import Cache
 from posenc_jax.model.decode import read
 from posenc_jax.model.transformer import ROWS

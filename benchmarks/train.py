@@ -12,7 +12,7 @@ import functools
 import statistics
 import sys
 
-from experiments.host import keep_freed_memory
+from experiments.training.host import keep_freed_memory
 
 keep_freed_memory()
 

@@ -22,8 +22,8 @@ from ml_collections import ConfigDict
 
 from configs.extrapolation import DYNAMIC_NTK, EXTENSIONS, WINDOWS
 from experiments.config import PART, RATIO, defaults, loading, own_defaults, start
-from experiments.readings import Trials
-from experiments.train import Recipe
+from experiments.studies.extension.evaluations import Trials
+from experiments.training.recipe import Recipe
 
 PRESETS = ("tiny", "small", "yarn", "own", "smollm2", "paper")
 METHODS = (

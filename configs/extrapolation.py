@@ -20,7 +20,7 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from experiments.config import RATIO, encoding_defaults, short_keywords, start
-from experiments.evaluate import Protocols
+from experiments.evaluation.lengths import Protocols
 
 PRESETS = ("tiny", "demo", "small", "long", "paper")
 # Schemes of every kind, which two CPU cores compare in a quarter of an hour. Those that take

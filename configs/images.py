@@ -18,7 +18,7 @@ A variant names its ``positions`` beside its encoding, unless they are row and c
 from ml_collections import ConfigDict
 
 from experiments.config import start, variant
-from experiments.multimodal.images import Setting, Trials
+from experiments.studies.multimodal.images import Setting, Trials
 
 
 def get_config(preset: str = "small") -> ConfigDict:

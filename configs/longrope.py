@@ -11,15 +11,15 @@ Presets, after the colon:
 ``--config.checkpoint=FOLDER`` starts from a trained model, the folder of a finished run; ``{seed}``
 in it becomes the seed, as in ``--config.checkpoint=runs/small/runs/rope/seed{seed}``.
 ``--config.stages=longrope,longrope2`` runs fewer of the stages, which
-``experiments/longrope/stages.py`` defines.
+``experiments/studies/longrope/stages.py`` defines.
 """
 
 from ml_collections import ConfigDict
 
 from experiments.config import defaults, loading, own_defaults, start
-from experiments.longrope.plan import STAGES, Trials
-from experiments.longrope.search import Budget
-from experiments.train import Recipe
+from experiments.studies.longrope.plan import STAGES, Trials
+from experiments.studies.longrope.search import Budget
+from experiments.training.recipe import Recipe
 from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
 
 PRESETS = ("tiny", "small", "smollm2")

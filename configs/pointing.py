@@ -18,7 +18,7 @@ ruler tokens: one for every row or column (published: for every 8th, on far larg
 from ml_collections import ConfigDict, config_dict
 
 from experiments.config import start, variant
-from experiments.multimodal.pointing import Setting, Trials
+from experiments.studies.multimodal.pointing import Setting, Trials
 
 
 def get_config(preset: str = "small") -> ConfigDict:

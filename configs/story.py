@@ -15,7 +15,7 @@ To train also on clips that run backwards and pause, give
 from ml_collections import ConfigDict
 
 from experiments.config import start, variant
-from experiments.multimodal.story import Setting, Trials
+from experiments.studies.multimodal.story import Setting, Trials
 
 
 def get_config(preset: str = "small") -> ConfigDict:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from configs.extrapolation import DYNAMIC_NTK, ON_ROPE, follow_length, short_t5, short_yarn
 from experiments.config import PRESETS, own_defaults, start
-from experiments.tasks.experiment import Setting, Trials
+from experiments.studies.tasks.study import Setting, Trials
 from posenc_jax import REGISTRY
 
 __all__ = ["PRESETS", "get_config"]

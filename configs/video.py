@@ -22,7 +22,7 @@ checkpoint, for the longest videos. Variants that run only if ``--config.schemes
 from ml_collections import ConfigDict
 
 from experiments.config import start, variant
-from experiments.multimodal.video import Setting, Trials
+from experiments.studies.multimodal.video import Setting, Trials
 
 
 def get_config(preset: str = "small") -> ConfigDict:
@@ -82,6 +82,6 @@ def _tiny(config):
 
 def _small(config):
     # One layer, because a second could tell the later card without positions: see
-    # ``experiments/multimodal/video.py``.
+    # ``experiments/studies/multimodal/video.py``.
     config.model.update(model_dim=64, num_layers=1, num_heads=2)
     config.train.update(batch_size=64, steps=2000, warmup_steps=50)

@@ -1,18 +1,17 @@
 """Trains models and compares encodings, in programs that use the library.
 
-``launch.py`` runs the experiment that a config names; ``registry.py`` lists them. The modules:
+``launch.py`` runs the experiment that a config names; ``registry.py`` lists them. The rooms, each
+of which imports only those below it:
 
-    compare.py                     schemes on text
-    tasks/, multimodal/            schemes on tasks about order, and on images, videos and stories
-    extension.py, longrope/        trained models that are made longer
-    atlas.py, claims.py, guide.py  all schemes and questions, published claims, a guide from both
-    train.py, loop.py, run.py      one step of training, all steps, the files of a run
-    data.py                        the corpora
-    evaluate.py, probes.py         losses beyond the trained length, and inside trained models
-    mesh.py, checkpoint.py         arrays on devices, and on disk
-    report/, submit/               pages and tables, queues of machines
+    studies/     asks: on text, tasks, images and longer contexts, and of all answers together
+    running/     runs the points of a study, here or in a queue of machines
+    evaluation/  measures trained models, beyond the trained length and inside
+    pretrained/  reads and writes published weights, and reads finished runs back
+    training/    makes models: data, recipe, step, loop, checkpoints, and arrays on devices
+    results/     keeps records of runs, computes statistics, and writes tables, figures and pages
 
-``sweep.py`` and ``experiment.py`` hold what comparisons share, ``schedule.py`` runs their points.
+The files beside this one are for every room: the fields of configs, the commands, their progress,
+and how a process ends when its machine is wanted back or another process of its job is lost.
 """
 
 import importlib.util
@@ -41,7 +40,7 @@ def _is_missing(module: str) -> bool:
         return True
 
 
-# The packages that experiments import beyond those that posenc_jax requires. ``report`` requires
-# the packages that draw, because machines that only time steps do not need them.
+# The packages that experiments import beyond those that posenc_jax requires. ``results.reports``
+# requires the packages that draw, because machines that only time steps do not need them.
 require({"ml_collections": "ml_collections", "rich": "rich", "yaml": "pyyaml", "scipy": "scipy"})
 require({"etils": "etils", "fsspec": "fsspec"})

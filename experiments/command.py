@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from experiments.peers import PREEMPTED
+from experiments.job_processes import PREEMPTED
 from experiments.preemption import PreemptedError
 from posenc_jax.registry import lookup
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from flax import nnx
 from ml_collections import ConfigDict, FieldReference, config_dict
 
-from experiments.mesh import make_mesh
-from experiments.train import Recipe
+from experiments.training.mesh import make_mesh
+from experiments.training.recipe import Recipe
 from posenc_jax import REGISTRY, Encoding, Layers, Transformer, make
 from posenc_jax.registry import keywords, lookup, own_keywords
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from experiments.peers import CLUSTERS, free_port
+from experiments.job_processes import CLUSTERS, free_port
 
 # Variables in which Kubernetes names the hosts of a TPU slice, and the variable that keeps a Cloud
 # TPU VM from asking its metadata for them.

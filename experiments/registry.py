@@ -8,17 +8,17 @@ from rich.console import Console
 
 # "module:class" by the ``experiment`` of a config. A module is imported when it is needed.
 EXPERIMENTS = {
-    "extrapolation": "experiments.compare:Comparison",
-    "images": "experiments.multimodal.images:Images",
-    "story": "experiments.multimodal.story:Story",
-    "pointing": "experiments.multimodal.pointing:Pointing",
-    "video": "experiments.multimodal.video:Videos",
-    "tasks": "experiments.tasks.experiment:Questions",
-    "longrope": "experiments.longrope.experiment:LongRoPESearch",
-    "extension": "experiments.extension:Extension",
-    "language": "experiments.atlas:Language",
-    "atlas": "experiments.atlas:Atlas",
-    "claims": "experiments.claims:Claims",
+    "extrapolation": "experiments.studies.text:Comparison",
+    "images": "experiments.studies.multimodal.images:Images",
+    "story": "experiments.studies.multimodal.story:Story",
+    "pointing": "experiments.studies.multimodal.pointing:Pointing",
+    "video": "experiments.studies.multimodal.video:Videos",
+    "tasks": "experiments.studies.tasks.study:Questions",
+    "longrope": "experiments.studies.longrope.study:LongRoPESearch",
+    "extension": "experiments.studies.extension.study:Extension",
+    "language": "experiments.studies.atlas:Language",
+    "atlas": "experiments.studies.atlas:Atlas",
+    "claims": "experiments.studies.claims:Claims",
 }
 
 

@@ -10,8 +10,8 @@ import torch
 import transformers
 from hf_models import relative_error
 
-from experiments.pretrained import load, save
-from experiments.text import token_losses
+from experiments.pretrained.published import load, save
+from experiments.training.text import token_losses
 from parity import models
 from posenc_jax.hf import decoder
 from posenc_jax.positions import text

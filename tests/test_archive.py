@@ -11,9 +11,9 @@ import pytest
 from test_compare import ROOT, comparison, config
 from test_train import cut_off, flipped
 
-from experiments import archive
-from experiments.record import environment
-from experiments.trained import load_run
+from experiments.pretrained.trained import load_run
+from experiments.results import archive
+from experiments.results.record import environment
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def packed(corpus, tmp_path_factory):
 
 
 def _main(*arguments):
-    command = [sys.executable, "-m", "experiments.archive", *map(str, arguments)]
+    command = [sys.executable, "-m", "experiments.results.archive", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT).returncode
 
 

@@ -12,13 +12,8 @@ import pytest
 from rich.console import Console
 
 from configs.atlas import PRESETS, get_config
-from experiments.atlas import Atlas
-from experiments.beside import read_extension, read_longer, read_tables
-from experiments.claims import CLAIMS
-from experiments.guide import SITUATIONS, guide, read_decoding
-from experiments.record import write_files
-from experiments.report import atlas_data
-from experiments.report.atlas import (
+from experiments.results import atlas_data
+from experiments.results.atlas import (
     COST,
     Question,
     answers,
@@ -29,12 +24,17 @@ from experiments.report.atlas import (
     gains,
     verdict,
 )
-from experiments.report.atlas import Atlas as Atlas_
-from experiments.report.atlas_page import write
-from experiments.report.lengths import LengthStudy
-from experiments.report.panels import Panel, PanelStudy
-from experiments.tables import TABLES
-from experiments.tasks import TASKS
+from experiments.results.atlas import Atlas as Atlas_
+from experiments.results.lengths import LengthStudy
+from experiments.results.panels import Panel, PanelStudy
+from experiments.results.record import write_files
+from experiments.results.reports.atlas_page import write
+from experiments.results.reports.choosing_page import SITUATIONS, guide, read_decoding
+from experiments.results.reports.multimodal_tables import TABLES
+from experiments.results.reports.other_answers import read_extension, read_longer, read_tables
+from experiments.studies.atlas import ASKED, Atlas
+from experiments.studies.claims import CLAIMS
+from experiments.studies.tasks import TASKS
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 
@@ -197,7 +197,7 @@ def test_a_control_counts_the_pairs_that_seeds_tell_apart_on_both_sides():
 def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
     claim = {"name": "flat", "schemes": ["alibi"], "verdict": "reproduced", "says": "It holds."}
     claim |= {"source": "2108"}
-    path = write(tmp_path, small, {"alibi": "<p>a card"}, {}, [claim])
+    path = write(tmp_path, small, {"alibi": "<p>a card"}, {}, [claim], ASKED)
     page = path.read_text()
     assert "tasks: fire, seed 1: no number" in page and "rank correlation of 1.00" in page
     assert len(re.findall("<tr data-name|<tr class=baseline data-name", page)) == 3
@@ -229,7 +229,7 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
 def test_what_no_run_has_answered_yet_is_said_once(small, tmp_path):
     assert small.unanswered == []
     studies = {"language": language(nope=3.0, rope=2.0), "tasks": tasks(), "tasks_copy": tasks()}
-    page = write(tmp_path, atlas_of(studies, ABOUT), {}, {}, []).read_text()
+    page = write(tmp_path, atlas_of(studies, ABOUT), {}, {}, [], {}).read_text()
     assert "No run has answered yet: copy; copy learned alone." in page
     assert "data-group='copy'" not in page
     saved = json.loads((tmp_path / "atlas.json").read_text())
@@ -239,7 +239,7 @@ def test_what_no_run_has_answered_yet_is_said_once(small, tmp_path):
 def test_an_atlas_of_nothing_is_refused(tmp_path):
     empty = atlas_of({"language": language(), "tasks": tasks()}, ABOUT)
     with pytest.raises(ValueError, match="no study has any result yet"):
-        write(tmp_path, empty, {}, {}, [])
+        write(tmp_path, empty, {}, {}, [], {})
 
 
 def test_every_scheme_has_a_family():
@@ -306,7 +306,7 @@ def test_presets_exist(preset):
 
 
 def test_the_guide_is_read_off_the_answers(small, tmp_path):
-    write(tmp_path, small, {}, {}, [])
+    write(tmp_path, small, {}, {}, [], {})
     saved = json.loads((tmp_path / "atlas.json").read_text())
     ledger = {"about": {"command": "claims command"}, "claims": []}
     effects = [{"says": "loss", "mean": 0.5, "margin": 0.1, "low": "-inf", "high": 1.0}]

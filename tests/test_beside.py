@@ -3,8 +3,13 @@
 import pytest
 from test_tables import pack, results
 
-from experiments.beside import LONGER, read_extension, read_longer, read_tables
-from experiments.tables import TABLES
+from experiments.results.reports.multimodal_tables import TABLES
+from experiments.results.reports.other_answers import (
+    LONGER,
+    read_extension,
+    read_longer,
+    read_tables,
+)
 
 
 def test_the_columns_of_the_tables_are_compared_seed_by_seed(tmp_path):

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import test_report
 
-from experiments import gallery
-from experiments.report import length_report
-from experiments.report.drawing import page_style
+from experiments.results.reports import length_report
+from experiments.results.reports.drawing import page_style
+from experiments.studies import gallery
 
 DOCS = Path(__file__).parents[1] / "docs"
 ATLAS = "atlas/index"

@@ -12,12 +12,13 @@ import pytest
 from rich.console import Console
 from test_compare import comparison, config
 
-from experiments import archive, bucket, preemption
-from experiments.bucket import folder_at
-from experiments.holder import Holder
-from experiments.long_document import score_document
-from experiments.record import Kept, claimed, holder
-from experiments.submit import Job, make_backend
+from experiments import preemption
+from experiments.evaluation.long_document import score_document
+from experiments.results import archive, bucket
+from experiments.results.bucket import folder_at
+from experiments.results.lock import Holder
+from experiments.results.record import Kept, claimed, holder
+from experiments.running.submit import Job, make_backend
 
 
 @pytest.fixture(scope="module")

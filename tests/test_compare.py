@@ -21,17 +21,17 @@ from absl import flags
 from absl.testing import flagsaver
 from rich.console import Console
 
-import experiments.sweep as sweep
+import experiments.running.sweep as sweep
 import launch as launch_module
 from configs.extrapolation import PRESETS, SMALL, get_config
 from experiments import preemption
-from experiments.compare import Comparison, points
-from experiments.loop import train, train_together
-from experiments.point import trained_points
-from experiments.record import claimed
 from experiments.registry import EXPERIMENTS
-from experiments.schedule import Schedule
-from experiments.status import print_status
+from experiments.results.record import claimed
+from experiments.running.points import trained_points
+from experiments.running.schedule import Schedule
+from experiments.running.status import print_status
+from experiments.studies.text import Comparison, points
+from experiments.training.loop import train, train_together
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 
@@ -83,7 +83,7 @@ def test_windows_that_begin_alike_have_the_losses_of_those_scored_alone(
     model = jax.jit(one.task(one.points[0]).init)(jax.random.key(0))
     model = jax.tree.map(lambda x: 8 * x, model)  # so that positions matter without training
     found = one.evaluate(one.points[0], model)
-    monkeypatch.setattr("experiments.compare._adapts", lambda model: True)
+    monkeypatch.setattr("experiments.studies.text._adapts", lambda model: True)
     alone = one.evaluate(one.points[0], model)
     for key in ("records", "curves"):
         for once, each in zip(found[key], alone[key], strict=True):
@@ -580,7 +580,7 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     "command",
     [
         ["launch.py", "--config=configs/extrapolation.py:tiny", "--workdir"],
-        ["-m", "experiments.long_document", "--run=r", "--document=d", "--out"],
+        ["-m", "experiments.evaluation.long_document", "--run=r", "--document=d", "--out"],
     ],
     ids=["launch", "long_document"],
 )

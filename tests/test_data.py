@@ -8,8 +8,8 @@ import types
 import numpy as np
 import pytest
 
-from experiments import data
-from experiments.data import (
+from experiments.training import data
+from experiments.training.data import (
     SPLITS,
     eval_windows,
     load_corpus,

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
-from experiments.long_document import read_chunk
+from experiments.evaluation.long_document import read_chunk
 from posenc_jax import Encoding, Layers, generate
 from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder
 from posenc_jax.encodings.gated.fox import FoX

@@ -1,7 +1,7 @@
 """Runs the Python of README.md and docs/library.md as it is written there, and follows all links.
 
 ``test_new_scheme`` runs the scheme of the README. What reads the models of another package
-(``experiments.pretrained``) is left out.
+(``experiments.pretrained.published``) is left out.
 """
 
 import json
@@ -120,7 +120,7 @@ GIVEN = {
         key=jax.random.key(0),
     ),
 }
-ELSEWHERE = "class Root(Encoding)", '"root": "posenc_jax', "from experiments.pretrained"
+ELSEWHERE = "class Root(Encoding)", '"root": "posenc_jax', "from experiments.pretrained.published"
 # The page leaves out what a model is made of, and models of its size take long to run.
 SMALLER = {
     "Transformer(pattern, ...)": "Transformer(pattern, vocab_size=64, model_dim=64, num_layers=2, "

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from configs import tasks
 from configs.extrapolation import get_config
-from experiments.compare import Comparison
 from experiments.config import own_defaults
-from experiments.cost import PEAK, peak_flops, products, step_flops
-from experiments.dry_run import _config_lines, print_dry_run
-from experiments.text import Text
-from experiments.train import Recipe
+from experiments.running.dry_run import _config_lines, print_dry_run
+from experiments.studies.text import Comparison
+from experiments.training.cost import PEAK, peak_flops, products, step_flops
+from experiments.training.recipe import Recipe
+from experiments.training.text import Text
 from posenc_jax import REGISTRY
 
 B, T, D, L, F, V = 4, 32, 16, 3, 48, 64

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import preemption
-from experiments.evaluate import Protocols, Scorer, evaluate, in_other_units, work
-from experiments.mesh import make_mesh, row_shards
+from experiments.evaluation.lengths import Protocols, Scorer, evaluate, in_other_units, work
+from experiments.training.mesh import make_mesh, row_shards
 from posenc_jax import Encoding
 
 T = 8
@@ -175,7 +175,7 @@ def test_a_pass_has_as_many_tokens_as_it_may(monkeypatch, tokens, rows):
     """Windows of L + 1 tokens pass L through the model: the last one is only a target."""
     sizes = []
     monkeypatch.setattr(
-        "experiments.evaluate.in_batches",
+        "experiments.evaluation.lengths.in_batches",
         lambda score, windows, size, mesh: sizes.append(size) or [windows[:, 1:]],
     )
     score = Scorer(None, make_mesh(), batch_tokens=tokens, advance=lambda *_, **__: None)

@@ -16,25 +16,28 @@ import pytest
 from rich.console import Console
 from test_peers import finish, start
 
-import experiments
-import experiments.extension as extension
-import experiments.sweep as sweep
+import experiments.pretrained
+import experiments.running.sweep as sweep
+import experiments.studies.extension.study as extension
 from configs.extension import METHODS, PRESETS, get_config
-from experiments import harness, readings, schedule
-from experiments.checkpoint import fingerprint
-from experiments.data import eval_windows, load_corpus, write_tokens
-from experiments.dry_run import print_dry_run
-from experiments.export import _as_llama, _longest, export
-from experiments.extension import Extension, points
-from experiments.mesh import make_mesh
-from experiments.methods import Methods
-from experiments.record import Kept, claimed
-from experiments.report.extension_report import markdown, print_tables, write
-from experiments.report.extensions import ExtensionStudy, retention
-from experiments.report.lengths import MAIN, View
-from experiments.text import token_losses, token_losses_and_hits
-from experiments.train import RULES, Recipe, adam_state, further_state
-from experiments.trained import Source, load_run
+from experiments.evaluation import harness
+from experiments.pretrained.export import _as_llama, _longest, export
+from experiments.pretrained.trained import Source, load_run
+from experiments.results.extensions import ExtensionStudy, retention
+from experiments.results.lengths import MAIN, View
+from experiments.results.record import Kept, claimed
+from experiments.results.reports.extension_report import markdown, print_tables, write
+from experiments.running import schedule
+from experiments.running.dry_run import print_dry_run
+from experiments.studies.extension import evaluations
+from experiments.studies.extension.methods import Methods
+from experiments.studies.extension.study import Extension, points
+from experiments.training.checkpoint import fingerprint
+from experiments.training.data import eval_windows, load_corpus, write_tokens
+from experiments.training.mesh import make_mesh
+from experiments.training.recipe import RULES, Recipe
+from experiments.training.step import adam_state, further_state
+from experiments.training.text import token_losses, token_losses_and_hits
 from posenc_jax import REGISTRY, make
 from posenc_jax.hf.write import extended
 
@@ -167,7 +170,7 @@ def test_a_run_that_was_stopped_reads_on_and_finds_the_same(
     finished, corpus, tmp_path, monkeypatch
 ):
     """Stopped after every third batch, the run reads each batch once."""
-    seen, score = [], readings.Scorer.__call__
+    seen, score = [], evaluations.Scorer.__call__
 
     def stopping(self, windows_NL, layers):
         if len(seen) % 3 == 2 and seen[-1] is not None:
@@ -177,7 +180,7 @@ def test_a_run_that_was_stopped_reads_on_and_finds_the_same(
         seen.append(1)
         return found
 
-    monkeypatch.setattr(readings.Scorer, "__call__", stopping)
+    monkeypatch.setattr(evaluations.Scorer, "__call__", stopping)
     stops = 0
     while True:
         one, _ = experiment(config(corpus, tuned="drope"), tmp_path)
@@ -195,11 +198,11 @@ def test_a_run_that_was_stopped_reads_on_and_finds_the_same(
 
 
 def test_one_more_method_is_read_alone(finished, corpus, monkeypatch):
-    def count(self, windows_NL, layers, score=readings.Scorer.__call__):
+    def count(self, windows_NL, layers, score=evaluations.Scorer.__call__):
         seen.append(layers)
         return score(self, windows_NL, layers)
 
-    monkeypatch.setattr(readings.Scorer, "__call__", count)
+    monkeypatch.setattr(evaluations.Scorer, "__call__", count)
     seen: list = []
     more, _ = experiment(config(corpus, methods="rope,pi,resonance_yarn,ntk"), finished[0])
     assert more.run(task_id=0) == []
@@ -226,7 +229,7 @@ def test_kept_results_forget_half_a_line_and_another_config(tmp_path):
 def test_batches_of_another_size_are_read_once_each(sizes, tmp_path):
     """A mesh of another number of devices has other rows in a batch."""
     windows_NL = np.arange(8)[:, None] * np.ones((1, 3))
-    reading = readings.Reading("rope", readings.LAST, 1, 1, windows_NL, scored=2)
+    reading = evaluations.Reading("rope", evaluations.LAST, 1, 1, windows_NL, scored=2)
 
     class Rows:
         def __init__(self, size, batches):
@@ -242,9 +245,9 @@ def test_batches_of_another_size_are_read_once_each(sizes, tmp_path):
             return batch[:, 1:]
 
     def read(size, batches):
-        trials, kept = readings.Trials(), Kept(tmp_path / "kept.jsonl", {})
-        reader = readings.Reader(None, make_mesh(), trials, kept, lambda *note, **steps: None)
-        reader._scorers = {readings.LAST: Rows(size, batches)}
+        trials, kept = evaluations.Trials(), Kept(tmp_path / "kept.jsonl", {})
+        reader = evaluations.Reader(None, make_mesh(), trials, kept, lambda *note, **steps: None)
+        reader._scorers = {evaluations.LAST: Rows(size, batches)}
         return reader.read(reading, None, 1.0)["loss"]
 
     with pytest.raises(KeyboardInterrupt):
@@ -452,8 +455,8 @@ def published(finished, monkeypatch):
 
     module = types.SimpleNamespace(load=load, save=save)
     # The import takes the attribute of the package if another test has imported the real module.
-    monkeypatch.setitem(sys.modules, "experiments.pretrained", module)
-    monkeypatch.setattr(experiments, "pretrained", module, raising=False)
+    monkeypatch.setitem(sys.modules, "experiments.pretrained.published", module)
+    monkeypatch.setattr(experiments.pretrained, "published", module, raising=False)
     return saved
 
 

@@ -6,7 +6,7 @@ import common
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import gallery
+from experiments.studies import gallery
 
 
 def test_a_curve_is_the_bias_by_distance():

@@ -4,7 +4,7 @@ import common
 import numpy as np
 import pytest
 
-from experiments.longrope.search import Budget, ReleasedSpace, evolve
+from experiments.studies.longrope.search import Budget, ReleasedSpace, evolve
 
 ARRAYS, PARAMS = common.golden("longrope_search_synthetic_d64_s8")
 SIZES = PARAMS["hyper_params"]

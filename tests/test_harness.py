@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import harness as harness_module
-from experiments.harness import Coder, Harness, main
-from experiments.mesh import make_mesh
+from experiments.evaluation import harness as harness_module
+from experiments.evaluation.harness import Coder, Harness, main
+from experiments.training.mesh import make_mesh
 
 LENGTH = 40
 

@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 from test_compare import launch
 
-import experiments.multimodal.images as module
+import experiments.studies.multimodal.images as module
 from configs.images import get_config
 from experiments.config import PRESETS
-from experiments.multimodal.images import Images, load_images, paste, rescale
-from experiments.point import Point
+from experiments.running.points import Point
+from experiments.studies.multimodal.images import Images, load_images, paste, rescale
 
 SIDE, COUNT = 28, 60
 

@@ -14,11 +14,11 @@ from flax import nnx
 from jax.sharding import AxisType
 from rich.console import Console
 
-from experiments.checkpoint import fingerprint
-from experiments.host import keep_compiled
-from experiments.loop import train
-from experiments.mesh import AXES
-from experiments.train import Recipe
+from experiments.training.checkpoint import fingerprint
+from experiments.training.host import keep_compiled
+from experiments.training.loop import train
+from experiments.training.mesh import AXES
+from experiments.training.recipe import Recipe
 
 KILLS = 20
 # A start is killed within about five steps, see below, so that none comes to the last one.

@@ -7,9 +7,7 @@ import math
 import pytest
 
 from configs.claims import PRESETS, get_config
-from experiments import claims
-from experiments.order import order_study
-from experiments.report.ledger import (
+from experiments.results.ledger import (
     Answers,
     Claim,
     Effect,
@@ -21,9 +19,11 @@ from experiments.report.ledger import (
     mean,
     spread,
 )
-from experiments.report.ledger_page import write
-from experiments.report.lengths import LengthStudy
-from experiments.report.study import Study, margin_of, mean_and_stderr
+from experiments.results.lengths import LengthStudy
+from experiments.results.reports.ledger_page import write
+from experiments.results.statistics import Study, margin_of, mean_and_stderr
+from experiments.studies import claims
+from experiments.studies.order_sensitivity import order_study
 from posenc_jax import REGISTRY
 
 ABOUT = {"command": "c", "rules": "d", "device": "e", "git": "f", "date": "g"}

@@ -16,13 +16,14 @@ import pytest
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
-from experiments import long_document, preemption
-from experiments.checkpoint import Checkpoints
+from experiments import preemption
 from experiments.config import make_encoding
-from experiments.long_document import score_document, summary
-from experiments.record import open_run
-from experiments.text import token_losses
-from experiments.train import Recipe
+from experiments.evaluation import long_document
+from experiments.evaluation.long_document import score_document, summary
+from experiments.results.record import open_run
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.recipe import Recipe
+from experiments.training.text import token_losses
 
 ROOT = Path(__file__).parents[1]
 TOKENS = np.random.default_rng(0).integers(0, common.VOCAB, 39)
@@ -216,7 +217,7 @@ def test_others_that_cannot_be_joined_are_one_sentence(monkeypatch, capsys):
 @pytest.mark.slow
 def test_sigterm_ends_the_command_between_two_chunks(tmp_path, trained):
     (tmp_path / "text").write_bytes(bytes(100_000))
-    command = [sys.executable, "-m", "experiments.long_document", f"--run={trained[0]}"]
+    command = [sys.executable, "-m", "experiments.evaluation.long_document", f"--run={trained[0]}"]
     command += [f"--document={tmp_path / 'text'}", f"--out={tmp_path / 'out'}", "--chunk=16"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

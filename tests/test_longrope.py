@@ -12,24 +12,24 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import experiments.sweep as sweep
+import experiments.running.sweep as sweep
 from configs.longrope import PRESETS, get_config
 from experiments import preemption
-from experiments.data import load_corpus, window_index
-from experiments.dry_run import print_dry_run
-from experiments.evaluate import Scorer
-from experiments.longrope.encoding import Searched, critical_pairs, factors_of, under_rule
-from experiments.longrope.experiment import LongRoPESearch
-from experiments.longrope.fitness import NEEDLE, needle_loss, text_loss, with_needles
-from experiments.longrope.report import SearchStudy, Verdict, verdicts
-from experiments.longrope.search import Budget, Genome, Space
-from experiments.longrope.tuning import MixedWindows
-from experiments.mesh import make_mesh, state_shardings
-from experiments.record import RefusedError
-from experiments.status import status
-from experiments.text import token_losses
-from experiments.train import Recipe
-from experiments.trained import rope_of
+from experiments.evaluation.lengths import Scorer
+from experiments.pretrained.trained import rope_of
+from experiments.results.record import RefusedError
+from experiments.running.dry_run import print_dry_run
+from experiments.running.status import status
+from experiments.studies.longrope.encoding import Searched, critical_pairs, factors_of, under_rule
+from experiments.studies.longrope.fitness import NEEDLE, needle_loss, text_loss, with_needles
+from experiments.studies.longrope.report import SearchStudy, Verdict, verdicts
+from experiments.studies.longrope.search import Budget, Genome, Space
+from experiments.studies.longrope.study import LongRoPESearch
+from experiments.studies.longrope.tuning import MixedWindows
+from experiments.training.data import load_corpus, window_index
+from experiments.training.mesh import make_mesh, state_shardings
+from experiments.training.recipe import Recipe
+from experiments.training.text import token_losses
 from posenc_jax import make
 from posenc_jax.encodings.rotary.frequencies.ntk import NTK, DynamicNTK
 from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolation

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from experiments.longrope.fitness import remembered
-from experiments.longrope.search import (
+from experiments.results.record import Kept
+from experiments.studies.longrope.fitness import remembered
+from experiments.studies.longrope.search import (
     Budget,
     Genome,
     LongRoPE2Space,
@@ -15,7 +16,6 @@ from experiments.longrope.search import (
     Space,
     evolve,
 )
-from experiments.record import Kept
 
 FACTOR, PAIRS = 4.0, 8
 BUDGET = Budget(population=16, generations=6, parents=8, mutations=6, crossovers=6)

@@ -16,12 +16,13 @@ from jax.sharding import AxisType
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
-from experiments import mesh, preemption
-from experiments.data import Corpus, window_index
-from experiments.loop import lower_step, train
-from experiments.mesh import AXES, make_mesh
-from experiments.text import NextToken, Text
-from experiments.train import Recipe
+from experiments import preemption
+from experiments.training import mesh
+from experiments.training.data import Corpus, window_index
+from experiments.training.loop import lower_step, train
+from experiments.training.mesh import AXES, make_mesh
+from experiments.training.recipe import Recipe
+from experiments.training.text import NextToken, Text
 from posenc_jax import Transformer
 from posenc_jax.encoding import HOOKS
 from posenc_jax.encodings.wrappers.randomized import Randomized

@@ -15,17 +15,18 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments import preemption, sweep
+from experiments import preemption
 from experiments.config import defaults
-from experiments.experiment import Drawn, Experiment
-from experiments.loop import train
-from experiments.mesh import make_mesh
-from experiments.multimodal.model import Decoder, ViT, grid, patches
-from experiments.record import environment
-from experiments.report import panel_report as report
-from experiments.report.panels import Map, Panel, PanelStudy, Result, cells
-from experiments.train import RULES, Recipe
-from experiments.watch import attention_weights
+from experiments.evaluation.layer_attention import attention_weights
+from experiments.results.panels import Map, Panel, PanelStudy, Result, cells
+from experiments.results.record import environment
+from experiments.results.reports import panel_report as report
+from experiments.running import sweep
+from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.studies.multimodal.model import Decoder, ViT, grid, patches
+from experiments.training.loop import train
+from experiments.training.mesh import make_mesh
+from experiments.training.recipe import RULES, Recipe
 from posenc_jax import Layers, Tokens
 from posenc_jax.positions import text
 

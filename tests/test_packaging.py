@@ -40,10 +40,10 @@ def without(hidden, program, *arguments):
     ("hidden", "program"),
     [
         (["ml_collections"], "runpy.run_path('launch.py', run_name='__main__')"),
-        (["rich"], "runpy.run_module('experiments.gallery', run_name='__main__')"),
-        (["matplotlib", "PIL"], "import experiments.report.page"),
-        (["matplotlib", "PIL"], "import experiments.multimodal.story"),
-        (["matplotlib"], "runpy.run_module('experiments.gallery', run_name='__main__')"),
+        (["rich"], "runpy.run_module('experiments.studies.gallery', run_name='__main__')"),
+        (["matplotlib", "PIL"], "import experiments.results.reports.page"),
+        (["matplotlib", "PIL"], "import experiments.studies.multimodal.story"),
+        (["matplotlib"], "runpy.run_module('experiments.studies.gallery', run_name='__main__')"),
     ],
 )
 def test_an_experiment_says_which_extra_is_missing(hidden, program):

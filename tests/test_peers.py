@@ -20,7 +20,8 @@ import pytest
 from jax.errors import JaxRuntimeError
 from test_compare import ENDLESS, FLAGS, ROOT, comparison, config
 
-from experiments import peers, preemption, submit
+from experiments import job_processes, preemption
+from experiments.running import submit
 
 ALONE = ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "TPU_WORKER_HOSTNAMES")
 
@@ -36,7 +37,7 @@ ALONE = ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "TPU_WOR
     ],
 )
 def test_the_status_is_that_of_the_program_but_where_jax_has_ended_it(program, status, capfd):
-    assert peers.watch([sys.executable, "-c", program]) == status
+    assert job_processes.watch([sys.executable, "-c", program]) == status
     assert ("run again" in capfd.readouterr().err) == (status == 75)
 
 
@@ -60,14 +61,14 @@ def test_who_is_watched(monkeypatch, variables, flag, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert peers.are_expected(["launch.py", *flag.split()]) == expected
+    assert job_processes.are_expected(["launch.py", *flag.split()]) == expected
 
 
 def test_which_errors_are_a_lost_peer():
     lost = "Gloo all-reduce failed: Connection reset by peer"
-    assert peers.is_loss(JaxRuntimeError(f"UNKNOWN: {lost}"))
-    assert not peers.is_loss(JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"))
-    assert not peers.is_loss(RuntimeError(lost))
+    assert job_processes.is_loss(JaxRuntimeError(f"UNKNOWN: {lost}"))
+    assert not job_processes.is_loss(JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"))
+    assert not job_processes.is_loss(RuntimeError(lost))
 
 
 @pytest.mark.parametrize(
@@ -394,7 +395,7 @@ FAILS_ALONE = """
 import os, sys
 sys.path.insert(0, "")
 if "POSENC_JAX_WATCHED" in os.environ and "--process_id=1" in sys.argv:
-    from experiments import text
+    from experiments.training import text
     train_batch = text.train_batch
 
     def failing(index, *, step, **rest):

@@ -10,8 +10,14 @@ from rich.console import Console
 
 from configs.pointing import get_config
 from experiments.config import PRESETS
-from experiments.multimodal.pointing import NEIGHBOURS, Pointing, Setting, load_icons, targets
-from experiments.point import Point
+from experiments.running.points import Point
+from experiments.studies.multimodal.pointing import (
+    NEIGHBOURS,
+    Pointing,
+    Setting,
+    load_icons,
+    targets,
+)
 
 SMALL = dict(model_dim=32, num_layers=1, num_heads=4, head_dim=8, mlp_dim=32)
 

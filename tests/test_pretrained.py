@@ -15,10 +15,10 @@ import tokenizers
 from hf_models import our_decoder, relative_error
 from safetensors.numpy import load_file, save_file
 
-import experiments.pretrained
-from experiments.mesh import make_mesh
-from experiments.pretrained import find, load, main, save
-from experiments.weight_files import INDEX, SafetensorsFiles
+import experiments.pretrained.published
+from experiments.pretrained.published import find, load, main, save
+from experiments.pretrained.weight_files import INDEX, SafetensorsFiles
+from experiments.training.mesh import make_mesh
 from posenc_jax import make
 from posenc_jax.hf import decoder, weights
 from posenc_jax.hf.pattern import same
@@ -114,7 +114,7 @@ def test_several_files_in_another_type(tmp_path):
 
 def test_a_large_model_is_several_files(tmp_path, monkeypatch):
     config, tensors = published("phi3")
-    monkeypatch.setattr(experiments.pretrained, "_SHARD_BYTES", 10_000)
+    monkeypatch.setattr(experiments.pretrained.published, "_SHARD_BYTES", 10_000)
     save(tmp_path / "out", our_decoder(config, tensors), config)
     files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
     assert files[0] == f"model-00001-of-{len(files):05d}.safetensors" and len(files) > 3
@@ -312,7 +312,7 @@ def test_a_gguf_file(tmp_path):
 @pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_1"])
 def test_a_gguf_file_in_few_bits(kind, tmp_path, monkeypatch):
     """The file's numbers are what gguf makes of it, in pieces as at once."""
-    monkeypatch.setattr("experiments.weight_files._CHUNK", 5 * 32)
+    monkeypatch.setattr("experiments.pretrained.weight_files._CHUNK", 5 * 32)
     kind = gguf.GGMLQuantizationType[kind]
     model = load(write_gguf(tmp_path / "llama.gguf", kind=kind)).model
     _, tensors = published("llama")

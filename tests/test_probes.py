@@ -8,10 +8,10 @@ import common
 import numpy as np
 import pytest
 
-from experiments import probes
-from experiments.data import eval_windows, load_corpus
-from experiments.record import open_run
-from experiments.report import probe_figures
+from experiments.evaluation import probes
+from experiments.results.record import open_run
+from experiments.results.reports import probe_figures
+from experiments.training.data import eval_windows, load_corpus
 from posenc_jax import Layers
 
 LENGTH, WINDOW, TEXTS = common.TRAIN_LENGTH, 5, 4

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.report import length_figures, lengths
-from experiments.report import length_report as report
-from experiments.report.speedup import reached, smoothed, with_speedups
-from experiments.report.study import number
-from experiments.train import RULES
+from experiments.results import lengths
+from experiments.results.reports import length_figures
+from experiments.results.reports import length_report as report
+from experiments.results.speedup import reached, smoothed, with_speedups
+from experiments.results.statistics import number
+from experiments.training.recipe import RULES
 
 TRAIN_LENGTH = 64
 SLOPES = {"alibi": -0.01, "nope": 0.4, "rope": 1.1, "yarn": 0.1}

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from configs.story import get_config
 from experiments.config import PRESETS
-from experiments.multimodal import ball, story
-from experiments.multimodal.ball import REACH, WARPS
-from experiments.multimodal.story import Story, lay_out
-from experiments.point import Point
-from experiments.watch import attention_weights
+from experiments.evaluation.layer_attention import attention_weights
+from experiments.running.points import Point
+from experiments.studies.multimodal import ball, story
+from experiments.studies.multimodal.ball import REACH, WARPS
+from experiments.studies.multimodal.story import Story, lay_out
 
 FRAMES, SIDE, PATCH, QUESTIONS = 6, 16, 8, 2
 TRAINED = ("frame_index", "frame_index_told", "time_rope", "time_rope_adaln")

@@ -15,8 +15,8 @@ import yaml
 from rich.console import Console
 
 from experiments.preemption import PreemptedError
-from experiments.record import write_json
-from experiments.submit import Job, command_without_own_flags, hand_over, make_backend
+from experiments.results.record import write_json
+from experiments.running.submit import Job, command_without_own_flags, hand_over, make_backend
 
 COMMAND = (
     "python",
@@ -313,7 +313,8 @@ def test_nothing_is_submitted_without_being_asked_or_twice(tmp_path):
 def test_what_is_submitted_again_has_names_that_the_queue_has_not_seen(job, monkeypatch):
     given = []
     monkeypatch.setattr(
-        "experiments.submit.kubernetes.run", lambda command, text: given.append((command, text))
+        "experiments.running.submit.kubernetes.run",
+        lambda command, text: given.append((command, text)),
     )
     backend = make_backend("gke", ["image=i", "accelerator=a", "claim=disk"])
     assert "submitted: posenc-my-run-0, " in submitted(backend, job)
@@ -395,7 +396,7 @@ def test_a_point_that_the_queue_ends_is_saved_and_goes_on(tmp_path):
     """Jobs of submitit run here: one is told to end, and the next goes on with its point."""
     import submitit
 
-    from experiments.submit.slurm import Resumable
+    from experiments.running.submit.slurm import Resumable
 
     begun = tmp_path / "begun"
     executor = submitit.LocalExecutor(tmp_path / "logs")
@@ -419,7 +420,7 @@ def test_jobs_of_an_array_run_their_points(tmp_path):
 
 def test_a_point_that_the_queue_ends_while_python_starts_goes_on():
     """There is nothing yet that listens to SIGTERM, and nothing to save."""
-    from experiments.submit.slurm import Resumable
+    from experiments.running.submit.slurm import Resumable
 
     point = Resumable(("sleep", "60"))
     point._process = subprocess.Popen(point.command)
@@ -430,14 +431,14 @@ def test_a_point_that_the_queue_ends_while_python_starts_goes_on():
 def test_the_number_of_a_submission_is_given_under_the_lock(job, monkeypatch):
     """Another program submits while this one waits for the lock."""
     backend = make_backend("xpk", ["cluster=c", "tpu_type=t", "docker_image=i"])
-    monkeypatch.setattr("experiments.submit.kubernetes.run", lambda command: None)
+    monkeypatch.setattr("experiments.running.submit.kubernetes.run", lambda command: None)
 
     @contextlib.contextmanager
     def claimed(folder):
         write_json(folder / "submitted.json", {"date": "2026", "jobs": ["a"], "number": 7})
         yield
 
-    monkeypatch.setattr("experiments.submit.claimed", claimed)
+    monkeypatch.setattr("experiments.running.submit.claimed", claimed)
     assert "submitted: posenc-my-run-r8-0" in submitted(backend, job, again=True)
     (job.workdir / "submitted.json").write_text('{"number": 1}')
     with pytest.raises(ValueError, match="must be an object with date, jobs"):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import archive, atlas_tables, tables
-from experiments.tables import TABLES, Table, markdown, rewritten
+from experiments.results import archive
+from experiments.results.reports import atlas_tables, multimodal_tables
+from experiments.results.reports.multimodal_tables import TABLES, Table, markdown, rewritten
 
 DOCS = Path(__file__).parents[1] / "docs"
 TOY = Table("toy", "A toy", "accuracy", {"small": ("size", 1), "large": ("size", 2)})
@@ -97,7 +98,7 @@ def test_without_an_archive_the_table_stays(tmp_path, monkeypatch, capsys):
     pack(tmp_path / "images.tar.xz", results(TABLES[0], nope=(0.5, 0.6)))
     arguments = ["tables", f"--archives={tmp_path}", f"--page={tmp_path}/page.md"]
     monkeypatch.setattr("sys.argv", arguments)
-    assert tables.main() == 0
+    assert multimodal_tables.main() == 0
     assert "Video: " in capsys.readouterr().out
     assert "| `nope` | **0.550** ± 0.050 |" in (tmp_path / "page.md").read_text()
 

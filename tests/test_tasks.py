@@ -13,10 +13,10 @@ from rich.console import Console
 
 from configs import atlas
 from configs.tasks import PRESETS, get_config
-from experiments.point import Point
-from experiments.tasks import TASKS, VOCAB_SIZE
-from experiments.tasks.experiment import Questions
-from experiments.tasks.task import PAD, SYMBOLS
+from experiments.running.points import Point
+from experiments.studies.tasks import TASKS, VOCAB_SIZE
+from experiments.studies.tasks.study import Questions
+from experiments.studies.tasks.task import PAD, SYMBOLS
 
 COUNT = 2000
 
@@ -342,7 +342,7 @@ def test_a_batch_is_refused_if_its_rows_fit_into_memory_and_a_step_on_them_does_
     tmp_path, monkeypatch
 ):
     """The machine would draw rows for a minute, and then kill the program without a word."""
-    monkeypatch.setattr("experiments.experiment.memory_of_host", lambda: 64 * 2**30)
+    monkeypatch.setattr("experiments.studies.drawn_examples.memory_of_host", lambda: 64 * 2**30)
     questions(tmp_path, train__batch_size=10**7)  # the rows take 1.5 GiB, a step 19 and more
     with pytest.raises(ValueError, match=r"train.batch_size=100000000 takes 206 GiB or more, and"):
         questions(tmp_path, train__batch_size=10**8)

@@ -14,12 +14,12 @@ from benchmarks import tpu_programs
 from benchmarks.tpu_check import Item, _in_order, outcome, read_known, row
 from benchmarks.tpu_report import tables
 from configs.extrapolation import get_config
-from experiments import topology
-from experiments.collectives import Collective, collectives
-from experiments.compare import Comparison
-from experiments.dry_run import print_dry_run
-from experiments.mesh import make_mesh, meshes_of
-from experiments.topology import Needs, needs, too_much
+from experiments.running import topology
+from experiments.running.collectives import Collective, collectives
+from experiments.running.dry_run import print_dry_run
+from experiments.running.topology import Needs, needs, too_much
+from experiments.studies.text import Comparison
+from experiments.training.mesh import make_mesh, meshes_of
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,

@@ -22,23 +22,24 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+from experiments.training.step import train_step
 from flax import nnx
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from experiments import preemption
-from experiments.checkpoint import Checkpoints
-from experiments.cost import PEAK
-from experiments.data import Corpus, window_index
-from experiments.host import peak_memory
-from experiments.loop import train, train_together
-from experiments.mesh import batch_sharding, make_mesh, path_name, state_shardings
-from experiments.multimodal.model import Decoder
-from experiments.multimodal.story import TimedViT
-from experiments.record import Metrics, open_run
-from experiments.text import Text, token_losses
-from experiments.train import RULES, Recipe, decays, train_step
-from experiments.trained import load_run
+from experiments.pretrained.trained import load_run
+from experiments.results.record import Metrics, open_run
+from experiments.studies.multimodal.model import Decoder
+from experiments.studies.multimodal.story import TimedViT
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.cost import PEAK
+from experiments.training.data import Corpus, window_index
+from experiments.training.host import peak_memory
+from experiments.training.loop import train, train_together
+from experiments.training.mesh import batch_sharding, make_mesh, path_name, state_shardings
+from experiments.training.recipe import RULES, Recipe, decays
+from experiments.training.text import Text, token_losses
 from posenc_jax import Encoding
 
 SPEC = FrozenConfigDict(
@@ -380,7 +381,7 @@ def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, uninterrupted, 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     tmp_path, windows, monkeypatch
 ):
-    import experiments.text as module
+    import experiments.training.text as module
 
     def poisoned(model, tokens, key):
         return token_losses(model, tokens, key) * jnp.where(tokens[0, 0] >= 0, jnp.nan, 1.0)

@@ -8,9 +8,9 @@ import pytest
 from flax import nnx
 
 import posenc_jax
-from experiments.mesh import make_mesh, state_shardings
-from experiments.text import token_losses
-from experiments.train import decays
+from experiments.training.mesh import make_mesh, state_shardings
+from experiments.training.recipe import decays
+from experiments.training.text import token_losses
 from posenc_jax.model.layer import stack
 from posenc_jax.positions import text
 

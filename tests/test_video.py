@@ -14,10 +14,10 @@ from rich.console import Console
 
 from configs.video import get_config
 from experiments.config import PRESETS
-from experiments.multimodal.needles import Source, draw, load_clips, shrink
-from experiments.multimodal.video import Videos
-from experiments.point import Point
-from experiments.report.drawing import tiles
+from experiments.results.reports.drawing import tiles
+from experiments.running.points import Point
+from experiments.studies.multimodal.needles import Source, draw, load_clips, shrink
+from experiments.studies.multimodal.video import Videos
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
 

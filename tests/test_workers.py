@@ -16,9 +16,10 @@ import common
 import pytest
 from test_compare import FLAGS, ROOT, comparison, config
 
-from experiments import peers, progress, schedule, workers
-from experiments.record import claimed
-from experiments.schedule import Schedule
+from experiments import job_processes, progress
+from experiments.results.record import claimed
+from experiments.running import schedule, workers
+from experiments.running.schedule import Schedule
 
 TWO_CORES = pytest.mark.skipif(
     len(workers._cores()) < 2, reason="two workers need two cores, and this process has one"
@@ -99,7 +100,7 @@ def test_sigterm_while_workers_are_started_ends_all_of_them(monkeypatch):
 
     monkeypatch.setattr(workers.subprocess, "Popen", start_and_stop)
     before = signal.getsignal(signal.SIGTERM)
-    peers.ask_again_if_stopped()
+    job_processes.ask_again_if_stopped()
     asking_again = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as stop:
@@ -119,7 +120,7 @@ def test_workers_are_alone_in_a_step_of_slurm_and_know_that_they_are_workers(tmp
     monkeypatch.setenv("SLURM_STEP_NODELIST", "n0")
     program = tmp_path / "launch.py"
     program.write_text(
-        "import os\nfrom experiments import workers\n"
+        "import os\nfrom experiments.running import workers\n"
         "alone = 'SLURM_STEP_NODELIST' not in os.environ and workers.count()\n"
         f"open({str(tmp_path / 'found')!r}, 'a').write(f'{{alone}} ')\n"
     )

@@ -10,9 +10,9 @@ from ml_collections import FrozenConfigDict
 from benchmarks.accelerator.attention import timed
 from benchmarks.ours import start
 from configs.extrapolation import get_config
-from experiments.cost import peak_flops, step_flops
-from experiments.text import Text
-from experiments.train import Recipe
+from experiments.training.cost import peak_flops, step_flops
+from experiments.training.recipe import Recipe
+from experiments.training.text import Text
 
 _VOCAB = 50304  # GPT-2's, filled up to a multiple of 128
 

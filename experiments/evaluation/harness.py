@@ -1,0 +1,289 @@
+"""Runs tasks of lm-evaluation-harness on a trained model, one of ours or a published one.
+
+    python -m experiments.evaluation.harness --model=runs/small/runs/rope/seed0 \\
+        --tasks=hellaswag --limit=100
+    python -m experiments.evaluation.harness --model=smollm2 --tasks=my_task --include=my_tasks \\
+        --encoding='{"name": "yarn", "factor": 4.0}' --length=32768 --out=results.json
+
+The program needs ``pip install -e '.[harness]'``.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+
+from experiments.command import encoding, exit_status
+from experiments.pretrained.trained import load_run, run_at
+from experiments.progress import stage
+from experiments.results.bucket import folder_at
+from experiments.results.record import write_json
+from experiments.training.batches import in_batches, rows_of_pass
+from experiments.training.mesh import make_mesh
+from experiments.training.text import token_losses_and_hits
+from posenc_jax import Transformer, generate
+
+# Widths are this times a power of 2, so that few programs are compiled.
+_SHORTEST = 32
+
+
+class Coder:
+    """Converts text to tokens and back, by a tokenizer, or as bytes for models trained here.
+
+    Args:
+      tokenizer: the tokenizer, or None for bytes.
+      start: the token that is put before a text without context.
+      end: the token that ends a text, if there is one.
+    """
+
+    def __init__(self, tokenizer: Any = None, start: int | None = None, end: int | None = None):
+        self._tokenizer, self.end = tokenizer, end
+        self.start = (0 if start is None else start) if tokenizer else ord("\n")
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the token ids of a text."""
+        if self._tokenizer is None:
+            return list(text.encode())
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Returns the text of token ids."""
+        if self._tokenizer is None:
+            return bytes(tokens).decode(errors="replace")
+        return self._tokenizer.decode(list(tokens))
+
+
+class Harness:
+    """Answers the three kinds of requests that lm-evaluation-harness makes.
+
+    Args:
+      model: the model.
+      coder: converts text to tokens and back.
+      length: the most tokens of context; longer requests lose their beginning.
+      batch_tokens: tokens of one forward pass.
+      mesh: the devices.
+      console: the console that shows progress.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        coder: Coder,
+        *,
+        length: int,
+        batch_tokens: int,
+        mesh: Mesh,
+        console: Console,
+    ):
+        self.model, self.coder, self.length = model, coder, length
+        self._batch_tokens, self._console = batch_tokens, console
+        # An encoding that adapts to the length of a row must not count padding.
+        self._adapts = any(encoding.adapts for encoding in model.distinct())
+        self._mesh, self._measure = mesh, jax.jit(token_losses_and_hits)
+
+    def loglikelihood(self, requests) -> list[tuple[float, bool]]:
+        """Returns the log-probability of each continuation, and whether it is the greedy one.
+
+        The ``args`` of a request are the context and the continuation.
+        """
+        rows, counts = [], []
+        for context, continuation in (request.args for request in requests):
+            # Spaces belong to the word that follows them, as in the harness itself.
+            start = len(context.rstrip())
+            before = self.coder.encode(context[:start])
+            after = self.coder.encode(context + continuation)[len(before) :]
+            self._check(after, "a continuation")
+            rows.append(((before or [self.coder.start]) + after)[-self.length - 1 :])
+            counts.append(len(after))
+        # Scores are those of the tokens after the first, so a row has one fewer.
+        ends = (
+            row[len(row) - count :]
+            for row, count in zip(self._scored(rows, "continuations"), counts, strict=True)
+        )
+        return [(-float(end[:, 0].sum()), bool(end[:, 1].all())) for end in ends]
+
+    def loglikelihood_rolling(self, requests) -> list[float]:
+        """Returns the log-probability of each whole text, piece by piece of ``length`` tokens.
+
+        Each token is scored once. The last piece begins within the piece before it, so that its
+        tokens have as much context as possible.
+        """
+        rows, counts, texts = [], [], []
+        for number, (text,) in enumerate(request.args for request in requests):
+            tokens = [self.coder.start, *self.coder.encode(text)]
+            for end in range(1, len(tokens), self.length):
+                last = min(end - 1 + self.length, len(tokens) - 1)
+                rows.append(tokens[max(last - self.length, 0) : last + 1])
+                counts.append(last - end + 1)
+                texts.append(number)
+        sums = [0.0] * len(requests)
+        found = zip(self._scored(rows, "texts"), counts, texts, strict=True)
+        for row, count, number in found:
+            sums[number] -= float(row[-count:, 0].sum())
+        return sums
+
+    def generate_until(self, requests) -> list[str]:
+        """Returns the greedy continuation of each context, up to a stop text or the end of text.
+
+        The ``args`` of a request are the context and a dict with ``until`` and ``max_gen_toks``.
+        """
+        answers = []
+        with stage("generating", len(requests), self._console) as advance:
+            for context, options in (request.args for request in requests):
+                most = options.get("max_gen_toks", min(256, self.length))
+                until, end = options.get("until") or [], self.coder.end
+                prompt = self.coder.encode(context) or [self.coder.start]
+                self._check(range(most), "max_gen_toks")
+                prompt = prompt[most - self.length :] if most < self.length else prompt[-1:]
+                found = generate(
+                    self.model,
+                    np.array([prompt]),
+                    jax.random.key(0),
+                    max_new_tokens=most,
+                    stop_token=end,
+                )
+                tokens = np.asarray(found)[0].tolist()
+                if end in tokens:
+                    tokens = tokens[: tokens.index(end)]
+                answer = self.coder.decode(tokens)
+                for stop in [until] if isinstance(until, str) else until:
+                    answer = answer.split(stop)[0]
+                answers.append(answer)
+                advance("")
+        return answers
+
+    def _check(self, tokens, what):
+        if len(tokens) > self.length:
+            raise ValueError(
+                f"{what} has {len(tokens)} tokens, and the model reads {self.length}; give a "
+                "longer --length, under an encoding that reaches as far"
+            )
+
+    def _width(self, count: int) -> int:
+        """Returns the width that a row of ``count`` tokens is padded to."""
+        if self._adapts:
+            return count
+        width = _SHORTEST
+        while width < count:
+            width *= 2
+        return min(width, self.length)
+
+    def _scored(self, rows: list[list[int]], what: str) -> Iterator[np.ndarray]:
+        """Yields the losses and hits of each row's tokens but the first, ``[L - 1, 2]``."""
+        by_width: dict[int, list[int]] = {}
+        for number, row in enumerate(rows):
+            by_width.setdefault(self._width(len(row) - 1), []).append(number)
+        found: dict[int, np.ndarray] = {}
+        compute = functools.partial(self._measure, self.model)
+        with stage(what, len(rows), self._console) as advance:
+            for width, numbers in sorted(by_width.items(), reverse=True):
+                # Padding after a row changes no score in it, as attention is causal.
+                tokens = np.zeros((len(numbers), width + 1), np.int32)
+                for place, number in enumerate(numbers):
+                    tokens[place, : len(rows[number])] = rows[number]
+                size = rows_of_pass(self._batch_tokens, width, self._mesh)
+                left = iter(numbers)
+                for batch in in_batches(compute, tokens, size, self._mesh):
+                    for measured, number in zip(batch, left, strict=False):
+                        found[number] = measured[: len(rows[number]) - 1]
+                    advance("", steps=len(batch))
+        return (found[number] for number in range(len(rows)))
+
+
+def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transformer, Coder, int]:
+    """Returns a model, its conversion of text to tokens, and the length it was trained for.
+
+    Args:
+      path: the folder of a run, or what ``experiments.pretrained.published.load`` takes.
+      encoding: a name and keywords, which replace the rotation of a published model.
+      mesh: the devices.
+
+    Raises:
+      ValueError: there is no such model, or it cannot tokenize text.
+    """
+    if (run_at(folder_at(path))[0] / "run.json").exists():
+        if encoding:
+            raise ValueError("--encoding is for published models; tune the run under another one")
+        state, config = load_run(folder_at(path), mesh)
+        if len(state.model.embedding) != 256:
+            raise ValueError(
+                f"the run in {path} does not read bytes, and has no tokenizer for text; give one "
+                "that was trained on a corpus of bytes, such as stdlib or files:"
+            )
+        # The length of the last training: a model tuned at a greater length reads that many tokens.
+        return state.model, Coder(), config["train"]["length"]
+    from experiments.pretrained import published
+
+    loaded = published.load(path, mesh=mesh, scan=True)
+    if loaded.tokenizer is None:
+        raise ValueError(f"{path} has no tokenizer; add its tokenizer.json to the folder")
+    model = loaded.under(**encoding) if encoding else loaded.model
+    end = loaded.config.get("eos_token_id")
+    end = end[0] if isinstance(end, list) else end
+    start = loaded.config.get("bos_token_id", end)
+    return model, Coder(loaded.tokenizer, start, end), loaded.length
+
+
+def evaluate(harness: Harness, tasks: list[str], include: str | None, **options: Any) -> Any:
+    """Returns the results of lm-evaluation-harness; ``include`` is a folder with further tasks.
+
+    Raises:
+      ValueError: the harness is not installed.
+    """
+    try:
+        import lm_eval
+        from lm_eval.api.model import LM
+        from lm_eval.tasks import TaskManager
+    except ImportError:
+        raise ValueError(
+            "experiments.evaluation.harness needs lm-evaluation-harness: "
+            "pip install -e '.[harness]'"
+        ) from None
+
+    class Adapter(LM):
+        loglikelihood: Callable = staticmethod(harness.loglikelihood)
+        loglikelihood_rolling: Callable = staticmethod(harness.loglikelihood_rolling)
+        generate_until: Callable = staticmethod(harness.generate_until)
+
+    manager = TaskManager(include_path=include)
+    return lm_eval.simple_evaluate(Adapter(), tasks=tasks, task_manager=manager, **options)
+
+
+@exit_status
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the tasks and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="folder of a run, weights, or a name")
+    parser.add_argument("--tasks", required=True, help="tasks of the harness, with commas")
+    parser.add_argument("--include", help="folder with tasks of your own")
+    parser.add_argument("--encoding", type=encoding, help="JSON: a name and its keywords")
+    parser.add_argument("--length", type=int, help="most tokens of context (default: as trained)")
+    parser.add_argument("--batch_tokens", type=int, default=8192, help="tokens of a forward pass")
+    parser.add_argument("--num_fewshot", type=int, help="examples before each question")
+    parser.add_argument("--limit", type=int, help="questions of each task")
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON")
+    args = parser.parse_args(arguments)
+    console = Console(soft_wrap=True)
+    mesh = make_mesh()
+    model, text, trained = load(args.model, args.encoding, mesh)
+    options = {"length": args.length or trained, "batch_tokens": args.batch_tokens}
+    harness = Harness(model, text, **options, mesh=mesh, console=console)
+    limits = {"num_fewshot": args.num_fewshot, "limit": args.limit}
+    found = evaluate(harness, args.tasks.split(","), args.include, **limits)
+    from lm_eval.utils import make_table
+
+    console.print(make_table(found), markup=False, highlight=False)
+    if args.out:
+        how = {"model": args.model, "encoding": args.encoding} | options | limits
+        write_json(args.out, {"results": found["results"]} | how)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

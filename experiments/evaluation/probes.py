@@ -1,0 +1,345 @@
+"""Measures how a trained decoder uses positions, by four probes.
+
+attention_by_distance  the attention of the last token of a training sequence, by how many tokens
+                       back a key is: the U-shape that HoPE (2410.21216) argues from
+variance_by_pair       which rotary pairs decide the attention of a query, by the pair's period
+loss_by_offset         the loss of training sequences that start at other positions: a higher loss
+                       is due to positions alone, and not to length
+kernel                 the logit by distance, with content averaged out
+
+python -m experiments.evaluation.probes --run=runs/small/runs/rope/seed0 --out=probes.html
+"""
+
+import argparse
+import dataclasses
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.command import exit_status
+from experiments.evaluation.layer_attention import watch, weights
+from experiments.pretrained.trained import load_run
+from experiments.results.bucket import folder_at
+from experiments.results.record import write_files
+from experiments.results.reports import page, probe_figures
+from experiments.training.data import eval_windows, load_corpus
+from posenc_jax import Encoding, Tokens, Transformer, cross_entropy, positions
+from posenc_jax.attention.dense import products
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.xpos import XPos
+from posenc_jax.encodings.wrappers.wrapper import Wrapper
+
+# Offsets and distances go up to this many times the training length.
+TIMES = 16
+RANDOM_OFFSETS = 3
+
+
+def probe(model: Transformer, windows_NL: np.ndarray, *, seed: int) -> dict[str, Any]:
+    """Returns the results of all probes by name, and the sizes of texts, as plain data for JSON.
+
+    A probe that does not apply to the scheme is left out. A layer that a probe does not apply to
+    has None. Numbers have 4 digits; a number that is not finite is None.
+
+    Args:
+      model: a trained decoder of text, small enough to run all windows at once.
+      windows_NL: int tokens of two texts or more, each a training sequence and its last target:
+        ``[N, train_length + 1]``.
+      seed: the seed of the random offsets.
+
+    Raises:
+      ValueError: the model is not a decoder or has no finite loss, or the windows are too few or
+        too short.
+    """
+    _check(model, windows_NL)
+    train_length = windows_NL.shape[1] - 1
+    by_offset = loss_by_offset(model, windows_NL, offsets(train_length, seed))
+    if not math.isfinite(by_offset["loss"][0]):
+        raise ValueError(
+            f"the loss of the model is {by_offset['loss'][0]} on these texts: a model that has "
+            "diverged cannot be probed; train it again"
+        )
+    found = {
+        "attention_by_distance": attention_by_distance(model, windows_NL),
+        "variance_by_pair": variance_by_pair(model, windows_NL),
+        "loss_by_offset": by_offset,
+        "kernel": kernel(model, windows_NL, distances(train_length)),
+    }
+    sizes = {"train_length": train_length, "windows": len(windows_NL)}
+    return sizes | {name: _plain(each) for name, each in found.items() if each is not None}
+
+
+def attention_by_distance(model: Transformer, windows_NL) -> dict[str, Any]:
+    """Measures the attention of the last token of each window, by how many tokens back a key is.
+
+    Only the last token has a whole training sequence before it. Each of its distances is one
+    position, so both ends of the U, the nearest tokens and the first ones, have buckets of their
+    own.
+
+    Returns:
+      ``distance``, the mean of each bucket; ``keys``, the number of keys in each; and ``weight``,
+      the attention to all keys of a bucket, ``[layers, heads, buckets]``, which sums to 1.
+    """
+    last_ENHS = np.asarray(_last_weights(model, windows_NL[:, :-1]))
+    length = last_ENHS.shape[-1]
+    near = _spaced(length // 2, 4)
+    edges = np.unique([0, *near, *(length - near), length])
+    by_distance = last_ENHS.mean(axis=1)[..., ::-1]
+    return {
+        "distance": (edges[:-1] + edges[1:] - 1) / 2,
+        "keys": np.diff(edges),
+        "weight": np.add.reduceat(by_distance, edges[:-1], axis=-1),
+    }
+
+
+@jax.jit
+def _last_weights(model, inputs_NT):
+    def look(encoding, tile, rule):
+        return weights(encoding, tile, rule)[:, :, -1]
+
+    return jnp.stack(watch(model, look, inputs_NT, positions.text(inputs_NT.shape[1])))
+
+
+def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
+    """Measures which channel pairs of a rotary scheme decide the attention of queries.
+
+    A logit is the sum of its pairs' contributions. The variance of the logits over the keys that a
+    query sees is therefore the sum of the pairs' covariances with the logit. A pair's share is its
+    covariance over that sum; it is negative if the pair works against the others.
+
+    Returns:
+      None if no layer is rotary. Else, for each layer (None if it is not rotary), ``period``, the
+      tokens of one turn of each pair (None if it does not turn), and ``share``, ``[heads, pairs]``,
+      which sums to 1 over pairs. Channels that are not rotated count as one pair, the last.
+    """
+    ropes = [_rotary(model.layer_at(number)[0]) for number in range(model.num_layers)]
+    if not any(ropes):
+        return None
+    length = windows_NL.shape[1] - 1
+    periods = [None if rope is None else _periods(rope, length) for rope in ropes]
+    return {"period": periods, "share": _pair_shares(model, windows_NL[:, :-1])}
+
+
+def _rotary(encoding: Encoding) -> RoPE | None:
+    """Returns the RoPE whose pairs' contributions add up to an encoding's logits, if any."""
+    while isinstance(encoding, Wrapper):
+        encoding = encoding.inner
+    # Not FoPE, whose pairs have many frequencies, nor position maps, which rotate twice, nor
+    # Selective RoPE, which rotates by content.
+    if not isinstance(encoding, RoPE) or "read" in encoding.hooks():
+        return None
+    return encoding if type(encoding).rotate in (RoPE.rotate, XPos.rotate) else None
+
+
+def _periods(rope: RoPE, length: int) -> list[float | None]:
+    """Returns the period of each pair, from the angle at position 1 of a training sequence."""
+    tokens = Tokens.of(rope, positions.text(2), length=length)
+    cos, sin = (np.asarray(table)[0, 1, 0] for table in jax.tree.leaves(tokens.prepared)[:2])
+    angles = abs(np.arctan2(sin, cos))
+    periods = [2 * math.pi / angle if angle else None for angle in angles.tolist()]
+    return periods + [None] * (rope.rotary_dim < rope.head_dim)
+
+
+@jax.jit
+def _pair_shares(model, inputs_NT):
+    return watch(model, _shares, inputs_NT, positions.text(inputs_NT.shape[1]))
+
+
+def _shares(encoding, tile, rule):
+    """Returns the share of each pair, float32 ``[H, pairs]``; ``watch`` calls it for each layer."""
+    rope = _rotary(encoding)
+    if rope is None:
+        return None
+    channel = np.arange(rope.head_dim)
+    pair = channel % (rope.rotary_dim // 2) if rope.layout == "half" else channel // 2
+    pair = np.where(channel < rope.rotary_dim, pair, rope.rotary_dim // 2)
+    is_of_CP = jnp.asarray(pair[:, None] == np.arange(pair.max() + 1)[None], jnp.float32)
+    seen_TS = rule.visible(tile.q_tokens, tile.k_tokens)[0, 0]
+
+    def covariances(row):
+        q_THC, k_SHC = row
+        parts_PHTS = jnp.einsum("thc,shc,cp->phts", q_THC, k_SHC, is_of_CP)
+        mean_PHT1 = parts_PHTS.mean(axis=-1, keepdims=True, where=seen_TS[None, None])
+        parts_PHTS = jnp.where(seen_TS[None, None], parts_PHTS - mean_PHT1, 0)
+        return jnp.einsum("phts,hts->hp", parts_PHTS, parts_PHTS.sum(axis=0))
+
+    q_BTHC, k_BSKC = (x.astype(jnp.float32) for x in (tile.q, tile.k))
+    k_BSHC = jnp.repeat(k_BSKC, q_BTHC.shape[2] // k_BSKC.shape[2], axis=2)
+    # One text at a time: the contributions of all pairs are many times the logits.
+    of_pair_HP = jax.lax.map(covariances, (q_BTHC, k_BSHC)).sum(axis=0)
+    return of_pair_HP / of_pair_HP.sum(axis=1, keepdims=True)
+
+
+def offsets(train_length: int, seed: int) -> np.ndarray:
+    """Returns the offsets that are tried, int32 ascending: 0, multiples of L, and random ones."""
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed={seed} must be 0 or more, and less than 2^64")
+    rng = np.random.Generator(np.random.Philox(key=np.uint64(seed)))
+    drawn = rng.integers(1, TIMES * train_length, RANDOM_OFFSETS)
+    chosen = [0, train_length // 4, train_length, 4 * train_length, TIMES * train_length]
+    return np.unique([*chosen, *drawn]).astype(np.int32)
+
+
+def loss_by_offset(model: Transformer, windows_NL, offsets_O) -> dict[str, Any]:
+    """Measures the loss if all positions are moved by an offset; sequences stay as they are.
+
+    A scheme that adapts to the length takes it from the largest position, as in decoding. Past the
+    end of a learned table its ``out_of_range`` decides, and the loss may not be finite.
+
+    Returns:
+      ``offset``; ``loss``, in nats per token; ``change`` against the first offset and ``stderr``,
+      its standard error over texts.
+    """
+    losses_ON = np.asarray(_losses(model, windows_NL, offsets_O), np.float64)
+    change_ON = losses_ON - losses_ON[:1]
+    return {
+        "offset": offsets_O,
+        "loss": losses_ON.mean(axis=1),
+        "change": change_ON.mean(axis=1),
+        "stderr": change_ON.std(axis=1, ddof=1) / math.sqrt(change_ON.shape[1]),
+    }
+
+
+@jax.jit
+def _losses(model, windows_NL, offsets_O):
+    inputs_NT, targets_NT = windows_NL[:, :-1], windows_NL[:, 1:]
+
+    def losses(offset):
+        hidden = model.hidden(inputs_NT, offset + jnp.arange(inputs_NT.shape[1])[None])
+        return cross_entropy(hidden, model.output_table, targets_NT).mean(axis=1)
+
+    return jax.lax.map(losses, offsets_O)
+
+
+def distances(train_length: int) -> np.ndarray:
+    """Returns the distances of the kernel, int32 ascending: all up to 64, then eight an octave."""
+    last = TIMES * train_length
+    # Fast rotary pairs turn in a few tokens: with fewer distances their curves would be aliased.
+    every = np.arange(1, min(64, last) + 1, dtype=np.int32)
+    return np.union1d(every, [each for each in _spaced(last, 8) if each > 64])
+
+
+def kernel(model: Transformer, windows_NL, distances_D) -> dict[str, Any] | None:
+    """Measures the logit by distance, with content averaged out.
+
+    Queries are those of one text and keys those of another, token t of the one against token t of
+    the other. All positions of the queries' text are moved by the distance. So every distance has
+    the same contents, which are independent of each other, and schemes that add positions to the
+    embeddings are measured like those that rotate or add a bias. Each text is a quarter of a
+    training sequence, so that distances up to three quarters of it are within trained positions.
+
+    The kernel does not show what a model learns from a causal mask alone (NoPE). Schemes whose
+    distance depends on the content between two tokens (FoX, PaTH, Selective RoPE, CoPE) have none.
+
+    Returns:
+      None if no layer has a kernel. Else ``distance``; ``window``, how many keys a query of each
+      layer sees (None for all); and ``logit``, for each layer ``[heads, distances]``, or None if
+      the layer has no kernel.
+    """
+    layers = [model.layer_at(number) for number in range(model.num_layers)]
+    if not any(_has_kernel(encoding) for encoding, _ in layers):
+        return None
+    windows = [window for _, window in layers]
+    texts_NT = windows_NL[:, : (windows_NL.shape[1] - 1) // 4]
+    logits = [
+        None if logit_DH is None else np.asarray(logit_DH).T
+        for logit_DH in _mean_logits(model, texts_NT, distances_D)
+    ]
+    return {"distance": distances_D, "window": windows, "logit": logits}
+
+
+def _has_kernel(encoding: Encoding) -> bool:
+    return not encoding.whole_rows and "read" not in encoding.hooks()
+
+
+@jax.jit
+def _mean_logits(model, texts_NT, distances_D):
+    """Returns the mean logits of each layer that has a kernel, ``[D, H]``, and None for others."""
+    N, T = texts_NT.shape
+
+    def look(encoding, tile, rule):
+        del rule
+        return encoding, tile
+
+    def at(distance):
+        def tiles(texts_NT, start):
+            places, length = start + jnp.arange(T)[None], (distance + T).astype(jnp.float32)
+            return watch(model, look, texts_NT, places, length=length[None, None])
+
+        queries = tiles(texts_NT, distance)
+        # The two texts are half of all texts apart, because neighbours often share a document.
+        keys = tiles(jnp.roll(texts_NT, N // 2, axis=0), 0)
+        return [
+            _mean_logit(encoding, of_queries, of_keys) if _has_kernel(encoding) else None
+            for (encoding, of_queries), (_, of_keys) in zip(queries, keys, strict=True)
+        ]
+
+    return jax.lax.map(at, distances_D)
+
+
+def _mean_logit(encoding, of_queries, of_keys):
+    """Returns the mean over tokens of the logit of each query for its key, float32 ``[H]``."""
+    tile = dataclasses.replace(of_queries, k=of_keys.k, k_tokens=of_keys.k_tokens)
+    logits_BHTS = encoding.score(products(tile.q, tile.k) * tile.scale, tile)
+    return jnp.diagonal(logits_BHTS, axis1=2, axis2=3).mean(axis=(0, 2))
+
+
+def _spaced(last: int, per_octave: int) -> np.ndarray:
+    """Returns integers from 1 to ``last``, int32, nearly evenly spaced on a logarithmic axis."""
+    count = math.ceil(per_octave * math.log2(last)) + 1
+    return np.unique(np.geomspace(1, last, count).round().astype(np.int32))
+
+
+def _plain(value: Any) -> Any:
+    """Returns arrays as lists of numbers with 4 digits; a number that is not finite is None."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, jax.Array | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    return value
+
+
+def _check(model, windows_NL):
+    if not model.causal:
+        raise ValueError("the probes are for decoders, and this model has causal=False")
+    if np.ndim(windows_NL) != 2 or len(windows_NL) < 2 or windows_NL.shape[1] < 5:
+        raise ValueError(
+            f"windows_NL has shape {np.shape(windows_NL)}: give two texts or more, each of the "
+            "training length (4 tokens or more) and one token"
+        )
+
+
+@exit_status
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Probes the model of a finished run and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", required=True, help="the folder of a run on text")
+    parser.add_argument("--out", type=Path, default=Path("probes.html"))
+    parser.add_argument("--windows", type=int, default=64, help="texts of the test split")
+    parser.add_argument("--seed", type=int, default=0, help="of the random offsets")
+    args = parser.parse_args(arguments)
+    state, config = load_run(folder_at(args.run))
+    length, corpus = config["train"]["length"], load_corpus(config["corpus"])
+    windows_NL = eval_windows(corpus, "test", length=length + 1, count=args.windows)
+    drawn = probe_figures.draw(probe(state.model, windows_NL, seed=args.seed), length)
+    title = f"Probes of {page.text(args.run)}"
+    figures = [
+        page.figure(name, *probe_figures.FIGURES[name], drawing) for name, drawing in drawn.items()
+    ]
+    head = page.head(title, " svg { min-width: 0 }")
+    whole = f"{head}<h1>{title}</h1>{''.join(figures)}</html>\n"
+    write_files(args.out.parent, {args.out.name: whole})
+    print(f"probes: {args.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""Reads trained models back: finished runs on text, and published weights."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+from ml_collections import FrozenConfigDict
+
+from experiments.config import make_encoding
+from experiments.results.bucket import folder_at
+from experiments.results.record import read_run
+from experiments.training.checkpoint import Checkpoints, fingerprint
+from experiments.training.data import Corpus, tokenised
+from experiments.training.mesh import placed, state_shardings
+from experiments.training.recipe import Recipe
+from experiments.training.step import State, adam_state, initial_state
+from experiments.training.text import make_model
+from posenc_jax import Encoding, Layers, Transformer
+from posenc_jax.encodings.rotary.frequencies import Default
+from posenc_jax.encodings.rotary.rope import RoPE
+
+
+def run_at(folder: Path) -> tuple[Path, bool]:
+    """Returns the folder of a run, and whether its best checkpoint is meant, as by RUN/best."""
+    is_best = folder.name == "best" and (folder.parent / "run.json").exists()
+    return (folder.parent, True) if is_best else (folder, False)
+
+
+def load_run(
+    folder: Path, mesh: Mesh | None = None, source: "Source | None" = None
+) -> tuple[State, dict[str, Any]]:
+    """Returns the state of a run's newest checkpoint, and the run's config.
+
+    Args:
+      folder: the folder of a run, such as WORKDIR/runs/rope/seed0; with ``/best`` appended, the
+        checkpoint with the lowest training loss is read instead of the newest.
+      mesh: the devices that the state is spread over. Default: one device.
+      source: the published model that the run was tuned from, for sizes that its config lacks.
+
+    Raises:
+      ValueError: there is no run on text in the folder, no checkpoint, or one that does not fit the
+        config.
+    """
+    folder, is_best = run_at(folder)
+    run = read_run(folder)
+    if run is None or not (folder / "checkpoints").exists():
+        raise ValueError(
+            f"{folder} is not the folder of a trained run: give one with run.json and checkpoints, "
+            "such as WORKDIR/runs/rope/seed0. A run of experiments.results.archive has no "
+            "checkpoints: delete its folder to train it again"
+        )
+    config = run["config"]
+    needed = ("train",) if config.get("model") is None else ("train", "encoding")
+    if missing := [name for name in needed if name not in config]:
+        raise ValueError(
+            f"{folder} is a run of another kind, whose run.json has no {missing[0]}, but only runs "
+            "on text can be read back: give one of those"
+        )
+    build = functools.partial(_build, config=config, source=source)
+    init = functools.partial(initial_state, init=build, recipe=Recipe(**config["train"]))
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    if mesh is None:
+        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        places = jax.tree.map(lambda _: one, abstract)
+    else:
+        places = state_shardings(abstract, mesh)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        read = checkpoints.best if is_best else checkpoints.newest
+        found = read(placed(abstract, places))
+        if found is None:
+            kind = "checkpoint with a loss" if is_best else "finished checkpoint"
+            raise ValueError(f"{folder} has no {kind} yet; train it for longer")
+        return found[1], config
+    finally:
+        checkpoints.close()
+
+
+def _build(key, config, source) -> Transformer:
+    """Returns a model of the kind that a run has trained."""
+    if config["model"] is not None:
+        spec = FrozenConfigDict({name: config[name] for name in ("encoding", "model")})
+        return make_model(key, spec, train_length(config))
+    start = config["start"]["digest"]
+    if source is None or source.digest != start:
+        given = "none was given" if source is None else f"that of {source.digest} was given"
+        raise ValueError(
+            f"the run was tuned from published weights of digest {start}, and {given}; only "
+            "experiments.pretrained.export reads it, with --checkpoint as in the config it was "
+            "tuned by"
+        )
+    sizes = sizes_of(source.model)
+    encoding: Any = make_encoding(config["encoding"], sizes, config["train_length"], rngs=None)
+    return source.model.under(in_place_of_rope(source.model, encoding))
+
+
+def train_length(config: dict[str, Any]) -> int:
+    """Returns the length that a run's encoding was made for.
+
+    A model that was tuned at a greater length keeps the length of the model that it started from.
+    """
+    return config.get("train_length", config["train"]["length"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Holds a trained RoPE model that is to be made longer.
+
+    Attributes:
+      model: the model.
+      train_length: tokens of a sequence that it was trained on.
+      config: the config of its run, or the published one.
+      digest: a digest of its parameters.
+      adam: Adam's moments of gradients; None for a published model, or after another optimizer.
+      tokenizer: the tokenizer of a published model; None if tokens are those of the run's corpus.
+    """
+
+    model: Transformer
+    train_length: int
+    config: dict[str, Any]
+    digest: str
+    adam: optax.ScaleByAdamState | None = None
+    tokenizer: Any = None
+
+    @classmethod
+    def of(cls, path: str, mesh: Mesh, loading: Mapping[str, Any] | None = None) -> "Source":
+        """Loads the folder of a finished run, or a model that ``published.load`` accepts.
+
+        Args:
+          path: the folder, as for ``load_run``, or the file or name.
+          mesh: the devices.
+          loading: keywords of ``published.load``, such as ``scan``, for published weights.
+
+        Raises:
+          ValueError: there is no such model, its run is not finished, or it has no plain RoPE.
+        """
+        folder, is_best = run_at(folder_at(path))
+        if (folder / "run.json").exists():
+            state, config = load_run(folder_at(path), mesh)
+            done, steps = int(state.step), config["train"]["steps"]
+            if done < steps and not is_best:
+                raise ValueError(f"{path} stopped at step {done} of {steps}: finish it first")
+            # Plain RoPE has no length of its own, so the length is that of the last training.
+            is_adam = config["train"].get("optimizer", "adamw") == "adamw"
+            length = config["train"]["length"]
+            found = (adam_state(state) if is_adam else None, None)
+            model = state.model
+        else:
+            from experiments.pretrained import (
+                published,  # only published weights need what it imports
+            )
+
+            loaded = published.load(path, mesh=mesh, **(loading or {}))
+            model, config = loaded.model, loaded.config
+            length, found = config["max_position_embeddings"], (None, loaded.tokenizer)
+        rope_of(model, path)
+        return cls(model, length, config, fingerprint(model), *found)
+
+
+class Loader:
+    """Loads the trained models of an experiment, and holds one until another is asked for.
+
+    Args:
+      mesh: the devices.
+      loading: as in ``Source.of``.
+    """
+
+    def __init__(self, mesh: Mesh, loading: Mapping[str, Any] | None = None):
+        self._mesh, self._loading = mesh, loading
+        self._held: tuple[str, Source] | None = None
+
+    def __call__(self, path: str, seed: int) -> Source:
+        """Returns the model at ``path``, in which "{seed}" is replaced by the seed."""
+        path = path.replace("{seed}", str(seed))
+        if self._held is None or self._held[0] != path:
+            self._held = None  # released first, because two models may not fit into memory
+            self._held = path, Source.of(path, self._mesh, self._loading)
+        return self._held[1]
+
+
+def in_tokens_of(source: Source, corpus: Corpus, least: int) -> Corpus:
+    """Returns the corpus in the tokens of the model.
+
+    Text for a tokenizer loses its documents of fewer than ``least`` bytes.
+
+    Raises:
+      ValueError: the corpus has tokens that the model does not know.
+    """
+    known = len(source.model.embedding)
+    if source.tokenizer is not None:
+        encode = functools.partial(source.tokenizer.encode, add_special_tokens=False)
+        return tokenised(corpus, lambda text: encode(text).ids, known, least)
+    if corpus.vocab_size > known:
+        raise ValueError(
+            f"corpus {corpus.name!r} has {corpus.vocab_size} token ids, but the model knows "
+            f"{known}; give the corpus that it was trained on"
+        )
+    return corpus
+
+
+def rope_of(model: Transformer, name: str) -> RoPE:
+    """Returns the RoPE that layers of ``model`` share; other layers may have no positions.
+
+    Raises:
+      ValueError: the model, called ``name``, has another encoding, or several.
+    """
+    found = [each for each in model.distinct() if type(each) is not Encoding]
+    rope = found[0] if len(found) == 1 else None
+    is_plain = type(rope) is RoPE and rope.axes is None and rope.frequencies == Default()
+    if isinstance(rope, RoPE) and is_plain:
+        return rope
+    kinds = ", ".join(_kind(each) for each in found) or "no positions"
+    raise ValueError(
+        f"{name} was trained with {kinds}, and only a model with one plain RoPE can be extended"
+    )
+
+
+def _kind(encoding) -> str:
+    rule = type(encoding.frequencies).__name__ if isinstance(encoding, RoPE) else "Default"
+    return type(encoding).__name__ + ("" if rule == "Default" else f" ({rule})")
+
+
+def in_place_of_rope(model: Transformer, encoding: Encoding) -> Layers:
+    """Returns the layers of a RoPE model with ``encoding`` in every layer that has RoPE."""
+    distinct = [encoding if type(each) is RoPE else each for each in model.distinct()]
+    turns = range(max(len(layer.sources) for layer in model.layers))
+    each = [layer.at(turn) for turn in turns for layer in model.layers]
+    return Layers([distinct[source] for source, _ in each], [window for _, window in each])
+
+
+def sizes_of(model: Transformer) -> dict[str, int]:
+    """Returns the sizes of ``model`` that an encoding is built with, as keywords."""
+    width = model.layers[0].block.attention.q.kernel.shape[-1]
+    return {
+        "num_heads": width // model.head_dim,
+        "num_kv_heads": model.num_kv_heads,
+        "head_dim": model.head_dim,
+        "model_dim": model.embedding.shape[-1],
+        "num_layers": model.num_layers,
+    }

@@ -1,0 +1,202 @@
+"""Reads published weights: a folder of safetensors with its ``config.json``, or one GGUF file.
+
+Both kinds of files list their tensors, say which tensors hold the parameters of a ``Transformer``,
+and read a part of a tensor without the rest.
+"""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from experiments.results.record import read_json
+from posenc_jax import Transformer
+from posenc_jax.hf import gguf, weights
+
+INDEX = "model.safetensors.index.json"
+
+# Numbers that are dequantised at a time, which takes a few times their memory.
+_CHUNK = 2**22
+
+# How llama.cpp splits text before byte-pair encoding, by the file's tokenizer.ggml.pre: whether
+# every digit comes alone, and a pattern, None for GPT-2's.
+_SPLITS: dict[str, tuple[bool, str | None]] = {
+    "gpt-2": (False, None),
+    "smollm": (True, None),
+    "llama-bpe": (
+        False,
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+}
+# Types of tokens that are taken whole, before the split, in tokenizer.ggml.token_type.
+_CONTROL, _USER_DEFINED = 3, 4
+
+
+class WeightFiles(Protocol):
+    """Defines what loading a model needs of its files.
+
+    Attributes:
+      shapes: the shape of each tensor, by its name.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+
+    def config(self) -> dict[str, Any]:
+        """Returns what ``config.json`` holds."""
+
+    def origins(self, model: Transformer, config: Mapping[str, Any]) -> dict[str, weights.Origin]:
+        """Returns where the parameters of ``model`` are in these files."""
+
+    def read(self, name: str, rows: slice | np.ndarray, columns: slice | None = None) -> np.ndarray:
+        """Returns some rows of a tensor, and of a matrix some columns of them."""
+
+    def tokenizer(self) -> Any:
+        """Returns a ``tokenizers.Tokenizer``, or None if the files have none."""
+
+
+class SafetensorsFiles:
+    """Reads a model's folder from Hugging Face; an index says which file has which tensor."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        index = read_json(folder / INDEX)
+        names = {"model.safetensors"} if index is None else set(index["weight_map"].values())
+        missing = [name for name in sorted(names) if not (folder / name).exists()]
+        if missing:
+            raise ValueError(f"{folder} lacks {', '.join(missing)}: add the missing weights")
+        self._safetensors = need("safetensors")
+        self._of: dict[str, Path] = {}
+        self.shapes = {}
+        for name in sorted(names):
+            with self._open(folder / name) as file:
+                for tensor in file.keys():  # noqa: SIM118
+                    self._of[tensor] = folder / name
+                    self.shapes[tensor] = tuple(file.get_slice(tensor).get_shape())
+
+    def _open(self, path):
+        try:
+            return self._safetensors.safe_open(path, framework="np")
+        except self._safetensors.SafetensorError as error:
+            raise ValueError(
+                f"{path} is not a complete safetensors file ({error}); download it again"
+            ) from None
+
+    def config(self):
+        config = read_json(self._folder / "config.json")
+        if config is None:
+            raise ValueError(f"{self._folder} has no config.json, which says what the model is")
+        return config
+
+    def origins(self, model, config):
+        return weights.of_config(model, config)
+
+    def read(self, name, rows, columns=None):
+        # Opened for each read, because an open file keeps in memory what was read from it.
+        with self._open(self._of[name]) as file:
+            return file.get_slice(name)[(rows,) if columns is None else (rows, columns)]
+
+    def tokenizer(self):
+        path = self._folder / "tokenizer.json"
+        return need("tokenizers").Tokenizer.from_file(str(path)) if path.exists() else None
+
+
+class GgufFile:
+    """Reads a GGUF file of Llama; quantised tensors are returned as float32."""
+
+    def __init__(self, path: Path):
+        self._gguf = need("gguf")
+        try:
+            reader = self._gguf.GGUFReader(path)
+        except (ValueError, IndexError, KeyError) as error:
+            raise ValueError(
+                f"{path} is not a complete GGUF file ({error}); download it again"
+            ) from None
+        self._fields = reader.fields
+        self._tensors = {tensor.name: tensor for tensor in reader.tensors}
+        self.shapes = {
+            name: tuple(int(size) for size in reversed(tensor.shape))
+            for name, tensor in self._tensors.items()
+        }
+
+    def config(self):
+        array = self._gguf.GGUFValueType.ARRAY
+        metadata = {
+            name: field.contents()
+            for name, field in self._fields.items()
+            if field.types[0] != array
+        }
+        vocab_size = self.shapes.get("token_embd.weight", (0,))[0]
+        return gguf.config_of(metadata, vocab_size, tied="output.weight" not in self.shapes)
+
+    def origins(self, model, config):
+        del config
+        return weights.of_gguf(model)
+
+    def read(self, name, rows, columns=None):
+        tensor = self._tensors[name]
+        packed = tensor.data[rows]
+        shape = len(packed), *self.shapes[name][1:]
+        whole, step = np.empty(shape, np.float32), max(1, _CHUNK // self.shapes[name][-1])
+        for start in range(0, len(packed), step):
+            part = slice(start, start + step)
+            whole[part] = self._gguf.dequantize(packed[part], tensor.tensor_type)
+        return whole if columns is None else whole[:, columns]
+
+    def tokenizer(self):
+        tokenizers = need("tokenizers")
+        kind, pre = self._of_tokenizer("model"), self._of_tokenizer("pre", "gpt-2")
+        if kind != "gpt2" or pre not in _SPLITS:
+            raise ValueError(
+                f"a tokenizer of tokenizer.ggml.model={kind!r}, tokenizer.ggml.pre={pre!r} is not "
+                f"offered: gpt2 is, with {', '.join(_SPLITS)}. Load the Hugging Face folder instead"
+            )
+        tokens, types = self._of_tokenizer("tokens"), self._of_tokenizer("token_type")
+        merges = [tuple(merge.split(" ")) for merge in self._of_tokenizer("merges")]
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        # Llama 3 takes a word that is a token whole, whatever its merges would give.
+        whole_words = pre == "llama-bpe"
+        made = tokenizers.Tokenizer(
+            tokenizers.models.BPE(vocab=vocabulary, merges=merges, ignore_merges=whole_words)
+        )
+        made.pre_tokenizer = _splitter(tokenizers.pre_tokenizers, *_SPLITS[pre])
+        made.decoder = tokenizers.decoders.ByteLevel()
+        made.add_special_tokens(
+            [t for t, own in zip(tokens, types, strict=True) if own == _CONTROL]
+        )
+        made.add_tokens([t for t, own in zip(tokens, types, strict=True) if own == _USER_DEFINED])
+        if self._of_tokenizer("add_bos_token", False):
+            number = self._of_tokenizer("bos_token_id")
+            first = tokens[number]
+            made.post_processor = tokenizers.processors.TemplateProcessing(
+                single=f"{first} $A", special_tokens=[(first, number)]
+            )
+        return made
+
+    def _of_tokenizer(self, key, default=None):
+        field = self._fields.get(f"tokenizer.ggml.{key}")
+        if field is None and default is None:
+            raise ValueError(f"the file has no tokenizer.ggml.{key}: it lacks a whole tokenizer")
+        return default if field is None else field.contents()
+
+
+def _splitter(pre_tokenizers, digits_alone, pattern):
+    steps = [pre_tokenizers.Digits(individual_digits=True)] if digits_alone else []
+    if pattern is not None:
+        regex = need("tokenizers").Regex(pattern)
+        steps.append(pre_tokenizers.Split(regex, behavior="isolated"))
+    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
+    return pre_tokenizers.Sequence([*steps, bytes_of])
+
+
+def need(package: str) -> Any:
+    """Returns a package of the extra ``pretrained``, imported; says how to get it if it is not."""
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise ValueError(
+            f"published weights need {package}, which is not installed: "
+            "pip install -e '.[pretrained]'"
+        ) from None

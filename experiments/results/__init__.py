@@ -1,0 +1,12 @@
+"""Keeps what runs have found, and computes what is said about it.
+
+record.py                         the files of a run; ``bucket.py`` keeps them in a bucket, and
+                                  ``lock.py`` keeps two programs from one folder
+archive.py                        the results of many runs as one small file
+statistics.py, speedup.py         statistics over seeds, for every kind of study
+lengths.py, extensions.py         the records of studies on text, and of longer contexts
+panels.py                         the records of studies on drawn examples
+atlas.py, atlas_data.py           all answers and their verdicts, and their files
+ledger.py                         published claims and their verdicts
+reports/                          tables, figures and pages of all these
+"""

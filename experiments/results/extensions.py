@@ -1,0 +1,95 @@
+"""Holds the records of an extension study, by length and by steps of fine-tuning."""
+
+import dataclasses
+import math
+
+from experiments.results.lengths import LengthStudy
+from experiments.results.statistics import (
+    Cell,
+    Record,
+    margin_of,
+    mean_and_stderr,
+    or_nan,
+    quotient,
+)
+
+PLAIN = "rope"  # the scheme of the trained model as it is
+# The protocols of records, see ``studies/extension/evaluations.py``.
+LAST, WINDOWED, SHORT = "last", "windowed", "short"
+KEPT = 0.95  # the share of short-context accuracy that papers say methods keep
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtensionStudy(LengthStudy):
+    """Holds the results of one trained model under every method, before and after tuning.
+
+    A record has the fields of a ``LengthStudy``'s and ``steps``, for how many steps the model was
+    tuned (0 if it was not). ``loss`` and ``accuracy`` of protocol "short" are those of windows of
+    the training length under the encoding for the target length. Protocol "windowed" is of the
+    plain model. ``about`` has ``target``, the target length over the training length.
+    """
+
+    @property
+    def steps(self) -> list[int]:
+        """Returns the steps of fine-tuning that there are, ascending from 0."""
+        return sorted({r["steps"] for r in self.records})
+
+    def at(self, steps: int) -> LengthStudy:
+        """Returns the results after ``steps`` steps, with those of the windowed plain model."""
+        records = [r for r in self.records if r["steps"] == steps and r["protocol"] == LAST]
+        windowed = [r for r in self.records if r["protocol"] == WINDOWED]
+        for scheme in dict.fromkeys(r["scheme"] for r in records):
+            records += [r | {"scheme": scheme} for r in windowed]
+        about = self.about | {"judged_at": self.about["target"], "windowed": "the plain model"}
+        return LengthStudy(records, [], [], about, [])
+
+
+def windowed(study: ExtensionStudy) -> Cell | None:
+    """Returns bits per byte of the plain model that sees no more than its training length."""
+    values = [r["bits_per_byte"] for r in study.records if r["protocol"] == WINDOWED]
+    return mean_and_stderr(values) if values else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Retention:
+    """Says how much of the plain model's ability at short context a method has kept.
+
+    Attributes:
+      change: by which share the loss grew.
+      kept: the share of the accuracy that is left.
+      margin: half the 95 % interval of ``kept`` over seeds; None with one seed.
+    """
+
+    change: Cell
+    kept: Cell
+    margin: float | None
+
+    @property
+    def verdict(self) -> str:
+        """Returns whether more than ``KEPT`` of the accuracy is left."""
+        mean, margin = self.kept[0], self.margin or 0.0
+        if not math.isfinite(mean):
+            return "no"
+        if abs(mean - KEPT) <= margin:
+            return "undecided"
+        return ("yes" if mean > KEPT else "no") + ("" if self.margin is not None else ", one seed")
+
+
+def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:
+    """Returns the accuracy that is kept, by scheme and steps, in the order of the records."""
+    shorts = [r for r in study.records if r["protocol"] == SHORT]
+    plain = {r["seed"]: r for r in shorts if (r["scheme"], r["steps"]) == (PLAIN, 0)}
+    groups: dict[tuple[str, int], list[Record]] = {}
+    for r in shorts:
+        if r["seed"] in plain:
+            groups.setdefault((r["scheme"], r["steps"]), []).append(r)
+    return {key: _retention(group, plain) for key, group in groups.items()}
+
+
+def _retention(group, plain) -> Retention:
+    def over_plain(key):
+        return [quotient(or_nan(r[key]), or_nan(plain[r["seed"]][key])) for r in group]
+
+    kept = mean_and_stderr(over_plain("accuracy"))
+    change = mean_and_stderr([ratio - 1 for ratio in over_plain("loss")])
+    return Retention(change, kept, margin_of(kept))

@@ -1,0 +1,120 @@
+"""Holds the records of an experiment on drawn examples, such as images or tasks, in panels."""
+
+import dataclasses
+import math
+
+from experiments.results.statistics import Cells, Record, Study, by_seed, cells_of
+
+X = int | float | str
+# The metrics of tasks: the shares of rows whose answers are all right, and of right answers.
+EXACT, ANSWERS = "exact match", "answers right"
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """Describes one table and one plot.
+
+    Attributes:
+      condition: the condition that is varied, or how.
+      metric: the measured quantity, "accuracy" or an error.
+      xlabel: the name of x, with its unit.
+      xs: the columns, in order.
+      trained: the columns with the conditions of training.
+      is_error: whether lower is better.
+    """
+
+    condition: str
+    metric: str
+    xlabel: str
+    xs: tuple[X, ...]
+    trained: tuple[X, ...] = ()
+    is_error: bool = False
+
+    @property
+    def title(self) -> str:
+        """Names the condition and the metric."""
+        return f"{self.condition}: {self.metric}"
+
+    def has(self, record: Record) -> bool:
+        """Returns whether a record belongs to this panel."""
+        return (record["condition"], record["metric"]) == (self.condition, self.metric)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Holds one number that was measured.
+
+    Attributes:
+      condition: the condition of its panel.
+      x: its column.
+      metric: the metric of its panel.
+      value: the number.
+      chance: the value of a blind guess, if it is known.
+    """
+
+    condition: str
+    x: X
+    metric: str
+    value: float
+    chance: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Map:
+    """Holds the attention of one query to each cell of a grid.
+
+    Attributes:
+      caption: a caption that is the same for every scheme.
+      weights: ``[rows][columns]``.
+      query: the query's row and column, if it is one of the grid.
+    """
+
+    caption: str
+    weights: list[list[float]]
+    query: tuple[int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PanelStudy(Study):
+    """Holds the results of every scheme under several conditions.
+
+    A record has ``scheme, seed`` and the fields of a :class:`Result`. ``about`` has ``title,
+    summary, axes, data`` besides every study's fields.
+
+    Attributes:
+      maps: ``scheme`` and the fields of a :class:`Map`, of seed 0.
+      panels: the tables and plots.
+    """
+
+    maps: list[Record]
+    panels: tuple[Panel, ...]
+
+
+def cells(study: PanelStudy, panel: Panel) -> Cells:
+    """Returns the cells of a panel by scheme and x, the scheme that is best at the last x first.
+
+    Raises:
+      ValueError: two records claim the same measurement.
+    """
+    records = [r for r in study.records if panel.has(r)]
+    values = cells_of(by_seed(records, "x", "value", panel.condition))
+    found = {scheme: {x: row[x] for x in panel.xs if x in row} for scheme, row in values.items()}
+
+    def place(scheme):
+        mean = found[scheme].get(panel.xs[-1], (math.inf, None, 0))[0]
+        return (mean if panel.is_error or mean == math.inf else -mean), scheme
+
+    return {scheme: found[scheme] for scheme in sorted(found, key=place)}
+
+
+def best_means(found: Cells, panel: Panel) -> dict[X, float]:
+    """Returns the best mean of each column of a panel; a column without a finite one has none."""
+    best = min if panel.is_error else max
+    means = {x: [row[x][0] for row in found.values() if x in row] for x in panel.xs}
+    finite = {x: [mean for mean in column if mean < math.inf] for x, column in means.items()}
+    return {x: best(column) for x, column in finite.items() if column}
+
+
+def chances(study: PanelStudy, panel: Panel) -> dict[X, float]:
+    """Returns the value of a blind guess, by x."""
+    return {r["x"]: r["chance"] for r in study.records if panel.has(r) and r["chance"] is not None}

@@ -1,0 +1,422 @@
+"""Writes the files of a run, such as ``run.json`` and ``metrics.jsonl``, whole or not at all.
+
+Only the first process of a job reads and writes files; it tells the others what it has read.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from experiments.results import bucket
+from experiments.results.lock import Holder, in_use
+
+# The fields that ``run.json`` must have, see ``environment``.
+_RUN = {"config": dict, "versions": dict, "device": str, "git": str}
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
+
+
+class RefusedError(ValueError):
+    """Reports an error that every process of a job finds, so that all of them can continue."""
+
+
+class OtherConfigError(RefusedError):
+    """Reports that a folder holds a run of another config, which is left unchanged."""
+
+
+def agreed(compute: Callable[[], Any]) -> Any:
+    """Returns the result of ``compute`` in the first process to every process of the job.
+
+    All processes must call this function, in the same order. If there are several, the result must
+    be a value of JSON.
+
+    Raises:
+      ValueError, OSError: ``compute`` raised it in the first process; every process raises it. If
+        there are several processes, the ValueError is a RefusedError.
+    """
+    if jax.process_count() == 1:
+        return compute()
+    found: dict[str, Any] = {}
+    if jax.process_index() == 0:
+        try:
+            found = {"value": compute()}
+        except (ValueError, OSError) as error:
+            found = {"error": str(error), "is_os": isinstance(error, OSError)}
+    told = json.loads(_told(json.dumps(found).encode()))
+    if "error" in told:
+        raise (OSError if told["is_os"] else RefusedError)(told["error"])
+    return told["value"]
+
+
+def _told(message: bytes) -> bytes:
+    """Returns the message of the first process, to every process."""
+    tell = multihost_utils.broadcast_one_to_all
+    size = int(tell(np.int32(len(message))))
+    own = np.frombuffer(message[:size].ljust(size), np.uint8)
+    return np.asarray(tell(own)).astype(np.uint8).tobytes()
+
+
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Writes files by name, so that a kill or a full disk leaves old files or new, never half."""
+    contents = {n: f if isinstance(f, bytes) else f.encode() for n, f in files.items()}
+    agreed(lambda: _write_files(folder, contents))
+
+
+def _write_files(folder, files):
+    if bucket.is_in_bucket(folder):
+        for name, content in files.items():
+            bucket.write(folder / name, content)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = {name: folder / f".{name}.{os.getpid()}" for name in files}
+    try:
+        for name, content in files.items():
+            temporary[name].write_bytes(content)
+        for name, path in temporary.items():
+            os.replace(path, folder / name)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes ``value`` as :func:`write_files` does."""
+    write_files(path.parent, {path.name: json.dumps(value, indent=1) + "\n"})
+
+
+def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
+    """Returns the value in ``path``, or None if there is no such file.
+
+    Args:
+      path: the file.
+      fields: the fields that the value must have, with their types. Default: any value.
+
+    Raises:
+      ValueError: the file is damaged, or lacks a field.
+    """
+
+    def read():
+        try:
+            value = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
+            raise ValueError(
+                f"{path} is damaged, and cannot be read as JSON ({error}); move it away, and "
+                "its content is made again"
+            ) from None
+        if fields is not None and not _has(value, fields):
+            raise ValueError(
+                f"{path} is damaged: it must be an object with {', '.join(fields)}; move it away, "
+                "and its content is made again"
+            )
+        return value
+
+    return agreed(read)
+
+
+def _has(value: Any, fields: Mapping[str, type]) -> bool:
+    """Returns whether a value is an object with these fields of these types."""
+    is_object = isinstance(value, dict)
+    return is_object and all(isinstance(value.get(name), kind) for name, kind in fields.items())
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """Returns the ``run.json`` of a folder as ``read_json`` does, or None where there is none."""
+    return read_json(folder / "run.json", _RUN)
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Returns the values in a file of one JSON value a line, without lines that a kill cut off."""
+    lines = agreed(lambda: path.read_text().splitlines() if path.exists() else [])
+    return [value for line in lines if (value := _parsed(line)) is not None]
+
+
+def environment() -> dict[str, Any]:
+    """Returns versions, device and revision, which reports quote with their figures."""
+    device = jax.devices()[0]
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        "git": _git_revision(),
+    }
+
+
+def environment_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the ``environment`` in the ``run.json`` of several runs, with each value once.
+
+    Without any run, the result is the environment of this program.
+    """
+    if not runs:
+        return environment()
+    versions = {
+        name: each_once(run["versions"].get(name, "none") for run in runs)
+        for name in dict.fromkeys(name for run in runs for name in run["versions"])
+    }
+    told = {field: each_once(run[field] for run in runs) for field in ("device", "git")}
+    return {"versions": versions} | told
+
+
+def each_once(values: Iterable[str]) -> str:
+    """Returns the values separated by commas, each once."""
+    return ", ".join(dict.fromkeys(values))
+
+
+def _git_revision() -> str:
+    root = Path(__file__).parent
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Locks a folder for this program, so that no second program works in it.
+
+    The operating system releases the lock when the program ends, however it ends. A bucket has a
+    mark instead of the lock, which is void when it is no longer renewed.
+
+    Raises:
+      ValueError: another program has the folder; the message says which, and since when.
+    """
+    with contextlib.ExitStack() as stack:
+        # The lock lasts as long as the file is open, in the first process of a job.
+        agreed(lambda: stack.enter_context(_locked(folder)))
+        yield
+
+
+def holder(folder: Path) -> Holder | None:
+    """Returns the program that holds a folder, if one does."""
+
+    def find():
+        if bucket.is_in_bucket(folder):
+            return bucket.mark_of(folder / "lock")
+        try:
+            with (folder / "lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            return _parsed((folder / "lock").read_text()) or {}
+        return None
+
+    fields = agreed(find)
+    return None if fields is None else Holder.of(fields)
+
+
+def _lock(file) -> None:
+    """Takes the lock of a file; waits for programs that take it for a moment in ``holder``."""
+    for _ in range(20):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.01)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    by = Holder.here()
+    if bucket.is_in_bucket(folder):
+        with bucket.marked(folder / "lock", by):
+            yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            _lock(file)
+        except BlockingIOError:
+            file.seek(0)
+            raise in_use(folder, Holder.of(_parsed(file.read()))) from None
+        file.truncate(0)
+        file.write(json.dumps(dataclasses.asdict(by)))
+        file.flush()
+        yield None
+
+
+def open_run(folder: Path, config: dict[str, Any]) -> None:
+    """Writes the ``run.json`` of a run of ``config``, if ``folder`` has none yet.
+
+    Raises:
+      OtherConfigError: as ``check_run``.
+      RefusedError: the folder has checkpoints but no ``run.json``.
+    """
+    if check_run(folder, config) is None:
+        if agreed((folder / "checkpoints").exists):
+            raise RefusedError(
+                f"{folder} has checkpoints, but no run.json that says which run made them; put it "
+                "back, or delete the folder to train again"
+            )
+        write_json(folder / "run.json", {"config": config} | environment())
+
+
+def check_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the ``run.json`` of a folder, or None if there is none.
+
+    Raises:
+      OtherConfigError: it is of another config; the message says which fields differ.
+    """
+    previous = read_run(folder)
+    if previous is None:
+        return None
+    changes = differences(previous["config"], as_json(config))
+    if changes:
+        raise OtherConfigError(
+            f"{folder} holds a run with another config: {'; '.join(changes)}. "
+            "Give the old values, or another --workdir"
+        )
+    return previous
+
+
+def as_json(value: Any) -> Any:
+    """Returns a value as JSON will give it back, with tuples as lists."""
+    return json.loads(json.dumps(value))
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Returns one sentence for every field in which two nested dicts differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        below = (differences(old.get(k), new.get(k), f"{name}.{k}" if name else k) for k in keys)
+        return [sentence for sentences in below for sentence in sentences]
+    return [] if old == new else [f"{name} was {old!r} and is now {new!r}"]
+
+
+class Kept:
+    """Keeps results by name in a file, each as soon as it is known, one JSON object a line.
+
+    A run that was killed reads them back. A file of another config is replaced.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any]):
+        head, whole = {"config": as_json(config)}, read_lines(path)
+        if whole[:1] != [head]:
+            whole = [head]
+        self._values = {record["name"]: record["value"] for record in whole[1:]}
+        write_files(path.parent, {path.name: _as_lines(whole)})
+        self._file = _appended(path)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def get(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Returns the result called ``name``, which is computed and kept the first time."""
+        if name not in self._values:
+            self._values[name] = compute()
+            self._file.write(json.dumps({"name": name, "value": self._values[name]}) + "\n")
+        return self._values[name]
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class Metrics:
+    """Writes ``metrics.jsonl``: one JSON object a line, in the order of steps.
+
+    Lines of steps after ``resume_step`` are dropped on opening: their work was not saved and is
+    about to be done again. With ``tensorboard`` the same numbers also go into event files next to
+    the file, with ``wandb`` to that project. ``last`` is the newest line, or empty.
+    """
+
+    def __init__(self, path: Path, resume_step: int, tensorboard: bool = False, wandb: str = ""):
+        if jax.process_index() > 0:
+            tensorboard, wandb = False, ""
+        events = str(path.parent / "tensorboard")
+        self._events = _tensorboard().SummaryWriter(events) if tensorboard else None
+        self._project = _wandb_run(wandb, path.parent) if wandb else None
+        lines = (line for line in read_lines(path) if isinstance(line, dict) and line.get("step"))
+        kept = [line for line in lines if line["step"] <= resume_step]
+        write_files(path.parent, {path.name: _as_lines(kept)})
+        self.last: dict[str, float] = kept[-1] if kept else {}
+        self._file = _appended(path)
+
+    def write(self, *, step: int, **values: float) -> None:
+        """Writes one line."""
+        self.last = {"step": step} | values
+        self._file.write(json.dumps(self.last) + "\n")
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+        if self._project:
+            self._project.log(values, step=step)
+
+    def flush(self) -> None:
+        """Writes all lines to disk or to the bucket, if that is not done yet."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        if self._events:
+            self._events.close()
+        if self._project:
+            self._project.finish()
+
+
+def _appended(path: Path):
+    """Opens a file for new lines at its end, in the first process; others write to nowhere."""
+    if jax.process_index() > 0:
+        return Path(os.devnull).open("a")
+    return bucket.Lines(path) if bucket.is_in_bucket(path) else path.open("a", buffering=1)
+
+
+def check_sinks(tensorboard: bool, wandb: str) -> None:
+    """Checks that the packages that ``Metrics`` is to write with are installed."""
+    if tensorboard:
+        agreed(lambda: _tensorboard() and None)
+    if wandb:
+        agreed(lambda: _wandb(wandb) and None)
+
+
+def _tensorboard():
+    return _imported("tensorboardX", "train.tensorboard=True", "tensorboard")
+
+
+def _wandb(project):
+    return _imported("wandb", f"train.wandb={project!r}", "wandb")
+
+
+def _imported(module: str, asked: str, extra: str):
+    """Imports an optional package, which was asked for by a flag and comes with an extra."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ValueError(f"{asked} needs {module}: pip install -e '.[{extra}]'") from None
+
+
+def _wandb_run(project: str, folder: Path):
+    # The same folder is the same run, however often it is started.
+    name = "/".join(folder.parts[-2:])
+    identity = hashlib.sha256(str(bucket.absolute(folder)).encode()).hexdigest()[:16]
+    own = {"name": name, "id": identity, "resume": "allow"}
+    # Seeds that are trained together have a run each; by default wandb would return the first.
+    return _wandb(project).init(project=project, reinit="create_new", **own)
+
+
+def _as_lines(values: Iterable[Any]) -> str:
+    return "".join(json.dumps(each) + "\n" for each in values)
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None  # such as the half line a kill left behind

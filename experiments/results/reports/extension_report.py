@@ -1,0 +1,189 @@
+"""Reports an extension study: the page of a length study with one more axis, and a table."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.results.extensions import KEPT, ExtensionStudy, Retention, retention, windowed
+from experiments.results.lengths import MAIN, WINDOWED_COLUMN, View, heading
+from experiments.results.record import write_files
+from experiments.results.reports.extension_figures import NAME, draw
+from experiments.results.reports.length_report import mark, print_lengths, table
+from experiments.results.reports.page import (
+    figure,
+    grid,
+    markdown_table,
+    page,
+    print_failures,
+    result_files,
+    terminal_table,
+    text,
+)
+from experiments.results.statistics import Cells, by_seed, mean_and_stderr, words
+
+TABLE = "table.md"
+
+
+def write(folder: Path, study: ExtensionStudy) -> Path:
+    """Writes report, figures, results and a Markdown table; returns ``report.html``'s path.
+
+    Raises:
+      ValueError: the study is empty, or two records claim the same measurement.
+    """
+    study.check()
+    drawn = draw(study)
+    files = result_files(study) | {TABLE: markdown(study), "report.html": _page(study, drawn)}
+    write_files(folder, files | {f"{name}.svg": each for name, (*_, each) in drawn.items()})
+    return folder / "report.html"
+
+
+def print_tables(study: ExtensionStudy, console: Console) -> None:
+    """Prints bits per byte by length for each number of steps, what is kept, and what failed."""
+    study.check()
+    print_failures(study.failures, console)
+    for steps in study.steps:
+        title = f"{_after(steps)}: bits per byte, mean ± standard error over seeds"
+        print_lengths(study.at(steps), title, console)
+    columns = ["steps", "loss", "accuracy kept", f"above {KEPT:.0%}"]
+    kept = terminal_table(f"short context, under the encoding for {_target(study)}", columns)
+    for (scheme, steps), each in retention(study).items():
+        kept.add_row(scheme, str(steps), _change(each), _kept(each), each.verdict)
+    if kept.row_count:
+        console.print(kept)
+    console.print(study.about["rules"], highlight=False)
+
+
+def markdown(study: ExtensionStudy) -> str:
+    """Returns one table of all results, with a row for each method and number of steps."""
+    kept, costs = retention(study), _costs(study)
+    columns = sorted({c for steps in study.steps for c in View.of(study.at(steps), MAIN).columns})
+    columns = [column for column in columns if column < WINDOWED_COLUMN]
+    lengths = [f"{name} ({tokens})" for name, tokens in (heading(study, c) for c in columns)]
+    heads = ["method", "steps", *lengths, "short loss", "short accuracy kept", "tokens", "seconds"]
+    rows = []
+    for steps in study.steps:
+        view = View.of(study.at(steps), MAIN)
+        for scheme in view.order:
+            losses = [_cell(view.cells, scheme, column) for column in columns]
+            each = kept.get((scheme, steps))
+            short = ["-", "-"] if each is None else [_change(each), _kept(each)]
+            rows.append([f"`{scheme}`", str(steps), *losses, *short, *costs(scheme, steps)])
+    level = windowed(study)
+    first = _cell({NAME: {1: level} if level else {}}, NAME, 1)
+    rows.append([f"*{NAME}*", "0", first, *["-"] * (len(heads) - 3)])
+    return markdown_table(heads, rows)
+
+
+def _costs(study):
+    """Returns a function that says the tokens and the seconds of a scheme's fine-tuning."""
+    by_label = {key: by_seed(study.training, "steps", key, "cost") for key in ("tokens", "seconds")}
+
+    def costs(scheme, steps):
+        label = f"{scheme}, {steps} steps"
+        found = [by_label[key].get(label, {}).get(steps, {}) for key in ("tokens", "seconds")]
+        if not all(found):
+            return ["0", "0"]
+        tokens, seconds = (mean_and_stderr(each.values())[0] for each in found)
+        return [f"{tokens:,.0f}", f"{seconds:,.0f}"]
+
+    return costs
+
+
+def _cell(cells: Cells, scheme: str, column) -> str:
+    mean, extra = words(cells, scheme, column)
+    return mean + extra.replace("±", "± ")
+
+
+def _page(study: ExtensionStudy, drawn) -> str:
+    about = {key: text(value) for key, value in study.about.items()}
+    intro = (
+        f"One model with rotary positions, trained at {about['train_length']} tokens, read at "
+        f"longer lengths under every method, before and after fine-tuning at {_target(study)}; "
+        f"seeds: {study.seeds}. The same last {about['last_tokens']} tokens are scored at every "
+        "length: only the context before them grows. <i>Windowed</i> is the plain model that sees "
+        f"no more than its training length. Model: {about['source']}. Corpus: {about['corpus']}, "
+        f"digest <code>{about['corpus_digest']}</code>."
+    )
+    parts = [*_tables(study), *(figure(name, *each) for name, each in drawn.items())]
+    parts += _retained(study)
+    parts.append(
+        f"<details><summary>The same as Markdown, also in {TABLE}</summary>"
+        f"<pre>{text(markdown(study))}</pre></details>"
+    )
+    return page("A trained model made longer", intro, study, parts)
+
+
+def _tables(study) -> Iterator[str]:
+    for steps in study.steps:
+        rule = (
+            f"Each encoding is the one for {_target(study)}, at every length."
+            if steps
+            else "At each length, each encoding is the one for that length."
+        )
+        found = study.at(steps)
+        yield (
+            f"<h2>{_after(steps)}: bits per byte</h2>{table(found, MAIN)}"
+            f"<figcaption>{rule} Lower is better: mean ± standard error over seeds, best of a "
+            f"column in bold, rows in order of the target length. {mark(found)}. Shading: worse "
+            f"than the method's own 1x.{_documents(study)}</figcaption>"
+        )
+
+
+def _documents(study) -> str:
+    """Says on how many documents each length is read, if their number differs."""
+    counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == "last"}
+    if len(set(counts.values())) < 2:
+        return ""
+    each = ", ".join(f"{counts[multiple]} at {multiple}x" for multiple in sorted(counts))
+    return f" Documents: {each}; columns of different documents do not compare."
+
+
+def _retained(study) -> Iterator[str]:
+    found = retention(study)
+    if not found:
+        return
+    steps = list(study.steps)
+    heads = [
+        f"<th>{head}<small>{'zero-shot' if n == 0 else f'{n} steps'}</small>"
+        for n in steps
+        for head in ("loss", "accuracy kept", f"above {KEPT:.0%}")
+    ]
+    rows: dict[str, list[str]] = {}
+    for scheme in dict.fromkeys(scheme for scheme, _ in found):
+        cells = [found.get((scheme, n)) for n in steps]
+        rows[scheme] = [
+            f"<td>{word}"
+            for each in cells
+            for word in (("-",) * 3 if each is None else (_change(each), _kept(each), each.verdict))
+        ]
+    yield (
+        f"<h2>What is kept at {study.about['train_length']} tokens</h2>{grid(heads, rows)}"
+        f"<figcaption>Windows of the training length, every token scored, under the encoding for "
+        f"{_target(study)}, against the plain model before: how much the loss grew, ± standard "
+        "error over seeds, and the share of the next-token accuracy that is left, ± half of its "
+        f"95 % interval. Yes and no: the interval lies above or below {KEPT:.0%}.</figcaption>"
+    )
+
+
+def _change(each: Retention) -> str:
+    mean, stderr, _ = each.change
+    if mean == float("inf"):
+        return "not finite"
+    return f"{mean:+.1%}" + ("" if stderr is None else f" ± {stderr:.1%}")
+
+
+def _kept(each: Retention) -> str:
+    mean = each.kept[0]
+    if mean == float("inf"):
+        return "not finite"
+    return f"{mean:.1%}" + ("" if each.margin is None else f" ± {each.margin:.1%}")
+
+
+def _after(steps: int) -> str:
+    return "Zero-shot" if steps == 0 else f"After {steps} steps of fine-tuning"
+
+
+def _target(study) -> str:
+    target, own = study.about["target"], study.about["train_length"]
+    return f"{target}x ({target * own} tokens)"

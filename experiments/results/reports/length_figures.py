@@ -1,0 +1,156 @@
+"""Draws the figures of a length study, as SVG."""
+
+import math
+import statistics
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.results.lengths import (
+    MAIN,
+    LengthStudy,
+    View,
+    evaluation_name,
+    evaluations,
+    summarise,
+)
+from experiments.results.reports.drawing import drawing_style, finish, styles_of, svg
+from experiments.results.statistics import BASELINE, Cells, number
+
+
+def draw(study: LengthStudy) -> dict[str, str]:
+    """Returns the figures as SVG by name; a figure without data is left out."""
+    points = [
+        curve | {"protocol": "curve", "stride": None, "length": position, "loss": loss}
+        for curve in study.curves
+        for position, loss in zip(curve["positions"], curve["loss"], strict=True)
+    ]
+    by_length = summarise(study.records, split="test", protocol="last")
+    by_position = summarise(points, split="test", protocol="curve", metric="loss")
+    styles = styles_of(by_length | by_position)
+    length = (by_length, styles, "context length in tokens", "bits per byte")
+    position = (by_position, styles, "position in the longest context", "nats per token")
+    with drawing_style():
+        drawn = {
+            "loss_vs_length": lines(study, *length) if by_length else None,
+            "loss_vs_position": lines(study, *position) if by_position else None,
+            "protocols": _panels(study),
+        }
+        return {name: svg(figure) for name, figure in drawn.items() if figure}
+
+
+def lines(study: LengthStudy, summary: Cells, styles, xlabel: str, ylabel: str) -> Figure:
+    """Draws losses on a log2 axis, exploding lines cut off, names at the line ends."""
+    height = max(4.6, 0.21 * len(summary) + 1)
+    figure = Figure(figsize=(8.8, height))
+    axes = figure.add_axes((0.075, 0.62 / height, 0.66, 1 - 0.8 / height))
+    _draw(axes, study, summary, styles)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    low, high = axes.get_ylim()
+    last = max(x for line in summary.values() for x in line)
+    ends = []
+    for name, line in summary.items():
+        x, (mean, _, _) = max(line.items())
+        outside = "" if mean < high else f" ↑ {number(mean)}"
+        label = name + outside + ("" if x == last else f" (to {x})")
+        ends.append(((mean - low) / (high - low), name, label, mean < high and x == last))
+    ends.sort()
+    heights = _spread([end for end, *_ in ends], gap=0.2 / (height - 0.8))
+    for (end, name, label, is_joined), y in zip(ends, heights, strict=True):
+        style = styles[name] | {"clip_on": False, "transform": axes.transAxes}
+        axes.plot((1.045, 1.09), (y, y), **style)
+        if is_joined:
+            axes.plot((1, 1.045), (end, y), **style | {"linewidth": 0.6, "linestyle": "-"})
+        weight = "bold" if name == BASELINE else "normal"
+        place: dict[str, Any] = dict(
+            transform=axes.transAxes, verticalalignment="center", weight=weight
+        )
+        axes.text(1.1, y, label, parse_math=False, **place)
+    return figure
+
+
+def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
+    finite = [[m for m, _, _ in line.values() if m < math.inf] for line in summary.values()]
+    means = sorted(m for line in finite for m in line) or [0.0]
+    # The plot shows the best point of every line, all points of the two best lines, and losses up
+    # to three times the spread of the better half above the median.
+    inside = [min(line) for line in finite if line]
+    inside += sorted(max(line) for line in finite if line)[:2]
+    high = min(max([4 * statistics.median(means) - 3 * means[0], *inside]), means[-1])
+    margin = 0.05 * (high - means[0]) or 0.05
+    low, high = means[0] - margin, high + margin
+    for name, line in summary.items():
+        xs, cells = zip(*sorted(line.items()), strict=True)
+        ys, errors = [mean for mean, _, _ in cells], [stderr or 0 for _, stderr, _ in cells]
+        axes.plot(xs, ys, **styles[name], marker="o" if len(xs) < 9 else "", markersize=3)
+        below, above = ([y + sign * e for y, e in zip(ys, errors, strict=True)] for sign in (-1, 1))
+        colour = styles[name]["color"]
+        axes.fill_between(xs, below, above, color=colour, alpha=0.18, linewidth=0)
+        for x, next_x, y, next_y in zip(xs, xs[1:], ys, ys[1:], strict=False):
+            if y <= high < next_y < math.inf:
+                x *= (next_x / x) ** ((high - y) / (next_y - y))
+                axes.plot(x, high, "^", color=colour, markersize=6, clip_on=False)
+            elif y < next_y == math.inf:
+                axes.plot(x, y, "x", color=colour, markersize=7)
+    own, ticks = study.about["train_length"], sorted({x for line in summary.values() for x in line})
+    first, last = ticks[0], ticks[-1]
+    if len(ticks) > 8:
+        doublings = (own * 2.0**k for k in range(-20, 20))
+        ticks = [int(x) for x in doublings if x.is_integer() and first <= x <= last]
+    axes.axvline(own, color="#444444", linewidth=0.9, linestyle=":")
+    axes.set_xscale("log", base=2)
+    axes.set(xlim=(first * 0.97, last * 1.0001), ylim=(low, high))
+    axes.set_xticks(ticks, [f"{x}\n{x / own:g}x" if x >= own else f"{x}" for x in ticks])
+    axes.minorticks_off()
+    finish(axes)
+
+
+def _spread(wanted: list[float], gap: float) -> list[float]:
+    """Returns heights in [0, 1], ``gap`` apart, closest to ``wanted`` by least squares."""
+    blocks: list[tuple[float, int]] = []
+    for i, y in enumerate(wanted):
+        value, count = min(y, 2.0) - i * gap, 1
+        while blocks and blocks[-1][0] > value:  # isotonic regression: pool what would overlap
+            other, size = blocks.pop()
+            value, count = (value * count + other * size) / (count + size), count + size
+        blocks.append((value, count))
+    top = 1 - gap * (len(wanted) - 1)
+    lowest = [min(max(value, 0), top) for value, count in blocks for _ in range(count)]
+    return [y + i * gap for i, y in enumerate(lowest)]
+
+
+def _panels(study: LengthStudy) -> Figure | None:
+    """Draws the protocols side by side, for a few schemes from the best to the worst."""
+    tests = [e for e in evaluations(study) if e[0] == "test"]
+    found = {
+        evaluation_name(study, (split, protocol, stride)): summarise(
+            study.records, split=split, protocol=protocol, stride=stride
+        )
+        for split, protocol, stride in tests
+    }
+    order = View.of(study, MAIN).order
+    names = [s for s in order if all(s in summary for summary in found.values())]
+    if len(found) < 2 or not names:
+        return None
+    return panels(study, found, names[:: -(-len(names) // 6)])
+
+
+def panels(study: LengthStudy, found: dict[str, Cells], names: list[str]) -> Figure:
+    """Draws a plot for each scheme of ``names``, and in it a line for each name of ``found``."""
+    styles = styles_of(found)
+    rows = -(-len(names) // 3)
+    figure = Figure(figsize=(8.8, 2.4 * rows + 0.4), layout="constrained")
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(rows, 3, i + 1)
+        _draw(
+            axes,
+            study,
+            {p: summary[name] for p, summary in found.items() if name in summary},
+            styles,
+        )
+        axes.set_title(name, loc="left", fontsize=10, parse_math=False)
+        axes.tick_params(labelsize=7.5)
+    handles = [axes.plot([], [], **styles[p], label=p)[0] for p in found]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
+    return figure

@@ -1,0 +1,161 @@
+"""Reports a length study: ``report.html`` to read, ``results.csv`` and ``results.json``."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from experiments.results.lengths import (
+    MAIN,
+    Evaluation,
+    LengthStudy,
+    View,
+    evaluation_name,
+    evaluations,
+    heading,
+)
+from experiments.results.record import write_files
+from experiments.results.reports import length_figures
+from experiments.results.reports.page import (
+    figure,
+    grid,
+    page,
+    print_failures,
+    result_files,
+    terminal_table,
+    text,
+)
+from experiments.results.statistics import BASELINE
+
+
+def mark(study: LengthStudy) -> str:
+    """Returns the meaning of the mark in a cell."""
+    model = study.about.get("windowed", "the same model")
+    return f"✓ for every seed better than {model} fed only its last 1x tokens (windowed)"
+
+
+def write(folder: Path, study: LengthStudy) -> Path:
+    """Writes the report and its two main figures into ``folder``; returns ``report.html``'s path.
+
+    Raises:
+      ValueError: the study is empty, or two records claim the same measurement.
+    """
+    study.check()
+    drawn = length_figures.draw(study)
+    files = result_files(study) | {"report.html": _page(study, drawn)}
+    named = {f"{name}.svg": svg for name, svg in drawn.items() if name != "protocols"}
+    write_files(folder, files | named)
+    return folder / "report.html"
+
+
+def print_table(study: LengthStudy, console: Console) -> None:
+    """Prints bits per byte by length, best scheme first, and what failed; raises as ``write``."""
+    study.check()
+    print_failures(study.failures, console)
+    print_lengths(study, "bits per byte, mean ± standard error over seeds", console)
+    console.print(study.about["rules"], highlight=False)
+
+
+def print_lengths(study: LengthStudy, title: str, console: Console) -> None:
+    """Prints the table of the main evaluation."""
+    view = View.of(study, MAIN)
+    columns = ["\n".join(heading(study, column)) for column in view.columns]
+    shown = terminal_table(title, [*columns, "gains\nto"])
+    shown.caption = (
+        f"{mark(study)}; gains to: the longest context that still lowers the loss by more than its "
+        "standard error"
+    )
+    for scheme in view.order:
+        row = [Text(scheme, "italic" if scheme == BASELINE else "")]
+        for column in view.columns:
+            words = "".join(view.words(scheme, column))
+            row.append(Text(words, "bold" if view.is_best(scheme, column) else ""))
+        shown.add_row(*row, str(view.effective(scheme) or "-"))
+    if view.order:
+        console.print(shown)
+
+
+FIGURES = {
+    "loss_vs_length": (
+        "Loss by context length",
+        "The main test. Dotted: the train length; bands: standard error; ▲ where a line leaves the "
+        "frame, its last value beside the name; x the last finite point of a line.",
+    ),
+    "loss_vs_position": (
+        "Loss by position in the longest context",
+        "Test split. Each point is the mean over a bucket of positions, at its right edge.",
+    ),
+    "protocols": (
+        "The same models under different protocols",
+        "Bits per byte by context length. Non-overlapping windows score every token, so a longer "
+        "window looks better merely because fewer tokens have little context.",
+    ),
+}
+
+
+def _page(study: LengthStudy, drawn: dict[str, str]) -> str:
+    about = {key: text(value) for key, value in study.about.items()}
+    count = len({r["scheme"] for r in study.records})
+    intro = (
+        f"{count} encodings, trained at {about['train_length']} tokens and tested at longer "
+        f"lengths; seeds: {study.seeds}. The main test scores the same last {about['last_tokens']} "
+        "tokens at every length: only the context before them grows. Corpus: "
+        f"{about['corpus']}, digest <code>{about['corpus_digest']}</code>."
+    )
+    sections = ["".join(_section(study, e)) for e in evaluations(study)]
+    figure_parts = [figure(name, *FIGURES[name], svg) for name, svg in drawn.items()]
+    parts = [*sections[:1], *figure_parts, *sections[1:]]
+    return page("Length extrapolation of positional encodings", intro, study, parts)
+
+
+def _section(study: LengthStudy, evaluation: Evaluation) -> Iterator[str]:
+    split, name = evaluation[0], f"{evaluation[0]} split, {evaluation_name(study, evaluation)}"
+    if evaluation[1] != "last":
+        yield f"<details><summary>Bits per byte: {text(name)}</summary>"
+        yield table(study, evaluation) + "</details>"
+        return
+    domain = "" if split == "test" else " across domains"
+    yield f"<h2>Bits per byte{domain}: {text(name)}</h2>{table(study, evaluation)}"
+    keys = " ".join(f"<span class=key{_shade(w)}>{w:.0%}</span>" for w in (0, 0.05, 0.2, 0.5))
+    yield (
+        "<figcaption>Lower is better: mean ± standard error over seeds, best of a column in bold, "
+        "rows in order of 4x (or of the longest). Shading: worse than the scheme's own 1x by "
+        f"{keys} or more. {mark(study)}: it gains from the longer context. Ruled off: {BASELINE}, "
+        "the baseline without positional encoding. Trained as: the scheme whose checkpoint is "
+        "read, where a scheme has no training of its own. Effective context: the longest one, in "
+        "tokens, that still lowers the loss by more than its standard error.</figcaption>"
+        "<details open><summary>Perplexity per token</summary>"
+    )
+    yield table(study, evaluation, "perplexity") + "</details>"
+
+
+def table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_byte") -> str:
+    """Returns the table of one evaluation, shaded where a scheme is worse than at its own 1x."""
+    view = View.of(study, evaluation, metric)
+    trained = {r["scheme"]: r["trained"] for r in study.training if r["trained"] != r["scheme"]}
+    is_swapped = bool(trained.keys() & view.order)
+    heads = ["{}<small>{}</small>".format(*heading(study, column)) for column in view.columns]
+    rows = {}
+    for scheme in view.order:
+        rows[scheme] = [f"<td class=text>{text(trained.get(scheme, ''))}"] * is_swapped
+        for column in view.columns:
+            mean, extra, mark = view.words(scheme, column)
+            mean = f"<b>{mean}</b>" if view.is_best(scheme, column) else mean
+            shade = _shade(view.worse(scheme, column))
+            rows[scheme].append(f"<td{shade}>{mean}<small>{extra}</small><i>{mark}</i>")
+        if evaluation[1] == "last":
+            rows[scheme].append(f"<td>{view.effective(scheme) or '-'}")
+    heads = [f"<th>{head}" for head in heads]
+    heads += ["<th>effective<small>context</small>"] * (evaluation[1] == "last")
+    return grid(["<th class=text>trained as"] * is_swapped + heads, rows)
+
+
+def _shade(worse: float) -> str:
+    """Colours a cell, darker where worse: white at the scheme's own 1x, full at 50 % or inf."""
+    if worse <= 0:
+        return ""
+    depth = min(max(worse, 0) / 0.5, 1) ** 0.5 if math.isfinite(worse) else 1
+    rgb = (round(255 + depth * (c - 255)) for c in (243, 166, 98))
+    return " style='background:#{:02x}{:02x}{:02x}'".format(*rgb)

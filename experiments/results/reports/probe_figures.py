@@ -1,0 +1,214 @@
+"""Draws what the probes of ``experiments/evaluation/probes.py`` found in one trained model."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.results.reports.drawing import COLOURS, finish, page_style, svg
+
+# Logits are shown to this far below the best one, where a key has a millionth of its weight.
+_LOWEST = 14.0
+# Attention to a key is shown down to this share of the attention if all keys were alike.
+_LEAST = 0.01
+# A pair whose period is from half the training length to twice of it, L / 2 .. 2 L, is marked.
+_NEAR = 2.0
+
+FIGURES = {
+    "attention_by_distance": (
+        "What the last token reads",
+        "Attention that the last token of a training sequence gives to one key, by how many tokens "
+        "back the key is: the mean over texts, and over keys where a point stands for several. A "
+        "line for each head. Dotted: all keys alike. High at both ends is the U that HoPE "
+        "(2410.21216) describes: the nearest tokens and the first ones.",
+    ),
+    "variance_by_pair": (
+        "Which rotary pairs decide",
+        "Share of each channel pair in the variance of the logits over the keys that a query sees, "
+        "by the pair's period relative to the training length L (dotted). Still: pairs that do not "
+        "turn, together. Shaded, and summed above as the mean over heads: periods from L/2 to 2 L.",
+    ),
+    "loss_by_offset": (
+        "Loss by position, at the training length",
+        "Change of the loss where the first token of a text is not at position 0 but further on; "
+        "no text is longer than in training. Bars: standard error over texts. A scheme that knows "
+        "distances only is flat; what rises here is owed to positions that were never trained, "
+        "and not to length. x: no finite loss.",
+    ),
+    "kernel": (
+        "The kernel that was learned",
+        "Logit by distance with content averaged out: queries of one text and keys of another, the "
+        "same pairs at every distance. 0 is the best distance within the training length (dotted) "
+        "of each head, for which there is a line. Cut off where a weight would be a millionth of "
+        "that. Every distance up to 64 is measured, and eight an octave beyond. Positions that are "
+        "added to embeddings were trained for distances up to three quarters of that length.",
+    ),
+}
+
+
+def draw(probes: dict[str, Any], train_length: int) -> dict[str, str]:
+    """Returns the figures as SVG by name; one whose probe is not in ``probes`` is left out.
+
+    Args:
+      probes: what ``experiments.evaluation.probes.probe`` returns.
+      train_length: L, tokens of a training sequence.
+    """
+    drawers = {
+        "attention_by_distance": _attention,
+        "variance_by_pair": _pairs,
+        "loss_by_offset": _offsets,
+        "kernel": _kernel,
+    }
+    with page_style():
+        return {
+            name: svg(drawer(probes[name], train_length))
+            for name, drawer in drawers.items()
+            if name in probes
+        }
+
+
+def _attention(found: dict[str, Any], train_length: int) -> Figure:
+    keys = np.array(found["keys"])
+    figure, panels = _by_layer(found["weight"], "tokens back", "attention to one key")
+    for axes, weights in panels:
+        _heads(axes, found["distance"], _numbers(weights) / keys[None])
+        axes.axhline(1 / train_length, color="#444444", linewidth=0.9, linestyle=":")
+        axes.set(yscale="log", xlim=(0, train_length - 1))
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], _LEAST / train_length))
+    return figure
+
+
+def _pairs(found: dict[str, Any], train_length: int) -> Figure:
+    figure, panels = _by_layer(found["share"], "period of the pair", "share")
+    periods = [each for each in found["period"] if each is not None]
+    turning = [period for each in periods for period in each if period is not None]
+    # The axis covers the marked periods even if no pair has one of them.
+    low = min([*turning, train_length / _NEAR]) / train_length / 1.5
+    high = max([*turning, train_length * _NEAR]) / train_length * 1.5
+    still = high * (high / low) ** 0.08
+    for (axes, shares), of_pairs in zip(panels, periods, strict=True):
+        turns = np.array([period is not None for period in of_pairs])
+        x = np.array([period for period in of_pairs if period is not None]) / train_length
+        shares_HP, order = _numbers(shares), x.argsort(kind="stable")
+        _heads(axes, x[order], shares_HP[:, turns][:, order], marker="o")
+        if not turns.all():
+            for head, share in enumerate(shares_HP[:, ~turns].sum(axis=1)):
+                axes.plot(still, share, "s", color=_colour(head), markersize=4)
+        is_near = (x >= 1 / _NEAR) & (x <= _NEAR)
+        share = shares_HP[:, turns][:, is_near].sum(axis=1).mean()
+        title = f"{axes.get_title('left')}: {share:.0%} from L/2 to 2 L"
+        axes.set_title(title, loc="left", fontsize=9)
+        axes.axvspan(1 / _NEAR, _NEAR, color="#eeeeee", zorder=0)
+        axes.axvline(1, color="#444444", linewidth=0.9, linestyle=":")
+        axes.axhline(0, color="#444444", linewidth=0.6)
+        axes.set_xscale("log")
+        ticks = [(4.0**k, _times(4.0**k)) for k in range(-6, 12) if low <= 4.0**k <= high]
+        _ticks(axes, [*ticks, (still, "still")] if not turns.all() else ticks)
+        axes.set_xlim(low, high if turns.all() else still * (still / high))
+    return figure
+
+
+def _offsets(found: dict[str, Any], train_length: int) -> Figure:
+    offsets, change = found["offset"], _numbers(found["change"])
+    errors = _numbers(found["stderr"])
+    figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+    axes = figure.add_subplot()
+    # Evenly spaced, because random offsets may be close to multiples of the length.
+    place = np.arange(len(offsets))
+    axes.errorbar(
+        place, change, errors, color=COLOURS[0], marker="o", markersize=4, capsize=2, linewidth=1.4
+    )
+    lost = place[~np.isfinite(change)]
+    axes.plot(lost, np.zeros(len(lost)), "x", color=COLOURS[1], markersize=7)
+    names = [_place_name(offset, train_length) for offset in offsets]
+    axes.set_xticks(place, names, fontsize=8)
+    axes.set(xlabel="position of the first token", ylabel="nats per token")
+    _limit(axes, np.nanmin(change - errors), np.nanmax(change + errors), least=0.1)
+    finish(axes)
+    axes.set_title(f"change from a loss of {found['loss'][0]:.3g}", loc="left", fontsize=9)
+    return figure
+
+
+def _kernel(found: dict[str, Any], train_length: int) -> Figure:
+    distance = np.array(found["distance"])
+    figure, panels = _by_layer(found["logit"], "distance", "logit")
+    windows = [
+        window
+        for window, logits in zip(found["window"], found["logit"], strict=True)
+        if logits is not None
+    ]
+    for (axes, logits), window in zip(panels, windows, strict=True):
+        logits_HD = _numbers(logits)
+        shown = distance < (np.inf if window is None else window)
+        logits_HD -= np.nanmax(logits_HD[:, shown & (distance < train_length)], axis=1)[:, None]
+        _heads(axes, distance[shown], logits_HD[:, shown])
+        axes.axvline(train_length, color="#444444", linewidth=0.9, linestyle=":")
+        axes.set_xscale("log", base=2)
+        powers = (2**k for k in range(0, 40, 2))
+        _ticks(axes, [(power, str(power)) for power in powers if power <= distance[-1]])
+        axes.set(xlim=(1, distance[-1]))
+        seen = logits_HD[:, shown]
+        _limit(axes, max(np.nanmin(seen), -_LOWEST), np.nanmax(seen), least=1.0)
+    return figure
+
+
+def _by_layer(layers: list, xlabel: str, ylabel: str) -> tuple[Figure, list[tuple[Axes, list]]]:
+    """Returns a figure, and a panel with the data of each layer that has some."""
+    present = {number: data for number, data in enumerate(layers, 1) if data is not None}
+    heads = len(next(iter(present.values())))
+    figure = Figure(figsize=(4.6, 2.0 * len(present) + 0.6), layout="constrained")
+    panels = []
+    for row, (number, data) in enumerate(present.items(), 1):
+        axes = figure.add_subplot(len(present), 1, row)
+        axes.set_title(f"layer {number}", loc="left", fontsize=9)
+        axes.set_ylabel(ylabel)
+        finish(axes)
+        panels.append((axes, data))
+    axes.set_xlabel(xlabel)
+    handles = [Line2D([], [], color=_colour(head)) for head in range(heads)]
+    names = [f"head {head}" for head in range(1, heads + 1)]
+    figure.legend(
+        handles, names, loc="outside upper left", ncols=4, frameon=False, handlelength=1.2
+    )
+    return figure, panels
+
+
+def _heads(axes: Axes, x, values_HX: np.ndarray, marker: str = "") -> None:
+    for head, values in enumerate(values_HX):
+        axes.plot(x, values, color=_colour(head), linewidth=1.3, marker=marker, markersize=3)
+
+
+def _colour(head: int) -> str:
+    return COLOURS[head % len(COLOURS)]
+
+
+def _ticks(axes: Axes, ticks: list[tuple[float, str]]) -> None:
+    """Sets the ticks of a logarithmic axis, each a place and its name."""
+    axes.set_xticks([place for place, _ in ticks], [name for _, name in ticks])
+    axes.minorticks_off()
+
+
+def _limit(axes: Axes, low: float, high: float, least: float) -> None:
+    """Shows ``low`` to ``high``, and a span of at least ``least``, so that flat lines look flat."""
+    added = max(0.05 * (high - low), (least - (high - low)) / 2)
+    axes.set_ylim(low - added, high + added)
+
+
+def _place_name(position: int, train_length: int) -> str:
+    """Returns a position as a part or a multiple of the training length, if it is a round one."""
+    times = position / train_length
+    return _times(times) if times in (0.25, 1, 4, 16) else str(position)
+
+
+def _times(times: float) -> str:
+    """Returns ``times`` L in words; a number below 1 is one over a whole number."""
+    if times < 1:
+        return f"L/{1 / times:g}"
+    return "L" if times == 1 else f"{times:g} L"
+
+
+def _numbers(values: list) -> np.ndarray:
+    """Returns nested lists as an array, NaN where they have None."""
+    return np.array(values, float)

@@ -1,0 +1,155 @@
+"""Holds records of every kind of experiment, and computes the statistics of their seeds."""
+
+import csv
+import dataclasses
+import io
+import math
+import statistics
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+from scipy import special
+
+Record = dict[str, Any]
+Cell = tuple[float, float | None, int]  # mean, standard error, number of seeds
+Cells = dict[str, dict[Any, Cell]]  # by scheme, and then by the columns of a table
+BySeed = dict[str, dict[Any, dict[int, float]]]  # a value by scheme, column and seed
+
+BASELINE = "nope"
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Holds everything that a report is made from, except pictures.
+
+    Attributes:
+      records: one for each number that was measured; each has ``scheme`` and ``seed``.
+      training: ``scheme, seed, steps, tokens, seconds, final_loss, parameters, trained``; the last
+        is the scheme that the checkpoint was trained with. If there is a baseline, ``speedup`` and
+        ``speedup_above`` too, see ``results/speedup.py``.
+      failures: ``scheme, seed, reason`` of the runs that failed.
+      about: ``command, versions, device, git, config, date, rules, rates``, and the other fields
+        that the report of this kind of experiment needs.
+    """
+
+    records: list[Record]
+    training: list[Record]
+    failures: list[Record]
+    about: dict[str, Any]
+
+    def check(self) -> None:
+        """Raises a ValueError if the study has no records and no failures."""
+        if not self.records and not self.failures:
+            raise ValueError(
+                "no point has a result or has failed, so there is nothing to report: the same "
+                "command with --status says what each point waits for"
+            )
+
+    @property
+    def seeds(self) -> str:
+        """Returns the seeds of all records, as words."""
+        return ", ".join(map(str, sorted({r["seed"] for r in self.records}))) or "none"
+
+
+def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> BySeed:
+    """Returns the values of ``metric`` by scheme, by ``column`` and by seed.
+
+    Args:
+      records: the records of one table.
+      column: the key of the table's columns.
+      metric: the key of the values; None counts as NaN.
+      what: the table's name, for the error.
+
+    Raises:
+      ValueError: two records claim the same measurement.
+    """
+    values: BySeed = {}
+    for r in records:
+        seeds = values.setdefault(r["scheme"], {}).setdefault(r[column], {})
+        if r["seed"] in seeds:
+            raise ValueError(
+                f"two records of {r['scheme']}, seed {r['seed']}, {what}, {column} {r[column]}: "
+                "counted twice they would shrink the standard error; keep one"
+            )
+        seeds[r["seed"]] = or_nan(r[metric])
+    return values
+
+
+def or_nan(value: float | None) -> float:
+    """Returns a number of JSON, which has None for one that is not finite, as a float."""
+    return math.nan if value is None else float(value)
+
+
+def cells_of(values: BySeed) -> Cells:
+    """Returns the mean, its standard error and the number of seeds in each cell."""
+    return {
+        scheme: {column: mean_and_stderr(seeds.values()) for column, seeds in row.items()}
+        for scheme, row in values.items()
+    }
+
+
+def mean_and_stderr(values: Iterable[float]) -> Cell:
+    """Returns the mean of the seeds, its standard error, and their number.
+
+    The standard error is None for one seed. A value that is not finite makes the mean inf, so that
+    the scheme is never the best and sorts last.
+    """
+    known = list(values)
+    if not known or not all(map(math.isfinite, known)):
+        return math.inf, None, len(known)
+    stderr = statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None
+    return statistics.fmean(known), stderr, len(known)
+
+
+def quotient(part: float, whole: float) -> float:
+    """Returns a part over the whole, or NaN if that is 0."""
+    return part / whole if whole else math.nan
+
+
+def margin_of(cell: Cell) -> float | None:
+    """Returns half of the mean's 95 % interval over seeds, or None for one seed."""
+    _, stderr, seeds = cell
+    return None if stderr is None else stderr * float(special.stdtrit(seeds - 1, 0.975))
+
+
+def words(cells: Cells, scheme: str, column: Hashable) -> tuple[str, str]:
+    """Returns a cell's mean, and its standard error, with a note if seeds are missing."""
+    if column not in cells[scheme]:
+        return "-", ""
+    mean, stderr, seeds = cells[scheme][column]
+    most = max(cell[2] for row in cells.values() for cell in row.values())
+    extra = f" ±{number(stderr, mean)}" if stderr is not None else ""
+    extra += f" ({seeds} of {most} seeds)" if seeds < most else ""
+    return number(mean), extra
+
+
+def number(value: float, like: float | None = None) -> str:
+    """Returns ``value`` with as many decimals as suit ``like``, by default ``value`` itself."""
+    size = abs(value if like is None else like)
+    if not math.isfinite(value):
+        return "not finite"
+    if 0 < size < 1e-3:
+        return f"{value:.1e}"
+    digits = 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
+    # The option z avoids "-0".
+    return f"{value:z,.{digits}f}" if size < 1e5 else f"{value:.1e}"
+
+
+def with_margin(mean: float, margin: float | None) -> str:
+    """Returns a mean and its margin, where there is one, with as many decimals as suit both."""
+    size = max(abs(mean), margin or 0.0)
+    return number(mean, size) + ("" if margin is None else f" ± {number(margin, size)}")
+
+
+def csv_of(records: Iterable[Record], columns: Iterable[str]) -> str:
+    """Returns the fields ``columns`` of records as CSV."""
+    table = io.StringIO(newline="")
+    rows = csv.DictWriter(table, list(columns), lineterminator="\n", extrasaction="ignore")
+    rows.writeheader()
+    rows.writerows(records)
+    return table.getvalue()
+
+
+def failure_words(failure: Mapping[str, Any]) -> str:
+    """Returns one line about a run that failed."""
+    return "failed: {scheme}, seed {seed}: {reason}".format(**failure)

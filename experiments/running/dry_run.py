@@ -1,0 +1,196 @@
+"""Estimates the cost of an experiment before anything is trained: ``launch.py --dry_run``."""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from experiments.config import own_defaults
+from experiments.running.collectives import Collective
+from experiments.running.points import Point
+from experiments.running.sweep import Sweep
+from experiments.running.topology import needs
+from experiments.training.cost import PEAK, peak_flops, step_flops
+from experiments.training.loop import abstract_state, lower_step
+from experiments.training.mesh import path_name
+from posenc_jax import REGISTRY
+
+_HOUR = 3600
+# Parts of configs that have a part for each scheme.
+_OF_SCHEMES = ("encodings", "extend", "variants")
+
+
+def print_dry_run(experiment: Sweep, mfu: float, console: Console) -> None:
+    """Prints the config, the mesh, the cost of each scheme, and how its arrays are sharded.
+
+    The training step of the scheme with the largest state is compiled, because only the compiler
+    knows the memory that it needs besides the state, and what devices send to each other.
+
+    Args:
+      experiment: the experiment that would run.
+      mfu: the share of the devices' peak to expect, within 0 and 1.
+      console: where to print.
+
+    Raises:
+      ValueError: ``mfu`` is no such share.
+    """
+    if not 0 < mfu <= 1:
+        raise ValueError(f"--mfu={mfu} must be above 0 and at most 1, the share of the peak")
+    schemes = {name for point in experiment.points for name in point.schemes}
+    for line in _config_lines(experiment.config, schemes):
+        console.print(line, highlight=False, markup=False)
+    console.print(
+        "keywords that a scheme has by default are left out: experiments.config.own_defaults(NAME) "
+        "returns them",
+        highlight=False,
+    )
+    mesh = experiment.mesh
+    shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    device = _kind(mesh)
+    console.print(f"mesh: {shape}, {mesh.size} of {device}", highlight=False)
+
+    trained = [point for point in experiment.points if experiment.recipe_of(point) is not None]
+    first = {point.group: point for point in reversed(trained)}  # the first seed of each
+    rows = {name: _takes(experiment, point) for name, point in sorted(first.items())}
+    console.print(_schemes(rows))
+    runs = [experiment.recipe_of(point) for point in trained]
+    tokens = sum(recipe.steps * recipe.batch_size * recipe.length for recipe in runs)
+    console.print(
+        f"{len(experiment.points)} points, {len(trained)} of them trained, on {tokens:.3g} tokens",
+        highlight=False,
+    )
+    if not trained:
+        return
+    flops = sum(rows[point.group]["flops"] * experiment.recipe_of(point).steps for point in trained)
+    console.print(_times(flops, mesh.size, device, mfu), highlight=False)
+    largest = max(rows, key=lambda name: rows[name]["state"])
+    console.print(_placed(rows[largest]["arrays"], largest))
+    console.print(_compiled(experiment, first[largest], largest), highlight=False)
+
+
+def _config_lines(config: dict[str, Any], schemes: set[str], name="config") -> Iterator[str]:
+    """Yields a line for each part of a config, with only the keywords of schemes that matter.
+
+    Left out are schemes that do not run, and what a scheme has by default.
+    """
+    scheme = config.get("name", config.get("scheme", name.rpartition(".")[2]))
+    usual = ConfigDict(own_defaults(scheme)).to_dict() if scheme in REGISTRY else {}
+    parts = {key: value for key, value in config.items() if isinstance(value, dict)}
+    own = [
+        f"{key}={value!r}"
+        for key, value in config.items()
+        if key not in parts
+        and (key not in usual or value != usual[key])
+        # The name of a scheme need not be said twice.
+        and not (key in ("name", "scheme") and value in name.split("."))
+    ]
+    if own:
+        yield f"{name}: {', '.join(own)}"
+    for key, part in parts.items():
+        if key in schemes or not name.endswith(_OF_SCHEMES):
+            yield from _config_lines(part, schemes, f"{name}.{key}")
+
+
+def _takes(sweep: Sweep, point: Point) -> dict[str, Any]:
+    """Returns the cost of one point; ``state`` is bytes per device, ``flops`` are of one step."""
+    task, recipe = sweep.task(point), sweep.recipe_of(point)
+    state = abstract_state(task, recipe, sweep.mesh)
+    arrays = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {
+        "parameters": sum(p.size for p in jax.tree.leaves(state.model)),
+        "state": sum(_bytes(array) for _, array in arrays),
+        "flops": step_flops(task, task.batch(0, 1, 0, 1)),
+        "tokens": recipe.steps * recipe.batch_size * recipe.length,
+        "arrays": arrays,
+    }
+
+
+def _bytes(array) -> int:
+    """Returns the bytes of an array's part on one device."""
+    return math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
+
+
+def _schemes(rows) -> Table:
+    names = "scheme", "parameters", "state a device", "flops a step", "tokens a seed"
+    table = Table(*names, box=None, header_style="bold")
+    for name, row in rows.items():
+        numbers = f"{row['flops']:.3g}", f"{row['tokens']:.3g}"
+        table.add_row(name, f"{row['parameters']:,}", _size(row["state"]), *numbers)
+    return table
+
+
+def _times(flops: float, count: int, device: str, mfu: float) -> str:
+    """Returns a sentence about the time of all training, on these devices or on known ones."""
+    here = peak_flops(device)
+    peaks = {device: here} if here else {name: 1e12 * peak for name, peak in PEAK.items()}
+    hours = {name: flops / (mfu * peak * count * _HOUR) for name, peak in peaks.items()}
+    times = ", ".join(f"{each:.3g} h on {count} x {name}" for name, each in hours.items())
+    why = "" if here else f" ({device} has no peak in experiments/training/cost.py)"
+    return f"{flops:.3g} flops of training: at {100 * mfu:g} % MFU {times}{why}"
+
+
+def _placed(arrays, scheme: str) -> Table:
+    """Returns a table of the arrays' shardings; moments are in the line of their parameter."""
+    lines: dict[tuple[str, ...], list[int]] = {}
+    for path, array in arrays:
+        name = re.sub(r"^(model|opt_state/.*/(mu|nu))/", "", path_name(path))
+        name = re.sub(r"/\d+/", "/*/", name)  # the same array of several layers
+        places = [str(axis or "-") for axis in array.sharding.spec]
+        place = ", ".join(places) if set(places) - {"-"} else "every device"
+        shape = ",".join(str(size) for size in array.shape)
+        lines.setdefault((name, f"{array.dtype}[{shape}]", place), []).append(_bytes(array))
+    table = Table(box=None, header_style="bold")
+    for title in (f"state of {scheme}", "array", "axes over"):
+        table.add_column(title, overflow="fold")
+    for title in ("arrays", "a device"):
+        table.add_column(title, no_wrap=True)
+    for key, sizes in sorted(lines.items(), key=lambda line: -sum(line[1])):
+        table.add_row(*key, str(len(sizes)), _size(sum(sizes)))
+    return table
+
+
+def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
+    """Returns a sentence about the memory of the compiled step, and a line for each collective."""
+    task, recipe = sweep.task(point), sweep.recipe_of(point)
+    found = needs(lower_step(task, recipe, sweep.mesh), sweep.mesh)
+    if found is None:
+        return f"step of {scheme}, compiled: this backend does not say what memory it needs"
+    room = ""
+    if found.available is not None:
+        fits = "fits into" if found.fits else "does NOT fit into"
+        room = f"; it {fits} the {_size(found.available)} of a {_kind(sweep.mesh)}"
+    if found.arguments is None or found.temporaries is None:
+        return f"step of {scheme}: the compiler wants {_size(found.memory)} a device{room}"
+    sent = [_words(each) for each in found.collectives or ()]
+    if found.collectives is None:
+        sent = [f"jax {jax.__version__} cannot read what devices send; try a newer one"]
+    return "\n  ".join(
+        [
+            f"step of {scheme}, compiled: {_size(found.memory)} a device, "
+            f"{_size(found.arguments)} of state and batch and {_size(found.temporaries)} of "
+            f"temporaries{room}",
+            *sent,
+        ]
+    )
+
+
+def _words(each: Collective) -> str:
+    axes = " and ".join(each.axes) or "no axis"
+    return f"{each.kind} over {axes}: {each.count} a step, {_size(each.bytes)} sent by a device"
+
+
+def _kind(mesh) -> str:
+    return mesh.devices.flat[0].device_kind
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:,.0f} B" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} GiB"

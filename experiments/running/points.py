@@ -1,0 +1,107 @@
+"""Names the runs of an experiment: points, each one trained scheme and one seed.
+
+Schemes that extend a trained one are evaluated on its checkpoint.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+from experiments.results.record import RefusedError
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Describes one training run.
+
+    Attributes:
+      scheme: the scheme that is trained.
+      seed: the seed of its initial values and its batches.
+      extensions: the schemes that are evaluated on its checkpoint too.
+      rate: the learning rate instead of the recipe's, if several are tried.
+    """
+
+    scheme: str
+    seed: int
+    extensions: tuple[str, ...]
+    rate: float | None = dataclasses.field(default=None, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """Returns the run's name on the terminal, and its folder below ``runs``."""
+        return f"{self.group}/seed{self.seed}"
+
+    @property
+    def group(self) -> str:
+        """Returns the name that all seeds of the run share on the terminal."""
+        return self.label + ("" if self.rate is None else f"/rate{self.rate:g}")
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """Returns all schemes that are evaluated on its checkpoint."""
+        return (self.scheme, *self.extensions)
+
+    @property
+    def label(self) -> str:
+        """Returns the name that all seeds of the run share, in reports."""
+        return self.scheme
+
+
+def trained_points(
+    names: list[str], extend: dict[str, str], seeds: int, rates: Sequence[float] = ()
+) -> list[Point]:
+    """Returns every trained scheme of ``names`` under every seed, seeds outermost.
+
+    A comparison that is cut short thus has all schemes under fewer seeds, not fewer schemes.
+
+    Args:
+      names: the schemes to evaluate.
+      extend: the trained scheme of each scheme that extends another.
+      seeds: how many seeds.
+      rates: the learning rates that are tried for every scheme; empty: the recipe's alone.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds={seeds} must be at least 1")
+    if not isinstance(rates, tuple) or len({*rates}) < len(rates) or len(rates) == 1:
+        raise ValueError(
+            f"sweep.learning_rate={rates} must be several rates, each once, such as (1e-3, 3e-3); "
+            "a single one is train.learning_rate"
+        )
+    if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in rates):
+        raise ValueError(f"sweep.learning_rate={rates} must be numbers above 0, and finite")
+    if len({f"{rate:g}" for rate in rates}) < len(rates):
+        raise ValueError(
+            f"sweep.learning_rate={rates} must differ in their first six digits: the folders of "
+            "runs are named by these"
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"schemes has {', '.join(twice)} more than once; name each once")
+    extensions: dict[str, list[str]] = {}
+    for name in names:
+        if name in extend:
+            extensions.setdefault(extend[name], []).append(name)
+    trained = [name for name in names if name not in extend]
+    for name in extensions:
+        if name not in trained:
+            raise ValueError(
+                f"{', '.join(extensions[name])} is evaluated on a trained {name}; add {name} to "
+                "schemes"
+            )
+    return [
+        Point(name, seed, tuple(extensions.get(name, ())), rate=rate)
+        for seed in range(seeds)
+        for name in trained
+        for rate in rates or (None,)
+    ]
+
+
+def point_of(points: Sequence[T], task_id: int) -> T:
+    """Returns the point that a job of an array runs."""
+    if not 0 <= task_id < len(points):
+        last = len(points) - 1
+        raise RefusedError(f"task_id={task_id} must be in 0..{last}, the number of a point")
+    return points[task_id]

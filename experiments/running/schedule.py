@@ -1,0 +1,226 @@
+"""Runs points in turn, those that are one program together, beside other programs.
+
+Other programs may run the same points in the same workdir, on this machine or on others: see
+``Sweep.run``.
+"""
+
+import collections
+import contextlib
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+
+from experiments import preemption
+from experiments.preemption import PreemptedError
+from experiments.progress import TimeLeft
+from experiments.results.record import (
+    OtherConfigError,
+    RefusedError,
+    as_json,
+    check_sinks,
+    claimed,
+    holder,
+    open_run,
+    write_json,
+)
+from experiments.running import workers
+from experiments.running.points import Point
+from posenc_jax.attention.cpu import has_one_core
+
+if TYPE_CHECKING:
+    from experiments.running.sweep import Sweep
+
+
+class Schedule:
+    """Runs the unfinished ones of some points.
+
+    Args:
+      sweep: says what the points are.
+      points: the points.
+      share: whether other programs may run the same points.
+      is_job: whether this is the job of an array that runs one point.
+
+    Attributes:
+      failures: the scheme, the seed and the reason of each point that has failed so far.
+    """
+
+    def __init__(self, sweep: "Sweep", points: list[Point], *, share: bool, is_job: bool):
+        self.sweep, self.points, self.share, self.is_job = sweep, points, share, is_job
+        self.failures: list[dict] = []
+        self._tried: set[Point] = set()
+        self._waiting = {point for point in points if not sweep.finished(point)}
+        self._left = TimeLeft(programs=workers.count() if share else 1)
+
+    def run(self) -> None:
+        """Runs all points, or leaves them to the programs that have begun them."""
+        for recipe in filter(None, map(self.sweep.recipe_of, self._waiting)):
+            check_sinks(recipe.tensorboard, recipe.wandb)
+        if done := len(self.points) - len(self._waiting):
+            self._print(f"{done} of {len(self.points)} were done before")
+        groups = collections.deque(self.sweep.groups(self.points))
+        if self.share and self._has_one_core():
+            groups.extend([point] for point in groups.pop())
+        while groups:
+            group = groups.popleft()
+            starts = self._unfinished_starts(group)
+            if self._are_held(starts):
+                if preemption.requested():
+                    raise PreemptedError("asked to stop while another program trains: run again")
+                groups.append(group)
+                time.sleep(1.0)
+            elif self.is_job and not self._tried.issuperset(starts):
+                groups.extendleft([group, starts])
+            else:
+                is_shared = self.share or (self.is_job and self._is_start(group))
+                with self._taken(group) if is_shared else contextlib.nullcontext(True) as is_ours:
+                    if is_ours:
+                        self._run(group)
+                self._waiting.difference_update(group)
+
+    def _unfinished_starts(self, group) -> list[Point]:
+        """Returns the unfinished points whose models the points of a group start from."""
+        starts = [start for point in group if (start := self.sweep.start_of(point)) is not None]
+        return [start for start in starts if not self.sweep.finished(start)]
+
+    def _is_start(self, group) -> bool:
+        """Says whether another point starts from one of a group."""
+        return any(self.sweep.start_of(point) in group for point in self.sweep.points)
+
+    def _are_held(self, points) -> bool:
+        """Says whether another program works on one of some points."""
+        folders = [folder(each) for each in points for folder in (self._shared, self.sweep.folder)]
+        return any(holder(folder) is not None for folder in folders)
+
+    def _shared(self, point) -> Path:
+        """Returns the folder of the lock that keeps a point for one of several programs."""
+        return self.sweep.workdir / "shared" / point.name
+
+    @contextlib.contextmanager
+    def _taken(self, group) -> Iterator[bool]:
+        """Locks a group for this program, and yields whether no other program works on it."""
+        with contextlib.ExitStack() as stack:
+            try:
+                for point in group:
+                    stack.enter_context(claimed(self._shared(point)))
+            except ValueError:  # another program has it
+                yield False
+            else:
+                # A program without ``share`` has locked only the points.
+                yield not any(holder(self.sweep.folder(point)) for point in group)
+
+    def _run(self, group) -> None:
+        """Runs a group, of which this program keeps the others away."""
+        unfinished = [point for point in group if not self.sweep.finished(point)]
+        errors = self._train_together(unfinished)
+        for point in group:
+            if point in unfinished:
+                count = len(self.points) - len(self._waiting) + 1
+                place = f"{count}/{len(self.points)}{self._left.words(len(self._waiting))}"
+                self._print(f"[{place}] {point.name}")
+            self._tried.add(point)
+            self._try_point(point, errors.get(point))
+            self._waiting.discard(point)
+        self._left.count(len(unfinished))
+
+    def _train_together(self, group) -> dict[Point, Exception]:
+        """Trains the points of a group as one program; returns errors of points with bad numbers.
+
+        The other points are then trained in their folders. If the group cannot be one program,
+        nothing is returned, and each point is trained alone later and reports its own error. One
+        core is busy with one point, so there each is trained alone too.
+        """
+        if len(group) < 2 or self._has_one_core():
+            return {}
+        try:
+            with contextlib.ExitStack() as stack:
+                for point in group:
+                    stack.enter_context(claimed(self.sweep.folder(point)))
+                    open_run(self.sweep.folder(point), self.sweep.describe(point))
+                    self._forget_failure(point)
+                errors = self.sweep.train_together(group)
+        except PreemptedError:
+            raise
+        except Exception as error:
+            _raise_alone(error)
+            self._print(
+                f"{group[0].group}: {len(group)} seeds apart, for together they gave "
+                f"{type(error).__name__}: {error}"
+            )
+            return {}
+        return {point: errors[point.seed] for point in group if point.seed in errors}
+
+    def _has_one_core(self) -> bool:
+        return self.sweep.mesh.devices.flat[0].platform == "cpu" and has_one_core()
+
+    def _try_point(self, point, error) -> None:
+        """Runs a point, unless its training gave an ``error``; records its failure, if any."""
+        try:
+            if error is not None:
+                raise error
+            with claimed(self.sweep.folder(point)):
+                self._run_point(point)
+        except PreemptedError:
+            raise
+        except Exception as error:  # one scheme failing must not take the others with it
+            _raise_alone(error)
+            self._fail(point, error)
+
+    def _run_point(self, point) -> None:
+        sweep, folder = self.sweep, self.sweep.folder(point)
+        open_run(folder, sweep.describe(point))
+        if sweep.finished(point):
+            return
+        self._forget_failure(point)
+        model, summary = sweep.train(point)
+        evaluation = {
+            "config": as_json(sweep.describe_evaluation(point)),
+            **sweep.evaluate(point, model),
+            "training": {"scheme": point.label, "seed": point.seed} | summary,
+        }
+        write_json(folder / "evaluation.json", evaluation)
+        if summary["tokens"]:
+            speed = summary["tokens"] / summary["seconds"]
+            about = best_note(summary, folder)
+            self._print(
+                f"  trained in {summary['seconds']:.1f} s, {speed:,.0f} tokens/s"
+                + (f"; {about}" if about else "")
+            )
+        sweep.print_point(point, evaluation)
+
+    def _forget_failure(self, point) -> None:
+        """Removes the record of a point's failure when the point is tried again."""
+        (self.sweep.folder(point) / "failure.json").unlink(missing_ok=True)
+
+    def _fail(self, point, error) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        failure = {"scheme": point.label, "seed": point.seed, "reason": reason}
+        self.failures.append(failure)
+        self._print(f"  FAILED {reason}", style="bold red")
+        folder = self.sweep.folder(point)
+        # The folder itself may have failed; then only the terminal has the reason. A point that
+        # another program works on has not failed, nor has the run of another config in the folder.
+        with contextlib.suppress(OSError):
+            if holder(folder) is None and not isinstance(error, OtherConfigError):
+                write_json(folder / "failure.json", failure | {"traceback": traceback.format_exc()})
+
+    def _print(self, line: str, style: str | None = None) -> None:
+        self.sweep.console.print(line, style=style, highlight=False, markup=False)
+
+
+def _raise_alone(error: Exception) -> None:
+    """Raises an error that one of several processes may have alone, as the others wait for it."""
+    # A disk may fail only for the process that writes; numbers of training are the same in all.
+    is_of_all = isinstance(error, FloatingPointError | RefusedError)
+    if jax.process_count() > 1 and not is_of_all:
+        raise error
+
+
+def best_note(training: dict, folder: Path) -> str:
+    """Says where the best checkpoint of a finished run is, if it is not the last one."""
+    best = training.get("best_step")
+    is_last = best in (None, training.get("steps"))
+    return "" if is_last else f"lowest mean loss after step {best}: {folder / 'best'}"

@@ -1,0 +1,66 @@
+"""Reports the state of each point of an experiment, for ``launch.py --status``."""
+
+import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from experiments.results.record import check_run, holder, read_lines
+from experiments.running.points import Point
+from experiments.running.schedule import best_note
+from experiments.running.sweep import Sweep
+
+STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
+
+
+def status(sweep: Sweep, point: Point) -> dict[str, Any]:
+    """Returns the state of a point, the step that it has reached, its speed, and a note.
+
+    A point that has begun and that no program works on was stopped; the same command resumes it.
+    """
+    folder = sweep.folder(point)
+    recipe, line = sweep.recipe_of(point), _last_line(folder / "metrics.jsonl")
+    # A published model that is only read has no recipe.
+    steps, step = recipe.steps if recipe else 0, line.get("step", 0)
+    found = {"point": point.name, "step": step, "steps": steps, "speed": "", "note": ""}
+    if finished := sweep.finished(point):
+        note = best_note(finished["training"], folder)
+        return found | {"state": DONE, "step": steps, "note": note}
+    if by := holder(folder):
+        # Each of the points that are trained as one program counts its share of the seconds.
+        held = [holder(sweep.folder(each)) for each in sweep.group_of(point)]
+        count = sum(each is not None and each.program == by.program for each in held)
+        left = count * (steps - step) * line["seconds"] / step if step else 0.0
+        ready = f"; trained in {datetime.timedelta(seconds=round(left))}" if left else ""
+        speed = f"{line['tokens_per_second']:.0f}" if "tokens_per_second" in line else ""
+        return found | {"state": RUNNING, "speed": speed, "note": f"by {by}{ready}"}
+    if (folder / "run.json").exists():
+        try:
+            check_run(folder, sweep.describe(point))
+        except ValueError as error:  # a run of another config
+            return found | {"state": FAILED, "note": str(error)}
+    if failure := sweep.failure(point):
+        return found | {"state": FAILED, "note": failure["reason"]}
+    return found | {"state": STOPPED if line else MISSING}
+
+
+def print_status(sweep: Sweep, console: Console) -> None:
+    """Prints the state of every point, and how many points are in each state."""
+    rows = [status(sweep, point) for point in sweep.points]
+    table = Table("point", "state", "step", "tokens/s", "", box=None, header_style="bold")
+    for row in rows:
+        at = f"{row['step']}/{row['steps']}"
+        words = row["point"], row["state"], at, row["speed"], row["note"]
+        table.add_row(*map(Text, words))  # as Text, so that brackets are no markup
+    console.print(table)
+    counts = [(state, sum(row["state"] == state for row in rows)) for state in STATES]
+    console.print(", ".join(f"{count} {state}" for state, count in counts if count))
+
+
+def _last_line(path) -> dict[str, Any]:
+    for line in reversed(read_lines(path)):
+        if isinstance(line, dict) and line.keys() >= {"step", "seconds"}:
+            return line
+    return {}

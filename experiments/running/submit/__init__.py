@@ -1,0 +1,219 @@
+"""Hands the points of an experiment to a queue: ``launch.py --backend=slurm --submit``.
+
+Every backend is a dataclass whose fields are its settings, ``--resource=NAME=VALUE``. A backend
+prints what it would submit, and submits it. Each point becomes a job of its own that runs
+``launch.py`` with ``--task_id``; a job that ends with status 75 was preempted, and is run again.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from experiments.results.bucket import is_in_bucket
+from experiments.results.record import claimed, read_json, write_json
+
+# "module:class" by name. A module is imported when it is needed.
+BACKENDS = {
+    "local": "experiments.running.submit.local:Local",
+    "slurm": "experiments.running.submit.slurm:Slurm",
+    "gke": "experiments.running.submit.kubernetes:GKE",
+    "xpk": "experiments.running.submit.kubernetes:XPK",
+    "tpu_vm": "experiments.running.submit.cloud:TPUVM",
+    "sky": "experiments.running.submit.cloud:Sky",
+}
+# The port of the first process of a job on machines of its own.
+PORT = 1234
+# The flags of ``launch.py`` that say how to submit, and are not part of a job.
+OWN_FLAGS = "backend", "submit", "again", "resource"
+SWITCHES = "submit", "again"  # flags that need no value
+_RECORD = "submitted.json"
+# xpk takes names of less than 40 letters, and a point's number follows this one.
+_LONGEST = 34
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Describes the command and the points to run.
+
+    Attributes:
+      command: the command that runs all points, from the folder of the repository.
+      points: how many points there are.
+      workdir: the folder of the results, which every job must see.
+      number: the number of this submission of the workdir, from 1.
+    """
+
+    command: tuple[str, ...]
+    points: int
+    workdir: Path
+    number: int = 1
+
+    @property
+    def name(self) -> str:
+        """Returns a name that every queue accepts: a few lower-case letters, digits and dashes.
+
+        A queue may still know the jobs of an earlier submission, so each submission has new names.
+        """
+        words = re.sub(r"[^a-z0-9]+", "-", self.workdir.name.lower()).strip("-")
+        name = f"posenc-{words}".rstrip("-")
+        last = f"-r{self.number}" if self.number > 1 else ""
+        if len(name + last) > _LONGEST:
+            last = f"-{hashlib.sha256(str(self.workdir).encode()).hexdigest()[:5]}{last}"
+            name = name[: _LONGEST - len(last)].rstrip("-")
+        return name + last
+
+    @property
+    def here(self) -> tuple[str, ...]:
+        """Returns the command of all points under this program's Python."""
+        return (sys.executable, *self.command[1:])
+
+    def check_absolute(self, why: str) -> None:
+        """Raises a ValueError, which says why, for a relative workdir.
+
+        Another machine would take it from its own folder, on a disk that is lost with the machine.
+        """
+        if not is_in_bucket(self.workdir) and not self.workdir.is_absolute():
+            raise ValueError(
+                f"--workdir={self.workdir} must be absolute, such as /mnt/{self.workdir}: {why}"
+            )
+
+    def all_points(self, *more: str) -> str:
+        """Returns the command of all points, quoted for a shell."""
+        return " ".join([shlex.join(self.command), *more])
+
+    def of_point(self, point: int | str, *more: str) -> str:
+        """Returns the command of one point, quoted for a shell.
+
+        A point that is no number is a variable of the shell or the queue, and is not quoted.
+        """
+        return self.all_points(f"--task_id={point}", *more)
+
+
+class Backend(Protocol):
+    """Submits a job to one kind of queue."""
+
+    def text(self, job: Job) -> str:
+        """Returns all that would be submitted, for people to read."""
+
+    def submit(self, job: Job) -> list[str]:
+        """Submits the job, and returns the names of what was submitted."""
+
+
+def peers(first: str, count: int | str, number: int | str) -> list[str]:
+    """Returns the flags by which a process of a job finds the others.
+
+    Args:
+      first: ``HOST:PORT`` of the first process.
+      count: how many processes there are.
+      number: which of them this is; a variable of the shell or the queue is possible.
+    """
+    return [f"--coordinator={first}", f"--num_processes={count}", f"--process_id={number}"]
+
+
+def make_backend(name: str, settings: Sequence[str]) -> Backend:
+    """Returns a backend with its settings, each ``NAME=VALUE``.
+
+    Raises:
+      ValueError: there is no such backend or setting, or a value is missing or of another type.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"--backend={name} must be one of {', '.join(BACKENDS)}")
+    kind = pkgutil.resolve_name(BACKENDS[name])
+    types, values = typing.get_type_hints(kind), {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if key not in types or not equals:
+            known = ", ".join(f"{field.name}=" for field in dataclasses.fields(kind))
+            raise ValueError(f"--resource={setting} must be one of {known} for --backend={name}")
+        values[key] = _value(setting, types[key], value)
+    fields = dataclasses.fields(kind)
+    needed = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in values]
+    if needed:
+        missing = " ".join(f"--resource={each}=..." for each in needed)
+        raise ValueError(f"--backend={name} needs {missing}")
+    return kind(**values)
+
+
+def _value(setting: str, kind: type, text: str) -> Any:
+    if kind is str:
+        return text
+    if kind is bool and text in ("true", "false"):
+        return text == "true"
+    if kind is int and text.isdigit() and int(text) > 0:
+        return int(text)
+    allowed = "true or false" if kind is bool else "a whole number of at least 1"
+    raise ValueError(f"--resource={setting} must be {allowed}")
+
+
+def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console: Console) -> None:
+    """Prints what a backend would submit; with ``submit``, submits it and records that.
+
+    Raises:
+      ValueError: the workdir was submitted before and ``again`` is not given, or the queue refuses.
+    """
+    if not submit:
+        console.print(backend.text(_numbered(job)[0]), highlight=False, markup=False)
+        return
+    with claimed(job.workdir):
+        job, before = _numbered(job)
+        if before and not again:
+            raise ValueError(
+                f"{job.workdir} was submitted on {before['date']} "
+                f"({', '.join(before['jobs']) or 'which did not end well'}); check the queue and "
+                "--status, and submit unfinished points with --again"
+            )
+        console.print(backend.text(job), highlight=False, markup=False)
+        date = datetime.datetime.now().isoformat(" ", "seconds")
+        record: dict[str, Any] = {"date": date, "command": job.command, "jobs": []}
+        record |= {"number": job.number}
+        # Recorded first, because a submission that fails may have submitted some jobs.
+        write_json(job.workdir / _RECORD, record)
+        jobs = backend.submit(job)
+        write_json(job.workdir / _RECORD, record | {"jobs": jobs})
+    console.print(f"submitted: {', '.join(jobs)}", highlight=False, markup=False)
+
+
+def _numbered(job: Job) -> tuple[Job, dict[str, Any] | None]:
+    """Returns the job with the number of its submission, and the record of the one before it."""
+    before = read_json(job.workdir / _RECORD, {"date": str, "jobs": list})
+    number = before.get("number", 1) + 1 if before else 1
+    return dataclasses.replace(job, number=number), before
+
+
+def run(command: list[str], text: str | None = None) -> None:
+    """Runs a tool of the queue, with ``text`` as its input.
+
+    Raises:
+      ValueError: the tool is not installed, or has failed.
+    """
+    try:
+        subprocess.run(command, input=text, text=True, check=True)
+    except FileNotFoundError:
+        raise ValueError(f"{command[0]} is not installed on this machine") from None
+    except subprocess.CalledProcessError as error:
+        which, status = shlex.join(command[:3]), error.returncode
+        raise ValueError(f"{which} ended with status {status}") from None
+
+
+def command_without_own_flags(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Returns a command line without the flags that say how to submit."""
+    own = re.compile(rf"--?(?P<no>no)?(?P<flag>{'|'.join(OWN_FLAGS)})(?P<value>=.*)?", re.DOTALL)
+    kept, left = [], list(arguments)
+    while left:
+        argument = left.pop(0)
+        found = own.fullmatch(argument)
+        if found is None:
+            kept.append(argument)
+        elif not (found["no"] or found["value"] or found["flag"] in SWITCHES):
+            del left[:1]  # the value is the next argument
+    return tuple(kept)

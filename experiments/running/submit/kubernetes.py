@@ -1,0 +1,195 @@
+"""Submits points to Kubernetes: as JobSets (GKE), or through xpk."""
+
+import dataclasses
+import shlex
+from typing import Any
+
+import yaml
+
+from experiments.job_processes import PREEMPTED
+from experiments.results.bucket import is_in_bucket
+from experiments.running.submit import PORT, Job, peers, run
+
+
+@dataclasses.dataclass(frozen=True)
+class GKE:
+    """Creates one JobSet for each point, with a pod on each of its hosts.
+
+    If a pod ends with status 1 or 2, its JobSet has failed for good. If a pod ends in another way,
+    because it was preempted, evicted or killed, all hosts of the point restart and continue from
+    the last checkpoint.
+
+    Attributes:
+      image: the container image, with the repository as its working folder.
+      accelerator: the node's label, such as "tpu-v5-lite-podslice" or "nvidia-h100-80gb".
+      chips: accelerators of a host.
+      topology: the TPU slice, such as "4x4"; none for GPUs.
+      hosts: hosts of a point.
+      max_restarts: how often a point may start again.
+      claim: a PersistentVolumeClaim that is mounted as the workdir; none for a workdir in a bucket.
+      namespace: the Kubernetes namespace.
+      queue: the LocalQueue of Kueue, if the cluster has one.
+    """
+
+    image: str
+    accelerator: str
+    chips: int = 4
+    topology: str = ""
+    hosts: int = 1
+    max_restarts: int = 20
+    claim: str = ""
+    namespace: str = "default"
+    queue: str = ""
+
+    def text(self, job: Job) -> str:
+        """Returns the manifest, one document for each point."""
+        return yaml.safe_dump_all(self.manifests(job), sort_keys=False)
+
+    def submit(self, job: Job) -> list[str]:
+        """Gives the manifest to ``kubectl``, and returns the names of the JobSets."""
+        # "apply" would leave a JobSet that has ended as it is, and start nothing.
+        run(["kubectl", "create", "-f", "-"], self.text(job))
+        return [manifest["metadata"]["name"] for manifest in self.manifests(job)]
+
+    def manifests(self, job: Job) -> list[dict[str, Any]]:
+        """Returns the JobSet of each point.
+
+        Raises:
+          ValueError: a pod would write the results to a disk of its own.
+        """
+        self._check(job)
+        return [self._manifest(job, point) for point in range(job.points)]
+
+    def _check(self, job):
+        """Raises a ValueError for a workdir that would be lost with its pod."""
+        if bool(self.claim) == is_in_bucket(job.workdir):
+            raise ValueError(
+                f"--backend=gke with --workdir={job.workdir} and --resource=claim={self.claim}: "
+                "give a folder and the claim that is mounted there, or gs://BUCKET/FOLDER and no "
+                "claim"
+            )
+        job.check_absolute(f"--resource=claim={self.claim} is mounted there")
+
+    def _manifest(self, job, point):
+        name = f"{job.name}-{point}"
+        labels = {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
+        return {
+            "apiVersion": "jobset.x-k8s.io/v1alpha2",
+            "kind": "JobSet",
+            "metadata": {"name": name, "namespace": self.namespace, "labels": labels},
+            "spec": {
+                "failurePolicy": {
+                    "maxRestarts": self.max_restarts,
+                    "rules": [
+                        {
+                            "name": "failed_for_good",
+                            "action": "FailJobSet",
+                            "onJobFailureReasons": ["PodFailurePolicy"],
+                        }
+                    ],
+                },
+                "replicatedJobs": [
+                    {"name": "host", "replicas": 1, "template": {"spec": self._job(job, point)}}
+                ],
+            },
+        }
+
+    def _job(self, job, point):
+        failed = {"operator": "In", "values": [1, 2]}
+        return {
+            "parallelism": self.hosts,
+            "completions": self.hosts,
+            "completionMode": "Indexed",
+            "backoffLimit": 0,
+            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": failed}]},
+            "template": {"spec": self._pod(job, point)},
+        }
+
+    def _pod(self, job, point):
+        is_tpu = bool(self.topology)
+        chips = {"google.com/tpu" if is_tpu else "nvidia.com/gpu": self.chips}
+        kind = (
+            "cloud.google.com/gke-tpu-accelerator" if is_tpu else "cloud.google.com/gke-accelerator"
+        )
+        selector = {kind: self.accelerator}
+        if is_tpu:
+            selector["cloud.google.com/gke-tpu-topology"] = self.topology
+        # Kubernetes replaces $(HOST) by the value of the variable, and "$$" by "$".
+        number = {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}
+        container = {
+            "name": "point",
+            "image": self.image,
+            "command": [
+                *(each.replace("$", "$$") for each in job.command),
+                *(f"--task_id={point}", *self._peers(job, point)),
+            ],
+            "env": [{"name": "HOST", "valueFrom": {"fieldRef": number}}],
+            "resources": {"limits": chips},
+        }
+        pod = {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 120,
+            "nodeSelector": selector,
+            "containers": [container],
+        }
+        if self.claim:
+            volume = {"claimName": self.claim}
+            pod["volumes"] = [{"name": "workdir", "persistentVolumeClaim": volume}]
+            container["volumeMounts"] = [{"name": "workdir", "mountPath": str(job.workdir)}]
+        return pod
+
+    def _peers(self, job, point) -> list[str]:
+        if self.hosts == 1:
+            return []
+        # The host name that JobSet gives to the first pod of a set.
+        first = f"{job.name}-{point}-host-0-0.{job.name}-{point}"
+        return peers(f"{first}:{PORT}", self.hosts, "$(HOST)")
+
+
+@dataclasses.dataclass(frozen=True)
+class XPK:
+    """Creates one xpk workload for each point.
+
+    Attributes:
+      cluster: the cluster's name.
+      tpu_type: the slice, such as "v5litepod-16".
+      docker_image: the container image, with the repository as its working folder.
+      slices: slices of a point.
+      max_restarts: how often a point may start again.
+      priority: the priority of the workloads.
+    """
+
+    cluster: str
+    tpu_type: str
+    docker_image: str
+    slices: int = 1
+    max_restarts: int = 20
+    priority: str = "medium"
+
+    def text(self, job: Job) -> str:
+        """Returns the commands."""
+        return "\n".join(shlex.join(command) for command in self.commands(job))
+
+    def submit(self, job: Job) -> list[str]:
+        """Runs the commands, and returns the names of the workloads."""
+        for command in self.commands(job):
+            run(command)
+        return [f"{job.name}-{point}" for point in range(job.points)]
+
+    def commands(self, job: Job) -> list[list[str]]:
+        """Returns the command of each point.
+
+        Raises:
+          ValueError: a pod would write the results to a disk of its own.
+        """
+        job.check_absolute("results must be on a disk that outlives the pods, or in a bucket")
+        shared = [
+            *("xpk", "workload", "create", f"--cluster={self.cluster}"),
+            *(f"--tpu-type={self.tpu_type}", f"--num-slices={self.slices}"),
+            *(f"--docker-image={self.docker_image}", f"--priority={self.priority}"),
+            *(f"--max-restarts={self.max_restarts}", f"--restart-on-exit-codes={PREEMPTED}"),
+        ]
+        return [
+            [*shared, f"--workload={job.name}-{point}", f"--command={job.of_point(point)}"]
+            for point in range(job.points)
+        ]

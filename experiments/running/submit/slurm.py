@@ -1,0 +1,149 @@
+"""Submits points to SLURM as one array, through submitit."""
+
+import dataclasses
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.job_processes import PREEMPTED
+from experiments.results.bucket import is_in_bucket
+from experiments.running.submit import Job
+
+# How often a point may reach the time limit and continue in another job.
+_MOST_LIMITS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Slurm:
+    """Submits an array with a job for each point, and a process on each node of a job.
+
+    Attributes:
+      partition: the partition, or the cluster's default.
+      account: the account, or the user's default.
+      minutes: the time limit of a job.
+      nodes: nodes of a job.
+      gpus_per_node: GPUs of a node; the default asks for none.
+      cpus_per_task: cores of a node.
+      mem_gb: memory of a node; the default is the cluster's.
+      at_once: how many jobs run at the same time.
+      cluster: "slurm", or "local" to run the same jobs on this machine.
+    """
+
+    partition: str = ""
+    account: str = ""
+    minutes: int = 24 * 60
+    nodes: int = 1
+    gpus_per_node: int = 0
+    cpus_per_task: int = 8
+    mem_gb: int = 0
+    at_once: int = 256
+    cluster: str = "slurm"
+
+    def text(self, job: Job) -> str:
+        """Returns the script that submitit gives to ``sbatch``, and what each of its jobs runs."""
+        _submitit()
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        script = _make_sbatch_string(
+            command=f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {self._logs(job)}",
+            folder=self._logs(job),
+            map_count=job.points,
+            **self._parameters(job),
+        )
+        return f"{script}\n# Job N of the array runs\n# {job.of_point('N')}"
+
+    def submit(self, job: Job) -> list[str]:
+        """Submits the array, and returns the ids of its jobs."""
+        submitit = _submitit()
+        if self.cluster == "local":
+            executor = submitit.LocalExecutor(self._logs(job))
+            executor.update_parameters(timeout_min=self.minutes)
+        else:
+            try:
+                executor = submitit.SlurmExecutor(self._logs(job), max_num_timeout=_MOST_LIMITS)
+            except RuntimeError as error:
+                raise ValueError(f"SLURM is not on this machine ({error})") from None
+            executor.update_parameters(**self._parameters(job))
+        points = [Resumable((*job.here, f"--task_id={point}")) for point in range(job.points)]
+        with executor.batch():
+            jobs = [executor.submit(point) for point in points]
+        return [each.job_id for each in jobs]
+
+    def _logs(self, job) -> Path:
+        if is_in_bucket(job.workdir):
+            raise ValueError(
+                f"--backend=slurm keeps submitit's files in the workdir, and {job.workdir} is in a "
+                "bucket; give a folder that all nodes see"
+            )
+        return job.workdir / "slurm"
+
+    def _parameters(self, job) -> dict[str, Any]:
+        given = {
+            "job_name": job.name,
+            "time": self.minutes,
+            "nodes": self.nodes,
+            "ntasks_per_node": 1,
+            "cpus_per_task": self.cpus_per_task,
+            "array_parallelism": self.at_once,
+            # Time for a checkpoint, before the time limit and when the queue preempts.
+            "signal_delay_s": 120,
+            # Some clusters requeue only jobs that allow it.
+            "additional_parameters": {"requeue": True},
+        }
+        optional = {
+            "partition": self.partition,
+            "account": self.account,
+            "gpus_per_node": self.gpus_per_node,
+            "mem": f"{self.mem_gb}GB" if self.mem_gb else "",
+        }
+        return given | {key: value for key, value in optional.items() if value}
+
+
+class Resumable:
+    """Runs one point, and passes it on to another job if the queue ends this one."""
+
+    def __init__(self, command: tuple[str, ...]):
+        self.command = command
+        self._process: subprocess.Popen | None = None
+
+    def __call__(self) -> int:
+        """Runs the command to its end.
+
+        Raises:
+          RuntimeError: the command has failed.
+        """
+        # SLURM sends submitit's signal to every process. The point ignores it, and ends by the
+        # SIGTERM of ``checkpoint``.
+        self._process = subprocess.Popen(self.command, preexec_fn=_ignore_submitit)
+        status = self._process.wait()
+        if status:
+            raise RuntimeError(f"{shlex.join(self.command)} ended with status {status}")
+        return status
+
+    def checkpoint(self):
+        """Saves the point, and returns the job that continues it; submitit calls this."""
+        if self._process is not None:
+            self._process.terminate()
+            # Not ``wait``: this runs in a signal handler within ``__call__``, which holds its lock.
+            end = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+            # SIGTERM ends a process that does not listen to it yet, and so has nothing to save.
+            is_deaf = end and (end.si_code, end.si_status) == (os.CLD_KILLED, signal.SIGTERM)
+            if end is None or not (is_deaf or end.si_status in (0, PREEMPTED)):
+                raise RuntimeError(f"asked to stop, the point did not end well: {end}")
+        return _submitit().helpers.DelayedSubmission(Resumable(self.command))
+
+
+def _ignore_submitit():
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def _submitit():
+    try:
+        import submitit
+    except ImportError:
+        raise ValueError("--backend=slurm needs submitit: pip install -e '.[slurm]'") from None
+    return submitit

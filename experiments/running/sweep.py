@@ -1,0 +1,344 @@
+"""Trains every scheme under every seed once, across interruptions.
+
+A *point* is one trained scheme and one seed, with a folder of its own. Schemes that extend a
+trained one are evaluated on its checkpoint, each with its encoding instead of the trained one.
+"""
+
+import dataclasses
+import datetime
+import math
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+from rich.console import Console
+
+from experiments.results.bucket import is_in_bucket
+from experiments.results.record import (
+    RefusedError,
+    as_json,
+    each_once,
+    environment_of,
+    read_json,
+    read_lines,
+    read_run,
+)
+from experiments.results.speedup import with_speedups
+from experiments.results.statistics import BASELINE, Study
+from experiments.running.points import Point, point_of
+from experiments.running.schedule import Schedule
+from experiments.training.data import Corpus
+from experiments.training.loop import abstract_state, train, train_together
+from experiments.training.mesh import own_part, row_shards
+from experiments.training.recipe import RULES, Recipe
+from experiments.training.step import Task
+from posenc_jax import Transformer
+from posenc_jax.model.transformer import ROWS
+
+# The name that a config has for the digest of its data.
+DATA = "corpus_digest"
+# The fields that ``evaluation.json`` must have in every experiment.
+EVALUATION = {"config": dict, "training": dict}
+# The fields that may change between two starts of the same run: they do not change its results.
+_FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "profile_steps")
+
+
+class Sweep:
+    """Trains and evaluates points; a subclass defines their tasks and evaluations.
+
+    Args:
+      config: the whole config, for the report. ``together``, where it has one, is how many seeds of
+        a scheme are trained as one program.
+      points: the points to run.
+      recipe: how each is trained.
+      mesh: the devices.
+      workdir: the folder of all results; points that are finished there are not run again.
+      console: the console that shows progress and tables.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        points: list[Point],
+        recipe: Recipe,
+        mesh: Mesh,
+        workdir: Path,
+        console: Console,
+    ):
+        self.config = config
+        self.points = points
+        self.recipe = recipe
+        self.mesh = mesh
+        self.workdir = workdir
+        self.console = console
+        self.together = config.get("together", 1)
+        if self.together < 1:
+            raise ValueError(f"together={self.together} must be at least 1: seeds in one program")
+
+    @property
+    def parts(self) -> dict[str, "Sweep"]:
+        """Returns the sweeps that this one is made of, by their names: itself, without a name."""
+        return {"": self}
+
+    def task(self, point: Point) -> Task:
+        """Returns the task that a point is trained on."""
+        raise NotImplementedError
+
+    def describe_training(self, scheme: str) -> dict[str, Any]:
+        """Returns all settings that decide what is trained, except the recipe and the seed."""
+        raise NotImplementedError
+
+    def recipe_of(self, point: Point) -> Recipe:
+        """Returns the recipe of a point.
+
+        A subclass may have other recipes for some points, and None for a model that is only read.
+        """
+        if point.rate is None:
+            return self.recipe
+        return dataclasses.replace(self.recipe, learning_rate=point.rate)
+
+    def describe(self, point: Point) -> dict[str, Any]:
+        """Returns all settings that decide what is trained."""
+        how = {"train": recipe_fields(self.recipe_of(point)), "seed": point.seed}
+        return self.describe_training(point.scheme) | how
+
+    def train(self, point: Point) -> tuple[Transformer, dict[str, Any]]:
+        """Trains a point in its folder, from its newest checkpoint; returns as ``loop.train``."""
+        return train(
+            self.task(point),
+            self.recipe_of(point),
+            self.mesh,
+            seed=point.seed,
+            folder=self.folder(point),
+            console=self.console,
+            name=f"{point.name}  train",
+        )
+
+    def train_together(self, group: list[Point]) -> dict[int, FloatingPointError]:
+        """Trains points that are one program but for their seeds; see ``loop.train_together``."""
+        return train_together(
+            self.task(group[0]),
+            self.recipe_of(group[0]),
+            self.mesh,
+            folders={point.seed: self.folder(point) for point in group},
+            console=self.console,
+            name=f"{group[0].group}, {len(group)} seeds  train",
+        )
+
+    def describe_evaluation(self, point: Point) -> dict[str, Any]:
+        """Returns all settings that decide the results of ``evaluate``."""
+        raise NotImplementedError
+
+    def evaluate(self, point: Point, model: Transformer) -> dict[str, Any]:
+        """Returns the results of evaluating a trained model, as values of JSON."""
+        raise NotImplementedError
+
+    def print_point(self, point: Point, evaluation: dict[str, Any]) -> None:
+        """Prints the results of a point."""
+        raise NotImplementedError
+
+    def study(self, command: str) -> Study:
+        """Returns all results so far, for reports."""
+        raise NotImplementedError
+
+    def write_report(self, command: str) -> Path:
+        """Prints the tables of all finished points, writes their report and returns its path."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises a ValueError if a batch or a model does not fit the mesh."""
+        self.check_recipe(self.recipe)
+        for point in {point.scheme: point for point in self.points}.values():
+            abstract_state(self.task(point), self.recipe, self.mesh)
+
+    def check_recipe(self, recipe: Recipe, name: str = "train") -> None:
+        """Raises a ValueError if the recipe ``name`` does not fit the mesh or the workdir."""
+        if is_in_bucket(self.workdir) and (recipe.tensorboard or recipe.profile_steps):
+            raise ValueError(
+                f"{name}.tensorboard and {name}.profile_steps write to a folder of this machine, "
+                f"and {self.workdir} is in a bucket; leave them out, or give {name}.wandb"
+            )
+        own_part(self.mesh)
+        shards = row_shards(self.mesh) * recipe.accumulate
+        if recipe.batch_size % shards:
+            raise ValueError(
+                f"{name}.batch_size={recipe.batch_size} must be a multiple of {shards}: the "
+                f"mesh's axes {' and '.join(ROWS)}, times {name}.accumulate"
+            )
+
+    def run(self, task_id: int | None = None, share: bool = False) -> list[dict]:
+        """Runs all points, or the one numbered ``task_id``; returns the failures.
+
+        With ``share`` other programs may run the same points in the same workdir; each skips the
+        points that another program has begun. Programs that have one core each share the seeds of
+        the last scheme one by one, so that they end at about the same time. A point that starts
+        from the model of another point waits while another program trains that model. A job of an
+        array, which has a ``task_id``, first trains the point that its own starts from, if no
+        program does, because the job may begin before that point's own job.
+        """
+        chosen = self.points if task_id is None else [point_of(self.points, task_id)]
+        self._check_data(chosen)
+        schedule = Schedule(self, chosen, share=share, is_job=task_id is not None)
+        schedule.run()
+        return schedule.failures
+
+    def groups(self, points: list[Point]) -> list[list[Point]]:
+        """Returns the points that are trained as one program: some seeds of one scheme each."""
+        groups: dict[tuple[int, str], list[Point]] = {}
+        for point in points:
+            groups.setdefault((point.seed // self.together, point.group), []).append(point)
+        return list(groups.values())
+
+    def start_of(self, point: Point) -> Point | None:
+        """Returns the point whose model this one starts from; a subclass may have such points."""
+        del point
+        return None
+
+    def group_of(self, point: Point) -> list[Point]:
+        """Returns the points that are trained as one program with this one, itself among them."""
+        return next(group for group in self.groups(self.points) if point in group)
+
+    def results(self) -> tuple[list[dict], list[dict], list[dict]]:
+        """Returns evaluations of all finished points, the costs of training, and the failures.
+
+        Each cost has ``scheme``, and ``trained``, the scheme of its checkpoint; and the speed-up of
+        the scheme, if the baseline was trained too. If several learning rates were tried, the
+        results of a scheme are those of its best one.
+        """
+        evaluations, training, failures, curves = [], [], [], {}
+        chosen = self._at_best_rates()
+        has_baseline = any(point.label == BASELINE for point in chosen)
+        for point in chosen:
+            folder = self.folder(point)
+            if finished := self.finished(point):
+                evaluations.append(finished)
+                if has_baseline:
+                    lines = read_lines(folder / "metrics.jsonl")
+                    curves[point.label, point.seed] = [(li["step"], li["loss"]) for li in lines]
+                for scheme in (point.label, *point.extensions):
+                    trained = {"scheme": scheme, "trained": point.label}
+                    training.append(finished["training"] | trained)
+            elif failure := self.failure(point):
+                failures.append(failure)
+        return evaluations, with_speedups(training, curves), failures
+
+    def rates(self) -> dict[str, dict[float, float]]:
+        """Returns the final training loss of each scheme, by the learning rate.
+
+        The loss is the mean over seeds, and over the last tenth of the logged steps. It is infinite
+        if a seed is not finished, or has lost its lines.
+        """
+        losses: dict[str, dict[float, list[float]]] = {}
+        for point in self.points:
+            if point.rate is not None:
+                by_rate = losses.setdefault(point.label, {})
+                by_rate.setdefault(point.rate, []).append(self._last_loss(point))
+        return {
+            label: {rate: sum(each) / len(each) for rate, each in by_rate.items()}
+            for label, by_rate in losses.items()
+        }
+
+    def _last_loss(self, point) -> float:
+        if not self.finished(point):
+            return math.inf
+        losses = [line["loss"] for line in read_lines(self.folder(point) / "metrics.jsonl")]
+        last = losses[-max(1, len(losses) // 10) :]
+        return sum(last) / len(last) if last else math.inf
+
+    def _at_best_rates(self) -> list[Point]:
+        """Returns the points; of a scheme with several learning rates, those at the best one."""
+        best = {
+            label: min(losses, key=losses.__getitem__) for label, losses in self.rates().items()
+        }
+        return [point for point in self.points if point.rate == best.get(point.label)]
+
+    def about(self, command: str) -> dict[str, Any]:
+        """Returns what every report says about how its results were made."""
+        return environment_of(self.finished_runs()) | {
+            "rates": self.rates(),
+            "command": command,
+            "config": as_json(self.config),
+            "date": datetime.date.today().isoformat(),
+            "rules": RULES,
+        }
+
+    def finished_runs(self) -> list[dict[str, Any]]:
+        """Returns the ``run.json`` of each finished run, which says where it was trained."""
+        done = [point for point in self.points if self.finished(point)]
+        runs = (read_run(self.folder(point)) for point in done)
+        return [run for run in runs if run is not None]
+
+    def folder(self, point: Point) -> Path:
+        """Returns the folder of a point's run."""
+        return self.workdir / "runs" / point.name
+
+    def finished(self, point: Point) -> dict[str, Any] | None:
+        """Returns the results of a point, or None if it has none under this config.
+
+        Results may be of other data with the same name, such as the sources of another Python.
+        ``corpus_digest`` shows that, and ``run`` refuses to add to them.
+        """
+        folder = self.folder(point)
+        try:
+            found, run = read_json(folder / "evaluation.json", EVALUATION), read_run(folder)
+            if found is None or run is None:
+                return None
+            found = _of_schemes(found, point.schemes)
+            configs = (found, self.describe_evaluation(point)), (run, self.describe(point))
+            same = all(_but_for_data(old["config"]) == _but_for_data(new) for old, new in configs)
+            return found if same else None
+        except ValueError:  # a damaged file, or the point that this one starts from is missing
+            return None
+
+    def failure(self, point: Point) -> dict[str, Any] | None:
+        """Returns the scheme and the seed of a point that failed and the reason, or None."""
+        try:
+            found = read_json(self.folder(point) / "failure.json", {"reason": str})
+        except ValueError as error:  # it is damaged, and says that there was a failure
+            found = {"reason": str(error)}
+        return found and {"scheme": point.label, "seed": point.seed, "reason": found["reason"]}
+
+    def _check_data(self, points) -> None:
+        """Raises a ValueError if a finished run was trained on other data of the same name."""
+        for point in points:
+            if not self.finished(point):
+                continue
+            run, here = read_run(self.folder(point)), self.describe(point).get(DATA)
+            if run is not None and run["config"].get(DATA) != here:
+                raise RefusedError(
+                    f"{self.folder(point)} was trained on other data of the same name: digest "
+                    f"{run['config'].get(DATA)}, and here it is {here}. Where it is the sources of "
+                    f"Python, go on with Python {run['versions'].get('python')}, or give another "
+                    "--workdir; --report shows what is there"
+                )
+
+    def about_corpus(self, corpus: Corpus) -> dict[str, str]:
+        """Returns what reports say about the corpus.
+
+        The digests are those of the data of all finished runs, or that of the data here for none.
+        """
+        found = [run["config"].get(DATA) for run in self.finished_runs()]
+        return corpus.described | {DATA: each_once(filter(None, found)) or corpus.digest}
+
+
+def _of_schemes(found: dict[str, Any], schemes: tuple[str, ...]) -> dict[str, Any]:
+    """Returns an evaluation without the extensions that are not asked for, if it has such."""
+    if "extend" not in found["config"]:
+        return found
+    extend = {name: each for name, each in found["config"]["extend"].items() if name in schemes}
+    lists = {
+        key: [each for each in value if each["scheme"] in schemes]
+        for key, value in found.items()
+        if isinstance(value, list)
+    }
+    return found | lists | {"config": found["config"] | {"extend": extend}}
+
+
+def _but_for_data(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in as_json(config).items() if key != DATA}
+
+
+def recipe_fields(recipe: Recipe) -> dict[str, Any]:
+    """Returns the fields of a recipe that decide what is computed."""
+    fields = dataclasses.asdict(recipe)
+    return {key: value for key, value in fields.items() if key not in _FREE_TO_CHANGE}

@@ -1,0 +1,10 @@
+"""Holds the studies: what is asked of encodings, with which models, data and measures.
+
+text.py              losses on text, at the trained length and beyond
+tasks/, multimodal/  answers about order, and about images, screens, videos and stories;
+                     ``drawn_examples.py`` holds what these share
+extension/           every method that makes a trained RoPE model longer
+longrope/            the search for LongRoPE's factors
+atlas.py, claims.py  all schemes on all questions, and published claims, from the studies above;
+                     ``combined.py`` runs several studies as one
+"""

@@ -1,0 +1,90 @@
+"""Tests every scheme on every question, in language and in tasks, and writes the atlas of answers.
+
+python launch.py --config=configs/atlas.py:small --workdir=runs/answers
+"""
+
+import argparse
+import math
+
+from experiments.evaluation.probes import probe
+from experiments.progress import stage
+from experiments.results import atlas
+from experiments.results.record import read_json
+from experiments.results.reports import atlas_page
+from experiments.results.reports.drawing import page_style
+from experiments.studies import gallery
+from experiments.studies.combined import Studies
+from experiments.studies.tasks import TASKS
+from experiments.studies.text import Comparison
+from posenc_jax.registry import PATTERNS
+
+# What each task asks, by its topic in the atlas.
+ASKED = {name: str(task.__doc__).splitlines()[0] for name, task in TASKS.items()}
+
+
+class Language(Comparison):
+    """Compares the schemes on text, and looks into the models of the first seed."""
+
+    def check(self):
+        super().check()
+        if self.protocols.documents < 2:
+            raise ValueError(
+                f"eval.documents={self.protocols.documents} must be at least 2: the probes of a "
+                "model need two texts or more"
+            )
+
+    def evaluate(self, point, model):
+        found = super().evaluate(point, model)
+        # A model that diverged cannot be probed.
+        if point.seed == 0 and math.isfinite(found["records"][0]["loss"]):
+            split = next(iter(self.documents))
+            windows_NL = self.documents[split][:, : self.recipe.length + 1]
+            found["probes"] = {"scheme": point.scheme} | probe(model, windows_NL, seed=0)
+        return found
+
+    def probes(self) -> dict[str, dict]:
+        """Returns the results of the probes of the first seed's models, by scheme."""
+        evaluations, _, _ = self.results()
+        each = [found["probes"] for found in evaluations if "probes" in found]
+        return {one["scheme"]: one for one in each}
+
+
+class Atlas(Studies):
+    """Runs a comparison on text, one on tasks, and the controls; see ``configs/atlas.py``."""
+
+    def write_report(self, command):
+        studies = {name: part.study(command) for name, part in self.parts.items()}
+        language: Language = self.parts["language"]
+        length = language.recipe.length
+        about = language.about(command) | self.environment()
+        about |= {"config": self.config, "train_length": length}
+        about["rates"] = {name: part.rates() for name, part in self.parts.items()}
+        about["setup"] = (
+            f"Text ({language.corpus.name}) is read by {self.setup('language')}; tasks by "
+            f"{self.setup('tasks')}. Extensions of RoPE have the factor of the length that is read."
+        )
+        found = atlas.atlas_of(studies, about)
+        atlas.print_summary(found, self.console)
+        ledger = read_json(self.workdir / "claims" / "claims.json") or {"claims": []}
+        cards = self.cards(found.schemes)
+        folder = self.workdir / "atlas"
+        return atlas_page.write(folder, found, cards, language.probes(), ledger["claims"], ASKED)
+
+    def cards(self, schemes: list[str]) -> dict[str, str]:
+        """Returns what each scheme does to attention, with the keywords that it has on text."""
+        language, model = self.parts["language"], self.parts["language"].config["model"]
+        sizes = argparse.Namespace(
+            heads=model["num_heads"],
+            head_dim=model["head_dim"] or model["model_dim"] // model["num_heads"],
+            train_length=language.recipe.length,
+        )
+        with stage("atlas  pages", len(schemes), self.console) as advance, page_style():
+            cards = {}
+            for name in schemes:
+                own = language.keywords(name, gallery.TIMES)
+                if name in PATTERNS:
+                    own |= {"num_layers": model["num_layers"]}
+                curves = f"<figcaption>{gallery.CURVES}</figcaption>"
+                cards[name] = gallery.card(name, sizes, own) + curves
+                advance(name)
+        return cards

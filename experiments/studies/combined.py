@@ -1,0 +1,74 @@
+"""Runs several experiments as one, each in its own folder, with one report on all of them."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from experiments.registry import make_experiment
+from experiments.results.record import environment_of
+from experiments.running.points import point_of
+
+
+class Studies:
+    """Runs the experiments in ``config.studies``; see ``make_experiment`` for the arguments.
+
+    Each runs in a folder of its own in the workdir, one after the other. A study that several
+    configs have is run only once if its name and the workdir are the same.
+
+    Attributes:
+      parts: the experiments by name.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: Path, console: Console):
+        self.config = config.to_dict()
+        self.workdir = workdir
+        self.console = console
+        self.parts: dict[str, Any] = {}
+        for name, study in config.studies.items():
+            try:
+                self.parts[name] = make_experiment(study, workdir / name, console)
+            except ValueError as error:
+                raise ValueError(f"studies.{name}: {error}") from error
+
+    @property
+    def points(self) -> list[tuple[str, int]]:
+        """Returns every point as the name of its study and its number there."""
+        return [(name, i) for name, part in self.parts.items() for i in range(len(part.points))]
+
+    def run(self, task_id: int | None = None, share: bool = False) -> list[dict]:
+        """Runs all points, or the one numbered ``task_id``, as ``Sweep.run`` does."""
+        chosen: dict[str, int | None] = dict.fromkeys(self.parts)
+        if task_id is not None:
+            chosen = dict([point_of(self.points, task_id)])
+        failures = []
+        for name, number in chosen.items():
+            self.console.rule(f"{name}, {len(self.parts[name].points)} points")
+            for failure in self.parts[name].run(number, share):
+                failures.append(failure | {"scheme": f"{name}: {failure['scheme']}"})
+        return failures
+
+    def environment(self) -> dict[str, Any]:
+        """Returns versions, devices and revisions of the finished runs of all studies."""
+        return environment_of([run for part in self.parts.values() for run in part.finished_runs()])
+
+    def setup(self, name: str) -> str:
+        """Says how large the models of a study are, on what they were trained, and how long."""
+        part = self.parts[name]
+        recipe, model = part.recipe_of(part.points[0]), part.config["model"]
+        if recipe is None:  # its checkpoint was given
+            return "a model that was trained before"
+        rates = sorted({point.rate for point in part.points if point.rate is not None})
+        rate = f"a rate of {recipe.learning_rate:g}"
+        if rates:
+            rate = f"the best rate of {', '.join(f'{each:g}' for each in rates)} for each scheme"
+        return (
+            f"models of depth {model['num_layers']} and width {model['model_dim']}, trained by "
+            f"{recipe.optimizer} at {rate} for {recipe.steps} steps of {recipe.batch_size} rows of "
+            f"at most {recipe.length} tokens"
+        )
+
+    def write_report(self, command: str) -> Path:
+        """Writes the report of all finished points and returns its path."""
+        raise NotImplementedError

@@ -1,0 +1,249 @@
+"""Defines what experiments on drawn examples share: points, records and report.
+
+Experiments on images, screens, videos and stories are in ``studies/multimodal``, on questions in
+``studies/tasks``.
+
+An experiment is one module with a subclass of ``Experiment``, one config, and one line in
+``experiments/registry.py``. The subclass says
+
+    title, summary, axes     for the report; the names of the position axes
+    load()                   reads and checks ``self.config`` ("task", "eval", "model"), and sets
+                             ``length``, ``panels`` and ``data``
+    task(point)              a ``Drawn``: the model, batches and the loss
+    measure(scheme, model)   one ``Result`` for every x of every panel
+    pictures()               example inputs by caption, for the report
+    maps(scheme, model)      ``Map``s of attention over a grid, for the report
+
+and the config has ``schemes``, a comma-separated choice of ``variants``, or "all". A variant has
+the keywords of ``make`` in ``encoding``, and other settings of the experiment, such as its
+positions, or whether there are ruler tokens. A variant with ``of`` is not trained, but evaluated on
+the checkpoint of the variant that ``of`` names, with its own encoding instead of the trained one.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from experiments.config import as_trained, check_heads, make_encoding, own_defaults
+from experiments.progress import stage
+from experiments.results.panels import Map, Panel, PanelStudy, Result
+from experiments.results.reports import panel_report
+from experiments.running.points import trained_points
+from experiments.running.sweep import Sweep
+from experiments.training.batches import in_batches
+from experiments.training.host import memory_of_host
+from experiments.training.mesh import make_mesh, own_part, replicated, row_shards
+from experiments.training.recipe import Recipe
+from posenc_jax import Encoding, Layers, Transformer
+from posenc_jax.registry import suggest
+
+Model = TypeVar("Model", bound=Transformer)
+
+
+class Drawn:
+    """Draws batches at random, as a ``Task``; a subclass has ``init``, ``draw`` and ``loss``.
+
+    Each process of a job draws the whole batch and keeps its own rows, because a generator for each
+    part would change the batches of all results that are published.
+
+    Args:
+      experiment: the experiment, whose recipe has the size of a batch.
+      scheme: the variant that is trained.
+    """
+
+    def __init__(self, experiment: Any, scheme: str):
+        self.experiment, self.scheme = experiment, scheme
+        self.batch_size: int = experiment.recipe.batch_size
+
+    def draw(self, rng: np.random.Generator, count: int) -> Any:
+        """Returns ``count`` examples, a pytree of arrays with the examples along axis 0."""
+        raise NotImplementedError
+
+    def batch(self, seed, step, part, parts):
+        words = np.random.Philox(key=np.array([seed, step], np.uint64))
+        whole = self.draw(np.random.Generator(words), self.batch_size)
+        size = self.batch_size // parts
+        return jax.tree.map(lambda x: x[part * size : (part + 1) * size], whole)
+
+
+class Experiment(Sweep):
+    """Runs a config such as ``configs/images.py``; see ``make_experiment`` for the arguments.
+
+    Attributes:
+      schemes: the variants that are compared.
+      title, summary: for the report.
+      axes: names of the position axes.
+      length: tokens of a training sequence, set by ``load``.
+      panels: the measurements, set by ``load``.
+      data: the fields that comparable runs must share, such as a digest, set by ``load``.
+    """
+
+    title: str
+    summary: str
+    axes: tuple[str, ...]
+    length: int
+    panels: tuple[Panel, ...]
+    data: dict[str, Any]
+
+    def __init__(self, config: ConfigDict, workdir: Path, console: Console):
+        check_heads(config.model)
+        if config.eval.batch < 1:
+            raise ValueError(f"eval.batch={config.eval.batch} must be at least 1")
+        self.config = config.to_dict()  # which the methods called below read
+        named = [name.strip() for name in config.schemes.split(",")]
+        self.schemes = [*config.variants] if named == ["all"] else named
+        extend = {n: v["of"] for n in self.schemes if (v := self.variant(n)).get("of")}
+        rates = config.get("sweep", {}).get("learning_rate", ())
+        points = trained_points(self.schemes, extend, config.seeds, rates)
+        self.load()
+        recipe = Recipe(length=self.length, **config.train)
+        mesh = make_mesh(**config.mesh)
+        super().__init__(self.config, points, recipe, mesh, workdir, console)
+        self.check()
+        for name in extend:
+            self.encoding(name, None)
+
+    def check(self):
+        super().check()
+        self._check_memory()
+
+    def _check_memory(self):
+        """Raises a ValueError for a batch that this machine's memory cannot hold."""
+        task, recipe, model = self.task(self.points[0]), self.recipe, self.config["model"]
+        needed = 0
+        if isinstance(task, Drawn):
+            example = jax.tree.leaves(task.draw(np.random.default_rng(0), 1))
+            needed += recipe.batch_size * sum(np.asarray(x).nbytes for x in example)
+        if self.mesh.devices.flat[0].platform == "cpu":
+            # A step holds at least what each layer makes of each token.
+            rows = recipe.batch_size // recipe.accumulate // own_part(self.mesh)[1]
+            numbers = rows * self.length * model["num_layers"] * model["model_dim"]
+            needed += numbers * jnp.dtype(model.get("dtype", "float32")).itemsize
+        if needed > (memory := memory_of_host()):
+            raise ValueError(
+                f"train.batch_size={recipe.batch_size} takes {needed / 2**30:,.0f} GiB or more, "
+                f"and this machine has {memory / 2**30:,.0f}; give a smaller batch"
+            )
+
+    def load(self) -> None:
+        """Reads the config, and sets ``length``, ``panels``, ``data`` and ``summary``."""
+        raise NotImplementedError
+
+    def measure(self, scheme: str, model: Transformer) -> Iterator[Result]:
+        """Yields one result for every x of every panel."""
+        raise NotImplementedError
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Returns pictures by caption, ``[height, width]`` or ``[height, width, 3]``, 0 to 1."""
+        return {}
+
+    def maps(self, scheme: str, model: Transformer) -> Iterable[Map]:
+        """Returns maps of attention over a grid."""
+        del scheme, model
+        return []
+
+    def variant(self, scheme: str) -> dict[str, Any]:
+        """Returns the variant called ``scheme``."""
+        variants = self.config["variants"]
+        if scheme not in variants:
+            known = suggest(scheme, variants, "config.variants has")
+            raise ValueError(f"unknown scheme {scheme!r}{known}")
+        return variants[scheme]
+
+    def keywords(self, scheme: str) -> dict[str, Any]:
+        """Returns the name and the keywords of a variant's encoding.
+
+        A variant with ``of`` takes the keywords of the trained variant, except those that it sets
+        to another value than the scheme's default.
+        """
+        variant = self.variant(scheme)
+        own, of = variant["encoding"], variant.get("of")
+        if not of:
+            return own
+        usual = own_defaults(own["name"])
+        trained = as_trained(own["name"], self.variant(of)["encoding"])
+        return own | {key: v for key, v in trained.items() if own.get(key) == usual[key]}
+
+    def encoding(self, scheme: str, rngs: nnx.Rngs | None) -> Encoding | Layers:
+        """Builds the encoding of a variant."""
+        return make_encoding(self.keywords(scheme), self.config["model"], self.length, rngs)
+
+    def make_model(self, kind: type[Model], scheme: str, key, **sizes) -> Model:
+        """Builds a ``Decoder`` or ``ViT``, as ``kind`` says, over the scheme's encoding."""
+        encoding_key, model_key = jax.random.split(key)
+        encoding = self.encoding(scheme, nnx.Rngs(encoding_key))
+        return kind(encoding, **self.config["model"], **sizes, rngs=nnx.Rngs(model_key))
+
+    def predict(self, function, model, rows: Any) -> Any:
+        """Returns ``function(model, batch)`` for all ``rows``, ``config.eval.batch`` at a time.
+
+        ``function`` returns a pytree with a result for each row, and is compiled once for each
+        shape if it is the same object every time.
+        """
+        shards = row_shards(self.mesh)
+        size = -(-self.config["eval"]["batch"] // shards) * shards
+        compute = functools.partial(jax.jit(function, out_shardings=replicated(self.mesh)), model)
+        results = list(in_batches(compute, rows, size, self.mesh))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+    def describe_training(self, scheme):
+        shared = {key: self.config[key] for key in ("experiment", "model", "task")}
+        return shared | {"variant": self.variant(scheme), "data": self.data}
+
+    def describe_evaluation(self, point):
+        extend = {name: self.variant(name) for name in point.extensions}
+        return {"eval": self.config["eval"], "extend": extend}
+
+    def evaluate(self, point, model):
+        records, maps = [], []
+        total = len(point.schemes) * sum(len(panel.xs) for panel in self.panels)
+        with stage(f"{point.name}  evaluate", total, self.console) as advance:
+            for scheme in point.schemes:
+                if scheme != point.scheme:
+                    model = model.under(self.encoding(scheme, None))
+                where = {"scheme": scheme, "seed": point.seed}
+                for result in self.measure(scheme, model):
+                    records.append(where | dataclasses.asdict(result))
+                    advance(f"{result.condition} {result.x}")
+                if point.seed == 0:
+                    found = self.maps(scheme, model)
+                    maps += [{"scheme": scheme} | dataclasses.asdict(each) for each in found]
+        return {"records": records, "maps": maps}
+
+    def print_point(self, point, evaluation):
+        for scheme in point.schemes:
+            for panel in self.panels:
+                values = [
+                    f"{r['x']} {r['value']:.3f}"
+                    for r in evaluation["records"]
+                    if r["scheme"] == scheme and panel.has(r)
+                ]
+                self.console.print(
+                    f"  {scheme:<15} {panel.condition}, {panel.metric}:  {'  '.join(values)}",
+                    highlight=False,
+                )
+
+    def study(self, command):
+        evaluations, training, failures = self.results()
+        records, maps = (
+            [each for found in evaluations for each in found[key]] for key in ("records", "maps")
+        )
+        about = self.about(command)
+        about |= {key: getattr(self, key) for key in ("title", "summary", "axes", "data")}
+        return PanelStudy(records, training, failures, about, maps, self.panels)
+
+    def write_report(self, command):
+        study = self.study(command)
+        schemes = dict.fromkeys(r["scheme"] for r in study.records)
+        encodings = {name: self.encoding(name, nnx.Rngs(0)) for name in schemes}
+        panel_report.print_tables(study, self.console)
+        return panel_report.write(self.workdir, study, self.pictures(), encodings)

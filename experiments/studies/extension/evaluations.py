@@ -1,0 +1,214 @@
+"""Evaluates an extended model in one of three ways, batch by batch, so that a kill costs one batch.
+
+last       the last L tokens of a document, scored on the last few: the same tokens at every
+           length, only the prefix grows
+windowed   the same tokens in windows of the training length: the baseline that sees only the most
+           recent tokens
+short      windows of the training length, every token scored, loss and accuracy
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from experiments.evaluation.lengths import Scorer, in_other_units
+from experiments.results.extensions import LAST, SHORT, WINDOWED
+from experiments.results.record import Kept
+from experiments.training.data import Corpus, eval_windows
+from experiments.training.text import token_losses_and_hits
+from posenc_jax import Layers, Transformer
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """Describes the evaluations of every model.
+
+    Attributes:
+      lengths: ``(multiple, documents)`` pairs, ascending from 1: context lengths as multiples of
+        the training length, and how many documents are read at each, which must not increase.
+      last_tokens: tokens at the end of each document that are scored; at most the training length.
+      window_stride: stride of the windowed baseline, a divisor of ``last_tokens``.
+      short_windows: windows of the training length.
+      batch_tokens: tokens of one forward pass, over all devices.
+    """
+
+    lengths: tuple[tuple[int, int], ...] = tuple((2**k, 64) for k in range(6))
+    last_tokens: int = 256
+    window_stride: int = 64
+    short_windows: int = 256
+    batch_tokens: int = 16384
+
+    def __post_init__(self):
+        multiples, counts = self.multiples, [count for _, count in self.lengths]
+        if multiples[:1] != [1] or len(multiples) < 2 or sorted(set(multiples)) != multiples:
+            raise ValueError(
+                f"eval.lengths={self.lengths} must ascend from 1 to multiples of the trained length"
+            )
+        if sorted(counts, reverse=True) != counts or counts[-1] < 1:
+            raise ValueError(
+                f"eval.lengths={self.lengths} must not read more documents at a greater length"
+            )
+        for name in ("last_tokens", "short_windows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"eval.{name}={getattr(self, name)} must be at least 1")
+        if self.window_stride < 1 or self.last_tokens % self.window_stride:
+            raise ValueError(
+                f"eval.window_stride={self.window_stride} must divide "
+                f"eval.last_tokens={self.last_tokens}"
+            )
+
+    @property
+    def multiples(self) -> list[int]:
+        """Returns the context lengths, as multiples of the training length."""
+        return [multiple for multiple, _ in self.lengths]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Describes one set of windows that is evaluated under one encoding.
+
+    Attributes:
+      scheme: the name of the method.
+      protocol: one of those at the top of this file.
+      multiple: the length, as a multiple of the training length.
+      ratio: the multiple that the encoding is made for.
+      windows_NL: int token ids; each window ends with a token that is only a target.
+      scored: how many tokens at the end of a window are scored.
+    """
+
+    scheme: str
+    protocol: str
+    multiple: int
+    ratio: int
+    windows_NL: np.ndarray
+    scored: int
+
+    @property
+    def tokens(self) -> int:
+        """Returns how many tokens pass through the model."""
+        return len(self.windows_NL) * (self.windows_NL.shape[1] - 1)
+
+
+class Readings:
+    """Cuts the windows of an experiment from the test split of its corpus.
+
+    Args:
+      corpus: the corpus.
+      trials: the evaluations.
+      train_length: tokens of a sequence that the model was trained on.
+
+    Raises:
+      ValueError: no document is long enough, or more tokens are to be scored than the shortest
+        context holds.
+    """
+
+    def __init__(self, corpus: Corpus, trials: Trials, train_length: int):
+        if trials.last_tokens > train_length:
+            raise ValueError(
+                f"eval.last_tokens={trials.last_tokens} must be at most the trained length "
+                f"{train_length}, or the shortest context could not hold the targets"
+            )
+        self.trials, self.train_length = trials, train_length
+        longest = trials.multiples[-1] * train_length
+        count = trials.lengths[0][1]
+        self._documents_NL = eval_windows(corpus, "test", length=longest + 1, count=count)
+        count = trials.short_windows
+        self._short_NL = eval_windows(corpus, "test", length=train_length + 1, count=count)
+
+    def of_method(self, scheme: str, target: int, is_fixed: bool) -> Iterator[Reading]:
+        """Yields the readings of a method: every length, and short windows.
+
+        Args:
+          scheme: the method.
+          target: the multiple of the training length that the model is made for. Short windows are
+            always read under the encoding for ``target``.
+          is_fixed: whether documents of every length are read under it too, as with a model that
+            was tuned; otherwise each length is read under the encoding for that length.
+        """
+        scored = self.trials.last_tokens
+        for multiple, count in self.trials.lengths:
+            windows_NL = self._documents_NL[:count, -multiple * self.train_length - 1 :]
+            ratio = target if is_fixed else multiple
+            yield Reading(scheme, LAST, multiple, ratio, windows_NL, scored)
+        yield Reading(scheme, SHORT, 1, target, self._short_NL, self.train_length)
+
+    def windowed(self, scheme: str) -> Reading:
+        """Returns the reading of the plain model that sees no more than its training length."""
+        stride = self.trials.window_stride
+        windows_NL = _slide(self._documents_NL, self.train_length, stride, self.trials.last_tokens)
+        return Reading(scheme, WINDOWED, 1, 1, windows_NL, stride)
+
+
+class Reader:
+    """Evaluates readings with one model, and keeps the results of every batch.
+
+    Args:
+      model: the model.
+      mesh: the devices.
+      trials: the evaluations.
+      kept: where the results of each batch are kept.
+      advance: called after each batch with a note and the number of its tokens.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        mesh: Mesh,
+        trials: Trials,
+        kept: Kept,
+        advance: Callable[..., None],
+    ):
+        # ``read`` advances, because batches that were kept count too.
+        score = Scorer(model, mesh, trials.batch_tokens)
+        both = Scorer(model, mesh, trials.batch_tokens, measure=token_losses_and_hits)
+        self._scorers = {LAST: score, WINDOWED: score, SHORT: both}
+        self._kept, self._advance, self._stride = kept, advance, trials.window_stride
+
+    def read(
+        self, reading: Reading, layers: Layers | None, bytes_per_token: float
+    ) -> dict[str, Any]:
+        """Returns the record of a reading under ``layers``, by default the model's own."""
+        scorer, windows_NL = self._scorers[reading.protocol], reading.windows_NL
+        rows = scorer.rows(windows_NL)
+        # Results under the model's own encoding are the same for every method.
+        scheme = "own" if layers is None else f"{reading.scheme} for {reading.ratio}x"
+        means: list = []
+        for start in range(0, len(windows_NL), rows):
+            batch = windows_NL[start : start + rows]
+
+            def compute(batch=batch):
+                return scorer(batch, layers)[:, -reading.scored :].mean(axis=1).tolist()
+
+            # The name has the batch's rows, because their number depends on that of the devices.
+            rows_of = f"{start} to {start + len(batch)}"
+            name = f"{scheme}, {reading.protocol} at {reading.multiple}x, {rows_of}"
+            means += self._kept.get(name, compute)
+            tokens = len(batch) * (batch.shape[1] - 1)
+            self._advance(f"{reading.scheme} at {reading.multiple}x", steps=tokens)
+        found = np.mean(means, axis=0)
+        loss, accuracy = found if reading.protocol == SHORT else (found, None)
+        record = {
+            "scheme": reading.scheme,
+            "split": "test",
+            "protocol": reading.protocol,
+            "stride": self._stride if reading.protocol == WINDOWED else None,
+            "multiple": reading.multiple,
+            "length": windows_NL.shape[1] - 1,
+            "ratio": reading.ratio,
+            "documents": len(windows_NL),
+            "loss": float(loss),
+            "tokens": len(windows_NL) * reading.scored,
+        }
+        if accuracy is not None:
+            record["accuracy"] = float(accuracy)
+        return record | in_other_units(float(loss), bytes_per_token)
+
+
+def _slide(documents_NL: np.ndarray, length: int, stride: int, last_tokens: int) -> np.ndarray:
+    """Cuts windows of ``length + 1`` tokens whose last ``stride`` together cover the targets."""
+    ends = documents_NL.shape[1] - np.arange(0, last_tokens, stride)
+    windows = np.stack([documents_NL[:, end - length - 1 : end] for end in ends], axis=1)
+    return windows.reshape(-1, length + 1)

@@ -1,0 +1,323 @@
+"""Extends one trained RoPE model by every method, and evaluates it before and after fine-tuning.
+
+The model is trained here, once for each seed, or given as ``config.checkpoint``. It is evaluated
+under every method at every length without tuning (*zero-shot*), then tuned under some of the
+methods, and evaluated again. ``evaluations.py`` defines the evaluations, ``methods.py`` the
+methods.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+from rich.console import Console
+
+from experiments.config import filled
+from experiments.evaluation.lengths import print_losses
+from experiments.pretrained.trained import Loader, Source, in_tokens_of
+from experiments.progress import stage
+from experiments.results.extensions import PLAIN, ExtensionStudy
+from experiments.results.record import Kept, RefusedError, as_json, differences, read_json, read_run
+from experiments.results.reports import extension_report
+from experiments.running.points import Point
+from experiments.running.sweep import EVALUATION, Sweep, recipe_fields
+from experiments.studies.extension.evaluations import Reader, Readings, Trials
+from experiments.studies.extension.methods import Methods, names_in
+from experiments.training.checkpoint import fingerprint
+from experiments.training.data import SPLITS, Corpus, check_batch, load_corpus, window_index
+from experiments.training.loop import train
+from experiments.training.mesh import check_length, make_mesh, state_shardings
+from experiments.training.recipe import Recipe
+from experiments.training.step import further_state
+from experiments.training.text import Text, Tuning, make_model, spec_of
+
+OPTIMIZERS = ("fresh", "continued")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned(Point):
+    """Describes one fine-tuning run.
+
+    Attributes:
+      steps: its optimizer steps.
+    """
+
+    steps: int
+
+    @property
+    def name(self):
+        return f"{self.scheme}/steps{self.steps}/seed{self.seed}"
+
+    @property
+    def label(self):
+        return f"{self.scheme}, {self.steps} steps"
+
+
+class Extension(Sweep):
+    """Runs a config of ``configs/extension.py``; see ``make_experiment`` for the arguments."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, console: Console):
+        mesh, found = make_mesh(**config.mesh), points(config)
+        trials = filled(Trials, "eval", config.eval)
+        self.training = Recipe(**config.train) if config.get("train") else None
+        self.corpus = load_corpus(config.corpus)
+        self.config = config.to_dict()  # which the methods called below read
+        self.load = Loader(mesh, self.config.get("loading"))
+        if config.checkpoint:
+            source = self.source(seed=0)
+            self._check_source(source)
+            self.corpus = _read_by(source, self.corpus, trials, bool(config.tuned))
+            # Only the model's shapes are kept, because each seed may have a model of its own.
+            model, length = jax.eval_shape(lambda x: x, source.model), source.train_length
+        elif self.training is None:
+            raise ValueError(
+                "this preset trains no model of its own: give --config.checkpoint=PATH, the folder "
+                "of a finished run or a published model"
+            )
+        else:
+            length = self.training.length
+            build = functools.partial(make_model, spec=self._spec(), length=length)
+            model = jax.eval_shape(build, jax.random.key(0))
+        self.methods = Methods(self.config["variants"], model, length)
+        self._check_target(trials.multiples[1:])
+        self.readings = Readings(self.corpus, trials, length)
+        tuning = self._tuning(config.target, max(config.tuning_steps))
+        super().__init__(self.config, found, tuning, mesh, workdir, console)
+        lengths = {self.recipe_of(point).length for point in found if self._is_trained(point)}
+        self.windows = {each: window_index(self.corpus, "train", each) for each in lengths}
+        self.check()
+
+    def check(self):
+        config = self.config
+        if config["optimizer"] not in OPTIMIZERS:
+            raise ValueError(f"optimizer={config['optimizer']!r} must be one of {OPTIMIZERS}")
+        names = names_in(f"{config['methods']},{config['tuned']}", config["variants"])
+        self.methods.check(names, self.readings.trials.multiples)
+        state_shardings({"model": self.methods.model}, self.mesh)
+        check_length(self.methods.train_length, self.mesh)
+        if self.training is not None and not config["checkpoint"]:
+            self.check_recipe(self.training)
+        if config["tuned"]:
+            # A method tuned at the trained length needs no check: its batch is a multiple of this.
+            self.check_recipe(self.recipe, "tuning")
+        for recipe in {self.recipe_of(each) for each in self.points if self._is_trained(each)}:
+            check_batch(self.windows[recipe.length], recipe.batch_size)
+
+    def _check_target(self, longer):
+        target, length = self.config["target"], self.methods.train_length
+        if target not in longer:
+            raise ValueError(
+                f"target={target} means {target} x {length} tokens, but must be longer than the "
+                f"trained length {length}, and one of eval.lengths: {longer}"
+            )
+
+    def source(self, seed: int) -> Source:
+        """Returns the trained model of a seed, from the given checkpoint or the seed's run here."""
+        given = self.config["checkpoint"]
+        return self.load(given or str(self.folder(_source_point(seed))), seed)
+
+    def _check_source(self, source):
+        """Raises a ValueError if the checkpoint does not fit the config."""
+        name = self.config["checkpoint"]
+        if self.config["optimizer"] == "continued" and source.adam is None:
+            raise ValueError(
+                f"{name} is published without the state of its optimizer, which "
+                "optimizer='continued' needs; give --config.optimizer=fresh"
+            )
+        if self.training is None:
+            return
+        model = self.config["model"] | {"vocab_size": len(source.model.embedding)}
+        changes = differences(as_json(source.config.get("model")), as_json(model), "model")
+        changes += differences(source.train_length, self.training.length, "train.length")
+        if changes:
+            raise ValueError(
+                f"the checkpoint {name} does not fit the config: {'; '.join(changes)}. Give the "
+                "checkpoint's values, or the preset own, which takes them from it"
+            )
+
+    def recipe_of(self, point):
+        if not isinstance(point, Tuned):
+            return None if self.config["checkpoint"] else self.training
+        at_target = self.config["variants"][point.scheme]["tuned_at"] == "target"
+        return self._tuning(self.config["target"] if at_target else 1, point.steps)
+
+    def _tuning(self, multiple, steps) -> Recipe:
+        """Returns the recipe of tuning at a multiple of the trained length, with equal tokens."""
+        how = dict(self.config["tuning"])
+        rows = how.pop("batch_size") * self.config["target"] // multiple
+        length = multiple * self.methods.train_length
+        return Recipe(length=length, batch_size=rows, steps=steps, **how)
+
+    def _is_trained(self, point) -> bool:
+        return isinstance(point, Tuned) or not self.config["checkpoint"]
+
+    def task(self, point):
+        recipe = self.recipe_of(point)
+        windows = self.windows[recipe.length]
+        if isinstance(point, Tuned):
+            return Tuning(recipe, windows, self._under(point, self.methods.model))
+        return Text(recipe, windows, self._spec())
+
+    def _under(self, point, model):
+        """Returns a model under the encoding that a point is tuned under."""
+        layers = self.methods.layers(point.scheme, self.config["target"])
+        return model if layers is None else model.under(layers)
+
+    def _spec(self) -> FrozenConfigDict:
+        encoding = {"name": PLAIN} | self.config["rope"]
+        return spec_of(encoding, self.config["model"], self.corpus)
+
+    def describe(self, point):
+        about = self.corpus.described | {"seed": point.seed}
+        if not self._is_trained(point):
+            source, loading = self.source(point.seed), self.config.get("loading")
+            model = {"model": source.config.get("model"), "loading": loading}
+            return about | {"checkpoint": source.digest} | model
+        tuned = isinstance(point, Tuned)
+        model = self._describe_tuned(point) if tuned else self._spec().to_dict()
+        return about | model | {"train": recipe_fields(self.recipe_of(point))}
+
+    def start_of(self, point):
+        if not isinstance(point, Tuned):
+            return None
+        name = _source_point(point.seed).name
+        return next(each for each in self.points if each.name == name)
+
+    def _describe_tuned(self, point) -> dict[str, Any]:
+        """Returns the start of a fine-tuning run and its encoding, without loading the model."""
+        folder = self.folder(_source_point(point.seed))
+        finished, run = read_json(folder / "evaluation.json", EVALUATION), read_run(folder)
+        if finished is None or run is None:
+            raise RefusedError(
+                f"{point.label} starts from {folder}, which is not finished; run that point first"
+            )
+        digest, optimizer = finished["training"]["digest"], self.config["optimizer"]
+        return {
+            "start": {"digest": digest, "optimizer": optimizer},
+            "train_length": self.methods.train_length,
+            "encoding": self.methods.keywords(point.scheme, self.config["target"]),
+            "model": run["config"]["model"],
+            "loading": run["config"].get("loading"),
+        }
+
+    def train(self, point):
+        if isinstance(point, Tuned):
+            return self._tune(point)
+        if self._is_trained(point):
+            model, summary = super().train(point)
+            return model, summary | {"digest": fingerprint(model)}
+        source = self.source(point.seed)
+        parameters = sum(p.size for p in jax.tree.leaves(source.model))
+        nothing = {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
+        return source.model, nothing | {"parameters": parameters, "digest": source.digest}
+
+    def _tune(self, point):
+        """Trains the model of the point's seed further, under the encoding for the target."""
+        source, recipe = self.source(point.seed), self.recipe_of(point)
+        model = self._under(point, source.model)
+        adam = source.adam if self.config["optimizer"] == "continued" else None
+        return train(
+            dataclasses.replace(self.task(point), model=model),
+            recipe,
+            self.mesh,
+            seed=point.seed,
+            folder=self.folder(point),
+            console=self.console,
+            name=f"{point.name}  tune",
+            start=functools.partial(further_state, model, recipe, self.mesh, adam),
+        )
+
+    def describe_evaluation(self, point):
+        variants = {name: self.config["variants"][name] for name in point.schemes}
+        about = {"eval": self.config["eval"], "target": self.config["target"]}
+        return about | {"methods": variants, "corpus_digest": self.corpus.digest}
+
+    def evaluate(self, point, model):
+        target, is_tuned = self.config["target"], isinstance(point, Tuned)
+        each = (self.readings.of_method(s, target, is_tuned) for s in point.schemes)
+        readings = [reading for of_method in each for reading in of_method]
+        if not is_tuned:
+            readings.append(self.readings.windowed(PLAIN))
+        records, where = [], {"steps": getattr(point, "steps", 0), "seed": point.seed}
+        # The names of methods are left out, so that adding one does not evaluate the others again.
+        fixed = {key: self.config[key] for key in ("eval", "variants")}
+        fixed |= {"corpus_digest": self.corpus.digest}
+        kept = Kept(self.folder(point) / "evaluation.jsonl", fixed)
+        total = sum(reading.tokens for reading in readings)
+        with contextlib.closing(kept), stage(f"{point.name}  read", total, self.console) as advance:
+            reader = Reader(model, self.mesh, self.readings.trials, kept, advance)
+            for reading in readings:
+                # A tuned model has its encoding already.
+                layers = None if is_tuned else self.methods.layers(reading.scheme, reading.ratio)
+                records.append(where | reader.read(reading, layers, self.corpus.bytes_per_token))
+        return {"records": records}
+
+    def print_point(self, point, evaluation):
+        print_losses(point.schemes, evaluation["records"], self.console)
+
+    def study(self, command):
+        evaluations, training, failures = self.results()
+        records = [record for found in evaluations for record in found["records"]]
+        training = [r for r in training if r["scheme"] == r["trained"] and r["tokens"]]
+        about = self.about(command) | {
+            "train_length": self.methods.train_length,
+            "target": self.config["target"],
+            "last_tokens": self.readings.trials.last_tokens,
+            "source": self.config["checkpoint"] or "trained here",
+        }
+        about |= self.about_corpus(self.corpus)
+        return ExtensionStudy(records, training, failures, about, [])
+
+    def write_report(self, command):
+        study = self.study(command)
+        extension_report.print_tables(study, self.console)
+        return extension_report.write(self.workdir, study)
+
+
+def points(config: ConfigDict) -> list[Point]:
+    """Returns, for each seed, the trained model evaluated under every method, then tuning runs.
+
+    The loop over seeds is the outer one, so that a run that is cut short has complete seeds.
+    """
+    if config.seeds < 1:
+        raise ValueError(f"seeds={config.seeds} must be at least 1")
+    if config.checkpoint and config.seeds > 1 and "{seed}" not in config.checkpoint:
+        raise ValueError(
+            f"checkpoint={config.checkpoint} is one model, and seeds={config.seeds} would count it "
+            'several times; give --config.seeds=1, or a path with "{seed}" in it'
+        )
+    steps = config.tuning_steps
+    is_counts = all(isinstance(each, int) and each >= 1 for each in steps)
+    if not steps or not is_counts or len({*steps}) < len(steps):
+        raise ValueError(
+            f"tuning_steps={config.tuning_steps} must be numbers of steps, each at least 1 and "
+            "each once; models without tuning are always evaluated too"
+        )
+    zero_shot, tuned = (names_in(each, config.variants) for each in (config.methods, config.tuned))
+    extensions = tuple(name for name in zero_shot if name != PLAIN)
+    found: list[Point] = []
+    for seed in range(config.seeds):
+        found.append(Point(PLAIN, seed, extensions))
+        found += [Tuned(name, seed, (), n) for n in config.tuning_steps for name in tuned]
+    return found
+
+
+def _source_point(seed) -> Point:
+    return Point(PLAIN, seed, ())
+
+
+def _read_by(source: Source, corpus: Corpus, trials: Trials, is_tuned: bool) -> Corpus:
+    """Returns the corpus in the tokens of the model.
+
+    If a published model is not tuned, every document becomes a test document.
+    """
+    least = source.train_length * (1 if is_tuned else trials.multiples[-1])
+    corpus = in_tokens_of(source, corpus, least)
+    if is_tuned or source.tokenizer is None:
+        return corpus
+    return dataclasses.replace(corpus, splits=np.full_like(corpus.splits, SPLITS.index("test")))

@@ -1,0 +1,188 @@
+"""Writes a page that shows what each encoding does to attention.
+
+    python -m experiments.studies.gallery --out=gallery.html
+
+The page plots, for every scheme, the logit of a query for a key of the same content, averaged over
+random contents, against the distance between the two, at the training length and at eight times
+that length. Every curve is computed by the encoding itself, with its parameters before training.
+"""
+
+import argparse
+import functools
+import html
+import inspect
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from rich.console import Console
+
+from experiments.command import exit_status
+from experiments.config import short_keywords
+from experiments.progress import stage
+from experiments.results.record import write_files
+from experiments.results.reports.drawing import COLOURS, Figure, finish, page_style, svg
+from experiments.results.reports.page import head
+from posenc_jax import REGISTRY, Chunks, Encoding, Layers, Tokens, describe, logits, make, positions
+from posenc_jax.registry import lookup
+
+TIMES = 8
+CONTENTS = 16  # random contents a curve is the mean of
+# Layers of the models whose patterns depend on their number.
+LAYERS = {"global_nope": 4, "beam": 6, "flint": 4}
+# The explanation of the curves.
+CURVES = (
+    "The logit of a query for a key of the same content, averaged over random contents, against "
+    f"the distance between them. Coloured: each head at {TIMES} times the training length; dashed: "
+    "the same at the training length, whose end is dotted. Parameters are those before training."
+)
+
+
+@functools.partial(jax.jit, static_argnames="length")
+def curve(encoding: Encoding, contents_BHC, length: int) -> jax.Array:
+    """Returns mean logits of the last token for each of ``length`` tokens, float32 ``[H, length]``.
+
+    All tokens of a sequence have the same content, which is also their query and their key.
+    """
+    B, H, C = contents_BHC.shape
+    x_BTD = jnp.broadcast_to(contents_BHC.reshape(B, 1, H * C), (B, length, H * C))
+    tokens = Tokens.of(encoding, positions.text(length))
+    x_BTD = encoding.embed(x_BTD, tokens)
+    tokens = tokens.read(encoding, x_BTD)
+    last = tokens.part(length - 1, 1)
+    x_BTHC = x_BTD.reshape(B, length, H, C)
+    return logits(encoding, x_BTHC[:, -1:], x_BTHC, last, tokens)[:, :, 0].mean(axis=0)
+
+
+def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = None) -> str:
+    """Draws the curves ``{length: [H, length]}`` of one layer, up to its window, as SVG."""
+    figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+    axes = figure.add_subplot()
+    for length, logits_HT in sorted(curves.items(), reverse=True):
+        trained = length == train_length
+        # A logarithmic axis has no 0, so distance 0 is left out.
+        distance = np.arange(length)[1:window]
+        for number, logits_T in enumerate(np.unique(logits_HT, axis=0)):
+            axes.plot(
+                distance,
+                logits_T[::-1][1:window],
+                color="#222222" if trained else COLOURS[number % len(COLOURS)],
+                linestyle=(0, (4, 2)) if trained else "-",
+                linewidth=0.9 if trained else 1.4,
+            )
+    axes.axvline(train_length, color="#444444", linewidth=0.9, linestyle=":")
+    axes.set_xscale("log", base=2)
+    ticks = [2**k for k in range(0, 40, 2) if 2**k < max(curves)]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="distance", ylabel="logit", xlim=(1, max(curves)))
+    finish(axes)
+    return svg(figure)
+
+
+_STYLE = """
+body { max-width: 1400px }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1.4rem }
+article { border: 1px solid #ddd; border-radius: 6px; padding: .9rem 1rem; min-width: 0 }
+h2 { font: 600 1.05rem ui-monospace, monospace; margin: 0 0 .3rem } svg { min-width: 0 }
+p { margin: .4rem 0; overflow-wrap: anywhere } .cost { color: #555; font-size: .85rem }
+@media print { article { break-inside: avoid } }
+"""
+
+
+def page(cards: Mapping[str, str], sizes: str) -> str:
+    """Returns the page of all schemes' cards; ``sizes`` is a sentence about the model."""
+    articles = "".join(
+        f"<article id={name}><h2>{name}</h2>{each}</article>" for name, each in cards.items()
+    )
+    return (
+        f"{head('What each encoding does to attention', _STYLE)}"
+        "<h1>What each encoding does to attention</h1>"
+        f"<p>{CURVES} {sizes}</p><main>{articles}</main></html>\n"
+    )
+
+
+def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> str:
+    """Returns a description of the scheme ``name``, its curves and its cost, as HTML."""
+    layers = Layers.of(
+        make(
+            name,
+            num_heads=args.heads,
+            head_dim=args.head_dim,
+            model_dim=args.heads * args.head_dim,
+            train_length=args.train_length,
+            rngs=nnx.Rngs(0),
+            **keywords,
+        )
+    )
+    places = [layers.at(place) for place in range(len(layers.pattern))]
+    turn = len(places)
+    figures = ""
+    for encoding, window in dict.fromkeys(places):
+        assert encoding is not None and not isinstance(window, Chunks)  # true of all in REGISTRY
+        which = [str(i) for i, place in enumerate(places, 1) if place == (encoding, window)]
+        layer = "Layer" if len(which) == 1 else "Layers"
+        title = f"<p>{layer} {', '.join(which)} of {turn}:</p>" if turn > 1 else ""
+        figures += title + _figure(encoding, window, args)
+    return _summary(name) + figures
+
+
+def _figure(encoding: Encoding, window: int | None, args) -> str:
+    """Returns the cost of one layer, and its curves, as HTML."""
+    # A scheme that needs whole rows may take memory quadratic in the length for each content.
+    shape = (2 if encoding.whole_rows else CONTENTS, 1, args.head_dim)
+    # All heads have the same content, so that only the encoding makes them differ.
+    contents_BHC = jnp.repeat(jax.random.normal(jax.random.key(0), shape), args.heads, axis=1)
+    lengths = (args.train_length, TIMES * args.train_length)
+    curves = {length: np.asarray(curve(encoding, contents_BHC, length)) for length in lengths}
+    sizes = dict(num_heads=args.heads, head_dim=args.head_dim, length=args.train_length)
+    cost = html.escape(str(describe(encoding, **sizes)))
+    seen = "" if window is None else f"; the last {window} keys are seen"
+    return f"<p class=cost>{cost}{seen}</p>{draw(curves, args.train_length, window)}"
+
+
+def _summary(name) -> str:
+    """Returns the first two paragraphs of a scheme's docstring, or of its module's, as HTML."""
+    build = lookup(name)
+    is_its_own = inspect.isfunction(build) or build is Encoding
+    text = inspect.getdoc(build) if is_its_own else None
+    text = text or inspect.getdoc(sys.modules[build.__module__]) or ""
+    paragraphs = [re.sub(r"\s+", " ", html.escape(p)) for p in text.split("\n\n")]
+    chosen = [p for p in paragraphs if not p.startswith(("http", "Args:", "Attributes:"))][:2]
+    return re.sub("``(.+?)``", r"<code>\1</code>", "".join(f"<p>{p}</p>" for p in chosen))
+
+
+@exit_status
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("gallery.html"))
+    parser.add_argument("--schemes", default="", help="comma-separated; default: all of them")
+    parser.add_argument("--train_length", type=int, default=256)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--head_dim", type=int, default=64)
+    args = parser.parse_args()
+    names = [n.strip() for n in args.schemes.split(",")] if args.schemes else list(REGISTRY)
+    for name in names:
+        lookup(name)
+    console = Console()
+    cards, keywords = {}, short_keywords(args.train_length)
+    with stage("gallery", len(names), console) as advance, page_style():
+        for name in names:
+            layers = {"num_layers": LAYERS[name]} if name in LAYERS else {}
+            cards[name] = card(name, args, keywords.get(name, {}) | layers)
+            advance(name)
+    sizes = (
+        f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."
+    )
+    write_files(args.out.parent, {args.out.name: page(cards, sizes)})
+    console.print(f"gallery: {args.out}", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

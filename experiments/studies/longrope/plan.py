@@ -1,0 +1,166 @@
+"""Holds the plan that all seeds share: the stages, the lengths, the documents and the recipes."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+
+from experiments.studies.longrope.search import Budget
+from experiments.training.data import Corpus, eval_windows, window_index
+from experiments.training.recipe import Recipe
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies
+from posenc_jax.encodings.rotary.frequencies.ntk import NTK
+from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolation
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
+
+STAGES = ("longrope", "released", "longrope2", "progressive", "short", "mixed")
+# The stage whose result each of these stages begins with.
+_NEEDS = {"progressive": "longrope", "short": "progressive", "mixed": "longrope2"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """Says which documents searches read, and on which documents their results are scored.
+
+    Attributes:
+      search_split: the part of the corpus that all searches read.
+      search_documents: how many documents a search reads; a search at the train length reads as
+        many tokens, in more documents.
+      far_documents: how many documents a search at the second extension reads.
+      split: the part of the corpus that all scores are computed on.
+      documents: how many documents a score is computed on.
+      last_tokens: how many tokens at the end of a document the score ``last_loss`` is computed on.
+      batch_tokens: tokens of one forward pass, over all devices.
+    """
+
+    search_split: str = "validation"
+    search_documents: int = 5
+    far_documents: int = 3
+    split: str = "test"
+    documents: int = 32
+    last_tokens: int = 256
+    batch_tokens: int = 65536
+
+    def __post_init__(self):
+        for name in ("search_documents", "far_documents", "documents", "last_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"eval.{name}={getattr(self, name)} must be at least 1")
+        if self.search_split == self.split:
+            raise ValueError(
+                f"eval.search_split={self.search_split!r} must be another split than eval.split: a "
+                "score on documents that a search has read says nothing"
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """Holds all that is the same for every seed.
+
+    Attributes:
+      stages: some of ``STAGES``.
+      train_length: the tokens that the model was trained at.
+      factor: the factor by which each extension multiplies the length.
+      budget: that of searches on the model; searches on the fine-tuned model have it ``halved``.
+      trials: the documents.
+      yarn: keywords of ``YaRN``, but for its length and factor.
+      tune: the recipe of all fine-tuning.
+      corpus: the documents, in the tokens of the model.
+      mesh: the devices.
+      console: the console that shows progress.
+    """
+
+    stages: tuple[str, ...]
+    train_length: int
+    factor: int
+    budget: Budget
+    trials: Trials
+    yarn: dict[str, Any]
+    tune: Recipe
+    corpus: Corpus
+    mesh: Mesh
+    console: Console
+
+    @property
+    def near(self) -> int:
+        """Returns the length of the first extension."""
+        return self.factor * self.train_length
+
+    @property
+    def far(self) -> int:
+        """Returns the length of the second extension."""
+        return self.factor * self.near
+
+    @property
+    def most_start_tokens(self) -> int:
+        """Returns the most start tokens, which turn as in RoPE: a 16th of the train length."""
+        return self.train_length // 16
+
+    @property
+    def longest(self) -> int:
+        """Returns the number of tokens of the longest documents that are read."""
+        return self.far if "progressive" in self.stages else self.near
+
+    def check_lengths(self) -> None:
+        """Checks stages and lengths, before any document is read.
+
+        Raises:
+          ValueError: a stage is unknown or lacks the one that it needs, the target is not longer
+            than the train length, ``last_tokens`` is longer than it, YaRN has no such keywords, or
+            the mesh spreads tokens over devices.
+        """
+        for name in self.stages:
+            if name not in STAGES:
+                raise ValueError(f"stages has {name!r}, which is none of {', '.join(STAGES)}")
+            if _NEEDS.get(name, name) not in self.stages:
+                raise ValueError(
+                    f"the stage {name} begins with the result of {_NEEDS[name]}: add that to stages"
+                )
+        if self.factor < 2:
+            raise ValueError(
+                f"factor={self.factor} makes the target {self.near} tokens, and it must be longer "
+                f"than the train length of {self.train_length}: give a factor of 2 or more"
+            )
+        if self.trials.last_tokens > self.train_length:
+            raise ValueError(
+                f"eval.last_tokens={self.trials.last_tokens} must be at most the train length "
+                f"of {self.train_length}"
+            )
+        self.rules(self.train_length)
+        if self.mesh.shape["context"] > 1:
+            raise ValueError(
+                f"mesh.context={self.mesh.shape['context']} spreads tokens over devices, but a "
+                "search spreads candidates: let it be 1"
+            )
+
+    def check_documents(self) -> None:
+        """Checks that the corpus has documents as long as those that are read.
+
+        Raises:
+          ValueError: a split that is read has none.
+        """
+        for split in (self.trials.search_split, self.trials.split):
+            self.documents(split, self.longest, 1)
+        if {"progressive", "mixed"} & set(self.stages):
+            window_index(self.corpus, "train", self.near)
+
+    def documents(self, split: str, length: int, count: int) -> np.ndarray:
+        """Returns documents of a split, the same every time, int ``[N, length + 1]``."""
+        return eval_windows(self.corpus, split, length=length + 1, count=count)
+
+    def scored(self) -> dict[int, int]:
+        """Returns on how many documents scores are computed, by the tokens of a document.
+
+        The split may have fewer documents than ``trials`` asks for.
+        """
+        lengths, trials = sorted({self.near, self.longest}), self.trials
+        return {each: len(self.documents(trials.split, each, trials.documents)) for each in lengths}
+
+    def rules(self, length: int) -> dict[str, Frequencies]:
+        """Returns the known methods by name, for an extension of ``length`` by ``factor``."""
+        return {
+            "pi": PositionInterpolation(float(self.factor)),
+            "ntk": NTK(float(self.factor)),
+            "yarn": YaRN(length, float(self.factor), **self.yarn),
+        }

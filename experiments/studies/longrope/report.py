@@ -1,0 +1,278 @@
+"""Reports whether each LongRoPE search beat its starting points, on documents it never read."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.results.record import write_files
+from experiments.results.reports.drawing import drawing_style, svg
+from experiments.results.reports.page import (
+    figure,
+    grid,
+    markdown_table,
+    mean_cell,
+    page,
+    print_failures,
+    result_files,
+    terminal_table,
+    text,
+)
+from experiments.results.statistics import (
+    Cells,
+    Record,
+    Study,
+    by_seed,
+    cells_of,
+    mean_and_stderr,
+    words,
+)
+from experiments.studies.longrope import figures
+from experiments.studies.longrope.scores import GROUPS
+
+METRICS = {
+    "loss": "all tokens",
+    "last_loss": "last {last_tokens} tokens",
+    "needle_loss": "needle's answer",
+}
+# The table that judges each search, and the loss that the search has minimised.
+_OBJECTIVES = {
+    "longrope": ("near", "loss"),
+    "released": ("near", "loss"),
+    "longrope2": ("near", "needle_loss"),
+    "progressive": ("far", "loss"),
+    "tuned, short": ("short", "loss"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchStudy(Study):
+    """Holds the results of all seeds.
+
+    A record has ``scheme``, ``seed`` and the fields of ``scores.score``. ``about`` has
+    ``train_length, factor, last_tokens, corpus, corpus_digest`` besides every study's fields.
+
+    Attributes:
+      searches: for each seed and search, the entry of ``Stages.searches``.
+      tuning: for each seed and fine-tuned model its ``name`` and cost.
+    """
+
+    searches: list[Record]
+    tuning: list[Record]
+
+    @classmethod
+    def of(cls, evaluations, training, failures, about) -> "SearchStudy":
+        """Returns the study of the evaluations of all seeds."""
+        records, searches, tuning = (
+            [{"seed": each["training"]["seed"]} | one for each in evaluations for one in each[key]]
+            for key in ("records", "searches", "tuning")
+        )
+        return cls(records, training, failures, about, searches, tuning)
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Returns the titles of the tables that have records, by group."""
+        length = {"train": self.about["train_length"], "factor": self.about["factor"]}
+        near = length["train"] * length["factor"]
+        length |= {"near": near, "far": near * length["factor"]}
+        found = {record["group"] for record in self.records}
+        return {group: title.format(**length) for group, title in GROUPS.items() if group in found}
+
+    def columns(self) -> dict[str, str]:
+        """Returns the titles of the columns of every table, by the metric that was measured."""
+        titles = {metric: title.format(**self.about) for metric, title in METRICS.items()}
+        return {metric: titles[metric] for metric in titles if metric in self.records[0]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Compares the result of a search with the best of its rivals, seed by seed.
+
+    Attributes:
+      search: the search.
+      rivals: "start" (what it started from) or "method" (the known methods).
+      metric: the loss that the search has minimised.
+      differences: for each seed, the loss of the result minus the smallest loss of a rival.
+    """
+
+    search: str
+    rivals: str
+    metric: str
+    differences: list[float]
+
+    @property
+    def holds(self) -> bool:
+        """Returns whether the search beats every rival under every seed."""
+        return all(difference < 0 for difference in self.differences)
+
+    def __str__(self) -> str:
+        mean, stderr, count = mean_and_stderr(self.differences)
+        better = sum(difference < 0 for difference in self.differences)
+        extra = f" ± {stderr:.4f}" if stderr is not None else ""
+        rivals = {"start": "what it started from", "method": "the known methods"}[self.rivals]
+        what = "beats" if self.holds else "does not beat"
+        return (
+            f"{self.search} {what} {rivals}: {METRICS[self.metric].split(' {')[0]}, "
+            f"{mean:+.4f}{extra} nats against the best of them, better under {better} of {count} "
+            f"seed{'s' * (count != 1)}"
+        )
+
+
+def verdicts(study: SearchStudy) -> list[Verdict]:
+    """Returns the verdicts on every search, against its starting points and known methods."""
+    found = []
+    for search, (group, metric) in _OBJECTIVES.items():
+        rows = [record for record in study.records if record["group"] == group]
+        own = {r["seed"]: r[metric] for r in rows if r["scheme"] == search}
+        for kind in ("start", "method"):
+            rivals = _rivals(study, search, rows, kind)
+            if own and rivals:
+                differences = [
+                    value - min(r[metric] for r in rivals if r["seed"] == seed)
+                    for seed, value in own.items()
+                ]
+                found.append(Verdict(search, kind, metric, differences))
+    return found
+
+
+def _rivals(study, search, rows, kind):
+    """Returns the records of a search's rivals: known methods, or its own starting points."""
+    found = [row for row in rows if row["kind"] == kind]
+    if kind == "method":
+        return found
+    prefix = "tuned, " if search.startswith("tuned, ") else ""
+    own = {
+        f"{prefix}{start} (start)"
+        for each in study.searches
+        if each["search"] == search.removeprefix(prefix)
+        for start in each["seeds"]
+    }
+    return [row for row in found if row["scheme"] in own]
+
+
+def write(folder: Path, study: SearchStudy) -> Path:
+    """Writes the report and its figures into ``folder``; returns ``report.html``'s path.
+
+    Raises:
+      ValueError: the study is empty.
+    """
+    study.check()
+    with drawing_style():
+        drawn = {name: svg(drawing) for name, drawing in figures.draw(study).items()}
+    named = {f"{name}.svg": drawing for name, drawing in drawn.items()}
+    html = {"report.html": _page(study, drawn), "results.md": markdown(study)}
+    write_files(folder, result_files(study) | html | named)
+    return folder / "report.html"
+
+
+def print_tables(study: SearchStudy, console: Console) -> None:
+    """Prints a table for each length, the verdicts, and what failed."""
+    print_failures(study.failures, console)
+    for group, title in study.groups.items():
+        table = terminal_table(f"{title}: nats a token", study.columns().values())
+        for row in _rows(study, group):
+            table.add_row(*row)
+        console.print(table)
+    for verdict in verdicts(study):
+        console.print(str(verdict), highlight=False)
+
+
+def markdown(study: SearchStudy) -> str:
+    """Returns the tables and the verdicts in Markdown."""
+    parts = []
+    for group, title in study.groups.items():
+        heads = ["scheme", *study.columns().values()]
+        table = markdown_table(heads, _rows(study, group))
+        parts.append(f"{title}, nats a token:\n\n{table}")
+    parts.append("".join(f"- {verdict}\n" for verdict in verdicts(study)))
+    return "\n".join(parts)
+
+
+def _rows(study: SearchStudy, group: str) -> list[list[str]]:
+    """Returns the words of a table, a row for each scheme."""
+    cells = _cells(study, group)
+    return [[s, *("".join(words(cells, s, metric)) for metric in study.columns())] for s in cells]
+
+
+def _cells(study: SearchStudy, group: str) -> Cells:
+    """Returns the cells of a table by scheme and metric, the smallest loss first."""
+    records = [r for r in study.records if r["group"] == group]
+    cells: Cells = {}
+    for metric in study.columns():
+        for scheme, row in cells_of(by_seed(records, "group", metric, group)).items():
+            cells.setdefault(scheme, {})[metric] = row[group]
+    return dict(sorted(cells.items(), key=lambda each: each[1]["loss"][0]))
+
+
+FIGURES = {
+    "searches": (
+        "Losses of the candidates by generation",
+        "First seed, on the documents that the search reads. Each dot is a candidate, the black "
+        "line the best so far; the lines across are the best three that the search started from. "
+        "What is far above is not shown.",
+    ),
+    "factors": (
+        "Factors by channel pair",
+        "How many times slower than in RoPE each pair turns, the fastest pair first. Lines of one "
+        "colour are seeds, the first of them thick. Where a fine-tuned model is extended again, "
+        "pi, ntk and yarn make its pairs slower than they are already.",
+    ),
+}
+
+
+def _page(study: SearchStudy, drawn: dict[str, str]) -> str:
+    about = {key: text(value) for key, value in study.about.items()}
+    trials, scored = study.about["trials"], study.about["scored"]
+    counts = " and ".join(f"{count} of {length} tokens" for length, count in scored.items())
+    intro = (
+        f"A model trained under RoPE at {about['train_length']} tokens, extended by searched "
+        f"factors. Seeds: {study.seeds}. The searches read documents of the "
+        f"{text(trials['search_split'])} split; every score below is of documents of the "
+        f"{text(trials['split'])} split, {counts}. Corpus: "
+        f"{about['corpus']}, digest <code>{about['corpus_digest']}</code>. Model: "
+        f"{about['source']}."
+    )
+    parts = [*_verdicts(study), *_tables(study)]
+    parts += [figure(name, *FIGURES[name], drawing) for name, drawing in drawn.items()]
+    parts += _costs(study)
+    return page("LongRoPE: searched factors", intro, study, parts)
+
+
+def _verdicts(study: SearchStudy) -> Iterator[str]:
+    items = "".join(f"<li>{text(verdict)}" for verdict in verdicts(study))
+    yield (
+        f"<h2>Does a search beat what it started from?</h2><ul>{items}</ul><figcaption>On held-out "
+        "documents, in the loss that the search has minimised on others. It beats its rivals if it "
+        "is better than the best of them under every seed.</figcaption>"
+    )
+
+
+def _tables(study: SearchStudy) -> Iterator[str]:
+    for group, title in study.groups.items():
+        cells = _cells(study, group)
+        best = {m: min(row[m][0] for row in cells.values()) for m in study.columns()}
+        rows: dict[str, list[str]] = {}
+        for scheme, row in cells.items():
+            for metric in study.columns():
+                mean, extra = words(cells, scheme, metric)
+                mean = f"<b>{mean}</b>" if row[metric][0] == best[metric] else mean
+                rows.setdefault(scheme, []).append(f"<td>{mean}<small>{extra}</small>")
+        heads = [f"<th>{text(column)}" for column in study.columns().values()]
+        yield (
+            f"<h2>{text(title)}</h2>{grid(heads, rows)}<figcaption>Nats a token, lower is better: "
+            "mean ± standard error over seeds, best of a column in bold. (start): where a search "
+            "began, under LongRoPE's attention factor; pi, ntk and yarn have their own."
+            "</figcaption>"
+        )
+
+
+def _costs(study: SearchStudy) -> Iterator[str]:
+    rows: dict[str, list[str]] = {}
+    for name in dict.fromkeys(each["name"] for each in study.tuning):
+        own = [each for each in study.tuning if each["name"] == name]
+        for key, digits in (("steps", 0), ("tokens", 0), ("seconds", 1), ("final_loss", 3)):
+            rows.setdefault(name, []).append(mean_cell((each[key] for each in own), digits))
+    if rows:
+        heads = ["<th>steps", "<th>tokens", "<th>seconds", "<th>final loss"]
+        yield f"<h2>Fine-tuning</h2>{grid(heads, rows)}"

@@ -1,0 +1,285 @@
+"""Runs the stages of one model: searches, fine-tuning, and searches on the fine-tuned model.
+
+    longrope     the paper's search, at ``factor`` times the train length
+    released     the released code's search, at the same length
+    longrope2    LongRoPE2's search, at the same length
+    progressive  the model is fine-tuned at that length under LongRoPE's factors, and searched again
+                 at ``factor`` times that length, without further fine-tuning
+    short        a search on the fine-tuned model, at the train length
+    mixed        the model is fine-tuned in LongRoPE2's mixed windows, under LongRoPE2's factors
+
+Stages that are finished in the folder are not run again, and those that were begun continue.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.pretrained.trained import in_place_of_rope, rope_of
+from experiments.progress import stage
+from experiments.results.record import Kept, open_run
+from experiments.running.sweep import recipe_fields
+from experiments.studies.longrope.encoding import (
+    Searched,
+    attention_of,
+    critical_pairs,
+    factors_of,
+    settings,
+    under_rule,
+)
+from experiments.studies.longrope.fitness import Fitness, needle_loss, remembered, text_loss
+from experiments.studies.longrope.plan import STAGES, Plan
+from experiments.studies.longrope.scores import Row, score
+from experiments.studies.longrope.search import Genome, LongRoPE2Space, ReleasedSpace, Space, evolve
+from experiments.studies.longrope.tuning import MixedWindows
+from experiments.training.checkpoint import fingerprint
+from experiments.training.data import window_index
+from experiments.training.loop import train
+from experiments.training.step import further_state
+from experiments.training.text import Tuning
+from posenc_jax import Transformer
+from posenc_jax.encodings.rotary.frequencies.base import Default
+from posenc_jax.encodings.rotary.longrope import LongRoPE
+
+
+class Stages:
+    """Extends one model under one seed, and holds the results so far.
+
+    Attributes:
+      rows: the encodings to score.
+      searches: for each search its name, seeds, losses by generation, and the best candidate.
+      tuning: for each fine-tuned model its name, and the summary of ``train``.
+    """
+
+    def __init__(self, plan: Plan, model: Transformer, folder: Path, seed: int, name: str):
+        self.plan = plan
+        self.model = model
+        self.rope = rope_of(model, name)
+        self.folder = folder
+        self.seed = seed
+        self.name = name
+        self.rows: list[Row] = []
+        self.searches: list[dict[str, Any]] = []
+        self.tuning: list[dict[str, Any]] = []
+        self._found: dict[str, Genome] = {}
+        self._tuned = model
+
+    def run(self) -> dict[str, Any]:
+        """Runs all stages of the plan and returns the results, as values of JSON."""
+        self._known()
+        for name in STAGES:
+            if name in self.plan.stages:
+                getattr(self, f"_{name}")()
+        return {"records": self._scores(), "searches": self.searches, "tuning": self.tuning}
+
+    def _known(self):
+        rope = under_rule(self.rope, Default())
+        self._row("short", "rope", "method", self.model, rope)
+        self._row("near", "rope", "method", self.model, rope)
+        for name, rule in self.plan.rules(self.plan.train_length).items():
+            self._row("near", name, "method", self.model, under_rule(self.rope, rule))
+
+    def _longrope(self):
+        seeds = self._factors(self.plan.train_length)
+        largest = 1.25 * self.plan.factor
+        space = Space(seeds, largest, self.plan.budget, 0, self.plan.most_start_tokens)
+        self._extend_near("longrope", text_loss, space)
+
+    def _released(self):
+        seeds = {"yarn": self._factors(self.plan.train_length)["yarn"]}
+        space = ReleasedSpace(seeds, 1.0 + self.plan.factor, self.plan.budget)
+        self._extend_near("released", text_loss, space)
+
+    def _longrope2(self):
+        critical = critical_pairs(self.rope, self.plan.train_length)
+        pairs, factor = self.rope.rotary_dim // 2, float(self.plan.factor)
+        space = LongRoPE2Space(pairs, critical, factor, self.plan.budget)
+        self._extend_near("longrope2", needle_loss, space)
+
+    def _extend_near(self, name, kind, space):
+        plan = self.plan
+        read = {"length": plan.near, "count": plan.trials.search_documents}
+        fitness = self._fitness(kind, self.model, read, plan.factor)
+        self._extend(name, "near", fitness, space, plan.budget, read, plan.factor)
+
+    def _progressive(self):
+        plan, first = self.plan, self._found["longrope"]
+        self._tuned = self._tune("tuned", Tuning, first)
+        self._row("near", "longrope, tuned", "tuned", self._tuned, self._under(first))
+        # The known methods and the search extend the tuned model, whose pairs are slower already.
+        seeds = {
+            name: factors * np.array(first.factors)
+            for name, factors in self._factors(plan.near).items()
+        }
+        largest = 1.25 * plan.factor * max(first.factors[-1], plan.factor)
+        starts = first.start_tokens, plan.most_start_tokens
+        space = Space(seeds, largest, plan.budget, *starts)
+        read = {"length": plan.far, "count": plan.trials.far_documents}
+        fitness = self._fitness(text_loss, self._tuned, read, plan.factor**2)
+        for name, rule in plan.rules(plan.near).items():
+            attention = attention_of(self.rope, rule) * self._attention(plan.factor)
+            method = Searched.of(self.rope, space.seeds[name], attention)
+            self._row("far", name, "method", self._tuned, method)
+        budget, times = plan.budget.halved(), plan.factor**2
+        self._extend("progressive", "far", fitness, space, budget, read, times)
+
+    def _short(self):
+        plan, factors = self.plan, np.array(self._found["longrope"].factors)
+        shares = {f"1/{part} of long": 1 + (factors - 1) / part for part in (4, 2)}
+        seeds = {"rope": np.ones_like(factors)} | shares
+        # Smaller bounds than for long contexts, as in the paper: there is less to interpolate.
+        largest = max(1 + (factors[-1] - 1) / 2, 1 + 10 * plan.budget.step)
+        space = Space(seeds, largest, plan.budget, 0, plan.most_start_tokens)
+        count = plan.trials.search_documents * plan.factor
+        read = {"length": plan.train_length, "count": count}
+        fitness = self._fitness(text_loss, self._tuned, read, plan.factor)
+        long = self._under(self._found["longrope"])
+        self._row("short", "tuned, long factors", "method", self._tuned, long)
+        budget, prefix = plan.budget.halved(), "tuned, "
+        self._extend("short", "short", fitness, space, budget, read, plan.factor, prefix)
+
+    def _mixed(self):
+        genome = self._found["longrope2"]
+        model = self._tune("mixed", MixedWindows, genome)
+        self._row("near", "longrope2, mixed", "tuned", model, self._under(genome))
+        rope = under_rule(self.rope, Default())
+        self._row("short", "longrope2, mixed", "tuned", model, rope)
+
+    def _row(self, group, scheme, kind, model, encoding):
+        if not any((row.group, row.scheme) == (group, scheme) for row in self.rows):
+            self.rows.append(Row(group, scheme, kind, model, encoding))
+
+    def _factors(self, length) -> dict[str, np.ndarray]:
+        rules = self.plan.rules(length)
+        return {name: factors_of(self.rope, rule) for name, rule in rules.items()}
+
+    def _attention(self, times: int) -> float:
+        """Returns LongRoPE's attention factor for a model made ``times`` times longer."""
+        return LongRoPE(
+            **settings(self.rope), train_length=self.plan.train_length, factor=float(times)
+        ).attention_factor
+
+    def _under(self, genome: Genome, times: int | None = None) -> Searched:
+        """Returns the encoding of a genome, with LongRoPE's attention factor."""
+        return Searched.of(self.rope, genome, self._attention(times or self.plan.factor))
+
+    def _fitness(self, kind, model, read, times) -> Fitness:
+        return kind(
+            model,
+            self.rope,
+            self.plan.documents(self.plan.trials.search_split, **read),
+            attention_factor=self._attention(times),
+            mesh=self.plan.mesh,
+            batch_tokens=self.plan.trials.batch_tokens,
+        )
+
+    def _extend(self, name, group, fitness, space, budget, read, times, prefix=""):
+        """Searches, and adds the rows of the starting points and of the result."""
+        self._search(name, space, fitness, budget, read)
+        for seed, genome in space.seeds.items():
+            under = self._under(genome, times)
+            self._row(group, f"{prefix}{seed} (start)", "start", fitness.model, under)
+        found = self._under(self._found[name], times)
+        self._row(group, f"{prefix}{name}", "found", fitness.model, found)
+
+    def _search(self, name, space, fitness, budget, documents):
+        """Searches, or continues a search that was stopped, and keeps the best genome."""
+        folder = self.folder / "search" / name
+        config = self._search_config(space, fitness, budget, documents)
+        open_run(folder, config)
+        with (
+            contextlib.closing(Kept(folder / "losses.jsonl", config)) as kept,
+            stage(f"{self.name}  {name}", budget.candidates, self.plan.console) as advance,
+        ):
+            losses = remembered(fitness, kept, advance)
+            generations = list(evolve(space, budget, losses, self.seed))
+        best = min(itertools.chain(*generations), key=lambda each: each.loss)
+        self._found[name] = best.genome
+        seeds = {each.origin: each.loss for each in generations[0] if each.origin in space.seeds}
+        self.searches.append(
+            {
+                "search": name,
+                "seeds": seeds,
+                "losses": [[each.loss for each in generation] for generation in generations],
+                "found": dataclasses.asdict(best),
+                "factors": {seed: genome.factors for seed, genome in space.seeds.items()},
+            }
+        )
+
+    def _search_config(self, space, fitness, budget, documents) -> dict[str, Any]:
+        """Returns all settings that decide what a search finds."""
+        return {
+            "search": dataclasses.asdict(budget),
+            "seed": self.seed,
+            "space": type(space).__name__,
+            "seeds": {name: genome.factors for name, genome in space.seeds.items()},
+            "bounds": [space.smallest, space.largest],
+            "starts": space.starts,
+            "rope": settings(self.rope),
+            "attention_factor": fitness.attention_factor,
+            "scored_tokens": fitness.last,
+            "documents": documents | {"corpus_digest": self.plan.corpus.digest},
+            "model": fingerprint(fitness.model),
+        }
+
+    def _tune(self, name, kind, genome) -> Transformer:
+        """Fine-tunes the model under a genome's factors, or continues where that was stopped.
+
+        Up to the train length the encoding is RoPE; the short ones of mixed windows are read so.
+        """
+        plan, folder = self.plan, self.folder / "tune" / name
+        windows = [window_index(plan.corpus, "train", plan.near)]
+        if kind is MixedWindows:
+            windows.append(window_index(plan.corpus, "train", plan.train_length))
+        encoding = LongRoPE(
+            **settings(self.rope),
+            train_length=plan.train_length,
+            long_factor=genome.factors,
+            start_tokens=genome.start_tokens,
+            attention_factor=self._attention(plan.factor),
+            short_attention_factor=1.0,
+        )
+        model = self.model.under(in_place_of_rope(self.model, encoding))
+        start = {"digest": fingerprint(model), "factors": genome.factors}
+        config = {"tune": recipe_fields(plan.tune), "seed": self.seed, "start": start}
+        open_run(folder, config | {"corpus_digest": plan.corpus.digest})
+        model, summary = train(
+            kind(plan.tune, windows[0], model, *windows[1:]),
+            plan.tune,
+            plan.mesh,
+            seed=self.seed,
+            folder=folder,
+            console=plan.console,
+            name=f"{self.name}  tune {name}",
+            start=functools.partial(further_state, model, plan.tune, plan.mesh),
+        )
+        tokens = len(windows) * summary["tokens"]
+        self.tuning.append({"name": name} | summary | {"tokens": tokens})
+        return model.under(in_place_of_rope(self.model, self.rope))
+
+    def _scores(self) -> list[dict[str, Any]]:
+        plan, trials = self.plan, self.plan.trials
+        lengths = {"near": plan.near, "far": plan.far}
+        documents = {
+            group: plan.documents(trials.split, lengths[group], trials.documents)
+            for group in dict.fromkeys(row.group for row in self.rows)
+            if group in lengths
+        }
+        # The last tokens of the longer documents, so that both groups score the same tokens.
+        documents["short"] = documents["near"][:, -plan.train_length - 1 :]
+        config = {
+            "trials": dataclasses.asdict(trials),
+            "lengths": lengths,
+            "corpus_digest": plan.corpus.digest,
+            "found": {name: dataclasses.asdict(genome) for name, genome in self._found.items()},
+            "rows": [[row.group, row.scheme, fingerprint(row.encoding)] for row in self.rows],
+            "models": [fingerprint(row.model) for row in self.rows],
+        }
+        kept = Kept(self.folder / "scores.jsonl", config)
+        with contextlib.closing(kept):
+            return score(self.rows, documents, plan, kept, f"{self.name}  score")

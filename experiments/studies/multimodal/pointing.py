@@ -1,0 +1,348 @@
+"""Trains a model to point at icons on screens of one size, and tests it on wider and taller ones.
+
+    python launch.py --config=configs/pointing.py:small --workdir=runs/pointing
+
+A screen is a grid of cells with an icon in each; a cell is a patch. The screen is a window of a
+larger desktop, whose rows and columns are numbered. The number of the screen's first row, which is
+also that of its first column, comes before the screen as a token of text. Ruler tokens
+(2510.03230), if a variant has any, are numbers of rows and columns. Every cell is asked which icons
+are one and two cells to its left and above it, and in which row and column of the desktop it is.
+
+All cells are asked at once, and row and column are read at once. Another design, which showed an
+icon again after the screen and asked for its row and column, stayed at chance (two layers, 900
+steps).
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+import optax
+from matplotlib.ft2font import FT2Font
+from PIL import Image, ImageDraw, ImageFont
+
+from experiments.config import filled
+from experiments.evaluation.layer_attention import mean_attention
+from experiments.results.panels import Map, Panel, Result
+from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.studies.multimodal.model import Decoder, patches
+from posenc_jax import positions
+from posenc_jax.positions import Text, Vision
+
+# Rows down and columns to the right from a neighbour to the cell that is asked about it.
+NEIGHBOURS = {"1 left": (0, 1), "2 left": (0, 2), "1 up": (1, 0), "2 up": (2, 0)}
+BUILDERS = "qwen2_vl", "spatial_reset", "videorope", "vanilla"
+ORANGE, BLUE = (0.84, 0.37, 0.0), (0.0, 0.45, 0.7)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Describes the data of training.
+
+    Attributes:
+      data: "mdi" (the Material Design Icons of ``fonticon-materialdesignicons7``) or "dejavu" (the
+        symbols of DejaVu Sans, which matplotlib brings along).
+      icons: how many different icons there are.
+      icon, cell: side in pixels of an icon, and of the cell around it.
+      rows, columns: cells of a screen.
+    """
+
+    data: str = "mdi"
+    icons: int = 16
+    icon: int = 10
+    cell: int = 12
+    rows: int = 8
+    columns: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """Describes the data of evaluation.
+
+    Attributes:
+      screens: rows and columns of the tested screens, those of training first. The desktop is as
+        large as the largest side.
+      count: screens of each size.
+      batch: screens in one forward pass.
+    """
+
+    screens: tuple[tuple[int, int], ...] = ((8, 8), (8, 16), (16, 8), (16, 16))
+    count: int = 64
+    batch: int = 16
+
+
+class Pointing(Experiment):
+    """Asks every cell of a screen for its neighbours and its place."""
+
+    title = "Pointing at icons on screens larger than those trained on"
+    axes = ("time", "row", "column")
+
+    def load(self):
+        self.setting = filled(Setting, "task", self.config["task"])
+        self.trials = filled(Trials, "eval", self.config["eval"])
+        _check(self.setting, self.trials)
+        self.own = self.setting.rows, self.setting.columns
+        self.desktop = max(max(screen) for screen in self.trials.screens)
+        self.icons = load_icons(self.setting)
+        self.length = 1 + self.own[0] * self.own[1]
+        for scheme in self.schemes:
+            self.place(scheme, self.own)
+        xs = tuple(_name(screen) for screen in self.trials.screens)
+        self.panels = tuple(
+            Panel(condition, "accuracy", "rows x columns of the screen", xs, xs[:1])
+            for condition in (*NEIGHBOURS, "row", "column", "place")
+        )
+        digest = hashlib.sha256(self.icons.tobytes()).hexdigest()[:16]
+        self.data = {"icons": self.setting.data, "digest": digest}
+        self.summary = (
+            f"Screens of {_name(self.own)} cells with one of {len(self.icons)} icons in each, in a "
+            f"desktop of {self.desktop} x {self.desktop}; larger screens in the tests. Every cell "
+            "is asked which icon stands 1 or 2 cells to its left and above it, and for its own "
+            "row and column on the desktop; its place is right if both are. The corner of the "
+            "screen is told; ruler tokens also tell the numbers of its rows and columns."
+        )
+
+    def task(self, point):
+        return Screens(self, point.scheme)
+
+    def draw(self, rng, count: int, screen: tuple[int, int]) -> dict[str, np.ndarray]:
+        """Returns ``count`` screens, drawn at random.
+
+        The result has the numbers of the ``icons``, int32 ``[B, rows, columns]``, and ``corner``,
+        the number on the desktop of the first row and column, int32 ``[B]``.
+        """
+        icons = rng.integers(0, len(self.icons), (count, *screen))
+        corner = rng.integers(0, self.desktop - max(screen) + 1, count)
+        return {"icons": icons.astype(np.int32), "corner": corner.astype(np.int32)}
+
+    def tests(self, screen) -> dict[str, np.ndarray]:
+        """Returns the tested screens of one size, the same every time."""
+        words = np.random.Philox(key=np.array(screen, np.uint64))
+        return self.draw(np.random.Generator(words), self.trials.count, screen)
+
+    def measure(self, scheme, model):
+        predict = functools.partial(self.predictions, scheme)
+        for screen in self.trials.screens:
+            drawn, x = self.tests(screen), _name(screen)
+            found = self.predict(predict, model, drawn)
+            right = {name: found[name] == target for name, target in targets(drawn).items()}
+            right["place"] = right["row"] & right["column"]
+            chance = dict.fromkeys(NEIGHBOURS, 1 / len(self.icons))
+            chance |= {"row": 1 / screen[0], "column": 1 / screen[1]}
+            chance["place"] = chance["row"] * chance["column"]
+            for name, each in right.items():
+                yield Result(name, x, "accuracy", float(each.mean()), chance[name])
+
+    def predictions(self, scheme, model, batch):
+        """Returns the most likely answers, int ``[B, rows, columns]`` by question."""
+        logits = self.logits(scheme, model, batch)
+        return {name: jnp.argmax(each, axis=-1) for name, each in logits.items()}
+
+    def logits(self, scheme, model, batch, key=None):
+        """Returns logits of the answers of every cell that has a right one, by question."""
+        inputs, places = self.sequence(scheme, batch)
+        B, rows, columns = batch["icons"].shape
+        of_cells = model(inputs, places, key=key)[:, -rows * columns :]
+        ends = np.cumsum(list(self.answers().values()))
+        parts = jnp.split(of_cells.reshape(B, rows, columns, -1), ends[:-1], axis=-1)
+        found = dict(zip(self.answers(), parts, strict=True))
+        return found | {n: found[n][:, down:, across:] for n, (down, across) in NEIGHBOURS.items()}
+
+    def answers(self) -> dict[str, int]:
+        """Returns how many answers each question has; all answers together are the vocabulary.
+
+        The answers to "row" are tokens 0, 1, ..., with which the decoder also reads numbers.
+        """
+        sides = {"row": self.desktop, "column": self.desktop}
+        return sides | dict.fromkeys(NEIGHBOURS, len(self.icons))
+
+    def place(self, scheme, screen) -> tuple[Vision, np.ndarray]:
+        """Returns a screen with the variant's rulers, and the positions of all tokens."""
+        variant = self.variant(scheme)
+        name, vision = variant["positions"], Vision(1, screen[0], screen[1], ruler=variant["ruler"])
+        if name not in BUILDERS:
+            raise ValueError(f"positions={name!r} of {scheme} must be one of {', '.join(BUILDERS)}")
+        return vision, getattr(positions, name)([Text(1), vision]).positions
+
+    def sequence(self, scheme, batch):
+        """Returns the decoder's inputs, first numbers and then cells, and their positions."""
+        B, *screen = batch["icons"].shape
+        vision, places = self.place(scheme, screen)
+        numbers = batch["corner"][:, None] + np.array([[0, *vision.marks]])
+        shown = self.pixels()[batch["icons"].reshape(B, -1)]
+        told, cells = numbers.shape[1], shown.shape[1]
+        inputs = {
+            "tokens": jnp.pad(numbers, ((0, 0), (0, cells))),
+            "patches": jnp.pad(shown, ((0, 0), (told, 0), (0, 0))),
+            "is_patch": np.arange(told + cells)[None] >= told,
+        }
+        return inputs, places
+
+    def pixels(self):
+        """Returns the icons as the decoder reads them, float32 ``[icons, patch_dim]``, variance 1.
+
+        The mean icon is subtracted, because what all icons share would hide their differences. A
+        constant is added, because attention to a place, whatever icon is there, needs something
+        that all patches share.
+        """
+        ink = patches(self.icons.astype(np.float32), self.setting.cell)[:, 0]
+        ink = ink - ink.mean(axis=0, keepdims=True)
+        return jnp.asarray(ink / ink.std() + 0.3)
+
+    def picture(self, screen) -> np.ndarray:
+        """Draws the first tested screen; a cell and its neighbours are boxed in two colours."""
+        side = self.setting.cell
+        grey = np.block([[self.icons[n] for n in row] for row in self.tests(screen)["icons"][0]])
+        colour = np.repeat(1 - grey[..., None] / 255, 3, axis=-1)
+        row, column = screen[0] // 2, screen[1] // 2
+        boxes = {(row - down, column - across): BLUE for down, across in NEIGHBOURS.values()}
+        for (i, j), edge in (boxes | {(row, column): ORANGE}).items():
+            box = colour[i * side : (i + 1) * side, j * side : (j + 1) * side]
+            box[[0, -1]] = box[:, [0, -1]] = edge
+        return colour
+
+    def pictures(self):
+        return {
+            f"{_name(screen)}: a cell, and its neighbours": self.picture(screen)
+            for screen in self.trials.screens
+        }
+
+    def maps(self, scheme, model):
+        """Yields the attention of the middle cell of every picture."""
+        for screen in self.trials.screens:
+            middle = screen[0] // 2, screen[1] // 2
+            one = jax.tree.map(lambda x: x[:1], self.tests(screen))
+            inputs, places = self.sequence(scheme, one)
+            cells = mean_attention(model, inputs, places)[:, :, -screen[0] * screen[1] :]
+            query = middle[0] * screen[1] + middle[1] - screen[0] * screen[1]
+            for layer, read in enumerate(cells[:, query], 1):
+                rows = read.reshape(screen).round(4).tolist()
+                yield Map(f"{_name(screen)}, layer {layer}", rows, middle)
+
+
+class Screens(Drawn):
+    """Draws screens at random."""
+
+    def init(self, key):
+        sizes = {"patch_dim": self.experiment.setting.cell**2}
+        sizes["vocab_size"] = sum(self.experiment.answers().values())
+        return self.experiment.make_model(Decoder, self.scheme, key, **sizes)
+
+    def draw(self, rng, count):
+        return self.experiment.draw(rng, count, self.experiment.own)
+
+    def loss(self, model, batch, key):
+        """Returns the cross-entropy, a mean over the questions."""
+        logits = self.experiment.logits(self.scheme, model, batch, key)
+        loss = optax.softmax_cross_entropy_with_integer_labels
+        right = targets(batch)
+        return sum(loss(logits[name], right[name]).mean() for name in right) / len(right)
+
+
+def targets(drawn) -> dict:
+    """Returns the right answers of the cells, int32 ``[B, rows, columns]`` by question.
+
+    Cells that lack a neighbour, at the upper or left side, are left out of the question about it.
+    """
+    icons, corner = drawn["icons"], drawn["corner"][:, None, None]
+    rows, columns = icons.shape[1:]
+    row, column = np.indices((rows, columns), np.int32)[:, None]
+    neighbours = {
+        name: icons[:, : rows - down, : columns - across]
+        for name, (down, across) in NEIGHBOURS.items()
+    }
+    return {"row": corner + row, "column": corner + column} | neighbours
+
+
+def load_icons(setting: Setting) -> np.ndarray:
+    """Returns the icons, uint8 ``[icons, cell, cell]``, all different, the ink light.
+
+    Raises:
+      ValueError: the data is unknown, not installed, or has too few icons.
+    """
+    path, symbols = _font(setting.data)
+    font = ImageFont.truetype(path, 8 * setting.icon)
+    order = np.random.Philox(key=np.uint64(0)).random_raw(len(symbols)).argsort()
+    found: dict[bytes, np.ndarray] = {}
+    for number in order:
+        icon = _draw(chr(symbols[number]), font, setting)
+        if icon is not None:
+            found.setdefault(icon.tobytes(), icon)
+        if len(found) == setting.icons:
+            return np.stack(list(found.values()))
+    raise ValueError(
+        f"task.icons={setting.icons} are more than the {len(found)} different ones of "
+        f"task.data={setting.data!r} at task.icon={setting.icon} pixels"
+    )
+
+
+def _font(name):
+    """Returns the file of the font, and its symbols."""
+    if name == "mdi":
+        package = importlib.util.find_spec("fonticon_mdi7")
+        if package is None or package.origin is None:
+            raise ValueError(
+                "task.data='mdi' needs the package fonticon-materialdesignicons7; run: "
+                "pip install -e '.[icons]'"
+            )
+        path = Path(package.origin).parent / "fonts/materialdesignicons-webfont.ttf"
+        first, last = 0xF0000, 0xFFFFF
+    elif name == "dejavu":
+        path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+        first, last = 0x2190, 0x27BF  # arrows, mathematics, shapes, pictures
+    else:
+        raise ValueError(f"task.data={name!r} must be 'mdi' or 'dejavu'")
+    characters = FT2Font(str(path)).get_charmap()
+    return str(path), sorted(c for c in characters if first <= c <= last)
+
+
+def _draw(symbol, font, setting):
+    """Draws a symbol in the middle of its cell; returns None if there is no ink.
+
+    The symbol is drawn large and then scaled down, so that symbols of any font fill their icons.
+    """
+    side = 2 * font.size
+    ink = Image.new("L", (side, side))
+    ImageDraw.Draw(ink).text((side // 2, side // 2), symbol, fill=255, font=font, anchor="mm")
+    if not ink.getbbox():
+        return None
+    ink = ink.crop(ink.getbbox())
+    scale = setting.icon / max(ink.size)
+    width, height = (max(1, round(scale * side)) for side in ink.size)
+    cell = Image.new("L", (setting.cell, setting.cell))
+    corner = (setting.cell - width) // 2, (setting.cell - height) // 2
+    cell.paste(ink.resize((width, height), Image.Resampling.BOX), corner)
+    return np.asarray(cell)
+
+
+def _name(screen) -> str:
+    return f"{screen[0]} x {screen[1]}"
+
+
+def _check(setting: Setting, trials: Trials):
+    if not 1 <= setting.icon <= setting.cell:
+        raise ValueError(
+            f"an icon of task.icon={setting.icon} pixels does not fit into a cell of "
+            f"task.cell={setting.cell}: it must have 1 to {setting.cell}"
+        )
+    if trials.count < 1:
+        raise ValueError(f"eval.count={trials.count} must be at least 1")
+    own = setting.rows, setting.columns
+    if trials.screens[:1] != (own,) or len(set(trials.screens)) < len(trials.screens):
+        raise ValueError(
+            f"eval.screens={trials.screens} must start with the rows and columns trained on, "
+            f"task.rows={own[0]} and task.columns={own[1]}, and have none twice"
+        )
+    least = 1 + max(max(offset) for offset in NEIGHBOURS.values())
+    for screen in trials.screens:
+        if len(screen) != 2 or min(screen) < least:
+            raise ValueError(
+                f"{screen} of eval.screens must be rows and columns, {least} or more of each: "
+                f"cells are asked for their neighbours {least - 1} away"
+            )

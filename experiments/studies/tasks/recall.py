@@ -1,0 +1,174 @@
+"""Asks for what was written before: where it is, or what followed it."""
+
+import numpy as np
+
+from experiments.studies.tasks.task import (
+    ASK,
+    DIGITS,
+    NOISE,
+    SEPARATE,
+    STORE,
+    SYMBOLS,
+    Task,
+    at_end,
+    distinct,
+    places,
+)
+
+# The symbols of names and keys, and those of values.
+_NAMES, _VALUES = SYMBOLS[10:21], SYMBOLS[21:]
+
+
+class Passkey(Task):
+    """Hides four digits in noise, and asks for them (2305.16300)."""
+
+    name, number, shortest, has_depth = "passkey", 0, 12, True
+    _DIGITS = 4
+
+    def _draw(self, rng, count, length, depth):
+        key = rng.choice(DIGITS, (count, self._DIGITS))
+        tokens = rng.choice(NOISE, (count, length))
+        told = self._DIGITS + 1
+        first = places(rng, count, length - 2 * told, depth)
+        np.put_along_axis(tokens, first, STORE, axis=1)
+        np.put_along_axis(tokens, first + 1 + np.arange(self._DIGITS), key, axis=1)
+        tokens[:, -told] = ASK
+        tokens[:, -self._DIGITS :] = key
+        return tokens, at_end(count, length, self._DIGITS)
+
+    def solve(self, tokens_L, is_answer_L):
+        first = list(tokens_L).index(STORE) + 1
+        return [int(each) for each in tokens_L[first : first + self._DIGITS]]
+
+    def chances(self, length):
+        return [1 / 10] * self._DIGITS
+
+
+class Needles(Task):
+    """Hides a value under each of four names in noise, and asks for one (2404.06654)."""
+
+    name, number, shortest = "needles", 1, 24
+    _COUNT = 4
+
+    def _draw(self, rng, count, length, depth):
+        names = distinct(rng, count, _NAMES, self._COUNT)
+        values = rng.choice(_VALUES, (count, self._COUNT))
+        tokens = rng.choice(NOISE, (count, length))
+        # Each needle takes three places: they are drawn as one, and then moved apart.
+        first = places(rng, count, length - 3 - 3 * self._COUNT, None, self._COUNT)
+        first = first + 2 * np.arange(self._COUNT)
+        needles = np.stack([np.full_like(names, STORE), names, values], axis=-1)
+        at = first[..., None] + np.arange(3)
+        np.put_along_axis(tokens, at.reshape(count, -1), needles.reshape(count, -1), axis=1)
+        asked = rng.integers(0, self._COUNT, (count, 1))
+        tokens[:, -3] = ASK
+        tokens[:, -2:-1] = np.take_along_axis(names, asked, axis=1)
+        tokens[:, -1:] = np.take_along_axis(values, asked, axis=1)
+        return tokens, at_end(count, length, 1)
+
+    def solve(self, tokens_L, is_answer_L):
+        told = np.flatnonzero(tokens_L == STORE)
+        return [int(tokens_L[at + 2]) for at in told if tokens_L[at + 1] == tokens_L[-2]]
+
+    def chances(self, length):
+        return [_guess(self._COUNT)]
+
+
+class Recall(Task):
+    """Tells pairs of a key and a value, and asks for the values of some keys (2312.04927).
+
+    With more tokens there is more noise between the pairs, for keys must differ.
+    """
+
+    name, number, shortest = "recall", 2, 24
+    _PAIRS, _ASKED = 5, 3
+
+    def _draw(self, rng, count, length, depth):
+        keys = distinct(rng, count, _NAMES, self._PAIRS)
+        values = rng.choice(_VALUES, (count, self._PAIRS))
+        tokens = rng.choice(NOISE, (count, length))
+        room = length - 2 * self._ASKED - 1 - 2 * self._PAIRS
+        first = places(rng, count, room + self._PAIRS - 1, None, self._PAIRS)
+        at = first + np.arange(self._PAIRS)
+        np.put_along_axis(tokens, at, keys, axis=1)
+        np.put_along_axis(tokens, at + 1, values, axis=1)
+        asked = rng.random((count, self._PAIRS)).argsort(axis=1)[:, : self._ASKED]
+        end = np.stack([np.take_along_axis(each, asked, axis=1) for each in (keys, values)], -1)
+        tokens[:, -2 * self._ASKED - 1] = ASK
+        tokens[:, -2 * self._ASKED :] = end.reshape(count, -1)
+        is_answer = np.zeros((count, length), bool)
+        is_answer[:, -2 * self._ASKED + 1 :: 2] = True
+        return tokens, is_answer
+
+    def solve(self, tokens_L, is_answer_L):
+        told = list(tokens_L[: list(tokens_L).index(ASK)])
+        asked = tokens_L[np.flatnonzero(is_answer_L) - 1]
+        return [int(told[told.index(key) + 1]) for key in asked]
+
+    def chances(self, length):
+        return [_guess(self._PAIRS)] * self._ASKED
+
+
+class Induction(Task):
+    """Repeats a random sequence, whose second half is what followed before (2209.11895)."""
+
+    name, number, shortest = "induction", 3, 8
+
+    def _draw(self, rng, count, length, depth):
+        half = (length - 1) // 2
+        once = rng.choice(SYMBOLS, (count, half))
+        rest = np.full((count, length - 2 * half), SEPARATE)
+        # The first of the repeated tokens says that it begins again, and is no answer.
+        return np.concatenate([rest, once, once], axis=1), at_end(count, length, half - 1)
+
+    def solve(self, tokens_L, is_answer_L):
+        half = int(is_answer_L.sum()) + 1
+        return [int(each) for each in tokens_L[-2 * half : -half][1:]]
+
+    def chances(self, length):
+        return [1 / len(SYMBOLS)] * ((length - 2) // 2 - 1)
+
+
+class VariableTracking(Task):
+    """Assigns values to variables and on to others, and asks for the last of a chain (2404.06654).
+
+    Several chains are told, a link of each after the other and each time in another order, so
+    that neither the place of a value nor how often a name is read says to which chain it belongs.
+    """
+
+    name, number, shortest = "variable_tracking", 4, 28
+    _CHAINS, _HOPS = 3, 2
+
+    def _draw(self, rng, count, length, depth):
+        total = self._HOPS * self._CHAINS
+        targets = distinct(rng, count, _NAMES, total).reshape(count, self._HOPS, self._CHAINS)
+        values = distinct(rng, count, _VALUES, self._CHAINS)
+        sources = np.concatenate([values[:, None], targets[:, :-1]], axis=1)
+        told = np.stack([np.full_like(targets, STORE), targets, sources], axis=-1)
+        order = rng.random(targets.shape).argsort(axis=2)
+        told = np.take_along_axis(told, order[..., None], axis=2)
+        tokens = rng.choice(NOISE, (count, length))
+        # Each assignment takes three places: they are drawn as one, and then moved apart.
+        first = places(rng, count, length - 3 - 3 * total, None, total)
+        at = (first + 2 * np.arange(total))[..., None] + np.arange(3)
+        np.put_along_axis(tokens, at.reshape(count, -1), told.reshape(count, -1), axis=1)
+        tokens[:, -3] = ASK
+        tokens[:, -2] = targets[:, -1, 0]
+        tokens[:, -1] = values[:, 0]
+        return tokens, at_end(count, length, 1)
+
+    def solve(self, tokens_L, is_answer_L):
+        told = np.flatnonzero(tokens_L == STORE)
+        assigned = {int(tokens_L[at + 1]): int(tokens_L[at + 2]) for at in told}
+        found = int(tokens_L[-2])
+        while found in assigned:
+            found = assigned[found]
+        return [found]
+
+    def chances(self, length):
+        return [1 / self._CHAINS]
+
+
+def _guess(told: int) -> float:
+    """Returns how often one of ``told`` values is the right one, where others may equal it."""
+    return (1 + (told - 1) / len(_VALUES)) / told

@@ -1,0 +1,76 @@
+"""Asks for a state that every token may change: a bit that was written, a number of tokens."""
+
+import numpy as np
+
+from experiments.studies.tasks.task import (
+    ASK,
+    DIGITS,
+    IGNORE,
+    NOISE,
+    STORE,
+    SYMBOLS,
+    Task,
+    at_end,
+    places,
+)
+
+
+class FlipFlop(Task):
+    """Writes, ignores and at the end reads one bit: the bit is the last one written (2306.00946).
+
+    As published, a tenth of the instructions are writes and most of the others are to be ignored.
+    """
+
+    name, number, shortest = "flip_flop", 5, 8
+    _WRITES = 0.1
+
+    def _draw(self, rng, count, length, depth):
+        pairs = length // 2
+        writes = rng.random((count, pairs)) < self._WRITES
+        writes[:, 0] = True
+        bits = rng.integers(0, 2, (count, pairs))
+        last = np.where(writes, np.arange(pairs), -1)[:, :-1].max(axis=1)
+        bits[:, -1] = np.take_along_axis(bits, last[:, None], axis=1)[:, 0]
+        instructions = np.where(writes, STORE, IGNORE)
+        instructions[:, -1] = ASK
+        tokens = np.stack([instructions, DIGITS[bits]], axis=-1).reshape(count, -1)
+        # An odd token is left over, and filled with noise before everything.
+        odd = rng.choice(NOISE, (count, length - 2 * pairs))
+        return np.concatenate([odd, tokens], axis=1), at_end(count, length, 1)
+
+    def solve(self, tokens_L, is_answer_L):
+        return [int(tokens_L[np.flatnonzero(tokens_L == STORE)[-1] + 1])]
+
+    def chances(self, length):
+        return [1 / 2]
+
+
+class Counting(Task):
+    """Shows a symbol, and asks how often it occurs among others; every number is as likely."""
+
+    name, number, shortest = "counting", 6, 16
+    _MOST = 9
+
+    def _draw(self, rng, count, length, depth):
+        symbols, target = SYMBOLS[10:], rng.integers(10, len(SYMBOLS), (count, 1))
+        times = rng.integers(0, self._MOST + 1, (count, 1))
+        room = length - 3
+        # Any symbol but the one that is counted: those from it on are moved up by one.
+        others = rng.integers(0, len(symbols) - 1, (count, room))
+        tokens = symbols[others + (others >= target - 10)]
+        where = places(rng, count, room - 1, None, self._MOST)
+        where = np.take_along_axis(where, rng.random(where.shape).argsort(axis=1), axis=1)
+        chosen = np.take_along_axis(tokens, where, axis=1)
+        chosen = np.where(np.arange(self._MOST) < times, SYMBOLS[target], chosen)
+        np.put_along_axis(tokens, where, chosen, axis=1)
+        ask = np.full((count, 1), ASK)
+        return (
+            np.concatenate([SYMBOLS[target], tokens, ask, DIGITS[times]], axis=1),
+            at_end(count, length, 1),
+        )
+
+    def solve(self, tokens_L, is_answer_L):
+        return [int(DIGITS[(tokens_L[2:-2] == tokens_L[1]).sum()])]
+
+    def chances(self, length):
+        return [1 / (self._MOST + 1)]

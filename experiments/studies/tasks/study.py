@@ -1,0 +1,209 @@
+"""Trains one model on all tasks together, and tests it on rows longer than those of training.
+
+python launch.py --config=configs/tasks.py:small --workdir=runs/tasks
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.config import at_ratio, filled, make_encoding
+from experiments.results.panels import ANSWERS, EXACT, Panel, Result
+from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.studies.tasks import TASKS, VOCAB_SIZE
+from experiments.studies.tasks.task import PAD
+from posenc_jax import Transformer, positions
+
+_LENGTH, _DEPTH = "tokens of a row", "depth of what is asked for"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Describes the training data.
+
+    Attributes:
+      tasks: names of ``TASKS``, comma-separated, or "all".
+      length: the most tokens of a training row; each row has its task's shortest or more.
+    """
+
+    tasks: str = "all"
+    length: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """Describes the evaluation data.
+
+    Attributes:
+      multiples: lengths of rows, as multiples of the longest of training, ascending from 1.
+      depths: the depths of the answers, at the largest multiple, for tasks that have a depth.
+      rows: rows of each task at each length.
+      batch: rows in one forward pass.
+    """
+
+    multiples: tuple[int, ...] = (1, 2, 4, 8)
+    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    rows: int = 256
+    batch: int = 32
+
+
+class Questions(Experiment):
+    """Compares how well schemes answer in rows that are longer than any of training.
+
+    Each answer is read after the right ones before it. A row is an exact match where all of its
+    answers are right, as greedy decoding then gives them. Where a row has several, the share of
+    answers that are right is shown too, because it tells schemes apart before any row is right.
+    """
+
+    title = "Questions past the trained length"
+    axes = ("token",)
+
+    def load(self):
+        self.setting = filled(Setting, "task", self.config["task"])
+        self.trials = filled(Trials, "eval", self.config["eval"])
+        self.tasks = _named(self.setting.tasks)
+        self.length = self.setting.length
+        _check(self.tasks, self.setting, self.trials)
+        lengths = tuple(multiple * self.length for multiple in self.trials.multiples)
+        self.panels = tuple(
+            Panel(task.name, metric, _LENGTH, lengths, lengths[:1])
+            for task in self.tasks
+            for metric in _metrics(task)
+        ) + tuple(
+            Panel(self._by_depth(task), EXACT, _DEPTH, self.trials.depths)
+            for task in self.tasks
+            if task.has_depth and self.trials.depths
+        )
+        self.data = {"tasks": ",".join(task.name for task in self.tasks)}
+        self.summary = (
+            f"One model of {len(self.tasks)} tasks, trained on rows of up to {self.length} tokens, "
+            f"tested on {self.trials.rows} rows of each task at each length. A row counts where "
+            "all of its answers are right. Every task is solved without error by a program that "
+            "reads what the model reads."
+        )
+
+    def encoding(self, scheme, rngs):
+        return self._encoding(scheme, self.trials.multiples[-1], rngs)
+
+    def _encoding(self, scheme, multiple, rngs=None):
+        encoding = at_ratio(self.keywords(scheme), multiple, self.length)
+        return make_encoding(encoding, self.config["model"], self.length, rngs)
+
+    def _model(self, scheme, model, multiple):
+        """Returns the model that reads ``multiple`` times the trained length.
+
+        A scheme that extends a trained one is made for each length by itself.
+        """
+        is_extension = self.variant(scheme).get("of")
+        return model.under(self._encoding(scheme, multiple)) if is_extension else model
+
+    def _by_depth(self, task) -> str:
+        return f"{task.name} in {self.trials.multiples[-1] * self.length} tokens"
+
+    def task(self, point):
+        return Mixed(self, point.scheme)
+
+    def measure(self, scheme, model):
+        models = {
+            multiple * self.length: self._model(scheme, model, multiple)
+            for multiple in self.trials.multiples
+        }
+        *_, longest = models
+        for task in self.tasks:
+            for length, of_length in models.items():
+                yield from self._results(task, of_length, length)
+            for depth in self.trials.depths if task.has_depth else ():
+                exact, *_ = self._results(task, models[longest], longest, depth)
+                yield dataclasses.replace(exact, condition=self._by_depth(task), x=depth)
+
+    def _results(self, task, model, length, depth=None) -> list[Result]:
+        """Returns the shares of rows and of answers that are right, in rows of ``length``."""
+        # The same rows for every scheme and seed, and others than in training.
+        rng = np.random.Generator(np.random.Philox(key=np.array([task.number, 2**63], np.uint64)))
+        rows = task.draw(rng, self.trials.rows, length, depth)
+        likeliest_NL = self.predict(_likeliest, model, rows.tokens_NL)
+        # Every row of a task and length has as many answers as the others.
+        is_right_NA = (likeliest_NL == rows.tokens_NL[:, 1:])[rows.is_answer_NL[:, 1:]]
+        is_right_NA = is_right_NA.reshape(self.trials.rows, -1)
+        chances = task.chances(length)
+        shares = (is_right_NA.all(axis=1).mean(), math.prod(chances))
+        of_answers = (is_right_NA.mean(), sum(chances) / len(chances))
+        return [
+            Result(task.name, length, metric, float(value), chance)
+            for metric, (value, chance) in zip(_metrics(task), (shares, of_answers), strict=False)
+        ]
+
+
+def _metrics(task) -> tuple[str, ...]:
+    """Returns the metrics of a task: of its rows and, if these have several, of its answers."""
+    return (EXACT, ANSWERS) if len(task.chances(task.shortest)) > 1 else (EXACT,)
+
+
+class Mixed(Drawn):
+    """Draws rows of all tasks, of any length up to that of training."""
+
+    def init(self, key):
+        return self.experiment.make_model(Transformer, self.scheme, key, vocab_size=VOCAB_SIZE)
+
+    def draw(self, rng, count):
+        width = self.experiment.length
+        tokens_NL = np.full((count, width), PAD, np.int32)
+        is_answer_NL = np.zeros((count, width), bool)
+        chosen = rng.integers(len(self.experiment.tasks), size=count)
+        for number, task in enumerate(self.experiment.tasks):
+            # One length for all rows of a task: drawing them together is ten times as fast.
+            length = int(rng.integers(task.shortest, width + 1))
+            is_of_task = chosen == number
+            if not is_of_task.any():
+                continue
+            rows = task.draw(rng, int(is_of_task.sum()), length)
+            tokens_NL[is_of_task, :length], is_answer_NL[is_of_task, :length] = rows
+        return {"tokens": tokens_NL, "is_answer": is_answer_NL}
+
+    def loss(self, model, batch, key):
+        """Returns the mean loss of the answers; other tokens cannot be predicted."""
+        logits_NTV = _logits(model, batch["tokens"], key)
+        losses_NT = -jnp.take_along_axis(
+            jax.nn.log_softmax(logits_NTV), batch["tokens"][:, 1:, None], axis=-1
+        )[..., 0]
+        # Each row counts as much as any other, however many answers it has.
+        weights_NT = batch["is_answer"][:, 1:] / batch["is_answer"].sum(axis=1, keepdims=True)
+        return (losses_NT * weights_NT).sum() / len(weights_NT)
+
+
+def _logits(model, tokens_NL, key=None):
+    return model(tokens_NL[:, :-1], positions.text(tokens_NL.shape[1] - 1), key=key)
+
+
+def _likeliest(model, tokens_NL):
+    return jnp.argmax(_logits(model, tokens_NL), axis=-1)
+
+
+def _named(names: str) -> tuple:
+    if names.strip() == "all":
+        return tuple(TASKS.values())
+    chosen = [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in TASKS:
+            raise ValueError(f"task.tasks: unknown task {name!r}; there are {', '.join(TASKS)}")
+    return tuple(TASKS[name] for name in dict.fromkeys(chosen))
+
+
+def _check(tasks, setting, trials):
+    longest = max(tasks, key=lambda task: task.shortest)
+    if setting.length < longest.shortest:
+        raise ValueError(
+            f"task.length={setting.length} is too short for {longest.name}, which needs "
+            f"{longest.shortest} tokens"
+        )
+    multiples = trials.multiples
+    if multiples[:1] != (1,) or sorted(set(multiples)) != list(multiples):
+        raise ValueError(f"eval.multiples={multiples} must ascend from 1")
+    depths = trials.depths
+    if not all(0 <= depth <= 1 for depth in depths) or len({*depths}) < len(depths):
+        raise ValueError(f"eval.depths={depths} must be within 0 and 1, each once")
+    if trials.rows < 1:
+        raise ValueError(f"eval.rows={trials.rows} must be at least 1")

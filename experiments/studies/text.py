@@ -1,0 +1,206 @@
+"""Compares all schemes, each trained over several seeds and evaluated past its length.
+
+Position interpolation, NTK and YaRN are evaluated on a trained RoPE; see
+``experiments/running/sweep.py``.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+from ml_collections import ConfigDict, FrozenConfigDict
+from rich.console import Console
+
+from experiments.config import as_trained, at_ratio, check_heads, filled, make_encoding
+from experiments.evaluation.lengths import (
+    Protocols,
+    Scorer,
+    evaluate,
+    in_other_units,
+    print_losses,
+    work,
+)
+from experiments.progress import stage
+from experiments.results.lengths import LengthStudy
+from experiments.results.reports import length_report
+from experiments.running.points import Point, trained_points
+from experiments.running.sweep import Sweep
+from experiments.training.data import (
+    SPLITS,
+    Corpus,
+    check_batch,
+    eval_windows,
+    load_corpus,
+    window_index,
+)
+from experiments.training.mesh import check_length, make_mesh
+from experiments.training.recipe import Recipe
+from experiments.training.text import Text, spec_of
+from posenc_jax import REGISTRY, Layers, Transformer, positions
+from posenc_jax.registry import PATTERNS, lookup
+
+
+class Comparison(Sweep):
+    """Runs a config of ``configs/extrapolation.py``; see ``make_experiment`` for the arguments."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, console: Console):
+        check_heads(config.model)
+        recipe, mesh = Recipe(**config.train), make_mesh(**config.mesh)
+        super().__init__(config.to_dict(), points(config), recipe, mesh, workdir, console)
+        self.protocols = filled(Protocols, "eval", config.eval)
+        self.protocols.check(self.recipe.length)
+        self.corpus = load_corpus(config.corpus)
+        self.windows = window_index(self.corpus, "train", self.recipe.length)
+        self.documents = _documents(self.corpus, self.protocols, self.recipe.length)
+        self.check()
+        for split, found in self.documents.items():
+            if len(found) < self.protocols.documents:
+                console.print(
+                    f"eval.documents={self.protocols.documents}, but {split} has only {len(found)} "
+                    f"windows of {found.shape[1]} tokens: these are scored",
+                    highlight=False,
+                )
+        if config.schemes.strip() == "all":
+            layers = config.model.num_layers
+            for name in PATTERNS:
+                if not any(point.scheme == name for point in self.points):
+                    console.print(
+                        f"{name} is left out: it does not divide model.num_layers={layers}"
+                    )
+
+    def check(self):
+        super().check()
+        check_length(self.recipe.length, self.mesh)
+        check_batch(self.windows, self.recipe.batch_size)
+        for name in {name for point in self.points for name in point.extensions}:
+            self._extension(name, self.protocols.multiples[-1])
+        for scheme in {point.scheme for point in self.points}:
+            self._check_places(scheme)
+
+    def _check_places(self, scheme):
+        """Raises a ValueError if a scheme cannot place the tokens of the longest texts.
+
+        Within a compiled step, where positions have no values, it could only give NaN.
+        """
+        spec, length = self._spec(scheme), self.recipe.length
+        made = make_encoding(spec.encoding, spec.model, length, nnx.Rngs(0))
+        places: Any = positions.text(self.protocols.multiples[-1] * length)
+        for encoding in Layers.of(made).distinct:
+            if "place" in encoding.hooks():
+                try:
+                    encoding.place(places)
+                except ValueError as error:
+                    which = f"{scheme} under the longest of eval.multiples"
+                    raise ValueError(f"{which}: {error}") from None
+
+    def task(self, point):
+        return Text(self.recipe, self.windows, self._spec(point.scheme))
+
+    def describe_training(self, scheme):
+        return self._spec(scheme).to_dict() | self.corpus.described
+
+    def describe_evaluation(self, point):
+        extend = {name: self._extension_config(name) for name in point.extensions}
+        return {"eval": self.config["eval"], "extend": extend}
+
+    def evaluate(self, point, model):
+        splits = [split for split in SPLITS if split in self.documents]
+        length, protocols = self.recipe.length, self.protocols
+        # Extensions are built for each length separately.
+        adapts = {scheme: scheme != point.scheme or _adapts(model) for scheme in point.schemes}
+        total = len(splits) * sum(work(protocols, length, each) for each in adapts.values())
+        records, curves = [], []
+        with stage(f"{point.name}  evaluate", total, self.console) as advance:
+            score = Scorer(model, self.mesh, protocols.batch_tokens, advance)
+            for scheme in point.schemes:
+                extended = scheme != point.scheme
+                at = functools.partial(self._extension, scheme) if extended else lambda _: None
+                for split in splits:
+                    documents = self.documents[split]
+                    found, curve = evaluate(score, documents, protocols, length, at, adapts[scheme])
+                    where = {"scheme": scheme, "seed": point.seed, "split": split}
+                    for record in found:
+                        units = in_other_units(record["loss"], self.corpus.bytes_per_token)
+                        records.append(where | record | units)
+                    curves.append(where | curve)
+        return {"records": records, "curves": curves}
+
+    def print_point(self, point, evaluation):
+        print_losses(point.schemes, evaluation["records"], self.console)
+
+    def write_report(self, command):
+        study = self.study(command)
+        length_report.print_table(study, self.console)
+        return length_report.write(self.workdir, study)
+
+    def _spec(self, scheme) -> FrozenConfigDict:
+        encoding = {"name": scheme} | self.config["encodings"].get(scheme, {})
+        return spec_of(encoding, self.config["model"], self.corpus)
+
+    def keywords(self, scheme: str, multiple: int) -> dict[str, Any]:
+        """Returns the keywords of a scheme at ``multiple`` times the training length."""
+        is_trained = any(point.scheme == scheme for point in self.points)
+        own = self.config["encodings"][scheme] if is_trained else self._extension_config(scheme)
+        return at_ratio(own, multiple, self.recipe.length)
+
+    def _extension(self, name, multiple):
+        """Builds the encoding that extends a trained one to ``multiple`` times its length."""
+        encoding = {"name": name} | self.keywords(name, multiple)
+        return make_encoding(encoding, self.config["model"], self.recipe.length, rngs=None)
+
+    def _extension_config(self, name) -> dict[str, Any]:
+        """Returns an extension's keywords; those of the trained scheme keep trained values."""
+        encodings, extend = self.config["encodings"], self.config["extend"][name]
+        trained = encodings[extend["of"]]
+        shared = as_trained(name, trained)
+        chosen = {key: value for key, value in extend.items() if key != "of"}
+        return encodings[name] | shared | chosen
+
+    def study(self, command):
+        evaluations, training, failures = self.results()
+        records, curves = (
+            [each for found in evaluations for each in found[key]] for key in ("records", "curves")
+        )
+        about = self.about(command) | {
+            "train_length": self.recipe.length,
+            "last_tokens": self.protocols.last_tokens,
+        }
+        about |= self.about_corpus(self.corpus)
+        return LengthStudy(records, training, failures, about, curves)
+
+
+def points(config: ConfigDict) -> list[Point]:
+    """Returns the runs of ``config``, a point for each."""
+    named = [name.strip() for name in config.schemes.split(",")]
+    names = _all(config) if named == ["all"] else named
+    for name in {*names, *config.encodings, *config.extend}:
+        lookup(config.encodings.get(name, {}).get("name", name))  # a variant names its scheme
+    extend = {name: extension.of for name, extension in config.extend.items()}
+    return trained_points(names, extend, config.seeds, config.sweep.learning_rate)
+
+
+def _all(config) -> list[str]:
+    """Returns every registered scheme, and the patterns of layers that fit the model."""
+
+    def fits(pattern):
+        encoding = {"name": pattern} | config.encodings[pattern].to_dict()
+        made = make_encoding(encoding, config.model, config.train.length, rngs=None)
+        return config.model.num_layers % len(Layers.of(made).pattern) == 0
+
+    return [name for name in REGISTRY if name not in PATTERNS or fits(name)]
+
+
+def _adapts(model: Transformer) -> bool:
+    return any(encoding.adapts for encoding in model.distinct())
+
+
+def _documents(corpus: Corpus, protocols: Protocols, train_length: int):
+    """Returns the documents of each split that this corpus has, int ``[N, L]``."""
+    length = protocols.document_length(train_length)
+    present = [s for s in protocols.splits if (corpus.splits == SPLITS.index(s)).any()]
+    if not present:
+        raise ValueError(
+            f"corpus {corpus.name} has no documents in {protocols.splits}; give eval.splits others"
+        )
+    return {s: eval_windows(corpus, s, length=length, count=protocols.documents) for s in present}

@@ -1,0 +1,9 @@
+"""Trains models.
+
+recipe.py, step.py         how a model is trained, and one step of it
+loop.py, run.py            all steps across interruptions, and the files of one run
+text.py, data.py           the task of predicting the next token, and the corpora
+mesh.py, batches.py        arrays and batches on devices
+checkpoint.py              train states on disk
+cost.py, host.py           the operations of a step, and the memory of the host
+"""

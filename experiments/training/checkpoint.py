@@ -1,0 +1,290 @@
+"""Saves and restores a train state with Orbax, and computes fingerprints of states."""
+
+import contextlib
+import gc
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from jax.experimental import multihost_utils
+
+from experiments.results.bucket import absolute
+from experiments.results.record import RefusedError, differences
+from experiments.training.mesh import path_name, replicated
+
+_SUMS, _KINDS = "sums", "kinds"
+# Orbax and TensorStore raise these if files are missing, cut off or altered. Other errors, such as
+# running out of memory, do not mean that a checkpoint is damaged.
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    FileNotFoundError,
+    NotADirectoryError,
+)
+
+
+def _loss(metrics: Mapping[str, float]) -> float:
+    return metrics.get("loss", math.inf)
+
+
+_KEPT = ocp.checkpoint_managers.AnyPreservationPolicy(
+    [
+        ocp.checkpoint_managers.LatestN(2),
+        ocp.checkpoint_managers.BestN(
+            get_metric_fn=_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
+        ),
+    ]
+)
+
+
+class _Manager(ocp.CheckpointManager):
+    """Starts even if the loss of a damaged checkpoint cannot be read; restoring finds the damage.
+
+    Orbax reads the losses of all checkpoints at the start, to know which to keep.
+    """
+
+    def metrics(self, step):
+        with contextlib.suppress(*_UNREADABLE):
+            return super().metrics(step)
+
+
+class Checkpoints:
+    """Saves the checkpoints of one run in the background; keeps the newest two and the best.
+
+    The best is the one that was saved with the lowest loss; of equal ones, the newest.
+
+    Orbax writes into a temporary folder and renames it when all is on disk; in a bucket it writes
+    a marker of completion last. So a full disk or a kill leaves the previous checkpoint as it was.
+    On disk a state is a flat dict from path to array, which can be read without this project's
+    classes. The entry ``sums`` has a checksum of each array, in the order of the state's leaves.
+    The step's metadata have ``kinds``, a digest of all names, shapes and types and of the loss,
+    which Orbax keeps in other files than these.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = absolute(folder)
+        self._manager = _Manager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=_KEPT, best_fn=_loss, best_mode="min"
+            ),
+            item_handlers=ocp.StandardCheckpointHandler(),
+        )
+
+    def latest_step(self) -> int | None:
+        """Returns the step of the newest checkpoint that is whole, or None."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """Returns the step of the best checkpoint, or None if none has a loss."""
+        return self._manager.best_step()
+
+    def save(self, step: int, state: Any, loss: float | None = None) -> None:
+        """Starts saving; returns when the arrays are copied, not when they are on disk.
+
+        Args:
+          step: how many steps are done.
+          state: the state after them.
+          loss: the loss by which the best checkpoint is chosen. Default: it is never the best.
+        """
+        arrays = _flat(state) | {_SUMS: _sums(state)}
+        metrics = {} if loss is None else {"loss": loss}
+        self._manager.save(
+            step,
+            args=ocp.args.StandardSave(arrays),
+            metrics=metrics,
+            custom_metadata={_KINDS: _digest(_kinds(arrays) | metrics)},
+        )
+
+    def newest(self, abstract_state: Any) -> tuple[int, Any] | None:
+        """Returns the newest undamaged state and its step, or None if nothing was saved.
+
+        A damaged checkpoint is moved out of the way, and the one before it is restored.
+
+        Args:
+          abstract_state: the expected state; its shardings say where arrays are placed.
+
+        Raises:
+          RefusedError: the saved arrays are not the expected ones, or have other shapes or types,
+            which Orbax alone would cast silently; or every checkpoint is damaged.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                return step, self._restore(step, abstract_state)
+            except _DamagedError as damage:
+                aside = self._put_aside(step)
+                logging.warning(
+                    "the checkpoint of step %d is damaged (%s): it is now %s, and the one before "
+                    "it is taken",
+                    step,
+                    damage,
+                    aside,
+                )
+            _collect_quietly()
+        if steps:
+            raise RefusedError(
+                f"every checkpoint in {self._folder} was damaged, of the steps {steps}: restore "
+                "one from a copy, or delete the folder of the run to train again"
+            )
+        return None
+
+    def best(self, abstract_state: Any) -> tuple[int, Any] | None:
+        """Returns the state with the lowest loss and its step, or None if none has a loss.
+
+        Args:
+          abstract_state: as for ``newest``.
+
+        Raises:
+          RefusedError: as ``newest``; or this checkpoint is damaged.
+        """
+        step = self.best_step()
+        if step is None:
+            return None
+        try:
+            return step, self._restore(step, abstract_state)
+        except _DamagedError as damage:
+            raise RefusedError(
+                f"the best checkpoint in {self._folder}, of step {step}, is damaged ({damage}): "
+                "restore it from a copy, or take the newest one"
+            ) from None
+
+    def _restore(self, step, abstract_state):
+        expected = _flat(abstract_state)
+        try:
+            about: Any = self._manager.metadata(step)
+            saved = dict(about.item_metadata)
+            digest = _digest(_kinds(saved) | dict(about.metrics or {}))
+        except _UNREADABLE as error:
+            raise _DamagedError(_first_line(error)) from None
+        # Otherwise a name that was altered on disk would look like a state of another config.
+        if (about.custom_metadata or {}).get(_KINDS, digest) != digest:
+            raise _DamagedError("its loss or the names, shapes or types of its arrays changed")
+        sums = saved.pop(_SUMS, None)
+        try:
+            chex.assert_trees_all_equal_shapes_and_dtypes(saved, expected)
+        except AssertionError:
+            changes = differences(_kinds(saved), _kinds(expected))
+            raise RefusedError(
+                f"the checkpoint of step {step} in {self._folder} holds another state than this "
+                f"config trains: {'; '.join(changes[:3])}"
+                + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
+                + ". Give the old config, or another --workdir"
+            ) from None
+        if sums is None:
+            raise RefusedError(
+                f"the checkpoint of step {step} in {self._folder} has no sums to check it by, as "
+                "those of earlier versions; train again in another --workdir"
+            )
+        places = {getattr(each, "sharding", None) for each in expected.values()}
+        place = _everywhere(places.pop())
+        wanted = jax.ShapeDtypeStruct(sums.shape, sums.dtype, sharding=place)
+        arguments = ocp.args.StandardRestore(expected | {_SUMS: wanted})
+        try:
+            arrays = self._manager.restore(step, args=arguments)
+        except Exception as error:
+            if isinstance(error, AssertionError) and "name mismatch" in str(error):
+                raise _DamagedError("another process could not read its part of it") from None
+            # Orbax passes on the error of one array as the cause of a plain Exception.
+            cause = error.__cause__ if type(error) is Exception else error
+            if not isinstance(cause, _UNREADABLE):
+                raise
+            _tell_the_others()
+            raise _DamagedError(_first_line(cause)) from None
+        leaves = [arrays[name] for name in expected]
+        if (changed := np.asarray(_sums(leaves)) != np.asarray(arrays[_SUMS])).any():
+            raise _DamagedError(f"the numbers of {[*expected][changed.argmax()]} changed")
+        return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
+
+    def _put_aside(self, step) -> Path:
+        aside = self._folder.parent / f"damaged_step_{step}"
+        while aside.exists():
+            aside = aside.with_name(f"{aside.name}_again")
+        multihost_utils.sync_global_devices("all have seen the damage")
+        if jax.process_index() == 0:
+            (self._folder / str(step)).rename(aside)
+        multihost_utils.sync_global_devices("it is out of the way")
+        self._manager.reload()
+        return aside
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+class _DamagedError(Exception):
+    """Says that a checkpoint cannot be read, or reads as other numbers than were saved."""
+
+
+def _tell_the_others() -> None:
+    """Releases the processes that have read their parts and wait for this one at a barrier.
+
+    Processes that wait at barriers of different names all get an AssertionError.
+    """
+    with contextlib.suppress(AssertionError):
+        multihost_utils.sync_global_devices("a part of the checkpoint is damaged")
+
+
+def _collect_quietly() -> None:
+    """Collects reads that Orbax leaves behind at an error, which would print a traceback each."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+def _everywhere(place):
+    """Returns the sharding of an array that is whole on every device of ``place``."""
+    is_named = isinstance(place, jax.sharding.NamedSharding)
+    return replicated(place.mesh) if is_named else place
+
+
+@jax.jit
+def _sums(tree) -> jax.Array:
+    """Returns a checksum of each array, uint32, which a change of any one bit changes.
+
+    Sums of integers do not depend on their order, so checksums are the same on any mesh.
+    """
+
+    def sum_of(array):
+        bits = array.view(f"uint{8 * array.dtype.itemsize}").astype(jnp.uint32).reshape(-1)
+        return (bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+
+    return jnp.array([sum_of(jnp.asarray(leaf)) for leaf in jax.tree.leaves(tree)], jnp.uint32)
+
+
+def fingerprint(tree: Any) -> str:
+    """Returns a digest of all arrays in ``tree``, computed on the devices that hold them."""
+    return hashlib.sha256(np.asarray(_sums(tree)).tobytes()).hexdigest()[:16]
+
+
+def _flat(state) -> dict[str, Any]:
+    return {path_name(p): leaf for p, leaf in jax.tree_util.tree_flatten_with_path(state)[0]}
+
+
+def _kinds(arrays) -> dict[str, Any]:
+    # Orbax may give a type back in another form than an array has it.
+    return {name: f"{jnp.dtype(a.dtype)} {tuple(a.shape)}" for name, a in arrays.items()}
+
+
+def _digest(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,437 @@
+"""Loads corpora, and cuts the windows of tokens that training and evaluation read from them.
+
+A corpus is named by one string:
+
+- ``stdlib``: the sources of the running interpreter's standard library, bytes as tokens. Its split
+  "manual" is the language manual in ``pydoc_data/topics.py``: English prose, another domain.
+- ``files:GLOB``: local files (``**`` descends), bytes as tokens.
+- ``tokens:PATH``: a folder of token ids written by :func:`write_tokens`, read as a memory map.
+- ``hf:NAME`` or ``hf:NAME:SPLIT``: the column "text" of a Hugging Face data set, bytes as tokens.
+
+Each document goes to train (80 %), validation (10 %) or test (10 %) by a hash of its relative path
+or its number, so it stays in its split on another machine, or when documents are added. No window
+crosses the border of a document. Batches are a pure function of seed and step: there is no state to
+save.
+"""
+
+import dataclasses
+import difflib
+import glob
+import hashlib
+import itertools
+import json
+import math
+import numbers
+import os
+import sysconfig
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test", "manual")
+KINDS = ("stdlib", "files:GLOB", "tokens:PATH", "hf:NAME[:SPLIT]")
+
+SAMPLE_BLOCKS, SAMPLE_BLOCK = 64, 1 << 14
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # == of arrays has no truth value
+class Corpus:
+    """Holds tokenised documents, and the split that each belongs to.
+
+    Attributes:
+      name: the string that names the corpus, as above.
+      tokens: all documents end to end, uint8, uint16 or uint32 ``[tokens]``; may be memory-mapped.
+      offsets: int64 ``[N + 1]``; document ``n`` is ``tokens[offsets[n] : offsets[n + 1]]``.
+      splits: int8 ``[N]``, an index into ``SPLITS`` for each document.
+      vocab_size: token ids are ``0 .. vocab_size - 1``.
+      bytes_per_token: mean UTF-8 bytes of a token; 1.0 if tokens are bytes.
+      digest: SHA-256 in hex of the documents and their splits. For ``tokens:PATH`` it reads all
+        offsets but only 64 evenly spaced blocks of 16384 tokens, or everything if that is less.
+    """
+
+    name: str
+    tokens: np.ndarray
+    offsets: np.ndarray
+    splits: np.ndarray
+    vocab_size: int
+    bytes_per_token: float
+    digest: str
+
+    @property
+    def described(self) -> dict[str, str]:
+        """Returns what records of runs say about the corpus."""
+        return {"corpus": self.name, "corpus_digest": self.digest}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WindowIndex:
+    """Numbers all windows of ``length + 1`` tokens that lie within one document of a split.
+
+    Attributes:
+      corpus, split, length: as given to :func:`window_index`.
+      ends: int64 ``[documents]``, how many windows there are up to the end of each long document.
+      shifts: int64 ``[documents]``, from the number of a window to the place of its first token.
+      split_tokens: tokens of the whole split, short documents included.
+    """
+
+    corpus: Corpus
+    split: str
+    length: int
+    ends: np.ndarray
+    shifts: np.ndarray
+    split_tokens: int
+
+
+def load_corpus(name: str) -> Corpus:
+    """Loads the corpus called ``name``, one of the four kinds at the top of this file.
+
+    Raises:
+      ValueError: the kind is unknown, nothing is found, a file cannot be read or is malformed, or
+        ``datasets`` is not installed.
+    """
+    kind, _, rest = name.partition(":")
+    if name == "stdlib":
+        return _load_stdlib()
+    loaders = {"files": _load_files, "tokens": _load_tokens, "hf": _load_hugging_face}
+    if kind in loaders and rest:
+        return loaders[kind](name, rest)
+    near = [k for k in KINDS if difflib.get_close_matches(kind.lower(), [k.partition(":")[0]])]
+    raise ValueError(
+        f"corpus {name!r} must be one of {', '.join(KINDS)}"
+        + (f"; did you mean {near[0]!r}?" if near else "")
+    )
+
+
+def window_index(corpus: Corpus, split: str, length: int) -> WindowIndex:
+    """Numbers the windows that :func:`train_batch` draws; it costs a pass over the offsets.
+
+    Raises:
+      ValueError: unknown split, ``length`` below 1, or no document of ``length + 1`` tokens.
+    """
+    _check_integer("length", length, 1)
+    documents = _long_documents(corpus, split, length + 1)
+    sizes = np.diff(corpus.offsets)
+    counts = sizes[documents] - length
+    ends = np.cumsum(counts)
+    shifts = corpus.offsets[documents] - (ends - counts)
+    split_tokens = int(sizes[corpus.splits == SPLITS.index(split)].sum())
+    return WindowIndex(corpus, split, length, ends, shifts, split_tokens)
+
+
+def train_batch(
+    index: WindowIndex, *, batch_size: int, seed: int, step: int, part: int = 0, parts: int = 1
+) -> np.ndarray:
+    """Returns a part of a batch's rows, int32 ``[batch_size / parts, length + 1]``.
+
+    The whole batch is drawn uniformly over all windows, with replacement, and depends on ``seed``
+    and ``step`` alone; its parts, concatenated, are the whole batch. So a run that resumes on
+    another number of hosts trains on the same batches.
+
+    Raises:
+      ValueError: ``parts`` does not divide ``batch_size``, the split is smaller than one
+        batch, an argument is negative, or a token is outside the vocabulary.
+    """
+    _check_integer("batch_size", batch_size, 1)
+    _check_integer("seed", seed, 0)
+    _check_integer("step", step, 0)
+    _check_integer("parts", parts, 1)
+    if part not in range(parts):
+        raise ValueError(f"part={part} must be in 0 .. {parts - 1}")
+    if batch_size % parts:
+        raise ValueError(f"batch_size={batch_size} must be a multiple of parts={parts}")
+    check_batch(index, batch_size)
+    # Raw words: NumPy promises that a bit generator's stream stays the same in later versions, but
+    # not what Generator.integers makes of it. The modulo's bias is below windows / 2^64.
+    words = np.random.Philox(key=np.array([seed, step], np.uint64)).random_raw(batch_size)
+    size = batch_size // parts
+    windows = (words % np.uint64(index.ends[-1])).astype(np.int64)[part * size : (part + 1) * size]
+    documents = np.searchsorted(index.ends, windows, side="right")
+    return _cut(index.corpus, windows + index.shifts[documents], index.length + 1)
+
+
+def check_batch(index: WindowIndex, batch_size: int) -> None:
+    """Raises a ValueError if the split has fewer tokens than a batch."""
+    needed = batch_size * (index.length + 1)
+    if index.split_tokens < needed:
+        raise ValueError(
+            f"the {index.split} split of {index.corpus.name!r} is smaller than one batch: it has "
+            f"{index.split_tokens} tokens, and batch_size={batch_size} windows of {index.length} "
+            f"+ 1 tokens are {needed}; use a smaller batch_size or length, or a larger corpus"
+        )
+
+
+def eval_windows(corpus: Corpus, split: str, *, length: int, count: int) -> np.ndarray:
+    """Returns windows to evaluate on, int32 ``[n, length]``, ``n <= count``, always the same.
+
+    Documents of at least ``length`` tokens give one window each, at a pseudo-random place, in a
+    pseudo-random order; then, while ``count`` is not reached, each in turn gives another that
+    overlaps none before it. A smaller ``count`` gives the first rows of a larger one.
+
+    Raises:
+      ValueError: unknown split, ``length`` or ``count`` below 1, no document is long enough, or a
+        token is outside the vocabulary.
+    """
+    _check_integer("length", length, 1)
+    _check_integer("count", count, 1)
+    documents = _long_documents(corpus, split, length)
+    order = _words_by_number(len(corpus.splits), "order of evaluation")[documents].argsort()
+    places = _words_by_number(len(corpus.splits), "place of evaluation")
+    starts_by_document = []
+    for document in documents[order[:count]]:
+        begin, end = corpus.offsets[document], corpus.offsets[document + 1]
+        first = int(places[document]) % int(end - begin - length + 1)
+        grid = np.arange(begin + first % length, end - length + 1, length)
+        starts_by_document.append(np.roll(grid, -(first // length))[:count])
+    rounds = itertools.zip_longest(*starts_by_document)
+    starts = [start for turn in rounds for start in turn if start is not None]
+    return _cut(corpus, starts[:count], length)
+
+
+def tokenised(
+    corpus: Corpus, encode: Callable[[str], Sequence[int]], vocab_size: int, least: int = 1
+) -> Corpus:
+    """Returns a corpus of bytes in the tokens of a model.
+
+    Args:
+      corpus: a corpus whose tokens are bytes; bytes that are no UTF-8 are replaced.
+      encode: takes a text and returns its token ids.
+      vocab_size: how many token ids the model knows.
+      least: documents of fewer bytes are left out. As a token is at least one byte, they could not
+        hold a window of ``least`` tokens.
+
+    Raises:
+      ValueError: the corpus has its own tokens already, or no document of ``least`` bytes.
+    """
+    if corpus.tokens.dtype != np.uint8:
+        raise ValueError(
+            f"corpus {corpus.name!r} has tokens already; give text (stdlib, files: or hf:)"
+        )
+    sizes = np.diff(corpus.offsets)
+    chosen = np.flatnonzero(sizes >= least)
+    if not chosen.size:
+        raise ValueError(
+            f"corpus {corpus.name!r} has no document of {least} bytes, which {least} tokens need "
+            f"at least; the longest has {sizes.max()} bytes. Give longer documents"
+        )
+    starts = corpus.offsets[chosen]
+    texts = [
+        corpus.tokens[start : start + size].tobytes().decode(errors="replace")
+        for start, size in zip(starts, sizes[chosen], strict=True)
+    ]
+    documents = [np.asarray(encode(text), np.uint32) for text in texts]
+    offsets = np.cumsum([0, *map(len, documents)], dtype=np.int64)
+    tokens, splits = np.concatenate(documents), corpus.splits[chosen]
+    bytes_per_token = float(sizes[chosen].sum() / len(tokens))
+    digest = _digest(f"{vocab_size} {bytes_per_token}", offsets, splits, [tokens])
+    return Corpus(corpus.name, tokens, offsets, splits, vocab_size, bytes_per_token, digest)
+
+
+def write_tokens(
+    folder: str | os.PathLike,
+    documents: Iterable[Sequence[int]],
+    *,
+    vocab_size: int,
+    bytes_per_token: float,
+) -> None:
+    """Writes ``documents``, each a 1-D sequence of token ids, as the corpus ``tokens:FOLDER``.
+
+    Ids are ``0 .. vocab_size - 1``; ``bytes_per_token`` is the UTF-8 bytes of the text divided by
+    its tokens. The folder gets ``tokens.npy`` (uint16 if the ids fit, else uint32), ``offsets.npy``
+    and ``meta.json``. All tokens are held in memory while they are written.
+
+    Raises:
+      ValueError: no tokens, or an id that is no integer or is outside the vocabulary.
+    """
+    _check_meta(vocab_size, bytes_per_token)
+    dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
+    arrays = []
+    for number, document in enumerate(documents):
+        array = np.asarray(document)
+        ids = array if array.size else np.zeros(1, int)  # an empty list has no integer type
+        is_known = ids.dtype.kind in "iu" and ids.min() >= 0 and ids.max() < vocab_size
+        if array.ndim != 1 or not is_known:
+            raise ValueError(
+                f"documents[{number}]={document!r:.60} must be a 1-D sequence of integers in "
+                f"0 .. {vocab_size - 1}"
+            )
+        arrays.append(array.astype(dtype))
+    if not any(map(len, arrays)):
+        raise ValueError(f"documents hold no tokens ({len(arrays)} documents); give at least one")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "tokens.npy", np.concatenate(arrays))
+    np.save(folder / "offsets.npy", np.cumsum([0, *map(len, arrays)], dtype=np.int64))
+    meta = {"vocab_size": int(vocab_size), "bytes_per_token": float(bytes_per_token)}
+    (folder / "meta.json").write_text(json.dumps(meta) + "\n")
+
+
+def _load_stdlib() -> Corpus:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    foreign = {"site-packages", "dist-packages", "__pycache__"}
+    paths = (path.relative_to(root) for path in root.rglob("*.py") if not path.is_dir())
+    relatives = [path.as_posix() for path in paths if foreign.isdisjoint(path.parts)]
+    return _from_files("stdlib", root, relatives, manual="pydoc_data/topics.py")
+
+
+def _load_files(name: str, pattern: str) -> Corpus:
+    pattern = os.path.expanduser(pattern)  # a shell leaves "~" alone within an argument
+    if os.path.isdir(pattern):
+        raise ValueError(f"corpus {name!r} is a folder; give its files, such as {name}/**/*.txt")
+    # Splits hash the path below the fixed folder, so that a folder keeps its splits when moved.
+    parts = Path(pattern).parts[:-1]
+    root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+    # A broken link is kept, so that it raises an error instead of losing a document silently.
+    paths = {path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path)}
+    return _from_files(name, root, [Path(os.path.relpath(p, root)).as_posix() for p in paths])
+
+
+def _from_files(name: str, root: Path, relatives: list[str], manual: str = "") -> Corpus:
+    if not relatives:
+        raise ValueError(f"corpus {name!r}: no files found; check the path, and quote the glob")
+    relatives = sorted(relatives)
+    documents = []
+    for relative in relatives:
+        try:
+            documents.append((root / relative).read_bytes())
+        except OSError as error:
+            raise ValueError(
+                f"corpus {name!r}: cannot read {root / relative} ({error.strerror}); make it "
+                "readable or remove it"
+            ) from error
+    splits = _splits(np.array([_word(os.fsencode(path)) for path in relatives], np.uint64))
+    splits[[relative == manual for relative in relatives]] = SPLITS.index("manual")
+    return _from_bytes(name, documents, splits)
+
+
+def _load_hugging_face(name: str, rest: str) -> Corpus:
+    try:
+        import datasets
+    except ImportError:
+        raise ValueError(
+            f"corpus {name!r} needs the package datasets; run: pip install -e '.[data]'"
+        ) from None
+    path, _, split = rest.partition(":")  # the first colon: a split may be "train[:1%]"
+    rows = datasets.load_dataset(path, split=split or "train")
+    if "text" not in rows.column_names:
+        raise ValueError(
+            f"corpus {name!r} has columns {rows.column_names} but no 'text'; rename one to 'text', "
+            "save the data as files and use files:GLOB"
+        )
+    documents = [(text or "").encode() for text in rows["text"]]
+    return _from_bytes(name, documents, _splits(_words_by_number(len(documents), "split")))
+
+
+def _from_bytes(name: str, documents: list[bytes], splits: np.ndarray) -> Corpus:
+    sizes = np.array([len(document) for document in documents], np.int64)
+    if not sizes.any():
+        raise ValueError(f"corpus {name!r}: all {len(sizes)} documents are empty")
+    offsets, splits = np.cumsum([0, *sizes[sizes > 0]], dtype=np.int64), splits[sizes > 0]
+    tokens = np.frombuffer(b"".join(documents), np.uint8)
+    return Corpus(name, tokens, offsets, splits, 256, 1.0, _digest("", offsets, splits, [tokens]))
+
+
+def _load_tokens(name: str, path: str) -> Corpus:
+    folder = Path(path).expanduser()
+    try:
+        tokens = np.load(folder / "tokens.npy", mmap_mode="r")
+        offsets = np.load(folder / "offsets.npy")
+        meta = json.loads((folder / "meta.json").read_text())
+        vocab_size, bytes_per_token = meta["vocab_size"], meta["bytes_per_token"]
+        _check_meta(vocab_size, bytes_per_token)
+        _check_layout(tokens, offsets)
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"corpus {name!r}: {type(error).__name__}: {error}. The folder must hold tokens.npy, "
+            "offsets.npy and meta.json as experiments.training.data.write_tokens writes them"
+        ) from error
+    splits = _splits(_words_by_number(len(offsets) - 1, "split"))
+    blocks = [tokens]
+    if len(tokens) > SAMPLE_BLOCKS * SAMPLE_BLOCK:
+        starts = np.linspace(0, len(tokens) - SAMPLE_BLOCK, SAMPLE_BLOCKS).astype(np.int64)
+        blocks = [tokens[start : start + SAMPLE_BLOCK] for start in starts]
+    digest = _digest(f"{vocab_size} {float(bytes_per_token)}", offsets, splits, blocks)
+    return Corpus(name, tokens, offsets, splits, vocab_size, float(bytes_per_token), digest)
+
+
+def _check_layout(tokens, offsets):
+    if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32):
+        raise ValueError(
+            f"tokens.npy must be 1-D uint16 or uint32, not {tokens.dtype} of shape {tokens.shape}"
+        )
+    if offsets.ndim != 1 or offsets.dtype != np.int64 or not offsets.size:
+        raise ValueError(
+            f"offsets.npy must be 1-D int64, not {offsets.dtype} of shape {offsets.shape}"
+        )
+    if offsets[0] != 0 or offsets[-1] != len(tokens) or (np.diff(offsets) < 0).any():
+        raise ValueError(
+            f"offsets.npy must rise from 0 to the number of tokens, {len(tokens)}, never falling; "
+            f"it begins with {offsets[0]} and ends with {offsets[-1]}"
+        )
+
+
+def _check_meta(vocab_size, bytes_per_token):
+    _check_integer("vocab_size", vocab_size, 1)
+    if vocab_size > 1 << 31:
+        raise ValueError(f"vocab_size={vocab_size} must be at most 2^31: batches are int32")
+    if not isinstance(bytes_per_token, numbers.Real) or not 0 < float(bytes_per_token) < math.inf:
+        raise ValueError(f"bytes_per_token={bytes_per_token!r} must be a finite number above 0")
+
+
+def _check_integer(argument, value, least):
+    if not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{argument}={value!r} must be an integer of at least {least}")
+
+
+def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:
+    """Returns the numbers of documents of ``split`` with at least ``size`` tokens, one or more."""
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} must be one of {SPLITS}")
+    is_of_split = corpus.splits == SPLITS.index(split)
+    if not is_of_split.any():
+        counts = ((name, (corpus.splits == n).sum()) for n, name in enumerate(SPLITS))
+        found = ", ".join(f"{count} into {name}" for name, count in counts if count)
+        raise ValueError(
+            f"the {split} split of {corpus.name!r} has no document: a hash of its path or number "
+            f"puts each document into one split, here {found}. Give more documents, such as a long "
+            "one in several parts"
+        )
+    sizes = np.where(is_of_split, np.diff(corpus.offsets), 0)
+    documents = np.flatnonzero(sizes >= size)
+    if not documents.size:
+        raise ValueError(
+            f"no document in the {split} split of {corpus.name!r} has the {size} tokens that a "
+            f"window needs; the longest has {sizes.max()}. Use a smaller length or longer documents"
+        )
+    return documents
+
+
+def _cut(corpus: Corpus, starts: Iterable[int], size: int) -> np.ndarray:
+    rows = np.stack([corpus.tokens[start : start + size] for start in starts])
+    if rows.max() >= corpus.vocab_size:
+        raise ValueError(
+            f"corpus {corpus.name!r} has token {rows.max()}, but vocab_size={corpus.vocab_size}; "
+            "correct vocab_size or tokenise again"
+        )
+    return np.asarray(rows, np.int32)
+
+
+def _word(text: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
+
+
+def _words_by_number(count: int, purpose: str) -> np.ndarray:
+    """Returns one hash for each number below ``count``, the stream of a counter-based generator."""
+    return np.random.Philox(key=_word(purpose.encode())).random_raw(count)
+
+
+def _splits(words: np.ndarray) -> np.ndarray:
+    of_tenth = np.array([0] * 8 + [1, 2], np.int8)
+    return of_tenth[words % np.uint64(10)]
+
+
+def _digest(header: str, offsets, splits, blocks: Iterable[np.ndarray]) -> str:
+    digest = hashlib.sha256(header.encode())
+    for array in (offsets, splits, *blocks):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,271 @@
+"""Trains models to their last step, across interruptions, one run or several as one program.
+
+A model of a few million parameters leaves most of a machine idle. Runs of several seeds differ only
+in the values of their arrays, so they can be trained side by side, as one program over arrays with
+a leading axis for the run. Each run still has checkpoints and records of its own.
+"""
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from rich.console import Console
+
+from experiments import preemption
+from experiments.progress import stage
+from experiments.results.record import RefusedError
+from experiments.training.cost import peak_flops, step_flops
+from experiments.training.mesh import batch_sharding, own_part, placed, replicated, state_shardings
+from experiments.training.recipe import Recipe
+from experiments.training.run import Run, Trace
+from experiments.training.step import State, Task, initial_state, train_step
+from posenc_jax import Transformer
+
+
+def train(
+    task: Task,
+    recipe: Recipe,
+    mesh: Mesh,
+    *,
+    seed: int,
+    folder: Path,
+    console: Console,
+    name: str = "train",
+    start: Callable[[], State] | None = None,
+) -> tuple[Transformer, dict[str, Any]]:
+    """Trains to the last step, from the newest checkpoint in ``folder`` if there is one.
+
+    Args:
+      task, recipe, mesh: what is trained, how, and on which devices.
+      seed: the seed of the initial values and of the batches.
+      folder: the folder of the checkpoints and of ``metrics.jsonl``.
+      console: the console that shows progress.
+      name: the title of the progress bar.
+      start: makes the first state if there is no checkpoint, see ``further_state``.
+        Default: the task's model, with a fresh optimizer.
+
+    Returns:
+      The model and a summary: steps, tokens, seconds, final loss, number of parameters, and the
+      step of the best checkpoint, see ``Checkpoints``.
+
+    Raises:
+      FloatingPointError: the loss, the gradient or a state that was about to be saved is not
+        finite; every checkpoint is finite.
+      PreemptedError: the scheduler asked to stop; a checkpoint of this very step is saved.
+      ValueError: the checkpoint holds another state than the one that is trained here.
+    """
+    abstract = abstract_state(task, recipe, mesh)
+    with contextlib.closing(Run(recipe, seed, folder, abstract)) as run:
+        state = _Loop(task, recipe, mesh, [run], abstract).run(console, name, start)
+        if run.failure is not None:
+            raise run.failure
+        if run.metrics.last.get("step") != recipe.steps:
+            raise RefusedError(
+                f"{folder / 'metrics.jsonl'} has lost the line of step {recipe.steps}, of which "
+                "there is a checkpoint; put the file back, or delete the folder to train again"
+            )
+        return state.model, {
+            "steps": recipe.steps,
+            "tokens": recipe.steps * recipe.batch_size * recipe.length,
+            "seconds": run.metrics.last["seconds"],
+            "final_loss": run.metrics.last["loss"],
+            "parameters": sum(p.size for p in jax.tree.leaves(state.model)),
+            "best_step": run.checkpoints.best_step(),
+        }
+
+
+def train_together(
+    task: Task,
+    recipe: Recipe,
+    mesh: Mesh,
+    *,
+    folders: Mapping[int, Path],
+    console: Console,
+    name: str = "train",
+) -> dict[int, FloatingPointError]:
+    """Trains a task under several seeds as one program, each in a folder of its own.
+
+    Afterwards each folder is as ``train`` would have left it, so that ``train`` returns the model
+    at once. The numbers equal those of a run alone but for rounding: products of several runs at
+    once are summed in another order. A run whose numbers are not finite ends; the others go on.
+
+    Args:
+      task, recipe, mesh, console, name: as for ``train``.
+      folders: the folder of each seed. Only runs that were stopped at the same step go on together.
+
+    Returns:
+      The errors of runs that ended before their last step, by seed.
+
+    Raises:
+      PreemptedError, ValueError: as for ``train``.
+    """
+    abstract = abstract_state(task, recipe, mesh)
+    with contextlib.ExitStack() as stack:
+        runs = [
+            stack.enter_context(contextlib.closing(Run(recipe, seed, folder, abstract)))
+            for seed, folder in folders.items()
+        ]
+        runs.sort(key=lambda run: run.first)
+        for first, some in itertools.groupby(runs, key=lambda run: run.first):
+            if first < recipe.steps:
+                _Loop(task, recipe, mesh, list(some), abstract).run(console, name)
+        return {run.seed: run.failure for run in runs if run.failure is not None}
+
+
+def abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> State:
+    """Returns a run's state with shapes and shardings instead of its arrays."""
+    init = functools.partial(initial_state, init=task.init, recipe=recipe)
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    return placed(abstract, state_shardings(abstract, mesh))
+
+
+def lower_step(task: Task, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:
+    """Returns the training step, lowered for the mesh; nothing is computed or held on a device."""
+    state = abstract_state(task, recipe, mesh)
+    places = jax.tree.map(lambda array: array.sharding, state)
+    rows = batch_sharding(mesh)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), task.batch(0, 1, 0, 1)
+    )
+    step = functools.partial(train_step, loss=task.loss, recipe=recipe)
+    with jax.set_mesh(mesh):
+        return _jitted(step, places, mesh).lower(state, batch, jax.eval_shape(jax.random.key, 0))
+
+
+def _jitted(step, places, mesh):
+    return jax.jit(step, donate_argnums=0, out_shardings=(places, replicated(mesh)))
+
+
+class _Loop:
+    """Runs the steps of one run, or of several that are at the same step, as one program.
+
+    The arrays of several runs have a leading axis for the run, which is not sharded; those of one
+    run alone have no such axis.
+    """
+
+    def __init__(self, task: Task, recipe: Recipe, mesh: Mesh, runs: list[Run], abstract: Any):
+        self.task, self.recipe, self.mesh, self.runs = task, recipe, mesh, runs
+        self._places_of_one = jax.tree.map(lambda array: array.sharding, abstract)
+        self._places = self._places_of_one
+        self._rows = batch_sharding(mesh)
+        if len(runs) > 1:
+            self._one_of = jax.jit(_one_of, out_shardings=self._places)
+            self._places = jax.tree.map(_after_runs, self._places)
+            self._rows = _after_runs(self._rows)
+
+    def run(self, console, name, start=None):
+        """Runs all steps; dispatches each before reading the one before it, so no device waits."""
+        first, steps = self.runs[0].first, self.recipe.steps
+        state, keys = self._first_state(start), self._of_all(jax.random.key)
+        with contextlib.ExitStack() as stack:
+            advance = stack.enter_context(stage(name, steps - first, console))
+            stack.enter_context(jax.set_mesh(self.mesh))
+            step_function = self._step_function()
+            at_peak = self._steps_a_second_at_peak()
+            for run in self.runs:
+                run.begin(len(self.runs), at_peak)
+            trace = Trace(self.recipe, self.runs[0].folder)
+            stack.enter_context(contextlib.closing(trace))
+            pending = None
+            for step in range(first + 1, steps + 1):
+                trace.before(step)
+                state, numbers = step_function(state, self._batch(step), keys)
+                trace.after(step, numbers)
+                if pending:
+                    self._record(*pending, advance)
+                pending = step, numbers
+                stop = preemption.requested()
+                if stop or step == steps or step % self.recipe.checkpoint_every == 0:
+                    self._record(*pending, advance, is_saved=True)
+                    pending = None
+                    self._save(step, state)
+                if stop:
+                    raise preemption.PreemptedError(
+                        f"asked to stop at step {step}: saved, run again"
+                    )
+                if all(run.failure for run in self.runs):
+                    break
+        return state
+
+    def _steps_a_second_at_peak(self) -> float | None:
+        """Returns steps a second at the devices' peak, or None if it is not known or needed."""
+        peak = peak_flops(self.mesh.devices.flat[0].device_kind)
+        if peak is None or self.runs[0].first == self.recipe.steps:
+            return None
+        rows = self.task.batch(self.runs[0].seed, 1, 0, 1)
+        return peak * self.mesh.size / step_flops(self.task, rows)
+
+    def _first_state(self, start):
+        if self.runs[0].saved is not None:
+            states = [run.saved for run in self.runs]
+            for run in self.runs:
+                run.saved = None  # so that it is not held beside the state that is trained
+        elif start is not None:
+            return start()
+        else:
+            # One by one, because the program for all runs at once takes XLA twice as long.
+            init = functools.partial(initial_state, init=self.task.init, recipe=self.recipe)
+            of_key = jax.jit(init, out_shardings=self._places_of_one)
+            states = [of_key(jax.random.key(run.seed)) for run in self.runs]
+        if len(states) == 1:
+            return states[0]
+        return jax.jit(_stacked, out_shardings=self._places)(states)
+
+    def _step_function(self):
+        step = functools.partial(train_step, loss=self.task.loss, recipe=self.recipe)
+        if len(self.runs) > 1:
+            step = jax.vmap(step)
+        return _jitted(step, self._places, self.mesh)
+
+    def _batch(self, step):
+        def rows(seed):
+            return self.task.batch(seed, step, *own_part(self.mesh))
+
+        place = functools.partial(jax.make_array_from_process_local_data, self._rows)
+        return jax.tree.map(place, self._of_all(rows, np.stack))
+
+    def _of_all(self, of_seed, stack=jnp.stack):
+        """Returns ``of_seed`` of each run's seed, stacked along a leading axis if several run."""
+        each = [of_seed(run.seed) for run in self.runs]
+        return each[0] if len(each) == 1 else jax.tree.map(lambda *parts: stack(parts), *each)
+
+    def _record(self, step, numbers, advance, is_saved=False):
+        each = {name: np.atleast_1d(value) for name, value in numbers.items()}
+        notes = []
+        for number, run in self._going():
+            own = {name: values[number] for name, values in each.items()}
+            try:
+                notes.append(run.record(step, own, is_saved))
+            except FloatingPointError as failure:
+                run.failure = failure
+        advance(notes[0] if notes else "")
+
+    def _save(self, step, state):
+        for number, run in self._going():
+            try:
+                run.save(step, state if len(self.runs) == 1 else self._one_of(state, number))
+            except FloatingPointError as failure:
+                run.failure = failure
+
+    def _going(self):
+        return [(n, run) for n, run in enumerate(self.runs) if run.failure is None]
+
+
+def _after_runs(sharding: NamedSharding) -> NamedSharding:
+    return NamedSharding(sharding.mesh, P(None, *sharding.spec))
+
+
+def _one_of(states, number):
+    return jax.tree.map(lambda array: array[number], states)
+
+
+def _stacked(states):
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *states)

@@ -1,0 +1,160 @@
+"""Says how a model is trained: the optimizer, its schedule, and what weight decay acts on."""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+import jax
+import optax
+
+from experiments.training.mesh import path_name
+from posenc_jax import Transformer
+
+# The rules in words, for reports.
+RULES = (
+    "Under one seed all schemes have the same batches, the same initial values of the decoder and "
+    "the same optimizer, which learns the parameters of encodings at the rate of all others. "
+    "Weight decay acts on the matrices of the decoder's blocks, which are the projections of "
+    "attention and of the feed-forward network, and on nothing else: on no embedding, norm or "
+    "bias, and on no parameter of an encoding."
+)
+
+_PROJECTIONS = re.compile(r"layers/\d+/block/(attention|mlp)/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Says how a model is trained.
+
+    Weight decay acts on the matrices of the decoder's blocks: the arrays of ``block.attention`` and
+    ``block.mlp`` with two axes, or three where ``scan`` stacks layers. It acts on nothing else: on
+    no embedding (of tokens or patches), norm or bias, and on no parameter of an encoding, wherever
+    that lies and whatever its shape. The rule is the same for every scheme, so no scheme's
+    parameters are held near zero while another's are free.
+
+    Attributes:
+      length: tokens of a training sequence.
+      batch_size: sequences in a step, over all devices.
+      steps: optimizer steps.
+      optimizer: "adamw", or "muon", which learns the matrices of the blocks by orthogonal steps
+        (2502.16982) of the size that AdamW's have, and all else by AdamW with Nesterov's momentum.
+      learning_rate: the peak, which is reached after ``warmup_steps`` of linear growth; then the
+        rate falls along a cosine to a tenth of the peak.
+      warmup_steps: steps until the learning rate is at its peak.
+      weight_decay: the decoupled weight decay, under the rule above.
+      beta2: AdamW's second decay.
+      clip_norm: largest global norm of the gradient.
+      accumulate: micro-batches that a step is computed in, to save memory.
+      log_every: steps from one line of ``metrics.jsonl`` to the next; the last step has one too.
+      checkpoint_every: steps from one checkpoint to the next; the last step has one too.
+      tensorboard: also write TensorBoard event files; needs ``posenc_jax[tensorboard]``.
+      wandb: also send the numbers to this project of Weights & Biases; needs ``posenc_jax[wandb]``.
+      profile_steps: "A:B" writes a trace of steps A + 1 to B to ``profile``, for TensorBoard or
+        Perfetto.
+    """
+
+    length: int
+    batch_size: int
+    steps: int
+    optimizer: str = "adamw"
+    learning_rate: float = 3e-3
+    warmup_steps: int = 50
+    weight_decay: float = 0.1
+    beta2: float = 0.95
+    clip_norm: float = 1.0
+    accumulate: int = 1
+    log_every: int = 10
+    checkpoint_every: int = 1000
+    tensorboard: bool = False
+    wandb: str = ""
+    profile_steps: str = ""
+
+    def __post_init__(self):
+        counts = "length", "batch_size", "steps", "accumulate", "log_every", "checkpoint_every"
+        for field in counts:
+            self._check(field, "at least 1", lambda value: value >= 1)
+        for field in ("learning_rate", "weight_decay"):
+            self._check(field, "finite and at least 0", lambda value: 0 <= value < math.inf)
+        self._check("clip_norm", "finite and above 0", lambda value: 0 < value < math.inf)
+        self._check("warmup_steps", "at least 0", lambda value: value >= 0)
+        self._check("beta2", "at least 0 and below 1", lambda value: 0 <= value < 1)
+        if self.optimizer not in _OPTIMIZERS:
+            raise ValueError(
+                f"train.optimizer={self.optimizer!r} must be one of {', '.join(_OPTIMIZERS)}"
+            )
+        if self.profile_steps and self.profiled is None:
+            raise ValueError(
+                f"train.profile_steps={self.profile_steps!r} must be FIRST:LAST, such as '10:13', "
+                "or empty"
+            )
+        if self.profiled is not None and self.profiled[1] > self.steps:
+            raise ValueError(
+                f"train.profile_steps={self.profile_steps!r} must end by train.steps={self.steps}, "
+                "or there is no trace of all of them"
+            )
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"train.accumulate={self.accumulate} must divide train.batch_size={self.batch_size}"
+            )
+
+    def _check(self, field, allowed, is_allowed):
+        value = getattr(self, field)
+        if not is_allowed(value):  # NaN is never allowed
+            raise ValueError(f"train.{field}={value} must be {allowed}")
+
+    @property
+    def profiled(self) -> tuple[int, int] | None:
+        """Returns after which step the trace begins and after which it ends, if there is one."""
+        first, _, last = self.profile_steps.partition(":")
+        if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+            return None
+        return int(first), int(last)
+
+    def schedule(self) -> optax.Schedule:
+        """Returns the learning rate by step."""
+        warmup = min(self.warmup_steps, self.steps - 1)
+        return optax.warmup_cosine_decay_schedule(
+            0.0, self.learning_rate, warmup, self.steps, self.learning_rate / 10
+        )
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Returns the optimizer, after clipping of the gradient."""
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm), _OPTIMIZERS[self.optimizer](self)
+        )
+
+
+def _adamw(recipe: Recipe) -> optax.GradientTransformation:
+    decay = recipe.weight_decay
+    return optax.adamw(recipe.schedule(), b2=recipe.beta2, weight_decay=decay, mask=decays)
+
+
+def _muon(recipe: Recipe) -> optax.GradientTransformation:
+    return optax.contrib.muon(
+        recipe.schedule(),
+        weight_decay=recipe.weight_decay,
+        weight_decay_mask=decays,
+        adam_b2=recipe.beta2,
+        muon_weight_dimension_numbers=_orthogonal,
+        consistent_rms=0.2,  # the size of AdamW's steps, as measured in the paper
+    )
+
+
+_OPTIMIZERS = {"adamw": _adamw, "muon": _muon}
+
+
+def decays(model: Transformer) -> Any:
+    """Says of each parameter of ``model`` whether weight decay acts on it, see ``Recipe``."""
+    axes = 3 if model.scan else 2
+
+    def decays_one(path, parameter):
+        return bool(_PROJECTIONS.match(path_name(path))) and parameter.ndim == axes
+
+    return jax.tree_util.tree_map_with_path(decays_one, model)
+
+
+def _orthogonal(model: Transformer) -> Any:
+    """Returns the axes of each matrix that Muon learns: those that weight decay acts on."""
+    axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+    return jax.tree.map(lambda is_matrix: axes if is_matrix else None, decays(model))

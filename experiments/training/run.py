@@ -1,0 +1,191 @@
+"""Records and saves one training run in its folder, and traces a few of its steps."""
+
+import contextlib
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.results.record import Metrics
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.host import peak_memory
+from experiments.training.mesh import path_name
+from experiments.training.recipe import Recipe
+from experiments.training.step import State
+
+_ADVICE = "try a smaller train.learning_rate or train.clip_norm"
+
+
+class Run:
+    """Records and saves one run in its folder.
+
+    Attributes:
+      first: how many steps of the run were done when it was opened.
+      saved: the state after those steps, until the loop takes it; None without a checkpoint.
+      failure: why the run ended before its last step, if it did.
+    """
+
+    def __init__(self, recipe: Recipe, seed: int, folder: Path, abstract: Any):
+        self.seed, self.folder = seed, folder
+        self.checkpoints = Checkpoints(folder / "checkpoints")
+        try:
+            found = self.checkpoints.newest(abstract)
+            self.first = found[0] if found else 0
+            self.saved: State | None = found[1] if found else None
+            self.metrics = Metrics(
+                folder / "metrics.jsonl", self.first, recipe.tensorboard, recipe.wandb
+            )
+        except BaseException:
+            self.checkpoints.close()
+            raise
+        self.failure: FloatingPointError | None = None
+        self._recipe = recipe
+        self._before = self.metrics.last.get("seconds", 0.0)
+        # The mean since the regular checkpoint before, and of how many losses it is.
+        self._mean_loss, self._losses = self.metrics.last.get("mean_loss", 0.0), 0
+        if self._mean_loss and self.metrics.last["step"] == self.first:
+            self._losses = self.first % recipe.checkpoint_every
+
+    def begin(self, runs: int, at_peak: float | None) -> None:
+        """Starts the clock; a run that is trained with others counts its share of the time.
+
+        Args:
+          runs: how many runs are trained together.
+          at_peak: steps a second at the devices' peak, or None if it is not known.
+        """
+        self._start, self._runs, self._at_peak = time.monotonic(), runs, at_peak
+        self._line = self.first, 0.0  # the step and the seconds of the newest line
+
+    def record(self, step: int, numbers: dict[str, np.ndarray], is_saved: bool) -> str:
+        """Writes the numbers of a step if they are due, and returns a note for the progress bar.
+
+        Raises:
+          FloatingPointError: the numbers are not finite.
+        """
+        loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            raise FloatingPointError(
+                f"loss {loss}, gradient norm {gradient_norm} at step {step}; "
+                f"{self._last_good()}; {_ADVICE}"
+            )
+        self._losses = self._losses + 1 if (step - 1) % self._recipe.checkpoint_every else 1
+        self._mean_loss += (loss - self._mean_loss) / self._losses
+        seconds = (time.monotonic() - self._start) / self._runs
+        done = step - self.first
+        tokens = done * self._recipe.batch_size * self._recipe.length
+        share = {"mfu": done / seconds / self._at_peak} if self._at_peak else {}
+        # A saved step is always logged, so that a resumed run knows its time and its loss.
+        if is_saved or step % self._recipe.log_every == 0:
+            (line_step, line_seconds), self._line = self._line, (step, seconds)
+            self.metrics.write(
+                step=step,
+                loss=loss,
+                mean_loss=self._mean_loss,
+                gradient_norm=gradient_norm,
+                learning_rate=float(self._recipe.schedule()(step - 1)),  # which made this step
+                tokens_per_second=tokens / seconds,
+                seconds=self._before + seconds,
+                step_seconds=(seconds - line_seconds) / (step - line_step),
+                memory_bytes=peak_memory(),
+                **share,
+            )
+        return f"loss {loss:.3f}  {tokens / seconds:,.0f} tokens/s"
+
+    def save(self, step: int, state: State) -> None:
+        """Saves the state after ``step``.
+
+        The state is checked here, because the step's loss is of the parameters before the update.
+
+        Raises:
+          FloatingPointError: the state is not finite, and was not saved.
+          OSError: this state could not be written, or the one before it.
+        """
+        largest = jax.tree.map(np.asarray, _largest(state))
+        try:
+            chex.assert_tree_all_finite(largest)
+        except AssertionError:
+            bad = [name for name, value in largest.items() if not np.isfinite(value)]
+            raise FloatingPointError(
+                f"after step {step} {bad[0]} is not finite ({len(bad)} of {len(largest)} arrays); "
+                f"the state was not saved, {self._last_good()}; {_ADVICE}"
+            ) from None
+        # A mean over the few steps before an interruption would be the lowest by chance.
+        is_regular = step % self._recipe.checkpoint_every == 0 or step == self._recipe.steps
+        loss = self._mean_loss if is_regular else None
+        self.metrics.flush()  # a run cannot resume from a checkpoint without its line
+        with self._writing():
+            self.checkpoints.save(step, state, loss)  # which first waits for the one before
+
+    def close(self) -> None:
+        """Closes the files, once everything is on disk.
+
+        Raises:
+          OSError: the last state could not be written.
+        """
+        self.metrics.close()
+        with self._writing():
+            self.checkpoints.close()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Says in one sentence what went wrong on disk.
+
+        TensorStore raises ValueError where a disk is full. That would look like a mistake in the
+        config, which all processes of a job make; a disk may be full for one of them alone.
+        """
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            first_line = (str(error) or type(error).__name__).splitlines()[0]
+            # TensorStore names every file on the way, and says last what is wrong.
+            reason = getattr(error, "strerror", None) or first_line.rsplit(": ", 1)[-1]
+            raise OSError(
+                f"a checkpoint could not be written ({reason}): make room and run again; "
+                f"{self._last_good()}"
+            ) from error
+
+    def _last_good(self) -> str:
+        saved = self.checkpoints.latest_step()
+        best = self.checkpoints.best_step()
+        which = f"is of step {saved}" if saved else "does not exist yet"
+        if best not in (None, saved):
+            which += f", the best one of step {best}"
+        return f"the last good checkpoint {which}"
+
+
+class Trace:
+    """Writes a trace of a few steps into a run's folder, if the recipe asks for one."""
+
+    def __init__(self, recipe: Recipe, folder: Path):
+        self._steps, self._folder = recipe.profiled, folder / "profile"
+        self._is_running = False
+
+    def before(self, step: int) -> None:
+        """Begins the trace before the step that the recipe names."""
+        if self._steps and step == self._steps[0] + 1:
+            jax.profiler.start_trace(self._folder)
+            self._is_running = True
+
+    def after(self, step: int, numbers: Any) -> None:
+        """Ends the trace once the devices have the ``numbers`` of its last step."""
+        if self._is_running and self._steps and step == self._steps[1]:
+            jax.block_until_ready(numbers)
+            self.close()
+
+    def close(self) -> None:
+        """Ends the trace, if it is still running."""
+        if self._is_running:
+            jax.profiler.stop_trace()
+            self._is_running = False
+
+
+@jax.jit
+def _largest(state) -> dict[str, jax.Array]:
+    """Returns the largest absolute value of each array, or NaN if the array has one."""
+    arrays = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {path_name(path): jnp.abs(array).max() for path, array in arrays}

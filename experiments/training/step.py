@@ -1,0 +1,140 @@
+"""Defines what is trained and one step of it: the task, the state and the step."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from experiments.training.mesh import state_shardings
+from experiments.training.recipe import Recipe
+from posenc_jax import Transformer
+
+
+@chex.dataclass(frozen=True)
+class State:
+    """Holds everything that a training step changes.
+
+    Attributes:
+      model: the model, with its encoding.
+      opt_state: the optimizer's state.
+      step: int32 scalar, how many steps are done.
+    """
+
+    model: Transformer
+    opt_state: optax.OptState
+    step: jax.Array
+
+
+class Task(Protocol):
+    """Gives the trainer a model and its batches; ``training/text.py`` has that for text."""
+
+    def init(self, key) -> Transformer:
+        """Returns the model at the start."""
+
+    def batch(self, seed: int, step: int, part: int, parts: int) -> Any:
+        """Returns a part of a batch's rows, a pytree of NumPy arrays with the rows along axis 0.
+
+        This must be a pure function, because the step is the only state of a resumed run. The
+        parts, concatenated, must be the same batch for any number of parts.
+        """
+
+    def loss(self, model, batch, key) -> jax.Array:
+        """Returns the mean loss of the rows; ``key`` is fresh randomness for every step.
+
+        The trainer adds the encodings' own objectives, ``model.aux_loss``.
+        """
+
+
+def initial_state(key, init: Callable[[Any], Transformer], recipe: Recipe) -> State:
+    """Returns the state that training starts from; ``init`` is that of a task."""
+    model = init(key)
+    opt_state = recipe.transformation().init(model)
+    return _state(model, opt_state, jnp.zeros((), jnp.int32))
+
+
+def further_state(
+    model: Transformer, recipe: Recipe, mesh: Mesh, adam: optax.ScaleByAdamState | None = None
+) -> State:
+    """Returns the first state of training a trained model further, with copies of its arrays.
+
+    Args:
+      model: the model on these devices, under the encoding that it is trained under from now on.
+      recipe: how it is trained from now on; its schedule starts from the beginning.
+      mesh: the devices.
+      adam: the moments to continue with, from ``adam_state``; used only if the recipe has AdamW.
+        Default: a fresh optimizer.
+    """
+
+    def build(model, adam):
+        state = initial_state(None, lambda _: jax.tree.map(jnp.copy, model), recipe)
+        if adam is None or recipe.optimizer != "adamw":
+            return state
+        # The moments have the structure of the model under its former encoding.
+        moments = jax.tree.unflatten(jax.tree.structure(adam_state(state)), jax.tree.leaves(adam))
+        opt_state = jax.tree.map(
+            lambda part: jax.tree.map(jnp.copy, moments) if _is_adam(part) else part,
+            state.opt_state,
+            is_leaf=_is_adam,
+        )
+        return _state(state.model, opt_state, state.step)
+
+    shardings = state_shardings(jax.eval_shape(build, model, adam), mesh)
+    return jax.jit(build, out_shardings=shardings)(model, adam)
+
+
+def adam_state(state: State) -> optax.ScaleByAdamState:
+    """Returns the part of the optimizer's state that holds Adam's moments of gradients."""
+    parts = jax.tree.leaves(state.opt_state, is_leaf=_is_adam)
+    return next(part for part in parts if _is_adam(part))
+
+
+def _is_adam(part) -> bool:
+    return isinstance(part, optax.ScaleByAdamState)
+
+
+def train_step(
+    state: State, batch, key, *, loss: Callable[..., jax.Array], recipe: Recipe
+) -> tuple[State, dict[str, jax.Array]]:
+    """Takes one optimizer step on ``batch``; ``loss`` is that of a task.
+
+    ``key`` is the run's key; the step number is folded into it. The returned loss is the task's,
+    without the encodings' own objectives.
+    """
+    model, key = state.model, jax.random.fold_in(key, state.step)
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def gradient_of(model, batch, key):
+        task_key, aux_key = jax.random.split(key)
+        value = loss(model, batch, task_key)
+        return value + model.aux_loss(aux_key), value
+
+    def value_and_gradient(batch, key):
+        (_, value), gradient = gradient_of(model, batch, key)
+        return value, gradient
+
+    if recipe.accumulate == 1:
+        value, gradient = value_and_gradient(batch, key)
+    else:
+        parts = jax.tree.map(lambda x: x.reshape(recipe.accumulate, -1, *x.shape[1:]), batch)
+        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, model))
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, value_and_gradient(*part)), None
+
+        total, _ = jax.lax.scan(add, zero, (parts, jax.random.split(key, recipe.accumulate)))
+        value, gradient = jax.tree.map(lambda x: x / recipe.accumulate, total)
+
+    updates, opt_state = recipe.transformation().update(gradient, state.opt_state, model)
+    new_model = optax.apply_updates(model, updates)
+    numbers = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
+    return _state(new_model, opt_state, state.step + 1), numbers
+
+
+def _state(model, opt_state, step) -> State:
+    # mypy does not know the constructor that chex makes.
+    return State(model=model, opt_state=opt_state, step=step)  # type: ignore[call-arg]

@@ -1,0 +1,159 @@
+"""Defines the tasks of experiments on text: predicting the next token in windows of a corpus."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import PartitionSpec
+from ml_collections import FrozenConfigDict
+
+from experiments.config import make_encoding
+from experiments.training.data import Corpus, WindowIndex, train_batch
+from experiments.training.recipe import Recipe
+from posenc_jax import Transformer, cross_entropy, positions
+from posenc_jax.attention.ring import context_size, zigzag
+from posenc_jax.model.transformer import ROWS
+
+# Tokens whose logits are held at the same time to find the most likely next token.
+_TOKENS = 512
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NextToken:
+    """Draws the batches of training on text, and computes their loss, for any initial model.
+
+    Batches are int32 tokens ``[B, recipe.length + 1]``.
+
+    Attributes:
+      recipe: length and number of the windows.
+      windows: the windows that batches are drawn from.
+    """
+
+    recipe: Recipe
+    windows: WindowIndex
+
+    def batch(self, seed, step, part, parts) -> np.ndarray:
+        return train_batch(
+            self.windows,
+            batch_size=self.recipe.batch_size,
+            seed=seed,
+            step=step,
+            part=part,
+            parts=parts,
+        )
+
+    def loss(self, model, tokens_BL, key):
+        return token_losses(model, tokens_BL, key).mean()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Text(NextToken):
+    """Trains a new model, as a ``Task``.
+
+    Attributes:
+      spec: keywords of ``make`` in ``encoding`` and of ``Transformer`` in ``model``.
+
+    Raises:
+      ValueError: the model would see the tokens that it is to predict.
+    """
+
+    spec: FrozenConfigDict
+
+    def __post_init__(self):
+        if not self.spec.model.get("causal", True):
+            raise ValueError(
+                "model.causal=False shows the model the tokens that it must predict, so it would "
+                "learn to copy them: leave it out"
+            )
+
+    def init(self, key) -> Transformer:
+        return make_model(key, self.spec, self.recipe.length)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tuning(NextToken):
+    """Trains a given model further, as a ``Task``; ``train`` takes its state as ``start``.
+
+    Attributes:
+      model: the model, under the encoding that it is trained under from now on; or one with shapes
+        instead of its arrays, to estimate the cost of training it.
+    """
+
+    model: Transformer
+
+    def init(self, key) -> Transformer:
+        """Returns the model, with zeros where it has shapes alone."""
+        del key
+
+        def with_values(array):
+            is_shape = isinstance(array, jax.ShapeDtypeStruct)
+            return jnp.zeros(array.shape, array.dtype) if is_shape else array
+
+        return jax.tree.map(with_values, self.model)
+
+
+def spec_of(
+    encoding: Mapping[str, Any], model: Mapping[str, Any], corpus: Corpus
+) -> FrozenConfigDict:
+    """Returns the spec of a model for the tokens of a corpus."""
+    model = {**model, "vocab_size": corpus.vocab_size}
+    return FrozenConfigDict({"encoding": encoding, "model": model})
+
+
+def make_model(key, spec: FrozenConfigDict, length: int) -> Transformer:
+    """Builds the model of ``spec``, trained at ``length`` tokens."""
+    encoding_key, model_key = jax.random.split(key)
+    encoding = make_encoding(spec.encoding, spec.model, length, nnx.Rngs(encoding_key))
+    return Transformer(encoding, **spec.model, rngs=nnx.Rngs(model_key))
+
+
+def token_losses(model: Transformer, tokens_BL, key=None) -> jax.Array:
+    """Returns the cross-entropy of each token but the first, given those before it.
+
+    The result is in nats, ``[B, L - 1]``. On a mesh with several devices along ``context`` each of
+    them works on a part of every sequence.
+    """
+
+    def losses(x_BTD, targets_BT):
+        return cross_entropy(x_BTD, model.output_table, targets_BT)
+
+    return _by_token(losses, model, tokens_BL, key)
+
+
+def token_losses_and_hits(model: Transformer, tokens_BL) -> jax.Array:
+    """Returns ``token_losses`` and whether the most likely token was the right one.
+
+    The result is float32 ``[B, L - 1, 2]``; a hit is 1.
+    """
+
+    def is_hit(each):
+        x_D, target = each
+        return jnp.argmax(model.unembed(x_D[None, None])[0, 0]) == target
+
+    def both(x_BTD, targets_BT):
+        each = x_BTD.reshape(-1, x_BTD.shape[-1]), targets_BT.reshape(-1)
+        hits_BT = jax.lax.map(is_hit, each, batch_size=_TOKENS).reshape(targets_BT.shape)
+        losses_BT = cross_entropy(x_BTD, model.output_table, targets_BT)
+        return jnp.stack([losses_BT, hits_BT.astype(jnp.float32)], axis=-1)
+
+    return _by_token(both, model, tokens_BL)
+
+
+def _by_token(function, model, tokens_BL, key=None):
+    """Returns ``function`` of the output layer's inputs and targets, in the order of tokens."""
+    inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
+    # NumPy, so that positions are known to be consecutive while the model is traced.
+    places_1T, index, written = positions.text(inputs_BT.shape[1]), None, None
+    devices = context_size()
+    if devices > 1:
+        order = zigzag(inputs_BT.shape[1], devices)
+        index, written = order[None], np.argsort(order)
+        inputs_BT, targets_BT, places_1T = (x[:, order] for x in (inputs_BT, targets_BT, places_1T))
+        inputs_BT = jax.lax.with_sharding_constraint(inputs_BT, PartitionSpec(ROWS, "context"))
+    x_BTD = model.hidden(inputs_BT, places_1T, key=key, index=index)
+    found = function(x_BTD, targets_BT)
+    return found if written is None else found[:, written]
