@@ -31,6 +31,7 @@ from experiments.training.data import (
     Corpus,
     check_batch,
     eval_windows,
+    in_split,
     load_corpus,
     window_index,
 )
@@ -198,7 +199,7 @@ def _adapts(model: Transformer) -> bool:
 def _documents(corpus: Corpus, protocols: Protocols, train_length: int):
     """Returns the documents of each split that this corpus has, int ``[N, L]``."""
     length = protocols.document_length(train_length)
-    present = [s for s in protocols.splits if (corpus.splits == SPLITS.index(s)).any()]
+    present = [split for split in protocols.splits if in_split(corpus, split).any()]
     if not present:
         raise ValueError(
             f"corpus {corpus.name} has no documents in {protocols.splits}; give eval.splits others"
