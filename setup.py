@@ -25,6 +25,7 @@ EXPERIMENTS = [
     "pillow",
     "pyyaml",
     "scipy",
+    "pandas",
     "etils",
     "fsspec",
 ]
