@@ -146,7 +146,7 @@ def test_a_report_of_what_is_done_trains_nothing(corpus, packed, tmp_path):
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "report.html" in ended.stdout
     records = json.loads((tmp_path / "results.json").read_text())["records"]
-    assert {record["scheme"] for record in records} == {"rope"}
+    assert {record["scheme"] for record in records} == {"rope", "rope_windowed"}
     assert not list(tmp_path.rglob("checkpoints"))
 
 

@@ -22,7 +22,7 @@ from experiments.evaluation.lengths import (
     work,
 )
 from experiments.progress import stage
-from experiments.results.lengths import LengthStudy
+from experiments.results.lengths import LengthStudy, with_window
 from experiments.results.reports import length_report
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep
@@ -168,7 +168,7 @@ class Comparison(Sweep):
             "last_tokens": self.protocols.last_tokens,
         }
         about |= self.about_corpus(self.corpus)
-        return LengthStudy(records, training, failures, about, curves)
+        return LengthStudy(with_window(records), training, failures, about, curves)
 
 
 def points(config: ConfigDict) -> list[Point]:
