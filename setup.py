@@ -26,6 +26,8 @@ EXPERIMENTS = [
     "pyyaml",
     "scipy",
     "pandas",
+    "jinja2",
+    "adjustText",
     "etils",
     "fsspec",
 ]

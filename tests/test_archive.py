@@ -40,7 +40,7 @@ def test_restored_results_are_those_of_the_models(corpus, packed, tmp_path):
     assert after.results() == before.results()
     assert not list(tmp_path.rglob("checkpoints"))
     assert after.run() == [] and "1 of 1 were done before" in output.getvalue()
-    with pytest.raises(ValueError, match=r"experiments\.archive has no checkpoints"):
+    with pytest.raises(ValueError, match=r"experiments\.results\.archive has no checkpoints"):
         load_run(tmp_path / "runs/rope/seed0")
 
 

@@ -20,11 +20,11 @@ from experiments.results.ladder import (
     BEYOND,
     CUT,
     TRAINED,
-    WINDOWED,
     correlation,
     crossings,
     speed_ups,
 )
+from experiments.results.lengths import WINDOWED
 from experiments.studies.ladder.own_schemes import register
 from experiments.studies.ladder.study import narrowed
 from experiments.training.text import spec_of

@@ -26,8 +26,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from experiments.results.lengths import WINDOWED
+
 TRAINED, BEYOND, CUT = "non_overlapping", "beyond", "cut"
-ROPE, WINDOWED = "rope", "rope_windowed"
+ROPE = "rope"
 _DRAWS = 2000
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.comparisons import compared, statement
-from experiments.results.ladder import BEYOND, CUT, ROPE, TRAINED, WINDOWED, losses
+from experiments.results.comparisons import compared, families, statement
+from experiments.results.ladder import BEYOND, CUT, ROPE, TRAINED, losses
+from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 
 # Raise the second number where rules change so little that orders stay, else the first.
@@ -123,7 +124,7 @@ def table(records: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:
     rows = rows.set_index("scheme")
     rows["over"], rows["margin"] = -judged["difference"], judged["margin"]
     rows["p"], rows["verdict"] = judged["p_corrected"], judged["verdict"]
-    return rows.sort_values("beyond"), statement(found)
+    return rows.sort_values("beyond"), statement(families(found))
 
 
 def _values(record: Mapping[str, Any], protocol: str) -> pd.DataFrame:

@@ -8,18 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.comparisons import compared, statement
+from experiments.results.comparisons import compared, families, statement
 from experiments.results.ladder import (
     BEYOND,
     CUT,
     ROPE,
     TRAINED,
-    WINDOWED,
     Correlation,
     correlation,
     losses,
     speed_ups,
 )
+from experiments.results.lengths import WINDOWED
 from experiments.results.record import write_files
 from experiments.results.reports import ladder_figures
 from experiments.results.reports.drawing import page_style
@@ -57,7 +57,7 @@ def rung_table(records: pd.DataFrame, rung: str) -> tuple[pd.DataFrame, str]:
         table[f"{question}, over {against}"] = -found["difference"]
         table[f"{question}, margin"] = found["margin"]
         table[f"{question}, verdict"] = found["verdict"]
-    return table.sort_values("beyond"), statement(pd.concat(tables))
+    return table.sort_values("beyond"), statement(families(pd.concat(tables)))
 
 
 def _shuffled(records: pd.DataFrame, rung: str) -> pd.Series:
