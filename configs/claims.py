@@ -8,7 +8,7 @@ Presets, after the colon:
     small  every claim, with three seeds, or five for the claim about seeds, on two CPU cores
     paper  the same for the models of ``configs/atlas.py:paper``, for a GPU or TPU
 
-The claims and the rule for verdicts are in ``experiments/studies/claims.py``. Two of the studies
+The claims and the rule for verdicts are in ``experiments/studies/claims``. Two of the studies
 are those of the atlas and run only once if both have the same workdir. Any field can be overridden
 on the command line, such as ``--config.studies.far.eval.documents=16``.
 """

@@ -23,7 +23,7 @@ from experiments.results.ledger import (
 from experiments.results.lengths import LengthStudy
 from experiments.results.reports.ledger_page import write
 from experiments.results.statistics import Study, margin_of, mean_and_stderr
-from experiments.studies import claim_effects, claims
+from experiments.studies.claims import CLAIMS, effects, tasks
 from experiments.studies.order_sensitivity import ORDERS
 from posenc_jax import REGISTRY
 
@@ -161,7 +161,7 @@ def test_flat_is_over_the_most_recent_tokens_alone():
     study.records.extend(
         r | {"multiple": 4} for r in list(study.records) if r["protocol"] != "windowed"
     )
-    effect = claim_effects.change("rope", 4)
+    effect = effects.change("rope", 4)
     assert effect.of(Answers({"language": study}))[0] == pytest.approx(0.5)
     assert effect.of(Answers({"language": study}, "non_overlapping"))[0] == pytest.approx(0.0)
 
@@ -201,7 +201,7 @@ class Asked(Answers):
 @functools.cache
 def asked():
     answers = Asked()
-    for claim in claims.CLAIMS:
+    for claim in CLAIMS:
         for effect in (*claim.needs, *claim.effects):
             assert effect.of(answers)
     return answers.found
@@ -224,9 +224,9 @@ def test_every_claim_asks_for_what_its_preset_measures():
 
 
 def test_claims_have_names_of_their_own_and_schemes_of_the_registry():
-    names = [claim.name for claim in claims.CLAIMS]
+    names = [claim.name for claim in CLAIMS]
     assert len(set(names)) == len(names)
-    assert {scheme for claim in claims.CLAIMS for scheme in claim.schemes} <= REGISTRY.keys()
+    assert {scheme for claim in CLAIMS for scheme in claim.schemes} <= REGISTRY.keys()
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_claims_have_names_of_their_own_and_schemes_of_the_registry():
     ],
 )
 def test_order_is_seen_where_outputs_differ_by_more_than_rounding(distances, word):
-    claim = next(claim for claim in claims.CLAIMS if claim.name == "order_is_seen")
-    where = {"scheme": claims.SEEING[0], "pair": next(iter(ORDERS))}
+    claim = next(claim for claim in CLAIMS if claim.name == "order_is_seen")
+    where = {"scheme": tasks.SEEING[0], "pair": next(iter(ORDERS))}
     records = [where | {"seed": seed, "distance": far} for seed, far in enumerate(distances)]
     answers = Answers({"order": Study(records, [], [], {})})
     cell = mean_and_stderr(claim.effects[0].of(answers).values())

@@ -1,4 +1,4 @@
-"""Makes the numbers that published claims predict; see ``claims.py``."""
+"""Makes the numbers that published claims predict; see ``studies/claims``."""
 
 import math
 

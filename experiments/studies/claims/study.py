@@ -1,0 +1,26 @@
+"""Tests published claims, and writes the ledger of verdicts.
+
+python launch.py --config=configs/claims.py:small --workdir=runs/answers
+"""
+
+from experiments.results import ledger
+from experiments.results.reports import ledger_page
+from experiments.studies.claims import CLAIMS
+from experiments.studies.claims.tasks import SEEING
+from experiments.studies.combined import Studies
+from experiments.studies.order_sensitivity import order_study
+
+
+class Claims(Studies):
+    """Runs the studies that claims need besides the atlas' own; see ``configs/claims.py``."""
+
+    def write_report(self, command):
+        studies = {name: part.study(command) for name, part in self.parts.items()}
+        chosen = [name.strip() for name in self.config["schemes"].split(",")]
+        seeing = [name for name in SEEING if name in chosen]
+        studies["order"] = order_study(seeing, seeds=self.config["seeds"])
+        about = next(iter(self.parts.values())).about(command) | self.environment()
+        about |= {"config": self.config, "setup": {name: self.setup(name) for name in self.parts}}
+        rows = ledger.ledger_of(CLAIMS, studies)
+        ledger_page.print_ledger(rows, self.console)
+        return ledger_page.write(self.workdir / "claims", rows, about)
