@@ -61,6 +61,11 @@ def least(*each: Seeds) -> Seeds:
     return _over(min, each)
 
 
+def most(*each: Seeds) -> Seeds:
+    """Returns the largest of several numbers, seed by seed."""
+    return _over(max, each)
+
+
 def _over(function, each) -> Seeds:
     shared = set.intersection(*map(set, each))
     return Seeds({s: function([one[s] for one in each]) for s in sorted(shared)})
@@ -97,6 +102,18 @@ class Answers:
         """
         where = dict(scheme=scheme, split="test", protocol=self.protocol, multiple=multiple)
         return self.read(study, "bits_per_byte", **where)
+
+    def rung_bits(self, study: str, scheme: str, multiple: float, protocol: str = "") -> Seeds:
+        """Returns bits per byte on a rung of the ladder, the mean over its kinds of text.
+
+        Args:
+          study, scheme, multiple: as in ``bits``.
+          protocol: the evaluation, by default that of ``bits``.
+        """
+        where = dict(scheme=scheme, protocol=protocol or self.protocol, multiple=multiple)
+        found = self.studies[study].records if study in self.studies else []
+        splits = sorted({r["split"] for r in found if "split" in r}) or ["code"]
+        return mean(*(self.read(study, "bits_per_byte", split=s, **where) for s in splits))
 
     def recent_bits(self, study: str, scheme: str) -> Seeds:
         """Returns bits per byte of a model that is fed only its most recent tokens.

@@ -7,6 +7,13 @@ written or changed after results had been seen.
 """
 
 from experiments.results.ledger import Claim
-from experiments.studies.claims import extension, rotary, tasks, text
+from experiments.studies.claims import attention, extension, multimodal, rotary, tasks, text
 
-CLAIMS: tuple[Claim, ...] = (*text.CLAIMS, *rotary.CLAIMS, *extension.CLAIMS, *tasks.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (
+    *text.CLAIMS,
+    *rotary.CLAIMS,
+    *attention.CLAIMS,
+    *extension.CLAIMS,
+    *tasks.CLAIMS,
+    *multimodal.CLAIMS,
+)

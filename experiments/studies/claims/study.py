@@ -3,8 +3,9 @@
 python launch.py --config=configs/claims.py:small --workdir=runs/answers
 """
 
-from experiments.results import ledger
+from experiments.results import archive, ledger
 from experiments.results.reports import ledger_page
+from experiments.results.statistics import Study
 from experiments.studies.claims import CLAIMS
 from experiments.studies.claims.tasks import SEEING
 from experiments.studies.combined import Studies
@@ -16,11 +17,15 @@ class Claims(Studies):
 
     def write_report(self, command):
         studies = {name: part.study(command) for name, part in self.parts.items()}
+        for name in self.config["read"]:
+            studies[name] = Study(archive.measured(self.workdir / name), [], [], {})
         chosen = [name.strip() for name in self.config["schemes"].split(",")]
         seeing = [name for name in SEEING if name in chosen]
         studies["order"] = order_study(seeing, seeds=self.config["seeds"])
         about = next(iter(self.parts.values())).about(command) | self.environment()
-        about |= {"config": self.config, "setup": {name: self.setup(name) for name in self.parts}}
+        setup = {name: self.setup(name) for name in self.parts}
+        setup |= {name: f"results of {config}" for name, config in self.config["read"].items()}
+        about |= {"config": self.config, "setup": setup}
         rows = ledger.ledger_of(CLAIMS, studies)
         ledger_page.print_ledger(rows, self.console)
         return ledger_page.write(self.workdir / "claims", rows, about)

@@ -1,7 +1,19 @@
 """Holds the claims about the loss on text of schemes that are not rotary alone."""
 
 from experiments.results.ledger import Claim, Effect
-from experiments.studies.claims.effects import EQUAL, at_stride_1, change, grows_less, less
+from experiments.studies.claims.effects import (
+    EQUAL,
+    PROBED,
+    at_stride_1,
+    beats_window,
+    change,
+    differs,
+    grows_less,
+    less,
+    loss_ranks_recall,
+    rung_change,
+    rung_less,
+)
 
 _OTHER_BIASES = ("alibi", "kerple_log", "kerple_power")
 
@@ -171,5 +183,94 @@ CLAIMS: tuple[Claim, ...] = (
         "formal languages",
         ("ssmax", "logn", "rope"),
         (less("ssmax", "rope", 8), less("logn", "rope", 8)),
+    ),
+    Claim(
+        "sinusoidal_fails",
+        "With sinusoidal positions the loss explodes beyond the trained length.",
+        "2108.12409, figure 1; 2205.09921, table 3",
+        "162M parameters, trained at 512 tokens: perplexity 33 there, 750 at 1024 and 30046 at "
+        "16384",
+        ("sinusoidal",),
+        tuple(rung_change("sinusoidal", multiple, low=0.1) for multiple in (2, 16)),
+    ),
+    Claim(
+        "deberta_both_terms",
+        "Attention from positions to content lowers the loss of a model that has attention from "
+        "content to positions, as Shaw et al. do; with both the loss is below that of absolute "
+        "positions.",
+        "2006.03654",
+        "encoders: DeBERTa has 91.1 % on MNLI and RoBERTa, with absolute positions, 90.2 %, by its "
+        "abstract; its table without one of the terms was not read",
+        ("deberta", "shaw", "learned"),
+        tuple(rung_less("deberta", other, 1, PROBED) for other in ("shaw_keys", "learned")),
+        note="All models have about as many parameters; DeBERTa's feed-forward network is narrower "
+        "for that. shaw_keys is Shaw's scheme without vectors for values, and with a vector for "
+        "each distance.",
+    ),
+    Claim(
+        "nope_smear",
+        "Without positions, but with each key and value mixed with the one before, a model is as "
+        "good as with RoPE at the trained length, and better at 4 times it.",
+        "2512.17351",
+        "1.3B parameters and 100B tokens, and synthetic tasks: Canon layers, which mix the last "
+        "four tokens at four places of a block, lift NoPE to match RoPE, by its abstract; here two "
+        "tokens are mixed in attention alone",
+        ("nope", "kv_shift", "rope"),
+        (
+            rung_less("nope_smear", "rope", 1, PROBED, high=EQUAL),
+            rung_less("nope_smear", "rope", 4, PROBED),
+        ),
+    ),
+    Claim(
+        "nope_in_global_layers",
+        "RoPE within a window in every other layer, and no positions in the others, costs nothing "
+        "at the trained length, and makes use of 16 times the context: the loss is lower than with "
+        "the most recent tokens alone, and lower than RoPE's with these.",
+        "2501.18795 (RNoPE-SWA), 2504.08719 (SWAN)",
+        "8B parameters, trained at 8192 tokens, as third parties quote it: they lose 22 % on RULER "
+        "at 32 times the length, and scaled RoPE 41 %",
+        ("rnope_swa", "rope"),
+        (
+            rung_less("rnope_swa", "rope", 1, high=EQUAL),
+            *(beats_window("rnope_swa", other) for other in ("rnope_swa", "rope")),
+        ),
+    ),
+    Claim(
+        "flat_is_not_retrieval",
+        "Among schemes whose loss stays flat to 16 times the trained length, those with a lower "
+        "loss do not recall more at 4 times it: the rank correlation is weak.",
+        "2410.23771, figure 1; 2405.14591",
+        "language models of about 7B parameters: perplexity on long texts shows no correlation "
+        "with LongBench; a base that is too small keeps perplexity low, and retrieval fails",
+        (),
+        (
+            Effect(
+                "rank correlation of the loss at 16x and of the share of answers of recall right "
+                "at 4x, over schemes with a flat loss",
+                loss_ranks_recall,
+                low=-0.5,
+                high=0.5,
+            ),
+        ),
+        note="The interval is over seeds and not over schemes: another choice of 15 schemes could "
+        "have a correlation that differs by 0.5. Some of the schemes have not learned recall at "
+        "the trained length either, which is part of the question here.",
+    ),
+    Claim(
+        "seqpe_extrapolates",
+        "SeqPE has a lower loss at 4 times the trained length than sinusoidal positions, RoPE and "
+        "ALiBi, and added to images of digits it is better than learned positions on a canvas of "
+        "nine times the area.",
+        "2506.13277",
+        "a decoder like GPT-2 on WikiText-103, and ViT-S: better than strong baselines above all "
+        "beyond the trained length, by its abstract. The +2.1 that is often quoted is exact match "
+        "on long-context questions, by a summary of the paper, and -24.2 of perplexity could not "
+        "be found",
+        ("seqpe", "sinusoidal", "rope", "alibi"),
+        (
+            *(less("seqpe", other, 4) for other in ("sinusoidal", "rope", "alibi")),
+            differs("images", "seqpe_input_add", "learned_2d", "accuracy", "pasted", 84, low=0.0),
+        ),
+        note="SeqPE has twice as many parameters as the other schemes on text.",
     ),
 )
