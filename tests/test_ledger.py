@@ -3,10 +3,13 @@
 import dataclasses
 import functools
 import math
+from pathlib import Path
 
 import pytest
 
+from configs import ladder
 from configs.claims import PRESETS, get_config
+from experiments.results import archive
 from experiments.results.ledger import (
     Answers,
     Claim,
@@ -21,12 +24,16 @@ from experiments.results.ledger import (
     spread,
 )
 from experiments.results.lengths import LengthStudy
+from experiments.results.panels import Panel, PanelStudy
 from experiments.results.reports.ledger_page import write
 from experiments.results.statistics import Study, margin_of, mean_and_stderr
 from experiments.studies.claims import CLAIMS, effects, tasks
 from experiments.studies.order_sensitivity import ORDERS
 from posenc_jax import REGISTRY
 
+DOCS = Path(__file__).parents[1] / "docs"
+# Studies whose results are stored, and which claims read.
+STORED = ("images", "pointing", "video", "story")
 ABOUT = {"command": "c", "rules": "d", "device": "e", "git": "f", "date": "g"}
 ABOUT |= {"setup": {"language": "models of 2 layers"}}
 
@@ -202,15 +209,20 @@ class Asked(Answers):
 def asked():
     answers = Asked()
     for claim in CLAIMS:
-        for effect in (*claim.needs, *claim.effects):
+        # Which schemes are flat is only known from results.
+        for effect in (
+            (*claim.needs, *claim.effects) if claim.name != "flat_is_not_retrieval" else ()
+        ):
             assert effect.of(answers)
     return answers.found
 
 
 def test_every_claim_asks_for_what_its_preset_measures():
-    studies = get_config("small").studies
+    claims_config, rungs = get_config("small"), ladder.get_config("small").studies
+    studies = dict(claims_config.studies.items())
+    studies |= {name: rungs[name] for name in claims_config.read if name in rungs}
     for study, where in asked():
-        if study == "order":
+        if study == "order" or study in STORED:
             continue
         config, scheme = studies[study], where["scheme"]
         names = config.get("schemes") or f"{config.get('methods')},{config.get('stages')},yarn,pi"
@@ -221,6 +233,65 @@ def test_every_claim_asks_for_what_its_preset_measures():
             assert where["steps"] in (0, *config.tuning_steps)
         if where.get("protocol") == "sliding":
             assert where["stride"] in [stride for stride, _ in config.eval.strides]
+
+
+def test_claims_ask_for_what_is_stored_of_images_and_videos():
+    assert set(STORED) <= {*get_config("small").read}
+    for study in STORED:
+        records = archive.records(DOCS / f"data/{study}.tar.xz")
+        for where in (where for name, where in asked() if name == study):
+            found = [r for r in records if where.items() <= r.items()]
+            assert len({r["seed"] for r in found}) == len(found) == 3, (study, where)
+
+
+def rung(**losses):
+    """Returns the study of a rung: losses on code by scheme and protocol, and 1 more on prose."""
+    records = [
+        {"scheme": scheme, "seed": seed, "protocol": protocol, "multiple": 16, "split": split}
+        | {"bits_per_byte": loss + (split == "prose") + 0.001 * seed}
+        for scheme, by_protocol in losses.items()
+        for protocol, loss in by_protocol.items()
+        for split in ("code", "prose")
+        for seed in range(3)
+    ]
+    return Study(records, [], [], {})
+
+
+def test_a_rung_counts_all_kinds_of_text():
+    study = rung(one={"beyond": 1.0}, rope={"cut": 2.0})
+    answers = Answers({effects.RUNG: study})
+    effect = effects.beats_window("one", "rope")
+    assert effect.of(answers) == pytest.approx({0: -1.0, 1: -1.0, 2: -1.0})
+    assert decide(effect, mean_and_stderr(effect.of(answers).values())) == "reproduced"
+    assert answers.rung_bits(effects.RUNG, "rope", 16, "cut")[0] == pytest.approx(2.5)
+    study.records[:] = [r for r in study.records if (r["scheme"], r["split"]) != ("one", "prose")]
+    with pytest.raises(MissingRunError, match="split prose, scheme one"):
+        effect.of(answers)
+
+
+def test_loss_and_recall_are_ranked_over_schemes_with_a_flat_loss():
+    """Recall is best where the loss is lowest, but for a scheme whose loss is not flat."""
+    losses = {"one": (2.0, 2.0), "two": (2.1, 2.1), "three": (2.2, 2.2), "steep": (3.0, 1.0)}
+    recall = {"one": 0.9, "two": 0.8, "three": 0.7, "steep": 1.0}
+    where = {"split": "test", "seed": 0}
+    text = [
+        where
+        | {"scheme": scheme, "protocol": protocol, "multiple": multiple}
+        | {"bits_per_byte": bits}
+        for scheme, pair in losses.items()
+        for protocol, multiple, bits in zip(("last", "windowed"), (16, 1), pair, strict=True)
+    ]
+    asked_of = {"condition": "recall", "metric": "answers right", "x": 128}
+    rows = [asked_of | {"scheme": s, "seed": 0, "value": value} for s, value in recall.items()]
+    panel = Panel("recall", "answers right", "tokens", (32, 128), trained=(32,))
+    studies = {
+        "language": LengthStudy(text, [], [], {}, []),
+        "tasks": PanelStudy(rows, [], [], {}, [], (panel,)),
+    }
+    assert effects.loss_ranks_recall(Answers(studies)) == pytest.approx({0: -1.0})
+    del rows[0]
+    with pytest.raises(MissingRunError):
+        effects.loss_ranks_recall(Answers(studies))
 
 
 def test_claims_have_names_of_their_own_and_schemes_of_the_registry():
