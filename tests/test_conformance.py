@@ -9,7 +9,7 @@ import pytest
 
 from posenc_jax.hf.conformance import CASES, Case, conformance, vectors
 
-PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "conformance.md"
 
 
 @pytest.mark.slow

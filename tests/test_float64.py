@@ -9,7 +9,7 @@ import pytest
 import schemes
 
 BATCH, TOKENS, HEAD_DIM = 3, 20, 16
-LIST = pathlib.Path(__file__).parents[1] / "docs/schemes.md"
+LIST = pathlib.Path(__file__).parents[1] / "docs/schemes/index.md"
 
 
 def softmax(logits):
@@ -72,7 +72,7 @@ def test_attention_is_the_equation(name, setting):
 
 @pytest.mark.parametrize("name", common.SCHEMES)
 def test_every_scheme_has_its_equation(name):
-    """A scheme of one's own may go without; those that docs/schemes.md lists may not."""
+    """A scheme of one's own may go without; those that docs/schemes/index.md lists may not."""
     if name in schemes.ALL:
         assert len(schemes.ALL[name].settings) >= 2
         return
