@@ -27,9 +27,15 @@ from posenc_jax.encodings.rotary.axes import STILL
 PRESETS = atlas.PRESETS
 # Bases of RoPE between the trained lengths of ``small`` (64 and 128) and the usual 10,000.
 _BASES = {"rope_base_128": 128.0, "rope_base_1000": 1000.0}
-# Folders of the workdir, and the configs whose results are in them.
-_READ = dict.fromkeys(("b1_bases_64", "b2_bases_256", "c_l256_t20"), "configs/ladder.py:small")
-_READ |= {name: f"configs/{name}.py:small" for name in ("images", "pointing", "video", "story")}
+# Folders of the workdir, and the commands that fill them: {workdir} stands for the workdir.
+_READ = dict.fromkeys(
+    ("b1_bases_64", "b2_bases_256", "c_l256_t20"),
+    "python launch.py --config=configs/ladder.py:small --workdir={workdir}",
+)
+_READ |= {
+    name: f"python launch.py --config=configs/{name}.py:small --workdir={{workdir}}/{name}"
+    for name in ("images", "pointing", "video", "story")
+}
 
 
 def get_config(preset: str = "small") -> ConfigDict:

@@ -248,7 +248,7 @@ def loss_ranks_recall(answers: Answers) -> Seeds:
     ``_FLAT`` of it, on average over seeds.
     """
     if not {"language", "tasks"} <= answers.studies.keys():
-        raise MissingRunError("there is no study language, or none of tasks")
+        raise MissingRunError("no data yet: there is no study language, or none of tasks")
     losses, shares = {}, {}
     for scheme in {r["scheme"]: None for r in answers.studies["tasks"].records}:
         try:
@@ -262,7 +262,7 @@ def loss_ranks_recall(answers: Answers) -> Seeds:
         if statistics.fmean((loss / recent - 1.0).values()) < _FLAT:
             losses[scheme], shares[scheme] = loss, share
     if len(losses) < 3:
-        raise MissingRunError("fewer than three schemes with a flat loss have results of recall")
+        raise MissingRunError("no data yet of recall under three schemes with a flat loss")
     seeds = sorted(set.intersection(*(set(each) for each in (*losses.values(), *shares.values()))))
     return Seeds(
         {

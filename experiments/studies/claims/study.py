@@ -17,14 +17,17 @@ class Claims(Studies):
 
     def write_report(self, command):
         studies = {name: part.study(command) for name, part in self.parts.items()}
-        for name in self.config["read"]:
-            studies[name] = Study(archive.measured(self.workdir / name), [], [], {})
+        read = self.config["read"]
+        read = {name: fills.format(workdir=self.workdir) for name, fills in read.items()}
+        for name, fills in read.items():
+            records = archive.measured(self.workdir / name)
+            studies[name] = Study(records, [], [], {"command": fills})
         chosen = [name.strip() for name in self.config["schemes"].split(",")]
         seeing = [name for name in SEEING if name in chosen]
         studies["order"] = order_study(seeing, seeds=self.config["seeds"])
         about = next(iter(self.parts.values())).about(command) | self.environment()
         setup = {name: self.setup(name) for name in self.parts}
-        setup |= {name: f"results of {config}" for name, config in self.config["read"].items()}
+        setup |= {name: f"results of {fills}" for name, fills in read.items()}
         about |= {"config": self.config, "setup": setup}
         rows = ledger.ledger_of(CLAIMS, studies)
         ledger_page.print_ledger(rows, self.console)
