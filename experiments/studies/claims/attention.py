@@ -40,9 +40,10 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "hope_u_shape",
-        "RoPE's attention is U-shaped in the distance: it rises again at distances near the "
-        "trained length, where these are the beginning of a text and not because they are; and it "
-        "rises less if the pairs with a period near that length stand still in training.",
+        "RoPE's attention is U-shaped in the distance: it rises again near the trained length. The "
+        "rise follows the distance and not the beginning of a text, so texts of half and three "
+        "quarters of that length have less of it; and there is less of it if the pairs with a "
+        "period near that length stand still in training.",
         "2410.21216",
         "models trained at 512 tokens, by its abstract: a local decay and a global U-shape, caused "
         "by some learned components of RoPE",
