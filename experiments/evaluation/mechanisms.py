@@ -17,18 +17,27 @@ excess    How far logits at distances L to ``EXTENDED`` L leave the range that t
           layer. Position interpolation (2306.15595) argues by bounds of both.
 bound     The largest of these errors over the bound of theorem 2.1 there, per layer. Above 1, the
           bound does not hold: its proof bounds a geometric sum by less than that sum.
+
+python -m experiments.evaluation.mechanisms --run=runs/answers/probed/runs/rope/seed0
 """
 
+import argparse
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.command import exit_status
 from experiments.evaluation.layer_attention import watch, weights
 from experiments.evaluation.probes import last_weights, periods_of, variance_by_pair
+from experiments.pretrained.trained import load_run
+from experiments.results.bucket import folder_at
+from experiments.results.statistics import number
+from experiments.training.data import eval_windows, load_corpus
 from posenc_jax import Transformer, positions
 from posenc_jax.encodings.rotary.rope import RoPE
 
@@ -167,3 +176,22 @@ def _as_complex(x, rope):
     """Returns each channel pair as a complex number."""
     a, b = jnp.split(x, 2, axis=-1) if rope.layout == "half" else (x[..., 0::2], x[..., 1::2])
     return jax.lax.complex(a.astype(jnp.float32), b.astype(jnp.float32))
+
+
+@exit_status
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the numbers of the model of a finished run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", required=True, help="the folder of a run on text")
+    parser.add_argument("--windows", type=int, default=32, help="texts of the test split")
+    args = parser.parse_args(arguments)
+    state, config = load_run(folder_at(args.run))
+    length, corpus = config["train"]["length"], load_corpus(config["corpus"])
+    windows_NL = eval_windows(corpus, "test", length=length + 1, count=args.windows)
+    for row in measured(state.model, windows_NL):
+        where = [f"{key} {row[key]}" for key in ("layer", "length") if key in row]
+        print(row["probe"], *where, number(row["value"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
