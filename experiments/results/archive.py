@@ -121,6 +121,12 @@ def records(packed: Path) -> list[dict[str, Any]]:
     return [each for evaluation in evaluations for each in evaluation["records"]]
 
 
+def measured(workdir: Path) -> list[dict[str, Any]]:
+    """Returns what was measured at all finished points of a workdir, as ``records`` does."""
+    paths = (folder / FILES[-1] for folder in sorted(_finished(workdir)))
+    return [each for path in paths for each in read_json(path, {"records": list})["records"]]
+
+
 def _check(path, content):
     """Raises a ValueError unless a file is JSON, or has a value of JSON in each line (.jsonl)."""
     try:
