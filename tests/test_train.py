@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -467,6 +468,15 @@ def emptied(folder):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def of_step_4(folder):
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("4"), folder)
+
+
+def of_another_run(path):
+    path.write_text(re.sub(r'"run": \w+', '"run": "0123"', path.read_text()))
+
+
 DAMAGE = {
     "a name": ("default/_METADATA", renamed),
     "everything": ("", emptied),
@@ -481,6 +491,8 @@ DAMAGE = {
     "a loss": ("metrics/metrics", lambda path: path.write_text('{"loss": 0.5}')),
     "half of a loss": ("metrics/metrics", cut_off),
     "no loss": ("metrics", shutil.rmtree),
+    "another step": ("", of_step_4),
+    "another run": ("_CHECKPOINT_METADATA", of_another_run),
 }
 
 
@@ -498,6 +510,16 @@ def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(tmp_path, uninterr
     assert step == 4 and int(state.step) == 4
     assert (tmp_path / "damaged_step_6").exists()
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
+
+
+def test_metadata_that_orbax_refuses_do_not_end_the_run(tmp_path, uninterrupted):
+    shutil.copytree(uninterrupted[0] / "checkpoints", tmp_path / "checkpoints")
+    path = tmp_path / "checkpoints/6/_CHECKPOINT_METADATA"
+    path.write_text(path.read_text().replace("item_handlers", "item_handlerr"))
+    make = functools.partial(common.text_state, spec=SPEC, recipe=RECIPE)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    step, state = checkpoints.newest(jax.eval_shape(make, jax.random.key(0)))
+    assert step == int(state.step) == 6
 
 
 def test_a_damaged_checkpoint_prints_nothing_of_what_orbax_leaves_behind(

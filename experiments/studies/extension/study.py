@@ -22,8 +22,9 @@ from experiments.evaluation.lengths import print_losses
 from experiments.pretrained.trained import Loader, Source, in_tokens_of
 from experiments.progress import stage
 from experiments.results.extensions import PLAIN, ExtensionStudy
-from experiments.results.record import Kept, RefusedError, as_json, differences, read_json, read_run
+from experiments.results.record import Kept, RefusedError, as_json, differences, read_run
 from experiments.results.reports import extension_report
+from experiments.results.seal import read_evaluation
 from experiments.running.points import Point
 from experiments.running.sweep import EVALUATION, Sweep, recipe_fields
 from experiments.studies.extension.evaluations import Reader, Readings, Trials
@@ -191,7 +192,7 @@ class Extension(Sweep):
     def _describe_tuned(self, point) -> dict[str, Any]:
         """Returns the start of a fine-tuning run and its encoding, without loading the model."""
         folder = self.folder(_source_point(point.seed))
-        finished, run = read_json(folder / "evaluation.json", EVALUATION), read_run(folder)
+        finished, run = read_evaluation(folder, EVALUATION), read_run(folder)
         if finished is None or run is None:
             raise RefusedError(
                 f"{point.label} starts from {folder}, which is not finished; run that point first"
