@@ -47,4 +47,4 @@ __all__ = [
     "turn",
     "zigzag",
 ]
-__version__ = "0.2.0"
+__version__ = "0.3.0"

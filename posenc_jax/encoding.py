@@ -10,10 +10,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from posenc_jax.hooks import call, check_prepared
 from posenc_jax.lookup import compares, rows
-from posenc_jax.tokens import Tokens, count_of
+from posenc_jax.tokens import (
+    Tokens,
+    check_key,
+    check_numbers,
+    check_positions,
+    checked_length,
+    count_of,
+    is_consecutive,
+    own_length,
+    structure,
+)
 
 HOOKS = (
     "place",
@@ -184,6 +196,54 @@ class Encoding(nnx.Module):
             name for name in HOOKS if getattr(type(self), name) is not getattr(Encoding, name)
         )
 
+    def tokens(
+        self,
+        positions: Any,
+        segment_ids: Any = None,
+        *,
+        index: Any = None,
+        length: int | jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> Tokens:
+        """Describes tokens for attention under this encoding; call it once in each forward pass.
+
+        Args:
+          positions: whole numbers or float32, ``[B, T]`` or ``[B, T, A]``; ``B`` may be 1.
+          segment_ids: int ``[B, T]``. Padding is a segment of its own.
+          index: int ``[B, T]``, for tokens that are not laid out in the order they were written in.
+          length: the length that a scheme such as dynamic NTK adapts to, a Python int or an array
+            that broadcasts against ``[B, T]``. By default it is one more than the largest position
+            in the token's own sequence or segment, so that no document depends on its neighbours.
+          key: fresh randomness in a training step, for schemes that move positions.
+
+        Raises:
+          ValueError: an argument has the wrong shape or type, or positions cannot be represented.
+        """
+        consecutive = is_consecutive(positions)
+        last = int(positions[0, -1]) if consecutive else 0
+        positions = check_positions(positions)
+        if consecutive:
+            # Counted on the device, so that no program holds a long row as a constant.
+            count = positions.shape[1]
+            positions = last + jnp.arange(1 - count, 1, dtype=jnp.int32)[None]
+        segment_ids = check_numbers("segment_ids", segment_ids, positions)
+        index = check_numbers("index", index, positions)
+        length = checked_length(length, positions)
+        if key is not None:
+            check_key(key)
+        fixed = not self.adapts or isinstance(length, int | np.integer)
+        placed = call(self, "place", positions, key, length)
+        consecutive = consecutive and placed is positions
+        if length is None:
+            is_text = consecutive and segment_ids is None
+            length = last + 1 if is_text else own_length(placed, segment_ids)
+        prepared, made_for = None, ()  # type: Any, tuple[Any, ...]
+        if "prepare" in self.hooks():
+            made = self.prepare(placed, length)
+            prepared = check_prepared(self, "prepare", made, *placed.shape[:2])
+            made_for = structure(self)
+        return Tokens(placed, segment_ids, index, prepared, consecutive, fixed, made_for=made_for)
+
     @property
     def prepared_by(self) -> "Encoding":
         """Returns the encoding that makes ``tokens.prepared``: this one, or one beneath it."""
@@ -226,7 +286,7 @@ class Encoding(nnx.Module):
         """Takes positions and returns positions, before every other hook.
 
         ``key`` is a fresh one in every training step and None elsewhere; ``length`` is that of
-        ``Tokens.of``.
+        ``tokens``.
         """
         del key, length
         return positions

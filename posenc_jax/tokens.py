@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.hooks import call, check_prepared
+from posenc_jax.hooks import check_prepared
 
 if TYPE_CHECKING:
     from posenc_jax.encoding import Encoding
@@ -30,8 +30,7 @@ MOST_ROUNDING = 2.0**-10
 class Tokens:
     """Holds all that attention knows of the queries, or of the keys, besides their content.
 
-    :meth:`of` makes tokens from positions, once per forward pass, and calls the encoding's hooks in
-    the right order. :meth:`read` follows in each layer.
+    ``encoding.tokens(positions)`` makes them, once per forward pass.
 
     Attributes:
       positions: where the tokens are, int32 or float32 ``[B, T]`` or ``[B, T, A]``. ``B`` may be 1,
@@ -65,59 +64,6 @@ class Tokens:
     is_read: bool = dataclasses.field(default=False, metadata={"static": True})
     made_for: tuple[Any, ...] = dataclasses.field(default=(), metadata={"static": True})
 
-    @classmethod
-    def of(
-        cls,
-        encoding: "Encoding",
-        positions: Any,
-        segment_ids: Any = None,
-        *,
-        index: Any = None,
-        length: int | jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> "Tokens":
-        """Places the tokens, and prepares what ``encoding`` needs of their positions.
-
-        Args:
-          encoding: the scheme that attention will run under.
-          positions: whole numbers or float32, ``[B, T]`` or ``[B, T, A]``; ``B`` may be 1.
-          segment_ids: int ``[B, T]``. Padding is a segment of its own.
-          index: int ``[B, T]``, for tokens that are not laid out in the order they were written in.
-          length: the length that a scheme such as dynamic NTK adapts to, a Python int or an array
-            that broadcasts against ``[B, T]``. By default it is one more than the largest position
-            in the token's own sequence or segment, so that no document depends on its neighbours.
-          key: fresh randomness in a training step, for schemes that move positions.
-
-        Raises:
-          ValueError: an argument has the wrong shape or type, or positions cannot be represented.
-        """
-        _check_encoding(encoding)
-        hooks = encoding.hooks()
-        consecutive = is_consecutive(positions)
-        last = int(positions[0, -1]) if consecutive else 0
-        positions = check_positions(positions)
-        if consecutive:
-            # Counted on the device, so that no program holds a long row as a constant.
-            count = positions.shape[1]
-            positions = last + jnp.arange(1 - count, 1, dtype=jnp.int32)[None]
-        segment_ids = check_numbers("segment_ids", segment_ids, positions)
-        index = check_numbers("index", index, positions)
-        length = _checked_length(length, positions)
-        if key is not None:
-            check_key(key)
-        fixed = not encoding.adapts or isinstance(length, int | np.integer)
-        placed = call(encoding, "place", positions, key, length)
-        consecutive = consecutive and placed is positions
-        if length is None:
-            is_text = consecutive and segment_ids is None
-            length = last + 1 if is_text else own_length(placed, segment_ids)
-        prepared, made_for = None, ()  # type: Any, tuple[Any, ...]
-        if "prepare" in hooks:
-            made = encoding.prepare(placed, length)
-            prepared = check_prepared(encoding, "prepare", made, *placed.shape[:2])
-            made_for = structure(encoding)
-        return cls(placed, segment_ids, index, prepared, consecutive, fixed, made_for=made_for)
-
     @property
     def count(self) -> int:
         """Returns the number of tokens, T."""
@@ -126,9 +72,9 @@ class Tokens:
     def read(self, encoding: "Encoding", x_BTD: jax.Array) -> "Tokens":
         """Returns these tokens with what ``encoding`` reads in a layer's input ``x_BTD``.
 
-        Call it in each layer on the tokens that :meth:`of` returned, with the array that the
-        layer's queries and keys are projected from. Under a scheme that does not depend on content
-        the tokens come back unchanged.
+        ``attend(..., x=)`` does so for self-attention. Where queries are a part of the tokens, read
+        all tokens and take the part then. Under a scheme that does not depend on content the tokens
+        come back unchanged.
 
         Raises:
           ValueError: these tokens come from ``read`` already, for instance of the layer before; the
@@ -152,7 +98,7 @@ class Tokens:
         if self.is_read:
             raise ValueError(
                 f"{name} reads a layer's input for tokens that have read one already: in each "
-                "layer call read of the tokens that Tokens.of gave, and do not overwrite those"
+                "layer pass x= with the tokens that encoding.tokens gave"
             )
         B, T = self.positions.shape[:2]
         dtype = getattr(x_BTD, "dtype", type(x_BTD).__name__)
@@ -179,7 +125,7 @@ class Tokens:
             raise ValueError(
                 f"{name} were made for another encoding than this {type(encoding).__name__}, or "
                 "for it with other keywords: where layers have several encodings, make tokens for "
-                "each, Tokens.of(encoding, positions)"
+                "each, encoding.tokens(positions)"
             )
 
     def resume(self, encoding: "Encoding", x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
@@ -384,13 +330,12 @@ def check_tokens(name: str, tokens: Any, encoding: "Encoding | None" = None) -> 
     """
     if not isinstance(tokens, Tokens):
         raise ValueError(
-            f"{name} must be Tokens, not {type(tokens).__name__}: pass Tokens.of(encoding, "
-            "positions)"
+            f"{name} must be Tokens, not {type(tokens).__name__}: pass encoding.tokens(positions)"
         )
     if encoding is not None and "prepare" in encoding.hooks() and tokens.prepared is None:
         raise ValueError(
             f"{name} were not prepared for {type(encoding).__name__}: make them by "
-            "Tokens.of(encoding, positions)"
+            "encoding.tokens(positions)"
         )
 
 
@@ -449,7 +394,7 @@ def _check_encoding(encoding):
     check_encoding(encoding)
 
 
-def _checked_length(length, positions):
+def checked_length(length, positions):
     """Returns a Python number as it is, and an array as float32, NaN where it is no length."""
     if length is None:
         return None

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.interpreters.partial_eval import dce_jaxpr
 
 import posenc_jax
-from posenc_jax import HeadShard, Tokens
+from posenc_jax import HeadShard
 from posenc_jax.encoding import HOOKS
 from posenc_jax.registry import PATTERNS
 
@@ -83,7 +83,7 @@ def reads_length(name: str) -> bool:
     """Says whether what becomes of a token depends on the length of the sequence."""
 
     def tokens(positions, length):
-        return Tokens.of(build(name, trained=False), positions, length=length)
+        return build(name, trained=False).tokens(positions, length=length)
 
     jaxpr = jax.make_jaxpr(tokens)(np.zeros((1, 2), np.int32), np.ones((1, 1), np.float32)).jaxpr
     _, (_, reads) = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
@@ -207,13 +207,13 @@ def projections(num_heads: int = HEADS, head_dim: int = HEAD_DIM) -> list[np.nda
 @jax.jit
 def attention(encoding, x_BTD, positions, segment_ids=None, length=None, weights=None):
     """Runs one attention layer under ``encoding``, ``[B, T, H, C]``: embed, project, attend."""
-    tokens = Tokens.of(encoding, positions, segment_ids, length=length)
+    tokens = encoding.tokens(positions, segment_ids, length=length)
     x_BTD = encoding.embed(x_BTD, tokens)
     q, k, v = (
         jnp.einsum("btd,dhc->bthc", x_BTD, jnp.asarray(w, x_BTD.dtype))
         for w in weights or projections()
     )
-    return posenc_jax.attend(encoding, q, k, v, tokens.read(encoding, x_BTD))
+    return posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD)
 
 
 def set_cores(monkeypatch, count: int) -> None:
@@ -253,7 +253,7 @@ def bias(encoding, q_positions, k_positions, num_heads: int = HEADS, heads=None)
     """Returns what ``score`` adds between positions ``[T]`` and ``[S]``, ``[H, T, S]``."""
     heads = jnp.arange(num_heads) if heads is None else heads
     q, k = (jnp.zeros((1, len(p), len(heads), HEAD_DIM)) for p in (q_positions, k_positions))
-    sides = (Tokens.of(encoding, jnp.asarray(p)[None]) for p in (q_positions, k_positions))
+    sides = (encoding.tokens(jnp.asarray(p)[None]) for p in (q_positions, k_positions))
     return posenc_jax.logits(HeadShard(encoding, heads, num_heads), q, k, *sides)[0]
 
 

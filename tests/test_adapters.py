@@ -9,7 +9,6 @@ from flax import linen as nn
 from flax import nnx
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax.encoding import Encoding
 from posenc_jax.positions import text
 from posenc_jax.registry import own_keywords
@@ -46,7 +45,7 @@ def nnx_layer(attention_fn, **options):
 
 def by_hand(layer, encoding, x_BTD, positions, segment_ids=None, **options):
     """Runs the same layer with our own ``attend`` in it."""
-    tokens = Tokens.of(encoding, positions, segment_ids).read(encoding, x_BTD)
+    tokens = encoding.tokens(positions, segment_ids).read(encoding, x_BTD)
     q, k, v = (project(x_BTD) for project in (layer.query, layer.key, layer.value))
     return layer.out(posenc_jax.attend(encoding, q, k, v, tokens, **options))
 
@@ -76,8 +75,8 @@ def test_in_the_layer_of_linen(name):
         @nn.compact
         def __call__(self, x_BTD):
             q, k, v = (nn.DenseGeneral((H, C), name=n)(x_BTD) for n in ("query", "key", "value"))
-            tokens = Tokens.of(encoding, POSITIONS, SEGMENT_IDS)
-            out = posenc_jax.attend(encoding, q, k, v, tokens.read(encoding, x_BTD))
+            tokens = encoding.tokens(POSITIONS, SEGMENT_IDS)
+            out = posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD)
             return nn.DenseGeneral(D, axis=(-2, -1), name="out")(out)
 
     close(output, jax.jit(ByHand().apply)(variables, residual()))
@@ -151,7 +150,7 @@ def test_half_precision_is_the_layers_own():
 
 def test_a_scheme_that_reads_the_input_asks_for_it():
     fn = posenc_jax.attention_fn(Gated(), text(T))
-    with pytest.raises(ValueError, match=r"Gated depends on the layer's input: pass.*x"):
+    with pytest.raises(ValueError, match=r"Gated reads the layer's input.*x=x_BTD"):
         nnx_layer(fn)(residual())
     layer = nnx_layer(posenc_jax.attention_fn(Gated(), text(T), x=residual()))
     close(layer(residual()), by_hand(layer, Gated(), residual(), text(T)))
@@ -213,7 +212,7 @@ def test_slots_that_are_not_filled_are_never_seen(window):
     for count in (1, 3, 5):
         filled = (jnp.arange(5) < count)[None, None, None]
         step = fn(q[:, count - 1 : count], k, v, mask=filled)
-        tokens = Tokens.of(encoding, text(count))
+        tokens = encoding.tokens(text(count))
         so_far = (x[:, :count] for x in (q, k, v))
         close(step, posenc_jax.attend(encoding, *so_far, tokens, **options)[:, -1:])
 

@@ -170,7 +170,7 @@ def test_a_scheme_of_ones_own_with_a_cache(name, kind, monkeypatch):
 
 def test_what_cannot_resume_is_not_resumed():
     for encoding in (common.build("rope"), common.build("kv_shift", over="fox")):
-        tokens = posenc_jax.Tokens.of(encoding, text(T))
+        tokens = encoding.tokens(text(T))
         message = f"{type(encoding).__name__} cannot resume: its start is None"
         with pytest.raises(ValueError, match=message):
             tokens.resume(encoding, jnp.ones((B, T, common.WIDTH)), encoding.start(B))

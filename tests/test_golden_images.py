@@ -55,7 +55,7 @@ def test_axial_rope_of_rope_vit():
     )
     positions = jnp.asarray(rows_and_columns(arrays, params))
     patches = positions[:, params["prefix_tokens"] :]
-    cos, sin = (table[0, :, 0] for table in posenc_jax.Tokens.of(encoding, patches).prepared)
+    cos, sin = (table[0, :, 0] for table in encoding.tokens(patches).prepared)
     q, k = (rotated(encoding, jnp.asarray(arrays[key]), positions) for key in "qk")
     as_published("rope_vit_axial", cos=cos, sin=sin, q_rot=q, k_rot=k)
 
@@ -94,7 +94,7 @@ def test_dinov3(golden, monkeypatch):
     patches = grid[:, params["prefix_tokens"] :]
     close(patches[0], arrays["coords"], rtol=1e-5, atol=1e-6)
     rate, _ = encoding.frequencies(params["head_dim"], params["rope_theta"], 1)
-    cos, sin = (table[0, :, 0] for table in posenc_jax.Tokens.of(encoding, patches).prepared)
+    cos, sin = (table[0, :, 0] for table in encoding.tokens(patches).prepared)
     # Rows and columns have the same rates.
     as_published(golden, inv_freq=rate[: len(rate) // 2], cos=cos, sin=sin)
     for key in "qk":
@@ -147,7 +147,7 @@ def test_swin_v2(golden):
 
     @jax.jit
     def bias_and_out(encoding, q, k, v):
-        tokens = posenc_jax.Tokens.of(encoding, jnp.asarray(cells))
+        tokens = encoding.tokens(jnp.asarray(cells))
         bias = posenc_jax.logits(encoding, 0 * q, k, tokens)
         return bias, posenc_jax.attend(encoding, q, k, v, tokens, causal=False)
 

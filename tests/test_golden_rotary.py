@@ -53,7 +53,7 @@ def test_rope_half():
 
     logits = arrays["logits_unscaled"] / 8
     weights = np.exp(logits - logits.max(-1, keepdims=True))
-    tokens = posenc_jax.Tokens.of(encoding, positions)
+    tokens = encoding.tokens(positions)
     q, k = q.astype(np.float32), k.astype(np.float32)
     actual = common.probabilities(encoding, q, k, tokens, causal=False)
     close(actual, weights / weights.sum(-1, keepdims=True), rtol=1e-4)

@@ -16,7 +16,7 @@ from posenc_jax.positions import text
 def rotated(encoding, q_BTHC, k_BTHC):
     """Returns queries and keys at positions 0, 1, 2, ... after ``rotate``, and their products."""
     H = q_BTHC.shape[2]
-    tokens = posenc_jax.Tokens.of(encoding, text(q_BTHC.shape[1]))
+    tokens = encoding.tokens(text(q_BTHC.shape[1]))
     of_queries, of_keys = (posenc_jax.Side(None, H, H, is_query) for is_query in (True, False))
     q = encoding.rotate(q_BTHC.astype(jnp.float32), tokens, of_queries)
     k = encoding.rotate(k_BTHC.astype(jnp.float32), tokens, of_keys)

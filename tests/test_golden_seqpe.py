@@ -93,7 +93,7 @@ def test_encoder(name):
 
     @jax.jit
     def embedded(encoding, positions):
-        return encoding.embed(zeros, posenc_jax.Tokens.of(encoding, positions))
+        return encoding.embed(zeros, encoding.tokens(positions))
 
     actual = embedded(encoding, positions[None])[0]
     close(actual, arrays["pe"], **tolerance(name))

@@ -9,7 +9,7 @@ from flax import nnx
 from schemes.equations import Alternative
 
 import posenc_jax
-from posenc_jax import Cache, Side, Tokens
+from posenc_jax import Cache, Side
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature, LogN, SSMax
@@ -59,7 +59,7 @@ def test_a_window_is_masking_by_hand(name, window, segments):
 
     @jax.jit
     def both(encoding):
-        tokens = Tokens.of(encoding, text(length), segment_ids)
+        tokens = encoding.tokens(text(length), segment_ids)
         tokens = tokens.read(encoding, jnp.asarray(x_BTD))
         by_hand = posenc_jax.attend(Hidden(encoding, window), q, k, v, tokens)
         return posenc_jax.attend(encoding, q, k, v, tokens, window=window), by_hand
@@ -354,7 +354,7 @@ def by_hand(blocks, ends, lerope, scales):
         of, read = block.attention, block.attention_norm(x)
         q, k, v = (each(read).reshape(B, T, -1, common.HEAD_DIM) for each in (of.q, of.k, of.v))
         q = q * (s[None, None] * logs + b[None, None])[..., None]
-        out = posenc_jax.attend(encoding, q, k, v, Tokens.of(encoding, text(T)))
+        out = posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(T)))
         x = x + of.out(out.reshape(B, T, -1))
         x = x + block.mlp(block.mlp_norm(x))
     return final_norm(x) @ embedding.T
@@ -422,7 +422,7 @@ class Unsaid(Wrapper):
 def test_a_wrapper_says_what_it_wraps(name):
     """CoPE needs whole rows, and a wrapper that does not know it would cut them into tiles."""
     with pytest.raises(ValueError, match=r"Unsaid does not .*must call super\(\).__init__\(over\)"):
-        Tokens.of(Unsaid(common.build(name)), text(T))
+        Unsaid(common.build(name)).tokens(text(T))
 
 
 class Unlike(Wrapper):
@@ -461,7 +461,7 @@ def test_a_logit_scale_is_scaling_queries_by_hand(over):
 
     @jax.jit
     def attend(encoding, q):
-        tokens = Tokens.of(encoding, text(length)).read(encoding, jnp.asarray(x_BTD))
+        tokens = encoding.tokens(text(length)).read(encoding, jnp.asarray(x_BTD))
         return posenc_jax.attend(encoding, q, k, v, tokens)
 
     scaled = attend(LogN(over=inner, train_length=8), q)
@@ -483,7 +483,7 @@ def test_a_soft_cap_bounds_the_logits():
     q, k = (30 * common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
     for over in ("nope", "alibi", "transformer_xl"):
         inner = common.build(over)
-        tokens = Tokens.of(inner, text(T))
+        tokens = inner.tokens(text(T))
         free = np.asarray(posenc_jax.logits(inner, q, k, tokens), np.float64)
         for cap in (5.0, 50.0):
             capped = posenc_jax.logits(SoftCap(over=inner, cap=cap), q, k, tokens)
@@ -497,7 +497,7 @@ def test_a_soft_cap_over_a_logit_scale():
     encoding = common.build("soft_cap", over=inner, cap=3.0)
     q, k = (common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
     capped, free = (
-        posenc_jax.logits(each, q, k, Tokens.of(each, text(T))) for each in (encoding, inner)
+        posenc_jax.logits(each, q, k, each.tokens(text(T))) for each in (encoding, inner)
     )
     close(capped, 3 * np.tanh(free / 3))
 
@@ -505,7 +505,7 @@ def test_a_soft_cap_over_a_logit_scale():
 def test_ssmax_knows_its_heads_in_a_shard():
     encoding = common.build("ssmax")
     q, k, v = (common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(3))
-    tokens = Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     whole = posenc_jax.attend(encoding, q, k, v, tokens)
     some = np.array([2, 3])
     part = posenc_jax.HeadShard(encoding, jnp.array(some), common.HEADS)
@@ -516,7 +516,7 @@ def test_ssmax_knows_its_heads_in_a_shard():
 def test_ssmax_starts_as_softmax_at_the_training_length():
     encoding = SSMax(num_heads=3, train_length=50, rngs=nnx.Rngs(0), over=posenc_jax.Encoding())
     ones = jnp.ones((1, 3, 3, 1))
-    tokens = Tokens.of(encoding, np.array([[0, 49, 2499]]))
+    tokens = encoding.tokens(np.array([[0, 49, 2499]]))
     side = Side(None, num_heads=3, num_kv_heads=3, is_query=True)
     close(encoding.rotate(ones, tokens, side)[0, :, 0, 0], [0, 1, 2])
 
@@ -524,9 +524,9 @@ def test_ssmax_starts_as_softmax_at_the_training_length():
 def test_bad_logit_scales():
     encoding, q = common.build("ssmax"), jnp.ones((1, T, 2, common.HEAD_DIM))
     with pytest.raises(ValueError, match="made for num_heads=4, but attention has 2 query heads"):
-        posenc_jax.attend(encoding, q, q, q, Tokens.of(encoding, text(T)))
+        posenc_jax.attend(encoding, q, q, q, encoding.tokens(text(T)))
     encoding = common.build("logn", over="axial_rope")
-    tokens = Tokens.of(encoding, np.zeros((1, T, 2), np.int32))
+    tokens = encoding.tokens(np.zeros((1, T, 2), np.int32))
     with pytest.raises(ValueError, match=r"\(1, 24, 2\), .* knows one position axis"):
         posenc_jax.attend(encoding, q, q, q, tokens)
     for name in ("logn", "ssmax"):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax.encodings.rotary import double
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import (
@@ -70,7 +69,7 @@ def test_the_default_length_of_long_documents(name):
     first, second = (np.append(rng.integers(0, last, 50), last) for last in (8_191, 2_000_000))
     positions = np.concatenate([first, second])[None].astype(np.int32)
     segment_ids = np.repeat([[3, 1]], 51, axis=1)
-    tokens = jax.jit(lambda p, s: Tokens.of(encoding, p, s))(positions, segment_ids)
+    tokens = jax.jit(lambda p, s: encoding.tokens(p, s))(positions, segment_ids)
     for part, length in ((slice(51), 8192), (slice(51, None), 2_000_001)):
         exact = encoding.prepare(positions[:, part], length)
         for one, other in zip(tokens.prepared, exact, strict=True):
@@ -98,18 +97,18 @@ def test_a_mark_for_padding_is_no_length(name):
     encoding = adapting(name)
     positions = np.array([[0, 1, 2, 2**30]])
     with pytest.raises(ValueError, match=r"position 1073741824 would set the length.*segment_ids"):
-        Tokens.of(encoding, positions)
+        encoding.tokens(positions)
     # Where values are not known, every token that would adapt to it is NaN.
-    tokens = jax.jit(lambda p: Tokens.of(encoding, p))(positions)
+    tokens = jax.jit(lambda p: encoding.tokens(p))(positions)
     assert np.isnan(tokens.prepared[0]).all()
-    padded = Tokens.of(encoding, positions, np.array([[1, 1, 1, 0]]), length=3)
-    given = Tokens.of(encoding, positions[:, :3], length=3)
+    padded = encoding.tokens(positions, np.array([[1, 1, 1, 0]]), length=3)
+    given = encoding.tokens(positions[:, :3], length=3)
     for one, other in zip(padded.prepared, given.prepared, strict=True):
         np.testing.assert_array_equal(one[:, :3], other)
 
 
 def test_other_schemes_take_any_position():
-    tokens = Tokens.of(common.build("rope"), np.array([[0, 2**30]]))
+    tokens = common.build("rope").tokens(np.array([[0, 2**30]]))
     assert np.isfinite(tokens.prepared[0]).all()
 
 

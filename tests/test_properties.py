@@ -13,7 +13,7 @@ import schemes
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
-from posenc_jax import HeadShard, Tokens
+from posenc_jax import HeadShard
 from posenc_jax.positions import packed, text
 from posenc_jax.registry import own_keywords
 
@@ -43,7 +43,7 @@ def heads_of(seed: int, num_heads: int = common.HEADS, length: int = T) -> np.nd
 
 def tokens_of(encoding, positions, segment_ids=None, length=None):
     """Returns the tokens of a layer whose input is ``residual``."""
-    tokens = Tokens.of(encoding, positions, segment_ids, length=length)
+    tokens = encoding.tokens(positions, segment_ids, length=length)
     return tokens.read(encoding, jnp.asarray(residual(tokens.count)))
 
 
@@ -88,7 +88,7 @@ def test_one_token(name):
 
     @jax.jit
     def run(encoding, x_BTD):
-        embedded = encoding.embed(x_BTD, Tokens.of(encoding, text(1)))
+        embedded = encoding.embed(x_BTD, encoding.tokens(text(1)))
         return common.attention(encoding, x_BTD, text(1)), embedded
 
     one, embedded = run(encoding, residual(1))
@@ -296,7 +296,9 @@ def test_keys_turned_ahead(name):
             in_pieces_and_at_once(encoding, q, k, v, None)
         return
     if encoding.adapts:
-        with pytest.raises(ValueError, match=r"adapts to the length.*Tokens.of\(..., length=\)"):
+        with pytest.raises(
+            ValueError, match=r"adapts to the length.*encoding.tokens\(..., length=\)"
+        ):
             in_pieces_and_at_once(encoding, q, k, v, None)
     close(*in_pieces_and_at_once(encoding, q, k, v, 64 if encoding.adapts else None))
 
@@ -553,7 +555,7 @@ def on_axes(num_axes):
 def places_in_training(encoding):
     """Returns positions in a few training steps, ``[steps, T]``."""
     keys = jax.random.split(jax.random.key(0), 8)
-    return jax.vmap(lambda key: Tokens.of(encoding, text(T), key=key).positions[0])(keys)
+    return jax.vmap(lambda key: encoding.tokens(text(T), key=key).positions[0])(keys)
 
 
 @jax.jit
@@ -569,9 +571,9 @@ def by_hand(model, layer_encodings, token_ids, positions):
     """Returns the model's logits, one block after another, of a model without scan."""
     x_BTD = model.embedding[...][token_ids]
     for encoding in {id(each): each for each in layer_encodings}.values():
-        x_BTD = encoding.embed(x_BTD, Tokens.of(encoding, positions))
+        x_BTD = encoding.embed(x_BTD, encoding.tokens(positions))
     for layer, encoding in zip(model.layers, layer_encodings, strict=True):
-        x_BTD, _ = layer.block(x_BTD, encoding, Tokens.of(encoding, positions))
+        x_BTD, _ = layer.block(x_BTD, encoding, encoding.tokens(positions))
     return model.final_norm(x_BTD) @ model.embedding[...].T
 
 

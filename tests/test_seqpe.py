@@ -95,7 +95,7 @@ def test_number_of_axes_must_fit():
 
 def test_heads_must_fit():
     encoding = common.build("seqpe")
-    tokens = posenc_jax.Tokens.of(encoding, text(6))
+    tokens = encoding.tokens(text(6))
     q = jnp.zeros((1, 6, 2, common.HEAD_DIM))
     with pytest.raises(ValueError, match="made for num_heads=4, but attention has 2"):
         posenc_jax.attend(encoding, q, q, q, tokens)

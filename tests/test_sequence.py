@@ -47,7 +47,7 @@ def test_a_token_far_into_a_sequence_forgets_as_much_as_an_early_one():
     length, near = 1 << 17, 8
     x_BTD = 0.5 * common.normal(0, 1, length, common.WIDTH)
     x_BTD[:, -near:] = x_BTD[:, :near]
-    tokens = Tokens.of(encoding, text(length)).read(encoding, jnp.asarray(x_BTD))
+    tokens = encoding.tokens(text(length)).read(encoding, jnp.asarray(x_BTD))
     q, k, v = (jnp.asarray(common.normal(seed, 1, near, 1, common.HEAD_DIM)) for seed in range(3))
     early, late = (
         posenc_jax.attend(encoding, q, k, v, tokens.part(start, near))
@@ -69,7 +69,7 @@ def test_short_convolution_is_numpys():
 def test_by_segment_puts_everything_back():
     segment_ids = np.array([[5, 2, 5, 2, 2], [1, 1, 1, 0, 0]])
     index = np.array([[4, 0, 3, 2, 1], [0, 1, 2, 3, 4]])
-    tokens = Tokens.of(posenc_jax.Encoding(), text(5), segment_ids, index=index)
+    tokens = posenc_jax.Encoding().tokens(text(5), segment_ids, index=index)
     x = jnp.asarray(index, jnp.float32)[..., None]
     seen = []
 
@@ -93,7 +93,7 @@ def test_documents_interleaved_in_any_layout_are_separate_documents(name):
 
     @jax.jit
     def attend(x_BTD, segment_ids, index):
-        tokens = Tokens.of(encoding, text(x_BTD.shape[1]), segment_ids, index=index)
+        tokens = encoding.tokens(text(x_BTD.shape[1]), segment_ids, index=index)
         tokens = tokens.read(encoding, x_BTD)
         q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
         return posenc_jax.attend(encoding, q, k, v, tokens)

@@ -29,7 +29,7 @@ from experiments.results.bucket import folder_at
 from experiments.results.record import write_files
 from experiments.results.reports import page, probe_figures
 from experiments.training.data import eval_windows, load_corpus
-from posenc_jax import Encoding, Tokens, Transformer, cross_entropy, positions
+from posenc_jax import Encoding, Transformer, cross_entropy, positions
 from posenc_jax.attention.dense import products
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.rotary.xpos import XPos
@@ -138,7 +138,7 @@ def _rotary(encoding: Encoding) -> RoPE | None:
 
 def _periods(rope: RoPE, length: int) -> list[float | None]:
     """Returns the period of each pair, from the angle at position 1 of a training sequence."""
-    tokens = Tokens.of(rope, positions.text(2), length=length)
+    tokens = rope.tokens(positions.text(2), length=length)
     cos, sin = (np.asarray(table)[0, 1, 0] for table in jax.tree.leaves(tokens.prepared)[:2])
     angles = abs(np.arctan2(sin, cos))
     periods = [2 * math.pi / angle if angle else None for angle in angles.tolist()]

@@ -38,7 +38,7 @@ from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.hooks import call
-from posenc_jax.tokens import Tokens, check_flags, check_span, count_of
+from posenc_jax.tokens import Tokens, check_flags, check_span, check_tokens, count_of
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -74,6 +74,7 @@ def attend(
     q_tokens: Tokens,
     k_tokens: Tokens | None = None,
     *,
+    x: jax.Array | None = None,
     causal: bool = True,
     window: int | jax.Array | Chunks | None = None,
     scale: float | jax.Array | None = None,
@@ -88,9 +89,12 @@ def attend(
       q_BTHC: queries, not yet rotated.
       k_BSKC: keys, not yet rotated; query head h reads kv head ``h // (H / K)``.
       v_BSKC: values.
-      q_tokens: the queries' tokens, from ``Tokens.of(encoding, positions)``.
+      q_tokens: the queries' tokens, from ``encoding.tokens(positions)``.
       k_tokens: the keys' tokens; by default those of the queries. For new queries of a longer text
         pass a part of its tokens: ``attend(e, q, k, v, tokens.part(start, T), tokens)``.
+      x: the layer's input ``[B, T, D]``, which queries and keys are projected from, for
+        self-attention. Schemes that depend on content (FoX, PaTH, Selective RoPE) read it, and all
+        others ignore it.
       causal: whether to hide keys whose index is larger than the query's.
       window: hides keys whose index is smaller than the query's by this much or more; it may be
         traced, and below 1 then gives NaN. ``Chunks(size)`` hides the keys of other chunks than
@@ -110,6 +114,7 @@ def attend(
       ValueError: an argument does not fit the others; the message says which, and what to do.
     """
     check_implementation(implementation)
+    q_tokens = _with_input(encoding, q_tokens, k_tokens, x)
     scheme, tile, v_BSKC, q_side = _tile(
         encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale
     )
@@ -141,7 +146,7 @@ def turn(
       k_BSKC: keys, not yet rotated.
       v_BSKC: values.
       tokens: their tokens. A scheme that adapts to the length (``encoding.adapts``) needs tokens
-        with one fixed length: ``Tokens.of(..., length=)``.
+        with one fixed length: ``encoding.tokens(..., length=)``.
       num_heads: number of query heads that attend to these keys.
 
     Returns:
@@ -157,7 +162,7 @@ def turn(
     if tokens.turned:
         raise ValueError(
             "tokens say that k and v are turned already: pass keys and values before rotation, and "
-            "their tokens as Tokens.of or tokens.read gave them"
+            "their tokens as encoding.tokens or tokens.read gave them"
         )
     if scheme.mixes_keys:
         raise ValueError(
@@ -168,7 +173,7 @@ def turn(
         raise ValueError(
             f"{type(scheme).__name__} adapts to the length of the sequence: every token that "
             "follows turns all keys again; keep keys as they are before rotation, or give all "
-            "tokens one length, Tokens.of(..., length=)"
+            "tokens one length, encoding.tokens(..., length=)"
         )
     return *_turned(scheme, k_BSKC, v_BSKC, tokens, side), dataclasses.replace(tokens, turned=True)
 
@@ -180,6 +185,7 @@ def logits(
     q_tokens: Tokens,
     k_tokens: Tokens | None = None,
     *,
+    x: jax.Array | None = None,
     scale: float | jax.Array | None = None,
 ) -> jax.Array:
     """Returns the logits that ``attend`` applies mask and softmax to, float32 ``[B, H, T, S]``.
@@ -187,6 +193,7 @@ def logits(
     Use it for a mask, a soft cap or a softmax of your own, or to look at a scheme. The arguments
     are those of ``attend``.
     """
+    q_tokens = _with_input(encoding, q_tokens, k_tokens, x)
     scheme, tile, _, _ = _tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
     _in_order(scheme, tile, causal=False, window=None)
     return call(scheme, "score", products(tile.q, tile.k) * tile.scale, tile)
@@ -214,6 +221,21 @@ def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
     if is_plain and is_for_gpu():
         return fused
     return cpu.dense if T * S <= _FEW_LOGITS or T < _FEW_QUERIES else blockwise
+
+
+def _with_input(encoding, q_tokens, k_tokens, x_BTD):
+    """Returns the tokens of self-attention with what the encoding reads in the layer's input."""
+    scheme = encoding.encoding if isinstance(encoding, HeadShard) else encoding
+    check_one_layer(scheme)
+    if x_BTD is None or "read" not in scheme.hooks():
+        return q_tokens
+    check_tokens("q_tokens", q_tokens)
+    if k_tokens is not None:
+        raise ValueError(
+            "x= is the input of self-attention; where k_tokens are given, read all tokens once, "
+            "tokens.read(encoding, x), and pass a part of them as q_tokens"
+        )
+    return q_tokens.read(scheme, x_BTD)
 
 
 def _tile(

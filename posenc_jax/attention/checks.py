@@ -109,17 +109,15 @@ def check_side(encoding, name, tokens, x, is_turned=False):
         if numbers is not None and (numbers.dtype.kind not in kinds or numbers.dtype.itemsize < 4):
             raise ValueError(
                 f"{name} has {what} of type {numbers.dtype}, but they must be int32"
-                f"{' or float32' if what == 'positions' else ''}, as Tokens.of makes them"
+                f"{' or float32' if what == 'positions' else ''}, as encoding.tokens makes them"
             )
     tokens.check_made_for(encoding, name)
     if is_turned:
         return
     if "read" in encoding.hooks() and not tokens.is_read:
         raise ValueError(
-            f"{type(encoding).__name__} depends on the layer's input: pass "
-            f"tokens.read(encoding, x) as {name}, where x [B, T, D] is what queries and keys "
-            "of all tokens are projected from, and for new queries a part of that, "
-            "tokens.read(encoding, x).part(start, count)"
+            f"{type(encoding).__name__} reads the layer's input, and {name} come without it: pass "
+            "attend(..., x=x_BTD), the array [B, T, D] that queries and keys are projected from"
         )
     check_tokens(name, tokens, encoding)
 

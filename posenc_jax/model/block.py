@@ -65,7 +65,7 @@ class Attention(nnx.Module):
         v = self._heads(self.v, None, x_BTD)
         if past is None:
             kept = None
-            attended = attend(encoding, q, k, v, tokens.read(encoding, x_BTD), **rule)
+            attended = attend(encoding, q, k, v, tokens, x=x_BTD, **rule)
         else:
             attended, kept = _attend_to_past(encoding, q, k, v, x_BTD, tokens, past, **rule)
         return by_token(self.out, attended.reshape(B, T, -1)), kept

@@ -232,7 +232,7 @@ class Cache:
             length = self.count.astype(jnp.float32)[None, None]
         if not _is_turned(encoding, self.segment_ids is not None, self.length):
             positions = text(self.size) if is_text else self.positions
-            tokens = Tokens.of(encoding, positions, self.segment_ids, length=length)
+            tokens = encoding.tokens(positions, self.segment_ids, length=length)
             return tokens.part(start, T), tokens, self
         places = jnp.arange(self.size, dtype=jnp.int32)[None] if is_text else self.positions
         index = start + jnp.arange(T, dtype=jnp.int32)[None]
@@ -240,7 +240,7 @@ class Cache:
             None if x is None else jax.lax.dynamic_slice_in_dim(x, start, T, axis=1)
             for x in (places, self.segment_ids)
         )
-        new = Tokens.of(encoding, *newest, index=index, length=length)
+        new = encoding.tokens(*newest, index=index, length=length)
         prepared = self.prepared[number]
         if prepared is not None:
             write = functools.partial(_write, start=start)
@@ -334,7 +334,7 @@ def _slots(
     reads = "read" in encoding.hooks()
     if not _is_turned(encoding, segments, length):
         return Kept.of(k, v, x_BSD if reads else None), None
-    tokens, read, state = Tokens.of(encoding, positions, length=length), None, None
+    tokens, read, state = encoding.tokens(positions, length=length), None, None
     if reads:
         tokens, state = tokens.resume(encoding, x_BSD, encoding.start(B))
     k, v, _ = turn(encoding, k, v, tokens, num_heads=model.num_heads)

@@ -31,7 +31,7 @@ from posenc_jax.model.checks import (
 )
 from posenc_jax.model.layer import Layer, first_of, one_if_equal, stack, unstack
 from posenc_jax.model.layers import Layers, Window, has_own
-from posenc_jax.tokens import Tokens, as_array, check_flags, check_key, count_of
+from posenc_jax.tokens import as_array, check_flags, check_key, count_of
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")
@@ -250,7 +250,7 @@ class Transformer(nnx.Module):
           segment_ids: int ``[B, T]``: tokens see only their own segment.
           index: int32 ``[B, T]``, the order in which the tokens were written, if they are laid out
             in another order (``zigzag``).
-          length: the length that a scheme adapts to, see ``Tokens.of``.
+          length: the length that a scheme adapts to, see ``Encoding.tokens``.
           key: fresh randomness in training, for schemes that move positions.
         """
         if key is not None:
@@ -258,8 +258,8 @@ class Transformer(nnx.Module):
         x_BTD, sides = self.embed(inputs), []
         for i, encoding in enumerate(self.distinct()):
             own_key = None if key is None else jax.random.fold_in(key, i)
-            tokens = Tokens.of(
-                encoding, positions, segment_ids, index=index, length=length, key=own_key
+            tokens = encoding.tokens(
+                positions, segment_ids, index=index, length=length, key=own_key
             )
             x_BTD = call(encoding, "embed", x_BTD, tokens)
             sides.append((tokens, None))

@@ -31,7 +31,7 @@ class Learned(Added):
         ``jax.jit``, where values are not known, such a position reads NaN, never another row.
         "clamp" reads the nearest row. "interpolate" scales the positions of a sequence longer than
         the table down to it and interpolates between rows: it adapts to the length
-        (``Tokens.of``).
+        (``encoding.tokens``).
       rngs: source of the initial values, N(0, 0.02) as in GPT-2.
     """
 

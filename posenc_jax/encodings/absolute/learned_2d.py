@@ -35,7 +35,7 @@ class Learned2D(Learned):
       out_of_range: meaning of a position outside the grid, on each axis as in ``Learned``: "error",
         "clamp", or "interpolate", which scales an axis longer than the grid's down to it and
         interpolates between cells, bilinearly as ViT does at another resolution. Each axis of
-        ``[B, T, A]`` has its own length, unless ``Tokens.of`` is given an int for all axes.
+        ``[B, T, A]`` has its own length, unless ``encoding.tokens`` is given an int for all axes.
       rngs: source of the initial values, N(0, 0.02).
     """
 
