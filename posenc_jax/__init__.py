@@ -7,7 +7,7 @@ Array names end in their shape, one letter per axis:
     S  key tokens       C  channels of a head   G  query heads for each kv head
 """
 
-from posenc_jax.attention import Chunks, attend, logits, turn, zigzag
+from posenc_jax.attention import Chunks, attend, logits, rotate_keys, zigzag
 from posenc_jax.describe import describe
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.flax import linen
@@ -43,8 +43,8 @@ __all__ = [
     "linen",
     "logits",
     "make",
+    "rotate_keys",
     "sinks_from_hf",
-    "turn",
     "zigzag",
 ]
 __version__ = "0.3.0"

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.hooks import call, check_prepared
+from posenc_jax.hooks import check_made
 from posenc_jax.lookup import compares, rows
 from posenc_jax.tokens import (
+    Stamp,
     Tokens,
     check_key,
     check_numbers,
@@ -23,18 +24,16 @@ from posenc_jax.tokens import (
     checked_length,
     count_of,
     is_consecutive,
-    own_length,
     structure,
 )
 
 HOOKS = (
-    "place",
     "prepare",
     "embed",
-    "read",
+    "observe",
     "rotate",
-    "turn_values",
-    "turn_back",
+    "rotate_values",
+    "rotate_back",
     "score",
     "mix",
     "aux_loss",
@@ -139,18 +138,16 @@ class Encoding(nnx.Module):
 
     Class attributes:
       per_layer: whether the paper gives each layer its own parameters. ``make(..., num_layers=n)``
-        then stacks them along a leading axis. ``place``, ``prepare`` and ``embed`` of such a scheme
-        must not read parameters, because they run once for all layers.
+        then stacks them along a leading axis. ``prepare`` and ``embed`` of such a scheme must not
+        read parameters, because they run once for all layers.
       whole_rows: whether ``score`` needs every key that a query may see in one tile.
       extent: a promise that ``score`` and ``mix`` change nothing where the distance (query position
         minus key position) is below 0, or is ``extent`` or more. Tiles that lie outside skip both
         hooks. None, which promises nothing, is always right.
       reads_order: whether a logit depends on the order in which tokens were written (``index``).
         If so, queries and keys that differ in number need tokens with an ``index``, even without a
-        causal mask. None means True where ``read`` is overridden, because ``read`` usually looks
-        at earlier tokens, and False elsewhere.
-      mixes_keys: whether ``rotate`` and ``turn_values`` combine several keys or values, so that
-        none of them can be turned alone.
+        causal mask. None means True where ``observe`` is overridden, because ``observe`` usually
+        looks at earlier tokens, and False elsewhere.
 
     Attributes:
       stacked: the number of layers whose parameters this instance holds, or None if it holds those
@@ -163,32 +160,19 @@ class Encoding(nnx.Module):
     whole_rows = False
     extent: int | None = None
     reads_order: bool | None = None
-    mixes_keys = False
     stacked: int | None = None
     over_shared = False
 
     @property
     def adapts(self) -> bool:
-        """Returns whether ``place`` or ``prepare`` depends on the length of the sequence.
+        """Returns whether ``prepare`` depends on the length of the sequence.
 
         If so, a cache stores keys as they are before ``rotate`` and rotates all of them again for
         every new token, unless it is given one fixed length. Otherwise it rotates each key once.
-        The default is True, the safe answer, for a scheme that overrides ``place`` or ``prepare``.
-        A scheme that overrides them without using the length sets ``adapts = False``.
+        The default is True, the safe answer, for a scheme that overrides ``prepare``. A scheme that
+        overrides it without using the length sets ``adapts = False``.
         """
-        return not self.hooks().isdisjoint({"place", "prepare"})
-
-    @property
-    def resumes(self) -> bool:
-        """Says whether ``resume`` does what ``read`` does, so that a cache may call it instead.
-
-        It does not where ``start`` is None, or where a subclass overrides ``read`` alone.
-        """
-        read, resume = (
-            next(i for i, each in enumerate(type(self).__mro__) if name in vars(each))
-            for name in ("read", "resume")
-        )
-        return resume <= read and self.start(1) is not None
+        return "prepare" in self.hooks()
 
     def hooks(self) -> frozenset[str]:
         """Returns the names of the hooks that this encoding overrides."""
@@ -231,23 +215,20 @@ class Encoding(nnx.Module):
         length = checked_length(length, positions)
         if key is not None:
             check_key(key)
+        tokens = Tokens(positions, segment_ids, index, consecutive=consecutive)
+        if "prepare" not in self.hooks():
+            return tokens
         fixed = not self.adapts or isinstance(length, int | np.integer)
-        placed = call(self, "place", positions, key, length)
-        consecutive = consecutive and placed is positions
-        if length is None:
-            is_text = consecutive and segment_ids is None
-            length = last + 1 if is_text else own_length(placed, segment_ids)
-        prepared, made_for = None, ()  # type: Any, tuple[Any, ...]
-        if "prepare" in self.hooks():
-            made = self.prepare(placed, length)
-            prepared = check_prepared(self, "prepare", made, *placed.shape[:2])
-            made_for = structure(self)
-        return Tokens(placed, segment_ids, index, prepared, consecutive, fixed, made_for=made_for)
-
-    @property
-    def prepared_by(self) -> "Encoding":
-        """Returns the encoding that makes ``tokens.prepared``: this one, or one beneath it."""
-        return self
+        if length is None and consecutive and segment_ids is None:
+            length = last + 1
+        prepared = self.prepare(tokens, length=length, key=key)
+        if not isinstance(prepared, Tokens):
+            raise ValueError(
+                f"{type(self).__name__}.prepare returned {type(prepared).__name__}, but must "
+                "return the tokens, with what it made of them: tokens.having(made)"
+            )
+        check_made(self, "prepare", prepared.made, *positions.shape[:2])
+        return dataclasses.replace(prepared, stamp=Stamp(structure(self), "prepared", fixed))
 
     def turns_like(self, other: "Encoding") -> bool:
         """Returns whether this scheme computes what ``other`` does, given what ``other`` prepared.
@@ -277,80 +258,77 @@ class Encoding(nnx.Module):
         one.stacked = None
         return one
 
-    def place(
+    def prepare(
         self,
-        positions: jax.Array,
+        tokens: Tokens,
+        *,
+        length: float | jax.Array | None = None,
         key: jax.Array | None = None,
-        length: int | jax.Array | None = None,
-    ) -> jax.Array:
-        """Takes positions and returns positions, before every other hook.
+    ) -> Tokens:
+        """Takes new tokens and returns them with what the other hooks need, once a forward pass.
 
-        ``key`` is a fresh one in every training step and None elsewhere; ``length`` is that of
-        ``tokens``.
+        That is usually ``tokens.having(made)``, where ``made`` is any pytree of arrays with the
+        tokens along axis 1, computed from ``tokens.positions``; hooks find it in ``tokens.made``. A
+        scheme that moves positions returns ``tokens.at(positions)``.
+
+        Args:
+          tokens: positions, segments and index.
+          length: the length that was given to ``tokens``, a number or a float32 array that
+            broadcasts against ``[B, T]``; where none was given that of text, or None.
+            ``tokens.length(length)`` is never None.
+          key: a fresh one in every training step, None elsewhere.
         """
-        del key, length
-        return positions
-
-    def prepare(self, positions: jax.Array, length: float | jax.Array) -> Any:
-        """Returns whatever ``rotate`` and ``score`` need of the positions, once per forward pass.
-
-        It is any pytree of arrays with the tokens along axis 1, found in ``tokens.prepared``.
-        ``length`` is a number, or a float32 array that broadcasts against ``[B, T]``.
-        """
-        del positions, length
+        del length, key
+        return tokens
 
     def embed(self, x_BTD: jax.Array, tokens: Tokens) -> jax.Array:
         """Takes token embeddings and returns them with positions added."""
         del tokens
         return x_BTD
 
-    def read(self, x_BTD: jax.Array, tokens: Tokens) -> Any:
-        """Takes a layer's input and returns ``tokens.prepared`` of this layer.
+    def observe(self, x_BTD: jax.Array, tokens: Tokens, state: Any = None) -> tuple[Any, Any]:
+        """Takes a layer's input and returns ``tokens.made`` of this layer, and a state.
 
         It is for schemes in which the content of the tokens between a query and a key decides how
         far apart they are (FoX, PaTH, Selective RoPE): their gates, transitions and angles come
         from the same input as queries and keys, which ``rotate`` and ``score`` do not see. Whatever
         looks at several tokens must stay within ``tokens.segment_ids``.
-        """
-        del x_BTD
-        return tokens.prepared
 
-    def of_keys(self, prepared: Any) -> Any:
-        """Takes ``tokens.prepared`` and returns the part that ``score`` and ``mix`` read of keys.
+        Args:
+          x_BTD: the layer's input.
+          tokens: its tokens.
+          state: the state that the tokens before these left, or None where there are none. With a
+            state the tokens are in the order in which they were written, and without segments.
+
+        Returns:
+          What it made, arrays with the tokens along axis 1; and the state after the last token,
+          arrays ``[B, ...]`` that are zeros before the first. The state is None in a scheme that
+          must see all tokens at once. A cache then keeps the layer's input and calls ``observe``
+          and ``rotate`` with all tokens so far for every new token.
+        """
+        del x_BTD, state
+        return tokens.made, ()
+
+    def of_keys(self, made: Any) -> Any:
+        """Takes ``tokens.made`` and returns the part that ``score`` and ``mix`` read of keys.
 
         Arrays that they read of queries only can be left out, to spare copies in tiles and caches.
-        Called on such a part, which a cache has kept, it returns the part as it is.
+        Called on such a part, which a cache has stored, it returns the part as it is.
         """
-        return prepared
-
-    def start(self, batch: int) -> Any:
-        """Returns the state of ``resume`` before any token: arrays ``[batch, ...]``.
-
-        None says that the scheme cannot resume. A cache then keeps the layer's input and calls
-        ``read`` with all tokens so far for every new token.
-        """
-        del batch
-
-    def resume(self, x_BTD: jax.Array, tokens: Tokens, state: Any) -> tuple[Any, Any]:
-        """Does what ``read`` does, for tokens that follow those summed up in ``state``.
-
-        The tokens are in the order in which they were written, and without segments. Returns
-        ``tokens.prepared`` and the state after them.
-        """
-        raise NotImplementedError
+        return made
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        """Takes queries or keys and returns them turned, possibly with more channels."""
+        """Takes queries or keys and returns them rotated, possibly with more channels."""
         del tokens, side
         return x_BTHC
 
-    def turn_values(self, v_BSKC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        """Takes the values of the keys and returns them turned, before they are summed."""
+    def rotate_values(self, v_BSKC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
+        """Takes the values of the keys and returns them rotated, before they are summed."""
         del tokens, side
         return v_BSKC
 
-    def turn_back(self, out_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        """Takes the attended sums of the queries and returns them turned back."""
+    def rotate_back(self, out_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
+        """Takes the attended sums of the queries and returns them rotated back."""
         del tokens, side
         return out_BTHC
 

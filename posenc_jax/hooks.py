@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 # The leading axes that stay the same; other hooks return the whole shape that they are given.
-_KEPT_AXES = {"place": 2, "rotate": 3, "turn_values": 3, "turn_back": 3}
+_SAME_AXES = {"rotate": 3, "rotate_values": 3, "rotate_back": 3}
 
 
 def call(encoding: Any, hook: str, x: Any, *more: Any) -> Any:
@@ -18,7 +18,7 @@ def call(encoding: Any, hook: str, x: Any, *more: Any) -> Any:
     Raises:
       ValueError: the shape is another one, or numbers became no numbers.
     """
-    axes = _KEPT_AXES.get(hook)
+    axes = _SAME_AXES.get(hook)
     out = getattr(encoding, hook)(x, *more)
     is_array = hasattr(out, "dtype") and hasattr(out, "shape")
     if is_array and out.shape[:axes] == x.shape[:axes] and (_is_float(out) or not _is_float(x)):
@@ -31,20 +31,18 @@ def call(encoding: Any, hook: str, x: Any, *more: Any) -> Any:
     )
 
 
-def check_prepared(encoding: Any, hook: str, prepared: Any, B: int, T: int) -> Any:
+def check_made(encoding: Any, hook: str, made: Any, B: int, T: int) -> Any:
     """Returns what ``hook`` made of ``B`` sequences of ``T`` tokens, so that it can be cut.
 
     Raises:
-      ValueError: it is None though the encoding overrides the hook, or has an array without the
-        tokens along axis 1.
+      ValueError: it has an array without the tokens along axis 1.
     """
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(prepared)]
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(made)]
     # Sequences that share positions may still differ in length.
     bad = [s for s in shapes if s[1:2] != (T,) or (B > 1 and s[0] not in (1, B))]
-    is_own = hook == "resume" or hook in encoding.hooks()
-    if not bad and not (is_own and prepared is None):
-        return prepared
-    what = f"an array of shape {bad[0]}" if bad else _kind(prepared)
+    if not bad:
+        return made
+    what = f"an array of shape {bad[0]}"
     raise ValueError(
         f"{type(encoding).__name__}.{hook} returned {what}, but must return arrays with the "
         f"{T} tokens along axis 1, [{B}, {T}, ...], so that attention can take parts of them"

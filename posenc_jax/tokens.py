@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.hooks import check_prepared
+from posenc_jax.hooks import check_made
 
 if TYPE_CHECKING:
     from posenc_jax.encoding import Encoding
@@ -23,6 +23,22 @@ LONGEST = 2**22
 
 # float64 positions may lose this much when they become float32: a thousandth of a token.
 MOST_ROUNDING = 2.0**-10
+
+
+@dataclasses.dataclass(frozen=True)
+class Stamp:
+    """Says which encoding made ``Tokens.made``, and how far it has come; attention checks it.
+
+    Attributes:
+      made_by: the ``structure`` of the encoding.
+      stage: "prepared" once per forward pass, "observed" in a layer whose input the encoding read,
+        or "rotated" for keys and values that are rotated already.
+      fixed: whether ``positions`` and ``made`` stay the same when more tokens follow.
+    """
+
+    made_by: Any
+    stage: str
+    fixed: bool
 
 
 @jax.tree_util.register_dataclass
@@ -39,107 +55,118 @@ class Tokens:
       segment_ids: int ``[B, T]``, or None. Tokens of different segments do not see each other.
       index: int32 ``[B, T]``, the order in which the tokens were written, in any arrangement.
         Causality and windows read it, and never read positions. None means ``0 .. T - 1``.
-      prepared: what the encoding's ``prepare`` made of the positions, or its ``read`` made of the
-        layer's input. It is any pytree of arrays with the tokens along axis 1.
-      consecutive: whether each position is known to be one more than the position before it. It is
-        a Python bool, so a scheme can choose a faster form of its bias while it is traced.
-      fixed: whether ``positions`` and ``prepared`` stay the same when more tokens follow, because
-        the encoding does not adapt to the length, or was given one (static).
-      turned: whether the keys and values of these tokens are turned already, by ``turn`` (static).
-      is_part: whether these are a part of a longer sequence, whose earlier tokens ``read`` would
-        need and does not have (static).
-      is_read: whether ``prepared`` is what the encoding's ``read`` returned (static).
-      made_for: the ``structure`` of the encoding that made ``prepared``, or an empty tuple where it
-        is not known (static). Another encoding would read other numbers in ``prepared``.
+      made: what the encoding made of the tokens, any pytree of arrays with the tokens along axis 1.
+        Only hooks of the encoding read it.
+      consecutive: whether each position is known to be one more than the position before it
+        (static), so that a bias by distance has T + S - 1 values and not T * S.
+      stamp: who made ``made`` (static); None where nothing was made.
     """
 
     positions: jax.Array
     segment_ids: jax.Array | None = None
     index: jax.Array | None = None
-    prepared: Any = None
+    made: Any = None
     consecutive: bool = dataclasses.field(default=False, metadata={"static": True})
-    fixed: bool = dataclasses.field(default=False, metadata={"static": True})
-    turned: bool = dataclasses.field(default=False, metadata={"static": True})
-    is_part: bool = dataclasses.field(default=False, metadata={"static": True})
-    is_read: bool = dataclasses.field(default=False, metadata={"static": True})
-    made_for: tuple[Any, ...] = dataclasses.field(default=(), metadata={"static": True})
+    stamp: Stamp | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def count(self) -> int:
         """Returns the number of tokens, T."""
         return self.positions.shape[1]
 
-    def read(self, encoding: "Encoding", x_BTD: jax.Array) -> "Tokens":
-        """Returns these tokens with what ``encoding`` reads in a layer's input ``x_BTD``.
+    def having(self, made: Any) -> "Tokens":
+        """Returns these tokens with what an encoding made of them."""
+        return dataclasses.replace(self, made=made)
 
-        ``attend(..., x=)`` does so for self-attention. Where queries are a part of the tokens, read
-        all tokens and take the part then. Under a scheme that does not depend on content the tokens
-        come back unchanged.
+    def at(self, positions: jax.Array) -> "Tokens":
+        """Returns these tokens at other positions, which nothing is known of."""
+        if positions is self.positions:
+            return self
+        return dataclasses.replace(self, positions=positions, consecutive=False)
+
+    def length(self, given: float | jax.Array | None = None) -> float | jax.Array:
+        """Returns the ``given`` length, or that of each token's own sequence where it is None.
+
+        The latter is float32 ``[B, 1]``, or ``[B, T]`` where there are segments: one more than the
+        largest position, or NaN from ``LONGEST`` on.
+        """
+        return own_length(self.positions, self.segment_ids) if given is None else given
+
+    def observed(self, encoding: "Encoding", x_BTD: jax.Array) -> "Tokens":
+        """Returns these tokens with what ``encoding`` observes in a layer's input ``x_BTD``.
+
+        ``attend(..., x=)`` does so for self-attention. Where queries are a part of the tokens,
+        observe all tokens and take the part then. Under a scheme that does not depend on content
+        the tokens come back unchanged.
 
         Raises:
-          ValueError: these tokens come from ``read`` already, for instance of the layer before; the
-            input is not one vector for each token; the tokens are a part, without the tokens before
-            them; or the encoding holds the parameters of several layers.
+          ValueError: these tokens were observed already, for instance in the layer before; the
+            input is not one vector for each token; or the encoding holds the parameters of several
+            layers.
         """
-        _check_encoding(encoding)
-        if "read" not in encoding.hooks():
+        if "observe" not in encoding.hooks():
             return self
-        self._check_read(encoding, x_BTD)
-        return self._with_read(encoding, "read", encoding.read(x_BTD, self), len(x_BTD))
+        self._check_input(encoding, x_BTD)
+        return self.resumed(encoding, x_BTD, None)[0]
 
-    def _with_read(self, encoding, hook, prepared, B) -> "Tokens":
-        prepared = check_prepared(encoding, hook, prepared, B, self.count)
-        made_for = structure(encoding)
-        return dataclasses.replace(self, prepared=prepared, is_read=True, made_for=made_for)
+    def resumed(self, encoding: "Encoding", x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
+        """Does what ``observed`` does, for tokens that follow those of ``state``.
 
-    def _check_read(self, encoding, x_BTD):
+        Returns the tokens, and the state after them.
+        """
+        made, state = encoding.observe(x_BTD, self, state)
+        made = check_made(encoding, "observe", made, len(x_BTD), self.count)
+        fixed = state is not None and (self.stamp is None or self.stamp.fixed)
+        stamp = Stamp(structure(encoding), "observed", fixed)
+        return dataclasses.replace(self, made=made, stamp=stamp), state
+
+    def rotated(self) -> "Tokens":
+        """Returns the tokens of keys and values that ``rotate_keys`` has rotated."""
+        stamp = Stamp(None, "rotated", True) if self.stamp is None else self.stamp
+        return dataclasses.replace(self, stamp=dataclasses.replace(stamp, stage="rotated"))
+
+    def of_any(self) -> "Tokens":
+        """Returns these tokens for any encoding: layers that share a program read several's."""
+        if self.stamp is None:
+            return self
+        return dataclasses.replace(self, stamp=dataclasses.replace(self.stamp, made_by=None))
+
+    @property
+    def stage(self) -> str:
+        """Returns the stage of ``stamp``."""
+        return "prepared" if self.stamp is None else self.stamp.stage
+
+    def _check_input(self, encoding, x_BTD):
         name = type(encoding).__name__
         shape: tuple[int, ...] = getattr(x_BTD, "shape", ())
-        if self.is_read:
+        if self.stage == "observed":
             raise ValueError(
-                f"{name} reads a layer's input for tokens that have read one already: in each "
-                "layer pass x= with the tokens that encoding.tokens gave"
+                f"{name} observes a layer's input for tokens that have observed one already: in "
+                "each layer pass x= with the tokens that encoding.tokens gave"
             )
         B, T = self.positions.shape[:2]
         dtype = getattr(x_BTD, "dtype", type(x_BTD).__name__)
         is_float = not isinstance(dtype, str) and jnp.issubdtype(dtype, jnp.floating)
         if not is_float or len(shape) != 3 or shape[1] != T or B not in (1, shape[0]):
             raise ValueError(
-                f"{name} reads a layer's input [B, T, D], floating-point, one vector for each of "
-                f"the {T} tokens of {B} sequences, not {dtype} of shape {shape}"
+                f"{name} observes a layer's input x, [B, T, D], floating-point, one vector for "
+                f"each of the {T} tokens of {B} sequences, not {dtype} of shape {shape}"
             )
         check_tokens("tokens", self, encoding)
-        self.check_made_for(encoding, "tokens")
-        if self.is_part:
-            raise ValueError(
-                f"{name} reads the tokens before these too: read all of them and take the part "
-                "then, tokens.read(encoding, x).part(start, count)"
-            )
+        self.check_made_by(encoding, "tokens")
         if encoding.stacked is not None:
             raise ValueError(several_layers(encoding))
 
-    def check_made_for(self, encoding: "Encoding", name: str) -> None:
-        """Checks that ``encoding`` may read ``prepared``; errors call these tokens ``name``."""
-        reads = not encoding.hooks().isdisjoint({"prepare", "read"})
-        if reads and self.made_for and self.made_for != structure(encoding):
+    def check_made_by(self, encoding: "Encoding", name: str) -> None:
+        """Checks that ``encoding`` may read ``made``; errors call these tokens ``name``."""
+        reads = not encoding.hooks().isdisjoint({"prepare", "observe"})
+        made_by = None if self.stamp is None else self.stamp.made_by
+        if reads and made_by is not None and made_by != structure(encoding):
             raise ValueError(
                 f"{name} were made for another encoding than this {type(encoding).__name__}, or "
                 "for it with other keywords: where layers have several encodings, make tokens for "
                 "each, encoding.tokens(positions)"
             )
-
-    def resume(self, encoding: "Encoding", x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
-        """Does what ``read`` does, for tokens that follow those of ``state``.
-
-        Returns the tokens and the state after them. The first state is ``encoding.start(B)``.
-        """
-        if not encoding.resumes:
-            raise ValueError(
-                f"{type(encoding).__name__} cannot resume: its start is None, or it overrides read "
-                "without resume; call tokens.read with all tokens so far"
-            )
-        prepared, state = encoding.resume(x_BTD, self, state)
-        return self._with_read(encoding, "resume", prepared, len(x_BTD)), state
 
     def part(self, start: int | jax.Array, count: int) -> "Tokens":
         """Returns ``count`` of these tokens, from number ``start`` on.
@@ -160,7 +187,6 @@ class Tokens:
                 f"last {count} are part({last}, {count})"
             )
         part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), self)
-        part = dataclasses.replace(part, is_part=self.is_part or count < self.count)
         if self.index is not None:
             return part
         return dataclasses.replace(part, index=start + jnp.arange(count, dtype=jnp.int32)[None])
@@ -173,12 +199,12 @@ class Tokens:
 
 
 def structure(encoding: "Encoding") -> tuple[Any]:
-    """Returns class and keywords of what makes ``prepared``, alike for all layers, as a tuple.
+    """Returns class and keywords of an encoding, alike for all layers, as a tuple.
 
-    JAX's structures alone cannot be compared with what is none.
+    JAX's structures alone cannot be compared with None.
     """
-    maker = encoding.prepared_by
-    return (jax.tree.structure(maker if maker.stacked is None else maker.unstacked()),)
+    one = encoding if encoding.stacked is None else encoding.unstacked()
+    return (jax.tree.structure(one),)
 
 
 def several_layers(encoding: "Encoding") -> str:
@@ -332,7 +358,7 @@ def check_tokens(name: str, tokens: Any, encoding: "Encoding | None" = None) -> 
         raise ValueError(
             f"{name} must be Tokens, not {type(tokens).__name__}: pass encoding.tokens(positions)"
         )
-    if encoding is not None and "prepare" in encoding.hooks() and tokens.prepared is None:
+    if encoding is not None and "prepare" in encoding.hooks() and tokens.stamp is None:
         raise ValueError(
             f"{name} were not prepared for {type(encoding).__name__}: make them by "
             "encoding.tokens(positions)"
@@ -386,12 +412,6 @@ def check_flags(**flags: Any) -> None:
             raise ValueError(
                 f"{name}={flag!r} must be True or False, known while the program is traced"
             )
-
-
-def _check_encoding(encoding):
-    from posenc_jax.encoding import check_encoding  # It imports this module.
-
-    check_encoding(encoding)
 
 
 def checked_length(length, positions):

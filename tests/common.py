@@ -118,9 +118,9 @@ def one_of_each_tile() -> list[str]:
     """
 
     def tile(name, encoding):
-        names = "turn_values", "turn_back", "score", "mix"
+        names = "rotate_values", "rotate_back", "score", "mix"
         functions = (n in encoding.hooks() and getattr(type(encoding), n) for n in names)
-        before = "read" in encoding.hooks()
+        before = "observe" in encoding.hooks()
         return *functions, before, encoding.whole_rows, schemes.ALL[name].mixes_heads
 
     return _first_of_each(tile)

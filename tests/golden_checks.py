@@ -66,7 +66,7 @@ def rotated(encoding, x_BTHC, positions):
 
 def rates(encoding):
     """Returns by how much each pair turns in a token, read off at position 1 of text."""
-    cos, sin = (table[0, 0, 0] for table in encoding.tokens(np.array([[1]])).prepared)
+    cos, sin = (table[0, 0, 0] for table in encoding.tokens(np.array([[1]])).made)
     return jnp.arctan2(sin, cos)
 
 

@@ -22,13 +22,13 @@ POSITIONS = np.stack([np.arange(T), np.arange(T)[::-1]]).astype(np.int32)
 
 
 class Gated(Encoding):
-    """Depends on the layer's input: what ``read`` makes of it is added to queries."""
+    """Depends on the layer's input: what ``observe`` makes of it is added to queries."""
 
-    def read(self, x_BTD, tokens):
-        return x_BTD[..., None, :C]
+    def observe(self, x_BTD, tokens, state=None):
+        return x_BTD[..., None, :C], ()
 
     def rotate(self, x_BTHC, tokens, side):
-        return x_BTHC + tokens.prepared if side.is_query else x_BTHC
+        return x_BTHC + tokens.made if side.is_query else x_BTHC
 
 
 def residual(*batch) -> jax.Array:
@@ -45,7 +45,7 @@ def nnx_layer(attention_fn, **options):
 
 def by_hand(layer, encoding, x_BTD, positions, segment_ids=None, **options):
     """Runs the same layer with our own ``attend`` in it."""
-    tokens = encoding.tokens(positions, segment_ids).read(encoding, x_BTD)
+    tokens = encoding.tokens(positions, segment_ids).observed(encoding, x_BTD)
     q, k, v = (project(x_BTD) for project in (layer.query, layer.key, layer.value))
     return layer.out(posenc_jax.attend(encoding, q, k, v, tokens, **options))
 
@@ -164,7 +164,7 @@ def test_what_adds_to_embeddings_is_refused(name):
 
 
 def reads_nothing_itself(name):
-    return "over" in own_keywords(name) and "read" not in common.outline(name).hooks()
+    return "over" in own_keywords(name) and "observe" not in common.outline(name).hooks()
 
 
 @pytest.mark.parametrize("name", [*filter(reads_nothing_itself, common.SCHEMES)])

@@ -32,7 +32,7 @@ def sides(num_kv_heads=2, q_length=T, k_length=T, dtype=np.float32):
 def tokens_of(encoding, positions, segment_ids=None):
     """Returns the tokens of a layer, read."""
     x_BTD = 0.5 * common.normal(3, B, positions.shape[1], common.WIDTH)
-    return encoding.tokens(positions, segment_ids).read(encoding, x_BTD)
+    return encoding.tokens(positions, segment_ids).observed(encoding, x_BTD)
 
 
 def plain(encoding, q, k, v, tokens, *, window=None):
@@ -41,7 +41,7 @@ def plain(encoding, q, k, v, tokens, *, window=None):
     q_side, k_side = (Side(None, H, K, is_query=each) for each in (True, False))
     scale = q.shape[-1] ** -0.5
     q, k = encoding.rotate(q, tokens, q_side), encoding.rotate(k, tokens, k_side)
-    v = encoding.turn_values(v, tokens, k_side)
+    v = encoding.rotate_values(v, tokens, k_side)
     tile = Tile(q, k, tokens, tokens, scale, None, H)
     k, v = (jnp.repeat(x, H // K, axis=2) for x in (k, v))
     logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), tile)
@@ -52,7 +52,7 @@ def plain(encoding, q, k, v, tokens, *, window=None):
     seen &= segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     weights = jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
     out = encoding.mix(jnp.einsum("bhts,bshc->bthc", weights, v), weights, tile)
-    return encoding.turn_back(out, tokens, q_side)
+    return encoding.rotate_back(out, tokens, q_side)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -139,9 +139,9 @@ def test_tokens_laid_out_in_another_order(name):
 
     @jax.jit
     def both(encoding, q, k, v):
-        written = encoding.tokens(text(T)).read(encoding, x_BTD)
+        written = encoding.tokens(text(T)).observed(encoding, x_BTD)
         mixed = encoding.tokens(text(T)[:, order], index=order[None])
-        mixed = mixed.read(encoding, x_BTD[:, order])
+        mixed = mixed.observed(encoding, x_BTD[:, order])
         expected = tiled("dense")(encoding, q, k, v, written)[:, order]
         return tiled()(encoding, q[:, order], k[:, order], v[:, order], mixed), expected
 

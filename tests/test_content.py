@@ -65,7 +65,7 @@ def test_path_in_blocks(monkeypatch, is_written):
 
     def loss(encoding, q, k, v):
         tokens = encoding.tokens(text(T), segment_ids, index=order[None])
-        tokens = tokens.read(encoding, x_BTD)
+        tokens = tokens.observed(encoding, x_BTD)
         out = posenc_jax.attend(encoding, q, k, v, tokens)
         return (out**2).sum(), out
 

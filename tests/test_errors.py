@@ -1,6 +1,5 @@
 """Bad input raises an error that names the argument, the value and what is allowed."""
 
-import dataclasses
 import functools
 import re
 
@@ -328,22 +327,22 @@ def test_a_pattern_names_its_own_keyword(key):
 def test_ntk_needs_two_pairs():
     encoding = common.build("ntk", rotary_dim=2)
     with raises(ValueError, "NTK scaling needs at least 4 rotary channels, not 2"):
-        encoding.prepare(text(3), 3)
+        encoding.tokens(text(3), length=3)
 
 
 def test_clipped_pairs_must_exist():
     encoding = common.build("clipped_rope", clipped_pairs=5)
     with raises(ValueError, "clipped_pairs=5 must be at most 4, the pairs of 8 rotary channels"):
-        encoding.prepare(text(3), 3)
+        encoding.tokens(text(3), length=3)
 
 
 def test_some_pair_must_turn():
     with raises(ValueError, "fraction=0.1 turns none of 4 pairs", "more than 1 / 4", "'nope'"):
-        common.build("p_rope", fraction=0.1).prepare(text(3), 3)
-    common.build("p_rope", fraction=0.25).prepare(text(3), 3)
+        common.build("p_rope", fraction=0.1).tokens(text(3), length=3)
+    common.build("p_rope", fraction=0.25).tokens(text(3), length=3)
     with raises(ValueError, "zero_share=0.99 leaves none of 4 pairs to turn", "at most 0.75"):
-        common.build("golden_gate", zero_share=0.99).prepare(jnp.zeros((1, 3, 2)), 3)
-    common.build("golden_gate", zero_share=0.75).prepare(jnp.zeros((1, 3, 2)), 3)
+        common.build("golden_gate", zero_share=0.99).tokens(jnp.zeros((1, 3, 2)), length=3)
+    common.build("golden_gate", zero_share=0.75).tokens(jnp.zeros((1, 3, 2)), length=3)
 
 
 def test_a_layout_is_converted_along_channels():
@@ -430,7 +429,7 @@ def test_a_shard_numbers_each_of_its_heads(heads):
     with raises(ValueError, message):
         posenc_jax.attend(shard, q, k, v, tokens)
     with raises(ValueError, message):
-        posenc_jax.turn(shard, k, v, tokens, num_heads=2)
+        posenc_jax.rotate_keys(shard, k, v, tokens, num_heads=2)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +445,7 @@ def test_a_shard_has_whole_groups_of_heads(heads, num_kv_heads, num_heads):
     with raises(ValueError, message, f"read one of the {num_kv_heads} kv heads given"):
         posenc_jax.attend(shard, q, k, v, tokens)
     with raises(ValueError, message):
-        posenc_jax.turn(shard, k, v, tokens, num_heads=len(heads))
+        posenc_jax.rotate_keys(shard, k, v, tokens, num_heads=len(heads))
     for whole in ([0, 1], [3, 2]):
         sides = (x[:, :, :n] for x, n in zip((q, k, v), (2, 1, 1), strict=True))
         posenc_jax.attend(HeadShard(encoding, np.array(whole), 4), *sides, tokens)
@@ -457,7 +456,7 @@ def test_a_shard_has_whole_groups_of_heads(heads, num_kv_heads, num_heads):
 @pytest.mark.parametrize("name", ["shaw", "cope", "deberta", "transformer_xl", "path"])
 def test_another_head_dim(name):
     encoding = common.build(name)
-    tokens = encoding.tokens(text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
+    tokens = encoding.tokens(text(T)).observed(encoding, jnp.ones((B, T, common.WIDTH)))
     with raises(ValueError, "heads have 6 channels, but the encoding was made for head_dim=8"):
         posenc_jax.attend(encoding, *inputs(channels=6), tokens)
 
@@ -466,7 +465,7 @@ def test_another_head_dim(name):
 def test_another_number_of_heads_than_gates(name):
     encoding = common.build(name)
     x_BTD = jnp.ones((B, T, common.WIDTH))
-    tokens = encoding.tokens(text(T)).read(encoding, x_BTD)
+    tokens = encoding.tokens(text(T)).observed(encoding, x_BTD)
     with raises(ValueError, "the encoding was made for num_heads=4, but attention has 2 query"):
         posenc_jax.attend(encoding, *inputs(num_heads=2), tokens)
 
@@ -474,7 +473,7 @@ def test_another_number_of_heads_than_gates(name):
 def test_heads_that_do_not_share_angles():
     encoding = common.build("selective_rope")
     x_BTD = jnp.ones((B, T, common.WIDTH))
-    tokens = encoding.tokens(text(T)).read(encoding, x_BTD)
+    tokens = encoding.tokens(text(T)).observed(encoding, x_BTD)
     message = "made for num_kv_heads=4, but attention has 2 kv heads"
     with raises(ValueError, message, "pass num_kv_heads=2 to make"):
         posenc_jax.attend(encoding, *inputs(num_kv_heads=2), tokens)
@@ -525,7 +524,7 @@ def test_segments_and_order_are_of_one_batch_or_shared(what):
         with raises(ValueError, message, f"batch of {batch}: give {shapes}"):
             posenc_jax.attend(encoding, *sides, tokens)
         with raises(ValueError, f"tokens has {what} of shape ({count}, 6)"):
-            posenc_jax.turn(encoding, *sides[1:], tokens, num_heads=H)
+            posenc_jax.rotate_keys(encoding, *sides[1:], tokens, num_heads=H)
     for count in (1, 2):
         tokens = encoding.tokens(text(T), **{what: rows[:count]})
         assert posenc_jax.attend(encoding, q, k, v, tokens).shape == q.shape
@@ -643,9 +642,9 @@ def test_a_window_and_a_scale_may_be_numbers_of_any_library():
 def test_keys_are_turned_ahead_once_and_by_their_own_tokens():
     encoding, (_, k, v) = common.build("rope"), inputs(num_kv_heads=2)
     tokens = encoding.tokens(text(T))
-    turn = functools.partial(posenc_jax.turn, encoding, num_heads=H)
+    turn = functools.partial(posenc_jax.rotate_keys, encoding, num_heads=H)
     *turned, turned_tokens = turn(k, v, tokens)
-    with raises(ValueError, "tokens say that k and v are turned already", "before rotation"):
+    with raises(ValueError, "tokens say that k and v are rotated already", "before rotation"):
         turn(*turned, turned_tokens)
     for count in (1, T + 2):
         with raises(ValueError, f"tokens has positions of shape (1, {count})", "have 6 tokens"):
@@ -748,7 +747,7 @@ def test_a_keyword_may_be_a_number_of_numpy(name, key, value):
     assert not any(isinstance(x, np.generic) for x in vars(own).values())
 
 
-READS = [n for n in common.SCHEMES if "read" in common.outline(n).hooks()]
+READS = [n for n in common.SCHEMES if "observe" in common.outline(n).hooks()]
 
 
 @pytest.mark.parametrize("name", READS)
@@ -758,7 +757,7 @@ def test_what_depends_on_the_input_must_read_it(name):
     with raises(ValueError, f"{kind} reads the layer's input", "x=x_BTD"):
         posenc_jax.attend(encoding, *inputs(), tokens)
     with raises(ValueError, f"{kind} reads the layer's input, and tokens come without it"):
-        posenc_jax.turn(encoding, *inputs()[1:], tokens, num_heads=H)
+        posenc_jax.rotate_keys(encoding, *inputs()[1:], tokens, num_heads=H)
 
 
 FAMILIES = "encodings.rotary.", "encodings.position_maps."
@@ -908,26 +907,17 @@ def test_an_attention_fn_is_made_for_one_encoding(encoding, kind):
 def test_tokens_made_for_another_encoding_are_refused(name, other):
     """As where layers differ in base and window: one layer would turn by the other's angles."""
     encoding, x_BTD = common.build(name), jnp.ones((B, T, common.WIDTH))
-    tokens = other.tokens(text(T)).read(other, x_BTD)
+    tokens = other.tokens(text(T)).observed(other, x_BTD)
     message = f"tokens were made for another encoding than this {type(encoding).__name__}"
     with raises(ValueError, message, "make tokens for each, encoding.tokens(positions)"):
         posenc_jax.attend(encoding, *inputs(), tokens)
     with raises(ValueError, message):
         posenc_jax.logits(encoding, *inputs()[:2], tokens)
     with raises(ValueError, message):
-        posenc_jax.turn(encoding, *inputs()[1:], tokens, num_heads=H)
-    own = encoding.tokens(text(T)).read(encoding, x_BTD)
+        posenc_jax.rotate_keys(encoding, *inputs()[1:], tokens, num_heads=H)
+    own = encoding.tokens(text(T)).observed(encoding, x_BTD)
     with raises(ValueError, f"k_{message}"):
-        posenc_jax.attend(encoding, *inputs(), own, dataclasses.replace(tokens, turned=True))
-
-
-def test_a_wrapper_that_changes_no_tokens_takes_those_of_what_it_wraps():
-    rope = common.build("rope")
-    capped = common.build("soft_cap", over=common.build("logn", over=rope))
-    outputs = [
-        posenc_jax.attend(capped, *inputs(), each.tokens(text(T))) for each in (rope, capped)
-    ]
-    np.testing.assert_array_equal(*outputs)
+        posenc_jax.attend(encoding, *inputs(), own, tokens.rotated())
 
 
 @pytest.mark.parametrize("name", common.one_of_each_set_of_hooks())
@@ -935,7 +925,7 @@ def test_tokens_made_for_an_equal_encoding_are_its_own(name):
     """Also for that of one layer, for another's numbers, and where a program is traced."""
     encoding, equal = common.build(name), common.build(name, seed=1)
     made = jax.jit(lambda encoding: encoding.tokens(text(T)))(encoding)
-    tokens = made.read(encoding, jnp.ones((B, T, common.WIDTH)))
+    tokens = made.observed(encoding, jnp.ones((B, T, common.WIDTH)))
     posenc_jax.attend(equal, *inputs(), tokens)
     if encoding.per_layer:
         stacked = common.build(name, num_layers=2)
@@ -1137,30 +1127,34 @@ def own(hook, change):
 
 
 SHAPES = {
-    "place": (lambda p: p[:, 1:], "int32 of shape (1, 5), but must return numbers [1, 6, ...]"),
     "rotate": (lambda x: x[:, :1], "float32 of shape (2, 1, 4, 8), but must", "[2, 6, 4, ...]"),
-    "turn_values": (lambda v: v[:, :, :1], "float32 of shape (2, 6, 1, 8)", "[2, 6, 4, ...]"),
-    "turn_back": (lambda out: out[:1], "float32 of shape (1, 6, 4, 8)", "[2, 6, 4, ...]"),
+    "rotate_values": (lambda v: v[:, :, :1], "float32 of shape (2, 6, 1, 8)", "[2, 6, 4, ...]"),
+    "rotate_back": (lambda out: out[:1], "float32 of shape (1, 6, 4, 8)", "[2, 6, 4, ...]"),
     "score": (lambda x: x[:1, :1], "float32 of shape (1, 1, 6, 6)", "numbers [2, 4, 6, 6]"),
     "mix": (lambda out: out[..., :1], "float32 of shape (2, 6, 4, 1)", "numbers [2, 6, 4, 8]"),
-    "prepare": (lambda p: p[0], "an array of shape (6,), but", "6 tokens along axis 1, [1, 6,"),
-    "read": (lambda x: x[..., 0].T, "an array of shape (6, 2), but", "6 tokens along axis 1"),
+}
+# What these return is checked where tokens are made, so a wrapper's name is in the error.
+OF_TOKENS = {
+    "prepare": (lambda t: t.having(t.positions[0]), "an array of shape (6,), but", "along axis 1"),
+    "observe": (lambda x: (x[..., 0].T, ()), "an array of shape (6, 2), but", "along axis 1"),
 }
 
 
-@pytest.mark.parametrize("hook", SHAPES)
+@pytest.mark.parametrize("hook", [*SHAPES, *OF_TOKENS])
 @pytest.mark.parametrize("implementation", ["dense", "blockwise"])
 def test_what_a_hook_returns_has_the_shape_of_what_it_was_given(hook, implementation):
     """Fewer heads or channels would be repeated, and none is a hook without return."""
 
     def attend(encoding):
-        tokens = encoding.tokens(text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
+        tokens = encoding.tokens(text(T)).observed(encoding, jnp.ones((B, T, common.WIDTH)))
         return posenc_jax.attend(encoding, *inputs(), tokens, implementation=implementation)
 
-    change, *message = SHAPES[hook]
+    change, *message = (SHAPES | OF_TOKENS)[hook]
     with raises(ValueError, f"Own.{hook} returned", *message):
         attend(own(hook, change))
-    with raises(ValueError, f"Own.{hook} returned None (is its return missing?), but must return"):
+    if hook == "observe":  # two things, which None cannot be
+        return
+    with raises(ValueError, f"Own.{hook} returned None", "but must return"):
         attend(own(hook, lambda x: None))
 
 
@@ -1170,7 +1164,7 @@ def test_a_bad_hook_is_that_of_the_scheme_beneath_a_wrapper(hook, wrapper):
     """Blamed on the wrapper, it would be sought in the wrong file."""
     encoding = common.build(wrapper, over=own(hook, SHAPES[hook][0]))
     with raises(ValueError, f"Own.{hook} returned"):
-        tokens = encoding.tokens(text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
+        tokens = encoding.tokens(text(T)).observed(encoding, jnp.ones((B, T, common.WIDTH)))
         posenc_jax.attend(encoding, *inputs(), tokens)
 
 
@@ -1178,9 +1172,9 @@ def test_logits_and_turned_keys_have_the_shape_of_what_hooks_were_given():
     encoding, (q, k, v) = own("score", lambda x: x > 0), inputs()
     with raises(ValueError, "Own.score returned bool of shape", "floating-point numbers [2, 4, 6"):
         posenc_jax.logits(encoding, q, k, encoding.tokens(text(T)))
-    encoding = own("turn_values", lambda v: v[:1])
-    with raises(ValueError, "Own.turn_values returned float32 of shape (1, 6, 4, 8)"):
-        posenc_jax.turn(encoding, k, v, encoding.tokens(text(T)), num_heads=H)
+    encoding = own("rotate_values", lambda v: v[:1])
+    with raises(ValueError, "Own.rotate_values returned float32 of shape (1, 6, 4, 8)"):
+        posenc_jax.rotate_keys(encoding, k, v, encoding.tokens(text(T)), num_heads=H)
 
 
 def test_a_model_adds_one_vector_to_each_token():
@@ -1259,7 +1253,7 @@ def test_a_seed_is_no_key():
 def test_an_input_of_another_width(name):
     encoding = common.build(name)
     with raises(ValueError, f"x has {common.WIDTH + 2} channels", f"model_dim={common.WIDTH}"):
-        encoding.tokens(text(T)).read(encoding, jnp.ones((B, T, common.WIDTH + 2)))
+        encoding.tokens(text(T)).observed(encoding, jnp.ones((B, T, common.WIDTH + 2)))
 
 
 def test_a_loss_of_whole_numbers():
@@ -1305,9 +1299,8 @@ KINDS = [
     (lambda: posenc_jax.zigzag("8", 2), "length='8' must be at least 1"),
     (lambda: posenc_jax.zigzag(8, 0), "devices=0 must be at least 1"),
     (lambda: ROPE.tokens([[0, 1], [0]]), "positions must be one array, but rows differ in"),
-    (lambda: FOX.tokens(text(T)).read(X, FOX), "encoding must be an Encoding"),
-    (lambda: FOX.tokens(text(T)).read(FOX, X.astype(int)), "floating-point", "not int32 of sh"),
-    (lambda: FOX.tokens(text(T)).read(FOX, X.tolist()), "one vector for each", "not list of"),
+    (lambda: FOX.tokens(text(T)).observed(FOX, X.astype(int)), "floating-point", "not int32 of sh"),
+    (lambda: FOX.tokens(text(T)).observed(FOX, X.tolist()), "one vector for each", "not list of"),
     *(
         (
             lambda bad=bad: ROPE.tokens(text(T)).part(bad, 2),
@@ -1357,7 +1350,10 @@ KINDS = [
     (lambda: turned(Q, text(T)), "tokens must be Tokens, not ndarray"),
     (lambda: turned(Q, HAND_MADE), "tokens were not prepared for RoPE: make them by "),
     (lambda: common.build("seqpe", hook="input_add").embed(X, HAND_MADE), "not prepared for SeqPE"),
-    (lambda: HAND_MADE.read(common.build("kv_shift"), X), "tokens were not prepared for KVShift"),
+    (
+        lambda: HAND_MADE.observed(common.build("kv_shift"), X),
+        "tokens were not prepared for KVShift",
+    ),
     (lambda: OnAxes(ROPE, axes=(0.5, 1)), "axes=(0.5, 1) must be a tuple of numbers of axes"),
     (lambda: MODEL(IDS, text(T), key=0), "key is int, but must be a random key"),
     *(

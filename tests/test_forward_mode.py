@@ -30,7 +30,7 @@ def inner(tree, other) -> jax.Array:
 def attention(encoding, given, positions):
     x_BTD, q, k, v = given
     tokens = encoding.tokens(positions, SEGMENT_IDS)
-    tokens = tokens.read(encoding, encoding.embed(x_BTD, tokens))
+    tokens = tokens.observed(encoding, encoding.embed(x_BTD, tokens))
     return posenc_jax.attend(encoding, q, k, v, tokens, implementation="dense")
 
 

@@ -67,7 +67,7 @@ def test_mhrope():
     positions = axes_last(arrays["position_ids"]).astype(np.int32)
     for axis_heads in (tuple(params["heads_thw"]), None):
         encoding = posenc_jax.make("mhrope", axis_heads=axis_heads, **sizes)
-        tables = encoding.tokens(positions).prepared
+        tables = encoding.tokens(positions).made
         for table, key in zip(tables, ("cos", "sin"), strict=True):
             expected = by_token(arrays[key])[..., : params["head_dim"] // 2]
             close(table, expected, atol=2e-4)
@@ -193,7 +193,7 @@ def test_time_rope(story):
         encoding = posenc_jax.make(
             "time_rope", head_dim=params["head_dim"], base=params["theta"], sections=sections
         )
-        cos, sin = encoding.tokens(positions).prepared
+        cos, sin = encoding.tokens(positions).made
         close(cos[0, :, 0], arrays[f"{story}/cos"][:, ::2], atol=3e-4)
         close(sin[0, :, 0], arrays[f"{story}/sin"][:, ::2], atol=3e-4)
         turned = (rotated(encoding, x, positions) for x in (q, k))
@@ -354,7 +354,7 @@ def test_a_paused_frame_turns_as_the_one_before():
     assert same.size
     encoding = posenc_jax.make("time_rope", head_dim=params["head_dim"])
     positions = builders.story_time(tau, *params["grid"])
-    for table in jax.jit(encoding.tokens)(positions).prepared:
+    for table in jax.jit(encoding.tokens)(positions).made:
         frames = np.asarray(table).reshape(len(tau), -1)
         np.testing.assert_array_equal(frames[same], frames[same + 1])
 

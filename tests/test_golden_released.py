@@ -36,7 +36,7 @@ def test_sinks(golden):
 @jax.jit
 def run(encoding, q, k, v, x_BTD, window, scale, sinks):
     """Returns the logits, the weights and the attended sums of a layer of text."""
-    tokens = encoding.tokens(text(q.shape[1])).read(encoding, x_BTD)
+    tokens = encoding.tokens(text(q.shape[1])).observed(encoding, x_BTD)
     attend = functools.partial(
         posenc_jax.attend, encoding, q, k, q_tokens=tokens, window=window, scale=scale, sinks=sinks
     )
@@ -91,7 +91,7 @@ def test_inkling_bias_between_any_positions():
     encoding.kernel[...] = jnp.eye(H * R)
     vectors_BTD = jnp.asarray(arrays["rel_states"].reshape(2, -1, H * R), jnp.float32)
     queries, keys = (
-        encoding.tokens(arrays[key][None]).read(encoding, x_BTD)
+        encoding.tokens(arrays[key][None]).observed(encoding, x_BTD)
         for key, x_BTD in (("q_positions", vectors_BTD), ("k_positions", jnp.zeros((2, 10, H * R))))
     )
     q, k = jnp.zeros((2, queries.count, H, 1)), jnp.zeros((2, keys.count, H, 1))
@@ -157,7 +157,7 @@ def test_mistral_large_4(golden):
     factor = encoding.rotate(jnp.ones_like(q), tokens, side)[..., 0]
     as_published(golden, q_factor=factor)
     if params["use_rope"]:
-        cos, sin = (table[:, :, 0] for table in tokens.prepared)
+        cos, sin = (table[:, :, 0] for table in tokens.made)
         as_published(golden, cos=cos, sin=sin, inv_freq=rates(encoding.inner))
         encoding.inner.alpha[...] = jnp.zeros_like(arrays["alpha"])
         as_published(golden, inv_freq_yarn=rates(encoding.inner))

@@ -127,7 +127,7 @@ def test_longrope_switches_for_all_positions():
         positions = arrays[f"idx_T{length}"].astype(np.int32)
         assert positions.max() == length - 1
         tokens = encoding.tokens(positions[None])
-        for table, kind in zip(tokens.prepared, ("cos", "sin"), strict=True):
+        for table, kind in zip(tokens.made, ("cos", "sin"), strict=True):
             close(table[0, :, 0], arrays[f"{kind}_T{length}"][:, :pairs], atol=3e-5)
 
 

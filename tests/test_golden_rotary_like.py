@@ -45,7 +45,7 @@ def test_fope():
     C, H = params["head_dim"], params["heads"]
     arguments = dict(num_heads=H, head_dim=C, train_length=params["train_length"])
     encoding = posenc_jax.make("fope", rngs=nnx.Rngs(0), padding="ones", **arguments)
-    cos, _ = encoding.prepare(jnp.ones((1, 1), jnp.int32), 1)
+    cos, _ = encoding.tokens(jnp.ones((1, 1), jnp.int32), length=1).made
     close(np.arccos(cos[0, 0]), arrays["inv_freq_kept"])
     assert encoding.cos_coef.shape == arrays["cos_coef"].shape
     encoding.cos_coef[...] = jnp.asarray(arrays["cos_coef"])

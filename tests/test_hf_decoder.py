@@ -259,7 +259,7 @@ def _model(model_type):
 
 
 def tables(encoding, length):
-    return encoding.tokens(text(length), length=length).prepared
+    return encoding.tokens(text(length), length=length).made
 
 
 def same_turns(encoding, other):

@@ -20,7 +20,7 @@ T = 64  # two pieces of the band
 def attention(implementation, positions, encoding, *sides):
     """Returns a loss, and the logits' softmax times the values."""
     x_BTD = 0.5 * common.normal(3, 2, T, common.WIDTH)
-    tokens = encoding.tokens(positions).read(encoding, jnp.asarray(x_BTD))
+    tokens = encoding.tokens(positions).observed(encoding, jnp.asarray(x_BTD))
     out = posenc_jax.attend(encoding, *sides, tokens, implementation=implementation)
     return (out**2).sum(), out
 
@@ -49,7 +49,7 @@ def test_tiles_beyond_the_extent_are_those_of_no_positions():
     encoding = common.build("inkling", extent=3)
     encoding.profiles[...] = jnp.full_like(encoding.profiles[...], jnp.nan)
     q, k, v = sides(4, T, T)
-    tokens = encoding.tokens(text(T)).read(encoding, jnp.zeros((2, T, common.WIDTH)))
+    tokens = encoding.tokens(text(T)).observed(encoding, jnp.zeros((2, T, common.WIDTH)))
     late, early = tokens.part(20, 44), tokens.part(0, 10)
     attend = functools.partial(posenc_jax.attend, implementation="blockwise")
     far = attend(encoding, q[:, 20:], k[:, :10], v[:, :10], late, early)
@@ -59,7 +59,7 @@ def test_tiles_beyond_the_extent_are_those_of_no_positions():
 
 def test_cut_tokens_that_claim_to_be_consecutive_are_no_number():
     encoding = common.build("inkling")
-    tokens = encoding.tokens(text(T)).read(encoding, jnp.ones((2, T, common.WIDTH)))
+    tokens = encoding.tokens(text(T)).observed(encoding, jnp.ones((2, T, common.WIDTH)))
     cut = jax.tree.map(lambda x: x[:, ::2], tokens)
     q, k, v = (x[:, ::2] for x in sides(4, T, T))
     assert np.isnan(posenc_jax.attend(encoding, q, k, v, cut)).any()

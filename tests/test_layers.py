@@ -60,7 +60,7 @@ def test_a_window_is_masking_by_hand(name, window, segments):
     @jax.jit
     def both(encoding):
         tokens = encoding.tokens(text(length), segment_ids)
-        tokens = tokens.read(encoding, jnp.asarray(x_BTD))
+        tokens = tokens.observed(encoding, jnp.asarray(x_BTD))
         by_hand = posenc_jax.attend(Hidden(encoding, window), q, k, v, tokens)
         return posenc_jax.attend(encoding, q, k, v, tokens, window=window), by_hand
 
@@ -430,11 +430,11 @@ class Unlike(Wrapper):
 
     whole_rows = True
 
-    def place(self, positions, key=None, length=None):
-        return super().place(positions, key, length)
+    def prepare(self, tokens, *, length=None, key=None):
+        return super().prepare(tokens, length=length, key=key)
 
-    def read(self, x_BTD, tokens):
-        return super().read(x_BTD, tokens)
+    def observe(self, x_BTD, tokens, state=None):
+        return super().observe(x_BTD, tokens, state)
 
     def mix(self, out_BTHC, weights_BHTS, tile):
         return super().mix(out_BTHC, weights_BHTS, tile)
@@ -448,7 +448,6 @@ def test_what_a_scheme_promises_is_not_promised_of_the_hooks_above_it():
     assert not inner.whole_rows and outer.whole_rows
     assert inner.reads_order is False and outer.reads_order is None
     assert not inner.adapts and outer.adapts
-    assert inner.resumes and not outer.resumes
 
 
 @pytest.mark.parametrize("over", ["rope", "alibi", "fox", "path"])
@@ -461,7 +460,7 @@ def test_a_logit_scale_is_scaling_queries_by_hand(over):
 
     @jax.jit
     def attend(encoding, q):
-        tokens = encoding.tokens(text(length)).read(encoding, jnp.asarray(x_BTD))
+        tokens = encoding.tokens(text(length)).observed(encoding, jnp.asarray(x_BTD))
         return posenc_jax.attend(encoding, q, k, v, tokens)
 
     scaled = attend(LogN(over=inner, train_length=8), q)
@@ -472,10 +471,10 @@ def test_a_logit_scale_is_scaling_queries_by_hand(over):
 @pytest.mark.parametrize("name", ["logn", "ssmax", "llama4_temperature", "soft_cap", "randomized"])
 def test_the_hooks_of_a_wrapper(name, over):
     """A wrapper has its hooks and those beneath; only what reads the layer's input asks for it."""
-    own = {"soft_cap": "score", "randomized": "place"}.get(name, "rotate")
+    own = {"soft_cap": "score", "randomized": "prepare"}.get(name, "rotate")
     encoding, inner = common.build(name, over=over), common.build(over)
     assert encoding.hooks() == inner.hooks() | {own}
-    assert ("read" in encoding.hooks()) == (over == "fox")
+    assert ("observe" in encoding.hooks()) == (over == "fox")
 
 
 def test_a_soft_cap_bounds_the_logits():
@@ -483,10 +482,11 @@ def test_a_soft_cap_bounds_the_logits():
     q, k = (30 * common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
     for over in ("nope", "alibi", "transformer_xl"):
         inner = common.build(over)
-        tokens = inner.tokens(text(T))
-        free = np.asarray(posenc_jax.logits(inner, q, k, tokens), np.float64)
+        free = posenc_jax.logits(inner, q, k, inner.tokens(text(T)))
+        free = np.asarray(free, np.float64)
         for cap in (5.0, 50.0):
-            capped = posenc_jax.logits(SoftCap(over=inner, cap=cap), q, k, tokens)
+            encoding = SoftCap(over=inner, cap=cap)
+            capped = posenc_jax.logits(encoding, q, k, encoding.tokens(text(T)))
             close(capped, cap * np.tanh(free / cap), 1e-4, 1e-4)
             assert np.abs(capped).max() <= cap < np.abs(free).max()
 

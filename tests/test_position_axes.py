@@ -167,7 +167,9 @@ def test_rules_of_heads_that_adapt_to_the_length(lengths):
     rules = DynamicNTK(8, 2.0), DynamicNTK(4), Default()
     positions, lengths = jnp.asarray(placed(np.int32)[:, :4]), jnp.array(lengths)
     *plain, by_axis = (
-        common.build("rope", axes=axes, frequencies=frequencies).prepare(positions, lengths)
+        common.build("rope", axes=axes, frequencies=frequencies)
+        .tokens(positions, length=lengths)
+        .made
         for frequencies in (*rules, ByAxis(axes, rules))
     )
     for head, axis in enumerate((0, 0, 1, 2)):

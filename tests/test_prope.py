@@ -205,9 +205,9 @@ def test_values_are_turned_and_turned_back():
     encoding, (_, _, v) = make(), heads()
     tokens = encoding.tokens(seen())
     side = Side(None, num_heads=H, num_kv_heads=H, is_query=False)
-    turned = encoding.turn_values(v, tokens, side)
+    turned = encoding.rotate_values(v, tokens, side)
     assert np.abs(turned - v).max() > 0.1
-    back = encoding.turn_back(turned, tokens, dataclasses.replace(side, is_query=True))
+    back = encoding.rotate_back(turned, tokens, dataclasses.replace(side, is_query=True))
     np.testing.assert_allclose(back, v, rtol=1e-4, atol=1e-4)
 
 

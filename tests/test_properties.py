@@ -44,7 +44,7 @@ def heads_of(seed: int, num_heads: int = common.HEADS, length: int = T) -> np.nd
 def tokens_of(encoding, positions, segment_ids=None, length=None):
     """Returns the tokens of a layer whose input is ``residual``."""
     tokens = encoding.tokens(positions, segment_ids, length=length)
-    return tokens.read(encoding, jnp.asarray(residual(tokens.count)))
+    return tokens.observed(encoding, jnp.asarray(residual(tokens.count)))
 
 
 @jax.jit
@@ -285,21 +285,17 @@ def test_keys_turned_ahead(name):
         for start in range(0, T, T // 2):
             piece = (x[:, start : start + T // 2] for x in (k, v))
             part = tokens.part(start, T // 2)
-            parts.append(posenc_jax.turn(encoding, *piece, part, num_heads=common.HEADS))
-        turned = [jnp.concatenate([part[i] for part in parts], axis=1) for i in (0, 1)]
-        keys = dataclasses.replace(tokens, turned=parts[0][2].turned)
-        in_pieces = posenc_jax.attend(encoding, q, *turned, tokens, keys)
+            parts.append(posenc_jax.rotate_keys(encoding, *piece, part, num_heads=common.HEADS))
+        sides = [jnp.concatenate([part[i] for part in parts], axis=1) for i in (0, 1)]
+        in_pieces = posenc_jax.attend(encoding, q, *sides, tokens, tokens.rotated())
         return in_pieces, posenc_jax.attend(encoding, q, k, v, tokens)
 
-    if encoding.mixes_keys:
-        with pytest.raises(ValueError, match="mixes each key with others"):
+    mixes = name == "kv_shift"
+    if mixes or encoding.adapts:
+        with pytest.raises(ValueError, match="rotates all keys again"):
             in_pieces_and_at_once(encoding, q, k, v, None)
+    if mixes:
         return
-    if encoding.adapts:
-        with pytest.raises(
-            ValueError, match=r"adapts to the length.*encoding.tokens\(..., length=\)"
-        ):
-            in_pieces_and_at_once(encoding, q, k, v, None)
     close(*in_pieces_and_at_once(encoding, q, k, v, 64 if encoding.adapts else None))
 
 
@@ -307,10 +303,10 @@ def test_keys_that_are_not_turned_as_their_tokens_say():
     encoding = common.build("pope", trained=False)
     q, k, v = (heads_of(seed) for seed in range(3))
     tokens = tokens_of(encoding, shuffled())
-    keys = dataclasses.replace(tokens, turned=True)
-    with pytest.raises(ValueError, match="keys have 8 channels and turned queries 16"):
+    keys = tokens.rotated()
+    with pytest.raises(ValueError, match="keys have 8 channels and rotated queries 16"):
         posenc_jax.attend(encoding, q, k, v, tokens, keys)
-    alone = dataclasses.replace(keys, prepared=None)
+    alone = dataclasses.replace(keys, stamp=None)
     with pytest.raises(ValueError, match="q_tokens were not prepared for PoPE"):
         posenc_jax.attend(encoding, q, k, v, alone, keys)
 

@@ -31,7 +31,7 @@ def value_and_gradients(implementation, encoding, q, k, v, order, segment_ids=No
     def loss(encoding, q, k, v):
         segments = None if segment_ids is None else jnp.asarray(segment_ids)[:, order]
         tokens = encoding.tokens(positions[:, order], segments, index=order[None])
-        tokens = tokens.read(encoding, x_BTD[:, order])
+        tokens = tokens.observed(encoding, x_BTD[:, order])
         output = posenc_jax.attend(
             encoding, q[:, order], k[:, order], v[:, order], tokens, implementation=implementation
         )

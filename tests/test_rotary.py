@@ -97,9 +97,11 @@ def test_fixed_frequencies_to_two_million(name, as_array):
     assert positions.max() == 2_097_151
     length = jnp.full((len(starts), 1), 2**21) if as_array else 2**21
     if as_array:
-        tables = jax.jit(encoding.prepare)(positions, length)
+        tables = jax.jit(lambda p, n: encoding.tokens(p, length=n).made)(positions, length)
     else:
-        tables = jax.jit(encoding.prepare, static_argnums=1)(positions, length)
+        tables = jax.jit(lambda p, n: encoding.tokens(p, length=n).made, static_argnums=1)(
+            positions, length
+        )
     cos, sin = (np.asarray(table[:, :, 0], np.float64) / attention for table in tables)
     angles = positions[..., None].astype(np.float64) * rate
     np.testing.assert_allclose(cos, np.cos(angles), rtol=0, atol=5e-7)
@@ -116,19 +118,19 @@ def test_lengths_of_any_kind(name):
     encoding = common.build(name)
     positions = np.array([[5, 60], [3, 70]], np.int32)
     lengths = np.array([[20, 20], [100, 40]])
-    together = jax.jit(encoding.prepare)(positions, lengths)
+    together = jax.jit(lambda p, n: encoding.tokens(p, length=n).made)(positions, lengths)
     for row, token in ((0, 0), (1, 1)):
         one = positions[row : row + 1, token : token + 1]
         length = int(lengths[row, token])
         for given in (length, jnp.int32(length), np.int64(length), jnp.full((1, 1), length)):
-            alone = encoding.prepare(one, given)
+            alone = encoding.tokens(one, length=given).made
             for table, tables in zip(alone, together, strict=True):
                 np.testing.assert_allclose(table[0, 0], tables[row, token], atol=1e-5)
 
 
 def test_start_tokens_turn_as_in_rope():
     plain, encoding = common.build("rope"), common.build("longrope", start_tokens=3)
-    expected, actual = (each.prepare(text(6), 100) for each in (plain, encoding))
+    expected, actual = (each.tokens(text(6), length=100).made for each in (plain, encoding))
     for one, other in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(one[:, :3], other[:, :3])
         assert (np.abs(one[:, 3:] - other[:, 3:]) > 1e-3).any(axis=(0, 2, 3)).all()
@@ -218,7 +220,9 @@ def test_axes_of_equal_positions_are_text():
     for axes in (chunked((2, 1, 1)), interleaved((2, 1, 1))):
         several = common.build("rope", axes=axes)
         for one, other in zip(
-            plain.prepare(jnp.asarray(positions), 6), several.prepare(stacked, 6), strict=True
+            plain.tokens(jnp.asarray(positions), length=6).made,
+            several.tokens(stacked, length=6).made,
+            strict=True,
         ):
             np.testing.assert_array_equal(one, other)
 

@@ -140,7 +140,7 @@ def test_a_position_that_is_nan_hides_no_bias_from_the_others_of_its_tile(name):
 
     @functools.partial(jax.jit, static_argnums=1)
     def attend(positions, implementation):
-        tokens = encoding.tokens(positions).read(encoding, residual())
+        tokens = encoding.tokens(positions).observed(encoding, residual())
         return posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
 
     tiles = attend(positions, functools.partial(blockwise, block=4))
@@ -196,8 +196,8 @@ ORDERED = {
 @pytest.mark.parametrize("make", ORDERED.values(), ids=ORDERED)
 def test_what_depends_on_the_tokens_between_must_know_the_order(make):
     encoding, (q, k, v) = make(), sides()
-    tokens = encoding.tokens(text(T)).read(encoding, residual())
-    last = encoding.tokens(text(1, start=T - 1)).read(encoding, residual(1))
+    tokens = encoding.tokens(text(T)).observed(encoding, residual())
+    last = encoding.tokens(text(1, start=T - 1)).observed(encoding, residual(1))
     kind = type(encoding).__name__
     with pytest.raises(ValueError, match=f"1 queries and 12 keys do not say .* which {kind} must"):
         posenc_jax.attend(encoding, q[:, -1:], k, v, last, tokens, causal=False)
@@ -298,14 +298,11 @@ def test_a_part_must_lie_within_the_tokens(start):
 def test_what_was_read_of_all_tokens_is_cut_and_not_read_anew(name):
     """A new query must know all gates before its own."""
     encoding, (q, k, v) = common.build(name), sides()
-    tokens = encoding.tokens(text(T)).read(encoding, residual())
+    tokens = encoding.tokens(text(T)).observed(encoding, residual())
     new = tokens.part(T - 1, 1)
     last = posenc_jax.attend(encoding, q[:, -1:], k, v, new, tokens)
     whole = posenc_jax.attend(encoding, q, k, v, tokens)
     np.testing.assert_allclose(last, whole[:, -1:], rtol=1e-5, atol=1e-5)
-    unread = encoding.tokens(text(T)).part(T - 1, 1)
-    with pytest.raises(ValueError, match=r"tokens.read\(encoding, x\).part\(start, count\)"):
-        unread.read(encoding, residual()[:, -1:])
 
 
 @pytest.mark.parametrize("shape", [(B, 1, common.WIDTH), (B, common.WIDTH), (3, T, common.WIDTH)])
@@ -313,23 +310,23 @@ def test_what_is_read_must_have_a_vector_for_each_token(shape):
     encoding = common.build("fox")
     tokens = encoding.tokens(np.tile(np.arange(T), (B, 1)))
     with pytest.raises(ValueError, match="one vector for each of the 12 tokens of 2 sequences"):
-        tokens.read(encoding, jnp.zeros(shape))
+        tokens.observed(encoding, jnp.zeros(shape))
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in common.one_of_each_kind() if "read" in common.outline(n).hooks()]
+    "name", [n for n in common.one_of_each_kind() if "observe" in common.outline(n).hooks()]
 )
 def test_what_was_read_in_one_layer_is_not_read_again_in_the_next(name):
     """What a layer reads takes the place of what was prepared of the positions."""
     encoding = common.build(name)
     tokens = encoding.tokens(text(T))
-    read = tokens.read(encoding, residual())
+    read = tokens.observed(encoding, residual())
     for of_this_layer in (read, read.part(0, T)):
         with pytest.raises(
-            ValueError, match=r"have read one already: .* that encoding.tokens gave"
+            ValueError, match=r"have observed one already: .* that encoding.tokens gave"
         ):
-            of_this_layer.read(encoding, residual())
-    assert tokens.read(encoding, residual()).is_read
+            of_this_layer.observed(encoding, residual())
+    assert tokens.observed(encoding, residual()).stage == "observed"
 
 
 def test_positions_too_far_apart_for_a_distance_are_refused():
@@ -402,9 +399,6 @@ def test_chunks_are_counted_from_the_first_token_of_a_segment():
         np.testing.assert_allclose(together[:, cut:], alone, rtol=1e-5, atol=1e-5)
         step = attend(q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)
         np.testing.assert_allclose(step, together[:, -1:], rtol=1e-5, atol=1e-5)
-    part, sides_of_part = tokens.part(cut + 2, T - cut - 2), (x[:, cut + 2 :] for x in (q, k, v))
-    with pytest.raises(ValueError, match="Chunks are counted from the first token of each segment"):
-        posenc_jax.attend(encoding, *sides_of_part, part, window=chunks)
 
 
 def test_text_is_known_to_be_consecutive_while_it_is_traced():
@@ -433,7 +427,7 @@ def test_consecutive_positions_give_the_numbers_of_any_positions(name):
     def losses(encoding, q, k, v, is_known):
         # Traced positions, of which nothing is known but what is said.
         positions = jnp.asarray(text(20, start=3))
-        whole = encoding.tokens(positions, length=64).read(encoding, x_BTD)
+        whole = encoding.tokens(positions, length=64).observed(encoding, x_BTD)
         whole = dataclasses.replace(whole, consecutive=is_known)
         part = whole.part(11, 7)
         small = functools.partial(blockwise, block=8)
@@ -465,8 +459,8 @@ def test_values_are_turned_only_by_those_that_say_so(name):
     side = posenc_jax.Side(None, common.HEADS, common.HEADS, is_query=False)
 
     def turn(encoding, x_BTD, v):
-        tokens = encoding.tokens(text(T)).read(encoding, x_BTD)
-        for hook in {"turn_values", "turn_back"} - encoding.hooks():
+        tokens = encoding.tokens(text(T)).observed(encoding, x_BTD)
+        for hook in {"rotate_values", "rotate_back"} - encoding.hooks():
             assert getattr(encoding, hook)(v, tokens, side) is v
 
     jax.eval_shape(turn, encoding, residual(), sides()[2])
@@ -475,11 +469,11 @@ def test_values_are_turned_only_by_those_that_say_so(name):
 class Turned(posenc_jax.Encoding):
     """Multiplies each value by a number of its position, and each output by one of the query's."""
 
-    def turn_values(self, v_BSKC, tokens, side):
+    def rotate_values(self, v_BSKC, tokens, side):
         assert not side.is_query
         return v_BSKC * (1 + tokens.positions[..., None, None])
 
-    def turn_back(self, out_BTHC, tokens, side):
+    def rotate_back(self, out_BTHC, tokens, side):
         assert side.is_query
         return out_BTHC / (1 + tokens.positions[..., None, None])
 

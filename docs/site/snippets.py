@@ -55,7 +55,7 @@ def _of_scheme(name: str, built: str) -> str:
     ]
     if "embed" in hooks:
         lines.append("x_BTD = encoding.embed(x_BTD, tokens)  # once, after the token embedding")
-    content = ", x=x_BTD" if "read" in hooks else ""
+    content = ", x=x_BTD" if "observe" in hooks else ""
     lines += [
         "q = k = v = x_BTD.reshape(1, 16, 4, 16)  # heads of 16 channels",
         f"attend(encoding, q, k, v, tokens{content}).shape",

@@ -56,7 +56,7 @@ def curve(encoding: Encoding, contents_BHC, length: int) -> jax.Array:
     x_BTD = jnp.broadcast_to(contents_BHC.reshape(B, 1, H * C), (B, length, H * C))
     tokens = encoding.tokens(positions.text(length))
     x_BTD = encoding.embed(x_BTD, tokens)
-    tokens = tokens.read(encoding, x_BTD)
+    tokens = tokens.observed(encoding, x_BTD)
     last = tokens.part(length - 1, 1)
     x_BTHC = x_BTD.reshape(B, length, H, C)
     return logits(encoding, x_BTHC[:, -1:], x_BTHC, last, tokens)[:, :, 0].mean(axis=0)

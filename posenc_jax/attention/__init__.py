@@ -47,11 +47,11 @@ __all__ = [
     "attend",
     "check_implementation",
     "logits",
-    "turn",
+    "rotate_keys",
     "zigzag",
 ]
 
-# An implementation gets one tile that holds every query and key, both already turned.
+# An implementation gets one tile that holds every query and key, both already rotated.
 Implementation = Callable[[Encoding, Tile, jax.Array, Rule], jax.Array]
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "dense": dense,
@@ -128,10 +128,10 @@ def attend(
     if getattr(out_BTHC, "shape", None) != shape:
         what = getattr(out_BTHC, "shape", type(out_BTHC).__name__)
         raise ValueError(f"implementation={run!r} returned {what}, but must return {shape}")
-    return call(scheme, "turn_back", _in_window(out_BTHC, rule), tile.q_tokens, q_side)
+    return call(scheme, "rotate_back", _in_window(out_BTHC, rule), tile.q_tokens, q_side)
 
 
-def turn(
+def rotate_keys(
     encoding: Encoding | HeadShard,
     k_BSKC: jax.Array,
     v_BSKC: jax.Array,
@@ -139,43 +139,39 @@ def turn(
     *,
     num_heads: int,
 ) -> tuple[jax.Array, jax.Array, Tokens]:
-    """Turns keys and values once, for a cache that keeps them as attention reads them.
+    """Rotates keys and values once, for a cache that stores them as attention reads them.
 
     Args:
       encoding: as in ``attend``.
       k_BSKC: keys, not yet rotated.
       v_BSKC: values.
-      tokens: their tokens. A scheme that adapts to the length (``encoding.adapts``) needs tokens
-        with one fixed length: ``encoding.tokens(..., length=)``.
+      tokens: their tokens, observed where the scheme depends on content. A scheme that adapts to
+        the length (``encoding.adapts``) needs tokens with one fixed length:
+        ``encoding.tokens(..., length=)``.
       num_heads: number of query heads that attend to these keys.
 
     Returns:
-      Turned keys and values, and the tokens, marked as turned for ``attend``.
+      Rotated keys and values, and the tokens, which say so to ``attend``: ``tokens.rotated()``.
 
     Raises:
-      ValueError: the scheme adapts to a growing length, so turned keys would not stay right, or
-        mixes keys, so none can be turned alone; or an argument does not fit the others.
+      ValueError: the scheme adapts to a growing length, so rotated keys would not stay right, or
+        must see all tokens at once; or an argument does not fit the others.
     """
     check_keys(k_BSKC, v_BSKC, num_heads)
     scheme, _, side = _sides(encoding, num_heads, k_BSKC.shape[2])
     check_side(scheme, "tokens", tokens, k_BSKC)
-    if tokens.turned:
+    if tokens.stage == "rotated":
         raise ValueError(
-            "tokens say that k and v are turned already: pass keys and values before rotation, and "
-            "their tokens as encoding.tokens or tokens.read gave them"
+            "tokens say that k and v are rotated already: pass keys and values before rotation, "
+            "and their tokens as encoding.tokens or tokens.observed gave them"
         )
-    if scheme.mixes_keys:
+    if tokens.stamp is not None and not tokens.stamp.fixed:
         raise ValueError(
-            f"{type(scheme).__name__} mixes each key with others, so that none is turned alone; "
-            "keep keys and values as they are before rotation, and the layer's input"
+            f"{type(scheme).__name__} rotates all keys again for every token that follows: keep "
+            "keys as they are before rotation; or, if it adapts to the length of the sequence, "
+            "give all tokens one length, encoding.tokens(..., length=)"
         )
-    if not tokens.fixed:
-        raise ValueError(
-            f"{type(scheme).__name__} adapts to the length of the sequence: every token that "
-            "follows turns all keys again; keep keys as they are before rotation, or give all "
-            "tokens one length, encoding.tokens(..., length=)"
-        )
-    return *_turned(scheme, k_BSKC, v_BSKC, tokens, side), dataclasses.replace(tokens, turned=True)
+    return *_rotated(scheme, k_BSKC, v_BSKC, tokens, side), tokens.rotated()
 
 
 def logits(
@@ -190,7 +186,7 @@ def logits(
 ) -> jax.Array:
     """Returns the logits that ``attend`` applies mask and softmax to, float32 ``[B, H, T, S]``.
 
-    Use it for a mask, a soft cap or a softmax of your own, or to look at a scheme. The arguments
+    Use it for your mask, soft cap or softmax, or to look at a scheme. The arguments
     are those of ``attend``.
     """
     q_tokens = _with_input(encoding, q_tokens, k_tokens, x)
@@ -224,18 +220,18 @@ def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
 
 
 def _with_input(encoding, q_tokens, k_tokens, x_BTD):
-    """Returns the tokens of self-attention with what the encoding reads in the layer's input."""
+    """Returns the tokens of self-attention with what the encoding observes in its input."""
     scheme = encoding.encoding if isinstance(encoding, HeadShard) else encoding
     check_one_layer(scheme)
-    if x_BTD is None or "read" not in scheme.hooks():
+    if x_BTD is None or "observe" not in scheme.hooks():
         return q_tokens
     check_tokens("q_tokens", q_tokens)
     if k_tokens is not None:
         raise ValueError(
-            "x= is the input of self-attention; where k_tokens are given, read all tokens once, "
-            "tokens.read(encoding, x), and pass a part of them as q_tokens"
+            "x= is the input of self-attention; where k_tokens are given, observe all tokens once, "
+            "tokens.observed(encoding, x), and pass a part of them as q_tokens"
         )
-    return q_tokens.read(scheme, x_BTD)
+    return q_tokens.observed(scheme, x_BTD)
 
 
 def _tile(
@@ -243,7 +239,8 @@ def _tile(
 ) -> tuple[Encoding, Tile, jax.Array, Side]:
     """Returns the encoding, one tile with every query and key, the values, and the query side."""
     k_tokens = q_tokens if k_tokens is None else k_tokens
-    check_arrays(q_BTHC, k_BSKC, v_BSKC, getattr(k_tokens, "turned", False))
+    is_rotated = getattr(k_tokens, "stage", None) == "rotated"
+    check_arrays(q_BTHC, k_BSKC, v_BSKC, is_rotated)
     scheme, q_side, k_side = _sides(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
     check_sides(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
@@ -252,8 +249,8 @@ def _tile(
     q_BTHC = _without_wrapping(_without_nan(q_BTHC, q_tokens), scheme, q_tokens, k_tokens)
     q_BTHC = _of_whole_groups(q_BTHC, q_side, k_BSKC.shape[2])
     q = call(scheme, "rotate", q_BTHC, q_tokens, q_side)
-    if not k_tokens.turned:
-        k_BSKC, v_BSKC = _turned(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
+    if not is_rotated:
+        k_BSKC, v_BSKC = _rotated(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
         if k_BSKC.shape[-1] != q.shape[-1]:
             raise ValueError(
                 f"{type(scheme).__name__}.rotate gives queries {q.shape[-1]} channels and keys "
@@ -261,14 +258,14 @@ def _tile(
             )
     elif k_BSKC.shape[-1] != q.shape[-1]:
         raise ValueError(
-            f"keys have {k_BSKC.shape[-1]} channels and turned queries {q.shape[-1]}, but the "
-            "tokens say that the keys are turned already: pass keys that turn() has returned"
+            f"keys have {k_BSKC.shape[-1]} channels and rotated queries {q.shape[-1]}, but the "
+            "tokens say that the keys are rotated already: pass keys that rotate_keys returned"
         )
     tile = Tile(
         q=q,
         k=k_BSKC,
         q_tokens=q_tokens,
-        k_tokens=dataclasses.replace(k_tokens, prepared=scheme.of_keys(k_tokens.prepared)),
+        k_tokens=k_tokens.having(scheme.of_keys(k_tokens.made)),
         scale=scale,
         heads=q_side.heads,
         num_heads=q_side.num_heads,
@@ -276,10 +273,10 @@ def _tile(
     return scheme, tile, v_BSKC, q_side
 
 
-def _turned(scheme, k_BSKC, v_BSKC, tokens, side):
-    """Returns keys and values turned, possibly with more channels."""
+def _rotated(scheme, k_BSKC, v_BSKC, tokens, side):
+    """Returns keys and values rotated, possibly with more channels."""
     k_BSKC = call(scheme, "rotate", _without_nan(k_BSKC, tokens), tokens, side)
-    return k_BSKC, call(scheme, "turn_values", v_BSKC, tokens, side)
+    return k_BSKC, call(scheme, "rotate_values", v_BSKC, tokens, side)
 
 
 def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
@@ -289,11 +286,6 @@ def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
     in_order = _in_order(scheme, tile, causal, window)
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
     if chunk is not None and tile.k_tokens.segment_ids is not None:
-        if tile.k_tokens.is_part:
-            raise ValueError(
-                "Chunks are counted from the first token of each segment, which a part of the keys "
-                "may lack: pass the tokens of all keys as k_tokens"
-            )
         tile, in_order = _counted_by_segment(tile), False
     return tile, Rule(window, causal, in_order, chunk, sinks_BTH)
 
@@ -304,7 +296,7 @@ def _in_order(scheme, tile, causal, window) -> bool:
     q_index, k_index = tile.q_tokens.index, tile.k_tokens.index
     if q_index is not None or (k_index is None and T == S):
         return q_index is None
-    reads = "read" in scheme.hooks() if scheme.reads_order is None else scheme.reads_order
+    reads = "observe" in scheme.hooks() if scheme.reads_order is None else scheme.reads_order
     if reads or causal or window is not None:
         who = type(scheme).__name__ if reads else "a causal mask and a window"
         instead = ", or set causal=False where every query sees every key"
@@ -361,7 +353,7 @@ def _of_whole_groups(q_BTHC, side: Side, K: int):
 def _without_wrapping(q_BTHC, scheme, q_tokens, k_tokens):
     """Raises ValueError for tokens too far apart for int32; if traced, sets their row to NaN."""
     sides = [q_tokens] if q_tokens is k_tokens else [q_tokens, k_tokens]
-    # Text positions, and schemes that only turn, need no difference that could wrap.
+    # Text positions, and schemes that only rotate, need no difference that could wrap.
     is_near = is_fusable(scheme) or (len(sides) == 1 and q_tokens.consecutive)
     positions = [] if is_near else [side.positions for side in sides]
     index = [side.index for side in sides if side.index is not None]

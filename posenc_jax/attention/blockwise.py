@@ -237,22 +237,22 @@ def _backward(plan, queries, keys, shared, d_out, lse, delta):
     _, _, first, end = _visits(plan, queries, keys, shared)
     near = _near(plan, queries, keys, shared)
     d_out = d_out.astype(keys.v.dtype)
-    q_turned, d_out_turned = tokens_last(queries.x), tokens_last(d_out)
+    q_transposed, d_out_transposed = tokens_last(queries.x), tokens_last(d_out)
 
     def columns(j, gradients):
         d_queries, d_keys, d_shared = gradients
         k = _block(keys, j, plan.k_block)
 
         def add_queries(acts, q, sums):
-            d_k, d_shared, dk_turned, dv_turned = sums
+            d_k, d_shared, dk_transposed, dv_transposed = sums
             rows = _take(d_out, q, -2), _take(lse, q, -1), _take(delta, q, -1)
             weights, d_products, of_tile = _tile_gradients(plan, acts, q, k, shared, *rows)
-            dk_turned += _sum_over_queries(_take(q_turned, q, -1), d_products)
-            dv_turned += _sum_over_queries(_take(d_out_turned, q, -1), weights)
+            dk_transposed += _sum_over_queries(_take(q_transposed, q, -1), d_products)
+            dv_transposed += _sum_over_queries(_take(d_out_transposed, q, -1), weights)
             zeros = zero_gradients(q.rows)
             d_shared, d_q, d_k = add_gradients((d_shared, zeros, d_k), of_tile)
             d_q = d_q._replace(x=d_q.x + _dot("bkgts,bksc->bkgtc", d_products, k.rows.x))
-            return d_q, (d_k, d_shared, dk_turned, dv_turned)
+            return d_q, (d_k, d_shared, dk_transposed, dv_transposed)
 
         def step(i, running):
             d_queries, *sums = running
@@ -263,8 +263,9 @@ def _backward(plan, queries, keys, shared, d_out, lse, delta):
         zeros = (jnp.zeros_like(x.swapaxes(-1, -2), jnp.float32) for x in (k.rows.x, k.rows.v))
         running = d_queries, zero_gradients(k.rows), d_shared, *zeros
         running = lax.fori_loop(first[j], end[j], step, running)
-        d_queries, d_k, d_shared, dk_turned, dv_turned = running
-        d_k = d_k._replace(x=d_k.x + dk_turned.swapaxes(-1, -2), v=dv_turned.swapaxes(-1, -2))
+        d_queries, d_k, d_shared, dk_transposed, dv_transposed = running
+        dx, dv = (x.swapaxes(-1, -2) for x in (dk_transposed, dv_transposed))
+        d_k = d_k._replace(x=d_k.x + dx, v=dv)
         return d_queries, _add_at(d_keys, d_k, k.start), d_shared
 
     start = zero_gradients((queries, keys, shared))
@@ -436,11 +437,11 @@ def _products(q: Rows, k: Rows):
     return products.reshape(B, K, G, T, -1).reshape(B, K * G, T, -1)
 
 
-def _sum_over_queries(turned_BKCGT, matrix_BKGTS):
+def _sum_over_queries(x_BKCGT, matrix_BKGTS):
     """Sums the vectors of queries, weighted for each key, transposed: ``[B, K, C, S]``."""
-    B, K, C, G, T = turned_BKCGT.shape
-    turned, matrix = turned_BKCGT.reshape(B, K, C, G * T), matrix_BKGTS.reshape(B, K, G * T, -1)
-    return _dot("bkct,bkts->bkcs", turned, matrix)
+    B, K, C, G, T = x_BKCGT.shape
+    x, matrix = x_BKCGT.reshape(B, K, C, G * T), matrix_BKGTS.reshape(B, K, G * T, -1)
+    return _dot("bkct,bkts->bkcs", x, matrix)
 
 
 def _mix(encoding, values_BKGTC, weights_BKGTS, tile):

@@ -40,11 +40,11 @@ def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
         )
 
 
-def check_arrays(q_BTHC, k_BSKC, v_BSKC, is_turned: bool) -> None:
+def check_arrays(q_BTHC, k_BSKC, v_BSKC, is_rotated: bool) -> None:
     """Checks that the shapes and types of queries, keys and values fit."""
     shapes = _check_axes("queries, keys and values", {"q": q_BTHC, "k": k_BSKC, "v": v_BSKC})
     (B, _, H, C), (_, S, K, width) = q_BTHC.shape, k_BSKC.shape
-    is_as_wide = width == C or is_turned
+    is_as_wide = width == C or is_rotated
     if len(k_BSKC) != B or not is_as_wide or v_BSKC.shape[:3] != (B, S, K) or H % K:
         raise ValueError(
             f"{shapes} do not fit: q must be [B, T, H, C], and k and v [B, S, K, C] with H a "
@@ -86,13 +86,13 @@ def _check_axes(what, arrays) -> str:
 def check_sides(encoding, q_BTHC, k_BSKC, q_tokens: Any, k_tokens: Any) -> None:
     """Checks that the tokens are those of the queries and keys."""
     check_side(encoding, "q_tokens", q_tokens, q_BTHC)
-    check_side(encoding, "k_tokens", k_tokens, k_BSKC, is_turned=getattr(k_tokens, "turned", False))
+    check_side(encoding, "k_tokens", k_tokens, k_BSKC)
     if (q_tokens.segment_ids is None) != (k_tokens.segment_ids is None):
         raise ValueError("segment_ids must be given for both queries and keys, or for neither")
 
 
-def check_side(encoding, name, tokens, x, is_turned=False):
-    """Checks that ``tokens`` are those of queries or keys ``x``, and ready to turn them."""
+def check_side(encoding, name, tokens, x):
+    """Checks that ``tokens`` are those of queries or keys ``x``, and ready to rotate them."""
     check_tokens(name, tokens)
     B, length = x.shape[:2]
     for what in ("positions", "segment_ids", "index"):
@@ -111,10 +111,10 @@ def check_side(encoding, name, tokens, x, is_turned=False):
                 f"{name} has {what} of type {numbers.dtype}, but they must be int32"
                 f"{' or float32' if what == 'positions' else ''}, as encoding.tokens makes them"
             )
-    tokens.check_made_for(encoding, name)
-    if is_turned:
+    tokens.check_made_by(encoding, name)
+    if tokens.stage == "rotated":
         return
-    if "read" in encoding.hooks() and not tokens.is_read:
+    if "observe" in encoding.hooks() and tokens.stage != "observed":
         raise ValueError(
             f"{type(encoding).__name__} reads the layer's input, and {name} come without it: pass "
             "attend(..., x=x_BTD), the array [B, T, D] that queries and keys are projected from"

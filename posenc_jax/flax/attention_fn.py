@@ -77,9 +77,9 @@ class AttentionFn(nnx.Module):
 
         Only Flax's mask says how far the cache is filled. With any other mask the result is NaN.
         """
-        if "read" in self.encoding.hooks():
+        if "observe" in self.encoding.hooks():
             raise ValueError(
-                f"{type(self.encoding).__name__} reads the inputs of all tokens, which Flax's "
+                f"{type(self.encoding).__name__} observes the inputs of all tokens, which Flax's "
                 "cache does not keep: decode with posenc_jax.Transformer, or keep the inputs "
                 "yourself and call posenc_jax.attend"
             )

@@ -88,7 +88,7 @@ def vectors(case: Case) -> dict[str, Any]:
     inv_freq, factor = rope.frequencies(rope.rotary_dim, rope.base, float(POSITIONS[-1] + 1))
     places_1T = np.array([POSITIONS], np.int32)
     own, plain = (_logits(each, rope.head_dim, places_1T) for each in (encoding, rope))
-    cos, sin = (np.asarray(table)[0, :, 0] for table in rope.tokens(places_1T).prepared)
+    cos, sin = (np.asarray(table)[0, :, 0] for table in rope.tokens(places_1T).made)
     return {
         "config": dict(case.config),
         "call": dict(case.call),

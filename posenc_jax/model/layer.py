@@ -1,7 +1,5 @@
 """Defines what one layer of the decoder uses, and stacks layers for ``lax.scan``."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -25,8 +23,8 @@ class Layer(nnx.Module):
       rows: which of an encoding's parameters for each layer it uses, 0 if there are none (static).
 
     Under ``scan`` a layer holds all layers in the same place of the pattern, and its arrays have a
-    leading axis of turns, the repeats of the pattern. ``sources`` and ``windows`` have one
-    entry, or one for each turn where layers that differ only in numbers share a place, and so has
+    leading axis of repeats of the pattern. ``sources`` and ``windows`` have one entry, or one for
+    each repeat where layers that differ only in numbers share a place, and so has
     ``rows``.
     """
 
@@ -44,42 +42,42 @@ class Layer(nnx.Module):
         self.windows = windows
         self.rows = rows
 
-    def at(self, turn: int) -> tuple[int, Window]:
-        """Returns the source and the window of one turn."""
-        return self.sources[turn % len(self.sources)], self.windows[turn % len(self.windows)]
+    def at(self, repeat: int) -> tuple[int, Window]:
+        """Returns the source and the window of one repeat."""
+        return self.sources[repeat % len(self.sources)], self.windows[repeat % len(self.windows)]
 
-    def encoding(self, encodings, turn) -> Encoding:
-        """Returns the encoding of one turn, the layer's own or among those of the model."""
+    def encoding(self, encodings, repeat) -> Encoding:
+        """Returns the encoding of one repeat, the layer's own or among those of the model."""
         if self.own is not None:
             return self.own.unstacked()
-        row = self.rows[0] if len(self.rows) == 1 else jnp.asarray(self.rows)[turn]
+        row = self.rows[0] if len(self.rows) == 1 else jnp.asarray(self.rows)[repeat]
         return encodings[self.sources[0]].of_layer(row)
 
-    def found(self, sides, turn):
-        """Returns the encoding's entry of ``sides``, and the window, for one turn.
+    def side(self, sides, repeat):
+        """Returns the encoding's entry of ``sides``, and the window, for one repeat.
 
-        Turns may differ in the tables that their encodings prepare, and in windows. ``turn`` may be
-        traced.
+        Repeats may differ in the tables that their encodings prepare, and in windows. ``repeat``
+        may be traced.
         """
-        found = sides[self.sources[0]]
+        side = sides[self.sources[0]]
         if len(self.sources) > 1:
-            source = jnp.asarray(self.sources)[turn]
+            source = jnp.asarray(self.sources)[repeat]
             # Layers that share one program read tokens made for different encodings.
             sides = [_for_any(side) for side in sides]
-            found = jax.tree.map(lambda *each: jnp.stack(each)[source], *sides)
+            side = jax.tree.map(lambda *each: jnp.stack(each)[source], *sides)
         if len(self.windows) == 1:
-            return found, self.windows[0]
+            return side, self.windows[0]
         widths = [_WIDEST if window is None else window for window in self.windows]
-        return found, jnp.asarray(widths, jnp.int32)[turn]
+        return side, jnp.asarray(widths, jnp.int32)[repeat]
 
 
 def _for_any(side):
     """Returns tokens that say of no encoding that they were made for it."""
-    return tuple(None if x is None else dataclasses.replace(x, made_for=()) for x in side)
+    return tuple(None if x is None else x.of_any() for x in side)
 
 
 def one_if_equal(values: tuple) -> tuple:
-    """Returns the values of all turns, or only the first if all are the same."""
+    """Returns the values of all repeats, or only the first if all are the same."""
     return values if len(set(values)) > 1 else values[:1]
 
 

@@ -76,9 +76,9 @@ class Layers(nnx.Module):
         """
         num_layers = count_of("num_layers", num_layers)
         check_flags(from_end=from_end)
-        turn = len(self.pattern)
-        first = -num_layers % turn if from_end else 0
-        places = [(first + number) % turn for number in range(num_layers)]
+        size = len(self.pattern)
+        first = -num_layers % size if from_end else 0
+        places = [(first + number) % size for number in range(num_layers)]
         encodings, windows = zip(*map(self.at, places), strict=True)
         return Layers(encodings, windows)
 
@@ -128,9 +128,9 @@ class Layers(nnx.Module):
 
     def row(self, number: int) -> int:
         """Returns how many layers before layer ``number`` use the encoding that it uses."""
-        turn, place = divmod(number, len(self.pattern))
+        repeat, place = divmod(number, len(self.pattern))
         source = self.pattern[place]
-        return turn * self.pattern.count(source) + self.pattern[:place].count(source)
+        return repeat * self.pattern.count(source) + self.pattern[:place].count(source)
 
 
 def _check_shared_once(distinct):

@@ -54,7 +54,7 @@ class Transformer(nnx.Module):
       mlp_dim: hidden width of the feed-forward network. Default: 8/3 of ``model_dim``, rounded up
         to a multiple of 64.
       norm_epsilon: what every norm adds to the mean square.
-      qk_norm: how queries and keys are normalised before they turn: "head" normalises each head by
+      qk_norm: how queries and keys are normalised before rotation: "head" normalises each head by
         itself (Qwen3), "all" all heads together (OLMo 2), None not at all.
       qkv_bias: whether to add a bias to queries, keys and values (Qwen2).
       sinks: whether queries may attend to nothing: "head" gives each head one more logit, which has
@@ -152,10 +152,10 @@ class Transformer(nnx.Module):
         pattern = Layers.of(encoding)
         blocks = [layer.block for layer in other.layers]
         if self.scan and len(blocks) != self._places(pattern, blocks):
-            turns = self.num_layers // len(blocks)
-            by_place = [unstack(block, turns) for block in blocks]
+            repeats = self.num_layers // len(blocks)
+            by_place = [unstack(block, repeats) for block in blocks]
             blocks = self._placed(
-                pattern, [block for turn in zip(*by_place, strict=True) for block in turn]
+                pattern, [block for repeat in zip(*by_place, strict=True) for block in repeat]
             )
         other._arrange(pattern, blocks)
         return other
@@ -165,23 +165,23 @@ class Transformer(nnx.Module):
         pattern.check(self.num_layers)
         if not self.scan:
             return blocks
-        turn = self._places(pattern, blocks)
+        places = self._places(pattern, blocks)
         kinds: list[Any] = list(map(jax.tree.structure, blocks))
-        if any(kind != kinds[number % turn] for number, kind in enumerate(kinds)):
+        if any(kind != kinds[number % places] for number, kind in enumerate(kinds)):
             raise ValueError(
-                f"scan=True compiles a pattern of {turn} layers once, and the layers of one place "
-                "in it differ in their sinks: name as many encodings in the pattern as it takes "
+                f"scan=True compiles a pattern of {places} layers once, and layers of one place in "
+                "it differ in their sinks: name as many encodings in the pattern as it takes "
                 "until sinks repeat too, such as [rope, rope] for two sinks"
             )
-        return [stack(blocks[place::turn]) for place in range(turn)]
+        return [stack(blocks[place::places]) for place in range(places)]
 
     def _places(self, pattern: Layers, blocks: list[Block]) -> int:
         """Returns the number of places of blocks: under ``scan`` one if all layers are alike."""
-        turn = len(pattern.pattern)
-        has_all = self.scan and turn == self.num_layers
+        places = len(pattern.pattern)
+        has_all = self.scan and places == self.num_layers
         # Blocks differ where only some layers have sinks.
         same_blocks = len(set(map(jax.tree.structure, blocks))) == 1
-        return 1 if has_all and same_blocks and pattern.alike() else turn
+        return 1 if has_all and same_blocks and pattern.alike() else places
 
     def _arrange(self, pattern: Layers, blocks: list[Block]) -> None:
         """Gives each block its encoding and its window."""
@@ -198,7 +198,7 @@ class Transformer(nnx.Module):
             # Under scan layers that are alike share one block, even if the pattern names each.
             several = range(self.num_layers if len(blocks) < len(pattern.pattern) else 0)
             each = [pattern.of_layer(number)[1:] for number in several] or [(source, window)]
-            sources, windows = (tuple(all_turns) for all_turns in zip(*each, strict=True))
+            sources, windows = (tuple(values) for values in zip(*each, strict=True))
             layers.append(Layer(block, own, one_if_equal(sources), one_if_equal(windows), rows))
         self.encodings = nnx.List(shared)
         self.layers = nnx.List(layers)
@@ -274,7 +274,7 @@ class Transformer(nnx.Module):
         order of the calls is the order of the tokens, whatever their positions are.
 
         A scheme that adapts to the length (dynamic NTK, LongRoPE, randomized positions) adapts to
-        the largest position so far of a token's own sequence or segment, plus one, and turns all
+        the largest position so far of a token's own sequence or segment, plus one, and rotates all
         keys by it. But from the second layer on, the keys of earlier tokens were computed from what
         the first layer returned at the length of their own call. So under such a scheme a model of
         several layers equals ``hidden`` of the whole sequence only if the cache is made for one
@@ -306,9 +306,9 @@ class Transformer(nnx.Module):
         cache.check_made_for(self, B)
         cache = cache.with_places(positions, segment_ids, T)
         for number, encoding in enumerate(self.distinct()):
-            new, seen, cache = cache.tokens(number, encoding, T)
+            new, every, cache = cache.tokens(number, encoding, T)
             x_BTD = call(encoding, "embed", x_BTD, new)
-            sides.append((new, seen))
+            sides.append((new, every))
         x_BTD, layers = self._run(x_BTD, sides, cache, start)
         x_BTD = jnp.where(start + T <= cache.size, x_BTD, jnp.nan)
         return x_BTD, dataclasses.replace(cache, layers=layers)
@@ -336,8 +336,8 @@ class Transformer(nnx.Module):
         Where layers have encodings of their own, the encoding is that of the first of them.
         """
         number = count_of("number", number, 0, self.num_layers - 1)
-        turn, place = divmod(number, len(self.layers))
-        source, window = self.layers[place].at(turn)
+        repeat, place = divmod(number, len(self.layers))
+        source, window = self.layers[place].at(repeat)
         return self.distinct()[source], window
 
     def _run(self, x_BTD, sides, cache: Cache | None = None, start=0):
@@ -347,23 +347,23 @@ class Transformer(nnx.Module):
         """
 
         # The cache is written in place: a copy would take longer than one token.
-        def run_layers(state, layers, turn):
+        def run_layers(state, layers, repeat):
             x_BTD, slots = state
-            kept = []
-            for layer, own_slots in zip(layers, slots, strict=True):
-                (tokens, seen), window = layer.found(sides, turn)
-                encoding = layer.encoding(self.encodings, turn)
-                past = None if cache is None else Past(own_slots, turn, start, seen)
+            updated = []
+            for layer, stored in zip(layers, slots, strict=True):
+                (tokens, every), window = layer.side(sides, repeat)
+                encoding = layer.encoding(self.encodings, repeat)
+                past = None if cache is None else Past(stored, repeat, start, every)
                 run = self._run_block(window)
-                x_BTD, own_kept = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
-                kept.append(own_kept)
-            return x_BTD, tuple(kept)
+                x_BTD, stored = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
+                updated.append(stored)
+            return x_BTD, tuple(updated)
 
         state = x_BTD, (None,) * len(self.layers) if cache is None else cache.layers
         if self.scan:
-            turns = jnp.arange(self.num_layers // len(self.layers))
+            repeats = jnp.arange(self.num_layers // len(self.layers))
             state, _ = jax.lax.scan(
-                lambda state, each: (run_layers(state, *each), None), state, (self.layers, turns)
+                lambda state, each: (run_layers(state, *each), None), state, (self.layers, repeats)
             )
         else:
             state = run_layers(state, self.layers, 0)

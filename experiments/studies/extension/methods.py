@@ -72,7 +72,7 @@ class Methods:
                 encoding, length = self.encoding(name, ratio), ratio * self.train_length
                 if encoding is not None:
                     places = positions.text(length)
-                    jax.eval_shape(lambda e=encoding, p=places: e.tokens(p).prepared)
+                    jax.eval_shape(lambda e=encoding, p=places: e.tokens(p).made)
 
 
 def names_in(chosen: str, variants: Mapping[str, Any]) -> list[str]:

@@ -50,17 +50,18 @@ class Learned(Added):
     def hooks(self):
         return super().hooks() if self.adapts else super().hooks() - {"prepare"}
 
-    def prepare(self, positions, length):
-        """Returns the last position of each token's sequence, ``[B, T]``, to scale by."""
-        if self.adapts:
-            last = jnp.asarray(length, jnp.float32) - 1
-            return jnp.broadcast_to(last, positions.shape[:2])
-        return None
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes the last position of each token's sequence, ``[B, T]``, to scale by."""
+        del key
+        if not self.adapts:
+            return tokens
+        last = jnp.asarray(tokens.length(length), jnp.float32) - 1
+        return tokens.having(jnp.broadcast_to(last, tokens.positions.shape[:2]))
 
     def vectors(self, tokens: Tokens):
         positions, table = one_axis(tokens.positions), self.table[...]
         if self.adapts:
-            below, above, share = rows_between(positions, tokens.prepared, len(table))
+            below, above, share = rows_between(positions, tokens.made, len(table))
             share = share[..., None]
             return (1 - share) * rows(table, below) + share * rows(table, above)
         row = row_of(positions, len(table), self.out_of_range)

@@ -23,6 +23,7 @@ from posenc_jax.encodings.bias.by_distance import add_bias, along_diagonals
 from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.lookup import compares
 from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
 
 
 class Sandwich(Encoding):
@@ -50,9 +51,10 @@ class Sandwich(Encoding):
         self.channels = channels
         self.base = check_base(base)
 
-    def prepare(self, positions, length):
-        """Returns the sinusoids of each position, float32 ``[B, T, channels]``."""
-        return sinusoids(one_axis(positions), self.channels, self.base)
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes the sinusoids of each position, float32 ``[B, T, channels]``."""
+        del length, key
+        return tokens.having(sinusoids(one_axis(tokens.positions), self.channels, self.base))
 
     def score(self, logits_BHTS, tile):
         ratios = 8 * np.arange(1, self.num_heads + 1) / self.num_heads
@@ -69,7 +71,7 @@ def _products(tile):
     of the last query and of the last key are computed.
     """
     product = functools.partial(jnp.einsum, "btd,bsd->bts", precision="highest")
-    q, k = tile.q_tokens.prepared, tile.k_tokens.prepared
+    q, k = tile.q_tokens.made, tile.k_tokens.made
     if compares() or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
         return product(q, k)
     # Such positions are integers, so a gradient with respect to them would be computed in vain.

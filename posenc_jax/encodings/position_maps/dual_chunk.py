@@ -86,7 +86,7 @@ class DualChunk(PositionMap):
     def adapts(self) -> bool:
         return self.original_length is not None
 
-    def prepare(self, positions, length):
+    def tables(self, positions, length):
         """Returns three cosines and sines for queries and for keys.
 
         Each is float32 ``[B, T, 1, rotary_dim / 2]``.
@@ -97,7 +97,7 @@ class DualChunk(PositionMap):
             jnp.minimum(place + self.stride, self.chunk_size),
             jnp.full_like(place, min(2 * self.stride - 1, self.chunk_size)),
         )
-        own, before, older = (super(DualChunk, self).prepare(each, length) for each in places)
+        own, before, older = (super(DualChunk, self).tables(each, length) for each in places)
         of_queries = own, before, older
         if self.original_length is not None:
             check_length(positions, length)

@@ -2,16 +2,17 @@
 
 Circle-RoPE (2505.16416) uses positions on a circle in even layers and M-RoPE's grid in odd ones:
 give the model positions with the axes of both, and ``Layers`` of two encodings that each read their
-own axes. Overrides ``place``.
+own axes. Overrides ``prepare``.
 """
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
-from posenc_jax.tokens import is_whole
+from posenc_jax.tokens import Tokens, is_whole
 
 
 class OnAxes(Wrapper):
@@ -38,7 +39,11 @@ class OnAxes(Wrapper):
     def adapts(self) -> bool:
         return self.inner.adapts
 
-    def place(self, positions, key=None, length=None):
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        return super().prepare(tokens.at(self.chosen(tokens.positions)), length=length, key=key)
+
+    def chosen(self, positions) -> jax.Array:
+        """Returns the positions on the chosen axes."""
         if positions.ndim == 3:
             if max(self.axes) >= positions.shape[-1]:
                 raise ValueError(
@@ -47,7 +52,7 @@ class OnAxes(Wrapper):
                 )
             chosen = [positions[..., axis] for axis in self.axes]
             positions = chosen[0] if len(chosen) == 1 else jnp.stack(chosen, axis=-1)
-        return super().place(positions, key, length)
+        return positions
 
 
 def _is_axis(axis) -> bool:

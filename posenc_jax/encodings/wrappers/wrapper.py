@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
-from posenc_jax.hooks import call, check_prepared
+from posenc_jax.hooks import call
 from posenc_jax.registry import MODEL_ARGUMENTS, PATTERNS, inner_keywords, make
 from posenc_jax.tokens import Tokens
 
@@ -33,9 +33,8 @@ class Wrapper(Encoding):
         self.per_layer = self.per_layer or inner.per_layer
         self.whole_rows = self.whole_rows or inner.whole_rows
         own = self._own_hooks()
-        if self.reads_order is None and "read" not in own:
+        if self.reads_order is None and "observe" not in own:
             self.reads_order = inner.reads_order
-        self.mixes_keys = self.mixes_keys or inner.mixes_keys
         self.stacked = inner.stacked
         self.over_shared = inner.over_shared
         # A wrapper that overrides ``score`` or ``mix`` may change every logit and every sum.
@@ -57,16 +56,7 @@ class Wrapper(Encoding):
 
     @property
     def adapts(self) -> bool:
-        return self.inner.adapts or not self._own_hooks().isdisjoint({"place", "prepare"})
-
-    @property
-    def resumes(self) -> bool:
-        return super().resumes and self.inner.resumes
-
-    @property
-    def prepared_by(self) -> Encoding:
-        makes = not self._own_hooks().isdisjoint({"place", "prepare", "read"})
-        return self if makes else self.inner.prepared_by
+        return self.inner.adapts or "prepare" in self._own_hooks()
 
     def hooks(self) -> frozenset[str]:
         if "over_shared" not in vars(self):
@@ -79,38 +69,26 @@ class Wrapper(Encoding):
     def _own_hooks(self) -> set[str]:
         return {name for name in HOOKS if getattr(type(self), name) is not getattr(Wrapper, name)}
 
-    def place(self, positions, key=None, length=None):
-        return call(self.inner, "place", positions, key, length)
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        return self.inner.prepare(tokens, length=length, key=key)
 
     def embed(self, x_BTD, tokens: Tokens):
         return call(self.inner, "embed", x_BTD, tokens)
 
-    def prepare(self, positions, length) -> Any:
-        prepared = self.inner.prepare(positions, length)
-        return check_prepared(self.inner, "prepare", prepared, *positions.shape[:2])
+    def observe(self, x_BTD, tokens: Tokens, state: Any = None) -> tuple[Any, Any]:
+        return self.inner.observe(x_BTD, tokens, state)
 
-    def read(self, x_BTD, tokens: Tokens) -> Any:
-        prepared = self.inner.read(x_BTD, tokens)
-        return check_prepared(self.inner, "read", prepared, len(x_BTD), tokens.count)
-
-    def of_keys(self, prepared: Any) -> Any:
-        return self.inner.of_keys(prepared)
-
-    def start(self, batch: int) -> Any:
-        return self.inner.start(batch)
-
-    def resume(self, x_BTD, tokens: Tokens, state: Any) -> tuple[Any, Any]:
-        prepared, state = self.inner.resume(x_BTD, tokens, state)
-        return check_prepared(self.inner, "resume", prepared, len(x_BTD), tokens.count), state
+    def of_keys(self, made: Any) -> Any:
+        return self.inner.of_keys(made)
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         return call(self.inner, "rotate", x_BTHC, tokens, side)
 
-    def turn_values(self, v_BSKC, tokens: Tokens, side: Side):
-        return call(self.inner, "turn_values", v_BSKC, tokens, side)
+    def rotate_values(self, v_BSKC, tokens: Tokens, side: Side):
+        return call(self.inner, "rotate_values", v_BSKC, tokens, side)
 
-    def turn_back(self, out_BTHC, tokens: Tokens, side: Side):
-        return call(self.inner, "turn_back", out_BTHC, tokens, side)
+    def rotate_back(self, out_BTHC, tokens: Tokens, side: Side):
+        return call(self.inner, "rotate_back", out_BTHC, tokens, side)
 
     def score(self, logits_BHTS, tile: Tile):
         return call(self.inner, "score", logits_BHTS, tile)
