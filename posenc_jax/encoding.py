@@ -163,17 +163,6 @@ class Encoding(nnx.Module):
     stacked: int | None = None
     over_shared = False
 
-    @property
-    def adapts(self) -> bool:
-        """Returns whether ``prepare`` depends on the length of the sequence.
-
-        If so, a cache stores keys as they are before ``rotate`` and rotates all of them again for
-        every new token, unless it is given one fixed length. Otherwise it rotates each key once.
-        The default is True, the safe answer, for a scheme that overrides ``prepare``. A scheme that
-        overrides it without using the length sets ``adapts = False``.
-        """
-        return "prepare" in self.hooks()
-
     def hooks(self) -> frozenset[str]:
         """Returns the names of the hooks that this encoding overrides."""
         return frozenset(
@@ -218,7 +207,7 @@ class Encoding(nnx.Module):
         tokens = Tokens(positions, segment_ids, index, consecutive=consecutive)
         if "prepare" not in self.hooks():
             return tokens
-        fixed = not self.adapts or isinstance(length, int | np.integer)
+        fixed = isinstance(length, int | np.integer)
         if length is None and consecutive and segment_ids is None:
             length = last + 1
         prepared = self.prepare(tokens, length=length, key=key)
@@ -229,6 +218,25 @@ class Encoding(nnx.Module):
             )
         check_made(self, "prepare", prepared.made, *positions.shape[:2])
         return dataclasses.replace(prepared, stamp=Stamp(structure(self), "prepared", fixed))
+
+    def reads_length(self) -> bool:
+        """Returns whether what ``prepare`` makes depends on the length of the sequence.
+
+        If so, a cache stores keys as they are before ``rotate`` and rotates all of them again for
+        every new token, unless it is given one fixed length. Otherwise it rotates each key once.
+        """
+        if "prepare" not in self.hooks():
+            return False
+
+        def prepared(encoding, length):
+            return encoding.tokens(np.zeros((1, 2), np.int32), length=length)
+
+        program = jax.make_jaxpr(prepared)(self, np.ones((1, 1), np.float32)).jaxpr
+        of_length = [program.invars[-1]]
+        for step in program.eqns:
+            if any(x is y for x in step.invars for y in of_length):
+                of_length += step.outvars
+        return any(x is y for x in program.outvars for y in of_length)
 
     def turns_like(self, other: "Encoding") -> bool:
         """Returns whether this scheme computes what ``other`` does, given what ``other`` prepared.

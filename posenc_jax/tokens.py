@@ -33,12 +33,14 @@ class Stamp:
       made_by: the ``structure`` of the encoding.
       stage: "prepared" once per forward pass, "observed" in a layer whose input the encoding read,
         or "rotated" for keys and values that are rotated already.
-      fixed: whether ``positions`` and ``made`` stay the same when more tokens follow.
+      fixed: whether the length that the encoding adapts to stays the same when more tokens follow.
+      resumes: whether the encoding observed tokens so that it can go on with those that follow.
     """
 
     made_by: Any
     stage: str
     fixed: bool
+    resumes: bool = True
 
 
 @jax.tree_util.register_dataclass
@@ -116,14 +118,20 @@ class Tokens:
         """
         made, state = encoding.observe(x_BTD, self, state)
         made = check_made(encoding, "observe", made, len(x_BTD), self.count)
-        fixed = state is not None and (self.stamp is None or self.stamp.fixed)
-        stamp = Stamp(structure(encoding), "observed", fixed)
+        fixed = self.stamp is None or self.stamp.fixed
+        stamp = Stamp(structure(encoding), "observed", fixed, state is not None)
         return dataclasses.replace(self, made=made, stamp=stamp), state
 
     def rotated(self) -> "Tokens":
         """Returns the tokens of keys and values that ``rotate_keys`` has rotated."""
         stamp = Stamp(None, "rotated", True) if self.stamp is None else self.stamp
         return dataclasses.replace(self, stamp=dataclasses.replace(stamp, stage="rotated"))
+
+    def fixed(self) -> "Tokens":
+        """Returns these tokens, whose encoding is known not to change them when more follow."""
+        if self.stamp is None:
+            return self
+        return dataclasses.replace(self, stamp=dataclasses.replace(self.stamp, fixed=True))
 
     def of_any(self) -> "Tokens":
         """Returns these tokens for any encoding: layers that share a program read several's."""

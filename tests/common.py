@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import schemes
 from flax import nnx
-from jax.interpreters.partial_eval import dce_jaxpr
 
 import posenc_jax
 from posenc_jax import HeadShard
@@ -82,12 +81,7 @@ def one_of_each_program() -> list[str]:
 def reads_length(name: str) -> bool:
     """Says whether what becomes of a token depends on the length of the sequence."""
 
-    def tokens(positions, length):
-        return build(name, trained=False).tokens(positions, length=length)
-
-    jaxpr = jax.make_jaxpr(tokens)(np.zeros((1, 2), np.int32), np.ones((1, 1), np.float32)).jaxpr
-    _, (_, reads) = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return reads
+    return outline(name).reads_length()
 
 
 def one_of_each_kind() -> list[str]:

@@ -142,8 +142,6 @@ class OtherGates(FoX):
 class OfTwoKinds(Encoding):
     """Multiplies a number of the query's position with another of the key's."""
 
-    adapts = False
-
     def prepare(self, tokens, *, length=None, key=None):
         positions = tokens.positions
         return tokens.having({"query": jnp.cos(positions), "key": jnp.sin(positions)})

@@ -861,7 +861,7 @@ def test_lengths_must_fit_the_tokens():
     assert posenc_jax.attend(encoding, *inputs(), shared).shape == (B, T, H, C)
 
 
-ADAPTS = [n for n in common.SCHEMES if common.outline(n).adapts and common.reads_length(n)]
+ADAPTS = [n for n in common.SCHEMES if common.reads_length(n)]
 
 
 @pytest.mark.parametrize("name", ADAPTS)

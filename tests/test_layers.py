@@ -447,7 +447,6 @@ def test_what_a_scheme_promises_is_not_promised_of_the_hooks_above_it():
     assert inner.extent and outer.extent is None
     assert not inner.whole_rows and outer.whole_rows
     assert inner.reads_order is False and outer.reads_order is None
-    assert not inner.adapts and outer.adapts
 
 
 @pytest.mark.parametrize("over", ["rope", "alibi", "fox", "path"])

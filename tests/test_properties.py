@@ -269,11 +269,6 @@ def test_a_query_alone_and_some_heads_alone(name):
         close(some, whole[:, :, heads])
 
 
-@each_scheme
-def test_adapts_says_whether_a_token_depends_on_the_length(name):
-    assert common.outline(name).adapts == common.reads_length(name)
-
-
 @each_kind
 def test_keys_turned_ahead(name):
     """A cache may keep the keys of each token turned as they were when the token was read."""
@@ -291,12 +286,13 @@ def test_keys_turned_ahead(name):
         return in_pieces, posenc_jax.attend(encoding, q, k, v, tokens)
 
     mixes = name == "kv_shift"
-    if mixes or encoding.adapts:
+    reads_length = common.reads_length(name)
+    if mixes or reads_length:
         with pytest.raises(ValueError, match="rotates all keys again"):
             in_pieces_and_at_once(encoding, q, k, v, None)
     if mixes:
         return
-    close(*in_pieces_and_at_once(encoding, q, k, v, 64 if encoding.adapts else None))
+    close(*in_pieces_and_at_once(encoding, q, k, v, 64 if reads_length else None))
 
 
 def test_keys_that_are_not_turned_as_their_tokens_say():

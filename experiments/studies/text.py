@@ -193,7 +193,7 @@ def _all(config) -> list[str]:
 
 
 def _adapts(model: Transformer) -> bool:
-    return any(encoding.adapts for encoding in model.distinct())
+    return any(encoding.reads_length() for encoding in model.distinct())
 
 
 def _documents(corpus: Corpus, protocols: Protocols, train_length: int):

@@ -146,7 +146,7 @@ def rotate_keys(
       k_BSKC: keys, not yet rotated.
       v_BSKC: values.
       tokens: their tokens, observed where the scheme depends on content. A scheme that adapts to
-        the length (``encoding.adapts``) needs tokens with one fixed length:
+        the length (``encoding.reads_length()``) needs tokens with one fixed length:
         ``encoding.tokens(..., length=)``.
       num_heads: number of query heads that attend to these keys.
 
@@ -165,7 +165,8 @@ def rotate_keys(
             "tokens say that k and v are rotated already: pass keys and values before rotation, "
             "and their tokens as encoding.tokens or tokens.observed gave them"
         )
-    if tokens.stamp is not None and not tokens.stamp.fixed:
+    stamp = tokens.stamp
+    if stamp is not None and not (stamp.resumes and (stamp.fixed or not scheme.reads_length())):
         raise ValueError(
             f"{type(scheme).__name__} rotates all keys again for every token that follows: keep "
             "keys as they are before rotation; or, if it adapts to the length of the sequence, "

@@ -5,7 +5,7 @@ computes only with new tokens, except in attention itself. A scheme that observe
 (FoX, PaTH, Selective RoPE) continues from its state after the last token.
 
 Two kinds of schemes repeat their work for all tokens in every step. If a scheme adapts to the
-length (``Encoding.adapts``), keys are stored before ``rotate`` and rotated by the length of the
+length (``Encoding.reads_length``), keys are stored before ``rotate`` and rotated by the length of the
 step, unless the cache is made for one length. If a scheme observes the layer's input and has no
 state (kv shift), as no scheme has one where tokens have segments, keys are stored before ``rotate``
 too, and the layer's input beside them.
@@ -247,7 +247,7 @@ class Cache:
             None if x is None else jax.lax.dynamic_slice_in_dim(x, start, T, axis=1)
             for x in (places, self.segment_ids)
         )
-        new = encoding.tokens(*newest, index=index, length=length)
+        new = encoding.tokens(*newest, index=index, length=length).fixed()
         made = self.made[number]
         if made is not None:
             write = functools.partial(_write, start=start)
@@ -346,7 +346,7 @@ def _slots(
     observes = "observe" in encoding.hooks()
     if not rotated:
         return Stored.of(k, v, x_BSD if observes else None), None
-    tokens, state = encoding.tokens(positions, length=length), None
+    tokens, state = encoding.tokens(positions, length=length).fixed(), None
     if observes:
         tokens, state = tokens.resumed(encoding, x_BSD, None)
     k, v, _ = rotate_keys(encoding, k, v, tokens, num_heads=model.num_heads)
@@ -359,7 +359,7 @@ def _slots(
 
 def _is_rotated(encoding: Encoding, width: int, segments: bool, length: int | None) -> bool:
     """Returns whether keys and values can be stored rotated, with what attention reads of them."""
-    if encoding.adapts and length is None:
+    if length is None and encoding.reads_length():
         return False
     return "observe" not in encoding.hooks() or (not segments and _has_state(encoding, width))
 

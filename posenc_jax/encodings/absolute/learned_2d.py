@@ -63,7 +63,7 @@ class Learned2D(Learned):
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes the last position on each axis, ``[B, T, A]``, to scale by."""
         del key
-        if not self.adapts:
+        if not self.interpolates:
             return tokens
         positions, length = tokens.positions, tokens.length(length)
         num_axes = self.table.ndim - 1
@@ -78,7 +78,7 @@ class Learned2D(Learned):
         *grid, channels = self.table.shape
         positions_BTA = on_axes(tokens.positions, len(grid))
         cells = self.table[...].reshape(-1, channels)
-        if self.adapts:
+        if self.interpolates:
             return _between_cells(cells, grid, positions_BTA, tokens.made)
         places = [
             row_of(positions_BTA[..., axis], side, self.out_of_range)

@@ -82,8 +82,6 @@ class SeqPE(Added):
         (in one run of three at a width of 32).
     """
 
-    adapts = False
-
     def __init__(
         self,
         *,

@@ -39,8 +39,6 @@ class Sandwich(Encoding):
       base: base of the sinusoids' frequencies.
     """
 
-    adapts = False
-
     def __init__(self, *, num_heads: int, channels: int = 128, base: float = 10000.0):
         if channels % 2 or channels < 2:
             raise ValueError(

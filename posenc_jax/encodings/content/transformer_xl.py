@@ -37,7 +37,6 @@ class TransformerXL(Encoding):
     """
 
     per_layer = True
-    adapts = False
 
     def __init__(
         self,

@@ -44,7 +44,6 @@ class GrapeMContextual(RoPE):
     """
 
     per_layer = True
-    adapts = False
     prepare = Encoding.prepare  # all angles come from the layer's input
 
     def __init__(

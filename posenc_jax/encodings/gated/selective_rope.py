@@ -60,7 +60,6 @@ class SelectiveRoPE(RoPE):
     """
 
     per_layer = True
-    adapts = False
     prepare = Encoding.prepare  # all angles come from the layer's input
 
     def __init__(

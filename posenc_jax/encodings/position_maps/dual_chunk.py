@@ -82,10 +82,6 @@ class DualChunk(PositionMap):
                 )
         self.original_length = original_length
 
-    @property
-    def adapts(self) -> bool:
-        return self.original_length is not None
-
     def tables(self, positions, length):
         """Returns three cosines and sines for queries and for keys.
 

@@ -44,8 +44,6 @@ class NearFar(PositionMap):
       **rope: the keywords of ``RoPE``.
     """
 
-    adapts = False
-
     def __init__(self, *, window: int, compression: float, **rope):
         super().__init__(**rope)
         self.window = count_of("window", window)

@@ -42,8 +42,6 @@ class DINOv3(RoPE):
       rescale: the same with one factor for both axes; 2 as released.
     """
 
-    adapts = False
-
     def __init__(
         self,
         *,

@@ -59,7 +59,6 @@ class FoPE(RoPE):
     """
 
     per_layer = True
-    adapts = False
 
     def __init__(
         self,

@@ -39,7 +39,6 @@ class GrapeM(RoPE):
     """
 
     per_layer = True
-    adapts = False
     prepare = Encoding.prepare  # each layer has its own rates
 
     def __init__(

@@ -42,7 +42,6 @@ class PoPE(Encoding):
     """
 
     per_layer = True
-    adapts = False
 
     def __init__(
         self,

@@ -65,8 +65,6 @@ class PRoPE(Encoding):
       time_base: base of the frequencies of times.
     """
 
-    adapts = False
-
     def __init__(
         self,
         *,

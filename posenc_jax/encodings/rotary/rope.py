@@ -82,14 +82,9 @@ class RoPE(Encoding):
         self.rotary_dim = rotary_dim
         self.layout = layout
 
-    @property
-    def adapts(self) -> bool:
-        # A subclass that overrides tables counts as adapting, unless it overrides this too.
-        return self.frequencies.adapts or type(self).tables is not RoPE.tables
-
     def turns_like(self, other: Encoding) -> bool:
         is_plain = type(self) is type(other) is RoPE and not axis_dial.is_matrix(self.axes)
-        if not is_plain or self.adapts or other.adapts:
+        if not is_plain or self.frequencies.adapts or other.frequencies.adapts:
             return self is other
         return all(
             getattr(self, dial) == getattr(other, dial)
@@ -98,8 +93,7 @@ class RoPE(Encoding):
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         del key
-        length = tokens.length(length) if self.adapts else length
-        return tokens.having(self.tables(tokens.positions, length))
+        return tokens.having(self.tables(tokens.positions, tokens.length(length)))
 
     def tables(self, positions: jax.Array, length: Any) -> Any:
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""

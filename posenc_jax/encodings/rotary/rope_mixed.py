@@ -40,7 +40,6 @@ class RoPEMixed(RoPE):
     """
 
     per_layer = True
-    adapts = False
     prepare = Encoding.prepare  # each layer has its own vectors
 
     def __init__(

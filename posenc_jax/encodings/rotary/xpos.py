@@ -46,8 +46,6 @@ class XPos(RoPE):
       gamma: 0.4 as published. Larger means less decay.
     """
 
-    adapts = False
-
     def __init__(
         self,
         *,

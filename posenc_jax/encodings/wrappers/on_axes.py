@@ -35,10 +35,6 @@ class OnAxes(Wrapper):
         super().__init__(over, **sizes)
         self.axes = tuple(axes)
 
-    @property
-    def adapts(self) -> bool:
-        return self.inner.adapts
-
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         return super().prepare(tokens.at(self.chosen(tokens.positions)), length=length, key=key)
 

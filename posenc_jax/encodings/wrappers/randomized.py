@@ -48,8 +48,6 @@ class Randomized(Wrapper):
       **sizes: what else ``over`` is built with.
     """
 
-    adapts = True  # the number of positions drawn is the number of tokens
-
     def __init__(
         self,
         *,

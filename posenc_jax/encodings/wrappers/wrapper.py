@@ -54,10 +54,6 @@ class Wrapper(Encoding):
         one: Any = Encoding._of_one_layer(own, layer)
         return one._put_over(self.inner.of_layer(layer))
 
-    @property
-    def adapts(self) -> bool:
-        return self.inner.adapts or "prepare" in self._own_hooks()
-
     def hooks(self) -> frozenset[str]:
         if "over_shared" not in vars(self):
             raise ValueError(
