@@ -141,13 +141,6 @@ class Encoding(nnx.Module):
         then stacks them along a leading axis. ``prepare`` and ``embed`` of such a scheme must not
         read parameters, because they run once for all layers.
       whole_rows: whether ``score`` needs every key that a query may see in one tile.
-      extent: a promise that ``score`` and ``mix`` change nothing where the distance (query position
-        minus key position) is below 0, or is ``extent`` or more. Tiles that lie outside skip both
-        hooks. None, which promises nothing, is always right.
-      reads_order: whether a logit depends on the order in which tokens were written (``index``).
-        If so, queries and keys that differ in number need tokens with an ``index``, even without a
-        causal mask. None means True where ``observe`` is overridden, because ``observe`` usually
-        looks at earlier tokens, and False elsewhere.
 
     Attributes:
       stacked: the number of layers whose parameters this instance holds, or None if it holds those
@@ -158,8 +151,6 @@ class Encoding(nnx.Module):
 
     per_layer = False
     whole_rows = False
-    extent: int | None = None
-    reads_order: bool | None = None
     stacked: int | None = None
     over_shared = False
 

@@ -297,7 +297,7 @@ def _in_order(scheme, tile, causal, window) -> bool:
     q_index, k_index = tile.q_tokens.index, tile.k_tokens.index
     if q_index is not None or (k_index is None and T == S):
         return q_index is None
-    reads = "observe" in scheme.hooks() if scheme.reads_order is None else scheme.reads_order
+    reads = scheme.whole_rows or "observe" in scheme.hooks()
     if reads or causal or window is not None:
         who = type(scheme).__name__ if reads else "a causal mask and a window"
         instead = ", or set causal=False where every query sees every key"

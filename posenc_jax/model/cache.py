@@ -5,8 +5,8 @@ computes only with new tokens, except in attention itself. A scheme that observe
 (FoX, PaTH, Selective RoPE) continues from its state after the last token.
 
 Two kinds of schemes repeat their work for all tokens in every step. If a scheme adapts to the
-length (``Encoding.reads_length``), keys are stored before ``rotate`` and rotated by the length of the
-step, unless the cache is made for one length. If a scheme observes the layer's input and has no
+length (``Encoding.reads_length``), keys are stored before ``rotate`` and rotated by the length of
+the step, unless the cache is made for one length. If a scheme observes the layer's input and has no
 state (kv shift), as no scheme has one where tokens have segments, keys are stored before ``rotate``
 too, and the layer's input beside them.
 """

@@ -6,6 +6,8 @@ multiplied with the columns of all their distances. A reshape, which is a plain 
 machine, then lays the products out along the diagonals. Logits of keys farther back stay untouched.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -28,8 +30,26 @@ def add_band(logits_BHTS, x_BHTR, table_RE, tile: Tile) -> jax.Array:
       table_RE: a column for each distance, the first for 0.
       tile: its positions have one axis.
     """
-    if tile.q_tokens.consecutive and tile.k_tokens.consecutive and not compares():
-        return _along_diagonals(logits_BHTS, x_BHTR, table_RE, tile)
+    if compares():
+        return _of_pairs(logits_BHTS, x_BHTR, table_RE, tile)
+    is_text = tile.q_tokens.consecutive and tile.k_tokens.consecutive
+    add = functools.partial(_along_diagonals if is_text else _of_pairs, tile=tile)
+    if tile.q_tokens.index is None:
+        return add(logits_BHTS, x_BHTR, table_RE)
+    # Tokens in a loop over tiles have an index. Far tiles are most of a long text.
+    is_near = _is_near(tile, table_RE.shape[1])
+    return jax.lax.cond(is_near, add, lambda logits, *_: logits, logits_BHTS, x_BHTR, table_RE)
+
+
+def _is_near(tile, extent):
+    """Returns whether some distance of the tile may have a column."""
+    q, k = tile.q_tokens.positions, tile.k_tokens.positions
+    # A distance above -1 may be rounded to 0. A NaN makes both comparisons false, so is near.
+    return ~((q.max() - k.min() <= -1) | (q.min() - k.max() >= extent))
+
+
+def _of_pairs(logits_BHTS, x_BHTR, table_RE, tile):
+    """Looks up the column of each pair."""
     distance_B1TS = jnp.floor(tile.distance() + 0.5).astype(jnp.int32)
     last = table_RE.shape[1] - 1
     is_inside = (distance_B1TS >= 0) & (distance_B1TS <= last)

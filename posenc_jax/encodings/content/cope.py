@@ -37,7 +37,7 @@ class CoPE(Encoding):
     """
 
     per_layer = True
-    whole_rows = reads_order = True
+    whole_rows = True
 
     def __init__(
         self, *, head_dim: int, rngs: nnx.Rngs, num_positions: int = 64, nodiv: bool = False

@@ -51,7 +51,6 @@ class Inkling(Encoding):
     """
 
     per_layer = True
-    reads_order = False
 
     def __init__(
         self,

@@ -62,7 +62,6 @@ class KVShift(Wrapper):
     """
 
     per_layer = True
-    reads_order = True
 
     def __init__(
         self,
@@ -75,7 +74,6 @@ class KVShift(Wrapper):
     ):
         sizes |= {"num_kv_heads": num_kv_heads, "model_dim": model_dim, "rngs": rngs}
         super().__init__(over, **sizes)
-        self.extent = self.inner.extent
         draw = jax.random.normal(rngs.params(), (model_dim, 2 * num_kv_heads))
         self.kernel = nnx.Param(0.5 * model_dim**-0.5 * draw)
 

@@ -33,8 +33,6 @@ class UltraViCo(Wrapper):
       **sizes: what ``over`` is built with.
     """
 
-    reads_order = True
-
     def __init__(self, over: str | Mapping | Encoding, *, window: int, alpha: float = 0.9, **sizes):
         window = count_of("window", window)
         if not 0 <= alpha <= 1:
@@ -45,7 +43,14 @@ class UltraViCo(Wrapper):
 
     def score(self, logits_BHTS, tile: Tile):
         logits_BHTS = super().score(logits_BHTS, tile)
-        q_order, k_order = tile.q_tokens.order(), tile.k_tokens.order()
+        q_tokens, k_tokens = tile.q_tokens, tile.k_tokens
+        if q_tokens.index is None and q_tokens.count != k_tokens.count:
+            raise ValueError(
+                f"{q_tokens.count} queries and {k_tokens.count} keys do not say in which order "
+                "they were written, which UltraViCo must know: pass tokens.part(start, count) as "
+                "q_tokens"
+            )
+        q_order, k_order = q_tokens.order(), k_tokens.order()
         apart = jnp.abs(q_order[:, None, :, None] - k_order[:, None, None, :])
         is_far = (2 * apart > self.window) & (logits_BHTS > 0)
         return jnp.where(is_far, self.alpha * logits_BHTS, logits_BHTS)

@@ -32,13 +32,8 @@ class Wrapper(Encoding):
         self.inner = inner
         self.per_layer = self.per_layer or inner.per_layer
         self.whole_rows = self.whole_rows or inner.whole_rows
-        own = self._own_hooks()
-        if self.reads_order is None and "observe" not in own:
-            self.reads_order = inner.reads_order
         self.stacked = inner.stacked
         self.over_shared = inner.over_shared
-        # A wrapper that overrides ``score`` or ``mix`` may change every logit and every sum.
-        self.extent = inner.extent if own.isdisjoint({"score", "mix"}) else None
 
     def _put_over(self, inner: Encoding) -> "Wrapper":
         """Returns a copy of this wrapper with another encoding beneath."""
