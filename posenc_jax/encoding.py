@@ -5,7 +5,7 @@ class overrides none of them and is itself a scheme: NoPE.
 """
 
 import dataclasses
-import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -143,16 +143,14 @@ class Encoding(nnx.Module):
       whole_rows: whether ``score`` needs every key that a query may see in one tile.
 
     Attributes:
-      stacked: the number of layers whose parameters this instance holds, or None if it holds those
-        of one layer, or one set that all layers share. ``of_layer`` returns one layer's encoding.
-      over_shared: whether the parameters of an encoding beneath are not stacked, because all layers
-        share them (``make`` with ``over=`` an encoding).
+      stacked: the number of layers whose parameters this instance holds along a leading axis, or
+        None if it holds those of one layer, or one set that all layers share. ``of_layer`` returns
+        one layer's encoding. An encoding beneath may be shared where the one above it is stacked.
     """
 
     per_layer = False
     whole_rows = False
     stacked: int | None = None
-    over_shared = False
 
     def hooks(self) -> frozenset[str]:
         """Returns the names of the hooks that this encoding overrides."""
@@ -229,32 +227,41 @@ class Encoding(nnx.Module):
                 of_length += step.outvars
         return any(x is y for x in program.outvars for y in of_length)
 
-    def turns_like(self, other: "Encoding") -> bool:
-        """Returns whether this scheme computes what ``other`` does, given what ``other`` prepared.
+    def parts(self) -> Iterator["Encoding"]:
+        """Yields this encoding and all that it is made of."""
+        yield self
+        for part in vars(self).values():
+            if isinstance(part, Encoding):
+                yield from part.parts()
 
-        One program can then run the layers of both.
-        """
-        return self is other
+    def stack_of(self, count: int) -> "Encoding":
+        """Says of arrays that have a leading axis of ``count`` layers that they do."""
+        for part in self.parts():
+            part.stacked = count
+        return self
 
-    def of_layer(self, layer: int) -> "Encoding":
+    def of_layer(self, layer: int | jax.Array) -> "Encoding":
         """Returns the encoding of one layer; the same encoding where layers share parameters.
 
-        The parameters are NaN where a traced ``layer`` is none of those that are stacked.
+        The parameters are NaN where a traced ``layer`` is not among those that are stacked.
         """
         if self.stacked is None:
             return self
         if not isinstance(layer, jax.core.Tracer):
             layer = count_of("layer", layer, 0, self.stacked - 1)
-        return self._of_one_layer(layer).unstacked()
 
-    def _of_one_layer(self, layer) -> "Encoding":
-        return jax.tree.map(functools.partial(_row, layer=layer), self)
+        def one(x):
+            return x.of_layer(layer) if isinstance(x, Encoding) else _row(x, layer)
+
+        parts = jax.tree.map(one, self, is_leaf=lambda x: isinstance(x, Encoding) and x is not self)
+        return parts.unstacked()
 
     def unstacked(self) -> "Encoding":
-        """Returns this encoding as one layer's own, inside a ``scan`` or ``vmap`` over layers."""
+        """Returns this encoding as one layer's, inside a ``scan`` or ``vmap`` over layers."""
         leaves, structure = jax.tree.flatten(self)
         one = jax.tree.unflatten(structure, leaves)
-        one.stacked = None
+        for part in one.parts():
+            part.stacked = None
         return one
 
     def prepare(

@@ -180,7 +180,7 @@ def make(
     layer_keys = jax.random.split(rngs.params(), sizes["num_layers"])
     encoding = jax.vmap(lambda key: build(rngs=nnx.Rngs(key), **given, **own))(layer_keys)
     _check_overrides(name, encoding)
-    encoding.stacked = sizes["num_layers"]
+    encoding.stack_of(sizes["num_layers"])
     return _over_shared(name, encoding, own.get("over"))
 
 
@@ -268,7 +268,7 @@ def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
 def _over_shared(name, encoding, over):
     """Returns a stack of layers, over one set of the parameters of ``over`` if it is built."""
     if isinstance(over, Encoding) and jax.tree.leaves(over):
-        encoding.inner, encoding.over_shared = over, True
+        encoding.inner = over
         return encoding
     while hasattr(over, "keys"):
         over = over.get("over")

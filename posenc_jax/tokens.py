@@ -133,12 +133,6 @@ class Tokens:
             return self
         return dataclasses.replace(self, stamp=dataclasses.replace(self.stamp, fixed=True))
 
-    def of_any(self) -> "Tokens":
-        """Returns these tokens for any encoding: layers that share a program read several's."""
-        if self.stamp is None:
-            return self
-        return dataclasses.replace(self, stamp=dataclasses.replace(self.stamp, made_by=None))
-
     @property
     def stage(self) -> str:
         """Returns the stage of ``stamp``."""

@@ -72,6 +72,5 @@ def _written_out(model):
 def _of_repeat(layer, repeat):
     """Returns one of the layers that are stacked in a layer under ``scan``."""
     own = jax.tree.map(lambda p: p[repeat], layer)
-    source, window = layer.at(repeat)
-    own.sources, own.windows = (source,), (window,)
+    own.rows = (layer.rows[repeat],)
     return own

@@ -169,7 +169,7 @@ class Cache:
             return jax.tree.map(lambda x: jnp.zeros((*leading, *x.shape), x.dtype), tree)
 
         return cls(
-            tuple(zeros(made[layer.sources[0]][0], repeats) for layer in model.layers),
+            tuple(zeros(made[layer.source][0], repeats) for layer in model.layers),
             tuple(zeros(of_all_layers) for _, of_all_layers in made),
             zeros(places),
             jnp.zeros((batch, size), jnp.int32) if segments else None,

@@ -29,8 +29,7 @@ from posenc_jax.model.checks import (
     check_types,
     sinks_of_layers,
 )
-from posenc_jax.model.layer import Layer, first_of, one_if_equal, stack, unstack
-from posenc_jax.model.layers import Layers, Window, has_own
+from posenc_jax.model.layers import Layer, Layers, Window, by_layer, by_place, has_own, unstack
 from posenc_jax.tokens import as_array, check_flags, check_key, count_of
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
@@ -68,9 +67,7 @@ class Transformer(nnx.Module):
       dtype: type of the computation.
       param_dtype: type of the parameters, except for those of the encoding.
       scan: whether to compile the blocks of one repeat of the pattern and loop over the repeats
-        (``lax.scan``), for deep models. A pattern that names every layer of the model is compiled
-        as one block if its layers are RoPE and differ only in base, frequency rule and window
-        (Gemma 3); windows are then traced.
+        (``lax.scan``), for deep models.
       remat: whether to recompute each block in the backward pass, to save memory.
       implementation: how attention is computed, see ``attend``.
       rngs: initial values, N(0, 0.02), with the two projections into the residual stream scaled
@@ -144,64 +141,30 @@ class Transformer(nnx.Module):
         self.head_dim, self.causal, self.dtype = head_dim, causal, dtype
         self.scan, self.remat, self.implementation = scan, remat, implementation
         pattern = Layers.of(encoding)
-        self._arrange(pattern, self._placed(pattern, blocks))
+        pattern.check(num_layers)
+        blocks = by_place(blocks, len(pattern.pattern)) if scan else blocks
+        self._arrange(pattern, blocks)
 
     def under(self, encoding: Encoding | Sequence[Encoding] | Layers) -> "Transformer":
         """Returns this model with another encoding or pattern in place of its own."""
         other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
         pattern = Layers.of(encoding)
-        blocks = [layer.block for layer in other.layers]
-        if self.scan and len(blocks) != self._places(pattern, blocks):
-            repeats = self.num_layers // len(blocks)
-            by_place = [unstack(block, repeats) for block in blocks]
-            blocks = self._placed(
-                pattern, [block for repeat in zip(*by_place, strict=True) for block in repeat]
-            )
+        pattern.check(self.num_layers)
+        blocks, places = [layer.block for layer in other.layers], len(pattern.pattern)
+        if self.scan and len(blocks) != places:
+            blocks = by_place(by_layer(blocks, self.num_layers), places)
         other._arrange(pattern, blocks)
         return other
 
-    def _placed(self, pattern: Layers, blocks: list[Block]) -> list[Block]:
-        """Returns the blocks of all layers, under ``scan`` stacked by place of the pattern."""
-        pattern.check(self.num_layers)
-        if not self.scan:
-            return blocks
-        places = self._places(pattern, blocks)
-        kinds: list[Any] = list(map(jax.tree.structure, blocks))
-        if any(kind != kinds[number % places] for number, kind in enumerate(kinds)):
-            raise ValueError(
-                f"scan=True compiles a pattern of {places} layers once, and layers of one place in "
-                "it differ in their sinks: name as many encodings in the pattern as it takes "
-                "until sinks repeat too, such as [rope, rope] for two sinks"
-            )
-        return [stack(blocks[place::places]) for place in range(places)]
-
-    def _places(self, pattern: Layers, blocks: list[Block]) -> int:
-        """Returns the number of places of blocks: under ``scan`` one if all layers are alike."""
-        places = len(pattern.pattern)
-        has_all = self.scan and places == self.num_layers
-        # Blocks differ where only some layers have sinks.
-        same_blocks = len(set(map(jax.tree.structure, blocks))) == 1
-        return 1 if has_all and same_blocks and pattern.alike() else places
-
-    def _arrange(self, pattern: Layers, blocks: list[Block]) -> None:
-        """Gives each block its encoding and its window."""
-        pattern.check(self.num_layers)
-        shared = [None if has_own(each) else each for each in pattern.distinct]
-        layers = []
-        for place, block in enumerate(blocks):
-            own, source, window = pattern.of_layer(place)
-            numbers = range(place, self.num_layers, len(blocks))
-            is_shared = pattern.distinct[source].over_shared
-            rows = tuple(map(pattern.row, numbers)) if is_shared else (0,)
-            if self.scan and own is not None:
-                own = stack([pattern.of_layer(number)[0] for number in numbers])
-            # Under scan layers that are alike share one block, even if the pattern names each.
-            several = range(self.num_layers if len(blocks) < len(pattern.pattern) else 0)
-            each = [pattern.of_layer(number)[1:] for number in several] or [(source, window)]
-            sources, windows = (tuple(values) for values in zip(*each, strict=True))
-            layers.append(Layer(block, own, one_if_equal(sources), one_if_equal(windows), rows))
-        self.encodings = nnx.List(shared)
-        self.layers = nnx.List(layers)
+    def _arrange(self, pattern: Layers, blocks: list) -> None:
+        """Gives each block, under ``scan`` those of one place, its encoding and its window."""
+        self.encodings = nnx.List([None if has_own(each) else each for each in pattern.distinct])
+        self.layers = nnx.List(
+            [
+                Layer(pattern, block, range(place, self.num_layers, len(blocks)), self.scan)
+                for place, block in enumerate(blocks)
+            ]
+        )
 
     def __call__(self, inputs, positions, segment_ids=None, **options):
         """Returns float32 logits ``[B, T, vocab_size]``; see ``hidden`` for the arguments."""
@@ -319,16 +282,12 @@ class Transformer(nnx.Module):
         The first layer's own encoding represents those of all layers, because the hooks that run
         before the layers read no parameters.
         """
-        return [
-            next(
-                first_of(layer.own, self.scan)
-                for layer in self.layers
-                if layer.sources == (source,)
-            )
-            if shared is None
-            else shared.of_layer(0)
-            for source, shared in enumerate(self.encodings)
-        ]
+        encodings: list[Any] = [shared and shared.of_layer(0) for shared in self.encodings]
+        for layer in self.layers:
+            if encodings[layer.source] is None:
+                own = jax.tree.map(lambda p: p[0], layer.own) if self.scan else layer.own
+                encodings[layer.source] = own
+        return encodings
 
     def layer_at(self, number: int) -> tuple[Encoding, Window]:
         """Returns the encoding and the window of layer ``number``.
@@ -336,9 +295,8 @@ class Transformer(nnx.Module):
         Where layers have encodings of their own, the encoding is that of the first of them.
         """
         number = count_of("number", number, 0, self.num_layers - 1)
-        repeat, place = divmod(number, len(self.layers))
-        source, window = self.layers[place].at(repeat)
-        return self.distinct()[source], window
+        layer = self.layers[number % len(self.layers)]
+        return self.distinct()[layer.source], layer.window
 
     def _run(self, x_BTD, sides, cache: Cache | None = None, start=0):
         """Runs all layers.
@@ -351,10 +309,10 @@ class Transformer(nnx.Module):
             x_BTD, slots = state
             updated = []
             for layer, stored in zip(layers, slots, strict=True):
-                (tokens, every), window = layer.side(sides, repeat)
+                tokens, every = sides[layer.source]
                 encoding = layer.encoding(self.encodings, repeat)
                 past = None if cache is None else Past(stored, repeat, start, every)
-                run = self._run_block(window)
+                run = self._run_block(layer.window)
                 x_BTD, stored = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
                 updated.append(stored)
             return x_BTD, tuple(updated)

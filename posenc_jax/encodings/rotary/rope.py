@@ -82,15 +82,6 @@ class RoPE(Encoding):
         self.rotary_dim = rotary_dim
         self.layout = layout
 
-    def turns_like(self, other: Encoding) -> bool:
-        is_plain = type(self) is type(other) is RoPE and not axis_dial.is_matrix(self.axes)
-        if not is_plain or self.frequencies.adapts or other.frequencies.adapts:
-            return self is other
-        return all(
-            getattr(self, dial) == getattr(other, dial)
-            for dial in ("head_dim", "rotary_dim", "layout", "axes")
-        )
-
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         del key
         return tokens.having(self.tables(tokens.positions, tokens.length(length)))

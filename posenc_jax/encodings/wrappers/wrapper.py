@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
 from posenc_jax.hooks import call
 from posenc_jax.registry import MODEL_ARGUMENTS, PATTERNS, inner_keywords, make
@@ -33,24 +31,9 @@ class Wrapper(Encoding):
         self.per_layer = self.per_layer or inner.per_layer
         self.whole_rows = self.whole_rows or inner.whole_rows
         self.stacked = inner.stacked
-        self.over_shared = inner.over_shared
-
-    def _put_over(self, inner: Encoding) -> "Wrapper":
-        """Returns a copy of this wrapper with another encoding beneath."""
-        other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
-        other.inner = inner
-        return other
-
-    def _of_one_layer(self, layer):
-        if not self.over_shared:
-            return super()._of_one_layer(layer)
-        own = self._put_over(Encoding())
-        own.over_shared = False
-        one: Any = Encoding._of_one_layer(own, layer)
-        return one._put_over(self.inner.of_layer(layer))
 
     def hooks(self) -> frozenset[str]:
-        if "over_shared" not in vars(self):
+        if "stacked" not in vars(self):
             raise ValueError(
                 f"{type(self).__name__} does not say which scheme it wraps: its __init__ must call "
                 "super().__init__(over)"
