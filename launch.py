@@ -194,11 +194,17 @@ def _choose_devices() -> None:
     The devices of this machine may differ from those of the job, or be in use by the run that the
     command asks about.
     """
+    from experiments.running.agreement import check_agreement
+
     if not (STATUS.value or REPORT.value or BACKEND.value is not None):
         by_hand = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
         preemption.listen(*by_hand, PEER_TIMEOUT.value)
         # Once they are connected, processes notice at once when one of them ends.
         multihost_utils.sync_global_devices("all have joined")
+        if jax.process_count() > 1:
+            alike = WORKDIR, SHARE, DRY_RUN, TOPOLOGY, MFU
+            flags = {flag.name: flag.value for flag in alike} | {"task_id": _task_id()}
+            check_agreement(CONFIG.value, flags)
         return
     studies = CONFIG.value.get("studies") or {"": CONFIG.value}
     sizes = [[size for size in study.mesh.values() if size > 0] for study in studies.values()]

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.results import bucket
+from experiments.results import bucket, source
 from experiments.results.lock import Holder, in_use
 
 # The fields that ``run.json`` must have, see ``environment``.
@@ -154,6 +154,7 @@ def environment() -> dict[str, Any]:
         | {"python": platform.python_version()},
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "git": _git_revision(),
+        "source": source.digest(),
     }
 
 

@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from experiments.training.mesh import state_shardings
+from experiments.training.precision import PRODUCTS
 from experiments.training.recipe import Recipe
 from posenc_jax import Transformer
 
@@ -110,7 +111,7 @@ def train_step(
     @functools.partial(jax.value_and_grad, has_aux=True)
     def gradient_of(model, batch, key):
         task_key, aux_key = jax.random.split(key)
-        value = loss(model, batch, task_key)
+        value = loss(PRODUCTS[recipe.products](model), batch, task_key)
         return value + model.aux_loss(aux_key), value
 
     def value_and_gradient(batch, key):

@@ -121,7 +121,7 @@ def attend(
     sinks_BTH = None if sinks is None else sink.checked(sinks, q_BTHC)
     tile, rule = _rule(scheme, tile, causal, window, sinks_BTH)
     if implementation is None:
-        implementation = _choose(scheme, tile, v_BSKC, rule)
+        implementation = choose(scheme, tile, v_BSKC, rule)
     run = implementation if callable(implementation) else IMPLEMENTATIONS[implementation]
     out_BTHC = run(scheme, tile, v_BSKC, rule)
     shape = *q_BTHC.shape[:3], v_BSKC.shape[-1]
@@ -204,7 +204,8 @@ def check_implementation(implementation: str | Implementation | None) -> None:
     raise ValueError(f"implementation={implementation!r} must be one of {[*IMPLEMENTATIONS]}")
 
 
-def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
+def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Implementation:
+    """Returns the implementation that ``attend`` runs unless it is told another."""
     B, T, H, _ = tile.q.shape
     S = tile.k.shape[1]
     devices = context_size()
