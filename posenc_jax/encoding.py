@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.hooks import check_made
-from posenc_jax.lookup import compares, rows
+from posenc_jax.lookup import GATHER, Lookup
 from posenc_jax.tokens import (
     Stamp,
     Tokens,
@@ -63,7 +63,7 @@ class Side:
         if not self.is_query:
             raise ValueError("of_heads is for queries: keys have kv heads, see of_kv_heads")
         _check_rows(values, self.num_heads, "num_heads", "query heads")
-        return values if self.heads is None else _rows_of(values, self.heads)
+        return values if self.heads is None else values[self.heads]
 
     def of_kv_heads(self, values: jax.Array) -> jax.Array:
         """Returns the rows of ``values``, one for each kv head of the model, for these heads.
@@ -76,7 +76,7 @@ class Side:
         heads = self.num_heads if self.is_query else self.num_kv_heads
         group = heads // values.shape[0]
         if self.heads is not None:
-            return _rows_of(values, self.heads // group)
+            return values[self.heads // group]
         return values if group == 1 else jnp.repeat(values, group, axis=0)
 
 
@@ -95,6 +95,7 @@ class Tile:
         None means all of them. A scheme whose heads differ must select its parameters by
         :meth:`of_heads`, or its results are wrong where heads are sharded.
       num_heads: how many query heads the whole model has (static).
+      lookup: how to look up rows of tables here (static).
     """
 
     q: jax.Array
@@ -104,11 +105,19 @@ class Tile:
     scale: float | jax.Array
     heads: jax.Array | None
     num_heads: int = dataclasses.field(metadata={"static": True})
+    lookup: Lookup = dataclasses.field(default=GATHER, metadata={"static": True})
+
+    @property
+    def in_kernel(self) -> bool:
+        """Returns whether the tile is one head's in a Pallas kernel, which can do less."""
+        return self.lookup is not GATHER
 
     def of_heads(self, values: jax.Array) -> jax.Array:
         """Returns the rows of ``values``, one for each query head of the model, for this tile."""
         _check_rows(values, self.num_heads, "num_heads", "query heads")
-        return values if self.heads is None else _rows_of(values, self.heads)
+        if self.heads is None:
+            return values
+        return self.lookup.rows(values, self.heads) if self.in_kernel else values[self.heads]
 
     def distance(self) -> jax.Array:
         """Returns query position minus key position, float32 ``[B, 1, T, S]``.
@@ -393,10 +402,6 @@ def check_encoding(encoding: Any) -> None:
         f"encoding must be an Encoding, as posenc_jax.make gives it, not {kind}; of Layers take "
         "one layer's, layers.at(i)[0], and within a HeadShard its .encoding"
     )
-
-
-def _rows_of(values: jax.Array, heads):
-    return rows(values, heads) if compares() else values[heads]
 
 
 def _check_rows(values: jax.Array, count, argument, kind):

@@ -229,7 +229,7 @@ def test_another_mask_than_the_caches_gives_nan():
 def test_decoding_what_reads_the_input_is_refused():
     layer = nnx_layer(posenc_jax.attention_fn(Gated(), text(T)))
     layer.init_cache((B, T, D))
-    with pytest.raises(ValueError, match=r"Gated reads the inputs of all tokens.*Transformer"):
+    with pytest.raises(ValueError, match=r"Gated observes the inputs of all tokens.*Transformer"):
         layer(residual()[:, :1], decode=True)
 
 

@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
 from posenc_jax.encodings.gated import path
-from posenc_jax.lookup import pick, tally
+from posenc_jax.lookup import GATHER, pick
 from posenc_jax.positions import text
 
 T, H, C = 12, common.HEADS, common.HEAD_DIM
@@ -26,7 +26,7 @@ def test_tally_is_a_sum_by_index():
         np.random.default_rng(0).integers(0, 5, (2, 1, 4, 9)),
     )
     expected = np.stack([(weights * (index == r)).sum(-1) for r in range(5)], axis=-1)
-    np.testing.assert_allclose(tally(jnp.asarray(weights), index, 5), expected, atol=1e-6)
+    np.testing.assert_allclose(GATHER.tally(jnp.asarray(weights), index, 5), expected, atol=1e-6)
     picked = np.take_along_axis(expected, np.broadcast_to(index, weights.shape), axis=-1)
     np.testing.assert_array_equal(pick(jnp.asarray(expected), index), picked)
 

@@ -261,7 +261,7 @@ def test_on_a_mesh(name, kind):
         model, cache = place(model), Cache.empty(model, B, SIZE)
         layers = tuple(map(place_layer, cache.layers))
         shared = place((cache.made, cache.positions), "data")
-        kinds = cache.encodings, cache.rotated
+        kinds = cache.encodings, cache.rotated, cache.moves
         cache = Cache(layers, *shared, None, place(cache.count), None, *kinds)
         steps, start = [], 0
         for count in (8, 1, 1, 1, 1):

@@ -688,7 +688,7 @@ def of_two_layers(name):
             lambda: (
                 of_two_layers("fox")
                 .tokens(text(T))
-                .read(of_two_layers("fox"), jnp.zeros((B, T, common.WIDTH)))
+                .observed(of_two_layers("fox"), jnp.zeros((B, T, common.WIDTH)))
             ),
             "this FoX holds the parameters of 2 layers",
         ),

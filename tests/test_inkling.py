@@ -69,4 +69,4 @@ def test_the_cache_keeps_no_vectors():
     """Only a query's own are read, so that none follow the keys."""
     model = common.build_model("inkling")
     kept = Cache.empty(model, 1, 8).layers[0]
-    assert kept.state is not None and kept.read is None and kept.x is None
+    assert kept.state is not None and kept.made is None and kept.x is None

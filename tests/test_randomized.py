@@ -14,7 +14,10 @@ KEYS = [None, *(jax.random.key(seed) for seed in range(3))]
 
 
 def place(encoding, positions, key=None, length=None):
-    return np.asarray(jax.jit(encoding.draw)(jnp.asarray(positions), key, length))
+    def drawn(positions, key, length):
+        return encoding.tokens(positions, key=key, length=length).positions
+
+    return np.asarray(jax.jit(drawn)(jnp.asarray(positions), key, length))
 
 
 @pytest.mark.parametrize("count", [1, 7, 100])
@@ -25,13 +28,13 @@ def test_a_draw_is_ascending_different_and_below_the_limit(key, count):
     assert drawn.shape == (count,) and drawn.dtype == np.float32
     assert (np.diff(drawn) > 0).all()
     assert drawn[0] >= 0 and drawn[-1] < 100 and (drawn % 1 == 0).all()
-    np.testing.assert_array_equal(drawn, encoding.draw(text(count), key)[0])
+    np.testing.assert_array_equal(drawn, encoding.tokens(text(count), key=key).positions[0])
 
 
 def test_every_subset_is_as_likely():
     encoding = common.build("randomized", max_length=5)
     keys = jax.random.split(jax.random.key(0), 5000)
-    pairs = jax.vmap(lambda key: encoding.draw(text(2), key)[0])(keys)
+    pairs = jax.vmap(lambda key: encoding.tokens(text(2), key=key).positions[0])(keys)
     _, counts = np.unique(pairs, axis=0, return_counts=True)
     assert len(counts) == 10  # 5 choose 2, each about 500 times
     assert abs(counts - 500).max() < 120
@@ -95,7 +98,7 @@ def test_is_the_wrapped_scheme_on_drawn_positions():
         encoding = common.build("randomized", over=inner, max_length=256, trained=False)
         assert encoding.inner is inner and encoding.per_layer == inner.per_layer
         assert encoding.hooks() == inner.hooks() | {"prepare"}
-        drawn = encoding.draw(text(24))
+        drawn = encoding.tokens(text(24)).positions
         expected = common.attention(inner, x_BTD, drawn)
         np.testing.assert_allclose(common.attention(encoding, x_BTD, text(24)), expected, 1e-6)
 
@@ -123,7 +126,7 @@ def test_a_model_over_parameters_for_each_layer():
     inner = common.build("transformer_xl", num_layers=common.LAYERS)
     encoding = common.build("randomized", over=inner, trained=False)
     model = common.build_model(encoding)
-    drawn = encoding.draw(text(12))
+    drawn = encoding.tokens(text(12)).positions
     tokens = np.arange(12)[None]
     expected = common.forward(common.build_model(inner), tokens, drawn)
     np.testing.assert_allclose(common.forward(model, tokens, text(12)), expected, atol=1e-4)

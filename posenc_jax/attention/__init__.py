@@ -33,7 +33,6 @@ from posenc_jax.attention.checks import (
 )
 from posenc_jax.attention.dense import dense, products
 from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
-from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
@@ -50,6 +49,14 @@ __all__ = [
     "rotate_keys",
     "zigzag",
 ]
+
+
+def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
+    """Attends in our own kernels, which are imported when they are asked for."""
+    from posenc_jax.attention.pallas import pallas as kernels
+
+    return kernels(encoding, tile, v_BSKC, rule)
+
 
 # An implementation gets one tile that holds every query and key, both already rotated.
 Implementation = Callable[[Encoding, Tile, jax.Array, Rule], jax.Array]

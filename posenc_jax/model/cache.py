@@ -112,6 +112,7 @@ class Cache:
       length: the length that schemes adapt to, or None for the length so far (static).
       encodings: the structure of each distinct encoding that the cache was made for (static).
       rotated: for each of them whether keys and values are stored rotated (static).
+      moves: for each of them whether it moves positions, as randomized positions are (static).
       is_text: whether all tokens so far are text whose positions were left out (static).
     """
 
@@ -123,6 +124,7 @@ class Cache:
     length: int | None = dataclasses.field(metadata={"static": True})
     encodings: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
     rotated: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
+    moves: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
     is_text: bool = dataclasses.field(default=True, metadata={"static": True})
 
     @classmethod
@@ -177,6 +179,7 @@ class Cache:
             length,
             _structures(model),
             tuple(rotated),
+            tuple(map(_moves, distinct)),
         )
 
     @property
@@ -234,7 +237,7 @@ class Cache:
           T: number of new tokens, the last that were counted.
         """
         start, length = self.count - T, self.length  # type: Any, Any
-        is_text = self.is_text and not _moves(encoding)
+        is_text = self.is_text and not self.moves[number]
         if is_text and length is None:
             length = self.count.astype(jnp.float32)[None, None]
         if not self.rotated[number]:
@@ -252,7 +255,7 @@ class Cache:
         if made is not None:
             write = functools.partial(_write, start=start)
             made = jax.tree.map(write, made, encoding.of_keys(new.made))
-        if _moves(encoding):
+        if self.moves[number]:
             places = encoding.tokens(places, length=length).positions
         every = Tokens(places, self.segment_ids, made=made, consecutive=is_text).rotated()
         of_all = (*self.made[:number], made, *self.made[number + 1 :])
@@ -372,7 +375,6 @@ def _has_state(encoding: Encoding, width: int) -> bool:
 
 
 def _moves(encoding: Encoding) -> bool:
-    """Returns whether the encoding moves positions, as randomized positions are."""
     return not jax.eval_shape(lambda: encoding.tokens(text(1))).consecutive
 
 

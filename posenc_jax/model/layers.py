@@ -8,6 +8,7 @@ belongs to the model too, and each layer takes its row.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ from posenc_jax.attention import Chunks
 from posenc_jax.attention.checks import check_window
 from posenc_jax.encoding import Encoding, check_encoding
 from posenc_jax.tokens import check_flags, count_of
+
+if TYPE_CHECKING:
+    from posenc_jax.model.block import Block
 
 Window = int | Chunks | None
 
@@ -162,7 +166,7 @@ class Layer(nnx.Module):
       rows: for each repeat, which of an encoding's parameters for each layer it uses (static).
     """
 
-    def __init__(self, pattern: Layers, block: nnx.Module, numbers: Sequence[int], scan: bool):
+    def __init__(self, pattern: Layers, block: "Block", numbers: Sequence[int], scan: bool):
         place = numbers[0] % len(pattern.pattern)
         encoding, self.window = pattern.at(place)
         source = pattern.pattern[place]
@@ -199,7 +203,7 @@ def unstack(tree, count: int) -> list:
 
 def by_place(blocks: list, places: int) -> list:
     """Returns the blocks of all layers stacked by place of the pattern."""
-    kinds = list(map(jax.tree.structure, blocks))
+    kinds: list[Any] = list(map(jax.tree.structure, blocks))
     if any(kind != kinds[number % places] for number, kind in enumerate(kinds)):
         raise ValueError(
             f"scan=True compiles a pattern of {places} layers once, and layers of one place in it "

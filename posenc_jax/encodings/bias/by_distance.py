@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Tile
-from posenc_jax.lookup import compares
 
 
 def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> jax.Array:
@@ -23,7 +22,7 @@ def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> 
       tile: its positions have one axis.
     """
     distance_BTS = tile.distance()[:, 0]  # raises if there are several position axes
-    if compares() or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
+    if tile.in_kernel or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
         return jax.vmap(jax.vmap(function, out_axes=1))(distance_BTS)
     _, T, S = distance_BTS.shape
     # The distances from the last query to the first key, down to the first query to the last.
@@ -34,7 +33,7 @@ def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> 
 
 def add_bias(logits_BHTS, bias_BHTS) -> jax.Array:
     """Adds a bias, whose ``B`` may be 1, to logits."""
-    if bias_BHTS.shape[0] == logits_BHTS.shape[0] or compares():
+    if bias_BHTS.shape[0] == logits_BHTS.shape[0]:
         return logits_BHTS + bias_BHTS
     return _add_shared(logits_BHTS, bias_BHTS)
 

@@ -21,7 +21,6 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
 from posenc_jax.encodings.bias.by_distance import add_bias, along_diagonals
 from posenc_jax.encodings.rotary.frequencies.base import check_base
-from posenc_jax.lookup import compares
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -70,7 +69,7 @@ def _products(tile):
     """
     product = functools.partial(jnp.einsum, "btd,bsd->bts", precision="highest")
     q, k = tile.q_tokens.made, tile.k_tokens.made
-    if compares() or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
+    if tile.in_kernel or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
         return product(q, k)
     # Such positions are integers, so a gradient with respect to them would be computed in vain.
     q, k = jax.lax.stop_gradient((q, k))

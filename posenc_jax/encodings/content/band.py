@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encoding import Tile
 from posenc_jax.encodings.bias.by_distance import or_nan
-from posenc_jax.lookup import compares, pick, rows
+from posenc_jax.lookup import rows
 
 # Queries in one product, which has _ROWS - 1 distances more than each of its queries needs.
 _ROWS = 32
@@ -30,7 +30,7 @@ def add_band(logits_BHTS, x_BHTR, table_RE, tile: Tile) -> jax.Array:
       table_RE: a column for each distance, the first for 0.
       tile: its positions have one axis.
     """
-    if compares():
+    if tile.in_kernel:
         return _of_pairs(logits_BHTS, x_BHTR, table_RE, tile)
     is_text = tile.q_tokens.consecutive and tile.k_tokens.consecutive
     add = functools.partial(_along_diagonals if is_text else _of_pairs, tile=tile)
@@ -54,7 +54,7 @@ def _of_pairs(logits_BHTS, x_BHTR, table_RE, tile):
     last = table_RE.shape[1] - 1
     is_inside = (distance_B1TS >= 0) & (distance_B1TS <= last)
     products_BHTE = jnp.einsum("bhtr,re->bhte", x_BHTR, table_RE)
-    found = pick(products_BHTE, jnp.clip(distance_B1TS, 0, last))
+    found = tile.lookup.pick(products_BHTE, jnp.clip(distance_B1TS, 0, last))
     return logits_BHTS + jnp.where(is_inside, found, 0)
 
 

@@ -23,7 +23,7 @@ from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.content.band import add_band
 from posenc_jax.encodings.gated.sequence import project
 from posenc_jax.encodings.initial_values import normal
-from posenc_jax.lookup import check_width, compares
+from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens, count_of
 
@@ -102,7 +102,7 @@ class Inkling(Encoding):
     def _factors(self, tile):
         """Returns the queries' vectors, ``[B, H, T, R]``, and the profiles, ``[R, extent]``."""
         vectors_BTN, table_RE = tile.q_tokens.made, self.profiles[...].astype(jnp.float32)
-        if compares():
+        if tile.in_kernel:
             # A kernel's tile has one head, but its vectors are those of all heads in one matrix:
             # profiles of zeros for the other heads leave only its own.
             is_own_H = (jnp.arange(self.num_heads) == tile.heads).astype(jnp.float32)

@@ -20,7 +20,7 @@ from posenc_jax.encodings.gated.fox import ForgetGate, decay
 from posenc_jax.encodings.gated.sequence import project, sums_up_to
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.encodings.one_by_one import sum_one_by_one
-from posenc_jax.lookup import check_width, compares
+from posenc_jax.lookup import check_width
 
 
 class Wall(Encoding):
@@ -75,7 +75,7 @@ class Wall(Encoding):
         return jax.nn.log_sigmoid(gates_BTHC)
 
     def score(self, logits_BHTS, tile: Tile):
-        if compares():
+        if tile.in_kernel:
             raise ValueError(
                 'implementation="pallas" cannot run Wall, which computes the products of queries '
                 'and keys channel by channel; use "blockwise" or "dense"'
