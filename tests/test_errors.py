@@ -707,7 +707,10 @@ def of_two_layers(name):
             lambda: RoPE(head_dim=8, rotary_dim=4.0),
             "must be a whole number, even and within 2..head_dim=8, not 4.0",
         ),
-        (lambda: Llama4Temperature(floor_scale=float("inf")), "floor_scale=inf must be at least 1"),
+        (
+            lambda: Llama4Temperature(over=ROPE, floor_scale=float("inf")),
+            "floor_scale=inf must be at least 1",
+        ),
         (lambda: text(5.5), "length=5.5 must give whole numbers below 2**31"),
     ],
 )

@@ -169,7 +169,7 @@ def test_ultravico():
     arrays, params = common.golden("ultravico")
     q, k, v = (jnp.asarray(arrays[key], jnp.float32) for key in ("q", "k", "v"))
     own = dict(window=params["window"], alpha=params["alpha"])
-    encoding = UltraViCo(over="nope", **own)
+    encoding = UltraViCo(over=posenc_jax.Encoding(), **own)
     # Tokens are apart by their index, whatever their positions.
     tokens = encoding.tokens(jnp.zeros((1, q.shape[1], 3)))
     close(posenc_jax.logits(encoding, q, k, tokens), arrays["logits"], atol=1e-5)

@@ -110,7 +110,10 @@ def rope(**keywords):
 
 
 def irope_by_hand():
-    turning, still = rope(base=5e5, layout="interleaved"), Llama4Temperature(floor_scale=7)
+    turning, still = (
+        rope(base=5e5, layout="interleaved"),
+        Llama4Temperature(over=posenc_jax.Encoding(), floor_scale=7),
+    )
     return posenc_jax.Layers([turning, turning, turning, still])
 
 
@@ -136,7 +139,7 @@ def global_yarn_by_hand():
 
 
 def beam_by_hand():
-    near, still = rope(), BeamScale()
+    near, still = rope(), BeamScale(over=posenc_jax.Encoding())
     return posenc_jax.Layers([near, near, still, near, still], [6, 6, None, 6, None])
 
 
@@ -506,7 +509,7 @@ def test_ssmax_knows_its_heads_in_a_shard():
 
 
 def test_ssmax_starts_as_softmax_at_the_training_length():
-    encoding = SSMax(num_heads=3, train_length=50, rngs=nnx.Rngs(0), over=posenc_jax.Encoding())
+    encoding = SSMax(num_heads=3, train_length=50, over=posenc_jax.Encoding())
     ones = jnp.ones((1, 3, 3, 1))
     tokens = encoding.tokens(np.array([[0, 49, 2499]]))
     side = Side(None, num_heads=3, num_kv_heads=3, is_query=True)
@@ -530,5 +533,3 @@ def test_bad_logit_scales():
         common.build("llama4_temperature", floor_scale=0)
     with pytest.raises(ValueError, match="unknown encoding 'ropee', did you mean 'rope'"):
         common.build("logn", over="ropee")
-    with pytest.raises(TypeError, match=r"unknown keyword 'heads': besides its own .*num_heads"):
-        LogN(over=posenc_jax.Encoding(), train_length=8, heads=2)

@@ -504,7 +504,7 @@ def test_layers_that_read_axes_of_their_own():
         x_BTD, _ = layer.block(x_BTD, mrope, mrope.tokens(positions))
     close(logits, model.final_norm(x_BTD) @ model.embedding[...].T, atol=1e-4)
 
-    on_one = common.build_model([OnAxes("rope", axes=(1,), head_dim=common.HEAD_DIM)] * 2)
+    on_one = common.build_model([OnAxes(common.build("rope"), axes=(1,))] * 2)
     rope = on_one.under(common.build("rope"))
     close(
         common.forward(on_one, TOKEN_IDS[:, :T], both),
@@ -568,15 +568,18 @@ LONGER = dict(first_repeat=70, length=60)
             "length=60 must be above the 63 frames",
         ),
         (
-            lambda: OnAxes("rope", axes=(-1,), head_dim=8),
+            lambda: OnAxes(common.build("rope"), axes=(-1,)),
             "must be a tuple of numbers of axes",
         ),
         (
-            lambda: OnAxes("rope", axes=(3,), head_dim=8).tokens(placed()),
+            lambda: OnAxes(common.build("rope"), axes=(3,)).tokens(placed()),
             r"axes=\(3,\) are not all among the 3 axes of positions of shape",
         ),
-        (lambda: UltraViCo(over="rope", window=0), "window=0 must be at least 1"),
-        (lambda: UltraViCo(over="rope", window=8, alpha=2.0), "alpha=2.0 must be within 0..1"),
+        (lambda: UltraViCo(over=common.build("rope"), window=0), "window=0 must be at least 1"),
+        (
+            lambda: UltraViCo(over=common.build("rope"), window=8, alpha=2.0),
+            "alpha=2.0 must be within 0..1",
+        ),
         (lambda: builders.spatial_reset(SEQUENCE, stride=0.5), "stride=0.5 must be a whole number"),
         (lambda: builders.centred_grid(2.5, 2), "rows=2.5 must be a whole number, 1 or more"),
         (lambda: builders.videorope(SEQUENCE, delta=0), "delta=0 must be a number above 0"),

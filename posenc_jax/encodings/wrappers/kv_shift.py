@@ -14,7 +14,6 @@ gates), ``rotate`` and ``rotate_values``.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -56,9 +55,8 @@ class KVShift(Wrapper):
     Args:
       num_kv_heads: number of kv heads in one layer.
       model_dim: width of the residual stream.
-      over: the encoding beneath; RoPE, ALiBi, FoX and GRAPE as published (see ``wrapped``).
+      over: the encoding beneath; RoPE, ALiBi, FoX and GRAPE as published.
       rngs: source of the initial values: w is N(0, 0.25 / model_dim), as in GRAPE.
-      **sizes: what else ``over`` is built with.
     """
 
     per_layer = True
@@ -69,11 +67,9 @@ class KVShift(Wrapper):
         num_kv_heads: int,
         model_dim: int,
         rngs: nnx.Rngs,
-        over: str | Mapping | Encoding = "rope",
-        **sizes,
+        over: Encoding | str = "rope",
     ):
-        sizes |= {"num_kv_heads": num_kv_heads, "model_dim": model_dim, "rngs": rngs}
-        super().__init__(over, **sizes)
+        super().__init__(over)
         draw = jax.random.normal(rngs.params(), (model_dim, 2 * num_kv_heads))
         self.kernel = nnx.Param(0.5 * model_dim**-0.5 * draw)
 

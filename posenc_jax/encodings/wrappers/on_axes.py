@@ -5,8 +5,6 @@ give the model positions with the axes of both, and ``Layers`` of two encodings 
 own axes. Overrides ``prepare``.
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 
@@ -21,18 +19,17 @@ class OnAxes(Wrapper):
     Positions of text, ``[B, T]``, stay as they are.
 
     Args:
-      over: the scheme beneath (see ``wrapped``).
+      over: the scheme beneath.
       axes: the axes that ``over`` reads, counted from 0, in the order in which it reads them.
-      **sizes: what ``over`` is built with.
 
     Raises:
       ValueError: ``axes`` is empty, has a negative number, or names an axis that positions lack.
     """
 
-    def __init__(self, over: str | Mapping | Encoding, *, axes: tuple[int, ...], **sizes):
+    def __init__(self, over: Encoding | str, *, axes: tuple[int, ...]):
         if not isinstance(axes, tuple | list) or not axes or not all(map(_is_axis, axes)):
             raise ValueError(f"axes={axes} must be a tuple of numbers of axes, from 0")
-        super().__init__(over, **sizes)
+        super().__init__(over)
         self.axes = tuple(axes)
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:

@@ -9,7 +9,7 @@ meets positions far beyond the training length. Overrides ``prepare``; everythin
 wrapped scheme's.
 """
 
-from collections.abc import Mapping
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -45,22 +45,25 @@ class Randomized(Wrapper):
         sequence ever evaluated; 2048 in the paper, for lengths up to 500. It becomes the
         ``train_length`` of a scheme given by name.
       evaluation_seed: seed of the draw without a key.
-      **sizes: what else ``over`` is built with.
     """
 
     def __init__(
         self,
         *,
-        over: str | Mapping | Encoding = "rope",
+        over: Encoding | str = "rope",
         max_length: int = 2048,
         evaluation_seed: int = 0,
-        **sizes,
     ):
         # Drawn positions are float32, which counts to 2^24, because only a float can be NaN.
         max_length = count_of("max_length", max_length, 1, 2**24)
-        super().__init__(over, **(sizes | {"train_length": max_length}))
+        super().__init__(over)
         self.max_length = max_length
         self.evaluation_seed = evaluation_seed
+
+    @classmethod
+    def sizes_beneath(cls, sizes, *, max_length: int = 2048, **own):
+        del own
+        return dataclasses.replace(sizes, train_length=max_length)
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         inner_key = None

@@ -9,8 +9,6 @@ have read and not run. The kernel also hides keys beyond the window from the fir
 that is left out. Overrides ``score``.
 """
 
-from collections.abc import Mapping
-
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding, Tile
@@ -26,18 +24,17 @@ class UltraViCo(Wrapper):
     out, and not that of their positions.
 
     Args:
-      over: the scheme beneath (see ``wrapped``).
+      over: the scheme beneath.
       window: number of tokens in a training video; tokens more than half of it apart are far. 32760
         for Wan, 21 latent frames of 1560 tokens.
       alpha: factor of positive logits between far tokens, 0.9 as released.
-      **sizes: what ``over`` is built with.
     """
 
-    def __init__(self, over: str | Mapping | Encoding, *, window: int, alpha: float = 0.9, **sizes):
+    def __init__(self, over: Encoding | str, *, window: int, alpha: float = 0.9):
         window = count_of("window", window)
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha={alpha!r} must be within 0..1")
-        super().__init__(over, **sizes)
+        super().__init__(over)
         self.window = window
         self.alpha = alpha
 

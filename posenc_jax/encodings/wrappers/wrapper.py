@@ -1,11 +1,9 @@
 """Defines the base class of schemes that wrap another scheme."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
 from posenc_jax.hooks import call
-from posenc_jax.registry import MODEL_ARGUMENTS, PATTERNS, inner_keywords, make
 from posenc_jax.tokens import Tokens
 
 
@@ -15,12 +13,15 @@ class Wrapper(Encoding):
     A subclass calls those of ``inner`` by ``super()``, which checks what they return.
 
     Args:
-      over: the scheme beneath, ``inner`` (see ``wrapped``).
-      **sizes: what ``over`` is built with.
+      over: the scheme beneath, ``inner``. ``make`` also takes its name.
     """
 
-    def __init__(self, over: str | Mapping | Encoding, **sizes):
-        inner = wrapped(over, **sizes)
+    def __init__(self, over: Encoding | str):
+        if not isinstance(over, Encoding):
+            raise ValueError(
+                f"over={over!r} must be an encoding, as posenc_jax.make gives it; make takes names"
+            )
+        inner = over
         if self.per_layer and inner.stacked is not None:
             raise ValueError(
                 f"{type(self).__name__} has parameters for each layer, and over= is an encoding "
@@ -31,6 +32,12 @@ class Wrapper(Encoding):
         self.per_layer = self.per_layer or inner.per_layer
         self.whole_rows = self.whole_rows or inner.whole_rows
         self.stacked = inner.stacked
+
+    @classmethod
+    def sizes_beneath(cls, sizes: Any, **own: Any) -> Any:
+        """Returns the sizes that ``make`` builds the scheme beneath with, given these keywords."""
+        del own
+        return sizes
 
     def hooks(self) -> frozenset[str]:
         if "stacked" not in vars(self):
@@ -72,31 +79,3 @@ class Wrapper(Encoding):
 
     def aux_loss(self, key):
         return self.inner.aux_loss(key)
-
-
-def wrapped(over: str | Mapping | Encoding, **sizes) -> Encoding:
-    """Returns ``over``, or builds the encoding that it names.
-
-    Args:
-      over: an encoding already built; the name of one; or a mapping of its name and its own
-        keywords, such as ``{"name": "yarn", "factor": 4.0}``.
-      **sizes: arguments that it is built with, named as in ``make``.
-    """
-    for name in sizes:
-        if name not in MODEL_ARGUMENTS:
-            raise TypeError(
-                f"unknown keyword {name!r}: besides its own keywords the encoding takes those that "
-                f"build over={over!r}, {', '.join(MODEL_ARGUMENTS)}"
-            )
-    if isinstance(over, Encoding):
-        return over
-    inner = inner_keywords(over)
-    twice = sorted(inner.keys() & sizes.keys())
-    if twice:
-        raise ValueError(
-            f"over={over!r} has {', '.join(twice)}, which make gives it too; leave them out there"
-        )
-    built = None if inner["name"] in PATTERNS else make(**inner, **sizes)
-    if not isinstance(built, Encoding):
-        raise ValueError(f"over={over!r} must be an encoding, not a pattern of layers")
-    return built
