@@ -270,7 +270,8 @@ class Encoding(nnx.Module):
         leaves, structure = jax.tree.flatten(self)
         one = jax.tree.unflatten(structure, leaves)
         for part in one.parts():
-            part.stacked = None
+            if part.stacked is not None:
+                part.stacked = None
         return one
 
     def prepare(

@@ -59,10 +59,10 @@ def test_a_window_is_masking_by_hand(name, window, segments):
 
     @jax.jit
     def both(encoding):
-        tokens = encoding.tokens(text(length), segment_ids)
-        tokens = tokens.observed(encoding, jnp.asarray(x_BTD))
-        by_hand = posenc_jax.attend(Hidden(encoding, window), q, k, v, tokens)
-        return posenc_jax.attend(encoding, q, k, v, tokens, window=window), by_hand
+        hidden, x = Hidden(encoding, window), jnp.asarray(x_BTD)
+        tokens, same = (each.tokens(text(length), segment_ids) for each in (encoding, hidden))
+        by_hand = posenc_jax.attend(hidden, q, k, v, same, x=x)
+        return posenc_jax.attend(encoding, q, k, v, tokens, x=x, window=window), by_hand
 
     actual, expected = both(encoding)
     close(actual, expected, 1e-4, 1e-4)

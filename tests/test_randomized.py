@@ -14,10 +14,8 @@ KEYS = [None, *(jax.random.key(seed) for seed in range(3))]
 
 
 def place(encoding, positions, key=None, length=None):
-    def drawn(positions, key, length):
-        return encoding.tokens(positions, key=key, length=length).positions
-
-    return np.asarray(jax.jit(drawn)(jnp.asarray(positions), key, length))
+    key = None if key is None else jax.random.split(key)[0]  # the other is for what is beneath
+    return np.asarray(jax.jit(encoding.draw)(jnp.asarray(positions), key, length))
 
 
 @pytest.mark.parametrize("count", [1, 7, 100])

@@ -54,16 +54,14 @@ class Randomized(Wrapper):
         max_length: int = 2048,
         evaluation_seed: int = 0,
     ):
-        # Drawn positions are float32, which counts to 2^24, because only a float can be NaN.
-        max_length = count_of("max_length", max_length, 1, 2**24)
         super().__init__(over)
-        self.max_length = max_length
+        self.max_length = _checked(max_length)
         self.evaluation_seed = evaluation_seed
 
     @classmethod
     def sizes_beneath(cls, sizes, *, max_length: int = 2048, **own):
         del own
-        return dataclasses.replace(sizes, train_length=max_length)
+        return dataclasses.replace(sizes, train_length=_checked(max_length))
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         inner_key = None
@@ -89,6 +87,11 @@ class Randomized(Wrapper):
         is_drawn = jax.random.permutation(key, self.max_length) < count
         drawn = jnp.sort(jnp.where(is_drawn, numbers, jnp.nan))
         return jnp.where(count <= self.max_length, drawn, jnp.nan)
+
+
+def _checked(max_length) -> int:
+    # Drawn positions are float32, which counts to 2^24, because only a float can be NaN.
+    return count_of("max_length", max_length, 1, 2**24)
 
 
 def _check_range(positions, count, max_length):
