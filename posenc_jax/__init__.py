@@ -17,7 +17,7 @@ from posenc_jax.tokens import Tokens
 
 if TYPE_CHECKING:
     from posenc_jax import positions
-    from posenc_jax.describe import describe
+    from posenc_jax.costs import describe
     from posenc_jax.flax import linen
     from posenc_jax.flax.attention_fn import attention_fn
     from posenc_jax.hf import from_hf
@@ -63,7 +63,7 @@ _LATER = {
     "Transformer": "posenc_jax.model.transformer",
     "attention_fn": "posenc_jax.flax.attention_fn",
     "cross_entropy": "posenc_jax.model.loss",
-    "describe": "posenc_jax.describe",
+    "describe": "posenc_jax.costs",
     "from_hf": "posenc_jax.hf",
     "generate": "posenc_jax.model.decode",
     "layers_from_hf": "posenc_jax.hf.pattern",

@@ -13,19 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.hooks import check_made
-from posenc_jax.lookup import GATHER, Lookup
-from posenc_jax.tokens import (
-    Stamp,
-    Tokens,
+from posenc_jax.checks import (
     check_key,
+    check_made,
     check_numbers,
     check_positions,
     checked_length,
     count_of,
-    is_consecutive,
-    structure,
 )
+from posenc_jax.lookup import GATHER, Lookup
+from posenc_jax.tokens import Stamp, Tokens, is_consecutive, structure
 
 HOOKS = (
     "prepare",
@@ -391,18 +388,6 @@ def _row(stacked: jax.Array, layer: int | jax.Array) -> jax.Array:
     if not isinstance(layer, jax.core.Tracer):
         return own
     return jnp.where((layer >= 0) & (layer < len(stacked)), own, jnp.nan)
-
-
-def check_encoding(encoding: Any) -> None:
-    """Checks that ``encoding`` is the encoding of one layer."""
-    if isinstance(encoding, Encoding):
-        return
-    is_class = isinstance(encoding, type)
-    kind = f"the class {encoding.__name__}" if is_class else type(encoding).__name__
-    raise ValueError(
-        f"encoding must be an Encoding, as posenc_jax.make gives it, not {kind}; of Layers take "
-        "one layer's, layers.at(i)[0], and within a HeadShard its .encoding"
-    )
 
 
 def _check_rows(values: jax.Array, count, argument, kind):

@@ -5,7 +5,6 @@ Arrays of a wrong shape would be broadcast, or cut in the wrong places, without 
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 # The leading axes that stay the same; other hooks return the whole shape that they are given.
@@ -28,24 +27,6 @@ def call(encoding: Any, hook: str, x: Any, *more: Any) -> Any:
     kind = "floating-point numbers" if _is_float(x) else "numbers"
     raise ValueError(
         f"{type(encoding).__name__}.{hook} returned {what}, but must return {kind} [{needed}]"
-    )
-
-
-def check_made(encoding: Any, hook: str, made: Any, B: int, T: int) -> Any:
-    """Returns what ``hook`` made of ``B`` sequences of ``T`` tokens, so that it can be cut.
-
-    Raises:
-      ValueError: it has an array without the tokens along axis 1.
-    """
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(made)]
-    # Sequences that share positions may still differ in length.
-    bad = [s for s in shapes if s[1:2] != (T,) or (B > 1 and s[0] not in (1, B))]
-    if not bad:
-        return made
-    what = f"an array of shape {bad[0]}"
-    raise ValueError(
-        f"{type(encoding).__name__}.{hook} returned {what}, but must return arrays with the "
-        f"{T} tokens along axis 1, [{B}, {T}, ...], so that attention can take parts of them"
     )
 
 

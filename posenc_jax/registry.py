@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import HOOKS, Encoding
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import rope_with
 from posenc_jax.model.layers import Layers
-from posenc_jax.tokens import count_of
 
 # Patterns differ from layer to layer: ``make`` returns Layers for these names, else an Encoding.
 Pattern = Literal["irope", "rnope_swa", "dual_base", "global_nope", "global_yarn", "beam", "flint"]

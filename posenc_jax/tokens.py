@@ -5,24 +5,19 @@ for tokens that lie on several axes, such as the time, row and column of a patch
 """
 
 import dataclasses
-import math
-import operator
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.hooks import check_made
+from posenc_jax.checks import check_made, check_tokens, count_of, is_whole, several_layers
 
 if TYPE_CHECKING:
     from posenc_jax.encoding import Encoding
 
 # The largest length that a scheme may adapt to: angles are exact up to here (rotary/angles.py).
 LONGEST = 2**22
-
-# float64 positions may lose this much when they become float32: a thousandth of a token.
-MOST_ROUNDING = 2.0**-10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,14 +204,6 @@ def structure(encoding: "Encoding") -> tuple[Any]:
     return (jax.tree.structure(one),)
 
 
-def several_layers(encoding: "Encoding") -> str:
-    """Returns the message of the error that one layer's encoding is needed and this has several."""
-    return (
-        f"this {type(encoding).__name__} holds the parameters of {encoding.stacked} layers; "
-        "give attention one layer's own, encoding.of_layer(i), or make it without num_layers="
-    )
-
-
 def is_consecutive(positions: Any) -> bool:
     """Returns whether NumPy ``positions`` are one row of whole numbers that count up by one.
 
@@ -227,238 +214,6 @@ def is_consecutive(positions: Any) -> bool:
     if not is_row or not positions.size:
         return False
     return positions.dtype.kind in "iu" and bool((np.diff(positions.astype(np.int64)) == 1).all())
-
-
-def check_positions(positions: Any) -> jax.Array:
-    """Returns ``positions`` as int32 or float32, if one of them can represent the values.
-
-    Values are checked where they are known: in NumPy arrays, lists, and JAX arrays outside of
-    ``jax.jit``. Types are always checked.
-
-    Raises:
-      ValueError: the shape is not ``[B, T]`` or ``[B, T, A]``, there is no token, the type cannot
-        count (bfloat16 reads 257 as 256), or a value is not finite or would be changed by the cast.
-    """
-    positions = as_array("positions", positions)
-    if positions.ndim not in (2, 3) or 0 in positions.shape:
-        raise ValueError(
-            f"positions have shape {positions.shape}, but must be [B, T], or [B, T, A] for tokens "
-            "on several axes, with at least one token; add a batch axis with [None]"
-        )
-    dtype, is_known = positions.dtype, not isinstance(positions, jax.core.Tracer)
-    if jnp.issubdtype(dtype, jnp.integer):
-        origin = "subtract an origin that all tokens share (posenc_jax.positions.since)"
-        whole = _as_int32("positions", positions, origin)
-        check_span("positions", positions)
-        return whole
-    if dtype not in (jnp.float32, jnp.float64):
-        raise ValueError(
-            f"positions must be whole numbers or float32, not {dtype}, which cannot count; cast "
-            "them to int32 or float32"
-        )
-    if is_known:
-        _check_floats(np.asarray(positions))
-    elif dtype == jnp.float64:
-        raise ValueError(
-            "positions are float64 under jax.jit, where their values cannot be checked; subtract "
-            "an origin outside (posenc_jax.positions.since) or cast them to float32"
-        )
-    return jnp.asarray(positions, jnp.float32)
-
-
-def _as_int32(name, numbers, instead) -> jax.Array:
-    """Returns whole numbers of any type as int32; known values must fit."""
-    if numbers.dtype.itemsize >= 4 and numbers.dtype != jnp.int32:
-        if isinstance(numbers, jax.core.Tracer):
-            raise ValueError(
-                f"{name} are {numbers.dtype} under jax.jit, where their values cannot be checked; "
-                "cast them to int32"
-            )
-        values, limits = np.asarray(numbers), np.iinfo(np.int32)
-        outside = values[(values < limits.min) | (values > limits.max)]
-        if outside.size:
-            raise ValueError(f"{name}: {outside.flat[0]} does not fit into int32; {instead}")
-    return jnp.asarray(numbers, jnp.int32)
-
-
-def check_span(name: str, *numbers: Any) -> bool:
-    """Checks that differences of whole numbers fit into int32; errors call them ``name``.
-
-    The result says whether their values are known.
-    """
-    if any(isinstance(each, jax.core.Tracer) for each in numbers):
-        return False
-    ends = [int(end) for each in map(np.asarray, numbers) for end in (each.min(), each.max())]
-    if max(ends) - min(ends) > np.iinfo(np.int32).max:
-        raise ValueError(
-            f"{name} from {min(ends)} to {max(ends)} are too far apart for a distance in "
-            f"int32; give {name} that are closer"
-        )
-    return True
-
-
-def _check_floats(values):
-    bad = values[~np.isfinite(values)]
-    if bad.size:
-        raise ValueError(f"position {bad.flat[0]} is not a finite number")
-    rounding = abs(values.astype(np.float32).astype(np.float64) - values)
-    if rounding.max() > MOST_ROUNDING:
-        moved = values.flat[rounding.argmax()].item()
-        raise ValueError(
-            f"position {moved} would be moved by {rounding.max():.3g} in float32; subtract an "
-            "origin that all tokens share (posenc_jax.positions.since)"
-        )
-
-
-def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | None:
-    """Returns numbers of the tokens, ``segment_ids`` or ``index``, as int32 ``[B, T]``, or None.
-
-    Raises:
-      ValueError: they are not whole, not one for each of the tokens at ``positions``, or would be
-        changed by the cast, where their values are known.
-    """
-    if numbers is None:
-        return None
-    numbers = as_array(name, numbers)
-    B, T = positions.shape[:2]
-    fits = numbers.ndim == 2 and numbers.shape[1] == T and (B == 1 or len(numbers) in (1, B))
-    if not jnp.issubdtype(numbers.dtype, jnp.integer) or not fits:
-        raise ValueError(
-            f"{name} must be whole numbers of shape [{B}, {T}], one for each token, not "
-            f"{numbers.dtype} of shape {numbers.shape}"
-        )
-    # Differences of unsigned numbers are never negative, so no token would be hidden.
-    instead = f"renumber them, {name} = np.unique({name}, return_inverse=True)[1]"
-    whole = _as_int32(name, numbers, instead)
-    if name == "index":
-        check_span(name, numbers)
-    return whole
-
-
-def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
-    """Returns an array of JAX as it is, and anything else as one of NumPy; errors call it ``name``.
-
-    Raises:
-      ValueError: rows differ in length.
-    """
-    if isinstance(numbers, jax.Array):
-        return numbers
-    if hasattr(numbers, "__jax_array__"):  # nnx.Variable has one, perhaps traced.
-        return jnp.asarray(numbers)
-    try:
-        return np.asarray(numbers)
-    except ValueError:
-        raise ValueError(f"{name} must be one array, but rows differ in length: pad them") from None
-
-
-def check_tokens(name: str, tokens: Any, encoding: "Encoding | None" = None) -> None:
-    """Checks that ``tokens`` are Tokens, and that they have what ``encoding`` prepares.
-
-    Errors call them ``name``.
-    """
-    if not isinstance(tokens, Tokens):
-        raise ValueError(
-            f"{name} must be Tokens, not {type(tokens).__name__}: pass encoding.tokens(positions)"
-        )
-    if encoding is not None and "prepare" in encoding.hooks() and tokens.stamp is None:
-        raise ValueError(
-            f"{name} were not prepared for {type(encoding).__name__}: make them by "
-            "encoding.tokens(positions)"
-        )
-
-
-def count_of(name: str, value: Any, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
-    """Returns ``value``, a size, a count or an index of any integer type, as an int.
-
-    By default it must fit into int32, in which attention counts.
-
-    Raises:
-      ValueError: ``value`` is no whole number, or not within ``minimum`` and ``maximum``. The error
-        calls it ``name``.
-    """
-    try:
-        count = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        count = None
-    if count is None or not minimum <= count <= maximum:
-        allowed = f"at least {minimum}, and a whole number below 2**31"
-        if maximum < 2**31 - 1:
-            allowed = f"within {minimum}..{maximum}, and a whole number"
-        raise ValueError(f"{name}={value!r} must be {allowed}")
-    return count
-
-
-def is_real(value: Any) -> bool:
-    """Returns whether ``value`` is one real number, of Python, NumPy or JAX, perhaps traced."""
-    is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
-    # Neither a bool nor a complex number.
-    return is_number and jnp.ndim(value) == 0 and jnp.result_type(value).kind not in "bc"
-
-
-def is_whole(value: Any) -> bool:
-    """Returns whether ``value`` is one whole number, of Python, NumPy or JAX, perhaps traced."""
-    return is_real(value) and jnp.issubdtype(jnp.result_type(value), jnp.integer)
-
-
-def check_positive(**numbers: Any) -> None:
-    """Checks that numbers are positive and finite."""
-    for name, number in numbers.items():
-        if not is_real(number) or not 0 < number < math.inf:
-            raise ValueError(f"{name}={number!r} must be a positive number, finite")
-
-
-def check_flags(**flags: Any) -> None:
-    """Checks that flags are True or False, and not traced."""
-    for name, flag in flags.items():
-        if not isinstance(flag, bool | np.bool_):
-            raise ValueError(
-                f"{name}={flag!r} must be True or False, known while the program is traced"
-            )
-
-
-def checked_length(length, positions):
-    """Returns a Python number as it is, and an array as float32, NaN where it is no length."""
-    if length is None:
-        return None
-    is_array = isinstance(length, jax.Array | np.ndarray)
-    is_real = is_array and length.dtype.kind in "iuf"
-    if not is_array and not isinstance(length, bool):
-        is_real = isinstance(length, int | float | np.number) and not np.iscomplexobj(length)
-    fits = not is_array or _broadcasts(length.shape, positions.shape[:2])
-    is_known = not isinstance(length, jax.core.Tracer)
-    if not is_real or not fits or (is_known and not _are_lengths(length)):
-        B, T = positions.shape[:2]
-        raise ValueError(
-            f"length={length!r} must be a positive number of tokens, or an array of such numbers "
-            f"that broadcasts against [{B}, {T}], below 2**31"
-        )
-    if not is_array:
-        return length
-    # A traced one cannot be refused, and must not become a number.
-    return jnp.where(length >= 1, length, jnp.nan).astype(jnp.float32)
-
-
-def _are_lengths(numbers) -> bool:
-    return bool(((np.asarray(numbers) >= 1) & (np.asarray(numbers) < 2**31)).all())
-
-
-def _broadcasts(shape, of_tokens) -> bool:
-    """Returns whether an array broadcasts against tokens ``[B, T]``, whose B may be 1."""
-    B, T = of_tokens
-    rows, columns = (1, 1, *shape)[-2:]
-    return len(shape) <= 2 and (rows in (1, B) or B == 1) and columns in (1, T)
-
-
-def check_key(key: Any) -> None:
-    """Checks that ``key`` is a random key of JAX and not, for instance, a seed."""
-    is_array = isinstance(key, jax.Array | np.ndarray)
-    is_old = is_array and key.dtype == np.uint32 and key.ndim == 1
-    if not is_old and not (is_array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise ValueError(
-            f"key is {type(key).__name__}, but must be a random key, a fresh one in each step of "
-            "training: jax.random.key(seed), folded with the step, or rngs.params() of nnx.Rngs; "
-            "elsewhere None"
-        )
 
 
 def own_length(positions: jax.Array, segment_ids: jax.Array | None = None) -> jax.Array:

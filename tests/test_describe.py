@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import posenc_jax
-from posenc_jax.describe import _count
+from posenc_jax.costs import _count
 from posenc_jax.positions import text
 
 SIZES = dict(num_heads=common.HEADS, head_dim=common.HEAD_DIM, length=64)

@@ -31,7 +31,7 @@ from experiments.results.reports import docstrings
 from experiments.results.reports.drawing import COLOURS, Figure, finish, page_style, svg
 from experiments.results.reports.page import head
 from posenc_jax import REGISTRY, Chunks, Encoding, Layers, describe, logits, make, positions
-from posenc_jax.describe import Description
+from posenc_jax.costs import Description
 from posenc_jax.registry import lookup
 
 TIMES = 8

@@ -21,23 +21,26 @@ from flax import nnx
 from posenc_jax.attention import cpu
 from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
-from posenc_jax.attention.checks import (
+from posenc_jax.attention.dense import dense, products
+from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
+from posenc_jax.attention.ring import context_size, ring, zigzag
+from posenc_jax.attention.rule import Chunks, Rule, check_window
+from posenc_jax.checks import (
     check_arrays,
+    check_flags,
     check_keys,
     check_one_layer,
     check_scale,
     check_shard,
     check_side,
     check_sides,
-    check_window,
+    check_span,
+    check_tokens,
+    count_of,
 )
-from posenc_jax.attention.dense import dense, products
-from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
-from posenc_jax.attention.ring import context_size, ring, zigzag
-from posenc_jax.attention.rule import Chunks, Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.hooks import call
-from posenc_jax.tokens import Tokens, check_flags, check_span, check_tokens, count_of
+from posenc_jax.tokens import Tokens
 
 __all__ = [
     "IMPLEMENTATIONS",

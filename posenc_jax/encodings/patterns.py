@@ -6,13 +6,13 @@ the pattern. An irregular pattern, such as Granite-Swash's, in which each layer 
 written as a list: ``Layers([RoPE(...), Encoding(), ...], [128, None, ...])``.
 """
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation, YaRN, check_factor
 from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature
 from posenc_jax.model.layers import Layers
-from posenc_jax.tokens import count_of
 
 
 def irope(

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention import attend
-from posenc_jax.encoding import Encoding, check_encoding
+from posenc_jax.checks import check_encoding
+from posenc_jax.encoding import Encoding
 from posenc_jax.tokens import Tokens
 
 

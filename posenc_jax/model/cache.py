@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention import cpu, rotate_keys
+from posenc_jax.checks import check_flags, check_numbers, check_positions, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.positions import text
-from posenc_jax.tokens import Tokens, check_flags, check_numbers, check_positions, count_of
+from posenc_jax.tokens import Tokens
 
 if TYPE_CHECKING:
     from posenc_jax.model.transformer import Transformer

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention import Chunks
-from posenc_jax.attention.checks import check_window
-from posenc_jax.encoding import Encoding, check_encoding
-from posenc_jax.tokens import check_flags, count_of
+from posenc_jax.attention.rule import check_window
+from posenc_jax.checks import check_encoding, check_flags, count_of
+from posenc_jax.encoding import Encoding
 
 if TYPE_CHECKING:
     from posenc_jax.model.block import Block

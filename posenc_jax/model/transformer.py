@@ -18,19 +18,22 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import Implementation, check_implementation
+from posenc_jax.checks import (
+    as_array,
+    check_flags,
+    check_heads,
+    check_key,
+    check_sizes,
+    check_types,
+    count_of,
+    sinks_of_layers,
+)
 from posenc_jax.encoding import Encoding
 from posenc_jax.hooks import call
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
-from posenc_jax.model.checks import (
-    check_heads,
-    check_sizes,
-    check_types,
-    sinks_of_layers,
-)
 from posenc_jax.model.layers import Layer, Layers, Window, by_layer, by_place, has_own, unstack
-from posenc_jax.tokens import as_array, check_flags, check_key, count_of
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.tokens import MOST_ROUNDING, as_array, is_real
+from posenc_jax.checks import MOST_ROUNDING, as_array, is_real
 
 
 def text(length: int, start: int = 0) -> np.ndarray:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_positive
 from posenc_jax.encodings.absolute.added import Added
 from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder, linear
 from posenc_jax.encodings.absolute.seqpe_losses import (
@@ -23,7 +24,7 @@ from posenc_jax.encodings.absolute.seqpe_losses import (
     nearest,
     transfer_loss,
 )
-from posenc_jax.tokens import Tokens, check_positive
+from posenc_jax.tokens import Tokens
 
 USES = ("attn_scalar", "attn_mul", "attn_add", "input_add")
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.checks import check_positive, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.by_distance import add_bias, bias_by_distance
-from posenc_jax.tokens import check_positive, count_of
 
 
 def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:

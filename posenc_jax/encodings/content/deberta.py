@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import GATHER, Lookup, lying_as_heads, row_products
-from posenc_jax.tokens import count_of
 
 P2C_ROWS = ("released", "paper")
 

@@ -19,13 +19,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.content.band import add_band
 from posenc_jax.encodings.gated.sequence import project
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens, count_of
+from posenc_jax.tokens import Tokens
 
 
 class Inkling(Encoding):

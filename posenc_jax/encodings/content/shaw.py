@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.lookup import row_products
-from posenc_jax.tokens import count_of
 
 
 class Shaw(Encoding):

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.gated.fox import ForgetGate, decay
 from posenc_jax.encodings.gated.sequence import (
@@ -34,7 +35,6 @@ from posenc_jax.encodings.gated.sequence import (
 )
 from posenc_jax.encodings.initial_values import uniform
 from posenc_jax.lookup import check_width
-from posenc_jax.tokens import count_of
 
 BLOCK = 64  # keys of one triangular system
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_positive, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.gated.sequence import (
     check_input,
@@ -29,7 +30,6 @@ from posenc_jax.encodings.rotary.angles import cos_sin, rotated
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.tokens import check_positive, count_of
 
 
 class SelectiveRoPE(RoPE):

@@ -18,6 +18,7 @@ tokens, and c is ``chunk_size``. Overrides ``prepare``, ``rotate`` and ``score``
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Tile
 from posenc_jax.encodings.position_maps.position_map import (
     PositionMap,
@@ -25,7 +26,6 @@ from posenc_jax.encodings.position_maps.position_map import (
 )
 from posenc_jax.encodings.rotary.rope import check_length
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import count_of
 
 
 class DualChunk(PositionMap):

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.dense import products
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Side, Tile
 from posenc_jax.encodings.rotary.angles import cos_sin, rotated
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens, count_of
+from posenc_jax.tokens import Tokens
 
 
 class PositionMap(RoPE):

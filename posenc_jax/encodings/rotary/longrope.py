@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import count_of
 from posenc_jax.encodings.rotary.axes import Allocation
 from posenc_jax.encodings.rotary.frequencies import check_factor
 from posenc_jax.encodings.rotary.frequencies.base import (
@@ -29,7 +30,6 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     known_base,
 )
 from posenc_jax.encodings.rotary.rope import RoPE, check_length
-from posenc_jax.tokens import count_of
 
 Factors = Sequence[float] | float
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import check_tokens, is_whole
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
 from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum, rotated
@@ -31,7 +32,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     check_base,
 )
 from posenc_jax.lookup import check_width
-from posenc_jax.tokens import Tokens, check_tokens, is_whole
+from posenc_jax.tokens import Tokens
 
 
 class RoPE(Encoding):

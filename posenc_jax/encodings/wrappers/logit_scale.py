@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_positive, count_of
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens, check_positive, count_of
+from posenc_jax.tokens import Tokens
 
 
 class LogitScale(Wrapper):

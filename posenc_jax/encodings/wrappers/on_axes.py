@@ -8,9 +8,10 @@ own axes. Overrides ``prepare``.
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.checks import is_whole
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
-from posenc_jax.tokens import Tokens, is_whole
+from posenc_jax.tokens import Tokens
 
 
 class OnAxes(Wrapper):

@@ -11,9 +11,9 @@ that is left out. Overrides ``score``.
 
 import jax.numpy as jnp
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
-from posenc_jax.tokens import count_of
 
 
 class UltraViCo(Wrapper):

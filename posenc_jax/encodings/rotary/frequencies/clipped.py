@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 
+from posenc_jax.checks import count_of
 from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     Frequencies,
@@ -22,7 +23,6 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Rates,
     geometric,
 )
-from posenc_jax.tokens import count_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,9 @@ from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from posenc_jax.attention import attend
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import HOOKS, Encoding
 from posenc_jax.positions import text
-from posenc_jax.tokens import count_of
 
 
 @dataclasses.dataclass(frozen=True)
