@@ -49,7 +49,7 @@ class Case:
         if self.segments is not None:
             segment_ids = np.broadcast_to(np.arange(self.S) * self.segments // self.S, (B, self.S))
         inner = encoding.encoding if isinstance(encoding, posenc_jax.HeadShard) else encoding
-        k_tokens = posenc_jax.Tokens.of(inner, text(self.S), segment_ids).read(inner, x_BSD)
+        k_tokens = inner.tokens(text(self.S), segment_ids).observed(inner, x_BSD)
         q_tokens = k_tokens
         if not self.written:
             # The first tokens, as if written elsewhere: the first queries may see no key at all.

@@ -12,7 +12,7 @@ from attention_cases import Case, assert_equals_dense
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
-from posenc_jax import HeadShard, Side, Tile, Tokens
+from posenc_jax import HeadShard, Side, Tile
 from posenc_jax.attention.blockwise import _visits, blockwise, take_apart
 from posenc_jax.positions import text
 
@@ -32,7 +32,7 @@ def sides(num_kv_heads=2, q_length=T, k_length=T, dtype=np.float32):
 def tokens_of(encoding, positions, segment_ids=None):
     """Returns the tokens of a layer, read."""
     x_BTD = 0.5 * common.normal(3, B, positions.shape[1], common.WIDTH)
-    return Tokens.of(encoding, positions, segment_ids).read(encoding, x_BTD)
+    return encoding.tokens(positions, segment_ids).observed(encoding, x_BTD)
 
 
 def plain(encoding, q, k, v, tokens, *, window=None):
@@ -41,7 +41,7 @@ def plain(encoding, q, k, v, tokens, *, window=None):
     q_side, k_side = (Side(None, H, K, is_query=each) for each in (True, False))
     scale = q.shape[-1] ** -0.5
     q, k = encoding.rotate(q, tokens, q_side), encoding.rotate(k, tokens, k_side)
-    v = encoding.turn_values(v, tokens, k_side)
+    v = encoding.rotate_values(v, tokens, k_side)
     tile = Tile(q, k, tokens, tokens, scale, None, H)
     k, v = (jnp.repeat(x, H // K, axis=2) for x in (k, v))
     logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), tile)
@@ -52,7 +52,7 @@ def plain(encoding, q, k, v, tokens, *, window=None):
     seen &= segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     weights = jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
     out = encoding.mix(jnp.einsum("bhts,bshc->bthc", weights, v), weights, tile)
-    return encoding.turn_back(out, tokens, q_side)
+    return encoding.rotate_back(out, tokens, q_side)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -139,9 +139,9 @@ def test_tokens_laid_out_in_another_order(name):
 
     @jax.jit
     def both(encoding, q, k, v):
-        written = Tokens.of(encoding, text(T)).read(encoding, x_BTD)
-        mixed = Tokens.of(encoding, text(T)[:, order], index=order[None])
-        mixed = mixed.read(encoding, x_BTD[:, order])
+        written = encoding.tokens(text(T)).observed(encoding, x_BTD)
+        mixed = encoding.tokens(text(T)[:, order], index=order[None])
+        mixed = mixed.observed(encoding, x_BTD[:, order])
         expected = tiled("dense")(encoding, q, k, v, written)[:, order]
         return tiled()(encoding, q[:, order], k[:, order], v[:, order], mixed), expected
 
@@ -219,7 +219,7 @@ def test_explicit_mesh_with_shared_kv_heads_and_many_tokens():
     @jax.jit
     def gradients(encoding, q, k, v):
         def loss(q, k, v):
-            out = posenc_jax.attend(encoding, q, k, v, Tokens.of(encoding, text(length)))
+            out = posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(length)))
             return (out**2).sum(), out
 
         return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
@@ -243,7 +243,7 @@ def test_a_scan_over_layers_of_different_windows(implementation):
     attend = tiled(implementation)
 
     def layer(encoding, x, window):
-        tokens = Tokens.of(encoding, text(T))
+        tokens = encoding.tokens(text(T))
         return x + attend(encoding, x, k, v, tokens, window=window)
 
     def scanned(encoding, q):
@@ -264,7 +264,7 @@ def test_a_scan_over_layers_of_different_windows(implementation):
 def lowered_for(platform, length):
     """Returns the program of a gradient of attention that this host makes for ``platform``."""
     encoding = common.build("t5")
-    tokens = functools.partial(Tokens.of, encoding, text(length))
+    tokens = functools.partial(encoding.tokens, text(length))
 
     def loss(q, k, v):
         return posenc_jax.attend(encoding, q, k, v, tokens()).sum()
@@ -324,7 +324,7 @@ def visited(length, *, num_keys=None, window=None, segment_ids=None, block=64):
         return tile.q
 
     encoding, k = common.build("nope"), jnp.zeros((1, num_keys or length, 1, 8))
-    q, tokens = k[:, :length], Tokens.of(encoding, text(k.shape[1]), segment_ids)
+    q, tokens = k[:, :length], encoding.tokens(text(k.shape[1]), segment_ids)
     sides = tokens.part(0, length), tokens
     posenc_jax.attend(encoding, q, k, k, *sides, window=window, implementation=count)
     assert counts[0] == counts[1]
@@ -361,7 +361,7 @@ def temporaries(implementation, length):
     encoding = common.build("t5")
 
     def loss(q):
-        tokens = Tokens.of(encoding, text(length))
+        tokens = encoding.tokens(text(length))
         return posenc_jax.attend(encoding, q, q, q, tokens, implementation=implementation).sum()
 
     q = jax.ShapeDtypeStruct((1, length, common.HEADS, 64), jnp.float32)

@@ -1,6 +1,5 @@
 """Bad input raises an error that names the argument, the value and what is allowed."""
 
-import dataclasses
 import functools
 import re
 
@@ -328,22 +327,22 @@ def test_a_pattern_names_its_own_keyword(key):
 def test_ntk_needs_two_pairs():
     encoding = common.build("ntk", rotary_dim=2)
     with raises(ValueError, "NTK scaling needs at least 4 rotary channels, not 2"):
-        encoding.prepare(text(3), 3)
+        encoding.tokens(text(3), length=3)
 
 
 def test_clipped_pairs_must_exist():
     encoding = common.build("clipped_rope", clipped_pairs=5)
     with raises(ValueError, "clipped_pairs=5 must be at most 4, the pairs of 8 rotary channels"):
-        encoding.prepare(text(3), 3)
+        encoding.tokens(text(3), length=3)
 
 
 def test_some_pair_must_turn():
     with raises(ValueError, "fraction=0.1 turns none of 4 pairs", "more than 1 / 4", "'nope'"):
-        common.build("p_rope", fraction=0.1).prepare(text(3), 3)
-    common.build("p_rope", fraction=0.25).prepare(text(3), 3)
+        common.build("p_rope", fraction=0.1).tokens(text(3), length=3)
+    common.build("p_rope", fraction=0.25).tokens(text(3), length=3)
     with raises(ValueError, "zero_share=0.99 leaves none of 4 pairs to turn", "at most 0.75"):
-        common.build("golden_gate", zero_share=0.99).prepare(jnp.zeros((1, 3, 2)), 3)
-    common.build("golden_gate", zero_share=0.75).prepare(jnp.zeros((1, 3, 2)), 3)
+        common.build("golden_gate", zero_share=0.99).tokens(jnp.zeros((1, 3, 2)), length=3)
+    common.build("golden_gate", zero_share=0.75).tokens(jnp.zeros((1, 3, 2)), length=3)
 
 
 def test_a_layout_is_converted_along_channels():
@@ -361,10 +360,10 @@ def test_position_axes_must_fit():
     plain, spatial = common.build("rope"), common.build("rope", axes=(0, 1, 2, 0))
     two_axes = jnp.zeros((1, T, 2), jnp.int32)
     with raises(ValueError, "positions have shape (1, 6, 2)", "one axis", "axes="):
-        Tokens.of(plain, two_axes)
+        plain.tokens(two_axes)
     message = "axes=(0, 1, 2, 0) needs positions [B, T, A] with A > 2, or [B, T] for text"
     with raises(ValueError, message, "not (1, 6, 2)"):
-        Tokens.of(spatial, two_axes)
+        spatial.tokens(two_axes)
 
 
 @pytest.mark.parametrize(
@@ -372,13 +371,13 @@ def test_position_axes_must_fit():
 )
 def test_rotations_of_one_position_axis(name):
     with raises(ValueError, "positions have shape (1, 6, 2)", "one position axis", "[B, T]"):
-        Tokens.of(common.build(name), jnp.zeros((1, T, 2), jnp.int32))
+        common.build(name).tokens(jnp.zeros((1, T, 2), jnp.int32))
 
 
 @pytest.mark.parametrize("name", ["fope", "pope"])
 def test_another_number_of_kv_heads(name):
     encoding = common.build(name)
-    tokens = Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     message = "the encoding was made for num_kv_heads=4, but attention has 2 kv heads"
     with raises(ValueError, message, "pass num_kv_heads=2 to make"):
         posenc_jax.attend(encoding, *inputs(num_kv_heads=2), tokens)
@@ -389,14 +388,14 @@ def test_another_number_of_kv_heads(name):
 )
 def test_distances_need_one_position_axis(name):
     encoding = common.build(name)
-    tokens = Tokens.of(encoding, jnp.zeros((1, T, 2), jnp.int32))
+    tokens = encoding.tokens(jnp.zeros((1, T, 2), jnp.int32))
     with raises(ValueError, "a distance needs one position axis", "(1, 6, 2)"):
         posenc_jax.attend(encoding, *inputs(), tokens)
 
 
 def test_sandwich_needs_one_position_axis():
     with raises(ValueError, "positions have shape (1, 6, 2)", "one position axis", "[B, T]"):
-        Tokens.of(common.build("sandwich"), jnp.zeros((1, T, 2), jnp.int32))
+        common.build("sandwich").tokens(jnp.zeros((1, T, 2), jnp.int32))
 
 
 # attend
@@ -407,7 +406,7 @@ def test_sandwich_needs_one_position_axis():
 )
 def test_another_number_of_heads(name):
     encoding = common.build(name)
-    tokens = Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     message = "the encoding was made for num_heads=4, but attention has 2 query heads"
     with raises(ValueError, message):
         posenc_jax.attend(encoding, *inputs(num_heads=2), tokens)
@@ -415,7 +414,7 @@ def test_another_number_of_heads(name):
 
 def test_mixed_heads_must_all_be_there():
     encoding = common.build("dape")
-    tokens = Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     message = "DAPE mixes heads and needs all num_heads=4 of them, but was given 2"
     with raises(ValueError, message, "do not shard attention over heads"):
         posenc_jax.attend(HeadShard(encoding, jnp.array([2, 3]), H), *inputs(num_heads=2), tokens)
@@ -425,12 +424,12 @@ def test_mixed_heads_must_all_be_there():
 def test_a_shard_numbers_each_of_its_heads(heads):
     """One would stand for all heads or for two, and one that is too large for the last."""
     encoding, (q, k, v) = common.build("alibi"), inputs(num_heads=2)
-    shard, tokens = HeadShard(encoding, jnp.array(heads), H), Tokens.of(encoding, text(T))
+    shard, tokens = HeadShard(encoding, jnp.array(heads), H), encoding.tokens(text(T))
     message = f"heads={shard.heads} of HeadShard must be an array of 2 numbers of query heads"
     with raises(ValueError, message):
         posenc_jax.attend(shard, q, k, v, tokens)
     with raises(ValueError, message):
-        posenc_jax.turn(shard, k, v, tokens, num_heads=2)
+        posenc_jax.rotate_keys(shard, k, v, tokens, num_heads=2)
 
 
 @pytest.mark.parametrize(
@@ -439,14 +438,14 @@ def test_a_shard_numbers_each_of_its_heads(heads):
 )
 def test_a_shard_has_whole_groups_of_heads(heads, num_kv_heads, num_heads):
     """Keys would turn by the parameters of a kv head that some of their queries do not read."""
-    encoding, tokens = posenc_jax.Encoding(), Tokens.of(posenc_jax.Encoding(), text(T))
+    encoding, tokens = posenc_jax.Encoding(), posenc_jax.Encoding().tokens(text(T))
     q, k, v = inputs(num_heads=len(heads), num_kv_heads=num_kv_heads)
     shard = HeadShard(encoding, np.array(heads), num_heads)
     message = f"heads={shard.heads} of HeadShard, of num_heads={num_heads}, cut a group: "
     with raises(ValueError, message, f"read one of the {num_kv_heads} kv heads given"):
         posenc_jax.attend(shard, q, k, v, tokens)
     with raises(ValueError, message):
-        posenc_jax.turn(shard, k, v, tokens, num_heads=len(heads))
+        posenc_jax.rotate_keys(shard, k, v, tokens, num_heads=len(heads))
     for whole in ([0, 1], [3, 2]):
         sides = (x[:, :, :n] for x, n in zip((q, k, v), (2, 1, 1), strict=True))
         posenc_jax.attend(HeadShard(encoding, np.array(whole), 4), *sides, tokens)
@@ -457,7 +456,7 @@ def test_a_shard_has_whole_groups_of_heads(heads, num_kv_heads, num_heads):
 @pytest.mark.parametrize("name", ["shaw", "cope", "deberta", "transformer_xl", "path"])
 def test_another_head_dim(name):
     encoding = common.build(name)
-    tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
+    tokens = encoding.tokens(text(T)).observed(encoding, jnp.ones((B, T, common.WIDTH)))
     with raises(ValueError, "heads have 6 channels, but the encoding was made for head_dim=8"):
         posenc_jax.attend(encoding, *inputs(channels=6), tokens)
 
@@ -466,7 +465,7 @@ def test_another_head_dim(name):
 def test_another_number_of_heads_than_gates(name):
     encoding = common.build(name)
     x_BTD = jnp.ones((B, T, common.WIDTH))
-    tokens = Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+    tokens = encoding.tokens(text(T)).observed(encoding, x_BTD)
     with raises(ValueError, "the encoding was made for num_heads=4, but attention has 2 query"):
         posenc_jax.attend(encoding, *inputs(num_heads=2), tokens)
 
@@ -474,7 +473,7 @@ def test_another_number_of_heads_than_gates(name):
 def test_heads_that_do_not_share_angles():
     encoding = common.build("selective_rope")
     x_BTD = jnp.ones((B, T, common.WIDTH))
-    tokens = Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+    tokens = encoding.tokens(text(T)).observed(encoding, x_BTD)
     message = "made for num_kv_heads=4, but attention has 2 kv heads"
     with raises(ValueError, message, "pass num_kv_heads=2 to make"):
         posenc_jax.attend(encoding, *inputs(num_kv_heads=2), tokens)
@@ -482,7 +481,7 @@ def test_heads_that_do_not_share_angles():
 
 def test_shapes_must_fit():
     encoding = common.build("rope")
-    tokens = Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     q, k, v = inputs()
     wrong = [
         (q, k[..., :4], v),  # channels
@@ -499,12 +498,12 @@ def test_shapes_must_fit():
 def test_positions_must_be_of_the_tokens_attended():
     encoding = common.build("rope")
     q, k, v = inputs(keys=T + 2)
-    short, long = (Tokens.of(encoding, text(n)) for n in (T, T + 2))
+    short, long = (encoding.tokens(text(n)) for n in (T, T + 2))
     with raises(ValueError, "k_tokens has positions of shape (1, 6)", "8 tokens", "[2, 8]"):
         posenc_jax.attend(encoding, q, k, v, short)
     with raises(ValueError, "q_tokens has positions of shape (1, 8)", "6 tokens"):
         posenc_jax.attend(encoding, q, k, v, long, long)
-    three_rows = Tokens.of(encoding, jnp.tile(text(T), (3, 1)))
+    three_rows = encoding.tokens(jnp.tile(text(T), (3, 1)))
     with raises(ValueError, "positions of shape (3, 6)", "batch of 2"):
         posenc_jax.attend(encoding, *inputs(), three_rows)
     heads_first = [x.swapaxes(1, 2) for x in inputs(num_heads=H + 1)]
@@ -518,23 +517,23 @@ def test_segments_and_order_are_of_one_batch_or_shared(what):
     encoding, (q, k, v) = common.build("nope"), inputs()
     rows = np.tile(np.arange(T), (3, 1))
     for count, batch in ((2, 1), (3, 1), (3, 2)):
-        tokens = Tokens.of(encoding, text(T), **{what: rows[:count]})
+        tokens = encoding.tokens(text(T), **{what: rows[:count]})
         sides = [x[:batch] for x in (q, k, v)]
         message = f"q_tokens has {what} of shape ({count}, 6), but"
         shapes = "[1, 6]" if batch == 1 else f"[{batch}, 6] or [1, 6]"
         with raises(ValueError, message, f"batch of {batch}: give {shapes}"):
             posenc_jax.attend(encoding, *sides, tokens)
         with raises(ValueError, f"tokens has {what} of shape ({count}, 6)"):
-            posenc_jax.turn(encoding, *sides[1:], tokens, num_heads=H)
+            posenc_jax.rotate_keys(encoding, *sides[1:], tokens, num_heads=H)
     for count in (1, 2):
-        tokens = Tokens.of(encoding, text(T), **{what: rows[:count]})
+        tokens = encoding.tokens(text(T), **{what: rows[:count]})
         assert posenc_jax.attend(encoding, q, k, v, tokens).shape == q.shape
 
 
 def test_segments_of_both_sides_or_of_neither():
     encoding = common.build("nope")
-    plain = Tokens.of(encoding, text(T))
-    packed = Tokens.of(encoding, text(T), jnp.zeros((1, T), jnp.int32))
+    plain = encoding.tokens(text(T))
+    packed = encoding.tokens(text(T), jnp.zeros((1, T), jnp.int32))
     with raises(ValueError, "segment_ids must be given for both queries and keys"):
         posenc_jax.attend(encoding, *inputs(), plain, packed)
 
@@ -547,8 +546,8 @@ def test_a_query_that_sees_nothing_gives_zeros(name, dtype, implementation):
     encoding = common.build(name)
     q, k, v = (x.astype(dtype) for x in inputs())
     q_segments = jnp.array([[0, 0, 7, 0, 0, 0]])
-    q_tokens = Tokens.of(encoding, text(T), q_segments)
-    k_tokens = Tokens.of(encoding, text(T), jnp.zeros_like(q_segments))
+    q_tokens = encoding.tokens(text(T), q_segments)
+    k_tokens = encoding.tokens(text(T), jnp.zeros_like(q_segments))
 
     @jax.jit
     def attend(q, k, v):
@@ -565,14 +564,12 @@ def test_a_query_that_sees_nothing_gives_zeros(name, dtype, implementation):
 
 def test_what_is_given_in_the_wrong_place():
     encoding, (q, k, v) = common.build("rope"), inputs()
-    tokens = Tokens.of(encoding, text(T))
-    with raises(
-        ValueError, "q_tokens must be Tokens, not ndarray", "Tokens.of(encoding, positions)"
-    ):
+    tokens = encoding.tokens(text(T))
+    with raises(ValueError, "q_tokens must be Tokens, not ndarray", "encoding.tokens(positions)"):
         posenc_jax.attend(encoding, q, k, v, text(T))
     with raises(ValueError, "k_tokens must be Tokens, not ndarray"):
         posenc_jax.attend(encoding, q, k, v, tokens, text(T))
-    with raises(ValueError, "q_tokens were not prepared for RoPE: make them by Tokens.of("):
+    with raises(ValueError, "q_tokens were not prepared for RoPE: make them by "):
         posenc_jax.attend(encoding, q, k, v, Tokens(jnp.asarray(text(T))))
     with raises(ValueError, "encoding must be an Encoding, as posenc_jax.make gives it, not str"):
         posenc_jax.attend("rope", q, k, v, tokens)
@@ -580,7 +577,7 @@ def test_what_is_given_in_the_wrong_place():
 
 @pytest.mark.parametrize("cut", [np.s_[0, 0], np.s_[0], np.s_[None]])
 def test_arrays_must_have_four_axes(cut):
-    tokens = Tokens.of(common.build("nope"), text(T))
+    tokens = common.build("nope").tokens(text(T))
     each = [x[cut] for x in inputs()]
     with raises(ValueError, "queries, keys and values must be [B, T, H, C], not q "):
         posenc_jax.attend(common.build("nope"), *each, tokens)
@@ -592,7 +589,7 @@ def test_whole_numbers_are_not_attended(name):
     arrays = dict(zip("qkv", inputs(), strict=True))
     arrays[name] = arrays[name].astype(jnp.int32)
     with raises(ValueError, f"{name} must be floating-point numbers, not int32"):
-        posenc_jax.attend(encoding, *arrays.values(), Tokens.of(encoding, text(T)))
+        posenc_jax.attend(encoding, *arrays.values(), encoding.tokens(text(T)))
 
 
 @pytest.mark.parametrize("window", [2.5, True, 0, -1, "4", np.float32(2), 2**40])
@@ -601,11 +598,11 @@ def test_a_window_is_a_number_of_keys(window):
     with raises(
         ValueError, f"window={window!r} must be a whole number of keys, 1 or more and below 2**31"
     ):
-        posenc_jax.attend(encoding, *inputs(), Tokens.of(encoding, text(T)), window=window)
+        posenc_jax.attend(encoding, *inputs(), encoding.tokens(text(T)), window=window)
 
 
 def test_a_traced_window_and_a_scale_are_one_number():
-    encoding, tokens = common.build("nope"), Tokens.of(common.build("nope"), text(T))
+    encoding, tokens = common.build("nope"), common.build("nope").tokens(text(T))
     attend = functools.partial(posenc_jax.attend, encoding, *inputs(), tokens)
     for window in (jnp.arange(1, T + 1), jnp.array([3]), jnp.asarray(0), jnp.asarray(2.0)):
         with raises(ValueError, f"window={window!r} must be a whole number of keys, 1 or more"):
@@ -623,7 +620,7 @@ def test_a_traced_window_and_a_scale_are_one_number():
 @pytest.mark.parametrize("window", [0, -1, 2**32 - 1, 1])
 def test_a_traced_window_that_is_none_is_not_a_number(window, implementation):
     """No query would see a key, and each would get zeros, as if that were meant."""
-    encoding, tokens = common.build("nope"), Tokens.of(common.build("nope"), text(T))
+    encoding, tokens = common.build("nope"), common.build("nope").tokens(text(T))
     attend = functools.partial(posenc_jax.attend, encoding, *inputs(), tokens)
     window = np.asarray(window, np.int32 if window < 2**31 else np.uint32)
     out = jax.jit(lambda window: attend(window=window, implementation=implementation))(window)
@@ -631,7 +628,7 @@ def test_a_traced_window_that_is_none_is_not_a_number(window, implementation):
 
 
 def test_a_window_and_a_scale_may_be_numbers_of_any_library():
-    encoding, tokens = common.build("nope"), Tokens.of(common.build("nope"), text(T))
+    encoding, tokens = common.build("nope"), common.build("nope").tokens(text(T))
     attend = functools.partial(posenc_jax.attend, encoding, *inputs(), tokens)
     expected = attend(window=3, scale=2)
     for number in (np.int64, np.uint8, jnp.int32, jnp.uint8):
@@ -644,14 +641,14 @@ def test_a_window_and_a_scale_may_be_numbers_of_any_library():
 
 def test_keys_are_turned_ahead_once_and_by_their_own_tokens():
     encoding, (_, k, v) = common.build("rope"), inputs(num_kv_heads=2)
-    tokens = Tokens.of(encoding, text(T))
-    turn = functools.partial(posenc_jax.turn, encoding, num_heads=H)
+    tokens = encoding.tokens(text(T))
+    turn = functools.partial(posenc_jax.rotate_keys, encoding, num_heads=H)
     *turned, turned_tokens = turn(k, v, tokens)
-    with raises(ValueError, "tokens say that k and v are turned already", "before rotation"):
+    with raises(ValueError, "tokens say that k and v are rotated already", "before rotation"):
         turn(*turned, turned_tokens)
     for count in (1, T + 2):
         with raises(ValueError, f"tokens has positions of shape (1, {count})", "have 6 tokens"):
-            turn(k, v, Tokens.of(encoding, text(count)))
+            turn(k, v, encoding.tokens(text(count)))
     with raises(ValueError, "tokens must be Tokens, not ndarray"):
         turn(k, v, text(T))
     with raises(ValueError, "keys and values must be [B, T, H, C], not k (6, 2, 8), v"):
@@ -673,7 +670,7 @@ def test_the_parameters_of_all_layers_are_no_layers(name):
     encoding = jax.eval_shape(lambda: common.build(name, num_layers=3, trained=False))
     message = f"this {type(encoding).__name__} holds the parameters of 3 layers"
     with raises(ValueError, message, "encoding.of_layer(i)"):
-        posenc_jax.attend(encoding, *inputs(), Tokens.of(common.build("nope"), text(T)))
+        posenc_jax.attend(encoding, *inputs(), common.build("nope").tokens(text(T)))
 
 
 def of_two_layers(name):
@@ -688,8 +685,10 @@ def of_two_layers(name):
         (lambda: common.build_model("fox").layer_at(9), "number=9 must be within 0..1"),
         (lambda: common.build("ssmax", over=of_two_layers("fox")), "holds those of 2 layers"),
         (
-            lambda: Tokens.of(of_two_layers("fox"), text(T)).read(
-                of_two_layers("fox"), jnp.zeros((B, T, common.WIDTH))
+            lambda: (
+                of_two_layers("fox")
+                .tokens(text(T))
+                .observed(of_two_layers("fox"), jnp.zeros((B, T, common.WIDTH)))
             ),
             "this FoX holds the parameters of 2 layers",
         ),
@@ -708,7 +707,10 @@ def of_two_layers(name):
             lambda: RoPE(head_dim=8, rotary_dim=4.0),
             "must be a whole number, even and within 2..head_dim=8, not 4.0",
         ),
-        (lambda: Llama4Temperature(floor_scale=float("inf")), "floor_scale=inf must be at least 1"),
+        (
+            lambda: Llama4Temperature(over=ROPE, floor_scale=float("inf")),
+            "floor_scale=inf must be at least 1",
+        ),
         (lambda: text(5.5), "length=5.5 must give whole numbers below 2**31"),
     ],
 )
@@ -748,18 +750,17 @@ def test_a_keyword_may_be_a_number_of_numpy(name, key, value):
     assert not any(isinstance(x, np.generic) for x in vars(own).values())
 
 
-READS = [n for n in common.SCHEMES if "read" in common.outline(n).hooks()]
+READS = [n for n in common.SCHEMES if "observe" in common.outline(n).hooks()]
 
 
 @pytest.mark.parametrize("name", READS)
 def test_what_depends_on_the_input_must_read_it(name):
     encoding = common.build(name)
-    kind, tokens = type(encoding).__name__, Tokens.of(encoding, text(T))
-    message = f"{kind} depends on the layer's input: pass tokens.read(encoding, x)"
-    with raises(ValueError, message):
+    kind, tokens = type(encoding).__name__, encoding.tokens(text(T))
+    with raises(ValueError, f"{kind} reads the layer's input", "x=x_BTD"):
         posenc_jax.attend(encoding, *inputs(), tokens)
-    with raises(ValueError, message, "as tokens"):
-        posenc_jax.turn(encoding, *inputs()[1:], tokens, num_heads=H)
+    with raises(ValueError, f"{kind} reads the layer's input, and tokens come without it"):
+        posenc_jax.rotate_keys(encoding, *inputs()[1:], tokens, num_heads=H)
 
 
 FAMILIES = "encodings.rotary.", "encodings.position_maps."
@@ -771,7 +772,7 @@ def test_rotary_heads_of_another_width(name):
     """Such heads are not turned in part."""
 
     def attend(encoding, *sides):
-        return posenc_jax.attend(encoding, *sides, Tokens.of(encoding, text(T)))
+        return posenc_jax.attend(encoding, *sides, encoding.tokens(text(T)))
 
     for channels in (C - 4, C + 4):
         with raises(ValueError, f"{channels} channels", f"head_dim={C}"):
@@ -781,11 +782,11 @@ def test_rotary_heads_of_another_width(name):
 def test_no_tokens_are_no_attention():
     encoding = common.build("nope")
     with raises(ValueError, "positions have shape (1, 0)", "at least one token"):
-        Tokens.of(encoding, text(0))
+        encoding.tokens(text(0))
     with raises(ValueError, "positions have shape (6,)", "[B, T]", "add a batch axis with [None]"):
-        Tokens.of(encoding, text(T)[0])
+        encoding.tokens(text(T)[0])
     q, k, v = inputs()
-    tokens = Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     with raises(ValueError, "at least one query and one key, not q (2, 0, 4, 8)"):
         posenc_jax.attend(encoding, q[:, :0], k, v, tokens, tokens)
 
@@ -802,7 +803,7 @@ def test_numbers_of_tokens_must_fit_the_positions(argument):
         with raises(
             ValueError, f"{argument} must be whole numbers of shape [2, 6]", str(bad.shape)
         ):
-            Tokens.of(encoding, text(T).repeat(2, axis=0), **{argument: bad})
+            encoding.tokens(text(T).repeat(2, axis=0), **{argument: bad})
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int8", "int64", "uint64"])
@@ -810,7 +811,7 @@ def test_numbers_of_tokens_may_be_of_any_type(dtype):
     """The difference of unsigned numbers is never below 0, which would hide no later token."""
     encoding, segment_ids = common.build("rope"), np.array([[0, 0, 1, 1, 1, 1]])
     usual, own = (
-        Tokens.of(encoding, text(T), segment_ids.astype(kind), index=text(T).astype(kind))
+        encoding.tokens(text(T), segment_ids.astype(kind), index=text(T).astype(kind))
         for kind in ("int32", dtype)
     )
     for window in (None, 2):
@@ -823,10 +824,10 @@ def test_numbers_of_tokens_that_int32_would_change_are_refused(argument):
     """Cut to 32 bits, two documents could be one, and an order another one."""
     large = np.array([[0, 1, 2, 3, 4, 2**32]])
     with raises(ValueError, f"{argument}: 4294967296 does not fit into int32; renumber them"):
-        Tokens.of(common.build("nope"), text(T), **{argument: large})
+        common.build("nope").tokens(text(T), **{argument: large})
     with raises(ValueError, f"{argument} are uint32 under jax.jit"):
         jax.eval_shape(
-            lambda numbers: Tokens.of(common.build("nope"), text(T), **{argument: numbers}),
+            lambda numbers: common.build("nope").tokens(text(T), **{argument: numbers}),
             large.astype(np.uint32),
         )
 
@@ -834,13 +835,13 @@ def test_numbers_of_tokens_that_int32_would_change_are_refused(argument):
 def test_an_order_too_far_apart_for_a_difference_is_refused():
     index = np.array([[-(2**31), 0, 1, 2, 3, 2**31 - 1]])
     with raises(ValueError, "index from -2147483648 to 2147483647 are too far apart"):
-        Tokens.of(common.build("nope"), text(T), index=index)
+        common.build("nope").tokens(text(T), index=index)
 
 
 @pytest.mark.parametrize("length", [0, -3, True, -3.0, float("nan"), np.float32(0.5), 2**31])
 def test_a_length_is_a_number_of_tokens(length):
     with raises(ValueError, f"length={length!r} must be a positive number of tokens"):
-        Tokens.of(common.build("dynamic_ntk"), text(T), length=length)
+        common.build("dynamic_ntk").tokens(text(T), length=length)
 
 
 @pytest.mark.parametrize(
@@ -848,7 +849,7 @@ def test_a_length_is_a_number_of_tokens(length):
 )
 def test_a_length_of_another_kind_is_refused(length):
     with raises(ValueError, f"length={length!r} must be a positive number of tokens, or an array"):
-        Tokens.of(common.build("dynamic_ntk"), text(T), length=length)
+        common.build("dynamic_ntk").tokens(text(T), length=length)
 
 
 @pytest.mark.slow
@@ -856,14 +857,14 @@ def test_lengths_must_fit_the_tokens():
     encoding, two_rows = common.build("dynamic_ntk"), text(T).repeat(2, axis=0)
     for shape in ((5,), (3, 1), (1, 2, 1)):
         with raises(ValueError, "length=", "that broadcasts against [2, 6]"):
-            Tokens.of(encoding, two_rows, length=np.full(shape, 40))
+            encoding.tokens(two_rows, length=np.full(shape, 40))
     for shape in ((), (T,), (2, 1), (2, T)):
-        Tokens.of(encoding, two_rows, length=np.full(shape, 40))
-    shared = Tokens.of(encoding, text(T), length=np.full((2, 1), 40))
+        encoding.tokens(two_rows, length=np.full(shape, 40))
+    shared = encoding.tokens(text(T), length=np.full((2, 1), 40))
     assert posenc_jax.attend(encoding, *inputs(), shared).shape == (B, T, H, C)
 
 
-ADAPTS = [n for n in common.SCHEMES if common.outline(n).adapts and common.reads_length(n)]
+ADAPTS = [n for n in common.SCHEMES if common.reads_length(n)]
 
 
 @pytest.mark.parametrize("name", ADAPTS)
@@ -873,8 +874,8 @@ def test_a_traced_length_that_is_none_gives_nan(name, length):
 
     @jax.jit
     def attend(length):
-        tokens = Tokens.of(encoding, text(T), length=length)
-        return posenc_jax.attend(encoding, *inputs(), tokens.read(encoding, x_BTD))
+        tokens = encoding.tokens(text(T), length=length)
+        return posenc_jax.attend(encoding, *inputs(), tokens, x=x_BTD)
 
     assert np.isnan(attend(length)).all() and np.isfinite(attend(40)).all()
 
@@ -889,11 +890,9 @@ def test_a_traced_length_that_is_none_gives_nan(name, length):
         (HeadShard(posenc_jax.Encoding(), jnp.arange(2), H), "HeadShard"),
     ],
 )
-def test_tokens_are_made_for_one_encoding(encoding, kind):
+def test_an_attention_fn_is_made_for_one_encoding(encoding, kind):
     message = f"encoding must be an Encoding, as posenc_jax.make gives it, not {kind}; of Layers"
     with raises(ValueError, message, "layers.at(i)[0]"):
-        Tokens.of(encoding, text(T))
-    with raises(ValueError, message):
         posenc_jax.attention_fn(encoding, text(T))
 
 
@@ -911,40 +910,31 @@ def test_tokens_are_made_for_one_encoding(encoding, kind):
 def test_tokens_made_for_another_encoding_are_refused(name, other):
     """As where layers differ in base and window: one layer would turn by the other's angles."""
     encoding, x_BTD = common.build(name), jnp.ones((B, T, common.WIDTH))
-    tokens = Tokens.of(other, text(T)).read(other, x_BTD)
+    tokens = other.tokens(text(T)).observed(other, x_BTD)
     message = f"tokens were made for another encoding than this {type(encoding).__name__}"
-    with raises(ValueError, message, "make tokens for each, Tokens.of(encoding, positions)"):
+    with raises(ValueError, message, "make tokens for each, encoding.tokens(positions)"):
         posenc_jax.attend(encoding, *inputs(), tokens)
     with raises(ValueError, message):
         posenc_jax.logits(encoding, *inputs()[:2], tokens)
     with raises(ValueError, message):
-        posenc_jax.turn(encoding, *inputs()[1:], tokens, num_heads=H)
-    own = Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+        posenc_jax.rotate_keys(encoding, *inputs()[1:], tokens, num_heads=H)
+    own = encoding.tokens(text(T)).observed(encoding, x_BTD)
     with raises(ValueError, f"k_{message}"):
-        posenc_jax.attend(encoding, *inputs(), own, dataclasses.replace(tokens, turned=True))
-
-
-def test_a_wrapper_that_changes_no_tokens_takes_those_of_what_it_wraps():
-    rope = common.build("rope")
-    capped = common.build("soft_cap", over=common.build("logn", over=rope))
-    outputs = [
-        posenc_jax.attend(capped, *inputs(), Tokens.of(each, text(T))) for each in (rope, capped)
-    ]
-    np.testing.assert_array_equal(*outputs)
+        posenc_jax.attend(encoding, *inputs(), own, tokens.rotated())
 
 
 @pytest.mark.parametrize("name", common.one_of_each_set_of_hooks())
 def test_tokens_made_for_an_equal_encoding_are_its_own(name):
     """Also for that of one layer, for another's numbers, and where a program is traced."""
     encoding, equal = common.build(name), common.build(name, seed=1)
-    made = jax.jit(lambda encoding: Tokens.of(encoding, text(T)))(encoding)
-    tokens = made.read(encoding, jnp.ones((B, T, common.WIDTH)))
+    made = jax.jit(lambda encoding: encoding.tokens(text(T)))(encoding)
+    tokens = made.observed(encoding, jnp.ones((B, T, common.WIDTH)))
     posenc_jax.attend(equal, *inputs(), tokens)
     if encoding.per_layer:
         stacked = common.build(name, num_layers=2)
-        made = Tokens.of(stacked, text(T))
+        made = stacked.tokens(text(T))
         own = stacked.of_layer(1)
-        posenc_jax.attend(own, *inputs(), made.read(own, jnp.ones((B, T, common.WIDTH))))
+        posenc_jax.attend(own, *inputs(), made, x=jnp.ones((B, T, common.WIDTH)))
 
 
 @pytest.mark.parametrize("name", ["rope", "randomized"])
@@ -954,9 +944,9 @@ def test_a_key_is_a_random_key(name):
     for key in (0, nnx.Rngs(0), jnp.zeros(2), "params"):
         kind = type(key).__name__
         with raises(ValueError, f"key is {kind}, but must be a random key", "jax.random.key"):
-            Tokens.of(encoding, text(T), key=key)
+            encoding.tokens(text(T), key=key)
     for key in (jax.random.key(0), jax.random.PRNGKey(0), nnx.Rngs(0).params()):
-        Tokens.of(encoding, text(T), key=key)
+        encoding.tokens(text(T), key=key)
 
 
 ADDS = [n for n in common.SCHEMES if "embed" in common.outline(n).hooks()]
@@ -966,8 +956,8 @@ ADDS = [n for n in common.SCHEMES if "embed" in common.outline(n).hooks()]
 def test_embeddings_are_one_vector_for_each_token(name):
     """Else one token would be copied to the places of all, or one sequence to all rows."""
     encoding = common.build(name)
-    tokens = Tokens.of(encoding, text(T))
-    two_rows = Tokens.of(encoding, text(T).repeat(2, axis=0))
+    tokens = encoding.tokens(text(T))
+    two_rows = encoding.tokens(text(T).repeat(2, axis=0))
     for shape in ((B, 1, common.WIDTH), (B, T, 1), (T, common.WIDTH), (B, T, common.WIDTH + 2)):
         with raises(ValueError, f"x has shape {shape}, but", f"pass token embeddings [B, {T}, "):
             encoding.embed(jnp.ones(shape), tokens)
@@ -981,12 +971,12 @@ def test_a_one_hot_code_is_no_embedding():
     """Vectors of positions, cast to whole numbers, would be zeros."""
     encoding = common.build("learned")
     with raises(ValueError, "x must be token embeddings, floating-point, not int32"):
-        encoding.embed(jnp.ones((B, T, common.WIDTH), jnp.int32), Tokens.of(encoding, text(T)))
+        encoding.embed(jnp.ones((B, T, common.WIDTH), jnp.int32), encoding.tokens(text(T)))
 
 
 def test_options_of_attention_of_another_kind():
     encoding, (q, k, v) = common.build("nope"), inputs()
-    attend = functools.partial(posenc_jax.attend, encoding, q, k, v, Tokens.of(encoding, text(T)))
+    attend = functools.partial(posenc_jax.attend, encoding, q, k, v, encoding.tokens(text(T)))
     for causal in (None, "no", 0):
         with raises(ValueError, f"causal={causal!r} must be True or False"):
             attend(causal=causal)
@@ -999,12 +989,12 @@ def test_options_of_attention_of_another_kind():
     with raises(ValueError, "implementation=['dense'] must be one of"):
         attend(implementation=["dense"])
     with raises(ValueError, "q must be an array, such as jnp.asarray gives, not list"):
-        posenc_jax.attend(encoding, q.tolist(), k, v, Tokens.of(encoding, text(T)))
+        posenc_jax.attend(encoding, q.tolist(), k, v, encoding.tokens(text(T)))
 
 
 def test_implementations():
     encoding = common.build("nope")
-    tokens = Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     with raises(ValueError, "implementation='flash' must be one of", "blockwise"):
         posenc_jax.attend(encoding, *inputs(), tokens, implementation="flash")
     with raises(ValueError, "implementation='flash' must be one of"):
@@ -1013,7 +1003,7 @@ def test_implementations():
 
 def test_huge_logits_do_not_overflow():
     encoding = common.build("nope")
-    tokens = Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     q, k, v = inputs()
     output = posenc_jax.attend(encoding, 1e7 * q, 1e7 * k, v, tokens)
     logits = np.einsum("bthc,bshc->bhts", q, k)
@@ -1122,7 +1112,7 @@ def test_a_line_of_the_registry_has_a_colon(monkeypatch):
 def test_a_rule_returns_frequencies_and_a_factor(rule, message, monkeypatch):
     monkeypatch.setitem(posenc_jax.REGISTRY, "own", f"{__name__}:{rule.__name__}")
     with raises(ValueError, message, "of 4 pairs, and the attention factor"):
-        Tokens.of(posenc_jax.make("own", head_dim=C), text(T))
+        posenc_jax.make("own", head_dim=C).tokens(text(T))
 
 
 def test_queries_and_keys_are_turned_alike():
@@ -1131,7 +1121,7 @@ def test_queries_and_keys_are_turned_alike():
             return jnp.concatenate([x_BTHC, x_BTHC], axis=-1) if side.is_query else x_BTHC
 
     with raises(ValueError, "Wider.rotate gives queries 16 channels and keys 8"):
-        posenc_jax.attend(Wider(), *inputs(), Tokens.of(Wider(), text(T)))
+        posenc_jax.attend(Wider(), *inputs(), Wider().tokens(text(T)))
 
 
 def own(hook, change):
@@ -1140,30 +1130,34 @@ def own(hook, change):
 
 
 SHAPES = {
-    "place": (lambda p: p[:, 1:], "int32 of shape (1, 5), but must return numbers [1, 6, ...]"),
     "rotate": (lambda x: x[:, :1], "float32 of shape (2, 1, 4, 8), but must", "[2, 6, 4, ...]"),
-    "turn_values": (lambda v: v[:, :, :1], "float32 of shape (2, 6, 1, 8)", "[2, 6, 4, ...]"),
-    "turn_back": (lambda out: out[:1], "float32 of shape (1, 6, 4, 8)", "[2, 6, 4, ...]"),
+    "rotate_values": (lambda v: v[:, :, :1], "float32 of shape (2, 6, 1, 8)", "[2, 6, 4, ...]"),
+    "rotate_back": (lambda out: out[:1], "float32 of shape (1, 6, 4, 8)", "[2, 6, 4, ...]"),
     "score": (lambda x: x[:1, :1], "float32 of shape (1, 1, 6, 6)", "numbers [2, 4, 6, 6]"),
     "mix": (lambda out: out[..., :1], "float32 of shape (2, 6, 4, 1)", "numbers [2, 6, 4, 8]"),
-    "prepare": (lambda p: p[0], "an array of shape (6,), but", "6 tokens along axis 1, [1, 6,"),
-    "read": (lambda x: x[..., 0].T, "an array of shape (6, 2), but", "6 tokens along axis 1"),
+}
+# What these return is checked where tokens are made, so a wrapper's name is in the error.
+OF_TOKENS = {
+    "prepare": (lambda t: t.having(t.positions[0]), "an array of shape (6,), but", "along axis 1"),
+    "observe": (lambda x: (x[..., 0].T, ()), "an array of shape (6, 2), but", "along axis 1"),
 }
 
 
-@pytest.mark.parametrize("hook", SHAPES)
+@pytest.mark.parametrize("hook", [*SHAPES, *OF_TOKENS])
 @pytest.mark.parametrize("implementation", ["dense", "blockwise"])
 def test_what_a_hook_returns_has_the_shape_of_what_it_was_given(hook, implementation):
     """Fewer heads or channels would be repeated, and none is a hook without return."""
 
     def attend(encoding):
-        tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
+        tokens = encoding.tokens(text(T)).observed(encoding, jnp.ones((B, T, common.WIDTH)))
         return posenc_jax.attend(encoding, *inputs(), tokens, implementation=implementation)
 
-    change, *message = SHAPES[hook]
+    change, *message = (SHAPES | OF_TOKENS)[hook]
     with raises(ValueError, f"Own.{hook} returned", *message):
         attend(own(hook, change))
-    with raises(ValueError, f"Own.{hook} returned None (is its return missing?), but must return"):
+    if hook == "observe":  # two things, which None cannot be
+        return
+    with raises(ValueError, f"Own.{hook} returned None", "but must return"):
         attend(own(hook, lambda x: None))
 
 
@@ -1173,17 +1167,17 @@ def test_a_bad_hook_is_that_of_the_scheme_beneath_a_wrapper(hook, wrapper):
     """Blamed on the wrapper, it would be sought in the wrong file."""
     encoding = common.build(wrapper, over=own(hook, SHAPES[hook][0]))
     with raises(ValueError, f"Own.{hook} returned"):
-        tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.ones((B, T, common.WIDTH)))
+        tokens = encoding.tokens(text(T)).observed(encoding, jnp.ones((B, T, common.WIDTH)))
         posenc_jax.attend(encoding, *inputs(), tokens)
 
 
 def test_logits_and_turned_keys_have_the_shape_of_what_hooks_were_given():
     encoding, (q, k, v) = own("score", lambda x: x > 0), inputs()
     with raises(ValueError, "Own.score returned bool of shape", "floating-point numbers [2, 4, 6"):
-        posenc_jax.logits(encoding, q, k, Tokens.of(encoding, text(T)))
-    encoding = own("turn_values", lambda v: v[:1])
-    with raises(ValueError, "Own.turn_values returned float32 of shape (1, 6, 4, 8)"):
-        posenc_jax.turn(encoding, k, v, Tokens.of(encoding, text(T)), num_heads=H)
+        posenc_jax.logits(encoding, q, k, encoding.tokens(text(T)))
+    encoding = own("rotate_values", lambda v: v[:1])
+    with raises(ValueError, "Own.rotate_values returned float32 of shape (1, 6, 4, 8)"):
+        posenc_jax.rotate_keys(encoding, k, v, encoding.tokens(text(T)), num_heads=H)
 
 
 def test_a_model_adds_one_vector_to_each_token():
@@ -1218,7 +1212,7 @@ def test_bad_value_of_a_keyword_of_the_model(bad, message):
 
 
 def test_heads_of_a_shard_are_an_array_of_whole_numbers():
-    encoding, tokens = common.build("alibi"), Tokens.of(common.build("alibi"), text(T))
+    encoding, tokens = common.build("alibi"), common.build("alibi").tokens(text(T))
     for heads in ([0, 1, 2, 3], jnp.arange(4.0), None):
         with raises(ValueError, "of HeadShard must be an array of 4 numbers of query heads"):
             posenc_jax.attend(HeadShard(encoding, heads, H), *inputs(), tokens)
@@ -1231,7 +1225,7 @@ def test_heads_of_a_shard_are_an_array_of_whole_numbers():
 @pytest.mark.parametrize("heads", [[2, 3], [3, 4], [-1, 0], [1, 2], [3, 3]])
 def test_traced_heads_of_a_shard_that_cannot_be_are_not_a_number(heads, num_kv_heads):
     encoding, sides = common.build("alibi"), inputs(num_heads=2, num_kv_heads=num_kv_heads)
-    tokens = Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     attend = jax.jit(lambda h: posenc_jax.attend(HeadShard(encoding, h, H), *sides, tokens))
     is_right = heads == [2, 3] or (heads == [1, 2] and num_kv_heads == 2)
     assert jnp.isnan(attend(jnp.array(heads))).any() == (not is_right)
@@ -1246,7 +1240,7 @@ def test_a_traced_layer_that_is_none_is_not_a_number(layer):
 
 @pytest.mark.parametrize("count", [0, -1, "2", 1.5])
 def test_a_part_is_a_number_of_tokens(count):
-    tokens = Tokens.of(common.build("rope"), text(T))
+    tokens = common.build("rope").tokens(text(T))
     with raises(ValueError, f"count={count!r} must be at least 1, and a whole number"):
         tokens.part(1, count)
     with raises(ValueError, "must be at least 1, and a whole number"):
@@ -1262,7 +1256,7 @@ def test_a_seed_is_no_key():
 def test_an_input_of_another_width(name):
     encoding = common.build(name)
     with raises(ValueError, f"x has {common.WIDTH + 2} channels", f"model_dim={common.WIDTH}"):
-        Tokens.of(encoding, text(T)).read(encoding, jnp.ones((B, T, common.WIDTH + 2)))
+        encoding.tokens(text(T)).observed(encoding, jnp.ones((B, T, common.WIDTH + 2)))
 
 
 def test_a_loss_of_whole_numbers():
@@ -1288,11 +1282,11 @@ def generate(prompt=IDS, model=MODEL, **options):
 
 
 def attend(**options):
-    return posenc_jax.attend(ROPE, Q, Q, Q, Tokens.of(ROPE, text(T)), **options)
+    return posenc_jax.attend(ROPE, Q, Q, Q, ROPE.tokens(text(T)), **options)
 
 
 def turned(x_BTHC, tokens=None):
-    tokens = Tokens.of(ROPE, text(T)) if tokens is None else tokens
+    tokens = ROPE.tokens(text(T)) if tokens is None else tokens
     return ROPE.rotate(x_BTHC, tokens, posenc_jax.Side(None, H, H, is_query=False))
 
 
@@ -1307,18 +1301,17 @@ KINDS = [
     (lambda: packed(np.zeros(3, int)), "segment_ids have shape (3,), but must be [B, T]"),
     (lambda: posenc_jax.zigzag("8", 2), "length='8' must be at least 1"),
     (lambda: posenc_jax.zigzag(8, 0), "devices=0 must be at least 1"),
-    (lambda: Tokens.of(ROPE, [[0, 1], [0]]), "positions must be one array, but rows differ in"),
-    (lambda: Tokens.of(FOX, text(T)).read(X, FOX), "encoding must be an Encoding"),
-    (lambda: Tokens.of(FOX, text(T)).read(FOX, X.astype(int)), "floating-point", "not int32 of sh"),
-    (lambda: Tokens.of(FOX, text(T)).read(FOX, X.tolist()), "one vector for each", "not list of"),
+    (lambda: ROPE.tokens([[0, 1], [0]]), "positions must be one array, but rows differ in"),
+    (lambda: FOX.tokens(text(T)).observed(FOX, X.astype(int)), "floating-point", "not int32 of sh"),
+    (lambda: FOX.tokens(text(T)).observed(FOX, X.tolist()), "one vector for each", "not list of"),
     *(
         (
-            lambda bad=bad: Tokens.of(ROPE, text(T)).part(bad, 2),
+            lambda bad=bad: ROPE.tokens(text(T)).part(bad, 2),
             f"start={bad!r} and count=2 must be",
         )
         for bad in ("1", 1.0, None, True, np.ones(1, int))
     ),
-    (lambda: jax.jit(Tokens.of(ROPE, text(T)).part, static_argnums=1)(1.0, 2), "start=", "must be"),
+    (lambda: jax.jit(ROPE.tokens(text(T)).part, static_argnums=1)(1.0, 2), "start=", "must be"),
     *(
         (
             lambda replaced=replaced: posenc_jax.logits(
@@ -1358,9 +1351,12 @@ KINDS = [
     (lambda: turned(Q[0]), "keys of 6 tokens must be [B, 6, H, C], not (6, 4, 8)"),
     (lambda: turned(Q[:, :2]), "keys of 6 tokens must be [B, 6, H, C], not (2, 2, 4, 8)"),
     (lambda: turned(Q, text(T)), "tokens must be Tokens, not ndarray"),
-    (lambda: turned(Q, HAND_MADE), "tokens were not prepared for RoPE: make them by Tokens.of("),
+    (lambda: turned(Q, HAND_MADE), "tokens were not prepared for RoPE: make them by "),
     (lambda: common.build("seqpe", hook="input_add").embed(X, HAND_MADE), "not prepared for SeqPE"),
-    (lambda: HAND_MADE.read(common.build("kv_shift"), X), "tokens were not prepared for KVShift"),
+    (
+        lambda: HAND_MADE.observed(common.build("kv_shift"), X),
+        "tokens were not prepared for KVShift",
+    ),
     (lambda: OnAxes(ROPE, axes=(0.5, 1)), "axes=(0.5, 1) must be a tuple of numbers of axes"),
     (lambda: MODEL(IDS, text(T), key=0), "key is int, but must be a random key"),
     *(
@@ -1425,7 +1421,7 @@ def test_what_is_of_another_kind_is_refused_by_its_name(call, message):
 
 @pytest.mark.parametrize("name", ADDS)
 def test_positions_are_no_tokens(name):
-    with raises(ValueError, "tokens must be Tokens, not ndarray: pass Tokens.of(encoding, positi"):
+    with raises(ValueError, "tokens must be Tokens, not ndarray: pass encoding.tokens(positi"):
         common.build(name).embed(X, text(T))
 
 
@@ -1434,4 +1430,4 @@ def test_whole_numbers_are_no_token_embeddings(name):
     """A factor would make numbers of them."""
     encoding = common.build(name)
     with raises(ValueError, "x must be token embeddings, floating-point, not int32"):
-        encoding.embed(X.astype(jnp.int32), Tokens.of(encoding, text(T)))
+        encoding.embed(X.astype(jnp.int32), encoding.tokens(text(T)))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import posenc_jax
-from posenc_jax import Tokens
 
 each_program = pytest.mark.parametrize("name", common.one_of_each_program())
 
@@ -30,8 +29,8 @@ def inner(tree, other) -> jax.Array:
 
 def attention(encoding, given, positions):
     x_BTD, q, k, v = given
-    tokens = Tokens.of(encoding, positions, SEGMENT_IDS)
-    tokens = tokens.read(encoding, encoding.embed(x_BTD, tokens))
+    tokens = encoding.tokens(positions, SEGMENT_IDS)
+    tokens = tokens.observed(encoding, encoding.embed(x_BTD, tokens))
     return posenc_jax.attend(encoding, q, k, v, tokens, implementation="dense")
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 from schemes.equations import Alternative
 
 import posenc_jax
-from posenc_jax import Cache, Side, Tokens
+from posenc_jax import Cache, Side
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature, LogN, SSMax
@@ -59,10 +59,10 @@ def test_a_window_is_masking_by_hand(name, window, segments):
 
     @jax.jit
     def both(encoding):
-        tokens = Tokens.of(encoding, text(length), segment_ids)
-        tokens = tokens.read(encoding, jnp.asarray(x_BTD))
-        by_hand = posenc_jax.attend(Hidden(encoding, window), q, k, v, tokens)
-        return posenc_jax.attend(encoding, q, k, v, tokens, window=window), by_hand
+        hidden, x = Hidden(encoding, window), jnp.asarray(x_BTD)
+        tokens, same = (each.tokens(text(length), segment_ids) for each in (encoding, hidden))
+        by_hand = posenc_jax.attend(hidden, q, k, v, same, x=x)
+        return posenc_jax.attend(encoding, q, k, v, tokens, x=x, window=window), by_hand
 
     actual, expected = both(encoding)
     close(actual, expected, 1e-4, 1e-4)
@@ -110,7 +110,10 @@ def rope(**keywords):
 
 
 def irope_by_hand():
-    turning, still = rope(base=5e5, layout="interleaved"), Llama4Temperature(floor_scale=7)
+    turning, still = (
+        rope(base=5e5, layout="interleaved"),
+        Llama4Temperature(over=posenc_jax.Encoding(), floor_scale=7),
+    )
     return posenc_jax.Layers([turning, turning, turning, still])
 
 
@@ -136,7 +139,7 @@ def global_yarn_by_hand():
 
 
 def beam_by_hand():
-    near, still = rope(), BeamScale()
+    near, still = rope(), BeamScale(over=posenc_jax.Encoding())
     return posenc_jax.Layers([near, near, still, near, still], [6, 6, None, 6, None])
 
 
@@ -172,8 +175,8 @@ def test_a_pattern_is_its_layers(name, scan):
 
 
 @pytest.mark.slow
-def test_layers_that_differ_in_numbers_are_one_block():
-    """Under scan one block runs under several bases and windows, in a cache too."""
+def test_a_pattern_that_names_every_layer_under_scan():
+    """Blocks run under several bases and windows, in a cache too."""
     near, far_away = rope(), rope(base=1e6, frequencies=PositionInterpolation(8.0))
     layers = posenc_jax.Layers([near, near, far_away, near, far_away], [5, 5, None, 9, 7])
 
@@ -185,16 +188,11 @@ def test_layers_that_differ_in_numbers_are_one_block():
         return model(TOKEN_IDS, text(T)), in_parts
 
     one, several = (common.build_model(layers, num_layers=5, scan=scan) for scan in (True, False))
-    assert len(one.layers) == 1 and len(several.layers) == 5
     expected, _ = both(several)
     for actual in both(one):
         close(actual, expected)
     assert far(expected, common.forward(one.under([near] * 5), TOKEN_IDS, text(T)))
     assert [one.layer_at(n) for n in range(5)] == [layers.at(n) for n in range(5)]
-    # What adapts to the length, chunks, and what does not turn run in programs of their own.
-    others = [common.build("dynamic_ntk"), posenc_jax.Encoding(), rope(layout="interleaved")]
-    assert not any(posenc_jax.Layers([near, other]).alike() for other in others)
-    assert not posenc_jax.Layers([near, near], [posenc_jax.Chunks(4), None]).alike()
 
 
 @each_pattern
@@ -354,7 +352,7 @@ def by_hand(blocks, ends, lerope, scales):
         of, read = block.attention, block.attention_norm(x)
         q, k, v = (each(read).reshape(B, T, -1, common.HEAD_DIM) for each in (of.q, of.k, of.v))
         q = q * (s[None, None] * logs + b[None, None])[..., None]
-        out = posenc_jax.attend(encoding, q, k, v, Tokens.of(encoding, text(T)))
+        out = posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(T)))
         x = x + of.out(out.reshape(B, T, -1))
         x = x + block.mlp(block.mlp_norm(x))
     return final_norm(x) @ embedding.T
@@ -422,7 +420,7 @@ class Unsaid(Wrapper):
 def test_a_wrapper_says_what_it_wraps(name):
     """CoPE needs whole rows, and a wrapper that does not know it would cut them into tiles."""
     with pytest.raises(ValueError, match=r"Unsaid does not .*must call super\(\).__init__\(over\)"):
-        Tokens.of(Unsaid(common.build(name)), text(T))
+        Unsaid(common.build(name)).tokens(text(T))
 
 
 class Unlike(Wrapper):
@@ -430,25 +428,21 @@ class Unlike(Wrapper):
 
     whole_rows = True
 
-    def place(self, positions, key=None, length=None):
-        return super().place(positions, key, length)
+    def prepare(self, tokens, *, length=None, key=None):
+        return super().prepare(tokens, length=length, key=key)
 
-    def read(self, x_BTD, tokens):
-        return super().read(x_BTD, tokens)
+    def observe(self, x_BTD, tokens, state=None):
+        return super().observe(x_BTD, tokens, state)
 
     def mix(self, out_BTHC, weights_BHTS, tile):
         return super().mix(out_BTHC, weights_BHTS, tile)
 
 
 def test_what_a_scheme_promises_is_not_promised_of_the_hooks_above_it():
-    """Else tiles would be cut or skipped, keys kept, and orders left out, with wrong numbers."""
+    """Else rows would be cut into tiles, with wrong numbers."""
     inner = common.build("inkling")
     outer = Unlike(inner)
-    assert inner.extent and outer.extent is None
     assert not inner.whole_rows and outer.whole_rows
-    assert inner.reads_order is False and outer.reads_order is None
-    assert not inner.adapts and outer.adapts
-    assert inner.resumes and not outer.resumes
 
 
 @pytest.mark.parametrize("over", ["rope", "alibi", "fox", "path"])
@@ -461,7 +455,7 @@ def test_a_logit_scale_is_scaling_queries_by_hand(over):
 
     @jax.jit
     def attend(encoding, q):
-        tokens = Tokens.of(encoding, text(length)).read(encoding, jnp.asarray(x_BTD))
+        tokens = encoding.tokens(text(length)).observed(encoding, jnp.asarray(x_BTD))
         return posenc_jax.attend(encoding, q, k, v, tokens)
 
     scaled = attend(LogN(over=inner, train_length=8), q)
@@ -472,10 +466,10 @@ def test_a_logit_scale_is_scaling_queries_by_hand(over):
 @pytest.mark.parametrize("name", ["logn", "ssmax", "llama4_temperature", "soft_cap", "randomized"])
 def test_the_hooks_of_a_wrapper(name, over):
     """A wrapper has its hooks and those beneath; only what reads the layer's input asks for it."""
-    own = {"soft_cap": "score", "randomized": "place"}.get(name, "rotate")
+    own = {"soft_cap": "score", "randomized": "prepare"}.get(name, "rotate")
     encoding, inner = common.build(name, over=over), common.build(over)
     assert encoding.hooks() == inner.hooks() | {own}
-    assert ("read" in encoding.hooks()) == (over == "fox")
+    assert ("observe" in encoding.hooks()) == (over == "fox")
 
 
 def test_a_soft_cap_bounds_the_logits():
@@ -483,10 +477,11 @@ def test_a_soft_cap_bounds_the_logits():
     q, k = (30 * common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
     for over in ("nope", "alibi", "transformer_xl"):
         inner = common.build(over)
-        tokens = Tokens.of(inner, text(T))
-        free = np.asarray(posenc_jax.logits(inner, q, k, tokens), np.float64)
+        free = posenc_jax.logits(inner, q, k, inner.tokens(text(T)))
+        free = np.asarray(free, np.float64)
         for cap in (5.0, 50.0):
-            capped = posenc_jax.logits(SoftCap(over=inner, cap=cap), q, k, tokens)
+            encoding = SoftCap(over=inner, cap=cap)
+            capped = posenc_jax.logits(encoding, q, k, encoding.tokens(text(T)))
             close(capped, cap * np.tanh(free / cap), 1e-4, 1e-4)
             assert np.abs(capped).max() <= cap < np.abs(free).max()
 
@@ -497,7 +492,7 @@ def test_a_soft_cap_over_a_logit_scale():
     encoding = common.build("soft_cap", over=inner, cap=3.0)
     q, k = (common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
     capped, free = (
-        posenc_jax.logits(each, q, k, Tokens.of(each, text(T))) for each in (encoding, inner)
+        posenc_jax.logits(each, q, k, each.tokens(text(T))) for each in (encoding, inner)
     )
     close(capped, 3 * np.tanh(free / 3))
 
@@ -505,7 +500,7 @@ def test_a_soft_cap_over_a_logit_scale():
 def test_ssmax_knows_its_heads_in_a_shard():
     encoding = common.build("ssmax")
     q, k, v = (common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(3))
-    tokens = Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     whole = posenc_jax.attend(encoding, q, k, v, tokens)
     some = np.array([2, 3])
     part = posenc_jax.HeadShard(encoding, jnp.array(some), common.HEADS)
@@ -514,9 +509,9 @@ def test_ssmax_knows_its_heads_in_a_shard():
 
 
 def test_ssmax_starts_as_softmax_at_the_training_length():
-    encoding = SSMax(num_heads=3, train_length=50, rngs=nnx.Rngs(0), over=posenc_jax.Encoding())
+    encoding = SSMax(num_heads=3, train_length=50, over=posenc_jax.Encoding())
     ones = jnp.ones((1, 3, 3, 1))
-    tokens = Tokens.of(encoding, np.array([[0, 49, 2499]]))
+    tokens = encoding.tokens(np.array([[0, 49, 2499]]))
     side = Side(None, num_heads=3, num_kv_heads=3, is_query=True)
     close(encoding.rotate(ones, tokens, side)[0, :, 0, 0], [0, 1, 2])
 
@@ -524,9 +519,9 @@ def test_ssmax_starts_as_softmax_at_the_training_length():
 def test_bad_logit_scales():
     encoding, q = common.build("ssmax"), jnp.ones((1, T, 2, common.HEAD_DIM))
     with pytest.raises(ValueError, match="made for num_heads=4, but attention has 2 query heads"):
-        posenc_jax.attend(encoding, q, q, q, Tokens.of(encoding, text(T)))
+        posenc_jax.attend(encoding, q, q, q, encoding.tokens(text(T)))
     encoding = common.build("logn", over="axial_rope")
-    tokens = Tokens.of(encoding, np.zeros((1, T, 2), np.int32))
+    tokens = encoding.tokens(np.zeros((1, T, 2), np.int32))
     with pytest.raises(ValueError, match=r"\(1, 24, 2\), .* knows one position axis"):
         posenc_jax.attend(encoding, q, q, q, tokens)
     for name in ("logn", "ssmax"):
@@ -538,5 +533,3 @@ def test_bad_logit_scales():
         common.build("llama4_temperature", floor_scale=0)
     with pytest.raises(ValueError, match="unknown encoding 'ropee', did you mean 'rope'"):
         common.build("logn", over="ropee")
-    with pytest.raises(TypeError, match=r"unknown keyword 'heads': besides its own .*num_heads"):
-        LogN(over=posenc_jax.Encoding(), train_length=8, heads=2)

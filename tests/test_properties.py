@@ -13,7 +13,7 @@ import schemes
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
-from posenc_jax import HeadShard, Tokens
+from posenc_jax import HeadShard
 from posenc_jax.positions import packed, text
 from posenc_jax.registry import own_keywords
 
@@ -43,8 +43,8 @@ def heads_of(seed: int, num_heads: int = common.HEADS, length: int = T) -> np.nd
 
 def tokens_of(encoding, positions, segment_ids=None, length=None):
     """Returns the tokens of a layer whose input is ``residual``."""
-    tokens = Tokens.of(encoding, positions, segment_ids, length=length)
-    return tokens.read(encoding, jnp.asarray(residual(tokens.count)))
+    tokens = encoding.tokens(positions, segment_ids, length=length)
+    return tokens.observed(encoding, jnp.asarray(residual(tokens.count)))
 
 
 @jax.jit
@@ -88,7 +88,7 @@ def test_one_token(name):
 
     @jax.jit
     def run(encoding, x_BTD):
-        embedded = encoding.embed(x_BTD, Tokens.of(encoding, text(1)))
+        embedded = encoding.embed(x_BTD, encoding.tokens(text(1)))
         return common.attention(encoding, x_BTD, text(1)), embedded
 
     one, embedded = run(encoding, residual(1))
@@ -269,11 +269,6 @@ def test_a_query_alone_and_some_heads_alone(name):
         close(some, whole[:, :, heads])
 
 
-@each_scheme
-def test_adapts_says_whether_a_token_depends_on_the_length(name):
-    assert common.outline(name).adapts == common.reads_length(name)
-
-
 @each_kind
 def test_keys_turned_ahead(name):
     """A cache may keep the keys of each token turned as they were when the token was read."""
@@ -285,30 +280,29 @@ def test_keys_turned_ahead(name):
         for start in range(0, T, T // 2):
             piece = (x[:, start : start + T // 2] for x in (k, v))
             part = tokens.part(start, T // 2)
-            parts.append(posenc_jax.turn(encoding, *piece, part, num_heads=common.HEADS))
-        turned = [jnp.concatenate([part[i] for part in parts], axis=1) for i in (0, 1)]
-        keys = dataclasses.replace(tokens, turned=parts[0][2].turned)
-        in_pieces = posenc_jax.attend(encoding, q, *turned, tokens, keys)
+            parts.append(posenc_jax.rotate_keys(encoding, *piece, part, num_heads=common.HEADS))
+        sides = [jnp.concatenate([part[i] for part in parts], axis=1) for i in (0, 1)]
+        in_pieces = posenc_jax.attend(encoding, q, *sides, tokens, tokens.rotated())
         return in_pieces, posenc_jax.attend(encoding, q, k, v, tokens)
 
-    if encoding.mixes_keys:
-        with pytest.raises(ValueError, match="mixes each key with others"):
+    mixes = name == "kv_shift"
+    reads_length = common.reads_length(name)
+    if mixes or reads_length:
+        with pytest.raises(ValueError, match="rotates all keys again"):
             in_pieces_and_at_once(encoding, q, k, v, None)
+    if mixes:
         return
-    if encoding.adapts:
-        with pytest.raises(ValueError, match=r"adapts to the length.*Tokens.of\(..., length=\)"):
-            in_pieces_and_at_once(encoding, q, k, v, None)
-    close(*in_pieces_and_at_once(encoding, q, k, v, 64 if encoding.adapts else None))
+    close(*in_pieces_and_at_once(encoding, q, k, v, 64 if reads_length else None))
 
 
 def test_keys_that_are_not_turned_as_their_tokens_say():
     encoding = common.build("pope", trained=False)
     q, k, v = (heads_of(seed) for seed in range(3))
     tokens = tokens_of(encoding, shuffled())
-    keys = dataclasses.replace(tokens, turned=True)
-    with pytest.raises(ValueError, match="keys have 8 channels and turned queries 16"):
+    keys = tokens.rotated()
+    with pytest.raises(ValueError, match="keys have 8 channels and rotated queries 16"):
         posenc_jax.attend(encoding, q, k, v, tokens, keys)
-    alone = dataclasses.replace(keys, prepared=None)
+    alone = dataclasses.replace(keys, stamp=None)
     with pytest.raises(ValueError, match="q_tokens were not prepared for PoPE"):
         posenc_jax.attend(encoding, q, k, v, alone, keys)
 
@@ -553,7 +547,7 @@ def on_axes(num_axes):
 def places_in_training(encoding):
     """Returns positions in a few training steps, ``[steps, T]``."""
     keys = jax.random.split(jax.random.key(0), 8)
-    return jax.vmap(lambda key: Tokens.of(encoding, text(T), key=key).positions[0])(keys)
+    return jax.vmap(lambda key: encoding.tokens(text(T), key=key).positions[0])(keys)
 
 
 @jax.jit
@@ -569,9 +563,9 @@ def by_hand(model, layer_encodings, token_ids, positions):
     """Returns the model's logits, one block after another, of a model without scan."""
     x_BTD = model.embedding[...][token_ids]
     for encoding in {id(each): each for each in layer_encodings}.values():
-        x_BTD = encoding.embed(x_BTD, Tokens.of(encoding, positions))
+        x_BTD = encoding.embed(x_BTD, encoding.tokens(positions))
     for layer, encoding in zip(model.layers, layer_encodings, strict=True):
-        x_BTD, _ = layer.block(x_BTD, encoding, Tokens.of(encoding, positions))
+        x_BTD, _ = layer.block(x_BTD, encoding, encoding.tokens(positions))
     return model.final_norm(x_BTD) @ model.embedding[...].T
 
 

@@ -85,7 +85,7 @@ class Harness:
         self.model, self.coder, self.length = model, coder, length
         self._batch_tokens, self._console = batch_tokens, console
         # An encoding that adapts to the length of a row must not count padding.
-        self._adapts = any(encoding.adapts for encoding in model.distinct())
+        self._adapts = any(encoding.reads_length() for encoding in model.distinct())
         self._mesh, self._measure = mesh, jax.jit(token_losses_and_hits)
 
     def loglikelihood(self, requests) -> list[tuple[float, bool]]:

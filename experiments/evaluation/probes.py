@@ -29,7 +29,7 @@ from experiments.results.bucket import folder_at
 from experiments.results.record import write_files
 from experiments.results.reports import page, probe_figures
 from experiments.training.data import eval_windows, load_corpus
-from posenc_jax import Encoding, Tokens, Transformer, cross_entropy, positions
+from posenc_jax import Encoding, Transformer, cross_entropy, positions
 from posenc_jax.attention.dense import products
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.rotary.xpos import XPos
@@ -131,15 +131,15 @@ def rotary_of(encoding: Encoding) -> RoPE | None:
         encoding = encoding.inner
     # Not FoPE, whose pairs have many frequencies, nor position maps, which rotate twice, nor
     # Selective RoPE, which rotates by content.
-    if not isinstance(encoding, RoPE) or "read" in encoding.hooks():
+    if not isinstance(encoding, RoPE) or "observe" in encoding.hooks():
         return None
     return encoding if type(encoding).rotate in (RoPE.rotate, XPos.rotate) else None
 
 
 def periods_of(rope: RoPE, length: int) -> list[float | None]:
     """Returns the period of each pair, from the angle at position 1 of a training sequence."""
-    tokens = Tokens.of(rope, positions.text(2), length=length)
-    cos, sin = (np.asarray(table)[0, 1, 0] for table in jax.tree.leaves(tokens.prepared)[:2])
+    tokens = rope.tokens(positions.text(2), length=length)
+    cos, sin = (np.asarray(table)[0, 1, 0] for table in jax.tree.leaves(tokens.made)[:2])
     angles = abs(np.arctan2(sin, cos))
     periods = [2 * math.pi / angle if angle else None for angle in angles.tolist()]
     return periods + [None] * (rope.rotary_dim < rope.head_dim)
@@ -254,7 +254,7 @@ def kernel(model: Transformer, windows_NL, distances_D) -> dict[str, Any] | None
 
 
 def _has_kernel(encoding: Encoding) -> bool:
-    return not encoding.whole_rows and "read" not in encoding.hooks()
+    return not encoding.whole_rows and "observe" not in encoding.hooks()
 
 
 @jax.jit

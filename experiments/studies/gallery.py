@@ -30,8 +30,8 @@ from experiments.results.record import write_files
 from experiments.results.reports import docstrings
 from experiments.results.reports.drawing import COLOURS, Figure, finish, page_style, svg
 from experiments.results.reports.page import head
-from posenc_jax import REGISTRY, Chunks, Encoding, Layers, Tokens, describe, logits, make, positions
-from posenc_jax.describe import Description
+from posenc_jax import REGISTRY, Chunks, Encoding, Layers, describe, logits, make, positions
+from posenc_jax.costs import Description
 from posenc_jax.registry import lookup
 
 TIMES = 8
@@ -54,9 +54,9 @@ def curve(encoding: Encoding, contents_BHC, length: int) -> jax.Array:
     """
     B, H, C = contents_BHC.shape
     x_BTD = jnp.broadcast_to(contents_BHC.reshape(B, 1, H * C), (B, length, H * C))
-    tokens = Tokens.of(encoding, positions.text(length))
+    tokens = encoding.tokens(positions.text(length))
     x_BTD = encoding.embed(x_BTD, tokens)
-    tokens = tokens.read(encoding, x_BTD)
+    tokens = tokens.observed(encoding, x_BTD)
     last = tokens.part(length - 1, 1)
     x_BTHC = x_BTD.reshape(B, length, H, C)
     return logits(encoding, x_BTHC[:, -1:], x_BTHC, last, tokens)[:, :, 0].mean(axis=0)
