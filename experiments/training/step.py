@@ -122,13 +122,15 @@ def train_step(
         value, gradient = value_and_gradient(batch, key)
     else:
         parts = jax.tree.map(lambda x: x.reshape(recipe.accumulate, -1, *x.shape[1:]), batch)
-        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, model))
+        # In float32, because a small term would be lost in a large sum of bfloat16 numbers.
+        zero = jnp.zeros(()), jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), model)
 
         def add(total, part):
             return jax.tree.map(jnp.add, total, value_and_gradient(*part)), None
 
         total, _ = jax.lax.scan(add, zero, (parts, jax.random.split(key, recipe.accumulate)))
-        value, gradient = jax.tree.map(lambda x: x / recipe.accumulate, total)
+        value, mean = jax.tree.map(lambda x: x / recipe.accumulate, total)
+        gradient = optax.tree.cast_like(mean, model)
 
     updates, opt_state = recipe.transformation().update(gradient, state.opt_state, model)
     new_model = optax.apply_updates(model, updates)
