@@ -38,8 +38,9 @@ from experiments.training.data import Corpus, window_index
 from experiments.training.host import peak_memory
 from experiments.training.loop import train, train_together
 from experiments.training.mesh import batch_sharding, make_mesh, path_name, state_shardings
+from experiments.training.parameters import parameter_count
 from experiments.training.recipe import RULES, Recipe, decays
-from experiments.training.step import train_step
+from experiments.training.step import initial_state, train_step
 from experiments.training.text import Text, token_losses
 from posenc_jax import Encoding
 
@@ -661,6 +662,39 @@ def test_gradient_accumulation_is_the_whole_batch():
     # The first update is Adam's sign of the gradient: compare moments, which keep its size.
     moments = [state.opt_state[1][0].mu for state in (whole, accumulated)]
     chex.assert_trees_all_close(*moments, rtol=1e-4, atol=1e-7)
+
+
+def test_micro_batches_of_bfloat16_parameters_are_summed_in_float32():
+    """Beside the first gradient, each of the others is too small for a sum in bfloat16."""
+    model = common.build_model("nope", param_dtype="bfloat16")
+
+    def loss(model, batch, key):
+        return (batch * model.final_norm.scale[0]).sum()
+
+    recipe = Recipe(length=8, batch_size=64, steps=6, accumulate=64)
+    batch = jnp.ones(64).at[0].set(256)
+    step = jax.jit(functools.partial(train_step, loss=loss, recipe=recipe))
+    state, numbers = step(initial_state(None, lambda _: model, recipe), batch, jax.random.key(0))
+    np.testing.assert_allclose(numbers["gradient_norm"], batch.mean(), rtol=2**-8)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.model)} == {jnp.bfloat16.dtype}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_constants_are_neither_trained_nor_counted(optimizer):
+    model, plain = (common.build_model(name) for name in ("fope", "nope"))
+    count = sum(leaf.size for leaf in jax.tree.leaves(plain))
+    assert parameter_count(model) == parameter_count(plain) == count
+    recipe = Recipe(length=8, batch_size=8, steps=6, warmup_steps=0, optimizer=optimizer)
+    state = initial_state(None, lambda _: model, recipe)
+    moments = jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
+    assert not [path for path, _ in moments if path_name(path).endswith("_coef")]
+    step = jax.jit(functools.partial(train_step, loss=TASK.loss, recipe=recipe))
+    tokens = jax.random.randint(jax.random.key(1), (8, 9), 0, 16)
+    after, _ = step(state, tokens, jax.random.key(2))
+    before, after = (nnx.split(each, nnx.Param, ...)[1:] for each in (model, after.model))
+    assert jax.tree.leaves(before[1]), "this test can tell"
+    chex.assert_trees_all_equal(before[1], after[1])
+    assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, before[0], after[0])))
 
 
 def decayed(model, name="adamw") -> set[str]:

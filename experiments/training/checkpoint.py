@@ -285,13 +285,15 @@ def _everywhere(place):
 
 @jax.jit
 def _sums(tree) -> jax.Array:
-    """Returns a checksum of each array, uint32, which a change of any one bit changes.
+    """Returns a checksum of each array, uint32, which changes if any one bit of the array does.
 
     Sums of integers do not depend on their order, so checksums are the same on any mesh.
     """
 
     def sum_of(array):
-        bits = array.view(f"uint{8 * array.dtype.itemsize}").astype(jnp.uint32).reshape(-1)
+        # Numbers of more than 4 bytes are taken as several of 4 bytes.
+        size = min(array.dtype.itemsize, 4)
+        bits = array.reshape(-1).view(f"uint{8 * size}").astype(jnp.uint32)
         return (bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
 
     return jnp.array([sum_of(jnp.asarray(leaf)) for leaf in jax.tree.leaves(tree)], jnp.uint32)

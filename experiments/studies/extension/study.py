@@ -33,6 +33,7 @@ from experiments.training.checkpoint import fingerprint
 from experiments.training.data import SPLITS, Corpus, check_batch, load_corpus, window_index
 from experiments.training.loop import train
 from experiments.training.mesh import check_length, make_mesh, state_shardings
+from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
 from experiments.training.step import further_state
 from experiments.training.text import Text, Tuning, make_model, spec_of
@@ -213,9 +214,9 @@ class Extension(Sweep):
             model, summary = super().train(point)
             return model, summary | {"digest": fingerprint(model)}
         source = self.source(point.seed)
-        parameters = sum(p.size for p in jax.tree.leaves(source.model))
         nothing = {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
-        return source.model, nothing | {"parameters": parameters, "digest": source.digest}
+        numbers = {"parameters": parameter_count(source.model), "digest": source.digest}
+        return source.model, nothing | numbers
 
     def _tune(self, point):
         """Trains the model of the point's seed further, under the encoding for the target."""
