@@ -88,8 +88,7 @@ def test_a_task_counts_where_it_is_learned():
 def kept(tmp_path_factory):
     """Returns the rungs of the results that the repository keeps, without the ladder's."""
     results = tmp_path_factory.mktemp("results")
-    (results / "answers").mkdir()
-    (results / "answers/atlas").symlink_to(DOCS / "atlas")
+    (results / "atlas").symlink_to(DOCS / "atlas")
     return read_rungs(results, DOCS / "data")
 
 
@@ -114,11 +113,8 @@ def test_a_rung_of_the_ladder_answers_for_its_length(tmp_path, kept):
     own.to_csv(tmp_path / "ladder.csv", index=False)
     about = {"tokens": 9e6, "schemes": 3, "seeds": 3, "finished": 9, "points": 12}
     (tmp_path / "ladder.json").write_text(json.dumps({"rungs": {"c": about, "d": about}}))
-    folder = tmp_path / "results"
-    (folder / "answers").mkdir(parents=True)
-    (folder / "answers/atlas").symlink_to(DOCS / "atlas")
-    (folder / "ladder").symlink_to(tmp_path)
-    rungs, missing = read_rungs(folder, tmp_path / "no archives")
+    (tmp_path / "atlas").symlink_to(DOCS / "atlas")
+    rungs, missing = read_rungs(tmp_path, tmp_path / "no archives")
     assert missing == "6 of 24 runs of the ladder" and rungs[-1].name == "`c` of the ladder"
     assert rungs[-1].rows(("text", 4))["fox"]["vs_rope"] == "better"
     assert rungs[-1].rows(("text", 1)) == {}

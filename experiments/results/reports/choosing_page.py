@@ -300,10 +300,10 @@ def read_rungs(results: Path, data: Path) -> tuple[list[Rung], str]:
     """Returns all answers, and which rungs of the ladder are missing, in words.
 
     Args:
-      results: the folder with ``answers`` and, where it was run, ``ladder``.
+      results: the workdir of the atlas and, where it was run, of the ladder.
       data: the folder of the archives.
     """
-    atlas = atlas_data.load(results / "answers/atlas")
+    atlas = atlas_data.load(results / "atlas")
     rungs = [Rung("the atlas", atlas.about["setup"], 0.0, atlas.answers)]
     extension, tables = read_extension(data / "extension_small.csv"), read_tables(data)
     for page, values in {"extension.md": extension, "multimodal.md": tables}.items():
@@ -317,7 +317,7 @@ def read_rungs(results: Path, data: Path) -> tuple[list[Rung], str]:
         tokens, schemes = training[0]["tokens"], sorted({each["scheme"] for each in training})
         says = f"{_names(schemes)} after {tokens / 1e6:.1f}M tokens, without RoPE."
         rungs.append(Rung("longer training", says, tokens, summary(values, verdicts(values))))
-    ladder, missing = _ladder(results / "ladder")
+    ladder, missing = _ladder(results)
     return [*rungs, *ladder], missing
 
 
