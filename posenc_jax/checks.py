@@ -204,7 +204,7 @@ def check_flags(**flags: Any) -> None:
 
 
 def checked_length(length, positions):
-    """Returns a Python number as it is, and an array as float32, NaN where it is no length."""
+    """Returns a Python number as it is, and an array as float32."""
     if length is None:
         return None
     is_array = isinstance(length, jax.Array | np.ndarray)
@@ -221,8 +221,7 @@ def checked_length(length, positions):
         )
     if not is_array:
         return length
-    # A traced one cannot be refused, and must not become a number.
-    return jnp.where(length >= 1, length, jnp.nan).astype(jnp.float32)
+    return jnp.asarray(length, jnp.float32)
 
 
 def _are_lengths(numbers) -> bool:

@@ -119,8 +119,7 @@ class Tile:
     def distance(self) -> jax.Array:
         """Returns query position minus key position, float32 ``[B, 1, T, S]``.
 
-        A positive distance looks back. Where int32 cannot hold how far apart whole positions are,
-        attention raises an error, or gives NaN under ``jax.jit``.
+        A positive distance looks back.
         """
         q_positions, k_positions = self.q_tokens.positions, self.k_tokens.positions
         if q_positions.ndim != 2 or k_positions.ndim != 2:
@@ -247,17 +246,14 @@ class Encoding(nnx.Module):
         return self
 
     def of_layer(self, layer: int | jax.Array) -> "Encoding":
-        """Returns the encoding of one layer; the same encoding where layers share parameters.
-
-        The parameters are NaN where a traced ``layer`` is not among those that are stacked.
-        """
+        """Returns the encoding of one layer; the same encoding where layers share parameters."""
         if self.stacked is None:
             return self
         if not isinstance(layer, jax.core.Tracer):
             layer = count_of("layer", layer, 0, self.stacked - 1)
 
         def one(x):
-            return x.of_layer(layer) if isinstance(x, Encoding) else _row(x, layer)
+            return x.of_layer(layer) if isinstance(x, Encoding) else x[layer]
 
         parts = jax.tree.map(one, self, is_leaf=lambda x: isinstance(x, Encoding) and x is not self)
         return parts.unstacked()
@@ -380,14 +376,6 @@ class HeadShard:
     encoding: Encoding
     heads: jax.Array
     num_heads: int = dataclasses.field(metadata={"static": True})
-
-
-def _row(stacked: jax.Array, layer: int | jax.Array) -> jax.Array:
-    """Returns one layer's part of a parameter, NaN where a traced ``layer`` is out of range."""
-    own = stacked[layer]
-    if not isinstance(layer, jax.core.Tracer):
-        return own
-    return jnp.where((layer >= 0) & (layer < len(stacked)), own, jnp.nan)
 
 
 def _check_rows(values: jax.Array, count, argument, kind):

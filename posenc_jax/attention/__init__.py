@@ -11,7 +11,6 @@ An implementation of attention is a name or a function. The names are
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax
@@ -34,12 +33,10 @@ from posenc_jax.checks import (
     check_shard,
     check_side,
     check_sides,
-    check_span,
     check_tokens,
     count_of,
 )
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
-from posenc_jax.hooks import call
 from posenc_jax.tokens import Tokens
 
 __all__ = [
@@ -107,7 +104,7 @@ def attend(
         others ignore it.
       causal: whether to hide keys whose index is larger than the query's.
       window: hides keys whose index is smaller than the query's by this much or more; it may be
-        traced, and below 1 then gives NaN. ``Chunks(size)`` hides the keys of other chunks than
+        traced. ``Chunks(size)`` hides the keys of other chunks than
         the query's.
       scale: factor of the products of queries and keys; by default ``1 / sqrt(C)``, with C as it
         was before ``rotate``.
@@ -133,12 +130,7 @@ def attend(
     if implementation is None:
         implementation = choose(scheme, tile, v_BSKC, rule)
     run = implementation if callable(implementation) else IMPLEMENTATIONS[implementation]
-    out_BTHC = run(scheme, tile, v_BSKC, rule)
-    shape = *q_BTHC.shape[:3], v_BSKC.shape[-1]
-    if getattr(out_BTHC, "shape", None) != shape:
-        what = getattr(out_BTHC, "shape", type(out_BTHC).__name__)
-        raise ValueError(f"implementation={run!r} returned {what}, but must return {shape}")
-    return call(scheme, "rotate_back", _in_window(out_BTHC, rule), tile.q_tokens, q_side)
+    return scheme.rotate_back(run(scheme, tile, v_BSKC, rule), tile.q_tokens, q_side)
 
 
 def rotate_keys(
@@ -197,13 +189,13 @@ def logits(
 ) -> jax.Array:
     """Returns the logits that ``attend`` applies mask and softmax to, float32 ``[B, H, T, S]``.
 
-    Use it for your mask, soft cap or softmax, or to look at a scheme. The arguments
-    are those of ``attend``.
+    Use it for your mask, soft cap or softmax, or to look at a scheme. The arguments are those of
+    ``attend``.
     """
     q_tokens = _with_input(encoding, q_tokens, k_tokens, x)
     scheme, tile, _, _ = _tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
     _in_order(scheme, tile, causal=False, window=None)
-    return call(scheme, "score", products(tile.q, tile.k) * tile.scale, tile)
+    return scheme.score(products(tile.q, tile.k) * tile.scale, tile)
 
 
 def check_implementation(implementation: str | Implementation | None) -> None:
@@ -258,20 +250,13 @@ def _tile(
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
     scale = jnp.asarray(scale) if isinstance(scale, nnx.Variable) else scale
     check_scale(scale)
-    q_BTHC = _without_wrapping(_without_nan(q_BTHC, q_tokens), scheme, q_tokens, k_tokens)
-    q_BTHC = _of_whole_groups(q_BTHC, q_side, k_BSKC.shape[2])
-    q = call(scheme, "rotate", q_BTHC, q_tokens, q_side)
+    q = scheme.rotate(q_BTHC, q_tokens, q_side)
     if not is_rotated:
         k_BSKC, v_BSKC = _rotated(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
-        if k_BSKC.shape[-1] != q.shape[-1]:
-            raise ValueError(
-                f"{type(scheme).__name__}.rotate gives queries {q.shape[-1]} channels and keys "
-                f"{k_BSKC.shape[-1]}; it must give both the same number"
-            )
-    elif k_BSKC.shape[-1] != q.shape[-1]:
+    if k_BSKC.shape[-1] != q.shape[-1]:
         raise ValueError(
-            f"keys have {k_BSKC.shape[-1]} channels and rotated queries {q.shape[-1]}, but the "
-            "tokens say that the keys are rotated already: pass keys that rotate_keys returned"
+            f"rotated queries have {q.shape[-1]} channels and rotated keys {k_BSKC.shape[-1]}: "
+            "where tokens say that keys are rotated already, pass keys that rotate_keys returned"
         )
     tile = Tile(
         q=q,
@@ -287,8 +272,8 @@ def _tile(
 
 def _rotated(scheme, k_BSKC, v_BSKC, tokens, side):
     """Returns keys and values rotated, possibly with more channels."""
-    k_BSKC = call(scheme, "rotate", _without_nan(k_BSKC, tokens), tokens, side)
-    return k_BSKC, call(scheme, "rotate_values", v_BSKC, tokens, side)
+    k_BSKC = scheme.rotate(k_BSKC, tokens, side)
+    return k_BSKC, scheme.rotate_values(v_BSKC, tokens, side)
 
 
 def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
@@ -333,51 +318,6 @@ def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
         k_heads = heads[:: H // K] // (num_heads // num_kv_heads)
     q_side = Side(heads, num_heads, num_kv_heads, is_query=True)
     return encoding, q_side, Side(k_heads, num_heads, num_kv_heads, is_query=False)
-
-
-def _in_window(out_BTHC, rule):
-    """Sets outputs to NaN under a traced window below 1, where no query sees a key."""
-    if not isinstance(rule.window, jax.core.Tracer):
-        return out_BTHC
-    return jnp.where(rule.window.astype(jnp.int32) >= 1, out_BTHC, jnp.nan)
-
-
-def _without_nan(x_BTHC, tokens):
-    """Sets a token to NaN where its position is NaN, which a lookup by distance would hide."""
-    if not jnp.issubdtype(tokens.positions.dtype, jnp.floating):
-        return x_BTHC
-    is_nan = jnp.isnan(tokens.positions)
-    is_nan = is_nan if is_nan.ndim == 2 else is_nan.any(-1)
-    return jnp.where(is_nan[:, :, None, None], jnp.nan, x_BTHC)
-
-
-def _of_whole_groups(q_BTHC, side: Side, K: int):
-    """Sets queries to NaN where traced heads are not those that ``check_shard`` lets through."""
-    if not isinstance(side.heads, jax.core.Tracer):
-        return q_BTHC
-    of_kv_heads = (side.heads // (side.num_heads // side.num_kv_heads)).reshape(K, -1)
-    is_right = (side.heads >= 0) & (side.heads < side.num_heads)
-    is_right &= (of_kv_heads == of_kv_heads[:, :1]).reshape(-1)
-    is_right &= (side.heads[:, None] == side.heads[None]).sum(axis=1) == 1
-    return jnp.where(is_right[None, None, :, None], q_BTHC, jnp.nan)
-
-
-def _without_wrapping(q_BTHC, scheme, q_tokens, k_tokens):
-    """Raises ValueError for tokens too far apart for int32; if traced, sets their row to NaN."""
-    sides = [q_tokens] if q_tokens is k_tokens else [q_tokens, k_tokens]
-    # Text positions, and schemes that only rotate, need no difference that could wrap.
-    is_near = is_fusable(scheme) or (len(sides) == 1 and q_tokens.consecutive)
-    positions = [] if is_near else [side.positions for side in sides]
-    index = [side.index for side in sides if side.index is not None]
-    for name, numbers in (("positions", positions), ("index", index)):
-        are_whole = all(jnp.issubdtype(x.dtype, jnp.integer) for x in numbers)
-        if not numbers or not are_whole or check_span(name, *numbers):
-            continue
-        axes = [tuple(range(1, x.ndim)) for x in numbers]
-        lowest = functools.reduce(jnp.minimum, map(jnp.min, numbers, axes))
-        highest = functools.reduce(jnp.maximum, map(jnp.max, numbers, axes))
-        q_BTHC = jnp.where((highest - lowest < 0)[:, None, None, None], jnp.nan, q_BTHC)
-    return q_BTHC
 
 
 def _counted_by_segment(tile: Tile) -> Tile:

@@ -21,7 +21,6 @@ from posenc_jax.attention.cpu import has_one_core, tokens_last
 from posenc_jax.attention.dense import FLOOR, TINY
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.hooks import call
 
 # The most logits of a tile with whole rows: 64 MiB, and a few times as much for intermediates.
 MOST_LOGITS = 2**24
@@ -193,7 +192,7 @@ def _forward(plan, queries, keys, shared):
             largest, total, values = running
             k = _block(keys, j, plan.k_block)
             tile = _tile(plan, shared, q.rows, k.rows)
-            logits = call(shared.encoding, "score", _products(q.rows, k.rows) * tile.scale, tile)
+            logits = shared.encoding.score(_products(q.rows, k.rows) * tile.scale, tile)
             # Queries that two blocks share are computed twice, to the same numbers.
             seen = _seen(plan, shared, q._replace(is_new=None), k)
             logits = jnp.where(seen, logits, -jnp.inf)
@@ -277,7 +276,7 @@ def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
 
     def score(products, *floats):
         encoding, tile = scheme_and_tile(*floats)
-        return call(encoding, "score", products * tile.scale, tile)
+        return encoding.score(products * tile.scale, tile)
 
     def mix(weights, *floats):
         encoding, tile = scheme_and_tile(*floats)
@@ -409,7 +408,7 @@ def _sum_over_queries(x_BKCGT, matrix_BKGTS):
 def _mix(encoding, values_BKGTC, weights_BKGTS, tile):
     B, K, G, T, C = values_BKGTC.shape
     values_BTHC = values_BKGTC.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, C)
-    mixed_BTHC = call(encoding, "mix", values_BTHC, _heads(weights_BKGTS), tile)
+    mixed_BTHC = encoding.mix(values_BTHC, _heads(weights_BKGTS), tile)
     return mixed_BTHC.reshape(B, T, K, G, C).transpose(0, 2, 3, 1, 4)
 
 

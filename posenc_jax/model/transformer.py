@@ -29,7 +29,6 @@ from posenc_jax.checks import (
     sinks_of_layers,
 )
 from posenc_jax.encoding import Encoding
-from posenc_jax.hooks import call
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
@@ -227,7 +226,7 @@ class Transformer(nnx.Module):
             tokens = encoding.tokens(
                 positions, segment_ids, index=index, length=length, key=own_key
             )
-            x_BTD = call(encoding, "embed", x_BTD, tokens)
+            x_BTD = encoding.embed(x_BTD, tokens)
             sides.append((tokens, None))
         return self._run(x_BTD, sides)[0]
 
@@ -273,7 +272,7 @@ class Transformer(nnx.Module):
         cache = cache.with_places(positions, segment_ids, T)
         for number, encoding in enumerate(self.distinct()):
             new, every, cache = cache.tokens(number, encoding, T)
-            x_BTD = call(encoding, "embed", x_BTD, new)
+            x_BTD = encoding.embed(x_BTD, new)
             sides.append((new, every))
         x_BTD, layers = self._run(x_BTD, sides, cache, start)
         x_BTD = jnp.where(start + T <= cache.size, x_BTD, jnp.nan)

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Tile
-from posenc_jax.encodings.bias.by_distance import or_nan
 from posenc_jax.lookup import rows
 
 # Queries in one product, which has _ROWS - 1 distances more than each of its queries needs.
@@ -68,7 +67,7 @@ def _along_diagonals(logits_BHTS, x_BHTR, table_RE, tile):
     # The distances of each piece, from its last query and the first key on downwards.
     first_P = (ahead - start) + jnp.arange(0, T, size, dtype=jnp.int32)
     distance_PN = first_P[:, None] + jnp.arange(size - 1, -width, -1, dtype=jnp.int32)[None]
-    columns_PNR = rows(or_nan(table_RE, tile).T, jnp.clip(distance_PN, 0, extent - 1))
+    columns_PNR = rows(table_RE.T, jnp.clip(distance_PN, 0, extent - 1))
     is_inside = (distance_PN >= 0) & (distance_PN < extent)
     columns_PNR = jnp.where(is_inside[..., None], columns_PNR, 0)
     x_BHPtR = x_BHTR.reshape(*x_BHTR.shape[:2], -1, size, R)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import check_tokens, is_whole
+from posenc_jax.checks import is_whole
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
 from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum, rotated
@@ -128,12 +128,6 @@ class RoPE(Encoding):
         return chosen
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        check_tokens("tokens", tokens, self)
-        if x_BTHC.ndim != 4 or x_BTHC.shape[1] != tokens.count:
-            raise ValueError(
-                f"queries or keys of {tokens.count} tokens must be [B, {tokens.count}, H, C], not "
-                f"{x_BTHC.shape}"
-            )
         cos, sin = (_of_heads(table, side) for table in tokens.made)
         return self.rotate_by(x_BTHC, cos, sin)
 

@@ -3,14 +3,13 @@
 from typing import Any
 
 from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
-from posenc_jax.hooks import call
 from posenc_jax.tokens import Tokens
 
 
 class Wrapper(Encoding):
     """Passes every hook on to ``inner``; a subclass overrides the hooks that it changes.
 
-    A subclass calls those of ``inner`` by ``super()``, which checks what they return.
+    A subclass calls those of ``inner`` by ``super()``.
 
     Args:
       over: the scheme beneath, ``inner``. ``make`` also takes its name.
@@ -54,7 +53,7 @@ class Wrapper(Encoding):
         return self.inner.prepare(tokens, length=length, key=key)
 
     def embed(self, x_BTD, tokens: Tokens):
-        return call(self.inner, "embed", x_BTD, tokens)
+        return self.inner.embed(x_BTD, tokens)
 
     def observe(self, x_BTD, tokens: Tokens, state: Any = None) -> tuple[Any, Any]:
         return self.inner.observe(x_BTD, tokens, state)
@@ -63,19 +62,19 @@ class Wrapper(Encoding):
         return self.inner.of_keys(made)
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
-        return call(self.inner, "rotate", x_BTHC, tokens, side)
+        return self.inner.rotate(x_BTHC, tokens, side)
 
     def rotate_values(self, v_BSKC, tokens: Tokens, side: Side):
-        return call(self.inner, "rotate_values", v_BSKC, tokens, side)
+        return self.inner.rotate_values(v_BSKC, tokens, side)
 
     def rotate_back(self, out_BTHC, tokens: Tokens, side: Side):
-        return call(self.inner, "rotate_back", out_BTHC, tokens, side)
+        return self.inner.rotate_back(out_BTHC, tokens, side)
 
     def score(self, logits_BHTS, tile: Tile):
-        return call(self.inner, "score", logits_BHTS, tile)
+        return self.inner.score(logits_BHTS, tile)
 
     def mix(self, out_BTHC, weights_BHTS, tile: Tile):
-        return call(self.inner, "mix", out_BTHC, weights_BHTS, tile)
+        return self.inner.mix(out_BTHC, weights_BHTS, tile)
 
     def aux_loss(self, key):
         return self.inner.aux_loss(key)
