@@ -321,12 +321,6 @@ def test_positions_too_far_apart_for_a_distance_are_refused():
         posenc_jax.Encoding().tokens(np.array([[-2_000_000_000, 0, 2_000_000_000]]))
 
 
-def wrapping():
-    """Returns two rows, the second of which is wider than int32 by its last token."""
-    row = np.arange(T) - 2**31
-    return np.stack([row, np.append(row[:-1], 2**31 - 1)]).astype(np.int32)
-
-
 @pytest.mark.slow
 def test_chunks_are_counted_from_the_first_token_of_a_segment():
     """A packed document, or a prompt behind padding, is what it is alone."""
