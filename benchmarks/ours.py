@@ -12,6 +12,7 @@ from ml_collections import FrozenConfigDict
 
 from experiments.command import count
 from experiments.training.host import compiler_options
+from experiments.training.parameters import parameter_count
 from experiments.training.precision import PRODUCTS
 from experiments.training.recipe import Recipe
 from experiments.training.step import State, initial_state, train_step
@@ -81,4 +82,4 @@ def jax_step(
         jax.block_until_ready(holder["state"])
         return float(numbers["loss"])
 
-    return step, sum(p.size for p in jax.tree.leaves(state.model))
+    return step, parameter_count(state.model)

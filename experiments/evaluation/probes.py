@@ -85,7 +85,7 @@ def attention_by_distance(model: Transformer, windows_NL) -> dict[str, Any]:
       ``distance``, the mean of each bucket; ``keys``, the number of keys in each; and ``weight``,
       the attention to all keys of a bucket, ``[layers, heads, buckets]``, which sums to 1.
     """
-    last_ENHS = np.asarray(_last_weights(model, windows_NL[:, :-1]))
+    last_ENHS = np.asarray(last_weights(model, windows_NL[:, :-1]))
     length = last_ENHS.shape[-1]
     near = _spaced(length // 2, 4)
     edges = np.unique([0, *near, *(length - near), length])
@@ -98,7 +98,7 @@ def attention_by_distance(model: Transformer, windows_NL) -> dict[str, Any]:
 
 
 @jax.jit
-def _last_weights(model, inputs_NT):
+def last_weights(model, inputs_NT):
     def look(encoding, tile, rule):
         return weights(encoding, tile, rule)[:, :, -1]
 
@@ -117,15 +117,15 @@ def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
       tokens of one turn of each pair (None if it does not turn), and ``share``, ``[heads, pairs]``,
       which sums to 1 over pairs. Channels that are not rotated count as one pair, the last.
     """
-    ropes = [_rotary(model.layer_at(number)[0]) for number in range(model.num_layers)]
+    ropes = [rotary_of(model.layer_at(number)[0]) for number in range(model.num_layers)]
     if not any(ropes):
         return None
     length = windows_NL.shape[1] - 1
-    periods = [None if rope is None else _periods(rope, length) for rope in ropes]
+    periods = [None if rope is None else periods_of(rope, length) for rope in ropes]
     return {"period": periods, "share": _pair_shares(model, windows_NL[:, :-1])}
 
 
-def _rotary(encoding: Encoding) -> RoPE | None:
+def rotary_of(encoding: Encoding) -> RoPE | None:
     """Returns the RoPE whose pairs' contributions add up to an encoding's logits, if any."""
     while isinstance(encoding, Wrapper):
         encoding = encoding.inner
@@ -136,7 +136,7 @@ def _rotary(encoding: Encoding) -> RoPE | None:
     return encoding if type(encoding).rotate in (RoPE.rotate, XPos.rotate) else None
 
 
-def _periods(rope: RoPE, length: int) -> list[float | None]:
+def periods_of(rope: RoPE, length: int) -> list[float | None]:
     """Returns the period of each pair, from the angle at position 1 of a training sequence."""
     tokens = rope.tokens(positions.text(2), length=length)
     cos, sin = (np.asarray(table)[0, 1, 0] for table in jax.tree.leaves(tokens.made)[:2])
@@ -152,7 +152,7 @@ def _pair_shares(model, inputs_NT):
 
 def _shares(encoding, tile, rule):
     """Returns the share of each pair, float32 ``[H, pairs]``; ``watch`` calls it for each layer."""
-    rope = _rotary(encoding)
+    rope = rotary_of(encoding)
     if rope is None:
         return None
     channel = np.arange(rope.head_dim)

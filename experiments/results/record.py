@@ -240,7 +240,9 @@ def _locked(folder):
             yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
+    # A link would let a stranger choose the file that is written.
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    with os.fdopen(os.open(folder / "lock", flags, 0o666), "a+") as file:
         try:
             _lock(file)
         except BlockingIOError:

@@ -154,7 +154,7 @@ class Comparison(Sweep):
         """Returns an extension's keywords; those of the trained scheme keep trained values."""
         encodings, extend = self.config["encodings"], self.config["extend"][name]
         trained = encodings[extend["of"]]
-        shared = as_trained(name, trained)
+        shared = as_trained(encodings[name].get("name", name), trained)
         chosen = {key: value for key, value in extend.items() if key != "of"}
         return encodings[name] | shared | chosen
 

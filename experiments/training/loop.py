@@ -25,6 +25,7 @@ from experiments.results.record import RefusedError
 from experiments.training.cost import peak_flops, step_flops
 from experiments.training.host import compiler_options
 from experiments.training.mesh import batch_sharding, own_part, placed, replicated, state_shardings
+from experiments.training.parameters import parameter_count
 from experiments.training.precision import gain
 from experiments.training.recipe import Recipe
 from experiments.training.run import Run, Trace
@@ -79,7 +80,7 @@ def train(
             "tokens": recipe.steps * recipe.batch_size * recipe.length,
             "seconds": run.metrics.last["seconds"],
             "final_loss": run.metrics.last["loss"],
-            "parameters": sum(p.size for p in jax.tree.leaves(state.model)),
+            "parameters": parameter_count(state.model),
             "best_step": run.checkpoints.best_step(),
         }
 

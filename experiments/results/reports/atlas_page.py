@@ -103,7 +103,7 @@ def write(
       cards: what each scheme does to attention and what it costs, as HTML.
       probes: the results of probes of the trained models, by scheme; see
         ``experiments/evaluation/probes.py``.
-      claims: the ledger, see ``experiments/studies/claims.py``; empty if there is none yet.
+      claims: the ledger, see ``experiments/studies/claims``; empty if there is none yet.
       tasks: what each task asks, by topic.
 
     Raises:

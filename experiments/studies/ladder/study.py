@@ -30,6 +30,7 @@ from experiments.studies.combined import Studies
 from experiments.studies.ladder.own_schemes import register
 from experiments.studies.text import Comparison
 from experiments.training.data import SPLITS
+from experiments.training.parameters import parameter_count
 
 # A scheme whose own parameters exceed this share of the model's gets a narrower feed-forward
 # network, but not less than half of it.
@@ -135,7 +136,7 @@ def narrowed(spec: FrozenConfigDict, length: int) -> FrozenConfigDict:
     model = spec.model.to_dict()
     make = functools.partial(make_encoding, spec.encoding, model, length)
     encoding = jax.eval_shape(lambda: make(nnx.Rngs(0)))
-    own = sum(leaf.size for leaf in jax.tree.leaves(encoding))
+    own = parameter_count(encoding)
     dim, layers = model["model_dim"], model["num_layers"]
     width = model["mlp_dim"] or -(-dim * 8 // (3 * 64)) * 64
     whole = layers * (4 * dim**2 + 3 * dim * width)
