@@ -177,13 +177,3 @@ def test_gradient_by_positions(name, implementation):
     np.testing.assert_allclose(
         (gradient * direction).sum(), difference / 2e-2, rtol=2e-2, atol=1e-3
     )
-
-
-@pytest.mark.parametrize("name", ["t5", "kerple_log", "sandwich"])
-def test_consecutive_tokens_that_were_shuffled_by_hand_give_nan(name):
-    """The mark stays with the tokens, and must not give the biases of other distances."""
-    encoding = common.build(name)
-    shuffled = jax.tree.map(lambda x: x[:, ::-1], encoding.tokens(text(6)))
-    x_BTHC = jnp.ones((1, 6, common.HEADS, common.HEAD_DIM))
-    assert shuffled.consecutive
-    assert jnp.isnan(posenc_jax.attend(encoding, x_BTHC, x_BTHC, x_BTHC, shuffled)).all()

@@ -118,18 +118,6 @@ def test_large_times_are_exact_by_their_origin():
     chex.assert_trees_all_equal(tokens, encoding.tokens(np.float32([[0.0, 10.0, 25.5]])))
 
 
-@each_program
-def test_a_position_that_is_nan_gives_no_number(name):
-    """Values are unknown under jit: the token's own output is NaN, and others' that see it."""
-    encoding = common.build(name)
-    positions = np.arange(T, dtype=np.float32)[None].repeat(B, axis=0)
-    positions[0, 4] = np.nan
-    output = np.asarray(common.attention(encoding, residual(), positions))
-    assert np.isnan(output[0, 4:]).all()
-    if not schemes.ALL[name].depends_on_batch:
-        assert np.isfinite(output[1]).all()
-
-
 @pytest.mark.parametrize("name", ["inkling", "inkling2"])
 def test_a_position_that_is_nan_hides_no_bias_from_the_others_of_its_tile(name):
     encoding, (q, k, v) = common.build(name), sides()
@@ -331,52 +319,6 @@ def test_positions_too_far_apart_for_a_distance_are_refused():
     message = "from -2000000000 to 2000000000 are too far apart .* give positions that are closer$"
     with pytest.raises(ValueError, match=message):
         posenc_jax.Encoding().tokens(np.array([[-2_000_000_000, 0, 2_000_000_000]]))
-
-
-def wrapping():
-    """Returns two rows, the second of which is wider than int32 by its last token."""
-    row = np.arange(T) - 2**31
-    return np.stack([row, np.append(row[:-1], 2**31 - 1)]).astype(np.int32)
-
-
-@pytest.mark.parametrize("name", ["alibi", "t5", "shaw", "swin_v2", "rerope"])
-@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
-def test_positions_too_far_apart_under_jit_give_no_number(name, implementation):
-    """The difference of two would wrap, and the farthest keys be the nearest."""
-    encoding, (q, k, v) = common.build(name), sides()
-
-    @jax.jit
-    def attend(positions):
-        tokens = encoding.tokens(positions)
-        return posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
-
-    output = attend(wrapping())
-    assert np.isfinite(output[0]).all() and np.isnan(output[1]).all()
-    assert np.isfinite(attend(wrapping() // 2)).all()
-
-
-@pytest.mark.parametrize("positions", [text, lambda *a, **k: text(*a, **k).repeat(B, axis=0)])
-def test_queries_too_far_from_keys_give_no_number(positions):
-    """Each side alone is narrow."""
-    encoding, (q, k, v) = common.build("alibi"), sides()
-    first, last = (encoding.tokens(positions(T, start=s)) for s in (-T, 2**31 - T))
-    for own, other in ((first, last), (last, first)):
-        with pytest.raises(ValueError, match="positions from -12 to 2147483647 are too far apart"):
-            posenc_jax.attend(encoding, q, k, v, own, other)
-        assert np.isnan(jax.jit(posenc_jax.attend)(encoding, q, k, v, own, other)).all()
-        assert np.isfinite(posenc_jax.attend(encoding, q, k, v, own, own)).all()
-
-
-def test_an_order_too_far_apart_under_jit_gives_no_number():
-    """A query would see a key that was written after it."""
-    encoding, (q, k, v) = common.build("rope"), sides()
-
-    @jax.jit
-    def attend(index):
-        return posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(T), index=index))
-
-    output = attend(wrapping())
-    assert np.isfinite(output[0]).all() and np.isnan(output[1]).all()
 
 
 @pytest.mark.slow
