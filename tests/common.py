@@ -209,12 +209,18 @@ def projections(num_heads: int = HEADS, head_dim: int = HEAD_DIM) -> list[np.nda
 def attention(encoding, x_BTD, positions, segment_ids=None, length=None, weights=None):
     """Runs one attention layer under ``encoding``, ``[B, T, H, C]``: embed, project, attend."""
     tokens = Tokens.of(encoding, positions, segment_ids, length=length)
+    return layer(encoding, jnp.asarray(x_BTD), tokens, weights)[0]
+
+
+def layer(encoding, x_BTD, tokens, weights=None):
+    """Returns attention ``[B, T, H, C]``, the embedded tokens, and queries, keys and values."""
     x_BTD = encoding.embed(x_BTD, tokens)
     q, k, v = (
         jnp.einsum("btd,dhc->bthc", x_BTD, jnp.asarray(w, x_BTD.dtype))
         for w in weights or projections()
     )
-    return posenc_jax.attend(encoding, q, k, v, tokens.read(encoding, x_BTD))
+    out = posenc_jax.attend(encoding, q, k, v, tokens.read(encoding, x_BTD))
+    return out, x_BTD, (q, k, v)
 
 
 def set_cores(monkeypatch, count: int) -> None:

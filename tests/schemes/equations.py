@@ -48,6 +48,7 @@ class Scheme:
       depends_on_batch: where no length is given, what it does to one document depends on how long
         the others are, as one random draw must be large enough for all.
       mixes_heads: whether all heads must be computed in one place.
+      mixes_keys: whether each key is mixed with others, so that none can be rotated alone.
       distant: a shift of all positions, as far as floating point takes the scheme.
       num_axes: of positions, in every comparison with the equations but the first; text is in it.
     """
@@ -62,6 +63,7 @@ class Scheme:
     shift_invariant: bool = True
     depends_on_batch: bool = False
     mixes_heads: bool = False
+    mixes_keys: bool = False
     distant: int = 1_000_003
     num_axes: int = 1
 
