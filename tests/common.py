@@ -58,7 +58,6 @@ def compilations(run) -> int:
 def text_state(key, spec, recipe):
     """Returns the state that training on text starts from."""
     from experiments.training.step import initial_state
-
     from experiments.training.text import Text
 
     return initial_state(key, Text(recipe, None, spec).init, recipe)

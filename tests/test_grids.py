@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import schemes
 from jax.sharding import AxisType
+from schemes.equations import reference_attention
 from scipy.ndimage import zoom
-from test_float64 import HEAD_DIM, reference_attention
 
 import posenc_jax
 from posenc_jax import Tokens
@@ -44,13 +44,13 @@ def test_attention_is_the_equation(name, setting):
     own = scheme.settings[setting]
     num_heads, num_axes = own.get("num_heads", common.HEADS), own.get("num_axes", 2)
     num_axes = len(own["grid"]) if "grid" in own else num_axes
-    encoding = common.build(name, head_dim=HEAD_DIM, **own)
+    encoding = common.build(name, head_dim=16, **own)
     rng, (B, T) = np.random.default_rng(setting), (2, 20)
     positions = rng.integers(0, 9, (B, T, num_axes)).astype(np.int32)
     if setting and not scheme.whole_positions_only:
         positions = positions.astype(np.float32) * np.float32(0.75) - 3
     x_BTD = 0.5 * common.normal(setting, B, T, common.WIDTH)
-    projections = common.projections(num_heads, HEAD_DIM)
+    projections = common.projections(num_heads, 16)
     actual = common.attention(encoding, x_BTD, positions, weights=projections)
     expected = reference_attention(
         scheme.equations,

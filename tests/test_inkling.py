@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_blockwise import close_gradients, sides
+from attention_cases import close_gradients, sides
 
 import posenc_jax
 from posenc_jax import Tokens

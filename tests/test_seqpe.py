@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 import schemes
-from experiments.training.step import train_step
 from ml_collections import FrozenConfigDict
-from test_float64 import reference_attention
+from schemes.equations import reference_attention
 
 import posenc_jax
 from experiments.training.recipe import Recipe
+from experiments.training.step import train_step
 from experiments.training.text import Text
 from posenc_jax.encodings.absolute import seqpe_encoder
 from posenc_jax.encodings.absolute.seqpe_losses import (

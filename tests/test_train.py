@@ -22,7 +22,6 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from experiments.training.step import train_step
 from flax import nnx
 from ml_collections import FrozenConfigDict
 from rich.console import Console
@@ -39,6 +38,7 @@ from experiments.training.host import peak_memory
 from experiments.training.loop import train, train_together
 from experiments.training.mesh import batch_sharding, make_mesh, path_name, state_shardings
 from experiments.training.recipe import RULES, Recipe, decays
+from experiments.training.step import train_step
 from experiments.training.text import Text, token_losses
 from posenc_jax import Encoding
 

@@ -8,32 +8,11 @@ import jax
 import numpy as np
 import pytest
 import schemes
+from schemes.equations import reference_attention
 
 BATCH, TOKENS, HEAD_DIM = 3, 20, 16
 LIST = pathlib.Path(__file__).parents[2] / "docs/schemes.md"
 CASES = [(name, i) for name, scheme in schemes.ALL.items() for i in range(len(scheme.settings))]
-
-
-def softmax(logits):
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True)
-
-
-def reference_attention(equations, x_BTD, positions_BT, own, weights, projections):
-    outputs = []
-    positions_BT = equations.place(positions_BT, own)
-    # The equations have the axes of positions first.
-    for x_TD, positions_T in zip(x_BTD, [row.T for row in positions_BT], strict=True):
-        x_TD = equations.embed(x_TD, positions_T, own, weights)
-        q, k, v = (np.einsum("td,dhc->thc", x_TD, w) for w in projections)
-        equations.observe(x_TD, own, weights)
-        logits_HTS = equations.logits(q, k, positions_T, own, weights)
-        # A query sees the tokens written before it, wherever their positions lie.
-        logits_HTS = np.where(np.tri(len(x_TD), dtype=bool), logits_HTS, -np.inf)
-        attention_HTS = softmax(logits_HTS)
-        out_THC = np.einsum("hts,shc->thc", attention_HTS, v)
-        outputs.append(equations.values(out_THC, attention_HTS, positions_T, own, weights))
-    return np.stack(outputs)
 
 
 def inputs(scheme, setting):

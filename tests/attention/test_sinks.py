@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_blockwise import close, sides, tokens_of
-from test_ring import mesh_of
+from attention_cases import close, mesh_of, sides, tokens_of
 
 import posenc_jax
 from posenc_jax.attention.blockwise import blockwise

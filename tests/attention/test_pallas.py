@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import schemes
-from attention_cases import Case
+from attention_cases import IN_KERNELS, SMALLER, Case, slow_unless_quick
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from posenc_jax import HeadShard
@@ -21,15 +21,6 @@ def is_refused(name) -> bool:
     """Says whether the kernels refuse a scheme: whole rows, all heads in a tile, or channels."""
     return common.outline(name).whole_rows or schemes.ALL[name].mixes_heads or name == "wall"
 
-
-# Small enough to be compared row by row, in programs that are quick to compile.
-SMALLER = {
-    "deberta": {"max_distance": 3},
-    "fire": {"hidden": 4},
-    "shaw": {"max_distance": 2},
-    "swin_v2": {"hidden": 4},
-    "t5": {"num_buckets": 8},
-}
 
 CASES = {
     "all": ("fire", Case(causal=False)),
@@ -47,15 +38,6 @@ CASES = {
 def build(name, **keywords):
     defaults = {"num_heads": attention_cases.H} | SMALLER.get(name, {})
     return common.build(name, **defaults | keywords)
-
-
-TILES = [name for name in common.one_of_each_tile() if not is_refused(name)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TILES)
-def test_every_scheme_equals_dense(name):
-    attention_cases.assert_equals_dense(pallas, build(name), Case(segments=2))
 
 
 @pytest.mark.parametrize(("name", "case"), CASES.values(), ids=CASES)
@@ -116,11 +98,11 @@ TARGETS = {
     "cuda": ("gpu", "__gpu$xla.gpu.triton", "NVIDIA H100 80GB HBM3"),
     "tpu": ("tpu", "tpu_custom_call", "TPU v5 lite"),
 }
-LOWERED = [(name, "tpu") for name in TILES]
-LOWERED += [(name, "cuda") for name in TILES if name not in NOT_ON_CUDA]
+LOWERED = [(name, "tpu") for name in IN_KERNELS]
+LOWERED += [(name, "cuda") for name in IN_KERNELS if name not in NOT_ON_CUDA]
 
 
-@pytest.mark.parametrize(("name", "platform"), LOWERED)
+@pytest.mark.parametrize(("name", "platform"), [slow_unless_quick(*case) for case in LOWERED])
 def test_lowers(name, platform, monkeypatch):
     """Three kernels lower, for output and gradients; the vendor's compiler has not seen them."""
     backend, target, kind = TARGETS[platform]

@@ -7,21 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from test_blockwise import close, sides, tokens_of
+from attention_cases import close, mesh_of, sides, tokens_of
+from jax.sharding import NamedSharding, PartitionSpec
 
 import posenc_jax
 from posenc_jax import Tokens
 from posenc_jax.attention.ring import zigzag
 
 T = 32
-DOCUMENTS = np.repeat([[0, 1], [1, 0]], (11, T - 11), axis=1)
-
-
-def mesh_of(**shape):
-    devices = jax.devices()[: int(np.prod(list(shape.values())))]
-    axis_types = (AxisType.Auto,) * len(shape)
-    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types, devices=devices)
 
 
 def value_and_gradients(implementation, encoding, q, k, v, order, segment_ids=None):
@@ -44,14 +37,6 @@ def value_and_gradients(implementation, encoding, q, k, v, order, segment_ids=No
 def on_mesh(mesh, implementation, *arguments):
     with jax.set_mesh(mesh):
         return jax.jit(functools.partial(value_and_gradients, implementation))(*arguments)
-
-
-@pytest.mark.parametrize("name", common.one_of_each_tile())
-def test_as_on_one_device(name):
-    """Four devices have even work, with documents in each row and shared kv heads."""
-    arguments = common.build(name, num_kv_heads=2), *sides(2, T, T), zigzag(T, 4), DOCUMENTS
-    expected = jax.jit(functools.partial(value_and_gradients, "dense"))(*arguments)
-    close(on_mesh(mesh_of(context=4), "ring", *arguments), expected)
 
 
 @pytest.mark.parametrize(
