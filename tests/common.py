@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import schemes
 from flax import nnx
 from jax.interpreters.partial_eval import dce_jaxpr
@@ -282,6 +283,12 @@ def parameters_float64(module) -> dict[str, np.ndarray]:
     """Returns every parameter of a module by its dotted path."""
     paths = parameter_paths(module)
     return {".".join(path): np.asarray(value, np.float64) for path, value in paths}
+
+
+def refuses(name, call, error=ValueError):
+    """Checks that ``call()`` is refused with an error that names the argument."""
+    with pytest.raises(error, match=name):
+        call()
 
 
 def changed(config, **changes):
