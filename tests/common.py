@@ -25,7 +25,8 @@ HEADS, HEAD_DIM, WIDTH, TRAIN_LENGTH, VOCAB, LAYERS = 4, 8, 32, 32, 64, 2
 USUAL_FLAGS = {"xla_backend_optimization_level": 3, "xla_cpu_parallel_codegen_split_count": 32}
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     USUAL_FLAGS["xla_cpu_use_fusion_emitters"] = True
-GOLDEN = pathlib.Path(__file__).parent / "golden"
+ROOT = pathlib.Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
 INDEX = json.loads((GOLDEN / "index.json").read_text())
 
 

@@ -1,6 +1,5 @@
 """Every test runs on eight virtual CPU devices and refuses silent rank promotion."""
 
-import collections
 import ctypes
 import functools
 import gc
@@ -34,21 +33,8 @@ mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 gc.set_threshold(200_000, 20, 20)
 
 
-def pytest_addoption(parser):
-    """Adds the option that makes ``make test`` quick."""
-    parser.addoption("--schemes", type=int, help="run a test of every scheme for so many of them")
-
-
-@pytest.hookimpl(wrapper=True)  # before pytest-xdist reads the groups, and after -k and -m
-def pytest_collection_modifyitems(config, items):
-    """Sorts the tests into groups, and leaves out schemes where the caller asks for few."""
-    _group(items)
-    yield
-    if config.option.schemes:
-        _leave_few_schemes(config, items)
-
-
-def _group(items):
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
     """Brings together what shares programs or fixtures, for one worker to run in one go.
 
     The tests of a file that has fixtures of its own come first, because they take longest; then
@@ -65,30 +51,6 @@ def _group(items):
         rank, group = place(item)
         if rank < 2:
             item.add_marker(pytest.mark.xdist_group(group))
-
-
-def _leave_few_schemes(config, items):
-    """Keeps ``--schemes`` schemes of each test, each about as often, and all in golden tests."""
-    schemes: dict[tuple, set[str]] = {}
-    for item in items:
-        if (name := _scheme_of(item)) and not item.path.name.startswith("test_golden"):
-            schemes.setdefault(_test_of(item), set()).add(name)
-    few: dict[tuple, list[str]] = {}
-    used: collections.Counter[str] = collections.Counter()
-    for test, names in sorted(schemes.items()):
-        by_use = sorted(names, key=lambda name: (used[name], name))
-        few[test] = by_use[: config.option.schemes]
-        used.update(few[test])
-    kept, left_out = [], []
-    for item in items:
-        is_kept = _test_of(item) not in few or _scheme_of(item) in few[_test_of(item)]
-        (kept if is_kept else left_out).append(item)
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = kept
-
-
-def _test_of(item) -> tuple[str, str]:
-    return item.path.stem, item.originalname
 
 
 def _scheme_of(item) -> str | None:

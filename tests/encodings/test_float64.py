@@ -1,7 +1,6 @@
 """Compares every scheme with its paper's equation, written in ``schemes`` in float64 NumPy."""
 
 import functools
-import pathlib
 
 import common
 import jax
@@ -11,7 +10,7 @@ import schemes
 from schemes.equations import reference_attention
 
 BATCH, TOKENS, HEAD_DIM = 3, 20, 16
-LIST = pathlib.Path(__file__).parents[2] / "docs/schemes.md"
+LIST = common.ROOT / "docs/schemes.md"
 CASES = [(name, i) for name, scheme in schemes.ALL.items() for i in range(len(scheme.settings))]
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import types
-from pathlib import Path
 
 import common
 import jax
@@ -25,7 +24,7 @@ from experiments.training.checkpoint import Checkpoints
 from experiments.training.recipe import Recipe
 from experiments.training.text import token_losses
 
-ROOT = Path(__file__).parents[1]
+ROOT = common.ROOT
 TOKENS = np.random.default_rng(0).integers(0, common.VOCAB, 39)
 
 

@@ -2,14 +2,14 @@
 
 import json
 import re
-from pathlib import Path
 
+import common
 import numpy as np
 import pytest
 
 from posenc_jax.hf.conformance import CASES, Case, conformance, vectors
 
-PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
+PAGE = common.ROOT / "docs" / "conformance.md"
 
 
 @pytest.mark.slow

@@ -9,13 +9,13 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
+import common
 import pytest
 
 from posenc_jax import registry
 
-ROOT = Path(__file__).parents[1]
+ROOT = common.ROOT
 FILES = ["properties", "float64", "linen", "describe", "fused", "forward_mode", "tokens"]
 
 

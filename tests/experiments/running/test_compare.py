@@ -35,7 +35,7 @@ from experiments.training.loop import train, train_together
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 
-ROOT = Path(__file__).parents[1]
+ROOT = common.ROOT
 
 
 def config(files, **changes):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import common
 import numpy as np
 import pytest
 import test_report
@@ -16,7 +17,7 @@ from experiments.results.reports import length_report
 from experiments.results.reports.drawing import page_style
 from experiments.studies import gallery
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = common.ROOT / "docs"
 ATLAS = "atlas/index"
 PAGES = (ATLAS, "atlas/schemes/rope", "claims/claims", "gallery", "report")
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
