@@ -25,6 +25,9 @@ EXPERIMENTS = [
     "pillow",
     "pyyaml",
     "scipy",
+    "pandas",
+    "jinja2",
+    "adjustText",
     "etils",
     "fsspec",
 ]

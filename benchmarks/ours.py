@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from experiments.training.step import State, initial_state, train_step
 from ml_collections import FrozenConfigDict
 
 from experiments.command import count
 from experiments.training.recipe import Recipe
+from experiments.training.step import State, initial_state, train_step
 from experiments.training.text import Text
 
 VOCAB = 256

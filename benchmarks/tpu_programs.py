@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from experiments.training.step import Task
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -24,6 +23,7 @@ from experiments.training.cost import products, step_flops
 from experiments.training.loop import abstract_state, lower_step
 from experiments.training.mesh import batch_sharding, replicated, row_shards
 from experiments.training.recipe import Recipe
+from experiments.training.step import Task
 from experiments.training.text import Text, token_losses
 from posenc_jax.model.cache import Cache
 from posenc_jax.model.decode import read

@@ -19,6 +19,8 @@ EXPERIMENTS = {
     "language": "experiments.studies.atlas:Language",
     "atlas": "experiments.studies.atlas:Atlas",
     "claims": "experiments.studies.claims:Claims",
+    "rung": "experiments.studies.ladder.study:Rung",
+    "ladder": "experiments.studies.ladder.study:Ladder",
 }
 
 

@@ -341,6 +341,8 @@ def test_a_standard_library_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     [
         ("stdlb", "stdlib"),
         ("stdlib:all", "stdlib"),
+        ("package", "packages"),
+        ("packages:", "packages"),
         ("file:*.txt", "files:GLOB"),
         ("files:", "files:GLOB"),
         ("token:x", "tokens:PATH"),
@@ -352,7 +354,7 @@ def test_an_unknown_name_lists_the_kinds(name, near):
     with pytest.raises(ValueError) as caught:
         load_corpus(name)
     suggestion = f"; did you mean {near!r}?" if near else ""
-    kinds = "stdlib, files:GLOB, tokens:PATH, hf:NAME[:SPLIT]"
+    kinds = ", ".join(data.KINDS)
     assert str(caught.value) == f"corpus {name!r} must be one of {kinds}{suggestion}"
 
 

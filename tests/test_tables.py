@@ -1,12 +1,15 @@
 """Tests that tables of docs/multimodal.md and docs/results.md are what the kept results give."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+from test_answers import panel_study, text_records
 
 from experiments.results import archive
+from experiments.results.answers import of_tasks, of_text, summary, verdicts
+from experiments.results.comparisons import families
+from experiments.results.lengths import WINDOWED
 from experiments.results.reports import atlas_tables, multimodal_tables
 from experiments.results.reports.multimodal_tables import TABLES, Table, markdown, rewritten
 
@@ -109,38 +112,42 @@ def test_the_page_has_what_the_archives_give(table):
     assert study is not None and rewritten(page, table.heading, markdown(study)) == page
 
 
-def test_the_page_of_results_has_what_the_atlas_and_the_archive_give():
-    page = (DOCS / "results.md").read_text()
+def test_the_pages_have_what_the_atlas_and_the_archive_give():
     packed = DOCS / "data/extrapolation_long.tar.xz"
-    assert atlas_tables.written(page, DOCS / "atlas", packed) == page
+    paths = {"results.md": DOCS / "results.md", "README.md": DOCS.parent / "README.md"}
+    pages = {name: path.read_text() for name, path in paths.items()}
+    assert atlas_tables.written(pages, DOCS / "atlas", packed) == pages
     with pytest.raises(ValueError, match=r"data has no atlas\.json; give the folder of an atlas"):
-        atlas_tables.written(page, DOCS / "data", packed)
+        atlas_tables.written(pages, DOCS / "data", packed)
 
 
-def test_a_table_of_the_atlas_has_means_margins_and_whose_model_was_evaluated():
-    answers = [
-        dict(scheme=scheme, topic="recall", multiple=4.0, mean=mean, margin=0.004)
-        for scheme, mean in (("rope", 0.25), ("yarn", 0.5))
-    ]
-    rows = atlas_tables.Rows("A toy", "yarn rope", {"recall 4x": ("recall", 4)})
-    expected = """| scheme | recall 4x |
-|---|---|
-| `yarn` (on `rope`) | 0.500 ± 0.004 |
-| `rope` | 0.250 ± 0.004 |
-"""
-    trained = {"rope": "rope", "yarn": "rope"}
-    assert atlas_tables.of_atlas(rows, answers, trained) == expected
-    shares = atlas_tables.of_atlas(dataclasses.replace(rows, is_share=True), answers, trained)
-    assert "| `yarn` (on `rope`) | 50 ± 0 |\n| `rope` | 25 ± 0 |\n" in shares
-    with pytest.raises(ValueError, match="no result has rope at recall 4x; run it"):
-        atlas_tables.of_atlas(rows, answers[1:], trained)
+LOW, HIGH = (0.2, 0.1, 0.3), (0.99, 0.95, 1.0)
 
 
-def test_a_gain_is_bold_where_it_exceeds_its_margin():
-    answers = [
-        dict(scheme=scheme, topic="gain", multiple=2.0, mean=mean, margin=0.1)
-        for scheme, mean in (("fox", 0.2), ("alibi", 0.05))
-    ]
-    rows = atlas_tables.Rows("A toy", "fox alibi", {"gain 2x": ("gain", 2)})
-    text = atlas_tables.of_atlas(rows, answers, {"fox": "fox", "alibi": "alibi"})
-    assert text.endswith("| `fox` | **0.200 ± 0.100** |\n| `alibi` | 0.050 ± 0.100 |\n")
+def shown(values, *rows):
+    found = verdicts(values)
+    return atlas_tables.of_atlas(
+        atlas_tables.Rows("A toy", *rows), summary(values, found), families(found), {"fox": "rope"}
+    )
+
+
+def test_a_table_of_losses_has_marks_and_says_what_was_compared():
+    values = of_text(text_records(rope=2.0, fox=1.0, t5=3.0), 64)
+    text = shown(values, f"{WINDOWED} fox t5", {"2x": ("text", 2), "gain": ("gain", 2)})
+    lines = text.splitlines()
+    assert lines[2] == f"| `{WINDOWED}` (on `rope`) | 2.510 ± 0.025 | - |"
+    assert lines[3].startswith("| `fox` (on `rope`) | 1.020 ± 0.050 ▲ | **0.490 ± 0.0")
+    assert lines[4].startswith("| `t5` | 3.020 ± 0.050 ▼ | **")
+    said = " ".join(lines[6:])
+    assert "loss on text against rope_windowed" in said and "gain against own_window" in said
+    assert "against nope" not in said and "tasks" not in said
+    page = rewritten(PAGE, "A toy", text)
+    assert rewritten(page, "A toy", text) == page and page.count("Families of comparisons") == 1
+    with pytest.raises(ValueError, match="no result has t5 at recall 4x; run it"):
+        shown(values, "t5", {"4x": ("recall", 4)})
+
+
+def test_a_table_of_tasks_counts_seeds_where_a_task_was_learned():
+    values = of_tasks(panel_study(rope=(LOW, HIGH), t5=(HIGH, LOW)))
+    text = shown(values, "rope t5", {"1x": ("copy", 1), "2x": ("copy", 2)})
+    assert "| `rope` | 0 of 3 | not learned |\n| `t5` | 3 of 3 | 0 of 3 |\n" in text

@@ -4,8 +4,10 @@ record.py                         the files of a run; ``bucket.py`` keeps them i
                                   ``lock.py`` keeps two programs from one folder
 archive.py                        the results of many runs as one small file
 statistics.py, speedup.py         statistics over seeds, for every kind of study
+comparisons.py                    which scheme is better: paired by seed, and corrected
 lengths.py, extensions.py         the records of studies on text, and of longer contexts
 panels.py                         the records of studies on drawn examples
+answers.py                        what was measured, as one tidy table with verdicts
 atlas.py, atlas_data.py           all answers and their verdicts, and their files
 ledger.py                         published claims and their verdicts
 reports/                          tables, figures and pages of all these

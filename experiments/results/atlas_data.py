@@ -1,102 +1,84 @@
-"""Keeps the atlas as data in two small files, ``atlas.csv`` and ``atlas.json``.
+"""Keeps the atlas as data in three small files.
 
-``atlas.csv`` has a row for each answer. Its column ``question`` is a name in ``atlas.json``, which
-holds the fields that all answers to a question share: what was asked, the unit, and the value of a
-guess. A verdict is 1 for better, -1 for worse and 0 for no difference. If there is a difference but
-no verdict, the two schemes share only one seed.
+``values.csv`` has a row for each number that was measured: question, scheme, seed, value.
+``atlas.csv`` has a row for each scheme at each question, with the columns of ``answers.summary``,
+such as the mean over seeds and the verdicts. ``atlas.json`` has, for each question, what all its
+answers share, such as its words and its unit, and how everything was made.
 """
 
-import csv
 import json
 import math
 from pathlib import Path
-from typing import Any
 
-from experiments.results.atlas import AGAINST, Atlas, answers, control_words
+import pandas as pd
+
+from experiments.results.answers import AGAINST, OF_QUESTION, OWN_WINDOW
+from experiments.results.atlas import Atlas, control_words
 from experiments.results.record import read_json
-from experiments.results.statistics import csv_of
 
-CSV, JSON = "atlas.csv", "atlas.json"
-# The decimals of answers and of differences, unless the two digits of a margin lie further behind.
-# Pages show three. Answers have more, so that the guide ranks and rounds them as the pages do.
-_OF_ANSWER, _OF_DIFFERENCE = 5, 3
-_SIGNS = {"better": "1", "worse": "-1", "no difference": "0", "one seed": ""}
-_WORDS = {sign: word for word, sign in _SIGNS.items()}
-_OF_QUESTION = ("name", "topic", "multiple", "says", "unit", "is_error", "chance")
+CSV, VALUES, JSON = "atlas.csv", "values.csv", "atlas.json"
+# Pages show three decimals. Files have more digits, so that whatever reads them ranks the schemes
+# as the pages do.
+_DIGITS = "%.6g"
 
 
 def files(atlas: Atlas) -> dict[str, str]:
-    """Returns the texts of both files by name, or raises a ValueError if nothing has an answer."""
-    rows = [_row(record) for record in answers(atlas)]
-    if not rows:
+    """Returns the texts of all files by name, or raises a ValueError if nothing has an answer."""
+    if atlas.values.empty:
         raise ValueError("no study has any result yet: there is no atlas to draw")
     shared = {
         "about": {key: value for key, value in atlas.about.items() if key != "config"},
-        "questions": [{key: getattr(q, key) for key in _OF_QUESTION} for q in atlas.questions],
+        "families": atlas.families.to_dict("records"),
+        "questions": _plain(atlas.questions),
         "unanswered": atlas.unanswered,
-        "controls": [control_words(control) for control in atlas.controls],
+        "controls": control_words(atlas.controls),
         "trained": atlas.trained,
         "failures": atlas.failures,
-        "effective": atlas.effective,
     }
-    text = json.dumps(shared, indent=1, default=str) + "\n"
-    return {CSV: csv_of(rows, rows[0]), JSON: text}
+    columns = [c for c in atlas.answers.columns if c not in OF_QUESTION or c == "question"]
+    by_seed = atlas.values.groupby(["question", "scheme", "seed"], sort=False)["value"].mean()
+    return {
+        CSV: atlas.answers[columns].to_csv(index=False, float_format=_DIGITS),
+        VALUES: by_seed.reset_index().to_csv(index=False, float_format=_DIGITS),
+        JSON: json.dumps(shared, indent=1, default=str) + "\n",
+    }
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    """Returns the answers in a folder, each with the fields of its question.
+def _plain(questions: pd.DataFrame) -> list[dict]:
+    rows = questions.to_dict("records")
+    return [
+        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+        for row in rows
+    ]
 
-    A mean that is not finite is None. There are no answers if there is no atlas yet.
+
+def read(folder: Path) -> pd.DataFrame:
+    """Returns the answers in a folder, see ``answers.summary``; empty if there is no atlas yet.
 
     Raises:
       ValueError: another revision has written the folder.
     """
-    if not (folder / CSV).exists():
-        return []
-    questions = {each["name"]: each for each in read_json(folder / JSON)["questions"]}
-    with (folder / CSV).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    try:
-        return [questions[row["question"]] | _answer(row) for row in rows]
-    except KeyError as error:
+    return _read(folder, CSV, ["scheme", "learned", *(f"vs_{a}_p" for a in (*AGAINST, OWN_WINDOW))])
+
+
+def read_values(folder: Path) -> pd.DataFrame:
+    """Returns the values in a folder, see ``answers.py``; the error is that of ``read``."""
+    return _read(folder, VALUES, ["scheme", "seed", "value"])
+
+
+def _read(folder: Path, name: str, needs: list[str]) -> pd.DataFrame:
+    if not (folder / JSON).exists():
+        return pd.DataFrame(columns=[*OF_QUESTION, *needs])
+    questions = pd.DataFrame(read_json(folder / JSON)["questions"])
+    missing = [key for key in OF_QUESTION if key not in questions]
+    if (folder / name).exists():
+        table = pd.read_csv(folder / name)
+        missing += [key for key in needs if key not in table]
+    else:
+        missing.append(name)
+    if missing:
         raise ValueError(
-            f"{folder} was written by another revision: it has no {error}; write it again by the "
-            "command in its atlas.json with --report"
-        ) from None
-
-
-def _row(record: dict[str, Any]) -> dict[str, Any]:
-    row = {"scheme": record["scheme"], "question": record["question"]}
-    row["mean"], row["margin"] = _written(record["mean"], record["margin"], _OF_ANSWER)
-    row["seeds"] = record["seeds"]
-    for name in (f"vs_{against}" for against in AGAINST):
-        both = record[f"{name}_difference"], record[f"{name}_margin"]
-        row[name] = _SIGNS[record[name]] if record[name] else ""
-        row[f"{name}_difference"], row[f"{name}_margin"] = _written(*both, _OF_DIFFERENCE)
-    return row
-
-
-def _written(mean: float | None, margin: float | None, least: int) -> tuple[str, str]:
-    """Writes a mean and its margin with the decimals of the margin's two digits, or ``least``.
-
-    A missing margin counts as a thousandth of the mean.
-    """
-    size = abs(mean or 0.0) / 1000 if margin is None else margin
-    decimals = max(least, 1 - math.floor(math.log10(size))) if 0 < size < math.inf else least
-    return _decimal(mean, decimals), _decimal(margin, decimals)
-
-
-def _decimal(value: float | None, decimals: int) -> str:
-    if value is None or not math.isfinite(value):
-        return "" if value is None else str(value)
-    return f"{round(value, decimals) + 0.0:.{decimals}f}".rstrip("0").rstrip(".")
-
-
-def _answer(row: dict[str, str]) -> dict[str, Any]:
-    mean, margin = float(row["mean"]), row["margin"]
-    answer: dict[str, Any] = {"scheme": row["scheme"], "seeds": int(row["seeds"])}
-    answer["mean"] = mean if math.isfinite(mean) else None
-    answer["margin"] = float(margin) if margin else None
-    for name in (f"vs_{against}" for against in AGAINST):
-        answer[name] = _WORDS[row[name]] if row[f"{name}_difference"] else None
-    return answer
+            f"{folder} was written by another revision: it has no {missing[0]!r}; write it again "
+            "by the command in its atlas.json with --report"
+        )
+    return questions.astype({"chance": float})[OF_QUESTION].merge(table, on="question")

@@ -6,16 +6,31 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from experiments.results.panels import ANSWERS, EXACT, Panel, PanelStudy
-from experiments.results.statistics import Cell, Study, margin_of, mean_and_stderr, or_nan, quotient
+import pandas as pd
+from scipy import special
 
-Word = Literal["reproduced", "not reproduced", "inconclusive at this scale", "missing"]
+from experiments.results.comparisons import Q, corrected
+from experiments.results.panels import ANSWERS, EXACT, Panel, PanelStudy
+from experiments.results.statistics import (
+    Cell,
+    Study,
+    margin_of,
+    mean_and_stderr,
+    or_nan,
+    quotient,
+)
+
+Word = Literal[
+    "reproduced", "not reproduced", "mixed or underpowered", "untestable at this scale", "missing"
+]
 WORDS: tuple[Word, ...] = (
     "reproduced",
     "not reproduced",
-    "inconclusive at this scale",
+    "mixed or underpowered",
+    "untestable at this scale",
     "missing",
 )
+REPRODUCED, NOT_REPRODUCED, MIXED, UNTESTABLE, MISSING = WORDS
 
 
 class MissingRunError(LookupError):
@@ -121,6 +136,15 @@ class Answers:
         panels = found.panels if isinstance(found, PanelStudy) else ()
         return {(panel.condition, panel.metric): panel for panel in panels}
 
+    def turning_pairs(self, study: str, scheme: str) -> Seeds:
+        """Returns how many channel pairs of a rotary scheme turn within the trained length."""
+        seeds = self.bits(study, scheme, 1)
+        about = self.studies[study].about
+        rope, length = about["config"]["encodings"][scheme], about["train_length"]
+        width = rope["rotary_dim"]
+        periods = [2 * math.pi * rope["base"] ** (i / width) for i in range(0, width, 2)]
+        return Seeds(dict.fromkeys(seeds, float(sum(period <= length for period in periods))))
+
     def read(self, study: str, key: str, **where: Any) -> Seeds:
         """Returns the field ``key`` of the records with the fields ``where``, one for each seed."""
         if study not in self.studies:
@@ -167,7 +191,9 @@ class Claim:
       schemes: the schemes that it is about.
       effects: the numbers that are measured.
       needs: effects without which the others say nothing, such as that a task is learned.
+      scale_needed: what it takes to see them, in words, if there are any.
       is_of_text: whether the effects change with the tokens that count, so that both are shown.
+      note: how the numbers are to be read, in words.
     """
 
     name: str
@@ -177,17 +203,25 @@ class Claim:
     schemes: tuple[str, ...]
     effects: tuple[Effect, ...]
     needs: tuple[Effect, ...] = ()
+    scale_needed: str = ""
     is_of_text: bool = True
+    note: str = ""
 
 
 RULE = (
     "A claim is written as numbers, each with the range in which it is said to lie. The claim is "
     "reproduced where the 95 % interval over seeds of every number (Student's t, each seed with "
     "itself) lies within its range and does not touch its ends. It is not reproduced where any "
-    "interval lies wholly outside. In all other cases it is inconclusive at this scale, also where "
-    "a seed has no finite number, or where what the claim needs first is not seen. No interval is "
-    "widened for the count of claims. docs/experiments.md lists the claims that were changed after "
-    "results had been seen."
+    "interval lies wholly outside. It is untestable at this scale where something that it needs "
+    "first lies wholly outside, such as that a task is learned. In all other cases it is mixed or "
+    "underpowered, also where a seed has no finite number. docs/experiments.md lists the claims "
+    "that were changed after results had been seen."
+)
+CORRECTION = (
+    "This rule widens no interval for the count of numbers. What follows if it does is said beside "
+    "it, after correction: the p values of all numbers on this page, each for the end of its range "
+    "that is nearest, are one family, corrected by Benjamini and Hochberg to a false discovery "
+    f"rate of q = {Q:g}. Numbers that are the same for every seed have none."
 )
 
 
@@ -195,57 +229,100 @@ def decide(effect: Effect, cell: Cell) -> Word:
     """Returns the verdict on one number by ``RULE``."""
     value, margin = cell[0], margin_of(cell)
     if margin is None:
-        return "inconclusive at this scale"
+        return MIXED
     if effect.low < value - margin and value + margin < effect.high:
-        return "reproduced"
+        return REPRODUCED
     if value + margin < effect.low or effect.high < value - margin:
-        return "not reproduced"
-    return "inconclusive at this scale"
+        return NOT_REPRODUCED
+    return MIXED
 
 
-def judge(claim: Claim, answers: Answers) -> dict[str, Any]:
-    """Returns the verdict on a claim, and on each of its numbers, as plain data."""
-    needs, effects = (_judged(each, answers) for each in (claim.needs, claim.effects))
-    verdict = _worst([row["verdict"] for row in effects])
-    if verdict != "missing" and any(row["verdict"] != "reproduced" for row in needs):
-        verdict = "inconclusive at this scale"
-    needs = [row | {"says": f"needed first: {row['says']}"} for row in needs]
-    return {"verdict": verdict, "effects": [*needs, *effects]}
+def p_value(effect: Effect, cell: Cell) -> float:
+    """Returns the p value of the number lying on the end of its range that is nearest.
+
+    It is below 0.05 where the verdict on the number is not mixed, and NaN where seeds do not differ
+    or are too few.
+    """
+    value, stderr, seeds = cell
+    if not stderr or not math.isfinite(value):
+        return math.nan
+    distance = min(abs(value - end) for end in (effect.low, effect.high))
+    return 2 * float(special.stdtr(seeds - 1, -distance / stderr))
 
 
-def _judged(effects: tuple[Effect, ...], answers: Answers) -> list[dict[str, Any]]:
-    rows = []
-    for effect in effects:
-        row: dict[str, Any] = {"says": effect.says, "low": effect.low, "high": effect.high}
-        try:
-            cell = mean_and_stderr(effect.of(answers).values())
-        except MissingRunError as error:
-            row |= {"verdict": "missing", "why": str(error)}
-        else:
-            row |= {"mean": cell[0], "margin": margin_of(cell), "seeds": cell[2]}
-            row["verdict"] = decide(effect, cell)
-        rows.append(row)
-    return rows
+def effects_of(claims: tuple[Claim, ...], studies: Mapping[str, Study]) -> pd.DataFrame:
+    """Returns a row for each number of each claim.
+
+    The columns are ``claim``; ``tokens``, which of a text count; ``is_need``, whether other numbers
+    need this one first; ``says, low, high, mean, margin, seeds, p, verdict``; ``why`` the number is
+    missing; and ``p_corrected`` and ``after_correction``, see ``CORRECTION``.
+    """
+    rows = [
+        {"claim": claim.name, "tokens": tokens, "is_need": is_need} | _measured(effect, answers)
+        for tokens, answers in (
+            ("last", Answers(studies)),
+            ("all", Answers(studies, "non_overlapping")),
+        )
+        for claim in claims
+        if tokens == "last" or claim.is_of_text
+        for is_need, effects in ((True, claim.needs), (False, claim.effects))
+        for effect in effects
+    ]
+    table = pd.DataFrame(rows)
+    table["p_corrected"] = corrected(table["p"], table["tokens"])
+    is_lost = (table["p"] <= 0.05) & (table["p_corrected"] > Q)
+    table["after_correction"] = table["verdict"].mask(is_lost, MIXED)
+    return table
 
 
-def _worst(verdicts: list[Word]) -> Word:
-    for word in ("missing", "not reproduced", "inconclusive at this scale"):
-        if word in verdicts:
-            return word
-    return "reproduced"
+def _measured(effect: Effect, answers: Answers) -> dict[str, Any]:
+    row: dict[str, Any] = {"says": effect.says, "low": effect.low, "high": effect.high}
+    row |= dict.fromkeys(("mean", "margin", "seeds", "p"), math.nan) | {"why": ""}
+    try:
+        cell = mean_and_stderr(effect.of(answers).values())
+    except MissingRunError as error:
+        return row | {"verdict": MISSING, "why": str(error)}
+    margin = margin_of(cell)
+    row |= {"mean": cell[0], "margin": math.nan if margin is None else margin, "seeds": cell[2]}
+    return row | {"p": p_value(effect, cell), "verdict": decide(effect, cell)}
+
+
+def verdict(effects: pd.DataFrame, column: str = "verdict") -> Word:
+    """Returns the verdict on one claim from the verdicts on its numbers, by ``RULE``.
+
+    Args:
+      effects: the rows of ``effects_of`` of one claim and one choice of tokens.
+      column: "verdict" or "after_correction".
+    """
+    needs = set(effects.loc[effects["is_need"], column])
+    words = set(effects.loc[~effects["is_need"], column])
+    if MISSING in words | needs:
+        return MISSING
+    if NOT_REPRODUCED in needs:
+        return UNTESTABLE
+    if NOT_REPRODUCED in words and MIXED not in needs:
+        return NOT_REPRODUCED
+    return MIXED if MIXED in words | needs else REPRODUCED
 
 
 def ledger_of(claims: tuple[Claim, ...], studies: Mapping[str, Study]) -> list[dict[str, Any]]:
     """Returns the verdicts on all claims, as plain data.
 
-    A claim on text also has ``all_tokens``: the verdict if all tokens of a text count and not the
-    last alone.
+    A claim has ``verdict, after_correction``; the fields of a ``Claim`` that are words;
+    ``effects``, its rows of ``effects_of``; and, where it is about text, ``all_tokens``, the
+    verdict if all tokens of a text count and not the last alone.
     """
+    table = effects_of(claims, studies)
+    about = ("name", "says", "source", "made_at", "schemes", "scale_needed", "note")
     rows = []
     for claim in claims:
-        about = ("name", "says", "source", "made_at", "schemes")
-        row = {key: getattr(claim, key) for key in about} | judge(claim, Answers(studies))
+        effects = table[(table["claim"] == claim.name) & (table["tokens"] == "last")]
+        row: dict[str, Any] = {key: getattr(claim, key) for key in about}
+        row |= {"verdict": verdict(effects)}
+        row |= {"after_correction": verdict(effects, "after_correction")}
+        row |= {"effects": effects.drop(columns=["claim", "tokens"]).to_dict("records")}
         if claim.is_of_text:
-            row["all_tokens"] = judge(claim, Answers(studies, "non_overlapping"))
+            in_all = table[(table["claim"] == claim.name) & (table["tokens"] == "all")]
+            row["all_tokens"] = verdict(in_all)
         rows.append(row)
     return rows

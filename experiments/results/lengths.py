@@ -19,6 +19,10 @@ Evaluation = tuple[str, str, int | None]  # split, protocol, stride
 
 MAIN: Evaluation = ("test", "last", None)
 WINDOWED_COLUMN = math.inf  # the column of the windowed baseline, which sorts after every length
+# RoPE that is read through a window of the trained length, as a scheme of its own.
+WINDOWED = "rope_windowed"
+# Bits per byte by which a longer context must lower the loss for a scheme to make use of it.
+GAIN = 0.005
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +30,10 @@ class LengthStudy(Study):
     """Holds the results of every scheme at several lengths. Losses are in nats per token.
 
     A record has ``scheme, seed, split, protocol, stride, length, multiple, loss, bits_per_byte,
-    perplexity, tokens``. Protocol "windowed" scores the tokens of "last" with a model that sees
-    only its last train_length tokens. ``about`` has ``train_length, last_tokens, corpus,
-    corpus_digest`` besides every study's fields.
+    perplexity, tokens``, and ``by_text``, the loss of each text, where it is known. Protocol
+    "windowed" scores the tokens of "last" with a model that sees only its last train_length tokens;
+    "shuffled", if it was run, with all tokens before those in a random order. ``about`` has
+    ``train_length, last_tokens, corpus, corpus_digest`` besides every study's fields.
 
     Attributes:
       curves: ``scheme, seed, split, positions, loss``: loss in the longest context, by the right
@@ -65,6 +70,27 @@ def _by_seed(records: Iterable[Record], evaluation: Evaluation, metric: str) -> 
     return by_seed(records, "length", metric, f"{split}, {protocol}")
 
 
+def with_window(records: Iterable[Record]) -> list[Record]:
+    """Returns records with those of the scheme ``WINDOWED``, if RoPE was read through a window.
+
+    Longer texts than those of training are read through a window of the trained length, so the loss
+    is the same at each of these lengths. In texts of the trained length a window changes nothing.
+    """
+    records = [r for r in records if r["scheme"] != WINDOWED]
+    of_rope = [r for r in records if r["scheme"] == "rope"]
+    windows = {(r["split"], r["seed"]): r for r in of_rope if r["protocol"] == "windowed"}
+    windowed = []
+    for r in of_rope:
+        window = windows.get((r["split"], r["seed"]))
+        if window and r["protocol"] in ("last", "windowed"):
+            scored = window if r["multiple"] > 1 else r
+            where = {
+                key: r[key] for key in ("protocol", "stride", "length", "multiple") if key in r
+            }
+            windowed.append(scored | where | {"scheme": WINDOWED})
+    return records + windowed
+
+
 @dataclasses.dataclass(frozen=True)
 class View:
     """Shows one evaluation as a table.
@@ -72,19 +98,28 @@ class View:
     Attributes:
       train_length: tokens of a training sequence.
       bits: bits per byte, which judge the schemes whatever metric ``cells`` show.
+      shuffled: the same where the far context is shuffled.
       cells: the numbers that are shown.
       columns: lengths in tokens, and ``WINDOWED_COLUMN``.
       comparable: the columns for the same documents as at the training length and in the windowed
         baseline; at a greater length fewer documents may be read.
       order: the schemes, best first.
+      gains: the cells, by scheme and column, that are better than the same model fed only its most
+        recent tokens; compared by seed and corrected.
+      ahead: the cells that are better than ``WINDOWED`` at the same length, likewise.
+      statement: says what was compared and corrected.
     """
 
     train_length: int
     bits: BySeed
+    shuffled: BySeed
     cells: Cells
     columns: list
     comparable: list
     order: list[str]
+    gains: set[tuple[str, int]]
+    ahead: set[tuple[str, int]]
+    statement: str
 
     @classmethod
     def of(
@@ -95,6 +130,7 @@ class View:
         as_column = {"protocol": "last", "stride": stride, "length": WINDOWED_COLUMN}
         records = [r | as_column if r["protocol"] == "windowed" else r for r in study.records]
         bits = _by_seed(records, evaluation, "bits_per_byte")
+        shuffled = _by_seed(records, (split, "shuffled", None), "bits_per_byte")
         cells = summarise(records, split=split, protocol=protocol, stride=stride, metric=metric)
         columns = sorted({column for row in cells.values() for column in row})
         own = study.about["train_length"]
@@ -105,23 +141,13 @@ class View:
         judged = study.about.get("judged_at", 4) * own
         at = judged if judged in columns else at
         order = sorted(bits, key=lambda s: (mean_and_stderr(bits[s].get(at, {}).values())[0], s))
-        return cls(own, bits, cells, columns, comparable, order)
+        compared = _compared(bits, [c for c in comparable if own < c < WINDOWED_COLUMN])
+        return cls(own, bits, shuffled, cells, columns, comparable, order, *compared)
 
     def is_best(self, scheme: str, column) -> bool:
         """Returns whether no scheme has a smaller mean in this column."""
         means = {s: row[column][0] for s, row in self.cells.items() if column in row}
         return scheme in means and means[scheme] == min(means.values()) < math.inf
-
-    def uses_context(self, scheme: str, column) -> bool:
-        """Returns whether every seed is better here than the windowed baseline."""
-        row = self.bits[scheme]
-        window = row.get(WINDOWED_COLUMN, {})
-        is_longer = self.train_length < column < WINDOWED_COLUMN and column in row
-        return (
-            is_longer
-            and column in self.comparable
-            and all(v < window.get(s, -math.inf) for s, v in row[column].items())
-        )
 
     def worse(self, scheme: str, column) -> float:
         """Returns the share by which the scheme is worse here than at its training length."""
@@ -132,30 +158,68 @@ class View:
         loss, own = (mean_and_stderr(row[c].values())[0] for c in (column, self.train_length))
         return loss / own - 1
 
-    def effective(self, scheme: str) -> int | None:
-        """Returns the longest context that still lowers the loss by more than its standard error.
+    def effective(self, scheme: str) -> int:
+        """Returns the longest context that the scheme makes use of, in tokens.
 
-        Each length is compared, seed by seed, with the best shorter one. The windowed baseline, if
-        there is one, replaces the training length, because in texts of that length the first
-        scored tokens have almost no context. The result is None for a single seed, which has no
-        standard error.
+        At that length and at every longer one the loss must be lower by ``GAIN`` than with the
+        context that was effective so far, on average over seeds. Several seeds must show a gain at
+        that length, and, where it is known, the loss with a shuffled far context must be higher by
+        ``GAIN``. The first context is that of the windowed baseline, if there is one, because in
+        texts of the training length the first scored tokens have almost no context.
         """
-        row = self.bits[scheme]
+        row, shuffled = self.bits[scheme], self.shuffled.get(scheme, {})
         best, *longer = (c for c in self.comparable if c in row and c < WINDOWED_COLUMN)
         losses = row.get(WINDOWED_COLUMN, row[best])
-        for column in longer:
-            gains = [loss - row[column].get(seed, math.nan) for seed, loss in losses.items()]
-            gain, stderr, count = mean_and_stderr(gains)
-            if count < 2:
-                return None
-            if stderr is not None and gain > stderr:
+        for i, column in enumerate(longer):
+            uses = all(_gain(losses, row[c]) >= GAIN for c in longer[i:])
+            is_clear = len(row[column]) == 1 or (scheme, column) in self.gains
+            is_real = column not in shuffled or _gain(shuffled[column], row[column]) >= GAIN
+            if uses and is_clear and is_real:
                 best, losses = column, row[column]
         return best
 
     def words(self, scheme: str, column) -> tuple[str, str, str]:
-        """Returns the mean, its standard error with notes, and the mark."""
+        """Returns the mean, its standard error with notes, and the marks."""
         mean, extra = statistics.words(self.cells, scheme, column)
-        return mean, extra, "✓" if self.uses_context(scheme, column) else " "
+        marks = (("✓", self.gains), ("▲", self.ahead))
+        return mean, extra, "".join(mark for mark, cells in marks if (scheme, column) in cells)
+
+
+def _gain(losses: dict[int, float], longer: dict[int, float]) -> float:
+    """Returns by how much the loss with a longer context is lower, on average over seeds."""
+    gain = mean_and_stderr(losses[seed] - longer[seed] for seed in losses.keys() & longer.keys())[0]
+    return gain if math.isfinite(gain) else -math.inf
+
+
+def _compared(bits: BySeed, columns: list[int]) -> tuple[set, set, str]:
+    """Returns the ``gains``, the ``ahead`` and the ``statement`` of a view."""
+    # These take a second, in which every training has started.
+    import pandas as pd
+
+    from experiments.results.comparisons import compared, families, statement
+
+    cells = [
+        (scheme, column, seed, value, row.get(WINDOWED_COLUMN, {}).get(seed, math.nan))
+        for scheme, row in bits.items()
+        for column in columns
+        for seed, value in row.get(column, {}).items()
+    ]
+    names = ["scheme", "question", "seed", "value", "window"]
+    losses = pd.DataFrame(cells, columns=names).assign(family="loss", is_error=True)
+    losses["value"] = losses["value"].where(losses["value"].abs() < math.inf, math.inf)
+    gains = losses[losses["window"].notna() & (losses["scheme"] != WINDOWED)]
+    gains = gains.assign(value=gains["window"] - gains["value"], is_error=False)
+    gains["family"] = "gain over the own window"
+    tables = [compared(gains, None), compared(losses, WINDOWED)]
+    is_gain, is_ahead = (
+        {tuple(row) for row in table.loc[table["verdict"] == "better", names[:2]].to_numpy()}
+        for table in tables
+    )
+    return (
+        is_gain,
+        is_ahead,
+        statement(families(pd.concat(tables))) if any(map(len, tables)) else "",
+    )
 
 
 def heading(study: LengthStudy, column) -> tuple[str, str]:
@@ -169,7 +233,8 @@ def evaluations(study: LengthStudy) -> list[Evaluation]:
     """Returns all evaluations of the study, the main one first."""
     found = {(r["split"], r["protocol"], r["stride"]) for r in study.records}
     key = {e: (e[0] != "test", e[0], e[1] != "last", e[1], -(e[2] or 0)) for e in found}
-    return sorted((e for e in found if e[1] != "windowed"), key=key.__getitem__)
+    shown = (e for e in found if e[1] not in ("windowed", "shuffled"))
+    return sorted(shown, key=key.__getitem__)
 
 
 def evaluation_name(study: LengthStudy, evaluation: Evaluation) -> str:

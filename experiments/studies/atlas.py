@@ -9,6 +9,7 @@ import math
 from experiments.evaluation.probes import probe
 from experiments.progress import stage
 from experiments.results import atlas
+from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json
 from experiments.results.reports import atlas_page
 from experiments.results.reports.drawing import page_style
@@ -66,7 +67,7 @@ class Atlas(Studies):
         found = atlas.atlas_of(studies, about)
         atlas.print_summary(found, self.console)
         ledger = read_json(self.workdir / "claims" / "claims.json") or {"claims": []}
-        cards = self.cards(found.schemes)
+        cards = self.cards([name for name in found.schemes if name != WINDOWED])
         folder = self.workdir / "atlas"
         return atlas_page.write(folder, found, cards, language.probes(), ledger["claims"], ASKED)
 

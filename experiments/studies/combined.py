@@ -45,9 +45,14 @@ class Studies:
         failures = []
         for name, number in chosen.items():
             self.console.rule(f"{name}, {len(self.parts[name].points)} points")
+            if share:
+                self.wait_for_others(name)
             for failure in self.parts[name].run(number, share):
                 failures.append(failure | {"scheme": f"{name}: {failure['scheme']}"})
         return failures
+
+    def wait_for_others(self, name: str) -> None:
+        """Waits for runs of other programs that a study needs; a subclass may have such studies."""
 
     def environment(self) -> dict[str, Any]:
         """Returns versions, devices and revisions of the finished runs of all studies."""

@@ -22,7 +22,7 @@ from experiments.evaluation.lengths import (
     work,
 )
 from experiments.progress import stage
-from experiments.results.lengths import LengthStudy
+from experiments.results.lengths import LengthStudy, with_window
 from experiments.results.reports import length_report
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep
@@ -31,6 +31,7 @@ from experiments.training.data import (
     Corpus,
     check_batch,
     eval_windows,
+    in_split,
     load_corpus,
     window_index,
 )
@@ -167,7 +168,7 @@ class Comparison(Sweep):
             "last_tokens": self.protocols.last_tokens,
         }
         about |= self.about_corpus(self.corpus)
-        return LengthStudy(records, training, failures, about, curves)
+        return LengthStudy(with_window(records), training, failures, about, curves)
 
 
 def points(config: ConfigDict) -> list[Point]:
@@ -198,7 +199,7 @@ def _adapts(model: Transformer) -> bool:
 def _documents(corpus: Corpus, protocols: Protocols, train_length: int):
     """Returns the documents of each split that this corpus has, int ``[N, L]``."""
     length = protocols.document_length(train_length)
-    present = [s for s in protocols.splits if (corpus.splits == SPLITS.index(s)).any()]
+    present = [split for split in protocols.splits if in_split(corpus, split).any()]
     if not present:
         raise ValueError(
             f"corpus {corpus.name} has no documents in {protocols.splits}; give eval.splits others"

@@ -3,6 +3,7 @@
 recipe.py, step.py         how a model is trained, and one step of it
 loop.py, run.py            all steps across interruptions, and the files of one run
 text.py, data.py           the task of predicting the next token, and the corpora
+packages                   a corpus of code and prose from the package index
 mesh.py, batches.py        arrays and batches on devices
 checkpoint.py              train states on disk
 cost.py, host.py           the operations of a step, and the memory of the host

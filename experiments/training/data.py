@@ -7,11 +7,14 @@ A corpus is named by one string:
 - ``files:GLOB``: local files (``**`` descends), bytes as tokens.
 - ``tokens:PATH``: a folder of token ids written by :func:`write_tokens`, read as a memory map.
 - ``hf:NAME`` or ``hf:NAME:SPLIT``: the column "text" of a Hugging Face data set, bytes as tokens.
+- ``packages`` or ``packages:FOLDER``: source code and English prose that
+  :mod:`experiments.training.packages` makes, bytes as tokens. Its test split has the parts "code"
+  and "prose", which are splits too.
 
-Each document goes to train (80 %), validation (10 %) or test (10 %) by a hash of its relative path
-or its number, so it stays in its split on another machine, or when documents are added. No window
-crosses the border of a document. Batches are a pure function of seed and step: there is no state to
-save.
+Each document, except of ``packages``, goes to train (80 %), validation (10 %) or test (10 %) by a
+hash of its relative path or its number, so it stays in its split on another machine, or when
+documents are added. No window crosses the border of a document. Batches are a pure function of seed
+and step: there is no state to save.
 """
 
 import dataclasses
@@ -29,8 +32,16 @@ from pathlib import Path
 
 import numpy as np
 
-SPLITS = ("train", "validation", "test", "manual")
-KINDS = ("stdlib", "files:GLOB", "tokens:PATH", "hf:NAME[:SPLIT]")
+# Corpora store the index of a split: add names at the end alone.
+SPLITS = ("train", "validation", "test", "manual", "code", "prose")
+KINDS = (
+    "stdlib",
+    "packages",
+    "packages:FOLDER",
+    "files:GLOB",
+    "tokens:PATH",
+    "hf:NAME[:SPLIT]",
+)
 
 SAMPLE_BLOCKS, SAMPLE_BLOCK = 64, 1 << 14
 
@@ -84,7 +95,7 @@ class WindowIndex:
 
 
 def load_corpus(name: str) -> Corpus:
-    """Loads the corpus called ``name``, one of the four kinds at the top of this file.
+    """Loads the corpus called ``name``, one of the kinds at the top of this file.
 
     Raises:
       ValueError: the kind is unknown, nothing is found, a file cannot be read or is malformed, or
@@ -93,6 +104,10 @@ def load_corpus(name: str) -> Corpus:
     kind, _, rest = name.partition(":")
     if name == "stdlib":
         return _load_stdlib()
+    if kind == "packages" and (rest or name == kind):
+        from experiments.training.packages.corpus import load
+
+        return load(name, rest)
     loaders = {"files": _load_files, "tokens": _load_tokens, "hf": _load_hugging_face}
     if kind in loaders and rest:
         return loaders[kind](name, rest)
@@ -101,6 +116,12 @@ def load_corpus(name: str) -> Corpus:
         f"corpus {name!r} must be one of {', '.join(KINDS)}"
         + (f"; did you mean {near[0]!r}?" if near else "")
     )
+
+
+def in_split(corpus: Corpus, split: str) -> np.ndarray:
+    """Returns which documents are in ``split``, bool ``[N]``; "test" has "code" and "prose" too."""
+    names = ("test", "code", "prose") if split == "test" else (split,)
+    return np.isin(corpus.splits, [SPLITS.index(name) for name in names])
 
 
 def window_index(corpus: Corpus, split: str, length: int) -> WindowIndex:
@@ -115,7 +136,7 @@ def window_index(corpus: Corpus, split: str, length: int) -> WindowIndex:
     counts = sizes[documents] - length
     ends = np.cumsum(counts)
     shifts = corpus.offsets[documents] - (ends - counts)
-    split_tokens = int(sizes[corpus.splits == SPLITS.index(split)].sum())
+    split_tokens = int(sizes[in_split(corpus, split)].sum())
     return WindowIndex(corpus, split, length, ends, shifts, split_tokens)
 
 
@@ -387,7 +408,7 @@ def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:
     """Returns the numbers of documents of ``split`` with at least ``size`` tokens, one or more."""
     if split not in SPLITS:
         raise ValueError(f"split={split!r} must be one of {SPLITS}")
-    is_of_split = corpus.splits == SPLITS.index(split)
+    is_of_split = in_split(corpus, split)
     if not is_of_split.any():
         counts = ((name, (corpus.splits == n).sum()) for n, name in enumerate(SPLITS))
         found = ", ".join(f"{count} into {name}" for name, count in counts if count)

@@ -8,4 +8,4 @@ several studies. ``atlas_tables.py`` and ``multimodal_tables.py`` write tables i
 
 from experiments import require
 
-require({"matplotlib": "matplotlib", "PIL": "pillow"})
+require({"matplotlib": "matplotlib", "PIL": "pillow", "pandas": "pandas"})

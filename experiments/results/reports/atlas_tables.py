@@ -1,20 +1,28 @@
-"""Writes the tables of ``docs/results.md`` that show answers of the atlas, from its data.
+"""Writes the tables of ``docs/results.md`` and ``README.md`` that show answers of the atlas.
 
-    python -m experiments.results.reports.atlas_tables --atlas=docs/atlas --page=docs/results.md
+    python -m experiments.results.reports.atlas_tables --atlas=docs/atlas
 
-Each is the first table below its heading. The text around it stays as it is. The table of models
-that were trained longer has the results of ``configs/extrapolation.py:long`` in an archive.
+Each is the first table below its heading, with the families of comparisons that its marks belong
+to. The text around it stays as it is. The table of models that were trained longer has the results
+of ``configs/extrapolation.py:long`` in an archive.
 """
 
 import argparse
 import dataclasses
+import math
 import sys
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from experiments.command import exit_status
 from experiments.results import atlas_data
+from experiments.results.answers import OWN_WINDOW, TASKS, summary, verdicts
+from experiments.results.comparisons import families, statement
+from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 from experiments.results.reports.multimodal_tables import rewritten
 from experiments.results.reports.other_answers import LONGER, read_longer
@@ -22,6 +30,7 @@ from experiments.results.reports.page import markdown_table
 from experiments.results.statistics import with_margin
 
 Answer = dict[str, Any]
+_MARKS = {"better": " ▲", "worse": " ▼"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,34 +41,34 @@ class Rows:
       heading: the heading above the table.
       schemes: the names of the schemes, row by row.
       columns: the topic of a question and the multiple of the trained length, by the column's name.
-      is_share: whether the answers are shares, which are written as percentages.
     """
 
     heading: str
     schemes: str
-    columns: dict[str, tuple[str, float]]
-    is_share: bool = False
+    columns: Mapping[str, tuple[str, float]]
 
 
 TEXT = Rows(
     "What every scheme does",
-    "transformer_xl cable kerple_power fox dape grape_a kerple_log sandwich alibi rnope_swa "
-    "dual_base t5 rerope fire nope yarn ntk pi rope sinusoidal learned",
-    {f"{n}x ({64 * n})": ("text", n) for n in (1, 2, 4, 8, 16)},
+    "rope_windowed transformer_xl cable kerple_power fox dape grape_a swin_v2 kerple_log sandwich "
+    "alibi rnope_swa dual_base t5 rerope fire nope yarn ntk pi rope sinusoidal learned",
+    {f"{n}x ({64 * n})": ("text", n) for n in (1, 2, 4, 8, 16)}
+    | {"windowed": ("text, windowed", 1)},
 )
-TASKS = Rows(
+LEARNED = Rows(
     "What every scheme learns",
-    "kerple_power dape grape_a path alibi fox cable t5 transformer_xl cope kv_shift randomized "
-    "rope nope sinusoidal",
+    "kerple_log kerple_power dape grape_a swin_v2 alibi path sandwich fox cable t5 transformer_xl "
+    "cope kv_shift randomized rope nope sinusoidal",
     {
         "passkey 1x": ("passkey", 1),
         "passkey 4x": ("passkey", 4),
+        "needles 4x": ("needles", 4),
+        "recall 1x": ("recall", 1),
         "recall 4x": ("recall", 4),
+        "flip-flop 1x": ("flip_flop", 1),
         "flip-flop 4x": ("flip_flop", 4),
-        "variables 4x": ("variable_tracking", 4),
-        "copy 2x": ("copy, answers", 2),
+        "variables 1x": ("variable_tracking", 1),
     },
-    is_share=True,
 )
 GAINS = Rows(
     "Which schemes gain from more context",
@@ -86,57 +95,94 @@ TRAINED_LONGER = Rows(
         "manual, gain 16x": (f"gain, manual, {LONGER}", 16),
     },
 )
+README = Rows(
+    "What the experiments found",
+    "rope_windowed transformer_xl kerple_power dape cable fox path alibi t5 yarn rope nope "
+    "sinusoidal",
+    {f"text {n}x": ("text", n) for n in (1, 4, 16)}
+    | {"recall 4x": ("recall", 4), "flip-flop 4x": ("flip_flop", 4)}
+    | {"variables 1x": ("variable_tracking", 1)},
+)
 
 
-def of_atlas(table: Rows, answers: Iterable[Answer], trained: dict[str, str]) -> str:
-    """Returns a table of the atlas in Markdown.
+def of_atlas(
+    rows: Rows, answers: pd.DataFrame, compared: pd.DataFrame, trained: dict[str, str]
+) -> str:
+    """Returns a table of the atlas in Markdown, and what its marks are about.
 
     Args:
-      table: its schemes and questions.
-      answers: the answers of the atlas.
+      rows: the schemes and questions of the table.
+      answers: the answers, see ``answers.summary``.
+      compared: the families that the answers were compared in.
       trained: the scheme whose model a scheme is evaluated on, by the scheme's name.
 
     Raises:
       ValueError: an answer is missing.
     """
-    found = {(a["scheme"], a["topic"], a["multiple"]): a for a in answers}
-    rows = []
-    for scheme in table.schemes.split():
-        on = "" if trained[scheme] == scheme else f" (on `{trained[scheme]}`)"
-        row = [f"`{scheme}`{on}"]
-        for topic, multiple in table.columns.values():
-            if (scheme, topic, multiple) not in found:
+    by_place = {(a["scheme"], a["topic"], a["multiple"]): a for a in answers.to_dict("records")}
+    lines, asked = [], set()
+    for scheme in rows.schemes.split():
+        model = "rope" if scheme == WINDOWED else trained.get(scheme, scheme)
+        line = [f"`{scheme}`" + f" (on `{model}`)" * (model != scheme)]
+        for topic, multiple in rows.columns.values():
+            if scheme == WINDOWED and (scheme, topic, multiple) not in by_place:
+                line.append("-")  # it has losses only
+                continue
+            if (scheme, topic, multiple) not in by_place:
                 raise ValueError(
                     f"no result has {scheme} at {topic} {multiple}x; run it, or take it out of the "
-                    f"table {table.heading!r} in experiments/results/reports/atlas_tables.py"
+                    f"table {rows.heading!r} in {Path(__file__).name}"
                 )
-            row.append(_cell(found[scheme, topic, multiple], table.is_share))
-        rows.append(row)
-    return markdown_table(["scheme", *table.columns], rows)
+            answer = by_place[scheme, topic, multiple]
+            line.append(_cell(answer))
+            against = OWN_WINDOW if isinstance(answer[f"vs_{OWN_WINDOW}"], str) else WINDOWED
+            asked.add((answer["family"], against))
+        lines.append(line)
+    is_asked = [pair in asked for pair in zip(compared["family"], compared["against"], strict=True)]
+    said = textwrap.fill(statement(compared[is_asked]), 115) if any(is_asked) else ""
+    return markdown_table(["scheme", *rows.columns], lines) + f"\n{said}\n" * bool(said)
 
 
-def _cell(answer: Answer, is_share: bool) -> str:
-    """Writes an answer; a gain that exceeds its margin is bold."""
-    if is_share:
-        return f"{100 * answer['mean']:.0f} ± {100 * answer['margin']:.0f}"
-    cell = with_margin(answer["mean"], answer["margin"])
-    is_gain = answer["topic"].startswith("gain") and answer["mean"] > answer["margin"]
-    return f"**{cell}**" if is_gain else cell
+def _cell(answer: Answer) -> str:
+    """Writes an answer; what is better than the own window is bold."""
+    if answer["family"] == TASKS:
+        if not answer["learned"] and answer["multiple"] > 1:
+            return "not learned"
+        return f"{answer['solved']:.0f} of {answer['seeds']}"
+    margin = answer["margin"]
+    cell = with_margin(answer["mean"], None if math.isnan(margin) else margin)
+    if answer[f"vs_{OWN_WINDOW}"] == "better":
+        return f"**{cell}**"
+    return cell + _MARKS.get(answer[f"vs_{WINDOWED}"], "")
 
 
-def written(page: str, folder: Path, packed: Path) -> str:
-    """Returns a page with its tables of the atlas in ``folder`` and of longer training.
+def written(pages: dict[str, str], folder: Path, packed: Path) -> dict[str, str]:
+    """Returns the pages README.md and results.md with their tables.
+
+    Args:
+      pages: the texts by name.
+      folder: the folder of an atlas.
+      packed: the archive of longer training.
 
     Raises:
-      ValueError: the page has no such table, or the atlas or an answer is missing.
+      ValueError: a page has no such table, or the atlas or an answer is missing.
     """
     atlas = read_json(folder / atlas_data.JSON)
     if atlas is None:
         raise ValueError(f"{folder} has no {atlas_data.JSON}; give the folder of an atlas")
-    answers = atlas_data.read(folder) + read_longer(packed)
-    for table in (TEXT, GAINS, TASKS, TRAINED_LONGER):
-        page = rewritten(page, table.heading, of_atlas(table, answers, atlas["trained"]))
-    return page
+    longer = read_longer(packed)
+    compared = verdicts(longer)
+    sources = {
+        "atlas": (atlas_data.read(folder), pd.DataFrame(atlas["families"])),
+        "longer": (summary(longer, compared), families(compared)),
+    }
+    tables = [("results.md", "atlas", rows) for rows in (TEXT, GAINS, LEARNED)]
+    tables += [("results.md", "longer", TRAINED_LONGER), ("README.md", "atlas", README)]
+    pages = dict(pages)
+    for page, source, rows in tables:
+        shown = of_atlas(rows, *sources[source], atlas["trained"])
+        pages[page] = rewritten(pages[page], rows.heading, shown)
+    return pages
 
 
 @exit_status
@@ -144,11 +190,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--atlas", type=Path, default=Path("docs/atlas"))
     parser.add_argument("--longer", type=Path, default=Path("docs/data/extrapolation_long.tar.xz"))
-    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--results", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
     args = parser.parse_args()
-    text = written(args.page.read_text(), args.atlas, args.longer)
-    write_files(args.page.parent, {args.page.name: text})
-    print(f"tables: {args.page}")
+    paths = {"results.md": args.results, "README.md": args.readme}
+    texts = written({name: p.read_text() for name, p in paths.items()}, args.atlas, args.longer)
+    for name, path in paths.items():
+        write_files(path.parent, {path.name: texts[name]})
+        print(f"tables: {path}")
 
 
 if __name__ == "__main__":

@@ -18,28 +18,31 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from experiments.command import exit_status
 from experiments.results import atlas_data
+from experiments.results.answers import AGAINST, OWN_WINDOW, SOLVED, TASKS, summary, verdicts
+from experiments.results.atlas import EFFECTIVE
+from experiments.results.comparisons import compared, families, statement
+from experiments.results.lengths import GAIN, WINDOWED
 from experiments.results.record import read_json, write_files
 from experiments.results.reports import ledger_page
 from experiments.results.reports.other_answers import (
     LONGER,
-    Answer,
     read_extension,
     read_longer,
     read_tables,
 )
+from experiments.results.reports.page import markdown_table
 from experiments.results.statistics import number, with_margin
 
+Answer = dict[str, Any]
 # How many schemes are shown for each question, the best first.
 _SHOWN = 5
 # How many schemes of a list are named, and how many numbers of a claim are all shown.
 _TIED = 10
-# The share of schemes that may seem to be above chance by accident, even if none learned anything.
-_BY_ACCIDENT = 0.05
-_CALLED = {"nope": "NoPE", "rope": "RoPE"}
-# No scheme is by accident so far above chance, as a part of the way from chance to all right.
-_CLEARLY = 0.25
+_CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _GAINS = f"gain; gain, manual; gain, {LONGER}; gain, manual, {LONGER}"
 _OF_LONGER = (
     "The models of the atlas are trained briefly, on texts of 64 tokens; *gain* says whether they "
@@ -97,18 +100,19 @@ figure, order or verdict is typed by hand.
   per byte, where lower is better. *gain* says by how much the loss is lower with more context than
   in training than with the most recent tokens alone. The texts are source code, as in training;
   where the name ends in *manual*, they are Python's manual.
-- Tasks are in shares of what is right: of the rows whose answers are all right or, where the name
-  ends in *answers*, of single answers. [experiments.md](experiments.md#tasks-about-order) says what
+- Tasks are in shares of rows whose answers are all right, and in how many seeds solved the task,
+  which means 90 % of the rows. A scheme has *learned* a task if most seeds solve it at the trained
+  length; only then longer rows count. [experiments.md](experiments.md#tasks-about-order) says what
   each task asks.
 - *2x* is twice the trained length. Where the chapter speaks of thousands of tokens, such multiples
   stand for them here.
-- Behind ± is half of the 95 % interval over seeds. A scheme is *better* or *worse* than RoPE, or
-  than NoPE, which has no positions, where the 95 % interval of the difference, taken seed by seed,
-  excludes 0.
-- *Best* is the scheme with the best mean, if it is better than both NoPE and RoPE, where these were
-  run. If it is not, there is no best one, and the sections say why. The best gain is the largest
-  one whose interval excludes 0. The sections also name the schemes whose intervals overlap with
-  that of the best; the table of all questions counts them.
+- Behind ± is half of the 95 % interval over seeds. A scheme is *better* or *worse* than NoPE, which
+  has no positions, than RoPE, or than RoPE read through a window of the trained length, if the
+  difference, taken seed by seed, is clear after correction for the number of comparisons
+  ([how](experiments.md#which-scheme-is-better)).
+- *Best* is the scheme with the best mean, if it is better than all three, where these were run; in
+  tasks, the scheme that solves the task in most seeds. If there is none, the sections say why. A
+  scheme is not called best on short training if another one is better after longer training.
 """
 
 SITUATIONS = (
@@ -118,7 +122,6 @@ SITUATIONS = (
         (
             "transformer_xl_relative",
             "few_rotary_channels",
-            "blind_to_order",
             "order_is_seen",
         ),
         "below 8K tokens, RoPE",
@@ -159,7 +162,7 @@ SITUATIONS = (
         ("longrope", "hope"),
         note=_OF_LONGER,
     ),
-    Situation("Finding what was told", _each("passkey; needles; recall; induction, answers", 1, 4)),
+    Situation("Finding what was told", _each("passkey; needles; recall; induction", 1, 4)),
     Situation(
         "Counting and states",
         _each("counting; flip_flop; variable_tracking", 1, 4),
@@ -167,7 +170,7 @@ SITUATIONS = (
     ),
     Situation(
         "Algorithms on longer rows",
-        _each("copy, answers; reverse, answers; addition, answers; sort, answers; parity", 1, 2),
+        _each("copy; reverse; addition; sort; parity", 1, 2),
         ("nope_generalises", "randomized_generalises", "hope_copies", "seeds_decide_addition"),
     ),
     Situation(
@@ -212,33 +215,83 @@ SITUATIONS = (
 
 
 def guide(
-    answers: list[Answer],
+    values: pd.DataFrame,
     atlas: dict[str, Any] | None,
     ledger: dict[str, Any] | None,
     decoding: dict[str, float],
-    beside: list[Answer] | None = None,
 ) -> str:
     """Returns the guide as Markdown.
 
     Args:
-      answers: those of the atlas, see ``results/atlas_data.py``.
+      values: those of the atlas and of other experiments; see ``results/answers.py``.
       atlas, ledger: ``atlas.json`` and ``claims.json``, or None for what was not run.
       decoding: the time of decoding one more token under each scheme, over that under NoPE.
-      beside: the answers of other experiments, see ``other_answers.py``.
     """
-    every = answers + (beside or [])
     claims = {claim["name"]: claim for claim in ledger["claims"]} if ledger else {}
+    evidence = Evidence.of(values)
     parts = [
         _INTRODUCTION,
-        _summary(every),
+        _summary(evidence),
         _READING,
-        _overview(every),
-        _effective(atlas),
-        *(_situation(each, every, claims) for each in SITUATIONS),
-        _decoding(decoding, answers),
+        f"{evidence.statement}\n",
+        _overview(evidence),
+        _effective(evidence),
+        *(_situation(each, evidence, claims) for each in SITUATIONS),
+        _decoding(decoding, evidence.schemes),
         _made_by(atlas, ledger),
     ]
     return "\n".join(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Holds what the guide is written from.
+
+    Attributes:
+      values: every number, see ``results/answers.py``.
+      answers: the rows of ``answers.summary`` by topic and multiple, the best first.
+      statement: says what was compared and corrected.
+    """
+
+    values: pd.DataFrame
+    answers: dict[tuple[str, float], list[Answer]]
+    statement: str
+
+    @classmethod
+    def of(cls, values: pd.DataFrame) -> "Evidence":
+        """Compares all values."""
+        if values.empty:
+            return cls(values, {}, "")
+        table = verdicts(values)
+        answers: dict[tuple[str, float], list[Answer]] = {}
+        for row in summary(values, table).to_dict("records"):
+            answers.setdefault((row["topic"], row["multiple"]), []).append(row)
+        ranked = {place: sorted(rows, key=_rank) for place, rows in answers.items()}
+        return cls(values, ranked, statement(families(table)))
+
+    @property
+    def schemes(self) -> list[str]:
+        """Returns the schemes of the atlas, which are those that were trained on text."""
+        return [row["scheme"] for row in self.answers.get(("text", 1), [])]
+
+    def to(self, topic: str, multiple: float) -> list[Answer]:
+        """Returns the answers to a question, the best first; not those that do not count."""
+        rows = self.answers.get((topic, multiple), [])
+        return [row for row in rows if row["learned"] or multiple == 1]
+
+    def against(self, topic: str, multiple: float, scheme: str) -> pd.DataFrame:
+        """Compares all schemes that count at a question with one of them."""
+        counted = {row["scheme"] for row in self.to(topic, multiple)}
+        v = self.values
+        asked = (v["topic"] == topic) & (v["multiple"] == multiple) & v["scheme"].isin(counted)
+        return compared(v[asked], scheme)
+
+
+def _rank(row: Answer) -> tuple:
+    """Returns what sorts answers to one question, the best first."""
+    solved = row["solved"] if row["family"] == TASKS and row["learned"] else 0
+    mean = row["mean"] if row["is_error"] or not math.isfinite(row["mean"]) else -row["mean"]
+    return -solved, mean, row["scheme"]
 
 
 def read_decoding(path: Path) -> dict[str, float]:
@@ -249,55 +302,57 @@ def read_decoding(path: Path) -> dict[str, float]:
         return {row["scheme"]: float(row["times_nope"]) for row in csv.DictReader(file)}
 
 
-def _summary(answers: list[Answer]) -> str:
+def _summary(evidence: Evidence) -> str:
     """Returns the schemes that are best at each need, and at how many questions each of them is."""
     lines = ["| need | best here, and at how many questions |", "|---|---|"]
     for each in SITUATIONS:
-        asked = [found for pair in each.asked if (found := _answers_to(*pair, answers))]
-        best = [each["scheme"] for each in map(_best, asked) if isinstance(each, dict)]
-        named = [f"`{name}` {count}" for name, count in Counter(best).most_common()]
-        named += [f"none {len(asked) - len(best)}"] * (len(best) < len(asked))
+        asked = [pair for pair in each.asked if evidence.to(*pair)]
+        best = [_best(pair, evidence) for pair in asked]
+        schemes = [found["scheme"] for found in best if isinstance(found, dict)]
+        named = [f"`{name}` {count}" for name, count in Counter(schemes).most_common()]
+        named += [f"none {len(asked) - len(schemes)}"] * (len(schemes) < len(asked))
         if asked:
             link = re.sub(r"[^\w ]", "", each.title.lower()).replace(" ", "-")
             lines.append(f"| [{each.title}](#{link}) | {', '.join(named)} |")
     return "\n".join(lines) + "\n"
 
 
-def _overview(answers: list[Answer]) -> str:
+def _overview(evidence: Evidence) -> str:
     """Returns the best scheme of every question in one table."""
-    head = "| need | question | best here | overlapping intervals | RoPE |\n|---|---|---|---|---|"
-    lines = ["## All questions\n", head]
+    heads = ["need", "question", "best here", "not told from it", *_CALLED.values()]
+    rows = []
     for each in SITUATIONS:
         need = each.title
-        for topic, multiple in each.asked:
-            found = _answers_to(topic, multiple, answers)
-            if found:
-                best = _best(found)
+        for pair in each.asked:
+            if found := evidence.to(*pair):
+                best = _best(pair, evidence)
                 named, level = "none", "-"
                 if isinstance(best, dict):
                     named = f"`{best['scheme']}`, {_spread(best)}"
-                    level = f"{len(_level(found, best))} of {len(found) - 1}"
-                rope = ", ".join(_spread(a) for a in found if a["scheme"] == "rope")
-                lines.append(f"| {need} | {_name(topic, multiple)} | {named} | {level} | {rope} |")
+                    level = f"{len(_level(pair, best, evidence))} of {len(found) - 1}"
+                by_scheme = {a["scheme"]: _spread(a) for a in found}
+                others = [by_scheme.get(name, "-") for name in _CALLED]
+                rows.append([need, _name(*pair), named, level, *others])
                 need = ""
-    return "\n".join(lines) + "\n"
+    return f"## All questions\n\n{markdown_table(heads, rows)}"
 
 
-def _effective(atlas: dict[str, Any] | None) -> str:
+def _effective(evidence: Evidence) -> str:
     """Says how many schemes make use of a context of which length."""
     lines = []
-    for topic, by_scheme in (atlas or {}).get("effective", {}).items():
-        by_tokens: dict[int, list[str]] = {}
-        for scheme, tokens in by_scheme.items():
-            by_tokens.setdefault(tokens, []).append(f"`{scheme}`")
+    for topic, name in ((EFFECTIVE, "text"), (f"{EFFECTIVE}, manual", "manual")):
+        by_tokens: dict[float, list[str]] = {}
+        for row in evidence.to(topic, 1):
+            by_tokens.setdefault(row["mean"], []).append(f"`{row['scheme']}`")
         for tokens, schemes in sorted(by_tokens.items()):
-            lines.append(f"- *{topic}*, {tokens} tokens: {_some(schemes)}")
+            lines.append(f"- *{name}*, {tokens:.0f} tokens: {_some(schemes)}")
     if not lines:
         return ""
     head = (
-        "The effective context of a scheme is the longest one that still lowers the loss: the mean "
-        "over seeds falls below that of the most recent tokens alone by more than a standard "
-        "error. In the atlas it is, on text as in training and on Python's manual:\n"
+        "The effective context of a scheme is the longest one that it makes use of: seeds show a "
+        f"gain there, and there and at every longer one the loss is lower by {GAIN} bits per byte "
+        "than with less context, on average. In the atlas it is, on text as in training and on "
+        "Python's manual:\n"
     )
     return "\n".join([head, *lines]) + "\n"
 
@@ -312,18 +367,13 @@ def _name(topic: str, multiple: float) -> str:
     return f"{topic} at {multiple:g}x" if multiple else topic
 
 
-def _answers_to(topic: str, multiple: float, answers: list[Answer]) -> list[Answer]:
-    return [a for a in answers if (a["topic"], a["multiple"]) == (topic, multiple)]
-
-
-def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -> str:
+def _situation(each: Situation, evidence: Evidence, claims: dict[str, Any]) -> str:
     lines = [f"## {each.title}\n", *([f"{each.note}\n"] if each.note else [])]
-    for topic, multiple in each.asked:
-        lines.append(_question(topic, multiple, _answers_to(topic, multiple, answers)))
+    lines += [_question(pair, evidence) for pair in each.asked]
     if each.chapter:
         lines.append(f"The chapter recommends: {each.chapter}.\n")
         if each.asked:
-            lines += [_of_chapter(name, each, answers) for name in each.recommended]
+            lines += [_of_chapter(name, each, evidence) for name in each.recommended]
         lines.append("")
     if each.claims:
         lines += ["Published claims:\n", *(_claim(name, claims) for name in each.claims), ""]
@@ -332,7 +382,7 @@ def _situation(each: Situation, answers: list[Answer], claims: dict[str, Any]) -
     return "\n".join(lines)
 
 
-def _decoding(decoding: dict[str, float], answers: list[Answer]) -> str:
+def _decoding(decoding: dict[str, float], schemes: list[str]) -> str:
     """Says how many times as long as under NoPE the decoding of one more token takes."""
     lines = ["## Cost of decoding\n"]
     if not decoding:
@@ -349,124 +399,115 @@ def _decoding(decoding: dict[str, float], answers: list[Answer]) -> str:
         if names:
             span = f"up to {high:g}" if math.isfinite(high) else f"more than {low:g}"
             lines.append(f"- {span}: {', '.join(f'`{name}`' for name in names)}")
-    if missing := sorted({a["scheme"] for a in answers} - decoding.keys()):
+    if missing := sorted({*schemes} - decoding.keys() - {WINDOWED}):
         lines.append(f"- not measured: {', '.join(f'`{name}`' for name in missing)}")
     return "\n".join(lines) + "\n"
 
 
-def _question(topic: str, multiple: float, found: list[Answer]) -> str:
-    title = f"**{_name(topic, multiple)}**"
+def _question(pair: tuple[str, float], evidence: Evidence) -> str:
+    found = evidence.to(*pair)
+    title = f"**{_name(*pair)}**"
     if not found:
-        return f"{title}: no run has this yet.\n"
+        learned = (
+            "no scheme has learned the task" if pair in evidence.answers else "no run has this"
+        )
+        return f"{title}: {learned} yet.\n"
     unit = found[0]["unit"] + (", lower" if found[0]["is_error"] else ", higher") + " is better"
+    whom = [name for name in (*AGAINST, OWN_WINDOW) if any(_verdict(a, name) for a in found)]
+    heads = ["scheme", "answer", *(f"against {_CALLED.get(n, 'its own window')}" for n in whom)]
     rows = [
-        f"| {a['scheme']} | {_spread(a)} | {_against(a, 'nope')} | {_against(a, 'rope')} |"
-        for a in _ranked(found)[:_SHOWN]
+        [a["scheme"], _spread(a), *(_verdict(a, name) or "-" for name in whom)]
+        for a in found[:_SHOWN]
     ]
-    head = "| scheme | mean | against NoPE | against RoPE |\n|---|---|---|---|"
-    table = f"{head}\n" + "\n".join(rows) + "\n"
-    if (chance := found[0]["chance"]) is not None:
-        above = sum(map(_is_above_chance, found))
-        unit += f"; chance is {number(chance)}, and {above} of {len(found)} schemes are above it"
-    best = _best(found)
+    if not math.isnan(found[0]["chance"]):
+        unit += f"; chance is {number(found[0]['chance'])}"
+    if found[0]["family"] == TASKS:
+        unit += f"; learned by {sum(a['learned'] for a in found)}"
+        unit += f" of {len(evidence.answers[pair])} schemes"
+    best, table = _best(pair, evidence), markdown_table(heads, rows)
     if isinstance(best, str):
         return f"{title} ({unit}): **none can be recommended**, because {best}.\n\n{table}"
-    level = _level(found, best)
-    tied = f" The intervals of these overlap with its own: {_some(level)}." if level else ""
-    whom = " of those whose intervals exclude 0" * topic.startswith("gain")
-    return f"{title} ({unit}): **{best['scheme']}** is the best{whom}.{tied}\n\n{table}"
+    level = _level(pair, best, evidence)
+    tied = f" Not told from it: {_some(level)}." if level else ""
+    return f"{title} ({unit}): **{best['scheme']}** is the best.{tied}\n\n{table}"
 
 
-def _against(answer: Answer, other: str) -> str:
-    """Returns the verdict on a scheme against another, or a dash where there is none."""
-    return "-" if answer["scheme"] == other else answer[f"vs_{other}"] or "-"
+def _verdict(answer: Answer, other: str) -> str:
+    """Returns the verdict on a scheme against another, or nothing where there is none."""
+    word = answer[f"vs_{other}"]
+    return word if isinstance(word, str) else ""
 
 
-def _best(found: list[Answer]) -> Answer | str:
-    """Returns the first scheme by its mean, or why there is no evidence for it."""
-    is_gain = found[0]["topic"].startswith("gain")
-    if _floor(found[0]) is not None:
-        above = sum(map(_is_above_chance, found))
-        is_clear = any(_is_above_chance(answer, _CLEARLY) for answer in found)
-        if above <= _BY_ACCIDENT * len(found) and not is_clear:
-            return f"hardly any scheme {'gains' if is_gain else 'is above chance'}"
-    if is_gain:  # no other scheme is needed to tell a gain
-        return next(answer for answer in _ranked(found) if _is_above_chance(answer))
-    better = [a for a in _ranked(found) if _beats(a, "nope") and _beats(a, "rope")]
-    if not better:
-        return "no scheme is better than both NoPE and RoPE"
-    known = [a for a in better if _floor(a) is None or _is_above_chance(a)]
-    if not known:
-        return "none of those is above chance"
-    first = _ranked(found)[0]
-    if first["mean"] == known[0]["mean"]:
+def _best(pair: tuple[str, float], evidence: Evidence) -> Answer | str:
+    """Returns the best scheme at a question, or why there is none."""
+    found = evidence.to(*pair)
+    if found[0]["family"] == TASKS:
+        known = [a for a in found if a["learned"]]
+        if not known:
+            return "no scheme has learned the task"
+        if not known[0]["solved"]:
+            return f"no seed of a scheme that has learned the task has {SOLVED:.0%} of rows right"
         return known[0]
-    others = [called for name, called in _CALLED.items() if not _beats(first, name)]
-    worse = " and ".join(others or ["knowing nothing"])
-    best = f"{first['scheme']}, which has the best mean,"
-    return f"the seeds do not show that {best} is better than {worse}"
+    others = (OWN_WINDOW,) if _verdict(found[0], OWN_WINDOW) else AGAINST
+    first = next((a for a in found if a["scheme"] not in AGAINST), found[0])
+    lacking = [_CALLED.get(o, "its own window") for o in others if not _beats(first, o)]
+    if lacking:
+        name = f"{first['scheme']}, which has the best mean beside the baselines,"
+        return f"the seeds do not show that {name} is better than {' and '.join(lacking)}"
+    if pair[1] and (overtaken := _overtaken(first["scheme"], pair, evidence)):
+        return f"more training puts {', '.join(overtaken)} ahead of {first['scheme']}"
+    return first
 
 
 def _beats(answer: Answer, other: str) -> bool:
     """Says whether a scheme is better than another, if it is not that one and there are both."""
-    found = answer[f"vs_{other}"]
-    return answer["scheme"] == other or not found or found == "better"
+    return _verdict(answer, other) in ("", "better")
 
 
-def _floor(answer: Answer) -> float | None:
-    """Returns what is reached by knowing nothing, if that is known; of a gain this is nothing."""
-    return 0.0 if answer["topic"].startswith("gain") else answer["chance"]
+def _overtaken(scheme: str, pair: tuple[str, float], evidence: Evidence) -> list[str]:
+    """Returns the schemes that are better than another one after longer training."""
+    longer = f"{pair[0].split(',')[0]}, {LONGER}"
+    multiples = [multiple for topic, multiple in evidence.answers if topic == longer]
+    if not multiples:
+        return []
+    nearest = min(multiples, key=lambda multiple: abs(math.log(multiple / pair[1])))
+    if all(a["scheme"] != scheme for a in evidence.to(longer, nearest)):
+        return []
+    table = evidence.against(longer, nearest, scheme)
+    return table.loc[table["verdict"] == "better", "scheme"].tolist()
 
 
-def _ranked(found: list[Answer]) -> list[Answer]:
-    """Returns the answers to one question, the best first; one that is not finite is the last."""
-
-    def place(answer):
-        mean = answer["mean"]
-        lost = mean is None
-        return lost, 0.0 if lost else (mean if answer["is_error"] else -mean), answer["scheme"]
-
-    return sorted(found, key=place)
-
-
-def _level(found: list[Answer], best: Answer) -> list[str]:
-    """Returns the other schemes whose intervals meet that of the best, in their order."""
-    return [a["scheme"] for a in _ranked(found) if a is not best and _reaches(a, best)]
-
-
-def _reaches(one: Answer, best: Answer) -> bool:
-    """Says whether the intervals of two answers meet."""
-    if one["mean"] is None or best["mean"] is None:
-        return False
-    return abs(one["mean"] - best["mean"]) <= (one["margin"] or 0) + (best["margin"] or 0)
-
-
-def _is_above_chance(answer: Answer, part: float = 0.0) -> bool:
-    """Says whether the interval of an answer lies above chance, by a part of the way to 1."""
-    mean, margin, chance = answer["mean"], answer["margin"] or 0.0, _floor(answer)
-    if mean is None or chance is None:
-        return False
-    return mean - margin > chance + part * (1 - chance)
+def _level(pair: tuple[str, float], best: Answer, evidence: Evidence) -> list[str]:
+    """Returns the other schemes that cannot be told from the best, in their order."""
+    order = [a["scheme"] for a in evidence.to(*pair)]
+    if best["family"] == TASKS:
+        rows = [a for a in evidence.to(*pair) if a is not best and a["learned"]]
+        return [a["scheme"] for a in rows if a["solved"] == best["solved"]]
+    table = evidence.against(*pair, best["scheme"])
+    level = set(table.loc[table["verdict"].isin(["no difference", "the same"]), "scheme"])
+    return [name for name in order if name in level]
 
 
 def _spread(answer: Answer) -> str:
-    if answer["mean"] is None:
+    if not math.isfinite(answer["mean"]):
         return "not finite"
-    return with_margin(answer["mean"], answer["margin"])
+    if not math.isnan(answer["solved"]):
+        return f"{number(answer['mean'])}, {answer['solved']:.0f} of {answer['seeds']} seeds"
+    return with_margin(answer["mean"], None if math.isnan(answer["margin"]) else answer["margin"])
 
 
-def _of_chapter(scheme: str, each: Situation, answers: list[Answer]) -> str:
+def _of_chapter(scheme: str, each: Situation, evidence: Evidence) -> str:
     """Returns the places here of a scheme that the chapter recommends."""
     places = []
-    for topic, multiple in each.asked:
-        found = _ranked(_answers_to(topic, multiple, answers))
+    for pair in each.asked:
+        found = evidence.to(*pair)
         names = [a["scheme"] for a in found]
         if scheme in names:
-            own = found[names.index(scheme)]
-            other = "rope" if own["vs_rope"] else "nope"
-            against = f" (against {_CALLED[other]}: {own[f'vs_{other}']})" * (scheme != other)
+            answer = found[names.index(scheme)]
+            words = [f"against {_CALLED[o]}: {w}" for o in AGAINST if (w := _verdict(answer, o))]
+            against = f" ({'; '.join(words)})" if words else ""
             place = f"{names.index(scheme) + 1} of {len(names)}"
-            places.append(f"{place} in {_name(topic, multiple)}{against}")
+            places.append(f"{place} in {_name(*pair)}{against}")
     return f"- Places of `{scheme}` here: {'; '.join(places) or 'no run has it yet'}."
 
 
@@ -484,13 +525,17 @@ def _claim(name: str, claims: dict[str, Any]) -> str:
     for effect in effects:
         # Numbers that are not finite are words in JSON.
         bounds = {key: float(effect[key]) for key in ("low", "high")}
-        found = effect.get("why") or _spread(effect | {"mean": _finite(effect["mean"])})
-        lines.append(f"    - {effect['says']}: {found}, predicted {ledger_page.predicted(bounds)}")
+        found = effect.get("why") or _number(effect)
+        says = "needed first: " * effect.get("is_need", False) + effect["says"]
+        lines.append(f"    - {says}: {found}, predicted {ledger_page.predicted(bounds)}")
     return "\n".join(lines)
 
 
-def _finite(value: float | str) -> float | None:
-    return float(value) if math.isfinite(float(value)) else None
+def _number(effect: dict[str, Any]) -> str:
+    mean, margin = float(effect["mean"]), float(effect["margin"])
+    if not math.isfinite(mean):
+        return "not finite"
+    return with_margin(mean, None if math.isnan(margin) else margin)
 
 
 def _made_by(*files: dict[str, Any] | None) -> str:
@@ -514,11 +559,14 @@ def main() -> None:
     atlas, ledger = (read_json(path) for path in files)
     if atlas is None and ledger is None:
         parser.error(f"--answers={args.answers} has neither {files[0].name} nor {files[1].name}")
-    answers = atlas_data.read(files[0].parent)
-    beside = (
-        read_extension(args.extension) + read_longer(args.longer) + read_tables(args.multimodal)
-    )
-    text = guide(answers, atlas, ledger, read_decoding(args.decoding), beside)
+    parts = [
+        atlas_data.read_values(files[0].parent),
+        read_extension(args.extension),
+        read_longer(args.longer),
+        read_tables(args.multimodal),
+    ]
+    values = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    text = guide(values, atlas, ledger, read_decoding(args.decoding))
     write_files(args.out.parent, {args.out.name: text})
     print(f"guide: {args.out}")
 

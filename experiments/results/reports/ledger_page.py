@@ -1,6 +1,5 @@
 """Writes the ledger of claims: a page to read, and the same as JSON and CSV."""
 
-import itertools
 import json
 import math
 import re
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.results.ledger import RULE, WORDS
+from experiments.results.ledger import CORRECTION, RULE, WORDS
 from experiments.results.record import write_files
 from experiments.results.reports.page import command, head, text
 from experiments.results.statistics import csv_of, number, with_margin
@@ -22,17 +21,19 @@ Row = dict[str, Any]
 _COLOURS = {
     "reproduced": "#cfe3f5",
     "not reproduced": "#f8d5c0",
-    "inconclusive at this scale": "#f0f0f0",
+    "mixed or underpowered": "#f0f0f0",
+    "untestable at this scale": "#fff4cc",
     "missing": "#fff",
 }
 _STYLE = """
-tbody th, td.found { white-space: normal; min-width: 9rem } td.found { min-width: 12rem }
-.all a { display: inline-block; margin: .15rem 0 }
+tbody th, td.found, td.text { white-space: normal; min-width: 9rem } td.found { min-width: 12rem }
 """
 _READING = (
     "In the column <i>interval</i>, the bar is the predicted range, the dot the mean over seeds, "
-    "and the line its 95 % interval. Losses on text are those of the last tokens; a claim says so "
-    "if another verdict follows where all tokens count."
+    "and the line its 95 % interval. Losses on text are those of the last tokens; under <i>all "
+    "tokens</i> is the verdict where all tokens count. A flat loss is not yet a low one: RoPE read "
+    "through a window of the trained length is flat too, and the atlas compares all schemes with "
+    "it."
 )
 _WIDTH, _HEIGHT = 220, 18  # of the picture of an effect, in pixels
 
@@ -42,7 +43,7 @@ def write(folder: Path, rows: list[Row], about: dict[str, Any]) -> Path:
 
     ``about["setup"]`` says of each study, by name, how its models were trained.
     """
-    everything = {"rule": RULE, "about": about, "claims": rows}
+    everything = {"rule": RULE, "correction": CORRECTION, "about": about, "claims": rows}
     write_files(
         folder,
         {
@@ -56,18 +57,21 @@ def write(folder: Path, rows: list[Row], about: dict[str, Any]) -> Path:
 
 def print_ledger(rows: list[Row], console: Console) -> None:
     """Prints the verdict on every claim, and how many there are of each."""
-    table = Table("claim", "verdict", "all tokens", title="published claims", box=HORIZONTALS)
+    heads = ("claim", "verdict", "after correction", "all tokens")
+    table = Table(*heads, title="published claims", box=HORIZONTALS)
     for row in rows:
-        other = row.get("all_tokens", {}).get("verdict", "")
-        table.add_row(row["name"], Text(row["verdict"]), other if other != row["verdict"] else "")
+        others = (row["after_correction"], row.get("all_tokens", row["verdict"]))
+        changed = (other if other != row["verdict"] else "" for other in others)
+        table.add_row(row["name"], Text(row["verdict"]), *changed)
     console.print(table)
-    console.print(", ".join(_counts(rows).values()), highlight=False)
+    console.print(counts(rows), highlight=False)
+    console.print(f"after correction: {counts(rows, 'after_correction')}", highlight=False)
 
 
-def _counts(rows: list[Row]) -> dict[str, str]:
-    """Returns how many claims have a verdict, in words, by the verdicts that there are."""
-    counts = {word: sum(row["verdict"] == word for row in rows) for word in WORDS}
-    return {word: f"{count} {word}" for word, count in counts.items() if count}
+def counts(rows: list[Row], column: str = "verdict") -> str:
+    """Says how many claims have a verdict, by the verdicts that there are."""
+    found = {word: sum(row[column] == word for row in rows) for word in WORDS}
+    return ", ".join(f"{count} {word}" for word, count in found.items() if count)
 
 
 def _plain(value):
@@ -80,13 +84,12 @@ def _plain(value):
 
 
 def _csv(rows: list[Row]) -> str:
-    columns = ("claim", "verdict", "effect", "low", "high", "mean", "margin", "seeds", "of_effect")
-    effects = []
-    for row in rows:
-        for effect in row["effects"]:
-            about = {"claim": row["name"], "verdict": row["verdict"], "effect": effect["says"]}
-            effects.append(effect | about | {"of_effect": effect["verdict"]})
-    return csv_of(effects, columns)
+    effects = [
+        {f"claim_{key}": row[key] for key in ("name", "verdict", "after_correction")} | effect
+        for row in rows
+        for effect in row["effects"]
+    ]
+    return csv_of(effects, effects[0])
 
 
 def _page(rows: list[Row], about: dict[str, Any]) -> str:
@@ -95,10 +98,10 @@ def _page(rows: list[Row], about: dict[str, Any]) -> str:
     )
     parts = [
         f"{head('Published claims', _STYLE)}<h1>Published claims, put to the test</h1><p>{RULE}</p>"
-        f"<p>{_READING} Text is read by {text(about['setup']['language'])} "
+        f"<p>{CORRECTION}</p><p>{_READING} Text is read by {text(about['setup']['language'])} "
         "(<a href='#how'>all models</a>).</p>"
-        f"<p>{', '.join(itertools.starmap(_key, _counts(rows).items()))}:</p>"
-        f"<p class=all>{' '.join(map(_link, rows))}</p>",
+        f"<p>{counts(rows)}. After correction: {counts(rows, 'after_correction')}.</p>",
+        _table(rows),
         *map(_claim, rows),
         f"<h2 id=how>How it was made</h2><p>The models of each study:</p><ul>{setup}</ul>"
         f"<p>{text(about['rules'])}</p><p>Device: {text(about['device'])}. Revision "
@@ -108,36 +111,45 @@ def _page(rows: list[Row], about: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _key(word: str, shown: str) -> str:
-    """Returns ``shown`` in the colour of a verdict."""
-    return f"<span class=key style='background:{_COLOURS[word]}'>{shown}</span>"
+def _key(word: str) -> str:
+    """Returns a verdict in its colour."""
+    return f"<span class=key style='background:{_COLOURS[word]}'>{text(word)}</span>"
 
 
-def _link(row: Row) -> str:
-    """Returns a link to a claim, in the colour of its verdict."""
+def _table(rows: list[Row]) -> str:
+    """Returns all claims with their verdicts, and the scale that an untestable one needs."""
+    heads = ("verdict", "after correction", "all tokens", "scale needed")
+    body = []
+    for row in rows:
+        name, word = row["name"], row["verdict"]
+        others = (row["after_correction"], row.get("all_tokens"))
+        cells = [_key(word), *(_key(other) if other else "" for other in others)]
+        cells.append(text(row["scale_needed"]) if word == "untestable at this scale" else "")
+        link = f"<a href='#{name}'>{text(name.replace('_', ' '))}</a>"
+        body.append(f"<tr><th class=text>{link}" + "".join(f"<td class=text>{c}" for c in cells))
+    columns = "".join(f"<th class=text>{name}" for name in heads)
     return (
-        f"<a class=key href='#{row['name']}' title='{text(row['verdict'])}' "
-        f"style='background:{_COLOURS[row['verdict']]}'>{text(row['name'].replace('_', ' '))}</a>"
+        f"<div class=wide><table><thead><tr><th class=text>claim{columns}<tbody>{''.join(body)}"
+        "</table></div>"
     )
 
 
 def _claim(row: Row) -> str:
-    other = row.get("all_tokens", {}).get("verdict", row["verdict"])
-    note = (
-        f"<p>Where all tokens count, not the last alone, the verdict is <b>{text(other)}</b>.</p>"
-        if other != row["verdict"]
-        else ""
-    )
+    notes = [row["note"]]
+    if (other := row.get("all_tokens", row["verdict"])) != row["verdict"]:
+        notes.append(f"Where all tokens count, not the last alone, the verdict is {other}.")
+    if row["after_correction"] != row["verdict"]:
+        notes.append(f"After correction the verdict is {row['after_correction']}.")
     effects = "".join(map(_effect, row["effects"]))
     source = re.sub(
         r"\b\d{4}\.\d{5}\b", r"<a href='https://arxiv.org/abs/\g<0>'>\g<0></a>", text(row["source"])
     )
     return (
-        f"<h2 id={row['name']}>{text(row['name'].replace('_', ' '))} "
-        f"{_key(row['verdict'], text(row['verdict']))}</h2>"
+        f"<h2 id={row['name']}>{text(row['name'].replace('_', ' '))} {_key(row['verdict'])}</h2>"
         f"<p>{text(row['says'])} Source: {source}. Setting of the source: "
-        f"{text(row['made_at'])}.</p>{note}<div class=wide><table><thead><tr><th class=text>number"
-        f"<th>predicted<th>found<th>interval<th class=text>verdict<tbody>{effects}</table></div>"
+        f"{text(row['made_at'])}.</p>{''.join(f'<p>{text(note)}</p>' for note in notes if note)}"
+        "<div class=wide><table><thead><tr><th class=text>number<th>predicted<th>found<th>interval"
+        f"<th class=text>verdict<th>p, corrected<tbody>{effects}</table></div>"
     )
 
 
@@ -151,22 +163,24 @@ def predicted(effect: Row) -> str:
 
 
 def _effect(effect: Row) -> str:
-    if "mean" not in effect:
+    if effect["verdict"] == "missing":
         found, picture = text(effect["why"]), ""
     else:
-        seeds = "1 seed" if effect["seeds"] == 1 else f"{effect['seeds']} seeds"
-        found = f"{with_margin(effect['mean'], effect['margin'])} ({seeds})"
+        seeds = "1 seed" if effect["seeds"] == 1 else f"{effect['seeds']:.0f} seeds"
+        margin = None if math.isnan(effect["margin"]) else effect["margin"]
+        found = f"{with_margin(effect['mean'], margin)} ({seeds})"
         picture = _picture(effect)
+    says = "needed first: " * effect["is_need"] + effect["says"]
+    p = "" if math.isnan(effect["p_corrected"]) else number(effect["p_corrected"])
     return (
-        f"<tr><th class=text>{text(effect['says'])}<td>{predicted(effect)}<td class=found>{found}"
-        f"<td>{picture}"
-        f"<td class=text>{text(effect['verdict'])}"
+        f"<tr><th class=text>{text(says)}<td>{predicted(effect)}<td class=found>{found}"
+        f"<td>{picture}<td class=text>{text(effect['verdict'])}<td>{p}"
     )
 
 
 def _picture(effect: Row) -> str:
     """Draws the interval over the predicted range, on a scale of its own."""
-    mean, margin = effect["mean"], effect["margin"] or 0.0
+    mean, margin = effect["mean"], 0.0 if math.isnan(effect["margin"]) else effect["margin"]
     if not math.isfinite(mean):
         return ""
     bounds = [bound for bound in (effect["low"], effect["high"]) if math.isfinite(bound)]

@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.results.lengths import (
+    GAIN,
     MAIN,
+    WINDOWED,
     Evaluation,
     LengthStudy,
     View,
@@ -31,9 +33,18 @@ from experiments.results.statistics import BASELINE
 
 
 def mark(study: LengthStudy) -> str:
-    """Returns the meaning of the mark in a cell."""
+    """Returns the meaning of the marks in a cell."""
     model = study.about.get("windowed", "the same model")
-    return f"✓ for every seed better than {model} fed only its last 1x tokens (windowed)"
+    return (
+        f"✓ better than {model} fed only its last 1x tokens (windowed); ▲ better than {WINDOWED}, "
+        "which is RoPE so fed; both by seed and corrected for how many cells there are"
+    )
+
+
+EFFECTIVE = (
+    f"the longest context with a gain, at and beyond which the loss is lower by {GAIN} bits per "
+    "byte than with less"
+)
 
 
 def write(folder: Path, study: LengthStudy) -> Path:
@@ -63,18 +74,16 @@ def print_lengths(study: LengthStudy, title: str, console: Console) -> None:
     view = View.of(study, MAIN)
     columns = ["\n".join(heading(study, column)) for column in view.columns]
     shown = terminal_table(title, [*columns, "gains\nto"])
-    shown.caption = (
-        f"{mark(study)}; gains to: the longest context that still lowers the loss by more than its "
-        "standard error"
-    )
+    shown.caption = f"{mark(study)}; gains to: {EFFECTIVE}"
     for scheme in view.order:
         row = [Text(scheme, "italic" if scheme == BASELINE else "")]
         for column in view.columns:
-            words = "".join(view.words(scheme, column))
-            row.append(Text(words, "bold" if view.is_best(scheme, column) else ""))
-        shown.add_row(*row, str(view.effective(scheme) or "-"))
+            mean, extra, marks = view.words(scheme, column)
+            row.append(Text(mean + marks + extra, "bold" if view.is_best(scheme, column) else ""))
+        shown.add_row(*row, str(view.effective(scheme)))
     if view.order:
         console.print(shown)
+        console.print(view.statement, highlight=False)
 
 
 FIGURES = {
@@ -122,10 +131,10 @@ def _section(study: LengthStudy, evaluation: Evaluation) -> Iterator[str]:
     yield (
         "<figcaption>Lower is better: mean ± standard error over seeds, best of a column in bold, "
         "rows in order of 4x (or of the longest). Shading: worse than the scheme's own 1x by "
-        f"{keys} or more. {mark(study)}: it gains from the longer context. Ruled off: {BASELINE}, "
-        "the baseline without positional encoding. Trained as: the scheme whose checkpoint is "
-        "read, where a scheme has no training of its own. Effective context: the longest one, in "
-        "tokens, that still lowers the loss by more than its standard error.</figcaption>"
+        f"{keys} or more. {mark(study)}. {View.of(study, evaluation).statement} Ruled off: "
+        f"{BASELINE}, the baseline without positional encoding. Trained as: the scheme whose "
+        "checkpoint is read, where a scheme has no training of its own. Effective context: "
+        f"{EFFECTIVE}, in tokens.</figcaption>"
         "<details open><summary>Perplexity per token</summary>"
     )
     yield table(study, evaluation, "perplexity") + "</details>"
@@ -146,7 +155,7 @@ def table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_by
             shade = _shade(view.worse(scheme, column))
             rows[scheme].append(f"<td{shade}>{mean}<small>{extra}</small><i>{mark}</i>")
         if evaluation[1] == "last":
-            rows[scheme].append(f"<td>{view.effective(scheme) or '-'}")
+            rows[scheme].append(f"<td>{view.effective(scheme)}")
     heads = [f"<th>{head}" for head in heads]
     heads += ["<th>effective<small>context</small>"] * (evaluation[1] == "last")
     return grid(["<th class=text>trained as"] * is_swapped + heads, rows)

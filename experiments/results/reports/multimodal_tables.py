@@ -147,8 +147,10 @@ def rewritten(page: str, heading: str, table: str) -> str:
     Raises:
       ValueError: the page has no such table.
     """
-    # Lines between the heading and the table begin neither a table nor another section.
-    place = re.compile(rf"(\n##+ {re.escape(heading)}\n(?:(?![|#]).*\n)*)(?:\|.*\n)+")
+    # Lines between the heading and the table begin neither a table nor another section. What was
+    # compared in a table is said below it.
+    table_and_families = r"(?:\|.*\n)+(?:\nFamilies of comparisons(?:.+\n)+)?"
+    place = re.compile(rf"(\n##+ {re.escape(heading)}\n(?:(?![|#]).*\n)*){table_and_families}")
     text, count = place.subn(lambda found: found[1] + table, page, count=1)
     if not count:
         raise ValueError(

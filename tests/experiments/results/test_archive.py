@@ -40,7 +40,7 @@ def test_restored_results_are_those_of_the_models(corpus, packed, tmp_path):
     assert after.results() == before.results()
     assert not list(tmp_path.rglob("checkpoints"))
     assert after.run() == [] and "1 of 1 were done before" in output.getvalue()
-    with pytest.raises(ValueError, match=r"experiments\.archive has no checkpoints"):
+    with pytest.raises(ValueError, match=r"experiments\.results\.archive has no checkpoints"):
         load_run(tmp_path / "runs/rope/seed0")
 
 
@@ -146,7 +146,7 @@ def test_a_report_of_what_is_done_trains_nothing(corpus, packed, tmp_path):
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "report.html" in ended.stdout
     records = json.loads((tmp_path / "results.json").read_text())["records"]
-    assert {record["scheme"] for record in records} == {"rope"}
+    assert {record["scheme"] for record in records} == {"rope", "rope_windowed"}
     assert not list(tmp_path.rglob("checkpoints"))
 
 

@@ -1,8 +1,10 @@
-"""Tests that answers of experiments beside the atlas are compared seed by seed."""
+"""Tests that answers of experiments beside the atlas are read as tables of values."""
 
 import pytest
 from test_tables import pack, results
 
+from experiments.results.answers import OWN_WINDOW, summary, verdicts
+from experiments.results.lengths import WINDOWED
 from experiments.results.reports.multimodal_tables import TABLES
 from experiments.results.reports.other_answers import (
     LONGER,
@@ -12,48 +14,58 @@ from experiments.results.reports.other_answers import (
 )
 
 
-def test_the_columns_of_the_tables_are_compared_seed_by_seed(tmp_path):
+def rows(values):
+    """Returns the answers by topic, multiple and scheme."""
+    found = summary(values, verdicts(values)).to_dict("records")
+    return {(row["topic"], row["multiple"], row["scheme"]): row for row in found}
+
+
+def test_the_columns_of_the_tables_are_answers(tmp_path):
     images, _, video, story = TABLES
     # Seeds differ far more than the schemes do under each of them.
     seeds = dict(nope=(0.4, 0.6, 0.8), good=(0.45, 0.651, 0.85), even=(0.39, 0.61, 0.8))
     pack(tmp_path / "images.tar.xz", results(images, **seeds))
     pack(tmp_path / "video.tar.xz", results(video, vanilla=seeds["nope"], good=seeds["good"]))
     pack(tmp_path / "story.tar.xz", results(story, frame_index=seeds["nope"], good=(None,) * 3))
-    found = {(a["topic"], a["scheme"]): a for a in read_tables(tmp_path)}
-    good = found["images, pasted 84", "good"]
-    # Student's t of 2 degrees of freedom.
+    found = rows(read_tables(tmp_path))
+    good = found["images, pasted 84", 0, "good"]
     assert good["mean"] == pytest.approx(0.65033, rel=1e-4)
-    assert good["margin"] == pytest.approx(4.303 * 0.11547, rel=1e-3)
-    assert good["vs_nope"] == "better" and good["vs_rope"] is None and not good["is_error"]
-    assert found["images, 28", "even"]["vs_nope"] == "no difference"
-    assert good["chance"] == 0.1 and (good["unit"], good["multiple"]) == ("accuracy", 0)
-    assert found["video, 32 frames", "good"]["vs_rope"] == "better"
-    assert ("video, 32 frames", "vanilla") not in found
+    assert good["margin"] == pytest.approx(4.303 * 0.11547, rel=1e-3)  # Student's t
+    assert good["vs_nope"] == "better" and not good["is_error"]
+    assert found["images, 28", 0, "even"]["vs_nope"] == "no difference"
+    assert good["chance"] == 0.1 and good["unit"] == "accuracy"
+    assert found["video, 32 frames", 0, "good"]["vs_rope"] == "better"
+    assert ("video, 32 frames", 0, "vanilla") not in found
     # Lower is better in story time, and chance is the greatest error.
-    lost = found["story time, from time 64", "good"]
-    assert lost["mean"] is None and lost["vs_rope"] == "worse" and lost["chance"] is None
-    assert found["story time, 4x", "rope"]["mean"] == pytest.approx(0.6)
-    assert not any(topic.startswith("pointing") for topic, _ in found)
-    assert read_tables(tmp_path / "none") == []
+    lost = found["story time, from time 64", 0, "good"]
+    assert lost["vs_rope"] == "diverged" and lost["chance"] != lost["chance"]
+    assert not any(topic.startswith("pointing") for topic, *_ in found)
+    assert read_tables(tmp_path / "none").empty
 
 
-def test_records_of_longer_models_are_compared_seed_by_seed(tmp_path):
-    head = "steps,seed,scheme,split,protocol,multiple,bits_per_byte\n"
-    rows = [
-        f"0,{seed},{scheme},{split},{protocol},2.0,{bits + seed}\n"
+def test_a_model_made_longer_is_compared_with_the_plain_one_through_a_window(tmp_path):
+    head = "steps,seed,scheme,split,protocol,stride,multiple,length,bits_per_byte\n"
+    lines = [
+        f"0,{seed},{scheme},{split},{protocol},,{multiple},{64 * multiple},{bits + seed}\n"
         for seed in range(3)
         for scheme, bits in (("rope", 2.0), ("yarn", 1.5 - 0.01 * seed), ("pi", float("inf")))
-        for split, protocol in (("test", "last"), ("manual", "last"), ("test", "short"))
+        for split, protocol, multiple in (
+            ("test", "last", 2),
+            ("manual", "last", 2),
+            ("test", "windowed", 1),
+        )
+        if protocol == "last" or scheme == "rope"
     ]
     path = tmp_path / "records.csv"
-    path.write_text(head + "".join(rows))
-    found = {a["scheme"]: a for a in read_extension(path)}
-    assert len(found) == 3 == len(read_extension(path))
-    yarn = found["yarn"]
-    assert (yarn["topic"], yarn["multiple"]) == ("made longer, 0 steps", 2.0)
-    assert yarn["vs_rope"] == "better" and yarn["vs_nope"] is None  # each seed with itself
-    assert found["pi"]["mean"] is None and found["pi"]["vs_rope"] == "worse"
-    assert read_extension(tmp_path / "none.csv") == []
+    path.write_text(head + "".join(lines))
+    found = rows(read_extension(path))
+    topic = "made longer, 0 steps"
+    assert {scheme for _, _, scheme in found} == {"rope", "yarn", "pi", WINDOWED}
+    assert (
+        found[topic, 2, "yarn"]["vs_rope"] == found[topic, 2, "yarn"][f"vs_{WINDOWED}"] == "better"
+    )
+    assert found[topic, 2, "pi"]["vs_rope"] == "diverged"
+    assert read_extension(tmp_path / "none.csv").empty
 
 
 def test_longer_training_has_losses_and_gains_over_the_window_of_the_trained_length(tmp_path):
@@ -65,10 +77,9 @@ def test_longer_training_has_losses_and_gains_over_the_window_of_the_trained_len
         for (protocol, multiple), value in bits.items()
     ]
     pack(tmp_path / "long.tar.xz", records)
-    *losses, gain = read_longer(tmp_path / "long.tar.xz")
-    found = [(loss["topic"], loss["multiple"], loss["mean"]) for loss in losses]
-    topic = f"text, {LONGER}"
-    assert found == [(topic, 1, pytest.approx(2.5)), (topic, 4, pytest.approx(2.2))]
-    assert (gain["topic"], gain["multiple"]) == (f"gain, {LONGER}", 4)
-    assert gain["mean"] == pytest.approx(0.1) and gain["margin"] == pytest.approx(0.0, abs=1e-9)
-    assert gain["vs_rope"] is None and read_longer(tmp_path / "none.tar.xz") == []
+    found = rows(read_longer(tmp_path / "long.tar.xz"))
+    assert found[f"text, {LONGER}", 1, "fox"]["mean"] == pytest.approx(2.5)
+    assert found[f"text, {LONGER}", 4, "fox"]["mean"] == pytest.approx(2.2)
+    gain = found[f"gain, {LONGER}", 4, "fox"]
+    assert gain["mean"] == pytest.approx(0.1) and gain[f"vs_{OWN_WINDOW}"] == "better"
+    assert len(found) == 3 and read_longer(tmp_path / "none.tar.xz").empty

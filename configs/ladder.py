@@ -1,0 +1,320 @@
+"""Asks whether an advantage lasts: schemes trained longer, at other lengths and in other sizes.
+
+    python launch.py --config=configs/ladder.py:small --workdir=runs/ladder --workers=2
+
+Presets, after the colon:
+
+    tiny   three schemes, seconds: checks that everything runs, shows nothing
+    rates  rung B: each scheme under three learning rates, about 9 hours of one CPU core
+    small  rungs B to D, about 50 hours of one CPU core
+    track  the leaderboard's: three learning rates, then three seeds of rung C at the best one. Give
+           --config.schemes=mine, the name of a scheme or of a file mine.py that defines one; it
+           writes records/mine/result.json. About an hour of one CPU core.
+    h100   33M and 124M parameters on the tokens of a tokeniser, trained at 512 of them, and table 3
+           of KERPLE at its size (2205.09921): 42 hours of one H100 at 40 % of its peak
+    v5e    the same but for the table, trained at 1,024 tokens: 192 chip hours of TPU v5e
+
+``h100`` and ``v5e`` need --config.corpus=tokens:FOLDER, see ``experiments/training/data.py``. Their
+hours are what ``--dry_run`` prints for a vocabulary of 50,257 tokens.
+
+The rungs, of which A is ``configs/atlas.py:small``; a name begins with its rung, and studies run in
+the order of their names:
+
+    b1_bases_64, b2_bases_256   RoPE under several bases, at two lengths; ``BASE`` is their result.
+    b3_rates                    Every scheme of the ladder under three learning rates, one seed. All
+                                rungs below take the best rate of each scheme.
+    c_l256_t20                  Sixteen schemes, trained at 256 tokens on 20 tokens a parameter.
+    d1_l64_t2 .. d5_l64_t20     Tokens: 1.6, 6 and 20 a parameter, at two lengths.
+    d6_w64_t20, d8_w256_t20     Sizes: 0.12M and 1.7M parameters instead of 0.46M.
+    d7_l1024_t20                Lengths: trained at 1,024 tokens; this is also what a scheme trained
+                                at 256 could reach at four times its length.
+
+In a name l is the trained length, t how many tokens a parameter the models see, and w their width.
+All studies read the same texts, with a context of 64 to 4,096 tokens before the same targets, so
+that their losses can be compared. Any field can be overridden on the command line:
+``--config.studies.c_l256_t20.schemes=rope,alibi``.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import extrapolation
+from configs.extrapolation import ON_ROPE
+from experiments.config import own_defaults
+
+PRESETS = ("tiny", "rates", "small", "track", "h100", "v5e")
+# The base of every rotary scheme, over the trained length: the best of the study ``bases`` at both
+# of its lengths.
+BASE = 16
+
+# Schemes that lead their family in the atlas, or that papers argue about, and the baselines. The
+# last two take several times as long as the others.
+SCHEMES = (
+    "rope,rope_10000,alibi,nope,transformer_xl,fox,kerple_log,t5,sinusoidal,fire,cable,path,"
+    "selective_rope,hope,p_rope,rnope_swa,kv_shift,nope_smear,xpos,sandwich,kerple_power,grape_a,"
+    "ssmax,randomized,inkling,cope,dape,deberta,seqpe"
+)
+# These are evaluated on the models of ``rope`` and need no training.
+EXTENSIONS = "yarn,rerope,self_extend,dual_chunk"
+LONG = (
+    "rope,alibi,nope,sinusoidal,transformer_xl,fox,kerple_log,t5,path,kv_shift,rnope_swa,p_rope,"
+    "cable,fire,selective_rope,hope"
+)
+SIX = "rope,alibi,nope,transformer_xl,fox,path"
+FOUR = "rope,alibi,transformer_xl,fox"
+
+_REPORT = {
+    "longest": "c_l256_t20",
+    "pairs": (
+        ("b3_rates", "c_l256_t20"),
+        ("d1_l64_t2", "d3_l64_t6"),
+        ("d3_l64_t6", "d5_l64_t20"),
+        ("d1_l64_t2", "d5_l64_t20"),
+        ("d2_l256_t2", "d4_l256_t6"),
+        ("d4_l256_t6", "c_l256_t20"),
+        ("d2_l256_t2", "c_l256_t20"),
+        ("d5_l64_t20", "c_l256_t20"),
+        ("c_l256_t20", "d7_l1024_t20"),
+        ("d6_w64_t20", "c_l256_t20"),
+        ("c_l256_t20", "d8_w256_t20"),
+    ),
+    "sizes": ("d6_w64_t20", "c_l256_t20", "d8_w256_t20"),
+    "arrow": ("d2_l256_t2", "c_l256_t20"),
+}
+_LARGE_REPORT = {
+    "longest": "c_w384_t20",
+    "pairs": (("b3_rates", "c_w384_t20"), ("c_w384_t20", "d_w768_t20")),
+    "sizes": ("c_w384_t20", "d_w768_t20"),
+    "arrow": ("b3_rates", "c_w384_t20"),
+}
+_REPORTS = {
+    "tiny": {
+        "longest": "c_l32_t20",
+        "pairs": (("b_l32_t2", "c_l32_t20"),),
+        "sizes": ("b_l32_t2", "c_l32_t20"),
+        "arrow": ("b_l32_t2", "c_l32_t20"),
+    },
+    "track": {"longest": "c_track", "pairs": (), "sizes": (), "arrow": ("c_track",)},
+    "h100": _LARGE_REPORT,
+    "v5e": _LARGE_REPORT,
+}
+_BATCH_TOKENS = 2048
+_LONGEST = 4096
+_WIDTH = 128
+
+
+def get_config(preset: str = "small") -> ConfigDict:
+    """Returns the config of a preset."""
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
+    config = ConfigDict({"experiment": "ladder", "corpus": "packages"})
+    # The folder of the leaderboard's records, or none where no record is written.
+    config.records = "records" if preset == "track" else ""
+    config.studies = ConfigDict(_STUDIES[preset]())
+    # What the report compares: the rung whose training curves are drawn, the rungs whose orders are
+    # compared, the rungs that differ in size alone, and those of short and of long training.
+    config.update(_REPORTS.get(preset, _REPORT))
+    if preset == "track":
+        config.schemes = "rope"
+        for each in config.studies.values():
+            each.schemes = config.get_ref("schemes")
+    for study in config.studies.values():
+        study.corpus = config.get_ref("corpus")
+    return config
+
+
+def _small() -> dict[str, ConfigDict]:
+    return _rates() | {
+        "c_l256_t20": _rung(256, 20, f"{LONG},{EXTENSIONS}"),
+        "d1_l64_t2": _rung(64, 1.6, SIX),
+        "d2_l256_t2": _rung(256, 1.6, SIX),
+        "d3_l64_t6": _rung(64, 6, SIX),
+        "d4_l256_t6": _rung(256, 6, SIX),
+        "d5_l64_t20": _rung(64, 20, SIX),
+        "d6_w64_t20": _rung(256, 20, SIX, width=64),
+        "d7_l1024_t20": _rung(1024, 20, FOUR),
+        "d8_w256_t20": _rung(256, 20, SIX, width=256),
+    }
+
+
+def _rates() -> dict[str, ConfigDict]:
+    bases = {
+        f"b{number}_bases_{length}": _bases(length) for number, length in enumerate((64, 256), 1)
+    }
+    rates = study(256, SCHEMES)
+    rates.seeds = 1
+    rates.train.steps = 1400
+    rates.eval.documents = 32
+    rates.sweep.learning_rate = (3e-3, 6e-3, 12e-3)
+    return bases | {"b3_rates": rates}
+
+
+def _tiny() -> dict[str, ConfigDict]:
+    short, longer = study(32, "rope,alibi,nope"), study(32, "rope,alibi,nope")
+    for each, steps in ((short, 6), (longer, 12)):
+        each.seeds = 2
+        each.model.update(model_dim=32, num_layers=2, num_heads=4)
+        each.train.update(length=32, batch_size=4, steps=steps, warmup_steps=2)
+        each.eval.update(multiples=(1, 2, 4), last_tokens=16, documents=4, batch_tokens=512)
+    short.sweep.learning_rate = (3e-3, 6e-3)
+    longer.rates_of = "b_l32_t2"
+    return {"b_l32_t2": short, "c_l32_t20": longer}
+
+
+def _track() -> dict[str, ConfigDict]:
+    rates = _rates()["b3_rates"]
+    final = _rung(256, 20, "rope")
+    final.rates_of = "b_rates"
+    return {"b_rates": rates, "c_track": final}
+
+
+def _large(length: int) -> dict[str, ConfigDict]:
+    rates = _of_tokens(length, SIX, tokens=3e7, width=384)
+    rates.sweep.learning_rate = (2e-3, 4e-3, 8e-3)
+    rates.seeds = 1
+    return {
+        "b3_rates": rates,
+        "c_w384_t20": _of_tokens(length, LONG, tokens=6.7e8, width=384),
+        "d_w768_t20": _of_tokens(length, SIX, tokens=2.5e9, width=768),
+    }
+
+
+def _h100() -> dict[str, ConfigDict]:
+    return _large(512) | {"e_kerple_table3": _kerple_table3()}
+
+
+def _of_tokens(length: int, schemes: str, tokens: float, width: int) -> ConfigDict:
+    """Returns a study on the tokens of a tokeniser, for an accelerator."""
+    config = study(length, schemes)
+    config.model.update(
+        model_dim=width,
+        num_layers=8 if width < 768 else 12,
+        num_heads=width // 64,
+        dtype="bfloat16",
+        scan=True,
+        remat=True,
+    )
+    batch_size = 2**16 // length
+    config.train.update(
+        batch_size=batch_size,
+        steps=round(tokens / (batch_size * length)),
+        warmup_steps=200,
+        checkpoint_every=1000,
+        learning_rate=4e-3,
+    )
+    config.eval.update(
+        multiples=(1, 2, 4, 8, 16),
+        last_tokens=256,
+        documents=256,
+        splits=("test",),
+        window_stride=64,
+        batch_tokens=2**17,
+    )
+    config.rates_of = "" if tokens < 1e8 else "b3_rates"
+    return config
+
+
+def _kerple_table3() -> ConfigDict:
+    """Returns the setting of table 3 in 2205.09921: 162M parameters, 50,000 steps of 32 x 512."""
+    config = _of_tokens(512, "kerple_log,kerple_power,alibi,t5,rope,sandwich", 8.2e8, width=768)
+    config.train.update(
+        batch_size=32, steps=50_000, warmup_steps=500, optimizer="adamw", learning_rate=6e-4
+    )
+    config.train.weight_decay = 0.0
+    config.model.tied = False
+    config.eval.multiples = (1, 2, 4, 8, 16, 32)
+    config.rates_of = ""
+    return config
+
+
+_STUDIES = {
+    "tiny": _tiny,
+    "rates": _rates,
+    "small": _small,
+    "track": _track,
+    "h100": _h100,
+    "v5e": lambda: _large(1024),
+}
+
+
+def _bases(length: int) -> ConfigDict:
+    bases = [1, 4, 16, 64]
+    config = study(length, ",".join(f"rope_{base}l" for base in bases))
+    for base in bases:
+        config.encodings[f"rope_{base}l"] = _variant("rope", base=float(base * length))
+    config.seeds = 1
+    config.train.steps = 1400
+    config.eval.documents = 32
+    return config
+
+
+def _rung(length: int, tokens: float, schemes: str, width: int = _WIDTH) -> ConfigDict:
+    """Returns a study of ``tokens`` tokens a parameter, each scheme at its own learning rate."""
+    config = study(length, schemes)
+    config.model.model_dim = width
+    config.train.steps = round(tokens * parameters(width) / _BATCH_TOKENS)
+    config.rates_of = "b3_rates"
+    return config
+
+
+def parameters(width: int) -> int:
+    """Returns how many parameters a model of bytes has, without those of its encoding."""
+    layers, vocabulary, hidden = 2, 256, -(-width * 8 // (3 * 64)) * 64
+    return layers * (4 * width**2 + 3 * width * hidden + 2 * width) + (vocabulary + 1) * width
+
+
+def study(length: int, schemes: str) -> ConfigDict:
+    """Returns a study on texts of ``length`` tokens, with what every rung has in common."""
+    config = extrapolation.get_config("small")
+    config.experiment = "rung"
+    config.together = 1
+    config.schemes = schemes
+    # The study whose best learning rates this one takes, see ``ladder.study.Rung``.
+    config.rates_of = ""
+    config.train.update(
+        length=length,
+        batch_size=_BATCH_TOKENS // length,
+        warmup_steps=100,
+        optimizer="muon",
+        learning_rate=6e-3,
+        checkpoint_every=500,
+    )
+    multiples = [n for n in (1, 2, 4, 8, 16, 64) if n * length <= _LONGEST]
+    config.eval.update(
+        multiples=tuple(multiples),
+        last_tokens=64,
+        documents=96,
+        splits=("code", "prose"),
+        strides=(),
+        window_stride=16,
+    )
+    _follow_length(config.encodings, config.train.get_ref("length"))
+    return config
+
+
+def _follow_length(encodings: ConfigDict, length) -> None:
+    """Makes everything in an encoding follow the trained length that may follow it.
+
+    ``extrapolation.follow_length`` has done so for windows, and for thresholds that are lengths.
+    """
+    base = length.to_float() * BASE
+    for name in ("rope", "hope", "p_rope", "xpos", "sinusoidal", "transformer_xl", "rnope_swa"):
+        encodings[name].base = base
+    for name in ON_ROPE:
+        if "base" in encodings[name]:
+            encodings[name].base = base
+    rope = _variant("rope", base=base)
+    for name in ("kv_shift", "randomized", "ssmax"):
+        encodings[name] = _variant(name, over=rope)
+    encodings.randomized.max_length = 4 * _LONGEST
+    encodings.nope_smear = _variant("kv_shift", over="nope")
+    encodings.rope_10000 = _variant("rope", base=10_000.0)
+    encodings.deberta.max_distance = length
+    encodings.xpos.scale_base = length.to_float() / 2
+    encodings.rnope_swa.interval = 2
+
+
+def _variant(name: str, **changed: Any) -> ConfigDict:
+    """Returns the keywords of the scheme ``name`` in full, for a variant of another name."""
+    return ConfigDict({"name": name} | own_defaults(name) | changed)

@@ -1,0 +1,252 @@
+"""Holds what studies have measured as one tidy table, which atlas, pages and guide are made of.
+
+A row of the table of values is one number of one scheme and one seed. Its columns, ``COLUMNS``, are
+
+topic, multiple   what is asked, and the length over that of training
+question          both as a name
+family            the questions whose comparisons are corrected together, see ``comparisons.py``
+says, unit        the question and its unit in words
+is_error          whether lower is better
+chance            what a blind guess has; NaN where that is not known
+scheme, seed      who answers
+value             the answer; inf if training diverged
+
+Where records have the losses of single texts, a column ``text`` numbers the texts, and a row is the
+loss of one of them. ``verdicts`` compares the schemes, and ``summary`` has a row for each scheme at
+each question.
+
+RoPE that is read through a window of the trained length is a scheme of its own, ``WINDOWED``. Flat
+is easy, so this is what every other scheme is compared with, beside NoPE and RoPE.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from experiments.results.comparisons import compared
+from experiments.results.lengths import WINDOWED, with_window
+from experiments.results.panels import EXACT, Panel, PanelStudy
+from experiments.results.statistics import BASELINE, Record
+
+OF_QUESTION = ["topic", "multiple", "question", "family", "says", "unit", "is_error", "chance"]
+COLUMNS = [*OF_QUESTION, "scheme", "seed", "value"]
+_WORDS = ("topic", "question", "family", "says", "unit", "scheme")
+_NUMBERS = ("multiple", "chance", "value")
+# With whom every scheme is compared, where they have an answer.
+AGAINST = (BASELINE, "rope", WINDOWED)
+# With what a gain is compared: the same model, fed only its most recent tokens.
+OWN_WINDOW = "own_window"
+# Families of questions. Values in a family that begins with GAIN are differences already.
+TEXT, MANUAL, GAIN, TASKS = "loss on text", "loss on the manual", "gain", "tasks"
+UNCOMPARED = "not compared"  # the family of questions about which there is no verdict
+# The share of rows that a seed must have right to have solved a task; at the trained length most
+# seeds must have it for a scheme to have learned the task.
+SOLVED = 0.9
+_ANSWERS = ", answers"  # the end of a topic about single answers
+
+
+def table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Returns the table of values that has the given rows; what they lack is empty.
+
+    Raises:
+      ValueError: two rows claim the same measurement.
+    """
+    given = pd.DataFrame(rows)
+    frame = given.reindex(columns=[*COLUMNS, *given.columns.intersection(["text"])])
+    frame = frame.astype(dict.fromkeys(_WORDS, "str") | dict.fromkeys(_NUMBERS, float))
+    named = frame["topic"] + frame["multiple"].map(" {:g}x".format)
+    frame["question"] = named.where(frame["family"] != UNCOMPARED, frame["topic"])
+    frame["value"] = frame["value"].where(np.isfinite(frame["value"]), np.inf)
+    keys = [key for key in ("question", "scheme", "seed", "text") if key in frame]
+    twice = frame[frame.duplicated(keys)]
+    if len(twice):
+        question, scheme, seed = twice.iloc[0][keys[:3]]
+        raise ValueError(
+            f"two records of {scheme}, seed {seed}, {question}: counted twice they would shrink "
+            "its interval; keep one"
+        )
+    return frame
+
+
+def losses(
+    records: Iterable[Record], split: str, protocol: str, topic: str, family: str, says: str = ""
+) -> pd.DataFrame:
+    """Returns the losses of one evaluation of texts by length, in bits per byte.
+
+    Args:
+      records: see ``LengthStudy``; those of ``WINDOWED`` are made of RoPE's.
+      split, protocol: the evaluation.
+      topic, family: those of the questions.
+      says: the question in words, with {length} and {multiple} of the texts.
+    """
+    asked = {"topic": topic, "family": family, "unit": "bits per byte", "is_error": True}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for r in with_window(records):
+            if (r["split"], r["protocol"]) == (split, protocol):
+                who = {key: r[key] for key in ("scheme", "seed", "multiple")}
+                row = asked | who | {"says": says.format(**r)}
+                if "by_text" in r:
+                    bits = r["bits_per_byte"] / r["loss"]
+                    for text, loss in enumerate(r["by_text"]):
+                        yield row | {"text": text, "value": loss * bits}
+                else:
+                    yield row | {"value": r["bits_per_byte"]}
+
+    return table(rows()).sort_values("multiple", kind="stable")
+
+
+def of_text(records: list[Record], last: int) -> pd.DataFrame:
+    """Returns the losses of all evaluations of texts, and the gains, by length.
+
+    Args:
+      records: see ``LengthStudy``.
+      last: the number of last tokens that are scored.
+    """
+    where = " in texts of {length} tokens, {multiple} times the trained length."
+    of_last = f"Bits per byte of the last {last} tokens"
+    alone = f"{of_last}, when no more tokens are read before each than in training."
+    manual = " Texts are those of a manual."
+    return pd.concat(
+        [
+            losses(records, "test", "last", "text", TEXT, of_last + where),
+            losses(records, "test", "windowed", "text, windowed", TEXT, alone),
+            losses(
+                records,
+                "test",
+                "non_overlapping",
+                "text, all",
+                TEXT,
+                f"Bits per byte of all{where}",
+            ),
+            losses(records, "manual", "last", "manual", MANUAL, of_last + where + manual),
+            losses(records, "manual", "windowed", "manual, windowed", MANUAL, alone + manual),
+            gains(records),
+        ],
+        ignore_index=True,
+    )
+
+
+def gains(records: list[Record]) -> pd.DataFrame:
+    """Returns by how much contexts beyond the trained length lower the loss of the same model.
+
+    The other loss is that of the model fed only the most recent tokens. There are gains for texts
+    like those of training and, as another topic, for the manual.
+    """
+    tables = []
+    for split, topic, of in (("test", "gain", ""), ("manual", "gain, manual", " of the manual")):
+        says = (
+            f"Bits per byte{of} by which {{multiple}} times the trained length of context is "
+            "better than the same model fed only its most recent tokens, at most as many as in "
+            "training."
+        )
+        longer = losses(records, split, "last", topic, GAIN, says)
+        longer = longer[(longer["multiple"] > 1) & (longer["scheme"] != WINDOWED)]
+        alone = losses(records, split, "windowed", topic, GAIN)
+        keys = [key for key in ("scheme", "seed", "text") if key in longer and key in alone]
+        both = longer.merge(alone[[*keys, "value"]], on=keys, suffixes=("", "_alone"))
+        gain = both.pop("value_alone") - both["value"]
+        both["value"] = gain.where(np.isfinite(gain), np.inf)
+        tables.append(both.assign(is_error=False))
+    return pd.concat(tables, ignore_index=True)
+
+
+def of_tasks(study: PanelStudy) -> pd.DataFrame:
+    """Returns the shares of right rows and answers at every length, without regard to depth."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for panel in study.panels:
+            is_exact = panel.metric == EXACT
+            share = "rows whose answers are all right" if is_exact else "answers that are right"
+            asked = dict(topic=_topic(panel), family=TASKS, unit="share right", is_error=False)
+            for x in panel.xs if panel.trained else ():
+                says = f"Share of {share}, in {panel.condition} with rows of {x} tokens"
+                says += "." if x in panel.trained else "; no row of training was as long."
+                at = {"multiple": float(x) / float(panel.trained[0]), "says": says}
+                for r in study.records:
+                    if panel.has(r) and r["x"] == x:
+                        answer = {key: r[key] for key in ("scheme", "seed", "value", "chance")}
+                        yield asked | at | answer
+
+    return table(rows())
+
+
+def topics(study: PanelStudy) -> list[str]:
+    """Returns the topics of ``of_tasks``, also of those without any record yet."""
+    return [_topic(panel) for panel in study.panels if panel.trained]
+
+
+def _topic(panel: Panel) -> str:
+    return panel.condition + _ANSWERS * (panel.metric != EXACT)
+
+
+def is_learned(values: pd.DataFrame) -> pd.Series:
+    """Returns, for each row, whether its scheme has learned its task; True if it is of no task."""
+    is_task, is_own = values["family"] == TASKS, values["multiple"] == 1
+    task = values["topic"].str.removesuffix(_ANSWERS)
+    rows = is_task & is_own & (task == values["topic"])
+    seeds = (values["value"] >= SOLVED)[rows].groupby([values["scheme"], task]).mean()
+    share = seeds.reindex(pd.MultiIndex.from_arrays([values["scheme"], task]), fill_value=0.0)
+    return ~is_task | (share.to_numpy() > 0.5)
+
+
+def verdicts(values: pd.DataFrame) -> pd.DataFrame:
+    """Compares every scheme with each of ``AGAINST``, and gains with the model's own window.
+
+    A task counts only where it is learned, and its order only beyond the trained length, for all
+    who have learned it are right there.
+
+    Returns:
+      The table of ``comparisons.compared``.
+    """
+    is_gain, is_task = values["family"].str.startswith(GAIN), values["family"] == TASKS
+    is_ranked = ~is_gain & (values["family"] != UNCOMPARED) & is_learned(values)
+    ranked = values[is_ranked & (~is_task | (values["multiple"] > 1))]
+    tables = [compared(ranked, against) for against in AGAINST]
+    tables.append(compared(values[is_gain], None).assign(against=OWN_WINDOW))
+    return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
+
+
+def summary(values: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each scheme at each question.
+
+    Its columns are those of the question, ``scheme``, and
+
+    mean, margin, seeds   the mean over seeds, half of its 95 % interval, NaN for one seed, and the
+                          number of seeds; the interval is Student's or, for a gain, that of
+                          ``verdicts``
+    solved                how many seeds have solved a task in rows of this length, else NaN
+    learned               whether the scheme has learned the task; True where there is no task
+
+    and, for each name in ``AGAINST`` and for ``OWN_WINDOW``, ``vs_NAME``, the verdict of
+    ``comparisons.WORDS``, ``vs_NAME_difference``, ``vs_NAME_margin`` and ``vs_NAME_p``, which is
+    corrected. These are NaN where nothing is compared.
+
+    Args:
+      values: the table of values.
+      comparisons: the table of ``verdicts``.
+    """
+    keys = ["question", "scheme"]
+    by_seed = values.groupby([*keys, "seed"], sort=False)["value"].mean()
+    of_seeds = by_seed.groupby(level=keys, sort=False)
+    rows = of_seeds.agg(mean="mean", margin="sem", seeds="size")
+    rows["margin"] *= special.stdtrit(np.maximum(rows["seeds"] - 1, 1), 0.975)
+    rows.loc[np.isinf(rows["mean"]), "margin"] = np.nan
+    first = values.assign(learned=is_learned(values)).drop_duplicates(keys)
+    rows = first[[*OF_QUESTION, "scheme", "learned"]].merge(rows.reset_index(), on=keys)
+    is_rows = (rows["family"] == TASKS) & ~rows["topic"].str.endswith(_ANSWERS)
+    solved = (by_seed >= SOLVED).groupby(level=keys).sum().rename("solved")
+    rows = rows.merge(solved.reset_index(), on=keys)
+    rows["solved"] = rows["solved"].where(is_rows)
+    for against in (*AGAINST, OWN_WINDOW):
+        with_it = comparisons[comparisons["against"] == against]
+        fields = {"verdict": "", "difference": "_difference", "margin": "_margin"}
+        fields |= {"p_corrected": "_p"}
+        renamed = {key: f"vs_{against}{end}" for key, end in fields.items()}
+        with_it = with_it[[*keys, *fields]].rename(columns=renamed)
+        rows = rows.merge(with_it, on=keys, how="left")
+    rows["margin"] = rows[f"vs_{OWN_WINDOW}_margin"].fillna(rows["margin"])
+    return rows

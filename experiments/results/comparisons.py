@@ -1,0 +1,237 @@
+"""Compares schemes by seed, and corrects the verdicts for how many comparisons there are.
+
+The input is a tidy table with a row for each number that was measured: ``family, question, scheme,
+seed, value, is_error``, and ``text`` where the losses of single texts are known. All comparisons of
+one family of questions with one scheme are corrected together, by the procedure of Benjamini and
+Hochberg (1995): among the verdicts "better" and "worse", a share of at most ``Q`` is expected to be
+due to chance.
+
+**Pairs.** A seed gives every scheme the same batches in the same order. So a comparison is about
+the differences of two schemes within each seed, and what a seed does to all schemes cancels.
+
+**Few seeds.** The variance of three differences is hardly known: a t-test on them alone has two
+degrees of freedom, and after correction for hundreds of comparisons it finds nothing. Therefore
+each variance is drawn toward the one that the other schemes at the same question lead to expect,
+as in limma (Smyth 2004, "Linear models and empirical Bayes methods for assessing differential
+expression in microarray experiments"): variances are taken to be a common one, over a chi-square
+with ``d`` degrees of freedom, times an error of estimation; the spread of their logarithms tells
+``d``, and a comparison of n seeds has ``d + n - 1`` degrees of freedom. Three things differ here.
+
+- All differences from one scheme contain its seeds. If the common variance were computed from these
+  differences, a scheme whose seeds are close by chance would make all variances too small: in a
+  simulation without any effect, up to 23 % of the families had a verdict. It is therefore computed
+  from each scheme's own deviations, without what a seed does to all schemes, and a difference is
+  expected to have the variance of both schemes together.
+- Schemes that fall apart vary more. The common variance is a line in the rank of the mean (its
+  logarithm is), as in limma's trend, if there are ``_TREND`` schemes or more.
+- limma has thousands of genes. With 80 schemes ``d`` is uncertain, and a value that is too high
+  gives too many verdicts (14 % of families without any effect). So ``d`` is computed from the upper
+  end of the 90 % interval of the spread, and is at most the number of schemes minus 2.
+
+In simulations without any effect, with three seeds, 0 to 7 % of the families of 80 schemes have a
+verdict, and 0 to 10 % of those of 2 to 24 schemes, depending on how much the true variances differ;
+see ``tests/test_comparisons.py``.
+"""
+
+import functools
+import math
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special, stats
+
+Q = 0.05  # the false discovery rate
+WORDS = ("better", "worse", "no difference", "the same", "diverged", "too few seeds")
+COLUMNS = ["family", "question", "scheme", "against", "seeds", "difference", "margin"]
+COLUMNS += ["p", "p_corrected", "verdict"]
+# The number of schemes from which the variance may depend on the rank of the mean.
+_TREND = 20
+# The quantile of the normal distribution that is the upper end of a 90 % interval.
+_UPPER = 1.645
+_DRAWS = 10_000
+
+
+def compared(values: pd.DataFrame, against: str | None, q: float = Q) -> pd.DataFrame:
+    """Compares every scheme with one of them, at each question that both have answered.
+
+    Args:
+      values: the table that the docstring of this module describes. A value that is not finite says
+        that training diverged.
+      against: the scheme with which the others are compared. None compares the values with 0, for
+        values that are differences already.
+      q: the false discovery rate.
+
+    Returns:
+      A row for each comparison, with ``COLUMNS``. ``difference`` is the mean over seeds, positive
+      in the scheme's favour; ``margin`` is half of its 95 % interval; ``p_corrected`` is corrected
+      within the family; ``verdict`` is one of ``WORDS``. "The same" is said of schemes with equal
+      values, as two have that read one checkpoint in the same way; they are not part of a family,
+      because nothing is compared.
+    """
+    tables = [
+        _question(group, against).assign(family=family, question=question)
+        for (family, question), group in values.groupby(["family", "question"], sort=False)
+        if against is None or (group["scheme"] == against).any()
+    ]
+    if not tables:
+        return pd.DataFrame(columns=COLUMNS)
+    table = pd.concat(tables, ignore_index=True).assign(against=against)
+    table["p_corrected"] = corrected(table["p"], table["family"])
+    is_found = table["p_corrected"] <= q
+    table.loc[is_found, "verdict"] = np.where(table["difference"] > 0, "better", "worse")[is_found]
+    return table[COLUMNS]
+
+
+def corrected(p: pd.Series, family: pd.Series) -> pd.Series:
+    """Returns p values corrected within each family; a p value that is NaN stays NaN."""
+    known = p.dropna()
+    return known.groupby(family).transform(stats.false_discovery_control).reindex(p.index)
+
+
+def families(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each family in a table of ``compared``, with how many verdicts it has.
+
+    The columns are ``family, against, comparisons, better, worse``; ``against`` is "0" for values
+    that are differences already.
+    """
+    rows = table.assign(against=table["against"].fillna("0"), comparisons=table["p"].notna())
+    rows = rows.assign(**{word: rows["verdict"] == word for word in ("better", "worse")})
+    groups = rows.groupby(["family", "against"], sort=False)
+    return groups[["comparisons", "better", "worse"]].sum().reset_index()
+
+
+def statement(rows: pd.DataFrame, q: float = Q) -> str:
+    """Says in words what was compared and corrected, from some rows of ``families``."""
+    words = (
+        f"{row['family']} against {row['against']} ({row['comparisons']} comparisons, "
+        f"{row['better']} better, {row['worse']} worse)"
+        for row in rows.to_dict("records")
+    )
+    return (
+        f"Families of comparisons: {'; '.join(words)}. They are by seed, and each family is "
+        f"corrected by Benjamini and Hochberg to a false discovery rate of q = {q:g}."
+    )
+
+
+def _question(group: pd.DataFrame, against: str | None) -> pd.DataFrame:
+    """Returns the comparisons of one question, before correction."""
+    has_texts = "text" in group
+    columns = ["seed", "text"] if has_texts else ["seed"]
+    answers = group.pivot(index="scheme", columns=columns, values="value")
+    answers *= -1 if group["is_error"].iloc[0] else 1
+    by_seed = answers.T.groupby(level="seed").mean().T if has_texts else answers
+
+    others = by_seed if against is None else by_seed.drop(against)
+    other = 0.0 * others.iloc[0].fillna(0.0) if against is None else by_seed.loc[against]
+    is_shared = others.notna() & other.notna()
+    has_diverged = (is_shared & (np.isinf(others) | np.isinf(other))).any(axis=1)
+    difference = (others - other).where(is_shared)
+    difference.loc[has_diverged] = math.nan
+    seeds = is_shared.sum(axis=1)
+
+    expected, freedom = _expected(by_seed, is_paired=against is not None)
+    if against is not None:
+        expected += expected[against]
+    total = freedom + seeds - 1
+    variance = freedom * expected[others.index] + (seeds - 1) * difference.var(axis=1)
+    stderr = np.sqrt(variance / total / seeds)
+
+    table = pd.DataFrame({"seeds": seeds, "difference": difference.mean(axis=1)})
+    table["margin"] = stderr * special.stdtrit(total, 0.975)
+    table["p"] = 2 * stats.t.sf((table["difference"] / stderr).abs(), total)
+    table["verdict"] = "no difference"
+    table.loc[(difference == 0).sum(axis=1) == seeds, "verdict"] = "the same"
+    table.loc[seeds < 2, "verdict"] = "too few seeds"
+    table.loc[has_diverged, "verdict"] = "diverged"
+    is_tested = table["verdict"] == "no difference"
+    table.loc[~is_tested, ["margin", "p"]] = math.nan
+    if has_texts:
+        for scheme in table.index[is_tested]:
+            pair = answers.loc[[scheme] if against is None else [scheme, against]].dropna(axis=1)
+            difference_NT = -np.diff(pair, axis=0) if against else pair.to_numpy()
+            over_seeds = stderr[scheme], total[scheme]
+            _, margin, p = over_texts(difference_NT.reshape(seeds[scheme], -1), *over_seeds)
+            table.loc[scheme, ["margin", "p"]] = margin, p
+    return table.reset_index()
+
+
+def _expected(by_seed: pd.DataFrame, is_paired: bool) -> tuple[pd.Series, float]:
+    """Returns the variance over seeds that the schemes at one question lead to expect.
+
+    Args:
+      by_seed: answers by scheme and seed; a missing one is NaN.
+      is_paired: whether they will be compared within seeds.
+
+    Returns:
+      The expected variance of each scheme, and how many degrees of freedom it is worth.
+    """
+    finite = by_seed[~np.isinf(by_seed).any(axis=1) & (by_seed.count(axis=1) > 1)]
+    distinct = finite.drop_duplicates().index
+    residuals = finite.sub(finite.mean(axis=1), axis=0)
+    variance = residuals.var(axis=1)
+    if is_paired and len(distinct) > 1:
+        # What a seed does to all schemes is their median, which follows each of them a little.
+        variance = (residuals - residuals.loc[distinct].median()).var(axis=1)
+        variance *= len(distinct) / (len(distinct) - 1)
+    rank = finite.mean(axis=1).rank(pct=True)
+    is_known = (variance > 0) & variance.index.isin(distinct)
+    counts = finite.count(axis=1)
+    line, freedom = _prior(variance[is_known], counts[is_known] - 1, rank[is_known])
+    return pd.Series(np.exp(np.polyval(line, rank)), rank.index).reindex(by_seed.index), freedom
+
+
+def _prior(variance: pd.Series, freedom: pd.Series, rank: pd.Series) -> tuple[np.ndarray, float]:
+    """Fits a common variance and its degrees of freedom to variances of the given freedom.
+
+    Returns:
+      The logarithm of the common variance as a polynomial of the rank, and the degrees of freedom,
+      0 if there are too few variances.
+    """
+    count, degree = len(variance), 1 if len(variance) >= _TREND else 0
+    if count < 4:
+        return np.zeros(1), 0.0
+    half = freedom.to_numpy(float) / 2
+    logs = np.log(variance.to_numpy()) - special.digamma(half) + np.log(half)
+    line = np.polyfit(rank, logs, degree)
+    squares = (logs - np.polyval(line, rank)) ** 2 * count / (count - degree - 1)
+    upper = squares.mean() + _UPPER * squares.std() / math.sqrt(count)
+    excess = upper - special.polygamma(1, half).mean()
+    d = count - 2.0
+    if excess > special.polygamma(1, d / 2):
+        d = 2 * optimize.brentq(lambda x: special.polygamma(1, x) - excess, 1e-4, d / 2)
+    # The mean of the logarithm of a variance is below the logarithm of its mean.
+    line[-1] += special.digamma(d / 2) - math.log(d / 2)
+    return line, d
+
+
+@functools.cache
+def _draws_of_texts(texts: int) -> np.ndarray:
+    """Returns how often each text is drawn with replacement, float ``[draws, texts]``."""
+    even = np.full(texts, 1 / texts)
+    return np.random.default_rng(0).multinomial(texts, even, size=_DRAWS).astype(float)
+
+
+def over_texts(
+    difference_NT: np.ndarray, stderr: float | None = None, freedom: float | None = None
+) -> tuple[float, float, float]:
+    """Returns a mean difference, half of its 95 % interval and its p value over seeds and texts.
+
+    This is a two-way bootstrap. Texts are drawn again with replacement, the same ones for all
+    seeds. The seeds are too few for that: drawn from three, they have two thirds of the variance
+    and no tails. So the error over seeds is drawn from Student's distribution, with the degrees of
+    freedom of its estimate. With 3 seeds and 96 texts, 0 to 4 % of differences without any effect
+    have p < 0.05, depending on whether seeds or texts vary more.
+
+    Args:
+      difference_NT: differences of two schemes, ``[seeds, texts]``.
+      stderr, freedom: the standard error over seeds and its degrees of freedom, by default those of
+        these differences.
+    """
+    mean_N, mean_T = difference_NT.mean(axis=1), difference_NT.mean(axis=0)
+    mean, (seeds, texts) = float(mean_N.mean()), difference_NT.shape
+    if stderr is None or freedom is None:
+        stderr, freedom = float(mean_N.std(ddof=1)) / math.sqrt(seeds), seeds - 1
+    of_seeds = stderr * np.random.default_rng(1).standard_t(freedom, size=_DRAWS)
+    errors = np.abs(_draws_of_texts(texts) @ (mean_T - mean) / texts + of_seeds)
+    p = (1 + np.count_nonzero(errors >= abs(mean))) / (1 + _DRAWS)
+    return mean, float(np.quantile(errors, 0.95)), float(p)

@@ -1,0 +1,185 @@
+"""Says which advantages of schemes last, from the results of the ladder's rungs.
+
+All functions read one tidy table, a row for each loss that was measured, with the columns
+
+    rung        the name of the study, as in ``configs/ladder.py``
+    length      tokens of a training sequence
+    tokens      tokens of training
+    parameters  parameters of the model, with those of its encoding
+    width       width of the model
+    scheme, seed, split, protocol, multiple
+    bits        bits per byte
+    texts       bits per byte of each text, float ``[N]``
+
+and judge by two losses. "Trained" is that of all tokens of texts of the trained length. "Beyond" is
+that of all tokens after the first trained length of texts that are longer, see
+``evaluation/controls.py``; there RoPE through a window, which is fed the same tokens in windows of
+the trained length, is the line to beat.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from experiments.results.lengths import WINDOWED
+
+TRAINED, BEYOND, CUT = "non_overlapping", "beyond", "cut"
+ROPE = "rope"
+_DRAWS = 2000
+
+
+def losses(records: pd.DataFrame, rung: str, protocol: str) -> pd.DataFrame:
+    """Returns the losses of one rung: ``scheme, seed, text, value``, a row for each text.
+
+    Texts of all splits count; those of "trained" have the trained length. For "beyond" RoPE through
+    a window is one of the schemes, named ``WINDOWED``.
+    """
+    chosen = _of(records, rung, protocol)
+    if protocol == BEYOND:
+        windowed = _of(records, rung, CUT)
+        windowed = windowed[windowed["scheme"] == ROPE].assign(scheme=WINDOWED)
+        chosen = pd.concat([chosen, windowed])
+    long = chosen[["scheme", "seed", "split", "texts"]].explode("texts", ignore_index=True)
+    number = long.groupby(["scheme", "seed", "split"]).cumcount().astype(str)
+    long["text"] = long["split"] + " " + number
+    return long.rename(columns={"texts": "value"}).drop(columns="split").astype({"value": float})
+
+
+def _of(records: pd.DataFrame, rung: str, protocol: str) -> pd.DataFrame:
+    is_chosen = (records["rung"] == rung) & (records["protocol"] == protocol)
+    if protocol == TRAINED:
+        is_chosen &= records["multiple"] == 1
+    return records[is_chosen]
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlation:
+    """Holds the rank correlation of two rungs.
+
+    Attributes:
+      one, other: the rungs.
+      protocol: the loss by which schemes are ranked.
+      schemes: how many schemes both rungs have.
+      rho: Spearman's rank correlation of the means over seeds and texts.
+      low, high: its 95 % interval, by drawing seeds and texts again.
+    """
+
+    one: str
+    other: str
+    protocol: str
+    schemes: int
+    rho: float
+    low: float
+    high: float
+
+
+def correlation(
+    records: pd.DataFrame, one: str, other: str, protocol: str, draws: int = _DRAWS
+) -> Correlation | None:
+    """Returns the rank correlation of two rungs over the schemes of both, or None below three."""
+    sides = [losses(records, rung, protocol) for rung in (one, other)]
+    shared = sorted(set(sides[0]["scheme"]) & set(sides[1]["scheme"]))
+    if len(shared) < 3:
+        return None
+    arrays = [_array(side, shared) for side in sides]
+    rng = np.random.default_rng(0)
+    drawn = [_drawn_means(array_CNT, rng, draws) for array_CNT in arrays]
+    rhos = [stats.spearmanr(*pair).statistic for pair in zip(*drawn, strict=True)]
+    rho = stats.spearmanr(*(_mean(array_CNT) for array_CNT in arrays)).statistic
+    low, high = np.nanquantile(rhos, [0.025, 0.975])
+    return Correlation(one, other, protocol, len(shared), float(rho), float(low), float(high))
+
+
+def _array(table: pd.DataFrame, schemes: list[str]) -> np.ndarray:
+    """Returns losses as ``[schemes, seeds, texts]``, NaN where a scheme lacks a seed."""
+    wide = table.pivot(index=["scheme", "seed"], columns="text", values="value")
+    seeds = sorted(table["seed"].unique())
+    rows = pd.MultiIndex.from_product([schemes, seeds])
+    return wide.reindex(rows).to_numpy().reshape(len(schemes), len(seeds), -1)
+
+
+def _mean(array_CNT: np.ndarray) -> np.ndarray:
+    return np.nanmean(array_CNT.mean(axis=2), axis=1)
+
+
+def _drawn_means(array_CNT: np.ndarray, rng: np.random.Generator, draws: int) -> list[np.ndarray]:
+    """Returns the mean of each scheme, over seeds and texts drawn again, for each draw."""
+    _, seeds, texts = array_CNT.shape
+    weights = rng.multinomial(texts, np.full(texts, 1 / texts), size=draws) / texts
+    by_draw_DCN = np.einsum("cnt,dt->dcn", array_CNT, weights)
+    chosen_DN = rng.integers(seeds, size=(draws, seeds))
+    return [
+        np.nanmean(by_draw_DCN[draw][:, chosen], axis=1) for draw, chosen in enumerate(chosen_DN)
+    ]
+
+
+def speed_ups(records: pd.DataFrame, rungs: Iterable[str], protocol: str) -> pd.DataFrame:
+    """Returns how much compute RoPE needs for the loss of each scheme, over the scheme's own.
+
+    Compute is ``6 N D`` operations for N parameters and D tokens (2001.08361). RoPE's loss as a
+    function of compute goes through the rungs, which are sizes of one model; between two of them,
+    and beyond the ends, the logarithm of the loss is a line in the logarithm of compute. For
+    "beyond" it is the loss of RoPE through a window.
+
+    Returns:
+      ``rung, scheme, speed_up, is_beyond``; the last says that the loss lies outside of all of
+      RoPE's, so that the line was continued.
+    """
+    tables = []
+    for rung in rungs:
+        bits = losses(records, rung, protocol).groupby("scheme")["value"].mean()
+        runs = _of(records, rung, TRAINED).groupby("scheme")[["parameters", "tokens"]].mean()
+        table = pd.DataFrame({"bits": bits, "compute": 6 * runs.prod(axis=1)})
+        table.loc[WINDOWED, "compute"] = table["compute"].get(ROPE, math.nan)
+        tables.append(table.dropna().assign(rung=rung).reset_index(names="scheme"))
+    table = pd.concat(tables, ignore_index=True)
+    line = table[table["scheme"] == (WINDOWED if protocol == BEYOND else ROPE)]
+    line = line.sort_values("compute")
+    if len(line) < 2:
+        return pd.DataFrame(columns=["rung", "scheme", "speed_up", "is_beyond"])
+    needed = np.exp(
+        _interpolated(np.log(table["bits"]), *np.log(line[["bits", "compute"]]).T.values)
+    )
+    table["speed_up"] = needed / table["compute"]
+    table["is_beyond"] = ~table["bits"].between(line["bits"].min(), line["bits"].max())
+    return table[["rung", "scheme", "speed_up", "is_beyond"]]
+
+
+def _interpolated(x: pd.Series, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
+    """Returns the piecewise linear function through points, continued at its ends."""
+    order = np.argsort(xs)
+    xs, ys = xs[order], ys[order]
+    segment = np.clip(np.searchsorted(xs, x) - 1, 0, len(xs) - 2)
+    slope = (ys[segment + 1] - ys[segment]) / (xs[segment + 1] - xs[segment])
+    return ys[segment] + slope * (np.asarray(x) - xs[segment])
+
+
+def crossings(
+    curves: Mapping[str, list[tuple[int, float]]], baseline: str = ROPE
+) -> list[tuple[str, int, float]]:
+    """Returns where the training losses of schemes cross the baseline's for the last time.
+
+    Args:
+      curves: smoothed losses by scheme, as pairs of tokens and loss, at the same tokens for all.
+      baseline: the scheme that the others are compared with.
+
+    Returns:
+      The scheme, the tokens and the loss of each crossing; a scheme that never crosses is left out.
+    """
+    found = []
+    line = curves[baseline]
+    for scheme, curve in curves.items():
+        pairs = list(zip(curve, line, strict=False))
+        gaps = [loss - other for (_, loss), (_, other) in pairs]
+        signs = [
+            place for place, (a, b) in enumerate(itertools.pairwise(gaps)) if (a < 0) != (b < 0)
+        ]
+        if signs and scheme != baseline:
+            tokens, loss = curve[signs[-1] + 1]
+            found.append((scheme, tokens, loss))
+    return found

@@ -1,0 +1,134 @@
+"""Keeps the records of the leaderboard, and makes its table.
+
+A record says what one scheme reached on the track, ``configs/ladder.py:track``: a fixed corpus,
+model, number of tokens and evaluation, with three seeds. It is the file ``NAME/result.json`` in the
+folder ``records``. Rules and data have a version; only records of one version can be compared.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.results.comparisons import compared, families, statement
+from experiments.results.ladder import BEYOND, CUT, ROPE, TRAINED, losses
+from experiments.results.lengths import WINDOWED
+from experiments.results.record import read_json, write_files
+
+# Raise the second number where rules change so little that orders stay, else the first.
+TRACK = "1.0"
+SEEDS = 3
+_PROTOCOLS = (TRAINED, BEYOND, CUT)
+_FIELDS = {"track": str, "scheme": str, "corpus_digest": str, "seeds": list, "losses": dict}
+
+
+def record_of(
+    records: pd.DataFrame, rung: str, scheme: str, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the record of a scheme on the rung that is the track.
+
+    Args:
+      records: the table of ``results/ladder.py``.
+      rung: the name of the rung.
+      scheme: the scheme.
+      about: what else the record says, with ``corpus_digest``.
+
+    Raises:
+      ValueError: a seed is missing.
+    """
+    chosen = records[(records["rung"] == rung) & (records["scheme"] == scheme)]
+    seeds = sorted(int(seed) for seed in chosen["seed"].unique())
+    if len(seeds) < SEEDS:
+        raise ValueError(
+            f"{scheme} has {len(seeds)} of the {SEEDS} seeds of the track: run the same command "
+            "until all are finished"
+        )
+    found = {}
+    for protocol in _PROTOCOLS:
+        table = losses(chosen, rung, protocol)
+        wide = table[table["scheme"] == scheme].pivot(index="seed", columns="text", values="value")
+        found[protocol] = {text: wide[text].round(5).tolist() for text in wide}
+    run = chosen.iloc[0]
+    sizes = {key: int(run[key]) for key in ("parameters", "tokens", "length")}
+    head = {"track": TRACK, "scheme": scheme, "seeds": seeds}
+    return {**head, **sizes, **about, "losses": found}
+
+
+def write(folder: Path, record: dict[str, Any]) -> Path:
+    """Writes a record to ``folder/SCHEME/result.json`` and returns the path."""
+    path = folder / record["scheme"] / "result.json"
+    write_files(path.parent, {path.name: json.dumps(record) + "\n"})
+    return path
+
+
+def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Returns the records in a folder that can be compared, and a sentence on each of the others.
+
+    Raises:
+      ValueError: the record of RoPE, with which all are compared, is missing.
+    """
+    read_records, refused = [], []
+    for path in sorted(folder.glob("*/result.json")):
+        try:
+            record = read_json(path, _FIELDS)
+            if record["track"] != TRACK:
+                raise ValueError(
+                    f"{path} is of track {record['track']}, and this one is {TRACK}: run the track "
+                    "again"
+                )
+            if len(record["seeds"]) < SEEDS:
+                raise ValueError(f"{path} has {len(record['seeds'])} of {SEEDS} seeds")
+            read_records.append(record)
+        except ValueError as error:
+            refused.append(str(error))
+    base = next((record for record in read_records if record["scheme"] == ROPE), None)
+    if base is None:
+        raise ValueError(f"{folder} has no record of {ROPE}, with which all others are compared")
+    same = [r for r in read_records if r["corpus_digest"] == base["corpus_digest"]]
+    refused += [
+        f"{folder / r['scheme']} was made on another corpus, of digest {r['corpus_digest']}"
+        for r in read_records
+        if r not in same
+    ]
+    return same, refused
+
+
+def table(records: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:
+    """Returns the leaderboard by scheme, best first, and how its verdicts were corrected.
+
+    Schemes are ranked by the loss beyond the trained length. ``over`` is the difference from RoPE
+    through a window, with half of its 95 % interval and its corrected p value.
+    """
+    records = list(records)
+    values = pd.concat([_values(record, BEYOND) for record in records])
+    windowed = next(_values(r, CUT) for r in records if r["scheme"] == ROPE)
+    values = pd.concat([values, windowed.assign(scheme=WINDOWED)])
+    found = compared(values.assign(family="leaderboard", question=BEYOND, is_error=True), WINDOWED)
+    rows = pd.DataFrame(
+        {
+            "scheme": record["scheme"],
+            "trained": _values(record, TRAINED)["value"].mean(),
+            "beyond": _values(record, BEYOND)["value"].mean(),
+            "window": _values(record, CUT)["value"].mean(),
+            "parameters": record["parameters"],
+            "tokens": record["tokens"],
+            "seeds": len(record["seeds"]),
+            "track": record["track"],
+            "revision": record.get("git", "unknown"),
+        }
+        for record in records
+    )
+    judged = found.set_index("scheme")
+    rows = rows.set_index("scheme")
+    rows["over"], rows["margin"] = -judged["difference"], judged["margin"]
+    rows["p"], rows["verdict"] = judged["p_corrected"], judged["verdict"]
+    return rows.sort_values("beyond"), statement(families(found))
+
+
+def _values(record: Mapping[str, Any], protocol: str) -> pd.DataFrame:
+    """Returns the losses of a record: ``scheme, seed, text, value``."""
+    by_text = pd.DataFrame(record["losses"][protocol], index=record["seeds"])
+    long = by_text.rename_axis("seed").reset_index().melt("seed", var_name="text")
+    return long.assign(scheme=record["scheme"])

@@ -1,0 +1,50 @@
+"""Makes a scheme in a user's own file known by name, without a change to the registry."""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from posenc_jax import REGISTRY, Encoding
+
+
+def register(names: Iterable[str], folder: Path = Path()) -> None:
+    """Registers each name that is not known yet as the scheme in the file ``NAME.py``.
+
+    Args:
+      names: names of schemes.
+      folder: the folder of the files.
+
+    Raises:
+      ValueError: there is no such file, it cannot be imported, or it does not define one scheme.
+    """
+    for name in names:
+        path = folder / f"{name}.py"
+        if name in REGISTRY or not re.fullmatch(r"[a-z]\w*", name) or not path.is_file():
+            continue  # ``lookup`` says which names are known
+        REGISTRY[name] = f"{name}:{_scheme_in(name, path)}"
+
+
+def _scheme_in(name: str, path: Path) -> str:
+    """Imports a file as the module ``name``, and returns the name of its scheme."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    schemes = [
+        key
+        for key, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Encoding) and value.__module__ == name
+    ]
+    if len(schemes) != 1:
+        raise ValueError(
+            f"{path} must define one scheme, a subclass of posenc_jax.Encoding, and has "
+            f"{', '.join(schemes) or 'none'}"
+        )
+    return schemes[0]

@@ -1,0 +1,250 @@
+"""Trains the rungs of the ladder, and reports which advantages of a scheme last.
+
+python launch.py --config=configs/ladder.py:small --workdir=runs/ladder
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+from flax import nnx
+from ml_collections import FrozenConfigDict
+
+from experiments import preemption
+from experiments.config import make_encoding
+from experiments.evaluation.controls import beyond, controls, within
+from experiments.evaluation.lengths import Scorer, in_other_units
+from experiments.progress import stage
+from experiments.results import leaderboard
+from experiments.results.record import RefusedError, read_lines
+from experiments.results.reports import ladder_page
+from experiments.results.speedup import smoothed
+from experiments.studies.combined import Studies
+from experiments.studies.ladder.own_schemes import register
+from experiments.studies.text import Comparison
+from experiments.training.data import SPLITS
+
+# A scheme whose own parameters exceed this share of the model's gets a narrower feed-forward
+# network, but not less than half of it.
+_SHARE = 0.02
+_KEPT = ("scheme", "seed", "split", "protocol", "multiple")
+_COLUMNS = ["rung", "length", "width", "tokens", "parameters", *_KEPT, "bits", "texts"]
+
+
+class Rung(Comparison):
+    """Compares schemes at equally many parameters, each at its own learning rate, with controls.
+
+    Attributes:
+      rung_of_rates: the rung that has tried several learning rates for each scheme, of which this
+        one takes the best; None trains every scheme at ``config.train.learning_rate``. A scheme
+        that the other rung does not have is trained at that rate, too.
+    """
+
+    rung_of_rates: "Rung | None" = None
+
+    def __init__(self, config, workdir, console):
+        self._best: dict[str, float] = {}
+        register(name.strip() for name in config.schemes.split(","))
+        super().__init__(config, workdir, console)
+
+    def recipe_of(self, point):
+        rate = self.best_rate(point.scheme)
+        if point.rate is None and rate is not None:
+            return dataclasses.replace(self.recipe, learning_rate=rate)
+        return super().recipe_of(point)
+
+    def best_rate(self, scheme: str) -> float | None:
+        """Returns the best learning rate of a scheme, or None while runs that tell it are missing.
+
+        The best rate has the lowest training loss at the end; a rate that failed has none.
+        """
+        if self.rung_of_rates is None:
+            return None
+        if scheme not in self._best:
+            other = self.rung_of_rates
+            points = [point for point in other.points if point.scheme == scheme]
+            if not points or not all(other.finished(p) or other.failure(p) for p in points):
+                return None
+            losses = other.rates()[scheme]
+            self._best[scheme] = min(losses, key=losses.__getitem__)
+        return self._best[scheme]
+
+    def waits_for(self, scheme: str) -> bool:
+        """Returns whether runs are missing that tell the learning rate of a scheme."""
+        if self.rung_of_rates is None:
+            return False
+        is_there = any(point.scheme == scheme for point in self.rung_of_rates.points)
+        return is_there and self.best_rate(scheme) is None
+
+    def describe(self, point):
+        if point.rate is None and self.waits_for(point.scheme):
+            raise RefusedError(
+                f"{point.scheme} has no best learning rate yet: first run the study "
+                f"{self.config['rates_of']}"
+            )
+        return super().describe(point)
+
+    def _spec(self, scheme):
+        return narrowed(super()._spec(scheme), self.recipe.length)
+
+    def evaluate(self, point, model):
+        found = super().evaluate(point, model)
+        found["records"] += self._controls(point, model)
+        return found
+
+    def _controls(self, point, model):
+        records = []
+        length, protocols = self.recipe.length, self.protocols
+        splits = [split for split in SPLITS if split in self.documents]
+        count = sum(len(self.documents[split]) for split in splits)
+        passes = len(point.schemes) + 3  # those of "beyond", and the controls
+        total = count * passes * protocols.multiples[-1] * length
+        with stage(f"{point.name}  controls", total, self.console) as advance:
+            score, score_within = (
+                Scorer(each, self.mesh, protocols.batch_tokens, advance)
+                for each in (model, within(model, length))
+            )
+            for split, scheme in itertools.product(splits, point.schemes):
+                texts = self.documents[split]
+                is_trained = scheme == point.scheme
+                encoding = None if is_trained else self._extension(scheme, protocols.multiples[-1])
+                made = [beyond(score, texts, protocols, length, encoding)]
+                if is_trained:
+                    made += controls(score, score_within, texts, protocols, length)
+                where = {"scheme": scheme, "seed": point.seed, "split": split}
+                for record in made:
+                    units = in_other_units(record["loss"], self.corpus.bytes_per_token)
+                    records.append(where | record | units)
+        return records
+
+
+@functools.cache
+def narrowed(spec: FrozenConfigDict, length: int) -> FrozenConfigDict:
+    """Returns a spec whose feed-forward network makes room for the parameters of its encoding.
+
+    A scheme that has a few more parameters than others keeps its network. The narrowest network has
+    half of the usual width, which does not make room for SeqPE and DeBERTa.
+    """
+    model = spec.model.to_dict()
+    make = functools.partial(make_encoding, spec.encoding, model, length)
+    encoding = jax.eval_shape(lambda: make(nnx.Rngs(0)))
+    own = sum(leaf.size for leaf in jax.tree.leaves(encoding))
+    dim, layers = model["model_dim"], model["num_layers"]
+    width = model["mlp_dim"] or -(-dim * 8 // (3 * 64)) * 64
+    whole = layers * (4 * dim**2 + 3 * dim * width)
+    if own <= _SHARE * whole:
+        return spec
+    fewer = round(own / (3 * dim * layers) / 8) * 8
+    model["mlp_dim"] = max(width - fewer, width // 2)
+    return FrozenConfigDict({"encoding": spec.encoding, "model": model})
+
+
+class Ladder(Studies):
+    """Runs the rungs one after the other; see ``configs/ladder.py``."""
+
+    def __init__(self, config, workdir, console):
+        super().__init__(config, workdir, console)
+        for part in self.parts.values():
+            part.rung_of_rates = self.parts.get(part.config["rates_of"])
+
+    def wait_for_others(self, name):
+        part = self.parts[name]
+        while any(part.waits_for(point.scheme) for point in part.points):
+            if preemption.requested():
+                raise preemption.PreemptedError(
+                    "asked to stop while another program trains: run again"
+                )
+            time.sleep(1.0)
+
+    def setup(self, name):
+        part = self.parts[name]
+        if part.rung_of_rates is None:
+            return super().setup(name)
+        recipe, model = part.recipe, part.config["model"]
+        return (
+            f"models of depth {model['num_layers']} and width {model['model_dim']}, trained by "
+            f"{recipe.optimizer} for {recipe.steps} steps of {recipe.batch_size} rows of "
+            f"{recipe.length} tokens, each scheme at its best rate in {part.config['rates_of']}"
+        )
+
+    def records(self) -> pd.DataFrame:
+        """Returns every loss of every finished run, as ``results/ladder.py`` reads them."""
+        rows = []
+        for rung, part in self.parts.items():
+            evaluations, _, _ = part.results()
+            for evaluation in evaluations:
+                training, model = evaluation["training"], part.config["model"]
+                run = {
+                    "rung": rung,
+                    "length": part.recipe.length,
+                    "width": model["model_dim"],
+                    "tokens": training["tokens"],
+                    "parameters": training["parameters"],
+                }
+                per_bit = math.log(2) * part.corpus.bytes_per_token
+                for record in evaluation["records"]:
+                    texts = np.asarray(record["by_text"]) / per_bit
+                    kept = {key: record[key] for key in _KEPT}
+                    rows.append(run | kept | {"bits": record["bits_per_byte"], "texts": texts})
+        return pd.DataFrame(rows, columns=_COLUMNS)
+
+    def curves(self, rung: str) -> dict[str, list[tuple[int, float]]]:
+        """Returns the smoothed training losses of a rung by scheme, at numbers of tokens.
+
+        They are means over the seeds that are finished.
+        """
+        part = self.parts[rung]
+        by_scheme: dict[str, list[dict[int, float]]] = {}
+        per_step = part.recipe.batch_size * part.recipe.length
+        for point in filter(part.finished, part.points):
+            lines = read_lines(part.folder(point) / "metrics.jsonl")
+            curve = smoothed([(line["step"] * per_step, line["loss"]) for line in lines])
+            by_scheme.setdefault(point.scheme, []).append(dict(curve))
+        return {
+            scheme: [(n, statistics.fmean(seed[n] for seed in seeds)) for n in seeds[0]]
+            for scheme, seeds in by_scheme.items()
+        }
+
+    def write_report(self, command):
+        records = self.records()
+        if records.empty:
+            raise ValueError("no rung has any result yet, so there is nothing to report")
+        first = next(iter(self.parts.values()))
+        about = first.about(command) | self.environment() | first.about_corpus(first.corpus)
+        rungs = {
+            rung: {"title": rung, "says": f"{_sentence(self.setup(rung))}."} for rung in self.parts
+        }
+        curves = self.curves(self.config["longest"])
+        shape = {key: self.config[key] for key in ("pairs", "sizes", "arrow")}
+        path = ladder_page.write(self.workdir, records, curves, about | {"rungs": rungs}, **shape)
+        self.console.print(ladder_page.summary(records))
+        if self.config["records"]:
+            self._write_records(records, about)
+        return path
+
+    def _write_records(self, records, about):
+        """Writes the leaderboard's record of each scheme that has all seeds on the longest rung."""
+        rung = self.config["longest"]
+        part = self.parts[rung]
+        for scheme in {point.scheme: point for point in part.points}:
+            told = {key: about[key] for key in ("command", "date", "device", "git", "versions")}
+            told |= {key: about[key] for key in ("corpus", "corpus_digest")}
+            told |= {"rate": part.best_rate(scheme), "encoding": part.keywords(scheme, 1)}
+            try:
+                record = leaderboard.record_of(records, rung, scheme, told)
+            except ValueError as error:
+                self.console.print(str(error), highlight=False)
+                continue
+            path = leaderboard.write(Path(self.config["records"]), record)
+            self.console.print(f"record: {path}", highlight=False)
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]

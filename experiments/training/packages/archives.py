@@ -1,0 +1,143 @@
+"""Downloads pinned archives of the package index, and reads their files without unpacking them.
+
+No code of a package runs: ``pip download`` would run the setup of a source archive to learn its
+metadata, so only the parts of pip that find and fetch a file are used here, as pip-tools uses them.
+Index, proxy and certificates are therefore those of pip's configuration.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+MOST_FILE_BYTES = 16 << 20
+MOST_ARCHIVE_BYTES = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """Names one file of the package index.
+
+    Attributes:
+      package, version, file: as the index names them.
+      sha256: the digest of the file, in hex.
+    """
+
+    package: str
+    version: str
+    file: str
+    sha256: str
+
+
+@contextlib.contextmanager
+def downloads() -> Iterator[Callable[[Archive], bytes]]:
+    """Gives a function that downloads an archive and checks its digest.
+
+    The function raises a ValueError if the index does not have the file, if it cannot be
+    downloaded, or if its digest is another.
+    """
+    try:
+        from pip._internal.commands import create_command
+    except ImportError:
+        raise ValueError("pip is missing here; install it with: python -m ensurepip") from None
+    command: Any = create_command("download")
+    options, _ = command.parse_args(["--no-deps", "any"])
+    with command.main_context():
+        session = command.get_default_session(options)
+        finder = command._build_package_finder(options, session, ignore_requires_python=True)
+
+        def download(archive: Archive) -> bytes:
+            pinned = f"{archive.package} {archive.version} ({archive.file})"
+            try:
+                candidates = finder.find_all_candidates(archive.package)
+                links = [c.link for c in candidates if c.link.filename == archive.file]
+                if not links:
+                    raise ValueError(
+                        f"{pinned} is not in the package index that pip uses here; see what `pip "
+                        f"index versions {archive.package}` answers, or give pip another index"
+                    )
+                data = _get(session, links[0].url_without_fragment)
+            except OSError as error:
+                raise ValueError(
+                    f"{pinned} cannot be downloaded ({error}); run the command again, or give pip "
+                    "another index"
+                ) from error
+            _check_digest(archive, data)
+            return data
+
+        yield download
+
+
+def _get(session: Any, url: str) -> bytes:
+    # As pip does, so that an archive is not unpacked on its way.
+    response = session.get(url, headers={"Accept-Encoding": "identity"})
+    response.raise_for_status()
+    length = response.headers.get("Content-Length")
+    if length and len(response.content) != int(length):
+        raise OSError(f"the connection broke after {len(response.content)} of {length} bytes")
+    return response.content
+
+
+def read_files(file: str, data: bytes, is_wanted: Callable[[str], bool]) -> Iterator[tuple]:
+    """Yields name and content, ``(str, bytes)``, of the wanted files of an archive.
+
+    Names are relative to the folder ``NAME-VERSION`` that a source archive consists of. Links and
+    other special files are left out.
+
+    Args:
+      file: the name of the archive; ``.whl`` and ``.zip`` are zip files, others are tar files.
+      data: the whole archive.
+      is_wanted: takes a name.
+
+    Raises:
+      ValueError: the archive is damaged, has a file outside its folder, or is too large.
+    """
+    total = 0
+    try:
+        for path, size, read in _entries(file, data):
+            parts = PurePosixPath(path.replace("\\", "/")).parts
+            if path.startswith("/") or ".." in parts:
+                raise ValueError(f"{file} has a file outside its folder, {path!r}: do not use it")
+            name = "/".join(parts if file.endswith(".whl") else parts[1:])
+            total += size
+            if total > MOST_ARCHIVE_BYTES:
+                raise ValueError(f"{file} unpacks to over {MOST_ARCHIVE_BYTES} bytes: leave it out")
+            if size <= MOST_FILE_BYTES and is_wanted(name):
+                yield name, read()
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise ValueError(f"{file} is damaged ({error}); download it again") from error
+
+
+def _entries(file: str, data: bytes) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    """Yields path, size and reader of the regular files of an archive."""
+    if file.endswith((".whl", ".zip")):
+        with zipfile.ZipFile(io.BytesIO(data)) as zipped:
+            for info in zipped.infolist():
+                if not info.is_dir():
+                    yield info.filename, info.file_size, functools.partial(zipped.read, info)
+    else:
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            for member in tar:
+                if member.isreg():
+                    yield member.name, member.size, functools.partial(_read_member, tar, member)
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    return stream.read() if stream else b""
+
+
+def _check_digest(archive: Archive, data: bytes) -> None:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != archive.sha256:
+        raise ValueError(
+            f"{archive.file} has SHA-256 {digest}, but {archive.sha256} is pinned: the index has "
+            "another file of this name; give pip another index"
+        )

@@ -1,0 +1,89 @@
+"""Writes the page about the corpus ``packages``: sizes, packages, and what was dropped."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+
+from experiments.training.packages.documents import Document, long_lines, shared
+
+HEADER = """# The corpus `packages`
+
+It has source code and English prose from archives of the package index, which
+`python -m experiments.training.packages` downloads;
+`python -m experiments.training.packages --datasheet=docs/data/packages.md` also writes this page.
+Training ("train", "validation") and evaluation ("code", "prose"; "test" is both) are on different
+packages.
+Sizes are in MB (1,000,000 bytes), and *of 1,024 bytes* counts documents of at least so many.
+
+Digest: `{digest}`
+"""
+LEAST = (1 << 10, 1 << 12, 1 << 13, 16 * 1024 + 64)
+TRAINING = ("train", "validation")
+
+
+def datasheet(packages: Iterable, collection, digest: str) -> str:
+    """Returns a page of Markdown about a ``Collection`` of documents from ``packages``."""
+    documents = list(zip(collection.splits, collection.documents, strict=True))
+    trained, evaluated = (
+        set[bytes]().union(
+            *(long_lines(d.text) for split, d in documents if (split in TRAINING) == is_training)
+        )
+        for is_training in (True, False)
+    )
+    return "\n".join(
+        [
+            HEADER.format(digest=digest),
+            *_split_table(documents),
+            "Text that was dropped, by rule (see `experiments/training/packages/documents.py`):\n",
+            *_reason_table(collection.dropped),
+            "Of the different lines of at least 20 characters in evaluated documents, "
+            f"{shared(evaluated, trained):.1%} (by bytes) also stand in training documents.\n",
+            *_package_table(packages, collection),
+        ]
+    )
+
+
+def _split_table(documents: list[tuple[str, Document]]) -> list[str]:
+    by_split = defaultdict(list)
+    for split, document in documents:
+        by_split[split, document.kind].append(len(document.text))
+    rows = []
+    for (split, kind), sizes in sorted(by_split.items()):
+        counts = [len(sizes), *(sum(size >= least for size in sizes) for least in LEAST)]
+        rows.append([split, kind, _mb(sum(sizes)), *(f"{count:,}" for count in counts)])
+    return _table(["split", "kind", "MB", "documents", *(f"of {n:,} bytes" for n in LEAST)], rows)
+
+
+def _reason_table(dropped: Mapping[tuple[str, str], int]) -> list[str]:
+    by_reason = Counter[str]()
+    for (_, reason), size in dropped.items():
+        by_reason[reason] += size
+    return _table(["reason", "MB"], [[reason, _mb(n)] for reason, n in by_reason.most_common()])
+
+
+def _package_table(packages: Iterable, collection) -> list[str]:
+    sizes = Counter[tuple[str, str]]()
+    for document in collection.documents:
+        sizes[document.package, document.kind] += len(document.text)
+    for (package, _), size in collection.dropped.items():
+        sizes[package, "dropped"] += size
+    columns = ("code", "prose", "dropped")
+    rows = [
+        [
+            f"{package.package} {package.version}",
+            package.licence,
+            "training" if package.split == "train" else "evaluation",
+            *(_mb(sizes[package.package, column]) for column in columns),
+        ]
+        for package in packages
+    ]
+    return _table(["package", "licence", "for", *columns], rows)
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.2f}" if size else ""
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Returns the lines of a table of Markdown, and an empty one."""
+    lines = [header, ["---"] * len(header), *rows]
+    return [*(f"| {' | '.join(line)} |" for line in lines), ""]

@@ -1,0 +1,233 @@
+"""Tests the ladder: its controls, its equal treatment, its statistics and the leaderboard."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from configs import ladder as config
+from experiments.evaluation.controls import beyond, controls, within
+from experiments.evaluation.lengths import Protocols
+from experiments.registry import make_experiment
+from experiments.results import leaderboard
+from experiments.results.ladder import (
+    BEYOND,
+    CUT,
+    TRAINED,
+    correlation,
+    crossings,
+    speed_ups,
+)
+from experiments.results.lengths import WINDOWED
+from experiments.studies.ladder.own_schemes import register
+from experiments.studies.ladder.study import narrowed
+from experiments.training.text import spec_of
+from posenc_jax import REGISTRY, Transformer, make, positions
+
+LENGTH = 8
+PROTOCOLS = Protocols(
+    multiples=(1, 2, 4), last_tokens=4, documents=3, strides=(), window_stride=4, splits=("code",)
+)
+
+
+def _losses_of_places(windows_NL, encoding):
+    """Stands for a scorer whose loss of a token is the token that follows it, and nothing else."""
+    assert encoding is None
+    return windows_NL[:, 1:].astype(float)
+
+
+def test_beyond_and_cut_score_the_same_tokens():
+    documents = np.random.default_rng(0).integers(0, 99, (3, PROTOCOLS.document_length(LENGTH)))
+    whole = beyond(_losses_of_places, documents, PROTOCOLS, LENGTH, None)
+    found = {
+        each["protocol"]: each
+        for each in controls(_losses_of_places, _losses_of_places, documents, PROTOCOLS, LENGTH)
+    }
+    np.testing.assert_allclose(found["cut"]["by_text"], whole["by_text"])
+    np.testing.assert_allclose(found["window"]["by_text"], whole["by_text"])
+    targets = documents[:, -PROTOCOLS.last_tokens :].mean(axis=1)
+    np.testing.assert_allclose(found["shuffled"]["by_text"], targets, atol=1e-5)
+
+
+def test_shuffling_keeps_the_near_context_and_all_far_tokens():
+    documents = np.arange(3 * PROTOCOLS.document_length(LENGTH)).reshape(3, -1)
+    scored = []
+
+    def score(windows_NL, encoding):
+        scored.append(windows_NL)
+        return windows_NL[:, 1:].astype(float)
+
+    list(controls(score, score, documents, PROTOCOLS, LENGTH))
+    whole, shuffled = scored[0], scored[-1]
+    near = LENGTH + PROTOCOLS.last_tokens
+    np.testing.assert_array_equal(shuffled[:, -near:], whole[:, -near:])
+    assert (shuffled[:, :-near] != whole[:, :-near]).any()
+    np.testing.assert_array_equal(np.sort(shuffled, axis=1), np.sort(whole, axis=1))
+
+
+def test_within_hides_keys_further_back_than_the_window():
+    encoding = make("rope", head_dim=8)
+    sizes = dict(vocab_size=16, model_dim=16, num_layers=1, num_heads=2)
+    model = Transformer(encoding, **sizes, rngs=nnx.Rngs(0))
+    ids = jax.random.randint(jax.random.key(1), (1, 12), 0, 16)
+    other = ids.at[0, 0].set((ids[0, 0] + 1) % 16)
+    places = positions.text(12)
+    near = within(model, 4)
+    changed = jnp.abs(near(ids, places) - near(other, places)).max(axis=-1)[0]
+    assert (changed[:4] > 0).all() and (changed[4:] == 0).all()
+    assert (jnp.abs(model(ids, places) - model(other, places)).max(axis=-1) > 0).all()
+
+
+class _Bytes:
+    vocab_size = 256
+
+
+@pytest.mark.parametrize("scheme", ["rope", "transformer_xl", "inkling", "path", "fox"])
+def test_models_of_all_schemes_have_equally_many_parameters(scheme):
+    study = config.study(64, scheme)
+    encoding = {"name": scheme} | study.encodings[scheme].to_dict()
+    spec = narrowed(spec_of(encoding, study.model.to_dict(), _Bytes), 64)
+    from experiments.training.text import make_model
+
+    model = jax.eval_shape(lambda: make_model(jax.random.key(0), spec, 64))
+    count = sum(leaf.size for leaf in jax.tree.leaves(model))
+    assert abs(count / config.parameters(128) - 1) < 0.03
+
+
+def _records(bits, *, rung="c", protocol=TRAINED, seeds=3, texts=8, tokens=1000, parameters=100):
+    """Returns a table of losses, with the same noise of texts for every scheme."""
+    noise = np.random.default_rng(0).normal(0, 0.001, (seeds, texts))
+    return pd.DataFrame(
+        {
+            "rung": rung,
+            "scheme": scheme,
+            "seed": seed,
+            "split": "code",
+            "protocol": protocol,
+            "multiple": 1,
+            "length": 64,
+            "tokens": tokens,
+            "parameters": parameters,
+            "width": 8,
+            "bits": mean,
+            "texts": [mean + noise[seed]],
+        }
+        for scheme, mean in bits.items()
+        for seed in range(seeds)
+    ).explode("texts")
+
+
+def test_rank_correlation_counts_only_schemes_of_both_rungs():
+    one = _records({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}, rung="one")
+    other = _records({"a": 3.0, "b": 2.0, "c": 1.0}, rung="other")
+    found = correlation(pd.concat([one, other]), "one", "other", TRAINED)
+    assert (found.schemes, found.rho) == (3, -1.0)
+    assert found.low == found.high == -1.0  # the noise is far below the differences
+    assert correlation(pd.concat([one, other]), "one", "none", TRAINED) is None
+
+
+def test_speed_up_is_the_compute_of_rope_at_the_same_loss():
+    sizes = [
+        _records({"rope": loss, "x": other}, rung=rung, tokens=tokens)
+        for rung, tokens, loss, other in (("s", 1000, 4.0, 2.0), ("l", 4000, 2.0, 1.5))
+    ]
+    found = speed_ups(pd.concat(sizes), ["s", "l"], TRAINED).set_index(["rung", "scheme"])
+    assert found.loc[("s", "x"), "speed_up"] == pytest.approx(4.0, rel=1e-2)
+    assert found.loc[("l", "rope"), "speed_up"] == pytest.approx(1.0, rel=1e-2)
+    # Half the loss costs four times the compute, so 3/4 of it costs (4/3) ** 2 times.
+    assert found.loc[("l", "x"), "speed_up"] == pytest.approx((4 / 3) ** 2, rel=1e-2)
+    assert found.loc[("l", "x"), "is_beyond"] and not found.loc[("s", "x"), "is_beyond"]
+
+
+def test_a_crossing_is_the_last_one():
+    tokens = [1, 2, 3, 4, 5]
+    curves = {
+        "rope": list(zip(tokens, [5.0, 4.0, 3.0, 2.0, 1.0], strict=True)),
+        "fast": list(zip(tokens, [4.0, 4.1, 2.9, 2.2, 1.5], strict=True)),
+        "slow": list(zip(tokens, [6.0, 5.0, 4.0, 3.0, 2.0], strict=True)),
+    }
+    assert crossings(curves) == [("fast", 4, 2.2)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Returns a folder with the records of three schemes."""
+    losses = {"rope": (1.0, 3.0, 1.1), "good": (1.0, 1.0, 1.0), "bad": (1.5, 1.4, 1.3)}
+    tables = [
+        _records({scheme: bits}, protocol=protocol)
+        for scheme, each in losses.items()
+        for protocol, bits in zip((TRAINED, BEYOND, CUT), each, strict=True)
+    ]
+    for scheme in losses:
+        about = {"corpus_digest": "abc"}
+        record = leaderboard.record_of(pd.concat(tables), "c", scheme, about)
+        leaderboard.write(tmp_path, record)
+    return tmp_path
+
+
+def test_the_leaderboard_compares_with_rope_through_a_window(folder):
+    records, refused = leaderboard.read(folder)
+    table, _ = leaderboard.table(records)
+    assert not refused
+    assert list(table.index) == ["good", "bad", "rope"]
+    assert table.loc["good", "over"] == pytest.approx(-0.1, abs=0.01)
+    assert (table.loc["good", "verdict"], table.loc["bad", "verdict"]) == ("better", "worse")
+    assert WINDOWED not in table.index
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("track", "0.9"), ("seeds", [0]), ("corpus_digest", "other"), ("losses", 1)],
+)
+def test_a_record_that_cannot_be_compared_is_left_out_and_told(folder, field, value):
+    path = folder / "bad" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    records, refused = leaderboard.read(folder)
+    assert {record["scheme"] for record in records} == {"rope", "good"}
+    assert len(refused) == 1 and "bad" in refused[0]
+
+
+def test_a_scheme_with_a_missing_seed_has_no_record():
+    with pytest.raises(ValueError, match="seeds"):
+        leaderboard.record_of(_records({"x": 1.0}, seeds=2), "c", "x", {})
+
+
+def test_a_scheme_of_a_file_is_registered(tmp_path, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "rooted", "")
+    del REGISTRY["rooted"]
+    (tmp_path / "rooted.py").write_text(
+        "from posenc_jax import Encoding\n"
+        "class Rooted(Encoding):\n"
+        "    def score(self, logits_BHTS, tile):\n"
+        "        return logits_BHTS - abs(tile.distance()) ** 0.5\n"
+    )
+    register(["rooted", "rope"], tmp_path)
+    assert make("rooted").hooks() == {"score"}
+
+
+@pytest.mark.parametrize("text", ["import nothing_of_this_name", "x = 1", "class A: pass"])
+def test_a_file_without_a_scheme_is_refused(tmp_path, text):
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(ValueError, match="broken"):
+        register(["broken"], tmp_path)
+
+
+def test_a_rung_waits_for_the_rates_of_another(tmp_path):
+    studies = config.get_config("tiny")
+    studies.corpus = "stdlib"
+    for study in studies.studies.values():
+        study.eval.splits = ("test", "manual")
+        study.train.batch_size = 8  # a multiple of the tests' devices
+    experiment = make_experiment(studies, tmp_path, Console(quiet=True))
+    rung = experiment.parts["c_l32_t20"]
+    assert rung.waits_for("rope")
+    with pytest.raises(ValueError, match="rate"):
+        rung.describe(rung.points[0])
+    assert rung.finished(rung.points[0]) is None
+    assert math.isclose(rung.recipe_of(rung.points[0]).learning_rate, 6e-3)

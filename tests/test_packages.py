@@ -1,0 +1,319 @@
+"""Tests the corpus ``packages`` on small archives of a local index."""
+
+import csv
+import hashlib
+import io
+import re
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.training import data
+from experiments.training.packages import archives, documents
+from experiments.training.packages import corpus as packages
+from experiments.training.packages.__main__ import main
+from experiments.training.packages.documents import Document, distinct, fault, is_skipped
+
+ROOT = Path(__file__).parents[1]
+PROSE = (
+    "The road to the village of {0} was so long that we had to rest before it was dark, and when "
+    "the sun went down over the hills of {0} there was no one with us but the old man.\n"
+)
+CODE = "def area_of_{0}(width, height):\n    return width * height  # of a rectangle in {0}\n\n\n"
+
+
+def prose(*names):
+    """Makes a text of English with lines of its own for each of the names."""
+    return "".join(PROSE.format(f"{name}{n}") for name in names for n in "abcd").encode()
+
+
+def code(*names):
+    return "".join(CODE.format(f"{name}_{n}") for name in names for n in "abcdefgh").encode()
+
+
+class Index:
+    """Holds the archives of a local index, and the rows that pin them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.rows = []
+
+    def add(self, name, files, *, split="train", members=()):
+        """Adds a source archive with ``files``, a mapping from path to bytes."""
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+            infos = [tarfile.TarInfo(f"{name}-1.0/{path}") for path in files]
+            for info, content in [*zip(infos, files.values(), strict=True), *members]:
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        file = f"{name}-1.0.tar.gz"
+        (self.folder / file).write_bytes(stream.getvalue())
+        digest = hashlib.sha256(stream.getvalue()).hexdigest()
+        self.rows.append(
+            packages.Package(name, "1.0", file, digest, "MIT", split, code="src", prose="docs")
+        )
+
+    def collect(self):
+        with archives.downloads() as download:
+            return packages.collect(self.rows, download)
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return Index(folder)
+
+
+@pytest.fixture
+def two(index):
+    """Returns an index with a package for training and one for evaluation."""
+    index.add("trained", {"src/a.py": code("north"), "docs/b.rst": prose("north", "south")})
+    index.add(
+        "heldout", {"src/a.py": code("east"), "docs/b.md": prose("east", "west")}, split="test"
+    )
+    return index
+
+
+def write_list(index, path):
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(packages.Package.__dataclass_fields__)
+        rows.writerows(vars(row).values() for row in index.rows)
+
+
+@pytest.fixture
+def command(two, tmp_path, monkeypatch):
+    """Returns the command, whose list is the index of two packages."""
+    monkeypatch.setattr(packages, "LIST", tmp_path / "list.csv")
+    write_list(two, tmp_path / "list.csv")
+    monkeypatch.setattr(packages, "DIGEST", packages.assemble(two.collect()).digest)
+    return main
+
+
+def paths(collection):
+    names = [f"{document.package}/{document.path}" for document in collection.documents]
+    return dict(zip(names, collection.splits, strict=True))
+
+
+def test_packages_for_evaluation_are_in_no_training_split(two):
+    assert paths(two.collect()) == {
+        "heldout/docs/b.md": "prose",
+        "heldout/src/a.py": "code",
+        "trained/docs/b.rst": "train",
+        "trained/src/a.py": "train",
+    }
+
+
+def test_the_command_makes_what_a_config_names(command, tmp_path):
+    assert command(["--out", str(tmp_path / "corpus"), "--datasheet", str(tmp_path / "page")]) == 0
+    corpus = data.load_corpus(f"packages:{tmp_path}/corpus")
+    assert isinstance(corpus.tokens, np.memmap) and corpus.digest == packages.DIGEST
+    by_split = {
+        split: b"".join(
+            corpus.tokens[corpus.offsets[n] : corpus.offsets[n + 1]].tobytes()
+            for n in np.flatnonzero(data.in_split(corpus, split))
+        )
+        for split in ("train", "code", "prose", "test")
+    }
+    assert by_split["code"] == code("east") and by_split["prose"] == prose("east", "west")
+    assert by_split["train"] == prose("north", "south") + code("north")
+    assert by_split["test"] == by_split["prose"] + by_split["code"]
+    assert packages.DIGEST in (tmp_path / "page").read_text()
+
+
+def test_a_corpus_in_the_cache_needs_no_folder(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert command([]) == 0
+    assert data.load_corpus("packages").digest == packages.DIGEST
+
+
+def test_a_second_corpus_is_the_same(two):
+    first, second = (packages.assemble(two.collect()).digest for _ in range(2))
+    assert first == second
+
+
+def test_an_archive_with_another_digest_is_refused(command, two, tmp_path, capsys):
+    with (two.folder / "trained-1.0.tar.gz").open("ab") as file:
+        file.write(b"\0")
+    assert command(["--out", str(tmp_path / "corpus")]) == 2
+    assert "trained-1.0.tar.gz has SHA-256" in capsys.readouterr().err
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_a_package_that_the_index_lacks_is_named(command, two, tmp_path, capsys):
+    (two.folder / "heldout-1.0.tar.gz").unlink()
+    assert command(["--out", str(tmp_path / "corpus")]) == 2
+    assert "heldout 1.0 (heldout-1.0.tar.gz) is not in" in capsys.readouterr().err
+
+
+def test_a_list_that_makes_another_corpus_is_refused(command, tmp_path, capsys, monkeypatch):
+    digest = packages.DIGEST
+    monkeypatch.setattr(packages, "DIGEST", "0" * 64)
+    assert command(["--out", str(tmp_path / "corpus")]) == 2
+    assert digest in capsys.readouterr().err
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_an_interrupted_command_leaves_nothing(command, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(packages.csv, "writer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command(["--out", str(tmp_path / "made" / "corpus")])
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_a_broken_connection_is_no_wrong_digest():
+    class Session:
+        def get(self, url, headers):
+            return self
+
+        headers = {"Content-Length": "10"}  # noqa: RUF012
+        content = b"half"
+
+        def raise_for_status(self):
+            pass
+
+    with pytest.raises(OSError, match="4 of 10 bytes"):
+        archives._get(Session(), "an address")
+
+
+def test_loading_says_which_command_makes_the_corpus(command, tmp_path, monkeypatch):
+    folder = tmp_path / "corpus"
+    with pytest.raises(ValueError, match=re.escape(f"packages --out={folder}")):
+        data.load_corpus(f"packages:{folder}")
+    command(["--out", str(folder)])
+    monkeypatch.setattr(packages, "DIGEST", "0" * 64)
+    with pytest.raises(ValueError, match="has the digest"):
+        data.load_corpus(f"packages:{folder}")
+
+
+# --- archives
+
+
+@pytest.mark.parametrize("path", ["../evil.py", "x/../../evil.py", "/evil.py"])
+def test_a_path_outside_the_archive_is_refused(index, path):
+    index.add("evil", {"src/a.py": code("a")}, members=[(tarfile.TarInfo(path), code("b"))])
+    with pytest.raises(ValueError, match="outside its folder"):
+        index.collect()
+
+
+def test_a_path_outside_a_wheel_is_refused():
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as zipped:
+        zipped.writestr("../evil.py", code("a"))
+    with pytest.raises(ValueError, match="outside its folder"):
+        list(archives.read_files("evil-1.0-py3-none-any.whl", stream.getvalue(), lambda _: True))
+
+
+def test_links_are_not_followed(index):
+    link = tarfile.TarInfo("links-1.0/src/b.py")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+    index.add("links", {"src/a.py": code("a")}, members=[(link, b"")])
+    assert set(paths(index.collect())) == {"links/src/a.py"}
+
+
+def test_an_archive_that_grows_too_large_is_refused(index, monkeypatch):
+    monkeypatch.setattr(archives, "MOST_ARCHIVE_BYTES", 10_000)
+    index.add("bomb", {f"data/{n}": bytes(9_000) for n in range(2)})
+    with pytest.raises(ValueError, match="unpacks to over"):
+        index.collect()
+
+
+def test_a_damaged_archive_is_refused(index):
+    index.add("torn", {"src/a.py": np.random.default_rng(0).bytes(5_000)})
+    data = (index.folder / "torn-1.0.tar.gz").read_bytes()
+    with pytest.raises(ValueError, match="is damaged"):
+        list(archives.read_files("torn-1.0.tar.gz", data[:2_000], lambda _: True))
+
+
+# --- documents
+
+
+def document(name, text):
+    return Document("package", name, "prose", text)
+
+
+def test_of_copies_the_first_remains():
+    first, copy, other = prose("a", "b", "c"), prose("b", "c", "d"), prose("c", "d", "e", "f")
+    texts = {"first": first, "same": first, "copy": copy, "other": other}
+    remaining, duplicates = distinct(document(*item) for item in texts.items())
+    assert [d.path for d in remaining] == ["first", "other"]
+    assert [d.path for d in duplicates] == ["same", "copy"]
+
+
+def test_a_training_document_that_copies_an_evaluated_one_is_dropped(index):
+    index.add("trained", {"docs/a.rst": prose("north", "south"), "docs/b.rst": prose("east")})
+    index.add("heldout", {"docs/c.rst": prose("north", "south", "west")}, split="test")
+    collection = index.collect()
+    assert paths(collection) == {"heldout/docs/c.rst": "prose", "trained/docs/b.rst": "train"}
+    assert collection.dropped == {("trained", "duplicate"): len(prose("north", "south"))}
+
+
+TABLE = b"".join(b"==== ======== =====\nname%d float64 units\n" % n for n in range(40))
+GERMAN = "Die Straße zum Dorf war so lang, dass wir vor der Nacht nicht ankamen.\n".encode() * 10
+
+
+@pytest.mark.parametrize(
+    "kind, text, reason",
+    [
+        ("prose", prose("a", "b"), None),
+        ("prose", prose("a")[:511], "short"),
+        ("prose", TABLE, "not prose"),
+        ("prose", GERMAN, "not prose"),
+        ("prose", prose("a", "b") + b"\xff", "not UTF-8"),
+        ("code", code("a", "b"), None),
+        ("code", b"TABLE = [" + b"10, 20, 30,\n" * 50 + b"]", "generated"),
+        ("code", code("a", "b") + b"x" * 1001, "generated"),
+    ],
+)
+def test_what_is_a_document(kind, text, reason):
+    assert fault(kind, text) == reason
+
+
+@pytest.mark.parametrize(
+    "path, is_left_out",
+    [
+        ("db/models.py", False),
+        ("topics/migrations.txt", False),
+        ("configuration/changesources.rst", False),
+        ("contest/testimony.rst", False),
+        ("db/tests/models.py", True),
+        ("db/test_models.py", True),
+        ("_vendor/six.py", True),
+        ("apps/migrations/0001.py", True),
+        ("locale/de/README.rst", True),
+        ("releases/6.1.txt", True),
+        ("CHANGES.rst", True),
+        ("api-version-history.rst", True),
+    ],
+)
+def test_what_a_path_says(path, is_left_out):
+    assert is_skipped(path) == is_left_out
+
+
+def test_line_ends_and_the_mark_of_byte_order_are_no_text():
+    assert documents.cleaned(b"\xef\xbb\xbfa\r\nb\n") == b"a\nb\n"
+
+
+# --- the list
+
+
+def test_the_page_is_about_the_corpus_of_this_version():
+    page = (ROOT / "docs/data/packages.md").read_text()
+    assert f"Digest: `{packages.DIGEST}`" in page
+    for package in packages.read_list(packages.LIST):
+        assert f"| {package.package} {package.version} | {package.licence} |" in page
+
+
+def test_each_package_is_listed_once():
+    listed = packages.read_list(packages.LIST)
+    assert len({package.package for package in listed}) == len(listed)
+    assert {package.split for package in listed} == {"train", "test"}
