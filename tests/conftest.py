@@ -1,10 +1,12 @@
 """Every test runs on eight virtual CPU devices and refuses silent rank promotion."""
 
 import ctypes
+import fcntl
 import functools
 import gc
 import importlib.metadata
 import os
+import shutil
 from pathlib import Path
 
 # Nearly all of the time goes into compiling programs that run once: let XLA not try hard. A flag
@@ -85,11 +87,53 @@ def little_memory():
         ctypes.CDLL(None).malloc_trim(0)
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Returns a folder that all workers of pytest-xdist share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def corpus(shared):
     """Makes a folder of small text files, and returns the ``files:`` corpus that covers it."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for number in range(40):
-        words = (f"{number} tokens in a row, {step} of them. " for step in range(40))
-        (folder / f"{number}.txt").write_text("".join(words))
-    return f"files:{folder}/*.txt"
+
+    def make(folder):
+        for number in range(40):
+            words = (f"{number} tokens in a row, {step} of them. " for step in range(40))
+            (folder / f"{number}.txt").write_text("".join(words))
+
+    return f"files:{_made_once(shared / 'corpus', make)}/*.txt"
+
+
+@pytest.fixture(scope="session")
+def finished(shared, corpus):
+    """Returns the workdir of a tiny comparison that has ended; tests read it, and copy to write."""
+    import runs
+
+    def make(workdir):
+        one, output = runs.comparison(runs.config(corpus), workdir)
+        assert one.run() == []
+        one.write_report("the command")
+        (workdir / "printed").write_text(output.getvalue())
+
+    return _made_once(shared / "finished", make)
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+    """Returns a copy of the finished workdir."""
+    return Path(shutil.copytree(finished, tmp_path / "workdir"))
+
+
+def _made_once(folder, make):
+    """Returns a folder that the first worker to come makes, and the others wait for."""
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = folder.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder

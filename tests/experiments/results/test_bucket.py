@@ -10,7 +10,7 @@ import fake_bucket
 import numpy as np
 import pytest
 from rich.console import Console
-from test_compare import comparison, config
+from runs import comparison, config
 
 from experiments import preemption
 from experiments.evaluation.long_document import score_document

@@ -14,13 +14,14 @@ import types
 
 import common
 import pytest
-from test_compare import FLAGS, ROOT, comparison, config
+from runs import TINY, comparison, config, start
 
 from experiments import job_processes, progress
 from experiments.results.record import claimed
 from experiments.running import schedule, workers
 from experiments.running.schedule import Schedule
 
+LITTLE = dict(schemes="rope,alibi", train__steps=2, eval__multiples=(1,), eval__strides=())
 TWO_CORES = pytest.mark.skipif(
     len(workers._cores()) < 2, reason="two workers need two cores, and this process has one"
 )
@@ -124,7 +125,7 @@ def test_workers_are_alone_in_a_step_of_slurm_and_know_that_they_are_workers(tmp
         "alone = 'SLURM_STEP_NODELIST' not in os.environ and workers.count()\n"
         f"open({str(tmp_path / 'found')!r}, 'a').write(f'{{alone}} ')\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(common.ROOT))
     workers.run([str(program), "--workers=2"])
     assert (tmp_path / "found").read_text() == "2 2 "
 
@@ -160,9 +161,8 @@ def test_who_looks_at_a_folder_does_not_take_it(tmp_path):
         pass
 
 
-@pytest.mark.slow
 def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
-    one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    one, output = comparison(config(corpus, **LITTLE), tmp_path)
     with claimed(tmp_path / "shared/rope/seed0"):
         assert one.run(share=True) == []
     assert [one.finished(point) is not None for point in one.points] == [False, True]
@@ -240,9 +240,8 @@ def as_begun(corpus, tmp_path, monkeypatch, cores):
     return one, begun
 
 
-@pytest.mark.slow
 def test_a_point_that_a_program_without_share_holds_is_left_to_it(corpus, tmp_path):
-    one, _ = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    one, _ = comparison(config(corpus, **LITTLE), tmp_path)
     folder = one.folder(one.points[0])
     with claimed(folder):
         assert one.run(share=True) == []
@@ -251,12 +250,11 @@ def test_a_point_that_a_program_without_share_holds_is_left_to_it(corpus, tmp_pa
     assert [one.finished(point) is not None for point in one.points] == [False, True]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("share", [True, False])
 def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, monkeypatch):
     """The other program is a worker, or another job of an array."""
-    one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
-    other, _ = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    one, output = comparison(config(corpus, **LITTLE), tmp_path)
+    other, _ = comparison(config(corpus, **LITTLE), tmp_path)
     rope, alibi = one.points
     monkeypatch.setattr(one, "start_of", {rope: None, alibi: rope}.get)
     with contextlib.ExitStack() as stack:
@@ -270,19 +268,6 @@ def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, 
         monkeypatch.setattr(schedule.time, "sleep", sleep)
         assert one.run(None if share else 1, share) == []
     assert one.finished(alibi) and "rope/seed0" not in output.getvalue()
-
-
-def start(workdir, corpus, *more):
-    command = ["launch.py", "--config=configs/extrapolation.py:tiny", f"--workdir={workdir}"]
-    command += [f"--config.corpus={corpus}", "--workers=2", *more]
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": FLAGS},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def workers_of(process) -> list[int]:
@@ -302,7 +287,8 @@ def workers_of(process) -> list[int]:
 @TWO_CORES
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and cores are Linux's")
 def test_two_workers_divide_the_points_and_one_that_is_killed_costs_none(corpus, tmp_path):
-    process = start(tmp_path, corpus, "--config.schemes=nope,rope,alibi")
+    config = TINY, "--config.schemes=nope,rope,alibi", "--workers=2"
+    (process,) = start(1, tmp_path, corpus, config=config)
     victim, _ = workers_of(process)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/seed0/metrics.jsonl")) and time.monotonic() < deadline:
@@ -317,10 +303,11 @@ def test_two_workers_divide_the_points_and_one_that_is_killed_costs_none(corpus,
     assert sorted(set(begun)) == ["alibi", "nope", "rope"] and len(begun) <= 4
 
 
+@pytest.mark.slow
 @TWO_CORES
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and cores are Linux's")
 def test_workers_end_with_the_program_that_started_them(corpus, tmp_path):
-    process = start(tmp_path, corpus, "--config.schemes=nope", "--config.train.steps=100000")
+    (process,) = start(1, tmp_path, corpus, "--config.train.steps=100000", "--workers=2")
     found = workers_of(process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)

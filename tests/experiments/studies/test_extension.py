@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 from rich.console import Console
-from test_peers import finish, start
+from runs import finish, start
 
 import experiments.pretrained
 import experiments.running.sweep as sweep

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 from rich.console import Console
-from test_compare import launch
 
 import experiments.studies.multimodal.images as module
 from configs.images import get_config
@@ -44,9 +44,8 @@ def experiment(data, workdir, scheme="axial_rope", **changes):
     return Images(config, workdir, Console(file=io.StringIO()))
 
 
-@pytest.mark.slow
-def test_command_line_end_to_end(data, tmp_path):
-    done = launch(
+def test_from_the_command_line_to_the_report(data, tmp_path):
+    done = runs.command(
         "--config=configs/images.py:tiny",
         f"--workdir={tmp_path}",
         f"--config.task.data={data}",
@@ -54,9 +53,9 @@ def test_command_line_end_to_end(data, tmp_path):
         "--config.schemes=axial_rope",
         "--config.train.steps=2",
     )
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.errors
     page = (tmp_path / "report.html").read_text()
-    assert str(tmp_path / "report.html") in done.stdout
+    assert str(tmp_path / "report.html") in done.output
     for words in ("axial_rope", "rescaled: accuracy", "pasted: accuracy", "0.250", "Frequencies"):
         assert words in page
     assert page.count("data:image/png;base64,") >= 3

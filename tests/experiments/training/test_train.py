@@ -23,8 +23,10 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
+from jax.sharding import AxisType
 from ml_collections import FrozenConfigDict
 from rich.console import Console
+from runs import cut_off, flipped
 
 from experiments import preemption
 from experiments.pretrained.trained import load_run
@@ -36,7 +38,7 @@ from experiments.training.cost import PEAK
 from experiments.training.data import Corpus, window_index
 from experiments.training.host import peak_memory
 from experiments.training.loop import train, train_together
-from experiments.training.mesh import batch_sharding, make_mesh, path_name, state_shardings
+from experiments.training.mesh import AXES, batch_sharding, make_mesh, path_name, state_shardings
 from experiments.training.recipe import RULES, Recipe, decays
 from experiments.training.step import train_step
 from experiments.training.text import Text, token_losses
@@ -52,7 +54,6 @@ RECIPE = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, log_every=1, ch
 TASK = Text(RECIPE, None, SPEC)  # with no windows it draws no batches
 
 
-@pytest.mark.slow
 def test_the_learning_rate_of_a_line_is_that_of_its_step(tmp_path, windows):
     recipe = Recipe(length=8, batch_size=8, steps=4, warmup_steps=2, log_every=1)
     run(tmp_path, windows, recipe)
@@ -73,10 +74,17 @@ def windows():
     return toy_windows()
 
 
+def mesh_of(**shape):
+    """Returns a mesh of all devices, or of one where no shape is given."""
+    if shape:
+        return make_mesh(**shape)
+    kinds = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh((1,) * len(AXES), AXES, axis_types=kinds, devices=jax.devices()[:1])
+
+
 def run(folder, windows, recipe=RECIPE, seed=0, spec=SPEC, **shape):
     folder.mkdir(parents=True, exist_ok=True)
-    console = Console(file=io.StringIO())
-    mesh = make_mesh(**shape)
+    console, mesh = Console(file=io.StringIO()), mesh_of(**shape)
     task = Text(recipe, windows, spec)
     return train(task, recipe, mesh, seed=seed, folder=folder, console=console)
 
@@ -94,7 +102,6 @@ def uninterrupted(tmp_path_factory, windows):
     return folder, model, summary
 
 
-@pytest.mark.slow
 def test_summary_and_metrics(uninterrupted):
     folder, model, summary = uninterrupted
     assert summary["steps"] == 6 and summary["tokens"] == 6 * 8 * 8
@@ -109,7 +116,6 @@ def test_summary_and_metrics(uninterrupted):
     assert lines[0]["loss"] == pytest.approx(np.log(16), abs=0.1)
 
 
-@pytest.mark.slow
 def test_learns_what_repeats(tmp_path):
     tokens = np.tile(np.arange(16), 250).astype(np.uint8)
     corpus = Corpus("cycle", tokens, np.array([0, 4000]), np.zeros(1, np.int8), 16, 1.0, "digest")
@@ -134,11 +140,10 @@ def interrupt_at(step, monkeypatch):
     monkeypatch.setattr(Metrics, "write", failing)
 
 
-@pytest.mark.slow
 def test_a_trace_and_the_share_of_the_peak(tmp_path, windows, monkeypatch):
     """A made-up peak stands in for that of a device that has one."""
     monkeypatch.setitem(PEAK, "cpu", 1e-3)
-    run(tmp_path, windows, dataclasses.replace(RECIPE, steps=3, profile_steps="1:2"))
+    run(tmp_path, windows, dataclasses.replace(RECIPE, steps=3, profile_steps="1:2"), data=8)
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         numbers = json.loads(line)
@@ -156,7 +161,6 @@ def test_memory_is_that_of_the_device_that_held_most(monkeypatch):
     assert peak_memory() == 9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 5])
 def test_resumes_exactly_where_it_stopped(tmp_path, windows, uninterrupted, monkeypatch, step):
     with monkeypatch.context() as patch:
@@ -186,7 +190,7 @@ def run_together(folder, windows, recipe=RECIPE, task=Text, **shape):
         each.mkdir(parents=True, exist_ok=True)
     console = Console(file=io.StringIO())
     task = task(recipe, windows, SPEC)
-    return train_together(task, recipe, make_mesh(**shape), folders=folders, console=console)
+    return train_together(task, recipe, mesh_of(**shape), folders=folders, console=console)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +200,6 @@ def together(tmp_path_factory, windows):
     return folder
 
 
-@pytest.mark.slow
 def test_seeds_that_train_together_are_those_that_train_alone(tmp_path, windows, together):
     seed = SEEDS[-1]
     alone, summary = run(tmp_path, windows, seed=seed)
@@ -216,7 +219,6 @@ def test_seeds_train_together_on_any_mesh(tmp_path, windows, together):
         np.testing.assert_allclose(losses(tmp_path / folder), losses(together / folder), rtol=1e-3)
 
 
-@pytest.mark.slow
 def test_seeds_that_stopped_at_different_steps_go_on(tmp_path, windows, together, monkeypatch):
     """A kill may come when some seeds of a step are saved, and others are not."""
     save = Checkpoints.save
@@ -250,7 +252,6 @@ class Poisoned(Text):
         return super().loss(model, batch["tokens"], key) * factor
 
 
-@pytest.mark.slow
 def test_a_seed_that_is_not_finite_takes_no_other_with_it(tmp_path, windows, together):
     failures = run_together(tmp_path, windows, task=Poisoned)
     assert list(failures) == [1]
@@ -262,7 +263,6 @@ def test_a_seed_that_is_not_finite_takes_no_other_with_it(tmp_path, windows, tog
         np.testing.assert_allclose(losses(tmp_path / folder), losses(together / folder), rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_time_and_loss_are_those_of_all_starts(tmp_path, windows, monkeypatch):
     recipe = dataclasses.replace(RECIPE, log_every=100)  # only saved steps are logged
     with monkeypatch.context() as patch:
@@ -278,7 +278,6 @@ def test_time_and_loss_are_those_of_all_starts(tmp_path, windows, monkeypatch):
     assert [json.loads(x)["step"] for x in metrics.read_text().splitlines()] == [2, 4, 6]
 
 
-@pytest.mark.slow
 def test_preemption_saves_the_step_it_stopped_at(tmp_path, windows, uninterrupted, monkeypatch):
     with monkeypatch.context() as patch:
         answers = iter([False, False, True])
@@ -304,7 +303,7 @@ class Turning(Text):
 def test_the_checkpoint_with_the_lowest_loss_is_kept_beside_the_last(tmp_path, monkeypatch, stop):
     """A preempted run has the same best checkpoint, and goes on from its last one."""
     recipe = dataclasses.replace(RECIPE, steps=16, checkpoint_every=4, learning_rate=1e-2)
-    folder, task, mesh = tmp_path / "run", Turning(recipe, None, SPEC), make_mesh()
+    folder, task, mesh = tmp_path / "run", Turning(recipe, None, SPEC), mesh_of()
     config = SPEC.to_dict() | {"train": dataclasses.asdict(recipe)}
     open_run(folder, config)
 
@@ -364,7 +363,6 @@ def test_a_checkpoint_of_another_version_of_jax_goes_on(tmp_path, windows, versi
     np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, uninterrupted, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_at(5, patch)
@@ -377,7 +375,6 @@ def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, uninterrupted, 
     chex.assert_trees_all_equal(model, uninterrupted[1])
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     tmp_path, windows, monkeypatch
 ):
@@ -412,7 +409,6 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, windows, monkeypatch)
     assert Checkpoints(folder / "checkpoints").latest_step() is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("is_found_later", [False, True])
 def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(
     tmp_path, windows, uninterrupted, monkeypatch, is_found_later
@@ -443,16 +439,6 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(
     model, _ = run(tmp_path, windows)
     chex.assert_trees_all_equal(model, uninterrupted[1])
     assert losses(tmp_path) == losses(uninterrupted[0])
-
-
-def cut_off(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flipped(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def renamed(path):
