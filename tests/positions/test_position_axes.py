@@ -7,8 +7,8 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pieces
 import pytest
-import test_decode
 from flax import linen as nn
 from golden_checks import rotated
 from jax.sharding import AxisType
@@ -229,11 +229,11 @@ def test_gradient_by_positions(name):
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_piece_by_piece(dtype):
     model = common.build_model(common.build("mhrope", num_kv_heads=2), num_kv_heads=2)
-    ids = test_decode.TOKEN_IDS
+    ids = pieces.TOKEN_IDS
     positions = placed(dtype)[:, : ids.shape[1]]
-    cache = Cache.empty(model, len(ids), test_decode.SIZE, axes=3, dtype=dtype.__name__)
+    cache = Cache.empty(model, len(ids), pieces.SIZE, axes=3, dtype=dtype.__name__)
     expected = common.forward(model, ids, positions)
-    close(test_decode.in_pieces(model, cache, positions), expected, atol=1e-4)
+    close(pieces.in_pieces(model, cache, positions), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("build", [builders.qwen2_vl, builders.videorope])
