@@ -9,7 +9,7 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; cores = getattr(os, 'sched_getaffini
 	lambda _: range(os.cpu_count())); print(min(4, len(cores(0))))")
 ARGS ?=
 
-.PHONY: compare demo test lint parity benchmark cost tpu-test tpu-check gallery clean
+.PHONY: compare demo test lint parity benchmark cost tpu-test tpu-check gallery site clean
 
 # Trains and evaluates fifteen schemes, then prints the table and the report's path.
 compare: $(VENV)/experiments
@@ -57,6 +57,11 @@ tpu-check: $(VENV)/experiments $(VENV)/libtpu
 gallery: $(VENV)/experiments
 	$(BIN)/python -m experiments.studies.gallery $(ARGS)
 
+# Builds the site, which needs no network to be read: open build/site/index.html in a browser.
+site: $(VENV)/site
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet \
+		--doctree-dir=build/doctrees docs build/site
+
 # Packages are installed in two stages: for experiments, and for tests. Each stage is installed anew
 # when setup.py changes.
 $(VENV)/experiments: setup.py | $(BIN)/pip
@@ -65,6 +70,10 @@ $(VENV)/experiments: setup.py | $(BIN)/pip
 
 $(VENV)/installed: setup.py | $(BIN)/pip
 	$(INSTALL) -e ".[test]"
+	touch $@
+
+$(VENV)/site: setup.py | $(BIN)/pip
+	$(INSTALL) -e ".[site]"
 	touch $@
 
 # Apart from the environment, where all other programs would look for a TPU at every start.

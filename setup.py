@@ -50,7 +50,9 @@ setup(
         "pretrained": [*EXPERIMENTS, *PRETRAINED],
         # With pytest 9.2, pytest-xdist 3.8 does not see which tests must share a worker.
         "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "pytest<9.2"]
-        + ["pytest-xdist", "ruff", "mypy", "types-PyYAML"],
+        + ["pytest-xdist", "ruff", "mypy", "types-PyYAML", "pybtex"],
+        "site": [*EXPERIMENTS, "sphinx", "myst-parser", "furo", "sphinx-copybutton"]
+        + ["sphinx-mathjax-offline", "pybtex"],
         "data": ["datasets"],
         "images": ["mlxtend"],
         "icons": ["fonticon-materialdesignicons7"],

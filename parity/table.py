@@ -4,7 +4,7 @@
 
 For each type a small model is run and compared, as in ``test_model_types``, for one layer at a time
 (``from_hf``) and for the whole pattern (``layers_from_hf``). The table goes to
-``docs/model_types.md``.
+``docs/how-to/model_types.md``.
 """
 
 import collections
@@ -30,7 +30,7 @@ from posenc_jax import layers_from_hf
 from posenc_jax.hf import models
 from posenc_jax.hf.config import flattened
 
-PATH = pathlib.Path(__file__).parent.parent / "docs" / "model_types.md"
+PATH = pathlib.Path(__file__).parent.parent / "docs" / "how-to" / "model_types.md"
 RUN, PARTS = "right: a small model was run", "right: its rotary code was run"
 TEXT, READ = "answered: as its model of text, which is right", "answered: its code was read"
 REFUSED, WRONG, NO_DEFAULT = "refused", "wrong", "its class has no default that works"

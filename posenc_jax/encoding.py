@@ -117,7 +117,11 @@ class Tile:
 
 
 class Encoding(nnx.Module):
-    """Adds no position at all (NoPE, 2305.19466), and is the base class of every scheme.
+    r"""Adds no position at all (NoPE), and is the base class of every scheme.
+
+    https://arxiv.org/abs/2305.19466
+
+    $$ z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} $$
 
     A causal decoder can still infer the order from how many tokens each position sees.
 

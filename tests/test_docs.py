@@ -1,4 +1,4 @@
-"""Runs the Python of README.md and docs/library.md as it is written there, and follows all links.
+"""Runs the Python of README.md and of the guides as it is written there, and follows all links.
 
 ``test_new_scheme`` runs the scheme of the README. What reads the models of another package
 (``experiments.pretrained.published``) is left out.
@@ -60,6 +60,8 @@ def placed_ids(length):
     return np.ones((1, length), np.int32)
 
 
+QUESTIONS = ROOT / "docs/how-to/questions.md"
+GUIDE = "own-model", "positions", "published-models", "decoding", "attention", "decoder"
 # What a reader of each piece of code already has, by a word that only this piece has.
 GIVEN = {
     "in each layer, its input": lambda: dict(
@@ -120,6 +122,13 @@ GIVEN = {
         key=jax.random.key(0),
     ),
 }
+# Pages of schemes are made anew by ``make site``, and are not in the repository.
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for path in sorted(ROOT.glob("docs/**/*.md"))
+    if path.parent.name != "schemes" or path.name == "index.md"
+]
+GUIDES = [f"docs/how-to/{page}.md" for page in GUIDE]
 ELSEWHERE = "class Root(Encoding)", '"root": "posenc_jax', "from experiments.pretrained.published"
 # The page leaves out what a model is made of, and models of its size take long to run.
 SMALLER = {
@@ -131,8 +140,8 @@ SMALLER = {
 
 
 def blocks() -> list[str]:
-    pages = [(ROOT / page).read_text() for page in ("README.md", "docs/library.md")]
-    found = re.findall(r"```python\n(.*?)```", "\n".join(pages), re.DOTALL)
+    text = "\n".join((ROOT / page).read_text() for page in ("README.md", *GUIDES))
+    found = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     return [block for block in found if not any(part in block for part in ELSEWHERE)]
 
 
@@ -142,9 +151,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md")))]
-)
+@pytest.mark.parametrize("name", ["README.md", *PAGES])
 def test_links_lead_somewhere(name):
     for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text()):
         if "://" in link:
@@ -155,8 +162,26 @@ def test_links_lead_somewhere(name):
         assert not anchor or anchor in anchors(page), link
 
 
+def questions() -> dict[str, str]:
+    """Returns the code that answers each question, by the question."""
+    parts = re.split(r"^## ", QUESTIONS.read_text(), flags=re.M)[1:]
+    return {
+        part.splitlines()[0]: "\n".join(re.findall(r"```python\n(.*?)```", part, re.DOTALL))
+        for part in parts
+    }
+
+
+@pytest.mark.parametrize("question", questions())
+def test_the_answer_to_a_question_runs(question):
+    q_BTHC, k_BTHC, v_BTHC = (jnp.asarray(common.normal(seed, 1, T, H, C)) for seed in range(3))
+    given = dict(jnp=jnp, np=np, nnx=nnx, posenc_jax=posenc_jax, text=text)
+    given |= dict(Encoding=posenc_jax.Encoding, Side=posenc_jax.Side, Tokens=posenc_jax.Tokens)
+    given |= dict(attend=posenc_jax.attend, x_BTD=jnp.asarray(common.normal(3, 1, T, H * C)))
+    exec(questions()[question], given | dict(q_BTHC=q_BTHC, k_BTHC=k_BTHC, v_BTHC=v_BTHC))
+
+
 def test_the_page_of_schemes_has_all_of_them():
-    text = (ROOT / "docs/schemes.md").read_text()
+    text = (ROOT / "docs/schemes/index.md").read_text()
     assert [name for name in posenc_jax.REGISTRY if f"`{name}`" not in text] == []
 
 

@@ -234,7 +234,7 @@ def both(encoding, count, m, start, stop):
 
 @pytest.mark.parametrize("implementation", ["dense", "blockwise"])
 def test_compressed_keys_beside_those_of_a_window(implementation):
-    """The recipe of docs/library.md: a query sees the blocks that have ended, however far back."""
+    """The recipe of docs/how-to/decoding.md: a query sees all blocks that have ended."""
     count, m, window, C = 14, 4, 5, common.HEAD_DIM
     encoding = posenc_jax.make("value_rope", head_dim=C)
     q, keys = (

@@ -8,9 +8,9 @@ that length. Every curve is computed by the encoding itself, with its parameters
 """
 
 import argparse
+import dataclasses
 import functools
 import html
-import inspect
 import re
 import sys
 from collections.abc import Mapping
@@ -27,9 +27,11 @@ from experiments.command import exit_status
 from experiments.config import short_keywords
 from experiments.progress import stage
 from experiments.results.record import write_files
+from experiments.results.reports import docstrings
 from experiments.results.reports.drawing import COLOURS, Figure, finish, page_style, svg
 from experiments.results.reports.page import head
 from posenc_jax import REGISTRY, Chunks, Encoding, Layers, Tokens, describe, logits, make, positions
+from posenc_jax.describe import Description
 from posenc_jax.registry import lookup
 
 TIMES = 8
@@ -108,8 +110,26 @@ def page(cards: Mapping[str, str], sizes: str) -> str:
     )
 
 
-def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> str:
-    """Returns a description of the scheme ``name``, its curves and its cost, as HTML."""
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """Holds what one encoding of a scheme does, and costs.
+
+    Attributes:
+      layers: which layers of the pattern have it, counted from 1, such as "Layers 1, 2 of 4"; ""
+        where all layers are alike.
+      cost: its parameters, operations and hooks.
+      window: the number of keys that a query sees, or None for all.
+      curves: the logits by distance, as SVG.
+    """
+
+    layers: str
+    cost: Description
+    window: int | None
+    curves: str
+
+
+def drawings(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> list[Drawing]:
+    """Draws each encoding of the scheme ``name``; there are several where layers differ."""
     layers = Layers.of(
         make(
             name,
@@ -122,19 +142,30 @@ def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> st
         )
     )
     places = [layers.at(place) for place in range(len(layers.pattern))]
-    turn = len(places)
-    figures = ""
+    count = len(places)
+    drawn = []
     for encoding, window in dict.fromkeys(places):
         assert encoding is not None and not isinstance(window, Chunks)  # true of all in REGISTRY
         which = [str(i) for i, place in enumerate(places, 1) if place == (encoding, window)]
         layer = "Layer" if len(which) == 1 else "Layers"
-        title = f"<p>{layer} {', '.join(which)} of {turn}:</p>" if turn > 1 else ""
-        figures += title + _figure(encoding, window, args)
+        title = f"{layer} {', '.join(which)} of {count}" if count > 1 else ""
+        drawn.append(Drawing(title, *_cost_and_curves(encoding, window, args)))
+    return drawn
+
+
+def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> str:
+    """Returns a description of the scheme ``name``, its curves and its cost, as HTML."""
+    figures = ""
+    for drawing in drawings(name, args, keywords):
+        title = f"<p>{drawing.layers}:</p>" if drawing.layers else ""
+        window = "" if drawing.window is None else f"; the last {drawing.window} keys are seen"
+        cost = html.escape(str(drawing.cost))
+        figures += f"{title}<p class=cost>{cost}{window}</p>{drawing.curves}"
     return _summary(name) + figures
 
 
-def _figure(encoding: Encoding, window: int | None, args) -> str:
-    """Returns the cost of one layer, and its curves, as HTML."""
+def _cost_and_curves(encoding: Encoding, window: int | None, args):
+    """Returns the cost of one layer, its window, and its curves as SVG."""
     # A scheme that needs whole rows may take memory quadratic in the length for each content.
     shape = (2 if encoding.whole_rows else CONTENTS, 1, args.head_dim)
     # All heads have the same content, so that only the encoding makes them differ.
@@ -142,20 +173,16 @@ def _figure(encoding: Encoding, window: int | None, args) -> str:
     lengths = (args.train_length, TIMES * args.train_length)
     curves = {length: np.asarray(curve(encoding, contents_BHC, length)) for length in lengths}
     sizes = dict(num_heads=args.heads, head_dim=args.head_dim, length=args.train_length)
-    cost = html.escape(str(describe(encoding, **sizes)))
-    seen = "" if window is None else f"; the last {window} keys are seen"
-    return f"<p class=cost>{cost}{seen}</p>{draw(curves, args.train_length, window)}"
+    return describe(encoding, **sizes), window, draw(curves, args.train_length, window)
 
 
 def _summary(name) -> str:
-    """Returns the first two paragraphs of a scheme's docstring, or of its module's, as HTML."""
-    build = lookup(name)
-    is_its_own = inspect.isfunction(build) or build is Encoding
-    text = inspect.getdoc(build) if is_its_own else None
-    text = text or inspect.getdoc(sys.modules[build.__module__]) or ""
-    paragraphs = [re.sub(r"\s+", " ", html.escape(p)) for p in text.split("\n\n")]
-    chosen = [p for p in paragraphs if not p.startswith(("http", "Args:", "Attributes:"))][:2]
-    return re.sub("``(.+?)``", r"<code>\1</code>", "".join(f"<p>{p}</p>" for p in chosen))
+    """Returns the first sentence of a scheme's docstring and what follows its equation, as HTML."""
+    documented = docstrings.of_scheme(name)
+    sentences = [each.sentence for each in documented if each.sentence]
+    prose = [re.sub(r"\s+", " ", part) for each in documented for part in each.prose]
+    paragraphs = (html.escape(part) for part in [*sentences[:1], *prose[:1]])
+    return re.sub("``(.+?)``", r"<code>\1</code>", "".join(f"<p>{p}</p>" for p in paragraphs))
 
 
 @exit_status

@@ -23,7 +23,15 @@ def irope(
     floor_scale: int = 8192,
     attn_scale: float = 0.1,
 ) -> Layers:
-    """Builds iRoPE of Llama 4: RoPE, but in every fourth layer a temperature and no positions.
+    r"""Builds iRoPE of Llama 4: RoPE, but in every fourth layer a temperature and no positions.
+
+    Llama 4 (transformers ``llama4``; no paper)
+
+    $$
+    \text{layer } l: \begin{cases}
+    \text{NoPE, } q_m \gets q_m\,(1 + a \ln(1 + \lfloor (m + 1) / F \rfloor)) & l \bmod 4 = 0 \\
+    \text{RoPE} & \text{otherwise} \end{cases}
+    $$
 
     Llama 4's RoPE layers also attend within chunks of 8192 tokens, which is left out here;
     ``layers_from_hf`` has them (``Chunks``). Channel pairs are neighbours, as in Llama 4. SmolLM3
@@ -44,9 +52,14 @@ def irope(
 def rnope_swa(
     *, head_dim: int, base: float = 10000.0, interval: int = 4, window: int = 4096
 ) -> Layers:
-    """Builds RNoPE-SWA: RoPE in a window, but in every fourth layer no positions and no window.
+    r"""Builds RNoPE-SWA: RoPE in a window, but in every fourth layer no positions and no window.
 
     https://arxiv.org/abs/2501.18795
+
+    $$
+    \text{layer } l: \begin{cases} \text{NoPE} & l \bmod 4 = 0 \\
+    \text{RoPE, } m - n < w & \text{otherwise} \end{cases}
+    $$
 
     Args:
       head_dim: number of channels in one head.
@@ -67,9 +80,14 @@ def dual_base(
     interval: int = 6,
     window: int = 1024,
 ) -> Layers:
-    """Builds the layers of Gemma 3: five of RoPE in a window, then one of slower RoPE without it.
+    r"""Builds the layers of Gemma 3: five of RoPE in a window, then one of slower RoPE without it.
 
     https://arxiv.org/abs/2503.19786
+
+    $$
+    \text{layer } l: \begin{cases} \text{RoPE, } b = 10^6 & l \bmod 6 = 0 \\
+    \text{RoPE, } b = 10^4,\ m - n < w & \text{otherwise} \end{cases}
+    $$
 
     Args:
       head_dim: number of channels in one head.
@@ -101,7 +119,14 @@ def global_nope(
     from_end: bool = False,
     layout: str = "half",
 ) -> Layers:
-    """Builds RoPE in a window, but every ``interval``-th layer without positions and window.
+    r"""Builds RoPE in a window, but every ``interval``-th layer without positions and window.
+
+    Command A, EXAONE 4, SmolLM3 and others (no paper; the idea is that of RNoPE-SWA)
+
+    $$
+    \text{layer } l: \begin{cases} \text{NoPE} & l \bmod \text{interval} = 0 \\
+    \text{RoPE, } m - n < w & \text{otherwise} \end{cases}
+    $$
 
     It is ``rnope_swa`` for any number of layers, counted from either end. Command A (Cohere 2),
     whose pairs are interleaved, EXAONE 4, Trinity (AFMoE) and Kolibri count from the first layer;
@@ -132,7 +157,14 @@ def global_yarn(
     interval: int = 4,
     window: int = 4096,
 ) -> Layers:
-    """Builds the layers of OLMo 3: RoPE in a window, but YaRN without one in every fourth layer.
+    r"""Builds the layers of OLMo 3: RoPE in a window, but YaRN without one in every fourth layer.
+
+    OLMo 3 (transformers ``olmo3``; no paper is cited here)
+
+    $$
+    \text{layer } l: \begin{cases} \text{YaRN} & l \bmod 4 = 0 \\
+    \text{RoPE, } m - n < w & \text{otherwise} \end{cases}
+    $$
 
     Only layers without a window are extended, because within a window no distance is new.
 
@@ -159,7 +191,15 @@ def beam(
     scale: float = 2048.0,
     exponent: float = 0.1,
 ) -> Layers:
-    """Builds the layers of Beam: RoPE in a window, but scaled NoPE in every sixth and the last.
+    r"""Builds the layers of Beam: RoPE in a window, but scaled NoPE in every sixth and the last.
+
+    Beam (transformers ``beam``; no paper)
+
+    $$
+    \text{layer } l: \begin{cases}
+    \text{NoPE, } q_m \gets q_m\,(1 + (m + 1) / F)^p & l \bmod 6 = 0 \text{ or last} \\
+    \text{RoPE, } m - n < w & \text{otherwise} \end{cases}
+    $$
 
     Args:
       head_dim: number of channels in one head.
@@ -176,7 +216,14 @@ def beam(
 
 
 def flint(*, head_dim: int, num_layers: int, base: float = 10000.0, window: int = 513) -> Layers:
-    """Builds the layers of Flint: RoPE in a window, and some layers without positions and window.
+    r"""Builds the layers of Flint: RoPE in a window, and some layers without positions and window.
+
+    Flint (transformers ``flint``; no paper)
+
+    $$
+    \text{layer } l: \begin{cases} \text{NoPE} & l \in \{1, 2\},\ l \bmod 4 = 2 \text{ or last} \\
+    \text{RoPE, } m - n < w & \text{otherwise} \end{cases}
+    $$
 
     These are the first two, every fourth from the second on, and the last. For Flint's attention
     sinks use ``Transformer(..., sinks="head")``.

@@ -4,7 +4,7 @@
 
 For each config it writes the inverse frequencies, the attention factor, cosines and sines at some
 positions, and the logits of two fixed vectors at every pair of these positions.
-``docs/conformance.md`` describes the file and reads it with plain Python.
+``docs/how-to/conformance.md`` describes the file and reads it with plain Python.
 """
 
 import argparse

@@ -38,7 +38,7 @@ def layers_from_hf(
     Args:
       config: what ``config.json`` holds, of any model that ``from_hf`` knows.
       layer_type: "encoder" or "decoder" of T5, and left out for all others.
-      layout, rngs, **keys: as in ``from_hf``.
+      layout, rngs, keys: as in ``from_hf``.
 
     The caller must add what ``from_hf`` leaves to the caller, except for windows. The same holds
     for sinks (``sinks_from_hf``), sizes that differ between layers, and the choice of keys in

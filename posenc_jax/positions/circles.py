@@ -25,7 +25,8 @@ def circle_rope(
     Text counts along (1, 1, 1), so all patches on the circle are equally far from a token of text.
     Positions are fractional and may be negative; text continues one after the largest of them.
     In the paper's alternation (AGE) even layers use the circle and odd layers the grid of
-    ``qwen2_vl``: give a model the axes of both, and encodings ``OnAxes`` (docs/library.md).
+    ``qwen2_vl``: give a model the axes of both, and encodings ``OnAxes`` (see
+    docs/how-to/positions.md).
 
     Args:
       segments: the parts of the sequence. The released code projects the first frame of a video

@@ -10,7 +10,7 @@ import schemes
 from schemes.equations import reference_attention
 
 BATCH, TOKENS, HEAD_DIM = 3, 20, 16
-LIST = common.ROOT / "docs/schemes.md"
+LIST = common.ROOT / "docs/schemes/index.md"
 CASES = [(name, i) for name, scheme in schemes.ALL.items() for i in range(len(scheme.settings))]
 
 
@@ -71,7 +71,7 @@ def test_attention_is_the_equation(name, setting):
 
 @pytest.mark.parametrize("name", common.SCHEMES)
 def test_every_scheme_has_its_equation(name):
-    """A scheme of one's own may go without; those that docs/schemes.md lists may not."""
+    """A scheme of one's own may go without; those that docs/schemes/index.md lists may not."""
     if name in schemes.ALL:
         assert len(schemes.ALL[name].settings) >= 2
         return

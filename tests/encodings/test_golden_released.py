@@ -211,7 +211,7 @@ MLA = {"mla_half": "half", "mla_yarn": "interleaved"}
 
 @pytest.mark.parametrize(("golden", "layout"), MLA.items())
 def test_heads_of_two_parts(golden, layout):
-    """The recipe of docs/library.md: the encoding turns one part of each head, attention has both.
+    """The recipe of docs/how-to/published-models.md: the encoding turns one part of each head.
 
     The scale is that of the whole head, which grows by the square of YaRN's ``mscale_all_dim``.
     """

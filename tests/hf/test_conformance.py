@@ -9,7 +9,7 @@ import pytest
 
 from posenc_jax.hf.conformance import CASES, Case, conformance, vectors
 
-PAGE = common.ROOT / "docs" / "conformance.md"
+PAGE = common.ROOT / "docs" / "how-to" / "conformance.md"
 
 
 @pytest.mark.slow

@@ -86,14 +86,14 @@ _INTRODUCTION = """# Which scheme to choose
 This page says which scheme did best at each need in the experiments of this project, how sure that
 is, and what a chapter on positional encodings, from which the project started, recommends. All
 models are small ([results.md](results.md)), so the best scheme here is one to try first, and no
-more. [schemes.md](schemes.md) says what each scheme is.
+more. [schemes](schemes/index.md) says what each scheme is.
 """
 
 _READING = """## How to read the names and figures
 
 `python -m experiments.results.reports.choosing_page` wrote this page from the
-[atlas](atlas/index.html), which puts all schemes to all questions, from the
-[ledger](claims/claims.html) of published claims, and from the results of other experiments. No
+[atlas](results.md#what-every-scheme-does), which puts all schemes to all questions, from the
+[ledger](results.md#commands) of published claims, and from the results of other experiments. No
 figure, order or verdict is typed by hand.
 
 - *text* is the loss of the last tokens of a text, and *text, all* that of all its tokens, in bits

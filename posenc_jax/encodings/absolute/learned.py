@@ -1,8 +1,10 @@
-"""Adds learned absolute positions to the token embeddings.
+r"""Adds learned absolute positions to the token embeddings.
 
 https://arxiv.org/abs/1705.03122, and GPT-2
 
-``x + P[position]`` with a trained table ``P``. Overrides ``embed``.
+$$ x_t \gets x_t + P[p_t] $$
+
+P is a trained table, and p_t the position of token t. Overrides ``embed``.
 """
 
 import jax

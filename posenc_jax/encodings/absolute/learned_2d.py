@@ -1,9 +1,11 @@
-"""Adds learned absolute positions on a grid to the token embeddings.
+r"""Adds learned absolute positions on a grid to the token embeddings.
 
 https://arxiv.org/abs/2010.11929 (ViT)
 
-``x + P[row, column]`` with a trained vector for every cell of the training grid. Overrides
-``embed``.
+$$ x_t \gets x_t + P[r_t, c_t] $$
+
+P has a trained vector for every cell of the training grid, and token t lies in row r_t and column
+c_t. Overrides ``embed``.
 """
 
 import itertools

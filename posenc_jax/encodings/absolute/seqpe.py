@@ -1,11 +1,13 @@
-"""SeqPE, sequential position encoding, reads positions digit by digit.
+r"""SeqPE, sequential position encoding, reads positions digit by digit.
 
 https://arxiv.org/abs/2506.13277
 
-A small Transformer turns the decimal digits of a position into a vector ``pe``, once for all
-layers; ``pe_q`` and ``pe_k`` are linear in it. Text models add their product to the logits,
-``(q . k + s pe_q . pe_k) / sqrt(C)``, which is the ordinary product of ``[q ; s pe_q]`` and
-``[k ; pe_k]``. Overrides ``place``, ``embed``, ``prepare``, ``rotate`` and ``aux_loss``.
+$$ z_{mn} = \frac{q_m \cdot k_n + s\, (W_q e(m)) \cdot (W_k e(n))}{\sqrt d} $$
+
+A small Transformer turns the decimal digits of a position p into a vector e(p), once for all
+layers, and two linear maps make one vector of it for queries and one for keys. The logit is the
+ordinary product of ``[q ; s W_q e]`` and ``[k ; W_k e]``. Overrides ``place``, ``embed``,
+``prepare``, ``rotate`` and ``aux_loss``.
 """
 
 import jax

@@ -1,9 +1,13 @@
-"""Adds sinusoidal absolute positions to the token embeddings.
+r"""Adds sinusoidal absolute positions to the token embeddings.
 
 https://arxiv.org/abs/1706.03762
 
-``P[p, 2i] = sin(p / base^(2i/D))``, ``P[p, 2i+1] = cos(same)``, added to the token embeddings,
-which are first multiplied by ``sqrt(D)``. Overrides ``embed``.
+$$
+x_t \gets \sqrt D\, x_t + P[p_t], \qquad
+P[p]_{2i} = \sin(p\, b^{-2i/D}), \quad P[p]_{2i+1} = \cos(p\, b^{-2i/D})
+$$
+
+D is the width of the residual stream, and b the base. Overrides ``embed``.
 """
 
 import math

@@ -1,9 +1,14 @@
-"""Adds sinusoidal absolute positions on a grid to the token embeddings.
+r"""Adds sinusoidal absolute positions on a grid to the token embeddings.
 
 https://arxiv.org/abs/2104.02057 (MoCo v3), https://arxiv.org/abs/2111.06377 (MAE)
 
-The channels are split evenly between the position axes, the first axis first; each part has the
-sines and then the cosines of its axis. Overrides ``embed``.
+$$
+x_t \gets x_t + [S(r_t) ; S(c_t)], \qquad
+S(p) = [\sin(p\, \theta) ; \cos(p\, \theta)], \quad \theta_i = b^{-2iA/D}
+$$
+
+The channels are split evenly between the A position axes, here row r and column c, the first axis
+first; each part has the sines and then the cosines of its axis. Overrides ``embed``.
 """
 
 from posenc_jax.encodings.absolute.added import Added

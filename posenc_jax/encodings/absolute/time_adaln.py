@@ -1,10 +1,12 @@
-"""Time-AdaLN scales and shifts a LayerNorm's output by functions of the world time.
+r"""Time-AdaLN scales and shifts a LayerNorm's output by functions of the world time.
 
 https://arxiv.org/abs/2512.05076 (BulletTime; its code is not published)
 
-``LN(z) * gamma(e) + beta(e)`` in front of attention, with ``e`` a convolution over the world times
-of a clip's frames and ``gamma``, ``beta`` small networks. It complements Time-RoPE: Time-RoPE tells
-attention how far apart two times are, and Time-AdaLN tells every token its own time.
+$$ z \gets \mathrm{LN}(z)\, \gamma(e) + \beta(e) $$
+
+It stands in front of attention; e is a convolution over the world times of a clip's frames, and
+gamma and beta are small networks. It complements Time-RoPE: Time-RoPE tells attention how far apart
+two times are, and Time-AdaLN tells every token its own time.
 """
 
 import jax

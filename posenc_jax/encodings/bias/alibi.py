@@ -1,8 +1,10 @@
-"""ALiBi, attention with linear biases, lowers a logit in proportion to the distance.
+r"""ALiBi, attention with linear biases, lowers a logit in proportion to the distance.
 
 https://arxiv.org/abs/2108.12409
 
-``logit - slope_h * |m - n|`` with a fixed geometric series of slopes. Overrides ``score``.
+$$ z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} - s_h\, |m - n| $$
+
+The slopes s_h of the heads are a fixed geometric series. Overrides ``score``.
 """
 
 import jax

@@ -1,9 +1,11 @@
-"""2D-ALiBi gives attention linear biases on a grid.
+r"""2D-ALiBi gives attention linear biases on a grid.
 
 https://arxiv.org/abs/2311.00566 (CROMA)
 
-``logit - slope_h * |m - n|`` with the Euclidean distance of the positions and ALiBi's slopes.
-Overrides ``score``.
+$$ z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} - s_h\, \lVert p_m - p_n \rVert_2 $$
+
+The distance is that of the positions p on the grid, and the slopes s_h are ALiBi's. Overrides
+``score``.
 """
 
 import jax

@@ -1,9 +1,15 @@
-"""FIRE, functional interpolation for relative positions, adds a trained function of the distance.
+r"""FIRE, functional interpolation for relative positions, adds a trained function of the distance.
 
 https://arxiv.org/abs/2310.04418
 
-``logit + MLP(psi(m - n) / (psi(max(m, |u L|)) + eps))_h`` with ``psi(x) = ln(|c x| + 1)``; m is
-the query's position, the largest distance in its row. Overrides ``score``.
+$$
+z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} +
+\mathrm{MLP}\Big(\frac{\psi(m - n)}{\psi(\max(m, |u L|)) + \epsilon}\Big)_h, \qquad
+\psi(x) = \ln(|c\, x| + 1)
+$$
+
+c and u are trained numbers. The query's position m is the largest distance in its row. Overrides
+``score``.
 """
 
 import jax

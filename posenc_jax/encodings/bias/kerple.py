@@ -1,9 +1,11 @@
-"""KERPLE, kernelised relative positional embedding, has a logarithmic and a power kind.
+r"""KERPLE, kernelised relative positional embedding, has a logarithmic and a power kind.
 
 https://arxiv.org/abs/2205.09921
 
-``logit - p_h * ln(1 + a_h * |m - n|)`` or ``logit - a_h * |m - n| ** p_h``, with two trained
-numbers for each head, shared by the layers. Both override ``score``.
+$$ z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} - f_h(|m - n|) $$
+
+Each kind has its own function f, with two trained numbers p and a for each head, shared by the
+layers. Both override ``score``.
 """
 
 import jax
@@ -53,7 +55,9 @@ class Kerple(Encoding):
 
 
 class KerpleLog(Kerple):
-    """Penalises the logarithm of the distance; the arguments are those of ``Kerple``.
+    r"""Penalises the logarithm of the distance; the arguments are those of ``Kerple``.
+
+    $$ f_h(x) = p_h \ln(1 + a_h\, x) $$
 
     Both p and a are ``0.01 + softplus`` of their parameters.
     """
@@ -63,7 +67,9 @@ class KerpleLog(Kerple):
 
 
 class KerplePower(Kerple):
-    """Penalises a power of the distance; the arguments are those of ``Kerple``.
+    r"""Penalises a power of the distance; the arguments are those of ``Kerple``.
+
+    $$ f_h(x) = a_h\, x^{p_h} $$
 
     Here a is ``0.01 + softplus`` and p is ``0.01 + 1.99 * sigmoid`` of its parameter: with p above
     2 the kernel would no longer be conditionally positive definite.

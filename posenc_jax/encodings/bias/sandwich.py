@@ -1,10 +1,14 @@
-"""Sandwich adds the inner product of two sinusoidal position vectors to each logit.
+r"""Sandwich adds the inner product of two sinusoidal position vectors to each logit.
 
 https://arxiv.org/abs/2212.10356
 
-``logit + sum_i cos((m - n) / base^(2 i / channels)) / (8 h / H)`` for heads h = 1 .. H. By the
-addition theorem the sum is the product of two sinusoidal vectors, that of m and that of n.
-Overrides ``prepare`` (the vectors) and ``score``.
+$$
+z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} +
+\frac{H}{8h} \sum_i \cos\big((m - n)\, b^{-2i/c}\big), \qquad h = 1, \dots, H
+$$
+
+The vectors have c channels. By the addition theorem the sum is the product of two sinusoidal
+vectors, that of m and that of n. Overrides ``prepare`` (the vectors) and ``score``.
 """
 
 import functools

@@ -1,10 +1,16 @@
-"""Swin Transformer V2 adds a trained function of the distances along rows and columns.
+r"""Swin Transformer V2 adds a trained function of the distances along rows and columns.
 
 https://arxiv.org/abs/2111.09883
 
-``s_h cos(q, k) + 16 sigmoid(MLP(c(dy), c(dx)))_h`` with ``c(d) = sign(d) log2(1 + |u|) / 3`` of
-``u = 8 d / (side - 1)``: logarithms keep large windows near the trained range. The scale
-``s_h = min(exp(l_h), 100)`` is trained too. Overrides ``rotate`` (which normalises) and ``score``.
+$$
+z_{mn} = s_h \cos(q_m, k_n) +
+16\, \sigma\big(\mathrm{MLP}(\delta(\Delta y), \delta(\Delta x))_h\big), \qquad
+\delta(t) = \frac{\mathrm{sign}(t)}{3} \log_2\Big(1 + \frac{8\, |t|}{w - 1}\Big)
+$$
+
+Logarithms keep windows that are larger than the window of training, with sides w, near the trained
+range. The scale ``s_h = min(exp(l_h), 100)`` is trained too. Overrides ``rotate`` (which
+normalises) and ``score``.
 """
 
 import math

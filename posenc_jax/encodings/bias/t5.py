@@ -1,10 +1,11 @@
-"""T5's relative position bias has one trained number for each head and bucket of distances.
+r"""T5's relative position bias has one trained number for each head and bucket of distances.
 
 https://arxiv.org/abs/1910.10683
 
-``logit + table[bucket(m - n), h]``: short distances have a bucket each, longer ones share buckets
-that grow with the logarithm of the distance, and the last bucket holds all that are longer still.
-Overrides ``score``.
+$$ z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} + B[\mathrm{bucket}(m - n), h] $$
+
+Short distances have a bucket each, longer ones share buckets that grow with the logarithm of the
+distance, and the last bucket holds all that are longer still. Overrides ``score``.
 """
 
 import jax

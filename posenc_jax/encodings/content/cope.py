@@ -1,11 +1,14 @@
-"""CoPE, contextual position encoding, lets each query count positions by gates on the tokens.
+r"""CoPE, contextual position encoding, lets each query count positions by gates on the tokens.
 
 https://arxiv.org/abs/2405.18719
 
-The distance of key n from query m is a gated count of the tokens from n to m:
-``p_mn = sum_t sigmoid(q_m . k_t / sqrt(d))`` over the tokens t = n .. m. The logit is
-``[q_m . k_n + q_m . e[p_mn]] / sqrt(d)`` with a trained table e, linear between its rows.
-Overrides ``score``.
+$$
+z_{mn} = \frac{q_m \cdot k_n + q_m \cdot e[p_{mn}]}{\sqrt d}, \qquad
+p_{mn} = \sum_{t=n}^{m} \sigma\Big(\frac{q_m \cdot k_t}{\sqrt d}\Big)
+$$
+
+The distance of key n from query m is a gated count of the tokens from n to m. The table e is
+trained, and linear between its rows. Overrides ``score``.
 """
 
 import jax

@@ -1,10 +1,11 @@
-"""DAPE, data-adaptive positional encoding, corrects biases by distance with all heads' logits.
+r"""DAPE, data-adaptive positional encoding, corrects biases by distance with all heads' logits.
 
 https://arxiv.org/abs/2405.14722
 
-``z + B + f([z; B])``, where z are the logits of all H heads between one query and one key, B are
-their biases by distance, and f is a small network ``2 H -> hidden -> H`` with a leaky ReLU.
-Overrides ``score``.
+$$ z'_{mn} = z_{mn} + B_{mn} + f\big([z_{mn} ; B_{mn}]\big) $$
+
+z are the logits of all H heads between one query and one key, B are their biases by distance, and f
+is a small network ``2 H -> hidden -> H`` with a leaky ReLU. Overrides ``score``.
 """
 
 import jax

@@ -1,9 +1,12 @@
-"""DeBERTa's disentangled attention adds content-to-position and position-to-content terms.
+r"""DeBERTa's disentangled attention adds content-to-position and position-to-content terms.
 
 https://arxiv.org/abs/2006.03654
 
-``[q_m . k_n + q_m . Kr[i] + k_n . Qr[j]] / sqrt(3 d)`` with ``Kr = P W_kr`` and ``Qr = P W_qr`` of
-one trained table P of relative positions; i and j are rows for the distance m - n. Overrides
+$$
+z_{mn} = \frac{q_m \cdot k_n + q_m \cdot W_{kr} P[i] + k_n \cdot W_{qr} P[j]}{\sqrt{3 d}}
+$$
+
+P is one trained table of relative positions; i and j are its rows for the distance m - n. Overrides
 ``score``.
 """
 

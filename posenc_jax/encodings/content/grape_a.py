@@ -1,9 +1,14 @@
-"""GRAPE-A is ALiBi whose slopes are set by keys and queries.
+r"""GRAPE-A is ALiBi whose slopes are set by keys and queries.
 
 https://arxiv.org/abs/2512.07805
 
-``logit - |m - n| a_h softplus(omega_h) (softplus(k_n . u_h / sqrt(d)) + softplus(q_m . w_h /
-sqrt(d)))`` with ALiBi's slopes a and trained omega and unit vectors u and w. Overrides ``score``.
+$$
+z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} - |m - n|\, a_h\, \varsigma(\omega_h)
+\Big(\varsigma\Big(\frac{k_n \cdot u_h}{\sqrt d}\Big) +
+\varsigma\Big(\frac{q_m \cdot w_h}{\sqrt d}\Big)\Big), \qquad \varsigma(x) = \ln(1 + e^x)
+$$
+
+The slopes a are ALiBi's; omega and the unit vectors u and w are trained. Overrides ``score``.
 """
 
 import math

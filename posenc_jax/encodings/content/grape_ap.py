@@ -1,10 +1,15 @@
-"""GRAPE-AP lowers a logit by gates that the query and each token after the key set together.
+r"""GRAPE-AP lowers a logit by gates that the query and each token after the key set together.
 
 https://arxiv.org/abs/2512.07805 (the first version of the authors' code)
 
-``logit + sum_{l = n+1 .. m} a_h ln sigmoid(p_m . R(l) p'_l / P)`` with ALiBi's slopes a, a
-projection p of the layer's input, p' as p scaled to a mean square of 1, and R(l), which rotates
-every pair of channels by l radians. Overrides ``read`` (p and the rotated p') and ``score``.
+$$
+z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} +
+\sum_{l=n+1}^{m} a_h \ln \sigma\Big(\frac{p_m \cdot R(l)\, \hat p_l}{P}\Big)
+$$
+
+The slopes a are ALiBi's. p is a projection of the layer's input to P channels, p with a hat is p
+scaled to a mean square of 1, and R(l) rotates every pair of channels by l radians. Overrides
+``read`` (p, and p scaled and rotated) and ``score``.
 """
 
 import jax

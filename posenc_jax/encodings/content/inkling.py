@@ -1,11 +1,16 @@
-"""Inkling adds a bias by distance: a mixture of learned profiles, with weights set by each query.
+r"""Inkling adds a bias by distance: a mixture of learned profiles, with weights set by each query.
 
 Inkling and Inkling 2 (transformers ``inkling``, ``inkling2``; no paper)
 
-``logit_mn + (x_m W_h) . P[:, m - n]`` where ``0 <= m - n < extent``, and ``logit_mn`` elsewhere.
-In layers without a window queries and bias are also multiplied by
-``tau_m = 1 + a ln(max((m + 1) / N, 1))``. Overrides ``read`` (the vectors ``x_m W_h``), ``score``
-and, for tau, ``rotate``.
+$$
+z_{mn} = \tau_m \Big(\frac{q_m \cdot k_n}{d} + (x_m W_h) \cdot P_{m-n}\Big)
+\quad \text{for } 0 \le m - n < E, \qquad
+\tau_m = 1 + a \ln \max\Big(\frac{m + 1}{N}, 1\Big)
+$$
+
+Keys at other distances get no bias. x is the layer's input, and P has a column for each distance
+below the extent E. In layers with a window there is no tau. Overrides ``read`` (the vectors
+``x_m W_h``), ``score`` and, for tau, ``rotate``.
 """
 
 import math
@@ -124,12 +129,14 @@ class Inkling(Encoding):
 
 
 class Inkling2(Inkling):
-    """Clips the lengths of queries, keys and bias vectors, instead of normalising as Inkling does.
+    r"""Clips the lengths of queries, keys and bias vectors, instead of normalising as Inkling does.
 
-    ``clip_t(y) = y min(1, t / |y|)`` for each head; queries and bias vectors are first multiplied
-    by a learned factor for each channel. Inkling 2 attends with ``scale = 1 / sqrt(head_dim)`` and
-    a sink for each token (``Transformer(..., sinks="token")``). Its normalisation of values,
-    without weights, and its gate on outputs are not offered.
+    $$ y \gets y\, \min(1,\ t / \lVert y \rVert) $$
+
+    The largest length t of a vector y of one head is ``clip`` or ``vector_clip``. Queries and bias
+    vectors are first multiplied by a learned factor for each channel. Inkling 2 attends with
+    ``scale = 1 / sqrt(head_dim)`` and a sink for each token (``Transformer(..., sinks="token")``).
+    Its normalisation of values, without weights, and its gate on outputs are not offered.
 
     Args:
       num_heads, model_dim, rank, extent, log_scale, rngs: keywords of ``Inkling``. The extent of

@@ -1,9 +1,14 @@
-"""Shaw et al. add relative position representations to the keys and to the values.
+r"""Shaw et al. add relative position representations to the keys and to the values.
 
 https://arxiv.org/abs/1803.02155
 
-``q_m . (k_n + aK[i]) / sqrt(d)`` and ``sum_n p_mn (v_n + aV[i])`` with two trained tables and
-``i = clip(n - m, -max_distance, max_distance) + max_distance``. Overrides ``score`` and ``mix``.
+$$
+z_{mn} = \frac{q_m \cdot (k_n + a^K_{i})}{\sqrt d}, \quad
+o_m = \sum_n w_{mn}\, (v_n + a^V_{i}), \qquad i = \mathrm{clip}(n - m, -D, D)
+$$
+
+w are the attention weights. The two tables a of vectors for each distance are trained, and D is the
+largest distance that has its own. Overrides ``score`` and ``mix``.
 """
 
 import jax

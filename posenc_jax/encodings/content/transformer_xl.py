@@ -1,12 +1,13 @@
-"""Transformer-XL adds to each logit a product of the query and the relative position.
+r"""Transformer-XL adds to each logit a product of the query and the relative position.
 
 https://arxiv.org/abs/1901.02860
 
-``[(q_m + u) . k_n + (q_m + v) . (W_R R(m - n))] / sqrt(d)``, where R is the sinusoidal vector of
-the distance. By the addition theorem R(m - n) is R(m) rotated by n, so the second term is an
-ordinary product of wider queries and keys and no ``[T, S]`` table is needed:
-``q' = [q + u ; rotated W_R^T (q + v)]``, ``k' = [k ; cos n, sin n]``. Overrides ``prepare`` and
-``rotate``.
+$$ z_{mn} = \frac{(q_m + u) \cdot k_n + (q_m + v) \cdot W_R\, R(m - n)}{\sqrt d} $$
+
+R is the sinusoidal vector of the distance; u, v and W_R are trained. By the addition theorem
+R(m - n) is R(m) rotated by n, so the second term is an ordinary product of wider queries and keys
+and no ``[T, S]`` table is needed: ``q' = [q + u ; rotated W_R^T (q + v)]``, ``k' = [k ; cos n,
+sin n]``. Overrides ``prepare`` and ``rotate``.
 """
 
 import jax.numpy as jnp

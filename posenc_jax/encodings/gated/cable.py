@@ -1,9 +1,11 @@
-"""CABLE adds a bias that the tokens between a key and a query determine.
+r"""CABLE adds a bias that the tokens between a key and a query determine.
 
 https://arxiv.org/abs/2503.08067
 
-``logit - sum_{l = n+1 .. m} softplus(w_h . x_l + b_h)`` for query m and key n. FoX computes the
-same with w and b of the opposite sign. Overrides ``read`` and ``score``.
+$$ z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} - \sum_{l=n+1}^{m} \ln(1 + e^{w_h \cdot x_l + b_h}) $$
+
+x is the layer's input; w and b are trained. FoX computes the same with w and b of the opposite
+sign. Overrides ``read`` and ``score``.
 """
 
 import jax

@@ -1,10 +1,11 @@
-"""FoX, the Forgetting Transformer, lowers the weights of earlier keys by a gate at each token.
+r"""FoX, the Forgetting Transformer, lowers the weights of earlier keys by a gate at each token.
 
 https://arxiv.org/abs/2503.02130
 
-``logit + sum_{l = n+1 .. m} ln sigmoid(w_h . x_l + b_h)`` for query m and key n: every token after
-the key multiplies its unnormalised weight by a gate below 1. Overrides ``read`` (the sums up to
-each token) and ``score``.
+$$ z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} + \sum_{l=n+1}^{m} \ln \sigma(w_h \cdot x_l + b_h) $$
+
+x is the layer's input; w and b are trained. Every token after the key multiplies the key's
+unnormalised weight by a gate below 1. Overrides ``read`` (the sums up to each token) and ``score``.
 """
 
 import jax

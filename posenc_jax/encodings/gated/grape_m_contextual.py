@@ -1,9 +1,15 @@
-"""Contextual GRAPE-M rotates queries and keys by steps that the tokens before them set.
+r"""Contextual GRAPE-M rotates queries and keys by steps that the tokens before them set.
 
 https://arxiv.org/abs/2512.07805
 
-Channel pair i of token t rotates clockwise by ``exp(f_i) sum_{s < t} sigmoid((w . x_s + b) / 16)``
-with trained f. Overrides ``read`` (the cosines and sines); RoPE rotates by them.
+$$
+q_t^{(i)} \gets e^{-\mathrm{i}\, \alpha_{ti}} q_t^{(i)}, \quad
+k_t^{(i)} \gets e^{-\mathrm{i}\, \alpha_{ti}} k_t^{(i)}, \qquad
+\alpha_{ti} = e^{f_i} \sum_{s < t} \sigma\Big(\frac{w \cdot x_s + b}{16}\Big)
+$$
+
+Channel pair i counts as one complex number; f, w and b are trained, and x is the layer's input.
+Overrides ``read`` (the cosines and sines); RoPE rotates by them.
 """
 
 import math

@@ -1,10 +1,13 @@
-"""PaTH encodes positions by accumulated Householder transformations.
+r"""PaTH encodes positions by accumulated Householder transformations.
 
 https://arxiv.org/abs/2505.16381
 
-``q_m^T (prod_{t = m .. n+1} (I - beta_t w_t w_t^T)) k_n / sqrt(d)``: each token between a key and
-a query reflects or shrinks the key along the token's direction w.
+$$
+z_{mn} = \frac{1}{\sqrt d}\, q_m^\top
+\Big(\prod_{t=m}^{n+1} (I - \beta_t\, w_t w_t^\top)\Big) k_n
+$$
 
+Each token t between a key and a query reflects or shrinks the key along the token's direction w.
 All logits at once are, in the parallel (UT) form,
 
     logits = q k^T - tril(q w^T) T stril(w k^T),  T = (I + stril(diag(beta) w w^T))^-1 diag(beta)

@@ -1,10 +1,16 @@
-"""Selective RoPE rotates queries and keys by angles that depend on content.
+r"""Selective RoPE rotates queries and keys by angles that depend on content.
 
 https://arxiv.org/abs/2511.17388
 
-Channel pair i of a query or key at token t rotates by ``tau_i sum_{s <= t} phi_i(x_s)``: RoPE with
-steps computed from the tokens and frequencies ``tau_i``. Overrides ``read`` (the cosines and
-sines); RoPE rotates by them.
+$$
+q_t^{(i)} \gets e^{\mathrm{i}\, \alpha_{ti}} q_t^{(i)}, \quad
+k_t^{(i)} \gets e^{\mathrm{i}\, \alpha_{ti}} k_t^{(i)}, \qquad
+\alpha_{ti} = \tau_i \sum_{s \le t} \varphi_i(x_s)
+$$
+
+Channel pair i counts as one complex number. It is RoPE with steps phi that are computed from the
+layer's input x, and frequencies tau. Overrides ``read`` (the cosines and sines); RoPE rotates by
+them.
 """
 
 import jax

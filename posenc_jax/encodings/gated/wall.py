@@ -1,10 +1,14 @@
-"""Wall attention decays each channel of a query-key product by gates of the tokens after the key.
+r"""Wall attention decays each channel of a query-key product by gates of the tokens after the key.
 
 flash-linear-attention, ``fla/ops/wall_attn`` (no paper)
 
-``sum_c q_mc k_nc exp(sum_{l = n+1 .. m} ln sigmoid((W_h x_l + b_h)_c)) / sqrt(d)`` for query m and
-key n. The product decays and not the weight: the logits of far keys go to 0, which does not hide
-them. Overrides ``read`` (the sums up to each token) and ``score`` (which recomputes the products).
+$$
+z_{mn} = \frac{1}{\sqrt d} \sum_c q_{mc}\, k_{nc} \prod_{l=n+1}^{m} \sigma(W_h x_l + b_h)_c
+$$
+
+x is the layer's input; W and b are trained. The product decays and not the weight: the logits of
+far keys go to 0, which does not hide them. Overrides ``read`` (the sums up to each token) and
+``score`` (which recomputes the products).
 """
 
 import jax

@@ -1,11 +1,18 @@
-"""Dual chunk attention restarts positions in every chunk.
+r"""Dual chunk attention restarts positions in every chunk.
 
 https://arxiv.org/abs/2402.17463
 
-RoPE in chunks of ``s = chunk_size - local_window`` tokens. A key at n counts as ``n mod s``. A
-query at m counts as ``m mod s`` to the keys of its own chunk, as ``min(m mod s + s, chunk_size)``
-to those of the chunk before, and as ``min(2 s - 1, chunk_size)`` to all older ones. Overrides
-``prepare``, ``rotate`` and ``score``.
+$$
+n \to n \bmod s, \qquad
+m \to \begin{cases}
+m \bmod s & \text{for keys of the query's own chunk} \\
+\min(m \bmod s + s,\ c) & \text{for keys of the chunk before} \\
+\min(2 s - 1,\ c) & \text{for older keys}
+\end{cases}
+$$
+
+RoPE rotates by these positions of keys n and queries m. A chunk has ``s = c - local_window``
+tokens, and c is ``chunk_size``. Overrides ``prepare``, ``rotate`` and ``score``.
 """
 
 import jax

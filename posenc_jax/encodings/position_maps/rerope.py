@@ -2,9 +2,8 @@
 
 https://github.com/bojone/rerope (Su, 2023; no paper)
 
-The relative position stops growing at a window w, ``min(d, w)``, or grows more slowly from there
-on, ``w + (d - w) / factor`` where the distance d exceeds w. Overrides ``prepare``, ``rotate`` and
-``score``.
+Both replace the distance of a key from a query, and leave all distances below a window w as they
+are. They override ``prepare``, ``rotate`` and ``score``.
 """
 
 import math
@@ -13,7 +12,9 @@ from posenc_jax.encodings.position_maps.position_map import NearFar
 
 
 class ReRoPE(NearFar):
-    """Rotates as RoPE, but all distances of ``window`` or more count as ``window``.
+    r"""Rotates as RoPE, but all distances of ``window`` or more count as ``window``.
+
+    $$ m - n \to \min(m - n,\ w) $$
 
     It was published together with LogN scaling of the queries, which is a separate scheme here.
 
@@ -38,7 +39,16 @@ class ReRoPE(NearFar):
 
 
 class LeakyReRoPE(NearFar):
-    """Rotates by ``window + (d - window) / factor`` where a distance d is ``window`` or more.
+    r"""Rotates by ``window + (d - window) / factor`` where a distance d is ``window`` or more.
+
+    $$
+    m - n \to \begin{cases}
+    m - n & m - n < w \\
+    w + (m - n - w) / s & \text{otherwise}
+    \end{cases}
+    $$
+
+    w is the window and s the factor.
 
     It was published together with LogN scaling of the queries, which is a separate scheme here.
 

@@ -1,9 +1,16 @@
-"""Self-Extend counts far tokens in groups.
+r"""Self-Extend counts far tokens in groups.
 
 https://arxiv.org/abs/2401.01325
 
-The relative position of RoPE is the distance d below a window w, and beyond it
-``floor(m / G) - floor(n / G) + w - w / G``. Overrides ``prepare``, ``rotate`` and ``score``.
+$$
+m - n \to \begin{cases}
+m - n & m - n < w \\
+\lfloor m / G \rfloor - \lfloor n / G \rfloor + w - w / G & \text{otherwise}
+\end{cases}
+$$
+
+RoPE rotates by these distances; w is the window and G the size of a group. Overrides ``prepare``,
+``rotate`` and ``score``.
 """
 
 import jax

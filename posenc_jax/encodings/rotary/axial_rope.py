@@ -1,10 +1,15 @@
-"""Axial RoPE rotates by the positions on several axes, for images and videos.
+r"""Axial RoPE rotates by the positions on several axes, for images and videos.
 
 https://arxiv.org/abs/2403.13298 (RoPE-ViT)
 
-The channel pairs alternate between the position axes: pair i belongs to axis ``i mod A`` and turns
-by ``p_axis * base ** (-2 i / d)``, so that each axis has an equal share of fast and slow pairs and
-a logit depends on the distance along each axis. It is ``RoPE`` with an allocation of axes.
+$$
+q_t^{(i)} \gets e^{\mathrm{i}\, p_{t,a(i)}\, \theta_i} q_t^{(i)}, \qquad
+a(i) = i \bmod A, \quad \theta_i = b^{-2i/d}
+$$
+
+Keys are rotated alike. The channel pairs i alternate between the A position axes, so that each axis
+has an equal share of fast and slow pairs and a logit depends on the distance along each axis. It is
+``RoPE`` with an allocation of axes.
 """
 
 from typing import Any

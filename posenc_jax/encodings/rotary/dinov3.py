@@ -1,11 +1,16 @@
-"""DINOv3 rotates by rows and columns relative to the image's size, with random shifts in training.
+r"""DINOv3 rotates by rows and columns relative to the image's size, with random shifts in training.
 
 https://arxiv.org/abs/2508.10104
 
-Half of the channel pairs turn by ``2 pi y base ** (-4 j / head_dim)``, and half by the same with x,
-where y and x are the coordinates of a patch's centre, from -1 to 1. In training all coordinates are
-shifted, scaled along each axis and scaled together, by numbers drawn once per forward pass.
-Overrides ``place``, ``prepare`` and ``rotate``.
+$$
+q_t^{(j)} \gets e^{2 \pi \mathrm{i}\, y_t\, b^{-4j/d}} q_t^{(j)}, \quad
+q_t^{(d/4 + j)} \gets e^{2 \pi \mathrm{i}\, x_t\, b^{-4j/d}} q_t^{(d/4 + j)}, \qquad
+j = 0, \dots, d/4 - 1
+$$
+
+Keys are rotated alike. y and x are the coordinates of a patch's centre, from -1 to 1. In training
+all coordinates are shifted, scaled along each axis and scaled together, by numbers drawn once per
+forward pass. Overrides ``place``, ``prepare`` and ``rotate``.
 """
 
 import math

@@ -1,12 +1,16 @@
-"""FoPE, Fourier position embedding, mixes the frequencies of RoPE.
+r"""FoPE, Fourier position embedding, mixes the frequencies of RoPE.
 
 https://arxiv.org/abs/2412.17739
 
-RoPE turns each pair at one frequency. FoPE turns each pair by a mixture of all frequencies, because
-the layers around attention mix them in any case: pair e of head h has
-``cos = sum_f A[h, f, e] cos(p w_f)`` and ``sin = sum_f B[h, f, e] sin(p w_f)``, with random A and B
-near the identity. Frequencies that do not turn once within the training length are dropped, and
-the pairs that have no mixture do not turn. Overrides ``prepare`` and ``rotate``.
+$$
+\cos_{he}(p) = \sum_f A_{hfe} \cos(p\, \theta_f), \quad
+\sin_{he}(p) = \sum_f B_{hfe} \sin(p\, \theta_f)
+$$
+
+RoPE turns each pair at one frequency. FoPE turns pair e of head h by a mixture of all frequencies,
+because the layers around attention mix them in any case; A and B are random, near the identity.
+Frequencies that do not turn once within the training length are dropped, and the pairs that have
+no mixture do not turn. Overrides ``prepare`` and ``rotate``.
 """
 
 import math

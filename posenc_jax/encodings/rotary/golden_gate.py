@@ -1,10 +1,12 @@
-"""Golden-gate RoPE turns each channel pair by the position along a direction of its own.
+r"""Golden-gate RoPE turns each channel pair by the position along a direction of its own.
 
 https://jerryxio.ng/posts/nd-rope (formulas as in copies of its code, which agree)
 
-Pair i of head h turns by ``w_i (d_hi . position)``. The unit vectors d are spread evenly: on two
-axes each is the one before it turned by ``(sqrt(5) - 1) / 2`` of half a turn, and on more axes they
-are the image of a golden lattice. w runs from slow to fast. It is ``RoPE`` with a matrix of axes.
+$$ q_t^{(i)} \gets e^{\mathrm{i}\, \omega_i\, (d_{hi} \cdot p_t)} q_t^{(i)} $$
+
+Keys are rotated alike. The unit vectors d of head h and pair i are spread evenly: on two axes each
+is the one before it turned by ``(sqrt(5) - 1) / 2`` of half a turn, and on more axes they are the
+image of a golden lattice. omega runs from slow to fast. It is ``RoPE`` with a matrix of axes.
 """
 
 import dataclasses

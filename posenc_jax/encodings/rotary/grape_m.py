@@ -1,8 +1,10 @@
-"""GRAPE-M is RoPE with learned frequencies.
+r"""GRAPE-M is RoPE with learned frequencies.
 
 https://arxiv.org/abs/2512.07805
 
-Channel pair i turns by its position times ``exp(f_i)``, clockwise. Overrides ``rotate``.
+$$ q_t^{(i)} \gets e^{-\mathrm{i}\, p_t\, e^{f_i}} q_t^{(i)} $$
+
+Keys are rotated alike. f is trained, and the rotation is clockwise. Overrides ``rotate``.
 """
 
 import jax

@@ -1,9 +1,11 @@
-"""LeRoPE is RoPE with learned frequencies.
+r"""LeRoPE is RoPE with learned frequencies.
 
 Mistral Large 4 (transformers ``mistral_large4``; no paper)
 
-The frequency of pair i is ``exp(alpha_i)`` times that of a rule. alpha is trained, starts at 0, and
-is shared by all layers. It changes what RoPE's ``prepare`` returns.
+$$ \theta'_i = e^{\alpha_i}\, \theta_i $$
+
+theta are the frequencies of a rule. alpha is trained, starts at 0, and is shared by all layers. It
+changes what RoPE's ``prepare`` returns.
 """
 
 import jax

@@ -1,12 +1,15 @@
-"""LongRoPE and LongRoPE2 slow each channel pair down by a factor found by a search.
+r"""LongRoPE and LongRoPE2 slow each channel pair down by a factor found by a search.
 
 https://arxiv.org/abs/2402.13753, https://arxiv.org/abs/2502.20082
 
-In a sequence longer than the training length L, pair i at position p turns by the angle
-``p * base ** (-2 i / d) / long_factor[i]``; other sequences use ``short_factor`` instead. All
-tokens of a sequence switch together, so keys that were rotated before the switch are useless after
-it. Cosine and sine are multiplied by ``sqrt(1 + ln(factor) / ln(L))``. Overrides RoPE's
-``prepare``.
+$$
+\theta'_i = \frac{\theta_i}{\lambda_i}, \qquad
+\lambda = \begin{cases} \text{long factors} & T > L \\ \text{short factors} & T \le L \end{cases}
+$$
+
+T is the length of the sequence, and L the training length. All tokens of a sequence switch
+together, so keys that were rotated before the switch are useless after it. Cosine and sine are
+multiplied by ``sqrt(1 + ln(factor) / ln(L))``. Overrides RoPE's ``prepare``.
 """
 
 import math
@@ -33,6 +36,8 @@ Factors = Sequence[float] | float
 
 class LongRoPE(RoPE):
     """Slows each pair down by a factor of its own (``longrope`` in Hugging Face, ``su`` before).
+
+    https://arxiv.org/abs/2402.13753
 
     Args:
       head_dim: number of channels in one head.
@@ -130,13 +135,19 @@ def longrope2(
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> LongRoPE:
-    """Builds LongRoPE2, where only the slow pairs have factors found by a search.
+    r"""Builds LongRoPE2, where only the slow pairs have factors found by a search.
 
-    Past the training length L, pair i is slower by ``tail_factors[i - critical_pair]`` from the
-    critical pair on, and by ``tail_factors[0] ** (i / critical_pair)`` below it: the fastest is
-    kept, and the factors are those of a larger base, as in NTK scaling. Up to L this is RoPE,
-    because the paper trains on short windows and switches by length. That short windows have no
-    attention factor is our reading of "original RoPE"; no code of that part is known.
+    https://arxiv.org/abs/2502.20082
+
+    $$
+    \lambda_i = \begin{cases} \lambda_c^{\,i/c} & i < c \\ \lambda_i & i \ge c \end{cases}
+    $$
+
+    Past the training length L, pair i is slower by ``tail_factors[i - c]`` from the critical pair c
+    on. Below it the fastest is kept, and the factors are those of a larger base, as in NTK scaling.
+    Up to L this is RoPE, because the paper trains on short windows and switches by length. That
+    short windows have no attention factor is our reading of "original RoPE"; no code of that part
+    is known.
 
     Args:
       critical_pair: the first pair with a factor of its own, counted from 0. Default: the first

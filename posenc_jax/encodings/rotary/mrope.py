@@ -1,10 +1,13 @@
-"""M-RoPE rotates some channel pairs (or heads) by time, some by row and some by column.
+r"""M-RoPE rotates some channel pairs (or heads) by time, some by row and some by column.
 
 https://arxiv.org/abs/2409.12191, https://arxiv.org/abs/2511.21631,
 https://arxiv.org/abs/2510.23095, https://arxiv.org/abs/2510.03230
 
-All are ``RoPE`` with an allocation of axes. Positions are ``[B, T, 3]``, from the builders in
-``posenc_jax.positions``; text, ``[B, T]``, has the same position on every axis.
+$$ q_t^{(i)} \gets e^{\mathrm{i}\, p_{t,a(i)}\, \theta_i} q_t^{(i)} $$
+
+Keys are rotated alike. All schemes here are ``RoPE`` with an allocation a of axes to pairs.
+Positions are ``[B, T, 3]``, from the builders in ``posenc_jax.positions``; text, ``[B, T]``, has
+the same position on every axis.
 """
 
 from typing import Any
@@ -15,7 +18,11 @@ from posenc_jax.encodings.rotary.rope import RoPE, pairs_of, takes_rope_but
 
 @takes_rope_but("axes")
 def mrope(*, head_dim: int, sections: tuple[int, ...] | None = None, **rope: Any) -> RoPE:
-    """Builds Qwen2-VL's M-RoPE: fast pairs turn by time, the next by row, slow ones by column.
+    r"""Builds Qwen2-VL's M-RoPE: fast pairs turn by time, the next by row, slow ones by column.
+
+    https://arxiv.org/abs/2409.12191
+
+    $$ a = (\text{time}, \dots, \text{row}, \dots, \text{column}, \dots) $$
 
     At the published base of 1e6 columns can hardly be distinguished: their fastest pair turns once
     in 35,000 columns.
@@ -38,7 +45,11 @@ def i_mrope(
     order: tuple[int, ...] = (0, 1, 2),
     **rope: Any,
 ) -> RoPE:
-    """Builds interleaved M-RoPE: pairs alternate between axes, so each has fast and slow pairs.
+    r"""Builds interleaved M-RoPE: pairs alternate between axes, so each has fast and slow pairs.
+
+    https://arxiv.org/abs/2511.21631, https://arxiv.org/abs/2510.03230
+
+    $$ a = (\text{time}, \text{row}, \text{column}, \text{time}, \text{row}, \dots) $$
 
     The rule is Qwen3-VL's. Its README extends 256K tokens to 1M by
     ``frequencies=YaRN(262144, 3.0)``, a factor of 3 and not 4, because positions grow more slowly
@@ -67,7 +78,11 @@ def mhrope(
     axis_heads: tuple[int, ...] | None = None,
     **rope: Any,
 ) -> RoPE:
-    """Builds MHRoPE: each kv head and its query heads turn by one axis, with all frequencies.
+    r"""Builds MHRoPE: each kv head and its query heads turn by one axis, with all frequencies.
+
+    https://arxiv.org/abs/2510.23095
+
+    $$ q_t^{(h,i)} \gets e^{\mathrm{i}\, p_{t,a(h)}\, \theta_i} q_t^{(h,i)} $$
 
     Args:
       num_kv_heads: number of key and value heads in one layer.

@@ -1,11 +1,14 @@
-"""PoPE, polar coordinate position embedding, takes magnitudes from content, phases from position.
+r"""PoPE, polar coordinate position embedding, takes magnitudes from content, phases from position.
 
 https://arxiv.org/abs/2509.10534
 
-Channel c of a query at m and a key at n adds
-``softplus(q_c) softplus(k_c) cos((m - n) base ** (-c / d) - delta_c)`` to the logit, with a trained
-phase delta in each head. Each channel becomes a pair, so queries and keys become twice as wide.
-Overrides ``prepare`` and ``rotate``.
+$$
+z_{mn} = \frac{1}{\sqrt d} \sum_c \varsigma(q_{mc})\, \varsigma(k_{nc})
+\cos\big((m - n)\, b^{-c/d} - \delta_c\big), \qquad \varsigma(x) = \ln(1 + e^x)
+$$
+
+The phase delta is trained in each head. Each channel c becomes a pair, so queries and keys become
+twice as wide. Overrides ``prepare`` and ``rotate``.
 """
 
 import math

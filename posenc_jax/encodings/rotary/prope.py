@@ -1,13 +1,17 @@
-"""PRoPE encodes the relative positions of cameras.
+r"""PRoPE encodes the relative positions of cameras.
 
 https://arxiv.org/abs/2507.10496
 
-``out_i = D_i^-1 sum_j softmax_j(q_i D_i^-1 D_j k_j) D_j v_j`` with a block-diagonal ``D`` for each
-token. In half of the channels, cut into vectors of 4, its blocks are ``P^-1``, where the 4 x 4
-matrix ``P`` projects the world to the image of the token's camera. A quarter of the channels turns
-with the patch's column and a quarter with its row, as in RoPE. So cameras matter only through
-``P_i P_j^-1``, whatever the world axes. Overrides ``prepare``, ``rotate``, ``turn_values`` and
-``turn_back``.
+$$
+o_m = D_m^{-1} \sum_n
+\mathrm{softmax}_n\Big(\frac{q_m^\top D_m^{-1} D_n k_n}{\sqrt d}\Big) D_n v_n
+$$
+
+Each token has a block-diagonal matrix D. In half of the channels, cut into vectors of 4, its blocks
+are ``P^-1``, where the 4 x 4 matrix ``P`` projects the world to the image of the token's camera. A
+quarter of the channels turns with the patch's column and a quarter with its row, as in RoPE. So
+cameras matter only through ``P_m P_n^-1``, whatever the world axes. Overrides ``prepare``,
+``rotate``, ``turn_values`` and ``turn_back``.
 """
 
 from typing import NamedTuple

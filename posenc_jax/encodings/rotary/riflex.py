@@ -1,10 +1,12 @@
-"""RIFLEx slows down the pair of time whose period makes longer videos repeat themselves.
+r"""RIFLEx slows down the pair of time whose period makes longer videos repeat themselves.
 
 https://arxiv.org/abs/2502.15894
 
-Among the pairs that turn by time, the one with the wavelength nearest to ``first_repeat`` frames
-turns by ``0.9 * 2 pi / length`` per frame, less than once in a video of ``length`` frames. All
-others stay as they are. It is ``RoPE`` with another frequency rule.
+$$ \theta'_i = 0.9 \cdot \frac{2 \pi}{T} $$
+
+Among the pairs that turn by time, pair i is the one with the wavelength nearest to ``first_repeat``
+frames; it then turns less than once in a video of T frames. All others stay as they are. It is
+``RoPE`` with another frequency rule.
 """
 
 import dataclasses

@@ -1,10 +1,15 @@
-"""Defines RoPE, rotary position embedding, on which the whole rotary family builds.
+r"""Defines RoPE, rotary position embedding, on which the whole rotary family builds.
 
 https://arxiv.org/abs/2104.09864
 
-Channel pair i of a query or key at position p turns by the angle ``p * base ** (-2 i / d)``, so
-that the product of a query and a key depends on their distance only. Overrides ``prepare`` (the
-cosines and sines) and ``rotate``.
+$$
+q_m^{(i)} \gets e^{\mathrm{i}\, m \theta_i} q_m^{(i)}, \quad
+k_n^{(i)} \gets e^{\mathrm{i}\, n \theta_i} k_n^{(i)}, \qquad \theta_i = b^{-2i/d}
+$$
+
+Channel pair i of a query or key counts as one complex number, and b is the base. The product of a
+query and a key then depends on their distance only. Overrides ``prepare`` (the cosines and sines)
+and ``rotate``.
 """
 
 import inspect

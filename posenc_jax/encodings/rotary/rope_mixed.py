@@ -1,8 +1,11 @@
-"""RoPE-Mixed learns for each channel pair a direction in the image and a frequency along it.
+r"""RoPE-Mixed learns for each channel pair a direction in the image and a frequency along it.
 
 https://arxiv.org/abs/2403.13298 (RoPE-ViT)
 
-Pair i of head h turns by ``f_hi . (row, column)`` with trained vectors f. Overrides ``rotate``.
+$$ q_t^{(i)} \gets e^{\mathrm{i}\, f_{hi} \cdot (r_t, c_t)} q_t^{(i)} $$
+
+Keys are rotated alike. r and c are row and column, and the vectors f of head h are trained.
+Overrides ``rotate``.
 """
 
 import math

@@ -1,12 +1,16 @@
-"""Time-RoPE rotates by continuous world times, the times of what a video's frames show.
+r"""Time-RoPE rotates by continuous world times, the times of what a video's frames show.
 
 https://arxiv.org/abs/2512.05076 (BulletTime)
 
-As in CogVideoX, time has a quarter of the channels, row and column have three eighths each, and
-each axis has a whole spectrum. Positions are float ``[B, T, 3]``, from
-``posenc_jax.positions.story_time``: slow motion is small steps of time, a pause repeats a time, and
-reverse motion is falling time. Logits depend on differences of time only. It is ``RoPE`` with an
-allocation of axes and a frequency rule.
+$$
+q_t^{(a,j)} \gets e^{\mathrm{i}\, p_{t,a}\, b^{-j/P_a}} q_t^{(a,j)}, \qquad j = 0, \dots, P_a - 1
+$$
+
+Keys are rotated alike. As in CogVideoX, time has a quarter of the channels, row and column have
+three eighths each, and each axis a has a whole spectrum over its P_a pairs. Positions are float
+``[B, T, 3]``, from ``posenc_jax.positions.story_time``: slow motion is small steps of time, a pause
+repeats a time, and reverse motion is falling time. Logits depend on differences of time only. It is
+``RoPE`` with an allocation of axes and a frequency rule.
 """
 
 import jax

@@ -1,10 +1,12 @@
-"""ValueRoPE is RoPE that rotates values too, and rotates outputs back.
+r"""ValueRoPE is RoPE that rotates values too, and rotates outputs back.
 
 DeepSeek-V4 (transformers ``deepseek_v4``; no paper)
 
-``out_m = R(-m) sum_n w_mn R(n) v_n``: values are rotated as keys are, and their sum is rotated back
-by the angle of the query, so a value reaches a query rotated by their distance. Overrides
-``prepare``, ``rotate``, ``turn_values`` and ``turn_back``.
+$$ o_m = R(-m) \sum_n w_{mn}\, R(n)\, v_n $$
+
+w are the weights that RoPE gives, and R(n) rotates by position n as RoPE does. Values are rotated
+as keys are, and their sum is rotated back by the angle of the query, so a value reaches a query
+rotated by their distance. Overrides ``prepare``, ``rotate``, ``turn_values`` and ``turn_back``.
 """
 
 import jax

@@ -1,10 +1,19 @@
-"""VideoRoPE gives time the slowest channel pairs, whose periods are longer than a video.
+r"""VideoRoPE gives time the slowest channel pairs, whose periods are longer than a video.
 
 https://arxiv.org/abs/2502.05173
 
-Row and column alternate on the fast pairs. All functions here build ``RoPE`` with an allocation of
-axes. Positions are ``[B, T, 3]``, best from ``posenc_jax.positions.videorope``, and text,
-``[B, T]``, has the same position on every axis. The published base is 1e6.
+$$
+q_t^{(i)} \gets e^{\mathrm{i}\, p_{t,a(i)}\, \theta_i} q_t^{(i)}, \qquad
+a(i) = \begin{cases}
+\text{row} & i < d/2 - P,\ i \text{ even} \\
+\text{column} & i < d/2 - P,\ i \text{ odd} \\
+\text{time} & \text{the last } P \text{ pairs}
+\end{cases}
+$$
+
+Keys are rotated alike. All functions here build ``RoPE`` with an allocation of axes. Positions are
+``[B, T, 3]``, best from ``posenc_jax.positions.videorope``, and text, ``[B, T]``, has the same
+position on every axis. The published base is 1e6.
 """
 
 from typing import Any
@@ -37,13 +46,17 @@ def videorope_pp(
     sections: tuple[int, ...] | None = None,
     **rope: Any,
 ) -> RoPE:
-    """Builds VideoRoPE++ (YaRN-V): VideoRoPE for longer videos, without training.
+    r"""Builds VideoRoPE++ (YaRN-V): VideoRoPE for longer videos, without training.
+
+    https://github.com/Wiselnn570/VideoRoPE
+
+    $$ b'_{\text{time}} = b \cdot \Big(\frac{s L - 1}{L - 1}\Big)^{d/(d-2)} $$
 
     Only pairs of time are slowed down. Despite its name the released code (``videorope++_v1``)
-    slows them down by NTK's larger base, ``base * ((factor L - 1) / (L - 1)) ** (d / (d - 2))``,
-    without a temperature. ``make("videorope", frequencies=ByAxis(allocation, rules))`` has YaRN's
-    own rule on the pairs of time, with ``YaRN(L, factor, attention_factor=1.0)`` as the first of
-    the rules and ``Default()`` as the others.
+    slows them down by NTK's larger base, without a temperature.
+    ``make("videorope", frequencies=ByAxis(allocation, rules))`` has YaRN's own rule on the pairs of
+    time, with ``YaRN(L, factor, attention_factor=1.0)`` as the first of the rules and ``Default()``
+    as the others.
 
     Args:
       train_length: L, number of tokens in a training sequence; 32768 as published.
@@ -61,7 +74,11 @@ def videorope_pp(
 
 @takes_rope_but("axes")
 def hope_hybrid(*, head_dim: int, sections: tuple[int, ...] | None = None, **rope: Any) -> RoPE:
-    """Builds HoPE of vision-language models (2505.20444): pairs of time do not turn.
+    r"""Builds HoPE of vision-language models (2505.20444): pairs of time do not turn.
+
+    https://arxiv.org/abs/2505.20444
+
+    $$ \theta_i = 0 \quad \text{for the pairs of time} $$
 
     The other pairs are those of VideoRoPE. The scheme ``hope`` (2410.21216) is a different one. In
     training the paper draws the spacing of frames, ``delta`` of

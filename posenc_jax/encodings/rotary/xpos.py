@@ -1,11 +1,15 @@
-"""xPos is RoPE in which the products of channel pairs also decay with distance.
+r"""xPos is RoPE in which the products of channel pairs also decay with distance.
 
 https://arxiv.org/abs/2212.10554
 
-After the rotation, pair i of a query at position m is multiplied by ``zeta_i ** (m / B)`` and that
-of a key at n by ``zeta_i ** (-n / B)``, so their product decays by ``zeta_i ** ((m - n) / B)``.
-With ``zeta_i = (2 i / d + gamma) / (1 + gamma)`` the fastest pair decays fastest. Overrides
-``prepare`` and ``rotate``.
+$$
+q_m^{(i)} \gets \zeta_i^{m/B}\, e^{\mathrm{i}\, m \theta_i} q_m^{(i)}, \quad
+k_n^{(i)} \gets \zeta_i^{-n/B}\, e^{\mathrm{i}\, n \theta_i} k_n^{(i)}, \qquad
+\zeta_i = \frac{2i/d + \gamma}{1 + \gamma}
+$$
+
+The product of a query and a key then decays by ``zeta_i ** ((m - n) / B)``, the fastest pair
+fastest. Overrides ``prepare`` and ``rotate``.
 """
 
 from typing import Any

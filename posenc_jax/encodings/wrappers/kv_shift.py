@@ -1,11 +1,16 @@
-"""Mixes each key and value with the key and value of the token before, under another scheme.
+r"""Mixes each key and value with the key and value of the token before, under another scheme.
 
 https://arxiv.org/abs/2503.02130 (FoX Pro), https://arxiv.org/abs/2512.07805 (GRAPE)
 
-The key of token t becomes ``a k_{t-1} + (1 - a) k_t`` with a gate ``a = sigmoid(w . x_t)`` for each
-kv head, and the value likewise, with a gate of its own. The first token of a sequence, or of a
-segment, has zeros before it. The other scheme gets the mixed keys. Overrides ``read`` (the gates),
-``rotate`` and ``turn_values``.
+$$
+k_t \gets a_t\, k_{t-1} + (1 - a_t)\, k_t, \quad
+v_t \gets c_t\, v_{t-1} + (1 - c_t)\, v_t, \qquad
+a_t = \sigma(w_a \cdot x_t), \quad c_t = \sigma(w_c \cdot x_t)
+$$
+
+Each kv head has the two gates a and c, of the layer's input x. The first token of a sequence, or of
+a segment, has zeros before it. The other scheme gets the mixed keys. Overrides ``read`` (the
+gates), ``rotate`` and ``turn_values``.
 """
 
 import dataclasses

@@ -1,17 +1,10 @@
-"""Scales logits with the query's position, so that attention over more keys stays sharp.
+r"""Scales logits with the query's position, so that attention over more keys stays sharp.
 
-Each scheme wraps another scheme and multiplies queries after that scheme's rotation. So products of
-queries and keys grow, and a bias that the other scheme adds to the logits does not. Overrides
-``rotate``.
+$$ q_m \gets f(m)\, q_m $$
 
-    LogN                q * max(1, ln(m + 1) / ln L)                       2202.12172
-    SSMax               q * s_h ln(m + 1)                                  2501.19399
-    LogScale            q * (s_h ln(m + 1) + b_h)                          Mistral Large 4
-    Llama4Temperature   q * (1 + a ln(1 + floor((m + 1) / F)))             Llama 4
-    MinistralScale      q * (1 + a ln(1 + floor(m / F)))                   Ministral 3, Mistral 4
-    BeamScale           q * (1 + (m + 1) / F) ** p                         Beam
-
-m is the position of the query; a negative position counts as 0.
+Each scheme wraps another scheme and multiplies queries by a factor f after that scheme's rotation.
+So products of queries and keys grow, and a bias that the other scheme adds to the logits does not.
+m is the position of the query; a negative position counts as 0. Overrides ``rotate``.
 """
 
 import math
@@ -47,7 +40,11 @@ class LogitScale(Wrapper):
 
 
 class LogN(LogitScale):
-    """Multiplies queries past the training length L by the logarithm, to base L, of their position.
+    r"""Multiplies queries past the training length L by the logarithm of their position to base L.
+
+    https://arxiv.org/abs/2202.12172
+
+    $$ f(m) = \max\Big(1,\ \frac{\ln(m + 1)}{\ln L}\Big) $$
 
     Args:
       train_length: L, 2 or more.
@@ -65,7 +62,11 @@ class LogN(LogitScale):
 
 
 class SSMax(LogitScale):
-    """Multiplies queries by a trained number times the logarithm of the number of visible keys.
+    r"""Multiplies queries by a trained number times the logarithm of the number of visible keys.
+
+    https://arxiv.org/abs/2501.19399
+
+    $$ f_h(m) = s_h \ln(m + 1) $$
 
     The number of visible keys is taken as ``m + 1``, whatever a window hides. The first token of a
     sequence gets logits of 0, which changes nothing because it sees one key only. If ``over`` is
@@ -101,7 +102,11 @@ class SSMax(LogitScale):
 
 
 class LogScale(LogitScale):
-    """Multiplies queries by a trained linear function of the logarithm of their position.
+    r"""Multiplies queries by a trained linear function of the logarithm of their position.
+
+    Mistral Large 4 (transformers ``mistral_large4``; no paper)
+
+    $$ f_h(m) = s_h \ln(m + 1) + b_h $$
 
     It is SSMax with a second number. Mistral Large 4 has it in every layer, over LeRoPE in three of
     four and over NoPE in the fourth. There each layer has its own s and b, but all share LeRoPE's
@@ -134,7 +139,11 @@ class LogScale(LogitScale):
 
 
 class Llama4Temperature(LogitScale):
-    """Multiplies queries by a factor that grows once every ``floor_scale`` positions.
+    r"""Multiplies queries by a factor that grows once every ``floor_scale`` positions.
+
+    Llama 4 (transformers ``llama4``; no paper)
+
+    $$ f(m) = 1 + a \ln\Big(1 + \Big\lfloor \frac{m + 1}{F} \Big\rfloor\Big) $$
 
     Args:
       over: the encoding beneath: NoPE in Llama 4, whose RoPE layers have no temperature.
@@ -164,7 +173,11 @@ class Llama4Temperature(LogitScale):
 
 
 class MinistralScale(Llama4Temperature):
-    """Multiplies queries by a factor that grows once every ``train_length`` positions.
+    r"""Multiplies queries by a factor that grows once every ``train_length`` positions.
+
+    Ministral 3 and Mistral 4 (transformers ``ministral3``, ``mistral4``; no paper)
+
+    $$ f(m) = 1 + a \ln\Big(1 + \Big\lfloor \frac{m}{F} \Big\rfloor\Big) $$
 
     Positions count from 0, where Llama 4 counts them from 1.
 
@@ -191,7 +204,11 @@ class MinistralScale(Llama4Temperature):
 
 
 class BeamScale(LogitScale):
-    """Multiplies queries by a power of ``1 + (m + 1) / scale``.
+    r"""Multiplies queries by a power of a linear function of their position.
+
+    Beam (transformers ``beam``; no paper)
+
+    $$ f(m) = \Big(1 + \frac{m + 1}{F}\Big)^p $$
 
     Args:
       over: the encoding beneath: NoPE in Beam, whose RoPE layers have a window and no scale.

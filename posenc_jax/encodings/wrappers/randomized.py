@@ -1,10 +1,12 @@
-"""Gives another scheme randomized positions.
+r"""Gives another scheme randomized positions.
 
 https://arxiv.org/abs/2305.16843
 
-T tokens get T different numbers drawn from ``0 .. max_length - 1``, in ascending order, so that
-training meets positions far beyond the training length. Overrides ``place``; everything else is
-the wrapped scheme's.
+$$ p_t \gets u_{p_t}, \qquad 0 \le u_0 < u_1 < \dots < u_{T-1} < L_{\max} $$
+
+The T numbers u are drawn from ``0 .. max_length - 1``, all different, and sorted, so that training
+meets positions far beyond the training length. Overrides ``place``; everything else is the wrapped
+scheme's.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,10 @@
-"""Puts a soft cap on the logits.
+r"""Puts a soft cap on the logits.
 
 https://arxiv.org/abs/2408.00118 (Gemma 2)
 
-``cap * tanh(logit / cap)`` is applied to the logits of another scheme. Overrides ``score``.
+$$ z_{mn} \gets c\, \tanh(z_{mn} / c) $$
+
+The logits z are those of another scheme, and c is the cap. Overrides ``score``.
 """
 
 import math

@@ -1,11 +1,12 @@
-"""UltraViCo weakens attention to far tokens of a longer video.
+r"""UltraViCo weakens attention to far tokens of a longer video.
 
 https://arxiv.org/abs/2511.20123
 
-Logits between tokens that are more than half a window apart are multiplied by a constant below 1
-where they are positive. The rule is that of the released kernel, which we have read and not run.
-The kernel also hides keys beyond the window from the first frame's queries; that is left out.
-Overrides ``score``.
+$$ z_{mn} \gets \alpha\, z_{mn} \quad \text{where } z_{mn} > 0 \text{ and } |m - n| > w / 2 $$
+
+w is the number of tokens in a training video. The rule is that of the released kernel, which we
+have read and not run. The kernel also hides keys beyond the window from the first frame's queries;
+that is left out. Overrides ``score``.
 """
 
 from collections.abc import Mapping

@@ -2,6 +2,7 @@
 
 import functools
 import html
+import importlib
 import json
 import re
 import shutil
@@ -12,10 +13,14 @@ import common
 import numpy as np
 import pytest
 import test_report
+from rich.console import Console
 
-from experiments.results.reports import length_report
+from experiments.registry import make_experiment
+from experiments.results.archive import restore
+from experiments.results.reports import ledger_page, length_report
 from experiments.results.reports.drawing import page_style
 from experiments.studies import gallery
+from experiments.studies.atlas import Atlas
 
 DOCS = common.ROOT / "docs"
 ATLAS = "atlas/index"
@@ -88,13 +93,33 @@ pytestmark = pytest.mark.skipif(
 on_screens = pytest.mark.parametrize("width", [PHONE, DESK])
 
 
-def text_of(page: str, folder: Path) -> str:
-    """Returns a page that is in docs/, or one that is made of next to nothing."""
+def as_numbers(values: dict) -> dict:
+    """Returns numbers that are not finite, which JSON has as words, as numbers."""
+    return {key: float(x) if x in ("inf", "-inf", "nan") else x for key, x in values.items()}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Returns a workdir with the ledger and the atlas, made of the answers of the repository."""
+    workdir = tmp_path_factory.mktemp("answers")
+    restore(DOCS / "data/answers.tar.xz", workdir)
+    ledger = json.loads((DOCS / "claims/claims.json").read_text(), object_hook=as_numbers)
+    ledger_page.write(workdir / "claims", ledger["claims"], ledger["about"])
+    with pytest.MonkeyPatch.context() as patch:
+        # Drawing what each scheme does takes minutes.
+        patch.setattr(Atlas, "cards", lambda self, schemes: {})
+        config = importlib.import_module("configs.atlas").get_config("small")
+        make_experiment(config, workdir, Console(quiet=True)).write_report("python launch.py")
+    return workdir
+
+
+def text_of(page: str, folder: Path, answers: Path) -> str:
+    """Returns a page of the atlas or of the ledger, or one that is made of next to nothing."""
     if page == "gallery":
         with page_style():
             card = gallery.draw({8: np.zeros((1, 8)), 64: np.ones((4, 64))}, train_length=8)
         return gallery.page(dict.fromkeys(("rope", "alibi", "t5"), card), "4 heads.")
-    path = DOCS / f"{page}.html"
+    path = answers / f"{page}.html"
     if page == "report":
         study = test_report.make_study(splits=("test", "manual"), strides=(64, 1))
         path = length_report.write(folder, study)
@@ -102,7 +127,7 @@ def text_of(page: str, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def look(tmp_path_factory):
+def look(tmp_path_factory, answers):
     """Returns a function that opens a page at all widths, and says what is seen at each.
 
     The page may neither write to the console nor ask for another file.
@@ -111,7 +136,7 @@ def look(tmp_path_factory):
     @functools.cache
     def look(page):
         folder = tmp_path_factory.mktemp("pages")
-        text = text_of(page, folder)
+        text = text_of(page, folder, answers)
         assert "@media print" in text
         # A frame has the style of a screen, so the style of paper becomes that of everything.
         texts = {PHONE: text, DESK: text, PAPER: text.replace("@media print", "@media all")}

@@ -1,6 +1,13 @@
-"""NTK-by-parts keeps the fast pairs and interpolates the slow ones.
+r"""NTK-by-parts keeps the fast pairs and interpolates the slow ones.
 
-https://arxiv.org/abs/2309.00071, section 3.2
+https://arxiv.org/abs/2309.00071 (section 3.2)
+
+$$
+\theta'_i = \gamma_i\, \theta_i + (1 - \gamma_i)\, \frac{\theta_i}{s}, \qquad
+\gamma_i = \mathrm{clip}\Big(\frac{L\, \theta_i / 2 \pi - \alpha}{\beta - \alpha},\ 0,\ 1\Big)
+$$
+
+s is the factor, L the training length, and ``L theta / 2 pi`` the number of turns within it.
 """
 
 import dataclasses
@@ -28,6 +35,11 @@ class NTKByParts(Frequencies):
     ``alpha`` times or less is divided by ``factor``, and between them the share that is kept grows
     linearly with the turns. There is no temperature. The class of this name in the authors' first
     release has another formula, which blends RoPE, PI and NTK with other bounds.
+
+    Attributes:
+      train_length: L, number of tokens in a training sequence.
+      factor: s, target length / train length.
+      alpha, beta: the two bounds, in turns within the training length.
     """
 
     train_length: int
@@ -53,6 +65,11 @@ class Llama3(Frequencies):
     Its arguments are named as in Llama's configuration: ``low_freq_factor`` is alpha and
     ``high_freq_factor`` is beta. Llama 3.2 has a factor of 32. Llama 4 Scout has 1 for both alpha
     and beta: pairs that turn once or more are kept, and all others divided.
+
+    Attributes:
+      train_length: L, ``original_max_position_embeddings`` in Hugging Face.
+      factor: s, by which the slow pairs are slowed down.
+      low_freq_factor, high_freq_factor: the two bounds alpha and beta.
     """
 
     train_length: int

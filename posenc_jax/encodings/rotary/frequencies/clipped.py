@@ -1,6 +1,13 @@
-"""Clipped RoPE slows the slowest pairs down to a halt.
+r"""Clipped RoPE slows the slowest pairs down to a halt.
 
 https://arxiv.org/abs/2602.05258
+
+$$
+\theta'_i = w_i\, \theta_i, \qquad
+w_{d/2 - c + j} = \frac12 \Big(1 + \cos \frac{\pi j}{c - 1}\Big), \quad j = 0, \dots, c - 1
+$$
+
+c is the number of clipped pairs; all others have w = 1.
 """
 
 import dataclasses

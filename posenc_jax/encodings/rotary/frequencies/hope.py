@@ -1,6 +1,12 @@
-"""HoPE, high-frequency rotary encoding, does not rotate slow pairs, which carry content only.
+r"""HoPE, high-frequency rotary encoding, does not rotate slow pairs, which carry content only.
 
 https://arxiv.org/abs/2410.21216
+
+$$
+\theta'_i = \begin{cases} \theta_i & L\, \theta_i / 2 \pi > c \\ 0 & \text{otherwise} \end{cases}
+$$
+
+L is the training length, and c the number of cycles of the cut.
 """
 
 import dataclasses
@@ -26,6 +32,10 @@ class HoPE(Frequencies):
     A pair is fast if it makes more than ``cut_cycles`` turns within the training length. No
     official code is known; the cut follows two independent readings of the paper. The fastest pair
     always turns, which is our choice for very short lengths.
+
+    Attributes:
+      train_length: L, number of tokens in a training sequence.
+      cut_cycles: c, the number of turns within L that a fast pair exceeds.
     """
 
     train_length: int

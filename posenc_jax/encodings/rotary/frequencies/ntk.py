@@ -1,10 +1,10 @@
-"""NTK-aware scaling enlarges the base, which slows down slow pairs more than fast ones.
+r"""NTK-aware scaling enlarges the base, which slows down slow pairs more than fast ones.
 
-    NTK          base * factor ** (d / (d - 2))                       bloc97, 2023
-    DynamicNTK   the same with a factor that follows the length       emozilla, 2023
-    NTKCritical  base ** (ln(L' / 2 pi) / ln(L / 2 pi))               2310.05209
+bloc97 (2023) for NTK, emozilla (2023) for dynamic NTK: posts without a paper
 
-L is the training length, and L' the target length.
+$$ \theta'_i = b'^{\,-2i/d} $$
+
+The three rules here differ in the base b'. L is the training length.
 """
 
 import dataclasses
@@ -28,10 +28,15 @@ from posenc_jax.encodings.rotary.frequencies.base import (
 
 @dataclasses.dataclass(frozen=True)
 class NTK(Frequencies):
-    """NTK-aware scaling (bloc97, 2023) has a larger base, ``base * factor ** (d / (d - 2))``.
+    r"""NTK-aware scaling (bloc97, 2023) makes the slowest pair slower by ``factor``.
+
+    $$ b' = b \cdot s^{d/(d-2)} $$
 
     Pairs in the middle are slowed down by less than ``factor``, so the context grows by less, too.
     "NTK" in 2310.05209 and in LongRoPE2's tables is another rule, ``NTKCritical``.
+
+    Attributes:
+      factor: s, by which the slowest pair is slowed down.
     """
 
     factor: float = 4.0
@@ -45,11 +50,16 @@ class NTK(Frequencies):
 
 @dataclasses.dataclass(frozen=True)
 class DynamicNTK(Frequencies):
-    """Dynamic NTK (emozilla, 2023; ``dynamic`` in Hugging Face) adapts to the current length T.
+    r"""Dynamic NTK (emozilla, 2023; ``dynamic`` in Hugging Face) adapts to the current length T.
 
-    Past the training length L the base grows with T, with ``factor * T / L - (factor - 1)`` instead
-    of NTK's factor. ``factor`` is not the scale: at T = 2 L a factor of 2 scales by 3, and a factor
-    of 1 gives plain T / L.
+    $$ b' = b \cdot \Big(\frac{f\, T}{L} - (f - 1)\Big)^{d/(d-2)} \quad \text{for } T > L $$
+
+    Past the training length L the base grows with T. The factor f is not the scale: at T = 2 L a
+    factor of 2 scales by 3, and a factor of 1 gives plain T / L.
+
+    Attributes:
+      train_length: L, number of tokens in a training sequence.
+      factor: f in the equation.
     """
 
     train_length: int
@@ -69,11 +79,18 @@ class DynamicNTK(Frequencies):
 
 @dataclasses.dataclass(frozen=True)
 class NTKCritical(Frequencies):
-    """The "NTK" of 2310.05209 has a base that slows the critical pair down by ``factor``.
+    r"""The "NTK" of 2310.05209 has a base that slows the critical pair down by ``factor``.
 
-    The critical pair turns once within the training length L. The base becomes
-    ``base ** (ln(L' / 2 pi) / ln(L / 2 pi))`` with the target length ``L' = factor * L``, and every
-    slower pair is slowed down by more than ``factor``.
+    https://arxiv.org/abs/2310.05209
+
+    $$ b' = b^{\ln(L' / 2 \pi) / \ln(L / 2 \pi)} $$
+
+    The critical pair turns once within the training length L. The target length L' is
+    ``factor * L``, and every slower pair is slowed down by more than ``factor``.
+
+    Attributes:
+      train_length: L, number of tokens in a training sequence.
+      factor: target length / train length.
     """
 
     train_length: int

@@ -1,11 +1,11 @@
-"""Position Interpolation turns all pairs more slowly, as if positions were closer together.
+r"""Position Interpolation turns all pairs more slowly, as if positions were closer together.
 
 https://arxiv.org/abs/2306.15595
 
-    PositionInterpolation   base ** (-2 i / d) / factor
-    DynamicPI               base ** (-2 i / d) / max(T / L, 1)
+$$ \theta'_i = \frac{\theta_i}{s} $$
 
-T is the current length and L the training length.
+The factor s is fixed in ``PositionInterpolation``, and ``max(T / L, 1)`` in ``DynamicPI``, where T
+is the current length and L the training length.
 """
 
 import dataclasses
@@ -23,7 +23,11 @@ from posenc_jax.encodings.rotary.frequencies.base import (
 
 @dataclasses.dataclass(frozen=True)
 class PositionInterpolation(Frequencies):
-    """Position Interpolation (2306.15595) makes every pair ``factor`` times slower."""
+    """Position Interpolation (2306.15595) makes every pair ``factor`` times slower.
+
+    Attributes:
+      factor: s, target length / train length.
+    """
 
     factor: float = 4.0
 
@@ -38,7 +42,10 @@ class PositionInterpolation(Frequencies):
 class DynamicPI(Frequencies):
     """Dynamic Position Interpolation makes every pair ``max(T / L, 1)`` times slower.
 
-    T is the current length, and L is ``train_length``.
+    T is the current length.
+
+    Attributes:
+      train_length: L, number of tokens in a training sequence.
     """
 
     train_length: int

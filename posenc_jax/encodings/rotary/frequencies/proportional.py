@@ -1,6 +1,13 @@
-"""p-RoPE turns only the fastest pairs.
+r"""p-RoPE turns only the fastest pairs.
 
 https://arxiv.org/abs/2410.06205
+
+$$
+\theta'_i = \begin{cases}
+\theta_i / s & i < \lfloor f d / 2 \rfloor \\ 0 & \text{otherwise} \end{cases}
+$$
+
+f is the fraction of the pairs that turn, and s the factor by which they are slower.
 """
 
 import dataclasses
@@ -21,8 +28,11 @@ from posenc_jax.encodings.rotary.frequencies.base import (
 class Proportional(Frequencies):
     """p-RoPE (2410.06205; ``proportional`` in Hugging Face) turns only the fastest pairs.
 
-    They are a ``fraction`` of all pairs and turn ``factor`` times slower than in RoPE. Unlike in
-    partial rotary, the exponents count all channels.
+    Unlike in partial rotary, the exponents count all channels.
+
+    Attributes:
+      fraction: the share of the pairs that turn.
+      factor: how many times slower than in RoPE they turn.
     """
 
     fraction: float = 0.75

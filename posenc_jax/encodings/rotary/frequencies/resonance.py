@@ -1,6 +1,8 @@
-"""Resonance RoPE makes every wavelength a whole number of tokens.
+r"""Resonance RoPE makes every wavelength a whole number of tokens.
 
 https://arxiv.org/abs/2403.00071
+
+$$ \theta'_i = \frac{2 \pi}{\mathrm{round}(2 \pi / \theta_i)} $$
 """
 
 import dataclasses

@@ -1,6 +1,15 @@
-"""YaRN interpolates the slow pairs, keeps the fast ones, and sharpens the softmax.
+r"""YaRN interpolates the slow pairs, keeps the fast ones, and sharpens the softmax.
 
 https://arxiv.org/abs/2309.00071
+
+$$
+\theta'_i = (1 - \rho_i)\, \theta_i + \rho_i\, \frac{\theta_i}{s}, \quad
+\rho_i = \mathrm{clip}\Big(\frac{i - i_{\beta_f}}{i_{\beta_s} - i_{\beta_f}},\ 0,\ 1\Big), \quad
+i_\beta = \frac{d}{2} \cdot \frac{\ln(L / 2 \pi \beta)}{\ln b}
+$$
+
+Pair i_beta turns beta times within the training length L: beta_f times where the ramp rho begins,
+and beta_s times where it ends. Cosines and sines are multiplied by ``0.1 ln(s) + 1``.
 """
 
 import dataclasses
@@ -112,9 +121,11 @@ class YaRN(Frequencies):
 
 @dataclasses.dataclass(frozen=True)
 class DynamicYaRN(Frequencies):
-    """Dynamic YaRN (2309.00071) is YaRN with the factor ``max(T / L, 1)``.
+    r"""Dynamic YaRN (2309.00071) is YaRN with a factor that follows the current length T.
 
-    T is the current length, and L is ``train_length``. The attention factor, ``0.1 ln(T / L) + 1``
+    $$ s = \max(T / L, 1) $$
+
+    The attention factor, ``0.1 ln(T / L) + 1``
     past L, follows the length too unless ``attention_factor`` is given. The other attributes are
     YaRN's. The released code keeps the factor of the longest sequence so far; here each forward
     pass, and each packed document, has its own length.

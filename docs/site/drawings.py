@@ -1,0 +1,60 @@
+"""Draws what each scheme does to a logit, and runs the code of its page, in several processes."""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import os
+
+from docs.site import snippets
+from experiments.config import short_keywords
+from experiments.results.reports.drawing import page_style
+from experiments.studies import gallery
+
+FAST_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+SIZES = argparse.Namespace(heads=4, head_dim=32, train_length=128)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Holds the figures of a scheme, and what one layer of each of its encodings costs.
+
+    Attributes:
+      figures: a figure for each encoding: which layers have it ("" for all), and its SVG.
+      costs: the same for sentences on the cost.
+      hooks: the hooks that its encodings override.
+    """
+
+    figures: list[tuple[str, str]]
+    costs: list[tuple[str, str]]
+    hooks: tuple[str, ...]
+
+
+def draw(name: str) -> Drawn:
+    """Draws a scheme, and runs the code of its page."""
+    snippets.check(name)
+    layers = {"num_layers": gallery.LAYERS[name]} if name in gallery.LAYERS else {}
+    keywords = short_keywords(SIZES.train_length).get(name, {}) | layers
+    with page_style():
+        drawings = gallery.drawings(name, SIZES, keywords)
+    costs = [
+        (
+            each.layers,
+            f"{each.cost.parameters:,} parameters, and {each.cost.overhead:+.1%} operations in "
+            "attention"
+            + ("" if each.window is None else f"; the last {each.window} keys are seen"),
+        )
+        for each in drawings
+    ]
+    hooks = dict.fromkeys(hook for each in drawings for hook in each.cost.hooks)
+    return Drawn([(each.layers, each.curves) for each in drawings], costs, tuple(hooks))
+
+
+def draw_all(names: list[str]) -> dict[str, Drawn]:
+    """Draws schemes in as many processes as there are cores, at most four."""
+    workers = min(4, len(os.sched_getaffinity(0)))
+    # Every program runs once, so compiling it well would take longer than running it.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_TO_COMPILE}"
+    context = multiprocessing.get_context("spawn")  # JAX has threads, which a fork would lose
+    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+        return dict(zip(names, pool.map(draw, names), strict=True))

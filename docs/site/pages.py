@@ -1,0 +1,239 @@
+"""Writes a page for each scheme, from its class, the registry, the tests and the results."""
+
+import functools
+import inspect
+import json
+import pkgutil
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jinja2
+
+from docs.site import models, papers, results, snippets
+from docs.site.drawings import SIZES, Drawn, draw_all
+from experiments.results.reports import docstrings
+from experiments.results.reports.docstrings import Docstring
+from experiments.studies.gallery import CURVES
+from posenc_jax import REGISTRY
+from posenc_jax.encodings.rotary.frequencies import YaRN
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.registry import MODEL_ARGUMENTS, PATTERNS, keywords, lookup
+
+ROOT = Path(__file__).parents[2]
+# The classes and functions that docstrings name, by their names.
+_CLASSES = {
+    place.partition(":")[2]: functools.partial(pkgutil.resolve_name, place)
+    for place in REGISTRY.values()
+}
+_POINTER = re.compile(
+    r"(?:see|(?:the )?keywords? of|attributes of|(?:the same )?as in) `{0,2}(\w+)`{0,2}"
+)
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write(folder: Path) -> None:
+    """Writes the pages of all schemes, their figures, and the list of papers, into a folder."""
+    for name, drawn in draw_all(list(REGISTRY)).items():
+        files = []
+        for number, (layers, svg) in enumerate(drawn.figures, 1):
+            file = f"{name}_{number}.svg"
+            (folder / file).write_text(svg)
+            files.append((layers, file))
+        (folder / f"{name}.md").write_text(page(name, drawn, files))
+    (folder / "references.md").write_text(references())
+
+
+def references() -> str:
+    """Returns the page of all papers, each with the schemes that cite it."""
+    cited_by: dict[str, list[str]] = {number: [] for number in papers.papers()}
+    for name in REGISTRY:
+        for number in _cited(docstrings.of_scheme(name)):
+            cited_by[number].append(f"[`{name}`]({name}.md)")
+    lines = [
+        f"- {papers.citation(number)}" + (f" {', '.join(names)}." if names else "")
+        for number, names in cited_by.items()
+    ]
+    return "\n".join(["# References", "", *lines, ""])
+
+
+def page(name: str, drawn: Drawn, figures: list[tuple[str, str]]) -> str:
+    """Returns the page of a scheme; ``figures`` has the files of ``drawn.figures``."""
+    documented = docstrings.of_scheme(name)
+    sentences = [each.sentence for each in documented if each.sentence]
+    general, special = documented[0].prose, [part for each in documented[1:] for part in each.prose]
+    # What a scheme shares with others of its module comes after what is its own.
+    is_shared = not documented[0].sentence
+    prose = [*special, *general] if is_shared else [*general, *sentences[1:], *special]
+    cited = _cited(documented)
+    answers = results.of_scheme(name)
+    rows = [[*names, *cells] for names, cells in zip(answers.index, answers.values, strict=True)]
+    return _TEMPLATES.get_template("scheme.md.jinja").render(
+        name=name,
+        summary=myst(sentences[0]),
+        equations=[tex for each in documented for tex in each.equations],
+        prose=[myst(part) for part in prose],
+        snippet=snippets.snippet(name),
+        figures=figures,
+        curves=CURVES,
+        sizes=SIZES,
+        arguments=arguments(name, documented),
+        hooks=_hooks(name, drawn.hooks),
+        costs=drawn.costs,
+        source=_source(_where_from(documented)),
+        papers=[papers.citation(number) for number in cited],
+        bibtex="\n\n".join(papers.bibtex(number) for number in cited),
+        oracle=oracle(name),
+        golden=golden(name),
+        models=_models(name),
+        setup=results.setup(),
+        multiples=list(answers.columns),
+        answers=[row for row in rows if results.NOT_LEARNED not in row],
+        not_learned=[row[0] for row in rows if results.NOT_LEARNED in row],
+        claims=[each for each in results.claims() if name in each["schemes"]],
+        path=REGISTRY[name].partition(":")[0].replace(".", "/") + ".py",
+    )
+
+
+def _where_from(documented: list[Docstring]) -> str:
+    """Returns the source of a scheme: its own docstring's, or else its module's."""
+    return next((each.source for each in reversed(documented) if each.source), "")
+
+
+def _cited(documented: list[Docstring]) -> list[str]:
+    return papers.numbers(_where_from(documented))
+
+
+def arguments(name: str, documented: list[Docstring]) -> list[dict[str, str]]:
+    """Returns what a scheme's page says of each keyword of ``make``."""
+    build: Any = lookup(name)
+    rows = []
+    for key, parameter in keywords(build).items():
+        if key in MODEL_ARGUMENTS and parameter.default is None and parameter.name == "size":
+            continue  # for the scheme beneath a wrapper
+        empty = parameter.default is inspect.Parameter.empty
+        rows.append(
+            {
+                "name": key,
+                "type": _type(parameter),
+                "default": "needed" if empty else f"`{parameter.default!r}`",
+                "says": myst(said(key, build, documented)).replace("\n", " ").replace("|", "\\|"),
+            }
+        )
+    return rows
+
+
+def said(key: str, build: Any, documented: list[Docstring]) -> str:
+    """Returns what docstrings say of a keyword: the scheme's, or else its base classes' and YaRN's.
+
+    What another docstring is named for ("keywords of ``RoPE``") is taken from there. Returns "" for
+    a keyword that no docstring has.
+    """
+    bases = list(build.__mro__[1:-1]) if isinstance(build, type) else []
+    for place in [*documented[::-1], *map(_parsed, (*bases, RoPE, YaRN))]:
+        if key in place.arguments:
+            text = _followed(key, place.arguments[key], sys.modules[build.__module__])
+            return text[0].upper() + text[1:]
+    return ""
+
+
+def _followed(key: str, text: str, module: ModuleType) -> str:
+    """Returns what the docstring says that ``text`` names, and the rest of ``text``."""
+    pointer = _POINTER.match(text)
+    if not pointer:
+        return text
+    named = getattr(module, pointer[1], None) or _CLASSES[pointer[1]]()
+    inner = _followed(key, _parsed(named).arguments[key], sys.modules[named.__module__])
+    rest = text[pointer.end() :].lstrip(";,. ")
+    return f"{inner.rstrip('.')}. {rest[0].upper()}{rest[1:]}" if rest else inner
+
+
+def _parsed(build: Any) -> Docstring:
+    return docstrings.parse(inspect.getdoc(build) or "none")
+
+
+def _type(parameter: inspect.Parameter) -> str:
+    named = parameter.annotation
+    if named is inspect.Parameter.empty:
+        return ""
+    text = named if isinstance(named, str) else inspect.formatannotation(named)
+    text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=\w)", "", text)
+    return f"`{text}`".replace("|", "\\|")
+
+
+def oracle(name: str) -> str:
+    """Returns where the tests write a scheme's equation again, or "" for a pattern of layers."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    try:
+        import schemes  # type: ignore[import-not-found]
+    finally:
+        sys.path.pop(0)
+    return "" if name in PATTERNS else type(schemes.ALL[name].equations).__name__
+
+
+def golden(name: str) -> list[dict[str, str]]:
+    """Returns the stored arrays that a scheme is compared with."""
+    index = json.loads((ROOT / "tests/golden/index.json").read_text())
+    return [
+        {
+            "name": array,
+            "source": _cell(about["source"]),
+            "notes": _cell(about.get("notes", "")),
+        }
+        for array, about in index.items()
+        if name in about["schemes"]
+    ]
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"([|*_<>\[\]$`])", r"\\\1", " ".join(text.split()))
+
+
+def _hooks(name: str, hooks: tuple[str, ...]) -> str:
+    link = "[hooks](../contribute.md#the-hooks-of-a-scheme)"
+    listed = ", ".join(f"`{hook}`" for hook in hooks)
+    if not hooks:
+        return f"It overrides none of the {link}."
+    whose = "Its encodings override" if name in PATTERNS else "It overrides"
+    return f"{whose} these {link}: {listed}."
+
+
+def _source(source: str) -> str:
+    """Returns what a source says besides the papers, which are listed in full."""
+    rest = re.sub(r"https://arxiv\.org/abs/\S+", "", source).strip(" ,")
+    rest = re.sub(r"^\([^()]*\)(, \([^()]*\))*$", "", rest)
+    return myst(re.sub(r"(https?://[^\s,)]+)", r"<\1>", rest))
+
+
+def _models(name: str) -> str:
+    which = models.model_types().get(name, [])
+    sections = [f"`{section}`" for section, scheme in models.SECTIONS.items() if scheme == name]
+    parts = []
+    if sections and name != "rope":
+        parts.append(f"`from_hf` builds it for a config with `rope_type` {', '.join(sections)}.")
+    if which:
+        listed = ", ".join(f"`{model}`" for model in which)
+        parts.append(
+            f"{len(which)} model type{'s' if len(which) > 1 else ''} of transformers that "
+            f"posenc_jax knows {'have' if len(which) > 1 else 'has'} it in some layers, by the "
+            f"default config: {listed}."
+        )
+    return " ".join(parts) or "posenc_jax knows no published model whose default config has it."
+
+
+def myst(text: str) -> str:
+    """Returns a part of a docstring as MyST."""
+    if text.startswith("    "):
+        return text
+    parts = re.split(r"(``.+?``)", text, flags=re.DOTALL)
+    return "".join(
+        f"`{part[2:-2]}`" if part.startswith("``") else re.sub(r"(?<!^)([*_\[\]])", r"\\\1", part)
+        for part in parts
+    )

@@ -1,0 +1,48 @@
+"""Reads what the experiments found about schemes."""
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.results import atlas_data
+from experiments.results.statistics import with_margin
+
+DOCS = Path(__file__).parents[1]
+NOT_LEARNED = "not learned"
+
+
+@cache
+def answers() -> pd.DataFrame:
+    """Returns the answers of the atlas, with a column ``cell`` of what a table shows."""
+    found = atlas_data.read(DOCS / "atlas")
+    return found.assign(cell=[_cell(row) for row in found.to_dict("records")])
+
+
+def of_scheme(name: str) -> pd.DataFrame:
+    """Returns a row for each topic and unit, and a column for each multiple of the length."""
+    own = answers()[answers()["scheme"] == name].astype({"multiple": int})
+    return own.pivot_table(
+        index=["topic", "unit"], columns="multiple", values="cell", aggfunc="first", sort=False
+    )[sorted(own["multiple"].unique())].fillna("-")
+
+
+def _cell(row: dict[str, Any]) -> str:
+    if not row["learned"]:
+        return NOT_LEARNED
+    margin = None if math.isnan(row["margin"]) else row["margin"]
+    return "-" if math.isnan(row["mean"]) else with_margin(row["mean"], margin)
+
+
+def setup() -> str:
+    """Returns a sentence on how the models of the atlas were trained."""
+    return json.loads((DOCS / "atlas/atlas.json").read_text())["about"]["setup"]
+
+
+@cache
+def claims() -> list[dict[str, Any]]:
+    """Returns the published claims that were tested, with their verdicts."""
+    return json.loads((DOCS / "claims/claims.json").read_text())["claims"]

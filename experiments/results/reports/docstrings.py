@@ -1,0 +1,106 @@
+"""Reads the docstrings of schemes, all of which have one form.
+
+A docstring begins with a sentence. Its source may follow, a line of addresses or the name of the
+code that has the scheme, then equations in TeX, each a paragraph between two ``$$``, then prose,
+and at the end the sections ``Args:`` and ``Attributes:``.
+"""
+
+import dataclasses
+import inspect
+import re
+import sys
+from collections import Counter
+from typing import Any
+
+from posenc_jax import REGISTRY, Encoding
+from posenc_jax.registry import lookup
+
+_SECTION = re.compile(r"^([A-Z]\w*(?: attributes)?):$")
+_ENTRY = re.compile(r"^  ([\w*][\w*, ]*): (.*)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Docstring:
+    """Holds the parts of a docstring.
+
+    Attributes:
+      sentence: its first paragraph.
+      source: addresses or names of where the scheme comes from, or "".
+      equations: its equations in TeX, without ``$$``.
+      prose: all other paragraphs before the sections.
+      arguments: what the sections ``Args`` and ``Attributes`` say of each name.
+    """
+
+    sentence: str
+    source: str
+    equations: list[str]
+    prose: list[str]
+    arguments: dict[str, str]
+
+
+def parse(text: str) -> Docstring:
+    """Returns the parts of a docstring that ``inspect.getdoc`` has dedented."""
+    body, arguments = _split(text)
+    sentence, *rest = re.split(r"\n\s*\n", body.strip())
+    source = ""
+    if rest and (rest[0].startswith("http") or (rest[1:] and _is_equation(rest[1]))):
+        source = "" if _is_equation(rest[0]) else " ".join(rest.pop(0).split())
+    equations = [part.strip("$").strip() for part in rest if _is_equation(part)]
+    prose = [part for part in rest if not _is_equation(part)]
+    return Docstring(" ".join(sentence.split()), source, equations, prose, arguments)
+
+
+def of_scheme(name: str) -> list[Docstring]:
+    """Returns the docstrings of a scheme, from the general to the special.
+
+    They are those of its module, of its frequency rule and of its class or function. A module that
+    has several schemes describes what they share, so its sentence is left out.
+    """
+    build: Any = lookup(name)
+    where = REGISTRY[name].partition(":")[0]
+    own = parse(inspect.getdoc(_rule_or(name, build)) or "")
+    if build is Encoding:
+        return [own]
+    of_module = parse(inspect.getdoc(sys.modules[where]) or "")
+    if shares_module(name):
+        of_module = dataclasses.replace(of_module, sentence="")
+    return [of_module, own]
+
+
+def shares_module(name: str) -> bool:
+    """Returns whether the registry has other schemes of the same module."""
+    modules = Counter(place.partition(":")[0] for place in REGISTRY.values())
+    return modules[REGISTRY[name].partition(":")[0]] > 1
+
+
+def _rule_or(name: str, build: Any) -> Any:
+    """Returns the class of frequencies that a registry entry names, or else what it builds."""
+    where, _, attribute = REGISTRY[name].partition(":")
+    return getattr(sys.modules[where], attribute, build)
+
+
+def _is_equation(paragraph: str) -> bool:
+    return paragraph.startswith("$$")
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    """Returns a docstring without its sections, and the entries of the sections."""
+    body: list[str] = []
+    entries: dict[str, list[str]] = {}
+    section = names = ""
+    for line in text.splitlines():
+        if found := _SECTION.match(line):
+            section = found[1]
+            continue
+        if section and line and not line.startswith(" "):
+            section = ""
+        if not section:
+            body.append(line)
+        elif section in ("Args", "Attributes"):
+            if entry := _ENTRY.match(line):
+                names = entry[1]
+                entries[names] = [entry[2]]
+            elif names and line.strip():
+                entries[names].append(line.strip())
+    said = {key: " ".join(lines) for key, lines in entries.items()}
+    return "\n".join(body), {n.strip(): text for key, text in said.items() for n in key.split(",")}

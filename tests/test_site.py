@@ -1,0 +1,77 @@
+"""The pages of schemes are made of facts: docstrings, the registry, the tests and the results."""
+
+import common
+import pytest
+
+from docs.site import models, pages, papers, snippets
+from docs.site.drawings import Drawn
+from experiments.results.reports import docstrings
+from posenc_jax import REGISTRY
+from posenc_jax.registry import PATTERNS
+
+NOTHING_DRAWN = Drawn([], [], ())
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_page_has_its_parts(name):
+    page = pages.page(name, NOTHING_DRAWN, [])
+    assert page.startswith(f"# {name}\n") and "$$" in page and ">>> " in page
+    source = page.partition("## Source\n")[2].partition("## Where")[0]
+    assert source.strip()
+    for number in papers.numbers(source):
+        assert number in papers.papers()
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_docstrings_explain_every_keyword(name):
+    rows = pages.arguments(name, docstrings.of_scheme(name))
+    assert [row["name"] for row in rows if not row["says"]] == []
+
+
+def test_a_docstring_has_parts():
+    documented = docstrings.parse(
+        "Does this.\n\nhttps://arxiv.org/abs/2104.09864 (A)\n\n$$ a = b $$\n\n$$\nc\n$$\n\n"
+        "Says more,\nhere.\n\nArgs:\n  a, b: two\n    numbers.\n  **c: more.\n\nRaises:\n  E: no."
+    )
+    assert documented.sentence == "Does this."
+    assert documented.source == "https://arxiv.org/abs/2104.09864 (A)"
+    assert documented.equations == ["a = b", "c"]
+    assert documented.prose == ["Says more,\nhere."]
+    assert documented.arguments == {"a": "two numbers.", "b": "two numbers.", "**c": "more."}
+
+
+def test_a_keyword_of_another_docstring_is_explained_by_it():
+    rows = {row["name"]: row["says"] for row in pages.arguments(*of("fope"))}
+    assert rows["layout"].startswith("Which channels form a pair.")
+    assert rows["base"].endswith("A number, because it decides how many frequencies are kept.")
+
+
+def of(name):
+    return name, docstrings.of_scheme(name)
+
+
+def test_published_models_are_those_whose_configs_are_read():
+    types = models.model_types()
+    assert "llama" in types["rope"] and "apertus" in types["llama3"] and "bloom" in types["alibi"]
+    assert {"llama4_text"} == set(types["llama4_temperature"])
+    assert "llama" not in types["nope"]
+
+
+def test_golden_arrays_name_schemes():
+    named = {name for about in common.INDEX.values() for name in about["schemes"]}
+    assert named <= REGISTRY.keys() and {"rope", "fox", "t5"} <= named
+
+
+@pytest.mark.parametrize("name", ["rope", "fox", "sinusoidal", "ssmax", "irope"])
+def test_the_code_of_a_page_runs(name):
+    snippets.check(name)
+
+
+def test_the_code_of_a_page_fails_loudly(monkeypatch):
+    monkeypatch.setattr(snippets, "snippet", lambda name: ">>> 1 + 1\n3")
+    with pytest.raises(RuntimeError, match="'rope'"):
+        snippets.check("rope")
+
+
+def test_a_pattern_has_no_equation_in_float64():
+    assert all(bool(pages.oracle(name)) is (name not in PATTERNS) for name in REGISTRY)
