@@ -20,6 +20,11 @@ devices = "--xla_force_host_platform_device_count=8"
 # Read when jax is first imported.
 os.environ["XLA_FLAGS"] = " ".join([*quick, os.environ.get("XLA_FLAGS", ""), devices])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# A program that one worker has compiled is read by the others, and by the next run of the tests.
+compiled = Path(__file__).parents[1] / "build/compiled"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
