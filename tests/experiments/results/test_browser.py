@@ -87,9 +87,12 @@ SORTS = {"scheme": "ascending", "text 16x": "ascending", "recall 4x": "descendin
 SORTS["training time"] = "ascending"  # schemes that read the checkpoints of others have none
 CLICKS = [("click", name) for name in SORTS for _ in range(2)]
 
-pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason=f"needs a browser: none of {', '.join(BROWSERS)} is on the PATH"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        BROWSER is None, reason=f"needs a browser: none of {', '.join(BROWSERS)} is on the PATH"
+    ),
+]
 on_screens = pytest.mark.parametrize("width", [PHONE, DESK])
 
 
