@@ -50,6 +50,8 @@ def tried(change: Change, tree: pathlib.Path) -> Result:
         "PYTHONDONTWRITEBYTECODE": "1",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(tree),
+        # Most programs are those of the tree without the error.
+        "JAX_COMPILATION_CACHE_DIR": str(choose.ROOT / "build/compiled"),
     }
     tests = sorted((tree / "tests").rglob("test_*.py"))
     near = [f for f in tests if choose.takes_schemes(f) or choose.is_about(f.read_text(), words)]
