@@ -1,6 +1,7 @@
 """Tests lengths that frequencies adapt to, and traced bases: exact, or refused."""
 
 import dataclasses
+import functools
 import os
 
 import common
@@ -137,27 +138,35 @@ def test_a_scan_over_layers_of_different_bases(frequencies):
 MUST_KNOW_THE_BASE = ["yarn", "hope", "llama3", "ntk_by_parts", "fope", "longrope2"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for name in common.one_of_each_program()
-        if "base" in own_keywords(name) and name not in MUST_KNOW_THE_BASE
-    ],
-)
+OF_A_BASE = [
+    name
+    for name in common.one_of_each_program()
+    if "base" in own_keywords(name) and name not in MUST_KNOW_THE_BASE
+]
+
+
+def layer_of_base(name, base):
+    x_BTD = jnp.asarray(common.normal(0, 1, 40, common.WIDTH))
+    encoding = common.build(name, base=base, trained=False)
+    return common.attention.__wrapped__(encoding, x_BTD, text(40))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def in_a_scan(name, bases):
+    return jax.lax.scan(lambda _, base: (None, layer_of_base(name, base)), None, bases)[1]
+
+
+@pytest.mark.parametrize("name", OF_A_BASE)
+def test_a_base_may_be_traced(name):
+    assert jax.eval_shape(lambda bases: in_a_scan(name, bases), jnp.ones(2)).shape[0] == 2
+
+
+@pytest.mark.parametrize("name", OF_A_BASE[::3])
 def test_attention_in_a_scan_over_bases(name):
-    x_BTD, bases = common.normal(0, 1, 40, common.WIDTH), [100.0, 1e6]
-
-    def layer(base):
-        encoding = common.build(name, base=base, trained=False)
-        return common.attention.__wrapped__(encoding, jnp.asarray(x_BTD), text(40))
-
-    @jax.jit
-    def in_a_scan(bases):
-        return jax.lax.scan(lambda _, base: (None, layer(base)), None, bases)[1]
-
-    expected = jax.jit(lambda: [layer(base) for base in bases])()
-    np.testing.assert_allclose(in_a_scan(jnp.array(bases)), np.stack(expected), atol=1e-5)
+    bases = [100.0, 1e6]
+    expected = jax.jit(lambda: [layer_of_base(name, base) for base in bases])()
+    found = in_a_scan(name, jnp.array(bases))
+    np.testing.assert_allclose(found, np.stack(expected), atol=1e-5)
 
 
 def test_a_known_base_is_a_number_of_the_module():
