@@ -31,27 +31,25 @@ from pathlib import Path
 from typing import NoReturn
 
 from experiments import job_processes
+from experiments.running import workers
+from experiments.training.host import keep_compiled, keep_freed_memory
 
-job_processes.ask_again_if_stopped()
-
-from experiments.running import workers  # noqa: E402
-from experiments.training.host import keep_compiled, keep_freed_memory  # noqa: E402
-
-if __name__ == "__main__" and job_processes.are_expected(sys.argv):
-    sys.exit(job_processes.watch([sys.executable, *sys.argv]))
-job_processes.end_with_watcher()
-if __name__ == "__main__":
+if __name__ == "__main__":  # all of it before JAX is imported
+    job_processes.ask_again_if_stopped()
+    if job_processes.are_expected(sys.argv):
+        sys.exit(job_processes.watch([sys.executable, *sys.argv]))
+    job_processes.end_with_watcher()
     workers.run(sys.argv)
-keep_freed_memory()
+    keep_freed_memory()
 
-import jax  # noqa: E402
-from absl import app, flags, logging  # noqa: E402
-from jax.errors import JaxRuntimeError  # noqa: E402
-from jax.experimental import multihost_utils  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
-from rich.console import Console  # noqa: E402
+import jax
+from absl import app, flags, logging
+from jax.errors import JaxRuntimeError
+from jax.experimental import multihost_utils
+from ml_collections import config_flags
+from rich.console import Console
 
-from experiments import preemption  # noqa: E402
+from experiments import preemption
 
 # Seconds within which all processes of a job meet the same error, and within which they start.
 _TO_FAIL, _TO_START = 10, 240
@@ -194,11 +192,17 @@ def _choose_devices() -> None:
     The devices of this machine may differ from those of the job, or be in use by the run that the
     command asks about.
     """
+    from experiments.running.agreement import check_agreement
+
     if not (STATUS.value or REPORT.value or BACKEND.value is not None):
         by_hand = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
         preemption.listen(*by_hand, PEER_TIMEOUT.value)
         # Once they are connected, processes notice at once when one of them ends.
         multihost_utils.sync_global_devices("all have joined")
+        if jax.process_count() > 1:
+            alike = WORKDIR, SHARE, DRY_RUN, TOPOLOGY, MFU
+            flags = {flag.name: flag.value for flag in alike} | {"task_id": _task_id()}
+            check_agreement(CONFIG.value, flags)
         return
     studies = CONFIG.value.get("studies") or {"": CONFIG.value}
     sizes = [[size for size in study.mesh.values() if size > 0] for study in studies.values()]

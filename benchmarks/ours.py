@@ -11,6 +11,9 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from experiments.command import count
+from experiments.training.host import compiler_options
+from experiments.training.parameters import parameter_count
+from experiments.training.precision import PRODUCTS
 from experiments.training.recipe import Recipe
 from experiments.training.step import State, initial_state, train_step
 from experiments.training.text import Text
@@ -27,6 +30,7 @@ def shape_parser(doc: str, *, batch: int, length: int) -> argparse.ArgumentParse
     parser.add_argument("--layers", type=count, default=4)
     parser.add_argument("--heads", type=count, default=4)
     parser.add_argument("--rounds", type=count, default=40)
+    parser.add_argument("--precision", choices=PRODUCTS, default="float32", help="of the products")
     return parser
 
 
@@ -65,10 +69,12 @@ def jax_step(
     args: argparse.Namespace, name: str, tokens: np.ndarray
 ) -> tuple[Callable[[], float], int]:
     """Returns a function that runs one training step under ``name``, and the model's size."""
-    recipe = Recipe(length=args.length, batch_size=args.batch, steps=10_000)
+    sizes = dict(length=args.length, batch_size=args.batch, steps=10_000)
+    recipe = Recipe(**sizes, products=args.precision)
     spec = FrozenConfigDict({"encoding": {"name": name}, "model": model_sizes(args)})
     state, function = start(Text(recipe, None, spec))
-    function = jax.jit(function, donate_argnames="state")
+    options = compiler_options(jax.local_devices())
+    function = jax.jit(function, donate_argnames="state", compiler_options=options)
     holder, key = {"state": state}, jax.random.key(1)
 
     def step():
@@ -76,4 +82,4 @@ def jax_step(
         jax.block_until_ready(holder["state"])
         return float(numbers["loss"])
 
-    return step, sum(p.size for p in jax.tree.leaves(state.model))
+    return step, parameter_count(state.model)

@@ -42,6 +42,7 @@ from experiments.studies.text import Comparison  # noqa: E402
 from experiments.training.data import Corpus, window_index  # noqa: E402
 from experiments.training.loop import train  # noqa: E402
 from experiments.training.mesh import make_mesh  # noqa: E402
+from experiments.training.parameters import parameter_count  # noqa: E402
 from experiments.training.recipe import Recipe  # noqa: E402
 from experiments.training.text import Text  # noqa: E402
 
@@ -123,7 +124,7 @@ def trainer_and_checkpoints(args: argparse.Namespace) -> None:
             - (min(s + every, args.steps) - s)
             for s in saved
         ]
-    parameters = sum(p.size for p in jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0))))
+    parameters = parameter_count(jax.eval_shape(task.init, jax.random.key(0)))
     print(f"{parameters / 1e6:.2f}M parameters, {1e3 * own:.0f} ms a step, {args.rounds} rounds")
     print(f"trainer's step over a bare one: {statistics.median(ratios):.3f} (bar 1.03)")
     print(

@@ -8,19 +8,34 @@ Presets, after the colon:
     small  every claim, with three seeds, or five for the claim about seeds, on two CPU cores
     paper  the same for the models of ``configs/atlas.py:paper``, for a GPU or TPU
 
-The claims and the rule for verdicts are in ``experiments/studies/claims.py``. Two of the studies
-are those of the atlas and run only once if both have the same workdir. Any field can be overridden
-on the command line, such as ``--config.studies.far.eval.documents=16``.
+The claims and the rule for verdicts are in ``experiments/studies/claims``. Two of the studies
+are those of the atlas and run only once if both have the same workdir. Results of ``read`` are only
+read: other commands train them, in the same workdir, or ``experiments.results.archive`` restores
+them there. Any field can be overridden on the command line, such as
+``--config.studies.far.eval.documents=16``.
 """
+
+import math
 
 from ml_collections import ConfigDict
 
-from configs import atlas, extension, extrapolation, longrope, tasks
+from configs import atlas, extension, extrapolation, ladder, longrope, tasks
 from experiments.config import own_defaults
+from experiments.evaluation.mechanisms import is_near_to
+from posenc_jax.encodings.rotary.axes import STILL
 
 PRESETS = atlas.PRESETS
 # Bases of RoPE between the trained lengths of ``small`` (64 and 128) and the usual 10,000.
 _BASES = {"rope_base_128": 128.0, "rope_base_1000": 1000.0}
+# Folders of the workdir, and the commands that fill them: {workdir} stands for the workdir.
+_READ = dict.fromkeys(
+    ("b1_bases_64", "b2_bases_256", "c_l256_t20"),
+    "python launch.py --config=configs/ladder.py:small --workdir={workdir}",
+)
+_READ |= {
+    name: f"python launch.py --config=configs/{name}.py:small --workdir={{workdir}}/{name}"
+    for name in ("images", "pointing", "video", "story")
+}
 
 
 def get_config(preset: str = "small") -> ConfigDict:
@@ -36,6 +51,8 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.studies.addition = _addition(of_cpu, config)
     config.studies.extension = _extension(of_cpu, config)
     config.studies.longrope = _longrope(of_cpu, config)
+    config.studies.probed = _probed(of_cpu, config)
+    config.read = ConfigDict(_READ)
     return config
 
 
@@ -131,3 +148,39 @@ def _longrope(preset, shared):
     study.seeds = shared.get_oneway_ref("seeds")
     study.stages = "longrope,progressive"
     return study
+
+
+def _probed(preset, shared):
+    """Returns a study whose models of all seeds are looked into, with variants of RoPE's pairs."""
+    study = ladder.study(64, "rope,rope_near_still,rope_near_stopped,hope,nope,alibi,learned")
+    study.experiment = "probed"
+    study.seeds = shared.get_oneway_ref("seeds")
+    if preset == "tiny":
+        study.model.update(model_dim=32, num_layers=2, num_heads=4)
+        study.train.update(length=32, batch_size=4, steps=6, warmup_steps=2)
+        study.eval.update(
+            multiples=(1, 2), last_tokens=16, documents=4, splits=("test",), batch_tokens=512
+        )
+    else:
+        study.corpus = "packages"
+        study.schemes += ",nope_smear,deberta,shaw_keys"
+        study.together = 3
+        study.train.steps = 700
+        study.eval.update(multiples=(1, 2, 4), documents=48)
+    rope = {"name": "rope"} | study.encodings.rope.to_dict()
+    still = {"axes": _without_near(study)}
+    study.encodings.update({"rope_near_still": rope | still, "rope_near_stopped": rope})
+    study.extend.rope_near_stopped = ConfigDict({"of": "rope"} | still)
+    shaw = own_defaults("shaw") | {"max_distance": study.train.length, "values": False}
+    study.encodings.shaw_keys = ConfigDict({"name": "shaw"} | shaw)
+    return study
+
+
+def _without_near(study):
+    """Returns ``axes`` of RoPE in which pairs of a period near the trained length stand still.
+
+    They are as wide and as fast as the study says now, whatever is overridden later.
+    """
+    pairs = study.model.model_dim // study.model.num_heads // 2
+    periods = (2 * math.pi * study.encodings.rope.base ** (i / pairs) for i in range(pairs))
+    return tuple(STILL if is_near_to(study.train.length, period) else 0 for period in periods)

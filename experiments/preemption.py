@@ -1,6 +1,7 @@
 """Detects, in any stage of the program, that the scheduler wants the machine back."""
 
 import contextlib
+import ipaddress
 import itertools
 import os
 import sys
@@ -69,6 +70,7 @@ def listen(
                 process_id,
                 # Within a step of SLURM, JAX would leave each process one GPU.
                 cluster_detection_method="deactivate",
+                coordinator_bind_address=_bound(coordinator),
                 heartbeat_timeout_seconds=peer_timeout,
             )
         return
@@ -91,6 +93,20 @@ def listen(
         _take_all_gpus()
         return
     _listen_alone()
+
+
+def _bound(coordinator) -> str | None:
+    """Returns the address that process 0 listens on, or None for all interfaces.
+
+    On all interfaces a stranger could join and end the run. But the name of a host may stand for
+    its loopback interface on the host itself, where no other host would find process 0.
+    """
+    host = coordinator.rpartition(":")[0].strip("[]")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return coordinator
 
 
 @contextlib.contextmanager

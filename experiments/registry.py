@@ -18,7 +18,8 @@ EXPERIMENTS = {
     "extension": "experiments.studies.extension.study:Extension",
     "language": "experiments.studies.atlas:Language",
     "atlas": "experiments.studies.atlas:Atlas",
-    "claims": "experiments.studies.claims:Claims",
+    "claims": "experiments.studies.claims.study:Claims",
+    "probed": "experiments.studies.claims.probed:Probed",
     "rung": "experiments.studies.ladder.study:Rung",
     "ladder": "experiments.studies.ladder.study:Ladder",
 }

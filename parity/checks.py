@@ -13,7 +13,7 @@ from flax import nnx
 from transformers import CONFIG_MAPPING
 
 from parity.turning import TOKENS, Turning, as_published, small_config
-from posenc_jax import Chunks, Side, Tokens, from_hf, layers_from_hf, sinks_from_hf
+from posenc_jax import Chunks, Side, from_hf, layers_from_hf, sinks_from_hf
 from posenc_jax.hf import models
 from posenc_jax.hf.kinds import number_of_layers
 from posenc_jax.hf.pattern import same
@@ -84,7 +84,7 @@ class Turns:
                 return found
         width = width_of(encoding, self.channels)
         positions = np.concatenate([self.positions, 0 * self.positions[:, :1]], axis=1)
-        tokens = Tokens.of(encoding, jnp.asarray(positions, jnp.int32))
+        tokens = encoding.tokens(jnp.asarray(positions, jnp.int32))
         unit_BTHC = jnp.broadcast_to(jnp.eye(width), (1, TOKENS + 1, width, width))
         sides = (Side(None, width, width, is_query) for is_query in (True, False))
         found = width, [np.asarray(encoding.rotate(unit_BTHC, tokens, side))[0] for side in sides]
@@ -231,7 +231,7 @@ def check_learned(model_type):
         # At position 0 nothing turns, and queries are multiplied by the bias.
         before = at_0[0] / scaling["bias"][:, None], at_0[1]
         H = at_0[0].shape[2]
-        tokens = Tokens.of(encoding, jnp.asarray(ours, jnp.int32))
+        tokens = encoding.tokens(jnp.asarray(ours, jnp.int32))
         for is_query, x, expected in zip((True, False), before, at_positions, strict=True):
             x = together(x, encoding.inner.rotary_dim) if turns else x
             actual = encoding.rotate(jnp.asarray(x), tokens, Side(None, H, H, is_query))

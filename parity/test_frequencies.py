@@ -90,5 +90,5 @@ def test_axes_of_models_whose_config_does_not_say(model, config, embedding, sect
     encoding = posenc_jax.from_hf(config.to_dict())
     pairs = slice(None, None, 2) if encoding.layout == "interleaved" else slice(8)
     ours_of = np.moveaxis(positions, 0, -1)
-    for ours, theirs in zip(encoding.prepare(ours_of, 50), tables, strict=True):
+    for ours, theirs in zip(encoding.tokens(ours_of, length=50).made, tables, strict=True):
         np.testing.assert_allclose(ours[:, :, 0], theirs.numpy()[..., pairs], atol=1e-5)

@@ -7,20 +7,26 @@ Array names end in their shape, one letter per axis:
     S  key tokens       C  channels of a head   G  query heads for each kv head
 """
 
-from posenc_jax.attention import Chunks, attend, logits, turn, zigzag
-from posenc_jax.describe import describe
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from posenc_jax.attention import Chunks, attend, logits, rotate_keys, zigzag
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
-from posenc_jax.flax import linen
-from posenc_jax.flax.attention_fn import attention_fn
-from posenc_jax.hf import from_hf
-from posenc_jax.hf.pattern import layers_from_hf, sinks_from_hf
-from posenc_jax.model.cache import Cache
-from posenc_jax.model.decode import generate
-from posenc_jax.model.layers import Layers
-from posenc_jax.model.loss import cross_entropy
-from posenc_jax.model.transformer import Transformer
 from posenc_jax.registry import REGISTRY, make
 from posenc_jax.tokens import Tokens
+
+if TYPE_CHECKING:
+    from posenc_jax import positions
+    from posenc_jax.costs import describe
+    from posenc_jax.flax import linen
+    from posenc_jax.flax.attention_fn import attention_fn
+    from posenc_jax.hf import from_hf
+    from posenc_jax.hf.pattern import layers_from_hf, sinks_from_hf
+    from posenc_jax.model.cache import Cache
+    from posenc_jax.model.decode import generate
+    from posenc_jax.model.layers import Layers
+    from posenc_jax.model.loss import cross_entropy
+    from posenc_jax.model.transformer import Transformer
 
 __all__ = [
     "REGISTRY",
@@ -43,8 +49,41 @@ __all__ = [
     "linen",
     "logits",
     "make",
+    "positions",
+    "rotate_keys",
     "sinks_from_hf",
-    "turn",
     "zigzag",
 ]
-__version__ = "0.2.0"
+__version__ = "0.3.0"
+
+# What is imported when it is first asked for, by the module that has it.
+_LATER = {
+    "Cache": "posenc_jax.model.cache",
+    "Layers": "posenc_jax.model.layers",
+    "Transformer": "posenc_jax.model.transformer",
+    "attention_fn": "posenc_jax.flax.attention_fn",
+    "cross_entropy": "posenc_jax.model.loss",
+    "describe": "posenc_jax.costs",
+    "from_hf": "posenc_jax.hf",
+    "generate": "posenc_jax.model.decode",
+    "layers_from_hf": "posenc_jax.hf.pattern",
+    "linen": "posenc_jax.flax",
+    "sinks_from_hf": "posenc_jax.hf.pattern",
+}
+_MODULES = ("attention", "encodings", "flax", "hf", "model", "positions")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"posenc_jax.{name}")
+    if name not in _LATER:
+        raise AttributeError(f"module 'posenc_jax' has no attribute {name!r}")
+    module = importlib.import_module(_LATER[name])
+    if name == "linen":
+        return importlib.import_module("posenc_jax.flax.linen")
+    globals()[name] = getattr(module, name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -5,24 +5,32 @@ class overrides none of them and is itself a scheme: NoPE.
 """
 
 import dataclasses
-import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from posenc_jax.lookup import compares, rows
-from posenc_jax.tokens import Tokens, count_of
+from posenc_jax.checks import (
+    check_key,
+    check_made,
+    check_numbers,
+    check_positions,
+    checked_length,
+    count_of,
+)
+from posenc_jax.lookup import GATHER, Lookup
+from posenc_jax.tokens import Stamp, Tokens, is_consecutive, structure
 
 HOOKS = (
-    "place",
     "prepare",
     "embed",
-    "read",
+    "observe",
     "rotate",
-    "turn_values",
-    "turn_back",
+    "rotate_values",
+    "rotate_back",
     "score",
     "mix",
     "aux_loss",
@@ -52,7 +60,7 @@ class Side:
         if not self.is_query:
             raise ValueError("of_heads is for queries: keys have kv heads, see of_kv_heads")
         _check_rows(values, self.num_heads, "num_heads", "query heads")
-        return values if self.heads is None else _rows_of(values, self.heads)
+        return values if self.heads is None else values[self.heads]
 
     def of_kv_heads(self, values: jax.Array) -> jax.Array:
         """Returns the rows of ``values``, one for each kv head of the model, for these heads.
@@ -65,7 +73,7 @@ class Side:
         heads = self.num_heads if self.is_query else self.num_kv_heads
         group = heads // values.shape[0]
         if self.heads is not None:
-            return _rows_of(values, self.heads // group)
+            return values[self.heads // group]
         return values if group == 1 else jnp.repeat(values, group, axis=0)
 
 
@@ -84,6 +92,7 @@ class Tile:
         None means all of them. A scheme whose heads differ must select its parameters by
         :meth:`of_heads`, or its results are wrong where heads are sharded.
       num_heads: how many query heads the whole model has (static).
+      lookup: how to look up rows of tables here (static).
     """
 
     q: jax.Array
@@ -93,17 +102,24 @@ class Tile:
     scale: float | jax.Array
     heads: jax.Array | None
     num_heads: int = dataclasses.field(metadata={"static": True})
+    lookup: Lookup = dataclasses.field(default=GATHER, metadata={"static": True})
+
+    @property
+    def in_kernel(self) -> bool:
+        """Returns whether the tile is one head's in a Pallas kernel, which can do less."""
+        return self.lookup is not GATHER
 
     def of_heads(self, values: jax.Array) -> jax.Array:
         """Returns the rows of ``values``, one for each query head of the model, for this tile."""
         _check_rows(values, self.num_heads, "num_heads", "query heads")
-        return values if self.heads is None else _rows_of(values, self.heads)
+        if self.heads is None:
+            return values
+        return self.lookup.rows(values, self.heads) if self.in_kernel else values[self.heads]
 
     def distance(self) -> jax.Array:
         """Returns query position minus key position, float32 ``[B, 1, T, S]``.
 
-        A positive distance looks back. Where int32 cannot hold how far apart whole positions are,
-        attention raises an error, or gives NaN under ``jax.jit``.
+        A positive distance looks back.
         """
         q_positions, k_positions = self.q_tokens.positions, self.k_tokens.positions
         if q_positions.ndim != 2 or k_positions.ndim != 2:
@@ -127,56 +143,19 @@ class Encoding(nnx.Module):
 
     Class attributes:
       per_layer: whether the paper gives each layer its own parameters. ``make(..., num_layers=n)``
-        then stacks them along a leading axis. ``place``, ``prepare`` and ``embed`` of such a scheme
-        must not read parameters, because they run once for all layers.
+        then stacks them along a leading axis. ``prepare`` and ``embed`` of such a scheme must not
+        read parameters, because they run once for all layers.
       whole_rows: whether ``score`` needs every key that a query may see in one tile.
-      extent: a promise that ``score`` and ``mix`` change nothing where the distance (query position
-        minus key position) is below 0, or is ``extent`` or more. Tiles that lie outside skip both
-        hooks. None, which promises nothing, is always right.
-      reads_order: whether a logit depends on the order in which tokens were written (``index``).
-        If so, queries and keys that differ in number need tokens with an ``index``, even without a
-        causal mask. None means True where ``read`` is overridden, because ``read`` usually looks
-        at earlier tokens, and False elsewhere.
-      mixes_keys: whether ``rotate`` and ``turn_values`` combine several keys or values, so that
-        none of them can be turned alone.
 
     Attributes:
-      stacked: the number of layers whose parameters this instance holds, or None if it holds those
-        of one layer, or one set that all layers share. ``of_layer`` returns one layer's encoding.
-      over_shared: whether the parameters of an encoding beneath are not stacked, because all layers
-        share them (``make`` with ``over=`` an encoding).
+      stacked: the number of layers whose parameters this instance holds along a leading axis, or
+        None if it holds those of one layer, or one set that all layers share. ``of_layer`` returns
+        one layer's encoding. An encoding beneath may be shared where the one above it is stacked.
     """
 
     per_layer = False
     whole_rows = False
-    extent: int | None = None
-    reads_order: bool | None = None
-    mixes_keys = False
     stacked: int | None = None
-    over_shared = False
-
-    @property
-    def adapts(self) -> bool:
-        """Returns whether ``place`` or ``prepare`` depends on the length of the sequence.
-
-        If so, a cache stores keys as they are before ``rotate`` and rotates all of them again for
-        every new token, unless it is given one fixed length. Otherwise it rotates each key once.
-        The default is True, the safe answer, for a scheme that overrides ``place`` or ``prepare``.
-        A scheme that overrides them without using the length sets ``adapts = False``.
-        """
-        return not self.hooks().isdisjoint({"place", "prepare"})
-
-    @property
-    def resumes(self) -> bool:
-        """Says whether ``resume`` does what ``read`` does, so that a cache may call it instead.
-
-        It does not where ``start`` is None, or where a subclass overrides ``read`` alone.
-        """
-        read, resume = (
-            next(i for i, each in enumerate(type(self).__mro__) if name in vars(each))
-            for name in ("read", "resume")
-        )
-        return resume <= read and self.start(1) is not None
 
     def hooks(self) -> frozenset[str]:
         """Returns the names of the hooks that this encoding overrides."""
@@ -184,113 +163,181 @@ class Encoding(nnx.Module):
             name for name in HOOKS if getattr(type(self), name) is not getattr(Encoding, name)
         )
 
-    @property
-    def prepared_by(self) -> "Encoding":
-        """Returns the encoding that makes ``tokens.prepared``: this one, or one beneath it."""
+    def tokens(
+        self,
+        positions: Any,
+        segment_ids: Any = None,
+        *,
+        index: Any = None,
+        length: int | jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> Tokens:
+        """Describes tokens for attention under this encoding; call it once in each forward pass.
+
+        Args:
+          positions: whole numbers or float32, ``[B, T]`` or ``[B, T, A]``; ``B`` may be 1.
+          segment_ids: int ``[B, T]``. Padding is a segment of its own.
+          index: int ``[B, T]``, for tokens that are not laid out in the order they were written in.
+          length: the length that a scheme such as dynamic NTK adapts to, a Python int or an array
+            that broadcasts against ``[B, T]``. By default it is one more than the largest position
+            in the token's own sequence or segment, so that no document depends on its neighbours.
+          key: fresh randomness in a training step, for schemes that move positions.
+
+        Raises:
+          ValueError: an argument has the wrong shape or type, or positions cannot be represented.
+        """
+        consecutive = is_consecutive(positions)
+        last = int(positions[0, -1]) if consecutive else 0
+        positions = check_positions(positions)
+        if consecutive:
+            # Counted on the device, so that no program holds a long row as a constant.
+            count = positions.shape[1]
+            positions = last + jnp.arange(1 - count, 1, dtype=jnp.int32)[None]
+        segment_ids = check_numbers("segment_ids", segment_ids, positions)
+        index = check_numbers("index", index, positions)
+        length = checked_length(length, positions)
+        if key is not None:
+            check_key(key)
+        tokens = Tokens(positions, segment_ids, index, consecutive=consecutive)
+        if "prepare" not in self.hooks():
+            return tokens
+        fixed = isinstance(length, int | np.integer)
+        if length is None and consecutive and segment_ids is None:
+            length = last + 1
+        prepared = self.prepare(tokens, length=length, key=key)
+        if not isinstance(prepared, Tokens):
+            raise ValueError(
+                f"{type(self).__name__}.prepare returned {type(prepared).__name__}, but must "
+                "return the tokens, with what it made of them: tokens.having(made)"
+            )
+        check_made(self, "prepare", prepared.made, *positions.shape[:2])
+        return dataclasses.replace(prepared, stamp=Stamp(structure(self), "prepared", fixed))
+
+    def reads_length(self) -> bool:
+        """Returns whether what ``prepare`` makes depends on the length of the sequence.
+
+        If so, a cache stores keys as they are before ``rotate`` and rotates all of them again for
+        every new token, unless it is given one fixed length. Otherwise it rotates each key once.
+        """
+        if "prepare" not in self.hooks():
+            return False
+
+        def prepared(encoding, length):
+            return encoding.tokens(np.zeros((1, 2), np.int32), length=length)
+
+        program = jax.make_jaxpr(prepared)(self, np.ones((1, 1), np.float32)).jaxpr
+        of_length = [program.invars[-1]]
+        for step in program.eqns:
+            if any(x is y for x in step.invars for y in of_length):
+                of_length += step.outvars
+        return any(x is y for x in program.outvars for y in of_length)
+
+    def parts(self) -> Iterator["Encoding"]:
+        """Yields this encoding and all that it is made of."""
+        yield self
+        for part in vars(self).values():
+            if isinstance(part, Encoding):
+                yield from part.parts()
+
+    def stack_of(self, count: int) -> "Encoding":
+        """Says of arrays that have a leading axis of ``count`` layers that they do."""
+        for part in self.parts():
+            part.stacked = count
         return self
 
-    def turns_like(self, other: "Encoding") -> bool:
-        """Returns whether this scheme computes what ``other`` does, given what ``other`` prepared.
-
-        One program can then run the layers of both.
-        """
-        return self is other
-
-    def of_layer(self, layer: int) -> "Encoding":
-        """Returns the encoding of one layer; the same encoding where layers share parameters.
-
-        The parameters are NaN where a traced ``layer`` is none of those that are stacked.
-        """
+    def of_layer(self, layer: int | jax.Array) -> "Encoding":
+        """Returns the encoding of one layer; the same encoding where layers share parameters."""
         if self.stacked is None:
             return self
         if not isinstance(layer, jax.core.Tracer):
             layer = count_of("layer", layer, 0, self.stacked - 1)
-        return self._of_one_layer(layer).unstacked()
 
-    def _of_one_layer(self, layer) -> "Encoding":
-        return jax.tree.map(functools.partial(_row, layer=layer), self)
+        def one(x):
+            return x.of_layer(layer) if isinstance(x, Encoding) else x[layer]
+
+        parts = jax.tree.map(one, self, is_leaf=lambda x: isinstance(x, Encoding) and x is not self)
+        return parts.unstacked()
 
     def unstacked(self) -> "Encoding":
-        """Returns this encoding as one layer's own, inside a ``scan`` or ``vmap`` over layers."""
+        """Returns this encoding as one layer's, inside a ``scan`` or ``vmap`` over layers."""
         leaves, structure = jax.tree.flatten(self)
         one = jax.tree.unflatten(structure, leaves)
-        one.stacked = None
+        for part in one.parts():
+            if part.stacked is not None:
+                part.stacked = None
         return one
 
-    def place(
+    def prepare(
         self,
-        positions: jax.Array,
+        tokens: Tokens,
+        *,
+        length: float | jax.Array | None = None,
         key: jax.Array | None = None,
-        length: int | jax.Array | None = None,
-    ) -> jax.Array:
-        """Takes positions and returns positions, before every other hook.
+    ) -> Tokens:
+        """Takes new tokens and returns them with what the other hooks need, once a forward pass.
 
-        ``key`` is a fresh one in every training step and None elsewhere; ``length`` is that of
-        ``Tokens.of``.
+        That is usually ``tokens.having(made)``, where ``made`` is any pytree of arrays with the
+        tokens along axis 1, computed from ``tokens.positions``; hooks find it in ``tokens.made``. A
+        scheme that moves positions returns ``tokens.at(positions)``.
+
+        Args:
+          tokens: positions, segments and index.
+          length: the length that was given to ``tokens``, a number or a float32 array that
+            broadcasts against ``[B, T]``; where none was given that of text, or None.
+            ``tokens.length(length)`` is never None.
+          key: a fresh one in every training step, None elsewhere.
         """
-        del key, length
-        return positions
-
-    def prepare(self, positions: jax.Array, length: float | jax.Array) -> Any:
-        """Returns whatever ``rotate`` and ``score`` need of the positions, once per forward pass.
-
-        It is any pytree of arrays with the tokens along axis 1, found in ``tokens.prepared``.
-        ``length`` is a number, or a float32 array that broadcasts against ``[B, T]``.
-        """
-        del positions, length
+        del length, key
+        return tokens
 
     def embed(self, x_BTD: jax.Array, tokens: Tokens) -> jax.Array:
         """Takes token embeddings and returns them with positions added."""
         del tokens
         return x_BTD
 
-    def read(self, x_BTD: jax.Array, tokens: Tokens) -> Any:
-        """Takes a layer's input and returns ``tokens.prepared`` of this layer.
+    def observe(self, x_BTD: jax.Array, tokens: Tokens, state: Any = None) -> tuple[Any, Any]:
+        """Takes a layer's input and returns ``tokens.made`` of this layer, and a state.
 
         It is for schemes in which the content of the tokens between a query and a key decides how
         far apart they are (FoX, PaTH, Selective RoPE): their gates, transitions and angles come
         from the same input as queries and keys, which ``rotate`` and ``score`` do not see. Whatever
         looks at several tokens must stay within ``tokens.segment_ids``.
-        """
-        del x_BTD
-        return tokens.prepared
 
-    def of_keys(self, prepared: Any) -> Any:
-        """Takes ``tokens.prepared`` and returns the part that ``score`` and ``mix`` read of keys.
+        Args:
+          x_BTD: the layer's input.
+          tokens: its tokens.
+          state: the state that the tokens before these left, or None where there are none. With a
+            state the tokens are in the order in which they were written, and without segments.
+
+        Returns:
+          What it made, arrays with the tokens along axis 1; and the state after the last token,
+          arrays ``[B, ...]`` that are zeros before the first. The state is None in a scheme that
+          must see all tokens at once. A cache then keeps the layer's input and calls ``observe``
+          and ``rotate`` with all tokens so far for every new token.
+        """
+        del x_BTD, state
+        return tokens.made, ()
+
+    def of_keys(self, made: Any) -> Any:
+        """Takes ``tokens.made`` and returns the part that ``score`` and ``mix`` read of keys.
 
         Arrays that they read of queries only can be left out, to spare copies in tiles and caches.
-        Called on such a part, which a cache has kept, it returns the part as it is.
+        Called on such a part, which a cache has stored, it returns the part as it is.
         """
-        return prepared
-
-    def start(self, batch: int) -> Any:
-        """Returns the state of ``resume`` before any token: arrays ``[batch, ...]``.
-
-        None says that the scheme cannot resume. A cache then keeps the layer's input and calls
-        ``read`` with all tokens so far for every new token.
-        """
-        del batch
-
-    def resume(self, x_BTD: jax.Array, tokens: Tokens, state: Any) -> tuple[Any, Any]:
-        """Does what ``read`` does, for tokens that follow those summed up in ``state``.
-
-        The tokens are in the order in which they were written, and without segments. Returns
-        ``tokens.prepared`` and the state after them.
-        """
-        raise NotImplementedError
+        return made
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        """Takes queries or keys and returns them turned, possibly with more channels."""
+        """Takes queries or keys and returns them rotated, possibly with more channels."""
         del tokens, side
         return x_BTHC
 
-    def turn_values(self, v_BSKC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        """Takes the values of the keys and returns them turned, before they are summed."""
+    def rotate_values(self, v_BSKC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
+        """Takes the values of the keys and returns them rotated, before they are summed."""
         del tokens, side
         return v_BSKC
 
-    def turn_back(self, out_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        """Takes the attended sums of the queries and returns them turned back."""
+    def rotate_back(self, out_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
+        """Takes the attended sums of the queries and returns them rotated back."""
         del tokens, side
         return out_BTHC
 
@@ -329,30 +376,6 @@ class HeadShard:
     encoding: Encoding
     heads: jax.Array
     num_heads: int = dataclasses.field(metadata={"static": True})
-
-
-def _row(stacked: jax.Array, layer: int | jax.Array) -> jax.Array:
-    """Returns one layer's part of a parameter, NaN where a traced ``layer`` is out of range."""
-    own = stacked[layer]
-    if not isinstance(layer, jax.core.Tracer):
-        return own
-    return jnp.where((layer >= 0) & (layer < len(stacked)), own, jnp.nan)
-
-
-def check_encoding(encoding: Any) -> None:
-    """Checks that ``encoding`` is the encoding of one layer."""
-    if isinstance(encoding, Encoding):
-        return
-    is_class = isinstance(encoding, type)
-    kind = f"the class {encoding.__name__}" if is_class else type(encoding).__name__
-    raise ValueError(
-        f"encoding must be an Encoding, as posenc_jax.make gives it, not {kind}; of Layers take "
-        "one layer's, layers.at(i)[0], and within a HeadShard its .encoding"
-    )
-
-
-def _rows_of(values: jax.Array, heads):
-    return rows(values, heads) if compares() else values[heads]
 
 
 def _check_rows(values: jax.Array, count, argument, kind):

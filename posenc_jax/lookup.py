@@ -1,31 +1,11 @@
 """Looks up rows of tables, and multiplies with them, on any mesh."""
 
-import contextlib
-import contextvars
+import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
-
-# The most rows of a table that is compared row by row, because the program grows with each row.
-_MOST_ROWS = 128
-
-_COMPARES = contextvars.ContextVar("compares", default=False)
-
-
-def compares() -> bool:
-    """Returns whether lookups are being traced ``by_comparison``, as in a kernel."""
-    return _COMPARES.get()
-
-
-@contextlib.contextmanager
-def by_comparison():
-    """Makes lookups inside it compare the index with every row, since kernels have no gather."""
-    token = _COMPARES.set(True)
-    try:
-        yield
-    finally:
-        _COMPARES.reset(token)
 
 
 def rows(table, index, **options) -> jax.Array:
@@ -34,9 +14,6 @@ def rows(table, index, **options) -> jax.Array:
     On a mesh with Explicit axes a gather must be given the sharding of its result; elsewhere this
     has no effect. ``options`` go to ``table.at[index].get``.
     """
-    if compares():
-        index = jnp.expand_dims(index, tuple(range(index.ndim, index.ndim + table.ndim - 1)))
-        return _compared(table, index, axis=0, keepdims=False)
     sharding = jax.typeof(index).sharding
     if not sharding.mesh.empty:
         spec = (*sharding.spec, *[None] * (table.ndim - 1))
@@ -50,16 +27,24 @@ def pick(table, index) -> jax.Array:
     ``index`` is of the rank of ``table``; axes of size 1 are shared. Every index must be within
     ``0 .. R - 1``: nothing checks it.
     """
-    if compares():
-        return _compared(table, index, axis=table.ndim - 1, keepdims=True)
     return jnp.take_along_axis(table, index, axis=-1, mode="promise_in_bounds")
 
 
-def tally(weights, index, size: int) -> jax.Array:
-    """Sums ``weights [..., S]`` that share an index, ``[..., size]``: the adjoint of ``pick``."""
-    empty = jnp.broadcast_to(jnp.zeros_like(weights[..., :1]), (*weights.shape[:-1], size))
-    _, adjoint = jax.vjp(lambda table: pick(table, index), empty)
-    return adjoint(weights)[0]
+@dataclasses.dataclass(frozen=True)
+class Lookup:
+    """Holds the two ways to look up rows in a tile; a kernel, which has no gather, has its own."""
+
+    rows: Callable[..., jax.Array]
+    pick: Callable[[jax.Array, jax.Array], jax.Array]
+
+    def tally(self, weights, index, size: int) -> jax.Array:
+        """Sums ``weights [..., S]`` that share an index, ``[..., size]``: the adjoint of pick."""
+        empty = jnp.broadcast_to(jnp.zeros_like(weights[..., :1]), (*weights.shape[:-1], size))
+        _, adjoint = jax.vjp(lambda table: self.pick(table, index), empty)
+        return adjoint(weights)[0]
+
+
+GATHER = Lookup(rows, pick)
 
 
 def row_products(x_BTHC, table) -> jax.Array:
@@ -91,19 +76,3 @@ def lying_as_heads(table, x_BTHC) -> jax.Array:
     if AxisType.Explicit not in layout.mesh.axis_types:
         return table
     return jax.sharding.reshard(table, PartitionSpec(layout.spec[2]))
-
-
-def _compared(table, index, axis, keepdims):
-    """Looks up ``index`` along ``axis`` of a table, by comparison with every row."""
-    size = table.shape[axis]
-    if size > _MOST_ROWS:
-        raise ValueError(
-            f'implementation="pallas" cannot look up a table of {size} rows: it compares an index '
-            f'with each, and takes at most {_MOST_ROWS}; make the table smaller or use "dense"'
-        )
-    number = jax.lax.broadcasted_iota(jnp.int32, table.shape, axis)
-    out = jnp.zeros((), table.dtype)
-    for r in range(size):
-        row = jnp.where(number == r, table, 0).sum(axis, keepdims=keepdims)
-        out = jnp.where(index == r, row, out)
-    return out

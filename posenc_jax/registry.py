@@ -1,5 +1,6 @@
 """Lists every scheme by name, and builds one with ``make``."""
 
+import dataclasses
 import difflib
 import importlib
 import inspect
@@ -12,11 +13,11 @@ import jax
 import numpy as np
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import HOOKS, Encoding
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import rope_with
 from posenc_jax.model.layers import Layers
-from posenc_jax.tokens import count_of
 
 # Patterns differ from layer to layer: ``make`` returns Layers for these names, else an Encoding.
 Pattern = Literal["irope", "rnope_swa", "dual_base", "global_nope", "global_yarn", "beam", "flint"]
@@ -110,10 +111,32 @@ REGISTRY = {
     "flint": "posenc_jax.encodings.patterns:flint",
 }
 
-# The arguments that make() offers to every scheme; each constructor takes those that it names.
-MODEL_ARGUMENTS = ("num_heads", "num_kv_heads", "head_dim", "model_dim", "train_length", "rngs")
-# A pattern may also ask for the number of layers.
-_OFFERED = (*MODEL_ARGUMENTS, "num_layers")
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Holds the sizes of a model, of which a scheme's constructor takes those that it names."""
+
+    num_heads: int | None = None
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    model_dim: int | None = None
+    num_layers: int | None = None
+    train_length: int | None = None
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            size = getattr(self, field.name)
+            if size is not None:
+                object.__setattr__(self, field.name, count_of(field.name, size))
+
+    def among(self, names: Iterable[str]) -> dict[str, int]:
+        """Returns the sizes that are known and among ``names``."""
+        sizes = dataclasses.asdict(self)
+        return {name: sizes[name] for name in names if sizes.get(name) is not None}
+
+
+# What make() offers to every scheme.
+_OFFERED = (*(field.name for field in dataclasses.fields(Sizes)), "rngs")
 
 
 @overload
@@ -148,40 +171,62 @@ def make(
         encoding already built, ``over=``, which all layers share. Some patterns need it to know
         which layer is the last.
       rngs: source of the initial values of a scheme with parameters.
-      **own: the scheme's own keywords.
+      **own: the scheme's own keywords. A scheme that wraps another takes ``over``: an encoding
+        already built, the name of one, or a mapping of its name and its own keywords, such as
+        ``{"name": "yarn", "factor": 4.0}``.
 
     Raises:
       ValueError: the name is unknown, the scheme needs an argument that was not given, a value is
         out of range, or the scheme cannot be stacked.
       TypeError: the scheme does not have one of the keywords.
     """
-    build = lookup(name)
-    accepted = keywords(build)
-    sizes: dict[str, Any] = dict(
-        num_heads=num_heads,
-        num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
-        head_dim=head_dim,
-        model_dim=model_dim,
-        train_length=train_length,
-        num_layers=num_layers,
-    )
-    sizes = {key: count_of(key, value) for key, value in sizes.items() if value is not None}
+    kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+    sizes = Sizes(num_heads, kv_heads, head_dim, model_dim, num_layers, train_length)
     if not isinstance(rngs, nnx.Rngs | None):
         raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
-    own = _checked_keywords(name, own, accepted)
-    offered = sizes | ({} if rngs is None else {"rngs": rngs})
-    given = {key: value for key, value in offered.items() if key in accepted}
-    _check_given(name, given, accepted)
-    if rngs is None or "num_layers" not in sizes or not _is_per_layer(build, own):
-        encoding = build(**given, **own)
-        _check_overrides(name, encoding)
-        return encoding
-    del given["rngs"]
-    layer_keys = jax.random.split(rngs.params(), sizes["num_layers"])
-    encoding = jax.vmap(lambda key: build(rngs=nnx.Rngs(key), **given, **own))(layer_keys)
-    _check_overrides(name, encoding)
-    encoding.stacked = sizes["num_layers"]
+    if rngs is None or sizes.num_layers is None or not _is_per_layer(lookup(name), own):
+        return _built(name, sizes, rngs, own)
+    keys = jax.random.split(rngs.params(), sizes.num_layers)
+    encoding: Any = jax.vmap(lambda key: _built(name, sizes, nnx.Rngs(key), own))(keys)
+    encoding.stack_of(sizes.num_layers)
     return _over_shared(name, encoding, own.get("over"))
+
+
+def _built(name: str, sizes: Sizes, rngs, own) -> Encoding | Layers:
+    """Builds one layer's encoding; that beneath a wrapper comes first."""
+    build: Any = lookup(name)
+    accepted = keywords(build)
+    own = _checked_keywords(name, own, accepted)
+    if "over" in accepted:
+        over = own.get("over", accepted["over"].default)
+        own["over"] = _beneath(over, build.sizes_beneath(sizes, **own), rngs)
+    given: dict[str, Any] = sizes.among(accepted)
+    if rngs is not None and "rngs" in accepted:
+        given["rngs"] = rngs
+    _check_given(name, given, accepted)
+    encoding = build(**given, **own)
+    _check_overrides(name, encoding)
+    return encoding
+
+
+def _beneath(over: Encoding | str | Mapping, sizes: Sizes, rngs) -> Encoding:
+    """Returns ``over``, or builds what it names."""
+    if isinstance(over, Encoding):
+        return over
+    inner = inner_keywords(over)
+    given = {key: inner.pop(key) for key in _OFFERED if key in inner}
+    twice = sorted(given.keys() & sizes.among(_OFFERED).keys())
+    if twice or "rngs" in given:
+        raise ValueError(
+            f"over={over!r} has {', '.join(twice or ['rngs'])}, which make gives it too; leave it "
+            "out there"
+        )
+    name = inner.pop("name")
+    if name in PATTERNS:
+        raise ValueError(f"over={over!r} must be an encoding, not a pattern of layers")
+    built = _built(name, dataclasses.replace(sizes, **given), rngs, inner)
+    assert isinstance(built, Encoding)
+    return built
 
 
 def lookup(name: str) -> Callable[..., Any]:
@@ -207,26 +252,20 @@ def own_keywords(name: str) -> tuple[str, ...]:
 
 
 def keywords(build: Callable) -> dict[str, inspect.Parameter]:
-    """Returns the parameters of a scheme's constructor, which are all keyword-only.
-
-    A constructor with ``**sizes`` takes all that ``make`` offers, for the scheme it is put over.
-    """
+    """Returns the parameters of a scheme's constructor, which are all keyword-only."""
     # The metaclass of nnx.Module hides the constructor's own signature.
     constructor = build.__init__ if isinstance(build, type) else build  # type: ignore[misc]
     signature = inspect.signature(constructor)
-    named, of_inner = {}, {}
+    named = {}
     for name, parameter in signature.parameters.items():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             named[name] = parameter
-        elif name == "sizes":
-            optional = inspect.Parameter("size", inspect.Parameter.KEYWORD_ONLY, default=None)
-            of_inner = dict.fromkeys(MODEL_ARGUMENTS, optional)
         elif name != "self" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
             raise ValueError(
                 f"{build.__name__} takes {name} by position, but make passes arguments by name: "
                 f"put * before it in the constructor, (self, *, {name}, ...)"
             )
-    return of_inner | named
+    return named
 
 
 def _is_per_layer(build, own) -> bool:
@@ -268,7 +307,7 @@ def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
 def _over_shared(name, encoding, over):
     """Returns a stack of layers, over one set of the parameters of ``over`` if it is built."""
     if isinstance(over, Encoding) and jax.tree.leaves(over):
-        encoding.inner, encoding.over_shared = over, True
+        encoding.inner = over
         return encoding
     while hasattr(over, "keys"):
         over = over.get("over")

@@ -13,7 +13,7 @@ import schemes
 from jax.sharding import AxisType
 
 import posenc_jax
-from posenc_jax import Side, Tile, Tokens
+from posenc_jax import Side, Tile
 from posenc_jax.attention.dense import dense
 from posenc_jax.positions import text
 
@@ -54,7 +54,7 @@ class Case:
         if self.segments is not None:
             segment_ids = np.broadcast_to(np.arange(self.S) * self.segments // self.S, (B, self.S))
         inner = encoding.encoding if isinstance(encoding, posenc_jax.HeadShard) else encoding
-        k_tokens = posenc_jax.Tokens.of(inner, text(self.S), segment_ids).read(inner, x_BSD)
+        k_tokens = inner.tokens(text(self.S), segment_ids).observed(inner, x_BSD)
         q_tokens = k_tokens
         if not self.written:
             # The first tokens, as if written elsewhere: the first queries may see no key at all.
@@ -132,7 +132,7 @@ def sides(num_kv_heads=2, q_length=40, k_length=40, dtype=np.float32):
 def tokens_of(encoding, positions, segment_ids=None, **options):
     """Returns the tokens of a layer, read."""
     x_BTD = 0.5 * common.normal(3, B, positions.shape[1], common.WIDTH)
-    return Tokens.of(encoding, positions, segment_ids, **options).read(encoding, x_BTD)
+    return encoding.tokens(positions, segment_ids, **options).observed(encoding, x_BTD)
 
 
 def plain(encoding, q, k, v, tokens, *, window=None):
@@ -141,7 +141,7 @@ def plain(encoding, q, k, v, tokens, *, window=None):
     q_side, k_side = (Side(None, H, K, is_query=each) for each in (True, False))
     scale = q.shape[-1] ** -0.5
     q, k = encoding.rotate(q, tokens, q_side), encoding.rotate(k, tokens, k_side)
-    v = encoding.turn_values(v, tokens, k_side)
+    v = encoding.rotate_values(v, tokens, k_side)
     tile = Tile(q, k, tokens, tokens, scale, None, H)
     k, v = (jnp.repeat(x, H // K, axis=2) for x in (k, v))
     logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), tile)
@@ -152,7 +152,7 @@ def plain(encoding, q, k, v, tokens, *, window=None):
     seen &= segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     weights = jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
     out = encoding.mix(jnp.einsum("bhts,bshc->bthc", weights, v), weights, tile)
-    return encoding.turn_back(out, tokens, q_side)
+    return encoding.rotate_back(out, tokens, q_side)
 
 
 def close_gradients(actual, expected, tolerance=2e-5):

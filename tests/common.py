@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import schemes
 from flax import nnx
-from jax.interpreters.partial_eval import dce_jaxpr
 
 import posenc_jax
-from posenc_jax import HeadShard, Tokens
+from posenc_jax import HeadShard
 from posenc_jax.encoding import HOOKS
 from posenc_jax.registry import PATTERNS
 
@@ -84,12 +83,7 @@ def one_of_each_program() -> list[str]:
 def reads_length(name: str) -> bool:
     """Says whether what becomes of a token depends on the length of the sequence."""
 
-    def tokens(positions, length):
-        return Tokens.of(build(name, trained=False), positions, length=length)
-
-    jaxpr = jax.make_jaxpr(tokens)(np.zeros((1, 2), np.int32), np.ones((1, 1), np.float32)).jaxpr
-    _, (_, reads) = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return reads
+    return outline(name).reads_length()
 
 
 def one_of_each_kind() -> list[str]:
@@ -120,9 +114,9 @@ def one_of_each_tile() -> list[str]:
     """
 
     def tile(name, encoding):
-        names = "turn_values", "turn_back", "score", "mix"
+        names = "rotate_values", "rotate_back", "score", "mix"
         functions = (n in encoding.hooks() and getattr(type(encoding), n) for n in names)
-        before = "read" in encoding.hooks()
+        before = "observe" in encoding.hooks()
         return *functions, before, encoding.whole_rows, schemes.ALL[name].mixes_heads
 
     return _first_of_each(tile)
@@ -209,7 +203,7 @@ def projections(num_heads: int = HEADS, head_dim: int = HEAD_DIM) -> list[np.nda
 @jax.jit
 def attention(encoding, x_BTD, positions, segment_ids=None, length=None, weights=None):
     """Runs one attention layer under ``encoding``, ``[B, T, H, C]``: embed, project, attend."""
-    tokens = Tokens.of(encoding, positions, segment_ids, length=length)
+    tokens = encoding.tokens(positions, segment_ids, length=length)
     return layer(encoding, jnp.asarray(x_BTD), tokens, weights)[0]
 
 
@@ -220,7 +214,7 @@ def layer(encoding, x_BTD, tokens, weights=None):
         jnp.einsum("btd,dhc->bthc", x_BTD, jnp.asarray(w, x_BTD.dtype))
         for w in weights or projections()
     )
-    out = posenc_jax.attend(encoding, q, k, v, tokens.read(encoding, x_BTD))
+    out = posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD)
     return out, x_BTD, (q, k, v)
 
 
@@ -261,7 +255,7 @@ def bias(encoding, q_positions, k_positions, num_heads: int = HEADS, heads=None)
     """Returns what ``score`` adds between positions ``[T]`` and ``[S]``, ``[H, T, S]``."""
     heads = jnp.arange(num_heads) if heads is None else heads
     q, k = (jnp.zeros((1, len(p), len(heads), HEAD_DIM)) for p in (q_positions, k_positions))
-    sides = (Tokens.of(encoding, jnp.asarray(p)[None]) for p in (q_positions, k_positions))
+    sides = (encoding.tokens(jnp.asarray(p)[None]) for p in (q_positions, k_positions))
     return posenc_jax.logits(HeadShard(encoding, heads, num_heads), q, k, *sides)[0]
 
 

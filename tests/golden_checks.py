@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax import Side, Tokens
+from posenc_jax import Side
 
 ONE_HEAD = Side(None, num_heads=1, num_kv_heads=1, is_query=True)
 
@@ -38,7 +38,7 @@ def turn(encoding, positions, length, array_length=None):
     unit_C = np.repeat([1.0, 0.0], pairs) if half else np.tile([1.0, 0.0], pairs)
     unit_C = np.pad(unit_C, (0, encoding.head_dim - 2 * pairs))
     unit_1T1C = jnp.broadcast_to(jnp.float32(unit_C), (1, len(positions), 1, len(unit_C)))
-    tokens = Tokens.of(encoding, jnp.asarray(positions)[None], length=length)
+    tokens = encoding.tokens(jnp.asarray(positions)[None], length=length)
     turned = encoding.rotate(unit_1T1C, tokens, ONE_HEAD)[0, :, 0, : 2 * pairs]
     return jnp.split(turned, 2, axis=-1) if half else (turned[:, 0::2], turned[:, 1::2])
 
@@ -61,12 +61,12 @@ def rotated(encoding, x_BTHC, positions):
     """Returns queries of all heads, turned in float32."""
     H = x_BTHC.shape[2]
     side = Side(None, num_heads=H, num_kv_heads=H, is_query=True)
-    return encoding.rotate(x_BTHC.astype(jnp.float32), Tokens.of(encoding, positions), side)
+    return encoding.rotate(x_BTHC.astype(jnp.float32), encoding.tokens(positions), side)
 
 
 def rates(encoding):
     """Returns by how much each pair turns in a token, read off at position 1 of text."""
-    cos, sin = (table[0, 0, 0] for table in Tokens.of(encoding, np.array([[1]])).prepared)
+    cos, sin = (table[0, 0, 0] for table in encoding.tokens(np.array([[1]])).made)
     return jnp.arctan2(sin, cos)
 
 

@@ -154,7 +154,7 @@ def t5(config, weights, ids):
     w, epsilon = Weights(weights), config["layer_norm_epsilon"]
     embedded = w.embed("shared", ids)
     nope = posenc_jax.make("nope")
-    everywhere = posenc_jax.Tokens.of(nope, text(ids.shape[1]))
+    everywhere = nope.tokens(text(ids.shape[1]))
 
     def attention(name, x, source, encoding, tokens, causal):
         q, k, v = (
@@ -191,7 +191,7 @@ def t5(config, weights, ids):
 def _encoding(config, ids, positions=None, **options):
     encoding = posenc_jax.from_hf(config, rngs=nnx.Rngs(0), **options)
     positions = text(ids.shape[1]) if positions is None else np.moveaxis(positions, 0, -1)
-    return encoding, posenc_jax.Tokens.of(encoding, positions)
+    return encoding, encoding.tokens(positions)
 
 
 FORWARD = dict.fromkeys(decoder.DECODERS, by_decoder) | {

@@ -4,7 +4,6 @@ What differs in positions alone is in rows of one batch, because a program takes
 for one row as for many.
 """
 
-import dataclasses
 import functools
 from types import SimpleNamespace
 
@@ -15,7 +14,7 @@ import numpy as np
 import schemes
 
 import posenc_jax
-from posenc_jax import HeadShard, Tokens
+from posenc_jax import HeadShard
 from posenc_jax.positions import text
 
 WHOLE = frozenset(common.one_of_each_program())
@@ -117,7 +116,7 @@ def documents(name, encoding, rows, weights_BTHC, projections=None):
     length = LENGTH if schemes.ALL[name].depends_on_batch else None
 
     def loss(encoding, x_BTD):
-        tokens = Tokens.of(encoding, rows["positions"], rows["segments"], length=length)
+        tokens = encoding.tokens(rows["positions"], rows["segments"], length=length)
         out, embedded, _ = common.layer(encoding, x_BTD, tokens, projections)
         return (out * weights_BTHC).sum(), (out, embedded)
 
@@ -146,9 +145,9 @@ def _run(name, plain, grouped, placed, rows, weights_BTHC):
 
 def _parts(name, encoding, positions):
     """Returns outputs of one query, of some of the heads, and of keys rotated in two pieces."""
-    tokens = Tokens.of(encoding, positions, length=LENGTH)
+    tokens = encoding.tokens(positions, length=LENGTH)
     _, embedded, (q, k, v) = common.layer(encoding, jnp.asarray(RESIDUAL), tokens)
-    tokens = tokens.read(encoding, embedded)
+    tokens = tokens.observed(encoding, embedded)
     attend = functools.partial(posenc_jax.attend, encoding)
     found = {"last": attend(q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)}
     if not schemes.ALL[name].mixes_heads:
@@ -161,7 +160,7 @@ def _parts(name, encoding, positions):
         ]
     if not schemes.ALL[name].mixes_keys:
         pieces = [
-            posenc_jax.turn(
+            posenc_jax.rotate_keys(
                 encoding,
                 *(x[:, start : start + HALF] for x in (k, v)),
                 tokens.part(start, HALF),
@@ -170,14 +169,13 @@ def _parts(name, encoding, positions):
             for start in (0, HALF)
         ]
         k, v = (jnp.concatenate([piece[i] for piece in pieces], axis=1) for i in (0, 1))
-        keys = dataclasses.replace(tokens, turned=pieces[0][2].turned)
-        found["in_pieces"] = attend(q, k, v, tokens, keys)
+        found["in_pieces"] = attend(q, k, v, tokens, tokens.rotated())
     return found
 
 
 def _groups(encoding, positions):
     """Returns outputs of two kv heads for four query heads, as they are and repeated."""
-    tokens = Tokens.of(encoding, positions, length=LENGTH).read(encoding, jnp.asarray(RESIDUAL))
+    tokens = encoding.tokens(positions, length=LENGTH).observed(encoding, jnp.asarray(RESIDUAL))
     q, k, v = (
         jnp.asarray(common.normal(seed, B, T, heads, common.HEAD_DIM))
         for seed, heads in ((0, common.HEADS), (1, 2), (2, 2))

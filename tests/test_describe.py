@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import posenc_jax
-from posenc_jax import Tokens
-from posenc_jax.describe import _count
+from posenc_jax.costs import _count
 from posenc_jax.positions import text
 
 SIZES = dict(num_heads=common.HEADS, head_dim=common.HEAD_DIM, length=64)
@@ -108,7 +107,7 @@ def test_a_pattern_of_encodings_is_refused():
 def test_logits_are_what_softmax_sees():
     encoding = common.build("t5")
     q, k, v = (common.normal(seed, 2, 9, common.HEADS, common.HEAD_DIM) for seed in range(3))
-    tokens = Tokens.of(encoding, text(9))
+    tokens = encoding.tokens(text(9))
     seen = posenc_jax.logits(encoding, q, k, tokens)
     assert seen.shape == (2, common.HEADS, 9, 9) and seen.dtype == jnp.float32
     weights = jax.nn.softmax(jnp.where(np.tri(9, dtype=bool), seen, -jnp.inf))

@@ -64,7 +64,7 @@ QUESTIONS = ROOT / "docs/how-to/questions.md"
 GUIDE = "own-model", "positions", "published-models", "decoding", "attention", "decoder"
 # What a reader of each piece of code already has, by a word that only this piece has.
 GIVEN = {
-    "in each layer, its input": lambda: dict(
+    "x is the layer's input": lambda: dict(
         positions=text(T),
         x_BTD=normal(B, T, H * C),
         q_BTHC=normal(B, T, H, C),

@@ -3,10 +3,13 @@
 import dataclasses
 import functools
 import math
+from pathlib import Path
 
 import pytest
 
+from configs import ladder
 from configs.claims import PRESETS, get_config
+from experiments.results import archive
 from experiments.results.ledger import (
     Answers,
     Claim,
@@ -21,12 +24,16 @@ from experiments.results.ledger import (
     spread,
 )
 from experiments.results.lengths import LengthStudy
+from experiments.results.panels import Panel, PanelStudy
 from experiments.results.reports.ledger_page import write
 from experiments.results.statistics import Study, margin_of, mean_and_stderr
-from experiments.studies import claim_effects, claims
+from experiments.studies.claims import CLAIMS, effects, tasks
 from experiments.studies.order_sensitivity import ORDERS
 from posenc_jax import REGISTRY
 
+DOCS = Path(__file__).parents[1] / "docs"
+# Studies whose results are stored, and which claims read.
+STORED = ("images", "pointing", "video", "story")
 ABOUT = {"command": "c", "rules": "d", "device": "e", "git": "f", "date": "g"}
 ABOUT |= {"setup": {"language": "models of 2 layers"}}
 
@@ -128,12 +135,13 @@ def test_a_claim_leads_to_its_paper(tmp_path):
 
 
 def test_a_run_that_is_missing_is_a_hole_that_says_so(tmp_path):
-    rows = ledger_of((CLAIM,), {"text": text_study(one={"last": 1.0})})
+    study = dataclasses.replace(text_study(one={"last": 1.0}), about={"command": "c.py --report"})
+    rows = ledger_of((CLAIM,), {"text": study})
     assert rows[0]["verdict"] == "missing"
-    why = "the study text has no result yet of scheme two, split test, protocol last, multiple 1"
-    assert rows[0]["effects"][0]["why"] == why
-    assert "has no result yet" in write(tmp_path, rows, ABOUT).read_text()
-    assert effects_of((CLAIM,), {})["why"].tolist() == ["there is no study text"] * 2
+    why = rows[0]["effects"][0]["why"]
+    assert "no data yet" in why and "scheme two" in why and why.endswith("made by c.py")
+    assert why in write(tmp_path, rows, ABOUT).read_text()
+    assert all("no data yet" in why for why in effects_of((CLAIM,), {})["why"])
 
 
 def test_a_claim_that_lacks_what_it_needs_is_untestable(tmp_path):
@@ -161,7 +169,7 @@ def test_flat_is_over_the_most_recent_tokens_alone():
     study.records.extend(
         r | {"multiple": 4} for r in list(study.records) if r["protocol"] != "windowed"
     )
-    effect = claim_effects.change("rope", 4)
+    effect = effects.change("rope", 4)
     assert effect.of(Answers({"language": study}))[0] == pytest.approx(0.5)
     assert effect.of(Answers({"language": study}, "non_overlapping"))[0] == pytest.approx(0.0)
 
@@ -201,16 +209,21 @@ class Asked(Answers):
 @functools.cache
 def asked():
     answers = Asked()
-    for claim in claims.CLAIMS:
-        for effect in (*claim.needs, *claim.effects):
+    for claim in CLAIMS:
+        # Which schemes are flat is only known from results.
+        for effect in (
+            (*claim.needs, *claim.effects) if claim.name != "flat_is_not_retrieval" else ()
+        ):
             assert effect.of(answers)
     return answers.found
 
 
 def test_every_claim_asks_for_what_its_preset_measures():
-    studies = get_config("small").studies
+    claims_config, rungs = get_config("small"), ladder.get_config("small").studies
+    studies = dict(claims_config.studies.items())
+    studies |= {name: rungs[name] for name in claims_config.read if name in rungs}
     for study, where in asked():
-        if study == "order":
+        if study == "order" or study in STORED:
             continue
         config, scheme = studies[study], where["scheme"]
         names = config.get("schemes") or f"{config.get('methods')},{config.get('stages')},yarn,pi"
@@ -223,10 +236,69 @@ def test_every_claim_asks_for_what_its_preset_measures():
             assert where["stride"] in [stride for stride, _ in config.eval.strides]
 
 
+def test_claims_ask_for_what_is_stored_of_images_and_videos():
+    assert set(STORED) <= {*get_config("small").read}
+    for study in STORED:
+        records = archive.records(DOCS / f"data/{study}.tar.xz")
+        for where in (where for name, where in asked() if name == study):
+            found = [r for r in records if where.items() <= r.items()]
+            assert len({r["seed"] for r in found}) == len(found) == 3, (study, where)
+
+
+def rung(**losses):
+    """Returns the study of a rung: losses on code by scheme and protocol, and 1 more on prose."""
+    records = [
+        {"scheme": scheme, "seed": seed, "protocol": protocol, "multiple": 16, "split": split}
+        | {"bits_per_byte": loss + (split == "prose") + 0.001 * seed}
+        for scheme, by_protocol in losses.items()
+        for protocol, loss in by_protocol.items()
+        for split in ("code", "prose")
+        for seed in range(3)
+    ]
+    return Study(records, [], [], {})
+
+
+def test_a_rung_counts_all_kinds_of_text():
+    study = rung(one={"beyond": 1.0}, rope={"cut": 2.0})
+    answers = Answers({effects.RUNG: study})
+    effect = effects.beats_window("one", "rope")
+    assert effect.of(answers) == pytest.approx({0: -1.0, 1: -1.0, 2: -1.0})
+    assert decide(effect, mean_and_stderr(effect.of(answers).values())) == "reproduced"
+    assert answers.rung_bits(effects.RUNG, "rope", 16, "cut")[0] == pytest.approx(2.5)
+    study.records[:] = [r for r in study.records if (r["scheme"], r["split"]) != ("one", "prose")]
+    with pytest.raises(MissingRunError, match="split prose, scheme one"):
+        effect.of(answers)
+
+
+def test_loss_and_recall_are_ranked_over_schemes_with_a_flat_loss():
+    """Recall is best where the loss is lowest, but for a scheme whose loss is not flat."""
+    losses = {"one": (2.0, 2.0), "two": (2.1, 2.1), "three": (2.2, 2.2), "steep": (3.0, 1.0)}
+    recall = {"one": 0.9, "two": 0.8, "three": 0.7, "steep": 1.0}
+    where = {"split": "test", "seed": 0}
+    text = [
+        where
+        | {"scheme": scheme, "protocol": protocol, "multiple": multiple}
+        | {"bits_per_byte": bits}
+        for scheme, pair in losses.items()
+        for protocol, multiple, bits in zip(("last", "windowed"), (16, 1), pair, strict=True)
+    ]
+    asked_of = {"condition": "recall", "metric": "answers right", "x": 128}
+    rows = [asked_of | {"scheme": s, "seed": 0, "value": value} for s, value in recall.items()]
+    panel = Panel("recall", "answers right", "tokens", (32, 128), trained=(32,))
+    studies = {
+        "language": LengthStudy(text, [], [], {}, []),
+        "tasks": PanelStudy(rows, [], [], {}, [], (panel,)),
+    }
+    assert effects.loss_ranks_recall(Answers(studies)) == pytest.approx({0: -1.0})
+    del rows[0]
+    with pytest.raises(MissingRunError):
+        effects.loss_ranks_recall(Answers(studies))
+
+
 def test_claims_have_names_of_their_own_and_schemes_of_the_registry():
-    names = [claim.name for claim in claims.CLAIMS]
+    names = [claim.name for claim in CLAIMS]
     assert len(set(names)) == len(names)
-    assert {scheme for claim in claims.CLAIMS for scheme in claim.schemes} <= REGISTRY.keys()
+    assert {scheme for claim in CLAIMS for scheme in claim.schemes} <= REGISTRY.keys()
 
 
 @pytest.mark.parametrize(
@@ -238,8 +310,8 @@ def test_claims_have_names_of_their_own_and_schemes_of_the_registry():
     ],
 )
 def test_order_is_seen_where_outputs_differ_by_more_than_rounding(distances, word):
-    claim = next(claim for claim in claims.CLAIMS if claim.name == "order_is_seen")
-    where = {"scheme": claims.SEEING[0], "pair": next(iter(ORDERS))}
+    claim = next(claim for claim in CLAIMS if claim.name == "order_is_seen")
+    where = {"scheme": tasks.SEEING[0], "pair": next(iter(ORDERS))}
     records = [where | {"seed": seed, "distance": far} for seed, far in enumerate(distances)]
     answers = Answers({"order": Study(records, [], [], {})})
     cell = mean_and_stderr(claim.effects[0].of(answers).values())

@@ -74,8 +74,8 @@ def build(name: str, shape: Shape):
 
 def run(encoding, q, k, v, x_BTD, implementation=None) -> jax.Array:
     """Returns causal attention, the rotation of queries and keys included."""
-    tokens = posenc_jax.Tokens.of(encoding, text(q.shape[1])).read(encoding, x_BTD)
-    return posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
+    tokens = encoding.tokens(text(q.shape[1]))
+    return posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD, implementation=implementation)
 
 
 def ours(name: str, shape: Shape) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import posenc_jax
 from benchmarks.accelerator.attention import Shape, build, gradient, operands, run, timed
 from posenc_jax.attention import logits
 from posenc_jax.positions import text
@@ -48,10 +47,10 @@ def _bias(encoding, shape, arguments, queries) -> jax.Array:
     """Returns what the scheme adds to the logits of some queries, float32 ``[B or 1, H, T, S]``."""
     q, k, _, x_BTD = arguments
     first = queries.start
-    rows = 1 if encoding.hooks().isdisjoint({"read"}) else shape.batch
+    rows = 1 if encoding.hooks().isdisjoint({"observe"}) else shape.batch
 
     def add(encoding, q, k, x_BTD):
-        tokens = posenc_jax.Tokens.of(encoding, text(shape.length)).read(encoding, x_BTD)
+        tokens = encoding.tokens(text(shape.length)).observed(encoding, x_BTD)
         part = tokens.part(first, shape.length - first)
         return logits(encoding, jnp.zeros_like(q[:, first:]), jnp.zeros_like(k), part, tokens)
 

@@ -11,6 +11,7 @@ from benchmarks.accelerator.attention import timed
 from benchmarks.ours import start
 from configs.extrapolation import get_config
 from experiments.training.cost import peak_flops, step_flops
+from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text
 
@@ -26,7 +27,7 @@ def training_step(name: str, tiny: bool) -> Iterator[dict[str, Any]]:
     task = Text(recipe, None, spec)
     state, function = start(task)
     holder, function = {"state": state}, jax.jit(function, donate_argnames="state")
-    parameters = sum(p.size for p in jax.tree.leaves(state.model))
+    parameters = parameter_count(state.model)
     shape = recipe.batch_size, recipe.length + 1
     tokens = np.random.default_rng(0).integers(0, model["vocab_size"], shape).astype(np.int32)
 

@@ -20,7 +20,7 @@ from experiments.studies.gallery import CURVES
 from posenc_jax import REGISTRY
 from posenc_jax.encodings.rotary.frequencies import YaRN
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.registry import MODEL_ARGUMENTS, PATTERNS, keywords, lookup
+from posenc_jax.registry import PATTERNS, keywords, lookup
 
 ROOT = Path(__file__).parents[2]
 # The classes and functions that docstrings name, by their names.
@@ -116,8 +116,6 @@ def arguments(name: str, documented: list[Docstring]) -> list[dict[str, str]]:
     build: Any = lookup(name)
     rows = []
     for key, parameter in keywords(build).items():
-        if key in MODEL_ARGUMENTS and parameter.default is None and parameter.name == "size":
-            continue  # for the scheme beneath a wrapper
         empty = parameter.default is inspect.Parameter.empty
         rows.append(
             {

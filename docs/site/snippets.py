@@ -48,18 +48,17 @@ def _of_scheme(name: str, built: str) -> str:
         lines.append("from flax import nnx")
     lines += [
         "import posenc_jax",
-        "from posenc_jax import Tokens, attend, positions",
+        "from posenc_jax import attend, positions",
         f"encoding = {built}",
-        "tokens = Tokens.of(encoding, positions.text(16))",
+        "tokens = encoding.tokens(positions.text(16))",
         "x_BTD = jax.random.normal(jax.random.key(0), (1, 16, 64))",
     ]
     if "embed" in hooks:
         lines.append("x_BTD = encoding.embed(x_BTD, tokens)  # once, after the token embedding")
-    if "read" in hooks:
-        lines.append("tokens = tokens.read(encoding, x_BTD)  # in each layer, its input")
+    content = ", x=x_BTD" if "observe" in hooks else ""
     lines += [
         "q = k = v = x_BTD.reshape(1, 16, 4, 16)  # heads of 16 channels",
-        "attend(encoding, q, k, v, tokens).shape",
+        f"attend(encoding, q, k, v, tokens{content}).shape",
     ]
     return _prompted(lines, "(1, 16, 4, 16)")
 

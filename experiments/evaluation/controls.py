@@ -74,7 +74,7 @@ def within(model: Transformer, window: int) -> Transformer:
     """Returns a model whose queries see at most the last ``window`` keys, in every layer."""
     other = jax.tree.unflatten(jax.tree.structure(model), jax.tree.leaves(model))
     for layer in other.layers:
-        layer.windows = tuple(_narrower(one, window) for one in layer.windows)
+        layer.window = _narrower(layer.window, window)
     return other
 
 

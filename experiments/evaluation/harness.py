@@ -67,7 +67,7 @@ class Harness:
       model: the model.
       coder: converts text to tokens and back.
       length: the most tokens of context; longer requests lose their beginning.
-      batch_tokens: tokens of one forward pass.
+      batch_tokens: tokens of one forward pass, or of all prompts and answers generated together.
       mesh: the devices.
       console: the console that shows progress.
     """
@@ -85,7 +85,7 @@ class Harness:
         self.model, self.coder, self.length = model, coder, length
         self._batch_tokens, self._console = batch_tokens, console
         # An encoding that adapts to the length of a row must not count padding.
-        self._adapts = any(encoding.adapts for encoding in model.distinct())
+        self._adapts = any(encoding.reads_length() for encoding in model.distinct())
         self._mesh, self._measure = mesh, jax.jit(token_losses_and_hits)
 
     def loglikelihood(self, requests) -> list[tuple[float, bool]]:
@@ -134,30 +134,57 @@ class Harness:
 
         The ``args`` of a request are the context and a dict with ``until`` and ``max_gen_toks``.
         """
-        answers = []
-        with stage("generating", len(requests), self._console) as advance:
-            for context, options in (request.args for request in requests):
-                most = options.get("max_gen_toks", min(256, self.length))
-                until, end = options.get("until") or [], self.coder.end
-                prompt = self.coder.encode(context) or [self.coder.start]
-                self._check(range(most), "max_gen_toks")
-                prompt = prompt[most - self.length :] if most < self.length else prompt[-1:]
-                found = generate(
-                    self.model,
-                    np.array([prompt]),
-                    jax.random.key(0),
-                    max_new_tokens=most,
-                    stop_token=end,
-                )
-                tokens = np.asarray(found)[0].tolist()
-                if end in tokens:
-                    tokens = tokens[: tokens.index(end)]
-                answer = self.coder.decode(tokens)
-                for stop in [until] if isinstance(until, str) else until:
-                    answer = answer.split(stop)[0]
-                answers.append(answer)
-                advance("")
-        return answers
+        asked = [self._asked(*request.args) for request in requests]
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for number, (prompt, most, _) in enumerate(asked):
+            # Slots of padding hold no position, so they may be more than ``length``.
+            width = len(prompt) if self._adapts else _padded(len(prompt))
+            by_size.setdefault((width, most), []).append(number)
+        answers: dict[int, str] = {}
+        with stage("generating", len(asked), self._console) as advance:
+            for (width, most), numbers in sorted(by_size.items(), reverse=True):
+                size = min(len(numbers), max(1, self._batch_tokens // (width + most)))
+                for some in (numbers[i : i + size] for i in range(0, len(numbers), size)):
+                    # Padded with its first prompt, a short batch runs through the same program.
+                    full = some + some[:1] * (size - len(some))
+                    found = self._continued([asked[number][0] for number in full], width, most)
+                    for number, tokens in zip(some, found, strict=False):
+                        answers[number] = self._until(tokens.tolist(), asked[number][2])
+                    advance("", steps=len(some))
+        return [answers[number] for number in range(len(asked))]
+
+    def _asked(self, context: str, options: dict[str, Any]) -> tuple[list[int], int, list[str]]:
+        """Returns the prompt of a request, its largest number of new tokens, and its stop texts."""
+        most = options.get("max_gen_toks", min(256, self.length))
+        self._check(range(most), "max_gen_toks")
+        prompt = self.coder.encode(context) or [self.coder.start]
+        until = options.get("until") or []
+        return (
+            prompt[most - self.length :] if most < self.length else prompt[-1:],
+            most,
+            [until] if isinstance(until, str) else until,
+        )
+
+    def _continued(self, prompts: list[list[int]], width: int, most: int) -> np.ndarray:
+        """Returns the greedy continuations of prompts, ``[B, most]``."""
+        found = generate(
+            self.model,
+            _table(prompts, width),
+            jax.random.key(0),
+            max_new_tokens=most,
+            lengths=list(map(len, prompts)),
+            stop_token=self.coder.end,
+        )
+        return np.asarray(found)
+
+    def _until(self, tokens: list[int], stops: list[str]) -> str:
+        """Returns the text of tokens up to the end of text, or to the first stop text."""
+        if self.coder.end in tokens:
+            tokens = tokens[: tokens.index(self.coder.end)]
+        answer = self.coder.decode(tokens)
+        for stop in stops:
+            answer = answer.split(stop)[0]
+        return answer
 
     def _check(self, tokens, what):
         if len(tokens) > self.length:
@@ -170,10 +197,7 @@ class Harness:
         """Returns the width that a row of ``count`` tokens is padded to."""
         if self._adapts:
             return count
-        width = _SHORTEST
-        while width < count:
-            width *= 2
-        return min(width, self.length)
+        return min(_padded(count), self.length)
 
     def _scored(self, rows: list[list[int]], what: str) -> Iterator[np.ndarray]:
         """Yields the losses and hits of each row's tokens but the first, ``[L - 1, 2]``."""
@@ -185,9 +209,7 @@ class Harness:
         with stage(what, len(rows), self._console) as advance:
             for width, numbers in sorted(by_width.items(), reverse=True):
                 # Padding after a row changes no score in it, as attention is causal.
-                tokens = np.zeros((len(numbers), width + 1), np.int32)
-                for place, number in enumerate(numbers):
-                    tokens[place, : len(rows[number])] = rows[number]
+                tokens = _table([rows[number] for number in numbers], width + 1)
                 size = rows_of_pass(self._batch_tokens, width, self._mesh)
                 left = iter(numbers)
                 for batch in in_batches(compute, tokens, size, self._mesh):
@@ -195,6 +217,22 @@ class Harness:
                         found[number] = measured[: len(rows[number]) - 1]
                     advance("", steps=len(batch))
         return (found[number] for number in range(len(rows)))
+
+
+def _padded(count: int) -> int:
+    """Returns the width that rows of about ``count`` tokens share."""
+    width = _SHORTEST
+    while width < count:
+        width *= 2
+    return width
+
+
+def _table(rows: list[list[int]], width: int) -> np.ndarray:
+    """Returns rows of tokens as one array ``[len(rows), width]``, with zeros after each row."""
+    tokens = np.zeros((len(rows), width), np.int32)
+    for place, row in enumerate(rows):
+        tokens[place, : len(row)] = row
+    return tokens
 
 
 def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transformer, Coder, int]:

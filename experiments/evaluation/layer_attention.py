@@ -61,17 +61,16 @@ def _written_out(model):
     """Returns a copy of the model with a module for each layer, without scan and remat."""
     model = jax.tree.map(lambda p: p, model)  # a copy of the module, with the same arrays
     if model.scan:
-        turns = model.num_layers // len(model.layers)
+        repeats = range(model.num_layers // len(model.layers))
         model.layers = nnx.List(
-            [_of_turn(layer, turn) for turn in range(turns) for layer in model.layers]
+            [_of_repeat(layer, repeat) for repeat in repeats for layer in model.layers]
         )
     model.scan = model.remat = False
     return model
 
 
-def _of_turn(layer, turn):
+def _of_repeat(layer, repeat):
     """Returns one of the layers that are stacked in a layer under ``scan``."""
-    own = jax.tree.map(lambda p: p[turn], layer)
-    source, window = layer.at(turn)
-    own.sources, own.windows = (source,), (window,)
+    own = jax.tree.map(lambda p: p[repeat], layer)
+    own.rows = (layer.rows[repeat],)
     return own

@@ -94,7 +94,7 @@ def _all_chunks(model, tokens_N, folder, console, chunk):
         for start in range(0, length, chunk):
             path = folder / f"{start:012d}.npz"
             tokens_1T = tokens_N[None, start : start + chunk + 1]
-            found = _load(path, (cache.layers, cache.prepared))
+            found = _load(path, (cache.layers, cache.made))
             if found is not None:
                 losses_T, newest = found
                 cache = _put(cache, newest, count=len(losses_T))

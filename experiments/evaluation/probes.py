@@ -27,9 +27,10 @@ from experiments.evaluation.layer_attention import watch, weights
 from experiments.pretrained.trained import load_run
 from experiments.results.bucket import folder_at
 from experiments.results.record import write_files
-from experiments.results.reports import page, probe_figures
+from experiments.results.reports import probe_figures
+from experiments.results.reports.templates import document, fill
 from experiments.training.data import eval_windows, load_corpus
-from posenc_jax import Encoding, Tokens, Transformer, cross_entropy, positions
+from posenc_jax import Encoding, Transformer, cross_entropy, positions
 from posenc_jax.attention.dense import products
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.rotary.xpos import XPos
@@ -85,7 +86,7 @@ def attention_by_distance(model: Transformer, windows_NL) -> dict[str, Any]:
       ``distance``, the mean of each bucket; ``keys``, the number of keys in each; and ``weight``,
       the attention to all keys of a bucket, ``[layers, heads, buckets]``, which sums to 1.
     """
-    last_ENHS = np.asarray(_last_weights(model, windows_NL[:, :-1]))
+    last_ENHS = np.asarray(last_weights(model, windows_NL[:, :-1]))
     length = last_ENHS.shape[-1]
     near = _spaced(length // 2, 4)
     edges = np.unique([0, *near, *(length - near), length])
@@ -98,7 +99,7 @@ def attention_by_distance(model: Transformer, windows_NL) -> dict[str, Any]:
 
 
 @jax.jit
-def _last_weights(model, inputs_NT):
+def last_weights(model, inputs_NT):
     def look(encoding, tile, rule):
         return weights(encoding, tile, rule)[:, :, -1]
 
@@ -117,29 +118,29 @@ def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
       tokens of one turn of each pair (None if it does not turn), and ``share``, ``[heads, pairs]``,
       which sums to 1 over pairs. Channels that are not rotated count as one pair, the last.
     """
-    ropes = [_rotary(model.layer_at(number)[0]) for number in range(model.num_layers)]
+    ropes = [rotary_of(model.layer_at(number)[0]) for number in range(model.num_layers)]
     if not any(ropes):
         return None
     length = windows_NL.shape[1] - 1
-    periods = [None if rope is None else _periods(rope, length) for rope in ropes]
+    periods = [None if rope is None else periods_of(rope, length) for rope in ropes]
     return {"period": periods, "share": _pair_shares(model, windows_NL[:, :-1])}
 
 
-def _rotary(encoding: Encoding) -> RoPE | None:
+def rotary_of(encoding: Encoding) -> RoPE | None:
     """Returns the RoPE whose pairs' contributions add up to an encoding's logits, if any."""
     while isinstance(encoding, Wrapper):
         encoding = encoding.inner
     # Not FoPE, whose pairs have many frequencies, nor position maps, which rotate twice, nor
     # Selective RoPE, which rotates by content.
-    if not isinstance(encoding, RoPE) or "read" in encoding.hooks():
+    if not isinstance(encoding, RoPE) or "observe" in encoding.hooks():
         return None
     return encoding if type(encoding).rotate in (RoPE.rotate, XPos.rotate) else None
 
 
-def _periods(rope: RoPE, length: int) -> list[float | None]:
+def periods_of(rope: RoPE, length: int) -> list[float | None]:
     """Returns the period of each pair, from the angle at position 1 of a training sequence."""
-    tokens = Tokens.of(rope, positions.text(2), length=length)
-    cos, sin = (np.asarray(table)[0, 1, 0] for table in jax.tree.leaves(tokens.prepared)[:2])
+    tokens = rope.tokens(positions.text(2), length=length)
+    cos, sin = (np.asarray(table)[0, 1, 0] for table in jax.tree.leaves(tokens.made)[:2])
     angles = abs(np.arctan2(sin, cos))
     periods = [2 * math.pi / angle if angle else None for angle in angles.tolist()]
     return periods + [None] * (rope.rotary_dim < rope.head_dim)
@@ -152,7 +153,7 @@ def _pair_shares(model, inputs_NT):
 
 def _shares(encoding, tile, rule):
     """Returns the share of each pair, float32 ``[H, pairs]``; ``watch`` calls it for each layer."""
-    rope = _rotary(encoding)
+    rope = rotary_of(encoding)
     if rope is None:
         return None
     channel = np.arange(rope.head_dim)
@@ -254,7 +255,7 @@ def kernel(model: Transformer, windows_NL, distances_D) -> dict[str, Any] | None
 
 
 def _has_kernel(encoding: Encoding) -> bool:
-    return not encoding.whole_rows and "read" not in encoding.hooks()
+    return not encoding.whole_rows and "observe" not in encoding.hooks()
 
 
 @jax.jit
@@ -331,13 +332,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     length, corpus = config["train"]["length"], load_corpus(config["corpus"])
     windows_NL = eval_windows(corpus, "test", length=length + 1, count=args.windows)
     drawn = probe_figures.draw(probe(state.model, windows_NL, seed=args.seed), length)
-    title = f"Probes of {page.text(args.run)}"
-    figures = [
-        page.figure(name, *probe_figures.FIGURES[name], drawing) for name, drawing in drawn.items()
-    ]
-    head = page.head(title, " svg { min-width: 0 }")
-    whole = f"{head}<h1>{title}</h1>{''.join(figures)}</html>\n"
-    write_files(args.out.parent, {args.out.name: whole})
+    body = fill("probes.html", run=args.run, probes=probe_figures.shown(drawn))
+    write_files(args.out.parent, {args.out.name: document(f"Probes of {args.run}", body)})
     print(f"probes: {args.out}")
 
 

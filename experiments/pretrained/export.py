@@ -57,7 +57,7 @@ def _longest(model: Transformer, known: Mapping[str, Any], tuned: int) -> int | 
     The config of plain RoPE states the trained length. For an encoding that adapts to the length,
     the config must state the length at which adaptation begins, so the result is None.
     """
-    if any(encoding.adapts for encoding in model.distinct()):
+    if any(encoding.reads_length() for encoding in model.distinct()):
         return None
     return tuned if tuned > extended(known, model)["max_position_embeddings"] else None
 

@@ -228,9 +228,8 @@ def _kind(encoding) -> str:
 def in_place_of_rope(model: Transformer, encoding: Encoding) -> Layers:
     """Returns the layers of a RoPE model with ``encoding`` in every layer that has RoPE."""
     distinct = [encoding if type(each) is RoPE else each for each in model.distinct()]
-    turns = range(max(len(layer.sources) for layer in model.layers))
-    each = [layer.at(turn) for turn in turns for layer in model.layers]
-    return Layers([distinct[source] for source, _ in each], [window for _, window in each])
+    layers = model.layers
+    return Layers([distinct[x.source] for x in layers], [x.window for x in layers])
 
 
 def sizes_of(model: Transformer) -> dict[str, int]:

@@ -64,6 +64,10 @@ class SafetensorsFiles:
         self._folder = folder
         index = read_json(folder / INDEX)
         names = {"model.safetensors"} if index is None else set(index["weight_map"].values())
+        if outside := [name for name in names if Path(name).name != name]:
+            raise ValueError(
+                f"{folder / INDEX} names {outside[0]!r}, which is no file of this folder"
+            )
         missing = [name for name in sorted(names) if not (folder / name).exists()]
         if missing:
             raise ValueError(f"{folder} lacks {', '.join(missing)}: add the missing weights")

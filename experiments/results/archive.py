@@ -19,13 +19,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from experiments.command import exit_status
-from experiments.results.bucket import folder_at
+from experiments.results.bucket import folder_at, is_in_bucket
 from experiments.results.record import claimed, read_json, write_files
 
 # The files of a finished point. The last one is written last, and marks the point as finished.
 FILES = ("run.json", "metrics.jsonl", "evaluation.json")
 # A point whose model was given lacks this file, because it was not trained.
 _OF_TRAINING = "metrics.jsonl"
+# An archive of strangers may expand to more than the memory of this machine.
+_MOST_BYTES = 2**28
 
 
 def pack(workdir: Path) -> bytes:
@@ -81,6 +83,8 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
     written = 0
     for place, files in points.items():
         folder = workdir / place
+        if not is_in_bucket(workdir) and not folder.resolve().is_relative_to(workdir.resolve()):
+            raise ValueError(f"{folder} leads out of {workdir} by a link; remove the link")
         if (folder / FILES[0]).exists():  # finished or begun, and may have checkpoints: keep it
             continue
         with claimed(folder):
@@ -94,7 +98,14 @@ def read(packed: Path) -> dict[str, dict[str, bytes]]:
     points: dict[str, dict[str, bytes]] = {}
     try:
         # Decompressed as a whole, because reading entries may not reach the checksum at the end.
-        entries = io.BytesIO(lzma.decompress(packed.read_bytes()))
+        decompressor = lzma.LZMADecompressor()
+        whole = decompressor.decompress(packed.read_bytes(), max_length=_MOST_BYTES)
+        if not decompressor.eof:
+            raise ValueError(
+                f"{packed} is not a complete archive of results, or expands to more than "
+                f"{_MOST_BYTES >> 20} MiB, which none does"
+            )
+        entries = io.BytesIO(whole)
         with tarfile.open(fileobj=entries) as archive:
             for entry in archive:
                 place = PurePosixPath(entry.name)
@@ -119,6 +130,12 @@ def records(packed: Path) -> list[dict[str, Any]]:
     """Returns what was measured at all points of an archive, one record for each number."""
     evaluations = (json.loads(files[FILES[-1]]) for files in read(packed).values())
     return [each for evaluation in evaluations for each in evaluation["records"]]
+
+
+def measured(workdir: Path) -> list[dict[str, Any]]:
+    """Returns what was measured at all finished points of a workdir, as ``records`` does."""
+    paths = (folder / FILES[-1] for folder in sorted(_finished(workdir)))
+    return [each for path in paths for each in read_json(path, {"records": list})["records"]]
 
 
 def _check(path, content):

@@ -61,6 +61,11 @@ def least(*each: Seeds) -> Seeds:
     return _over(min, each)
 
 
+def most(*each: Seeds) -> Seeds:
+    """Returns the largest of several numbers, seed by seed."""
+    return _over(max, each)
+
+
 def _over(function, each) -> Seeds:
     shared = set.intersection(*map(set, each))
     return Seeds({s: function([one[s] for one in each]) for s in sorted(shared)})
@@ -98,6 +103,18 @@ class Answers:
         where = dict(scheme=scheme, split="test", protocol=self.protocol, multiple=multiple)
         return self.read(study, "bits_per_byte", **where)
 
+    def rung_bits(self, study: str, scheme: str, multiple: float, protocol: str = "") -> Seeds:
+        """Returns bits per byte on a rung of the ladder, the mean over its kinds of text.
+
+        Args:
+          study, scheme, multiple: as in ``bits``.
+          protocol: the evaluation, by default that of ``bits``.
+        """
+        where = dict(scheme=scheme, protocol=protocol or self.protocol, multiple=multiple)
+        found = self.studies[study].records if study in self.studies else []
+        splits = sorted({r["split"] for r in found if "split" in r}) or ["code"]
+        return mean(*(self.read(study, "bits_per_byte", split=s, **where) for s in splits))
+
     def recent_bits(self, study: str, scheme: str) -> Seeds:
         """Returns bits per byte of a model that is fed only its most recent tokens.
 
@@ -126,7 +143,7 @@ class Answers:
     def _share(self, metric, study, scheme, task, multiple) -> Seeds:
         panel = self._panels(study).get((task, metric))
         if panel is None:
-            raise MissingRunError(f"there is no study {study} of the task {task}")
+            raise MissingRunError(f"no data yet: there is no study {study} of the task {task}")
         where = {"condition": task, "metric": metric, "x": multiple * int(panel.trained[0])}
         return self.read(study, "value", scheme=scheme, **where)
 
@@ -145,10 +162,15 @@ class Answers:
         periods = [2 * math.pi * rope["base"] ** (i / width) for i in range(0, width, 2)]
         return Seeds(dict.fromkeys(seeds, float(sum(period <= length for period in periods))))
 
+    def _made_by(self, study) -> str:
+        """Returns the command that trains what a study lacks, in words."""
+        command = self.studies[study].about.get("command", "").replace(" --report", "")
+        return command and f"; made by {command}"
+
     def read(self, study: str, key: str, **where: Any) -> Seeds:
         """Returns the field ``key`` of the records with the fields ``where``, one for each seed."""
         if study not in self.studies:
-            raise MissingRunError(f"there is no study {study}")
+            raise MissingRunError(f"no data yet: there is no study {study}")
         records = [
             r
             for r in self.studies[study].records
@@ -156,7 +178,7 @@ class Answers:
         ]
         if not records:
             words = ", ".join(f"{field} {value}" for field, value in where.items())
-            raise MissingRunError(f"the study {study} has no result yet of {words}")
+            raise MissingRunError(f"no data yet in {study} of {words}{self._made_by(study)}")
         seeds = Seeds({r["seed"]: or_nan(r[key]) for r in records})
         if len(seeds) < len(records):
             raise ValueError(f"{study} has several results of one seed where {where}")
@@ -187,7 +209,7 @@ class Claim:
       name: a name that no other claim has.
       says: the claim, as a sentence.
       source: the paper.
-      made_at: the scale at which it was made.
+      made_at: the scale at which it was made, and what was measured there.
       schemes: the schemes that it is about.
       effects: the numbers that are measured.
       needs: effects without which the others say nothing, such as that a task is learned.

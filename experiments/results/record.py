@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.results import bucket
+from experiments.results import bucket, source
 from experiments.results.lock import Holder, in_use
 
 # The fields that ``run.json`` must have, see ``environment``.
@@ -154,6 +154,7 @@ def environment() -> dict[str, Any]:
         | {"python": platform.python_version()},
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "git": _git_revision(),
+        "source": source.digest(),
     }
 
 
@@ -239,7 +240,9 @@ def _locked(folder):
             yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
+    # A link would let a stranger choose the file that is written.
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    with os.fdopen(os.open(folder / "lock", flags, 0o666), "a+") as file:
         try:
             _lock(file)
         except BlockingIOError:

@@ -18,6 +18,7 @@ from experiments.running.topology import needs
 from experiments.training.cost import PEAK, peak_flops, step_flops
 from experiments.training.loop import abstract_state, lower_step
 from experiments.training.mesh import path_name
+from experiments.training.parameters import parameter_count
 from posenc_jax import REGISTRY
 
 _HOUR = 3600
@@ -102,7 +103,7 @@ def _takes(sweep: Sweep, point: Point) -> dict[str, Any]:
     state = abstract_state(task, recipe, sweep.mesh)
     arrays = jax.tree_util.tree_flatten_with_path(state)[0]
     return {
-        "parameters": sum(p.size for p in jax.tree.leaves(state.model)),
+        "parameters": parameter_count(state.model),
         "state": sum(_bytes(array) for _, array in arrays),
         "flops": step_flops(task, task.batch(0, 1, 0, 1)),
         "tokens": recipe.steps * recipe.batch_size * recipe.length,

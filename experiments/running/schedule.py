@@ -27,6 +27,7 @@ from experiments.results.record import (
     open_run,
     write_json,
 )
+from experiments.results.seal import check_metrics, write_evaluation
 from experiments.running import workers
 from experiments.running.points import Point
 from posenc_jax.attention.cpu import has_one_core
@@ -174,6 +175,7 @@ class Schedule:
         open_run(folder, sweep.describe(point))
         if sweep.finished(point):
             return
+        check_metrics(folder)
         self._forget_failure(point)
         model, summary = sweep.train(point)
         evaluation = {
@@ -181,7 +183,7 @@ class Schedule:
             **sweep.evaluate(point, model),
             "training": {"scheme": point.label, "seed": point.seed} | summary,
         }
-        write_json(folder / "evaluation.json", evaluation)
+        write_evaluation(folder, evaluation)
         if summary["tokens"]:
             speed = summary["tokens"] / summary["seconds"]
             about = best_note(summary, folder)

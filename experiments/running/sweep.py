@@ -23,6 +23,7 @@ from experiments.results.record import (
     read_lines,
     read_run,
 )
+from experiments.results.seal import read_whole_evaluation
 from experiments.results.speedup import with_speedups
 from experiments.results.statistics import BASELINE, Study
 from experiments.running.points import Point, point_of
@@ -280,7 +281,7 @@ class Sweep:
         """
         folder = self.folder(point)
         try:
-            found, run = read_json(folder / "evaluation.json", EVALUATION), read_run(folder)
+            found, run = read_whole_evaluation(folder, EVALUATION), read_run(folder)
             if found is None or run is None:
                 return None
             found = _of_schemes(found, point.schemes)
@@ -341,4 +342,6 @@ def _but_for_data(config: dict[str, Any]) -> dict[str, Any]:
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     """Returns the fields of a recipe that decide what is computed."""
     fields = dataclasses.asdict(recipe)
+    if recipe.products == "float32":
+        del fields["products"]  # runs that are older than this field were computed so
     return {key: value for key, value in fields.items() if key not in _FREE_TO_CHANGE}

@@ -88,9 +88,9 @@ class Comparison(Sweep):
         made = make_encoding(spec.encoding, spec.model, length, nnx.Rngs(0))
         places: Any = positions.text(self.protocols.multiples[-1] * length)
         for encoding in Layers.of(made).distinct:
-            if "place" in encoding.hooks():
+            if "prepare" in encoding.hooks():
                 try:
-                    encoding.place(places)
+                    encoding.tokens(places)
                 except ValueError as error:
                     which = f"{scheme} under the longest of eval.multiples"
                     raise ValueError(f"{which}: {error}") from None
@@ -154,7 +154,7 @@ class Comparison(Sweep):
         """Returns an extension's keywords; those of the trained scheme keep trained values."""
         encodings, extend = self.config["encodings"], self.config["extend"][name]
         trained = encodings[extend["of"]]
-        shared = as_trained(name, trained)
+        shared = as_trained(encodings[name].get("name", name), trained)
         chosen = {key: value for key, value in extend.items() if key != "of"}
         return encodings[name] | shared | chosen
 
@@ -193,7 +193,7 @@ def _all(config) -> list[str]:
 
 
 def _adapts(model: Transformer) -> bool:
-    return any(encoding.adapts for encoding in model.distinct())
+    return any(encoding.reads_length() for encoding in model.distinct())
 
 
 def _documents(corpus: Corpus, protocols: Protocols, train_length: int):

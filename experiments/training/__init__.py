@@ -1,6 +1,7 @@
 """Trains models.
 
 recipe.py, step.py         how a model is trained, and one step of it
+parameters.py              what of a model is trained
 loop.py, run.py            all steps across interruptions, and the files of one run
 text.py, data.py           the task of predicting the next token, and the corpora
 packages                   a corpus of code and prose from the package index

@@ -19,10 +19,10 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from experiments.results.bucket import absolute
-from experiments.results.record import RefusedError, differences
+from experiments.results.record import RefusedError, agreed, differences, read_run
 from experiments.training.mesh import path_name, replicated
 
-_SUMS, _KINDS = "sums", "kinds"
+_SUMS, _KINDS, _STEP, _RUN = "sums", "kinds", "step", "run"
 # Orbax and TensorStore raise these if files are missing, cut off or altered. Other errors, such as
 # running out of memory, do not mean that a checkpoint is damaged.
 _UNREADABLE = (
@@ -71,18 +71,34 @@ class Checkpoints:
     On disk a state is a flat dict from path to array, which can be read without this project's
     classes. The entry ``sums`` has a checksum of each array, in the order of the state's leaves.
     The step's metadata have ``kinds``, a digest of all names, shapes and types and of the loss,
-    which Orbax keeps in other files than these.
+    which Orbax keeps in other files than these. They also have the step and a digest of the run's
+    config, so that a folder of another step or run is noticed.
     """
 
     def __init__(self, folder: Path):
         self._folder = absolute(folder)
-        self._manager = _Manager(
+        run = read_run(folder.parent)
+        self._run = None if run is None else _digest(run["config"])
+        try:
+            self._manager = self._open()
+        except ValueError as error:
+            # Orbax does not say which step's file this is. Without it arrays still have their sums.
+            agreed(self._put_metadata_aside)
+            logging.warning("metadata of a checkpoint in %s is damaged (%s)", folder, error)
+            self._manager = self._open()
+
+    def _open(self) -> "_Manager":
+        return _Manager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_KEPT, best_fn=_loss, best_mode="min"
             ),
             item_handlers=ocp.StandardCheckpointHandler(),
         )
+
+    def _put_metadata_aside(self) -> None:
+        for path in self._folder.glob("*/_CHECKPOINT_METADATA"):
+            path.rename(path.with_name("damaged_metadata"))
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest checkpoint that is whole, or None."""
@@ -106,7 +122,11 @@ class Checkpoints:
             step,
             args=ocp.args.StandardSave(arrays),
             metrics=metrics,
-            custom_metadata={_KINDS: _digest(_kinds(arrays) | metrics)},
+            custom_metadata={
+                _KINDS: _digest(_kinds(arrays) | metrics),
+                _STEP: step,
+                _RUN: self._run,
+            },
         )
 
     def newest(self, abstract_state: Any) -> tuple[int, Any] | None:
@@ -170,9 +190,14 @@ class Checkpoints:
             digest = _digest(_kinds(saved) | dict(about.metrics or {}))
         except _UNREADABLE as error:
             raise _DamagedError(_first_line(error)) from None
+        known = about.custom_metadata or {}  # those of earlier versions have less
         # Otherwise a name that was altered on disk would look like a state of another config.
-        if (about.custom_metadata or {}).get(_KINDS, digest) != digest:
+        if known.get(_KINDS, digest) != digest:
             raise _DamagedError("its loss or the names, shapes or types of its arrays changed")
+        if known.get(_STEP, step) != step:
+            raise _DamagedError(f"it was saved after step {known[_STEP]}")
+        if known.get(_RUN) not in (None, self._run):
+            raise _DamagedError("it belongs to another run")
         sums = saved.pop(_SUMS, None)
         try:
             chex.assert_trees_all_equal_shapes_and_dtypes(saved, expected)
@@ -260,13 +285,15 @@ def _everywhere(place):
 
 @jax.jit
 def _sums(tree) -> jax.Array:
-    """Returns a checksum of each array, uint32, which a change of any one bit changes.
+    """Returns a checksum of each array, uint32, which changes if any one bit of the array does.
 
     Sums of integers do not depend on their order, so checksums are the same on any mesh.
     """
 
     def sum_of(array):
-        bits = array.view(f"uint{8 * array.dtype.itemsize}").astype(jnp.uint32).reshape(-1)
+        # Numbers of more than 4 bytes are taken as several of 4 bytes.
+        size = min(array.dtype.itemsize, 4)
+        bits = array.reshape(-1).view(f"uint{8 * size}").astype(jnp.uint32)
         return (bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
 
     return jnp.array([sum_of(jnp.asarray(leaf)) for leaf in jax.tree.leaves(tree)], jnp.uint32)

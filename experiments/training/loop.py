@@ -23,7 +23,10 @@ from experiments import preemption
 from experiments.progress import stage
 from experiments.results.record import RefusedError
 from experiments.training.cost import peak_flops, step_flops
+from experiments.training.host import compiler_options
 from experiments.training.mesh import batch_sharding, own_part, placed, replicated, state_shardings
+from experiments.training.parameters import parameter_count
+from experiments.training.precision import gain
 from experiments.training.recipe import Recipe
 from experiments.training.run import Run, Trace
 from experiments.training.step import State, Task, initial_state, train_step
@@ -77,7 +80,7 @@ def train(
             "tokens": recipe.steps * recipe.batch_size * recipe.length,
             "seconds": run.metrics.last["seconds"],
             "final_loss": run.metrics.last["loss"],
-            "parameters": sum(p.size for p in jax.tree.leaves(state.model)),
+            "parameters": parameter_count(state.model),
             "best_step": run.checkpoints.best_step(),
         }
 
@@ -141,7 +144,9 @@ def lower_step(task: Task, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:
 
 
 def _jitted(step, places, mesh):
-    return jax.jit(step, donate_argnums=0, out_shardings=(places, replicated(mesh)))
+    places = places, replicated(mesh)
+    options = compiler_options(mesh.local_devices)
+    return jax.jit(step, donate_argnums=0, out_shardings=places, compiler_options=options)
 
 
 class _Loop:
@@ -165,6 +170,11 @@ class _Loop:
         """Runs all steps; dispatches each before reading the one before it, so no device waits."""
         first, steps = self.runs[0].first, self.recipe.steps
         state, keys = self._first_state(start), self._of_all(jax.random.key)
+        if self.recipe.products == "bfloat16" and (times := 1 / gain()) > 1:
+            console.print(
+                f"train.products=bfloat16: on this device products take {times:.1f} times as long "
+                "as in float32"
+            )
         with contextlib.ExitStack() as stack:
             advance = stack.enter_context(stage(name, steps - first, console))
             stack.enter_context(jax.set_mesh(self.mesh))

@@ -9,6 +9,7 @@ import jax
 import optax
 
 from experiments.training.mesh import path_name
+from experiments.training.precision import PRODUCTS
 from posenc_jax import Transformer
 
 # The rules in words, for reports.
@@ -46,6 +47,8 @@ class Recipe:
       beta2: AdamW's second decay.
       clip_norm: largest global norm of the gradient.
       accumulate: micro-batches that a step is computed in, to save memory.
+      products: the type of the factors of all products in a training step, "float32" or
+        "bfloat16", see ``training/precision.py``. Evaluation multiplies in the model's own type.
       log_every: steps from one line of ``metrics.jsonl`` to the next; the last step has one too.
       checkpoint_every: steps from one checkpoint to the next; the last step has one too.
       tensorboard: also write TensorBoard event files; needs ``posenc_jax[tensorboard]``.
@@ -64,6 +67,7 @@ class Recipe:
     beta2: float = 0.95
     clip_norm: float = 1.0
     accumulate: int = 1
+    products: str = "float32"
     log_every: int = 10
     checkpoint_every: int = 1000
     tensorboard: bool = False
@@ -82,6 +86,10 @@ class Recipe:
         if self.optimizer not in _OPTIMIZERS:
             raise ValueError(
                 f"train.optimizer={self.optimizer!r} must be one of {', '.join(_OPTIMIZERS)}"
+            )
+        if self.products not in PRODUCTS:
+            raise ValueError(
+                f"train.products={self.products!r} must be one of {', '.join(PRODUCTS)}"
             )
         if self.profile_steps and self.profiled is None:
             raise ValueError(

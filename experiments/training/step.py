@@ -11,6 +11,8 @@ import optax
 from jax.sharding import Mesh
 
 from experiments.training.mesh import state_shardings
+from experiments.training.parameters import parameters_of, with_parameters
+from experiments.training.precision import PRODUCTS
 from experiments.training.recipe import Recipe
 from posenc_jax import Transformer
 
@@ -21,7 +23,7 @@ class State:
 
     Attributes:
       model: the model, with its encoding.
-      opt_state: the optimizer's state.
+      opt_state: the optimizer's state, which holds nothing of the model's constants.
       step: int32 scalar, how many steps are done.
     """
 
@@ -53,7 +55,7 @@ class Task(Protocol):
 def initial_state(key, init: Callable[[Any], Transformer], recipe: Recipe) -> State:
     """Returns the state that training starts from; ``init`` is that of a task."""
     model = init(key)
-    opt_state = recipe.transformation().init(model)
+    opt_state = recipe.transformation().init(parameters_of(model))
     return _state(model, opt_state, jnp.zeros((), jnp.int32))
 
 
@@ -105,32 +107,35 @@ def train_step(
     ``key`` is the run's key; the step number is folded into it. The returned loss is the task's,
     without the encodings' own objectives.
     """
-    model, key = state.model, jax.random.fold_in(key, state.step)
+    parameters, key = parameters_of(state.model), jax.random.fold_in(key, state.step)
 
     @functools.partial(jax.value_and_grad, has_aux=True)
-    def gradient_of(model, batch, key):
+    def gradient_of(parameters, batch, key):
+        model = with_parameters(state.model, parameters)
         task_key, aux_key = jax.random.split(key)
-        value = loss(model, batch, task_key)
+        value = loss(PRODUCTS[recipe.products](model), batch, task_key)
         return value + model.aux_loss(aux_key), value
 
     def value_and_gradient(batch, key):
-        (_, value), gradient = gradient_of(model, batch, key)
+        (_, value), gradient = gradient_of(parameters, batch, key)
         return value, gradient
 
     if recipe.accumulate == 1:
         value, gradient = value_and_gradient(batch, key)
     else:
         parts = jax.tree.map(lambda x: x.reshape(recipe.accumulate, -1, *x.shape[1:]), batch)
-        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, model))
+        # In float32, because a small term would be lost in a large sum of bfloat16 numbers.
+        zero = jnp.zeros(()), jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), parameters)
 
         def add(total, part):
             return jax.tree.map(jnp.add, total, value_and_gradient(*part)), None
 
         total, _ = jax.lax.scan(add, zero, (parts, jax.random.split(key, recipe.accumulate)))
-        value, gradient = jax.tree.map(lambda x: x / recipe.accumulate, total)
+        value, mean = jax.tree.map(lambda x: x / recipe.accumulate, total)
+        gradient = optax.tree.cast_like(mean, parameters)
 
-    updates, opt_state = recipe.transformation().update(gradient, state.opt_state, model)
-    new_model = optax.apply_updates(model, updates)
+    updates, opt_state = recipe.transformation().update(gradient, state.opt_state, parameters)
+    new_model = with_parameters(state.model, optax.apply_updates(parameters, updates))
     numbers = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
     return _state(new_model, opt_state, state.step + 1), numbers
 

@@ -11,7 +11,6 @@ An implementation of attention is a name or a function. The names are
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax
@@ -21,24 +20,24 @@ from flax import nnx
 from posenc_jax.attention import cpu
 from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
-from posenc_jax.attention.checks import (
+from posenc_jax.attention.dense import dense, products
+from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
+from posenc_jax.attention.ring import context_size, ring, zigzag
+from posenc_jax.attention.rule import Chunks, Rule, check_window
+from posenc_jax.checks import (
     check_arrays,
+    check_flags,
     check_keys,
     check_one_layer,
     check_scale,
     check_shard,
     check_side,
     check_sides,
-    check_window,
+    check_tokens,
+    count_of,
 )
-from posenc_jax.attention.dense import dense, products
-from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
-from posenc_jax.attention.pallas import pallas
-from posenc_jax.attention.ring import context_size, ring, zigzag
-from posenc_jax.attention.rule import Chunks, Rule
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
-from posenc_jax.hooks import call
-from posenc_jax.tokens import Tokens, check_flags, check_span, count_of
+from posenc_jax.tokens import Tokens
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -47,11 +46,19 @@ __all__ = [
     "attend",
     "check_implementation",
     "logits",
-    "turn",
+    "rotate_keys",
     "zigzag",
 ]
 
-# An implementation gets one tile that holds every query and key, both already turned.
+
+def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
+    """Attends in our own kernels, which are imported when they are asked for."""
+    from posenc_jax.attention.pallas import pallas as kernels
+
+    return kernels(encoding, tile, v_BSKC, rule)
+
+
+# An implementation gets one tile that holds every query and key, both already rotated.
 Implementation = Callable[[Encoding, Tile, jax.Array, Rule], jax.Array]
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "dense": dense,
@@ -74,6 +81,7 @@ def attend(
     q_tokens: Tokens,
     k_tokens: Tokens | None = None,
     *,
+    x: jax.Array | None = None,
     causal: bool = True,
     window: int | jax.Array | Chunks | None = None,
     scale: float | jax.Array | None = None,
@@ -88,12 +96,15 @@ def attend(
       q_BTHC: queries, not yet rotated.
       k_BSKC: keys, not yet rotated; query head h reads kv head ``h // (H / K)``.
       v_BSKC: values.
-      q_tokens: the queries' tokens, from ``Tokens.of(encoding, positions)``.
+      q_tokens: the queries' tokens, from ``encoding.tokens(positions)``.
       k_tokens: the keys' tokens; by default those of the queries. For new queries of a longer text
         pass a part of its tokens: ``attend(e, q, k, v, tokens.part(start, T), tokens)``.
+      x: the layer's input ``[B, T, D]``, which queries and keys are projected from, for
+        self-attention. Schemes that depend on content (FoX, PaTH, Selective RoPE) read it, and all
+        others ignore it.
       causal: whether to hide keys whose index is larger than the query's.
       window: hides keys whose index is smaller than the query's by this much or more; it may be
-        traced, and below 1 then gives NaN. ``Chunks(size)`` hides the keys of other chunks than
+        traced. ``Chunks(size)`` hides the keys of other chunks than
         the query's.
       scale: factor of the products of queries and keys; by default ``1 / sqrt(C)``, with C as it
         was before ``rotate``.
@@ -110,23 +121,19 @@ def attend(
       ValueError: an argument does not fit the others; the message says which, and what to do.
     """
     check_implementation(implementation)
+    q_tokens = _with_input(encoding, q_tokens, k_tokens, x)
     scheme, tile, v_BSKC, q_side = _tile(
         encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale
     )
     sinks_BTH = None if sinks is None else sink.checked(sinks, q_BTHC)
     tile, rule = _rule(scheme, tile, causal, window, sinks_BTH)
     if implementation is None:
-        implementation = _choose(scheme, tile, v_BSKC, rule)
+        implementation = choose(scheme, tile, v_BSKC, rule)
     run = implementation if callable(implementation) else IMPLEMENTATIONS[implementation]
-    out_BTHC = run(scheme, tile, v_BSKC, rule)
-    shape = *q_BTHC.shape[:3], v_BSKC.shape[-1]
-    if getattr(out_BTHC, "shape", None) != shape:
-        what = getattr(out_BTHC, "shape", type(out_BTHC).__name__)
-        raise ValueError(f"implementation={run!r} returned {what}, but must return {shape}")
-    return call(scheme, "turn_back", _in_window(out_BTHC, rule), tile.q_tokens, q_side)
+    return scheme.rotate_back(run(scheme, tile, v_BSKC, rule), tile.q_tokens, q_side)
 
 
-def turn(
+def rotate_keys(
     encoding: Encoding | HeadShard,
     k_BSKC: jax.Array,
     v_BSKC: jax.Array,
@@ -134,43 +141,40 @@ def turn(
     *,
     num_heads: int,
 ) -> tuple[jax.Array, jax.Array, Tokens]:
-    """Turns keys and values once, for a cache that keeps them as attention reads them.
+    """Rotates keys and values once, for a cache that stores them as attention reads them.
 
     Args:
       encoding: as in ``attend``.
       k_BSKC: keys, not yet rotated.
       v_BSKC: values.
-      tokens: their tokens. A scheme that adapts to the length (``encoding.adapts``) needs tokens
-        with one fixed length: ``Tokens.of(..., length=)``.
+      tokens: their tokens, observed where the scheme depends on content. A scheme that adapts to
+        the length (``encoding.reads_length()``) needs tokens with one fixed length:
+        ``encoding.tokens(..., length=)``.
       num_heads: number of query heads that attend to these keys.
 
     Returns:
-      Turned keys and values, and the tokens, marked as turned for ``attend``.
+      Rotated keys and values, and the tokens, which say so to ``attend``: ``tokens.rotated()``.
 
     Raises:
-      ValueError: the scheme adapts to a growing length, so turned keys would not stay right, or
-        mixes keys, so none can be turned alone; or an argument does not fit the others.
+      ValueError: the scheme adapts to a growing length, so rotated keys would not stay right, or
+        must see all tokens at once; or an argument does not fit the others.
     """
     check_keys(k_BSKC, v_BSKC, num_heads)
     scheme, _, side = _sides(encoding, num_heads, k_BSKC.shape[2])
     check_side(scheme, "tokens", tokens, k_BSKC)
-    if tokens.turned:
+    if tokens.stage == "rotated":
         raise ValueError(
-            "tokens say that k and v are turned already: pass keys and values before rotation, and "
-            "their tokens as Tokens.of or tokens.read gave them"
+            "tokens say that k and v are rotated already: pass keys and values before rotation, "
+            "and their tokens as encoding.tokens or tokens.observed gave them"
         )
-    if scheme.mixes_keys:
+    stamp = tokens.stamp
+    if stamp is not None and not (stamp.resumes and (stamp.fixed or not scheme.reads_length())):
         raise ValueError(
-            f"{type(scheme).__name__} mixes each key with others, so that none is turned alone; "
-            "keep keys and values as they are before rotation, and the layer's input"
+            f"{type(scheme).__name__} rotates all keys again for every token that follows: keep "
+            "keys as they are before rotation; or, if it adapts to the length of the sequence, "
+            "give all tokens one length, encoding.tokens(..., length=)"
         )
-    if not tokens.fixed:
-        raise ValueError(
-            f"{type(scheme).__name__} adapts to the length of the sequence: every token that "
-            "follows turns all keys again; keep keys as they are before rotation, or give all "
-            "tokens one length, Tokens.of(..., length=)"
-        )
-    return *_turned(scheme, k_BSKC, v_BSKC, tokens, side), dataclasses.replace(tokens, turned=True)
+    return *_rotated(scheme, k_BSKC, v_BSKC, tokens, side), tokens.rotated()
 
 
 def logits(
@@ -180,16 +184,18 @@ def logits(
     q_tokens: Tokens,
     k_tokens: Tokens | None = None,
     *,
+    x: jax.Array | None = None,
     scale: float | jax.Array | None = None,
 ) -> jax.Array:
     """Returns the logits that ``attend`` applies mask and softmax to, float32 ``[B, H, T, S]``.
 
-    Use it for a mask, a soft cap or a softmax of your own, or to look at a scheme. The arguments
-    are those of ``attend``.
+    Use it for your mask, soft cap or softmax, or to look at a scheme. The arguments are those of
+    ``attend``.
     """
+    q_tokens = _with_input(encoding, q_tokens, k_tokens, x)
     scheme, tile, _, _ = _tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
     _in_order(scheme, tile, causal=False, window=None)
-    return call(scheme, "score", products(tile.q, tile.k) * tile.scale, tile)
+    return scheme.score(products(tile.q, tile.k) * tile.scale, tile)
 
 
 def check_implementation(implementation: str | Implementation | None) -> None:
@@ -200,7 +206,8 @@ def check_implementation(implementation: str | Implementation | None) -> None:
     raise ValueError(f"implementation={implementation!r} must be one of {[*IMPLEMENTATIONS]}")
 
 
-def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
+def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Implementation:
+    """Returns the implementation that ``attend`` runs unless it is told another."""
     B, T, H, _ = tile.q.shape
     S = tile.k.shape[1]
     devices = context_size()
@@ -216,37 +223,46 @@ def _choose(encoding, tile, v_BSKC, rule) -> Implementation:
     return cpu.dense if T * S <= _FEW_LOGITS or T < _FEW_QUERIES else blockwise
 
 
+def _with_input(encoding, q_tokens, k_tokens, x_BTD):
+    """Returns the tokens of self-attention with what the encoding observes in its input."""
+    scheme = encoding.encoding if isinstance(encoding, HeadShard) else encoding
+    check_one_layer(scheme)
+    if x_BTD is None or "observe" not in scheme.hooks():
+        return q_tokens
+    check_tokens("q_tokens", q_tokens)
+    if k_tokens is not None:
+        raise ValueError(
+            "x= is the input of self-attention; where k_tokens are given, observe all tokens once, "
+            "tokens.observed(encoding, x), and pass a part of them as q_tokens"
+        )
+    return q_tokens.observed(scheme, x_BTD)
+
+
 def _tile(
     encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale
 ) -> tuple[Encoding, Tile, jax.Array, Side]:
     """Returns the encoding, one tile with every query and key, the values, and the query side."""
     k_tokens = q_tokens if k_tokens is None else k_tokens
-    check_arrays(q_BTHC, k_BSKC, v_BSKC, getattr(k_tokens, "turned", False))
+    is_rotated = getattr(k_tokens, "stage", None) == "rotated"
+    check_arrays(q_BTHC, k_BSKC, v_BSKC, is_rotated)
     scheme, q_side, k_side = _sides(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
     check_sides(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
     scale = jnp.asarray(scale) if isinstance(scale, nnx.Variable) else scale
     check_scale(scale)
-    q_BTHC = _without_wrapping(_without_nan(q_BTHC, q_tokens), scheme, q_tokens, k_tokens)
-    q_BTHC = _of_whole_groups(q_BTHC, q_side, k_BSKC.shape[2])
-    q = call(scheme, "rotate", q_BTHC, q_tokens, q_side)
-    if not k_tokens.turned:
-        k_BSKC, v_BSKC = _turned(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
-        if k_BSKC.shape[-1] != q.shape[-1]:
-            raise ValueError(
-                f"{type(scheme).__name__}.rotate gives queries {q.shape[-1]} channels and keys "
-                f"{k_BSKC.shape[-1]}; it must give both the same number"
-            )
-    elif k_BSKC.shape[-1] != q.shape[-1]:
+    q = scheme.rotate(q_BTHC, q_tokens, q_side)
+    if not is_rotated:
+        k_BSKC, v_BSKC = _rotated(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
+    if k_BSKC.shape[-1] != q.shape[-1]:
         raise ValueError(
-            f"keys have {k_BSKC.shape[-1]} channels and turned queries {q.shape[-1]}, but the "
-            "tokens say that the keys are turned already: pass keys that turn() has returned"
+            f"rotated queries have {q.shape[-1]} channels and rotated keys {k_BSKC.shape[-1]}: "
+            "where tokens say that keys are rotated already, pass keys that rotate_keys returned"
         )
     tile = Tile(
         q=q,
         k=k_BSKC,
         q_tokens=q_tokens,
-        k_tokens=dataclasses.replace(k_tokens, prepared=scheme.of_keys(k_tokens.prepared)),
+        k_tokens=k_tokens.having(scheme.of_keys(k_tokens.made)),
         scale=scale,
         heads=q_side.heads,
         num_heads=q_side.num_heads,
@@ -254,10 +270,10 @@ def _tile(
     return scheme, tile, v_BSKC, q_side
 
 
-def _turned(scheme, k_BSKC, v_BSKC, tokens, side):
-    """Returns keys and values turned, possibly with more channels."""
-    k_BSKC = call(scheme, "rotate", _without_nan(k_BSKC, tokens), tokens, side)
-    return k_BSKC, call(scheme, "turn_values", v_BSKC, tokens, side)
+def _rotated(scheme, k_BSKC, v_BSKC, tokens, side):
+    """Returns keys and values rotated, possibly with more channels."""
+    k_BSKC = scheme.rotate(k_BSKC, tokens, side)
+    return k_BSKC, scheme.rotate_values(v_BSKC, tokens, side)
 
 
 def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
@@ -267,11 +283,6 @@ def _rule(scheme, tile, causal, window, sinks_BTH) -> tuple[Tile, Rule]:
     in_order = _in_order(scheme, tile, causal, window)
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
     if chunk is not None and tile.k_tokens.segment_ids is not None:
-        if tile.k_tokens.is_part:
-            raise ValueError(
-                "Chunks are counted from the first token of each segment, which a part of the keys "
-                "may lack: pass the tokens of all keys as k_tokens"
-            )
         tile, in_order = _counted_by_segment(tile), False
     return tile, Rule(window, causal, in_order, chunk, sinks_BTH)
 
@@ -282,7 +293,7 @@ def _in_order(scheme, tile, causal, window) -> bool:
     q_index, k_index = tile.q_tokens.index, tile.k_tokens.index
     if q_index is not None or (k_index is None and T == S):
         return q_index is None
-    reads = "read" in scheme.hooks() if scheme.reads_order is None else scheme.reads_order
+    reads = scheme.whole_rows or "observe" in scheme.hooks()
     if reads or causal or window is not None:
         who = type(scheme).__name__ if reads else "a causal mask and a window"
         instead = ", or set causal=False where every query sees every key"
@@ -307,51 +318,6 @@ def _sides(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
         k_heads = heads[:: H // K] // (num_heads // num_kv_heads)
     q_side = Side(heads, num_heads, num_kv_heads, is_query=True)
     return encoding, q_side, Side(k_heads, num_heads, num_kv_heads, is_query=False)
-
-
-def _in_window(out_BTHC, rule):
-    """Sets outputs to NaN under a traced window below 1, where no query sees a key."""
-    if not isinstance(rule.window, jax.core.Tracer):
-        return out_BTHC
-    return jnp.where(rule.window.astype(jnp.int32) >= 1, out_BTHC, jnp.nan)
-
-
-def _without_nan(x_BTHC, tokens):
-    """Sets a token to NaN where its position is NaN, which a lookup by distance would hide."""
-    if not jnp.issubdtype(tokens.positions.dtype, jnp.floating):
-        return x_BTHC
-    is_nan = jnp.isnan(tokens.positions)
-    is_nan = is_nan if is_nan.ndim == 2 else is_nan.any(-1)
-    return jnp.where(is_nan[:, :, None, None], jnp.nan, x_BTHC)
-
-
-def _of_whole_groups(q_BTHC, side: Side, K: int):
-    """Sets queries to NaN where traced heads are not those that ``check_shard`` lets through."""
-    if not isinstance(side.heads, jax.core.Tracer):
-        return q_BTHC
-    of_kv_heads = (side.heads // (side.num_heads // side.num_kv_heads)).reshape(K, -1)
-    is_right = (side.heads >= 0) & (side.heads < side.num_heads)
-    is_right &= (of_kv_heads == of_kv_heads[:, :1]).reshape(-1)
-    is_right &= (side.heads[:, None] == side.heads[None]).sum(axis=1) == 1
-    return jnp.where(is_right[None, None, :, None], q_BTHC, jnp.nan)
-
-
-def _without_wrapping(q_BTHC, scheme, q_tokens, k_tokens):
-    """Raises ValueError for tokens too far apart for int32; if traced, sets their row to NaN."""
-    sides = [q_tokens] if q_tokens is k_tokens else [q_tokens, k_tokens]
-    # Text positions, and schemes that only turn, need no difference that could wrap.
-    is_near = is_fusable(scheme) or (len(sides) == 1 and q_tokens.consecutive)
-    positions = [] if is_near else [side.positions for side in sides]
-    index = [side.index for side in sides if side.index is not None]
-    for name, numbers in (("positions", positions), ("index", index)):
-        are_whole = all(jnp.issubdtype(x.dtype, jnp.integer) for x in numbers)
-        if not numbers or not are_whole or check_span(name, *numbers):
-            continue
-        axes = [tuple(range(1, x.ndim)) for x in numbers]
-        lowest = functools.reduce(jnp.minimum, map(jnp.min, numbers, axes))
-        highest = functools.reduce(jnp.maximum, map(jnp.max, numbers, axes))
-        q_BTHC = jnp.where((highest - lowest < 0)[:, None, None, None], jnp.nan, q_BTHC)
-    return q_BTHC
 
 
 def _counted_by_segment(tile: Tile) -> Tile:

@@ -3,7 +3,7 @@
 The softmax of a row is accumulated tile by tile, and the backward pass computes the tiles again
 from the log-sum-exp of each row (FlashAttention-2, https://arxiv.org/abs/2307.08691). The hooks of
 a scheme are run, and differentiated, inside each tile. Tiles in which no query may see a key are
-not visited, and in tiles beyond a scheme's extent its hooks are not called.
+not visited.
 """
 
 import dataclasses
@@ -21,7 +21,6 @@ from posenc_jax.attention.cpu import has_one_core, tokens_last
 from posenc_jax.attention.dense import FLOOR, TINY
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.hooks import call
 
 # The most logits of a tile with whole rows: 64 MiB, and a few times as much for intermediates.
 MOST_LOGITS = 2**24
@@ -183,18 +182,17 @@ def _in_tiles(run, plan, *operands):
 
 def _forward(plan, queries, keys, shared):
     first, end, _, _ = _visits(plan, queries, keys, shared)
-    near = _near(plan, queries, keys, shared)
 
     def rows(i, results):
         out, lse = results
         q = _block(queries, i, plan.q_block)
         zeros = _zero_rows(q.rows, keys)
 
-        def add_keys(acts, k, running):
+        def step(j, running):
             largest, total, values = running
-            encoding = _acting(shared, acts)
+            k = _block(keys, j, plan.k_block)
             tile = _tile(plan, shared, q.rows, k.rows)
-            logits = call(encoding, "score", _products(q.rows, k.rows) * tile.scale, tile)
+            logits = shared.encoding.score(_products(q.rows, k.rows) * tile.scale, tile)
             # Queries that two blocks share are computed twice, to the same numbers.
             seen = _seen(plan, shared, q._replace(is_new=None), k)
             logits = jnp.where(seen, logits, -jnp.inf)
@@ -204,12 +202,8 @@ def _forward(plan, queries, keys, shared):
             weights = jnp.exp(logits - highest[..., None])
             total = total * shrink + weights.sum(-1)
             added = _dot("bkgts,bksc->bkgtc", weights.astype(k.rows.v.dtype), k.rows.v)
-            added = _mix(encoding, added, weights, tile)
+            added = _mix(shared.encoding, added, weights, tile)
             return highest, total, values * shrink[..., None] + added
-
-        def step(j, running):
-            k = _block(keys, j, plan.k_block)
-            return _if_near(near, (i, j), add_keys, k, running)
 
         running = jnp.full_like(zeros[..., 0], FLOOR), zeros[..., 0], zeros
         largest, total, values = lax.fori_loop(first[i], end[i], step, running)
@@ -235,43 +229,39 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
 
 def _backward(plan, queries, keys, shared, d_out, lse, delta):
     _, _, first, end = _visits(plan, queries, keys, shared)
-    near = _near(plan, queries, keys, shared)
     d_out = d_out.astype(keys.v.dtype)
-    q_turned, d_out_turned = tokens_last(queries.x), tokens_last(d_out)
+    q_transposed, d_out_transposed = tokens_last(queries.x), tokens_last(d_out)
 
     def columns(j, gradients):
         d_queries, d_keys, d_shared = gradients
         k = _block(keys, j, plan.k_block)
 
-        def add_queries(acts, q, sums):
-            d_k, d_shared, dk_turned, dv_turned = sums
+        def step(i, running):
+            d_queries, d_k, d_shared, dk_transposed, dv_transposed = running
+            q = _block(queries, i, plan.q_block)
             rows = _take(d_out, q, -2), _take(lse, q, -1), _take(delta, q, -1)
-            weights, d_products, of_tile = _tile_gradients(plan, acts, q, k, shared, *rows)
-            dk_turned += _sum_over_queries(_take(q_turned, q, -1), d_products)
-            dv_turned += _sum_over_queries(_take(d_out_turned, q, -1), weights)
+            weights, d_products, of_tile = _tile_gradients(plan, q, k, shared, *rows)
+            dk_transposed += _sum_over_queries(_take(q_transposed, q, -1), d_products)
+            dv_transposed += _sum_over_queries(_take(d_out_transposed, q, -1), weights)
             zeros = zero_gradients(q.rows)
             d_shared, d_q, d_k = add_gradients((d_shared, zeros, d_k), of_tile)
             d_q = d_q._replace(x=d_q.x + _dot("bkgts,bksc->bkgtc", d_products, k.rows.x))
-            return d_q, (d_k, d_shared, dk_turned, dv_turned)
-
-        def step(i, running):
-            d_queries, *sums = running
-            q = _block(queries, i, plan.q_block)
-            d_q, sums = _if_near(near, (i, j), add_queries, q, sums)
-            return _add_at(d_queries, d_q, q.start), *sums
+            d_queries = _add_at(d_queries, d_q, q.start)
+            return d_queries, d_k, d_shared, dk_transposed, dv_transposed
 
         zeros = (jnp.zeros_like(x.swapaxes(-1, -2), jnp.float32) for x in (k.rows.x, k.rows.v))
         running = d_queries, zero_gradients(k.rows), d_shared, *zeros
         running = lax.fori_loop(first[j], end[j], step, running)
-        d_queries, d_k, d_shared, dk_turned, dv_turned = running
-        d_k = d_k._replace(x=d_k.x + dk_turned.swapaxes(-1, -2), v=dv_turned.swapaxes(-1, -2))
+        d_queries, d_k, d_shared, dk_transposed, dv_transposed = running
+        dx, dv = (x.swapaxes(-1, -2) for x in (dk_transposed, dv_transposed))
+        d_k = d_k._replace(x=d_k.x + dx, v=dv)
         return d_queries, _add_at(d_keys, d_k, k.start), d_shared
 
     start = zero_gradients((queries, keys, shared))
     return lax.fori_loop(0, first.shape[0], columns, start)
 
 
-def _tile_gradients(plan, acts: bool, q: _Block, k: _Block, shared, d_out, lse, delta):
+def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
     """Computes one tile again, and returns its weights and the gradient by its products.
 
     Both are ``[B, K, G, T, S]``, in the types of the values and of the keys. The third result is
@@ -282,11 +272,11 @@ def _tile_gradients(plan, acts: bool, q: _Block, k: _Block, shared, d_out, lse, 
 
     def scheme_and_tile(*floats):
         common, *rows = (join(*pair) for pair in zip(floats, rest, strict=True))
-        return _acting(common, acts), _tile(plan, common, *rows)
+        return common.encoding, _tile(plan, common, *rows)
 
     def score(products, *floats):
         encoding, tile = scheme_and_tile(*floats)
-        return call(encoding, "score", products * tile.scale, tile)
+        return encoding.score(products * tile.scale, tile)
 
     def mix(weights, *floats):
         encoding, tile = scheme_and_tile(*floats)
@@ -301,34 +291,6 @@ def _tile_gradients(plan, acts: bool, q: _Block, k: _Block, shared, d_out, lse, 
     d_products, *by_score = pull_score(_heads(weights * (d_weights - delta[..., None])))
     d_products = d_products.reshape(weights.shape).astype(k.rows.x.dtype)
     return weights.astype(k.rows.v.dtype), d_products, add_gradients(tuple(by_score), tuple(by_mix))
-
-
-def _near(plan, queries, keys, shared):
-    """Returns whether the scheme may act in each tile, bool ``[query blocks, key blocks]``.
-
-    None means all of them.
-    """
-    extent, positions = shared.encoding.extent, (queries.tokens.positions, keys.tokens.positions)
-    if extent is None or any(each.ndim != 2 for each in positions):
-        return None
-    q_lowest, q_highest = _bounds(positions[0], plan.q_block)
-    k_lowest, k_highest = _bounds(positions[1], plan.k_block, of_new=True)
-    # A scheme may round a fractional distance above -1 to 0. Where a bound is NaN both comparisons
-    # are false and the scheme acts, because other distances in the tile may be near.
-    ahead = q_highest[:, None] - k_lowest[None] <= -1
-    return ~(ahead | (q_lowest[:, None] - k_highest[None] >= extent))
-
-
-def _if_near(near, tile, run, *operands):
-    """Calls ``run(acts, *operands)``, where ``acts`` says whether the scheme acts in the tile."""
-    if near is None:
-        return run(True, *operands)
-    acts, rests = (functools.partial(run, each) for each in (True, False))
-    return lax.cond(near[tile], acts, rests, *operands)
-
-
-def _acting(shared, acts: bool) -> Encoding:
-    return shared.encoding if acts else Encoding()
 
 
 _dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -436,17 +398,17 @@ def _products(q: Rows, k: Rows):
     return products.reshape(B, K, G, T, -1).reshape(B, K * G, T, -1)
 
 
-def _sum_over_queries(turned_BKCGT, matrix_BKGTS):
+def _sum_over_queries(x_BKCGT, matrix_BKGTS):
     """Sums the vectors of queries, weighted for each key, transposed: ``[B, K, C, S]``."""
-    B, K, C, G, T = turned_BKCGT.shape
-    turned, matrix = turned_BKCGT.reshape(B, K, C, G * T), matrix_BKGTS.reshape(B, K, G * T, -1)
-    return _dot("bkct,bkts->bkcs", turned, matrix)
+    B, K, C, G, T = x_BKCGT.shape
+    x, matrix = x_BKCGT.reshape(B, K, C, G * T), matrix_BKGTS.reshape(B, K, G * T, -1)
+    return _dot("bkct,bkts->bkcs", x, matrix)
 
 
 def _mix(encoding, values_BKGTC, weights_BKGTS, tile):
     B, K, G, T, C = values_BKGTC.shape
     values_BTHC = values_BKGTC.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, C)
-    mixed_BTHC = call(encoding, "mix", values_BTHC, _heads(weights_BKGTS), tile)
+    mixed_BTHC = encoding.mix(values_BTHC, _heads(weights_BKGTS), tile)
     return mixed_BTHC.reshape(B, T, K, G, C).transpose(0, 2, 3, 1, 4)
 
 

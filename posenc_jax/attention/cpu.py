@@ -70,13 +70,13 @@ def tokens_last(x_BKGTC) -> jax.Array:
     In sums over queries XLA:CPU then need not transpose the left operand for each tile.
     """
 
-    def turned(x_BKGTC):
+    def moved(x_BKGTC):
         return jnp.moveaxis(x_BKGTC, -1, 2)
 
     def held(x_BKGTC):
-        return jax.lax.optimization_barrier(turned(x_BKGTC))
+        return jax.lax.optimization_barrier(moved(x_BKGTC))
 
-    return jax.lax.platform_dependent(x_BKGTC, cpu=held, default=turned)
+    return jax.lax.platform_dependent(x_BKGTC, cpu=held, default=moved)
 
 
 def written(slots, tokens, at) -> jax.Array:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.hooks import call
 
 # FLOOR is below any logit and TINY below any sum of weights, so that a row that sees no key is 0.
 FLOOR, TINY = -1e30, 1e-30
@@ -48,7 +47,7 @@ def dense(
 
     ``attention/cpu.py`` has other forms of the two products, with the same values.
     """
-    logits_BHTS = call(encoding, "score", products(tile.q, tile.k) * tile.scale, tile)
+    logits_BHTS = encoding.score(products(tile.q, tile.k) * tile.scale, tile)
     seen = rule.visible(tile.q_tokens, tile.k_tokens)
     if seen is not None:
         logits_BHTS = jnp.where(seen, logits_BHTS, -jnp.inf)
@@ -58,7 +57,7 @@ def dense(
         largest = jnp.maximum(largest, sinks_BHT1)
     largest = jnp.maximum(jax.lax.stop_gradient(largest), FLOOR)
     weights_BHTS = jnp.exp(logits_BHTS - largest)
-    out_BTHC = call(encoding, "mix", weighted_sums(weights_BHTS, v_BSKC), weights_BHTS, tile)
+    out_BTHC = encoding.mix(weighted_sums(weights_BHTS, v_BSKC), weights_BHTS, tile)
     # Dividing after the sum touches [T, C] numbers instead of [T, S].
     totals_BHT1 = weights_BHTS.sum(-1, keepdims=True)
     if rule.sinks is not None:

@@ -33,8 +33,8 @@ from posenc_jax.attention.blockwise import (
 )
 from posenc_jax.attention.dense import FLOOR
 from posenc_jax.attention.rule import Rule
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.tokens import count_of
 
 AXIS = "context"
 
@@ -104,7 +104,7 @@ def _attend_forward(plan, queries, keys, shared, sinks):
     def at_once(queries, keys, shared):
         return forward(plan, queries, _all_keys(keys), shared)
 
-    def turn(queries, keys, shared):
+    def in_steps(queries, keys, shared):
         def step(_, running):
             out, lse, keys = running
             part, part_lse = forward(plan, queries, keys, shared)
@@ -121,7 +121,7 @@ def _attend_forward(plan, queries, keys, shared, sinks):
 
     of_rows = PartitionSpec(*(None,) * 3, AXIS, None), PartitionSpec(*(None,) * 3, AXIS)
     in_specs = _specs(queries), _specs(keys), PartitionSpec()
-    on_device = at_once if shared.encoding.whole_rows else turn
+    on_device = at_once if shared.encoding.whole_rows else in_steps
     rows = _on_each_device(on_device, in_specs, of_rows)(queries, keys, shared)
     # Sinks are added once, after all keys, because they belong to queries and not to a device.
     out, lse = sink.put_in(rows, sinks)
@@ -139,7 +139,7 @@ def _attend_backward(plan, saved, d_out):
         d_queries, d_keys, d_shared = gradients
         return d_queries, _own_part(d_keys), lax.psum(d_shared, AXIS)
 
-    def turn(queries, keys, shared, d_out, lse, delta):
+    def in_steps(queries, keys, shared, d_out, lse, delta):
         def step(_, running):
             d_queries, d_shared, keys, d_keys = running
             gradients = backward(plan, queries, keys, shared, d_out, lse, delta)
@@ -154,7 +154,7 @@ def _attend_backward(plan, saved, d_out):
     row = PartitionSpec(*(None,) * 3, AXIS)
     in_specs = _specs(queries), _specs(keys), PartitionSpec(), PartitionSpec(*row, None), row, row
     out_specs = _specs(split(queries)[0]), _specs(split(keys)[0]), PartitionSpec()
-    on_device = at_once if shared.encoding.whole_rows else turn
+    on_device = at_once if shared.encoding.whole_rows else in_steps
     gradients = _on_each_device(on_device, in_specs, out_specs)(*operands, d_out, lse, delta)
     d_sinks = sink.gradient(sinks, lse, delta)
     return cotangents((*operands, sinks), (*gradients, d_sinks))

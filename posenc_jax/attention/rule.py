@@ -1,10 +1,11 @@
 """Says which keys a query may see, and holds the sinks that it may attend to instead."""
 
 import dataclasses
+from typing import Any
 
 import jax
 
-from posenc_jax.tokens import count_of
+from posenc_jax.checks import count_of, is_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,3 +67,15 @@ class Rule:
         for condition in conditions[1:]:
             seen = seen & condition
         return seen
+
+
+def check_window(window: Any) -> None:
+    """Checks that ``window`` is a number of keys, Chunks or None."""
+    if isinstance(window, Chunks | None):
+        return
+    is_known = not isinstance(window, jax.core.Tracer)
+    if not is_whole(window) or (is_known and not 1 <= int(window) < 2**31):
+        raise ValueError(
+            f"window={window!r} must be a whole number of keys, 1 or more and below 2**31, or "
+            "None, or Chunks(size)"
+        )

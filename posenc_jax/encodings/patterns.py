@@ -6,13 +6,13 @@ the pattern. An irregular pattern, such as Granite-Swash's, in which each layer 
 written as a list: ``Layers([RoPE(...), Encoding(), ...], [128, None, ...])``.
 """
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation, YaRN, check_factor
 from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature
 from posenc_jax.model.layers import Layers
-from posenc_jax.tokens import count_of
 
 
 def irope(
@@ -45,7 +45,7 @@ def irope(
       floor_scale, attn_scale: keywords of ``Llama4Temperature``.
     """
     near = RoPE(head_dim=head_dim, base=base, layout="interleaved")
-    far = Llama4Temperature(floor_scale=floor_scale, attn_scale=attn_scale)
+    far = Llama4Temperature(over=Encoding(), floor_scale=floor_scale, attn_scale=attn_scale)
     return _ended(near, far, interval, None)
 
 
@@ -210,7 +210,7 @@ def beam(
       scale, exponent: keywords of ``BeamScale``, which scales the logits of the other layers.
     """
     count_of("interval", interval, minimum=2)
-    far = BeamScale(scale=scale, exponent=exponent)
+    far = BeamScale(over=Encoding(), scale=scale, exponent=exponent)
     ends = [number % interval == 0 or number == num_layers for number in range(1, num_layers + 1)]
     return _windowed(RoPE(head_dim=head_dim, base=base), far, ends, window)
 

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention import attend
-from posenc_jax.encoding import Encoding, check_encoding
+from posenc_jax.checks import check_encoding
+from posenc_jax.encoding import Encoding
 from posenc_jax.tokens import Tokens
 
 
@@ -18,10 +20,12 @@ class AttentionFn(nnx.Module):
         self,
         encoding: Encoding,
         tokens: Callable[[Encoding], Tokens],
+        content: Callable[[], jax.Array | None],
         options: nnx.Static[dict[str, Any]],
     ):
         self.encoding = encoding
         self.tokens = tokens
+        self.content = content
         self.options = options
 
     def __call__(
@@ -66,7 +70,7 @@ class AttentionFn(nnx.Module):
             out_BTHC = self._decode(q, k, v, tokens, mask)
         else:
             _refuse("mask", mask, "say causal= and segment_ids= to attention_fn, and pass no mask")
-            out_BTHC = attend(self.encoding, q, k, v, tokens, **self.options)
+            out_BTHC = attend(self.encoding, q, k, v, tokens, x=self.content(), **self.options)
         return out_BTHC.reshape(*query.shape[:-1], out_BTHC.shape[-1])
 
     def _decode(self, q, k, v, tokens, mask):
@@ -74,9 +78,9 @@ class AttentionFn(nnx.Module):
 
         Only Flax's mask says how far the cache is filled. With any other mask the result is NaN.
         """
-        if "read" in self.encoding.hooks():
+        if "observe" in self.encoding.hooks():
             raise ValueError(
-                f"{type(self.encoding).__name__} reads the inputs of all tokens, which Flax's "
+                f"{type(self.encoding).__name__} observes the inputs of all tokens, which Flax's "
                 "cache does not keep: decode with posenc_jax.Transformer, or keep the inputs "
                 "yourself and call posenc_jax.attend"
             )
@@ -115,8 +119,8 @@ def attention_fn(
       segment_ids: int ``[B, T]``; tokens of different segments do not see each other. Padding is a
         segment of its own.
       x: the layer's input ``[B, T, D]``, which data-dependent schemes need.
-      length: the length that a scheme adapts to, see ``Tokens.of``. With ``decode=True`` it is by
-        default that of a full cache.
+      length: the length that a scheme adapts to, see ``encoding.tokens``. With ``decode=True`` it
+        is by default that of a full cache.
       causal: hide later tokens, whatever the layer's own ``is_causal`` is. With ``decode=True``
         there are none: slots that are not filled are always hidden.
       window, scale: as in ``attend``.
@@ -130,19 +134,19 @@ def attention_fn(
     if "embed" in encoding.hooks():
         raise ValueError(
             f"{type(encoding).__name__} adds to the token embeddings, which attention_fn does not "
-            "see: call x = encoding.embed(x, Tokens.of(encoding, positions)) once after the token "
+            "see: call x = encoding.embed(x, encoding.tokens(positions)) once after the token "
             "embedding, and use attention_fn(posenc_jax.Encoding(), positions) in the layers"
         )
 
     # A function, because positions in attributes would be leaves of the layer to differentiate.
     def tokens(encoding):
-        tokens = Tokens.of(encoding, positions, segment_ids, length=length)
-        if "read" not in encoding.hooks() or x is None:
-            return tokens
-        return tokens.read(encoding, x.reshape(-1, *x.shape[-2:]))
+        return encoding.tokens(positions, segment_ids, length=length)
+
+    def content():
+        return None if x is None else x.reshape(-1, *x.shape[-2:])
 
     options = dict(causal=causal, window=window, scale=scale)
-    return AttentionFn(encoding, tokens, nnx.static(options))
+    return AttentionFn(encoding, tokens, content, nnx.static(options))
 
 
 def _refuse(name, value, instead):

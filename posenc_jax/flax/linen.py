@@ -77,22 +77,14 @@ class Encoding(nn.Module):
         self.nnx = nnx.merge(structure, state)
 
     def tokens(self, positions, segment_ids=None, *, index=None, length=None, key=None) -> Tokens:
-        """Returns the tokens at ``positions``, once per forward pass; see ``Tokens.of``."""
+        """Returns the tokens at ``positions``; see :meth:`posenc_jax.Encoding.tokens`."""
         self._check_bound()
-        return Tokens.of(self.nnx, positions, segment_ids, index=index, length=length, key=key)
+        return self.nnx.tokens(positions, segment_ids, index=index, length=length, key=key)
 
     def embed(self, x_BTD, tokens: Tokens):
         """Takes token embeddings and returns them with positions added, once per forward pass."""
         self._check_bound()
         return self.nnx.embed(x_BTD, tokens)
-
-    def read(self, x_BTD, tokens: Tokens) -> Tokens:
-        """Returns the tokens with what the encoding reads in a layer's input ``[B, T, D]``.
-
-        Data-dependent schemes need it in each layer; for all others it changes nothing.
-        """
-        self._check_bound()
-        return tokens.read(self.nnx, x_BTD)
 
     def attend(
         self, q_BTHC, k_BSKC, v_BSKC, q_tokens: Tokens, k_tokens: Tokens | None = None, **options

@@ -22,7 +22,6 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.hf import from_hf
-from posenc_jax.tokens import Tokens
 
 POSITIONS = (0, 1, 1000, 8000, 60000)
 
@@ -89,7 +88,7 @@ def vectors(case: Case) -> dict[str, Any]:
     inv_freq, factor = rope.frequencies(rope.rotary_dim, rope.base, float(POSITIONS[-1] + 1))
     places_1T = np.array([POSITIONS], np.int32)
     own, plain = (_logits(each, rope.head_dim, places_1T) for each in (encoding, rope))
-    cos, sin = (np.asarray(table)[0, :, 0] for table in Tokens.of(rope, places_1T).prepared)
+    cos, sin = (np.asarray(table)[0, :, 0] for table in rope.tokens(places_1T).made)
     return {
         "config": dict(case.config),
         "call": dict(case.call),
@@ -135,7 +134,7 @@ def _logits(encoding, width, places_1T):
     """Returns the logits of every position with every other, ``[T, T]``."""
     shape = (1, len(POSITIONS), 1, width)
     q, k = (np.broadcast_to(x.astype(np.float32), shape) for x in (_query(width), _key(width)))
-    tokens = Tokens.of(encoding, places_1T)
+    tokens = encoding.tokens(places_1T)
     return np.asarray(jax.jit(logits)(encoding, q, k, tokens, tokens)[0, 0], np.float64)
 
 

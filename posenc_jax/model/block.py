@@ -1,15 +1,14 @@
 """Defines the decoder's block: attention and a feed-forward network, added to the residual."""
 
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.attention import attend, turn
+from posenc_jax.attention import attend, rotate_keys
 from posenc_jax.attention.ring import context_size
-from posenc_jax.model.cache import Kept, Past
+from posenc_jax.model.cache import Past, Stored
 from posenc_jax.tokens import Tokens
 
 
@@ -54,7 +53,7 @@ class Attention(nnx.Module):
         )
 
     def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
-        """Returns the layer's output, and what is kept in the cache, if any; see ``Block``.
+        """Returns the layer's output, and what the cache stores, if there is one; see ``Block``.
 
         ``rule`` are keywords of ``attend``.
         """
@@ -64,11 +63,11 @@ class Attention(nnx.Module):
         k = self._heads(self.k, self.k_norm, x_BTD)
         v = self._heads(self.v, None, x_BTD)
         if past is None:
-            kept = None
-            attended = attend(encoding, q, k, v, tokens.read(encoding, x_BTD), **rule)
+            stored = None
+            attended = attend(encoding, q, k, v, tokens, x=x_BTD, **rule)
         else:
-            attended, kept = _attend_to_past(encoding, q, k, v, x_BTD, tokens, past, **rule)
-        return by_token(self.out, attended.reshape(B, T, -1)), kept
+            attended, stored = _attend_to_past(encoding, q, k, v, x_BTD, tokens, past, **rule)
+        return by_token(self.out, attended.reshape(B, T, -1)), stored
 
     def _sinks(self, x_BTD):
         """Returns the sinks of ``attend``, ``[H]`` or ``[B, T, H]``, or None."""
@@ -88,27 +87,23 @@ class Attention(nnx.Module):
 
 def _attend_to_past(encoding, q, k, v, x_BTD, tokens: Tokens, past: Past, **rule):
     """Returns the attended sums of new tokens, and the slots with the new tokens in them."""
-    keys, state, read = past.tokens, past.kept.of_turn(past.turn).state, None
+    keys, state, made = past.tokens, past.stored.of_repeat(past.repeat).state, None
     if state is not None:
         # A text that starts at slot 0 must not continue from the state of an earlier text.
-        state = jax.tree.map(
-            lambda first, now: jnp.where(past.start == 0, first + jnp.zeros_like(now), now),
-            encoding.start(len(x_BTD)),
-            state,
-        )
-        tokens, state = tokens.resume(encoding, x_BTD, state)
-        read = encoding.of_keys(tokens.prepared)
-    if keys.turned:
-        k, v, _ = turn(encoding, k, v, tokens, num_heads=q.shape[2])
-    kept = past.with_new(Kept.of(k, v, x_BTD, read, state))
-    seen = kept.of_turn(past.turn)
-    if seen.read is not None:
-        keys = dataclasses.replace(keys, prepared=seen.read)
-    elif seen.x is not None:
-        keys = keys.read(encoding, seen.x)
+        state = jax.tree.map(lambda x: jnp.where(past.start == 0, jnp.zeros_like(x), x), state)
+        tokens, state = tokens.resumed(encoding, x_BTD, state)
+        made = encoding.of_keys(tokens.made)
+    if keys.stage == "rotated":
+        k, v, _ = rotate_keys(encoding, k, v, tokens, num_heads=q.shape[2])
+    stored = past.with_new(Stored.of(k, v, x_BTD, made, state))
+    layer = stored.of_repeat(past.repeat)
+    if layer.made is not None:
+        keys = keys.having(layer.made)
+    elif layer.x is not None:
+        keys = keys.observed(encoding, layer.x)
         tokens = keys.part(past.start, q.shape[1])
-    k, v = seen.k.swapaxes(1, 2), seen.v.swapaxes(1, 2)
-    return attend(encoding, q, k, v, tokens, keys, **rule), kept
+    k, v = layer.k.swapaxes(1, 2), layer.v.swapaxes(1, 2)
+    return attend(encoding, q, k, v, tokens, keys, **rule), stored
 
 
 class SwiGLU(nnx.Module):
@@ -131,8 +126,8 @@ class Block(nnx.Module):
     With ``post_norm`` each reads the residual as it is, and its output is normalised instead.
     ``attention`` are the keywords that ``Attention`` alone takes.
 
-    ``past`` is what the cache keeps of earlier tokens in this layer. A call returns the residual,
-    and what the cache keeps with the new tokens in it, or None without a past.
+    ``past`` is what the cache stores of earlier tokens in this layer. A call returns the residual,
+    and what the cache stores with the new tokens in it, or None without a past.
     """
 
     def __init__(
@@ -166,12 +161,12 @@ class Block(nnx.Module):
         return self.attention_norm(x_BTD)
 
     def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
-        read = x_BTD if self.post_norm else self.normalise(x_BTD, tokens)
-        attended, kept = self.attention(read, encoding, tokens, past, **rule)
+        x = x_BTD if self.post_norm else self.normalise(x_BTD, tokens)
+        attended, stored = self.attention(x, encoding, tokens, past, **rule)
         x_BTD = x_BTD + (self.normalise(attended, tokens) if self.post_norm else attended)
         if self.post_norm:
-            return x_BTD + self.mlp_norm(self.mlp(x_BTD)), kept
-        return x_BTD + self.mlp(self.mlp_norm(x_BTD)), kept
+            return x_BTD + self.mlp_norm(self.mlp(x_BTD)), stored
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD)), stored
 
 
 def _linear(d_in, d_out, std=0.02, *, use_bias=False, dtype, param_dtype, rngs):

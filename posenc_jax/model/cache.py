@@ -1,14 +1,14 @@
 """The cache stores what a model needs of earlier tokens, so that more tokens can follow.
 
-Keys and values are stored turned, with whatever ``score`` reads of their tokens, so that a step
-computes only with new tokens, except in attention itself. A scheme that reads the layer's input
+Keys and values are stored rotated, with whatever ``score`` reads of their tokens, so that a step
+computes only with new tokens, except in attention itself. A scheme that observes the layer's input
 (FoX, PaTH, Selective RoPE) continues from its state after the last token.
 
-Three kinds of schemes repeat their work for all tokens in every step. If a scheme adapts to the
-length (``Encoding.adapts``), keys are stored before ``rotate`` and turned by the length of the
-step, unless the cache is made for one length. If it mixes keys (``Encoding.mixes_keys``), they are
-stored unturned too. If it reads the layer's input and cannot resume, as no scheme can where tokens
-have segments, the layer's input is stored as well.
+Two kinds of schemes repeat their work for all tokens in every step. If a scheme adapts to the
+length (``Encoding.reads_length``), keys are stored before ``rotate`` and rotated by the length of
+the step, unless the cache is made for one length. If a scheme observes the layer's input and has no
+state (kv shift), as no scheme has one where tokens have segments, keys are stored before ``rotate``
+too, and the layer's input beside them.
 """
 
 import dataclasses
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.attention import cpu, turn
+from posenc_jax.attention import cpu, rotate_keys
+from posenc_jax.checks import check_flags, check_numbers, check_positions, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.positions import text
-from posenc_jax.tokens import Tokens, check_flags, check_numbers, check_positions, count_of
+from posenc_jax.tokens import Tokens
 
 if TYPE_CHECKING:
     from posenc_jax.model.transformer import Transformer
@@ -29,68 +30,68 @@ if TYPE_CHECKING:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Kept:
-    """Holds what is kept of tokens in a layer.
+class Stored:
+    """Holds what is stored of tokens in a layer.
 
-    In a cache arrays have a leading axis, ``turns``: the repeats of the model's pattern under
-    ``scan``, else 1. Heads come before tokens, as the products of attention read them; otherwise
-    every step would transpose all slots.
+    In a cache arrays have a leading axis, ``repeats``, of the model's pattern under ``scan``; else
+    it is 1. Heads come before tokens, as the products of attention read them; otherwise every step
+    would transpose all slots.
 
     Attributes:
-      k, v: keys and values, turned or not, ``[B, K, T, C]``, or ``[turns, B, K, S, C]``.
-      x: the layer's input, ``[B, T, D]`` or ``[turns, B, S, D]``; None where the encoding does not
-        read it, or resumes.
-      read: what ``resume`` made of the tokens, arrays ``[B, T, ...]`` or ``[turns, B, S, ...]``;
+      k, v: keys and values, rotated or not, ``[B, K, T, C]``, or ``[repeats, B, K, S, C]``.
+      x: the layer's input, ``[B, T, D]`` or ``[repeats, B, S, D]``; None where the encoding does
+        not observe it, or has a state.
+      made: what ``observe`` made of the tokens, arrays ``[B, T, ...]`` or ``[repeats, B, S, ...]``;
         None where ``score`` and ``mix`` do not read it.
-      state: the encoding's state after the last token, arrays ``[B, ...]`` or ``[turns, B, ...]``;
-        None where it does not resume.
+      state: the encoding's state after the last token, arrays ``[B, ...]`` or
+        ``[repeats, B, ...]``; None where it has none.
     """
 
     k: jax.Array
     v: jax.Array
     x: Any
-    read: Any = None
+    made: Any = None
     state: Any = None
 
     @classmethod
-    def of(cls, k_BTKC, v_BTKC, x_BTD=None, read=None, state=None) -> "Kept":
-        """Returns what is kept of new tokens."""
-        return cls(k_BTKC.swapaxes(1, 2), v_BTKC.swapaxes(1, 2), x_BTD, read, state)
+    def of(cls, k_BTKC, v_BTKC, x_BTD=None, made=None, state=None) -> "Stored":
+        """Returns what is stored of new tokens."""
+        return cls(k_BTKC.swapaxes(1, 2), v_BTKC.swapaxes(1, 2), x_BTD, made, state)
 
-    def of_turn(self, turn) -> "Kept":
-        """Returns what one layer has kept."""
-        return jax.tree.map(lambda slots: slots[turn], self)
+    def of_repeat(self, repeat) -> "Stored":
+        """Returns what is stored of one layer."""
+        return jax.tree.map(lambda slots: slots[repeat], self)
 
 
 class Past(NamedTuple):
     """Holds what a layer finds in the cache.
 
     Attributes:
-      kept: the slots of all turns.
-      turn: which repeat of the pattern the layer is in.
+      stored: the slots of all repeats.
+      repeat: which repeat of the pattern the layer is in.
       start: the first slot of the new tokens.
       tokens: the tokens of all slots, the new ones included.
     """
 
-    kept: Kept
-    turn: Any
+    stored: Stored
+    repeat: Any
     start: Any
     tokens: Tokens
 
-    def with_new(self, new: Kept) -> Kept:
+    def with_new(self, new: Stored) -> Stored:
         """Returns the slots with the new tokens written in their place."""
 
         def write(axis, slots, tokens):
             at = [0] * slots.ndim
-            at[0], at[axis] = self.turn, self.start
+            at[0], at[axis] = self.repeat, self.start
             return cpu.written(slots, tokens[None], at)
 
         def put(slots, state):
-            return jax.lax.dynamic_update_index_in_dim(slots, state, self.turn, axis=0)
+            return jax.lax.dynamic_update_index_in_dim(slots, state, self.repeat, axis=0)
 
-        return Kept(
-            **_map_tokens(write, self.kept, new),
-            state=jax.tree.map(put, self.kept.state, new.state),
+        return Stored(
+            **_map_tokens(write, self.stored, new),
+            state=jax.tree.map(put, self.stored.state, new.state),
         )
 
 
@@ -103,24 +104,28 @@ class Cache:
     donate it to ``jax.jit``, or every step copies it.
 
     Attributes:
-      layers: what each of the model's ``layers`` has kept.
-      prepared: for each of the model's distinct encodings, what ``score`` and ``mix`` read of the
+      layers: what is stored of each of the model's ``layers``.
+      made: for each of the model's distinct encodings, what ``score`` and ``mix`` read of the
         result of ``prepare``, for all slots; None where they do not read it.
       positions: ``[B, S]`` or ``[B, S, A]``.
       segment_ids: int32 ``[B, S]``, or None.
       count: int32 scalar.
       length: the length that schemes adapt to, or None for the length so far (static).
       encodings: the structure of each distinct encoding that the cache was made for (static).
+      rotated: for each of them whether keys and values are stored rotated (static).
+      moves: for each of them whether it moves positions, as randomized positions are (static).
       is_text: whether all tokens so far are text whose positions were left out (static).
     """
 
-    layers: tuple[Kept, ...]
-    prepared: tuple[Any, ...]
+    layers: tuple[Stored, ...]
+    made: tuple[Any, ...]
     positions: jax.Array
     segment_ids: jax.Array | None
     count: jax.Array
     length: int | None = dataclasses.field(metadata={"static": True})
     encodings: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
+    rotated: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
+    moves: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
     is_text: bool = dataclasses.field(default=True, metadata={"static": True})
 
     @classmethod
@@ -155,21 +160,27 @@ class Cache:
         length = None if length is None else count_of("length", length)
         places = jax.ShapeDtypeStruct((batch, size) if axes is None else (batch, size, axes), dtype)
         distinct = model.distinct()
-        make = functools.partial(_slots, model, segments, length)
-        made = [jax.eval_shape(functools.partial(make, each), places) for each in distinct]
-        turns = model.num_layers // len(model.layers) if model.scan else 1
+        width = model.embedding.shape[-1]
+        rotated = [_is_rotated(encoding, width, segments, length) for encoding in distinct]
+        made = [
+            jax.eval_shape(functools.partial(_slots, model, length, *each), places)
+            for each in zip(distinct, rotated, strict=True)
+        ]
+        repeats = model.num_layers // len(model.layers) if model.scan else 1
 
         def zeros(tree, *leading):
             return jax.tree.map(lambda x: jnp.zeros((*leading, *x.shape), x.dtype), tree)
 
         return cls(
-            tuple(zeros(made[layer.sources[0]][0], turns) for layer in model.layers),
-            tuple(zeros(prepared) for _, prepared in made),
+            tuple(zeros(made[layer.source][0], repeats) for layer in model.layers),
+            tuple(zeros(of_all_layers) for _, of_all_layers in made),
             zeros(places),
             jnp.zeros((batch, size), jnp.int32) if segments else None,
             jnp.zeros((), jnp.int32),
             length,
             _structures(model),
+            tuple(rotated),
+            tuple(map(_moves, distinct)),
         )
 
     @property
@@ -227,12 +238,12 @@ class Cache:
           T: number of new tokens, the last that were counted.
         """
         start, length = self.count - T, self.length  # type: Any, Any
-        is_text = self.is_text and "place" not in encoding.hooks()
+        is_text = self.is_text and not self.moves[number]
         if is_text and length is None:
             length = self.count.astype(jnp.float32)[None, None]
-        if not _is_turned(encoding, self.segment_ids is not None, self.length):
+        if not self.rotated[number]:
             positions = text(self.size) if is_text else self.positions
-            tokens = Tokens.of(encoding, positions, self.segment_ids, length=length)
+            tokens = encoding.tokens(positions, self.segment_ids, length=length)
             return tokens.part(start, T), tokens, self
         places = jnp.arange(self.size, dtype=jnp.int32)[None] if is_text else self.positions
         index = start + jnp.arange(T, dtype=jnp.int32)[None]
@@ -240,42 +251,47 @@ class Cache:
             None if x is None else jax.lax.dynamic_slice_in_dim(x, start, T, axis=1)
             for x in (places, self.segment_ids)
         )
-        new = Tokens.of(encoding, *newest, index=index, length=length)
-        prepared = self.prepared[number]
-        if prepared is not None:
+        new = encoding.tokens(*newest, index=index, length=length).fixed()
+        made = self.made[number]
+        if made is not None:
             write = functools.partial(_write, start=start)
-            prepared = jax.tree.map(write, prepared, encoding.of_keys(new.prepared))
-        placed = encoding.place(places, None, length)
-        seen = Tokens(placed, self.segment_ids, None, prepared, is_text, new.fixed, turned=True)
-        every = (*self.prepared[:number], prepared, *self.prepared[number + 1 :])
+            made = jax.tree.map(write, made, encoding.of_keys(new.made))
+        if self.moves[number]:
+            places = encoding.tokens(places, length=length).positions
+        every = Tokens(places, self.segment_ids, made=made, consecutive=is_text).rotated()
+        of_all = (*self.made[:number], made, *self.made[number + 1 :])
         return (
             dataclasses.replace(new, consecutive=is_text),
-            seen,
-            dataclasses.replace(self, prepared=every),
+            every,
+            dataclasses.replace(self, made=of_all),
         )
 
-    def newest(self, count: int) -> tuple[tuple[Kept, ...], tuple[Any, ...]]:
-        """Returns what is kept of the last ``count`` tokens, for ``with_newest``."""
+    def newest(self, count: int) -> tuple[tuple[Stored, ...], tuple[Any, ...]]:
+        """Returns what is stored of the last ``count`` tokens, for ``with_newest``."""
         start = self.count - count
 
         def cut(axis, slots):
             return jax.lax.dynamic_slice_in_dim(slots, start, count, axis)
 
-        layers = [Kept(**_map_tokens(cut, kept), state=kept.state) for kept in self.layers]
-        return tuple(layers), jax.tree.map(functools.partial(cut, 1), self.prepared)
+        layers = [Stored(**_map_tokens(cut, x), state=x.state) for x in self.layers]
+        return tuple(layers), jax.tree.map(functools.partial(cut, 1), self.made)
 
-    def with_newest(self, newest: tuple[tuple[Kept, ...], tuple[Any, ...]], count: int) -> "Cache":
-        """Returns the cache with ``count`` more tokens of text, for which ``newest`` is kept."""
+    def with_newest(
+        self, newest: tuple[tuple[Stored, ...], tuple[Any, ...]], count: int
+    ) -> "Cache":
+        """Returns the cache with ``count`` more tokens of text, of which ``newest`` is stored."""
 
         def write(axis, slots, tokens):
             return jax.lax.dynamic_update_slice_in_dim(slots, tokens, self.count, axis)
 
-        layers, prepared = newest
+        layers, made = newest
         pairs = zip(self.layers, layers, strict=True)
         return dataclasses.replace(
             self.with_places(None, None, count),
-            layers=tuple(Kept(**_map_tokens(write, *pair), state=pair[1].state) for pair in pairs),
-            prepared=jax.tree.map(functools.partial(write, 1), self.prepared, prepared),
+            layers=tuple(
+                Stored(**_map_tokens(write, *pair), state=pair[1].state) for pair in pairs
+            ),
+            made=jax.tree.map(functools.partial(write, 1), self.made, made),
         )
 
     def check_made_for(self, model: "Transformer", batch: int) -> None:
@@ -288,7 +304,7 @@ class Cache:
         if _structures(model) != self.encodings:
             raise ValueError(
                 "the cache was made for a model under other encodings, or under theirs with other "
-                "keywords, and its keys are turned by those; make it by Cache.empty of the same "
+                "keywords, and its keys are rotated by those; make it by Cache.empty of the same "
                 "model"
             )
 
@@ -325,42 +341,53 @@ def check_model(model: Any) -> None:
 
 
 def _slots(
-    model: "Transformer", segments: bool, length: int | None, encoding: Encoding, positions
-) -> tuple[Kept, Any]:
-    """Returns what a layer keeps of tokens at these positions, and what is kept for all layers."""
+    model: "Transformer", length: int | None, encoding: Encoding, rotated: bool, positions
+) -> tuple[Stored, Any]:
+    """Returns what is stored of tokens at these positions in a layer, and for all layers."""
     B, S = positions.shape[:2]
     k = v = jnp.zeros((B, S, model.num_kv_heads, model.head_dim), model.dtype)
     x_BSD = jnp.zeros((B, S, model.embedding.shape[-1]), model.dtype)
-    reads = "read" in encoding.hooks()
-    if not _is_turned(encoding, segments, length):
-        return Kept.of(k, v, x_BSD if reads else None), None
-    tokens, read, state = Tokens.of(encoding, positions, length=length), None, None
-    if reads:
-        tokens, state = tokens.resume(encoding, x_BSD, encoding.start(B))
-    k, v, _ = turn(encoding, k, v, tokens, num_heads=model.num_heads)
+    observes = "observe" in encoding.hooks()
+    if not rotated:
+        return Stored.of(k, v, x_BSD if observes else None), None
+    tokens, state = encoding.tokens(positions, length=length).fixed(), None
+    if observes:
+        tokens, state = tokens.resumed(encoding, x_BSD, None)
+    k, v, _ = rotate_keys(encoding, k, v, tokens, num_heads=model.num_heads)
     is_read_again = not encoding.hooks().isdisjoint({"score", "mix"})
-    prepared = encoding.of_keys(tokens.prepared) if is_read_again else None
-    if reads:
-        read, prepared = prepared, None
-    return Kept.of(k, v, None, read, state), prepared
+    made = encoding.of_keys(tokens.made) if is_read_again else None
+    if observes:
+        return Stored.of(k, v, None, made, state), None
+    return Stored.of(k, v), made
 
 
-def _is_turned(encoding: Encoding, segments: bool, length: int | None) -> bool:
-    """Returns whether the cache keeps keys and values turned, with what attention reads of them."""
-    if encoding.mixes_keys or (encoding.adapts and length is None):
+def _is_rotated(encoding: Encoding, width: int, segments: bool, length: int | None) -> bool:
+    """Returns whether keys and values can be stored rotated, with what attention reads of them."""
+    if length is None and encoding.reads_length():
         return False
-    return "read" not in encoding.hooks() or (not segments and encoding.resumes)
+    return "observe" not in encoding.hooks() or (not segments and _has_state(encoding, width))
 
 
-def _map_tokens(function, *every: Kept) -> dict[str, Any]:
-    """Calls ``function(axis, *arrays)`` of k, v, x and read, with tokens along an axis of slots."""
+def _has_state(encoding: Encoding, width: int) -> bool:
+    def state():
+        return encoding.observe(jnp.zeros((1, 1, width)), encoding.tokens(text(1)))[1]
+
+    return jax.eval_shape(state) is not None
+
+
+def _moves(encoding: Encoding) -> bool:
+    return not jax.eval_shape(lambda: encoding.tokens(text(1))).consecutive
+
+
+def _map_tokens(function, *every: Stored) -> dict[str, Any]:
+    """Calls ``function(axis, *arrays)`` of k, v, x and made, with tokens along an axis of slots."""
 
     def mapped(axis, *trees):
         if trees[0] is None:
             return None
         return jax.tree.map(functools.partial(function, axis), *trees)
 
-    axes = {"k": 3, "v": 3, "x": 2, "read": 2}
+    axes = {"k": 3, "v": 3, "x": 2, "made": 2}
     return {name: mapped(axis, *(getattr(x, name) for x in every)) for name, axis in axes.items()}
 
 

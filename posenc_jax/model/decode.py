@@ -7,16 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import MOST_ROUNDING, as_array, check_key, check_positions, count_of, is_real
 from posenc_jax.model.cache import Cache, check_model
-from posenc_jax.tokens import (
-    MOST_ROUNDING,
-    Tokens,
-    as_array,
-    check_key,
-    check_positions,
-    count_of,
-    is_real,
-)
 
 
 def generate(
@@ -151,7 +143,7 @@ def check_reach(
         which = [np.ravel(x) for x in (before.argmin(0), before.argmax(0), (before % 1).argmax(0))]
         places = np.concatenate([before[np.concatenate(which)], places])
     for encoding in model.distinct():
-        tokens = Tokens.of(encoding, places[None], length=adapted)
+        tokens = encoding.tokens(places[None], length=adapted)
         encoding.embed(jnp.zeros((1, len(places), model.embedding.shape[1])), tokens)
 
 

@@ -1,14 +1,26 @@
-"""Describes the pattern of encodings and windows that the layers of a model use."""
+"""Describes what the layers of a model use, and stacks it for ``lax.scan``.
 
-from collections.abc import Iterator, Sequence
+A scheme with parameters for each layer is stacked as the blocks are, and under ``scan`` the loop
+runs over both. An encoding that layers share belongs to the model, which passes it into the blocks:
+modules are plain pytrees here, so one that was stored in two blocks would be two after a step of
+training. An encoding that is stacked over a shared one (LogScale over LeRoPE in Mistral Large 4)
+belongs to the model too, and each layer takes its row.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention import Chunks
-from posenc_jax.attention.checks import check_window
-from posenc_jax.encoding import Encoding, check_encoding
-from posenc_jax.tokens import check_flags, count_of
+from posenc_jax.attention.rule import check_window
+from posenc_jax.checks import check_encoding, check_flags, count_of
+from posenc_jax.encoding import Encoding
+
+if TYPE_CHECKING:
+    from posenc_jax.model.block import Block
 
 Window = int | Chunks | None
 
@@ -76,9 +88,9 @@ class Layers(nnx.Module):
         """
         num_layers = count_of("num_layers", num_layers)
         check_flags(from_end=from_end)
-        turn = len(self.pattern)
-        first = -num_layers % turn if from_end else 0
-        places = [(first + number) % turn for number in range(num_layers)]
+        size = len(self.pattern)
+        first = -num_layers % size if from_end else 0
+        places = [(first + number) % size for number in range(num_layers)]
         encodings, windows = zip(*map(self.at, places), strict=True)
         return Layers(encodings, windows)
 
@@ -103,39 +115,22 @@ class Layers(nnx.Module):
                     f"build it with make(..., num_layers={layers})"
                 )
 
-    def alike(self) -> bool:
-        """Returns whether one compiled block can run every layer, given its tables and window."""
-        same_program = all(self.distinct[0].turns_like(each) for each in self.distinct)
-        return same_program and not any(isinstance(window, Chunks) for window in self.windows)
-
     def at(self, number: int) -> tuple[Encoding | None, Window]:
         """Returns the encoding and the window of layer ``number``, from 0; the pattern repeats."""
         place = count_of("number", number, 0) % len(self.pattern)
         source = self.pattern[place]
         return None if source is None else self.distinct[source], self.windows[place]
 
-    def of_layer(self, number: int) -> tuple[Encoding | None, int, Window]:
-        """Returns what layer ``number`` uses: its own encoding, the source, and the window.
-
-        The encoding is None where layers share parameters; the source is its index in ``distinct``.
-        """
-        place = number % len(self.pattern)
-        source = self.pattern[place]
-        assert source is not None  # As ``check`` found.
-        encoding = self.distinct[source]
-        own = encoding.of_layer(self.row(number)) if has_own(encoding) else None
-        return own, source, self.windows[place]
-
     def row(self, number: int) -> int:
         """Returns how many layers before layer ``number`` use the encoding that it uses."""
-        turn, place = divmod(number, len(self.pattern))
+        repeat, place = divmod(number, len(self.pattern))
         source = self.pattern[place]
-        return turn * self.pattern.count(source) + self.pattern[:place].count(source)
+        return repeat * self.pattern.count(source) + self.pattern[:place].count(source)
 
 
 def _check_shared_once(distinct):
     """Checks that no encoding is part of two others, where it would be duplicated."""
-    parts = [part for each in distinct for part in _parts(each) if jax.tree.leaves(part)]
+    parts = [part for each in distinct for part in each.parts() if jax.tree.leaves(part)]
     for part in parts:
         if sum(other is part for other in parts) > 1:
             raise ValueError(
@@ -145,20 +140,81 @@ def _check_shared_once(distinct):
             )
 
 
-def _parts(encoding: Encoding) -> Iterator[Encoding]:
-    """Yields the encoding and all that it is made of."""
-    yield encoding
-    for part in vars(encoding).values():
-        if isinstance(part, Encoding):
-            yield from _parts(part)
-
-
 def has_own(encoding: Encoding) -> bool:
     """Returns whether every parameter of the encoding belongs to one layer."""
-    return encoding.per_layer and not encoding.over_shared
+    parts = [part for part in encoding.parts() if jax.tree.leaves(part)]
+    return encoding.per_layer and all(part.stacked is not None for part in parts)
 
 
 def _known(window: Window) -> Window:
     """Returns a window as attention takes it; it must not be traced."""
     check_window(window)
     return window if isinstance(window, Chunks | None) else count_of("window", window)
+
+
+class Layer(nnx.Module):
+    """Holds what one layer of the model uses: its block, its encoding and its window.
+
+    Under ``scan`` it stands for all layers in one place of the pattern, and its arrays have a
+    leading axis of repeats of the pattern.
+
+    Attributes:
+      block: the parameters of the layer.
+      own: the encoding that belongs to this layer alone, or None where layers share parameters.
+      source: which of the model's distinct encodings the layer uses (static).
+      window: which keys a query sees, as ``Layers`` has it (static).
+      rows: for each repeat, which of an encoding's parameters for each layer it uses (static).
+    """
+
+    def __init__(self, pattern: Layers, block: "Block", numbers: Sequence[int], scan: bool):
+        place = numbers[0] % len(pattern.pattern)
+        encoding, self.window = pattern.at(place)
+        source = pattern.pattern[place]
+        assert encoding is not None and source is not None  # As ``check`` found.
+        self.source = source
+        self.block = block
+        self.rows = tuple(map(pattern.row, numbers))
+        own = [encoding.of_layer(row) for row in self.rows] if has_own(encoding) else [None]
+        self.own = stack(own) if scan else own[0]
+
+    def encoding(self, encodings: Sequence[Encoding], repeat) -> Encoding:
+        """Returns the encoding of one repeat, which may be traced.
+
+        It is the layer's own, or among those of the model.
+        """
+        if self.own is not None:
+            return self.own
+        encoding = encodings[self.source]
+        if encoding.stacked is None:
+            return encoding
+        row = self.rows[0] if len(self.rows) == 1 else jnp.asarray(self.rows)[repeat]
+        return encoding.of_layer(row)
+
+
+def stack(modules):
+    """Returns modules of one structure as one, their arrays along a leading axis."""
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *modules)
+
+
+def unstack(tree, count: int) -> list:
+    """Cuts ``tree`` along its leading axis."""
+    return [jax.tree.map(lambda p, i=i: p[i], tree) for i in range(count)]
+
+
+def by_place(blocks: list, places: int) -> list:
+    """Returns the blocks of all layers stacked by place of the pattern."""
+    kinds: list[Any] = list(map(jax.tree.structure, blocks))
+    if any(kind != kinds[number % places] for number, kind in enumerate(kinds)):
+        raise ValueError(
+            f"scan=True compiles a pattern of {places} layers once, and layers of one place in it "
+            "differ in their sinks: name as many encodings in the pattern as it takes until sinks "
+            "repeat too, such as [rope, rope] for two sinks"
+        )
+    return [stack(blocks[place::places]) for place in range(places)]
+
+
+def by_layer(blocks: list, num_layers: int) -> list:
+    """Returns the blocks of all layers that ``by_place`` stacked, first layer first."""
+    repeats = num_layers // len(blocks)
+    of_places = [unstack(block, repeats) for block in blocks]
+    return [block for of_repeat in zip(*of_places, strict=True) for block in of_repeat]

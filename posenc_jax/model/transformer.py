@@ -18,20 +18,21 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import Implementation, check_implementation
+from posenc_jax.checks import (
+    as_array,
+    check_flags,
+    check_heads,
+    check_key,
+    check_sizes,
+    check_types,
+    count_of,
+    sinks_of_layers,
+)
 from posenc_jax.encoding import Encoding
-from posenc_jax.hooks import call
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
-from posenc_jax.model.checks import (
-    check_heads,
-    check_sizes,
-    check_types,
-    sinks_of_layers,
-)
-from posenc_jax.model.layer import Layer, first_of, one_if_equal, stack, unstack
-from posenc_jax.model.layers import Layers, Window, has_own
-from posenc_jax.tokens import Tokens, as_array, check_flags, check_key, count_of
+from posenc_jax.model.layers import Layer, Layers, Window, by_layer, by_place, has_own, unstack
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")
@@ -54,7 +55,7 @@ class Transformer(nnx.Module):
       mlp_dim: hidden width of the feed-forward network. Default: 8/3 of ``model_dim``, rounded up
         to a multiple of 64.
       norm_epsilon: what every norm adds to the mean square.
-      qk_norm: how queries and keys are normalised before they turn: "head" normalises each head by
+      qk_norm: how queries and keys are normalised before rotation: "head" normalises each head by
         itself (Qwen3), "all" all heads together (OLMo 2), None not at all.
       qkv_bias: whether to add a bias to queries, keys and values (Qwen2).
       sinks: whether queries may attend to nothing: "head" gives each head one more logit, which has
@@ -68,9 +69,7 @@ class Transformer(nnx.Module):
       dtype: type of the computation.
       param_dtype: type of the parameters, except for those of the encoding.
       scan: whether to compile the blocks of one repeat of the pattern and loop over the repeats
-        (``lax.scan``), for deep models. A pattern that names every layer of the model is compiled
-        as one block if its layers are RoPE and differ only in base, frequency rule and window
-        (Gemma 3); windows are then traced.
+        (``lax.scan``), for deep models.
       remat: whether to recompute each block in the backward pass, to save memory.
       implementation: how attention is computed, see ``attend``.
       rngs: initial values, N(0, 0.02), with the two projections into the residual stream scaled
@@ -144,64 +143,30 @@ class Transformer(nnx.Module):
         self.head_dim, self.causal, self.dtype = head_dim, causal, dtype
         self.scan, self.remat, self.implementation = scan, remat, implementation
         pattern = Layers.of(encoding)
-        self._arrange(pattern, self._placed(pattern, blocks))
+        pattern.check(num_layers)
+        blocks = by_place(blocks, len(pattern.pattern)) if scan else blocks
+        self._arrange(pattern, blocks)
 
     def under(self, encoding: Encoding | Sequence[Encoding] | Layers) -> "Transformer":
         """Returns this model with another encoding or pattern in place of its own."""
         other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
         pattern = Layers.of(encoding)
-        blocks = [layer.block for layer in other.layers]
-        if self.scan and len(blocks) != self._places(pattern, blocks):
-            turns = self.num_layers // len(blocks)
-            by_place = [unstack(block, turns) for block in blocks]
-            blocks = self._placed(
-                pattern, [block for turn in zip(*by_place, strict=True) for block in turn]
-            )
+        pattern.check(self.num_layers)
+        blocks, places = [layer.block for layer in other.layers], len(pattern.pattern)
+        if self.scan and len(blocks) != places:
+            blocks = by_place(by_layer(blocks, self.num_layers), places)
         other._arrange(pattern, blocks)
         return other
 
-    def _placed(self, pattern: Layers, blocks: list[Block]) -> list[Block]:
-        """Returns the blocks of all layers, under ``scan`` stacked by place of the pattern."""
-        pattern.check(self.num_layers)
-        if not self.scan:
-            return blocks
-        turn = self._places(pattern, blocks)
-        kinds: list[Any] = list(map(jax.tree.structure, blocks))
-        if any(kind != kinds[number % turn] for number, kind in enumerate(kinds)):
-            raise ValueError(
-                f"scan=True compiles a pattern of {turn} layers once, and the layers of one place "
-                "in it differ in their sinks: name as many encodings in the pattern as it takes "
-                "until sinks repeat too, such as [rope, rope] for two sinks"
-            )
-        return [stack(blocks[place::turn]) for place in range(turn)]
-
-    def _places(self, pattern: Layers, blocks: list[Block]) -> int:
-        """Returns the number of places of blocks: under ``scan`` one if all layers are alike."""
-        turn = len(pattern.pattern)
-        has_all = self.scan and turn == self.num_layers
-        # Blocks differ where only some layers have sinks.
-        same_blocks = len(set(map(jax.tree.structure, blocks))) == 1
-        return 1 if has_all and same_blocks and pattern.alike() else turn
-
-    def _arrange(self, pattern: Layers, blocks: list[Block]) -> None:
-        """Gives each block its encoding and its window."""
-        pattern.check(self.num_layers)
-        shared = [None if has_own(each) else each for each in pattern.distinct]
-        layers = []
-        for place, block in enumerate(blocks):
-            own, source, window = pattern.of_layer(place)
-            numbers = range(place, self.num_layers, len(blocks))
-            is_shared = pattern.distinct[source].over_shared
-            rows = tuple(map(pattern.row, numbers)) if is_shared else (0,)
-            if self.scan and own is not None:
-                own = stack([pattern.of_layer(number)[0] for number in numbers])
-            # Under scan layers that are alike share one block, even if the pattern names each.
-            several = range(self.num_layers if len(blocks) < len(pattern.pattern) else 0)
-            each = [pattern.of_layer(number)[1:] for number in several] or [(source, window)]
-            sources, windows = (tuple(all_turns) for all_turns in zip(*each, strict=True))
-            layers.append(Layer(block, own, one_if_equal(sources), one_if_equal(windows), rows))
-        self.encodings = nnx.List(shared)
-        self.layers = nnx.List(layers)
+    def _arrange(self, pattern: Layers, blocks: list) -> None:
+        """Gives each block, under ``scan`` those of one place, its encoding and its window."""
+        self.encodings = nnx.List([None if has_own(each) else each for each in pattern.distinct])
+        self.layers = nnx.List(
+            [
+                Layer(pattern, block, range(place, self.num_layers, len(blocks)), self.scan)
+                for place, block in enumerate(blocks)
+            ]
+        )
 
     def __call__(self, inputs, positions, segment_ids=None, **options):
         """Returns float32 logits ``[B, T, vocab_size]``; see ``hidden`` for the arguments."""
@@ -250,7 +215,7 @@ class Transformer(nnx.Module):
           segment_ids: int ``[B, T]``: tokens see only their own segment.
           index: int32 ``[B, T]``, the order in which the tokens were written, if they are laid out
             in another order (``zigzag``).
-          length: the length that a scheme adapts to, see ``Tokens.of``.
+          length: the length that a scheme adapts to, see ``Encoding.tokens``.
           key: fresh randomness in training, for schemes that move positions.
         """
         if key is not None:
@@ -258,10 +223,10 @@ class Transformer(nnx.Module):
         x_BTD, sides = self.embed(inputs), []
         for i, encoding in enumerate(self.distinct()):
             own_key = None if key is None else jax.random.fold_in(key, i)
-            tokens = Tokens.of(
-                encoding, positions, segment_ids, index=index, length=length, key=own_key
+            tokens = encoding.tokens(
+                positions, segment_ids, index=index, length=length, key=own_key
             )
-            x_BTD = call(encoding, "embed", x_BTD, tokens)
+            x_BTD = encoding.embed(x_BTD, tokens)
             sides.append((tokens, None))
         return self._run(x_BTD, sides)[0]
 
@@ -274,7 +239,7 @@ class Transformer(nnx.Module):
         order of the calls is the order of the tokens, whatever their positions are.
 
         A scheme that adapts to the length (dynamic NTK, LongRoPE, randomized positions) adapts to
-        the largest position so far of a token's own sequence or segment, plus one, and turns all
+        the largest position so far of a token's own sequence or segment, plus one, and rotates all
         keys by it. But from the second layer on, the keys of earlier tokens were computed from what
         the first layer returned at the length of their own call. So under such a scheme a model of
         several layers equals ``hidden`` of the whole sequence only if the cache is made for one
@@ -306,9 +271,9 @@ class Transformer(nnx.Module):
         cache.check_made_for(self, B)
         cache = cache.with_places(positions, segment_ids, T)
         for number, encoding in enumerate(self.distinct()):
-            new, seen, cache = cache.tokens(number, encoding, T)
-            x_BTD = call(encoding, "embed", x_BTD, new)
-            sides.append((new, seen))
+            new, every, cache = cache.tokens(number, encoding, T)
+            x_BTD = encoding.embed(x_BTD, new)
+            sides.append((new, every))
         x_BTD, layers = self._run(x_BTD, sides, cache, start)
         x_BTD = jnp.where(start + T <= cache.size, x_BTD, jnp.nan)
         return x_BTD, dataclasses.replace(cache, layers=layers)
@@ -319,16 +284,12 @@ class Transformer(nnx.Module):
         The first layer's own encoding represents those of all layers, because the hooks that run
         before the layers read no parameters.
         """
-        return [
-            next(
-                first_of(layer.own, self.scan)
-                for layer in self.layers
-                if layer.sources == (source,)
-            )
-            if shared is None
-            else shared.of_layer(0)
-            for source, shared in enumerate(self.encodings)
-        ]
+        encodings: list[Any] = [shared and shared.of_layer(0) for shared in self.encodings]
+        for layer in self.layers:
+            if encodings[layer.source] is None:
+                own = jax.tree.map(lambda p: p[0], layer.own) if self.scan else layer.own
+                encodings[layer.source] = own
+        return encodings
 
     def layer_at(self, number: int) -> tuple[Encoding, Window]:
         """Returns the encoding and the window of layer ``number``.
@@ -336,9 +297,8 @@ class Transformer(nnx.Module):
         Where layers have encodings of their own, the encoding is that of the first of them.
         """
         number = count_of("number", number, 0, self.num_layers - 1)
-        turn, place = divmod(number, len(self.layers))
-        source, window = self.layers[place].at(turn)
-        return self.distinct()[source], window
+        layer = self.layers[number % len(self.layers)]
+        return self.distinct()[layer.source], layer.window
 
     def _run(self, x_BTD, sides, cache: Cache | None = None, start=0):
         """Runs all layers.
@@ -347,23 +307,23 @@ class Transformer(nnx.Module):
         """
 
         # The cache is written in place: a copy would take longer than one token.
-        def run_layers(state, layers, turn):
+        def run_layers(state, layers, repeat):
             x_BTD, slots = state
-            kept = []
-            for layer, own_slots in zip(layers, slots, strict=True):
-                (tokens, seen), window = layer.found(sides, turn)
-                encoding = layer.encoding(self.encodings, turn)
-                past = None if cache is None else Past(own_slots, turn, start, seen)
-                run = self._run_block(window)
-                x_BTD, own_kept = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
-                kept.append(own_kept)
-            return x_BTD, tuple(kept)
+            updated = []
+            for layer, stored in zip(layers, slots, strict=True):
+                tokens, every = sides[layer.source]
+                encoding = layer.encoding(self.encodings, repeat)
+                past = None if cache is None else Past(stored, repeat, start, every)
+                run = self._run_block(layer.window)
+                x_BTD, stored = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
+                updated.append(stored)
+            return x_BTD, tuple(updated)
 
         state = x_BTD, (None,) * len(self.layers) if cache is None else cache.layers
         if self.scan:
-            turns = jnp.arange(self.num_layers // len(self.layers))
+            repeats = jnp.arange(self.num_layers // len(self.layers))
             state, _ = jax.lax.scan(
-                lambda state, each: (run_layers(state, *each), None), state, (self.layers, turns)
+                lambda state, each: (run_layers(state, *each), None), state, (self.layers, repeats)
             )
         else:
             state = run_layers(state, self.layers, 0)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.tokens import check_positions
+from posenc_jax.checks import check_positions
 
 # How many numbers a projection has: the upper three rows of [[A, t], [0, 1]].
 PROJECTION = 12

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.tokens import MOST_ROUNDING, as_array, is_real
+from posenc_jax.checks import MOST_ROUNDING, as_array, is_real
 
 
 def text(length: int, start: int = 0) -> np.ndarray:
     """Returns ``start, start + 1, ...``, int32 ``[1, T]``, which the batch shares.
 
-    The positions are NumPy, so ``Tokens.of`` knows that they are consecutive while it is traced.
+    The positions are NumPy, so ``encoding.tokens`` knows that they are consecutive while it is
+    traced.
 
     Raises:
       ValueError: a position is no whole number, or too large for int32.

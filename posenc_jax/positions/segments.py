@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from posenc_jax.tokens import as_array, count_of
+from posenc_jax.checks import as_array, count_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from posenc_jax.checks import is_real
 from posenc_jax.positions.flat import to_float32
 from posenc_jax.positions.segments import Placed, Segment, Vision, cells, place
-from posenc_jax.tokens import is_real
 
 
 def videorope(segments: Sequence[Segment], *, delta: float = 2.0) -> Placed:

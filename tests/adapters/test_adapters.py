@@ -9,7 +9,6 @@ from flax import linen as nn
 from flax import nnx
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax.encoding import Encoding
 from posenc_jax.positions import text
 from posenc_jax.registry import own_keywords
@@ -22,13 +21,13 @@ POSITIONS = np.stack([np.arange(T), np.arange(T)[::-1]]).astype(np.int32)
 
 
 class Gated(Encoding):
-    """Depends on the layer's input: what ``read`` makes of it is added to queries."""
+    """Depends on the layer's input: what ``observe`` makes of it is added to queries."""
 
-    def read(self, x_BTD, tokens):
-        return x_BTD[..., None, :C]
+    def observe(self, x_BTD, tokens, state=None):
+        return x_BTD[..., None, :C], ()
 
     def rotate(self, x_BTHC, tokens, side):
-        return x_BTHC + tokens.prepared if side.is_query else x_BTHC
+        return x_BTHC + tokens.made if side.is_query else x_BTHC
 
 
 def residual(*batch) -> jax.Array:
@@ -45,7 +44,7 @@ def nnx_layer(attention_fn, **options):
 
 def by_hand(layer, encoding, x_BTD, positions, segment_ids=None, **options):
     """Runs the same layer with our own ``attend`` in it."""
-    tokens = Tokens.of(encoding, positions, segment_ids).read(encoding, x_BTD)
+    tokens = encoding.tokens(positions, segment_ids).observed(encoding, x_BTD)
     q, k, v = (project(x_BTD) for project in (layer.query, layer.key, layer.value))
     return layer.out(posenc_jax.attend(encoding, q, k, v, tokens, **options))
 
@@ -75,8 +74,8 @@ def test_in_the_layer_of_linen(name):
         @nn.compact
         def __call__(self, x_BTD):
             q, k, v = (nn.DenseGeneral((H, C), name=n)(x_BTD) for n in ("query", "key", "value"))
-            tokens = Tokens.of(encoding, POSITIONS, SEGMENT_IDS)
-            out = posenc_jax.attend(encoding, q, k, v, tokens.read(encoding, x_BTD))
+            tokens = encoding.tokens(POSITIONS, SEGMENT_IDS)
+            out = posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD)
             return nn.DenseGeneral(D, axis=(-2, -1), name="out")(out)
 
     close(output, jax.jit(ByHand().apply)(variables, residual()))
@@ -150,7 +149,7 @@ def test_half_precision_is_the_layers_own():
 
 def test_a_scheme_that_reads_the_input_asks_for_it():
     fn = posenc_jax.attention_fn(Gated(), text(T))
-    with pytest.raises(ValueError, match=r"Gated depends on the layer's input: pass.*x"):
+    with pytest.raises(ValueError, match=r"Gated reads the layer's input.*x=x_BTD"):
         nnx_layer(fn)(residual())
     layer = nnx_layer(posenc_jax.attention_fn(Gated(), text(T), x=residual()))
     close(layer(residual()), by_hand(layer, Gated(), residual(), text(T)))
@@ -164,7 +163,7 @@ def test_what_adds_to_embeddings_is_refused(name):
 
 
 def reads_nothing_itself(name):
-    return "over" in own_keywords(name) and "read" not in common.outline(name).hooks()
+    return "over" in own_keywords(name) and "observe" not in common.outline(name).hooks()
 
 
 @pytest.mark.parametrize("name", [*filter(reads_nothing_itself, common.SCHEMES)])
@@ -212,7 +211,7 @@ def test_slots_that_are_not_filled_are_never_seen(window):
     for count in (1, 3, 5):
         filled = (jnp.arange(5) < count)[None, None, None]
         step = fn(q[:, count - 1 : count], k, v, mask=filled)
-        tokens = Tokens.of(encoding, text(count))
+        tokens = encoding.tokens(text(count))
         so_far = (x[:, :count] for x in (q, k, v))
         close(step, posenc_jax.attend(encoding, *so_far, tokens, **options)[:, -1:])
 
@@ -229,7 +228,7 @@ def test_another_mask_than_the_caches_gives_nan():
 def test_decoding_what_reads_the_input_is_refused():
     layer = nnx_layer(posenc_jax.attention_fn(Gated(), text(T)))
     layer.init_cache((B, T, D))
-    with pytest.raises(ValueError, match=r"Gated reads the inputs of all tokens.*Transformer"):
+    with pytest.raises(ValueError, match=r"Gated observes the inputs of all tokens.*Transformer"):
         layer(residual()[:, :1], decode=True)
 
 

@@ -12,7 +12,6 @@ from flax import linen as nn
 from flax import nnx
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax.positions import text
 
 each_program = pytest.mark.parametrize("name", common.one_of_each_program())
@@ -46,14 +45,14 @@ class Layer(nn.Module):
         tokens = encoding.tokens(positions, segment_ids)
         x_BTD = encoding.embed(x_BTD, tokens)
         q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
-        attended = encoding.attend(q, k, v, encoding.read(x_BTD, tokens))
+        attended = encoding.attend(q, k, v, tokens, x=x_BTD)
         return x_BTD + attended.reshape(x_BTD.shape)
 
 
 def in_nnx(encoding, x_BTD, positions, segment_ids=None):
     """Runs the layer above, written with the NNX module."""
     attended = common.attention(encoding, x_BTD, positions, segment_ids)
-    x_BTD = encoding.embed(x_BTD, Tokens.of(encoding, positions, segment_ids))
+    x_BTD = encoding.embed(x_BTD, encoding.tokens(positions, segment_ids))
     return x_BTD + attended.reshape(x_BTD.shape)
 
 
@@ -214,7 +213,7 @@ def test_a_transformed_encoding_is_made_the_same_way():
     variables = plain.init(jax.random.key(0), q, method=attended)
     remat = nn.remat(posenc_jax.linen.Encoding)("t5", num_heads=common.HEADS, model_dim=32)
     expected = plain.apply(variables, q, method=attended)
-    tokens = Tokens.of(common.build("t5"), text(T))
+    tokens = common.build("t5").tokens(text(T))
     assert_close(remat.apply(variables, q, q, q, tokens), expected)
     assert hash(plain) == hash(plain.clone()) and plain.copy(name="x").keywords == plain.keywords
 
@@ -238,7 +237,7 @@ def test_a_checkpoint_of_other_sizes_is_refused():
             encoding.apply(variables, q, method=attended)
 
 
-@pytest.mark.parametrize("method", ["tokens", "embed", "read", "attend"])
+@pytest.mark.parametrize("method", ["tokens", "embed", "attend"])
 def test_outside_of_a_module_it_says_where_it_works(method):
     encoding = posenc_jax.linen.Encoding("rope", head_dim=8)
     with pytest.raises(ValueError, match=r"inside a Linen module.*elsewhere use posenc_jax.make"):

@@ -19,7 +19,7 @@ from attention_cases import (
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
-from posenc_jax import HeadShard, Tokens
+from posenc_jax import HeadShard
 from posenc_jax.attention.blockwise import _visits, blockwise, take_apart
 from posenc_jax.positions import text
 
@@ -149,7 +149,7 @@ def test_explicit_mesh_with_shared_kv_heads_and_many_tokens():
     @jax.jit
     def gradients(encoding, q, k, v):
         def loss(q, k, v):
-            out = posenc_jax.attend(encoding, q, k, v, Tokens.of(encoding, text(length)))
+            out = posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(length)))
             return (out**2).sum(), out
 
         return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
@@ -173,7 +173,7 @@ def test_a_scan_over_layers_of_different_windows(implementation):
     attend = tiled(implementation)
 
     def layer(encoding, x, window):
-        tokens = Tokens.of(encoding, text(T))
+        tokens = encoding.tokens(text(T))
         return x + attend(encoding, x, k, v, tokens, window=window)
 
     def scanned(encoding, q):
@@ -194,7 +194,7 @@ def test_a_scan_over_layers_of_different_windows(implementation):
 def lowered_for(platform, length):
     """Returns the program of a gradient of attention that this host makes for ``platform``."""
     encoding = common.build("t5")
-    tokens = functools.partial(Tokens.of, encoding, text(length))
+    tokens = functools.partial(encoding.tokens, text(length))
 
     def loss(q, k, v):
         return posenc_jax.attend(encoding, q, k, v, tokens()).sum()
@@ -253,7 +253,7 @@ def visited(length, *, num_keys=None, window=None, segment_ids=None, block=64):
         return tile.q
 
     encoding, k = common.build("nope"), jnp.zeros((1, num_keys or length, 1, 8))
-    q, tokens = k[:, :length], Tokens.of(encoding, text(k.shape[1]), segment_ids)
+    q, tokens = k[:, :length], encoding.tokens(text(k.shape[1]), segment_ids)
     sides = tokens.part(0, length), tokens
     posenc_jax.attend(encoding, q, k, k, *sides, window=window, implementation=count)
     assert counts[0] == counts[1]
@@ -278,7 +278,7 @@ def temporaries(implementation, length):
     encoding = common.build("t5")
 
     def loss(q):
-        tokens = Tokens.of(encoding, text(length))
+        tokens = encoding.tokens(text(length))
         return posenc_jax.attend(encoding, q, q, q, tokens, implementation=implementation).sum()
 
     q = jax.ShapeDtypeStruct((1, length, common.HEADS, 64), jnp.float32)

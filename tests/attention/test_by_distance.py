@@ -10,7 +10,6 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.encodings.bias.by_distance import bias_by_distance
 from posenc_jax.positions import text
@@ -38,7 +37,7 @@ def positions(kind, length, start):
 def of_tile(encoding, q_positions, k_positions):
     """Returns the bias of every pair of two rows of tokens, ``[B, H, T, S]``."""
     q, k = (jnp.zeros((len(p), p.shape[1], common.HEADS, 8)) for p in (q_positions, k_positions))
-    sides = (Tokens.of(encoding, p) for p in (q_positions, k_positions))
+    sides = (encoding.tokens(p) for p in (q_positions, k_positions))
     return posenc_jax.logits(encoding, q, k, *sides)
 
 
@@ -93,7 +92,7 @@ def test_parts_of_a_text_in_tiles(name):
     q, k, v = (common.normal(i, 2, n, common.HEADS, 8) for i, n in enumerate(heads))
 
     def loss(encoding, q, k, v, positions, implementation):
-        tokens = Tokens.of(encoding, positions)
+        tokens = encoding.tokens(positions)
         part = tokens.part(start, T)
         assert part.consecutive == isinstance(positions, np.ndarray)
         out = posenc_jax.attend(encoding, q, k, v, part, tokens, implementation=implementation)
@@ -125,7 +124,7 @@ def test_consecutive_positions_are_computed_once_for_each_distance(positions, co
         def score(self, logits_BHTS, tile):
             return logits_BHTS + bias_by_distance(function, tile)
 
-    tokens = Tokens.of(Seen(), positions.astype(np.float32) if count == 6 else positions)
+    tokens = Seen().tokens(positions.astype(np.float32) if count == 6 else positions)
     one = jnp.zeros((1, 6, 1, 8))
     bias = posenc_jax.logits(Seen(), one, one, tokens)[0, 0]
     np.testing.assert_array_equal(bias, positions[0][:, None] - positions[0][None])
@@ -143,7 +142,7 @@ def test_consecutive_positions_on_a_mesh_of_explicit_axes(name):
     @jax.grad
     def gradient(arguments):
         encoding, heads = arguments
-        out = posenc_jax.attend(encoding, *heads, Tokens.of(encoding, text(T)))
+        out = posenc_jax.attend(encoding, *heads, encoding.tokens(text(T)))
         return (out**2).sum()
 
     expected = gradient((encoding, heads))
@@ -168,7 +167,7 @@ def test_gradient_by_positions(name, implementation):
 
     @jax.jit
     def total(positions):
-        tokens = Tokens.of(encoding, positions)
+        tokens = encoding.tokens(positions)
         out = posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
         return (out * weights).sum()
 
@@ -178,13 +177,3 @@ def test_gradient_by_positions(name, implementation):
     np.testing.assert_allclose(
         (gradient * direction).sum(), difference / 2e-2, rtol=2e-2, atol=1e-3
     )
-
-
-@pytest.mark.parametrize("name", ["t5", "kerple_log", "sandwich"])
-def test_consecutive_tokens_that_were_shuffled_by_hand_give_nan(name):
-    """The mark stays with the tokens, and must not give the biases of other distances."""
-    encoding = common.build(name)
-    shuffled = jax.tree.map(lambda x: x[:, ::-1], Tokens.of(encoding, text(6)))
-    x_BTHC = jnp.ones((1, 6, common.HEADS, common.HEAD_DIM))
-    assert shuffled.consecutive
-    assert jnp.isnan(posenc_jax.attend(encoding, x_BTHC, x_BTHC, x_BTHC, shuffled)).all()

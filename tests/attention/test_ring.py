@@ -11,7 +11,6 @@ from attention_cases import close, mesh_of, sides, tokens_of
 from jax.sharding import NamedSharding, PartitionSpec
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax.attention.ring import zigzag
 
 T = 32
@@ -24,8 +23,8 @@ def value_and_gradients(implementation, encoding, q, k, v, order, segment_ids=No
 
     def loss(encoding, q, k, v):
         segments = None if segment_ids is None else jnp.asarray(segment_ids)[:, order]
-        tokens = Tokens.of(encoding, positions[:, order], segments, index=order[None])
-        tokens = tokens.read(encoding, x_BTD[:, order])
+        tokens = encoding.tokens(positions[:, order], segments, index=order[None])
+        tokens = tokens.observed(encoding, x_BTD[:, order])
         output = posenc_jax.attend(
             encoding, q[:, order], k[:, order], v[:, order], tokens, implementation=implementation
         )

@@ -12,7 +12,7 @@ from common import refuses
 from flax import nnx
 
 import posenc_jax
-from posenc_jax import Tokens, registry
+from posenc_jax import registry
 from posenc_jax.encodings.rotary.frequencies import Frequencies, PositionInterpolation
 from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
@@ -32,7 +32,7 @@ def sides(num_heads=H, keys=T, num_kv_heads=None, channels=C):
 def read(encoding, positions=None, x_BTD=X_BTD, **options):
     """Returns the tokens of a layer with the input ``x_BTD``."""
     positions = text(T) if positions is None else positions
-    return Tokens.of(encoding, positions, **options).read(encoding, x_BTD)
+    return encoding.tokens(positions, **options).observed(encoding, x_BTD)
 
 
 def attend(encoding="rope", *qkv, tokens=None, **options):
@@ -113,9 +113,7 @@ def test_bad_values_of_keywords(name):
         axes = (T, 2) if name == "golden_gate" else (T,)
         refuses(
             word,
-            lambda bad=bad, axes=axes: Tokens.of(
-                common.build(name, **bad), np.zeros((1, *axes), int)
-            ),
+            lambda bad=bad, axes=axes: common.build(name, **bad).tokens(np.zeros((1, *axes), int)),
         )
 
 
@@ -221,7 +219,7 @@ class OnePairLess(Frequencies):
 def test_a_scheme_that_cannot_be_used(kind, monkeypatch):
     monkeypatch.setitem(posenc_jax.REGISTRY, "own", f"{__name__}:{kind.__name__}")
     sizes = {"head_dim": C} if issubclass(kind, Frequencies) else {"num_heads": H}
-    refuses(kind.__name__, lambda: Tokens.of(posenc_jax.make("own", **sizes), text(T)))
+    refuses(kind.__name__, lambda: posenc_jax.make("own", **sizes).tokens(text(T)))
 
 
 def test_a_line_of_the_registry_has_a_colon(monkeypatch):
@@ -229,38 +227,21 @@ def test_a_line_of_the_registry_has_a_colon(monkeypatch):
     refuses(r"REGISTRY\['own'\]", lambda: posenc_jax.make("own"))
 
 
-SHAPES = {
-    "place": lambda p: p[:, 1:],
-    "rotate": lambda x: x[:, :1],
-    "turn_values": lambda v: v[:, :, :1],
-    "turn_back": lambda out: out[:1],
-    "score": lambda x: x[:1, :1],
-    "mix": lambda out: out[..., :1],
-    "prepare": lambda p: p[0],
-    "read": lambda x: x[..., 0].T,
+MADE = {
+    "prepare": [lambda tokens: tokens.having(tokens.positions[0]), lambda tokens: None],
+    "observe": [lambda x: (x[..., 0].T, ())],
 }
 
 
-@pytest.mark.parametrize("hook", SHAPES)
-def test_what_a_hook_returns_has_the_shape_of_what_it_was_given(hook):
-    """Fewer heads or channels would be repeated; beneath a wrapper the inner scheme is blamed."""
+@pytest.mark.parametrize("hook", MADE)
+def test_what_is_made_of_tokens_can_be_cut(hook):
+    def tokens_of(change):
+        method = lambda self, x, *_, **__: change(x)  # noqa: E731
+        encoding = type("Own", (posenc_jax.Encoding,), {hook: method})()
+        return encoding.tokens(text(T)).observed(encoding, X_BTD)
 
-    def own(change):
-        return type("Own", (posenc_jax.Encoding,), {hook: lambda self, x, *_, **__: change(x)})()
-
-    for encoding in (own(SHAPES[hook]), own(lambda x: None)):
-        for implementation in ("dense", "blockwise"):
-            refuses(f"Own.{hook}", lambda e=encoding, i=implementation: attend(e, implementation=i))
-        wrapped = common.build("soft_cap", over=encoding)
-        refuses(f"Own.{hook}", lambda e=wrapped: attend(e))
-
-
-def test_queries_and_keys_are_rotated_alike():
-    class Wider(posenc_jax.Encoding):
-        def rotate(self, x_BTHC, tokens, side):
-            return jnp.concatenate([x_BTHC, x_BTHC], axis=-1) if side.is_query else x_BTHC
-
-    refuses("Wider.rotate", lambda: attend(Wider()))
+    for change in MADE[hook]:
+        refuses(f"Own.{hook}", lambda change=change: tokens_of(change))
 
 
 def test_a_layout_is_converted_along_channels():

@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
 from posenc_jax.encodings.gated import path
-from posenc_jax.lookup import pick, tally
+from posenc_jax.lookup import GATHER, pick
 from posenc_jax.positions import text
 
 T, H, C = 12, common.HEADS, common.HEAD_DIM
@@ -26,7 +26,7 @@ def test_tally_is_a_sum_by_index():
         np.random.default_rng(0).integers(0, 5, (2, 1, 4, 9)),
     )
     expected = np.stack([(weights * (index == r)).sum(-1) for r in range(5)], axis=-1)
-    np.testing.assert_allclose(tally(jnp.asarray(weights), index, 5), expected, atol=1e-6)
+    np.testing.assert_allclose(GATHER.tally(jnp.asarray(weights), index, 5), expected, atol=1e-6)
     picked = np.take_along_axis(expected, np.broadcast_to(index, weights.shape), axis=-1)
     np.testing.assert_array_equal(pick(jnp.asarray(expected), index), picked)
 
@@ -46,7 +46,7 @@ def test_cope_counts_within_documents_that_take_turns():
 def test_cope_under_a_window_counts_what_the_window_shows():
     encoding = common.build("cope")
     q, k, v = inputs()
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     windowed = posenc_jax.attend(encoding, q, k, v, tokens, window=5)
     last = slice(T - 5, T)
     near = tokens.part(T - 5, 5)
@@ -64,8 +64,8 @@ def test_path_in_blocks(monkeypatch, is_written):
     segment_ids = np.array([[0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0, 0]])
 
     def loss(encoding, q, k, v):
-        tokens = posenc_jax.Tokens.of(encoding, text(T), segment_ids, index=order[None])
-        tokens = tokens.read(encoding, x_BTD)
+        tokens = encoding.tokens(text(T), segment_ids, index=order[None])
+        tokens = tokens.observed(encoding, x_BTD)
         out = posenc_jax.attend(encoding, q, k, v, tokens)
         return (out**2).sum(), out
 
@@ -97,7 +97,7 @@ def test_deberta_rows_of_its_two_terms(num_buckets):
 def test_schemes_start_as_published():
     """CoPE starts at zero, which is NoPE; Shaw within Xavier's bound; DAPE within PyTorch's."""
     cope = common.build("cope", trained=False)
-    tokens = posenc_jax.Tokens.of(cope, text(T))
+    tokens = cope.tokens(text(T))
     same = posenc_jax.attend(common.build("nope"), *inputs(), tokens)
     np.testing.assert_allclose(posenc_jax.attend(cope, *inputs(), tokens), same, atol=1e-6)
     shaw = common.build("shaw", trained=False)
@@ -117,7 +117,7 @@ def test_transformer_xl_on_a_mesh_of_explicit_axes(spec):
     @jax.grad
     def gradient(arguments):
         encoding, heads = arguments
-        out = posenc_jax.attend(encoding, *heads, posenc_jax.Tokens.of(encoding, text(T)))
+        out = posenc_jax.attend(encoding, *heads, encoding.tokens(text(T)))
         return (out**2).sum()
 
     expected = gradient((encoding, heads))

@@ -9,7 +9,6 @@ from flax import nnx
 from golden_checks import by_token, close
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax.attention import logits
 from posenc_jax.encodings.bias.kerple import inverse_exponent, inverse_positive
 from posenc_jax.positions import text
@@ -31,7 +30,7 @@ def test_alibi_probabilities(name):
     encoding = posenc_jax.make("alibi", num_heads=num_heads)
     last_row = common.bias(encoding, np.array([T - 1]), np.arange(T), num_heads)[:, 0]
     close(last_row, arrays["mpt_bias_row"])
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     q, k = (by_token(arrays[key]).astype(np.float32) for key in ("q", "k"))
     actual = common.probabilities(encoding, q, k, tokens)
     close(actual, arrays["causal_probs"], rtol=1e-4)
@@ -83,7 +82,7 @@ def test_t5_bias_and_probabilities():
     encoding = posenc_jax.make("t5", num_heads=num_heads, model_dim=1, rngs=nnx.Rngs(0))
     encoding.table[...] = jnp.asarray(arrays["table"], jnp.float32)
     close(common.bias(encoding, np.arange(T), np.arange(T), num_heads), arrays["bias"])
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     q, k = (by_token(arrays[key]).astype(np.float32) for key in ("q", "k"))
     causal = np.allclose(np.triu(arrays["probs"], 1), 0)
     actual = common.probabilities(encoding, q, k, tokens, scale=1.0, causal=causal)
@@ -189,7 +188,7 @@ def test_gradient_of_fire(far, largest):
     m, n = far + jnp.arange(9)[None], jnp.stack([jnp.arange(9), 2 * jnp.arange(9)])
 
     def ours(encoding):
-        sides = (Tokens.of(encoding, positions) for positions in (m, n))
+        sides = (encoding.tokens(positions) for positions in (m, n))
         return (logits(encoding, q, k, *sides) * jnp.swapaxes(weights, 1, 2)).sum()
 
     def plain(encoding):

@@ -48,7 +48,7 @@ def test_transformer_xl(name, u, v):
 def attend_with_memory(encoding, q, k, v):
     """Returns tokens of queries and of keys, whose last are the queries', output and logits."""
     T, S = q.shape[1], k.shape[1]
-    k_tokens = posenc_jax.Tokens.of(encoding, text(S))
+    k_tokens = encoding.tokens(text(S))
     q_tokens = k_tokens.part(S - T, T)
     out = posenc_jax.attend(encoding, q, k, v, q_tokens, k_tokens)
     return q_tokens, k_tokens, out, posenc_jax.logits(encoding, q, k, q_tokens, k_tokens)[0]
@@ -94,7 +94,7 @@ def shaw(keys, values=None):
 def test_shaw_keys():
     arrays, params = common.golden("shaw_key_h2_T12_k4")
     encoding = shaw(arrays["table"])
-    tokens = posenc_jax.Tokens.of(encoding, text(params["T"]))
+    tokens = encoding.tokens(text(params["T"]))
     actual = common.probabilities(encoding, *heads(arrays, "q", "k"), tokens, causal=False)
     close(actual, softmax(arrays["logits"]), rtol=1e-4)
 
@@ -103,7 +103,7 @@ def test_shaw_keys():
 def test_shaw_keys_and_values(name):
     arrays, params = common.golden(name)
     encoding = shaw(arrays["table_k"], arrays["table_v"])
-    tokens = posenc_jax.Tokens.of(encoding, text(params["T"]))
+    tokens = encoding.tokens(text(params["T"]))
     q, k, v = heads(arrays, "q", "k", "v")
     # Weights are read off without the values' table, which would add to the one-hot values.
     no_values = shaw(arrays["table_k"])
@@ -117,7 +117,7 @@ def test_shaw_of_bert_counts_the_other_way():
     """BERT's table begins with the keys furthest ahead, and reaches further than its tokens."""
     arrays, params = common.golden("bert_relative_key_h2_T8")
     encoding = shaw(arrays["table"][::-1])
-    tokens = posenc_jax.Tokens.of(encoding, text(params["T"]))
+    tokens = encoding.tokens(text(params["T"]))
     q, k, v = heads(arrays, "q", "k", "v")
     actual = common.probabilities(encoding, q, k, tokens, causal=False)
     close(actual, arrays["probs"], rtol=1e-4)
@@ -130,7 +130,7 @@ def test_shaw_of_bert_counts_the_other_way():
 
 def assert_deberta(arrays, encoding, scale=None):
     T = arrays["probs"].shape[-1]
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     q, k, v = (
         np.moveaxis(arrays[name].reshape(-1, T, arrays[name].shape[-1]), 0, 1)[None]
         for name in "qkv"
@@ -247,7 +247,7 @@ def test_dape(bias):
 def score(encoding, logits_BHTS, positions):
     """Returns what a scheme that does not look at queries and keys makes of these logits."""
     B, H, T, _ = logits_BHTS.shape
-    tokens, nothing = posenc_jax.Tokens.of(encoding, positions), jnp.zeros((B, T, H, 1))
+    tokens, nothing = encoding.tokens(positions), jnp.zeros((B, T, H, 1))
     tile = posenc_jax.Tile(nothing, nothing, tokens, tokens, 1.0, None, H)
     return jax.jit(type(encoding).score)(encoding, logits_BHTS, tile)
 
@@ -267,7 +267,7 @@ def cope(table, **keywords):
 def test_cope_of_x_transformers(name):
     arrays, params = common.golden(name)
     encoding = cope(arrays["pos_emb"])
-    tokens = posenc_jax.Tokens.of(encoding, text(params["T"]))
+    tokens = encoding.tokens(text(params["T"]))
     q, k = heads(arrays, "q_scaled", "k")
     actual = common.probabilities(encoding, q, k, tokens, scale=1.0)
     close(actual, arrays["final_probs"], rtol=1e-4)
@@ -277,7 +277,7 @@ def test_cope_of_x_transformers(name):
 def test_cope(name):
     arrays, params = common.golden(name)
     encoding = cope(arrays["pos_emb"].T, nodiv=params["nodiv"])
-    tokens = posenc_jax.Tokens.of(encoding, text(params["L"]))
+    tokens = encoding.tokens(text(params["L"]))
     q, k, v = heads(arrays, "q", "k", "v")
     close(common.probabilities(encoding, q, k, tokens)[:, 0], arrays["probs"], rtol=1e-4)
     out = posenc_jax.attend(encoding, q, k, v, tokens)

@@ -31,14 +31,14 @@ def fox(kernel_HD, bias_H):
 def bias_after(encoding, x_BTD):
     """Returns what ``score`` adds to zero logits, ``[B, H, T, T]``."""
     (B, T, _), H = x_BTD.shape, encoding.gate.bias.shape[0]
-    tokens = posenc_jax.Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+    tokens = encoding.tokens(text(T)).observed(encoding, x_BTD)
     nothing = jnp.zeros((B, T, H, 1))
     return posenc_jax.logits(encoding, nothing, nothing, tokens)
 
 
 @jax.jit
 def attend_after(encoding, x_BTD, q, k, v):
-    tokens = posenc_jax.Tokens.of(encoding, text(q.shape[1])).read(encoding, x_BTD)
+    tokens = encoding.tokens(text(q.shape[1])).observed(encoding, x_BTD)
     return posenc_jax.attend(encoding, q, k, v, tokens)
 
 
@@ -82,11 +82,11 @@ def test_path(golden, shuffled):
     gated = params["forget_gate"]
     sizes = dict(num_heads=H, num_kv_heads=K, head_dim=C, model_dim=H * C, forget_gate=gated)
     encoding = posenc_jax.make("path", rngs=nnx.Rngs(0), **sizes)
-    tokens = posenc_jax.Tokens.of(encoding, text(T)).read(encoding, jnp.zeros((1, T, H * C)))
+    tokens = encoding.tokens(text(T)).observed(encoding, jnp.zeros((1, T, H * C)))
     made = {"w": arrays["w"], "beta": arrays["beta"]}
     if gated:
         made["gate"] = running_sum(jnp.asarray(arrays["g"]))
-    tokens = dataclasses.replace(tokens, prepared=tokens.prepared | made)
+    tokens = tokens.having(tokens.made | made)
 
     q, k, v = qkv(arrays)
     order = np.random.default_rng(0).permutation(T) if shuffled else np.arange(T)
@@ -116,7 +116,7 @@ def test_selective_rope():
     encoding.up_kernel[...] = arrays["w.phi_proj.1.weight"].T
     encoding.convolution[...] = jnp.zeros_like(encoding.convolution).at[0].set(1)
 
-    tokens = posenc_jax.Tokens.of(encoding, text(params["T"])).read(encoding, arrays["x"])
+    tokens = encoding.tokens(text(params["T"])).observed(encoding, arrays["x"])
     for name, is_query in (("q", True), ("k", False)):
         side = posenc_jax.Side(None, H, H, is_query=is_query)
         turned = encoding.rotate(arrays[name], tokens, side)

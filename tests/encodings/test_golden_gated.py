@@ -21,7 +21,7 @@ def float32(name):
 @jax.jit
 def run(encoding, q, k, v, x_BTD, window=None, sinks=None):
     """Returns the logits and the attended sums of a layer of text."""
-    tokens = posenc_jax.Tokens.of(encoding, text(q.shape[1])).read(encoding, x_BTD)
+    tokens = encoding.tokens(text(q.shape[1])).observed(encoding, x_BTD)
     out = posenc_jax.attend(encoding, q, k, v, tokens, window=window, sinks=sinks)
     return posenc_jax.logits(encoding, q, k, tokens), out
 
@@ -53,8 +53,8 @@ def test_wall(golden):
     logits, out = run(encoding, *given, params["window"], arrays.get("sinks"))
     close_where_seen(logits, arrays["logits"], rtol=2e-5, atol=3e-5)
     as_published(golden, out=out)
-    of_channels, of_heads = encoding.read(
-        arrays["x"], posenc_jax.Tokens.of(encoding, text(len(arrays["x"][0])))
+    of_channels, of_heads = (
+        encoding.tokens(text(len(arrays["x"][0]))).observed(encoding, arrays["x"]).made
     )
     for key, sums in (("g", of_channels), ("g_scalar", of_heads)):
         if key in arrays:  # A sum less the sum before it is a token's own gate.
@@ -90,7 +90,7 @@ def test_grape_ap(golden):
     encoding.kernel[...] = arrays["w_p"].reshape(D, H * P) if "w_p" in arrays else jnp.eye(D)
     logits, out = run(encoding, q, k, arrays["v"], x_BTD)
     close_where_seen(logits, arrays["logits"], rtol=1e-5, atol=3e-5)
-    p, _ = encoding.read(x_BTD, posenc_jax.Tokens.of(encoding, text(x_BTD.shape[1])))
+    p, _ = encoding.tokens(text(x_BTD.shape[1])).observed(encoding, x_BTD).made
     as_published(golden, out=out, bias=bias_of(logits, q, k, params), slopes=alibi_slopes(H), p=p)
 
 
@@ -112,7 +112,7 @@ def test_grape_m(golden, name):
         close(encoding.bias[...], arrays["b_omega_init"], rtol=1e-5)
         encoding.kernel[...], encoding.bias[...] = arrays["w_omega"], arrays["b_omega"]
 
-    tokens = posenc_jax.Tokens.of(encoding, text(T)).read(encoding, x_BTD)
+    tokens = encoding.tokens(text(T)).observed(encoding, x_BTD)
     sides = []
     for key, is_query in (("q", True), ("k", False)):
         side = posenc_jax.Side(None, H, H, is_query=is_query)
@@ -122,15 +122,13 @@ def test_grape_m(golden, name):
     q, k = sides
     scale = params["scale"]
     nope = posenc_jax.Encoding()
-    out = posenc_jax.attend(
-        nope, q, k, arrays["v"], posenc_jax.Tokens.of(nope, text(T)), scale=scale
-    )
+    out = posenc_jax.attend(nope, q, k, arrays["v"], nope.tokens(text(T)), scale=scale)
     as_published(golden, q=q, k=k, out=out)
     logits = scale * np.einsum("bthc,bshc->bhts", q, k)
     close_where_seen(logits, arrays["logits"], rtol=1e-5, atol=5e-5)
     if "phase" in arrays:
         # The slowest pair turns by less than half a turn in all, clockwise.
-        cos, sin = (table[..., -1] for table in tokens.prepared)
+        cos, sin = (table[..., -1] for table in tokens.made)
         as_published(golden, phase=np.arctan2(-sin, cos) / arrays["freq"][0, -1])
 
 
@@ -140,7 +138,7 @@ def test_kv_shift():
     K, D = params["num_heads"], arrays["x"].shape[-1]
     encoding = posenc_jax.make("kv_shift", num_heads=K, model_dim=D, over="nope", rngs=nnx.Rngs(0))
     encoding.kernel[...] = jnp.concatenate([arrays["w_shift"]] * 2, axis=1)
-    tokens = posenc_jax.Tokens.of(encoding, text(arrays["x"].shape[1])).read(encoding, arrays["x"])
+    tokens = encoding.tokens(text(arrays["x"].shape[1])).observed(encoding, arrays["x"])
     side = posenc_jax.Side(None, K, K, is_query=False)
-    for turn in (encoding.rotate, encoding.turn_values):
+    for turn in (encoding.rotate, encoding.rotate_values):
         close(turn(arrays["k_raw"], tokens, side), arrays["k"], rtol=1e-5, atol=1e-6)

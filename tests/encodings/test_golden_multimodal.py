@@ -10,7 +10,6 @@ import pytest
 from golden_checks import assert_frequencies, by_token, close, rotated, turn
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax import positions as builders
 from posenc_jax.encodings.rotary.axes import STILL, chunked
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
@@ -68,7 +67,7 @@ def test_mhrope():
     positions = axes_last(arrays["position_ids"]).astype(np.int32)
     for axis_heads in (tuple(params["heads_thw"]), None):
         encoding = posenc_jax.make("mhrope", axis_heads=axis_heads, **sizes)
-        tables = Tokens.of(encoding, positions).prepared
+        tables = encoding.tokens(positions).made
         for table, key in zip(tables, ("cos", "sin"), strict=True):
             expected = by_token(arrays[key])[..., : params["head_dim"] // 2]
             close(table, expected, atol=2e-4)
@@ -170,9 +169,9 @@ def test_ultravico():
     arrays, params = common.golden("ultravico")
     q, k, v = (jnp.asarray(arrays[key], jnp.float32) for key in ("q", "k", "v"))
     own = dict(window=params["window"], alpha=params["alpha"])
-    encoding = UltraViCo(over="nope", **own)
+    encoding = UltraViCo(over=posenc_jax.Encoding(), **own)
     # Tokens are apart by their index, whatever their positions.
-    tokens = Tokens.of(encoding, jnp.zeros((1, q.shape[1], 3)))
+    tokens = encoding.tokens(jnp.zeros((1, q.shape[1], 3)))
     close(posenc_jax.logits(encoding, q, k, tokens), arrays["logits"], atol=1e-5)
     for implementation in ("dense", "blockwise"):
         out = posenc_jax.attend(
@@ -194,7 +193,7 @@ def test_time_rope(story):
         encoding = posenc_jax.make(
             "time_rope", head_dim=params["head_dim"], base=params["theta"], sections=sections
         )
-        cos, sin = Tokens.of(encoding, positions).prepared
+        cos, sin = encoding.tokens(positions).made
         close(cos[0, :, 0], arrays[f"{story}/cos"][:, ::2], atol=3e-4)
         close(sin[0, :, 0], arrays[f"{story}/sin"][:, ::2], atol=3e-4)
         turned = (rotated(encoding, x, positions) for x in (q, k))
@@ -355,7 +354,7 @@ def test_a_paused_frame_turns_as_the_one_before():
     assert same.size
     encoding = posenc_jax.make("time_rope", head_dim=params["head_dim"])
     positions = builders.story_time(tau, *params["grid"])
-    for table in jax.jit(Tokens.of)(encoding, positions).prepared:
+    for table in jax.jit(encoding.tokens)(positions).made:
         frames = np.asarray(table).reshape(len(tau), -1)
         np.testing.assert_array_equal(frames[same], frames[same + 1])
 

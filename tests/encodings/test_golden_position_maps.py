@@ -18,7 +18,7 @@ def attention(name, scheme, logn=False, **own):
     if logn:
         growth = np.log(np.arange(params["T"]) + 1) / np.log(params["training_length"])
         q = q * np.maximum(1, growth).astype(np.float32)[None, :, None, None]
-    tokens = posenc_jax.Tokens.of(encoding, text(params["T"]))
+    tokens = encoding.tokens(text(params["T"]))
     weights = common.probabilities(encoding, q, k, tokens)
     out = jax.jit(posenc_jax.attend)(encoding, q, k, v, tokens)
     return arrays, weights, out.reshape(1, params["T"], -1)
@@ -50,7 +50,7 @@ def test_within_the_window_they_are_rope():
     outputs = []
     for name in ("rope", "rerope", "leaky_rerope", "self_extend", "dual_chunk"):
         encoding = posenc_jax.make(name, head_dim=16, train_length=64)
-        tokens = posenc_jax.Tokens.of(encoding, text(8))
+        tokens = encoding.tokens(text(8))
         outputs.append(jax.jit(posenc_jax.attend)(encoding, q, k, v, tokens))
     for output in outputs[1:]:
         close(output, outputs[0], rtol=1e-5, atol=1e-5)

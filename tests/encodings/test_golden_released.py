@@ -24,7 +24,7 @@ def test_sinks(golden):
     one_hot = jnp.broadcast_to(jnp.eye(S)[None, :, None], (B, S, K, S))
     attend = functools.partial(posenc_jax.attend, encoding, window=params["window"], sinks=sinks)
     both = jnp.concatenate([v, one_hot], axis=-1)
-    out = jax.jit(attend)(q, k, both, posenc_jax.Tokens.of(encoding, text(S)))
+    out = jax.jit(attend)(q, k, both, encoding.tokens(text(S)))
     out, weights = np.split(np.asarray(out), [v.shape[-1]], axis=-1)
     close(out, arrays["out"], rtol=1e-5, atol=1e-5)
     if "weights" in arrays:
@@ -36,7 +36,7 @@ def test_sinks(golden):
 @jax.jit
 def run(encoding, q, k, v, x_BTD, window, scale, sinks):
     """Returns the logits, the weights and the attended sums of a layer of text."""
-    tokens = posenc_jax.Tokens.of(encoding, text(q.shape[1])).read(encoding, x_BTD)
+    tokens = encoding.tokens(text(q.shape[1])).observed(encoding, x_BTD)
     attend = functools.partial(
         posenc_jax.attend, encoding, q, k, q_tokens=tokens, window=window, scale=scale, sinks=sinks
     )
@@ -91,7 +91,7 @@ def test_inkling_bias_between_any_positions():
     encoding.kernel[...] = jnp.eye(H * R)
     vectors_BTD = jnp.asarray(arrays["rel_states"].reshape(2, -1, H * R), jnp.float32)
     queries, keys = (
-        posenc_jax.Tokens.of(encoding, arrays[key][None]).read(encoding, x_BTD)
+        encoding.tokens(arrays[key][None]).observed(encoding, x_BTD)
         for key, x_BTD in (("q_positions", vectors_BTD), ("k_positions", jnp.zeros((2, 10, H * R))))
     )
     q, k = jnp.zeros((2, queries.count, H, 1)), jnp.zeros((2, keys.count, H, 1))
@@ -101,7 +101,7 @@ def test_inkling_bias_between_any_positions():
 @jax.jit
 def attend_at(encoding, q, k, v, positions, window, scale, sinks):
     """Returns the logits and the attended sums of a layer."""
-    tokens = posenc_jax.Tokens.of(encoding, positions)
+    tokens = encoding.tokens(positions)
     rule = dict(window=window, scale=scale, sinks=sinks)
     logits = posenc_jax.logits(encoding, q, k, tokens, scale=scale)
     return logits, posenc_jax.attend(encoding, q, k, v, tokens, **rule)
@@ -153,11 +153,11 @@ def test_mistral_large_4(golden):
     out, weights = np.split(out, [-S], axis=-1)
     as_published(golden, logits=logits, out=out, weights=weights.swapaxes(1, 2))
     # The first channels do not turn, and show what all of a query is multiplied by.
-    tokens, side = posenc_jax.Tokens.of(encoding, positions), posenc_jax.Side(None, H, H, True)
+    tokens, side = encoding.tokens(positions), posenc_jax.Side(None, H, H, True)
     factor = encoding.rotate(jnp.ones_like(q), tokens, side)[..., 0]
     as_published(golden, q_factor=factor)
     if params["use_rope"]:
-        cos, sin = (table[:, :, 0] for table in tokens.prepared)
+        cos, sin = (table[:, :, 0] for table in tokens.made)
         as_published(golden, cos=cos, sin=sin, inv_freq=rates(encoding.inner))
         encoding.inner.alpha[...] = jnp.zeros_like(arrays["alpha"])
         as_published(golden, inv_freq_yarn=rates(encoding.inner))
@@ -190,7 +190,7 @@ def test_values_that_turn(golden):
     q, k, positions = arrays["q"], arrays["k"], arrays["positions"].astype(jnp.int32)
     rule = params["window"], params["scale"], arrays.get("sinks")
     logits, out = attend_at(encoding, q, k, arrays.get("v", k), positions, *rule)
-    tokens = posenc_jax.Tokens.of(encoding, positions)
+    tokens = encoding.tokens(positions)
     H, K = q.shape[2], k.shape[2]
     of_query, of_key = (posenc_jax.Side(None, H, K, is_query) for is_query in (True, False))
     turned = {"q_rot": encoding.rotate(q, tokens, of_query)}
@@ -223,7 +223,7 @@ def test_heads_of_two_parts(golden, layout):
     assert (rope.layout, rope.head_dim) == (layout, params["qk_rope_head_dim"])
     as_published(golden, inv_freq=rates(rope))
 
-    H, tokens = params["num_heads"], posenc_jax.Tokens.of(rope, arrays["positions"])
+    H, tokens = params["num_heads"], rope.tokens(arrays["positions"])
     q_nope, q_rope = jnp.split(arrays["q"], [params["qk_nope_head_dim"]], axis=-1)
     q_rope = rope.rotate(q_rope, tokens, posenc_jax.Side(None, H, 1, is_query=True))
     k_rope = rope.rotate(arrays["k_rope"], tokens, posenc_jax.Side(None, H, 1, is_query=False))
@@ -255,6 +255,6 @@ def test_scales_of_queries():
     positions = jnp.asarray(arrays["positions"], jnp.int32)[None]
     ones = jnp.ones((1, positions.shape[1], 1, 2))
     for key, encoding in encodings.items():
-        tokens = posenc_jax.Tokens.of(encoding, positions)
+        tokens = encoding.tokens(positions)
         scaled = encoding.rotate(ones, tokens, ONE_HEAD)[0, :, 0]
         close(scaled, np.repeat(arrays[key][:, None], 2, axis=1), rtol=1e-6, atol=1e-6)

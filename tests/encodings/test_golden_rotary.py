@@ -26,7 +26,7 @@ def test_rope_angles_to_two_million(name, options):
     arrays, params = common.golden(name)
     encoding = posenc_jax.make("rope", head_dim=params["head_dim"], base=params["base"])
     positions = jnp.asarray(arrays["positions"], jnp.int32)[None]
-    prepare = jax.jit(encoding.prepare, compiler_options=options)
+    prepare = jax.jit(lambda p, n: encoding.tokens(p, length=n).made, compiler_options=options)
     for dtype in (jnp.int32, jnp.float32):
         cos, sin = prepare(positions.astype(dtype), 1)
         close(cos[0, :, 0], arrays["cos_f64_independent"], rtol=0, atol=1e-6)
@@ -53,7 +53,7 @@ def test_rope_half():
 
     logits = arrays["logits_unscaled"] / 8
     weights = np.exp(logits - logits.max(-1, keepdims=True))
-    tokens = posenc_jax.Tokens.of(encoding, positions)
+    tokens = encoding.tokens(positions)
     q, k = q.astype(np.float32), k.astype(np.float32)
     actual = common.probabilities(encoding, q, k, tokens, causal=False)
     close(actual, weights / weights.sum(-1, keepdims=True), rtol=1e-4)

@@ -126,8 +126,8 @@ def test_longrope_switches_for_all_positions():
     for length in (32, 64, 65, 128):
         positions = arrays[f"idx_T{length}"].astype(np.int32)
         assert positions.max() == length - 1
-        tokens = posenc_jax.Tokens.of(encoding, positions[None])
-        for table, kind in zip(tokens.prepared, ("cos", "sin"), strict=True):
+        tokens = encoding.tokens(positions[None])
+        for table, kind in zip(tokens.made, ("cos", "sin"), strict=True):
             close(table[0, :, 0], arrays[f"{kind}_T{length}"][:, :pairs], atol=3e-5)
 
 

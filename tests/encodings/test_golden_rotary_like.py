@@ -16,7 +16,7 @@ from posenc_jax.positions import text
 def rotated(encoding, q_BTHC, k_BTHC):
     """Returns queries and keys at positions 0, 1, 2, ... after ``rotate``, and their products."""
     H = q_BTHC.shape[2]
-    tokens = posenc_jax.Tokens.of(encoding, text(q_BTHC.shape[1]))
+    tokens = encoding.tokens(text(q_BTHC.shape[1]))
     of_queries, of_keys = (posenc_jax.Side(None, H, H, is_query) for is_query in (True, False))
     q = encoding.rotate(q_BTHC.astype(jnp.float32), tokens, of_queries)
     k = encoding.rotate(k_BTHC.astype(jnp.float32), tokens, of_keys)
@@ -45,7 +45,7 @@ def test_fope():
     C, H = params["head_dim"], params["heads"]
     arguments = dict(num_heads=H, head_dim=C, train_length=params["train_length"])
     encoding = posenc_jax.make("fope", rngs=nnx.Rngs(0), padding="ones", **arguments)
-    cos, _ = encoding.prepare(jnp.ones((1, 1), jnp.int32), 1)
+    cos, _ = encoding.tokens(jnp.ones((1, 1), jnp.int32), length=1).made
     close(np.arccos(cos[0, 0]), arrays["inv_freq_kept"])
     assert encoding.cos_coef.shape == arrays["cos_coef"].shape
     encoding.cos_coef[...] = jnp.asarray(arrays["cos_coef"])

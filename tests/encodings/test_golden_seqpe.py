@@ -93,7 +93,7 @@ def test_encoder(name):
 
     @jax.jit
     def embedded(encoding, positions):
-        return encoding.embed(zeros, posenc_jax.Tokens.of(encoding, positions))
+        return encoding.embed(zeros, encoding.tokens(positions))
 
     actual = embedded(encoding, positions[None])[0]
     close(actual, arrays["pe"], **tolerance(name))
@@ -141,7 +141,7 @@ def attended(hook, projection, arrays, prefix, num_heads, causal):
     q, k, v = (
         part.reshape(B, T, num_heads, -1) for part in jnp.split(x @ in_weight + in_bias, 3, -1)
     )
-    tokens = posenc_jax.Tokens(jnp.asarray(text(T)), prepared=encoding.by_head(pe))
+    tokens = encoding.tokens(text(T)).having(encoding.by_head(pe))
     out = posenc_jax.attend(encoding, q, k, v, tokens, causal=causal).reshape(B, T, D)
     probabilities = common.probabilities(encoding, q, k, tokens, causal=causal)
     return out @ out_weight + out_bias, probabilities

@@ -14,7 +14,6 @@ from schemes.equations import reference_attention
 from scipy.ndimage import zoom
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.attention.ring import ring
 from posenc_jax.model.cache import Cache
@@ -31,7 +30,7 @@ def cells(rows, columns):
 
 @jax.jit
 def embed(encoding, x_BTD, positions):
-    return encoding.embed(x_BTD, Tokens.of(encoding, positions))
+    return encoding.embed(x_BTD, encoding.tokens(positions))
 
 
 CASES = [(name, i) for name in GRIDS for i in range(len(schemes.ALL[name].settings))]
@@ -114,13 +113,13 @@ def test_number_of_axes_must_fit(name):
     encoding = common.build(name)
     positions, x_BTD = np.zeros((1, 6, 1), np.int32), jnp.zeros((1, 6, common.WIDTH))
     if name == "alibi_2d":
-        tokens = [Tokens.of(encoding, p) for p in (cells(2, 3), text(6))]
+        tokens = [encoding.tokens(p) for p in (cells(2, 3), text(6))]
         q = jnp.zeros((1, 6, common.HEADS, common.HEAD_DIM))
         with pytest.raises(ValueError, match="must have the same position axes"):
             posenc_jax.logits(encoding, q, q, *tokens)
     elif name == "axial_rope":
         with pytest.raises(ValueError, match=r"needs positions \[B, T, A\] with A > 1"):
-            Tokens.of(encoding, positions)
+            encoding.tokens(positions)
     else:
         with pytest.raises(ValueError, match=r"has 2 position axes: pass \[B, T, 2\]"):
             embed(encoding, x_BTD, positions)
@@ -144,7 +143,7 @@ def test_biases_of_a_grid_in_tiles(name):
     positions = np.concatenate([cells(4, 6), cells(6, 4)])
 
     def loss(q, k, v, implementation):
-        tokens = Tokens.of(encoding, positions)
+        tokens = encoding.tokens(positions)
         output = posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
         return (output**2).sum(), output
 
@@ -165,7 +164,7 @@ def test_distance_has_a_gradient_at_zero():
 
     def total(positions):
         q = jnp.zeros((1, 4, common.HEADS, common.HEAD_DIM))
-        return posenc_jax.logits(encoding, q, q, Tokens.of(encoding, positions)).sum()
+        return posenc_jax.logits(encoding, q, q, encoding.tokens(positions)).sum()
 
     positions = cells(2, 2).astype(np.float32)
     gradient = jax.grad(total)(positions)

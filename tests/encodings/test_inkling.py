@@ -10,7 +10,6 @@ import pytest
 from attention_cases import close_gradients, sides
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.model.cache import Cache
 from posenc_jax.positions import text
@@ -21,7 +20,7 @@ T = 64  # two pieces of the band
 def attention(implementation, positions, encoding, *sides):
     """Returns a loss, and the logits' softmax times the values."""
     x_BTD = 0.5 * common.normal(3, 2, T, common.WIDTH)
-    tokens = Tokens.of(encoding, positions).read(encoding, jnp.asarray(x_BTD))
+    tokens = encoding.tokens(positions).observed(encoding, jnp.asarray(x_BTD))
     out = posenc_jax.attend(encoding, *sides, tokens, implementation=implementation)
     return (out**2).sum(), out
 
@@ -50,7 +49,7 @@ def test_tiles_beyond_the_extent_are_those_of_no_positions():
     encoding = common.build("inkling", extent=3)
     encoding.profiles[...] = jnp.full_like(encoding.profiles[...], jnp.nan)
     q, k, v = sides(4, T, T)
-    tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.zeros((2, T, common.WIDTH)))
+    tokens = encoding.tokens(text(T)).observed(encoding, jnp.zeros((2, T, common.WIDTH)))
     late, early = tokens.part(20, 44), tokens.part(0, 10)
     attend = functools.partial(posenc_jax.attend, implementation="blockwise")
     far = attend(encoding, q[:, 20:], k[:, :10], v[:, :10], late, early)
@@ -60,7 +59,7 @@ def test_tiles_beyond_the_extent_are_those_of_no_positions():
 
 def test_cut_tokens_that_claim_to_be_consecutive_are_no_number():
     encoding = common.build("inkling")
-    tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.ones((2, T, common.WIDTH)))
+    tokens = encoding.tokens(text(T)).observed(encoding, jnp.ones((2, T, common.WIDTH)))
     cut = jax.tree.map(lambda x: x[:, ::2], tokens)
     q, k, v = (x[:, ::2] for x in sides(4, T, T))
     assert np.isnan(posenc_jax.attend(encoding, q, k, v, cut)).any()
@@ -70,4 +69,4 @@ def test_the_cache_keeps_no_vectors():
     """Only a query's own are read, so that none follow the keys."""
     model = common.build_model("inkling")
     kept = Cache.empty(model, 1, 8).layers[0]
-    assert kept.state is not None and kept.read is None and kept.x is None
+    assert kept.state is not None and kept.made is None and kept.x is None

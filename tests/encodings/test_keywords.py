@@ -7,7 +7,6 @@ import pytest
 import schemes
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from posenc_jax import Tokens
 from posenc_jax.positions import text
 from posenc_jax.registry import own_keywords
 
@@ -79,7 +78,7 @@ def test_every_keyword_of_training_matters(name):
     """It changes the program of positions in training, or of the scheme's own objective."""
 
     def in_training(encoding, key):
-        return Tokens.of(encoding, text(T), key=key).positions, encoding.aux_loss(key)
+        return encoding.tokens(text(T), key=key).positions, encoding.aux_loss(key)
 
     def program(own):
         jaxpr = jax.make_jaxpr(in_training)(common.build(name, **own), jax.random.key(0)).jaxpr

@@ -8,7 +8,6 @@ import pytest
 from golden_checks import close
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax.positions import text
 
 B, T = 2, 9
@@ -26,7 +25,7 @@ def test_the_other_scheme_sees_keys_and_values_after_the_shift():
         mixed.append(g[..., None] * before + (1 - g[..., None]) * x)
 
     def attend(encoding, k, v):
-        tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.asarray(X_BTD))
+        tokens = encoding.tokens(text(T)).observed(encoding, jnp.asarray(X_BTD))
         return posenc_jax.attend(encoding, Q, k, v, tokens)
 
     close(attend(encoding, K, V), attend(encoding.inner, *mixed))
@@ -34,7 +33,7 @@ def test_the_other_scheme_sees_keys_and_values_after_the_shift():
 
 def test_a_key_that_follows_one_not_given_is_no_number():
     encoding = common.build("kv_shift")
-    tokens = Tokens.of(encoding, text(T)).read(encoding, jnp.asarray(X_BTD))
+    tokens = encoding.tokens(text(T)).observed(encoding, jnp.asarray(X_BTD))
     part = tokens.part(4, T - 4)
     whole = posenc_jax.logits(encoding, Q, K, tokens)
     logits = posenc_jax.logits(encoding, Q, K[:, 4:], tokens.part(0, T), part)
@@ -44,5 +43,5 @@ def test_a_key_that_follows_one_not_given_is_no_number():
 
 def test_tokens_that_have_read_nothing():
     encoding = common.build("kv_shift")
-    with pytest.raises(ValueError, match=r"pass tokens.read\(encoding, x\)"):
-        posenc_jax.attend(encoding, Q, K, V, Tokens.of(encoding, text(T)))
+    with pytest.raises(ValueError, match=r"pass .*x=x_BTD"):
+        posenc_jax.attend(encoding, Q, K, V, encoding.tokens(text(T)))

@@ -6,14 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posenc_jax import Tokens
 from posenc_jax.positions import text
 
 T = 24
 
 
 def embed(encoding, x_BTD, positions):
-    return encoding.embed(x_BTD, Tokens.of(encoding, positions))
+    return encoding.embed(x_BTD, encoding.tokens(positions))
 
 
 def test_learned_positions_out_of_range_eagerly():

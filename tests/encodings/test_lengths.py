@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax.encodings.rotary import double
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import (
@@ -53,11 +52,11 @@ def adapting(name):
 def test_an_array_says_what_an_int_says(name, options):
     """The compiler may try hard: the method lives on sums that it must not rearrange."""
     encoding = adapting(name)
-    prepare = jax.jit(encoding.prepare, compiler_options=options)
+    prepare = jax.jit(lambda p, n: encoding.tokens(p, length=n).made, compiler_options=options)
     for length in (2048, 4096, 8192, 1_000_003, 2**21):
         rng = np.random.default_rng(length)
         positions = np.append(rng.integers(0, length, 200), [1, length - 1])[None].astype(np.int32)
-        exact = encoding.prepare(positions, length)
+        exact = encoding.tokens(positions, length=length).made
         traced = prepare(positions, jnp.full((1, 1), length, jnp.float32))
         for one, other in zip(traced, exact, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1.2e-6)
@@ -71,10 +70,10 @@ def test_the_default_length_of_long_documents(name):
     first, second = (np.append(rng.integers(0, last, 50), last) for last in (8_191, 2_000_000))
     positions = np.concatenate([first, second])[None].astype(np.int32)
     segment_ids = np.repeat([[3, 1]], 51, axis=1)
-    tokens = jax.jit(lambda p, s: Tokens.of(encoding, p, s))(positions, segment_ids)
+    tokens = jax.jit(lambda p, s: encoding.tokens(p, s))(positions, segment_ids)
     for part, length in ((slice(51), 8192), (slice(51, None), 2_000_001)):
-        exact = encoding.prepare(positions[:, part], length)
-        for one, other in zip(tokens.prepared, exact, strict=True):
+        exact = encoding.tokens(positions[:, part], length=length).made
+        for one, other in zip(tokens.made, exact, strict=True):
             np.testing.assert_allclose(one[:, part], other, rtol=0, atol=1.2e-6)
 
 
@@ -86,7 +85,9 @@ def test_derivatives_by_positions_at_an_array_length(name):
 
     def prepare(length):
         return jax.jvp(
-            lambda p: encoding.prepare(p, length), (positions,), (jnp.ones_like(positions),)
+            lambda p: encoding.tokens(p, length=length).made,
+            (positions,),
+            (jnp.ones_like(positions),),
         )
 
     (_, slopes), (_, expected) = (prepare(length) for length in (jnp.full((1, 1), 2e5), 200_000))
@@ -99,19 +100,19 @@ def test_a_mark_for_padding_is_no_length(name):
     encoding = adapting(name)
     positions = np.array([[0, 1, 2, 2**30]])
     with pytest.raises(ValueError, match=r"position 1073741824 would set the length.*segment_ids"):
-        Tokens.of(encoding, positions)
+        encoding.tokens(positions)
     # Where values are not known, every token that would adapt to it is NaN.
-    tokens = jax.jit(lambda p: Tokens.of(encoding, p))(positions)
-    assert np.isnan(tokens.prepared[0]).all()
-    padded = Tokens.of(encoding, positions, np.array([[1, 1, 1, 0]]), length=3)
-    given = Tokens.of(encoding, positions[:, :3], length=3)
-    for one, other in zip(padded.prepared, given.prepared, strict=True):
+    tokens = jax.jit(lambda p: encoding.tokens(p))(positions)
+    assert np.isnan(tokens.made[0]).all()
+    padded = encoding.tokens(positions, np.array([[1, 1, 1, 0]]), length=3)
+    given = encoding.tokens(positions[:, :3], length=3)
+    for one, other in zip(padded.made, given.made, strict=True):
         np.testing.assert_array_equal(one[:, :3], other)
 
 
 def test_other_schemes_take_any_position():
-    tokens = Tokens.of(common.build("rope"), np.array([[0, 2**30]]))
-    assert np.isfinite(tokens.prepared[0]).all()
+    tokens = common.build("rope").tokens(np.array([[0, 2**30]]))
+    assert np.isfinite(tokens.made[0]).all()
 
 
 # Bases that are traced
@@ -127,7 +128,7 @@ def test_a_scan_over_layers_of_different_bases(frequencies):
 
     def tables(base):
         encoding = RoPE(head_dim=64, base=base, frequencies=frequencies)
-        return encoding.prepare(positions, 2**21)
+        return encoding.tokens(positions, length=2**21).made
 
     _, traced = jax.lax.scan(lambda _, base: (None, tables(base)), None, jnp.array(bases))
     for layer, base in enumerate(bases):
@@ -182,7 +183,7 @@ def test_a_known_base_is_a_number_of_the_module():
 @pytest.mark.parametrize("name", MUST_KNOW_THE_BASE)
 def test_rules_that_must_know_the_base_say_so(name):
     def prepare(base):
-        return common.build(name, base=base, trained=False).prepare(text(3), 3)
+        return common.build(name, base=base, trained=False).tokens(text(3), length=3).made
 
     with pytest.raises(ValueError, match="base is traced: give it a number"):
         jax.eval_shape(prepare, 100.0)
@@ -194,7 +195,7 @@ def test_the_derivative_by_a_traced_base():
     positions, i = np.array([[5]], np.int32), np.arange(4)
 
     def cosines(base):
-        return RoPE(head_dim=8, base=base).prepare(positions, 6)[0][0, 0, 0]
+        return RoPE(head_dim=8, base=base).tokens(positions, length=6).made[0][0, 0, 0]
 
     rate = 50.0 ** (-i / 4)
     expected = -5 * np.sin(5 * rate) * (-i / 4) * rate / 50

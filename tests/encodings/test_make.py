@@ -66,7 +66,7 @@ def test_what_is_built_is_not_copied_to_each_layer():
     with pytest.raises(ValueError, match=r"would copy the parameters of the T5 .* give over= what"):
         common.build("ssmax", over=over, num_layers=2)
     shared = common.build("ssmax", over=posenc_jax.make(**over), num_layers=2, trained=False)
-    assert shared.over_shared and shared.inner.inner.inner is t5
+    assert shared.inner.inner.inner is t5 and t5.stacked is None
     assert common.build("ssmax", over=over | {"over": common.build("rope")}, num_layers=2).stacked
 
 

@@ -135,11 +135,6 @@ def assert_every_parameter_is_seen(name, gradients):
 
 
 @each_scheme
-def test_adapts_says_whether_a_token_depends_on_the_length(name):
-    assert common.outline(name).adapts == common.reads_length(name)
-
-
-@each_scheme
 def test_seeds(name):
     """The same seed gives the same parameters, another seed others, where any are drawn."""
     one, same, other = (common.build(name, seed=seed, trained=False) for seed in (0, 0, 1))

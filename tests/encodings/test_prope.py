@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
-from posenc_jax import Side, Tokens
+from posenc_jax import Side
 from posenc_jax.model.cache import Cache
 from posenc_jax.positions import cameras, story_time, text
 
@@ -46,7 +46,7 @@ def seen(patches=PATCHES, viewmats=VIEWMATS, intrinsics=INTRINSICS, image_size=S
 
 @jax.jit
 def attended(encoding, positions, q, k, v):
-    tokens = Tokens.of(encoding, positions)
+    tokens = encoding.tokens(positions)
     return posenc_jax.attend(encoding, q, k, v, tokens, causal=False)
 
 
@@ -133,7 +133,7 @@ def test_implementations(implementation):
     encoding, weights = make(), common.normal(3, B, T, H, C)
 
     def loss(implementation, viewmats, *sides):
-        tokens = Tokens.of(encoding, seen(viewmats=viewmats))
+        tokens = encoding.tokens(seen(viewmats=viewmats))
         run = dict(causal=False, implementation=implementation)
         return (posenc_jax.attend(encoding, *sides, tokens, **run) * weights).sum()
 
@@ -195,7 +195,7 @@ def test_on_a_mesh_of_explicit_axes():
 
 def test_bfloat16_in_and_out():
     encoding, (q, _, _) = make(), heads()
-    tokens, q = Tokens.of(encoding, seen()), jnp.asarray(q, jnp.bfloat16)
+    tokens, q = encoding.tokens(seen()), jnp.asarray(q, jnp.bfloat16)
     side = Side(None, num_heads=H, num_kv_heads=H, is_query=True)
     rounded, exact = (encoding.rotate(x, tokens, side) for x in (q, q.astype(jnp.float32)))
     np.testing.assert_array_equal(rounded, exact.astype(jnp.bfloat16))
@@ -203,11 +203,11 @@ def test_bfloat16_in_and_out():
 
 def test_values_are_turned_and_turned_back():
     encoding, (_, _, v) = make(), heads()
-    tokens = Tokens.of(encoding, seen())
+    tokens = encoding.tokens(seen())
     side = Side(None, num_heads=H, num_kv_heads=H, is_query=False)
-    turned = encoding.turn_values(v, tokens, side)
+    turned = encoding.rotate_values(v, tokens, side)
     assert np.abs(turned - v).max() > 0.1
-    back = encoding.turn_back(turned, tokens, dataclasses.replace(side, is_query=True))
+    back = encoding.rotate_back(turned, tokens, dataclasses.replace(side, is_query=True))
     np.testing.assert_allclose(back, v, rtol=1e-4, atol=1e-4)
 
 
@@ -248,14 +248,14 @@ def test_settings_that_do_not_fit(bad, message):
 
 def test_positions_that_do_not_fit():
     with pytest.raises(ValueError, match=r"\(2, 12, 14\), but time_channels=6 needs \[B, T, 15\]"):
-        Tokens.of(make(), seen(PATCHES[..., 1:]))
+        make().tokens(seen(PATCHES[..., 1:]))
     with pytest.raises(ValueError, match=r"time_channels=0 needs .* of rows and columns, or"):
-        Tokens.of(make(head_dim=16, time_channels=0), seen())
+        make(head_dim=16, time_channels=0).tokens(seen())
 
 
 def test_heads_of_another_width():
     encoding = make()
-    tokens, (q, k, v) = Tokens.of(encoding, seen()), heads()
+    tokens, (q, k, v) = encoding.tokens(seen()), heads()
     message = "heads have 24 channels, but the encoding was made for head_dim=22"
     wide = jnp.zeros((B, T, H, 24))
     for sides in ((wide, wide, v), (q, k, wide)):

@@ -14,7 +14,8 @@ KEYS = [None, *(jax.random.key(seed) for seed in range(3))]
 
 
 def place(encoding, positions, key=None, length=None):
-    return np.asarray(jax.jit(encoding.place)(jnp.asarray(positions), key, length))
+    key = None if key is None else jax.random.split(key)[0]  # the other is for what is beneath
+    return np.asarray(jax.jit(encoding.draw)(jnp.asarray(positions), key, length))
 
 
 @pytest.mark.parametrize("count", [1, 7, 100])
@@ -25,13 +26,13 @@ def test_a_draw_is_ascending_different_and_below_the_limit(key, count):
     assert drawn.shape == (count,) and drawn.dtype == np.float32
     assert (np.diff(drawn) > 0).all()
     assert drawn[0] >= 0 and drawn[-1] < 100 and (drawn % 1 == 0).all()
-    np.testing.assert_array_equal(drawn, encoding.place(text(count), key)[0])
+    np.testing.assert_array_equal(drawn, encoding.tokens(text(count), key=key).positions[0])
 
 
 def test_every_subset_is_as_likely():
     encoding = common.build("randomized", max_length=5)
     keys = jax.random.split(jax.random.key(0), 5000)
-    pairs = jax.vmap(lambda key: encoding.place(text(2), key)[0])(keys)
+    pairs = jax.vmap(lambda key: encoding.tokens(text(2), key=key).positions[0])(keys)
     _, counts = np.unique(pairs, axis=0, return_counts=True)
     assert len(counts) == 10  # 5 choose 2, each about 500 times
     assert abs(counts - 500).max() < 120
@@ -74,9 +75,9 @@ def test_positions_outside_the_draw():
     np.testing.assert_array_equal(np.isnan(drawn), [True, False, True, False, True])
     for bad in (-1.0, 2.5, 10.0):
         with pytest.raises(ValueError, match=f"position {bad} is not among the 10 drawn, 0..9"):
-            encoding.place(jnp.array([[0.0, bad]]), length=10)
+            encoding.draw(jnp.array([[0.0, bad]]), length=10)
     with pytest.raises(ValueError, match="65 positions cannot be drawn from max_length=64"):
-        encoding.place(text(65))
+        encoding.draw(text(65))
     assert np.isnan(place(encoding, text(65))).all()
 
 
@@ -94,8 +95,8 @@ def test_is_the_wrapped_scheme_on_drawn_positions():
         inner = common.build(name, train_length=256)
         encoding = common.build("randomized", over=inner, max_length=256, trained=False)
         assert encoding.inner is inner and encoding.per_layer == inner.per_layer
-        assert encoding.hooks() == inner.hooks() | {"place"}
-        drawn = encoding.place(text(24))
+        assert encoding.hooks() == inner.hooks() | {"prepare"}
+        drawn = encoding.tokens(text(24)).positions
         expected = common.attention(inner, x_BTD, drawn)
         np.testing.assert_allclose(common.attention(encoding, x_BTD, text(24)), expected, 1e-6)
 
@@ -123,7 +124,7 @@ def test_a_model_over_parameters_for_each_layer():
     inner = common.build("transformer_xl", num_layers=common.LAYERS)
     encoding = common.build("randomized", over=inner, trained=False)
     model = common.build_model(encoding)
-    drawn = encoding.place(text(12))
+    drawn = encoding.tokens(text(12)).positions
     tokens = np.arange(12)[None]
     expected = common.forward(common.build_model(inner), tokens, drawn)
     np.testing.assert_allclose(common.forward(model, tokens, text(12)), expected, atol=1e-4)

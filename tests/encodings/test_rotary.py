@@ -9,7 +9,7 @@ import schemes
 from golden_checks import ONE_HEAD
 
 import posenc_jax
-from posenc_jax import Side, Tokens
+from posenc_jax import Side
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.axes import STILL, chunked, interleaved
 from posenc_jax.encodings.rotary.frequencies import DynamicPI, HoPE, Resonance, YaRN, geometric
@@ -97,9 +97,11 @@ def test_fixed_frequencies_to_two_million(name, as_array):
     assert positions.max() == 2_097_151
     length = jnp.full((len(starts), 1), 2**21) if as_array else 2**21
     if as_array:
-        tables = jax.jit(encoding.prepare)(positions, length)
+        tables = jax.jit(lambda p, n: encoding.tokens(p, length=n).made)(positions, length)
     else:
-        tables = jax.jit(encoding.prepare, static_argnums=1)(positions, length)
+        tables = jax.jit(lambda p, n: encoding.tokens(p, length=n).made, static_argnums=1)(
+            positions, length
+        )
     cos, sin = (np.asarray(table[:, :, 0], np.float64) / attention for table in tables)
     angles = positions[..., None].astype(np.float64) * rate
     np.testing.assert_allclose(cos, np.cos(angles), rtol=0, atol=5e-7)
@@ -116,19 +118,19 @@ def test_lengths_of_any_kind(name):
     encoding = common.build(name)
     positions = np.array([[5, 60], [3, 70]], np.int32)
     lengths = np.array([[20, 20], [100, 40]])
-    together = jax.jit(encoding.prepare)(positions, lengths)
+    together = jax.jit(lambda p, n: encoding.tokens(p, length=n).made)(positions, lengths)
     for row, token in ((0, 0), (1, 1)):
         one = positions[row : row + 1, token : token + 1]
         length = int(lengths[row, token])
         for given in (length, jnp.int32(length), np.int64(length), jnp.full((1, 1), length)):
-            alone = encoding.prepare(one, given)
+            alone = encoding.tokens(one, length=given).made
             for table, tables in zip(alone, together, strict=True):
                 np.testing.assert_allclose(table[0, 0], tables[row, token], atol=1e-5)
 
 
 def test_start_tokens_turn_as_in_rope():
     plain, encoding = common.build("rope"), common.build("longrope", start_tokens=3)
-    expected, actual = (each.prepare(text(6), 100) for each in (plain, encoding))
+    expected, actual = (each.tokens(text(6), length=100).made for each in (plain, encoding))
     for one, other in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(one[:, :3], other[:, :3])
         assert (np.abs(one[:, 3:] - other[:, 3:]) > 1e-3).any(axis=(0, 2, 3)).all()
@@ -196,15 +198,15 @@ def test_a_model_in_the_other_layout(rotary_dim, layout, convert):
     assert np.abs(unconverted - expected).max() > 1e-3
 
     x_BTHC = common.normal(1, 2, 9, common.HEADS, common.HEAD_DIM)
-    by_old = old.rotate(x_BTHC, Tokens.of(old, text(9)), QUERIES)
-    by_new = new.rotate(convert(x_BTHC, rotary_dim=rotary_dim), Tokens.of(new, text(9)), QUERIES)
+    by_old = old.rotate(x_BTHC, old.tokens(text(9)), QUERIES)
+    by_new = new.rotate(convert(x_BTHC, rotary_dim=rotary_dim), new.tokens(text(9)), QUERIES)
     np.testing.assert_allclose(by_new, convert(by_old, rotary_dim=rotary_dim), atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 def test_a_bfloat16_rotation_is_rounded_once(layout):
     encoding = common.build("rope", layout=layout)
-    tokens = Tokens.of(encoding, text(300))
+    tokens = encoding.tokens(text(300))
     x_BTHC = jnp.asarray(common.normal(0, 1, 300, 2, common.HEAD_DIM), jnp.bfloat16)
     rounded = encoding.rotate(x_BTHC, tokens, QUERIES)
     exact = encoding.rotate(x_BTHC.astype(jnp.float32), tokens, QUERIES)
@@ -218,7 +220,9 @@ def test_axes_of_equal_positions_are_text():
     for axes in (chunked((2, 1, 1)), interleaved((2, 1, 1))):
         several = common.build("rope", axes=axes)
         for one, other in zip(
-            plain.prepare(jnp.asarray(positions), 6), several.prepare(stacked, 6), strict=True
+            plain.tokens(jnp.asarray(positions), length=6).made,
+            several.tokens(stacked, length=6).made,
+            strict=True,
         ):
             np.testing.assert_array_equal(one, other)
 
@@ -227,7 +231,7 @@ def test_heads_with_axes_of_their_own():
     """A query turns by the axes of its kv head, wherever heads are cut."""
     encoding = posenc_jax.make("rope", head_dim=8, axes=((0,) * 4, (1,) * 4))
     rng = np.random.default_rng(0)
-    tokens = Tokens.of(encoding, rng.integers(0, 50, (1, 5, 2)).astype(np.int32))
+    tokens = encoding.tokens(rng.integers(0, 50, (1, 5, 2)).astype(np.int32))
     q = jnp.asarray(common.normal(0, 1, 5, 4, 8))
     turned = encoding.rotate(q, tokens, Side(None, 4, 2, is_query=True))
     for head in range(4):
@@ -235,7 +239,7 @@ def test_heads_with_axes_of_their_own():
         one = encoding.rotate(q[:, :, head : head + 1], tokens, own)
         np.testing.assert_array_equal(one[:, :, 0], turned[:, :, head])
         alone = posenc_jax.make("rope", head_dim=8)
-        of_axis = Tokens.of(alone, tokens.positions[..., head // 2])
+        of_axis = alone.tokens(tokens.positions[..., head // 2])
         np.testing.assert_allclose(
             turned[:, :, head], alone.rotate(q, of_axis, QUERIES)[:, :, head], atol=1e-6
         )
@@ -271,7 +275,7 @@ def test_a_matrix_whose_rows_name_one_axis_is_an_allocation():
         turned = []
         for each in (axes, tuple(rows[axis] for axis in axes)):
             encoding = RoPE(head_dim=8, axes=each)
-            tokens = Tokens.of(encoding, places)
+            tokens = encoding.tokens(places)
             turned.append(encoding.rotate(x_BTHC, tokens, ONE_HEAD))
         np.testing.assert_allclose(*turned, atol=1e-6)
 
@@ -283,7 +287,7 @@ def test_bad_matrices_of_axes():
             RoPE(head_dim=8, axes=matrix)
     encoding = RoPE(head_dim=8, axes=((1.0, 0.0),) * 4)
     with pytest.raises(ValueError, match=r"\(1, 3, 3\), but this encoding has 2 position axes"):
-        Tokens.of(encoding, np.zeros((1, 3, 3), np.int32))
+        encoding.tokens(np.zeros((1, 3, 3), np.int32))
     for own, message in (
         ({"slowest": 3.0, "fastest": 2.0}, r"slowest=3.0 must be .*not above fastest=2.0"),
         ({"num_axes": 1}, "num_axes=1 must be at least 2"),
@@ -295,7 +299,7 @@ def test_bad_matrices_of_axes():
 def test_values_do_not_grow_by_an_attention_factor():
     encoding = common.build("value_rope", frequencies=YaRN(32, 4.0))
     with pytest.raises(ValueError, match=r"attention factor of 1.13.*attention_factor=1.0"):
-        Tokens.of(encoding, text(3))
+        encoding.tokens(text(3))
 
 
 def test_rates_that_all_layers_share_are_not_stacked():
@@ -312,7 +316,7 @@ def test_queries_that_are_multiplied_before_attention_are_those_of_a_log_scale()
     logs = np.log(np.arange(9) + 1)[None, :, None]
     factors = np.asarray(scaled.s[...]) * logs + np.asarray(scaled.b[...])
     expected, found = (
-        posenc_jax.logits(encoding, queries, k, Tokens.of(encoding, text(9)))
+        posenc_jax.logits(encoding, queries, k, encoding.tokens(text(9)))
         for encoding, queries in ((scaled, q), (scaled.inner, q * factors[..., None]))
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

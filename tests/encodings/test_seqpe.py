@@ -39,10 +39,10 @@ SMALL = dict(encoder_layers=1, num_pivots=8, num_candidates=8, num_offsets=8)
 @pytest.mark.slow
 def test_positions_outside_the_digits_eagerly():
     encoding = common.build("seqpe", max_position=500)
-    encoding.prepare(jnp.array([[0, 500, 999]]), 1)
+    encoding.tokens(jnp.array([[0, 500, 999]]), length=1)
     for bad in (-1, 1000, 0.5):
         with pytest.raises(ValueError, match=f"position {bad} is not a whole number of 3 digits"):
-            encoding.prepare(jnp.array([[0, bad]]), 1)
+            encoding.tokens(jnp.array([[0, bad]]), length=1)
 
 
 @pytest.mark.parametrize("num_axes", [1, 2])
@@ -51,7 +51,7 @@ def test_positions_outside_the_digits_compiled(num_axes):
     positions = jnp.array([[-1.0, 0.0, 999.0, 1000.0, 2.5]])
     if num_axes == 2:
         positions = jnp.stack([jnp.full((1, 5), 7.0), positions], axis=-1)
-    pe_q, _ = jax.jit(lambda e, p: e.prepare(p, 1))(encoding, positions)
+    pe_q, _ = jax.jit(lambda e, p: e.tokens(p, length=1).made)(encoding, positions)
     isnan = np.isnan(pe_q[0]).reshape(5, -1)
     assert isnan[[0, 3, 4]].all() and not isnan[[1, 2]].any()
 
@@ -59,7 +59,9 @@ def test_positions_outside_the_digits_compiled(num_axes):
 @pytest.mark.slow
 def test_whole_numbers_of_either_type_are_the_same():
     encoding = common.build("seqpe")
-    whole, same = (encoding.prepare(text(30).astype(t), 30) for t in (jnp.int32, jnp.float32))
+    whole, same = (
+        encoding.tokens(text(30).astype(t), length=30).made for t in (jnp.int32, jnp.float32)
+    )
     np.testing.assert_array_equal(whole[0], same[0])
 
 
@@ -88,14 +90,17 @@ def test_number_of_axes_must_fit():
     one, two = (common.build("seqpe", num_axes=n) for n in (1, 2))
     for encoding, num_axes in ((one, 2), (two, 3)):
         with pytest.raises(ValueError, match=r"this encoding has [12] position axes: pass"):
-            encoding.prepare(jnp.zeros((1, 6, num_axes), jnp.int32), 6)
-    of_text, on_both = two.prepare(text(6), 6), two.prepare(jnp.stack([text(6)] * 2, axis=-1), 6)
+            encoding.tokens(jnp.zeros((1, 6, num_axes), jnp.int32), length=6)
+    of_text, on_both = (
+        two.tokens(text(6), length=6).made,
+        two.tokens(jnp.stack([text(6)] * 2, axis=-1), length=6).made,
+    )
     np.testing.assert_array_equal(of_text[0], on_both[0])
 
 
 def test_heads_must_fit():
     encoding = common.build("seqpe")
-    tokens = posenc_jax.Tokens.of(encoding, text(6))
+    tokens = encoding.tokens(text(6))
     q = jnp.zeros((1, 6, 2, common.HEAD_DIM))
     with pytest.raises(ValueError, match="made for num_heads=4, but attention has 2"):
         posenc_jax.attend(encoding, q, q, q, tokens)
@@ -156,18 +161,18 @@ def test_attention_on_several_axes(own):
 def test_shifts_move_rows_as_a_whole_and_stay_in_range():
     encoding = common.build("seqpe", max_position=100, shift_probability=1.0)
     positions = jnp.stack([jnp.arange(20), jnp.arange(20)[::-1], jnp.full(20, 99)])
-    starts = np.stack([encoding.place(positions, key) - positions for key in KEYS])
+    starts = np.stack([encoding.shifted(positions, key) - positions for key in KEYS])
     assert (starts == starts[:, :, :1]).all()
     assert (starts[:, 2] == 0).all(), "there is no room behind 99"
     assert (starts[:, 0, 0] != starts[:, 1, 0]).any(), "rows move by themselves"
     assert starts.min() >= 0 and 60 < starts.max() <= 80
-    assert encoding.place(positions) is positions, "evaluation does not move"
+    assert (encoding.tokens(positions).positions == positions).all(), "evaluation does not move"
 
 
 def test_shifts_of_several_axes():
     encoding = common.build("seqpe", max_position=100, num_axes=2, shift_probability=1.0)
     positions = jnp.arange(3 * 4 * 2).reshape(3, 4, 2)
-    starts = np.asarray(encoding.place(positions, KEYS[0]) - positions)
+    starts = np.asarray(encoding.shifted(positions, KEYS[0]) - positions)
     assert (starts == starts[:, :1]).all()
     assert len(np.unique(starts)) > 4, "every row and axis moves by itself"
 
@@ -175,7 +180,7 @@ def test_shifts_of_several_axes():
 def test_a_tenth_of_the_steps_is_shifted():
     encoding = common.build("seqpe")
     keys = jax.random.split(jax.random.key(1), 2000)
-    first = jax.vmap(lambda key: encoding.place(text(5), key)[0, 0])(keys)
+    first = jax.vmap(lambda key: encoding.shifted(text(5), key)[0, 0])(keys)
     assert abs(np.mean(first > 0) - 0.1) < 0.03
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import posenc_jax
-from posenc_jax import Tokens
 from posenc_jax.encodings.gated.sequence import by_segment, running_sum, short_convolution
 from posenc_jax.positions import text
 
@@ -47,7 +46,7 @@ def test_a_token_far_into_a_sequence_forgets_as_much_as_an_early_one():
     length, near = 1 << 17, 8
     x_BTD = 0.5 * common.normal(0, 1, length, common.WIDTH)
     x_BTD[:, -near:] = x_BTD[:, :near]
-    tokens = Tokens.of(encoding, text(length)).read(encoding, jnp.asarray(x_BTD))
+    tokens = encoding.tokens(text(length)).observed(encoding, jnp.asarray(x_BTD))
     q, k, v = (jnp.asarray(common.normal(seed, 1, near, 1, common.HEAD_DIM)) for seed in range(3))
     early, late = (
         posenc_jax.attend(encoding, q, k, v, tokens.part(start, near))
@@ -69,7 +68,7 @@ def test_short_convolution_is_numpys():
 def test_by_segment_puts_everything_back():
     segment_ids = np.array([[5, 2, 5, 2, 2], [1, 1, 1, 0, 0]])
     index = np.array([[4, 0, 3, 2, 1], [0, 1, 2, 3, 4]])
-    tokens = Tokens.of(posenc_jax.Encoding(), text(5), segment_ids, index=index)
+    tokens = posenc_jax.Encoding().tokens(text(5), segment_ids, index=index)
     x = jnp.asarray(index, jnp.float32)[..., None]
     seen = []
 
@@ -93,8 +92,8 @@ def test_documents_interleaved_in_any_layout_are_separate_documents(name):
 
     @jax.jit
     def attend(x_BTD, segment_ids, index):
-        tokens = Tokens.of(encoding, text(x_BTD.shape[1]), segment_ids, index=index)
-        tokens = tokens.read(encoding, x_BTD)
+        tokens = encoding.tokens(text(x_BTD.shape[1]), segment_ids, index=index)
+        tokens = tokens.observed(encoding, x_BTD)
         q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
         return posenc_jax.attend(encoding, q, k, v, tokens)
 
@@ -115,8 +114,8 @@ def test_gradients_of_path_are_those_of_its_product():
     weights = common.normal(5, 1, T, H, C)
 
     def by_attend(q, k, w, beta):
-        prepared = {"w": w, "beta": beta, "gate": None}
-        tokens = Tokens(jnp.asarray(text(T)), prepared=prepared, is_read=True)
+        tokens = encoding.tokens(text(T)).observed(encoding, jnp.zeros((1, T, common.WIDTH)))
+        tokens = tokens.having({"w": w, "beta": beta, "gate": None})
         return (posenc_jax.attend(encoding, q, k, v, tokens) * weights).sum()
 
     def by_product(q, k, w, beta):

@@ -10,7 +10,6 @@ import probe
 import pytest
 
 import posenc_jax
-from posenc_jax import Tokens
 
 each_program = pytest.mark.parametrize("name", common.one_of_each_program())
 each_kind = pytest.mark.parametrize("name", common.one_of_each_kind())
@@ -69,8 +68,8 @@ def inputs(seed: int):
 def attention(encoding, given, positions):
     """Runs dense attention, which can be differentiated forwards, and more than once."""
     x_BTD, q, k, v = given
-    tokens = Tokens.of(encoding, positions, SEGMENT_IDS)
-    tokens = tokens.read(encoding, encoding.embed(x_BTD, tokens))
+    tokens = encoding.tokens(positions, SEGMENT_IDS)
+    tokens = tokens.observed(encoding, encoding.embed(x_BTD, tokens))
     return posenc_jax.attend(encoding, q, k, v, tokens, implementation="dense")
 
 

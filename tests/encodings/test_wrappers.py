@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import posenc_jax
-from posenc_jax import Side, Tokens
+from posenc_jax import Side
 from posenc_jax.encodings.wrappers.logit_scale import LogN, SSMax
 from posenc_jax.encodings.wrappers.soft_cap import SoftCap
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
@@ -89,7 +89,7 @@ class Unsaid(Wrapper):
 def test_a_wrapper_says_what_it_wraps(name):
     """CoPE needs whole rows, and a wrapper that does not know it would cut them into tiles."""
     with pytest.raises(ValueError, match=r"Unsaid does not .*must call super\(\).__init__\(over\)"):
-        Tokens.of(Unsaid(common.build(name)), text(T))
+        Unsaid(common.build(name)).tokens(text(T))
 
 
 class Unlike(Wrapper):
@@ -97,25 +97,21 @@ class Unlike(Wrapper):
 
     whole_rows = True
 
-    def place(self, positions, key=None, length=None):
-        return super().place(positions, key, length)
+    def prepare(self, tokens, *, length=None, key=None):
+        return super().prepare(tokens, length=length, key=key)
 
-    def read(self, x_BTD, tokens):
-        return super().read(x_BTD, tokens)
+    def observe(self, x_BTD, tokens, state=None):
+        return super().observe(x_BTD, tokens, state)
 
     def mix(self, out_BTHC, weights_BHTS, tile):
         return super().mix(out_BTHC, weights_BHTS, tile)
 
 
 def test_what_a_scheme_promises_is_not_promised_of_the_hooks_above_it():
-    """Else tiles would be cut or skipped, keys kept, and orders left out, with wrong numbers."""
+    """Else rows would be cut into tiles, with wrong numbers."""
     inner = common.build("inkling")
     outer = Unlike(inner)
-    assert inner.extent and outer.extent is None
     assert not inner.whole_rows and outer.whole_rows
-    assert inner.reads_order is False and outer.reads_order is None
-    assert not inner.adapts and outer.adapts
-    assert inner.resumes and not outer.resumes
 
 
 @pytest.mark.parametrize("over", ["alibi", "path"])
@@ -128,7 +124,7 @@ def test_a_logit_scale_is_scaling_queries_by_hand(over):
 
     @jax.jit
     def attend(encoding, q):
-        tokens = Tokens.of(encoding, text(length)).read(encoding, jnp.asarray(x_BTD))
+        tokens = encoding.tokens(text(length)).observed(encoding, jnp.asarray(x_BTD))
         return posenc_jax.attend(encoding, q, k, v, tokens)
 
     scaled = attend(LogN(over=inner, train_length=8), q)
@@ -139,10 +135,10 @@ def test_a_logit_scale_is_scaling_queries_by_hand(over):
 @pytest.mark.parametrize("name", ["logn", "ssmax", "llama4_temperature", "soft_cap", "randomized"])
 def test_the_hooks_of_a_wrapper(name, over):
     """A wrapper has its hooks and those beneath; only what reads the layer's input asks for it."""
-    own = {"soft_cap": "score", "randomized": "place"}.get(name, "rotate")
+    own = {"soft_cap": "score", "randomized": "prepare"}.get(name, "rotate")
     encoding, inner = common.build(name, over=over), common.build(over)
     assert encoding.hooks() == inner.hooks() | {own}
-    assert ("read" in encoding.hooks()) == (over == "fox")
+    assert ("observe" in encoding.hooks()) == (over == "fox")
 
 
 def test_a_soft_cap_bounds_the_logits():
@@ -150,10 +146,10 @@ def test_a_soft_cap_bounds_the_logits():
     q, k = (30 * common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
     for over in ("nope", "alibi", "transformer_xl"):
         inner = common.build(over)
-        tokens = Tokens.of(inner, text(T))
-        free = np.asarray(posenc_jax.logits(inner, q, k, tokens), np.float64)
+        free = np.asarray(posenc_jax.logits(inner, q, k, inner.tokens(text(T))), np.float64)
         for cap in (5.0, 50.0):
-            capped = posenc_jax.logits(SoftCap(over=inner, cap=cap), q, k, tokens)
+            encoding = SoftCap(over=inner, cap=cap)
+            capped = posenc_jax.logits(encoding, q, k, encoding.tokens(text(T)))
             close(capped, cap * np.tanh(free / cap), 1e-4, 1e-4)
             assert np.abs(capped).max() <= cap < np.abs(free).max()
 
@@ -164,7 +160,7 @@ def test_a_soft_cap_over_a_logit_scale():
     encoding = common.build("soft_cap", over=inner, cap=3.0)
     q, k = (common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
     capped, free = (
-        posenc_jax.logits(each, q, k, Tokens.of(each, text(T))) for each in (encoding, inner)
+        posenc_jax.logits(each, q, k, each.tokens(text(T))) for each in (encoding, inner)
     )
     close(capped, 3 * np.tanh(free / 3))
 
@@ -172,7 +168,7 @@ def test_a_soft_cap_over_a_logit_scale():
 def test_ssmax_knows_its_heads_in_a_shard():
     encoding = common.build("ssmax")
     q, k, v = (common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(3))
-    tokens = Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     whole = posenc_jax.attend(encoding, q, k, v, tokens)
     some = np.array([2, 3])
     part = posenc_jax.HeadShard(encoding, jnp.array(some), common.HEADS)
@@ -181,16 +177,16 @@ def test_ssmax_knows_its_heads_in_a_shard():
 
 
 def test_ssmax_starts_as_softmax_at_the_training_length():
-    encoding = SSMax(num_heads=3, train_length=50, rngs=nnx.Rngs(0), over=posenc_jax.Encoding())
+    encoding = SSMax(num_heads=3, train_length=50, over=posenc_jax.Encoding())
     ones = jnp.ones((1, 3, 3, 1))
-    tokens = Tokens.of(encoding, np.array([[0, 49, 2499]]))
+    tokens = encoding.tokens(np.array([[0, 49, 2499]]))
     side = Side(None, num_heads=3, num_kv_heads=3, is_query=True)
     close(encoding.rotate(ones, tokens, side)[0, :, 0, 0], [0, 1, 2])
 
 
 def test_bad_wrappers():
     one_axis = common.build("logn", over="axial_rope")
-    tokens, q = Tokens.of(one_axis, np.zeros((1, T, 2), np.int32)), jnp.ones((1, T, 2, 8))
+    tokens, q = one_axis.tokens(np.zeros((1, T, 2), np.int32)), jnp.ones((1, T, 2, 8))
     common.refuses("one position axis", lambda: posenc_jax.attend(one_axis, q, q, q, tokens))
     misspelt = lambda: LogN(over=posenc_jax.Encoding(), train_length=8, heads=2)  # noqa: E731
     common.refuses("'heads'", misspelt, TypeError)

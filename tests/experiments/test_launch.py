@@ -48,6 +48,24 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
 
 
+IMPORTS = """
+import signal
+from experiments import job_processes
+from experiments.training import host
+
+calls = []
+job_processes.end_with_watcher = lambda: calls.append("prctl")
+host.keep_freed_memory = lambda: calls.append("mallopt")
+import launch
+assert not calls and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, calls
+"""
+
+
+def test_an_import_of_launch_changes_nothing_in_the_process():
+    done = runs.program("-c", IMPORTS)
+    assert done.status == 0, done.errors
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",

@@ -59,12 +59,12 @@ def test_the_encoding_shows_in_the_logits(name, monkeypatch):
 @pytest.mark.parametrize("name", ["hf_qwen2_vl", "hf_qwen3_vl"])
 @pytest.mark.parametrize("axis", range(3))
 def test_each_axis_shows_in_the_logits(name, axis, monkeypatch):
-    of = posenc_jax.Tokens.of
+    made = posenc_jax.Encoding.tokens
 
     def without(encoding, positions):
-        return of(encoding, jnp.asarray(positions).at[..., axis].set(0))
+        return made(encoding, jnp.asarray(positions).at[..., axis].set(0))
 
-    monkeypatch.setattr(posenc_jax.Tokens, "of", without)
+    monkeypatch.setattr(posenc_jax.Encoding, "tokens", without)
     assert min(errors(name)) > 0.02
 
 

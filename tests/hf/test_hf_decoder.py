@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import posenc_jax
-from posenc_jax import Layers, Tokens, Transformer, make
+from posenc_jax import Layers, Transformer, make
 from posenc_jax.hf import decoder, gguf, weights
 from posenc_jax.hf.pattern import same
 from posenc_jax.hf.write import extended, rope_parameters
@@ -259,7 +259,7 @@ def _model(model_type):
 
 
 def tables(encoding, length):
-    return Tokens.of(encoding, text(length), length=length).prepared
+    return encoding.tokens(text(length), length=length).made
 
 
 def same_turns(encoding, other):

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import posenc_jax
-from posenc_jax import Chunks, Tokens, from_hf, layers_from_hf, make
+from posenc_jax import Chunks, from_hf, layers_from_hf, make
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.hf.pattern import same
 from posenc_jax.positions import text
@@ -205,11 +205,11 @@ def test_chunks_are_masking_by_hand():
 
     @jax.jit
     def every(q, k, v):
-        tokens = Tokens.of(rope, text(T))
+        tokens = rope.tokens(text(T))
         attend = functools.partial(posenc_jax.attend, rope, window=Chunks(chunk))
         outputs = {name: attend(q, k, v, tokens, implementation=run) for name, run in runs.items()}
         by_hand = [
-            posenc_jax.attend(rope, q[:, at], k[:, at], v[:, at], Tokens.of(rope, text(T)[:, at]))
+            posenc_jax.attend(rope, q[:, at], k[:, at], v[:, at], rope.tokens(text(T)[:, at]))
             for at in (slice(start, start + chunk) for start in range(0, T, chunk))
         ]
 
@@ -224,7 +224,7 @@ def test_chunks_are_masking_by_hand():
         np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(by_blocks, by_dense, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="has no window of Chunks"):
-        tokens = Tokens.of(rope, text(T))
+        tokens = rope.tokens(text(T))
         posenc_jax.attend(rope, q, k, v, tokens, window=Chunks(8), implementation="pallas")
     with pytest.raises(ValueError, match="size=0 must be at least 1, and a"):
         Chunks(0)

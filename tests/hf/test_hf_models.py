@@ -10,7 +10,7 @@ from flax import nnx
 from golden_checks import assert_frequencies
 
 import posenc_jax
-from posenc_jax import Tokens, from_hf, layers_from_hf, sinks_from_hf
+from posenc_jax import from_hf, layers_from_hf, sinks_from_hf
 from posenc_jax.hf import models, weights
 from posenc_jax.registry import keywords, lookup
 
@@ -643,7 +643,7 @@ def test_ministral_scales_queries_from_the_start_of_each_step():
     encoding = from_hf(config)
     assert_same(encoding.inner, "yarn", head_dim=8, base=1e6, factor=16.0, train_length=4)
     ones = np.ones((1, 12, 1, 8), np.float32)
-    tokens = Tokens.of(encoding, np.arange(12)[None])
+    tokens = encoding.tokens(np.arange(12)[None])
     sides = [posenc_jax.Side(None, 1, 1, is_query) for is_query in (True, False)]
     query, key = (np.asarray(encoding.rotate(ones, tokens, side)) for side in sides)
     steps = 1 + 0.1 * np.log(1 + np.arange(12) // 4)

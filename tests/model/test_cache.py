@@ -16,7 +16,7 @@ import posenc_jax
 from experiments.evaluation.long_document import read_chunk
 from posenc_jax import Encoding
 from posenc_jax.encodings.gated.fox import FoX
-from posenc_jax.model.cache import Cache, Kept
+from posenc_jax.model.cache import Cache, Stored
 from posenc_jax.positions import packed, text
 from posenc_jax.registry import PATTERNS
 
@@ -106,25 +106,24 @@ def test_every_step_turns_all_keys_by_the_length_it_has(name, keywords, other):
 
 
 class OtherGates(FoX):
-    """Reads gates of its own, and does not say how their sums go on."""
+    """Has other gates, and does not say how their sums go on."""
 
-    def read(self, x_BTD, tokens):
-        return super().read(-x_BTD, tokens)
+    def observe(self, x_BTD, tokens, state=None):
+        return super().observe(-x_BTD, tokens)[0], None
 
 
 class OfTwoKinds(Encoding):
     """Multiplies a number of the query's position with another of the key's."""
 
-    adapts = False
+    def prepare(self, tokens, *, length=None, key=None):
+        positions = tokens.positions
+        return tokens.having({"query": jnp.cos(positions), "key": jnp.sin(positions)})
 
-    def prepare(self, positions, length):
-        return {"query": jnp.cos(positions), "key": jnp.sin(positions)}
-
-    def of_keys(self, prepared):
-        return {"key": prepared["key"]}
+    def of_keys(self, made):
+        return {"key": made["key"]}
 
     def score(self, logits_BHTS, tile):
-        of_queries, of_keys = tile.q_tokens.prepared["query"], tile.k_tokens.prepared["key"]
+        of_queries, of_keys = tile.q_tokens.made["query"], tile.k_tokens.made["key"]
         return logits_BHTS + of_queries[:, None, :, None] * of_keys[:, None, None]
 
 
@@ -139,14 +138,6 @@ def test_a_scheme_of_ones_own_with_a_cache(name, kind, monkeypatch):
     model = common.build_model(common.moved(encoding, 0))
     expected = common.forward(model, TOKEN_IDS, text(T))
     close(in_pieces(model, Cache.empty(model, B, SIZE)), expected)
-
-
-def test_what_cannot_resume_is_not_resumed():
-    for encoding in (common.build("rope"), common.build("kv_shift", over="fox")):
-        tokens = posenc_jax.Tokens.of(encoding, text(T))
-        message = f"{type(encoding).__name__} cannot resume: its start is None"
-        with pytest.raises(ValueError, match=message):
-            tokens.resume(encoding, jnp.ones((B, T, common.WIDTH)), encoding.start(B))
 
 
 OF_PATTERN: dict[str, dict] = {
@@ -236,15 +227,16 @@ def test_on_a_mesh(name, kind):
     def place(tree, *spec):
         return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
 
-    def place_layer(kept):
-        k, v = place((kept.k, kept.v), None, "data", heads)
-        return Kept(k, v, *place((kept.x, kept.read, kept.state), None, "data"))
+    def place_layer(stored):
+        k, v = place((stored.k, stored.v), None, "data", heads)
+        return Stored(k, v, *place((stored.x, stored.made, stored.state), None, "data"))
 
     with jax.set_mesh(mesh):
         model, cache = place(model), Cache.empty(model, B, SIZE)
         layers = tuple(map(place_layer, cache.layers))
-        shared = place((cache.prepared, cache.positions), "data")
-        cache = Cache(layers, *shared, None, place(cache.count), None, cache.encodings)
+        shared = place((cache.made, cache.positions), "data")
+        kinds = cache.encodings, cache.rotated, cache.moves
+        cache = Cache(layers, *shared, None, place(cache.count), None, *kinds)
         steps, start = [], 0
         for count in (8, 1, 1, 1, 1):
             now = slice(start, start + count)

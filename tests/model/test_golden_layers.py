@@ -17,7 +17,7 @@ def test_llama4_temperature():
     arrays, params = common.golden("llama4_attn_temperature")
     encoding = posenc_jax.make("llama4_temperature", **params)
     for positions in (arrays["positions"].astype(np.int32), arrays["positions"].astype(np.float32)):
-        tokens = posenc_jax.Tokens.of(encoding, positions[None])
+        tokens = encoding.tokens(positions[None])
         ones = jnp.ones((1, len(positions), 1, 2))
         scaled = encoding.rotate(ones, tokens, ONE_HEAD)
         close(scaled[0, :, 0], np.repeat(arrays["q_scale"][:, None], 2, axis=1), rtol=1e-6)

@@ -11,7 +11,6 @@ import pytest
 import schemes
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from posenc_jax import Tokens
 from posenc_jax.positions import packed
 
 each_kind = pytest.mark.parametrize("name", common.one_of_each_kind())
@@ -141,9 +140,9 @@ def by_hand(model, layer_encodings, token_ids, positions):
     """Returns the model's logits, one block after another, of a model without scan."""
     x_BTD = model.embedding[...][token_ids]
     for encoding in {id(each): each for each in layer_encodings}.values():
-        x_BTD = encoding.embed(x_BTD, Tokens.of(encoding, positions))
+        x_BTD = encoding.embed(x_BTD, encoding.tokens(positions))
     for layer, encoding in zip(model.layers, layer_encodings, strict=True):
-        x_BTD, _ = layer.block(x_BTD, encoding, Tokens.of(encoding, positions))
+        x_BTD, _ = layer.block(x_BTD, encoding, encoding.tokens(positions))
     return model.final_norm(x_BTD) @ model.embedding[...].T
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 from schemes.equations import Alternative
 
 import posenc_jax
-from posenc_jax import Cache, Tokens
+from posenc_jax import Cache
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature
@@ -59,10 +59,10 @@ def test_a_window_is_masking_by_hand(name, window, segments):
 
     @jax.jit
     def both(encoding):
-        tokens = Tokens.of(encoding, text(length), segment_ids)
-        tokens = tokens.read(encoding, jnp.asarray(x_BTD))
-        by_hand = posenc_jax.attend(Hidden(encoding, window), q, k, v, tokens)
-        return posenc_jax.attend(encoding, q, k, v, tokens, window=window), by_hand
+        hidden, x = Hidden(encoding, window), jnp.asarray(x_BTD)
+        tokens, same = (each.tokens(text(length), segment_ids) for each in (encoding, hidden))
+        by_hand = posenc_jax.attend(hidden, q, k, v, same, x=x)
+        return posenc_jax.attend(encoding, q, k, v, tokens, x=x, window=window), by_hand
 
     actual, expected = both(encoding)
     close(actual, expected, 1e-4, 1e-4)
@@ -98,7 +98,10 @@ def rope(**keywords):
 
 
 def irope_by_hand():
-    turning, still = rope(base=5e5, layout="interleaved"), Llama4Temperature(floor_scale=7)
+    turning, still = (
+        rope(base=5e5, layout="interleaved"),
+        Llama4Temperature(over=posenc_jax.Encoding(), floor_scale=7),
+    )
     return posenc_jax.Layers([turning, turning, turning, still])
 
 
@@ -124,7 +127,7 @@ def global_yarn_by_hand():
 
 
 def beam_by_hand():
-    near, still = rope(), BeamScale()
+    near, still = rope(), BeamScale(over=posenc_jax.Encoding())
     return posenc_jax.Layers([near, near, still, near, still], [6, 6, None, 6, None])
 
 
@@ -171,16 +174,11 @@ def test_layers_that_differ_in_numbers_are_one_block():
         return model(TOKEN_IDS, text(T)), in_parts
 
     one, several = (common.build_model(layers, num_layers=5, scan=scan) for scan in (True, False))
-    assert len(one.layers) == 1 and len(several.layers) == 5
     expected, _ = both(several)
     for actual in both(one):
         close(actual, expected)
     assert far(expected, common.forward(one.under([near] * 5), TOKEN_IDS, text(T)))
     assert [one.layer_at(n) for n in range(5)] == [layers.at(n) for n in range(5)]
-    # What adapts to the length, chunks, and what does not turn run in programs of their own.
-    others = [common.build("dynamic_ntk"), posenc_jax.Encoding(), rope(layout="interleaved")]
-    assert not any(posenc_jax.Layers([near, other]).alike() for other in others)
-    assert not posenc_jax.Layers([near, near], [posenc_jax.Chunks(4), None]).alike()
 
 
 ALTERNATIVES = {
@@ -275,7 +273,7 @@ def by_hand(blocks, ends, lerope, scales):
         of, read = block.attention, block.attention_norm(x)
         q, k, v = (each(read).reshape(B, T, -1, common.HEAD_DIM) for each in (of.q, of.k, of.v))
         q = q * (s[None, None] * logs + b[None, None])[..., None]
-        out = posenc_jax.attend(encoding, q, k, v, Tokens.of(encoding, text(T)))
+        out = posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(T)))
         x = x + of.out(out.reshape(B, T, -1))
         x = x + block.mlp(block.mlp_norm(x))
     return final_norm(x) @ embedding.T

@@ -11,7 +11,7 @@ import posenc_jax
 from experiments.training.mesh import make_mesh, state_shardings
 from experiments.training.recipe import decays
 from experiments.training.text import token_losses
-from posenc_jax.model.layer import stack
+from posenc_jax.model.layers import stack
 from posenc_jax.positions import text
 
 B, T = 2, 6

@@ -107,7 +107,7 @@ def test_implementations(name, implementation):
     q, k, v = (common.normal(i, B, T, heads, 8) for i, heads in enumerate((4, 2, 2)))
 
     def loss(implementation, q, k, v, positions):
-        tokens = posenc_jax.Tokens.of(encoding, positions, np.repeat(segment_ids, B, axis=0))
+        tokens = encoding.tokens(positions, np.repeat(segment_ids, B, axis=0))
         out = posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
         return (out**2).sum(), out
 
@@ -128,7 +128,7 @@ def test_implementations(name, implementation):
 def test_adapters():
     q, k, v = (common.normal(i, B, T, common.HEADS, common.HEAD_DIM) for i in range(3))
     encoding, positions = common.build("videorope"), placed()
-    tokens = posenc_jax.Tokens.of(encoding, positions)
+    tokens = encoding.tokens(positions)
     expected = posenc_jax.attend(encoding, q, k, v, tokens)
     close(posenc_jax.attention_fn(encoding, positions)(q, k, v), expected)
     linen = posenc_jax.linen.Encoding("videorope", head_dim=common.HEAD_DIM)
@@ -167,7 +167,9 @@ def test_rules_of_heads_that_adapt_to_the_length(lengths):
     rules = DynamicNTK(8, 2.0), DynamicNTK(4), Default()
     positions, lengths = jnp.asarray(placed(np.int32)[:, :4]), jnp.array(lengths)
     *plain, by_axis = (
-        common.build("rope", axes=axes, frequencies=frequencies).prepare(positions, lengths)
+        common.build("rope", axes=axes, frequencies=frequencies)
+        .tokens(positions, length=lengths)
+        .made
         for frequencies in (*rules, ByAxis(axes, rules))
     )
     for head, axis in enumerate((0, 0, 1, 2)):
@@ -208,7 +210,7 @@ def test_gradient_by_positions(name):
 
     @jax.jit
     def total(positions):
-        tokens = posenc_jax.Tokens.of(encoding, positions, length=8)
+        tokens = encoding.tokens(positions, length=8)
         x_BTD = encoding.embed(residual(8), tokens)
         q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
         out = posenc_jax.attend(encoding, q, k, v, tokens, implementation="dense")
@@ -384,9 +386,9 @@ def test_batches_are_concatenated():
 
 def test_text_is_known_to_be_consecutive():
     encoding = common.build("rope")
-    assert posenc_jax.Tokens.of(encoding, text(5, start=-2)).consecutive
+    assert encoding.tokens(text(5, start=-2)).consecutive
     assert text(5).dtype == np.int32 and isinstance(text(5), np.ndarray)
-    assert not posenc_jax.Tokens.of(encoding, builders.packed(np.array([[0, 0, 1]]))).consecutive
+    assert not encoding.tokens(builders.packed(np.array([[0, 0, 1]]))).consecutive
 
 
 @pytest.mark.parametrize("start", [7.75, np.float32(-0.5), 2**31 - 2])
@@ -413,7 +415,7 @@ def test_large_times_since_an_origin():
     np.testing.assert_array_equal(of_rows, [[5, 9], [1, 2]])
     for bad in (seconds, nanoseconds):
         with pytest.raises(ValueError, match=r"posenc_jax\.positions\.since"):
-            posenc_jax.Tokens.of(common.build("rope"), bad)
+            common.build("rope").tokens(bad)
 
 
 @pytest.mark.parametrize(
@@ -499,10 +501,10 @@ def test_layers_that_read_axes_of_their_own():
 
     x_BTD = model.embedding[...][TOKEN_IDS[:, :T]]
     for layer, positions in zip(model.layers, (circle, grid), strict=True):
-        x_BTD, _ = layer.block(x_BTD, mrope, posenc_jax.Tokens.of(mrope, positions))
+        x_BTD, _ = layer.block(x_BTD, mrope, mrope.tokens(positions))
     close(logits, model.final_norm(x_BTD) @ model.embedding[...].T, atol=1e-4)
 
-    on_one = common.build_model([OnAxes("rope", axes=(1,), head_dim=common.HEAD_DIM)] * 2)
+    on_one = common.build_model([OnAxes(common.build("rope"), axes=(1,))] * 2)
     rope = on_one.under(common.build("rope"))
     close(
         common.forward(on_one, TOKEN_IDS[:, :T], both),
@@ -562,21 +564,22 @@ LONGER = dict(first_repeat=70, length=60)
             "adapts to the length, and RIFLEx changes frequencies that do not",
         ),
         (
-            lambda: posenc_jax.Tokens.of(
-                riflex(posenc_jax.make("rope", head_dim=8), **LONGER), text(3)
-            ),
+            lambda: riflex(posenc_jax.make("rope", head_dim=8), **LONGER).tokens(text(3)),
             "length=60 must be above the 63 frames",
         ),
         (
-            lambda: OnAxes("rope", axes=(-1,), head_dim=8),
+            lambda: OnAxes(common.build("rope"), axes=(-1,)),
             "must be a tuple of numbers of axes",
         ),
         (
-            lambda: posenc_jax.Tokens.of(OnAxes("rope", axes=(3,), head_dim=8), placed()),
+            lambda: OnAxes(common.build("rope"), axes=(3,)).tokens(placed()),
             r"axes=\(3,\) are not all among the 3 axes of positions of shape",
         ),
-        (lambda: UltraViCo(over="rope", window=0), "window=0 must be at least 1"),
-        (lambda: UltraViCo(over="rope", window=8, alpha=2.0), "alpha=2.0 must be within 0..1"),
+        (lambda: UltraViCo(over=common.build("rope"), window=0), "window=0 must be at least 1"),
+        (
+            lambda: UltraViCo(over=common.build("rope"), window=8, alpha=2.0),
+            "alpha=2.0 must be within 0..1",
+        ),
         (lambda: builders.spatial_reset(SEQUENCE, stride=0.5), "stride=0.5 must be a whole number"),
         (lambda: builders.centred_grid(2.5, 2), "rows=2.5 must be a whole number, 1 or more"),
         (lambda: builders.videorope(SEQUENCE, delta=0), "delta=0 must be a number above 0"),
@@ -656,7 +659,7 @@ def test_a_setting_that_does_not_fit(name, bad, message):
 
 def test_another_number_of_kv_heads():
     encoding = common.build("mhrope", axis_heads=(1, 1, 1))
-    tokens = posenc_jax.Tokens.of(encoding, text(T))
+    tokens = encoding.tokens(text(T))
     q, k, v = (common.normal(0, B, T, heads, 8) for heads in (4, 2, 2))
     with pytest.raises(ValueError, match="made for num_kv_heads=4, but attention has 2 kv heads"):
         posenc_jax.attend(encoding, q, k, v, tokens)

@@ -15,6 +15,7 @@ from experiments.running.submit import Job
 
 # How often a point may reach the time limit and continue in another job.
 _MOST_LIMITS = 100
+_OF_SUBMITIT = ("-u", "-m", "submitit.core._submit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Slurm:
         from submitit.slurm.slurm import _make_sbatch_string
 
         script = _make_sbatch_string(
-            command=f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {self._logs(job)}",
+            command=shlex.join([sys.executable, *_OF_SUBMITIT, str(self._logs(job))]),
             folder=self._logs(job),
             map_count=job.points,
             **self._parameters(job),

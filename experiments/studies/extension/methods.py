@@ -14,7 +14,7 @@ import jax
 from experiments.config import RATIO, as_trained, at_ratio, make_encoding
 from experiments.pretrained.trained import in_place_of_rope, rope_of, sizes_of
 from experiments.results.extensions import PLAIN
-from posenc_jax import Encoding, Layers, Tokens, Transformer, positions
+from posenc_jax import Encoding, Layers, Transformer, positions
 from posenc_jax.registry import suggest
 
 TUNED_AT = ("target", "train_length")
@@ -72,7 +72,7 @@ class Methods:
                 encoding, length = self.encoding(name, ratio), ratio * self.train_length
                 if encoding is not None:
                     places = positions.text(length)
-                    jax.eval_shape(lambda e=encoding, p=places: Tokens.of(e, p).prepared)
+                    jax.eval_shape(lambda e=encoding, p=places: e.tokens(p).made)
 
 
 def names_in(chosen: str, variants: Mapping[str, Any]) -> list[str]:

@@ -22,8 +22,9 @@ from experiments.evaluation.lengths import print_losses
 from experiments.pretrained.trained import Loader, Source, in_tokens_of
 from experiments.progress import stage
 from experiments.results.extensions import PLAIN, ExtensionStudy
-from experiments.results.record import Kept, RefusedError, as_json, differences, read_json, read_run
+from experiments.results.record import Kept, RefusedError, as_json, differences, read_run
 from experiments.results.reports import extension_report
+from experiments.results.seal import read_evaluation
 from experiments.running.points import Point
 from experiments.running.sweep import EVALUATION, Sweep, recipe_fields
 from experiments.studies.extension.evaluations import Reader, Readings, Trials
@@ -32,6 +33,7 @@ from experiments.training.checkpoint import fingerprint
 from experiments.training.data import SPLITS, Corpus, check_batch, load_corpus, window_index
 from experiments.training.loop import train
 from experiments.training.mesh import check_length, make_mesh, state_shardings
+from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
 from experiments.training.step import further_state
 from experiments.training.text import Text, Tuning, make_model, spec_of
@@ -191,7 +193,7 @@ class Extension(Sweep):
     def _describe_tuned(self, point) -> dict[str, Any]:
         """Returns the start of a fine-tuning run and its encoding, without loading the model."""
         folder = self.folder(_source_point(point.seed))
-        finished, run = read_json(folder / "evaluation.json", EVALUATION), read_run(folder)
+        finished, run = read_evaluation(folder, EVALUATION), read_run(folder)
         if finished is None or run is None:
             raise RefusedError(
                 f"{point.label} starts from {folder}, which is not finished; run that point first"
@@ -212,9 +214,9 @@ class Extension(Sweep):
             model, summary = super().train(point)
             return model, summary | {"digest": fingerprint(model)}
         source = self.source(point.seed)
-        parameters = sum(p.size for p in jax.tree.leaves(source.model))
         nothing = {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
-        return source.model, nothing | {"parameters": parameters, "digest": source.digest}
+        numbers = {"parameters": parameter_count(source.model), "digest": source.digest}
+        return source.model, nothing | numbers
 
     def _tune(self, point):
         """Trains the model of the point's seed further, under the encoding for the target."""

@@ -45,7 +45,7 @@ class Searched(RoPE):
         """Returns the encoding of a genome."""
         return cls(rope, np.array(genome.factors), genome.start_tokens, attention_factor)
 
-    def prepare(self, positions, length):
+    def tables(self, positions, length):
         inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)
         kept = self._tables(positions, inv_freq, no_factor)
         slowed = self._tables(positions, inv_freq / self.factors, 1.0)

@@ -5,11 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.attention.pallas.lookup import COMPARISON
 from posenc_jax.attention.pallas.operands import of_parameters, of_tokens, read_as
 from posenc_jax.attention.pallas.program import Program
 from posenc_jax.encoding import Tile
-from posenc_jax.hooks import call
-from posenc_jax.lookup import by_comparison
 
 # The TPU's compiler takes 21 seconds for 5,700 operations, and more than 9 minutes for their
 # gradients. Shaw, the largest that is accepted in its published form, has 720.
@@ -73,9 +72,9 @@ class Hooks:
                     scale=scale,
                     heads=heads,
                     num_heads=tile.num_heads,
+                    lookup=COMPARISON,
                 )
-                with by_comparison():
-                    return call(jax.tree.unflatten(build, parameters), name, *first, one_head)
+                return getattr(jax.tree.unflatten(build, parameters), name)(*first, one_head)
 
             return run
 

@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.checks import check_tokens
 from posenc_jax.encoding import Encoding
-from posenc_jax.tokens import Tokens, check_tokens
+from posenc_jax.tokens import Tokens
 
 
 class Added(Encoding):

@@ -31,7 +31,7 @@ class Learned(Added):
         ``jax.jit``, where values are not known, such a position reads NaN, never another row.
         "clamp" reads the nearest row. "interpolate" scales the positions of a sequence longer than
         the table down to it and interpolates between rows: it adapts to the length
-        (``Tokens.of``).
+        (``encoding.tokens``).
       rngs: source of the initial values, N(0, 0.02) as in GPT-2.
     """
 
@@ -44,23 +44,25 @@ class Learned(Added):
         self.table = normal(rngs, train_length, model_dim)
 
     @property
-    def adapts(self):
+    def interpolates(self) -> bool:
+        """Returns whether positions are scaled to the table, by the length of their sequence."""
         return self.out_of_range == "interpolate"
 
     def hooks(self):
-        return super().hooks() if self.adapts else super().hooks() - {"prepare"}
+        return super().hooks() if self.interpolates else super().hooks() - {"prepare"}
 
-    def prepare(self, positions, length):
-        """Returns the last position of each token's sequence, ``[B, T]``, to scale by."""
-        if self.adapts:
-            last = jnp.asarray(length, jnp.float32) - 1
-            return jnp.broadcast_to(last, positions.shape[:2])
-        return None
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes the last position of each token's sequence, ``[B, T]``, to scale by."""
+        del key
+        if not self.interpolates:
+            return tokens
+        last = jnp.asarray(tokens.length(length), jnp.float32) - 1
+        return tokens.having(jnp.broadcast_to(last, tokens.positions.shape[:2]))
 
     def vectors(self, tokens: Tokens):
         positions, table = one_axis(tokens.positions), self.table[...]
-        if self.adapts:
-            below, above, share = rows_between(positions, tokens.prepared, len(table))
+        if self.interpolates:
+            below, above, share = rows_between(positions, tokens.made, len(table))
             share = share[..., None]
             return (1 - share) * rows(table, below) + share * rows(table, above)
         row = row_of(positions, len(table), self.out_of_range)

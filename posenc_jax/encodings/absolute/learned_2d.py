@@ -35,7 +35,7 @@ class Learned2D(Learned):
       out_of_range: meaning of a position outside the grid, on each axis as in ``Learned``: "error",
         "clamp", or "interpolate", which scales an axis longer than the grid's down to it and
         interpolates between cells, bilinearly as ViT does at another resolution. Each axis of
-        ``[B, T, A]`` has its own length, unless ``Tokens.of`` is given an int for all axes.
+        ``[B, T, A]`` has its own length, unless ``encoding.tokens`` is given an int for all axes.
       rngs: source of the initial values, N(0, 0.02).
     """
 
@@ -60,24 +60,26 @@ class Learned2D(Learned):
         )
         self.table = nnx.Param(self.table[...].reshape(*grid, model_dim))
 
-    def prepare(self, positions, length):
-        """Returns the last position on each axis, ``[B, T, A]``, to scale by."""
-        if not self.adapts:
-            return None
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes the last position on each axis, ``[B, T, A]``, to scale by."""
+        del key
+        if not self.interpolates:
+            return tokens
+        positions, length = tokens.positions, tokens.length(length)
         num_axes = self.table.ndim - 1
         last = jnp.asarray(length, jnp.float32) - 1
         if positions.ndim == 3 and not isinstance(length, int | np.integer):
             last = positions.max(axis=1, keepdims=True).astype(jnp.float32)
         elif last.ndim:
             last = last[..., None]
-        return jnp.broadcast_to(last, (*positions.shape[:2], num_axes))
+        return tokens.having(jnp.broadcast_to(last, (*positions.shape[:2], num_axes)))
 
     def vectors(self, tokens: Tokens):
         *grid, channels = self.table.shape
         positions_BTA = on_axes(tokens.positions, len(grid))
         cells = self.table[...].reshape(-1, channels)
-        if self.adapts:
-            return _between_cells(cells, grid, positions_BTA, tokens.prepared)
+        if self.interpolates:
+            return _between_cells(cells, grid, positions_BTA, tokens.made)
         places = [
             row_of(positions_BTA[..., axis], side, self.out_of_range)
             for axis, side in enumerate(grid)

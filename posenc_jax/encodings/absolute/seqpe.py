@@ -6,14 +6,15 @@ $$ z_{mn} = \frac{q_m \cdot k_n + s\, (W_q e(m)) \cdot (W_k e(n))}{\sqrt d} $$
 
 A small Transformer turns the decimal digits of a position p into a vector e(p), once for all
 layers, and two linear maps make one vector of it for queries and one for keys. The logit is the
-ordinary product of ``[q ; s W_q e]`` and ``[k ; W_k e]``. Overrides ``place``, ``embed``,
-``prepare``, ``rotate`` and ``aux_loss``.
+ordinary product of ``[q ; s W_q e]`` and ``[k ; W_k e]``. Overrides ``prepare``, ``embed``,
+ ``rotate`` and ``aux_loss``.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_positive
 from posenc_jax.encodings.absolute.added import Added
 from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder, linear
 from posenc_jax.encodings.absolute.seqpe_losses import (
@@ -23,7 +24,7 @@ from posenc_jax.encodings.absolute.seqpe_losses import (
     nearest,
     transfer_loss,
 )
-from posenc_jax.tokens import check_positive
+from posenc_jax.tokens import Tokens
 
 USES = ("attn_scalar", "attn_mul", "attn_add", "input_add")
 
@@ -32,7 +33,7 @@ class SeqPE(Added):
     """Encodes each position by a small Transformer over its digits.
 
     The two regularisers are in ``aux_loss`` and the random shift of the training positions is in
-    ``place``; both need a key, so evaluation has neither.
+    ``prepare``; both need a key, so evaluation has neither.
 
     The defaults are those of the published text model. The published image model has
     ``hook="attn_mul"`` and its own projection in every layer ("multi"), which is not offered: here
@@ -81,8 +82,6 @@ class SeqPE(Added):
         Otherwise its vectors would start so alike that the regularisers may fail to separate them
         (in one run of three at a width of 32).
     """
-
-    adapts = False
 
     def __init__(
         self,
@@ -145,10 +144,8 @@ class SeqPE(Added):
         width = sum(self.heads) * head_dim
         self.pe_qk = linear(model_dim, width, model_dim, rngs) if is_projected else None
 
-    def place(self, positions, key=None, length=None):
+    def shifted(self, positions, key) -> jax.Array:
         """Shifts each row and axis of positions by a random amount, in some training steps."""
-        if key is None:
-            return positions
         last = positions.max(axis=1, keepdims=True)
         start_key, when_key = jax.random.split(key)
         room = jnp.maximum(self.max_position - last, 1).astype(jnp.int32)
@@ -160,13 +157,16 @@ class SeqPE(Added):
         off = {"rotate"} if self.hook == "input_add" else {"embed"}
         return super().hooks() - off
 
-    def prepare(self, positions, length):
-        """Returns float32 ``pe [B, T, D]``, or ``pe_q [B, T, H, C]`` and ``pe_k [B, T, K, C]``."""
-        pe_BTE = self.encoder(positions)
-        return pe_BTE if self.hook == "input_add" else self.by_head(pe_BTE)
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes float32 ``pe [B, T, D]``, or ``pe_q [B, T, H, C]`` and ``pe_k [B, T, K, C]``."""
+        del length
+        if key is not None:
+            tokens = tokens.at(self.shifted(tokens.positions, key))
+        pe_BTE = self.encoder(tokens.positions)
+        return tokens.having(pe_BTE if self.hook == "input_add" else self.by_head(pe_BTE))
 
     def vectors(self, tokens):
-        return tokens.prepared
+        return tokens.made
 
     def embed(self, x_BTD, tokens):
         return super().embed(x_BTD, tokens) if self.hook == "input_add" else x_BTD
@@ -181,7 +181,7 @@ class SeqPE(Added):
     def rotate(self, x_BTHC, tokens, side):
         if self.hook == "input_add":
             return x_BTHC
-        pe_q, pe_k = (jnp.moveaxis(pe, 2, 0) for pe in tokens.prepared)
+        pe_q, pe_k = (jnp.moveaxis(pe, 2, 0) for pe in tokens.made)
         pe = jnp.moveaxis(side.of_heads(pe_q) if side.is_query else side.of_kv_heads(pe_k), 0, 2)
         if self.hook == "attn_scalar":
             pe = self.scalar_scale * pe if side.is_query else pe

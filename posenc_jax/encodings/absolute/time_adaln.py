@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.tokens import check_positive, count_of
+from posenc_jax.checks import check_positive, count_of
 
 
 class Network(nnx.Module):

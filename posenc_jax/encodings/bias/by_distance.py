@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Tile
-from posenc_jax.lookup import compares
 
 
 def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> jax.Array:
@@ -23,7 +22,7 @@ def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> 
       tile: its positions have one axis.
     """
     distance_BTS = tile.distance()[:, 0]  # raises if there are several position axes
-    if compares() or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
+    if tile.in_kernel or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
         return jax.vmap(jax.vmap(function, out_axes=1))(distance_BTS)
     _, T, S = distance_BTS.shape
     # The distances from the last query to the first key, down to the first query to the last.
@@ -34,29 +33,18 @@ def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> 
 
 def add_bias(logits_BHTS, bias_BHTS) -> jax.Array:
     """Adds a bias, whose ``B`` may be 1, to logits."""
-    if bias_BHTS.shape[0] == logits_BHTS.shape[0] or compares():
+    if bias_BHTS.shape[0] == logits_BHTS.shape[0]:
         return logits_BHTS + bias_BHTS
     return _add_shared(logits_BHTS, bias_BHTS)
 
 
 def along_diagonals(values_HN, tile: Tile) -> jax.Array:
-    """Returns ``[H, T, S]`` whose row t is ``values[T - 1 - t :][:S]``, checked by ``or_nan``."""
+    """Returns ``[H, T, S]`` whose row t is ``values[T - 1 - t :][:S]``."""
     (H, N), T = values_HN.shape, tile.q_tokens.count
-    values_HN = or_nan(values_HN, tile)
     # Without this product with an identity, XLA:CPU would compute each value again for every pair.
     values_HN = jnp.einsum("gh,hn->gn", jnp.eye(H), values_HN, precision="highest")
     row = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=N + 1 - T, axis=1)
     return jax.vmap(row, in_axes=(None, 0), out_axes=1)(values_HN, T - 1 - jnp.arange(T))
-
-
-def or_nan(values, tile: Tile) -> jax.Array:
-    """Returns ``values``, or NaN if the tile's positions are not consecutive.
-
-    That happens if tokens marked as consecutive were cut or shuffled by hand.
-    """
-    sides = tile.q_tokens.positions, tile.k_tokens.positions
-    is_so = jnp.stack([(jnp.diff(positions) == 1).all() for positions in sides]).all()
-    return jnp.where(is_so, values, jnp.nan)
 
 
 @jax.custom_jvp

@@ -16,11 +16,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_positive, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.by_distance import add_bias
 from posenc_jax.encodings.one_by_one import sum_one_by_one
-from posenc_jax.lookup import compares
-from posenc_jax.tokens import check_positive, count_of
 
 
 class FIRE(Encoding):
@@ -54,7 +53,7 @@ class FIRE(Encoding):
         inverse_BT = 1 / (self._psi(reach_BT) + 1e-6)
         psi_BTS = self._psi(tile.distance()[:, 0])
         outer_HK = tile.of_heads(self.outer.kernel[...].T)
-        if compares():
+        if tile.in_kernel:
             share_BTS = psi_BTS * inverse_BT[:, :, None]
             bias_BHTS = self._in_kernel(share_BTS[:, None], outer_HK)
         else:

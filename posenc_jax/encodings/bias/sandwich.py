@@ -21,8 +21,8 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
 from posenc_jax.encodings.bias.by_distance import add_bias, along_diagonals
 from posenc_jax.encodings.rotary.frequencies.base import check_base
-from posenc_jax.lookup import compares
 from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
 
 
 class Sandwich(Encoding):
@@ -38,8 +38,6 @@ class Sandwich(Encoding):
       base: base of the sinusoids' frequencies.
     """
 
-    adapts = False
-
     def __init__(self, *, num_heads: int, channels: int = 128, base: float = 10000.0):
         if channels % 2 or channels < 2:
             raise ValueError(
@@ -50,9 +48,10 @@ class Sandwich(Encoding):
         self.channels = channels
         self.base = check_base(base)
 
-    def prepare(self, positions, length):
-        """Returns the sinusoids of each position, float32 ``[B, T, channels]``."""
-        return sinusoids(one_axis(positions), self.channels, self.base)
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes the sinusoids of each position, float32 ``[B, T, channels]``."""
+        del length, key
+        return tokens.having(sinusoids(one_axis(tokens.positions), self.channels, self.base))
 
     def score(self, logits_BHTS, tile):
         ratios = 8 * np.arange(1, self.num_heads + 1) / self.num_heads
@@ -69,8 +68,8 @@ def _products(tile):
     of the last query and of the last key are computed.
     """
     product = functools.partial(jnp.einsum, "btd,bsd->bts", precision="highest")
-    q, k = tile.q_tokens.prepared, tile.k_tokens.prepared
-    if compares() or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
+    q, k = tile.q_tokens.made, tile.k_tokens.made
+    if tile.in_kernel or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
         return product(q, k)
     # Such positions are integers, so a gradient with respect to them would be computed in vain.
     q, k = jax.lax.stop_gradient((q, k))

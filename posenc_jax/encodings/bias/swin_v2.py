@@ -23,7 +23,6 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.encodings.one_by_one import sum_one_by_one
-from posenc_jax.lookup import compares
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
 
@@ -82,7 +81,7 @@ class SwinV2(Encoding):
             tile.of_heads(self.outer_kernel[...].T).astype(jnp.float32).T,
         )
 
-        if compares():
+        if tile.in_kernel:
             return sum(_unit(*unit, *spaced) for unit in zip(*units, strict=True))
         return sum_one_by_one(_unit, units, *spaced)
 

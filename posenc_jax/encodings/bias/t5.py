@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.checks import check_positive, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.by_distance import add_bias, bias_by_distance
-from posenc_jax.lookup import rows
-from posenc_jax.tokens import check_positive, count_of
 
 
 def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
@@ -101,7 +100,7 @@ class T5(Encoding):
 
         def bias(distance_N):
             bucket_N = self.bucket(distance_N)
-            return jax.vmap(lambda table_R: rows(table_R, bucket_N))(table_HR)
+            return jax.vmap(lambda table_R: tile.lookup.rows(table_R, bucket_N))(table_HR)
 
         return add_bias(logits_BHTS, bias_by_distance(bias, tile))
 

@@ -6,12 +6,13 @@ multiplied with the columns of all their distances. A reshape, which is a plain 
 machine, then lays the products out along the diagonals. Logits of keys farther back stay untouched.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Tile
-from posenc_jax.encodings.bias.by_distance import or_nan
-from posenc_jax.lookup import compares, pick, rows
+from posenc_jax.lookup import rows
 
 # Queries in one product, which has _ROWS - 1 distances more than each of its queries needs.
 _ROWS = 32
@@ -28,13 +29,31 @@ def add_band(logits_BHTS, x_BHTR, table_RE, tile: Tile) -> jax.Array:
       table_RE: a column for each distance, the first for 0.
       tile: its positions have one axis.
     """
-    if tile.q_tokens.consecutive and tile.k_tokens.consecutive and not compares():
-        return _along_diagonals(logits_BHTS, x_BHTR, table_RE, tile)
+    if tile.in_kernel:
+        return _of_pairs(logits_BHTS, x_BHTR, table_RE, tile)
+    is_text = tile.q_tokens.consecutive and tile.k_tokens.consecutive
+    add = functools.partial(_along_diagonals if is_text else _of_pairs, tile=tile)
+    if tile.q_tokens.index is None:
+        return add(logits_BHTS, x_BHTR, table_RE)
+    # Tokens in a loop over tiles have an index. Far tiles are most of a long text.
+    is_near = _is_near(tile, table_RE.shape[1])
+    return jax.lax.cond(is_near, add, lambda logits, *_: logits, logits_BHTS, x_BHTR, table_RE)
+
+
+def _is_near(tile, extent):
+    """Returns whether some distance of the tile may have a column."""
+    q, k = tile.q_tokens.positions, tile.k_tokens.positions
+    # A distance above -1 may be rounded to 0. A NaN makes both comparisons false, so is near.
+    return ~((q.max() - k.min() <= -1) | (q.min() - k.max() >= extent))
+
+
+def _of_pairs(logits_BHTS, x_BHTR, table_RE, tile):
+    """Looks up the column of each pair."""
     distance_B1TS = jnp.floor(tile.distance() + 0.5).astype(jnp.int32)
     last = table_RE.shape[1] - 1
     is_inside = (distance_B1TS >= 0) & (distance_B1TS <= last)
     products_BHTE = jnp.einsum("bhtr,re->bhte", x_BHTR, table_RE)
-    found = pick(products_BHTE, jnp.clip(distance_B1TS, 0, last))
+    found = tile.lookup.pick(products_BHTE, jnp.clip(distance_B1TS, 0, last))
     return logits_BHTS + jnp.where(is_inside, found, 0)
 
 
@@ -48,7 +67,7 @@ def _along_diagonals(logits_BHTS, x_BHTR, table_RE, tile):
     # The distances of each piece, from its last query and the first key on downwards.
     first_P = (ahead - start) + jnp.arange(0, T, size, dtype=jnp.int32)
     distance_PN = first_P[:, None] + jnp.arange(size - 1, -width, -1, dtype=jnp.int32)[None]
-    columns_PNR = rows(or_nan(table_RE, tile).T, jnp.clip(distance_PN, 0, extent - 1))
+    columns_PNR = rows(table_RE.T, jnp.clip(distance_PN, 0, extent - 1))
     is_inside = (distance_PN >= 0) & (distance_PN < extent)
     columns_PNR = jnp.where(is_inside[..., None], columns_PNR, 0)
     x_BHPtR = x_BHTR.reshape(*x_BHTR.shape[:2], -1, size, R)

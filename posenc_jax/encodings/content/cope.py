@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.gated.sequence import arrange_keys
 from posenc_jax.lookup import pick, row_products
-from posenc_jax.tokens import count_of
 
 
 class CoPE(Encoding):
@@ -37,7 +37,7 @@ class CoPE(Encoding):
     """
 
     per_layer = True
-    whole_rows = reads_order = True
+    whole_rows = True
 
     def __init__(
         self, *, head_dim: int, rngs: nnx.Rngs, num_positions: int = 64, nodiv: bool = False

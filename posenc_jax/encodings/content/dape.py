@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.kerple import KerpleLog
 from posenc_jax.encodings.initial_values import uniform
-from posenc_jax.tokens import count_of
 
 BIASES = ("kerple_log", "alibi")
 

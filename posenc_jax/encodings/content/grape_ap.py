@@ -9,7 +9,7 @@ $$
 
 The slopes a are ALiBi's. p is a projection of the layer's input to P channels, p with a hat is p
 scaled to a mean square of 1, and R(l) rotates every pair of channels by l radians. Overrides
-``read`` (p, and p scaled and rotated) and ``score``.
+``observe`` (p, and p scaled and rotated) and ``score``.
 """
 
 import jax
@@ -17,14 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.bias.alibi import alibi_slopes
 from posenc_jax.encodings.content.cope import sums_up_to_queries
 from posenc_jax.encodings.gated.sequence import project
 from posenc_jax.encodings.initial_values import normal
-from posenc_jax.encodings.rotary.angles import cos_sin, turned
+from posenc_jax.encodings.rotary.angles import cos_sin, rotated
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens, count_of
+from posenc_jax.tokens import Tokens
 
 
 class GrapeAP(Encoding):
@@ -51,8 +52,9 @@ class GrapeAP(Encoding):
         self.width = width
         self.kernel = normal(rngs, model_dim, num_heads * width)
 
-    def read(self, x_BTD, tokens: Tokens):
-        """Returns p and the rotated p', both float32 ``[B, T, H, P]``."""
+    def observe(self, x_BTD, tokens: Tokens, state=None):
+        """Makes p and the rotated p', both float32 ``[B, T, H, P]``."""
+        del state
         p_BTN = project(x_BTD, self.kernel[...])
         p_BTHP = p_BTN.reshape(*p_BTN.shape[:2], self.num_heads, self.width)
         squares = (p_BTHP**2).mean(-1, keepdims=True)
@@ -60,22 +62,16 @@ class GrapeAP(Encoding):
         positions = one_axis(tokens.positions)[..., None, None]
         cos, sin = cos_sin(positions, np.ones(1))
         a, b = jnp.split(scaled, 2, axis=-1)
-        return p_BTHP, jnp.concatenate(turned(a, b, cos, -sin), axis=-1)
+        made = p_BTHP, jnp.concatenate(rotated(a, b, cos, -sin), axis=-1)
+        return made, ()  # no token looks at another
 
-    def of_keys(self, prepared):
-        return prepared if prepared is None else (None, prepared[1])
-
-    def start(self, batch):
-        del batch
-        return ()  # no token looks at another
-
-    def resume(self, x_BTD, tokens: Tokens, state):
-        return self.read(x_BTD, tokens), state
+    def of_keys(self, made):
+        return made if made is None else (None, made[1])
 
     def score(self, logits_BHTS, tile: Tile):
         p_HBTP, turned_HBSP = (
             tile.of_heads(jnp.moveaxis(x_BTHP, 2, 0))
-            for x_BTHP in (tile.q_tokens.prepared[0], tile.k_tokens.prepared[1])
+            for x_BTHP in (tile.q_tokens.made[0], tile.k_tokens.made[1])
         )
         products_BHTS = jnp.einsum("hbtp,hbsp->bhts", p_HBTP, turned_HBSP) / self.width
         slopes_H = tile.of_heads(jnp.asarray(alibi_slopes(self.num_heads), jnp.float32))

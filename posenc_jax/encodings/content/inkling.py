@@ -9,7 +9,7 @@ z_{mn} = \tau_m \Big(\frac{q_m \cdot k_n}{d} + (x_m W_h) \cdot P_{m-n}\Big)
 $$
 
 Keys at other distances get no bias. x is the layer's input, and P has a column for each distance
-below the extent E. In layers with a window there is no tau. Overrides ``read`` (the vectors
+below the extent E. In layers with a window there is no tau. Overrides ``observe`` (the vectors
 ``x_m W_h``), ``score`` and, for tau, ``rotate``.
 """
 
@@ -19,13 +19,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.content.band import add_band
 from posenc_jax.encodings.gated.sequence import project
 from posenc_jax.encodings.initial_values import normal
-from posenc_jax.lookup import check_width, compares
+from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens, count_of
+from posenc_jax.tokens import Tokens
 
 
 class Inkling(Encoding):
@@ -51,7 +52,6 @@ class Inkling(Encoding):
     """
 
     per_layer = True
-    reads_order = False
 
     def __init__(
         self,
@@ -79,23 +79,17 @@ class Inkling(Encoding):
     def hooks(self):
         return super().hooks() - ({"rotate"} if self.log_floor is None else set())
 
-    def read(self, x_BTD, tokens: Tokens):
-        """Returns the vectors of all heads, times tau, float32 ``[B, T, H * rank]``."""
-        return self.vectors(x_BTD) * self._tau(tokens)
+    def observe(self, x_BTD, tokens: Tokens, state=None):
+        """Makes the vectors of all heads, times tau, float32 ``[B, T, H * rank]``."""
+        del state
+        return self.vectors(x_BTD) * self._tau(tokens), ()  # no token looks at another
 
     def vectors(self, x_BTD) -> jax.Array:
         """Returns ``x W_h`` of all heads, float32 ``[B, T, H * rank]``."""
         return project(x_BTD, self.kernel[...])
 
-    def of_keys(self, prepared):
-        del prepared  # a bias comes from the query alone
-
-    def start(self, batch):
-        del batch
-        return ()  # no token looks at another
-
-    def resume(self, x_BTD, tokens: Tokens, state):
-        return self.read(x_BTD, tokens), state
+    def of_keys(self, made):
+        del made  # a bias comes from the query alone
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         if not side.is_query or self.log_floor is None:
@@ -108,8 +102,8 @@ class Inkling(Encoding):
 
     def _factors(self, tile):
         """Returns the queries' vectors, ``[B, H, T, R]``, and the profiles, ``[R, extent]``."""
-        vectors_BTN, table_RE = tile.q_tokens.prepared, self.profiles[...].astype(jnp.float32)
-        if compares():
+        vectors_BTN, table_RE = tile.q_tokens.made, self.profiles[...].astype(jnp.float32)
+        if tile.in_kernel:
             # A kernel's tile has one head, but its vectors are those of all heads in one matrix:
             # profiles of zeros for the other heads leave only its own.
             is_own_H = (jnp.arange(self.num_heads) == tile.heads).astype(jnp.float32)

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
-from posenc_jax.lookup import pick, row_products, tally
-from posenc_jax.tokens import count_of
+from posenc_jax.lookup import row_products
 
 
 class Shaw(Encoding):
@@ -52,13 +52,13 @@ class Shaw(Encoding):
 
     def score(self, logits_BHTS, tile):
         products_BHTR = row_products(tile.q, tile.scale * self.keys[...])
-        return logits_BHTS + pick(products_BHTR, self._row(tile))
+        return logits_BHTS + tile.lookup.pick(products_BHTR, self._row(tile))
 
     def mix(self, out_BTHC, weights_BHTS, tile):
         if self.values is None:
             return out_BTHC
         table_RC = self.values[...].astype(jnp.float32)
-        sums_BHTR = tally(weights_BHTS, self._row(tile), len(table_RC))
+        sums_BHTR = tile.lookup.tally(weights_BHTS, self._row(tile), len(table_RC))
         return out_BTHC + jnp.einsum("bhtr,rc->bthc", sums_BHTR, table_RC)
 
     def _row(self, tile):

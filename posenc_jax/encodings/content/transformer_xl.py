@@ -19,6 +19,7 @@ from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
 from posenc_jax.lookup import check_width, lying_as_heads
 from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
 
 
 class TransformerXL(Encoding):
@@ -36,7 +37,6 @@ class TransformerXL(Encoding):
     """
 
     per_layer = True
-    adapts = False
 
     def __init__(
         self,
@@ -56,13 +56,15 @@ class TransformerXL(Encoding):
         self.v = normal(rngs, num_heads, head_dim)
         self.w_r = normal(rngs, num_heads, head_dim, model_dim)
 
-    def prepare(self, positions, length):
-        """Returns float32 cos and sin, each ``[B, T, 1, model_dim / 2]``."""
-        cos, sin = cos_sin(one_axis(positions)[..., None], geometric(self.model_dim, self.base))
-        return cos[:, :, None, :], sin[:, :, None, :]
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes float32 cos and sin, each ``[B, T, 1, model_dim / 2]``."""
+        del length, key
+        positions = one_axis(tokens.positions)[..., None]
+        cos, sin = cos_sin(positions, geometric(self.model_dim, self.base))
+        return tokens.having((cos[:, :, None, :], sin[:, :, None, :]))
 
     def rotate(self, x_BTHC, tokens, side):
-        cos, sin = tokens.prepared
+        cos, sin = tokens.made
         dtype = x_BTHC.dtype
         if not side.is_query:
             place = jnp.concatenate([cos, sin], axis=-1).astype(dtype)
@@ -79,5 +81,5 @@ class TransformerXL(Encoding):
         wanted = jnp.einsum("bthc,hcd->bthd", with_v, w_HCD)
         # wanted . [sin(m-n), cos(m-n)], regrouped by cos n and sin n.
         of_sin, of_cos = jnp.split(wanted, 2, axis=-1)
-        turned = [of_sin * sin + of_cos * cos, of_cos * sin - of_sin * cos]
-        return jnp.concatenate([with_u, *(part.astype(dtype) for part in turned)], axis=-1)
+        rotated = [of_sin * sin + of_cos * cos, of_cos * sin - of_sin * cos]
+        return jnp.concatenate([with_u, *(part.astype(dtype) for part in rotated)], axis=-1)

@@ -5,7 +5,7 @@ https://arxiv.org/abs/2503.08067
 $$ z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} - \sum_{l=n+1}^{m} \ln(1 + e^{w_h \cdot x_l + b_h}) $$
 
 x is the layer's input; w and b are trained. FoX computes the same with w and b of the opposite
-sign. Overrides ``read`` and ``score``.
+sign. Overrides ``observe`` and ``score``.
 """
 
 import jax

@@ -5,7 +5,8 @@ https://arxiv.org/abs/2503.02130
 $$ z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} + \sum_{l=n+1}^{m} \ln \sigma(w_h \cdot x_l + b_h) $$
 
 x is the layer's input; w and b are trained. Every token after the key multiplies the key's
-unnormalised weight by a gate below 1. Overrides ``read`` (the sums up to each token) and ``score``.
+unnormalised weight by a gate below 1. Overrides ``observe`` (the sums up to each token) and
+``score``.
 """
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum
+from posenc_jax.encodings.gated.sequence import project, sums_up_to
 from posenc_jax.encodings.initial_values import uniform
 
 
@@ -31,24 +32,14 @@ class ForgetGate(nnx.Module):
         self.kernel = uniform(rngs, model_dim, num_heads, fan_in=model_dim)
         self.bias = nnx.Param(jnp.full((num_heads,), bias_init, jnp.float32))
 
-    def __call__(self, x_BTD, tokens):
-        """Returns the sums of the log gates up to each token, see ``running_sum``."""
-        return by_segment(lambda x_BTH, _: running_sum(x_BTH), self.logs(x_BTD), tokens)
+    def __call__(self, x_BTD, tokens, state=None):
+        """Returns the sums of the log gates up to each token, and a state; see ``sums_up_to``."""
+        return sums_up_to(self.logs(x_BTD), tokens, state)
 
     def logs(self, x_BTD):
         """Returns the log of each gate, float32 ``[B, T, H]``."""
         gate_BTH = project(x_BTD, self.kernel[...]) + self.bias[...][None, None]
         return jax.nn.log_sigmoid(gate_BTH)
-
-    def start(self, batch):
-        """Returns the sums before any token, see ``running_sum``."""
-        zeros = jnp.zeros((batch, self.kernel.shape[1]), jnp.float32)
-        return zeros, zeros
-
-    def resume(self, x_BTD, state):
-        """Returns the sums of tokens that follow those of ``state``, and the last of them."""
-        sums = running_sum(self.logs(x_BTD), state)
-        return sums, last(sums)
 
 
 def decay(q_sums, k_sums, tile):
@@ -80,16 +71,9 @@ class FoX(Encoding):
     def __init__(self, *, num_heads: int, model_dim: int, rngs: nnx.Rngs, bias_init: float = 5.0):
         self.gate = ForgetGate(num_heads, model_dim, bias_init, rngs)
 
-    def read(self, x_BTD, tokens):
-        """Returns sums of log gates as ``running_sum`` does, two float32 arrays ``[B, T, H]``."""
-        return self.gate(x_BTD, tokens)
-
-    def start(self, batch):
-        return self.gate.start(batch)
-
-    def resume(self, x_BTD, tokens, state):
-        del tokens
-        return self.gate.resume(x_BTD, state)
+    def observe(self, x_BTD, tokens, state=None):
+        """Makes sums of log gates as ``running_sum`` does, two float32 arrays ``[B, T, H]``."""
+        return self.gate(x_BTD, tokens, state)
 
     def score(self, logits_BHTS, tile):
-        return logits_BHTS + decay(tile.q_tokens.prepared, tile.k_tokens.prepared, tile)
+        return logits_BHTS + decay(tile.q_tokens.made, tile.k_tokens.made, tile)

@@ -9,7 +9,7 @@ k_t^{(i)} \gets e^{-\mathrm{i}\, \alpha_{ti}} k_t^{(i)}, \qquad
 $$
 
 Channel pair i counts as one complex number; f, w and b are trained, and x is the layer's input.
-Overrides ``read`` (the cosines and sines); RoPE rotates by them.
+Overrides ``observe`` (the cosines and sines); RoPE rotates by them.
 """
 
 import math
@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum
-from posenc_jax.encodings.rotary.angles import cos_sin, turned
+from posenc_jax.encodings.gated.sequence import project, sums_up_to
+from posenc_jax.encodings.rotary.angles import cos_sin, rotated
 from posenc_jax.encodings.rotary.frequencies.base import Base
 from posenc_jax.encodings.rotary.grape_m import logs_of_rates
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -44,7 +44,6 @@ class GrapeMContextual(RoPE):
     """
 
     per_layer = True
-    adapts = False
     prepare = Encoding.prepare  # all angles come from the layer's input
 
     def __init__(
@@ -65,31 +64,21 @@ class GrapeMContextual(RoPE):
         self.bias = nnx.Param(jnp.full((steps,), math.log(math.expm1(1e-3))))
         self.logs = nnx.Param(logs_of_rates(head_dim, self.base))
 
-    def read(self, x_BTD, tokens: Tokens):
-        """Returns float32 cos and sin of the clockwise angles, ``[B, T, K or 1, pairs]``."""
+    def observe(self, x_BTD, tokens: Tokens, state=None):
+        """Makes float32 cos and sin of the clockwise angles, ``[B, T, K or 1, pairs]``."""
         steps_BTK = self._steps(x_BTD)
-        sums = by_segment(lambda steps_BTK, _: running_sum(steps_BTK), steps_BTK, tokens)
-        return self._turning(sums, steps_BTK)
-
-    def start(self, batch):
-        zeros = jnp.zeros((batch, self.bias.shape[0]))
-        return zeros, zeros
-
-    def resume(self, x_BTD, tokens: Tokens, state):
-        del tokens
-        steps_BTK = self._steps(x_BTD)
-        sums = running_sum(steps_BTK, state)
-        return self._turning(sums, steps_BTK), last(sums)
+        sums, state = sums_up_to(steps_BTK, tokens, state)
+        return self._cosines(sums, steps_BTK), state
 
     def _steps(self, x_BTD):
         gates_BTK = project(x_BTD, self.kernel[...]) + self.bias[...][None, None]
         return jax.nn.sigmoid(gates_BTK / 16)
 
-    def _turning(self, sums, steps_BTK):
+    def _cosines(self, sums, steps_BTK):
         rates_P = jnp.exp(self.logs[...].astype(jnp.float32))
         high, low = (x_BTK[..., None] for x_BTK in sums)
         cos, sin = cos_sin(high, rates_P)
         # The angle excludes the token's own step. This and the part that float32 lost are small.
         rest = (low - steps_BTK[..., None]) * rates_P[None, None, None]
-        cos, sin = turned(cos, sin, jnp.cos(rest), jnp.sin(rest))
+        cos, sin = rotated(cos, sin, jnp.cos(rest), jnp.sin(rest))
         return cos, -sin

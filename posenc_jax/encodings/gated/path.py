@@ -13,7 +13,7 @@ All logits at once are, in the parallel (UT) form,
     logits = q k^T - tril(q w^T) T stril(w k^T),  T = (I + stril(diag(beta) w w^T))^-1 diag(beta)
 
 ``tril`` keeps t <= m and ``stril`` keeps n < t, so a block of rows needs only the keys that its
-queries see. Overrides ``read`` (w, beta and gates) and ``score``.
+queries see. Overrides ``observe`` (w, beta and gates) and ``score``.
 """
 
 import functools
@@ -23,20 +23,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.gated.fox import ForgetGate, decay
 from posenc_jax.encodings.gated.sequence import (
     arrange,
     arrange_keys,
-    by_segment,
+    convolved,
     for_each_row,
     project,
-    resumed_convolution,
-    short_convolution,
 )
 from posenc_jax.encodings.initial_values import uniform
 from posenc_jax.lookup import check_width
-from posenc_jax.tokens import count_of
 
 BLOCK = 64  # keys of one triangular system
 
@@ -99,34 +97,21 @@ class PaTH(Encoding):
         self.beta_bias = nnx.Param(jnp.zeros(num_kv_heads))
         self.gate = ForgetGate(num_heads, model_dim, 5.0, rngs) if forget_gate else None
 
-    def read(self, x_BTD, tokens):
-        """Returns float32 w ``[B, T, K, C]``, beta ``[B, T, K]``, and the gates' sums, if any."""
-        convolve = functools.partial(short_convolution, kernel_WN=self.convolution[...])
-        w = by_segment(lambda w, ids: convolve(w, segment_ids=ids), self._steps(x_BTD), tokens)
-        gate = None if self.gate is None else self.gate(x_BTD, tokens)
-        return self._prepared(x_BTD, w, gate)
-
-    def start(self, batch):
-        """Returns zeros for the tokens before the first, and the sums of the gates, if any."""
-        width, channels = self.convolution.shape
-        gate = None if self.gate is None else self.gate.start(batch)
-        return {"steps": jnp.zeros((batch, width - 1, channels)), "gate": gate}
-
-    def resume(self, x_BTD, tokens, state):
-        del tokens
-        before = state["steps"]
-        w, steps = resumed_convolution(self._steps(x_BTD), self.convolution[...], before)
+    def observe(self, x_BTD, tokens, state=None):
+        """Makes float32 w ``[B, T, K, C]``, beta ``[B, T, K]``, and the gates' sums, if any."""
+        state = {"steps": None, "gate": None} if state is None else state
+        w, steps = convolved(self._steps(x_BTD), self.convolution[...], tokens, state["steps"])
         gate = last_gate = None
         if self.gate is not None:
-            gate, last_gate = self.gate.resume(x_BTD, state["gate"])
-        return self._prepared(x_BTD, w, gate), {"steps": steps, "gate": last_gate}
+            gate, last_gate = self.gate(x_BTD, tokens, state["gate"])
+        return self._made(x_BTD, w, gate), {"steps": steps, "gate": last_gate}
 
     def _steps(self, x_BTD):
         """Returns what the convolution reads, ``[B, T, K * C]``."""
         inner = x_BTD if self.down_kernel is None else project(x_BTD, self.down_kernel[...])
         return project(inner, self.up_kernel[...])
 
-    def _prepared(self, x_BTD, w_BTN, gate):
+    def _made(self, x_BTD, w_BTN, gate):
         w_BTKC = jax.nn.silu(w_BTN).reshape(*w_BTN.shape[:2], self.num_kv_heads, -1)
         beta = project(x_BTD, self.beta_kernel[...]) + self.beta_bias[...][None, None]
         return {
@@ -140,17 +125,17 @@ class PaTH(Encoding):
         B, S, K, C = k.shape
         k = jnp.broadcast_to(k[:, :, :, None], (B, S, K, q.shape[2] // K, C)).reshape(B, S, -1, C)
 
-        prepared = tile.k_tokens.prepared
-        check_width(q, prepared["w"].shape[-1])
-        k_index = for_each_row(tile.k_tokens.order(), prepared["beta"])
+        made = tile.k_tokens.made
+        check_width(q, made["w"].shape[-1])
+        k_index = for_each_row(tile.k_tokens.order(), made["beta"])
         group = self.num_heads // self.num_kv_heads
         kv_heads = tile.of_heads(jnp.arange(self.num_heads) // group)
-        w = prepared["w"][:, :, kv_heads]
+        w = made["w"][:, :, kv_heads]
         w = w + jnp.zeros_like(q[:, :1, :, :1])  # sharded as the queries' heads are
         segment_ids = tile.k_tokens.segment_ids
         if segment_ids is not None:
-            segment_ids = for_each_row(segment_ids, prepared["beta"])
-        keys = _Tokens(k, k_index, segment_ids, w, prepared["beta"][:, :, kv_heads])
+            segment_ids = for_each_row(segment_ids, made["beta"])
+        keys = _Tokens(k, k_index, segment_ids, w, made["beta"][:, :, kv_heads])
         queries = _Tokens(q, tile.q_tokens.order(), tile.q_tokens.segment_ids)
         if tile.k_tokens.index is None:
             change = _change(queries, keys)
@@ -162,7 +147,7 @@ class PaTH(Encoding):
         logits_BHTS = logits_BHTS - tile.scale * change
         if self.gate is None:
             return logits_BHTS
-        forgotten = decay(tile.q_tokens.prepared["gate"], prepared["gate"], tile)
+        forgotten = decay(tile.q_tokens.made["gate"], made["gate"], tile)
         return logits_BHTS + tile.scale * forgotten
 
 

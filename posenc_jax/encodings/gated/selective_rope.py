@@ -9,7 +9,7 @@ k_t^{(i)} \gets e^{\mathrm{i}\, \alpha_{ti}} k_t^{(i)}, \qquad
 $$
 
 Channel pair i counts as one complex number. It is RoPE with steps phi that are computed from the
-layer's input x, and frequencies tau. Overrides ``read`` (the cosines and sines); RoPE rotates by
+layer's input x, and frequencies tau. Overrides ``observe`` (the cosines and sines); RoPE rotates by
 them.
 """
 
@@ -17,22 +17,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_positive, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.gated.sequence import (
-    by_segment,
     check_input,
-    last,
+    convolved,
     project,
-    resumed_convolution,
-    running_sum,
-    short_convolution,
+    sums_up_to,
 )
 from posenc_jax.encodings.initial_values import uniform
-from posenc_jax.encodings.rotary.angles import cos_sin, turned
+from posenc_jax.encodings.rotary.angles import cos_sin, rotated
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.tokens import check_positive, count_of
 
 
 class SelectiveRoPE(RoPE):
@@ -63,7 +60,6 @@ class SelectiveRoPE(RoPE):
     """
 
     per_layer = True
-    adapts = False
     prepare = Encoding.prepare  # all angles come from the layer's input
 
     def __init__(
@@ -101,35 +97,22 @@ class SelectiveRoPE(RoPE):
         self.gate_kernel = gate_kernel if gate else None
         self.gate_bias = nnx.Param(jnp.zeros(num_kv_heads)) if gate else None
 
-    def read(self, x_BTD, tokens):
-        """Returns float32 cos and sin, each ``[B, T, K, head_dim / 2]``."""
-        return self._turning(*by_segment(self._sums, x_BTD, tokens))
-
-    def start(self, batch):
-        """Returns zeros for the sums of ``phi`` and for the convolution's earlier tokens."""
-        width, channels = self.convolution.shape
-        zeros = jnp.zeros((batch, self.num_kv_heads, channels // self.num_kv_heads), jnp.float32)
-        return {"sums": (zeros, zeros), "steps": jnp.zeros((batch, width - 1, channels))}
-
-    def resume(self, x_BTD, tokens, state):
-        del tokens
+    def observe(self, x_BTD, tokens, state=None):
+        """Makes float32 cos and sin, each ``[B, T, K, head_dim / 2]``."""
+        state = {"sums": None, "steps": None} if state is None else state
         shares = self._shares(x_BTD)
-        steps = resumed_convolution(self._steps(shares), self.convolution[...], state["steps"])
-        sums = running_sum(self._phi(shares, steps[0]), state["sums"])
-        return self._turning(*sums), {"sums": last(sums), "steps": steps[1]}
+        steps, of_steps = convolved(
+            self._steps(shares), self.convolution[...], tokens, state["steps"]
+        )
+        sums, of_sums = sums_up_to(self._phi(shares, steps), tokens, state["sums"])
+        return self._cosines(*sums), {"sums": of_sums, "steps": of_steps}
 
-    def _turning(self, high, low):
+    def _cosines(self, high, low):
         tau = self.temperature * geometric(self.rotary_dim, self.base)
         cos, sin = cos_sin(high, tau)
         # The part that float32 lost of a large sum is so small that this angle is exact.
         rest = low * Double.of(tau).high[None, None, None]
-        return turned(cos, sin, jnp.cos(rest), jnp.sin(rest))
-
-    def _sums(self, x_BTD, segment_ids):
-        """Sums ``phi`` up to each token, ``[B, T, K, head_dim / 2]``."""
-        shares = self._shares(x_BTD)
-        steps = short_convolution(self._steps(shares), self.convolution[...], segment_ids)
-        return running_sum(self._phi(shares, steps))
+        return rotated(cos, sin, jnp.cos(rest), jnp.sin(rest))
 
     def _shares(self, x_BTD):
         """Returns the input with each head's share of it scaled to length 1."""

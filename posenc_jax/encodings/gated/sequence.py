@@ -26,6 +26,33 @@ def by_segment(function, x_BTD, tokens):
     return jax.tree.map(lambda x: arrange(x, back_BT), result)
 
 
+def sums_up_to(x_BTN, tokens, state=None):
+    """Returns ``running_sum`` of a sequence's, or segment's, tokens, and the state after the last.
+
+    ``state`` is that of the tokens before, as a scheme's ``observe`` has it.
+    """
+    if state is None:
+        sums = by_segment(lambda x_BTN, _: running_sum(x_BTN), x_BTN, tokens)
+    else:
+        sums = running_sum(x_BTN, state)
+    return sums, last(sums)
+
+
+def convolved(x_BTN, kernel_WN, tokens, state=None):
+    """Returns ``short_convolution`` of a sequence's, or segment's, tokens, and the state.
+
+    The state is the last W - 1 tokens, zeros where there are fewer.
+    """
+    T, before = x_BTN.shape[1], kernel_WN.shape[0] - 1
+    if state is None:
+        longer = jnp.pad(x_BTN, ((0, 0), (before, 0), (0, 0)))
+        out = by_segment(lambda x, ids: short_convolution(x, kernel_WN, ids), x_BTN, tokens)
+    else:
+        longer = jnp.concatenate([state, x_BTN], axis=1)
+        out = short_convolution(longer, kernel_WN)[:, before:]
+    return out, longer[:, T:]
+
+
 def for_each_row(numbers_BT, x_BTD):
     """Returns whole numbers, whose ``B`` may be 1, for every row of ``x``, sharded as ``x`` is."""
     numbers_BT = jnp.asarray(numbers_BT)
@@ -90,17 +117,6 @@ def short_convolution(x_BTN, kernel_WN, segment_ids=None):
             earlier = earlier * jnp.pad(same, ((0, 0), (back, 0)))[..., None]
         total = total + earlier * kernel_WN[None, None, back]
     return total
-
-
-def resumed_convolution(x_BTN, kernel_WN, before_BWN):
-    """Returns ``short_convolution`` of tokens that follow others, and the next ``before_BWN``.
-
-    ``before_BWN`` are the W - 1 tokens before these, zeros where there are none.
-    """
-    longer = jnp.concatenate([before_BWN, x_BTN], axis=1)
-    count = before_BWN.shape[1]
-    convolved = short_convolution(longer, kernel_WN)[:, count:]
-    return convolved, longer[:, longer.shape[1] - count :]
 
 
 def check_input(x_BTD, model_dim: int) -> None:

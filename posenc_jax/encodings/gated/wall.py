@@ -7,7 +7,7 @@ z_{mn} = \frac{1}{\sqrt d} \sum_c q_{mc}\, k_{nc} \prod_{l=n+1}^{m} \sigma(W_h x
 $$
 
 x is the layer's input; W and b are trained. The product decays and not the weight: the logits of
-far keys go to 0, which does not hide them. Overrides ``read`` (the sums up to each token) and
+far keys go to 0, which does not hide them. Overrides ``observe`` (the sums up to each token) and
 ``score`` (which recomputes the products).
 """
 
@@ -17,10 +17,10 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.gated.fox import ForgetGate, decay
-from posenc_jax.encodings.gated.sequence import by_segment, last, project, running_sum
+from posenc_jax.encodings.gated.sequence import project, sums_up_to
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.encodings.one_by_one import sum_one_by_one
-from posenc_jax.lookup import check_width, compares
+from posenc_jax.lookup import check_width
 
 
 class Wall(Encoding):
@@ -58,22 +58,14 @@ class Wall(Encoding):
         self.bias = nnx.Param(jnp.full((num_heads, head_dim), bias_init, jnp.float32))
         self.gate = ForgetGate(num_heads, model_dim, bias_init, rngs) if forget_gate else None
 
-    def read(self, x_BTD, tokens):
-        """Returns ``running_sum`` of log gates, ``[B, T, H, C]`` twice, and FoX's sums, if any."""
-        by_channel = by_segment(lambda x_BTN, _: running_sum(x_BTN), self._logs(x_BTD), tokens)
-        return by_channel, None if self.gate is None else self.gate(x_BTD, tokens)
-
-    def start(self, batch):
-        zeros = jnp.zeros((batch, *self.bias.shape))
-        return (zeros, zeros), None if self.gate is None else self.gate.start(batch)
-
-    def resume(self, x_BTD, tokens, state):
-        del tokens
-        of_channels, of_gate = state
-        sums, gate = running_sum(self._logs(x_BTD), of_channels), (None, None)
-        if self.gate is not None:
-            gate = self.gate.resume(x_BTD, of_gate)
-        return (sums, gate[0]), (last(sums), gate[1])
+    def observe(self, x_BTD, tokens, state=None):
+        """Makes ``running_sum`` of log gates, ``[B, T, H, C]`` twice, and FoX's sums, if any."""
+        of_channels, of_gate = (None, None) if state is None else state
+        sums, of_channels = sums_up_to(self._logs(x_BTD), tokens, of_channels)
+        if self.gate is None:
+            return (sums, None), (of_channels, None)
+        gate, of_gate = self.gate(x_BTD, tokens, of_gate)
+        return (sums, gate), (of_channels, of_gate)
 
     def _logs(self, x_BTD):
         """Returns the log of each gate, float32 ``[B, T, H, C]``."""
@@ -83,14 +75,14 @@ class Wall(Encoding):
         return jax.nn.log_sigmoid(gates_BTHC)
 
     def score(self, logits_BHTS, tile: Tile):
-        if compares():
+        if tile.in_kernel:
             raise ValueError(
                 'implementation="pallas" cannot run Wall, which computes the products of queries '
                 'and keys channel by channel; use "blockwise" or "dense"'
             )
         check_width(tile.q, self.head_dim)
-        q_sums, q_gate = tile.q_tokens.prepared
-        k_sums, k_gate = tile.k_tokens.prepared
+        q_sums, q_gate = tile.q_tokens.made
+        k_sums, k_gate = tile.k_tokens.made
         logits_BHTS = tile.scale * self._products(tile, q_sums, k_sums)
         return logits_BHTS if self.gate is None else logits_BHTS + decay(q_gate, k_gate, tile)
 

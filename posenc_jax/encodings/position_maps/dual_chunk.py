@@ -18,6 +18,7 @@ tokens, and c is ``chunk_size``. Overrides ``prepare``, ``rotate`` and ``score``
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Tile
 from posenc_jax.encodings.position_maps.position_map import (
     PositionMap,
@@ -25,7 +26,6 @@ from posenc_jax.encodings.position_maps.position_map import (
 )
 from posenc_jax.encodings.rotary.rope import check_length
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import count_of
 
 
 class DualChunk(PositionMap):
@@ -82,11 +82,7 @@ class DualChunk(PositionMap):
                 )
         self.original_length = original_length
 
-    @property
-    def adapts(self) -> bool:
-        return self.original_length is not None
-
-    def prepare(self, positions, length):
+    def tables(self, positions, length):
         """Returns three cosines and sines for queries and for keys.
 
         Each is float32 ``[B, T, 1, rotary_dim / 2]``.
@@ -97,7 +93,7 @@ class DualChunk(PositionMap):
             jnp.minimum(place + self.stride, self.chunk_size),
             jnp.full_like(place, min(2 * self.stride - 1, self.chunk_size)),
         )
-        own, before, older = (super(DualChunk, self).prepare(each, length) for each in places)
+        own, before, older = (super(DualChunk, self).tables(each, length) for each in places)
         of_queries = own, before, older
         if self.original_length is not None:
             check_length(positions, length)

@@ -13,20 +13,21 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.dense import products
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Side, Tile
-from posenc_jax.encodings.rotary.angles import cos_sin, turned
+from posenc_jax.encodings.rotary.angles import cos_sin, rotated
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens, count_of
+from posenc_jax.tokens import Tokens
 
 
 class PositionMap(RoPE):
-    """Rotates as RoPE by each of several tables, which ``prepare`` returns for queries and keys."""
+    """Rotates as RoPE by each of several tables, which ``tables`` returns for queries and keys."""
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
-        of_queries, of_keys = tokens.prepared
+        of_queries, of_keys = tokens.made
         tables = of_queries if side.is_query else of_keys
-        return jnp.concatenate([self.turn(x_BTHC, cos, sin) for cos, sin in tables], axis=-1)
+        return jnp.concatenate([self.rotate_by(x_BTHC, cos, sin) for cos, sin in tables], axis=-1)
 
 
 def products_of_parts(tile: Tile, count: int) -> list[jax.Array]:
@@ -44,25 +45,23 @@ class NearFar(PositionMap):
       **rope: the keywords of ``RoPE``.
     """
 
-    adapts = False
-
     def __init__(self, *, window: int, compression: float, **rope):
         super().__init__(**rope)
         self.window = count_of("window", window)
         self.compression = compression
         self.offset = self.window - self.window / compression
 
-    def prepare(self, positions, length):
+    def tables(self, positions, length):
         """Returns cosines and sines, near and far, for queries and for keys.
 
         Each is float32 ``[B, T, 1, rotary_dim / 2]``.
         """
-        near = super().prepare(one_axis(positions), length)
+        near = super().tables(one_axis(positions), length)
         inv_freq, _ = self.frequencies(self.rotary_dim, self.base, length)
         cos, sin = (table[:, :, None, :] for table in self.far_tables(positions, inv_freq))
         # The offset is a separate rotation: added to large float32 positions it would be rounded.
         offset = cos_sin(jnp.ones((1, 1, 1, 1), jnp.int32), inv_freq * self.offset)
-        far_query = turned(cos, sin, *offset)
+        far_query = rotated(cos, sin, *offset)
         return (near, far_query), (near, (cos, sin))
 
     def far_tables(self, positions, inv_freq) -> tuple[jax.Array, jax.Array]:

@@ -15,9 +15,9 @@ RoPE rotates by these distances; w is the window and G the size of a group. Over
 
 import jax
 
+from posenc_jax.checks import count_of
 from posenc_jax.encodings.position_maps.position_map import NearFar
 from posenc_jax.encodings.rotary.angles import cos_sin
-from posenc_jax.tokens import count_of
 
 
 class SelfExtend(NearFar):

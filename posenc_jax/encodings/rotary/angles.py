@@ -79,11 +79,11 @@ def cos_sin_of_sum(positions: jax.Array, rates: Sequence) -> tuple[jax.Array, ja
     turns = [cos_sin(places[:, :, a, None, None], rate) for a, rate in enumerate(rates)]
     cos, sin = turns[0]
     for more_cos, more_sin in turns[1:]:
-        cos, sin = turned(cos, sin, more_cos, more_sin)
+        cos, sin = rotated(cos, sin, more_cos, more_sin)
     return cos, sin
 
 
-def turned(a, b, cos, sin) -> tuple[jax.Array, jax.Array]:
+def rotated(a, b, cos, sin) -> tuple[jax.Array, jax.Array]:
     """Returns the channels ``a`` and ``b`` of pairs that are turned by an angle.
 
     The cosine and sine of another angle in their place become those of the sum of both angles.

@@ -13,7 +13,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     InvFreq,
     Length,
-    Turns,
+    Rates,
 )
 
 
@@ -44,7 +44,7 @@ class ByAxis(Frequencies):
     def adapts(self) -> bool:
         return any(rule.adapts for rule in self.frequencies)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         rules = [rule(channels, base, length) for rule in self.frequencies]
         each = [inv_freq for inv_freq, _ in rules]
         if isinstance(self.axes[0], tuple):
@@ -73,7 +73,7 @@ class Spectra(Frequencies):
     def adapts(self) -> bool:
         return self.frequencies is not None and self.frequencies.adapts
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         rule = self.frequencies or Default()
         rules = [rule(2 * pairs, base, length) for pairs in self.sections if pairs]
         spectra = _joined([inv_freq for inv_freq, _ in rules])

@@ -10,7 +10,7 @@ $$
 
 Keys are rotated alike. y and x are the coordinates of a patch's centre, from -1 to 1. In training
 all coordinates are shifted, scaled along each axis and scaled together, by numbers drawn once per
-forward pass. Overrides ``place``, ``prepare`` and ``rotate``.
+forward pass. Overrides ``prepare`` and ``rotate``.
 """
 
 import math
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.axis_frequencies import Spectra
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.tokens import Tokens
 
 
 class DINOv3(RoPE):
@@ -40,8 +41,6 @@ class DINOv3(RoPE):
         None or 1 turns it off.
       rescale: the same with one factor for both axes; 2 as released.
     """
-
-    adapts = False
 
     def __init__(
         self,
@@ -72,9 +71,13 @@ class DINOv3(RoPE):
         self.jitter = jitter or 1.0
         self.rescale = rescale or 1.0
 
-    def place(self, positions, key=None, length=None):
-        if key is None:
-            return positions
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        if key is not None:
+            tokens = tokens.at(self.moved(tokens.positions, key))
+        return super().prepare(tokens, length=length)
+
+    def moved(self, positions, key) -> jax.Array:
+        """Returns shifted and scaled coordinates, as in a step of training."""
         shift_key, jitter_key, rescale_key = jax.random.split(key, 3)
         each_axis = (1, 1, *positions.shape[2:])
 

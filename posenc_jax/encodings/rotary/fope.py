@@ -59,7 +59,6 @@ class FoPE(RoPE):
     """
 
     per_layer = True
-    adapts = False
 
     def __init__(
         self,
@@ -108,15 +107,15 @@ class FoPE(RoPE):
         inv_freq = geometric(self.rotary_dim, known_base(self.base, type(self).__name__))
         return inv_freq[turns_in(self.train_length, inv_freq) >= 1]
 
-    def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, jax.Array]:
+    def tables(self, positions: jax.Array, length: Length) -> tuple[jax.Array, jax.Array]:
         """Returns float32 cosines and sines, each ``[B, T, frequencies]``."""
         return cos_sin(one_axis(positions)[..., None], self._kept())
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        cos, sin = tokens.prepared
+        cos, sin = tokens.made
         mixed_cos = self._mixed(cos, self.cos_coef[...], side, 1.0)
         mixed_sin = self._mixed(sin, self.sin_coef[...], side, float(self.padding == "ones"))
-        return self.turn(x_BTHC, mixed_cos, mixed_sin)
+        return self.rotate_by(x_BTHC, mixed_cos, mixed_sin)
 
     def _mixed(self, table_BTF, coef_KFE, side, padding):
         if not self.learned:

@@ -16,7 +16,7 @@ import statistics
 import numpy as np
 
 from posenc_jax.encodings.rotary.axes import Matrix
-from posenc_jax.encodings.rotary.frequencies.base import Base, Frequencies, Length, Turns
+from posenc_jax.encodings.rotary.frequencies.base import Base, Frequencies, Length, Rates
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 
 
@@ -40,7 +40,7 @@ class Ascending(Frequencies):
                 f"a finite number, and zero_share={self.zero_share!r} within 0..1, 1 excluded"
             )
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         pairs = channels // 2
         still = round(self.zero_share * pairs)
         if still == pairs:

@@ -39,7 +39,6 @@ class GrapeM(RoPE):
     """
 
     per_layer = True
-    adapts = False
     prepare = Encoding.prepare  # each layer has its own rates
 
     def __init__(
@@ -62,7 +61,7 @@ class GrapeM(RoPE):
         rates_HP = rates_KP if len(rates_KP) == 1 else side.of_kv_heads(rates_KP)
         positions = one_axis(tokens.positions)[..., None, None]
         cos, sin = cos_sin(positions, rates_HP[None, None])
-        return self.turn(x_BTHC, cos, -sin)
+        return self.rotate_by(x_BTHC, cos, -sin)
 
 
 def logs_of_rates(head_dim: int, base: Base) -> jax.Array:

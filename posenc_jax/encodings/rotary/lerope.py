@@ -33,7 +33,7 @@ class LeRoPE(RoPE):
       layout: see ``RoPE``; interleaved as published.
     """
 
-    turns_last = True
+    rotates_last = True
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ $$
 
 T is the length of the sequence, and L the training length. All tokens of a sequence switch
 together, so keys that were rotated before the switch are useless after it. Cosine and sine are
-multiplied by ``sqrt(1 + ln(factor) / ln(L))``. Overrides RoPE's ``prepare``.
+multiplied by ``sqrt(1 + ln(factor) / ln(L))``. Overrides RoPE's ``tables``.
 """
 
 import math
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import count_of
 from posenc_jax.encodings.rotary.axes import Allocation
 from posenc_jax.encodings.rotary.frequencies import check_factor
 from posenc_jax.encodings.rotary.frequencies.base import (
@@ -29,7 +30,6 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     known_base,
 )
 from posenc_jax.encodings.rotary.rope import RoPE, check_length
-from posenc_jax.tokens import count_of
 
 Factors = Sequence[float] | float
 
@@ -95,7 +95,7 @@ class LongRoPE(RoPE):
         self.short_attention_factor = short_attention_factor
         self.start_tokens = count_of("start_tokens", start_tokens, minimum=0)
 
-    def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, ...]:
+    def tables(self, positions: jax.Array, length: Length) -> tuple[jax.Array, ...]:
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
         check_length(positions, length)
         inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)

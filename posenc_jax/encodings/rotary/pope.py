@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.rotary.angles import cos_sin, turned
+from posenc_jax.encodings.rotary.angles import cos_sin, rotated
 from posenc_jax.encodings.rotary.frequencies import geometric
-from posenc_jax.encodings.rotary.frequencies.base import Length, check_base
+from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -42,7 +42,6 @@ class PoPE(Encoding):
     """
 
     per_layer = True
-    adapts = False
 
     def __init__(
         self,
@@ -60,20 +59,21 @@ class PoPE(Encoding):
         turns = jax.random.uniform(rngs.params(), (num_kv_heads, head_dim))
         self.phase = nnx.Param(-2 * math.pi * turns * (phase_init == "uniform"))
 
-    def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, jax.Array]:
-        """Returns float32 cosines and sines, each ``[B, T, 1, head_dim]``."""
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes float32 cosines and sines, each ``[B, T, 1, head_dim]``."""
+        del length, key
         inv_freq = geometric(2 * self.head_dim, self.base)
-        cos, sin = cos_sin(one_axis(positions)[..., None], inv_freq)
-        return cos[:, :, None, :], sin[:, :, None, :]
+        cos, sin = cos_sin(one_axis(tokens.positions)[..., None], inv_freq)
+        return tokens.having((cos[:, :, None, :], sin[:, :, None, :]))
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         check_width(x_BTHC, self.head_dim)
-        cos, sin = tokens.prepared
+        cos, sin = tokens.made
         magnitude = jax.nn.softplus(x_BTHC.astype(jnp.float32))
         if not side.is_query:
             phase_KC = jnp.clip(self.phase[...].astype(jnp.float32), -2 * math.pi, 0.0)
             phase_HC = side.of_kv_heads(phase_KC)
             ahead_cos, ahead_sin = jnp.cos(phase_HC)[None, None], jnp.sin(phase_HC)[None, None]
-            cos, sin = turned(cos, sin, ahead_cos, ahead_sin)
+            cos, sin = rotated(cos, sin, ahead_cos, ahead_sin)
         wide = jnp.concatenate([magnitude * cos, magnitude * sin], axis=-1)
         return wide.astype(x_BTHC.dtype)

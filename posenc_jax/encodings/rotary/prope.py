@@ -11,7 +11,7 @@ Each token has a block-diagonal matrix D. In half of the channels, cut into vect
 are ``P^-1``, where the 4 x 4 matrix ``P`` projects the world to the image of the token's camera. A
 quarter of the channels turns with the patch's column and a quarter with its row, as in RoPE. So
 cameras matter only through ``P_m P_n^-1``, whatever the world axes. Overrides ``prepare``,
-``rotate``, ``turn_values`` and ``turn_back``.
+``rotate``, ``rotate_values`` and ``rotate_back``.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.rotary.angles import cos_sin, turned
+from posenc_jax.encodings.rotary.angles import cos_sin, rotated
 from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
 from posenc_jax.lookup import check_width
 from posenc_jax.positions.cameras import PROJECTION, product
@@ -65,8 +65,6 @@ class PRoPE(Encoding):
       time_base: base of the frequencies of times.
     """
 
-    adapts = False
-
     def __init__(
         self,
         *,
@@ -86,28 +84,29 @@ class PRoPE(Encoding):
         self.base = check_base(base)
         self.time_base = check_base(time_base, "time_base")
 
-    def prepare(self, positions, length) -> Transforms:
-        """Returns the transforms of each token."""
-        times, rows, columns, projection = self._parts(positions)
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes the ``Transforms`` of each token."""
+        del length, key
+        times, rows, columns, projection = self._parts(tokens.positions)
         quarter = (self.head_dim - self.time_channels) // 4
         turns = (
-            _turn_of(times, self.time_channels, self.time_base),
-            _turn_of(columns, quarter, self.base),
-            _turn_of(rows, quarter, self.base),
+            _rotation_of(times, self.time_channels, self.time_base),
+            _rotation_of(columns, quarter, self.base),
+            _rotation_of(rows, quarter, self.base),
         )
-        return Transforms(projection, _inverse(projection), turns)
+        return tokens.having(Transforms(projection, _inverse(projection), turns))
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
-        projection, inverse, turns = tokens.prepared
+        projection, inverse, turns = tokens.made
         matrix = projection.swapaxes(-1, -2) if side.is_query else inverse
         return self._applied(x_BTHC, matrix, turns)
 
-    def turn_values(self, v_BSKC, tokens: Tokens, side: Side):
-        return self._applied(v_BSKC, tokens.prepared.inverse, tokens.prepared.turns)
+    def rotate_values(self, v_BSKC, tokens: Tokens, side: Side):
+        return self._applied(v_BSKC, tokens.made.inverse, tokens.made.turns)
 
-    def turn_back(self, out_BTHC, tokens: Tokens, side: Side):
-        back = [(cos, -sin) for cos, sin in tokens.prepared.turns]
-        return self._applied(out_BTHC, tokens.prepared.projection, back)
+    def rotate_back(self, out_BTHC, tokens: Tokens, side: Side):
+        back = [(cos, -sin) for cos, sin in tokens.made.turns]
+        return self._applied(out_BTHC, tokens.made.projection, back)
 
     def _parts(self, positions):
         """Returns times, rows and columns, each ``[B, T]``, and projections ``[B, T, 4, 4]``."""
@@ -136,7 +135,7 @@ class PRoPE(Encoding):
         times, camera, columns, rows = jnp.split(x_BTHC.astype(jnp.float32), ends, axis=-1)
         vectors = camera.reshape(*camera.shape[:-1], -1, 4).swapaxes(-1, -2)
         seen = product(matrix_BT44[:, :, None], vectors).swapaxes(-1, -2).reshape(camera.shape)
-        times, columns, rows = map(_halves_turned, (times, columns, rows), turns)
+        times, columns, rows = map(_halves_rotated, (times, columns, rows), turns)
         return jnp.concatenate([times, seen, columns, rows], axis=-1).astype(x_BTHC.dtype)
 
 
@@ -153,12 +152,12 @@ def _inverse(projection):
     return jnp.concatenate([jnp.concatenate([inverse, shift], axis=-1), bottom], axis=-2)
 
 
-def _turn_of(positions_BT, channels, base) -> CosSin:
+def _rotation_of(positions_BT, channels, base) -> CosSin:
     cos, sin = cos_sin(positions_BT[..., None], geometric(channels, base))
     # Angles are negative, as in the released code: the direction matters for values and outputs.
     return cos[:, :, None], -sin[:, :, None]
 
 
-def _halves_turned(x_BTHC, turn: CosSin):
+def _halves_rotated(x_BTHC, turn: CosSin):
     a, b = jnp.split(x_BTHC, 2, axis=-1)
-    return jnp.concatenate(turned(a, b, *turn), axis=-1)
+    return jnp.concatenate(rotated(a, b, *turn), axis=-1)

@@ -19,7 +19,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     Frequencies,
     Length,
-    Turns,
+    Rates,
     known_base,
 )
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -53,7 +53,7 @@ class RIFLEx(Frequencies):
                 "not: give the rule of the trained model"
             )
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         turns, attention_factor = self.frequencies(channels, known_base(base, "RIFLEx"), length)
         inv_freq = np.array(turns)
         wavelengths = [round(2 * math.pi / f) if f else math.inf for f in inv_freq[[*self.pairs]]]

@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import is_whole
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
-from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum, turned
+from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum, rotated
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis, shared_by_heads
 from posenc_jax.encodings.rotary.frequencies.base import (
     Default,
@@ -31,7 +32,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     check_base,
 )
 from posenc_jax.lookup import check_width
-from posenc_jax.tokens import Tokens, check_tokens, is_whole
+from posenc_jax.tokens import Tokens
 
 
 class RoPE(Encoding):
@@ -53,10 +54,11 @@ class RoPE(Encoding):
         released by Meta). One is a fixed permutation of the other.
 
     Class attributes:
-      turns_last: whether a rotary width below ``head_dim`` means the last channels, not the first.
+      rotates_last: whether a rotary width below ``head_dim`` means the last channels and not the
+        first.
     """
 
-    turns_last = False
+    rotates_last = False
 
     def __init__(
         self,
@@ -81,26 +83,16 @@ class RoPE(Encoding):
         self.rotary_dim = rotary_dim
         self.layout = layout
 
-    @property
-    def adapts(self) -> bool:
-        # A subclass that overrides prepare counts as adapting, unless it overrides this too.
-        return self.frequencies.adapts or type(self).prepare is not RoPE.prepare
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        del key
+        return tokens.having(self.tables(tokens.positions, tokens.length(length)))
 
-    def turns_like(self, other: Encoding) -> bool:
-        is_plain = type(self) is type(other) is RoPE and not axis_dial.is_matrix(self.axes)
-        if not is_plain or self.adapts or other.adapts:
-            return self is other
-        return all(
-            getattr(self, dial) == getattr(other, dial)
-            for dial in ("head_dim", "rotary_dim", "layout", "axes")
-        )
-
-    def prepare(self, positions: jax.Array, length: Length) -> tuple[jax.Array, ...]:
+    def tables(self, positions: jax.Array, length: Any) -> Any:
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
         if self.frequencies.adapts:
             check_length(positions, length)
         turns = self.frequencies(self.rotary_dim, self.base, length)
-        _check_turns(self.frequencies, turns, self.rotary_dim // 2)
+        _check_rates(self.frequencies, turns, self.rotary_dim // 2)
         return self._tables(positions, *turns)
 
     def _tables(self, positions, inv_freq, attention_factor):
@@ -136,32 +128,26 @@ class RoPE(Encoding):
         return chosen
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        check_tokens("tokens", tokens, self)
-        if x_BTHC.ndim != 4 or x_BTHC.shape[1] != tokens.count:
-            raise ValueError(
-                f"queries or keys of {tokens.count} tokens must be [B, {tokens.count}, H, C], not "
-                f"{x_BTHC.shape}"
-            )
-        cos, sin = (_of_heads(table, side) for table in tokens.prepared)
-        return self.turn(x_BTHC, cos, sin)
+        cos, sin = (_of_heads(table, side) for table in tokens.made)
+        return self.rotate_by(x_BTHC, cos, sin)
 
-    def turn(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    def rotate_by(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
         """Rotates queries or keys by angles with cosines and sines ``[B, T, H or 1, pairs]``."""
         check_width(x_BTHC, self.head_dim)
-        end = self.head_dim - self.rotary_dim if self.turns_last else self.rotary_dim
+        end = self.head_dim - self.rotary_dim if self.rotates_last else self.rotary_dim
         first, last = jnp.split(x_BTHC, [end], axis=-1)
-        turning, still = (last, first) if self.turns_last else (first, last)
+        turning, still = (last, first) if self.rotates_last else (first, last)
         turning = turning.astype(jnp.float32)
         if self.layout == "half":
             a, b = jnp.split(turning, 2, axis=-1)
-            turning = jnp.concatenate(turned(a, b, cos, sin), axis=-1)
+            turning = jnp.concatenate(rotated(a, b, cos, sin), axis=-1)
         else:
             a, b = turning[..., 0::2], turning[..., 1::2]
-            turning = jnp.stack(turned(a, b, cos, sin), axis=-1).reshape(turning.shape)
+            turning = jnp.stack(rotated(a, b, cos, sin), axis=-1).reshape(turning.shape)
         turning = turning.astype(x_BTHC.dtype)
         if not still.shape[-1]:
             return turning
-        parts = (still, turning) if self.turns_last else (turning, still)
+        parts = (still, turning) if self.rotates_last else (turning, still)
         return jnp.concatenate(parts, axis=-1)
 
 
@@ -254,7 +240,7 @@ def _check_frequencies(frequencies, axes):
         )
 
 
-def _check_turns(rule, turns, pairs):
+def _check_rates(rule, turns, pairs):
     """Checks that a rule returns frequencies, one for each pair, and an attention factor."""
     is_two = isinstance(turns, tuple) and len(turns) == 2
     shape = np.shape(getattr(turns[0], "high", turns[0])) if is_two else ()

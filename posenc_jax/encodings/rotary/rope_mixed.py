@@ -40,7 +40,6 @@ class RoPEMixed(RoPE):
     """
 
     per_layer = True
-    adapts = False
     prepare = Encoding.prepare  # each layer has its own vectors
 
     def __init__(
@@ -67,4 +66,4 @@ class RoPEMixed(RoPE):
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         vectors_HPA = side.of_kv_heads(self.vectors[...].astype(jnp.float32))
         rates = [vectors_HPA[None, None, :, :, axis] for axis in range(2)]
-        return self.turn(x_BTHC, *cos_sin_of_sum(tokens.positions, rates))
+        return self.rotate_by(x_BTHC, *cos_sin_of_sum(tokens.positions, rates))

@@ -6,7 +6,7 @@ $$ o_m = R(-m) \sum_n w_{mn}\, R(n)\, v_n $$
 
 w are the weights that RoPE gives, and R(n) rotates by position n as RoPE does. Values are rotated
 as keys are, and their sum is rotated back by the angle of the query, so a value reaches a query
-rotated by their distance. Overrides ``prepare``, ``rotate``, ``turn_values`` and ``turn_back``.
+rotated by their distance. Overrides ``prepare``, ``rotate``, ``rotate_values`` and ``rotate_back``.
 """
 
 import jax
@@ -32,7 +32,7 @@ class ValueRoPE(RoPE):
       layout: see ``RoPE``; interleaved as published.
     """
 
-    turns_last = True
+    rotates_last = True
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class ValueRoPE(RoPE):
             )
         return super()._tables(positions, inv_freq, attention_factor)
 
-    def turn_values(self, v_BSKC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
+    def rotate_values(self, v_BSKC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         return self.rotate(v_BSKC, tokens, side)
 
-    def turn_back(self, out_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        cos, sin = tokens.prepared
-        return self.turn(out_BTHC, cos, -sin)
+    def rotate_back(self, out_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
+        cos, sin = tokens.made
+        return self.rotate_by(out_BTHC, cos, -sin)

@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import check_positive
 from posenc_jax.encoding import Side
 from posenc_jax.encodings.rotary.frequencies.base import Length
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens, check_positive
+from posenc_jax.tokens import Tokens
 
 
 class XPos(RoPE):
@@ -46,8 +47,6 @@ class XPos(RoPE):
       gamma: 0.4 as published. Larger means less decay.
     """
 
-    adapts = False
-
     def __init__(
         self,
         *,
@@ -63,9 +62,9 @@ class XPos(RoPE):
         self.scale_base = scale_base
         self.gamma = gamma
 
-    def prepare(self, positions: jax.Array, length: Length) -> tuple[Any, Any]:
+    def tables(self, positions: jax.Array, length: Length) -> tuple[Any, Any]:
         """Returns cosines and sines for queries, then for keys, ``[B, T, 1, rotary_dim / 2]``."""
-        cos, sin = super().prepare(one_axis(positions), length)
+        cos, sin = super().tables(one_axis(positions), length)
         zeta = np.arange(0, self.rotary_dim, 2) / self.rotary_dim
         zeta = (zeta + self.gamma) / (1 + self.gamma)
         rate = jnp.asarray(np.log(zeta) / self.scale_base, jnp.float32)
@@ -74,5 +73,5 @@ class XPos(RoPE):
         return (cos * grow, sin * grow), (cos * shrink, sin * shrink)
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        of_queries, of_keys = tokens.prepared
-        return self.turn(x_BTHC, *(of_queries if side.is_query else of_keys))
+        of_queries, of_keys = tokens.made
+        return self.rotate_by(x_BTHC, *(of_queries if side.is_query else of_keys))

@@ -9,12 +9,11 @@ a_t = \sigma(w_a \cdot x_t), \quad c_t = \sigma(w_c \cdot x_t)
 $$
 
 Each kv head has the two gates a and c, of the layer's input x. The first token of a sequence, or of
-a segment, has zeros before it. The other scheme gets the mixed keys. Overrides ``read`` (the
-gates), ``rotate`` and ``turn_values``.
+a segment, has zeros before it. The other scheme gets the mixed keys. Overrides ``observe`` (the
+gates), ``rotate`` and ``rotate_values``.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,14 +27,14 @@ from posenc_jax.lookup import pick
 from posenc_jax.tokens import Tokens
 
 
-class Read(NamedTuple):
-    """Holds what ``read`` makes of a layer's input.
+class Gates(NamedTuple):
+    """Holds what ``observe`` makes of a layer's input.
 
     Attributes:
       of_keys, of_values: the gates, float32 ``[B, T, K]``.
       back: int32 ``[B, T]``, how many places before each token lies the one that was written just
         before it in the same segment; 0 where there is none.
-      inner: what the other scheme has prepared or read.
+      inner: what the other scheme has made.
     """
 
     of_keys: jax.Array
@@ -56,13 +55,11 @@ class KVShift(Wrapper):
     Args:
       num_kv_heads: number of kv heads in one layer.
       model_dim: width of the residual stream.
-      over: the encoding beneath; RoPE, ALiBi, FoX and GRAPE as published (see ``wrapped``).
+      over: the encoding beneath; RoPE, ALiBi, FoX and GRAPE as published.
       rngs: source of the initial values: w is N(0, 0.25 / model_dim), as in GRAPE.
-      **sizes: what else ``over`` is built with.
     """
 
     per_layer = True
-    mixes_keys = reads_order = True
 
     def __init__(
         self,
@@ -70,40 +67,40 @@ class KVShift(Wrapper):
         num_kv_heads: int,
         model_dim: int,
         rngs: nnx.Rngs,
-        over: str | Mapping | Encoding = "rope",
-        **sizes,
+        over: Encoding | str = "rope",
     ):
-        sizes |= {"num_kv_heads": num_kv_heads, "model_dim": model_dim, "rngs": rngs}
-        super().__init__(over, **sizes)
-        self.extent = self.inner.extent
+        super().__init__(over)
         draw = jax.random.normal(rngs.params(), (model_dim, 2 * num_kv_heads))
         self.kernel = nnx.Param(0.5 * model_dim**-0.5 * draw)
 
     def hooks(self):
-        return self.inner.hooks() | {"read", "rotate", "turn_values"}
+        return self.inner.hooks() | {"observe", "rotate", "rotate_values"}
 
-    def read(self, x_BTD, tokens: Tokens) -> Read:
+    def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Gates, None]:
+        """Makes the gates; without a state, because ``rotate`` needs the key before."""
+        del state
         gates = jax.nn.sigmoid(project(x_BTD, self.kernel[...]))
         number = for_each_row(jnp.arange(tokens.count, dtype=jnp.int32)[None], gates)
         before = by_segment(_number_before, number, tokens)
         back = jnp.where(before < 0, 0, number - before)
         of_keys, of_values = jnp.split(gates, 2, axis=-1)
-        return Read(of_keys, of_values, back, super().read(x_BTD, tokens))
+        inner, _ = super().observe(x_BTD, tokens)
+        return Gates(of_keys, of_values, back, inner), None
 
-    def of_keys(self, prepared: Read):
-        return self.inner.of_keys(prepared.inner)
+    def of_keys(self, made: Gates):
+        return self.inner.of_keys(made.inner)
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         if not side.is_query:
-            x_BTHC = _mixed(x_BTHC, tokens.prepared.of_keys, tokens, side)
+            x_BTHC = _mixed(x_BTHC, tokens.made.of_keys, tokens, side)
         return super().rotate(x_BTHC, _beneath(tokens), side)
 
-    def turn_values(self, v_BSKC, tokens: Tokens, side: Side):
-        v_BSKC = _mixed(v_BSKC, tokens.prepared.of_values, tokens, side)
-        return super().turn_values(v_BSKC, _beneath(tokens), side)
+    def rotate_values(self, v_BSKC, tokens: Tokens, side: Side):
+        v_BSKC = _mixed(v_BSKC, tokens.made.of_values, tokens, side)
+        return super().rotate_values(v_BSKC, _beneath(tokens), side)
 
-    def turn_back(self, out_BTHC, tokens: Tokens, side: Side):
-        return super().turn_back(out_BTHC, _beneath(tokens), side)
+    def rotate_back(self, out_BTHC, tokens: Tokens, side: Side):
+        return super().rotate_back(out_BTHC, _beneath(tokens), side)
 
     def score(self, logits_BHTS, tile: Tile):
         return super().score(logits_BHTS, _tile_beneath(tile))
@@ -117,7 +114,7 @@ def _mixed(x_BSKC, gates_BSK, tokens, side):
     gates_KBS = side.of_kv_heads(gates_BSK.transpose(2, 0, 1))
     gates_BSK1 = gates_KBS.transpose(1, 2, 0)[..., None]
     in_order = tokens.index is None and tokens.segment_ids is None
-    before_BSKC = _one_back(x_BSKC) if in_order else _places_back(x_BSKC, tokens.prepared.back)
+    before_BSKC = _one_back(x_BSKC) if in_order else _places_back(x_BSKC, tokens.made.back)
     return (gates_BSK1 * before_BSKC + (1 - gates_BSK1) * x_BSKC).astype(x_BSKC.dtype)
 
 
@@ -146,7 +143,7 @@ def _number_before(number_BT, segment_ids):
 
 def _beneath(tokens: Tokens) -> Tokens:
     """Returns the tokens with what the other scheme has prepared."""
-    return dataclasses.replace(tokens, prepared=tokens.prepared.inner)
+    return tokens.having(tokens.made.inner)
 
 
 def _tile_beneath(tile: Tile) -> Tile:

@@ -8,16 +8,16 @@ m is the position of the query; a negative position counts as 0. Overrides ``rot
 """
 
 import math
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_positive, count_of
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.positions import one_axis
-from posenc_jax.tokens import Tokens, check_positive, count_of
+from posenc_jax.tokens import Tokens
 
 
 class LogitScale(Wrapper):
@@ -48,13 +48,12 @@ class LogN(LogitScale):
 
     Args:
       train_length: L, 2 or more.
-      over: the encoding beneath, RoPE where it was published (see ``wrapped``).
-      **sizes: what ``over`` is built with.
+      over: the encoding beneath, RoPE where it was published.
     """
 
-    def __init__(self, *, train_length: int, over: str | Mapping | Encoding = "rope", **sizes):
+    def __init__(self, *, train_length: int, over: Encoding | str = "rope"):
         count_of("train_length", train_length, minimum=2)  # its logarithm divides
-        super().__init__(over, train_length=train_length, **sizes)
+        super().__init__(over)
         self.train_length = train_length
 
     def factor(self, count, side):
@@ -77,9 +76,7 @@ class SSMax(LogitScale):
       num_heads: number of query heads in one layer.
       train_length: L, 2 or more. The trained number starts at ``1 / ln L`` in every head and
         layer, so that the last token of a training sequence starts as in softmax.
-      over: the encoding beneath, RoPE in the paper (see ``wrapped``).
-      rngs: source of the initial values of ``over``.
-      **sizes: what else ``over`` is built with.
+      over: the encoding beneath, RoPE in the paper.
     """
 
     per_layer = True
@@ -89,12 +86,10 @@ class SSMax(LogitScale):
         *,
         num_heads: int,
         train_length: int,
-        rngs: nnx.Rngs,
-        over: str | Mapping | Encoding = "rope",
-        **sizes,
+        over: Encoding | str = "rope",
     ):
         count_of("train_length", train_length, minimum=2)  # its logarithm divides
-        super().__init__(over, num_heads=num_heads, train_length=train_length, rngs=rngs, **sizes)
+        super().__init__(over)
         self.s = nnx.Param(jnp.full((num_heads,), 1 / math.log(train_length), jnp.float32))
 
     def factor(self, count, side):
@@ -108,15 +103,13 @@ class LogScale(LogitScale):
 
     $$ f_h(m) = s_h \ln(m + 1) + b_h $$
 
-    It is SSMax with a second number. Mistral Large 4 has it in every layer, over LeRoPE in three of
-    four and over NoPE in the fourth. There each layer has its own s and b, but all share LeRoPE's
-    alpha: ``over`` is a LeRoPE already built.
+    It is SSMax with a second number, and starts as a factor of 1: s is 0, b is 1. Mistral Large 4
+    has it in every layer, over LeRoPE in three of four and over NoPE in the fourth. There each
+    layer has its own s and b, but all share LeRoPE's alpha: ``over`` is a LeRoPE already built.
 
     Args:
       num_heads: number of query heads in one layer.
-      over: the encoding beneath, see ``wrapped``.
-      rngs: source of the initial values of ``over``. The scale starts at 1: s is 0, b is 1.
-      **sizes: what else ``over`` is built with.
+      over: the encoding beneath.
     """
 
     per_layer = True
@@ -125,11 +118,9 @@ class LogScale(LogitScale):
         self,
         *,
         num_heads: int,
-        rngs: nnx.Rngs,
-        over: str | Mapping | Encoding = "rope",
-        **sizes,
+        over: Encoding | str = "rope",
     ):
-        super().__init__(over, num_heads=num_heads, rngs=rngs, **sizes)
+        super().__init__(over)
         self.s = nnx.Param(jnp.zeros(num_heads))
         self.b = nnx.Param(jnp.ones(num_heads))
 
@@ -149,21 +140,19 @@ class Llama4Temperature(LogitScale):
       over: the encoding beneath: NoPE in Llama 4, whose RoPE layers have no temperature.
       floor_scale: F, 8192 in Llama 4.
       attn_scale: a, 0.1 in Llama 4.
-      **sizes: what ``over`` is built with.
     """
 
     def __init__(
         self,
         *,
-        over: str | Mapping | Encoding = "nope",
+        over: Encoding | str = "nope",
         floor_scale: int = 8192,
         attn_scale: float = 0.1,
-        **sizes,
     ):
         floor_scale = count_of("floor_scale", floor_scale)
         if not 0 <= attn_scale < math.inf:
             raise ValueError(f"attn_scale={attn_scale!r} must be a number, 0 or more, and finite")
-        super().__init__(over, **sizes)
+        super().__init__(over)
         self.floor_scale = floor_scale
         self.attn_scale = attn_scale
 
@@ -185,19 +174,16 @@ class MinistralScale(Llama4Temperature):
       train_length: F, the training length before the model was extended.
       over: the encoding beneath: RoPE, extended by YaRN, in every layer of the released models.
       attn_scale: a; their configs call it ``llama_4_scaling_beta`` and have 0.1.
-      **sizes: what ``over`` is built with.
     """
 
     def __init__(
         self,
         *,
         train_length: int,
-        over: str | Mapping | Encoding = "rope",
+        over: Encoding | str = "rope",
         attn_scale: float = 0.1,
-        **sizes,
     ):
-        sizes["train_length"] = train_length
-        super().__init__(over=over, floor_scale=train_length, attn_scale=attn_scale, **sizes)
+        super().__init__(over=over, floor_scale=train_length, attn_scale=attn_scale)
 
     def factor(self, count, side):
         return super().factor(count - 1, side)
@@ -214,19 +200,17 @@ class BeamScale(LogitScale):
       over: the encoding beneath: NoPE in Beam, whose RoPE layers have a window and no scale.
       scale: F, the number of positions in which the base of the power grows by 1; 2048 in Beam.
       exponent: p; 0.1 in Beam.
-      **sizes: what ``over`` is built with.
     """
 
     def __init__(
         self,
         *,
-        over: str | Mapping | Encoding = "nope",
+        over: Encoding | str = "nope",
         scale: float = 2048.0,
         exponent: float = 0.1,
-        **sizes,
     ):
         check_positive(scale=scale, exponent=exponent)
-        super().__init__(over, **sizes)
+        super().__init__(over)
         self.scale = scale
         self.exponent = exponent
 

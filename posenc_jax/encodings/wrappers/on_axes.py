@@ -2,16 +2,16 @@
 
 Circle-RoPE (2505.16416) uses positions on a circle in even layers and M-RoPE's grid in odd ones:
 give the model positions with the axes of both, and ``Layers`` of two encodings that each read their
-own axes. Overrides ``place``.
+own axes. Overrides ``prepare``.
 """
 
-from collections.abc import Mapping
-
+import jax
 import jax.numpy as jnp
 
+from posenc_jax.checks import is_whole
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
-from posenc_jax.tokens import is_whole
+from posenc_jax.tokens import Tokens
 
 
 class OnAxes(Wrapper):
@@ -20,25 +20,24 @@ class OnAxes(Wrapper):
     Positions of text, ``[B, T]``, stay as they are.
 
     Args:
-      over: the scheme beneath (see ``wrapped``).
+      over: the scheme beneath.
       axes: the axes that ``over`` reads, counted from 0, in the order in which it reads them.
-      **sizes: what ``over`` is built with.
 
     Raises:
       ValueError: ``axes`` is empty, has a negative number, or names an axis that positions lack.
     """
 
-    def __init__(self, over: str | Mapping | Encoding, *, axes: tuple[int, ...], **sizes):
+    def __init__(self, over: Encoding | str, *, axes: tuple[int, ...]):
         if not isinstance(axes, tuple | list) or not axes or not all(map(_is_axis, axes)):
             raise ValueError(f"axes={axes} must be a tuple of numbers of axes, from 0")
-        super().__init__(over, **sizes)
+        super().__init__(over)
         self.axes = tuple(axes)
 
-    @property
-    def adapts(self) -> bool:
-        return self.inner.adapts
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        return super().prepare(tokens.at(self.chosen(tokens.positions)), length=length, key=key)
 
-    def place(self, positions, key=None, length=None):
+    def chosen(self, positions) -> jax.Array:
+        """Returns the positions on the chosen axes."""
         if positions.ndim == 3:
             if max(self.axes) >= positions.shape[-1]:
                 raise ValueError(
@@ -47,7 +46,7 @@ class OnAxes(Wrapper):
                 )
             chosen = [positions[..., axis] for axis in self.axes]
             positions = chosen[0] if len(chosen) == 1 else jnp.stack(chosen, axis=-1)
-        return super().place(positions, key, length)
+        return positions
 
 
 def _is_axis(axis) -> bool:

@@ -5,20 +5,21 @@ https://arxiv.org/abs/2305.16843
 $$ p_t \gets u_{p_t}, \qquad 0 \le u_0 < u_1 < \dots < u_{T-1} < L_{\max} $$
 
 The T numbers u are drawn from ``0 .. max_length - 1``, all different, and sorted, so that training
-meets positions far beyond the training length. Overrides ``place``; everything else is the wrapped
-scheme's.
+meets positions far beyond the training length. Overrides ``prepare``; everything else is the
+wrapped scheme's.
 """
 
-from collections.abc import Mapping
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.lookup import rows
-from posenc_jax.tokens import count_of
+from posenc_jax.tokens import Tokens
 
 
 class Randomized(Wrapper):
@@ -45,44 +46,53 @@ class Randomized(Wrapper):
         sequence ever evaluated; 2048 in the paper, for lengths up to 500. It becomes the
         ``train_length`` of a scheme given by name.
       evaluation_seed: seed of the draw without a key.
-      **sizes: what else ``over`` is built with.
     """
-
-    adapts = True  # the number of positions drawn is the number of tokens
 
     def __init__(
         self,
         *,
-        over: str | Mapping | Encoding = "rope",
+        over: Encoding | str = "rope",
         max_length: int = 2048,
         evaluation_seed: int = 0,
-        **sizes,
     ):
-        # Drawn positions are float32, which counts to 2^24, because only a float can be NaN.
-        max_length = count_of("max_length", max_length, 1, 2**24)
-        super().__init__(over, **(sizes | {"train_length": max_length}))
-        self.max_length = max_length
+        super().__init__(over)
+        self.max_length = _checked(max_length)
         self.evaluation_seed = evaluation_seed
 
-    def place(self, positions, key=None, length=None):
+    @classmethod
+    def sizes_beneath(cls, sizes, *, max_length: int = 2048, **own):
+        del own
+        return dataclasses.replace(sizes, train_length=_checked(max_length))
+
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        inner_key = None
+        if key is not None:
+            key, inner_key = jax.random.split(key)
+        drawn = tokens.at(self.draw(tokens.positions, key, length))
+        return super().prepare(drawn, length=length, key=inner_key)
+
+    def draw(self, positions, key=None, length=None) -> jax.Array:
+        """Returns what is drawn for each position, float32; NaN where nothing is."""
         positions = jnp.asarray(positions)
         count = jnp.max(positions if length is None else jnp.asarray(length) - 1) + 1
         if not isinstance(positions, jax.core.Tracer) and not isinstance(count, jax.core.Tracer):
             _check_range(np.asarray(positions), int(count), self.max_length)
-        key, inner_key = (
-            (jax.random.key(self.evaluation_seed), None) if key is None else jax.random.split(key)
-        )
+        key = jax.random.key(self.evaluation_seed) if key is None else key
         is_drawable = (positions >= 0) & (positions % 1 == 0)
         index = jnp.where(is_drawable, positions, self.max_length).astype(jnp.int32)
-        drawn = rows(self._draw(key, count), index, mode="fill", fill_value=jnp.nan)
-        return super().place(drawn, inner_key, length)
+        return rows(self._numbers(key, count), index, mode="fill", fill_value=jnp.nan)
 
-    def _draw(self, key, count):
+    def _numbers(self, key, count):
         """Returns ``count`` different integers, ascending, and NaN: float32 ``[max_length]``."""
         numbers = jnp.arange(self.max_length, dtype=jnp.float32)
         is_drawn = jax.random.permutation(key, self.max_length) < count
         drawn = jnp.sort(jnp.where(is_drawn, numbers, jnp.nan))
         return jnp.where(count <= self.max_length, drawn, jnp.nan)
+
+
+def _checked(max_length) -> int:
+    # Drawn positions are float32, which counts to 2^24, because only a float can be NaN.
+    return count_of("max_length", max_length, 1, 2**24)
 
 
 def _check_range(positions, count, max_length):

@@ -8,7 +8,6 @@ The logits z are those of another scheme, and c is the cap. Overrides ``score``.
 """
 
 import math
-from collections.abc import Mapping
 
 import jax.numpy as jnp
 
@@ -20,17 +19,16 @@ class SoftCap(Wrapper):
     """Keeps the logits of another scheme between ``-cap`` and ``cap``.
 
     Args:
-      over: the scheme beneath; RoPE in Gemma 2 (see ``wrapped``).
+      over: the scheme beneath; RoPE in Gemma 2.
       cap: the bound of the logits; 50 in Gemma 2.
-      **sizes: what ``over`` is built with.
     """
 
-    def __init__(self, *, over: str | Mapping | Encoding = "rope", cap: float = 50.0, **sizes):
+    def __init__(self, *, over: Encoding | str = "rope", cap: float = 50.0):
         if not 0 < cap < math.inf:
             raise ValueError(
                 f"cap={cap!r} must be a positive number, finite; without a cap take over={over!r}"
             )
-        super().__init__(over, **sizes)
+        super().__init__(over)
         self.cap = cap
 
     def score(self, logits_BHTS, tile: Tile):

@@ -9,13 +9,11 @@ have read and not run. The kernel also hides keys beyond the window from the fir
 that is left out. Overrides ``score``.
 """
 
-from collections.abc import Mapping
-
 import jax.numpy as jnp
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
-from posenc_jax.tokens import count_of
 
 
 class UltraViCo(Wrapper):
@@ -26,26 +24,30 @@ class UltraViCo(Wrapper):
     out, and not that of their positions.
 
     Args:
-      over: the scheme beneath (see ``wrapped``).
+      over: the scheme beneath.
       window: number of tokens in a training video; tokens more than half of it apart are far. 32760
         for Wan, 21 latent frames of 1560 tokens.
       alpha: factor of positive logits between far tokens, 0.9 as released.
-      **sizes: what ``over`` is built with.
     """
 
-    reads_order = True
-
-    def __init__(self, over: str | Mapping | Encoding, *, window: int, alpha: float = 0.9, **sizes):
+    def __init__(self, over: Encoding | str, *, window: int, alpha: float = 0.9):
         window = count_of("window", window)
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha={alpha!r} must be within 0..1")
-        super().__init__(over, **sizes)
+        super().__init__(over)
         self.window = window
         self.alpha = alpha
 
     def score(self, logits_BHTS, tile: Tile):
         logits_BHTS = super().score(logits_BHTS, tile)
-        q_order, k_order = tile.q_tokens.order(), tile.k_tokens.order()
+        q_tokens, k_tokens = tile.q_tokens, tile.k_tokens
+        if q_tokens.index is None and q_tokens.count != k_tokens.count:
+            raise ValueError(
+                f"{q_tokens.count} queries and {k_tokens.count} keys do not say in which order "
+                "they were written, which UltraViCo must know: pass tokens.part(start, count) as "
+                "q_tokens"
+            )
+        q_order, k_order = q_tokens.order(), k_tokens.order()
         apart = jnp.abs(q_order[:, None, :, None] - k_order[:, None, None, :])
         is_far = (2 * apart > self.window) & (logits_BHTS > 0)
         return jnp.where(is_far, self.alpha * logits_BHTS, logits_BHTS)

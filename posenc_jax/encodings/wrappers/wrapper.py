@@ -1,28 +1,26 @@
 """Defines the base class of schemes that wrap another scheme."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
-from posenc_jax.hooks import call, check_prepared
-from posenc_jax.registry import MODEL_ARGUMENTS, PATTERNS, inner_keywords, make
 from posenc_jax.tokens import Tokens
 
 
 class Wrapper(Encoding):
     """Passes every hook on to ``inner``; a subclass overrides the hooks that it changes.
 
-    A subclass calls those of ``inner`` by ``super()``, which checks what they return.
+    A subclass calls those of ``inner`` by ``super()``.
 
     Args:
-      over: the scheme beneath, ``inner`` (see ``wrapped``).
-      **sizes: what ``over`` is built with.
+      over: the scheme beneath, ``inner``. ``make`` also takes its name.
     """
 
-    def __init__(self, over: str | Mapping | Encoding, **sizes):
-        inner = wrapped(over, **sizes)
+    def __init__(self, over: Encoding | str):
+        if not isinstance(over, Encoding):
+            raise ValueError(
+                f"over={over!r} must be an encoding, as posenc_jax.make gives it; make takes names"
+            )
+        inner = over
         if self.per_layer and inner.stacked is not None:
             raise ValueError(
                 f"{type(self).__name__} has parameters for each layer, and over= is an encoding "
@@ -32,44 +30,16 @@ class Wrapper(Encoding):
         self.inner = inner
         self.per_layer = self.per_layer or inner.per_layer
         self.whole_rows = self.whole_rows or inner.whole_rows
-        own = self._own_hooks()
-        if self.reads_order is None and "read" not in own:
-            self.reads_order = inner.reads_order
-        self.mixes_keys = self.mixes_keys or inner.mixes_keys
         self.stacked = inner.stacked
-        self.over_shared = inner.over_shared
-        # A wrapper that overrides ``score`` or ``mix`` may change every logit and every sum.
-        self.extent = inner.extent if own.isdisjoint({"score", "mix"}) else None
 
-    def _put_over(self, inner: Encoding) -> "Wrapper":
-        """Returns a copy of this wrapper with another encoding beneath."""
-        other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
-        other.inner = inner
-        return other
-
-    def _of_one_layer(self, layer):
-        if not self.over_shared:
-            return super()._of_one_layer(layer)
-        own = self._put_over(Encoding())
-        own.over_shared = False
-        one: Any = Encoding._of_one_layer(own, layer)
-        return one._put_over(self.inner.of_layer(layer))
-
-    @property
-    def adapts(self) -> bool:
-        return self.inner.adapts or not self._own_hooks().isdisjoint({"place", "prepare"})
-
-    @property
-    def resumes(self) -> bool:
-        return super().resumes and self.inner.resumes
-
-    @property
-    def prepared_by(self) -> Encoding:
-        makes = not self._own_hooks().isdisjoint({"place", "prepare", "read"})
-        return self if makes else self.inner.prepared_by
+    @classmethod
+    def sizes_beneath(cls, sizes: Any, **own: Any) -> Any:
+        """Returns the sizes that ``make`` builds the scheme beneath with, given these keywords."""
+        del own
+        return sizes
 
     def hooks(self) -> frozenset[str]:
-        if "over_shared" not in vars(self):
+        if "stacked" not in vars(self):
             raise ValueError(
                 f"{type(self).__name__} does not say which scheme it wraps: its __init__ must call "
                 "super().__init__(over)"
@@ -79,72 +49,32 @@ class Wrapper(Encoding):
     def _own_hooks(self) -> set[str]:
         return {name for name in HOOKS if getattr(type(self), name) is not getattr(Wrapper, name)}
 
-    def place(self, positions, key=None, length=None):
-        return call(self.inner, "place", positions, key, length)
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        return self.inner.prepare(tokens, length=length, key=key)
 
     def embed(self, x_BTD, tokens: Tokens):
-        return call(self.inner, "embed", x_BTD, tokens)
+        return self.inner.embed(x_BTD, tokens)
 
-    def prepare(self, positions, length) -> Any:
-        prepared = self.inner.prepare(positions, length)
-        return check_prepared(self.inner, "prepare", prepared, *positions.shape[:2])
+    def observe(self, x_BTD, tokens: Tokens, state: Any = None) -> tuple[Any, Any]:
+        return self.inner.observe(x_BTD, tokens, state)
 
-    def read(self, x_BTD, tokens: Tokens) -> Any:
-        prepared = self.inner.read(x_BTD, tokens)
-        return check_prepared(self.inner, "read", prepared, len(x_BTD), tokens.count)
-
-    def of_keys(self, prepared: Any) -> Any:
-        return self.inner.of_keys(prepared)
-
-    def start(self, batch: int) -> Any:
-        return self.inner.start(batch)
-
-    def resume(self, x_BTD, tokens: Tokens, state: Any) -> tuple[Any, Any]:
-        prepared, state = self.inner.resume(x_BTD, tokens, state)
-        return check_prepared(self.inner, "resume", prepared, len(x_BTD), tokens.count), state
+    def of_keys(self, made: Any) -> Any:
+        return self.inner.of_keys(made)
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
-        return call(self.inner, "rotate", x_BTHC, tokens, side)
+        return self.inner.rotate(x_BTHC, tokens, side)
 
-    def turn_values(self, v_BSKC, tokens: Tokens, side: Side):
-        return call(self.inner, "turn_values", v_BSKC, tokens, side)
+    def rotate_values(self, v_BSKC, tokens: Tokens, side: Side):
+        return self.inner.rotate_values(v_BSKC, tokens, side)
 
-    def turn_back(self, out_BTHC, tokens: Tokens, side: Side):
-        return call(self.inner, "turn_back", out_BTHC, tokens, side)
+    def rotate_back(self, out_BTHC, tokens: Tokens, side: Side):
+        return self.inner.rotate_back(out_BTHC, tokens, side)
 
     def score(self, logits_BHTS, tile: Tile):
-        return call(self.inner, "score", logits_BHTS, tile)
+        return self.inner.score(logits_BHTS, tile)
 
     def mix(self, out_BTHC, weights_BHTS, tile: Tile):
-        return call(self.inner, "mix", out_BTHC, weights_BHTS, tile)
+        return self.inner.mix(out_BTHC, weights_BHTS, tile)
 
     def aux_loss(self, key):
         return self.inner.aux_loss(key)
-
-
-def wrapped(over: str | Mapping | Encoding, **sizes) -> Encoding:
-    """Returns ``over``, or builds the encoding that it names.
-
-    Args:
-      over: an encoding already built; the name of one; or a mapping of its name and its own
-        keywords, such as ``{"name": "yarn", "factor": 4.0}``.
-      **sizes: arguments that it is built with, named as in ``make``.
-    """
-    for name in sizes:
-        if name not in MODEL_ARGUMENTS:
-            raise TypeError(
-                f"unknown keyword {name!r}: besides its own keywords the encoding takes those that "
-                f"build over={over!r}, {', '.join(MODEL_ARGUMENTS)}"
-            )
-    if isinstance(over, Encoding):
-        return over
-    inner = inner_keywords(over)
-    twice = sorted(inner.keys() & sizes.keys())
-    if twice:
-        raise ValueError(
-            f"over={over!r} has {', '.join(twice)}, which make gives it too; leave them out there"
-        )
-    built = None if inner["name"] in PATTERNS else make(**inner, **sizes)
-    if not isinstance(built, Encoding):
-        raise ValueError(f"over={over!r} must be an encoding, not a pattern of layers")
-    return built

@@ -1,5 +1,6 @@
 """Tests what lm-evaluation-harness is told of a model, by the logits of whole texts."""
 
+import functools
 import io
 import json
 import types
@@ -13,6 +14,7 @@ from rich.console import Console
 from experiments.evaluation import harness as harness_module
 from experiments.evaluation.harness import Coder, Harness, main
 from experiments.training.mesh import make_mesh
+from posenc_jax import generate
 
 LENGTH = 40
 
@@ -90,6 +92,41 @@ def test_an_answer_ends_with_the_text(harness, monkeypatch):
     monkeypatch.setattr(harness.coder, "end", ord(whole[3]))
     (cut,) = harness.generate_until(requests(("one two", ask)))
     assert cut == whole.split(whole[3])[0]
+
+
+def test_prompts_of_many_lengths_share_their_programs(harness):
+    ask = {"max_gen_toks": 8, "until": []}
+    first, *others = (
+        requests(*((count * "x", ask) for count in counts)) for counts in ((3, 5), (4, 6), (7, 20))
+    )
+    harness.generate_until(first)
+    for other in others:
+        assert common.compilations(functools.partial(harness.generate_until, other)) == 0
+
+
+@pytest.mark.parametrize("name", ["alibi", "fox", "dynamic_ntk", "randomized"])
+def test_an_answer_does_not_depend_on_other_requests(harness, name):
+    model = harness.model.under(common.build(name, num_layers=common.LAYERS))
+    console = Console(file=io.StringIO())
+    own = Harness(model, Coder(), length=80, batch_tokens=200, mesh=make_mesh(), console=console)
+    counts = (50, 20, 33, 50, 50, 3)  # one batch has padding and one is short
+    texts = ("".join(chr(97 + place * count % 26) for place in range(count)) for count in counts)
+    every = requests(*((text, {"max_gen_toks": 4, "until": []}) for text in texts))
+    alone = [
+        own.coder.decode(
+            np.asarray(
+                generate(
+                    model,
+                    np.array([own.coder.encode(request.args[0])]),
+                    jax.random.key(0),
+                    max_new_tokens=4,
+                )
+            )[0].tolist()
+        )
+        for request in every
+    ]
+    assert own.generate_until(every) == alone
+    assert len(set(alone)) > 1, "this test can tell"
 
 
 def test_what_does_not_fit_is_refused(harness):

@@ -71,6 +71,12 @@ def test_a_point_that_the_workdir_has_begun_is_left_alone(packed, tmp_path):
     assert [path.name for path in folder.iterdir()] == ["run.json"]
 
 
+def test_a_workdir_is_read_as_its_archive(finished, packed, tmp_path):
+    found = archive.measured(finished)
+    assert found == archive.records(packed) and len(found) > 1
+    assert archive.measured(tmp_path / "none") == []
+
+
 def test_a_folder_without_results_is_refused(tmp_path, capfd, monkeypatch):
     assert main(monkeypatch, "--workdir", tmp_path, "--out", tmp_path / "a.tar.xz") == 2
     assert "has no finished point" in capfd.readouterr().err

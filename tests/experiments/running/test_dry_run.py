@@ -12,7 +12,7 @@ from rich.console import Console
 from configs import tasks
 from configs.extrapolation import get_config
 from experiments.config import own_defaults
-from experiments.running.dry_run import _config_lines, print_dry_run
+from experiments.running.dry_run import _config_lines, _takes, print_dry_run
 from experiments.studies.text import Comparison
 from experiments.training.cost import PEAK, peak_flops, products, step_flops
 from experiments.training.recipe import Recipe
@@ -69,6 +69,13 @@ def dry_run(config, workdir, mfu=0.4):
     console = Console(file=io.StringIO(), width=120)
     print_dry_run(Comparison(config, workdir, console), mfu, console)
     return console.file.getvalue()
+
+
+def test_constants_are_no_parameters(config, tmp_path):
+    config.update(schemes="rope,fope", seeds=1)
+    sweep = Comparison(config, tmp_path, Console(file=io.StringIO()))
+    rope, fope = (_takes(sweep, point) for point in sweep.points)
+    assert rope["parameters"] == fope["parameters"]
 
 
 @pytest.mark.slow

@@ -292,6 +292,13 @@ def test_a_fingerprint_knows_every_number():
     assert fingerprint(swapped) not in found
 
 
+def test_a_fingerprint_knows_every_bit_of_eight_bytes():
+    number = np.array(5, np.int64)
+    with jax.enable_x64(True):
+        found = {fingerprint(number ^ (1 << bit)) for bit in range(63)}
+    assert len(found) == 63
+
+
 def test_hits_are_of_the_likeliest_token(finished, corpus):
     state, _ = load_run(finished[0] / "runs/rope/seed0")
     windows = eval_windows(load_corpus(corpus), "test", length=21, count=2)

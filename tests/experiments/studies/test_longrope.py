@@ -103,7 +103,7 @@ def test_a_candidate_is_longrope_whatever_the_rope(keywords):
 
     @jax.jit
     def turned(encoding):
-        tokens = common.Tokens.of(encoding, positions)
+        tokens = encoding.tokens(positions)
         return encoding.rotate(x, tokens, common.posenc_jax.Side(None, 4, 4, True))
 
     expected = turned(longrope(genome, **keywords))

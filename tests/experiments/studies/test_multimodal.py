@@ -27,7 +27,7 @@ from experiments.studies.multimodal.model import Decoder, ViT, grid, patches
 from experiments.training.loop import train
 from experiments.training.mesh import make_mesh
 from experiments.training.recipe import RULES, Recipe
-from posenc_jax import Layers, Tokens
+from posenc_jax import Layers
 from posenc_jax.positions import text
 
 T, PATCH_DIM = 6, 5
@@ -87,7 +87,7 @@ def test_attention_weights_are_those_of_the_model(name, causal):
     weights = np.asarray(attention_weights(model, tokens, text(T)))
     close(weights.sum(axis=-1), np.ones(weights.shape[:-1]))
     (encoding,) = model.distinct()
-    x_BTD = encoding.embed(model.embed(tokens), Tokens.of(encoding, text(T)))
+    x_BTD = encoding.embed(model.embed(tokens), encoding.tokens(text(T)))
     for layer, weights_BHTS in zip(model.layers, weights, strict=True):
         block = layer.block
         v_BTHC = block.attention.v(block.attention_norm(x_BTD)).reshape(2, T, common.HEADS, -1)

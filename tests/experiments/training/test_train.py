@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -39,8 +40,9 @@ from experiments.training.data import Corpus, window_index
 from experiments.training.host import peak_memory
 from experiments.training.loop import train, train_together
 from experiments.training.mesh import AXES, batch_sharding, make_mesh, path_name, state_shardings
+from experiments.training.parameters import parameter_count
 from experiments.training.recipe import RULES, Recipe, decays
-from experiments.training.step import train_step
+from experiments.training.step import initial_state, train_step
 from experiments.training.text import Text, token_losses
 from posenc_jax import Encoding
 
@@ -453,6 +455,15 @@ def emptied(folder):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def of_step_4(folder):
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("4"), folder)
+
+
+def of_another_run(path):
+    path.write_text(re.sub(r'"run": \w+', '"run": "0123"', path.read_text()))
+
+
 DAMAGE = {
     "a name": ("default/_METADATA", renamed),
     "everything": ("", emptied),
@@ -467,6 +478,8 @@ DAMAGE = {
     "a loss": ("metrics/metrics", lambda path: path.write_text('{"loss": 0.5}')),
     "half of a loss": ("metrics/metrics", cut_off),
     "no loss": ("metrics", shutil.rmtree),
+    "another step": ("", of_step_4),
+    "another run": ("_CHECKPOINT_METADATA", of_another_run),
 }
 
 
@@ -484,6 +497,16 @@ def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(tmp_path, uninterr
     assert step == 4 and int(state.step) == 4
     assert (tmp_path / "damaged_step_6").exists()
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
+
+
+def test_metadata_that_orbax_refuses_do_not_end_the_run(tmp_path, uninterrupted):
+    shutil.copytree(uninterrupted[0] / "checkpoints", tmp_path / "checkpoints")
+    path = tmp_path / "checkpoints/6/_CHECKPOINT_METADATA"
+    path.write_text(path.read_text().replace("item_handlers", "item_handlerr"))
+    make = functools.partial(common.text_state, spec=SPEC, recipe=RECIPE)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    step, state = checkpoints.newest(jax.eval_shape(make, jax.random.key(0)))
+    assert step == int(state.step) == 6
 
 
 def test_a_damaged_checkpoint_prints_nothing_of_what_orbax_leaves_behind(
@@ -625,6 +648,39 @@ def test_gradient_accumulation_is_the_whole_batch():
     # The first update is Adam's sign of the gradient: compare moments, which keep its size.
     moments = [state.opt_state[1][0].mu for state in (whole, accumulated)]
     chex.assert_trees_all_close(*moments, rtol=1e-4, atol=1e-7)
+
+
+def test_micro_batches_of_bfloat16_parameters_are_summed_in_float32():
+    """Beside the first gradient, each of the others is too small for a sum in bfloat16."""
+    model = common.build_model("nope", param_dtype="bfloat16")
+
+    def loss(model, batch, key):
+        return (batch * model.final_norm.scale[0]).sum()
+
+    recipe = Recipe(length=8, batch_size=64, steps=6, accumulate=64)
+    batch = jnp.ones(64).at[0].set(256)
+    step = jax.jit(functools.partial(train_step, loss=loss, recipe=recipe))
+    state, numbers = step(initial_state(None, lambda _: model, recipe), batch, jax.random.key(0))
+    np.testing.assert_allclose(numbers["gradient_norm"], batch.mean(), rtol=2**-8)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.model)} == {jnp.bfloat16.dtype}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_constants_are_neither_trained_nor_counted(optimizer):
+    model, plain = (common.build_model(name) for name in ("fope", "nope"))
+    count = sum(leaf.size for leaf in jax.tree.leaves(plain))
+    assert parameter_count(model) == parameter_count(plain) == count
+    recipe = Recipe(length=8, batch_size=8, steps=6, warmup_steps=0, optimizer=optimizer)
+    state = initial_state(None, lambda _: model, recipe)
+    moments = jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
+    assert not [path for path, _ in moments if path_name(path).endswith("_coef")]
+    step = jax.jit(functools.partial(train_step, loss=TASK.loss, recipe=recipe))
+    tokens = jax.random.randint(jax.random.key(1), (8, 9), 0, 16)
+    after, _ = step(state, tokens, jax.random.key(2))
+    before, after = (nnx.split(each, nnx.Param, ...)[1:] for each in (model, after.model))
+    assert jax.tree.leaves(before[1]), "this test can tell"
+    chex.assert_trees_all_equal(before[1], after[1])
+    assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, before[0], after[0])))
 
 
 def decayed(model, name="adamw") -> set[str]:

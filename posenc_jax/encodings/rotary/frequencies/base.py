@@ -17,7 +17,7 @@ Length = float | jax.Array
 # Radians per token, the fastest pair first.
 InvFreq = np.ndarray | Double
 # The frequencies, and the attention factor.
-Turns = tuple[InvFreq, float | jax.Array]
+Rates = tuple[InvFreq, float | jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Frequencies:
         """Returns whether the frequencies depend on the length."""
         return False
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         """Returns the frequencies of ``channels // 2`` pairs and the attention factor.
 
         The attention factor multiplies cosine and sine, so logits grow by its square.
@@ -53,7 +53,7 @@ class Frequencies:
 class Default(Frequencies):
     """Gives RoPE's own frequencies (2104.09864), the same at every length."""
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         return geometric(channels, base), 1.0
 
 

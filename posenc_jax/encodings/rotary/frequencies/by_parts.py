@@ -18,7 +18,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     Frequencies,
     Length,
-    Turns,
+    Rates,
     check_factor,
     geometric,
     interpolated,
@@ -49,9 +49,9 @@ class NTKByParts(Frequencies):
 
     def __post_init__(self):
         check_factor(self.factor)
-        check_turns(beta=self.beta, alpha=self.alpha)
+        check_rates(beta=self.beta, alpha=self.alpha)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         inv_freq = geometric(channels, known_base(base, type(self).__name__))
         turns = turns_in(self.train_length, inv_freq)
         kept = kept_by_turns(turns, self.alpha, self.beta)
@@ -79,9 +79,9 @@ class Llama3(Frequencies):
 
     def __post_init__(self):
         check_factor(self.factor)
-        check_turns(high_freq_factor=self.high_freq_factor, low_freq_factor=self.low_freq_factor)
+        check_rates(high_freq_factor=self.high_freq_factor, low_freq_factor=self.low_freq_factor)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         by_parts = NTKByParts(
             self.train_length, self.factor, alpha=self.low_freq_factor, beta=self.high_freq_factor
         )
@@ -95,7 +95,7 @@ def kept_by_turns(turns: np.ndarray, slow: float, fast: float) -> np.ndarray:
     return np.clip((turns - slow) / (fast - slow), 0, 1)
 
 
-def check_turns(**bounds: float) -> None:
+def check_rates(**bounds: float) -> None:
     """Checks that the two bounds of a ramp, the faster one first, are in order."""
     (fast, fast_turns), (slow, slow_turns) = bounds.items()
     if not fast_turns >= slow_turns > 0:

@@ -15,14 +15,14 @@ import math
 
 import numpy as np
 
+from posenc_jax.checks import count_of
 from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     Frequencies,
     Length,
-    Turns,
+    Rates,
     geometric,
 )
-from posenc_jax.tokens import count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Clipped(Frequencies):
         if self.taper not in ("cosine", "hard"):
             raise ValueError(f"taper={self.taper!r} must be 'cosine' or 'hard'")
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         pairs = channels // 2
         count = round(pairs * 20 / 64) if self.clipped_pairs is None else self.clipped_pairs
         if count > pairs:

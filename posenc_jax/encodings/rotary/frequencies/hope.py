@@ -18,7 +18,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     Frequencies,
     Length,
-    Turns,
+    Rates,
     geometric,
     known_base,
     turns_in,
@@ -45,7 +45,7 @@ class HoPE(Frequencies):
         if not 0 <= self.cut_cycles < math.inf:
             raise ValueError(f"cut_cycles={self.cut_cycles!r} must be a number of turns, 0 or more")
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         inv_freq = geometric(channels, known_base(base, type(self).__name__))
         kept = turns_in(self.train_length, inv_freq) > self.cut_cycles
         kept[0] = True

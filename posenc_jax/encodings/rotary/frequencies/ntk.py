@@ -18,7 +18,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
     InvFreq,
     Length,
-    Turns,
+    Rates,
     check_factor,
     geometric,
     growth,
@@ -44,7 +44,7 @@ class NTK(Frequencies):
     def __post_init__(self):
         check_factor(self.factor)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         return _with_slowest(channels, base, self.factor), 1.0
 
 
@@ -72,7 +72,7 @@ class DynamicNTK(Frequencies):
     def adapts(self) -> bool:
         return True
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         excess = growth(length, self.train_length) - 1.0
         return _with_slowest(channels, base, 1.0 + excess * self.factor), 1.0
 
@@ -104,7 +104,7 @@ class NTKCritical(Frequencies):
                 "2 pi tokens for one turn, and no pair is critical without a turn"
             )
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         train = math.log(self.train_length / (2 * math.pi))
         exponents = np.arange(0, channels, 2) / channels * (1 + math.log(self.factor) / train)
         return power(base, -exponents), 1.0

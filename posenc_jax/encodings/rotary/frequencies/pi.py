@@ -14,7 +14,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     Frequencies,
     Length,
-    Turns,
+    Rates,
     check_factor,
     geometric,
     growth,
@@ -34,7 +34,7 @@ class PositionInterpolation(Frequencies):
     def __post_init__(self):
         check_factor(self.factor)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         return geometric(channels, base) / self.factor, 1.0
 
 
@@ -54,6 +54,6 @@ class DynamicPI(Frequencies):
     def adapts(self) -> bool:
         return True
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         shrink = 1.0 / growth(length, self.train_length)
         return geometric(channels, base) * shrink, 1.0

@@ -18,7 +18,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     Frequencies,
     Length,
-    Turns,
+    Rates,
     check_factor,
     geometric,
 )
@@ -43,7 +43,7 @@ class Proportional(Frequencies):
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction={self.fraction!r} must be in (0, 1]")
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         pairs = channels // 2
         turning = np.arange(pairs) < int(self.fraction * channels // 2)
         if not turning.any():

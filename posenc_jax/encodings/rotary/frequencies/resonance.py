@@ -17,7 +17,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
     InvFreq,
     Length,
-    Turns,
+    Rates,
 )
 
 
@@ -39,7 +39,7 @@ class Resonance(Frequencies):
     def adapts(self) -> bool:
         return self.frequencies is not None and self.frequencies.adapts
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         inv_freq, attention_factor = (self.frequencies or Default())(channels, base, length)
         return _resonant(inv_freq), attention_factor
 

@@ -24,7 +24,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     Frequencies,
     Length,
-    Turns,
+    Rates,
     check_attention_factor,
     check_factor,
     geometric,
@@ -33,7 +33,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     known_base,
     turns_in,
 )
-from posenc_jax.encodings.rotary.frequencies.by_parts import check_turns, kept_by_turns
+from posenc_jax.encodings.rotary.frequencies.by_parts import check_rates, kept_by_turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class YaRN(Frequencies):
         check_factor(self.factor)
         if self.ramp not in ("index", "turns"):
             raise ValueError(f"ramp={self.ramp!r} must be 'index' or 'turns'")
-        check_turns(beta_fast=self.beta_fast, beta_slow=self.beta_slow)
+        check_rates(beta_fast=self.beta_fast, beta_slow=self.beta_slow)
         check_attention_factor("attention_factor", self.attention_factor)
         both = self.mscale, self.mscale_all_dim
         if both != (None, None) and not all(m is not None and 0 < m < math.inf for m in both):
@@ -82,7 +82,7 @@ class YaRN(Frequencies):
                 "positive numbers, or both None: one alone would change nothing"
             )
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         kept = self.kept(channels, base)
         return interpolated(geometric(channels, base), kept, self.factor), self._attention_factor()
 
@@ -145,7 +145,7 @@ class DynamicYaRN(Frequencies):
     def adapts(self) -> bool:
         return True
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Turns:
+    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         factor = growth(length, self.train_length)
         kept = self._yarn().kept(channels, base)
         inv_freq = interpolated(geometric(channels, base), kept, factor)

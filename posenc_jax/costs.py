@@ -11,9 +11,9 @@ from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from posenc_jax.attention import attend
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import HOOKS, Encoding
 from posenc_jax.positions import text
-from posenc_jax.tokens import Tokens, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +80,10 @@ def describe(
     parameters = sum(p.size for p in jax.tree.leaves(nnx.state(encoding, nnx.Param)))
 
     def layer(encoding, x_BTD, q, k, v):
-        tokens = Tokens.of(encoding, text(length))
+        tokens = encoding.tokens(text(length))
         x_BTD = encoding.embed(x_BTD, tokens)
-        tokens = tokens.read(encoding, x_BTD)
         # The sum keeps what ``embed`` adds, which attention itself does not use.
-        return attend(encoding, q, k, v, tokens, implementation="dense"), x_BTD.sum()
+        return attend(encoding, q, k, v, tokens, x=x_BTD, implementation="dense"), x_BTD.sum()
 
     def flops(encoding):
         shapes = [(1, length, model_dim), (1, length, num_heads, head_dim)]

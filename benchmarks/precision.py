@@ -1,0 +1,64 @@
+"""Times training steps with products in float32 and in bfloat16, with and without oneDNN.
+
+    python -m benchmarks.precision --shapes=8x256,2x1024
+
+Each round times one step of each kind; figures are medians over rounds, and the ratio is the median
+over rounds of a kind's time over that of float32 without oneDNN. Below 1 it is faster.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable
+
+from experiments.training.host import keep_freed_memory
+
+keep_freed_memory()
+
+from benchmarks import ours  # noqa: E402
+from experiments.command import count, exit_status  # noqa: E402
+from experiments.training import host  # noqa: E402
+
+
+def steps_of(scheme: str, shape: str) -> dict[str, Callable[[], float]]:
+    """Returns a function that runs a training step, by its kind."""
+    batch, length = map(int, shape.split("x"))
+    parser = ours.shape_parser(__doc__, batch=batch, length=length)
+    steps, options = {}, host.compiler_options
+    for name, precision, is_on in (
+        ("float32", "float32", False),
+        ("float32, oneDNN", "float32", True),
+        ("bfloat16", "bfloat16", False),
+        ("bfloat16, oneDNN", "bfloat16", True),
+    ):
+        args = parser.parse_args([f"--precision={precision}"])
+        ours.compiler_options = options if is_on else lambda devices: {}
+        steps[name], _ = ours.jax_step(args, scheme, ours.random_tokens(args))
+        for _ in range(3):
+            steps[name]()
+    return steps
+
+
+@exit_status
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--schemes", default="rope")
+    parser.add_argument("--shapes", default="8x256,2x1024", help="batch x length")
+    parser.add_argument("--rounds", type=count, default=30)
+    args = parser.parse_args()
+    for scheme in args.schemes.split(","):
+        for shape in args.shapes.split(","):
+            steps = steps_of(scheme, shape)
+            times: dict[str, list[float]] = {name: [] for name in steps}
+            for _ in range(args.rounds):
+                for name, step in steps.items():
+                    times[name].append(ours.seconds_of(step))
+            first = next(iter(times.values()))
+            for name, seconds in times.items():
+                ratio = statistics.median(b / a for a, b in zip(first, seconds, strict=True))
+                milliseconds = 1e3 * statistics.median(seconds)
+                print(f"| `{scheme}` | {shape} | {name} | {milliseconds:.0f} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""Measures in a trained decoder what papers name as reasons for its behaviour in longer texts.
+
+near      The share of the logits' variance that is due to the channel pairs of RoPE whose period is
+          within an octave of the trained length L, per layer. HoPE (2410.21216) argues from them.
+far       The attention of the last token of a text to tokens 1 to T / 8 of T, over that to the
+          middle quarter: above 1, attention is U-shaped, even without the first token. Texts of
+          several lengths T tell a bump at a distance from one at the beginning of the text.
+first     The attention of the last token to token 0, over that to tokens 1 to T / 8.
+sink      The largest mean attention of a head to token 0, over all queries of texts of L tokens.
+          Gu et al. (2410.10781) speak of an attention sink above 0.3; even attention has 0.07 at
+          L = 64.
+reach     The largest logit of a query and a key at distances L to ``EXTENDED`` L, over that at
+          distances up to L, with the contents that they have in training sequences, per layer.
+excess    How far logits at distances L to ``EXTENDED`` L leave the range that the same query and
+          key have at distances up to L, over the error of interpolation: the largest difference of
+          a logit half way between two whole distances from the mean of the logits at these, per
+          layer. Position interpolation (2306.15595) argues by bounds of both.
+bound     The largest of these errors over the bound of theorem 2.1 there, per layer. Above 1, the
+          bound does not hold: its proof bounds a geometric sum by less than that sum.
+
+python -m experiments.evaluation.mechanisms --run=runs/answers/probed/runs/rope/seed0
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.command import exit_status
+from experiments.evaluation.layer_attention import watch, weights
+from experiments.evaluation.probes import last_weights, periods_of, variance_by_pair
+from experiments.pretrained.trained import load_run
+from experiments.results.bucket import folder_at
+from experiments.results.statistics import number
+from experiments.training.data import eval_windows, load_corpus
+from posenc_jax import Transformer, positions
+from posenc_jax.encodings.rotary.rope import RoPE
+
+# Position interpolation is for texts of four times the trained length in most of its paper.
+EXTENDED = 4
+
+
+def measured(model: Transformer, windows_NL: np.ndarray) -> list[dict[str, Any]]:
+    """Returns the numbers of all mechanisms that apply to a scheme.
+
+    Args:
+      model: as for ``probes.probe``, in which each head has its own keys.
+      windows_NL: as for ``probes.probe``; a text has 16 tokens or more.
+
+    Returns:
+      Records of ``probe, value``, and ``layer`` or ``length`` where there are several.
+    """
+    found = (*near(model, windows_NL), *ends(model, windows_NL))
+    return [*found, sink(model, windows_NL), *interpolation(model, windows_NL)]
+
+
+def near(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yields "near" for each rotary layer."""
+    found, length = variance_by_pair(model, windows_NL), windows_NL.shape[1] - 1
+    layers = () if found is None else zip(found["period"], found["share"], strict=True)
+    for layer, (periods, share_HP) in enumerate(layers):
+        if periods is not None:
+            is_near = [is_near_to(length, period) for period in periods]
+            value = float(np.asarray(share_HP)[:, is_near].sum(axis=1).mean())
+            yield {"probe": "near", "layer": layer, "value": value}
+
+
+def is_near_to(length: int, period: float | None) -> bool:
+    """Returns whether a period, None if the pair stands still, is within an octave of a length."""
+    return period is not None and length / 2 <= period <= 2 * length
+
+
+def ends(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yields "far" and "first" for texts of L / 2, 3 L / 4 and L tokens."""
+    whole = windows_NL.shape[1] - 1
+    for length in (whole // 2, 3 * whole // 4, whole):
+        last_ENHS = np.asarray(last_weights(model, windows_NL[:, :length]))
+        weight_S = last_ENHS.mean(axis=(0, 1, 2))
+        middle = weight_S[3 * length // 8 : 5 * length // 8].mean()
+        beginning = weight_S[1 : 1 + length // 8].mean()
+        yield {"probe": "far", "length": length, "value": float(beginning / middle)}
+        yield {"probe": "first", "length": length, "value": float(weight_S[0] / beginning)}
+
+
+def sink(model: Transformer, windows_NL: np.ndarray) -> dict[str, Any]:
+    """Returns "sink"."""
+    first_EH = np.asarray(_to_first_token(model, windows_NL[:, :-1]))
+    return {"probe": "sink", "value": float(first_EH.max())}
+
+
+@jax.jit
+def _to_first_token(model, inputs_NT):
+    def look(encoding, tile, rule):
+        return weights(encoding, tile, rule)[..., 0].mean(axis=(0, 2))
+
+    return jnp.stack(watch(model, look, inputs_NT, positions.text(inputs_NT.shape[1])))
+
+
+def interpolation(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yields "reach", "excess" and "bound" for each layer with RoPE."""
+    length = windows_NL.shape[1] - 1
+    whole, further = np.arange(length), np.arange(length, EXTENDED * length)
+    for layer, h_XP, turns_P in contributions(model, windows_NL):
+        trained, between, beyond = (
+            logits_at(h_XP, turns_P, distances) for distances in (whole, whole[:-1] + 0.5, further)
+        )
+        error = abs(between - (trained[:, 1:] + trained[:, :-1]) / 2).max(axis=1)
+        reach = abs(beyond).max(axis=1) / abs(trained).max(axis=1)
+        above = beyond.max(axis=1) - trained.max(axis=1)
+        below = trained.min(axis=1) - beyond.min(axis=1)
+        excess = np.maximum(above, below).clip(0).mean() / error.mean()
+        for name, value in (
+            ("reach", reach.mean()),
+            ("excess", excess),
+            ("bound", (error / published_bound(h_XP, turns_P)).max()),
+        ):
+            yield {"probe": name, "layer": layer, "value": float(value)}
+
+
+def published_bound(h_XP: np.ndarray, turns_P: np.ndarray) -> np.ndarray:
+    """Returns what theorem 2.1 of 2306.15595 allows half way between whole distances, ``[X]``.
+
+    For d channels and a base c, this is ``d / (32 ln c)`` times the largest contribution.
+    """
+    return abs(h_XP).max(axis=1) / (16 * np.log(turns_P[0] / turns_P[1]))
+
+
+def logits_at(h_XP: np.ndarray, turns_P: np.ndarray, distances_D: np.ndarray) -> np.ndarray:
+    """Returns the logits at distances, ``[X, D]``; the arguments are as in ``contributions``."""
+    return (h_XP @ np.exp(1j * turns_P[:, None] * distances_D)).real
+
+
+def contributions(
+    model: Transformer, windows_NL: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yields what each pair of RoPE adds to the logits of the last query, without its rotation.
+
+    Yields:
+      The number of a layer; complex ``[X, P]``, for X pairs of a query and a key (all texts, heads
+      and keys) and P channel pairs; and by how many radians a channel pair turns in a token. At a
+      distance, a channel pair adds the real part of its number, turned by that many radians times
+      the distance.
+    """
+    length = windows_NL.shape[1] - 1
+    for layer, turned_NHSP in enumerate(_last_products(model, windows_NL[:, :-1])):
+        if turned_NHSP is None:
+            continue
+        rope: Any = model.layer_at(layer)[0]
+        periods = periods_of(rope, length)
+        turns_P = np.array([2 * math.pi / period if period else 0.0 for period in periods])
+        distance_S1 = np.arange(length)[::-1, None]
+        h_NHSP = np.asarray(turned_NHSP) * np.exp(-1j * turns_P * distance_S1)
+        yield layer, h_NHSP.reshape(-1, len(turns_P)), turns_P
+
+
+@jax.jit
+def _last_products(model, inputs_NT):
+    """Returns the products of the last query and every key, by channel pair; None without RoPE."""
+
+    def look(encoding, tile, rule):
+        del rule
+        if type(encoding) is not RoPE or encoding.rotary_dim < encoding.head_dim:
+            return None
+        q_NHP, k_NSHP = _as_complex(tile.q[:, -1], encoding), _as_complex(tile.k, encoding)
+        return tile.scale * q_NHP[:, :, None] * jnp.conj(k_NSHP).swapaxes(1, 2)
+
+    return watch(model, look, inputs_NT, positions.text(inputs_NT.shape[1]))
+
+
+def _as_complex(x, rope):
+    """Returns each channel pair as a complex number."""
+    a, b = jnp.split(x, 2, axis=-1) if rope.layout == "half" else (x[..., 0::2], x[..., 1::2])
+    return jax.lax.complex(a.astype(jnp.float32), b.astype(jnp.float32))
+
+
+@exit_status
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the numbers of the model of a finished run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", required=True, help="the folder of a run on text")
+    parser.add_argument("--windows", type=int, default=32, help="texts of the test split")
+    args = parser.parse_args(arguments)
+    state, config = load_run(folder_at(args.run))
+    length, corpus = config["train"]["length"], load_corpus(config["corpus"])
+    windows_NL = eval_windows(corpus, "test", length=length + 1, count=args.windows)
+    for row in measured(state.model, windows_NL):
+        where = [f"{key} {row[key]}" for key in ("layer", "length") if key in row]
+        print(row["probe"], *where, number(row["value"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

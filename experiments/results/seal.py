@@ -1,0 +1,101 @@
+"""Seals the results of a run, so that changed files and files of other runs are noticed.
+
+``evaluation.json`` carries checksums of itself, of the run's config and of ``metrics.jsonl``.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from experiments.results.record import RefusedError, agreed, read_json, read_run, write_json
+
+_FILE, _SEAL = "evaluation.json", "seal"
+
+
+def write_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
+    """Writes the ``evaluation.json`` of the run in ``folder``, with its seal."""
+    seal = {
+        "content": _digest(evaluation),
+        "run": _run(folder),
+        "metrics": _metrics(folder),
+    }
+    write_json(folder / _FILE, {**evaluation, _SEAL: seal})
+
+
+def read_evaluation(folder: Path, fields: Mapping[str, type]) -> dict[str, Any] | None:
+    """Returns the ``evaluation.json`` in ``folder`` without its seal, or None if there is none.
+
+    A file without a seal, as earlier versions have written it, is taken as it is.
+
+    Raises:
+      ValueError: the file is damaged, was changed, or belongs to another run or other metrics.
+    """
+    found = read_json(folder / _FILE, fields)
+    if found is None:
+        return None
+    seal = found.pop(_SEAL, None)
+    if seal is None:
+        _say_once("results of an earlier version have no checksum that would show a change")
+        return found
+    if seal["content"] != _digest(found):
+        raise ValueError(f"{folder / _FILE} was changed after it was written")
+    if seal["run"] != _run(folder):
+        raise ValueError(f"{folder / _FILE} belongs to another run than run.json beside it")
+    if seal["metrics"] != _metrics(folder):
+        raise ValueError(f"{folder / 'metrics.jsonl'} is not the file that the evaluation knows")
+    return found
+
+
+def read_whole_evaluation(folder: Path, fields: Mapping[str, type]) -> dict[str, Any] | None:
+    """Returns as ``read_evaluation``, or None for a file that is refused, with a warning."""
+    try:
+        return read_evaluation(folder, fields)
+    except ValueError as error:
+        _say_once(f"{error}: its results are not used, and the command evaluates again")
+        return None
+
+
+def check_metrics(folder: Path) -> None:
+    """Raises a RefusedError if a finished run has lost its metrics, or has others.
+
+    An evaluation can be made again, and metrics cannot.
+    """
+    try:
+        seal = (read_json(folder / _FILE, {_SEAL: dict}) or {}).get(_SEAL)
+    except ValueError:  # damaged, or without a seal
+        return
+    if seal and seal["metrics"] != _metrics(folder):
+        raise RefusedError(
+            f"{folder / 'metrics.jsonl'} is not the file that this run wrote: put it back, or "
+            "delete the folder to train again"
+        )
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    logging.warning(sentence)
+
+
+def _run(folder: Path) -> str:
+    return _digest((read_run(folder) or {}).get("config"))
+
+
+def _metrics(folder: Path) -> str | None:
+    def digest():
+        try:
+            return hashlib.sha256((folder / "metrics.jsonl").read_bytes()).hexdigest()
+        except FileNotFoundError:  # a model that was given has none
+            return None
+
+    return agreed(digest)
+
+
+def _digest(value: Any) -> str:
+    # As JSON gives it back, so that it is the same before and after writing.
+    text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,77 @@
+"""Checks that all processes of a job run the same program on the same config.
+
+Each process of a job starts a command of its own. If two commands differ in a learning rate, or two
+hosts in a line of source, a mixture of both would be trained and recorded as one of them.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from experiments.results import source
+from experiments.results.record import PACKAGES
+
+
+def check_agreement(config: ConfigDict, flags: Mapping[str, Any]) -> None:
+    """Compares config, flags, source and versions of packages over all processes of the job.
+
+    Args:
+      config: the config of this process.
+      flags: the flags that must be the same in all processes, by name.
+
+    Raises:
+      ValueError: two processes differ; every process raises it, and names the first difference.
+    """
+    facts = facts_of(config, flags)
+    text = json.dumps(facts, sort_keys=True).encode()
+    digests = multihost_utils.process_allgather(_bytes(hashlib.sha256(text).digest()))
+    if (digests.reshape(-1, 32) == digests.reshape(-1, 32)[0]).all():
+        return
+    sizes = multihost_utils.process_allgather(np.int32(len(text)))
+    padded = np.pad(_bytes(text), (0, int(sizes.max()) - len(text)))
+    rows = multihost_utils.process_allgather(padded)
+    everywhere = [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+    raise ValueError(difference(everywhere))
+
+
+def facts_of(config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what decides on a run, as text by name."""
+    facts = {f"--{name}": str(value) for name, value in flags.items()}
+    facts |= {f"--config.{name}": value for name, value in _fields(config.to_dict())}
+    for path, digest in source.digests().items():
+        facts[f"the file {path}"] = f"SHA-256 {digest[:12]}"
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return facts | {f"the package {name}": version for name, version in versions.items()}
+
+
+def difference(everywhere: list[dict[str, str]]) -> str:
+    """Returns a sentence about the first fact that is not the same in all processes."""
+    for name in sorted(set().union(*everywhere)):
+        values = [facts.get(name, "missing") for facts in everywhere]
+        other = next((n for n, value in enumerate(values) if value != values[0]), None)
+        if other is not None:
+            return (
+                f"the processes of the job differ: {name} is {values[0]} in process 0 and "
+                f"{values[other]} in process {other}; start all of them with the same command and "
+                "the same revision"
+            )
+    raise AssertionError("the processes are the same")
+
+
+def _fields(config: Mapping[str, Any], prefix: str = ""):
+    """Yields the name of each field and its value as text; the order of fields has no meaning."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", repr(value)
+
+
+def _bytes(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, np.uint8)

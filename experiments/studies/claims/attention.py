@@ -1,0 +1,111 @@
+"""Holds the claims about the attention of trained models; see ``evaluation/mechanisms.py``."""
+
+from experiments.results.ledger import Claim
+from experiments.studies.claims.effects import (
+    at_length,
+    in_layer,
+    more_at_length,
+    sinks,
+    sinks_somewhere,
+)
+
+_LAYERS = (0, 1)
+_RISE = "attention to the tokens 1 to an eighth of a text over that to the middle quarter"
+_LENGTH = 64  # of training
+# The attention to the first token from which 2410.10781 speaks of a sink, and its schemes.
+_SINK = 0.3
+_OF_SINKS = ("nope", "alibi", "learned", "rope")
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "hope_near_pairs",
+        "RoPE's channel pairs whose period is near the trained length carry more than twice an "
+        "even share of the logits' variance, in every layer.",
+        "2410.21216",
+        "models trained at 512 tokens, by its abstract: some learned components of RoPE cause its "
+        "U-shape",
+        ("rope",),
+        tuple(
+            in_layer(
+                "near",
+                "share of the logits' variance of 3 pairs of 16, with periods within an octave of "
+                "the trained length",
+                "rope",
+                layer,
+                low=0.375,
+            )
+            for layer in _LAYERS
+        ),
+        is_of_text=False,
+    ),
+    Claim(
+        "hope_u_shape",
+        "RoPE's attention is U-shaped in the distance: it rises again near the trained length. The "
+        "rise follows the distance and not the beginning of a text, so texts of half and three "
+        "quarters of that length have less of it; and there is less of it if the pairs with a "
+        "period near that length stand still in training.",
+        "2410.21216",
+        "models trained at 512 tokens, by its abstract: a local decay and a global U-shape, caused "
+        "by some learned components of RoPE",
+        ("rope",),
+        (
+            at_length("far", _RISE, "rope", _LENGTH, low=1.0),
+            *(
+                more_at_length("far", _RISE, ("rope", _LENGTH), ("rope", length))
+                for length in (_LENGTH // 2, 3 * _LENGTH // 4)
+            ),
+            at_length(
+                "first",
+                "attention to token 0 over that to the tokens 1 to an eighth of a text",
+                "rope",
+                _LENGTH,
+                low=0.5,
+                high=2.0,
+            ),
+            more_at_length("far", _RISE, ("rope", _LENGTH), ("rope_near_still", _LENGTH)),
+        ),
+        is_of_text=False,
+        note="A bump that follows the first tokens is there in texts of any length, and one that "
+        "follows the distance only where texts are long enough.",
+    ),
+    Claim(
+        "pi_bound",
+        "With the queries and keys of a trained model, logits at distances that were not trained "
+        "become at least twice as large as at trained ones, and leave the trained range by 60 "
+        "times the error of interpolation between trained distances, which keeps to its bound.",
+        "2306.15595, theorem 2.1 and figure 2",
+        "heads of 128 channels: a bound of the error of interpolation that is about 600 times "
+        "smaller than a bound of the logits of extrapolation, and a drawn example of logits that "
+        "explode",
+        ("rope", "pi"),
+        tuple(
+            in_layer(name, says, "rope", layer, **range_)
+            for name, range_, says in (
+                ("reach", {"low": 2.0}, "largest logit from 1x to 4x over that to 1x"),
+                (
+                    "excess",
+                    {"low": 60.0},
+                    "logits from 1x to 4x out of their range to 1x, over the error",
+                ),
+                ("bound", {"high": 1.0}, "largest error of interpolation over its bound"),
+            )
+            for layer in _LAYERS
+        ),
+        is_of_text=False,
+        note="A tenth of the ratio of the bounds is asked for, because neither need be reached. "
+        "The theorem is not true for all queries and keys: if all pairs add 1 in phase, the error "
+        "for 128 channels and a base of 10,000 is 0.494, and the bound 0.434.",
+    ),
+    Claim(
+        "sinks_everywhere",
+        "Under every encoding some head puts more than 0.3 of its attention on the first token.",
+        "2410.10781",
+        "models of about 60M parameters: a sink appears without positions, and with ALiBi, learned "
+        "positions and RoPE, after enough training on enough data",
+        _OF_SINKS,
+        tuple(sinks(scheme, _SINK) for scheme in _OF_SINKS),
+        needs=(sinks_somewhere(_OF_SINKS, _SINK),),
+        scale_needed="training until a sink appears; the paper's models have 60M parameters",
+        is_of_text=False,
+    ),
+)

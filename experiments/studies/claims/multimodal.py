@@ -1,0 +1,89 @@
+"""Holds the claims about screens, videos and stories."""
+
+from experiments.results.ledger import Claim
+from experiments.studies.claims.effects import differs
+
+_ERROR = "error in frame widths"
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "videorope_pp",
+        "VideoRoPE++ finds more needles than VideoRoPE in videos of 2 and 4 times the trained "
+        "length, without tuning, and more than M-RoPE where a distractor is whole turns of the "
+        "slowest time pair away.",
+        "2502.05173; VideoRoPE++ (doi 10.5281/zenodo.16529245)",
+        "Qwen2-VL: VideoRoPE is 12.4 points above M-RoPE on V-NIAH-D, by its README; the numbers "
+        "of VideoRoPE++ could not be read",
+        ("videorope_pp", "videorope", "mrope"),
+        (
+            *(
+                differs("video", "videorope_pp", "videorope", "accuracy", "length", x, low=0.0)
+                for x in (64, 128)
+            ),
+            *(
+                differs(
+                    "video", "videorope_pp", "mrope", "accuracy", "gap, 128 frames", gap, low=0.0
+                )
+                for gap in (35, 106)
+            ),
+        ),
+        is_of_text=False,
+    ),
+    Claim(
+        "time_rope",
+        "Rotated by the time instead of the number of the frame, a model follows what happens "
+        "backwards, with pauses and at random times, and later in the story than a model that is "
+        "told the time in its inputs.",
+        "2512.05076",
+        "CogVideoX of 5B parameters: 30.45 dB with Time-RoPE alone, and 23.86 dB with the number "
+        "of the frame and time by cross-attention, as third parties quote it",
+        ("time_rope",),
+        (
+            *(
+                differs("story", "time_rope", "frame_index", _ERROR, "warp", x, high=0.0)
+                for x in ("reverse", "pause", "random")
+            ),
+            differs(
+                "story",
+                "time_rope",
+                "frame_index_told",
+                _ERROR,
+                "later in the story",
+                256,
+                high=0.0,
+            ),
+        ),
+        is_of_text=False,
+    ),
+    Claim(
+        "time_adaln",
+        "Time-AdaLN makes Time-RoPE better.",
+        "2512.05076",
+        "CogVideoX of 5B parameters: 32.15 dB with it and 30.45 dB without, as third parties quote "
+        "it",
+        ("time_rope",),
+        tuple(
+            differs("story", "time_rope_adaln", "time_rope", _ERROR, *column, high=0.0)
+            for column in (("pace", "1x"), ("warp", "random"))
+        ),
+        is_of_text=False,
+    ),
+    Claim(
+        "i_mrope",
+        "Interleaving the axes of M-RoPE changes little by itself, and ruler tokens, which give "
+        "rows and columns their numbers, help.",
+        "2510.03230",
+        "a model like LLaVA-NeXT on ScreenSpot-Pro: 29.2 with M-RoPE, 29.4 interleaved, 32.1 with "
+        "ruler tokens too, as third parties quote it",
+        ("i_mrope", "mrope"),
+        (
+            differs(
+                "pointing", "i_mrope", "mrope", "accuracy", "place", "16 x 16", low=-0.1, high=0.1
+            ),
+            differs(
+                "pointing", "i_mrope_ruler", "i_mrope", "accuracy", "place", "16 x 16", low=0.0
+            ),
+        ),
+        is_of_text=False,
+    ),
+)

@@ -1,0 +1,108 @@
+"""Tests of training with products in bfloat16, and of the options of XLA:CPU for a step."""
+
+import functools
+import io
+
+import chex
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import FrozenConfigDict
+from rich.console import Console
+
+from experiments.running.sweep import recipe_fields
+from experiments.training import host, loop
+from experiments.training.mesh import make_mesh
+from experiments.training.recipe import Recipe
+from experiments.training.step import initial_state, train_step
+from experiments.training.text import Text
+
+IDS_BL = np.random.default_rng(0).integers(0, 16, (8, 17))
+
+
+def task(encoding="rope", products="float32", **model):
+    sizes = {"vocab_size": 16, "model_dim": 32, "num_layers": 2, "num_heads": 4}
+    spec = FrozenConfigDict({"encoding": {"name": encoding}, "model": sizes | model})
+    recipe = Recipe(length=16, batch_size=8, steps=30, learning_rate=1e-2, products=products)
+    return Text(recipe, None, spec)
+
+
+def step_and_state(task):
+    state = initial_state(jax.random.key(0), task.init, task.recipe)
+    return functools.partial(train_step, loss=task.loss, recipe=task.recipe), state
+
+
+def losses(task, steps=15):
+    step, state = step_and_state(task)
+    step, numbers = jax.jit(step), []
+    for _ in range(steps):
+        state, each = step(state, IDS_BL, jax.random.key(0))
+        numbers.append(float(each["loss"]))
+    return np.array(numbers), state
+
+
+@pytest.mark.parametrize("encoding", ["rope", "t5", "fox", "shaw"])
+def test_a_model_learns_the_same_with_products_in_bfloat16(encoding):
+    exact, state = losses(task(encoding))
+    rounded, other_state = losses(task(encoding, "bfloat16"))
+    assert (exact != rounded).any() and exact[-1] < exact[0] - 0.3
+    np.testing.assert_allclose(rounded, exact, atol=2e-3)
+    chex.assert_trees_all_equal_dtypes(other_state, state)
+
+
+@pytest.mark.parametrize("model", [{}, {"scan": True}, {"remat": True}])
+def test_all_products_have_factors_in_bfloat16_and_sums_in_float32(model):
+    step, state = step_and_state(task(products="bfloat16", **model))
+    jaxpr = jax.make_jaxpr(step)(state, IDS_BL, jax.random.key(0))
+    products = list(dot_generals(jaxpr.jaxpr))
+    assert len(products) > 20
+    for product in products:
+        # The sum of squares of RMSNorm and the like are no products of matrices.
+        assert {each.aval.dtype for each in product.invars} == {jnp.dtype("bfloat16")}, product
+        assert product.outvars[0].aval.dtype == jnp.float32, product
+
+
+def dot_generals(jaxpr):
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from dot_generals(inner)
+
+
+def test_products_are_refused_where_they_mean_nothing():
+    with pytest.raises(ValueError, match=r"train\.products='float16'"):
+        task(products="float16")
+    step, state = step_and_state(task(products="bfloat16", dtype="bfloat16"))
+    with pytest.raises(ValueError, match=r"model\.dtype"):
+        step(state, IDS_BL, jax.random.key(0))
+
+
+def test_runs_that_are_older_than_the_field_are_found_again():
+    assert "products" not in recipe_fields(task().recipe)
+    assert recipe_fields(task(products="bfloat16").recipe)["products"] == "bfloat16"
+
+
+def test_a_jaxlib_without_the_options_goes_without(monkeypatch):
+    monkeypatch.setattr(host, "_ONEDNN", {"xla_cpu_unheard_of": True})
+    host._knows_onednn.cache_clear()
+    assert host.compiler_options(jax.devices("cpu")[:1]) == {}
+    host._knows_onednn.cache_clear()
+
+
+def test_options_are_for_one_device_of_a_cpu(monkeypatch):
+    one, several = jax.devices("cpu")[:1], jax.devices("cpu")[:2]
+    assert "xla_cpu_use_onednn" in host.compiler_options(one)
+    assert len(several) == 1 or host.compiler_options(several) == {}
+
+
+def test_a_device_that_gains_nothing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "gain", lambda: 0.25)
+    console = Console(file=io.StringIO())
+    recipe = Recipe(length=16, batch_size=8, steps=1, products="bfloat16")
+    monkeypatch.setattr(Text, "batch", lambda self, *_: IDS_BL)
+    trained = Text(recipe, None, task().spec)
+    loop.train(trained, recipe, make_mesh(), seed=0, folder=tmp_path, console=console)
+    assert "4.0 times as long" in console.file.getvalue()
