@@ -336,7 +336,7 @@ def test_text_is_known_to_be_consecutive_while_it_is_traced():
     assert not is_known(text(T), "randomized")
 
 
-@pytest.mark.parametrize("name", common.one_of_each_tile())
+@pytest.mark.parametrize("name", common.one_of_each_tile()[::2])
 def test_consecutive_positions_give_the_numbers_of_any_positions(name):
     """Values and gradients agree, of all tokens and of a part of them, at once and in tiles."""
     encoding, x_BTD = common.build(name), jnp.asarray(residual(20))

@@ -52,12 +52,12 @@ def test_operations_know_where_results_lie_on_explicit_axes(name):
     assert out.sharding.spec == PartitionSpec(*spec)
 
 
-@pytest.mark.parametrize("name", kinds[::2])
+@pytest.mark.parametrize("name", kinds[::4])
 def test_values_and_gradients_on_explicit_axes(name):
     assert_equals_one_device(name, AxisType.Explicit)
 
 
-@pytest.mark.parametrize("name", kinds[1::4])
+@pytest.mark.parametrize("name", kinds[2::4])
 def test_values_and_gradients_on_auto_axes(name):
     assert_equals_one_device(name, AxisType.Auto)
 

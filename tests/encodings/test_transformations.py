@@ -29,7 +29,7 @@ def close_trees(actual, expected, rtol=2e-4, atol=1e-4):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol * scale, err_msg=".".join(path))
 
 
-@few_kinds
+@pytest.mark.parametrize("name", common.one_of_each_kind()[::5])
 def test_with_the_flags_that_users_have(name):
     """Programs of users are optimised, those of the tests are not (conftest.py)."""
     run = functools.partial(probe.documents, name)
