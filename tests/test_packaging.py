@@ -4,11 +4,11 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
+import common
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = common.ROOT
 
 # Import names that differ from the names of their packages.
 PACKAGES = {"absl": "absl-py", "orbax": "orbax-checkpoint", "PIL": "pillow", "yaml": "pyyaml"}
