@@ -174,22 +174,6 @@ def check_length(positions: jax.Array, length: Length) -> None:
     )
 
 
-def takes_rope_but(*left_out: str) -> Callable[[Callable[..., RoPE]], Callable[..., RoPE]]:
-    """Makes the signature of a builder of RoPE name the keywords that ``**rope`` accepts.
-
-    They are RoPE's without those that the builder has or sets itself, and come after its own.
-    """
-
-    def named(build):
-        signature = inspect.signature(build)
-        own = {name: each for name, each in signature.parameters.items() if name != "rope"}
-        parameters = (own | _keywords_but(*left_out, *own)).values()
-        build.__signature__ = signature.replace(parameters=list(parameters))
-        return build
-
-    return named
-
-
 def rope_with(frequencies: type[Frequencies]) -> Callable[..., RoPE]:
     """Returns a function that builds RoPE with a rule and takes the keywords of both."""
     own = inspect.signature(frequencies).parameters
