@@ -12,8 +12,6 @@ query and a key then depends on their distance only. Overrides ``prepare`` (the 
 and ``rotate``.
 """
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -172,32 +170,6 @@ def check_length(positions: jax.Array, length: Length) -> None:
         "no length; if it marks padding, give segment_ids, with padding as a segment of its own, "
         "or else give length="
     )
-
-
-def rope_with(frequencies: type[Frequencies]) -> Callable[..., RoPE]:
-    """Returns a function that builds RoPE with a rule and takes the keywords of both."""
-    own = inspect.signature(frequencies).parameters
-
-    def build(*, head_dim: int, **keywords) -> RoPE:
-        dial = {name: keywords.pop(name) for name in own if name in keywords}
-        return RoPE(head_dim=head_dim, frequencies=frequencies(**dial), **keywords)
-
-    keyword_only = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in (_keywords_but("frequencies") | dict(own)).values()
-    ]
-    build.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
-    build.__name__ = build.__qualname__ = frequencies.__name__
-    build.__doc__ = f"{inspect.getdoc(frequencies)}\n\nAll other keywords are those of ``RoPE``."
-    return build
-
-
-def _keywords_but(*left_out: str) -> dict[str, inspect.Parameter]:
-    """Returns RoPE's keywords, without some of them."""
-    keywords = dict(inspect.signature(RoPE.__init__).parameters)
-    for name in ("self", *left_out):
-        keywords.pop(name, None)
-    return keywords
 
 
 def _of_heads(table_BTKP, side: Side) -> jax.Array:
