@@ -9,7 +9,7 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; cores = getattr(os, 'sched_getaffini
 	lambda _: range(os.cpu_count())); print(min(4, len(cores(0))))")
 ARGS ?=
 
-.PHONY: compare demo test lint parity benchmark cost tpu-test tpu-check gallery site clean
+.PHONY: compare demo test lint parity benchmark cost tpu-test tpu-check gallery results site clean
 
 # Trains and evaluates fifteen schemes, then prints the table and the report's path.
 compare: $(VENV)/experiments
@@ -56,6 +56,26 @@ tpu-check: $(VENV)/experiments $(VENV)/libtpu
 # Writes one page that shows what each encoding does to attention.
 gallery: $(VENV)/experiments
 	$(BIN)/python -m experiments.studies.gallery $(ARGS)
+
+# Rebuilds all pages from the results in docs/data and records, without training: in build/results
+# the atlas, the ledger of claims, the ladder and the leaderboard; in docs the guide, tables, figures
+# and data.
+results: export JAX_PLATFORMS = cpu
+results: $(VENV)/experiments
+	$(BIN)/python -m experiments.training.packages
+	for name in answers ladder; do $(BIN)/python -m experiments.results.archive \
+		--restore=docs/data/$$name.tar.xz --workdir=build/results || exit; done
+	for name in images pointing story video; do $(BIN)/python -m experiments.results.archive \
+		--restore=docs/data/$$name.tar.xz --workdir=build/results/$$name || exit; done
+	for name in claims atlas ladder; do $(BIN)/python launch.py \
+		--config=configs/$$name.py:small --workdir=build/results --report || exit; done
+	cd build/results/atlas && cp atlas.csv atlas.json values.csv *.svg $(CURDIR)/docs/atlas
+	cd build/results/claims && cp claims.csv claims.json $(CURDIR)/docs/claims
+	$(BIN)/python -m experiments.results.reports.leaderboard_page
+	$(BIN)/python -m experiments.results.reports.choosing_page
+	$(BIN)/python -m experiments.results.reports.atlas_tables
+	$(BIN)/python -m experiments.results.reports.multimodal_tables \
+		--archives=docs/data --page=docs/multimodal.md
 
 # Builds the site, which needs no network to be read: open build/site/index.html in a browser.
 site: $(VENV)/site

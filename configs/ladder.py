@@ -80,13 +80,15 @@ _REPORT = {
         ("c_l256_t20", "d8_w256_t20"),
     ),
     "sizes": ("d6_w64_t20", "c_l256_t20", "d8_w256_t20"),
-    "arrow": ("d2_l256_t2", "c_l256_t20"),
+    "arrow": ("b3_rates", "c_l256_t20"),
+    "oracle": ("c_l256_t20", "d7_l1024_t20"),
 }
 _LARGE_REPORT = {
     "longest": "c_w384_t20",
     "pairs": (("b3_rates", "c_w384_t20"), ("c_w384_t20", "d_w768_t20")),
     "sizes": ("c_w384_t20", "d_w768_t20"),
     "arrow": ("b3_rates", "c_w384_t20"),
+    "oracle": (),
 }
 _REPORTS = {
     "tiny": {
@@ -94,8 +96,9 @@ _REPORTS = {
         "pairs": (("b_l32_t2", "c_l32_t20"),),
         "sizes": ("b_l32_t2", "c_l32_t20"),
         "arrow": ("b_l32_t2", "c_l32_t20"),
+        "oracle": (),
     },
-    "track": {"longest": "c_track", "pairs": (), "sizes": (), "arrow": ("c_track",)},
+    "track": {"longest": "c_track", "pairs": (), "sizes": (), "arrow": ("c_track",), "oracle": ()},
     "h100": _LARGE_REPORT,
     "v5e": _LARGE_REPORT,
 }
@@ -113,7 +116,8 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.records = "records" if preset == "track" else ""
     config.studies = ConfigDict(_STUDIES[preset]())
     # What the report compares: the rung whose training curves are drawn, the rungs whose orders are
-    # compared, the rungs that differ in size alone, and those of short and of long training.
+    # compared, the rungs that differ in size alone, those of short and of long training, and one
+    # whose models read texts as long as those that the other was trained on.
     config.update(_REPORTS.get(preset, _REPORT))
     if preset == "track":
         config.schemes = "rope"

@@ -192,7 +192,7 @@ def test_filters_leave_what_is_asked_for(width, look):
 
 
 # What a cell says that has no answer, or none that counts.
-EMPTY = {"-", "not learned"}
+EMPTY = {"-", ""}
 
 
 @on_screens

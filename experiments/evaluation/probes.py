@@ -27,7 +27,8 @@ from experiments.evaluation.layer_attention import watch, weights
 from experiments.pretrained.trained import load_run
 from experiments.results.bucket import folder_at
 from experiments.results.record import write_files
-from experiments.results.reports import page, probe_figures
+from experiments.results.reports import probe_figures
+from experiments.results.reports.templates import document, fill
 from experiments.training.data import eval_windows, load_corpus
 from posenc_jax import Encoding, Transformer, cross_entropy, positions
 from posenc_jax.attention.dense import products
@@ -331,13 +332,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     length, corpus = config["train"]["length"], load_corpus(config["corpus"])
     windows_NL = eval_windows(corpus, "test", length=length + 1, count=args.windows)
     drawn = probe_figures.draw(probe(state.model, windows_NL, seed=args.seed), length)
-    title = f"Probes of {page.text(args.run)}"
-    figures = [
-        page.figure(name, *probe_figures.FIGURES[name], drawing) for name, drawing in drawn.items()
-    ]
-    head = page.head(title, " svg { min-width: 0 }")
-    whole = f"{head}<h1>{title}</h1>{''.join(figures)}</html>\n"
-    write_files(args.out.parent, {args.out.name: whole})
+    body = fill("probes.html", run=args.run, probes=probe_figures.shown(drawn))
+    write_files(args.out.parent, {args.out.name: document(f"Probes of {args.run}", body)})
     print(f"probes: {args.out}")
 
 

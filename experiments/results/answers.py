@@ -47,8 +47,10 @@ UNCOMPARED = "not compared"  # the family of questions about which there is no v
 SOLVED = 0.9
 _ANSWERS = ", answers"  # the end of a topic about single answers
 
+Answer = dict[str, Any]  # a row of ``summary``
 
-def table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+
+def table(rows: Iterable[dict[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     """Returns the table of values that has the given rows; what they lack is empty.
 
     Raises:

@@ -1,6 +1,7 @@
 """Holds the atlas: the answer of every scheme to every question, and the verdicts on it."""
 
 import dataclasses
+import functools
 import math
 import statistics
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ import pandas as pd
 from rich.console import Console
 
 from experiments.results import answers
-from experiments.results.answers import AGAINST, OF_QUESTION, UNCOMPARED
+from experiments.results.answers import AGAINST, OF_QUESTION, TASKS, UNCOMPARED, Answer
 from experiments.results.comparisons import families, statement
 from experiments.results.lengths import MAIN, WINDOWED, LengthStudy, View
 from experiments.results.panels import PanelStudy
@@ -32,18 +33,18 @@ class Atlas:
       answers: a row for each scheme at each question, see ``answers.summary``.
       families: what was compared and corrected, see ``comparisons.families``.
       unanswered: the topics that no run has answered yet.
-      controls: compares how a task learned alone ranks the schemes with how it does among all
-        tasks; see ``controls_of``.
+      controls: sentences that compare how a task learned alone ranks the schemes with how it does
+        among all tasks; see ``controls_of``.
       trained: the scheme that the checkpoint of each scheme was trained with.
       failures: the runs that failed; their answers are missing.
-      about: ``command``, ``studies`` and whatever else every report says.
+      about: whatever every report says, with ``train_length``; and ``setup``, ``tasks`` by topic.
     """
 
     values: pd.DataFrame
     answers: pd.DataFrame
     families: pd.DataFrame
     unanswered: list[str]
-    controls: pd.DataFrame
+    controls: list[str]
     trained: dict[str, str]
     failures: list[Record]
     about: dict[str, Any]
@@ -59,10 +60,37 @@ class Atlas:
         """Returns a row for each question, in the order of the columns."""
         return self.answers.drop_duplicates("question")[OF_QUESTION]
 
-    def rows(self) -> dict[tuple[str, str], dict[str, Any]]:
+    def rows(self) -> dict[tuple[str, str], Answer]:
         """Returns the rows of ``answers`` by scheme and question."""
         rows = self.answers.to_dict("records")
         return {(row["scheme"], row["question"]): row for row in rows}
+
+    def to(self, topic: str, multiple: float) -> pd.DataFrame:
+        """Returns the answers to one question by scheme, without a scheme that another equals."""
+        asked = (self.answers["topic"] == topic) & (self.answers["multiple"] == multiple)
+        return self.answers[asked & self.answers["scheme"].isin(self.distinct)].set_index("scheme")
+
+    @property
+    def longest(self) -> float:
+        """Returns the greatest multiple of the trained length that texts have."""
+        return self.answers.loc[self.answers["topic"] == "text", "multiple"].max()
+
+    @functools.cached_property
+    def distinct(self) -> dict[str, list[str]]:
+        """Returns the schemes that differ, each with the others whose numbers are all the same."""
+        compared = self.values[self.values["family"] != UNCOMPARED]
+        wide = compared.pivot_table(index="scheme", columns=["question", "seed"], values="value")
+        groups: dict[tuple, list[str]] = {}
+        for scheme in self.schemes:
+            groups.setdefault(tuple(wide.loc[scheme].fillna(-1.0)), []).append(scheme)
+        return {first: others for first, *others in groups.values()}
+
+    @property
+    def unlearned(self) -> list[str]:
+        """Returns the tasks that no scheme has learned."""
+        of_tasks = self.answers[(self.answers["family"] == TASKS) & self.answers["solved"].notna()]
+        learned = of_tasks.groupby("topic", sort=False)["learned"].any()
+        return learned.index[~learned].tolist()
 
 
 def family(scheme: str) -> str:
@@ -97,7 +125,7 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
         answers.summary(values, verdicts),
         families(verdicts),
         unanswered,
-        pd.concat([controls_of(in_tasks, table) for table in alone.values()] or [pd.DataFrame()]),
+        [words for t in alone.values() for words in control_words(controls_of(in_tasks, t))],
         {r["scheme"]: r["trained"] for r in [*tasks.training, *language.training]},
         failures,
         about,
@@ -206,7 +234,7 @@ def print_summary(atlas: Atlas, console: Console) -> None:
     console.print(statement(atlas.families), highlight=False)
     if atlas.unanswered:
         console.print(unanswered_words(atlas), highlight=False)
-    for words in control_words(atlas.controls):
+    for words in atlas.controls:
         console.print(f"control: {words}", highlight=False)
 
 

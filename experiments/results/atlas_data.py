@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.results.answers import AGAINST, OF_QUESTION, OWN_WINDOW
-from experiments.results.atlas import Atlas, control_words
+from experiments.results.atlas import Atlas
 from experiments.results.record import read_json
 
 CSV, VALUES, JSON = "atlas.csv", "values.csv", "atlas.json"
@@ -31,7 +31,7 @@ def files(atlas: Atlas) -> dict[str, str]:
         "families": atlas.families.to_dict("records"),
         "questions": _plain(atlas.questions),
         "unanswered": atlas.unanswered,
-        "controls": control_words(atlas.controls),
+        "controls": atlas.controls,
         "trained": atlas.trained,
         "failures": atlas.failures,
     }
@@ -50,6 +50,20 @@ def _plain(questions: pd.DataFrame) -> list[dict]:
         {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
         for row in rows
     ]
+
+
+def load(folder: Path) -> Atlas:
+    """Returns the atlas in a folder.
+
+    Raises:
+      ValueError: there is none, or another revision has written it.
+    """
+    shared = read_json(folder / JSON)
+    if shared is None:
+        raise ValueError(f"{folder} has no {JSON}; give the folder of an atlas")
+    kept = {key: shared[key] for key in ("unanswered", "controls", "trained", "failures", "about")}
+    families = pd.DataFrame(shared["families"])
+    return Atlas(read_values(folder), read(folder), families, **kept)
 
 
 def read(folder: Path) -> pd.DataFrame:

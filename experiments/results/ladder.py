@@ -20,12 +20,14 @@ the trained length, is the line to beat.
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from experiments.results.answers import GAIN, table
+from experiments.results.comparisons import over_texts
 from experiments.results.lengths import WINDOWED
 
 TRAINED, BEYOND, CUT = "non_overlapping", "beyond", "cut"
@@ -50,6 +52,59 @@ def losses(records: pd.DataFrame, rung: str, protocol: str) -> pd.DataFrame:
     return long.rename(columns={"texts": "value"}).drop(columns="split").astype({"value": float})
 
 
+def values(records: pd.DataFrame, rung: str) -> pd.DataFrame:
+    """Returns the numbers of one rung as ``results/answers.py`` has them.
+
+    The topics are "text", the loss at the trained length; "text, beyond"; "gain", by how much that
+    is lower than through a window of the trained length; "order", by how much the loss of the last
+    tokens is lower than where the far context is shuffled; and "sight", by how much "beyond" is
+    lower than where every layer sees the nearest tokens alone. The first two are one family of
+    questions, and each of the others is one.
+    """
+    multiple = records.loc[records["rung"] == rung, "multiple"].max()
+    trained, whole, cut, hidden = (
+        losses(records, rung, protocol) for protocol in (TRAINED, BEYOND, CUT, "window")
+    )
+    last, shuffled = (
+        losses(records[records["multiple"] == multiple], rung, protocol)
+        for protocol in ("last", "shuffled")
+    )
+    is_loss = {"family": f"loss, {rung}", "is_error": True}
+    tables = [
+        trained.assign(topic="text", multiple=1.0, **is_loss),
+        whole.assign(topic="text, beyond", multiple=multiple, **is_loss),
+    ]
+    differences = {"gain": (cut, whole), "order": (shuffled, last), "sight": (hidden, whole)}
+    for topic, (more, less) in differences.items():
+        both = more.merge(less, on=["scheme", "seed", "text"], suffixes=("", "_less"))
+        both["value"] -= both.pop("value_less")
+        family = f"{GAIN}, {rung}" if topic == "gain" else f"{GAIN}, {topic}, {rung}"
+        tables.append(both.assign(topic=topic, multiple=multiple, family=family, is_error=False))
+    return table(pd.concat(tables, ignore_index=True).assign(unit="bits per byte", says=""))
+
+
+def mean_losses(records: pd.DataFrame, rungs: Sequence[str], protocol: str) -> pd.DataFrame:
+    """Returns the mean losses of schemes in the columns ``rungs``, over texts of all of them."""
+    tables = {rung: losses(records, rung, protocol) for rung in rungs}
+    texts = set.intersection(*(set(table["text"]) for table in tables.values()))
+    return pd.DataFrame(
+        {
+            rung: table[table["text"].isin(texts)].groupby("scheme")["value"].mean()
+            for rung, table in tables.items()
+        }
+    )
+
+
+def window_points(records: pd.DataFrame, rungs: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Returns the points of ``maps.beyond_window`` of each rung, over texts of all of them."""
+    whole, window = (mean_losses(records, rungs, protocol) for protocol in (BEYOND, CUT))
+    points = (
+        pd.DataFrame({"window": window[rung], "above": whole[rung] - window[rung]})
+        for rung in rungs
+    )
+    return {rung: table.dropna() for rung, table in zip(rungs, points, strict=True)}
+
+
 def _of(records: pd.DataFrame, rung: str, protocol: str) -> pd.DataFrame:
     is_chosen = (records["rung"] == rung) & (records["protocol"] == protocol)
     if protocol == TRAINED:
@@ -66,7 +121,8 @@ class Correlation:
       protocol: the loss by which schemes are ranked.
       schemes: how many schemes both rungs have.
       rho: Spearman's rank correlation of the means over seeds and texts.
-      low, high: its 95 % interval, by drawing seeds and texts again.
+      low, high: its 95 % interval, by drawing seeds and texts again. Texts are those of both
+        rungs, and the same ones are drawn for both.
     """
 
     one: str
@@ -83,21 +139,22 @@ def correlation(
 ) -> Correlation | None:
     """Returns the rank correlation of two rungs over the schemes of both, or None below three."""
     sides = [losses(records, rung, protocol) for rung in (one, other)]
-    shared = sorted(set(sides[0]["scheme"]) & set(sides[1]["scheme"]))
+    shared, texts = (sorted(set(sides[0][key]) & set(sides[1][key])) for key in ("scheme", "text"))
     if len(shared) < 3:
         return None
-    arrays = [_array(side, shared) for side in sides]
+    arrays = [_array(side, shared, texts) for side in sides]
     rng = np.random.default_rng(0)
-    drawn = [_drawn_means(array_CNT, rng, draws) for array_CNT in arrays]
+    weights_DT = rng.multinomial(len(texts), np.full(len(texts), 1 / len(texts)), size=draws)
+    drawn = [_drawn_means(array_CNT, rng, weights_DT / len(texts)) for array_CNT in arrays]
     rhos = [stats.spearmanr(*pair).statistic for pair in zip(*drawn, strict=True)]
     rho = stats.spearmanr(*(_mean(array_CNT) for array_CNT in arrays)).statistic
     low, high = np.nanquantile(rhos, [0.025, 0.975])
     return Correlation(one, other, protocol, len(shared), float(rho), float(low), float(high))
 
 
-def _array(table: pd.DataFrame, schemes: list[str]) -> np.ndarray:
+def _array(table: pd.DataFrame, schemes: list[str], texts: list[str]) -> np.ndarray:
     """Returns losses as ``[schemes, seeds, texts]``, NaN where a scheme lacks a seed."""
-    wide = table.pivot(index=["scheme", "seed"], columns="text", values="value")
+    wide = table.pivot(index=["scheme", "seed"], columns="text", values="value")[texts]
     seeds = sorted(table["seed"].unique())
     rows = pd.MultiIndex.from_product([schemes, seeds])
     return wide.reindex(rows).to_numpy().reshape(len(schemes), len(seeds), -1)
@@ -107,12 +164,11 @@ def _mean(array_CNT: np.ndarray) -> np.ndarray:
     return np.nanmean(array_CNT.mean(axis=2), axis=1)
 
 
-def _drawn_means(array_CNT: np.ndarray, rng: np.random.Generator, draws: int) -> list[np.ndarray]:
-    """Returns the mean of each scheme, over seeds and texts drawn again, for each draw."""
-    _, seeds, texts = array_CNT.shape
-    weights = rng.multinomial(texts, np.full(texts, 1 / texts), size=draws) / texts
-    by_draw_DCN = np.einsum("cnt,dt->dcn", array_CNT, weights)
-    chosen_DN = rng.integers(seeds, size=(draws, seeds))
+def _drawn_means(array_CNT, rng: np.random.Generator, weights_DT: np.ndarray) -> list[np.ndarray]:
+    """Returns the mean of each scheme, over weighted texts and seeds drawn again, for each draw."""
+    seeds = array_CNT.shape[1]
+    by_draw_DCN = np.einsum("cnt,dt->dcn", array_CNT, weights_DT)
+    chosen_DN = rng.integers(seeds, size=(len(weights_DT), seeds))
     return [
         np.nanmean(by_draw_DCN[draw][:, chosen], axis=1) for draw, chosen in enumerate(chosen_DN)
     ]
@@ -137,17 +193,20 @@ def speed_ups(records: pd.DataFrame, rungs: Iterable[str], protocol: str) -> pd.
         table = pd.DataFrame({"bits": bits, "compute": 6 * runs.prod(axis=1)})
         table.loc[WINDOWED, "compute"] = table["compute"].get(ROPE, math.nan)
         tables.append(table.dropna().assign(rung=rung).reset_index(names="scheme"))
+    columns = ["rung", "scheme", "speed_up", "is_beyond"]
+    if len(tables) < 2:
+        return pd.DataFrame(columns=columns)
     table = pd.concat(tables, ignore_index=True)
     line = table[table["scheme"] == (WINDOWED if protocol == BEYOND else ROPE)]
     line = line.sort_values("compute")
     if len(line) < 2:
-        return pd.DataFrame(columns=["rung", "scheme", "speed_up", "is_beyond"])
+        return pd.DataFrame(columns=columns)
     needed = np.exp(
         _interpolated(np.log(table["bits"]), *np.log(line[["bits", "compute"]]).T.values)
     )
     table["speed_up"] = needed / table["compute"]
     table["is_beyond"] = ~table["bits"].between(line["bits"].min(), line["bits"].max())
-    return table[["rung", "scheme", "speed_up", "is_beyond"]]
+    return table[columns]
 
 
 def _interpolated(x: pd.Series, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
@@ -157,6 +216,45 @@ def _interpolated(x: pd.Series, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     segment = np.clip(np.searchsorted(xs, x) - 1, 0, len(xs) - 2)
     slope = (ys[segment + 1] - ys[segment]) / (xs[segment + 1] - xs[segment])
     return ys[segment] + slope * (np.asarray(x) - xs[segment])
+
+
+def oracle(records: pd.DataFrame, rung: str, longer: str) -> pd.DataFrame:
+    """Compares schemes in long texts with the same schemes trained on texts of that length.
+
+    Both read the same tokens, and are scored on the same last ones, after as many steps.
+
+    Args:
+      records: the table.
+      rung: the rung whose models read texts longer than those of training.
+      longer: the rung whose models were trained on texts of that length, the oracle.
+
+    Returns:
+      By scheme, the losses ``window``, through the window of ``rung``, ``extrapolated`` and
+      ``oracle``, and by how much the oracle is lower, ``lost``, with ``margin`` and ``p``.
+    """
+    length = records.loc[records["rung"] == longer, "length"].max()
+    multiple = length / records.loc[records["rung"] == rung, "length"].max()
+    sides = {
+        "window": _last(records, rung, "windowed", 1),
+        "extrapolated": _last(records, rung, "last", multiple),
+        "oracle": _last(records, longer, "last", 1),
+    }
+    rows = {}
+    shared = set.intersection(*(set(side.index.unique("scheme")) for side in sides.values()))
+    for scheme in sorted(shared):
+        row = {name: side[scheme].mean() for name, side in sides.items()}
+        lost = (sides["extrapolated"][scheme] - sides["oracle"][scheme]).dropna()
+        difference_NT = lost.unstack("seed").to_numpy().T
+        if len(difference_NT) > 1:
+            row["lost"], row["margin"], row["p"] = over_texts(difference_NT)
+        rows[scheme] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _last(records: pd.DataFrame, rung: str, protocol: str, multiple: float) -> pd.Series:
+    """Returns the losses of the last tokens by scheme, seed and text."""
+    table = losses(records[records["multiple"] == multiple], rung, protocol)
+    return table.set_index(["scheme", "seed", "text"])["value"]
 
 
 def crossings(

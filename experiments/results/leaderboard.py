@@ -52,7 +52,7 @@ def record_of(
         found[protocol] = {text: wide[text].round(5).tolist() for text in wide}
     run = chosen.iloc[0]
     sizes = {key: int(run[key]) for key in ("parameters", "tokens", "length")}
-    head = {"track": TRACK, "scheme": scheme, "seeds": seeds}
+    head = {"track": TRACK, "rung": rung, "scheme": scheme, "seeds": seeds}
     return {**head, **sizes, **about, "losses": found}
 
 
@@ -98,33 +98,38 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
 def table(records: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:
     """Returns the leaderboard by scheme, best first, and how its verdicts were corrected.
 
-    Schemes are ranked by the loss beyond the trained length. ``over`` is the difference from RoPE
-    through a window, with half of its 95 % interval and its corrected p value.
+    Schemes are ranked by the loss beyond the trained length. The columns are those fields of a
+    record that are no lists; the mean losses ``trained``, ``beyond`` and ``window``; and
+    ``vs_trained`` and ``vs_beyond``, the verdicts against RoPE, and against RoPE through a window,
+    with ``over``, the second difference, ``margin``, half of its 95 % interval, and its corrected
+    ``p``.
     """
     records = list(records)
-    values = pd.concat([_values(record, BEYOND) for record in records])
-    windowed = next(_values(r, CUT) for r in records if r["scheme"] == ROPE)
-    values = pd.concat([values, windowed.assign(scheme=WINDOWED)])
-    found = compared(values.assign(family="leaderboard", question=BEYOND, is_error=True), WINDOWED)
-    rows = pd.DataFrame(
-        {
-            "scheme": record["scheme"],
-            "trained": _values(record, TRAINED)["value"].mean(),
-            "beyond": _values(record, BEYOND)["value"].mean(),
-            "window": _values(record, CUT)["value"].mean(),
-            "parameters": record["parameters"],
-            "tokens": record["tokens"],
-            "seeds": len(record["seeds"]),
-            "track": record["track"],
-            "revision": record.get("git", "unknown"),
-        }
-        for record in records
-    )
-    judged = found.set_index("scheme")
-    rows = rows.set_index("scheme")
+    losses_of = {
+        name: pd.concat([_values(record, protocol) for record in records])
+        for name, protocol in zip(("trained", "beyond", "window"), _PROTOCOLS, strict=True)
+    }
+    window = losses_of["window"]
+    windowed = window[window["scheme"] == ROPE].assign(scheme=WINDOWED)
+    asked = {"trained": losses_of["trained"], "beyond": pd.concat([losses_of["beyond"], windowed])}
+    verdicts = {
+        name: compared(
+            values.assign(family="leaderboard", question=name, is_error=True),
+            ROPE if name == "trained" else WINDOWED,
+        )
+        for name, values in asked.items()
+    }
+    told = {key for key, value in records[0].items() if not isinstance(value, (list, dict))}
+    rows = pd.DataFrame([{key: r.get(key, "") for key in told} for r in records])
+    rows = rows.set_index("scheme").assign(seeds=[len(record["seeds"]) for record in records])
+    for name, values in losses_of.items():
+        rows[name] = values.groupby("scheme")["value"].mean()
+    for name, found in verdicts.items():
+        rows[f"vs_{name}"] = found.set_index("scheme")["verdict"]
+    judged = verdicts["beyond"].set_index("scheme")
     rows["over"], rows["margin"] = -judged["difference"], judged["margin"]
-    rows["p"], rows["verdict"] = judged["p_corrected"], judged["verdict"]
-    return rows.sort_values("beyond"), statement(families(found))
+    rows["p"] = judged["p_corrected"]
+    return rows.sort_values("beyond"), statement(families(pd.concat(verdicts.values())))
 
 
 def _values(record: Mapping[str, Any], protocol: str) -> pd.DataFrame:

@@ -209,7 +209,7 @@ class Claim:
       name: a name that no other claim has.
       says: the claim, as a sentence.
       source: the paper.
-      made_at: the scale at which it was made.
+      made_at: the scale at which it was made, and what was measured there.
       schemes: the schemes that it is about.
       effects: the numbers that are measured.
       needs: effects without which the others say nothing, such as that a task is learned.

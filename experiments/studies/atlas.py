@@ -64,12 +64,13 @@ class Atlas(Studies):
             f"Text ({language.corpus.name}) is read by {self.setup('language')}; tasks by "
             f"{self.setup('tasks')}. Extensions of RoPE have the factor of the length that is read."
         )
+        about["tasks"] = ASKED
         found = atlas.atlas_of(studies, about)
         atlas.print_summary(found, self.console)
         ledger = read_json(self.workdir / "claims" / "claims.json") or {"claims": []}
         cards = self.cards([name for name in found.schemes if name != WINDOWED])
         folder = self.workdir / "atlas"
-        return atlas_page.write(folder, found, cards, language.probes(), ledger["claims"], ASKED)
+        return atlas_page.write(folder, found, cards, language.probes(), ledger["claims"])
 
     def cards(self, schemes: list[str]) -> dict[str, str]:
         """Returns what each scheme does to attention, with the keywords that it has on text."""

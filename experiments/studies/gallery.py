@@ -29,7 +29,7 @@ from experiments.progress import stage
 from experiments.results.record import write_files
 from experiments.results.reports import docstrings
 from experiments.results.reports.drawing import COLOURS, Figure, finish, page_style, svg
-from experiments.results.reports.page import head
+from experiments.results.reports.templates import document, fill
 from posenc_jax import REGISTRY, Chunks, Encoding, Layers, describe, logits, make, positions
 from posenc_jax.costs import Description
 from posenc_jax.registry import lookup
@@ -88,26 +88,10 @@ def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = 
     return svg(figure)
 
 
-_STYLE = """
-body { max-width: 1400px }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1.4rem }
-article { border: 1px solid #ddd; border-radius: 6px; padding: .9rem 1rem; min-width: 0 }
-h2 { font: 600 1.05rem ui-monospace, monospace; margin: 0 0 .3rem } svg { min-width: 0 }
-p { margin: .4rem 0; overflow-wrap: anywhere } .cost { color: #555; font-size: .85rem }
-@media print { article { break-inside: avoid } }
-"""
-
-
 def page(cards: Mapping[str, str], sizes: str) -> str:
     """Returns the page of all schemes' cards; ``sizes`` is a sentence about the model."""
-    articles = "".join(
-        f"<article id={name}><h2>{name}</h2>{each}</article>" for name, each in cards.items()
-    )
-    return (
-        f"{head('What each encoding does to attention', _STYLE)}"
-        "<h1>What each encoding does to attention</h1>"
-        f"<p>{CURVES} {sizes}</p><main>{articles}</main></html>\n"
-    )
+    body = fill("gallery.html", curves=CURVES, sizes=sizes, cards=cards)
+    return document("What each encoding does to attention", body)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 ``drawing.py`` and ``page.py`` are for every report. The reports of studies on text (``length_``),
 of longer contexts (``extension_``) and of drawn examples (``panel_``) each have their figures. The
-pages of the atlas and of the ledger, and the page about choosing a scheme, have the results of
-several studies. ``atlas_tables.py`` and ``multimodal_tables.py`` write tables into docs/.
+pages of the atlas, of the ledger, of the ladder and of the leaderboard, and the page about choosing
+a scheme, have the results of several studies, and are filled into ``templates``.
+``atlas_tables.py`` and ``multimodal_tables.py`` write tables into docs/.
 """
 
 from experiments import require

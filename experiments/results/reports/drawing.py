@@ -13,25 +13,27 @@ from matplotlib.figure import Figure
 from experiments.results.statistics import BASELINE
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is lost on white.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#e69f00", "#56b4e9", "#222222")
+# The last one, and all lines and words without a colour, are dark on white and light on black.
+INK = "#222222"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#e69f00", "#56b4e9", INK)
+_LIGHT_OR_DARK = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd}}</style>"
 DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.1)), (0, (6, 1.5, 1.2, 1.5)))
+
+
+_STYLE: dict[Any, Any] = dict.fromkeys(
+    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+) | {"svg.hashsalt": "x", "font.size": 9}
 
 
 def drawing_style():
     """Makes figures that are the same every time, with text as paths, which need no font."""
-    return matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "x", "font.size": 9})
+    return matplotlib.rc_context(_STYLE | {"svg.fonttype": "path"})
 
 
 def page_style():
     """Makes smaller figures, for pages with many: text stays text, in the browser's fonts."""
-    return matplotlib.rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": "x",
-            "font.size": 9,
-            "font.sans-serif": ["DejaVu Sans"],
-        }
-    )
+    fonts: dict[str, Any] = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}
+    return matplotlib.rc_context(_STYLE | fonts)
 
 
 def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -51,16 +53,21 @@ def finish(axes: Axes, **grid: Any) -> None:
       axes: the axes, drawn otherwise.
       **grid: arguments of ``axes.grid``, such as ``axis="x"``.
     """
-    axes.grid(color="#e4e4e4", linewidth=0.6, **grid)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.6, **grid)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def svg(figure: Figure) -> str:
-    """Returns the figure as SVG, without dates and comments, to a hundredth of a point."""
+    """Returns the figure as SVG, without dates and comments, to a hundredth of a point.
+
+    It has no background, and what is drawn in ``INK`` is light where the reader's screen is dark.
+    """
     output = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(output, format="svg", metadata=nothing)
+    figure.savefig(output, format="svg", metadata=nothing, transparent=True)
     text = re.sub(r"<!--.*?-->\n?", "", output.getvalue(), flags=re.DOTALL)
+    text = re.sub("#222222|#444444", "currentColor", text)
+    text = re.sub("(<svg[^>]*>)", rf"\1{_LIGHT_OR_DARK}", text, count=1, flags=re.DOTALL)
     # Numbers below 1 keep their digits, because some are scales. Labels of axes are not changed.
     places = re.compile(r"\b([1-9]\d*\.\d\d)\d+")
     attribute = re.compile(r'\b(?:d|x|y|transform)="[^"]*"')

@@ -11,7 +11,6 @@ from experiments.results.record import write_files
 from experiments.results.reports.extension_figures import NAME, draw
 from experiments.results.reports.length_report import mark, print_lengths, table
 from experiments.results.reports.page import (
-    figure,
     grid,
     markdown_table,
     page,
@@ -20,6 +19,7 @@ from experiments.results.reports.page import (
     terminal_table,
     text,
 )
+from experiments.results.reports.templates import figure
 from experiments.results.statistics import Cells, by_seed, mean_and_stderr, words
 
 TABLE = "table.md"

@@ -2,71 +2,37 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from experiments.results.comparisons import compared, families, statement
+from experiments.results.answers import OWN_WINDOW, summary, verdicts
+from experiments.results.comparisons import families, statement
 from experiments.results.ladder import (
     BEYOND,
     CUT,
     ROPE,
     TRAINED,
-    Correlation,
     correlation,
-    losses,
+    crossings,
+    mean_losses,
+    oracle,
     speed_ups,
+    values,
+    window_points,
 )
 from experiments.results.lengths import WINDOWED
-from experiments.results.record import write_files
-from experiments.results.reports import ladder_figures
+from experiments.results.record import read_json, write_files
+from experiments.results.reports import maps
 from experiments.results.reports.drawing import page_style
-from experiments.results.reports.page import figure, head
-from experiments.results.reports.templates import fill
+from experiments.results.reports.templates import document, fill
 
-_TITLES = {TRAINED: "trained", BEYOND: "beyond"}
-
-
-def rung_table(records: pd.DataFrame, rung: str) -> tuple[pd.DataFrame, str]:
-    """Returns the results of one rung by scheme, best first, and how verdicts were corrected.
-
-    The columns are the losses, what the whole context is worth over the window, what a window in
-    attention and a shuffled context change, and the comparison with RoPE through a window.
-    """
-    columns = {}
-    for name, protocol in (("trained", TRAINED), ("beyond", BEYOND), ("window", CUT)):
-        columns[name] = losses(records, rung, protocol).groupby("scheme")["value"].mean()
-    table = pd.DataFrame(columns)
-    table["beyond - window"] = table["beyond"] - table["window"]
-    hidden = losses(records, rung, "window").groupby("scheme")["value"].mean()
-    table["window in attention"] = hidden - table["window"]
-    table["shuffled"] = _shuffled(records, rung)
-    values = pd.concat(
-        [
-            losses(records, rung, protocol).assign(question=name)
-            for protocol, name in _TITLES.items()
-        ]
-    ).assign(family=rung, is_error=True)
-    tables = []
-    for question, against in (("trained", ROPE), ("beyond", WINDOWED)):
-        found = compared(values[values["question"] == question], against)
-        tables.append(found)
-        found = found.set_index("scheme")
-        table[f"{question}, over {against}"] = -found["difference"]
-        table[f"{question}, margin"] = found["margin"]
-        table[f"{question}, verdict"] = found["verdict"]
-    return table.sort_values("beyond"), statement(families(pd.concat(tables)))
-
-
-def _shuffled(records: pd.DataFrame, rung: str) -> pd.Series:
-    """Returns how much worse the last tokens are if the far context is shuffled, by scheme."""
-    longest = records.loc[records["rung"] == rung, "multiple"].max()
-    is_last = (records["protocol"] == "last") & (records["multiple"] == longest)
-    whole = records[(records["rung"] == rung) & is_last].groupby("scheme")["bits"].mean()
-    shuffled = records[(records["rung"] == rung) & (records["protocol"] == "shuffled")]
-    return shuffled.groupby("scheme")["bits"].mean() - whole
+CSV, JSON = "ladder.csv", "ladder.json"
+_LOSSES = {"trained": TRAINED, "beyond": BEYOND}
+_POINTS = 60  # of a training curve that is kept
 
 
 def write(
@@ -74,152 +40,220 @@ def write(
     records: pd.DataFrame,
     curves: Mapping[str, list[tuple[int, float]]],
     about: Mapping[str, Any],
-    pairs: Sequence[tuple[str, str]],
-    sizes: Sequence[str],
-    arrow: Sequence[str],
+    rungs: Mapping[str, dict[str, Any]],
+    shape: Mapping[str, Any],
 ) -> Path:
     """Writes ``ladder.html``, its figures, ``ladder.csv`` and ``ladder.json``; returns the page.
 
     Args:
       folder: where the files go.
       records: the table of ``results/ladder.py``.
-      curves: training losses by scheme of the longest rung, for ``by_tokens``.
-      about: ``command, rules, device, git, date, corpus, corpus_digest, rungs``; the last has a
-        title and a sentence for each rung.
-      pairs: the rungs whose orders are compared.
-      sizes: the rungs that differ in size alone.
-      arrow: the rungs after short and after long training.
+      curves: training losses by scheme of the longest rung, for ``maps.by_tokens``.
+      about: ``command, rules, device, git, date, corpus, corpus_digest``.
+      rungs: of each rung its ``length``, ``width`` and ``tokens``, ``says`` in a sentence how it
+        was trained, and how many ``points`` it has, and how many are ``finished``.
+      shape: ``longest``, the longest rung; ``pairs`` of rungs whose orders are compared; ``sizes``,
+        the rungs that differ in size alone; ``arrow``, those of short and of long training; and
+        ``oracle``, a rung and the one that was trained on longer texts, or nothing.
     """
-    present = [rung for rung in about["rungs"] if (records["rung"] == rung).any()]
-    missing = [rung for rung in about["rungs"] if rung not in present]
-    found = [
-        correlation(records, one, other, protocol)
-        for protocol in _TITLES
-        for one, other in pairs
-        if {one, other} <= set(present)
-    ]
-    correlations = [each for each in found if each is not None]
-    drawn = {}
-    with page_style():
-        if present:
-            shown = [rung for rung in arrow if rung in present] or present[-1:]
-            drawn["beyond_window"] = ladder_figures.beyond_window(records, shown)
-        if ROPE in curves:
-            drawn["by_tokens"] = ladder_figures.by_tokens(curves)
-    tables = {rung: rung_table(records, rung) for rung in present}
-    ups = {
-        name: speed_ups(records, [rung for rung in sizes if rung in present], protocol)
-        for protocol, name in _TITLES.items()
+    present = [rung for rung in rungs if (records["rung"] == rung).any()]
+    rungs = {rung: dict(each, **_made(records, rung)) for rung, each in rungs.items()}
+    tables = []
+    for rung in present:
+        numbers = values(records, rung)
+        compared = verdicts(numbers)
+        tables.append(summary(numbers, compared).assign(rung=rung))
+        rungs[rung]["statement"] = statement(families(compared))
+    pairs = [pair for pair in shape["pairs"] if {*pair} <= {*present}]
+    of_oracle = [rung for rung in shape["oracle"] if rung in present]
+    data = {
+        "about": {key: value for key, value in about.items() if key != "config"},
+        "rungs": rungs,
+        "longest": next((r for r in [shape["longest"], *present[::-1]] if r in present), None),
+        "correlations": list(_correlations(records, pairs)),
+        "speed_ups": _speed_ups(records, [rung for rung in shape["sizes"] if rung in present]),
+        "crossings": crossings(curves) if ROPE in curves else [],
+        "oracle": _oracle(records, *of_oracle) if len(of_oracle) == 2 else [],
+        "oracle_of": list(shape["oracle"]),
     }
-    body = fill(
-        "ladder.html",
-        finding=_finding(correlations),
-        missing=f"These rungs have no result yet: {', '.join(missing)}." if missing else "",
-        correlations=_correlation_table(correlations),
-        figures=[figure(name, *_FIGURES[name], drawing) for name, drawing in drawn.items()],
-        rungs=[
-            {
-                "title": about["rungs"][rung]["title"],
-                "says": f"{about['rungs'][rung]['says']} {said}",
-                "table": _html(table),
-            }
-            for rung, (table, said) in tables.items()
-        ],
-        speed_ups=_speed_up_table(ups),
-        digest=about["corpus_digest"],
-        **{key: about[key] for key in ("command", "rules", "device", "git", "date", "corpus")},
-    )
+    drawn = _draw(records, curves, [rung for rung in shape["arrow"] if rung in present], present)
     files = {
-        "ladder.html": head("The ladder") + body + "</html>\n",
-        "ladder.csv": pd.concat(
-            [table.assign(rung=rung) for rung, (table, _) in tables.items()]
-        ).to_csv(float_format="%.5f"),
-        "ladder.json": json.dumps(
-            {
-                "about": {key: value for key, value in about.items() if key != "config"},
-                "correlations": [dataclasses.asdict(each) for each in correlations],
-                "speed_ups": {name: table.to_dict("records") for name, table in ups.items()},
-            },
-            indent=1,
-            default=str,
-        )
-        + "\n",
+        CSV: pd.concat(tables).to_csv(index=False, float_format="%.6g"),
+        JSON: json.dumps(data, indent=1, default=str) + "\n",
     }
-    files |= {f"{name}.svg": drawing for name, drawing in drawn.items()}
-    write_files(folder, files)
+    write_files(folder, files | {f"{name}.svg": drawing for name, drawing in drawn.items()})
+    write_files(folder, {"ladder.html": document("The ladder", body(folder))})
     return folder / "ladder.html"
 
 
-_FIGURES = {
-    "beyond_window": (
-        "Is the context beyond a window worth anything?",
-        "A scheme left of the vertical line is better through a window than RoPE is; below the "
-        "horizontal line it is better with the whole context than through its own window. Losses "
-        "far above are drawn at the upper edge. An arrow leads from short to long training.",
-    ),
-    "by_tokens": (
-        "Speed or quality?",
-        "Training loss of each scheme less that of RoPE at the same tokens, on the longest rung.",
-    ),
-}
-
-
-def _finding(correlations: Sequence[Correlation]) -> str:
-    """Returns the first sentence of the page: how far orders agree."""
-    if not correlations:
-        return ""
-    told = "; ".join(
-        f"{each.one} and {each.other}, {_TITLES[each.protocol]}: {each.rho:.2f} "
-        f"[{each.low:.2f}, {each.high:.2f}] over {each.schemes} schemes"
-        for each in correlations
-    )
-    return f"Rank correlations between rungs, with 95 % intervals: {told}."
-
-
-def _correlation_table(correlations: Sequence[Correlation]) -> str:
-    rows = pd.DataFrame(
-        {
-            "rung": each.one,
-            "other rung": each.other,
-            "loss": _TITLES[each.protocol],
-            "schemes": each.schemes,
-            "correlation": f"{each.rho:.2f}",
-            "95 % interval": f"{each.low:.2f} to {each.high:.2f}",
-        }
-        for each in correlations
-    )
-    return _html(rows, index=False) if len(rows) else ""
-
-
-def _speed_up_table(ups: Mapping[str, pd.DataFrame]) -> str:
-    shown = []
-    for name, table in ups.items():
-        if len(table):
-            words = table["speed_up"].map("{:.2f}".format) + table["is_beyond"].map(
-                {True: " (continued)", False: ""}
-            )
-            shown.append(
-                table.assign(words=words, column=name + ", " + table["rung"]).pivot(
-                    index="scheme", columns="column", values="words"
-                )
-            )
-    return _html(pd.concat(shown, axis=1).fillna("-")) if shown else ""
-
-
-def _html(table: pd.DataFrame, index: bool = True) -> str:
-    """Returns a table as HTML that scrolls sideways where the screen is narrow."""
-    html = table.reset_index().to_html(
-        index=False, border=0, na_rep="-", float_format="{:.3f}".format
-    )
-    if not index:
-        html = table.to_html(index=False, border=0, na_rep="-", float_format="{:.3f}".format)
-    return f"<div class=wide>{html}</div>"
-
-
-def summary(records: pd.DataFrame) -> str:
-    """Returns the losses beyond the trained length by scheme and rung, as a table of text."""
-    table = {
-        rung: losses(records, rung, BEYOND).groupby("scheme")["value"].mean()
-        for rung in records["rung"].unique()
+def _made(records: pd.DataFrame, rung: str) -> dict[str, Any]:
+    """Returns how many schemes and seeds of a rung are there, and the parameters of its RoPE."""
+    own = records[records["rung"] == rung]
+    rope = own.loc[own["scheme"] == ROPE, "parameters"]
+    parameters = rope if len(rope) else own["parameters"]
+    seeds = own.groupby("scheme")["seed"].nunique().max()
+    return {
+        "schemes": int(own["scheme"].nunique()),
+        "seeds": 0 if own.empty else int(seeds),
+        "parameters": None if own.empty else int(parameters.iloc[0]),
     }
-    return pd.DataFrame(table).round(3).to_string(na_rep="-")
+
+
+def _correlations(records: pd.DataFrame, pairs: Iterable[tuple[str, str]]):
+    """Yields the correlations of pairs of rungs under both losses, as plain data."""
+    for one, other in pairs:
+        found = {
+            name: correlation(records, one, other, protocol) for name, protocol in _LOSSES.items()
+        }
+        told = {name: each and dataclasses.asdict(each) for name, each in found.items()}
+        if any(told.values()):
+            yield {"one": one, "other": other} | told
+
+
+def _speed_ups(records: pd.DataFrame, rungs: list[str]) -> list[dict[str, Any]]:
+    tables = [
+        speed_ups(records, rungs, protocol).assign(loss=name) for name, protocol in _LOSSES.items()
+    ]
+    return pd.concat(tables).to_dict("records")
+
+
+def _oracle(records: pd.DataFrame, rung: str, longer: str) -> list[dict[str, Any]]:
+    table = oracle(records, rung, longer).reset_index(names="scheme").astype(object)
+    return table.where(table.notna(), None).to_dict("records")
+
+
+def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, str]:
+    """Returns the figures as SVG by name; one without data is left out."""
+    drawn = {}
+    points = list(window_points(records, arrow or present[-1:]).values())
+    with page_style():
+        if ROPE in points[-1].index:
+            before = points[0] if len(points) > 1 else points[0].iloc[:0]
+            drawn["window"] = maps.beyond_window(points[-1], before, points[-1].index)
+        if len(curves) > 1 and ROPE in curves:
+            thin = {scheme: _thinned(curve) for scheme, curve in curves.items()}
+            drawn["by_tokens"] = maps.by_tokens(thin, crossings(curves))
+    return drawn
+
+
+def _thinned(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Returns points of a curve that are evenly spaced on a logarithmic axis."""
+    places = np.geomspace(1, len(curve), _POINTS).round().astype(int) - 1
+    return [curve[place] for place in np.unique(places)]
+
+
+def body(folder: Path) -> str:
+    """Returns the page as HTML for a page of its own or of the site, from the files of a folder."""
+    data = read_json(folder / JSON)
+    answers = pd.read_csv(folder / CSV).to_dict("records")
+    rungs: dict[str, Any] = data["rungs"]
+    for rung, each in rungs.items():
+        each["title"] = _title(each)
+        each["rows"] = _rows([row for row in answers if row["rung"] == rung])
+    for pair in data["correlations"]:
+        pair["differs"] = _differs(rungs[pair["one"]], rungs[pair["other"]])
+    return fill(
+        "ladder.html",
+        **data,
+        finding=finding(data),
+        missing=[each["title"] for each in rungs.values() if not each["finished"]],
+        partial=[each for each in rungs.values() if 0 < each["finished"] < each["points"]],
+        figures={
+            name: (folder / f"{name}.svg").read_text()
+            for name in ("window", "by_tokens")
+            if (folder / f"{name}.svg").exists()
+        },
+        captions={"window": maps.WINDOW_CAPTION, "by_tokens": maps.TOKENS_CAPTION},
+        ups=_by_scheme(data["speed_ups"]),
+        window=WINDOWED,
+    )
+
+
+def _title(rung: Mapping[str, Any]) -> str:
+    """Returns the title of a rung for those who do not know its name."""
+    texts, tokens = f"texts of {rung['length']} tokens", rung["tokens"]
+    if not (parameters := rung["parameters"]):
+        return f"width {rung['width']}, {texts}, {tokens / 1e6:.1f}M tokens of training"
+    a_parameter = f"{tokens / parameters:.2g} tokens a parameter"
+    return f"{parameters / 1e6:.2f}M parameters, {texts}, {a_parameter}"
+
+
+def _differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Returns in what two rungs differ, and what they share, in words."""
+    texts = f"texts of {one['length']} tokens"
+    sizes = [f"{each['parameters'] / 1e6:.2f}M" for each in (one, other)]
+    if one["width"] != other["width"]:
+        return f"from {sizes[0]} to {sizes[1]} parameters, {texts}"
+    if one["length"] != other["length"]:
+        return f"from {texts} to {other['length']}, {sizes[0]} parameters"
+    rates = [f"{each['tokens'] / each['parameters']:.2g}" for each in (one, other)]
+    return f"from {rates[0]} to {rates[1]} tokens a parameter, {texts}"
+
+
+def _rows(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns a row for each scheme of a rung, the lowest loss beyond the trained length first."""
+    nothing = dict.fromkeys(answer["topic"] for answer in answers)
+    rows = {answer["scheme"]: {"scheme": answer["scheme"]} | nothing for answer in answers}
+    for answer in answers:
+        rows[answer["scheme"]][answer["topic"]] = answer
+    last = {"mean": float("inf")}
+    return sorted(rows.values(), key=lambda row: (row["text, beyond"] or last)["mean"])
+
+
+def _by_scheme(ups: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Returns speed-ups as words, by scheme, and by loss and rung."""
+    found: dict[str, dict[str, str]] = {}
+    for up in ups:
+        words = f"{up['speed_up']:.2f}" + " (continued)" * bool(up["is_beyond"])
+        found.setdefault(up["scheme"], {})[f"{up['loss']} {up['rung']}"] = words
+    return found
+
+
+def finding(data: Mapping[str, Any]) -> list[str]:
+    """Returns what the ladder found, as sentences; ``data`` is that of ``body``."""
+    longest = data["rungs"].get(data["longest"])
+    if longest is None:
+        return ["No rung has a result yet."]
+    if longest["seeds"] == 1:
+        return [
+            f"The longest rung that has results ({longest['title']}) has one seed of "
+            f"{longest['schemes']} schemes, which tells no verdict."
+        ]
+    rows = longest["rows"]
+    sentences = [
+        f"On the longest rung that has results ({longest['title']}), "
+        + "; ".join(
+            f"{_some(rows, topic, against)} {words}"
+            for topic, against, words in (
+                ("text", ROPE, "are better than RoPE at the trained length"),
+                ("text, beyond", WINDOWED, "are better beyond it than RoPE through a window"),
+                ("gain", OWN_WINDOW, "gain from the context beyond their own windows"),
+            )
+        )
+        + "."
+    ]
+    for pair in data["correlations"]:
+        if data["longest"] in (pair["one"], pair["other"]):
+            rhos = " and ".join(f"{_rho(pair[name])} {name}" for name in _LOSSES if pair[name])
+            sentences.append(f"Rank correlation of schemes {pair['differs']}: {rhos}.")
+            break
+    return sentences
+
+
+def _rho(pair: Mapping[str, Any]) -> str:
+    return f"{pair['rho']:.2f} [{pair['low']:.2f}, {pair['high']:.2f}]"
+
+
+def _some(rows: list[dict[str, Any]], topic: str, against: str) -> str:
+    """Returns how many schemes are better than another, and who they are."""
+    asked = [row for row in rows if row[topic] and isinstance(row[topic][f"vs_{against}"], str)]
+    better = [row["scheme"] for row in asked if row[topic][f"vs_{against}"] == "better"]
+    return f"{len(better)} of {len(asked)} schemes" + f" ({', '.join(better)})" * bool(better)
+
+
+def losses_beyond(records: pd.DataFrame) -> str:
+    """Returns the losses beyond the trained length by scheme and rung, as a table of text."""
+    rungs = [rung for rung in records["rung"].unique()]
+    table = mean_losses(records, rungs, BEYOND)
+    table.loc[:, "own window"] = mean_losses(records, rungs[-1:], CUT)[rungs[-1]]
+    return table.round(3).to_string(na_rep="-")

@@ -21,7 +21,6 @@ from experiments.results.lengths import (
 from experiments.results.record import write_files
 from experiments.results.reports import length_figures
 from experiments.results.reports.page import (
-    figure,
     grid,
     page,
     print_failures,
@@ -29,6 +28,7 @@ from experiments.results.reports.page import (
     terminal_table,
     text,
 )
+from experiments.results.reports.templates import figure
 from experiments.results.statistics import BASELINE
 
 
@@ -165,6 +165,5 @@ def _shade(worse: float) -> str:
     """Colours a cell, darker where worse: white at the scheme's own 1x, full at 50 % or inf."""
     if worse <= 0:
         return ""
-    depth = min(max(worse, 0) / 0.5, 1) ** 0.5 if math.isfinite(worse) else 1
-    rgb = (round(255 + depth * (c - 255)) for c in (243, 166, 98))
-    return " style='background:#{:02x}{:02x}{:02x}'".format(*rgb)
+    depth = min(worse / 0.5, 1) ** 0.5 if math.isfinite(worse) else 1
+    return f" style='background:color-mix(in srgb, var(--far) {depth:.0%}, transparent)'"

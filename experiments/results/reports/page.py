@@ -4,15 +4,14 @@ import dataclasses
 import html
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.results.reports.templates import document, fill
 from experiments.results.statistics import (
     BASELINE,
     Record,
@@ -24,69 +23,26 @@ from experiments.results.statistics import (
     or_nan,
 )
 
-STYLE = """
-:root { color-scheme: light }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 1100px;
-  margin: auto; padding: 1.5rem 1rem 4rem }
-h1 { font-size: 1.7rem; line-height: 1.2 } h2 { font-size: 1.2rem; margin: 2.4rem 0 .5rem }
-p, figcaption { max-width: 90ch } figure { margin: 0 } .wide { overflow-x: auto }
-figcaption { color: #555; font-size: .9rem; margin: .6rem 0 1rem }
-svg { width: 100%; min-width: 600px; height: auto }
-pre, code { font: .85rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere }
-pre { background: #f5f5f5; padding: .7rem .9rem; overflow-x: auto; border-radius: 4px }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { padding: .28rem .4rem .28rem .75rem; text-align: right; white-space: nowrap }
-tr { border-bottom: 1px solid #ddd } thead tr { border-bottom: 2px solid #333 }
-th { vertical-align: bottom } th small { display: block } th.text, td.text { text-align: left }
-tbody th { position: sticky; left: 0; background: #fff; font-weight: 500 }
-.baseline > * { border-block: 2px solid #777; font-style: italic }
-small { color: #444; font-weight: 400 } td i { display: inline-block; width: 1.2em }
-summary { cursor: pointer; margin: .8rem 0 .4rem; font-weight: 600 }
-.failed { border-left: 5px solid #b3261e; background: #fdf1f0; padding: .6rem 1rem }
-.key { padding: .1rem .45rem; border: 1px solid #ddd; color: #1b1b1b; white-space: nowrap }
-@media (max-width: 600px) { body { font-size: 15px } }
-@media print { body { max-width: none; font-size: 11px; padding: 0 } table { font-size: 9px }
-  * { print-color-adjust: exact } tr, figure { break-inside: avoid }
-  pre { white-space: pre-wrap } .wide { overflow: visible } tbody th { position: static }
-  h2, summary { break-after: avoid } }
-"""
-
 
 def page(title: str, intro: str, study: Study, parts: Iterable[str]) -> str:
     """Returns one self-contained HTML page.
 
     The page has the command, the runs that failed, ``parts``, the cost of training, and the config.
-    ``title``, ``intro`` and ``parts`` are HTML.
+    ``intro`` and ``parts`` are HTML.
     """
-    about = {key: text(value) for key, value in study.about.items()}
     setup = {key: study.about[key] for key in ("config", "versions")}
-    everything = [
-        f"{head(title)}<h1>{title}</h1><p>{intro}</p>",
-        f"<p>{about['rules']} Device: {about['device']}. Revision "
-        f"<code>{about['git']}</code>, {about['date']}.</p>",
-        f"<pre>{command(study.about)}</pre>",
-        _failures(study),
-        *parts,
-        _training(study),
-        learning_rates(study.about.get("rates", {})),
-        "<details><summary>Configuration and versions</summary>",
-        f"<pre>{text(json.dumps(setup, indent=2, default=_native))}</pre></details>\n",
-    ]
-    return "\n".join(everything)
-
-
-def head(title: str, style: str = "") -> str:
-    """Returns the beginning of a page with ``STYLE`` and a style of its own; ``title`` is HTML."""
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        f"<meta name=viewport content='width=device-width'><title>{title}</title>"
-        f"<style>{STYLE}{style}</style>"
+    body = fill(
+        "report.html",
+        title=title,
+        intro=intro,
+        about=study.about,
+        failures=study.failures,
+        parts=parts,
+        training=_training(study),
+        rates=learning_rates(study.about.get("rates", {})),
+        setup=json.dumps(setup, indent=2, default=_native),
     )
-
-
-def command(about: Mapping[str, Any]) -> str:
-    """Returns the command that made a report, as HTML with a line for each option."""
-    return text(about["command"].replace(" --", " \\\n  --"))
+    return document(title, body)
 
 
 def result_files(study: Study) -> dict[str, str]:
@@ -141,17 +97,6 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a table in Markdown."""
     head, *lines = (f"| {' | '.join(line)} |\n" for line in (heads, *rows))
     return f"{head}|{'---|' * len(heads)}\n{''.join(lines)}"
-
-
-def figure(name: str, title: str, caption: str, svg: str) -> str:
-    """Returns a figure with a heading and a caption; ``name`` makes its ids unique in the page."""
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg[svg.index("<svg") :])
-    # An id may occur once in a page, but matplotlib uses the same ids in every figure.
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    return (
-        f"<h2>{title}</h2><figure><div class=wide role=img aria-label='{title}'>{svg}</div>"
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
 
 
 def text(value: object) -> str:
@@ -214,15 +159,6 @@ def _speedup(runs: list[Record]) -> str:
         return f"&gt; {least:.2f}"
     mean, stderr, _ = mean_and_stderr(r["speedup"] for r in known)
     return f"{mean:.2f}" + (f"<small> ± {stderr:.2f}</small>" if stderr else "")
-
-
-def _failures(study: Study) -> str:
-    reasons = "".join(
-        f"<li><b>{text(f['scheme'])}</b>, seed {text(f['seed'])}: {text(f['reason'])}"
-        for f in study.failures
-    )
-    head = f"<div class=failed><b>Runs that failed: {len(study.failures)}</b>"
-    return f"{head}<ul>{reasons}</ul></div>" if reasons else ""
 
 
 def _native(value):

@@ -16,7 +16,6 @@ from experiments.results.record import write_files
 from experiments.results.reports import panel_figures
 from experiments.results.reports.drawing import drawing_style, svg
 from experiments.results.reports.page import (
-    figure,
     grid,
     page,
     print_failures,
@@ -24,6 +23,7 @@ from experiments.results.reports.page import (
     terminal_table,
     text,
 )
+from experiments.results.reports.templates import figure
 from experiments.results.statistics import number, words
 from posenc_jax.encodings.rotary.axes import is_matrix
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -55,7 +55,7 @@ def write(
     about = study.about
     data = "; ".join(f"{key}: <code>{text(value)}</code>" for key, value in about["data"].items())
     intro = f"{text(about['summary'])} Seeds: {study.seeds}. Data: {data}."
-    html = page(text(about["title"]), intro, study, parts)
+    html = page(about["title"], intro, study, parts)
     write_files(folder, result_files(study) | drawn | {"report.html": html})
     return folder / "report.html"
 

@@ -3,11 +3,13 @@
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.results.reports.drawing import COLOURS, finish, page_style, svg
+from experiments.results.reports.drawing import COLOURS, INK, finish, page_style, svg
+from experiments.results.reports.templates import figure
 
 # Logits are shown to this far below the best one, where a key has a millionth of its weight.
 _LOWEST = 14.0
@@ -69,6 +71,11 @@ def draw(probes: dict[str, Any], train_length: int) -> dict[str, str]:
         }
 
 
+def shown(drawn: dict[str, str]) -> list[Markup]:
+    """Returns the figures of ``draw`` with their titles and captions, as HTML."""
+    return [figure(name, *FIGURES[name], drawing) for name, drawing in drawn.items()]
+
+
 def _attention(found: dict[str, Any], train_length: int) -> Figure:
     keys = np.array(found["keys"])
     figure, panels = _by_layer(found["weight"], "tokens back", "attention to one key")
@@ -100,7 +107,7 @@ def _pairs(found: dict[str, Any], train_length: int) -> Figure:
         share = shares_HP[:, turns][:, is_near].sum(axis=1).mean()
         title = f"{axes.get_title('left')}: {share:.0%} from L/2 to 2 L"
         axes.set_title(title, loc="left", fontsize=9)
-        axes.axvspan(1 / _NEAR, _NEAR, color="#eeeeee", zorder=0)
+        axes.axvspan(1 / _NEAR, _NEAR, color=INK, alpha=0.08, zorder=0)
         axes.axvline(1, color="#444444", linewidth=0.9, linestyle=":")
         axes.axhline(0, color="#444444", linewidth=0.6)
         axes.set_xscale("log")

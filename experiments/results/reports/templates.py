@@ -1,17 +1,77 @@
-"""Fills the templates of pages, which lie in the folder of this name."""
+"""Fills the templates of pages, which lie in the folder of this name.
 
+A template of a page is its body: a fragment of HTML in an element of the class ``results``, with
+the style ``results.css``. A page of the site includes the fragment; ``document`` makes a page of
+its own from it, which needs no other file.
+"""
+
+import functools
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
+
+from experiments.results.statistics import number, with_margin
+
+_FOLDER = Path(__file__).with_suffix("")
 
 
-def fill(name: str, **values: Any) -> str:
-    """Returns the template ``name`` with these values; text in them is escaped for HTML."""
+@functools.cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_suffix("")),
-        autoescape=True,
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.get_template(name).render(values)
+    environment.globals.update(figure=figure, with_margin=_with_margin)
+    environment.filters.update(number=number, options=_options, arxiv=_arxiv, breakable=_breakable)
+    return environment
+
+
+def fill(name: str, /, **values: Any) -> str:
+    """Returns the template ``name`` with these values; text in HTML is escaped."""
+    return _environment().get_template(name).render(values)
+
+
+def document(title: str, body: str, width: str = "") -> str:
+    """Returns a page that stands alone, from its title and its body, which is HTML.
+
+    A page whose ``width`` is "broad" takes the whole screen.
+    """
+    style = (_FOLDER / "results.css").read_text()
+    return fill("document.html", title=title, style=style, body=body, width=width)
+
+
+def figure(name: str, title: str, caption: str, svg: str) -> Markup:
+    """Returns a figure with a heading and a caption; ``name`` makes its ids unique in the page."""
+    svg = re.sub(r"<style>.*?</style>", "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+    # An id may occur once in a page, but matplotlib uses the same ids in every figure.
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    return Markup(fill("figure.html", name=name, title=title, caption=caption, svg=svg))
+
+
+def _with_margin(mean: float, margin: float) -> str:
+    """Returns a mean and its margin, which may be NaN."""
+    return with_margin(mean, None if math.isnan(margin) else margin)
+
+
+def _options(command: str) -> str:
+    """Returns a command with a line for each option."""
+    return command.replace(" --", " \\\n  --")
+
+
+def _breakable(name: str) -> Markup:
+    """Returns a name that may go on in the next line after each underscore."""
+    return Markup("_<wbr>").join(name.split("_"))
+
+
+def _arxiv(source: str) -> Markup:
+    """Returns a text whose numbers of arXiv are links."""
+    link = r"<a href='https://arxiv.org/abs/\g<0>'>\g<0></a>"
+    return Markup(re.sub(r"\b\d{4}\.\d{5}\b", link, str(Markup.escape(source))))

@@ -10,6 +10,7 @@ import math
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ from experiments.evaluation.lengths import Scorer, in_other_units
 from experiments.progress import stage
 from experiments.results import leaderboard
 from experiments.results.record import RefusedError, read_lines
-from experiments.results.reports import ladder_page
+from experiments.results.reports import ladder_page, leaderboard_page
 from experiments.results.speedup import smoothed
 from experiments.studies.combined import Studies
 from experiments.studies.ladder.own_schemes import register
@@ -76,6 +77,12 @@ class Rung(Comparison):
             losses = other.rates()[scheme]
             self._best[scheme] = min(losses, key=losses.__getitem__)
         return self._best[scheme]
+
+    def has_rates(self, evaluation: dict[str, Any]) -> bool:
+        """Returns whether all learning rates of a scheme are finished, so the best is known."""
+        scheme = evaluation["training"]["scheme"]
+        points = [point for point in self.points if point.scheme == scheme and point.rate]
+        return all(self.finished(point) or self.failure(point) for point in points)
 
     def waits_for(self, scheme: str) -> bool:
         """Returns whether runs are missing that tell the learning rate of a scheme."""
@@ -180,7 +187,7 @@ class Ladder(Studies):
         rows = []
         for rung, part in self.parts.items():
             evaluations, _, _ = part.results()
-            for evaluation in evaluations:
+            for evaluation in filter(part.has_rates, evaluations):
                 training, model = evaluation["training"], part.config["model"]
                 run = {
                     "rung": rung,
@@ -219,22 +226,36 @@ class Ladder(Studies):
             raise ValueError("no rung has any result yet, so there is nothing to report")
         first = next(iter(self.parts.values()))
         about = first.about(command) | self.environment() | first.about_corpus(first.corpus)
-        rungs = {
-            rung: {"title": rung, "says": f"{_sentence(self.setup(rung))}."} for rung in self.parts
-        }
-        curves = self.curves(self.config["longest"])
-        shape = {key: self.config[key] for key in ("pairs", "sizes", "arrow")}
-        path = ladder_page.write(self.workdir, records, curves, about | {"rungs": rungs}, **shape)
-        self.console.print(ladder_page.summary(records))
+        rungs = {rung: self.about_rung(rung) for rung in self.parts}
+        longest = self.config["longest"]
+        curves = self.curves(longest) if longest in self.parts else {}
+        path = ladder_page.write(self.workdir, records, curves, about, rungs, self.config)
+        self.console.print(ladder_page.losses_beyond(records))
         if self.config["records"]:
             self._write_records(records, about)
         return path
 
+    def about_rung(self, rung: str) -> dict[str, Any]:
+        """Returns how large a rung is, how it is trained, and how much of it is finished."""
+        part = self.parts[rung]
+        recipe = part.recipe
+        return {
+            "length": recipe.length,
+            "width": part.config["model"]["model_dim"],
+            "tokens": recipe.steps * recipe.batch_size * recipe.length,
+            "says": f"{_sentence(self.setup(rung))}.",
+            "points": len(part.points),
+            "finished": sum(part.finished(point) is not None for point in part.points),
+        }
+
     def _write_records(self, records, about):
         """Writes the leaderboard's record of each scheme that has all seeds on the longest rung."""
-        rung = self.config["longest"]
+        rung, folder = self.config["longest"], Path(self.config["records"])
         part = self.parts[rung]
-        for scheme in {point.scheme: point for point in part.points}:
+        begun = set(records.loc[records["rung"] == rung, "scheme"])
+        for scheme in dict.fromkeys(point.scheme for point in part.points):
+            if scheme not in begun:
+                continue
             told = {key: about[key] for key in ("command", "date", "device", "git", "versions")}
             told |= {key: about[key] for key in ("corpus", "corpus_digest")}
             told |= {"rate": part.best_rate(scheme), "encoding": part.keywords(scheme, 1)}
@@ -243,8 +264,10 @@ class Ladder(Studies):
             except ValueError as error:
                 self.console.print(str(error), highlight=False)
                 continue
-            path = leaderboard.write(Path(self.config["records"]), record)
+            path = leaderboard.write(folder, record)
             self.console.print(f"record: {path}", highlight=False)
+        if begun:
+            leaderboard_page.write(folder, self.workdir / "leaderboard.html", self.console)
 
 
 def _sentence(words: str) -> str:

@@ -9,7 +9,6 @@ from rich.console import Console
 from experiments.results.record import write_files
 from experiments.results.reports.drawing import drawing_style, svg
 from experiments.results.reports.page import (
-    figure,
     grid,
     markdown_table,
     mean_cell,
@@ -19,6 +18,7 @@ from experiments.results.reports.page import (
     terminal_table,
     text,
 )
+from experiments.results.reports.templates import figure
 from experiments.results.statistics import (
     Cells,
     Record,

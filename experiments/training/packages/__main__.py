@@ -20,7 +20,8 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     folder = chosen.out or corpus.cache()
     if folder.exists():
-        raise ValueError(f"{folder} exists; remove it, or give another folder as --out")
+        print(f"{folder} is there already; remove it to make it anew")
+        return
     packages = corpus.read_list(corpus.LIST)
     with downloads() as download:
         collection = corpus.collect(packages, download)
