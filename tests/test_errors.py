@@ -94,7 +94,7 @@ def test_dimensions_are_positive_whole_numbers(value):
     ("name", "bad", "message"),
     [
         ("rope", {"head_dim": 7}, "within 2..head_dim=7, not 7"),
-        ("rope", {"rotary_dim": 3}, "not 3: channels turn in pairs"),
+        ("rope", {"rotary_dim": 3}, "not 3: channels rotate in pairs"),
         ("rope", {"rotary_dim": 10}, "within 2..head_dim=8, not 10"),
         ("rope", {"rotary_dim": 0}, "not 0"),
         ("t5", {"bidirectional": "false"}, "bidirectional='false' must be True or False"),
@@ -314,7 +314,7 @@ def test_a_number_with_a_decimal_point_is_no_count(name):
 
 @pytest.mark.parametrize("name", ["golden_gate", "i_mrope", "mhrope", "videorope"])
 def test_a_rotary_width_beyond_the_head_is_refused_before_its_pairs_are_listed(name):
-    with raises(ValueError, "even and within 2..head_dim=8, not 1099511627776: channels turn in"):
+    with raises(ValueError, "even and within 2..head_dim=8, not 1099511627776: channels rotate in"):
         common.build(name, rotary_dim=2**40)
 
 
@@ -337,10 +337,10 @@ def test_clipped_pairs_must_exist():
 
 
 def test_some_pair_must_turn():
-    with raises(ValueError, "fraction=0.1 turns none of 4 pairs", "more than 1 / 4", "'nope'"):
+    with raises(ValueError, "fraction=0.1 rotates none of 4 pairs", "more than 1 / 4", "'nope'"):
         common.build("p_rope", fraction=0.1).tokens(text(3), length=3)
     common.build("p_rope", fraction=0.25).tokens(text(3), length=3)
-    with raises(ValueError, "zero_share=0.99 leaves none of 4 pairs to turn", "at most 0.75"):
+    with raises(ValueError, "zero_share=0.99 leaves none of 4 pairs to rotate", "at most 0.75"):
         common.build("golden_gate", zero_share=0.99).tokens(jnp.zeros((1, 3, 2)), length=3)
     common.build("golden_gate", zero_share=0.75).tokens(jnp.zeros((1, 3, 2)), length=3)
 

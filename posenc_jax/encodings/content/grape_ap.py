@@ -47,7 +47,7 @@ class GrapeAP(Encoding):
 
     def __init__(self, *, num_heads: int, model_dim: int, rngs: nnx.Rngs, width: int = 8):
         if count_of("width", width) % 2:
-            raise ValueError(f"width={width!r} must be an even number: channels turn in pairs")
+            raise ValueError(f"width={width!r} must be an even number: channels rotate in pairs")
         self.num_heads = num_heads
         self.width = width
         self.kernel = normal(rngs, model_dim, num_heads * width)

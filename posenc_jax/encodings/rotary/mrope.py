@@ -26,7 +26,7 @@ def mrope(
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    r"""Builds Qwen2-VL's M-RoPE: fast pairs turn by time, the next by row, slow ones by column.
+    r"""Builds Qwen2-VL's M-RoPE: fast pairs rotate by time, the next by row, slow ones by column.
 
     https://arxiv.org/abs/2409.12191
 
@@ -104,7 +104,7 @@ def mhrope(
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    r"""Builds MHRoPE: each kv head and its query heads turn by one axis, with all frequencies.
+    r"""Builds MHRoPE: each kv head and its query heads rotate by one axis, with all frequencies.
 
     https://arxiv.org/abs/2510.23095
 

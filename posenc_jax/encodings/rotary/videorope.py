@@ -33,7 +33,7 @@ def videorope(
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    """Builds VideoRoPE (LTA): of the fast pairs, even ones turn by row and odd ones by column.
+    """Builds VideoRoPE (LTA): of the fast pairs, even ones rotate by row and odd ones by column.
 
     Args:
       sections: channel pairs of time, row and column, the last two alike; by default in proportion
@@ -103,7 +103,7 @@ def hope_hybrid(
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    r"""Builds HoPE of vision-language models (2505.20444): pairs of time do not turn.
+    r"""Builds HoPE of vision-language models (2505.20444): pairs of time do not rotate.
 
     https://arxiv.org/abs/2505.20444
 
