@@ -74,7 +74,7 @@ class GrapeAP(Encoding):
             for x_BTHP in (tile.q_tokens.made[0], tile.k_tokens.made[1])
         )
         products_BHTS = jnp.einsum("hbtp,hbsp->bhts", p_HBTP, turned_HBSP) / self.width
-        slopes_H = tile.of_heads(jnp.asarray(alibi_slopes(self.num_heads), jnp.float32))
-        gates = slopes_H[None, :, None, None] * jax.nn.log_sigmoid(products_BHTS)
+        slopes_1H11 = tile.per_head(jnp.asarray(alibi_slopes(self.num_heads), jnp.float32))
+        gates = slopes_1H11 * jax.nn.log_sigmoid(products_BHTS)
         sums, own = sums_up_to_queries(gates, tile)
         return logits_BHTS + (sums - own)
